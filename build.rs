@@ -24,10 +24,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let descriptors = protox::compile(FILES, ["proto"])?;
     fs::write(out.join("descriptor.bin"), descriptors.encode_to_vec())?;
-    let mut codegen = tonic_prost_build::configure();
-    for message in SECRET {
-        codegen = codegen.skip_debug(message);
-    }
-    codegen.compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .skip_debug(SECRET)
+        .compile_fds(descriptors)?;
     Ok(())
 }

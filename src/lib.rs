@@ -1,1 +1,3 @@
+//! stacktoken: management tokens for the stacks of a headless CMS.
 
+pub mod domain;

@@ -1,0 +1,20 @@
+//! What a management token is, without I/O: values that parse, transitions that take
+//! `now`, and the pure verdict. Knows nothing of gRPC, of the store or of the host.
+
+pub mod audit;
+pub mod caller;
+pub mod catalogue;
+pub mod clock;
+pub mod entropy;
+pub mod field;
+pub mod id;
+pub mod page;
+pub mod permissions;
+pub mod refusal;
+pub mod revision;
+pub mod secret;
+pub mod stack;
+pub mod text;
+pub mod timestamp;
+pub mod token;
+pub mod verdict;

@@ -1,0 +1,284 @@
+//! What a token may do: a ceiling, and optional narrowing to modules and branches. An
+//! empty narrowing cannot be built, so it can never mean "all".
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    catalogue::Module,
+    field::{Problem, Violations},
+    text,
+};
+
+/// How much: reads only, or changes too (R4). `Read` is below `ReadWrite`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Access {
+    /// Every read.
+    Read,
+    /// Every read and every grantable change.
+    ReadWrite,
+}
+
+impl Access {
+    /// The name in the contract, without the prefix.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Read => "READ",
+            Self::ReadWrite => "READ_WRITE",
+        }
+    }
+}
+
+/// How many branches and aliases a token can be narrowed to, together.
+const MAX_BRANCHES: usize = 100;
+
+/// Permissions as they are written down: in the store, in golden data, in a client library.
+/// Not yet checked; [`Permissions::try_from`] does that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Draft {
+    /// The ceiling.
+    pub access: Access,
+    /// Absent: not narrowed to modules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modules: Option<Vec<DraftGrant>>,
+    /// Absent: not narrowed to branches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branches: Option<DraftBranches>,
+}
+
+/// One module and how much of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DraftGrant {
+    /// The module's name.
+    pub module: String,
+    /// How much; absent where the caller did not say, which is an error.
+    pub access: Option<Access>,
+}
+
+/// Branches and aliases by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DraftBranches {
+    /// Branch names.
+    #[serde(default)]
+    pub branches: Vec<String>,
+    /// Alias names, matched by the name that the request used.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+}
+
+/// Checked permissions (R4): every grant is of a known module and not above the ceiling.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Permissions {
+    access: Access,
+    modules: Option<BTreeMap<Module, Access>>,
+    branches: Option<Branches>,
+}
+
+/// The branches that a token is narrowed to; at least one name in all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Branches {
+    branches: BTreeSet<String>,
+    aliases: BTreeSet<String>,
+}
+
+impl Permissions {
+    /// The ceiling over all grants.
+    #[must_use]
+    pub const fn access(&self) -> Access {
+        self.access
+    }
+
+    /// How much of a module is granted; `None` where the token is narrowed to others.
+    #[must_use]
+    pub fn access_to(&self, module: Module) -> Option<Access> {
+        match &self.modules {
+            None => Some(self.access),
+            Some(grants) => grants.get(&module).copied(),
+        }
+    }
+
+    /// Whether a request on this branch, or under this alias, is covered: either is enough.
+    #[must_use]
+    pub fn covers_branch(&self, branch: Option<&str>, alias: Option<&str>) -> bool {
+        self.branches.as_ref().is_none_or(|narrowed| {
+            branch.is_some_and(|name| narrowed.branches.contains(name))
+                || alias.is_some_and(|name| narrowed.aliases.contains(name))
+        })
+    }
+
+    /// The same, as it is written down.
+    #[must_use]
+    pub fn draft(&self) -> Draft {
+        let grant = |(module, access): (&Module, &Access)| DraftGrant {
+            module: module.name().to_owned(),
+            access: Some(*access),
+        };
+        Draft {
+            access: self.access,
+            modules: self
+                .modules
+                .as_ref()
+                .map(|grants| grants.iter().map(grant).collect()),
+            branches: self.branches.as_ref().map(|narrowed| DraftBranches {
+                branches: narrowed.branches.iter().cloned().collect(),
+                aliases: narrowed.aliases.iter().cloned().collect(),
+            }),
+        }
+    }
+}
+
+impl TryFrom<Draft> for Permissions {
+    type Error = Violations;
+
+    fn try_from(draft: Draft) -> Result<Self, Violations> {
+        let mut faults = Violations::default();
+        let modules = draft
+            .modules
+            .map(|grants| faults.nest("modules", check_grants(&grants, draft.access)));
+        let branches = draft
+            .branches
+            .map(|named| faults.nest("branches", check_branches(named)));
+        // A part that did not parse has left its faults behind, so `finish` refuses the whole.
+        faults.finish(Some(Self {
+            access: draft.access,
+            modules: modules.flatten(),
+            branches: branches.flatten(),
+        }))
+    }
+}
+
+fn check_grants(
+    grants: &[DraftGrant],
+    ceiling: Access,
+) -> Result<BTreeMap<Module, Access>, Violations> {
+    let mut faults = Violations::default();
+    let mut checked = BTreeMap::new();
+    if grants.is_empty() {
+        faults.add(
+            "grants",
+            Problem::new(
+                "is empty, which never means all: name at least one module, or leave `modules` out",
+            ),
+        );
+    }
+    for (at, grant) in grants.iter().enumerate() {
+        let module = faults.keep(format!("grants[{at}].module"), Module::parse(&grant.module));
+        let access = faults.keep(
+            format!("grants[{at}].access"),
+            check_access(grant.access, ceiling),
+        );
+        let (Some(module), Some(access)) = (module, access) else {
+            continue;
+        };
+        if checked.insert(module, access).is_some() {
+            faults.add(
+                format!("grants[{at}].module"),
+                Problem::new(format!(
+                    "names {} a second time: keep one grant of it",
+                    module.name()
+                )),
+            );
+        }
+    }
+    faults.finish(Some(checked))
+}
+
+fn check_access(access: Option<Access>, ceiling: Access) -> Result<Access, Problem> {
+    let access =
+        access.ok_or_else(|| Problem::new("is required: ACCESS_READ or ACCESS_READ_WRITE"))?;
+    if access > ceiling {
+        return Err(Problem::new(format!(
+            "is above the token's own access {}: raise `permissions.access` or lower this",
+            ceiling.name()
+        )));
+    }
+    Ok(access)
+}
+
+fn check_branches(named: DraftBranches) -> Result<Branches, Violations> {
+    let mut faults = Violations::default();
+    let count = named.branches.len() + named.aliases.len();
+    if count == 0 {
+        faults.add("", Problem::new("is empty, which never means all: name at least one branch or alias, or leave `branches` out"));
+    }
+    if count > MAX_BRANCHES {
+        faults.add(
+            "",
+            Problem::new(format!("has {count} names: keep to {MAX_BRANCHES}")),
+        );
+        return faults.finish(None);
+    }
+    let branches = check_names("branches", named.branches, &mut faults);
+    let aliases = check_names("aliases", named.aliases, &mut faults);
+    faults.finish(Some(Branches { branches, aliases }))
+}
+
+fn check_names(field: &str, names: Vec<String>, faults: &mut Violations) -> BTreeSet<String> {
+    let mut checked = BTreeSet::new();
+    for (at, name) in names.into_iter().enumerate() {
+        let path = format!("{field}[{at}]");
+        let Some(name) = faults.keep(path.as_str(), text::parse_slug(&name)) else {
+            continue;
+        };
+        if !checked.insert(name) {
+            faults.add(path, Problem::new("is named a second time: keep it once"));
+        }
+    }
+    checked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draft(json: &str) -> Draft {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn an_empty_scope_never_means_all() {
+        for empty in [
+            r#"{"access":"READ","modules":[]}"#,
+            r#"{"access":"READ","branches":{}}"#,
+        ] {
+            assert!(Permissions::try_from(draft(empty)).is_err(), "{empty}");
+        }
+    }
+
+    #[test]
+    fn all_faults_are_reported_at_once() {
+        let faults = Permissions::try_from(draft(
+            r#"{"access":"READ","modules":[{"module":"entry","access":"READ_WRITE"},{"module":"entries"}],"branches":{"branches":["a b"]}}"#,
+        ))
+        .unwrap_err();
+        let fields: Vec<_> = faults
+            .as_slice()
+            .iter()
+            .map(|fault| fault.field.as_str())
+            .collect();
+        assert_eq!(
+            fields,
+            [
+                "modules.grants[0].access",
+                "modules.grants[1].module",
+                "modules.grants[1].access",
+                "branches.branches[0]"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_written_down_reads_back() {
+        let written = draft(
+            r#"{"access":"READ_WRITE","modules":[{"module":"asset","access":"READ"}],"branches":{"branches":["main"],"aliases":["live"]}}"#,
+        );
+        let permissions = Permissions::try_from(written.clone()).unwrap();
+        assert_eq!(permissions.draft(), written);
+    }
+}

@@ -1,0 +1,53 @@
+//! Why a well-formed request of a known caller is refused: conditions, not codes.
+
+use super::stack::TokenLimit;
+
+/// One refusal. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The caller's kind or role is not enough.
+    #[error("the caller is not: {required}")]
+    RoleRequired {
+        /// Who would do.
+        required: String,
+    },
+    /// No such stack, or one the caller has no part in.
+    #[error("no such stack")]
+    StackNotFound,
+    /// No such token in this stack.
+    #[error("no such token in this stack")]
+    TokenNotFound,
+    /// A live token of the stack has the name.
+    #[error("the name is taken")]
+    NameTaken,
+    /// The key is in use or was.
+    #[error("the stack key is taken")]
+    StackKeyTaken,
+    /// As many live tokens as there may be (R6).
+    #[error("{} of {} live tokens", limit.used, limit.max)]
+    LimitReached {
+        /// Now and at most.
+        limit: TokenLimit,
+        /// Up to three tokens that could go, by uid and name: those that expire soonest,
+        /// then the oldest.
+        candidates: Vec<(String, String)>,
+    },
+    /// The token is revoked, for good (R8).
+    #[error("the token is revoked")]
+    TokenRevoked,
+    /// The token has expired, for good (R8).
+    #[error("the token has expired")]
+    TokenExpired,
+    /// The stack is suspended.
+    #[error("the stack is suspended")]
+    StackSuspended,
+    /// A stack has exactly one owner (R2).
+    #[error("the owner stays")]
+    OwnerRequired,
+    /// Too many changes, or too many unrecognised tokens, from this caller.
+    #[error("rate limited")]
+    RateLimited {
+        /// In how many milliseconds the next one is admitted.
+        retry_after_ms: u64,
+    },
+}

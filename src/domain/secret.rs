@@ -1,0 +1,239 @@
+//! The secret of a token: how it is made, recognised and digested. The type cannot be
+//! printed, copied or serialised, and its memory is wiped (R9).
+
+use aws_lc_rs::digest::{SHA256, digest};
+use zeroize::{Zeroize as _, Zeroizing};
+
+use super::entropy::{Entropy, EntropyFailed};
+
+/// What every secret begins with; the 1 is the version of the format.
+pub const PREFIX: &str = "stk1_";
+const RANDOM_LEN: usize = 40;
+const CHECKSUM_LEN: usize = 6;
+const CHECKED_LEN: usize = PREFIX.len() + RANDOM_LEN;
+/// The length of a secret, in bytes and characters.
+pub const LEN: usize = CHECKED_LEN + CHECKSUM_LEN;
+
+const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+/// The largest multiple of 62 in a byte: bytes from here on would favour the first digits.
+const FAIR: u8 = 248;
+
+/// A secret in plain text, between its making and the answer that shows it.
+pub struct Secret(Zeroizing<String>);
+
+/// The SHA-256 of a secret: all that is stored, and what a token is looked up by. Without a
+/// key, since the input has 238 random bits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest([u8; 32]);
+
+impl Secret {
+    /// A new secret: 40 random base62 characters (238 bits) and their checksum.
+    ///
+    /// # Errors
+    /// [`EntropyFailed`] where there is no randomness to be had.
+    pub fn generate(entropy: &dyn Entropy) -> Result<Self, EntropyFailed> {
+        // Full size from the start: growing would leave copies behind in freed memory.
+        let mut text = Zeroizing::new(String::with_capacity(LEN));
+        text.push_str(PREFIX);
+        let mut random = Zeroizing::new([0_u8; 64]);
+        while text.len() < CHECKED_LEN {
+            entropy.fill(random.as_mut())?;
+            let missing = CHECKED_LEN - text.len();
+            let fair = random.iter().filter(|byte| **byte < FAIR).take(missing);
+            text.extend(fair.map(|byte| digit(u32::from(*byte))));
+        }
+        let mut checksum = checksum(text.as_bytes());
+        text.extend(checksum.iter().map(|byte| char::from(*byte)));
+        checksum.zeroize();
+        Ok(Self(text))
+    }
+
+    /// The plain text, for the one answer that shows it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// What is stored of it.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        Digest::of(self.0.as_bytes())
+    }
+
+    /// The last four characters, which help people to tell tokens apart.
+    #[must_use]
+    pub fn hint(&self) -> &str {
+        &self.0[LEN - 4..]
+    }
+}
+
+impl Digest {
+    fn of(secret: &[u8]) -> Self {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest(&SHA256, secret).as_ref());
+        Self(bytes)
+    }
+
+    /// The 32 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+/// The digest of what a caller presented, if it has the shape and the checksum of a secret.
+/// The checksum saves a look-up on junk; it proves nothing.
+#[must_use]
+pub fn recognise(presented: &str) -> Option<Digest> {
+    let bytes = presented.as_bytes();
+    is_well_formed(bytes).then(|| Digest::of(bytes))
+}
+
+/// Whether a text holds a secret anywhere: such a name, description or reason is refused.
+#[must_use]
+pub fn is_within(text: &str) -> bool {
+    let starts = text.match_indices(PREFIX);
+    starts.into_iter().any(|(at, _)| {
+        text.as_bytes()
+            .get(at..at + LEN)
+            .is_some_and(is_well_formed)
+    })
+}
+
+fn is_well_formed(bytes: &[u8]) -> bool {
+    bytes.len() == LEN
+        && bytes.starts_with(PREFIX.as_bytes())
+        && bytes[PREFIX.len()..].iter().all(u8::is_ascii_alphanumeric)
+        && bytes[CHECKED_LEN..] == checksum(&bytes[..CHECKED_LEN])
+}
+
+/// CRC-32/ISO-HDLC in base62, most significant digit first, padded with 0.
+fn checksum(checked: &[u8]) -> [u8; CHECKSUM_LEN] {
+    let mut rest = crc32fast::hash(checked);
+    let mut digits = [0; CHECKSUM_LEN];
+    for place in digits.iter_mut().rev() {
+        *place = DIGITS[rest as usize % DIGITS.len()];
+        rest /= 62;
+    }
+    digits
+}
+
+fn digit(value: u32) -> char {
+    char::from(DIGITS[value as usize % DIGITS.len()])
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Random bytes of a test's own choice, over and over.
+    struct Fixed(Vec<u8>);
+
+    impl Entropy for Fixed {
+        fn fill(&self, buffer: &mut [u8]) -> Result<(), EntropyFailed> {
+            for (place, byte) in buffer.iter_mut().zip(self.0.iter().cycle()) {
+                *place = *byte;
+            }
+            Ok(())
+        }
+    }
+
+    fn hex(digest: Digest) -> String {
+        digest
+            .as_bytes()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+
+    /// Golden vectors, published in docs/security.md: computed apart from this code with
+    /// Python's zlib.crc32 and hashlib.sha256.
+    const GOLDEN: &[(&str, &str)] = &[
+        (
+            "stk1_00000000000000000000000000000000000000004Sa1ut",
+            "df13aadc476a397bbbd167b46064ee40523802369eb8b4c0741068abc5915185",
+        ),
+        (
+            "stk1_zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz3batYO",
+            "ed06179f023c4137aa8d149a1d69633c4a6e33e6752faafd8a4e570bb32192de",
+        ),
+        (
+            "stk1_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcd1L1VLq",
+            "a56dffd60233673142aa85c7166492f68a7ca97e05c99b29c5e8a90c5aa452d3",
+        ),
+        (
+            "stk1_kQ3vX9mT2pL8sR5wY1bN7dF4gH6jZ0cVaEuIoPqW3t37wy",
+            "fb9fc660f84c5df15c3f48a6f0b6884dc96ba2a904f6d7a0a9341b5914155a34",
+        ),
+        (
+            "stk1_000000000000000000000000000000000000021600RYgL",
+            "a2f8ec46b012ae376112641989ce161cfc46a6420f92aa252814930600db71a4",
+        ),
+    ];
+
+    #[test]
+    fn golden_vectors_hold() {
+        for (secret, digest) in GOLDEN {
+            assert_eq!(
+                recognise(secret).map(hex).as_deref(),
+                Some(*digest),
+                "{secret}"
+            );
+        }
+    }
+
+    #[test]
+    fn bytes_that_would_favour_some_digits_are_skipped() {
+        let secret = Secret::generate(&Fixed(vec![255, 248, 61, 250, 0])).unwrap();
+        assert!(secret.expose().starts_with("stk1_z0z0z0"));
+    }
+
+    #[test]
+    fn hint_is_the_tail() {
+        let secret = Secret::generate(&Fixed(vec![7])).unwrap();
+        assert_eq!(secret.hint(), &secret.expose()[47..]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_generated_secret_is_recognised(seed in prop::collection::vec(0_u8..FAIR, 64)) {
+            let secret = Secret::generate(&Fixed(seed)).unwrap();
+            prop_assert_eq!(secret.expose().len(), LEN);
+            prop_assert_eq!(recognise(secret.expose()).map(hex), Some(hex(secret.digest())));
+        }
+
+        #[test]
+        fn any_one_character_change_is_refused(seed in prop::collection::vec(0_u8..FAIR, 64), at in 0..LEN, to in any::<char>()) {
+            let secret = Secret::generate(&Fixed(seed)).unwrap();
+            let mut changed: Vec<char> = secret.expose().chars().collect();
+            prop_assume!(changed[at] != to);
+            changed[at] = to;
+            prop_assert!(recognise(&changed.into_iter().collect::<String>()).is_none());
+        }
+
+        #[test]
+        fn any_other_length_is_refused(seed in prop::collection::vec(0_u8..FAIR, 64), len in 0..LEN, tail in "[0-9A-Za-z \n]{1,3}") {
+            let secret = Secret::generate(&Fixed(seed)).unwrap();
+            let longer = format!("{}{tail}", secret.expose());
+            let shifted = format!("{tail}{}", secret.expose());
+            prop_assert!(recognise(&secret.expose()[..len]).is_none());
+            prop_assert!(recognise(&longer).is_none());
+            prop_assert!(recognise(&shifted).is_none());
+        }
+
+        #[test]
+        fn a_secret_within_a_text_is_found(seed in prop::collection::vec(0_u8..FAIR, 64), before in ".{0,20}", after in ".{0,20}") {
+            let secret = Secret::generate(&Fixed(seed)).unwrap();
+            let text = format!("{before}{}{after}", secret.expose());
+            prop_assert!(is_within(&text));
+        }
+
+        #[test]
+        fn no_text_panics(text in ".{0,200}") {
+            let _ = recognise(&text);
+            let _ = is_within(&format!("stk1_{text}"));
+        }
+    }
+}

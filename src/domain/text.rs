@@ -1,0 +1,138 @@
+//! Words that people write: checked once, then carried as types.
+
+use super::{field::Problem, secret};
+
+macro_rules! texts {
+    ($($(#[$doc:meta])* $name:ident, $min:literal..=$max:literal, $control:literal;)+) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub struct $name(String);
+
+        impl $name {
+            /// Checks length, characters and that no secret is within.
+            ///
+            /// # Errors
+            /// A problem that says what to change, and never quotes a secret.
+            pub fn parse(text: &str) -> Result<Self, Problem> {
+                check(text, $min, $max, $control)?;
+                Ok(Self(text.to_owned()))
+            }
+
+            /// The words.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+    )+};
+}
+
+texts! {
+    /// A token's name: 1 to 50 characters.
+    TokenName, 1..=50, false;
+    /// What a token is for: up to 500 characters.
+    Description, 0..=500, true;
+    /// Why something was done: up to 500 characters.
+    Reason, 0..=500, true;
+    /// A stack's name: 1 to 100 characters.
+    StackName, 1..=100, false;
+    /// A part of a token's name to look for: up to 50 characters.
+    NamePart, 0..=50, false;
+    /// The `iss` of a credential: 1 to 512 characters.
+    Issuer, 1..=512, false;
+    /// The `sub` of a credential: 1 to 255 characters.
+    Subject, 1..=255, false;
+    /// An address for notices: up to 254 characters.
+    Email, 0..=254, false;
+}
+
+fn check(text: &str, min: usize, max: usize, lines: bool) -> Result<(), Problem> {
+    let length = text.chars().count();
+    if length < min {
+        return Err(Problem::new(format!(
+            "is required: {min} to {max} characters"
+        )));
+    }
+    if length > max {
+        return Err(Problem::new(format!(
+            "has {length} characters: shorten it to {max}"
+        )));
+    }
+    if let Some(bad) = text
+        .chars()
+        .find(|c| is_unprintable(*c) && !(lines && matches!(c, '\n' | '\t')))
+    {
+        return Err(Problem::new(format!(
+            "holds the character U+{:04X}, which does not print: remove it",
+            u32::from(bad)
+        )));
+    }
+    if !lines && text.trim() != text {
+        return Err(Problem::new("begins or ends with a blank: remove it"));
+    }
+    if secret::is_within(text) {
+        return Err(Problem::new(
+            "holds the secret of a management token: remove it, and revoke that token if it was exposed",
+        ));
+    }
+    Ok(())
+}
+
+/// Control characters, and those that change the direction of what stands around them: they
+/// would forge lines in a log or a console.
+fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// A name of branches, aliases and organizations: 1 to 64 of `[A-Za-z0-9._-]`.
+///
+/// # Errors
+/// A problem for anything else.
+pub fn parse_slug(text: &str) -> Result<String, Problem> {
+    if text.is_empty() {
+        return Err(Problem::new(
+            "is required: 1 to 64 of the characters A-Z a-z 0-9 . _ -",
+        ));
+    }
+    let fits = text.len() <= 64
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    if fits && !secret::is_within(text) {
+        return Ok(text.to_owned());
+    }
+    Err(Problem::new(
+        "must be 1 to 64 of the characters A-Z a-z 0-9 . _ -",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_keep_to_their_limits() {
+        assert!(TokenName::parse("é".repeat(50).as_str()).is_ok());
+        for bad in [
+            "",
+            " a",
+            "a ",
+            "a\nb",
+            "a\u{202e}b",
+            "a\u{0}b",
+            "x".repeat(51).as_str(),
+        ] {
+            assert!(TokenName::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_refused_and_not_echoed() {
+        let secret = "stk1_zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz3batYO";
+        let problem = Reason::parse(&format!("leaked: {secret}!"))
+            .unwrap_err()
+            .to_string();
+        assert!(!problem.contains("stk1_"), "{problem}");
+    }
+}

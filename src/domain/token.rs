@@ -1,0 +1,265 @@
+//! A management token and what can become of it. Every transition takes `now`; none leads
+//! from dead to live (R8).
+
+use super::{
+    caller::Actor,
+    id::TokenUid,
+    permissions::Permissions,
+    refusal::Refusal,
+    stack::StackKey,
+    text::{Description, Reason, TokenName},
+    timestamp::Timestamp,
+};
+
+/// Whether a token is live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenState {
+    /// Not revoked, not expired.
+    Active,
+    /// `expires_at <= now`, once and for all.
+    Expired,
+    /// Revoked; wins over expired, since somebody said so.
+    Revoked,
+}
+
+/// That a token was revoked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revocation {
+    /// When.
+    pub at: Timestamp,
+    /// By whom.
+    pub by: Actor,
+    /// Why; empty if nobody said.
+    pub reason: Reason,
+}
+
+/// A token: the record, never the secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// Its id.
+    pub uid: TokenUid,
+    /// The stack it belongs to (R1).
+    pub stack_key: StackKey,
+    /// Unique among the live tokens of the stack.
+    pub name: TokenName,
+    /// What it is for.
+    pub description: Description,
+    /// What it may do.
+    pub permissions: Permissions,
+    /// Which secret is the newest, from 1.
+    pub generation: u32,
+    /// The last four characters of that secret.
+    pub secret_hint: String,
+    /// When it was issued.
+    pub issued_at: Timestamp,
+    /// By whom (R11).
+    pub issued_by: Actor,
+    /// From when on it is expired; `None`: never.
+    pub expires_at: Option<Timestamp>,
+    /// When its expiry was first acted upon: from then on it is final, whatever any clock
+    /// says (R8).
+    pub ended_at: Option<Timestamp>,
+    /// Whether it was revoked.
+    pub revocation: Option<Revocation>,
+}
+
+impl Token {
+    /// Whether it is live at this instant.
+    #[must_use]
+    pub fn state(&self, now: Timestamp) -> TokenState {
+        if self.revocation.is_some() {
+            TokenState::Revoked
+        } else if self.ended_at.is_some() || self.expires_at.is_some_and(|at| at <= now) {
+            TokenState::Expired
+        } else {
+            TokenState::Active
+        }
+    }
+
+    /// That it is live.
+    ///
+    /// # Errors
+    /// [`Refusal::TokenRevoked`] or [`Refusal::TokenExpired`] (R8).
+    pub fn require_live(&self, now: Timestamp) -> Result<(), Refusal> {
+        match self.state(now) {
+            TokenState::Active => Ok(()),
+            TokenState::Revoked => Err(Refusal::TokenRevoked),
+            TokenState::Expired => Err(Refusal::TokenExpired),
+        }
+    }
+
+    /// The token with another expiry. An expiry that is reached already ends it at once, for
+    /// good (R7, R8).
+    ///
+    /// # Errors
+    /// As [`Self::require_live`].
+    pub fn set_expiry(
+        mut self,
+        expires_at: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<Self, Refusal> {
+        self.require_live(now)?;
+        self.expires_at = expires_at;
+        self.ended_at = expires_at.filter(|at| *at <= now).map(|_| now);
+        Ok(self)
+    }
+
+    /// Whether another expiry would let the token live longer, or as long again as for ever.
+    #[must_use]
+    pub fn outlives(&self, expires_at: Option<Timestamp>) -> bool {
+        match (self.expires_at, expires_at) {
+            (_, None) => self.expires_at.is_some(),
+            (None, Some(_)) => false,
+            (Some(current), Some(other)) => other > current,
+        }
+    }
+
+    /// The token with other words or permissions.
+    ///
+    /// # Errors
+    /// As [`Self::require_live`].
+    pub fn update(mut self, edit: Edit, now: Timestamp) -> Result<Self, Refusal> {
+        self.require_live(now)?;
+        self.name = edit.name.unwrap_or(self.name);
+        self.description = edit.description.unwrap_or(self.description);
+        self.permissions = edit.permissions.unwrap_or(self.permissions);
+        Ok(self)
+    }
+
+    /// The token, revoked; revoked before, it stays as it was.
+    #[must_use]
+    pub fn revoke(mut self, by: Actor, reason: Reason, now: Timestamp) -> Self {
+        self.revocation.get_or_insert(Revocation {
+            at: now,
+            by,
+            reason,
+        });
+        self
+    }
+}
+
+/// What an update changes; `None` leaves as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Edit {
+    /// Another name.
+    pub name: Option<TokenName>,
+    /// Another description.
+    pub description: Option<Description>,
+    /// Other permissions.
+    pub permissions: Option<Permissions>,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{
+        super::{caller::CallerKind, id, permissions::Draft},
+        *,
+    };
+
+    fn at(micros: i64) -> Timestamp {
+        Timestamp::from_micros(micros).unwrap()
+    }
+
+    fn somebody() -> Actor {
+        Actor {
+            kind: CallerKind::User,
+            issuer: "https://login".into(),
+            subject: "ann".into(),
+        }
+    }
+
+    fn token(expires_at: Option<Timestamp>) -> Token {
+        let draft: Draft = serde_json::from_str(r#"{"access":"READ"}"#).unwrap();
+        Token {
+            uid: id::parse("01890000-0000-7000-8000-000000000000").unwrap(),
+            stack_key: StackKey::parse("blt00c0ffee00c0ffee").unwrap(),
+            name: TokenName::parse("ci").unwrap(),
+            description: Description::parse("").unwrap(),
+            permissions: draft.try_into().unwrap(),
+            generation: 1,
+            secret_hint: "abcd".into(),
+            issued_at: at(0),
+            issued_by: somebody(),
+            expires_at,
+            ended_at: None,
+            revocation: None,
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Operation {
+        SetExpiry(Option<i64>),
+        Update,
+        Revoke,
+    }
+
+    fn operation() -> impl Strategy<Value = Operation> {
+        prop_oneof![
+            prop::option::of(-50_i64..500).prop_map(Operation::SetExpiry),
+            Just(Operation::Update),
+            Just(Operation::Revoke),
+        ]
+    }
+
+    /// What the store does with one operation: an expiry met on the way is stamped.
+    fn apply(token: Token, operation: &Operation, now: Timestamp) -> Token {
+        let stamped = Token {
+            ended_at: token
+                .ended_at
+                .or((token.state(now) == TokenState::Expired).then_some(now)),
+            ..token.clone()
+        };
+        match operation {
+            Operation::SetExpiry(expiry) => {
+                token.set_expiry(expiry.map(at), now).unwrap_or(stamped)
+            }
+            Operation::Update => token.update(Edit::default(), now).unwrap_or(stamped),
+            Operation::Revoke => token.revoke(somebody(), Reason::parse("").unwrap(), now),
+        }
+    }
+
+    proptest! {
+        /// The clock may even go back between two operations, as on another host.
+        #[test]
+        fn dead_stays_dead_under_any_sequence(expiry in prop::option::of(0_i64..200), steps in prop::collection::vec((operation(), 0_i64..300), 1..20)) {
+            let mut token = token(expiry.map(at));
+            let mut died = false;
+            for (operation, now) in steps {
+                token = apply(token, &operation, at(now));
+                died |= token.state(at(now)) != TokenState::Active;
+                if died {
+                    prop_assert_ne!(token.state(at(0)), TokenState::Active);
+                    prop_assert_ne!(token.state(at(1000)), TokenState::Active);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn expired_means_at_or_before_now() {
+        let token = token(Some(at(100)));
+        assert_eq!(token.state(at(99)), TokenState::Active);
+        assert_eq!(token.state(at(100)), TokenState::Expired);
+    }
+
+    #[test]
+    fn revoked_again_keeps_the_first_revocation() {
+        let reason = |text| Reason::parse(text).unwrap();
+        let once = token(None).revoke(somebody(), reason("leaked"), at(5));
+        assert_eq!(
+            once.clone().revoke(somebody(), reason("again"), at(9)),
+            once
+        );
+    }
+
+    #[test]
+    fn only_a_later_end_outlives() {
+        assert!(token(Some(at(5))).outlives(None));
+        assert!(token(Some(at(5))).outlives(Some(at(6))));
+        assert!(!token(Some(at(5))).outlives(Some(at(5))));
+        assert!(!token(None).outlives(Some(at(6))));
+        assert!(!token(None).outlives(None));
+    }
+}

@@ -1,0 +1,251 @@
+//! The verdict: facts about a token, a question and an instant in, an answer out. Pure, so
+//! that tests, fuzzing and client libraries can aim at exactly what the service does.
+//! The order is the contract's: the first hit wins, and deny beats allow.
+
+use std::collections::BTreeMap;
+
+use super::{
+    catalogue::{self, Action, ActionAccess, Fact, Module, Rule},
+    id::{StackUid, TokenUid},
+    permissions::{Access, Permissions},
+    timestamp::Timestamp,
+};
+
+/// Why a verdict is not plainly "active and allowed". A closed set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the contract documents each; see reason.proto")]
+pub enum Reason {
+    NotRecognised,
+    StackSuspended,
+    Revoked,
+    Expired,
+    Superseded,
+    NeverAllowed,
+    ActionUnknown,
+    FactMissing,
+    ReadOnly,
+    ModuleNotGranted,
+    BranchNotGranted,
+}
+
+/// What is known of a presented secret, as the store has it: facts, never a verdict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The token.
+    pub token: TokenFacts,
+    /// The stack it belongs to.
+    pub stack: StackFacts,
+    /// What it may do.
+    pub permissions: Permissions,
+}
+
+/// The token's part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenFacts {
+    /// Its id.
+    pub uid: TokenUid,
+    /// Its name.
+    pub name: String,
+    /// Which secret was presented.
+    pub generation: u32,
+    /// Whether a newer secret has replaced the one presented.
+    pub superseded: bool,
+    /// When the token was issued.
+    pub issued_at: Timestamp,
+    /// When it expires.
+    pub expires_at: Option<Timestamp>,
+    /// Whether its expiry was acted upon: final (R8).
+    pub ended: bool,
+    /// Whether it was revoked.
+    pub revoked: bool,
+}
+
+/// The stack's part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StackFacts {
+    /// Its id.
+    pub uid: StackUid,
+    /// Its public key.
+    pub key: String,
+    /// The organization.
+    pub organization_uid: String,
+    /// Its name.
+    pub name: String,
+    /// Whether it is suspended.
+    pub suspended: bool,
+    /// Whether it was removed.
+    pub removed: bool,
+}
+
+/// What a service asks: all actions must be allowed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ActionQuestion {
+    /// `module.verb`, known or not.
+    pub name: String,
+    /// The branch worked on.
+    pub branch: Option<String>,
+    /// The alias that was named.
+    pub branch_alias: Option<String>,
+    /// Facts about the request.
+    pub facts: BTreeMap<String, bool>,
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// No such token with this stack key; nothing more may be said.
+    NotRecognised,
+    /// The holder has proved possession, so the reason is precise.
+    Inactive(Reason),
+    /// The token is live; one result per action asked.
+    Active(Vec<ActionResult>),
+}
+
+/// The answer on one action.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActionResult {
+    /// The name asked.
+    pub name: String,
+    /// Why not, and what would help; `Ok` allows.
+    pub denial: Result<(), Denial>,
+}
+
+/// Why an action is denied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// The reason.
+    pub reason: Reason,
+    /// What would have to be granted or stated; empty where nothing would help.
+    pub missing: String,
+}
+
+impl Verdict {
+    /// Why not all is well: of an active token, the first denied action's reason.
+    #[must_use]
+    pub fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::NotRecognised => Some(Reason::NotRecognised),
+            Self::Inactive(reason) => Some(*reason),
+            Self::Active(results) => results
+                .iter()
+                .find_map(|result| result.denial.as_ref().err())
+                .map(|denial| denial.reason),
+        }
+    }
+}
+
+/// Judges a presented secret. `facts` are those of its digest, if that is known.
+#[must_use]
+pub fn evaluate(
+    facts: Option<&Facts>,
+    stack_key: &str,
+    questions: &[ActionQuestion],
+    now: Timestamp,
+) -> Verdict {
+    let Some(facts) = facts.filter(|facts| facts.stack.key == stack_key) else {
+        return Verdict::NotRecognised;
+    };
+    if let Some(reason) = why_inactive(facts, now) {
+        return Verdict::Inactive(reason);
+    }
+    let result = |question: &ActionQuestion| ActionResult {
+        name: question.name.clone(),
+        denial: judge(&facts.permissions, question),
+    };
+    Verdict::Active(questions.iter().map(result).collect())
+}
+
+fn why_inactive(facts: &Facts, now: Timestamp) -> Option<Reason> {
+    let Facts { token, stack, .. } = facts;
+    if token.revoked {
+        Some(Reason::Revoked)
+    } else if token.superseded {
+        Some(Reason::Superseded)
+    } else if token.ended || token.expires_at.is_some_and(|at| at <= now) {
+        Some(Reason::Expired)
+    } else if stack.removed {
+        Some(Reason::Revoked)
+    } else if stack.suspended {
+        Some(Reason::StackSuspended)
+    } else {
+        None
+    }
+}
+
+fn judge(permissions: &Permissions, question: &ActionQuestion) -> Result<(), Denial> {
+    let action = catalogue::find(&question.name).ok_or(Denial {
+        reason: Reason::ActionUnknown,
+        missing: String::new(),
+    })?;
+    judge_rule(action.rule, &question.facts)?;
+    judge_access(permissions, action)?;
+    judge_branch(permissions, action, question)
+}
+
+fn judge_rule(rule: Rule, stated: &BTreeMap<String, bool>) -> Result<(), Denial> {
+    let never = Denial {
+        reason: Reason::NeverAllowed,
+        missing: String::new(),
+    };
+    match rule {
+        Rule::Grantable => Ok(()),
+        Rule::Never => Err(never),
+        Rule::Conditional(Fact { name, value }) => match stated.get(name) {
+            Some(stated) if *stated == value => Ok(()),
+            Some(_) => Err(never),
+            None => Err(Denial {
+                reason: Reason::FactMissing,
+                missing: format!("fact:{name}={value}"),
+            }),
+        },
+    }
+}
+
+fn judge_access(permissions: &Permissions, action: &Action) -> Result<(), Denial> {
+    let needed = match action.access {
+        ActionAccess::Read => Access::Read,
+        ActionAccess::Write => Access::ReadWrite,
+    };
+    let grant = |module: Module| format!("{}:{}", module.name(), needed.name());
+    if permissions.access() < needed {
+        return Err(Denial {
+            reason: Reason::ReadOnly,
+            missing: format!("access:{}", needed.name()),
+        });
+    }
+    match permissions.access_to(action.module) {
+        None => Err(Denial {
+            reason: Reason::ModuleNotGranted,
+            missing: grant(action.module),
+        }),
+        Some(access) if access < needed => Err(Denial {
+            reason: Reason::ReadOnly,
+            missing: grant(action.module),
+        }),
+        Some(_) => Ok(()),
+    }
+}
+
+fn judge_branch(
+    permissions: &Permissions,
+    action: &Action,
+    question: &ActionQuestion,
+) -> Result<(), Denial> {
+    let (branch, alias) = (question.branch.as_deref(), question.branch_alias.as_deref());
+    if !action.branch_bound || permissions.covers_branch(branch, alias) {
+        return Ok(());
+    }
+    let missing = match (branch, alias) {
+        (Some(name), _) => format!("branch:{name}"),
+        (None, Some(name)) => format!("branch_alias:{name}"),
+        (None, None) => "a branch or branch_alias in the question".to_owned(),
+    };
+    Err(Denial {
+        reason: Reason::BranchNotGranted,
+        missing,
+    })
+}
+
+#[cfg(test)]
+#[path = "verdict_tests.rs"]
+mod tests;
