@@ -1,0 +1,306 @@
+//! The audit: written with the change it tells of, or after the fact for refusals (R14).
+
+use newtype_uuid::GenericUuid as _;
+use sea_orm::{
+    ColumnTrait as _, Condition, DatabaseTransaction, EntityTrait as _, QueryFilter as _,
+    QueryOrder as _, QuerySelect as _, Set,
+    sea_query::{Expr, ExprTrait as _, OnConflict},
+};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{
+    Error, Store,
+    entity::audit_event::{ActiveModel, Column, Entity, Model},
+    stacks::Standing,
+};
+use crate::domain::{
+    audit::{Action, Details, Event, Outcome},
+    caller::{Actor, Call, CallerKind},
+    id::{self, EventUid, TokenUid},
+    stack::StackKey,
+    timestamp::Timestamp,
+};
+
+/// Which events are asked for.
+#[derive(Clone, Debug, Default)]
+pub struct AuditFilter {
+    /// Of this stack; `None` asks of all, which only an operator may.
+    pub stack_key: Option<StackKey>,
+    /// Of this token.
+    pub token_uid: Option<TokenUid>,
+    /// Of callers with this `iss`.
+    pub actor_issuer: Option<String>,
+    /// Of callers with this `sub`.
+    pub actor_subject: Option<String>,
+    /// Of this action.
+    pub action: Option<Action>,
+    /// At or after this instant.
+    pub occurred_from: Option<Timestamp>,
+    /// Before this instant.
+    pub occurred_before: Option<Timestamp>,
+}
+
+/// Where a page of events ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditCursor {
+    at: i64,
+    uid: Uuid,
+}
+
+/// A page of events, the newest first.
+#[derive(Debug)]
+pub struct AuditPage {
+    /// The events.
+    pub events: Vec<Event>,
+    /// Where the next page begins, if there is one.
+    pub next: Option<AuditCursor>,
+}
+
+/// A refusal to be recorded: the same caller, action and reason within one minute share a row.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RefusalNote {
+    /// Who was refused.
+    pub actor: Actor,
+    /// What.
+    pub action: Action,
+    /// Why: the reason's name in the contract.
+    pub reason: &'static str,
+    /// The minute it happened in.
+    pub minute: Timestamp,
+}
+
+impl Store {
+    /// Writes the audit row of a change, in its transaction.
+    pub(super) async fn append_audit(
+        &self,
+        tx: &DatabaseTransaction,
+        call: &Call,
+        action: Action,
+        (stack, token): (&StackKey, Option<TokenUid>),
+        details: Details,
+    ) -> Result<(), Error> {
+        let row = ActiveModel {
+            uid: Set(
+                id::generate::<id::EventKind>(call.now, self.entropy.as_ref())?.into_untyped_uuid(),
+            ),
+            occurred_at: Set(call.now.as_micros()),
+            actor_kind: Set(call.caller.actor.kind.name().to_owned()),
+            actor_issuer: Set(call.caller.actor.issuer.clone()),
+            actor_subject: Set(call.caller.actor.subject.clone()),
+            action: Set(action.name().to_owned()),
+            stack_key: Set(Some(stack.as_str().to_owned())),
+            token_uid: Set(token.map(|uid| uid.to_string())),
+            refusal_reason: Set(None),
+            refusal_key: Set(None),
+            count: Set(1),
+            request_id: Set(call.request_id.clone()),
+            details: Set(serde_json::to_string(&details).unwrap_or_default()),
+        };
+        insert(tx, row).await
+    }
+
+    /// Records refusals, each with how often it happened since it was last recorded. The
+    /// stack, the token and the request are those of the first in its minute.
+    ///
+    /// # Errors
+    /// [`Error`] where the store cannot be written; nothing was recorded then.
+    pub async fn record_refusals(
+        &self,
+        refusals: &[(RefusalNote, RefusedCall, u32)],
+    ) -> Result<(), Error> {
+        self.write(async |tx| {
+            for (note, first, count) in refusals {
+                self.upsert_refusal(tx, note, first, *count).await?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn upsert_refusal(
+        &self,
+        tx: &DatabaseTransaction,
+        note: &RefusalNote,
+        first: &RefusedCall,
+        count: u32,
+    ) -> Result<(), Error> {
+        let uid = id::generate::<id::EventKind>(first.at, self.entropy.as_ref())?;
+        let row = ActiveModel {
+            uid: Set(uid.into_untyped_uuid()),
+            occurred_at: Set(first.at.as_micros()),
+            actor_kind: Set(note.actor.kind.name().to_owned()),
+            actor_issuer: Set(note.actor.issuer.clone()),
+            actor_subject: Set(note.actor.subject.clone()),
+            action: Set(note.action.name().to_owned()),
+            stack_key: Set(first.stack_key.clone()),
+            token_uid: Set(first.token_uid.clone()),
+            refusal_reason: Set(Some(note.reason.to_owned())),
+            refusal_key: Set(Some(refusal_key(note))),
+            count: Set(i32::try_from(count).unwrap_or(i32::MAX)),
+            request_id: Set(first.request_id.clone()),
+            details: Set("{}".to_owned()),
+        };
+        let add = Expr::col((Entity, Column::Count)).add(i32::try_from(count).unwrap_or(i32::MAX));
+        let fold = OnConflict::column(Column::RefusalKey)
+            .value(Column::Count, add)
+            .to_owned();
+        Entity::insert(row)
+            .on_conflict(fold)
+            .exec_without_returning(tx)
+            .await?;
+        Ok(())
+    }
+
+    /// A page of the audit.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] where the caller may not read it.
+    pub async fn list_audit(
+        &self,
+        call: &Call,
+        filter: &AuditFilter,
+        (size, after): (u64, Option<AuditCursor>),
+    ) -> Result<AuditPage, Error> {
+        self.read(async |tx| {
+            match &filter.stack_key {
+                Some(key) => {
+                    self.standing(tx, call, key, Standing::AnyStack).await?;
+                }
+                None => call.demand.judge(&call.caller, None)?,
+            }
+            let mut query = Entity::find().filter(condition(filter));
+            if let Some(after) = after {
+                let earlier = Column::OccurredAt.lt(after.at).or(Column::OccurredAt
+                    .eq(after.at)
+                    .and(Column::Uid.lt(after.uid)));
+                query = query.filter(earlier);
+            }
+            let mut rows = query
+                .order_by_desc(Column::OccurredAt)
+                .order_by_desc(Column::Uid)
+                .limit(size + 1)
+                .all(tx)
+                .await?;
+            let more = rows.len() as u64 > size;
+            rows.truncate(usize::try_from(size).unwrap_or(usize::MAX));
+            let last = rows.last().filter(|_| more);
+            let next = last.map(|row| AuditCursor {
+                at: row.occurred_at,
+                uid: row.uid,
+            });
+            let events: Result<_, _> = rows.into_iter().map(Event::try_from).collect();
+            Ok(AuditPage {
+                events: events?,
+                next,
+            })
+        })
+        .await
+    }
+}
+
+/// What is kept of the first refused call in a minute.
+#[derive(Clone, Debug)]
+pub struct RefusedCall {
+    /// When.
+    pub at: Timestamp,
+    /// The stack, as the caller named it.
+    pub stack_key: Option<String>,
+    /// The token, as the caller named it.
+    pub token_uid: Option<String>,
+    /// The request.
+    pub request_id: String,
+}
+
+fn refusal_key(note: &RefusalNote) -> String {
+    let parts = (
+        note.actor.kind.name(),
+        &note.actor.issuer,
+        &note.actor.subject,
+        note.action.name(),
+        note.reason,
+        note.minute.as_micros(),
+    );
+    serde_json::to_string(&parts).unwrap_or_default()
+}
+
+async fn insert(tx: &DatabaseTransaction, row: ActiveModel) -> Result<(), Error> {
+    match Entity::insert(row).exec_without_returning(tx).await {
+        Ok(_) => Ok(()),
+        // A store that cannot be reached or is full says so itself; only a refusal of the
+        // audit table as such is the audit's own failure.
+        Err(error) => Err(match Error::from(error) {
+            Error::Database(source) => Error::AuditUnavailable(source),
+            other => other,
+        }),
+    }
+}
+
+fn condition(filter: &AuditFilter) -> Condition {
+    let stack = filter.stack_key.as_ref().map(StackKey::as_str);
+    let token = filter.token_uid.map(|uid| uid.to_string());
+    Condition::all()
+        .add_option(stack.map(|key| Column::StackKey.eq(key)))
+        .add_option(token.map(|uid| Column::TokenUid.eq(uid)))
+        .add_option(
+            filter
+                .actor_issuer
+                .as_ref()
+                .map(|iss| Column::ActorIssuer.eq(iss)),
+        )
+        .add_option(
+            filter
+                .actor_subject
+                .as_ref()
+                .map(|sub| Column::ActorSubject.eq(sub)),
+        )
+        .add_option(filter.action.map(|action| Column::Action.eq(action.name())))
+        .add_option(
+            filter
+                .occurred_from
+                .map(|at| Column::OccurredAt.gte(at.as_micros())),
+        )
+        .add_option(
+            filter
+                .occurred_before
+                .map(|at| Column::OccurredAt.lt(at.as_micros())),
+        )
+}
+
+impl TryFrom<Model> for Event {
+    type Error = Error;
+
+    fn try_from(row: Model) -> Result<Self, Error> {
+        let corrupt = |column| Error::Corrupt {
+            table: "audit_events",
+            column,
+            id: row.uid.to_string(),
+        };
+        let details = serde_json::from_str(&row.details).map_err(|_| corrupt("details"))?;
+        let count = u32::try_from(row.count).map_err(|_| corrupt("count"))?;
+        let outcome = match row.refusal_reason.clone() {
+            None => Outcome::Done(details),
+            Some(reason) => Outcome::Refused { reason, count },
+        };
+        Ok(Self {
+            uid: EventUid::from_untyped_uuid(row.uid),
+            occurred_at: Timestamp::from_micros(row.occurred_at)
+                .ok_or_else(|| corrupt("occurred_at"))?,
+            actor: Actor {
+                kind: CallerKind::from_name(&row.actor_kind)
+                    .ok_or_else(|| corrupt("actor_kind"))?,
+                issuer: row.actor_issuer,
+                subject: row.actor_subject,
+            },
+            action: Action::from_name(&row.action).ok_or_else(|| Error::Corrupt {
+                table: "audit_events",
+                column: "action",
+                id: row.uid.to_string(),
+            })?,
+            outcome,
+            stack_key: row.stack_key,
+            token_uid: row.token_uid,
+            request_id: row.request_id,
+        })
+    }
+}

@@ -1,0 +1,117 @@
+//! Opening the store: one process per file, one writer, many readers.
+
+use std::{
+    fs::{File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use sea_orm::{
+    ConnectOptions, Database, DatabaseConnection, DbErr,
+    sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous},
+};
+
+use super::location::Location;
+
+/// How long a statement waits for another process, such as a backup tool, to let go.
+const BUSY_FOR: Duration = Duration::from_secs(5);
+/// How long a call waits for a connection before the store counts as unreachable.
+const ACQUIRE_FOR: Duration = Duration::from_secs(3);
+const READERS: u32 = 4;
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("{0} is in use by another stacktoken process: stop that one first")]
+    InUse(Location),
+    /// The file or its folder cannot be used.
+    #[error("{location} cannot be opened: {source}")]
+    File {
+        /// Which.
+        location: Location,
+        /// Why.
+        source: io::Error,
+    },
+    /// The database does not open.
+    #[error("{location} cannot be opened as a database")]
+    Database {
+        /// Which.
+        location: Location,
+        /// Why.
+        source: DbErr,
+    },
+}
+
+/// The two ways into one SQLite file, and the lock that keeps other processes out.
+pub(super) struct Connections {
+    pub writer: DatabaseConnection,
+    pub reader: DatabaseConnection,
+    pub lock: File,
+}
+
+pub(super) async fn open(location: &Location) -> Result<Connections, OpenError> {
+    let Location::Sqlite(path) = location;
+    let lock = lock(location, path)?;
+    let database = |source| OpenError::Database {
+        location: location.clone(),
+        source,
+    };
+    // The writer first: it makes the file and turns the journal to WAL. A single connection,
+    // so that writers queue fairly here rather than collide in SQLite.
+    let writer = connect(path, 1, false).await.map_err(database)?;
+    let reader = connect(path, READERS, true).await.map_err(database)?;
+    Ok(Connections {
+        writer,
+        reader,
+        lock,
+    })
+}
+
+fn lock(location: &Location, path: &Path) -> Result<File, OpenError> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".lock");
+    let file = |source| OpenError::File {
+        location: location.clone(),
+        source,
+    };
+    let lock = File::create(PathBuf::from(beside)).map_err(file)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(location.clone())),
+        Err(TryLockError::Error(source)) => Err(file(source)),
+    }
+}
+
+async fn connect(
+    path: &Path,
+    connections: u32,
+    only_reads: bool,
+) -> Result<DatabaseConnection, DbErr> {
+    let mut options = ConnectOptions::new("sqlite:stacktoken");
+    let path = path.to_owned();
+    options
+        .max_connections(connections)
+        .min_connections(0)
+        .acquire_timeout(ACQUIRE_FOR)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        .sqlx_logging(false)
+        .record_stmt_in_spans(false)
+        .map_sqlx_sqlite_opts(move |sqlite| {
+            let sqlite = sqlite
+                .filename(&path)
+                .create_if_missing(!only_reads)
+                .busy_timeout(BUSY_FOR)
+                .foreign_keys(true);
+            if only_reads {
+                return sqlite.pragma("query_only", "on");
+            }
+            sqlite
+                .journal_mode(SqliteJournalMode::Wal)
+                .synchronous(SqliteSynchronous::Full)
+        });
+    Database::connect(options).await
+}

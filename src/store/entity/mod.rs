@@ -1,0 +1,10 @@
+//! The rows as they stand in the store: plain columns, no meaning. `TryFrom` in the files
+//! beside this folder makes domain values of them.
+
+pub mod audit_event;
+pub mod change;
+pub mod member;
+pub mod meta;
+pub mod stack;
+pub mod token;
+pub mod token_secret;

@@ -1,0 +1,96 @@
+//! What can go wrong in the store, named by condition. The one place that reads driver codes.
+
+use sea_orm::{DbErr, RuntimeErr, sqlx};
+
+use crate::domain::{entropy::EntropyFailed, refusal::Refusal};
+
+/// Why a store method did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A rule refused it; nothing but the end of tokens found expired was written (R8).
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The store cannot be reached or does not answer.
+    #[error("the store cannot be reached")]
+    Unavailable(#[source] DbErr),
+    /// The store has no space left.
+    #[error("the store has no space left")]
+    Full(#[source] DbErr),
+    /// The audit row was not taken, so nothing was done (R14).
+    #[error("the audit row could not be written")]
+    AuditUnavailable(#[source] DbErr),
+    /// Another transaction was in the way, also after retries.
+    #[error("another transaction was in the way")]
+    Conflict(#[source] DbErr),
+    /// A row that does not parse.
+    #[error("{table} {id} has a {column} that does not parse")]
+    Corrupt {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: &'static str,
+        /// The row.
+        id: String,
+    },
+    /// Anything else that the database says.
+    #[error("the database refused a statement")]
+    Database(#[source] DbErr),
+    /// There is no randomness for an id.
+    #[error(transparent)]
+    Entropy(#[from] EntropyFailed),
+}
+
+impl From<DbErr> for Error {
+    fn from(error: DbErr) -> Self {
+        match condition(&error) {
+            Condition::Unavailable => Self::Unavailable(error),
+            Condition::Full => Self::Full(error),
+            Condition::Conflict => Self::Conflict(error),
+            Condition::Other => Self::Database(error),
+        }
+    }
+}
+
+enum Condition {
+    Unavailable,
+    Full,
+    Conflict,
+    Other,
+}
+
+fn condition(error: &DbErr) -> Condition {
+    let runtime = match error {
+        DbErr::ConnectionAcquire(_) => return Condition::Unavailable,
+        DbErr::Conn(runtime) | DbErr::Exec(runtime) | DbErr::Query(runtime) => runtime,
+        _ => return Condition::Other,
+    };
+    let RuntimeErr::SqlxError(driver) = runtime else {
+        return Condition::Other;
+    };
+    match driver.as_ref() {
+        sqlx::Error::Database(database) => sqlite_condition(database.code().as_deref()),
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => Condition::Unavailable,
+        _ => Condition::Other,
+    }
+}
+
+/// SQLite's result codes, extended ones in the higher bytes.
+fn sqlite_condition(code: Option<&str>) -> Condition {
+    const BUSY: u32 = 5;
+    const LOCKED: u32 = 6;
+    const READONLY: u32 = 8;
+    const IOERR: u32 = 10;
+    const FULL: u32 = 13;
+    const CANTOPEN: u32 = 14;
+    let code = code.and_then(|code| code.parse::<u32>().ok());
+    match code.map(|code| code & 0xff) {
+        Some(BUSY | LOCKED) => Condition::Conflict,
+        Some(FULL) => Condition::Full,
+        Some(READONLY | IOERR | CANTOPEN) => Condition::Unavailable,
+        _ => Condition::Other,
+    }
+}

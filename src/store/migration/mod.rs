@@ -1,0 +1,16 @@
+//! The schema, forward only: expand first, contract a version later, so that two versions
+//! of the program can run side by side.
+
+mod m20261124_000001_first;
+
+use sea_orm_migration::{MigrationTrait, MigratorTrait, async_trait};
+
+/// All migrations, in order.
+pub struct Migrator;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![Box::new(m20261124_000001_first::First)]
+    }
+}

@@ -1,0 +1,164 @@
+//! The store: whole transactions, not table access. Every change leaves its audit row and,
+//! where it can alter a verdict, its row of history in the same transaction (R12, R14).
+//! The only room that knows sea-orm.
+
+mod audit;
+mod changes;
+mod connect;
+mod entity;
+mod error;
+mod listing;
+mod location;
+mod migration;
+mod schema;
+mod stacks;
+mod tokens;
+mod verdicts;
+
+use std::{
+    fs::File,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use sea_orm::{
+    DatabaseConnection, DatabaseTransaction, EntityTrait as _, SqliteTransactionMode,
+    TransactionOptions, TransactionTrait as _,
+};
+
+use crate::domain::{entropy::Entropy, timestamp::Timestamp};
+
+pub use self::{
+    audit::{AuditCursor, AuditFilter, AuditPage, RefusalNote, RefusedCall},
+    connect::OpenError,
+    error::Error,
+    listing::{ListQuery, Order, TokenCursor, TokenPage},
+    location::{Location, LocationError},
+    schema::{Schema, SchemaError},
+    stacks::{MemberChange, Register, StackCursor, StackPage, StackStep, StackWithMembers},
+    tokens::{Issue, Kept},
+    verdicts::Found,
+};
+
+/// How long to wait before each further attempt at a transaction that was in another's way.
+const RETRY_AFTER: [Duration; 5] = [
+    Duration::from_millis(2),
+    Duration::from_millis(5),
+    Duration::from_millis(15),
+    Duration::from_millis(40),
+    Duration::from_millis(100),
+];
+
+/// A store of stacks and tokens.
+pub struct Store {
+    writer: DatabaseConnection,
+    reader: DatabaseConnection,
+    entropy: Arc<dyn Entropy>,
+    epoch: OnceLock<i64>,
+    /// Held, never read: gone with the process, however that ends.
+    _lock: File,
+}
+
+impl Store {
+    /// Opens the store; makes the file if there is none. The schema is another matter: see
+    /// [`Self::migrate`] and [`Self::require_current_schema`].
+    ///
+    /// # Errors
+    /// [`OpenError`], among others where another process has the file.
+    pub async fn open(location: &Location, entropy: Arc<dyn Entropy>) -> Result<Self, OpenError> {
+        let connections = connect::open(location).await?;
+        Ok(Self {
+            writer: connections.writer,
+            reader: connections.reader,
+            entropy,
+            epoch: OnceLock::new(),
+            _lock: connections.lock,
+        })
+    }
+
+    /// That the store can be read.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] and the like.
+    pub async fn probe_read(&self) -> Result<(), Error> {
+        entity::meta::Entity::find_by_id("epoch")
+            .one(&self.reader)
+            .await?;
+        Ok(())
+    }
+
+    /// That the store can be written: commits a heartbeat, so that a full disk or a lock
+    /// shows here before it shows to a caller.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] and the like.
+    pub async fn probe_write(&self, now: Timestamp) -> Result<(), Error> {
+        use sea_orm::{ColumnTrait as _, QueryFilter as _, sea_query::Expr};
+        self.write(async |tx| {
+            entity::meta::Entity::update_many()
+                .col_expr(
+                    entity::meta::Column::Value,
+                    Expr::val(now.as_micros()).into(),
+                )
+                .filter(entity::meta::Column::Name.eq("heartbeat"))
+                .exec(tx)
+                .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Ends all connections, after those at work have finished.
+    pub async fn close(&self) {
+        for pool in [&self.reader, &self.writer] {
+            // Nothing is lost here: what was acknowledged is on disk already.
+            let _ = pool.clone().close().await;
+        }
+    }
+
+    /// Runs one transaction for writing. An error undoes it; a refusal does not, since all
+    /// that may stand before one is the end of tokens found expired, and that is final (R8).
+    async fn write<T>(
+        &self,
+        work: impl AsyncFn(&DatabaseTransaction) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut pauses = RETRY_AFTER.into_iter();
+        loop {
+            match self.attempt(&work).await {
+                Err(Error::Conflict(why)) => match pauses.next() {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => return Err(Error::Conflict(why)),
+                },
+                done => return done,
+            }
+        }
+    }
+
+    async fn attempt<T>(
+        &self,
+        work: &impl AsyncFn(&DatabaseTransaction) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let options = TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        let tx = self.writer.begin_with_options(options).await?;
+        let done = work(&tx).await;
+        match done {
+            Ok(_) | Err(Error::Refused(_)) => tx.commit().await?,
+            Err(_) => tx.rollback().await?,
+        }
+        done
+    }
+
+    /// Runs several reads on one snapshot.
+    async fn read<T>(
+        &self,
+        work: impl AsyncFn(&DatabaseTransaction) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let tx = self.reader.begin().await?;
+        let done = work(&tx).await;
+        tx.rollback().await?;
+        done
+    }
+}

@@ -1,0 +1,116 @@
+//! Whether the schema is the one this program was written for.
+
+use sea_orm::{ConnectionTrait as _, EntityTrait as _, sea_query::Query};
+use sea_orm_migration::{MigratorTrait as _, SchemaManager};
+
+use super::{Error, Store, entity::meta, migration::Migrator};
+
+/// Where the migration library keeps what it has applied.
+const APPLIED: &str = "seaql_migrations";
+
+/// What stands in the store against what this program knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Schema {
+    /// Applied and known.
+    pub applied: Vec<String>,
+    /// Known, not yet applied.
+    pub pending: Vec<String>,
+    /// Applied, and unknown to this program: a newer one was here.
+    pub unknown: Vec<String>,
+}
+
+/// Why a schema cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    /// Older than this program needs.
+    #[error("the schema lacks {0}: run `stacktoken migrate up` first")]
+    Older(String),
+    /// Newer than this program knows.
+    #[error("the schema has {0}, which this version does not know: run a newer stacktoken")]
+    Newer(String),
+    /// It could not be read or changed.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+impl Store {
+    /// What is applied and what is not; changes nothing.
+    ///
+    /// # Errors
+    /// [`Error`] where the store cannot be read.
+    pub async fn schema(&self) -> Result<Schema, Error> {
+        let names = |migrations: Vec<Box<dyn sea_orm_migration::MigrationTrait>>| {
+            migrations.iter().map(|m| m.name().to_owned()).collect()
+        };
+        let known: Vec<String> = names(Migrator::migrations());
+        let found = self.applied_migrations().await?;
+        let (applied, unknown): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|name| known.contains(name));
+        let pending = known
+            .into_iter()
+            .filter(|name| !applied.contains(name))
+            .collect();
+        Ok(Schema {
+            applied,
+            pending,
+            unknown,
+        })
+    }
+
+    /// Applies what is pending, each migration in a transaction of its own.
+    ///
+    /// # Errors
+    /// [`SchemaError::Newer`] where a newer program was here; else [`SchemaError::Store`].
+    pub async fn migrate(&self) -> Result<Schema, SchemaError> {
+        let before = self.schema().await?;
+        if !before.unknown.is_empty() {
+            return Err(SchemaError::Newer(before.unknown.join(", ")));
+        }
+        if !before.pending.is_empty() {
+            Migrator::up(&self.writer, None)
+                .await
+                .map_err(Error::from)?;
+        }
+        Ok(before)
+    }
+
+    /// That this program can serve this schema; learns the store's epoch.
+    ///
+    /// # Errors
+    /// [`SchemaError`], which names the command to run.
+    pub async fn require_current_schema(&self) -> Result<(), SchemaError> {
+        let schema = self.schema().await?;
+        if !schema.unknown.is_empty() {
+            return Err(SchemaError::Newer(schema.unknown.join(", ")));
+        }
+        if !schema.pending.is_empty() {
+            return Err(SchemaError::Older(schema.pending.join(", ")));
+        }
+        let epoch = self.read_epoch().await?;
+        self.epoch.get_or_init(|| epoch);
+        Ok(())
+    }
+
+    async fn read_epoch(&self) -> Result<i64, Error> {
+        let row = meta::Entity::find_by_id("epoch").one(&self.writer).await?;
+        row.map(|row| row.value).ok_or(Error::Corrupt {
+            table: "meta",
+            column: "epoch",
+            id: "(missing)".to_owned(),
+        })
+    }
+
+    async fn applied_migrations(&self) -> Result<Vec<String>, Error> {
+        if !SchemaManager::new(&self.writer).has_table(APPLIED).await? {
+            return Ok(Vec::new());
+        }
+        let query = Query::select()
+            .column("version")
+            .from(APPLIED)
+            .order_by("version", sea_orm::Order::Asc)
+            .take();
+        let rows = self.writer.query_all(&query).await?;
+        let version = |row: sea_orm::QueryResult| row.try_get("", "version").map_err(Error::from);
+        rows.into_iter().map(version).collect()
+    }
+}
