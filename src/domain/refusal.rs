@@ -51,3 +51,23 @@ pub enum Refusal {
         retry_after_ms: u64,
     },
 }
+
+impl Refusal {
+    /// The reason's name in the contract (`ErrorReason`), without the prefix.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::RoleRequired { .. } => "ROLE_REQUIRED",
+            Self::StackNotFound => "STACK_NOT_FOUND",
+            Self::TokenNotFound => "TOKEN_NOT_FOUND",
+            Self::NameTaken => "NAME_TAKEN",
+            Self::StackKeyTaken => "STACK_KEY_TAKEN",
+            Self::LimitReached { .. } => "TOKEN_LIMIT_REACHED",
+            Self::TokenRevoked => "TOKEN_REVOKED",
+            Self::TokenExpired => "TOKEN_EXPIRED",
+            Self::StackSuspended => "STACK_SUSPENDED",
+            Self::OwnerRequired => "OWNER_REQUIRED",
+            Self::RateLimited { .. } => "RATE_LIMITED",
+        }
+    }
+}

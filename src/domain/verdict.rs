@@ -28,6 +28,26 @@ pub enum Reason {
     BranchNotGranted,
 }
 
+impl Reason {
+    /// The name in the contract, without the prefix.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotRecognised => "NOT_RECOGNISED",
+            Self::StackSuspended => "STACK_SUSPENDED",
+            Self::Revoked => "REVOKED",
+            Self::Expired => "EXPIRED",
+            Self::Superseded => "SUPERSEDED",
+            Self::NeverAllowed => "NEVER_ALLOWED",
+            Self::ActionUnknown => "ACTION_UNKNOWN",
+            Self::FactMissing => "FACT_MISSING",
+            Self::ReadOnly => "READ_ONLY",
+            Self::ModuleNotGranted => "MODULE_NOT_GRANTED",
+            Self::BranchNotGranted => "BRANCH_NOT_GRANTED",
+        }
+    }
+}
+
 /// What is known of a presented secret, as the store has it: facts, never a verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {

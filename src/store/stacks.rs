@@ -385,7 +385,9 @@ pub enum StackStep {
 }
 
 impl StackStep {
-    const fn action(self) -> Action {
+    /// What the audit calls it.
+    #[must_use]
+    pub const fn action(self) -> Action {
         match self {
             Self::Suspend => Action::StackSuspend,
             Self::Resume => Action::StackResume,

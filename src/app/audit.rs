@@ -1,0 +1,24 @@
+//! Reading the audit.
+
+use super::{About, App, AuditCursor, AuditFilter, AuditPage, Error};
+use crate::domain::{audit::Action, caller::Call};
+
+impl App {
+    /// A page of the audit.
+    ///
+    /// # Errors
+    /// [`Error`]; refused where the caller may not read it.
+    pub async fn list_audit(
+        &self,
+        call: &Call,
+        filter: &AuditFilter,
+        page: (u64, Option<AuditCursor>),
+    ) -> Result<AuditPage, Error> {
+        let about = About {
+            stack_key: filter.stack_key.as_ref().map(ToString::to_string),
+            token_uid: filter.token_uid.map(|uid| uid.to_string()),
+        };
+        let done = self.store.list_audit(call, filter, page).await;
+        self.settle(call, (Action::AuditList, about), done)
+    }
+}

@@ -1,0 +1,119 @@
+//! Stacks, their members and limits.
+
+use super::{
+    About, App, Error, MemberChange, Register, StackCursor, StackPage, StackStep, StackWithMembers,
+};
+use crate::domain::{
+    audit::Action,
+    caller::Call,
+    revision::Revision,
+    stack::{Stack, StackKey},
+    text::Reason,
+};
+
+fn about(stack: &StackKey) -> About {
+    About {
+        stack_key: Some(stack.to_string()),
+        token_uid: None,
+    }
+}
+
+impl App {
+    /// A new stack key, for a registration that brings none.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] where there is no randomness to be had.
+    pub fn new_stack_key(&self) -> Result<StackKey, Error> {
+        Ok(StackKey::generate(self.entropy.as_ref())?)
+    }
+
+    /// Registers a stack.
+    ///
+    /// # Errors
+    /// [`Error`]; refused where the key is taken.
+    pub async fn register_stack(
+        &self,
+        call: &Call,
+        command: &Register,
+    ) -> Result<(Stack, Revision), Error> {
+        let done = self.store.register_stack(call, command).await;
+        self.settle(
+            call,
+            (Action::StackRegister, about(&command.stack_key)),
+            done,
+        )
+    }
+
+    /// One stack with its members.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn get_stack(&self, call: &Call, key: &StackKey) -> Result<StackWithMembers, Error> {
+        let done = self.store.get_stack(call, key).await;
+        self.settle(call, (Action::StackGet, about(key)), done)
+    }
+
+    /// A page of stacks.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn list_stacks(
+        &self,
+        call: &Call,
+        organization_uid: Option<&str>,
+        page: (u64, Option<StackCursor>),
+    ) -> Result<StackPage, Error> {
+        let done = self.store.list_stacks(call, organization_uid, page).await;
+        self.settle(call, (Action::StackList, About::default()), done)
+    }
+
+    /// Changes who is in a stack.
+    ///
+    /// # Errors
+    /// [`Error`]; refused where the owner would lose the role (R2).
+    pub async fn change_members(
+        &self,
+        call: &Call,
+        key: &StackKey,
+        change: &MemberChange,
+    ) -> Result<(Stack, Revision), Error> {
+        let action = match change {
+            MemberChange::Set(..) => Action::StackSetMember,
+            MemberChange::Remove(_) => Action::StackRemoveMember,
+            MemberChange::TransferTo(_) => Action::StackTransferOwnership,
+        };
+        let done = self.store.change_members(call, key, change).await;
+        self.settle(call, (action, about(key)), done)
+    }
+
+    /// Changes how many live tokens a stack may have (R6).
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn set_token_limit(
+        &self,
+        call: &Call,
+        key: &StackKey,
+        (max_tokens, reason): (u32, &Reason),
+    ) -> Result<(Stack, Revision), Error> {
+        let done = self
+            .store
+            .set_token_limit(call, key, (max_tokens, reason))
+            .await;
+        self.settle(call, (Action::StackSetTokenLimit, about(key)), done)
+    }
+
+    /// Suspends, resumes or removes a stack.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn set_stack_state(
+        &self,
+        call: &Call,
+        key: &StackKey,
+        (step, reason): (StackStep, &Reason),
+    ) -> Result<(Stack, Revision), Error> {
+        let done = self.store.set_stack_state(call, key, (step, reason)).await;
+        self.settle(call, (step.action(), about(key)), done)
+    }
+}

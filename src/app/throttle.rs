@@ -1,0 +1,49 @@
+//! How often one caller may do a thing.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use governor::{
+    DefaultKeyedRateLimiter, Quota, RateLimiter,
+    clock::{Clock as _, DefaultClock},
+};
+
+use crate::domain::{caller::Actor, refusal::Refusal};
+
+/// So many a second in the long run, and so many at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// In the long run.
+    pub per_second: NonZeroU32,
+    /// At once, after a quiet time.
+    pub burst: NonZeroU32,
+}
+
+pub(super) struct Throttle {
+    limiter: DefaultKeyedRateLimiter<Actor>,
+    clock: DefaultClock,
+}
+
+impl Throttle {
+    pub fn new(rate: Rate) -> Self {
+        let quota = Quota::per_second(rate.per_second).allow_burst(rate.burst);
+        Self {
+            limiter: RateLimiter::keyed(quota),
+            clock: DefaultClock::default(),
+        }
+    }
+
+    pub fn admit(&self, actor: &Actor) -> Result<(), Refusal> {
+        self.limiter.check_key(actor).map_err(|until| {
+            let wait = until.wait_time_from(self.clock.now());
+            // Rounded up: trying again a moment too early would be refused again.
+            let wait = wait + Duration::from_millis(1);
+            let retry_after_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            Refusal::RateLimited { retry_after_ms }
+        })
+    }
+
+    pub fn forget_quiet(&self) {
+        self.limiter.retain_recent();
+        self.limiter.shrink_to_fit();
+    }
+}

@@ -1,0 +1,123 @@
+//! What the service counts about itself, for Prometheus. No label names a tenant, a caller
+//! or a token.
+
+use std::{fmt, sync::atomic::AtomicU64, time::Duration};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+/// Upper bounds in seconds: those of the OpenTelemetry RPC conventions, and finer ones below,
+/// since most answers take less than a millisecond.
+const SECONDS: [f64; 18] = [
+    0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75,
+    1.0, 2.5, 5.0, 10.0,
+];
+
+/// One RPC and how it ended.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct CallLabels {
+    /// `package.Service/Method`, or `_OTHER`.
+    pub rpc_method: &'static str,
+    /// The gRPC status by name, such as `OK`.
+    pub rpc_status_code: &'static str,
+}
+
+/// A reason of the contract.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ReasonLabel {
+    /// Its name, without the prefix.
+    pub reason: &'static str,
+}
+
+/// A service of the health protocol.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ServiceLabel {
+    /// Its full name; empty for the process as a whole.
+    pub service: &'static str,
+}
+
+/// Everything that is counted.
+pub struct Metrics {
+    registry: Registry,
+    /// How long calls took.
+    pub calls: Family<CallLabels, Histogram>,
+    /// Verdicts by reason; `OK` for active and allowed.
+    pub verdicts: Family<ReasonLabel, Counter>,
+    /// Calls that ended in an error, by reason.
+    pub errors: Family<ReasonLabel, Counter>,
+    /// Actions asked about that the catalogue lacks: a typo of a caller, or a new CMS.
+    pub unknown_actions: Counter,
+    /// Refusals that the audit had no room for.
+    pub refusals_dropped: Counter,
+    /// 1 where a service is SERVING.
+    pub serving: Family<ServiceLabel, Gauge>,
+    /// 1 where a listener beyond loopback has no TLS.
+    pub plaintext: Gauge,
+    /// Open connections.
+    pub connections: Gauge,
+    /// Issuers whose keys are not to be had.
+    pub issuers_without_keys: Gauge<i64>,
+    /// Seconds since the start of the Unix epoch at which the process started.
+    pub started: Gauge<f64, AtomicU64>,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::default(),
+            calls: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            verdicts: Family::default(),
+            errors: Family::default(),
+            unknown_actions: Counter::default(),
+            refusals_dropped: Counter::default(),
+            serving: Family::default(),
+            plaintext: Gauge::default(),
+            connections: Gauge::default(),
+            issuers_without_keys: Gauge::default(),
+            started: Gauge::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    #[rustfmt::skip]
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        registry.register_with_unit("rpc_server_call_duration", "Duration of calls", Unit::Seconds, self.calls.clone());
+        let own = registry.sub_registry_with_prefix("stacktoken");
+        own.register("verdicts", "Verdicts by reason", self.verdicts.clone());
+        own.register("errors", "Calls that ended in an error, by reason", self.errors.clone());
+        own.register("unknown_actions", "Actions asked about that the catalogue lacks", self.unknown_actions.clone());
+        own.register("audit_refusals_dropped", "Refusals that the audit had no room for", self.refusals_dropped.clone());
+        own.register("serving", "1 where a service is SERVING", self.serving.clone());
+        own.register("listener_without_tls", "1 where a listener beyond loopback has no TLS", self.plaintext.clone());
+        own.register("connections", "Open connections", self.connections.clone());
+        own.register("issuers_without_keys", "Issuers whose keys are not to be had", self.issuers_without_keys.clone());
+        own.register_with_unit("start_time", "When the process started, since the epoch", Unit::Seconds, self.started.clone());
+    }
+
+    /// Notes how a call ended.
+    pub fn observe_call(&self, labels: &CallLabels, took: Duration) {
+        self.calls.get_or_create(labels).observe(took.as_secs_f64());
+    }
+
+    /// The exposition text for a scrape.
+    #[must_use]
+    pub fn expose(&self) -> String {
+        let mut out = String::new();
+        // Writing to a String does not fail.
+        let _ = text::encode(&mut out, &self.registry);
+        out
+    }
+}
