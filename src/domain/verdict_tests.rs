@@ -5,6 +5,8 @@ use super::{
     *,
 };
 
+#[path = "verdict_tests_golden.rs"]
+mod golden;
 #[path = "verdict_tests_liveness.rs"]
 mod liveness;
 #[path = "verdict_tests_properties.rs"]
@@ -66,5 +68,22 @@ fn answer(permissions: &Draft, question: &ActionQuestion) -> Result<(), Denial> 
     match verdict(permissions, std::slice::from_ref(question)) {
         Verdict::Active(mut results) if results.len() == 1 => results.remove(0).denial,
         other => panic!("not one result of a live token: {other:?}"),
+    }
+}
+
+/// The name in the contract, without the prefix.
+const fn contract_name(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NotRecognised => "NOT_RECOGNISED",
+        Reason::StackSuspended => "STACK_SUSPENDED",
+        Reason::Revoked => "REVOKED",
+        Reason::Expired => "EXPIRED",
+        Reason::Superseded => "SUPERSEDED",
+        Reason::NeverAllowed => "NEVER_ALLOWED",
+        Reason::ActionUnknown => "ACTION_UNKNOWN",
+        Reason::FactMissing => "FACT_MISSING",
+        Reason::ReadOnly => "READ_ONLY",
+        Reason::ModuleNotGranted => "MODULE_NOT_GRANTED",
+        Reason::BranchNotGranted => "BRANCH_NOT_GRANTED",
     }
 }
