@@ -62,7 +62,7 @@ impl Module {
 pub enum ActionAccess {
     /// A READ grant is enough.
     Read,
-    /// A READ_WRITE grant is needed.
+    /// A `READ_WRITE` grant is needed.
     Write,
 }
 
@@ -203,57 +203,5 @@ pub fn check_shape(name: &str) -> Result<(), Problem> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_row_is_named_after_its_module_and_only_once() {
-        let mut seen = std::collections::HashSet::new();
-        for action in ACTIONS {
-            assert!(
-                action
-                    .name
-                    .starts_with(&format!("{}.", action.module.name())),
-                "{}",
-                action.name
-            );
-            assert!(check_shape(action.name).is_ok(), "{}", action.name);
-            assert!(seen.insert(action.name), "{}", action.name);
-        }
-        assert!(
-            Module::ALL
-                .iter()
-                .all(|module| ACTIONS.iter().any(|action| action.module == *module))
-        );
-    }
-
-    #[test]
-    fn what_only_reads_has_no_write() {
-        for module in [Module::AuditLog, Module::PublishQueue] {
-            assert!(
-                ACTIONS
-                    .iter()
-                    .filter(|action| action.module == module)
-                    .all(|action| action.access == Read)
-            );
-        }
-    }
-
-    #[test]
-    fn shapes_are_told_from_typos() {
-        for bad in [
-            "",
-            "entry",
-            "entry.",
-            ".read",
-            "entry.read.all",
-            "Entry.read",
-            "entry.re ad",
-            "entry.réad",
-            "1.read",
-        ] {
-            assert!(check_shape(bad).is_err(), "{bad}");
-        }
-        assert!(check_shape("entry.frobnicate").is_ok());
-    }
-}
+#[path = "catalogue_tests.rs"]
+mod tests;

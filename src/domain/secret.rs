@@ -185,6 +185,15 @@ mod tests {
     }
 
     #[test]
+    fn golden_vectors_are_published() {
+        let published = include_str!("../../docs/security.md");
+        for (secret, digest) in GOLDEN {
+            let row = format!("| `{secret}` | `{digest}` |");
+            assert!(published.contains(&row), "{row}");
+        }
+    }
+
+    #[test]
     fn bytes_that_would_favour_some_digits_are_skipped() {
         let secret = Secret::generate(&Fixed(vec![255, 248, 61, 250, 0])).unwrap();
         assert!(secret.expose().starts_with("stk1_z0z0z0"));

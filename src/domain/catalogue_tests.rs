@@ -1,0 +1,193 @@
+//! The catalogue held against a second list of it, written down apart from the code.
+
+use super::*;
+
+/// What the contract promises, row by row: name, access, rule, branch-bound or not.
+const PROMISED: &str = "
+entry.read             READ  GRANTABLE           branch-bound
+entry.create           WRITE GRANTABLE           branch-bound
+entry.update           WRITE GRANTABLE           branch-bound
+entry.delete           WRITE GRANTABLE           branch-bound
+entry.publish          WRITE GRANTABLE           branch-bound
+entry.unpublish        WRITE GRANTABLE           branch-bound
+asset.read             READ  GRANTABLE           branch-bound
+asset.create           WRITE GRANTABLE           branch-bound
+asset.update           WRITE GRANTABLE           branch-bound
+asset.delete           WRITE GRANTABLE           branch-bound
+asset.publish          WRITE GRANTABLE           branch-bound
+asset.unpublish        WRITE GRANTABLE           branch-bound
+content_type.read      READ  GRANTABLE           branch-bound
+content_type.create    WRITE GRANTABLE           branch-bound
+content_type.update    WRITE GRANTABLE           branch-bound
+content_type.delete    WRITE GRANTABLE           branch-bound
+global_field.read      READ  GRANTABLE           branch-bound
+global_field.create    WRITE GRANTABLE           branch-bound
+global_field.update    WRITE GRANTABLE           branch-bound
+global_field.delete    WRITE GRANTABLE           branch-bound
+label.read             READ  GRANTABLE           branch-bound
+label.create           WRITE GRANTABLE           branch-bound
+label.update           WRITE GRANTABLE           branch-bound
+label.delete           WRITE GRANTABLE           branch-bound
+extension.read         READ  GRANTABLE           branch-bound
+extension.create       WRITE GRANTABLE           branch-bound
+extension.update       WRITE GRANTABLE           branch-bound
+extension.delete       WRITE GRANTABLE           branch-bound
+release.read           READ  GRANTABLE           -
+release.create         WRITE GRANTABLE           -
+release.update         WRITE GRANTABLE           -
+release.delete         WRITE GRANTABLE           -
+release.deploy         WRITE GRANTABLE           -
+environment.read       READ  GRANTABLE           -
+environment.create     WRITE GRANTABLE           -
+environment.update     WRITE GRANTABLE           -
+environment.delete     WRITE GRANTABLE           -
+locale.read            READ  GRANTABLE           -
+locale.create          WRITE GRANTABLE           -
+locale.update          WRITE GRANTABLE           -
+locale.delete          WRITE GRANTABLE           -
+webhook.read           READ  GRANTABLE           -
+webhook.create         WRITE GRANTABLE           -
+webhook.update         WRITE GRANTABLE           -
+webhook.delete         WRITE GRANTABLE           -
+role.read              READ  GRANTABLE           -
+role.create            WRITE GRANTABLE           -
+role.update            WRITE GRANTABLE           -
+role.delete            WRITE GRANTABLE           -
+stack_user.read        READ  GRANTABLE           -
+stack_user.invite      WRITE NEVER               -
+stack_user.remove      WRITE NEVER               -
+workflow.read          READ  GRANTABLE           -
+workflow.create        WRITE GRANTABLE           -
+workflow.update        WRITE GRANTABLE           -
+workflow.delete        WRITE GRANTABLE           -
+workflow.change_stage  WRITE NEVER               -
+publish_rule.read      READ  GRANTABLE           -
+publish_rule.create    WRITE has_approvers=false -
+publish_rule.update    WRITE has_approvers=false -
+publish_rule.delete    WRITE GRANTABLE           -
+publish_request.read   READ  GRANTABLE           -
+publish_request.accept WRITE NEVER               -
+publish_request.reject WRITE NEVER               -
+publish_queue.read     READ  GRANTABLE           -
+audit_log.read         READ  GRANTABLE           -
+branch.read            READ  GRANTABLE           -
+branch.create          WRITE NEVER               -
+branch.update          WRITE NEVER               -
+branch.delete          WRITE NEVER               -
+branch_alias.read      READ  GRANTABLE           -
+branch_alias.create    WRITE NEVER               -
+branch_alias.update    WRITE NEVER               -
+branch_alias.delete    WRITE NEVER               -
+token.read             READ  NEVER               -
+token.create           WRITE NEVER               -
+token.update           WRITE NEVER               -
+token.delete           WRITE NEVER               -
+stack.read             READ  GRANTABLE           -
+stack.update           WRITE NEVER               -
+stack.delete           WRITE NEVER               -
+stack.transfer         WRITE NEVER               -
+organization.read      READ  NEVER               -
+organization.update    WRITE NEVER               -
+user_session.create    WRITE NEVER               -
+user_session.delete    WRITE NEVER               -
+app.read               READ  GRANTABLE           -
+app.install            WRITE NEVER               -
+";
+
+/// A row as the list above writes it.
+fn written(action: &Action) -> String {
+    let access = match action.access {
+        Read => "READ",
+        Write => "WRITE",
+    };
+    let rule = match action.rule {
+        Grantable => "GRANTABLE".to_owned(),
+        Never => "NEVER".to_owned(),
+        Conditional(fact) => format!("{}={}", fact.name, fact.value),
+    };
+    let bound = if action.branch_bound {
+        "branch-bound"
+    } else {
+        "-"
+    };
+    [action.name, access, &rule, bound].join(" ")
+}
+
+#[test]
+fn catalogue_is_what_the_contract_promises() {
+    let promised: Vec<_> = PROMISED
+        .trim()
+        .lines()
+        .map(|row| row.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    let actual: Vec<_> = ACTIONS.iter().map(written).collect();
+    assert_eq!(actual, promised);
+}
+
+#[test]
+fn every_action_is_found_by_its_name_and_nothing_else_is() {
+    for action in ACTIONS {
+        assert_eq!(find(action.name), Some(action));
+    }
+    for unknown in [
+        "",
+        "entry",
+        "entry.",
+        "entry.read ",
+        "Entry.read",
+        "entry.*",
+    ] {
+        assert_eq!(find(unknown), None, "{unknown:?}");
+    }
+}
+
+#[test]
+fn every_row_is_named_after_its_module_and_only_once() {
+    let mut seen = std::collections::HashSet::new();
+    for action in ACTIONS {
+        assert!(
+            action
+                .name
+                .starts_with(&format!("{}.", action.module.name())),
+            "{}",
+            action.name
+        );
+        assert!(check_shape(action.name).is_ok(), "{}", action.name);
+        assert!(seen.insert(action.name), "{}", action.name);
+    }
+    assert!(
+        Module::ALL
+            .iter()
+            .all(|module| ACTIONS.iter().any(|action| action.module == *module))
+    );
+}
+
+#[test]
+fn what_only_reads_has_no_write() {
+    for module in [Module::AuditLog, Module::PublishQueue] {
+        assert!(
+            ACTIONS
+                .iter()
+                .filter(|action| action.module == module)
+                .all(|action| action.access == Read)
+        );
+    }
+}
+
+#[test]
+fn shapes_are_told_from_typos() {
+    for bad in [
+        "",
+        "entry",
+        "entry.",
+        ".read",
+        "entry.read.all",
+        "Entry.read",
+        "entry.re ad",
+        "entry.réad",
+        "1.read",
+    ] {
+        assert!(check_shape(bad).is_err(), "{bad}");
+    }
+    assert!(check_shape("entry.frobnicate").is_ok());
+}

@@ -1,0 +1,92 @@
+//! Whether a presented secret works at all, and which reason is told where there are several.
+
+use super::*;
+
+type Blow = (Reason, fn(&mut Facts));
+
+/// What makes a token inactive, in the order in which it is told.
+const BLOWS: &[Blow] = &[
+    (Reason::Revoked, |facts| facts.token.revoked = true),
+    (Reason::Superseded, |facts| facts.token.superseded = true),
+    (Reason::Expired, |facts| {
+        facts.token.expires_at = Some(at(NOW));
+    }),
+    (Reason::Revoked, |facts| facts.stack.removed = true),
+    (Reason::StackSuspended, |facts| facts.stack.suspended = true),
+];
+
+fn facts() -> Facts {
+    live(&unnarrowed(Access::ReadWrite))
+}
+
+fn judged(facts: &Facts) -> Verdict {
+    evaluate(Some(facts), KEY, &[ask("entry.read")], at(NOW))
+}
+
+#[test]
+fn first_cause_of_being_inactive_is_told_whatever_comes_with_it() {
+    for set in 1_u32..1 << BLOWS.len() {
+        let mut facts = facts();
+        let struck = BLOWS
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| set & (1 << at) != 0);
+        let mut told = None;
+        for (_, (reason, strike)) in struck {
+            strike(&mut facts);
+            told.get_or_insert(*reason);
+        }
+        let expected = Verdict::Inactive(told.unwrap());
+        assert_eq!(judged(&facts), expected, "causes {set:05b}");
+        assert_eq!(expected.reason(), told);
+    }
+}
+
+#[test]
+fn expired_means_at_or_before_now() {
+    for (expires_at, live) in [(NOW - 1, false), (NOW, false), (NOW + 1, true)] {
+        let mut facts = facts();
+        facts.token.expires_at = Some(at(expires_at));
+        let expected = if live { None } else { Some(Reason::Expired) };
+        assert_eq!(judged(&facts).reason(), expected, "{expires_at}");
+    }
+}
+
+#[test]
+fn token_that_was_ended_stays_expired_whatever_its_expiry_says() {
+    for expires_at in [None, Some(at(NOW + 1))] {
+        let mut facts = facts();
+        facts.token.ended = true;
+        facts.token.expires_at = expires_at;
+        assert_eq!(judged(&facts), Verdict::Inactive(Reason::Expired));
+    }
+}
+
+#[test]
+fn unknown_secret_and_wrong_stack_key_are_the_same_answer() {
+    let asked = [ask("entry.read")];
+    let unknown = evaluate(None, KEY, &asked, at(NOW));
+    assert_eq!(unknown, Verdict::NotRecognised);
+    assert_eq!(unknown.reason(), Some(Reason::NotRecognised));
+    for key in ["", "blt", "blt00c0ffee00c0ffe", "BLT00C0FFEE00C0FFEE"] {
+        let wrong = evaluate(Some(&facts()), key, &asked, at(NOW));
+        assert_eq!(wrong, unknown, "{key:?}");
+    }
+}
+
+#[test]
+fn wrong_stack_key_learns_nothing_of_a_dead_token() {
+    for (reason, strike) in BLOWS {
+        let mut facts = facts();
+        strike(&mut facts);
+        let verdict = evaluate(Some(&facts), "blt0000000000000000", &[], at(NOW));
+        assert_eq!(verdict, Verdict::NotRecognised, "{reason:?}");
+    }
+}
+
+#[test]
+fn live_token_without_a_question_is_active_without_a_reason() {
+    let verdict = evaluate(Some(&facts()), KEY, &[], at(NOW));
+    assert_eq!(verdict, Verdict::Active(vec![]));
+    assert_eq!(verdict.reason(), None);
+}
