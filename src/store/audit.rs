@@ -109,13 +109,12 @@ impl Store {
         &self,
         refusals: &[(RefusalNote, RefusedCall, u32)],
     ) -> Result<(), Error> {
-        self.write(async |tx| {
+        writing!(self, |tx| {
             for (note, first, count) in refusals {
                 self.upsert_refusal(tx, note, first, *count).await?;
             }
             Ok(())
         })
-        .await
     }
 
     async fn upsert_refusal(
@@ -162,7 +161,7 @@ impl Store {
         filter: &AuditFilter,
         (size, after): (u64, Option<AuditCursor>),
     ) -> Result<AuditPage, Error> {
-        self.read(async |tx| {
+        reading!(self, |tx| {
             match &filter.stack_key {
                 Some(key) => {
                     self.standing(tx, call, key, Standing::AnyStack).await?;
@@ -195,7 +194,6 @@ impl Store {
                 next,
             })
         })
-        .await
     }
 }
 

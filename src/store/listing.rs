@@ -137,7 +137,7 @@ impl Store {
     /// # Errors
     /// As every method.
     pub async fn list(&self, call: &Call, query: &ListQuery) -> Result<TokenPage, Error> {
-        self.read(async |tx| {
+        reading!(self, |tx| {
             let key = &query.stack_key;
             let stack = self.standing(tx, call, key, Standing::LiveStack).await?;
             let mut select = token::Entity::find()
@@ -170,7 +170,6 @@ impl Store {
                 limit,
             })
         })
-        .await
     }
 }
 

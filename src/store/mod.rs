@@ -2,6 +2,41 @@
 //! where it can alter a verdict, its row of history in the same transaction (R12, R14).
 //! The only room that knows sea-orm.
 
+/// One transaction for writing, begun again while another is in its way. A macro, since the
+/// compiler cannot yet see that the future of an async closure may move between threads.
+macro_rules! writing {
+    ($store:expr, |$tx:ident| $work:block) => {{
+        let mut pauses = $crate::store::RETRY_AFTER.into_iter();
+        loop {
+            let done: Result<_, $crate::store::Error> = match $store.begin_write().await {
+                Ok(transaction) => {
+                    let $tx = &transaction;
+                    let done = async { $work }.await;
+                    $crate::store::settle(transaction, done).await
+                }
+                Err(error) => Err(error),
+            };
+            match (&done, pauses.next()) {
+                (Err($crate::store::Error::Conflict(_)), Some(pause)) => {
+                    tokio::time::sleep(pause).await;
+                }
+                _ => break done,
+            }
+        }
+    }};
+}
+
+/// Several reads on one snapshot.
+macro_rules! reading {
+    ($store:expr, |$tx:ident| $work:block) => {{
+        let transaction = $store.begin_read().await?;
+        let $tx = &transaction;
+        let done: Result<_, $crate::store::Error> = async { $work }.await;
+        transaction.rollback().await?;
+        done
+    }};
+}
+
 mod audit;
 mod changes;
 mod connect;
@@ -94,7 +129,7 @@ impl Store {
     /// [`Error::Unavailable`] and the like.
     pub async fn probe_write(&self, now: Timestamp) -> Result<(), Error> {
         use sea_orm::{ColumnTrait as _, QueryFilter as _, sea_query::Expr};
-        self.write(async |tx| {
+        writing!(self, |tx| {
             entity::meta::Entity::update_many()
                 .col_expr(
                     entity::meta::Column::Value,
@@ -105,7 +140,6 @@ impl Store {
                 .await?;
             Ok(())
         })
-        .await
     }
 
     /// Ends all connections, after those at work have finished.
@@ -116,49 +150,25 @@ impl Store {
         }
     }
 
-    /// Runs one transaction for writing. An error undoes it; a refusal does not, since all
-    /// that may stand before one is the end of tokens found expired, and that is final (R8).
-    async fn write<T>(
-        &self,
-        work: impl AsyncFn(&DatabaseTransaction) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let mut pauses = RETRY_AFTER.into_iter();
-        loop {
-            match self.attempt(&work).await {
-                Err(Error::Conflict(why)) => match pauses.next() {
-                    Some(pause) => tokio::time::sleep(pause).await,
-                    None => return Err(Error::Conflict(why)),
-                },
-                done => return done,
-            }
-        }
-    }
-
-    async fn attempt<T>(
-        &self,
-        work: &impl AsyncFn(&DatabaseTransaction) -> Result<T, Error>,
-    ) -> Result<T, Error> {
+    async fn begin_write(&self) -> Result<DatabaseTransaction, Error> {
         let options = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        let tx = self.writer.begin_with_options(options).await?;
-        let done = work(&tx).await;
-        match done {
-            Ok(_) | Err(Error::Refused(_)) => tx.commit().await?,
-            Err(_) => tx.rollback().await?,
-        }
-        done
+        Ok(self.writer.begin_with_options(options).await?)
     }
 
-    /// Runs several reads on one snapshot.
-    async fn read<T>(
-        &self,
-        work: impl AsyncFn(&DatabaseTransaction) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let tx = self.reader.begin().await?;
-        let done = work(&tx).await;
-        tx.rollback().await?;
-        done
+    async fn begin_read(&self) -> Result<DatabaseTransaction, Error> {
+        Ok(self.reader.begin().await?)
     }
+}
+
+/// Ends a transaction for writing. An error undoes it; a refusal does not, since all that may
+/// stand before one is the end of tokens found expired, and that is final (R8).
+async fn settle<T>(tx: DatabaseTransaction, done: Result<T, Error>) -> Result<T, Error> {
+    match done {
+        Ok(_) | Err(Error::Refused(_)) => tx.commit().await?,
+        Err(_) => tx.rollback().await?,
+    }
+    done
 }

@@ -143,7 +143,7 @@ impl Store {
         call: &Call,
         command: &Register,
     ) -> Result<(Stack, Revision), Error> {
-        self.write(async |tx| {
+        writing!(self, |tx| {
             call.demand.judge(&call.caller, None)?;
             let key = command.stack_key.as_str();
             let taken = stack::Entity::find().filter(stack::Column::Key.eq(key));
@@ -179,7 +179,6 @@ impl Store {
                 .await?;
             Ok((self.stack_in(tx, uid, call.now).await?, revision))
         })
-        .await
     }
 
     /// One stack with its members.
@@ -187,7 +186,7 @@ impl Store {
     /// # Errors
     /// As every method.
     pub async fn get_stack(&self, call: &Call, key: &StackKey) -> Result<StackWithMembers, Error> {
-        self.read(async |tx| {
+        reading!(self, |tx| {
             let found = self.standing(tx, call, key, Standing::AnyStack).await?;
             if found.row.removed_at.is_some() && !call.operates(found.role) {
                 return Err(Refusal::StackNotFound.into());
@@ -206,7 +205,6 @@ impl Store {
                 members: members?,
             })
         })
-        .await
     }
 
     /// A page of stacks, of one organization or of all.
@@ -219,7 +217,7 @@ impl Store {
         organization_uid: Option<&str>,
         (size, after): (u64, Option<StackCursor>),
     ) -> Result<StackPage, Error> {
-        self.read(async |tx| {
+        reading!(self, |tx| {
             call.demand.judge(&call.caller, None)?;
             let mut query = stack::Entity::find();
             if let Some(organization) = organization_uid {
@@ -251,7 +249,6 @@ impl Store {
             }
             Ok(StackPage { stacks, next })
         })
-        .await
     }
 
     /// Changes who is in the stack, and answers it as it stands then.
@@ -264,7 +261,7 @@ impl Store {
         key: &StackKey,
         change: &MemberChange,
     ) -> Result<(Stack, Revision), Error> {
-        self.write(async |tx| {
+        writing!(self, |tx| {
             let found = self.standing(tx, call, key, Standing::LiveStack).await?;
             let (action, details) = apply(tx, &found, change, call.now).await?;
             self.append_audit(tx, call, action, (key, None), details)
@@ -275,7 +272,6 @@ impl Store {
                 .await?;
             Ok((self.stack_in(tx, found.uid, call.now).await?, revision))
         })
-        .await
     }
 
     /// Changes how many live tokens the stack may have (R6).
@@ -288,7 +284,7 @@ impl Store {
         key: &StackKey,
         (max_tokens, reason): (u32, &Reason),
     ) -> Result<(Stack, Revision), Error> {
-        self.write(async |tx| {
+        writing!(self, |tx| {
             let found = self.standing(tx, call, key, Standing::LiveStack).await?;
             let limit = i32::try_from(max_tokens).unwrap_or(i32::MAX);
             stack::Entity::update_many()
@@ -309,7 +305,6 @@ impl Store {
                 .await?;
             Ok((self.stack_in(tx, found.uid, call.now).await?, revision))
         })
-        .await
     }
 
     /// Suspends, resumes or removes a stack; what is so already stays so, and is recorded
@@ -323,7 +318,7 @@ impl Store {
         key: &StackKey,
         (step, reason): (StackStep, &Reason),
     ) -> Result<(Stack, Revision), Error> {
-        self.write(async |tx| {
+        writing!(self, |tx| {
             // Only a second Remove may find a removed stack; anything else is too late.
             let which = match step {
                 StackStep::Remove => Standing::AnyStack,
@@ -349,7 +344,6 @@ impl Store {
             let revision = self.append_change(tx, about, step.kind(), call.now).await?;
             Ok((self.stack_in(tx, found.uid, call.now).await?, revision))
         })
-        .await
     }
 
     /// The stack as it stands within this transaction.

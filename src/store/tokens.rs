@@ -66,7 +66,7 @@ impl Store {
         command: &Issue,
         secret: &Kept,
     ) -> Result<(Token, Revision), Error> {
-        self.write(async |tx| {
+        writing!(self, |tx| {
             let key = &command.stack_key;
             let stack = self.standing(tx, call, key, Standing::LiveStack).await?;
             stack.require_not_suspended()?;
@@ -96,7 +96,6 @@ impl Store {
                 .await?;
             Ok((token, revision))
         })
-        .await
     }
 
     /// One token, live or dead.
@@ -104,11 +103,10 @@ impl Store {
     /// # Errors
     /// As every method.
     pub async fn get(&self, call: &Call, key: &StackKey, uid: TokenUid) -> Result<Token, Error> {
-        self.read(async |tx| {
+        reading!(self, |tx| {
             let stack = self.standing(tx, call, key, Standing::LiveStack).await?;
             token_of(find(tx, stack.uid, uid).await?, key)
         })
-        .await
     }
 
     /// Changes a live token's words or permissions.
@@ -122,7 +120,7 @@ impl Store {
         (key, uid): (&StackKey, TokenUid),
         edit: &Edit,
     ) -> Result<(Token, Revision), Error> {
-        self.write(async |tx| {
+        writing!(self, |tx| {
             let stack = self.standing(tx, call, key, Standing::LiveStack).await?;
             let before = self.token_to_change(tx, call, &stack, uid).await?;
             before.require_live(call.now)?;
@@ -142,7 +140,6 @@ impl Store {
                 .await?;
             Ok((after, revision))
         })
-        .await
     }
 
     /// Changes when a live token expires (R7). An operator only brings it forward; while the
@@ -157,7 +154,7 @@ impl Store {
         (key, uid): (&StackKey, TokenUid),
         expires_at: Option<Timestamp>,
     ) -> Result<(Token, Revision), Error> {
-        self.write(async |tx| {
+        writing!(self, |tx| {
             let stack = self.standing(tx, call, key, Standing::LiveStack).await?;
             let before = self.token_to_change(tx, call, &stack, uid).await?;
             before.require_live(call.now)?;
@@ -177,7 +174,6 @@ impl Store {
                 .await?;
             Ok((after, revision))
         })
-        .await
     }
 
     /// Revokes a token, live or expired; revoked before, it stays as it was.
@@ -190,7 +186,7 @@ impl Store {
         (key, uid): (&StackKey, TokenUid),
         reason: &Reason,
     ) -> Result<(Token, Revision), Error> {
-        self.write(async |tx| {
+        writing!(self, |tx| {
             let stack = self.standing(tx, call, key, Standing::LiveStack).await?;
             let before = self.token_to_change(tx, call, &stack, uid).await?;
             let again = before.revocation.is_some();
@@ -211,7 +207,6 @@ impl Store {
                 .await?;
             Ok((after, revision))
         })
-        .await
     }
 
     /// How many live tokens the stack has (R6).

@@ -1,0 +1,3 @@
+//! From a credential to a caller, and who may call what.
+
+pub mod policy;

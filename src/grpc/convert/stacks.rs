@@ -1,0 +1,270 @@
+//! Messages of StackService.
+
+use super::{instant, tokens::limit};
+use crate::{
+    app::{Register, StackCursor, StackPage},
+    domain::{
+        caller::Call,
+        field::{Problem, Violations},
+        page,
+        stack::{
+            DEFAULT_TOKEN_LIMIT, MAX_TOKEN_LIMIT, Member, Person, Role, Stack, StackKey, StackState,
+        },
+        text::{self, Email, Issuer, Reason, StackName, Subject},
+    },
+    grpc::pb::admin::v1,
+};
+
+/// A stack to be registered, perhaps without a key yet.
+pub struct RegisterDraft {
+    /// The key, if the caller brought one.
+    pub stack_key: Option<StackKey>,
+    name: StackName,
+    organization_uid: String,
+    owner: Person,
+    token_limit: u32,
+}
+
+impl RegisterDraft {
+    /// The command, with this key.
+    pub fn command(self, stack_key: StackKey) -> Register {
+        Register {
+            stack_key,
+            name: self.name,
+            organization_uid: self.organization_uid,
+            owner: self.owner,
+            token_limit: self.token_limit,
+        }
+    }
+}
+
+pub fn register(message: v1::RegisterRequest, _: &Call) -> Result<RegisterDraft, Violations> {
+    let mut faults = Violations::default();
+    let brought =
+        (!message.stack_api_key.is_empty()).then(|| StackKey::parse(&message.stack_api_key));
+    let stack_key = faults.keep("stack_api_key", brought.transpose());
+    let name = faults.keep("name", StackName::parse(&message.name));
+    let organization = text::parse_slug(&message.organization_uid);
+    let organization = faults.keep("organization_uid", organization);
+    let owner = faults.nest("owner", person(message.owner));
+    let token_limit = message
+        .token_limit
+        .map_or(Ok(DEFAULT_TOKEN_LIMIT), token_limit);
+    let token_limit = faults.keep("token_limit", token_limit);
+    let parts = stack_key
+        .zip(name)
+        .zip(organization)
+        .zip(owner)
+        .zip(token_limit);
+    faults.finish(parts.map(
+        |((((stack_key, name), organization_uid), owner), token_limit)| RegisterDraft {
+            stack_key,
+            name,
+            organization_uid,
+            owner,
+            token_limit,
+        },
+    ))
+}
+
+pub fn get(message: v1::GetRequest, _: &Call) -> Result<StackKey, Violations> {
+    let mut faults = Violations::default();
+    let key = faults.keep("stack_api_key", StackKey::parse(&message.stack_api_key));
+    faults.finish(key)
+}
+
+type ListQuestion = (Option<String>, u64, Option<StackCursor>);
+
+pub fn list(message: v1::ListRequest, _: &Call) -> Result<ListQuestion, Violations> {
+    let mut faults = Violations::default();
+    let size = faults.keep("page_size", page::parse_size(message.page_size));
+    let named =
+        (!message.organization_uid.is_empty()).then(|| text::parse_slug(&message.organization_uid));
+    let organization = faults.keep("organization_uid", named.transpose()).flatten();
+    let after = page::open(&question(organization.as_deref()), &message.page_token);
+    let after = faults.keep("page_token", after).flatten();
+    faults.finish(size.map(|size| (organization, size, after)))
+}
+
+fn question(organization: Option<&str>) -> impl serde::Serialize {
+    ("stacks", organization.map(str::to_owned))
+}
+
+pub fn listed(organization: Option<&str>, page: StackPage) -> v1::ListResponse {
+    let next = page
+        .next
+        .map(|cursor| page::seal(&question(organization), cursor));
+    v1::ListResponse {
+        stacks: page.stacks.iter().map(stack).collect(),
+        next_page_token: next.unwrap_or_default(),
+    }
+}
+
+pub fn set_member(
+    message: v1::SetMemberRequest,
+    _: &Call,
+) -> Result<(StackKey, Person, Role), Violations> {
+    let mut faults = Violations::default();
+    let key = faults.keep("stack_api_key", StackKey::parse(&message.stack_api_key));
+    let role = faults.keep("role", role(message.role));
+    let person = faults.nest("member", person(message.member));
+    faults.finish(
+        key.zip(person)
+            .zip(role)
+            .map(|((key, person), role)| (key, person, role)),
+    )
+}
+
+fn role(role: i32) -> Result<Role, Problem> {
+    match v1::Role::try_from(role) {
+        Ok(v1::Role::Admin) => Ok(Role::Admin),
+        Ok(v1::Role::Developer) => Ok(Role::Developer),
+        Ok(v1::Role::ContentManager) => Ok(Role::ContentManager),
+        Ok(v1::Role::Owner) => Err(Problem::new(
+            "cannot be ROLE_OWNER, there is exactly one: use TransferOwnership",
+        )),
+        Ok(v1::Role::Unspecified) | Err(_) => Err(Problem::new(
+            "is required: ROLE_ADMIN, ROLE_DEVELOPER or ROLE_CONTENT_MANAGER",
+        )),
+    }
+}
+
+pub fn remove_member(
+    message: v1::RemoveMemberRequest,
+    _: &Call,
+) -> Result<(StackKey, Person), Violations> {
+    about_person(&message.stack_api_key, "member", message.member)
+}
+
+pub fn transfer_ownership(
+    message: v1::TransferOwnershipRequest,
+    _: &Call,
+) -> Result<(StackKey, Person), Violations> {
+    about_person(&message.stack_api_key, "new_owner", message.new_owner)
+}
+
+fn about_person(
+    key: &str,
+    field: &str,
+    message: Option<v1::Person>,
+) -> Result<(StackKey, Person), Violations> {
+    let mut faults = Violations::default();
+    let key = faults.keep("stack_api_key", StackKey::parse(key));
+    let person = faults.nest(field, person(message));
+    faults.finish(key.zip(person))
+}
+
+pub fn set_token_limit(
+    message: v1::SetTokenLimitRequest,
+    _: &Call,
+) -> Result<(StackKey, u32, Reason), Violations> {
+    let mut faults = Violations::default();
+    let key = faults.keep("stack_api_key", StackKey::parse(&message.stack_api_key));
+    let required = || Problem::new(format!("is required: 0 to {MAX_TOKEN_LIMIT}"));
+    let max = message
+        .max_tokens
+        .ok_or_else(required)
+        .and_then(token_limit);
+    let max = faults.keep("max_tokens", max);
+    let reason = faults.keep("reason", Reason::parse(&message.reason));
+    if message.reason.is_empty() {
+        faults.add(
+            "reason",
+            Problem::new("is required: why the limit changes, for the audit"),
+        );
+    }
+    faults.finish(
+        key.zip(max)
+            .zip(reason)
+            .map(|((key, max), reason)| (key, max, reason)),
+    )
+}
+
+fn token_limit(limit: i32) -> Result<u32, Problem> {
+    let limit = u32::try_from(limit)
+        .ok()
+        .filter(|limit| *limit <= MAX_TOKEN_LIMIT);
+    limit.ok_or_else(|| Problem::new(format!("must be 0 to {MAX_TOKEN_LIMIT}")))
+}
+
+pub fn suspend(message: v1::SuspendRequest, _: &Call) -> Result<(StackKey, Reason), Violations> {
+    with_reason(&message.stack_api_key, &message.reason)
+}
+
+pub fn resume(message: v1::ResumeRequest, _: &Call) -> Result<(StackKey, Reason), Violations> {
+    with_reason(&message.stack_api_key, &message.reason)
+}
+
+pub fn remove(message: v1::RemoveRequest, _: &Call) -> Result<(StackKey, Reason), Violations> {
+    with_reason(&message.stack_api_key, &message.reason)
+}
+
+fn with_reason(key: &str, reason: &str) -> Result<(StackKey, Reason), Violations> {
+    let mut faults = Violations::default();
+    let key = faults.keep("stack_api_key", StackKey::parse(key));
+    let reason = faults.keep("reason", Reason::parse(reason));
+    faults.finish(key.zip(reason))
+}
+
+fn person(message: Option<v1::Person>) -> Result<Person, Violations> {
+    let mut faults = Violations::default();
+    let Some(message) = message else {
+        faults.add(
+            "",
+            Problem::new("is required: `issuer` and `subject`, as in their credential"),
+        );
+        return faults.finish(None);
+    };
+    let issuer = faults.keep("issuer", Issuer::parse(&message.issuer));
+    let subject = faults.keep("subject", Subject::parse(&message.subject));
+    let email = faults.keep("email", Email::parse(&message.email));
+    let email = email.filter(|email| !email.as_str().is_empty());
+    faults.finish(issuer.zip(subject).map(|(issuer, subject)| Person {
+        issuer,
+        subject,
+        email,
+    }))
+}
+
+fn person_message(person: &Person) -> v1::Person {
+    let email = person.email.as_ref().map(|email| email.as_str().to_owned());
+    v1::Person {
+        issuer: person.issuer.as_str().to_owned(),
+        subject: person.subject.as_str().to_owned(),
+        email: email.unwrap_or_default(),
+    }
+}
+
+pub fn member(member: &Member) -> v1::Member {
+    let role = match member.role {
+        Role::Owner => v1::Role::Owner,
+        Role::Admin => v1::Role::Admin,
+        Role::Developer => v1::Role::Developer,
+        Role::ContentManager => v1::Role::ContentManager,
+    };
+    v1::Member {
+        person: Some(person_message(&member.person)),
+        role: role.into(),
+        added_at: Some(instant(member.added_at)),
+    }
+}
+
+pub fn stack(stack: &Stack) -> v1::Stack {
+    let (state, suspended_at, removed_at) = match stack.state {
+        StackState::Active => (v1::StackState::Active, None, None),
+        StackState::Suspended { at } => (v1::StackState::Suspended, Some(instant(at)), None),
+        StackState::Removed { at } => (v1::StackState::Removed, None, Some(instant(at))),
+    };
+    v1::Stack {
+        stack_uid: stack.uid.to_string(),
+        stack_api_key: stack.key.to_string(),
+        name: stack.name.as_str().to_owned(),
+        organization_uid: stack.organization_uid.clone(),
+        state: state.into(),
+        owner: Some(person_message(&stack.owner)),
+        limit: Some(limit(stack.limit)),
+        registered_at: Some(instant(stack.registered_at)),
+        suspended_at,
+        removed_at,
+    }
+}

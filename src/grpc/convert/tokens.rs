@@ -1,0 +1,311 @@
+//! Messages of TokenService.
+
+use super::{actor, instant, parse_instant, permissions};
+use crate::{
+    app::{Issue, Issued, ListQuery, Order, TokenPage},
+    domain::{
+        caller::Call,
+        field::{Problem, Violations},
+        id::{self, TokenUid},
+        page,
+        stack::{StackKey, TokenLimit},
+        text::{Description, NamePart, Reason, TokenName},
+        timestamp::Timestamp,
+        token::{Edit, Token, TokenState},
+    },
+    grpc::pb::v1,
+};
+
+/// A token of a stack, named in a request.
+type Key = (StackKey, TokenUid);
+
+pub fn issue(message: v1::IssueRequest, call: &Call) -> Result<Issue, Violations> {
+    let mut faults = Violations::default();
+    let stack_key = faults.keep("stack_api_key", StackKey::parse(&message.stack_api_key));
+    let name = faults.keep("name", TokenName::parse(&message.name));
+    let description = faults.keep("description", Description::parse(&message.description));
+    let permissions = faults.nest("permissions", permissions::parse(message.permissions));
+    let expires_at = faults.nest("expiry", expiry_of_a_new_token(message.expiry, call.now));
+    let command = stack_key
+        .zip(name)
+        .zip(description)
+        .zip(permissions)
+        .zip(expires_at);
+    faults.finish(command.map(
+        |((((stack_key, name), description), permissions), expires_at)| Issue {
+            stack_key,
+            name,
+            description,
+            permissions,
+            expires_at,
+        },
+    ))
+}
+
+pub fn issued(issued: &Issued, now: Timestamp) -> v1::IssueResponse {
+    v1::IssueResponse {
+        token: Some(token(&issued.token, now)),
+        secret: issued.secret.expose().to_owned(),
+        revision: issued.revision.to_string(),
+    }
+}
+
+pub fn get(message: v1::GetRequest, _: &Call) -> Result<Key, Violations> {
+    let mut faults = Violations::default();
+    let key = key(&mut faults, &message.stack_api_key, &message.token_uid);
+    faults.finish(key)
+}
+
+pub fn list(message: v1::ListRequest, _: &Call) -> Result<ListQuery, Violations> {
+    let mut faults = Violations::default();
+    let stack_key = faults.keep("stack_api_key", StackKey::parse(&message.stack_api_key));
+    let size = faults.keep("page_size", page::parse_size(message.page_size));
+    let states = states(&mut faults, &message);
+    let expires_before = message.expires_before.map(parse_instant).transpose();
+    let expires_before = faults.keep("expires_before", expires_before).flatten();
+    let part = NamePart::parse(&message.name_contains);
+    let name_contains = faults.keep("name_contains", part);
+    let order = faults.keep("order", order(message.order));
+    let (Some(stack_key), Some(size), Some(order)) = (stack_key, size, order) else {
+        return faults.finish(None);
+    };
+    let mut query = ListQuery {
+        stack_key,
+        states,
+        expires_before,
+        name_contains,
+        order,
+        size,
+        after: None,
+    };
+    let after = page::open(&question(&query), &message.page_token);
+    query.after = faults.keep("page_token", after).flatten();
+    faults.finish(Some(query))
+}
+
+/// What a page token belongs to: everything that makes the list but where it begins.
+fn question(query: &ListQuery) -> impl serde::Serialize {
+    (
+        query.stack_key.to_string(),
+        query
+            .states
+            .iter()
+            .map(|state| format!("{state:?}"))
+            .collect::<Vec<_>>(),
+        query.expires_before.map(Timestamp::as_micros),
+        query
+            .name_contains
+            .as_ref()
+            .map(|part| part.as_str().to_owned()),
+        format!("{:?}", query.order),
+    )
+}
+
+pub fn listed(query: &ListQuery, page: TokenPage, now: Timestamp) -> v1::ListResponse {
+    let next = page.next.map(|cursor| page::seal(&question(query), cursor));
+    v1::ListResponse {
+        tokens: page
+            .tokens
+            .iter()
+            .map(|listed| token(listed, now))
+            .collect(),
+        next_page_token: next.unwrap_or_default(),
+        limit: Some(limit(page.limit)),
+    }
+}
+
+pub fn update(
+    message: v1::UpdateRequest,
+    _: &Call,
+) -> Result<(StackKey, TokenUid, Edit), Violations> {
+    let mut faults = Violations::default();
+    let stack_key = faults.keep("stack_api_key", StackKey::parse(&message.stack_api_key));
+    let Some(token) = message.token else {
+        faults.add(
+            "token",
+            Problem::new("is required: its token_uid, and the fields to change"),
+        );
+        return faults.finish(None);
+    };
+    let uid = faults.keep("token.token_uid", id::parse(&token.token_uid));
+    let paths = message.update_mask.unwrap_or_default().paths;
+    if paths.is_empty() {
+        let choices = "is required: one or more of name, description, permissions";
+        faults.add("update_mask", Problem::new(choices));
+    }
+    let edit = edit(&mut faults, &paths, token);
+    faults.finish(
+        stack_key
+            .zip(uid)
+            .map(|(stack_key, uid)| (stack_key, uid, edit)),
+    )
+}
+
+fn edit(faults: &mut Violations, paths: &[String], token: v1::Token) -> Edit {
+    let mut edit = Edit::default();
+    for (at, path) in paths.iter().enumerate() {
+        match path.as_str() {
+            "name" => edit.name = faults.keep("token.name", TokenName::parse(&token.name)),
+            "description" => {
+                let parsed = Description::parse(&token.description);
+                edit.description = faults.keep("token.description", parsed);
+            }
+            "permissions" => {
+                let parsed = permissions::parse(token.permissions.clone());
+                edit.permissions = faults.nest("token.permissions", parsed);
+            }
+            _ => faults.add(
+                format!("update_mask.paths[{at}]"),
+                Problem::new("cannot be updated: use name, description or permissions; SetExpiry changes the expiry"),
+            ),
+        }
+    }
+    edit
+}
+
+pub fn set_expiry(
+    message: v1::SetExpiryRequest,
+    call: &Call,
+) -> Result<(StackKey, TokenUid, Option<Timestamp>), Violations> {
+    let mut faults = Violations::default();
+    let key = key(&mut faults, &message.stack_api_key, &message.token_uid);
+    let expires_at = faults.nest("expiry", expiry(message.expiry, call.now));
+    faults.finish(
+        key.zip(expires_at)
+            .map(|((stack, uid), expires_at)| (stack, uid, expires_at)),
+    )
+}
+
+pub fn revoke(
+    message: v1::RevokeRequest,
+    _: &Call,
+) -> Result<(StackKey, TokenUid, Reason), Violations> {
+    let mut faults = Violations::default();
+    let key = key(&mut faults, &message.stack_api_key, &message.token_uid);
+    let reason = faults.keep("reason", Reason::parse(&message.reason));
+    faults.finish(
+        key.zip(reason)
+            .map(|((stack, uid), reason)| (stack, uid, reason)),
+    )
+}
+
+fn key(faults: &mut Violations, stack: &str, uid: &str) -> Option<Key> {
+    let stack = faults.keep("stack_api_key", StackKey::parse(stack));
+    let uid = faults.keep("token_uid", id::parse(uid));
+    stack.zip(uid)
+}
+
+/// When a token is to expire (R7); `Ok(None)`: never. There is no default (R3).
+fn expiry(message: Option<v1::Expiry>, now: Timestamp) -> Result<Option<Timestamp>, Violations> {
+    use v1::expiry::Expiry;
+    let only_true = |at| {
+        Problem::new(format!(
+            "can only be true: to say otherwise, choose another of the {at}"
+        ))
+    };
+    let mut faults = Violations::default();
+    let expires_at = match message.and_then(|message| message.expiry) {
+        None => {
+            let choices = "is required, there is no default: choose at, on_date, now or never";
+            faults.add("", Problem::new(choices));
+            None
+        }
+        Some(Expiry::At(at)) => faults.keep("at", parse_instant(at)).map(Some),
+        Some(Expiry::OnDate(date)) => {
+            let start = Timestamp::start_of_date(&date);
+            let wrong = || Problem::new("is not a date of the form YYYY-MM-DD, such as 2027-01-31");
+            faults.keep("on_date", start.ok_or_else(wrong)).map(Some)
+        }
+        Some(Expiry::Now(true)) => Some(Some(now)),
+        Some(Expiry::Never(true)) => Some(None),
+        Some(Expiry::Now(false)) => {
+            faults.add("now", only_true("choices"));
+            None
+        }
+        Some(Expiry::Never(false)) => {
+            faults.add("never", only_true("choices"));
+            None
+        }
+    };
+    faults.finish(expires_at)
+}
+
+/// A new token must have a future: `now` is not a choice, and an expiry that is reached
+/// already is a mistake.
+fn expiry_of_a_new_token(
+    message: Option<v1::Expiry>,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, Violations> {
+    use v1::expiry::Expiry;
+    let field = match message.as_ref().and_then(|message| message.expiry.as_ref()) {
+        Some(Expiry::Now(_)) => "now",
+        Some(Expiry::OnDate(_)) => "on_date",
+        _ => "at",
+    };
+    let mut faults = Violations::default();
+    let expires_at = faults.nest("", expiry(message, now));
+    if expires_at.flatten().is_some_and(|at| at <= now) {
+        let later = "is not in the future: choose a later instant or date (a date begins at 00:00 UTC), or never";
+        faults.add(field, Problem::new(later));
+    }
+    faults.finish(expires_at)
+}
+
+fn states(faults: &mut Violations, message: &v1::ListRequest) -> Vec<TokenState> {
+    let mut states = Vec::new();
+    for (at, state) in message.states.iter().enumerate() {
+        match v1::TokenState::try_from(*state) {
+            Ok(v1::TokenState::Active) => states.push(TokenState::Active),
+            Ok(v1::TokenState::Expired) => states.push(TokenState::Expired),
+            Ok(v1::TokenState::Revoked) => states.push(TokenState::Revoked),
+            Ok(v1::TokenState::Unspecified) | Err(_) => {
+                let choices = "is not a state: use TOKEN_STATE_ACTIVE, _EXPIRED or _REVOKED";
+                faults.add(format!("states[{at}]"), Problem::new(choices));
+            }
+        }
+    }
+    states
+}
+
+fn order(order: i32) -> Result<Order, Problem> {
+    match v1::TokenOrder::try_from(order) {
+        Ok(v1::TokenOrder::Unspecified | v1::TokenOrder::NewestFirst) => Ok(Order::NewestFirst),
+        Ok(v1::TokenOrder::OldestFirst) => Ok(Order::OldestFirst),
+        Ok(v1::TokenOrder::ExpiresFirst) => Ok(Order::ExpiresFirst),
+        Ok(v1::TokenOrder::Name) => Ok(Order::Name),
+        Err(_) => Err(Problem::new("is not an order: see TokenOrder")),
+    }
+}
+
+pub fn limit(limit: TokenLimit) -> v1::TokenLimit {
+    v1::TokenLimit {
+        used: limit.used,
+        max: limit.max,
+    }
+}
+
+/// The message of a token, as it stands at this instant.
+pub fn token(token: &Token, now: Timestamp) -> v1::Token {
+    let state = match token.state(now) {
+        TokenState::Active => v1::TokenState::Active,
+        TokenState::Expired => v1::TokenState::Expired,
+        TokenState::Revoked => v1::TokenState::Revoked,
+    };
+    let revocation = token.revocation.as_ref();
+    v1::Token {
+        token_uid: token.uid.to_string(),
+        stack_api_key: token.stack_key.to_string(),
+        name: token.name.as_str().to_owned(),
+        description: token.description.as_str().to_owned(),
+        permissions: Some(permissions::message(&token.permissions)),
+        state: state.into(),
+        generation: token.generation,
+        secret_hint: token.secret_hint.clone(),
+        issued_at: Some(instant(token.issued_at)),
+        expires_at: token.expires_at.map(instant),
+        revoked_at: revocation.map(|revoked| instant(revoked.at)),
+        revoke_reason: revocation.map_or_else(String::new, |r| r.reason.as_str().to_owned()),
+        issued_by: Some(actor(&token.issued_by)),
+        revoked_by: revocation.map(|revoked| actor(&revoked.by)),
+    }
+}

@@ -1,0 +1,33 @@
+//! `stacktoken.v1.IntrospectionService`.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::{convert::introspection as convert, pb::v1};
+use crate::app::App;
+
+pub(super) struct Introspections(pub Arc<App>);
+
+#[tonic::async_trait]
+impl v1::introspection_service_server::IntrospectionService for Introspections {
+    async fn introspect(
+        &self,
+        request: Request<v1::IntrospectRequest>,
+    ) -> Result<Response<v1::IntrospectResponse>, Status> {
+        answer!(request, convert::introspect, |call, question| {
+            Ok(convert::introspected(
+                self.0.introspect(call, &question).await?,
+            ))
+        })
+    }
+
+    async fn list_actions(
+        &self,
+        request: Request<v1::ListActionsRequest>,
+    ) -> Result<Response<v1::ListActionsResponse>, Status> {
+        answer!(request, convert::list_actions, |_call, ()| Ok(
+            convert::catalogue()
+        ))
+    }
+}

@@ -1,0 +1,23 @@
+//! `Debug` for the two messages that hold a secret: everything but the secret (R9).
+
+use std::fmt;
+
+use super::pb::v1::{IntrospectRequest, IssueResponse};
+
+impl fmt::Debug for IssueResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IssueResponse")
+            .field("token", &self.token)
+            .field("revision", &self.revision)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for IntrospectRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IntrospectRequest")
+            .field("stack_api_key", &self.stack_api_key)
+            .field("actions", &self.actions)
+            .finish_non_exhaustive()
+    }
+}

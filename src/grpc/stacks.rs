@@ -1,0 +1,180 @@
+//! `stacktoken.admin.v1.StackService`.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::{convert::stacks as convert, pb::admin::v1};
+use crate::{
+    app::{App, MemberChange, StackStep},
+    domain::stack::Member,
+};
+
+pub(super) struct Stacks(pub Arc<App>);
+
+#[tonic::async_trait]
+impl v1::stack_service_server::StackService for Stacks {
+    async fn register(
+        &self,
+        request: Request<v1::RegisterRequest>,
+    ) -> Result<Response<v1::RegisterResponse>, Status> {
+        answer!(request, convert::register, |call, draft| {
+            let key = match draft.stack_key.clone() {
+                Some(key) => key,
+                None => self.0.new_stack_key()?,
+            };
+            let command = draft.command(key);
+            let (stack, revision) = self.0.register_stack(call, &command).await?;
+            let stack = Some(convert::stack(&stack));
+            Ok(v1::RegisterResponse {
+                stack,
+                revision: revision.to_string(),
+            })
+        })
+    }
+
+    async fn get(
+        &self,
+        request: Request<v1::GetRequest>,
+    ) -> Result<Response<v1::GetResponse>, Status> {
+        answer!(request, convert::get, |call, key| {
+            let found = self.0.get_stack(call, &key).await?;
+            let members = found.members.iter().map(convert::member).collect();
+            Ok(v1::GetResponse {
+                stack: Some(convert::stack(&found.stack)),
+                members,
+            })
+        })
+    }
+
+    async fn list(
+        &self,
+        request: Request<v1::ListRequest>,
+    ) -> Result<Response<v1::ListResponse>, Status> {
+        answer!(
+            request,
+            convert::list,
+            |call, (organization, size, after)| {
+                let page = self
+                    .0
+                    .list_stacks(call, organization.as_deref(), (size, after))
+                    .await?;
+                Ok(convert::listed(organization.as_deref(), page))
+            },
+        )
+    }
+
+    async fn set_member(
+        &self,
+        request: Request<v1::SetMemberRequest>,
+    ) -> Result<Response<v1::SetMemberResponse>, Status> {
+        answer!(request, convert::set_member, |call, (key, person, role)| {
+            let change = MemberChange::Set(person.clone(), role);
+            let (_, revision) = self.0.change_members(call, &key, &change).await?;
+            let member = convert::member(&Member {
+                person,
+                role,
+                added_at: call.now,
+            });
+            Ok(v1::SetMemberResponse {
+                member: Some(member),
+                revision: revision.to_string(),
+            })
+        })
+    }
+
+    async fn remove_member(
+        &self,
+        request: Request<v1::RemoveMemberRequest>,
+    ) -> Result<Response<v1::RemoveMemberResponse>, Status> {
+        answer!(request, convert::remove_member, |call, (key, person)| {
+            let change = MemberChange::Remove(person);
+            let (_, revision) = self.0.change_members(call, &key, &change).await?;
+            Ok(v1::RemoveMemberResponse {
+                revision: revision.to_string(),
+            })
+        })
+    }
+
+    async fn transfer_ownership(
+        &self,
+        request: Request<v1::TransferOwnershipRequest>,
+    ) -> Result<Response<v1::TransferOwnershipResponse>, Status> {
+        answer!(
+            request,
+            convert::transfer_ownership,
+            |call, (key, person)| {
+                let change = MemberChange::TransferTo(person);
+                let (stack, revision) = self.0.change_members(call, &key, &change).await?;
+                let stack = Some(convert::stack(&stack));
+                Ok(v1::TransferOwnershipResponse {
+                    stack,
+                    revision: revision.to_string(),
+                })
+            },
+        )
+    }
+
+    async fn set_token_limit(
+        &self,
+        request: Request<v1::SetTokenLimitRequest>,
+    ) -> Result<Response<v1::SetTokenLimitResponse>, Status> {
+        answer!(
+            request,
+            convert::set_token_limit,
+            |call, (key, max, reason)| {
+                let (stack, revision) = self.0.set_token_limit(call, &key, (max, &reason)).await?;
+                let stack = Some(convert::stack(&stack));
+                Ok(v1::SetTokenLimitResponse {
+                    stack,
+                    revision: revision.to_string(),
+                })
+            },
+        )
+    }
+
+    async fn suspend(
+        &self,
+        request: Request<v1::SuspendRequest>,
+    ) -> Result<Response<v1::SuspendResponse>, Status> {
+        answer!(request, convert::suspend, |call, (key, reason)| {
+            let step = (StackStep::Suspend, &reason);
+            let (stack, revision) = self.0.set_stack_state(call, &key, step).await?;
+            let stack = Some(convert::stack(&stack));
+            Ok(v1::SuspendResponse {
+                stack,
+                revision: revision.to_string(),
+            })
+        })
+    }
+
+    async fn resume(
+        &self,
+        request: Request<v1::ResumeRequest>,
+    ) -> Result<Response<v1::ResumeResponse>, Status> {
+        answer!(request, convert::resume, |call, (key, reason)| {
+            let step = (StackStep::Resume, &reason);
+            let (stack, revision) = self.0.set_stack_state(call, &key, step).await?;
+            let stack = Some(convert::stack(&stack));
+            Ok(v1::ResumeResponse {
+                stack,
+                revision: revision.to_string(),
+            })
+        })
+    }
+
+    async fn remove(
+        &self,
+        request: Request<v1::RemoveRequest>,
+    ) -> Result<Response<v1::RemoveResponse>, Status> {
+        answer!(request, convert::remove, |call, (key, reason)| {
+            let step = (StackStep::Remove, &reason);
+            let (stack, revision) = self.0.set_stack_state(call, &key, step).await?;
+            let stack = Some(convert::stack(&stack));
+            Ok(v1::RemoveResponse {
+                stack,
+                revision: revision.to_string(),
+            })
+        })
+    }
+}

@@ -1,0 +1,260 @@
+//! The only maker of a gRPC status: one failure in, code, words and details out. The words
+//! say what was wrong and what to do next; causes stay in our log.
+
+use std::{collections::HashMap, error::Error as _, fmt::Write as _, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, QuotaViolation, StatusExt as _};
+
+use crate::{
+    app,
+    domain::{field::Violations, refusal::Refusal},
+};
+
+/// The domain of every reason.
+const DOMAIN: &str = "stacktoken";
+/// When to try again after an outage that may be brief.
+const SOON: Duration = Duration::from_secs(1);
+
+/// Why a call gets no answer but a status.
+#[derive(Debug)]
+pub enum Failure {
+    /// Fields that are missing or wrong, all of them.
+    Invalid(Violations),
+    /// A message that cannot be read at all, for this reason.
+    Unreadable(String),
+    /// No credential.
+    CredentialMissing,
+    /// A credential that proves nothing.
+    CredentialInvalid,
+    /// A management token where a caller's credential belongs.
+    TokenNotAcceptedHere,
+    /// The issuer's keys are not to be had.
+    KeysUnavailable,
+    /// A use case failed.
+    App(app::Error),
+    /// The deadline has passed.
+    Deadline,
+    /// More calls at once than this replica takes.
+    Overloaded,
+    /// This replica is stopping.
+    Draining,
+    /// No such RPC.
+    RpcUnknown,
+}
+
+impl From<app::Error> for Failure {
+    fn from(error: app::Error) -> Self {
+        Self::App(error)
+    }
+}
+
+impl From<Violations> for Failure {
+    fn from(violations: Violations) -> Self {
+        Self::Invalid(violations)
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::App(app::Error::Refused(refusal))
+    }
+}
+
+/// Code, reason and words of a failure, and what goes with them.
+struct Told {
+    code: Code,
+    reason: &'static str,
+    message: String,
+    metadata: HashMap<String, String>,
+    retry_after: Option<Duration>,
+}
+
+impl Told {
+    fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self {
+            code,
+            reason,
+            message,
+            metadata: HashMap::new(),
+            retry_after: None,
+        }
+    }
+
+    fn unavailable(reason: &'static str, message: &str) -> Self {
+        Self {
+            retry_after: Some(SOON),
+            ..Self::new(Code::Unavailable, reason, message)
+        }
+    }
+
+    fn with(mut self, name: &str, value: impl ToString) -> Self {
+        self.metadata.insert(name.to_owned(), value.to_string());
+        self
+    }
+}
+
+/// The status of a failure, for the request of this id.
+#[must_use]
+pub fn of(failure: impl Into<Failure>, request_id: &str) -> Status {
+    let failure = failure.into();
+    let told = tell(&failure);
+    log(&failure, &told, request_id);
+    let mut details = ErrorDetails::with_error_info(told.reason, DOMAIN, told.metadata);
+    details.set_request_info(request_id, "");
+    if let Some(retry_after) = told.retry_after {
+        details.set_retry_info(Some(retry_after));
+    }
+    match &failure {
+        Failure::Invalid(violations) => {
+            for fault in violations.as_slice() {
+                details.add_bad_request_violation(&fault.field, fault.problem.to_string());
+            }
+        }
+        Failure::App(app::Error::Refused(Refusal::LimitReached { candidates, .. })) => {
+            let candidate = |(uid, name): &(String, String)| {
+                QuotaViolation::new(
+                    format!("token:{uid}"),
+                    format!("a candidate to revoke: {name}"),
+                )
+            };
+            let whole = QuotaViolation::new("live tokens of the stack", &told.message);
+            let violations = std::iter::once(whole).chain(candidates.iter().map(candidate));
+            details.set_quota_failure(violations.collect::<Vec<_>>());
+        }
+        _ => {}
+    }
+    Status::with_error_details(told.code, told.message, details)
+}
+
+/// A handler was reached without the layers before it.
+#[must_use]
+pub fn unlayered() -> Status {
+    of(
+        app::Error::Internal("a handler was reached without its layers".into()),
+        "",
+    )
+}
+
+/// The status in place of one that the library made by itself, so that every error carries
+/// our details: what it could not decode, or a method it does not have.
+#[must_use]
+pub fn in_place_of(code: Code, message: &str, request_id: &str) -> Status {
+    let failure = match code {
+        Code::Unimplemented => Failure::RpcUnknown,
+        Code::Cancelled | Code::DeadlineExceeded => Failure::Deadline,
+        Code::OutOfRange | Code::Internal | Code::InvalidArgument | Code::ResourceExhausted => {
+            Failure::Unreadable(message.to_owned())
+        }
+        _ => Failure::App(app::Error::Internal(message.into())),
+    };
+    of(failure, request_id)
+}
+
+#[rustfmt::skip]
+fn tell(failure: &Failure) -> Told {
+    match failure {
+        Failure::Invalid(violations) => tell_invalid(violations),
+        Failure::Unreadable(why) => Told::new(Code::InvalidArgument, "INVALID_FIELD", format!(
+            "the request message cannot be read: {why}; check it against the contract, and keep it within 64 KiB")),
+        Failure::CredentialMissing => Told::new(Code::Unauthenticated, "CREDENTIAL_MISSING",
+            "no credential: send `authorization: Bearer <JWT>` from a configured issuer"),
+        Failure::CredentialInvalid => Told::new(Code::Unauthenticated, "CREDENTIAL_INVALID",
+            "the credential is malformed, expired, not yet valid, or not from a configured issuer for this audience: obtain a new JWT and send it once, as `authorization: Bearer <JWT>`"),
+        Failure::TokenNotAcceptedHere => Told::new(Code::Unauthenticated, "TOKEN_NOT_ACCEPTED_HERE",
+            "a management token is no credential for this service: sign in with an identity provider and send its JWT; revoke the token if it was exposed by this call"),
+        Failure::KeysUnavailable => Told::unavailable("KEYS_UNAVAILABLE",
+            "the issuer's keys are not to be had, so the credential cannot be judged: try again"),
+        Failure::App(error) => tell_app(error),
+        Failure::Deadline => Told::new(Code::DeadlineExceeded, "DEADLINE",
+            "the call did not finish within its deadline: a change may or may not have been made, so look before trying again"),
+        Failure::Overloaded => Told::unavailable("OVERLOADED", "more calls than this replica takes: try again"),
+        Failure::Draining => Told::unavailable("DRAINING", "this replica is stopping: try again, another will answer"),
+        Failure::RpcUnknown => Told::new(Code::Unimplemented, "RPC_UNKNOWN",
+            "no such RPC: `grpcurl list` shows the services, `grpcurl describe` their methods"),
+    }
+}
+
+fn tell_invalid(violations: &Violations) -> Told {
+    let mut message = String::from("the request has fields to mend: ");
+    for (at, fault) in violations.as_slice().iter().enumerate() {
+        let separator = if at == 0 { "" } else { "; " };
+        // Writing to a String does not fail.
+        let _ = write!(message, "{separator}{} {}", fault.field, fault.problem);
+    }
+    Told::new(Code::InvalidArgument, "INVALID_FIELD", message)
+}
+
+fn tell_app(error: &app::Error) -> Told {
+    match error {
+        app::Error::Refused(refusal) => tell_refusal(refusal),
+        app::Error::StoreUnavailable(_) => Told::unavailable(
+            "STORE_UNAVAILABLE",
+            "the store cannot be reached, so nothing was decided or changed: try again",
+        ),
+        app::Error::StorageFull(_) => Told::unavailable(
+            "STORAGE_FULL",
+            "the store has no space left, so nothing was changed: try again when there is",
+        ),
+        app::Error::AuditUnavailable(_) => Told::unavailable(
+            "AUDIT_UNAVAILABLE",
+            "the audit could not be written, so nothing was changed: try again",
+        ),
+        app::Error::Internal(_) => Told::new(
+            Code::Internal,
+            "INTERNAL",
+            "a fault of this service: report it with the request id",
+        ),
+    }
+}
+
+#[rustfmt::skip]
+fn tell_refusal(refusal: &Refusal) -> Told {
+    let told = |code, message: &str| Told::new(code, refusal.reason(), message);
+    match refusal {
+        Refusal::RoleRequired { required } => told(Code::PermissionDenied, &format!(
+            "this takes: {required}; ask one of those, or to be made one")).with("required", required),
+        Refusal::StackNotFound => told(Code::NotFound,
+            "no such stack, or none that you have a part in: check stack_api_key, or ask its owner to be added"),
+        Refusal::TokenNotFound => told(Code::NotFound,
+            "no such token in this stack: List shows the ones there are"),
+        Refusal::NameTaken => told(Code::AlreadyExists,
+            "a live token of this stack has this name: choose another, or revoke that token first"),
+        Refusal::StackKeyTaken => told(Code::AlreadyExists,
+            "this stack key is in use or belonged to a removed stack: leave stack_api_key out to have one made"),
+        Refusal::LimitReached { limit, .. } => told(Code::ResourceExhausted, &format!(
+            "the stack has {} live tokens of at most {}: revoke one, or ask an operator to raise the limit", limit.used, limit.max))
+            .with("used", limit.used).with("max", limit.max),
+        Refusal::TokenRevoked => told(Code::FailedPrecondition,
+            "the token is revoked and stays so: issue a new one"),
+        Refusal::TokenExpired => told(Code::FailedPrecondition,
+            "the token has expired and stays so: issue a new one"),
+        Refusal::StackSuspended => told(Code::FailedPrecondition,
+            "the stack is suspended: ask an operator to resume it; revoking and earlier expiries work meanwhile"),
+        Refusal::OwnerRequired => told(Code::FailedPrecondition,
+            "a stack has exactly one owner, who cannot be removed or demoted: use TransferOwnership"),
+        Refusal::RateLimited { retry_after_ms } => Told {
+            retry_after: Some(Duration::from_millis(*retry_after_ms)),
+            ..told(Code::ResourceExhausted, "too many of these from one caller: wait as long as RetryInfo says")
+        },
+    }
+}
+
+/// The chain of causes, once, under the request id: it is never in the answer.
+fn log(failure: &Failure, told: &Told, request_id: &str) {
+    let Failure::App(error) = failure else { return };
+    let mut cause = String::new();
+    let mut next = error.source();
+    while let Some(source) = next {
+        // Writing to a String does not fail.
+        let _ = write!(cause, "{source}: ");
+        next = source.source();
+    }
+    let cause = cause.trim_end_matches(": ");
+    match told.code {
+        Code::Internal => tracing::error!(request_id, reason = told.reason, cause, "call failed"),
+        Code::Unavailable => tracing::warn!(request_id, reason = told.reason, cause, "call failed"),
+        _ => {}
+    }
+}

@@ -1,0 +1,91 @@
+//! `stacktoken.v1.TokenService`.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::{convert::tokens as convert, pb::v1};
+use crate::app::App;
+
+pub(super) struct Tokens(pub Arc<App>);
+
+#[tonic::async_trait]
+impl v1::token_service_server::TokenService for Tokens {
+    async fn issue(
+        &self,
+        request: Request<v1::IssueRequest>,
+    ) -> Result<Response<v1::IssueResponse>, Status> {
+        answer!(request, convert::issue, |call, command| {
+            let issued = self.0.issue(call, &command).await?;
+            Ok(convert::issued(&issued, call.now))
+        })
+    }
+
+    async fn get(
+        &self,
+        request: Request<v1::GetRequest>,
+    ) -> Result<Response<v1::GetResponse>, Status> {
+        answer!(request, convert::get, |call, (stack, uid)| {
+            let token = self.0.get(call, (&stack, uid)).await?;
+            Ok(v1::GetResponse {
+                token: Some(convert::token(&token, call.now)),
+            })
+        })
+    }
+
+    async fn list(
+        &self,
+        request: Request<v1::ListRequest>,
+    ) -> Result<Response<v1::ListResponse>, Status> {
+        answer!(request, convert::list, |call, query| {
+            let page = self.0.list(call, &query).await?;
+            Ok(convert::listed(&query, page, call.now))
+        })
+    }
+
+    async fn update(
+        &self,
+        request: Request<v1::UpdateRequest>,
+    ) -> Result<Response<v1::UpdateResponse>, Status> {
+        answer!(request, convert::update, |call, (stack, uid, edit)| {
+            let (token, revision) = self.0.update(call, (&stack, uid), &edit).await?;
+            let token = Some(convert::token(&token, call.now));
+            Ok(v1::UpdateResponse {
+                token,
+                revision: revision.to_string(),
+            })
+        })
+    }
+
+    async fn set_expiry(
+        &self,
+        request: Request<v1::SetExpiryRequest>,
+    ) -> Result<Response<v1::SetExpiryResponse>, Status> {
+        answer!(
+            request,
+            convert::set_expiry,
+            |call, (stack, uid, expires_at)| {
+                let (token, revision) = self.0.set_expiry(call, (&stack, uid), expires_at).await?;
+                let token = Some(convert::token(&token, call.now));
+                Ok(v1::SetExpiryResponse {
+                    token,
+                    revision: revision.to_string(),
+                })
+            },
+        )
+    }
+
+    async fn revoke(
+        &self,
+        request: Request<v1::RevokeRequest>,
+    ) -> Result<Response<v1::RevokeResponse>, Status> {
+        answer!(request, convert::revoke, |call, (stack, uid, reason)| {
+            let (token, revision) = self.0.revoke(call, (&stack, uid), &reason).await?;
+            let token = Some(convert::token(&token, call.now));
+            Ok(v1::RevokeResponse {
+                token,
+                revision: revision.to_string(),
+            })
+        })
+    }
+}
