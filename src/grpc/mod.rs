@@ -95,6 +95,19 @@ pub fn routes(app: &Arc<App>, limits: MessageLimits) -> Routes {
         .add_service(limited!(AuditServiceServer, audit::Audits(app.clone())))
 }
 
+/// The routes with reflection, v1 and v1alpha, comments included.
+///
+/// # Errors
+/// Where the contract's descriptors do not decode, which a test rules out.
+pub fn add_reflection(routes: Routes) -> Result<Routes, tonic_reflection::server::Error> {
+    let builder = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    Ok(routes.add_service(builder().build_v1()?).add_service(builder().build_v1alpha()?))
+}
+
 /// The call that the layers made of this request, and its message.
 fn open<M>(request: Request<M>) -> Result<(Call, M), Status> {
     let (_, mut extensions, message) = request.into_parts();

@@ -9,10 +9,13 @@ use tonic_types::{ErrorDetails, QuotaViolation, StatusExt as _};
 use crate::{
     app,
     domain::{field::Violations, refusal::Refusal},
+    grpc::pb::v1::ErrorReason,
 };
 
 /// The domain of every reason.
 const DOMAIN: &str = "stacktoken";
+/// What the contract's compiler puts before the name of a reason.
+const PREFIX: &str = "ERROR_REASON_";
 /// When to try again after an outage that may be brief.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -256,5 +259,47 @@ fn log(failure: &Failure, told: &Told, request_id: &str) {
         Code::Internal => tracing::error!(request_id, reason = told.reason, cause, "call failed"),
         Code::Unavailable => tracing::warn!(request_id, reason = told.reason, cause, "call failed"),
         _ => {}
+    }
+}
+
+/// The health protocol's own answer for a name that is not a service here.
+#[must_use]
+pub fn health_unknown() -> Status {
+    let names = "\"\", stacktoken.v1.IntrospectionService and stacktoken.v1.TokenService";
+    Status::not_found(format!("no such service: ask about {names}"))
+}
+
+/// The reason in the headers of an error response, if it is one of the contract's.
+#[must_use]
+pub fn reason_in(headers: &http::HeaderMap) -> Option<&'static str> {
+    if !headers.contains_key("grpc-status-details-bin") {
+        return None;
+    }
+    let reason = Status::from_header_map(headers)?.get_details_error_info()?.reason;
+    let known = ErrorReason::from_str_name(&format!("{PREFIX}{reason}"))?;
+    known.as_str_name().strip_prefix(PREFIX)
+}
+
+/// The name of a code, as OpenTelemetry has it.
+#[must_use]
+pub const fn name_of(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }

@@ -1,0 +1,118 @@
+//! What an operator can set: flags, each also as an environment variable, each with a safe
+//! default where there can be one. A leaf: it says what was set, not what it means.
+
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+
+use clap::{Args, ValueEnum};
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For machines: one JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Logging; the same for every command.
+#[derive(Args, Clone, Debug)]
+pub struct Log {
+    /// Which log lines to write, as a tracing filter such as `info` or `stacktoken=debug`;
+    /// RUST_LOG counts where this is absent
+    #[arg(long, env = "STACKTOKEN_LOG", global = true, value_name = "FILTER")]
+    pub log: Option<String>,
+    /// How to write them
+    #[arg(long, env = "STACKTOKEN_LOG_FORMAT", global = true, default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// Where the store is. The URL can hold a password, so it is taken as it is and never printed.
+#[derive(Args, Clone)]
+pub struct DatabaseFlags {
+    /// Where the store is: sqlite:PATH
+    #[arg(long, env = "STACKTOKEN_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub database_url: Option<String>,
+    /// A file that holds the database URL, instead of --database-url
+    #[arg(long, env = "STACKTOKEN_DATABASE_URL_FILE", value_name = "FILE")]
+    pub database_url_file: Option<PathBuf>,
+}
+
+/// Limits and times of the server. Every one is safe as it stands.
+#[derive(Args, Clone, Debug)]
+pub struct Tuning {
+    /// For how long callers may reuse a verdict
+    #[arg(long, env = "STACKTOKEN_VERDICT_MAX_AGE", default_value = "1s", value_parser = duration, value_name = "TIME")]
+    pub verdict_max_age: Duration,
+    /// The deadline of a call whose client sets none, or a longer one
+    #[arg(long, env = "STACKTOKEN_DEADLINE", default_value = "5s", value_parser = duration, value_name = "TIME")]
+    pub deadline: Duration,
+    /// The largest request message, in bytes
+    #[arg(long, env = "STACKTOKEN_MAX_REQUEST_BYTES", default_value_t = 64 * 1024, value_name = "BYTES")]
+    pub max_request_bytes: usize,
+    /// The largest response message, in bytes
+    #[arg(long, env = "STACKTOKEN_MAX_RESPONSE_BYTES", default_value_t = 1024 * 1024, value_name = "BYTES")]
+    pub max_response_bytes: usize,
+    /// The largest set of request headers, in bytes
+    #[arg(long, env = "STACKTOKEN_MAX_HEADER_BYTES", default_value_t = 16 * 1024, value_name = "BYTES")]
+    pub max_header_bytes: u32,
+    /// How many connections may be open at once
+    #[arg(long, env = "STACKTOKEN_MAX_CONNECTIONS", default_value_t = 10_000, value_name = "COUNT")]
+    pub max_connections: usize,
+    /// How many calls one connection may have open at once
+    #[arg(long, env = "STACKTOKEN_MAX_STREAMS", default_value_t = 256, value_name = "COUNT")]
+    pub max_streams: u32,
+    /// How many streams a connection may have the server reset before it is closed
+    #[arg(long, env = "STACKTOKEN_MAX_RESETS", default_value_t = 1024, value_name = "COUNT")]
+    pub max_resets: usize,
+    /// How many calls may be at work at once; more are answered OVERLOADED
+    #[arg(long, env = "STACKTOKEN_MAX_CALLS", default_value_t = 2048, value_name = "COUNT")]
+    pub max_calls: usize,
+    /// How often a quiet connection is asked whether its client is still there
+    #[arg(long, env = "STACKTOKEN_KEEPALIVE_INTERVAL", default_value = "20s", value_parser = duration, value_name = "TIME")]
+    pub keepalive_interval: Duration,
+    /// How long the client may take to say so
+    #[arg(long, env = "STACKTOKEN_KEEPALIVE_TIMEOUT", default_value = "10s", value_parser = duration, value_name = "TIME")]
+    pub keepalive_timeout: Duration,
+    /// After how long a connection is closed in peace, so that clients spread over replicas
+    #[arg(long, env = "STACKTOKEN_MAX_CONNECTION_AGE", default_value = "5m", value_parser = duration, value_name = "TIME")]
+    pub max_connection_age: Duration,
+    /// How long calls on such a connection may still take
+    #[arg(long, env = "STACKTOKEN_MAX_CONNECTION_AGE_GRACE", default_value = "30s", value_parser = duration, value_name = "TIME")]
+    pub max_connection_age_grace: Duration,
+    /// How many changes one caller may ask for a second, in the long run
+    #[arg(long, env = "STACKTOKEN_CHANGES_PER_SECOND", default_value = "20", value_name = "COUNT")]
+    pub changes_per_second: NonZeroU32,
+    /// How many changes one caller may ask for at once after a quiet time
+    #[arg(long, env = "STACKTOKEN_CHANGES_BURST", default_value = "100", value_name = "COUNT")]
+    pub changes_burst: NonZeroU32,
+    /// How many unrecognised tokens one caller may present a second
+    #[arg(long, env = "STACKTOKEN_UNRECOGNISED_PER_SECOND", default_value = "1000", value_name = "COUNT")]
+    pub unrecognised_per_second: NonZeroU32,
+    /// Whether the contract can be read by reflection, without credentials
+    #[arg(long, env = "STACKTOKEN_REFLECTION", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub reflection: bool,
+    /// How long keys of an issuer that cannot be reached stay trusted
+    #[arg(long, env = "STACKTOKEN_JWKS_MAX_STALE", default_value = "24h", value_parser = duration, value_name = "TIME")]
+    pub jwks_max_stale: Duration,
+    /// After SIGTERM: how long to go on answering, so that callers notice
+    #[arg(long, env = "STACKTOKEN_DRAIN_DELAY", default_value = "5s", value_parser = duration, value_name = "TIME")]
+    pub drain_delay: Duration,
+    /// After that: how long calls at work may take
+    #[arg(long, env = "STACKTOKEN_DRAIN_GRACE", default_value = "20s", value_parser = duration, value_name = "TIME")]
+    pub drain_grace: Duration,
+}
+
+/// Where the service listens.
+#[derive(Args, Clone, Debug)]
+pub struct Listen {
+    /// Where to serve gRPC
+    #[arg(long, env = "STACKTOKEN_LISTEN", default_value = "0.0.0.0:50051", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// Where to serve metrics and probes over HTTP
+    #[arg(long, env = "STACKTOKEN_ADMIN_LISTEN", default_value = "0.0.0.0:9464", value_name = "ADDRESS")]
+    pub admin_listen: SocketAddr,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "expected a time such as 500ms, 5s or 24h".into())
+}

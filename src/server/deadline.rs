@@ -1,0 +1,33 @@
+//! How long a call may take: the client's `grpc-timeout` where that is shorter than ours.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+
+/// The deadline for a request with these headers.
+pub(super) fn of(headers: &HeaderMap, ours: Duration) -> Duration {
+    let asked = headers.get("grpc-timeout").and_then(|value| parse(value.to_str().ok()?));
+    // A little before the client's own, so that it hears from us rather than gives up.
+    let asked = asked.map(|timeout| timeout.saturating_sub((timeout / 10).min(MARGIN)));
+    asked.map_or(ours, |asked| asked.min(ours))
+}
+
+const MARGIN: Duration = Duration::from_millis(5);
+
+/// 1 to 8 digits and a unit, as gRPC over HTTP/2 has it.
+fn parse(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let value: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(value * 3600)),
+        "M" => Some(Duration::from_secs(value * 60)),
+        "S" => Some(Duration::from_secs(value)),
+        "m" => Some(Duration::from_millis(value)),
+        "u" => Some(Duration::from_micros(value)),
+        "n" => Some(Duration::from_nanos(value)),
+        _ => None,
+    }
+}

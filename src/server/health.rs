@@ -1,0 +1,204 @@
+//! Health that tells the truth in both directions: what was probed last, never what is hoped
+//! for. Follows the gRPC health checking protocol, also where the library does not: Watch of
+//! an unknown name answers SERVICE_UNKNOWN on an open stream.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use futures_util::{Stream, StreamExt as _};
+use tokio::sync::watch;
+use tokio_stream::wrappers::WatchStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+use tonic_health::pb::{
+    HealthCheckRequest, HealthCheckResponse, health_client::HealthClient,
+    health_check_response::ServingStatus, health_server::Health,
+};
+
+use crate::{
+    app::App,
+    auth::Authenticator,
+    grpc::status::{self, Failure},
+    metrics::{Metrics, ServiceLabel},
+};
+
+/// How often the store and the keys are looked at: half of the two seconds that a change of
+/// health may take to show.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// How long the store may take to answer a probe.
+const PROBE_FOR: Duration = Duration::from_millis(800);
+
+/// A name in the health protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name {
+    /// The process as a whole; follows [`Self::Introspection`].
+    Overall,
+    /// Can answer.
+    Introspection,
+    /// Can write.
+    Token,
+}
+
+impl Name {
+    /// All names.
+    pub const ALL: [Self; 3] = [Self::Overall, Self::Introspection, Self::Token];
+
+    /// The name as clients send it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Overall => "",
+            Self::Introspection => "stacktoken.v1.IntrospectionService",
+            Self::Token => "stacktoken.v1.TokenService",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|name| name.as_str() == text)
+    }
+}
+
+/// What is serving: nothing until the first probe says so, and nothing once draining.
+#[derive(Clone, Debug)]
+pub struct Board {
+    states: [Arc<watch::Sender<bool>>; 3],
+    metrics: Arc<Metrics>,
+    draining: CancellationToken,
+    closing: CancellationToken,
+}
+
+impl Board {
+    /// A board on which nothing serves yet.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        let board = Self {
+            states: std::array::from_fn(|_| Arc::new(watch::Sender::new(false))),
+            metrics,
+            draining: CancellationToken::new(),
+            closing: CancellationToken::new(),
+        };
+        Name::ALL.into_iter().for_each(|name| board.set(name, false));
+        board
+    }
+
+    /// Whether this name is SERVING.
+    #[must_use]
+    pub fn is_serving(&self, name: Name) -> bool {
+        *self.state(name).borrow()
+    }
+
+    /// From now on nothing serves, whatever the probes say.
+    pub(super) fn drain(&self) {
+        self.draining.cancel();
+        Name::ALL.into_iter().for_each(|name| self.set(name, false));
+    }
+
+    /// Ends the streams of those who watch.
+    pub(super) fn close(&self) {
+        self.closing.cancel();
+    }
+
+    fn state(&self, name: Name) -> &watch::Sender<bool> {
+        &self.states[name as usize]
+    }
+
+    fn set(&self, name: Name, serving: bool) {
+        let serving = serving && !self.draining.is_cancelled();
+        let changed = self.state(name).send_if_modified(|state| {
+            let changed = *state != serving;
+            *state = serving;
+            changed
+        });
+        if changed {
+            tracing::info!(service = name.as_str(), serving, "health changed");
+        }
+        let label = ServiceLabel { service: name.as_str() };
+        self.metrics.serving.get_or_create(&label).set(i64::from(serving));
+    }
+}
+
+/// Probes for ever.
+pub(super) async fn keep_probing(
+    board: Board,
+    app: Arc<App>,
+    authenticator: Arc<Authenticator>,
+) {
+    let mut ticks = tokio::time::interval(PROBE_EVERY);
+    loop {
+        ticks.tick().await;
+        probe(&board, &app, &authenticator).await;
+        app.forget_quiet_callers();
+    }
+}
+
+async fn probe(board: &Board, app: &App, authenticator: &Authenticator) {
+    let (reads, writes) = tokio::join!(
+        tokio::time::timeout(PROBE_FOR, app.store().probe_read()),
+        tokio::time::timeout(PROBE_FOR, app.store().probe_write(app.clock().now())),
+    );
+    let (reads, writes) = (matches!(reads, Ok(Ok(()))), matches!(writes, Ok(Ok(()))));
+    let keys = authenticator.readiness();
+    let without = i64::try_from(keys.unavailable.len()).unwrap_or(i64::MAX);
+    app.metrics().issuers_without_keys.set(without);
+    board.set(Name::Introspection, reads && keys.services);
+    board.set(Name::Token, reads && writes && keys.users);
+    board.set(Name::Overall, reads && keys.services);
+}
+
+/// Returns once both services serve.
+pub(super) async fn both_serving(board: Board) {
+    for name in [Name::Introspection, Name::Token] {
+        // The board holds the sender, so the wait cannot fail.
+        let _ = board.state(name).subscribe().wait_for(|serving| *serving).await;
+    }
+}
+
+#[tonic::async_trait]
+impl Health for Board {
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        let Some(name) = Name::parse(&request.get_ref().service) else {
+            return Err(status::health_unknown());
+        };
+        Ok(Response::new(answer(status_of(self.is_serving(name)))))
+    }
+
+    type WatchStream =
+        Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send + 'static>>;
+
+    async fn watch(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let states = match Name::parse(&request.get_ref().service) {
+            Some(name) => WatchStream::new(self.state(name).subscribe()).map(status_of).boxed(),
+            None => futures_util::stream::once(async { ServingStatus::ServiceUnknown })
+                .chain(futures_util::stream::pending())
+                .boxed(),
+        };
+        let closed = self.closing.clone().cancelled_owned();
+        let end = futures_util::stream::once(async { Err(status::of(Failure::Draining, "")) });
+        let states = states.map(|status| Ok(answer(status))).take_until(closed).chain(end);
+        Ok(Response::new(states.boxed()))
+    }
+}
+
+const fn status_of(serving: bool) -> ServingStatus {
+    if serving { ServingStatus::Serving } else { ServingStatus::NotServing }
+}
+
+fn answer(status: ServingStatus) -> HealthCheckResponse {
+    HealthCheckResponse { status: status.into() }
+}
+
+/// Asks the server at this address whether a service is SERVING.
+///
+/// # Errors
+/// What kept the question from being answered.
+pub async fn ask(server: String, service: String) -> anyhow::Result<bool> {
+    let endpoint = tonic::transport::Endpoint::from_shared(server)?.timeout(PROBE_EVERY);
+    let mut client = HealthClient::new(endpoint.connect().await?);
+    let answered = client.check(HealthCheckRequest { service }).await?;
+    Ok(answered.get_ref().status() == ServingStatus::Serving)
+}

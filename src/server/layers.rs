@@ -1,0 +1,278 @@
+//! What every call passes on its way in, in this order: request id, the RPC's rule, room,
+//! credential, kind of caller, rate of changes, deadline; and on its way out: an error with
+//! our details, the request id, the metrics, one log line.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::FutureExt as _;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use tokio::sync::Semaphore;
+use tonic::{Code, body::Body};
+use tower::{Layer, Service};
+
+use super::deadline;
+use crate::{
+    app::{self, About, App},
+    auth::{
+        Authenticator, Rejection,
+        policy::{self, Admits, Rule},
+    },
+    domain::{
+        caller::{Call, Demand},
+        entropy::Entropy,
+        id, secret,
+    },
+    grpc::status::{self, Failure},
+    metrics::{CallLabels, ReasonLabel},
+};
+
+const REQUEST_ID: &str = "x-request-id";
+
+/// What stands in front of every RPC.
+pub(super) struct Gate {
+    pub app: Arc<App>,
+    pub authenticator: Arc<Authenticator>,
+    pub entropy: Arc<dyn Entropy>,
+    pub room: Semaphore,
+    pub deadline: Duration,
+}
+
+#[derive(Clone)]
+pub(super) struct GateLayer(pub Arc<Gate>);
+
+impl<S> Layer<S> for GateLayer {
+    type Service = Gated<S>;
+
+    fn layer(&self, inner: S) -> Gated<S> {
+        Gated { inner, gate: self.0.clone() }
+    }
+}
+
+#[derive(Clone)]
+pub(super) struct Gated<S> {
+    inner: S,
+    gate: Arc<Gate>,
+}
+
+impl<S> Service<Request<Body>> for Gated<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        // The clone that was polled ready takes the request; the fresh one waits its turn.
+        let ready = self.inner.clone();
+        let inner = std::mem::replace(&mut self.inner, ready);
+        let gate = self.gate.clone();
+        Box::pin(async move { Ok(gate.pass(request, inner).await) })
+    }
+}
+
+impl Gate {
+    async fn pass<S>(&self, mut request: Request<Body>, inner: S) -> Response<Body>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    {
+        let started = self.app.clock().monotonic();
+        let sent = client_request_id(request.headers());
+        let request_id = sent.clone().unwrap_or_else(|| self.new_request_id());
+        let rule = rule_of(&request);
+        let (mut response, call) = self.answer(&mut request, rule, &request_id, inner).await;
+        let code = complete(&mut response, rule, &request_id);
+        if sent.is_some() || code != Code::Ok {
+            let value = HeaderValue::from_str(&request_id);
+            value.into_iter().for_each(|id| {
+                response.headers_mut().insert(REQUEST_ID, id);
+            });
+        }
+        let took = self.app.clock().monotonic().saturating_sub(started);
+        self.note(rule, code, call.as_ref(), (&request_id, took));
+        if let Some(reason) = status::reason_in(response.headers()) {
+            self.app.metrics().errors.get_or_create(&ReasonLabel { reason }).inc();
+        }
+        response
+    }
+
+    /// The handler's response, or that of whatever kept it from being reached.
+    async fn answer<S>(
+        &self,
+        request: &mut Request<Body>,
+        rule: Option<&'static Rule>,
+        request_id: &str,
+        inner: S,
+    ) -> (Response<Body>, Option<Call>)
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    {
+        let fail = |failure| status::of::<Failure>(failure, request_id).into_http();
+        // Health and reflection stream for as long as their clients like, and must answer
+        // when nothing else does.
+        if rule.is_some_and(|rule| rule.admits == Admits::Everybody) {
+            return (run(request, inner, request_id).await, None);
+        }
+        let Ok(_room) = self.room.try_acquire() else {
+            return (fail(Failure::Overloaded), None);
+        };
+        let timeout = deadline::of(request.headers(), self.deadline);
+        let mut call = None;
+        let work = async {
+            match self.admit(request, rule, request_id).await {
+                Ok(admitted) => {
+                    call = Some(admitted);
+                    run(request, inner, request_id).await
+                }
+                Err(failure) => fail(failure),
+            }
+        };
+        let response = tokio::time::timeout(timeout, work).await;
+        (response.unwrap_or_else(|_| fail(Failure::Deadline)), call)
+    }
+
+    /// Lets the request on, with its call attached, or says why not.
+    async fn admit(
+        &self,
+        request: &mut Request<Body>,
+        rule: Option<&'static Rule>,
+        request_id: &str,
+    ) -> Result<Call, Failure> {
+        let Some((rule, Admits::Callers(demand))) = rule.map(|rule| (rule, rule.admits)) else {
+            return Err(Failure::RpcUnknown);
+        };
+        let call = self.authenticate(request.headers(), demand, request_id).await?;
+        let admitted = demand.admit(&call.caller);
+        let admitted = admitted.and_then(|()| match rule.changes {
+            true => self.app.admit_change(&call),
+            false => Ok(()),
+        });
+        if let Err(refusal) = admitted {
+            if let Some(action) = rule.action {
+                self.app.note_refusal(&call, action, About::default(), &refusal);
+            }
+            return Err(refusal.into());
+        }
+        request.extensions_mut().insert(call.clone());
+        Ok(call)
+    }
+
+    async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        demand: Demand,
+        request_id: &str,
+    ) -> Result<Call, Failure> {
+        let values: Vec<&[u8]> = headers
+            .get_all(http::header::AUTHORIZATION)
+            .iter()
+            .map(HeaderValue::as_bytes)
+            .collect();
+        let caller = self.authenticator.authenticate(&values).await.map_err(|rejection| {
+            tracing::debug!(request_id, %rejection, "caller rejected");
+            match rejection {
+                Rejection::Missing => Failure::CredentialMissing,
+                Rejection::Invalid(_) => Failure::CredentialInvalid,
+                Rejection::TokenNotAcceptedHere => Failure::TokenNotAcceptedHere,
+                Rejection::KeysUnavailable => Failure::KeysUnavailable,
+            }
+        })?;
+        let now = self.app.clock().now();
+        let request_id = request_id.to_owned();
+        Ok(Call { caller: caller.as_ref().clone(), demand, now, request_id })
+    }
+
+    fn new_request_id(&self) -> String {
+        let uid = id::generate::<id::EventKind>(self.app.clock().now(), self.entropy.as_ref());
+        uid.map(|uid| uid.to_string()).unwrap_or_default()
+    }
+
+    fn note(
+        &self,
+        rule: Option<&'static Rule>,
+        code: Code,
+        call: Option<&Call>,
+        (request_id, took): (&str, Duration),
+    ) {
+        let rpc_method = rule.map_or("_OTHER", Rule::rpc_method);
+        let rpc_status_code = status::name_of(code);
+        let labels = CallLabels { rpc_method, rpc_status_code };
+        self.app.metrics().observe_call(&labels, took);
+        if rule.is_some_and(|rule| rule.admits == Admits::Everybody) {
+            return;
+        }
+        let actor = call.map(|call| &call.caller.actor);
+        let kind = actor.map_or("", |actor| actor.kind.name());
+        let subject = actor.map_or("", |actor| actor.subject.as_str());
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        // Verdicts by the thousand a second are for the metrics; changes are worth a line.
+        if rule.is_some_and(|rule| rule.changes) {
+            tracing::info!(rpc_method, rpc_status_code, request_id, kind, subject, took_us, "call");
+        } else {
+            tracing::debug!(rpc_method, rpc_status_code, request_id, kind, subject, took_us, "call");
+        }
+    }
+}
+
+fn rule_of(request: &Request<Body>) -> Option<&'static Rule> {
+    // A query would reach the handler all the same: what the rule saw would not be all.
+    let plain = request.uri().query().is_none();
+    policy::rule(request.uri().path()).filter(|_| plain)
+}
+
+/// The client's own id, if it is fit to be logged: 1 to 64 of `[A-Za-z0-9._-]`, no secret.
+fn client_request_id(headers: &HeaderMap) -> Option<String> {
+    let id = headers.get(REQUEST_ID)?.to_str().ok()?;
+    let fit = (1..=64).contains(&id.len())
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        && !secret::is_within(id);
+    fit.then(|| id.to_owned())
+}
+
+/// What the handler answers, or that it panicked.
+async fn run<S>(request: &mut Request<Body>, mut inner: S, request_id: &str) -> Response<Body>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+{
+    let request = std::mem::take(request);
+    match AssertUnwindSafe(inner.call(request)).catch_unwind().await {
+        Ok(Ok(response)) => response,
+        Err(_) => {
+            let error = app::Error::Internal("a handler panicked".into());
+            status::of(error, request_id).into_http()
+        }
+    }
+}
+
+/// The code of a response; an error that the library made by itself is told in our words.
+fn complete(response: &mut Response<Body>, rule: Option<&Rule>, request_id: &str) -> Code {
+    let headers = response.headers();
+    let Some(code) = headers.get("grpc-status").map(|code| Code::from_bytes(code.as_bytes())) else {
+        // The code of a message comes behind it, and handlers send none unless all is well.
+        return Code::Ok;
+    };
+    let told = code == Code::Ok || headers.contains_key("grpc-status-details-bin");
+    // Health and reflection have contracts of their own.
+    if told || rule.is_some_and(|rule| rule.admits == Admits::Everybody) {
+        return code;
+    }
+    let message = headers.get("grpc-message").and_then(|message| message.to_str().ok());
+    let status = status::in_place_of(code, message.unwrap_or_default(), request_id);
+    let code = status.code();
+    *response = status.into_http();
+    code
+}

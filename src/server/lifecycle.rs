@@ -1,0 +1,197 @@
+//! From start to end: every task is awaited, and one that ends by itself stops the process,
+//! so that it is never half alive. SIGTERM is answered in order: not serving, still
+//! answering, no longer accepting, calls finished, audit flushed.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic_health::pb::health_server::HealthServer;
+
+use super::{
+    Board, Listeners,
+    accept::Incoming,
+    admin,
+    health,
+    layers::{Gate, GateLayer},
+};
+use crate::{
+    app::{App, RefusalWriter},
+    auth::Authenticator,
+    config::Tuning,
+    domain::entropy::Entropy,
+    grpc::{self, MessageLimits},
+};
+
+/// How long the audit of refusals may take to be flushed at the end.
+const FLUSH_FOR: Duration = Duration::from_secs(5);
+
+/// Why serving ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A socket could not be bound.
+    #[error("{setting}: cannot listen on {address}: {source}")]
+    Bind {
+        /// Which setting.
+        setting: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// A task ended that never should.
+    #[error("the task `{0}` ended unexpectedly")]
+    TaskEnded(&'static str),
+    /// A task panicked.
+    #[error("a task failed")]
+    TaskFailed(#[from] tokio::task::JoinError),
+    /// The gRPC server failed.
+    #[error("the gRPC server failed")]
+    Grpc(#[from] tonic::transport::Error),
+    /// The reflection service could not be built from the contract.
+    #[error("the contract does not reflect")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// What is to be served.
+pub(super) struct Service {
+    pub app: Arc<App>,
+    pub authenticator: Arc<Authenticator>,
+    pub entropy: Arc<dyn Entropy>,
+    pub board: Board,
+}
+
+pub(super) async fn run(
+    service: Service,
+    refusals: RefusalWriter,
+    tuning: &Tuning,
+    listeners: Listeners,
+    serving: impl FnOnce() + Send + 'static,
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
+    let board = service.board.clone();
+    let mut tasks = Tasks::default();
+    let (app, authenticator) = (service.app.clone(), service.authenticator.clone());
+    tasks.run("keys", async move { authenticator.keep_fresh().await });
+    let probing = (board.clone(), app, service.authenticator.clone());
+    tasks.run("health", health::keep_probing(probing.0, probing.1, probing.2));
+    let router = admin::router(service.app.metrics().clone(), board.clone());
+    tasks.run("admin", serve_admin(listeners.admin, router));
+
+    let mut announcing = JoinSet::new();
+    let announced = board.clone();
+    announcing.spawn(async move {
+        health::both_serving(announced).await;
+        serving();
+    });
+    let mut writing = JoinSet::new();
+    writing.spawn(refusals.run());
+
+    let accepting = CancellationToken::new();
+    let mut grpc = Box::pin(serve_grpc(service, tuning, listeners.grpc, accepting.clone())?);
+    tokio::select! {
+        ended = &mut grpc => return Err(ended.err().map_or(ServeError::TaskEnded("grpc"), Into::into)),
+        ended = tasks.next_end() => return Err(ended),
+        ended = writing.join_next() => return Err(ended_early("audit of refusals", ended)),
+        () = stop.cancelled() => {}
+    }
+
+    tracing::info!(delay = ?tuning.drain_delay, grace = ?tuning.drain_grace, "draining");
+    board.drain();
+    tokio::select! {
+        ended = &mut grpc => return Err(ended.err().map_or(ServeError::TaskEnded("grpc"), Into::into)),
+        () = tokio::time::sleep(tuning.drain_delay) => {}
+    }
+    accepting.cancel();
+    board.close();
+    match tokio::time::timeout(tuning.drain_grace, &mut grpc).await {
+        Ok(done) => done?,
+        Err(_) => tracing::warn!("calls were still at work at the end of the drain grace"),
+    }
+    // With the last handle on the use cases gone, the writer of refusals knows that no more
+    // will come, writes what it has and ends.
+    drop(grpc);
+    drop(tasks);
+    if tokio::time::timeout(FLUSH_FOR, writing.join_next()).await.is_err() {
+        tracing::warn!("refusals were left unwritten");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn serve_grpc(
+    service: Service,
+    tuning: &Tuning,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> Result<impl Future<Output = Result<(), tonic::transport::Error>> + use<>, ServeError> {
+    let metrics = service.app.metrics().clone();
+    let limits = MessageLimits {
+        decoding: tuning.max_request_bytes,
+        encoding: tuning.max_response_bytes,
+    };
+    let mut routes = grpc::routes(&service.app, limits)
+        .add_service(HealthServer::new(service.board.clone()));
+    if tuning.reflection {
+        routes = grpc::add_reflection(routes)?;
+    }
+    let gate = Gate {
+        app: service.app,
+        authenticator: service.authenticator,
+        entropy: service.entropy,
+        room: Semaphore::new(tuning.max_calls),
+        deadline: tuning.deadline,
+    };
+    // The library's own defaults are not safe: an unset value here removes the limit below it.
+    let server = Server::builder()
+        .layer(GateLayer(Arc::new(gate)))
+        .max_concurrent_streams(tuning.max_streams)
+        .http2_max_pending_accept_reset_streams(Some(tuning.max_resets))
+        .http2_max_local_error_reset_streams(Some(tuning.max_resets))
+        .http2_max_header_list_size(tuning.max_header_bytes)
+        .http2_keepalive_interval(Some(tuning.keepalive_interval))
+        .http2_keepalive_timeout(Some(tuning.keepalive_timeout))
+        .max_connection_age(tuning.max_connection_age)
+        .max_connection_age_grace(tuning.max_connection_age_grace)
+        .add_routes(routes);
+    let incoming = Incoming::new(listener, tuning.max_connections, metrics);
+    Ok(server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()))
+}
+
+async fn serve_admin(listener: TcpListener, router: axum::Router) {
+    if let Err(error) = axum::serve(listener, router).await {
+        tracing::error!(%error, "the admin server failed");
+    }
+}
+
+/// Tasks that run for as long as the process: the end of any is an error.
+#[derive(Default)]
+struct Tasks(JoinSet<&'static str>);
+
+impl Tasks {
+    fn run(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn(async move {
+            task.await;
+            name
+        });
+    }
+
+    async fn next_end(&mut self) -> ServeError {
+        match self.0.join_next().await {
+            Some(Ok(name)) => ServeError::TaskEnded(name),
+            Some(Err(failed)) => failed.into(),
+            None => ServeError::TaskEnded("all"),
+        }
+    }
+}
+
+fn ended_early(
+    name: &'static str,
+    ended: Option<Result<(), tokio::task::JoinError>>,
+) -> ServeError {
+    match ended {
+        Some(Err(failed)) => failed.into(),
+        _ => ServeError::TaskEnded(name),
+    }
+}

@@ -1,0 +1,96 @@
+//! The service on its sockets: layers in front, health and metrics beside, every task
+//! supervised, and an orderly end.
+
+mod accept;
+mod admin;
+mod deadline;
+pub mod health;
+mod layers;
+mod lifecycle;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    app::{self, App, Rate},
+    auth::Authenticator,
+    config::Tuning,
+    domain::{clock::Clock, entropy::Entropy},
+    metrics::Metrics,
+    store::Store,
+};
+
+pub use self::{health::Board, lifecycle::ServeError};
+
+/// What the service is made of; a test brings its own.
+pub struct Parts {
+    /// The store, its schema current.
+    pub store: Arc<Store>,
+    /// Who tells callers apart.
+    pub authenticator: Arc<Authenticator>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Where randomness comes from.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// Sockets that are bound already, so that a taken port is known before anything starts.
+pub struct Listeners {
+    /// For gRPC.
+    pub grpc: TcpListener,
+    /// For metrics and probes.
+    pub admin: TcpListener,
+}
+
+impl Listeners {
+    /// Binds both.
+    ///
+    /// # Errors
+    /// [`ServeError::Bind`], which names the setting.
+    pub async fn bind(grpc: SocketAddr, admin: SocketAddr) -> Result<Self, ServeError> {
+        let bind = async |setting, address| {
+            let bound = TcpListener::bind(address).await;
+            bound.map_err(|source| ServeError::Bind { setting, address, source })
+        };
+        Ok(Self {
+            grpc: bind("--listen", grpc).await?,
+            admin: bind("--admin-listen", admin).await?,
+        })
+    }
+}
+
+/// Serves until `stop`, then drains. `serving` is called once IntrospectionService and
+/// TokenService both are.
+///
+/// # Errors
+/// [`ServeError`] where a socket fails or a task ends that should not.
+pub async fn run(
+    parts: Parts,
+    tuning: &Tuning,
+    listeners: Listeners,
+    serving: impl FnOnce() + Send + 'static,
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
+    let metrics = Arc::new(Metrics::default());
+    #[expect(clippy::cast_precision_loss, reason = "whole seconds are exact")]
+    metrics.started.set(parts.clock.now().seconds() as f64);
+    let tuned = app::Tuning {
+        verdict_max_age: tuning.verdict_max_age,
+        changes: Rate { per_second: tuning.changes_per_second, burst: tuning.changes_burst },
+        unrecognised: Rate {
+            per_second: tuning.unrecognised_per_second,
+            burst: tuning.unrecognised_per_second,
+        },
+    };
+    let ambient = (parts.clock.clone(), parts.entropy.clone());
+    let (app, refusals) = App::new(parts.store.clone(), ambient, metrics.clone(), &tuned);
+    let service = lifecycle::Service {
+        app: Arc::new(app),
+        authenticator: parts.authenticator,
+        entropy: parts.entropy,
+        board: Board::new(metrics),
+    };
+    lifecycle::run(service, refusals, tuning, listeners, serving, stop).await
+}
