@@ -174,7 +174,10 @@ impl<'a> Entry<'a> {
             "user" => Ok(CallerKind::User),
             "service" => Ok(CallerKind::Service),
             "operator" => Ok(CallerKind::Operator),
-            _ => Err(self.fault("caller", "must be user, service or operator")),
+            _ => Err(self.fault(
+                "caller",
+                "is no kind of caller: write user, service or operator",
+            )),
         }
     }
 
@@ -258,7 +261,7 @@ impl<'a> Entry<'a> {
         }
         let patterns = texts.into_iter().map(|text| {
             SubjectPattern::parse(text).ok_or_else(|| {
-                let problem = format!("holds {text:?}: `*` stands only at the end of a subject");
+                let problem = format!("holds {text:?}: write a subject, with `*` only at its end");
                 self.fault("subjects", &problem)
             })
         });
@@ -287,7 +290,7 @@ impl<'a> Entry<'a> {
             .and_then(|list| list.iter().map(Value::as_str).collect());
         texts
             .map(Some)
-            .ok_or_else(|| self.fault(key, "must be a list of texts"))
+            .ok_or_else(|| self.fault(key, "must be a list of texts, as in [\"a\", \"b\"]"))
     }
 
     fn fault(&self, key: &str, problem: &str) -> IssuersError {
