@@ -22,7 +22,12 @@ pub struct Log {
     #[arg(long, env = "STACKTOKEN_LOG", global = true, value_name = "FILTER")]
     pub log: Option<String>,
     /// How to write them
-    #[arg(long, env = "STACKTOKEN_LOG_FORMAT", global = true, default_value = "text")]
+    #[arg(
+        long,
+        env = "STACKTOKEN_LOG_FORMAT",
+        global = true,
+        default_value = "text"
+    )]
     pub log_format: LogFormat,
 }
 
@@ -30,7 +35,12 @@ pub struct Log {
 #[derive(Args, Clone)]
 pub struct DatabaseFlags {
     /// Where the store is: sqlite:PATH
-    #[arg(long, env = "STACKTOKEN_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(
+        long,
+        env = "STACKTOKEN_DATABASE_URL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
     pub database_url: Option<String>,
     /// A file that holds the database URL, instead of --database-url
     #[arg(long, env = "STACKTOKEN_DATABASE_URL_FILE", value_name = "FILE")]
@@ -56,16 +66,36 @@ pub struct Tuning {
     #[arg(long, env = "STACKTOKEN_MAX_HEADER_BYTES", default_value_t = 16 * 1024, value_name = "BYTES")]
     pub max_header_bytes: u32,
     /// How many connections may be open at once
-    #[arg(long, env = "STACKTOKEN_MAX_CONNECTIONS", default_value_t = 10_000, value_name = "COUNT")]
+    #[arg(
+        long,
+        env = "STACKTOKEN_MAX_CONNECTIONS",
+        default_value_t = 10_000,
+        value_name = "COUNT"
+    )]
     pub max_connections: usize,
     /// How many calls one connection may have open at once
-    #[arg(long, env = "STACKTOKEN_MAX_STREAMS", default_value_t = 256, value_name = "COUNT")]
+    #[arg(
+        long,
+        env = "STACKTOKEN_MAX_STREAMS",
+        default_value_t = 256,
+        value_name = "COUNT"
+    )]
     pub max_streams: u32,
     /// How many streams a connection may have the server reset before it is closed
-    #[arg(long, env = "STACKTOKEN_MAX_RESETS", default_value_t = 1024, value_name = "COUNT")]
+    #[arg(
+        long,
+        env = "STACKTOKEN_MAX_RESETS",
+        default_value_t = 1024,
+        value_name = "COUNT"
+    )]
     pub max_resets: usize,
     /// How many calls may be at work at once; more are answered OVERLOADED
-    #[arg(long, env = "STACKTOKEN_MAX_CALLS", default_value_t = 2048, value_name = "COUNT")]
+    #[arg(
+        long,
+        env = "STACKTOKEN_MAX_CALLS",
+        default_value_t = 2048,
+        value_name = "COUNT"
+    )]
     pub max_calls: usize,
     /// How often a quiet connection is asked whether its client is still there
     #[arg(long, env = "STACKTOKEN_KEEPALIVE_INTERVAL", default_value = "20s", value_parser = duration, value_name = "TIME")]
@@ -80,13 +110,28 @@ pub struct Tuning {
     #[arg(long, env = "STACKTOKEN_MAX_CONNECTION_AGE_GRACE", default_value = "30s", value_parser = duration, value_name = "TIME")]
     pub max_connection_age_grace: Duration,
     /// How many changes one caller may ask for a second, in the long run
-    #[arg(long, env = "STACKTOKEN_CHANGES_PER_SECOND", default_value = "20", value_name = "COUNT")]
+    #[arg(
+        long,
+        env = "STACKTOKEN_CHANGES_PER_SECOND",
+        default_value = "20",
+        value_name = "COUNT"
+    )]
     pub changes_per_second: NonZeroU32,
     /// How many changes one caller may ask for at once after a quiet time
-    #[arg(long, env = "STACKTOKEN_CHANGES_BURST", default_value = "100", value_name = "COUNT")]
+    #[arg(
+        long,
+        env = "STACKTOKEN_CHANGES_BURST",
+        default_value = "100",
+        value_name = "COUNT"
+    )]
     pub changes_burst: NonZeroU32,
     /// How many unrecognised tokens one caller may present a second
-    #[arg(long, env = "STACKTOKEN_UNRECOGNISED_PER_SECOND", default_value = "1000", value_name = "COUNT")]
+    #[arg(
+        long,
+        env = "STACKTOKEN_UNRECOGNISED_PER_SECOND",
+        default_value = "1000",
+        value_name = "COUNT"
+    )]
     pub unrecognised_per_second: NonZeroU32,
     /// Whether the contract can be read by reflection, without credentials
     #[arg(long, env = "STACKTOKEN_REFLECTION", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
@@ -106,10 +151,20 @@ pub struct Tuning {
 #[derive(Args, Clone, Debug)]
 pub struct Listen {
     /// Where to serve gRPC
-    #[arg(long, env = "STACKTOKEN_LISTEN", default_value = "0.0.0.0:50051", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "STACKTOKEN_LISTEN",
+        default_value = "0.0.0.0:50051",
+        value_name = "ADDRESS"
+    )]
     pub listen: SocketAddr,
     /// Where to serve metrics and probes over HTTP
-    #[arg(long, env = "STACKTOKEN_ADMIN_LISTEN", default_value = "0.0.0.0:9464", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "STACKTOKEN_ADMIN_LISTEN",
+        default_value = "0.0.0.0:9464",
+        value_name = "ADDRESS"
+    )]
     pub admin_listen: SocketAddr,
 }
 

@@ -1,1 +1,22 @@
-fn main() {}
+//! stacktoken's command: parse, log, dispatch, exit code.
+
+use std::process::ExitCode;
+
+use stacktoken::cli;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = match cli::parse() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    match cli::run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("stacktoken: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

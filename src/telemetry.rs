@@ -5,8 +5,8 @@ use std::panic;
 
 use tracing::{Level, Metadata};
 use tracing_subscriber::{
-    EnvFilter, Layer as _, filter::FilterExt as _, filter::FilterFn, fmt, layer::SubscriberExt as _,
-    util::SubscriberInitExt as _,
+    EnvFilter, Layer as _, filter::FilterExt as _, filter::FilterFn, fmt,
+    layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
 
 use crate::config::{Log, LogFormat};
@@ -19,7 +19,11 @@ const DEFAULT_FILTER: &str = "info";
 /// # Errors
 /// A filter that does not parse, or a process that logs already.
 pub fn begin(settings: &Log, fallback: Option<String>) -> anyhow::Result<()> {
-    let filter = settings.log.clone().or(fallback).unwrap_or_else(|| DEFAULT_FILTER.to_owned());
+    let filter = settings
+        .log
+        .clone()
+        .or(fallback)
+        .unwrap_or_else(|| DEFAULT_FILTER.to_owned());
     let filter = EnvFilter::try_new(&filter)
         .map_err(|wrong| anyhow::anyhow!("--log: not a tracing filter: {wrong}"))?;
     let layer = match settings.log_format {
@@ -27,7 +31,9 @@ pub fn begin(settings: &Log, fallback: Option<String>) -> anyhow::Result<()> {
         LogFormat::Text => fmt::layer().with_writer(std::io::stderr).boxed(),
     };
     let filter = filter.and(FilterFn::new(ours_or_harmless));
-    tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()?;
+    tracing_subscriber::registry()
+        .with(layer.with_filter(filter))
+        .try_init()?;
     panic::set_hook(Box::new(log_panic));
     Ok(())
 }

@@ -22,6 +22,7 @@ macro_rules! answer {
 
 mod audit;
 mod convert;
+pub mod in_words;
 mod introspection;
 mod redact;
 mod stacks;
@@ -105,7 +106,9 @@ pub fn add_reflection(routes: Routes) -> Result<Routes, tonic_reflection::server
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    Ok(routes.add_service(builder().build_v1()?).add_service(builder().build_v1alpha()?))
+    Ok(routes
+        .add_service(builder().build_v1()?)
+        .add_service(builder().build_v1alpha()?))
 }
 
 /// The call that the layers made of this request, and its message.

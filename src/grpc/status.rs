@@ -275,7 +275,9 @@ pub fn reason_in(headers: &http::HeaderMap) -> Option<&'static str> {
     if !headers.contains_key("grpc-status-details-bin") {
         return None;
     }
-    let reason = Status::from_header_map(headers)?.get_details_error_info()?.reason;
+    let reason = Status::from_header_map(headers)?
+        .get_details_error_info()?
+        .reason;
     let known = ErrorReason::from_str_name(&format!("{PREFIX}{reason}"))?;
     known.as_str_name().strip_prefix(PREFIX)
 }

@@ -55,7 +55,11 @@ impl Stream for Incoming {
         let metrics = this.metrics.clone();
         let connection = |io| {
             metrics.connections.inc();
-            Connection { io, metrics, _room: this.permit.take() }
+            Connection {
+                io,
+                metrics,
+                _room: this.permit.take(),
+            }
         };
         Poll::Ready(accepted.map(|accepted| accepted.map(connection)))
     }

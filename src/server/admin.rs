@@ -29,8 +29,19 @@ async fn metrics_text(State(admin): State<Admin>) -> ([(&'static str, &'static s
 
 async fn ready(State(admin): State<Admin>) -> (StatusCode, String) {
     let line = |name: Name| {
-        let told = if admin.board.is_serving(name) { "SERVING" } else { "NOT_SERVING" };
-        format!("{} {told}\n", if name == Name::Overall { "overall" } else { name.as_str() })
+        let told = if admin.board.is_serving(name) {
+            "SERVING"
+        } else {
+            "NOT_SERVING"
+        };
+        format!(
+            "{} {told}\n",
+            if name == Name::Overall {
+                "overall"
+            } else {
+                name.as_str()
+            }
+        )
     };
     let text = Name::ALL.iter().map(|name| line(*name)).collect();
     let code = if admin.board.is_serving(Name::Overall) {

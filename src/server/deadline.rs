@@ -6,7 +6,9 @@ use http::HeaderMap;
 
 /// The deadline for a request with these headers.
 pub(super) fn of(headers: &HeaderMap, ours: Duration) -> Duration {
-    let asked = headers.get("grpc-timeout").and_then(|value| parse(value.to_str().ok()?));
+    let asked = headers
+        .get("grpc-timeout")
+        .and_then(|value| parse(value.to_str().ok()?));
     // A little before the client's own, so that it hears from us rather than gives up.
     let asked = asked.map(|timeout| timeout.saturating_sub((timeout / 10).min(MARGIN)));
     asked.map_or(ours, |asked| asked.min(ours))

@@ -10,8 +10,8 @@ use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::{
-    HealthCheckRequest, HealthCheckResponse, health_client::HealthClient,
-    health_check_response::ServingStatus, health_server::Health,
+    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
+    health_client::HealthClient, health_server::Health,
 };
 
 use crate::{
@@ -76,7 +76,9 @@ impl Board {
             draining: CancellationToken::new(),
             closing: CancellationToken::new(),
         };
-        Name::ALL.into_iter().for_each(|name| board.set(name, false));
+        Name::ALL
+            .into_iter()
+            .for_each(|name| board.set(name, false));
         board
     }
 
@@ -111,17 +113,18 @@ impl Board {
         if changed {
             tracing::info!(service = name.as_str(), serving, "health changed");
         }
-        let label = ServiceLabel { service: name.as_str() };
-        self.metrics.serving.get_or_create(&label).set(i64::from(serving));
+        let label = ServiceLabel {
+            service: name.as_str(),
+        };
+        self.metrics
+            .serving
+            .get_or_create(&label)
+            .set(i64::from(serving));
     }
 }
 
 /// Probes for ever.
-pub(super) async fn keep_probing(
-    board: Board,
-    app: Arc<App>,
-    authenticator: Arc<Authenticator>,
-) {
+pub(super) async fn keep_probing(board: Board, app: Arc<App>, authenticator: Arc<Authenticator>) {
     let mut ticks = tokio::time::interval(PROBE_EVERY);
     loop {
         ticks.tick().await;
@@ -148,7 +151,11 @@ async fn probe(board: &Board, app: &App, authenticator: &Authenticator) {
 pub(super) async fn both_serving(board: Board) {
     for name in [Name::Introspection, Name::Token] {
         // The board holds the sender, so the wait cannot fail.
-        let _ = board.state(name).subscribe().wait_for(|serving| *serving).await;
+        let _ = board
+            .state(name)
+            .subscribe()
+            .wait_for(|serving| *serving)
+            .await;
     }
 }
 
@@ -172,24 +179,35 @@ impl Health for Board {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let states = match Name::parse(&request.get_ref().service) {
-            Some(name) => WatchStream::new(self.state(name).subscribe()).map(status_of).boxed(),
+            Some(name) => WatchStream::new(self.state(name).subscribe())
+                .map(status_of)
+                .boxed(),
             None => futures_util::stream::once(async { ServingStatus::ServiceUnknown })
                 .chain(futures_util::stream::pending())
                 .boxed(),
         };
         let closed = self.closing.clone().cancelled_owned();
         let end = futures_util::stream::once(async { Err(status::of(Failure::Draining, "")) });
-        let states = states.map(|status| Ok(answer(status))).take_until(closed).chain(end);
+        let states = states
+            .map(|status| Ok(answer(status)))
+            .take_until(closed)
+            .chain(end);
         Ok(Response::new(states.boxed()))
     }
 }
 
 const fn status_of(serving: bool) -> ServingStatus {
-    if serving { ServingStatus::Serving } else { ServingStatus::NotServing }
+    if serving {
+        ServingStatus::Serving
+    } else {
+        ServingStatus::NotServing
+    }
 }
 
 fn answer(status: ServingStatus) -> HealthCheckResponse {
-    HealthCheckResponse { status: status.into() }
+    HealthCheckResponse {
+        status: status.into(),
+    }
 }
 
 /// Asks the server at this address whether a service is SERVING.

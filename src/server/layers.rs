@@ -52,7 +52,10 @@ impl<S> Layer<S> for GateLayer {
     type Service = Gated<S>;
 
     fn layer(&self, inner: S) -> Gated<S> {
-        Gated { inner, gate: self.0.clone() }
+        Gated {
+            inner,
+            gate: self.0.clone(),
+        }
     }
 }
 
@@ -105,7 +108,11 @@ impl Gate {
         let took = self.app.clock().monotonic().saturating_sub(started);
         self.note(rule, code, call.as_ref(), (&request_id, took));
         if let Some(reason) = status::reason_in(response.headers()) {
-            self.app.metrics().errors.get_or_create(&ReasonLabel { reason }).inc();
+            self.app
+                .metrics()
+                .errors
+                .get_or_create(&ReasonLabel { reason })
+                .inc();
         }
         response
     }
@@ -121,7 +128,7 @@ impl Gate {
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     {
-        let fail = |failure| status::of::<Failure>(failure, request_id).into_http();
+        let fail = |failure: Failure| status::of(failure, request_id).into_http();
         // Health and reflection stream for as long as their clients like, and must answer
         // when nothing else does.
         if rule.is_some_and(|rule| rule.admits == Admits::Everybody) {
@@ -155,7 +162,9 @@ impl Gate {
         let Some((rule, Admits::Callers(demand))) = rule.map(|rule| (rule, rule.admits)) else {
             return Err(Failure::RpcUnknown);
         };
-        let call = self.authenticate(request.headers(), demand, request_id).await?;
+        let call = self
+            .authenticate(request.headers(), demand, request_id)
+            .await?;
         let admitted = demand.admit(&call.caller);
         let admitted = admitted.and_then(|()| match rule.changes {
             true => self.app.admit_change(&call),
@@ -163,7 +172,8 @@ impl Gate {
         });
         if let Err(refusal) = admitted {
             if let Some(action) = rule.action {
-                self.app.note_refusal(&call, action, About::default(), &refusal);
+                self.app
+                    .note_refusal(&call, action, About::default(), &refusal);
             }
             return Err(refusal.into());
         }
@@ -182,18 +192,27 @@ impl Gate {
             .iter()
             .map(HeaderValue::as_bytes)
             .collect();
-        let caller = self.authenticator.authenticate(&values).await.map_err(|rejection| {
-            tracing::debug!(request_id, %rejection, "caller rejected");
-            match rejection {
-                Rejection::Missing => Failure::CredentialMissing,
-                Rejection::Invalid(_) => Failure::CredentialInvalid,
-                Rejection::TokenNotAcceptedHere => Failure::TokenNotAcceptedHere,
-                Rejection::KeysUnavailable => Failure::KeysUnavailable,
-            }
-        })?;
+        let caller = self
+            .authenticator
+            .authenticate(&values)
+            .await
+            .map_err(|rejection| {
+                tracing::debug!(request_id, %rejection, "caller rejected");
+                match rejection {
+                    Rejection::Missing => Failure::CredentialMissing,
+                    Rejection::Invalid(_) => Failure::CredentialInvalid,
+                    Rejection::TokenNotAcceptedHere => Failure::TokenNotAcceptedHere,
+                    Rejection::KeysUnavailable => Failure::KeysUnavailable,
+                }
+            })?;
         let now = self.app.clock().now();
         let request_id = request_id.to_owned();
-        Ok(Call { caller: caller.as_ref().clone(), demand, now, request_id })
+        Ok(Call {
+            caller: caller.as_ref().clone(),
+            demand,
+            now,
+            request_id,
+        })
     }
 
     fn new_request_id(&self) -> String {
@@ -210,7 +229,10 @@ impl Gate {
     ) {
         let rpc_method = rule.map_or("_OTHER", Rule::rpc_method);
         let rpc_status_code = status::name_of(code);
-        let labels = CallLabels { rpc_method, rpc_status_code };
+        let labels = CallLabels {
+            rpc_method,
+            rpc_status_code,
+        };
         self.app.metrics().observe_call(&labels, took);
         if rule.is_some_and(|rule| rule.admits == Admits::Everybody) {
             return;
@@ -221,9 +243,25 @@ impl Gate {
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         // Verdicts by the thousand a second are for the metrics; changes are worth a line.
         if rule.is_some_and(|rule| rule.changes) {
-            tracing::info!(rpc_method, rpc_status_code, request_id, kind, subject, took_us, "call");
+            tracing::info!(
+                rpc_method,
+                rpc_status_code,
+                request_id,
+                kind,
+                subject,
+                took_us,
+                "call"
+            );
         } else {
-            tracing::debug!(rpc_method, rpc_status_code, request_id, kind, subject, took_us, "call");
+            tracing::debug!(
+                rpc_method,
+                rpc_status_code,
+                request_id,
+                kind,
+                subject,
+                took_us,
+                "call"
+            );
         }
     }
 }
@@ -238,7 +276,9 @@ fn rule_of(request: &Request<Body>) -> Option<&'static Rule> {
 fn client_request_id(headers: &HeaderMap) -> Option<String> {
     let id = headers.get(REQUEST_ID)?.to_str().ok()?;
     let fit = (1..=64).contains(&id.len())
-        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
         && !secret::is_within(id);
     fit.then(|| id.to_owned())
 }
@@ -261,7 +301,10 @@ where
 /// The code of a response; an error that the library made by itself is told in our words.
 fn complete(response: &mut Response<Body>, rule: Option<&Rule>, request_id: &str) -> Code {
     let headers = response.headers();
-    let Some(code) = headers.get("grpc-status").map(|code| Code::from_bytes(code.as_bytes())) else {
+    let Some(code) = headers
+        .get("grpc-status")
+        .map(|code| Code::from_bytes(code.as_bytes()))
+    else {
         // The code of a message comes behind it, and handlers send none unless all is well.
         return Code::Ok;
     };
@@ -270,7 +313,9 @@ fn complete(response: &mut Response<Body>, rule: Option<&Rule>, request_id: &str
     if told || rule.is_some_and(|rule| rule.admits == Admits::Everybody) {
         return code;
     }
-    let message = headers.get("grpc-message").and_then(|message| message.to_str().ok());
+    let message = headers
+        .get("grpc-message")
+        .and_then(|message| message.to_str().ok());
     let status = status::in_place_of(code, message.unwrap_or_default(), request_id);
     let code = status.code();
     *response = status.into_http();

@@ -12,8 +12,7 @@ use tonic_health::pb::health_server::HealthServer;
 use super::{
     Board, Listeners,
     accept::Incoming,
-    admin,
-    health,
+    admin, health,
     layers::{Gate, GateLayer},
 };
 use crate::{
@@ -75,7 +74,10 @@ pub(super) async fn run(
     let (app, authenticator) = (service.app.clone(), service.authenticator.clone());
     tasks.run("keys", async move { authenticator.keep_fresh().await });
     let probing = (board.clone(), app, service.authenticator.clone());
-    tasks.run("health", health::keep_probing(probing.0, probing.1, probing.2));
+    tasks.run(
+        "health",
+        health::keep_probing(probing.0, probing.1, probing.2),
+    );
     let router = admin::router(service.app.metrics().clone(), board.clone());
     tasks.run("admin", serve_admin(listeners.admin, router));
 
@@ -89,7 +91,12 @@ pub(super) async fn run(
     writing.spawn(refusals.run());
 
     let accepting = CancellationToken::new();
-    let mut grpc = Box::pin(serve_grpc(service, tuning, listeners.grpc, accepting.clone())?);
+    let mut grpc = Box::pin(serve_grpc(
+        service,
+        tuning,
+        listeners.grpc,
+        accepting.clone(),
+    )?);
     tokio::select! {
         ended = &mut grpc => return Err(ended.err().map_or(ServeError::TaskEnded("grpc"), Into::into)),
         ended = tasks.next_end() => return Err(ended),
@@ -113,7 +120,10 @@ pub(super) async fn run(
     // will come, writes what it has and ends.
     drop(grpc);
     drop(tasks);
-    if tokio::time::timeout(FLUSH_FOR, writing.join_next()).await.is_err() {
+    if tokio::time::timeout(FLUSH_FOR, writing.join_next())
+        .await
+        .is_err()
+    {
         tracing::warn!("refusals were left unwritten");
     }
     tracing::info!("stopped");
@@ -131,8 +141,8 @@ fn serve_grpc(
         decoding: tuning.max_request_bytes,
         encoding: tuning.max_response_bytes,
     };
-    let mut routes = grpc::routes(&service.app, limits)
-        .add_service(HealthServer::new(service.board.clone()));
+    let mut routes =
+        grpc::routes(&service.app, limits).add_service(HealthServer::new(service.board.clone()));
     if tuning.reflection {
         routes = grpc::add_reflection(routes)?;
     }

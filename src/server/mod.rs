@@ -52,7 +52,11 @@ impl Listeners {
     pub async fn bind(grpc: SocketAddr, admin: SocketAddr) -> Result<Self, ServeError> {
         let bind = async |setting, address| {
             let bound = TcpListener::bind(address).await;
-            bound.map_err(|source| ServeError::Bind { setting, address, source })
+            bound.map_err(|source| ServeError::Bind {
+                setting,
+                address,
+                source,
+            })
         };
         Ok(Self {
             grpc: bind("--listen", grpc).await?,
@@ -78,7 +82,10 @@ pub async fn run(
     metrics.started.set(parts.clock.now().seconds() as f64);
     let tuned = app::Tuning {
         verdict_max_age: tuning.verdict_max_age,
-        changes: Rate { per_second: tuning.changes_per_second, burst: tuning.changes_burst },
+        changes: Rate {
+            per_second: tuning.changes_per_second,
+            burst: tuning.changes_burst,
+        },
         unrecognised: Rate {
             per_second: tuning.unrecognised_per_second,
             burst: tuning.unrecognised_per_second,

@@ -1,0 +1,291 @@
+//! Credential to caller: the search through the entries, and the memory of what was verified.
+//! Does not know how a JWT is built, nor when keys are fetched.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use quick_cache::sync::Cache;
+
+use super::{
+    KeyFileUnusable, Readiness, Rejection,
+    fetch::KeyFetcher,
+    issuers::IssuerEntry,
+    join::join,
+    jwks::Seal,
+    jwt::{Cause, Jwt},
+    source::KeySource,
+    store::{KeyStore, Surroundings},
+};
+use crate::domain::{
+    caller::{Actor, Caller, CallerKind},
+    clock::Clock,
+    secret,
+};
+
+/// The longest `authorization` value that is looked at: 8 KiB.
+const MAX_VALUE_BYTES: usize = 8 * 1024;
+/// How many verified credentials are remembered.
+const REMEMBERED: usize = 10_000;
+
+/// Turns credentials into callers.
+pub struct Authenticator {
+    around: Arc<Surroundings>,
+    entries: Vec<(IssuerEntry, usize)>,
+    stores: Vec<KeyStore>,
+    verified: Cache<[u8; 32], Verified>,
+}
+
+/// A credential that was verified: holds while its time lasts, no key set has changed, and the
+/// keys that proved it are still trusted.
+#[derive(Clone)]
+struct Verified {
+    caller: Arc<Caller>,
+    valid_until_micros: i64,
+    generation: u64,
+    store: usize,
+}
+
+/// The entry that decides on a JWT, and as of which change of the key sets.
+struct Found<'a> {
+    entry: &'a IssuerEntry,
+    store: usize,
+    generation: u64,
+}
+
+/// Refused as things stand; newer keys of these stores might change that.
+struct Refused {
+    rejection: Rejection,
+    wanting: Vec<usize>,
+}
+
+impl Authenticator {
+    /// An authenticator without keys; [`Self::load_files`] and [`Self::keep_fresh`] bring them.
+    /// After a failed fetch, keys stay trusted until `max_stale` after the last success.
+    #[must_use]
+    pub fn new(
+        entries: Vec<IssuerEntry>,
+        fetcher: Arc<dyn KeyFetcher>,
+        clock: Arc<dyn Clock>,
+        max_stale: Duration,
+    ) -> Self {
+        let around = Arc::new(Surroundings {
+            clock,
+            fetcher,
+            max_stale,
+            generation: AtomicU64::new(0),
+        });
+        let mut stores = Vec::new();
+        let mut known = HashMap::new();
+        let entries = entries.into_iter().map(|entry| {
+            let store = *known.entry(entry.source.clone()).or_insert_with(|| {
+                stores.push(KeyStore::new(entry.source.clone(), Arc::clone(&around)));
+                stores.len() - 1
+            });
+            (entry, store)
+        });
+        Self {
+            entries: entries.collect(),
+            around,
+            stores,
+            verified: Cache::new(REMEMBERED),
+        }
+    }
+
+    /// Loads every `jwks_file`, for the start.
+    ///
+    /// # Errors
+    /// [`KeyFileUnusable`] for the first that cannot be read or holds no usable key.
+    pub async fn load_files(&self) -> Result<(), KeyFileUnusable> {
+        for store in &self.stores {
+            if let KeySource::File(path) = store.source() {
+                store.load().await.map_err(|why| KeyFileUnusable {
+                    path: path.display().to_string(),
+                    why: why.to_string(),
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fetches, at the same time, all keys that are due by the clock. [`Self::keep_fresh`] does
+    /// it again and again; a test calls it after it has moved its clock.
+    pub async fn refresh_due(&self) {
+        join(self.stores.iter().map(KeyStore::refresh_if_due)).await;
+    }
+
+    /// Keeps all keys fresh; never ends. To be run as a supervised task, and stopped by
+    /// dropping it.
+    pub async fn keep_fresh(&self) {
+        join(self.stores.iter().map(KeyStore::keep_fresh)).await;
+    }
+
+    /// Which kinds of callers can be told apart now.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        let mut readiness = Readiness {
+            users: false,
+            services: false,
+            unavailable: Vec::new(),
+        };
+        for (entry, store) in &self.entries {
+            if self.stores[*store].is_trusted() {
+                readiness.users |= entry.caller == CallerKind::User;
+                readiness.services |= entry.caller == CallerKind::Service;
+            } else if !readiness.unavailable.contains(&entry.issuer) {
+                readiness.unavailable.push(entry.issuer.clone());
+            }
+        }
+        readiness
+    }
+
+    /// The caller whom the values of `authorization` prove. Waits for nothing if the credential
+    /// was verified before or its key is known.
+    ///
+    /// # Errors
+    /// [`Rejection`].
+    pub async fn authenticate(&self, authorization: &[&[u8]]) -> Result<Arc<Caller>, Rejection> {
+        let value = match authorization {
+            [] => return Err(Rejection::Missing),
+            [value] if value.len() <= MAX_VALUE_BYTES => *value,
+            [_] => return Err(Rejection::Invalid("longer than 8 KiB")),
+            _ => return Err(Rejection::Invalid("authorization given more than once")),
+        };
+        let key = sha256(value);
+        match self.recall(&key) {
+            Some(caller) => Ok(caller),
+            None => self.verify(key, bearer(value)?).await,
+        }
+    }
+
+    fn recall(&self, key: &[u8; 32]) -> Option<Arc<Caller>> {
+        let verified = self.verified.get(key)?;
+        let holds = verified.generation == self.generation()
+            && self.around.clock.now().as_micros() < verified.valid_until_micros
+            && self.stores[verified.store].is_trusted();
+        holds.then_some(verified.caller)
+    }
+
+    async fn verify(&self, key: [u8; 32], token: &str) -> Result<Arc<Caller>, Rejection> {
+        let jwt = Jwt::parse(token, self.around.clock.now()).map_err(Rejection::Invalid)?;
+        let before = self.generation();
+        let found = match self.find(&jwt) {
+            Err(Refused { wanting, .. })
+                if self.refresh(&wanting).await || self.generation() != before =>
+            {
+                self.find(&jwt)
+            }
+            found => found,
+        };
+        let found = found.map_err(|refused| refused.rejection)?;
+        let verified = Verified {
+            caller: Arc::new(caller(found.entry, &jwt)),
+            valid_until_micros: jwt.valid_until_micros,
+            generation: found.generation,
+            store: found.store,
+        };
+        self.verified.insert(key, verified.clone());
+        Ok(verified.caller)
+    }
+
+    /// The first entry that the JWT fits and whose keys made its signature. An entry that it
+    /// fits but whose keys are not available ends the search: it might have been the one.
+    fn find(&self, jwt: &Jwt<'_>) -> Result<Found<'_>, Refused> {
+        // Read before the keys are: if they change meanwhile, what is remembered is void.
+        let generation = self.generation();
+        let mut cause: Cause = "no entry for its issuer";
+        let mut wanting = Vec::new();
+        let candidates = self.entries.iter().filter(|(entry, _)| jwt.is_from(entry));
+        for (entry, store) in candidates {
+            if let Err(why) = jwt.fits(entry) {
+                cause = why;
+                continue;
+            }
+            let store = *store;
+            match self.stores[store].check(jwt.signed()) {
+                Some(Seal::Good) => {
+                    return Ok(Found {
+                        entry,
+                        store,
+                        generation,
+                    });
+                }
+                Some(Seal::Bad) => cause = "signature is not by the key that it names",
+                Some(Seal::KeyUnknown) => {
+                    cause = "key is not in the issuer's set";
+                    wanting.push(store);
+                }
+                None => {
+                    wanting.push(store);
+                    return Err(Refused {
+                        rejection: Rejection::KeysUnavailable,
+                        wanting,
+                    });
+                }
+            }
+        }
+        Err(Refused {
+            rejection: Rejection::Invalid(cause),
+            wanting,
+        })
+    }
+
+    /// Asks these stores for newer keys; says whether any has some.
+    async fn refresh(&self, stores: &[usize]) -> bool {
+        let mut is_newer = false;
+        for (place, store) in stores.iter().enumerate() {
+            if !stores[..place].contains(store) {
+                is_newer |= self.stores[*store].refresh_for_unknown().await;
+            }
+        }
+        is_newer
+    }
+
+    fn generation(&self) -> u64 {
+        self.around.generation.load(Ordering::Acquire)
+    }
+}
+
+fn caller(entry: &IssuerEntry, jwt: &Jwt<'_>) -> Caller {
+    Caller {
+        introspects: entry.may_introspect(jwt.subject()),
+        actor: Actor {
+            kind: entry.caller,
+            issuer: entry.issuer.clone(),
+            subject: jwt.subject().to_owned(),
+        },
+    }
+}
+
+/// What follows `Bearer` and one space (RFC 6750 §2.1; RFC 9110 §11.1 on the case).
+fn bearer(value: &[u8]) -> Result<&str, Rejection> {
+    if !value.is_ascii() {
+        return Err(Rejection::Invalid("not ASCII"));
+    }
+    let value = str::from_utf8(value).map_err(|_| Rejection::Invalid("not ASCII"))?;
+    // Seen before anything else, in whatever dress: its holder must hear of the mistake.
+    let mut words = value.split_ascii_whitespace();
+    if words
+        .by_ref()
+        .take(2)
+        .any(|word| word.starts_with(secret::PREFIX))
+    {
+        return Err(Rejection::TokenNotAcceptedHere);
+    }
+    match value.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token),
+        _ => Err(Rejection::Invalid("not Bearer, one space and a token")),
+    }
+}
+
+fn sha256(value: &[u8]) -> [u8; 32] {
+    let mut key = [0; 32];
+    key.copy_from_slice(digest(&SHA256, value).as_ref());
+    key
+}

@@ -1,0 +1,196 @@
+//! Brings the bytes of a key set from an address or a file, within hard limits. Does not know
+//! what a key is, nor when to fetch.
+
+use std::{error::Error as _, path::Path, pin::Pin, sync::Arc, time::Duration};
+
+use http::{Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::{
+    client::legacy::{
+        Client,
+        connect::{Connect, HttpConnector},
+    },
+    rt::TokioExecutor,
+};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
+use tokio::io::AsyncReadExt as _;
+
+use super::source::KeySource;
+
+/// The largest key set that is read, and the largest file of certificates: 256 KiB.
+const MAX_BYTES: usize = 256 * 1024;
+/// How long a whole fetch may take.
+const MAX_TIME: Duration = Duration::from_secs(5);
+
+/// A fetch under way.
+pub type Fetch = Pin<Box<dyn Future<Output = Result<Vec<u8>, FetchError>> + Send>>;
+
+/// Brings the bytes of a key set. A test gives its own.
+pub trait KeyFetcher: Send + Sync + 'static {
+    /// Begins to fetch; must bound its own time and the size of what it brings.
+    fn fetch(&self, source: &KeySource) -> Fetch;
+}
+
+/// Why no key set was brought. Never quotes the address, which may hold a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// No connection, or it broke.
+    #[error("cannot be reached: {0}")]
+    Unreachable(String),
+    /// Answered, but not with 200.
+    #[error("answered {0} where 200 is required; redirects are not followed")]
+    Status(StatusCode),
+    /// Larger than a key set may be.
+    #[error("is larger than 256 KiB")]
+    TooLarge,
+    /// Took longer than a fetch may.
+    #[error("did not answer in full within {0:?}")]
+    TooSlow(Duration),
+    /// The file, or the file of certificates, cannot be used.
+    #[error("{0}")]
+    File(String),
+}
+
+/// Fetches over HTTP/1.1 and from the file system. Keeps no connection and no certificates:
+/// a fetch every few minutes gains nothing by it, and so renewed certificates are noticed.
+#[derive(Clone, Copy, Debug)]
+pub struct HttpFetcher {
+    max_time: Duration,
+}
+
+impl HttpFetcher {
+    /// A fetcher whose fetches take at most so long.
+    #[must_use]
+    pub const fn within(max_time: Duration) -> Self {
+        Self { max_time }
+    }
+}
+
+impl Default for HttpFetcher {
+    /// Fetches take at most 5 seconds.
+    fn default() -> Self {
+        Self::within(MAX_TIME)
+    }
+}
+
+impl KeyFetcher for HttpFetcher {
+    fn fetch(&self, source: &KeySource) -> Fetch {
+        let (source, max_time) = (source.clone(), self.max_time);
+        Box::pin(async move {
+            tokio::time::timeout(max_time, read(&source))
+                .await
+                .unwrap_or(Err(FetchError::TooSlow(max_time)))
+        })
+    }
+}
+
+async fn read(source: &KeySource) -> Result<Vec<u8>, FetchError> {
+    match source {
+        KeySource::File(path) => read_file(path).await,
+        KeySource::Url { url, ca } if url.scheme_str() == Some("https") => {
+            let mut plain = HttpConnector::new();
+            plain.enforce_http(false);
+            let connector = HttpsConnectorBuilder::new()
+                .with_tls_config(tls(ca.as_deref()).await?)
+                .https_only()
+                .enable_http1()
+                .wrap_connector(plain);
+            get(connector, url).await
+        }
+        KeySource::Url { url, .. } => get(HttpConnector::new(), url).await,
+    }
+}
+
+async fn get<C>(connector: C, url: &Uri) -> Result<Vec<u8>, FetchError>
+where
+    C: Connect + Clone + Send + Sync + 'static,
+{
+    let request = Request::get(url)
+        .header(header::ACCEPT, "application/json")
+        .header(header::USER_AGENT, "stacktoken")
+        .body(Empty::<&'static [u8]>::new())
+        .map_err(|error| FetchError::Unreachable(error.to_string()))?;
+    let client = Client::builder(TokioExecutor::new()).build(connector);
+    let answer = client
+        .request(request)
+        .await
+        .map_err(|error| FetchError::Unreachable(root_cause(&error)))?;
+    if answer.status() != StatusCode::OK {
+        return Err(FetchError::Status(answer.status()));
+    }
+    match Limited::new(answer.into_body(), MAX_BYTES).collect().await {
+        Ok(body) => Ok(body.to_bytes().to_vec()),
+        Err(error) if error.is::<LengthLimitError>() => Err(FetchError::TooLarge),
+        Err(error) => Err(FetchError::Unreachable(error.to_string())),
+    }
+}
+
+fn root_cause(error: &hyper_util::client::legacy::Error) -> String {
+    let mut cause = error.source();
+    let mut words = error.to_string();
+    while let Some(inner) = cause {
+        words = inner.to_string();
+        cause = inner.source();
+    }
+    words
+}
+
+async fn read_file(path: &Path) -> Result<Vec<u8>, FetchError> {
+    let cannot = |error| FetchError::File(format!("cannot be read: {error}"));
+    let file = tokio::fs::File::open(path).await.map_err(cannot)?;
+    let mut bytes = Vec::new();
+    let one_more = MAX_BYTES as u64 + 1;
+    file.take(one_more)
+        .read_to_end(&mut bytes)
+        .await
+        .map_err(cannot)?;
+    if bytes.len() > MAX_BYTES {
+        return Err(FetchError::TooLarge);
+    }
+    Ok(bytes)
+}
+
+async fn tls(ca: Option<&Path>) -> Result<ClientConfig, FetchError> {
+    let roots = match ca {
+        Some(path) => own_roots(path).await?,
+        None => tokio::task::spawn_blocking(system_roots)
+            .await
+            .map_err(|_| FetchError::File("the system's certificates were not read".to_owned()))?,
+    };
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| FetchError::Unreachable(error.to_string()))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+async fn own_roots(path: &Path) -> Result<RootCertStore, FetchError> {
+    let pem = read_file(path)
+        .await
+        .map_err(|why| FetchError::File(format!("jwks_ca {}: {why}", path.display())))?;
+    let bad = || {
+        FetchError::File(format!(
+            "jwks_ca {}: holds no usable PEM certificate",
+            path.display()
+        ))
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|_| bad())?;
+        roots.add(certificate).map_err(|_| bad())?;
+    }
+    if roots.is_empty() {
+        return Err(bad());
+    }
+    Ok(roots)
+}
+
+fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
+}

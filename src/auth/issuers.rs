@@ -1,0 +1,299 @@
+//! The issuers file: who may vouch for callers, and what kind of caller each makes. Text in,
+//! entries or one clear fault out; does not open the file, and does not know what a JWT is.
+
+use std::path::Path;
+
+use http::Uri;
+use toml::{Table, Value};
+
+use super::{
+    algorithm::Algorithm,
+    source::{KeySource, parse_url},
+};
+use crate::domain::{caller::CallerKind, text::Issuer};
+
+const KEYS: [&str; 9] = [
+    "issuer",
+    "audience",
+    "jwks_url",
+    "jwks_file",
+    "jwks_ca",
+    "algorithms",
+    "caller",
+    "required",
+    "subjects",
+];
+
+/// Why the issuers file cannot be used: which entry, which key, what is wrong, what to do.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct IssuersError(String);
+
+/// One `[[issuers]]` entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuerEntry {
+    /// What `iss` must be.
+    pub issuer: String,
+    /// What `aud` must be or hold.
+    pub audience: String,
+    /// Where the keys are.
+    pub source: KeySource,
+    /// The algorithms that are taken; at least one.
+    pub algorithms: Vec<Algorithm>,
+    /// What kind of caller it makes.
+    pub caller: CallerKind,
+    /// Claims that must equal, or hold, a value.
+    pub required: Vec<(String, String)>,
+    /// Which services have the introspect role; none for other kinds of caller.
+    pub subjects: Vec<SubjectPattern>,
+}
+
+impl IssuerEntry {
+    /// Whether the entry gives this subject the introspect role.
+    #[must_use]
+    pub fn may_introspect(&self, subject: &str) -> bool {
+        self.caller == CallerKind::Service
+            && self.subjects.iter().any(|pattern| pattern.covers(subject))
+    }
+}
+
+/// Which subjects an entry of `subjects` speaks of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SubjectPattern {
+    /// This one.
+    Exact(String),
+    /// All that begin so.
+    Prefix(String),
+}
+
+impl SubjectPattern {
+    fn parse(text: &str) -> Option<Self> {
+        let (body, prefix) = match text.strip_suffix('*') {
+            Some(body) => (body, true),
+            None => (text, false),
+        };
+        if text.is_empty() || body.contains('*') {
+            return None;
+        }
+        Some(if prefix {
+            Self::Prefix(body.to_owned())
+        } else {
+            Self::Exact(body.to_owned())
+        })
+    }
+
+    fn covers(&self, subject: &str) -> bool {
+        match self {
+            Self::Exact(whole) => whole == subject,
+            Self::Prefix(start) => subject.starts_with(start),
+        }
+    }
+}
+
+/// Reads the text of an issuers file; relative paths in it start at `base`, the file's folder.
+///
+/// # Errors
+/// [`IssuersError`] for the first fault.
+pub fn parse(text: &str, base: &Path) -> Result<Vec<IssuerEntry>, IssuersError> {
+    let file: Table = toml::from_str(text).map_err(|error| not_toml(text, &error))?;
+    if let Some(key) = file.keys().find(|key| *key != "issuers") {
+        return Err(IssuersError(format!(
+            "unknown key `{key}`: the file holds [[issuers]] entries only, remove it"
+        )));
+    }
+    let entries = match file.get("issuers") {
+        Some(Value::Array(entries)) if !entries.is_empty() => entries,
+        None | Some(Value::Array(_)) => {
+            return Err(IssuersError(
+                "no [[issuers]] entry: add one, or nobody can call".to_owned(),
+            ));
+        }
+        Some(_) => {
+            return Err(IssuersError(
+                "`issuers` is not a list of tables: write [[issuers]] with two brackets".to_owned(),
+            ));
+        }
+    };
+    let numbered = entries.iter().zip(1..);
+    numbered
+        .map(|(entry, number)| Entry::new(number, entry)?.parse(base))
+        .collect()
+}
+
+fn not_toml(text: &str, error: &toml::de::Error) -> IssuersError {
+    let before = error
+        .span()
+        .and_then(|span| text.get(..span.start))
+        .unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let words: Vec<_> = error.message().lines().collect();
+    IssuersError(format!("line {line} is not TOML: {}", words.join(", ")))
+}
+
+/// One entry while it is read; knows its number, so that every fault names it.
+struct Entry<'a> {
+    number: usize,
+    table: &'a Table,
+}
+
+impl<'a> Entry<'a> {
+    fn new(number: usize, entry: &'a Value) -> Result<Self, IssuersError> {
+        let Value::Table(table) = entry else {
+            return Err(IssuersError(format!(
+                "issuers entry {number} is not a table: write [[issuers]] above its keys"
+            )));
+        };
+        Ok(Self { number, table })
+    }
+
+    fn parse(&self, base: &Path) -> Result<IssuerEntry, IssuersError> {
+        if let Some(key) = self.table.keys().find(|key| !KEYS.contains(&key.as_str())) {
+            let problem = format!("is unknown: the keys are {}", KEYS.join(", "));
+            return Err(self.fault(key, &problem));
+        }
+        let caller = self.caller()?;
+        Ok(IssuerEntry {
+            issuer: self.issuer()?,
+            audience: self.text("audience")?.to_owned(),
+            source: self.source(base)?,
+            algorithms: self.algorithms()?,
+            caller,
+            required: self.required()?,
+            subjects: self.subjects(caller)?,
+        })
+    }
+
+    fn issuer(&self) -> Result<String, IssuersError> {
+        let text = self.text("issuer")?;
+        Issuer::parse(text).map_err(|problem| self.fault("issuer", &problem.to_string()))?;
+        Ok(text.to_owned())
+    }
+
+    fn caller(&self) -> Result<CallerKind, IssuersError> {
+        match self.text("caller")? {
+            "user" => Ok(CallerKind::User),
+            "service" => Ok(CallerKind::Service),
+            "operator" => Ok(CallerKind::Operator),
+            _ => Err(self.fault(
+                "caller",
+                "is no kind of caller: write user, service or operator",
+            )),
+        }
+    }
+
+    fn source(&self, base: &Path) -> Result<KeySource, IssuersError> {
+        let ca = self.optional_text("jwks_ca")?;
+        let places = (
+            self.optional_text("jwks_url")?,
+            self.optional_text("jwks_file")?,
+        );
+        match places {
+            (Some(url), None) => self.url(url, ca.map(|path| base.join(path))),
+            (None, Some(_)) if ca.is_some() => {
+                Err(self.fault("jwks_ca", "is for an https jwks_url: remove it"))
+            }
+            (None, Some(file)) => Ok(KeySource::File(base.join(file))),
+            (Some(_), Some(_)) => Err(self.fault(
+                "jwks_url",
+                "and `jwks_file` are both given: keep exactly one of them",
+            )),
+            (None, None) => Err(self.fault(
+                "jwks_url",
+                "and `jwks_file` are both absent: give exactly one of them",
+            )),
+        }
+    }
+
+    fn url(&self, text: &str, ca: Option<std::path::PathBuf>) -> Result<KeySource, IssuersError> {
+        let url: Uri = parse_url(text).map_err(|problem| self.fault("jwks_url", problem))?;
+        if ca.is_some() && url.scheme_str() != Some("https") {
+            return Err(self.fault("jwks_ca", "is for an https jwks_url: remove it"));
+        }
+        Ok(KeySource::Url { url, ca })
+    }
+
+    fn algorithms(&self) -> Result<Vec<Algorithm>, IssuersError> {
+        let names = self.texts("algorithms")?.unwrap_or_default();
+        let known: Vec<_> = Algorithm::ALL.iter().map(|known| known.name()).collect();
+        let known = known.join(", ");
+        if names.is_empty() {
+            let problem = format!("is required: list at least one of {known}");
+            return Err(self.fault("algorithms", &problem));
+        }
+        let parsed = names.into_iter().map(|name| {
+            Algorithm::from_name(name).ok_or_else(|| {
+                let problem = format!("holds {name:?}, which is not taken: use only {known}");
+                self.fault("algorithms", &problem)
+            })
+        });
+        parsed.collect()
+    }
+
+    fn required(&self) -> Result<Vec<(String, String)>, IssuersError> {
+        let claims = match self.table.get("required") {
+            None => return Ok(Vec::new()),
+            Some(Value::Table(claims)) if !claims.is_empty() => claims,
+            Some(_) => {
+                return Err(self.fault(
+                    "required",
+                    "must hold claims, as in { groups = \"cms-operators\" }",
+                ));
+            }
+        };
+        let pairs = claims.iter().map(|(claim, value)| match value {
+            Value::String(text) => Ok((claim.clone(), text.clone())),
+            Value::Boolean(_) | Value::Integer(_) => Ok((claim.clone(), value.to_string())),
+            _ => {
+                let problem = format!("gives `{claim}` no plain value: use one text");
+                Err(self.fault("required", &problem))
+            }
+        });
+        pairs.collect()
+    }
+
+    fn subjects(&self, caller: CallerKind) -> Result<Vec<SubjectPattern>, IssuersError> {
+        let Some(texts) = self.texts("subjects")? else {
+            return Ok(Vec::new());
+        };
+        if caller != CallerKind::Service {
+            let problem = "is only for caller = \"service\": remove it";
+            return Err(self.fault("subjects", problem));
+        }
+        let patterns = texts.into_iter().map(|text| {
+            SubjectPattern::parse(text).ok_or_else(|| {
+                let problem = format!("holds {text:?}: write a subject, with `*` only at its end");
+                self.fault("subjects", &problem)
+            })
+        });
+        patterns.collect()
+    }
+
+    fn text(&self, key: &str) -> Result<&'a str, IssuersError> {
+        self.optional_text(key)?
+            .ok_or_else(|| self.fault(key, "is required: give it a text"))
+    }
+
+    fn optional_text(&self, key: &str) -> Result<Option<&'a str>, IssuersError> {
+        match self.table.get(key) {
+            None => Ok(None),
+            Some(Value::String(text)) if !text.is_empty() => Ok(Some(text)),
+            Some(_) => Err(self.fault(key, "must be a text that is not empty")),
+        }
+    }
+
+    fn texts(&self, key: &str) -> Result<Option<Vec<&'a str>>, IssuersError> {
+        let Some(value) = self.table.get(key) else {
+            return Ok(None);
+        };
+        let texts = value
+            .as_array()
+            .and_then(|list| list.iter().map(Value::as_str).collect());
+        texts
+            .map(Some)
+            .ok_or_else(|| self.fault(key, "must be a list of texts, as in [\"a\", \"b\"]"))
+    }
+
+    fn fault(&self, key: &str, problem: &str) -> IssuersError {
+        IssuersError(format!("issuers entry {}, `{key}` {problem}", self.number))
+    }
+}

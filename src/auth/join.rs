@@ -1,0 +1,21 @@
+//! Several futures run as one, without a task for each: dropping it stops them all.
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+/// Ends when all have ended. For a handful: each wake-up looks at every one.
+pub(super) async fn join<F: Future<Output = ()> + Send>(parts: impl Iterator<Item = F>) {
+    let mut parts: Vec<Pin<Box<F>>> = parts.map(Box::pin).collect();
+    poll_fn(|context: &mut Context<'_>| {
+        parts.retain_mut(|part| part.as_mut().poll(context).is_pending());
+        if parts.is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+}

@@ -1,0 +1,228 @@
+//! One compact JWT (RFC 7519, RFC 8725): taken apart strictly, then weighed against one entry
+//! of the issuers file. Does not know where keys live; never looks at an address in a header.
+
+use std::{fmt, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, MapAccess, Visitor},
+};
+use serde_json::{Map, Value};
+
+use super::{algorithm::Algorithm, issuers::IssuerEntry, jwks::Signed};
+use crate::domain::{text::Subject, timestamp::Timestamp};
+
+const LEEWAY: Duration = Duration::from_secs(5);
+const MICROS_PER_SECOND: i64 = 1_000_000;
+const MAX_KID_CHARS: usize = 256;
+/// Headers that would change how the rest is read or where keys come from.
+const FORBIDDEN_HEADERS: [&str; 8] = ["crit", "jku", "x5u", "jwk", "x5c", "b64", "zip", "enc"];
+
+/// What is wrong with a credential, for a log line: fixed words, never a part of it.
+pub(super) type Cause = &'static str;
+
+/// A JWT whose form and times are right. Its signature is not checked yet: nothing in it may
+/// be believed before.
+pub(super) struct Jwt<'a> {
+    message: &'a str,
+    signature: &'a str,
+    algorithm: Algorithm,
+    kid: Option<String>,
+    claims: Map<String, Value>,
+    /// When it stops to be valid, leeway included: microseconds since the epoch, since an
+    /// issuer may name a year that no [`Timestamp`] holds.
+    pub(super) valid_until_micros: i64,
+}
+
+impl<'a> Jwt<'a> {
+    pub(super) fn parse(token: &'a str, now: Timestamp) -> Result<Self, Cause> {
+        let (message, signature) = token.rsplit_once('.').ok_or("not three segments")?;
+        let (header, payload) = message.split_once('.').ok_or("not three segments")?;
+        if payload.contains('.') {
+            return Err("not three segments");
+        }
+        if URL_SAFE_NO_PAD.decode(signature).is_err() {
+            return Err("signature is not unpadded base64url");
+        }
+        let header = object(header).ok_or("header is not a JSON object in unpadded base64url")?;
+        let (algorithm, kid) = check_header(&header)?;
+        let claims = object(payload).ok_or("claims are not a JSON object in unpadded base64url")?;
+        let valid_until_micros = check_times(&claims, now)?;
+        check_subject(&claims)?;
+        Ok(Self {
+            message,
+            signature,
+            algorithm,
+            kid,
+            claims,
+            valid_until_micros,
+        })
+    }
+
+    /// What a key set needs to judge the signature.
+    pub(super) fn signed(&self) -> Signed<'_> {
+        Signed {
+            message: self.message,
+            signature: self.signature,
+            algorithm: self.algorithm,
+            kid: self.kid.as_deref(),
+        }
+    }
+
+    pub(super) fn subject(&self) -> &str {
+        self.text("sub").unwrap_or_default()
+    }
+
+    pub(super) fn is_from(&self, entry: &IssuerEntry) -> bool {
+        self.text("iss") == Some(&entry.issuer)
+    }
+
+    /// Whether all but the issuer and the signature fits the entry.
+    pub(super) fn fits(&self, entry: &IssuerEntry) -> Result<(), Cause> {
+        if !self.is_for(&entry.audience) {
+            return Err("not for this audience");
+        }
+        if !entry.algorithms.contains(&self.algorithm) {
+            return Err("algorithm not taken from this issuer");
+        }
+        let mut required = entry.required.iter();
+        if !required.all(|(claim, wanted)| self.has(claim, wanted)) {
+            return Err("a required claim is absent or different");
+        }
+        Ok(())
+    }
+
+    fn text(&self, claim: &str) -> Option<&str> {
+        self.claims.get(claim)?.as_str()
+    }
+
+    fn is_for(&self, audience: &str) -> bool {
+        match self.claims.get("aud") {
+            Some(Value::String(one)) => one == audience,
+            Some(Value::Array(many)) => many.iter().any(|one| one.as_str() == Some(audience)),
+            _ => false,
+        }
+    }
+
+    fn has(&self, claim: &str, wanted: &str) -> bool {
+        match self.claims.get(claim) {
+            Some(Value::Array(many)) => many.iter().any(|one| reads(one, wanted)),
+            Some(one) => reads(one, wanted),
+            None => false,
+        }
+    }
+}
+
+fn reads(value: &Value, wanted: &str) -> bool {
+    match value {
+        Value::String(text) => text == wanted,
+        Value::Bool(truth) => wanted == if *truth { "true" } else { "false" },
+        Value::Number(number) => number.to_string() == wanted,
+        _ => false,
+    }
+}
+
+fn check_header(header: &Map<String, Value>) -> Result<(Algorithm, Option<String>), Cause> {
+    if FORBIDDEN_HEADERS
+        .iter()
+        .any(|name| header.contains_key(*name))
+    {
+        return Err("a header that is never taken, such as crit, jku, x5u or jwk");
+    }
+    if let Some(kind) = header.get("typ")
+        && !kind.as_str().is_some_and(is_jwt)
+    {
+        return Err("typ is neither JWT nor at+jwt");
+    }
+    let kid = match header.get("kid") {
+        None => None,
+        Some(Value::String(kid)) if kid.chars().count() <= MAX_KID_CHARS => Some(kid.clone()),
+        Some(_) => return Err("kid is not a text of at most 256 characters"),
+    };
+    let algorithm = header.get("alg").and_then(Value::as_str);
+    let algorithm = algorithm
+        .and_then(Algorithm::from_name)
+        .ok_or("alg is not an asymmetric algorithm that is known")?;
+    Ok((algorithm, kid))
+}
+
+fn is_jwt(kind: &str) -> bool {
+    let kind = kind.to_ascii_lowercase();
+    let bare = kind.strip_prefix("application/").unwrap_or(&kind);
+    matches!(bare, "jwt" | "at+jwt")
+}
+
+fn check_times(claims: &Map<String, Value>, now: Timestamp) -> Result<i64, Cause> {
+    let expires = claims.get("exp").ok_or("exp is absent")?;
+    let expires = micros(expires).ok_or("exp is not a number")?;
+    let leeway = i64::try_from(LEEWAY.as_micros()).unwrap_or_default();
+    let valid_until = expires.saturating_add(leeway);
+    if valid_until <= now.as_micros() {
+        return Err("expired");
+    }
+    if let Some(not_before) = claims.get("nbf") {
+        let not_before = micros(not_before).ok_or("nbf is not a number")?;
+        if not_before > now.as_micros().saturating_add(leeway) {
+            return Err("not valid yet");
+        }
+    }
+    Ok(valid_until)
+}
+
+/// A NumericDate (RFC 7519 §2) in microseconds; dates beyond all calendars are cut.
+fn micros(date: &Value) -> Option<i64> {
+    if let Some(seconds) = date.as_i64() {
+        return Some(seconds.saturating_mul(MICROS_PER_SECOND));
+    }
+    let seconds = date.as_f64().filter(|seconds| seconds.is_finite())?;
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the cast cuts at the ends of the range, which is what is wanted"
+    )]
+    Some((seconds * 1e6) as i64)
+}
+
+/// The same rule as for members of a stack: another subject could be nobody's anyway.
+fn check_subject(claims: &Map<String, Value>) -> Result<(), Cause> {
+    let subject = claims.get("sub").and_then(Value::as_str);
+    match subject.map(Subject::parse) {
+        Some(Ok(_)) => Ok(()),
+        _ => Err("sub is not a text of 1 to 255 printable characters"),
+    }
+}
+
+fn object(segment: &str) -> Option<Map<String, Value>> {
+    let json = URL_SAFE_NO_PAD.decode(segment).ok()?;
+    let UniqueKeys(object) = serde_json::from_slice(&json).ok()?;
+    Some(object)
+}
+
+/// A JSON object that names nothing twice: two readers must not be able to differ on it.
+struct UniqueKeys(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for UniqueKeys {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(UniqueKeysVisitor)
+    }
+}
+
+struct UniqueKeysVisitor;
+
+impl<'de> Visitor<'de> for UniqueKeysVisitor {
+    type Value = UniqueKeys;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<UniqueKeys, A::Error> {
+        let mut object = Map::new();
+        while let Some((name, value)) = members.next_entry::<String, Value>()? {
+            if object.insert(name, value).is_some() {
+                return Err(A::Error::custom("a member is named twice"));
+            }
+        }
+        Ok(UniqueKeys(object))
+    }
+}

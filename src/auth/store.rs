@@ -1,0 +1,229 @@
+//! The keys of one source over time: when they are fetched, replaced and no longer trusted.
+//! Measures by the clock's monotonic side; does not know issuers or credentials.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::{Mutex, Notify};
+use tracing::{info, warn};
+
+use super::{
+    fetch::{Fetch, FetchError, KeyFetcher},
+    jwks::{KeySet, NotAKeySet, Seal, Signed},
+    source::KeySource,
+};
+use crate::domain::clock::Clock;
+
+/// How old keys get before they are fetched again.
+const REFRESH_AFTER: Duration = Duration::from_mins(5);
+/// How soon a failed fetch is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// How often credentials with unknown keys can cause a fetch.
+const ASK_AGAIN_AFTER: Duration = Duration::from_mins(1);
+/// How often the clock is looked at. It has no alarm, so that a test can move it.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What all stores share.
+pub(super) struct Surroundings {
+    pub clock: Arc<dyn Clock>,
+    pub fetcher: Arc<dyn KeyFetcher>,
+    pub max_stale: Duration,
+    /// Counts the changes of any key set: what was verified at one count holds until the next.
+    pub generation: AtomicU64,
+}
+
+/// Why no keys were loaded.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LoadFailed {
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error(transparent)]
+    Content(#[from] NotAKeySet),
+    #[error("holds no usable key")]
+    Empty,
+}
+
+/// The keys of one source.
+pub(super) struct KeyStore {
+    source: KeySource,
+    around: Arc<Surroundings>,
+    held: ArcSwapOption<Held>,
+    flight: Mutex<Flight>,
+    asked: Notify,
+}
+
+/// A key set, when it was asked for on the monotonic side, and which load it is.
+struct Held {
+    set: KeySet,
+    fetched_at: Duration,
+    serial: u64,
+}
+
+/// The one fetch of a source, under way or past.
+#[derive(Default)]
+struct Flight {
+    /// Stays here while it runs: a caller who gives up leaves it to the next one in the queue
+    /// and so cannot waste it.
+    under_way: Option<(Duration, Fetch)>,
+    due_at: Duration,
+    asked_at: Option<Duration>,
+    failing: bool,
+}
+
+impl KeyStore {
+    pub(super) fn new(source: KeySource, around: Arc<Surroundings>) -> Self {
+        Self {
+            source,
+            around,
+            held: ArcSwapOption::empty(),
+            flight: Mutex::default(),
+            asked: Notify::new(),
+        }
+    }
+
+    pub(super) fn source(&self) -> &KeySource {
+        &self.source
+    }
+
+    /// Judges a signature; `None` if there are no keys that are still trusted.
+    pub(super) fn check(&self, signed: Signed<'_>) -> Option<Seal> {
+        let held = self.held.load();
+        let held = held.as_ref().filter(|held| self.trusts(held))?;
+        Some(held.set.check(signed))
+    }
+
+    /// Whether there are keys, and the last success is not too long ago.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.held
+            .load()
+            .as_ref()
+            .is_some_and(|held| self.trusts(held))
+    }
+
+    fn trusts(&self, held: &Held) -> bool {
+        let age = self
+            .around
+            .clock
+            .monotonic()
+            .saturating_sub(held.fetched_at);
+        age <= self.around.max_stale && !held.set.is_empty()
+    }
+
+    /// Fetches now, whatever is due.
+    pub(super) async fn load(&self) -> Result<(), LoadFailed> {
+        let mut flight = self.flight.lock().await;
+        self.land(&mut flight).await?;
+        self.is_trusted().then_some(()).ok_or(LoadFailed::Empty)
+    }
+
+    /// Fetches if the keys are due, or finishes what a caller began and left.
+    pub(super) async fn refresh_if_due(&self) {
+        let mut flight = self.flight.lock().await;
+        if flight.under_way.is_some() || self.around.clock.monotonic() >= flight.due_at {
+            // Noted in the flight and logged there.
+            let _ = self.land(&mut flight).await;
+        }
+    }
+
+    /// Refreshes for ever.
+    pub(super) async fn keep_fresh(&self) {
+        loop {
+            self.refresh_if_due().await;
+            tokio::select! {
+                () = self.asked.notified() => {}
+                () = tokio::time::sleep(TICK) => {}
+            }
+        }
+    }
+
+    /// Fetches for the sake of a key that is not known, at most once a minute; whoever comes
+    /// while a fetch is under way waits for it. Says whether newer keys are there than before.
+    pub(super) async fn refresh_for_unknown(&self) -> bool {
+        let before = self.serial();
+        let mut flight = self.flight.lock().await;
+        let now = self.around.clock.monotonic();
+        let may_ask = flight
+            .asked_at
+            .is_none_or(|at| now.saturating_sub(at) >= ASK_AGAIN_AFTER);
+        if flight.under_way.is_none() {
+            let is_answered = self.serial() != before;
+            if is_answered || !may_ask {
+                return is_answered;
+            }
+            flight.asked_at = Some(now);
+            // Should this caller give up, the supervised task finishes the fetch.
+            self.asked.notify_one();
+        }
+        let _ = self.land(&mut flight).await;
+        self.serial() != before
+    }
+
+    fn serial(&self) -> u64 {
+        self.held.load().as_ref().map_or(0, |held| held.serial)
+    }
+
+    async fn land(&self, flight: &mut Flight) -> Result<(), LoadFailed> {
+        let (started_at, fetch) = flight.under_way.get_or_insert_with(|| {
+            (
+                self.around.clock.monotonic(),
+                self.around.fetcher.fetch(&self.source),
+            )
+        });
+        let started_at = *started_at;
+        let body = fetch.as_mut().await;
+        flight.under_way = None;
+        let outcome = body
+            .map_err(LoadFailed::from)
+            .and_then(|body| Ok(KeySet::parse(&body)?))
+            .map(|set| self.replace(set, started_at));
+        self.note(flight, outcome.as_ref().err());
+        outcome
+    }
+
+    /// The whole set is replaced: a key that the issuer took away is no longer trusted.
+    fn replace(&self, set: KeySet, fetched_at: Duration) {
+        let before = self.held.load_full();
+        let changed = !before.is_some_and(|before| before.set.is_same(&set));
+        if changed {
+            for skipped in set.skipped() {
+                warn!(source = %self.source, "key skipped: {skipped}");
+            }
+            if set.is_empty() {
+                warn!(source = %self.source, "the key set holds no usable key");
+            }
+        }
+        self.held.store(Some(Arc::new(Held {
+            set,
+            fetched_at,
+            serial: self.serial() + 1,
+        })));
+        if changed {
+            self.around.generation.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    fn note(&self, flight: &mut Flight, failure: Option<&LoadFailed>) {
+        let now = self.around.clock.monotonic();
+        let wait = if failure.is_some() {
+            RETRY_AFTER
+        } else {
+            REFRESH_AFTER
+        };
+        flight.due_at = now + wait;
+        // One line when it starts to fail and one when it ends, not one per retry.
+        match failure {
+            Some(why) if !flight.failing => {
+                warn!(source = %self.source, "key set not refreshed, retrying: {why}");
+            }
+            None if flight.failing => info!(source = %self.source, "key set refreshed again"),
+            _ => {}
+        }
+        flight.failing = failure.is_some();
+    }
+}

@@ -1,0 +1,150 @@
+//! `stacktoken dev`: everything on one machine, with nothing to configure. Its issuer, its
+//! people and its stacks are made here; from there on it is the same service.
+
+mod keys;
+mod people;
+mod seed;
+mod welcome;
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use anyhow::{Context as _, ensure};
+use clap::Args;
+
+use self::{keys::SigningKey, people::Jwts};
+use super::settings;
+use crate::{
+    config::Tuning,
+    domain::{
+        clock::{Clock as _, SystemClock},
+        entropy::OsEntropy,
+    },
+    server::{self, Listeners, Parts},
+    store::{Location, Store},
+};
+
+#[derive(Args)]
+pub struct Dev {
+    /// The folder for the store, the signing key and the JWTs
+    #[arg(
+        long,
+        env = "STACKTOKEN_DATA_DIR",
+        default_value = ".stacktoken",
+        value_name = "DIR"
+    )]
+    data_dir: PathBuf,
+    /// Where to serve gRPC: loopback only
+    #[arg(
+        long,
+        env = "STACKTOKEN_LISTEN",
+        default_value = "127.0.0.1:50051",
+        value_name = "ADDRESS"
+    )]
+    listen: SocketAddr,
+    /// Where to serve metrics and probes: loopback only
+    #[arg(
+        long,
+        env = "STACKTOKEN_ADMIN_LISTEN",
+        default_value = "127.0.0.1:9464",
+        value_name = "ADDRESS"
+    )]
+    admin_listen: SocketAddr,
+    /// Once it serves, write addresses, stack keys and JWTs to this file as JSON
+    #[arg(long, env = "STACKTOKEN_READY_FILE", value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+    #[command(flatten)]
+    tuning: Tuning,
+}
+
+pub async fn run(mut command: Dev) -> anyhow::Result<ExitCode> {
+    for (flag, address) in [
+        ("--listen", command.listen),
+        ("--admin-listen", command.admin_listen),
+    ] {
+        let loopback = address.ip().is_loopback();
+        ensure!(
+            loopback,
+            "{flag} {address}: dev listens on loopback only, since its keys are for play; use `stacktoken serve` elsewhere"
+        );
+    }
+    // Nobody waits for a load balancer here: Ctrl-C is the end.
+    if std::env::var_os("STACKTOKEN_DRAIN_DELAY").is_none() {
+        command.tuning.drain_delay = std::time::Duration::ZERO;
+    }
+    let stop = settings::stop_on_signal()?;
+    make_private_folder(&command.data_dir)?;
+    let listeners = Listeners::bind(command.listen, command.admin_listen).await?;
+    let addresses = (listeners.grpc.local_addr()?, listeners.admin.local_addr()?);
+    let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(OsEntropy));
+    let location = Location::Sqlite(command.data_dir.join("stacktoken.db"));
+    let store = Arc::new(Store::open(&location, entropy.clone()).await?);
+    store.migrate().await?;
+    store.require_current_schema().await?;
+    let issuers = write_issuers(&command.data_dir)?;
+    let key = SigningKey::load_or_make(&command.data_dir)?;
+    write_private(&command.data_dir.join("jwks.json"), &key.jwks()?)?;
+    seed::seed(&store, clock.now()).await?;
+    let authenticator = settings::authenticator(&issuers, &command.tuning, clock.clone()).await?;
+    let jwts = Jwts::sign(&key, clock.now())?;
+    jwts.write(&command.data_dir)?;
+    let welcome = welcome::Welcome {
+        addresses,
+        jwts,
+        data_dir: command.data_dir,
+    };
+    let ready_file = command.ready_file;
+    let serving = move || {
+        if let Err(error) = welcome.tell(ready_file.as_deref()) {
+            tracing::error!("{error:#}");
+        }
+    };
+    let authenticator = Arc::new(authenticator);
+    let parts = Parts {
+        store: store.clone(),
+        authenticator,
+        clock,
+        entropy,
+    };
+    server::run(parts, &command.tuning, listeners, serving, stop).await?;
+    store.close().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The issuers file of dev: one issuer, told apart by claims, as any other service would read it.
+fn write_issuers(data_dir: &Path) -> anyhow::Result<PathBuf> {
+    let path = data_dir.join("issuers.toml");
+    write_private(&path, people::ISSUERS_FILE)?;
+    Ok(path)
+}
+
+fn make_private_folder(path: &Path) -> anyhow::Result<()> {
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path);
+    made.with_context(|| format!("--data-dir {}", path.display()))
+}
+
+/// Writes a file that only its owner can read, replacing what was there as a whole.
+fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+    let written = (|| {
+        let beside = path.with_extension("new");
+        let mut options = fs::OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&beside)?;
+        io::Write::write_all(&mut file, text.as_bytes())?;
+        fs::rename(&beside, path)
+    })();
+    written.with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,65 @@
+//! `stacktoken migrate up|status`.
+
+use std::{process::ExitCode, sync::Arc};
+
+use clap::{Args, Subcommand};
+
+use super::settings;
+use crate::{config::DatabaseFlags, domain::entropy::OsEntropy, store::Store};
+
+#[derive(Args)]
+pub struct Migrate {
+    #[command(subcommand)]
+    step: Step,
+    #[command(flatten)]
+    database: DatabaseFlags,
+}
+
+#[derive(Subcommand)]
+enum Step {
+    /// Apply what is pending
+    Up,
+    /// Show what is applied and what is pending; exit code 1 if anything is, or is unknown
+    Status,
+}
+
+pub async fn run(command: Migrate) -> anyhow::Result<ExitCode> {
+    let location = settings::location(&command.database)?;
+    let store = Store::open(&location, Arc::new(OsEntropy)).await?;
+    let code = match command.step {
+        Step::Up => up(&store).await?,
+        Step::Status => status(&store).await?,
+    };
+    store.close().await;
+    Ok(code)
+}
+
+async fn up(store: &Store) -> anyhow::Result<ExitCode> {
+    let before = store.migrate().await?;
+    if before.pending.is_empty() {
+        println!("the schema is up to date");
+    }
+    for name in before.pending {
+        println!("applied {name}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn status(store: &Store) -> anyhow::Result<ExitCode> {
+    let schema = store.schema().await?;
+    let current = schema.pending.is_empty() && schema.unknown.is_empty();
+    for (told, names) in [
+        ("applied", schema.applied),
+        ("pending", schema.pending),
+        ("unknown", schema.unknown),
+    ] {
+        for name in names {
+            println!("{told} {name}");
+        }
+    }
+    Ok(if current {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

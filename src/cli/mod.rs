@@ -1,0 +1,139 @@
+//! The command line: what can be asked for, and how a wrong setting is told: in one line that
+//! names it, without its value where that could be a secret.
+
+mod client;
+mod dev;
+mod healthcheck;
+mod migrate;
+mod serve;
+mod settings;
+
+use std::{env, process::ExitCode};
+
+use clap::{CommandFactory as _, Parser, Subcommand, error::ContextKind};
+
+use crate::{config::Log, telemetry};
+
+/// Exit code for a wrong flag or setting.
+const USAGE: u8 = 2;
+
+/// Management tokens for the stacks of a headless CMS
+#[derive(Parser)]
+#[command(name = "stacktoken", version, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    log: Log,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve on this machine with no configuration: a store, an issuer and two stacks of its own
+    Dev(Box<dev::Dev>),
+    /// Serve
+    Serve(Box<serve::Serve>),
+    /// Bring the store's schema up to date, or show where it stands
+    Migrate(migrate::Migrate),
+    /// Ask a running server whether it is SERVING; exit code 0 if so, else 1
+    Healthcheck(healthcheck::Healthcheck),
+    /// Issue a token; its secret alone goes to standard output
+    Issue(client::Issue),
+    /// Introspect the token whose secret stands on standard input
+    Introspect(client::Introspect),
+    /// Print completions for a shell
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// The command line, or the code to exit with where it asked for help or is wrong.
+///
+/// # Errors
+/// The exit code; what there is to say has been said.
+pub fn parse() -> Result<Cli, ExitCode> {
+    Cli::try_parse().map_err(|error| {
+        if error.use_stderr() {
+            eprintln!("stacktoken: {}", in_one_line(&error));
+            return ExitCode::from(USAGE);
+        }
+        // Help and version; a closed pipe is no concern of ours.
+        let _ = error.print();
+        ExitCode::SUCCESS
+    })
+}
+
+/// What is wrong and with which setting, and the variable that sets the same.
+fn in_one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let lines = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:"));
+    let told: Vec<_> = lines
+        .filter(|line| !line.is_empty() && !line.starts_with("For more"))
+        .collect();
+    let mut line = told.join(" ").trim_start_matches("error: ").to_owned();
+    let flag = error
+        .get(ContextKind::InvalidArg)
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    let flag = flag
+        .split_whitespace()
+        .next()
+        .unwrap_or_default()
+        .trim_start_matches('-');
+    if text.contains("invalid value") && !flag.is_empty() {
+        let variable = flag.replace('-', "_").to_uppercase();
+        line.push_str(&format!(" (also set by STACKTOKEN_{variable})"));
+    }
+    line
+}
+
+/// Does what was asked.
+///
+/// # Errors
+/// Whatever keeps it from being done, told in one line.
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    if let Command::Completions { shell } = cli.command {
+        clap_complete::generate(
+            shell,
+            &mut Cli::command(),
+            "stacktoken",
+            &mut std::io::stdout(),
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    telemetry::begin(&cli.log, env::var("RUST_LOG").ok())?;
+    // Two libraries use TLS; they must agree on who does the cryptography.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let code = runtime.block_on(dispatch(cli.command));
+    // Whatever still hangs, such as a closed client's read, does not keep us.
+    runtime.shutdown_background();
+    code
+}
+
+async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Dev(command) => dev::run(*command).await,
+        Command::Serve(command) => serve::run(*command).await,
+        Command::Migrate(command) => migrate::run(command).await,
+        Command::Healthcheck(command) => healthcheck::run(command).await,
+        Command::Issue(command) => client::issue(command).await,
+        Command::Introspect(command) => client::introspect(command).await,
+        Command::Completions { .. } => Ok(ExitCode::SUCCESS),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory as _;
+        super::Cli::command().debug_assert();
+    }
+}

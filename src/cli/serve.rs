@@ -1,0 +1,58 @@
+//! `stacktoken serve`: with a store that is migrated and issuers that are configured.
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
+
+use anyhow::Context as _;
+use clap::Args;
+
+use super::settings;
+use crate::{
+    config::{DatabaseFlags, Listen, Tuning},
+    domain::{clock::SystemClock, entropy::OsEntropy},
+    server::{self, Listeners, Parts},
+    store::Store,
+};
+
+#[derive(Args)]
+pub struct Serve {
+    #[command(flatten)]
+    listen: Listen,
+    #[command(flatten)]
+    database: DatabaseFlags,
+    /// The issuers whose credentials are accepted: a TOML file
+    #[arg(long, env = "STACKTOKEN_ISSUERS", value_name = "FILE")]
+    issuers: Option<PathBuf>,
+    #[command(flatten)]
+    tuning: Tuning,
+}
+
+pub async fn run(command: Serve) -> anyhow::Result<ExitCode> {
+    let issuers = command.issuers.as_deref();
+    let issuers = issuers.context("--issuers is required (or STACKTOKEN_ISSUERS): a TOML file")?;
+    let location = settings::location(&command.database)?;
+    let stop = settings::stop_on_signal()?;
+    let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(OsEntropy));
+    let tuning = &command.tuning;
+    let authenticator = settings::authenticator(issuers, tuning, clock.clone()).await?;
+    let Listen {
+        listen,
+        admin_listen,
+    } = command.listen;
+    let listeners = Listeners::bind(listen, admin_listen).await?;
+    let store = Arc::new(Store::open(&location, entropy.clone()).await?);
+    store
+        .require_current_schema()
+        .await
+        .context("--database-url")?;
+    tracing::info!(%listen, %admin_listen, store = %location, "starting");
+    let authenticator = Arc::new(authenticator);
+    let parts = Parts {
+        store: store.clone(),
+        authenticator,
+        clock,
+        entropy,
+    };
+    server::run(parts, tuning, listeners, || tracing::info!("serving"), stop).await?;
+    store.close().await;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,291 @@
+//! Keys over time: rotation, removal, outage, floods (fault F15).
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::json;
+use stacktoken::auth::Rejection;
+
+use crate::{
+    corpus::{self, Issuer, JWKS_URL, claims, header},
+    support::{Bench, MAX_STALE, NOW},
+};
+
+const OTHER: &str = "https://other.example.com/keys";
+
+fn set(keys: &[(&Issuer, &str)]) -> String {
+    let keys: Vec<_> = keys.iter().map(|(by, kid)| by.rsa_jwk(kid)).collect();
+    json!({ "keys": keys }).to_string()
+}
+
+/// A credential that lasts for a week.
+fn signed(by: &Issuer, kid: &str) -> String {
+    let mut claims = claims(NOW);
+    claims["exp"] = json!(NOW + 7 * 86_400);
+    format!("Bearer {}", by.sign(&header("RS256", kid), &claims))
+}
+
+/// One issuer with the key `a`.
+async fn bench() -> Bench {
+    let (one, _) = corpus::ISSUERS.trim_start().split_once("\n\n").unwrap();
+    let bench = Bench::new(one);
+    bench.fetcher.serve(JWKS_URL, set(&[(Issuer::ours(), "a")]));
+    bench.auth.refresh_due().await;
+    assert_eq!(bench.fetcher.fetches(), 1);
+    bench
+}
+
+#[tokio::test]
+async fn new_key_is_accepted_on_first_use() {
+    let bench = bench().await;
+    bench.fetcher.serve(
+        JWKS_URL,
+        set(&[(Issuer::ours(), "a"), (Issuer::other(), "b")]),
+    );
+    assert!(bench.ask(&signed(Issuer::other(), "b")).await.is_ok());
+    assert_eq!(bench.fetcher.fetches(), 2);
+}
+
+#[tokio::test]
+async fn new_key_without_kid_is_accepted_on_first_use() {
+    let bench = bench().await;
+    let token = Issuer::other().sign(&json!({"alg": "RS256"}), &claims(NOW));
+    bench
+        .fetcher
+        .serve(JWKS_URL, set(&[(Issuer::other(), "b")]));
+    assert!(bench.ask(&format!("Bearer {token}")).await.is_ok());
+}
+
+#[tokio::test]
+async fn removed_key_is_dead_after_the_refresh() {
+    let bench = bench().await;
+    let (old, new) = (signed(Issuer::ours(), "a"), signed(Issuer::other(), "b"));
+    assert!(bench.ask(&old).await.is_ok());
+    bench
+        .fetcher
+        .serve(JWKS_URL, set(&[(Issuer::other(), "b")]));
+    bench.clock.advance(Duration::from_secs(299));
+    bench.auth.refresh_due().await;
+    assert!(bench.ask(&old).await.is_ok(), "not due yet");
+    bench.clock.advance(Duration::from_secs(1));
+    bench.auth.refresh_due().await;
+    assert!(bench.ask(&old).await.is_err(), "it was remembered");
+    assert!(bench.ask(&new).await.is_ok());
+}
+
+#[tokio::test]
+async fn key_replaced_under_the_same_kid_is_dead() {
+    let bench = bench().await;
+    let old = signed(Issuer::ours(), "a");
+    assert!(bench.ask(&old).await.is_ok());
+    bench
+        .fetcher
+        .serve(JWKS_URL, set(&[(Issuer::other(), "a")]));
+    bench.clock.advance(Duration::from_mins(5));
+    bench.auth.refresh_due().await;
+    assert!(bench.ask(&old).await.is_err());
+    assert!(bench.ask(&signed(Issuer::other(), "a")).await.is_ok());
+}
+
+#[tokio::test]
+async fn unchanged_set_forgets_nobody() {
+    let bench = bench().await;
+    let value = signed(Issuer::ours(), "a");
+    let first = bench.ask(&value).await.unwrap();
+    bench.clock.advance(Duration::from_mins(5));
+    bench.auth.refresh_due().await;
+    assert_eq!(bench.fetcher.fetches(), 2);
+    assert!(Arc::ptr_eq(&first, &bench.ask(&value).await.unwrap()));
+}
+
+#[tokio::test]
+async fn flood_of_unknown_kids_is_one_fetch_a_minute() {
+    let bench = bench().await;
+    let flood = async |from: usize| {
+        for number in from..from + 5000 {
+            let header = header("RS256", &format!("kid-{number}"));
+            let value = format!("Bearer {}.AAAA", corpus::unsigned(&header, &claims(NOW)));
+            assert!(bench.ask(&value).await.is_err());
+        }
+    };
+    flood(0).await;
+    assert_eq!(bench.fetcher.fetches(), 2);
+    bench.clock.advance(Duration::from_secs(59));
+    flood(5000).await;
+    assert_eq!(bench.fetcher.fetches(), 2);
+    bench.clock.advance(Duration::from_secs(1));
+    flood(10_000).await;
+    assert_eq!(bench.fetcher.fetches(), 3);
+}
+
+#[tokio::test]
+async fn flood_during_an_outage_is_one_fetch_a_minute() {
+    let bench = bench().await;
+    bench.fetcher.fail(JWKS_URL);
+    for number in 0..100 {
+        let answer = bench
+            .ask(&signed(Issuer::other(), &format!("k{number}")))
+            .await;
+        assert!(matches!(answer, Err(Rejection::Invalid(_))), "{answer:?}");
+    }
+    assert_eq!(bench.fetcher.fetches(), 2);
+    assert!(bench.ask(&signed(Issuer::ours(), "a")).await.is_ok());
+}
+
+#[tokio::test]
+async fn callers_with_unknown_kids_share_a_fetch_and_others_do_not_wait() {
+    let bench = bench().await;
+    bench.fetcher.serve(
+        JWKS_URL,
+        set(&[(Issuer::ours(), "a"), (Issuer::other(), "b")]),
+    );
+    bench.fetcher.close().await;
+    let bench = Arc::new(bench);
+    let value = signed(Issuer::other(), "b");
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let (bench, value) = (Arc::clone(&bench), value.clone());
+        waiting.spawn(async move { bench.ask(&value).await.is_ok() });
+    }
+    tokio::task::yield_now().await;
+    assert_eq!(bench.fetcher.fetches(), 2);
+    assert!(bench.ask(&signed(Issuer::ours(), "a")).await.is_ok());
+    bench.fetcher.open();
+    assert!(
+        waiting
+            .join_all()
+            .await
+            .into_iter()
+            .all(|accepted| accepted)
+    );
+    assert_eq!(bench.fetcher.fetches(), 2);
+}
+
+#[tokio::test]
+async fn caller_who_gives_up_does_not_waste_the_fetch() {
+    let bench = bench().await;
+    bench
+        .fetcher
+        .serve(JWKS_URL, set(&[(Issuer::other(), "b")]));
+    bench.fetcher.close().await;
+    let value = signed(Issuer::other(), "b");
+    tokio::select! {
+        biased;
+        _ = bench.ask(&value) => panic!("the gate is closed"),
+        () = tokio::task::yield_now() => {}
+    }
+    bench.fetcher.open();
+    assert!(bench.ask(&value).await.is_ok());
+    assert_eq!(bench.fetcher.fetches(), 2);
+}
+
+#[tokio::test]
+async fn supervised_task_finishes_what_a_caller_left() {
+    let bench = bench().await;
+    let old = signed(Issuer::ours(), "a");
+    assert!(bench.ask(&old).await.is_ok());
+    bench
+        .fetcher
+        .serve(JWKS_URL, set(&[(Issuer::other(), "b")]));
+    bench.fetcher.close().await;
+    let value = signed(Issuer::other(), "b");
+    tokio::select! {
+        biased;
+        _ = bench.ask(&value) => panic!("the gate is closed"),
+        () = tokio::task::yield_now() => {}
+    }
+    bench.fetcher.open();
+    // Nothing but the task looks at the flight from here on; the old key is known, so it
+    // causes no fetch, and its end shows that the new set was taken over.
+    let gone = async {
+        while bench.ask(&old).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        () = bench.auth.keep_fresh() => unreachable!("it never ends"),
+        () = gone => {}
+    }
+    assert_eq!(bench.fetcher.fetches(), 2);
+}
+
+#[tokio::test]
+async fn outage_is_tolerated_up_to_its_bound() {
+    let bench = bench().await;
+    let (known, fresh) = (
+        signed(Issuer::ours(), "a"),
+        json!({"alg": "RS256", "kid": "a"}),
+    );
+    assert!(bench.ask(&known).await.is_ok());
+    bench.fetcher.fail(JWKS_URL);
+    bench.clock.advance(MAX_STALE);
+    bench.auth.refresh_due().await;
+    assert!(bench.ask(&known).await.is_ok());
+    assert!(bench.auth.readiness().users);
+    bench.clock.advance(Duration::from_micros(1));
+    assert_eq!(
+        bench.ask(&known).await,
+        Err(Rejection::KeysUnavailable),
+        "remembered"
+    );
+    let later = Issuer::ours().sign(&fresh, &claims(NOW + 90_000));
+    let later = format!("Bearer {later}");
+    assert_eq!(bench.ask(&later).await, Err(Rejection::KeysUnavailable));
+    assert_eq!(bench.auth.readiness().unavailable, [corpus::ISSUER]);
+    bench.fetcher.serve(JWKS_URL, set(&[(Issuer::ours(), "a")]));
+    bench.clock.advance(Duration::from_secs(5));
+    bench.auth.refresh_due().await;
+    assert!(bench.ask(&later).await.is_ok());
+    assert!(bench.ask(&known).await.is_ok());
+}
+
+#[tokio::test]
+async fn broken_key_set_wipes_nothing() {
+    let bench = bench().await;
+    let value = signed(Issuer::ours(), "a");
+    for broken in ["", "<html>", "{}", r#"{"keys": {}}"#, "[]"] {
+        bench.fetcher.serve(JWKS_URL, broken);
+        bench.clock.advance(Duration::from_mins(5));
+        let before = bench.fetcher.fetches();
+        bench.auth.refresh_due().await;
+        assert_eq!(bench.fetcher.fetches(), before + 1);
+        assert!(bench.ask(&value).await.is_ok(), "{broken}");
+    }
+}
+
+#[tokio::test]
+async fn failed_fetch_is_tried_again_soon() {
+    let bench = bench().await;
+    bench.fetcher.fail(JWKS_URL);
+    bench.clock.advance(Duration::from_mins(5));
+    for _ in 0..3 {
+        let before = bench.fetcher.fetches();
+        bench.auth.refresh_due().await;
+        bench.clock.advance(Duration::from_secs(4));
+        bench.auth.refresh_due().await;
+        assert_eq!(bench.fetcher.fetches(), before + 1);
+        bench.clock.advance(Duration::from_secs(1));
+    }
+}
+
+#[tokio::test]
+async fn slow_issuer_does_not_hold_up_another() {
+    let bench = Bench::new(corpus::ISSUERS);
+    bench
+        .fetcher
+        .serve(OTHER, set(&[(Issuer::other(), "other")]));
+    bench.fetcher.stall(JWKS_URL);
+    let mut claims = claims(NOW);
+    claims["iss"] = "https://other.example.com".into();
+    let value = Issuer::other().sign(&header("RS256", "other"), &claims);
+    let value = format!("Bearer {value}");
+    let served = async {
+        while !bench.auth.readiness().services {
+            tokio::task::yield_now().await;
+        }
+        bench.ask(&value).await
+    };
+    tokio::select! {
+        () = bench.auth.keep_fresh() => unreachable!("it never ends"),
+        answer = served => assert!(answer.unwrap().introspects),
+    }
+}

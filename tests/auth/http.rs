@@ -1,0 +1,265 @@
+//! The real fetcher against a server that answers well or badly, and against files.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use rustls::{
+    ServerConfig, ServerConnection, StreamOwned,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
+use stacktoken::{
+    auth::{Authenticator, FetchError, HttpFetcher, KeyFetcher as _, KeySource, parse},
+    domain::clock::SystemClock,
+};
+
+use crate::{corpus::Issuer, support::MAX_STALE};
+
+const LIMIT: usize = 256 * 1024;
+
+struct Server {
+    address: SocketAddr,
+    hits: Arc<AtomicUsize>,
+}
+
+impl Server {
+    /// Answers every connection with these bytes; then ends it, or stays silent.
+    fn start(answer: Vec<u8>, ends: bool, tls: Option<Arc<ServerConfig>>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let hits = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&hits);
+        thread::spawn(move || {
+            let mut open = Vec::new();
+            for stream in listener.incoming() {
+                counted.fetch_add(1, Ordering::SeqCst);
+                let mut stream = stream.unwrap();
+                // A client that hangs up in the middle is what some of the tests are about.
+                if let Some(config) = &tls {
+                    let session = ServerConnection::new(Arc::clone(config)).unwrap();
+                    let mut stream = StreamOwned::new(session, stream);
+                    let _ = stream.read(&mut [0; 4096]);
+                    let _ = stream.write_all(&answer);
+                    let _ = stream.flush();
+                } else {
+                    let _ = stream.read(&mut [0; 4096]);
+                    let _ = stream.write_all(&answer);
+                    if !ends {
+                        open.push(stream);
+                    }
+                }
+            }
+        });
+        Self { address, hits }
+    }
+
+    fn plain(answer: impl Into<Vec<u8>>) -> Self {
+        Self::start(answer.into(), true, None)
+    }
+
+    fn hits(&self) -> usize {
+        self.hits.load(Ordering::SeqCst)
+    }
+
+    fn source(&self) -> KeySource {
+        source(&format!("jwks_url = \"http://{}/keys\"", self.address))
+    }
+}
+
+fn source(keys: &str) -> KeySource {
+    let file = format!(
+        "[[issuers]]\nissuer = \"a\"\naudience = \"b\"\n{keys}\nalgorithms = [\"RS256\"]\ncaller = \"user\""
+    );
+    let tls = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/auth/tls");
+    parse(&file, &tls).unwrap().remove(0).source
+}
+
+fn ok(body: &[u8]) -> Vec<u8> {
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+async fn fetch(source: &KeySource) -> Result<Vec<u8>, FetchError> {
+    HttpFetcher::within(Duration::from_secs(5))
+        .fetch(source)
+        .await
+}
+
+#[tokio::test]
+async fn body_of_256_kib_is_read() {
+    let body = vec![b' '; LIMIT];
+    assert_eq!(
+        fetch(&Server::plain(ok(&body)).source()).await.unwrap(),
+        body
+    );
+}
+
+#[tokio::test]
+async fn larger_body_is_refused() {
+    let large = vec![b' '; LIMIT + 1];
+    let answer = fetch(&Server::plain(ok(&large)).source()).await;
+    assert!(matches!(answer, Err(FetchError::TooLarge)), "{answer:?}");
+}
+
+#[tokio::test]
+async fn body_without_end_is_refused_while_it_streams() {
+    let mut endless = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+    for _ in 0..300 {
+        endless.extend_from_slice(format!("400\r\n{}\r\n", " ".repeat(1024)).as_bytes());
+    }
+    let server = Server::start(endless, false, None);
+    let answer = fetch(&server.source()).await;
+    assert!(matches!(answer, Err(FetchError::TooLarge)), "{answer:?}");
+}
+
+#[tokio::test]
+async fn redirect_is_not_followed() {
+    let target = Server::plain(ok(b"{\"keys\":[]}"));
+    for status in ["301 Moved", "302 Found", "307 Temporary", "308 Permanent"] {
+        let answer = format!(
+            "HTTP/1.1 {status}\r\nlocation: http://{}/keys\r\ncontent-length: 0\r\n\r\n",
+            target.address
+        );
+        let answer = fetch(&Server::plain(answer).source())
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(answer.contains("redirects are not followed"), "{answer}");
+    }
+    assert_eq!(target.hits(), 0);
+}
+
+#[tokio::test]
+async fn other_status_is_refused() {
+    for status in ["204 No Content", "206 Partial", "404 Not Found", "500 Oops"] {
+        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+        let answer = fetch(&Server::plain(answer).source()).await;
+        assert!(matches!(answer, Err(FetchError::Status(_))), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn slow_answer_is_refused() {
+    for so_far in ["", "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{"] {
+        let server = Server::start(so_far.into(), false, None);
+        let fetcher = HttpFetcher::within(Duration::from_millis(100));
+        let answer = fetcher.fetch(&server.source()).await;
+        assert!(matches!(answer, Err(FetchError::TooSlow(_))), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn broken_answer_is_an_error() {
+    for broken in [
+        "",
+        "hello\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{",
+    ] {
+        let answer = fetch(&Server::plain(broken).source()).await;
+        assert!(
+            matches!(answer, Err(FetchError::Unreachable(_))),
+            "{answer:?}"
+        );
+    }
+    let closed = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let answer = fetch(&source(&format!("jwks_url = \"http://{closed}/keys\""))).await;
+    assert!(
+        matches!(answer, Err(FetchError::Unreachable(_))),
+        "{answer:?}"
+    );
+}
+
+#[tokio::test]
+async fn own_certificate_authority_is_trusted_where_it_is_named() {
+    let tls = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/auth/tls");
+    let chain = CertificateDer::from_pem_file(tls.join("server.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(tls.join("server.key")).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![chain], key)
+        .unwrap();
+    let server = Server::start(ok(b"{}"), true, Some(Arc::new(config)));
+    let url = format!(
+        "jwks_url = \"https://localhost:{}/keys\"",
+        server.address.port()
+    );
+    let named = source(&format!("{url}\njwks_ca = \"ca.pem\""));
+    assert_eq!(fetch(&named).await.unwrap(), b"{}");
+    let answer = fetch(&source(&url)).await.unwrap_err().to_string();
+    assert!(answer.contains("certificate"), "{answer}");
+    let absent = source(&format!("{url}\njwks_ca = \"absent.pem\""));
+    let answer = fetch(&absent).await.unwrap_err().to_string();
+    assert!(answer.contains("absent.pem"), "{answer}");
+    let empty = source(&format!("{url}\njwks_ca = \"README\""));
+    let answer = fetch(&empty).await.unwrap_err().to_string();
+    assert!(answer.contains("no usable PEM certificate"), "{answer}");
+}
+
+/// An authenticator with the real fetcher, whose keys are in this file.
+fn with_file(path: &Path) -> Authenticator {
+    let file = format!(
+        "[[issuers]]\nissuer = \"a\"\naudience = \"b\"\njwks_file = {path:?}\nalgorithms = [\"RS256\"]\ncaller = \"user\""
+    );
+    Authenticator::new(
+        parse(&file, Path::new("")).unwrap(),
+        Arc::new(HttpFetcher::default()),
+        Arc::new(SystemClock::new()),
+        MAX_STALE,
+    )
+}
+
+#[tokio::test]
+async fn key_file_is_loaded_at_the_start_or_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys.json");
+    let auth = with_file(&path);
+    let absent = auth.load_files().await.unwrap_err().to_string();
+    assert!(absent.contains("keys.json: cannot be read"), "{absent}");
+    for (content, problem) in [
+        ("nonsense", "is not a JWK set"),
+        ("{\"keys\":[]}", "holds no usable key"),
+        (&" ".repeat(LIMIT + 1), "is larger than 256 KiB"),
+    ] {
+        std::fs::write(&path, content).unwrap();
+        let fault = with_file(&path).load_files().await.unwrap_err().to_string();
+        assert!(
+            fault.contains(problem) && fault.contains("keys.json"),
+            "{fault}"
+        );
+    }
+    std::fs::write(&path, Issuer::ours().jwks()).unwrap();
+    auth.load_files().await.unwrap();
+    assert!(auth.readiness().users);
+}
+
+#[tokio::test]
+async fn unreachable_address_does_not_stop_the_start() {
+    let server = Server::plain("HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n");
+    let KeySource::Url { url, .. } = server.source() else {
+        unreachable!("it is an address");
+    };
+    let file = format!(
+        "[[issuers]]\nissuer = \"a\"\naudience = \"b\"\njwks_url = \"{url}\"\nalgorithms = [\"RS256\"]\ncaller = \"user\""
+    );
+    let entries = parse(&file, Path::new("")).unwrap();
+    let fetcher = Arc::new(HttpFetcher::default());
+    let auth = Authenticator::new(entries, fetcher, Arc::new(SystemClock::new()), MAX_STALE);
+    auth.load_files().await.unwrap();
+    auth.refresh_due().await;
+    assert_eq!(server.hits(), 1);
+    assert!(!auth.readiness().users);
+}

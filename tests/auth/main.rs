@@ -1,0 +1,10 @@
+//! The authentication of callers, on its own: without a server, with a clock and a fetcher of
+//! the test's own. The corpus is shared with the tests over the wire.
+
+mod corpus;
+mod credentials;
+mod entries;
+mod freshness;
+mod http;
+mod issuers_file;
+mod support;
