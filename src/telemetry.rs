@@ -1,7 +1,7 @@
 //! Logs: structured, filtered, and never with a secret in them (R9). Libraries are held to
 //! `info` whatever the filter says, since some print headers and frames below that.
 
-use std::panic;
+use std::{io::IsTerminal as _, panic};
 
 use tracing::{Level, Metadata};
 use tracing_subscriber::{
@@ -28,7 +28,13 @@ pub fn begin(settings: &Log, fallback: Option<String>) -> anyhow::Result<()> {
         .map_err(|wrong| anyhow::anyhow!("--log: not a tracing filter: {wrong}"))?;
     let layer = match settings.log_format {
         LogFormat::Json => fmt::layer().json().with_writer(std::io::stderr).boxed(),
-        LogFormat::Text => fmt::layer().with_writer(std::io::stderr).boxed(),
+        LogFormat::Text => {
+            let colours = std::io::stderr().is_terminal();
+            fmt::layer()
+                .with_ansi(colours)
+                .with_writer(std::io::stderr)
+                .boxed()
+        }
     };
     let filter = filter.and(FilterFn::new(ours_or_harmless));
     tracing_subscriber::registry()

@@ -54,10 +54,11 @@ impl Welcome {
         let program = program();
         let jwt = |name: &str| self.data_dir.join(format!("{name}.jwt")).display().to_string();
         let (owner, service) = (jwt("owner"), jwt("service"));
-        let issue = format!("{program} issue --server http://{grpc} --stack {STACK} --jwt-file {owner} --name demo-$RANDOM --access read-write --expires never");
+        let issue = format!("{program} issue --server http://{grpc} --stack {STACK} --jwt-file {owner} --name \"demo $(date +%s)\" --access read-write --expires never");
         let introspect = format!("{program} introspect --server http://{grpc} --stack {STACK} --jwt-file {service} --action entry.update --branch main");
-        let issue_request = format!(r#"{{"stack_api_key":"{STACK}","name":"demo-'$RANDOM'","permissions":{{"access":"ACCESS_READ_WRITE"}},"expiry":{{"never":true}}}}"#);
-        let introspect_request = format!(r#"{{"stack_api_key":"{STACK}","token":"'$(cat)'","actions":[{{"name":"entry.update","branch":"main"}}]}}"#);
+        let issue_request = format!(r#"{{"stack_api_key":"{STACK}","name":"demo grpcurl '"$(date +%s)"'","permissions":{{"access":"ACCESS_READ_WRITE"}},"expiry":{{"never":true}}}}"#);
+        // The secret travels from pipe to pipe: on a command line every process could see it.
+        let to_question = format!(r#"s/.*"secret": "\(.*\)".*/{{"stack_api_key":"{STACK}","token":"\1","actions":[{{"name":"entry.update","branch":"main"}}]}}/p"#);
         let mut text = format!("\
 stacktoken serves gRPC on {grpc}, metrics and probes on http://{admin}
 demo stack {STACK}, second stack {SECOND_STACK}
@@ -68,7 +69,7 @@ Issue a token and introspect it (in another terminal, from this folder):
 
 The same with grpcurl:
 
-  grpcurl -plaintext -H \"authorization: Bearer $(cat {owner})\" -d '{issue_request}' {grpc} stacktoken.v1.TokenService/Issue | sed -n 's/.*\"secret\": \"\\(.*\\)\".*/\\1/p' | (grpcurl -plaintext -H \"authorization: Bearer $(cat {service})\" -d '{introspect_request}' {grpc} stacktoken.v1.IntrospectionService/Introspect)
+  grpcurl -plaintext -H \"authorization: Bearer $(cat {owner})\" -d '{issue_request}' {grpc} stacktoken.v1.TokenService/Issue | sed -n '{to_question}' | grpcurl -plaintext -H \"authorization: Bearer $(cat {service})\" -d @ {grpc} stacktoken.v1.IntrospectionService/Introspect
 
 What there is to call:
 
