@@ -8,7 +8,7 @@ mod migrate;
 mod serve;
 mod settings;
 
-use std::{env, process::ExitCode};
+use std::{env, fmt::Write as _, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser, Subcommand, error::ContextKind};
 
@@ -86,7 +86,8 @@ fn in_one_line(error: &clap::Error) -> String {
         .trim_start_matches('-');
     if text.contains("invalid value") && !flag.is_empty() {
         let variable = flag.replace('-', "_").to_uppercase();
-        line.push_str(&format!(" (also set by STACKTOKEN_{variable})"));
+        // Writing to a String does not fail.
+        let _ = write!(line, " (also set by STACKTOKEN_{variable})");
     }
     line
 }
@@ -105,7 +106,12 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         );
         return Ok(ExitCode::SUCCESS);
     }
-    telemetry::begin(&cli.log, env::var("RUST_LOG").ok())?;
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one variable that is not ours"
+    )]
+    let fallback = env::var("RUST_LOG").ok();
+    telemetry::begin(&cli.log, fallback)?;
     // Two libraries use TLS; they must agree on who does the cryptography.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()

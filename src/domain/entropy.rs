@@ -19,6 +19,10 @@ pub trait Entropy: Send + Sync + 'static {
 pub struct OsEntropy;
 
 impl Entropy for OsEntropy {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the source that everything else asks"
+    )]
     fn fill(&self, buffer: &mut [u8]) -> Result<(), EntropyFailed> {
         Ok(getrandom::fill(buffer)?)
     }

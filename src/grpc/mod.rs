@@ -70,6 +70,7 @@ pub struct MessageLimits {
 }
 
 /// The services of the contract.
+#[must_use]
 pub fn routes(app: &Arc<App>, limits: MessageLimits) -> Routes {
     use pb::{
         admin::v1::stack_service_server::StackServiceServer,

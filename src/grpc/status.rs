@@ -92,7 +92,7 @@ impl Told {
         }
     }
 
-    fn with(mut self, name: &str, value: impl ToString) -> Self {
+    fn with(mut self, name: &str, value: &impl ToString) -> Self {
         self.metadata.insert(name.to_owned(), value.to_string());
         self
     }
@@ -228,7 +228,7 @@ fn tell_refusal(refusal: &Refusal) -> Told {
             "this stack key is in use or belonged to a removed stack: leave stack_api_key out to have one made"),
         Refusal::LimitReached { limit, .. } => told(Code::ResourceExhausted, &format!(
             "the stack has {} live tokens of at most {}: revoke one, or ask an operator to raise the limit", limit.used, limit.max))
-            .with("used", limit.used).with("max", limit.max),
+            .with("used", &limit.used).with("max", &limit.max),
         Refusal::TokenRevoked => told(Code::FailedPrecondition,
             "the token is revoked and stays so: issue a new one"),
         Refusal::TokenExpired => told(Code::FailedPrecondition,
@@ -264,6 +264,7 @@ fn log(failure: &Failure, told: &Told, request_id: &str) {
 
 /// The health protocol's own answer for a name that is not a service here.
 #[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the maker of statuses")]
 pub fn health_unknown() -> Status {
     let names = "\"\", stacktoken.v1.IntrospectionService and stacktoken.v1.TokenService";
     Status::not_found(format!("no such service: ask about {names}"))

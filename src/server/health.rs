@@ -76,9 +76,9 @@ impl Board {
             draining: CancellationToken::new(),
             closing: CancellationToken::new(),
         };
-        Name::ALL
-            .into_iter()
-            .for_each(|name| board.set(name, false));
+        for name in Name::ALL {
+            board.set(name, false);
+        }
         board
     }
 
@@ -91,7 +91,9 @@ impl Board {
     /// From now on nothing serves, whatever the probes say.
     pub(super) fn drain(&self) {
         self.draining.cancel();
-        Name::ALL.into_iter().for_each(|name| self.set(name, false));
+        for name in Name::ALL {
+            self.set(name, false);
+        }
     }
 
     /// Ends the streams of those who watch.

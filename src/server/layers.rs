@@ -101,9 +101,9 @@ impl Gate {
         let code = complete(&mut response, rule, &request_id);
         if sent.is_some() || code != Code::Ok {
             let value = HeaderValue::from_str(&request_id);
-            value.into_iter().for_each(|id| {
+            if let Ok(id) = value {
                 response.headers_mut().insert(REQUEST_ID, id);
-            });
+            }
         }
         let took = self.app.clock().monotonic().saturating_sub(started);
         self.note(rule, code, call.as_ref(), (&request_id, took));
@@ -166,9 +166,12 @@ impl Gate {
             .authenticate(request.headers(), demand, request_id)
             .await?;
         let admitted = demand.admit(&call.caller);
-        let admitted = admitted.and_then(|()| match rule.changes {
-            true => self.app.admit_change(&call),
-            false => Ok(()),
+        let admitted = admitted.and_then(|()| {
+            if rule.changes {
+                self.app.admit_change(&call)
+            } else {
+                Ok(())
+            }
         });
         if let Err(refusal) = admitted {
             if let Some(action) = rule.action {

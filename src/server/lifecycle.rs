@@ -112,10 +112,11 @@ pub(super) async fn run(
     }
     accepting.cancel();
     board.close();
-    match tokio::time::timeout(tuning.drain_grace, &mut grpc).await {
-        Ok(done) => done?,
-        Err(_) => tracing::warn!("calls were still at work at the end of the drain grace"),
-    }
+    let finished = tokio::time::timeout(tuning.drain_grace, &mut grpc).await;
+    finished.unwrap_or_else(|_| {
+        tracing::warn!("calls were still at work at the end of the drain grace");
+        Ok(())
+    })?;
     // With the last handle on the use cases gone, the writer of refusals knows that no more
     // will come, writes what it has and ends.
     drop(grpc);

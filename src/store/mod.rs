@@ -131,10 +131,7 @@ impl Store {
         use sea_orm::{ColumnTrait as _, QueryFilter as _, sea_query::Expr};
         writing!(self, |tx| {
             entity::meta::Entity::update_many()
-                .col_expr(
-                    entity::meta::Column::Value,
-                    Expr::val(now.as_micros()).into(),
-                )
+                .col_expr(entity::meta::Column::Value, Expr::val(now.as_micros()))
                 .filter(entity::meta::Column::Name.eq("heartbeat"))
                 .exec(tx)
                 .await?;

@@ -353,17 +353,17 @@ impl Store {
         uid: StackUid,
         now: Timestamp,
     ) -> Result<Stack, Error> {
-        let uuid = uid.into_untyped_uuid();
-        let row = stack::Entity::find_by_id(uuid).one(tx).await?;
-        let row = row.ok_or_else(|| corrupt("stacks", "uid", uuid))?;
+        let key = uid.into_untyped_uuid();
+        let row = stack::Entity::find_by_id(key).one(tx).await?;
+        let row = row.ok_or_else(|| corrupt("stacks", "uid", key))?;
         let owner = member::Entity::find()
-            .filter(member::Column::StackUid.eq(uuid))
+            .filter(member::Column::StackUid.eq(key))
             .filter(member::Column::Role.eq(Role::Owner.name()))
             .one(tx)
             .await?
-            .ok_or_else(|| corrupt("stack_members", "role", uuid))?;
+            .ok_or_else(|| corrupt("stack_members", "role", key))?;
         let used = self.count_live(tx, uid, now).await?;
-        stack(row, owner, used)
+        stack(row, &owner, used)
     }
 }
 
@@ -566,7 +566,7 @@ impl TryFrom<member::Model> for Member {
     }
 }
 
-fn stack(row: stack::Model, owner: member::Model, used: u32) -> Result<Stack, Error> {
+fn stack(row: stack::Model, owner: &member::Model, used: u32) -> Result<Stack, Error> {
     let wrong = |column| corrupt("stacks", column, row.uid);
     let instant = |micros, column| Timestamp::from_micros(micros).ok_or_else(|| wrong(column));
     let state = match (row.removed_at, row.suspended_at) {
@@ -583,7 +583,7 @@ fn stack(row: stack::Model, owner: member::Model, used: u32) -> Result<Stack, Er
         key: StackKey::parse(&row.key).map_err(|_| wrong("key"))?,
         name: StackName::parse(&row.name).map_err(|_| wrong("name"))?,
         state,
-        owner: person_of(&owner)?,
+        owner: person_of(owner)?,
         limit: TokenLimit {
             used,
             max: u32::try_from(row.token_limit).map_err(|_| wrong("token_limit"))?,

@@ -1,7 +1,9 @@
 //! What dev says once it serves: on the screen for people, in a file for scripts.
 
 use std::{
-    env, fs,
+    env,
+    fmt::Write as _,
+    fs,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -78,7 +80,8 @@ What there is to call:
 JWTs, valid for a day (also in {dir}/*.jwt):
 ", dir = self.data_dir.display());
         for (name, jwt) in self.jwts.named() {
-            text.push_str(&format!("\n  {name}: {jwt}\n"));
+            // Writing to a String does not fail.
+            let _ = write!(text, "\n  {name}: {jwt}\n");
         }
         text
     }

@@ -1,5 +1,7 @@
 //! Messages of AuditService.
 
+use std::collections::BTreeMap;
+
 use super::{actor, instant, parse_instant};
 use crate::{
     app::{AuditCursor, AuditFilter, AuditPage},
@@ -102,7 +104,7 @@ fn event(event: Event) -> v1::AuditEvent {
     let (outcome, reason, count, details) = match event.outcome {
         Outcome::Done(details) => (v1::AuditOutcome::Done, String::new(), 1, details),
         Outcome::Refused { reason, count } => {
-            (v1::AuditOutcome::Refused, reason, count, Default::default())
+            (v1::AuditOutcome::Refused, reason, count, BTreeMap::new())
         }
     };
     v1::AuditEvent {

@@ -206,6 +206,7 @@ fn duration(duration: Duration) -> prost_types::Duration {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "parsers have one shape")]
 pub const fn list_actions(_: v1::ListActionsRequest, _: &Call) -> Result<(), Violations> {
     Ok(())
 }

@@ -1,6 +1,11 @@
 //! Between messages and domain values. Inwards everything is parsed once and every fault is
 //! reported; outwards only what the contract names is said.
 
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "a parser consumes its message, whether or not it keeps anything of it"
+)]
+
 pub mod audit;
 pub mod introspection;
 pub mod permissions;
