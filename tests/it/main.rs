@@ -1,1 +1,17 @@
+//! Tests through the wire: the real server with its real layers on a free port, a clock and
+//! randomness of the test's own, an issuer of the test's own.
+#![allow(
+    dead_code,
+    missing_docs,
+    clippy::pedantic,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may fail loudly, and stands for the world outside"
+)]
 
+mod introspection;
+mod stacks;
+mod support;
+mod tokens;

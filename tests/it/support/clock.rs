@@ -1,0 +1,68 @@
+//! Time and randomness that a test decides.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use rand_chacha::{
+    ChaCha20Rng,
+    rand_core::{Rng as _, SeedableRng as _},
+};
+use stacktoken::domain::{
+    clock::Clock,
+    entropy::{Entropy, EntropyFailed},
+    timestamp::Timestamp,
+};
+
+/// 2026-11-24T12:00:00Z.
+pub const START: i64 = 1_795_521_600;
+
+/// A clock that stands still until it is told otherwise.
+pub struct ManualClock(AtomicI64);
+
+impl ManualClock {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self(AtomicI64::new(START * 1_000_000)))
+    }
+
+    pub fn advance(&self, by: Duration) {
+        let by = i64::try_from(by.as_micros()).unwrap();
+        self.0.fetch_add(by, Ordering::SeqCst);
+    }
+
+    /// Whole seconds since the epoch.
+    pub fn seconds(&self) -> i64 {
+        self.0.load(Ordering::SeqCst) / 1_000_000
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.load(Ordering::SeqCst)).unwrap()
+    }
+
+    fn monotonic(&self) -> Duration {
+        let since_start = self.0.load(Ordering::SeqCst) - START * 1_000_000;
+        Duration::from_micros(u64::try_from(since_start).unwrap())
+    }
+}
+
+/// The same bytes in every run.
+pub struct SeededEntropy(Mutex<ChaCha20Rng>);
+
+impl SeededEntropy {
+    pub fn new(seed: u64) -> Self {
+        Self(Mutex::new(ChaCha20Rng::seed_from_u64(seed)))
+    }
+}
+
+impl Entropy for SeededEntropy {
+    fn fill(&self, buffer: &mut [u8]) -> Result<(), EntropyFailed> {
+        self.0.lock().unwrap().fill_bytes(buffer);
+        Ok(())
+    }
+}

@@ -1,0 +1,352 @@
+//! A server of a test's own, and clients that play each part.
+
+pub mod clients;
+pub mod clock;
+pub mod issuer;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use clap::Parser;
+use stacktoken::{
+    auth::{self, Authenticator, HttpFetcher},
+    config::Tuning,
+    grpc::pb::{admin, v1},
+    server::{self, Listeners, Parts},
+    store::{Location, Store},
+};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint};
+
+pub use self::{
+    clients::{Client, details, reason},
+    clock::{ManualClock, SeededEntropy},
+    issuer::{ISSUER, TestIssuer},
+};
+
+#[derive(Parser)]
+struct Defaults {
+    #[command(flatten)]
+    tuning: Tuning,
+}
+
+/// The defaults of the command line, but with no wait at the end.
+pub fn tuning() -> Tuning {
+    let mut tuning = Defaults::parse_from(["test"]).tuning;
+    tuning.drain_delay = Duration::ZERO;
+    // Tests ask for more changes than people do; the limiter has tests of its own.
+    tuning.changes_per_second = 1_000_000.try_into().unwrap();
+    tuning.changes_burst = 1_000_000.try_into().unwrap();
+    tuning
+}
+
+/// A running server. Stops when dropped; `stop` waits for its orderly end.
+pub struct TestServer {
+    pub address: String,
+    pub admin_address: String,
+    pub clock: Arc<ManualClock>,
+    pub issuer: TestIssuer,
+    /// A stack with an owner, an admin, a developer and a content manager.
+    pub stack: String,
+    pub data_dir: Arc<TempDir>,
+    stop: CancellationToken,
+    running: Option<tokio::task::JoinHandle<Result<(), server::ServeError>>>,
+}
+
+impl TestServer {
+    /// With the defaults.
+    pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// With other settings.
+    pub async fn start_with(set: impl FnOnce(&mut Tuning)) -> Self {
+        let data_dir = Arc::new(TempDir::new().unwrap());
+        let mut server = Self::start_in(data_dir, ManualClock::new(), set).await;
+        server.stack = server.register("Test stack").await;
+        server
+    }
+
+    /// On a store that may be there already; registers no stack.
+    pub async fn start_in(
+        data_dir: Arc<TempDir>,
+        clock: Arc<ManualClock>,
+        set: impl FnOnce(&mut Tuning),
+    ) -> Self {
+        let mut tuning = tuning();
+        set(&mut tuning);
+        let issuer = TestIssuer::new();
+        let entropy = Arc::new(SeededEntropy::new(7));
+        let path = data_dir.path().join("stacktoken.db");
+        let store = Store::open(&Location::Sqlite(path), entropy.clone())
+            .await
+            .unwrap();
+        store.migrate().await.unwrap();
+        store.require_current_schema().await.unwrap();
+        let authenticator = authenticator(&issuer, data_dir.path().into(), clock.clone()).await;
+        let any = "127.0.0.1:0".parse().unwrap();
+        let listeners = Listeners::bind(any, any).await.unwrap();
+        let address = listeners.grpc.local_addr().unwrap().to_string();
+        let admin_address = listeners.admin.local_addr().unwrap().to_string();
+        let (serving, served) = oneshot::channel();
+        let stop = CancellationToken::new();
+        let (stopping, at) = (stop.clone(), clock.clone());
+        let store = Arc::new(store);
+        let running = tokio::spawn(async move {
+            let parts = Parts {
+                store: store.clone(),
+                authenticator: Arc::new(authenticator),
+                clock: at,
+                entropy,
+            };
+            let announce = move || {
+                let _ = serving.send(());
+            };
+            let ended = server::run(parts, &tuning, listeners, announce, stopping).await;
+            store.close().await;
+            ended
+        });
+        served.await.expect("the server serves");
+        let stack = String::new();
+        Self {
+            address,
+            admin_address,
+            clock,
+            issuer,
+            stack,
+            data_dir,
+            stop,
+            running: Some(running),
+        }
+    }
+
+    /// The SQLite file.
+    pub fn database(&self) -> PathBuf {
+        self.data_dir.path().join("stacktoken.db")
+    }
+
+    /// Stops in order, and says how it ended.
+    pub async fn stop(mut self) -> Result<(), server::ServeError> {
+        self.stop.cancel();
+        self.running.take().unwrap().await.unwrap()
+    }
+
+    /// A fresh connection.
+    pub async fn channel(&self) -> Channel {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
+        endpoint.connect().await.unwrap()
+    }
+
+    /// A client that sends this as `authorization`.
+    pub async fn with_authorization(&self, value: impl Into<String>) -> Client {
+        Client::new(self.channel().await, Some(value.into()))
+    }
+
+    /// A client that sends no credential.
+    pub async fn anonymous(&self) -> Client {
+        Client::new(self.channel().await, None)
+    }
+
+    /// A person signed in as this subject.
+    pub async fn user(&self, subject: &str) -> Client {
+        let jwt = self.issuer.user(subject, self.clock.seconds());
+        self.with_authorization(format!("Bearer {jwt}")).await
+    }
+
+    pub async fn owner(&self) -> Client {
+        self.user("owner").await
+    }
+
+    pub async fn admin(&self) -> Client {
+        self.user("admin").await
+    }
+
+    pub async fn developer(&self) -> Client {
+        self.user("developer").await
+    }
+
+    pub async fn content_manager(&self) -> Client {
+        self.user("content-manager").await
+    }
+
+    pub async fn stranger(&self) -> Client {
+        self.user("stranger").await
+    }
+
+    /// A service that may introspect.
+    pub async fn service(&self) -> Client {
+        let jwt = self.issuer.service("content-api", self.clock.seconds());
+        self.with_authorization(format!("Bearer {jwt}")).await
+    }
+
+    /// A service that may not.
+    pub async fn mere_service(&self) -> Client {
+        let jwt = self.issuer.service("mailer", self.clock.seconds());
+        self.with_authorization(format!("Bearer {jwt}")).await
+    }
+
+    pub async fn operator(&self) -> Client {
+        let jwt = self.issuer.operator("operator", self.clock.seconds());
+        self.with_authorization(format!("Bearer {jwt}")).await
+    }
+
+    /// Registers a stack with the usual people, and answers its key.
+    pub async fn register(&self, name: &str) -> String {
+        use admin::v1::{Role, SetMemberRequest};
+        let mut operator = self.operator().await;
+        let request = admin::v1::RegisterRequest {
+            name: name.into(),
+            organization_uid: "org-1".into(),
+            owner: Some(person("owner")),
+            ..Default::default()
+        };
+        let registered = operator
+            .stacks
+            .register(request)
+            .await
+            .unwrap()
+            .into_inner();
+        let key = registered.stack.unwrap().stack_api_key;
+        for (subject, role) in [
+            ("admin", Role::Admin),
+            ("developer", Role::Developer),
+            ("content-manager", Role::ContentManager),
+        ] {
+            let member = Some(person(subject));
+            let request = SetMemberRequest {
+                stack_api_key: key.clone(),
+                member,
+                role: role.into(),
+            };
+            operator.stacks.set_member(request).await.unwrap();
+        }
+        key
+    }
+
+    /// Issues a read-write token that never expires.
+    pub async fn issue(&self, name: &str) -> v1::IssueResponse {
+        let request = issue_request(&self.stack, name);
+        self.owner()
+            .await
+            .tokens
+            .issue(request)
+            .await
+            .unwrap()
+            .into_inner()
+    }
+
+    /// Asks about a secret with the server's stack key.
+    pub async fn introspect(&self, secret: &str, actions: &[&str]) -> v1::IntrospectResponse {
+        let request = introspect_request(&self.stack, secret, actions);
+        self.service()
+            .await
+            .introspection
+            .introspect(request)
+            .await
+            .unwrap()
+            .into_inner()
+    }
+
+    /// The audit of the server's stack, the newest first.
+    pub async fn audit(&self) -> Vec<stacktoken::grpc::pb::audit::v1::AuditEvent> {
+        let request = stacktoken::grpc::pb::audit::v1::ListRequest {
+            stack_api_key: self.stack.clone(),
+            page_size: 100,
+            ..Default::default()
+        };
+        self.operator()
+            .await
+            .audit
+            .list(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .events
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn authenticator(
+    issuer: &TestIssuer,
+    folder: PathBuf,
+    clock: Arc<ManualClock>,
+) -> Authenticator {
+    std::fs::write(folder.join("jwks.json"), issuer.jwks()).unwrap();
+    let entries = auth::parse(issuer::ISSUERS_FILE, &folder).unwrap();
+    let fetcher = Arc::new(HttpFetcher::default());
+    let authenticator = Authenticator::new(entries, fetcher, clock, auth::DEFAULT_MAX_STALE);
+    authenticator.load_files().await.unwrap();
+    authenticator
+}
+
+/// A person of the test's issuer.
+pub fn person(subject: &str) -> admin::v1::Person {
+    admin::v1::Person {
+        issuer: ISSUER.into(),
+        subject: subject.into(),
+        email: String::new(),
+    }
+}
+
+/// Permissions that are not narrowed.
+pub fn permissions(access: v1::Access) -> v1::Permissions {
+    v1::Permissions {
+        access: access.into(),
+        modules: None,
+        branches: None,
+    }
+}
+
+pub fn never() -> v1::Expiry {
+    v1::Expiry {
+        expiry: Some(v1::expiry::Expiry::Never(true)),
+    }
+}
+
+pub fn at(seconds: i64) -> v1::Expiry {
+    let at = prost_types::Timestamp { seconds, nanos: 0 };
+    v1::Expiry {
+        expiry: Some(v1::expiry::Expiry::At(at)),
+    }
+}
+
+pub fn now() -> v1::Expiry {
+    v1::Expiry {
+        expiry: Some(v1::expiry::Expiry::Now(true)),
+    }
+}
+
+pub fn on_date(date: &str) -> v1::Expiry {
+    v1::Expiry {
+        expiry: Some(v1::expiry::Expiry::OnDate(date.into())),
+    }
+}
+
+/// A read-write token that never expires.
+pub fn issue_request(stack: &str, name: &str) -> v1::IssueRequest {
+    v1::IssueRequest {
+        stack_api_key: stack.into(),
+        name: name.into(),
+        description: String::new(),
+        permissions: Some(permissions(v1::Access::ReadWrite)),
+        expiry: Some(never()),
+    }
+}
+
+pub fn introspect_request(stack: &str, secret: &str, actions: &[&str]) -> v1::IntrospectRequest {
+    let question = |name: &&str| v1::ActionQuestion {
+        name: (*name).into(),
+        ..Default::default()
+    };
+    v1::IntrospectRequest {
+        token: secret.into(),
+        stack_api_key: stack.into(),
+        actions: actions.iter().map(question).collect(),
+    }
+}
