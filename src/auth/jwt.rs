@@ -170,7 +170,7 @@ fn check_times(claims: &Map<String, Value>, now: Timestamp) -> Result<i64, Cause
     Ok(valid_until)
 }
 
-/// A NumericDate (RFC 7519 §2) in microseconds; dates beyond all calendars are cut.
+/// A `NumericDate` (RFC 7519 §2) in microseconds; dates beyond all calendars are cut.
 fn micros(date: &Value) -> Option<i64> {
     if let Some(seconds) = date.as_i64() {
         return Some(seconds.saturating_mul(MICROS_PER_SECOND));
