@@ -37,6 +37,7 @@ impl App {
         command: &Register,
     ) -> Result<(Stack, Revision), Error> {
         let done = self.store.register_stack(call, command).await;
+        self.apply_to_stack(&done);
         self.settle(
             call,
             (Action::StackRegister, about(&command.stack_key)),
@@ -83,6 +84,7 @@ impl App {
             MemberChange::TransferTo(_) => Action::StackTransferOwnership,
         };
         let done = self.store.change_members(call, key, change).await;
+        self.apply_to_stack(&done);
         self.settle(call, (action, about(key)), done)
     }
 
@@ -100,6 +102,7 @@ impl App {
             .store
             .set_token_limit(call, key, (max_tokens, reason))
             .await;
+        self.apply_to_stack(&done);
         self.settle(call, (Action::StackSetTokenLimit, about(key)), done)
     }
 
@@ -114,6 +117,7 @@ impl App {
         (step, reason): (StackStep, &Reason),
     ) -> Result<(Stack, Revision), Error> {
         let done = self.store.set_stack_state(call, key, (step, reason)).await;
+        self.apply_to_stack(&done);
         self.settle(call, (step.action(), about(key)), done)
     }
 }
