@@ -1,0 +1,1 @@
+//! Whatever can come between a replica and the database, and that no answer is wrong for it.
