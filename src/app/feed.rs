@@ -88,6 +88,8 @@ fn note_failure(error: &Error) {
 #[derive(Default)]
 struct Reader {
     since: Option<Cursor>,
+    /// The highest number applied; looked at only in a negative control.
+    highest: i64,
     /// Changes of transactions that are read again for as long as an older one is at work.
     seen: HashSet<i64>,
 }
@@ -101,12 +103,16 @@ impl Reader {
                 self.seen.clear();
             }
             Some(changes) => {
-                for change in changes
+                let unseen = changes
                     .iter()
-                    .filter(|change| !self.seen.contains(&change.id))
-                {
-                    apply(app, change);
+                    .filter(|change| !self.seen.contains(&change.id));
+                for change in unseen {
+                    if app.safeguards.commit_order || change.id > self.highest {
+                        apply(app, change);
+                    }
                 }
+                let numbers = changes.iter().map(|change| change.id);
+                self.highest = numbers.fold(self.highest, i64::max);
                 if moved {
                     self.seen.clear();
                 }

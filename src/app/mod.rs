@@ -82,6 +82,8 @@ pub struct Safeguards {
     pub flights: bool,
     /// A change of our own is applied here before it is answered (§9.5).
     pub own_changes: bool,
+    /// A change that is committed after one with a higher number is not lost (§9.3).
+    pub commit_order: bool,
 }
 
 impl Default for Safeguards {
@@ -91,6 +93,7 @@ impl Default for Safeguards {
             generations: true,
             flights: true,
             own_changes: true,
+            commit_order: true,
         }
     }
 }

@@ -12,6 +12,7 @@ use stacktoken::{
     domain::{
         clock::{Clock, SystemClock},
         entropy::{Entropy, OsEntropy},
+        secret::Secret,
     },
     grpc::pb::{admin, v1},
     server::{self, Listeners, Parts, ServeError},
@@ -24,7 +25,7 @@ use tonic::{Status, transport::Endpoint};
 
 use crate::{
     postgres::{self, Postgres},
-    proxy::Proxy,
+    proxy::{Link, Proxy},
     support::{Client, TestIssuer, introspect_request, issue_request, issuer, person, tuning},
 };
 
@@ -41,7 +42,10 @@ pub struct Cluster {
 pub struct Replica {
     pub address: String,
     pub admin_address: String,
+    /// To the database, for calls.
     pub link: Proxy,
+    /// To the database, for the feed, the heartbeat and LISTEN.
+    pub control_link: Proxy,
     pub owner: Client,
     pub service: Client,
     pub operator: Client,
@@ -57,7 +61,7 @@ impl Cluster {
         Self::start_with(|_| {}, Safeguards::default()).await
     }
 
-    /// With other settings, and perhaps without a safeguard on the second replica.
+    /// With other settings, and perhaps without a safeguard.
     pub async fn start_with(set: impl Fn(&mut Tuning), safeguards: Safeguards) -> Option<Self> {
         let postgres = postgres::start()?;
         postgres.create(DATABASE);
@@ -66,8 +70,7 @@ impl Cluster {
         std::fs::write(folder.path().join("jwks.json"), issuer.jwks()).unwrap();
         let mut tuning = tuning();
         set(&mut tuning);
-        let all = Safeguards::default();
-        let a = Replica::start(&postgres, &folder, &issuer, (&tuning, all)).await;
+        let a = Replica::start(&postgres, &folder, &issuer, (&tuning, safeguards)).await;
         let b = Replica::start(&postgres, &folder, &issuer, (&tuning, safeguards)).await;
         let stack = register(&a.operator).await;
         Some(Self {
@@ -154,7 +157,10 @@ impl Replica {
         (tuning, safeguards): (&Tuning, Safeguards),
     ) -> Self {
         let link = Proxy::start(postgres.port()).await;
+        let control_link = Proxy::start(postgres.port()).await;
         let location: Location = postgres.url(link.port, DATABASE).parse().unwrap();
+        let direct = postgres.url(control_link.port, DATABASE);
+        let location = location.with_direct(&direct).unwrap();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
         let size = PoolSize { connections: 16 };
@@ -202,6 +208,7 @@ impl Replica {
             address,
             admin_address,
             link,
+            control_link,
             stop,
             running,
         }
@@ -231,6 +238,16 @@ impl Replica {
         answered.map(tonic::Response::into_inner)
     }
 
+    /// Has its connections to the database made, and the statement prepared on each: from
+    /// then on a slow link delays one answer, not three.
+    pub async fn connect(&self, stack: &str) {
+        let asked = (0..64).map(|_| {
+            let unknown = Secret::generate(&OsEntropy).unwrap().expose().to_owned();
+            async move { self.introspect(stack, &unknown).await }
+        });
+        futures_util::future::join_all(asked).await;
+    }
+
     /// Waits until it answers that the token is active, and from memory from then on.
     pub async fn warm(&self, stack: &str, secret: &str) {
         let until = Instant::now() + Duration::from_secs(10);
@@ -241,6 +258,12 @@ impl Replica {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// Cuts both links, makes both black holes, or mends both.
+    pub fn links(&self, state: Link) {
+        self.link.set(state);
+        self.control_link.set(state);
     }
 
     /// A metric by name, from a scrape.

@@ -2,10 +2,11 @@
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader, Write as _},
     net::TcpListener,
     os::unix::process::CommandExt as _,
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdin, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -183,6 +184,36 @@ impl Postgres {
         String::from_utf8_lossy(&ran.stdout).trim().to_owned()
     }
 
+    /// A session that has run these statements in a transaction, and not yet committed.
+    pub fn hold(&self, database: &str, sql: &str) -> Held {
+        let mut session = self
+            .command("psql")
+            .args([
+                "-h",
+                "127.0.0.1",
+                "-p",
+                &self.port.to_string(),
+                "-U",
+                "postgres",
+                "-XAtq",
+            ])
+            .args(["-v", "ON_ERROR_STOP=1", "-d", database])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut held = Held {
+            input: session.stdin.take(),
+            session,
+        };
+        held.say(&format!("BEGIN; {sql}; SELECT 'held';"));
+        let mut output = BufReader::new(held.session.stdout.as_mut().unwrap());
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        assert_eq!(line.trim(), "held");
+        held
+    }
+
     /// Freezes all of the server's processes, or lets them go on.
     pub fn freeze(&self, frozen: bool) {
         let signal = if frozen { Signal::STOP } else { Signal::CONT };
@@ -227,6 +258,24 @@ impl Postgres {
             let pid = Pid::from_raw(i32::try_from(server.id()).unwrap()).unwrap();
             let _ = kill_process(pid, signal);
         }
+    }
+}
+
+/// A transaction that is not committed yet.
+pub struct Held {
+    input: Option<ChildStdin>,
+    session: Child,
+}
+
+impl Held {
+    fn say(&mut self, sql: &str) {
+        writeln!(self.input.as_mut().unwrap(), "{sql}").unwrap();
+    }
+
+    pub fn commit(mut self) {
+        self.say("COMMIT;");
+        drop(self.input.take());
+        assert!(self.session.wait().unwrap().success());
     }
 }
 

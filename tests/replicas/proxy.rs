@@ -1,6 +1,6 @@
 //! A link between a replica and the database that a test can cut or let swallow everything.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -16,6 +16,8 @@ pub enum Link {
     BlackHole,
     /// Connections end, and none begins.
     Cut,
+    /// What the server answers arrives so much later.
+    Slow(Duration),
 }
 
 #[derive(Clone)]
@@ -62,8 +64,8 @@ async fn connect(client: TcpStream, to: u16, mut link: watch::Receiver<Link>) {
     let (client_read, client_write) = client.into_split();
     let (server_read, server_write) = server.into_split();
     tokio::select! {
-        () = pump(client_read, server_write, link.clone()) => {}
-        () = pump(server_read, client_write, link.clone()) => {}
+        () = pump(client_read, server_write, link.clone(), false) => {}
+        () = pump(server_read, client_write, link.clone(), true) => {}
         _ = link.wait_for(|state| *state == Link::Cut) => {}
     }
 }
@@ -72,6 +74,7 @@ async fn pump(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
     link: watch::Receiver<Link>,
+    answers: bool,
 ) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(read) = from.read(&mut buffer).await {
@@ -80,6 +83,12 @@ async fn pump(
         }
         if *link.borrow() == Link::BlackHole {
             continue;
+        }
+        let state = *link.borrow();
+        if let Link::Slow(by) = state
+            && answers
+        {
+            tokio::time::sleep(by).await;
         }
         if to.write_all(&buffer[..read]).await.is_err() {
             return;
