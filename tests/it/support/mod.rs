@@ -3,6 +3,7 @@
 pub mod clients;
 pub mod clock;
 pub mod issuer;
+pub mod raw;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
 pub use self::{
-    clients::{Client, details, reason},
+    clients::{Client, reason},
     clock::{ManualClock, SeededEntropy},
     issuer::{ISSUER, TestIssuer},
 };
