@@ -362,7 +362,11 @@ impl Store {
             .one(tx)
             .await?
             .ok_or_else(|| corrupt("stack_members", "role", key))?;
-        let used = self.count_live(tx, uid, now).await?;
+        // The tokens of a removed stack are dead with it.
+        let used = match row.removed_at {
+            Some(_) => 0,
+            None => self.count_live(tx, uid, now).await?,
+        };
         stack(row, &owner, used)
     }
 }
