@@ -25,8 +25,8 @@ pub use self::{
     tokens::Issued,
 };
 pub use crate::store::{
-    AuditCursor, AuditFilter, AuditPage, Issue, ListQuery, MemberChange, Order, Register,
-    StackCursor, StackPage, StackStep, StackWithMembers, TokenCursor, TokenPage,
+    AuditCursor, AuditFilter, AuditPage, Issue, ListQuery, MemberChange, MembersChanged, Order,
+    Register, StackCursor, StackPage, StackStep, StackWithMembers, TokenCursor, TokenPage,
 };
 
 use self::{refusals::RefusalLog, throttle::Throttle};

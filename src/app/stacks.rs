@@ -1,7 +1,8 @@
 //! Stacks, their members and limits.
 
 use super::{
-    About, App, Error, MemberChange, Register, StackCursor, StackPage, StackStep, StackWithMembers,
+    About, App, Error, MemberChange, MembersChanged, Register, StackCursor, StackPage, StackStep,
+    StackWithMembers,
 };
 use crate::domain::{
     audit::Action,
@@ -76,7 +77,7 @@ impl App {
         call: &Call,
         key: &StackKey,
         change: &MemberChange,
-    ) -> Result<(Stack, Revision), Error> {
+    ) -> Result<MembersChanged, Error> {
         let action = match change {
             MemberChange::Set(..) => Action::StackSetMember,
             MemberChange::Remove(_) => Action::StackRemoveMember,

@@ -84,6 +84,25 @@ pub enum MemberChange {
     TransferTo(Person),
 }
 
+impl MemberChange {
+    const fn person(&self) -> &Person {
+        match self {
+            Self::Set(person, _) | Self::Remove(person) | Self::TransferTo(person) => person,
+        }
+    }
+}
+
+/// A stack after a change of its members.
+#[derive(Debug)]
+pub struct MembersChanged {
+    /// The stack.
+    pub stack: Stack,
+    /// Whom the change was about, if they are a member now.
+    pub member: Option<Member>,
+    /// A point in the history that includes the change.
+    pub revision: Revision,
+}
+
 /// A stack with the people in it.
 #[derive(Debug)]
 pub struct StackWithMembers {
@@ -260,7 +279,7 @@ impl Store {
         call: &Call,
         key: &StackKey,
         change: &MemberChange,
-    ) -> Result<(Stack, Revision), Error> {
+    ) -> Result<MembersChanged, Error> {
         writing!(self, |tx| {
             let found = self.standing(tx, call, key, Standing::LiveStack).await?;
             let (action, details) = apply(tx, &found, change, call.now).await?;
@@ -270,7 +289,12 @@ impl Store {
             let revision = self
                 .append_change(tx, about, Kind::MembersChanged, call.now)
                 .await?;
-            Ok((self.stack_in(tx, found.uid, call.now).await?, revision))
+            let member = find_member(tx, found.row.uid, change.person()).await?;
+            Ok(MembersChanged {
+                stack: self.stack_in(tx, found.uid, call.now).await?,
+                member: member.map(Member::try_from).transpose()?,
+                revision,
+            })
         })
     }
 
@@ -492,6 +516,16 @@ async fn require_not_owner(
         return Err(Refusal::OwnerRequired.into());
     }
     Ok(())
+}
+
+async fn find_member(
+    tx: &DatabaseTransaction,
+    stack: Uuid,
+    person: &Person,
+) -> Result<Option<member::Model>, Error> {
+    let issuer = person.issuer.as_str().to_owned();
+    let key = (stack, issuer, person.subject.as_str().to_owned());
+    Ok(member::Entity::find_by_id(key).one(tx).await?)
 }
 
 async fn put_member(
