@@ -312,8 +312,9 @@ fn complete(response: &mut Response<Body>, rule: Option<&Rule>, request_id: &str
         return Code::Ok;
     };
     let told = code == Code::Ok || headers.contains_key("grpc-status-details-bin");
-    // Health and reflection have contracts of their own.
-    if told || rule.is_some_and(|rule| rule.admits == Admits::Everybody) {
+    // Health and reflection have contracts of their own, where they are served at all.
+    let theirs = rule.is_some_and(|rule| rule.admits == Admits::Everybody);
+    if told || theirs && code != Code::Unimplemented {
         return code;
     }
     let message = headers
