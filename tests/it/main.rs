@@ -13,7 +13,9 @@
 
 mod audit;
 mod coverage;
+mod health;
 mod introspection;
+mod reflection;
 mod stacks;
 mod support;
 mod tokens;
