@@ -11,6 +11,7 @@
     reason = "a test may fail loudly, and stands for the world outside"
 )]
 
+mod api_docs;
 mod audit;
 mod coverage;
 mod health;

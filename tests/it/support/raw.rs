@@ -1,9 +1,11 @@
 //! Calls as bytes: any path, any metadata, any message. Every refusal that passes through
 //! here is held to the contract's form of an error.
 
+use std::{collections::BTreeMap, sync::LazyLock};
+
 use prost::bytes::{Buf as _, BufMut as _};
 use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
-use stacktoken::grpc::{DESCRIPTORS, pb::v1::ErrorReason};
+use stacktoken::grpc::{DESCRIPTORS, pb::v1::ErrorReason, status::name_of};
 use tonic::{
     Code, Request, Status,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
@@ -111,6 +113,22 @@ pub async fn call(
         .inspect_err(|status| require_form(status, path))
 }
 
+/// The code of each reason, as the comments of the contract have it.
+static CODES: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
+    let pool = DescriptorPool::decode(DESCRIPTORS).unwrap();
+    let reasons = pool.get_enum_by_name("stacktoken.v1.ErrorReason").unwrap();
+    let file = reasons.parent_file();
+    let comments = &file.file_descriptor_proto().source_code_info;
+    let code = |value: prost_reflect::EnumValueDescriptor| {
+        let mut places = comments.as_ref().unwrap().location.iter();
+        let place = places.find(|place| place.path == value.path()).unwrap();
+        let code = place.leading_comments().trim().split('.').next().unwrap();
+        let reason = value.name().trim_start_matches("ERROR_REASON_");
+        (reason.to_owned(), code.to_owned())
+    };
+    reasons.values().map(code).collect()
+});
+
 /// What every error carries: words, a reason of the contract, the id of the request.
 pub fn require_form(status: &Status, what: &str) {
     assert_ne!(status.code(), Code::Ok, "{what}");
@@ -120,6 +138,12 @@ pub fn require_form(status: &Status, what: &str) {
     assert_eq!(info.domain, "stacktoken", "{what}");
     let known = ErrorReason::from_str_name(&format!("ERROR_REASON_{}", info.reason));
     assert!(known.is_some(), "{what}: {}", info.reason);
+    let code = name_of(status.code());
+    assert_eq!(
+        CODES[&info.reason], code,
+        "{what}: not the code of {}",
+        info.reason
+    );
     let request = status.get_details_request_info();
     let request = request.unwrap_or_else(|| panic!("{what}: no RequestInfo: {status:?}"));
     let id = status.metadata().get("x-request-id");
