@@ -11,7 +11,9 @@ use tonic_health::pb::{
     health_client::HealthClient,
 };
 
-use crate::support::{ManualClock, TestIssuer, TestServer, issuer::ISSUERS_FILE, reason};
+use crate::support::{
+    ManualClock, TestIssuer, TestServer, clients::details, issuer::ISSUERS_FILE, reason,
+};
 
 const OVERALL: &str = "";
 const INTROSPECTION: &str = "stacktoken.v1.IntrospectionService";
@@ -32,11 +34,16 @@ async fn check(server: &TestServer, service: &str) -> Result<ServingStatus, toni
 
 async fn watch(server: &TestServer, service: &str) -> Streaming<HealthCheckResponse> {
     let mut client = HealthClient::new(server.channel().await);
-    client.watch(about(service)).await.unwrap().into_inner()
+    let mut request = tonic::Request::new(about(service));
+    let id = "the-watch".parse().unwrap();
+    request.metadata_mut().insert("x-request-id", id);
+    client.watch(request).await.unwrap().into_inner()
 }
 
 async fn next(stream: &mut Streaming<HealthCheckResponse>) -> ServingStatus {
-    stream.message().await.unwrap().unwrap().status()
+    let patience = Duration::from_secs(20);
+    let told = tokio::time::timeout(patience, stream.message()).await;
+    told.expect("a change of health").unwrap().unwrap().status()
 }
 
 /// A server whose users and services are known by keys of their own, in files that are not
@@ -157,6 +164,8 @@ async fn whoever_watches_hears_first_that_nothing_serves_and_then_of_the_end() {
         let status = stream.message().await.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable);
         assert_eq!(reason(&status), "DRAINING");
+        let request = details(&status).request_info().cloned();
+        assert_eq!(request.unwrap().request_id, "the-watch");
     }
     stopping.await.unwrap().unwrap();
 }
