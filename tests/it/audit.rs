@@ -39,20 +39,26 @@ fn names(page: &ListResponse) -> Vec<&str> {
         .collect()
 }
 
-/// Waits until a refusal is written, which happens after its answer.
+/// Waits until so many refusals are written, which happens after their answers.
 async fn refusals(client: &mut Client, request: ListRequest, count: u32) -> Vec<AuditEvent> {
-    loop {
-        let page = list(client, request.clone()).await;
-        let refused: Vec<_> = page
-            .events
-            .into_iter()
-            .filter(|event| event.outcome() == AuditOutcome::Refused)
-            .collect();
-        if refused.iter().map(|event| event.count).sum::<u32>() >= count {
-            return refused;
+    let written = async {
+        loop {
+            let page = list(client, request.clone()).await;
+            let refused: Vec<_> = page
+                .events
+                .into_iter()
+                .filter(|event| event.outcome() == AuditOutcome::Refused)
+                .collect();
+            if refused.iter().map(|event| event.count).sum::<u32>() >= count {
+                return refused;
+            }
+            tokio::task::yield_now().await;
         }
-        tokio::task::yield_now().await;
-    }
+    };
+    let patience = Duration::from_secs(20);
+    tokio::time::timeout(patience, written)
+        .await
+        .expect("refusals are written")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -273,7 +279,7 @@ async fn pages_stay_stable_while_events_are_added() {
     let whole = list(&mut owner, of_stack(&server.stack)).await;
     assert_eq!(whole.next_page_token, "");
     let (mut found, mut page_token) = (Vec::new(), String::new());
-    for n in 0.. {
+    for n in 0..20 {
         let request = ListRequest {
             page_size: 2,
             page_token,
