@@ -34,7 +34,7 @@ pub struct Log {
 /// Where the store is. The URL can hold a password, so it is taken as it is and never printed.
 #[derive(Args, Clone)]
 pub struct DatabaseFlags {
-    /// Where the store is: sqlite:PATH
+    /// Where the store is: sqlite:PATH or postgres://…
     #[arg(
         long,
         env = "STACKTOKEN_DATABASE_URL",
@@ -42,6 +42,26 @@ pub struct DatabaseFlags {
         value_name = "URL"
     )]
     pub database_url: Option<String>,
+    /// A way to the same PostgreSQL past any pooler, for LISTEN, the feed and migrations
+    #[arg(
+        long,
+        env = "STACKTOKEN_DATABASE_DIRECT_URL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    pub database_direct_url: Option<String>,
+    /// A file that holds it, instead of --database-direct-url
+    #[arg(long, env = "STACKTOKEN_DATABASE_DIRECT_URL_FILE", value_name = "FILE")]
+    pub database_direct_url_file: Option<PathBuf>,
+    /// How many connections to PostgreSQL this replica may have for its calls; three more are
+    /// its own
+    #[arg(
+        long,
+        env = "STACKTOKEN_DATABASE_CONNECTIONS",
+        default_value_t = 16,
+        value_name = "COUNT"
+    )]
+    pub database_connections: u32,
     /// A file that holds the database URL, instead of --database-url
     #[arg(long, env = "STACKTOKEN_DATABASE_URL_FILE", value_name = "FILE")]
     pub database_url_file: Option<PathBuf>,
@@ -50,6 +70,28 @@ pub struct DatabaseFlags {
 /// Limits and times of the server. Every one is safe as it stands.
 #[derive(Args, Clone, Debug)]
 pub struct Tuning {
+    /// How old an answer may be (R12): a change is seen everywhere within this time
+    #[arg(long, env = "STACKTOKEN_FRESHNESS_BOUND", default_value = "1s", value_parser = bound, value_name = "TIME")]
+    pub freshness_bound: Duration,
+    /// How much longer to answer from memory while the store is down; 0 refuses instead
+    #[arg(long, env = "STACKTOKEN_SERVE_STALE_FOR", default_value = "0s", value_parser = duration, value_name = "TIME")]
+    pub serve_stale_for: Duration,
+    /// How many tokens are remembered
+    #[arg(
+        long,
+        env = "STACKTOKEN_CACHE_ENTRIES",
+        default_value_t = 100_000,
+        value_name = "COUNT"
+    )]
+    pub cache_entries: usize,
+    /// How many readings of the store for verdicts there may be at once; more are OVERLOADED
+    #[arg(
+        long,
+        env = "STACKTOKEN_MAX_READINGS",
+        default_value_t = 256,
+        value_name = "COUNT"
+    )]
+    pub max_readings: usize,
     /// For how long callers may reuse a verdict
     #[arg(long, env = "STACKTOKEN_VERDICT_MAX_AGE", default_value = "1s", value_parser = duration, value_name = "TIME")]
     pub verdict_max_age: Duration,
@@ -170,4 +212,14 @@ pub struct Listen {
 
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| "expected a time such as 500ms, 5s or 24h".into())
+}
+
+/// A fifth of a second is about what reading four times within it, over a network, takes.
+fn bound(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        bound if bound >= Duration::from_millis(200) && bound <= Duration::from_mins(1) => {
+            Ok(bound)
+        }
+        _ => Err("expected a time from 200ms to 1m".into()),
+    }
 }

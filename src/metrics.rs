@@ -48,6 +48,20 @@ pub struct Metrics {
     pub verdicts: Family<ReasonLabel, Counter>,
     /// Calls that ended in an error, by reason.
     pub errors: Family<ReasonLabel, Counter>,
+    /// Verdicts answered from memory.
+    pub cache_hits: Counter,
+    /// Verdicts that the store was read for.
+    pub cache_misses: Counter,
+    /// Changes of others by which something was thrown out of memory.
+    pub evictions: Counter,
+    /// Digests remembered.
+    pub cache_entries: Gauge,
+    /// Answers older than the freshness bound, as an operator chose.
+    pub stale_answers: Counter,
+    /// How old the point is up to which all changes are applied.
+    pub lease_age: Gauge<f64, AtomicU64>,
+    /// How long after a change by another replica it was applied here.
+    pub revoke_visibility: Histogram,
     /// Actions asked about that the catalogue lacks: a typo of a caller, or a new CMS.
     pub unknown_actions: Counter,
     /// Refusals that the audit had no room for.
@@ -77,6 +91,13 @@ impl Default for Metrics {
             calls: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             verdicts: Family::default(),
             errors: Family::default(),
+            cache_hits: Counter::default(),
+            cache_misses: Counter::default(),
+            evictions: Counter::default(),
+            cache_entries: Gauge::default(),
+            stale_answers: Counter::default(),
+            lease_age: Gauge::default(),
+            revoke_visibility: Histogram::new(SECONDS),
             unknown_actions: Counter::default(),
             refusals_dropped: Counter::default(),
             serving: Family::default(),
@@ -98,6 +119,13 @@ impl Metrics {
         let own = registry.sub_registry_with_prefix("stacktoken");
         own.register("verdicts", "Verdicts by reason", self.verdicts.clone());
         own.register("errors", "Calls that ended in an error, by reason", self.errors.clone());
+        own.register("cache_hits", "Verdicts answered from memory", self.cache_hits.clone());
+        own.register("cache_misses", "Verdicts that the store was read for", self.cache_misses.clone());
+        own.register("cache_evictions", "Changes of others by which something was thrown out of memory", self.evictions.clone());
+        own.register("cache_entries", "Digests remembered", self.cache_entries.clone());
+        own.register("stale_answers", "Answers older than the freshness bound, as an operator chose", self.stale_answers.clone());
+        own.register_with_unit("lease_age", "How old the point is up to which all changes are applied", Unit::Seconds, self.lease_age.clone());
+        own.register_with_unit("revoke_visibility", "How long after a change by another replica it was applied here", Unit::Seconds, self.revoke_visibility.clone());
         own.register("unknown_actions", "Actions asked about that the catalogue lacks", self.unknown_actions.clone());
         own.register("audit_refusals_dropped", "Refusals that the audit had no room for", self.refusals_dropped.clone());
         own.register("serving", "1 where a service is SERVING", self.serving.clone());

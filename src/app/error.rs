@@ -1,6 +1,8 @@
 //! What a use case can fail with, named by condition. Not being able to decide is always one
 //! of these and never a verdict (R13).
 
+use std::sync::Arc;
+
 use crate::{
     domain::{entropy::EntropyFailed, refusal::Refusal},
     store,
@@ -15,6 +17,12 @@ pub enum Error {
     /// The store cannot be reached, or another transaction was in the way for too long.
     #[error("the store is unavailable")]
     StoreUnavailable(#[source] store::Error),
+    /// What could be answered is older than the freshness bound, or nobody can tell (R12).
+    #[error("nothing fresh enough is to be had")]
+    NotFresh,
+    /// More readings of the store than this replica starts at once.
+    #[error("overloaded")]
+    Overloaded,
     /// The store has no space left.
     #[error("the store is full")]
     StorageFull(#[source] store::Error),
@@ -30,14 +38,29 @@ impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
         match error {
             store::Error::Refused(refusal) => Self::Refused(refusal),
-            store::Error::Unavailable(_) | store::Error::Conflict(_) => {
+            store::Error::Unavailable(_) | store::Error::Conflict(_) | store::Error::NotPrimary => {
                 Self::StoreUnavailable(error)
             }
             store::Error::Full(_) => Self::StorageFull(error),
+            store::Error::Shared(shared) => Self::of_reading(&shared),
             store::Error::AuditUnavailable(_) => Self::AuditUnavailable(error),
             store::Error::Corrupt { .. } | store::Error::Database(_) | store::Error::Entropy(_) => {
                 Self::Internal(Box::new(error))
             }
+        }
+    }
+}
+
+impl Error {
+    /// What a reading that several share failed with: the same for all, so the cause stays in
+    /// the log of whoever reads.
+    pub(super) fn of_reading(error: &Arc<store::Error>) -> Self {
+        match error.as_ref() {
+            store::Error::Corrupt { .. } | store::Error::Database(_) => {
+                Self::Internal(Box::new(error.clone()))
+            }
+            store::Error::NotPrimary => Self::NotFresh,
+            _ => Self::StoreUnavailable(store::Error::Shared(error.clone())),
         }
     }
 }

@@ -1,21 +1,20 @@
-//! The verdict on a presented token: digest, facts from the store, then the pure judgement at
-//! one instant.
+//! The verdict on a presented token: digest, facts from memory or else from the store, then
+//! the pure judgement at one instant. A doubt about freshness is never answered (R12, R13).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use zeroize::Zeroizing;
 
-use super::{App, Error};
+use super::{App, Error, flights::Missed, freshness::Cover};
 use crate::{
     domain::{
         caller::Call,
         revision::Revision,
-        secret,
+        secret::{self, Digest},
         timestamp::Timestamp,
         verdict::{self, ActionQuestion, Facts, Reason, Verdict},
     },
     metrics::ReasonLabel,
-    store,
 };
 
 /// What a service asks.
@@ -26,6 +25,8 @@ pub struct Question {
     pub stack_api_key: String,
     /// The actions at hand.
     pub actions: Vec<ActionQuestion>,
+    /// A point in the history that the answer must reflect.
+    pub min_revision: Option<Revision>,
 }
 
 /// The answer, with what it was judged on.
@@ -44,7 +45,7 @@ pub struct Introspection {
 #[derive(Debug)]
 pub struct Known {
     /// The facts.
-    pub facts: Facts,
+    pub facts: Arc<Facts>,
     /// All changes up to here are in them.
     pub revision: Revision,
     /// The instant of the judgement.
@@ -52,6 +53,9 @@ pub struct Known {
     /// For how long the caller may reuse the answer.
     pub max_age: Duration,
 }
+
+/// Facts that may be answered, if there are any, and the point that they reflect.
+type Fresh = (Option<Arc<Facts>>, Revision);
 
 impl App {
     /// Judges a presented token.
@@ -65,13 +69,13 @@ impl App {
         question: &Question,
     ) -> Result<Introspection, Error> {
         let found = match secret::recognise(&question.token) {
-            Some(digest) => self.store.find_by_digest(&digest).await?,
+            Some(digest) => Some(self.facts(digest, question.min_revision).await?),
             None => None,
         };
         let asked = !question.actions.is_empty();
         // Read after the look-up: expiry is compared at the time of the answer.
         let now = self.clock.now();
-        let facts = found.as_ref().map(|found| &found.facts);
+        let facts = found.as_ref().and_then(|(facts, _)| facts.as_deref());
         let verdict = verdict::evaluate(facts, &question.stack_api_key, &question.actions, now);
         self.count(&verdict);
         if verdict == Verdict::NotRecognised {
@@ -82,7 +86,7 @@ impl App {
                 asked,
             });
         }
-        let known = found.map(|found| self.known(found, now));
+        let known = found.and_then(|(facts, revision)| Some(self.known(facts?, revision, now)));
         Ok(Introspection {
             verdict,
             known,
@@ -90,14 +94,74 @@ impl App {
         })
     }
 
-    fn known(&self, found: store::Found, now: Timestamp) -> Known {
-        let until_expiry = found.facts.token.expires_at.filter(|at| *at > now);
+    /// What is known of a digest, fresh enough to be answered now.
+    async fn facts(&self, digest: Digest, min: Option<Revision>) -> Result<Fresh, Error> {
+        let epoch = self.store.epoch();
+        // Before the look into memory: what is remembered reflects at least this.
+        let applied = Revision {
+            epoch,
+            position: self.freshness.applied(),
+        };
+        let reflected = self.freshness.reflects(min, epoch);
+        let remembered = self.cache.get(&digest);
+        let now = self.clock.monotonic();
+        let cover = self.freshness.cover(now);
+        if reflected && cover != Cover::None {
+            if let Some(facts) = remembered {
+                self.count_hit(cover);
+                return Ok((Some(facts), applied));
+            }
+            if cover == Cover::Fresh && self.cache.is_unknown(&digest, now) {
+                self.metrics.cache_hits.inc();
+                return Ok((None, applied));
+            }
+        }
+        self.metrics.cache_misses.inc();
+        let lapsed = cover == Cover::None;
+        self.read_through(digest, min.is_none() && !lapsed)
+            .await
+            .map_err(|missed| match missed {
+                Missed::Overloaded => Error::Overloaded,
+                // What could be answered is not fresh, or whether it is cannot be found out.
+                _ if lapsed => Error::NotFresh,
+                Missed::TooSlow => Error::NotFresh,
+                Missed::Store(error) => Error::of_reading(&error),
+            })
+    }
+
+    /// Reads the store; a reading shared with others may turn out too old, one of our own not.
+    async fn read_through(&self, digest: Digest, shared: bool) -> Result<Fresh, Missed> {
+        for shared in [shared, false] {
+            let read = self.flights.look_up(&self.ground, digest, shared).await?;
+            if self
+                .freshness
+                .covers_read(read.started, self.clock.monotonic())
+            {
+                return Ok((read.facts, read.revision));
+            }
+            if !shared {
+                break;
+            }
+        }
+        Err(Missed::TooSlow)
+    }
+
+    fn known(&self, facts: Arc<Facts>, revision: Revision, now: Timestamp) -> Known {
+        let until_expiry = facts.token.expires_at.filter(|at| *at > now);
         let left = until_expiry.map_or(Duration::MAX, |at| at.since(now));
+        let max_age = self.verdict_max_age.min(left);
         Known {
-            facts: found.facts,
-            revision: found.revision,
+            facts,
+            revision,
             evaluated_at: now,
-            max_age: self.verdict_max_age.min(left),
+            max_age,
+        }
+    }
+
+    fn count_hit(&self, cover: Cover) {
+        self.metrics.cache_hits.inc();
+        if cover == Cover::Stale {
+            self.metrics.stale_answers.inc();
         }
     }
 

@@ -2,7 +2,11 @@
 //! stand in front of it.
 
 mod audit;
+mod cache;
 mod error;
+mod feed;
+mod flights;
+mod freshness;
 mod introspect;
 mod refusals;
 mod stacks;
@@ -11,14 +15,20 @@ mod tokens;
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::sync::Notify;
+
 use crate::{
-    domain::{audit::Action, caller::Call, clock::Clock, entropy::Entropy, refusal::Refusal},
+    domain::{
+        audit::Action, caller::Call, clock::Clock, entropy::Entropy, id::TokenUid,
+        refusal::Refusal, revision::Revision, stack::Stack,
+    },
     metrics::Metrics,
     store::{self, RefusedCall, Store},
 };
 
 pub use self::{
     error::Error,
+    freshness::Bounds,
     introspect::{Introspection, Question},
     refusals::RefusalWriter,
     throttle::Rate,
@@ -29,7 +39,13 @@ pub use crate::store::{
     Register, StackCursor, StackPage, StackStep, StackWithMembers, TokenCursor, TokenPage,
 };
 
-use self::{refusals::RefusalLog, throttle::Throttle};
+use self::{
+    cache::Cache,
+    flights::{Flights, Ground},
+    freshness::{Cover, Freshness},
+    refusals::RefusalLog,
+    throttle::Throttle,
+};
 
 /// What an operator can set about the use cases.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +56,46 @@ pub struct Tuning {
     pub changes: Rate,
     /// How many unrecognised tokens one caller may present.
     pub unrecognised: Rate,
+    /// How old answers may be.
+    pub bounds: Bounds,
+    /// How many digests are remembered.
+    pub cache_entries: usize,
+    /// How many readings of the store there may be at once.
+    pub readings: usize,
+    /// What keeps answers true.
+    pub safeguards: Safeguards,
+}
+
+/// What keeps answers true. A test takes one away to see that another fails without it; no
+/// setting does.
+#[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is taken away on its own"
+)]
+pub struct Safeguards {
+    /// What is remembered is answered only under a lease (§9.2).
+    pub lease: bool,
+    /// A late fill does not bring back what was thrown out (§9.4).
+    pub generations: bool,
+    /// A flight is shared only by those for whom it began late enough (§9.4).
+    pub flights: bool,
+    /// A change of our own is applied here before it is answered (§9.5).
+    pub own_changes: bool,
+    /// A change that is committed after one with a higher number is not lost (§9.3).
+    pub commit_order: bool,
+}
+
+impl Default for Safeguards {
+    fn default() -> Self {
+        Self {
+            lease: true,
+            generations: true,
+            flights: true,
+            own_changes: true,
+            commit_order: true,
+        }
+    }
 }
 
 /// The service, less its transport.
@@ -52,6 +108,12 @@ pub struct App {
     changes: Throttle,
     unrecognised: Throttle,
     verdict_max_age: Duration,
+    cache: Arc<Cache>,
+    flights: Flights,
+    freshness: Freshness,
+    ground: Ground,
+    nudged: Notify,
+    safeguards: Safeguards,
 }
 
 /// What a call was about, for the audit of its refusal.
@@ -73,6 +135,15 @@ impl App {
         tuning: &Tuning,
     ) -> (Self, RefusalWriter) {
         let (refusals, writer) = refusals::channel(store.clone(), metrics.clone());
+        let Tuning {
+            bounds, safeguards, ..
+        } = *tuning;
+        let cache = Arc::new(Cache::new(tuning.cache_entries, safeguards.generations));
+        let ground = Ground {
+            store: store.clone(),
+            cache: cache.clone(),
+            clock: clock.clone(),
+        };
         let app = Self {
             store,
             clock,
@@ -82,6 +153,12 @@ impl App {
             changes: Throttle::new(tuning.changes),
             unrecognised: Throttle::new(tuning.unrecognised),
             verdict_max_age: tuning.verdict_max_age,
+            cache,
+            flights: Flights::new(tuning.readings, bounds.freshness, safeguards.flights),
+            freshness: Freshness::new(bounds, !ground.store.is_shared(), safeguards.lease),
+            ground,
+            nudged: Notify::new(),
+            safeguards,
         };
         (app, writer)
     }
@@ -102,6 +179,16 @@ impl App {
     #[must_use]
     pub const fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// Whether questions can be answered: from memory, or by reading the store under the same
+    /// bound.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.metrics
+            .cache_entries
+            .set(i64::try_from(self.cache.len()).unwrap_or(i64::MAX));
+        self.freshness.cover(self.clock.monotonic()) != Cover::None
     }
 
     /// That this caller has not asked for too many changes of late.
@@ -128,6 +215,25 @@ impl App {
         };
         self.refusals
             .note(&call.caller.actor, (action, refusal.reason()), first);
+    }
+
+    /// A change of a token by us, applied to what is remembered here before it is answered
+    /// (R12): also one that failed, since it may have been made all the same.
+    fn apply_to_token<T>(&self, uid: TokenUid, done: &Result<(T, Revision), store::Error>) {
+        if self.safeguards.own_changes {
+            self.cache.evict_token(uid);
+        }
+        if let Ok((_, revision)) = done {
+            self.freshness.note_own(revision.position);
+        }
+    }
+
+    /// The same for a stack; before it is known, there is nothing of it to throw out.
+    fn apply_to_stack(&self, stack: &Stack, revision: &Revision) {
+        if self.safeguards.own_changes {
+            self.cache.evict_stack(stack.uid);
+        }
+        self.freshness.note_own(revision.position);
     }
 
     /// What the store answered, with a refusal noted on the way.

@@ -38,6 +38,9 @@ impl App {
         command: &Register,
     ) -> Result<(Stack, Revision), Error> {
         let done = self.store.register_stack(call, command).await;
+        if let Ok((stack, revision)) = &done {
+            self.apply_to_stack(stack, revision);
+        }
         self.settle(
             call,
             (Action::StackRegister, about(&command.stack_key)),
@@ -84,6 +87,9 @@ impl App {
             MemberChange::TransferTo(_) => Action::StackTransferOwnership,
         };
         let done = self.store.change_members(call, key, change).await;
+        if let Ok(changed) = &done {
+            self.apply_to_stack(&changed.stack, &changed.revision);
+        }
         self.settle(call, (action, about(key)), done)
     }
 
@@ -101,6 +107,9 @@ impl App {
             .store
             .set_token_limit(call, key, (max_tokens, reason))
             .await;
+        if let Ok((stack, revision)) = &done {
+            self.apply_to_stack(stack, revision);
+        }
         self.settle(call, (Action::StackSetTokenLimit, about(key)), done)
     }
 
@@ -115,6 +124,9 @@ impl App {
         (step, reason): (StackStep, &Reason),
     ) -> Result<(Stack, Revision), Error> {
         let done = self.store.set_stack_state(call, key, (step, reason)).await;
+        if let Ok((stack, revision)) = &done {
+            self.apply_to_stack(stack, revision);
+        }
         self.settle(call, (step.action(), about(key)), done)
     }
 }

@@ -57,6 +57,7 @@ impl App {
         let done = self.store.issue(call, command, &kept).await;
         let about = about_stack(&command.stack_key);
         let (token, revision) = self.settle(call, (Action::TokenIssue, about), done)?;
+        self.freshness.note_own(revision.position);
         Ok(Issued {
             token,
             secret,
@@ -97,6 +98,7 @@ impl App {
         edit: &Edit,
     ) -> Result<(Token, Revision), Error> {
         let done = self.store.update(call, key, edit).await;
+        self.apply_to_token(key.1, &done);
         self.settle(call, (Action::TokenUpdate, about(key)), done)
     }
 
@@ -111,6 +113,7 @@ impl App {
         expires_at: Option<Timestamp>,
     ) -> Result<(Token, Revision), Error> {
         let done = self.store.set_expiry(call, key, expires_at).await;
+        self.apply_to_token(key.1, &done);
         self.settle(call, (Action::TokenSetExpiry, about(key)), done)
     }
 
@@ -125,6 +128,7 @@ impl App {
         reason: &Reason,
     ) -> Result<(Token, Revision), Error> {
         let done = self.store.revoke(call, key, reason).await;
+        self.apply_to_token(key.1, &done);
         self.settle(call, (Action::TokenRevoke, about(key)), done)
     }
 }

@@ -236,13 +236,12 @@ impl Authenticator {
         })
     }
 
-    /// Asks these stores for newer keys; says whether any has some.
+    /// Asks these stores for newer keys; says whether any has some. One that is named twice
+    /// answers the second time from its limit.
     async fn refresh(&self, stores: &[usize]) -> bool {
         let mut is_newer = false;
-        for (place, store) in stores.iter().enumerate() {
-            if !stores[..place].contains(store) {
-                is_newer |= self.stores[*store].refresh_for_unknown().await;
-            }
+        for store in stores {
+            is_newer |= self.stores[*store].refresh_for_unknown().await;
         }
         is_newer
     }

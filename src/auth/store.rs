@@ -10,7 +10,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Mutex;
 use tracing::{info, warn};
 
 use super::{
@@ -55,7 +55,6 @@ pub(super) struct KeyStore {
     around: Arc<Surroundings>,
     held: ArcSwapOption<Held>,
     flight: Mutex<Flight>,
-    asked: Notify,
 }
 
 /// A key set, when it was asked for on the monotonic side, and which load it is.
@@ -68,8 +67,8 @@ struct Held {
 /// The one fetch of a source, under way or past.
 #[derive(Default)]
 struct Flight {
-    /// Stays here while it runs: a caller who gives up leaves it to the next one in the queue
-    /// and so cannot waste it.
+    /// Stays here while it runs: a caller who gives up leaves it to the next one in the queue,
+    /// at the latest the supervised task, and so cannot waste it.
     under_way: Option<(Duration, Fetch)>,
     due_at: Duration,
     asked_at: Option<Duration>,
@@ -83,7 +82,6 @@ impl KeyStore {
             around,
             held: ArcSwapOption::empty(),
             flight: Mutex::default(),
-            asked: Notify::new(),
         }
     }
 
@@ -135,10 +133,7 @@ impl KeyStore {
     pub(super) async fn keep_fresh(&self) {
         loop {
             self.refresh_if_due().await;
-            tokio::select! {
-                () = self.asked.notified() => {}
-                () = tokio::time::sleep(TICK) => {}
-            }
+            tokio::time::sleep(TICK).await;
         }
     }
 
@@ -157,8 +152,6 @@ impl KeyStore {
                 return is_answered;
             }
             flight.asked_at = Some(now);
-            // Should this caller give up, the supervised task finishes the fetch.
-            self.asked.notify_one();
         }
         let _ = self.land(&mut flight).await;
         self.serial() != before

@@ -140,6 +140,7 @@ pub async fn introspect(command: Introspect) -> anyhow::Result<ExitCode> {
         token: secret_from_stdin()?.trim().to_owned(),
         stack_api_key: command.connect.stack.clone(),
         actions: command.actions.into_iter().map(question).collect(),
+        min_revision: String::new(),
     };
     let (channel, request) = command.connect.prepare(request).await?;
     match IntrospectionServiceClient::new(channel)

@@ -5,7 +5,11 @@ use std::{process::ExitCode, sync::Arc};
 use clap::{Args, Subcommand};
 
 use super::settings;
-use crate::{config::DatabaseFlags, domain::entropy::OsEntropy, store::Store};
+use crate::{
+    config::DatabaseFlags,
+    domain::{clock::SystemClock, entropy::OsEntropy},
+    store::Store,
+};
 
 #[derive(Args)]
 pub struct Migrate {
@@ -21,14 +25,17 @@ enum Step {
     Up,
     /// Show what is applied and what is pending; exit code 1 if anything is, or is unknown
     Status,
+    /// Begin another history, after the store was restored from a backup
+    NewEpoch,
 }
 
 pub async fn run(command: Migrate) -> anyhow::Result<ExitCode> {
-    let location = settings::location(&command.database)?;
-    let store = Store::open(&location, Arc::new(OsEntropy)).await?;
+    let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(OsEntropy));
+    let store = settings::open(&command.database, clock, entropy).await?;
     let code = match command.step {
         Step::Up => up(&store).await?,
         Step::Status => status(&store).await?,
+        Step::NewEpoch => new_epoch(&store).await?,
     };
     store.close().await;
     Ok(code)
@@ -62,4 +69,11 @@ async fn status(store: &Store) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+async fn new_epoch(store: &Store) -> anyhow::Result<ExitCode> {
+    store.require_current_schema().await?;
+    store.renew_epoch().await?;
+    println!("another history has begun: revisions of the former one are void");
+    Ok(ExitCode::SUCCESS)
 }

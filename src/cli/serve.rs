@@ -7,10 +7,10 @@ use clap::Args;
 
 use super::settings;
 use crate::{
+    app::Safeguards,
     config::{DatabaseFlags, Listen, Tuning},
     domain::{clock::SystemClock, entropy::OsEntropy},
     server::{self, Listeners, Parts},
-    store::Store,
 };
 
 #[derive(Args)]
@@ -39,7 +39,8 @@ pub async fn run(command: Serve) -> anyhow::Result<ExitCode> {
         admin_listen,
     } = command.listen;
     let listeners = Listeners::bind(listen, admin_listen).await?;
-    let store = Arc::new(Store::open(&location, entropy.clone()).await?);
+    let store = settings::open(&command.database, clock.clone(), entropy.clone()).await?;
+    let store = Arc::new(store);
     store
         .require_current_schema()
         .await
@@ -51,6 +52,7 @@ pub async fn run(command: Serve) -> anyhow::Result<ExitCode> {
         authenticator,
         clock,
         entropy,
+        safeguards: Safeguards::default(),
     };
     server::run(parts, tuning, listeners, || tracing::info!("serving"), stop).await?;
     store.close().await;

@@ -1,6 +1,10 @@
 //! From flags to what they mean, each failure naming its setting.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
@@ -9,24 +13,61 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     auth::{self, Authenticator, HttpFetcher},
     config::{DatabaseFlags, Tuning},
-    domain::clock::Clock,
-    store::Location,
+    domain::{clock::Clock, entropy::Entropy},
+    store::{Location, PoolSize, Store},
 };
 
-/// Where the store is; never prints the URL.
+/// Where the store is; never prints a URL.
 pub fn location(flags: &DatabaseFlags) -> anyhow::Result<Location> {
-    let url = match (&flags.database_url, &flags.database_url_file) {
-        (Some(_), Some(_)) => {
-            bail!("--database-url and --database-url-file are both set: keep one")
-        }
-        (Some(url), None) => url.clone(),
+    let url = secret(
+        "--database-url",
+        flags.database_url.as_ref(),
+        flags.database_url_file.as_ref(),
+    )?;
+    let url = url.context(
+        "--database-url is required (or STACKTOKEN_DATABASE_URL, or --database-url-file): sqlite:PATH or postgres://…",
+    )?;
+    let location: Location = url.trim().parse().context("--database-url")?;
+    let direct = (
+        flags.database_direct_url.as_ref(),
+        flags.database_direct_url_file.as_ref(),
+    );
+    match secret("--database-direct-url", direct.0, direct.1)? {
+        Some(direct) => location
+            .with_direct(direct.trim())
+            .context("--database-direct-url"),
+        None => Ok(location),
+    }
+}
+
+/// A setting that can be a secret: as it is, or in a file.
+fn secret(
+    flag: &str,
+    value: Option<&String>,
+    file: Option<&PathBuf>,
+) -> anyhow::Result<Option<String>> {
+    match (value, file) {
+        (Some(_), Some(_)) => bail!("{flag} and {flag}-file are both set: keep one"),
+        (Some(value), None) => Ok(Some(value.clone())),
         (None, Some(file)) => fs::read_to_string(file)
-            .with_context(|| format!("--database-url-file: cannot read {}", file.display()))?,
-        (None, None) => bail!(
-            "--database-url is required (or STACKTOKEN_DATABASE_URL, or --database-url-file): sqlite:PATH"
-        ),
+            .map(Some)
+            .with_context(|| format!("{flag}-file: cannot read {}", file.display())),
+        (None, None) => Ok(None),
+    }
+}
+
+/// The store at that place.
+pub async fn open(
+    flags: &DatabaseFlags,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+) -> anyhow::Result<Store> {
+    let size = PoolSize {
+        connections: flags.database_connections,
     };
-    url.trim().parse().context("--database-url")
+    Store::open(&location(flags)?, size, (clock, entropy))
+        .await
+        .context("--database-url")
 }
 
 /// Who tells callers apart, with the keys that stand in files loaded.

@@ -2,8 +2,10 @@
 
 use std::{
     sync::atomic::{AtomicI64, Ordering},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
+
+use rustix::time::{ClockId, clock_gettime};
 
 use super::timestamp::Timestamp;
 
@@ -12,7 +14,8 @@ pub trait Clock: Send + Sync + 'static {
     /// The instant on the wall. Never goes back within a process (R8).
     fn now(&self) -> Timestamp;
 
-    /// Time since some fixed point; for measuring how long, never for what date.
+    /// Time since some fixed point, the time that the host was suspended included; for
+    /// measuring how long, never for what date.
     fn monotonic(&self) -> Duration;
 }
 
@@ -20,20 +23,14 @@ pub trait Clock: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct SystemClock {
     latest: AtomicI64,
-    started: Instant,
 }
 
 impl SystemClock {
-    /// A clock that starts now.
+    /// The clock.
     #[must_use]
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the clock that everything else asks"
-    )]
-    pub fn new() -> Self {
+    pub const fn new() -> Self {
         Self {
             latest: AtomicI64::new(i64::MIN),
-            started: Instant::now(),
         }
     }
 }
@@ -59,11 +56,11 @@ impl Clock for SystemClock {
         Timestamp::from_micros(read.max(before)).unwrap_or(Timestamp::EPOCH)
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the clock that everything else asks"
-    )]
     fn monotonic(&self) -> Duration {
-        Instant::now().duration_since(self.started)
+        // CLOCK_BOOTTIME: the monotonic clock stops while the host is suspended, and a lease
+        // measured by it would outlive its bound.
+        let read = clock_gettime(ClockId::Boottime);
+        let seconds = u64::try_from(read.tv_sec).unwrap_or_default();
+        Duration::new(seconds, u32::try_from(read.tv_nsec).unwrap_or_default())
     }
 }

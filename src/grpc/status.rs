@@ -196,6 +196,14 @@ fn tell_app(error: &app::Error) -> Told {
             "STORE_UNAVAILABLE",
             "the store cannot be reached, so nothing was decided or changed: try again",
         ),
+        app::Error::NotFresh => Told::unavailable(
+            "NOT_FRESH",
+            "this replica cannot tell whether what it knows is fresh enough: try again, or ask another",
+        ),
+        app::Error::Overloaded => Told::unavailable(
+            "OVERLOADED",
+            "more calls than this replica takes: try again",
+        ),
         app::Error::StorageFull(_) => Told::unavailable(
             "STORAGE_FULL",
             "the store has no space left, so nothing was changed: try again when there is",

@@ -22,11 +22,11 @@ use crate::{
     metrics::{Metrics, ServiceLabel},
 };
 
-/// How often the store and the keys are looked at: half of the two seconds that a change of
-/// health may take to show.
-const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// How often the store and the keys are looked at, so that a change of health shows within
+/// two seconds.
+const PROBE_EVERY: Duration = Duration::from_millis(500);
 /// How long the store may take to answer a probe.
-const PROBE_FOR: Duration = Duration::from_millis(800);
+const PROBE_FOR: Duration = Duration::from_secs(1);
 
 /// A name in the health protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,15 +139,21 @@ pub(super) async fn keep_probing(board: Board, app: Arc<App>, authenticator: Arc
 async fn probe(board: &Board, app: &App, authenticator: &Authenticator) {
     let (reads, writes) = tokio::join!(
         tokio::time::timeout(PROBE_FOR, app.store().probe_read()),
-        tokio::time::timeout(PROBE_FOR, app.store().probe_write(app.clock().now())),
+        tokio::time::timeout(PROBE_FOR, app.store().beat(app.clock().now())),
     );
+    if reads.is_err() || writes.is_err() {
+        app.store().renew_connections().await;
+    }
     let (reads, writes) = (matches!(reads, Ok(Ok(()))), matches!(writes, Ok(Ok(()))));
     let keys = authenticator.readiness();
     let without = i64::try_from(keys.unavailable.len()).unwrap_or(i64::MAX);
     app.metrics().issuers_without_keys.set(without);
-    board.set(Name::Introspection, reads && keys.services);
+    // Where several replicas share the store, being able to answer is being fresh; a store of
+    // our own is always fresh, and must be readable.
+    let answers = app.is_fresh() && (reads || app.store().is_shared()) && keys.services;
+    board.set(Name::Introspection, answers);
     board.set(Name::Token, reads && writes && keys.users);
-    board.set(Name::Overall, reads && keys.services);
+    board.set(Name::Overall, answers);
 }
 
 /// Returns once both services serve.

@@ -73,6 +73,10 @@ pub(super) async fn run(
     let mut tasks = Tasks::default();
     let (app, authenticator) = (service.app.clone(), service.authenticator.clone());
     tasks.run("keys", async move { authenticator.keep_fresh().await });
+    let (reader, beater, listener) = (app.clone(), app.clone(), app.clone());
+    tasks.run("feed", async move { reader.keep_reading().await });
+    tasks.run("heartbeat", async move { beater.keep_beating().await });
+    tasks.run("listener", async move { listener.keep_listening().await });
     let probing = (board.clone(), app, service.authenticator.clone());
     tasks.run(
         "health",

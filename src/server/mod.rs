@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    app::{self, App, Rate},
+    app::{self, App, Bounds, Rate, Safeguards},
     auth::Authenticator,
     config::Tuning,
     domain::{clock::Clock, entropy::Entropy},
@@ -34,6 +34,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Where randomness comes from.
     pub entropy: Arc<dyn Entropy>,
+    /// What keeps answers true: all of it, but in a negative control.
+    pub safeguards: Safeguards,
 }
 
 /// Sockets that are bound already, so that a taken port is known before anything starts.
@@ -90,6 +92,13 @@ pub async fn run(
             per_second: tuning.unrecognised_per_second,
             burst: tuning.unrecognised_per_second,
         },
+        bounds: Bounds {
+            freshness: tuning.freshness_bound,
+            serve_stale_for: tuning.serve_stale_for,
+        },
+        cache_entries: tuning.cache_entries,
+        readings: tuning.max_readings,
+        safeguards: parts.safeguards,
     };
     let ambient = (parts.clock.clone(), parts.entropy.clone());
     let (app, refusals) = App::new(parts.store.clone(), ambient, metrics.clone(), &tuned);

@@ -1,17 +1,17 @@
 //! The history of changes: one row for everything that can alter a verdict (R12).
 
-use sea_orm::{ActiveValue::NotSet, DatabaseTransaction, EntityTrait as _, Set};
+use newtype_uuid::GenericUuid as _;
+use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbErr, Statement};
 
-use super::{Error, Store, entity::change};
+use super::{Error, Store, feed::CHANNEL};
 use crate::domain::{
     id::{StackUid, TokenUid},
     revision::Revision,
     timestamp::Timestamp,
 };
-use newtype_uuid::GenericUuid as _;
 
 /// What happened, for people who read the table; readers of the history act on the ids alone.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Issued,
     Updated,
@@ -27,7 +27,30 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    const fn name(self) -> &'static str {
+    /// Whether nothing that was known before can be wrong after it.
+    pub const fn is_harmless(self) -> bool {
+        matches!(
+            self,
+            Self::Issued | Self::Registered | Self::MembersChanged | Self::LimitChanged
+        )
+    }
+
+    /// All kinds.
+    pub const ALL: [Self; 11] = [
+        Self::Issued,
+        Self::Updated,
+        Self::Redated,
+        Self::Expired,
+        Self::Revoked,
+        Self::Registered,
+        Self::MembersChanged,
+        Self::LimitChanged,
+        Self::Suspended,
+        Self::Resumed,
+        Self::Removed,
+    ];
+
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Issued => "issued",
             Self::Updated => "updated",
@@ -44,6 +67,13 @@ impl Kind {
     }
 }
 
+/// On SQLite a change is known by its number, since there is one writer.
+const ON_SQLITE: &str = "INSERT INTO changes (stack_uid, token_uid, kind, changed_at) \
+    VALUES ($1, $2, $3, $4) RETURNING id AS position";
+/// On PostgreSQL by its transaction, since a later number may be committed first.
+const ON_POSTGRES: &str = "INSERT INTO changes (stack_uid, token_uid, kind, changed_at) \
+    VALUES ($1, $2, $3, $4) RETURNING xid::text::bigint AS position";
+
 impl Store {
     /// Appends to the history; the answer is the point that includes this change.
     pub(super) async fn append_change(
@@ -53,21 +83,44 @@ impl Store {
         kind: Kind,
         now: Timestamp,
     ) -> Result<Revision, Error> {
-        let row = change::ActiveModel {
-            id: NotSet,
-            stack_uid: Set(stack.into_untyped_uuid()),
-            token_uid: Set(token.map(TokenUid::into_untyped_uuid)),
-            kind: Set(kind.name().to_owned()),
-            changed_at: Set(now.as_micros()),
+        let sql = if self.is_shared() {
+            ON_POSTGRES
+        } else {
+            ON_SQLITE
         };
-        let inserted = change::Entity::insert(row).exec(tx).await?;
-        Ok(self.revision(inserted.last_insert_id))
+        let values = [
+            stack.into_untyped_uuid().into(),
+            token.map(TokenUid::into_untyped_uuid).into(),
+            kind.name().into(),
+            now.as_micros().into(),
+        ];
+        let statement = Statement::from_sql_and_values(self.backend(), sql, values);
+        let row = tx.query_one_raw(statement).await?;
+        let row = row.ok_or_else(|| DbErr::RecordNotInserted)?;
+        // A hint, and only where something known may be wrong now: it takes a lock over all
+        // commits, and whoever misses it reads the history anyway.
+        if self.is_shared() && !kind.is_harmless() {
+            tx.execute_unprepared(&format!("NOTIFY {CHANNEL}")).await?;
+        }
+        Ok(self.revision(row.try_get("", "position")?))
     }
 
-    /// The point of the history after so many changes.
+    /// The last position of the history on SQLite, where there is one writer.
+    ///
+    /// # Errors
+    /// [`Error`] where the store cannot be read.
+    pub async fn last_position(&self) -> Result<i64, Error> {
+        let sql = "SELECT COALESCE(MAX(id), 0) AS position FROM changes";
+        let statement = Statement::from_string(self.backend(), sql);
+        let row = self.pools.load().reader.query_one_raw(statement).await?;
+        let row = row.ok_or_else(|| DbErr::RecordNotFound("a position".to_owned()))?;
+        Ok(row.try_get("", "position")?)
+    }
+
+    /// The point of the history at this position.
     pub(super) fn revision(&self, position: i64) -> Revision {
         Revision {
-            epoch: self.epoch.get().copied().unwrap_or_default(),
+            epoch: self.epoch(),
             position,
         }
     }

@@ -32,9 +32,16 @@ pub enum Error {
         /// The row.
         id: String,
     },
+    /// The database answers, but is not the one that takes changes: a standby, or a primary
+    /// that was demoted. What it says may be old.
+    #[error("the database is not the primary")]
+    NotPrimary,
     /// Anything else that the database says.
     #[error("the database refused a statement")]
     Database(#[source] DbErr),
+    /// The same error, met by several at once.
+    #[error(transparent)]
+    Shared(std::sync::Arc<Self>),
     /// There is no randomness for an id.
     #[error(transparent)]
     Entropy(#[from] EntropyFailed),
@@ -68,7 +75,11 @@ fn condition(error: &DbErr) -> Condition {
         return Condition::Other;
     };
     match driver.as_ref() {
-        sqlx::Error::Database(database) => sqlite_condition(database.code().as_deref()),
+        sqlx::Error::Database(database) => match database.code().as_deref() {
+            // SQLSTATE has five characters; SQLite's codes have fewer.
+            Some(code) if code.len() == 5 => postgres_condition(code),
+            code => sqlite_condition(code),
+        },
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
         | sqlx::Error::PoolTimedOut
@@ -91,6 +102,26 @@ fn sqlite_condition(code: Option<&str>) -> Condition {
         Some(BUSY | LOCKED) => Condition::Conflict,
         Some(FULL) => Condition::Full,
         Some(READONLY | IOERR | CANTOPEN) => Condition::Unavailable,
+        _ => Condition::Other,
+    }
+}
+
+/// SQLSTATE, by class and by code.
+fn postgres_condition(code: &str) -> Condition {
+    match code {
+        // Serialization failure, deadlock, lock not available.
+        "40001" | "40P01" | "55P03" => Condition::Conflict,
+        // Disk full.
+        "53100" => Condition::Full,
+        // Read-only transaction: a standby. Query cancelled: a timeout of the server's.
+        "25006" | "57014" => Condition::Unavailable,
+        // Connection exceptions, insufficient resources, operator intervention.
+        _ if ["08", "53", "57"]
+            .iter()
+            .any(|class| code.starts_with(class)) =>
+        {
+            Condition::Unavailable
+        }
         _ => Condition::Other,
     }
 }

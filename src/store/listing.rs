@@ -142,7 +142,7 @@ impl Store {
             let stack = self.standing(tx, call, key, Standing::LiveStack).await?;
             let mut select = token::Entity::find()
                 .filter(token::Column::StackUid.eq(stack.uid.into_untyped_uuid()))
-                .filter(filters(query, call.now));
+                .filter(self.filters(query, call.now));
             if let Some(cursor) = &query.after {
                 select = select.filter(query.order.beyond(cursor));
             }
@@ -171,27 +171,28 @@ impl Store {
             })
         })
     }
-}
 
-fn filters(query: &ListQuery, now: Timestamp) -> Condition {
-    let mut filters = Condition::all();
-    if !query.states.is_empty() {
-        let any = query.states.iter().map(|state| in_state(*state, now));
-        filters = filters.add(any.fold(Condition::any(), Condition::add));
+    fn filters(&self, query: &ListQuery, now: Timestamp) -> Condition {
+        let mut filters = Condition::all();
+        if !query.states.is_empty() {
+            let any = query.states.iter().map(|state| in_state(*state, now));
+            filters = filters.add(any.fold(Condition::any(), Condition::add));
+        }
+        let before = query
+            .expires_before
+            .map(|at| token::Column::ExpiresAt.lt(at.as_micros()));
+        let part = query
+            .name_contains
+            .as_ref()
+            .filter(|part| !part.as_str().is_empty());
+        let find = if self.is_shared() { "STRPOS" } else { "INSTR" };
+        // LIKE would ignore letter case, and its wildcards would need escaping.
+        let contains = part.map(|part| {
+            Func::cust(find)
+                .arg(column(token::Column::Name))
+                .arg(part.as_str())
+                .gt(0)
+        });
+        filters.add_option(before).add_option(contains)
     }
-    let before = query
-        .expires_before
-        .map(|at| token::Column::ExpiresAt.lt(at.as_micros()));
-    let part = query
-        .name_contains
-        .as_ref()
-        .filter(|part| !part.as_str().is_empty());
-    // LIKE would ignore letter case, and its wildcards would need escaping.
-    let contains = part.map(|part| {
-        Func::cust("INSTR")
-            .arg(column(token::Column::Name))
-            .arg(part.as_str())
-            .gt(0)
-    });
-    filters.add_option(before).add_option(contains)
 }

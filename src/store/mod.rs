@@ -42,6 +42,7 @@ mod changes;
 mod connect;
 mod entity;
 mod error;
+mod feed;
 mod listing;
 mod location;
 mod migration;
@@ -52,21 +53,27 @@ mod verdicts;
 
 use std::{
     fs::File,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use sea_orm::{
-    DatabaseConnection, DatabaseTransaction, EntityTrait as _, SqliteTransactionMode,
-    TransactionOptions, TransactionTrait as _,
+    AccessMode, ColumnTrait as _, DatabaseConnection, DatabaseTransaction, DbBackend,
+    EntityTrait as _, IsolationLevel, QueryFilter as _, SqliteTransactionMode, TransactionOptions,
+    TransactionTrait as _, sea_query::Expr,
 };
 
-use crate::domain::{entropy::Entropy, timestamp::Timestamp};
+use crate::domain::{clock::Clock, entropy::Entropy, timestamp::Timestamp};
 
 pub use self::{
     audit::{AuditCursor, AuditFilter, AuditPage, RefusalNote, RefusedCall},
-    connect::OpenError,
+    connect::{OpenError, PoolSize},
     error::Error,
+    feed::{Change, Cursor, History, Listener},
     listing::{ListQuery, Order, TokenCursor, TokenPage},
     location::{Location, LocationError},
     schema::{Schema, SchemaError},
@@ -74,7 +81,7 @@ pub use self::{
         MemberChange, MembersChanged, Register, StackCursor, StackPage, StackStep, StackWithMembers,
     },
     tokens::{Issue, Kept},
-    verdicts::Found,
+    verdicts::Look,
 };
 
 /// How long to wait before each further attempt at a transaction that was in another's way.
@@ -85,32 +92,72 @@ const RETRY_AFTER: [Duration; 5] = [
     Duration::from_millis(40),
     Duration::from_millis(100),
 ];
+/// How often suspect connections are given up for new ones, at most.
+const RENEW_EVERY: Duration = Duration::from_secs(1);
 
 /// A store of stacks and tokens.
 pub struct Store {
+    location: Location,
+    size: PoolSize,
+    pools: ArcSwap<Pools>,
+    /// When connections were last renewed, on the monotonic clock.
+    renewed: Mutex<Option<Duration>>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    epoch: AtomicI64,
+    /// Held, never read: gone with the process, however that ends.
+    _lock: Option<File>,
+}
+
+struct Pools {
     writer: DatabaseConnection,
     reader: DatabaseConnection,
-    entropy: Arc<dyn Entropy>,
-    epoch: OnceLock<i64>,
-    /// Held, never read: gone with the process, however that ends.
-    _lock: File,
+    control: DatabaseConnection,
 }
 
 impl Store {
-    /// Opens the store; makes the file if there is none. The schema is another matter: see
-    /// [`Self::migrate`] and [`Self::require_current_schema`].
+    /// Opens the store; makes an SQLite file if there is none. The schema is another matter:
+    /// see [`Self::migrate`] and [`Self::require_current_schema`].
     ///
     /// # Errors
     /// [`OpenError`], among others where another process has the file.
-    pub async fn open(location: &Location, entropy: Arc<dyn Entropy>) -> Result<Self, OpenError> {
-        let connections = connect::open(location).await?;
+    pub async fn open(
+        location: &Location,
+        size: PoolSize,
+        (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>),
+    ) -> Result<Self, OpenError> {
+        let connect::Connections {
+            writer,
+            reader,
+            control,
+            lock,
+        } = connect::open(location, size).await?;
         Ok(Self {
-            writer: connections.writer,
-            reader: connections.reader,
+            location: location.clone(),
+            size,
+            pools: ArcSwap::from_pointee(Pools {
+                writer,
+                reader,
+                control,
+            }),
+            renewed: Mutex::new(None),
+            clock,
             entropy,
-            epoch: OnceLock::new(),
-            _lock: connections.lock,
+            epoch: AtomicI64::new(0),
+            _lock: lock,
         })
+    }
+
+    /// Whether other processes may change this store too.
+    #[must_use]
+    pub const fn is_shared(&self) -> bool {
+        matches!(self.location, Location::Postgres(_))
+    }
+
+    /// Which history this is; known once the schema was found current.
+    #[must_use]
+    pub fn epoch(&self) -> i64 {
+        self.epoch.load(Ordering::Acquire)
     }
 
     /// That the store can be read.
@@ -119,33 +166,79 @@ impl Store {
     /// [`Error::Unavailable`] and the like.
     pub async fn probe_read(&self) -> Result<(), Error> {
         entity::meta::Entity::find_by_id("epoch")
-            .one(&self.reader)
+            .one(&self.pools.load().reader)
             .await?;
         Ok(())
     }
 
-    /// That the store can be written: commits a heartbeat, so that a full disk or a lock
-    /// shows here before it shows to a caller.
+    /// That the store can be written: commits a heartbeat, so that a full disk, a lock or a
+    /// primary that was cut off shows here before it shows to a caller.
     ///
     /// # Errors
     /// [`Error::Unavailable`] and the like.
-    pub async fn probe_write(&self, now: Timestamp) -> Result<(), Error> {
-        use sea_orm::{ColumnTrait as _, QueryFilter as _, sea_query::Expr};
-        writing!(self, |tx| {
-            entity::meta::Entity::update_many()
-                .col_expr(entity::meta::Column::Value, Expr::val(now.as_micros()))
-                .filter(entity::meta::Column::Name.eq("heartbeat"))
-                .exec(tx)
-                .await?;
-            Ok(())
-        })
+    pub async fn beat(&self, now: Timestamp) -> Result<(), Error> {
+        let pools = self.pools.load_full();
+        // One statement that commits by itself: a replica that is paused holds no lock.
+        let connection = if self.is_shared() {
+            &pools.control
+        } else {
+            &pools.writer
+        };
+        entity::meta::Entity::update_many()
+            .col_expr(entity::meta::Column::Value, Expr::val(now.as_micros()))
+            .filter(entity::meta::Column::Name.eq("heartbeat"))
+            .exec(connection)
+            .await?;
+        Ok(())
+    }
+
+    /// Gives up connections that may lead nowhere, for new ones: a link that swallows packets
+    /// cannot be told from a slow one, and a pool would hand it out again and again.
+    pub async fn renew_connections(&self) {
+        let Location::Postgres(urls) = &self.location else {
+            return;
+        };
+        if !self.may_renew() {
+            return;
+        }
+        match connect::renew(urls, self.size).await {
+            Ok((pool, control)) => {
+                tracing::warn!("the store does not answer: connections are given up for new ones");
+                let (writer, reader) = (pool.clone(), pool);
+                self.pools.store(Arc::new(Pools {
+                    writer,
+                    reader,
+                    control,
+                }));
+            }
+            Err(error) => tracing::warn!(%error, "connections could not be renewed"),
+        }
+    }
+
+    fn may_renew(&self) -> bool {
+        let now = self.clock.monotonic();
+        let mut renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = renewed.is_none_or(|at| now.saturating_sub(at) >= RENEW_EVERY);
+        if may {
+            *renewed = Some(now);
+        }
+        may
     }
 
     /// Ends all connections, after those at work have finished.
     pub async fn close(&self) {
-        for pool in [&self.reader, &self.writer] {
+        let pools = self.pools.load_full();
+        for pool in [&pools.control, &pools.reader, &pools.writer] {
             // Nothing is lost here: what was acknowledged is on disk already.
             let _ = pool.clone().close().await;
+        }
+    }
+
+    fn backend(&self) -> DbBackend {
+        if self.is_shared() {
+            DbBackend::Postgres
+        } else {
+            DbBackend::Sqlite
         }
     }
 
@@ -154,11 +247,23 @@ impl Store {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        Ok(self.writer.begin_with_options(options).await?)
+        Ok(self.pools.load().writer.begin_with_options(options).await?)
     }
 
     async fn begin_read(&self) -> Result<DatabaseTransaction, Error> {
-        Ok(self.reader.begin().await?)
+        let pools = self.pools.load();
+        if !self.is_shared() {
+            // One snapshot from the first read on, as SQLite has it anyway.
+            return Ok(pools.reader.begin().await?);
+        }
+        let one_snapshot = (
+            Some(IsolationLevel::RepeatableRead),
+            Some(AccessMode::ReadOnly),
+        );
+        Ok(pools
+            .reader
+            .begin_with_config(one_snapshot.0, one_snapshot.1)
+            .await?)
     }
 }
 

@@ -1,12 +1,18 @@
 //! Whether the schema is the one this program was written for.
 
-use sea_orm::{ConnectionTrait as _, EntityTrait as _, sea_query::Query};
+use sea_orm::{
+    ColumnTrait as _, ConnectionTrait as _, EntityTrait as _, QueryFilter as _,
+    sea_query::{Expr, Query},
+};
 use sea_orm_migration::{MigratorTrait as _, SchemaManager};
 
-use super::{Error, Store, entity::meta, migration::Migrator};
+use super::{Error, Location, Store, connect, entity::meta, migration::Migrator};
 
 /// Where the migration library keeps what it has applied.
 const APPLIED: &str = "seaql_migrations";
+
+/// The advisory lock of migrators: a number of our own, "stacktok" in ASCII.
+const MIGRATION_LOCK: i64 = 0x7374_6163_6b74_6f6b;
 
 /// What stands in the store against what this program knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,11 +73,25 @@ impl Store {
             return Err(SchemaError::Newer(before.unknown.join(", ")));
         }
         if !before.pending.is_empty() {
-            Migrator::up(&self.writer, None)
-                .await
-                .map_err(Error::from)?;
+            self.apply().await.map_err(Error::from)?;
         }
         Ok(before)
+    }
+
+    /// On PostgreSQL one migrator at a time: the others wait, and find nothing left to do.
+    async fn apply(&self) -> Result<(), sea_orm::DbErr> {
+        match &self.location {
+            Location::Sqlite(_) => Migrator::up(&self.pools.load().writer, None).await,
+            Location::Postgres(urls) => {
+                let alone = connect::migrating(urls).await?;
+                let lock = format!("SELECT pg_advisory_lock({MIGRATION_LOCK})");
+                alone.execute_unprepared(&lock).await?;
+                let done = Migrator::up(&alone, None).await;
+                // The lock is the session's and goes with it.
+                alone.close().await?;
+                done
+            }
+        }
     }
 
     /// That this program can serve this schema; learns the store's epoch.
@@ -87,12 +107,30 @@ impl Store {
             return Err(SchemaError::Older(schema.pending.join(", ")));
         }
         let epoch = self.read_epoch().await?;
-        self.epoch.get_or_init(|| epoch);
+        self.epoch
+            .store(epoch, std::sync::atomic::Ordering::Release);
+        Ok(())
+    }
+
+    /// Begins another history: after a restore, positions of the former one mean nothing.
+    ///
+    /// # Errors
+    /// [`Error`] where the store cannot be written.
+    pub async fn renew_epoch(&self) -> Result<(), Error> {
+        let mut random = [0; 8];
+        self.entropy.fill(&mut random)?;
+        meta::Entity::update_many()
+            .col_expr(meta::Column::Value, Expr::val(i64::from_be_bytes(random)))
+            .filter(meta::Column::Name.eq("epoch"))
+            .exec(&self.pools.load().writer)
+            .await?;
         Ok(())
     }
 
     async fn read_epoch(&self) -> Result<i64, Error> {
-        let row = meta::Entity::find_by_id("epoch").one(&self.writer).await?;
+        let row = meta::Entity::find_by_id("epoch")
+            .one(&self.pools.load().writer)
+            .await?;
         row.map(|row| row.value).ok_or(Error::Corrupt {
             table: "meta",
             column: "epoch",
@@ -101,7 +139,8 @@ impl Store {
     }
 
     async fn applied_migrations(&self) -> Result<Vec<String>, Error> {
-        if !SchemaManager::new(&self.writer).has_table(APPLIED).await? {
+        let pools = self.pools.load();
+        if !SchemaManager::new(&pools.writer).has_table(APPLIED).await? {
             return Ok(Vec::new());
         }
         let query = Query::select()
@@ -109,7 +148,7 @@ impl Store {
             .from(APPLIED)
             .order_by("version", sea_orm::Order::Asc)
             .take();
-        let rows = self.writer.query_all(&query).await?;
+        let rows = pools.writer.query_all(&query).await?;
         let version = |row: sea_orm::QueryResult| row.try_get("", "version").map_err(Error::from);
         rows.into_iter().map(version).collect()
     }

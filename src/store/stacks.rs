@@ -4,8 +4,8 @@
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait, DatabaseTransaction, EntityTrait as _, PaginatorTrait as _,
-    QueryFilter as _, QueryOrder as _, QuerySelect as _, Set,
-    sea_query::{Expr, ExprTrait as _, OnConflict},
+    QueryFilter as _, QueryOrder as _, QuerySelect as _, Select, Set,
+    sea_query::{Expr, ExprTrait as _, LockType, OnConflict},
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -129,8 +129,7 @@ pub struct StackPage {
 }
 
 impl Store {
-    /// The stack, locked until the transaction ends, and the caller's role in it, if that is
-    /// enough for the call. Read where the work is done, so that a removal cannot be raced.
+    /// The stack and the caller's role in it, if that is enough for the call.
     pub(super) async fn standing(
         &self,
         tx: &DatabaseTransaction,
@@ -138,19 +137,21 @@ impl Store {
         key: &StackKey,
         which: Standing,
     ) -> Result<Found, Error> {
-        let row = stack::Entity::find()
-            .filter(stack::Column::Key.eq(key.as_str()))
-            .one(tx)
-            .await?
-            .filter(|row| which == Standing::AnyStack || row.removed_at.is_none());
-        let role = match &row {
-            Some(row) => role_of(tx, row.uid, call).await?,
-            None => None,
-        };
-        call.demand.judge(&call.caller, role)?;
-        let row = row.ok_or(Refusal::StackNotFound)?;
-        let uid = StackUid::from_untyped_uuid(row.uid);
-        Ok(Found { row, uid, role })
+        judge(tx, call, by_key(key), which).await
+    }
+
+    /// The same, and the stack is locked until the transaction ends: whatever is counted or
+    /// compared below stays so, and a removal of the caller cannot be raced.
+    pub(super) async fn standing_to_change(
+        &self,
+        tx: &DatabaseTransaction,
+        call: &Call,
+        key: &StackKey,
+        which: Standing,
+    ) -> Result<Found, Error> {
+        // On SQLite the transaction has the whole store to itself. On PostgreSQL this lock
+        // lets rows that refer to the stack be inserted elsewhere.
+        judge(tx, call, by_key(key).lock(LockType::NoKeyUpdate), which).await
     }
 
     /// Registers a stack with its owner.
@@ -281,7 +282,9 @@ impl Store {
         change: &MemberChange,
     ) -> Result<MembersChanged, Error> {
         writing!(self, |tx| {
-            let found = self.standing(tx, call, key, Standing::LiveStack).await?;
+            let found = self
+                .standing_to_change(tx, call, key, Standing::LiveStack)
+                .await?;
             let (action, details) = apply(tx, &found, change, call.now).await?;
             self.append_audit(tx, call, action, (key, None), details)
                 .await?;
@@ -309,7 +312,9 @@ impl Store {
         (max_tokens, reason): (u32, &Reason),
     ) -> Result<(Stack, Revision), Error> {
         writing!(self, |tx| {
-            let found = self.standing(tx, call, key, Standing::LiveStack).await?;
+            let found = self
+                .standing_to_change(tx, call, key, Standing::LiveStack)
+                .await?;
             let limit = i32::try_from(max_tokens).unwrap_or(i32::MAX);
             stack::Entity::update_many()
                 .col_expr(stack::Column::TokenLimit, Expr::value(limit))
@@ -348,7 +353,7 @@ impl Store {
                 StackStep::Remove => Standing::AnyStack,
                 StackStep::Suspend | StackStep::Resume => Standing::LiveStack,
             };
-            let found = self.standing(tx, call, key, which).await?;
+            let found = self.standing_to_change(tx, call, key, which).await?;
             let now = call.now.as_micros();
             let (suspended_at, removed_at) = match step {
                 StackStep::Suspend => (found.row.suspended_at.or(Some(now)), found.row.removed_at),
@@ -424,6 +429,28 @@ impl StackStep {
             Self::Remove => Kind::Removed,
         }
     }
+}
+
+fn by_key(key: &StackKey) -> Select<stack::Entity> {
+    stack::Entity::find().filter(stack::Column::Key.eq(key.as_str()))
+}
+
+async fn judge(
+    tx: &DatabaseTransaction,
+    call: &Call,
+    select: Select<stack::Entity>,
+    which: Standing,
+) -> Result<Found, Error> {
+    let row = select.one(tx).await?;
+    let row = row.filter(|row| which == Standing::AnyStack || row.removed_at.is_none());
+    let role = match &row {
+        Some(row) => role_of(tx, row.uid, call).await?,
+        None => None,
+    };
+    call.demand.judge(&call.caller, role)?;
+    let row = row.ok_or(Refusal::StackNotFound)?;
+    let uid = StackUid::from_untyped_uuid(row.uid);
+    Ok(Found { row, uid, role })
 }
 
 async fn role_of(

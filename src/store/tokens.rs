@@ -68,7 +68,9 @@ impl Store {
     ) -> Result<(Token, Revision), Error> {
         writing!(self, |tx| {
             let key = &command.stack_key;
-            let stack = self.standing(tx, call, key, Standing::LiveStack).await?;
+            let stack = self
+                .standing_to_change(tx, call, key, Standing::LiveStack)
+                .await?;
             stack.require_not_suspended()?;
             self.end_expired(tx, stack.uid, call.now).await?;
             self.require_room(tx, &stack, call.now).await?;
@@ -121,7 +123,9 @@ impl Store {
         edit: &Edit,
     ) -> Result<(Token, Revision), Error> {
         writing!(self, |tx| {
-            let stack = self.standing(tx, call, key, Standing::LiveStack).await?;
+            let stack = self
+                .standing_to_change(tx, call, key, Standing::LiveStack)
+                .await?;
             let before = self.token_to_change(tx, call, &stack, uid).await?;
             before.require_live(call.now)?;
             stack.require_not_suspended()?;
@@ -155,7 +159,9 @@ impl Store {
         expires_at: Option<Timestamp>,
     ) -> Result<(Token, Revision), Error> {
         writing!(self, |tx| {
-            let stack = self.standing(tx, call, key, Standing::LiveStack).await?;
+            let stack = self
+                .standing_to_change(tx, call, key, Standing::LiveStack)
+                .await?;
             let before = self.token_to_change(tx, call, &stack, uid).await?;
             before.require_live(call.now)?;
             if before.outlives(expires_at) {
@@ -187,7 +193,9 @@ impl Store {
         reason: &Reason,
     ) -> Result<(Token, Revision), Error> {
         writing!(self, |tx| {
-            let stack = self.standing(tx, call, key, Standing::LiveStack).await?;
+            let stack = self
+                .standing_to_change(tx, call, key, Standing::LiveStack)
+                .await?;
             let before = self.token_to_change(tx, call, &stack, uid).await?;
             let again = before.revocation.is_some();
             let after = before.revoke(call.caller.actor.clone(), reason.clone(), call.now);

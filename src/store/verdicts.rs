@@ -2,7 +2,7 @@
 //! that does not begin with the stack, since the digest is all that its caller has.
 
 use newtype_uuid::GenericUuid as _;
-use sea_orm::{FromQueryResult, Statement};
+use sea_orm::{ConnectionTrait as _, DbErr, FromQueryResult, Statement};
 use uuid::Uuid;
 
 use super::{Error, Store};
@@ -15,26 +15,40 @@ use crate::domain::{
     verdict::{Facts, StackFacts, TokenFacts},
 };
 
-/// What is known of a digest, and up to where the history is reflected in it.
-#[derive(Debug)]
-pub struct Found {
-    /// The facts.
-    pub facts: Facts,
-    /// All changes up to here are in them.
+/// What the store knows of a digest at one instant.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// The facts; `None` where there is no such secret.
+    pub facts: Option<Facts>,
+    /// All changes up to here are reflected.
     pub revision: Revision,
 }
 
-/// Written out rather than built: it is the one statement whose cost every request bears.
-const BY_DIGEST: &str = "\
-    SELECT t.uid AS token_uid, t.name AS token_name, s.generation, t.issued_at, t.expires_at, \
-           t.ended_at, t.revoked_at, t.permissions, \
-           k.uid AS stack_uid, k.key AS stack_key, k.name AS stack_name, k.organization_uid, \
-           k.suspended_at, k.removed_at, \
-           (SELECT MAX(id) FROM changes) AS position \
-    FROM token_secrets s \
-    JOIN tokens t ON t.uid = s.token_uid \
-    JOIN stacks k ON k.uid = t.stack_uid \
-    WHERE s.digest = $1";
+// Written out rather than built: it is the one statement whose cost every miss bears. It
+// answers a row also where there is no such secret, so that a database that is not the
+// primary is never mistaken for one that knows better.
+macro_rules! by_digest {
+    ($position:literal, $standby:literal) => {
+        concat!(
+            "SELECT ", $position, " AS position, ", $standby, " AS standby, \
+             t.uid AS token_uid, t.name AS token_name, s.generation, t.issued_at, t.expires_at, \
+             t.ended_at, t.revoked_at, t.permissions, \
+             k.uid AS stack_uid, k.key AS stack_key, k.name AS stack_name, k.organization_uid, \
+             k.suspended_at, k.removed_at \
+             FROM (SELECT 1 AS one) AS asked \
+             LEFT JOIN token_secrets s ON s.digest = $1 \
+             LEFT JOIN tokens t ON t.uid = s.token_uid \
+             LEFT JOIN stacks k ON k.uid = t.stack_uid"
+        )
+    };
+}
+
+const ON_SQLITE: &str = by_digest!("(SELECT MAX(id) FROM changes)", "0");
+/// Transactions below the oldest one still at work are all visible.
+const ON_POSTGRES: &str = by_digest!(
+    "pg_snapshot_xmin(pg_current_snapshot())::text::bigint - 1",
+    "(pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on')"
+);
 
 #[derive(FromQueryResult)]
 struct Row {
@@ -52,24 +66,36 @@ struct Row {
     organization_uid: String,
     suspended_at: Option<i64>,
     removed_at: Option<i64>,
-    position: Option<i64>,
 }
 
 impl Store {
-    /// The facts of the token that this secret opens; `None` where there is none.
+    /// What is known of the token that this secret opens.
     ///
     /// # Errors
-    /// [`Error`] where the store cannot be read: that is never a verdict (R13).
-    pub async fn find_by_digest(&self, digest: &Digest) -> Result<Option<Found>, Error> {
-        let backend = self.reader.get_database_backend();
-        let values = [digest.as_bytes().to_vec().into()];
-        let statement = Statement::from_sql_and_values(backend, BY_DIGEST, values);
-        let row = Row::find_by_statement(statement).one(&self.reader).await?;
-        let found = |row: Row| {
-            let revision = self.revision(row.position.unwrap_or_default());
-            Facts::try_from(row).map(|facts| Found { facts, revision })
+    /// [`Error`] where the primary cannot be read: that is never a verdict (R13).
+    pub async fn look_up(&self, digest: &Digest) -> Result<Look, Error> {
+        let sql = if self.is_shared() {
+            ON_POSTGRES
+        } else {
+            ON_SQLITE
         };
-        row.map(found).transpose()
+        let values = [digest.as_bytes().to_vec().into()];
+        let statement = Statement::from_sql_and_values(self.backend(), sql, values);
+        let row = self.pools.load().reader.query_one_raw(statement).await?;
+        let row = row.ok_or_else(|| DbErr::RecordNotFound("the row asked for".to_owned()))?;
+        if row.try_get("", "standby")? {
+            return Err(Error::NotPrimary);
+        }
+        let position: Option<i64> = row.try_get("", "position")?;
+        let known: Option<Uuid> = row.try_get("", "token_uid")?;
+        let facts = match known {
+            Some(_) => Some(Facts::try_from(Row::from_query_result(&row, "")?)?),
+            None => None,
+        };
+        Ok(Look {
+            facts,
+            revision: self.revision(position.unwrap_or_default()),
+        })
     }
 }
 

@@ -1,13 +1,17 @@
 //! Keys over time: rotation, removal, outage, floods (fault F15).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use serde_json::json;
 use stacktoken::auth::Rejection;
 
 use crate::{
     corpus::{self, Issuer, JWKS_URL, claims, header},
-    support::{Bench, MAX_STALE, NOW},
+    support::{Bench, MAX_STALE, NOW, soon},
 };
 
 const OTHER: &str = "https://other.example.com/keys";
@@ -203,7 +207,7 @@ async fn supervised_task_finishes_what_a_caller_left() {
     };
     tokio::select! {
         () = bench.auth.keep_fresh() => unreachable!("it never ends"),
-        () = gone => {}
+        () = soon(gone) => {}
     }
     assert_eq!(bench.fetcher.fetches(), 2);
 }
@@ -286,6 +290,98 @@ async fn slow_issuer_does_not_hold_up_another() {
     };
     tokio::select! {
         () = bench.auth.keep_fresh() => unreachable!("it never ends"),
-        answer = served => assert!(answer.unwrap().introspects),
+        answer = soon(served) => assert!(answer.unwrap().introspects),
     }
+}
+
+#[tokio::test]
+async fn caller_who_meets_a_scheduled_fetch_causes_no_other() {
+    let bench = bench().await;
+    bench
+        .fetcher
+        .serve(JWKS_URL, set(&[(Issuer::other(), "b")]));
+    bench.clock.advance(Duration::from_mins(5));
+    bench.fetcher.close().await;
+    let value = signed(Issuer::other(), "b");
+    let opened = async {
+        tokio::task::yield_now().await;
+        bench.fetcher.open();
+    };
+    let unknown = signed(Issuer::other(), "nobody");
+    let ((), known, refused, ()) = tokio::join!(
+        biased;
+        bench.auth.refresh_due(),
+        bench.ask(&value),
+        bench.ask(&unknown),
+        opened
+    );
+    assert!(known.is_ok() && refused.is_err());
+    assert_eq!(bench.fetcher.fetches(), 2);
+}
+
+#[tokio::test]
+async fn kid_that_cannot_be_one_causes_no_fetch() {
+    let bench = bench().await;
+    for kid in [json!("k".repeat(257)), json!(7), json!(null)] {
+        let token = Issuer::ours().sign(&json!({"alg": "RS256", "kid": kid}), &claims(NOW));
+        assert!(bench.ask(&format!("Bearer {token}")).await.is_err());
+    }
+    assert_eq!(bench.fetcher.fetches(), 1);
+    let longest = "k".repeat(256);
+    assert!(bench.ask(&signed(Issuer::ours(), &longest)).await.is_err());
+    assert_eq!(bench.fetcher.fetches(), 2);
+}
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    fn take(&self) -> Vec<String> {
+        let bytes = std::mem::take(&mut *self.0.lock().unwrap());
+        let text = String::from_utf8(bytes).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+#[tokio::test]
+async fn outage_is_one_line_in_the_log_and_its_end_another() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let log = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _log = tracing::subscriber::set_default(log);
+    let file = corpus::ISSUERS.replacen(JWKS_URL, &format!("{JWKS_URL}?key=confidential"), 1);
+    let (one, _) = file.trim_start().split_once("\n\n").unwrap();
+    let bench = Bench::new(one);
+    for _ in 0..3 {
+        bench.auth.refresh_due().await;
+        bench.clock.advance(Duration::from_secs(5));
+    }
+    let outage = lines.take();
+    assert_eq!(outage.len(), 1, "{outage:?}");
+    assert!(outage[0].contains(JWKS_URL) && outage[0].contains("nobody there"));
+    assert!(!outage[0].contains("confidential"), "{outage:?}");
+    bench.fetcher.serve(JWKS_URL, Issuer::ours().jwks());
+    for _ in 0..3 {
+        bench.auth.refresh_due().await;
+        bench.clock.advance(Duration::from_mins(5));
+    }
+    let end = lines.take();
+    let again = |line: &&String| line.contains("refreshed again");
+    assert_eq!(end.iter().filter(again).count(), 1, "{end:?}");
+    let skipped = |kid: &str| end.iter().filter(|line| line.contains(kid)).count();
+    assert_eq!(skipped("\"rsa-1024\": it is weak"), 1, "{end:?}");
+    assert_eq!(skipped("rsa-for-encryption"), 1, "{end:?}");
 }

@@ -212,7 +212,8 @@ async fn own_certificate_authority_is_trusted_where_it_is_named() {
 /// An authenticator with the real fetcher, whose keys are in this file.
 fn with_file(path: &Path) -> Authenticator {
     let file = format!(
-        "[[issuers]]\nissuer = \"a\"\naudience = \"b\"\njwks_file = {path:?}\nalgorithms = [\"RS256\"]\ncaller = \"user\""
+        "[[issuers]]\nissuer = \"a\"\naudience = \"b\"\njwks_file = \"{}\"\nalgorithms = [\"RS256\"]\ncaller = \"user\"",
+        path.display()
     );
     Authenticator::new(
         parse(&file, Path::new("")).unwrap(),

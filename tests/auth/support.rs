@@ -44,6 +44,13 @@ impl Clock for FakeClock {
     }
 }
 
+/// What must come soon; a test that waits for what never comes fails rather than hangs.
+pub async fn soon<F: Future>(event: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(20), event)
+        .await
+        .expect("it never came")
+}
+
 /// Serves documents by the text of their source; what it does not know is unreachable.
 pub struct FakeFetcher {
     documents: Mutex<HashMap<String, String>>,

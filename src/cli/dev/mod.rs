@@ -21,13 +21,14 @@ use clap::Args;
 use self::{keys::SigningKey, people::Jwts};
 use super::settings;
 use crate::{
+    app::Safeguards,
     config::Tuning,
     domain::{
-        clock::{Clock as _, SystemClock},
-        entropy::OsEntropy,
+        clock::{Clock, SystemClock},
+        entropy::{Entropy, OsEntropy},
     },
     server::{self, Listeners, Parts},
-    store::{Location, Store},
+    store::{Location, PoolSize, Store},
 };
 
 #[derive(Args)]
@@ -84,7 +85,11 @@ pub async fn run(mut command: Dev) -> anyhow::Result<ExitCode> {
     let addresses = (listeners.grpc.local_addr()?, listeners.admin.local_addr()?);
     let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(OsEntropy));
     let location = Location::Sqlite(command.data_dir.join("stacktoken.db"));
-    let store = Arc::new(Store::open(&location, entropy.clone()).await?);
+    let ambient = (
+        clock.clone() as Arc<dyn Clock>,
+        entropy.clone() as Arc<dyn Entropy>,
+    );
+    let store = Arc::new(Store::open(&location, PoolSize { connections: 1 }, ambient).await?);
     store.migrate().await?;
     store.require_current_schema().await?;
     let issuers = write_issuers(&command.data_dir)?;
@@ -111,6 +116,7 @@ pub async fn run(mut command: Dev) -> anyhow::Result<ExitCode> {
         authenticator,
         clock,
         entropy,
+        safeguards: Safeguards::default(),
     };
     server::run(parts, &command.tuning, listeners, serving, stop).await?;
     store.close().await;

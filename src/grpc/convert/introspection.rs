@@ -11,6 +11,7 @@ use crate::{
         caller::Call,
         catalogue::{self, ActionAccess, Rule},
         field::{Problem, Violations},
+        revision::Revision,
         verdict::{self, ActionQuestion, Reason, Verdict},
     },
     grpc::pb::v1,
@@ -42,11 +43,14 @@ pub fn introspect(message: v1::IntrospectRequest, _: &Call) -> Result<Question, 
     for (at, question) in message.actions.into_iter().enumerate() {
         actions.extend(faults.nest(&format!("actions[{at}]"), action(question)));
     }
+    let min = (!message.min_revision.is_empty()).then(|| Revision::parse(&message.min_revision));
+    let min_revision = faults.keep("min_revision", min.transpose()).flatten();
     let stack_api_key = message.stack_api_key;
     faults.finish(Some(Question {
         token,
         stack_api_key,
         actions,
+        min_revision,
     }))
 }
 
@@ -145,28 +149,28 @@ pub fn introspected(introspection: Introspection) -> v1::IntrospectResponse {
     if let Verdict::Active(results) = introspection.verdict {
         answer.results = results.into_iter().map(result).collect();
         answer.permissions = Some(permissions::message(&known.facts.permissions));
-        answer.token = Some(token(known.facts.token));
-        answer.stack = Some(stack(known.facts.stack));
+        answer.token = Some(token(&known.facts.token));
+        answer.stack = Some(stack(&known.facts.stack));
     }
     answer
 }
 
-fn token(facts: verdict::TokenFacts) -> v1::TokenFacts {
+fn token(facts: &verdict::TokenFacts) -> v1::TokenFacts {
     v1::TokenFacts {
         token_uid: facts.uid.to_string(),
-        name: facts.name,
+        name: facts.name.clone(),
         generation: facts.generation,
         issued_at: Some(instant(facts.issued_at)),
         expires_at: facts.expires_at.map(instant),
     }
 }
 
-fn stack(facts: verdict::StackFacts) -> v1::StackFacts {
+fn stack(facts: &verdict::StackFacts) -> v1::StackFacts {
     v1::StackFacts {
         stack_uid: facts.uid.to_string(),
-        stack_api_key: facts.key,
-        organization_uid: facts.organization_uid,
-        name: facts.name,
+        stack_api_key: facts.key.clone(),
+        organization_uid: facts.organization_uid.clone(),
+        name: facts.name.clone(),
     }
 }
 

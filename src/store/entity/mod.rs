@@ -2,7 +2,6 @@
 //! beside this folder makes domain values of them.
 
 pub mod audit_event;
-pub mod change;
 pub mod member;
 pub mod meta;
 pub mod stack;

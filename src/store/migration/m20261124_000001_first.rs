@@ -2,7 +2,7 @@
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager, async_trait,
-    sea_orm::{ConnectionTrait, DbErr, EntityTrait, Set},
+    sea_orm::{ConnectionTrait, DbBackend, DbErr, EntityTrait, Set},
     sea_query::{ColumnDef, ForeignKey, Index, Table, TableCreateStatement},
 };
 
@@ -36,6 +36,14 @@ impl MigrationTrait for First {
         for index in INDEXES {
             manager.get_connection().execute_unprepared(index).await?;
         }
+        if manager.get_database_backend() == DbBackend::Postgres {
+            for statement in ON_POSTGRES {
+                manager
+                    .get_connection()
+                    .execute_unprepared(statement)
+                    .await?;
+            }
+        }
         write_epoch(manager).await
     }
 }
@@ -50,6 +58,14 @@ const INDEXES: [&str; 7] = [
     "CREATE UNIQUE INDEX audit_events_refusal ON audit_events (refusal_key)",
     "CREATE INDEX audit_events_by_time ON audit_events (occurred_at, uid)",
     "CREATE INDEX audit_events_by_stack ON audit_events (stack_key, occurred_at, uid)",
+];
+
+/// What PostgreSQL needs besides: the transaction of a change, since several may be at work at
+/// once, and an order of names that does not hang on the locale.
+const ON_POSTGRES: [&str; 3] = [
+    "ALTER TABLE changes ADD COLUMN xid xid8 NOT NULL DEFAULT pg_current_xact_id()",
+    "CREATE INDEX changes_by_xid ON changes (xid, id)",
+    "ALTER TABLE tokens ALTER COLUMN name TYPE text COLLATE \"C\"",
 ];
 
 fn uuid(name: &'static str) -> ColumnDef {

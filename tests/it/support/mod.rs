@@ -9,11 +9,13 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Parser;
 use stacktoken::{
+    app::Safeguards,
     auth::{self, Authenticator, HttpFetcher},
     config::Tuning,
+    domain::{clock::Clock, entropy::Entropy},
     grpc::pb::{admin, v1},
     server::{self, Listeners, Parts},
-    store::{Location, Store},
+    store::{Location, PoolSize, Store},
 };
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -93,7 +95,12 @@ impl TestServer {
         set(&mut tuning);
         let entropy = Arc::new(SeededEntropy::new(7));
         let path = data_dir.path().join("stacktoken.db");
-        let store = Store::open(&Location::Sqlite(path), entropy.clone())
+        let size = PoolSize { connections: 1 };
+        let ambient = (
+            clock.clone() as Arc<dyn Clock>,
+            entropy.clone() as Arc<dyn Entropy>,
+        );
+        let store = Store::open(&Location::Sqlite(path), size, ambient)
             .await
             .unwrap();
         store.migrate().await.unwrap();
@@ -112,6 +119,7 @@ impl TestServer {
                 authenticator: Arc::new(authenticator),
                 clock: at,
                 entropy,
+                safeguards: Safeguards::default(),
             };
             let announce = move || {
                 let _ = serving.send(());
@@ -361,5 +369,6 @@ pub fn introspect_request(stack: &str, secret: &str, actions: &[&str]) -> v1::In
         token: secret.into(),
         stack_api_key: stack.into(),
         actions: actions.iter().map(question).collect(),
+        min_revision: String::new(),
     }
 }

@@ -1,8 +1,7 @@
-//! Opening the store: one process per file, one writer, many readers.
+//! SQLite: one process per file, one writer, many readers.
 
 use std::{
     fs::{File, TryLockError},
-    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -12,7 +11,7 @@ use sea_orm::{
     sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous},
 };
 
-use super::location::Location;
+use super::{Connections, Location, OpenError};
 
 /// How long a statement waits for another process, such as a backup tool, to let go.
 const BUSY_FOR: Duration = Duration::from_secs(5);
@@ -20,39 +19,7 @@ const BUSY_FOR: Duration = Duration::from_secs(5);
 const ACQUIRE_FOR: Duration = Duration::from_secs(3);
 const READERS: u32 = 4;
 
-/// Why a store could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process has it.
-    #[error("{0} is in use by another stacktoken process: stop that one first")]
-    InUse(Location),
-    /// The file or its folder cannot be used.
-    #[error("{location} cannot be opened: {source}")]
-    File {
-        /// Which.
-        location: Location,
-        /// Why.
-        source: io::Error,
-    },
-    /// The database does not open.
-    #[error("{location} cannot be opened as a database")]
-    Database {
-        /// Which.
-        location: Location,
-        /// Why.
-        source: DbErr,
-    },
-}
-
-/// The two ways into one SQLite file, and the lock that keeps other processes out.
-pub(super) struct Connections {
-    pub writer: DatabaseConnection,
-    pub reader: DatabaseConnection,
-    pub lock: File,
-}
-
-pub(super) async fn open(location: &Location) -> Result<Connections, OpenError> {
-    let Location::Sqlite(path) = location;
+pub(super) async fn open(location: &Location, path: &Path) -> Result<Connections, OpenError> {
     let lock = lock(location, path)?;
     let database = |source| OpenError::Database {
         location: location.clone(),
@@ -63,9 +30,10 @@ pub(super) async fn open(location: &Location) -> Result<Connections, OpenError> 
     let writer = connect(path, 1, false).await.map_err(database)?;
     let reader = connect(path, READERS, true).await.map_err(database)?;
     Ok(Connections {
+        control: reader.clone(),
         writer,
         reader,
-        lock,
+        lock: Some(lock),
     })
 }
 

@@ -1,0 +1,194 @@
+//! What is known of digests, kept in memory: facts, never verdicts (§9). Bounded by count.
+//! A hit takes a brief shared lock of one shard; only fills and evictions meet in the index.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use quick_cache::sync::Cache as Shards;
+
+use crate::domain::{
+    id::{StackUid, TokenUid},
+    secret::Digest,
+    verdict::Facts,
+};
+
+/// How many digests that nobody knows are remembered.
+const UNKNOWN: usize = 10_000;
+/// How many evictions a fill that was under way is compared with, one by one.
+const RECENT: usize = 1024;
+
+/// How many evictions there have been: a fill carries the count from before its reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Generation(u64);
+
+/// Facts by digest, and until when digests are remembered as unknown.
+pub(super) struct Cache {
+    facts: Shards<Digest, Arc<Facts>>,
+    unknown: Shards<Digest, Duration>,
+    evictions: AtomicU64,
+    index: Mutex<Index>,
+    capacity: usize,
+    /// Off only in a negative control: whether a fill is compared with recent evictions.
+    checks_generation: bool,
+}
+
+#[derive(Default)]
+struct Index {
+    by_token: HashMap<TokenUid, Vec<Digest>>,
+    by_stack: HashMap<StackUid, Vec<Digest>>,
+    /// Since it was last made anew.
+    noted: usize,
+    recent: VecDeque<Evicted>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Evicted {
+    Token(TokenUid),
+    Stack(StackUid),
+    Everything,
+}
+
+impl Index {
+    fn note(&mut self, digest: Digest, facts: &Facts) {
+        let lists = [
+            self.by_token.entry(facts.token.uid).or_default(),
+            self.by_stack.entry(facts.stack.uid).or_default(),
+        ];
+        for list in lists {
+            if !list.contains(&digest) {
+                list.push(digest);
+            }
+        }
+        self.noted += 1;
+    }
+}
+
+impl Cache {
+    pub fn new(capacity: usize, checks_generation: bool) -> Self {
+        Self {
+            facts: Shards::new(capacity),
+            unknown: Shards::new(UNKNOWN),
+            evictions: AtomicU64::new(0),
+            index: Mutex::default(),
+            capacity,
+            checks_generation,
+        }
+    }
+
+    /// The facts of a digest, if they are remembered.
+    pub fn get(&self, digest: &Digest) -> Option<Arc<Facts>> {
+        self.facts.get(digest)
+    }
+
+    /// Whether a digest was found unknown, and that may still be answered at this instant.
+    pub fn is_unknown(&self, digest: &Digest, now: Duration) -> bool {
+        self.unknown.get(digest).is_some_and(|until| now < until)
+    }
+
+    /// Remembers that nobody knows a digest. No later change can make this wrong: whoever
+    /// issues a token draws a secret that nobody can have asked about before.
+    pub fn note_unknown(&self, digest: Digest, until: Duration) {
+        self.unknown.insert(digest, until);
+    }
+
+    /// The generation, to be read before a reading of the store is started.
+    pub fn generation(&self) -> Generation {
+        Generation(self.evictions.load(Ordering::Acquire))
+    }
+
+    /// Remembers facts, unless what they are about was evicted since `read_at`: a late fill
+    /// must not bring back what a change has just thrown out. Answers whether it did.
+    pub fn fill(&self, digest: Digest, facts: &Arc<Facts>, read_at: Generation) -> bool {
+        let mut index = self.index();
+        if self.checks_generation && self.was_evicted(&index, facts, read_at) {
+            return false;
+        }
+        self.facts.insert(digest, facts.clone());
+        index.note(digest, facts);
+        // The shards drop entries by themselves when they are full, and evictions leave one of
+        // the two lists behind: every now and then the index is made anew.
+        if index.noted > 2 * self.capacity + RECENT {
+            *index = Index {
+                recent: std::mem::take(&mut index.recent),
+                ..Index::default()
+            };
+            for (digest, facts) in self.facts.iter() {
+                index.note(digest, &facts);
+            }
+        }
+        true
+    }
+
+    /// Throws out what is known of a token.
+    pub fn evict_token(&self, uid: TokenUid) {
+        let mut index = self.index();
+        self.note(&mut index, Evicted::Token(uid));
+        for digest in index.by_token.remove(&uid).unwrap_or_default() {
+            self.facts.remove(&digest);
+        }
+    }
+
+    /// Throws out what is known of all tokens of a stack.
+    pub fn evict_stack(&self, uid: StackUid) {
+        let mut index = self.index();
+        self.note(&mut index, Evicted::Stack(uid));
+        for digest in index.by_stack.remove(&uid).unwrap_or_default() {
+            self.facts.remove(&digest);
+        }
+    }
+
+    /// Throws out everything.
+    pub fn clear(&self) {
+        let mut index = self.index();
+        self.note(&mut index, Evicted::Everything);
+        self.facts.clear();
+        *index = Index {
+            recent: std::mem::take(&mut index.recent),
+            ..Index::default()
+        };
+    }
+
+    /// How many digests are remembered.
+    pub fn len(&self) -> usize {
+        self.facts.len()
+    }
+
+    /// The count first and the removal after: a fill that misses the one sees the other.
+    fn note(&self, index: &mut Index, evicted: Evicted) {
+        self.evictions.fetch_add(1, Ordering::AcqRel);
+        index.recent.push_back(evicted);
+        if index.recent.len() > RECENT {
+            index.recent.pop_front();
+        }
+    }
+
+    fn was_evicted(&self, index: &Index, facts: &Facts, read_at: Generation) -> bool {
+        let since = self.evictions.load(Ordering::Acquire) - read_at.0;
+        let Ok(since) = usize::try_from(since) else {
+            return true;
+        };
+        if since > index.recent.len() {
+            return true;
+        }
+        index
+            .recent
+            .iter()
+            .rev()
+            .take(since)
+            .any(|evicted| match evicted {
+                Evicted::Token(uid) => *uid == facts.token.uid,
+                Evicted::Stack(uid) => *uid == facts.stack.uid,
+                Evicted::Everything => true,
+            })
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

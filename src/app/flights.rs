@@ -1,0 +1,164 @@
+//! Reading the store for digests that are not remembered: one reading for many who ask at
+//! once, and never one that began too early for whoever shares it (§9).
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, Shared},
+};
+use tokio::sync::Semaphore;
+
+use super::cache::{Cache, Generation};
+use crate::{
+    domain::{clock::Clock, revision::Revision, secret::Digest, verdict::Facts},
+    store::{self, Store},
+};
+
+/// What a reading found, and when it began.
+#[derive(Clone)]
+pub(super) struct Reading {
+    pub facts: Option<Arc<Facts>>,
+    pub revision: Revision,
+    pub started: Duration,
+}
+
+/// Why a reading found nothing out.
+#[derive(Clone, Debug)]
+pub(super) enum Missed {
+    /// The store did not answer within the bound, past which its answer is worth nothing.
+    TooSlow,
+    /// More readings than this replica starts at once.
+    Overloaded,
+    /// The store failed.
+    Store(Arc<store::Error>),
+}
+
+type Outcome = Result<Reading, Missed>;
+
+struct Flight {
+    number: u64,
+    started: Duration,
+    generation: Generation,
+    outcome: Shared<BoxFuture<'static, Outcome>>,
+}
+
+/// Readings under way.
+pub(super) struct Flights {
+    open: Mutex<(u64, HashMap<Digest, Flight>)>,
+    room: Arc<Semaphore>,
+    bound: Duration,
+    /// Off only in a negative control: whether a waiter looks at when a flight began.
+    checks_start: bool,
+}
+
+/// What a reading works with.
+pub(super) struct Ground {
+    pub store: Arc<Store>,
+    pub cache: Arc<Cache>,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Flights {
+    pub fn new(at_once: usize, bound: Duration, checks_start: bool) -> Self {
+        Self {
+            open: Mutex::default(),
+            room: Arc::new(Semaphore::new(at_once)),
+            bound,
+            checks_start,
+        }
+    }
+
+    /// Reads the store for a digest. `shared`: a reading under way will do, if it is one that
+    /// nothing has been thrown out since the start of.
+    pub async fn look_up(&self, ground: &Ground, digest: Digest, shared: bool) -> Outcome {
+        let (number, outcome) = self.board(ground, digest, shared);
+        let outcome = outcome.await;
+        self.leave(&digest, number);
+        outcome
+    }
+
+    fn board(
+        &self,
+        ground: &Ground,
+        digest: Digest,
+        shared: bool,
+    ) -> (u64, Shared<BoxFuture<'static, Outcome>>) {
+        let started = ground.clock.monotonic();
+        let generation = ground.cache.generation();
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let (numbers, flights) = &mut *open;
+        *numbers += 1;
+        let number = *numbers;
+        let start = || Flight {
+            number,
+            started,
+            generation,
+            outcome: self
+                .read(ground, digest, (started, generation))
+                .boxed()
+                .shared(),
+        };
+        let flight = match flights.entry(digest) {
+            Entry::Occupied(mut open) => {
+                let fresh = open.get().generation == generation
+                    && started.saturating_sub(open.get().started) <= self.bound / 2;
+                if !((shared && fresh) || !self.checks_start) {
+                    open.insert(start());
+                }
+                open.into_mut()
+            }
+            Entry::Vacant(none) => none.insert(start()),
+        };
+        (flight.number, flight.outcome.clone())
+    }
+
+    /// Whoever comes out first closes the flight: what it found is remembered by then.
+    fn leave(&self, digest: &Digest, number: u64) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open
+            .1
+            .get(digest)
+            .is_some_and(|flight| flight.number == number)
+        {
+            open.1.remove(digest);
+        }
+    }
+
+    fn read(
+        &self,
+        ground: &Ground,
+        digest: Digest,
+        (started, generation): (Duration, Generation),
+    ) -> impl Future<Output = Outcome> + Send + 'static + use<> {
+        let (store, cache) = (ground.store.clone(), ground.cache.clone());
+        let (room, bound) = (self.room.clone(), self.bound);
+        async move {
+            let _room = room.try_acquire().map_err(|_| Missed::Overloaded)?;
+            let Ok(answered) = tokio::time::timeout(bound, store.look_up(&digest)).await else {
+                store.renew_connections().await;
+                return Err(Missed::TooSlow);
+            };
+            let look = answered.map_err(|error| Missed::Store(Arc::new(error)))?;
+            let facts = look.facts.map(Arc::new);
+            match &facts {
+                Some(facts) => {
+                    cache.fill(digest, facts, generation);
+                }
+                None => cache.note_unknown(digest, started + bound.min(UNKNOWN_FOR)),
+            }
+            Ok(Reading {
+                facts,
+                revision: look.revision,
+                started,
+            })
+        }
+    }
+}
+
+/// How long a digest that nobody knows is remembered as such, at most.
+const UNKNOWN_FOR: Duration = Duration::from_secs(1);

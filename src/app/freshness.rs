@@ -1,0 +1,138 @@
+//! How fresh what is remembered here is: the lease as it stands, and up to where the history
+//! is applied. The argument why this is enough stands in docs/architecture.md.
+
+use std::{
+    sync::atomic::{AtomicI64, AtomicU64, Ordering},
+    time::Duration,
+};
+
+use crate::domain::{lease::Lease, revision::Revision};
+
+/// How old answers may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// The freshness bound (R12).
+    pub freshness: Duration,
+    /// How much longer an operator lets answers from memory go on while the store is down.
+    pub serve_stale_for: Duration,
+}
+
+/// Whether what is remembered may be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cover {
+    /// It is as fresh as it must be.
+    Fresh,
+    /// It is not, but an operator chose to go on for a while.
+    Stale,
+    /// It may not.
+    None,
+}
+
+pub(super) struct Freshness {
+    bounds: Bounds,
+    /// Whether no other process changes the store, so that nothing can go stale unseen.
+    sole: bool,
+    /// Instants of the monotonic clock in nanoseconds, plus one; 0 for never.
+    read: AtomicU64,
+    beat: AtomicU64,
+    applied: AtomicI64,
+    /// Off only in a negative control: whether the lease is looked at.
+    checks_lease: bool,
+}
+
+impl Freshness {
+    pub const fn new(bounds: Bounds, sole: bool, checks_lease: bool) -> Self {
+        Self {
+            bounds,
+            sole,
+            read: AtomicU64::new(0),
+            beat: AtomicU64::new(0),
+            applied: AtomicI64::new(i64::MIN),
+            checks_lease,
+        }
+    }
+
+    pub const fn bound(&self) -> Duration {
+        self.bounds.freshness
+    }
+
+    /// Everything that a reading of the history started at `started` found is applied.
+    pub fn note_read(&self, started: Duration, position: i64) {
+        self.applied.store(position, Ordering::Release);
+        self.read.fetch_max(stamp(started), Ordering::AcqRel);
+    }
+
+    /// The primary committed something that was started at `started`.
+    pub fn note_beat(&self, started: Duration) {
+        self.beat.fetch_max(stamp(started), Ordering::AcqRel);
+    }
+
+    /// A change of our own is applied; where nobody else makes any, that is all of history.
+    pub fn note_own(&self, position: i64) {
+        if self.sole {
+            self.applied.fetch_max(position, Ordering::AcqRel);
+        }
+    }
+
+    /// The last position up to which everything is applied.
+    pub fn applied(&self) -> i64 {
+        self.applied.load(Ordering::Acquire)
+    }
+
+    /// Whether what is remembered reflects a revision.
+    pub fn reflects(&self, revision: Option<Revision>, epoch: i64) -> bool {
+        revision.is_none_or(|asked| asked.epoch == epoch && asked.position <= self.applied())
+    }
+
+    pub fn cover(&self, now: Duration) -> Cover {
+        let Bounds {
+            freshness,
+            serve_stale_for,
+        } = self.bounds;
+        let lease = self.lease(now);
+        if lease.covers(now, freshness) || !self.checks_lease {
+            Cover::Fresh
+        } else if lease.covers(now, freshness.saturating_add(serve_stale_for)) {
+            // Nothing is stale for longer than it was known at all.
+            if serve_stale_for.is_zero() {
+                Cover::None
+            } else {
+                Cover::Stale
+            }
+        } else {
+            Cover::None
+        }
+    }
+
+    pub fn covers_read(&self, started: Duration, now: Duration) -> bool {
+        self.lease(now)
+            .covers_read(started, now, self.bounds.freshness)
+            || !self.checks_lease
+    }
+
+    pub fn lease(&self, now: Duration) -> Lease {
+        if self.sole {
+            return Lease {
+                read: Some(now),
+                beat: Some(now),
+            };
+        }
+        Lease {
+            read: instant(&self.read),
+            beat: instant(&self.beat),
+        }
+    }
+}
+
+fn stamp(at: Duration) -> u64 {
+    u64::try_from(at.as_nanos())
+        .unwrap_or(u64::MAX - 1)
+        .saturating_add(1)
+}
+
+fn instant(stamp: &AtomicU64) -> Option<Duration> {
+    stamp
+        .load(Ordering::Acquire)
+        .checked_sub(1)
+        .map(Duration::from_nanos)
+}

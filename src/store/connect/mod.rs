@@ -1,0 +1,71 @@
+//! Opening the store, on either engine.
+
+mod postgres;
+mod sqlite;
+
+use std::{fs::File, io};
+
+use sea_orm::{DatabaseConnection, DbErr};
+
+use super::location::Location;
+
+pub(super) use self::postgres::{migrating, renew};
+
+/// What an operator can set about the connections.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolSize {
+    /// How many connections to PostgreSQL this replica may have for its calls.
+    pub connections: u32,
+}
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("{0} is in use by another stacktoken process: stop that one first")]
+    InUse(Location),
+    /// The file or its folder cannot be used.
+    #[error("{location} cannot be opened: {source}")]
+    File {
+        /// Which.
+        location: Location,
+        /// Why.
+        source: io::Error,
+    },
+    /// The database does not open.
+    #[error("{location} cannot be opened as a database: {source}")]
+    Database {
+        /// Which.
+        location: Location,
+        /// Why.
+        source: DbErr,
+    },
+    /// It opens, but is too old.
+    #[error("{location} is PostgreSQL {found}: 13 or newer is needed")]
+    TooOld {
+        /// Which.
+        location: Location,
+        /// What it says of itself.
+        found: String,
+    },
+}
+
+/// The ways into a store.
+pub(super) struct Connections {
+    /// For changes.
+    pub writer: DatabaseConnection,
+    /// For reads.
+    pub reader: DatabaseConnection,
+    /// For the feed of changes and the heartbeat, so that no load of calls keeps them waiting.
+    pub control: DatabaseConnection,
+    /// Keeps other processes out of an SQLite file.
+    pub lock: Option<File>,
+}
+
+/// Opens the store at this place.
+pub(super) async fn open(location: &Location, size: PoolSize) -> Result<Connections, OpenError> {
+    match location {
+        Location::Sqlite(path) => sqlite::open(location, path).await,
+        Location::Postgres(urls) => postgres::open(location, urls, size).await,
+    }
+}

@@ -1,0 +1,89 @@
+//! PostgreSQL: a pool for calls, and a small one apart for the feed and the heartbeat.
+
+use std::time::Duration;
+
+use sea_orm::{
+    ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, DbErr, Statement,
+};
+
+use super::{Connections, Location, OpenError, PoolSize};
+use crate::store::location::PostgresUrls;
+
+/// How long a call waits for a connection before the store counts as unreachable.
+const ACQUIRE_FOR: Duration = Duration::from_secs(1);
+/// A connection that was idle for so long is asked whether it still stands before it is used.
+const PING_AFTER: Duration = Duration::from_secs(10);
+/// Idle connections are given back after so long.
+const IDLE_FOR: Duration = Duration::from_mins(5);
+/// The feed, the heartbeat, and one to spare.
+const CONTROL: u32 = 3;
+/// `pg_current_xact_id` came with 13.
+const OLDEST: i32 = 130_000;
+
+pub(super) async fn open(
+    location: &Location,
+    urls: &PostgresUrls,
+    size: PoolSize,
+) -> Result<Connections, OpenError> {
+    let database = |source| OpenError::Database {
+        location: location.clone(),
+        source,
+    };
+    let pool = pool(&urls.url, size.connections).await.map_err(database)?;
+    let control = self::pool(urls.direct(), CONTROL).await.map_err(database)?;
+    let (number, version) = version(&control).await.map_err(database)?;
+    if number < OLDEST {
+        return Err(OpenError::TooOld {
+            location: location.clone(),
+            found: version,
+        });
+    }
+    Ok(Connections {
+        writer: pool.clone(),
+        reader: pool,
+        control,
+        lock: None,
+    })
+}
+
+/// Fresh pools in place of ones whose connections may lead nowhere: nothing here can tell a
+/// link that swallows packets from a slow one, and a pool would hand it out again and again.
+pub(in crate::store) async fn renew(
+    urls: &PostgresUrls,
+    size: PoolSize,
+) -> Result<(DatabaseConnection, DatabaseConnection), DbErr> {
+    Ok((
+        pool(&urls.url, size.connections).await?,
+        pool(urls.direct(), CONTROL).await?,
+    ))
+}
+
+/// One connection of its own, past any pooler: for migrations, whose lock is the session's.
+pub(in crate::store) async fn migrating(urls: &PostgresUrls) -> Result<DatabaseConnection, DbErr> {
+    pool(urls.direct(), 1).await
+}
+
+async fn pool(url: &str, connections: u32) -> Result<DatabaseConnection, DbErr> {
+    let mut options = ConnectOptions::new(url);
+    options
+        .max_connections(connections)
+        .min_connections(0)
+        .acquire_timeout(ACQUIRE_FOR)
+        .idle_timeout(Some(IDLE_FOR))
+        .test_before_acquire(false)
+        .test_before_acquire_if_idle_for(PING_AFTER)
+        .connect_lazy(true)
+        .sqlx_logging(false)
+        .record_stmt_in_spans(false)
+        .set_application_name("stacktoken");
+    Database::connect(options).await
+}
+
+async fn version(connection: &DatabaseConnection) -> Result<(i32, String), DbErr> {
+    let sql = "SELECT current_setting('server_version_num')::int4 AS number, \
+               current_setting('server_version') AS version";
+    let statement = Statement::from_string(connection.get_database_backend(), sql);
+    let row = connection.query_one_raw(statement).await?;
+    let row = row.ok_or(DbErr::RecordNotFound("server_version".to_owned()))?;
+    Ok((row.try_get("", "number")?, row.try_get("", "version")?))
+}

@@ -1,0 +1,294 @@
+//! Replicas of one service: each with a link of its own to the database.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use stacktoken::{
+    app::Safeguards,
+    auth::{self, Authenticator, HttpFetcher},
+    config::Tuning,
+    domain::{
+        clock::{Clock, SystemClock},
+        entropy::{Entropy, OsEntropy},
+        secret::Secret,
+    },
+    grpc::pb::{admin, v1},
+    server::{self, Listeners, Parts, ServeError},
+    store::{Location, PoolSize, Store},
+};
+use tempfile::TempDir;
+use tokio::{sync::oneshot, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, transport::Endpoint};
+
+use crate::{
+    postgres::{self, Postgres},
+    proxy::{Link, Proxy},
+    support::{Client, TestIssuer, introspect_request, issue_request, issuer, person, tuning},
+};
+
+/// Two replicas, a stack, and the ways to reach them.
+pub struct Cluster {
+    pub postgres: Postgres,
+    pub a: Replica,
+    pub b: Replica,
+    pub stack: String,
+    pub issuer: TestIssuer,
+    folder: TempDir,
+}
+
+pub struct Replica {
+    pub address: String,
+    pub admin_address: String,
+    /// To the database, for calls.
+    pub link: Proxy,
+    /// To the database, for the feed, the heartbeat and LISTEN.
+    pub control_link: Proxy,
+    pub owner: Client,
+    pub service: Client,
+    pub operator: Client,
+    stop: CancellationToken,
+    running: JoinHandle<Result<(), ServeError>>,
+}
+
+pub const DATABASE: &str = "tokens";
+
+impl Cluster {
+    /// With the defaults; `None` where there is no PostgreSQL.
+    pub async fn start() -> Option<Self> {
+        Self::start_with(|_| {}, Safeguards::default()).await
+    }
+
+    /// With other settings, and perhaps without a safeguard.
+    pub async fn start_with(set: impl Fn(&mut Tuning), safeguards: Safeguards) -> Option<Self> {
+        let postgres = postgres::start()?;
+        postgres.create(DATABASE);
+        let folder = TempDir::new().unwrap();
+        let issuer = TestIssuer::new();
+        std::fs::write(folder.path().join("jwks.json"), issuer.jwks()).unwrap();
+        let mut tuning = tuning();
+        set(&mut tuning);
+        let a = Replica::start(&postgres, &folder, &issuer, (&tuning, safeguards)).await;
+        let b = Replica::start(&postgres, &folder, &issuer, (&tuning, safeguards)).await;
+        let stack = register(&a.operator).await;
+        Some(Self {
+            postgres,
+            a,
+            b,
+            stack,
+            issuer,
+            folder,
+        })
+    }
+
+    /// Another stack with the same owner.
+    pub async fn register(&self) -> String {
+        register(&self.a.operator).await
+    }
+
+    pub async fn issue(&self, name: &str) -> v1::IssueResponse {
+        let request = issue_request(&self.stack, name);
+        self.a
+            .owner
+            .tokens
+            .clone()
+            .issue(request)
+            .await
+            .unwrap()
+            .into_inner()
+    }
+
+    pub async fn revoke(&self, uid: &str) -> Result<v1::RevokeResponse, Status> {
+        let request = v1::RevokeRequest {
+            stack_api_key: self.stack.clone(),
+            token_uid: uid.into(),
+            reason: String::new(),
+        };
+        self.a
+            .owner
+            .tokens
+            .clone()
+            .revoke(request)
+            .await
+            .map(tonic::Response::into_inner)
+    }
+
+    /// Raises the limit, for tests that need many tokens.
+    pub async fn allow_tokens(&self, max: i32) {
+        let request = admin::v1::SetTokenLimitRequest {
+            stack_api_key: self.stack.clone(),
+            max_tokens: Some(max),
+            reason: "a test needs many".into(),
+        };
+        self.a
+            .operator
+            .stacks
+            .clone()
+            .set_token_limit(request)
+            .await
+            .unwrap();
+    }
+}
+
+async fn register(operator: &Client) -> String {
+    let request = admin::v1::RegisterRequest {
+        name: "Shared".into(),
+        organization_uid: "org-1".into(),
+        owner: Some(person("owner")),
+        ..Default::default()
+    };
+    let registered = operator
+        .stacks
+        .clone()
+        .register(request)
+        .await
+        .unwrap()
+        .into_inner();
+    registered.stack.unwrap().stack_api_key
+}
+
+impl Replica {
+    pub async fn start(
+        postgres: &Postgres,
+        folder: &TempDir,
+        issuer: &TestIssuer,
+        (tuning, safeguards): (&Tuning, Safeguards),
+    ) -> Self {
+        let link = Proxy::start(postgres.port()).await;
+        let control_link = Proxy::start(postgres.port()).await;
+        let location: Location = postgres.url(link.port, DATABASE).parse().unwrap();
+        let direct = postgres.url(control_link.port, DATABASE);
+        let location = location.with_direct(&direct).unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
+        let size = PoolSize { connections: 16 };
+        let store = Store::open(&location, size, (clock.clone(), entropy.clone()))
+            .await
+            .unwrap();
+        store.migrate().await.unwrap();
+        store.require_current_schema().await.unwrap();
+        let entries = auth::parse(issuer::ISSUERS_FILE, folder.path()).unwrap();
+        let fetcher = Arc::new(HttpFetcher::default());
+        let authenticator =
+            Authenticator::new(entries, fetcher, clock.clone(), auth::DEFAULT_MAX_STALE);
+        authenticator.load_files().await.unwrap();
+        let any = "127.0.0.1:0".parse().unwrap();
+        let listeners = Listeners::bind(any, any).await.unwrap();
+        let address = listeners.grpc.local_addr().unwrap().to_string();
+        let admin_address = listeners.admin.local_addr().unwrap().to_string();
+        let (serving, served) = oneshot::channel();
+        let stop = CancellationToken::new();
+        let (stopping, tuning) = (stop.clone(), tuning.clone());
+        let now = clock.now().seconds();
+        let running = tokio::spawn(async move {
+            let store = Arc::new(store);
+            let authenticator = Arc::new(authenticator);
+            let parts = Parts {
+                store,
+                authenticator,
+                clock,
+                entropy,
+                safeguards,
+            };
+            let announce = move || {
+                let _ = serving.send(());
+            };
+            server::run(parts, &tuning, listeners, announce, stopping).await
+        });
+        served.await.expect("the replica serves");
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+        let channel = endpoint.connect().await.unwrap();
+        let client = |jwt: String| Client::new(channel.clone(), Some(format!("Bearer {jwt}")));
+        Self {
+            owner: client(issuer.user("owner", now)),
+            service: client(issuer.service("content-api", now)),
+            operator: client(issuer.operator("operator", now)),
+            address,
+            admin_address,
+            link,
+            control_link,
+            stop,
+            running,
+        }
+    }
+
+    /// Asks about a secret; an error means that it could not be decided.
+    pub async fn introspect(
+        &self,
+        stack: &str,
+        secret: &str,
+    ) -> Result<v1::IntrospectResponse, Status> {
+        let request = introspect_request(stack, secret, &[]);
+        let answered = self.service.introspection.clone().introspect(request).await;
+        answered.map(tonic::Response::into_inner)
+    }
+
+    /// The same, at least as fresh as a revision.
+    pub async fn introspect_since(
+        &self,
+        stack: &str,
+        secret: &str,
+        revision: &str,
+    ) -> Result<v1::IntrospectResponse, Status> {
+        let mut request = introspect_request(stack, secret, &[]);
+        request.min_revision = revision.into();
+        let answered = self.service.introspection.clone().introspect(request).await;
+        answered.map(tonic::Response::into_inner)
+    }
+
+    /// Has its connections to the database made, and the statement prepared on each: from
+    /// then on a slow link delays one answer, not three.
+    pub async fn connect(&self, stack: &str) {
+        let asked = (0..64).map(|_| {
+            let unknown = Secret::generate(&OsEntropy).unwrap().expose().to_owned();
+            async move { self.introspect(stack, &unknown).await }
+        });
+        futures_util::future::join_all(asked).await;
+    }
+
+    /// Waits until it answers that the token is active, and from memory from then on.
+    pub async fn warm(&self, stack: &str, secret: &str) {
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            match self.introspect(stack, secret).await {
+                Ok(answer) if answer.active => return,
+                other => assert!(Instant::now() < until, "never active: {other:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Cuts both links, makes both black holes, or mends both.
+    pub fn links(&self, state: Link) {
+        self.link.set(state);
+        self.control_link.set(state);
+    }
+
+    /// A metric by name, from a scrape.
+    pub async fn metric(&self, name: &str) -> f64 {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut socket = tokio::net::TcpStream::connect(&self.admin_address)
+            .await
+            .unwrap();
+        socket
+            .write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        let mut text = String::new();
+        socket.read_to_string(&mut text).await.unwrap();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(&format!("{name} ")));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
+            .unwrap_or(f64::NAN)
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.running.abort();
+    }
+}

@@ -1,0 +1,505 @@
+//! Whatever can come between a replica and the database, and that no answer is wrong for it:
+//! no active one for a call begun later than the bound after an acknowledged revoke, no
+//! inactive one for a live token, UNAVAILABLE instead; and an end to that soon after.
+//! Each safeguard has a control: without it, the same check fails.
+
+use std::time::{Duration, Instant};
+
+use stacktoken::app::Safeguards;
+use tokio::time::sleep;
+use tonic::Code;
+
+use crate::{
+    cluster::{Cluster, DATABASE},
+    proxy::Link,
+    support::reason,
+};
+
+const BOUND: Duration = Duration::from_secs(1);
+/// Within this time of the database being well again, questions are answered again.
+const RECOVERY: Duration = Duration::from_secs(3);
+
+/// What a replica said in the course of a fault.
+#[derive(Debug, Default)]
+struct Observed {
+    /// Active answers about the revoked token, for calls begun later than the bound.
+    stale: usize,
+    /// Inactive answers about the live token.
+    wrong: usize,
+    /// Calls that were refused, by reason.
+    refused: Vec<String>,
+    /// Answers in all.
+    answers: usize,
+}
+
+impl Observed {
+    fn assert_clean(&self) {
+        assert_eq!((self.stale, self.wrong), (0, 0), "{self:?}");
+        for reason in &self.refused {
+            assert!(
+                ["NOT_FRESH", "STORE_UNAVAILABLE", "DEADLINE"].contains(&reason.as_str()),
+                "{self:?}"
+            );
+        }
+    }
+}
+
+/// A live token and one that is revoked at A while B remembers both.
+struct Watched {
+    live: String,
+    dead: String,
+    revoked: Instant,
+}
+
+impl Watched {
+    /// `just_after`: what happens between the revoke and the first question.
+    async fn start(cluster: &Cluster, name: &str, just_before: impl FnOnce()) -> Self {
+        let live = cluster.issue(&format!("{name} live")).await.secret;
+        let dead = cluster.issue(&format!("{name} dead")).await;
+        cluster.b.warm(&cluster.stack, &live).await;
+        cluster.b.warm(&cluster.stack, &dead.secret).await;
+        just_before();
+        cluster
+            .revoke(&dead.token.unwrap().token_uid)
+            .await
+            .unwrap();
+        Self {
+            live,
+            dead: dead.secret,
+            revoked: Instant::now(),
+        }
+    }
+
+    /// Asks B about both for so long.
+    async fn observe(&self, cluster: &Cluster, during: Duration) -> Observed {
+        let mut observed = Observed::default();
+        let until = Instant::now() + during;
+        while Instant::now() < until {
+            let begun = Instant::now();
+            match cluster.b.introspect(&cluster.stack, &self.dead).await {
+                Ok(answer) => {
+                    observed.answers += 1;
+                    observed.stale += usize::from(answer.active && begun > self.revoked + BOUND);
+                }
+                Err(status) => observed.note(&status),
+            }
+            match cluster.b.introspect(&cluster.stack, &self.live).await {
+                Ok(answer) => {
+                    observed.answers += 1;
+                    observed.wrong += usize::from(!answer.active);
+                }
+                Err(status) => observed.note(&status),
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        observed
+    }
+
+    /// From now on, how long until B answers both rightly.
+    async fn recovery(&self, cluster: &Cluster) -> Duration {
+        let begun = Instant::now();
+        loop {
+            let asked = Instant::now();
+            let dead = cluster.b.introspect(&cluster.stack, &self.dead).await;
+            let live = cluster.b.introspect(&cluster.stack, &self.live).await;
+            if let (Ok(dead), Ok(live)) = (&dead, &live) {
+                assert!(live.active, "{live:?}");
+                if !dead.active {
+                    return begun.elapsed();
+                }
+                assert!(asked <= self.revoked + BOUND, "{dead:?}");
+            }
+            assert!(
+                begun.elapsed() < 4 * RECOVERY,
+                "no recovery: {dead:?} {live:?}"
+            );
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Observed {
+    fn note(&mut self, status: &tonic::Status) {
+        assert!(
+            matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded),
+            "{status:?}"
+        );
+        let reason = reason(status);
+        if !self.refused.contains(&reason) {
+            self.refused.push(reason);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_terminated_listener_costs_no_answer_and_no_freshness() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    cluster.allow_tokens(1000).await;
+    for round in 0..5 {
+        let watched = Watched::start(&cluster, &format!("round {round}"), || {
+            let listeners = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query ILIKE 'LISTEN%'";
+            assert_ne!(cluster.postgres.run(DATABASE, listeners), "0", "nobody listens");
+        })
+        .await;
+        let observed = watched.observe(&cluster, Duration::from_millis(1500)).await;
+        observed.assert_clean();
+        assert!(observed.refused.is_empty(), "{observed:?}");
+        // Let it listen again, so that there is something to terminate.
+        sleep(Duration::from_millis(1200)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_a_black_hole_a_replica_refuses_rather_than_errs() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let watched = Watched::start(&cluster, "hole", || cluster.b.links(Link::BlackHole)).await;
+    let observed = watched.observe(&cluster, Duration::from_secs(4)).await;
+    observed.assert_clean();
+    assert!(!observed.refused.is_empty(), "{observed:?}");
+    cluster.b.links(Link::Up);
+    let recovery = watched.recovery(&cluster).await;
+    assert!(recovery <= RECOVERY, "{recovery:?}");
+    println!("black hole: {observed:?}, recovery {recovery:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_lease_a_black_hole_shows_stale_answers() {
+    let without = Safeguards {
+        lease: false,
+        ..Safeguards::default()
+    };
+    let Some(cluster) = Cluster::start_with(|_| {}, without).await else {
+        return;
+    };
+    let watched = Watched::start(&cluster, "hole", || cluster.b.links(Link::BlackHole)).await;
+    let observed = watched.observe(&cluster, Duration::from_secs(3)).await;
+    assert!(observed.stale > 0, "the check sees nothing: {observed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_a_cut_link_a_replica_refuses_rather_than_errs() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let watched = Watched::start(&cluster, "cut", || cluster.b.links(Link::Cut)).await;
+    let observed = watched.observe(&cluster, Duration::from_secs(3)).await;
+    observed.assert_clean();
+    assert!(!observed.refused.is_empty(), "{observed:?}");
+    cluster.b.links(Link::Up);
+    let recovery = watched.recovery(&cluster).await;
+    assert!(recovery <= RECOVERY, "{recovery:?}");
+    println!("cut link: {observed:?}, recovery {recovery:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_only_the_feed_gone_the_store_is_read_under_the_same_bound() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    // Without a feed there is no heartbeat either, so nobody can tell whether the database
+    // that still answers is the primary.
+    let hole = || cluster.b.control_link.set(Link::BlackHole);
+    let watched = Watched::start(&cluster, "feed", hole).await;
+    let observed = watched.observe(&cluster, Duration::from_secs(3)).await;
+    observed.assert_clean();
+    cluster.b.links(Link::Up);
+    assert!(watched.recovery(&cluster).await <= RECOVERY);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_database_is_frozen_nothing_wrong_is_answered() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let watched = Watched::start(&cluster, "frozen", || {}).await;
+    cluster.postgres.freeze(true);
+    let observed = watched.observe(&cluster, Duration::from_secs(4)).await;
+    cluster.postgres.freeze(false);
+    observed.assert_clean();
+    assert!(!observed.refused.is_empty(), "{observed:?}");
+    let recovery = watched.recovery(&cluster).await;
+    assert!(recovery <= RECOVERY, "{recovery:?}");
+    println!("frozen: {observed:?}, recovery {recovery:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn across_a_crash_of_the_database_nothing_acknowledged_is_lost() {
+    let Some(mut cluster) = Cluster::start().await else {
+        return;
+    };
+    for round in 0..3 {
+        let watched = Watched::start(&cluster, &format!("crash {round}"), || {}).await;
+        cluster.postgres.restart();
+        let recovery = watched.recovery(&cluster).await;
+        assert!(recovery <= RECOVERY, "{recovery:?}");
+        println!("crash: recovery {recovery:?} after the database accepts again");
+        watched
+            .observe(&cluster, Duration::from_millis(500))
+            .await
+            .assert_clean();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_demoted_primary_is_not_believed() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let watched = Watched::start(&cluster, "demoted", || {}).await;
+    let set = |value| {
+        cluster.postgres.run(
+            DATABASE,
+            &format!("ALTER SYSTEM SET default_transaction_read_only = {value}"),
+        );
+        cluster.postgres.run(DATABASE, "SELECT pg_reload_conf()");
+    };
+    set("on");
+    sleep(BOUND + Duration::from_millis(500)).await;
+    let observed = watched.observe(&cluster, Duration::from_secs(1)).await;
+    observed.assert_clean();
+    assert_eq!(observed.answers, 0, "{observed:?}");
+    set("off");
+    assert!(watched.recovery(&cluster).await <= RECOVERY);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_cut_off_from_its_synchronous_standby_is_not_believed() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let watched = Watched::start(&cluster, "fenced", || {}).await;
+    // Reads go on; commits wait for a standby that is not there, as on a primary whose
+    // standby was promoted elsewhere.
+    cluster.postgres.run(
+        DATABASE,
+        "ALTER SYSTEM SET synchronous_standby_names = 'elsewhere'",
+    );
+    cluster.postgres.run(DATABASE, "SELECT pg_reload_conf()");
+    sleep(BOUND + Duration::from_millis(500)).await;
+    let observed = watched.observe(&cluster, Duration::from_secs(2)).await;
+    observed.assert_clean();
+    assert_eq!(observed.answers, 0, "{observed:?}");
+    cluster
+        .postgres
+        .run(DATABASE, "ALTER SYSTEM RESET synchronous_standby_names");
+    cluster.postgres.run(DATABASE, "SELECT pg_reload_conf()");
+    assert!(watched.recovery(&cluster).await <= RECOVERY);
+}
+
+/// A change whose transaction began first and commits last: its number is the lower one.
+async fn commit_in_reverse_order(cluster: &Cluster) -> (String, Instant) {
+    let late = cluster.issue("late").await;
+    let early = cluster.issue("early").await;
+    let uid = late.token.unwrap().token_uid;
+    cluster.b.warm(&cluster.stack, &late.secret).await;
+    let held = cluster.postgres.hold(
+        DATABASE,
+        &format!(
+            "UPDATE tokens SET revoked_at = 1, revoked_by_kind = 'USER', revoked_by_issuer = 'x', \
+             revoked_by_subject = 'x' WHERE uid = '{uid}'; \
+             INSERT INTO changes (stack_uid, token_uid, kind, changed_at) \
+             SELECT stack_uid, uid, 'revoked', 1 FROM tokens WHERE uid = '{uid}'"
+        ),
+    );
+    cluster
+        .revoke(&early.token.unwrap().token_uid)
+        .await
+        .unwrap();
+    // B has heard of the later number by now.
+    sleep(Duration::from_millis(600)).await;
+    held.commit();
+    (late.secret, Instant::now())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_committed_after_a_later_one_is_not_lost() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let (secret, committed) = commit_in_reverse_order(&cluster).await;
+    while cluster
+        .b
+        .introspect(&cluster.stack, &secret)
+        .await
+        .unwrap()
+        .active
+    {
+        assert!(committed.elapsed() <= BOUND, "lost");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reading_the_history_by_number_alone_loses_it() {
+    let without = Safeguards {
+        commit_order: false,
+        ..Safeguards::default()
+    };
+    let Some(cluster) = Cluster::start_with(|_| {}, without).await else {
+        return;
+    };
+    let (secret, committed) = commit_in_reverse_order(&cluster).await;
+    while committed.elapsed() <= BOUND + Duration::from_millis(500) {
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(
+        cluster
+            .b
+            .introspect(&cluster.stack, &secret)
+            .await
+            .unwrap()
+            .active,
+        "the check sees nothing"
+    );
+}
+
+/// B reads the token while its answer is slow to arrive; meanwhile the token is revoked at A,
+/// and B hears of that. Answers whether B still says active well past the bound.
+async fn refill_late(cluster: &Cluster) -> bool {
+    let issued = cluster.issue("raced").await;
+    cluster.b.connect(&cluster.stack).await;
+    cluster.b.link.set(Link::Slow(Duration::from_millis(400)));
+    let (b, stack, secret) = (
+        cluster.b.service.clone(),
+        cluster.stack.clone(),
+        issued.secret.clone(),
+    );
+    let asked = tokio::spawn(async move {
+        let request = crate::support::introspect_request(&stack, &secret, &[]);
+        b.introspection.clone().introspect(request).await
+    });
+    sleep(Duration::from_millis(150)).await;
+    cluster
+        .revoke(&issued.token.unwrap().token_uid)
+        .await
+        .unwrap();
+    let revoked = Instant::now();
+    // What was begun before may still say so.
+    asked.await.unwrap().unwrap();
+    cluster.b.link.set(Link::Up);
+    sleep((revoked + BOUND).saturating_duration_since(Instant::now()) + Duration::from_millis(100))
+        .await;
+    cluster
+        .b
+        .introspect(&cluster.stack, &issued.secret)
+        .await
+        .unwrap()
+        .active
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_fill_does_not_bring_back_what_was_revoked() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    assert!(!refill_late(&cluster).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_generations_a_late_fill_brings_it_back() {
+    let without = Safeguards {
+        generations: false,
+        ..Safeguards::default()
+    };
+    let Some(cluster) = Cluster::start_with(|_| {}, without).await else {
+        return;
+    };
+    assert!(refill_late(&cluster).await, "the check sees nothing");
+}
+
+/// A question that must reflect a revoke, asked while an older reading is under way.
+async fn share_a_flight(cluster: &Cluster) -> bool {
+    let issued = cluster.issue("shared").await;
+    cluster.b.connect(&cluster.stack).await;
+    cluster.b.link.set(Link::Slow(Duration::from_millis(400)));
+    let (b, stack, secret) = (
+        cluster.b.service.clone(),
+        cluster.stack.clone(),
+        issued.secret.clone(),
+    );
+    let asked = tokio::spawn(async move {
+        let request = crate::support::introspect_request(&stack, &secret, &[]);
+        b.introspection.clone().introspect(request).await
+    });
+    sleep(Duration::from_millis(150)).await;
+    let revoked = cluster
+        .revoke(&issued.token.unwrap().token_uid)
+        .await
+        .unwrap();
+    let answer = cluster
+        .b
+        .introspect_since(&cluster.stack, &issued.secret, &revoked.revision)
+        .await;
+    asked.await.unwrap().unwrap();
+    cluster.b.link.set(Link::Up);
+    answer.unwrap().active
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_with_min_revision_shares_no_older_reading() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    assert!(!share_a_flight(&cluster).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_look_at_its_start_an_older_reading_is_shared() {
+    let without = Safeguards {
+        flights: false,
+        ..Safeguards::default()
+    };
+    let Some(cluster) = Cluster::start_with(|_| {}, without).await else {
+        return;
+    };
+    assert!(share_a_flight(&cluster).await, "the check sees nothing");
+}
+
+/// Revokes at A and asks A at once; answers how often it still said active.
+async fn ask_where_it_was_revoked(cluster: &Cluster) -> usize {
+    cluster.allow_tokens(1000).await;
+    // A hears of its own changes by the feed too, only later.
+    cluster
+        .a
+        .control_link
+        .set(Link::Slow(Duration::from_millis(100)));
+    let mut stale = 0;
+    for round in 0..30 {
+        let issued = cluster.issue(&format!("own {round}")).await;
+        cluster.a.warm(&cluster.stack, &issued.secret).await;
+        cluster
+            .revoke(&issued.token.unwrap().token_uid)
+            .await
+            .unwrap();
+        let answer = cluster.a.introspect(&cluster.stack, &issued.secret).await;
+        stale += usize::from(answer.unwrap().active);
+    }
+    stale
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_replica_that_revoked_says_so_at_once() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    assert_eq!(ask_where_it_was_revoked(&cluster).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_applying_its_own_changes_it_does_not() {
+    let without = Safeguards {
+        own_changes: false,
+        ..Safeguards::default()
+    };
+    let Some(cluster) = Cluster::start_with(|_| {}, without).await else {
+        return;
+    };
+    assert!(
+        ask_where_it_was_revoked(&cluster).await > 0,
+        "the check sees nothing"
+    );
+}

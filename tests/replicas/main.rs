@@ -1,0 +1,21 @@
+//! Several replicas on one PostgreSQL, and whatever can come between them. The database is
+//! the real one, started here; the replicas are the real server with the host's clock.
+#![allow(
+    dead_code,
+    missing_docs,
+    clippy::pedantic,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may fail loudly, and stands for the world outside"
+)]
+
+mod cluster;
+mod faults;
+mod limit;
+mod postgres;
+mod proxy;
+#[path = "../it/support/mod.rs"]
+mod support;
+mod visibility;

@@ -1,0 +1,300 @@
+//! A PostgreSQL of the tests' own: made by initdb, on a free port, gone with the test.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    net::TcpListener,
+    os::unix::process::CommandExt as _,
+    path::PathBuf,
+    process::{Child, ChildStdin, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+pub struct Postgres {
+    bin: PathBuf,
+    folder: TempDir,
+    port: u16,
+    server: Option<Child>,
+    /// PostgreSQL refuses to run as root.
+    user: Option<(u32, u32)>,
+}
+
+/// A server, or `None` with a loud word where PostgreSQL is not installed; where CI=true that
+/// is a failure.
+pub fn start() -> Option<Postgres> {
+    let Some(bin) = find() else {
+        assert_ne!(
+            std::env::var("CI").as_deref(),
+            Ok("true"),
+            "PostgreSQL is not installed"
+        );
+        eprintln!("\n*** SKIPPED: PostgreSQL is not installed, so nothing was tested here ***\n");
+        return None;
+    };
+    Some(Postgres::make(bin))
+}
+
+fn find() -> Option<PathBuf> {
+    let packaged = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let mut found: Vec<_> = packaged.map(|version| version.path().join("bin")).collect();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    found.extend(std::env::split_paths(&path));
+    found
+        .into_iter()
+        .find(|bin| bin.join("initdb").exists() && bin.join("postgres").exists())
+}
+
+impl Postgres {
+    fn make(bin: PathBuf) -> Self {
+        let folder = TempDir::new().unwrap();
+        let user = postgres_user();
+        if let Some((uid, gid)) = user {
+            std::os::unix::fs::chown(folder.path(), Some(uid), Some(gid)).unwrap();
+        }
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let mut postgres = Self {
+            bin,
+            folder,
+            port,
+            server: None,
+            user,
+        };
+        let data = postgres.data();
+        let made = postgres
+            .command("initdb")
+            .args([
+                "--auth=trust",
+                "--username=postgres",
+                "--encoding=UTF8",
+                "--locale=C",
+                "-D",
+            ])
+            .arg(&data)
+            .stdout(Stdio::null())
+            .status();
+        assert!(made.unwrap().success(), "initdb");
+        postgres.launch();
+        postgres
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.bin.join(program));
+        command.current_dir(self.folder.path()).env_remove("PGDATA");
+        if let Some((uid, gid)) = self.user {
+            command.uid(uid).gid(gid);
+        }
+        command
+    }
+
+    /// Starts the server and waits until it accepts.
+    pub fn launch(&mut self) {
+        let log = fs::File::create(self.folder.path().join("log")).unwrap();
+        let server = self
+            .command("postgres")
+            .arg("-D")
+            .arg(self.data())
+            .args(["-p", &self.port.to_string()])
+            .args([
+                "-c",
+                "listen_addresses=127.0.0.1",
+                "-c",
+                "max_connections=200",
+            ])
+            .arg("-c")
+            .arg(format!(
+                "unix_socket_directories={}",
+                self.folder.path().display()
+            ))
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.server = Some(server);
+        let until = Instant::now() + Duration::from_secs(20);
+        while !self.accepts() {
+            assert!(
+                Instant::now() < until,
+                "PostgreSQL does not start: {}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub fn accepts(&self) -> bool {
+        let ready = self
+            .command("pg_isready")
+            .args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()])
+            .status();
+        ready.is_ok_and(|status| status.success())
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// A database of its own.
+    pub fn create(&self, name: &str) {
+        self.run("postgres", &format!("CREATE DATABASE {name}"));
+    }
+
+    pub fn url(&self, port: u16, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{port}/{database}")
+    }
+
+    /// What psql prints for a statement.
+    pub fn run(&self, database: &str, sql: &str) -> String {
+        let ran = self
+            .command("psql")
+            .args([
+                "-h",
+                "127.0.0.1",
+                "-p",
+                &self.port.to_string(),
+                "-U",
+                "postgres",
+                "-XAtq",
+            ])
+            .args(["-v", "ON_ERROR_STOP=1", "-d", database, "-c", sql])
+            .output()
+            .unwrap();
+        assert!(
+            ran.status.success(),
+            "{sql}: {}",
+            String::from_utf8_lossy(&ran.stderr)
+        );
+        String::from_utf8_lossy(&ran.stdout).trim().to_owned()
+    }
+
+    /// A session that has run these statements in a transaction, and not yet committed.
+    pub fn hold(&self, database: &str, sql: &str) -> Held {
+        let mut session = self
+            .command("psql")
+            .args([
+                "-h",
+                "127.0.0.1",
+                "-p",
+                &self.port.to_string(),
+                "-U",
+                "postgres",
+                "-XAtq",
+            ])
+            .args(["-v", "ON_ERROR_STOP=1", "-d", database])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut held = Held {
+            input: session.stdin.take(),
+            session,
+        };
+        held.say(&format!("BEGIN; {sql}; SELECT 'held';"));
+        let mut output = BufReader::new(held.session.stdout.as_mut().unwrap());
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        assert_eq!(line.trim(), "held");
+        held
+    }
+
+    /// Freezes all of the server's processes, or lets them go on.
+    pub fn freeze(&self, frozen: bool) {
+        let signal = if frozen { Signal::STOP } else { Signal::CONT };
+        for pid in self.processes() {
+            // One that has just ended needs no signal.
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    fn processes(&self) -> Vec<Pid> {
+        let server = self.server.as_ref().unwrap().id();
+        let children = fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .filter_map(|entry| {
+                let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+                let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+                // After the name in parentheses: state, parent.
+                let parent: u32 = stat
+                    .rsplit(')')
+                    .next()?
+                    .split_whitespace()
+                    .nth(1)?
+                    .parse()
+                    .ok()?;
+                (parent == server).then_some(pid)
+            });
+        // The postmaster first: what it does not start cannot be missed.
+        let all = std::iter::once(i32::try_from(server).unwrap()).chain(children);
+        all.filter_map(Pid::from_raw).collect()
+    }
+
+    /// Stops at once, as in a crash, and starts again.
+    pub fn restart(&mut self) {
+        self.signal(Signal::QUIT);
+        self.server.take().unwrap().wait().unwrap();
+        self.launch();
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(server) = &self.server {
+            let pid = Pid::from_raw(i32::try_from(server.id()).unwrap()).unwrap();
+            let _ = kill_process(pid, signal);
+        }
+    }
+}
+
+/// A transaction that is not committed yet.
+pub struct Held {
+    input: Option<ChildStdin>,
+    session: Child,
+}
+
+impl Held {
+    fn say(&mut self, sql: &str) {
+        writeln!(self.input.as_mut().unwrap(), "{sql}").unwrap();
+    }
+
+    pub fn commit(mut self) {
+        self.say("COMMIT;");
+        drop(self.input.take());
+        assert!(self.session.wait().unwrap().success());
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        if self.server.is_some() {
+            self.freeze(false);
+            self.signal(Signal::QUIT);
+            let _ = self.server.take().unwrap().wait();
+        }
+    }
+}
+
+fn postgres_user() -> Option<(u32, u32)> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let users = fs::read_to_string("/etc/passwd").unwrap();
+    let line = users.lines().find(|line| line.starts_with("postgres:"));
+    let fields: Vec<_> = line.expect("a user named postgres").split(':').collect();
+    Some((fields[2].parse().unwrap(), fields[3].parse().unwrap()))
+}
