@@ -1,1 +1,445 @@
+//! The walls of the house, kept by a test so that one crate is enough: which room may use
+//! which, what is named in one room only, how a file opens and how long it may be. The rules
+//! are the tables below; whatever they do not allow is a fault.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::pedantic,
+    missing_docs,
+    reason = "a test may fail loudly"
+)]
 
+#[path = "architecture/source.rs"]
+mod source;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+use source::{Segments, Source};
+
+/// Which rooms each room may use: only those in rows above its own, so there is no circle.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("domain", &[]),
+    ("config", &[]),
+    ("metrics", &[]),
+    ("telemetry", &["config"]),
+    ("auth", &["domain"]),
+    ("store", &["domain", "config", "metrics", "telemetry"]),
+    (
+        "app",
+        &["domain", "config", "metrics", "telemetry", "store"],
+    ),
+    // Not `auth`: who calls is known before a handler is reached.
+    (
+        "grpc",
+        &["domain", "config", "metrics", "telemetry", "store", "app"],
+    ),
+    (
+        "server",
+        &[
+            "domain",
+            "config",
+            "metrics",
+            "telemetry",
+            "auth",
+            "store",
+            "app",
+            "grpc",
+        ],
+    ),
+    (
+        "cli",
+        &[
+            "domain",
+            "config",
+            "metrics",
+            "telemetry",
+            "auth",
+            "store",
+            "app",
+            "grpc",
+            "server",
+        ],
+    ),
+    ("main", &["cli"]),
+];
+
+/// Who speaks gRPC. Of the command line only the two client verbs do: they are a client of
+/// the contract like any other.
+const GRPC: &[&str] = &["grpc/", "server/", "cli/client.rs"];
+
+/// What may be named in these places only: a folder ends with `/`, anything else is a file.
+/// A path ending in `::` stands for everything below it but not for itself.
+const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
+    ("sea_orm", &["store/"]),
+    ("sea_orm_migration", &["store/"]),
+    ("sqlx", &["store/"]),
+    ("tonic", GRPC),
+    ("tonic_health", GRPC),
+    ("tonic_prost", GRPC),
+    ("tonic_reflection", GRPC),
+    ("tonic_types", GRPC),
+    ("prost", GRPC),
+    ("prost_types", GRPC),
+    ("crate::grpc::pb", GRPC),
+    ("tonic::Status::", &["grpc/status.rs"]),
+    ("std::env", &["config.rs", "cli/"]),
+    ("std::time::SystemTime", &["domain/clock.rs"]),
+    ("std::time::Instant", &["domain/clock.rs"]),
+    ("tokio::time::Instant", &["domain/clock.rs"]),
+    ("time::OffsetDateTime::now_utc", &["domain/clock.rs"]),
+    ("getrandom", &["domain/entropy.rs"]),
+    ("clap", &["config.rs", "cli/"]),
+    ("axum", &["server/"]),
+];
+
+/// The longest a file may be without a reason here.
+const LINES: usize = 400;
+
+/// Files that are longer, each with its reason.
+const LONG: &[(&str, &str)] = &[
+    (
+        "store/stacks.rs",
+        "one transaction per RPC of StackService, and the way in that every other one shares",
+    ),
+    ("store/tokens.rs", "one transaction per RPC of TokenService"),
+];
+
+fn crate_sources() -> Vec<Source> {
+    Source::tree(&src())
+}
+
+fn src() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+fn room(module: &[String]) -> &str {
+    module.first().map_or("lib", String::as_str)
+}
+
+/// The room that a path leads to, if it leads into the crate.
+fn target(path: &Segments) -> Option<&str> {
+    let inside = path.first().is_some_and(|first| first == "crate");
+    let room = path.get(1).filter(|_| inside)?;
+    ROOMS
+        .iter()
+        .map(|(name, _)| *name)
+        .find(|name| name == room)
+}
+
+fn wrong_directions(source: &Source) -> Vec<String> {
+    let from = room(&source.module);
+    let allowed = ROOMS.iter().find(|(name, _)| *name == from);
+    let allowed = allowed.map_or(&[][..], |(_, rooms)| *rooms);
+    let edges: BTreeSet<_> = source.names.iter().filter_map(target).collect();
+    edges
+        .into_iter()
+        .filter(|to| *to != from && !allowed.contains(to))
+        .map(|to| {
+            format!(
+                "{}: `{from}` uses `{to}`; it may use {allowed:?}",
+                source.file
+            )
+        })
+        .collect()
+}
+
+fn out_of_place(source: &Source) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (name, places) in NAMED_ONLY_IN {
+        let at_home = places.iter().any(|place| {
+            if place.ends_with('/') {
+                source.file.starts_with(place)
+            } else {
+                source.file == *place
+            }
+        });
+        let is_named = |path: &&Segments| {
+            let path = path.join("::");
+            match name.strip_suffix("::") {
+                Some(_) => path.starts_with(name),
+                None => path == *name || path.starts_with(&format!("{name}::")),
+            }
+        };
+        if let Some(path) = source.names.iter().find(is_named).filter(|_| !at_home) {
+            let path = path.join("::");
+            faults.push(format!(
+                "{}: names `{path}`; only {places:?} may",
+                source.file
+            ));
+        }
+    }
+    faults
+}
+
+fn ill_formed(source: &Source) -> Vec<String> {
+    let mut faults = Vec::new();
+    if !source.text.starts_with("//!") {
+        faults.push(format!("{}: does not open with a //! comment", source.file));
+    }
+    let lines = source.text.lines().count();
+    let is_listed = LONG.iter().any(|(file, _)| *file == source.file);
+    if lines > LINES && !is_listed {
+        faults.push(format!(
+            "{}: has {lines} lines; split it, or give the reason in LONG",
+            source.file
+        ));
+    }
+    faults
+}
+
+/// Files of one room that use each other in a circle. A folder's `mod.rs` is the room's door
+/// and left out: its files and it always know each other.
+fn circles(sources: &[Source]) -> Vec<String> {
+    let file_of: BTreeMap<String, &str> = sources
+        .iter()
+        .filter(|source| !source.file.ends_with("mod.rs") && !source.module.is_empty())
+        .map(|source| (source.module.join("::"), source.file.as_str()))
+        .collect();
+    let uses = |source: &Source| -> BTreeSet<&str> {
+        let leads = |path: &Segments| {
+            let longest = (2..=path.len())
+                .rev()
+                .find_map(|end| file_of.get(&path[1..end].join("::")).copied());
+            longest.filter(|file| path[0] == "crate" && *file != source.file)
+        };
+        source.names.iter().filter_map(leads).collect()
+    };
+    let edges: BTreeMap<&str, BTreeSet<&str>> = sources
+        .iter()
+        .map(|source| (source.file.as_str(), uses(source)))
+        .collect();
+    let reachable = |start: &str| {
+        let mut seen = BTreeSet::new();
+        let mut todo: Vec<&str> = edges[start].iter().copied().collect();
+        while let Some(file) = todo.pop() {
+            if seen.insert(file) {
+                todo.extend(&edges[file]);
+            }
+        }
+        seen
+    };
+    edges
+        .keys()
+        .filter(|file| reachable(file).contains(*file))
+        .map(|file| format!("{file}: is in a circle of files"))
+        .collect()
+}
+
+fn require_none(faults: impl IntoIterator<Item = String>) {
+    let faults: Vec<_> = faults.into_iter().collect();
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+#[test]
+fn every_room_uses_only_those_it_may() {
+    require_none(crate_sources().iter().flat_map(wrong_directions));
+}
+
+#[test]
+fn the_table_of_rooms_has_no_circle() {
+    for (at, (name, uses)) in ROOMS.iter().enumerate() {
+        let above: Vec<_> = ROOMS[..at].iter().map(|(name, _)| *name).collect();
+        for used in *uses {
+            assert!(above.contains(used), "{name} uses {used}");
+        }
+    }
+}
+
+#[test]
+fn every_module_of_the_crate_is_a_room() {
+    let rooms: BTreeSet<_> = ROOMS.iter().map(|(name, _)| *name).collect();
+    let sources = crate_sources();
+    let found: BTreeSet<_> = sources.iter().map(|source| room(&source.module)).collect();
+    let found: BTreeSet<_> = found.into_iter().filter(|room| *room != "lib").collect();
+    assert_eq!(found, rooms);
+}
+
+#[test]
+fn every_file_below_src_is_part_of_the_crate() {
+    fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in folder.read_dir().unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                files(&path, found);
+            } else {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    files(&src(), &mut found);
+    let known: BTreeSet<_> = crate_sources()
+        .into_iter()
+        .map(|source| source.file)
+        .collect();
+    let found = found.iter().map(|path| path.strip_prefix(src()).unwrap());
+    let found: BTreeSet<_> = found
+        .map(|path| path.to_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(found, known);
+}
+
+#[test]
+fn what_belongs_to_one_room_is_named_there_only() {
+    require_none(crate_sources().iter().flat_map(out_of_place));
+}
+
+#[test]
+fn every_file_says_what_it_owns_and_is_short_enough_to_read() {
+    require_none(crate_sources().iter().flat_map(ill_formed));
+}
+
+#[test]
+fn a_file_is_listed_as_long_only_while_it_is() {
+    let sources = crate_sources();
+    for (file, _) in LONG {
+        let source = sources.iter().find(|source| source.file == *file);
+        let lines = source.map_or(0, |source| source.text.lines().count());
+        assert!(
+            lines > LINES,
+            "{file} has {lines} lines: take it off the list"
+        );
+    }
+}
+
+#[test]
+fn files_of_a_room_do_not_use_each_other_in_a_circle() {
+    require_none(circles(&crate_sources()));
+}
+
+/// What the rules say of a file that holds this.
+fn faults(file: &str, text: &str) -> Vec<String> {
+    let module = file.trim_end_matches(".rs").trim_end_matches("/mod");
+    let module: Vec<_> = module.split('/').collect();
+    let source = Source::parse(file, &module, &format!("//! A file.\n{text}"));
+    [wrong_directions(&source), out_of_place(&source)].concat()
+}
+
+#[test]
+fn a_forbidden_edge_is_reported_however_it_is_written() {
+    for (file, text) in [
+        ("domain/made_up.rs", "use crate::store::Store;"),
+        (
+            "domain/made_up.rs",
+            "use crate::{domain::id, store::Store as Kept};",
+        ),
+        ("domain/made_up.rs", "use super::super::store::Store;"),
+        (
+            "domain/made_up.rs",
+            "fn f() -> crate::store::Store { todo!() }",
+        ),
+        (
+            "domain/made_up.rs",
+            "mod inner { use super::super::super::app::App; }",
+        ),
+        (
+            "domain/made_up.rs",
+            "macro_rules! m { () => { $crate::app::App } }",
+        ),
+        (
+            "domain/made_up.rs",
+            "fn f() { println!(\"{}\", crate::app::NAME); }",
+        ),
+        ("domain/made_up.rs", "use crate::metrics::Metrics;"),
+        ("store/made_up.rs", "use crate::app::App;"),
+        ("app/made_up.rs", "use crate::grpc::status;"),
+        ("app/made_up.rs", "use crate::auth::Authenticator;"),
+        ("grpc/made_up.rs", "use crate::auth::policy;"),
+        ("grpc/made_up.rs", "use crate::server::health;"),
+        ("auth/made_up.rs", "use crate::metrics::Metrics;"),
+        ("server/made_up.rs", "use crate::cli::Cli;"),
+        ("metrics.rs", "use crate::config::Tuning;"),
+        ("config.rs", "use crate::domain::id;"),
+        ("telemetry.rs", "use crate::metrics::Metrics;"),
+        ("main.rs", "use stacktoken::server;"),
+    ] {
+        assert_eq!(faults(file, text).len(), 1, "{file}: {text}");
+    }
+}
+
+#[test]
+fn a_name_out_of_its_room_is_reported_however_it_is_written() {
+    for (file, text) in [
+        ("app/made_up.rs", "use sea_orm::EntityTrait;"),
+        ("app/made_up.rs", "fn f(_: sea_orm::DbErr) {}"),
+        ("app/made_up.rs", "use sqlx as database;"),
+        ("app/made_up.rs", "use tonic::Code;"),
+        ("store/made_up.rs", "#[derive(prost::Message)] struct M;"),
+        ("cli/serve.rs", "use crate::grpc::pb::v1;"),
+        ("server/made_up.rs", "use std::{env, fs};"),
+        ("store/made_up.rs", "fn f() { std::env::var(\"HOME\"); }"),
+        ("app/made_up.rs", "use std::time::{Duration, Instant};"),
+        (
+            "app/made_up.rs",
+            "use std::time; fn f() { time::SystemTime::now(); }",
+        ),
+        ("server/made_up.rs", "use tokio::time::Instant;"),
+        ("app/made_up.rs", "fn f() { getrandom::fill(&mut []); }"),
+        (
+            "grpc/made_up.rs",
+            "fn f() { tonic::Status::internal(\"x\"); }",
+        ),
+        (
+            "grpc/made_up.rs",
+            "use tonic::{Code, Status}; fn f() { Status::new(Code::Ok, \"x\"); }",
+        ),
+        (
+            "server/made_up.rs",
+            "use tonic::Status as Told; fn f() { Err(Told::not_found(\"x\")) }",
+        ),
+    ] {
+        assert_eq!(faults(file, text).len(), 1, "{file}: {text}");
+    }
+}
+
+#[test]
+fn what_is_allowed_is_not_reported() {
+    for (file, text) in [
+        (
+            "server/made_up.rs",
+            "use crate::{auth::policy, grpc::status, metrics};",
+        ),
+        (
+            "grpc/made_up.rs",
+            "use tonic::{Status, Code}; fn f() -> Status { g(Code::Ok) }",
+        ),
+        ("telemetry.rs", "use crate::config::Log;"),
+        ("cli/client.rs", "use crate::grpc::pb::v1; use tonic::Code;"),
+        (
+            "domain/clock.rs",
+            "use std::time::Instant; fn f() { Instant::now(); }",
+        ),
+        (
+            "domain/made_up.rs",
+            "#[cfg(test)] mod tests { use super::*; use super::super::id; }",
+        ),
+    ] {
+        assert_eq!(faults(file, text), Vec::<String>::new(), "{file}: {text}");
+    }
+}
+
+#[test]
+fn a_file_without_an_opening_comment_or_too_long_is_reported() {
+    let bare = Source::parse("app/made_up.rs", &["app", "made_up"], "fn f() {}");
+    assert_eq!(ill_formed(&bare).len(), 1);
+    let long = format!("//! A file.\n{}", "fn f() {}\n".repeat(LINES));
+    let long = Source::parse("app/made_up.rs", &["app", "made_up"], &long);
+    assert_eq!(ill_formed(&long).len(), 1);
+}
+
+#[test]
+fn a_circle_of_files_is_reported() {
+    let one = Source::parse("app/one.rs", &["app", "one"], "use super::two::Two;");
+    let two = Source::parse(
+        "app/two.rs",
+        &["app", "two"],
+        "fn f(_: crate::app::one::One) {}",
+    );
+    let three = Source::parse("app/three.rs", &["app", "three"], "use super::one::One;");
+    let found = circles(&[one, two, three]);
+    assert_eq!(found.len(), 2, "{found:?}");
+}

@@ -35,8 +35,8 @@ pub use self::{
     tokens::Issued,
 };
 pub use crate::store::{
-    AuditCursor, AuditFilter, AuditPage, Issue, ListQuery, MemberChange, Order, Register,
-    StackCursor, StackPage, StackStep, StackWithMembers, TokenCursor, TokenPage,
+    AuditCursor, AuditFilter, AuditPage, Issue, ListQuery, MemberChange, MembersChanged, Order,
+    Register, StackCursor, StackPage, StackStep, StackWithMembers, TokenCursor, TokenPage,
 };
 
 use self::{
@@ -229,13 +229,11 @@ impl App {
     }
 
     /// The same for a stack; before it is known, there is nothing of it to throw out.
-    fn apply_to_stack(&self, done: &Result<(Stack, Revision), store::Error>) {
-        if let Ok((stack, revision)) = done {
-            if self.safeguards.own_changes {
-                self.cache.evict_stack(stack.uid);
-            }
-            self.freshness.note_own(revision.position);
+    fn apply_to_stack(&self, stack: &Stack, revision: &Revision) {
+        if self.safeguards.own_changes {
+            self.cache.evict_stack(stack.uid);
         }
+        self.freshness.note_own(revision.position);
     }
 
     /// What the store answered, with a refusal noted on the way.

@@ -1,7 +1,8 @@
 //! Stacks, their members and limits.
 
 use super::{
-    About, App, Error, MemberChange, Register, StackCursor, StackPage, StackStep, StackWithMembers,
+    About, App, Error, MemberChange, MembersChanged, Register, StackCursor, StackPage, StackStep,
+    StackWithMembers,
 };
 use crate::domain::{
     audit::Action,
@@ -37,7 +38,9 @@ impl App {
         command: &Register,
     ) -> Result<(Stack, Revision), Error> {
         let done = self.store.register_stack(call, command).await;
-        self.apply_to_stack(&done);
+        if let Ok((stack, revision)) = &done {
+            self.apply_to_stack(stack, revision);
+        }
         self.settle(
             call,
             (Action::StackRegister, about(&command.stack_key)),
@@ -77,14 +80,16 @@ impl App {
         call: &Call,
         key: &StackKey,
         change: &MemberChange,
-    ) -> Result<(Stack, Revision), Error> {
+    ) -> Result<MembersChanged, Error> {
         let action = match change {
             MemberChange::Set(..) => Action::StackSetMember,
             MemberChange::Remove(_) => Action::StackRemoveMember,
             MemberChange::TransferTo(_) => Action::StackTransferOwnership,
         };
         let done = self.store.change_members(call, key, change).await;
-        self.apply_to_stack(&done);
+        if let Ok(changed) = &done {
+            self.apply_to_stack(&changed.stack, &changed.revision);
+        }
         self.settle(call, (action, about(key)), done)
     }
 
@@ -102,7 +107,9 @@ impl App {
             .store
             .set_token_limit(call, key, (max_tokens, reason))
             .await;
-        self.apply_to_stack(&done);
+        if let Ok((stack, revision)) = &done {
+            self.apply_to_stack(stack, revision);
+        }
         self.settle(call, (Action::StackSetTokenLimit, about(key)), done)
     }
 
@@ -117,7 +124,9 @@ impl App {
         (step, reason): (StackStep, &Reason),
     ) -> Result<(Stack, Revision), Error> {
         let done = self.store.set_stack_state(call, key, (step, reason)).await;
-        self.apply_to_stack(&done);
+        if let Ok((stack, revision)) = &done {
+            self.apply_to_stack(stack, revision);
+        }
         self.settle(call, (step.action(), about(key)), done)
     }
 }

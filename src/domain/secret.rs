@@ -144,8 +144,7 @@ mod tests {
         digest
             .as_bytes()
             .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+            .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
     }
 
     /// Golden vectors, published in docs/security.md: computed apart from this code with

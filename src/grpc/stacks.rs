@@ -5,10 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::{convert::stacks as convert, pb::admin::v1};
-use crate::{
-    app::{App, MemberChange, StackStep},
-    domain::stack::Member,
-};
+use crate::app::{App, MemberChange, StackStep};
 
 pub(super) struct Stacks(pub Arc<App>);
 
@@ -69,16 +66,11 @@ impl v1::stack_service_server::StackService for Stacks {
         request: Request<v1::SetMemberRequest>,
     ) -> Result<Response<v1::SetMemberResponse>, Status> {
         answer!(request, convert::set_member, |call, (key, person, role)| {
-            let change = MemberChange::Set(person.clone(), role);
-            let (_, revision) = self.0.change_members(call, &key, &change).await?;
-            let member = convert::member(&Member {
-                person,
-                role,
-                added_at: call.now,
-            });
+            let change = MemberChange::Set(person, role);
+            let changed = self.0.change_members(call, &key, &change).await?;
             Ok(v1::SetMemberResponse {
-                member: Some(member),
-                revision: revision.to_string(),
+                member: changed.member.as_ref().map(convert::member),
+                revision: changed.revision.to_string(),
             })
         })
     }
@@ -89,9 +81,9 @@ impl v1::stack_service_server::StackService for Stacks {
     ) -> Result<Response<v1::RemoveMemberResponse>, Status> {
         answer!(request, convert::remove_member, |call, (key, person)| {
             let change = MemberChange::Remove(person);
-            let (_, revision) = self.0.change_members(call, &key, &change).await?;
+            let changed = self.0.change_members(call, &key, &change).await?;
             Ok(v1::RemoveMemberResponse {
-                revision: revision.to_string(),
+                revision: changed.revision.to_string(),
             })
         })
     }
@@ -105,11 +97,10 @@ impl v1::stack_service_server::StackService for Stacks {
             convert::transfer_ownership,
             |call, (key, person)| {
                 let change = MemberChange::TransferTo(person);
-                let (stack, revision) = self.0.change_members(call, &key, &change).await?;
-                let stack = Some(convert::stack(&stack));
+                let changed = self.0.change_members(call, &key, &change).await?;
                 Ok(v1::TransferOwnershipResponse {
-                    stack,
-                    revision: revision.to_string(),
+                    stack: Some(convert::stack(&changed.stack)),
+                    revision: changed.revision.to_string(),
                 })
             },
         )

@@ -14,6 +14,7 @@ use tonic_health::pb::{
     health_client::HealthClient, health_server::Health,
 };
 
+use super::layers::REQUEST_ID;
 use crate::{
     app::App,
     auth::Authenticator,
@@ -195,7 +196,11 @@ impl Health for Board {
                 .boxed(),
         };
         let closed = self.closing.clone().cancelled_owned();
-        let end = futures_util::stream::once(async { Err(status::of(Failure::Draining, "")) });
+        let request_id = request.metadata().get(REQUEST_ID);
+        let request_id = request_id.and_then(|id| id.to_str().ok());
+        let request_id = request_id.unwrap_or_default().to_owned();
+        let end = async move { Err(status::of(Failure::Draining, &request_id)) };
+        let end = futures_util::stream::once(end);
         let states = states
             .map(|status| Ok(answer(status)))
             .take_until(closed)

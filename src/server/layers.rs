@@ -34,7 +34,7 @@ use crate::{
     metrics::{CallLabels, ReasonLabel},
 };
 
-const REQUEST_ID: &str = "x-request-id";
+pub(super) const REQUEST_ID: &str = "x-request-id";
 
 /// What stands in front of every RPC.
 pub(super) struct Gate {
@@ -132,6 +132,10 @@ impl Gate {
         // Health and reflection stream for as long as their clients like, and must answer
         // when nothing else does.
         if rule.is_some_and(|rule| rule.admits == Admits::Everybody) {
+            // For the end of a stream, which the handler tells by itself.
+            if let Ok(id) = HeaderValue::from_str(request_id) {
+                request.headers_mut().insert(REQUEST_ID, id);
+            }
             return (run(request, inner, request_id).await, None);
         }
         let Ok(_room) = self.room.try_acquire() else {
@@ -312,8 +316,9 @@ fn complete(response: &mut Response<Body>, rule: Option<&Rule>, request_id: &str
         return Code::Ok;
     };
     let told = code == Code::Ok || headers.contains_key("grpc-status-details-bin");
-    // Health and reflection have contracts of their own.
-    if told || rule.is_some_and(|rule| rule.admits == Admits::Everybody) {
+    // Health and reflection have contracts of their own, where they are served at all.
+    let theirs = rule.is_some_and(|rule| rule.admits == Admits::Everybody);
+    if told || theirs && code != Code::Unimplemented {
         return code;
     }
     let message = headers

@@ -3,12 +3,15 @@
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbErr, Statement};
 
-use super::{Error, Store, feed::CHANNEL};
+use super::{Error, Store};
 use crate::domain::{
     id::{StackUid, TokenUid},
     revision::Revision,
     timestamp::Timestamp,
 };
+
+/// What NOTIFY is sent on: an empty hint to read the history now.
+pub(super) const CHANNEL: &str = "stacktoken_changes";
 
 /// What happened, for people who read the table; readers of the history act on the ids alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,14 +10,15 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use super::{Error, Location, Store, changes::Kind};
+use super::{
+    Error, Location, Store,
+    changes::{CHANNEL, Kind},
+};
 use crate::domain::{
     id::{StackUid, TokenUid},
     timestamp::Timestamp,
 };
 
-/// What NOTIFY is sent on: an empty hint to read the history now.
-pub(super) const CHANNEL: &str = "stacktoken_changes";
 /// So many changes at once are not worth telling apart.
 const MOST: usize = 10_000;
 

@@ -77,7 +77,9 @@ pub use self::{
     listing::{ListQuery, Order, TokenCursor, TokenPage},
     location::{Location, LocationError},
     schema::{Schema, SchemaError},
-    stacks::{MemberChange, Register, StackCursor, StackPage, StackStep, StackWithMembers},
+    stacks::{
+        MemberChange, MembersChanged, Register, StackCursor, StackPage, StackStep, StackWithMembers,
+    },
     tokens::{Issue, Kept},
     verdicts::Look,
 };

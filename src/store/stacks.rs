@@ -84,6 +84,25 @@ pub enum MemberChange {
     TransferTo(Person),
 }
 
+impl MemberChange {
+    const fn person(&self) -> &Person {
+        match self {
+            Self::Set(person, _) | Self::Remove(person) | Self::TransferTo(person) => person,
+        }
+    }
+}
+
+/// A stack after a change of its members.
+#[derive(Debug)]
+pub struct MembersChanged {
+    /// The stack.
+    pub stack: Stack,
+    /// Whom the change was about, if they are a member now.
+    pub member: Option<Member>,
+    /// A point in the history that includes the change.
+    pub revision: Revision,
+}
+
 /// A stack with the people in it.
 #[derive(Debug)]
 pub struct StackWithMembers {
@@ -261,7 +280,7 @@ impl Store {
         call: &Call,
         key: &StackKey,
         change: &MemberChange,
-    ) -> Result<(Stack, Revision), Error> {
+    ) -> Result<MembersChanged, Error> {
         writing!(self, |tx| {
             let found = self
                 .standing_to_change(tx, call, key, Standing::LiveStack)
@@ -273,7 +292,12 @@ impl Store {
             let revision = self
                 .append_change(tx, about, Kind::MembersChanged, call.now)
                 .await?;
-            Ok((self.stack_in(tx, found.uid, call.now).await?, revision))
+            let member = find_member(tx, found.row.uid, change.person()).await?;
+            Ok(MembersChanged {
+                stack: self.stack_in(tx, found.uid, call.now).await?,
+                member: member.map(Member::try_from).transpose()?,
+                revision,
+            })
         })
     }
 
@@ -367,7 +391,11 @@ impl Store {
             .one(tx)
             .await?
             .ok_or_else(|| corrupt("stack_members", "role", key))?;
-        let used = self.count_live(tx, uid, now).await?;
+        // The tokens of a removed stack are dead with it.
+        let used = match row.removed_at {
+            Some(_) => 0,
+            None => self.count_live(tx, uid, now).await?,
+        };
         stack(row, &owner, used)
     }
 }
@@ -515,6 +543,16 @@ async fn require_not_owner(
         return Err(Refusal::OwnerRequired.into());
     }
     Ok(())
+}
+
+async fn find_member(
+    tx: &DatabaseTransaction,
+    stack: Uuid,
+    person: &Person,
+) -> Result<Option<member::Model>, Error> {
+    let issuer = person.issuer.as_str().to_owned();
+    let key = (stack, issuer, person.subject.as_str().to_owned());
+    Ok(member::Entity::find_by_id(key).one(tx).await?)
 }
 
 async fn put_member(

@@ -11,7 +11,12 @@
     reason = "a test may fail loudly, and stands for the world outside"
 )]
 
+mod api_docs;
+mod audit;
+mod coverage;
+mod health;
 mod introspection;
+mod reflection;
 mod stacks;
 mod support;
 mod tokens;

@@ -106,8 +106,8 @@ pub fn set_member(
 ) -> Result<(StackKey, Person, Role), Violations> {
     let mut faults = Violations::default();
     let key = faults.keep("stack_api_key", StackKey::parse(&message.stack_api_key));
-    let role = faults.keep("role", role(message.role));
     let person = faults.nest("member", person(message.member));
+    let role = faults.keep("role", role(message.role));
     faults.finish(
         key.zip(person)
             .zip(role)

@@ -3,6 +3,7 @@
 pub mod clients;
 pub mod clock;
 pub mod issuer;
+pub mod raw;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
 pub use self::{
-    clients::{Client, details, reason},
+    clients::{Client, reason},
     clock::{ManualClock, SeededEntropy},
     issuer::{ISSUER, TestIssuer},
 };
@@ -76,9 +77,22 @@ impl TestServer {
         clock: Arc<ManualClock>,
         set: impl FnOnce(&mut Tuning),
     ) -> Self {
+        let issuer = TestIssuer::new();
+        let known = authenticator(&issuer, data_dir.path().into(), clock.clone()).await;
+        let (server, served) = Self::launch(data_dir, clock, set, (issuer, known)).await;
+        served.await.expect("the server serves");
+        server
+    }
+
+    /// Starts, and hands out what becomes ready once it serves.
+    pub async fn launch(
+        data_dir: Arc<TempDir>,
+        clock: Arc<ManualClock>,
+        set: impl FnOnce(&mut Tuning),
+        (issuer, authenticator): (TestIssuer, Authenticator),
+    ) -> (Self, oneshot::Receiver<()>) {
         let mut tuning = tuning();
         set(&mut tuning);
-        let issuer = TestIssuer::new();
         let entropy = Arc::new(SeededEntropy::new(7));
         let path = data_dir.path().join("stacktoken.db");
         let size = PoolSize { connections: 1 };
@@ -91,7 +105,6 @@ impl TestServer {
             .unwrap();
         store.migrate().await.unwrap();
         store.require_current_schema().await.unwrap();
-        let authenticator = authenticator(&issuer, data_dir.path().into(), clock.clone()).await;
         let any = "127.0.0.1:0".parse().unwrap();
         let listeners = Listeners::bind(any, any).await.unwrap();
         let address = listeners.grpc.local_addr().unwrap().to_string();
@@ -115,9 +128,8 @@ impl TestServer {
             store.close().await;
             ended
         });
-        served.await.expect("the server serves");
         let stack = String::new();
-        Self {
+        let server = Self {
             address,
             admin_address,
             clock,
@@ -126,7 +138,8 @@ impl TestServer {
             data_dir,
             stop,
             running: Some(running),
-        }
+        };
+        (server, served)
     }
 
     /// The SQLite file.

@@ -1,0 +1,237 @@
+//! What one source file names: every path in it, in `use`, inline and within macros, written
+//! out from the crate's root. Knows Rust, not the rules.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use syn::visit::{self, Visit};
+
+/// A path as it was written out: `crate`, `store`, `Error`.
+pub type Segments = Vec<String>;
+
+/// One file, its place in the tree of modules, and what it names.
+pub struct Source {
+    /// Below `src/`, with `/`.
+    pub file: String,
+    /// The module it holds, from the root: empty for `lib.rs`.
+    pub module: Segments,
+    pub text: String,
+    pub names: BTreeSet<Segments>,
+    children: Vec<(Segments, PathBuf)>,
+}
+
+impl Source {
+    pub fn parse(file: &str, module: &[&str], text: &str) -> Self {
+        let module: Segments = module.iter().map(|part| (*part).to_owned()).collect();
+        let folder = Path::new(file).parent().unwrap().to_owned();
+        let tree = syn::parse_file(text).unwrap_or_else(|wrong| panic!("{file}: {wrong}"));
+        let mut imports = Imports::default();
+        imports.visit_file(&tree);
+        let mut reader = Reader {
+            module: module.clone(),
+            imports: imports.0,
+            names: BTreeSet::new(),
+            children: Vec::new(),
+            folder,
+            owns_folder: matches!(
+                Path::new(file).file_stem().unwrap().to_str(),
+                Some("mod" | "lib" | "main")
+            ),
+        };
+        reader.visit_file(&tree);
+        Self {
+            file: file.to_owned(),
+            module,
+            text: text.to_owned(),
+            names: reader.names,
+            children: reader.children,
+        }
+    }
+
+    /// Every file that the crate in this folder is made of, found from its roots.
+    pub fn tree(src: &Path) -> Vec<Self> {
+        let mut sources = Vec::new();
+        let roots = [("lib.rs", vec![]), ("main.rs", vec!["main".to_owned()])];
+        let mut todo: Vec<(Segments, PathBuf)> = roots.map(|(file, at)| (at, file.into())).into();
+        while let Some((module, file)) = todo.pop() {
+            let text = fs::read_to_string(src.join(&file)).unwrap();
+            let module: Vec<_> = module.iter().map(String::as_str).collect();
+            let source = Self::parse(file.to_str().unwrap(), &module, &text);
+            for (module, place) in &source.children {
+                let folder = place.with_extension("").join("mod.rs");
+                let found = [place.clone(), folder];
+                let found = found.into_iter().find(|file| src.join(file).is_file());
+                todo.push((module.clone(), found.unwrap_or_else(|| panic!("{place:?}"))));
+            }
+            sources.push(source);
+        }
+        sources.sort_by(|one, other| one.file.cmp(&other.file));
+        sources
+    }
+}
+
+/// What each short name of the file stands for, by its `use` lines.
+#[derive(Default)]
+struct Imports(BTreeMap<String, Segments>);
+
+impl<'ast> Visit<'ast> for Imports {
+    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        flatten(&item.tree, &mut Vec::new(), &mut |path, name| {
+            self.0.insert(name.to_owned(), path);
+        });
+    }
+}
+
+fn flatten(tree: &syn::UseTree, at: &mut Segments, found: &mut impl FnMut(Segments, &str)) {
+    let with = |at: &Segments, ident: &syn::Ident| {
+        let mut path = at.clone();
+        if ident != "self" || path.is_empty() {
+            path.push(ident.to_string());
+        }
+        path
+    };
+    match tree {
+        syn::UseTree::Path(path) => {
+            at.push(path.ident.to_string());
+            flatten(&path.tree, at, found);
+            at.pop();
+        }
+        syn::UseTree::Name(name) => {
+            let path = with(at, &name.ident);
+            let last = path.last().unwrap().clone();
+            found(path, &last);
+        }
+        syn::UseTree::Rename(renamed) => {
+            found(with(at, &renamed.ident), &renamed.rename.to_string());
+        }
+        syn::UseTree::Glob(_) => found(at.clone(), "*"),
+        syn::UseTree::Group(group) => {
+            for tree in &group.items {
+                flatten(tree, at, found);
+            }
+        }
+    }
+}
+
+struct Reader {
+    /// Grows with the modules that are written within the file.
+    module: Segments,
+    imports: BTreeMap<String, Segments>,
+    names: BTreeSet<Segments>,
+    children: Vec<(Segments, PathBuf)>,
+    folder: PathBuf,
+    owns_folder: bool,
+}
+
+impl Reader {
+    fn note(&mut self, path: Segments) {
+        let whole = match path.first().and_then(|first| self.imports.get(first)) {
+            Some(import) if path.len() > 1 => {
+                let mut whole = import.clone();
+                whole.extend_from_slice(&path[1..]);
+                whole
+            }
+            _ => path,
+        };
+        self.names.insert(rooted(&self.module, whole));
+    }
+
+    /// Macros keep their tokens to themselves: their paths are found in the text of those.
+    fn note_tokens(&mut self, tokens: &impl ToString) {
+        let text = tokens.to_string().replace('$', " ");
+        let text = text.replace(" ::", "::").replace(":: ", "::");
+        let parts = text.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'));
+        for part in parts.filter(|part| part.contains("::")) {
+            let path: Segments = part.split("::").map(str::to_owned).collect();
+            if path.iter().all(|segment| !segment.is_empty()) {
+                self.note(path);
+            }
+        }
+    }
+}
+
+/// `super`, `self` and the crate's own name, as seen from this module, written out.
+fn rooted(module: &[String], path: Segments) -> Segments {
+    let mut at = module.to_vec();
+    let mut rest = path.as_slice();
+    let relative = matches!(path.first().map(String::as_str), Some("super" | "self"));
+    while let Some(first) = rest.first().filter(|_| relative) {
+        match first.as_str() {
+            "super" => drop(at.pop()),
+            "self" => {}
+            _ => break,
+        }
+        rest = &rest[1..];
+    }
+    match path.first().map(String::as_str) {
+        Some("super" | "self") => std::iter::once("crate".to_owned())
+            .chain(at)
+            .chain(rest.iter().cloned())
+            .collect(),
+        Some("stacktoken") => std::iter::once("crate".to_owned())
+            .chain(path.into_iter().skip(1))
+            .collect(),
+        _ => path,
+    }
+}
+
+impl<'ast> Visit<'ast> for Reader {
+    fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
+        let name = item.ident.to_string();
+        self.module.push(name.clone());
+        if item.content.is_none() {
+            let elsewhere = item.attrs.iter().find_map(path_attribute);
+            let place = match elsewhere {
+                Some(file) => self.folder.join(file),
+                None if self.owns_folder => self.folder.join(format!("{name}.rs")),
+                None => {
+                    let own = self.module[self.module.len() - 2].clone();
+                    self.folder.join(own).join(format!("{name}.rs"))
+                }
+            };
+            self.children.push((self.module.clone(), place));
+        }
+        visit::visit_item_mod(self, item);
+        self.module.pop();
+    }
+
+    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        let mut found = Vec::new();
+        flatten(&item.tree, &mut Vec::new(), &mut |path, _| found.push(path));
+        for path in found {
+            self.names.insert(rooted(&self.module, path));
+        }
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let segments = path.segments.iter();
+        self.note(segments.map(|part| part.ident.to_string()).collect());
+        visit::visit_path(self, path);
+    }
+
+    fn visit_macro(&mut self, called: &'ast syn::Macro) {
+        self.note_tokens(&called.tokens);
+        visit::visit_macro(self, called);
+    }
+
+    fn visit_meta_list(&mut self, list: &'ast syn::MetaList) {
+        self.note_tokens(&list.tokens);
+        visit::visit_meta_list(self, list);
+    }
+}
+
+fn path_attribute(attribute: &syn::Attribute) -> Option<String> {
+    let syn::Meta::NameValue(pair) = &attribute.meta else {
+        return None;
+    };
+    match &pair.value {
+        syn::Expr::Lit(syn::ExprLit {
+            lit: syn::Lit::Str(text),
+            ..
+        }) if pair.path.is_ident("path") => Some(text.value()),
+        _ => None,
+    }
+}

@@ -1,0 +1,141 @@
+//! Each RPC with every credential that proves nothing.
+
+use serde_json::{Value, json};
+use tonic::Code;
+
+use super::table::{TABLE, World, right_caller};
+use crate::support::{
+    ISSUER, TestIssuer, TestServer,
+    raw::{Sent, call, outcome},
+};
+
+/// Claims as they should be, with these in place of others; `null` takes one away.
+fn claims(server: &TestServer, subject: &str, kind: &str, other: Value) -> Value {
+    let now = server.clock.seconds();
+    let mut claims = json!({
+        "iss": ISSUER, "aud": "stacktoken", "sub": subject, "kind": kind,
+        "iat": now, "exp": now + 3600,
+    });
+    for (name, value) in other.as_object().unwrap() {
+        claims[name] = value.clone();
+    }
+    let claims = claims.as_object().unwrap().iter();
+    claims
+        .filter(|(_, value)| !value.is_null())
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
+}
+
+type Case = (&'static str, Sent, &'static str);
+
+/// All of them would let the right caller in, were they not what they are.
+fn cases(server: &TestServer, (subject, kind): (&str, &str), secret: &str) -> Vec<Case> {
+    let now = server.clock.seconds();
+    let signed = |other| server.issuer.sign(&claims(server, subject, kind, other));
+    let good = signed(json!({}));
+    let foreign = TestIssuer::new().sign(&claims(server, subject, kind, json!({})));
+    let (head, tail) = good.split_at(good.len() - 40);
+    let wrong = |what, jwt: String| (what, Sent::bearer(&jwt), "CREDENTIAL_INVALID");
+    let token = |what, value: String| (what, Sent::authorization(value), "TOKEN_NOT_ACCEPTED_HERE");
+    let raw = |what, value: Vec<u8>| (what, Sent::authorization(value), "CREDENTIAL_INVALID");
+    vec![
+        ("none", Sent::nothing(), "CREDENTIAL_MISSING"),
+        (
+            "in another header",
+            Sent::nothing().and("authorization-bin", format!("Bearer {good}")),
+            "CREDENTIAL_MISSING",
+        ),
+        wrong("no JWT", "not.a.jwt".into()),
+        wrong(
+            "two parts of three",
+            good.rsplit_once('.').unwrap().0.into(),
+        ),
+        wrong("a cut signature", head.into()),
+        wrong("another's signature", foreign),
+        wrong("a turned signature", format!("{head}{}", reversed(tail))),
+        wrong("expired", signed(json!({ "exp": now - 6 }))),
+        wrong("not yet valid", signed(json!({ "nbf": now + 60 }))),
+        wrong("no expiry", signed(json!({ "exp": null }))),
+        wrong(
+            "an expiry in words",
+            signed(json!({ "exp": (now + 3600).to_string() })),
+        ),
+        wrong("another audience", signed(json!({ "aud": "another" }))),
+        wrong("no audience", signed(json!({ "aud": null }))),
+        wrong(
+            "another issuer",
+            signed(json!({ "iss": "https://else.test" })),
+        ),
+        wrong("no issuer", signed(json!({ "iss": null }))),
+        wrong("nobody", signed(json!({ "sub": "" }))),
+        raw("nothing at all", Vec::new()),
+        raw("another scheme", format!("Basic {good}").into()),
+        raw("no scheme", good.clone().into()),
+        raw("not ASCII", format!("Bearer {good}é").into()),
+        raw(
+            "longer than 8 KiB",
+            format!("Bearer {}", "a".repeat(8 * 1024)).into(),
+        ),
+        (
+            "given twice",
+            Sent::bearer(&good).and("authorization", format!("Bearer {good}")),
+            "CREDENTIAL_INVALID",
+        ),
+        (
+            "given twice, the first no good",
+            Sent::authorization("Bearer junk").and("authorization", format!("Bearer {good}")),
+            "CREDENTIAL_INVALID",
+        ),
+        token("a management token", format!("Bearer {secret}")),
+        token(
+            "a management token in lower case",
+            format!("bearer {secret}"),
+        ),
+        token("a bare management token", secret.into()),
+    ]
+}
+
+fn reversed(text: &str) -> String {
+    text.chars().rev().collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_rpc_refuses_every_credential_that_proves_nothing() {
+    let server = TestServer::start().await;
+    let channel = server.channel().await;
+    let world = World::new(&server).await;
+    let before = server.audit().await;
+    for row in TABLE {
+        let part = right_caller(row.whom);
+        let kind = match part {
+            crate::support::raw::Part::Operator => "operator",
+            crate::support::raw::Part::Introspector => "service",
+            _ => "user",
+        };
+        for (what, sent, reason) in cases(&server, (part.subject(), kind), &world.secret) {
+            let answered = call(&channel, row.path, sent, (row.request)(&world)).await;
+            let wanted = (Code::Unauthenticated, reason.to_owned());
+            assert_eq!(outcome(&answered), wanted, "{}: {what}", row.path);
+            let words = format!("{:?}", answered.unwrap_err());
+            assert!(!words.contains(&world.secret), "{}: {what}", row.path);
+        }
+    }
+    // Refusals of the unknown are metrics, never rows (R14).
+    assert_eq!(server.audit().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_claims_that_are_tampered_with_are_good_as_they_are() {
+    let server = TestServer::start().await;
+    let channel = server.channel().await;
+    let world = World::new(&server).await;
+    let claims = claims(&server, "owner", "user", json!({}));
+    let sent = Sent::bearer(&server.issuer.sign(&claims));
+    let row = TABLE
+        .iter()
+        .find(|row| row.path.ends_with("/Issue"))
+        .unwrap();
+    let answered = call(&channel, row.path, sent, (row.request)(&world)).await;
+    assert_eq!(outcome(&answered), (Code::Ok, String::new()));
+}

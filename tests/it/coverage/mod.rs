@@ -1,0 +1,49 @@
+//! Every RPC of the contract, walked by its descriptors: who is refused, how, and what a
+//! change leaves in the audit. An RPC that the table does not know fails.
+
+mod callers;
+mod credentials;
+mod paths;
+mod table;
+
+use std::collections::BTreeSet;
+
+use stacktoken::auth::policy::RULES;
+
+use self::table::TABLE;
+use crate::support::raw::{methods, path_of};
+
+const OPEN: [&str; 4] = [
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/Watch",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+];
+
+fn of_the_contract() -> BTreeSet<String> {
+    methods().iter().map(path_of).collect()
+}
+
+#[test]
+fn every_rpc_of_the_contract_has_a_row_here() {
+    let rows: BTreeSet<_> = TABLE.iter().map(|row| row.path.to_owned()).collect();
+    assert_eq!(rows, of_the_contract());
+    assert_eq!(rows.len(), TABLE.len(), "a row stands twice");
+}
+
+#[test]
+fn the_policy_has_exactly_the_rpcs_that_are_served() {
+    let mut served = of_the_contract();
+    served.extend(OPEN.map(str::to_owned));
+    let ruled: BTreeSet<_> = RULES.iter().map(|rule| rule.path.to_owned()).collect();
+    assert_eq!(ruled, served);
+    assert_eq!(ruled.len(), RULES.len(), "a rule stands twice");
+}
+
+#[test]
+fn the_policy_knows_which_rpcs_change_something() {
+    for row in TABLE {
+        let rule = stacktoken::auth::policy::rule(row.path).unwrap();
+        assert_eq!(rule.changes, row.changes, "{}", row.path);
+    }
+}

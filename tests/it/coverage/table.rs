@@ -1,0 +1,119 @@
+//! One row for every RPC: whom it is for, whether it changes anything, and a valid request.
+//! Written from the contract, not from the policy, so that the one can be held to the other.
+
+use prost::Message as _;
+use stacktoken::grpc::pb::{
+    admin::v1::{self as admin, Role},
+    audit::v1 as audit,
+    v1,
+};
+
+use crate::support::{
+    TestServer, introspect_request, issue_request, now, person,
+    raw::{Part, Sent},
+};
+
+/// Whom an RPC is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whom {
+    Governors,
+    GovernorsAndOperators,
+    Operators,
+    Introspectors,
+    Anyone,
+}
+
+pub struct Row {
+    pub path: &'static str,
+    pub whom: Whom,
+    pub changes: bool,
+    /// A request that the right caller is granted.
+    pub request: fn(&World) -> Vec<u8>,
+}
+
+/// A stack of its own, with the usual people and one live token.
+pub struct World {
+    pub stack: String,
+    pub token_uid: String,
+    pub secret: String,
+}
+
+impl World {
+    pub async fn new(server: &TestServer) -> Self {
+        let stack = server.register("A stack of its own").await;
+        let mut owner = server.owner().await;
+        let issued = owner.tokens.issue(issue_request(&stack, "first")).await;
+        let issued = issued.unwrap().into_inner();
+        Self {
+            stack,
+            token_uid: issued.token.unwrap().token_uid,
+            secret: issued.secret,
+        }
+    }
+}
+
+/// Somebody who may make this call.
+pub fn right_caller(whom: Whom) -> Part {
+    match whom {
+        Whom::Governors | Whom::GovernorsAndOperators => Part::Owner,
+        Whom::Operators | Whom::Anyone => Part::Operator,
+        Whom::Introspectors => Part::Introspector,
+    }
+}
+
+/// What somebody sends who plays this part.
+pub fn as_part(server: &TestServer, part: Part) -> Sent {
+    Sent::bearer(&part.jwt(server))
+}
+
+macro_rules! row {
+    ($path:literal, $whom:ident, $changes:literal, |$world:pat_param| $request:expr) => {
+        Row {
+            path: $path,
+            whom: Whom::$whom,
+            changes: $changes,
+            request: |$world| $request.encode_to_vec(),
+        }
+    };
+}
+
+#[rustfmt::skip]
+pub const TABLE: &[Row] = &[
+    row!("/stacktoken.v1.TokenService/Issue", Governors, true, |world| issue_request(&world.stack, "second")),
+    row!("/stacktoken.v1.TokenService/Get", GovernorsAndOperators, false, |world| v1::GetRequest {
+        stack_api_key: world.stack.clone(), token_uid: world.token_uid.clone() }),
+    row!("/stacktoken.v1.TokenService/List", GovernorsAndOperators, false, |world| v1::ListRequest {
+        stack_api_key: world.stack.clone(), ..Default::default() }),
+    row!("/stacktoken.v1.TokenService/Update", Governors, true, |world| v1::UpdateRequest {
+        stack_api_key: world.stack.clone(),
+        token: Some(v1::Token { token_uid: world.token_uid.clone(), name: "renamed".into(), ..Default::default() }),
+        update_mask: Some(prost_types::FieldMask { paths: vec!["name".into()] }) }),
+    row!("/stacktoken.v1.TokenService/SetExpiry", GovernorsAndOperators, true, |world| v1::SetExpiryRequest {
+        stack_api_key: world.stack.clone(), token_uid: world.token_uid.clone(), expiry: Some(now()) }),
+    row!("/stacktoken.v1.TokenService/Revoke", GovernorsAndOperators, true, |world| v1::RevokeRequest {
+        stack_api_key: world.stack.clone(), token_uid: world.token_uid.clone(), reason: "over".into() }),
+    row!("/stacktoken.v1.IntrospectionService/Introspect", Introspectors, false, |world|
+        introspect_request(&world.stack, &world.secret, &["entry.read"])),
+    row!("/stacktoken.v1.IntrospectionService/ListActions", Anyone, false, |_| v1::ListActionsRequest {}),
+    row!("/stacktoken.admin.v1.StackService/Register", Operators, true, |_| admin::RegisterRequest {
+        name: "New".into(), organization_uid: "org-1".into(), owner: Some(person("owner")), ..Default::default() }),
+    row!("/stacktoken.admin.v1.StackService/Get", GovernorsAndOperators, false, |world| admin::GetRequest {
+        stack_api_key: world.stack.clone() }),
+    row!("/stacktoken.admin.v1.StackService/List", Operators, false, |_| admin::ListRequest::default()),
+    row!("/stacktoken.admin.v1.StackService/SetMember", Operators, true, |world| admin::SetMemberRequest {
+        stack_api_key: world.stack.clone(), member: Some(person("newcomer")), role: Role::Admin.into() }),
+    row!("/stacktoken.admin.v1.StackService/RemoveMember", Operators, true, |world| admin::RemoveMemberRequest {
+        stack_api_key: world.stack.clone(), member: Some(person("developer")) }),
+    row!("/stacktoken.admin.v1.StackService/TransferOwnership", Operators, true, |world| admin::TransferOwnershipRequest {
+        stack_api_key: world.stack.clone(), new_owner: Some(person("heir")) }),
+    row!("/stacktoken.admin.v1.StackService/SetTokenLimit", Operators, true, |world| admin::SetTokenLimitRequest {
+        stack_api_key: world.stack.clone(), max_tokens: Some(20), reason: "grows".into() }),
+    row!("/stacktoken.admin.v1.StackService/Suspend", Operators, true, |world| admin::SuspendRequest {
+        stack_api_key: world.stack.clone(), reason: String::new() }),
+    row!("/stacktoken.admin.v1.StackService/Resume", Operators, true, |world| admin::ResumeRequest {
+        stack_api_key: world.stack.clone(), reason: String::new() }),
+    row!("/stacktoken.admin.v1.StackService/Remove", Operators, true, |world| admin::RemoveRequest {
+        stack_api_key: world.stack.clone(), reason: String::new() }),
+    row!("/stacktoken.audit.v1.AuditService/List", GovernorsAndOperators, false, |world| audit::ListRequest {
+        stack_api_key: world.stack.clone(), ..Default::default() }),
+];

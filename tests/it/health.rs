@@ -1,0 +1,171 @@
+//! The health protocol, without credentials: what is told is true in both directions.
+
+use std::{fs, sync::Arc, time::Duration};
+
+use stacktoken::auth::{self, Authenticator, HttpFetcher};
+use tempfile::TempDir;
+use tonic::{Code, Streaming};
+use tonic_health::pb::{
+    HealthCheckRequest, HealthCheckResponse,
+    health_check_response::ServingStatus::{self, NotServing, ServiceUnknown, Serving},
+    health_client::HealthClient,
+};
+
+use crate::support::{
+    ManualClock, TestIssuer, TestServer, clients::details, issuer::ISSUERS_FILE, reason,
+};
+
+const OVERALL: &str = "";
+const INTROSPECTION: &str = "stacktoken.v1.IntrospectionService";
+const TOKEN: &str = "stacktoken.v1.TokenService";
+const NAMES: [&str; 3] = [OVERALL, INTROSPECTION, TOKEN];
+
+fn about(service: &str) -> HealthCheckRequest {
+    HealthCheckRequest {
+        service: service.into(),
+    }
+}
+
+async fn check(server: &TestServer, service: &str) -> Result<ServingStatus, tonic::Status> {
+    let mut client = HealthClient::new(server.channel().await);
+    let answered = client.check(about(service)).await?;
+    Ok(answered.into_inner().status())
+}
+
+async fn watch(server: &TestServer, service: &str) -> Streaming<HealthCheckResponse> {
+    let mut client = HealthClient::new(server.channel().await);
+    let mut request = tonic::Request::new(about(service));
+    let id = "the-watch".parse().unwrap();
+    request.metadata_mut().insert("x-request-id", id);
+    client.watch(request).await.unwrap().into_inner()
+}
+
+async fn next(stream: &mut Streaming<HealthCheckResponse>) -> ServingStatus {
+    let patience = Duration::from_secs(20);
+    let told = tokio::time::timeout(patience, stream.message()).await;
+    told.expect("a change of health").unwrap().unwrap().status()
+}
+
+/// A server whose users and services are known by keys of their own, in files that are not
+/// there yet; and the keys.
+async fn without_keys() -> (TestServer, String) {
+    let data_dir = Arc::new(TempDir::new().unwrap());
+    let clock = ManualClock::new();
+    let issuer = TestIssuer::new();
+    let jwks = issuer.jwks();
+    let mut kinds = ["operators.json", "services.json", "users.json"].into_iter();
+    let parts = ISSUERS_FILE.split("jwks.json");
+    let file: String = parts
+        .flat_map(|part| [part, kinds.next().unwrap_or_default()])
+        .collect();
+    let entries = auth::parse(&file, data_dir.path()).unwrap();
+    let fetcher = Arc::new(HttpFetcher::default());
+    let known = Authenticator::new(entries, fetcher, clock.clone(), auth::DEFAULT_MAX_STALE);
+    let (server, _) = TestServer::launch(data_dir, clock, |_| {}, (issuer, known)).await;
+    (server, jwks)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_name_is_serving_once_the_server_is() {
+    let server = TestServer::start().await;
+    for name in NAMES {
+        assert_eq!(check(&server, name).await.unwrap(), Serving, "{name:?}");
+        assert_eq!(next(&mut watch(&server, name).await).await, Serving);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_service_serves_from_when_its_callers_can_be_known_until_they_cannot() {
+    let (server, jwks) = without_keys().await;
+    let folder = server.data_dir.path();
+    let mut watched = Vec::new();
+    for name in NAMES {
+        assert_eq!(check(&server, name).await.unwrap(), NotServing, "{name:?}");
+        let mut stream = watch(&server, name).await;
+        assert_eq!(next(&mut stream).await, NotServing);
+        watched.push(stream);
+    }
+    let [overall, introspection, token] = watched.as_mut_slice() else {
+        panic!("three names");
+    };
+    let later = || server.clock.advance(Duration::from_secs(60));
+
+    fs::write(folder.join("services.json"), &jwks).unwrap();
+    later();
+    assert_eq!(next(introspection).await, Serving);
+    assert_eq!(next(overall).await, Serving);
+    assert_eq!(check(&server, TOKEN).await.unwrap(), NotServing);
+
+    fs::write(folder.join("users.json"), &jwks).unwrap();
+    later();
+    assert_eq!(next(token).await, Serving);
+
+    // Keys that nobody has confirmed for a day are trusted no longer.
+    fs::remove_file(folder.join("services.json")).unwrap();
+    server.clock.advance(Duration::from_hours(25));
+    assert_eq!(next(introspection).await, NotServing);
+    assert_eq!(next(overall).await, NotServing);
+    fs::write(folder.join("services.json"), &jwks).unwrap();
+    later();
+    assert_eq!(next(introspection).await, Serving);
+    assert_eq!(next(overall).await, Serving);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_keys_are_not_to_be_had_a_call_is_told_so_and_not_refused() {
+    let (server, _) = without_keys().await;
+    let request = crate::support::introspect_request("blt00c0ffee00c0ffee", "stk1_", &[]);
+    let mut service = server.service().await;
+    let status = service.introspection.introspect(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!(reason(&status), "KEYS_UNAVAILABLE");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_does_not_find_a_name_that_is_no_service() {
+    let server = TestServer::start().await;
+    for name in [
+        "stacktoken.v1",
+        "stacktoken.v1.tokenservice",
+        " ",
+        "nothing",
+    ] {
+        let status = check(&server, name).await.unwrap_err();
+        assert_eq!(status.code(), Code::NotFound, "{name:?}");
+        assert!(status.message().contains(TOKEN), "{status:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watch_of_a_name_that_is_no_service_says_so_and_stays_open() {
+    let server = TestServer::start().await;
+    let mut stream = watch(&server, "nothing").await;
+    assert_eq!(next(&mut stream).await, ServiceUnknown);
+    let silence = Duration::from_millis(100);
+    let more = tokio::time::timeout(silence, stream.message()).await;
+    assert!(more.is_err(), "{more:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_watches_hears_first_that_nothing_serves_and_then_of_the_end() {
+    let server = TestServer::start_with(|tuning| {
+        tuning.drain_delay = Duration::from_millis(200);
+    })
+    .await;
+    let mut streams = Vec::new();
+    for name in NAMES {
+        let mut stream = watch(&server, name).await;
+        assert_eq!(next(&mut stream).await, Serving);
+        streams.push(stream);
+    }
+    let stopping = tokio::spawn(server.stop());
+    for mut stream in streams {
+        assert_eq!(next(&mut stream).await, NotServing);
+        let status = stream.message().await.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable);
+        assert_eq!(reason(&status), "DRAINING");
+        let request = details(&status).request_info().cloned();
+        assert_eq!(request.unwrap().request_id, "the-watch");
+    }
+    stopping.await.unwrap().unwrap();
+}

@@ -1,0 +1,233 @@
+//! Calls as bytes: any path, any metadata, any message. Every refusal that passes through
+//! here is held to the contract's form of an error.
+
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use prost::bytes::{Buf as _, BufMut as _};
+use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
+use stacktoken::grpc::{DESCRIPTORS, pb::v1::ErrorReason, status::name_of};
+use tonic::{
+    Code, Request, Status,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    codegen::http::uri::PathAndQuery,
+    metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap},
+    transport::Channel,
+};
+use tonic_types::StatusExt as _;
+
+use super::TestServer;
+
+/// Bytes out, bytes in.
+#[derive(Clone, Copy, Default)]
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Vec<u8>;
+    type Decode = Vec<u8>;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, item: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put_slice(&item);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
+        let length = buffer.remaining();
+        Ok(Some(buffer.copy_to_bytes(length).to_vec()))
+    }
+}
+
+/// Metadata to be sent, names as often as they stand here.
+#[derive(Clone, Default)]
+pub struct Sent(pub Vec<(&'static str, Vec<u8>)>);
+
+impl Sent {
+    /// No credential.
+    pub fn nothing() -> Self {
+        Self::default()
+    }
+
+    /// This value as `authorization`.
+    pub fn authorization(value: impl Into<Vec<u8>>) -> Self {
+        Self(vec![("authorization", value.into())])
+    }
+
+    /// This JWT.
+    pub fn bearer(jwt: &str) -> Self {
+        Self::authorization(format!("Bearer {jwt}"))
+    }
+
+    /// One more pair.
+    pub fn and(mut self, name: &'static str, value: impl Into<Vec<u8>>) -> Self {
+        self.0.push((name, value.into()));
+        self
+    }
+
+    fn put_into(self, metadata: &mut MetadataMap) {
+        for (name, value) in self.0 {
+            if name.ends_with("-bin") {
+                let value = tonic::metadata::MetadataValue::from_bytes(&value);
+                metadata.append_bin(name, value);
+            } else {
+                let value = AsciiMetadataValue::try_from(value.as_slice()).unwrap();
+                metadata.append(AsciiMetadataKey::from_static(name), value);
+            }
+        }
+    }
+}
+
+/// Calls this path. An error that is not in the contract's form fails the test.
+pub async fn call(
+    channel: &Channel,
+    path: &str,
+    sent: Sent,
+    message: Vec<u8>,
+) -> Result<Vec<u8>, Status> {
+    let mut client = tonic::client::Grpc::new(channel.clone());
+    client.ready().await.unwrap();
+    let mut request = Request::new(message);
+    sent.put_into(request.metadata_mut());
+    let target = PathAndQuery::try_from(path).unwrap();
+    let answered = client.unary(request, target, Raw).await;
+    answered
+        .map(tonic::Response::into_inner)
+        .inspect_err(|status| require_form(status, path))
+}
+
+/// The code of each reason, as the comments of the contract have it.
+static CODES: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
+    let pool = DescriptorPool::decode(DESCRIPTORS).unwrap();
+    let reasons = pool.get_enum_by_name("stacktoken.v1.ErrorReason").unwrap();
+    let file = reasons.parent_file();
+    let comments = &file.file_descriptor_proto().source_code_info;
+    let code = |value: prost_reflect::EnumValueDescriptor| {
+        let mut places = comments.as_ref().unwrap().location.iter();
+        let place = places.find(|place| place.path == value.path()).unwrap();
+        let code = place.leading_comments().trim().split('.').next().unwrap();
+        let reason = value.name().trim_start_matches("ERROR_REASON_");
+        (reason.to_owned(), code.to_owned())
+    };
+    reasons.values().map(code).collect()
+});
+
+/// What every error carries: words, a reason of the contract, the id of the request.
+pub fn require_form(status: &Status, what: &str) {
+    assert_ne!(status.code(), Code::Ok, "{what}");
+    assert!(!status.message().is_empty(), "{what}: {status:?}");
+    let info = status.get_details_error_info();
+    let info = info.unwrap_or_else(|| panic!("{what}: no ErrorInfo: {status:?}"));
+    assert_eq!(info.domain, "stacktoken", "{what}");
+    let known = ErrorReason::from_str_name(&format!("ERROR_REASON_{}", info.reason));
+    assert!(known.is_some(), "{what}: {}", info.reason);
+    let code = name_of(status.code());
+    assert_eq!(
+        CODES[&info.reason], code,
+        "{what}: not the code of {}",
+        info.reason
+    );
+    let request = status.get_details_request_info();
+    let request = request.unwrap_or_else(|| panic!("{what}: no RequestInfo: {status:?}"));
+    let id = status.metadata().get("x-request-id");
+    let id = id.unwrap_or_else(|| panic!("{what}: no x-request-id: {status:?}"));
+    assert_eq!(request.request_id, id.to_str().unwrap(), "{what}");
+    assert!(!request.request_id.is_empty(), "{what}");
+}
+
+/// Code and reason of how a call ended.
+pub fn outcome<T>(answered: &Result<T, Status>) -> (Code, String) {
+    match answered {
+        Ok(_) => (Code::Ok, String::new()),
+        Err(status) => (status.code(), super::reason(status)),
+    }
+}
+
+/// The services of the contract, as its descriptors have them.
+pub fn services() -> Vec<ServiceDescriptor> {
+    let pool = DescriptorPool::decode(DESCRIPTORS).unwrap();
+    let ours = pool
+        .services()
+        .filter(|service| service.full_name().starts_with("stacktoken."));
+    ours.collect()
+}
+
+/// Every RPC of the contract.
+pub fn methods() -> Vec<MethodDescriptor> {
+    let methods = services()
+        .into_iter()
+        .flat_map(|service| service.methods().collect::<Vec<_>>());
+    methods.collect()
+}
+
+/// The path of an RPC.
+pub fn path_of(method: &MethodDescriptor) -> String {
+    format!("/{}/{}", method.parent_service().full_name(), method.name())
+}
+
+/// A part that somebody plays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Owner,
+    Admin,
+    Developer,
+    ContentManager,
+    Stranger,
+    Operator,
+    Introspector,
+    MereService,
+}
+
+impl Part {
+    pub const ALL: [Self; 8] = [
+        Self::Owner,
+        Self::Admin,
+        Self::Developer,
+        Self::ContentManager,
+        Self::Stranger,
+        Self::Operator,
+        Self::Introspector,
+        Self::MereService,
+    ];
+
+    /// The `sub` of who plays it.
+    pub const fn subject(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Admin => "admin",
+            Self::Developer => "developer",
+            Self::ContentManager => "content-manager",
+            Self::Stranger => "stranger",
+            Self::Operator => "operator",
+            Self::Introspector => "content-api",
+            Self::MereService => "mailer",
+        }
+    }
+
+    /// A JWT of who plays it.
+    pub fn jwt(self, server: &TestServer) -> String {
+        let now = server.clock.seconds();
+        match self {
+            Self::Operator => server.issuer.operator(self.subject(), now),
+            Self::Introspector | Self::MereService => server.issuer.service(self.subject(), now),
+            _ => server.issuer.user(self.subject(), now),
+        }
+    }
+}
