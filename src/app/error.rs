@@ -20,6 +20,9 @@ pub enum Error {
     /// What could be answered is older than the freshness bound, or nobody can tell (R12).
     #[error("nothing fresh enough is to be had")]
     NotFresh,
+    /// A revision of another history, or one that the store has not reached.
+    #[error("the revision is unknown")]
+    RevisionUnknown,
     /// More readings of the store than this replica starts at once.
     #[error("overloaded")]
     Overloaded,

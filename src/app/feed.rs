@@ -30,7 +30,7 @@ impl App {
                     // Last: only when everything is thrown out does the lease say so.
                     self.freshness.note_read(started, position);
                 }
-                Ok(Err(error)) => note_failure(&error),
+                Ok(Err(error)) => self.note_failure(&error).await,
                 Err(_) => self.store.renew_connections().await,
             }
             tokio::select! {
@@ -49,7 +49,7 @@ impl App {
             let started = self.clock.monotonic();
             match timeout(self.freshness.bound(), self.store.beat(self.clock.now())).await {
                 Ok(Ok(())) => self.freshness.note_beat(started),
-                Ok(Err(error)) => note_failure(&error),
+                Ok(Err(error)) => self.note_failure(&error).await,
                 Err(_) => self.store.renew_connections().await,
             }
             let age = self.freshness.lease(started).age(self.clock.monotonic());
@@ -75,13 +75,16 @@ impl App {
         }
     }
 
+    async fn note_failure(&self, error: &Error) {
+        tracing::debug!(%error, "the history or the primary could not be had");
+        if matches!(error, Error::Unavailable(_)) {
+            self.store.renew_connections().await;
+        }
+    }
+
     async fn last_position(&self) -> i64 {
         self.store.last_position().await.unwrap_or(i64::MIN)
     }
-}
-
-fn note_failure(error: &Error) {
-    tracing::debug!(%error, "the history or the primary could not be had");
 }
 
 /// Where the reading stands.

@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use super::cache::{Cache, Generation};
 use crate::{
-    domain::{clock::Clock, revision::Revision, secret::Digest, verdict::Facts},
+    domain::{clock::Clock, revision::Snapshot, secret::Digest, verdict::Facts},
     store::{self, Store},
 };
 
@@ -23,7 +23,7 @@ use crate::{
 #[derive(Clone)]
 pub(super) struct Reading {
     pub facts: Option<Arc<Facts>>,
-    pub revision: Revision,
+    pub snapshot: Arc<Snapshot>,
     pub started: Duration,
 }
 
@@ -153,7 +153,7 @@ impl Flights {
             }
             Ok(Reading {
                 facts,
-                revision: look.revision,
+                snapshot: Arc::new(look.snapshot),
                 started,
             })
         }

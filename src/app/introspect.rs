@@ -5,7 +5,11 @@ use std::{sync::Arc, time::Duration};
 
 use zeroize::Zeroizing;
 
-use super::{App, Error, flights::Missed, freshness::Cover};
+use super::{
+    App, Error,
+    flights::{Missed, Reading},
+    freshness::Cover,
+};
 use crate::{
     domain::{
         caller::Call,
@@ -118,32 +122,38 @@ impl App {
         }
         self.metrics.cache_misses.inc();
         let lapsed = cover == Cover::None;
-        self.read_through(digest, min.is_none() && !lapsed)
-            .await
-            .map_err(|missed| match missed {
-                Missed::Overloaded => Error::Overloaded,
-                // What could be answered is not fresh, or whether it is cannot be found out.
-                _ if lapsed => Error::NotFresh,
-                Missed::TooSlow => Error::NotFresh,
-                Missed::Store(error) => Error::of_reading(&error),
-            })
+        let read = self.read_through(digest, min.is_none() && !lapsed).await;
+        let read = read.map_err(|missed| match missed {
+            Missed::Overloaded => Error::Overloaded,
+            // What could be answered is not fresh, or whether it is cannot be found out.
+            Missed::Store(error) if !lapsed => Error::of_reading(&error),
+            Missed::TooSlow | Missed::Store(_) => Error::NotFresh,
+        })?;
+        // Of another history, or not there yet: also on a database that was the primary when
+        // it was last heard of, and is not any more.
+        if min.is_some_and(|asked| !read.snapshot.reflects(asked)) {
+            return Err(Error::RevisionUnknown);
+        }
+        Ok((read.facts, read.snapshot.revision()))
     }
 
     /// Reads the store; a reading shared with others may turn out too old, one of our own not.
-    async fn read_through(&self, digest: Digest, shared: bool) -> Result<Fresh, Missed> {
-        for shared in [shared, false] {
-            let read = self.flights.look_up(&self.ground, digest, shared).await?;
-            if self
-                .freshness
-                .covers_read(read.started, self.clock.monotonic())
-            {
-                return Ok((read.facts, read.revision));
-            }
-            if !shared {
-                break;
-            }
+    async fn read_through(&self, digest: Digest, shared: bool) -> Result<Reading, Missed> {
+        let read = self.flights.look_up(&self.ground, digest, shared).await?;
+        if self.is_timely(&read) {
+            return Ok(read);
         }
-        Err(Missed::TooSlow)
+        let read = self.flights.look_up(&self.ground, digest, false).await?;
+        if self.is_timely(&read) {
+            Ok(read)
+        } else {
+            Err(Missed::TooSlow)
+        }
+    }
+
+    fn is_timely(&self, read: &Reading) -> bool {
+        self.freshness
+            .covers_read(read.started, self.clock.monotonic())
     }
 
     fn known(&self, facts: Arc<Facts>, revision: Revision, now: Timestamp) -> Known {

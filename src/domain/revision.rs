@@ -13,6 +13,55 @@ pub struct Revision {
     pub position: i64,
 }
 
+/// What one reading of the store sees of the history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Which history.
+    pub epoch: i64,
+    /// Everything below is seen.
+    pub below: i64,
+    /// Nothing from here on is.
+    pub from: i64,
+    /// What is not seen between the two: transactions still at work.
+    pub but: Vec<i64>,
+}
+
+impl Snapshot {
+    /// The last point up to which everything is seen.
+    #[must_use]
+    pub const fn revision(&self) -> Revision {
+        Revision {
+            epoch: self.epoch,
+            position: self.below - 1,
+        }
+    }
+
+    /// Whether a point in the history is seen.
+    #[must_use]
+    pub fn reflects(&self, revision: Revision) -> bool {
+        let position = revision.position;
+        revision.epoch == self.epoch
+            && (position < self.below || (position < self.from && !self.but.contains(&position)))
+    }
+
+    /// The snapshot in PostgreSQL's own words: `below:from:but,but`.
+    #[must_use]
+    pub fn parse(epoch: i64, text: &str) -> Option<Self> {
+        let mut parts = text.split(':');
+        let (below, from) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let but = parts.next()?.split(',').filter(|number| !number.is_empty());
+        let but = but
+            .map(|number| number.parse().ok())
+            .collect::<Option<_>>()?;
+        Some(Self {
+            epoch,
+            below,
+            from,
+            but,
+        })
+    }
+}
+
 impl fmt::Display for Revision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}{:x}", self.epoch, self.position)
@@ -53,6 +102,27 @@ mod tests {
             let revision = Revision { epoch, position };
             assert_eq!(Revision::parse(&revision.to_string()), Ok(revision));
         }
+    }
+
+    #[test]
+    fn a_snapshot_reflects_what_it_sees() {
+        let snapshot = Snapshot::parse(7, "10:15:10,12").unwrap();
+        let seen = |position| snapshot.reflects(Revision { epoch: 7, position });
+        let all: Vec<_> = (8..17).filter(|position| seen(*position)).collect();
+        assert_eq!(all, [8, 9, 11, 13, 14]);
+        assert!(!snapshot.reflects(Revision {
+            epoch: 8,
+            position: 1
+        }));
+        assert_eq!(
+            snapshot.revision(),
+            Revision {
+                epoch: 7,
+                position: 9
+            }
+        );
+        assert_eq!(Snapshot::parse(7, "10:15:").unwrap().but, Vec::<i64>::new());
+        assert_eq!(Snapshot::parse(7, "10"), None);
     }
 
     #[test]

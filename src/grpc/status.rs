@@ -200,6 +200,11 @@ fn tell_app(error: &app::Error) -> Told {
             "NOT_FRESH",
             "this replica cannot tell whether what it knows is fresh enough: try again, or ask another",
         ),
+        app::Error::RevisionUnknown => Told::new(
+            Code::OutOfRange,
+            "REVISION_UNKNOWN",
+            "min_revision is of another history or one not reached yet: send a revision as it was answered, or none",
+        ),
         app::Error::Overloaded => Told::unavailable(
             "OVERLOADED",
             "more calls than this replica takes: try again",

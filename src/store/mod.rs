@@ -242,7 +242,36 @@ impl Store {
         }
     }
 
+    /// Nothing was done yet, so a connection that turns out dead costs no more than another
+    /// attempt on a new one: after a restart of the database all of a pool's are.
     async fn begin_write(&self) -> Result<DatabaseTransaction, Error> {
+        let begun = self.try_begin_write().await;
+        if self.is_worth_renewing(&begun).await {
+            self.try_begin_write().await
+        } else {
+            begun
+        }
+    }
+
+    async fn begin_read(&self) -> Result<DatabaseTransaction, Error> {
+        let begun = self.try_begin_read().await;
+        if self.is_worth_renewing(&begun).await {
+            self.try_begin_read().await
+        } else {
+            begun
+        }
+    }
+
+    /// Whether this failed for want of a connection, and there are new ones now.
+    async fn is_worth_renewing<T>(&self, done: &Result<T, Error>) -> bool {
+        let lost = self.is_shared() && matches!(done, Err(Error::Unavailable(_)));
+        if lost {
+            self.renew_connections().await;
+        }
+        lost
+    }
+
+    async fn try_begin_write(&self) -> Result<DatabaseTransaction, Error> {
         let options = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
@@ -250,19 +279,16 @@ impl Store {
         Ok(self.pools.load().writer.begin_with_options(options).await?)
     }
 
-    async fn begin_read(&self) -> Result<DatabaseTransaction, Error> {
+    async fn try_begin_read(&self) -> Result<DatabaseTransaction, Error> {
         let pools = self.pools.load();
         if !self.is_shared() {
             // One snapshot from the first read on, as SQLite has it anyway.
             return Ok(pools.reader.begin().await?);
         }
-        let one_snapshot = (
-            Some(IsolationLevel::RepeatableRead),
-            Some(AccessMode::ReadOnly),
-        );
+        let (isolation, access) = (IsolationLevel::RepeatableRead, AccessMode::ReadOnly);
         Ok(pools
             .reader
-            .begin_with_config(one_snapshot.0, one_snapshot.1)
+            .begin_with_config(Some(isolation), Some(access))
             .await?)
     }
 }

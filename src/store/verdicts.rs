@@ -9,7 +9,7 @@ use super::{Error, Store};
 use crate::domain::{
     id::{StackUid, TokenUid},
     permissions::{Draft, Permissions},
-    revision::Revision,
+    revision::Snapshot,
     secret::Digest,
     timestamp::Timestamp,
     verdict::{Facts, StackFacts, TokenFacts},
@@ -20,17 +20,18 @@ use crate::domain::{
 pub struct Look {
     /// The facts; `None` where there is no such secret.
     pub facts: Option<Facts>,
-    /// All changes up to here are reflected.
-    pub revision: Revision,
+    /// What is reflected in that.
+    pub snapshot: Snapshot,
 }
 
 // Written out rather than built: it is the one statement whose cost every miss bears. It
 // answers a row also where there is no such secret, so that a database that is not the
 // primary is never mistaken for one that knows better.
 macro_rules! by_digest {
-    ($position:literal, $standby:literal) => {
+    ($snapshot:literal, $standby:literal) => {
         concat!(
-            "SELECT ", $position, " AS position, ", $standby, " AS standby, \
+            "SELECT ", $snapshot, " AS snapshot, ", $standby, " AS standby, \
+             (SELECT value FROM meta WHERE name = \'epoch\') AS epoch, \
              t.uid AS token_uid, t.name AS token_name, s.generation, t.issued_at, t.expires_at, \
              t.ended_at, t.revoked_at, t.permissions, \
              k.uid AS stack_uid, k.key AS stack_key, k.name AS stack_name, k.organization_uid, \
@@ -43,10 +44,13 @@ macro_rules! by_digest {
     };
 }
 
-const ON_SQLITE: &str = by_digest!("(SELECT MAX(id) FROM changes)", "0");
-/// Transactions below the oldest one still at work are all visible.
+// One writer, so that what is seen has no gaps.
+const ON_SQLITE: &str = by_digest!(
+    "(SELECT (COALESCE(MAX(id), 0) + 1) || ':' || (COALESCE(MAX(id), 0) + 1) || ':' FROM changes)",
+    "0"
+);
 const ON_POSTGRES: &str = by_digest!(
-    "pg_snapshot_xmin(pg_current_snapshot())::text::bigint - 1",
+    "pg_current_snapshot()::text",
     "(pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on')"
 );
 
@@ -74,6 +78,15 @@ impl Store {
     /// # Errors
     /// [`Error`] where the primary cannot be read: that is never a verdict (R13).
     pub async fn look_up(&self, digest: &Digest) -> Result<Look, Error> {
+        let looked = self.try_look_up(digest).await;
+        if self.is_worth_renewing(&looked).await {
+            self.try_look_up(digest).await
+        } else {
+            looked
+        }
+    }
+
+    async fn try_look_up(&self, digest: &Digest) -> Result<Look, Error> {
         let sql = if self.is_shared() {
             ON_POSTGRES
         } else {
@@ -86,16 +99,16 @@ impl Store {
         if row.try_get("", "standby")? {
             return Err(Error::NotPrimary);
         }
-        let position: Option<i64> = row.try_get("", "position")?;
+        let (epoch, snapshot): (i64, String) =
+            (row.try_get("", "epoch")?, row.try_get("", "snapshot")?);
+        let unread = || DbErr::Type("a snapshot".to_owned());
+        let snapshot = Snapshot::parse(epoch, &snapshot).ok_or_else(unread)?;
         let known: Option<Uuid> = row.try_get("", "token_uid")?;
         let facts = match known {
             Some(_) => Some(Facts::try_from(Row::from_query_result(&row, "")?)?),
             None => None,
         };
-        Ok(Look {
-            facts,
-            revision: self.revision(position.unwrap_or_default()),
-        })
+        Ok(Look { facts, snapshot })
     }
 }
 
