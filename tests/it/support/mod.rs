@@ -2,7 +2,10 @@
 
 pub mod clients;
 pub mod clock;
+pub mod database;
 pub mod issuer;
+pub mod raw;
+pub mod requests;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -20,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
 pub use self::{
-    clients::{Client, details, reason},
+    clients::{Client, reason},
     clock::{ManualClock, SeededEntropy},
     issuer::{ISSUER, TestIssuer},
 };
