@@ -235,12 +235,17 @@ fn expiry_of_a_new_token(
     now: Timestamp,
 ) -> Result<Option<Timestamp>, Violations> {
     use v1::expiry::Expiry;
+    let mut faults = Violations::default();
     let field = match message.as_ref().and_then(|message| message.expiry.as_ref()) {
         Some(Expiry::Now(_)) => "now",
         Some(Expiry::OnDate(_)) => "on_date",
-        _ => "at",
+        Some(Expiry::At(_) | Expiry::Never(_)) => "at",
+        None => {
+            let choices = "is required, there is no default: choose at, on_date or never";
+            faults.add("", Problem::new(choices));
+            return faults.finish(None);
+        }
     };
-    let mut faults = Violations::default();
     let expires_at = faults.nest("", expiry(message, now));
     if expires_at.flatten().is_some_and(|at| at <= now) {
         let later = "is not in the future: choose a later instant or date (a date begins at 00:00 UTC), or never";
