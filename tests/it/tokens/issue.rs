@@ -329,7 +329,7 @@ async fn a_new_token_needs_an_expiry_in_the_future() {
             ..issue_request(&server.stack, &format!("token {at}"))
         };
         match owner.tokens.issue(request).await {
-            Ok(_) => assert_eq!(fault, None, "{expiry:?}", expiry = at),
+            Ok(_) => assert_eq!(fault, None, "row {at}"),
             Err(status) => assert_eq!(fields(&status), Vec::from_iter(fault), "row {at}"),
         }
     }
