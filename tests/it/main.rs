@@ -11,7 +11,11 @@
     reason = "a test may fail loudly, and stands for the world outside"
 )]
 
+mod audit;
 mod introspection;
+mod outages;
+mod rules;
+mod secrets;
 mod stacks;
 mod support;
 mod tokens;
