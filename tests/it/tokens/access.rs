@@ -34,10 +34,11 @@ async fn attempts(server: &TestServer, client: &mut Client, name: &str) -> Vec<S
         outcome(&tokens.revoke(revoke_request(stack, uid, "")).await),
     ];
     let made = issued.ok().map(|issued| issued.into_inner().token.unwrap());
-    for uid in [Some(subject.uid), made.map(|token| token.token_uid)] {
-        if let Some(uid) = uid {
-            server.revoke(&uid).await;
-        }
+    for uid in [Some(subject.uid), made.map(|token| token.token_uid)]
+        .into_iter()
+        .flatten()
+    {
+        server.revoke(&uid).await;
     }
     outcomes
 }
