@@ -42,17 +42,14 @@ impl Violations {
         parsed.map_err(|problem| self.add(field, problem)).ok()
     }
 
-    /// Takes the faults of an embedded message over, below its path.
+    /// Takes the faults of an embedded message over, below its path; below no path, as they
+    /// are.
     pub fn nest<T>(&mut self, field: &str, parsed: Result<T, Violations>) -> Option<T> {
         match parsed {
             Ok(value) => Some(value),
             Err(Violations(inner)) => {
                 self.0.extend(inner.into_iter().map(|fault| Violation {
-                    field: if fault.field.is_empty() {
-                        field.to_owned()
-                    } else {
-                        format!("{field}.{}", fault.field)
-                    },
+                    field: join(field, fault.field),
                     problem: fault.problem,
                 }));
                 None
@@ -75,5 +72,13 @@ impl Violations {
     #[must_use]
     pub fn as_slice(&self) -> &[Violation] {
         &self.0
+    }
+}
+
+fn join(outer: &str, inner: String) -> String {
+    match (outer, inner.as_str()) {
+        ("", _) => inner,
+        (_, "") => outer.to_owned(),
+        _ => format!("{outer}.{inner}"),
     }
 }

@@ -3,7 +3,7 @@
 use super::{field::Problem, secret};
 
 macro_rules! texts {
-    ($($(#[$doc:meta])* $name:ident, $min:literal..=$max:literal, $control:literal;)+) => {$(
+    ($($(#[$doc:meta])* $name:ident, $min:literal..=$max:literal, $kind:ident;)+) => {$(
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub struct $name(String);
@@ -14,7 +14,7 @@ macro_rules! texts {
             /// # Errors
             /// A problem that says what to change, and never quotes a secret.
             pub fn parse(text: &str) -> Result<Self, Problem> {
-                check(text, $min, $max, $control)?;
+                check(text, $min, $max, Kind::$kind)?;
                 Ok(Self(text.to_owned()))
             }
 
@@ -27,26 +27,37 @@ macro_rules! texts {
     )+};
 }
 
-texts! {
-    /// A token's name: 1 to 50 characters.
-    TokenName, 1..=50, false;
-    /// What a token is for: up to 500 characters.
-    Description, 0..=500, true;
-    /// Why something was done: up to 500 characters.
-    Reason, 0..=500, true;
-    /// A stack's name: 1 to 100 characters.
-    StackName, 1..=100, false;
-    /// A part of a token's name to look for: up to 50 characters.
-    NamePart, 0..=50, false;
-    /// The `iss` of a credential: 1 to 512 characters.
-    Issuer, 1..=512, false;
-    /// The `sub` of a credential: 1 to 255 characters.
-    Subject, 1..=255, false;
-    /// An address for notices: up to 254 characters.
-    Email, 0..=254, false;
+/// What a text may hold.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// One line, with no blank at either end.
+    Name,
+    /// One line, cut out of a name: it may begin or end anywhere.
+    Part,
+    /// Lines and tabs too.
+    Prose,
 }
 
-fn check(text: &str, min: usize, max: usize, lines: bool) -> Result<(), Problem> {
+texts! {
+    /// A token's name: 1 to 50 characters.
+    TokenName, 1..=50, Name;
+    /// What a token is for: up to 500 characters.
+    Description, 0..=500, Prose;
+    /// Why something was done: up to 500 characters.
+    Reason, 0..=500, Prose;
+    /// A stack's name: 1 to 100 characters.
+    StackName, 1..=100, Name;
+    /// A part of a token's name to look for: up to 50 characters.
+    NamePart, 0..=50, Part;
+    /// The `iss` of a credential: 1 to 512 characters.
+    Issuer, 1..=512, Name;
+    /// The `sub` of a credential: 1 to 255 characters.
+    Subject, 1..=255, Name;
+    /// An address for notices: up to 254 characters.
+    Email, 0..=254, Name;
+}
+
+fn check(text: &str, min: usize, max: usize, kind: Kind) -> Result<(), Problem> {
     let length = text.chars().count();
     if length < min {
         return Err(Problem::new(format!(
@@ -60,14 +71,14 @@ fn check(text: &str, min: usize, max: usize, lines: bool) -> Result<(), Problem>
     }
     if let Some(bad) = text
         .chars()
-        .find(|c| is_unprintable(*c) && !(lines && matches!(c, '\n' | '\t')))
+        .find(|c| is_unprintable(*c) && !(kind == Kind::Prose && matches!(c, '\n' | '\t')))
     {
         return Err(Problem::new(format!(
             "holds the character U+{:04X}, which does not print: remove it",
             u32::from(bad)
         )));
     }
-    if !lines && text.trim() != text {
+    if kind == Kind::Name && text.trim() != text {
         return Err(Problem::new("begins or ends with a blank: remove it"));
     }
     if secret::is_within(text) {

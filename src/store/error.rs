@@ -91,17 +91,25 @@ fn condition(error: &DbErr) -> Condition {
 
 /// SQLite's result codes, extended ones in the higher bytes.
 fn sqlite_condition(code: Option<&str>) -> Condition {
+    const PERM: u32 = 3;
     const BUSY: u32 = 5;
     const LOCKED: u32 = 6;
+    const NOMEM: u32 = 7;
     const READONLY: u32 = 8;
     const IOERR: u32 = 10;
+    const CORRUPT: u32 = 11;
     const FULL: u32 = 13;
     const CANTOPEN: u32 = 14;
+    const PROTOCOL: u32 = 15;
+    const NOTADB: u32 = 26;
     let code = code.and_then(|code| code.parse::<u32>().ok());
     match code.map(|code| code & 0xff) {
         Some(BUSY | LOCKED) => Condition::Conflict,
         Some(FULL) => Condition::Full,
-        Some(READONLY | IOERR | CANTOPEN) => Condition::Unavailable,
+        // The file, not the statement: an outage until somebody mends it (R13).
+        Some(PERM | NOMEM | READONLY | IOERR | CORRUPT | CANTOPEN | PROTOCOL | NOTADB) => {
+            Condition::Unavailable
+        }
         _ => Condition::Other,
     }
 }

@@ -130,6 +130,7 @@ impl Store {
             before.require_live(call.now)?;
             stack.require_not_suspended()?;
             if let Some(name) = &edit.name {
+                self.end_expired(tx, stack.uid, call.now).await?;
                 require_free_name(tx, stack.uid, name, Some(uid)).await?;
             }
             let after = before.clone().update(edit.clone(), call.now)?;

@@ -53,11 +53,13 @@ async fn without_keys() -> (TestServer, String) {
     let clock = ManualClock::new();
     let issuer = TestIssuer::new();
     let jwks = issuer.jwks();
-    let mut kinds = ["operators.json", "services.json", "users.json"].into_iter();
+    let kinds = ["operators.json", "services.json"].into_iter();
+    let mut kinds = kinds.chain(std::iter::repeat("users.json"));
     let parts = ISSUERS_FILE.split("jwks.json");
     let file: String = parts
         .flat_map(|part| [part, kinds.next().unwrap_or_default()])
         .collect();
+    let file = file.strip_suffix("users.json").unwrap().to_owned();
     let entries = auth::parse(&file, data_dir.path()).unwrap();
     let fetcher = Arc::new(HttpFetcher::default());
     let known = Authenticator::new(entries, fetcher, clock.clone(), auth::DEFAULT_MAX_STALE);

@@ -12,6 +12,7 @@ use crate::{
         catalogue::{self, ActionAccess, Rule},
         field::{Problem, Violations},
         revision::Revision,
+        secret,
         verdict::{self, ActionQuestion, Reason, Verdict},
     },
     grpc::pb::v1,
@@ -97,6 +98,10 @@ fn fact(faults: &mut Violations, name: String, value: &str) -> Option<(String, b
         faults.add("facts", Problem::new(problem));
         return None;
     }
+    if let Err(problem) = without_secret(&name) {
+        faults.add("facts", problem);
+        return None;
+    }
     match value {
         "true" => Some((name, true)),
         "false" => Some((name, false)),
@@ -113,12 +118,22 @@ fn fact(faults: &mut Violations, name: String, value: &str) -> Option<(String, b
 
 fn short(text: &str) -> Result<(), Problem> {
     if text.len() <= MAX_NAME {
-        return Ok(());
+        return without_secret(text);
     }
     Err(Problem::new(format!(
         "has {} bytes: at most {MAX_NAME} are looked at",
         text.len()
     )))
+}
+
+/// What an answer may repeat is no place for a secret (R9).
+fn without_secret(text: &str) -> Result<(), Problem> {
+    if secret::is_within(text) {
+        return Err(Problem::new(
+            "holds the secret of a management token: send it as `token`, and nowhere else",
+        ));
+    }
+    Ok(())
 }
 
 /// The answer. Where the token was not recognised, the reason and the decision are all of it,

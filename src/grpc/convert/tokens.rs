@@ -120,24 +120,22 @@ pub fn update(
 ) -> Result<(StackKey, TokenUid, Edit), Violations> {
     let mut faults = Violations::default();
     let stack_key = faults.keep("stack_api_key", StackKey::parse(&message.stack_api_key));
-    let Some(token) = message.token else {
-        faults.add(
-            "token",
-            Problem::new("is required: its token_uid, and the fields to change"),
-        );
-        return faults.finish(None);
-    };
-    let uid = faults.keep("token.token_uid", id::parse(&token.token_uid));
     let paths = message.update_mask.unwrap_or_default().paths;
+    let required = || Problem::new("is required: its token_uid, and the fields to change");
+    let token = faults.keep("token", message.token.ok_or_else(required));
+    let uid = token
+        .as_ref()
+        .and_then(|token| faults.keep("token.token_uid", id::parse(&token.token_uid)));
     if paths.is_empty() {
         let choices = "is required: one or more of name, description, permissions";
         faults.add("update_mask", Problem::new(choices));
     }
-    let edit = edit(&mut faults, &paths, token);
+    let edit = token.map(|token| edit(&mut faults, &paths, token));
     faults.finish(
         stack_key
             .zip(uid)
-            .map(|(stack_key, uid)| (stack_key, uid, edit)),
+            .zip(edit)
+            .map(|((stack_key, uid), edit)| (stack_key, uid, edit)),
     )
 }
 
@@ -237,12 +235,17 @@ fn expiry_of_a_new_token(
     now: Timestamp,
 ) -> Result<Option<Timestamp>, Violations> {
     use v1::expiry::Expiry;
+    let mut faults = Violations::default();
     let field = match message.as_ref().and_then(|message| message.expiry.as_ref()) {
         Some(Expiry::Now(_)) => "now",
         Some(Expiry::OnDate(_)) => "on_date",
-        _ => "at",
+        Some(Expiry::At(_) | Expiry::Never(_)) => "at",
+        None => {
+            let choices = "is required, there is no default: choose at, on_date or never";
+            faults.add("", Problem::new(choices));
+            return faults.finish(None);
+        }
     };
-    let mut faults = Violations::default();
     let expires_at = faults.nest("", expiry(message, now));
     if expires_at.flatten().is_some_and(|at| at <= now) {
         let later = "is not in the future: choose a later instant or date (a date begins at 00:00 UTC), or never";

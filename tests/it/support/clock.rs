@@ -22,32 +22,50 @@ use stacktoken::domain::{
 pub const START: i64 = 1_795_521_600;
 
 /// A clock that stands still until it is told otherwise.
-pub struct ManualClock(AtomicI64);
+pub struct ManualClock {
+    wall: AtomicI64,
+    steady: AtomicI64,
+}
 
 impl ManualClock {
     pub fn new() -> Arc<Self> {
-        Arc::new(Self(AtomicI64::new(START * 1_000_000)))
+        Arc::new(Self {
+            wall: AtomicI64::new(START * 1_000_000),
+            steady: AtomicI64::new(0),
+        })
     }
 
     pub fn advance(&self, by: Duration) {
         let by = i64::try_from(by.as_micros()).unwrap();
-        self.0.fetch_add(by, Ordering::SeqCst);
+        self.wall.fetch_add(by, Ordering::SeqCst);
+        self.steady.fetch_add(by, Ordering::SeqCst);
+    }
+
+    /// As if the host's clock were set: what no process of ours would do by itself (R8).
+    pub fn turn_back(&self, by: Duration) {
+        let by = i64::try_from(by.as_micros()).unwrap();
+        self.wall.fetch_sub(by, Ordering::SeqCst);
+    }
+
+    /// Microseconds since the epoch.
+    pub fn micros(&self) -> i64 {
+        self.wall.load(Ordering::SeqCst)
     }
 
     /// Whole seconds since the epoch.
     pub fn seconds(&self) -> i64 {
-        self.0.load(Ordering::SeqCst) / 1_000_000
+        self.micros() / 1_000_000
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        Timestamp::from_micros(self.0.load(Ordering::SeqCst)).unwrap()
+        Timestamp::from_micros(self.micros()).unwrap()
     }
 
     fn monotonic(&self) -> Duration {
-        let since_start = self.0.load(Ordering::SeqCst) - START * 1_000_000;
-        Duration::from_micros(u64::try_from(since_start).unwrap())
+        let steady = self.steady.load(Ordering::SeqCst);
+        Duration::from_micros(u64::try_from(steady).unwrap())
     }
 }
 

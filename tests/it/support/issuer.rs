@@ -9,8 +9,10 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
 pub const ISSUER: &str = "https://login.test";
+/// Another way for people to sign in.
+pub const SSO: &str = "https://sso.test";
 
-/// Operators, services and users of one issuer, told apart by a claim.
+/// Operators, services and users of one issuer, told apart by a claim; and users of another.
 pub const ISSUERS_FILE: &str = r#"
 [[issuers]]
 issuer     = "https://login.test"
@@ -31,6 +33,13 @@ subjects   = ["content-api", "gateway-*"]
 
 [[issuers]]
 issuer     = "https://login.test"
+audience   = "stacktoken"
+jwks_file  = "jwks.json"
+algorithms = ["ES256"]
+caller     = "user"
+
+[[issuers]]
+issuer     = "https://sso.test"
 audience   = "stacktoken"
 jwks_file  = "jwks.json"
 algorithms = ["ES256"]

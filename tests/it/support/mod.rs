@@ -2,8 +2,11 @@
 
 pub mod clients;
 pub mod clock;
+pub mod database;
+pub mod frames;
 pub mod issuer;
 pub mod raw;
+pub mod requests;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 

@@ -1,1 +1,12 @@
+//! One file per RPC; beside them what holds of all of them at once.
+
+mod access;
+mod death;
+mod get;
 mod issue;
+mod limit;
+mod list;
+mod people;
+mod revoke;
+mod set_expiry;
+mod update;

@@ -1,0 +1,7 @@
+//! Verdicts on presented tokens.
+
+mod answers;
+mod permissions;
+mod questions;
+mod recognition;
+mod tampering;

@@ -1,0 +1,46 @@
+//! The SQLite file from outside: what an operator with a shell could do to it.
+
+use std::time::Duration;
+
+use sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection};
+
+use super::TestServer;
+
+/// A connection of its own to a server's database.
+pub struct Outside(DatabaseConnection);
+
+impl TestServer {
+    /// Opens its database beside it.
+    pub async fn outside(&self) -> Outside {
+        let url = format!("sqlite://{}?mode=rw", self.database().display());
+        let mut options = ConnectOptions::new(url);
+        options.max_connections(1).sqlx_logging(false);
+        Outside(Database::connect(options).await.unwrap())
+    }
+}
+
+impl Outside {
+    /// Runs statements.
+    pub async fn run(&self, sql: &str) {
+        self.0.execute_unprepared(sql).await.unwrap();
+    }
+
+    /// The first column of the first row, as a number.
+    pub async fn number(&self, sql: &str) -> i64 {
+        let backend = self.0.get_database_backend();
+        let statement = sea_orm::Statement::from_string(backend, sql);
+        let row = self.0.query_one_raw(statement).await.unwrap().unwrap();
+        row.try_get_by_index(0).unwrap()
+    }
+}
+
+/// Asks again until the answer is there: for what the server does after it has answered.
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    for _ in 0..500 {
+        if let Some(seen) = look().await {
+            return seen;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never happened: {what}");
+}
