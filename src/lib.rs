@@ -1,4 +1,32 @@
 //! stacktoken: management tokens for the stacks of a headless CMS.
+//!
+//! # The house
+//!
+//! One crate; `tests/architecture.rs` keeps the walls. A room may use those to its left:
+//!
+//! ```text
+//! domain ← store ← app ← grpc ← server ← cli ← main
+//!    ↑
+//!   auth (used by server and cli)          leaves: config, metrics, telemetry
+//! ```
+//!
+//! - [`domain`]: what a token is: values that parse, transitions that take `now`, the verdict.
+//!   No I/O.
+//! - [`store`]: whole transactions on SQLite or PostgreSQL, and the history of changes.
+//! - [`app`]: the use cases, the cache, and the lease that says when it may be answered from.
+//! - [`auth`]: from a credential to a caller, and the one table of who may call what.
+//! - [`grpc`]: messages to domain values and back; the only maker of statuses.
+//! - [`server`]: sockets, the layers in front of every call, health, the orderly end.
+//! - [`cli`]: flags to settings, `dev`, and two client verbs.
+//!
+//! # One request through it
+//!
+//! `Introspect` enters at [`server`]: request id, the rule of its path, room, credential,
+//! kind of caller, deadline. [`grpc`] parses the message once, every fault reported.
+//! [`app`] digests the secret, takes what is known of the digest from memory if the lease
+//! covers it and from [`store`] if not, and has [`domain::verdict`] judge that at one instant.
+//! Back through `convert`; an error goes through [`grpc::status`]. A change takes the same
+//! way, and its store method is one transaction.
 
 pub mod app;
 pub mod auth;

@@ -82,6 +82,7 @@ pub async fn run(
     let metrics = Arc::new(Metrics::default());
     #[expect(clippy::cast_precision_loss, reason = "whole seconds are exact")]
     metrics.started.set(parts.clock.now().seconds() as f64);
+    warn_of_plaintext(&listeners.grpc, &metrics);
     let tuned = app::Tuning {
         verdict_max_age: tuning.verdict_max_age,
         changes: Rate {
@@ -109,4 +110,15 @@ pub async fn run(
         board: Board::new(metrics),
     };
     lifecycle::run(service, refusals, tuning, listeners, serving, stop).await
+}
+
+/// Credentials and secrets cross this port: beyond loopback, something must encrypt them.
+fn warn_of_plaintext(listener: &TcpListener, metrics: &Metrics) {
+    let Ok(address) = listener.local_addr() else {
+        return;
+    };
+    if !address.ip().is_loopback() {
+        metrics.plaintext.set(1);
+        tracing::warn!(%address, "no TLS beyond loopback: let a mesh or a proxy encrypt this port");
+    }
 }
