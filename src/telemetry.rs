@@ -1,5 +1,5 @@
 //! Logs: structured, filtered, and never with a secret in them (R9). Libraries are held to
-//! `info` whatever the filter says, since some print headers and frames below that.
+//! `warn` whatever the filter says, since some print headers and frames below that.
 
 use std::{io::IsTerminal as _, panic};
 
@@ -45,7 +45,7 @@ pub fn begin(settings: &Log, fallback: Option<String>) -> anyhow::Result<()> {
 }
 
 fn ours_or_harmless(metadata: &Metadata<'_>) -> bool {
-    metadata.target().starts_with("stacktoken") || *metadata.level() <= Level::INFO
+    metadata.target().starts_with("stacktoken") || *metadata.level() <= Level::WARN
 }
 
 /// Where, but not what: the words of a panic can hold whatever was at hand.
