@@ -100,13 +100,7 @@ const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
 const LINES: usize = 400;
 
 /// Files that are longer, each with its reason.
-const LONG: &[(&str, &str)] = &[
-    (
-        "store/stacks.rs",
-        "one transaction per RPC of StackService, and the way in that every other one shares",
-    ),
-    ("store/tokens.rs", "one transaction per RPC of TokenService"),
-];
+const LONG: &[(&str, &str)] = &[];
 
 fn crate_sources() -> Vec<Source> {
     Source::tree(&src())

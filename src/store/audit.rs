@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{
     Error, Store,
     entity::audit_event::{ActiveModel, Column, Entity, Model},
-    stacks::Standing,
+    standing::Standing,
 };
 use crate::domain::{
     audit::{Action, Details, Event, Outcome},

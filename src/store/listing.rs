@@ -12,8 +12,9 @@ use uuid::Uuid;
 use super::{
     Error, Store,
     entity::token,
-    stacks::Standing,
-    tokens::{in_state, soonest, token_of},
+    live::{in_state, soonest},
+    rows::token_of,
+    standing::Standing,
 };
 use crate::domain::{
     caller::Call,

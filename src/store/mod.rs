@@ -44,10 +44,14 @@ mod entity;
 mod error;
 mod feed;
 mod listing;
+mod live;
 mod location;
+mod members;
 mod migration;
+mod rows;
 mod schema;
 mod stacks;
+mod standing;
 mod tokens;
 mod verdicts;
 
@@ -76,10 +80,9 @@ pub use self::{
     feed::{Change, Cursor, History, Listener},
     listing::{ListQuery, Order, TokenCursor, TokenPage},
     location::{Location, LocationError},
+    members::{MemberChange, MembersChanged},
     schema::{Schema, SchemaError},
-    stacks::{
-        MemberChange, MembersChanged, Register, StackCursor, StackPage, StackStep, StackWithMembers,
-    },
+    stacks::{Register, StackCursor, StackPage, StackStep, StackWithMembers},
     tokens::{Issue, Kept},
     verdicts::Look,
 };

@@ -3,34 +3,31 @@
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
-    ActiveModelTrait as _, ColumnTrait as _, Condition, DatabaseTransaction, EntityTrait as _,
-    IntoActiveModel as _, PaginatorTrait as _, QueryFilter as _, QueryOrder as _, Set,
-    sea_query::Expr,
+    ActiveModelTrait as _, ColumnTrait as _, DatabaseTransaction, EntityTrait as _,
+    IntoActiveModel as _, QueryFilter as _, Set,
 };
-use uuid::Uuid;
 
 use super::{
     Error, Store,
     changes::Kind,
     entity::{token, token_secret},
-    stacks::{Found, Standing},
+    live::require_free_name,
+    rows::{corrupt, token_of, written},
+    standing::{Found, Standing},
 };
 use crate::domain::{
     audit::{Action, Details},
-    caller::{Actor, Call, CallerKind},
+    caller::{Actor, Call},
     id::{self, StackUid, TokenUid},
-    permissions::{Draft, Permissions},
+    permissions::Permissions,
     refusal::Refusal,
     revision::Revision,
     secret::Digest,
-    stack::{StackKey, TokenLimit},
+    stack::StackKey,
     text::{Description, Reason, TokenName},
     timestamp::Timestamp,
-    token::{Edit, Revocation, Token, TokenState},
+    token::{Edit, Token, TokenState},
 };
-
-/// How many tokens a refusal for the limit names as candidates to go.
-const CANDIDATES: u64 = 3;
 
 /// A token to be issued.
 pub struct Issue {
@@ -218,19 +215,6 @@ impl Store {
         })
     }
 
-    /// How many live tokens the stack has (R6).
-    pub(super) async fn count_live(
-        &self,
-        tx: &DatabaseTransaction,
-        stack: StackUid,
-        now: Timestamp,
-    ) -> Result<u32, Error> {
-        let live = token::Entity::find()
-            .filter(token::Column::StackUid.eq(stack.into_untyped_uuid()))
-            .filter(in_state(TokenState::Active, now));
-        Ok(u32::try_from(live.count(tx).await?).unwrap_or(u32::MAX))
-    }
-
     /// The token, with its end written down if this transaction finds it expired (R8).
     async fn token_to_change(
         &self,
@@ -241,91 +225,13 @@ impl Store {
     ) -> Result<Token, Error> {
         let row = find(tx, stack.uid, uid).await?;
         let key = StackKey::parse(&stack.row.key);
-        let key = key.map_err(|_| corrupt("stack_key", row.uid))?;
+        let key = key.map_err(|_| corrupt("tokens", "stack_key", row.uid))?;
         let mut token = token_of(row, &key)?;
         if token.state(call.now) == TokenState::Expired && token.ended_at.is_none() {
             token.ended_at = Some(call.now);
             self.end(tx, stack.uid, vec![uid], call.now).await?;
         }
         Ok(token)
-    }
-
-    /// Writes down the end of every token of the stack that has expired: from now on it is
-    /// final for every replica, whatever any clock says (R8), and its name is free.
-    async fn end_expired(
-        &self,
-        tx: &DatabaseTransaction,
-        stack: StackUid,
-        now: Timestamp,
-    ) -> Result<(), Error> {
-        let expired = token::Entity::find()
-            .filter(token::Column::StackUid.eq(stack.into_untyped_uuid()))
-            .filter(token::Column::EndedAt.is_null())
-            .filter(in_state(TokenState::Expired, now))
-            .all(tx)
-            .await?;
-        let uid = |row: token::Model| TokenUid::from_untyped_uuid(row.uid);
-        self.end(tx, stack, expired.into_iter().map(uid).collect(), now)
-            .await
-    }
-
-    async fn end(
-        &self,
-        tx: &DatabaseTransaction,
-        stack: StackUid,
-        tokens: Vec<TokenUid>,
-        now: Timestamp,
-    ) -> Result<(), Error> {
-        for uid in tokens {
-            token::Entity::update_many()
-                .col_expr(token::Column::EndedAt, Expr::value(now.as_micros()))
-                .filter(token::Column::Uid.eq(uid.into_untyped_uuid()))
-                .exec(tx)
-                .await?;
-            self.append_change(tx, (stack, Some(uid)), Kind::Expired, now)
-                .await?;
-        }
-        Ok(())
-    }
-
-    async fn require_room(
-        &self,
-        tx: &DatabaseTransaction,
-        stack: &Found,
-        now: Timestamp,
-    ) -> Result<(), Error> {
-        let limit = TokenLimit {
-            used: self.count_live(tx, stack.uid, now).await?,
-            max: stack.max_tokens(),
-        };
-        if limit.used < limit.max {
-            return Ok(());
-        }
-        let candidates = candidates(tx, stack.uid, now).await?;
-        Err(Refusal::LimitReached { limit, candidates }.into())
-    }
-}
-
-/// Which tokens are in this state at this instant.
-pub(super) fn in_state(state: TokenState, now: Timestamp) -> Condition {
-    let now = now.as_micros();
-    let revoked = token::Column::RevokedAt.is_not_null();
-    let reached = token::Column::ExpiresAt.lte(now);
-    let expired = Condition::any()
-        .add(token::Column::EndedAt.is_not_null())
-        .add(reached);
-    let later = Condition::any()
-        .add(token::Column::ExpiresAt.is_null())
-        .add(token::Column::ExpiresAt.gt(now));
-    match state {
-        TokenState::Revoked => Condition::all().add(revoked),
-        TokenState::Expired => Condition::all()
-            .add(token::Column::RevokedAt.is_null())
-            .add(expired),
-        TokenState::Active => Condition::all()
-            .add(token::Column::RevokedAt.is_null())
-            .add(token::Column::EndedAt.is_null())
-            .add(later),
     }
 }
 
@@ -341,27 +247,6 @@ async fn find(
     Ok(row.ok_or(Refusal::TokenNotFound)?)
 }
 
-/// Only among the tokens not ended: those found expired were ended just before.
-async fn require_free_name(
-    tx: &DatabaseTransaction,
-    stack: StackUid,
-    name: &TokenName,
-    but: Option<TokenUid>,
-) -> Result<(), Error> {
-    let mut holders = token::Entity::find()
-        .filter(token::Column::StackUid.eq(stack.into_untyped_uuid()))
-        .filter(token::Column::Name.eq(name.as_str()))
-        .filter(token::Column::RevokedAt.is_null())
-        .filter(token::Column::EndedAt.is_null());
-    if let Some(uid) = but {
-        holders = holders.filter(token::Column::Uid.ne(uid.into_untyped_uuid()));
-    }
-    match holders.count(tx).await? {
-        0 => Ok(()),
-        _ => Err(Refusal::NameTaken.into()),
-    }
-}
-
 fn require_governor(call: &Call, stack: &Found) -> Result<(), Refusal> {
     if !call.operates(stack.role) {
         return Ok(());
@@ -372,35 +257,35 @@ fn require_governor(call: &Call, stack: &Found) -> Result<(), Refusal> {
     })
 }
 
-async fn candidates(
-    tx: &DatabaseTransaction,
-    stack: StackUid,
-    now: Timestamp,
-) -> Result<Vec<(String, String)>, Error> {
-    use sea_orm::QuerySelect as _;
-    let rows = token::Entity::find()
-        .filter(token::Column::StackUid.eq(stack.into_untyped_uuid()))
-        .filter(in_state(TokenState::Active, now))
-        .order_by_asc(soonest())
-        .order_by_asc(token::Column::IssuedAt)
-        .order_by_asc(token::Column::Uid)
-        .limit(CANDIDATES)
-        .all(tx)
-        .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| (row.uid.to_string(), row.name))
-        .collect())
+fn in_words(expires_at: Option<Timestamp>) -> String {
+    expires_at.map_or_else(|| "never".to_owned(), |at| at.to_string())
 }
 
-/// The expiry as a number to sort by: never comes last.
-pub(super) fn soonest() -> Expr {
-    use sea_orm::sea_query::Func;
-    Func::coalesce([
-        Expr::col((token::Entity, token::Column::ExpiresAt)),
-        Expr::val(i64::MAX),
+fn described(token: &Token) -> Details {
+    Details::from([
+        ("name".into(), token.name.as_str().into()),
+        ("permissions".into(), written(&token.permissions)),
+        ("expires_at".into(), in_words(token.expires_at)),
     ])
-    .into()
+}
+
+/// What a change altered: the new value, and the former one as `name.before`.
+fn differences(before: &Token, after: &Token) -> Details {
+    let told = |token: &Token| {
+        let mut details = described(token);
+        details.insert("description".into(), token.description.as_str().into());
+        details
+    };
+    let (old, new) = (told(before), told(after));
+    let changed = new
+        .into_iter()
+        .filter(|(name, value)| old.get(name) != Some(value));
+    changed
+        .flat_map(|(name, value)| {
+            let former = old.get(&name).cloned().unwrap_or_default();
+            [(format!("{name}.before"), former), (name, value)]
+        })
+        .collect()
 }
 
 /// Which rows a change may still find: the precondition stands in the statement itself.
@@ -436,7 +321,11 @@ async fn put(tx: &DatabaseTransaction, token: &Token, only: Put) -> Result<(), E
     match update.exec(tx).await?.rows_affected {
         1 => Ok(()),
         // The stack is locked, so nobody can have come between: our own mistake.
-        _ => Err(corrupt("revoked_at", token.uid.into_untyped_uuid())),
+        _ => Err(corrupt(
+            "tokens",
+            "revoked_at",
+            token.uid.into_untyped_uuid(),
+        )),
     }
 }
 
@@ -469,96 +358,4 @@ fn new_row(
     }
     .into_active_model()
     .reset_all()
-}
-
-fn written(permissions: &Permissions) -> String {
-    serde_json::to_string(&permissions.draft()).unwrap_or_default()
-}
-
-fn in_words(expires_at: Option<Timestamp>) -> String {
-    expires_at.map_or_else(|| "never".to_owned(), |at| at.to_string())
-}
-
-fn described(token: &Token) -> Details {
-    Details::from([
-        ("name".into(), token.name.as_str().into()),
-        ("permissions".into(), written(&token.permissions)),
-        ("expires_at".into(), in_words(token.expires_at)),
-    ])
-}
-
-/// What a change altered: the new value, and the former one as `name.before`.
-fn differences(before: &Token, after: &Token) -> Details {
-    let told = |token: &Token| {
-        let mut details = described(token);
-        details.insert("description".into(), token.description.as_str().into());
-        details
-    };
-    let (old, new) = (told(before), told(after));
-    let changed = new
-        .into_iter()
-        .filter(|(name, value)| old.get(name) != Some(value));
-    changed
-        .flat_map(|(name, value)| {
-            let former = old.get(&name).cloned().unwrap_or_default();
-            [(format!("{name}.before"), former), (name, value)]
-        })
-        .collect()
-}
-
-fn corrupt(column: &'static str, uid: Uuid) -> Error {
-    Error::Corrupt {
-        table: "tokens",
-        column,
-        id: uid.to_string(),
-    }
-}
-
-/// The row as a token of this stack.
-pub(super) fn token_of(row: token::Model, key: &StackKey) -> Result<Token, Error> {
-    let wrong = |column| move || corrupt(column, row.uid);
-    let instant = |micros, column| Timestamp::from_micros(micros).ok_or_else(wrong(column));
-    let optional = |micros: Option<i64>, column| micros.map(|at| instant(at, column)).transpose();
-    let kind = |name: &str, column| CallerKind::from_name(name).ok_or_else(wrong(column));
-    let draft: Option<Draft> = serde_json::from_str(&row.permissions).ok();
-    let permissions = draft.and_then(|draft| Permissions::try_from(draft).ok());
-    let revocation = match row.revoked_at {
-        None => None,
-        Some(at) => Some(Revocation {
-            at: instant(at, "revoked_at")?,
-            by: Actor {
-                kind: kind(
-                    row.revoked_by_kind.as_deref().unwrap_or_default(),
-                    "revoked_by_kind",
-                )?,
-                issuer: row.revoked_by_issuer.clone().unwrap_or_default(),
-                subject: row.revoked_by_subject.clone().unwrap_or_default(),
-            },
-            reason: Reason::parse(&row.revoke_reason)
-                .ok()
-                .ok_or_else(wrong("revoke_reason"))?,
-        }),
-    };
-    Ok(Token {
-        uid: TokenUid::from_untyped_uuid(row.uid),
-        stack_key: key.clone(),
-        name: TokenName::parse(&row.name).ok().ok_or_else(wrong("name"))?,
-        description: Description::parse(&row.description)
-            .ok()
-            .ok_or_else(wrong("description"))?,
-        permissions: permissions.ok_or_else(wrong("permissions"))?,
-        generation: u32::try_from(row.generation)
-            .ok()
-            .ok_or_else(wrong("generation"))?,
-        issued_at: instant(row.issued_at, "issued_at")?,
-        issued_by: Actor {
-            kind: kind(&row.issued_by_kind, "issued_by_kind")?,
-            issuer: row.issued_by_issuer.clone(),
-            subject: row.issued_by_subject.clone(),
-        },
-        expires_at: optional(row.expires_at, "expires_at")?,
-        ended_at: optional(row.ended_at, "ended_at")?,
-        revocation,
-        secret_hint: row.secret_hint,
-    })
 }

@@ -1,0 +1,167 @@
+//! Which tokens of a stack are live, and what that leaves room for: the limit (R6), free names,
+//! and the end of those that have expired (R8).
+
+use newtype_uuid::GenericUuid as _;
+use sea_orm::{
+    ColumnTrait as _, Condition, DatabaseTransaction, EntityTrait as _, PaginatorTrait as _,
+    QueryFilter as _, QueryOrder as _, QuerySelect as _,
+    sea_query::{Expr, Func},
+};
+
+use super::{Error, Store, changes::Kind, entity::token, standing::Found};
+use crate::domain::{
+    id::{StackUid, TokenUid},
+    refusal::Refusal,
+    stack::TokenLimit,
+    text::TokenName,
+    timestamp::Timestamp,
+    token::TokenState,
+};
+
+/// How many tokens a refusal for the limit names as candidates to go.
+const CANDIDATES: u64 = 3;
+
+impl Store {
+    /// How many live tokens the stack has (R6).
+    pub(super) async fn count_live(
+        &self,
+        tx: &DatabaseTransaction,
+        stack: StackUid,
+        now: Timestamp,
+    ) -> Result<u32, Error> {
+        let live = token::Entity::find()
+            .filter(token::Column::StackUid.eq(stack.into_untyped_uuid()))
+            .filter(in_state(TokenState::Active, now));
+        Ok(u32::try_from(live.count(tx).await?).unwrap_or(u32::MAX))
+    }
+
+    /// Writes down the end of every token of the stack that has expired: from now on it is
+    /// final for every replica, whatever any clock says (R8), and its name is free.
+    pub(super) async fn end_expired(
+        &self,
+        tx: &DatabaseTransaction,
+        stack: StackUid,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let expired = token::Entity::find()
+            .filter(token::Column::StackUid.eq(stack.into_untyped_uuid()))
+            .filter(token::Column::EndedAt.is_null())
+            .filter(in_state(TokenState::Expired, now))
+            .all(tx)
+            .await?;
+        let uid = |row: token::Model| TokenUid::from_untyped_uuid(row.uid);
+        self.end(tx, stack, expired.into_iter().map(uid).collect(), now)
+            .await
+    }
+
+    /// The same for some tokens.
+    pub(super) async fn end(
+        &self,
+        tx: &DatabaseTransaction,
+        stack: StackUid,
+        tokens: Vec<TokenUid>,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        for uid in tokens {
+            token::Entity::update_many()
+                .col_expr(token::Column::EndedAt, Expr::value(now.as_micros()))
+                .filter(token::Column::Uid.eq(uid.into_untyped_uuid()))
+                .exec(tx)
+                .await?;
+            self.append_change(tx, (stack, Some(uid)), Kind::Expired, now)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// That one more token may live.
+    pub(super) async fn require_room(
+        &self,
+        tx: &DatabaseTransaction,
+        stack: &Found,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let limit = TokenLimit {
+            used: self.count_live(tx, stack.uid, now).await?,
+            max: stack.max_tokens(),
+        };
+        if limit.used < limit.max {
+            return Ok(());
+        }
+        let candidates = candidates(tx, stack.uid, now).await?;
+        Err(Refusal::LimitReached { limit, candidates }.into())
+    }
+}
+
+/// Which tokens are in this state at this instant.
+pub(super) fn in_state(state: TokenState, now: Timestamp) -> Condition {
+    let now = now.as_micros();
+    let revoked = token::Column::RevokedAt.is_not_null();
+    let reached = token::Column::ExpiresAt.lte(now);
+    let expired = Condition::any()
+        .add(token::Column::EndedAt.is_not_null())
+        .add(reached);
+    let later = Condition::any()
+        .add(token::Column::ExpiresAt.is_null())
+        .add(token::Column::ExpiresAt.gt(now));
+    match state {
+        TokenState::Revoked => Condition::all().add(revoked),
+        TokenState::Expired => Condition::all()
+            .add(token::Column::RevokedAt.is_null())
+            .add(expired),
+        TokenState::Active => Condition::all()
+            .add(token::Column::RevokedAt.is_null())
+            .add(token::Column::EndedAt.is_null())
+            .add(later),
+    }
+}
+
+/// Only among the tokens not ended: those found expired were ended just before.
+pub(super) async fn require_free_name(
+    tx: &DatabaseTransaction,
+    stack: StackUid,
+    name: &TokenName,
+    but: Option<TokenUid>,
+) -> Result<(), Error> {
+    let mut holders = token::Entity::find()
+        .filter(token::Column::StackUid.eq(stack.into_untyped_uuid()))
+        .filter(token::Column::Name.eq(name.as_str()))
+        .filter(token::Column::RevokedAt.is_null())
+        .filter(token::Column::EndedAt.is_null());
+    if let Some(uid) = but {
+        holders = holders.filter(token::Column::Uid.ne(uid.into_untyped_uuid()));
+    }
+    match holders.count(tx).await? {
+        0 => Ok(()),
+        _ => Err(Refusal::NameTaken.into()),
+    }
+}
+
+async fn candidates(
+    tx: &DatabaseTransaction,
+    stack: StackUid,
+    now: Timestamp,
+) -> Result<Vec<(String, String)>, Error> {
+    let rows = token::Entity::find()
+        .filter(token::Column::StackUid.eq(stack.into_untyped_uuid()))
+        .filter(in_state(TokenState::Active, now))
+        .order_by_asc(soonest())
+        .order_by_asc(token::Column::IssuedAt)
+        .order_by_asc(token::Column::Uid)
+        .limit(CANDIDATES)
+        .all(tx)
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.uid.to_string(), row.name))
+        .collect())
+}
+
+/// The expiry as a number to sort by: never comes last.
+pub(super) fn soonest() -> Expr {
+    Func::coalesce([
+        Expr::col((token::Entity, token::Column::ExpiresAt)),
+        Expr::val(i64::MAX),
+    ])
+    .into()
+}

@@ -1,0 +1,214 @@
+//! Who is in a stack, and who owns it.
+
+use newtype_uuid::GenericUuid as _;
+use sea_orm::{
+    ColumnTrait as _, DatabaseTransaction, EntityTrait as _, QueryFilter as _, Set,
+    sea_query::OnConflict,
+};
+use uuid::Uuid;
+
+use super::{
+    Error, Store,
+    changes::Kind,
+    entity::member,
+    rows::{corrupt, person_of},
+    standing::{Found, Standing},
+};
+use crate::domain::{
+    audit::{Action, Details},
+    caller::Call,
+    id::StackUid,
+    refusal::Refusal,
+    revision::Revision,
+    stack::{Member, Person, Role, Stack, StackKey},
+    timestamp::Timestamp,
+};
+
+/// A change of members.
+#[derive(Clone, Debug)]
+pub enum MemberChange {
+    /// Add, or give another role: never that of the owner.
+    Set(Person, Role),
+    /// Take away.
+    Remove(Person),
+    /// Make the owner.
+    TransferTo(Person),
+}
+
+impl MemberChange {
+    const fn person(&self) -> &Person {
+        match self {
+            Self::Set(person, _) | Self::Remove(person) | Self::TransferTo(person) => person,
+        }
+    }
+}
+
+/// A stack after a change of its members.
+#[derive(Debug)]
+pub struct MembersChanged {
+    /// The stack.
+    pub stack: Stack,
+    /// Whom the change was about, if they are a member now.
+    pub member: Option<Member>,
+    /// A point in the history that includes the change.
+    pub revision: Revision,
+}
+
+impl Store {
+    /// Changes who is in the stack, and answers it as it stands then.
+    ///
+    /// # Errors
+    /// [`Refusal::OwnerRequired`] where the owner would lose the role; else as every method.
+    pub async fn change_members(
+        &self,
+        call: &Call,
+        key: &StackKey,
+        change: &MemberChange,
+    ) -> Result<MembersChanged, Error> {
+        writing!(self, |tx| {
+            let found = self
+                .standing_to_change(tx, call, key, Standing::LiveStack)
+                .await?;
+            let (action, details) = apply(tx, &found, change, call.now).await?;
+            self.append_audit(tx, call, action, (key, None), details)
+                .await?;
+            let about = (found.uid, None);
+            let revision = self
+                .append_change(tx, about, Kind::MembersChanged, call.now)
+                .await?;
+            let member = find_member(tx, found.row.uid, change.person()).await?;
+            Ok(MembersChanged {
+                stack: self.stack_in(tx, found.uid, call.now).await?,
+                member: member.map(Member::try_from).transpose()?,
+                revision,
+            })
+        })
+    }
+}
+
+async fn apply(
+    tx: &DatabaseTransaction,
+    stack: &Found,
+    change: &MemberChange,
+    now: Timestamp,
+) -> Result<(Action, Details), Error> {
+    match change {
+        MemberChange::Set(person, role) => {
+            require_not_owner(tx, stack, person).await?;
+            put_member(tx, stack.uid, person, *role, now).await?;
+            let details = [
+                ("member", person_in_words(person)),
+                ("role", role.name().into()),
+            ];
+            Ok((Action::StackSetMember, in_details(details)))
+        }
+        MemberChange::Remove(person) => {
+            require_not_owner(tx, stack, person).await?;
+            delete_member(tx, stack, person).await?;
+            let details = [("member", person_in_words(person))];
+            Ok((Action::StackRemoveMember, in_details(details)))
+        }
+        MemberChange::TransferTo(person) => {
+            let before = owner_of(tx, stack).await?;
+            let former = person_of(&before)?;
+            if !same_person(&former, person) {
+                // The old owner goes first: there is never a second one (R2).
+                delete_member(tx, stack, &former).await?;
+                put_member(tx, stack.uid, person, Role::Owner, now).await?;
+            }
+            let owners = [
+                ("owner", person_in_words(person)),
+                ("owner.before", person_in_words(&former)),
+            ];
+            Ok((Action::StackTransferOwnership, in_details(owners)))
+        }
+    }
+}
+
+fn in_details<const N: usize>(pairs: [(&str, String); N]) -> Details {
+    pairs
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}
+
+/// Ids only: an address is personal and says nothing of who it was.
+pub(super) fn person_in_words(person: &Person) -> String {
+    format!("{} {}", person.issuer.as_str(), person.subject.as_str())
+}
+
+fn same_person(one: &Person, other: &Person) -> bool {
+    one.issuer == other.issuer && one.subject == other.subject
+}
+
+async fn owner_of(tx: &DatabaseTransaction, stack: &Found) -> Result<member::Model, Error> {
+    member::Entity::find()
+        .filter(member::Column::StackUid.eq(stack.row.uid))
+        .filter(member::Column::Role.eq(Role::Owner.name()))
+        .one(tx)
+        .await?
+        .ok_or_else(|| corrupt("stack_members", "role", stack.row.uid))
+}
+
+async fn require_not_owner(
+    tx: &DatabaseTransaction,
+    stack: &Found,
+    person: &Person,
+) -> Result<(), Error> {
+    let owner = person_of(&owner_of(tx, stack).await?)?;
+    if same_person(&owner, person) {
+        return Err(Refusal::OwnerRequired.into());
+    }
+    Ok(())
+}
+
+async fn find_member(
+    tx: &DatabaseTransaction,
+    stack: Uuid,
+    person: &Person,
+) -> Result<Option<member::Model>, Error> {
+    let issuer = person.issuer.as_str().to_owned();
+    let key = (stack, issuer, person.subject.as_str().to_owned());
+    Ok(member::Entity::find_by_id(key).one(tx).await?)
+}
+
+pub(super) async fn put_member(
+    tx: &DatabaseTransaction,
+    stack: StackUid,
+    person: &Person,
+    role: Role,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let row = member::ActiveModel {
+        stack_uid: Set(stack.into_untyped_uuid()),
+        issuer: Set(person.issuer.as_str().to_owned()),
+        subject: Set(person.subject.as_str().to_owned()),
+        email: Set(person.email.as_ref().map(|email| email.as_str().to_owned())),
+        role: Set(role.name().to_owned()),
+        added_at: Set(now.as_micros()),
+    };
+    let key = [
+        member::Column::StackUid,
+        member::Column::Issuer,
+        member::Column::Subject,
+    ];
+    let replace = OnConflict::columns(key)
+        .update_columns([member::Column::Role, member::Column::Email])
+        .to_owned();
+    member::Entity::insert(row)
+        .on_conflict(replace)
+        .exec_without_returning(tx)
+        .await?;
+    Ok(())
+}
+
+async fn delete_member(
+    tx: &DatabaseTransaction,
+    stack: &Found,
+    person: &Person,
+) -> Result<(), Error> {
+    let issuer = person.issuer.as_str().to_owned();
+    let key = (stack.row.uid, issuer, person.subject.as_str().to_owned());
+    member::Entity::delete_by_id(key).exec(tx).await?;
+    Ok(())
+}
