@@ -128,7 +128,7 @@ impl Store {
         for row in &rows {
             let id: Option<i64> = row.try_get("", "id")?;
             if id.is_some() {
-                changes.push(change(Row::from_query_result(row, "")?)?);
+                changes.push(change(&Row::from_query_result(row, "")?)?);
             }
         }
         Ok(History {
@@ -150,7 +150,7 @@ impl Store {
     }
 }
 
-fn change(row: Row) -> Result<Change, Error> {
+fn change(row: &Row) -> Result<Change, Error> {
     let corrupt = || Error::Corrupt {
         table: "changes",
         column: "changed_at",
@@ -195,9 +195,8 @@ impl Listener {
         };
         let heard = tokio::time::timeout(ASK_EVERY, connection.try_recv()).await;
         let standing = match heard {
-            Ok(Ok(Some(_))) => true,
-            // The library has connected anew, and whatever came meanwhile is gone.
-            Ok(Ok(None)) => true,
+            // Of none: the library has connected anew, and whatever came meanwhile is gone.
+            Ok(Ok(_)) => true,
             Ok(Err(_)) => false,
             Err(_) => {
                 let asked = tokio::time::timeout(ASK_FOR, connection.execute("SELECT 1")).await;
