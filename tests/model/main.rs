@@ -5,6 +5,7 @@
 #![allow(
     clippy::pedantic,
     clippy::panic,
+    clippy::unwrap_used,
     reason = "a model is read as a whole, and may fail loudly"
 )]
 
