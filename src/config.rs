@@ -37,34 +37,47 @@ pub struct DatabaseFlags {
     /// Where the store is: sqlite:PATH or postgres://…
     #[arg(
         long,
+        global = true,
         env = "STACKTOKEN_DATABASE_URL",
         hide_env_values = true,
         value_name = "URL"
     )]
     pub database_url: Option<String>,
+    /// A file that holds the database URL, instead of --database-url
+    #[arg(
+        long,
+        global = true,
+        env = "STACKTOKEN_DATABASE_URL_FILE",
+        value_name = "FILE"
+    )]
+    pub database_url_file: Option<PathBuf>,
     /// A way to the same PostgreSQL past any pooler, for LISTEN, the feed and migrations
     #[arg(
         long,
+        global = true,
         env = "STACKTOKEN_DATABASE_DIRECT_URL",
         hide_env_values = true,
         value_name = "URL"
     )]
     pub database_direct_url: Option<String>,
     /// A file that holds it, instead of --database-direct-url
-    #[arg(long, env = "STACKTOKEN_DATABASE_DIRECT_URL_FILE", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        env = "STACKTOKEN_DATABASE_DIRECT_URL_FILE",
+        value_name = "FILE"
+    )]
     pub database_direct_url_file: Option<PathBuf>,
     /// How many connections to PostgreSQL this replica may have for its calls; three more are
     /// its own
     #[arg(
         long,
+        global = true,
         env = "STACKTOKEN_DATABASE_CONNECTIONS",
         default_value_t = 16,
         value_name = "COUNT"
     )]
     pub database_connections: u32,
-    /// A file that holds the database URL, instead of --database-url
-    #[arg(long, env = "STACKTOKEN_DATABASE_URL_FILE", value_name = "FILE")]
-    pub database_url_file: Option<PathBuf>,
 }
 
 /// Limits and times of the server. Every one is safe as it stands.

@@ -1,4 +1,4 @@
-//! Who calls: an `authorization` value in, a [`Caller`] or a [`Rejection`] out. Knows the
+//! Who calls: an `authorization` value in, a caller or a [`Rejection`] out. Knows the
 //! issuers file, key sets and JWTs (RFC 8725); knows nothing of RPCs, roles in stacks or stores.
 
 mod algorithm;

@@ -211,6 +211,8 @@ impl KeyStore {
         flight.due_at = now + wait;
         // One line when it starts to fail and one when it ends, not one per retry.
         match failure {
+            // A file that was never read stops the start, which tells its own line.
+            Some(_) if matches!(self.source, KeySource::File(_)) && self.held.load().is_none() => {}
             Some(why) if !flight.failing => {
                 warn!(source = %self.source, "key set not refreshed, retrying: {why}");
             }

@@ -34,6 +34,16 @@ impl Outside {
     }
 }
 
+/// What SQLite says of a file's integrity: `ok`.
+pub async fn integrity(path: &std::path::Path) -> String {
+    let url = format!("sqlite://{}?mode=rw", path.display());
+    let database = Database::connect(url).await.unwrap();
+    let backend = database.get_database_backend();
+    let statement = sea_orm::Statement::from_string(backend, "PRAGMA integrity_check");
+    let row = database.query_one_raw(statement).await.unwrap().unwrap();
+    row.try_get_by_index(0).unwrap()
+}
+
 /// Asks again until the answer is there: for what the server does after it has answered.
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     for _ in 0..500 {

@@ -1,0 +1,99 @@
+//! What is said about a wrong flag or variable: one line, which names it.
+
+use crate::program::{program, run, text};
+
+/// Exit code and the one line on standard error.
+fn told(arguments: &[&str]) -> (Option<i32>, String) {
+    let done = run(arguments);
+    let said = text(&done.stderr);
+    assert_eq!(said.lines().count(), 1, "{arguments:?} said:\n{said}");
+    (done.status.code(), said.trim().to_owned())
+}
+
+#[test]
+fn a_wrong_flag_is_named_in_one_line() {
+    for (arguments, expected) in [
+        (vec!["serve", "--nonsense"], "--nonsense"),
+        (vec!["serve", "--listen", "here"], "--listen"),
+        (vec!["serve", "--listen", "here"], "STACKTOKEN_LISTEN"),
+        (vec!["serve", "--drain-delay", "soon"], "--drain-delay"),
+        (vec!["serve", "--freshness-bound", "1ms"], "200ms"),
+        (vec!["serve", "--changes-burst", "0"], "--changes-burst"),
+        (vec!["serve", "--log-format", "xml"], "--log-format"),
+        (vec!["issue", "--stack", "x"], "--name"),
+        (vec!["frobnicate"], "frobnicate"),
+    ] {
+        let (code, line) = told(&arguments);
+        assert_eq!(code, Some(2), "{line}");
+        assert!(line.contains(expected), "{line}");
+    }
+}
+
+#[test]
+fn a_wrong_variable_is_named_in_one_line() {
+    let done = program()
+        .arg("serve")
+        .env("STACKTOKEN_MAX_CALLS", "many")
+        .output()
+        .unwrap();
+    let said = text(&done.stderr);
+    assert_eq!(
+        (done.status.code(), said.lines().count()),
+        (Some(2), 1),
+        "{said}"
+    );
+    assert!(said.contains("STACKTOKEN_MAX_CALLS"), "{said}");
+}
+
+#[test]
+fn what_serve_needs_is_asked_for() {
+    let (code, line) = told(&["serve"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        line.contains("--issuers is required") && line.contains("STACKTOKEN_ISSUERS"),
+        "{line}"
+    );
+    let (_, line) = told(&["serve", "--issuers", "x.toml"]);
+    assert!(line.contains("--database-url is required"), "{line}");
+    let both = ["--database-url", "sqlite:x", "--database-url-file", "y"];
+    let (_, line) = told(&[&["serve", "--issuers", "x.toml"][..], &both].concat());
+    assert!(
+        line.contains("--database-url and --database-url-file are both set"),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_password_in_a_url_is_never_printed() {
+    for url in [
+        "mysql://user:hunter2@host/db",
+        "postgres://user:hunter2@127.0.0.1:1/db",
+        "postgres://user:hunter2@127.0.0.1:notaport/db",
+        "hunter2",
+    ] {
+        for arguments in [
+            vec!["migrate", "status", "--database-url", url],
+            vec![
+                "migrate",
+                "up",
+                "--database-url",
+                "postgres://x@127.0.0.1:1/y",
+                "--database-direct-url",
+                url,
+            ],
+        ] {
+            let done = run(&arguments);
+            let said = format!("{}{}", text(&done.stdout), text(&done.stderr));
+            assert_eq!(done.status.code(), Some(1), "{said}");
+            assert!(!said.contains("hunter2"), "{said}");
+            assert!(said.contains("--database"), "{said}");
+        }
+    }
+}
+
+#[test]
+fn completions_are_there() {
+    let done = run(&["completions", "bash"]);
+    assert!(done.status.success());
+    assert!(text(&done.stdout).contains("_stacktoken"));
+}

@@ -1,0 +1,313 @@
+//! No secret and no JWT leaves by any other way than the one answer that shows it (R9): not
+//! in logs at the finest level, not in metrics, not in the audit, not in the store's files.
+
+use std::{fs, path::Path};
+
+use stacktoken::grpc::pb::{admin, audit, v1};
+use tonic::Request;
+
+use crate::{
+    program::{Dev, folder},
+    support::{Client, at, introspect_request, issue_request, permissions},
+};
+
+/// Whatever was secret in a run.
+#[derive(Default)]
+struct Secrets(Vec<String>);
+
+impl Secrets {
+    fn add(&mut self, secret: &str) -> String {
+        self.0.push(secret.to_owned());
+        secret.to_owned()
+    }
+
+    /// Every slice of twelve characters of what is random in them.
+    fn slices(&self) -> Vec<&[u8]> {
+        let bodies = self.0.iter().map(|secret| match secret.rsplit_once('.') {
+            // Of a JWT the signature: head and body are alike for many.
+            Some((_, signature)) => signature.as_bytes(),
+            None => &secret.as_bytes()["stk1_".len()..],
+        });
+        bodies.flat_map(|body| body.windows(12)).collect()
+    }
+
+    fn assert_absent(&self, from: &str, bytes: &[u8]) {
+        for slice in self.slices() {
+            // A cheap look first: most bytes begin no slice.
+            let found = bytes.windows(slice.len()).any(|window| window == slice);
+            assert!(
+                !found,
+                "{from} holds {} of a secret",
+                String::from_utf8_lossy(slice)
+            );
+        }
+    }
+}
+
+/// Every RPC, in success and in failure, with secrets wherever one could be put by mistake.
+async fn drive(dev: &Dev, secrets: &mut Secrets) {
+    let stack = dev.get("stack_api_key").to_owned();
+    for name in [
+        "owner_jwt",
+        "service_jwt",
+        "operator_jwt",
+        "stranger_jwt",
+        "developer_jwt",
+    ] {
+        secrets.add(dev.get(name));
+    }
+    let mut owner = dev.client("owner_jwt").await;
+    let mut service = dev.client("service_jwt").await;
+    let mut operator = dev.client("operator_jwt").await;
+    let issued = owner
+        .tokens
+        .issue(issue_request(&stack, "leak"))
+        .await
+        .unwrap()
+        .into_inner();
+    let secret = secrets.add(&issued.secret);
+    let uid = issued.token.unwrap().token_uid;
+    let ask = introspect_request(&stack, &secret, &["entry.update", "nothing.known"]);
+    assert!(
+        service
+            .introspection
+            .introspect(ask)
+            .await
+            .unwrap()
+            .into_inner()
+            .active
+    );
+
+    misplaced(&mut owner, &mut service, &stack, &secret).await;
+    let mut request = Request::new(v1::ListActionsRequest {});
+    request
+        .metadata_mut()
+        .insert("x-request-id", secret.parse().unwrap());
+    service.introspection.list_actions(request).await.unwrap();
+    let broken: String = secret.chars().rev().collect();
+    for presented in [
+        broken.as_str(),
+        &secret[..50],
+        &format!("{secret} "),
+        &"x".repeat(600),
+    ] {
+        let _ = service
+            .introspection
+            .introspect(introspect_request(&stack, presented, &[]))
+            .await;
+    }
+    let huge = issue_request(&stack, &format!("{secret}{}", "x".repeat(70_000)));
+    owner.tokens.issue(huge).await.unwrap_err();
+
+    // As a credential, and JWTs that prove nothing.
+    let jwt = dev.get("owner_jwt");
+    for value in [
+        format!("Bearer {secret}"),
+        secret.clone(),
+        format!("Bearer {}", &jwt[..jwt.len() - 1]),
+        format!("Bearer {jwt}x"),
+        format!("Basic {jwt}"),
+        jwt.to_owned(),
+    ] {
+        let mut caller = Client::new(dev.channel().await, Some(value));
+        caller
+            .tokens
+            .issue(issue_request(&stack, "refused"))
+            .await
+            .unwrap_err();
+    }
+    for name in ["stranger_jwt", "developer_jwt"] {
+        let mut caller = dev.client(name).await;
+        caller
+            .tokens
+            .issue(issue_request(&stack, "refused"))
+            .await
+            .unwrap_err();
+    }
+
+    let key = |reason: &str| v1::RevokeRequest {
+        stack_api_key: stack.clone(),
+        token_uid: uid.clone(),
+        reason: reason.into(),
+    };
+    let expiry = v1::SetExpiryRequest {
+        stack_api_key: stack.clone(),
+        token_uid: uid.clone(),
+        expiry: Some(at(1_900_000_000)),
+    };
+    owner.tokens.set_expiry(expiry).await.unwrap();
+    owner.tokens.revoke(key("done")).await.unwrap();
+    service
+        .introspection
+        .introspect(introspect_request(&stack, &secret, &[]))
+        .await
+        .unwrap();
+    owner
+        .tokens
+        .list(v1::ListRequest {
+            stack_api_key: stack.clone(),
+            ..Default::default()
+        })
+        .await
+        .unwrap();
+    let get = admin::v1::GetRequest {
+        stack_api_key: stack.clone(),
+    };
+    operator.stacks.get(get).await.unwrap();
+}
+
+/// A secret in every text that a caller can send.
+async fn misplaced(owner: &mut Client, service: &mut Client, stack: &str, secret: &str) {
+    let tokens = &mut owner.tokens;
+    tokens
+        .issue(issue_request(stack, secret))
+        .await
+        .unwrap_err();
+    tokens
+        .issue(issue_request(secret, "name"))
+        .await
+        .unwrap_err();
+    let description = v1::IssueRequest {
+        description: format!("for {secret}"),
+        ..issue_request(stack, "described")
+    };
+    tokens.issue(description).await.unwrap_err();
+    let module = v1::ModuleGrant {
+        module: secret.into(),
+        access: 1,
+    };
+    let narrowed = v1::Permissions {
+        modules: Some(v1::ModuleGrants {
+            grants: vec![module],
+        }),
+        branches: Some(v1::BranchGrants {
+            branches: vec![secret.into()],
+            aliases: vec![],
+        }),
+        ..permissions(v1::Access::Read)
+    };
+    let request = v1::IssueRequest {
+        permissions: Some(narrowed),
+        ..issue_request(stack, "narrow")
+    };
+    tokens.issue(request).await.unwrap_err();
+    let revoke = v1::RevokeRequest {
+        stack_api_key: stack.into(),
+        token_uid: secret.into(),
+        reason: secret.into(),
+    };
+    tokens.revoke(revoke).await.unwrap_err();
+    let list = v1::ListRequest {
+        stack_api_key: stack.into(),
+        page_token: secret.into(),
+        name_contains: secret.into(),
+        ..Default::default()
+    };
+    tokens.list(list).await.unwrap_err();
+    let update = v1::UpdateRequest {
+        stack_api_key: stack.into(),
+        token: Some(v1::Token {
+            token_uid: secret.into(),
+            name: secret.into(),
+            ..Default::default()
+        }),
+        update_mask: Some(prost_types::FieldMask {
+            paths: vec![secret.into(), "name".into()],
+        }),
+    };
+    tokens.update(update).await.unwrap_err();
+    let audit = audit::v1::ListRequest {
+        actor_subject: secret.into(),
+        token_uid: secret.into(),
+        stack_api_key: stack.into(),
+        ..Default::default()
+    };
+    owner.audit.list(audit).await.unwrap_err();
+    let question = v1::ActionQuestion {
+        name: secret.into(),
+        branch: secret.into(),
+        branch_alias: secret.into(),
+        facts: [(secret.to_owned(), secret.to_owned())].into(),
+    };
+    let ask = v1::IntrospectRequest {
+        token: secret.into(),
+        stack_api_key: secret.into(),
+        actions: vec![question],
+        min_revision: secret.into(),
+    };
+    let _ = service.introspection.introspect(ask).await;
+}
+
+async fn scrape(dev: &Dev) -> Vec<u8> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut socket = tokio::net::TcpStream::connect(dev.get("admin_address"))
+        .await
+        .unwrap();
+    socket
+        .write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut text = Vec::new();
+    socket.read_to_end(&mut text).await.unwrap();
+    text
+}
+
+async fn audit_rows(dev: &Dev) -> String {
+    let request = audit::v1::ListRequest {
+        page_size: 100,
+        ..Default::default()
+    };
+    let mut operator = dev.client("operator_jwt").await;
+    format!(
+        "{:?}",
+        operator.audit.list(request).await.unwrap().into_inner()
+    )
+}
+
+fn everything_in(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let store = fs::read_dir(folder.join(".stacktoken")).unwrap().flatten();
+    let store = store.filter(|entry| {
+        entry
+            .file_name()
+            .to_string_lossy()
+            .starts_with("stacktoken.db")
+    });
+    let files = store
+        .map(|entry| entry.path())
+        .chain([folder.join("stderr")]);
+    files
+        .map(|path| (path.display().to_string(), fs::read(&path).unwrap()))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_secret_and_no_jwt_is_in_any_log_metric_audit_row_or_file() {
+    for format in ["text", "json"] {
+        let folder = folder();
+        let dev = Dev::start_with(folder.path(), |command| {
+            command
+                .env("RUST_LOG", "trace")
+                .args(["--log-format", format]);
+        });
+        let welcome = fs::read(folder.path().join("stdout")).unwrap();
+        let mut secrets = Secrets::default();
+        drive(&dev, &mut secrets).await;
+        // The refusals above reach the audit a moment later.
+        let told = crate::support::database::eventually("a refusal in the audit", async || {
+            let rows = audit_rows(&dev).await;
+            rows.contains("STACK_NOT_FOUND").then_some(rows)
+        });
+        secrets.assert_absent("the audit", told.await.as_bytes());
+        secrets.assert_absent("the metrics", &scrape(&dev).await);
+        for (path, bytes) in everything_in(folder.path()) {
+            assert!(
+                !path.ends_with("stderr") || bytes.len() > 1000,
+                "nothing was logged"
+            );
+            secrets.assert_absent(&path, &bytes);
+        }
+        let output = fs::read(folder.path().join("stdout")).unwrap();
+        assert!(output.starts_with(&welcome));
+        secrets.assert_absent("stdout after the welcome", &output[welcome.len()..]);
+    }
+}

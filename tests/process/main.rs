@@ -1,0 +1,24 @@
+//! The program as its users have it: started, asked, killed, and read from outside.
+#![allow(
+    dead_code,
+    missing_docs,
+    clippy::pedantic,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may fail loudly, and stands for the world outside"
+)]
+
+mod command_line;
+mod crash;
+mod leak;
+mod lifecycle;
+mod pasted;
+mod pause;
+#[path = "../replicas/postgres.rs"]
+mod postgres;
+mod program;
+mod serve;
+#[path = "../it/support/mod.rs"]
+mod support;

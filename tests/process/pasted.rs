@@ -1,0 +1,168 @@
+//! Every command line that `dev` prints, and every one of the README's walk, works when it is
+//! pasted.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+use crate::program::{Dev, PROGRAM, folder, has_tool, text};
+
+fn paste(folder: &Path, line: &str) -> Output {
+    let path = std::env::var("PATH").unwrap_or_default();
+    Command::new("sh")
+        .arg("-c")
+        .arg(line)
+        .current_dir(folder)
+        .env("PATH", path)
+        .output()
+        .unwrap()
+}
+
+fn printed(folder: &Path) -> Vec<String> {
+    let welcome = fs::read_to_string(folder.join("stdout")).unwrap();
+    let commands = welcome
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.starts_with("grpcurl ") || line.contains(" issue --server "));
+    commands.map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_line_that_dev_prints_works() {
+    let folder = folder();
+    let _dev = Dev::start(folder.path());
+    let lines = printed(folder.path());
+    assert_eq!(lines.len(), 3, "{lines:#?}");
+    let has_grpcurl = has_tool(&["grpcurl"]).is_some();
+    for line in lines
+        .iter()
+        .filter(|line| has_grpcurl || !line.starts_with("grpcurl"))
+    {
+        let done = paste(folder.path(), line);
+        let told = text(&done.stdout);
+        assert!(
+            done.status.success(),
+            "{line}\n{told}\n{}",
+            text(&done.stderr)
+        );
+        if !line.ends_with(" list") {
+            assert!(
+                told.contains("\"active\": true") && told.contains("DECISION_ALLOW"),
+                "{line}\n{told}"
+            );
+        } else {
+            assert!(told.contains("stacktoken.v1.TokenService"), "{told}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn grpcurl_needs_no_files_of_ours() {
+    if has_tool(&["grpcurl"]).is_none() {
+        return;
+    }
+    let folder = folder();
+    let dev = Dev::start(folder.path());
+    let address = dev.get("grpc_address");
+    for (what, expected) in [
+        ("list", "stacktoken.audit.v1.AuditService"),
+        (
+            "describe stacktoken.v1.TokenService.Issue",
+            "Makes a token and shows its secret",
+        ),
+        (
+            "describe stacktoken.v1.IssueRequest",
+            "string stack_api_key = 1;",
+        ),
+    ] {
+        let done = paste(
+            folder.path(),
+            &format!("grpcurl -plaintext {address} {what}"),
+        );
+        assert!(
+            text(&done.stdout).contains(expected),
+            "{what}: {}",
+            text(&done.stdout)
+        );
+    }
+    let refused = paste(
+        folder.path(),
+        &format!("grpcurl -plaintext {address} stacktoken.v1.TokenService/Issue"),
+    );
+    assert!(
+        text(&refused.stderr).contains("CREDENTIAL_MISSING"),
+        "{}",
+        text(&refused.stderr)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_health_probe_is_satisfied_for_all_three_names() {
+    let Some(probe) = has_tool(&["grpc-health-probe", "grpc_health_probe"]) else {
+        return;
+    };
+    let folder = folder();
+    let dev = Dev::start(folder.path());
+    let asked = |service: &str| {
+        let mut command = Command::new(&probe);
+        command.args(["-addr", dev.get("grpc_address"), "-service", service]);
+        command.output().unwrap().status.code()
+    };
+    for service in [
+        "",
+        "stacktoken.v1.TokenService",
+        "stacktoken.v1.IntrospectionService",
+    ] {
+        assert_eq!(asked(service), Some(0), "{service}");
+    }
+    assert_eq!(asked("stacktoken.v1.Nothing"), Some(3));
+}
+
+/// The blocks of the README's section on a token's life, with the addresses of this test.
+fn walk(dev: &Dev) -> String {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let section = readme
+        .split("## A token's life")
+        .nth(1)
+        .unwrap()
+        .split("\n## ")
+        .next()
+        .unwrap();
+    let blocks = section
+        .split("```sh\n")
+        .skip(1)
+        .map(|block| block.split("```").next().unwrap());
+    let script: String = blocks.collect();
+    script
+        .replace("./target/debug/stacktoken", PROGRAM)
+        .replace("127.0.0.1:50051", dev.get("grpc_address"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_walk_in_the_readme_works() {
+    if has_tool(&["grpcurl"]).is_none() {
+        return;
+    }
+    let folder = folder();
+    let dev = Dev::start(folder.path());
+    let server = format!(
+        "export STACKTOKEN_SERVER=http://{}\n",
+        dev.get("grpc_address")
+    );
+    let done = paste(folder.path(), &format!("{server}{}", walk(&dev)));
+    let told = text(&done.stdout);
+    for expected in [
+        "\"decision\": \"DECISION_ALLOW\"",
+        "2027-06-30T00:00:00Z",
+        "TOKEN_STATE_REVOKED",
+        "REASON_REVOKED",
+    ] {
+        assert!(
+            told.contains(expected),
+            "no {expected} in\n{told}\n{}",
+            text(&done.stderr)
+        );
+    }
+}

@@ -1,0 +1,183 @@
+//! The program as a child of the test, gone with it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use stacktoken::domain::timestamp::Timestamp;
+use tempfile::TempDir;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::support::Client;
+
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_stacktoken");
+
+/// The program, with no setting from the environment but what the test gives.
+pub fn program() -> Command {
+    let mut command = Command::new(PROGRAM);
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STACKTOKEN_")) {
+        command.env_remove(name);
+    }
+    command.env_remove("RUST_LOG").stdin(Stdio::null());
+    command
+}
+
+/// Runs it to its end.
+pub fn run(arguments: &[&str]) -> Output {
+    program().args(arguments).output().unwrap()
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A running `dev`.
+pub struct Dev {
+    pub child: Child,
+    pub ready: Value,
+    pub folder: PathBuf,
+    /// From the start to the ready file.
+    pub took: Duration,
+}
+
+impl Dev {
+    pub fn start(folder: &Path) -> Self {
+        Self::start_with(folder, |_| {})
+    }
+
+    pub fn start_with(folder: &Path, set: impl FnOnce(&mut Command)) -> Self {
+        let ready_file = folder.join("ready.json");
+        let _ = fs::remove_file(&ready_file);
+        let log = |name: &str| {
+            let mut options = fs::OpenOptions::new();
+            options
+                .create(true)
+                .append(true)
+                .open(folder.join(name))
+                .unwrap()
+        };
+        let mut command = program();
+        command
+            .current_dir(folder)
+            .args([
+                "dev",
+                "--data-dir",
+                ".stacktoken",
+                "--listen",
+                "127.0.0.1:0",
+            ])
+            .args([
+                "--admin-listen",
+                "127.0.0.1:0",
+                "--ready-file",
+                "ready.json",
+            ])
+            .env("STACKTOKEN_CHANGES_PER_SECOND", "1000000")
+            .env("STACKTOKEN_CHANGES_BURST", "1000000")
+            .stdout(log("stdout"))
+            .stderr(log("stderr"));
+        set(&mut command);
+        let began = Instant::now();
+        let mut child = command.spawn().unwrap();
+        while !ready_file.exists() {
+            let ended = child.try_wait().unwrap();
+            assert!(
+                ended.is_none(),
+                "dev ended: {}",
+                fs::read_to_string(folder.join("stderr")).unwrap()
+            );
+            assert!(
+                began.elapsed() < Duration::from_secs(30),
+                "dev does not serve"
+            );
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let took = began.elapsed();
+        let ready = serde_json::from_slice(&fs::read(&ready_file).unwrap()).unwrap();
+        Self {
+            child,
+            ready,
+            folder: folder.to_owned(),
+            took,
+        }
+    }
+
+    pub fn get(&self, name: &str) -> &str {
+        self.ready[name]
+            .as_str()
+            .unwrap_or_else(|| panic!("no {name} in {}", self.ready))
+    }
+
+    pub async fn channel(&self) -> Channel {
+        channel(self.get("grpc_address")).await
+    }
+
+    /// A client that sends this JWT of the ready file.
+    pub async fn client(&self, jwt: &str) -> Client {
+        Client::new(
+            self.channel().await,
+            Some(format!("Bearer {}", self.get(jwt))),
+        )
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        signal_to(&self.child, signal);
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn signal_to(child: &Child, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+pub async fn channel(address: &str) -> Channel {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        match endpoint.connect().await {
+            Ok(channel) => return channel,
+            Err(error) => assert!(Instant::now() < until, "{address}: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A folder for one test.
+pub fn folder() -> TempDir {
+    TempDir::new().unwrap()
+}
+
+pub fn micros(at: &prost_types::Timestamp) -> i64 {
+    Timestamp::from_parts(at.seconds, at.nanos)
+        .unwrap()
+        .as_micros()
+}
+
+/// Whether a tool is there; where CI=true it must be.
+pub fn has_tool(names: &[&str]) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .flat_map(|folder| names.iter().map(move |name| folder.join(name)))
+        .find(|tool| tool.exists());
+    if found.is_none() {
+        assert_ne!(
+            std::env::var("CI").as_deref(),
+            Ok("true"),
+            "{names:?} is not installed"
+        );
+        eprintln!("\n*** SKIPPED: {names:?} is not installed ***\n");
+    }
+    found
+}
