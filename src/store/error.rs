@@ -67,8 +67,9 @@ enum Condition {
 
 fn condition(error: &DbErr) -> Condition {
     let runtime = match error {
-        DbErr::ConnectionAcquire(_) => return Condition::Unavailable,
-        DbErr::Conn(runtime) | DbErr::Exec(runtime) | DbErr::Query(runtime) => runtime,
+        // Whatever goes wrong before there is a connection, there is none.
+        DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => return Condition::Unavailable,
+        DbErr::Exec(runtime) | DbErr::Query(runtime) => runtime,
         _ => return Condition::Other,
     };
     let RuntimeErr::SqlxError(driver) = runtime else {
@@ -82,6 +83,8 @@ fn condition(error: &DbErr) -> Condition {
         },
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
+        // What arrived makes no sense: a connection that was cut in the middle of a word.
+        | sqlx::Error::Protocol(_)
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed => Condition::Unavailable,

@@ -64,23 +64,41 @@ impl Cluster {
     /// With other settings, and perhaps without a safeguard.
     pub async fn start_with(set: impl Fn(&mut Tuning), safeguards: Safeguards) -> Option<Self> {
         let postgres = postgres::start()?;
+        let ports = (postgres.port(), postgres.port());
+        Some(Self::make(postgres, ports, set, safeguards).await)
+    }
+
+    /// Through these ports: for calls, and past any pooler.
+    pub async fn start_through(postgres: Postgres, ports: (u16, u16)) -> Self {
+        Self::make(postgres, ports, |_| {}, Safeguards::default()).await
+    }
+
+    async fn make(
+        postgres: Postgres,
+        ports: (u16, u16),
+        set: impl Fn(&mut Tuning),
+        safeguards: Safeguards,
+    ) -> Self {
+        // Faults of the service itself are told with their cause.
+        let errors = tracing_subscriber::fmt().with_max_level(tracing::Level::ERROR);
+        let _ = errors.with_test_writer().try_init();
         postgres.create(DATABASE);
         let folder = TempDir::new().unwrap();
         let issuer = TestIssuer::new();
         std::fs::write(folder.path().join("jwks.json"), issuer.jwks()).unwrap();
         let mut tuning = tuning();
         set(&mut tuning);
-        let a = Replica::start(&postgres, &folder, &issuer, (&tuning, safeguards)).await;
-        let b = Replica::start(&postgres, &folder, &issuer, (&tuning, safeguards)).await;
+        let a = Replica::start(&postgres, ports, (&folder, &issuer), (&tuning, safeguards)).await;
+        let b = Replica::start(&postgres, ports, (&folder, &issuer), (&tuning, safeguards)).await;
         let stack = register(&a.operator).await;
-        Some(Self {
+        Self {
             postgres,
             a,
             b,
             stack,
             issuer,
             folder,
-        })
+        }
     }
 
     /// Another stack with the same owner.
@@ -152,12 +170,12 @@ async fn register(operator: &Client) -> String {
 impl Replica {
     pub async fn start(
         postgres: &Postgres,
-        folder: &TempDir,
-        issuer: &TestIssuer,
+        (port, direct_port): (u16, u16),
+        (folder, issuer): (&TempDir, &TestIssuer),
         (tuning, safeguards): (&Tuning, Safeguards),
     ) -> Self {
-        let link = Proxy::start(postgres.port()).await;
-        let control_link = Proxy::start(postgres.port()).await;
+        let link = Proxy::start(port).await;
+        let control_link = Proxy::start(direct_port).await;
         let location: Location = postgres.url(link.port, DATABASE).parse().unwrap();
         let direct = postgres.url(control_link.port, DATABASE);
         let location = location.with_direct(&direct).unwrap();

@@ -12,8 +12,11 @@
 )]
 
 mod cluster;
+mod conformance;
 mod faults;
+mod history;
 mod limit;
+mod pooler;
 mod postgres;
 mod proxy;
 #[path = "../it/support/mod.rs"]

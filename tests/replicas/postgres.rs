@@ -289,7 +289,8 @@ impl Drop for Postgres {
     }
 }
 
-fn postgres_user() -> Option<(u32, u32)> {
+/// Whom PostgreSQL runs as where the tests run as root.
+pub fn postgres_user() -> Option<(u32, u32)> {
     if !rustix::process::geteuid().is_root() {
         return None;
     }

@@ -1,0 +1,678 @@
+//! Every method of the store on both engines, by the same calls: what must be equal is.
+
+use std::{sync::Arc, time::Duration};
+
+use stacktoken::{
+    domain::{
+        audit::{Action, Outcome},
+        caller::{Actor, Call, Caller, CallerKind, Demand},
+        clock::Clock,
+        entropy::Entropy,
+        permissions::{Draft, Permissions},
+        refusal::Refusal,
+        secret::Secret,
+        stack::{Person, Role, StackKey, StackState},
+        text::{Description, Issuer, NamePart, Reason, StackName, Subject, TokenName},
+        timestamp::Timestamp,
+        token::{Edit, Token, TokenState},
+    },
+    store::{
+        AuditFilter, Error, Issue, Kept, ListQuery, Location, MemberChange, Order, PoolSize,
+        RefusalNote, RefusedCall, Register, StackStep, Store,
+    },
+};
+use tempfile::TempDir;
+
+use crate::{
+    postgres::{self, Postgres},
+    support::{ManualClock, SeededEntropy},
+};
+
+/// A store of one engine, and what makes its answers repeatable.
+struct Engine {
+    name: &'static str,
+    store: Store,
+    clock: Arc<ManualClock>,
+    entropy: Arc<SeededEntropy>,
+    _folder: TempDir,
+}
+
+impl Engine {
+    async fn open(name: &'static str, location: Location, folder: TempDir) -> Self {
+        let (clock, entropy) = (ManualClock::new(), Arc::new(SeededEntropy::new(11)));
+        let ambient = (
+            clock.clone() as Arc<dyn Clock>,
+            entropy.clone() as Arc<dyn Entropy>,
+        );
+        let store = Store::open(&location, PoolSize { connections: 4 }, ambient)
+            .await
+            .unwrap();
+        store.migrate().await.unwrap();
+        store.require_current_schema().await.unwrap();
+        Self {
+            name,
+            store,
+            clock,
+            entropy,
+            _folder: folder,
+        }
+    }
+
+    async fn sqlite() -> Self {
+        let folder = TempDir::new().unwrap();
+        let location = Location::Sqlite(folder.path().join("store.db"));
+        Self::open("SQLite", location, folder).await
+    }
+
+    async fn postgres(server: &Postgres, database: &str) -> Self {
+        server.create(database);
+        let location = server.url(server.port(), database).parse().unwrap();
+        Self::open("PostgreSQL", location, TempDir::new().unwrap()).await
+    }
+
+    fn call(&self, kind: CallerKind, subject: &str) -> Call {
+        let actor = Actor {
+            kind,
+            issuer: "https://login.test".into(),
+            subject: subject.into(),
+        };
+        let demand = Demand {
+            governor: true,
+            operator: true,
+            ..Demand::default()
+        };
+        Call {
+            caller: Caller {
+                actor,
+                introspects: false,
+            },
+            demand,
+            now: self.clock.now(),
+            request_id: "a-request".into(),
+        }
+    }
+
+    fn owner(&self) -> Call {
+        self.call(CallerKind::User, "owner")
+    }
+
+    fn operator(&self) -> Call {
+        self.call(CallerKind::Operator, "operator")
+    }
+
+    async fn register(&self, key: &str) -> StackKey {
+        let command = register_command(key);
+        self.store
+            .register_stack(&self.operator(), &command)
+            .await
+            .unwrap();
+        command.stack_key
+    }
+
+    /// Issues a token a moment after the one before.
+    async fn issue(
+        &self,
+        key: &StackKey,
+        name: &str,
+        expires_in: Option<u64>,
+    ) -> Result<(Token, Secret), Error> {
+        self.clock.advance(Duration::from_millis(1));
+        let secret = Secret::generate(self.entropy.as_ref()).unwrap();
+        let kept = Kept {
+            digest: secret.digest(),
+            hint: secret.hint().to_owned(),
+        };
+        let call = self.owner();
+        let expires_at = expires_in.map(|seconds| later(call.now, seconds));
+        let command = Issue {
+            stack_key: key.clone(),
+            name: TokenName::parse(name).unwrap(),
+            description: Description::parse("for tests").unwrap(),
+            permissions: read_write(),
+            expires_at,
+        };
+        self.store
+            .issue(&call, &command, &kept)
+            .await
+            .map(|(token, _)| (token, secret))
+    }
+}
+
+fn later(now: Timestamp, seconds: u64) -> Timestamp {
+    Timestamp::from_micros(now.as_micros() + i64::try_from(seconds).unwrap() * 1_000_000).unwrap()
+}
+
+fn read_write() -> Permissions {
+    let draft: Draft = serde_json::from_str(r#"{"access":"READ_WRITE"}"#).unwrap();
+    draft.try_into().unwrap()
+}
+
+fn person(subject: &str) -> Person {
+    let issuer = Issuer::parse("https://login.test").unwrap();
+    Person {
+        issuer,
+        subject: Subject::parse(subject).unwrap(),
+        email: None,
+    }
+}
+
+fn register_command(key: &str) -> Register {
+    Register {
+        stack_key: StackKey::parse(key).unwrap(),
+        name: StackName::parse("Conformance").unwrap(),
+        organization_uid: "org-1".into(),
+        owner: person("owner"),
+        token_limit: 10,
+    }
+}
+
+const KEY: &str = "blt0000000000000001";
+const OTHER: &str = "blt0000000000000002";
+
+fn refusal<T: std::fmt::Debug>(done: Result<T, Error>) -> Refusal {
+    match done {
+        Err(Error::Refused(refusal)) => refusal,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+fn reason() -> Reason {
+    Reason::parse("a test").unwrap()
+}
+
+/// A script on both engines; what it notes must be equal.
+macro_rules! on_both_engines {
+    ($($name:ident => $script:ident;)+) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            let embedded = Engine::sqlite().await;
+            let noted = $script(&embedded).await;
+            assert!(!noted.is_empty());
+            let Some(server) = postgres::start() else { return };
+            let shared = Engine::postgres(&server, "conformance").await;
+            assert_eq!($script(&shared).await, noted, "{} differs from {}", shared.name, embedded.name);
+        }
+    )+};
+}
+
+on_both_engines! {
+    stacks_are_registered_found_listed_and_ended_alike => stacks;
+    members_come_and_go_alike => members;
+    tokens_are_issued_up_to_the_limit_alike => limits;
+    tokens_are_changed_and_die_alike => lives;
+    lists_are_filtered_ordered_and_paged_alike => lists;
+    digests_are_looked_up_alike => look_ups;
+    the_audit_reads_alike => audits;
+    the_schema_answers_alike => schemas;
+}
+
+async fn stacks(engine: &Engine) -> Vec<String> {
+    let (store, call) = (&engine.store, engine.operator());
+    let key = engine.register(KEY).await;
+    let mut noted = vec![format!(
+        "{:?}",
+        refusal(store.register_stack(&call, &register_command(KEY)).await)
+    )];
+    for at in 3..9 {
+        engine.clock.advance(Duration::from_secs(1));
+        engine.register(&format!("blt000000000000000{at}")).await;
+    }
+    let mut after = None;
+    loop {
+        let page = store
+            .list_stacks(&engine.operator(), Some("org-1"), (3, after))
+            .await
+            .unwrap();
+        noted.extend(page.stacks.iter().map(|stack| stack.key.to_string()));
+        noted.push("page".into());
+        let Some(next) = page.next else { break };
+        after = Some(next);
+    }
+    assert!(
+        store
+            .list_stacks(&call, Some("org-2"), (3, None))
+            .await
+            .unwrap()
+            .stacks
+            .is_empty()
+    );
+    let (stack, _) = store
+        .set_token_limit(&call, &key, (3, &reason()))
+        .await
+        .unwrap();
+    noted.push(format!("{:?}", stack.limit));
+    for step in [
+        StackStep::Suspend,
+        StackStep::Suspend,
+        StackStep::Resume,
+        StackStep::Remove,
+        StackStep::Remove,
+    ] {
+        engine.clock.advance(Duration::from_secs(1));
+        let (stack, _) = store
+            .set_stack_state(&engine.operator(), &key, (step, &reason()))
+            .await
+            .unwrap();
+        noted.push(format!("{step:?} {:?}", stack.state));
+    }
+    let found = store.get_stack(&call, &key).await.unwrap();
+    assert!(matches!(found.stack.state, StackState::Removed { .. }));
+    noted.push(format!(
+        "{:?}",
+        refusal(store.get_stack(&engine.owner(), &key).await.map(|_| ()))
+    ));
+    noted.push(format!(
+        "{:?}",
+        refusal(
+            store
+                .set_stack_state(&call, &key, (StackStep::Resume, &reason()))
+                .await
+        )
+    ));
+    noted.push(format!(
+        "{:?}",
+        refusal(store.register_stack(&call, &register_command(KEY)).await)
+    ));
+    noted
+}
+
+async fn members(engine: &Engine) -> Vec<String> {
+    let (store, call) = (&engine.store, engine.operator());
+    let key = engine.register(KEY).await;
+    let mut noted = Vec::new();
+    for change in [
+        MemberChange::Set(person("ann"), Role::Admin),
+        MemberChange::Set(person("bob"), Role::Developer),
+        MemberChange::Set(person("ann"), Role::ContentManager),
+        MemberChange::Set(person("owner"), Role::Admin),
+        MemberChange::Remove(person("owner")),
+        MemberChange::Remove(person("bob")),
+        MemberChange::Remove(person("nobody")),
+        MemberChange::TransferTo(person("ann")),
+        MemberChange::TransferTo(person("ann")),
+    ] {
+        engine.clock.advance(Duration::from_secs(1));
+        let done = store
+            .change_members(&engine.operator(), &key, &change)
+            .await;
+        noted.push(done.map_or_else(
+            |error| error.to_string(),
+            |done| format!("{:?} {:?}", done.stack.owner, done.member),
+        ));
+    }
+    let found = store.get_stack(&call, &key).await.unwrap();
+    noted.extend(found.members.iter().map(|member| format!("{member:?}")));
+    noted.push(format!(
+        "{:?}",
+        refusal(store.get_stack(&engine.owner(), &key).await.map(|_| ()))
+    ));
+    noted
+}
+
+async fn limits(engine: &Engine) -> Vec<String> {
+    let key = engine.register(KEY).await;
+    let mut noted = Vec::new();
+    for at in 0..9 {
+        engine
+            .issue(&key, &format!("token {at}"), None)
+            .await
+            .unwrap();
+    }
+    noted.push(format!(
+        "{:?}",
+        refusal(engine.issue(&key, "token 0", None).await.map(drop))
+    ));
+    engine.issue(&key, "short", Some(60)).await.unwrap();
+    match refusal(engine.issue(&key, "one more", None).await.map(drop)) {
+        Refusal::LimitReached { limit, candidates } => {
+            let names: Vec<_> = candidates.into_iter().map(|(_, name)| name).collect();
+            noted.push(format!("{limit:?} {names:?}"));
+        }
+        other => panic!("{other:?}"),
+    }
+    engine.clock.advance(Duration::from_secs(60));
+    // Its end makes room, and frees its name.
+    let (again, _) = engine.issue(&key, "short", None).await.unwrap();
+    noted.push(again.name.as_str().to_owned());
+    let stranger = engine.call(CallerKind::User, "stranger");
+    noted.push(format!(
+        "{:?}",
+        refusal(engine.store.get(&stranger, &key, again.uid).await)
+    ));
+    let other = engine.register(OTHER).await;
+    noted.push(format!(
+        "{:?}",
+        refusal(engine.store.get(&engine.owner(), &other, again.uid).await)
+    ));
+    noted
+}
+
+async fn lives(engine: &Engine) -> Vec<String> {
+    let (store, key) = (&engine.store, engine.register(KEY).await);
+    let (token, _) = engine.issue(&key, "first", Some(600)).await.unwrap();
+    let (other, _) = engine.issue(&key, "second", None).await.unwrap();
+    let at = (&key, token.uid);
+    let mut noted = Vec::new();
+    let mut note = |done: Result<(Token, stacktoken::domain::revision::Revision), Error>| {
+        noted.push(done.map_or_else(
+            |error| error.to_string(),
+            |(token, _)| {
+                format!(
+                    "{} {:?} {:?} {:?}",
+                    token.name.as_str(),
+                    token.expires_at,
+                    token.ended_at,
+                    token.revocation
+                )
+            },
+        ));
+    };
+    let renamed = Edit {
+        name: Some(TokenName::parse("renamed").unwrap()),
+        ..Edit::default()
+    };
+    note(store.update(&engine.owner(), at, &renamed).await);
+    let taken = Edit {
+        name: Some(TokenName::parse("second").unwrap()),
+        ..Edit::default()
+    };
+    note(store.update(&engine.owner(), at, &taken).await);
+    let now = engine.clock.now();
+    note(
+        store
+            .set_expiry(&engine.owner(), at, Some(later(now, 900)))
+            .await,
+    );
+    note(
+        store
+            .set_expiry(&engine.operator(), at, Some(later(now, 1000)))
+            .await,
+    );
+    note(
+        store
+            .set_expiry(&engine.operator(), at, Some(later(now, 100)))
+            .await,
+    );
+    engine.clock.advance(Duration::from_secs(100));
+    note(store.set_expiry(&engine.owner(), at, None).await);
+    note(store.update(&engine.owner(), at, &renamed).await);
+    note(store.revoke(&engine.owner(), at, &reason()).await);
+    engine.clock.advance(Duration::from_secs(1));
+    note(
+        store
+            .revoke(&engine.owner(), at, &Reason::parse("again").unwrap())
+            .await,
+    );
+    let now = engine.clock.now();
+    note(
+        store
+            .set_expiry(&engine.owner(), (&key, other.uid), Some(now))
+            .await,
+    );
+    note(
+        store
+            .set_expiry(&engine.owner(), (&key, other.uid), None)
+            .await,
+    );
+    for uid in [token.uid, other.uid] {
+        let read = store.get(&engine.owner(), &key, uid).await.unwrap();
+        noted.push(format!("{:?}", read.state(engine.clock.now())));
+    }
+    noted
+}
+
+async fn lists(engine: &Engine) -> Vec<String> {
+    let (store, key) = (&engine.store, engine.register(KEY).await);
+    for (name, expires_in) in [
+        ("beta", None),
+        ("Alpha", Some(500)),
+        ("álpha", Some(100)),
+        ("alpha", None),
+        ("100%_done", Some(300)),
+        ("Zeta", Some(200)),
+        ("日本", None),
+    ] {
+        engine.issue(&key, name, expires_in).await.unwrap();
+    }
+    engine.clock.advance(Duration::from_secs(150));
+    let mut noted = Vec::new();
+    let queries = [
+        (vec![], None, None),
+        (vec![TokenState::Active], None, None),
+        (vec![TokenState::Expired, TokenState::Revoked], None, None),
+        (vec![], Some(400), None),
+        (vec![], None, Some("lpha")),
+        (vec![], None, Some("%_")),
+        (vec![], None, Some("ALPHA")),
+    ];
+    for order in [
+        Order::NewestFirst,
+        Order::OldestFirst,
+        Order::ExpiresFirst,
+        Order::Name,
+    ] {
+        for (states, before, part) in queries.clone() {
+            let start = crate::support::clock::START;
+            let mut query = ListQuery {
+                stack_key: key.clone(),
+                states,
+                expires_before: before
+                    .map(|seconds| Timestamp::from_parts(start + seconds, 0).unwrap()),
+                name_contains: part.map(|part| NamePart::parse(part).unwrap()),
+                order,
+                size: 2,
+                after: None,
+            };
+            let mut names = Vec::new();
+            loop {
+                let page = store.list(&engine.owner(), &query).await.unwrap();
+                names.extend(
+                    page.tokens
+                        .iter()
+                        .map(|token| token.name.as_str().to_owned()),
+                );
+                assert_eq!(page.limit.used, 6);
+                let Some(next) = page.next else { break };
+                query.after = Some(next);
+            }
+            noted.push(format!("{order:?} {names:?}"));
+        }
+    }
+    noted
+}
+
+async fn look_ups(engine: &Engine) -> Vec<String> {
+    let (store, key) = (&engine.store, engine.register(KEY).await);
+    let (token, secret) = engine.issue(&key, "looked up", Some(600)).await.unwrap();
+    let mut noted = Vec::new();
+    let look = store.look_up(&secret.digest()).await.unwrap();
+    let facts = look.facts.unwrap();
+    assert_eq!(facts.token.uid, token.uid);
+    noted.push(format!("{:?} {:?}", facts.token.name, facts.permissions));
+    let unknown = Secret::generate(engine.entropy.as_ref()).unwrap();
+    assert!(
+        store
+            .look_up(&unknown.digest())
+            .await
+            .unwrap()
+            .facts
+            .is_none()
+    );
+    let (_, revision) = store
+        .revoke(&engine.owner(), (&key, token.uid), &reason())
+        .await
+        .unwrap();
+    assert!(!look.snapshot.reflects(revision), "a reading from before");
+    let look = store.look_up(&secret.digest()).await.unwrap();
+    assert!(
+        look.snapshot.reflects(revision),
+        "{:?} {revision:?}",
+        look.snapshot
+    );
+    noted.push(format!("revoked {}", look.facts.unwrap().token.revoked));
+    store
+        .set_stack_state(&engine.operator(), &key, (StackStep::Suspend, &reason()))
+        .await
+        .unwrap();
+    let suspended = store
+        .look_up(&secret.digest())
+        .await
+        .unwrap()
+        .facts
+        .unwrap();
+    noted.push(format!(
+        "{} {}",
+        suspended.stack.suspended, suspended.stack.removed
+    ));
+    noted
+}
+
+async fn audits(engine: &Engine) -> Vec<String> {
+    let (store, key) = (&engine.store, engine.register(KEY).await);
+    for at in 0..5 {
+        engine
+            .issue(&key, &format!("audited {at}"), None)
+            .await
+            .unwrap();
+    }
+    let refused = |count| {
+        let actor = engine.owner().caller.actor;
+        let minute = engine.clock.now().minute();
+        let note = RefusalNote {
+            actor,
+            action: Action::TokenIssue,
+            reason: "NAME_TAKEN",
+            minute,
+        };
+        let first = RefusedCall {
+            at: later(engine.clock.now(), 1),
+            stack_key: Some(KEY.into()),
+            token_uid: None,
+            request_id: "first".into(),
+        };
+        (note, first, count)
+    };
+    store.record_refusals(&[refused(2)]).await.unwrap();
+    store.record_refusals(&[refused(3)]).await.unwrap();
+    let mut noted = Vec::new();
+    let all = AuditFilter {
+        stack_key: Some(key.clone()),
+        ..AuditFilter::default()
+    };
+    for filter in [
+        all.clone(),
+        AuditFilter {
+            action: Some(Action::StackRegister),
+            ..all.clone()
+        },
+        AuditFilter {
+            actor_subject: Some("owner".into()),
+            ..all.clone()
+        },
+        AuditFilter {
+            occurred_before: Some(later(engine.clock.now(), 1)),
+            ..all
+        },
+    ] {
+        let mut after = None;
+        loop {
+            let page = store
+                .list_audit(&engine.operator(), &filter, (2, after))
+                .await
+                .unwrap();
+            for event in page.events {
+                let outcome = match event.outcome {
+                    Outcome::Done(details) => format!("{:?}", details.get("name")),
+                    refused @ Outcome::Refused { .. } => format!("{refused:?}"),
+                };
+                noted.push(format!(
+                    "{:?} {} {outcome}",
+                    event.action, event.actor.subject
+                ));
+            }
+            let Some(next) = page.next else { break };
+            after = Some(next);
+        }
+        noted.push("end".into());
+    }
+    let everything = AuditFilter::default();
+    noted.push(format!(
+        "{:?}",
+        refusal(
+            store
+                .list_audit(&engine.owner(), &everything, (2, None))
+                .await
+                .map(|_| ())
+        )
+    ));
+    noted
+}
+
+async fn schemas(engine: &Engine) -> Vec<String> {
+    let store = &engine.store;
+    let before = store.epoch();
+    let schema = store.schema().await.unwrap();
+    assert!(schema.pending.is_empty() && schema.unknown.is_empty());
+    store.renew_epoch().await.unwrap();
+    store.require_current_schema().await.unwrap();
+    assert_ne!(store.epoch(), before);
+    store.probe_read().await.unwrap();
+    store.beat(engine.clock.now()).await.unwrap();
+    schema.applied
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_schemas_have_the_same_tables_and_columns() {
+    let Some(server) = postgres::start() else {
+        return;
+    };
+    let _shared = Engine::postgres(&server, "columns").await;
+    let columns = "SELECT table_name || '.' || column_name FROM information_schema.columns \
+                   WHERE table_schema = 'public' ORDER BY 1";
+    let mut shared: Vec<_> = server
+        .run("columns", columns)
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    // The transaction of a change, since several may be at work at once.
+    shared.retain(|column| column != "changes.xid");
+    let embedded = Engine::sqlite().await;
+    let file = embedded._folder.path().join("store.db");
+    let url = format!("sqlite://{}?mode=ro", file.display());
+    let outside = sea_orm::Database::connect(url).await.unwrap();
+    use sea_orm::ConnectionTrait as _;
+    let sql = "SELECT m.name || '.' || c.name AS it FROM sqlite_master m, pragma_table_info(m.name) c \
+               WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%' ORDER BY 1";
+    let statement = sea_orm::Statement::from_string(sea_orm::DbBackend::Sqlite, sql);
+    let rows = outside.query_all_raw(statement).await.unwrap();
+    let mut local: Vec<String> = rows
+        .iter()
+        .map(|row| row.try_get("", "it").unwrap())
+        .collect();
+    local.sort();
+    shared.sort();
+    assert_eq!(local, shared);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_five_migrators_at_once_one_applies_and_all_succeed() {
+    let Some(server) = postgres::start() else {
+        return;
+    };
+    server.create("raced");
+    let location: Location = server.url(server.port(), "raced").parse().unwrap();
+    let migrate = || async {
+        let ambient = (
+            ManualClock::new() as Arc<dyn Clock>,
+            Arc::new(SeededEntropy::new(1)) as Arc<dyn Entropy>,
+        );
+        let store = Store::open(&location, PoolSize { connections: 1 }, ambient)
+            .await
+            .unwrap();
+        store.migrate().await.unwrap();
+        store.require_current_schema().await.unwrap();
+        store.epoch()
+    };
+    let epochs = futures_util::future::join_all((0..5).map(|_| migrate())).await;
+    assert!(epochs.iter().all(|epoch| *epoch == epochs[0]), "{epochs:?}");
+}
