@@ -77,7 +77,7 @@ impl App {
 
     async fn note_failure(&self, error: &Error) {
         tracing::debug!(%error, "the history or the primary could not be had");
-        if matches!(error, Error::Unavailable(_)) {
+        if error.is_lost_connection() {
             self.store.renew_connections().await;
         }
     }

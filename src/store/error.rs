@@ -47,6 +47,18 @@ pub enum Error {
     Entropy(#[from] EntropyFailed),
 }
 
+impl Error {
+    /// Whether a connection turned out dead, rather than that none was free: then its pool's
+    /// others are likely to be dead too.
+    #[must_use]
+    pub const fn is_lost_connection(&self) -> bool {
+        match self {
+            Self::Unavailable(source) => !matches!(source, DbErr::ConnectionAcquire(_)),
+            _ => false,
+        }
+    }
+}
+
 impl From<DbErr> for Error {
     fn from(error: DbErr) -> Self {
         match condition(&error) {

@@ -267,7 +267,7 @@ impl Store {
 
     /// Whether this failed for want of a connection, and there are new ones now.
     async fn is_worth_renewing<T>(&self, done: &Result<T, Error>) -> bool {
-        let lost = self.is_shared() && matches!(done, Err(Error::Unavailable(_)));
+        let lost = self.is_shared() && done.as_ref().is_err_and(Error::is_lost_connection);
         if lost {
             self.renew_connections().await;
         }

@@ -5,9 +5,13 @@
 
 use std::time::{Duration, Instant};
 
-use stacktoken::app::Safeguards;
+use stacktoken::{app::Safeguards, config::Tuning};
 use tokio::time::sleep;
-use tonic::Code;
+use tonic::{Code, transport::Endpoint};
+use tonic_health::pb::{
+    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
+    health_client::HealthClient,
+};
 
 use crate::{
     cluster::{Cluster, DATABASE},
@@ -503,4 +507,175 @@ async fn without_applying_its_own_changes_it_does_not() {
         ask_where_it_was_revoked(&cluster).await > 0,
         "the check sees nothing"
     );
+}
+
+/// The health of a service at B, as its watchers hear of it.
+async fn health_at_b(cluster: &Cluster, service: &str) -> tonic::Streaming<HealthCheckResponse> {
+    let endpoint = Endpoint::from_shared(format!("http://{}", cluster.b.address)).unwrap();
+    let mut client = HealthClient::new(endpoint.connect().await.unwrap());
+    let request = HealthCheckRequest {
+        service: service.into(),
+    };
+    client.watch(request).await.unwrap().into_inner()
+}
+
+async fn hear(
+    stream: &mut tonic::Streaming<HealthCheckResponse>,
+    expected: ServingStatus,
+) -> Duration {
+    let begun = Instant::now();
+    while stream.message().await.unwrap().unwrap().status() != expected {}
+    begun.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_follows_lost_and_regained_freshness_within_two_seconds() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    for service in [
+        "stacktoken.v1.IntrospectionService",
+        "stacktoken.v1.TokenService",
+        "",
+    ] {
+        let mut health = health_at_b(&cluster, service).await;
+        hear(&mut health, ServingStatus::Serving).await;
+        cluster.b.links(Link::Cut);
+        let lost = hear(&mut health, ServingStatus::NotServing).await;
+        cluster.b.links(Link::Up);
+        let regained = hear(&mut health, ServingStatus::Serving).await;
+        println!("health of {service:?}: lost {lost:?}, regained {regained:?}");
+        // Freshness is lost a bound after the link.
+        assert!(
+            lost <= BOUND + Duration::from_secs(2),
+            "{service}: {lost:?}"
+        );
+        assert!(
+            regained <= Duration::from_secs(2),
+            "{service}: {regained:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_may_choose_stale_answers_for_a_while() {
+    let set = |tuning: &mut Tuning| tuning.serve_stale_for = Duration::from_secs(3);
+    let Some(cluster) = Cluster::start_with(set, Safeguards::default()).await else {
+        return;
+    };
+    let live = cluster.issue("stale").await.secret;
+    cluster.b.warm(&cluster.stack, &live).await;
+    let mut health = health_at_b(&cluster, "stacktoken.v1.IntrospectionService").await;
+    hear(&mut health, ServingStatus::Serving).await;
+    cluster.b.links(Link::Cut);
+    let cut = Instant::now();
+    while cut.elapsed() < Duration::from_millis(3500) {
+        assert!(
+            cluster
+                .b
+                .introspect(&cluster.stack, &live)
+                .await
+                .unwrap()
+                .active
+        );
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(cluster.b.metric("stacktoken_stale_answers_total").await > 0.0);
+    hear(&mut health, ServingStatus::NotServing).await;
+    assert!(
+        cut.elapsed() >= Duration::from_secs(3),
+        "NOT_SERVING too early"
+    );
+    let status = cluster
+        .b
+        .introspect(&cluster.stack, &live)
+        .await
+        .unwrap_err();
+    assert_eq!(reason(&status), "NOT_FRESH");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revision_of_another_history_or_of_the_future_is_refused() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let issued = cluster.issue("revisions").await;
+    let (epoch, position) = issued.revision.split_at(16);
+    let future = format!(
+        "{epoch}{:x}",
+        i64::from_str_radix(position, 16).unwrap() + 1_000_000
+    );
+    let elsewhere = format!(
+        "{:016x}{position}",
+        u64::from_str_radix(epoch, 16).unwrap() ^ 1
+    );
+    for revision in [future, elsewhere] {
+        let asked = cluster
+            .b
+            .introspect_since(&cluster.stack, &issued.secret, &revision)
+            .await;
+        let status = asked.unwrap_err();
+        assert_eq!(
+            (status.code(), reason(&status).as_str()),
+            (Code::OutOfRange, "REVISION_UNKNOWN")
+        );
+    }
+    let known = cluster
+        .b
+        .introspect_since(&cluster.stack, &issued.secret, &issued.revision)
+        .await;
+    assert!(known.unwrap().active);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writers_that_pile_up_do_not_slow_answers_from_memory() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let live = cluster.issue("hit").await.secret;
+    cluster.b.warm(&cluster.stack, &live).await;
+    // Somebody holds the stack's row, so that every change of it waits.
+    let sql = format!(
+        "SELECT 1 FROM stacks WHERE key = '{}' FOR UPDATE",
+        cluster.stack
+    );
+    let held = cluster
+        .postgres
+        .hold(DATABASE, &format!("{sql} \\g /dev/null"));
+    let writers: Vec<_> = (0..64)
+        .map(|at| {
+            let (mut owner, request) = (
+                cluster.b.owner.clone(),
+                crate::support::issue_request(&cluster.stack, &format!("waiting {at}")),
+            );
+            tokio::spawn(async move { owner.tokens.issue(request).await })
+        })
+        .collect();
+    sleep(Duration::from_millis(300)).await;
+    let misses = cluster.b.metric("stacktoken_cache_misses_total").await;
+    for _ in 0..200 {
+        assert!(
+            cluster
+                .b
+                .introspect(&cluster.stack, &live)
+                .await
+                .unwrap()
+                .active
+        );
+    }
+    assert_eq!(
+        cluster.b.metric("stacktoken_cache_misses_total").await,
+        misses,
+        "not from memory"
+    );
+    held.commit();
+    for writer in writers {
+        // Whoever waited too long is told so; nobody is left without an answer.
+        if let Err(status) = writer.await.unwrap() {
+            let told = reason(&status);
+            let known =
+                ["TOKEN_LIMIT_REACHED", "STORE_UNAVAILABLE", "DEADLINE"].contains(&told.as_str());
+            assert!(known, "{status:?}");
+        }
+    }
 }

@@ -112,7 +112,7 @@ async fn play(course: Arc<Course>, sides: [(Client, Client); 2], seed: u64) {
 }
 
 async fn ask(course: &Course, service: &mut Client, slot: usize, kind: u32) {
-    let (asks_former, asks_since) = (kind % 2 == 0, kind % 4 == 0);
+    let (asks_former, asks_since) = (kind.is_multiple_of(2), kind.is_multiple_of(4));
     let (token, life) = {
         let record = course.book.lock().unwrap();
         // Half of the time about one of the last that were issued, which may be dead.
@@ -217,7 +217,7 @@ async fn fault(cluster: &mut Cluster, random: &mut ChaCha20Rng) -> &'static str 
             cluster.b.links(link)
         }
     };
-    let first = random.next_u32() % 2 == 0;
+    let first = random.next_u32().is_multiple_of(2);
     match random.next_u32() % 5 {
         0 => {
             side(cluster, first, Link::Cut);

@@ -9,8 +9,9 @@ use sea_orm::{
 use super::{Connections, Location, OpenError, PoolSize};
 use crate::store::location::PostgresUrls;
 
-/// How long a call waits for a connection before the store counts as unreachable.
-const ACQUIRE_FOR: Duration = Duration::from_secs(1);
+/// How long a call waits for a connection before the store counts as unreachable; less than a
+/// reading may take, so that a pool that is merely busy is not taken for a dead link.
+const ACQUIRE_FOR: Duration = Duration::from_millis(500);
 /// A connection that was idle for so long is asked whether it still stands before it is used.
 const PING_AFTER: Duration = Duration::from_secs(10);
 /// Idle connections are given back after so long.
