@@ -194,9 +194,9 @@ pub struct Tuning {
     /// How long keys of an issuer that cannot be reached stay trusted
     #[arg(long, env = "STACKTOKEN_JWKS_MAX_STALE", default_value = "24h", value_parser = duration, value_name = "TIME")]
     pub jwks_max_stale: Duration,
-    /// After SIGTERM: how long to go on answering, so that callers notice
-    #[arg(long, env = "STACKTOKEN_DRAIN_DELAY", default_value = "5s", value_parser = duration, value_name = "TIME")]
-    pub drain_delay: Duration,
+    /// After SIGTERM: how long to go on answering, so that callers notice [default: 5s; dev: 0s]
+    #[arg(long, env = "STACKTOKEN_DRAIN_DELAY", value_parser = duration, value_name = "TIME")]
+    pub drain_delay: Option<Duration>,
     /// After that: how long calls at work may take
     #[arg(long, env = "STACKTOKEN_DRAIN_GRACE", default_value = "20s", value_parser = duration, value_name = "TIME")]
     pub drain_grace: Duration,

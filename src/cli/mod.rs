@@ -75,23 +75,23 @@ fn in_one_line(error: &clap::Error) -> String {
         .filter(|line| !line.is_empty() && !line.starts_with("For more"))
         .collect();
     let mut line = told.join(" ").trim_start_matches("error: ").to_owned();
-    let flag = error
-        .get(ContextKind::InvalidArg)
-        .map(ToString::to_string)
-        .unwrap_or_default();
-    let flag = flag
-        .split_whitespace()
-        .next()
-        .unwrap_or_default()
-        .trim_start_matches('-');
-    if text.contains("invalid value") && !flag.is_empty() {
-        let variable = flag.replace('-', "_").to_uppercase();
+    let flag = error.get(ContextKind::InvalidArg).map(ToString::to_string);
+    if let Some(variable) = flag.as_deref().and_then(variable_of) {
         // Writing to a String does not fail.
-        let _ = write!(line, " (also set by STACKTOKEN_{variable})");
+        let _ = write!(line, " (also set by {variable})");
     }
     line
 }
 
+/// The variable that sets the same as a flag, if there is one.
+fn variable_of(flag: &str) -> Option<String> {
+    let flag = flag.split_whitespace().next()?.strip_prefix("--")?;
+    let command = Cli::command();
+    let commands = command.get_subcommands().chain(std::iter::once(&command));
+    let mut flags = commands.flat_map(clap::Command::get_arguments);
+    let found = flags.find(|known| known.get_long() == Some(flag))?;
+    Some(found.get_env()?.to_string_lossy().into_owned())
+}
 /// Does what was asked.
 ///
 /// # Errors

@@ -23,6 +23,8 @@ use crate::{
     grpc::{self, MessageLimits},
 };
 
+/// How long to go on answering after SIGTERM, where nobody says.
+const DRAIN_DELAY: Duration = Duration::from_secs(5);
 /// How long the audit of refusals may take to be flushed at the end.
 const FLUSH_FOR: Duration = Duration::from_secs(5);
 
@@ -108,11 +110,12 @@ pub(super) async fn run(
         () = stop.cancelled() => {}
     }
 
-    tracing::info!(delay = ?tuning.drain_delay, grace = ?tuning.drain_grace, "draining");
+    let delay = tuning.drain_delay.unwrap_or(DRAIN_DELAY);
+    tracing::info!(?delay, grace = ?tuning.drain_grace, "draining");
     board.drain();
     tokio::select! {
         ended = &mut grpc => return Err(ended.err().map_or(ServeError::TaskEnded("grpc"), Into::into)),
-        () = tokio::time::sleep(tuning.drain_delay) => {}
+        () = tokio::time::sleep(delay) => {}
     }
     accepting.cancel();
     board.close();

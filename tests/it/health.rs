@@ -151,7 +151,7 @@ async fn watch_of_a_name_that_is_no_service_says_so_and_stays_open() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_watches_hears_first_that_nothing_serves_and_then_of_the_end() {
     let server = TestServer::start_with(|tuning| {
-        tuning.drain_delay = Duration::from_millis(200);
+        tuning.drain_delay = Some(Duration::from_millis(200));
     })
     .await;
     let mut streams = Vec::new();

@@ -79,9 +79,7 @@ async fn a_token_outlives_a_restart_of_dev() {
 async fn on_sigterm_it_stops_serving_first_and_still_answers() {
     let folder = folder();
     let mut dev = Dev::start_with(folder.path(), |command| {
-        command
-            .args(["--drain-delay", "2s"])
-            .env("STACKTOKEN_DRAIN_DELAY", "2s");
+        command.args(["--drain-delay", "2s"]);
     });
     let mut health = HealthClient::new(dev.channel().await);
     let mut owner = dev.client("owner_jwt").await;

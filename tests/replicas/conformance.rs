@@ -65,7 +65,10 @@ impl Engine {
     }
 
     async fn postgres(server: &Postgres, database: &str) -> Self {
-        server.create(database);
+        // Of a locale that orders names otherwise than their code points do.
+        server.create(&format!(
+            "{database} TEMPLATE template0 ENCODING UTF8 LOCALE_PROVIDER icu ICU_LOCALE 'en-US'"
+        ));
         let location = server.url(server.port(), database).parse().unwrap();
         Self::open("PostgreSQL", location, TempDir::new().unwrap()).await
     }

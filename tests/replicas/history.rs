@@ -34,6 +34,8 @@ struct Life {
     uid: String,
     /// When a revoke was first asked for: from then on it may be dead.
     dying: Option<Instant>,
+    /// Whether somebody is at it: only one puts a new token in its place.
+    busy: bool,
     /// When a revoke was first acknowledged, and its revision.
     dead: Option<(Instant, String)>,
 }
@@ -158,6 +160,9 @@ async fn renew(course: &Course, owner: &mut Client, slot: usize) {
     let (token, uid, name) = {
         let mut record = course.book.lock().unwrap();
         let token = record.slots[slot];
+        if std::mem::replace(&mut record.lives[token].busy, true) {
+            return;
+        }
         record.lives[token].dying.get_or_insert_with(Instant::now);
         record.names += 1;
         (
@@ -183,7 +188,10 @@ async fn renew(course: &Course, owner: &mut Client, slot: usize) {
                     .dead
                     .get_or_insert((acknowledged, revision));
             }
-            Err(status) => return record.refuse(&status),
+            Err(status) => {
+                record.lives[token].busy = false;
+                return record.refuse(&status);
+            }
         }
     }
     let issued = owner
@@ -203,7 +211,11 @@ async fn renew(course: &Course, owner: &mut Client, slot: usize) {
             });
             record.slots[slot] = record.lives.len() - 1;
         }
-        Err(status) => record.refuse(&status),
+        Err(status) => {
+            // The next one revokes it again, which is no change, and puts another in its place.
+            record.lives[token].busy = false;
+            record.refuse(&status);
+        }
     }
 }
 

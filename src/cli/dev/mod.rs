@@ -13,6 +13,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
@@ -75,10 +76,8 @@ pub async fn run(mut command: Dev) -> anyhow::Result<ExitCode> {
             "{flag} {address}: dev listens on loopback only, since its keys are for play; use `stacktoken serve` elsewhere"
         );
     }
-    // Nobody waits for a load balancer here: Ctrl-C is the end.
-    if std::env::var_os("STACKTOKEN_DRAIN_DELAY").is_none() {
-        command.tuning.drain_delay = std::time::Duration::ZERO;
-    }
+    // Nobody waits for a load balancer here: Ctrl-C is the end, unless somebody says.
+    command.tuning.drain_delay.get_or_insert(Duration::ZERO);
     let stop = settings::stop_on_signal()?;
     make_private_folder(&command.data_dir)?;
     let listeners = Listeners::bind(command.listen, command.admin_listen).await?;
@@ -142,6 +141,8 @@ fn make_private_folder(path: &Path) -> anyhow::Result<()> {
 fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     let written = (|| {
         let beside = path.with_extension("new");
+        // One that was left behind may be open to others.
+        let _ = fs::remove_file(&beside);
         let mut options = fs::OpenOptions::new();
         let mut file = options
             .write(true)

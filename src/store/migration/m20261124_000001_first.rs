@@ -62,10 +62,12 @@ const INDEXES: [&str; 7] = [
 
 /// What PostgreSQL needs besides: the transaction of a change, since several may be at work at
 /// once, and an order of names that does not hang on the locale.
-const ON_POSTGRES: [&str; 3] = [
+const ON_POSTGRES: [&str; 5] = [
     "ALTER TABLE changes ADD COLUMN xid xid8 NOT NULL DEFAULT pg_current_xact_id()",
     "CREATE INDEX changes_by_xid ON changes (xid, id)",
     "ALTER TABLE tokens ALTER COLUMN name TYPE text COLLATE \"C\"",
+    "ALTER TABLE stack_members ALTER COLUMN issuer TYPE text COLLATE \"C\"",
+    "ALTER TABLE stack_members ALTER COLUMN subject TYPE text COLLATE \"C\"",
 ];
 
 fn uuid(name: &'static str) -> ColumnDef {

@@ -40,7 +40,7 @@ struct Defaults {
 /// The defaults of the command line, but with no wait at the end.
 pub fn tuning() -> Tuning {
     let mut tuning = Defaults::parse_from(["test"]).tuning;
-    tuning.drain_delay = Duration::ZERO;
+    tuning.drain_delay = Some(Duration::ZERO);
     // Tests ask for more changes than people do; the limiter has tests of its own.
     tuning.changes_per_second = 1_000_000.try_into().unwrap();
     tuning.changes_burst = 1_000_000.try_into().unwrap();
