@@ -77,9 +77,13 @@ impl Flights {
     /// nothing has been thrown out since the start of.
     pub async fn look_up(&self, ground: &Ground, digest: Digest, shared: bool) -> Outcome {
         let (number, outcome) = self.board(ground, digest, shared);
-        let outcome = outcome.await;
-        self.leave(&digest, number);
-        outcome
+        // Whoever comes out first, or gives up, closes the flight for those to come.
+        let _seat = Seat {
+            flights: self,
+            digest,
+            number,
+        };
+        outcome.await
     }
 
     fn board(
@@ -117,18 +121,6 @@ impl Flights {
         (flight.number, flight.outcome.clone())
     }
 
-    /// Whoever comes out first closes the flight: what it found is remembered by then.
-    fn leave(&self, digest: &Digest, number: u64) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open
-            .1
-            .get(digest)
-            .is_some_and(|flight| flight.number == number)
-        {
-            open.1.remove(digest);
-        }
-    }
-
     fn read(
         &self,
         ground: &Ground,
@@ -156,6 +148,30 @@ impl Flights {
                 snapshot: Arc::new(look.snapshot),
                 started,
             })
+        }
+    }
+}
+
+/// A place in a flight. Others in it read on when one leaves.
+struct Seat<'a> {
+    flights: &'a Flights,
+    digest: Digest,
+    number: u64,
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let mut open = self
+            .flights
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if open
+            .1
+            .get(&self.digest)
+            .is_some_and(|flight| flight.number == self.number)
+        {
+            open.1.remove(&self.digest);
         }
     }
 }
