@@ -1,6 +1,7 @@
 //! Where each rule of docs/rules.md is held to, through the wire. Every test named here
-//! fails when its rule is broken on purpose. R12 is about replicas, which there are none of yet;
-//! that a change counts in the very next verdict stands with the changes.
+//! fails when its rule is broken on purpose. R12 is tried where there are replicas, in
+//! tests/replicas and tests/process; that a change counts in the very next verdict stands with
+//! the changes.
 //!
 //! | rule | tests |
 //! |---|---|
