@@ -81,12 +81,29 @@ fn check(text: &str, min: usize, max: usize, kind: Kind) -> Result<(), Problem> 
     if kind == Kind::Name && text.trim() != text {
         return Err(Problem::new("begins or ends with a blank: remove it"));
     }
+    if holds_jwt(text) {
+        return Err(Problem::new(
+            "holds a JWT, which is somebody's credential: remove it",
+        ));
+    }
     if secret::is_within(text) {
         return Err(Problem::new(
             "holds the secret of a management token: remove it, and revoke that token if it was exposed",
         ));
     }
     Ok(())
+}
+
+/// Whether a text holds something of the shape of a signed JWT: it would be kept, and shown to
+/// whoever reads the record.
+fn holds_jwt(text: &str) -> bool {
+    let starts = text.match_indices("eyJ");
+    starts.into_iter().any(|(at, _)| {
+        let part = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let end = text[at..].find(|c| !part(c)).unwrap_or(text.len() - at);
+        let word = &text[at..at + end];
+        word.len() >= 40 && word.matches('.').count() >= 2 && word.contains(".eyJ")
+    })
 }
 
 /// Control characters, and those that change the direction of what stands around them: they
@@ -136,6 +153,14 @@ mod tests {
         ] {
             assert!(TokenName::parse(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_jwt_is_refused_and_not_echoed() {
+        let jwt = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJlLW9mLWZvcnR5LWJ5dGVz";
+        let problem = Reason::parse(&format!("used {jwt}, sorry")).unwrap_err();
+        assert!(!problem.to_string().contains("eyJ"), "{problem}");
+        assert!(Reason::parse("the eyJ prefix of a.b.c").is_ok());
     }
 
     #[test]
