@@ -93,12 +93,7 @@ impl Freshness {
         if lease.covers(now, freshness) || !self.checks_lease {
             Cover::Fresh
         } else if lease.covers(now, freshness.saturating_add(serve_stale_for)) {
-            // Nothing is stale for longer than it was known at all.
-            if serve_stale_for.is_zero() {
-                Cover::None
-            } else {
-                Cover::Stale
-            }
+            Cover::Stale
         } else {
             Cover::None
         }

@@ -5,8 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use stacktoken::{app::Safeguards, config::Tuning};
-use tokio::time::sleep;
+use stacktoken::{app::Safeguards, config::Tuning, grpc::pb::v1::IntrospectResponse};
+use tokio::{task::JoinHandle, time::sleep};
 use tonic::{Code, transport::Endpoint};
 use tonic_health::pb::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
@@ -361,21 +361,23 @@ async fn reading_the_history_by_number_alone_loses_it() {
     );
 }
 
+/// Asks B about a secret, while the test goes on.
+fn ask_b_meanwhile(
+    cluster: &Cluster,
+    secret: &str,
+) -> JoinHandle<Result<tonic::Response<IntrospectResponse>, tonic::Status>> {
+    let request = crate::support::introspect_request(&cluster.stack, secret, &[]);
+    let mut service = cluster.b.service.clone();
+    tokio::spawn(async move { service.introspection.introspect(request).await })
+}
+
 /// B reads the token while its answer is slow to arrive; meanwhile the token is revoked at A,
 /// and B hears of that. Answers whether B still says active well past the bound.
 async fn refill_late(cluster: &Cluster) -> bool {
     let issued = cluster.issue("raced").await;
     cluster.b.connect(&cluster.stack).await;
     cluster.b.link.set(Link::Slow(Duration::from_millis(400)));
-    let (b, stack, secret) = (
-        cluster.b.service.clone(),
-        cluster.stack.clone(),
-        issued.secret.clone(),
-    );
-    let asked = tokio::spawn(async move {
-        let request = crate::support::introspect_request(&stack, &secret, &[]);
-        b.introspection.clone().introspect(request).await
-    });
+    let asked = ask_b_meanwhile(cluster, &issued.secret);
     sleep(Duration::from_millis(150)).await;
     cluster
         .revoke(&issued.token.unwrap().token_uid)
@@ -421,15 +423,7 @@ async fn share_a_flight(cluster: &Cluster) -> bool {
     cluster.b.connect(&cluster.stack).await;
     let heard = cluster.b.metric("stacktoken_cache_evictions_total").await;
     cluster.b.link.set(Link::Slow(Duration::from_millis(600)));
-    let (b, stack, secret) = (
-        cluster.b.service.clone(),
-        cluster.stack.clone(),
-        issued.secret.clone(),
-    );
-    let asked = tokio::spawn(async move {
-        let request = crate::support::introspect_request(&stack, &secret, &[]);
-        b.introspection.clone().introspect(request).await
-    });
+    let asked = ask_b_meanwhile(cluster, &issued.secret);
     sleep(Duration::from_millis(100)).await;
     cluster
         .revoke(&issued.token.unwrap().token_uid)
