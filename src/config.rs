@@ -128,6 +128,17 @@ pub struct Tuning {
         value_name = "COUNT"
     )]
     pub max_connections: usize,
+    /// How many of them may come from one address; the next one is closed
+    #[arg(
+        long,
+        env = "STACKTOKEN_MAX_CONNECTIONS_PER_ADDRESS",
+        default_value_t = 1_000,
+        value_name = "COUNT"
+    )]
+    pub max_connections_per_address: usize,
+    /// How long a client may take for its TLS handshake, and then to begin with HTTP/2
+    #[arg(long, env = "STACKTOKEN_HANDSHAKE_TIMEOUT", default_value = "5s", value_parser = duration, value_name = "TIME")]
+    pub handshake_timeout: Duration,
     /// How many calls one connection may have open at once
     #[arg(
         long,
@@ -158,7 +169,8 @@ pub struct Tuning {
     /// How long the client may take to say so
     #[arg(long, env = "STACKTOKEN_KEEPALIVE_TIMEOUT", default_value = "10s", value_parser = duration, value_name = "TIME")]
     pub keepalive_timeout: Duration,
-    /// After how long a connection is closed in peace, so that clients spread over replicas
+    /// After how long, give or take a tenth, a connection is closed in peace, so that clients
+    /// spread over replicas
     #[arg(long, env = "STACKTOKEN_MAX_CONNECTION_AGE", default_value = "5m", value_parser = duration, value_name = "TIME")]
     pub max_connection_age: Duration,
     /// How long calls on such a connection may still take
@@ -221,6 +233,21 @@ pub struct Listen {
         value_name = "ADDRESS"
     )]
     pub admin_listen: SocketAddr,
+}
+
+/// TLS on the gRPC port. The files are read again when they change.
+#[derive(Args, Clone, Debug)]
+pub struct TlsFlags {
+    /// The server's certificate and those that signed it, in PEM; without it the port is
+    /// plaintext
+    #[arg(long, env = "STACKTOKEN_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// The key of the certificate, in PEM
+    #[arg(long, env = "STACKTOKEN_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// The CAs whose client certificates count, in PEM: for [[mtls]] in the issuers file
+    #[arg(long, env = "STACKTOKEN_TLS_CLIENT_CA", value_name = "FILE")]
+    pub tls_client_ca: Option<PathBuf>,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

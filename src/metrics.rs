@@ -39,6 +39,20 @@ pub struct ServiceLabel {
     pub service: &'static str,
 }
 
+/// Why a connection was not kept.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct WhyLabel {
+    /// `address`, `accept`, `handshake` or `slow`.
+    pub why: &'static str,
+}
+
+/// A certificate, by its part.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct CertificateLabel {
+    /// `server` or `client_ca`.
+    pub certificate: &'static str,
+}
+
 /// Everything that is counted.
 pub struct Metrics {
     registry: Registry,
@@ -72,6 +86,14 @@ pub struct Metrics {
     pub plaintext: Gauge,
     /// Open connections.
     pub connections: Gauge,
+    /// Connections that were not kept, by why.
+    pub connections_refused: Family<WhyLabel, Counter>,
+    /// When certificates expire, in seconds since the start of the Unix epoch.
+    pub tls_expiry: Family<CertificateLabel, Gauge<f64, AtomicU64>>,
+    /// 1 while the TLS files on disk cannot be used, and the old ones are.
+    pub tls_reload_failing: Gauge,
+    /// How often new TLS files could not be used.
+    pub tls_reload_failures: Counter,
     /// Issuers whose keys are not to be had.
     pub issuers_without_keys: Gauge<i64>,
     /// Seconds since the start of the Unix epoch at which the process started.
@@ -103,6 +125,10 @@ impl Default for Metrics {
             serving: Family::default(),
             plaintext: Gauge::default(),
             connections: Gauge::default(),
+            connections_refused: Family::default(),
+            tls_expiry: Family::default(),
+            tls_reload_failing: Gauge::default(),
+            tls_reload_failures: Counter::default(),
             issuers_without_keys: Gauge::default(),
             started: Gauge::default(),
         };
@@ -131,6 +157,10 @@ impl Metrics {
         own.register("serving", "1 where a service is SERVING", self.serving.clone());
         own.register("listener_without_tls", "1 where a listener beyond loopback has no TLS", self.plaintext.clone());
         own.register("connections", "Open connections", self.connections.clone());
+        own.register("connections_refused", "Connections that were not kept, by why", self.connections_refused.clone());
+        own.register_with_unit("tls_certificate_expiry_timestamp", "When certificates expire, since the epoch", Unit::Seconds, self.tls_expiry.clone());
+        own.register("tls_reload_failing", "1 while the TLS files on disk cannot be used, and the old ones are", self.tls_reload_failing.clone());
+        own.register("tls_reload_failures", "How often new TLS files could not be used", self.tls_reload_failures.clone());
         own.register("issuers_without_keys", "Issuers whose keys are not to be had", self.issuers_without_keys.clone());
         own.register_with_unit("start_time", "When the process started, since the epoch", Unit::Seconds, self.started.clone());
     }
@@ -138,6 +168,13 @@ impl Metrics {
     /// Notes how a call ended.
     pub fn observe_call(&self, labels: &CallLabels, took: Duration) {
         self.calls.get_or_create(labels).observe(took.as_secs_f64());
+    }
+
+    /// Notes a connection that was not kept.
+    pub fn refuse_connection(&self, why: &'static str) {
+        self.connections_refused
+            .get_or_create(&WhyLabel { why })
+            .inc();
     }
 
     /// The exposition text for a scrape.

@@ -67,9 +67,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
 ];
 
-/// Who speaks gRPC. Of the command line only the two client verbs do: they are a client of
-/// the contract like any other.
-const GRPC: &[&str] = &["grpc/", "server/", "cli/client.rs"];
+/// Who speaks gRPC. Of the command line only what calls a server does: it is a client of the
+/// contract like any other.
+const GRPC: &[&str] = &["grpc/", "server/", "cli/client.rs", "cli/connect.rs"];
 
 /// What may be named in these places only: a folder ends with `/`, anything else is a file.
 /// A path ending in `::` stands for everything below it but not for itself.
@@ -94,6 +94,12 @@ const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
     ("getrandom", &["domain/entropy.rs"]),
     ("clap", &["config.rs", "cli/"]),
     ("axum", &["server/"]),
+    ("hyper", &["server/connections/"]),
+    (
+        "rustls",
+        &["auth/", "server/tls/", "server/connections/", "cli/mod.rs"],
+    ),
+    ("x509_parser", &["auth/certificates.rs", "server/tls/"]),
 ];
 
 /// The longest a file may be without a reason here.

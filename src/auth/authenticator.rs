@@ -15,7 +15,9 @@ use quick_cache::sync::Cache;
 
 use super::{
     KeyFileUnusable, Readiness, Rejection,
+    certificates::{self, CertificateEntry, Certified},
     fetch::KeyFetcher,
+    file::Entries,
     issuers::IssuerEntry,
     join::join,
     jwks::Seal,
@@ -39,6 +41,7 @@ pub struct Authenticator {
     around: Arc<Surroundings>,
     entries: Vec<(IssuerEntry, usize)>,
     stores: Vec<KeyStore>,
+    certificates: Vec<CertificateEntry>,
     verified: Cache<[u8; 32], Verified>,
 }
 
@@ -70,7 +73,7 @@ impl Authenticator {
     /// After a failed fetch, keys stay trusted until `max_stale` after the last success.
     #[must_use]
     pub fn new(
-        entries: Vec<IssuerEntry>,
+        entries: Entries,
         fetcher: Arc<dyn KeyFetcher>,
         clock: Arc<dyn Clock>,
         max_stale: Duration,
@@ -83,7 +86,8 @@ impl Authenticator {
         });
         let mut stores = Vec::new();
         let mut known = HashMap::new();
-        let entries = entries.into_iter().map(|entry| {
+        let certificates = entries.certificates;
+        let entries = entries.issuers.into_iter().map(|entry| {
             let store = *known.entry(entry.source.clone()).or_insert_with(|| {
                 stores.push(KeyStore::new(entry.source.clone(), Arc::clone(&around)));
                 stores.len() - 1
@@ -94,6 +98,7 @@ impl Authenticator {
             entries: entries.collect(),
             around,
             stores,
+            certificates,
             verified: Cache::new(REMEMBERED),
         }
     }
@@ -131,7 +136,7 @@ impl Authenticator {
     pub fn readiness(&self) -> Readiness {
         let mut readiness = Readiness {
             users: false,
-            services: false,
+            services: self.knows_services_by_certificate(),
             unavailable: Vec::new(),
         };
         for (entry, store) in &self.entries {
@@ -145,14 +150,36 @@ impl Authenticator {
         readiness
     }
 
-    /// The caller whom the values of `authorization` prove. Waits for nothing if the credential
-    /// was verified before or its key is known.
+    fn knows_services_by_certificate(&self) -> bool {
+        let mut kinds = self.certificates.iter().map(|entry| entry.caller);
+        kinds.any(|kind| kind == CallerKind::Service)
+    }
+
+    /// Whether anybody is known by certificate, so that clients must be asked for theirs.
+    #[must_use]
+    pub fn wants_certificates(&self) -> bool {
+        !self.certificates.is_empty()
+    }
+
+    /// Whom a client certificate makes; TLS must have verified it.
+    #[must_use]
+    pub fn certify(&self, der: &[u8]) -> Certified {
+        certificates::certify(&self.certificates, der)
+    }
+
+    /// The caller whom the values of `authorization` prove, or where there are none, the
+    /// certificate. One that is sent decides alone: a bad one never falls back to the
+    /// certificate. Waits for nothing if the credential was verified before or its key is known.
     ///
     /// # Errors
     /// [`Rejection`].
-    pub async fn authenticate(&self, authorization: &[&[u8]]) -> Result<Arc<Caller>, Rejection> {
+    pub async fn authenticate(
+        &self,
+        authorization: &[&[u8]],
+        certified: Option<&Certified>,
+    ) -> Result<Arc<Caller>, Rejection> {
         let value = match authorization {
-            [] => return Err(Rejection::Missing),
+            [] => return self.vouched(certified),
             [value] if value.len() <= MAX_VALUE_BYTES => *value,
             [_] => return Err(Rejection::Invalid("longer than 8 KiB")),
             _ => return Err(Rejection::Invalid("authorization given more than once")),
@@ -162,6 +189,15 @@ impl Authenticator {
             Some(caller) => Ok(caller),
             None => self.verify(key, bearer(value)?).await,
         }
+    }
+
+    fn vouched(&self, certified: Option<&Certified>) -> Result<Arc<Caller>, Rejection> {
+        let certified = certified.ok_or(Rejection::Missing)?;
+        if certified.expires_at <= self.around.clock.now() {
+            return Err(Rejection::CertificateExpired);
+        }
+        let caller = certified.caller.clone();
+        caller.ok_or(Rejection::CertificateUnlisted)
     }
 
     fn recall(&self, key: &[u8; 32]) -> Option<Arc<Caller>> {

@@ -1,13 +1,15 @@
-//! The issuers file: who may vouch for callers, and what kind of caller each makes. Text in,
-//! entries or one clear fault out; does not open the file, and does not know what a JWT is.
+//! `[[issuers]]`: who may vouch for callers, and what kind of caller each makes. Does not know
+//! what a JWT is.
 
 use std::path::Path;
 
 use http::Uri;
-use toml::{Table, Value};
+use toml::Value;
 
 use super::{
     algorithm::Algorithm,
+    certificates::CERTIFICATE_ISSUER,
+    entry::{Entry, IssuersError},
     source::{KeySource, parse_url},
 };
 use crate::domain::{caller::CallerKind, text::Issuer};
@@ -24,10 +26,11 @@ const KEYS: [&str; 9] = [
     "subjects",
 ];
 
-/// Why the issuers file cannot be used: which entry, which key, what is wrong, what to do.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct IssuersError(String);
+const KINDS: [(&str, CallerKind); 3] = [
+    ("user", CallerKind::User),
+    ("service", CallerKind::Service),
+    ("operator", CallerKind::Operator),
+];
 
 /// One `[[issuers]]` entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,68 +93,11 @@ impl SubjectPattern {
     }
 }
 
-/// Reads the text of an issuers file; relative paths in it start at `base`, the file's folder.
-///
-/// # Errors
-/// [`IssuersError`] for the first fault.
-pub fn parse(text: &str, base: &Path) -> Result<Vec<IssuerEntry>, IssuersError> {
-    let file: Table = toml::from_str(text).map_err(|error| not_toml(text, &error))?;
-    if let Some(key) = file.keys().find(|key| *key != "issuers") {
-        return Err(IssuersError(format!(
-            "unknown key `{key}`: the file holds [[issuers]] entries only, remove it"
-        )));
-    }
-    let entries = match file.get("issuers") {
-        Some(Value::Array(entries)) if !entries.is_empty() => entries,
-        None | Some(Value::Array(_)) => {
-            return Err(IssuersError(
-                "no [[issuers]] entry: add one, or nobody can call".to_owned(),
-            ));
-        }
-        Some(_) => {
-            return Err(IssuersError(
-                "`issuers` is not a list of tables: write [[issuers]] with two brackets".to_owned(),
-            ));
-        }
-    };
-    let numbered = entries.iter().zip(1..);
-    numbered
-        .map(|(entry, number)| Entry::new(number, entry)?.parse(base))
-        .collect()
-}
-
-fn not_toml(text: &str, error: &toml::de::Error) -> IssuersError {
-    let before = error
-        .span()
-        .and_then(|span| text.get(..span.start))
-        .unwrap_or_default();
-    let line = before.matches('\n').count() + 1;
-    let words: Vec<_> = error.message().lines().collect();
-    IssuersError(format!("line {line} is not TOML: {}", words.join(", ")))
-}
-
-/// One entry while it is read; knows its number, so that every fault names it.
-struct Entry<'a> {
-    number: usize,
-    table: &'a Table,
-}
-
-impl<'a> Entry<'a> {
-    fn new(number: usize, entry: &'a Value) -> Result<Self, IssuersError> {
-        let Value::Table(table) = entry else {
-            return Err(IssuersError(format!(
-                "issuers entry {number} is not a table: write [[issuers]] above its keys"
-            )));
-        };
-        Ok(Self { number, table })
-    }
-
-    fn parse(&self, base: &Path) -> Result<IssuerEntry, IssuersError> {
-        if let Some(key) = self.table.keys().find(|key| !KEYS.contains(&key.as_str())) {
-            let problem = format!("is unknown: the keys are {}", KEYS.join(", "));
-            return Err(self.fault(key, &problem));
-        }
-        let caller = self.caller()?;
+impl Entry<'_> {
+    /// The `[[issuers]]` entry that this is.
+    pub fn issuer_entry(&self, base: &Path) -> Result<IssuerEntry, IssuersError> {
+        self.only(&KEYS)?;
+        let caller = self.caller(&KINDS)?;
         Ok(IssuerEntry {
             issuer: self.issuer()?,
             audience: self.text("audience")?.to_owned(),
@@ -166,19 +112,12 @@ impl<'a> Entry<'a> {
     fn issuer(&self) -> Result<String, IssuersError> {
         let text = self.text("issuer")?;
         Issuer::parse(text).map_err(|problem| self.fault("issuer", &problem.to_string()))?;
-        Ok(text.to_owned())
-    }
-
-    fn caller(&self) -> Result<CallerKind, IssuersError> {
-        match self.text("caller")? {
-            "user" => Ok(CallerKind::User),
-            "service" => Ok(CallerKind::Service),
-            "operator" => Ok(CallerKind::Operator),
-            _ => Err(self.fault(
-                "caller",
-                "is no kind of caller: write user, service or operator",
-            )),
+        if text == CERTIFICATE_ISSUER {
+            let problem =
+                "is what callers known by certificate are recorded under: use the issuer's URL";
+            return Err(self.fault("issuer", problem));
         }
+        Ok(text.to_owned())
     }
 
     fn source(&self, base: &Path) -> Result<KeySource, IssuersError> {
@@ -230,7 +169,7 @@ impl<'a> Entry<'a> {
     }
 
     fn required(&self) -> Result<Vec<(String, String)>, IssuersError> {
-        let claims = match self.table.get("required") {
+        let claims = match self.get("required") {
             None => return Ok(Vec::new()),
             Some(Value::Table(claims)) if !claims.is_empty() => claims,
             Some(_) => {
@@ -266,34 +205,5 @@ impl<'a> Entry<'a> {
             })
         });
         patterns.collect()
-    }
-
-    fn text(&self, key: &str) -> Result<&'a str, IssuersError> {
-        self.optional_text(key)?
-            .ok_or_else(|| self.fault(key, "is required: give it a text"))
-    }
-
-    fn optional_text(&self, key: &str) -> Result<Option<&'a str>, IssuersError> {
-        match self.table.get(key) {
-            None => Ok(None),
-            Some(Value::String(text)) if !text.is_empty() => Ok(Some(text)),
-            Some(_) => Err(self.fault(key, "must be a text that is not empty")),
-        }
-    }
-
-    fn texts(&self, key: &str) -> Result<Option<Vec<&'a str>>, IssuersError> {
-        let Some(value) = self.table.get(key) else {
-            return Ok(None);
-        };
-        let texts = value
-            .as_array()
-            .and_then(|list| list.iter().map(Value::as_str).collect());
-        texts
-            .map(Some)
-            .ok_or_else(|| self.fault(key, "must be a list of texts, as in [\"a\", \"b\"]"))
-    }
-
-    fn fault(&self, key: &str, problem: &str) -> IssuersError {
-        IssuersError(format!("issuers entry {}, `{key}` {problem}", self.number))
     }
 }

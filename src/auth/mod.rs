@@ -1,9 +1,13 @@
-//! Who calls: an `authorization` value in, a caller or a [`Rejection`] out. Knows the
+//! Who calls: an `authorization` value or a client certificate in, a caller or a [`Rejection`]
+//! out. Knows the
 //! issuers file, key sets and JWTs (RFC 8725); knows nothing of RPCs, roles in stacks or stores.
 
 mod algorithm;
 mod authenticator;
+mod certificates;
+mod entry;
 mod fetch;
+mod file;
 mod issuers;
 mod join;
 mod jwks;
@@ -16,8 +20,11 @@ use std::time::Duration;
 
 pub use algorithm::Algorithm;
 pub use authenticator::Authenticator;
+pub use certificates::{CERTIFICATE_ISSUER, CertificateEntry, Certified};
+pub use entry::IssuersError;
 pub use fetch::{Fetch, FetchError, HttpFetcher, KeyFetcher};
-pub use issuers::{IssuerEntry, IssuersError, SubjectPattern, parse};
+pub use file::{Entries, parse};
+pub use issuers::{IssuerEntry, SubjectPattern};
 pub use source::KeySource;
 
 /// How long keys stay trusted after the last successful fetch, unless set otherwise.
@@ -36,6 +43,12 @@ pub enum Rejection {
     /// A management token was sent where a caller's own credential belongs.
     #[error("a management token is no credential of a caller")]
     TokenNotAcceptedHere,
+    /// A client certificate, and no other credential, whose names stand for nobody.
+    #[error("the client certificate names nobody that the issuers file lists")]
+    CertificateUnlisted,
+    /// The client certificate has expired since its connection was made.
+    #[error("the client certificate has expired")]
+    CertificateExpired,
     /// The credential cannot be judged: its issuer's keys were never loaded or are too old.
     #[error("the keys of the issuer are not available")]
     KeysUnavailable,

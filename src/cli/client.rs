@@ -11,9 +11,10 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use tonic::{Code, Request, Status, metadata::MetadataValue, transport::Endpoint};
+use tonic::{Code, Request, Status, metadata::MetadataValue};
 use zeroize::Zeroizing;
 
+use super::connect::Server;
 use crate::grpc::{
     in_words,
     pb::v1::{
@@ -29,14 +30,8 @@ const UNAVAILABLE: u8 = 5;
 
 #[derive(Args)]
 struct Connect {
-    /// The server to call
-    #[arg(
-        long,
-        env = "STACKTOKEN_SERVER",
-        default_value = "http://127.0.0.1:50051",
-        value_name = "URL"
-    )]
-    server: String,
+    #[command(flatten)]
+    server: Server,
     /// The stack's public key
     #[arg(long, value_name = "KEY")]
     stack: String,
@@ -168,18 +163,21 @@ impl Connect {
         message: T,
     ) -> anyhow::Result<(tonic::transport::Channel, Request<T>)> {
         let jwt = match (self.jwt, &self.jwt_file) {
-            (Some(jwt), _) => jwt,
-            (None, Some(file)) => fs::read_to_string(file)
-                .with_context(|| format!("--jwt-file: cannot read {}", file.display()))?,
+            (Some(jwt), _) => Some(jwt),
+            (None, Some(file)) => Some(
+                fs::read_to_string(file)
+                    .with_context(|| format!("--jwt-file: cannot read {}", file.display()))?,
+            ),
+            (None, None) if self.server.has_certificate() => None,
             (None, None) => bail!("no credential: set STACKTOKEN_JWT, or give --jwt-file FILE"),
         };
-        let credential = MetadataValue::try_from(format!("Bearer {}", jwt.trim()));
         let mut request = Request::new(message);
-        let credential = credential.context("the JWT holds characters that cannot be sent")?;
-        request.metadata_mut().insert("authorization", credential);
-        let server = || format!("--server {}", self.server);
-        let endpoint = Endpoint::from_shared(self.server.clone()).with_context(server)?;
-        let channel = endpoint.connect().await.with_context(server)?;
+        if let Some(jwt) = jwt {
+            let credential = MetadataValue::try_from(format!("Bearer {}", jwt.trim()));
+            let credential = credential.context("the JWT holds characters that cannot be sent")?;
+            request.metadata_mut().insert("authorization", credential);
+        }
+        let channel = self.server.connect().await?;
         Ok((channel, request))
     }
 }

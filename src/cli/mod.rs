@@ -2,6 +2,7 @@
 //! names it, without its value where that could be a secret.
 
 mod client;
+mod connect;
 mod dev;
 mod healthcheck;
 mod migrate;

@@ -8,7 +8,7 @@ use clap::Args;
 use super::settings;
 use crate::{
     app::Safeguards,
-    config::{DatabaseFlags, Listen, Tuning},
+    config::{DatabaseFlags, Listen, TlsFlags, Tuning},
     domain::{clock::SystemClock, entropy::OsEntropy},
     server::{self, Listeners, Parts},
 };
@@ -17,6 +17,8 @@ use crate::{
 pub struct Serve {
     #[command(flatten)]
     listen: Listen,
+    #[command(flatten)]
+    tls: TlsFlags,
     #[command(flatten)]
     database: DatabaseFlags,
     /// The issuers whose credentials are accepted: a TOML file
@@ -34,6 +36,7 @@ pub async fn run(command: Serve) -> anyhow::Result<ExitCode> {
     let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(OsEntropy));
     let tuning = &command.tuning;
     let authenticator = settings::authenticator(issuers, tuning, clock.clone()).await?;
+    let tls = settings::tls(&command.tls, &authenticator, clock.clone()).await?;
     let Listen {
         listen,
         admin_listen,
@@ -52,6 +55,7 @@ pub async fn run(command: Serve) -> anyhow::Result<ExitCode> {
         authenticator,
         clock,
         entropy,
+        tls,
         safeguards: Safeguards::default(),
     };
     server::run(parts, tuning, listeners, || tracing::info!("serving"), stop).await?;

@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::{self, Authenticator, HttpFetcher},
-    config::{DatabaseFlags, Tuning},
+    config::{DatabaseFlags, TlsFlags, Tuning},
     domain::{clock::Clock, entropy::Entropy},
+    server::{Tls, TlsFiles},
     store::{Location, PoolSize, Store},
 };
 
@@ -84,6 +85,36 @@ pub async fn authenticator(
     let authenticator = Authenticator::new(entries, fetcher, clock, tuning.jwks_max_stale);
     authenticator.load_files().await.with_context(named)?;
     Ok(authenticator)
+}
+
+/// TLS on the gRPC port, where it is asked for.
+pub async fn tls(
+    flags: &TlsFlags,
+    authenticator: &Authenticator,
+    clock: Arc<dyn Clock>,
+) -> anyhow::Result<Option<Tls>> {
+    let client_ca = flags.tls_client_ca.clone();
+    if client_ca.is_none() && authenticator.wants_certificates() {
+        bail!(
+            "--tls-client-ca is required (or STACKTOKEN_TLS_CLIENT_CA): the issuers file has [[mtls]] entries, and without it no client certificate counts"
+        );
+    }
+    let (cert, key) = match (&flags.tls_cert, &flags.tls_key) {
+        (Some(cert), Some(key)) => (cert.clone(), key.clone()),
+        (None, None) if client_ca.is_none() => return Ok(None),
+        (Some(_), None) => {
+            bail!("--tls-key is required (or STACKTOKEN_TLS_KEY): the key of --tls-cert")
+        }
+        (None, _) => bail!(
+            "--tls-cert is required (or STACKTOKEN_TLS_CERT): --tls-key and --tls-client-ca are nothing without it"
+        ),
+    };
+    let files = TlsFiles {
+        cert,
+        key,
+        client_ca,
+    };
+    Ok(Some(Tls::load(files, clock).await?))
 }
 
 /// Cancelled by SIGTERM or SIGINT; the second of them exits at once.

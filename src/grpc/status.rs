@@ -32,6 +32,10 @@ pub enum Failure {
     CredentialInvalid,
     /// A management token where a caller's credential belongs.
     TokenNotAcceptedHere,
+    /// A client certificate, and nothing else, that is listed nowhere.
+    CertificateUnlisted,
+    /// A client certificate that has expired while its connection was open.
+    CertificateExpired,
     /// The issuer's keys are not to be had.
     KeysUnavailable,
     /// A use case failed.
@@ -162,7 +166,11 @@ fn tell(failure: &Failure) -> Told {
         Failure::Unreadable(why) => Told::new(Code::InvalidArgument, "INVALID_FIELD", format!(
             "the request message cannot be read: {why}; check it against the contract, and keep it within 64 KiB")),
         Failure::CredentialMissing => Told::new(Code::Unauthenticated, "CREDENTIAL_MISSING",
-            "no credential: send `authorization: Bearer <JWT>` from a configured issuer"),
+            "no credential: send `authorization: Bearer <JWT>` from a configured issuer, or, as a service, a client certificate that the issuers file lists"),
+        Failure::CertificateUnlisted => Told::new(Code::Unauthenticated, "CREDENTIAL_INVALID",
+            "the client certificate stands for nobody: have its SPIFFE id or DNS name listed under [[mtls]] in the issuers file, or send `authorization: Bearer <JWT>`"),
+        Failure::CertificateExpired => Told::new(Code::Unauthenticated, "CREDENTIAL_INVALID",
+            "the client certificate has expired since this connection was made: connect anew with one that is valid"),
         Failure::CredentialInvalid => Told::new(Code::Unauthenticated, "CREDENTIAL_INVALID",
             "the credential is malformed, expired, not yet valid, or not from a configured issuer for this audience: obtain a new JWT and send it once, as `authorization: Bearer <JWT>`"),
         Failure::TokenNotAcceptedHere => Told::new(Code::Unauthenticated, "TOKEN_NOT_ACCEPTED_HERE",

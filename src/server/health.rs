@@ -223,13 +223,13 @@ fn answer(status: ServingStatus) -> HealthCheckResponse {
     }
 }
 
-/// Asks the server at this address whether a service is SERVING.
+/// Asks a server whether a service is SERVING.
 ///
 /// # Errors
 /// What kept the question from being answered.
-pub async fn ask(server: String, service: String) -> anyhow::Result<bool> {
-    let endpoint = tonic::transport::Endpoint::from_shared(server)?.timeout(PROBE_EVERY);
-    let mut client = HealthClient::new(endpoint.connect().await?);
-    let answered = client.check(HealthCheckRequest { service }).await?;
+pub async fn ask(server: tonic::transport::Channel, service: String) -> anyhow::Result<bool> {
+    let mut request = Request::new(HealthCheckRequest { service });
+    request.set_timeout(PROBE_FOR);
+    let answered = HealthClient::new(server).check(request).await?;
     Ok(answered.get_ref().status() == ServingStatus::Serving)
 }

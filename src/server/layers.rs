@@ -13,12 +13,12 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{Extensions, HeaderMap, HeaderValue, Request, Response};
 use tokio::sync::Semaphore;
 use tonic::{Code, body::Body};
 use tower::{Layer, Service};
 
-use super::deadline;
+use super::{connections::Peer, deadline};
 use crate::{
     app::{self, About, App},
     auth::{
@@ -167,7 +167,11 @@ impl Gate {
             return Err(Failure::RpcUnknown);
         };
         let call = self
-            .authenticate(request.headers(), demand, request_id)
+            .authenticate(
+                (request.headers(), request.extensions()),
+                demand,
+                request_id,
+            )
             .await?;
         let admitted = demand.admit(&call.caller);
         let admitted = admitted.and_then(|()| {
@@ -190,7 +194,7 @@ impl Gate {
 
     async fn authenticate(
         &self,
-        headers: &HeaderMap,
+        (headers, extensions): (&HeaderMap, &Extensions),
         demand: Demand,
         request_id: &str,
     ) -> Result<Call, Failure> {
@@ -199,9 +203,11 @@ impl Gate {
             .iter()
             .map(HeaderValue::as_bytes)
             .collect();
+        let peer = extensions.get::<Peer>();
+        let certified = peer.and_then(|peer| peer.certified.as_ref());
         let caller = self
             .authenticator
-            .authenticate(&values)
+            .authenticate(&values, certified)
             .await
             .map_err(|rejection| {
                 tracing::debug!(request_id, %rejection, "caller rejected");
@@ -209,6 +215,8 @@ impl Gate {
                     Rejection::Missing => Failure::CredentialMissing,
                     Rejection::Invalid(_) => Failure::CredentialInvalid,
                     Rejection::TokenNotAcceptedHere => Failure::TokenNotAcceptedHere,
+                    Rejection::CertificateUnlisted => Failure::CertificateUnlisted,
+                    Rejection::CertificateExpired => Failure::CertificateExpired,
                     Rejection::KeysUnavailable => Failure::KeysUnavailable,
                 }
             })?;

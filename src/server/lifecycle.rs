@@ -6,14 +6,15 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
 use tonic_health::pb::health_server::HealthServer;
+use tower::Layer as _;
 
 use super::{
-    Board, Listeners,
-    accept::Incoming,
-    admin, health,
+    Board, Listeners, admin,
+    connections::Connections,
+    health,
     layers::{Gate, GateLayer},
+    tls::Tls,
 };
 use crate::{
     app::{App, RefusalWriter},
@@ -47,9 +48,6 @@ pub enum ServeError {
     /// A task panicked.
     #[error("a task failed")]
     TaskFailed(#[from] tokio::task::JoinError),
-    /// The gRPC server failed.
-    #[error("the gRPC server failed")]
-    Grpc(#[from] tonic::transport::Error),
     /// The reflection service could not be built from the contract.
     #[error("the contract does not reflect")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -60,6 +58,7 @@ pub(super) struct Service {
     pub app: Arc<App>,
     pub authenticator: Arc<Authenticator>,
     pub entropy: Arc<dyn Entropy>,
+    pub tls: Option<Arc<Tls>>,
     pub board: Board,
 }
 
@@ -84,6 +83,10 @@ pub(super) async fn run(
         "health",
         health::keep_probing(probing.0, probing.1, probing.2),
     );
+    if let Some(tls) = service.tls.clone() {
+        let metrics = service.app.metrics().clone();
+        tasks.run("tls", async move { tls.keep_fresh(&metrics).await });
+    }
     let router = admin::router(service.app.metrics().clone(), board.clone());
     tasks.run("admin", serve_admin(listeners.admin, router));
 
@@ -104,7 +107,7 @@ pub(super) async fn run(
         accepting.clone(),
     )?);
     tokio::select! {
-        ended = &mut grpc => return Err(ended.err().map_or(ServeError::TaskEnded("grpc"), Into::into)),
+        () = &mut grpc => return Err(ServeError::TaskEnded("grpc")),
         ended = tasks.next_end() => return Err(ended),
         ended = writing.join_next() => return Err(ended_early("audit of refusals", ended)),
         () = stop.cancelled() => {}
@@ -114,16 +117,17 @@ pub(super) async fn run(
     tracing::info!(?delay, grace = ?tuning.drain_grace, "draining");
     board.drain();
     tokio::select! {
-        ended = &mut grpc => return Err(ended.err().map_or(ServeError::TaskEnded("grpc"), Into::into)),
+        () = &mut grpc => return Err(ServeError::TaskEnded("grpc")),
         () = tokio::time::sleep(delay) => {}
     }
     accepting.cancel();
     board.close();
-    let finished = tokio::time::timeout(tuning.drain_grace, &mut grpc).await;
-    finished.unwrap_or_else(|_| {
+    if tokio::time::timeout(tuning.drain_grace, &mut grpc)
+        .await
+        .is_err()
+    {
         tracing::warn!("calls were still at work at the end of the drain grace");
-        Ok(())
-    })?;
+    }
     // With the last handle on the use cases gone, the writer of refusals knows that no more
     // will come, writes what it has and ends.
     drop(grpc);
@@ -143,7 +147,7 @@ fn serve_grpc(
     tuning: &Tuning,
     listener: TcpListener,
     stop: CancellationToken,
-) -> Result<impl Future<Output = Result<(), tonic::transport::Error>> + use<>, ServeError> {
+) -> Result<impl Future<Output = ()> + use<>, ServeError> {
     let metrics = service.app.metrics().clone();
     let limits = MessageLimits {
         decoding: tuning.max_request_bytes,
@@ -156,25 +160,20 @@ fn serve_grpc(
     }
     let gate = Gate {
         app: service.app,
-        authenticator: service.authenticator,
-        entropy: service.entropy,
+        authenticator: service.authenticator.clone(),
+        entropy: service.entropy.clone(),
         room: Semaphore::new(tuning.max_calls),
         deadline: tuning.deadline,
     };
-    // The library's own defaults are not safe: an unset value here removes the limit below it.
-    let server = Server::builder()
-        .layer(GateLayer(Arc::new(gate)))
-        .max_concurrent_streams(tuning.max_streams)
-        .http2_max_pending_accept_reset_streams(Some(tuning.max_resets))
-        .http2_max_local_error_reset_streams(Some(tuning.max_resets))
-        .http2_max_header_list_size(tuning.max_header_bytes)
-        .http2_keepalive_interval(Some(tuning.keepalive_interval))
-        .http2_keepalive_timeout(Some(tuning.keepalive_timeout))
-        .max_connection_age(tuning.max_connection_age)
-        .max_connection_age_grace(tuning.max_connection_age_grace)
-        .add_routes(routes);
-    let incoming = Incoming::new(listener, tuning.max_connections, metrics);
-    Ok(server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()))
+    let connections = Connections {
+        service: GateLayer(Arc::new(gate)).layer(routes.prepare()),
+        tls: service.tls,
+        authenticator: service.authenticator,
+        entropy: service.entropy,
+        metrics,
+        tuning: tuning.clone(),
+    };
+    Ok(connections.serve(listener, stop))
 }
 
 async fn serve_admin(listener: TcpListener, router: axum::Router) {

@@ -1,12 +1,13 @@
 //! The service on its sockets: layers in front, health and metrics beside, every task
 //! supervised, and an orderly end.
 
-mod accept;
 mod admin;
+mod connections;
 mod deadline;
 pub mod health;
 mod layers;
 mod lifecycle;
+mod tls;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -22,7 +23,11 @@ use crate::{
     store::Store,
 };
 
-pub use self::{health::Board, lifecycle::ServeError};
+pub use self::{
+    health::Board,
+    lifecycle::ServeError,
+    tls::{Tls, TlsError, TlsFiles},
+};
 
 /// What the service is made of; a test brings its own.
 pub struct Parts {
@@ -34,6 +39,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Where randomness comes from.
     pub entropy: Arc<dyn Entropy>,
+    /// TLS on the gRPC port; without it the port is plaintext.
+    pub tls: Option<Tls>,
     /// What keeps answers true: all of it, but in a negative control.
     pub safeguards: Safeguards,
 }
@@ -82,7 +89,9 @@ pub async fn run(
     let metrics = Arc::new(Metrics::default());
     #[expect(clippy::cast_precision_loss, reason = "whole seconds are exact")]
     metrics.started.set(parts.clock.now().seconds() as f64);
-    warn_of_plaintext(&listeners.grpc, &metrics);
+    if parts.tls.is_none() {
+        warn_of_plaintext(&listeners.grpc, &metrics);
+    }
     let tuned = app::Tuning {
         verdict_max_age: tuning.verdict_max_age,
         changes: Rate {
@@ -107,6 +116,7 @@ pub async fn run(
         app: Arc::new(app),
         authenticator: parts.authenticator,
         entropy: parts.entropy,
+        tls: parts.tls.map(Arc::new),
         board: Board::new(metrics),
     };
     lifecycle::run(service, refusals, tuning, listeners, serving, stop).await

@@ -75,10 +75,10 @@ async fn one_value_is_needed_and_only_one() {
     let (_, good) = corpus::controls(NOW).remove(0);
     let good = good.as_bytes();
     let auth = &bench.auth;
-    assert!(auth.authenticate(&[good]).await.is_ok());
-    assert_eq!(auth.authenticate(&[]).await, Err(Rejection::Missing));
+    assert!(auth.authenticate(&[good], None).await.is_ok());
+    assert_eq!(auth.authenticate(&[], None).await, Err(Rejection::Missing));
     for values in [&[good, good][..], &[good, b""], &[b"", good]] {
-        let answer = auth.authenticate(values).await;
+        let answer = auth.authenticate(values, None).await;
         assert!(matches!(answer, Err(Rejection::Invalid(_))), "{answer:?}");
     }
     for bytes in [
@@ -86,7 +86,7 @@ async fn one_value_is_needed_and_only_one() {
         b"Bearer \xff\xfe",
         &[good, b"\xa0"].concat(),
     ] {
-        let answer = auth.authenticate(&[bytes]).await;
+        let answer = auth.authenticate(&[bytes], None).await;
         assert_eq!(answer, Err(Rejection::Invalid("not ASCII")));
     }
 }

@@ -79,7 +79,7 @@ fn source(keys: &str) -> KeySource {
         "[[issuers]]\nissuer = \"a\"\naudience = \"b\"\n{keys}\nalgorithms = [\"RS256\"]\ncaller = \"user\""
     );
     let tls = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/auth/tls");
-    parse(&file, &tls).unwrap().remove(0).source
+    parse(&file, &tls).unwrap().issuers.remove(0).source
 }
 
 fn ok(body: &[u8]) -> Vec<u8> {

@@ -35,7 +35,7 @@ fn with(key: &str, line: &str) -> String {
 #[test]
 fn good_file_is_read() {
     let entries = parse(GOOD, Path::new("/etc/stacktoken")).unwrap();
-    let entry = &entries[0];
+    let entry = &entries.issuers[0];
     assert_eq!(entry.algorithms, [Algorithm::Rs256, Algorithm::Es256]);
     assert_eq!(entry.required.len(), 2);
     assert_eq!(
@@ -58,6 +58,7 @@ fn paths_start_at_the_folder_of_the_file() {
         );
         parse(&file, Path::new("/etc/stacktoken"))
             .unwrap()
+            .issuers
             .remove(0)
             .source
     };
@@ -113,9 +114,10 @@ fn faults_name_the_entry_the_key_and_the_remedy() {
         fault("issuers = 1"),
         fault("issuers = [1]"),
         fault("\n[[issuers]"),
-        fault("[[mtls]]\nidentity = \"a\""),
+        fault("[[mlts]]\nidentity = \"a\""),
         with("issuer ", ""),
         with("issuer ", "issuer = \" x\""),
+        with("issuer ", "issuer = \"mtls\""),
         with("audience", ""),
         with("audience", "audience = \"\""),
         with("audience", "audience = 7"),
@@ -148,14 +150,15 @@ fn faults_name_the_entry_the_key_and_the_remedy() {
         fault(&second),
     ];
     assert_snapshot!(faults.join("\n"), @r#"
-    no [[issuers]] entry: add one, or nobody can call
-    no [[issuers]] entry: add one, or nobody can call
+    no [[issuers]] or [[mtls]] entry: add one, or nobody can call
+    no [[issuers]] or [[mtls]] entry: add one, or nobody can call
     `issuers` is not a list of tables: write [[issuers]] with two brackets
     issuers entry 1 is not a table: write [[issuers]] above its keys
     line 2 is not TOML: unclosed array table, expected `]`
-    unknown key `mtls`: the file holds [[issuers]] entries only, remove it
+    unknown key `mlts`: the file holds [[issuers]] and [[mtls]] entries only, remove it
     issuers entry 1, `issuer` is required: give it a text
     issuers entry 1, `issuer` begins or ends with a blank: remove it
+    issuers entry 1, `issuer` is what callers known by certificate are recorded under: use the issuer's URL
     issuers entry 1, `audience` is required: give it a text
     issuers entry 1, `audience` must be a text that is not empty
     issuers entry 1, `audience` must be a text that is not empty
@@ -183,5 +186,75 @@ fn faults_name_the_entry_the_key_and_the_remedy() {
     issuers entry 1, `subjects` holds "": write a subject, with `*` only at its end
     issuers entry 1, `subjects` must be a list of texts, as in ["a", "b"]
     issuers entry 2, `caller` is required: give it a text
+    "#);
+}
+
+#[test]
+fn certificates_are_listed_by_spiffe_id_or_dns_name() {
+    let file = r#"
+[[mtls]]
+identity = "spiffe://example.org/ns/cms/sa/content-api"
+caller = "service"
+introspect = true
+[[mtls]]
+identity = "Assets.CMS.svc"
+caller = "operator"
+"#;
+    let entries = parse(file, Path::new("/etc/stacktoken")).unwrap();
+    assert!(entries.issuers.is_empty());
+    let [service, operator] = entries.certificates.as_slice() else {
+        panic!("{entries:?}");
+    };
+    assert_eq!(
+        service.identity,
+        "spiffe://example.org/ns/cms/sa/content-api"
+    );
+    assert!(service.introspects);
+    // Names of hosts know no case.
+    assert_eq!(operator.identity, "assets.cms.svc");
+    assert!(!operator.introspects);
+}
+
+#[test]
+fn faults_of_certificate_entries_name_the_key_and_the_remedy() {
+    let identity = |text: &str| {
+        fault(&format!(
+            "[[mtls]]\nidentity = \"{text}\"\ncaller = \"service\""
+        ))
+    };
+    for wrong in [
+        "spiffe://example.org",
+        "spiffe://example.org/",
+        "spiffe://example.org/a//b",
+        "spiffe://example.org/a/../b",
+        "spiffe://Example.org/a",
+        "spiffe:///a",
+        "spiffe://example.org/*",
+        "*.cms.svc",
+        "cms..svc",
+        "https://example.org",
+        "a b",
+    ] {
+        let expected = "mtls entry 1, `identity` must be one SPIFFE id, as in spiffe://example.org/content-api, or one DNS name without `*`";
+        assert_eq!(identity(wrong), expected, "{wrong}");
+    }
+    let with = |line: &str| fault(&format!("[[mtls]]\nidentity = \"a.svc\"\n{line}"));
+    let faults = [
+        fault("mtls = 1"),
+        fault("[[mtls]]\ncaller = \"service\""),
+        with(""),
+        with("caller = \"user\""),
+        with("caller = \"operator\"\nintrospect = true"),
+        with("caller = \"service\"\nintrospect = \"true\""),
+        with("caller = \"service\"\nsubjects = [\"a\"]"),
+    ];
+    assert_snapshot!(faults.join("\n"), @r#"
+    `mtls` is not a list of tables: write [[mtls]] with two brackets
+    mtls entry 1, `identity` is required: give it a text
+    mtls entry 1, `caller` is required: give it a text
+    mtls entry 1, `caller` is no kind of caller: write service or operator
+    mtls entry 1, `introspect` is only for caller = "service": remove it
+    mtls entry 1, `introspect` must be true or false, without quotes
+    mtls entry 1, `subjects` is unknown: the keys are identity, caller, introspect
     "#);
 }

@@ -140,6 +140,6 @@ impl Bench {
     }
 
     pub async fn ask(&self, value: &str) -> Result<Arc<Caller>, Rejection> {
-        self.auth.authenticate(&[value.as_bytes()]).await
+        self.auth.authenticate(&[value.as_bytes()], None).await
     }
 }

@@ -20,6 +20,8 @@ mod outages;
 mod reflection;
 mod rules;
 mod secrets;
+mod settings_docs;
 mod stacks;
 mod support;
+mod tls;
 mod tokens;

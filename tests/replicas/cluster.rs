@@ -208,6 +208,7 @@ impl Replica {
                 authenticator,
                 clock,
                 entropy,
+                tls: None,
                 safeguards,
             };
             let announce = move || {

@@ -115,6 +115,7 @@ pub async fn run(mut command: Dev) -> anyhow::Result<ExitCode> {
         authenticator,
         clock,
         entropy,
+        tls: None,
         safeguards: Safeguards::default(),
     };
     server::run(parts, &command.tuning, listeners, serving, stop).await?;

@@ -1,5 +1,6 @@
 //! A server of a test's own, and clients that play each part.
 
+pub mod certificates;
 pub mod clients;
 pub mod clock;
 pub mod database;
@@ -17,7 +18,7 @@ use stacktoken::{
     config::Tuning,
     domain::{clock::Clock, entropy::Entropy},
     grpc::pb::{admin, v1},
-    server::{self, Listeners, Parts},
+    server::{self, Listeners, Parts, Tls, TlsFiles},
     store::{Location, PoolSize, Store},
 };
 use tempfile::TempDir;
@@ -81,14 +82,39 @@ impl TestServer {
         set: impl FnOnce(&mut Tuning),
     ) -> Self {
         let issuer = TestIssuer::new();
-        let known = authenticator(&issuer, data_dir.path().into(), clock.clone()).await;
+        let folder = data_dir.path().to_owned();
+        let known = authenticator(&issuer, issuer::ISSUERS_FILE, folder, clock.clone()).await;
         let (server, served) = Self::launch(data_dir, clock, set, (issuer, known)).await;
+        served.await.expect("the server serves");
+        server
+    }
+
+    /// Behind TLS, with more entries in the issuers file.
+    pub async fn start_tls(files: TlsFiles, entries: &str, set: impl FnOnce(&mut Tuning)) -> Self {
+        let (data_dir, clock) = (Arc::new(TempDir::new().unwrap()), ManualClock::new());
+        let issuer = TestIssuer::new();
+        let folder = data_dir.path().to_owned();
+        let file = format!("{}{entries}", issuer::ISSUERS_FILE);
+        let known = authenticator(&issuer, &file, folder, clock.clone()).await;
+        let tls = Tls::load(files, clock.clone()).await.unwrap();
+        let (server, served) =
+            Self::launch_over(Some(tls), data_dir, clock, set, (issuer, known)).await;
         served.await.expect("the server serves");
         server
     }
 
     /// Starts, and hands out what becomes ready once it serves.
     pub async fn launch(
+        data_dir: Arc<TempDir>,
+        clock: Arc<ManualClock>,
+        set: impl FnOnce(&mut Tuning),
+        known: (TestIssuer, Authenticator),
+    ) -> (Self, oneshot::Receiver<()>) {
+        Self::launch_over(None, data_dir, clock, set, known).await
+    }
+
+    async fn launch_over(
+        tls: Option<Tls>,
         data_dir: Arc<TempDir>,
         clock: Arc<ManualClock>,
         set: impl FnOnce(&mut Tuning),
@@ -122,6 +148,7 @@ impl TestServer {
                 authenticator: Arc::new(authenticator),
                 clock: at,
                 entropy,
+                tls,
                 safeguards: Safeguards::default(),
             };
             let announce = move || {
@@ -143,6 +170,19 @@ impl TestServer {
             running: Some(running),
         };
         (server, served)
+    }
+
+    /// What the admin port tells Prometheus.
+    pub async fn metrics(&self) -> String {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut socket = tokio::net::TcpStream::connect(&self.admin_address)
+            .await
+            .unwrap();
+        let request = b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        socket.write_all(request).await.unwrap();
+        let mut text = String::new();
+        socket.read_to_string(&mut text).await.unwrap();
+        text
     }
 
     /// The SQLite file.
@@ -298,11 +338,12 @@ impl Drop for TestServer {
 
 async fn authenticator(
     issuer: &TestIssuer,
+    file: &str,
     folder: PathBuf,
     clock: Arc<ManualClock>,
 ) -> Authenticator {
     std::fs::write(folder.join("jwks.json"), issuer.jwks()).unwrap();
-    let entries = auth::parse(issuer::ISSUERS_FILE, &folder).unwrap();
+    let entries = auth::parse(file, &folder).unwrap();
     let fetcher = Arc::new(HttpFetcher::default());
     let authenticator = Authenticator::new(entries, fetcher, clock, auth::DEFAULT_MAX_STALE);
     authenticator.load_files().await.unwrap();

@@ -1,0 +1,162 @@
+//! `[[mtls]]`: services known by their client certificate, by SPIFFE id or DNS name. TLS has
+//! verified the certificate before; here it is only read. Does not know of connections.
+
+use std::sync::Arc;
+
+use toml::Value;
+use x509_parser::{
+    extensions::GeneralName,
+    prelude::{FromDer as _, X509Certificate},
+};
+
+use super::entry::{Entry, IssuersError};
+use crate::domain::{
+    caller::{Actor, Caller, CallerKind},
+    timestamp::Timestamp,
+};
+
+const KEYS: [&str; 3] = ["identity", "caller", "introspect"];
+const KINDS: [(&str, CallerKind); 2] = [
+    ("service", CallerKind::Service),
+    ("operator", CallerKind::Operator),
+];
+const SPIFFE: &str = "spiffe://";
+
+/// What stands for `iss` where a certificate made the caller.
+pub const CERTIFICATE_ISSUER: &str = "mtls";
+
+/// One `[[mtls]]` entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateEntry {
+    /// The SPIFFE id, or the DNS name in lower case.
+    pub identity: String,
+    /// What kind of caller it makes; never a user.
+    pub caller: CallerKind,
+    /// Whether it has the introspect role.
+    pub introspects: bool,
+}
+
+/// A client certificate that TLS has verified, and whom it makes.
+#[derive(Clone, Debug)]
+pub struct Certified {
+    /// The caller; none where the file lists none of its names.
+    pub caller: Option<Arc<Caller>>,
+    /// From when on it proves nothing more.
+    pub expires_at: Timestamp,
+}
+
+/// Whom this certificate makes: the first entry, in the order of the file, that is one of its
+/// names. A certificate that cannot be read makes nobody, at no time.
+#[must_use]
+pub(super) fn certify(entries: &[CertificateEntry], der: &[u8]) -> Certified {
+    let nobody = Certified {
+        caller: None,
+        expires_at: Timestamp::EPOCH,
+    };
+    let Ok((_, certificate)) = X509Certificate::from_der(der) else {
+        return nobody;
+    };
+    let expires_at = certificate.validity().not_after.timestamp();
+    let Some(expires_at) = Timestamp::from_parts(expires_at, 0) else {
+        return nobody;
+    };
+    let names = names(&certificate);
+    let entry = entries.iter().find(|entry| names.contains(&entry.identity));
+    Certified {
+        caller: entry.map(|entry| Arc::new(caller(entry))),
+        expires_at,
+    }
+}
+
+/// The SPIFFE id and the DNS names. An X.509-SVID has exactly one URI (SPIFFE X509-SVID §2):
+/// with several, none counts.
+fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let Ok(Some(alternatives)) = certificate.subject_alternative_name() else {
+        return Vec::new();
+    };
+    let (mut uris, mut names) = (Vec::new(), Vec::new());
+    for name in &alternatives.value.general_names {
+        match name {
+            GeneralName::URI(uri) => uris.push(*uri),
+            // A wildcard is the name of nobody in particular; no entry can have one.
+            GeneralName::DNSName(name) => names.push(name.to_ascii_lowercase()),
+            _ => {}
+        }
+    }
+    if let [uri] = uris.as_slice()
+        && uri.starts_with(SPIFFE)
+    {
+        names.push((*uri).to_owned());
+    }
+    names
+}
+
+fn caller(entry: &CertificateEntry) -> Caller {
+    Caller {
+        introspects: entry.introspects,
+        actor: Actor {
+            kind: entry.caller,
+            issuer: CERTIFICATE_ISSUER.to_owned(),
+            subject: entry.identity.clone(),
+        },
+    }
+}
+
+impl Entry<'_> {
+    /// The `[[mtls]]` entry that this is.
+    pub fn certificate_entry(&self) -> Result<CertificateEntry, IssuersError> {
+        self.only(&KEYS)?;
+        let caller = self.caller(&KINDS)?;
+        Ok(CertificateEntry {
+            identity: self.identity()?,
+            caller,
+            introspects: self.introspects(caller)?,
+        })
+    }
+
+    fn identity(&self) -> Result<String, IssuersError> {
+        let text = self.text("identity")?;
+        let fit = match text.strip_prefix(SPIFFE) {
+            Some(rest) => is_spiffe(rest),
+            None => is_dns_name(text),
+        };
+        if !fit {
+            let problem = "must be one SPIFFE id, as in spiffe://example.org/content-api, or one DNS name without `*`";
+            return Err(self.fault("identity", problem));
+        }
+        Ok(if text.starts_with(SPIFFE) {
+            text.to_owned()
+        } else {
+            text.to_ascii_lowercase()
+        })
+    }
+
+    fn introspects(&self, caller: CallerKind) -> Result<bool, IssuersError> {
+        match self.get("introspect") {
+            None => Ok(false),
+            Some(Value::Boolean(_)) if caller != CallerKind::Service => {
+                Err(self.fault("introspect", "is only for caller = \"service\": remove it"))
+            }
+            Some(Value::Boolean(introspects)) => Ok(*introspects),
+            Some(_) => Err(self.fault("introspect", "must be true or false, without quotes")),
+        }
+    }
+}
+
+/// A trust domain and a path of non-empty segments (SPIFFE-ID §2).
+fn is_spiffe(rest: &str) -> bool {
+    let Some((domain, path)) = rest.split_once('/') else {
+        return false;
+    };
+    let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
+    let in_path = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    let segment =
+        |part: &str| !part.is_empty() && part != "." && part != ".." && part.bytes().all(in_path);
+    !domain.is_empty() && domain.bytes().all(letter) && path.split('/').all(segment)
+}
+
+fn is_dns_name(text: &str) -> bool {
+    let letter = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    let label = |part: &str| !part.is_empty() && part.len() <= 63 && part.bytes().all(letter);
+    text.len() <= 253 && text.split('.').all(label)
+}

@@ -1,0 +1,238 @@
+//! Connections from accept to end: how many there may be, how long a client may take to begin,
+//! how old one may get, and how it is told to go. Knows nothing of RPCs.
+
+mod room;
+mod socket;
+
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use http::{Request, Response};
+use hyper::{body::Incoming, server::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tower::Service;
+
+use self::{
+    room::{Place, Room},
+    socket::{Begun, Socket},
+};
+use super::tls::Tls;
+use crate::{
+    auth::{Authenticator, Certified},
+    config::Tuning,
+    domain::entropy::Entropy,
+    metrics::Metrics,
+};
+
+/// How long to wait after an accept that failed for want of something, such as files.
+const AFTER_FAILURE: Duration = Duration::from_millis(50);
+/// How much of what a client does not read is kept for it, in bytes a call.
+const MAX_UNREAD_BYTES: usize = 64 * 1024;
+
+/// What is known of a connection, attached to each of its calls.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    /// Whom its client certificate makes, where it showed one.
+    pub certified: Option<Certified>,
+}
+
+/// What every connection needs.
+pub(super) struct Connections<S> {
+    pub service: S,
+    pub tls: Option<Arc<Tls>>,
+    pub authenticator: Arc<Authenticator>,
+    pub entropy: Arc<dyn Entropy>,
+    pub metrics: Arc<Metrics>,
+    pub tuning: Tuning,
+}
+
+impl<S> Connections<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S: Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
+    /// Accepts and serves until `stop`; then accepts no more, tells every client to go, and
+    /// ends with the last call. Dropping the future cuts whatever is still open.
+    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
+        let room = Room::new(&self.tuning, self.metrics.clone());
+        let this = Arc::new(self);
+        let mut open = JoinSet::new();
+        loop {
+            tokio::select! {
+                (socket, place) = accept(&listener, &room) => {
+                    open.spawn(this.clone().run(socket, place, stop.clone()));
+                }
+                Some(ended) = open.join_next() => note_end(ended),
+                () = stop.cancelled() => break,
+            }
+        }
+        // The port is free from here on: a new client is refused at once rather than kept.
+        drop(listener);
+        while let Some(ended) = open.join_next().await {
+            note_end(ended);
+        }
+    }
+
+    /// One connection, from its handshake to its end.
+    async fn run(self: Arc<Self>, socket: TcpStream, _place: Place, stop: CancellationToken) {
+        let within = self.tuning.handshake_timeout;
+        let (socket, peer) = match tokio::time::timeout(within, self.secure(socket)).await {
+            Ok(Ok(secured)) => secured,
+            Ok(Err(error)) => {
+                self.metrics.refuse_connection("handshake");
+                tracing::debug!(%error, "TLS handshake failed");
+                return;
+            }
+            Err(_) => return self.metrics.refuse_connection("slow"),
+        };
+        let (socket, begun) = socket::watched(socket);
+        let service = PerConnection {
+            inner: self.service.clone(),
+            peer,
+        };
+        let connection = self.http2().serve_connection(TokioIo::new(socket), service);
+        self.keep(connection, begun, stop).await;
+    }
+
+    /// The client's certificate is judged once: it cannot change while the connection lives.
+    async fn secure(&self, socket: TcpStream) -> io::Result<(Socket, Peer)> {
+        let Some(tls) = &self.tls else {
+            return Ok((Socket::Plain(socket), Peer { certified: None }));
+        };
+        let socket = tls.acceptor().accept(socket).await?;
+        let chain = socket.get_ref().1.peer_certificates();
+        let leaf = chain.and_then(<[_]>::first);
+        let certified = leaf.map(|leaf| self.authenticator.certify(leaf));
+        Ok((Socket::Tls(Box::new(socket)), Peer { certified }))
+    }
+
+    /// The library's own defaults are not safe: a value left unset removes the limit below it.
+    fn http2(&self) -> http2::Builder<TokioExecutor> {
+        let tuning = &self.tuning;
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(tuning.max_streams)
+            .max_pending_accept_reset_streams(tuning.max_resets)
+            .max_local_error_reset_streams(tuning.max_resets)
+            .max_header_list_size(tuning.max_header_bytes)
+            .max_send_buf_size(MAX_UNREAD_BYTES)
+            .keep_alive_interval(tuning.keepalive_interval)
+            .keep_alive_timeout(tuning.keepalive_timeout);
+        http2
+    }
+
+    /// Serves a connection; cuts one that does not begin, and tells one that is old, or all of
+    /// them at the end, to go: GOAWAY first, then the time to finish what is at work.
+    async fn keep(
+        &self,
+        connection: http2::Connection<TokioIo<socket::Watched>, PerConnection<S>, TokioExecutor>,
+        begun: Begun,
+        stop: CancellationToken,
+    ) {
+        let mut connection = pin!(connection);
+        let mut begin_by = pin!(tokio::time::sleep(self.tuning.handshake_timeout));
+        let mut grow_old = pin!(tokio::time::sleep(self.age()));
+        let mut leave_by = pin!(tokio::time::sleep(Duration::MAX));
+        let (mut waiting, mut leaving, mut draining) = (true, false, false);
+        loop {
+            tokio::select! {
+                ended = &mut connection => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "connection ended");
+                    }
+                    return;
+                }
+                () = &mut begin_by, if waiting => {
+                    waiting = false;
+                    if !begun.is_begun() {
+                        return self.metrics.refuse_connection("slow");
+                    }
+                }
+                () = &mut grow_old, if !leaving => {
+                    leaving = true;
+                    connection.as_mut().graceful_shutdown();
+                    leave_by.set(tokio::time::sleep(self.tuning.max_connection_age_grace));
+                }
+                () = &mut leave_by, if leaving && !draining => return,
+                // How long this may take is the drain grace, kept by who serves.
+                () = stop.cancelled(), if !draining => {
+                    draining = true;
+                    leaving = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+
+    /// A tenth more or less than set, so that clients which came together do not all go together.
+    fn age(&self) -> Duration {
+        let mut byte = [0];
+        let spread = match self.entropy.fill(&mut byte) {
+            Ok(()) => f64::from(byte[0]) / f64::from(u8::MAX),
+            Err(_) => 0.5,
+        };
+        self.tuning.max_connection_age.mul_f64(0.9 + 0.2 * spread)
+    }
+}
+
+/// The next connection that there is room for. What fails is told and waited for: a loop that
+/// ended, or that span, would be an outage by one trick.
+async fn accept(listener: &TcpListener, room: &Room) -> (TcpStream, Place) {
+    loop {
+        let free = room.free().await;
+        match listener.accept().await {
+            Ok((socket, address)) => {
+                if let Some(place) = room.take(free, address.ip()) {
+                    prepare(&socket, address);
+                    return (socket, place);
+                }
+            }
+            Err(error) => {
+                room.note_failure(&error);
+                tokio::time::sleep(AFTER_FAILURE).await;
+            }
+        }
+    }
+}
+
+fn prepare(socket: &TcpStream, address: SocketAddr) {
+    // Without it, small answers wait for the acknowledgement of the one before.
+    if let Err(error) = socket.set_nodelay(true) {
+        tracing::debug!(%address, %error, "no TCP_NODELAY");
+    }
+}
+
+fn note_end(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(panicked = error.is_panic(), "a connection failed");
+    }
+}
+
+/// The layers and handlers, as one connection sees them.
+struct PerConnection<S> {
+    inner: S,
+    peer: Peer,
+}
+
+impl<S> hyper::service::Service<Request<Incoming>> for PerConnection<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = S::Future;
+
+    fn call(&self, request: Request<Incoming>) -> S::Future {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(self.peer.clone());
+        // The layers are always ready: what is full answers OVERLOADED.
+        self.inner.clone().call(request)
+    }
+}

@@ -1,0 +1,224 @@
+//! From the bytes of the files to a configuration, each fault naming its setting. Never
+//! prints what the files hold.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use aws_lc_rs::digest::{Context, SHA256};
+use rustls::{
+    RootCertStore, ServerConfig,
+    crypto::aws_lc_rs::default_provider,
+    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject as _},
+    server::{NoServerSessionStorage, WebPkiClientVerifier},
+    time_provider::TimeProvider,
+};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+use zeroize::Zeroizing;
+
+use super::TlsFiles;
+use crate::domain::{clock::Clock, timestamp::Timestamp};
+
+const CERT: &str = "--tls-cert";
+const KEY: &str = "--tls-key";
+const CLIENT_CA: &str = "--tls-client-ca";
+
+/// Why TLS files cannot be used: which setting, which file, what is wrong, what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("{setting} {}: {source}", path.display())]
+    Unreadable {
+        /// Which setting.
+        setting: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file holds nothing that could be used.
+    #[error("{setting} {}: {problem}", path.display())]
+    Unusable {
+        /// Which setting.
+        setting: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+}
+
+/// What the files hold.
+pub(super) struct Material {
+    cert: Vec<u8>,
+    key: Zeroizing<Vec<u8>>,
+    client_ca: Option<Vec<u8>>,
+}
+
+/// What is known of files that can be used.
+pub(super) struct Usable {
+    /// Of all that they hold.
+    pub digest: Vec<u8>,
+    /// Seconds since the Unix epoch.
+    pub server_expires_at: i64,
+    /// The same of the CA that expires first.
+    pub client_ca_expires_at: Option<i64>,
+}
+
+impl Material {
+    pub async fn read(files: &TlsFiles) -> Result<Self, TlsError> {
+        let client_ca = match &files.client_ca {
+            Some(path) => Some(read(CLIENT_CA, path).await?),
+            None => None,
+        };
+        Ok(Self {
+            cert: read(CERT, &files.cert).await?,
+            key: Zeroizing::new(read(KEY, &files.key).await?),
+            client_ca,
+        })
+    }
+
+    /// Differs as soon as a byte does.
+    pub fn digest(&self) -> Vec<u8> {
+        let mut context = Context::new(&SHA256);
+        let parts: [&[u8]; 3] = [
+            &self.cert,
+            &self.key,
+            self.client_ca.as_deref().unwrap_or_default(),
+        ];
+        for part in parts {
+            context.update(&part.len().to_be_bytes());
+            context.update(part);
+        }
+        context.finish().as_ref().to_vec()
+    }
+
+    pub fn build(
+        &self,
+        files: &TlsFiles,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<(ServerConfig, Usable), TlsError> {
+        let now = clock.now();
+        let unusable = |setting, path: &Path, problem: &str| TlsError::Unusable {
+            setting,
+            path: path.to_owned(),
+            problem: problem.to_owned(),
+        };
+        let chain = certificates(&self.cert).ok_or_else(|| {
+            unusable(CERT, &files.cert, "holds no certificate in PEM: write the server's certificate, then those that signed it")
+        })?;
+        let server_expires_at =
+            valid_until(&chain[..1], now).map_err(|why| unusable(CERT, &files.cert, &why))?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|_| {
+            unusable(KEY, &files.key, "holds no private key in PEM: write it as PKCS #8, PKCS #1 or SEC 1, without a passphrase")
+        })?;
+        let mut client_ca_expires_at = None;
+        let builder = ServerConfig::builder_with_details(
+            Arc::new(default_provider()),
+            Arc::new(ServiceTime(clock.clone())),
+        );
+        let builder = builder
+            .with_safe_default_protocol_versions()
+            .map_err(|error| unusable(CERT, &files.cert, &error.to_string()))?;
+        let builder = match (&self.client_ca, &files.client_ca) {
+            (Some(pem), Some(path)) => {
+                let wrong = |why: &str| unusable(CLIENT_CA, path, why);
+                let cas = certificates(pem).ok_or_else(|| wrong("holds no certificate in PEM"))?;
+                client_ca_expires_at = Some(valid_until(&cas, now).map_err(|why| wrong(&why))?);
+                builder.with_client_cert_verifier(verifier(cas).map_err(|why| wrong(&why))?)
+            }
+            _ => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_single_cert(chain, key).map_err(|error| {
+            unusable(
+                KEY,
+                &files.key,
+                &format!("does not go with --tls-cert: {error}"),
+            )
+        })?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        // A resumed session would bring back a certificate that was verified against the CAs
+        // of its time; connections are long, so nothing is lost.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        let usable = Usable {
+            digest: self.digest(),
+            server_expires_at,
+            client_ca_expires_at,
+        };
+        Ok((config, usable))
+    }
+}
+
+/// Certificates expire by the clock that everything else goes by.
+struct ServiceTime(Arc<dyn Clock>);
+
+impl fmt::Debug for ServiceTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ServiceTime")
+    }
+}
+
+impl TimeProvider for ServiceTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        let seconds = u64::try_from(self.0.now().seconds()).ok()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+    }
+}
+
+async fn read(setting: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
+    let read = tokio::fs::read(path).await;
+    read.map_err(|source| TlsError::Unreadable {
+        setting,
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// At least one, or nothing.
+fn certificates(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    read.ok().filter(|chain| !chain.is_empty())
+}
+
+/// Clients may show a certificate, and those that do must show a good one: a service proves
+/// itself by it, a person's front end by a JWT.
+fn verifier(
+    cas: Vec<CertificateDer<'static>>,
+) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, String> {
+    let mut roots = RootCertStore::empty();
+    for ca in cas {
+        roots
+            .add(ca)
+            .map_err(|error| format!("holds a certificate that cannot be a CA: {error}"))?;
+    }
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider()))
+            .allow_unauthenticated();
+    verifier.build().map_err(|error| error.to_string())
+}
+
+/// Until when the first of these to expire is valid; an error where one is not valid now.
+fn valid_until(certificates: &[CertificateDer<'_>], now: Timestamp) -> Result<i64, String> {
+    let mut first = i64::MAX;
+    for der in certificates {
+        let (_, certificate) = X509Certificate::from_der(der)
+            .map_err(|_| "holds a certificate that cannot be read: write it anew".to_owned())?;
+        let validity = certificate.validity();
+        if validity.not_after.timestamp() <= now.seconds() {
+            let at = validity.not_after;
+            return Err(format!("expired at {at}: renew it"));
+        }
+        if validity.not_before.timestamp() > now.seconds() {
+            let at = validity.not_before;
+            return Err(format!(
+                "is not valid before {at}: check the clock of this host"
+            ));
+        }
+        first = first.min(validity.not_after.timestamp());
+    }
+    Ok(first)
+}

@@ -1,0 +1,134 @@
+//! The server's certificate and the CAs of its clients, taken anew when their files change. A
+//! new pair that cannot be used keeps the old one, and is told by log and metric.
+
+mod material;
+mod watch;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use tokio_rustls::TlsAcceptor;
+
+use self::{
+    material::{Material, Usable},
+    watch::Watch,
+};
+use crate::{
+    domain::clock::Clock,
+    metrics::{CertificateLabel, Metrics},
+};
+
+pub use self::material::TlsError;
+
+/// How often the files are read even if nothing was heard of a change: a mounted secret is
+/// swapped by a symbolic link, and not every file system tells.
+const POLL_EVERY: Duration = Duration::from_secs(1);
+
+/// Where the certificate and the CAs are.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// The server's chain, its own certificate first, in PEM.
+    pub cert: PathBuf,
+    /// The key of the first, in PEM.
+    pub key: PathBuf,
+    /// The CAs whose client certificates count, in PEM; without it clients are asked for none.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// TLS as it stands.
+pub struct Tls {
+    files: TlsFiles,
+    clock: Arc<dyn Clock>,
+    current: ArcSwap<Current>,
+}
+
+/// What new connections get.
+struct Current {
+    config: Arc<ServerConfig>,
+    usable: Usable,
+}
+
+impl Tls {
+    /// TLS by what stands in the files now.
+    ///
+    /// # Errors
+    /// [`TlsError`], which names the setting.
+    pub async fn load(files: TlsFiles, clock: Arc<dyn Clock>) -> Result<Self, TlsError> {
+        let material = Material::read(&files).await?;
+        let (config, usable) = material.build(&files, &clock)?;
+        let config = Arc::new(config);
+        Ok(Self {
+            files,
+            clock,
+            current: ArcSwap::from_pointee(Current { config, usable }),
+        })
+    }
+
+    /// For the next connection.
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.current.load().config.clone())
+    }
+
+    /// Takes what is new in the files, for ever.
+    pub(super) async fn keep_fresh(&self, metrics: &Metrics) {
+        let watch = Watch::over(&self.files);
+        let mut failed = None;
+        self.tell_expiry(metrics);
+        loop {
+            watch.changed_within(POLL_EVERY).await;
+            failed = self.refresh(metrics, failed).await;
+        }
+    }
+
+    /// Takes what is new. Answers the error of files that cannot be used: it counts once it is
+    /// seen twice, since the first look can fall between the writing of two files.
+    async fn refresh(&self, metrics: &Metrics, before: Option<String>) -> Option<String> {
+        let error = match self.take().await {
+            Ok(taken) => {
+                metrics.tls_reload_failing.set(0);
+                if taken {
+                    self.tell_expiry(metrics);
+                    tracing::info!("TLS files have changed, new connections get the new ones");
+                }
+                return None;
+            }
+            Err(error) => error.to_string(),
+        };
+        let again = before.as_ref() == Some(&error);
+        if again && metrics.tls_reload_failing.get() == 0 {
+            metrics.tls_reload_failing.set(1);
+            metrics.tls_reload_failures.inc();
+            tracing::error!(%error, "new TLS files cannot be used, the old ones stay");
+        }
+        Some(error)
+    }
+
+    /// Whether there was something new.
+    async fn take(&self) -> Result<bool, TlsError> {
+        let material = Material::read(&self.files).await?;
+        if material.digest() == self.current.load().usable.digest {
+            return Ok(false);
+        }
+        let (config, usable) = material.build(&self.files, &self.clock)?;
+        let config = Arc::new(config);
+        self.current.store(Arc::new(Current { config, usable }));
+        Ok(true)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "whole seconds are exact")]
+    fn tell_expiry(&self, metrics: &Metrics) {
+        let usable = &self.current.load().usable;
+        let tell = |certificate, expires_at: i64| {
+            let gauge = metrics
+                .tls_expiry
+                .get_or_create(&CertificateLabel { certificate })
+                .clone();
+            gauge.set(expires_at as f64);
+        };
+        tell("server", usable.server_expires_at);
+        if let Some(expires_at) = usable.client_ca_expires_at {
+            tell("client_ca", expires_at);
+        }
+    }
+}

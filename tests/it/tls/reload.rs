@@ -1,0 +1,201 @@
+//! Files that change: new pairs are taken while calls go on, bad ones are not.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
+use tokio::{net::TcpStream, time::Instant};
+use tokio_rustls::TlsConnector;
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+use crate::support::{
+    TestServer,
+    certificates::{Ca, Mount, Pair, connect, dns, uri},
+    clock::START,
+};
+
+const ENTRIES: &str = r#"
+[[mtls]]
+identity = "assets.cms.svc"
+caller   = "service"
+"#;
+/// How late a new pair may be.
+const WITHIN: Duration = Duration::from_secs(5);
+
+/// How often the pair is swapped under load.
+fn swaps() -> usize {
+    let set = std::env::var("STACKTOKEN_TEST_SWAPS").ok();
+    set.map_or(100, |text| text.parse().unwrap())
+}
+
+/// The certificate that a fresh connection is shown.
+async fn shown(address: &str, trusted: &Ca) -> Vec<u8> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(trusted.pem().as_bytes()).unwrap())
+        .unwrap();
+    let config = rustls::ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let socket = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let connector = TlsConnector::from(Arc::new(config));
+    let stream = connector.connect(name, socket).await.unwrap();
+    stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+}
+
+/// Waits until this certificate is shown, and says for how long.
+async fn until_shown(address: &str, trusted: &Ca, pair: &Pair) -> Duration {
+    let began = Instant::now();
+    while shown(address, trusted).await != pair.der {
+        assert!(began.elapsed() < WITHIN, "the new certificate is not shown");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    began.elapsed()
+}
+
+/// The value of a metric on the admin port.
+async fn metric(server: &TestServer, name: &str) -> f64 {
+    let text = server.metrics().await;
+    let line = text.lines().find(|line| line.starts_with(name));
+    let line = line.unwrap_or_else(|| panic!("no {name} in\n{text}"));
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+async fn until_metric(server: &TestServer, name: &str, value: f64) {
+    let began = Instant::now();
+    while metric(server, name).await != value {
+        assert!(began.elapsed() < WITHIN, "{name} is not {value}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn swaps_under_load_fail_no_call() {
+    let ca = Ca::new("test CA");
+    let mount = Mount::new(&ca.server(), None);
+    let server = TestServer::start_tls(mount.files(false), "", |_| {}).await;
+    let address = server.address.clone();
+    let (stop, calls) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let pem = Arc::new(ca);
+    let mut load = tokio::task::JoinSet::new();
+    for long_lived in [true, true, false, false] {
+        let (address, ca) = (address.clone(), pem.clone());
+        let (stop, calls) = (stop.clone(), calls.clone());
+        load.spawn(async move {
+            let mut channel = connect(&address, &ca, None).await.unwrap();
+            while !stop.load(Ordering::Relaxed) {
+                if !long_lived {
+                    channel = connect(&address, &ca, None)
+                        .await
+                        .expect("a new connection");
+                }
+                let mut health = HealthClient::new(channel.clone());
+                let request = HealthCheckRequest::default();
+                health.check(request).await.expect("a call during a swap");
+                calls.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+    let mut latest = Duration::ZERO;
+    for _ in 0..swaps() {
+        let pair = pem.server();
+        mount.swap(&pair, None);
+        latest = latest.max(until_shown(&address, &pem, &pair).await);
+    }
+    stop.store(true, Ordering::Relaxed);
+    while let Some(ended) = load.join_next().await {
+        ended.unwrap();
+    }
+    let calls = calls.load(Ordering::Relaxed);
+    println!(
+        "{} swaps, {calls} calls, the latest new certificate after {latest:?}",
+        swaps()
+    );
+    assert!(calls > swaps(), "there was load: {calls} calls");
+    assert_eq!(
+        metric(&server, "stacktoken_tls_reload_failures_total").await,
+        0.0
+    );
+}
+
+#[tokio::test]
+async fn bad_new_pair_keeps_the_old_one_and_is_told() {
+    let ca = Ca::new("test CA");
+    let first = ca.server();
+    let mount = Mount::new(&first, None);
+    let server = TestServer::start_tls(mount.files(false), "", |_| {}).await;
+    let other = ca.server();
+    let bad = [
+        Pair {
+            key: other.key.clone(),
+            ..first.clone()
+        },
+        Pair {
+            cert: "no certificate".into(),
+            ..other.clone()
+        },
+        Pair {
+            key: String::new(),
+            ..other.clone()
+        },
+        ca.server_until(START - 1),
+    ];
+    for (number, pair) in bad.iter().enumerate() {
+        mount.swap(pair, None);
+        until_metric(&server, "stacktoken_tls_reload_failing", 1.0).await;
+        assert_eq!(shown(&server.address, &ca).await, first.der, "{number}");
+        mount.swap(&first, None);
+        until_metric(&server, "stacktoken_tls_reload_failing", 0.0).await;
+    }
+    let counted = metric(&server, "stacktoken_tls_reload_failures_total").await;
+    assert_eq!(counted, 4.0);
+    mount.swap(&other, None);
+    until_shown(&server.address, &ca, &other).await;
+}
+
+#[tokio::test]
+async fn expiry_of_the_pair_in_use_is_told() {
+    let ca = Ca::new("test CA");
+    let mount = Mount::new(&ca.server_until(START + 86_400), None);
+    let server = TestServer::start_tls(mount.files(false), "", |_| {}).await;
+    let gauge = "stacktoken_tls_certificate_expiry_timestamp_seconds{certificate=\"server\"}";
+    assert_eq!(metric(&server, gauge).await, (START + 86_400) as f64);
+    let later = ca.server_until(START + 30 * 86_400);
+    mount.swap(&later, None);
+    until_shown(&server.address, &ca, &later).await;
+    until_metric(&server, gauge, (START + 30 * 86_400) as f64).await;
+}
+
+#[tokio::test]
+async fn clients_of_a_ca_that_was_replaced_get_no_new_connection() {
+    let (old, new) = (Ca::new("old CA"), Ca::new("new CA"));
+    let pair = old.server();
+    let mount = Mount::new(&pair, Some(&old));
+    let server = TestServer::start_tls(mount.files(true), ENTRIES, |_| {}).await;
+    let names = [dns("assets.cms.svc"), uri("spiffe://example.org/assets")];
+    let (of_old, of_new) = (old.client(&names), new.client(&names));
+    let is_served = async |client: &Pair| match connect(&server.address, &old, Some(client)).await {
+        Ok(channel) => HealthClient::new(channel)
+            .check(HealthCheckRequest::default())
+            .await
+            .is_ok(),
+        Err(_) => false,
+    };
+    assert!(is_served(&of_old).await);
+    assert!(!is_served(&of_new).await);
+    mount.swap(&pair, Some(&new));
+    let began = Instant::now();
+    while !is_served(&of_new).await {
+        assert!(began.elapsed() < WITHIN, "the new CA does not count");
+    }
+    assert!(!is_served(&of_old).await);
+}
