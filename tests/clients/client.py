@@ -1,0 +1,57 @@
+"""The program under test, as a user runs it."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from server import STACK
+
+COMMAND: list[str] = json.loads(os.environ["CLIENT"])
+
+
+class Client:
+    """A running one. Each line in is a token, each line out what became of it."""
+
+    def __init__(
+        self,
+        address: str,
+        jwt: Path,
+        action: str = "entry.read",
+        stack: str = STACK,
+        timeout: float = 2,
+        ca: Path | None = None,
+    ) -> None:
+        command = [*COMMAND, "--server", address, "--jwt-file", str(jwt), "--action", action]
+        command += ["--stack", stack, "--timeout", str(timeout)]
+        command += ["--ca", str(ca)] if ca else []
+        pipe = subprocess.PIPE
+        self.secrets: list[str] = []
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+    def send(self, secret: str) -> None:
+        self.secrets.append(secret)
+        assert self.process.stdin
+        self.process.stdin.write(secret + "\n")
+        self.process.stdin.flush()
+
+    def line(self) -> str:
+        assert self.process.stdout
+        return self.process.stdout.readline().rstrip("\n")
+
+    def ask(self, secret: str) -> str:
+        self.send(secret)
+        return self.line()
+
+    def end(self) -> tuple[str, int]:
+        """What else it says on either output, and its exit code. Never a secret."""
+        out, err = self.process.communicate(timeout=60)
+        for secret in filter(None, self.secrets):
+            assert secret not in out + err, "a secret was written"
+        return (out + err).strip(), self.process.returncode
+
+    def answer(self, secret: str) -> tuple[str, int]:
+        """Of a program that is asked once."""
+        told = self.ask(secret)
+        rest, code = self.end()
+        return (told + rest, code)
