@@ -44,14 +44,20 @@ class Client:
         return self.line()
 
     def end(self) -> tuple[str, int]:
-        """What else it says on either output, and its exit code. Never a secret."""
-        out, err = self.process.communicate(timeout=60)
+        """What else it says, and its exit code. On neither output a secret."""
+        out, self.complaints = self.process.communicate(timeout=60)
         for secret in filter(None, self.secrets):
-            assert secret not in out + err, "a secret was written"
-        return (out + err).strip(), self.process.returncode
+            assert secret not in out + self.complaints, "a secret was written"
+        return out.rstrip("\n"), self.process.returncode
 
     def answer(self, secret: str) -> tuple[str, int]:
         """Of a program that is asked once."""
         told = self.ask(secret)
         rest, code = self.end()
         return (told + rest, code)
+
+    def stop(self) -> None:
+        """Whatever it is at."""
+        self.process.kill()
+        if self.process.stdin and not self.process.stdin.closed:
+            self.process.communicate()

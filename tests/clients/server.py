@@ -1,5 +1,6 @@
 """A real server of its own for a test, and what is done to it from outside the client."""
 
+import contextlib
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 BINARY = os.environ["STACKTOKEN_BIN"]
@@ -16,30 +18,46 @@ INTROSPECT = "stacktoken.v1.IntrospectionService/Introspect"
 
 
 class Server:
-    """`stacktoken dev` or, given arguments, another verb that listens."""
+    """`stacktoken dev` with a folder of its own."""
 
     def __init__(self, folder: Path, listen: str = "127.0.0.1:0", **settings: str) -> None:
         self.folder = folder
-        self.ready = folder / "ready.json"
-        self.ready.unlink(missing_ok=True)
-        self.start(["dev", "--data-dir", str(folder / "data")], listen, settings)
-
-    def start(self, verb: list[str], listen: str, settings: dict[str, str]) -> None:
-        """Returns once it listens; what it says is kept in the folder, for a failed test."""
-        flags = ["--listen", listen, "--admin-listen", "127.0.0.1:0", "--ready-file", str(self.ready)]
-        environment = {f"STACKTOKEN_{name.upper()}": value for name, value in settings.items()}
-        with open(self.folder / "server.log", "ab") as log:
-            self.process = subprocess.Popen(
-                [BINARY, *verb, *flags], stdout=log, stderr=log, env=os.environ | environment
-            )
-        until = time.monotonic() + 30
-        while not (self.ready.exists() and self.ready.stat().st_size):
-            if self.process.poll() is not None or time.monotonic() > until:
-                raise AssertionError((self.folder / "server.log").read_text())
-            time.sleep(0.01)
-        told = json.loads(self.ready.read_text())
+        ready = folder / "ready.json"
+        ready.unlink(missing_ok=True)
+        self.start(
+            ["dev", "--data-dir", str(folder / "data"), "--ready-file", str(ready)]
+            + ["--listen", listen, "--admin-listen", "127.0.0.1:0"],
+            {f"STACKTOKEN_{name.upper()}": value for name, value in settings.items()},
+        )
+        self.wait(lambda: ready.exists() and ready.stat().st_size > 0)
+        told = json.loads(ready.read_text())
         self.address: str = told["grpc_address"]
         self.admin: str = told["admin_address"]
+
+    def serve_instead(self, issuers: Path) -> None:
+        """`stacktoken serve` with other issuers, on the same store."""
+        self.stop()
+        self.address, self.admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+        store = self.folder / "data" / "stacktoken.db"
+        self.start(
+            ["serve", "--issuers", str(issuers), "--database-url", f"sqlite:{store}"]
+            + ["--listen", self.address, "--admin-listen", self.admin],
+            {},
+        )
+        self.wait(lambda: listens(self.address) and listens(self.admin))
+
+    def start(self, command: list[str], settings: dict[str, str]) -> None:
+        with open(self.folder / "server.log", "wb") as log:
+            self.process = subprocess.Popen(
+                [BINARY, *command], stdout=log, stderr=log, env=os.environ | settings
+            )
+
+    def wait(self, ready: Callable[[], bool]) -> None:
+        until = time.monotonic() + 30
+        while not ready():
+            if self.process.poll() is not None or time.monotonic() > until:
+                raise AssertionError((self.folder / "server.log").read_text()[-500:])
+            time.sleep(0.01)
 
     def stop(self) -> None:
         self.process.kill()
@@ -86,6 +104,13 @@ class Issued:
     def __init__(self, secret: str, uid: str) -> None:
         self.secret = secret
         self.uid = uid
+
+
+def listens(address: str) -> bool:
+    host, port = address.split(":")
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port))):
+        return True
+    return False
 
 
 def free_port() -> int:

@@ -28,7 +28,7 @@ class Listener:
                 self.visited.set()
 
     def serve(self, connection: socket.socket) -> None:
-        with contextlib.suppress(OSError):
+        with connection, contextlib.suppress(OSError):
             self.handle(connection)
 
     def close(self) -> None:
@@ -39,7 +39,7 @@ class Listener:
 
 def slam(connection: socket.socket) -> None:
     """Hangs up at once."""
-    connection.close()
+    connection.shutdown(socket.SHUT_RDWR)
 
 
 def say_nothing(connection: socket.socket) -> None:
@@ -53,9 +53,11 @@ def pass_on(server: str, hold: float = 0) -> Callable[[socket.socket], None]:
     host, port = server.split(":")
 
     def both_ways(connection: socket.socket) -> None:
-        onward = socket.create_connection((host, int(port)))
-        threading.Thread(target=copy, args=[onward, connection, hold], daemon=True).start()
-        copy(connection, onward, 0)
+        with socket.create_connection((host, int(port))) as onward:
+            back = threading.Thread(target=copy, args=[onward, connection, hold], daemon=True)
+            back.start()
+            copy(connection, onward, 0)
+            back.join()
 
     return both_ways
 
@@ -77,6 +79,7 @@ def behind_tls(server: str, certificate: Path, key: Path) -> Callable[[socket.so
     plain = pass_on(server)
 
     def handshake(connection: socket.socket) -> None:
-        plain(context.wrap_socket(connection, server_side=True))
+        with context.wrap_socket(connection, server_side=True) as trusted:
+            plain(trusted)
 
     return handshake
