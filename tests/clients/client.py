@@ -18,7 +18,7 @@ class Client:
         self,
         address: str,
         jwt: Path,
-        timeout: float = 2,
+        timeout: float = 10,
         ca: Path | None = None,
     ) -> None:
         command = [*COMMAND, "--server", address, "--jwt-file", str(jwt)]

@@ -31,7 +31,7 @@ class WithServer(unittest.TestCase):
         self,
         address: str | None = None,
         caller: str = "service",
-        timeout: float = 2,
+        timeout: float = 10,
         ca: Path | None = None,
     ) -> Client:
         made = Client(address or self.server.address, self.server.jwt(caller), timeout, ca)
@@ -158,7 +158,7 @@ class Outages(WithServer):
             server = Server(Path(folder), verdict_max_age="60s")
             self.addCleanup(lambda: server.stop())
             token, later = server.issue("read"), server.issue("read")
-            client = Client(server.address, server.jwt("service"), timeout=1)
+            client = Client(server.address, server.jwt("service"), timeout=2)
             self.assertEqual(client.ask(token.secret), "active")
             server.stop()
             self.assertEqual(client.ask(later.secret), UNREACHED)
@@ -269,18 +269,18 @@ class Encrypted(WithServer):
                 check=True,
             )
 
-    def ask(self, ca: str) -> tuple[str, int]:
+    def ask(self, ca: str, timeout: float) -> tuple[str, int]:
         certificate, key = self.folder / "server.pem", self.folder / "server.key"
         front = sockets.Listener(sockets.behind_tls(self.server.address, certificate, key))
         self.addCleanup(front.close)
         secret = self.server.issue("read").secret
-        return self.client(front.address, ca=self.folder / ca, timeout=1).answer(secret)
+        return self.client(front.address, ca=self.folder / ca, timeout=timeout).answer(secret)
 
     def test_server_with_a_certificate_of_the_ca_is_asked(self) -> None:
-        self.assertEqual(self.ask("server.pem"), ("active", 0))
+        self.assertEqual(self.ask("server.pem", timeout=10), ("active", 0))
 
     def test_server_with_another_certificate_is_an_outage(self) -> None:
-        self.assertEqual(self.ask("stranger.pem"), (UNREACHED, 5))
+        self.assertEqual(self.ask("stranger.pem", timeout=2), (UNREACHED, 5))
 
 
 if __name__ == "__main__":
