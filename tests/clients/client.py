@@ -1,0 +1,69 @@
+"""The program under test, as a user runs it."""
+
+import json
+import os
+import subprocess
+import threading
+from pathlib import Path
+
+from server import STACK
+
+COMMAND: list[str] = json.loads(os.environ["CLIENT"])
+
+
+class Client:
+    """A running one. Each line in is a question, each line out what became of it."""
+
+    def __init__(
+        self,
+        address: str,
+        jwt: Path,
+        timeout: float = 10,
+        ca: Path | None = None,
+    ) -> None:
+        command = [*COMMAND, "--server", address, "--jwt-file", str(jwt)]
+        command += ["--timeout", str(timeout)]
+        command += ["--ca", str(ca)] if ca else []
+        pipe = subprocess.PIPE
+        self.secrets: list[str] = []
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        # One that never answers must fail its test, not hang it.
+        self.watchdog = threading.Timer(30, self.process.kill)
+        self.watchdog.start()
+
+    def send(self, secret: str, action: str = "entry.read", stack: str = STACK) -> None:
+        self.secrets.append(secret)
+        assert self.process.stdin
+        self.process.stdin.write(f"{secret}\t{stack}\t{action}\n")
+        self.process.stdin.flush()
+
+    def line(self) -> str:
+        assert self.process.stdout
+        return self.process.stdout.readline().rstrip("\n")
+
+    def ask(self, secret: str, action: str = "entry.read", stack: str = STACK) -> str:
+        self.send(secret, action, stack)
+        return self.line()
+
+    def end(self) -> tuple[str, int]:
+        """What else it says, and its exit code. On neither output a secret."""
+        out, self.complaints = self.process.communicate()
+        self.watchdog.cancel()
+        for secret in filter(None, self.secrets):
+            assert secret not in out + self.complaints, "a secret was written"
+        return out.rstrip("\n"), self.process.returncode
+
+    def answer(
+        self, secret: str, action: str = "entry.read", stack: str = STACK
+    ) -> tuple[str, int]:
+        """Of a program that is asked once."""
+        told = self.ask(secret, action, stack)
+        rest, code = self.end()
+        return (told + rest, code)
+
+    def stop(self) -> None:
+        """Whatever it is at."""
+        self.watchdog.cancel()
+        self.process.kill()
+        if self.process.stdin and not self.process.stdin.closed:
+            self.process.communicate()
