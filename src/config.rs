@@ -151,7 +151,7 @@ pub struct Tuning {
     #[arg(
         long,
         env = "STACKTOKEN_MAX_RESETS",
-        default_value_t = 1024,
+        default_value_t = 256,
         value_name = "COUNT"
     )]
     pub max_resets: usize,

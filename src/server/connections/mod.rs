@@ -112,14 +112,14 @@ where
         Ok((Socket::Tls(Box::new(socket)), Peer { certified }))
     }
 
-    /// The library's own defaults are not safe: a value left unset removes the limit below it.
+    /// Streams that a client opens and resets before they are taken up have the library's own,
+    /// narrow limit.
     fn http2(&self) -> http2::Builder<TokioExecutor> {
         let tuning = &self.tuning;
         let mut http2 = http2::Builder::new(TokioExecutor::new());
         http2
             .timer(TokioTimer::new())
             .max_concurrent_streams(tuning.max_streams)
-            .max_pending_accept_reset_streams(tuning.max_resets)
             .max_local_error_reset_streams(tuning.max_resets)
             .max_header_list_size(tuning.max_header_bytes)
             .max_send_buf_size(MAX_UNREAD_BYTES)

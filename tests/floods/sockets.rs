@@ -1,0 +1,171 @@
+//! Floods of sockets: ones that say nothing or next to nothing, ones that are merely there,
+//! and more of them than there are files for.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinSet,
+};
+
+use crate::{
+    frames,
+    honest::Besieged,
+    program::{Dev, folder},
+};
+
+const SLOW: usize = 2_000;
+const IDLE: usize = 5_000;
+/// Within this, a socket that says nothing is let go.
+const REAPED: Duration = Duration::from_secs(30);
+
+/// As many files as this process may have.
+fn raise_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let current = limit.maximum;
+    setrlimit(Resource::Nofile, Rlimit { current, ..limit }).unwrap();
+}
+
+async fn connect(address: &str, greeting: &[u8]) -> Option<TcpStream> {
+    let mut socket = TcpStream::connect(address).await.ok()?;
+    socket.write_all(greeting).await.ok()?;
+    Some(socket)
+}
+
+/// Until the other side has closed it; what it says before is not of interest.
+async fn closed(mut socket: TcpStream) {
+    let mut heard = [0; 1024];
+    while matches!(socket.read(&mut heard).await, Ok(count) if count > 0) {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_sockets_are_let_go() {
+    raise_files();
+    // More than one address may have by default, so that all of them are kept for a while.
+    let mut besieged = Besieged::start(&["--max-connections-per-address", "10000"]).await;
+    let address = besieged.address();
+    let began = Instant::now();
+    let mut waiting = JoinSet::new();
+    for number in 0..SLOW {
+        let said = match number % 3 {
+            0 => &[][..],
+            1 => &frames::PREFACE[..10],
+            // An HTTP/1 client, which never sends its second line.
+            _ => b"GET / HTTP/1.1\r\n",
+        };
+        let Some(socket) = connect(&address, said).await else {
+            continue;
+        };
+        waiting.spawn(closed(socket));
+    }
+    assert_eq!(waiting.len(), SLOW);
+    besieged.withstands("slow sockets").await;
+    while waiting.join_next().await.is_some() {}
+    let took = began.elapsed();
+    println!("slow sockets: all {SLOW} let go after {took:?}");
+    assert!(
+        took <= REAPED,
+        "the last slow socket was let go after {took:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_byte_a_second_is_slow_too() {
+    let besieged = Besieged::start(&[]).await;
+    let mut socket = TcpStream::connect(besieged.address()).await.unwrap();
+    let began = Instant::now();
+    for byte in frames::PREFACE {
+        let mut heard = [0; 1];
+        let read = tokio::time::timeout(Duration::from_secs(1), socket.read(&mut heard));
+        if matches!(read.await, Ok(Ok(0) | Err(_))) || socket.write_all(&[*byte]).await.is_err() {
+            break;
+        }
+    }
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(15), "let go after {took:?}");
+}
+
+/// With the limits as they are: one address keeps its share, the rest is closed at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_connections_cost_little() {
+    raise_files();
+    let mut besieged = Besieged::start(&[]).await;
+    let greeting = [
+        frames::PREFACE,
+        &frames::settings(),
+        &frames::settings_ack(),
+    ]
+    .concat();
+    let mut idle = Vec::with_capacity(IDLE);
+    let address = besieged.address();
+    for _ in 0..IDLE {
+        idle.extend(connect(&address, &greeting).await);
+    }
+    besieged.withstands("idle connections").await;
+    assert!(idle.len() > 1_000, "{} idle connections", idle.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_address_gets_its_share_only() {
+    let mut besieged = Besieged::start(&["--max-connections-per-address", "20"]).await;
+    let address = besieged.address();
+    let mut closing = JoinSet::new();
+    for _ in 0..100 {
+        let socket = connect(&address, frames::PREFACE).await.unwrap();
+        closing.spawn(closed(socket));
+    }
+    // Three of the twenty are the test's own clients.
+    let until = Instant::now() + Duration::from_secs(3);
+    let mut refused = 0;
+    while let Ok(Some(_)) = tokio::time::timeout_at(until.into(), closing.join_next()).await {
+        refused += 1;
+    }
+    assert!((80..100).contains(&refused), "{refused} of 100 were closed");
+    besieged.withstands("a full address").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn few_files_keep_the_program_alive() {
+    raise_files();
+    let folder = folder();
+    let dev = Dev::start_with(folder.path(), |command| {
+        let limited = std::process::Command::new("prlimit");
+        let program = std::mem::replace(command, limited);
+        command.arg("--nofile=256:256").arg(program.get_program());
+        command.args(program.get_args());
+        for (name, value) in program.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.current_dir(program.get_current_dir().unwrap());
+    });
+    let mut besieged = Besieged::of(dev, folder).await;
+    let greeting = [
+        frames::PREFACE,
+        &frames::settings(),
+        &frames::settings_ack(),
+    ]
+    .concat();
+    let (mut many, address) = (Vec::new(), besieged.address());
+    for _ in 0..600 {
+        // Beyond what there is room for, they wait in the kernel.
+        let connecting = connect(&address, &greeting);
+        let connected = tokio::time::timeout(Duration::from_millis(200), connecting).await;
+        many.extend(connected.ok().flatten());
+    }
+    assert!(many.len() > 300, "{} connections", many.len());
+    besieged.withstands("256 files").await;
+    drop(many);
+    let began = Instant::now();
+    let mut owner = besieged.dev.client("owner_jwt").await;
+    let list = stacktoken::grpc::pb::v1::ListRequest {
+        stack_api_key: besieged.dev.get("stack_api_key").into(),
+        ..Default::default()
+    };
+    owner.tokens.list(list).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(5));
+}
