@@ -88,28 +88,15 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
-{{- define "stacktoken.imagePullSecrets" -}}
-{{- with .Values.image.pullSecrets }}
-imagePullSecrets:
-  {{- range . }}
-  - name: {{ . }}
-  {{- end }}
-{{- end }}
-{{- end -}}
-
-{{/* Peers and ports of one direction of a NetworkPolicy: (dict "peers" … "ports" … "protocols" …) */}}
-{{- define "stacktoken.networkPorts" -}}
-{{- range $port := .ports }}
-{{- range $protocol := $.protocols | default (list "TCP") }}
-- port: {{ int64 $port }}
-  protocol: {{ $protocol }}
-{{- end }}
-{{- end }}
-{{- end -}}
-
+{{/* One rule of a NetworkPolicy: to some peers, or to any address, on some ports. */}}
 {{- define "stacktoken.egressTo" -}}
 - ports:
-    {{- include "stacktoken.networkPorts" . | nindent 4 }}
+    {{- range $port := .ports }}
+    {{- range $protocol := $.protocols | default (list "TCP") }}
+    - port: {{ int64 $port }}
+      protocol: {{ $protocol }}
+    {{- end }}
+    {{- end }}
   {{- with .to }}
   to:
     {{- toYaml . | nindent 4 }}

@@ -4,7 +4,7 @@
 {{- define "stacktoken.databaseEnv" -}}
 {{- if .Values.database.sqlite.enabled -}}
 - name: STACKTOKEN_DATABASE_URL
-  value: sqlite:/var/lib/stacktoken/stacktoken.db
+  value: sqlite:/data/stacktoken.db
 {{- else -}}
 - name: STACKTOKEN_DATABASE_URL_FILE
   value: /etc/stacktoken/database/url
@@ -24,7 +24,7 @@
 {{- define "stacktoken.databaseMount" -}}
 {{- if .Values.database.sqlite.enabled -}}
 - name: data
-  mountPath: /var/lib/stacktoken
+  mountPath: /data
 {{- else -}}
 - name: database
   mountPath: /etc/stacktoken/database
