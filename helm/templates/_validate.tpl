@@ -138,6 +138,9 @@ tls.existingSecret is set but TLS is off: set tls.enabled=true, or empty it
 tls.clientCa.existingSecret asks callers for certificates (mTLS), which needs TLS: set tls.enabled=true and tls.existingSecret
 {{- end }}
 {{- end }}
+{{- if and .Values.tests.clientSecret (not .Values.tls.clientCa.existingSecret) }}
+tests.clientSecret is shown only to a server that asks for it: set tls.clientCa.existingSecret, or empty it
+{{- end }}
 {{- if eq (int .Values.ports.grpc) (int .Values.ports.admin) }}
 ports.grpc and ports.admin are both {{ int .Values.ports.grpc }}: give each its own
 {{- end }}

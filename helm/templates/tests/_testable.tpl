@@ -1,6 +1,6 @@
-{{/* With a client CA the pod would be turned away: it has no certificate of its own. */}}
+{{/* With a client CA, a pod without a certificate of its own would be turned away. */}}
 {{- define "stacktoken.testable" -}}
-{{- if and .Values.tests.enabled (not .Values.tls.clientCa.existingSecret) -}}
+{{- if and .Values.tests.enabled (or .Values.tests.clientSecret (not .Values.tls.clientCa.existingSecret)) -}}
 yes
 {{- end -}}
 {{- end -}}
