@@ -7,6 +7,7 @@ import argparse
 import json
 import pathlib
 import re
+import socket
 import sys
 
 import jsonschema
@@ -158,6 +159,31 @@ def variables(args):
     return faults, f"variables: {len(used)} used, {len(used & pending)} of them pending"
 
 
+def container(args):
+    """Writes ConfigMaps below a folder, and prints a container's arguments and environment."""
+    found = []
+    for _, document in documents([args.rendered]):
+        if document["kind"] == "ConfigMap":
+            folder = pathlib.Path(args.root) / "etc/stacktoken" / document["metadata"]["name"].rsplit("-", 1)[1]
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, text in document["data"].items():
+                (folder / name).write_text(text)
+        spec = document.get("spec", {})
+        spec = spec.get("template", {}).get("spec", spec)
+        for one in spec.get("initContainers", []) + spec.get("containers", []):
+            if one["name"] == args.name:
+                found = [" ".join(one["args"])] + [f"{pair['name']}={pair['value']}" for pair in one["env"]]
+    text = "\n".join(found).replace("=/", f"={args.root}/").replace("sqlite:/", f"sqlite:{args.root}/")
+    text = re.sub(r"https://[^:]*:", "https://127.0.0.1:", text).replace("=0.0.0.0:", "=127.0.0.1:")
+    return [] if found else [f"no container {args.name}"], text
+
+
+def ports(_):
+    """Two ports that nobody listens on."""
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    return [], " ".join(str(listener.getsockname()[1]) for listener in listeners)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True)
@@ -166,13 +192,15 @@ def main():
         (rules, ()),
         (metrics, ("--pending",)),
         (variables, ("--helps", "--rendered", "--pending")),
+        (container, ()),
+        (ports, ()),
     ):
         command = commands.add_parser(check.__name__, description=check.__doc__)
         command.set_defaults(check=check)
         for option in options:
             command.add_argument(option, nargs="*", default=[])
-        if check is metrics:
-            command.add_argument("--exposed")
+        for option in {metrics: ("--exposed",), container: ("--rendered", "--root", "--name")}.get(check, ()):
+            command.add_argument(option, required=True)
     args = parser.parse_args()
     faults, looked_at = args.check(args)
     for fault in sorted(faults):
