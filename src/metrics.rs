@@ -1,7 +1,11 @@
 //! What the service counts about itself, for Prometheus. No label names a tenant, a caller
 //! or a token.
 
-use std::{fmt, sync::atomic::AtomicU64, time::Duration};
+use std::{
+    fmt,
+    sync::{LazyLock, atomic::AtomicU64},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -38,6 +42,18 @@ pub struct ServiceLabel {
     /// Its full name; empty for the process as a whole.
     pub service: &'static str,
 }
+
+/// What became of spans. A process has one tracer, whatever it serves.
+#[derive(Debug, Default)]
+pub struct Spans {
+    /// Spans that no collector took.
+    pub dropped: Counter,
+    /// Batches of spans that the collector did not take.
+    pub export_failures: Counter,
+}
+
+/// The spans of this process.
+pub static SPANS: LazyLock<Spans> = LazyLock::new(Spans::default);
 
 /// Everything that is counted.
 pub struct Metrics {
@@ -132,6 +148,8 @@ impl Metrics {
         own.register("listener_without_tls", "1 where a listener beyond loopback has no TLS", self.plaintext.clone());
         own.register("connections", "Open connections", self.connections.clone());
         own.register("issuers_without_keys", "Issuers whose keys are not to be had", self.issuers_without_keys.clone());
+        own.register("spans_dropped", "Spans that no collector took", SPANS.dropped.clone());
+        own.register("span_export_failures", "Batches of spans that the collector did not take", SPANS.export_failures.clone());
         own.register_with_unit("start_time", "When the process started, since the epoch", Unit::Seconds, self.started.clone());
     }
 

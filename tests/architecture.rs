@@ -25,8 +25,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("config", &[]),
     ("metrics", &[]),
-    ("telemetry", &["config"]),
-    ("auth", &["domain"]),
+    ("telemetry", &["config", "metrics"]),
+    ("auth", &["domain", "telemetry"]),
     ("store", &["domain", "config", "metrics", "telemetry"]),
     (
         "app",
@@ -94,6 +94,9 @@ const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
     ("getrandom", &["domain/entropy.rs"]),
     ("clap", &["config.rs", "cli/"]),
     ("axum", &["server/"]),
+    ("opentelemetry", &["telemetry/"]),
+    ("opentelemetry_sdk", &["telemetry/"]),
+    ("opentelemetry_otlp", &["telemetry/"]),
 ];
 
 /// The longest a file may be without a reason here.
