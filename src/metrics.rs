@@ -2,6 +2,7 @@
 //! or a token.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     sync::{LazyLock, atomic::AtomicU64},
     time::Duration,
@@ -158,12 +159,42 @@ impl Metrics {
         self.calls.get_or_create(labels).observe(took.as_secs_f64());
     }
 
-    /// The exposition text for a scrape.
+    /// The text for a scrape, as OpenMetrics 1.0.
     #[must_use]
     pub fn expose(&self) -> String {
         let mut out = String::new();
         // Writing to a String does not fail.
         let _ = text::encode(&mut out, &self.registry);
+        out
+    }
+
+    /// The same for whoever does not ask for OpenMetrics: in Prometheus' older text a counter
+    /// is described under the name of its sample.
+    #[must_use]
+    pub fn expose_plain(&self) -> String {
+        let open = self.expose();
+        let counters: BTreeSet<_> = open
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
+            .collect();
+        let mut out = String::with_capacity(open.len());
+        for line in open.lines() {
+            let comment = line.strip_prefix("# ").unwrap_or_default();
+            let mut words = comment.splitn(3, ' ');
+            match (words.next(), words.next(), words.next()) {
+                (Some("EOF" | "UNIT"), ..) => continue,
+                (Some(kind @ ("HELP" | "TYPE")), Some(family), Some(rest)) => {
+                    let total = if counters.contains(family) {
+                        "_total"
+                    } else {
+                        ""
+                    };
+                    out.extend(["# ", kind, " ", family, total, " ", rest]);
+                }
+                _ => out.push_str(line),
+            }
+            out.push('\n');
+        }
         out
     }
 }
