@@ -279,6 +279,10 @@ async fn a_log_line_names_the_callers_trace_also_where_none_are_made() {
             format!(" trace_id={TRACE}")
         };
         assert!(calls[0].ends_with(&named), "{}", calls[0]);
+        if format == "json" {
+            let line: Value = serde_json::from_str(calls[0]).unwrap();
+            assert_eq!(line["trace_id"], TRACE);
+        }
         assert!(!calls[1].contains("trace_id"), "{}", calls[1]);
     }
 }
