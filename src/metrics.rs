@@ -1,12 +1,7 @@
 //! What the service counts about itself, for Prometheus. No label names a tenant, a caller
 //! or a token.
 
-use std::{
-    collections::BTreeSet,
-    fmt,
-    sync::{LazyLock, atomic::AtomicU64},
-    time::Duration,
-};
+use std::{collections::BTreeSet, fmt, sync::atomic::AtomicU64, time::Duration};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -44,18 +39,6 @@ pub struct ServiceLabel {
     pub service: &'static str,
 }
 
-/// What became of spans. A process has one tracer, whatever it serves.
-#[derive(Debug, Default)]
-pub struct Spans {
-    /// Spans that no collector took.
-    pub dropped: Counter,
-    /// Batches of spans that the collector did not take.
-    pub export_failures: Counter,
-}
-
-/// The spans of this process.
-pub static SPANS: LazyLock<Spans> = LazyLock::new(Spans::default);
-
 /// Everything that is counted.
 pub struct Metrics {
     registry: Registry,
@@ -91,6 +74,10 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Issuers whose keys are not to be had.
     pub issuers_without_keys: Gauge<i64>,
+    /// Spans that no collector took.
+    pub spans_dropped: Counter,
+    /// Batches of spans that the collector did not take.
+    pub span_export_failures: Counter,
     /// Seconds since the start of the Unix epoch at which the process started.
     pub started: Gauge<f64, AtomicU64>,
 }
@@ -103,6 +90,15 @@ impl fmt::Debug for Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
+        Self::with_spans(Counter::default(), Counter::default())
+    }
+}
+
+impl Metrics {
+    /// With what is counted of spans, of which a process has one exporter whatever it serves:
+    /// those that no collector took, and batches that it did not take.
+    #[must_use]
+    pub fn with_spans(spans_dropped: Counter, span_export_failures: Counter) -> Self {
         let mut metrics = Self {
             registry: Registry::default(),
             calls: Family::new_with_constructor(|| Histogram::new(SECONDS)),
@@ -121,14 +117,14 @@ impl Default for Metrics {
             plaintext: Gauge::default(),
             connections: Gauge::default(),
             issuers_without_keys: Gauge::default(),
+            spans_dropped,
+            span_export_failures,
             started: Gauge::default(),
         };
         metrics.register();
         metrics
     }
-}
 
-impl Metrics {
     #[rustfmt::skip]
     fn register(&mut self) {
         let registry = &mut self.registry;
@@ -149,8 +145,8 @@ impl Metrics {
         own.register("listener_without_tls", "1 where a listener beyond loopback has no TLS", self.plaintext.clone());
         own.register("connections", "Open connections", self.connections.clone());
         own.register("issuers_without_keys", "Issuers whose keys are not to be had", self.issuers_without_keys.clone());
-        own.register("spans_dropped", "Spans that no collector took", SPANS.dropped.clone());
-        own.register("span_export_failures", "Batches of spans that the collector did not take", SPANS.export_failures.clone());
+        own.register("spans_dropped", "Spans that no collector took", self.spans_dropped.clone());
+        own.register("span_export_failures", "Batches of spans that the collector did not take", self.span_export_failures.clone());
         own.register_with_unit("start_time", "When the process started, since the epoch", Unit::Seconds, self.started.clone());
     }
 

@@ -25,7 +25,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("config", &[]),
     ("metrics", &[]),
-    ("telemetry", &["config", "metrics"]),
+    ("telemetry", &["config"]),
     ("auth", &["domain", "telemetry"]),
     ("store", &["domain", "config", "metrics", "telemetry"]),
     (

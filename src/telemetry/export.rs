@@ -2,17 +2,16 @@
 //! A collector that is dead or does not read costs spans, which are counted, and never time
 //! of a call.
 
-use std::{mem, time::Duration};
+use std::{mem, sync::LazyLock, time::Duration};
 
 use opentelemetry::Context;
 use opentelemetry_sdk::{
     error::OTelSdkResult,
     trace::{Span, SpanData, SpanExporter, SpanProcessor},
 };
+use prometheus_client::metrics::counter::Counter;
 use tokio::{sync::mpsc, task::JoinHandle, time};
 use tokio_util::sync::CancellationToken;
-
-use crate::metrics::SPANS;
 
 /// How many finished spans may wait; more are dropped.
 const QUEUE: usize = 2048;
@@ -26,6 +25,18 @@ pub(super) const EXPORT_FOR: Duration = Duration::from_secs(1);
 const REST_FOR: Duration = Duration::from_secs(1);
 /// How long sending what is left may take at the end.
 const FLUSH_FOR: Duration = Duration::from_millis(1500);
+
+/// What became of spans.
+#[derive(Debug, Default)]
+pub struct Lost {
+    /// Spans that no collector took.
+    pub spans: Counter,
+    /// Batches of spans that the collector did not take.
+    pub batches: Counter,
+}
+
+/// What this process lost so far.
+pub static LOST: LazyLock<Lost> = LazyLock::new(Lost::default);
 
 /// Takes finished spans off the hands of calls.
 #[derive(Debug)]
@@ -72,7 +83,7 @@ impl SpanProcessor for Queue {
 
     fn on_end(&self, span: SpanData) {
         if self.0.try_send(span).is_err() {
-            SPANS.dropped.inc();
+            LOST.spans.inc();
         }
     }
 
@@ -109,7 +120,7 @@ impl<E: SpanExporter> Worker<E> {
                 break;
             }
         }
-        SPANS.dropped.inc_by(self.spans.len() as u64);
+        LOST.spans.inc_by(self.spans.len() as u64);
     }
 
     /// A batch that is full, or as full as it gets within the time; empty only at the end.
@@ -144,8 +155,8 @@ impl<E: SpanExporter> Worker<E> {
             Err(_) => Some(format!("no answer within {EXPORT_FOR:?}")),
         };
         if problem.is_some() {
-            SPANS.export_failures.inc();
-            SPANS.dropped.inc_by(count as u64);
+            LOST.batches.inc();
+            LOST.spans.inc_by(count as u64);
         }
         // Once at each turn: a collector can be away for hours.
         match (&problem, self.failing) {

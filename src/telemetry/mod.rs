@@ -2,6 +2,6 @@
 //! leaf: it knows nothing of tokens.
 
 pub mod context;
-mod export;
+pub mod export;
 pub mod logs;
 pub mod traces;
