@@ -212,6 +212,26 @@ pub struct Tuning {
     /// After that: how long calls at work may take
     #[arg(long, env = "STACKTOKEN_DRAIN_GRACE", default_value = "20s", value_parser = duration, value_name = "TIME")]
     pub drain_grace: Duration,
+    /// Traces of calls
+    #[command(flatten)]
+    pub traces: Traces,
+}
+
+/// Traces of calls. The URL can hold a password by mistake, so it is never printed.
+#[derive(Args, Clone, Debug)]
+pub struct Traces {
+    /// Where to send spans by OTLP over gRPC: http://HOST:PORT or https://HOST:PORT; none are
+    /// made where this is absent
+    #[arg(
+        long,
+        env = "STACKTOKEN_OTLP_ENDPOINT",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    pub otlp_endpoint: Option<String>,
+    /// Which share of calls is traced, 0 to 1, where the caller's `traceparent` does not say
+    #[arg(long, env = "STACKTOKEN_TRACE_SAMPLE_RATIO", default_value_t = 0.01, value_parser = ratio, value_name = "RATIO")]
+    pub trace_sample_ratio: f64,
 }
 
 /// Where the service listens.
@@ -252,6 +272,13 @@ pub struct TlsFlags {
 
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| "expected a time such as 500ms, 5s or 24h".into())
+}
+
+fn ratio(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
+        _ => Err("expected a number from 0 to 1 such as 0.01".into()),
+    }
 }
 
 /// A fifth of a second is about what reading four times within it, over a network, takes.

@@ -21,7 +21,7 @@
 //!
 //! # One request through it
 //!
-//! `Introspect` enters at [`server`]: request id, the rule of its path, room, credential,
+//! `Introspect` enters at [`server`]: trace, request id, the rule of its path, room, credential,
 //! kind of caller, deadline. [`grpc`] parses the message once, every fault reported.
 //! [`app`] digests the secret, takes what is known of the digest from memory if the lease
 //! covers it and from [`store`] if not, and has [`domain::verdict`] judge that at one instant.

@@ -1,7 +1,7 @@
 //! What the service counts about itself, for Prometheus. No label names a tenant, a caller
 //! or a token.
 
-use std::{fmt, sync::atomic::AtomicU64, time::Duration};
+use std::{collections::BTreeSet, fmt, sync::atomic::AtomicU64, time::Duration};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -96,6 +96,10 @@ pub struct Metrics {
     pub tls_reload_failures: Counter,
     /// Issuers whose keys are not to be had.
     pub issuers_without_keys: Gauge<i64>,
+    /// Spans that no collector took.
+    pub spans_dropped: Counter,
+    /// Batches of spans that the collector did not take.
+    pub span_export_failures: Counter,
     /// Seconds since the start of the Unix epoch at which the process started.
     pub started: Gauge<f64, AtomicU64>,
 }
@@ -108,6 +112,15 @@ impl fmt::Debug for Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
+        Self::with_spans(Counter::default(), Counter::default())
+    }
+}
+
+impl Metrics {
+    /// With what is counted of spans, of which a process has one exporter whatever it serves:
+    /// those that no collector took, and batches that it did not take.
+    #[must_use]
+    pub fn with_spans(spans_dropped: Counter, span_export_failures: Counter) -> Self {
         let mut metrics = Self {
             registry: Registry::default(),
             calls: Family::new_with_constructor(|| Histogram::new(SECONDS)),
@@ -130,14 +143,14 @@ impl Default for Metrics {
             tls_reload_failing: Gauge::default(),
             tls_reload_failures: Counter::default(),
             issuers_without_keys: Gauge::default(),
+            spans_dropped,
+            span_export_failures,
             started: Gauge::default(),
         };
         metrics.register();
         metrics
     }
-}
 
-impl Metrics {
     #[rustfmt::skip]
     fn register(&mut self) {
         let registry = &mut self.registry;
@@ -162,6 +175,8 @@ impl Metrics {
         own.register("tls_reload_failing", "1 while the TLS files on disk cannot be used, and the old ones are", self.tls_reload_failing.clone());
         own.register("tls_reload_failures", "How often new TLS files could not be used", self.tls_reload_failures.clone());
         own.register("issuers_without_keys", "Issuers whose keys are not to be had", self.issuers_without_keys.clone());
+        own.register("spans_dropped", "Spans that no collector took", self.spans_dropped.clone());
+        own.register("span_export_failures", "Batches of spans that the collector did not take", self.span_export_failures.clone());
         own.register_with_unit("start_time", "When the process started, since the epoch", Unit::Seconds, self.started.clone());
     }
 
@@ -177,12 +192,42 @@ impl Metrics {
             .inc();
     }
 
-    /// The exposition text for a scrape.
+    /// The text for a scrape, as OpenMetrics 1.0.
     #[must_use]
     pub fn expose(&self) -> String {
         let mut out = String::new();
         // Writing to a String does not fail.
         let _ = text::encode(&mut out, &self.registry);
+        out
+    }
+
+    /// The same for whoever does not ask for OpenMetrics: in Prometheus' older text a counter
+    /// is described under the name of its sample.
+    #[must_use]
+    pub fn expose_plain(&self) -> String {
+        let open = self.expose();
+        let counters: BTreeSet<_> = open
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
+            .collect();
+        let mut out = String::with_capacity(open.len());
+        for line in open.lines() {
+            let comment = line.strip_prefix("# ").unwrap_or_default();
+            let mut words = comment.splitn(3, ' ');
+            match (words.next(), words.next(), words.next()) {
+                (Some("EOF" | "UNIT"), ..) => continue,
+                (Some(kind @ ("HELP" | "TYPE")), Some(family), Some(rest)) => {
+                    let total = if counters.contains(family) {
+                        "_total"
+                    } else {
+                        ""
+                    };
+                    out.extend(["# ", kind, " ", family, total, " ", rest]);
+                }
+                _ => out.push_str(line),
+            }
+            out.push('\n');
+        }
         out
     }
 }

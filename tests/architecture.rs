@@ -26,7 +26,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("metrics", &[]),
     ("telemetry", &["config"]),
-    ("auth", &["domain"]),
+    ("auth", &["domain", "telemetry"]),
     ("store", &["domain", "config", "metrics", "telemetry"]),
     (
         "app",
@@ -100,6 +100,9 @@ const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
         &["auth/", "server/tls/", "server/connections/", "cli/mod.rs"],
     ),
     ("x509_parser", &["auth/certificates.rs", "server/tls/"]),
+    ("opentelemetry", &["telemetry/"]),
+    ("opentelemetry_sdk", &["telemetry/"]),
+    ("opentelemetry_otlp", &["telemetry/"]),
 ];
 
 /// The longest a file may be without a reason here.

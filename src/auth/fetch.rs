@@ -20,6 +20,7 @@ use rustls::{
 use tokio::io::AsyncReadExt as _;
 
 use super::source::KeySource;
+use crate::telemetry;
 
 /// The largest key set that is read, and the largest file of certificates: 256 KiB.
 const MAX_BYTES: usize = 256 * 1024;
@@ -109,11 +110,12 @@ async fn get<C>(connector: C, url: &Uri) -> Result<Vec<u8>, FetchError>
 where
     C: Connect + Clone + Send + Sync + 'static,
 {
-    let request = Request::get(url)
+    let mut request = Request::get(url)
         .header(header::ACCEPT, "application/json")
         .header(header::USER_AGENT, "stacktoken")
         .body(Empty::<&'static [u8]>::new())
         .map_err(|error| FetchError::Unreachable(error.to_string()))?;
+    telemetry::context::inject(request.headers_mut());
     let client = Client::builder(TokioExecutor::new()).build(connector);
     let answer = client
         .request(request)

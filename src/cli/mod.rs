@@ -13,7 +13,11 @@ use std::{env, fmt::Write as _, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser, Subcommand, error::ContextKind};
 
-use crate::{config::Log, telemetry};
+use crate::{
+    config::{self, Log},
+    domain::entropy::OsEntropy,
+    telemetry::{logs, traces},
+};
 
 /// Exit code for a wrong flag or setting.
 const USAGE: u8 = 2;
@@ -47,6 +51,17 @@ enum Command {
         /// For which shell
         shell: clap_complete::Shell,
     },
+}
+
+impl Command {
+    /// The settings of traces, of what serves.
+    fn traces(&self) -> Option<&config::Traces> {
+        match self {
+            Self::Dev(dev) => Some(&dev.tuning.traces),
+            Self::Serve(serve) => Some(&serve.tuning.traces),
+            _ => None,
+        }
+    }
 }
 
 /// The command line, or the code to exit with where it asked for help or is wrong.
@@ -112,15 +127,28 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         reason = "the one variable that is not ours"
     )]
     let fallback = env::var("RUST_LOG").ok();
-    telemetry::begin(&cli.log, fallback)?;
+    logs::begin(&cli.log, fallback)?;
     // Two libraries use TLS; they must agree on who does the cryptography.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let code = runtime.block_on(dispatch(cli.command));
+    let code = runtime.block_on(traced(cli.command));
     // Whatever still hangs, such as a closed client's read, does not keep us.
     runtime.shutdown_background();
+    code
+}
+
+/// With spans sent while it runs, and what is left of them at its end.
+async fn traced(command: Command) -> anyhow::Result<ExitCode> {
+    let exporting = match command.traces() {
+        Some(settings) => traces::begin(settings, settings::instance_id(&OsEntropy)?)?,
+        None => None,
+    };
+    let code = dispatch(command).await;
+    if let Some(exporting) = exporting {
+        exporting.finish().await;
+    }
     code
 }
 

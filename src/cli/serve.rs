@@ -25,7 +25,7 @@ pub struct Serve {
     #[arg(long, env = "STACKTOKEN_ISSUERS", value_name = "FILE")]
     issuers: Option<PathBuf>,
     #[command(flatten)]
-    tuning: Tuning,
+    pub(super) tuning: Tuning,
 }
 
 pub async fn run(command: Serve) -> anyhow::Result<ExitCode> {

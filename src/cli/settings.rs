@@ -117,6 +117,15 @@ pub async fn tls(
     Ok(Some(Tls::load(files, clock).await?))
 }
 
+/// What tells this process from all others, to whoever reads its spans.
+pub fn instance_id(entropy: &dyn Entropy) -> anyhow::Result<String> {
+    let mut bytes = [0; 16];
+    entropy.fill(&mut bytes)?;
+    Ok(uuid::Builder::from_random_bytes(bytes)
+        .into_uuid()
+        .to_string())
+}
+
 /// Cancelled by SIGTERM or SIGINT; the second of them exits at once.
 pub fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     let stop = CancellationToken::new();

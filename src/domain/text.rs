@@ -94,6 +94,12 @@ fn check(text: &str, min: usize, max: usize, kind: Kind) -> Result<(), Problem> 
     Ok(())
 }
 
+/// Whether a text holds a token's secret or a signed JWT.
+#[must_use]
+pub fn holds_credential(text: &str) -> bool {
+    holds_jwt(text) || secret::is_within(text)
+}
+
 /// Whether a text holds something of the shape of a signed JWT: it would be kept, and shown to
 /// whoever reads the record.
 fn holds_jwt(text: &str) -> bool {

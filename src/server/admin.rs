@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    routing::get,
+};
 
 use super::health::{Board, Name};
 use crate::metrics::Metrics;
@@ -22,9 +27,25 @@ pub(super) fn router(metrics: Arc<Metrics>, board: Board) -> Router {
         .with_state(Admin { metrics, board })
 }
 
-async fn metrics_text(State(admin): State<Admin>) -> ([(&'static str, &'static str); 1], String) {
-    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([("content-type", content_type)], admin.metrics.expose())
+/// In OpenMetrics for whoever says that it can read that, in Prometheus' older text for others.
+async fn metrics_text(
+    State(admin): State<Admin>,
+    headers: HeaderMap,
+) -> ([(&'static str, &'static str); 1], String) {
+    let accepted = headers.get(header::ACCEPT).map(HeaderValue::as_bytes);
+    let accepted = String::from_utf8_lossy(accepted.unwrap_or_default());
+    let (content_type, text) = if accepted.contains("application/openmetrics-text") {
+        (
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            admin.metrics.expose(),
+        )
+    } else {
+        (
+            "text/plain; version=0.0.4; charset=utf-8",
+            admin.metrics.expose_plain(),
+        )
+    };
+    ([("content-type", content_type)], text)
 }
 
 async fn ready(State(admin): State<Admin>) -> (StatusCode, String) {

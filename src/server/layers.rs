@@ -1,4 +1,4 @@
-//! What every call passes on its way in, in this order: request id, the RPC's rule, room,
+//! What every call passes on its way in, in this order: trace, request id, the RPC's rule, room,
 //! credential, kind of caller, rate of changes, deadline; and on its way out: an error with
 //! our details, the request id, the metrics, one log line.
 
@@ -28,10 +28,11 @@ use crate::{
     domain::{
         caller::{Call, Demand},
         entropy::Entropy,
-        id, secret,
+        id, secret, text,
     },
     grpc::status::{self, Failure},
     metrics::{CallLabels, ReasonLabel},
+    telemetry::traces::{CallTrace, Outcome, Sampler},
 };
 
 pub(super) const REQUEST_ID: &str = "x-request-id";
@@ -43,6 +44,7 @@ pub(super) struct Gate {
     pub entropy: Arc<dyn Entropy>,
     pub room: Semaphore,
     pub deadline: Duration,
+    pub sampler: Sampler,
 }
 
 #[derive(Clone)]
@@ -84,19 +86,38 @@ where
         let ready = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, ready);
         let gate = self.gate.clone();
-        Box::pin(async move { Ok(gate.pass(request, inner).await) })
+        Box::pin(async move {
+            let rule = rule_of(&request);
+            let mut trace = gate.trace(request.headers(), rule);
+            let passed = trace.within(gate.pass(request, rule, inner)).await;
+            trace.end(passed.1);
+            Ok(passed.0)
+        })
     }
 }
 
 impl Gate {
-    async fn pass<S>(&self, mut request: Request<Body>, inner: S) -> Response<Body>
+    /// Health and reflection belong to no trace: they would drown the others.
+    fn trace(&self, headers: &HeaderMap, rule: Option<&'static Rule>) -> CallTrace {
+        if rule.is_some_and(|rule| rule.admits == Admits::Everybody) {
+            return CallTrace::default();
+        }
+        let fit = |state: &str| !text::holds_credential(state);
+        self.sampler.begin(headers, fit, rule.map(Rule::rpc_method))
+    }
+
+    async fn pass<S>(
+        &self,
+        mut request: Request<Body>,
+        rule: Option<&'static Rule>,
+        inner: S,
+    ) -> (Response<Body>, Outcome)
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     {
         let started = self.app.clock().monotonic();
         let sent = client_request_id(request.headers());
         let request_id = sent.clone().unwrap_or_else(|| self.new_request_id());
-        let rule = rule_of(&request);
         let (mut response, call) = self.answer(&mut request, rule, &request_id, inner).await;
         let code = complete(&mut response, rule, &request_id);
         if sent.is_some() || code != Code::Ok {
@@ -107,14 +128,16 @@ impl Gate {
         }
         let took = self.app.clock().monotonic().saturating_sub(started);
         self.note(rule, code, call.as_ref(), (&request_id, took));
-        if let Some(reason) = status::reason_in(response.headers()) {
+        let reason = status::reason_in(response.headers());
+        if let Some(reason) = reason {
             self.app
                 .metrics()
                 .errors
                 .get_or_create(&ReasonLabel { reason })
                 .inc();
         }
-        response
+        let status = status::name_of(code);
+        (response, Outcome { status, reason })
     }
 
     /// The handler's response, or that of whatever kept it from being reached.

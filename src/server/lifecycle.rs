@@ -22,6 +22,7 @@ use crate::{
     config::Tuning,
     domain::entropy::Entropy,
     grpc::{self, MessageLimits},
+    telemetry::traces::Sampler,
 };
 
 /// How long to go on answering after SIGTERM, where nobody says.
@@ -158,12 +159,16 @@ fn serve_grpc(
     if tuning.reflection {
         routes = grpc::add_reflection(routes)?;
     }
+    let mut seed = [0; 8];
+    // Without randomness calls are drawn all the same, only predictably.
+    let _ = service.entropy.fill(&mut seed);
     let gate = Gate {
         app: service.app,
         authenticator: service.authenticator.clone(),
         entropy: service.entropy.clone(),
         room: Semaphore::new(tuning.max_calls),
         deadline: tuning.deadline,
+        sampler: Sampler::new(&tuning.traces, u64::from_ne_bytes(seed)),
     };
     let connections = Connections {
         service: GateLayer(Arc::new(gate)).layer(routes.prepare()),

@@ -21,6 +21,7 @@ use crate::{
     domain::{clock::Clock, entropy::Entropy},
     metrics::Metrics,
     store::Store,
+    telemetry::export::LOST,
 };
 
 pub use self::{
@@ -86,7 +87,8 @@ pub async fn run(
     serving: impl FnOnce() + Send + 'static,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    let metrics = Arc::new(Metrics::default());
+    let (dropped, failures) = (LOST.spans.clone(), LOST.batches.clone());
+    let metrics = Arc::new(Metrics::with_spans(dropped, failures));
     #[expect(clippy::cast_precision_loss, reason = "whole seconds are exact")]
     metrics.started.set(parts.clock.now().seconds() as f64);
     if parts.tls.is_none() {

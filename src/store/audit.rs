@@ -109,7 +109,7 @@ impl Store {
         &self,
         refusals: &[(RefusalNote, RefusedCall, u32)],
     ) -> Result<(), Error> {
-        writing!(self, |tx| {
+        writing!(self, "record_refusals", |tx| {
             for (note, first, count) in refusals {
                 self.upsert_refusal(tx, note, first, *count).await?;
             }
@@ -161,7 +161,7 @@ impl Store {
         filter: &AuditFilter,
         (size, after): (u64, Option<AuditCursor>),
     ) -> Result<AuditPage, Error> {
-        reading!(self, |tx| {
+        reading!(self, "list_audit", |tx| {
             match &filter.stack_key {
                 Some(key) => {
                     self.standing(tx, call, key, Standing::AnyStack).await?;

@@ -48,6 +48,23 @@ pub enum Error {
 }
 
 impl Error {
+    /// The condition by name; `None` for a refusal, which is the store at work.
+    #[must_use]
+    pub fn kind(&self) -> Option<&'static str> {
+        match self {
+            Self::Refused(_) => None,
+            Self::Unavailable(_) => Some("UNAVAILABLE"),
+            Self::Full(_) => Some("FULL"),
+            Self::AuditUnavailable(_) => Some("AUDIT_UNAVAILABLE"),
+            Self::Conflict(_) => Some("CONFLICT"),
+            Self::Corrupt { .. } => Some("CORRUPT"),
+            Self::NotPrimary => Some("NOT_PRIMARY"),
+            Self::Database(_) => Some("DATABASE"),
+            Self::Shared(error) => error.kind(),
+            Self::Entropy(_) => Some("ENTROPY"),
+        }
+    }
+
     /// Whether a connection turned out dead, rather than that none was free: then its pool's
     /// others are likely to be dead too.
     #[must_use]

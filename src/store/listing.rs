@@ -138,7 +138,7 @@ impl Store {
     /// # Errors
     /// As every method.
     pub async fn list(&self, call: &Call, query: &ListQuery) -> Result<TokenPage, Error> {
-        reading!(self, |tx| {
+        reading!(self, "list", |tx| {
             let key = &query.stack_key;
             let stack = self.standing(tx, call, key, Standing::LiveStack).await?;
             let mut select = token::Entity::find()

@@ -65,7 +65,7 @@ impl Store {
         key: &StackKey,
         change: &MemberChange,
     ) -> Result<MembersChanged, Error> {
-        writing!(self, |tx| {
+        writing!(self, "change_members", |tx| {
             let found = self
                 .standing_to_change(tx, call, key, Standing::LiveStack)
                 .await?;

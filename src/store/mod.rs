@@ -3,9 +3,11 @@
 //! The only room that knows sea-orm.
 
 /// One transaction for writing, begun again while another is in its way. A macro, since the
-/// compiler cannot yet see that the future of an async closure may move between threads.
+/// compiler cannot yet see that the future of an async closure may move between threads. The
+/// name is what traces call it.
 macro_rules! writing {
-    ($store:expr, |$tx:ident| $work:block) => {{
+    ($store:expr, $name:literal, |$tx:ident| $work:block) => {{
+        let span = $store.span($name);
         let mut pauses = $crate::store::RETRY_AFTER.into_iter();
         loop {
             let done: Result<_, $crate::store::Error> = match $store.begin_write().await {
@@ -20,7 +22,10 @@ macro_rules! writing {
                 (Err($crate::store::Error::Conflict(_)), Some(pause)) => {
                     tokio::time::sleep(pause).await;
                 }
-                _ => break done,
+                _ => {
+                    span.end(done.as_ref().err().and_then($crate::store::Error::kind));
+                    break done;
+                }
             }
         }
     }};
@@ -28,11 +33,17 @@ macro_rules! writing {
 
 /// Several reads on one snapshot.
 macro_rules! reading {
-    ($store:expr, |$tx:ident| $work:block) => {{
-        let transaction = $store.begin_read().await?;
-        let $tx = &transaction;
-        let done: Result<_, $crate::store::Error> = async { $work }.await;
-        transaction.rollback().await?;
+    ($store:expr, $name:literal, |$tx:ident| $work:block) => {{
+        let span = $store.span($name);
+        let done: Result<_, $crate::store::Error> = async {
+            let transaction = $store.begin_read().await?;
+            let $tx = &transaction;
+            let done: Result<_, $crate::store::Error> = async { $work }.await;
+            transaction.rollback().await?;
+            done
+        }
+        .await;
+        span.end(done.as_ref().err().and_then($crate::store::Error::kind));
         done
     }};
 }
@@ -71,7 +82,10 @@ use sea_orm::{
     TransactionTrait as _, sea_query::Expr,
 };
 
-use crate::domain::{clock::Clock, entropy::Entropy, timestamp::Timestamp};
+use crate::{
+    domain::{clock::Clock, entropy::Entropy, timestamp::Timestamp},
+    telemetry::traces::StoreSpan,
+};
 
 pub use self::{
     audit::{AuditCursor, AuditFilter, AuditPage, RefusalNote, RefusedCall},
@@ -235,6 +249,16 @@ impl Store {
             // Nothing is lost here: what was acknowledged is on disk already.
             let _ = pool.clone().close().await;
         }
+    }
+
+    /// One use of the store, for the trace of the call that makes it.
+    fn span(&self, operation: &'static str) -> StoreSpan {
+        let system = if self.is_shared() {
+            "postgresql"
+        } else {
+            "sqlite"
+        };
+        StoreSpan::begin(system, operation)
     }
 
     fn backend(&self) -> DbBackend {

@@ -82,7 +82,7 @@ impl Store {
         call: &Call,
         command: &Register,
     ) -> Result<(Stack, Revision), Error> {
-        writing!(self, |tx| {
+        writing!(self, "register_stack", |tx| {
             call.demand.judge(&call.caller, None)?;
             let key = command.stack_key.as_str();
             let taken = stack::Entity::find().filter(stack::Column::Key.eq(key));
@@ -125,7 +125,7 @@ impl Store {
     /// # Errors
     /// As every method.
     pub async fn get_stack(&self, call: &Call, key: &StackKey) -> Result<StackWithMembers, Error> {
-        reading!(self, |tx| {
+        reading!(self, "get_stack", |tx| {
             let found = self.standing(tx, call, key, Standing::AnyStack).await?;
             if found.row.removed_at.is_some() && !call.operates(found.role) {
                 return Err(Refusal::StackNotFound.into());
@@ -156,7 +156,7 @@ impl Store {
         organization_uid: Option<&str>,
         (size, after): (u64, Option<StackCursor>),
     ) -> Result<StackPage, Error> {
-        reading!(self, |tx| {
+        reading!(self, "list_stacks", |tx| {
             call.demand.judge(&call.caller, None)?;
             let mut query = stack::Entity::find();
             if let Some(organization) = organization_uid {
@@ -200,7 +200,7 @@ impl Store {
         key: &StackKey,
         (max_tokens, reason): (u32, &Reason),
     ) -> Result<(Stack, Revision), Error> {
-        writing!(self, |tx| {
+        writing!(self, "set_token_limit", |tx| {
             let found = self
                 .standing_to_change(tx, call, key, Standing::LiveStack)
                 .await?;
@@ -236,7 +236,7 @@ impl Store {
         key: &StackKey,
         (step, reason): (StackStep, &Reason),
     ) -> Result<(Stack, Revision), Error> {
-        writing!(self, |tx| {
+        writing!(self, "set_stack_state", |tx| {
             // Only a second Remove may find a removed stack; anything else is too late.
             let which = match step {
                 StackStep::Remove => Standing::AnyStack,

@@ -63,7 +63,7 @@ impl Store {
         command: &Issue,
         secret: &Kept,
     ) -> Result<(Token, Revision), Error> {
-        writing!(self, |tx| {
+        writing!(self, "issue", |tx| {
             let key = &command.stack_key;
             let stack = self
                 .standing_to_change(tx, call, key, Standing::LiveStack)
@@ -102,7 +102,7 @@ impl Store {
     /// # Errors
     /// As every method.
     pub async fn get(&self, call: &Call, key: &StackKey, uid: TokenUid) -> Result<Token, Error> {
-        reading!(self, |tx| {
+        reading!(self, "get", |tx| {
             let stack = self.standing(tx, call, key, Standing::LiveStack).await?;
             token_of(find(tx, stack.uid, uid).await?, key)
         })
@@ -119,7 +119,7 @@ impl Store {
         (key, uid): (&StackKey, TokenUid),
         edit: &Edit,
     ) -> Result<(Token, Revision), Error> {
-        writing!(self, |tx| {
+        writing!(self, "update", |tx| {
             let stack = self
                 .standing_to_change(tx, call, key, Standing::LiveStack)
                 .await?;
@@ -156,7 +156,7 @@ impl Store {
         (key, uid): (&StackKey, TokenUid),
         expires_at: Option<Timestamp>,
     ) -> Result<(Token, Revision), Error> {
-        writing!(self, |tx| {
+        writing!(self, "set_expiry", |tx| {
             let stack = self
                 .standing_to_change(tx, call, key, Standing::LiveStack)
                 .await?;
@@ -190,7 +190,7 @@ impl Store {
         (key, uid): (&StackKey, TokenUid),
         reason: &Reason,
     ) -> Result<(Token, Revision), Error> {
-        writing!(self, |tx| {
+        writing!(self, "revoke", |tx| {
             let stack = self
                 .standing_to_change(tx, call, key, Standing::LiveStack)
                 .await?;

@@ -78,12 +78,13 @@ impl Store {
     /// # Errors
     /// [`Error`] where the primary cannot be read: that is never a verdict (R13).
     pub async fn look_up(&self, digest: &Digest) -> Result<Look, Error> {
-        let looked = self.try_look_up(digest).await;
+        let span = self.span("look_up");
+        let mut looked = self.try_look_up(digest).await;
         if self.is_worth_renewing(&looked).await {
-            self.try_look_up(digest).await
-        } else {
-            looked
+            looked = self.try_look_up(digest).await;
         }
+        span.end(looked.as_ref().err().and_then(Error::kind));
+        looked
     }
 
     async fn try_look_up(&self, digest: &Digest) -> Result<Look, Error> {

@@ -264,3 +264,44 @@ async fn unreachable_address_does_not_stop_the_start() {
     assert_eq!(server.hits(), 1);
     assert!(!auth.readiness().users);
 }
+
+/// The head of one request, as the server had it.
+async fn asked(trace: Option<opentelemetry::Context>) -> String {
+    use opentelemetry::context::FutureExt as _;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = vec![0; 4096];
+        let length = stream.read(&mut head).unwrap();
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
+        stream.write_all(answer).unwrap();
+        String::from_utf8(head[..length].to_vec()).unwrap()
+    });
+    let source = source(&format!("jwks_url = \"http://{address}/keys\""));
+    let fetch = HttpFetcher::default().fetch(&source);
+    match trace {
+        Some(trace) => fetch.with_context(trace).await.unwrap(),
+        None => fetch.await.unwrap(),
+    };
+    server.join().unwrap()
+}
+
+#[tokio::test]
+async fn a_fetch_within_a_trace_names_it() {
+    use opentelemetry::{
+        Context,
+        trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId},
+    };
+    let span = SpanContext::new(
+        TraceId::from_hex("0af7651916cd43dd8448eb211c80319c").unwrap(),
+        SpanId::from_hex("b7ad6b7169203331").unwrap(),
+        TraceFlags::SAMPLED,
+        true,
+        Default::default(),
+    );
+    let head = asked(Some(Context::new().with_remote_span_context(span))).await;
+    let named = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n";
+    assert!(head.contains(named), "{head}");
+    assert!(!asked(None).await.contains("traceparent"));
+}

@@ -1,15 +1,19 @@
 //! No secret and no JWT leaves by any other way than the one answer that shows it (R9): not
-//! in logs at the finest level, not in metrics, not in the audit, not in the store's files.
+//! in logs at the finest level, not in metrics, traces, the audit or the store's files.
 
 use std::{fs, path::Path};
 
+use rustix::process::Signal;
 use stacktoken::grpc::pb::{admin, audit, v1};
 use tonic::Request;
 
 use crate::{
-    program::{Dev, folder},
+    collector::Collector,
+    program::{Dev, folder, scrape},
     support::{Client, at, introspect_request, issue_request, permissions},
 };
+
+const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 /// Whatever was secret in a run.
 #[derive(Default)]
@@ -83,6 +87,9 @@ async fn drive(dev: &Dev, secrets: &mut Secrets) {
     request
         .metadata_mut()
         .insert("x-request-id", secret.parse().unwrap());
+    let metadata = request.metadata_mut();
+    metadata.insert("traceparent", TRACEPARENT.parse().unwrap());
+    metadata.insert("tracestate", format!("v={secret}").parse().unwrap());
     service.introspection.list_actions(request).await.unwrap();
     let broken: String = secret.chars().rev().collect();
     for presented in [
@@ -238,20 +245,6 @@ async fn misplaced(owner: &mut Client, service: &mut Client, stack: &str, secret
     let _ = service.introspection.introspect(ask).await;
 }
 
-async fn scrape(dev: &Dev) -> Vec<u8> {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let mut socket = tokio::net::TcpStream::connect(dev.get("admin_address"))
-        .await
-        .unwrap();
-    socket
-        .write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-        .await
-        .unwrap();
-    let mut text = Vec::new();
-    socket.read_to_end(&mut text).await.unwrap();
-    text
-}
-
 async fn audit_rows(dev: &Dev) -> String {
     let request = audit::v1::ListRequest {
         page_size: 100,
@@ -281,13 +274,19 @@ fn everything_in(folder: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_secret_and_no_jwt_is_in_any_log_metric_audit_row_or_file() {
+async fn no_secret_and_no_jwt_is_in_any_log_metric_trace_audit_row_or_file() {
     for format in ["text", "json"] {
         let folder = folder();
-        let dev = Dev::start_with(folder.path(), |command| {
+        let collector = Collector::start();
+        let mut dev = Dev::start_with(folder.path(), |command| {
             command
                 .env("RUST_LOG", "trace")
                 .args(["--log-format", format]);
+            if let Some(collector) = &collector {
+                command
+                    .args(["--otlp-endpoint", &collector.endpoint])
+                    .args(["--trace-sample-ratio", "1"]);
+            }
         });
         let welcome = fs::read(folder.path().join("stdout")).unwrap();
         let mut secrets = Secrets::default();
@@ -298,7 +297,7 @@ async fn no_secret_and_no_jwt_is_in_any_log_metric_audit_row_or_file() {
             rows.contains("STACK_NOT_FOUND").then_some(rows)
         });
         secrets.assert_absent("the audit", told.await.as_bytes());
-        secrets.assert_absent("the metrics", &scrape(&dev).await);
+        secrets.assert_absent("the metrics", scrape(&dev, "").await.1.as_bytes());
         for (path, bytes) in everything_in(folder.path()) {
             assert!(
                 !path.ends_with("stderr") || bytes.len() > 1000,
@@ -309,5 +308,13 @@ async fn no_secret_and_no_jwt_is_in_any_log_metric_audit_row_or_file() {
         let output = fs::read(folder.path().join("stdout")).unwrap();
         assert!(output.starts_with(&welcome));
         secrets.assert_absent("stdout after the welcome", &output[welcome.len()..]);
+        dev.signal(Signal::TERM);
+        assert!(dev.child.wait().unwrap().success());
+        if let Some(collector) = collector {
+            assert!(collector.await_spans(20).iter().any(|span| {
+                span.parent_id == "b7ad6b7169203331" && span.name.ends_with("ListActions")
+            }));
+            secrets.assert_absent("the traces", collector.text().as_bytes());
+        }
     }
 }

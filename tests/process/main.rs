@@ -10,10 +10,12 @@
     reason = "a test may fail loudly, and stands for the world outside"
 )]
 
+mod collector;
 mod command_line;
 mod crash;
 mod leak;
 mod lifecycle;
+mod metrics;
 mod pasted;
 mod pause;
 #[path = "../replicas/postgres.rs"]
@@ -22,3 +24,5 @@ mod program;
 mod serve;
 #[path = "../it/support/mod.rs"]
 mod support;
+mod traces;
+mod unheard;

@@ -154,6 +154,19 @@ pub async fn channel(address: &str) -> Channel {
     }
 }
 
+/// Head and body of `/metrics`; `headers` as they stand in the request, each with its line end.
+pub async fn scrape(dev: &Dev, headers: &str) -> (String, String) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let address = dev.get("admin_address");
+    let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET /metrics HTTP/1.1\r\nhost: x\r\n{headers}connection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    socket.read_to_string(&mut text).await.unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), body.to_owned())
+}
+
 /// A folder for one test.
 pub fn folder() -> TempDir {
     TempDir::new().unwrap()

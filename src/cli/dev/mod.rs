@@ -62,7 +62,7 @@ pub struct Dev {
     #[arg(long, env = "STACKTOKEN_READY_FILE", value_name = "FILE")]
     ready_file: Option<PathBuf>,
     #[command(flatten)]
-    tuning: Tuning,
+    pub(in crate::cli) tuning: Tuning,
 }
 
 pub async fn run(mut command: Dev) -> anyhow::Result<ExitCode> {

@@ -1,0 +1,82 @@
+//! The trace that a call belongs to, by the W3C's headers: read from a request, written to
+//! what is sent on, and told to whoever writes a log line. What does not parse is ignored.
+
+use std::{future::poll_fn, pin::pin, sync::LazyLock};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use opentelemetry::{
+    Context,
+    propagation::{Extractor, Injector, TextMapPropagator as _},
+    trace::{TraceContextExt as _, TraceId},
+};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+
+const TRACEPARENT: &str = "traceparent";
+const TRACESTATE: &str = "tracestate";
+
+static W3C: LazyLock<TraceContextPropagator> = LazyLock::new(TraceContextPropagator::new);
+
+/// The caller's trace, if it named one. `fit` says whether a text may be passed on: the
+/// `tracestate` is for vendors, and whatever stands in it would reach the collector.
+pub(super) fn extract(headers: &HeaderMap, fit: impl Fn(&str) -> bool) -> Option<Context> {
+    let mut named = headers.get_all(TRACEPARENT).iter();
+    // Two of them name none.
+    let (Some(_), None) = (named.next(), named.next()) else {
+        return None;
+    };
+    let context = W3C.extract_with_context(&Context::new(), &Received { headers, fit });
+    context.has_active_span().then_some(context)
+}
+
+/// Names the current trace, if there is one, in headers that are about to be sent.
+pub fn inject(headers: &mut HeaderMap) {
+    Context::map_current(|context| W3C.inject_context(context, &mut Sent(headers)));
+}
+
+/// The trace that what runs now belongs to.
+#[must_use]
+pub fn trace_id() -> Option<TraceId> {
+    Context::map_current(|context| {
+        let trace_id = context.span().span_context().trace_id();
+        (trace_id != TraceId::INVALID).then_some(trace_id)
+    })
+}
+
+/// Runs a future as a part of a trace, or as it is where there is none.
+pub(super) async fn within<F: Future>(context: Option<&Context>, work: F) -> F::Output {
+    let mut work = pin!(work);
+    poll_fn(|task| {
+        let _current = context.map(|context| context.clone().attach());
+        work.as_mut().poll(task)
+    })
+    .await
+}
+
+struct Received<'a, F> {
+    headers: &'a HeaderMap,
+    fit: F,
+}
+
+impl<F: Fn(&str) -> bool> Extractor for Received<'_, F> {
+    fn get(&self, key: &str) -> Option<&str> {
+        let value = self.headers.get(key)?.to_str().ok()?;
+        (key != TRACESTATE || (self.fit)(value)).then_some(value)
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.headers.keys().map(HeaderName::as_str).collect()
+    }
+}
+
+struct Sent<'a>(&'a mut HeaderMap);
+
+impl Injector for Sent<'_> {
+    fn set(&mut self, key: &str, value: String) {
+        let name = HeaderName::from_bytes(key.as_bytes());
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::try_from(value))
+            && !value.is_empty()
+        {
+            self.0.insert(name, value);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Logs: structured, filtered, and never with a secret in them (R9). Libraries are held to
+//! `warn` whatever the filter says, since some print headers and frames below that. A line
+//! written within a call that belongs to a trace says which.
+
+use std::{io::IsTerminal as _, panic};
+
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::{
+    EnvFilter, Layer as _,
+    filter::{FilterExt as _, FilterFn},
+    fmt::{
+        self, FmtContext, FormatEvent, FormatFields,
+        format::{JsonFields, Writer},
+    },
+    layer::SubscriberExt as _,
+    registry::LookupSpan,
+    util::SubscriberInitExt as _,
+};
+
+use super::context;
+use crate::config::{Log, LogFormat};
+
+/// What is logged where nobody says.
+const DEFAULT_FILTER: &str = "info";
+
+/// Begins to log to standard error.
+///
+/// # Errors
+/// A filter that does not parse, or a process that logs already.
+pub fn begin(settings: &Log, fallback: Option<String>) -> anyhow::Result<()> {
+    let filter = settings
+        .log
+        .clone()
+        .or(fallback)
+        .unwrap_or_else(|| DEFAULT_FILTER.to_owned());
+    let filter = EnvFilter::try_new(&filter)
+        .map_err(|wrong| anyhow::anyhow!("--log: not a tracing filter: {wrong}"))?;
+    let layer = fmt::layer().with_writer(std::io::stderr);
+    let layer = match settings.log_format {
+        LogFormat::Json => layer
+            .fmt_fields(JsonFields::new())
+            .event_format(Joined {
+                inner: fmt::format().json(),
+                json: true,
+            })
+            .boxed(),
+        LogFormat::Text => {
+            let colours = std::io::stderr().is_terminal();
+            layer
+                .with_ansi(colours)
+                .event_format(Joined {
+                    inner: fmt::format().with_ansi(colours),
+                    json: false,
+                })
+                .boxed()
+        }
+    };
+    let filter = filter.and(FilterFn::new(ours_or_harmless));
+    tracing_subscriber::registry()
+        .with(layer.with_filter(filter))
+        .try_init()?;
+    panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+/// A format of lines, with the id of the trace at the end of those that belong to one.
+struct Joined<F> {
+    inner: F,
+    json: bool,
+}
+
+impl<S, N, F> FormatEvent<S, N> for Joined<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        of: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        let Some(trace_id) = context::trace_id() else {
+            return self.inner.format_event(of, writer, event);
+        };
+        let mut line = String::new();
+        self.inner.format_event(of, Writer::new(&mut line), event)?;
+        let line = line.trim_end();
+        if self.json {
+            let open = line.strip_suffix('}').unwrap_or(line);
+            writeln!(writer, r#"{open},"trace_id":"{trace_id}"}}"#)
+        } else {
+            writeln!(writer, "{line} trace_id={trace_id}")
+        }
+    }
+}
+
+fn ours_or_harmless(metadata: &Metadata<'_>) -> bool {
+    metadata.target().starts_with("stacktoken") || *metadata.level() <= Level::WARN
+}
+
+/// Where, but not what: the words of a panic can hold whatever was at hand.
+fn log_panic(info: &panic::PanicHookInfo<'_>) {
+    let location = info.location().map(ToString::to_string).unwrap_or_default();
+    tracing::error!(location, "panic: a fault of this service");
+}

@@ -1,0 +1,164 @@
+//! A real OpenTelemetry collector as a child of the test: what it received is read from what
+//! it prints.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+use crate::program::folder;
+
+/// A span as it arrived.
+#[derive(Clone, Debug, Default)]
+pub struct Span {
+    pub trace_id: String,
+    pub parent_id: String,
+    pub id: String,
+    pub name: String,
+    pub kind: String,
+    pub status: String,
+    pub state: String,
+    pub attributes: BTreeMap<String, String>,
+    /// Those of the process that sent it.
+    pub resource: BTreeMap<String, String>,
+}
+
+pub struct Collector {
+    child: Child,
+    folder: TempDir,
+    pub endpoint: String,
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Collector {
+    /// `None` where it is not installed; where CI=true it must be.
+    pub fn start() -> Option<Self> {
+        let Some(program) = installed() else {
+            assert_ne!(
+                std::env::var("CI").as_deref(),
+                Ok("true"),
+                "rotel is not installed: see .ci/requirements.txt"
+            );
+            eprintln!("\n*** SKIPPED: rotel is not installed ***\n");
+            return None;
+        };
+        let folder = folder();
+        let (grpc, http) = (free_address(), free_address());
+        let output = fs::File::create(folder.path().join("output")).unwrap();
+        let child = Command::new(program)
+            .args(["start", "--exporter", "blackhole"])
+            .args(["--debug-log", "traces", "--debug-log-verbosity", "detailed"])
+            .args(["--otlp-grpc-endpoint", &grpc, "--otlp-http-endpoint", &http])
+            .stdin(Stdio::null())
+            .stderr(output.try_clone().unwrap())
+            .stdout(output)
+            .spawn()
+            .unwrap();
+        let collector = Self {
+            child,
+            folder,
+            endpoint: format!("http://{grpc}"),
+        };
+        let until = Instant::now() + Duration::from_secs(20);
+        while TcpStream::connect(&grpc).is_err() {
+            assert!(Instant::now() < until, "no collector: {}", collector.text());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Some(collector)
+    }
+
+    /// All that it printed so far.
+    pub fn text(&self) -> String {
+        fs::read_to_string(self.folder.path().join("output")).unwrap()
+    }
+
+    pub fn spans(&self) -> Vec<Span> {
+        parse(&self.text())
+    }
+
+    /// Waits for so many spans, and answers all that are there then.
+    pub fn await_spans(&self, count: usize) -> Vec<Span> {
+        let until = Instant::now() + Duration::from_secs(20);
+        loop {
+            let spans = self.spans();
+            if spans.len() >= count {
+                return spans;
+            }
+            let told = self.text();
+            assert!(Instant::now() < until, "{count} spans expected: {told}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// The program within the Python package that the gate installs.
+fn installed() -> Option<PathBuf> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    let target = target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"));
+    let versions = fs::read_dir(target.join("ci-tools/lib")).ok()?;
+    versions
+        .flatten()
+        .map(|version| version.path().join("site-packages/rotel/rotel-agent"))
+        .find(|program| program.exists())
+}
+
+fn free_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+fn parse(text: &str) -> Vec<Span> {
+    let mut spans: Vec<Span> = Vec::new();
+    let mut resource = BTreeMap::new();
+    let mut in_resource = false;
+    for line in text.lines().map(str::trim) {
+        if line.starts_with("ResourceSpans #") {
+            resource.clear();
+            in_resource = true;
+        } else if line.starts_with("Span #") {
+            in_resource = false;
+            let resource = resource.clone();
+            spans.push(Span {
+                resource,
+                ..Default::default()
+            });
+        } else if let Some((name, value)) = line
+            .strip_prefix("-> ")
+            .and_then(|pair| pair.split_once(": "))
+        {
+            let (name, value) = (name.to_owned(), value.to_owned());
+            let into = match spans.last_mut() {
+                Some(span) if !in_resource => &mut span.attributes,
+                _ => &mut resource,
+            };
+            assert!(into.insert(name, value).is_none(), "twice: {line}");
+        } else if let (Some((name, value)), Some(span)) = (line.split_once(':'), spans.last_mut())
+            && !in_resource
+        {
+            let value = value.trim().to_owned();
+            match name.trim() {
+                "Trace ID" => span.trace_id = value,
+                "Parent ID" => span.parent_id = value,
+                "ID" => span.id = value,
+                "Name" => span.name = value,
+                "Kind" => span.kind = value,
+                "TraceState" => span.state = value,
+                "Status code" => span.status = value,
+                _ => {}
+            }
+        }
+    }
+    spans
+}
