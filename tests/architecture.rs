@@ -84,6 +84,7 @@ const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
     ("tonic_types", GRPC),
     ("prost", GRPC),
     ("prost_types", GRPC),
+    ("envoy_types", GRPC),
     ("crate::grpc::pb", GRPC),
     ("tonic::Status::", &["grpc/status.rs"]),
     ("std::env", &["config.rs", "cli/"]),

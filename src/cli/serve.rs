@@ -33,6 +33,7 @@ pub async fn run(command: Serve) -> anyhow::Result<ExitCode> {
     let stop = settings::stop_on_signal()?;
     let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(OsEntropy));
     let tuning = &command.tuning;
+    let routes = settings::routes(tuning)?;
     let authenticator = settings::authenticator(issuers, tuning, clock.clone()).await?;
     let Listen {
         listen,
@@ -50,6 +51,7 @@ pub async fn run(command: Serve) -> anyhow::Result<ExitCode> {
     let parts = Parts {
         store: store.clone(),
         authenticator,
+        routes,
         clock,
         entropy,
         safeguards: Safeguards::default(),
