@@ -1,10 +1,12 @@
 //! Not being able to decide is an error, never yes and never no (R13): what comes of it is
 //! for Envoy's failure mode to say.
 
+use std::sync::Arc;
+
 use tonic::Code;
 
 use super::{ENTRIES, UNKNOWN};
-use crate::support::{TestServer, clients::reason};
+use crate::support::{ManualClock, TestServer, clients::reason};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_cannot_be_read_is_an_error() {
@@ -35,7 +37,9 @@ async fn a_store_that_cannot_be_read_is_an_error() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_calls_than_there_is_room_for_are_an_error() {
-    let server = TestServer::start_with(|tuning| tuning.max_calls = 0).await;
+    let folder = Arc::new(tempfile::TempDir::new().unwrap());
+    let server = TestServer::start_in(folder, ManualClock::new(), |tuning| tuning.max_calls = 0);
+    let server = server.await;
     let asked = server.request("GET", ENTRIES, UNKNOWN);
     let status = server.check_as(server.envoy(), asked).await.unwrap_err();
     assert_eq!(reason(&status), "OVERLOADED");

@@ -204,3 +204,18 @@ impl TestServer {
             .with("api_key", &self.stack)
     }
 }
+
+impl TestServer {
+    /// What a scrape of the metrics reads.
+    pub async fn metrics(&self) -> String {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut socket = tokio::net::TcpStream::connect(&self.admin_address)
+            .await
+            .unwrap();
+        let request = b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        socket.write_all(request).await.unwrap();
+        let mut text = String::new();
+        socket.read_to_string(&mut text).await.unwrap();
+        text
+    }
+}

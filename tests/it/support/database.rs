@@ -25,6 +25,26 @@ impl Outside {
         self.0.execute_unprepared(sql).await.unwrap();
     }
 
+    /// Makes the schema unreadable to every other connection.
+    pub async fn corrupt(&self) {
+        self.run(
+            "PRAGMA writable_schema = ON; \
+             UPDATE sqlite_schema SET sql = 'CREATE TABEL' || substr(sql, 13) WHERE name = 'tokens'; \
+             PRAGMA schema_version = 1000000;",
+        )
+        .await;
+    }
+
+    /// Makes it readable again.
+    pub async fn mend(&self) {
+        self.run(
+            "UPDATE sqlite_schema SET sql = 'CREATE TABLE' || substr(sql, 13) WHERE name = 'tokens'; \
+             PRAGMA schema_version = 1000001; \
+             PRAGMA writable_schema = OFF;",
+        )
+        .await;
+    }
+
     /// The first column of the first row, as a number.
     pub async fn number(&self, sql: &str) -> i64 {
         let backend = self.0.get_database_backend();
