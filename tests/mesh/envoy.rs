@@ -75,7 +75,13 @@ impl Envoy {
             .arg(&file)
             .arg("--admin-address-path")
             .arg(&told)
-            .args(["--concurrency", "1", "--use-dynamic-base-id", "-l", "warning"])
+            .args([
+                "--concurrency",
+                "1",
+                "--use-dynamic-base-id",
+                "-l",
+                "warning",
+            ])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -173,7 +179,8 @@ async fn send(
     headers: &[(&str, &str)],
 ) -> Option<Answer> {
     let mut socket = TcpStream::connect(address).await.ok()?;
-    let mut request = format!("{method} {path} HTTP/1.1\r\nhost: cms.test\r\nconnection: close\r\n");
+    let mut request =
+        format!("{method} {path} HTTP/1.1\r\nhost: cms.test\r\nconnection: close\r\n");
     for (name, value) in headers {
         request.push_str(&format!("{name}: {value}\r\n"));
     }

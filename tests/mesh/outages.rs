@@ -31,8 +31,9 @@ async fn an_outage_stops_every_request_as_documented() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_lets_every_request_pass_where_envoy_is_told_so() {
-    let lenient =
-        |config: String| config.replacen("failure_mode_allow: false", "failure_mode_allow: true", 1);
+    let lenient = |config: String| {
+        config.replacen("failure_mode_allow: false", "failure_mode_allow: true", 1)
+    };
     if let Some(found) = statuses(lenient).await {
         assert_eq!(found, [[200, 401], [200, 200]]);
     }

@@ -13,7 +13,12 @@ const SECOND: &str = "$second";
 
 /// Method, path, headers (`$name` stands for a token's secret or a stack's key), and what
 /// comes of it.
-type Row = (&'static str, &'static str, &'static [(&'static str, &'static str)], &'static str);
+type Row = (
+    &'static str,
+    &'static str,
+    &'static [(&'static str, &'static str)],
+    &'static str,
+);
 
 /// A token, bare, and the first stack's key.
 macro_rules! as_ {
@@ -107,8 +112,14 @@ async fn each_request_through_envoy_comes_to_what_its_row_says() {
     };
     let mut faults = Vec::new();
     for (method, path, headers, wanted) in ROWS {
-        let filled: Vec<_> = headers.iter().map(|(name, value)| (*name, fill(value))).collect();
-        let sent: Vec<_> = filled.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let filled: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| (*name, fill(value)))
+            .collect();
+        let sent: Vec<_> = filled
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
         let answer = world.envoy.send(method, path, &sent).await;
         let came = outcome(&answer);
         if came != *wanted {
@@ -169,11 +180,17 @@ async fn who_a_request_is_from_cannot_be_spoofed() {
     let tokens = world.tokens().await;
     let (reader, stack) = (&tokens["reader"], world.dev.get("stack_api_key"));
     let mut sent = SPOOFED.to_vec();
-    sent.extend([("authorization", reader.secret.as_str()), ("api_key", stack)]);
+    sent.extend([
+        ("authorization", reader.secret.as_str()),
+        ("api_key", stack),
+    ]);
     let answer = world.envoy.send("GET", ENTRIES, &sent).await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.upstream_got("x-stacktoken-stack"), [stack]);
-    assert_eq!(answer.upstream_got("x-stacktoken-token"), [reader.uid.as_str()]);
+    assert_eq!(
+        answer.upstream_got("x-stacktoken-token"),
+        [reader.uid.as_str()]
+    );
     assert_eq!(answer.upstream_got("x-stacktoken-access"), ["READ"]);
     assert_eq!(answer.upstream_got("authorization"), Vec::<String>::new());
     assert_eq!(answer.upstream_got("api-key"), [stack]);

@@ -139,12 +139,12 @@ impl<'a> Entry<'a> {
             let name = value
                 .as_str()
                 .ok_or_else(|| self.fault("actions", needed))?;
-            catalogue::check_shape(name)
-                .map_err(|problem| self.fault("actions", &format!("holds {name:?}: it {problem}")))?;
+            catalogue::check_shape(name).map_err(|problem| {
+                self.fault("actions", &format!("holds {name:?}: it {problem}"))
+            })?;
             if catalogue::find(name).is_none() {
-                let problem = format!(
-                    "holds {name:?}, which the catalogue lacks: ListActions has the names"
-                );
+                let problem =
+                    format!("holds {name:?}, which the catalogue lacks: ListActions has the names");
                 return Err(self.fault("actions", &problem));
             }
             Ok(name.to_owned())

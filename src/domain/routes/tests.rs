@@ -269,12 +269,18 @@ fn a_file_that_is_no_table_is_told_with_entry_key_and_what_to_do() {
             format!("default_branch = \"\"\n{good}"),
             "default_branch is no name",
         ),
-        (format!("default_branch = 1\n{good}"), "default_branch is no name"),
+        (
+            format!("default_branch = 1\n{good}"),
+            "default_branch is no name",
+        ),
         (
             format!("{good}[[routes]]\n"),
             "routes entry 2: `method` is required",
         ),
-        (format!("{good}verb = 1\n"), "routes entry 1: `verb` is unknown"),
+        (
+            format!("{good}verb = 1\n"),
+            "routes entry 1: `verb` is unknown",
+        ),
         (
             entry("\"get\"", "\"/b\"", "[\"entry.read\"]"),
             "`method` is \"get\": use one of GET",
@@ -283,7 +289,10 @@ fn a_file_that_is_no_table_is_told_with_entry_key_and_what_to_do() {
             entry("\"HEAD\"", "\"/b\"", "[\"entry.read\"]"),
             "goes by the entry of GET",
         ),
-        (entry("1", "\"/b\"", "[\"entry.read\"]"), "`method` must be a text"),
+        (
+            entry("1", "\"/b\"", "[\"entry.read\"]"),
+            "`method` must be a text",
+        ),
         (path("a"), "`path` is \"a\": write segments"),
         (path("/a/"), "write segments"),
         (path("/a//b"), "write segments"),
@@ -295,7 +304,10 @@ fn a_file_that_is_no_table_is_told_with_entry_key_and_what_to_do() {
         (path("/a%20b"), "write segments"),
         (path("/a?b"), "write segments"),
         (actions("[]"), "`actions` must list at least one action"),
-        (actions("\"entry.read\""), "`actions` must list at least one action"),
+        (
+            actions("\"entry.read\""),
+            "`actions` must list at least one action",
+        ),
         (actions("[1]"), "`actions` must list at least one action"),
         (actions("[\"read\"]"), "must be `module.verb`"),
         (
@@ -310,6 +322,9 @@ fn a_file_that_is_no_table_is_told_with_entry_key_and_what_to_do() {
         let fault = RouteTable::parse(&text).unwrap_err().to_string();
         assert!(fault.contains(told), "{text}\n{fault}");
     }
-    let two = format!("{good}{}", entry("\"PUT\"", "\"/a/{b}\"", "[\"entry.read\"]"));
+    let two = format!(
+        "{good}{}",
+        entry("\"PUT\"", "\"/a/{b}\"", "[\"entry.read\"]")
+    );
     assert!(RouteTable::parse(&two).is_ok());
 }

@@ -18,7 +18,8 @@ use std::{
 
 use envoy_types::ext_authz::v3::pb::{CheckRequest, CheckResponse};
 use tonic::{
-    Request, Response, Status, Streaming, body::Body, codegen::Service, server::ClientStreamingService,
+    Request, Response, Status, Streaming, body::Body, codegen::Service,
+    server::ClientStreamingService,
 };
 use tonic_prost::ProstCodec;
 
@@ -51,7 +52,10 @@ impl Authorization {
         Self { app, table }
     }
 
-    async fn check(&self, mut request: Request<Streaming<CheckRequest>>) -> Result<Response<CheckResponse>, Status> {
+    async fn check(
+        &self,
+        mut request: Request<Streaming<CheckRequest>>,
+    ) -> Result<Response<CheckResponse>, Status> {
         // Read here and not by the library, which would make an error of what it cannot read.
         let message = request.get_mut().message().await;
         let (call, _) = super::open(request)?;
@@ -61,9 +65,7 @@ impl Authorization {
         };
         match decided {
             Ok(Ok(allowed)) => Ok(self.answer("ALLOWED", "OK", allowed)),
-            Ok(Err(refused)) => {
-                Ok(self.answer("DENIED", refused.reason, answer::denied(&refused)))
-            }
+            Ok(Err(refused)) => Ok(self.answer("DENIED", refused.reason, answer::denied(&refused))),
             Err(error) => {
                 let failure = Failure::from(error);
                 self.count("UNDECIDED", status::reason_of(&failure));
@@ -73,7 +75,11 @@ impl Authorization {
     }
 
     /// The verdict in Envoy's words, or why there is none.
-    async fn decide(&self, call: &Call, message: CheckRequest) -> Result<Result<CheckResponse, Refused>, Error> {
+    async fn decide(
+        &self,
+        call: &Call,
+        message: CheckRequest,
+    ) -> Result<Result<CheckResponse, Refused>, Error> {
         let question = match request::question(message, &self.table) {
             Ok(question) => question,
             Err(refused) => return Ok(Err(refused)),

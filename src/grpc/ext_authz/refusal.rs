@@ -144,13 +144,17 @@ fn words(reason: Reason, denied: Option<(&str, &Denial)>) -> String {
             format!("cannot be judged on {action}, which the catalogue lacks: ask an operator.")
         }
         Reason::FactMissing => {
-            format!("needs a fact that the route does not state for {action} ({missing}): ask an operator.")
+            format!(
+                "needs a fact that the route does not state for {action} ({missing}): ask an operator."
+            )
         }
         Reason::ReadOnly | Reason::ModuleNotGranted => {
             format!("lacks what {action} needs ({missing}): use a token that has it.")
         }
         Reason::BranchNotGranted => {
-            format!("is not one that the token covers for {action} ({missing}): use a token that does.")
+            format!(
+                "is not one that the token covers for {action} ({missing}): use a token that does."
+            )
         }
     }
 }

@@ -1,8 +1,8 @@
 //! One row for every RPC: whom it is for, whether it changes anything, and a valid request.
 //! Written from the contract, not from the policy, so that the one can be held to the other.
 
-use prost::Message as _;
 use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
+use prost::Message as _;
 use stacktoken::grpc::pb::{
     admin::v1::{self as admin, Role},
     audit::v1 as audit,
@@ -10,7 +10,9 @@ use stacktoken::grpc::pb::{
 };
 
 use crate::support::{
-    TestServer, checks::Http, introspect_request, issue_request, now, person,
+    TestServer,
+    checks::Http,
+    introspect_request, issue_request, now, person,
     raw::{Part, Sent},
 };
 

@@ -69,19 +69,42 @@ async fn each_reason_has_its_status() {
         (ask("POST", publish, &reader), "403 READ_ONLY"),
         (ask("GET", ENTRIES, &assets), "403 MODULE_NOT_GRANTED"),
         (ask("GET", "/v3/assets", &assets), "OK"),
-        (ask("POST", "/v3/bulk/publish", &assets), "403 MODULE_NOT_GRANTED"),
+        (
+            ask("POST", "/v3/bulk/publish", &assets),
+            "403 MODULE_NOT_GRANTED",
+        ),
         (ask("GET", ENTRIES, &branch), "403 BRANCH_NOT_GRANTED"),
         (ask("GET", ENTRIES, &branch).with("branch", "develop"), "OK"),
         (ask("GET", ENTRIES, &branch).with("branch", "live"), "OK"),
-        (ask("GET", ENTRIES, &branch).with("branch", "main"), "403 BRANCH_NOT_GRANTED"),
-        (ask("POST", "/v3/stacks/management_tokens", &live), "403 NEVER_ALLOWED"),
+        (
+            ask("GET", ENTRIES, &branch).with("branch", "main"),
+            "403 BRANCH_NOT_GRANTED",
+        ),
+        (
+            ask("POST", "/v3/stacks/management_tokens", &live),
+            "403 NEVER_ALLOWED",
+        ),
         (ask("POST", rule, &live), "403 FACT_MISSING"),
-        (ask("POST", rule, &live).route("fact.has_approvers", "false"), "OK"),
-        (ask("POST", rule, &live).route("fact.has_approvers", "true"), "403 NEVER_ALLOWED"),
-        (ask("GET", ENTRIES, &live).route("actions", "entry.peel"), "403 ACTION_UNKNOWN"),
+        (
+            ask("POST", rule, &live).route("fact.has_approvers", "false"),
+            "OK",
+        ),
+        (
+            ask("POST", rule, &live).route("fact.has_approvers", "true"),
+            "403 NEVER_ALLOWED",
+        ),
+        (
+            ask("GET", ENTRIES, &live).route("actions", "entry.peel"),
+            "403 ACTION_UNKNOWN",
+        ),
     ] {
         let told = server.outcome_of(asked.clone()).await;
-        assert_eq!(told, wanted, "{:?}", envoy_types::ext_authz::v3::pb::CheckRequest::from(asked));
+        assert_eq!(
+            told,
+            wanted,
+            "{:?}",
+            envoy_types::ext_authz::v3::pb::CheckRequest::from(asked)
+        );
     }
     server.suspend().await;
     let told = server.outcome_of(ask("GET", ENTRIES, &live)).await;
@@ -144,10 +167,16 @@ async fn a_denial_never_repeats_the_credential() {
     for asked in [
         server.request("GET", ENTRIES, secret),
         server.request("GET", &format!("/v3/{secret}"), secret),
-        server.request("GET", ENTRIES, secret).with("branch", secret),
+        server
+            .request("GET", ENTRIES, secret)
+            .with("branch", secret),
         server.request("GET", ENTRIES, &format!("Basic {secret}")),
-        Http::get(ENTRIES).with("authorization", UNKNOWN).with("api_key", secret),
-        server.request("GET", ENTRIES, UNKNOWN).route(&format!("fact.{secret}"), "true"),
+        Http::get(ENTRIES)
+            .with("authorization", UNKNOWN)
+            .with("api_key", secret),
+        server
+            .request("GET", ENTRIES, UNKNOWN)
+            .route(&format!("fact.{secret}"), "true"),
     ] {
         let told = server.check(asked).await;
         assert_ne!(told.outcome(), "OK");
@@ -171,7 +200,9 @@ async fn checks_are_counted_by_how_they_were_answered() {
     for _ in 0..2 {
         server.check(server.request("GET", ENTRIES, &token)).await;
     }
-    server.check(server.request("GET", "/nowhere", &token)).await;
+    server
+        .check(server.request("GET", "/nowhere", &token))
+        .await;
     let told = counted(&server).await;
     for line in [
         "stacktoken_checks_total{outcome=\"ALLOWED\",reason=\"OK\"} 2",

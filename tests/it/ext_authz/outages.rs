@@ -25,7 +25,10 @@ async fn a_store_that_cannot_be_read_is_an_error() {
     assert!(exposed.contains(line), "{exposed}");
     // What needs no store is still denied, and not an excuse to be let through.
     for (asked, wanted) in [
-        (server.request("GET", "/nowhere", &token), "403 ROUTE_UNKNOWN"),
+        (
+            server.request("GET", "/nowhere", &token),
+            "403 ROUTE_UNKNOWN",
+        ),
         (server.request("GET", ENTRIES, "junk"), "401 NOT_RECOGNISED"),
     ] {
         assert_eq!(server.outcome_of(asked).await, wanted);

@@ -51,30 +51,68 @@ async fn what_counts_once_is_refused_twice_in_either_form() {
     for (asked, wanted) in [
         (good().without("authorization"), MISSING),
         (good().with("authorization", &token), INVALID),
-        (good().raw().with_raw("authorization", token.as_bytes()), INVALID),
+        (
+            good().raw().with_raw("authorization", token.as_bytes()),
+            INVALID,
+        ),
         (good().raw().with_raw("Authorization", b"x"), INVALID),
         (good().with("Authorization", "x"), INVALID),
         // In the map and one by one: whichever is read, there are two.
         (good().with_raw("authorization", token.as_bytes()), INVALID),
         (good().with("authtoken", "x"), INVALID),
         (good().with("auth_token", "x"), INVALID),
-        (good().without("authorization").with("authtoken", "x"), MISSING),
+        (
+            good().without("authorization").with("authtoken", "x"),
+            MISSING,
+        ),
         (good().without("api_key"), "412 STACK_KEY_MISSING"),
-        (good().without("api_key").with("api_key", ""), "412 STACK_KEY_MISSING"),
+        (
+            good().without("api_key").with("api_key", ""),
+            "412 STACK_KEY_MISSING",
+        ),
         (good().with("api_key", stack), "412 STACK_KEY_INVALID"),
-        (good().raw().with_raw("api_key", stack.as_bytes()), "412 STACK_KEY_INVALID"),
-        (good().with("api-key", "blt0000000000000000"), "412 STACK_KEY_INVALID"),
-        (good().without("api_key").with("api-key", stack), "412 STACK_KEY_INVALID"),
-        (good().without("api_key").with("api_key", "stack"), "412 STACK_KEY_INVALID"),
-        (good().without("api_key").with("api_key", &stack.to_uppercase()), "412 STACK_KEY_INVALID"),
+        (
+            good().raw().with_raw("api_key", stack.as_bytes()),
+            "412 STACK_KEY_INVALID",
+        ),
+        (
+            good().with("api-key", "blt0000000000000000"),
+            "412 STACK_KEY_INVALID",
+        ),
+        (
+            good().without("api_key").with("api-key", stack),
+            "412 STACK_KEY_INVALID",
+        ),
+        (
+            good().without("api_key").with("api_key", "stack"),
+            "412 STACK_KEY_INVALID",
+        ),
+        (
+            good()
+                .without("api_key")
+                .with("api_key", &stack.to_uppercase()),
+            "412 STACK_KEY_INVALID",
+        ),
         (good().with("branch", "main"), "OK"),
         (good().with("branch", "main").raw(), "OK"),
-        (good().with("branch", "main").with("branch", "main"), "403 BRANCH_INVALID"),
-        (good().raw().with_raw("branch", b"a").with_raw("branch", b"a"), "403 BRANCH_INVALID"),
+        (
+            good().with("branch", "main").with("branch", "main"),
+            "403 BRANCH_INVALID",
+        ),
+        (
+            good()
+                .raw()
+                .with_raw("branch", b"a")
+                .with_raw("branch", b"a"),
+            "403 BRANCH_INVALID",
+        ),
         (good().with("branch", ""), "403 BRANCH_INVALID"),
         (good().with("branch", "a b"), "403 BRANCH_INVALID"),
         (good().with("branch", &"b".repeat(65)), "403 BRANCH_INVALID"),
-        (good().raw().with_raw("branch", b"\xff"), "403 BRANCH_INVALID"),
+        (
+            good().raw().with_raw("branch", b"\xff"),
+            "403 BRANCH_INVALID",
+        ),
     ] {
         let told = server.outcome_of(asked.clone()).await;
         let asked = envoy_types::ext_authz::v3::pb::CheckRequest::from(asked);
@@ -122,7 +160,11 @@ async fn a_message_that_cannot_be_read_is_denied_and_no_error() {
         let answer = call(&channel, path, server.envoy(), bytes).await;
         let answer = answer.unwrap_or_else(|status| panic!("{what}: {status:?}"));
         let answer = prost::Message::decode(answer.as_slice()).unwrap();
-        assert_eq!(Told::of(answer).outcome(), "403 REQUEST_UNREADABLE", "{what}");
+        assert_eq!(
+            Told::of(answer).outcome(),
+            "403 REQUEST_UNREADABLE",
+            "{what}"
+        );
     }
     assert_eq!(server.outcome_of(Http::default()).await, MISSING);
     let empty = call(

@@ -5,7 +5,8 @@ use envoy_types::pb::envoy::{
     service::auth::v3::{
         AttributeContext, CheckRequest, CheckResponse, DeniedHttpResponse, OkHttpResponse,
         attribute_context::{HttpRequest, Request},
-        authorization_client::AuthorizationClient, check_response::HttpResponse,
+        authorization_client::AuthorizationClient,
+        check_response::HttpResponse,
     },
 };
 use serde_json::Value;
