@@ -52,7 +52,7 @@ const fn stands_as_it_is(byte: u8) -> bool {
 }
 
 /// Whether `%` and these digits stand for a character that has to be encoded, and that means
-/// nothing to whoever decodes it: a space, and `"<>[]^`{|}`.
+/// nothing to whoever decodes it: a space, quotes, brackets, `^` and `|`.
 fn is_encoded_for_need(high: u8, low: u8) -> bool {
     let digit = |digit: u8| char::from(digit).to_digit(16);
     let (Some(high), Some(low)) = (digit(high), digit(low)) else {

@@ -12,14 +12,19 @@ pub struct Outside(DatabaseConnection);
 impl TestServer {
     /// Opens its database beside it.
     pub async fn outside(&self) -> Outside {
-        let url = format!("sqlite://{}?mode=rw", self.database().display());
-        let mut options = ConnectOptions::new(url);
-        options.max_connections(1).sqlx_logging(false);
-        Outside(Database::connect(options).await.unwrap())
+        Outside::of(&self.database()).await
     }
 }
 
 impl Outside {
+    /// Opens a database beside whoever serves it.
+    pub async fn of(file: &std::path::Path) -> Self {
+        let url = format!("sqlite://{}?mode=rw", file.display());
+        let mut options = ConnectOptions::new(url);
+        options.max_connections(1).sqlx_logging(false);
+        Self(Database::connect(options).await.unwrap())
+    }
+
     /// Runs statements.
     pub async fn run(&self, sql: &str) {
         self.0.execute_unprepared(sql).await.unwrap();
