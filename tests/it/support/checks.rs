@@ -49,6 +49,12 @@ impl Http {
         self
     }
 
+    /// The same, for another path.
+    pub fn at(mut self, path: &str) -> Self {
+        self.http.path = path.into();
+        self
+    }
+
     /// Leaves a header out again.
     pub fn without(mut self, name: &str) -> Self {
         self.http.headers.remove(name);
