@@ -206,6 +206,10 @@ pub struct Tuning {
     /// How long keys of an issuer that cannot be reached stay trusted
     #[arg(long, env = "STACKTOKEN_JWKS_MAX_STALE", default_value = "24h", value_parser = duration, value_name = "TIME")]
     pub jwks_max_stale: Duration,
+    /// Which actions the requests need that Envoy asks about: a TOML file instead of the table
+    /// that is built in
+    #[arg(long, env = "STACKTOKEN_AUTHZ_ROUTES", value_name = "FILE")]
+    pub authz_routes: Option<PathBuf>,
     /// After SIGTERM: how long to go on answering, so that callers notice [default: 5s; dev: 0s]
     #[arg(long, env = "STACKTOKEN_DRAIN_DELAY", value_parser = duration, value_name = "TIME")]
     pub drain_delay: Option<Duration>,

@@ -26,7 +26,8 @@
 //! [`app`] digests the secret, takes what is known of the digest from memory if the lease
 //! covers it and from [`store`] if not, and has [`domain::verdict`] judge that at one instant.
 //! Back through `convert`; an error goes through [`grpc::status`]. A change takes the same
-//! way, and its store method is one transaction.
+//! way, and its store method is one transaction. Envoy's `Check` enters [`grpc`] by its own
+//! door and joins at [`app`].
 
 pub mod app;
 pub mod auth;

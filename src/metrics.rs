@@ -32,6 +32,15 @@ pub struct ReasonLabel {
     pub reason: &'static str,
 }
 
+/// How Envoy was answered.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct CheckLabels {
+    /// `ALLOWED`, `DENIED` or `UNDECIDED`.
+    pub outcome: &'static str,
+    /// `OK`, or why not.
+    pub reason: &'static str,
+}
+
 /// A service of the health protocol.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ServiceLabel {
@@ -60,6 +69,8 @@ pub struct Metrics {
     pub calls: Family<CallLabels, Histogram>,
     /// Verdicts by reason; `OK` for active and allowed.
     pub verdicts: Family<ReasonLabel, Counter>,
+    /// Requests that Envoy asked about, by how it was answered.
+    pub checks: Family<CheckLabels, Counter>,
     /// Calls that ended in an error, by reason.
     pub errors: Family<ReasonLabel, Counter>,
     /// Verdicts answered from memory.
@@ -125,6 +136,7 @@ impl Metrics {
             registry: Registry::default(),
             calls: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             verdicts: Family::default(),
+            checks: Family::default(),
             errors: Family::default(),
             cache_hits: Counter::default(),
             cache_misses: Counter::default(),
@@ -157,6 +169,7 @@ impl Metrics {
         registry.register_with_unit("rpc_server_call_duration", "Duration of calls", Unit::Seconds, self.calls.clone());
         let own = registry.sub_registry_with_prefix("stacktoken");
         own.register("verdicts", "Verdicts by reason", self.verdicts.clone());
+        own.register("checks", "Requests that Envoy asked about, by how it was answered", self.checks.clone());
         own.register("errors", "Calls that ended in an error, by reason", self.errors.clone());
         own.register("cache_hits", "Verdicts answered from memory", self.cache_hits.clone());
         own.register("cache_misses", "Verdicts that the store was read for", self.cache_misses.clone());

@@ -35,6 +35,7 @@ pub async fn run(command: Serve) -> anyhow::Result<ExitCode> {
     let stop = settings::stop_on_signal()?;
     let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(OsEntropy));
     let tuning = &command.tuning;
+    let routes = settings::routes(tuning)?;
     let authenticator = settings::authenticator(issuers, tuning, clock.clone()).await?;
     let tls = settings::tls(&command.tls, &authenticator, clock.clone()).await?;
     let Listen {
@@ -53,6 +54,7 @@ pub async fn run(command: Serve) -> anyhow::Result<ExitCode> {
     let parts = Parts {
         store: store.clone(),
         authenticator,
+        routes,
         clock,
         entropy,
         tls,

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     auth::{self, Authenticator, HttpFetcher},
     config::{DatabaseFlags, TlsFlags, Tuning},
-    domain::{clock::Clock, entropy::Entropy},
+    domain::{clock::Clock, entropy::Entropy, routes::RouteTable},
     server::{Tls, TlsFiles},
     store::{Location, PoolSize, Store},
 };
@@ -124,6 +124,19 @@ pub fn instance_id(entropy: &dyn Entropy) -> anyhow::Result<String> {
     Ok(uuid::Builder::from_random_bytes(bytes)
         .into_uuid()
         .to_string())
+}
+
+/// Which actions the requests need that Envoy asks about.
+pub fn routes(tuning: &Tuning) -> anyhow::Result<Arc<RouteTable>> {
+    let table = match &tuning.authz_routes {
+        None => RouteTable::builtin().context("the built-in route table")?,
+        Some(path) => {
+            let named = || format!("--authz-routes {}", path.display());
+            let text = fs::read_to_string(path).with_context(named)?;
+            RouteTable::parse(&text).with_context(named)?
+        }
+    };
+    Ok(Arc::new(table))
 }
 
 /// Cancelled by SIGTERM or SIGINT; the second of them exits at once.

@@ -13,6 +13,7 @@ pub mod page;
 pub mod permissions;
 pub mod refusal;
 pub mod revision;
+pub mod routes;
 pub mod secret;
 pub mod stack;
 pub mod text;

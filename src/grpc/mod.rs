@@ -22,6 +22,7 @@ macro_rules! answer {
 
 mod audit;
 mod convert;
+mod ext_authz;
 pub mod in_words;
 mod introspection;
 mod redact;
@@ -33,7 +34,10 @@ use std::sync::Arc;
 
 use tonic::{Request, Status, service::Routes};
 
-use crate::{app::App, domain::caller::Call};
+use crate::{
+    app::App,
+    domain::{caller::Call, routes::RouteTable},
+};
 
 /// What the contract's compiler made of `proto/`.
 #[expect(
@@ -69,9 +73,9 @@ pub struct MessageLimits {
     pub encoding: usize,
 }
 
-/// The services of the contract.
+/// The services of the contract, and Envoy's, which judges requests by this table.
 #[must_use]
-pub fn routes(app: &Arc<App>, limits: MessageLimits) -> Routes {
+pub fn routes(app: &Arc<App>, table: Arc<RouteTable>, limits: MessageLimits) -> Routes {
     use pb::{
         admin::v1::stack_service_server::StackServiceServer,
         audit::v1::audit_service_server::AuditServiceServer,
@@ -95,6 +99,9 @@ pub fn routes(app: &Arc<App>, limits: MessageLimits) -> Routes {
         ))
         .add_service(limited!(StackServiceServer, stacks::Stacks(app.clone())))
         .add_service(limited!(AuditServiceServer, audit::Audits(app.clone())))
+        .add_service(ext_authz::AuthorizationServer(
+            ext_authz::Authorization::new(app.clone(), table),
+        ))
 }
 
 /// The routes with reflection, v1 and v1alpha, comments included.

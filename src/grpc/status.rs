@@ -135,6 +135,12 @@ pub fn of(failure: impl Into<Failure>, request_id: &str) -> Status {
     Status::with_error_details(told.code, told.message, details)
 }
 
+/// The reason of a failure, for whoever counts it.
+#[must_use]
+pub fn reason_of(failure: &Failure) -> &'static str {
+    tell(failure).reason
+}
+
 /// A handler was reached without the layers before it.
 #[must_use]
 pub fn unlayered() -> Status {

@@ -20,7 +20,7 @@ use crate::{
     app::{App, RefusalWriter},
     auth::Authenticator,
     config::Tuning,
-    domain::entropy::Entropy,
+    domain::{entropy::Entropy, routes::RouteTable},
     grpc::{self, MessageLimits},
     telemetry::traces::Sampler,
 };
@@ -58,6 +58,7 @@ pub enum ServeError {
 pub(super) struct Service {
     pub app: Arc<App>,
     pub authenticator: Arc<Authenticator>,
+    pub routes: Arc<RouteTable>,
     pub entropy: Arc<dyn Entropy>,
     pub tls: Option<Arc<Tls>>,
     pub board: Board,
@@ -154,8 +155,8 @@ fn serve_grpc(
         decoding: tuning.max_request_bytes,
         encoding: tuning.max_response_bytes,
     };
-    let mut routes =
-        grpc::routes(&service.app, limits).add_service(HealthServer::new(service.board.clone()));
+    let mut routes = grpc::routes(&service.app, service.routes.clone(), limits)
+        .add_service(HealthServer::new(service.board.clone()));
     if tuning.reflection {
         routes = grpc::add_reflection(routes)?;
     }

@@ -18,7 +18,7 @@ use crate::{
     app::{self, App, Bounds, Rate, Safeguards},
     auth::Authenticator,
     config::Tuning,
-    domain::{clock::Clock, entropy::Entropy},
+    domain::{clock::Clock, entropy::Entropy, routes::RouteTable},
     metrics::Metrics,
     store::Store,
     telemetry::export::LOST,
@@ -36,6 +36,8 @@ pub struct Parts {
     pub store: Arc<Store>,
     /// Who tells callers apart.
     pub authenticator: Arc<Authenticator>,
+    /// Which actions the requests need that Envoy asks about.
+    pub routes: Arc<RouteTable>,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// Where randomness comes from.
@@ -117,6 +119,7 @@ pub async fn run(
     let service = lifecycle::Service {
         app: Arc::new(app),
         authenticator: parts.authenticator,
+        routes: parts.routes,
         entropy: parts.entropy,
         tls: parts.tls.map(Arc::new),
         board: Board::new(metrics),

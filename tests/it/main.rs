@@ -14,6 +14,7 @@
 mod api_docs;
 mod audit;
 mod coverage;
+mod ext_authz;
 mod health;
 mod introspection;
 mod outages;

@@ -37,33 +37,12 @@ async fn outcomes(server: &TestServer, token: &Issued) -> Vec<String> {
     ]
 }
 
-/// Makes the schema unreadable to every other connection.
-async fn corrupt(outside: &Outside) {
-    outside
-        .run(
-            "PRAGMA writable_schema = ON; \
-             UPDATE sqlite_schema SET sql = 'CREATE TABEL' || substr(sql, 13) WHERE name = 'tokens'; \
-             PRAGMA schema_version = 1000000;",
-        )
-        .await;
-}
-
-async fn mend(outside: &Outside) {
-    outside
-        .run(
-            "UPDATE sqlite_schema SET sql = 'CREATE TABLE' || substr(sql, 13) WHERE name = 'tokens'; \
-             PRAGMA schema_version = 1000001; \
-             PRAGMA writable_schema = OFF;",
-        )
-        .await;
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_cannot_be_read_is_unavailable_and_never_a_verdict() {
     let server = TestServer::start().await;
     let token = server.token("deploy").await;
     let outside = server.outside().await;
-    corrupt(&outside).await;
+    outside.corrupt().await;
     let told = outcomes(&server, &token).await;
     assert_eq!(told, ["Unavailable STORE_UNAVAILABLE"; 7]);
     let mut service = server.service().await;
@@ -90,7 +69,7 @@ async fn a_store_that_cannot_be_read_is_unavailable_and_never_a_verdict() {
             "causes stay in our log"
         );
     }
-    mend(&outside).await;
+    outside.mend().await;
     assert_eq!(
         server.verdict(&token.secret).await,
         "OK",

@@ -3,6 +3,7 @@
 
 use std::{fs, path::Path};
 
+use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use rustix::process::Signal;
 use stacktoken::grpc::pb::{admin, audit, v1};
 use tonic::Request;
@@ -10,7 +11,11 @@ use tonic::Request;
 use crate::{
     collector::Collector,
     program::{Dev, folder, scrape},
-    support::{Client, at, introspect_request, issue_request, permissions},
+    support::{
+        Client, at,
+        checks::{Http, Told},
+        introspect_request, issue_request, permissions,
+    },
 };
 
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -83,6 +88,7 @@ async fn drive(dev: &Dev, secrets: &mut Secrets) {
     );
 
     misplaced(&mut owner, &mut service, &stack, &secret).await;
+    checked(dev, &stack, &secret).await;
     let mut request = Request::new(v1::ListActionsRequest {});
     request
         .metadata_mut()
@@ -243,6 +249,48 @@ async fn misplaced(owner: &mut Client, service: &mut Client, stack: &str, secret
         min_revision: secret.into(),
     };
     let _ = service.introspection.introspect(ask).await;
+}
+
+/// Envoy's checks: the secret where it belongs, and everywhere else.
+async fn checked(dev: &Dev, stack: &str, secret: &str) {
+    let (path, jwt) = ("/v3/stacks", dev.get("service_jwt"));
+    let asked = || {
+        let asked = Http::get(path).with("authorization", secret);
+        asked.with("api_key", stack)
+    };
+    let mut client = AuthorizationClient::new(dev.channel().await);
+    for (asked, wanted) in [
+        (asked(), "OK"),
+        (asked().raw(), "OK"),
+        (asked().with("x-note", secret), "OK"),
+        (
+            asked().with("authorization", secret),
+            "401 CREDENTIAL_INVALID",
+        ),
+        (asked().with("api_key", secret), "412 STACK_KEY_INVALID"),
+        (asked().with("branch", secret), "403 BRANCH_INVALID"),
+        (asked().at(&format!("/v3/{secret}")), "403 ROUTE_UNKNOWN"),
+        (
+            asked().at(&format!("/v3/{secret}/")),
+            "403 PATH_NOT_CANONICAL",
+        ),
+        (
+            asked().at(&format!("{path}?authtoken={secret}")),
+            "403 QUERY_AMBIGUOUS",
+        ),
+        (asked().route(secret, secret), "403 ROUTE_MISCONFIGURED"),
+        (asked().route("actions", secret), "403 ROUTE_MISCONFIGURED"),
+        (
+            asked().route(&format!("fact.{secret}"), "true"),
+            "403 ROUTE_MISCONFIGURED",
+        ),
+    ] {
+        let mut request = Request::new(asked.into());
+        let bearer = format!("Bearer {jwt}").parse().unwrap();
+        request.metadata_mut().insert("authorization", bearer);
+        let answer = client.check(request).await.unwrap().into_inner();
+        assert_eq!(Told::of(answer).outcome(), wanted);
+    }
 }
 
 async fn audit_rows(dev: &Dev) -> String {

@@ -264,3 +264,21 @@ async fn the_client_verbs_issue_and_introspect() {
     assert_eq!(code, Some(1), "{told}");
     assert!(told.contains("no secret on standard input"), "{told}");
 }
+
+#[test]
+fn a_route_table_that_cannot_be_used_stops_the_start_and_names_the_setting() {
+    let folder = ground();
+    let arguments = [&SERVE[..], &["--authz-routes", "routes.toml"]].concat();
+    let (code, told) = said(folder.path(), &arguments);
+    assert_eq!(code, Some(1));
+    assert!(told.contains("--authz-routes routes.toml: "), "{told}");
+    let entry = "[[routes]]\nmethod = \"GET\"\npath = \"/a\"\nactions = [\"entry.peel\"]\n";
+    fs::write(folder.path().join("routes.toml"), entry).unwrap();
+    for command in [&arguments[..], &["dev", "--authz-routes", "routes.toml"]] {
+        let (code, told) = said(folder.path(), command);
+        assert_eq!(code, Some(1));
+        let wanted = "--authz-routes routes.toml: routes entry 1: `actions` holds \"entry.peel\"";
+        assert!(told.contains(wanted), "{told}");
+        assert_eq!(told.trim().lines().count(), 1, "{told}");
+    }
+}

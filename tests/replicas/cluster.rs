@@ -12,6 +12,7 @@ use stacktoken::{
     domain::{
         clock::{Clock, SystemClock},
         entropy::{Entropy, OsEntropy},
+        routes::RouteTable,
         secret::Secret,
     },
     grpc::pb::{admin, v1},
@@ -206,6 +207,7 @@ impl Replica {
             let parts = Parts {
                 store,
                 authenticator,
+                routes: Arc::new(RouteTable::builtin().unwrap()),
                 clock,
                 entropy,
                 tls: None,

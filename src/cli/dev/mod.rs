@@ -78,6 +78,7 @@ pub async fn run(mut command: Dev) -> anyhow::Result<ExitCode> {
     }
     // Nobody waits for a load balancer here: Ctrl-C is the end, unless somebody says.
     command.tuning.drain_delay.get_or_insert(Duration::ZERO);
+    let routes = settings::routes(&command.tuning)?;
     let stop = settings::stop_on_signal()?;
     make_private_folder(&command.data_dir)?;
     let listeners = Listeners::bind(command.listen, command.admin_listen).await?;
@@ -113,6 +114,7 @@ pub async fn run(mut command: Dev) -> anyhow::Result<ExitCode> {
     let parts = Parts {
         store: store.clone(),
         authenticator,
+        routes,
         clock,
         entropy,
         tls: None,

@@ -3,7 +3,7 @@
 use tonic::Code;
 
 use super::{
-    OPEN,
+    FOREIGN, OPEN,
     table::{TABLE, World, as_part, right_caller},
 };
 use crate::support::{
@@ -92,7 +92,8 @@ async fn a_service_or_method_that_is_not_there_is_unknown() {
 async fn a_message_that_is_none_is_told_in_the_form_of_the_contract() {
     let server = TestServer::start().await;
     let channel = server.channel().await;
-    for row in TABLE {
+    // What Check cannot read was sent by a client of Envoy: it is denied, never an error.
+    for row in TABLE.iter().filter(|row| !FOREIGN.contains(&row.path)) {
         let sent = as_part(&server, right_caller(row.whom));
         // Field 1, two bytes long, of which one is there.
         let answered = call(&channel, row.path, sent.clone(), vec![0x0a, 2, 0]).await;

@@ -1,6 +1,7 @@
 //! One row for every RPC: whom it is for, whether it changes anything, and a valid request.
 //! Written from the contract, not from the policy, so that the one can be held to the other.
 
+use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
 use prost::Message as _;
 use stacktoken::grpc::pb::{
     admin::v1::{self as admin, Role},
@@ -9,7 +10,9 @@ use stacktoken::grpc::pb::{
 };
 
 use crate::support::{
-    TestServer, introspect_request, issue_request, now, person,
+    TestServer,
+    checks::Http,
+    introspect_request, issue_request, now, person,
     raw::{Part, Sent},
 };
 
@@ -95,6 +98,8 @@ pub const TABLE: &[Row] = &[
     row!("/stacktoken.v1.IntrospectionService/Introspect", Introspectors, false, |world|
         introspect_request(&world.stack, &world.secret, &["entry.read"])),
     row!("/stacktoken.v1.IntrospectionService/ListActions", Anyone, false, |_| v1::ListActionsRequest {}),
+    row!("/envoy.service.auth.v3.Authorization/Check", Introspectors, false, |world| CheckRequest::from(
+        Http::get("/v3/stacks").with("authorization", &world.secret).with("api_key", &world.stack))),
     row!("/stacktoken.admin.v1.StackService/Register", Operators, true, |_| admin::RegisterRequest {
         name: "New".into(), organization_uid: "org-1".into(), owner: Some(person("owner")), ..Default::default() }),
     row!("/stacktoken.admin.v1.StackService/Get", GovernorsAndOperators, false, |world| admin::GetRequest {

@@ -12,17 +12,42 @@ pub struct Outside(DatabaseConnection);
 impl TestServer {
     /// Opens its database beside it.
     pub async fn outside(&self) -> Outside {
-        let url = format!("sqlite://{}?mode=rw", self.database().display());
-        let mut options = ConnectOptions::new(url);
-        options.max_connections(1).sqlx_logging(false);
-        Outside(Database::connect(options).await.unwrap())
+        Outside::of(&self.database()).await
     }
 }
 
 impl Outside {
+    /// Opens a database beside whoever serves it.
+    pub async fn of(file: &std::path::Path) -> Self {
+        let url = format!("sqlite://{}?mode=rw", file.display());
+        let mut options = ConnectOptions::new(url);
+        options.max_connections(1).sqlx_logging(false);
+        Self(Database::connect(options).await.unwrap())
+    }
+
     /// Runs statements.
     pub async fn run(&self, sql: &str) {
         self.0.execute_unprepared(sql).await.unwrap();
+    }
+
+    /// Makes the schema unreadable to every other connection.
+    pub async fn corrupt(&self) {
+        self.run(
+            "PRAGMA writable_schema = ON; \
+             UPDATE sqlite_schema SET sql = 'CREATE TABEL' || substr(sql, 13) WHERE name = 'tokens'; \
+             PRAGMA schema_version = 1000000;",
+        )
+        .await;
+    }
+
+    /// Makes it readable again.
+    pub async fn mend(&self) {
+        self.run(
+            "UPDATE sqlite_schema SET sql = 'CREATE TABLE' || substr(sql, 13) WHERE name = 'tokens'; \
+             PRAGMA schema_version = 1000001; \
+             PRAGMA writable_schema = OFF;",
+        )
+        .await;
     }
 
     /// The first column of the first row, as a number.

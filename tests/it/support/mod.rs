@@ -1,6 +1,7 @@
 //! A server of a test's own, and clients that play each part.
 
 pub mod certificates;
+pub mod checks;
 pub mod clients;
 pub mod clock;
 pub mod database;
@@ -16,7 +17,7 @@ use stacktoken::{
     app::Safeguards,
     auth::{self, Authenticator, HttpFetcher},
     config::Tuning,
-    domain::{clock::Clock, entropy::Entropy},
+    domain::{clock::Clock, entropy::Entropy, routes::RouteTable},
     grpc::pb::{admin, v1},
     server::{self, Listeners, Parts, Tls, TlsFiles},
     store::{Location, PoolSize, Store},
@@ -122,6 +123,10 @@ impl TestServer {
     ) -> (Self, oneshot::Receiver<()>) {
         let mut tuning = tuning();
         set(&mut tuning);
+        let routes = match &tuning.authz_routes {
+            None => RouteTable::builtin().unwrap(),
+            Some(path) => RouteTable::parse(&std::fs::read_to_string(path).unwrap()).unwrap(),
+        };
         let entropy = Arc::new(SeededEntropy::new(7));
         let path = data_dir.path().join("stacktoken.db");
         let size = PoolSize { connections: 1 };
@@ -146,6 +151,7 @@ impl TestServer {
             let parts = Parts {
                 store: store.clone(),
                 authenticator: Arc::new(authenticator),
+                routes: Arc::new(routes),
                 clock: at,
                 entropy,
                 tls,

@@ -82,7 +82,7 @@ impl Sent {
         self
     }
 
-    fn put_into(self, metadata: &mut MetadataMap) {
+    pub fn put_into(self, metadata: &mut MetadataMap) {
         for (name, value) in self.0 {
             if name.ends_with("-bin") {
                 let value = tonic::metadata::MetadataValue::from_bytes(&value);

@@ -1,0 +1,171 @@
+//! `envoy.service.auth.v3.Authorization/Check`: Envoy asks whether a request may pass. A
+//! door to the same verdict as Introspect's. What a client sends is answered with yes or no;
+//! an error is only for not being able to decide (R13), so that Envoy's own failure mode has
+//! its say then and no client can bring it about.
+
+mod answer;
+mod headers;
+mod refusal;
+mod request;
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use envoy_types::ext_authz::v3::pb::{CheckRequest, CheckResponse};
+use tonic::{
+    Request, Response, Status, Streaming, body::Body, codegen::Service,
+    server::ClientStreamingService,
+};
+use tonic_prost::ProstCodec;
+
+use self::refusal::Refused;
+use super::status::{self, Failure};
+use crate::{
+    app::{App, Error, Introspection},
+    domain::{
+        caller::Call,
+        refusal::Refusal,
+        routes::RouteTable,
+        verdict::{Reason, Verdict},
+    },
+    metrics::CheckLabels,
+};
+
+/// The largest check that is read, in bytes: all that Envoy lets into a request's headers by
+/// default, several times over. A larger one is denied.
+const MAX_CHECK: usize = 1024 * 1024;
+
+/// The service, as a router takes it.
+#[derive(Clone)]
+pub(super) struct Authorization {
+    app: Arc<App>,
+    table: Arc<RouteTable>,
+}
+
+impl Authorization {
+    pub(super) const fn new(app: Arc<App>, table: Arc<RouteTable>) -> Self {
+        Self { app, table }
+    }
+
+    async fn check(
+        &self,
+        mut request: Request<Streaming<CheckRequest>>,
+    ) -> Result<Response<CheckResponse>, Status> {
+        // Read here and not by the library, which would make an error of what it cannot read.
+        let message = request.get_mut().message().await;
+        let (call, _) = super::open(request)?;
+        let decided = match message {
+            Ok(Some(message)) => self.decide(&call, message).await,
+            Ok(None) | Err(_) => Ok(Err(refusal::request_unreadable())),
+        };
+        match decided {
+            Ok(Ok(allowed)) => Ok(self.answer("ALLOWED", "OK", allowed)),
+            Ok(Err(refused)) => Ok(self.answer("DENIED", refused.reason, answer::denied(&refused))),
+            Err(error) => {
+                let failure = Failure::from(error);
+                self.count("UNDECIDED", status::reason_of(&failure));
+                Err(status::of(failure, &call.request_id))
+            }
+        }
+    }
+
+    /// The verdict in Envoy's words, or why there is none.
+    async fn decide(
+        &self,
+        call: &Call,
+        message: CheckRequest,
+    ) -> Result<Result<CheckResponse, Refused>, Error> {
+        let question = match request::question(message, &self.table) {
+            Ok(question) => question,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        match self.app.introspect(call, &question).await {
+            Ok(introspection) => Ok(judged(&introspection)),
+            // The verdict was NOT_RECOGNISED, and that is what its client hears.
+            Err(Error::Refused(Refusal::RateLimited { .. })) => Ok(Err(refusal::not_recognised())),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn answer(
+        &self,
+        outcome: &'static str,
+        reason: &'static str,
+        response: CheckResponse,
+    ) -> Response<CheckResponse> {
+        self.count(outcome, reason);
+        Response::new(response)
+    }
+
+    fn count(&self, outcome: &'static str, reason: &'static str) {
+        let labels = CheckLabels { outcome, reason };
+        self.app.metrics().checks.get_or_create(&labels).inc();
+    }
+}
+
+/// Allowed only if the token is live and every action is: there is no other way to a yes.
+fn judged(introspection: &Introspection) -> Result<CheckResponse, Refused> {
+    let (reason, denied) = match &introspection.verdict {
+        Verdict::NotRecognised => return Err(refusal::not_recognised()),
+        Verdict::Inactive(reason) => (*reason, None),
+        Verdict::Active(results) => {
+            let denials = results
+                .iter()
+                .filter_map(|result| Some((result.name.as_str(), result.denial.as_ref().err()?)));
+            match (denials.into_iter().next(), &introspection.known) {
+                (Some((name, denial)), _) => (denial.reason, Some((name, denial))),
+                (None, Some(known)) if !results.is_empty() => {
+                    return Ok(answer::allowed(&known.facts));
+                }
+                // Neither happens: what is active is known, and no route asks for nothing.
+                (None, _) => (Reason::ActionUnknown, None),
+            }
+        }
+    };
+    Err(refusal::by_verdict(reason, denied))
+}
+
+type Boxed<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
+
+impl ClientStreamingService<CheckRequest> for Authorization {
+    type Response = CheckResponse;
+    type Future = Boxed<Response<CheckResponse>, Status>;
+
+    fn call(&mut self, request: Request<Streaming<CheckRequest>>) -> Self::Future {
+        let service = self.clone();
+        Box::pin(async move { service.check(request).await })
+    }
+}
+
+/// The service on the wire. On it, one message in and one out is the same as a unary call.
+#[derive(Clone)]
+pub(super) struct AuthorizationServer(pub Authorization);
+
+impl tonic::server::NamedService for AuthorizationServer {
+    const NAME: &'static str = "envoy.service.auth.v3.Authorization";
+}
+
+impl Service<http::Request<Body>> for AuthorizationServer {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Boxed<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let service = self.0.clone();
+        // Only the paths of the policy come here, and of this service it has one.
+        Box::pin(async move {
+            let codec = ProstCodec::<CheckResponse, CheckRequest>::default();
+            let mut grpc = tonic::server::Grpc::new(codec).max_decoding_message_size(MAX_CHECK);
+            Ok(grpc.client_streaming(service, request).await)
+        })
+    }
+}

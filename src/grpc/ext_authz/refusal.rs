@@ -1,0 +1,160 @@
+//! Why a request is refused before or by the verdict: the HTTP status, the gRPC code beside
+//! it, the reason, and words in the form that the content management API has for errors.
+
+use envoy_types::ext_authz::v3::pb::HttpStatusCode;
+use tonic::Code;
+
+use crate::domain::verdict::{Denial, Reason};
+
+/// One refusal. What it says of a token that is not recognised never differs.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub kind: Kind,
+    pub reason: &'static str,
+    /// The header or part of the request that has to change.
+    pub field: &'static str,
+    /// What is wrong with it, and what to do.
+    pub problem: String,
+}
+
+/// What has to be mended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The credential: 401.
+    Credential,
+    /// The stack key: 412.
+    StackKey,
+    /// What is asked for: 403.
+    Permission,
+}
+
+impl Kind {
+    pub(super) const fn http(self) -> HttpStatusCode {
+        match self {
+            Self::Credential => HttpStatusCode::Unauthorized,
+            Self::StackKey => HttpStatusCode::PreconditionFailed,
+            Self::Permission => HttpStatusCode::Forbidden,
+        }
+    }
+
+    pub(super) const fn code(self) -> Code {
+        match self {
+            Self::Credential => Code::Unauthenticated,
+            Self::StackKey => Code::FailedPrecondition,
+            Self::Permission => Code::PermissionDenied,
+        }
+    }
+
+    /// The number that clients of the API know such errors by.
+    pub(super) const fn error_code(self) -> u32 {
+        match self {
+            Self::Credential => 105,
+            Self::StackKey => 109,
+            Self::Permission => 162,
+        }
+    }
+
+    pub(super) const fn headline(self) -> &'static str {
+        match self {
+            Self::Credential => {
+                "The management token was not accepted. Send a live one in the authorization header."
+            }
+            Self::StackKey => {
+                "The stack is not known. Send its API key in the api_key header, once."
+            }
+            Self::Permission => "The request is not allowed with this management token.",
+        }
+    }
+}
+
+/// What is wrong with the request itself, whoever sends it.
+macro_rules! faults {
+    ($($name:ident $kind:ident $reason:literal $field:literal $problem:literal;)+) => {
+        $(pub(super) fn $name() -> Refused {
+            Refused { kind: Kind::$kind, reason: $reason, field: $field, problem: $problem.to_owned() }
+        })+
+    };
+}
+
+faults! {
+    credential_missing Credential "CREDENTIAL_MISSING" "authorization"
+        "is missing: send the management token in it, as it is or after `Bearer `.";
+    credential_invalid Credential "CREDENTIAL_INVALID" "authorization"
+        "is not one management token: send it once, as it is or after `Bearer ` and one space, and no authtoken beside it.";
+    stack_key_missing StackKey "STACK_KEY_MISSING" "api_key"
+        "is missing: send the API key of the stack that the token belongs to.";
+    stack_key_invalid StackKey "STACK_KEY_INVALID" "api_key"
+        "is not one stack API key: send it once, `blt` and 16 lower-case hexadecimal digits.";
+    branch_invalid Permission "BRANCH_INVALID" "branch"
+        "is not one name of a branch or alias: send it once, 1 to 64 of the characters A-Z a-z 0-9 . _ -";
+    overridden Permission "REQUEST_OVERRIDDEN" "method"
+        "is replaced by a header: send the method and the path themselves, without x-http-method-override and its like.";
+    path_not_canonical Permission "PATH_NOT_CANONICAL" "path"
+        "can be read in more than one way: send it without empty or dotted segments, a slash at its end, `;` or characters encoded without need.";
+    query_ambiguous Permission "QUERY_AMBIGUOUS" "query"
+        "names a credential, a stack, a branch or a method: send those as headers only.";
+    route_unknown Permission "ROUTE_UNKNOWN" "path"
+        "and method are not known to the authorization: check them, or ask an operator to add them to the route table.";
+    route_misconfigured Permission "ROUTE_MISCONFIGURED" "path"
+        "belongs to a route whose context_extensions cannot be read: ask an operator to mend them.";
+    request_unreadable Permission "REQUEST_UNREADABLE" "request"
+        "cannot be read: send smaller headers, in plain ASCII.";
+}
+
+/// An unrecognised token, whatever the cause: not known, mistyped, or of another stack.
+pub(super) fn not_recognised() -> Refused {
+    by_verdict(Reason::NotRecognised, None)
+}
+
+/// What the verdict denies.
+pub(super) fn by_verdict(reason: Reason, denied: Option<(&str, &Denial)>) -> Refused {
+    let (kind, field) = match reason {
+        Reason::NotRecognised | Reason::Revoked | Reason::Expired | Reason::Superseded => {
+            (Kind::Credential, "authorization")
+        }
+        Reason::BranchNotGranted => (Kind::Permission, "branch"),
+        _ => (Kind::Permission, "authorization"),
+    };
+    Refused {
+        kind,
+        reason: reason.name(),
+        field,
+        problem: words(reason, denied),
+    }
+}
+
+fn words(reason: Reason, denied: Option<(&str, &Denial)>) -> String {
+    let (action, missing) = denied.map_or(("", ""), |(action, denial)| (action, &denial.missing));
+    match reason {
+        Reason::NotRecognised => {
+            "is not recognised with this api_key: check both, or have a new token issued.".into()
+        }
+        Reason::Revoked => "is revoked and stays so: have a new token issued.".into(),
+        Reason::Expired => "has expired and stays so: have a new token issued.".into(),
+        Reason::Superseded => {
+            "was replaced by a newer secret of the same token: use that one.".into()
+        }
+        Reason::StackSuspended => {
+            "belongs to a stack that is suspended: ask an operator to resume it.".into()
+        }
+        Reason::NeverAllowed => {
+            format!("can never do this ({action}): sign in as a person with that right.")
+        }
+        Reason::ActionUnknown => {
+            format!("cannot be judged on {action}, which the catalogue lacks: ask an operator.")
+        }
+        Reason::FactMissing => {
+            format!(
+                "needs a fact that the route does not state for {action} ({missing}): ask an operator."
+            )
+        }
+        Reason::ReadOnly | Reason::ModuleNotGranted => {
+            format!("lacks what {action} needs ({missing}): use a token that has it.")
+        }
+        Reason::BranchNotGranted => {
+            format!(
+                "is not one that the token covers for {action} ({missing}): use a token that does."
+            )
+        }
+    }
+}

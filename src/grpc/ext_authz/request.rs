@@ -1,0 +1,168 @@
+//! From what Envoy describes to a question. Whatever is wrong here was sent by a client or
+//! configured on a route, so it is refused; it never makes the check fail, which a lenient
+//! Envoy would let pass.
+
+use std::collections::{BTreeMap, HashMap};
+
+use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
+use zeroize::Zeroizing;
+
+use super::{
+    headers::{Headers, Sent},
+    refusal::{self, Refused},
+};
+use crate::{
+    app::Question,
+    domain::{
+        catalogue,
+        routes::{self, RouteTable},
+        secret,
+        stack::StackKey,
+        text,
+        verdict::ActionQuestion,
+    },
+};
+
+/// Headers by which some servers take another method or path than the request's own.
+const OVERRIDES: [&str; 5] = [
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+    "x-original-url",
+    "x-rewrite-url",
+];
+/// A person's session: a second credential.
+const SESSIONS: [&str; 2] = ["authtoken", "auth-token"];
+const MAX_ACTIONS: usize = 20;
+const MAX_FACTS: usize = 16;
+const MAX_NAME: usize = 64;
+
+/// What a route's `context_extensions` say.
+struct Route {
+    actions: Option<Vec<String>>,
+    facts: BTreeMap<String, bool>,
+}
+
+/// The question that the request puts, or why it is refused without one.
+pub(super) fn question(message: CheckRequest, table: &RouteTable) -> Result<Question, Refused> {
+    let attributes = message.attributes.unwrap_or_default();
+    let request = attributes.request.unwrap_or_default();
+    let mut http = request.http.unwrap_or_default();
+    let headers = Headers::take(&mut http);
+    let token = token(&headers)?;
+    let stack_api_key = stack_key(&headers)?;
+    let branch = branch(&headers)?;
+    if headers.has_any(&OVERRIDES) {
+        return Err(refusal::overridden());
+    }
+    let (path, query) = routes::split_query(&http.path);
+    if !routes::is_canonical(path) {
+        return Err(refusal::path_not_canonical());
+    }
+    if query.is_some_and(routes::names_what_headers_say) {
+        return Err(refusal::query_ambiguous());
+    }
+    let route = route(attributes.context_extensions)?;
+    let names = match route.actions {
+        Some(names) => names,
+        None => table
+            .actions(&http.method, path)
+            .ok_or_else(refusal::route_unknown)?
+            .to_vec(),
+    };
+    let action = |name| ActionQuestion {
+        name,
+        branch: Some(branch.unwrap_or(table.default_branch()).to_owned()),
+        // The header may name either; both live in one space of names.
+        branch_alias: branch.map(str::to_owned),
+        facts: route.facts.clone(),
+    };
+    Ok(Question {
+        token,
+        stack_api_key,
+        actions: names.into_iter().map(action).collect(),
+        min_revision: None,
+    })
+}
+
+/// The token, as it is or after `Bearer` and one space.
+fn token(headers: &Headers) -> Result<Zeroizing<String>, Refused> {
+    let value = match headers.only("authorization") {
+        Sent::Not => return Err(refusal::credential_missing()),
+        Sent::Badly => return Err(refusal::credential_invalid()),
+        Sent::Once(value) => value,
+    };
+    let token = match value.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token,
+        Some(_) => return Err(refusal::credential_invalid()),
+        None => value,
+    };
+    let is_one_word = !token.is_empty() && !token.contains(|c: char| c.is_whitespace());
+    if !is_one_word || headers.has_any(&SESSIONS) {
+        return Err(refusal::credential_invalid());
+    }
+    Ok(Zeroizing::new(token.to_owned()))
+}
+
+fn stack_key(headers: &Headers) -> Result<String, Refused> {
+    match headers.only("api_key") {
+        Sent::Not => Err(refusal::stack_key_missing()),
+        Sent::Once(value) if StackKey::parse(value).is_ok() => Ok(value.to_owned()),
+        Sent::Once(_) | Sent::Badly => Err(refusal::stack_key_invalid()),
+    }
+}
+
+fn branch(headers: &Headers) -> Result<Option<&str>, Refused> {
+    match headers.only("branch") {
+        Sent::Not if headers.has_any(&["branch"]) => Err(refusal::branch_invalid()),
+        Sent::Not => Ok(None),
+        Sent::Once(value) if text::parse_slug(value).is_ok() => Ok(Some(value)),
+        Sent::Once(_) | Sent::Badly => Err(refusal::branch_invalid()),
+    }
+}
+
+/// Reads `context_extensions`: `actions`, and facts as `fact.NAME`. Nothing is passed over:
+/// a mistyped key would weaken what the route demands.
+fn route(extensions: HashMap<String, String>) -> Result<Route, Refused> {
+    let mut route = Route {
+        actions: None,
+        facts: BTreeMap::new(),
+    };
+    for (key, value) in extensions {
+        let understood = match key.strip_prefix("fact.") {
+            Some(name) => fact(name, &value).map(|(name, value)| {
+                route.facts.insert(name, value);
+            }),
+            None if key == "actions" => actions(&value).map(|names| {
+                route.actions = Some(names);
+            }),
+            None => None,
+        };
+        if understood.is_none() || route.facts.len() > MAX_FACTS {
+            // Whoever configures a route may paste anything, a secret too (R9).
+            let key = if secret::is_within(&key) { "" } else { &key };
+            tracing::warn!(?key, "context_extensions of a route cannot be read");
+            return Err(refusal::route_misconfigured());
+        }
+    }
+    Ok(route)
+}
+
+fn actions(list: &str) -> Option<Vec<String>> {
+    let names: Vec<_> = list.split(',').map(str::trim).collect();
+    let fit = names.len() <= MAX_ACTIONS
+        && names
+            .iter()
+            .all(|name| catalogue::check_shape(name).is_ok());
+    fit.then(|| names.into_iter().map(str::to_owned).collect())
+}
+
+fn fact(name: &str, value: &str) -> Option<(String, bool)> {
+    let fit = (1..=MAX_NAME).contains(&name.len()) && !secret::is_within(name);
+    let value = match value {
+        "true" => true,
+        "false" => false,
+        _ => return None,
+    };
+    fit.then(|| (name.to_owned(), value))
+}

@@ -1,0 +1,131 @@
+//! Which actions a request needs: by its route's context_extensions, or by the table.
+
+use super::ENTRIES;
+use crate::support::{TestServer, permissions};
+use stacktoken::grpc::pb::v1::Access::Read;
+
+const MISCONFIGURED: &str = "403 ROUTE_MISCONFIGURED";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_table_does_not_know_is_denied() {
+    let server = TestServer::start().await;
+    let token = server.token("deploy").await.secret;
+    for (method, path, wanted) in [
+        ("GET", "/v3/stacks", "OK"),
+        ("GET", "/v3/stacks?locale=en-us&query={\"a\":1}", "OK"),
+        ("GET", "/v3/stacks?", "OK"),
+        ("GET", "/v3/nowhere", "403 ROUTE_UNKNOWN"),
+        ("OPTIONS", "/v3/stacks", "403 ROUTE_UNKNOWN"),
+        ("PATCH", "/v3/stacks", "403 ROUTE_UNKNOWN"),
+        ("get", "/v3/stacks", "403 ROUTE_UNKNOWN"),
+        ("", "/v3/stacks", "403 ROUTE_UNKNOWN"),
+        ("GET", "/v3/Stacks", "403 ROUTE_UNKNOWN"),
+        ("GET", "", "403 PATH_NOT_CANONICAL"),
+        ("GET", "*", "403 PATH_NOT_CANONICAL"),
+        ("GET", "/v3/stacks/", "403 PATH_NOT_CANONICAL"),
+        ("GET", "//v3/stacks", "403 PATH_NOT_CANONICAL"),
+        ("GET", "/v3/roles/../stacks", "403 PATH_NOT_CANONICAL"),
+        ("GET", "/v3/roles/%2e%2e/stacks", "403 PATH_NOT_CANONICAL"),
+        ("GET", "/v3/roles%2fstacks", "403 PATH_NOT_CANONICAL"),
+        ("GET", "/v3/roles/a;b", "403 PATH_NOT_CANONICAL"),
+        ("GET", "/v3/st%61cks", "403 PATH_NOT_CANONICAL"),
+        ("GET", "/v3/stacks#?x", "403 PATH_NOT_CANONICAL"),
+        ("GET", "/v3/stacks?branch=main", "403 QUERY_AMBIGUOUS"),
+        ("GET", "/v3/stacks?_method=DELETE", "403 QUERY_AMBIGUOUS"),
+        ("GET", "/v3/stacks?api%5fkey=x", "403 QUERY_AMBIGUOUS"),
+    ] {
+        let asked = server.request(method, path, &token);
+        assert_eq!(server.outcome_of(asked).await, wanted, "{method} {path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_names_another_method_or_path_is_denied() {
+    let server = TestServer::start().await;
+    let token = server.token_with("reader", permissions(Read)).await.secret;
+    for name in [
+        "x-http-method-override",
+        "X-HTTP-Method-Override",
+        "x_http_method_override",
+        "x-http-method",
+        "x-method-override",
+        "x-original-url",
+        "x-rewrite-url",
+    ] {
+        let asked = server.request("GET", ENTRIES, &token).with(name, "DELETE");
+        let told = server.outcome_of(asked.clone()).await;
+        assert_eq!(told, "403 REQUEST_OVERRIDDEN", "{name}");
+        let told = server.outcome_of(asked.raw().route("actions", "entry.read"));
+        assert_eq!(told.await, "403 REQUEST_OVERRIDDEN", "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_route_says_goes_before_the_table() {
+    let server = TestServer::start().await;
+    let token = server.token_with("reader", permissions(Read)).await.secret;
+    let asked = |path: &str, actions: &str| {
+        let asked = server.request("GET", path, &token);
+        asked.route("actions", actions)
+    };
+    for (path, actions, wanted) in [
+        ("/graphql", "entry.read", "OK"),
+        ("/graphql", "entry.read,asset.read", "OK"),
+        ("/graphql", "entry.read, asset.read", "OK"),
+        ("/graphql", "entry.read,entry.update", "403 READ_ONLY"),
+        (ENTRIES, "entry.update", "403 READ_ONLY"),
+        ("/graphql/../x", "entry.read", "403 PATH_NOT_CANONICAL"),
+        ("/graphql", "entry.peel", "403 ACTION_UNKNOWN"),
+        ("/graphql", "", MISCONFIGURED),
+        ("/graphql", "entry.read,", MISCONFIGURED),
+        ("/graphql", "entry.read;asset.read", MISCONFIGURED),
+        ("/graphql", "read", MISCONFIGURED),
+        ("/graphql", "Entry.Read", MISCONFIGURED),
+        ("/graphql", &["entry.read"; 21].join(","), MISCONFIGURED),
+    ] {
+        let told = server.outcome_of(asked(path, actions)).await;
+        assert_eq!(told, wanted, "{path} {actions}");
+    }
+    for (key, value) in [
+        ("action", "entry.read"),
+        ("Actions", "entry.read"),
+        ("fact.", "true"),
+        ("fact.has_approvers", "no"),
+        ("fact.has_approvers", ""),
+        ("facts", "has_approvers=false"),
+        ("branch", "main"),
+        ("", ""),
+    ] {
+        let asked = server.request("GET", ENTRIES, &token).route(key, value);
+        assert_eq!(server.outcome_of(asked).await, MISCONFIGURED, "{key}");
+    }
+    let many = (0..17).fold(server.request("GET", ENTRIES, &token), |asked, at| {
+        asked.route(&format!("fact.f{at}"), "true")
+    });
+    assert_eq!(server.outcome_of(many).await, MISCONFIGURED);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operators_table_takes_the_place_of_the_built_in_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("routes.toml");
+    let text = "default_branch = \"trunk\"\n[[routes]]\nmethod = \"POST\"\n\
+                path = \"/rpc/{method}\"\nactions = [\"entry.update\"]\n";
+    std::fs::write(&file, text).unwrap();
+    let server = TestServer::start_with(|tuning| tuning.authz_routes = Some(file)).await;
+    let narrow = |name: &str| {
+        let access = stacktoken::grpc::pb::v1::Access::ReadWrite;
+        crate::support::requests::branches(access, &[name], &[])
+    };
+    let trunk = server.token_with("trunk", narrow("trunk")).await.secret;
+    let main = server.token_with("main", narrow("main")).await.secret;
+    for (method, path, token, wanted) in [
+        ("POST", "/rpc/x", &trunk, "OK"),
+        ("POST", "/rpc/x", &main, "403 BRANCH_NOT_GRANTED"),
+        ("GET", "/rpc/x", &trunk, "403 ROUTE_UNKNOWN"),
+        ("GET", "/v3/stacks", &trunk, "403 ROUTE_UNKNOWN"),
+    ] {
+        let asked = server.request(method, path, token);
+        assert_eq!(server.outcome_of(asked).await, wanted, "{method} {path}");
+    }
+}

@@ -1,0 +1,231 @@
+//! Envoy as a child of the test, and a client that sends what no careful one would.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/envoy.yaml");
+
+/// The program that CI's Python tools bring; where CI=true it must be there.
+pub fn binary() -> Option<PathBuf> {
+    let target = Path::new(env!("CARGO_BIN_EXE_stacktoken"));
+    let tools = target.ancestors().nth(2).unwrap().join("ci-tools/lib");
+    let versions = fs::read_dir(tools).into_iter().flatten().flatten();
+    let found = versions
+        .map(|version| version.path().join("site-packages/envoy/_bin/envoy"))
+        .find(|binary| binary.exists());
+    let found = found.or_else(|| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let places = std::env::split_paths(&path).map(|folder| folder.join("envoy"));
+        places.into_iter().find(|binary| binary.exists())
+    });
+    if found.is_none() {
+        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "no envoy");
+        eprintln!("\n*** SKIPPED: envoy is not installed; .ci/requirements.txt has it ***\n");
+    }
+    found
+}
+
+/// Where what stands behind Envoy is.
+pub struct Behind<'a> {
+    pub stacktoken: &'a str,
+    pub jwt: &'a str,
+    pub upstream: SocketAddr,
+}
+
+/// A running Envoy.
+pub struct Envoy {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+impl Envoy {
+    /// With the documented configuration, but for ports, the JWT and what `change` changes.
+    pub async fn start(
+        binary: &Path,
+        folder: &Path,
+        behind: &Behind<'_>,
+        change: impl FnOnce(String) -> String,
+    ) -> Self {
+        let port = |address: &str| address.rsplit_once(':').unwrap().1.to_owned();
+        let config = change(fs::read_to_string(CONFIG).unwrap());
+        let config = replace(config, "port_value: 9901", "port_value: 0");
+        let config = replace(config, "port_value: 8080", "port_value: 0");
+        let stacktoken = format!("port_value: {}", port(behind.stacktoken));
+        let config = replace(config, "port_value: 50051", &stacktoken);
+        let upstream = format!("port_value: {}", behind.upstream.port());
+        let config = replace(config, "port_value: 8081", &upstream);
+        let config = replace(config, "SERVICE_JWT\"", &format!("{}\"", behind.jwt));
+        let file = folder.join("envoy.yaml");
+        fs::write(&file, config).unwrap();
+        let told = folder.join("envoy.admin");
+        let log = fs::File::create(folder.join("envoy.log")).unwrap();
+        let child = Command::new(binary)
+            .arg("-c")
+            .arg(&file)
+            .arg("--admin-address-path")
+            .arg(&told)
+            .args([
+                "--concurrency",
+                "1",
+                "--use-dynamic-base-id",
+                "-l",
+                "warning",
+            ])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut envoy = Self {
+            child,
+            address: "0.0.0.0:0".parse().unwrap(),
+        };
+        envoy.address = envoy.listening(&told, folder).await;
+        envoy
+    }
+
+    /// Waits until it takes requests and has found stacktoken healthy; answers where it is.
+    async fn listening(&mut self, told: &Path, folder: &Path) -> SocketAddr {
+        let until = Instant::now() + Duration::from_secs(30);
+        loop {
+            let ended = self.child.try_wait().unwrap();
+            let log = || fs::read_to_string(folder.join("envoy.log")).unwrap();
+            assert!(ended.is_none(), "Envoy ended: {}", log());
+            assert!(Instant::now() < until, "Envoy is not ready: {}", log());
+            let admin = fs::read_to_string(told).unwrap_or_default();
+            if let Ok(admin) = admin.trim().parse::<SocketAddr>()
+                && let Some(address) = ready(admin).await
+            {
+                return address;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Sends a request as it is written here, and answers what came back.
+    pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+        send(self.address, method, path, headers).await.unwrap()
+    }
+}
+
+impl Drop for Envoy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn replace(config: String, from: &str, to: &str) -> String {
+    assert_eq!(config.matches(from).count(), 1, "{from} in {CONFIG}");
+    config.replace(from, to)
+}
+
+async fn ready(admin: SocketAddr) -> Option<SocketAddr> {
+    let answer = send(admin, "GET", "/listeners?format=json", &[]).await?;
+    let listeners: Value = serde_json::from_slice(&answer.body).ok()?;
+    let at = &listeners["listener_statuses"][0]["local_address"]["socket_address"];
+    let port = u16::try_from(at["port_value"].as_u64()?).ok()?;
+    let healthy = send(admin, "GET", "/clusters", &[]).await?.text();
+    let healthy = healthy
+        .lines()
+        .any(|line| line.starts_with("stacktoken::") && line.ends_with("::health_flags::healthy"));
+    healthy.then(|| SocketAddr::from(([127, 0, 0, 1], port)))
+}
+
+/// An HTTP response.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> &str {
+        let found = self.headers.iter().find(|(sent, _)| sent == name);
+        found.map_or("", |(_, value)| value)
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The values of a header that the upstream got, in any spelling of `-` and `_`.
+    pub fn upstream_got(&self, name: &str) -> Vec<String> {
+        let pairs: Vec<(String, String)> = serde_json::from_slice(&self.body).unwrap();
+        let alike = pairs
+            .into_iter()
+            .filter(|(sent, _)| sent.replace('_', "-") == name);
+        alike.map(|(_, value)| value).collect()
+    }
+}
+
+/// One request on a connection of its own, written by hand: a client library would mend it.
+async fn send(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> Option<Answer> {
+    let mut socket = TcpStream::connect(address).await.ok()?;
+    let mut request =
+        format!("{method} {path} HTTP/1.1\r\nhost: cms.test\r\nconnection: close\r\n");
+    for (name, value) in headers {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    request.push_str("content-length: 0\r\n\r\n");
+    // Latin-1, so that a test can write any byte.
+    let bytes: Vec<u8> = request.chars().map(|c| c as u8).collect();
+    socket.write_all(&bytes).await.ok()?;
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).await.ok()?;
+    parse(&answer)
+}
+
+fn parse(answer: &[u8]) -> Option<Answer> {
+    let end = answer.windows(4).position(|at| at == b"\r\n\r\n")?;
+    let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+    let mut lines = head.lines();
+    let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
+    let headers: Vec<_> = lines
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+        .collect();
+    let mut body = answer[end + 4..].to_vec();
+    let chunked = headers
+        .iter()
+        .any(|(name, value)| name == "transfer-encoding" && value == "chunked");
+    if chunked {
+        body = unchunked(&body)?;
+    }
+    Some(Answer {
+        status,
+        headers,
+        body,
+    })
+}
+
+fn unchunked(mut rest: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let end = rest.windows(2).position(|at| at == b"\r\n")?;
+        let size = std::str::from_utf8(&rest[..end]).ok()?;
+        let size = usize::from_str_radix(size, 16).ok()?;
+        if size == 0 {
+            return Some(body);
+        }
+        body.extend_from_slice(rest.get(end + 2..end + 2 + size)?);
+        rest = rest.get(end + 4 + size..)?;
+    }
+}

@@ -1,0 +1,22 @@
+//! A real Envoy in front of a small upstream, the real program deciding what may pass, with
+//! the configuration that `docs/envoy.md` gives.
+#![allow(
+    dead_code,
+    missing_docs,
+    clippy::pedantic,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may fail loudly, and stands for the world outside"
+)]
+
+mod envoy;
+mod outages;
+#[path = "../process/program.rs"]
+mod program;
+mod routes;
+#[path = "../it/support/mod.rs"]
+mod support;
+mod upstream;
+mod world;

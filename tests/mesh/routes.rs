@@ -1,0 +1,273 @@
+//! Requests through a real Envoy, one a row: what the client hears, and what the upstream
+//! gets to see of it.
+
+use crate::{envoy::Answer, world::World};
+
+const ENTRIES: &str = "/v3/content_types/blog/entries";
+const ENTRY: &str = "/v3/content_types/blog/entries/e1";
+const PUBLISH: &str = "/v3/content_types/blog/entries/e1/publish";
+const RULES: &str = "/v3/workflows/publishing_rules";
+const UNKNOWN: &str = "stk1_kQ3vX9mT2pL8sR5wY1bN7dF4gH6jZ0cVaEuIoPqW3t37wy";
+const STACK: &str = "$stack";
+const SECOND: &str = "$second";
+
+/// Method, path, headers (`$name` stands for a token's secret or a stack's key), and what
+/// comes of it.
+type Row = (
+    &'static str,
+    &'static str,
+    &'static [(&'static str, &'static str)],
+    &'static str,
+);
+
+/// A token, bare, and the first stack's key.
+macro_rules! as_ {
+    ($token:literal $(, $name:literal = $value:expr)*) => {
+        &[("authorization", $token), ("api_key", STACK) $(, ($name, $value))*]
+    };
+}
+
+#[rustfmt::skip]
+const ROWS: &[Row] = &[
+    // Allowed.
+    ("GET", ENTRIES, as_!("$live"), "200"),
+    ("GET", "/v3/content_types/blog/entries?locale=en-us&limit=1", as_!("$live"), "200"),
+    ("HEAD", ENTRIES, as_!("$reader"), "200"),
+    ("GET", ENTRIES, as_!("Bearer $reader"), "200"),
+    ("PUT", ENTRY, as_!("bearer $live"), "200"),
+    ("POST", PUBLISH, as_!("$live"), "200"),
+    ("GET", "/v3/assets", as_!("$assets"), "200"),
+    ("GET", ENTRIES, as_!("$develop", "branch" = "develop"), "200"),
+    // What the route says: actions, or a fact.
+    ("GET", "/graphql", as_!("$reader"), "200"),
+    ("GET", "/graphql", as_!("$assets"), "403 MODULE_NOT_GRANTED"),
+    ("POST", RULES, as_!("$live"), "200"),
+    // The credential.
+    ("GET", ENTRIES, &[("api_key", STACK)], "401 CREDENTIAL_MISSING"),
+    ("GET", ENTRIES, as_!(""), "401 CREDENTIAL_MISSING"),
+    ("GET", ENTRIES, as_!("Basic $live"), "401 CREDENTIAL_INVALID"),
+    ("GET", ENTRIES, &[("authorization", UNKNOWN), ("api_key", STACK)], "401 NOT_RECOGNISED"),
+    ("GET", ENTRIES, as_!("$revoked"), "401 REVOKED"),
+    ("GET", ENTRIES, as_!("$expired"), "401 EXPIRED"),
+    ("GET", ENTRIES, &[("authorization", "$live"), ("api_key", SECOND)], "401 NOT_RECOGNISED"),
+    ("GET", ENTRIES, &[("authorization", "$suspended"), ("api_key", SECOND)], "403 STACK_SUSPENDED"),
+    // The stack key.
+    ("GET", ENTRIES, &[("authorization", "$live")], "412 STACK_KEY_MISSING"),
+    ("GET", ENTRIES, &[("authorization", "$live"), ("api_key", "blt")], "412 STACK_KEY_INVALID"),
+    // Permissions.
+    ("POST", ENTRIES, as_!("$reader"), "403 READ_ONLY"),
+    ("POST", PUBLISH, as_!("$reader"), "403 READ_ONLY"),
+    ("GET", ENTRIES, as_!("$assets"), "403 MODULE_NOT_GRANTED"),
+    ("GET", ENTRIES, as_!("$develop"), "403 BRANCH_NOT_GRANTED"),
+    ("GET", ENTRIES, as_!("$develop", "branch" = "main"), "403 BRANCH_NOT_GRANTED"),
+    ("POST", "/v3/stacks/management_tokens", as_!("$live"), "403 NEVER_ALLOWED"),
+    ("POST", "/v3/stacks/branches", as_!("$live"), "403 NEVER_ALLOWED"),
+    // Routes.
+    ("GET", "/v3/nowhere", as_!("$live"), "403 ROUTE_UNKNOWN"),
+    ("OPTIONS", ENTRIES, as_!("$live"), "403 ROUTE_UNKNOWN"),
+    ("PATCH", ENTRY, as_!("$live"), "403 ROUTE_UNKNOWN"),
+    ("GET", "/v3/assets/", as_!("$live"), "403 PATH_NOT_CANONICAL"),
+    ("GET", "/v3//assets", as_!("$live"), "403 PATH_NOT_CANONICAL"),
+    ("GET", "/v3/assets;x=1", as_!("$live"), "403 PATH_NOT_CANONICAL"),
+    ("GET", "/v3/roles%252fx", as_!("$live"), "403 PATH_NOT_CANONICAL"),
+    // Envoy itself takes these apart or refuses them, before anybody is asked.
+    ("GET", "/public/../v3/stacks/management_tokens", as_!("$live"), "403 NEVER_ALLOWED"),
+    ("GET", "/public/%2e%2e/v3/stacks/management_tokens", as_!("$live"), "403 NEVER_ALLOWED"),
+    ("GET", "/public/..%2fv3/assets", as_!("$live"), "400"),
+    ("GET", "/v3/assets?branch=develop", as_!("$develop"), "403 QUERY_AMBIGUOUS"),
+    ("GET", ENTRIES, as_!("$live", "x-http-method-override" = "DELETE"), "403 REQUEST_OVERRIDDEN"),
+    // Twice.
+    ("GET", ENTRIES, as_!("$live", "authorization" = "$live"), "401 CREDENTIAL_INVALID"),
+    ("GET", ENTRIES, as_!("$live", "Authorization" = "$reader"), "401 CREDENTIAL_INVALID"),
+    ("GET", ENTRIES, as_!("$live,$live"), "401 CREDENTIAL_INVALID"),
+    ("GET", ENTRIES, as_!("$live", "authtoken" = "a-session"), "401 CREDENTIAL_INVALID"),
+    ("GET", ENTRIES, as_!("$live", "api_key" = STACK), "412 STACK_KEY_INVALID"),
+    ("GET", ENTRIES, as_!("$live", "branch" = "a", "branch" = "b"), "403 BRANCH_INVALID"),
+    // Bytes that are no text.
+    ("GET", ENTRIES, as_!("$live\u{ff}"), "401 CREDENTIAL_INVALID"),
+    ("GET", ENTRIES, as_!("$live", "x-note" = "\u{ff}"), "200"),
+];
+
+/// What came of a request, in the words of the rows.
+fn outcome(answer: &Answer) -> String {
+    match answer.header("x-stacktoken-reason") {
+        "" => answer.status.to_string(),
+        reason => format!("{} {reason}", answer.status),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_request_through_envoy_comes_to_what_its_row_says() {
+    let Some(world) = World::start(|config| config).await else {
+        return;
+    };
+    let tokens = world.tokens().await;
+    let fill = |text: &str| {
+        let text = text
+            .replace(STACK, world.dev.get("stack_api_key"))
+            .replace(SECOND, world.dev.get("second_stack_api_key"));
+        tokens.iter().fold(text, |text, (name, token)| {
+            text.replace(&format!("${name}"), &token.secret)
+        })
+    };
+    let mut faults = Vec::new();
+    for (method, path, headers, wanted) in ROWS {
+        let filled: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| (*name, fill(value)))
+            .collect();
+        let sent: Vec<_> = filled
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        let answer = world.envoy.send(method, path, &sent).await;
+        let came = outcome(&answer);
+        if came != *wanted {
+            faults.push(format!("{method} {path} {headers:?}: {came}, not {wanted}"));
+        }
+        require_form(&answer, method);
+        let text = answer.text();
+        let leaks = tokens.values().any(|token| text.contains(&token.secret));
+        assert!(!leaks, "{method} {path} {headers:?}: {text}");
+    }
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+/// What every answer holds to.
+fn require_form(answer: &Answer, method: &str) {
+    match answer.status {
+        200 if method != "HEAD" => {
+            assert_eq!(answer.upstream_got("authorization"), Vec::<String>::new());
+            for name in ["stack", "token", "access"] {
+                let got = answer.upstream_got(&format!("x-stacktoken-{name}"));
+                assert_eq!(got.len(), 1, "{name}");
+            }
+        }
+        401 | 403 | 412 => {
+            assert_eq!(answer.header("content-type"), "application/json");
+            let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+            assert!(body["error_message"].is_string() && body["error_code"].is_u64());
+            let challenge = answer.header("www-authenticate");
+            assert_eq!(challenge == "Bearer", answer.status == 401);
+        }
+        _ => {}
+    }
+}
+
+/// Every spelling that some server takes for an identity header.
+const SPOOFED: [(&str, &str); 14] = [
+    ("x-stacktoken-stack", "blt0000000000000000"),
+    ("X-Stacktoken-Stack", "blt1111111111111111"),
+    ("x-stacktoken-token", "evil"),
+    ("x-stacktoken-token", "evil too"),
+    ("x-stacktoken-access", "READ_WRITE"),
+    ("x_stacktoken_stack", "evil"),
+    ("x_stacktoken_token", "evil"),
+    ("x_stacktoken_access", "READ_WRITE"),
+    ("x-stacktoken_stack", "evil"),
+    ("x-stacktoken_token", "evil"),
+    ("x-stacktoken_access", "READ_WRITE"),
+    ("x_stacktoken-stack", "evil"),
+    ("X_Stacktoken-Token", "evil"),
+    ("x_stacktoken-access", "READ_WRITE"),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_a_request_is_from_cannot_be_spoofed() {
+    let Some(world) = World::start(|config| config).await else {
+        return;
+    };
+    let tokens = world.tokens().await;
+    let (reader, stack) = (&tokens["reader"], world.dev.get("stack_api_key"));
+    let mut sent = SPOOFED.to_vec();
+    sent.extend([
+        ("authorization", reader.secret.as_str()),
+        ("api_key", stack),
+    ]);
+    let answer = world.envoy.send("GET", ENTRIES, &sent).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.upstream_got("x-stacktoken-stack"), [stack]);
+    assert_eq!(
+        answer.upstream_got("x-stacktoken-token"),
+        [reader.uid.as_str()]
+    );
+    assert_eq!(answer.upstream_got("x-stacktoken-access"), ["READ"]);
+    assert_eq!(answer.upstream_got("authorization"), Vec::<String>::new());
+    assert_eq!(answer.upstream_got("api-key"), [stack]);
+    // Where nobody is asked, the route takes them out.
+    let answer = world.envoy.send("GET", "/public/x", &SPOOFED).await;
+    assert_eq!(answer.status, 200);
+    for name in ["stack", "token", "access"] {
+        let got = answer.upstream_got(&format!("x-stacktoken-{name}"));
+        assert_eq!(got, Vec::<String>::new(), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_header_is_no_way_past_the_check_of_a_lenient_envoy() {
+    let lenient = |config: String| {
+        let large = "          stat_prefix: api\n          max_request_headers_kb: 4096\n";
+        let config = config.replacen("          stat_prefix: api\n", large, 1);
+        config.replacen("failure_mode_allow: false", "failure_mode_allow: true", 1)
+    };
+    let Some(world) = World::start(lenient).await else {
+        return;
+    };
+    let tokens = world.tokens().await;
+    let (live, stack) = (&tokens["live"], world.dev.get("stack_api_key"));
+    for (secret, kib, wanted) in [
+        (live.secret.as_str(), 500, "200"),
+        (UNKNOWN, 500, "401 NOT_RECOGNISED"),
+        (UNKNOWN, 1500, "403 REQUEST_UNREADABLE"),
+        (live.secret.as_str(), 1500, "403 REQUEST_UNREADABLE"),
+    ] {
+        let large = "a".repeat(kib * 1024);
+        let sent = [
+            ("authorization", secret),
+            ("api_key", stack),
+            ("x-large", &large),
+        ];
+        let answer = world.envoy.send("GET", ENTRIES, &sent).await;
+        assert_eq!(outcome(&answer), wanted, "{kib} KiB");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_route_that_asks_for_what_is_not_there_is_denied() {
+    let change = |config: String| {
+        let from = "context_extensions: {actions: \"entry.read,asset.read\"}";
+        let unknown = config.replacen(from, "context_extensions: {actions: \"entry.peel\"}", 1);
+        let fact = "context_extensions: {fact.has_approvers: \"false\"}";
+        unknown.replacen(fact, "context_extensions: {actoins: \"entry.read\"}", 1)
+    };
+    let Some(world) = World::start(change).await else {
+        return;
+    };
+    let tokens = world.tokens().await;
+    let (live, stack) = (&tokens["live"].secret, world.dev.get("stack_api_key"));
+    let sent = [("authorization", live.as_str()), ("api_key", stack)];
+    for (path, wanted) in [
+        ("/graphql", "403 ACTION_UNKNOWN"),
+        (RULES, "403 ROUTE_MISCONFIGURED"),
+        (ENTRIES, "200"),
+    ] {
+        let answer = world.envoy.send("GET", path, &sent).await;
+        assert_eq!(outcome(&answer), wanted, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fact_that_no_route_states_is_missing() {
+    let change = |config: String| {
+        let fact = "context_extensions: {fact.has_approvers: \"false\"}";
+        config.replacen(fact, "context_extensions: {}", 1)
+    };
+    let Some(world) = World::start(change).await else {
+        return;
+    };
+    let tokens = world.tokens().await;
+    let (live, stack) = (&tokens["live"].secret, world.dev.get("stack_api_key"));
+    let sent = [("authorization", live.as_str()), ("api_key", stack)];
+    let answer = world.envoy.send("POST", RULES, &sent).await;
+    assert_eq!(outcome(&answer), "403 FACT_MISSING");
+}
