@@ -117,7 +117,7 @@ def exposed(path):
 
 def metrics(args):
     """Each metric, label and reason that is asked for is one of the program's."""
-    there, pending, faults, used = exposed(args.exposed), set(args.pending), [], set()
+    there, faults, used = exposed(args.exposed), [], set()
     enum = pathlib.Path("proto/stacktoken/v1/reason.proto").read_text()
     reasons = set(re.findall(r"\bERROR_REASON_(\w+) =", enum))
     for where, text in expressions():
@@ -125,8 +125,6 @@ def metrics(args):
             if name in ("rpc_method", "rpc_status_code"):
                 continue
             used.add(name)
-            if name in pending:
-                continue
             if name not in there:
                 faults.append(f"{where}: the program has no metric {name}")
                 continue
@@ -135,15 +133,13 @@ def metrics(args):
         for named in re.findall(r'reason=~?"([^"]*)"', text):
             unknown = set(named.split("|")) - reasons
             faults += [f"{where}: there is no reason {reason}" for reason in unknown]
-    faults += [f"{name} is there now: take it off PENDING_METRICS in .ci/chart" for name in pending & set(there)]
-    faults += [f"{name} is in PENDING_METRICS but not used" for name in pending - used]
-    return faults, f"metrics: {len(used)} used, {len(used & pending)} of them pending"
+    return faults, f"metrics: {len(used)} used"
 
 
 def variables(args):
     """Each variable that the chart sets is a flag, and each flag of `serve` can be set."""
     known = {path: set(re.findall(r"\[env: (STACKTOKEN_\w+)", pathlib.Path(path).read_text())) for path in args.helps}
-    every, pending = set().union(*known.values()), set(args.pending)
+    every = set().union(*known.values())
     serve = next(names for path, names in known.items() if path.endswith("serve.help"))
     used = set()
     for path in args.rendered:
@@ -152,11 +148,9 @@ def variables(args):
     used |= {"STACKTOKEN_" + re.sub(r"([A-Z])", r"_\1", name).upper() for name in settings}
     # The URL of PostgreSQL comes by its file.
     by_file = {name.removesuffix("_FILE") for name in used if name.endswith("_FILE")}
-    faults = [f"{name} is no setting of the program" for name in used - every - pending]
+    faults = [f"{name} is no setting of the program" for name in used - every]
     faults += [f"{name} cannot be set by the chart" for name in serve - used - by_file]
-    faults += [f"{name} is there now: take it off PENDING_VARIABLES in .ci/chart" for name in pending & every]
-    faults += [f"{name} is in PENDING_VARIABLES but not used" for name in pending - used]
-    return faults, f"variables: {len(used)} used, {len(used & pending)} of them pending"
+    return faults, f"variables: {len(used)} used"
 
 
 def container(args):
@@ -190,8 +184,8 @@ def main():
     for check, options in (
         (resources, ("--crds", "--rendered")),
         (rules, ()),
-        (metrics, ("--pending",)),
-        (variables, ("--helps", "--rendered", "--pending")),
+        (metrics, ()),
+        (variables, ("--helps", "--rendered")),
         (container, ()),
         (ports, ()),
     ):

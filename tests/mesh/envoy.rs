@@ -14,7 +14,8 @@ use tokio::{
     net::TcpStream,
 };
 
-const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/envoy.yaml");
+const CONFIG: &str = include_str!("../../docs/envoy.yaml");
+const REPLICAS: &str = include_str!("../../docs/envoy-replicas.yaml");
 
 /// The program that CI's Python tools bring; where CI=true it must be there.
 pub fn binary() -> Option<PathBuf> {
@@ -47,6 +48,7 @@ pub struct Behind<'a> {
 pub struct Envoy {
     child: Child,
     pub address: SocketAddr,
+    admin: SocketAddr,
 }
 
 impl Envoy {
@@ -57,15 +59,31 @@ impl Envoy {
         behind: &Behind<'_>,
         change: impl FnOnce(String) -> String,
     ) -> Self {
-        let port = |address: &str| address.rsplit_once(':').unwrap().1.to_owned();
-        let config = change(fs::read_to_string(CONFIG).unwrap());
-        let config = replace(config, "port_value: 9901", "port_value: 0");
+        let config = replace(
+            change(CONFIG.to_owned()),
+            "port_value: 9901",
+            "port_value: 0",
+        );
         let config = replace(config, "port_value: 8080", "port_value: 0");
         let stacktoken = format!("port_value: {}", port(behind.stacktoken));
         let config = replace(config, "port_value: 50051", &stacktoken);
         let upstream = format!("port_value: {}", behind.upstream.port());
         let config = replace(config, "port_value: 8081", &upstream);
         let config = replace(config, "SERVICE_JWT\"", &format!("{}\"", behind.jwt));
+        Self::launch(binary, folder, &config).await
+    }
+
+    /// In front of two replicas, with the documented configuration.
+    pub async fn before_replicas(binary: &Path, folder: &Path, replicas: [&str; 2]) -> Self {
+        let config = replace(REPLICAS.to_owned(), "port_value: 9902", "port_value: 0");
+        let config = replace(config, "port_value: 50050", "port_value: 0");
+        let to = |replica| format!("port_value: {}", port(replica));
+        let config = replace(config, "port_value: 50061", &to(replicas[0]));
+        let config = replace(config, "port_value: 50062", &to(replicas[1]));
+        Self::launch(binary, folder, &config).await
+    }
+
+    async fn launch(binary: &Path, folder: &Path, config: &str) -> Self {
         let file = folder.join("envoy.yaml");
         fs::write(&file, config).unwrap();
         let told = folder.join("envoy.admin");
@@ -90,13 +108,21 @@ impl Envoy {
         let mut envoy = Self {
             child,
             address: "0.0.0.0:0".parse().unwrap(),
+            admin: "0.0.0.0:0".parse().unwrap(),
         };
-        envoy.address = envoy.listening(&told, folder).await;
+        (envoy.admin, envoy.address) = envoy.listening(&told, folder).await;
         envoy
     }
 
-    /// Waits until it takes requests and has found stacktoken healthy; answers where it is.
-    async fn listening(&mut self, told: &Path, folder: &Path) -> SocketAddr {
+    /// How many replicas it takes for healthy.
+    pub async fn healthy(&self) -> usize {
+        let clusters = send(self.admin, "GET", "/clusters", &[]).await;
+        clusters.map_or(0, |clusters| healthy(&clusters.text()))
+    }
+
+    /// Waits until it takes requests and has found stacktoken healthy; answers where its admin
+    /// port and it are.
+    async fn listening(&mut self, told: &Path, folder: &Path) -> (SocketAddr, SocketAddr) {
         let until = Instant::now() + Duration::from_secs(30);
         loop {
             let ended = self.child.try_wait().unwrap();
@@ -107,7 +133,7 @@ impl Envoy {
             if let Ok(admin) = admin.trim().parse::<SocketAddr>()
                 && let Some(address) = ready(admin).await
             {
-                return address;
+                return (admin, address);
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -126,8 +152,12 @@ impl Drop for Envoy {
     }
 }
 
+fn port(address: &str) -> &str {
+    address.rsplit_once(':').unwrap().1
+}
+
 fn replace(config: String, from: &str, to: &str) -> String {
-    assert_eq!(config.matches(from).count(), 1, "{from} in {CONFIG}");
+    assert_eq!(config.matches(from).count(), 1, "{from} in {config}");
     config.replace(from, to)
 }
 
@@ -136,11 +166,15 @@ async fn ready(admin: SocketAddr) -> Option<SocketAddr> {
     let listeners: Value = serde_json::from_slice(&answer.body).ok()?;
     let at = &listeners["listener_statuses"][0]["local_address"]["socket_address"];
     let port = u16::try_from(at["port_value"].as_u64()?).ok()?;
-    let healthy = send(admin, "GET", "/clusters", &[]).await?.text();
-    let healthy = healthy
-        .lines()
-        .any(|line| line.starts_with("stacktoken::") && line.ends_with("::health_flags::healthy"));
-    healthy.then(|| SocketAddr::from(([127, 0, 0, 1], port)))
+    let clusters = send(admin, "GET", "/clusters", &[]).await?.text();
+    (healthy(&clusters) > 0).then(|| SocketAddr::from(([127, 0, 0, 1], port)))
+}
+
+fn healthy(clusters: &str) -> usize {
+    let flags = clusters.lines().filter(|line| {
+        line.starts_with("stacktoken::") && line.ends_with("::health_flags::healthy")
+    });
+    flags.count()
 }
 
 /// An HTTP response.

@@ -11,8 +11,11 @@
     reason = "a test may fail loudly, and stands for the world outside"
 )]
 
+mod drains;
 mod envoy;
 mod outages;
+#[path = "../replicas/postgres.rs"]
+mod postgres;
 #[path = "../process/program.rs"]
 mod program;
 mod routes;
