@@ -11,6 +11,8 @@
     reason = "a test may fail loudly, and stands for the world outside"
 )]
 
+#[path = "../process/collector.rs"]
+mod collector;
 mod drains;
 mod envoy;
 mod outages;
@@ -21,5 +23,6 @@ mod program;
 mod routes;
 #[path = "../it/support/mod.rs"]
 mod support;
+mod trace;
 mod upstream;
 mod world;
