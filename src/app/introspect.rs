@@ -9,6 +9,7 @@ use super::{
     App, Error,
     flights::{Missed, Reading},
     freshness::Cover,
+    uses::presented,
 };
 use crate::{
     domain::{
@@ -61,6 +62,47 @@ pub struct Known {
 /// Facts that may be answered, if there are any, and the point that they reflect.
 type Fresh = (Option<Arc<Facts>>, Revision);
 
+/// Which facts will do.
+#[derive(Clone, Copy)]
+enum Use {
+    /// Any that are fresh enough.
+    Any,
+    /// Those read after the first use was recorded.
+    Recorded,
+}
+
+impl Introspection {
+    fn facts(&self) -> Option<&Facts> {
+        self.known.as_ref().map(|known| known.facts.as_ref())
+    }
+
+    /// The facts of a secret that is about to be answered as active for the first time.
+    fn unused(&self) -> Option<&Facts> {
+        let active = matches!(self.verdict, Verdict::Active(_));
+        self.facts().filter(|facts| active && !facts.token.used)
+    }
+}
+
+/// Why nothing was found out; `lapsed`: without a lease.
+fn told(missed: Missed, lapsed: bool) -> Error {
+    match missed {
+        Missed::Overloaded => Error::Overloaded,
+        // What could be answered is not fresh, or whether it is cannot be found out.
+        Missed::Store(error) if !lapsed => Error::of_reading(&error),
+        Missed::TooSlow | Missed::Store(_) => Error::NotFresh,
+    }
+}
+
+/// What was read, if it reflects the revision asked for. Otherwise that is of another history,
+/// or not there yet: also on a database that was the primary when it was last heard of, and
+/// is not any more.
+fn fresh(read: Reading, min: Option<Revision>) -> Result<Fresh, Error> {
+    if min.is_some_and(|asked| !read.snapshot.reflects(asked)) {
+        return Err(Error::RevisionUnknown);
+    }
+    Ok((read.facts, read.snapshot.revision()))
+}
+
 impl App {
     /// Judges a presented token.
     ///
@@ -72,29 +114,56 @@ impl App {
         call: &Call,
         question: &Question,
     ) -> Result<Introspection, Error> {
-        let found = match secret::recognise(&question.token) {
-            Some(digest) => Some(self.facts(digest, question.min_revision).await?),
-            None => None,
+        let digest = secret::recognise(&question.token);
+        let mut judged = self.judge(question, digest, Use::Any).await?;
+        if let (Some(digest), Some(facts)) = (digest, judged.unused()) {
+            // Once in the life of a secret: on record first, and only then answered, from what
+            // the store says after that.
+            let recorded = self.record_first_use(call, digest, facts).await;
+            recorded.map_err(|missed| told(missed, false))?;
+            judged = self.judge(question, Some(digest), Use::Recorded).await?;
+            if judged.unused().is_some() {
+                return Err(Error::NotFresh);
+            }
+        }
+        self.count(&judged.verdict);
+        match (&judged.verdict, digest, judged.facts()) {
+            (Verdict::NotRecognised, ..) => {
+                self.unrecognised.admit(&call.caller.actor)?;
+                judged.known = None;
+            }
+            (Verdict::Inactive(Reason::Superseded), Some(digest), Some(facts)) => {
+                let presented = presented(digest, facts);
+                self.refusals.note_superseded(call, presented);
+            }
+            _ => {}
+        }
+        Ok(judged)
+    }
+
+    /// What there is to say of a digest at this instant.
+    async fn judge(
+        &self,
+        question: &Question,
+        digest: Option<Digest>,
+        only: Use,
+    ) -> Result<Introspection, Error> {
+        let found = match (digest, only) {
+            (None, _) => None,
+            (Some(digest), Use::Any) => Some(self.facts(digest, question.min_revision).await?),
+            (Some(digest), Use::Recorded) => {
+                Some(self.facts_anew(digest, question.min_revision).await?)
+            }
         };
-        let asked = !question.actions.is_empty();
         // Read after the look-up: expiry is compared at the time of the answer.
         let now = self.clock.now();
         let facts = found.as_ref().and_then(|(facts, _)| facts.as_deref());
         let verdict = verdict::evaluate(facts, &question.stack_api_key, &question.actions, now);
-        self.count(&verdict);
-        if verdict == Verdict::NotRecognised {
-            self.unrecognised.admit(&call.caller.actor)?;
-            return Ok(Introspection {
-                verdict,
-                known: None,
-                asked,
-            });
-        }
         let known = found.and_then(|(facts, revision)| Some(self.known(facts?, revision, now)));
         Ok(Introspection {
             verdict,
             known,
-            asked,
+            asked: !question.actions.is_empty(),
         })
     }
 
@@ -123,18 +192,13 @@ impl App {
         self.metrics.cache_misses.inc();
         let lapsed = cover == Cover::None;
         let read = self.read_through(digest, min.is_none() && !lapsed).await;
-        let read = read.map_err(|missed| match missed {
-            Missed::Overloaded => Error::Overloaded,
-            // What could be answered is not fresh, or whether it is cannot be found out.
-            Missed::Store(error) if !lapsed => Error::of_reading(&error),
-            Missed::TooSlow | Missed::Store(_) => Error::NotFresh,
-        })?;
-        // Of another history, or not there yet: also on a database that was the primary when
-        // it was last heard of, and is not any more.
-        if min.is_some_and(|asked| !read.snapshot.reflects(asked)) {
-            return Err(Error::RevisionUnknown);
-        }
-        Ok((read.facts, read.snapshot.revision()))
+        fresh(read.map_err(|missed| told(missed, lapsed))?, min)
+    }
+
+    /// The same from the store alone, by a reading that begins now.
+    async fn facts_anew(&self, digest: Digest, min: Option<Revision>) -> Result<Fresh, Error> {
+        let read = self.read_through(digest, false).await;
+        fresh(read.map_err(|missed| told(missed, false))?, min)
     }
 
     /// Reads the store; a reading shared with others may turn out too old, one of our own not.
@@ -157,8 +221,9 @@ impl App {
     }
 
     fn known(&self, facts: Arc<Facts>, revision: Revision, now: Timestamp) -> Known {
-        let until_expiry = facts.token.expires_at.filter(|at| *at > now);
-        let left = until_expiry.map_or(Duration::MAX, |at| at.since(now));
+        let ends = [facts.token.expires_at, facts.token.ends_at];
+        let ends = ends.into_iter().flatten().filter(|at| *at > now).min();
+        let left = ends.map_or(Duration::MAX, |at| at.since(now));
         let max_age = self.verdict_max_age.min(left);
         Known {
             facts,

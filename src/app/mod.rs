@@ -12,6 +12,7 @@ mod refusals;
 mod stacks;
 mod throttle;
 mod tokens;
+mod uses;
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,11 +33,11 @@ pub use self::{
     introspect::{Introspection, Question},
     refusals::RefusalWriter,
     throttle::Rate,
-    tokens::Issued,
+    tokens::{Issued, Rotated},
 };
 pub use crate::store::{
     AuditCursor, AuditFilter, AuditPage, Issue, ListQuery, MemberChange, MembersChanged, Order,
-    Register, StackCursor, StackPage, StackStep, StackWithMembers, TokenCursor, TokenPage,
+    Register, Rotate, StackCursor, StackPage, StackStep, StackWithMembers, TokenCursor, TokenPage,
 };
 
 use self::{
@@ -45,6 +46,7 @@ use self::{
     freshness::{Cover, Freshness},
     refusals::RefusalLog,
     throttle::Throttle,
+    uses::FirstUses,
 };
 
 /// What an operator can set about the use cases.
@@ -110,6 +112,7 @@ pub struct App {
     verdict_max_age: Duration,
     cache: Arc<Cache>,
     flights: Flights,
+    first_uses: FirstUses,
     freshness: Freshness,
     ground: Ground,
     nudged: Notify,
@@ -154,6 +157,7 @@ impl App {
             unrecognised: Throttle::new(tuning.unrecognised),
             verdict_max_age: tuning.verdict_max_age,
             cache,
+            first_uses: FirstUses::default(),
             flights: Flights::new(tuning.readings, bounds.freshness, safeguards.flights),
             freshness: Freshness::new(bounds, !ground.store.is_shared(), safeguards.lease),
             ground,

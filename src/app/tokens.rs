@@ -1,6 +1,6 @@
 //! The life of a token.
 
-use super::{About, App, Error, Issue, ListQuery, TokenPage};
+use super::{About, App, Error, Issue, ListQuery, Rotate, TokenPage};
 use crate::{
     domain::{
         audit::Action,
@@ -13,7 +13,7 @@ use crate::{
         timestamp::Timestamp,
         token::{Edit, Token},
     },
-    store::Kept,
+    store::{self, Kept},
 };
 
 /// A token just issued, with its secret: the only time that it is shown (R9).
@@ -24,6 +24,24 @@ pub struct Issued {
     pub secret: Secret,
     /// A point in the history that includes it.
     pub revision: Revision,
+}
+
+/// A token just rotated, with its new secret: the only time that it is shown (R9).
+pub struct Rotated {
+    /// The token, and when its former secret ends.
+    pub rotated: store::Rotated,
+    /// The new secret.
+    pub secret: Secret,
+    /// A point in the history that includes it.
+    pub revision: Revision,
+}
+
+/// What is kept of a secret.
+fn kept(secret: &Secret) -> Kept {
+    Kept {
+        digest: secret.digest(),
+        hint: secret.hint().to_owned(),
+    }
 }
 
 /// A token of a stack.
@@ -50,14 +68,15 @@ impl App {
     /// [`Error`]; refused for the limit (R6), the name, or a suspended stack.
     pub async fn issue(&self, call: &Call, command: &Issue) -> Result<Issued, Error> {
         let secret = Secret::generate(self.entropy.as_ref())?;
-        let kept = Kept {
-            digest: secret.digest(),
-            hint: secret.hint().to_owned(),
-        };
-        let done = self.store.issue(call, command, &kept).await;
+        let done = self.store.issue(call, command, &kept(&secret)).await;
+        match &done {
+            // Of a request that was repeated, a secret may be known already: the lost one.
+            Ok((token, _)) if token.generation > 1 => self.apply_to_token(token.uid, &done),
+            Ok((_, revision)) => self.freshness.note_own(revision.position),
+            Err(_) => {}
+        }
         let about = about_stack(&command.stack_key);
         let (token, revision) = self.settle(call, (Action::TokenIssue, about), done)?;
-        self.freshness.note_own(revision.position);
         Ok(Issued {
             token,
             secret,
@@ -115,6 +134,23 @@ impl App {
         let done = self.store.set_expiry(call, key, expires_at).await;
         self.apply_to_token(key.1, &done);
         self.settle(call, (Action::TokenSetExpiry, about(key)), done)
+    }
+
+    /// Gives a token a new secret.
+    ///
+    /// # Errors
+    /// [`Error`]; refused where the token is dead (R8) or its stack suspended.
+    pub async fn rotate(&self, call: &Call, command: &Rotate) -> Result<Rotated, Error> {
+        let secret = Secret::generate(self.entropy.as_ref())?;
+        let done = self.store.rotate(call, command, &kept(&secret)).await;
+        self.apply_to_token(command.token_uid, &done);
+        let key = (&command.stack_key, command.token_uid);
+        let (rotated, revision) = self.settle(call, (Action::TokenRotate, about(key)), done)?;
+        Ok(Rotated {
+            rotated,
+            secret,
+            revision,
+        })
     }
 
     /// Revokes.

@@ -99,6 +99,7 @@ pub const RULES: &[Rule] = &[
     read("/stacktoken.v1.TokenService/List", GOVERNOR_OR_OPERATOR, Action::TokenList),
     change("/stacktoken.v1.TokenService/Update", GOVERNOR, Action::TokenUpdate),
     change("/stacktoken.v1.TokenService/SetExpiry", GOVERNOR_OR_OPERATOR, Action::TokenSetExpiry),
+    change("/stacktoken.v1.TokenService/Rotate", GOVERNOR, Action::TokenRotate),
     change("/stacktoken.v1.TokenService/Revoke", GOVERNOR_OR_OPERATOR, Action::TokenRevoke),
     verdict("/stacktoken.v1.IntrospectionService/Introspect", INTROSPECTOR),
     verdict("/stacktoken.v1.IntrospectionService/ListActions", ANYONE),

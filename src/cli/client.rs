@@ -104,6 +104,7 @@ pub async fn issue(command: Issue) -> anyhow::Result<ExitCode> {
             &command.modules,
             (command.branches, command.aliases),
         )?),
+        request_id: String::new(),
         expiry: Some(expiry(&command.expires)?),
     };
     let (channel, request) = command.connect.prepare(request).await?;

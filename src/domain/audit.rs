@@ -6,9 +6,9 @@ use super::{caller::Actor, id::EventUid, timestamp::Timestamp};
 
 macro_rules! actions {
     ($($action:ident $name:literal,)+) => {
-        /// What was done or tried: one per audited RPC.
+        /// What was done or tried: one per audited RPC, and two for what comes of a verdict.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        #[expect(missing_docs, reason = "each is the RPC of its name")]
+        #[expect(missing_docs, reason = "the contract documents each; see AuditAction")]
         pub enum Action { $($action,)+ }
 
         impl Action {
@@ -32,7 +32,8 @@ macro_rules! actions {
 
 actions! {
     TokenIssue "token_issue", TokenGet "token_get", TokenList "token_list", TokenUpdate "token_update",
-    TokenSetExpiry "token_set_expiry", TokenRevoke "token_revoke", StackRegister "stack_register",
+    TokenSetExpiry "token_set_expiry", TokenRevoke "token_revoke", TokenRotate "token_rotate",
+    TokenFirstUse "token_first_use", TokenSuperseded "token_superseded", StackRegister "stack_register",
     StackGet "stack_get", StackList "stack_list", StackSetMember "stack_set_member",
     StackRemoveMember "stack_remove_member", StackTransferOwnership "stack_transfer_ownership",
     StackSetTokenLimit "stack_set_token_limit", StackSuspend "stack_suspend", StackResume "stack_resume",

@@ -1,6 +1,6 @@
 //! Why a well-formed request of a known caller is refused: conditions, not codes.
 
-use super::stack::TokenLimit;
+use super::{field::Violations, id::TokenUid, stack::TokenLimit};
 
 /// One refusal. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,6 +20,15 @@ pub enum Refusal {
     /// A live token of the stack has the name.
     #[error("the name is taken")]
     NameTaken,
+    /// The caller's id for this request was seen before, and it cannot be answered again.
+    #[error("the request id is used")]
+    RequestIdReused {
+        /// The token that came of it.
+        token_uid: TokenUid,
+    },
+    /// Fields that only turn out wrong once it is known that this is not a repetition.
+    #[error("fields are wrong")]
+    Invalid(Violations),
     /// The key is in use or was.
     #[error("the stack key is taken")]
     StackKeyTaken,
@@ -61,6 +70,8 @@ impl Refusal {
             Self::StackNotFound => "STACK_NOT_FOUND",
             Self::TokenNotFound => "TOKEN_NOT_FOUND",
             Self::NameTaken => "NAME_TAKEN",
+            Self::RequestIdReused { .. } => "REQUEST_ID_REUSED",
+            Self::Invalid(_) => "INVALID_FIELD",
             Self::StackKeyTaken => "STACK_KEY_TAKEN",
             Self::LimitReached { .. } => "TOKEN_LIMIT_REACHED",
             Self::TokenRevoked => "TOKEN_REVOKED",

@@ -89,6 +89,13 @@ impl Timestamp {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or_default())
     }
 
+    /// The instant so much later, or the last one there is.
+    #[must_use]
+    pub fn plus(self, length: Duration) -> Self {
+        let micros = i64::try_from(length.as_micros()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_add(micros).min(MAX))
+    }
+
     /// The start of the minute that holds this instant.
     #[must_use]
     pub fn minute(self) -> Self {

@@ -126,6 +126,14 @@ impl Token {
         Ok(self)
     }
 
+    /// The token with one more secret, of which this is the hint. Nothing else of it changes.
+    #[must_use]
+    pub fn renew(mut self, secret_hint: String) -> Self {
+        self.generation += 1;
+        self.secret_hint = secret_hint;
+        self
+    }
+
     /// The token, revoked; revoked before, it stays as it was.
     #[must_use]
     pub fn revoke(mut self, by: Actor, reason: Reason, now: Timestamp) -> Self {

@@ -70,6 +70,10 @@ pub struct TokenFacts {
     pub generation: u32,
     /// Whether a newer secret has replaced the one presented.
     pub superseded: bool,
+    /// When a newer secret will have replaced it at the latest.
+    pub ends_at: Option<Timestamp>,
+    /// Whether its first use is on record; until then no answer may say that it is active.
+    pub used: bool,
     /// When the token was issued.
     pub issued_at: Timestamp,
     /// When it expires.
@@ -179,7 +183,7 @@ fn why_inactive(facts: &Facts, now: Timestamp) -> Option<Reason> {
     let Facts { token, stack, .. } = facts;
     if token.revoked {
         Some(Reason::Revoked)
-    } else if token.superseded {
+    } else if token.superseded || token.ends_at.is_some_and(|at| at <= now) {
         Some(Reason::Superseded)
     } else if token.ended || token.expires_at.is_some_and(|at| at <= now) {
         Some(Reason::Expired)

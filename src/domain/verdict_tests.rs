@@ -27,6 +27,8 @@ fn live(permissions: &Draft) -> Facts {
             name: "ci".into(),
             generation: 1,
             superseded: false,
+            ends_at: None,
+            used: true,
             issued_at: at(0),
             expires_at: None,
             ended: false,

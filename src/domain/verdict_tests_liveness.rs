@@ -8,6 +8,9 @@ type Blow = (Reason, fn(&mut Facts));
 const BLOWS: &[Blow] = &[
     (Reason::Revoked, |facts| facts.token.revoked = true),
     (Reason::Superseded, |facts| facts.token.superseded = true),
+    (Reason::Superseded, |facts| {
+        facts.token.ends_at = Some(at(NOW));
+    }),
     (Reason::Expired, |facts| {
         facts.token.expires_at = Some(at(NOW));
     }),
@@ -49,6 +52,16 @@ fn expired_means_at_or_before_now() {
         facts.token.expires_at = Some(at(expires_at));
         let expected = if live { None } else { Some(Reason::Expired) };
         assert_eq!(judged(&facts).reason(), expected, "{expires_at}");
+    }
+}
+
+#[test]
+fn secret_is_superseded_from_the_end_of_its_overlap_on() {
+    for (ends_at, live) in [(NOW - 1, false), (NOW, false), (NOW + 1, true)] {
+        let mut facts = facts();
+        facts.token.ends_at = Some(at(ends_at));
+        let expected = if live { None } else { Some(Reason::Superseded) };
+        assert_eq!(judged(&facts).reason(), expected, "{ends_at}");
     }
 }
 

@@ -1,14 +1,24 @@
-//! `Debug` for the two messages that hold a secret: everything but the secret (R9).
+//! `Debug` for the messages that hold a secret: everything but the secret (R9).
 
 use std::fmt;
 
-use super::pb::v1::{IntrospectRequest, IssueResponse};
+use super::pb::v1::{IntrospectRequest, IssueResponse, RotateResponse};
 
 impl fmt::Debug for IssueResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IssueResponse")
             .field("token", &self.token)
             .field("revision", &self.revision)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for RotateResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RotateResponse")
+            .field("token", &self.token)
+            .field("revision", &self.revision)
+            .field("overlap_ends_at", &self.overlap_ends_at)
             .finish_non_exhaustive()
     }
 }

@@ -114,7 +114,8 @@ pub fn of(failure: impl Into<Failure>, request_id: &str) -> Status {
         details.set_retry_info(Some(retry_after));
     }
     match &failure {
-        Failure::Invalid(violations) => {
+        Failure::Invalid(violations)
+        | Failure::App(app::Error::Refused(Refusal::Invalid(violations))) => {
             for fault in violations.as_slice() {
                 details.add_bad_request_violation(&fault.field, fault.problem.to_string());
             }
@@ -251,6 +252,10 @@ fn tell_refusal(refusal: &Refusal) -> Told {
             "no such token in this stack: List shows the ones there are"),
         Refusal::NameTaken => told(Code::AlreadyExists,
             "a live token of this stack has this name: choose another, or revoke that token first"),
+        Refusal::RequestIdReused { token_uid } => told(Code::AlreadyExists,
+            "this request_id was used before and cannot be answered again: look at the token that token_uid names, and choose another request_id for something new")
+            .with("token_uid", token_uid),
+        Refusal::Invalid(violations) => tell_invalid(violations),
         Refusal::StackKeyTaken => told(Code::AlreadyExists,
             "this stack key is in use or belonged to a removed stack: leave stack_api_key out to have one made"),
         Refusal::LimitReached { limit, .. } => told(Code::ResourceExhausted, &format!(

@@ -75,6 +75,16 @@ impl v1::token_service_server::TokenService for Tokens {
         )
     }
 
+    async fn rotate(
+        &self,
+        request: Request<v1::RotateRequest>,
+    ) -> Result<Response<v1::RotateResponse>, Status> {
+        answer!(request, convert::rotate, |call, command| {
+            let rotated = self.0.rotate(call, &command).await?;
+            Ok(convert::rotated(&rotated, call.now))
+        })
+    }
+
     async fn revoke(
         &self,
         request: Request<v1::RevokeRequest>,

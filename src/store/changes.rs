@@ -21,6 +21,8 @@ pub(super) enum Kind {
     Redated,
     Expired,
     Revoked,
+    Rotated,
+    Superseded,
     Registered,
     MembersChanged,
     LimitChanged,
@@ -39,12 +41,14 @@ impl Kind {
     }
 
     /// All kinds.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Issued,
         Self::Updated,
         Self::Redated,
         Self::Expired,
         Self::Revoked,
+        Self::Rotated,
+        Self::Superseded,
         Self::Registered,
         Self::MembersChanged,
         Self::LimitChanged,
@@ -60,6 +64,8 @@ impl Kind {
             Self::Redated => "redated",
             Self::Expired => "expired",
             Self::Revoked => "revoked",
+            Self::Rotated => "rotated",
+            Self::Superseded => "superseded",
             Self::Registered => "registered",
             Self::MembersChanged => "members_changed",
             Self::LimitChanged => "limit_changed",

@@ -54,16 +54,21 @@ mod connect;
 mod entity;
 mod error;
 mod feed;
+mod issue;
 mod listing;
 mod live;
 mod location;
 mod members;
 mod migration;
+mod retry;
+mod rotate;
 mod rows;
 mod schema;
+mod secrets;
 mod stacks;
 mod standing;
 mod tokens;
+mod uses;
 mod verdicts;
 
 use std::{
@@ -92,12 +97,15 @@ pub use self::{
     connect::{OpenError, PoolSize},
     error::Error,
     feed::{Change, Cursor, History, Listener},
+    issue::Issue,
     listing::{ListQuery, Order, TokenCursor, TokenPage},
     location::{Location, LocationError},
     members::{MemberChange, MembersChanged},
+    rotate::{Rotate, Rotated},
     schema::{Schema, SchemaError},
+    secrets::Kept,
     stacks::{Register, StackCursor, StackPage, StackStep, StackWithMembers},
-    tokens::{Issue, Kept},
+    uses::Presented,
     verdicts::Look,
 };
 

@@ -1,16 +1,13 @@
-//! Tokens: issue, read, list, update, re-date, revoke. Each is one transaction that begins
+//! Tokens: read, update, re-date, revoke. Each is one transaction that begins
 //! with the stack and the caller's part in it.
 
 use newtype_uuid::GenericUuid as _;
-use sea_orm::{
-    ActiveModelTrait as _, ColumnTrait as _, DatabaseTransaction, EntityTrait as _,
-    IntoActiveModel as _, QueryFilter as _, Set,
-};
+use sea_orm::{ColumnTrait as _, DatabaseTransaction, EntityTrait as _, QueryFilter as _, Set};
 
 use super::{
     Error, Store,
     changes::Kind,
-    entity::{token, token_secret},
+    entity::token,
     live::require_free_name,
     rows::{corrupt, token_of, written},
     standing::{Found, Standing},
@@ -18,85 +15,16 @@ use super::{
 use crate::domain::{
     audit::{Action, Details},
     caller::{Actor, Call},
-    id::{self, StackUid, TokenUid},
-    permissions::Permissions,
+    id::{StackUid, TokenUid},
     refusal::Refusal,
     revision::Revision,
-    secret::Digest,
     stack::StackKey,
-    text::{Description, Reason, TokenName},
+    text::Reason,
     timestamp::Timestamp,
     token::{Edit, Token, TokenState},
 };
 
-/// A token to be issued.
-pub struct Issue {
-    /// The stack it will belong to (R1).
-    pub stack_key: StackKey,
-    /// Its name.
-    pub name: TokenName,
-    /// What it is for.
-    pub description: Description,
-    /// What it may do.
-    pub permissions: Permissions,
-    /// When it expires; `None`: never.
-    pub expires_at: Option<Timestamp>,
-}
-
-/// What is kept of a secret.
-pub struct Kept {
-    /// Its digest.
-    pub digest: Digest,
-    /// Its last four characters.
-    pub hint: String,
-}
-
 impl Store {
-    /// Issues a token: the limit (R6) and the name are judged under the lock of its stack.
-    ///
-    /// # Errors
-    /// [`Refusal::StackSuspended`], [`Refusal::LimitReached`], [`Refusal::NameTaken`]; else
-    /// as every method.
-    pub async fn issue(
-        &self,
-        call: &Call,
-        command: &Issue,
-        secret: &Kept,
-    ) -> Result<(Token, Revision), Error> {
-        writing!(self, "issue", |tx| {
-            let key = &command.stack_key;
-            let stack = self
-                .standing_to_change(tx, call, key, Standing::LiveStack)
-                .await?;
-            stack.require_not_suspended()?;
-            self.end_expired(tx, stack.uid, call.now).await?;
-            self.require_room(tx, &stack, call.now).await?;
-            require_free_name(tx, stack.uid, &command.name, None).await?;
-            let uid: TokenUid = id::generate(call.now, self.entropy.as_ref())?;
-            let row = new_row(call, command, (uid, stack.uid), &secret.hint);
-            let row = row.insert(tx).await?;
-            let kept = token_secret::ActiveModel {
-                digest: Set(secret.digest.as_bytes().to_vec()),
-                token_uid: Set(uid.into_untyped_uuid()),
-                generation: Set(1),
-                made_at: Set(call.now.as_micros()),
-            };
-            token_secret::Entity::insert(kept)
-                .exec_without_returning(tx)
-                .await?;
-            let token = token_of(row, key)?;
-            let details = described(&token);
-            let at = (key, Some(uid));
-            self.append_audit(tx, call, Action::TokenIssue, at, details)
-                .await?;
-            let about = (stack.uid, Some(uid));
-            let revision = self
-                .append_change(tx, about, Kind::Issued, call.now)
-                .await?;
-            Ok((token, revision))
-        })
-    }
-
     /// One token, live or dead.
     ///
     /// # Errors
@@ -216,7 +144,7 @@ impl Store {
     }
 
     /// The token, with its end written down if this transaction finds it expired (R8).
-    async fn token_to_change(
+    pub(super) async fn token_to_change(
         &self,
         tx: &DatabaseTransaction,
         call: &Call,
@@ -261,7 +189,7 @@ fn in_words(expires_at: Option<Timestamp>) -> String {
     expires_at.map_or_else(|| "never".to_owned(), |at| at.to_string())
 }
 
-fn described(token: &Token) -> Details {
+pub(super) fn described(token: &Token) -> Details {
     Details::from([
         ("name".into(), token.name.as_str().into()),
         ("permissions".into(), written(&token.permissions)),
@@ -327,35 +255,4 @@ async fn put(tx: &DatabaseTransaction, token: &Token, only: Put) -> Result<(), E
             token.uid.into_untyped_uuid(),
         )),
     }
-}
-
-fn new_row(
-    call: &Call,
-    command: &Issue,
-    (uid, stack): (TokenUid, StackUid),
-    hint: &str,
-) -> token::ActiveModel {
-    let by = &call.caller.actor;
-    token::Model {
-        uid: uid.into_untyped_uuid(),
-        stack_uid: stack.into_untyped_uuid(),
-        name: command.name.as_str().to_owned(),
-        description: command.description.as_str().to_owned(),
-        permissions: written(&command.permissions),
-        generation: 1,
-        secret_hint: hint.to_owned(),
-        issued_at: call.now.as_micros(),
-        issued_by_kind: by.kind.name().to_owned(),
-        issued_by_issuer: by.issuer.clone(),
-        issued_by_subject: by.subject.clone(),
-        expires_at: command.expires_at.map(Timestamp::as_micros),
-        ended_at: None,
-        revoked_at: None,
-        revoked_by_kind: None,
-        revoked_by_issuer: None,
-        revoked_by_subject: None,
-        revoke_reason: String::new(),
-    }
-    .into_active_model()
-    .reset_all()
 }

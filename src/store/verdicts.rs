@@ -30,9 +30,14 @@ pub struct Look {
 macro_rules! by_digest {
     ($snapshot:literal, $standby:literal) => {
         concat!(
-            "SELECT ", $snapshot, " AS snapshot, ", $standby, " AS standby, \
+            "SELECT ",
+            $snapshot,
+            " AS snapshot, ",
+            $standby,
+            " AS standby, \
              (SELECT value FROM meta WHERE name = \'epoch\') AS epoch, \
-             t.uid AS token_uid, t.name AS token_name, s.generation, t.issued_at, t.expires_at, \
+             s.generation, s.ends_at, s.superseded_at, s.first_used_at, \
+             t.uid AS token_uid, t.name AS token_name, t.issued_at, t.expires_at, \
              t.ended_at, t.revoked_at, t.permissions, \
              k.uid AS stack_uid, k.key AS stack_key, k.name AS stack_name, k.organization_uid, \
              k.suspended_at, k.removed_at \
@@ -59,6 +64,9 @@ struct Row {
     token_uid: Uuid,
     token_name: String,
     generation: i32,
+    ends_at: Option<i64>,
+    superseded_at: Option<i64>,
+    first_used_at: Option<i64>,
     issued_at: i64,
     expires_at: Option<i64>,
     ended_at: Option<i64>,
@@ -127,13 +135,15 @@ impl TryFrom<Row> for Facts {
         let draft: Draft =
             serde_json::from_str(&row.permissions).map_err(|_| corrupt("permissions"))?;
         let permissions = Permissions::try_from(draft).map_err(|_| corrupt("permissions"))?;
+        let ends_at = row.ends_at.map(|at| instant(at, "ends_at"));
         let expires_at = row.expires_at.map(|at| instant(at, "expires_at"));
         Ok(Self {
             token: TokenFacts {
                 uid: TokenUid::from_untyped_uuid(row.token_uid),
                 generation: u32::try_from(row.generation).map_err(|_| corrupt("generation"))?,
-                // A secret is replaced only by a rotation, which this version does not have.
-                superseded: false,
+                superseded: row.superseded_at.is_some(),
+                ends_at: ends_at.transpose()?,
+                used: row.first_used_at.is_some(),
                 issued_at: instant(row.issued_at, "issued_at")?,
                 expires_at: expires_at.transpose()?,
                 ended: row.ended_at.is_some(),

@@ -52,6 +52,12 @@ pub(super) async fn within<F: Future>(context: Option<&Context>, work: F) -> F::
     .await
 }
 
+/// The future as a part of the trace of whoever makes it, whichever task it runs in.
+pub fn carried<F: Future>(work: F) -> impl Future<Output = F::Output> {
+    let context = Context::map_current(Clone::clone);
+    async move { within(Some(&context), work).await }
+}
+
 struct Received<'a, F> {
     headers: &'a HeaderMap,
     fit: F,

@@ -133,6 +133,8 @@ impl Engine {
             description: Description::parse("for tests").unwrap(),
             permissions: read_write(),
             expires_at,
+            request: None,
+            overdue: None,
         };
         self.store
             .issue(&call, &command, &kept)

@@ -7,6 +7,7 @@
 )]
 
 pub mod audit;
+mod expiry;
 pub mod introspection;
 pub mod permissions;
 pub mod stacks;

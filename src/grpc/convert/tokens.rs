@@ -1,13 +1,23 @@
 //! Messages of TokenService.
 
-use super::{actor, instant, parse_instant, permissions};
+use std::time::Duration;
+
+use prost::Message as _;
+
+use super::{
+    actor,
+    expiry::{expiry, expiry_of_a_new_token},
+    instant, parse_instant, permissions,
+};
 use crate::{
-    app::{Issue, Issued, ListQuery, Order, TokenPage},
+    app::{Issue, Issued, ListQuery, Order, Rotate, Rotated, TokenPage},
     domain::{
         caller::Call,
         field::{Problem, Violations},
         id::{self, TokenUid},
         page,
+        request::Request,
+        rotation::{self, Overlap},
         stack::{StackKey, TokenLimit},
         text::{Description, NamePart, Reason, TokenName},
         timestamp::Timestamp,
@@ -19,25 +29,41 @@ use crate::{
 /// A token of a stack, named in a request.
 type Key = (StackKey, TokenUid);
 
-pub fn issue(message: v1::IssueRequest, call: &Call) -> Result<Issue, Violations> {
+pub fn issue(mut message: v1::IssueRequest, call: &Call) -> Result<Issue, Violations> {
     let mut faults = Violations::default();
+    let id = std::mem::take(&mut message.request_id);
+    let request = Request::parse(&id, &message.encode_to_vec());
     let stack_key = faults.keep("stack_api_key", StackKey::parse(&message.stack_api_key));
     let name = faults.keep("name", TokenName::parse(&message.name));
     let description = faults.keep("description", Description::parse(&message.description));
     let permissions = faults.nest("permissions", permissions::parse(message.permissions));
     let expires_at = faults.nest("expiry", expiry_of_a_new_token(message.expiry, call.now));
+    let request = faults.keep("request_id", request);
+    let mut overdue = None;
+    if let Some((_, Some((field, problem)))) = &expires_at {
+        // A repetition is told what became of its token, and that is for the store to find.
+        let mut late = Violations::default();
+        late.add(format!("expiry.{field}"), problem.clone());
+        match request {
+            Some(Some(_)) => overdue = Some(late),
+            _ => drop(faults.nest::<()>("", Err(late))),
+        }
+    }
     let command = stack_key
         .zip(name)
         .zip(description)
         .zip(permissions)
-        .zip(expires_at);
+        .zip(expires_at)
+        .zip(request);
     faults.finish(command.map(
-        |((((stack_key, name), description), permissions), expires_at)| Issue {
+        |(((((stack_key, name), description), permissions), (expires_at, _)), request)| Issue {
             stack_key,
             name,
             description,
             permissions,
             expires_at,
+            request,
+            overdue,
         },
     ))
 }
@@ -187,71 +213,70 @@ pub fn revoke(
     )
 }
 
+pub fn rotate(mut message: v1::RotateRequest, _: &Call) -> Result<Rotate, Violations> {
+    let mut faults = Violations::default();
+    let id = std::mem::take(&mut message.request_id);
+    let request = Request::parse(&id, &message.encode_to_vec());
+    let key = key(&mut faults, &message.stack_api_key, &message.token_uid);
+    let overlap = faults.nest("", overlap(message.overlap));
+    let request = faults.keep("request_id", request);
+    let command = key.zip(overlap).zip(request);
+    faults.finish(
+        command.map(|(((stack_key, token_uid), overlap), request)| Rotate {
+            stack_key,
+            token_uid,
+            overlap,
+            request,
+        }),
+    )
+}
+
+/// How long the former secret lives on; there is no default.
+fn overlap(message: Option<v1::rotate_request::Overlap>) -> Result<Overlap, Violations> {
+    use v1::rotate_request::Overlap as Message;
+    let mut faults = Violations::default();
+    let overlap = match message {
+        None => {
+            let choices = "is required, there is no default: choose overlap_for or until_first_use";
+            faults.add("overlap", Problem::new(choices));
+            None
+        }
+        Some(Message::OverlapFor(length)) => {
+            let length = length_of(length).map(Overlap::For);
+            faults.keep("overlap_for", length)
+        }
+        Some(Message::UntilFirstUse(true)) => Some(Overlap::UntilFirstUse),
+        Some(Message::UntilFirstUse(false)) => {
+            let otherwise = "can only be true: to say otherwise, choose overlap_for";
+            faults.add("until_first_use", Problem::new(otherwise));
+            None
+        }
+    };
+    faults.finish(overlap)
+}
+
+fn length_of(length: prost_types::Duration) -> Result<Duration, Problem> {
+    let wrong = || Problem::new("must be 0 to 30 days (2592000s): choose a shorter overlap");
+    let length = Duration::try_from(length).map_err(|_| wrong())?;
+    if length > rotation::LONGEST {
+        return Err(wrong());
+    }
+    Ok(length)
+}
+
+pub fn rotated(rotated: &Rotated, now: Timestamp) -> v1::RotateResponse {
+    v1::RotateResponse {
+        token: Some(token(&rotated.rotated.token, now)),
+        secret: rotated.secret.expose().to_owned(),
+        revision: rotated.revision.to_string(),
+        overlap_ends_at: Some(instant(rotated.rotated.overlap_ends_at)),
+    }
+}
+
 fn key(faults: &mut Violations, stack: &str, uid: &str) -> Option<Key> {
     let stack = faults.keep("stack_api_key", StackKey::parse(stack));
     let uid = faults.keep("token_uid", id::parse(uid));
     stack.zip(uid)
-}
-
-/// When a token is to expire (R7); `Ok(None)`: never. There is no default (R3).
-fn expiry(message: Option<v1::Expiry>, now: Timestamp) -> Result<Option<Timestamp>, Violations> {
-    use v1::expiry::Expiry;
-    let only_true = |at| {
-        Problem::new(format!(
-            "can only be true: to say otherwise, choose another of the {at}"
-        ))
-    };
-    let mut faults = Violations::default();
-    let expires_at = match message.and_then(|message| message.expiry) {
-        None => {
-            let choices = "is required, there is no default: choose at, on_date, now or never";
-            faults.add("", Problem::new(choices));
-            None
-        }
-        Some(Expiry::At(at)) => faults.keep("at", parse_instant(at)).map(Some),
-        Some(Expiry::OnDate(date)) => {
-            let start = Timestamp::start_of_date(&date);
-            let wrong = || Problem::new("is not a date of the form YYYY-MM-DD, such as 2027-01-31");
-            faults.keep("on_date", start.ok_or_else(wrong)).map(Some)
-        }
-        Some(Expiry::Now(true)) => Some(Some(now)),
-        Some(Expiry::Never(true)) => Some(None),
-        Some(Expiry::Now(false)) => {
-            faults.add("now", only_true("choices"));
-            None
-        }
-        Some(Expiry::Never(false)) => {
-            faults.add("never", only_true("choices"));
-            None
-        }
-    };
-    faults.finish(expires_at)
-}
-
-/// A new token must have a future: `now` is not a choice, and an expiry that is reached
-/// already is a mistake.
-fn expiry_of_a_new_token(
-    message: Option<v1::Expiry>,
-    now: Timestamp,
-) -> Result<Option<Timestamp>, Violations> {
-    use v1::expiry::Expiry;
-    let mut faults = Violations::default();
-    let field = match message.as_ref().and_then(|message| message.expiry.as_ref()) {
-        Some(Expiry::Now(_)) => "now",
-        Some(Expiry::OnDate(_)) => "on_date",
-        Some(Expiry::At(_) | Expiry::Never(_)) => "at",
-        None => {
-            let choices = "is required, there is no default: choose at, on_date or never";
-            faults.add("", Problem::new(choices));
-            return faults.finish(None);
-        }
-    };
-    let expires_at = faults.nest("", expiry(message, now));
-    if expires_at.flatten().is_some_and(|at| at <= now) {
-        let later = "is not in the future: choose a later instant or date (a date begins at 00:00 UTC), or never";
-        faults.add(field, Problem::new(later));
-    }
-    faults.finish(expires_at)
 }
 
 fn states(faults: &mut Violations, message: &v1::ListRequest) -> Vec<TokenState> {

@@ -1,4 +1,5 @@
 //! What a token is looked up by: the SHA-256 of its secret, and nothing else of it (R9).
+//! Beside it, what becomes of the secret: at most two of a token are live.
 
 use sea_orm::entity::prelude::*;
 
@@ -10,6 +11,11 @@ pub struct Model {
     pub token_uid: Uuid,
     pub generation: i32,
     pub made_at: i64,
+    pub ends_at: Option<i64>,
+    pub until_first_use: bool,
+    pub superseded_at: Option<i64>,
+    pub first_used_at: Option<i64>,
+    pub presented_at: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]

@@ -2,6 +2,7 @@
 //! of the program can run side by side.
 
 mod m20261124_000001_first;
+mod m20261124_000002_rotation;
 
 use sea_orm_migration::{MigrationTrait, MigratorTrait, async_trait};
 
@@ -11,6 +12,9 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261124_000001_first::First)]
+        vec![
+            Box::new(m20261124_000001_first::First),
+            Box::new(m20261124_000002_rotation::Rotation),
+        ]
     }
 }

@@ -93,6 +93,9 @@ pub const TABLE: &[Row] = &[
         update_mask: Some(prost_types::FieldMask { paths: vec!["name".into()] }) }),
     row!("/stacktoken.v1.TokenService/SetExpiry", GovernorsAndOperators, true, |world| v1::SetExpiryRequest {
         stack_api_key: world.stack.clone(), token_uid: world.token_uid.clone(), expiry: Some(now()) }),
+    row!("/stacktoken.v1.TokenService/Rotate", Governors, true, |world| v1::RotateRequest {
+        stack_api_key: world.stack.clone(), token_uid: world.token_uid.clone(), request_id: String::new(),
+        overlap: Some(v1::rotate_request::Overlap::UntilFirstUse(true)) }),
     row!("/stacktoken.v1.TokenService/Revoke", GovernorsAndOperators, true, |world| v1::RevokeRequest {
         stack_api_key: world.stack.clone(), token_uid: world.token_uid.clone(), reason: "over".into() }),
     row!("/stacktoken.v1.IntrospectionService/Introspect", Introspectors, false, |world|

@@ -407,6 +407,7 @@ pub fn issue_request(stack: &str, name: &str) -> v1::IssueRequest {
         description: String::new(),
         permissions: Some(permissions(v1::Access::ReadWrite)),
         expiry: Some(never()),
+        request_id: String::new(),
     }
 }
 

@@ -1,6 +1,9 @@
 //! Short forms of what tests ask, and of what they read off an answer.
 
-use stacktoken::grpc::pb::{admin::v1 as admin, v1};
+use stacktoken::grpc::pb::{
+    admin::v1 as admin,
+    v1::{self, rotate_request::Overlap},
+};
 use tonic::{Code, Response, Status};
 
 use super::{TestServer, issue_request, permissions, reason};
@@ -33,6 +36,21 @@ pub fn revoke_request(stack: &str, uid: &str, reason: &str) -> v1::RevokeRequest
         token_uid: uid.into(),
         reason: reason.into(),
     }
+}
+
+/// Gives the token a new secret.
+pub fn rotate_request(stack: &str, uid: &str, overlap: Overlap) -> v1::RotateRequest {
+    v1::RotateRequest {
+        stack_api_key: stack.into(),
+        token_uid: uid.into(),
+        overlap: Some(overlap),
+        request_id: String::new(),
+    }
+}
+
+/// The former secret lives on so long.
+pub fn overlap_for(seconds: i64) -> Overlap {
+    Overlap::OverlapFor(prost_types::Duration { seconds, nanos: 0 })
 }
 
 /// Changes what `paths` name, to what `token` holds.
@@ -169,6 +187,13 @@ impl TestServer {
     pub async fn revoke(&self, uid: &str) {
         let request = revoke_request(&self.stack, uid, "");
         self.owner().await.tokens.revoke(request).await.unwrap();
+    }
+
+    /// Rotates as the owner.
+    pub async fn rotate(&self, uid: &str, overlap: Overlap) -> v1::RotateResponse {
+        let request = rotate_request(&self.stack, uid, overlap);
+        let mut owner = self.owner().await;
+        owner.tokens.rotate(request).await.unwrap().into_inner()
     }
 
     /// Changes the expiry as the owner.

@@ -1,0 +1,229 @@
+//! Rotation: which of a token's secrets lives on beside a new one, and until when. Pure: no
+//! token lives longer for it, and there are never more than two live secrets.
+
+use std::time::Duration;
+
+use super::timestamp::Timestamp;
+
+/// The longest that a former secret may live on.
+pub const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// How long the former secret lives on, as the caller chose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overlap {
+    /// So long; zero ends it at once.
+    For(Duration),
+    /// Until the new secret is first used, and for [`LONGEST`] at most.
+    UntilFirstUse,
+}
+
+/// When a secret ends that a newer one replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// At the latest.
+    pub at: Timestamp,
+    /// Whether also with the first use of the newest secret.
+    pub on_first_use: bool,
+}
+
+/// A live secret of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Which.
+    pub generation: u32,
+    /// Whether it was ever answered as active.
+    pub used: bool,
+    /// When it ends; `None`: with its token.
+    pub ending: Option<Ending>,
+}
+
+/// What a rotation does to the secrets there are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// These end at once.
+    pub ended: Vec<u32>,
+    /// This one lives on beside the new one.
+    pub kept: Option<(u32, Ending)>,
+}
+
+impl Overlap {
+    fn ending(self, expires_at: Option<Timestamp>, now: Timestamp) -> Ending {
+        let (length, on_first_use) = match self {
+            Self::For(length) => (length.min(LONGEST), false),
+            Self::UntilFirstUse => (LONGEST, true),
+        };
+        let at = now.plus(length);
+        let at = expires_at.map_or(at, |expiry| expiry.min(at));
+        Ending { at, on_first_use }
+    }
+}
+
+impl Ending {
+    /// Whichever of two comes first.
+    fn earlier(self, other: Self) -> Self {
+        Self {
+            at: self.at.min(other.at),
+            on_first_use: self.on_first_use || other.on_first_use,
+        }
+    }
+}
+
+/// What becomes of the live secrets of a token, oldest first, when a new one is made at `now`.
+///
+/// One live secret is the one to keep. Of two, a newer one that nobody has used is replaced,
+/// and the older one keeps the earlier of both its endings; if the newer one was used, it is
+/// the one to keep, and the older one ends at once.
+#[must_use]
+pub fn plan(
+    live: &[Held],
+    overlap: Overlap,
+    expires_at: Option<Timestamp>,
+    now: Timestamp,
+) -> Plan {
+    let ending = overlap.ending(expires_at, now);
+    let kept = match live {
+        [.., older, newest] if !newest.used => Some(older),
+        [.., newest] => Some(newest),
+        [] => None,
+    };
+    let kept = kept.map(|held| {
+        let earlier = held.ending.map_or(ending, |former| former.earlier(ending));
+        (held.generation, earlier)
+    });
+    let kept = kept.filter(|(_, ending)| ending.at > now);
+    let generations = live.iter().map(|held| held.generation);
+    let ended = generations.filter(|generation| kept.is_none_or(|(kept, _)| kept != *generation));
+    Plan {
+        ended: ended.collect(),
+        kept,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: i64 = 1_000_000_000_000;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_micros(NOW + seconds * 1_000_000).unwrap()
+    }
+
+    fn held(generation: u32, used: bool, ending: Option<(i64, bool)>) -> Held {
+        let ending = ending.map(|(seconds, on_first_use)| Ending {
+            at: at(seconds),
+            on_first_use,
+        });
+        Held {
+            generation,
+            used,
+            ending,
+        }
+    }
+
+    fn kept(plan: &Plan) -> Option<(u32, i64, bool)> {
+        plan.kept.map(|(generation, ending)| {
+            let seconds = (ending.at.as_micros() - NOW) / 1_000_000;
+            (generation, seconds, ending.on_first_use)
+        })
+    }
+
+    const DAY: i64 = 86_400;
+    const HOUR: Overlap = Overlap::For(Duration::from_secs(3600));
+
+    #[test]
+    fn the_only_secret_lives_on_for_as_long_as_was_chosen() {
+        for used in [false, true] {
+            let live = [held(1, used, None)];
+            let hour = plan(&live, HOUR, None, at(0));
+            assert_eq!((kept(&hour), hour.ended), (Some((1, 3600, false)), vec![]));
+            let until_used = plan(&live, Overlap::UntilFirstUse, None, at(0));
+            assert_eq!(kept(&until_used), Some((1, 30 * DAY, true)));
+            let at_once = plan(&live, Overlap::For(Duration::ZERO), None, at(0));
+            assert_eq!((at_once.kept, at_once.ended), (None, vec![1]));
+        }
+    }
+
+    #[test]
+    fn no_overlap_outlives_the_token() {
+        for overlap in [HOUR, Overlap::UntilFirstUse] {
+            let plan = plan(&[held(1, true, None)], overlap, Some(at(60)), at(0));
+            assert_eq!(kept(&plan).unwrap().1, 60);
+        }
+    }
+
+    #[test]
+    fn a_newer_secret_that_nobody_used_is_replaced_and_the_earlier_end_counts() {
+        for (former, overlap, expected) in [
+            ((600, false), HOUR, (600, false)),
+            ((7200, false), HOUR, (3600, false)),
+            ((7200, true), HOUR, (3600, true)),
+            ((600, false), Overlap::UntilFirstUse, (600, true)),
+            ((600, true), Overlap::UntilFirstUse, (600, true)),
+        ] {
+            let live = [held(3, true, Some(former)), held(4, false, None)];
+            let plan = plan(&live, overlap, None, at(0));
+            assert_eq!(kept(&plan), Some((3, expected.0, expected.1)), "{former:?}");
+            assert_eq!(plan.ended, [4]);
+        }
+    }
+
+    #[test]
+    fn where_the_newer_secret_was_used_the_older_one_ends_at_once() {
+        let live = [held(3, true, Some((600, false))), held(4, true, None)];
+        let plan = plan(&live, HOUR, None, at(0));
+        assert_eq!((kept(&plan), plan.ended), (Some((4, 3600, false)), vec![3]));
+    }
+
+    fn overlap() -> impl Strategy<Value = Overlap> {
+        prop_oneof![
+            Just(Overlap::UntilFirstUse),
+            (0_u64..60 * 86_400).prop_map(|seconds| Overlap::For(Duration::from_secs(seconds))),
+        ]
+    }
+
+    proptest! {
+        /// Any number of rotations, uses and pauses: at most one former secret lives, none
+        /// beyond what was chosen or its token, and no ending is ever put off.
+        #[test]
+        fn no_sequence_keeps_more_than_two_or_lengthens_a_life(
+            expiry in prop::option::of(1_i64..90 * DAY),
+            steps in prop::collection::vec((overlap(), any::<[bool; 2]>(), 0_i64..20 * DAY), 1..12),
+        ) {
+            let expires_at = expiry.map(at);
+            let mut secrets = vec![held(1, false, None)];
+            let mut now = 0;
+            for (overlap, used, pause) in steps {
+                now += pause;
+                secrets.retain(|held| held.ending.is_none_or(|ending| ending.at > at(now)));
+                for (held, used) in secrets.iter_mut().zip(used) {
+                    held.used |= used;
+                }
+                prop_assume!(expires_at.is_none_or(|expiry| expiry > at(now)));
+                let plan = plan(&secrets, overlap, expires_at, at(now));
+                let newest = secrets.iter().map(|held| held.generation).max().unwrap();
+                if let Some((generation, ending)) = plan.kept {
+                    let before = secrets.iter().find(|held| held.generation == generation).unwrap();
+                    let no_later = before.ending.is_none_or(|former| {
+                        ending.at <= former.at && ending.on_first_use >= former.on_first_use
+                    });
+                    prop_assert!(no_later);
+                    prop_assert!(ending.at > at(now) && ending.at <= at(now).plus(LONGEST));
+                    prop_assert!(expires_at.is_none_or(|expiry| ending.at <= expiry));
+                }
+                prop_assert_eq!(plan.ended.len() + usize::from(plan.kept.is_some()), secrets.len());
+                secrets.retain_mut(|held| match plan.kept {
+                    Some((generation, ending)) if generation == held.generation => {
+                        held.ending = Some(ending);
+                        true
+                    }
+                    _ => false,
+                });
+                secrets.push(held(newest + 1, false, None));
+                prop_assert!(secrets.len() <= 2);
+            }
+        }
+    }
+}

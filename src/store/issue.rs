@@ -1,0 +1,130 @@
+//! Issue: a token of a stack, with its first secret.
+
+use newtype_uuid::GenericUuid as _;
+use sea_orm::{ActiveModelTrait as _, IntoActiveModel as _};
+
+use super::{
+    Error, Store,
+    changes::Kind,
+    entity::token,
+    live::require_free_name,
+    rows::{token_of, written},
+    secrets::{self, Kept},
+    standing::Standing,
+    tokens::described,
+};
+use crate::domain::{
+    audit::Action,
+    caller::Call,
+    field::Violations,
+    id::{self, StackUid, TokenUid},
+    permissions::Permissions,
+    refusal::Refusal,
+    request::Request,
+    revision::Revision,
+    stack::StackKey,
+    text::{Description, TokenName},
+    timestamp::Timestamp,
+    token::Token,
+};
+
+/// A token to be issued.
+pub struct Issue {
+    /// The stack it will belong to (R1).
+    pub stack_key: StackKey,
+    /// Its name.
+    pub name: TokenName,
+    /// What it is for.
+    pub description: Description,
+    /// What it may do.
+    pub permissions: Permissions,
+    /// When it expires; `None`: never.
+    pub expires_at: Option<Timestamp>,
+    /// The request, if its caller may repeat it.
+    pub request: Option<Request>,
+    /// What is wrong with the expiry, unless this is a repetition.
+    pub overdue: Option<Violations>,
+}
+
+impl Store {
+    /// Issues a token: the limit (R6) and the name are judged under the lock of its stack.
+    ///
+    /// # Errors
+    /// [`Refusal::StackSuspended`], [`Refusal::LimitReached`], [`Refusal::NameTaken`],
+    /// [`Refusal::RequestIdReused`]; else as every method.
+    pub async fn issue(
+        &self,
+        call: &Call,
+        command: &Issue,
+        secret: &Kept,
+    ) -> Result<(Token, Revision), Error> {
+        writing!(self, "issue", |tx| {
+            let key = &command.stack_key;
+            let stack = self
+                .standing_to_change(tx, call, key, Standing::LiveStack)
+                .await?;
+            stack.require_not_suspended()?;
+            let request = command.request.as_ref();
+            let place = (&stack, Action::TokenIssue);
+            if let Some(seen) = self.seen(tx, call, place, request).await? {
+                let again = self
+                    .answer_again(tx, call, place, (seen, request), secret)
+                    .await?;
+                return Ok((again.token, again.revision));
+            }
+            if let Some(overdue) = &command.overdue {
+                return Err(Refusal::Invalid(overdue.clone()).into());
+            }
+            self.end_expired(tx, stack.uid, call.now).await?;
+            self.require_room(tx, &stack, call.now).await?;
+            require_free_name(tx, stack.uid, &command.name, None).await?;
+            let uid: TokenUid = id::generate(call.now, self.entropy.as_ref())?;
+            let row = new_row(call, command, (uid, stack.uid), &secret.hint);
+            let row = row.insert(tx).await?;
+            secrets::keep(tx, (uid, 1), secret, call.now).await?;
+            let token = token_of(row, key)?;
+            self.remember(tx, call, place, request, (&token, None))
+                .await?;
+            let details = described(&token);
+            let at = (key, Some(uid));
+            self.append_audit(tx, call, Action::TokenIssue, at, details)
+                .await?;
+            let about = (stack.uid, Some(uid));
+            let revision = self
+                .append_change(tx, about, Kind::Issued, call.now)
+                .await?;
+            Ok((token, revision))
+        })
+    }
+}
+
+fn new_row(
+    call: &Call,
+    command: &Issue,
+    (uid, stack): (TokenUid, StackUid),
+    hint: &str,
+) -> token::ActiveModel {
+    let by = &call.caller.actor;
+    token::Model {
+        uid: uid.into_untyped_uuid(),
+        stack_uid: stack.into_untyped_uuid(),
+        name: command.name.as_str().to_owned(),
+        description: command.description.as_str().to_owned(),
+        permissions: written(&command.permissions),
+        generation: 1,
+        secret_hint: hint.to_owned(),
+        issued_at: call.now.as_micros(),
+        issued_by_kind: by.kind.name().to_owned(),
+        issued_by_issuer: by.issuer.clone(),
+        issued_by_subject: by.subject.clone(),
+        expires_at: command.expires_at.map(Timestamp::as_micros),
+        ended_at: None,
+        revoked_at: None,
+        revoked_by_kind: None,
+        revoked_by_issuer: None,
+        revoked_by_subject: None,
+        revoke_reason: String::new(),
+    }
+    .into_active_model()
+    .reset_all()
+}

@@ -1,0 +1,156 @@
+//! Requests that may be repeated, since an answer can be lost: the same token again, with a
+//! fresh secret in place of the lost one. So no orphan lives, and no plaintext is kept.
+
+use newtype_uuid::GenericUuid as _;
+use sea_orm::{ActiveModelTrait as _, DatabaseTransaction, EntityTrait as _, Set};
+
+use super::{
+    Error, Store,
+    changes::Kind,
+    entity::request,
+    rows::{corrupt, written},
+    secrets::{self, Kept},
+    standing::Found,
+};
+use crate::domain::{
+    audit::{Action, Details},
+    caller::Call,
+    id::TokenUid,
+    refusal::Refusal,
+    request::{Fingerprint, RETRY_FOR, Request},
+    revision::Revision,
+    stack::StackKey,
+    timestamp::Timestamp,
+    token::{Token, TokenState},
+};
+
+/// What a repeated request is answered with.
+pub(super) struct Again {
+    pub token: Token,
+    pub overlap_ends_at: Option<Timestamp>,
+    pub revision: Revision,
+}
+
+impl Store {
+    /// What was answered to this caller's request of this id, if it was seen before. To be
+    /// asked under the lock of the stack, before anything else is judged.
+    pub(super) async fn seen(
+        &self,
+        tx: &DatabaseTransaction,
+        call: &Call,
+        (stack, action): (&Found, Action),
+        request: Option<&Request>,
+    ) -> Result<Option<request::Model>, Error> {
+        let Some(request) = request else {
+            return Ok(None);
+        };
+        let actor = &call.caller.actor;
+        let key = (
+            stack.row.uid,
+            actor.issuer.clone(),
+            actor.subject.clone(),
+            action.name().to_owned(),
+            request.id.clone(),
+        );
+        Ok(request::Entity::find_by_id(key).one(tx).await?)
+    }
+
+    /// Remembers what was answered.
+    pub(super) async fn remember(
+        &self,
+        tx: &DatabaseTransaction,
+        call: &Call,
+        (stack, action): (&Found, Action),
+        request: Option<&Request>,
+        (token, overlap_ends_at): (&Token, Option<Timestamp>),
+    ) -> Result<(), Error> {
+        let Some(request) = request else {
+            return Ok(());
+        };
+        let actor = &call.caller.actor;
+        let row = request::Model {
+            stack_uid: stack.row.uid,
+            caller_issuer: actor.issuer.clone(),
+            caller_subject: actor.subject.clone(),
+            rpc: action.name().to_owned(),
+            request_id: request.id.clone(),
+            content: request.content.as_bytes().to_vec(),
+            token_uid: token.uid.into_untyped_uuid(),
+            generation: secrets::column(token.generation),
+            token_state: state_of(token),
+            overlap_ends_at: overlap_ends_at.map(Timestamp::as_micros),
+            first_seen_at: call.now.as_micros(),
+        };
+        request::Entity::insert(request::ActiveModel::from(row).reset_all())
+            .exec_without_returning(tx)
+            .await?;
+        Ok(())
+    }
+
+    /// Answers a request again: where it is the same, recent, and its secret has not been used
+    /// nor its token changed, a fresh secret takes the place of the lost one.
+    pub(super) async fn answer_again(
+        &self,
+        tx: &DatabaseTransaction,
+        call: &Call,
+        (stack, action): (&Found, Action),
+        (seen, request): (request::Model, Option<&Request>),
+        secret: &Kept,
+    ) -> Result<Again, Error> {
+        let uid = TokenUid::from_untyped_uuid(seen.token_uid);
+        let reused = || Error::from(Refusal::RequestIdReused { token_uid: uid });
+        let wrong = |column| corrupt("requests", column, seen.token_uid);
+        let first_seen = Timestamp::from_micros(seen.first_seen_at);
+        let first_seen = first_seen.ok_or_else(|| wrong("first_seen_at"))?;
+        let same =
+            request.is_some_and(|request| seen.content == request.content.as_bytes().as_slice());
+        if !same || call.now.since(first_seen) > RETRY_FOR {
+            return Err(reused());
+        }
+        let before = self.token_to_change(tx, call, stack, uid).await?;
+        let untouched =
+            before.state(call.now) == TokenState::Active && state_of(&before) == seen.token_state;
+        if !untouched || !secrets::end_unused(tx, (uid, seen.generation), call.now).await? {
+            return Err(reused());
+        }
+        let after = secrets::renew(tx, before, secret, call.now).await?;
+        let overlap_ends_at = seen
+            .overlap_ends_at
+            .map(|micros| Timestamp::from_micros(micros).ok_or_else(|| wrong("overlap_ends_at")));
+        let overlap_ends_at = overlap_ends_at.transpose()?;
+        let mut row = request::ActiveModel::from(seen);
+        row.generation = Set(secrets::column(after.generation));
+        row.token_state = Set(state_of(&after));
+        row.update(tx).await?;
+        let details = Details::from([
+            ("again".into(), true.to_string()),
+            ("generation".into(), after.generation.to_string()),
+        ]);
+        let key: &StackKey = &after.stack_key;
+        self.append_audit(tx, call, action, (key, Some(uid)), details)
+            .await?;
+        let about = (stack.uid, Some(uid));
+        let revision = self
+            .append_change(tx, about, Kind::Rotated, call.now)
+            .await?;
+        Ok(Again {
+            token: after,
+            overlap_ends_at,
+            revision,
+        })
+    }
+}
+
+/// How a token stands, for comparing: everything of it that a change could alter.
+fn state_of(token: &Token) -> Vec<u8> {
+    let parts = (
+        token.name.as_str(),
+        token.description.as_str(),
+        written(&token.permissions),
+        token.expires_at.map(Timestamp::as_micros),
+        token.revocation.is_some() || token.ended_at.is_some(),
+        token.generation,
+    );
+    let parts = serde_json::to_vec(&parts).unwrap_or_default();
+    Fingerprint::of(&parts).as_bytes().to_vec()
+}

@@ -1,0 +1,118 @@
+//! Rotation: a new secret for a token, while the former one lives on for as long as was chosen.
+
+use super::{
+    Error, Store,
+    changes::Kind,
+    secrets::{self, Kept},
+    standing::Standing,
+};
+use crate::domain::{
+    audit::{Action, Details},
+    caller::Call,
+    id::TokenUid,
+    request::Request,
+    revision::Revision,
+    rotation::{self, Overlap},
+    stack::StackKey,
+    timestamp::Timestamp,
+    token::Token,
+};
+
+/// A token to be given a new secret.
+pub struct Rotate {
+    /// Its stack.
+    pub stack_key: StackKey,
+    /// The token.
+    pub token_uid: TokenUid,
+    /// How long the former secret lives on.
+    pub overlap: Overlap,
+    /// The request, if its caller may repeat it.
+    pub request: Option<Request>,
+}
+
+/// A token that was given a new secret.
+#[derive(Debug)]
+pub struct Rotated {
+    /// The token.
+    pub token: Token,
+    /// When the former secret ends at the latest.
+    pub overlap_ends_at: Timestamp,
+}
+
+impl Store {
+    /// Rotates: all of the token but its secret and its generation stays as it is.
+    ///
+    /// # Errors
+    /// [`Refusal::TokenRevoked`], [`Refusal::TokenExpired`], [`Refusal::StackSuspended`],
+    /// [`Refusal::RequestIdReused`]; else as every method.
+    ///
+    /// [`Refusal::TokenRevoked`]: crate::domain::refusal::Refusal::TokenRevoked
+    /// [`Refusal::TokenExpired`]: crate::domain::refusal::Refusal::TokenExpired
+    /// [`Refusal::StackSuspended`]: crate::domain::refusal::Refusal::StackSuspended
+    /// [`Refusal::RequestIdReused`]: crate::domain::refusal::Refusal::RequestIdReused
+    pub async fn rotate(
+        &self,
+        call: &Call,
+        command: &Rotate,
+        secret: &Kept,
+    ) -> Result<(Rotated, Revision), Error> {
+        writing!(self, "rotate", |tx| {
+            let (key, uid) = (&command.stack_key, command.token_uid);
+            let request = command.request.as_ref();
+            let stack = self
+                .standing_to_change(tx, call, key, Standing::LiveStack)
+                .await?;
+            let place = (&stack, Action::TokenRotate);
+            if let Some(seen) = self.seen(tx, call, place, request).await? {
+                stack.require_not_suspended()?;
+                let again = self
+                    .answer_again(tx, call, place, (seen, request), secret)
+                    .await?;
+                let overlap_ends_at = again.overlap_ends_at.unwrap_or(call.now);
+                let rotated = Rotated {
+                    token: again.token,
+                    overlap_ends_at,
+                };
+                return Ok((rotated, again.revision));
+            }
+            let before = self.token_to_change(tx, call, &stack, uid).await?;
+            before.require_live(call.now)?;
+            stack.require_not_suspended()?;
+            let live = secrets::live(tx, uid, call.now).await?;
+            let plan = rotation::plan(&live, command.overlap, before.expires_at, call.now);
+            secrets::carry_out(tx, uid, &plan, call.now).await?;
+            let token = secrets::renew(tx, before, secret, call.now).await?;
+            let overlap_ends_at = plan.kept.map_or(call.now, |(_, ending)| ending.at);
+            self.remember(tx, call, place, request, (&token, Some(overlap_ends_at)))
+                .await?;
+            let details = described(&token, &plan);
+            self.append_audit(tx, call, Action::TokenRotate, (key, Some(uid)), details)
+                .await?;
+            let about = (stack.uid, Some(uid));
+            let revision = self
+                .append_change(tx, about, Kind::Rotated, call.now)
+                .await?;
+            let rotated = Rotated {
+                token,
+                overlap_ends_at,
+            };
+            Ok((rotated, revision))
+        })
+    }
+}
+
+/// Which secret is new, which ended, and which lives on until when.
+fn described(token: &Token, plan: &rotation::Plan) -> Details {
+    let mut details = Details::from([("generation".into(), token.generation.to_string())]);
+    if !plan.ended.is_empty() {
+        let ended: Vec<_> = plan.ended.iter().map(ToString::to_string).collect();
+        details.insert("ended".into(), ended.join(", "));
+    }
+    if let Some((generation, ending)) = plan.kept {
+        details.insert("overlap.generation".into(), generation.to_string());
+        details.insert("overlap.ends_at".into(), ending.at.to_string());
+        let until_first_use = ending.on_first_use.to_string();
+        details.insert("overlap.until_first_use".into(), until_first_use);
+    }
+    details
+}

@@ -1,0 +1,174 @@
+//! The secrets of a token: a first one, another one, and the end of those before. A token has
+//! one or two live ones; all others stay, so that whoever presents one is told why.
+
+use newtype_uuid::GenericUuid as _;
+use sea_orm::{
+    ColumnTrait as _, Condition, DatabaseTransaction, EntityTrait as _, ExprTrait as _,
+    QueryFilter as _, QueryOrder as _, Set,
+};
+
+use super::{
+    Error,
+    entity::{token, token_secret},
+    rows::corrupt,
+};
+use crate::domain::{
+    id::TokenUid,
+    rotation::{Ending, Held, Plan},
+    secret::Digest,
+    timestamp::Timestamp,
+    token::Token,
+};
+
+/// What is kept of a secret.
+pub struct Kept {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its last four characters.
+    pub hint: String,
+}
+
+/// Keeps a secret of a token.
+pub(super) async fn keep(
+    tx: &DatabaseTransaction,
+    (uid, generation): (TokenUid, u32),
+    secret: &Kept,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let row = token_secret::ActiveModel {
+        digest: Set(secret.digest.as_bytes().to_vec()),
+        token_uid: Set(uid.into_untyped_uuid()),
+        generation: Set(column(generation)),
+        made_at: Set(now.as_micros()),
+        until_first_use: Set(false),
+        ..<token_secret::ActiveModel as Default>::default()
+    };
+    token_secret::Entity::insert(row)
+        .exec_without_returning(tx)
+        .await?;
+    Ok(())
+}
+
+/// Gives a live token one more secret, which is its newest from now on.
+pub(super) async fn renew(
+    tx: &DatabaseTransaction,
+    before: Token,
+    secret: &Kept,
+    now: Timestamp,
+) -> Result<Token, Error> {
+    let after = before.renew(secret.hint.clone());
+    keep(tx, (after.uid, after.generation), secret, now).await?;
+    let uid = after.uid.into_untyped_uuid();
+    let columns = token::ActiveModel {
+        generation: Set(column(after.generation)),
+        secret_hint: Set(after.secret_hint.clone()),
+        ..<token::ActiveModel as Default>::default()
+    };
+    let done = token::Entity::update_many()
+        .set(columns)
+        .filter(token::Column::Uid.eq(uid))
+        .filter(token::Column::Generation.eq(column(after.generation) - 1))
+        .filter(token::Column::RevokedAt.is_null())
+        .filter(token::Column::EndedAt.is_null())
+        .exec(tx)
+        .await?;
+    match done.rows_affected {
+        1 => Ok(after),
+        // The stack is locked, so nobody can have come between: our own mistake.
+        _ => Err(corrupt("tokens", "generation", uid)),
+    }
+}
+
+/// The live secrets of a token, the oldest first.
+pub(super) async fn live(
+    tx: &DatabaseTransaction,
+    uid: TokenUid,
+    now: Timestamp,
+) -> Result<Vec<Held>, Error> {
+    let rows = token_secret::Entity::find()
+        .filter(token_secret::Column::TokenUid.eq(uid.into_untyped_uuid()))
+        .filter(not_ended(now))
+        .order_by_asc(token_secret::Column::Generation)
+        .all(tx)
+        .await?;
+    rows.into_iter().map(held).collect()
+}
+
+/// Does what a rotation planned. Whatever else was left of older secrets ends with it, also
+/// what ran out by the clock: from now on that is final for every replica.
+pub(super) async fn carry_out(
+    tx: &DatabaseTransaction,
+    uid: TokenUid,
+    plan: &Plan,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let mut ending = token_secret::Entity::update_many()
+        .col_expr(token_secret::Column::SupersededAt, now.as_micros().into())
+        .filter(token_secret::Column::TokenUid.eq(uid.into_untyped_uuid()))
+        .filter(token_secret::Column::SupersededAt.is_null());
+    if let Some((generation, ends)) = plan.kept {
+        let kept = token_secret::Column::Generation.eq(column(generation));
+        ending = ending.filter(kept.clone().not());
+        token_secret::Entity::update_many()
+            .col_expr(token_secret::Column::EndsAt, ends.at.as_micros().into())
+            .col_expr(
+                token_secret::Column::UntilFirstUse,
+                ends.on_first_use.into(),
+            )
+            .filter(token_secret::Column::TokenUid.eq(uid.into_untyped_uuid()))
+            .filter(kept)
+            .exec(tx)
+            .await?;
+    }
+    ending.exec(tx).await?;
+    Ok(())
+}
+
+/// Ends a secret that nobody used, and answers whether there was one to end: its use cannot
+/// come between, since that too is written only where it stands alive.
+pub(super) async fn end_unused(
+    tx: &DatabaseTransaction,
+    (uid, generation): (TokenUid, i32),
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let done = token_secret::Entity::update_many()
+        .col_expr(token_secret::Column::SupersededAt, now.as_micros().into())
+        .filter(token_secret::Column::TokenUid.eq(uid.into_untyped_uuid()))
+        .filter(token_secret::Column::Generation.eq(generation))
+        .filter(token_secret::Column::FirstUsedAt.is_null())
+        .filter(not_ended(now))
+        .exec(tx)
+        .await?;
+    Ok(done.rows_affected == 1)
+}
+
+/// Which secrets are live at this instant, as long as their token is.
+pub(super) fn not_ended(now: Timestamp) -> Condition {
+    let later = Condition::any()
+        .add(token_secret::Column::EndsAt.is_null())
+        .add(token_secret::Column::EndsAt.gt(now.as_micros()));
+    Condition::all()
+        .add(token_secret::Column::SupersededAt.is_null())
+        .add(later)
+}
+
+/// A generation as a column.
+pub(super) fn column(generation: u32) -> i32 {
+    i32::try_from(generation).unwrap_or(i32::MAX)
+}
+
+fn held(row: token_secret::Model) -> Result<Held, Error> {
+    let wrong = |column| corrupt("token_secrets", column, row.token_uid);
+    let ending = |micros| {
+        let at = Timestamp::from_micros(micros).ok_or_else(|| wrong("ends_at"))?;
+        Ok::<_, Error>(Ending {
+            at,
+            on_first_use: row.until_first_use,
+        })
+    };
+    Ok(Held {
+        generation: u32::try_from(row.generation).map_err(|_| wrong("generation"))?,
+        used: row.first_used_at.is_some(),
+        ending: row.ends_at.map(ending).transpose()?,
+    })
+}
