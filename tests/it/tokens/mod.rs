@@ -7,6 +7,8 @@ mod issue;
 mod limit;
 mod list;
 mod people;
+mod retry;
 mod revoke;
+mod rotate;
 mod set_expiry;
 mod update;

@@ -126,6 +126,7 @@ async fn every_fault_of_a_request_is_reported_at_once() {
         description: "x".repeat(501),
         permissions: Some(permissions),
         expiry: Some(on_date("2026-02-30")),
+        request_id: "a b".into(),
     };
     let status = owner.tokens.issue(request).await.unwrap_err();
     assert_eq!(
@@ -142,6 +143,7 @@ async fn every_fault_of_a_request_is_reported_at_once() {
             "permissions.branches.branches[2]",
             "permissions.branches.aliases[0]",
             "expiry.on_date",
+            "request_id",
         ]
     );
     let words = details(&status)
