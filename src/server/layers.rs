@@ -32,7 +32,10 @@ use crate::{
     },
     grpc::status::{self, Failure},
     metrics::{CallLabels, ReasonLabel},
-    telemetry::traces::{CallTrace, Outcome, Sampler},
+    telemetry::{
+        context,
+        traces::{CallTrace, Outcome, Sampler},
+    },
 };
 
 pub(super) const REQUEST_ID: &str = "x-request-id";
@@ -114,6 +117,8 @@ impl Gate {
     ) -> (Response<Body>, Outcome)
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+        S: Send + 'static,
+        S::Future: Send,
     {
         let started = self.app.clock().monotonic();
         let sent = client_request_id(request.headers());
@@ -150,6 +155,8 @@ impl Gate {
     ) -> (Response<Body>, Option<Call>)
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+        S: Send + 'static,
+        S::Future: Send,
     {
         let fail = |failure: Failure| status::of(failure, request_id).into_http();
         // Health and reflection stream for as long as their clients like, and must answer
@@ -170,13 +177,45 @@ impl Gate {
             match self.admit(request, rule, request_id).await {
                 Ok(admitted) => {
                     call = Some(admitted);
-                    run(request, inner, request_id).await
+                    if rule.is_some_and(|rule| rule.changes) {
+                        self.run_to_the_end(request, inner, request_id).await
+                    } else {
+                        run(request, inner, request_id).await
+                    }
                 }
                 Err(failure) => fail(failure),
             }
         };
         let response = tokio::time::timeout(timeout, work).await;
         (response.unwrap_or_else(|_| fail(Failure::Deadline)), call)
+    }
+
+    /// What the handler of a change answers. It goes on when its client gives up or its time
+    /// is over: what it has done in the store must be applied here too (R12).
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "ends by itself, and nothing is lost if the process ends before it"
+    )]
+    async fn run_to_the_end<S>(
+        &self,
+        request: &mut Request<Body>,
+        mut inner: S,
+        request_id: &str,
+    ) -> Response<Body>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+        S: Send + 'static,
+        S::Future: Send,
+    {
+        let request = std::mem::take(request);
+        let work = async move { inner.call(request).await };
+        // Beyond any deadline, only so that a store that never answers does not hold it.
+        let work = tokio::time::timeout(2 * self.deadline, work);
+        match tokio::spawn(context::carried(work)).await {
+            Ok(Ok(Ok(response))) => response,
+            Ok(Err(_)) => status::of(Failure::Deadline, request_id).into_http(),
+            Err(_) => panicked(request_id),
+        }
     }
 
     /// Lets the request on, with its call attached, or says why not.
@@ -329,11 +368,13 @@ where
     let request = std::mem::take(request);
     match AssertUnwindSafe(inner.call(request)).catch_unwind().await {
         Ok(Ok(response)) => response,
-        Err(_) => {
-            let error = app::Error::Internal("a handler panicked".into());
-            status::of(error, request_id).into_http()
-        }
+        Err(_) => panicked(request_id),
     }
+}
+
+fn panicked(request_id: &str) -> Response<Body> {
+    let error = app::Error::Internal("a handler panicked".into());
+    status::of(error, request_id).into_http()
 }
 
 /// The code of a response; an error that the library made by itself is told in our words.

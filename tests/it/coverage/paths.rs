@@ -74,7 +74,7 @@ async fn a_service_or_method_that_is_not_there_is_unknown() {
     let server = TestServer::start().await;
     let channel = server.channel().await;
     for path in [
-        "/stacktoken.v1.TokenService/Rotate",
+        "/stacktoken.v1.TokenService/Forget",
         "/stacktoken.v1.Tokens/Issue",
         "/stacktoken.v2.TokenService/Issue",
         "/grpc.health.v1.Health/List",

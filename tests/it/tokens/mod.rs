@@ -3,6 +3,7 @@
 mod access;
 mod death;
 mod get;
+mod given_up;
 mod issue;
 mod limit;
 mod list;

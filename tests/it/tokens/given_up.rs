@@ -1,0 +1,123 @@
+//! Clients that give up: what their call has done all the same is true of every answer after.
+
+use std::time::Duration;
+
+use stacktoken::grpc::pb::v1::{self, rotate_request::Overlap};
+
+use crate::support::{
+    TestServer, introspect_request, issue_request,
+    requests::{revoke_request, rotate_request},
+};
+
+/// How often clients give up in each test.
+pub fn times() -> u64 {
+    let count = std::env::var("STACKTOKEN_TEST_CANCELLATIONS");
+    count.map_or(100, |count| count.parse().unwrap())
+}
+
+/// Spread over the time that a change takes, a little beyond both of its ends.
+fn patience(n: u64) -> Duration {
+    Duration::from_micros(n * 7919 % 6000)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn as_many_tokens_are_left_as_audit_rows_and_one_live_secret_each() {
+    let server = TestServer::start().await;
+    server.set_limit(1000).await;
+    let outside = server.outside().await;
+    let mut owner = server.owner().await;
+    let mut cut = 0;
+    for n in 0..times().min(900) {
+        let request = v1::IssueRequest {
+            request_id: format!("request-{n}"),
+            ..issue_request(&server.stack, &format!("token {n}"))
+        };
+        let call = owner.tokens.issue(request.clone());
+        match tokio::time::timeout(patience(n), call).await {
+            Ok(issued) => drop(issued.unwrap()),
+            Err(_) => cut += 1,
+        }
+        if n % 3 == 0 {
+            owner.tokens.issue(request).await.unwrap();
+        }
+    }
+    // One writer, so whatever was still at work is done when the next change is.
+    server.token("the last").await;
+    let tokens = outside.number("SELECT COUNT(*) FROM tokens").await;
+    let rows = "SELECT COUNT(*) FROM audit_events WHERE action = 'token_issue' \
+                AND details NOT LIKE '%again%'";
+    assert_eq!(outside.number(rows).await, tokens, "{cut} gave up");
+    let live = "SELECT COUNT(*) FROM token_secrets WHERE superseded_at IS NULL";
+    assert_eq!(outside.number(live).await, tokens);
+    assert!(cut > 0, "nobody gave up");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoke_that_was_made_is_never_forgotten_by_the_cache() {
+    let server = TestServer::start().await;
+    let (mut owner, service) = (server.owner().await, server.service().await);
+    let (mut cut, mut made) = (0, 0);
+    for n in 0..times() {
+        let token = server.token(&format!("token {n}")).await;
+        assert_eq!(server.verdict(&token.secret).await, "OK");
+        // Somebody who asks all the while, so that memory is filled at the worst moment.
+        let (mut asking, stack, secret) =
+            (service.clone(), server.stack.clone(), token.secret.clone());
+        let asking = tokio::spawn(async move {
+            for _ in 0..20 {
+                let question = introspect_request(&stack, &secret, &[]);
+                asking.introspection.introspect(question).await.unwrap();
+            }
+        });
+        let call = owner
+            .tokens
+            .revoke(revoke_request(&server.stack, &token.uid, ""));
+        cut += i32::from(tokio::time::timeout(patience(n), call).await.is_err());
+        asking.await.unwrap();
+        // One writer, so whatever was still at work is done when the next change is.
+        server.set_limit(10).await;
+        let revoked = server.see(&token.uid).await.state() == v1::TokenState::Revoked;
+        made += i32::from(revoked);
+        let expected = if revoked { "REVOKED" } else { "OK" };
+        assert_eq!(
+            server.verdict(&token.secret).await,
+            expected,
+            "after {:?}",
+            patience(n)
+        );
+        server.revoke(&token.uid).await;
+    }
+    assert!(cut > 0 && made > 0, "{cut} gave up, {made} were made");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_use_that_was_recorded_ends_the_former_secret_here_too() {
+    let server = TestServer::start().await;
+    let mut service = server.service().await;
+    let mut recorded = 0;
+    for n in 0..times() {
+        let token = server.token(&format!("token {n}")).await;
+        let request = rotate_request(&server.stack, &token.uid, Overlap::UntilFirstUse(true));
+        let rotated = server.owner().await.tokens.rotate(request).await.unwrap();
+        assert_eq!(server.verdict(&token.secret).await, "OK");
+        let question = introspect_request(&server.stack, &rotated.into_inner().secret, &[]);
+        let call = service.introspection.introspect(question);
+        drop(tokio::time::timeout(patience(n), call).await);
+        server.set_limit(10).await;
+        let ended = server
+            .outside()
+            .await
+            .number("SELECT COUNT(*) FROM audit_events WHERE action = 'token_first_use'")
+            .await;
+        let expected = if ended > recorded { "SUPERSEDED" } else { "OK" };
+        assert_eq!(
+            server.verdict(&token.secret).await,
+            expected,
+            "after {:?}",
+            patience(n)
+        );
+        recorded = ended;
+        server.revoke(&token.uid).await;
+    }
+    assert!(recorded > 0, "none was recorded");
+}
