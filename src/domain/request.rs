@@ -7,7 +7,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use super::{field::Problem, text};
 
 /// For how long after it was first seen a request may be answered again.
-pub const RETRY_FOR: Duration = Duration::from_secs(10 * 60);
+pub const RETRY_FOR: Duration = Duration::from_mins(10);
 
 /// The SHA-256 of something that is only ever compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::timestamp::Timestamp;
 
 /// The longest that a former secret may live on.
-pub const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+pub const LONGEST: Duration = Duration::from_hours(30 * 24);
 
 /// How long the former secret lives on, as the caller chose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,7 +131,7 @@ mod tests {
     }
 
     const DAY: i64 = 86_400;
-    const HOUR: Overlap = Overlap::For(Duration::from_secs(3600));
+    const HOUR: Overlap = Overlap::For(Duration::from_hours(1));
 
     #[test]
     fn the_only_secret_lives_on_for_as_long_as_was_chosen() {

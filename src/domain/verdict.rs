@@ -61,6 +61,10 @@ pub struct Facts {
 
 /// The token's part.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that hold or not, each by itself"
+)]
 pub struct TokenFacts {
     /// Its id.
     pub uid: TokenUid,

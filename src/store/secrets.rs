@@ -91,7 +91,7 @@ pub(super) async fn live(
         .order_by_asc(token_secret::Column::Generation)
         .all(tx)
         .await?;
-    rows.into_iter().map(held).collect()
+    rows.iter().map(held).collect()
 }
 
 /// Does what a rotation planned. Whatever else was left of older secrets ends with it, also
@@ -157,7 +157,7 @@ pub(super) fn column(generation: u32) -> i32 {
     i32::try_from(generation).unwrap_or(i32::MAX)
 }
 
-fn held(row: token_secret::Model) -> Result<Held, Error> {
+fn held(row: &token_secret::Model) -> Result<Held, Error> {
     let wrong = |column| corrupt("token_secrets", column, row.token_uid);
     let ending = |micros| {
         let at = Timestamp::from_micros(micros).ok_or_else(|| wrong("ends_at"))?;

@@ -138,6 +138,34 @@ async fn drive(dev: &Dev, secrets: &mut Secrets) {
             .unwrap_err();
     }
 
+    let rotate = v1::RotateRequest {
+        stack_api_key: stack.clone(),
+        token_uid: uid.clone(),
+        overlap: Some(v1::rotate_request::Overlap::UntilFirstUse(true)),
+        request_id: "leak".into(),
+    };
+    // Used, which ends the former one; and that one presented again, which is recorded.
+    let rotated = owner.tokens.rotate(rotate.clone()).await.unwrap();
+    let newer = secrets.add(&rotated.into_inner().secret);
+    for presented in [&newer, &secret] {
+        let ask = introspect_request(&stack, presented, &[]);
+        let answer = service.introspection.introspect(ask).await.unwrap();
+        assert_eq!(answer.into_inner().active, presented == &newer);
+    }
+    owner.tokens.rotate(rotate.clone()).await.unwrap_err();
+    for request in [
+        v1::RotateRequest {
+            request_id: secret.clone(),
+            ..rotate.clone()
+        },
+        v1::RotateRequest {
+            token_uid: secret.clone(),
+            ..rotate
+        },
+    ] {
+        owner.tokens.rotate(request).await.unwrap_err();
+    }
+
     let key = |reason: &str| v1::RevokeRequest {
         stack_api_key: stack.clone(),
         token_uid: uid.clone(),

@@ -8,8 +8,11 @@ use stacktoken::{
         caller::{Actor, Call, Caller, CallerKind, Demand},
         clock::Clock,
         entropy::Entropy,
+        id::TokenUid,
         permissions::{Draft, Permissions},
         refusal::Refusal,
+        request::Request,
+        rotation::Overlap,
         secret::Secret,
         stack::{Person, Role, StackKey, StackState},
         text::{Description, Issuer, NamePart, Reason, StackName, Subject, TokenName},
@@ -18,7 +21,7 @@ use stacktoken::{
     },
     store::{
         AuditFilter, Error, Issue, Kept, ListQuery, Location, MemberChange, Order, PoolSize,
-        RefusalNote, RefusedCall, Register, StackStep, Store,
+        Presented, RefusalNote, RefusedCall, Register, Rotate, Rotated, StackStep, Store,
     },
 };
 use tempfile::TempDir;
@@ -112,6 +115,16 @@ impl Engine {
         command.stack_key
     }
 
+    /// A new secret, and what is kept of it.
+    fn secret(&self) -> (Secret, Kept) {
+        let secret = Secret::generate(self.entropy.as_ref()).unwrap();
+        let kept = Kept {
+            digest: secret.digest(),
+            hint: secret.hint().to_owned(),
+        };
+        (secret, kept)
+    }
+
     /// Issues a token a moment after the one before.
     async fn issue(
         &self,
@@ -120,11 +133,7 @@ impl Engine {
         expires_in: Option<u64>,
     ) -> Result<(Token, Secret), Error> {
         self.clock.advance(Duration::from_millis(1));
-        let secret = Secret::generate(self.entropy.as_ref()).unwrap();
-        let kept = Kept {
-            digest: secret.digest(),
-            hint: secret.hint().to_owned(),
-        };
+        let (secret, kept) = self.secret();
         let call = self.owner();
         let expires_at = expires_in.map(|seconds| later(call.now, seconds));
         let command = Issue {
@@ -207,6 +216,8 @@ on_both_engines! {
     tokens_are_changed_and_die_alike => lives;
     lists_are_filtered_ordered_and_paged_alike => lists;
     digests_are_looked_up_alike => look_ups;
+    secrets_are_rotated_used_and_ended_alike => rotations;
+    requests_are_answered_again_alike => repetitions;
     the_audit_reads_alike => audits;
     the_schema_answers_alike => schemas;
 }
@@ -528,6 +539,148 @@ async fn look_ups(engine: &Engine) -> Vec<String> {
     noted.push(format!(
         "{} {}",
         suspended.stack.suspended, suspended.stack.removed
+    ));
+    noted
+}
+
+/// A rotation of this token, as the owner.
+async fn rotate(
+    engine: &Engine,
+    (key, uid): (&StackKey, TokenUid),
+    (overlap, id): (Overlap, Option<&str>),
+) -> (Result<Rotated, Error>, Secret) {
+    engine.clock.advance(Duration::from_millis(1));
+    let (secret, kept) = engine.secret();
+    let command = Rotate {
+        stack_key: key.clone(),
+        token_uid: uid,
+        overlap,
+        request: id.and_then(|id| Request::parse(id, b"the same").unwrap()),
+    };
+    let done = engine.store.rotate(&engine.owner(), &command, &kept).await;
+    (done.map(|(rotated, _)| rotated), secret)
+}
+
+/// What is known of secrets: which are superseded, when they end, which were used.
+async fn states(engine: &Engine, secrets: &[&Secret]) -> String {
+    let mut states = Vec::new();
+    for secret in secrets {
+        let look = engine.store.look_up(&secret.digest()).await.unwrap();
+        let token = look.facts.unwrap().token;
+        states.push(format!(
+            "{} {} {:?} {}",
+            token.generation, token.superseded, token.ends_at, token.used
+        ));
+    }
+    states.join(", ")
+}
+
+/// Has a secret used as a service would, and says whether that was a change.
+async fn first_use(engine: &Engine, secret: &Secret) -> bool {
+    let look = engine.store.look_up(&secret.digest()).await.unwrap();
+    let facts = look.facts.unwrap();
+    let presented = Presented {
+        digest: secret.digest(),
+        generation: facts.token.generation,
+        token: facts.token.uid,
+        stack: facts.stack.uid,
+    };
+    let call = engine.call(CallerKind::Service, "content-api");
+    let told = engine.store.record_first_use(&call, presented).await;
+    told.unwrap().is_some()
+}
+
+async fn rotations(engine: &Engine) -> Vec<String> {
+    const HOUR: Overlap = Overlap::For(Duration::from_secs(3600));
+    let key = engine.register(KEY).await;
+    let (token, first) = engine.issue(&key, "rotated", Some(7200)).await.unwrap();
+    let at = (&key, token.uid);
+    let mut noted = vec![format!("{}", first_use(engine, &first).await)];
+    let (done, second) = rotate(engine, at, (Overlap::UntilFirstUse, None)).await;
+    let done = done.unwrap();
+    noted.push(format!(
+        "{:?} {}",
+        done.overlap_ends_at, done.token.generation
+    ));
+    let (done, third) = rotate(engine, at, (HOUR, None)).await;
+    noted.push(format!("{:?}", done.unwrap().overlap_ends_at));
+    noted.push(states(engine, &[&first, &second, &third]).await);
+    for secret in [&second, &third, &third] {
+        noted.push(format!("{}", first_use(engine, secret).await));
+    }
+    noted.push(states(engine, &[&first, &second, &third]).await);
+    let (done, fourth) = rotate(engine, at, (HOUR, None)).await;
+    done.unwrap();
+    noted.push(format!("{}", first_use(engine, &fourth).await));
+    let (done, fifth) = rotate(engine, at, (Overlap::For(Duration::ZERO), None)).await;
+    done.unwrap();
+    noted.push(states(engine, &[&third, &fourth, &fifth]).await);
+    let read = engine.store.get(&engine.owner(), &key, token.uid).await;
+    let read = read.unwrap();
+    noted.push(format!("{} {:?}", read.generation, read.expires_at));
+    assert_eq!(read.secret_hint, fifth.hint());
+    engine.clock.advance(Duration::from_secs(7200));
+    let (done, _) = rotate(engine, at, (HOUR, None)).await;
+    noted.push(format!("{:?}", refusal(done)));
+    noted.push(format!("{}", first_use(engine, &fifth).await));
+    let filter = AuditFilter {
+        token_uid: Some(token.uid),
+        ..AuditFilter::default()
+    };
+    let call = engine.operator();
+    let page = engine.store.list_audit(&call, &filter, (50, None)).await;
+    for event in page.unwrap().events {
+        noted.push(format!("{:?} {:?}", event.action, event.outcome));
+    }
+    noted
+}
+
+async fn repetitions(engine: &Engine) -> Vec<String> {
+    let key = engine.register(KEY).await;
+    let mut noted = Vec::new();
+    let issue = async |id: &str, content: &[u8]| {
+        engine.clock.advance(Duration::from_millis(1));
+        let (secret, kept) = engine.secret();
+        let command = Issue {
+            stack_key: key.clone(),
+            name: TokenName::parse(id).unwrap(),
+            description: Description::parse("").unwrap(),
+            permissions: read_write(),
+            expires_at: None,
+            request: Request::parse(id, content).unwrap(),
+            overdue: None,
+        };
+        let done = engine.store.issue(&engine.owner(), &command, &kept).await;
+        (done.map(|(token, _)| token), secret)
+    };
+    let (done, lost) = issue("once", b"a").await;
+    let token = done.unwrap();
+    let (done, again) = issue("once", b"a").await;
+    let repeated = done.unwrap();
+    assert_eq!(repeated.uid, token.uid);
+    noted.push(format!("{}", repeated.generation));
+    noted.push(states(engine, &[&lost, &again]).await);
+    let reused = |done: Result<Token, Error>| match refusal(done) {
+        Refusal::RequestIdReused { token_uid } => token_uid == token.uid,
+        other => panic!("{other:?}"),
+    };
+    noted.push(format!(
+        "other content {}",
+        reused(issue("once", b"b").await.0)
+    ));
+    let at = (&key, token.uid);
+    let (done, former) = rotate(engine, at, (Overlap::UntilFirstUse, Some("once"))).await;
+    let ends_at = done.unwrap().overlap_ends_at;
+    noted.push(format!("rotated {}", reused(issue("once", b"a").await.0)));
+    let (done, newest) = rotate(engine, at, (Overlap::UntilFirstUse, Some("once"))).await;
+    assert_eq!(done.unwrap().overlap_ends_at, ends_at);
+    noted.push(states(engine, &[&again, &former, &newest]).await);
+    noted.push(format!("{}", first_use(engine, &newest).await));
+    noted.push(states(engine, &[&again, &former, &newest]).await);
+    let (done, _) = rotate(engine, at, (Overlap::UntilFirstUse, Some("once"))).await;
+    noted.push(format!(
+        "used {}",
+        reused(done.map(|rotated| rotated.token))
     ));
     noted
 }

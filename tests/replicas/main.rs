@@ -19,6 +19,7 @@ mod limit;
 mod pooler;
 mod postgres;
 mod proxy;
+mod rotation;
 #[path = "../it/support/mod.rs"]
 mod support;
 mod visibility;
