@@ -156,6 +156,9 @@ async fn the_walk_in_the_readme_works() {
     for expected in [
         "\"decision\": \"DECISION_ALLOW\"",
         "2027-06-30T00:00:00Z",
+        "\"generation\": 1",
+        "\"generation\": 2",
+        "REASON_SUPERSEDED",
         "TOKEN_STATE_REVOKED",
         "REASON_REVOKED",
     ] {

@@ -20,7 +20,11 @@ use crate::{
 const BOUND: Duration = Duration::from_secs(1);
 
 fn replica(cluster: &Cluster, at: usize) -> &Replica {
-    if at % 2 == 0 { &cluster.a } else { &cluster.b }
+    if at.is_multiple_of(2) {
+        &cluster.a
+    } else {
+        &cluster.b
+    }
 }
 
 async fn rotated(cluster: &Cluster, uid: &str, overlap: Overlap) -> v1::RotateResponse {
