@@ -73,6 +73,9 @@ async fn a_request_is_one_trace_from_envoy_to_the_store() {
         "{spans:?}"
     );
     let picture = picture(&spans, "", 0);
-    assert!(README.contains(&picture), "the README's picture is not\n{picture}");
+    assert!(
+        README.contains(&picture),
+        "the README's picture is not\n{picture}"
+    );
     assert!(!collector.text().contains("stk1_"));
 }
