@@ -269,7 +269,7 @@ pub struct TlsFlags {
     /// The key of the certificate, in PEM
     #[arg(long, env = "STACKTOKEN_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
-    /// The CAs whose client certificates count, in PEM: for [[mtls]] in the issuers file
+    /// The CAs whose client certificates count, in PEM: for the mtls entries of the issuers file
     #[arg(long, env = "STACKTOKEN_TLS_CLIENT_CA", value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
 }
