@@ -206,8 +206,9 @@ async fn who_a_request_is_from_cannot_be_spoofed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_header_is_no_way_past_the_check_of_a_lenient_envoy() {
     let lenient = |config: String| {
-        let large = "          stat_prefix: api\n          max_request_headers_kb: 4096\n";
-        let config = config.replacen("          stat_prefix: api\n", large, 1);
+        let stated = "max_request_headers_kb: 60";
+        assert!(config.contains(stated));
+        let config = config.replacen(stated, "max_request_headers_kb: 4096", 1);
         config.replacen("failure_mode_allow: false", "failure_mode_allow: true", 1)
     };
     let Some(world) = World::start(lenient).await else {
