@@ -178,44 +178,6 @@ fn a_query_is_cut_at_its_first_mark() {
 }
 
 #[test]
-fn a_query_that_says_what_a_header_has_to_say_is_told() {
-    for query in [
-        "branch=main",
-        "a=1&branch=main",
-        "a=1;branch",
-        "BRANCH=x",
-        "%62ranch=x",
-        "bran%63h",
-        "branch[]=x",
-        "branch%5B0%5D=x",
-        "branch.name=x",
-        "+branch=x",
-        "api_key=x",
-        "api-key=x",
-        "api%5Fkey=x",
-        "authorization=x",
-        "authtoken=x",
-        "access_token=x",
-        "_method=DELETE",
-    ] {
-        assert!(names_what_headers_say(query), "{query}");
-    }
-    for query in [
-        "",
-        "locale=en-us",
-        "include_branch=true",
-        "q=branch",
-        "query={\"branch\":1}",
-        "%",
-        "%b",
-        "a%2",
-        "method=x",
-    ] {
-        assert!(!names_what_headers_say(query), "{query}");
-    }
-}
-
-#[test]
 fn the_default_branch_is_main_unless_the_file_says_otherwise() {
     assert_eq!(builtin().default_branch(), "main");
     let entry = "[[routes]]\nmethod = \"GET\"\npath = \"/a\"\nactions = [\"entry.read\"]\n";

@@ -33,6 +33,13 @@ async fn what_the_table_does_not_know_is_denied() {
         ("GET", "/v3/stacks?branch=main", "403 QUERY_AMBIGUOUS"),
         ("GET", "/v3/stacks?_method=DELETE", "403 QUERY_AMBIGUOUS"),
         ("GET", "/v3/stacks?api%5fkey=x", "403 QUERY_AMBIGUOUS"),
+        ("GET", "/v3/stacks?[branch]=main", "403 QUERY_AMBIGUOUS"),
+        ("GET", "/v3/stacks?a%00=1", "403 QUERY_AMBIGUOUS"),
+        (
+            "GET",
+            "/v3/stacks?include_collaborators=true",
+            "403 QUERY_REFUSED",
+        ),
     ] {
         let asked = server.request(method, path, &token);
         assert_eq!(server.outcome_of(asked).await, wanted, "{method} {path}");
@@ -51,6 +58,11 @@ async fn a_request_that_names_another_method_or_path_is_denied() {
         "x-method-override",
         "x-original-url",
         "x-rewrite-url",
+        "x-original-uri",
+        "X-Forwarded-Uri",
+        "x-original-method",
+        "x_forwarded_method",
+        "http-method-override",
     ] {
         let asked = server.request("GET", ENTRIES, &token).with(name, "DELETE");
         let told = server.outcome_of(asked.clone()).await;
