@@ -141,3 +141,62 @@ async fn an_operators_table_takes_the_place_of_the_built_in_one() {
         assert_eq!(server.outcome_of(asked).await, wanted, "{method} {path}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_reaches_into_other_modules_needs_them_granted() {
+    use crate::support::requests::{branches, modules};
+    use stacktoken::grpc::pb::v1::Access::ReadWrite;
+    let server = TestServer::start().await;
+    let only = |module| modules(ReadWrite, &[(module, ReadWrite)]);
+    let all = |granted: &[&str]| {
+        let grants: Vec<_> = granted.iter().map(|module| (*module, ReadWrite)).collect();
+        modules(ReadWrite, &grants)
+    };
+    let deploy = "/v3/releases/r/deploy";
+    for (granted, method, path, wanted) in [
+        (only("release"), "POST", deploy, "403 MODULE_NOT_GRANTED"),
+        (
+            all(&["release", "entry"]),
+            "POST",
+            deploy,
+            "403 MODULE_NOT_GRANTED",
+        ),
+        (all(&["release", "entry", "asset"]), "POST", deploy, "OK"),
+        (
+            branches(ReadWrite, &["develop"], &[]),
+            "POST",
+            deploy,
+            "403 BRANCH_NOT_GRANTED",
+        ),
+        (
+            only("content_type"),
+            "DELETE",
+            "/v3/content_types/a",
+            "403 MODULE_NOT_GRANTED",
+        ),
+        (only("content_type"), "PUT", "/v3/content_types/a", "OK"),
+        (
+            only("global_field"),
+            "DELETE",
+            "/v3/global_fields/a",
+            "403 MODULE_NOT_GRANTED",
+        ),
+        (
+            only("locale"),
+            "DELETE",
+            "/v3/locales/de",
+            "403 MODULE_NOT_GRANTED",
+        ),
+        (
+            only("environment"),
+            "DELETE",
+            "/v3/environments/a",
+            "403 MODULE_NOT_GRANTED",
+        ),
+    ] {
+        let issued = server.token_with("narrow", granted).await;
+        let asked = server.request(method, path, &issued.secret);
+        assert_eq!(server.outcome_of(asked).await, wanted, "{method} {path}");
+        server.revoke(&issued.uid).await;
+    }
+}

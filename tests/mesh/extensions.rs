@@ -1,0 +1,70 @@
+//! What a route of Envoy's says in its `context_extensions`.
+
+use crate::{
+    program::scrape,
+    routes::{ENTRIES, RULES, outcome},
+    world::World,
+};
+
+/// The documented configuration with a route of its own for publish rules.
+fn with_rules(config: String, extensions: &str) -> String {
+    let last = "              # Everything else goes by the route table.\n";
+    assert_eq!(config.matches(last).count(), 1);
+    let route = format!(
+        r#"              - match: {{prefix: {RULES}}}
+                route: {{cluster: api}}
+                typed_per_filter_config:
+                  envoy.filters.http.ext_authz:
+                    "@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute
+                    check_settings:
+                      context_extensions: {{{extensions}}}
+"#
+    );
+    config.replacen(last, &format!("{route}{last}"), 1)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_route_that_asks_for_what_is_not_there_is_denied_and_counted_but_fills_no_log() {
+    let change = |config: String| {
+        let from = "context_extensions: {actions: \"entry.read,asset.read\"}";
+        let unknown = config.replacen(from, "context_extensions: {actions: \"entry.peel\"}", 1);
+        with_rules(unknown, "actoins: \"entry.read\"")
+    };
+    let Some(world) = World::start(change).await else {
+        return;
+    };
+    let tokens = world.tokens().await;
+    let (live, stack) = (&tokens["live"].secret, world.dev.get("stack_api_key"));
+    let sent = [("authorization", live.as_str()), ("api_key", stack)];
+    for (path, wanted) in [
+        ("/graphql", "403 ACTION_UNKNOWN"),
+        (RULES, "403 ROUTE_MISCONFIGURED"),
+        (ENTRIES, "200"),
+    ] {
+        let answer = world.envoy.send("GET", path, &sent).await;
+        assert_eq!(outcome(&answer), wanted, "{path}");
+    }
+    let (_, metrics) = scrape(&world.dev, "").await;
+    let line = "stacktoken_checks_total{outcome=\"DENIED\",reason=\"ROUTE_MISCONFIGURED\"} 1";
+    assert!(metrics.contains(line), "{metrics}");
+    for name in ["stdout", "stderr"] {
+        let log = std::fs::read_to_string(world.dev.folder.join(name)).unwrap();
+        assert!(!log.contains("context_extensions"), "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fact_is_what_its_route_states() {
+    let change = |config| with_rules(config, "fact.has_approvers: \"false\"");
+    let Some(world) = World::start(change).await else {
+        return;
+    };
+    let tokens = world.tokens().await;
+    let stack = world.dev.get("stack_api_key");
+    for (token, wanted) in [("live", "200"), ("reader", "403 READ_ONLY")] {
+        let secret = tokens[token].secret.as_str();
+        let sent = [("authorization", secret), ("api_key", stack)];
+        let answer = world.envoy.send("POST", RULES, &sent).await;
+        assert_eq!(outcome(&answer), wanted, "{token}");
+    }
+}
