@@ -6,21 +6,24 @@ use crate::{
     world::World,
 };
 
-/// The documented configuration with a route of its own for publish rules.
+const GUIDE: &str = include_str!("../../docs/envoy.md");
+
+/// The documented configuration with the route for publish rules that the guide explains, but
+/// for what it says.
 fn with_rules(config: String, extensions: &str) -> String {
+    let (_, block) = GUIDE.split_once("```yaml\n").unwrap();
+    let (block, _) = block.split_once("```").unwrap();
+    assert!(block.contains(RULES), "{block}");
+    let stated = "fact.has_approvers: \"false\"";
+    assert_eq!(block.matches(stated).count(), 1, "{block}");
+    let lines = block.replacen(stated, extensions, 1);
+    let lines: String = lines
+        .lines()
+        .map(|line| format!("              {line}\n"))
+        .collect();
     let last = "              # Everything else goes by the route table.\n";
     assert_eq!(config.matches(last).count(), 1);
-    let route = format!(
-        r#"              - match: {{prefix: {RULES}}}
-                route: {{cluster: api}}
-                typed_per_filter_config:
-                  envoy.filters.http.ext_authz:
-                    "@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute
-                    check_settings:
-                      context_extensions: {{{extensions}}}
-"#
-    );
-    config.replacen(last, &format!("{route}{last}"), 1)
+    config.replacen(last, &format!("{lines}{last}"), 1)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
