@@ -95,7 +95,7 @@ const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
     ("getrandom", &["domain/entropy.rs"]),
     ("clap", &["config.rs", "cli/"]),
     ("axum", &["server/"]),
-    ("hyper", &["server/connections/"]),
+    ("hyper", &["server/connections/", "server/admin.rs"]),
     (
         "rustls",
         &["auth/", "server/tls/", "server/connections/", "cli/mod.rs"],
