@@ -21,7 +21,7 @@ use opentelemetry_sdk::{
     trace::{Sampler as SdkSampler, SdkTracerProvider},
 };
 use tokio::runtime::Handle;
-use tracing::{Instrument as _, Metadata, Span, field::Empty, level_filters::LevelFilter};
+use tracing::{Metadata, Span, field::Empty, level_filters::LevelFilter};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::{Layer, Registry, filter::FilterFn};
 
@@ -216,7 +216,7 @@ impl CallTrace {
 
     /// Runs what belongs to the call.
     pub async fn within<F: Future>(&self, work: F) -> F::Output {
-        context::within(self.theirs.as_ref(), work.instrument(self.span.clone())).await
+        context::within(self.theirs.as_ref(), &self.span, work).await
     }
 
     /// Notes how the call ended.
