@@ -104,6 +104,7 @@ const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
     ("opentelemetry", &["telemetry/"]),
     ("opentelemetry_sdk", &["telemetry/"]),
     ("opentelemetry_otlp", &["telemetry/"]),
+    ("tracing_opentelemetry", &["telemetry/"]),
 ];
 
 /// What is below `src` and no Rust: compiled in by the file beside it.
