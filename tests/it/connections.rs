@@ -15,7 +15,10 @@ use tonic::{
 };
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use crate::support::TestServer;
+use crate::support::{
+    TestServer,
+    raw::{Sent, call, outcome},
+};
 
 const AGE: Duration = Duration::from_millis(200);
 
@@ -40,8 +43,31 @@ async fn counted(server: &TestServer) -> (Channel, Arc<AtomicUsize>) {
     (endpoint.connect().await.unwrap(), count)
 }
 
+#[tokio::test]
+async fn headers_beyond_the_limit_are_told_so() {
+    let server = TestServer::start().await;
+    let sent = Sent::bearer(&server.issuer.service("content-api", server.clock.seconds()));
+    let path = "/stacktoken.v1.IntrospectionService/ListActions";
+    let with = async |name, size| {
+        let sent = sent.clone().and(name, "a".repeat(size));
+        outcome(&call(&server.channel().await, path, sent, Vec::new()).await)
+    };
+    let ok = (Code::Ok, String::new());
+    let refused = (Code::InvalidArgument, "INVALID_FIELD".to_owned());
+    assert_eq!(with("x-note", 14_000).await, ok);
+    assert_eq!(with("x-note", 17_000).await, refused);
+    assert_eq!(with("x-note", 60_000).await, refused);
+    // Somebody else's, passed on by a proxy: taken out rather than held against the call.
+    assert_eq!(with("tracestate", 20_000).await, ok);
+    assert_eq!(with("tracestate", 60_000).await, ok);
+}
+
+/// Given up before it was sent, or refused by a GOAWAY that says it was not looked at
+/// (RFC 9113 §6.8): both can be sent again, whatever they are.
 fn is_unsent(status: &Status) -> bool {
-    status.code() == Code::Cancelled && status.message() == "operation was canceled"
+    let told = format!("{status:?}");
+    let unsent = status.code() == Code::Cancelled && told.contains("operation was canceled");
+    unsent || told.contains("GoAway(b\"\", NO_ERROR, Remote)")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
