@@ -147,6 +147,14 @@ pub struct Tuning {
         value_name = "COUNT"
     )]
     pub max_streams: u32,
+    /// How many streams of health (Watch) may be open at once
+    #[arg(
+        long,
+        env = "STACKTOKEN_MAX_WATCHES",
+        default_value_t = 2048,
+        value_name = "COUNT"
+    )]
+    pub max_watches: usize,
     /// How many streams a connection may have the server reset before it is closed
     #[arg(
         long,
@@ -269,7 +277,7 @@ pub struct TlsFlags {
     /// The key of the certificate, in PEM
     #[arg(long, env = "STACKTOKEN_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
-    /// The CAs whose client certificates count, in PEM: for [[mtls]] in the issuers file
+    /// The CAs whose client certificates count, in PEM: for the mtls entries of the issuers file
     #[arg(long, env = "STACKTOKEN_TLS_CLIENT_CA", value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
 }

@@ -160,7 +160,10 @@ impl Metrics {
             started: Gauge::default(),
         };
         metrics.register();
-        // One that is not there before it counts cannot be watched for.
+        // What is not there before it counts cannot be watched for.
+        for why in ["address", "accept", "handshake", "slow"] {
+            drop(metrics.connections_refused.get_or_create(&WhyLabel { why }));
+        }
         let (outcome, reason) = ("ALLOWED", "OK");
         drop(
             metrics

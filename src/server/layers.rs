@@ -5,22 +5,26 @@
 use std::{
     convert::Infallible,
     future::Future,
-    panic::AssertUnwindSafe,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use futures_util::FutureExt as _;
 use http::{Extensions, HeaderMap, HeaderValue, Request, Response};
 use tokio::sync::Semaphore;
 use tonic::{Code, body::Body};
 use tower::{Layer, Service};
 
-use super::{connections::Peer, deadline};
+use super::{
+    connections::Peer,
+    deadline,
+    handler::{run, run_to_the_end},
+    headers,
+    openings::{self, Openings},
+};
 use crate::{
-    app::{self, About, App},
+    app::{About, App},
     auth::{
         Authenticator, Rejection,
         policy::{self, Admits, Rule},
@@ -32,10 +36,7 @@ use crate::{
     },
     grpc::status::{self, Failure},
     metrics::{CallLabels, ReasonLabel},
-    telemetry::{
-        context,
-        traces::{CallTrace, Outcome, Sampler},
-    },
+    telemetry::traces::{CallTrace, Outcome, Sampler},
 };
 
 pub(super) const REQUEST_ID: &str = "x-request-id";
@@ -46,6 +47,8 @@ pub(super) struct Gate {
     pub authenticator: Arc<Authenticator>,
     pub entropy: Arc<dyn Entropy>,
     pub room: Semaphore,
+    pub openings: Openings,
+    pub max_header_bytes: u32,
     pub deadline: Duration,
     pub sampler: Sampler,
 }
@@ -103,7 +106,7 @@ impl Gate {
     /// Health and reflection belong to no trace: they would drown the others.
     fn trace(&self, headers: &HeaderMap, rule: Option<&'static Rule>) -> CallTrace {
         if rule.is_some_and(|rule| rule.admits == Admits::Everybody) {
-            return CallTrace::default();
+            return CallTrace::none();
         }
         let fit = |state: &str| !text::holds_credential(state);
         self.sampler.begin(headers, fit, rule.map(Rule::rpc_method))
@@ -159,14 +162,24 @@ impl Gate {
         S::Future: Send,
     {
         let fail = |failure: Failure| status::of(failure, request_id).into_http();
-        // Health and reflection stream for as long as their clients like, and must answer
-        // when nothing else does.
-        if rule.is_some_and(|rule| rule.admits == Admits::Everybody) {
+        headers::prune(request.headers_mut());
+        if !headers::fit(request.headers(), self.max_header_bytes) {
+            let max = self.max_header_bytes;
+            return (fail(Failure::HeadersTooLarge { max }), None);
+        }
+        // Health and reflection must answer when nothing else does.
+        if let Some(rule) = rule.filter(|rule| rule.admits == Admits::Everybody) {
+            let place = match self.openings.enter(rule) {
+                Ok(place) => place,
+                Err(full) => return (fail(full), None),
+            };
             // For the end of a stream, which the handler tells by itself.
             if let Ok(id) = HeaderValue::from_str(request_id) {
                 request.headers_mut().insert(REQUEST_ID, id);
             }
-            return (run(request, inner, request_id).await, None);
+            let begun = tokio::time::timeout(self.deadline, run(request, inner, request_id)).await;
+            let response = begun.unwrap_or_else(|_| fail(Failure::Deadline));
+            return (openings::kept(response, place), None);
         }
         let Ok(_room) = self.room.try_acquire() else {
             return (fail(Failure::Overloaded), None);
@@ -178,7 +191,7 @@ impl Gate {
                 Ok(admitted) => {
                     call = Some(admitted);
                     if rule.is_some_and(|rule| rule.changes) {
-                        self.run_to_the_end(request, inner, request_id).await
+                        run_to_the_end(request, inner, request_id, 2 * self.deadline).await
                     } else {
                         run(request, inner, request_id).await
                     }
@@ -188,34 +201,6 @@ impl Gate {
         };
         let response = tokio::time::timeout(timeout, work).await;
         (response.unwrap_or_else(|_| fail(Failure::Deadline)), call)
-    }
-
-    /// What the handler of a change answers. It goes on when its client gives up or its time
-    /// is over: what it has done in the store must be applied here too (R12).
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "ends by itself, and nothing is lost if the process ends before it"
-    )]
-    async fn run_to_the_end<S>(
-        &self,
-        request: &mut Request<Body>,
-        mut inner: S,
-        request_id: &str,
-    ) -> Response<Body>
-    where
-        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
-        S: Send + 'static,
-        S::Future: Send,
-    {
-        let request = std::mem::take(request);
-        let work = async move { inner.call(request).await };
-        // Beyond any deadline, only so that a store that never answers does not hold it.
-        let work = tokio::time::timeout(2 * self.deadline, work);
-        match tokio::spawn(context::carried(work)).await {
-            Ok(Ok(Ok(response))) => response,
-            Ok(Err(_)) => status::of(Failure::Deadline, request_id).into_http(),
-            Err(_) => panicked(request_id),
-        }
     }
 
     /// Lets the request on, with its call attached, or says why not.
@@ -358,23 +343,6 @@ fn client_request_id(headers: &HeaderMap) -> Option<String> {
             .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
         && !secret::is_within(id);
     fit.then(|| id.to_owned())
-}
-
-/// What the handler answers, or that it panicked.
-async fn run<S>(request: &mut Request<Body>, mut inner: S, request_id: &str) -> Response<Body>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
-{
-    let request = std::mem::take(request);
-    match AssertUnwindSafe(inner.call(request)).catch_unwind().await {
-        Ok(Ok(response)) => response,
-        Err(_) => panicked(request_id),
-    }
-}
-
-fn panicked(request_id: &str) -> Response<Body> {
-    let error = app::Error::Internal("a handler panicked".into());
-    status::of(error, request_id).into_http()
 }
 
 /// The code of a response; an error that the library made by itself is told in our words.

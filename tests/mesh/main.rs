@@ -15,6 +15,7 @@
 mod collector;
 mod drains;
 mod envoy;
+mod extensions;
 mod outages;
 #[path = "../replicas/postgres.rs"]
 mod postgres;

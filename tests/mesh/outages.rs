@@ -70,3 +70,28 @@ async fn an_envoy_whose_own_credential_is_no_good_decides_by_its_failure_mode() 
     let told = statuses(&world, &tokens["live"].secret).await;
     assert_eq!(told, [503, 503, 503]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_trace_that_a_client_brings_makes_a_check_fail() {
+    let sampled = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let large = format!("a={}", "x".repeat(20_000));
+    for change in [strict as fn(String) -> String, lenient] {
+        let Some(world) = World::start(change).await else {
+            return;
+        };
+        for name in ["tracestate", "Tracestate", "baggage"] {
+            let sent = [
+                ("traceparent", sampled),
+                (name, large.as_str()),
+                ("x-stacktoken-access", "READ_WRITE"),
+            ];
+            let answer = world.envoy.send("DELETE", PATH, &sent).await;
+            assert_eq!(answer.status, 401, "{name}: {}", answer.text());
+        }
+        // More than Envoy takes stops there, whoever else would let it pass.
+        let larger = "x".repeat(61 * 1024);
+        let sent = [("traceparent", sampled), ("tracestate", &larger)];
+        let answer = world.envoy.send("DELETE", PATH, &sent).await;
+        assert_eq!(answer.status, 431);
+    }
+}

@@ -6,6 +6,7 @@ use crate::{
     program::{Dev, folder},
     support::issue_request,
     upstream::Upstream,
+    world::World,
 };
 
 const README: &str = include_str!("../../README.md");
@@ -66,7 +67,7 @@ async fn a_request_is_one_trace_from_envoy_to_the_store() {
         .await;
     assert_eq!(answer.status, 200, "{}", answer.text());
 
-    let spans = collector.await_spans(4);
+    let spans = collector.await_spans(6);
     let trace = &spans[0].trace_id;
     assert!(
         spans.iter().all(|span| span.trace_id == *trace),
@@ -78,4 +79,32 @@ async fn a_request_is_one_trace_from_envoy_to_the_store() {
         "the README's picture is not\n{picture}"
     );
     assert!(!collector.text().contains("stk1_"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_client_has_a_trace_made_that_envoy_did_not_draw() {
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    for (drawn, wanted) in [("0", "-00"), ("100", "-01")] {
+        let change = |config: String| {
+            let (from, to) = ("{value: 1}", format!("{{value: {drawn}}}"));
+            assert_eq!(config.matches(from).count(), 1);
+            config.replacen(from, &to, 1)
+        };
+        let Some(world) = World::start(change).await else {
+            return;
+        };
+        let tokens = world.tokens().await;
+        let live = tokens["live"].secret.as_str();
+        let stack = world.dev.get("stack_api_key");
+        for asking in [
+            ("traceparent", PARENT),
+            ("x-client-trace-id", "mine"),
+            ("x-envoy-force-trace", "true"),
+        ] {
+            let sent = [("authorization", live), ("api_key", stack), asking];
+            let answer = world.envoy.send("GET", "/v3/assets", &sent).await;
+            let got = answer.upstream_got("traceparent");
+            assert!(got[0].ends_with(wanted), "{asking:?} of {drawn} %: {got:?}");
+        }
+    }
 }

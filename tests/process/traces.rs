@@ -130,6 +130,9 @@ async fn drive(dev: &Dev) -> (String, Vec<(String, String)>) {
         server(ISSUE, "UNSET", "OK", ""),
         store("issue"),
         hit(),
+        // The first use of a secret: looked up, put on record, and looked up again.
+        store("look_up"),
+        store("record_first_use"),
         store("look_up"),
         hit(),
         server(ISSUE, "UNSET", "NOT_FOUND", "STACK_NOT_FOUND"),
@@ -225,7 +228,9 @@ async fn the_ratio_decides_where_the_caller_does_not() {
     let mut dev = Dev::start_with(folder.path(), |command| {
         command
             .args(["--otlp-endpoint", &collector.endpoint])
-            .args(["--trace-sample-ratio", "0.2"]);
+            .args(["--trace-sample-ratio", "0.2"])
+            // Spans are no lines: what is logged decides nothing about them.
+            .args(["--log", "off"]);
     });
     let mut service = dev.client("service_jwt").await;
     let client = &mut service.introspection;

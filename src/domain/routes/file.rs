@@ -183,3 +183,7 @@ fn segment(text: &str) -> Option<Segment<'_>> {
     let is_word = text.bytes().all(plain) && path::segments(&format!("/{text}")).is_some();
     is_word.then_some(Segment::Word(text))
 }
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;

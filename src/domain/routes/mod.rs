@@ -2,6 +2,7 @@
 //! the table does not know is not known; there is no rule for the rest. Knows no gRPC.
 
 mod file;
+mod names;
 mod path;
 mod query;
 
@@ -9,7 +10,8 @@ use std::collections::BTreeMap;
 
 pub use self::{
     file::RoutesError,
-    query::{fold, names_what_headers_say},
+    names::{fold, is_credential, is_override},
+    query::{QueryFault, check_query},
 };
 
 /// The table that is used where an operator brings none: the content management API, v3.

@@ -17,6 +17,8 @@ use crate::domain::verdict::Facts;
 const STACK: &str = "x-stacktoken-stack";
 const TOKEN: &str = "x-stacktoken-token";
 const ACCESS: &str = "x-stacktoken-access";
+/// The headers that could make whoever is behind Envoy take the request for somebody else's.
+const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
 
 /// The request goes on, without the credential and with who it is from.
 pub(super) fn allowed(facts: &Facts) -> CheckResponse {
@@ -83,7 +85,7 @@ fn header(key: &str, value: &str) -> HeaderValueOption {
     }
 }
 
-/// The credential, and every spelling of the headers above that some servers take for them.
+/// What a credential can be in, and every spelling of the headers above that some servers take for them.
 /// Not their own spelling: Envoy removes after it has set.
 fn removed() -> Vec<String> {
     let spelled = [STACK, TOKEN, ACCESS].into_iter().flat_map(|name| {
@@ -97,7 +99,9 @@ fn removed() -> Vec<String> {
             spelled
         })
     });
-    std::iter::once("authorization".to_owned())
+    CREDENTIALS
+        .map(str::to_owned)
+        .into_iter()
         .chain(spelled)
         .collect()
 }

@@ -62,10 +62,8 @@ impl Headers {
         }
     }
 
-    /// Whether any of these names, `_` written as `-`, was sent.
-    pub(super) fn has_any(&self, names: &[&str]) -> bool {
-        self.0
-            .iter()
-            .any(|(sent, _)| names.contains(&fold(sent).as_str()))
+    /// Whether a header was sent whose name is such.
+    pub(super) fn any(&self, is_such: impl Fn(&str) -> bool) -> bool {
+        self.0.iter().any(|(sent, _)| is_such(sent))
     }
 }

@@ -1,7 +1,7 @@
 //! `envoy.service.auth.v3.Authorization/Check`: Envoy asks whether a request may pass. A
 //! door to the same verdict as Introspect's. What a client sends is answered with yes or no;
 //! an error is only for not being able to decide (R13), so that Envoy's own failure mode has
-//! its say then and no client can bring it about.
+//! its say then. What stands in a request brings none about; too many requests can.
 
 mod answer;
 mod headers;

@@ -80,7 +80,7 @@ faults! {
     credential_missing Credential "CREDENTIAL_MISSING" "authorization"
         "is missing: send the management token in it, as it is or after `Bearer `.";
     credential_invalid Credential "CREDENTIAL_INVALID" "authorization"
-        "is not one management token: send it once, as it is or after `Bearer ` and one space, and no authtoken beside it.";
+        "is not one management token: send it once, as it is or after `Bearer ` and one space, and no authtoken, access_token or their like beside it.";
     stack_key_missing StackKey "STACK_KEY_MISSING" "api_key"
         "is missing: send the API key of the stack that the token belongs to.";
     stack_key_invalid StackKey "STACK_KEY_INVALID" "api_key"
@@ -88,11 +88,13 @@ faults! {
     branch_invalid Permission "BRANCH_INVALID" "branch"
         "is not one name of a branch or alias: send it once, 1 to 64 of the characters A-Z a-z 0-9 . _ -";
     overridden Permission "REQUEST_OVERRIDDEN" "method"
-        "is replaced by a header: send the method and the path themselves, without x-http-method-override and its like.";
+        "or path is replaced by a header: send both themselves, without x-http-method-override, x-original-uri and their like.";
     path_not_canonical Permission "PATH_NOT_CANONICAL" "path"
         "can be read in more than one way: send it without empty or dotted segments, a slash at its end, `;` or characters encoded without need.";
     query_ambiguous Permission "QUERY_AMBIGUOUS" "query"
-        "names a credential, a stack, a branch or a method: send those as headers only.";
+        "names a credential, a stack, a branch, a method or a path, or has a name with other characters than A-Z a-z 0-9 _ . [ ] $ -: send the first as headers only, and no such names.";
+    query_refused Permission "QUERY_REFUSED" "query"
+        "asks for the people of the stack with include_collaborators: leave that out, and read /v3/stacks/users with a token that may.";
     route_unknown Permission "ROUTE_UNKNOWN" "path"
         "and method are not known to the authorization: check them, or ask an operator to add them to the route table.";
     route_misconfigured Permission "ROUTE_MISCONFIGURED" "path"

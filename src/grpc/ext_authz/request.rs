@@ -15,7 +15,7 @@ use crate::{
     app::Question,
     domain::{
         catalogue,
-        routes::{self, RouteTable},
+        routes::{self, QueryFault, RouteTable},
         secret,
         stack::StackKey,
         text,
@@ -23,16 +23,6 @@ use crate::{
     },
 };
 
-/// Headers by which some servers take another method or path than the request's own.
-const OVERRIDES: [&str; 5] = [
-    "x-http-method-override",
-    "x-http-method",
-    "x-method-override",
-    "x-original-url",
-    "x-rewrite-url",
-];
-/// A person's session: a second credential.
-const SESSIONS: [&str; 2] = ["authtoken", "auth-token"];
 const MAX_ACTIONS: usize = 20;
 const MAX_FACTS: usize = 16;
 const MAX_NAME: usize = 64;
@@ -52,16 +42,17 @@ pub(super) fn question(message: CheckRequest, table: &RouteTable) -> Result<Ques
     let token = token(&headers)?;
     let stack_api_key = stack_key(&headers)?;
     let branch = branch(&headers)?;
-    if headers.has_any(&OVERRIDES) {
+    if headers.any(routes::is_override) {
         return Err(refusal::overridden());
     }
     let (path, query) = routes::split_query(&http.path);
     if !routes::is_canonical(path) {
         return Err(refusal::path_not_canonical());
     }
-    if query.is_some_and(routes::names_what_headers_say) {
-        return Err(refusal::query_ambiguous());
-    }
+    routes::check_query(query.unwrap_or_default()).map_err(|fault| match fault {
+        QueryFault::Ambiguous => refusal::query_ambiguous(),
+        QueryFault::People => refusal::query_refused(),
+    })?;
     let route = route(attributes.context_extensions)?;
     let names = match route.actions {
         Some(names) => names,
@@ -98,7 +89,7 @@ fn token(headers: &Headers) -> Result<Zeroizing<String>, Refused> {
         None => value,
     };
     let is_one_word = !token.is_empty() && !token.contains(|c: char| c.is_whitespace());
-    if !is_one_word || headers.has_any(&SESSIONS) {
+    if !is_one_word || headers.any(routes::is_credential) {
         return Err(refusal::credential_invalid());
     }
     Ok(Zeroizing::new(token.to_owned()))
@@ -114,7 +105,7 @@ fn stack_key(headers: &Headers) -> Result<String, Refused> {
 
 fn branch(headers: &Headers) -> Result<Option<&str>, Refused> {
     match headers.only("branch") {
-        Sent::Not if headers.has_any(&["branch"]) => Err(refusal::branch_invalid()),
+        Sent::Not if headers.any(|name| name == "branch") => Err(refusal::branch_invalid()),
         Sent::Not => Ok(None),
         Sent::Once(value) if text::parse_slug(value).is_ok() => Ok(Some(value)),
         Sent::Once(_) | Sent::Badly => Err(refusal::branch_invalid()),
@@ -139,9 +130,10 @@ fn route(extensions: HashMap<String, String>) -> Result<Route, Refused> {
             None => None,
         };
         if understood.is_none() || route.facts.len() > MAX_FACTS {
-            // Whoever configures a route may paste anything, a secret too (R9).
+            // Whoever configures a route may paste anything, a secret too (R9). Not louder:
+            // how many requests take the route is up to clients, and the metric counts them.
             let key = if secret::is_within(&key) { "" } else { &key };
-            tracing::warn!(?key, "context_extensions of a route cannot be read");
+            tracing::debug!(?key, "context_extensions of a route cannot be read");
             return Err(refusal::route_misconfigured());
         }
     }

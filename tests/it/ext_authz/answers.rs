@@ -31,7 +31,8 @@ async fn an_allowed_request_goes_on_with_who_it_is_from_and_without_the_credenti
         };
         assert_eq!(ok.headers.len(), 3);
         assert!(ok.response_headers_to_add.is_empty());
-        let mut wanted = BTreeSet::from(["authorization".to_owned()]);
+        let mut wanted =
+            BTreeSet::from(["authorization", "cookie", "proxy-authorization"].map(str::to_owned));
         for last in ["stack", "token", "access"] {
             for joints in [["_", "_"], ["_", "-"], ["-", "_"]] {
                 wanted.insert(format!("x{}stacktoken{}{last}", joints[0], joints[1]));

@@ -61,6 +61,12 @@ async fn what_counts_once_is_refused_twice_in_either_form() {
         (good().with_raw("authorization", token.as_bytes()), INVALID),
         (good().with("authtoken", "x"), INVALID),
         (good().with("auth_token", "x"), INVALID),
+        (good().with("Auth-Token", "x"), INVALID),
+        (good().with("access_token", "x"), INVALID),
+        (good().with("access-token", "x").raw(), INVALID),
+        (good().with("x-authtoken", "x"), INVALID),
+        (good().with("X-Auth-Token", "x"), INVALID),
+        (good().with("x_auth_token", "x"), INVALID),
         (
             good().without("authorization").with("authtoken", "x"),
             MISSING,

@@ -33,6 +33,13 @@ async fn what_the_table_does_not_know_is_denied() {
         ("GET", "/v3/stacks?branch=main", "403 QUERY_AMBIGUOUS"),
         ("GET", "/v3/stacks?_method=DELETE", "403 QUERY_AMBIGUOUS"),
         ("GET", "/v3/stacks?api%5fkey=x", "403 QUERY_AMBIGUOUS"),
+        ("GET", "/v3/stacks?[branch]=main", "403 QUERY_AMBIGUOUS"),
+        ("GET", "/v3/stacks?a%00=1", "403 QUERY_AMBIGUOUS"),
+        (
+            "GET",
+            "/v3/stacks?include_collaborators=true",
+            "403 QUERY_REFUSED",
+        ),
     ] {
         let asked = server.request(method, path, &token);
         assert_eq!(server.outcome_of(asked).await, wanted, "{method} {path}");
@@ -51,6 +58,11 @@ async fn a_request_that_names_another_method_or_path_is_denied() {
         "x-method-override",
         "x-original-url",
         "x-rewrite-url",
+        "x-original-uri",
+        "X-Forwarded-Uri",
+        "x-original-method",
+        "x_forwarded_method",
+        "http-method-override",
     ] {
         let asked = server.request("GET", ENTRIES, &token).with(name, "DELETE");
         let told = server.outcome_of(asked.clone()).await;
@@ -127,5 +139,64 @@ async fn an_operators_table_takes_the_place_of_the_built_in_one() {
     ] {
         let asked = server.request(method, path, token);
         assert_eq!(server.outcome_of(asked).await, wanted, "{method} {path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_reaches_into_other_modules_needs_them_granted() {
+    use crate::support::requests::{branches, modules};
+    use stacktoken::grpc::pb::v1::Access::ReadWrite;
+    let server = TestServer::start().await;
+    let only = |module| modules(ReadWrite, &[(module, ReadWrite)]);
+    let all = |granted: &[&str]| {
+        let grants: Vec<_> = granted.iter().map(|module| (*module, ReadWrite)).collect();
+        modules(ReadWrite, &grants)
+    };
+    let deploy = "/v3/releases/r/deploy";
+    for (granted, method, path, wanted) in [
+        (only("release"), "POST", deploy, "403 MODULE_NOT_GRANTED"),
+        (
+            all(&["release", "entry"]),
+            "POST",
+            deploy,
+            "403 MODULE_NOT_GRANTED",
+        ),
+        (all(&["release", "entry", "asset"]), "POST", deploy, "OK"),
+        (
+            branches(ReadWrite, &["develop"], &[]),
+            "POST",
+            deploy,
+            "403 BRANCH_NOT_GRANTED",
+        ),
+        (
+            only("content_type"),
+            "DELETE",
+            "/v3/content_types/a",
+            "403 MODULE_NOT_GRANTED",
+        ),
+        (only("content_type"), "PUT", "/v3/content_types/a", "OK"),
+        (
+            only("global_field"),
+            "DELETE",
+            "/v3/global_fields/a",
+            "403 MODULE_NOT_GRANTED",
+        ),
+        (
+            only("locale"),
+            "DELETE",
+            "/v3/locales/de",
+            "403 MODULE_NOT_GRANTED",
+        ),
+        (
+            only("environment"),
+            "DELETE",
+            "/v3/environments/a",
+            "403 MODULE_NOT_GRANTED",
+        ),
+    ] {
+        let issued = server.token_with("narrow", granted).await;
+        let asked = server.request(method, path, &issued.secret);
+        assert_eq!(server.outcome_of(asked).await, wanted, "{method} {path}");
+        server.revoke(&issued.uid).await;
     }
 }

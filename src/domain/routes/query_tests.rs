@@ -1,0 +1,114 @@
+//! What a query may not name, in whatever spelling.
+
+use super::{QueryFault, check_query};
+
+#[test]
+fn a_query_that_says_what_a_header_has_to_say_is_told() {
+    for query in [
+        "branch=main",
+        "a=1&branch=main",
+        "a=1;branch",
+        "BRANCH=x",
+        "%62ranch=x",
+        "bran%63h",
+        "branch[]=x",
+        "branch%5B0%5D=x",
+        "branch.name=x",
+        "[branch]=x",
+        "[][branch]=x",
+        ".branch=x",
+        "_branch=x",
+        "api_key=x",
+        "api-key=x",
+        "api.key=x",
+        "api[key=x",
+        "apikey=x",
+        "api%5Fkey=x",
+        "authorization=x",
+        "[Authorization]=x",
+        "authtoken=x",
+        "auth_token=x",
+        "AUTH-TOKEN=x",
+        "x-auth-token=x",
+        "x_authtoken=x",
+        "access_token=x",
+        "access-token=x",
+        "_method=DELETE",
+        "_METHOD=x",
+        "-method=x",
+        ".method=x",
+        "[_method]=x",
+        "_httpmethod=x",
+        "$httpMethod=x",
+        "httpMethod=x",
+        "http_method=x",
+        "x-http-method-override=x",
+        "X_HTTP_Method=x",
+        "http-method-override=x",
+        "x-original-uri=x",
+        "x_forwarded_method=x",
+    ] {
+        assert_eq!(check_query(query), Err(QueryFault::Ambiguous), "{query}");
+    }
+}
+
+#[test]
+fn a_query_name_with_other_characters_than_names_have_is_ambiguous() {
+    for query in [
+        "%",
+        "%b",
+        "a%2",
+        "a%20b=1",
+        "a+b=1",
+        "+branch=x",
+        "bra+nch=x",
+        "branch%00=x",
+        "branch%09=x",
+        "branch{}=x",
+        "branch:a=x",
+        "?branch=x",
+        "a#branch=x",
+        "a%26branch=x",
+        "%2562ranch=x",
+        "%EF%BB%BFbranch=x",
+        "\u{ff42}ranch=x",
+        "a=1&b|c",
+    ] {
+        assert_eq!(check_query(query), Err(QueryFault::Ambiguous), "{query}");
+    }
+}
+
+#[test]
+fn a_query_that_asks_for_people_is_told() {
+    for query in [
+        "include_collaborators=true",
+        "include_collaborators",
+        "a=1&Include-Collaborators=false",
+        "include%5Fcollaborators[]=1",
+        "include[collaborators]=1",
+    ] {
+        assert_eq!(check_query(query), Err(QueryFault::People), "{query}");
+    }
+}
+
+#[test]
+fn other_queries_are_left_alone() {
+    for query in [
+        "",
+        "&",
+        "locale=en-us&&limit=1",
+        "include_branch=true",
+        "include[]=author&include[1]=x",
+        "only[BASE][]=title",
+        "q=branch",
+        "query={\"branch\":1}",
+        "query=%7B%22a%22%3A%7B%22$in%22%3A%5B1%5D%7D%7D",
+        "a[branch]=x",
+        "a=1|branch=x",
+        "method=x",
+        "$filter=x",
+        "branch_alias=x",
+    ] {
+        assert_eq!(check_query(query), Ok(()), "{query}");
+    }
+}
