@@ -375,6 +375,8 @@ fn ask_b_meanwhile(
 /// and B hears of that. Answers whether B still says active well past the bound.
 async fn refill_late(cluster: &Cluster) -> bool {
     let issued = cluster.issue("raced").await;
+    // Its first use is on record, so that B has only to read.
+    cluster.a.warm(&cluster.stack, &issued.secret).await;
     cluster.b.connect(&cluster.stack).await;
     cluster.b.link.set(Link::Slow(Duration::from_millis(400)));
     let asked = ask_b_meanwhile(cluster, &issued.secret);
@@ -420,6 +422,8 @@ async fn without_generations_a_late_fill_brings_it_back() {
 /// A question asked after B heard of a revoke, while a reading from before is under way.
 async fn share_a_flight(cluster: &Cluster) -> bool {
     let issued = cluster.issue("shared").await;
+    // Its first use is on record, so that B has only to read.
+    cluster.a.warm(&cluster.stack, &issued.secret).await;
     cluster.b.connect(&cluster.stack).await;
     let heard = cluster.b.metric("stacktoken_cache_evictions_total").await;
     cluster.b.link.set(Link::Slow(Duration::from_millis(600)));
