@@ -4,10 +4,28 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{convert::introspection as convert, pb::v1};
-use crate::app::App;
+use super::{
+    convert::{batch, introspection as convert},
+    open,
+    pb::v1,
+    status::{self, Failure},
+    wide::LARGEST,
+};
+use crate::{app::App, domain::caller::Call};
 
 pub(super) struct Introspections(pub Arc<App>);
+
+impl Introspections {
+    async fn batch(
+        &self,
+        call: &Call,
+        message: v1::BatchIntrospectRequest,
+    ) -> Result<v1::BatchIntrospectResponse, Failure> {
+        let asked = batch::batch_introspect(message, call)?;
+        let answers = self.0.batch_introspect(call, &asked).await?;
+        Ok(batch::batch_introspected(answers, LARGEST)?)
+    }
+}
 
 #[tonic::async_trait]
 impl v1::introspection_service_server::IntrospectionService for Introspections {
@@ -20,6 +38,17 @@ impl v1::introspection_service_server::IntrospectionService for Introspections {
                 self.0.introspect(call, &question).await?,
             ))
         })
+    }
+
+    async fn batch_introspect(
+        &self,
+        request: Request<v1::BatchIntrospectRequest>,
+    ) -> Result<Response<v1::BatchIntrospectResponse>, Status> {
+        let (call, message) = open(request)?;
+        let answered = self.batch(&call, message).await;
+        answered
+            .map(Response::new)
+            .map_err(|failure| status::of(failure, &call.request_id))
     }
 
     async fn list_actions(
