@@ -8,8 +8,8 @@ use crate::domain::field::{Violation, Violations};
 /// How many bytes of faults the details hold: they travel in base64, and many clients take
 /// 16 KiB of headers.
 const IN_DETAILS: usize = 8 * 1024;
-/// How many bytes of faults the message holds besides, for people.
-const IN_WORDS: usize = 2 * 1024;
+/// How many bytes of faults the message holds besides, for people. It travels twice.
+const IN_WORDS: usize = 1024;
 
 /// The message of the error.
 pub(super) fn in_words(violations: &Violations) -> String {

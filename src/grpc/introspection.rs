@@ -6,26 +6,11 @@ use tonic::{Request, Response, Status};
 
 use super::{
     convert::{batch, introspection as convert},
-    open,
     pb::v1,
-    status::{self, Failure},
-    wide::LARGEST,
 };
-use crate::{app::App, domain::caller::Call};
+use crate::app::App;
 
 pub(super) struct Introspections(pub Arc<App>);
-
-impl Introspections {
-    async fn batch(
-        &self,
-        call: &Call,
-        message: v1::BatchIntrospectRequest,
-    ) -> Result<v1::BatchIntrospectResponse, Failure> {
-        let asked = batch::batch_introspect(message, call)?;
-        let answers = self.0.batch_introspect(call, &asked).await?;
-        Ok(batch::batch_introspected(answers, LARGEST)?)
-    }
-}
 
 #[tonic::async_trait]
 impl v1::introspection_service_server::IntrospectionService for Introspections {
@@ -44,11 +29,11 @@ impl v1::introspection_service_server::IntrospectionService for Introspections {
         &self,
         request: Request<v1::BatchIntrospectRequest>,
     ) -> Result<Response<v1::BatchIntrospectResponse>, Status> {
-        let (call, message) = open(request)?;
-        let answered = self.batch(&call, message).await;
-        answered
-            .map(Response::new)
-            .map_err(|failure| status::of(failure, &call.request_id))
+        answer!(request, batch::batch_introspect, |call, asked| {
+            Ok(batch::batch_introspected(
+                self.0.batch_introspect(call, &asked).await?,
+            ))
+        })
     }
 
     async fn list_actions(

@@ -15,7 +15,7 @@ use super::{
 };
 
 /// The largest request and response of BatchIntrospect, in bytes.
-pub(super) const LARGEST: usize = 1024 * 1024;
+const LARGEST: usize = 1024 * 1024;
 
 const BATCH: &str = "/stacktoken.v1.IntrospectionService/BatchIntrospect";
 

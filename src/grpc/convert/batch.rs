@@ -52,23 +52,11 @@ fn question(message: v1::IntrospectQuestion, call: &Call) -> Result<Question, Vi
     introspect(message, call)
 }
 
-/// The answers, unless they are more than `max` bytes. Few batches can come to that, and a
-/// question fewer is all that helps.
-pub fn batch_introspected(
-    answers: Answers,
-    max: usize,
-) -> Result<v1::BatchIntrospectResponse, Violations> {
+/// The answers. All that can be in a hundred of them is less than 1 MiB.
+pub fn batch_introspected(answers: Answers) -> v1::BatchIntrospectResponse {
     let Answers { answers, revision } = answers;
-    let response = v1::BatchIntrospectResponse {
+    v1::BatchIntrospectResponse {
         answers: answers.into_iter().map(introspected).collect(),
         revision: revision.map_or_else(String::new, |revision| revision.to_string()),
-    };
-    let length = prost::Message::encoded_len(&response);
-    if length > max {
-        let mut faults = Violations::default();
-        let problem = format!("have answers of {length} bytes, more than {max}: ask fewer at once");
-        faults.add("questions", Problem::new(problem));
-        return Err(faults);
     }
-    Ok(response)
 }
