@@ -2,7 +2,7 @@
 //! is answered under the lease; everything else is one reading of the store. If one cannot be
 //! decided, none is (R13).
 
-use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{collections::HashMap, num::NonZeroU32, sync::Arc};
 
 use super::{App, Error, Introspection, Question, flights::ManyRead, freshness::Cover};
 use crate::domain::{
@@ -152,11 +152,12 @@ impl App {
             if known.contains_key(digest) || missing.contains(digest) {
                 continue;
             }
-            match self.remembered(digest, (cover, now)).filter(|_| usable) {
-                Some(facts) => {
-                    known.insert(*digest, facts);
-                }
-                None => missing.push(*digest),
+            let facts = self.cache.get(digest);
+            let unknown = || cover == Cover::Fresh && self.cache.is_unknown(digest, now);
+            if usable && (facts.is_some() || unknown()) {
+                known.insert(*digest, facts);
+            } else {
+                missing.push(*digest);
             }
         }
         Recalled {
@@ -166,18 +167,6 @@ impl App {
             lease,
             cover,
         }
-    }
-
-    /// The facts of a digest, or that nobody knows it, if either is remembered.
-    fn remembered(
-        &self,
-        digest: &Digest,
-        (cover, now): (Cover, Duration),
-    ) -> Option<Option<Arc<Facts>>> {
-        if let Some(facts) = self.cache.get(digest) {
-            return Some(Some(facts));
-        }
-        (cover == Cover::Fresh && self.cache.is_unknown(digest, now)).then_some(None)
     }
 
     async fn read_all(

@@ -21,7 +21,7 @@ pub(super) fn in_words(violations: &Violations) -> String {
         .collect();
     message.push_str(&each.join("; "));
     if untold > 0 {
-        message.push_str(&format!("; and {untold} more"));
+        return format!("{message}; and {untold} more");
     }
     message
 }
@@ -32,7 +32,7 @@ pub(super) fn add_to(details: &mut ErrorDetails, violations: &Violations) {
     for (at, fault) in told.iter().enumerate() {
         let mut problem = fault.problem.to_string();
         if untold > 0 && at + 1 == told.len() {
-            problem.push_str(&format!("; and {untold} more faults: mend these first"));
+            problem = format!("{problem}; and {untold} more faults: mend these first");
         }
         details.add_bad_request_violation(&fault.field, problem);
     }
