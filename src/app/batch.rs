@@ -139,7 +139,8 @@ impl App {
     fn recall(&self, digests: &[Option<Digest>], min: Option<Revision>) -> Recalled {
         let epoch = self.store.epoch();
         // The point and the lease before the look into memory: what it holds reflects at
-        // least them. Taken after it, a lease could be one that came with an eviction.
+        // least them. Taken after it, a lease could be one that came with an eviction. The
+        // clock is read again after it, since a process may have been stopped in between.
         let position = self.freshness.applied();
         let reflected = self.freshness.reflects(min, epoch);
         let now = self.clock.monotonic();
@@ -159,6 +160,9 @@ impl App {
             } else {
                 missing.push(*digest);
             }
+        }
+        if self.freshness.cover_by(lease, self.clock.monotonic()) != cover {
+            missing.extend(known.drain().map(|(digest, _)| digest));
         }
         Recalled {
             known,
