@@ -115,11 +115,46 @@ def exposed(path):
     return metrics
 
 
+def source(path, pattern):
+    """What the program's own text names; a pattern that finds nothing has gone stale."""
+    found = set(re.findall(pattern, pathlib.Path(path).read_text()))
+    if not found:
+        sys.exit(f"chart: {path} no longer has {pattern!r}: mend .ci/chart.py")
+    return found
+
+
+def label_values():
+    """The values that a label can have, by metric: `None` for every metric that is not named."""
+    errors = source("proto/stacktoken/v1/reason.proto", r"\bERROR_REASON_(\w+) =")
+    verdicts = source("src/domain/verdict.rs", r'Self::\w+ => "([A-Z_]+)",')
+    own = source("src/grpc/ext_authz/refusal.rs", r'(?m)^    \w+ (?:Credential|StackKey|Permission) "([A-Z_]+)"')
+    outcomes = source("src/grpc/ext_authz/mod.rs", r'(?:answer|count)\("([A-Z]+)"')
+    # A check is allowed, denied for a reason of its own or of the verdict, or met an error.
+    checks = {"OK"} | own | verdicts | errors
+    methods = source("src/auth/policy.rs", r'\("/([\w.]+/\w+)"')
+    return own, {
+        ("reason", None): errors,
+        ("reason", "stacktoken_checks_total"): checks,
+        ("outcome", "stacktoken_checks_total"): outcomes,
+        ("rpc_method", None): methods,
+    }
+
+
+def unknown_values(name, matchers, known):
+    """Alternatives in a metric's matchers that match nothing which the program could say."""
+    for label, _, text in re.findall(r'(\w+) ?(=~|=)"([^"$]*)"', matchers):
+        values = known.get((label, name), known.get((label, None)))
+        for one in text.split("|") if values else []:
+            if not any(re.fullmatch(one, value) for value in values):
+                yield f"{name} has no {label} {one}"
+
+
 def metrics(args):
-    """Each metric, label and reason that is asked for is one of the program's."""
+    """Each metric, label and value of a label that is asked for is one of the program's."""
     there, faults, used = exposed(args.exposed), [], set()
-    enum = pathlib.Path("proto/stacktoken/v1/reason.proto").read_text()
-    reasons = set(re.findall(r"\bERROR_REASON_(\w+) =", enum))
+    own, known = label_values()
+    page = pathlib.Path("docs/envoy.md").read_text()
+    faults += [f"docs/envoy.md does not have the reason {reason}" for reason in own if f"`{reason}`" not in page]
     for where, text in expressions():
         for name, matchers in re.findall(r"\b((?:stacktoken|rpc)_[a-z_]+)(?:\{([^}]*)\})?", text):
             if name in ("rpc_method", "rpc_status_code"):
@@ -130,9 +165,7 @@ def metrics(args):
                 continue
             labels = set(re.findall(r'(\w+) ?[=!]', matchers)) - SCRAPED_LABELS
             faults += [f"{where}: {name} has no label {label}" for label in labels - there[name]]
-        for named in re.findall(r'reason=~?"([^"]*)"', text):
-            unknown = set(named.split("|")) - reasons
-            faults += [f"{where}: there is no reason {reason}" for reason in unknown]
+            faults += [f"{where}: {fault}" for fault in unknown_values(name, matchers, known)]
     return faults, f"metrics: {len(used)} used"
 
 

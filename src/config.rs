@@ -147,6 +147,14 @@ pub struct Tuning {
         value_name = "COUNT"
     )]
     pub max_streams: u32,
+    /// How many streams of health (Watch) may be open at once
+    #[arg(
+        long,
+        env = "STACKTOKEN_MAX_WATCHES",
+        default_value_t = 2048,
+        value_name = "COUNT"
+    )]
+    pub max_watches: usize,
     /// How many streams a connection may have the server reset before it is closed
     #[arg(
         long,

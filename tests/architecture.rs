@@ -95,7 +95,7 @@ const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
     ("getrandom", &["domain/entropy.rs"]),
     ("clap", &["config.rs", "cli/"]),
     ("axum", &["server/"]),
-    ("hyper", &["server/connections/"]),
+    ("hyper", &["server/connections/", "server/admin.rs"]),
     (
         "rustls",
         &["auth/", "server/tls/", "server/connections/", "cli/mod.rs"],
@@ -104,6 +104,7 @@ const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
     ("opentelemetry", &["telemetry/"]),
     ("opentelemetry_sdk", &["telemetry/"]),
     ("opentelemetry_otlp", &["telemetry/"]),
+    ("tracing_opentelemetry", &["telemetry/"]),
 ];
 
 /// What is below `src` and no Rust: compiled in by the file beside it.

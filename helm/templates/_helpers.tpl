@@ -55,18 +55,19 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- mul $count (get (dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000) $unit) -}}
 {{- end -}}
 
-{{/* How long the program takes at most from SIGTERM: both drains, and 5 s to flush. */}}
+{{/* How long the program takes at most from SIGTERM: both drains, 5 s to write what
+     is left of the audit, and 2 s to send what is left of the spans. */}}
 {{- define "stacktoken.drainSeconds" -}}
 {{- $delay := include "stacktoken.milliseconds" .Values.settings.drainDelay | int64 -}}
 {{- $grace := include "stacktoken.milliseconds" .Values.settings.drainGrace | int64 -}}
-{{- add 5 (div (add $delay $grace 999) 1000) -}}
+{{- add 7 (div (add $delay $grace 999) 1000) -}}
 {{- end -}}
 
 {{- define "stacktoken.terminationSeconds" -}}
 {{- with .Values.terminationGracePeriodSeconds -}}
 {{- int64 . -}}
 {{- else -}}
-{{- add 5 (include "stacktoken.drainSeconds" . | int64) -}}
+{{- add 3 (include "stacktoken.drainSeconds" . | int64) -}}
 {{- end -}}
 {{- end -}}
 

@@ -150,7 +150,7 @@ ports.grpc and ports.admin are both {{ int .Values.ports.grpc }}: give each its 
 {{- $needs := include "stacktoken.drainSeconds" . | int -}}
 {{- with .Values.terminationGracePeriodSeconds }}
 {{- if le (int .) $needs }}
-terminationGracePeriodSeconds is {{ int . }}, but a stop may take {{ $needs }} s (settings.drainDelay + settings.drainGrace + 5 s to flush): set it to more than {{ $needs }}, or to null to have it computed
+terminationGracePeriodSeconds is {{ int . }}, but a stop may take {{ $needs }} s (settings.drainDelay + settings.drainGrace + 5 s for the audit + 2 s for spans): set it to more than {{ $needs }}, or to null to have it computed
 {{- end }}
 {{- end }}
 {{- end -}}

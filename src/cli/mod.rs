@@ -127,28 +127,25 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         reason = "the one variable that is not ours"
     )]
     let fallback = env::var("RUST_LOG").ok();
-    logs::begin(&cli.log, fallback)?;
     // Two libraries use TLS; they must agree on who does the cryptography.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let code = runtime.block_on(traced(cli.command));
+    let exporting = {
+        let _runtime = runtime.enter();
+        match cli.command.traces() {
+            Some(settings) => traces::begin(settings, settings::instance_id(&OsEntropy)?)?,
+            None => None,
+        }
+    };
+    logs::begin(&cli.log, fallback, exporting.as_ref())?;
+    let code = runtime.block_on(dispatch(cli.command));
+    if let Some(exporting) = exporting {
+        exporting.finish();
+    }
     // Whatever still hangs, such as a closed client's read, does not keep us.
     runtime.shutdown_background();
-    code
-}
-
-/// With spans sent while it runs, and what is left of them at its end.
-async fn traced(command: Command) -> anyhow::Result<ExitCode> {
-    let exporting = match command.traces() {
-        Some(settings) => traces::begin(settings, settings::instance_id(&OsEntropy)?)?,
-        None => None,
-    };
-    let code = dispatch(command).await;
-    if let Some(exporting) = exporting {
-        exporting.finish().await;
-    }
     code
 }
 

@@ -107,7 +107,10 @@ pub fn routes(app: &Arc<App>, table: Arc<RouteTable>, limits: MessageLimits) -> 
 ///
 /// # Errors
 /// Where the contract's descriptors do not decode, which a test rules out.
-pub fn add_reflection(routes: Routes) -> Result<Routes, tonic_reflection::server::Error> {
+pub fn add_reflection(
+    routes: Routes,
+    max_request_bytes: usize,
+) -> Result<Routes, tonic_reflection::server::Error> {
     let builder = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -116,8 +119,16 @@ pub fn add_reflection(routes: Routes) -> Result<Routes, tonic_reflection::server
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     Ok(routes
-        .add_service(builder().build_v1()?)
-        .add_service(builder().build_v1alpha()?))
+        .add_service(
+            builder()
+                .build_v1()?
+                .max_decoding_message_size(max_request_bytes),
+        )
+        .add_service(
+            builder()
+                .build_v1alpha()?
+                .max_decoding_message_size(max_request_bytes),
+        ))
 }
 
 /// The call that the layers made of this request, and its message.

@@ -26,6 +26,11 @@ pub enum Failure {
     Invalid(Violations),
     /// A message that cannot be read at all, for this reason.
     Unreadable(String),
+    /// Headers that are larger than this many bytes.
+    HeadersTooLarge {
+        /// The limit.
+        max: u32,
+    },
     /// No credential.
     CredentialMissing,
     /// A credential that proves nothing.
@@ -169,6 +174,8 @@ fn tell(failure: &Failure) -> Told {
         }
         Failure::Unreadable(why) => Told::new(Code::InvalidArgument, "INVALID_FIELD", format!(
             "the request message cannot be read: {why}; check it against the contract, and keep it within 64 KiB, a BatchIntrospect within 1 MiB")),
+        Failure::HeadersTooLarge { max } => Told::new(Code::InvalidArgument, "INVALID_FIELD", format!(
+            "the headers of the call are larger than {max} bytes: send less metadata")),
         Failure::CredentialMissing => Told::new(Code::Unauthenticated, "CREDENTIAL_MISSING",
             "no credential: send `authorization: Bearer <JWT>` from a configured issuer, or, as a service, a client certificate that the issuers file lists"),
         Failure::CertificateUnlisted => Told::new(Code::Unauthenticated, "CREDENTIAL_INVALID",

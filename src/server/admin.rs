@@ -1,6 +1,6 @@
 //! The admin port: metrics, and probes for those that speak HTTP only.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -9,8 +9,32 @@ use axum::{
     routing::get,
 };
 
-use super::health::{Board, Name};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::{net::TcpListener, task::JoinSet};
+
+use super::{
+    connections::{
+        accept,
+        room::{Limits, Room},
+    },
+    health::{Board, Name},
+};
 use crate::metrics::Metrics;
+
+/// Kubelets and scrapers are few; whoever else is here must not keep them out.
+const LIMITS: Limits = Limits {
+    all: 64,
+    by_address: 16,
+};
+/// How long a client may take for the head of a request.
+const HEAD_WITHIN: Duration = Duration::from_secs(5);
+/// How long a connection may be used.
+const OPEN_FOR: Duration = Duration::from_mins(5);
 
 #[derive(Clone)]
 struct Admin {
@@ -25,6 +49,28 @@ pub(super) fn router(metrics: Arc<Metrics>, board: Board) -> Router {
         .route("/readyz", get(ready))
         .route("/version", get(version))
         .with_state(Admin { metrics, board })
+}
+
+/// Serves for ever.
+pub(super) async fn serve(listener: TcpListener, router: Router, metrics: Arc<Metrics>) {
+    let room = Room::new(LIMITS, metrics, Gauge::default());
+    let mut open = JoinSet::new();
+    loop {
+        tokio::select! {
+            (socket, place) = accept(&listener, &room, HEAD_WITHIN) => {
+                let service = TowerToHyperService::new(router.clone());
+                open.spawn(async move {
+                    let _place = place;
+                    let mut http1 = http1::Builder::new();
+                    http1.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
+                    let connection = http1.serve_connection(TokioIo::new(socket), service);
+                    // However it ends, its client knows.
+                    let _ = tokio::time::timeout(OPEN_FOR, connection).await;
+                });
+            }
+            Some(_) = open.join_next() => {}
+        }
+    }
 }
 
 /// In OpenMetrics for whoever says that it can read that, in Prometheus' older text for others.

@@ -18,7 +18,11 @@ use tokio::sync::Semaphore;
 use tonic::{Code, body::Body};
 use tower::{Layer, Service};
 
-use super::{connections::Peer, deadline};
+use super::{
+    connections::Peer,
+    deadline, headers,
+    openings::{self, Openings},
+};
 use crate::{
     app::{self, About, App},
     auth::{
@@ -43,6 +47,8 @@ pub(super) struct Gate {
     pub authenticator: Arc<Authenticator>,
     pub entropy: Arc<dyn Entropy>,
     pub room: Semaphore,
+    pub openings: Openings,
+    pub max_header_bytes: u32,
     pub deadline: Duration,
     pub sampler: Sampler,
 }
@@ -100,7 +106,7 @@ impl Gate {
     /// Health and reflection belong to no trace: they would drown the others.
     fn trace(&self, headers: &HeaderMap, rule: Option<&'static Rule>) -> CallTrace {
         if rule.is_some_and(|rule| rule.admits == Admits::Everybody) {
-            return CallTrace::default();
+            return CallTrace::none();
         }
         let fit = |state: &str| !text::holds_credential(state);
         self.sampler.begin(headers, fit, rule.map(Rule::rpc_method))
@@ -152,14 +158,24 @@ impl Gate {
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     {
         let fail = |failure: Failure| status::of(failure, request_id).into_http();
-        // Health and reflection stream for as long as their clients like, and must answer
-        // when nothing else does.
-        if rule.is_some_and(|rule| rule.admits == Admits::Everybody) {
+        headers::prune(request.headers_mut());
+        if !headers::fit(request.headers(), self.max_header_bytes) {
+            let max = self.max_header_bytes;
+            return (fail(Failure::HeadersTooLarge { max }), None);
+        }
+        // Health and reflection must answer when nothing else does.
+        if let Some(rule) = rule.filter(|rule| rule.admits == Admits::Everybody) {
+            let place = match self.openings.enter(rule) {
+                Ok(place) => place,
+                Err(full) => return (fail(full), None),
+            };
             // For the end of a stream, which the handler tells by itself.
             if let Ok(id) = HeaderValue::from_str(request_id) {
                 request.headers_mut().insert(REQUEST_ID, id);
             }
-            return (run(request, inner, request_id).await, None);
+            let begun = tokio::time::timeout(self.deadline, run(request, inner, request_id)).await;
+            let response = begun.unwrap_or_else(|_| fail(Failure::Deadline));
+            return (openings::kept(response, place), None);
         }
         let Ok(_room) = self.room.try_acquire() else {
             return (fail(Failure::Overloaded), None);

@@ -14,6 +14,7 @@ use super::{
     connections::Connections,
     health,
     layers::{Gate, GateLayer},
+    openings::Openings,
     tls::Tls,
 };
 use crate::{
@@ -29,6 +30,9 @@ use crate::{
 const DRAIN_DELAY: Duration = Duration::from_secs(5);
 /// How long the audit of refusals may take to be flushed at the end.
 const FLUSH_FOR: Duration = Duration::from_secs(5);
+
+/// The largest request to health or reflection, in bytes: names of services and symbols.
+const MAX_OPEN_REQUEST: usize = 4096;
 
 /// Why serving ended before it was told to.
 #[derive(Debug, thiserror::Error)]
@@ -89,8 +93,9 @@ pub(super) async fn run(
         let metrics = service.app.metrics().clone();
         tasks.run("tls", async move { tls.keep_fresh(&metrics).await });
     }
-    let router = admin::router(service.app.metrics().clone(), board.clone());
-    tasks.run("admin", serve_admin(listeners.admin, router));
+    let metrics = service.app.metrics().clone();
+    let router = admin::router(metrics.clone(), board.clone());
+    tasks.run("admin", admin::serve(listeners.admin, router, metrics));
 
     let mut announcing = JoinSet::new();
     let announced = board.clone();
@@ -155,10 +160,11 @@ fn serve_grpc(
         decoding: tuning.max_request_bytes,
         encoding: tuning.max_response_bytes,
     };
-    let mut routes = grpc::routes(&service.app, service.routes.clone(), limits)
-        .add_service(HealthServer::new(service.board.clone()));
+    let mut routes = grpc::routes(&service.app, service.routes.clone(), limits).add_service(
+        HealthServer::new(service.board.clone()).max_decoding_message_size(MAX_OPEN_REQUEST),
+    );
     if tuning.reflection {
-        routes = grpc::add_reflection(routes)?;
+        routes = grpc::add_reflection(routes, MAX_OPEN_REQUEST)?;
     }
     let mut seed = [0; 8];
     // Without randomness calls are drawn all the same, only predictably.
@@ -168,6 +174,8 @@ fn serve_grpc(
         authenticator: service.authenticator.clone(),
         entropy: service.entropy.clone(),
         room: Semaphore::new(tuning.max_calls),
+        openings: Openings::new(tuning.max_watches),
+        max_header_bytes: tuning.max_header_bytes,
         deadline: tuning.deadline,
         sampler: Sampler::new(&tuning.traces, u64::from_ne_bytes(seed)),
     };
@@ -180,12 +188,6 @@ fn serve_grpc(
         tuning: tuning.clone(),
     };
     Ok(connections.serve(listener, stop))
-}
-
-async fn serve_admin(listener: TcpListener, router: axum::Router) {
-    if let Err(error) = axum::serve(listener, router).await {
-        tracing::error!(%error, "the admin server failed");
-    }
 }
 
 /// Tasks that run for as long as the process: the end of any is an error.

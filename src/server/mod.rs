@@ -4,9 +4,11 @@
 mod admin;
 mod connections;
 mod deadline;
+mod headers;
 pub mod health;
 mod layers;
 mod lifecycle;
+mod openings;
 mod tls;
 
 use std::{net::SocketAddr, sync::Arc};

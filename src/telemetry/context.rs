@@ -10,6 +10,7 @@ use opentelemetry::{
     trace::{TraceContextExt as _, TraceId},
 };
 use opentelemetry_sdk::propagation::TraceContextPropagator;
+use tracing::Span;
 
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
@@ -42,11 +43,16 @@ pub fn trace_id() -> Option<TraceId> {
     })
 }
 
-/// Runs a future as a part of a trace, or as it is where there is none.
-pub(super) async fn within<F: Future>(context: Option<&Context>, work: F) -> F::Output {
+/// Runs a future as a part of a trace and of a span, or as it is where there is none.
+pub(super) async fn within<F: Future>(
+    context: Option<&Context>,
+    span: &Span,
+    work: F,
+) -> F::Output {
     let mut work = pin!(work);
     poll_fn(|task| {
         let _current = context.map(|context| context.clone().attach());
+        let _entered = span.enter();
         work.as_mut().poll(task)
     })
     .await

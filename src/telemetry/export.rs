@@ -1,17 +1,23 @@
-//! The way of finished spans to the collector: a bounded queue and one task that empties it.
-//! A collector that is dead or does not read costs spans, which are counted, and never time
-//! of a call.
+//! The way of finished spans to the collector: the SDK's own queue and thread, held to bounds
+//! and counted at both ends, since the SDK tells nobody what it drops. A collector that is
+//! dead or does not read costs spans, and never time of a call.
 
-use std::{mem, sync::LazyLock, time::Duration};
+use std::{
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use opentelemetry::Context;
 use opentelemetry_sdk::{
-    error::OTelSdkResult,
-    trace::{Span, SpanData, SpanExporter, SpanProcessor},
+    Resource,
+    error::{OTelSdkError, OTelSdkResult},
+    trace::{BatchConfigBuilder, BatchSpanProcessor, Span, SpanData, SpanExporter, SpanProcessor},
 };
 use prometheus_client::metrics::counter::Counter;
-use tokio::{sync::mpsc, task::JoinHandle, time};
-use tokio_util::sync::CancellationToken;
+use tokio::{runtime::Handle, time};
 
 /// How many finished spans may wait; more are dropped.
 const QUEUE: usize = 2048;
@@ -21,10 +27,6 @@ const BATCH: usize = 512;
 const GATHER_FOR: Duration = Duration::from_millis(500);
 /// How long the collector may take for a batch.
 pub(super) const EXPORT_FOR: Duration = Duration::from_secs(1);
-/// How long to leave a collector alone that failed.
-const REST_FOR: Duration = Duration::from_secs(1);
-/// How long sending what is left may take at the end.
-const FLUSH_FOR: Duration = Duration::from_millis(1500);
 
 /// What became of spans.
 #[derive(Debug, Default)]
@@ -38,42 +40,33 @@ pub struct Lost {
 /// What this process lost so far.
 pub static LOST: LazyLock<Lost> = LazyLock::new(Lost::default);
 
-/// Takes finished spans off the hands of calls.
+/// Takes finished spans off the hands of calls. It counts those that wait, so that the queue
+/// behind it is never full.
 #[derive(Debug)]
-pub(super) struct Queue(mpsc::Sender<SpanData>);
-
-/// Sends spans until it is told to finish.
-#[derive(Debug)]
-pub(super) struct Sending {
-    closing: CancellationToken,
-    task: JoinHandle<()>,
+pub(super) struct Queue {
+    inner: BatchSpanProcessor,
+    waiting: Arc<AtomicUsize>,
 }
 
-/// Begins to send to this exporter; needs a runtime.
-pub(super) fn begin(exporter: impl SpanExporter + 'static) -> (Queue, Sending) {
-    let (sender, spans) = mpsc::channel(QUEUE);
-    let closing = CancellationToken::new();
-    let worker = Worker {
-        spans,
-        exporter,
-        closing: closing.clone(),
-        failing: false,
-    };
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "awaited by finish; traces end for themselves and take no call with them"
-    )]
-    let task = tokio::spawn(worker.run());
-    (Queue(sender), Sending { closing, task })
-}
-
-impl Sending {
-    /// Sends what waits, for a bounded time.
-    pub async fn finish(mut self) {
-        self.closing.cancel();
-        if time::timeout(FLUSH_FOR, &mut self.task).await.is_err() {
-            self.task.abort();
-            tracing::warn!("spans were left unsent");
+impl Queue {
+    /// A queue in front of this exporter, whose connections live in `runtime`.
+    pub fn new(exporter: impl SpanExporter + 'static, runtime: Handle) -> Self {
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let bounds = BatchConfigBuilder::default()
+            .with_max_queue_size(QUEUE)
+            .with_max_export_batch_size(BATCH)
+            .with_scheduled_delay(GATHER_FOR)
+            .build();
+        let exporter = Watched {
+            inner: exporter,
+            runtime,
+            waiting: waiting.clone(),
+            failing: AtomicBool::new(false),
+        };
+        let inner = BatchSpanProcessor::builder(exporter).with_batch_config(bounds);
+        Self {
+            inner: inner.build(),
+            waiting,
         }
     }
 }
@@ -82,89 +75,67 @@ impl SpanProcessor for Queue {
     fn on_start(&self, _span: &mut Span, _context: &Context) {}
 
     fn on_end(&self, span: SpanData) {
-        if self.0.try_send(span).is_err() {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) < QUEUE {
+            self.inner.on_end(span);
+        } else {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
             LOST.spans.inc();
         }
     }
 
     fn force_flush(&self) -> OTelSdkResult {
-        Ok(())
+        self.inner.force_flush()
     }
 
-    // The task ends when it is told to finish, not when the tracer goes.
-    fn shutdown_with_timeout(&self, _timeout: Duration) -> OTelSdkResult {
-        Ok(())
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
     }
 }
 
-struct Worker<E> {
-    spans: mpsc::Receiver<SpanData>,
-    exporter: E,
-    closing: CancellationToken,
-    failing: bool,
+/// An exporter that is given up after a time, and whose failures are counted and told.
+#[derive(Debug)]
+struct Watched<E> {
+    inner: E,
+    runtime: Handle,
+    waiting: Arc<AtomicUsize>,
+    failing: AtomicBool,
 }
 
-impl<E: SpanExporter> Worker<E> {
-    async fn run(mut self) {
-        while !self.closing.is_cancelled() && !self.spans.is_closed() {
-            let batch = self.gather().await;
-            if !self.send(batch).await {
-                let _ = time::timeout(REST_FOR, self.closing.cancelled()).await;
-            }
-        }
-        self.spans.close();
-        let mut batch = Vec::new();
-        while self.spans.recv_many(&mut batch, BATCH).await > 0 {
-            let batch = mem::take(&mut batch);
-            if !self.send(batch).await {
-                break;
-            }
-        }
-        LOST.spans.inc_by(self.spans.len() as u64);
-    }
-
-    /// A batch that is full, or as full as it gets within the time; empty only at the end.
-    async fn gather(&mut self) -> Vec<SpanData> {
-        let mut batch = Vec::new();
-        tokio::select! {
-            _ = self.spans.recv_many(&mut batch, BATCH) => {}
-            () = self.closing.cancelled() => return batch,
-        }
-        let enough = time::sleep(GATHER_FOR);
-        tokio::pin!(enough);
-        while batch.len() < BATCH {
-            let room = BATCH - batch.len();
-            tokio::select! {
-                count = self.spans.recv_many(&mut batch, room) => if count == 0 { break },
-                () = &mut enough => break,
-                () = self.closing.cancelled() => break,
-            }
-        }
-        batch
-    }
-
-    async fn send(&mut self, batch: Vec<SpanData>) -> bool {
+impl<E: SpanExporter> SpanExporter for Watched<E> {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let count = batch.len();
-        if count == 0 {
-            return true;
-        }
-        let sent = time::timeout(EXPORT_FOR, self.exporter.export(batch)).await;
-        let problem = match sent {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some(format!("no answer within {EXPORT_FOR:?}")),
+        self.waiting.fetch_sub(count, Ordering::Relaxed);
+        // The exporter's own limit does not cover a connection that never comes about. The
+        // SDK's thread is outside the runtime, whose clock this needs.
+        let sending = {
+            let _runtime = self.runtime.enter();
+            time::timeout(EXPORT_FOR, self.inner.export(batch))
         };
-        if problem.is_some() {
+        let sent = sending.await;
+        let sent = sent.unwrap_or(Err(OTelSdkError::Timeout(EXPORT_FOR)));
+        if sent.is_err() {
             LOST.batches.inc();
             LOST.spans.inc_by(count as u64);
         }
         // Once at each turn: a collector can be away for hours.
-        match (&problem, self.failing) {
-            (Some(problem), false) => tracing::warn!(problem, "the collector takes no spans"),
-            (None, true) => tracing::info!("the collector takes spans again"),
+        let failed = self.failing.swap(sent.is_err(), Ordering::Relaxed);
+        match &sent {
+            Err(problem) if !failed => tracing::warn!(%problem, "the collector takes no spans"),
+            Ok(()) if failed => tracing::info!("the collector takes spans again"),
             _ => {}
         }
-        self.failing = problem.is_some();
-        !self.failing
+        sent
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
     }
 }

@@ -17,17 +17,25 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-use super::context;
+use super::{
+    context,
+    traces::{self, Exporting},
+};
 use crate::config::{Log, LogFormat};
 
 /// What is logged where nobody says.
 const DEFAULT_FILTER: &str = "info";
 
-/// Begins to log to standard error.
+/// Begins to log to standard error, and to hand spans to `spans`, which no filter of lines
+/// holds for.
 ///
 /// # Errors
 /// A filter that does not parse, or a process that logs already.
-pub fn begin(settings: &Log, fallback: Option<String>) -> anyhow::Result<()> {
+pub fn begin(
+    settings: &Log,
+    fallback: Option<String>,
+    spans: Option<&Exporting>,
+) -> anyhow::Result<()> {
     let filter = settings
         .log
         .clone()
@@ -57,6 +65,7 @@ pub fn begin(settings: &Log, fallback: Option<String>) -> anyhow::Result<()> {
     };
     let filter = filter.and(FilterFn::new(ours_or_harmless));
     tracing_subscriber::registry()
+        .with(spans.map(Exporting::layer))
         .with(layer.with_filter(filter))
         .try_init()?;
     panic::set_hook(Box::new(log_panic));
@@ -97,7 +106,8 @@ where
 }
 
 fn ours_or_harmless(metadata: &Metadata<'_>) -> bool {
-    metadata.target().starts_with("stacktoken") || *metadata.level() <= Level::WARN
+    let loud = *metadata.level() <= Level::WARN;
+    !traces::is_ours(metadata) && (loud || metadata.target().starts_with("stacktoken"))
 }
 
 /// Where, but not what: the words of a panic can hold whatever was at hand.

@@ -2,39 +2,64 @@
 //! each use that it makes of the store. Whether a call is traced is decided before anything is
 //! made, so that all others cost nothing. Nothing that a caller sent stands on a span.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail, ensure};
 use http::{HeaderMap, Uri, uri::Scheme};
 use opentelemetry::{
     Context, KeyValue,
-    trace::{Span as _, SpanBuilder, SpanKind, Status, TraceContextExt as _, TracerProvider as _},
+    trace::{TraceContextExt as _, TracerProvider as _},
 };
 use opentelemetry_otlp::{
     WithExportConfig as _, WithTonicConfig as _, tonic_types::transport::ClientTlsConfig,
 };
 use opentelemetry_sdk::{
     Resource,
-    trace::{Sampler as SdkSampler, SdkTracer, SdkTracerProvider, Span, SpanExporter as _},
+    trace::{Sampler as SdkSampler, SdkTracerProvider},
 };
+use tokio::runtime::Handle;
+use tracing::{Metadata, Span, field::Empty, level_filters::LevelFilter};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_subscriber::{Layer, Registry, filter::FilterFn};
 
 use super::{context, export};
 use crate::config;
 
-/// The one tracer of the process; there is none where no collector is named.
-static TRACER: OnceLock<SdkTracer> = OnceLock::new();
+/// What spans for the collector are told from all else by.
+const TARGET: &str = "stacktoken::trace";
+/// How long sending what is left may take at the end.
+const FLUSH_FOR: Duration = Duration::from_millis(1500);
+
+/// Whether this describes a span for the collector; no log line ever is.
+pub(super) fn is_ours(metadata: &Metadata<'_>) -> bool {
+    metadata.target() == TARGET && metadata.is_span()
+}
 
 /// Spans on their way, until [`Exporting::finish`].
 #[derive(Debug)]
-pub struct Exporting(export::Sending);
+pub struct Exporting(SdkTracerProvider);
 
 impl Exporting {
-    /// Sends what waits; takes two seconds at most.
-    pub async fn finish(self) {
-        self.0.finish().await;
+    /// What hands our spans, and nothing else, to the collector as they are.
+    pub(super) fn layer(&self) -> impl Layer<Registry> + Send + Sync + use<> {
+        tracing_opentelemetry::layer()
+            .with_tracer(self.0.tracer("stacktoken"))
+            .with_location(false)
+            .with_threads(false)
+            .with_tracked_inactivity(false)
+            .with_level(false)
+            .with_target(false)
+            .with_filter(FilterFn::new(is_ours).with_max_level_hint(LevelFilter::INFO))
+    }
+
+    /// Sends what waits; takes two seconds at most, in which it blocks.
+    pub fn finish(self) {
+        if self.0.shutdown_with_timeout(FLUSH_FOR).is_err() {
+            tracing::warn!("spans were left unsent");
+        }
     }
 }
 
@@ -56,24 +81,20 @@ pub fn begin(settings: &config::Traces, instance: String) -> anyhow::Result<Opti
         exporter = exporter.with_tls_config(ClientTlsConfig::new().with_enabled_roots());
     }
     let exporter = exporter.build();
-    let mut exporter =
+    let exporter =
         exporter.map_err(|error| anyhow::anyhow!("--otlp-endpoint: cannot be used: {error}"))?;
     let resource = Resource::builder_empty()
         .with_service_name("stacktoken")
         .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
         .with_attribute(KeyValue::new("service.instance.id", instance))
         .build();
-    exporter.set_resource(&resource);
-    let (queue, sending) = export::begin(exporter);
     let provider = SdkTracerProvider::builder()
-        .with_span_processor(queue)
+        .with_span_processor(export::Queue::new(exporter, Handle::current()))
         .with_resource(resource)
         // Only what is to be exported is made at all.
         .with_sampler(SdkSampler::AlwaysOn)
         .build();
-    let begun = TRACER.set(provider.tracer("stacktoken"));
-    ensure!(begun.is_ok(), "this process sends spans already");
-    Ok(Some(Exporting(sending)))
+    Ok(Some(Exporting(provider)))
 }
 
 fn scheme_of(endpoint: &str) -> anyhow::Result<Scheme> {
@@ -127,28 +148,33 @@ impl Sampler {
         rpc_method: Option<&'static str>,
     ) -> CallTrace {
         let theirs = context::extract(headers, fit);
-        let tracer = TRACER.get().filter(|_| match &theirs {
+        let sampled = match &theirs {
             Some(theirs) => theirs.span().span_context().is_sampled(),
             None => self.draws(),
-        });
-        let Some(tracer) = tracer else {
-            return CallTrace {
-                context: theirs,
-                open: false,
-            };
         };
-        let parent = theirs.unwrap_or_default();
-        let span = SpanBuilder::from_name(rpc_method.unwrap_or("grpc"))
-            .with_kind(SpanKind::Server)
-            .with_attributes([
-                KeyValue::new("rpc.system.name", "grpc"),
-                KeyValue::new("rpc.method", rpc_method.unwrap_or("_OTHER")),
-            ])
-            .start_with_context(tracer, &parent);
-        CallTrace {
-            context: Some(parent.with_span(span)),
-            open: true,
+        if !sampled {
+            return CallTrace {
+                span: Span::none(),
+                theirs,
+            };
         }
+        let span = tracing::info_span!(
+            target: TARGET,
+            parent: None,
+            "call",
+            otel.name = rpc_method.unwrap_or("grpc"),
+            otel.kind = "server",
+            otel.status_code = Empty,
+            rpc.system.name = "grpc",
+            rpc.method = rpc_method.unwrap_or("_OTHER"),
+            rpc.status_code = Empty,
+            "error.type" = Empty,
+        );
+        if let Some(theirs) = &theirs {
+            // Without a collector there is no span that could have a parent.
+            let _ = span.set_parent(theirs.clone());
+        }
+        CallTrace { span, theirs }
     }
 
     /// The next draw of a sequence that has no pattern to hit by chance: `SplitMix64`.
@@ -172,34 +198,37 @@ pub struct Outcome {
 }
 
 /// The trace of one call: with a span of ours, with the caller's id only, or none.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct CallTrace {
-    context: Option<Context>,
-    open: bool,
+    span: Span,
+    theirs: Option<Context>,
 }
 
 impl CallTrace {
+    /// Of a call that belongs to none.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self {
+            span: Span::none(),
+            theirs: None,
+        }
+    }
+
     /// Runs what belongs to the call.
     pub async fn within<F: Future>(&self, work: F) -> F::Output {
-        context::within(self.context.as_ref(), work).await
+        context::within(self.theirs.as_ref(), &self.span, work).await
     }
 
     /// Notes how the call ended.
     pub fn end(&mut self, outcome: Outcome) {
-        let Some(context) = self.context.as_ref().filter(|_| self.open) else {
-            return;
-        };
-        self.open = false;
-        let span = context.span();
-        span.set_attribute(KeyValue::new("rpc.status_code", outcome.status));
+        let span = std::mem::replace(&mut self.span, Span::none());
+        span.record("rpc.status_code", outcome.status);
         if outcome.status != "OK" {
-            let reason = outcome.reason.unwrap_or(outcome.status);
-            span.set_attribute(KeyValue::new("error.type", reason));
+            span.record("error.type", outcome.reason.unwrap_or(outcome.status));
         }
         if is_fault(outcome.status) {
-            span.set_status(Status::error(""));
+            span.record("otel.status_code", "ERROR");
         }
-        span.end();
     }
 }
 
@@ -228,33 +257,32 @@ fn is_fault(status: &str) -> bool {
 
 /// A use of the store by a call that is traced; of any other it is nothing.
 #[derive(Debug)]
-pub struct StoreSpan(Option<Span>);
+pub struct StoreSpan(Span);
 
 impl StoreSpan {
     /// Begins where what runs now belongs to a span of ours.
     #[must_use]
     pub fn begin(system: &'static str, operation: &'static str) -> Self {
-        let Some(tracer) = TRACER.get() else {
-            return Self(None);
-        };
-        Self(Context::map_current(|context| {
-            context.span().is_recording().then(|| {
-                SpanBuilder::from_name(operation)
-                    .with_kind(SpanKind::Client)
-                    .with_attributes([
-                        KeyValue::new("db.system.name", system),
-                        KeyValue::new("db.operation.name", operation),
-                    ])
-                    .start_with_context(tracer, context)
-            })
-        }))
+        if !Context::map_current(|context| context.span().is_recording()) {
+            return Self(Span::none());
+        }
+        Self(tracing::info_span!(
+            target: TARGET,
+            "store",
+            otel.name = operation,
+            otel.kind = "client",
+            otel.status_code = Empty,
+            db.system.name = system,
+            db.operation.name = operation,
+            "error.type" = Empty,
+        ))
     }
 
     /// Ends it, with what failed if anything did.
-    pub fn end(mut self, failure: Option<&'static str>) {
-        if let (Some(span), Some(failure)) = (&mut self.0, failure) {
-            span.set_attribute(KeyValue::new("error.type", failure));
-            span.set_status(Status::error(""));
+    pub fn end(self, failure: Option<&'static str>) {
+        if let Some(failure) = failure {
+            self.0.record("error.type", failure);
+            self.0.record("otel.status_code", "ERROR");
         }
     }
 }

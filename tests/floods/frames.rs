@@ -46,12 +46,34 @@ pub fn headers(stream: u32, flags: u8) -> Vec<u8> {
     frame(0x1, flags, stream, &head())
 }
 
+/// A call of this path, its message to follow.
+pub fn call(stream: u32, path: &str) -> Vec<u8> {
+    frame(0x1, END_HEADERS, stream, &head_to(path))
+}
+
+/// SETTINGS that let the server send nothing on any stream.
+pub fn settings_without_window() -> Vec<u8> {
+    frame(0x4, 0, 0, &[0, 4, 0, 0, 0, 0])
+}
+
+/// A whole gRPC message, the last of its call.
+pub fn message(stream: u32, bytes: &[u8]) -> Vec<u8> {
+    let mut payload = vec![0];
+    payload.extend(u32::try_from(bytes.len()).unwrap().to_be_bytes());
+    payload.extend(bytes);
+    frame(0x0, END_STREAM, stream, &payload)
+}
+
 /// A header block whose every field stands as it is: no index, no Huffman code (RFC 7541 §6.2.2).
 pub fn head() -> Vec<u8> {
+    head_to("/stacktoken.v1.IntrospectionService/Introspect")
+}
+
+fn head_to(path: &str) -> Vec<u8> {
     let fields = [
         (":method", "POST"),
         (":scheme", "http"),
-        (":path", "/stacktoken.v1.IntrospectionService/Introspect"),
+        (":path", path),
         (":authority", "flood"),
         ("content-type", "application/grpc"),
         ("te", "trailers"),

@@ -14,6 +14,7 @@
 mod frames;
 mod honest;
 mod messages;
+mod openings;
 #[path = "../process/program.rs"]
 mod program;
 mod sockets;

@@ -10,11 +10,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{
-    frames,
-    honest::Besieged,
-    program::{Dev, folder},
-};
+use crate::{frames, honest::Besieged};
 
 const SLOW: usize = 2_000;
 const IDLE: usize = 5_000;
@@ -129,8 +125,7 @@ async fn one_address_gets_its_share_only() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn few_files_keep_the_program_alive() {
     raise_files();
-    let folder = folder();
-    let dev = Dev::start_with(folder.path(), |command| {
+    let mut besieged = Besieged::start_as(|command| {
         let limited = std::process::Command::new("prlimit");
         let program = std::mem::replace(command, limited);
         command.arg("--nofile=256:256").arg(program.get_program());
@@ -142,8 +137,8 @@ async fn few_files_keep_the_program_alive() {
             };
         }
         command.current_dir(program.get_current_dir().unwrap());
-    });
-    let mut besieged = Besieged::of(dev, folder).await;
+    })
+    .await;
     let greeting = [
         frames::PREFACE,
         &frames::settings(),

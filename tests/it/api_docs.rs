@@ -17,7 +17,8 @@ const OPENING: &str = "\
 # The API
 
 gRPC, in the packages `stacktoken.v1`, `stacktoken.admin.v1` and `stacktoken.audit.v1`. The files are in
-[`proto/`](../proto); a running server tells the same by reflection (`grpcurl -plaintext localhost:50051 list`).
+[`proto/`](../proto); a running server tells the same by reflection (`grpcurl -plaintext localhost:50051 list`), unless
+its operator has switched that off (`--reflection`), as the Helm chart does.
 Rules cited as R1 to R15 are those of [rules.md](rules.md).
 
 Every call of these services sends `authorization: Bearer <JWT>` from a configured issuer, once. An error carries

@@ -13,6 +13,7 @@
 
 mod api_docs;
 mod audit;
+mod connections;
 mod coverage;
 mod ext_authz;
 mod health;

@@ -1,14 +1,15 @@
 //! Connections from accept to end: how many there may be, how long a client may take to begin,
 //! how old one may get, and how it is told to go. Knows nothing of RPCs.
 
-mod room;
+pub(super) mod room;
 mod socket;
 
-use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
@@ -18,7 +19,7 @@ use tonic::body::Body;
 use tower::Service;
 
 use self::{
-    room::{Place, Room},
+    room::{Limits, Place, Room},
     socket::{Begun, Socket},
 };
 use super::tls::Tls;
@@ -33,6 +34,13 @@ use crate::{
 const AFTER_FAILURE: Duration = Duration::from_millis(50);
 /// How much of what a client does not read is kept for it, in bytes a call.
 const MAX_UNREAD_BYTES: usize = 64 * 1024;
+
+/// How much a client may send of one call before it is read, in bytes; of all calls of a
+/// connection four times as much.
+const UNREAD_BY_US: u32 = 64 * 1024;
+/// The largest headers that a call is answered for, in bytes; beyond that the library answers, in
+/// words and with a code that are not ours. What a call may have is for the layers to say.
+const MAX_HEADER_BYTES: u32 = 96 * 1024;
 
 /// What is known of a connection, attached to each of its calls.
 #[derive(Clone, Debug)]
@@ -60,12 +68,18 @@ where
     /// Accepts and serves until `stop`; then accepts no more, tells every client to go, and
     /// ends with the last call. Dropping the future cuts whatever is still open.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
-        let room = Room::new(&self.tuning, self.metrics.clone());
+        let limits = Limits {
+            all: room::affordable(self.tuning.max_connections),
+            by_address: self.tuning.max_connections_per_address,
+        };
+        let open = self.metrics.connections.clone();
+        let room = Room::new(limits, self.metrics.clone(), open);
+        let unheard = self.tuning.keepalive_interval + self.tuning.keepalive_timeout;
         let this = Arc::new(self);
         let mut open = JoinSet::new();
         loop {
             tokio::select! {
-                (socket, place) = accept(&listener, &room) => {
+                (socket, place) = accept(&listener, &room, unheard) => {
                     open.spawn(this.clone().run(socket, place, stop.clone()));
                 }
                 Some(ended) = open.join_next() => note_end(ended),
@@ -82,7 +96,12 @@ where
     /// One connection, from its handshake to its end.
     async fn run(self: Arc<Self>, socket: TcpStream, _place: Place, stop: CancellationToken) {
         let within = self.tuning.handshake_timeout;
-        let (socket, peer) = match tokio::time::timeout(within, self.secure(socket)).await {
+        let secured = tokio::select! {
+            secured = tokio::time::timeout(within, self.secure(socket)) => secured,
+            // Nothing is at work on it yet.
+            () = stop.cancelled() => return,
+        };
+        let (socket, peer) = match secured {
             Ok(Ok(secured)) => secured,
             Ok(Err(error)) => {
                 self.metrics.refuse_connection("handshake");
@@ -121,7 +140,9 @@ where
             .timer(TokioTimer::new())
             .max_concurrent_streams(tuning.max_streams)
             .max_local_error_reset_streams(tuning.max_resets)
-            .max_header_list_size(tuning.max_header_bytes)
+            .max_header_list_size(tuning.max_header_bytes.max(MAX_HEADER_BYTES))
+            .initial_stream_window_size(UNREAD_BY_US)
+            .initial_connection_window_size(4 * UNREAD_BY_US)
             .max_send_buf_size(MAX_UNREAD_BYTES)
             .keep_alive_interval(tuning.keepalive_interval)
             .keep_alive_timeout(tuning.keepalive_timeout);
@@ -182,15 +203,20 @@ where
     }
 }
 
-/// The next connection that there is room for. What fails is told and waited for: a loop that
-/// ended, or that span, would be an outage by one trick.
-async fn accept(listener: &TcpListener, room: &Room) -> (TcpStream, Place) {
+/// The next connection that there is room for, cut off once its client has acknowledged nothing
+/// for so long. What fails is told and waited for: a loop that ended, or that span, would be an
+/// outage by one trick.
+pub(super) async fn accept(
+    listener: &TcpListener,
+    room: &Room,
+    unheard: Duration,
+) -> (TcpStream, Place) {
     loop {
         let free = room.free().await;
         match listener.accept().await {
             Ok((socket, address)) => {
                 if let Some(place) = room.take(free, address.ip()) {
-                    prepare(&socket, address);
+                    prepare(&socket, unheard);
                     return (socket, place);
                 }
             }
@@ -202,10 +228,13 @@ async fn accept(listener: &TcpListener, room: &Room) -> (TcpStream, Place) {
     }
 }
 
-fn prepare(socket: &TcpStream, address: SocketAddr) {
-    // Without it, small answers wait for the acknowledgement of the one before.
-    if let Err(error) = socket.set_nodelay(true) {
-        tracing::debug!(%address, %error, "no TCP_NODELAY");
+/// Small answers do not wait for the acknowledgement of the one before; and a client that never
+/// reads is cut off by the kernel, since no frame of ours would reach it any more.
+fn prepare(socket: &TcpStream, unheard: Duration) {
+    let unheard = u32::try_from(unheard.as_millis()).unwrap_or(u32::MAX);
+    let cut = set_tcp_user_timeout(socket, unheard).map_err(io::Error::from);
+    if let Err(error) = socket.set_nodelay(true).and(cut) {
+        tracing::debug!(%error, "a connection could not be prepared");
     }
 }
 

@@ -5,46 +5,64 @@
 use std::{
     collections::HashMap,
     io,
-    net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    net::{IpAddr, Ipv6Addr},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{config::Tuning, metrics::Metrics};
+use prometheus_client::metrics::gauge::Gauge;
 
-/// Files that the process needs for itself: the store, the log, the admin port, keys.
-const OWN_FILES: u64 = 96;
+use crate::metrics::Metrics;
+
+/// Files that the process needs for itself: the store with all its connections, the admin port
+/// with all of its own, the log, keys.
+const OWN_FILES: u64 = 192;
 
 /// The room for connections.
-pub(super) struct Room {
+pub(in crate::server) struct Room {
     all: Arc<Semaphore>,
     by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
     max_by_address: usize,
     metrics: Arc<Metrics>,
+    open: Gauge,
+    failing: AtomicBool,
+}
+
+/// How many there may be.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::server) struct Limits {
+    pub all: usize,
+    pub by_address: usize,
 }
 
 /// Room for one more, for whoever it is.
-pub(super) struct Free {
+pub(in crate::server) struct Free {
     _permit: OwnedSemaphorePermit,
 }
 
 /// The room that one connection takes until this is dropped.
-pub(super) struct Place {
+pub(in crate::server) struct Place {
     address: IpAddr,
     by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
-    metrics: Arc<Metrics>,
+    open: Gauge,
     _free: Free,
 }
 
 impl Room {
-    pub fn new(tuning: &Tuning, metrics: Arc<Metrics>) -> Self {
+    /// Room whose taken places are shown by this gauge.
+    pub fn new(limits: Limits, metrics: Arc<Metrics>, open: Gauge) -> Self {
         Self {
-            all: Arc::new(Semaphore::new(affordable(tuning.max_connections))),
+            all: Arc::new(Semaphore::new(limits.all)),
             by_address: Arc::default(),
-            max_by_address: tuning.max_connections_per_address,
+            max_by_address: limits.by_address,
             metrics,
+            open,
+            failing: AtomicBool::new(false),
         }
     }
 
@@ -60,8 +78,8 @@ impl Room {
 
     /// The place of a connection from here; `None` where this address has its share.
     pub fn take(&self, free: Free, address: IpAddr) -> Option<Place> {
-        // Behind a dual-stack listener a client has one address, not two.
-        let address = address.to_canonical();
+        self.failing.store(false, Ordering::Relaxed);
+        let address = whose(address);
         let mut open = self
             .by_address
             .lock()
@@ -73,19 +91,22 @@ impl Room {
         }
         *count += 1;
         drop(open);
-        self.metrics.connections.inc();
+        self.open.inc();
         Some(Place {
             address,
             by_address: self.by_address.clone(),
-            metrics: self.metrics.clone(),
+            open: self.open.clone(),
             _free: free,
         })
     }
 
-    /// An accept that failed: the client's doing, or ours for want of something.
+    /// An accept that failed: the client's doing, or ours for want of something. Told once, until
+    /// one succeeds again.
     pub fn note_failure(&self, error: &io::Error) {
         self.metrics.refuse_connection("accept");
-        tracing::warn!(%error, "a connection could not be accepted");
+        if !self.failing.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%error, "a connection could not be accepted");
+        }
     }
 }
 
@@ -102,12 +123,24 @@ impl Drop for Place {
             }
         }
         drop(open);
-        self.metrics.connections.dec();
+        self.open.dec();
+    }
+}
+
+/// Who counts as one: behind a dual-stack listener a client has one address, not two, and of
+/// IPv6 whoever has one address has a network of them.
+fn whose(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let network = address.to_bits() >> 64 << 64;
+            IpAddr::V6(Ipv6Addr::from_bits(network))
+        }
+        address @ IpAddr::V4(_) => address,
     }
 }
 
 /// No more than there are files for: a process without files can reach no store either.
-fn affordable(wanted: usize) -> usize {
+pub(in crate::server) fn affordable(wanted: usize) -> usize {
     let Some(files) = getrlimit(Resource::Nofile).current else {
         return wanted;
     };

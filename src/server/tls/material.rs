@@ -64,8 +64,14 @@ pub(super) struct Usable {
     pub digest: Vec<u8>,
     /// Seconds since the Unix epoch.
     pub server_expires_at: i64,
-    /// The same of the CA that expires first.
+    /// The same of the CA that expires first, of those that count.
     pub client_ca_expires_at: Option<i64>,
+}
+
+/// The CAs of a file that count now.
+struct ClientCas {
+    valid: Vec<CertificateDer<'static>>,
+    first_expires_at: i64,
 }
 
 impl Material {
@@ -79,6 +85,14 @@ impl Material {
             key: Zeroizing::new(read(KEY, &files.key).await?),
             client_ca,
         })
+    }
+
+    /// The same without CAs of clients: for when none of them is valid any more.
+    pub fn without_client_ca(self) -> Self {
+        Self {
+            client_ca: None,
+            ..self
+        }
     }
 
     /// Differs as soon as a byte does.
@@ -127,8 +141,9 @@ impl Material {
             (Some(pem), Some(path)) => {
                 let wrong = |why: &str| unusable(CLIENT_CA, path, why);
                 let cas = certificates(pem).ok_or_else(|| wrong("holds no certificate in PEM"))?;
-                client_ca_expires_at = Some(valid_until(&cas, now).map_err(|why| wrong(&why))?);
-                builder.with_client_cert_verifier(verifier(cas).map_err(|why| wrong(&why))?)
+                let cas = valid_now(cas, now).map_err(|why| wrong(&why))?;
+                client_ca_expires_at = Some(cas.first_expires_at);
+                builder.with_client_cert_verifier(verifier(cas.valid).map_err(|why| wrong(&why))?)
             }
             _ => builder.with_no_client_auth(),
         };
@@ -199,6 +214,34 @@ fn verifier(
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider()))
             .allow_unauthenticated();
     verifier.build().map_err(|error| error.to_string())
+}
+
+/// The CAs that are valid now. One that is not any more, or not yet, is left out: verifying
+/// does not look at the dates of an anchor, and an old CA that was forgotten in the file must
+/// not keep new ones from counting.
+fn valid_now(cas: Vec<CertificateDer<'static>>, now: Timestamp) -> Result<ClientCas, String> {
+    let mut counting = ClientCas {
+        valid: Vec::new(),
+        first_expires_at: i64::MAX,
+    };
+    let mut left_out = None;
+    for ca in cas {
+        match valid_until(std::slice::from_ref(&ca), now) {
+            Ok(expires_at) => {
+                counting.first_expires_at = counting.first_expires_at.min(expires_at);
+                counting.valid.push(ca);
+            }
+            Err(why) => left_out = Some(why),
+        }
+    }
+    match left_out {
+        Some(why) if counting.valid.is_empty() => Err(why),
+        Some(why) => {
+            tracing::warn!(why, "a CA of --tls-client-ca does not count: take it out");
+            Ok(counting)
+        }
+        None => Ok(counting),
+    }
 }
 
 /// Until when the first of these to expire is valid; an error where one is not valid now.

@@ -104,16 +104,35 @@ impl Tls {
         Some(error)
     }
 
-    /// Whether there was something new.
+    /// Whether there was something new: files, or a CA that has expired since.
     async fn take(&self) -> Result<bool, TlsError> {
+        let now = self.clock.now().seconds();
+        let current = self.current.load();
+        let expired = (current.usable.client_ca_expires_at).is_some_and(|at| at <= now);
         let material = Material::read(&self.files).await?;
-        if material.digest() == self.current.load().usable.digest {
+        if !expired && material.digest() == current.usable.digest {
             return Ok(false);
         }
-        let (config, usable) = material.build(&self.files, &self.clock)?;
+        match material.build(&self.files, &self.clock) {
+            Ok(built) => {
+                self.store(built);
+                Ok(true)
+            }
+            Err(error) => {
+                // A CA vouches for nobody beyond its time, whatever else is wrong.
+                if expired
+                    && let Ok(built) = material.without_client_ca().build(&self.files, &self.clock)
+                {
+                    self.store(built);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn store(&self, (config, usable): (ServerConfig, Usable)) {
         let config = Arc::new(config);
         self.current.store(Arc::new(Current { config, usable }));
-        Ok(true)
     }
 
     #[expect(clippy::cast_precision_loss, reason = "whole seconds are exact")]

@@ -30,9 +30,15 @@ pub struct Pair {
 
 impl Ca {
     pub fn new(name: &str) -> Self {
+        Self::until(name, 4_000_000_000)
+    }
+
+    /// One that is valid until then.
+    pub fn until(name: &str, not_after: i64) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.not_after = OffsetDateTime::from_unix_timestamp(not_after).unwrap();
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
@@ -96,12 +102,12 @@ pub struct Mount {
 }
 
 impl Mount {
-    pub fn new(pair: &Pair, client_ca: Option<&Ca>) -> Self {
+    pub fn new(pair: &Pair, client_cas: &[&Ca]) -> Self {
         let mount = Self {
             folder: TempDir::new().unwrap(),
             version: AtomicUsize::new(0),
         };
-        mount.swap(pair, client_ca);
+        mount.swap(pair, client_cas);
         for name in ["tls.crt", "tls.key", "ca.crt"] {
             symlink(Path::new("..data").join(name), mount.path(name)).unwrap();
         }
@@ -120,7 +126,7 @@ impl Mount {
         }
     }
 
-    pub fn swap(&self, pair: &Pair, client_ca: Option<&Ca>) {
+    pub fn swap(&self, pair: &Pair, client_cas: &[&Ca]) {
         let version = self.version.fetch_add(1, Ordering::SeqCst);
         let folder = format!("..{version}");
         fs::create_dir(self.path(&folder)).unwrap();
@@ -129,9 +135,8 @@ impl Mount {
         };
         write("tls.crt", &pair.cert);
         write("tls.key", &pair.key);
-        if let Some(ca) = client_ca {
-            write("ca.crt", &ca.pem());
-        }
+        let cas: String = client_cas.iter().map(|ca| ca.pem()).collect();
+        write("ca.crt", &cas);
         symlink(&folder, self.path("..data_tmp")).unwrap();
         fs::rename(self.path("..data_tmp"), self.path("..data")).unwrap();
         if version > 0 {

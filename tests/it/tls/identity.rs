@@ -45,7 +45,7 @@ impl Mesh {
     /// A server behind TLS, with a stack and a token in it.
     async fn start() -> Self {
         let ca = Ca::new("test CA");
-        let mount = Mount::new(&ca.server(), Some(&ca));
+        let mount = Mount::new(&ca.server(), &[&ca]);
         let server = TestServer::start_tls(mount.files(true), ENTRIES, |_| {}).await;
         let mut mesh = Self {
             server,

@@ -14,9 +14,11 @@ use tokio_rustls::TlsConnector;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::support::{
-    TestServer,
+    Client, TestServer,
     certificates::{Ca, Mount, Pair, connect, dns, uri},
+    clients::reason,
     clock::START,
+    introspect_request,
 };
 
 const ENTRIES: &str = r#"
@@ -78,7 +80,7 @@ async fn until_metric(server: &TestServer, name: &str, value: f64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn swaps_under_load_fail_no_call() {
     let ca = Ca::new("test CA");
-    let mount = Mount::new(&ca.server(), None);
+    let mount = Mount::new(&ca.server(), &[]);
     let server = TestServer::start_tls(mount.files(false), "", |_| {}).await;
     let address = server.address.clone();
     let (stop, calls) = (
@@ -108,7 +110,7 @@ async fn swaps_under_load_fail_no_call() {
     let mut latest = Duration::ZERO;
     for _ in 0..swaps() {
         let pair = pem.server();
-        mount.swap(&pair, None);
+        mount.swap(&pair, &[]);
         latest = latest.max(until_shown(&address, &pem, &pair).await);
     }
     stop.store(true, Ordering::Relaxed);
@@ -131,7 +133,7 @@ async fn swaps_under_load_fail_no_call() {
 async fn bad_new_pair_keeps_the_old_one_and_is_told() {
     let ca = Ca::new("test CA");
     let first = ca.server();
-    let mount = Mount::new(&first, None);
+    let mount = Mount::new(&first, &[]);
     let server = TestServer::start_tls(mount.files(false), "", |_| {}).await;
     let other = ca.server();
     let bad = [
@@ -150,52 +152,98 @@ async fn bad_new_pair_keeps_the_old_one_and_is_told() {
         ca.server_until(START - 1),
     ];
     for (number, pair) in bad.iter().enumerate() {
-        mount.swap(pair, None);
+        mount.swap(pair, &[]);
         until_metric(&server, "stacktoken_tls_reload_failing", 1.0).await;
         assert_eq!(shown(&server.address, &ca).await, first.der, "{number}");
-        mount.swap(&first, None);
+        mount.swap(&first, &[]);
         until_metric(&server, "stacktoken_tls_reload_failing", 0.0).await;
     }
     let counted = metric(&server, "stacktoken_tls_reload_failures_total").await;
     assert_eq!(counted, 4.0);
-    mount.swap(&other, None);
+    mount.swap(&other, &[]);
     until_shown(&server.address, &ca, &other).await;
 }
 
 #[tokio::test]
 async fn expiry_of_the_pair_in_use_is_told() {
     let ca = Ca::new("test CA");
-    let mount = Mount::new(&ca.server_until(START + 86_400), None);
+    let mount = Mount::new(&ca.server_until(START + 86_400), &[]);
     let server = TestServer::start_tls(mount.files(false), "", |_| {}).await;
     let gauge = "stacktoken_tls_certificate_expiry_timestamp_seconds{certificate=\"server\"}";
     assert_eq!(metric(&server, gauge).await, (START + 86_400) as f64);
     let later = ca.server_until(START + 30 * 86_400);
-    mount.swap(&later, None);
+    mount.swap(&later, &[]);
     until_shown(&server.address, &ca, &later).await;
     until_metric(&server, gauge, (START + 30 * 86_400) as f64).await;
+}
+
+/// Whether a client with this certificate gets an answer.
+async fn is_served(server: &TestServer, trusted: &Ca, client: &Pair) -> bool {
+    match connect(&server.address, trusted, Some(client)).await {
+        Ok(channel) => HealthClient::new(channel)
+            .check(HealthCheckRequest::default())
+            .await
+            .is_ok(),
+        Err(_) => false,
+    }
+}
+
+#[tokio::test]
+async fn expired_ca_vouches_for_nobody_and_stands_in_nobodys_way() {
+    let names = [dns("assets.cms.svc")];
+    let (old, new) = (Ca::until("old CA", START + 60), Ca::new("new CA"));
+    let (of_old, of_new) = (old.client(&names), new.client(&names));
+    let first = new.server();
+    let mount = Mount::new(&first, &[&old, &new]);
+    let server = TestServer::start_tls(mount.files(true), ENTRIES, |_| {}).await;
+    assert!(is_served(&server, &new, &of_old).await);
+    server.clock.advance(Duration::from_secs(60));
+    let began = Instant::now();
+    while is_served(&server, &new, &of_old).await {
+        assert!(began.elapsed() < WITHIN, "an expired CA still counts");
+    }
+    assert!(is_served(&server, &new, &of_new).await);
+    // Forgotten in the file, it keeps nothing from being renewed.
+    let renewed = new.server();
+    mount.swap(&renewed, &[&old, &new]);
+    until_shown(&server.address, &new, &renewed).await;
+    assert_eq!(metric(&server, "stacktoken_tls_reload_failing").await, 0.0);
+}
+
+#[tokio::test]
+async fn with_the_last_ca_expired_no_certificate_counts() {
+    let names = [dns("assets.cms.svc")];
+    let (ca, signer) = (Ca::until("clients", START + 60), Ca::new("servers"));
+    let client = ca.client(&names);
+    let mount = Mount::new(&signer.server(), &[&ca]);
+    let server = TestServer::start_tls(mount.files(true), ENTRIES, |_| {}).await;
+    let who = async || {
+        let channel = connect(&server.address, &signer, Some(&client)).await;
+        let mut client = Client::new(channel.ok()?, None);
+        let asked = introspect_request("blt0000000000000000", "x", &[]);
+        let refused = client.introspection.introspect(asked).await.unwrap_err();
+        Some(reason(&refused))
+    };
+    assert_eq!(who().await.as_deref(), Some("ROLE_REQUIRED"));
+    server.clock.advance(Duration::from_secs(60));
+    until_metric(&server, "stacktoken_tls_reload_failing", 1.0).await;
+    assert_eq!(who().await.as_deref(), Some("CREDENTIAL_MISSING"));
 }
 
 #[tokio::test]
 async fn clients_of_a_ca_that_was_replaced_get_no_new_connection() {
     let (old, new) = (Ca::new("old CA"), Ca::new("new CA"));
     let pair = old.server();
-    let mount = Mount::new(&pair, Some(&old));
+    let mount = Mount::new(&pair, &[&old]);
     let server = TestServer::start_tls(mount.files(true), ENTRIES, |_| {}).await;
     let names = [dns("assets.cms.svc"), uri("spiffe://example.org/assets")];
     let (of_old, of_new) = (old.client(&names), new.client(&names));
-    let is_served = async |client: &Pair| match connect(&server.address, &old, Some(client)).await {
-        Ok(channel) => HealthClient::new(channel)
-            .check(HealthCheckRequest::default())
-            .await
-            .is_ok(),
-        Err(_) => false,
-    };
-    assert!(is_served(&of_old).await);
-    assert!(!is_served(&of_new).await);
-    mount.swap(&pair, Some(&new));
+    assert!(is_served(&server, &old, &of_old).await);
+    assert!(!is_served(&server, &old, &of_new).await);
+    mount.swap(&pair, &[&new]);
     let began = Instant::now();
-    while !is_served(&of_new).await {
+    while !is_served(&server, &old, &of_new).await {
         assert!(began.elapsed() < WITHIN, "the new CA does not count");
     }
-    assert!(!is_served(&of_old).await);
+    assert!(!is_served(&server, &old, &of_old).await);
 }

@@ -1,0 +1,134 @@
+//! What may be called without a credential, called by somebody who means harm; and the admin
+//! port, which has none.
+
+use std::time::{Duration, Instant};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::{frames, honest::Besieged};
+
+const CHECK: &str = "/grpc.health.v1.Health/Check";
+const WATCH: &str = "/grpc.health.v1.Health/Watch";
+const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+/// `{ file_containing_symbol: "stacktoken.v1.TokenService" }`, which is answered at length.
+const SYMBOL: &[u8] = b"\x22\x1astacktoken.v1.TokenService";
+
+/// A connection that says all this, and what is said back is left unread unless `read`.
+async fn say(address: &str, settings: Vec<u8>, said: Vec<u8>, read: bool) -> TcpStream {
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let greeting = [frames::PREFACE, &settings, &frames::settings_ack()].concat();
+    socket.write_all(&greeting).await.unwrap();
+    // It may be closed for what it says.
+    let writing = tokio::time::timeout(Duration::from_secs(2), socket.write_all(&said));
+    let _ = writing.await;
+    if read {
+        let mut heard = vec![0; 1 << 20];
+        let hearing = tokio::time::timeout(Duration::from_millis(50), socket.read(&mut heard));
+        let _ = hearing.await;
+    }
+    socket
+}
+
+/// 4 MB are announced on every stream of a connection, and all but the end is sent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn announced_messages_are_not_kept() {
+    for path in [CHECK, REFLECTION] {
+        let mut besieged = Besieged::start(&[]).await;
+        let mut held = Vec::new();
+        for _ in 0..4 {
+            let mut said = Vec::new();
+            for stream in (0..128).map(|at| 1 + 2 * at) {
+                said.extend(frames::call(stream, path));
+                said.extend(frames::data(stream, &[0, 0, 0x3d, 0x09, 0]));
+                let part = frames::data(stream, &[b'a'; 15_000]);
+                said.extend(std::iter::repeat_n(part, 4).flatten());
+            }
+            held.push(say(&besieged.address(), frames::settings(), said, true).await);
+        }
+        besieged
+            .withstands(&format!("4 MB announced to {path}"))
+            .await;
+    }
+}
+
+/// Every stream watches, and nobody reads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watches_are_limited() {
+    let mut besieged = Besieged::start(&[]).await;
+    let mut held = Vec::new();
+    for _ in 0..40 {
+        let said = (0..250).flat_map(|at| {
+            let stream = 1 + 2 * at;
+            [frames::call(stream, WATCH), frames::message(stream, &[])].concat()
+        });
+        held.push(
+            say(
+                &besieged.address(),
+                frames::settings(),
+                said.collect(),
+                true,
+            )
+            .await,
+        );
+    }
+    besieged.withstands("10,000 watches").await;
+    // A probe is answered all the same.
+    let mut health =
+        tonic_health::pb::health_client::HealthClient::new(besieged.dev.channel().await);
+    let asked = tonic_health::pb::HealthCheckRequest::default();
+    health.check(asked).await.expect("a probe");
+}
+
+/// Large answers that the client has no window for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unread_answers_of_reflection_are_limited() {
+    let mut besieged = Besieged::start(&[]).await;
+    let mut held = Vec::new();
+    for _ in 0..10 {
+        let said = (0..250).flat_map(|at| {
+            let stream = 1 + 2 * at;
+            let asked = frames::message(stream, SYMBOL);
+            [frames::call(stream, REFLECTION), asked].concat()
+        });
+        let settings = frames::settings_without_window();
+        held.push(say(&besieged.address(), settings, said.collect(), true).await);
+    }
+    besieged.withstands("unread reflection").await;
+}
+
+/// Halves of requests to the admin port: it comes back, and the calls never notice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn admin_port_is_not_taken_for_good() {
+    let mut besieged = Besieged::start(&[]).await;
+    let address = besieged.dev.get("admin_address").to_owned();
+    let mut held = Vec::new();
+    for _ in 0..400 {
+        let mut socket = TcpStream::connect(&address).await.unwrap();
+        let _ = socket.write_all(b"GET /livez HTTP/1.1\r\n").await;
+        held.push(socket);
+    }
+    besieged.withstands("half requests to the admin port").await;
+    let began = Instant::now();
+    while !lives(&address).await {
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "no probe is answered"
+        );
+    }
+}
+
+async fn lives(address: &str) -> bool {
+    let asked = async {
+        let mut socket = TcpStream::connect(address).await.ok()?;
+        let request = b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        socket.write_all(request).await.ok()?;
+        let mut text = String::new();
+        socket.read_to_string(&mut text).await.ok()?;
+        Some(text.contains("200 OK"))
+    };
+    let answered = tokio::time::timeout(Duration::from_secs(1), asked).await;
+    answered.ok().flatten() == Some(true)
+}

@@ -1,0 +1,112 @@
+//! Connections that grow old: their clients are told to go, in peace, so that load spreads.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::net::{TcpListener, TcpStream};
+use tonic::{
+    Code, Status,
+    transport::{Channel, Endpoint},
+};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+use crate::support::{
+    TestServer,
+    raw::{Sent, call, outcome},
+};
+
+const AGE: Duration = Duration::from_millis(200);
+
+/// A way to the server on which connections are counted.
+async fn counted(server: &TestServer) -> (Channel, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, to) = (listener.local_addr().unwrap(), server.address.clone());
+    let count = Arc::new(AtomicUsize::new(0));
+    let counting = count.clone();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            counting.fetch_add(1, Ordering::SeqCst);
+            let mut server = TcpStream::connect(&to).await.unwrap();
+            client.set_nodelay(true).unwrap();
+            server.set_nodelay(true).unwrap();
+            tokio::spawn(async move {
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    (endpoint.connect().await.unwrap(), count)
+}
+
+#[tokio::test]
+async fn headers_beyond_the_limit_are_told_so() {
+    let server = TestServer::start().await;
+    let sent = Sent::bearer(&server.issuer.service("content-api", server.clock.seconds()));
+    let path = "/stacktoken.v1.IntrospectionService/ListActions";
+    let with = async |name, size| {
+        let sent = sent.clone().and(name, "a".repeat(size));
+        outcome(&call(&server.channel().await, path, sent, Vec::new()).await)
+    };
+    let ok = (Code::Ok, String::new());
+    let refused = (Code::InvalidArgument, "INVALID_FIELD".to_owned());
+    assert_eq!(with("x-note", 14_000).await, ok);
+    assert_eq!(with("x-note", 17_000).await, refused);
+    assert_eq!(with("x-note", 60_000).await, refused);
+    // Somebody else's, passed on by a proxy: taken out rather than held against the call.
+    assert_eq!(with("tracestate", 20_000).await, ok);
+    assert_eq!(with("tracestate", 60_000).await, ok);
+}
+
+/// Given up before it was sent, or refused by a GOAWAY that says it was not looked at
+/// (RFC 9113 §6.8): both can be sent again, whatever they are.
+fn is_unsent(status: &Status) -> bool {
+    let told = format!("{status:?}");
+    let unsent = status.code() == Code::Cancelled && told.contains("operation was canceled");
+    unsent || told.contains("GoAway(b\"\", NO_ERROR, Remote)")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_connections_are_replaced_and_no_call_fails() {
+    let server = TestServer::start_with(|tuning| tuning.max_connection_age = AGE).await;
+    let (channel, connections) = counted(&server).await;
+    let mut health = HealthClient::new(channel);
+    let (began, mut calls) = (Instant::now(), 0);
+    while began.elapsed() < 10 * AGE {
+        match health.check(HealthCheckRequest::default()).await {
+            Ok(_) => calls += 1,
+            // This client gives up a call that it took on as its connection was told to go, and
+            // never sent; others send it on the next connection by themselves.
+            Err(status) if is_unsent(&status) => {}
+            Err(status) => panic!("a call while its connection grows old: {status:?}"),
+        }
+    }
+    let connections = connections.load(Ordering::SeqCst);
+    // A tenth more or less than the age each.
+    assert!((5..=13).contains(&connections), "{connections} connections");
+    assert!(calls > 10 * connections, "{calls} calls");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stream_on_an_old_connection_has_the_grace_and_no_more() {
+    let grace = Duration::from_millis(600);
+    let server = TestServer::start_with(|tuning| {
+        tuning.max_connection_age = AGE;
+        tuning.max_connection_age_grace = grace;
+    })
+    .await;
+    let mut health = HealthClient::new(server.channel().await);
+    let began = Instant::now();
+    let watch = health.watch(HealthCheckRequest::default()).await.unwrap();
+    let mut watch = watch.into_inner();
+    assert!(watch.message().await.unwrap().is_some());
+    let end = watch.message().await;
+    assert!(end.is_err(), "cut off: {end:?}");
+    let took = began.elapsed();
+    assert!(took > AGE + grace / 2, "{took:?}");
+    assert!(took < 10 * (AGE + grace), "{took:?}");
+}
