@@ -1,7 +1,7 @@
 //! The read behind a verdict: one indexed look-up by digest, facts only. The one method
 //! that does not begin with the stack, since the digest is all that its caller has.
 
-mod many;
+pub(super) mod many;
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{ConnectionTrait as _, DbErr, FromQueryResult, QueryResult, Statement};
@@ -16,8 +16,6 @@ use crate::domain::{
     timestamp::Timestamp,
     verdict::{Facts, StackFacts, TokenFacts},
 };
-
-pub use self::many::Looks;
 
 /// What the store knows of a digest at one instant.
 #[derive(Clone, Debug)]
