@@ -14,9 +14,10 @@ const FILES: [&str; 4] = [
 
 /// Messages that hold a secret: their derived `Debug` would print it, so
 /// `src/grpc/redact.rs` writes one that does not (R9).
-const SECRET: [&str; 2] = [
+const SECRET: [&str; 3] = [
     "stacktoken.v1.IssueResponse",
     "stacktoken.v1.IntrospectRequest",
+    "stacktoken.v1.IntrospectQuestion",
 ];
 
 #[expect(

@@ -123,12 +123,7 @@ impl App {
         self.metrics.cache_misses.inc();
         let lapsed = cover == Cover::None;
         let read = self.read_through(digest, min.is_none() && !lapsed).await;
-        let read = read.map_err(|missed| match missed {
-            Missed::Overloaded => Error::Overloaded,
-            // What could be answered is not fresh, or whether it is cannot be found out.
-            Missed::Store(error) if !lapsed => Error::of_reading(&error),
-            Missed::TooSlow | Missed::Store(_) => Error::NotFresh,
-        })?;
+        let read = read.map_err(|missed| missed.into_error(lapsed))?;
         // Of another history, or not there yet: also on a database that was the primary when
         // it was last heard of, and is not any more.
         if min.is_some_and(|asked| !read.snapshot.reflects(asked)) {
@@ -156,7 +151,7 @@ impl App {
             .covers_read(read.started, self.clock.monotonic())
     }
 
-    fn known(&self, facts: Arc<Facts>, revision: Revision, now: Timestamp) -> Known {
+    pub(super) fn known(&self, facts: Arc<Facts>, revision: Revision, now: Timestamp) -> Known {
         let until_expiry = facts.token.expires_at.filter(|at| *at > now);
         let left = until_expiry.map_or(Duration::MAX, |at| at.since(now));
         let max_age = self.verdict_max_age.min(left);
@@ -168,14 +163,14 @@ impl App {
         }
     }
 
-    fn count_hit(&self, cover: Cover) {
+    pub(super) fn count_hit(&self, cover: Cover) {
         self.metrics.cache_hits.inc();
         if cover == Cover::Stale {
             self.metrics.stale_answers.inc();
         }
     }
 
-    fn count(&self, verdict: &Verdict) {
+    pub(super) fn count(&self, verdict: &Verdict) {
         let reason = verdict.reason().map_or("OK", Reason::name);
         self.metrics
             .verdicts

@@ -1,8 +1,8 @@
-//! `Debug` for the two messages that hold a secret: everything but the secret (R9).
+//! `Debug` for the messages that hold a secret: everything but the secret (R9).
 
 use std::fmt;
 
-use super::pb::v1::{IntrospectRequest, IssueResponse};
+use super::pb::v1::{IntrospectQuestion, IntrospectRequest, IssueResponse};
 
 impl fmt::Debug for IssueResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -16,6 +16,15 @@ impl fmt::Debug for IssueResponse {
 impl fmt::Debug for IntrospectRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IntrospectRequest")
+            .field("stack_api_key", &self.stack_api_key)
+            .field("actions", &self.actions)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for IntrospectQuestion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IntrospectQuestion")
             .field("stack_api_key", &self.stack_api_key)
             .field("actions", &self.actions)
             .finish_non_exhaustive()

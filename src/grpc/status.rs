@@ -9,7 +9,7 @@ use tonic_types::{ErrorDetails, QuotaViolation, StatusExt as _};
 use crate::{
     app,
     domain::{field::Violations, refusal::Refusal},
-    grpc::pb::v1::ErrorReason,
+    grpc::{faults, pb::v1::ErrorReason},
 };
 
 /// The domain of every reason.
@@ -119,11 +119,7 @@ pub fn of(failure: impl Into<Failure>, request_id: &str) -> Status {
         details.set_retry_info(Some(retry_after));
     }
     match &failure {
-        Failure::Invalid(violations) => {
-            for fault in violations.as_slice() {
-                details.add_bad_request_violation(&fault.field, fault.problem.to_string());
-            }
-        }
+        Failure::Invalid(violations) => faults::add_to(&mut details, violations),
         Failure::App(app::Error::Refused(Refusal::LimitReached { candidates, .. })) => {
             let candidate = |(uid, name): &(String, String)| {
                 QuotaViolation::new(
@@ -173,9 +169,11 @@ pub fn in_place_of(code: Code, message: &str, request_id: &str) -> Status {
 #[rustfmt::skip]
 fn tell(failure: &Failure) -> Told {
     match failure {
-        Failure::Invalid(violations) => tell_invalid(violations),
+        Failure::Invalid(violations) => {
+            Told::new(Code::InvalidArgument, "INVALID_FIELD", faults::in_words(violations))
+        }
         Failure::Unreadable(why) => Told::new(Code::InvalidArgument, "INVALID_FIELD", format!(
-            "the request message cannot be read: {why}; check it against the contract, and keep it within 64 KiB")),
+            "the request message cannot be read: {why}; check it against the contract, and keep it within 64 KiB, a BatchIntrospect within 1 MiB")),
         Failure::HeadersTooLarge { max } => Told::new(Code::InvalidArgument, "INVALID_FIELD", format!(
             "the headers of the call are larger than {max} bytes: send less metadata")),
         Failure::CredentialMissing => Told::new(Code::Unauthenticated, "CREDENTIAL_MISSING",
@@ -198,16 +196,6 @@ fn tell(failure: &Failure) -> Told {
         Failure::RpcUnknown => Told::new(Code::Unimplemented, "RPC_UNKNOWN",
             "no such RPC: `grpcurl list` shows the services, `grpcurl describe` their methods"),
     }
-}
-
-fn tell_invalid(violations: &Violations) -> Told {
-    let mut message = String::from("the request has fields to mend: ");
-    for (at, fault) in violations.as_slice().iter().enumerate() {
-        let separator = if at == 0 { "" } else { "; " };
-        // Writing to a String does not fail.
-        let _ = write!(message, "{separator}{} {}", fault.field, fault.problem);
-    }
-    Told::new(Code::InvalidArgument, "INVALID_FIELD", message)
 }
 
 fn tell_app(error: &app::Error) -> Told {

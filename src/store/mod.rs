@@ -98,7 +98,7 @@ pub use self::{
     schema::{Schema, SchemaError},
     stacks::{Register, StackCursor, StackPage, StackStep, StackWithMembers},
     tokens::{Issue, Kept},
-    verdicts::Look,
+    verdicts::{Look, many::Looks},
 };
 
 /// How long to wait before each further attempt at a transaction that was in another's way.

@@ -7,6 +7,7 @@
 )]
 
 pub mod audit;
+pub mod batch;
 pub mod introspection;
 pub mod permissions;
 pub mod stacks;
