@@ -107,9 +107,12 @@ impl App {
             position: self.freshness.applied(),
         };
         let reflected = self.freshness.reflects(min, epoch);
+        // The lease before the look into memory, too: one taken after it could be one that came
+        // with an eviction, and would vouch for what that threw out.
+        let lease = self.freshness.lease(self.clock.monotonic());
         let remembered = self.cache.get(&digest);
         let now = self.clock.monotonic();
-        let cover = self.freshness.cover(now);
+        let cover = self.freshness.cover_by(lease, now);
         if reflected && cover != Cover::None {
             if let Some(facts) = remembered {
                 self.count_hit(cover);
