@@ -14,10 +14,11 @@ const FILES: [&str; 4] = [
 
 /// Messages that hold a secret: their derived `Debug` would print it, so
 /// `src/grpc/redact.rs` writes one that does not (R9).
-const SECRET: [&str; 3] = [
+const SECRET: [&str; 4] = [
     "stacktoken.v1.IssueResponse",
     "stacktoken.v1.RotateResponse",
     "stacktoken.v1.IntrospectRequest",
+    "stacktoken.v1.IntrospectQuestion",
 ];
 
 #[expect(

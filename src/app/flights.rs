@@ -13,7 +13,10 @@ use futures_util::{
 };
 use tokio::sync::Semaphore;
 
-use super::cache::{Cache, Generation};
+use super::{
+    Error,
+    cache::{Cache, Generation},
+};
 use crate::{
     domain::{clock::Clock, revision::Snapshot, secret::Digest, verdict::Facts},
     store::{self, Store},
@@ -36,6 +39,18 @@ pub(super) enum Missed {
     Overloaded,
     /// The store failed.
     Store(Arc<store::Error>),
+}
+
+impl Missed {
+    /// What whoever asked hears; `lapsed`: without a lease to begin with.
+    pub fn into_error(self, lapsed: bool) -> Error {
+        match self {
+            Self::Overloaded => Error::Overloaded,
+            // What could be answered is not fresh, or whether it is cannot be found out.
+            Self::Store(error) if !lapsed => Error::of_reading(&error),
+            Self::TooSlow | Self::Store(_) => Error::NotFresh,
+        }
+    }
 }
 
 type Outcome = Result<Reading, Missed>;
@@ -149,6 +164,53 @@ impl Flights {
                 started,
             })
         }
+    }
+}
+
+/// What one reading for many found, and when it began.
+pub(super) struct ManyRead {
+    pub facts: HashMap<Digest, Arc<Facts>>,
+    pub snapshot: Snapshot,
+    pub started: Duration,
+}
+
+impl Flights {
+    /// Reads the store for many digests at once. It is shared with nobody, so whoever asks
+    /// knows that it began after the asking.
+    pub async fn look_up_many(
+        &self,
+        ground: &Ground,
+        digests: &[Digest],
+    ) -> Result<ManyRead, Missed> {
+        let Ground {
+            store,
+            cache,
+            clock,
+        } = ground;
+        let started = clock.monotonic();
+        let generation = cache.generation();
+        let _room = self.room.try_acquire().map_err(|_| Missed::Overloaded)?;
+        let Ok(answered) = tokio::time::timeout(self.bound, store.look_up_many(digests)).await
+        else {
+            store.renew_connections().await;
+            return Err(Missed::TooSlow);
+        };
+        let looks = answered.map_err(|error| Missed::Store(Arc::new(error)))?;
+        let found = looks.facts.into_iter();
+        let facts: HashMap<_, _> = found.map(|(of, facts)| (of, Arc::new(facts))).collect();
+        for digest in digests {
+            match facts.get(digest) {
+                Some(facts) => {
+                    cache.fill(*digest, facts, generation);
+                }
+                None => cache.note_unknown(*digest, started + self.bound.min(UNKNOWN_FOR)),
+            }
+        }
+        Ok(ManyRead {
+            facts,
+            snapshot: looks.snapshot,
+            started,
+        })
     }
 }
 

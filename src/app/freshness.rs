@@ -85,11 +85,15 @@ impl Freshness {
     }
 
     pub fn cover(&self, now: Duration) -> Cover {
+        self.cover_by(self.lease(now), now)
+    }
+
+    /// The same by a lease as it was at some earlier instant.
+    pub fn cover_by(&self, lease: Lease, now: Duration) -> Cover {
         let Bounds {
             freshness,
             serve_stale_for,
         } = self.bounds;
-        let lease = self.lease(now);
         if lease.covers(now, freshness) || !self.checks_lease {
             Cover::Fresh
         } else if lease.covers(now, freshness.saturating_add(serve_stale_for)) {

@@ -62,34 +62,15 @@ pub struct Known {
 /// Facts that may be answered, if there are any, and the point that they reflect.
 type Fresh = (Option<Arc<Facts>>, Revision);
 
-/// Which facts will do.
-#[derive(Clone, Copy)]
-enum Use {
-    /// Any that are fresh enough.
-    Any,
-    /// Those read after the first use was recorded.
-    Recorded,
-}
-
 impl Introspection {
     fn facts(&self) -> Option<&Facts> {
         self.known.as_ref().map(|known| known.facts.as_ref())
     }
 
     /// The facts of a secret that is about to be answered as active for the first time.
-    fn unused(&self) -> Option<&Facts> {
+    pub(super) fn unused(&self) -> Option<&Facts> {
         let active = matches!(self.verdict, Verdict::Active(_));
         self.facts().filter(|facts| active && !facts.token.used)
-    }
-}
-
-/// Why nothing was found out; `lapsed`: without a lease.
-fn told(missed: Missed, lapsed: bool) -> Error {
-    match missed {
-        Missed::Overloaded => Error::Overloaded,
-        // What could be answered is not fresh, or whether it is cannot be found out.
-        Missed::Store(error) if !lapsed => Error::of_reading(&error),
-        Missed::TooSlow | Missed::Store(_) => Error::NotFresh,
     }
 }
 
@@ -115,70 +96,80 @@ impl App {
         question: &Question,
     ) -> Result<Introspection, Error> {
         let digest = secret::recognise(&question.token);
-        let mut judged = self.judge(question, digest, Use::Any).await?;
+        let found = match digest {
+            Some(digest) => self.facts(digest, question.min_revision).await?,
+            None => (None, self.applied()),
+        };
+        let mut judged = self.judge_now(question, found);
         if let (Some(digest), Some(facts)) = (digest, judged.unused()) {
             // Once in the life of a secret: on record first, and only then answered, from what
             // the store says after that.
             let recorded = self.record_first_use(call, digest, facts).await;
-            recorded.map_err(|missed| told(missed, false))?;
-            judged = self.judge(question, Some(digest), Use::Recorded).await?;
+            recorded.map_err(|missed| missed.into_error(false))?;
+            let found = self.facts_anew(digest, question.min_revision).await?;
+            judged = self.judge_now(question, found);
             if judged.unused().is_some() {
                 return Err(Error::NotFresh);
             }
         }
-        self.count(&judged.verdict);
-        match (&judged.verdict, digest, judged.facts()) {
-            (Verdict::NotRecognised, ..) => {
-                self.unrecognised.admit(&call.caller.actor)?;
-                judged.known = None;
-            }
-            (Verdict::Inactive(Reason::Superseded), Some(digest), Some(facts)) => {
-                let presented = presented(digest, facts);
-                self.refusals.note_superseded(call, presented);
-            }
-            _ => {}
+        self.conclude(call, digest, &judged);
+        if judged.verdict == Verdict::NotRecognised {
+            self.unrecognised.admit(&call.caller.actor)?;
         }
         Ok(judged)
     }
 
-    /// What there is to say of a digest at this instant.
-    async fn judge(
+    /// Read after the look-up: expiry is compared at the time of the answer.
+    fn judge_now(&self, question: &Question, (facts, revision): Fresh) -> Introspection {
+        self.judge(question, facts.as_ref(), (revision, self.clock.now()))
+    }
+
+    /// What there is to say at this instant; of a secret not recognised, nothing is known.
+    pub(super) fn judge(
         &self,
         question: &Question,
-        digest: Option<Digest>,
-        only: Use,
-    ) -> Result<Introspection, Error> {
-        let found = match (digest, only) {
-            (None, _) => None,
-            (Some(digest), Use::Any) => Some(self.facts(digest, question.min_revision).await?),
-            (Some(digest), Use::Recorded) => {
-                Some(self.facts_anew(digest, question.min_revision).await?)
-            }
-        };
-        // Read after the look-up: expiry is compared at the time of the answer.
-        let now = self.clock.now();
-        let facts = found.as_ref().and_then(|(facts, _)| facts.as_deref());
-        let verdict = verdict::evaluate(facts, &question.stack_api_key, &question.actions, now);
-        let known = found.and_then(|(facts, revision)| Some(self.known(facts?, revision, now)));
-        Ok(Introspection {
-            verdict,
-            known,
+        facts: Option<&Arc<Facts>>,
+        (revision, now): (Revision, Timestamp),
+    ) -> Introspection {
+        let of = facts.map(AsRef::as_ref);
+        let verdict = verdict::evaluate(of, &question.stack_api_key, &question.actions, now);
+        let facts = facts.filter(|_| verdict != Verdict::NotRecognised);
+        Introspection {
+            known: facts.map(|facts| self.known(facts.clone(), revision, now)),
             asked: !question.actions.is_empty(),
-        })
+            verdict,
+        }
+    }
+
+    /// What an answer leaves behind: it is counted, and a superseded secret is told of.
+    pub(super) fn conclude(&self, call: &Call, digest: Option<Digest>, judged: &Introspection) {
+        self.count(&judged.verdict);
+        let superseded = judged.verdict == Verdict::Inactive(Reason::Superseded);
+        if let (true, Some(digest), Some(facts)) = (superseded, digest, judged.facts()) {
+            self.refusals
+                .note_superseded(call, presented(digest, facts));
+        }
+    }
+
+    /// The point that what is remembered reflects at least.
+    fn applied(&self) -> Revision {
+        Revision {
+            epoch: self.store.epoch(),
+            position: self.freshness.applied(),
+        }
     }
 
     /// What is known of a digest, fresh enough to be answered now.
     async fn facts(&self, digest: Digest, min: Option<Revision>) -> Result<Fresh, Error> {
-        let epoch = self.store.epoch();
         // Before the look into memory: what is remembered reflects at least this.
-        let applied = Revision {
-            epoch,
-            position: self.freshness.applied(),
-        };
-        let reflected = self.freshness.reflects(min, epoch);
+        let applied = self.applied();
+        let reflected = self.freshness.reflects(min, applied.epoch);
+        // The lease before the look into memory, too: one taken after it could be one that came
+        // with an eviction, and would vouch for what that threw out.
+        let lease = self.freshness.lease(self.clock.monotonic());
         let remembered = self.cache.get(&digest);
         let now = self.clock.monotonic();
-        let cover = self.freshness.cover(now);
+        let cover = self.freshness.cover_by(lease, now);
         if reflected && cover != Cover::None {
             if let Some(facts) = remembered {
                 self.count_hit(cover);
@@ -192,13 +183,13 @@ impl App {
         self.metrics.cache_misses.inc();
         let lapsed = cover == Cover::None;
         let read = self.read_through(digest, min.is_none() && !lapsed).await;
-        fresh(read.map_err(|missed| told(missed, lapsed))?, min)
+        fresh(read.map_err(|missed| missed.into_error(lapsed))?, min)
     }
 
     /// The same from the store alone, by a reading that begins now.
     async fn facts_anew(&self, digest: Digest, min: Option<Revision>) -> Result<Fresh, Error> {
         let read = self.read_through(digest, false).await;
-        fresh(read.map_err(|missed| told(missed, false))?, min)
+        fresh(read.map_err(|missed| missed.into_error(false))?, min)
     }
 
     /// Reads the store; a reading shared with others may turn out too old, one of our own not.
@@ -233,7 +224,7 @@ impl App {
         }
     }
 
-    fn count_hit(&self, cover: Cover) {
+    pub(super) fn count_hit(&self, cover: Cover) {
         self.metrics.cache_hits.inc();
         if cover == Cover::Stale {
             self.metrics.stale_answers.inc();

@@ -2,6 +2,7 @@
 //! stand in front of it.
 
 mod audit;
+mod batch;
 mod cache;
 mod error;
 mod feed;
@@ -28,6 +29,7 @@ use crate::{
 };
 
 pub use self::{
+    batch::{Answers, Batch},
     error::Error,
     freshness::Bounds,
     introspect::{Introspection, Question},

@@ -102,6 +102,7 @@ pub const RULES: &[Rule] = &[
     change("/stacktoken.v1.TokenService/Rotate", GOVERNOR, Action::TokenRotate),
     change("/stacktoken.v1.TokenService/Revoke", GOVERNOR_OR_OPERATOR, Action::TokenRevoke),
     verdict("/stacktoken.v1.IntrospectionService/Introspect", INTROSPECTOR),
+    verdict("/stacktoken.v1.IntrospectionService/BatchIntrospect", INTROSPECTOR),
     verdict("/stacktoken.v1.IntrospectionService/ListActions", ANYONE),
     verdict("/envoy.service.auth.v3.Authorization/Check", INTROSPECTOR),
     change("/stacktoken.admin.v1.StackService/Register", OPERATOR, Action::StackRegister),

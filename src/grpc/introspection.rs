@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{convert::introspection as convert, pb::v1};
+use super::{
+    convert::{batch, introspection as convert},
+    pb::v1,
+};
 use crate::app::App;
 
 pub(super) struct Introspections(pub Arc<App>);
@@ -18,6 +21,17 @@ impl v1::introspection_service_server::IntrospectionService for Introspections {
         answer!(request, convert::introspect, |call, question| {
             Ok(convert::introspected(
                 self.0.introspect(call, &question).await?,
+            ))
+        })
+    }
+
+    async fn batch_introspect(
+        &self,
+        request: Request<v1::BatchIntrospectRequest>,
+    ) -> Result<Response<v1::BatchIntrospectResponse>, Status> {
+        answer!(request, batch::batch_introspect, |call, asked| {
+            Ok(batch::batch_introspected(
+                self.0.batch_introspect(call, &asked).await?,
             ))
         })
     }

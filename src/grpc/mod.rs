@@ -23,12 +23,14 @@ macro_rules! answer {
 mod audit;
 mod convert;
 mod ext_authz;
+mod faults;
 pub mod in_words;
 mod introspection;
 mod redact;
 mod stacks;
 pub mod status;
 mod tokens;
+mod wide;
 
 use std::sync::Arc;
 
@@ -79,10 +81,7 @@ pub fn routes(app: &Arc<App>, table: Arc<RouteTable>, limits: MessageLimits) -> 
     use pb::{
         admin::v1::stack_service_server::StackServiceServer,
         audit::v1::audit_service_server::AuditServiceServer,
-        v1::{
-            introspection_service_server::IntrospectionServiceServer,
-            token_service_server::TokenServiceServer,
-        },
+        v1::token_service_server::TokenServiceServer,
     };
     let MessageLimits { decoding, encoding } = limits;
     macro_rules! limited {
@@ -93,9 +92,9 @@ pub fn routes(app: &Arc<App>, table: Arc<RouteTable>, limits: MessageLimits) -> 
         };
     }
     Routes::new(limited!(TokenServiceServer, tokens::Tokens(app.clone())))
-        .add_service(limited!(
-            IntrospectionServiceServer,
-            introspection::Introspections(app.clone())
+        .add_service(wide::IntrospectionServer::new(
+            introspection::Introspections(app.clone()),
+            limits,
         ))
         .add_service(limited!(StackServiceServer, stacks::Stacks(app.clone())))
         .add_service(limited!(AuditServiceServer, audit::Audits(app.clone())))

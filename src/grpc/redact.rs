@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::pb::v1::{IntrospectRequest, IssueResponse, RotateResponse};
+use super::pb::v1::{IntrospectQuestion, IntrospectRequest, IssueResponse, RotateResponse};
 
 impl fmt::Debug for IssueResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -26,6 +26,15 @@ impl fmt::Debug for RotateResponse {
 impl fmt::Debug for IntrospectRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IntrospectRequest")
+            .field("stack_api_key", &self.stack_api_key)
+            .field("actions", &self.actions)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for IntrospectQuestion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IntrospectQuestion")
             .field("stack_api_key", &self.stack_api_key)
             .field("actions", &self.actions)
             .finish_non_exhaustive()

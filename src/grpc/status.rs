@@ -9,7 +9,7 @@ use tonic_types::{ErrorDetails, QuotaViolation, StatusExt as _};
 use crate::{
     app,
     domain::{field::Violations, refusal::Refusal},
-    grpc::pb::v1::ErrorReason,
+    grpc::{faults, pb::v1::ErrorReason},
 };
 
 /// The domain of every reason.
@@ -121,9 +121,7 @@ pub fn of(failure: impl Into<Failure>, request_id: &str) -> Status {
     match &failure {
         Failure::Invalid(violations)
         | Failure::App(app::Error::Refused(Refusal::Invalid(violations))) => {
-            for fault in violations.as_slice() {
-                details.add_bad_request_violation(&fault.field, fault.problem.to_string());
-            }
+            faults::add_to(&mut details, violations);
         }
         Failure::App(app::Error::Refused(Refusal::LimitReached { candidates, .. })) => {
             let candidate = |(uid, name): &(String, String)| {
@@ -174,9 +172,11 @@ pub fn in_place_of(code: Code, message: &str, request_id: &str) -> Status {
 #[rustfmt::skip]
 fn tell(failure: &Failure) -> Told {
     match failure {
-        Failure::Invalid(violations) => tell_invalid(violations),
+        Failure::Invalid(violations) => {
+            Told::new(Code::InvalidArgument, "INVALID_FIELD", faults::in_words(violations))
+        }
         Failure::Unreadable(why) => Told::new(Code::InvalidArgument, "INVALID_FIELD", format!(
-            "the request message cannot be read: {why}; check it against the contract, and keep it within 64 KiB")),
+            "the request message cannot be read: {why}; check it against the contract, and keep it within 64 KiB, a BatchIntrospect within 1 MiB")),
         Failure::HeadersTooLarge { max } => Told::new(Code::InvalidArgument, "INVALID_FIELD", format!(
             "the headers of the call are larger than {max} bytes: send less metadata")),
         Failure::CredentialMissing => Told::new(Code::Unauthenticated, "CREDENTIAL_MISSING",
@@ -199,16 +199,6 @@ fn tell(failure: &Failure) -> Told {
         Failure::RpcUnknown => Told::new(Code::Unimplemented, "RPC_UNKNOWN",
             "no such RPC: `grpcurl list` shows the services, `grpcurl describe` their methods"),
     }
-}
-
-fn tell_invalid(violations: &Violations) -> Told {
-    let mut message = String::from("the request has fields to mend: ");
-    for (at, fault) in violations.as_slice().iter().enumerate() {
-        let separator = if at == 0 { "" } else { "; " };
-        // Writing to a String does not fail.
-        let _ = write!(message, "{separator}{} {}", fault.field, fault.problem);
-    }
-    Told::new(Code::InvalidArgument, "INVALID_FIELD", message)
 }
 
 fn tell_app(error: &app::Error) -> Told {
@@ -262,7 +252,7 @@ fn tell_refusal(refusal: &Refusal) -> Told {
         Refusal::RequestIdReused { token_uid } => told(Code::AlreadyExists,
             "this request_id was used before and cannot be answered again: look at the token that token_uid names, and choose another request_id for something new")
             .with("token_uid", token_uid),
-        Refusal::Invalid(violations) => tell_invalid(violations),
+        Refusal::Invalid(violations) => told(Code::InvalidArgument, &faults::in_words(violations)),
         Refusal::StackKeyTaken => told(Code::AlreadyExists,
             "this stack key is in use or belonged to a removed stack: leave stack_api_key out to have one made"),
         Refusal::LimitReached { limit, .. } => told(Code::ResourceExhausted, &format!(

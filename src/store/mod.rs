@@ -106,7 +106,7 @@ pub use self::{
     secrets::Kept,
     stacks::{Register, StackCursor, StackPage, StackStep, StackWithMembers},
     uses::Presented,
-    verdicts::Look,
+    verdicts::{Look, many::Looks},
 };
 
 /// How long to wait before each further attempt at a transaction that was in another's way.

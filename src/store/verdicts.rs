@@ -1,8 +1,10 @@
 //! The read behind a verdict: one indexed look-up by digest, facts only. The one method
 //! that does not begin with the stack, since the digest is all that its caller has.
 
+pub(super) mod many;
+
 use newtype_uuid::GenericUuid as _;
-use sea_orm::{ConnectionTrait as _, DbErr, FromQueryResult, Statement};
+use sea_orm::{ConnectionTrait as _, DbErr, FromQueryResult, QueryResult, Statement};
 use uuid::Uuid;
 
 use super::{Error, Store};
@@ -105,19 +107,28 @@ impl Store {
         let statement = Statement::from_sql_and_values(self.backend(), sql, values);
         let row = self.pools.load().reader.query_one_raw(statement).await?;
         let row = row.ok_or_else(|| DbErr::RecordNotFound("the row asked for".to_owned()))?;
-        if row.try_get("", "standby")? {
-            return Err(Error::NotPrimary);
-        }
-        let (epoch, snapshot): (i64, String) =
-            (row.try_get("", "epoch")?, row.try_get("", "snapshot")?);
-        let unread = || DbErr::Type("a snapshot".to_owned());
-        let snapshot = Snapshot::parse(epoch, &snapshot).ok_or_else(unread)?;
-        let known: Option<Uuid> = row.try_get("", "token_uid")?;
-        let facts = match known {
-            Some(_) => Some(Facts::try_from(Row::from_query_result(&row, "")?)?),
-            None => None,
-        };
+        let snapshot = snapshot_of(&row)?;
+        let facts = facts_of(&row)?;
         Ok(Look { facts, snapshot })
+    }
+}
+
+/// What a row of the statement saw of the history; only a primary's is believed.
+fn snapshot_of(row: &QueryResult) -> Result<Snapshot, Error> {
+    if row.try_get("", "standby")? {
+        return Err(Error::NotPrimary);
+    }
+    let (epoch, snapshot): (i64, String) =
+        (row.try_get("", "epoch")?, row.try_get("", "snapshot")?);
+    let unread = || DbErr::Type("a snapshot".to_owned());
+    Ok(Snapshot::parse(epoch, &snapshot).ok_or_else(unread)?)
+}
+
+fn facts_of(row: &QueryResult) -> Result<Option<Facts>, Error> {
+    let known: Option<Uuid> = row.try_get("", "token_uid")?;
+    match known {
+        Some(_) => Ok(Some(Facts::try_from(Row::from_query_result(row, "")?)?)),
+        None => Ok(None),
     }
 }
 

@@ -11,8 +11,8 @@ use crate::support::{
     clients::fields,
     introspect_request, issue_request, never, person,
     requests::{
-        branches, get_request, list_request, modules, rename_request, revoke_request,
-        set_expiry_request, update_request,
+        batch_request, branches, get_request, list_request, modules, rename_request,
+        revoke_request, set_expiry_request, update_request,
     },
 };
 
@@ -45,6 +45,8 @@ async fn the_secret_is_in_the_answer_to_issue_and_nowhere_else() {
     );
     let question = introspect_request(stack, &secret, &["entry.read"]);
     assert!(!format!("{question:?}").contains(&secret));
+    let batch = batch_request(stack, &[&secret]);
+    assert!(!format!("{batch:?}").contains(&secret));
     let mut service = server.service().await;
     let (tokens, audits) = (&mut owner.tokens, &mut owner.audit);
     let audited = audit::ListRequest {
@@ -57,6 +59,7 @@ async fn the_secret_is_in_the_answer_to_issue_and_nowhere_else() {
         bytes(tokens.update(rename_request(stack, &uid, "renamed"))).await,
         bytes(tokens.set_expiry(set_expiry_request(stack, &uid, never()))).await,
         bytes(service.introspection.introspect(question)).await,
+        bytes(service.introspection.batch_introspect(batch)).await,
         bytes(tokens.revoke(revoke_request(stack, &uid, "done"))).await,
         bytes(audits.list(audited)).await,
         bytes(owner.stacks.get(admin::GetRequest {
@@ -230,6 +233,13 @@ async fn a_question_that_holds_a_secret_in_the_wrong_place_is_refused_without_re
             "actions[0].facts[\"has_approvers\"]",
         ),
     ] {
+        let mut batch = batch_request(&server.stack, &["junk", secret]);
+        batch.questions[1].actions.push(question.clone());
+        assert_no_echo(
+            service.introspection.batch_introspect(batch).await,
+            &format!("questions[1].{field}"),
+            secret,
+        );
         let request = v1::IntrospectRequest {
             actions: vec![question],
             ..introspect_request(&server.stack, secret, &[])

@@ -15,6 +15,7 @@ use crate::{
         Client, at,
         checks::{Http, Told},
         introspect_request, issue_request, permissions,
+        requests::batch_request,
     },
 };
 
@@ -86,6 +87,16 @@ async fn drive(dev: &Dev, secrets: &mut Secrets) {
             .into_inner()
             .active
     );
+
+    let batch = batch_request(&stack, &[&secret, &secret[..50], "junk"]);
+    let asked = service.introspection.batch_introspect(batch.clone()).await;
+    assert!(asked.unwrap().into_inner().answers[0].active);
+    let faulty = v1::BatchIntrospectRequest {
+        min_revision: secret.clone(),
+        ..batch
+    };
+    let refused = service.introspection.batch_introspect(faulty).await;
+    refused.unwrap_err();
 
     misplaced(&mut owner, &mut service, &stack, &secret).await;
     checked(dev, &stack, &secret).await;

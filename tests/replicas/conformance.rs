@@ -218,6 +218,7 @@ on_both_engines! {
     digests_are_looked_up_alike => look_ups;
     secrets_are_rotated_used_and_ended_alike => rotations;
     requests_are_answered_again_alike => repetitions;
+    many_digests_are_looked_up_at_once_alike => look_ups_of_many;
     the_audit_reads_alike => audits;
     the_schema_answers_alike => schemas;
 }
@@ -682,6 +683,55 @@ async fn repetitions(engine: &Engine) -> Vec<String> {
         "used {}",
         reused(done.map(|rotated| rotated.token))
     ));
+    noted
+}
+
+async fn look_ups_of_many(engine: &Engine) -> Vec<String> {
+    let (store, key) = (&engine.store, engine.register(KEY).await);
+    let mut digests = Vec::new();
+    let mut tokens = Vec::new();
+    for at in 0..5 {
+        let (token, secret) = engine.issue(&key, &format!("{at}"), None).await.unwrap();
+        digests.push(secret.digest());
+        tokens.push(token.uid);
+    }
+    let unknown = |_| Secret::generate(engine.entropy.as_ref()).unwrap().digest();
+    let mut noted = Vec::new();
+    // Around every size that there is a statement for.
+    for (known, strange) in [
+        (0, 1),
+        (1, 0),
+        (3, 1),
+        (4, 0),
+        (5, 0),
+        (5, 15),
+        (5, 16),
+        (5, 95),
+    ] {
+        let mut asked: Vec<_> = (0..strange).map(unknown).collect();
+        asked.extend(&digests[..known]);
+        let looks = store.look_up_many(&asked).await.unwrap();
+        assert_eq!(looks.facts.len(), known, "{known} of {}", asked.len());
+        for (digest, uid) in digests.iter().zip(&tokens).take(known) {
+            let facts = &looks.facts[digest];
+            assert_eq!(facts.token.uid, *uid);
+            let one = store.look_up(digest).await.unwrap().facts.unwrap();
+            assert_eq!(&one, facts, "the same as by itself");
+            noted.push(format!("{} {:?}", facts.token.name, facts.permissions));
+        }
+    }
+    let before = store.look_up_many(&digests).await.unwrap();
+    let (_, revision) = store
+        .revoke(&engine.owner(), (&key, tokens[2]), &reason())
+        .await
+        .unwrap();
+    assert!(!before.snapshot.reflects(revision), "a reading from before");
+    let after = store.look_up_many(&digests).await.unwrap();
+    assert!(after.snapshot.reflects(revision));
+    for digest in &digests {
+        let (before, after) = (&before.facts[digest], &after.facts[digest]);
+        noted.push(format!("{} {}", before.token.revoked, after.token.revoked));
+    }
     noted
 }
 

@@ -7,6 +7,7 @@
 )]
 
 pub mod audit;
+pub mod batch;
 mod expiry;
 pub mod introspection;
 pub mod permissions;

@@ -14,6 +14,7 @@ use crate::support::{
     checks::Http,
     introspect_request, issue_request, now, person,
     raw::{Part, Sent},
+    requests::batch_request,
 };
 
 /// Whom an RPC is for.
@@ -100,6 +101,8 @@ pub const TABLE: &[Row] = &[
         stack_api_key: world.stack.clone(), token_uid: world.token_uid.clone(), reason: "over".into() }),
     row!("/stacktoken.v1.IntrospectionService/Introspect", Introspectors, false, |world|
         introspect_request(&world.stack, &world.secret, &["entry.read"])),
+    row!("/stacktoken.v1.IntrospectionService/BatchIntrospect", Introspectors, false, |world|
+        batch_request(&world.stack, &[&world.secret])),
     row!("/stacktoken.v1.IntrospectionService/ListActions", Anyone, false, |_| v1::ListActionsRequest {}),
     row!("/envoy.service.auth.v3.Authorization/Check", Introspectors, false, |world| CheckRequest::from(
         Http::get("/v3/stacks").with("authorization", &world.secret).with("api_key", &world.stack))),

@@ -1,6 +1,7 @@
 //! Verdicts on presented tokens.
 
 mod answers;
+mod batch;
 mod permissions;
 mod questions;
 mod recognition;

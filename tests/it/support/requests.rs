@@ -260,3 +260,16 @@ impl TestServer {
         operator.stacks.remove(request).await.unwrap();
     }
 }
+
+/// Asks about secrets with one stack key, and about no action.
+pub fn batch_request(stack: &str, secrets: &[&str]) -> v1::BatchIntrospectRequest {
+    let question = |secret: &&str| v1::IntrospectQuestion {
+        token: (*secret).into(),
+        stack_api_key: stack.into(),
+        actions: Vec::new(),
+    };
+    v1::BatchIntrospectRequest {
+        questions: secrets.iter().map(question).collect(),
+        min_revision: String::new(),
+    }
+}

@@ -1,0 +1,66 @@
+//! One service whose BatchIntrospect may have larger messages than its other RPCs: the
+//! library knows one limit for a service, so there are two of it, and the path decides.
+
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tonic::{body::Body, codegen::Service, server::NamedService};
+
+use super::{
+    MessageLimits, introspection::Introspections,
+    pb::v1::introspection_service_server::IntrospectionServiceServer,
+};
+
+/// The largest request and response of BatchIntrospect, in bytes.
+const LARGEST: usize = 1024 * 1024;
+
+const BATCH: &str = "/stacktoken.v1.IntrospectionService/BatchIntrospect";
+
+type Server = IntrospectionServiceServer<Introspections>;
+
+/// The service, as a router takes it.
+#[derive(Clone)]
+pub(super) struct IntrospectionServer {
+    narrow: Server,
+    wide: Server,
+}
+
+impl IntrospectionServer {
+    pub fn new(service: Introspections, limits: MessageLimits) -> Self {
+        let service = Arc::new(service);
+        let within = |decoding, encoding| {
+            Server::from_arc(service.clone())
+                .max_decoding_message_size(decoding)
+                .max_encoding_message_size(encoding)
+        };
+        Self {
+            narrow: within(limits.decoding, limits.encoding),
+            wide: within(LARGEST, LARGEST),
+        }
+    }
+}
+
+impl NamedService for IntrospectionServer {
+    const NAME: &'static str = <Server as NamedService>::NAME;
+}
+
+impl Service<http::Request<Body>> for IntrospectionServer {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = <Server as Service<http::Request<Body>>>::Future;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        if request.uri().path() == BATCH {
+            self.wide.call(request)
+        } else {
+            self.narrow.call(request)
+        }
+    }
+}
