@@ -14,7 +14,7 @@ use crate::support::{
     clock::START,
     database::eventually,
     introspect_request, now,
-    requests::{outcome, overlap_for, refused, rename_request, rotate_request},
+    requests::{batch_request, outcome, overlap_for, refused, rename_request, rotate_request},
 };
 
 const DAY: i64 = 86_400;
@@ -456,4 +456,22 @@ async fn hits_write_nothing() {
         "OK",
         "nor does a miss, once it was used"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn first_use_in_a_batch_ends_the_former_secret_in_the_same_batch() {
+    let server = TestServer::start().await;
+    let issued = server.token("deploy").await;
+    assert_eq!(server.verdict(&issued.secret).await, "OK");
+    let rotated = server.rotate(&issued.uid, UNTIL_USED).await;
+    let mut service = server.service().await;
+    for _ in 0..2 {
+        let request = batch_request(&server.stack, &[&issued.secret, &rotated.secret]);
+        let answer = service.introspection.batch_introspect(request).await;
+        let answers = answer.unwrap().into_inner().answers;
+        assert_eq!(answers[0].reason(), v1::Reason::Superseded);
+        assert!(!answers[0].active && answers[1].active);
+    }
+    let used = "SELECT COUNT(*) FROM audit_events WHERE action = 'token_first_use'";
+    assert_eq!(server.outside().await.number(used).await, 1);
 }
