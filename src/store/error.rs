@@ -65,6 +65,12 @@ impl Error {
         }
     }
 
+    /// Whether all connections were in use.
+    #[must_use]
+    pub const fn is_for_want_of_room(&self) -> bool {
+        matches!(self, Self::Unavailable(DbErr::ConnectionAcquire(_)))
+    }
+
     /// Whether a connection turned out dead, rather than that none was free: then its pool's
     /// others are likely to be dead too.
     #[must_use]

@@ -109,6 +109,10 @@ pub use self::{
     verdicts::{Look, many::Looks},
 };
 
+/// How often a change waits again for a connection: many changes of one stack are a queue, and
+/// not an outage.
+const WAIT_AGAIN: usize = 4;
+
 /// How long to wait before each further attempt at a transaction that was in another's way.
 const RETRY_AFTER: [Duration; 5] = [
     Duration::from_millis(2),
@@ -280,12 +284,15 @@ impl Store {
     /// Nothing was done yet, so a connection that turns out dead costs no more than another
     /// attempt on a new one: after a restart of the database all of a pool's are.
     async fn begin_write(&self) -> Result<DatabaseTransaction, Error> {
-        let begun = self.try_begin_write().await;
-        if self.is_worth_renewing(&begun).await {
-            self.try_begin_write().await
-        } else {
-            begun
+        let mut begun = self.try_begin_write().await;
+        for _ in 0..WAIT_AGAIN {
+            let busy = begun.as_ref().is_err_and(Error::is_for_want_of_room);
+            if !busy && !self.is_worth_renewing(&begun).await {
+                break;
+            }
+            begun = self.try_begin_write().await;
         }
+        begun
     }
 
     async fn begin_read(&self) -> Result<DatabaseTransaction, Error> {
