@@ -124,7 +124,8 @@ async fn rapid_reset() {
     .await;
 }
 
-/// CVE-2025-8671: streams that the server itself has to reset.
+/// CVE-2025-8671: streams that the server itself has to reset. Ten at once: a hundred are a
+/// hundred calls at once to begin with, and everybody waits behind those, harmful or not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_that_the_server_must_reset() {
     withstands("made-you-reset", |number| {
@@ -133,7 +134,7 @@ async fn streams_that_the_server_must_reset() {
             out.extend(frames::window_update(stream, 0x7fff_ffff));
             out
         };
-        streams(number, 100).flat_map(both).collect()
+        streams(number, 10).flat_map(both).collect()
     })
     .await;
 }
