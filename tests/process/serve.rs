@@ -60,19 +60,28 @@ fn a_schema_that_is_not_migrated_names_the_command() {
     let (code, told) = said(folder.path(), &["migrate", "status"]);
     assert_eq!(
         (code, told.trim()),
-        (Some(1), "pending m20261124_000001_first")
+        (
+            Some(1),
+            "pending m20261124_000001_first\npending m20261124_000002_rotation"
+        )
     );
     let (code, told) = said(folder.path(), &["migrate", "up"]);
     assert_eq!(
         (code, told.trim()),
-        (Some(0), "applied m20261124_000001_first")
+        (
+            Some(0),
+            "applied m20261124_000001_first\napplied m20261124_000002_rotation"
+        )
     );
     let (code, told) = said(folder.path(), &["migrate", "up"]);
     assert_eq!((code, told.trim()), (Some(0), "the schema is up to date"));
     let (code, told) = said(folder.path(), &["migrate", "status"]);
     assert_eq!(
         (code, told.trim()),
-        (Some(0), "applied m20261124_000001_first")
+        (
+            Some(0),
+            "applied m20261124_000001_first\napplied m20261124_000002_rotation"
+        )
     );
     let (code, told) = said(folder.path(), &["migrate", "new-epoch"]);
     assert_eq!(code, Some(0), "{told}");
