@@ -136,7 +136,7 @@ impl App {
             .cache_misses
             .inc_by(recalled.missing.len() as u64);
         let read = self.read_all(&recalled.missing, &recalled, min).await?;
-        let timely = self.is_covered(&read);
+        let timely = self.is_timely(read.started);
         if hits == 0 && timely {
             return Ok(with_read(Known::new(), &recalled.missing, read));
         }
@@ -152,7 +152,7 @@ impl App {
         // answered beside it: one of everything.
         let wanted: Vec<Digest> = recalled.known.keys().copied().chain(missing).collect();
         let read = self.read_all(&wanted, &recalled, min).await?;
-        if !self.is_covered(&read) {
+        if !self.is_timely(read.started) {
             return Err(Error::NotFresh);
         }
         Ok(with_read(Known::new(), &wanted, read))
@@ -209,11 +209,6 @@ impl App {
             return Err(Error::RevisionUnknown);
         }
         Ok(read)
-    }
-
-    fn is_covered(&self, read: &ManyRead) -> bool {
-        let now = self.clock.monotonic();
-        self.freshness.covers_read(read.started, now)
     }
 
     /// Whether what was remembered may still be answered once the reading is done, and beside

@@ -195,20 +195,20 @@ impl App {
     /// Reads the store; a reading shared with others may turn out too old, one of our own not.
     async fn read_through(&self, digest: Digest, shared: bool) -> Result<Reading, Missed> {
         let read = self.flights.look_up(&self.ground, digest, shared).await?;
-        if self.is_timely(&read) {
+        if self.is_timely(read.started) {
             return Ok(read);
         }
         let read = self.flights.look_up(&self.ground, digest, false).await?;
-        if self.is_timely(&read) {
+        if self.is_timely(read.started) {
             Ok(read)
         } else {
             Err(Missed::TooSlow)
         }
     }
 
-    fn is_timely(&self, read: &Reading) -> bool {
-        self.freshness
-            .covers_read(read.started, self.clock.monotonic())
+    /// Whether a reading that was started then may still be answered.
+    pub(super) fn is_timely(&self, started: Duration) -> bool {
+        self.freshness.covers_read(started, self.clock.monotonic())
     }
 
     fn known(&self, facts: Arc<Facts>, revision: Revision, now: Timestamp) -> Known {

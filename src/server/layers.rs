@@ -87,7 +87,9 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        // Before the trace is taken from them, too.
+        headers::prune(request.headers_mut());
         // The clone that was polled ready takes the request; the fresh one waits its turn.
         let ready = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, ready);
@@ -162,7 +164,6 @@ impl Gate {
         S::Future: Send,
     {
         let fail = |failure: Failure| status::of(failure, request_id).into_http();
-        headers::prune(request.headers_mut());
         if !headers::fit(request.headers(), self.max_header_bytes) {
             let max = self.max_header_bytes;
             return (fail(Failure::HeadersTooLarge { max }), None);

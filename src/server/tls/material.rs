@@ -11,7 +11,7 @@ use std::{
 use aws_lc_rs::digest::{Context, SHA256};
 use rustls::{
     RootCertStore, ServerConfig,
-    crypto::aws_lc_rs::default_provider,
+    crypto::{CryptoProvider, aws_lc_rs::default_provider},
     pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject as _},
     server::{NoServerSessionStorage, WebPkiClientVerifier},
     time_provider::TimeProvider,
@@ -130,8 +130,9 @@ impl Material {
             unusable(KEY, &files.key, "holds no private key in PEM: write it as PKCS #8, PKCS #1 or SEC 1, without a passphrase")
         })?;
         let mut client_ca_expires_at = None;
+        let provider = Arc::new(default_provider());
         let builder = ServerConfig::builder_with_details(
-            Arc::new(default_provider()),
+            provider.clone(),
             Arc::new(ServiceTime(clock.clone())),
         );
         let builder = builder
@@ -143,7 +144,9 @@ impl Material {
                 let cas = certificates(pem).ok_or_else(|| wrong("holds no certificate in PEM"))?;
                 let cas = valid_now(cas, now).map_err(|why| wrong(&why))?;
                 client_ca_expires_at = Some(cas.first_expires_at);
-                builder.with_client_cert_verifier(verifier(cas.valid).map_err(|why| wrong(&why))?)
+                builder.with_client_cert_verifier(
+                    verifier(cas.valid, provider).map_err(|why| wrong(&why))?,
+                )
             }
             _ => builder.with_no_client_auth(),
         };
@@ -203,6 +206,7 @@ fn certificates(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
 /// itself by it, a person's front end by a JWT.
 fn verifier(
     cas: Vec<CertificateDer<'static>>,
+    provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, String> {
     let mut roots = RootCertStore::empty();
     for ca in cas {
@@ -210,9 +214,8 @@ fn verifier(
             .add(ca)
             .map_err(|error| format!("holds a certificate that cannot be a CA: {error}"))?;
     }
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider()))
-            .allow_unauthenticated();
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+        .allow_unauthenticated();
     verifier.build().map_err(|error| error.to_string())
 }
 
