@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use crate::{
     envoy::{Envoy, binary},
     postgres::{self, Postgres},
-    program::{channel, folder, program, signal_to},
+    program::{Running, channel, folder, program, signal_to},
     support::{
         Client, TestIssuer, introspect_request, issue_request, issuer::ISSUERS_FILE, person,
     },
@@ -75,8 +75,8 @@ impl Replicas {
             .unwrap()
     }
 
-    fn serve(&self, which: usize) -> Replica {
-        Replica(self.start(&[
+    fn serve(&self, which: usize) -> Running {
+        Running(self.start(&[
             "serve",
             "--listen",
             &self.addresses[which],
@@ -85,16 +85,6 @@ impl Replicas {
             "--drain-delay",
             "2s",
         ]))
-    }
-}
-
-/// A replica that goes with the test, however it ends.
-struct Replica(Child);
-
-impl Drop for Replica {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

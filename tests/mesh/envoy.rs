@@ -4,7 +4,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -13,6 +13,8 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
+
+use crate::program::Running;
 
 const CONFIG: &str = include_str!("../../docs/envoy.yaml");
 const REPLICAS: &str = include_str!("../../docs/envoy-replicas.yaml");
@@ -46,7 +48,7 @@ pub struct Behind<'a> {
 
 /// A running Envoy.
 pub struct Envoy {
-    child: Child,
+    child: Running,
     pub address: SocketAddr,
     admin: SocketAddr,
 }
@@ -106,7 +108,7 @@ impl Envoy {
             .spawn()
             .unwrap();
         let mut envoy = Self {
-            child,
+            child: Running(child),
             address: "0.0.0.0:0".parse().unwrap(),
             admin: "0.0.0.0:0".parse().unwrap(),
         };
@@ -125,7 +127,7 @@ impl Envoy {
     async fn listening(&mut self, told: &Path, folder: &Path) -> (SocketAddr, SocketAddr) {
         let until = Instant::now() + Duration::from_secs(30);
         loop {
-            let ended = self.child.try_wait().unwrap();
+            let ended = self.child.0.try_wait().unwrap();
             let log = || fs::read_to_string(folder.join("envoy.log")).unwrap();
             assert!(ended.is_none(), "Envoy ended: {}", log());
             assert!(Instant::now() < until, "Envoy is not ready: {}", log());
@@ -142,13 +144,6 @@ impl Envoy {
     /// Sends a request as it is written here, and answers what came back.
     pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
         send(self.address, method, path, headers).await.unwrap()
-    }
-}
-
-impl Drop for Envoy {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -6,13 +6,13 @@ use std::{
     fs,
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
 
-use crate::program::folder;
+use crate::program::{Running, folder};
 
 /// A span as it arrived.
 #[derive(Clone, Debug, Default)]
@@ -30,16 +30,9 @@ pub struct Span {
 }
 
 pub struct Collector {
-    child: Child,
+    _child: Running,
     folder: TempDir,
     pub endpoint: String,
-}
-
-impl Drop for Collector {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl Collector {
@@ -67,7 +60,7 @@ impl Collector {
             .spawn()
             .unwrap();
         let collector = Self {
-            child,
+            _child: Running(child),
             folder,
             endpoint: format!("http://{grpc}"),
         };

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    process::{Child, Stdio},
+    process::Stdio,
     time::{Duration, Instant},
 };
 
@@ -15,7 +15,7 @@ use tonic::Code;
 
 use crate::{
     postgres,
-    program::{channel, folder, program, signal_to},
+    program::{Running, channel, folder, program, signal_to},
     support::{
         Client, TestIssuer, introspect_request, issue_request, issuer::ISSUERS_FILE, person,
     },
@@ -32,14 +32,7 @@ fn pauses() -> Vec<Duration> {
         .collect()
 }
 
-struct Served(Child, String);
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+struct Served(Running, String);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_was_paused_says_nothing_stale_when_it_goes_on() {
@@ -81,7 +74,7 @@ async fn a_replica_that_was_paused_says_nothing_stale_when_it_goes_on() {
             "127.0.0.1:0",
         ])
         .spawn();
-        Served(child.unwrap(), address)
+        Served(Running(child.unwrap()), address)
     };
     let (a, b) = (serve(), serve());
     let now = SystemClock::new().now().seconds();
@@ -125,7 +118,7 @@ async fn a_replica_that_was_paused_says_nothing_stale_when_it_goes_on() {
                 .is_ok_and(|a| a.into_inner().active)
             {}
         }
-        signal_to(&b.0, Signal::STOP);
+        signal_to(&b.0.0, Signal::STOP);
         let uid = dead.token.unwrap().token_uid;
         let revoke = v1::RevokeRequest {
             stack_api_key: stack.clone(),
@@ -135,7 +128,7 @@ async fn a_replica_that_was_paused_says_nothing_stale_when_it_goes_on() {
         owner.tokens.revoke(revoke).await.unwrap();
         let revoked = Instant::now();
         tokio::time::sleep(pause).await;
-        signal_to(&b.0, Signal::CONT);
+        signal_to(&b.0.0, Signal::CONT);
         for _ in 0..20 {
             for (secret, lives) in [(&dead.secret, false), (&live.secret, true)] {
                 let begun = Instant::now();
