@@ -68,6 +68,7 @@ mod secrets;
 mod stacks;
 mod standing;
 mod tokens;
+mod usage;
 mod uses;
 mod verdicts;
 

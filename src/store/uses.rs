@@ -14,6 +14,7 @@ use super::{
     live::in_state,
     rows::corrupt,
     secrets::{self, not_ended},
+    usage,
 };
 use crate::domain::{
     audit::{Action, Details},
@@ -71,6 +72,7 @@ impl Store {
             if first.rows_affected == 0 {
                 return Ok(None);
             }
+            usage::note(tx, presented.token, &call.caller.actor, call.now).await?;
             let ended = token_secret::Entity::update_many()
                 .col_expr(
                     token_secret::Column::SupersededAt,

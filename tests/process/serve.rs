@@ -62,7 +62,8 @@ fn a_schema_that_is_not_migrated_names_the_command() {
         (code, told.trim()),
         (
             Some(1),
-            "pending m20261124_000001_first\npending m20261124_000002_rotation"
+            "pending m20261124_000001_first\npending m20261124_000002_rotation\n\
+             pending m20261124_000003_usage"
         )
     );
     let (code, told) = said(folder.path(), &["migrate", "up"]);
@@ -70,7 +71,8 @@ fn a_schema_that_is_not_migrated_names_the_command() {
         (code, told.trim()),
         (
             Some(0),
-            "applied m20261124_000001_first\napplied m20261124_000002_rotation"
+            "applied m20261124_000001_first\napplied m20261124_000002_rotation\n\
+             applied m20261124_000003_usage"
         )
     );
     let (code, told) = said(folder.path(), &["migrate", "up"]);
@@ -80,7 +82,8 @@ fn a_schema_that_is_not_migrated_names_the_command() {
         (code, told.trim()),
         (
             Some(0),
-            "applied m20261124_000001_first\napplied m20261124_000002_rotation"
+            "applied m20261124_000001_first\napplied m20261124_000002_rotation\n\
+             applied m20261124_000003_usage"
         )
     );
     let (code, told) = said(folder.path(), &["migrate", "new-epoch"]);

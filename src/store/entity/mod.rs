@@ -8,3 +8,4 @@ pub mod request;
 pub mod stack;
 pub mod token;
 pub mod token_secret;
+pub mod token_usage;

@@ -3,6 +3,7 @@
 
 mod m20261124_000001_first;
 mod m20261124_000002_rotation;
+mod m20261124_000003_usage;
 
 use sea_orm_migration::{MigrationTrait, MigratorTrait, async_trait};
 
@@ -15,6 +16,7 @@ impl MigratorTrait for Migrator {
         vec![
             Box::new(m20261124_000001_first::First),
             Box::new(m20261124_000002_rotation::Rotation),
+            Box::new(m20261124_000003_usage::Usage),
         ]
     }
 }

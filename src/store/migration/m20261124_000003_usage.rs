@@ -1,0 +1,78 @@
+//! What usage, purging and looking ahead need: when which service last used a token, and ways
+//! to find what is old or about to expire. Only adds, so that the version before can run
+//! beside this one.
+
+use sea_orm_migration::{
+    MigrationName, MigrationTrait, SchemaManager, async_trait,
+    sea_orm::{ConnectionTrait, DbBackend, DbErr, EntityTrait, Set},
+    sea_query::{ColumnDef, ForeignKey, Index, Table, TableCreateStatement},
+};
+
+use crate::store::entity::meta;
+
+pub struct Usage;
+
+impl MigrationName for Usage {
+    fn name(&self) -> &'static str {
+        "m20261124_000003_usage"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Usage {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager.create_table(usage()).await?;
+        let connection = manager.get_connection();
+        for index in INDEXES {
+            connection.execute_unprepared(index).await?;
+        }
+        if manager.get_database_backend() == DbBackend::Postgres {
+            for column in ["service_issuer", "service_subject"] {
+                let sql = format!(
+                    "ALTER TABLE token_usage ALTER COLUMN {column} TYPE text COLLATE \"C\""
+                );
+                connection.execute_unprepared(&sql).await?;
+            }
+        }
+        // The last position of the history that was purged; nothing was yet.
+        let row = meta::ActiveModel {
+            name: Set("purged".to_owned()),
+            value: Set(0),
+        };
+        meta::Entity::insert(row)
+            .exec_without_returning(connection)
+            .await?;
+        Ok(())
+    }
+}
+
+const INDEXES: [&str; 3] = [
+    "CREATE INDEX tokens_dead ON tokens ((COALESCE(revoked_at, ended_at, expires_at)))",
+    "CREATE INDEX tokens_expiring ON tokens (expires_at) \
+     WHERE revoked_at IS NULL AND ended_at IS NULL",
+    "CREATE INDEX changes_by_time ON changes (changed_at)",
+];
+
+/// One row for every service that uses a token.
+fn usage() -> TableCreateStatement {
+    let uuid = |name: &'static str| ColumnDef::new(name).uuid().not_null().take();
+    let text = |name: &'static str| ColumnDef::new(name).text().not_null().take();
+    Table::create()
+        .table("token_usage")
+        .col(uuid("token_uid"))
+        .col(text("service_issuer"))
+        .col(text("service_subject"))
+        .col(ColumnDef::new("last_used_at").big_integer().not_null())
+        .primary_key(
+            Index::create()
+                .col("token_uid")
+                .col("service_issuer")
+                .col("service_subject"),
+        )
+        .foreign_key(
+            ForeignKey::create()
+                .from("token_usage", "token_uid")
+                .to("tokens", "uid"),
+        )
+        .take()
+}
