@@ -20,3 +20,7 @@ impl MigratorTrait for Migrator {
         ]
     }
 }
+
+#[cfg(test)]
+#[path = "filled_tests.rs"]
+mod tests;
