@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use stacktoken::{
     domain::{
         audit::{Action, Outcome},
-        caller::{Actor, Call, Caller, CallerKind, Demand},
+        caller::{Actor, Call, Caller, CallerKind, Demand, Mode},
         clock::Clock,
         entropy::Entropy,
         id::TokenUid,
@@ -95,6 +95,7 @@ impl Engine {
             demand,
             now: self.clock.now(),
             request_id: "a-request".into(),
+            mode: Mode::Apply,
         }
     }
 
@@ -314,7 +315,7 @@ async fn members(engine: &Engine) -> Vec<String> {
             .await;
         noted.push(done.map_or_else(
             |error| error.to_string(),
-            |done| format!("{:?} {:?}", done.stack.owner, done.member),
+            |(done, _)| format!("{:?} {:?}", done.stack.owner, done.member),
         ));
     }
     let found = store.get_stack(&call, &key).await.unwrap();

@@ -18,6 +18,7 @@ use crate::{
     domain::{
         caller::{Actor, CallerKind},
         field::Problem,
+        revision::Revision,
         timestamp::Timestamp,
     },
     grpc::pb::v1,
@@ -34,6 +35,11 @@ fn parse_instant(at: prost_types::Timestamp) -> Result<Timestamp, Problem> {
     Timestamp::from_parts(at.seconds, at.nanos).ok_or_else(|| {
         Problem::new("is outside the years 0001 to 9999, or its nanos outside 0 to 999,999,999")
     })
+}
+
+/// Where a change stands in the history; empty for a preview, which has no place there.
+pub fn revision(revision: Option<Revision>) -> String {
+    revision.map_or_else(String::new, |revision| revision.to_string())
 }
 
 fn actor(actor: &Actor) -> v1::Actor {

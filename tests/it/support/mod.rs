@@ -288,6 +288,7 @@ impl TestServer {
                 stack_api_key: key.clone(),
                 member,
                 role: role.into(),
+                validate_only: false,
             };
             operator.stacks.set_member(request).await.unwrap();
         }
@@ -408,6 +409,7 @@ pub fn issue_request(stack: &str, name: &str) -> v1::IssueRequest {
         permissions: Some(permissions(v1::Access::ReadWrite)),
         expiry: Some(never()),
         request_id: String::new(),
+        validate_only: false,
     }
 }
 
