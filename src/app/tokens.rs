@@ -6,6 +6,7 @@ use crate::{
         audit::Action,
         caller::Call,
         id::TokenUid,
+        impact::Impact,
         revision::Revision,
         secret::Secret,
         stack::StackKey,
@@ -134,6 +135,17 @@ impl App {
         let done = self.store.set_expiry(call, key, expires_at).await;
         self.apply_to_token(call, key.1, &done);
         self.settle_change(call, (Action::TokenSetExpiry, about(key)), done)
+    }
+
+    /// Who would notice the change that this call shows; `None` where it is made.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn impact(&self, call: &Call, key: Key<'_>) -> Result<Option<Impact>, Error> {
+        if !call.previews() {
+            return Ok(None);
+        }
+        Ok(Some(self.store.impact(call, key).await?))
     }
 
     /// Gives a token a new secret.

@@ -19,17 +19,14 @@ impl v1::stack_service_server::StackService for Stacks {
         request: Request<v1::RegisterRequest>,
     ) -> Result<Response<v1::RegisterResponse>, Status> {
         change!(request, convert::register, |call, draft| {
+            let brought = draft.stack_key.is_some();
             let key = match draft.stack_key.clone() {
                 Some(key) => key,
                 None => self.0.new_stack_key()?,
             };
             let command = draft.command(key);
             let (stack, revision) = self.0.register_stack(call, &command).await?;
-            let stack = Some(convert::stack(&stack));
-            Ok(v1::RegisterResponse {
-                stack,
-                revision: revision_of(revision),
-            })
+            Ok(convert::registered(&stack, revision, brought))
         })
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::{
-    convert::{revision as revision_of, tokens as convert},
+    convert::{impact as impact_of, revision as revision_of, tokens as convert},
     pb::v1,
 };
 use crate::app::App;
@@ -52,10 +52,12 @@ impl v1::token_service_server::TokenService for Tokens {
     ) -> Result<Response<v1::UpdateResponse>, Status> {
         change!(request, convert::update, |call, (stack, uid, edit)| {
             let (token, revision) = self.0.update(call, (&stack, uid), &edit).await?;
+            let impact = self.0.impact(call, (&stack, uid)).await?;
             let token = Some(convert::token(&token, call.now));
             Ok(v1::UpdateResponse {
                 token,
                 revision: revision_of(revision),
+                impact: impact.map(impact_of),
             })
         })
     }
@@ -69,10 +71,12 @@ impl v1::token_service_server::TokenService for Tokens {
             convert::set_expiry,
             |call, (stack, uid, expires_at)| {
                 let (token, revision) = self.0.set_expiry(call, (&stack, uid), expires_at).await?;
+                let impact = self.0.impact(call, (&stack, uid)).await?;
                 let token = Some(convert::token(&token, call.now));
                 Ok(v1::SetExpiryResponse {
                     token,
                     revision: revision_of(revision),
+                    impact: impact.map(impact_of),
                 })
             },
         )
@@ -94,10 +98,12 @@ impl v1::token_service_server::TokenService for Tokens {
     ) -> Result<Response<v1::RevokeResponse>, Status> {
         change!(request, convert::revoke, |call, (stack, uid, reason)| {
             let (token, revision) = self.0.revoke(call, (&stack, uid), &reason).await?;
+            let impact = self.0.impact(call, (&stack, uid)).await?;
             let token = Some(convert::token(&token, call.now));
             Ok(v1::RevokeResponse {
                 token,
                 revision: revision_of(revision),
+                impact: impact.map(impact_of),
             })
         })
     }

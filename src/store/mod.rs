@@ -60,6 +60,7 @@ mod connect;
 mod entity;
 mod error;
 mod feed;
+mod impact;
 mod issue;
 mod listing;
 mod live;

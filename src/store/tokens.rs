@@ -163,7 +163,7 @@ impl Store {
     }
 }
 
-async fn find(
+pub(super) async fn find(
     tx: &DatabaseTransaction,
     stack: StackUid,
     uid: TokenUid,

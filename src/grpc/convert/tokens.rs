@@ -72,11 +72,25 @@ pub fn issue(mut message: v1::IssueRequest, call: &Call) -> Result<Issue, Violat
 }
 
 pub fn issued(issued: &Issued, now: Timestamp) -> v1::IssueResponse {
+    let mut token = with_secret(&issued.token, issued.secret.as_ref(), now);
+    // Only a repetition is about a token that is there already.
+    if issued.secret.is_none() && issued.token.generation == 1 {
+        token.token_uid.clear();
+    }
     v1::IssueResponse {
-        token: Some(token(&issued.token, now)),
+        token: Some(token),
         secret: shown(issued.secret.as_ref()),
         revision: revision(issued.revision),
     }
+}
+
+/// A token with a secret just made; a preview has none to hint at.
+fn with_secret(made: &Token, secret: Option<&Secret>, now: Timestamp) -> v1::Token {
+    let mut message = token(made, now);
+    if secret.is_none() {
+        message.secret_hint.clear();
+    }
+    message
 }
 
 /// A secret, this once (R9); a preview has none.
@@ -275,7 +289,11 @@ fn length_of(length: prost_types::Duration) -> Result<Duration, Problem> {
 
 pub fn rotated(rotated: &Rotated, now: Timestamp) -> v1::RotateResponse {
     v1::RotateResponse {
-        token: Some(token(&rotated.rotated.token, now)),
+        token: Some(with_secret(
+            &rotated.rotated.token,
+            rotated.secret.as_ref(),
+            now,
+        )),
         secret: shown(rotated.secret.as_ref()),
         revision: revision(rotated.revision),
         overlap_ends_at: Some(instant(rotated.rotated.overlap_ends_at)),
