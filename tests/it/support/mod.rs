@@ -7,7 +7,9 @@ pub mod clock;
 pub mod database;
 pub mod frames;
 pub mod issuer;
+pub mod previews;
 pub mod raw;
+pub mod rehearsals;
 pub mod requests;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
