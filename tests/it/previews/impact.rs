@@ -102,9 +102,12 @@ async fn of_many_services_the_hundred_latest_are_told() {
     let server = TestServer::start().await;
     let (token, other) = (server.token("busy").await, server.token("other").await);
     let outside = server.outside().await;
-    for (uid, name, count) in [(&token.uid, "service", 120), (&other.uid, "stranger", 3)] {
+    for (uid, name, count, since) in [
+        (&token.uid, "service", 120, START - 1000),
+        (&other.uid, "stranger", 3, START - 10),
+    ] {
         for n in 0..count {
-            let (uid, at) = (uid.replace('-', ""), (START - 1000 + n) * 1_000_000);
+            let (uid, at) = (uid.replace('-', ""), (since + n) * 1_000_000);
             let sql = format!(
                 "INSERT INTO token_usage VALUES (x'{uid}', '{ISSUER}', '{name}-{n}', {at})"
             );
