@@ -166,7 +166,7 @@ fn require_alike<W: World>(rpc: &str, mut shown: DynamicMessage, mut done: Dynam
     let told = ["/Update", "/SetExpiry", "/Revoke"].map(|end| rpc.ends_with(end));
     let told = told.contains(&true) && rpc.starts_with("TokenService");
     assert_eq!(shown.has_field_by_name("impact"), told, "{rpc}");
-    let made = text(&done, "secret") != "";
+    let made = !text(&done, "secret").is_empty();
     let mut unknown = Vec::new();
     within(&mut shown, "token", |token| {
         for field in ["token_uid", "secret_hint"] {
