@@ -11,27 +11,18 @@
     reason = "a measurement may fail loudly"
 )]
 
+mod support;
+
 use std::{
-    fs,
-    path::Path,
-    process::{Child, Command, ExitCode, Stdio},
+    process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
-use stacktoken::grpc::pb::{
-    admin::v1::{SetTokenLimitRequest, stack_service_client::StackServiceClient},
-    v1::{
-        self, introspection_service_client::IntrospectionServiceClient,
-        token_service_client::TokenServiceClient,
-    },
-};
-use tempfile::TempDir;
-use tonic::{
-    Request,
-    transport::{Channel, Endpoint},
-};
+use stacktoken::grpc::pb::v1::{self, introspection_service_client::IntrospectionServiceClient};
+use tonic::transport::Channel;
+
+use support::{Server, actions};
 
 const CONNECTIONS: usize = 8;
 const STREAMS: usize = 32;
@@ -43,151 +34,6 @@ const WARM_UP: Duration = Duration::from_secs(1);
 const MEASURED: Duration = Duration::from_secs(5);
 /// What batches have to reach, in verdicts a second over those of single calls.
 const WANTED: f64 = 8.0;
-
-/// The server, gone with the measurement.
-struct Server {
-    child: Child,
-    ready: Value,
-    _folder: TempDir,
-}
-
-impl Server {
-    fn start() -> Self {
-        let folder = TempDir::new().unwrap();
-        let ready_file = folder.path().join("ready.json");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_stacktoken"));
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STACKTOKEN_")) {
-            command.env_remove(name);
-        }
-        let child = command
-            .args([
-                "dev",
-                "--listen",
-                "127.0.0.1:0",
-                "--admin-listen",
-                "127.0.0.1:0",
-            ])
-            .arg("--data-dir")
-            .arg(folder.path().join("data"))
-            .arg("--ready-file")
-            .arg(&ready_file)
-            // Only so that the tokens are there soon.
-            .env("STACKTOKEN_CHANGES_PER_SECOND", "1000000")
-            .env("STACKTOKEN_CHANGES_BURST", "1000000")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let ready = wait_for(&ready_file);
-        Self {
-            child,
-            ready,
-            _folder: folder,
-        }
-    }
-
-    fn get(&self, name: &str) -> &str {
-        self.ready[name].as_str().unwrap()
-    }
-
-    fn request<M>(&self, jwt: &str, message: M) -> Request<M> {
-        let mut request = Request::new(message);
-        let credential = format!("Bearer {}", self.get(jwt)).parse().unwrap();
-        request.metadata_mut().insert("authorization", credential);
-        request
-    }
-
-    async fn channel(&self) -> Channel {
-        let endpoint = format!("http://{}", self.get("grpc_address"));
-        Endpoint::from_shared(endpoint)
-            .unwrap()
-            .connect()
-            .await
-            .unwrap()
-    }
-
-    /// The time on a processor that the process has had.
-    fn cpu(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        let fields: Vec<&str> = stat
-            .rsplit_once(')')
-            .unwrap()
-            .1
-            .split_whitespace()
-            .collect();
-        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-        // A tick is a hundredth of a second wherever Linux has a /proc.
-        Duration::from_millis(ticks * 10)
-    }
-
-    /// Makes the tokens, and answers their secrets.
-    async fn issue(&self) -> Vec<String> {
-        let channel = self.channel().await;
-        let mut stacks = StackServiceClient::new(channel.clone());
-        let limit = SetTokenLimitRequest {
-            stack_api_key: self.get("stack_api_key").to_owned(),
-            max_tokens: Some(TOKENS.try_into().unwrap()),
-            reason: "a measurement".into(),
-            validate_only: false,
-        };
-        let limit = self.request("operator_jwt", limit);
-        stacks.set_token_limit(limit).await.unwrap();
-        let mut tokens = TokenServiceClient::new(channel);
-        let mut secrets = Vec::new();
-        for at in 0..TOKENS {
-            let request = self.request("owner_jwt", self.token(at));
-            // The server comes with tokens of its own, which count.
-            let Ok(issued) = tokens.issue(request).await else {
-                break;
-            };
-            secrets.push(issued.into_inner().secret);
-        }
-        assert!(secrets.len() > TOKENS - 50, "only {}", secrets.len());
-        secrets
-    }
-
-    fn token(&self, at: usize) -> v1::IssueRequest {
-        v1::IssueRequest {
-            stack_api_key: self.get("stack_api_key").to_owned(),
-            name: format!("measured {at}"),
-            permissions: Some(v1::Permissions {
-                access: v1::Access::ReadWrite.into(),
-                ..Default::default()
-            }),
-            expiry: Some(v1::Expiry {
-                expiry: Some(v1::expiry::Expiry::Never(true)),
-            }),
-            ..Default::default()
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn wait_for(ready_file: &Path) -> Value {
-    let until = Instant::now() + Duration::from_secs(30);
-    while Instant::now() < until {
-        let read = fs::read_to_string(ready_file).unwrap_or_default();
-        if let Ok(ready) = serde_json::from_str(&read) {
-            return ready;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    panic!("the server never served");
-}
-
-fn actions() -> Vec<v1::ActionQuestion> {
-    vec![v1::ActionQuestion {
-        name: "entry.update".into(),
-        branch: "main".into(),
-        ..Default::default()
-    }]
-}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
@@ -292,7 +138,7 @@ impl Load {
 #[tokio::main]
 async fn main() -> ExitCode {
     let server = Server::start();
-    let secrets = server.issue().await;
+    let secrets = server.issue(TOKENS).await;
     let mut channels = Vec::new();
     for _ in 0..CONNECTIONS {
         channels.push(server.channel().await);

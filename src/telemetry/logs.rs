@@ -12,7 +12,7 @@ use tracing_subscriber::{
         self, FmtContext, FormatEvent, FormatFields,
         format::{JsonFields, Writer},
     },
-    layer::SubscriberExt as _,
+    layer::{Filter, SubscriberExt as _},
     registry::LookupSpan,
     util::SubscriberInitExt as _,
 };
@@ -41,8 +41,7 @@ pub fn begin(
         .clone()
         .or(fallback)
         .unwrap_or_else(|| DEFAULT_FILTER.to_owned());
-    let filter = EnvFilter::try_new(&filter)
-        .map_err(|wrong| anyhow::anyhow!("--log: not a tracing filter: {wrong}"))?;
+    let filter = filter_of(&filter)?;
     let layer = fmt::layer().with_writer(std::io::stderr);
     let layer = match settings.log_format {
         LogFormat::Json => layer
@@ -63,13 +62,24 @@ pub fn begin(
                 .boxed()
         }
     };
-    let filter = filter.and(FilterFn::new(ours_or_harmless));
     tracing_subscriber::registry()
         .with(spans.map(Exporting::layer))
         .with(layer.with_filter(filter))
         .try_init()?;
     panic::set_hook(Box::new(log_panic));
     Ok(())
+}
+
+/// Which lines are written. It says how fine the finest of them is: without that, libraries
+/// make a span for every frame of a connection, only for all of them to be thrown away.
+fn filter_of<S: Subscriber>(words: &str) -> anyhow::Result<impl Filter<S> + use<S>> {
+    let theirs = EnvFilter::try_new(words)
+        .map_err(|wrong| anyhow::anyhow!("--log: not a tracing filter: {wrong}"))?;
+    let mut ours = FilterFn::new(ours_or_harmless);
+    if let Some(finest) = theirs.max_level_hint() {
+        ours = ours.with_max_level_hint(finest);
+    }
+    Ok(theirs.and(ours))
 }
 
 /// A format of lines, with the id of the trace at the end of those that belong to one.
@@ -114,4 +124,23 @@ fn ours_or_harmless(metadata: &Metadata<'_>) -> bool {
 fn log_panic(info: &panic::PanicHookInfo<'_>) {
     let location = info.location().map(ToString::to_string).unwrap_or_default();
     tracing::error!(location, "panic: a fault of this service");
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing_subscriber::{Registry, filter::LevelFilter};
+
+    use super::*;
+
+    #[test]
+    fn the_finest_level_that_is_written_is_known_beforehand() {
+        for (words, finest) in [
+            ("info", LevelFilter::INFO),
+            ("warn,stacktoken=debug", LevelFilter::DEBUG),
+            ("error", LevelFilter::ERROR),
+        ] {
+            let filter = filter_of::<Registry>(words).unwrap();
+            assert_eq!(filter.max_level_hint(), Some(finest), "{words}");
+        }
+    }
 }

@@ -1,0 +1,189 @@
+//! What measurements share: a `dev` server as a process of its own, tokens in it, and the time
+//! on a processor that a process has had.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use stacktoken::grpc::pb::{
+    admin::v1::{SetTokenLimitRequest, stack_service_client::StackServiceClient},
+    v1::{self, token_service_client::TokenServiceClient},
+};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tonic::{
+    Request,
+    transport::{Channel, Endpoint},
+};
+
+/// The server, gone with the measurement.
+pub struct Server {
+    child: Child,
+    ready: Value,
+    _folder: TempDir,
+}
+
+impl Server {
+    pub fn start() -> Self {
+        let folder = TempDir::new().unwrap();
+        let ready_file = folder.path().join("ready.json");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stacktoken"));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STACKTOKEN_")) {
+            command.env_remove(name);
+        }
+        let child = command
+            .args([
+                "dev",
+                "--listen",
+                "127.0.0.1:0",
+                "--admin-listen",
+                "127.0.0.1:0",
+            ])
+            .arg("--data-dir")
+            .arg(folder.path().join("data"))
+            .arg("--ready-file")
+            .arg(&ready_file)
+            // Only so that the tokens are there soon.
+            .env("STACKTOKEN_CHANGES_PER_SECOND", "1000000")
+            .env("STACKTOKEN_CHANGES_BURST", "1000000")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let ready = wait_for(&ready_file);
+        Self {
+            child,
+            ready,
+            _folder: folder,
+        }
+    }
+
+    pub fn get(&self, name: &str) -> &str {
+        self.ready[name].as_str().unwrap()
+    }
+
+    pub fn request<M>(&self, jwt: &str, message: M) -> Request<M> {
+        let mut request = Request::new(message);
+        let credential = format!("Bearer {}", self.get(jwt)).parse().unwrap();
+        request.metadata_mut().insert("authorization", credential);
+        request
+    }
+
+    pub async fn channel(&self) -> Channel {
+        let endpoint = format!("http://{}", self.get("grpc_address"));
+        Endpoint::from_shared(endpoint)
+            .unwrap()
+            .connect()
+            .await
+            .unwrap()
+    }
+
+    pub fn cpu(&self) -> Duration {
+        cpu(self.child.id())
+    }
+
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How many verdicts it has answered from memory.
+    pub async fn hits(&self) -> f64 {
+        let stream = tokio::net::TcpStream::connect(self.get("admin_address"));
+        let mut stream = stream.await.unwrap();
+        let request = b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("stacktoken_cache_hits_total "));
+        line.unwrap().rsplit(' ').next().unwrap().parse().unwrap()
+    }
+
+    /// Makes the tokens, and answers their secrets.
+    pub async fn issue(&self, count: usize) -> Vec<String> {
+        let channel = self.channel().await;
+        let mut stacks = StackServiceClient::new(channel.clone());
+        let limit = SetTokenLimitRequest {
+            stack_api_key: self.get("stack_api_key").to_owned(),
+            max_tokens: Some(count.try_into().unwrap()),
+            reason: "a measurement".into(),
+            validate_only: false,
+        };
+        let limit = self.request("operator_jwt", limit);
+        stacks.set_token_limit(limit).await.unwrap();
+        let mut tokens = TokenServiceClient::new(channel);
+        let mut secrets = Vec::new();
+        for at in 0..count {
+            let request = self.request("owner_jwt", self.token(at));
+            // The server comes with tokens of its own, which count.
+            let Ok(issued) = tokens.issue(request).await else {
+                break;
+            };
+            secrets.push(issued.into_inner().secret);
+        }
+        assert!(secrets.len() + 50 > count, "only {}", secrets.len());
+        secrets
+    }
+
+    fn token(&self, at: usize) -> v1::IssueRequest {
+        v1::IssueRequest {
+            stack_api_key: self.get("stack_api_key").to_owned(),
+            name: format!("measured {at}"),
+            permissions: Some(v1::Permissions {
+                access: v1::Access::ReadWrite.into(),
+                ..Default::default()
+            }),
+            expiry: Some(v1::Expiry {
+                expiry: Some(v1::expiry::Expiry::Never(true)),
+            }),
+            ..Default::default()
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn wait_for(ready_file: &Path) -> Value {
+    let until = Instant::now() + Duration::from_secs(30);
+    while Instant::now() < until {
+        let read = fs::read_to_string(ready_file).unwrap_or_default();
+        if let Ok(ready) = serde_json::from_str(&read) {
+            return ready;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("the server never served");
+}
+
+/// What is asked: one write.
+pub fn actions() -> Vec<v1::ActionQuestion> {
+    vec![v1::ActionQuestion {
+        name: "entry.update".into(),
+        branch: "main".into(),
+        ..Default::default()
+    }]
+}
+
+/// The time on a processor that a process has had.
+pub fn cpu(process: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    // A tick is a hundredth of a second wherever Linux has a /proc.
+    Duration::from_millis(ticks * 10)
+}
