@@ -90,6 +90,7 @@ impl App {
     /// [`Error`].
     pub async fn get(&self, call: &Call, (stack, uid): Key<'_>) -> Result<Token, Error> {
         let done = self.store.get(call, stack, uid).await;
+        let done = done.map(|token| self.with_use(token));
         self.settle(call, (Action::TokenGet, about((stack, uid))), done)
     }
 
@@ -99,6 +100,7 @@ impl App {
     /// [`Error`].
     pub async fn list(&self, call: &Call, query: &ListQuery) -> Result<TokenPage, Error> {
         let done = self.store.list(call, query).await;
+        let done = done.map(|page| self.with_uses(page, query.unused_since));
         self.settle(
             call,
             (Action::TokenList, about_stack(&query.stack_key)),
@@ -166,5 +168,22 @@ impl App {
         let done = self.store.revoke(call, key, reason).await;
         self.apply_to_token(key.1, &done);
         self.settle(call, (Action::TokenRevoke, about(key)), done)
+    }
+
+    /// The token, with what this replica knows of its use and has not written down yet.
+    fn with_use(&self, mut token: Token) -> Token {
+        token.last_used_at = token.last_used_at.max(self.uses.last_use(token.uid));
+        token
+    }
+
+    /// The same for a page of those unused since an instant: which turn out to be used, go.
+    fn with_uses(&self, mut page: TokenPage, unused_since: Option<Timestamp>) -> TokenPage {
+        let tokens = page.tokens.into_iter().map(|token| self.with_use(token));
+        let unused = |token: &Token| {
+            let used = token.last_used_at.unwrap_or(token.issued_at);
+            unused_since.is_none_or(|at| used < at)
+        };
+        page.tokens = tokens.filter(unused).collect();
+        page
     }
 }

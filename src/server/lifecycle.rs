@@ -1,9 +1,10 @@
 //! From start to end: every task is awaited, and one that ends by itself stops the process,
 //! so that it is never half alive. SIGTERM is answered in order: not serving, still
-//! answering, no longer accepting, calls finished, audit flushed.
+//! answering, no longer accepting, calls finished, usage and audit flushed.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use futures_util::future;
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic_health::pb::health_server::HealthServer;
@@ -28,7 +29,7 @@ use crate::{
 
 /// How long to go on answering after SIGTERM, where nobody says.
 const DRAIN_DELAY: Duration = Duration::from_secs(5);
-/// How long the audit of refusals may take to be flushed at the end.
+/// How long usage and the audit of refusals may take to be flushed at the end.
 const FLUSH_FOR: Duration = Duration::from_secs(5);
 
 /// The largest request to health or reflection, in bytes: names of services and symbols.
@@ -93,6 +94,9 @@ pub(super) async fn run(
         let metrics = service.app.metrics().clone();
         tasks.run("tls", async move { tls.keep_fresh(&metrics).await });
     }
+    let (usage, last_usage) = (service.app.usage_writer(), service.app.usage_writer());
+    let every = tuning.usage_flush_every;
+    tasks.run("usage", async move { usage.keep_writing(every).await });
     let metrics = service.app.metrics().clone();
     let router = admin::router(metrics.clone(), board.clone());
     tasks.run("admin", admin::serve(listeners.admin, router, metrics));
@@ -139,11 +143,9 @@ pub(super) async fn run(
     // will come, writes what it has and ends.
     drop(grpc);
     drop(tasks);
-    if tokio::time::timeout(FLUSH_FOR, writing.join_next())
-        .await
-        .is_err()
-    {
-        tracing::warn!("refusals were left unwritten");
+    let flushed = future::join(last_usage.write_all(), writing.join_next());
+    if tokio::time::timeout(FLUSH_FOR, flushed).await.is_err() {
+        tracing::warn!("refusals, or when tokens were used, were left unwritten");
     }
     tracing::info!("stopped");
     Ok(())

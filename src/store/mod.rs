@@ -106,6 +106,7 @@ pub use self::{
     schema::{Schema, SchemaError},
     secrets::Kept,
     stacks::{Register, StackCursor, StackPage, StackStep, StackWithMembers},
+    usage::Use,
     uses::Presented,
     verdicts::{Look, many::Looks},
 };
