@@ -78,7 +78,7 @@ impl App {
         let about = about_stack(&command.stack_key);
         let (token, revision) = self.settle(call, (Action::TokenIssue, about), done)?;
         Ok(Issued {
-            token,
+            token: self.with_use(token),
             secret,
             revision,
         })
@@ -120,7 +120,8 @@ impl App {
     ) -> Result<(Token, Revision), Error> {
         let done = self.store.update(call, key, edit).await;
         self.apply_to_token(key.1, &done);
-        self.settle(call, (Action::TokenUpdate, about(key)), done)
+        let (token, revision) = self.settle(call, (Action::TokenUpdate, about(key)), done)?;
+        Ok((self.with_use(token), revision))
     }
 
     /// Changes the expiry.
@@ -135,7 +136,8 @@ impl App {
     ) -> Result<(Token, Revision), Error> {
         let done = self.store.set_expiry(call, key, expires_at).await;
         self.apply_to_token(key.1, &done);
-        self.settle(call, (Action::TokenSetExpiry, about(key)), done)
+        let (token, revision) = self.settle(call, (Action::TokenSetExpiry, about(key)), done)?;
+        Ok((self.with_use(token), revision))
     }
 
     /// Gives a token a new secret.
@@ -147,7 +149,8 @@ impl App {
         let done = self.store.rotate(call, command, &kept(&secret)).await;
         self.apply_to_token(command.token_uid, &done);
         let key = (&command.stack_key, command.token_uid);
-        let (rotated, revision) = self.settle(call, (Action::TokenRotate, about(key)), done)?;
+        let (mut rotated, revision) = self.settle(call, (Action::TokenRotate, about(key)), done)?;
+        rotated.token = self.with_use(rotated.token);
         Ok(Rotated {
             rotated,
             secret,
@@ -167,7 +170,8 @@ impl App {
     ) -> Result<(Token, Revision), Error> {
         let done = self.store.revoke(call, key, reason).await;
         self.apply_to_token(key.1, &done);
-        self.settle(call, (Action::TokenRevoke, about(key)), done)
+        let (token, revision) = self.settle(call, (Action::TokenRevoke, about(key)), done)?;
+        Ok((self.with_use(token), revision))
     }
 
     /// The token, with what this replica knows of its use and has not written down yet.

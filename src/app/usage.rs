@@ -192,11 +192,11 @@ impl Uses {
     fn note_stored(&self, uses: &[Use], now: Duration) {
         for stored in uses {
             let mut shard = self.shard(stored.token);
-            let Some(used) = shard.tokens.get_mut(&stored.token) else {
+            let Some(token) = shard.tokens.get_mut(&stored.token) else {
                 continue;
             };
-            used.written = Some(now);
-            if let Some(by) = used.by(&stored.service) {
+            token.written = Some(now);
+            if let Some(by) = token.by(&stored.service) {
                 let waited = by.waits();
                 by.stored = by.stored.max(Some(stored.at));
                 if waited && !by.waits() {

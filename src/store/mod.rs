@@ -49,6 +49,7 @@ macro_rules! reading {
 }
 
 mod audit;
+mod candidates;
 mod changes;
 mod connect;
 mod entity;

@@ -65,13 +65,11 @@ impl UsageWriter {
     }
 
     async fn write_piece(&self, uses: &[Use]) -> Result<(), Failed> {
-        match timeout(WRITE_FOR, self.store.record_uses(uses)).await {
-            Ok(done) => Ok(done?),
-            Err(_) => {
-                self.store.renew_connections().await;
-                Err(Failed::TooSlow)
-            }
+        if let Ok(done) = timeout(WRITE_FOR, self.store.record_uses(uses)).await {
+            return Ok(done?);
         }
+        self.store.renew_connections().await;
+        Err(Failed::TooSlow)
     }
 }
 
