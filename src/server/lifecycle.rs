@@ -5,7 +5,12 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::future;
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    sync::Semaphore,
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 use tonic_health::pb::health_server::HealthServer;
 use tower::Layer as _;
@@ -133,18 +138,17 @@ pub(super) async fn run(
     }
     accepting.cancel();
     board.close();
-    if tokio::time::timeout(tuning.drain_grace, &mut grpc)
-        .await
-        .is_err()
-    {
+    let grace_ends = Instant::now() + tuning.drain_grace;
+    if timeout_at(grace_ends, &mut grpc).await.is_err() {
         tracing::warn!("calls were still at work at the end of the drain grace");
     }
     // With the last handle on the use cases gone, the writer of refusals knows that no more
     // will come, writes what it has and ends.
     drop(grpc);
     drop(tasks);
+    // What calls have left of their time is for this, too.
     let flushed = future::join(last_usage.write_all(), writing.join_next());
-    if tokio::time::timeout(FLUSH_FOR, flushed).await.is_err() {
+    if timeout_at(grace_ends + FLUSH_FOR, flushed).await.is_err() {
         tracing::warn!("refusals, or when tokens were used, were left unwritten");
     }
     tracing::info!("stopped");

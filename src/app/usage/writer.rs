@@ -1,6 +1,6 @@
 //! Writes down what was noted, in pieces: at most one transaction a second, and each so small
-//! that on SQLite, where nobody else can write meanwhile, a change waits for it no longer than
-//! for a few others. What cannot be written stays noted for the next time.
+//! that a change which meets it on SQLite, where only one can write, hardly waits. What cannot
+//! be written stays noted for the next time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +13,8 @@ use crate::{
     store::{Error, Store, Use},
 };
 
-/// How many uses one transaction writes: as many as there may be in a second.
+/// How many uses one transaction writes: as many as there may be in a second. On SQLite, whose
+/// other changes wait meanwhile, that took 45 ms; on PostgreSQL, where none does, 150 ms.
 const PIECE: usize = 10_000;
 /// The pause between two transactions.
 const PAUSE: Duration = Duration::from_secs(1);
