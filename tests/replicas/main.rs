@@ -23,4 +23,5 @@ mod proxy;
 mod rotation;
 #[path = "../it/support/mod.rs"]
 mod support;
+mod usage;
 mod visibility;
