@@ -37,7 +37,7 @@ pub use self::{
     refusals::RefusalWriter,
     throttle::Rate,
     tokens::{Issued, Rotated},
-    usage::UsageWriter,
+    usage::writer::UsageWriter,
 };
 pub use crate::store::{
     AuditCursor, AuditFilter, AuditPage, Issue, ListQuery, MemberChange, MembersChanged, Order,

@@ -2,7 +2,7 @@
 //! down behind the answers, never in their way. A note takes a brief lock of one shard of many
 //! and, once the pair is known, no memory. Bounded by the number of pairs.
 
-mod writer;
+pub mod writer;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,7 +15,6 @@ use std::{
 
 use newtype_uuid::GenericUuid as _;
 
-pub use self::writer::UsageWriter;
 use crate::{
     domain::{caller::Actor, id::TokenUid, timestamp::Timestamp},
     metrics::Metrics,

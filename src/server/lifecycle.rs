@@ -9,7 +9,7 @@ use tokio::{
     net::TcpListener,
     sync::Semaphore,
     task::JoinSet,
-    time::{Instant, timeout_at},
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tonic_health::pb::health_server::HealthServer;
@@ -134,12 +134,12 @@ pub(super) async fn run(
     board.drain();
     tokio::select! {
         () = &mut grpc => return Err(ServeError::TaskEnded("grpc")),
-        () = tokio::time::sleep(delay) => {}
+        () = sleep(delay) => {}
     }
     accepting.cancel();
     board.close();
-    let grace_ends = Instant::now() + tuning.drain_grace;
-    if timeout_at(grace_ends, &mut grpc).await.is_err() {
+    let mut out_of_time = Box::pin(sleep(tuning.drain_grace + FLUSH_FOR));
+    if timeout(tuning.drain_grace, &mut grpc).await.is_err() {
         tracing::warn!("calls were still at work at the end of the drain grace");
     }
     // With the last handle on the use cases gone, the writer of refusals knows that no more
@@ -148,8 +148,11 @@ pub(super) async fn run(
     drop(tasks);
     // What calls have left of their time is for this, too.
     let flushed = future::join(last_usage.write_all(), writing.join_next());
-    if timeout_at(grace_ends + FLUSH_FOR, flushed).await.is_err() {
-        tracing::warn!("refusals, or when tokens were used, were left unwritten");
+    tokio::select! {
+        _ = flushed => {}
+        () = &mut out_of_time => {
+            tracing::warn!("refusals, or when tokens were used, were left unwritten");
+        }
     }
     tracing::info!("stopped");
     Ok(())

@@ -1,5 +1,5 @@
-//! Which tokens of a stack are live, and what that leaves room for: the limit (R6), free names,
-//! and the end of those that have expired (R8).
+//! Which tokens of a stack are live: how many, with which names, and the end of those that have
+//! expired (R8).
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
@@ -8,11 +8,10 @@ use sea_orm::{
     sea_query::{Expr, Func},
 };
 
-use super::{Error, Store, candidates, changes::Kind, entity::token, standing::Found};
+use super::{Error, Store, changes::Kind, entity::token};
 use crate::domain::{
     id::{StackUid, TokenUid},
     refusal::Refusal,
-    stack::TokenLimit,
     text::TokenName,
     timestamp::Timestamp,
     token::TokenState,
@@ -69,24 +68,6 @@ impl Store {
                 .await?;
         }
         Ok(())
-    }
-
-    /// That one more token may live.
-    pub(super) async fn require_room(
-        &self,
-        tx: &DatabaseTransaction,
-        stack: &Found,
-        now: Timestamp,
-    ) -> Result<(), Error> {
-        let limit = TokenLimit {
-            used: self.count_live(tx, stack.uid, now).await?,
-            max: stack.max_tokens(),
-        };
-        if limit.used < limit.max {
-            return Ok(());
-        }
-        let candidates = candidates::of(tx, stack.uid, now).await?;
-        Err(Refusal::LimitReached { limit, candidates }.into())
     }
 }
 

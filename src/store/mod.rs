@@ -49,7 +49,6 @@ macro_rules! reading {
 }
 
 mod audit;
-mod candidates;
 mod changes;
 mod connect;
 mod entity;
@@ -62,6 +61,7 @@ mod location;
 mod members;
 mod migration;
 mod retry;
+mod room;
 mod rotate;
 mod rows;
 mod schema;

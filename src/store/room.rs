@@ -1,5 +1,5 @@
-//! Which tokens could go where a stack has as many as it may: named in the refusal, so that
-//! whoever meets the limit knows where to look first.
+//! The limit on live tokens (R6). Where it is reached, the refusal names tokens that could go,
+//! so that whoever meets it knows where to look first.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
@@ -8,16 +8,39 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use super::{Error, entity::token, live::in_state, rows::corrupt, usage::last_used};
+use super::{
+    Error, Store, entity::token, live::in_state, rows::corrupt, standing::Found, usage::last_used,
+};
 use crate::domain::{
     id::{StackUid, TokenUid},
-    refusal::{Candidate, Why},
+    refusal::{Candidate, Refusal, Why},
+    stack::TokenLimit,
     timestamp::Timestamp,
     token::TokenState,
 };
 
 /// How many are named.
 const CANDIDATES: usize = 3;
+
+impl Store {
+    /// That one more token may live.
+    pub(super) async fn require_room(
+        &self,
+        tx: &DatabaseTransaction,
+        stack: &Found,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let limit = TokenLimit {
+            used: self.count_live(tx, stack.uid, now).await?,
+            max: stack.max_tokens(),
+        };
+        if limit.used < limit.max {
+            return Ok(());
+        }
+        let candidates = candidates(tx, stack.uid, now).await?;
+        Err(Refusal::LimitReached { limit, candidates }.into())
+    }
+}
 
 #[derive(FromQueryResult)]
 struct Live {
@@ -46,7 +69,7 @@ impl Live {
 
 /// The live token that expires soonest, the oldest that was never used, and the one idle
 /// longest, as far as there are such; then others, the longest idle first.
-pub(super) async fn of(
+async fn candidates(
     tx: &DatabaseTransaction,
     stack: StackUid,
     now: Timestamp,
