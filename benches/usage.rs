@@ -296,7 +296,12 @@ async fn main() -> ExitCode {
     let store = Arc::new(store.await.unwrap());
     store.migrate().await.unwrap();
     store.require_current_schema().await.unwrap();
+    let begun = Instant::now();
     let tokens = Arc::new(fill(&store, clock.as_ref()).await);
+    println!(
+        "{TOKENS} tokens issued in {:.0} s",
+        begun.elapsed().as_secs_f64()
+    );
     let issuer = TestIssuer::new();
     let with = Served::start(&store, &issuer, &folder, |_| {}).await;
     let without = Served::start(&store, &issuer, &folder, |tuning| tuning.usage_pairs = 0).await;
@@ -306,6 +311,7 @@ async fn main() -> ExitCode {
             served.run(&tokens, WARM_UP).await;
         }
     }
+    println!("all used once after {:.0} s", begun.elapsed().as_secs_f64());
     println!("{CONNECTIONS} connections x {STREAMS} streams, {TOKENS} tokens, cached");
     let (begun, before) = (
         Instant::now(),
