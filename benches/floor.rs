@@ -14,6 +14,7 @@
 
 #[path = "floor/echo.rs"]
 mod echo;
+#[allow(dead_code, reason = "each measurement needs its part")]
 mod support;
 
 use std::{

@@ -11,6 +11,7 @@
     reason = "a measurement may fail loudly"
 )]
 
+#[allow(dead_code, reason = "each measurement needs its part")]
 mod support;
 
 use std::{

@@ -5,6 +5,10 @@ use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 
+/// What 10,000 tokens a second come to in a minute, and some more; about 100 MiB when all of it
+/// is taken.
+const USAGE_PAIRS: usize = 1_000_000;
+
 /// How logs are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -97,6 +101,14 @@ pub struct Tuning {
         value_name = "COUNT"
     )]
     pub cache_entries: usize,
+    /// How often to write down when tokens were last used: `last_used_at` is behind by this and
+    /// a minute at most
+    #[arg(long, env = "STACKTOKEN_USAGE_FLUSH_EVERY", default_value = "30s", value_parser = flush_every, value_name = "TIME")]
+    pub usage_flush_every: Duration,
+    /// How many pairs of token and service are remembered until then. No setting: a measurement
+    /// or a test has another.
+    #[arg(skip = USAGE_PAIRS)]
+    pub usage_pairs: usize,
     /// How many readings of the store for verdicts there may be at once; more are OVERLOADED
     #[arg(
         long,
@@ -284,6 +296,14 @@ pub struct TlsFlags {
 
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| "expected a time such as 500ms, 5s or 24h".into())
+}
+
+/// No more than one transaction a second, and not so rare that much is lost by a crash.
+fn flush_every(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        every if every >= Duration::from_secs(1) && every <= Duration::from_mins(10) => Ok(every),
+        _ => Err("expected a time from 1s to 10m".into()),
+    }
 }
 
 fn ratio(text: &str) -> Result<f64, String> {

@@ -91,6 +91,16 @@ pub struct Metrics {
     pub unknown_actions: Counter,
     /// Refusals that the audit had no room for.
     pub refusals_dropped: Counter,
+    /// Pairs of token and service whose last use is not on record yet.
+    pub usage_waiting: Gauge,
+    /// Transactions that recorded when tokens were used.
+    pub usage_writes: Counter,
+    /// Pairs of token and service that they recorded.
+    pub usage_rows_written: Counter,
+    /// Those transactions that failed; what they were to record is kept.
+    pub usage_write_failures: Counter,
+    /// Uses of tokens that there was no room to remember.
+    pub usage_dropped: Counter,
     /// 1 where a service is SERVING.
     pub serving: Family<ServiceLabel, Gauge>,
     /// 1 where a listener beyond loopback has no TLS.
@@ -147,6 +157,11 @@ impl Metrics {
             revoke_visibility: Histogram::new(SECONDS),
             unknown_actions: Counter::default(),
             refusals_dropped: Counter::default(),
+            usage_waiting: Gauge::default(),
+            usage_writes: Counter::default(),
+            usage_rows_written: Counter::default(),
+            usage_write_failures: Counter::default(),
+            usage_dropped: Counter::default(),
             serving: Family::default(),
             plaintext: Gauge::default(),
             connections: Gauge::default(),
@@ -190,6 +205,11 @@ impl Metrics {
         own.register_with_unit("revoke_visibility", "How long after a change by another replica it was applied here", Unit::Seconds, self.revoke_visibility.clone());
         own.register("unknown_actions", "Actions asked about that the catalogue lacks", self.unknown_actions.clone());
         own.register("audit_refusals_dropped", "Refusals that the audit had no room for", self.refusals_dropped.clone());
+        own.register("usage_waiting", "Pairs of token and service whose last use is not on record yet", self.usage_waiting.clone());
+        own.register("usage_writes", "Transactions that recorded when tokens were used", self.usage_writes.clone());
+        own.register("usage_rows_written", "Pairs of token and service whose last use was recorded", self.usage_rows_written.clone());
+        own.register("usage_write_failures", "Transactions that failed to record when tokens were used", self.usage_write_failures.clone());
+        own.register("usage_dropped", "Uses of tokens that there was no room to remember", self.usage_dropped.clone());
         own.register("serving", "1 where a service is SERVING", self.serving.clone());
         own.register("listener_without_tls", "1 where a listener beyond loopback has no TLS", self.plaintext.clone());
         own.register("connections", "Open connections", self.connections.clone());

@@ -141,9 +141,15 @@ impl App {
         }
     }
 
-    /// What an answer leaves behind: it is counted, and a superseded secret is told of.
+    /// What an answer leaves behind: it is counted, an active one is noted as a use, and a
+    /// superseded secret is told of.
     pub(super) fn conclude(&self, call: &Call, digest: Option<Digest>, judged: &Introspection) {
         self.count(&judged.verdict);
+        if let (Verdict::Active(_), Some(known)) = (&judged.verdict, &judged.known) {
+            let token = known.facts.token.uid;
+            self.uses
+                .note(token, &call.caller.actor, known.evaluated_at);
+        }
         let superseded = judged.verdict == Verdict::Inactive(Reason::Superseded);
         if let (true, Some(digest), Some(facts)) = (superseded, digest, judged.facts()) {
             self.refusals

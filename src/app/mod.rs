@@ -13,6 +13,7 @@ mod refusals;
 mod stacks;
 mod throttle;
 mod tokens;
+mod usage;
 mod uses;
 
 use std::{sync::Arc, time::Duration};
@@ -36,6 +37,7 @@ pub use self::{
     refusals::RefusalWriter,
     throttle::Rate,
     tokens::{Issued, Rotated},
+    usage::writer::UsageWriter,
 };
 pub use crate::store::{
     AuditCursor, AuditFilter, AuditPage, Issue, ListQuery, MemberChange, MembersChanged, Order,
@@ -48,6 +50,7 @@ use self::{
     freshness::{Cover, Freshness},
     refusals::RefusalLog,
     throttle::Throttle,
+    usage::Uses,
     uses::FirstUses,
 };
 
@@ -64,6 +67,9 @@ pub struct Tuning {
     pub bounds: Bounds,
     /// How many digests are remembered.
     pub cache_entries: usize,
+    /// How many pairs of token and service are remembered until they are on record; none:
+    /// when tokens are used is not gathered.
+    pub usage_pairs: usize,
     /// How many readings of the store there may be at once.
     pub readings: usize,
     /// What keeps answers true.
@@ -115,6 +121,7 @@ pub struct App {
     cache: Arc<Cache>,
     flights: Flights,
     first_uses: FirstUses,
+    uses: Arc<Uses>,
     freshness: Freshness,
     ground: Ground,
     nudged: Notify,
@@ -149,6 +156,7 @@ impl App {
             cache: cache.clone(),
             clock: clock.clone(),
         };
+        let uses = Arc::new(Uses::new(tuning.usage_pairs, metrics.clone()));
         let app = Self {
             store,
             clock,
@@ -160,6 +168,7 @@ impl App {
             verdict_max_age: tuning.verdict_max_age,
             cache,
             first_uses: FirstUses::default(),
+            uses,
             flights: Flights::new(tuning.readings, bounds.freshness, safeguards.flights),
             freshness: Freshness::new(bounds, !ground.store.is_shared(), safeguards.lease),
             ground,
@@ -195,6 +204,17 @@ impl App {
             .cache_entries
             .set(i64::try_from(self.cache.len()).unwrap_or(i64::MAX));
         self.freshness.cover(self.clock.monotonic()) != Cover::None
+    }
+
+    /// Who writes down when tokens were used, which somebody must run.
+    #[must_use]
+    pub fn usage_writer(&self) -> UsageWriter {
+        UsageWriter {
+            uses: self.uses.clone(),
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+        }
     }
 
     /// That this caller has not asked for too many changes of late.

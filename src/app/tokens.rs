@@ -79,7 +79,7 @@ impl App {
         let about = about_stack(&command.stack_key);
         let (token, revision) = self.settle_change(call, (Action::TokenIssue, about), done)?;
         Ok(Issued {
-            token,
+            token: self.with_use(token),
             secret: (!call.previews()).then_some(secret),
             revision,
         })
@@ -91,6 +91,7 @@ impl App {
     /// [`Error`].
     pub async fn get(&self, call: &Call, (stack, uid): Key<'_>) -> Result<Token, Error> {
         let done = self.store.get(call, stack, uid).await;
+        let done = done.map(|token| self.with_use(token));
         self.settle(call, (Action::TokenGet, about((stack, uid))), done)
     }
 
@@ -100,6 +101,7 @@ impl App {
     /// [`Error`].
     pub async fn list(&self, call: &Call, query: &ListQuery) -> Result<TokenPage, Error> {
         let done = self.store.list(call, query).await;
+        let done = done.map(|page| self.with_uses(page, query.unused_since));
         self.settle(
             call,
             (Action::TokenList, about_stack(&query.stack_key)),
@@ -119,7 +121,9 @@ impl App {
     ) -> Result<(Token, Option<Revision>), Error> {
         let done = self.store.update(call, key, edit).await;
         self.apply_to_token(call, key.1, &done);
-        self.settle_change(call, (Action::TokenUpdate, about(key)), done)
+        let (token, revision) =
+            self.settle_change(call, (Action::TokenUpdate, about(key)), done)?;
+        Ok((self.with_use(token), revision))
     }
 
     /// Changes the expiry.
@@ -134,7 +138,9 @@ impl App {
     ) -> Result<(Token, Option<Revision>), Error> {
         let done = self.store.set_expiry(call, key, expires_at).await;
         self.apply_to_token(call, key.1, &done);
-        self.settle_change(call, (Action::TokenSetExpiry, about(key)), done)
+        let (token, revision) =
+            self.settle_change(call, (Action::TokenSetExpiry, about(key)), done)?;
+        Ok((self.with_use(token), revision))
     }
 
     /// Who would notice the change that this call shows; `None` where it is made.
@@ -145,7 +151,8 @@ impl App {
         if !call.previews() {
             return Ok(None);
         }
-        Ok(Some(self.store.impact(call, key).await?))
+        let on_record = self.store.impact(call, key).await?;
+        Ok(Some(on_record.with(self.uses.uses(key.1))))
     }
 
     /// Gives a token a new secret.
@@ -158,7 +165,8 @@ impl App {
         self.apply_to_token(call, command.token_uid, &done);
         let key = (&command.stack_key, command.token_uid);
         let place = (Action::TokenRotate, about(key));
-        let (rotated, revision) = self.settle_change(call, place, done)?;
+        let (mut rotated, revision) = self.settle_change(call, place, done)?;
+        rotated.token = self.with_use(rotated.token);
         Ok(Rotated {
             rotated,
             secret: (!call.previews()).then_some(secret),
@@ -178,6 +186,25 @@ impl App {
     ) -> Result<(Token, Option<Revision>), Error> {
         let done = self.store.revoke(call, key, reason).await;
         self.apply_to_token(call, key.1, &done);
-        self.settle_change(call, (Action::TokenRevoke, about(key)), done)
+        let (token, revision) =
+            self.settle_change(call, (Action::TokenRevoke, about(key)), done)?;
+        Ok((self.with_use(token), revision))
+    }
+
+    /// The token, with what this replica knows of its use and has not written down yet.
+    fn with_use(&self, mut token: Token) -> Token {
+        token.last_used_at = token.last_used_at.max(self.uses.last_use(token.uid));
+        token
+    }
+
+    /// The same for a page of those unused since an instant: which turn out to be used, go.
+    fn with_uses(&self, mut page: TokenPage, unused_since: Option<Timestamp>) -> TokenPage {
+        let tokens = page.tokens.into_iter().map(|token| self.with_use(token));
+        let unused = |token: &Token| {
+            let used = token.last_used_at.unwrap_or(token.issued_at);
+            unused_since.is_none_or(|at| used < at)
+        };
+        page.tokens = tokens.filter(unused).collect();
+        page
     }
 }

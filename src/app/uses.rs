@@ -46,6 +46,8 @@ impl App {
         if let Some(revision) = done.map_err(|_| Missed::TooSlow)?? {
             self.freshness.note_own(revision.position);
         }
+        let now = self.clock.monotonic();
+        self.uses.note_written(facts.token.uid, now);
         Ok(())
     }
 

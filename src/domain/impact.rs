@@ -41,6 +41,30 @@ impl Impact {
     }
 }
 
+impl Impact {
+    /// With uses that are known of besides, all of them recent.
+    #[must_use]
+    pub fn with(mut self, uses: Vec<ServiceUse>) -> Self {
+        for used in uses {
+            let same = |known: &&mut ServiceUse| {
+                known.service.issuer == used.service.issuer
+                    && known.service.subject == used.service.subject
+            };
+            match self.services.iter_mut().find(same) {
+                Some(known) => known.last_used_at = known.last_used_at.max(used.last_used_at),
+                None => self.services.push(used),
+            }
+        }
+        self.services
+            .sort_by_key(|used| std::cmp::Reverse(used.last_used_at));
+        let latest = self.services.first().map(|used| used.last_used_at);
+        self.last_used_at = self.last_used_at.max(latest);
+        self.services
+            .truncate(usize::try_from(SERVICES_NAMED).unwrap_or(usize::MAX));
+        self
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,5 +93,16 @@ mod tests {
         assert_eq!(old.last_used_at, Some(outside.last_used_at));
         assert_eq!(old.services, []);
         assert_eq!(Impact::of(Vec::new(), now), Impact::default());
+    }
+
+    #[test]
+    fn uses_not_yet_on_record_count_too() {
+        let now = Timestamp::from_micros(10).unwrap_or(Timestamp::EPOCH);
+        let on_record = Impact::of(vec![used("a", 3), used("b", 2)], now);
+        let all = on_record.with(vec![used("b", 5), used("a", 1), used("c", 4)]);
+        assert_eq!(all.services, [used("b", 5), used("c", 4), used("a", 3)]);
+        assert_eq!(all.last_used_at, Some(used("b", 5).last_used_at));
+        let unused = Impact::default().with(Vec::new());
+        assert_eq!(unused, Impact::default());
     }
 }

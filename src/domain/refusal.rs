@@ -1,6 +1,28 @@
 //! Why a well-formed request of a known caller is refused: conditions, not codes.
 
-use super::{field::Violations, id::TokenUid, stack::TokenLimit};
+use super::{field::Violations, id::TokenUid, stack::TokenLimit, timestamp::Timestamp};
+
+/// A token that could go to make room for another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// The token.
+    pub uid: TokenUid,
+    /// Its name.
+    pub name: String,
+    /// Why it may not be missed.
+    pub why: Why,
+}
+
+/// Why a token may not be missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Of all tokens it expires soonest, at this instant.
+    ExpiresSoonest(Timestamp),
+    /// It was issued at this instant, and never used.
+    NeverUsed(Timestamp),
+    /// It was last used at this instant, and hardly any other has been idle for so long.
+    LastUsed(Timestamp),
+}
 
 /// One refusal. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,9 +59,8 @@ pub enum Refusal {
     LimitReached {
         /// Now and at most.
         limit: TokenLimit,
-        /// Up to three tokens that could go, by uid and name: those that expire soonest,
-        /// then the oldest.
-        candidates: Vec<(String, String)>,
+        /// Up to three tokens that could go.
+        candidates: Vec<Candidate>,
     },
     /// The token is revoked, for good (R8).
     #[error("the token is revoked")]

@@ -61,6 +61,8 @@ pub struct Token {
     pub ended_at: Option<Timestamp>,
     /// Whether it was revoked.
     pub revocation: Option<Revocation>,
+    /// When a service was last answered that it is active, as far as is known; `None`: never.
+    pub last_used_at: Option<Timestamp>,
 }
 
 impl Token {
@@ -193,6 +195,7 @@ mod tests {
             expires_at,
             ended_at: None,
             revocation: None,
+            last_used_at: None,
         }
     }
 

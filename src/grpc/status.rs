@@ -8,7 +8,10 @@ use tonic_types::{ErrorDetails, QuotaViolation, StatusExt as _};
 
 use crate::{
     app,
-    domain::{field::Violations, refusal::Refusal},
+    domain::{
+        field::Violations,
+        refusal::{Candidate, Refusal, Why},
+    },
     grpc::{faults, pb::v1::ErrorReason},
 };
 
@@ -124,11 +127,8 @@ pub fn of(failure: impl Into<Failure>, request_id: &str) -> Status {
             faults::add_to(&mut details, violations);
         }
         Failure::App(app::Error::Refused(Refusal::LimitReached { candidates, .. })) => {
-            let candidate = |(uid, name): &(String, String)| {
-                QuotaViolation::new(
-                    format!("token:{uid}"),
-                    format!("a candidate to revoke: {name}"),
-                )
+            let candidate = |candidate: &Candidate| {
+                QuotaViolation::new(format!("token:{}", candidate.uid), in_words(candidate))
             };
             let whole = QuotaViolation::new("live tokens of the stack", &told.message);
             let violations = std::iter::once(whole).chain(candidates.iter().map(candidate));
@@ -137,6 +137,15 @@ pub fn of(failure: impl Into<Failure>, request_id: &str) -> Status {
         _ => {}
     }
     Status::with_error_details(told.code, told.message, details)
+}
+
+fn in_words(Candidate { name, why, .. }: &Candidate) -> String {
+    let why = match why {
+        Why::ExpiresSoonest(at) => format!("expires soonest, at {at}"),
+        Why::NeverUsed(at) => format!("never used since it was issued at {at}"),
+        Why::LastUsed(at) => format!("idle longest, last used at {at}"),
+    };
+    format!("a candidate to revoke: {name} ({why})")
 }
 
 /// The reason of a failure, for whoever counts it.

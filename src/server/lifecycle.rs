@@ -1,10 +1,16 @@
 //! From start to end: every task is awaited, and one that ends by itself stops the process,
 //! so that it is never half alive. SIGTERM is answered in order: not serving, still
-//! answering, no longer accepting, calls finished, audit flushed.
+//! answering, no longer accepting, calls finished, usage and audit flushed.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
+use futures_util::future;
+use tokio::{
+    net::TcpListener,
+    sync::Semaphore,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tonic_health::pb::health_server::HealthServer;
 use tower::Layer as _;
@@ -28,7 +34,7 @@ use crate::{
 
 /// How long to go on answering after SIGTERM, where nobody says.
 const DRAIN_DELAY: Duration = Duration::from_secs(5);
-/// How long the audit of refusals may take to be flushed at the end.
+/// How long usage and the audit of refusals may take to be flushed at the end.
 const FLUSH_FOR: Duration = Duration::from_secs(5);
 
 /// The largest request to health or reflection, in bytes: names of services and symbols.
@@ -93,6 +99,9 @@ pub(super) async fn run(
         let metrics = service.app.metrics().clone();
         tasks.run("tls", async move { tls.keep_fresh(&metrics).await });
     }
+    let (usage, last_usage) = (service.app.usage_writer(), service.app.usage_writer());
+    let every = tuning.usage_flush_every;
+    tasks.run("usage", async move { usage.keep_writing(every).await });
     let metrics = service.app.metrics().clone();
     let router = admin::router(metrics.clone(), board.clone());
     tasks.run("admin", admin::serve(listeners.admin, router, metrics));
@@ -125,25 +134,25 @@ pub(super) async fn run(
     board.drain();
     tokio::select! {
         () = &mut grpc => return Err(ServeError::TaskEnded("grpc")),
-        () = tokio::time::sleep(delay) => {}
+        () = sleep(delay) => {}
     }
     accepting.cancel();
     board.close();
-    if tokio::time::timeout(tuning.drain_grace, &mut grpc)
-        .await
-        .is_err()
-    {
+    let mut out_of_time = Box::pin(sleep(tuning.drain_grace + FLUSH_FOR));
+    if timeout(tuning.drain_grace, &mut grpc).await.is_err() {
         tracing::warn!("calls were still at work at the end of the drain grace");
     }
     // With the last handle on the use cases gone, the writer of refusals knows that no more
     // will come, writes what it has and ends.
     drop(grpc);
     drop(tasks);
-    if tokio::time::timeout(FLUSH_FOR, writing.join_next())
-        .await
-        .is_err()
-    {
-        tracing::warn!("refusals were left unwritten");
+    // What calls have left of their time is for this, too.
+    let flushed = future::join(last_usage.write_all(), writing.join_next());
+    tokio::select! {
+        _ = flushed => {}
+        () = &mut out_of_time => {
+            tracing::warn!("refusals, or when tokens were used, were left unwritten");
+        }
     }
     tracing::info!("stopped");
     Ok(())

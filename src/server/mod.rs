@@ -114,6 +114,7 @@ pub async fn run(
             serve_stale_for: tuning.serve_stale_for,
         },
         cache_entries: tuning.cache_entries,
+        usage_pairs: tuning.usage_pairs,
         readings: tuning.max_readings,
         safeguards: parts.safeguards,
     };

@@ -28,7 +28,7 @@ impl Store {
             let stack = self.standing(tx, call, key, Standing::LiveStack).await?;
             let token = find(tx, stack.uid, uid).await?;
             let rows = token_usage::Entity::find()
-                .filter(Column::TokenUid.eq(token.uid))
+                .filter(Column::TokenUid.eq(token.row.uid))
                 .order_by_desc(Column::LastUsedAt)
                 .order_by_asc(Column::ServiceIssuer)
                 .order_by_asc(Column::ServiceSubject)

@@ -13,8 +13,9 @@ use super::{
     Error, Store,
     entity::token,
     live::{in_state, soonest},
-    rows::token_of,
+    rows::{UsedToken, token_of},
     standing::Standing,
+    usage::{last_used, unused_since},
 };
 use crate::domain::{
     caller::Call,
@@ -49,6 +50,8 @@ pub struct ListQuery {
     pub expires_before: Option<Timestamp>,
     /// Whose name contains this.
     pub name_contains: Option<NamePart>,
+    /// That nobody has used since this instant.
+    pub unused_since: Option<Timestamp>,
     /// In this order.
     pub order: Order,
     /// At most so many.
@@ -151,6 +154,8 @@ impl Store {
                 .order_by(query.order.expression(), query.order.direction())
                 .order_by(token::Column::Uid, query.order.direction())
                 .limit(query.size + 1)
+                .expr_as(last_used(), "last_used_at")
+                .into_model::<UsedToken>()
                 .all(tx)
                 .await?;
             let more = rows.len() as u64 > query.size;
@@ -158,7 +163,7 @@ impl Store {
             let next = rows
                 .last()
                 .filter(|_| more)
-                .map(|row| query.order.cursor(row));
+                .map(|used| query.order.cursor(&used.row));
             let tokens: Result<_, _> = rows.into_iter().map(|row| token_of(row, key)).collect();
             let used = self.count_live(tx, stack.uid, call.now).await?;
             let limit = TokenLimit {
@@ -194,6 +199,10 @@ impl Store {
                 .arg(part.as_str())
                 .gt(0)
         });
-        filters.add_option(before).add_option(contains)
+        let unused = query.unused_since.map(unused_since);
+        filters
+            .add_option(before)
+            .add_option(contains)
+            .add_option(unused)
     }
 }

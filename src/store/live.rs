@@ -1,25 +1,21 @@
-//! Which tokens of a stack are live, and what that leaves room for: the limit (R6), free names,
-//! and the end of those that have expired (R8).
+//! Which tokens of a stack are live: how many, with which names, and the end of those that have
+//! expired (R8).
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
     ColumnTrait as _, Condition, DatabaseTransaction, EntityTrait as _, PaginatorTrait as _,
-    QueryFilter as _, QueryOrder as _, QuerySelect as _,
+    QueryFilter as _,
     sea_query::{Expr, Func},
 };
 
-use super::{Error, Store, changes::Kind, entity::token, standing::Found};
+use super::{Error, Store, changes::Kind, entity::token};
 use crate::domain::{
     id::{StackUid, TokenUid},
     refusal::Refusal,
-    stack::TokenLimit,
     text::TokenName,
     timestamp::Timestamp,
     token::TokenState,
 };
-
-/// How many tokens a refusal for the limit names as candidates to go.
-const CANDIDATES: u64 = 3;
 
 impl Store {
     /// How many live tokens the stack has (R6).
@@ -73,24 +69,6 @@ impl Store {
         }
         Ok(())
     }
-
-    /// That one more token may live.
-    pub(super) async fn require_room(
-        &self,
-        tx: &DatabaseTransaction,
-        stack: &Found,
-        now: Timestamp,
-    ) -> Result<(), Error> {
-        let limit = TokenLimit {
-            used: self.count_live(tx, stack.uid, now).await?,
-            max: stack.max_tokens(),
-        };
-        if limit.used < limit.max {
-            return Ok(());
-        }
-        let candidates = candidates(tx, stack.uid, now).await?;
-        Err(Refusal::LimitReached { limit, candidates }.into())
-    }
 }
 
 /// Which tokens are in this state at this instant.
@@ -135,26 +113,6 @@ pub(super) async fn require_free_name(
         0 => Ok(()),
         _ => Err(Refusal::NameTaken.into()),
     }
-}
-
-async fn candidates(
-    tx: &DatabaseTransaction,
-    stack: StackUid,
-    now: Timestamp,
-) -> Result<Vec<(String, String)>, Error> {
-    let rows = token::Entity::find()
-        .filter(token::Column::StackUid.eq(stack.into_untyped_uuid()))
-        .filter(in_state(TokenState::Active, now))
-        .order_by_asc(soonest())
-        .order_by_asc(token::Column::IssuedAt)
-        .order_by_asc(token::Column::Uid)
-        .limit(CANDIDATES)
-        .all(tx)
-        .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| (row.uid.to_string(), row.name))
-        .collect())
 }
 
 /// The expiry as a number to sort by: never comes last.

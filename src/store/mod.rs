@@ -68,6 +68,7 @@ mod location;
 mod members;
 mod migration;
 mod retry;
+mod room;
 mod rotate;
 mod rows;
 mod schema;
@@ -113,6 +114,7 @@ pub use self::{
     schema::{Schema, SchemaError},
     secrets::Kept,
     stacks::{Register, StackCursor, StackPage, StackStep, StackWithMembers},
+    usage::Use,
     uses::Presented,
     verdicts::{Look, many::Looks},
 };

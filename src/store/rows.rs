@@ -2,6 +2,7 @@
 //! and id, and never a panic.
 
 use newtype_uuid::GenericUuid as _;
+use sea_orm::FromQueryResult;
 use uuid::Uuid;
 
 use super::{
@@ -88,8 +89,27 @@ pub(super) fn written(permissions: &Permissions) -> String {
     serde_json::to_string(&permissions.draft()).unwrap_or_default()
 }
 
+/// A token's row, and when the token was last used.
+#[derive(FromQueryResult)]
+pub(super) struct UsedToken {
+    #[sea_orm(nested)]
+    pub row: token::Model,
+    pub last_used_at: Option<i64>,
+}
+
+impl From<token::Model> for UsedToken {
+    /// One that was never used.
+    fn from(row: token::Model) -> Self {
+        Self {
+            row,
+            last_used_at: None,
+        }
+    }
+}
+
 /// The row as a token of this stack.
-pub(super) fn token_of(row: token::Model, key: &StackKey) -> Result<Token, Error> {
+pub(super) fn token_of(row: impl Into<UsedToken>, key: &StackKey) -> Result<Token, Error> {
+    let UsedToken { row, last_used_at } = row.into();
     let wrong = |column| move || corrupt("tokens", column, row.uid);
     let instant = |micros, column| Timestamp::from_micros(micros).ok_or_else(wrong(column));
     let optional = |micros: Option<i64>, column| micros.map(|at| instant(at, column)).transpose();
@@ -133,6 +153,7 @@ pub(super) fn token_of(row: token::Model, key: &StackKey) -> Result<Token, Error
         expires_at: optional(row.expires_at, "expires_at")?,
         ended_at: optional(row.ended_at, "ended_at")?,
         revocation,
+        last_used_at: optional(last_used_at, "last_used_at")?,
         secret_hint: row.secret_hint,
     })
 }

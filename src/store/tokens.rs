@@ -2,15 +2,19 @@
 //! with the stack and the caller's part in it.
 
 use newtype_uuid::GenericUuid as _;
-use sea_orm::{ColumnTrait as _, DatabaseTransaction, EntityTrait as _, QueryFilter as _, Set};
+use sea_orm::{
+    ColumnTrait as _, DatabaseTransaction, EntityTrait as _, QueryFilter as _, QuerySelect as _,
+    Set,
+};
 
 use super::{
     Error, Store,
     changes::Kind,
     entity::token,
     live::require_free_name,
-    rows::{corrupt, token_of, written},
+    rows::{UsedToken, corrupt, token_of, written},
     standing::{Found, Standing},
+    usage::last_used,
 };
 use crate::domain::{
     audit::{Action, Details},
@@ -153,7 +157,7 @@ impl Store {
     ) -> Result<Token, Error> {
         let row = find(tx, stack.uid, uid).await?;
         let key = StackKey::parse(&stack.row.key);
-        let key = key.map_err(|_| corrupt("tokens", "stack_key", row.uid))?;
+        let key = key.map_err(|_| corrupt("tokens", "stack_key", row.row.uid))?;
         let mut token = token_of(row, &key)?;
         if token.state(call.now) == TokenState::Expired && token.ended_at.is_none() {
             token.ended_at = Some(call.now);
@@ -167,9 +171,11 @@ pub(super) async fn find(
     tx: &DatabaseTransaction,
     stack: StackUid,
     uid: TokenUid,
-) -> Result<token::Model, Error> {
+) -> Result<UsedToken, Error> {
     let row = token::Entity::find_by_id(uid.into_untyped_uuid())
         .filter(token::Column::StackUid.eq(stack.into_untyped_uuid()))
+        .expr_as(last_used(), "last_used_at")
+        .into_model::<UsedToken>()
         .one(tx)
         .await?;
     Ok(row.ok_or(Refusal::TokenNotFound)?)

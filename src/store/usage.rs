@@ -1,13 +1,105 @@
 //! When tokens were last used, and by which services.
 
+use std::sync::Arc;
+
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
-    DatabaseTransaction, EntityTrait as _, Set,
-    sea_query::{Expr, ExprTrait as _, OnConflict},
+    ConnectionTrait as _, DatabaseTransaction, EntityTrait as _, QueryFilter as _,
+    QuerySelect as _, QueryTrait as _, Set, Statement,
+    sea_query::{Expr, ExprTrait as _, Func, OnConflict, SimpleExpr},
 };
 
-use super::{Error, entity::token_usage};
+use super::{
+    Error, Store,
+    entity::{
+        token,
+        token_usage::{self, Column},
+    },
+};
 use crate::domain::{caller::Actor, id::TokenUid, timestamp::Timestamp};
+
+/// That a service was answered at an instant that a token is active.
+#[derive(Clone, Debug)]
+pub struct Use {
+    /// The token.
+    pub token: TokenUid,
+    /// The service.
+    pub service: Arc<Actor>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// One statement however many uses there are, so one text to prepare. What is on record never
+/// goes back; tokens that were purged are passed over. In the order of the key, so that two
+/// replicas that write the same rows never wait for each other in a circle.
+const ON_POSTGRES: &str = "\
+    INSERT INTO token_usage (token_uid, service_issuer, service_subject, last_used_at) \
+    SELECT t.uid, u.used ->> 1, u.used ->> 2, (u.used ->> 3)::bigint \
+    FROM jsonb_array_elements($1::jsonb) AS u (used) \
+    JOIN tokens AS t ON t.uid = (u.used ->> 0)::uuid \
+    ORDER BY 1, 2, 3 \
+    ON CONFLICT (token_uid, service_issuer, service_subject) \
+    DO UPDATE SET last_used_at = excluded.last_used_at \
+    WHERE token_usage.last_used_at < excluded.last_used_at";
+
+/// The same.
+const ON_SQLITE: &str = "\
+    INSERT INTO token_usage (token_uid, service_issuer, service_subject, last_used_at) \
+    SELECT t.uid, u.value ->> 1, u.value ->> 2, u.value ->> 3 \
+    FROM json_each($1) AS u CROSS JOIN tokens AS t ON t.uid = unhex(u.value ->> 0) \
+    WHERE true ORDER BY 1, 2, 3 \
+    ON CONFLICT (token_uid, service_issuer, service_subject) \
+    DO UPDATE SET last_used_at = excluded.last_used_at \
+    WHERE token_usage.last_used_at < excluded.last_used_at";
+
+impl Store {
+    /// Records many uses at once, each pair of token and service once at most.
+    ///
+    /// # Errors
+    /// [`Error`]: then none of them is recorded.
+    pub async fn record_uses(&self, uses: &[Use]) -> Result<(), Error> {
+        let rows: Vec<_> = uses.iter().map(row_of).collect();
+        let rows = serde_json::to_string(&rows).unwrap_or_default();
+        let sql = if self.is_shared() {
+            ON_POSTGRES
+        } else {
+            ON_SQLITE
+        };
+        writing!(self, "record_uses", |tx| {
+            let rows = [rows.as_str().into()];
+            let statement = Statement::from_sql_and_values(self.backend(), sql, rows);
+            tx.execute_raw(statement).await?;
+            Ok(())
+        })
+    }
+}
+
+fn row_of(used: &Use) -> (String, &str, &str, i64) {
+    let token = used.token.as_untyped_uuid().simple().to_string();
+    let Actor {
+        issuer, subject, ..
+    } = used.service.as_ref();
+    (token, issuer, subject, used.at.as_micros())
+}
+
+/// When the token of the row at hand was last used, by whichever service; null: never.
+pub(super) fn last_used() -> SimpleExpr {
+    let column = |column| Expr::col((token_usage::Entity, column));
+    let of_this = column(Column::TokenUid).equals((token::Entity, token::Column::Uid));
+    let latest = token_usage::Entity::find()
+        .select_only()
+        .expr(column(Column::LastUsedAt).max())
+        .filter(of_this)
+        .into_query();
+    latest.into()
+}
+
+/// Which tokens nobody has used since this instant: last used before it, or issued before it
+/// and never used. So one that was issued after it is never among them.
+pub(super) fn unused_since(at: Timestamp) -> SimpleExpr {
+    let issued = Expr::col((token::Entity, token::Column::IssuedAt));
+    Expr::from(Func::coalesce([last_used(), issued])).lt(at.as_micros())
+}
 
 /// Notes that a service used a token; what is on record never goes back.
 pub(super) async fn note(
@@ -16,7 +108,6 @@ pub(super) async fn note(
     service: &Actor,
     at: Timestamp,
 ) -> Result<(), Error> {
-    use token_usage::Column;
     let row = token_usage::ActiveModel {
         token_uid: Set(token.into_untyped_uuid()),
         service_issuer: Set(service.issuer.clone()),

@@ -28,3 +28,4 @@ mod stacks;
 mod support;
 mod tls;
 mod tokens;
+mod usage;

@@ -13,8 +13,11 @@ use tonic_health::pb::{
 };
 
 use crate::{
-    program::{Dev, folder, program, run, text},
-    support::{introspect_request, issue_request},
+    program::{Dev, folder, micros, program, run, text},
+    support::{
+        introspect_request, issue_request,
+        requests::{Issued, get_request},
+    },
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -73,6 +76,34 @@ async fn a_token_outlives_a_restart_of_dev() {
             .into_inner()
             .active
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_known_of_uses_outlives_sigterm() {
+    let folder = folder();
+    let mut dev = Dev::start(folder.path());
+    let stack = dev.get("stack_api_key").to_owned();
+    let (mut owner, mut service) = (
+        dev.client("owner_jwt").await,
+        dev.client("service_jwt").await,
+    );
+    let issued = owner.tokens.issue(issue_request(&stack, "used")).await;
+    let issued = Issued::from(issued.unwrap().into_inner());
+    let mut used = Vec::new();
+    for _ in 0..2 {
+        let question = introspect_request(&stack, &issued.secret, &[]);
+        let answer = service.introspection.introspect(question).await.unwrap();
+        used.push(micros(&answer.into_inner().evaluated_at.unwrap()));
+    }
+    assert!(used[1] > used[0], "{used:?}");
+    dev.signal(Signal::TERM);
+    assert!(dev.child.wait().unwrap().success());
+    drop(dev);
+    let dev = Dev::start(folder.path());
+    let mut owner = dev.client("owner_jwt").await;
+    let seen = owner.tokens.get(get_request(&stack, &issued.uid)).await;
+    let seen = seen.unwrap().into_inner().token.unwrap().last_used_at;
+    assert_eq!(micros(&seen.unwrap()), used[1], "not only its first use");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

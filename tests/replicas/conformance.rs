@@ -1,5 +1,7 @@
 //! Every method of the store on both engines, by the same calls: what must be equal is.
 
+mod usage;
+
 use std::{sync::Arc, time::Duration};
 
 use stacktoken::{
@@ -26,6 +28,7 @@ use stacktoken::{
 };
 use tempfile::TempDir;
 
+use self::usage::{candidates, first_uses, many_uses, uses};
 use crate::{
     postgres::{self, Postgres},
     support::{ManualClock, SeededEntropy},
@@ -224,6 +227,10 @@ on_both_engines! {
     changes_are_previewed_alike => previews;
     uses_are_told_alike => impacts;
     the_schema_answers_alike => schemas;
+    uses_are_recorded_and_never_go_back_alike => uses;
+    first_uses_are_recorded_and_never_go_back_alike => first_uses;
+    many_uses_are_recorded_at_once_alike => many_uses;
+    tokens_that_could_go_are_named_alike => candidates;
 }
 
 async fn stacks(engine: &Engine) -> Vec<String> {
@@ -345,8 +352,8 @@ async fn limits(engine: &Engine) -> Vec<String> {
     engine.issue(&key, "short", Some(60)).await.unwrap();
     match refusal(engine.issue(&key, "one more", None).await.map(drop)) {
         Refusal::LimitReached { limit, candidates } => {
-            let names: Vec<_> = candidates.into_iter().map(|(_, name)| name).collect();
-            noted.push(format!("{limit:?} {names:?}"));
+            let named = candidates.into_iter().map(|token| (token.name, token.why));
+            noted.push(format!("{limit:?} {:?}", named.collect::<Vec<_>>()));
         }
         other => panic!("{other:?}"),
     }
@@ -479,6 +486,7 @@ async fn lists(engine: &Engine) -> Vec<String> {
                 expires_before: before
                     .map(|seconds| Timestamp::from_parts(start + seconds, 0).unwrap()),
                 name_contains: part.map(|part| NamePart::parse(part).unwrap()),
+                unused_since: None,
                 order,
                 size: 2,
                 after: None,

@@ -24,4 +24,5 @@ mod proxy;
 mod rotation;
 #[path = "../it/support/mod.rs"]
 mod support;
+mod usage;
 mod visibility;

@@ -111,6 +111,8 @@ pub fn list(message: v1::ListRequest, _: &Call) -> Result<ListQuery, Violations>
     let states = states(&mut faults, &message);
     let expires_before = message.expires_before.map(parse_instant).transpose();
     let expires_before = faults.keep("expires_before", expires_before).flatten();
+    let unused_since = message.unused_since.map(parse_instant).transpose();
+    let unused_since = faults.keep("unused_since", unused_since).flatten();
     let part = NamePart::parse(&message.name_contains);
     let name_contains = faults.keep("name_contains", part);
     let order = faults.keep("order", order(message.order));
@@ -122,6 +124,7 @@ pub fn list(message: v1::ListRequest, _: &Call) -> Result<ListQuery, Violations>
         states,
         expires_before,
         name_contains,
+        unused_since,
         order,
         size,
         after: None,
@@ -146,6 +149,7 @@ fn question(query: &ListQuery) -> impl serde::Serialize {
             .as_ref()
             .map(|part| part.as_str().to_owned()),
         format!("{:?}", query.order),
+        query.unused_since.map(Timestamp::as_micros),
     )
 }
 
@@ -362,5 +366,6 @@ pub fn token(token: &Token, now: Timestamp) -> v1::Token {
         revoke_reason: revocation.map_or_else(String::new, |r| r.reason.as_str().to_owned()),
         issued_by: Some(actor(&token.issued_by)),
         revoked_by: revocation.map(|revoked| actor(&revoked.by)),
+        last_used_at: token.last_used_at.map(instant),
     }
 }

@@ -41,6 +41,7 @@ async fn get_answers_the_whole_record_and_never_the_secret() {
             subject: "admin".into(),
         }),
         revoked_by: None,
+        last_used_at: None,
     };
     assert_eq!(token, expected);
     assert_eq!(server.see(&token.token_uid).await, expected);

@@ -68,10 +68,38 @@ async fn the_refusal_names_three_candidates_that_end_soonest_or_are_the_oldest()
         .iter()
         .map(|named| named.description.clone())
         .collect();
-    assert!(
-        words[0].contains("10") && words[1].contains("soon"),
-        "{words:?}"
-    );
+    assert!(words[0].contains("10"), "{words:?}");
+    let never = "never used since it was issued at 2026-11-24T12:00:0";
+    let expected = [
+        "a candidate to revoke: soon (expires soonest, at 2026-11-24T13:00:00Z)".to_owned(),
+        format!("a candidate to revoke: late ({never}0Z)"),
+        format!("a candidate to revoke: oldest ({never}1Z)"),
+    ];
+    assert_eq!(words[1..], expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_refusal_says_of_each_candidate_why_it_may_not_be_missed() {
+    let server = TestServer::start().await;
+    let issued = fill(&server, 9).await;
+    let ends = server.token_until("ends", at(START + 3600)).await;
+    // All but the last of them are used: token 7 before the others, then token 6.
+    for token in issued[..8].iter().rev().chain([&ends]) {
+        server.clock.advance(Duration::from_secs(1));
+        server.verdict(&token.secret).await;
+    }
+    let status = refused_issue(&server).await;
+    let quota = details(&status).quota_failure().unwrap().violations.clone();
+    let words: Vec<_> = quota[1..]
+        .iter()
+        .map(|named| named.description.as_str())
+        .collect();
+    let expected = [
+        "a candidate to revoke: ends (expires soonest, at 2026-11-24T13:00:00Z)",
+        "a candidate to revoke: token 8 (never used since it was issued at 2026-11-24T12:00:00Z)",
+        "a candidate to revoke: token 7 (idle longest, last used at 2026-11-24T12:00:01Z)",
+    ];
+    assert_eq!(words, expected);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

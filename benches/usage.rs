@@ -1,0 +1,354 @@
+//! What it costs to gather when tokens are used: cached Introspect over 10,000 distinct tokens
+//! with it and without, one after the other on one store in one process:
+//! `cargo bench --bench usage`. Load and servers share the cores, so what counts is the ratio.
+#![allow(
+    dead_code,
+    missing_docs,
+    clippy::pedantic,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a measurement may fail loudly"
+)]
+#![recursion_limit = "256"]
+
+#[path = "../tests/it/support/mod.rs"]
+mod support;
+
+use std::{
+    hint::black_box,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use stacktoken::{
+    app::{self, App, Bounds, Issue, Question, Rate, Register, Safeguards},
+    auth::{self, Authenticator, HttpFetcher},
+    config::Tuning,
+    domain::{
+        caller::{Actor, Call, Caller, CallerKind, Demand, Mode},
+        clock::{Clock, SystemClock},
+        entropy::{Entropy, OsEntropy},
+        permissions::{Draft, Permissions},
+        routes::RouteTable,
+        secret::Secret,
+        stack::{Person, StackKey},
+        text::{Description, Issuer, StackName, Subject, TokenName},
+    },
+    metrics::Metrics,
+    server::{self, Listeners, Parts},
+    store::{Kept, Location, PoolSize, Store},
+};
+use support::{Client, ISSUER, TestIssuer, introspect_request, issuer, tuning};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Endpoint;
+use zeroize::Zeroizing;
+
+const CONNECTIONS: usize = 8;
+const STREAMS: usize = 32;
+const STACKS: usize = 10;
+const TOKENS: usize = 10_000;
+const ROUNDS: usize = 3;
+const WARM_UP: Duration = Duration::from_secs(2);
+/// Longer than the time between two writes, so that there is one in each.
+const MEASURED: Duration = Duration::from_secs(31);
+/// What is left of the throughput has to be this at least.
+const WANTED: f64 = 0.95;
+
+type Ambient = (Arc<dyn Clock>, Arc<dyn Entropy>);
+
+fn ambient() -> Ambient {
+    (Arc::new(SystemClock::new()), Arc::new(OsEntropy))
+}
+
+fn call(kind: CallerKind, subject: &str, clock: &dyn Clock) -> Call {
+    Call {
+        mode: Mode::Apply,
+        caller: Caller {
+            actor: Actor {
+                kind,
+                issuer: ISSUER.into(),
+                subject: subject.into(),
+            },
+            introspects: kind == CallerKind::Service,
+        },
+        demand: Demand {
+            governor: true,
+            operator: true,
+            introspector: true,
+            anyone: false,
+        },
+        now: clock.now(),
+        request_id: "measured".into(),
+    }
+}
+
+/// A token, by its stack and its secret.
+type Known = (String, String);
+
+/// Makes the stacks and their tokens.
+async fn fill(store: &Store, clock: &dyn Clock) -> Vec<Known> {
+    let draft: Draft = serde_json::from_str(r#"{"access":"READ_WRITE"}"#).unwrap();
+    let permissions = Permissions::try_from(draft).unwrap();
+    let mut known = Vec::new();
+    for stack in 0..STACKS {
+        let key = StackKey::parse(&format!("blt{stack:016x}")).unwrap();
+        let register = Register {
+            stack_key: key.clone(),
+            name: StackName::parse("Measured").unwrap(),
+            organization_uid: "org-1".into(),
+            owner: Person {
+                issuer: Issuer::parse(ISSUER).unwrap(),
+                subject: Subject::parse("owner").unwrap(),
+                email: None,
+            },
+            token_limit: (TOKENS / STACKS).try_into().unwrap(),
+        };
+        let operator = call(CallerKind::Operator, "operator", clock);
+        store.register_stack(&operator, &register).await.unwrap();
+        for token in 0..TOKENS / STACKS {
+            let secret = Secret::generate(&OsEntropy).unwrap();
+            let kept = Kept {
+                digest: secret.digest(),
+                hint: secret.hint().to_owned(),
+            };
+            let issue = Issue {
+                stack_key: key.clone(),
+                name: TokenName::parse(&format!("token {token}")).unwrap(),
+                description: Description::parse("").unwrap(),
+                permissions: permissions.clone(),
+                expires_at: None,
+                request: None,
+                overdue: None,
+            };
+            let owner = call(CallerKind::User, "owner", clock);
+            store.issue(&owner, &issue, &kept).await.unwrap();
+            known.push((key.to_string(), secret.expose().to_owned()));
+        }
+    }
+    known
+}
+
+/// One server on the store, and clients of it.
+struct Served {
+    admin: String,
+    clients: Vec<Client>,
+    stop: CancellationToken,
+}
+
+impl Served {
+    async fn start(
+        store: &Arc<Store>,
+        issuer: &TestIssuer,
+        folder: &TempDir,
+        set: impl Fn(&mut Tuning),
+    ) -> Self {
+        let (clock, entropy) = ambient();
+        std::fs::write(folder.path().join("jwks.json"), issuer.jwks()).unwrap();
+        let entries = auth::parse(issuer::ISSUERS_FILE, folder.path()).unwrap();
+        let fetcher = Arc::new(HttpFetcher::default());
+        let authenticator =
+            Authenticator::new(entries, fetcher, clock.clone(), auth::DEFAULT_MAX_STALE);
+        authenticator.load_files().await.unwrap();
+        let mut tuning = tuning();
+        tuning.max_connection_age = Duration::from_secs(3600);
+        set(&mut tuning);
+        let any = "127.0.0.1:0".parse().unwrap();
+        let listeners = Listeners::bind(any, any).await.unwrap();
+        let address = listeners.grpc.local_addr().unwrap();
+        let admin = listeners.admin.local_addr().unwrap().to_string();
+        let now = clock.now().seconds();
+        let parts = Parts {
+            store: store.clone(),
+            authenticator: Arc::new(authenticator),
+            routes: Arc::new(RouteTable::builtin().unwrap()),
+            clock,
+            entropy,
+            tls: None,
+            safeguards: Safeguards::default(),
+        };
+        let stop = CancellationToken::new();
+        let stopping = stop.clone();
+        let (serving, served) = tokio::sync::oneshot::channel();
+        let announce = move || {
+            let _ = serving.send(());
+        };
+        tokio::spawn(
+            async move { server::run(parts, &tuning, listeners, announce, stopping).await },
+        );
+        served.await.unwrap();
+        let mut clients = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+            let channel = endpoint.connect().await.unwrap();
+            let jwt = issuer.service("content-api", now);
+            clients.push(Client::new(channel, Some(format!("Bearer {jwt}"))));
+        }
+        Self {
+            admin,
+            clients,
+            stop,
+        }
+    }
+
+    /// Verdicts a second, over all tokens in turn.
+    async fn run(&self, tokens: &Arc<Vec<Known>>, during: Duration) -> f64 {
+        let begun = Instant::now();
+        let until = begun + during;
+        let streams = (0..CONNECTIONS * STREAMS).map(|stream| {
+            let mut client = self.clients[stream % CONNECTIONS].clone();
+            let tokens = tokens.clone();
+            tokio::spawn(async move {
+                let mut verdicts = 0_u64;
+                let from = stream * TOKENS / (CONNECTIONS * STREAMS);
+                for (stack, secret) in tokens.iter().cycle().skip(from) {
+                    if Instant::now() >= until {
+                        break;
+                    }
+                    let question = introspect_request(stack, secret, &["entry.update"]);
+                    let answer = client.introspection.introspect(question).await.unwrap();
+                    assert!(answer.into_inner().active);
+                    verdicts += 1;
+                }
+                verdicts
+            })
+        });
+        let streams: Vec<_> = streams.collect();
+        let mut verdicts = 0;
+        for stream in streams {
+            verdicts += stream.await.unwrap();
+        }
+        verdicts as f64 / begun.elapsed().as_secs_f64()
+    }
+
+    async fn metric(&self, name: &str) -> u64 {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut socket = tokio::net::TcpStream::connect(&self.admin).await.unwrap();
+        let request = b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        socket.write_all(request).await.unwrap();
+        let mut text = String::new();
+        socket.read_to_string(&mut text).await.unwrap();
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("{name} ")));
+        line.unwrap().trim().parse().unwrap()
+    }
+}
+
+/// The use cases alone, without a transport.
+fn use_cases(store: &Arc<Store>, usage_pairs: usize) -> App {
+    let rate = Rate {
+        per_second: 1_000_000.try_into().unwrap(),
+        burst: 1_000_000.try_into().unwrap(),
+    };
+    let tuning = app::Tuning {
+        verdict_max_age: Duration::from_secs(1),
+        changes: rate,
+        unrecognised: rate,
+        bounds: Bounds {
+            freshness: Duration::from_secs(1),
+            serve_stale_for: Duration::ZERO,
+        },
+        cache_entries: 100_000,
+        usage_pairs,
+        readings: 256,
+        safeguards: Safeguards::default(),
+    };
+    let metrics = Arc::new(Metrics::default());
+    App::new(store.clone(), ambient(), metrics, &tuning).0
+}
+
+/// Nanoseconds for one cached verdict over all tokens, of the use cases alone.
+async fn alone(app: &App, tokens: &[Known]) -> f64 {
+    let asked: Vec<_> = tokens
+        .iter()
+        .map(|(stack, secret)| Question {
+            token: Zeroizing::new(secret.clone()),
+            stack_api_key: stack.clone(),
+            actions: Vec::new(),
+            min_revision: None,
+        })
+        .collect();
+    let call = call(CallerKind::Service, "content-api", app.clock());
+    let mut best = f64::INFINITY;
+    for _ in 0..20 {
+        let begun = Instant::now();
+        for question in &asked {
+            black_box(app.introspect(&call, question).await.unwrap());
+        }
+        best = best.min(begun.elapsed().as_nanos() as f64 / asked.len() as f64);
+    }
+    best
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let folder = TempDir::new().unwrap();
+    let location = Location::Sqlite(folder.path().join("measured.db"));
+    let (clock, entropy) = ambient();
+    let store = Store::open(
+        &location,
+        PoolSize { connections: 4 },
+        (clock.clone(), entropy),
+    );
+    let store = Arc::new(store.await.unwrap());
+    store.migrate().await.unwrap();
+    store.require_current_schema().await.unwrap();
+    let begun = Instant::now();
+    let tokens = Arc::new(fill(&store, clock.as_ref()).await);
+    println!(
+        "{TOKENS} tokens issued in {:.0} s",
+        begun.elapsed().as_secs_f64()
+    );
+    let issuer = TestIssuer::new();
+    let with = Served::start(&store, &issuer, &folder, |_| {}).await;
+    let without = Served::start(&store, &issuer, &folder, |tuning| tuning.usage_pairs = 0).await;
+    // The first use of each token is a write, and is not what is measured.
+    for served in [&with, &without] {
+        while served.metric("stacktoken_cache_entries").await < TOKENS as u64 {
+            served.run(&tokens, WARM_UP).await;
+        }
+    }
+    println!("all used once after {:.0} s", begun.elapsed().as_secs_f64());
+    println!("{CONNECTIONS} connections x {STREAMS} streams, {TOKENS} tokens, cached");
+    let (begun, before) = (
+        Instant::now(),
+        with.metric("stacktoken_usage_writes_total").await,
+    );
+    let mut ratios = Vec::new();
+    for round in 1..=ROUNDS {
+        let gathered = with.run(&tokens, MEASURED).await;
+        let bare = without.run(&tokens, MEASURED).await;
+        let ratio = gathered / bare;
+        println!(
+            "round {round}: with {gathered:.0} verdicts/s, without {bare:.0}, ratio {ratio:.3}"
+        );
+        ratios.push(ratio);
+    }
+    let elapsed = begun.elapsed().as_secs_f64();
+    let writes = with.metric("stacktoken_usage_writes_total").await - before;
+    let rows = with.metric("stacktoken_usage_rows_written_total").await;
+    println!("{writes} write transactions in {elapsed:.0} s ({rows} rows since the start)");
+    assert!(writes > 0 && rows >= TOKENS as u64, "nothing was written");
+    assert_eq!(without.metric("stacktoken_usage_writes_total").await, 0);
+    for served in [with, without] {
+        served.stop.cancel();
+    }
+    let (gathering, bare) = (use_cases(&store, 1_000_000), use_cases(&store, 0));
+    let (gathered, bare) = (
+        alone(&gathering, &tokens).await,
+        alone(&bare, &tokens).await,
+    );
+    println!("the use cases alone: with {gathered:.0} ns a verdict, without {bare:.0} ns");
+    ratios.sort_by(f64::total_cmp);
+    let median = ratios[ROUNDS / 2];
+    println!("median ratio {median:.3}, wanted {WANTED:.2}; at most one write a second");
+    if median >= WANTED && writes as f64 <= elapsed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
