@@ -8,6 +8,7 @@ mod error;
 mod feed;
 mod flights;
 mod freshness;
+mod housekeeping;
 mod introspect;
 mod refusals;
 mod stacks;
@@ -20,6 +21,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::Notify;
 
 use crate::{
+    config::Keeping,
     domain::{
         audit::Action, caller::Call, clock::Clock, entropy::Entropy, id::TokenUid,
         refusal::Refusal, revision::Revision, stack::Stack,
@@ -68,6 +70,8 @@ pub struct Tuning {
     pub readings: usize,
     /// What keeps answers true.
     pub safeguards: Safeguards,
+    /// What is kept for how long.
+    pub keeping: Keeping,
 }
 
 /// What keeps answers true. A test takes one away to see that another fails without it; no
@@ -119,6 +123,7 @@ pub struct App {
     ground: Ground,
     nudged: Notify,
     safeguards: Safeguards,
+    keeping: Keeping,
 }
 
 /// What a call was about, for the audit of its refusal.
@@ -165,6 +170,7 @@ impl App {
             ground,
             nudged: Notify::new(),
             safeguards,
+            keeping: tuning.keeping,
         };
         (app, writer)
     }

@@ -116,6 +116,7 @@ pub async fn run(
         cache_entries: tuning.cache_entries,
         readings: tuning.max_readings,
         safeguards: parts.safeguards,
+        keeping: tuning.keeping,
     };
     let ambient = (parts.clock.clone(), parts.entropy.clone());
     let (app, refusals) = App::new(parts.store.clone(), ambient, metrics.clone(), &tuned);

@@ -33,7 +33,8 @@ const SOON: &str = "FROM tokens t JOIN stacks k ON k.uid = t.stack_uid \
 
 fn end(now: Timestamp, days: i32) -> i64 {
     let days = u64::try_from(days).unwrap_or_default();
-    now.plus(std::time::Duration::from_hours(24 * days)).as_micros()
+    now.plus(std::time::Duration::from_hours(24 * days))
+        .as_micros()
 }
 
 impl Store {

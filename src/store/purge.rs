@@ -219,7 +219,10 @@ impl Store {
 
     /// Number, position and time of the oldest changes, one more than a batch; on PostgreSQL
     /// of those transactions only that no other can come before any more.
-    async fn oldest_changes(&self, tx: &DatabaseTransaction) -> Result<Vec<(i64, i64, i64)>, Error> {
+    async fn oldest_changes(
+        &self,
+        tx: &DatabaseTransaction,
+    ) -> Result<Vec<(i64, i64, i64)>, Error> {
         let sql = if self.is_shared() {
             "SELECT id, xid::text::bigint AS position, changed_at FROM changes \
              WHERE xid < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY xid, id LIMIT $1"
