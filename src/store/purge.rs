@@ -7,13 +7,13 @@ use newtype_uuid::GenericUuid as _;
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait as _, DatabaseTransaction, DbErr, EntityTrait as _,
     QueryFilter as _, QueryOrder as _, QuerySelect as _, Statement, Value,
-    sea_query::{Expr, ExprTrait as _, Func, LockBehavior, LockType},
+    sea_query::{Expr, ExprTrait as _, Func, LockBehavior, LockType, Query},
 };
 use uuid::Uuid;
 
 use super::{
     Error, Store,
-    entity::{request, stack, token, token_secret, token_usage},
+    entity::{audit_event, request, stack, token, token_secret, token_usage},
 };
 use crate::domain::{id::TokenUid, timestamp::Timestamp};
 
@@ -142,13 +142,15 @@ impl Store {
                 return Ok(Batch::NOTHING);
             };
             // Whoever notes a use now holds its row, and it is not stale.
-            let skip = self.on_postgres(" FOR UPDATE SKIP LOCKED");
+            let skip = self.on_postgres(" FOR UPDATE OF u SKIP LOCKED");
             let sql = format!(
-                "DELETE FROM token_usage WHERE (token_uid, service_issuer, service_subject) IN \
-                 (SELECT token_uid, service_issuer, service_subject FROM token_usage u \
-                  WHERE token_uid > $1 AND token_uid <= $2 AND last_used_at <= $3 AND EXISTS \
-                  (SELECT 1 FROM token_usage newer WHERE newer.token_uid = u.token_uid \
-                   AND newer.last_used_at > u.last_used_at){skip})"
+                "DELETE FROM token_usage WHERE token_uid > $1 AND token_uid <= $2 AND \
+                 (token_uid, service_issuer, service_subject) IN \
+                 (SELECT u.token_uid, u.service_issuer, u.service_subject FROM token_usage u \
+                  WHERE u.token_uid > $1 AND u.token_uid <= $2 AND u.last_used_at <= $3 \
+                  AND EXISTS (SELECT 1 FROM token_usage newer \
+                   WHERE newer.token_uid > $1 AND newer.token_uid <= $2 \
+                   AND newer.token_uid = u.token_uid AND newer.last_used_at > u.last_used_at){skip})"
             );
             let values = [after.into(), last.into(), before.as_micros().into()];
             let deleted = self.delete(tx, &sql, values).await?;
@@ -170,10 +172,23 @@ impl Store {
             let Some(before) = self.turn(tx, keep).await? else {
                 return Ok(Batch::BUSY);
             };
-            let sql = "DELETE FROM audit_events WHERE uid IN (SELECT uid FROM audit_events \
-                       WHERE occurred_at <= $1 ORDER BY occurred_at, uid LIMIT $2)";
-            let values = [before.as_micros().into(), BATCH.into()];
-            let deleted = self.delete(tx, sql, values).await?;
+            let old: Vec<Uuid> = audit_event::Entity::find()
+                .select_only()
+                .column(audit_event::Column::Uid)
+                .filter(audit_event::Column::OccurredAt.lte(before.as_micros()))
+                .order_by_asc(audit_event::Column::OccurredAt)
+                .limit(BATCH)
+                .into_tuple()
+                .all(tx)
+                .await?;
+            if old.is_empty() {
+                return Ok(Batch::NOTHING);
+            }
+            let deleted = audit_event::Entity::delete_many()
+                .filter(audit_event::Column::Uid.is_in(old))
+                .exec(tx)
+                .await?;
+            let deleted = deleted.rows_affected;
             Ok(Batch::of("audit_events", deleted, deleted == BATCH))
         })
     }
@@ -193,23 +208,21 @@ impl Store {
             let oldest = self.oldest_changes(tx).await?;
             let full = oldest.len() as u64 > BATCH;
             let all_but_one = oldest.len().saturating_sub(1);
-            let old = oldest.iter().take(all_but_one);
-            let Some(last) = old
+            let old: Vec<_> = oldest
+                .into_iter()
+                .take(all_but_one)
                 .take_while(|(.., at)| *at <= before.as_micros())
-                .last()
-                .copied()
-            else {
+                .collect();
+            let Some((_, position, _)) = old.last().copied() else {
                 return Ok(Batch::NOTHING);
             };
-            let (id, position, _) = last;
-            let deleted = if self.is_shared() {
-                let sql = "DELETE FROM changes WHERE (xid, id) <= ($1::text::xid8, $2)";
-                self.delete(tx, sql, [position.to_string().into(), id.into()])
-                    .await?
-            } else {
-                let sql = "DELETE FROM changes WHERE id <= $1";
-                self.delete(tx, sql, [id.into()]).await?
-            };
+            // By number, since the planner misjudges how few come before a position.
+            let numbers = old.iter().map(|(id, ..)| *id);
+            let delete = Query::delete()
+                .from_table("changes")
+                .and_where(Expr::col("id").is_in(numbers))
+                .take();
+            let deleted = tx.execute(&delete).await?.rows_affected();
             // Never back: to be at a position that was purged must always show.
             let raise = "UPDATE meta SET value = $1 WHERE name = 'purged' AND value < $1";
             self.delete(tx, raise, [position.into()]).await?;

@@ -12,7 +12,7 @@ use super::{DAY, tidy};
 use crate::support::{
     TestServer, at,
     clock::START,
-    database::{Outside, eventually},
+    database::eventually,
     issue_request,
     requests::{list_request, overlap_for, rotate_request},
 };
@@ -125,13 +125,12 @@ async fn the_audit_is_kept_for_its_own_time() {
     assert_eq!(server.purged("audit_events").await, rows as f64);
 }
 
-/// A token's row, and a secret's, a request's and two of usage.
-async fn insert(database: &Outside, at: u32, keep: bool, times: [Option<i64>; 3]) -> String {
+/// Statements for a token's row, and a secret's, a request's and two of usage.
+fn row(at: u32, keep: bool, times: [Option<i64>; 3]) -> String {
     let time = |at: Option<i64>| at.map_or("NULL".into(), |at| at.to_string());
     let [revoked, ended, expires] = times.map(time);
     let (uid, fate) = (format!("x'{at:032x}'"), if keep { "keep" } else { "go" });
     let stack = "(SELECT uid FROM stacks LIMIT 1)";
-    let _ = database;
     format!(
         "INSERT INTO tokens (uid, stack_uid, name, description, permissions, generation, \
          secret_hint, issued_at, issued_by_kind, issued_by_issuer, issued_by_subject, \
@@ -176,7 +175,7 @@ async fn of_a_random_lot_nothing_live_or_young_is_lost() {
         }
         let keep = dead.is_none_or(|at| at > cutoff);
         kept += i64::from(keep);
-        sql += &insert(&database, at, keep, [revoked, ended, expires]).await;
+        sql += &row(at, keep, [revoked, ended, expires]);
     }
     sql += "COMMIT;";
     database.run(&sql).await;
@@ -220,7 +219,7 @@ async fn a_failure_in_the_middle_undoes_its_batch_keeps_nothing_else_and_is_made
     let database = server.outside().await;
     let mut sql = String::from("BEGIN IMMEDIATE; ");
     for at in 1..=1200 {
-        sql += &insert(&database, at, false, [Some(i64::from(at)), None, None]).await;
+        sql += &row(at, false, [Some(i64::from(at)), None, None]);
     }
     // The oldest go first, so the second batch meets this one.
     sql += "CREATE TRIGGER fault BEFORE DELETE ON tokens WHEN old.revoked_at = 700 \
@@ -260,7 +259,7 @@ async fn a_server_that_is_told_to_stop_deletes_no_more() {
     server.cleaned().await;
     let stopping = tokio::spawn(server.stop());
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let sql = insert(&database, 1, false, [Some(1), None, None]).await;
+    let sql = row(1, false, [Some(1), None, None]);
     database.run(&sql).await;
     stopping.await.unwrap().unwrap();
     assert_eq!(database.number("SELECT count(*) FROM tokens").await, 1);
