@@ -31,19 +31,19 @@ const KILLS: u64 = 8;
 
 /// Tokens that were revoked long ago, each with a secret and one use.
 fn dead() -> String {
-    let mut sql = String::from("BEGIN IMMEDIATE; ");
-    for at in 1..=DEAD {
-        sql += &format!(
-            "INSERT INTO tokens (uid, stack_uid, name, description, permissions, generation, \
-             secret_hint, issued_at, issued_by_kind, issued_by_issuer, issued_by_subject, \
-             revoked_at, revoke_reason) SELECT x'{at:032x}', uid, 'n{at}', '', \
-             '{{\"access\":\"READ\"}}', 1, 'abcd', 0, 'USER', 'i', 's', {at}, '' FROM stacks LIMIT 1; \
-             INSERT INTO token_secrets (digest, token_uid, generation, made_at) \
-             VALUES (x'{at:064x}', x'{at:032x}', 1, 0); \
-             INSERT INTO token_usage VALUES (x'{at:032x}', 'i', 's', 1);"
-        );
-    }
-    sql + "COMMIT"
+    let numbers =
+        format!("WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < {DEAD})");
+    let uid = "CAST(printf('%016d', n) AS BLOB)";
+    format!(
+        "BEGIN IMMEDIATE; \
+         INSERT INTO tokens (uid, stack_uid, name, description, permissions, generation, \
+         secret_hint, issued_at, issued_by_kind, issued_by_issuer, issued_by_subject, \
+         revoked_at, revoke_reason) {numbers} SELECT {uid}, (SELECT uid FROM stacks), 'n' || n, \
+         '', '{{\"access\":\"READ\"}}', 1, 'abcd', 0, 'USER', 'i', 's', n, '' FROM t; \
+         INSERT INTO token_secrets (digest, token_uid, generation, made_at) {numbers} \
+         SELECT CAST(printf('%032d', n) AS BLOB), {uid}, 1, 0 FROM t; \
+         INSERT INTO token_usage {numbers} SELECT {uid}, 'i', 's', 1 FROM t; COMMIT"
+    )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
