@@ -63,7 +63,7 @@ impl App {
             self.clean(stop).await;
             wait = every;
         }
-        pending().await
+        pending::<()>().await;
     }
 
     /// Counts the tokens that expire soon, and tells of those that nobody was told of, until
@@ -79,7 +79,7 @@ impl App {
             }
             wait = every;
         }
-        pending().await
+        pending::<()>().await;
     }
 
     /// One round: what fails does not keep the rest from being done.
