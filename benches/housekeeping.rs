@@ -72,6 +72,8 @@ impl Server {
             .arg("--ready-file")
             .arg(&ready_file)
             .env("STACKTOKEN_HOUSEKEEPING_EVERY", "200ms")
+            // No connection is to end in the middle.
+            .env("STACKTOKEN_MAX_CONNECTION_AGE", "2h")
             // Only so that the tokens are there soon.
             .env("STACKTOKEN_CHANGES_PER_SECOND", "1000000")
             .env("STACKTOKEN_CHANGES_BURST", "1000000")
