@@ -288,6 +288,26 @@ async fn a_long_history_goes_batch_by_batch_up_to_the_first_row_that_is_young() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_history_that_came_from_another_database_begins_anew_with_the_epoch() {
+    let Some((postgres, store)) = ground().await else {
+        return;
+    };
+    postgres.run(DATABASE, &format!("{OLD}2)"));
+    // As a dump of a database that was at it for long has them.
+    let restored = "UPDATE meta SET value = 900000000000 WHERE name = 'purged'; \
+                    INSERT INTO changes (stack_uid, kind, changed_at, xid) VALUES \
+                    ('00000000-0000-0000-0000-000000000001', 'issued', 1, '900000000001')";
+    postgres.run(DATABASE, restored);
+    store.renew_epoch().await.unwrap();
+    assert_eq!(purged_up_to(&postgres), 0);
+    assert_eq!(count(&postgres, "changes"), 2);
+    postgres.run(DATABASE, &format!("{OLD}1)"));
+    let batch = store.purge_changes(keep(7)).await.unwrap();
+    assert_eq!(deleted(&batch, "changes"), 2);
+    assert!(purged_up_to(&postgres) > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_that_look_ahead_at_once_tell_of_each_token_once() {
     let Some((postgres, first)) = ground().await else {
         return;
