@@ -26,6 +26,7 @@ use std::{
 use stacktoken::{
     app::{self, App, Bounds, Issue, Question, Rate, Register, Safeguards},
     auth::{self, Authenticator, HttpFetcher},
+    config::Keeping,
     config::Tuning,
     domain::{
         caller::{Actor, Call, Caller, CallerKind, Demand, Mode},
@@ -238,6 +239,9 @@ impl Served {
     }
 }
 
+/// Nothing is run that would look at it.
+const HOUR: Duration = Duration::from_hours(1);
+
 /// The use cases alone, without a transport.
 fn use_cases(store: &Arc<Store>, usage_pairs: usize) -> App {
     let rate = Rate {
@@ -253,6 +257,12 @@ fn use_cases(store: &Arc<Store>, usage_pairs: usize) -> App {
             serve_stale_for: Duration::ZERO,
         },
         cache_entries: 100_000,
+        keeping: Keeping {
+            token_retention: HOUR,
+            audit_retention: HOUR,
+            change_retention: HOUR,
+            housekeeping_every: HOUR,
+        },
         usage_pairs,
         readings: 256,
         safeguards: Safeguards::default(),

@@ -239,6 +239,28 @@ pub struct Tuning {
     /// Traces of calls
     #[command(flatten)]
     pub traces: Traces,
+    /// What is kept for how long
+    #[command(flatten)]
+    pub keeping: Keeping,
+}
+
+/// What is kept for how long. Times too short to be meant are refused.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Keeping {
+    /// How long revoked and expired tokens stay listed after their end (R15); then they are
+    /// deleted
+    #[arg(long, env = "STACKTOKEN_TOKEN_RETENTION", default_value = "90d", value_parser = hours, value_name = "TIME")]
+    pub token_retention: Duration,
+    /// How long the audit is kept (R14)
+    #[arg(long, env = "STACKTOKEN_AUDIT_RETENTION", default_value = "400d", value_parser = hours, value_name = "TIME")]
+    pub audit_retention: Duration,
+    /// How long the history of changes is kept: a client that was away for longer has to
+    /// begin anew
+    #[arg(long, env = "STACKTOKEN_CHANGE_RETENTION", default_value = "7d", value_parser = hours, value_name = "TIME")]
+    pub change_retention: Duration,
+    /// How often what is older is deleted
+    #[arg(long, env = "STACKTOKEN_HOUSEKEEPING_EVERY", default_value = "1h", value_parser = pause, value_name = "TIME")]
+    pub housekeeping_every: Duration,
 }
 
 /// Traces of calls. The URL can hold a password by mistake, so it is never printed.
@@ -310,6 +332,20 @@ fn ratio(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
         _ => Err("expected a number from 0 to 1 such as 0.01".into()),
+    }
+}
+
+fn hours(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        time if time >= Duration::from_hours(1) => Ok(time),
+        _ => Err("expected a time of at least 1h, such as 90d".into()),
+    }
+}
+
+fn pause(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        time if time >= Duration::from_millis(100) => Ok(time),
+        _ => Err("expected a time of at least 100ms, such as 1h".into()),
     }
 }
 

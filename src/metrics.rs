@@ -16,6 +16,19 @@ const SECONDS: [f64; 18] = [
     1.0, 2.5, 5.0, 10.0,
 ];
 
+/// The tables that rows are deleted of for their age.
+const PURGED: [&str; 6] = [
+    "tokens",
+    "token_secrets",
+    "token_usage",
+    "requests",
+    "audit_events",
+    "changes",
+];
+
+/// How soon tokens expire that are counted, in ascending order.
+pub const WITHIN: [&str; 3] = ["1d", "7d", "30d"];
+
 /// One RPC and how it ended.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct CallLabels {
@@ -60,6 +73,20 @@ pub struct WhyLabel {
 pub struct CertificateLabel {
     /// `server` or `client_ca`.
     pub certificate: &'static str,
+}
+
+/// A table of the store.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct TableLabel {
+    /// Its name.
+    pub table: &'static str,
+}
+
+/// How soon.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct WithinLabel {
+    /// `1d`, `7d` or `30d`.
+    pub within: &'static str,
 }
 
 /// Everything that is counted.
@@ -121,6 +148,15 @@ pub struct Metrics {
     pub spans_dropped: Counter,
     /// Batches of spans that the collector did not take.
     pub span_export_failures: Counter,
+    /// Rows deleted for their age, by table.
+    pub purged_rows: Family<TableLabel, Counter>,
+    /// How often housekeeping failed at something.
+    pub housekeeping_failures: Counter,
+    /// When housekeeping was last done with everything, in seconds since the start of the Unix
+    /// epoch; 0 before that.
+    pub housekeeping_last_run: Gauge<f64, AtomicU64>,
+    /// Live tokens that expire soon; the later include the sooner.
+    pub tokens_expiring: Family<WithinLabel, Gauge>,
     /// Seconds since the start of the Unix epoch at which the process started.
     pub started: Gauge<f64, AtomicU64>,
 }
@@ -172,12 +208,26 @@ impl Metrics {
             issuers_without_keys: Gauge::default(),
             spans_dropped,
             span_export_failures,
+            purged_rows: Family::default(),
+            housekeeping_failures: Counter::default(),
+            housekeeping_last_run: Gauge::default(),
+            tokens_expiring: Family::default(),
             started: Gauge::default(),
         };
         metrics.register();
         // What is not there before it counts cannot be watched for.
         for why in ["address", "accept", "handshake", "slow"] {
             drop(metrics.connections_refused.get_or_create(&WhyLabel { why }));
+        }
+        for table in PURGED {
+            drop(metrics.purged_rows.get_or_create(&TableLabel { table }));
+        }
+        for within in WITHIN {
+            drop(
+                metrics
+                    .tokens_expiring
+                    .get_or_create(&WithinLabel { within }),
+            );
         }
         let (outcome, reason) = ("ALLOWED", "OK");
         drop(
@@ -220,6 +270,10 @@ impl Metrics {
         own.register("issuers_without_keys", "Issuers whose keys are not to be had", self.issuers_without_keys.clone());
         own.register("spans_dropped", "Spans that no collector took", self.spans_dropped.clone());
         own.register("span_export_failures", "Batches of spans that the collector did not take", self.span_export_failures.clone());
+        own.register("purged_rows", "Rows deleted for their age, by table", self.purged_rows.clone());
+        own.register("housekeeping_failures", "How often housekeeping failed at something", self.housekeeping_failures.clone());
+        own.register_with_unit("housekeeping_last_run_timestamp", "When housekeeping was last done with everything, since the epoch", Unit::Seconds, self.housekeeping_last_run.clone());
+        own.register("tokens_expiring", "Live tokens that expire soon, the later include the sooner", self.tokens_expiring.clone());
         own.register_with_unit("start_time", "When the process started, since the epoch", Unit::Seconds, self.started.clone());
     }
 

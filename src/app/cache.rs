@@ -15,6 +15,7 @@ use quick_cache::sync::Cache as Shards;
 use crate::domain::{
     id::{StackUid, TokenUid},
     secret::Digest,
+    timestamp::Timestamp,
     verdict::Facts,
 };
 
@@ -141,6 +142,13 @@ impl Cache {
         for digest in index.by_stack.remove(&uid).unwrap_or_default() {
             self.facts.remove(&digest);
         }
+    }
+
+    /// Throws out what can say no more than that a token is dead.
+    pub fn forget_dead(&self, now: Timestamp) {
+        let expired = |facts: &Facts| facts.token.expires_at.is_some_and(|at| at <= now);
+        let dead = |facts: &Facts| facts.token.revoked || facts.token.ended || expired(facts);
+        self.facts.retain(|_, facts| !dead(facts));
     }
 
     /// Throws out everything.

@@ -8,6 +8,7 @@ mod error;
 mod feed;
 mod flights;
 mod freshness;
+mod housekeeping;
 mod introspect;
 mod refusals;
 mod stacks;
@@ -21,6 +22,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::Notify;
 
 use crate::{
+    config::Keeping,
     domain::{
         audit::Action, caller::Call, clock::Clock, entropy::Entropy, id::TokenUid,
         refusal::Refusal, revision::Revision, stack::Stack,
@@ -74,6 +76,8 @@ pub struct Tuning {
     pub readings: usize,
     /// What keeps answers true.
     pub safeguards: Safeguards,
+    /// What is kept for how long.
+    pub keeping: Keeping,
 }
 
 /// What keeps answers true. A test takes one away to see that another fails without it; no
@@ -126,6 +130,7 @@ pub struct App {
     ground: Ground,
     nudged: Notify,
     safeguards: Safeguards,
+    keeping: Keeping,
 }
 
 /// What a call was about, for the audit of its refusal.
@@ -174,6 +179,7 @@ impl App {
             ground,
             nudged: Notify::new(),
             safeguards,
+            keeping: tuning.keeping,
         };
         (app, writer)
     }

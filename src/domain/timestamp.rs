@@ -96,6 +96,13 @@ impl Timestamp {
         Self(self.0.saturating_add(micros).min(MAX))
     }
 
+    /// The instant so much earlier, or the first one there is.
+    #[must_use]
+    pub fn minus(self, length: Duration) -> Self {
+        let micros = i64::try_from(length.as_micros()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(micros).max(MIN))
+    }
+
     /// The start of the minute that holds this instant.
     #[must_use]
     pub fn minute(self) -> Self {
@@ -149,6 +156,15 @@ mod tests {
         ] {
             let at = Timestamp::from_parts(seconds, nanos).unwrap();
             assert_eq!((at.seconds(), at.nanos()), (seconds, nanos));
+        }
+    }
+
+    #[test]
+    fn what_is_before_the_first_instant_is_the_first_instant() {
+        let at = Timestamp::EPOCH.minus(Duration::from_secs(1));
+        assert_eq!(at.seconds(), -1);
+        for length in [Duration::from_secs(u64::MAX), Duration::MAX] {
+            assert_eq!(at.minus(length).as_micros(), MIN);
         }
     }
 

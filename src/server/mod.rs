@@ -117,6 +117,7 @@ pub async fn run(
         usage_pairs: tuning.usage_pairs,
         readings: tuning.max_readings,
         safeguards: parts.safeguards,
+        keeping: tuning.keeping,
     };
     let ambient = (parts.clock.clone(), parts.entropy.clone());
     let (app, refusals) = App::new(parts.store.clone(), ambient, metrics.clone(), &tuned);

@@ -124,6 +124,7 @@ fn new_row(
         revoked_by_issuer: None,
         revoked_by_subject: None,
         revoke_reason: String::new(),
+        expiry_told: None,
     }
     .into_active_model()
     .reset_all()

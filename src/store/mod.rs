@@ -59,6 +59,7 @@ mod changes;
 mod connect;
 mod entity;
 mod error;
+mod expiry;
 mod feed;
 mod impact;
 mod issue;
@@ -67,6 +68,7 @@ mod live;
 mod location;
 mod members;
 mod migration;
+mod purge;
 mod retry;
 mod room;
 mod rotate;
@@ -105,11 +107,13 @@ pub use self::{
     audit::{AuditCursor, AuditFilter, AuditPage, RefusalNote, RefusedCall},
     connect::{OpenError, PoolSize},
     error::Error,
+    expiry::{DAYS, Expiring},
     feed::{Change, Cursor, History, Listener},
     issue::Issue,
     listing::{ListQuery, Order, TokenCursor, TokenPage},
     location::{Location, LocationError},
     members::{MemberChange, MembersChanged},
+    purge::{Batch, Keep, Next},
     rotate::{Rotate, Rotated},
     schema::{Schema, SchemaError},
     secrets::Kept,

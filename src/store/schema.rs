@@ -14,6 +14,9 @@ const APPLIED: &str = "seaql_migrations";
 /// The advisory lock of migrators: a number of our own, "stacktok" in ASCII.
 const MIGRATION_LOCK: i64 = 0x7374_6163_6b74_6f6b;
 
+/// Changes that another database numbered, from which this one was restored.
+const FOREIGN: &str = "DELETE FROM changes WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())";
+
 /// What stands in the store against what this program knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Schema {
@@ -112,19 +115,28 @@ impl Store {
         Ok(())
     }
 
-    /// Begins another history: after a restore, positions of the former one mean nothing.
+    /// Begins another history: after a restore, positions of the former one mean nothing, nor
+    /// does up to where it was purged. Rows of transactions that are yet to come were made by
+    /// another database.
     ///
     /// # Errors
     /// [`Error`] where the store cannot be written.
     pub async fn renew_epoch(&self) -> Result<(), Error> {
         let mut random = [0; 8];
         self.entropy.fill(&mut random)?;
-        meta::Entity::update_many()
-            .col_expr(meta::Column::Value, Expr::val(i64::from_be_bytes(random)))
-            .filter(meta::Column::Name.eq("epoch"))
-            .exec(&self.pools.load().writer)
-            .await?;
-        Ok(())
+        writing!(self, "renew_epoch", |tx| {
+            for (name, value) in [("epoch", i64::from_be_bytes(random)), ("purged", 0)] {
+                meta::Entity::update_many()
+                    .col_expr(meta::Column::Value, Expr::val(value))
+                    .filter(meta::Column::Name.eq(name))
+                    .exec(tx)
+                    .await?;
+            }
+            if self.is_shared() {
+                tx.execute_unprepared(FOREIGN).await?;
+            }
+            Ok(())
+        })
     }
 
     async fn read_epoch(&self) -> Result<i64, Error> {

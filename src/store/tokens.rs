@@ -4,7 +4,7 @@
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
     ColumnTrait as _, DatabaseTransaction, EntityTrait as _, QueryFilter as _, QuerySelect as _,
-    Set,
+    Set, sea_query::Expr,
 };
 
 use super::{
@@ -94,12 +94,13 @@ impl Store {
                 .await?;
             let before = self.token_to_change(tx, call, &stack, uid).await?;
             before.require_live(call.now)?;
-            if before.outlives(expires_at) {
+            let longer = before.outlives(expires_at);
+            if longer {
                 stack.require_not_suspended()?;
                 require_governor(call, &stack)?;
             }
             let after = before.clone().set_expiry(expires_at, call.now)?;
-            put(tx, &after, Put::Live).await?;
+            put(tx, &after, if longer { Put::Longer } else { Put::Live }).await?;
             let details = differences(&before, &after);
             let at = (key, Some(uid));
             self.append_audit(tx, call, Action::TokenSetExpiry, at, details)
@@ -226,6 +227,8 @@ fn differences(before: &Token, after: &Token) -> Details {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Put {
     Live,
+    /// Live, and for longer than before: that it expires is then to be told anew.
+    Longer,
     Unrevoked,
 }
 
@@ -249,7 +252,10 @@ async fn put(tx: &DatabaseTransaction, token: &Token, only: Put) -> Result<(), E
         .set(columns)
         .filter(token::Column::Uid.eq(token.uid.into_untyped_uuid()))
         .filter(token::Column::RevokedAt.is_null());
-    if only == Put::Live {
+    if only == Put::Longer {
+        update = update.col_expr(token::Column::ExpiryTold, Expr::value(None::<i32>));
+    }
+    if only != Put::Unrevoked {
         update = update.filter(token::Column::EndedAt.is_null());
     }
     match update.exec(tx).await?.rows_affected {

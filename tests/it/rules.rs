@@ -17,8 +17,8 @@
 //! | R10 | `how_a_person_signed_in_makes_no_difference`, `any_configured_issuer_will_do_and_the_same_subject_of_another_is_somebody_else` |
 //! | R11 | `a_token_lives_on_when_the_member_who_issued_it_is_removed`, `a_token_lives_on_when_the_stack_gets_another_owner` |
 //! | R13 | `a_store_that_cannot_be_read_is_unavailable_and_never_a_verdict`, `a_store_that_lacks_a_table_is_a_fault_and_never_a_verdict`, `a_row_that_does_not_parse_is_a_fault_and_never_a_verdict` |
-//! | R14 | `every_change_of_a_token_leaves_exactly_one_row_that_says_who_did_what`, `every_change_of_a_stack_leaves_exactly_one_row`, `where_the_audit_cannot_be_written_nothing_is_changed`, `refusals_are_one_row_per_caller_rpc_reason_and_minute_with_a_count`, `calls_without_a_credential_and_verdicts_leave_no_rows` |
-//! | R15 | `dead_tokens_stay_listed_with_what_became_of_them_and_never_count`, `a_dead_token_can_still_be_read_with_when_by_whom_and_why`, `a_hundred_dead_tokens_leave_room_for_ten_live_ones` |
+//! | R14 | `every_change_of_a_token_leaves_exactly_one_row_that_says_who_did_what`, `every_change_of_a_stack_leaves_exactly_one_row`, `where_the_audit_cannot_be_written_nothing_is_changed`, `refusals_are_one_row_per_caller_rpc_reason_and_minute_with_a_count`, `calls_without_a_credential_and_verdicts_leave_no_rows`, `the_audit_is_kept_for_its_own_time` |
+//! | R15 | `dead_tokens_stay_listed_with_what_became_of_them_and_never_count`, `a_dead_token_can_still_be_read_with_when_by_whom_and_why`, `a_hundred_dead_tokens_leave_room_for_ten_live_ones`, `dead_tokens_are_deleted_after_their_time_and_not_before`, `of_a_random_lot_nothing_live_or_young_is_lost` |
 
 use std::{collections::BTreeSet, path::Path};
 

@@ -16,6 +16,7 @@ mod cluster;
 mod conformance;
 mod faults;
 mod history;
+mod housekeeping;
 mod limit;
 mod pooler;
 mod postgres;

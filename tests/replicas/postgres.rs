@@ -143,7 +143,8 @@ impl Postgres {
         ready.is_ok_and(|status| status.success())
     }
 
-    fn log(&self) -> String {
+    /// What it has logged since it was last started.
+    pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 

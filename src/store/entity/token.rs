@@ -24,6 +24,8 @@ pub struct Model {
     pub revoked_by_issuer: Option<String>,
     pub revoked_by_subject: Option<String>,
     pub revoke_reason: String,
+    /// The smallest number of days of which it was told that it expires within them.
+    pub expiry_told: Option<i32>,
 }
 
 #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]

@@ -1,11 +1,11 @@
-//! What usage, purging and looking ahead need: when which service last used a token, and ways
-//! to find what is old or about to expire. Only adds, so that the version before can run
-//! beside this one.
+//! What usage, purging and looking ahead need: when which service last used a token, of which
+//! expiry was told, and ways to find what is old or about to expire. Only adds, so that the
+//! version before can run beside this one.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager, async_trait,
     sea_orm::{ConnectionTrait, DbBackend, DbErr, EntityTrait, Set},
-    sea_query::{ColumnDef, ForeignKey, Index, Table, TableCreateStatement},
+    sea_query::{ColumnDef, ForeignKey, Index, Table, TableAlterStatement, TableCreateStatement},
 };
 
 use crate::store::entity::meta;
@@ -22,6 +22,7 @@ impl MigrationName for Usage {
 impl MigrationTrait for Usage {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         manager.create_table(usage()).await?;
+        manager.alter_table(expiry_told()).await?;
         let connection = manager.get_connection();
         for index in INDEXES {
             connection.execute_unprepared(index).await?;
@@ -46,12 +47,20 @@ impl MigrationTrait for Usage {
     }
 }
 
-const INDEXES: [&str; 3] = [
+/// `changes` needs none more: it is purged in the order in which it is read.
+const INDEXES: [&str; 2] = [
     "CREATE INDEX tokens_dead ON tokens ((COALESCE(revoked_at, ended_at, expires_at)))",
     "CREATE INDEX tokens_expiring ON tokens (expires_at) \
      WHERE revoked_at IS NULL AND ended_at IS NULL",
-    "CREATE INDEX changes_by_time ON changes (changed_at)",
 ];
+
+/// The smallest number of days of which it was told that the token expires within them.
+fn expiry_told() -> TableAlterStatement {
+    Table::alter()
+        .table("tokens")
+        .add_column(ColumnDef::new("expiry_told").integer())
+        .take()
+}
 
 /// One row for every service that uses a token.
 fn usage() -> TableCreateStatement {

@@ -80,6 +80,30 @@ async fn tokens_are_found_by_when_they_expire_to_the_microsecond() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_tokens_are_among_those_that_expire_unless_states_are_named() {
+    let server = TestServer::start().await;
+    server.token_until("expired", at(START + 60)).await;
+    server.token_until("live", at(START + 90)).await;
+    let revoked = server.token_until("revoked", at(START + 90)).await;
+    server.revoke(&revoked.uid).await;
+    server.clock.advance(Duration::from_secs(60));
+    let mut owner = server.owner().await;
+    let seconds = START + 100;
+    for (states, expected) in [
+        (vec![], vec!["expired", "live", "revoked"]),
+        (vec![TokenState::Active.into()], vec!["live"]),
+    ] {
+        let request = v1::ListRequest {
+            states,
+            expires_before: Some(Timestamp { seconds, nanos: 0 }),
+            order: TokenOrder::Name.into(),
+            ..list_request(&server.stack)
+        };
+        assert_eq!(names(&list(&mut owner, request).await), expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_part_of_a_name_is_taken_to_the_letter() {
     let server = TestServer::start().await;
     for name in [

@@ -1,0 +1,139 @@
+//! Expiry seen ahead: how many tokens expire within so many days, and which of them nobody was
+//! told of yet. What was told stands on the token, so that it is told once by all replicas.
+
+use sea_orm::{
+    ColumnTrait as _, Condition, ConnectionTrait as _, DatabaseTransaction, DbErr,
+    EntityTrait as _, QueryFilter as _, Statement, sea_query::Expr,
+};
+use uuid::Uuid;
+
+use super::{Error, Store, entity::token, rows::corrupt};
+use crate::domain::timestamp::Timestamp;
+
+/// How many days ahead one looks, the soonest first.
+pub const DAYS: [i32; 3] = [1, 7, 30];
+
+/// A token that expires soon, and nobody was told of it for so many days.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expiring {
+    /// The token.
+    pub token_uid: Uuid,
+    /// Its stack.
+    pub stack_api_key: String,
+    /// When.
+    pub expires_at: Timestamp,
+    /// The smallest of [`DAYS`] that it expires within.
+    pub days: i32,
+}
+
+/// Live ones; those of a removed stack are as good as dead.
+const SOON: &str = "FROM tokens t JOIN stacks k ON k.uid = t.stack_uid \
+    WHERE t.revoked_at IS NULL AND t.ended_at IS NULL AND k.removed_at IS NULL \
+    AND t.expires_at > $1 AND t.expires_at <= $2";
+
+fn end(now: Timestamp, days: i32) -> i64 {
+    let days = u64::try_from(days).unwrap_or_default();
+    now.plus(std::time::Duration::from_hours(24 * days))
+        .as_micros()
+}
+
+impl Store {
+    /// How many live tokens expire within each of [`DAYS`]; the later include the sooner.
+    ///
+    /// # Errors
+    /// [`Error`] where the store cannot be read.
+    pub async fn count_expiring(&self, now: Timestamp) -> Result<[i64; DAYS.len()], Error> {
+        let span = self.span("count_expiring");
+        let [first, second, third] = DAYS.map(|days| end(now, days));
+        let sql = format!(
+            "SELECT COALESCE(SUM(CASE WHEN t.expires_at <= $3 THEN 1 ELSE 0 END), 0) AS first, \
+             COALESCE(SUM(CASE WHEN t.expires_at <= $4 THEN 1 ELSE 0 END), 0) AS second, \
+             COUNT(*) AS third {SOON}"
+        );
+        let values = [now.as_micros(), third, first, second].map(Into::into);
+        let statement = Statement::from_sql_and_values(self.backend(), sql, values);
+        let read = self.pools.load_full().reader.query_one_raw(statement).await;
+        let counted = read.and_then(|row| {
+            let row = row.ok_or_else(|| DbErr::RecordNotFound("a count".to_owned()))?;
+            let count = |name| row.try_get::<i64>("", name);
+            Ok([count("first")?, count("second")?, count("third")?])
+        });
+        let counted = counted.map_err(Error::from);
+        span.end(counted.as_ref().err().and_then(Error::kind));
+        counted
+    }
+
+    /// Tokens that expire within so many days and that nobody was told of for as few, at most
+    /// so many: noted as told by the time that this returns, so they are told once or, where
+    /// the process ends just then, not at all.
+    ///
+    /// # Errors
+    /// [`Error`] where nothing was noted.
+    pub async fn tell_expiring(&self, now: Timestamp, most: usize) -> Result<Vec<Expiring>, Error> {
+        writing!(self, "tell_expiring", |tx| {
+            let mut told = Vec::new();
+            for days in DAYS {
+                let room = most.saturating_sub(told.len());
+                let found = self.untold(tx, now, (days, room)).await?;
+                note_told(tx, &found, days).await?;
+                told.extend(found);
+            }
+            Ok(told)
+        })
+    }
+
+    /// A token that is being changed waits for the next time, and is judged anew then.
+    async fn untold(
+        &self,
+        tx: &DatabaseTransaction,
+        now: Timestamp,
+        (days, most): (i32, usize),
+    ) -> Result<Vec<Expiring>, Error> {
+        let lock = if self.is_shared() {
+            " FOR UPDATE OF t SKIP LOCKED"
+        } else {
+            ""
+        };
+        let sql = format!(
+            "SELECT t.uid, t.expires_at, k.key {SOON} \
+             AND (t.expiry_told IS NULL OR t.expiry_told > $3) \
+             ORDER BY t.expires_at LIMIT $4{lock}"
+        );
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let values = [
+            now.as_micros().into(),
+            end(now, days).into(),
+            days.into(),
+            most.into(),
+        ];
+        let statement = Statement::from_sql_and_values(self.backend(), sql, values);
+        let rows = tx.query_all_raw(statement).await?;
+        let expiring = |row: sea_orm::QueryResult| {
+            let token_uid = row.try_get("", "uid")?;
+            let expires_at = Timestamp::from_micros(row.try_get("", "expires_at")?);
+            Ok(Expiring {
+                token_uid,
+                stack_api_key: row.try_get("", "key")?,
+                expires_at: expires_at.ok_or_else(|| corrupt("tokens", "expires_at", token_uid))?,
+                days,
+            })
+        };
+        rows.into_iter().map(expiring).collect()
+    }
+}
+
+async fn note_told(tx: &DatabaseTransaction, told: &[Expiring], days: i32) -> Result<(), Error> {
+    if told.is_empty() {
+        return Ok(());
+    }
+    let later = Condition::any()
+        .add(token::Column::ExpiryTold.is_null())
+        .add(token::Column::ExpiryTold.gt(days));
+    token::Entity::update_many()
+        .col_expr(token::Column::ExpiryTold, Expr::value(days))
+        .filter(token::Column::Uid.is_in(told.iter().map(|token| token.token_uid)))
+        .filter(later)
+        .exec(tx)
+        .await?;
+    Ok(())
+}

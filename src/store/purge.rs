@@ -1,0 +1,354 @@
+//! Deleting what need not be kept any longer (R14, R15): a few rows a transaction, one process
+//! at a time, and never in anybody's way. Whatever cannot be had now waits for the next time.
+
+use std::collections::BTreeSet;
+
+use newtype_uuid::GenericUuid as _;
+use sea_orm::{
+    ColumnTrait as _, ConnectionTrait as _, DatabaseTransaction, DbErr, EntityTrait as _,
+    QueryFilter as _, QueryOrder as _, QuerySelect as _, Statement, Value,
+    sea_query::{Expr, ExprTrait as _, Func, LockBehavior, LockType, Query},
+};
+use uuid::Uuid;
+
+use super::{
+    Error, Store,
+    entity::{audit_event, request, stack, token, token_secret, token_usage},
+};
+use crate::domain::{id::TokenUid, timestamp::Timestamp};
+
+/// How many rows a batch begins with.
+const BATCH: u64 = 500;
+/// How many tokens' usage a batch looks through: mostly it finds nothing to delete.
+const LOOKED_THROUGH: u64 = 2000;
+
+/// The advisory lock of whoever purges: a number of our own, "stackhou" in ASCII.
+const PURGE_LOCK: i64 = 0x7374_6163_6b68_6f75;
+
+/// What is old.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep {
+    /// What time it is.
+    pub now: Timestamp,
+    /// How long before that something must have ended.
+    pub kept_for: std::time::Duration,
+}
+
+/// What a batch came to.
+#[derive(Debug)]
+pub struct Batch {
+    /// How many rows were deleted of which table.
+    pub rows: Vec<(&'static str, u64)>,
+    /// What comes next.
+    pub next: Next,
+}
+
+/// What comes after a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Another, after this token where they go by token.
+    Batch(Option<TokenUid>),
+    /// Nothing: all that could be had is gone.
+    Done,
+    /// Nothing: another process is at it.
+    Busy,
+}
+
+impl Batch {
+    const BUSY: Self = Self {
+        rows: Vec::new(),
+        next: Next::Busy,
+    };
+
+    const NOTHING: Self = Self {
+        rows: Vec::new(),
+        next: Next::Done,
+    };
+
+    fn of(table: &'static str, deleted: u64, more: bool) -> Self {
+        let next = if more { Next::Batch(None) } else { Next::Done };
+        Self {
+            rows: vec![(table, deleted)],
+            next,
+        }
+    }
+}
+
+/// When a token died, as the index has it; in the future or null while it lives.
+fn dead_since() -> Expr {
+    let column = |column| Expr::col((token::Entity, column));
+    Func::coalesce([
+        column(token::Column::RevokedAt),
+        column(token::Column::EndedAt),
+        column(token::Column::ExpiresAt),
+    ])
+    .into()
+}
+
+impl Store {
+    /// Deletes tokens that have been dead for so long, with their secrets, requests and usage.
+    /// A digest is not recognised from then on.
+    ///
+    /// # Errors
+    /// [`Error`] where nothing was deleted.
+    pub async fn purge_tokens(&self, keep: Keep) -> Result<Batch, Error> {
+        writing!(self, "purge_tokens", |tx| {
+            let Some(before) = self.turn(tx, keep).await? else {
+                return Ok(Batch::BUSY);
+            };
+            let found: Vec<(Uuid, Uuid)> = token::Entity::find()
+                .select_only()
+                .columns([token::Column::Uid, token::Column::StackUid])
+                .filter(dead_since().lte(before.as_micros()))
+                .order_by_asc(dead_since())
+                .limit(BATCH)
+                .into_tuple()
+                .all(tx)
+                .await?;
+            let full = found.len() as u64 == BATCH;
+            let uids = held(tx, found, before).await?;
+            if uids.is_empty() {
+                return Ok(Batch::NOTHING);
+            }
+            let rows = delete_tokens(tx, &uids).await?;
+            let next = if full { Next::Batch(None) } else { Next::Done };
+            Ok(Batch { rows, next })
+        })
+    }
+
+    /// Forgets services that have not used a token for so long, but never the last that did.
+    /// There is no index by time, since it would make each noting dearer: one walks through
+    /// the tokens, a batch after the other.
+    ///
+    /// # Errors
+    /// [`Error`] where nothing was deleted.
+    pub async fn purge_usage(&self, keep: Keep, after: Option<TokenUid>) -> Result<Batch, Error> {
+        writing!(self, "purge_usage", |tx| {
+            let Some(before) = self.turn(tx, keep).await? else {
+                return Ok(Batch::BUSY);
+            };
+            let after = after.map_or(Uuid::nil(), TokenUid::into_untyped_uuid);
+            let page: Vec<Uuid> = token_usage::Entity::find()
+                .select_only()
+                .column(token_usage::Column::TokenUid)
+                .distinct()
+                .filter(token_usage::Column::TokenUid.gt(after))
+                .order_by_asc(token_usage::Column::TokenUid)
+                .limit(LOOKED_THROUGH)
+                .into_tuple()
+                .all(tx)
+                .await?;
+            let Some(last) = page.last().copied() else {
+                return Ok(Batch::NOTHING);
+            };
+            // Whoever notes a use now holds its row, and it is not stale.
+            let skip = self.on_postgres(" FOR UPDATE OF u SKIP LOCKED");
+            let sql = format!(
+                "DELETE FROM token_usage WHERE token_uid > $1 AND token_uid <= $2 AND \
+                 (token_uid, service_issuer, service_subject) IN \
+                 (SELECT u.token_uid, u.service_issuer, u.service_subject FROM token_usage u \
+                  WHERE u.token_uid > $1 AND u.token_uid <= $2 AND u.last_used_at <= $3 \
+                  AND EXISTS (SELECT 1 FROM token_usage newer \
+                   WHERE newer.token_uid > $1 AND newer.token_uid <= $2 \
+                   AND newer.token_uid = u.token_uid AND newer.last_used_at > u.last_used_at){skip})"
+            );
+            let values = [after.into(), last.into(), before.as_micros().into()];
+            let deleted = self.delete(tx, &sql, values).await?;
+            let full = page.len() as u64 == LOOKED_THROUGH;
+            let next = Next::Batch(Some(TokenUid::from_untyped_uuid(last)));
+            Ok(Batch {
+                rows: vec![("token_usage", deleted)],
+                next: if full { next } else { Next::Done },
+            })
+        })
+    }
+
+    /// Deletes rows of the audit that are so old (R14).
+    ///
+    /// # Errors
+    /// [`Error`] where nothing was deleted.
+    pub async fn purge_audit(&self, keep: Keep) -> Result<Batch, Error> {
+        writing!(self, "purge_audit", |tx| {
+            let Some(before) = self.turn(tx, keep).await? else {
+                return Ok(Batch::BUSY);
+            };
+            let old: Vec<Uuid> = audit_event::Entity::find()
+                .select_only()
+                .column(audit_event::Column::Uid)
+                .filter(audit_event::Column::OccurredAt.lte(before.as_micros()))
+                .order_by_asc(audit_event::Column::OccurredAt)
+                .limit(BATCH)
+                .into_tuple()
+                .all(tx)
+                .await?;
+            if old.is_empty() {
+                return Ok(Batch::NOTHING);
+            }
+            let deleted = audit_event::Entity::delete_many()
+                .filter(audit_event::Column::Uid.is_in(old))
+                .exec(tx)
+                .await?;
+            let deleted = deleted.rows_affected;
+            Ok(Batch::of("audit_events", deleted, deleted == BATCH))
+        })
+    }
+
+    /// Deletes the oldest part of the history, and says so in the same transaction. What is
+    /// gone is always a whole beginning: it ends before the first row that is young, before
+    /// every transaction that is still at work, and before the last row, whose position is
+    /// that of the history.
+    ///
+    /// # Errors
+    /// [`Error`] where nothing was deleted.
+    pub async fn purge_changes(&self, keep: Keep) -> Result<Batch, Error> {
+        writing!(self, "purge_changes", |tx| {
+            let Some(before) = self.turn(tx, keep).await? else {
+                return Ok(Batch::BUSY);
+            };
+            let oldest = self.oldest_changes(tx).await?;
+            let full = oldest.len() as u64 > BATCH;
+            let all_but_one = oldest.len().saturating_sub(1);
+            let old: Vec<_> = oldest
+                .into_iter()
+                .take(all_but_one)
+                .take_while(|(.., at)| *at <= before.as_micros())
+                .collect();
+            let Some((_, position, _)) = old.last().copied() else {
+                return Ok(Batch::NOTHING);
+            };
+            // By number, since the planner misjudges how few come before a position.
+            let numbers = old.iter().map(|(id, ..)| *id);
+            let delete = Query::delete()
+                .from_table("changes")
+                .and_where(Expr::col("id").is_in(numbers))
+                .take();
+            let deleted = tx.execute(&delete).await?.rows_affected();
+            // Never back: to be at a position that was purged must always show.
+            let raise = "UPDATE meta SET value = $1 WHERE name = 'purged' AND value < $1";
+            self.delete(tx, raise, [position.into()]).await?;
+            Ok(Batch::of("changes", deleted, full && deleted == BATCH))
+        })
+    }
+
+    /// Number, position and time of the oldest changes, one more than a batch; on PostgreSQL
+    /// of those transactions only that no other can come before any more.
+    async fn oldest_changes(
+        &self,
+        tx: &DatabaseTransaction,
+    ) -> Result<Vec<(i64, i64, i64)>, Error> {
+        let sql = if self.is_shared() {
+            "SELECT id, xid::text::bigint AS position, changed_at FROM changes \
+             WHERE xid < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY xid, id LIMIT $1"
+        } else {
+            "SELECT id, id AS position, changed_at FROM changes ORDER BY id LIMIT $1"
+        };
+        let most = i64::try_from(BATCH + 1).unwrap_or(i64::MAX);
+        let statement = Statement::from_sql_and_values(self.backend(), sql, [most.into()]);
+        let rows = tx.query_all_raw(statement).await?;
+        let column = |row: &sea_orm::QueryResult, name| row.try_get::<i64>("", name);
+        let rows = rows.iter().map(|row| {
+            let (id, position) = (column(row, "id")?, column(row, "position")?);
+            Ok::<_, DbErr>((id, position, column(row, "changed_at")?))
+        });
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Up to which instant something is old, if it is this process's turn. The lock goes with
+    /// the transaction, so that a pooler keeps none. Where there is a second clock, the
+    /// database's, nothing is old that is not old by both.
+    async fn turn(&self, tx: &DatabaseTransaction, keep: Keep) -> Result<Option<Timestamp>, Error> {
+        if !self.is_shared() {
+            return Ok(Some(keep.now.minus(keep.kept_for)));
+        }
+        let sql = format!(
+            "SELECT pg_try_advisory_xact_lock({PURGE_LOCK}) AS alone, \
+             (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint AS now"
+        );
+        let statement = Statement::from_string(self.backend(), sql);
+        let row = tx.query_one_raw(statement).await?;
+        let row = row.ok_or_else(|| DbErr::RecordNotFound("a lock".to_owned()))?;
+        if !row.try_get::<bool>("", "alone")? {
+            return Ok(None);
+        }
+        let theirs = Timestamp::from_micros(row.try_get("", "now")?);
+        let now = theirs.map_or(keep.now, |theirs| theirs.min(keep.now));
+        Ok(Some(now.minus(keep.kept_for)))
+    }
+
+    fn on_postgres(&self, sql: &'static str) -> &'static str {
+        if self.is_shared() { sql } else { "" }
+    }
+
+    async fn delete<const N: usize>(
+        &self,
+        tx: &DatabaseTransaction,
+        sql: &str,
+        values: [Value; N],
+    ) -> Result<u64, Error> {
+        let statement = Statement::from_sql_and_values(self.backend(), sql, values);
+        Ok(tx.execute_raw(statement).await?.rows_affected())
+    }
+}
+
+/// Those of the tokens that are still old once they are held: their stacks first, as every
+/// change does. Nobody is waited for: whoever waits here would hold other stacks meanwhile,
+/// perhaps for a process that is paused.
+async fn held(
+    tx: &DatabaseTransaction,
+    found: Vec<(Uuid, Uuid)>,
+    before: Timestamp,
+) -> Result<Vec<Uuid>, Error> {
+    if found.is_empty() {
+        return Ok(Vec::new());
+    }
+    let stacks: BTreeSet<Uuid> = found.iter().map(|(_, stack)| *stack).collect();
+    let stacks: Vec<Uuid> = stack::Entity::find()
+        .select_only()
+        .column(stack::Column::Uid)
+        .filter(stack::Column::Uid.is_in(stacks))
+        .lock_with_behavior(LockType::NoKeyUpdate, LockBehavior::SkipLocked)
+        .into_tuple()
+        .all(tx)
+        .await?;
+    let uids = found.into_iter().map(|(uid, _)| uid);
+    let held = token::Entity::find()
+        .select_only()
+        .column(token::Column::Uid)
+        .filter(token::Column::Uid.is_in(uids))
+        .filter(token::Column::StackUid.is_in(stacks))
+        // One that had expired may have been revoked just now, and is kept from then on.
+        .filter(dead_since().lte(before.as_micros()))
+        .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
+        .into_tuple();
+    Ok(held.all(tx).await?)
+}
+
+/// What refers to a token goes before it.
+async fn delete_tokens(
+    tx: &DatabaseTransaction,
+    uids: &[Uuid],
+) -> Result<Vec<(&'static str, u64)>, Error> {
+    let uids = || uids.iter().copied();
+    let usage = token_usage::Entity::delete_many()
+        .filter(token_usage::Column::TokenUid.is_in(uids()))
+        .exec(tx)
+        .await?;
+    let requests = request::Entity::delete_many()
+        .filter(request::Column::TokenUid.is_in(uids()))
+        .exec(tx)
+        .await?;
+    let secrets = token_secret::Entity::delete_many()
+        .filter(token_secret::Column::TokenUid.is_in(uids()))
+        .exec(tx)
+        .await?;
+    let tokens = token::Entity::delete_many()
+        .filter(token::Column::Uid.is_in(uids()))
+        .exec(tx)
+        .await?;
+    Ok(vec![
+        ("token_usage", usage.rows_affected),
+        ("requests", requests.rows_affected),
+        ("token_secrets", secrets.rows_affected),
+        ("tokens", tokens.rows_affected),
+    ])
+}

@@ -1,0 +1,53 @@
+//! What is old is deleted, and nothing else is (R14, R15); what expires soon is told once.
+
+mod changes;
+mod expiry;
+mod tokens;
+
+use std::time::Duration;
+
+use crate::support::{TestServer, database::eventually};
+
+pub const DAY: Duration = Duration::from_secs(24 * 3600);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A server that keeps house all the time.
+pub async fn tidy() -> TestServer {
+    TestServer::start_with(|tuning| {
+        tuning.keeping.housekeeping_every = Duration::from_millis(10);
+    })
+    .await
+}
+
+impl TestServer {
+    /// Waits until a round of housekeeping that began after this was asked has ended.
+    pub async fn cleaned(&self) {
+        // The first to end may have begun before; the one after it has not.
+        for _ in 0..2 {
+            self.clock.advance(SECOND);
+            let now = self.clock.seconds() as f64;
+            eventually("a round of housekeeping", async || {
+                let name = "stacktoken_housekeeping_last_run_timestamp_seconds";
+                (self.metric(name).await >= now).then_some(())
+            })
+            .await;
+        }
+    }
+
+    /// One sample by its name and labels.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = self.metrics().await;
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(&format!("{name} ")));
+        let value = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
+        value.unwrap_or_else(|| panic!("no {name} in {text}"))
+    }
+
+    pub async fn purged(&self, table: &str) -> f64 {
+        self.metric(&format!(
+            "stacktoken_purged_rows_total{{table=\"{table}\"}}"
+        ))
+        .await
+    }
+}
