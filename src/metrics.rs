@@ -55,6 +55,13 @@ pub struct WhyLabel {
     pub why: &'static str,
 }
 
+/// What came of a report that a secret leaked.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct LeakLabel {
+    /// `REVOKED`, `DEAD`, `SUPERSEDED` or `UNKNOWN`.
+    pub outcome: &'static str,
+}
+
 /// A certificate, by its part.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct CertificateLabel {
@@ -91,6 +98,8 @@ pub struct Metrics {
     pub unknown_actions: Counter,
     /// Refusals that the audit had no room for.
     pub refusals_dropped: Counter,
+    /// Reports that a secret leaked, by what came of them.
+    pub leak_reports: Family<LeakLabel, Counter>,
     /// 1 where a service is SERVING.
     pub serving: Family<ServiceLabel, Gauge>,
     /// 1 where a listener beyond loopback has no TLS.
@@ -147,6 +156,7 @@ impl Metrics {
             revoke_visibility: Histogram::new(SECONDS),
             unknown_actions: Counter::default(),
             refusals_dropped: Counter::default(),
+            leak_reports: Family::default(),
             serving: Family::default(),
             plaintext: Gauge::default(),
             connections: Gauge::default(),
@@ -163,6 +173,9 @@ impl Metrics {
         // What is not there before it counts cannot be watched for.
         for why in ["address", "accept", "handshake", "slow"] {
             drop(metrics.connections_refused.get_or_create(&WhyLabel { why }));
+        }
+        for outcome in ["REVOKED", "DEAD", "SUPERSEDED", "UNKNOWN"] {
+            drop(metrics.leak_reports.get_or_create(&LeakLabel { outcome }));
         }
         let (outcome, reason) = ("ALLOWED", "OK");
         drop(
@@ -190,6 +203,7 @@ impl Metrics {
         own.register_with_unit("revoke_visibility", "How long after a change by another replica it was applied here", Unit::Seconds, self.revoke_visibility.clone());
         own.register("unknown_actions", "Actions asked about that the catalogue lacks", self.unknown_actions.clone());
         own.register("audit_refusals_dropped", "Refusals that the audit had no room for", self.refusals_dropped.clone());
+        own.register("leak_reports", "Reports that a secret leaked, by what came of them", self.leak_reports.clone());
         own.register("serving", "1 where a service is SERVING", self.serving.clone());
         own.register("listener_without_tls", "1 where a listener beyond loopback has no TLS", self.plaintext.clone());
         own.register("connections", "Open connections", self.connections.clone());

@@ -8,6 +8,7 @@ mod error;
 mod feed;
 mod flights;
 mod freshness;
+mod incidents;
 mod introspect;
 mod refusals;
 mod stacks;
@@ -32,6 +33,7 @@ pub use self::{
     batch::{Answers, Batch},
     error::Error,
     freshness::Bounds,
+    incidents::LeakReport,
     introspect::{Introspection, Question},
     refusals::RefusalWriter,
     throttle::Rate,
@@ -39,7 +41,7 @@ pub use self::{
 };
 pub use crate::store::{
     AuditCursor, AuditFilter, AuditPage, Issue, ListQuery, MemberChange, MembersChanged, Order,
-    Register, Rotate, StackCursor, StackPage, StackStep, StackWithMembers, TokenCursor, TokenPage,
+    Register, RevokeAll, RevokedAll, Rotate, StackCursor, StackPage, StackStep, StackWithMembers, TokenCursor, TokenPage,
 };
 
 use self::{

@@ -55,12 +55,14 @@ mod entity;
 mod error;
 mod feed;
 mod issue;
+mod leaked;
 mod listing;
 mod live;
 mod location;
 mod members;
 mod migration;
 mod retry;
+mod revoke_all;
 mod rotate;
 mod rows;
 mod schema;
@@ -102,6 +104,7 @@ pub use self::{
     listing::{ListQuery, Order, TokenCursor, TokenPage},
     location::{Location, LocationError},
     members::{MemberChange, MembersChanged},
+    revoke_all::{RevokeAll, RevokedAll},
     rotate::{Rotate, Rotated},
     schema::{Schema, SchemaError},
     secrets::Kept,
