@@ -128,6 +128,7 @@ impl Server {
             stack_api_key: self.get("stack_api_key").to_owned(),
             max_tokens: Some(TOKENS.try_into().unwrap()),
             reason: "a measurement".into(),
+            validate_only: false,
         };
         let limit = self.request("operator_jwt", limit);
         stacks.set_token_limit(limit).await.unwrap();

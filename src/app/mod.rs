@@ -226,8 +226,17 @@ impl App {
     }
 
     /// A change of a token by us, applied to what is remembered here before it is answered
-    /// (R12): also one that failed, since it may have been made all the same.
-    fn apply_to_token<T>(&self, uid: TokenUid, done: &Result<(T, Revision), store::Error>) {
+    /// (R12): also one that failed, since it may have been made all the same. A preview was
+    /// not, whatever came of it.
+    fn apply_to_token<T>(
+        &self,
+        call: &Call,
+        uid: TokenUid,
+        done: &Result<(T, Revision), store::Error>,
+    ) {
+        if call.previews() {
+            return;
+        }
         if self.safeguards.own_changes {
             self.cache.evict_token(uid);
         }
@@ -237,7 +246,10 @@ impl App {
     }
 
     /// The same for a stack; before it is known, there is nothing of it to throw out.
-    fn apply_to_stack(&self, stack: &Stack, revision: &Revision) {
+    fn apply_to_stack(&self, call: &Call, stack: &Stack, revision: &Revision) {
+        if call.previews() {
+            return;
+        }
         if self.safeguards.own_changes {
             self.cache.evict_stack(stack.uid);
         }
@@ -255,5 +267,16 @@ impl App {
             self.note_refusal(call, action, about, refusal);
         }
         Ok(done?)
+    }
+
+    /// The same for a change. A preview has no place in the history, so none is told.
+    fn settle_change<T>(
+        &self,
+        call: &Call,
+        place: (Action, About),
+        done: Result<(T, Revision), store::Error>,
+    ) -> Result<(T, Option<Revision>), Error> {
+        let (after, revision) = self.settle(call, place, done)?;
+        Ok((after, (!call.previews()).then_some(revision)))
     }
 }

@@ -36,12 +36,12 @@ impl App {
         &self,
         call: &Call,
         command: &Register,
-    ) -> Result<(Stack, Revision), Error> {
+    ) -> Result<(Stack, Option<Revision>), Error> {
         let done = self.store.register_stack(call, command).await;
         if let Ok((stack, revision)) = &done {
-            self.apply_to_stack(stack, revision);
+            self.apply_to_stack(call, stack, revision);
         }
-        self.settle(
+        self.settle_change(
             call,
             (Action::StackRegister, about(&command.stack_key)),
             done,
@@ -80,17 +80,17 @@ impl App {
         call: &Call,
         key: &StackKey,
         change: &MemberChange,
-    ) -> Result<MembersChanged, Error> {
+    ) -> Result<(MembersChanged, Option<Revision>), Error> {
         let action = match change {
             MemberChange::Set(..) => Action::StackSetMember,
             MemberChange::Remove(_) => Action::StackRemoveMember,
             MemberChange::TransferTo(_) => Action::StackTransferOwnership,
         };
         let done = self.store.change_members(call, key, change).await;
-        if let Ok(changed) = &done {
-            self.apply_to_stack(&changed.stack, &changed.revision);
+        if let Ok((changed, revision)) = &done {
+            self.apply_to_stack(call, &changed.stack, revision);
         }
-        self.settle(call, (action, about(key)), done)
+        self.settle_change(call, (action, about(key)), done)
     }
 
     /// Changes how many live tokens a stack may have (R6).
@@ -102,15 +102,15 @@ impl App {
         call: &Call,
         key: &StackKey,
         (max_tokens, reason): (u32, &Reason),
-    ) -> Result<(Stack, Revision), Error> {
+    ) -> Result<(Stack, Option<Revision>), Error> {
         let done = self
             .store
             .set_token_limit(call, key, (max_tokens, reason))
             .await;
         if let Ok((stack, revision)) = &done {
-            self.apply_to_stack(stack, revision);
+            self.apply_to_stack(call, stack, revision);
         }
-        self.settle(call, (Action::StackSetTokenLimit, about(key)), done)
+        self.settle_change(call, (Action::StackSetTokenLimit, about(key)), done)
     }
 
     /// Suspends, resumes or removes a stack.
@@ -122,11 +122,11 @@ impl App {
         call: &Call,
         key: &StackKey,
         (step, reason): (StackStep, &Reason),
-    ) -> Result<(Stack, Revision), Error> {
+    ) -> Result<(Stack, Option<Revision>), Error> {
         let done = self.store.set_stack_state(call, key, (step, reason)).await;
         if let Ok((stack, revision)) = &done {
-            self.apply_to_stack(stack, revision);
+            self.apply_to_stack(call, stack, revision);
         }
-        self.settle(call, (step.action(), about(key)), done)
+        self.settle_change(call, (step.action(), about(key)), done)
     }
 }

@@ -6,6 +6,7 @@ use crate::{
         audit::Action,
         caller::Call,
         id::TokenUid,
+        impact::Impact,
         revision::Revision,
         secret::Secret,
         stack::StackKey,
@@ -20,20 +21,20 @@ use crate::{
 pub struct Issued {
     /// The token.
     pub token: Token,
-    /// Its secret.
-    pub secret: Secret,
-    /// A point in the history that includes it.
-    pub revision: Revision,
+    /// Its secret; none in a preview.
+    pub secret: Option<Secret>,
+    /// A point in the history that includes it; none in a preview.
+    pub revision: Option<Revision>,
 }
 
 /// A token just rotated, with its new secret: the only time that it is shown (R9).
 pub struct Rotated {
     /// The token, and when its former secret ends.
     pub rotated: store::Rotated,
-    /// The new secret.
-    pub secret: Secret,
-    /// A point in the history that includes it.
-    pub revision: Revision,
+    /// The new secret; none in a preview.
+    pub secret: Option<Secret>,
+    /// A point in the history that includes it; none in a preview.
+    pub revision: Option<Revision>,
 }
 
 /// What is kept of a secret.
@@ -71,15 +72,15 @@ impl App {
         let done = self.store.issue(call, command, &kept(&secret)).await;
         match &done {
             // Of a request that was repeated, a secret may be known already: the lost one.
-            Ok((token, _)) if token.generation > 1 => self.apply_to_token(token.uid, &done),
-            Ok((_, revision)) => self.freshness.note_own(revision.position),
-            Err(_) => {}
+            Ok((token, _)) if token.generation > 1 => self.apply_to_token(call, token.uid, &done),
+            Ok((_, revision)) if !call.previews() => self.freshness.note_own(revision.position),
+            _ => {}
         }
         let about = about_stack(&command.stack_key);
-        let (token, revision) = self.settle(call, (Action::TokenIssue, about), done)?;
+        let (token, revision) = self.settle_change(call, (Action::TokenIssue, about), done)?;
         Ok(Issued {
             token,
-            secret,
+            secret: (!call.previews()).then_some(secret),
             revision,
         })
     }
@@ -115,10 +116,10 @@ impl App {
         call: &Call,
         key: Key<'_>,
         edit: &Edit,
-    ) -> Result<(Token, Revision), Error> {
+    ) -> Result<(Token, Option<Revision>), Error> {
         let done = self.store.update(call, key, edit).await;
-        self.apply_to_token(key.1, &done);
-        self.settle(call, (Action::TokenUpdate, about(key)), done)
+        self.apply_to_token(call, key.1, &done);
+        self.settle_change(call, (Action::TokenUpdate, about(key)), done)
     }
 
     /// Changes the expiry.
@@ -130,10 +131,21 @@ impl App {
         call: &Call,
         key: Key<'_>,
         expires_at: Option<Timestamp>,
-    ) -> Result<(Token, Revision), Error> {
+    ) -> Result<(Token, Option<Revision>), Error> {
         let done = self.store.set_expiry(call, key, expires_at).await;
-        self.apply_to_token(key.1, &done);
-        self.settle(call, (Action::TokenSetExpiry, about(key)), done)
+        self.apply_to_token(call, key.1, &done);
+        self.settle_change(call, (Action::TokenSetExpiry, about(key)), done)
+    }
+
+    /// Who would notice the change that this call shows; `None` where it is made.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn impact(&self, call: &Call, key: Key<'_>) -> Result<Option<Impact>, Error> {
+        if !call.previews() {
+            return Ok(None);
+        }
+        Ok(Some(self.store.impact(call, key).await?))
     }
 
     /// Gives a token a new secret.
@@ -143,12 +155,13 @@ impl App {
     pub async fn rotate(&self, call: &Call, command: &Rotate) -> Result<Rotated, Error> {
         let secret = Secret::generate(self.entropy.as_ref())?;
         let done = self.store.rotate(call, command, &kept(&secret)).await;
-        self.apply_to_token(command.token_uid, &done);
+        self.apply_to_token(call, command.token_uid, &done);
         let key = (&command.stack_key, command.token_uid);
-        let (rotated, revision) = self.settle(call, (Action::TokenRotate, about(key)), done)?;
+        let place = (Action::TokenRotate, about(key));
+        let (rotated, revision) = self.settle_change(call, place, done)?;
         Ok(Rotated {
             rotated,
-            secret,
+            secret: (!call.previews()).then_some(secret),
             revision,
         })
     }
@@ -162,9 +175,9 @@ impl App {
         call: &Call,
         key: Key<'_>,
         reason: &Reason,
-    ) -> Result<(Token, Revision), Error> {
+    ) -> Result<(Token, Option<Revision>), Error> {
         let done = self.store.revoke(call, key, reason).await;
-        self.apply_to_token(key.1, &done);
-        self.settle(call, (Action::TokenRevoke, about(key)), done)
+        self.apply_to_token(call, key.1, &done);
+        self.settle_change(call, (Action::TokenRevoke, about(key)), done)
     }
 }

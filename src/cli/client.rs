@@ -105,6 +105,7 @@ pub async fn issue(command: Issue) -> anyhow::Result<ExitCode> {
             (command.branches, command.aliases),
         )?),
         request_id: String::new(),
+        validate_only: false,
         expiry: Some(expiry(&command.expires)?),
     };
     let (channel, request) = command.connect.prepare(request).await?;

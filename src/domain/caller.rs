@@ -125,8 +125,30 @@ impl Demand {
     }
 }
 
-/// One call: who, what is demanded, when, and under which id. Travels from the layers to
-/// the store.
+/// Whether a change is made, or only shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// It is made.
+    #[default]
+    Apply,
+    /// It is judged as if it were, and nothing of it stays.
+    Preview,
+}
+
+impl Mode {
+    /// The mode of a request with this `validate_only`.
+    #[must_use]
+    pub const fn of(validate_only: bool) -> Self {
+        if validate_only {
+            Self::Preview
+        } else {
+            Self::Apply
+        }
+    }
+}
+
+/// One call: who, what is demanded, when, under which id, and whether in earnest. Travels from
+/// the layers to the store.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// Who calls.
@@ -137,9 +159,17 @@ pub struct Call {
     pub now: Timestamp,
     /// The id that the answer, the log and the audit share.
     pub request_id: String,
+    /// Whether what is asked is done, or only shown.
+    pub mode: Mode,
 }
 
 impl Call {
+    /// Whether nothing that this call does may stay.
+    #[must_use]
+    pub fn previews(&self) -> bool {
+        self.mode == Mode::Preview
+    }
+
     /// Whether the caller acts as an operator rather than by a role in the stack.
     #[must_use]
     pub fn operates(&self, role: Option<Role>) -> bool {

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod entropy;
 pub mod field;
 pub mod id;
+pub mod impact;
 pub mod incident;
 pub mod lease;
 pub mod page;

@@ -20,6 +20,21 @@ macro_rules! answer {
     }};
 }
 
+/// The same for a change, which is only shown where its message says `validate_only`.
+macro_rules! change {
+    ($request:expr, $parse:expr, |$call:ident, $command:pat_param| $run:expr $(,)?) => {{
+        let mut request = $request;
+        let mode = $crate::domain::caller::Mode::of(request.get_ref().validate_only);
+        if let Some(call) = request
+            .extensions_mut()
+            .get_mut::<$crate::domain::caller::Call>()
+        {
+            call.mode = mode;
+        }
+        answer!(request, $parse, |$call, $command| $run)
+    }};
+}
+
 mod audit;
 mod convert;
 mod ext_authz;

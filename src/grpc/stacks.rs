@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{convert::stacks as convert, pb::admin::v1};
+use super::{
+    convert::{revision as revision_of, stacks as convert},
+    pb::admin::v1,
+};
 use crate::app::{App, MemberChange, StackStep};
 
 pub(super) struct Stacks(pub Arc<App>);
@@ -15,18 +18,15 @@ impl v1::stack_service_server::StackService for Stacks {
         &self,
         request: Request<v1::RegisterRequest>,
     ) -> Result<Response<v1::RegisterResponse>, Status> {
-        answer!(request, convert::register, |call, draft| {
+        change!(request, convert::register, |call, draft| {
+            let brought = draft.stack_key.is_some();
             let key = match draft.stack_key.clone() {
                 Some(key) => key,
                 None => self.0.new_stack_key()?,
             };
             let command = draft.command(key);
             let (stack, revision) = self.0.register_stack(call, &command).await?;
-            let stack = Some(convert::stack(&stack));
-            Ok(v1::RegisterResponse {
-                stack,
-                revision: revision.to_string(),
-            })
+            Ok(convert::registered(&stack, revision, brought))
         })
     }
 
@@ -65,12 +65,12 @@ impl v1::stack_service_server::StackService for Stacks {
         &self,
         request: Request<v1::SetMemberRequest>,
     ) -> Result<Response<v1::SetMemberResponse>, Status> {
-        answer!(request, convert::set_member, |call, (key, person, role)| {
+        change!(request, convert::set_member, |call, (key, person, role)| {
             let change = MemberChange::Set(person, role);
-            let changed = self.0.change_members(call, &key, &change).await?;
+            let (changed, revision) = self.0.change_members(call, &key, &change).await?;
             Ok(v1::SetMemberResponse {
                 member: changed.member.as_ref().map(convert::member),
-                revision: changed.revision.to_string(),
+                revision: revision_of(revision),
             })
         })
     }
@@ -79,11 +79,11 @@ impl v1::stack_service_server::StackService for Stacks {
         &self,
         request: Request<v1::RemoveMemberRequest>,
     ) -> Result<Response<v1::RemoveMemberResponse>, Status> {
-        answer!(request, convert::remove_member, |call, (key, person)| {
+        change!(request, convert::remove_member, |call, (key, person)| {
             let change = MemberChange::Remove(person);
-            let changed = self.0.change_members(call, &key, &change).await?;
+            let (_, revision) = self.0.change_members(call, &key, &change).await?;
             Ok(v1::RemoveMemberResponse {
-                revision: changed.revision.to_string(),
+                revision: revision_of(revision),
             })
         })
     }
@@ -92,15 +92,15 @@ impl v1::stack_service_server::StackService for Stacks {
         &self,
         request: Request<v1::TransferOwnershipRequest>,
     ) -> Result<Response<v1::TransferOwnershipResponse>, Status> {
-        answer!(
+        change!(
             request,
             convert::transfer_ownership,
             |call, (key, person)| {
                 let change = MemberChange::TransferTo(person);
-                let changed = self.0.change_members(call, &key, &change).await?;
+                let (changed, revision) = self.0.change_members(call, &key, &change).await?;
                 Ok(v1::TransferOwnershipResponse {
                     stack: Some(convert::stack(&changed.stack)),
-                    revision: changed.revision.to_string(),
+                    revision: revision_of(revision),
                 })
             },
         )
@@ -110,7 +110,7 @@ impl v1::stack_service_server::StackService for Stacks {
         &self,
         request: Request<v1::SetTokenLimitRequest>,
     ) -> Result<Response<v1::SetTokenLimitResponse>, Status> {
-        answer!(
+        change!(
             request,
             convert::set_token_limit,
             |call, (key, max, reason)| {
@@ -118,7 +118,7 @@ impl v1::stack_service_server::StackService for Stacks {
                 let stack = Some(convert::stack(&stack));
                 Ok(v1::SetTokenLimitResponse {
                     stack,
-                    revision: revision.to_string(),
+                    revision: revision_of(revision),
                 })
             },
         )
@@ -128,13 +128,13 @@ impl v1::stack_service_server::StackService for Stacks {
         &self,
         request: Request<v1::SuspendRequest>,
     ) -> Result<Response<v1::SuspendResponse>, Status> {
-        answer!(request, convert::suspend, |call, (key, reason)| {
+        change!(request, convert::suspend, |call, (key, reason)| {
             let step = (StackStep::Suspend, &reason);
             let (stack, revision) = self.0.set_stack_state(call, &key, step).await?;
             let stack = Some(convert::stack(&stack));
             Ok(v1::SuspendResponse {
                 stack,
-                revision: revision.to_string(),
+                revision: revision_of(revision),
             })
         })
     }
@@ -143,13 +143,13 @@ impl v1::stack_service_server::StackService for Stacks {
         &self,
         request: Request<v1::ResumeRequest>,
     ) -> Result<Response<v1::ResumeResponse>, Status> {
-        answer!(request, convert::resume, |call, (key, reason)| {
+        change!(request, convert::resume, |call, (key, reason)| {
             let step = (StackStep::Resume, &reason);
             let (stack, revision) = self.0.set_stack_state(call, &key, step).await?;
             let stack = Some(convert::stack(&stack));
             Ok(v1::ResumeResponse {
                 stack,
-                revision: revision.to_string(),
+                revision: revision_of(revision),
             })
         })
     }
@@ -158,13 +158,13 @@ impl v1::stack_service_server::StackService for Stacks {
         &self,
         request: Request<v1::RemoveRequest>,
     ) -> Result<Response<v1::RemoveResponse>, Status> {
-        answer!(request, convert::remove, |call, (key, reason)| {
+        change!(request, convert::remove, |call, (key, reason)| {
             let step = (StackStep::Remove, &reason);
             let (stack, revision) = self.0.set_stack_state(call, &key, step).await?;
             let stack = Some(convert::stack(&stack));
             Ok(v1::RemoveResponse {
                 stack,
-                revision: revision.to_string(),
+                revision: revision_of(revision),
             })
         })
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::{
-    convert::{incidents, tokens as convert},
+    convert::{impact as impact_of, incidents, revision as revision_of, tokens as convert},
     pb::v1,
 };
 use crate::app::App;
@@ -18,7 +18,7 @@ impl v1::token_service_server::TokenService for Tokens {
         &self,
         request: Request<v1::IssueRequest>,
     ) -> Result<Response<v1::IssueResponse>, Status> {
-        answer!(request, convert::issue, |call, command| {
+        change!(request, convert::issue, |call, command| {
             let issued = self.0.issue(call, &command).await?;
             Ok(convert::issued(&issued, call.now))
         })
@@ -50,12 +50,14 @@ impl v1::token_service_server::TokenService for Tokens {
         &self,
         request: Request<v1::UpdateRequest>,
     ) -> Result<Response<v1::UpdateResponse>, Status> {
-        answer!(request, convert::update, |call, (stack, uid, edit)| {
+        change!(request, convert::update, |call, (stack, uid, edit)| {
             let (token, revision) = self.0.update(call, (&stack, uid), &edit).await?;
+            let impact = self.0.impact(call, (&stack, uid)).await?;
             let token = Some(convert::token(&token, call.now));
             Ok(v1::UpdateResponse {
                 token,
-                revision: revision.to_string(),
+                revision: revision_of(revision),
+                impact: impact.map(impact_of),
             })
         })
     }
@@ -64,15 +66,17 @@ impl v1::token_service_server::TokenService for Tokens {
         &self,
         request: Request<v1::SetExpiryRequest>,
     ) -> Result<Response<v1::SetExpiryResponse>, Status> {
-        answer!(
+        change!(
             request,
             convert::set_expiry,
             |call, (stack, uid, expires_at)| {
                 let (token, revision) = self.0.set_expiry(call, (&stack, uid), expires_at).await?;
+                let impact = self.0.impact(call, (&stack, uid)).await?;
                 let token = Some(convert::token(&token, call.now));
                 Ok(v1::SetExpiryResponse {
                     token,
-                    revision: revision.to_string(),
+                    revision: revision_of(revision),
+                    impact: impact.map(impact_of),
                 })
             },
         )
@@ -82,7 +86,7 @@ impl v1::token_service_server::TokenService for Tokens {
         &self,
         request: Request<v1::RotateRequest>,
     ) -> Result<Response<v1::RotateResponse>, Status> {
-        answer!(request, convert::rotate, |call, command| {
+        change!(request, convert::rotate, |call, command| {
             let rotated = self.0.rotate(call, &command).await?;
             Ok(convert::rotated(&rotated, call.now))
         })
@@ -92,12 +96,14 @@ impl v1::token_service_server::TokenService for Tokens {
         &self,
         request: Request<v1::RevokeRequest>,
     ) -> Result<Response<v1::RevokeResponse>, Status> {
-        answer!(request, convert::revoke, |call, (stack, uid, reason)| {
+        change!(request, convert::revoke, |call, (stack, uid, reason)| {
             let (token, revision) = self.0.revoke(call, (&stack, uid), &reason).await?;
+            let impact = self.0.impact(call, (&stack, uid)).await?;
             let token = Some(convert::token(&token, call.now));
             Ok(v1::RevokeResponse {
                 token,
-                revision: revision.to_string(),
+                revision: revision_of(revision),
+                impact: impact.map(impact_of),
             })
         })
     }

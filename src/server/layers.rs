@@ -30,7 +30,7 @@ use crate::{
         policy::{self, Admits, Rule},
     },
     domain::{
-        caller::{Call, Demand},
+        caller::{Call, Demand, Mode},
         entropy::Entropy,
         id, secret, text,
     },
@@ -275,6 +275,7 @@ impl Gate {
             demand,
             now,
             request_id,
+            mode: Mode::Apply,
         })
     }
 

@@ -50,8 +50,6 @@ pub struct MembersChanged {
     pub stack: Stack,
     /// Whom the change was about, if they are a member now.
     pub member: Option<Member>,
-    /// A point in the history that includes the change.
-    pub revision: Revision,
 }
 
 impl Store {
@@ -64,8 +62,8 @@ impl Store {
         call: &Call,
         key: &StackKey,
         change: &MemberChange,
-    ) -> Result<MembersChanged, Error> {
-        writing!(self, "change_members", |tx| {
+    ) -> Result<(MembersChanged, Revision), Error> {
+        writing!(self, call.mode, "change_members", |tx| {
             let found = self
                 .standing_to_change(tx, call, key, Standing::LiveStack)
                 .await?;
@@ -77,11 +75,11 @@ impl Store {
                 .append_change(tx, about, Kind::MembersChanged, call.now)
                 .await?;
             let member = find_member(tx, found.row.uid, change.person()).await?;
-            Ok(MembersChanged {
+            let changed = MembersChanged {
                 stack: self.stack_in(tx, found.uid, call.now).await?,
                 member: member.map(Member::try_from).transpose()?,
-                revision,
-            })
+            };
+            Ok((changed, revision))
         })
     }
 }

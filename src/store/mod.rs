@@ -4,9 +4,15 @@
 
 /// One transaction for writing, begun again while another is in its way. A macro, since the
 /// compiler cannot yet see that the future of an async closure may move between threads. The
-/// name is what traces call it.
+/// name is what traces call it. With the mode of a call, a preview is the very same
+/// transaction, undone at its end.
 macro_rules! writing {
-    ($store:expr, $name:literal, |$tx:ident| $work:block) => {{
+    ($store:expr, $name:literal, |$tx:ident| $work:block) => {
+        writing!($store, $crate::domain::caller::Mode::Apply, $name, |$tx| {
+            $work
+        })
+    };
+    ($store:expr, $mode:expr, $name:literal, |$tx:ident| $work:block) => {{
         let span = $store.span($name);
         let mut pauses = $crate::store::RETRY_AFTER.into_iter();
         loop {
@@ -14,7 +20,7 @@ macro_rules! writing {
                 Ok(transaction) => {
                     let $tx = &transaction;
                     let done = async { $work }.await;
-                    $crate::store::settle(transaction, done).await
+                    $crate::store::settle(transaction, $mode, done).await
                 }
                 Err(error) => Err(error),
             };
@@ -54,6 +60,7 @@ mod connect;
 mod entity;
 mod error;
 mod feed;
+mod impact;
 mod issue;
 mod leaked;
 mod listing;
@@ -91,7 +98,7 @@ use sea_orm::{
 };
 
 use crate::{
-    domain::{clock::Clock, entropy::Entropy, timestamp::Timestamp},
+    domain::{caller::Mode, clock::Clock, entropy::Entropy, timestamp::Timestamp},
     telemetry::traces::StoreSpan,
 };
 
@@ -339,12 +346,17 @@ impl Store {
     }
 }
 
-/// Ends a transaction for writing. An error undoes it; a refusal does not, since all that may
-/// stand before one is the end of tokens found expired, and that is final (R8).
-async fn settle<T>(tx: DatabaseTransaction, done: Result<T, Error>) -> Result<T, Error> {
-    match done {
-        Ok(_) | Err(Error::Refused(_)) => tx.commit().await?,
-        Err(_) => tx.rollback().await?,
+/// Ends a transaction for writing. An error undoes it, and so does a preview; a refusal does
+/// not, since all that may stand before one is the end of tokens found expired, and that is
+/// final (R8).
+async fn settle<T>(
+    tx: DatabaseTransaction,
+    mode: Mode,
+    done: Result<T, Error>,
+) -> Result<T, Error> {
+    match (mode, &done) {
+        (Mode::Apply, Ok(_) | Err(Error::Refused(_))) => tx.commit().await?,
+        _ => tx.rollback().await?,
     }
     done
 }

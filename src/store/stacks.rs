@@ -82,7 +82,7 @@ impl Store {
         call: &Call,
         command: &Register,
     ) -> Result<(Stack, Revision), Error> {
-        writing!(self, "register_stack", |tx| {
+        writing!(self, call.mode, "register_stack", |tx| {
             call.demand.judge(&call.caller, None)?;
             let key = command.stack_key.as_str();
             let taken = stack::Entity::find().filter(stack::Column::Key.eq(key));
@@ -200,7 +200,7 @@ impl Store {
         key: &StackKey,
         (max_tokens, reason): (u32, &Reason),
     ) -> Result<(Stack, Revision), Error> {
-        writing!(self, "set_token_limit", |tx| {
+        writing!(self, call.mode, "set_token_limit", |tx| {
             let found = self
                 .standing_to_change(tx, call, key, Standing::LiveStack)
                 .await?;
@@ -236,7 +236,7 @@ impl Store {
         key: &StackKey,
         (step, reason): (StackStep, &Reason),
     ) -> Result<(Stack, Revision), Error> {
-        writing!(self, "set_stack_state", |tx| {
+        writing!(self, call.mode, "set_stack_state", |tx| {
             // Only a second Remove may find a removed stack; anything else is too late.
             let which = match step {
                 StackStep::Remove => Standing::AnyStack,

@@ -47,7 +47,7 @@ impl Store {
         (key, uid): (&StackKey, TokenUid),
         edit: &Edit,
     ) -> Result<(Token, Revision), Error> {
-        writing!(self, "update", |tx| {
+        writing!(self, call.mode, "update", |tx| {
             let stack = self
                 .standing_to_change(tx, call, key, Standing::LiveStack)
                 .await?;
@@ -84,7 +84,7 @@ impl Store {
         (key, uid): (&StackKey, TokenUid),
         expires_at: Option<Timestamp>,
     ) -> Result<(Token, Revision), Error> {
-        writing!(self, "set_expiry", |tx| {
+        writing!(self, call.mode, "set_expiry", |tx| {
             let stack = self
                 .standing_to_change(tx, call, key, Standing::LiveStack)
                 .await?;
@@ -118,7 +118,7 @@ impl Store {
         (key, uid): (&StackKey, TokenUid),
         reason: &Reason,
     ) -> Result<(Token, Revision), Error> {
-        writing!(self, "revoke", |tx| {
+        writing!(self, call.mode, "revoke", |tx| {
             let stack = self
                 .standing_to_change(tx, call, key, Standing::LiveStack)
                 .await?;
@@ -163,7 +163,7 @@ impl Store {
     }
 }
 
-async fn find(
+pub(super) async fn find(
     tx: &DatabaseTransaction,
     stack: StackUid,
     uid: TokenUid,

@@ -19,6 +19,7 @@ mod ext_authz;
 mod health;
 mod introspection;
 mod outages;
+mod previews;
 mod reflection;
 mod rules;
 mod secrets;

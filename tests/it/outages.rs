@@ -169,24 +169,29 @@ async fn stack_changes(server: &TestServer, operator: &mut Client) -> Vec<String
     let suspended = SuspendRequest {
         stack_api_key: stack_api_key.clone(),
         reason: String::new(),
+        validate_only: false,
     };
     let set = SetMemberRequest {
         stack_api_key: stack_api_key.clone(),
         member: member.clone(),
         role: Role::Admin.into(),
+        validate_only: false,
     };
     let removed = RemoveMemberRequest {
         stack_api_key: stack_api_key.clone(),
         member: Some(person("admin")),
+        validate_only: false,
     };
     let transferred = TransferOwnershipRequest {
         stack_api_key: stack_api_key.clone(),
         new_owner: member,
+        validate_only: false,
     };
     let limited = SetTokenLimitRequest {
         stack_api_key,
         max_tokens: Some(3),
         reason: "a test".into(),
+        validate_only: false,
     };
     vec![
         outcome(&stacks.register(registered).await),

@@ -308,25 +308,30 @@ async fn a_text_field_of_a_stack_or_of_the_audit_is_refused_without_repeating_it
     let request = admin::SuspendRequest {
         stack_api_key,
         reason,
+        validate_only: false,
     };
     assert_no_echo(stacks.suspend(request.clone()).await, "reason", secret);
     let admin::SuspendRequest {
         stack_api_key,
         reason,
+        ..
     } = request.clone();
     let remove = admin::RemoveRequest {
         stack_api_key,
         reason,
+        validate_only: false,
     };
     assert_no_echo(stacks.remove(remove).await, "reason", secret);
     let admin::SuspendRequest {
         stack_api_key,
         reason,
+        ..
     } = request;
     let limit = admin::SetTokenLimitRequest {
         stack_api_key,
         max_tokens: Some(9),
         reason,
+        validate_only: false,
     };
     assert_no_echo(stacks.set_token_limit(limit).await, "reason", secret);
     for (request, field) in [

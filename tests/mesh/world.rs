@@ -91,6 +91,7 @@ impl World {
         let suspend = SuspendRequest {
             stack_api_key: second.into(),
             reason: String::new(),
+            validate_only: false,
         };
         let mut operator = self.dev.client("operator_jwt").await;
         operator.stacks.suspend(suspend).await.unwrap();

@@ -60,6 +60,7 @@ async fn write(mut owner: Client, stack: String, book: Book, seed: u64) {
                 stack_api_key: stack.clone(),
                 token_uid: uid.clone(),
                 expiry: Some(crate::support::at(seconds)),
+                validate_only: false,
             };
             owner.tokens.set_expiry(request).await.map(drop)
         } else {
@@ -67,6 +68,7 @@ async fn write(mut owner: Client, stack: String, book: Book, seed: u64) {
                 stack_api_key: stack.clone(),
                 token_uid: uid.clone(),
                 reason: "round".into(),
+                validate_only: false,
             };
             owner.tokens.revoke(request).await.map(drop)
         };

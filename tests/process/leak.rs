@@ -154,6 +154,7 @@ async fn drive(dev: &Dev, secrets: &mut Secrets) {
         token_uid: uid.clone(),
         overlap: Some(v1::rotate_request::Overlap::UntilFirstUse(true)),
         request_id: "leak".into(),
+        validate_only: false,
     };
     // Used, which ends the former one; and that one presented again, which is recorded.
     let rotated = owner.tokens.rotate(rotate.clone()).await.unwrap();
@@ -181,11 +182,13 @@ async fn drive(dev: &Dev, secrets: &mut Secrets) {
         stack_api_key: stack.clone(),
         token_uid: uid.clone(),
         reason: reason.into(),
+        validate_only: false,
     };
     let expiry = v1::SetExpiryRequest {
         stack_api_key: stack.clone(),
         token_uid: uid.clone(),
         expiry: Some(at(1_900_000_000)),
+        validate_only: false,
     };
     owner.tokens.set_expiry(expiry).await.unwrap();
     owner.tokens.revoke(key("done")).await.unwrap();
@@ -247,6 +250,7 @@ async fn misplaced(owner: &mut Client, service: &mut Client, stack: &str, secret
         stack_api_key: stack.into(),
         token_uid: secret.into(),
         reason: secret.into(),
+        validate_only: false,
     };
     tokens.revoke(revoke).await.unwrap_err();
     let list = v1::ListRequest {
@@ -266,6 +270,7 @@ async fn misplaced(owner: &mut Client, service: &mut Client, stack: &str, secret
         update_mask: Some(prost_types::FieldMask {
             paths: vec![secret.into(), "name".into()],
         }),
+        validate_only: false,
     };
     tokens.update(update).await.unwrap_err();
     let audit = audit::v1::ListRequest {

@@ -120,6 +120,25 @@ async fn the_health_probe_is_satisfied_for_all_three_names() {
     assert_eq!(asked("stacktoken.v1.Nothing"), Some(3));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_preview_in_the_operations_manual_works() {
+    if has_tool(&["grpcurl"]).is_none() {
+        return;
+    }
+    let folder = folder();
+    let dev = Dev::start(folder.path());
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md");
+    let manual = fs::read_to_string(file).unwrap();
+    let section = manual.split("## See before you change").nth(1).unwrap();
+    let line = section.split("```sh\n").nth(1).unwrap();
+    let line = line.split("```").next().unwrap();
+    let line = line.replace("127.0.0.1:50051", dev.get("grpc_address"));
+    let done = paste(folder.path(), &line);
+    let told = text(&done.stdout);
+    assert!(told.contains("STACK_STATE_SUSPENDED"), "{line}\n{told}");
+    assert!(!told.contains("revision"), "{told}");
+}
+
 /// The blocks of the README's section on a token's life, with the addresses of this test.
 fn walk(dev: &Dev) -> String {
     let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
@@ -159,6 +178,8 @@ async fn the_walk_in_the_readme_works() {
         "\"generation\": 1",
         "\"generation\": 2",
         "REASON_SUPERSEDED",
+        "\"impact\": {",
+        "\"services\": [",
         "TOKEN_STATE_REVOKED",
         "REASON_REVOKED",
     ] {

@@ -124,6 +124,7 @@ async fn a_replica_that_was_paused_says_nothing_stale_when_it_goes_on() {
             stack_api_key: stack.clone(),
             token_uid: uid,
             reason: String::new(),
+            validate_only: false,
         };
         owner.tokens.revoke(revoke).await.unwrap();
         let revoked = Instant::now();

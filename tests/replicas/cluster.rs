@@ -124,6 +124,7 @@ impl Cluster {
             stack_api_key: self.stack.clone(),
             token_uid: uid.into(),
             reason: String::new(),
+            validate_only: false,
         };
         self.a
             .owner
@@ -140,6 +141,7 @@ impl Cluster {
             stack_api_key: self.stack.clone(),
             max_tokens: Some(max),
             reason: "a test needs many".into(),
+            validate_only: false,
         };
         self.a
             .operator

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use stacktoken::{
     domain::{
         audit::{Action, Outcome},
-        caller::{Actor, Call, Caller, CallerKind, Demand},
+        caller::{Actor, Call, Caller, CallerKind, Demand, Mode},
         clock::Clock,
         entropy::Entropy,
         id::TokenUid,
@@ -95,6 +95,7 @@ impl Engine {
             demand,
             now: self.clock.now(),
             request_id: "a-request".into(),
+            mode: Mode::Apply,
         }
     }
 
@@ -220,6 +221,8 @@ on_both_engines! {
     requests_are_answered_again_alike => repetitions;
     many_digests_are_looked_up_at_once_alike => look_ups_of_many;
     the_audit_reads_alike => audits;
+    changes_are_previewed_alike => previews;
+    uses_are_told_alike => impacts;
     the_schema_answers_alike => schemas;
 }
 
@@ -314,7 +317,7 @@ async fn members(engine: &Engine) -> Vec<String> {
             .await;
         noted.push(done.map_or_else(
             |error| error.to_string(),
-            |done| format!("{:?} {:?}", done.stack.owner, done.member),
+            |(done, _)| format!("{:?} {:?}", done.stack.owner, done.member),
         ));
     }
     let found = store.get_stack(&call, &key).await.unwrap();
@@ -813,6 +816,105 @@ async fn audits(engine: &Engine) -> Vec<String> {
                 .map(|_| ())
         )
     ));
+    noted
+}
+
+/// Every change as a preview: what it would come to, and that all is as it was.
+async fn previews(engine: &Engine) -> Vec<String> {
+    let (store, key) = (&engine.store, engine.register(KEY).await);
+    let (token, secret) = engine.issue(&key, "live", Some(600)).await.unwrap();
+    let (brief, _) = engine.issue(&key, "brief", Some(60)).await.unwrap();
+    let preview = |call: Call| Call {
+        mode: Mode::Preview,
+        ..call
+    };
+    let (owner, operator) = (preview(engine.owner()), preview(engine.operator()));
+    let at = (&key, token.uid);
+    let mut noted = Vec::new();
+    let named = |name: &str| Edit {
+        name: Some(TokenName::parse(name).unwrap()),
+        ..Edit::default()
+    };
+    for name in ["renamed", "brief"] {
+        let shown = store.update(&owner, at, &named(name)).await;
+        noted.push(format!("{:?}", shown.map(|(token, _)| token.name).ok()));
+    }
+    let shown = store.set_expiry(&owner, at, Some(owner.now)).await.unwrap();
+    noted.push(format!("{:?}", shown.0.state(owner.now)));
+    let shown = store.revoke(&owner, at, &reason()).await.unwrap();
+    noted.push(format!("{:?}", shown.0.state(owner.now)));
+    let command = Rotate {
+        stack_key: key.clone(),
+        token_uid: token.uid,
+        overlap: Overlap::UntilFirstUse,
+        request: Request::parse("once", b"the same").unwrap(),
+    };
+    let (_, kept) = engine.secret();
+    let (shown, _) = store.rotate(&owner, &command, &kept).await.unwrap();
+    noted.push(format!(
+        "{} {:?}",
+        shown.token.generation, shown.overlap_ends_at
+    ));
+    for step in [StackStep::Suspend, StackStep::Remove] {
+        let step = (step, &reason());
+        let shown = store.set_stack_state(&operator, &key, step).await;
+        noted.push(format!("{:?}", shown.unwrap().0.state));
+    }
+    let shown = store.set_token_limit(&operator, &key, (1, &reason())).await;
+    noted.push(format!("{:?}", shown.unwrap().0.limit));
+    let change = MemberChange::TransferTo(person("ann"));
+    let shown = store.change_members(&operator, &key, &change).await;
+    noted.push(format!("{:?}", shown.unwrap().0.stack.owner));
+    let command = register_command(OTHER);
+    let shown = store.register_stack(&operator, &command).await;
+    noted.push(shown.unwrap().0.key.to_string());
+    assert!(store.get_stack(&operator, &key_of(OTHER)).await.is_err());
+    let untouched = store.get(&engine.owner(), &key, token.uid).await.unwrap();
+    assert_eq!(untouched, token);
+    noted.push(states(engine, &[&secret]).await);
+    // Found expired by a preview: its end is for the change to write down.
+    engine.clock.advance(Duration::from_secs(60));
+    let call = preview(engine.owner());
+    let shown = store.update(&call, (&key, brief.uid), &named("x")).await;
+    noted.push(format!("{:?}", refusal(shown)));
+    let untouched = store.get(&call, &key, brief.uid).await.unwrap();
+    assert_eq!(untouched.ended_at, None);
+    noted
+}
+
+fn key_of(key: &str) -> StackKey {
+    StackKey::parse(key).unwrap()
+}
+
+async fn impacts(engine: &Engine) -> Vec<String> {
+    let key = engine.register(KEY).await;
+    let (token, first) = engine.issue(&key, "used", None).await.unwrap();
+    let other = engine.register(OTHER).await;
+    let mut noted = Vec::new();
+    let told = async || {
+        let impact = engine
+            .store
+            .impact(&engine.owner(), (&key, token.uid))
+            .await;
+        format!("{:?}", impact.unwrap())
+    };
+    noted.push(told().await);
+    first_use(engine, &first).await;
+    noted.push(told().await);
+    engine.clock.advance(Duration::from_secs(86_400));
+    let overlap = Overlap::For(Duration::ZERO);
+    let (done, second) = rotate(engine, (&key, token.uid), (overlap, None)).await;
+    done.unwrap();
+    first_use(engine, &second).await;
+    noted.push(told().await);
+    engine.clock.advance(Duration::from_secs(31 * 86_400));
+    noted.push(told().await);
+    let owner = engine.owner();
+    let foreign = engine.store.impact(&owner, (&other, token.uid)).await;
+    noted.push(format!("{:?}", refusal(foreign)));
+    let stranger = engine.call(CallerKind::User, "stranger");
+    let foreign = engine.store.impact(&stranger, (&key, token.uid)).await;
+    noted.push(format!("{:?}", refusal(foreign)));
     noted
 }
 

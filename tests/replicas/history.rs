@@ -175,6 +175,7 @@ async fn renew(course: &Course, owner: &mut Client, slot: usize) {
         stack_api_key: course.stack.clone(),
         token_uid: uid,
         reason: String::new(),
+        validate_only: false,
     };
     let revoked = owner.tokens.revoke(request).await;
     let acknowledged = Instant::now();

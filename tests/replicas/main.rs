@@ -19,6 +19,7 @@ mod history;
 mod limit;
 mod pooler;
 mod postgres;
+mod previews;
 mod proxy;
 mod rotation;
 #[path = "../it/support/mod.rs"]

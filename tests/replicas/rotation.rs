@@ -97,6 +97,7 @@ async fn the_replica_that_recorded_a_first_use_never_answers_the_former_secret_a
             stack_api_key: cluster.stack.clone(),
             token_uid: issued.uid,
             reason: String::new(),
+            validate_only: false,
         };
         let mut owner = cluster.a.owner.clone();
         owner.tokens.revoke(request).await.unwrap();

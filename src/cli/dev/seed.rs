@@ -2,7 +2,7 @@
 
 use crate::{
     domain::{
-        caller::{Actor, Call, Caller, CallerKind, Demand},
+        caller::{Actor, Call, Caller, CallerKind, Demand, Mode},
         refusal::Refusal,
         stack::{DEFAULT_TOKEN_LIMIT, Person, Role, StackKey},
         text::{Issuer, StackName, Subject},
@@ -73,5 +73,6 @@ fn operator(now: Timestamp) -> Call {
         },
         now,
         request_id: "dev".to_owned(),
+        mode: Mode::Apply,
     }
 }

@@ -19,6 +19,8 @@ use crate::{
     domain::{
         caller::{Actor, CallerKind},
         field::Problem,
+        impact::Impact,
+        revision::Revision,
         timestamp::Timestamp,
     },
     grpc::pb::v1,
@@ -35,6 +37,23 @@ fn parse_instant(at: prost_types::Timestamp) -> Result<Timestamp, Problem> {
     Timestamp::from_parts(at.seconds, at.nanos).ok_or_else(|| {
         Problem::new("is outside the years 0001 to 9999, or its nanos outside 0 to 999,999,999")
     })
+}
+
+/// Where a change stands in the history; empty for a preview, which has no place there.
+pub fn revision(revision: Option<Revision>) -> String {
+    revision.map_or_else(String::new, |revision| revision.to_string())
+}
+
+/// Who would notice a change.
+pub fn impact(impact: Impact) -> v1::Impact {
+    let services = impact.services.iter().map(|used| v1::ServiceUse {
+        service: Some(actor(&used.service)),
+        last_used_at: Some(instant(used.last_used_at)),
+    });
+    v1::Impact {
+        last_used_at: impact.last_used_at.map(instant),
+        services: services.collect(),
+    }
 }
 
 fn actor(actor: &Actor) -> v1::Actor {

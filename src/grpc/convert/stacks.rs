@@ -1,12 +1,13 @@
 //! Messages of StackService.
 
-use super::{instant, tokens::limit};
+use super::{instant, revision, tokens::limit};
 use crate::{
     app::{Register, StackCursor, StackPage},
     domain::{
         caller::Call,
         field::{Problem, Violations},
         page,
+        revision::Revision,
         stack::{
             DEFAULT_TOKEN_LIMIT, MAX_TOKEN_LIMIT, Member, Person, Role, Stack, StackKey, StackState,
         },
@@ -65,6 +66,22 @@ pub fn register(message: v1::RegisterRequest, _: &Call) -> Result<RegisterDraft,
             token_limit,
         },
     ))
+}
+
+/// A stack just registered, with a key that the caller brought or not. In a preview, what was
+/// made up for it goes unsaid: it would not be that.
+pub fn registered(registered: &Stack, at: Option<Revision>, brought: bool) -> v1::RegisterResponse {
+    let mut stack = stack(registered);
+    if at.is_none() {
+        stack.stack_uid.clear();
+        if !brought {
+            stack.stack_api_key.clear();
+        }
+    }
+    v1::RegisterResponse {
+        stack: Some(stack),
+        revision: revision(at),
+    }
 }
 
 pub fn get(message: v1::GetRequest, _: &Call) -> Result<StackKey, Violations> {

@@ -7,7 +7,7 @@ use prost::Message as _;
 use super::{
     actor,
     expiry::{expiry, expiry_of_a_new_token},
-    instant, parse_instant, permissions,
+    instant, parse_instant, permissions, revision,
 };
 use crate::{
     app::{Issue, Issued, ListQuery, Order, Rotate, Rotated, TokenPage},
@@ -18,6 +18,7 @@ use crate::{
         page,
         request::Request,
         rotation::{self, Overlap},
+        secret::Secret,
         stack::{StackKey, TokenLimit},
         text::{Description, NamePart, Reason, TokenName},
         timestamp::Timestamp,
@@ -31,6 +32,8 @@ type Key = (StackKey, TokenUid);
 
 pub fn issue(mut message: v1::IssueRequest, call: &Call) -> Result<Issue, Violations> {
     let mut faults = Violations::default();
+    // A preview asks the same as the request that it stands for.
+    message.validate_only = false;
     let id = std::mem::take(&mut message.request_id);
     let request = Request::parse(&id, &message.encode_to_vec());
     let stack_key = faults.keep("stack_api_key", StackKey::parse(&message.stack_api_key));
@@ -69,11 +72,30 @@ pub fn issue(mut message: v1::IssueRequest, call: &Call) -> Result<Issue, Violat
 }
 
 pub fn issued(issued: &Issued, now: Timestamp) -> v1::IssueResponse {
-    v1::IssueResponse {
-        token: Some(token(&issued.token, now)),
-        secret: issued.secret.expose().to_owned(),
-        revision: issued.revision.to_string(),
+    let mut token = with_secret(&issued.token, issued.secret.as_ref(), now);
+    // Only a repetition is about a token that is there already.
+    if issued.secret.is_none() && issued.token.generation == 1 {
+        token.token_uid.clear();
     }
+    v1::IssueResponse {
+        token: Some(token),
+        secret: shown(issued.secret.as_ref()),
+        revision: revision(issued.revision),
+    }
+}
+
+/// A token with a secret just made; a preview has none to hint at.
+fn with_secret(made: &Token, secret: Option<&Secret>, now: Timestamp) -> v1::Token {
+    let mut message = token(made, now);
+    if secret.is_none() {
+        message.secret_hint.clear();
+    }
+    message
+}
+
+/// A secret, this once (R9); a preview has none.
+fn shown(secret: Option<&Secret>) -> String {
+    secret.map_or_else(String::new, |secret| secret.expose().to_owned())
 }
 
 pub fn get(message: v1::GetRequest, _: &Call) -> Result<Key, Violations> {
@@ -215,6 +237,7 @@ pub fn revoke(
 
 pub fn rotate(mut message: v1::RotateRequest, _: &Call) -> Result<Rotate, Violations> {
     let mut faults = Violations::default();
+    message.validate_only = false;
     let id = std::mem::take(&mut message.request_id);
     let request = Request::parse(&id, &message.encode_to_vec());
     let key = key(&mut faults, &message.stack_api_key, &message.token_uid);
@@ -266,9 +289,13 @@ fn length_of(length: prost_types::Duration) -> Result<Duration, Problem> {
 
 pub fn rotated(rotated: &Rotated, now: Timestamp) -> v1::RotateResponse {
     v1::RotateResponse {
-        token: Some(token(&rotated.rotated.token, now)),
-        secret: rotated.secret.expose().to_owned(),
-        revision: rotated.revision.to_string(),
+        token: Some(with_secret(
+            &rotated.rotated.token,
+            rotated.secret.as_ref(),
+            now,
+        )),
+        secret: shown(rotated.secret.as_ref()),
+        revision: revision(rotated.revision),
         overlap_ends_at: Some(instant(rotated.rotated.overlap_ends_at)),
     }
 }

@@ -184,6 +184,7 @@ async fn every_change_of_a_stack_leaves_exactly_one_row() {
         stack_api_key: key(),
         member: newcomer(),
         role: admin::Role::Developer.into(),
+        validate_only: false,
     };
     stacks.set_member(set).await.unwrap();
     let named = "https://login.test newcomer";
@@ -192,12 +193,14 @@ async fn every_change_of_a_stack_leaves_exactly_one_row() {
     let removed = admin::RemoveMemberRequest {
         stack_api_key: key(),
         member: newcomer(),
+        validate_only: false,
     };
     stacks.remove_member(removed).await.unwrap();
     check(AuditAction::StackRemoveMember, &[("member", named)]).await;
     let heir = admin::TransferOwnershipRequest {
         stack_api_key: key(),
         new_owner: newcomer(),
+        validate_only: false,
     };
     stacks.transfer_ownership(heir).await.unwrap();
     let owners = [
@@ -218,6 +221,7 @@ async fn every_change_of_a_stack_leaves_exactly_one_row() {
         .suspend(admin::SuspendRequest {
             stack_api_key: key(),
             reason: reason(),
+            validate_only: false,
         })
         .await
         .unwrap();
@@ -226,6 +230,7 @@ async fn every_change_of_a_stack_leaves_exactly_one_row() {
         .resume(admin::ResumeRequest {
             stack_api_key: key(),
             reason: reason(),
+            validate_only: false,
         })
         .await
         .unwrap();
@@ -234,6 +239,7 @@ async fn every_change_of_a_stack_leaves_exactly_one_row() {
         .remove(admin::RemoveRequest {
             stack_api_key: key(),
             reason: reason(),
+            validate_only: false,
         })
         .await
         .unwrap();

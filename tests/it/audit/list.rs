@@ -171,6 +171,7 @@ async fn an_update_is_told_with_what_was_before() {
         update_mask: Some(prost_types::FieldMask {
             paths: vec!["name".into(), "permissions".into()],
         }),
+        validate_only: false,
     };
     server.clock.advance(Duration::from_secs(1));
     owner.tokens.update(update).await.unwrap();
@@ -211,6 +212,7 @@ async fn each_filter_narrows_the_list_and_all_of_them_together() {
         stack_api_key: key.clone(),
         token_uid: first.clone(),
         reason: String::new(),
+        validate_only: false,
     };
     admin.tokens.revoke(revoke).await.unwrap();
 
@@ -311,6 +313,7 @@ async fn a_page_holds_50_where_nobody_says_and_100_at_most() {
                 0 => at(server.clock.seconds() + 3600),
                 _ => never(),
             }),
+            validate_only: false,
         };
         owner.tokens.set_expiry(request).await.unwrap();
     }

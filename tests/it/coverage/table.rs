@@ -91,14 +91,14 @@ pub const TABLE: &[Row] = &[
     row!("/stacktoken.v1.TokenService/Update", Governors, true, |world| v1::UpdateRequest {
         stack_api_key: world.stack.clone(),
         token: Some(v1::Token { token_uid: world.token_uid.clone(), name: "renamed".into(), ..Default::default() }),
-        update_mask: Some(prost_types::FieldMask { paths: vec!["name".into()] }) }),
+        update_mask: Some(prost_types::FieldMask { paths: vec!["name".into()] }), ..Default::default() }),
     row!("/stacktoken.v1.TokenService/SetExpiry", GovernorsAndOperators, true, |world| v1::SetExpiryRequest {
-        stack_api_key: world.stack.clone(), token_uid: world.token_uid.clone(), expiry: Some(now()) }),
+        stack_api_key: world.stack.clone(), token_uid: world.token_uid.clone(), expiry: Some(now()), ..Default::default() }),
     row!("/stacktoken.v1.TokenService/Rotate", Governors, true, |world| v1::RotateRequest {
         stack_api_key: world.stack.clone(), token_uid: world.token_uid.clone(), request_id: String::new(),
-        overlap: Some(v1::rotate_request::Overlap::UntilFirstUse(true)) }),
+        overlap: Some(v1::rotate_request::Overlap::UntilFirstUse(true)), ..Default::default() }),
     row!("/stacktoken.v1.TokenService/Revoke", GovernorsAndOperators, true, |world| v1::RevokeRequest {
-        stack_api_key: world.stack.clone(), token_uid: world.token_uid.clone(), reason: "over".into() }),
+        stack_api_key: world.stack.clone(), token_uid: world.token_uid.clone(), reason: "over".into(), ..Default::default() }),
     row!("/stacktoken.v1.IntrospectionService/Introspect", Introspectors, false, |world|
         introspect_request(&world.stack, &world.secret, &["entry.read"])),
     row!("/stacktoken.v1.IntrospectionService/BatchIntrospect", Introspectors, false, |world|
@@ -112,19 +112,19 @@ pub const TABLE: &[Row] = &[
         stack_api_key: world.stack.clone() }),
     row!("/stacktoken.admin.v1.StackService/List", Operators, false, |_| admin::ListRequest::default()),
     row!("/stacktoken.admin.v1.StackService/SetMember", Operators, true, |world| admin::SetMemberRequest {
-        stack_api_key: world.stack.clone(), member: Some(person("newcomer")), role: Role::Admin.into() }),
+        stack_api_key: world.stack.clone(), member: Some(person("newcomer")), role: Role::Admin.into(), ..Default::default() }),
     row!("/stacktoken.admin.v1.StackService/RemoveMember", Operators, true, |world| admin::RemoveMemberRequest {
-        stack_api_key: world.stack.clone(), member: Some(person("developer")) }),
+        stack_api_key: world.stack.clone(), member: Some(person("developer")), ..Default::default() }),
     row!("/stacktoken.admin.v1.StackService/TransferOwnership", Operators, true, |world| admin::TransferOwnershipRequest {
-        stack_api_key: world.stack.clone(), new_owner: Some(person("heir")) }),
+        stack_api_key: world.stack.clone(), new_owner: Some(person("heir")), ..Default::default() }),
     row!("/stacktoken.admin.v1.StackService/SetTokenLimit", Operators, true, |world| admin::SetTokenLimitRequest {
-        stack_api_key: world.stack.clone(), max_tokens: Some(20), reason: "grows".into() }),
+        stack_api_key: world.stack.clone(), max_tokens: Some(20), reason: "grows".into(), ..Default::default() }),
     row!("/stacktoken.admin.v1.StackService/Suspend", Operators, true, |world| admin::SuspendRequest {
-        stack_api_key: world.stack.clone(), reason: String::new() }),
+        stack_api_key: world.stack.clone(), reason: String::new(), ..Default::default() }),
     row!("/stacktoken.admin.v1.StackService/Resume", Operators, true, |world| admin::ResumeRequest {
-        stack_api_key: world.stack.clone(), reason: String::new() }),
+        stack_api_key: world.stack.clone(), reason: String::new(), ..Default::default() }),
     row!("/stacktoken.admin.v1.StackService/Remove", Operators, true, |world| admin::RemoveRequest {
-        stack_api_key: world.stack.clone(), reason: String::new() }),
+        stack_api_key: world.stack.clone(), reason: String::new(), ..Default::default() }),
     row!("/stacktoken.audit.v1.AuditService/List", GovernorsAndOperators, false, |world| audit::ListRequest {
         stack_api_key: world.stack.clone(), ..Default::default() }),
 ];

@@ -48,6 +48,7 @@ async fn only_live_tokens_count_as_used() {
         stack_api_key: server.stack.clone(),
         token_uid: revoked,
         reason: String::new(),
+        validate_only: false,
     };
     owner.tokens.revoke(revoke).await.unwrap();
     assert_eq!(used().await, 3);

@@ -97,6 +97,7 @@ fn set_member(key: &str, subject: &str, role: Role) -> SetMemberRequest {
         stack_api_key: key.into(),
         member: Some(person(subject)),
         role: role.into(),
+        validate_only: false,
     }
 }
 
@@ -104,6 +105,7 @@ fn suspend(key: &str) -> SuspendRequest {
     SuspendRequest {
         stack_api_key: key.into(),
         reason: "unpaid".into(),
+        validate_only: false,
     }
 }
 
@@ -111,6 +113,7 @@ fn remove(key: &str) -> RemoveRequest {
     RemoveRequest {
         stack_api_key: key.into(),
         reason: "gone".into(),
+        validate_only: false,
     }
 }
 
@@ -125,6 +128,7 @@ fn rename(key: &str, token_uid: &str, name: &str) -> UpdateRequest {
         update_mask: Some(prost_types::FieldMask {
             paths: vec!["name".into()],
         }),
+        validate_only: false,
     }
 }
 
@@ -137,6 +141,7 @@ fn set_expiry(
         stack_api_key: key.into(),
         token_uid: token_uid.into(),
         expiry: Some(expiry),
+        validate_only: false,
     }
 }
 

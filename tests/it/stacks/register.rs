@@ -139,6 +139,7 @@ async fn every_fault_of_a_registration_is_reported_at_once() {
         organization_uid: "a b".into(),
         owner: Some(nobody()),
         token_limit: Some(1001),
+        validate_only: false,
     };
     let status = operator.stacks.register(wrong).await.unwrap_err();
     assert_eq!(

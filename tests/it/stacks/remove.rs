@@ -100,6 +100,7 @@ async fn for_its_people_a_removed_stack_is_not_there() {
         stack_api_key: key.clone(),
         token_uid: uid.clone(),
         reason: String::new(),
+        validate_only: false,
     };
     let mut owner = server.owner().await;
     ended(
@@ -127,6 +128,7 @@ async fn every_fault_of_a_removal_is_reported_at_once() {
     let request = RemoveRequest {
         stack_api_key: "blt".into(),
         reason: format!("leaked {secret}"),
+        validate_only: false,
     };
     let status = operator.stacks.remove(request).await.unwrap_err();
     assert_eq!(fields(&status), ["stack_api_key", "reason"]);

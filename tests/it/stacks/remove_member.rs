@@ -11,6 +11,7 @@ fn remove_member(key: &str, subject: &str) -> RemoveMemberRequest {
     RemoveMemberRequest {
         stack_api_key: key.into(),
         member: Some(person(subject)),
+        validate_only: false,
     }
 }
 
@@ -85,6 +86,7 @@ async fn every_fault_of_a_removal_is_reported_at_once() {
     let wrong = RemoveMemberRequest {
         stack_api_key: "blt".into(),
         member: Some(nobody()),
+        validate_only: false,
     };
     let status = operator.stacks.remove_member(wrong).await.unwrap_err();
     let all = [

@@ -15,6 +15,7 @@ fn resume(key: &str) -> ResumeRequest {
     ResumeRequest {
         stack_api_key: key.into(),
         reason: "paid".into(),
+        validate_only: false,
     }
 }
 
@@ -117,6 +118,7 @@ async fn every_fault_of_a_resumption_is_reported_at_once() {
     let request = ResumeRequest {
         stack_api_key: "blt".into(),
         reason: "a\u{0}b".into(),
+        validate_only: false,
     };
     let status = operator.stacks.resume(request).await.unwrap_err();
     assert_eq!(fields(&status), ["stack_api_key", "reason"]);

@@ -114,6 +114,7 @@ async fn every_fault_of_a_member_is_reported_at_once() {
         stack_api_key: "blt".into(),
         member: Some(nobody()),
         role: 99,
+        validate_only: false,
     };
     let status = operator.stacks.set_member(wrong).await.unwrap_err();
     let all = [

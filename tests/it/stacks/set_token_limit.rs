@@ -13,6 +13,7 @@ fn set_limit(key: &str, max_tokens: i32) -> SetTokenLimitRequest {
         stack_api_key: key.into(),
         max_tokens: Some(max_tokens),
         reason: "as agreed".into(),
+        validate_only: false,
     }
 }
 
@@ -52,6 +53,7 @@ async fn below_the_live_count_nothing_dies_and_issue_waits_until_it_has_fallen()
             stack_api_key: server.stack.clone(),
             token_uid: issued.token.unwrap().token_uid,
             reason: String::new(),
+            validate_only: false,
         };
         owner.tokens.revoke(revoke).await.unwrap();
         let third = issue_request(&server.stack, "third");
@@ -108,6 +110,7 @@ async fn every_fault_of_a_limit_is_reported_at_once() {
         stack_api_key: "blt".into(),
         max_tokens: Some(-1),
         reason: "x".repeat(501),
+        validate_only: false,
     };
     let status = operator.stacks.set_token_limit(wrong).await.unwrap_err();
     assert_eq!(fields(&status), ["stack_api_key", "max_tokens", "reason"]);

@@ -71,6 +71,7 @@ async fn while_suspended_looking_revoking_and_earlier_expiries_work() {
         stack_api_key: key.clone(),
         token_uid: uid.clone(),
         reason: String::new(),
+        validate_only: false,
     };
     for hour in [3, 2, 1] {
         let sooner = at(server.clock.seconds() + hour * 3600);
@@ -149,6 +150,7 @@ async fn every_fault_of_a_suspension_is_reported_at_once() {
     let request = SuspendRequest {
         stack_api_key: String::new(),
         reason: "x".repeat(501),
+        validate_only: false,
     };
     let status = operator.stacks.suspend(request).await.unwrap_err();
     assert_eq!(fields(&status), ["stack_api_key", "reason"]);

@@ -15,6 +15,7 @@ fn transfer(key: &str, subject: &str) -> TransferOwnershipRequest {
     TransferOwnershipRequest {
         stack_api_key: key.into(),
         new_owner: Some(person(subject)),
+        validate_only: false,
     }
 }
 
@@ -122,6 +123,7 @@ async fn every_fault_of_a_transfer_is_reported_at_once() {
     let wrong = TransferOwnershipRequest {
         stack_api_key: "blt".into(),
         new_owner: Some(nobody()),
+        validate_only: false,
     };
     let status = operator.stacks.transfer_ownership(wrong).await.unwrap_err();
     let all = [

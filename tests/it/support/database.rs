@@ -50,6 +50,37 @@ impl Outside {
         .await;
     }
 
+    /// The first column of every row, as text.
+    async fn texts(&self, sql: &str) -> Vec<String> {
+        let statement = sea_orm::Statement::from_string(self.0.get_database_backend(), sql);
+        let rows = self.0.query_all_raw(statement).await.unwrap();
+        rows.iter()
+            .map(|row| row.try_get_by_index(0).unwrap())
+            .collect()
+    }
+
+    /// Every row of every table, but for the heartbeat and the refusals: those are written
+    /// after the fact.
+    pub async fn dump(&self) -> String {
+        let sql = "SELECT name FROM sqlite_master WHERE type = 'table' \
+                   AND name NOT LIKE 'sqlite_%' ORDER BY name";
+        let mut dump = Vec::new();
+        for table in self.texts(sql).await {
+            let sql = format!("SELECT name FROM pragma_table_info('{table}') ORDER BY cid");
+            let columns = self.texts(&sql).await.into_iter();
+            let columns: Vec<_> = columns.map(|name| format!("quote({name})")).collect();
+            let but = match table.as_str() {
+                "meta" => "WHERE name <> 'heartbeat'",
+                "audit_events" => "WHERE refusal_reason IS NULL",
+                _ => "",
+            };
+            let row = columns.join(" || ',' || ");
+            let sql = format!("SELECT '{table}: ' || {row} AS row FROM {table} {but} ORDER BY 1");
+            dump.extend(self.texts(&sql).await);
+        }
+        dump.join("\n")
+    }
+
     /// The first column of the first row, as a number.
     pub async fn number(&self, sql: &str) -> i64 {
         let backend = self.0.get_database_backend();

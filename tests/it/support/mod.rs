@@ -7,7 +7,9 @@ pub mod clock;
 pub mod database;
 pub mod frames;
 pub mod issuer;
+pub mod previews;
 pub mod raw;
+pub mod rehearsals;
 pub mod requests;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -288,6 +290,7 @@ impl TestServer {
                 stack_api_key: key.clone(),
                 member,
                 role: role.into(),
+                validate_only: false,
             };
             operator.stacks.set_member(request).await.unwrap();
         }
@@ -408,6 +411,7 @@ pub fn issue_request(stack: &str, name: &str) -> v1::IssueRequest {
         permissions: Some(permissions(v1::Access::ReadWrite)),
         expiry: Some(never()),
         request_id: String::new(),
+        validate_only: false,
     }
 }
 

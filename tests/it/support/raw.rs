@@ -15,7 +15,7 @@ use tonic::{
 };
 use tonic_types::StatusExt as _;
 
-use super::TestServer;
+use super::{TestIssuer, TestServer};
 
 /// Bytes out, bytes in.
 #[derive(Clone, Copy, Default)]
@@ -223,11 +223,15 @@ impl Part {
 
     /// A JWT of who plays it.
     pub fn jwt(self, server: &TestServer) -> String {
-        let now = server.clock.seconds();
+        self.jwt_of(&server.issuer, server.clock.seconds())
+    }
+
+    /// The same, of this issuer at this time.
+    pub fn jwt_of(self, issuer: &TestIssuer, now: i64) -> String {
         match self {
-            Self::Operator => server.issuer.operator(self.subject(), now),
-            Self::Introspector | Self::MereService => server.issuer.service(self.subject(), now),
-            _ => server.issuer.user(self.subject(), now),
+            Self::Operator => issuer.operator(self.subject(), now),
+            Self::Introspector | Self::MereService => issuer.service(self.subject(), now),
+            _ => issuer.user(self.subject(), now),
         }
     }
 }

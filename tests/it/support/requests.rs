@@ -27,6 +27,7 @@ pub fn set_expiry_request(stack: &str, uid: &str, expiry: v1::Expiry) -> v1::Set
         stack_api_key: stack.into(),
         token_uid: uid.into(),
         expiry: Some(expiry),
+        validate_only: false,
     }
 }
 
@@ -35,6 +36,7 @@ pub fn revoke_request(stack: &str, uid: &str, reason: &str) -> v1::RevokeRequest
         stack_api_key: stack.into(),
         token_uid: uid.into(),
         reason: reason.into(),
+        validate_only: false,
     }
 }
 
@@ -45,6 +47,7 @@ pub fn rotate_request(stack: &str, uid: &str, overlap: Overlap) -> v1::RotateReq
         token_uid: uid.into(),
         overlap: Some(overlap),
         request_id: String::new(),
+        validate_only: false,
     }
 }
 
@@ -68,6 +71,7 @@ pub fn update_request(
             ..token
         }),
         update_mask: Some(prost_types::FieldMask { paths }),
+        validate_only: false,
     }
 }
 
@@ -228,6 +232,7 @@ impl TestServer {
             stack_api_key: self.stack.clone(),
             max_tokens: Some(max_tokens),
             reason: "a test".into(),
+            validate_only: false,
         };
         let mut operator = self.operator().await;
         operator.stacks.set_token_limit(request).await.unwrap();
@@ -237,6 +242,7 @@ impl TestServer {
         let request = admin::SuspendRequest {
             stack_api_key: self.stack.clone(),
             reason: String::new(),
+            validate_only: false,
         };
         let mut operator = self.operator().await;
         operator.stacks.suspend(request).await.unwrap();
@@ -246,6 +252,7 @@ impl TestServer {
         let request = admin::ResumeRequest {
             stack_api_key: self.stack.clone(),
             reason: String::new(),
+            validate_only: false,
         };
         let mut operator = self.operator().await;
         operator.stacks.resume(request).await.unwrap();
@@ -255,6 +262,7 @@ impl TestServer {
         let request = admin::RemoveRequest {
             stack_api_key: self.stack.clone(),
             reason: String::new(),
+            validate_only: false,
         };
         let mut operator = self.operator().await;
         operator.stacks.remove(request).await.unwrap();

@@ -95,6 +95,7 @@ async fn a_role_counts_only_while_one_has_it() {
         stack_api_key: server.stack.clone(),
         member: Some(crate::support::person("admin")),
         role: Role::Developer.into(),
+        validate_only: false,
     };
     operator.stacks.set_member(demote).await.unwrap();
     assert_eq!(
@@ -104,6 +105,7 @@ async fn a_role_counts_only_while_one_has_it() {
     let remove = RemoveMemberRequest {
         stack_api_key: server.stack.clone(),
         member: Some(crate::support::person("admin")),
+        validate_only: false,
     };
     operator.stacks.remove_member(remove).await.unwrap();
     assert_eq!(

@@ -61,6 +61,7 @@ async fn any_configured_issuer_will_do_and_the_same_subject_of_another_is_somebo
         stack_api_key: server.stack.clone(),
         member: Some(member),
         role: admin::Role::Admin.into(),
+        validate_only: false,
     };
     let mut operator = server.operator().await;
     operator.stacks.set_member(request_member).await.unwrap();
@@ -98,6 +99,7 @@ async fn a_token_lives_on_when_the_member_who_issued_it_is_removed() {
     let request = admin::RemoveMemberRequest {
         stack_api_key: server.stack.clone(),
         member: Some(person("admin")),
+        validate_only: false,
     };
     let mut operator = server.operator().await;
     operator.stacks.remove_member(request).await.unwrap();
@@ -118,6 +120,7 @@ async fn a_token_lives_on_when_the_stack_gets_another_owner() {
     let request = admin::TransferOwnershipRequest {
         stack_api_key: server.stack.clone(),
         new_owner: Some(person("heir")),
+        validate_only: false,
     };
     let mut operator = server.operator().await;
     operator.stacks.transfer_ownership(request).await.unwrap();

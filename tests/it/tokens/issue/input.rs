@@ -127,6 +127,7 @@ async fn every_fault_of_a_request_is_reported_at_once() {
         permissions: Some(permissions),
         expiry: Some(on_date("2026-02-30")),
         request_id: "a b".into(),
+        validate_only: false,
     };
     let status = owner.tokens.issue(request).await.unwrap_err();
     assert_eq!(

@@ -1,0 +1,73 @@
+//! What a change of a token would touch, as far as its use tells.
+
+use std::time::Duration;
+
+use super::{caller::Actor, timestamp::Timestamp};
+
+/// How far back a use counts.
+pub const LOOKS_BACK: Duration = Duration::from_hours(30 * 24);
+
+/// How many services are named.
+pub const SERVICES_NAMED: u64 = 100;
+
+/// That a service used a token: was answered that it is active.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceUse {
+    /// The service.
+    pub service: Actor,
+    /// When it last did.
+    pub last_used_at: Timestamp,
+}
+
+/// Who would notice if a token changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Impact {
+    /// When it was last used; `None`: never.
+    pub last_used_at: Option<Timestamp>,
+    /// By which services within [`LOOKS_BACK`], the latest first.
+    pub services: Vec<ServiceUse>,
+}
+
+impl Impact {
+    /// Of these uses, the latest first.
+    #[must_use]
+    pub fn of(mut uses: Vec<ServiceUse>, now: Timestamp) -> Self {
+        let last_used_at = uses.first().map(|used| used.last_used_at);
+        uses.retain(|used| now.since(used.last_used_at) <= LOOKS_BACK);
+        Self {
+            last_used_at,
+            services: uses,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::caller::CallerKind;
+
+    fn used(service: &str, at: i64) -> ServiceUse {
+        ServiceUse {
+            service: Actor {
+                kind: CallerKind::Service,
+                issuer: "https://login.test".to_owned(),
+                subject: service.to_owned(),
+            },
+            last_used_at: Timestamp::from_micros(at).unwrap_or(Timestamp::EPOCH),
+        }
+    }
+
+    #[test]
+    fn a_use_of_thirty_days_ago_counts_and_an_older_one_only_as_the_last() {
+        let month = i64::try_from(LOOKS_BACK.as_micros()).unwrap_or_default();
+        let now = Timestamp::from_micros(month + 2).unwrap_or(Timestamp::EPOCH);
+        let (inside, outside) = (used("inside", 2), used("outside", 1));
+        let both = Impact::of(vec![inside.clone(), outside.clone()], now);
+        assert_eq!(both.last_used_at, Some(inside.last_used_at));
+        assert_eq!(both.services, [inside]);
+        let old = Impact::of(vec![outside.clone()], now);
+        assert_eq!(old.last_used_at, Some(outside.last_used_at));
+        assert_eq!(old.services, []);
+        assert_eq!(Impact::of(Vec::new(), now), Impact::default());
+    }
+}
