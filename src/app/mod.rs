@@ -41,7 +41,8 @@ pub use self::{
 };
 pub use crate::store::{
     AuditCursor, AuditFilter, AuditPage, Issue, ListQuery, MemberChange, MembersChanged, Order,
-    Register, RevokeAll, RevokedAll, Rotate, StackCursor, StackPage, StackStep, StackWithMembers, TokenCursor, TokenPage,
+    Register, RevokeAll, RevokedAll, Rotate, StackCursor, StackPage, StackStep, StackWithMembers,
+    TokenCursor, TokenPage,
 };
 
 use self::{

@@ -224,11 +224,7 @@ pub(super) enum Put {
 }
 
 /// Writes a changed token down.
-pub(super) async fn put(
-    tx: &DatabaseTransaction,
-    token: &Token,
-    only: Put,
-) -> Result<(), Error> {
+pub(super) async fn put(tx: &DatabaseTransaction, token: &Token, only: Put) -> Result<(), Error> {
     let revocation = token.revocation.as_ref();
     let by = |part: fn(&Actor) -> String| revocation.map(|revoked| part(&revoked.by));
     let columns = token::ActiveModel {

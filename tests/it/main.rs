@@ -17,6 +17,7 @@ mod connections;
 mod coverage;
 mod ext_authz;
 mod health;
+mod incidents;
 mod introspection;
 mod outages;
 mod previews;

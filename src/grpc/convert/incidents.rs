@@ -27,14 +27,14 @@ pub fn revoke_all(message: v1::RevokeAllRequest, call: &Call) -> Result<RevokeAl
     let previewed = previewed(&message.preview_hash, call.previews());
     let previewed = faults.keep("preview_hash", previewed);
     let command = stack_key.zip(filter).zip(reason).zip(previewed);
-    faults.finish(command.map(
-        |(((stack_key, filter), reason), previewed)| RevokeAll {
+    faults.finish(
+        command.map(|(((stack_key, filter), reason), previewed)| RevokeAll {
             stack_key,
             filter,
             reason,
             previewed,
-        },
-    ))
+        }),
+    )
 }
 
 fn reason(text: &str) -> Result<Reason, Problem> {
@@ -132,10 +132,7 @@ pub fn revoked_all(revoked: &RevokedAll) -> v1::RevokeAllResponse {
 }
 
 /// Whatever the secret is: only the address can be wrong.
-pub fn report_leaked(
-    message: v1::ReportLeakedRequest,
-    _: &Call,
-) -> Result<LeakReport, Violations> {
+pub fn report_leaked(message: v1::ReportLeakedRequest, _: &Call) -> Result<LeakReport, Violations> {
     let mut faults = Violations::default();
     let secret = Zeroizing::new(message.secret);
     let found_at = faults.keep("url", FoundAt::parse(&message.url));

@@ -20,11 +20,12 @@ const WRONG_ROLE: (Code, &str) = (Code::PermissionDenied, "ROLE_REQUIRED");
 const NO_PART: (Code, &str) = (Code::NotFound, "STACK_NOT_FOUND");
 
 fn expected(whom: Whom, part: Part) -> (Code, &'static str) {
-    use Part::{Admin, Introspector, Operator, Owner, Stranger};
+    use Part::{Admin, Introspector, MereService, Operator, Owner, Stranger};
     match (whom, part) {
         (Whom::Anyone, _)
         | (Whom::Introspectors, Introspector)
-        | (Whom::Operators | Whom::GovernorsAndOperators, Operator)
+        | (Whom::OperatorsAndServices, Introspector | MereService)
+        | (Whom::Operators | Whom::OperatorsAndServices | Whom::GovernorsAndOperators, Operator)
         | (Whom::Governors | Whom::GovernorsAndOperators, Owner | Admin) => GRANTED,
         (Whom::Governors | Whom::GovernorsAndOperators, Stranger) => NO_PART,
         _ => WRONG_ROLE,
