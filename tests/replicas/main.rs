@@ -16,6 +16,7 @@ mod cluster;
 mod conformance;
 mod faults;
 mod history;
+mod incidents;
 mod limit;
 mod pooler;
 mod postgres;
