@@ -97,6 +97,8 @@ async fn every_change_leaves_exactly_one_row_in_the_audit_and_a_read_none() {
     let channel = server.channel().await;
     for (at, row) in TABLE.iter().enumerate() {
         let world = World::new(&server).await;
+        // So that the newest page of the audit is this call's.
+        server.clock.advance(std::time::Duration::from_secs(1));
         let request_id = format!("the-call-{at}");
         let part = super::table::right_caller(row.whom);
         let sent = as_part(&server, part).and("x-request-id", request_id.as_bytes());
