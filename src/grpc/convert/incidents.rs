@@ -1,4 +1,4 @@
-//! Messages of TokenService for incidents: RevokeAll and ReportLeaked.
+//! Messages of `TokenService` for incidents: `RevokeAll` and `ReportLeaked`.
 
 use zeroize::Zeroizing;
 

@@ -1,4 +1,4 @@
-//! ReportLeaked: the same answer for everything, and the token is dead.
+//! `ReportLeaked`: the same answer for everything, and the token is dead.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! RevokeAll: exactly what was previewed, or nothing.
+//! `RevokeAll`: exactly what was previewed, or nothing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
