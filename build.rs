@@ -14,11 +14,12 @@ const FILES: [&str; 4] = [
 
 /// Messages that hold a secret: their derived `Debug` would print it, so
 /// `src/grpc/redact.rs` writes one that does not (R9).
-const SECRET: [&str; 4] = [
+const SECRET: [&str; 5] = [
     "stacktoken.v1.IssueResponse",
     "stacktoken.v1.RotateResponse",
     "stacktoken.v1.IntrospectRequest",
     "stacktoken.v1.IntrospectQuestion",
+    "stacktoken.v1.ReportLeakedRequest",
 ];
 
 #[expect(

@@ -110,6 +110,7 @@ impl Server {
     async fn issue(&self) -> Vec<String> {
         let channel = self.channel().await;
         let limit = SetTokenLimitRequest {
+            validate_only: false,
             stack_api_key: self.get("stack_api_key").to_owned(),
             max_tokens: Some(1000),
             reason: "a measurement".into(),

@@ -80,6 +80,7 @@ fn call(kind: CallerKind, subject: &str, clock: &dyn Clock) -> Call {
             governor: true,
             operator: true,
             introspector: true,
+            service: false,
             anyone: false,
         },
         now: clock.now(),

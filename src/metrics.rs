@@ -68,6 +68,13 @@ pub struct WhyLabel {
     pub why: &'static str,
 }
 
+/// What came of a report that a secret leaked.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct LeakLabel {
+    /// `REVOKED`, `DEAD`, `SUPERSEDED` or `UNKNOWN`.
+    pub outcome: &'static str,
+}
+
 /// A certificate, by its part.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct CertificateLabel {
@@ -128,6 +135,8 @@ pub struct Metrics {
     pub usage_write_failures: Counter,
     /// Uses of tokens that there was no room to remember.
     pub usage_dropped: Counter,
+    /// Reports that a secret leaked, by what came of them.
+    pub leak_reports: Family<LeakLabel, Counter>,
     /// 1 where a service is SERVING.
     pub serving: Family<ServiceLabel, Gauge>,
     /// 1 where a listener beyond loopback has no TLS.
@@ -198,6 +207,7 @@ impl Metrics {
             usage_rows_written: Counter::default(),
             usage_write_failures: Counter::default(),
             usage_dropped: Counter::default(),
+            leak_reports: Family::default(),
             serving: Family::default(),
             plaintext: Gauge::default(),
             connections: Gauge::default(),
@@ -228,6 +238,9 @@ impl Metrics {
                     .tokens_expiring
                     .get_or_create(&WithinLabel { within }),
             );
+        }
+        for outcome in ["REVOKED", "DEAD", "SUPERSEDED", "UNKNOWN"] {
+            drop(metrics.leak_reports.get_or_create(&LeakLabel { outcome }));
         }
         let (outcome, reason) = ("ALLOWED", "OK");
         drop(
@@ -260,6 +273,7 @@ impl Metrics {
         own.register("usage_rows_written", "Pairs of token and service whose last use was recorded", self.usage_rows_written.clone());
         own.register("usage_write_failures", "Transactions that failed to record when tokens were used", self.usage_write_failures.clone());
         own.register("usage_dropped", "Uses of tokens that there was no room to remember", self.usage_dropped.clone());
+        own.register("leak_reports", "Reports that a secret leaked, by what came of them", self.leak_reports.clone());
         own.register("serving", "1 where a service is SERVING", self.serving.clone());
         own.register("listener_without_tls", "1 where a listener beyond loopback has no TLS", self.plaintext.clone());
         own.register("connections", "Open connections", self.connections.clone());

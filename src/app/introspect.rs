@@ -193,7 +193,11 @@ impl App {
     }
 
     /// The same from the store alone, by a reading that begins now.
-    async fn facts_anew(&self, digest: Digest, min: Option<Revision>) -> Result<Fresh, Error> {
+    pub(super) async fn facts_anew(
+        &self,
+        digest: Digest,
+        min: Option<Revision>,
+    ) -> Result<Fresh, Error> {
         let read = self.read_through(digest, false).await;
         fresh(read.map_err(|missed| missed.into_error(false))?, min)
     }

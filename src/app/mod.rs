@@ -9,6 +9,7 @@ mod feed;
 mod flights;
 mod freshness;
 mod housekeeping;
+mod incidents;
 mod introspect;
 mod refusals;
 mod stacks;
@@ -35,6 +36,7 @@ pub use self::{
     batch::{Answers, Batch},
     error::Error,
     freshness::Bounds,
+    incidents::LeakReport,
     introspect::{Introspection, Question},
     refusals::RefusalWriter,
     throttle::Rate,
@@ -43,7 +45,8 @@ pub use self::{
 };
 pub use crate::store::{
     AuditCursor, AuditFilter, AuditPage, Issue, ListQuery, MemberChange, MembersChanged, Order,
-    Register, Rotate, StackCursor, StackPage, StackStep, StackWithMembers, TokenCursor, TokenPage,
+    Register, RevokeAll, RevokedAll, Rotate, StackCursor, StackPage, StackStep, StackWithMembers,
+    TokenCursor, TokenPage,
 };
 
 use self::{

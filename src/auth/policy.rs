@@ -31,6 +31,7 @@ const NOBODY: Demand = Demand {
     governor: false,
     operator: false,
     introspector: false,
+    service: false,
     anyone: false,
 };
 const GOVERNOR: Demand = Demand {
@@ -48,6 +49,11 @@ const GOVERNOR_OR_OPERATOR: Demand = Demand {
 };
 const INTROSPECTOR: Demand = Demand {
     introspector: true,
+    ..NOBODY
+};
+const OPERATOR_OR_SERVICE: Demand = Demand {
+    operator: true,
+    service: true,
     ..NOBODY
 };
 const ANYONE: Demand = Demand {
@@ -101,6 +107,8 @@ pub const RULES: &[Rule] = &[
     change("/stacktoken.v1.TokenService/SetExpiry", GOVERNOR_OR_OPERATOR, Action::TokenSetExpiry),
     change("/stacktoken.v1.TokenService/Rotate", GOVERNOR, Action::TokenRotate),
     change("/stacktoken.v1.TokenService/Revoke", GOVERNOR_OR_OPERATOR, Action::TokenRevoke),
+    change("/stacktoken.v1.TokenService/RevokeAll", GOVERNOR_OR_OPERATOR, Action::TokenRevokeAll),
+    change("/stacktoken.v1.TokenService/ReportLeaked", OPERATOR_OR_SERVICE, Action::TokenReportLeaked),
     verdict("/stacktoken.v1.IntrospectionService/Introspect", INTROSPECTOR),
     verdict("/stacktoken.v1.IntrospectionService/BatchIntrospect", INTROSPECTOR),
     verdict("/stacktoken.v1.IntrospectionService/ListActions", ANYONE),

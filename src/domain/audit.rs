@@ -38,6 +38,7 @@ actions! {
     StackRemoveMember "stack_remove_member", StackTransferOwnership "stack_transfer_ownership",
     StackSetTokenLimit "stack_set_token_limit", StackSuspend "stack_suspend", StackResume "stack_resume",
     StackRemove "stack_remove", AuditList "audit_list",
+    TokenRevokeAll "token_revoke_all", TokenReportLeaked "token_report_leaked",
 }
 
 /// Names and values of what changed.

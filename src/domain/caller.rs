@@ -59,7 +59,7 @@ pub struct Caller {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "four independent ways in, each its own question"
+    reason = "five independent ways in, each its own question"
 )]
 pub struct Demand {
     /// The owner or an admin of the stack will do (R2).
@@ -68,6 +68,8 @@ pub struct Demand {
     pub operator: bool,
     /// A service with the introspect role will do.
     pub introspector: bool,
+    /// Any service will do, with the introspect role or without.
+    pub service: bool,
     /// Whoever has proved who they are will do.
     pub anyone: bool,
 }
@@ -81,7 +83,7 @@ impl Demand {
         let admitted = match caller.actor.kind {
             CallerKind::User => self.governor,
             CallerKind::Operator => self.governor || self.operator,
-            CallerKind::Service => self.introspector && caller.introspects,
+            CallerKind::Service => self.service || (self.introspector && caller.introspects),
         };
         if admitted || self.anyone {
             Ok(())
@@ -111,6 +113,7 @@ impl Demand {
             (self.governor, "owner or admin of the stack"),
             (self.operator, "operator"),
             (self.introspector, "service with the introspect role"),
+            (self.service, "service"),
         ];
         let required: Vec<_> = ways
             .into_iter()

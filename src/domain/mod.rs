@@ -9,6 +9,7 @@ pub mod entropy;
 pub mod field;
 pub mod id;
 pub mod impact;
+pub mod incident;
 pub mod lease;
 pub mod page;
 pub mod permissions;

@@ -74,6 +74,12 @@ pub enum Refusal {
     /// A stack has exactly one owner (R2).
     #[error("the owner stays")]
     OwnerRequired,
+    /// The set of tokens is not the one that was previewed.
+    #[error("the previewed set has changed")]
+    PreviewChanged {
+        /// How many tokens it has now.
+        count: usize,
+    },
     /// Too many changes, or too many unrecognised tokens, from this caller.
     #[error("rate limited")]
     RateLimited {
@@ -99,6 +105,7 @@ impl Refusal {
             Self::TokenExpired => "TOKEN_EXPIRED",
             Self::StackSuspended => "STACK_SUSPENDED",
             Self::OwnerRequired => "OWNER_REQUIRED",
+            Self::PreviewChanged { .. } => "PREVIEW_CHANGED",
             Self::RateLimited { .. } => "RATE_LIMITED",
         }
     }

@@ -22,6 +22,12 @@ impl Fingerprint {
         Self(fingerprint)
     }
 
+    /// One that was told before.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// The 32 bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {

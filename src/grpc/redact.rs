@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::pb::v1::{IntrospectQuestion, IntrospectRequest, IssueResponse, RotateResponse};
+use super::pb::v1::{
+    IntrospectQuestion, IntrospectRequest, IssueResponse, ReportLeakedRequest, RotateResponse,
+};
 
 impl fmt::Debug for IssueResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,6 +39,14 @@ impl fmt::Debug for IntrospectQuestion {
         f.debug_struct("IntrospectQuestion")
             .field("stack_api_key", &self.stack_api_key)
             .field("actions", &self.actions)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ReportLeakedRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReportLeakedRequest")
+            .field("url", &self.url)
             .finish_non_exhaustive()
     }
 }

@@ -275,6 +275,9 @@ fn tell_refusal(refusal: &Refusal) -> Told {
             "the stack is suspended: ask an operator to resume it; revoking and earlier expiries work meanwhile"),
         Refusal::OwnerRequired => told(Code::FailedPrecondition,
             "a stack has exactly one owner, who cannot be removed or demoted: use TransferOwnership"),
+        Refusal::PreviewChanged { count } => told(Code::Aborted, &format!(
+            "these are not the tokens that were previewed: {count} would be revoked now, and none was; call again with validate_only, look at what it answers, and send its preview_hash"))
+            .with("count", count),
         Refusal::RateLimited { retry_after_ms } => Told {
             retry_after: Some(Duration::from_millis(*retry_after_ms)),
             ..told(Code::ResourceExhausted, "too many of these from one caller: wait as long as RetryInfo says")

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::{
-    convert::{impact as impact_of, revision as revision_of, tokens as convert},
+    convert::{impact as impact_of, incidents, revision as revision_of, tokens as convert},
     pb::v1,
 };
 use crate::app::App;
@@ -105,6 +105,27 @@ impl v1::token_service_server::TokenService for Tokens {
                 revision: revision_of(revision),
                 impact: impact.map(impact_of),
             })
+        })
+    }
+
+    async fn revoke_all(
+        &self,
+        request: Request<v1::RevokeAllRequest>,
+    ) -> Result<Response<v1::RevokeAllResponse>, Status> {
+        change!(request, incidents::revoke_all, |call, command| {
+            let revoked = self.0.revoke_all(call, &command).await?;
+            Ok(incidents::revoked_all(&revoked))
+        })
+    }
+
+    async fn report_leaked(
+        &self,
+        request: Request<v1::ReportLeakedRequest>,
+    ) -> Result<Response<v1::ReportLeakedResponse>, Status> {
+        answer!(request, incidents::report_leaked, |call, report| {
+            self.0.report_leaked(call, &report).await?;
+            // The same whatever was reported.
+            Ok(v1::ReportLeakedResponse { accepted: true })
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
-    ColumnTrait as _, Condition, DatabaseTransaction, EntityTrait as _, QueryFilter as _,
+    ColumnTrait as _, Condition, DatabaseTransaction, DbErr, EntityTrait as _, QueryFilter as _,
     QueryOrder as _, QuerySelect as _, Set,
     sea_query::{Expr, ExprTrait as _, OnConflict},
 };
@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::{
     Error, Store,
+    changes::AT_ONCE,
     entity::audit_event::{ActiveModel, Column, Entity, Model},
     standing::Standing,
 };
@@ -77,10 +78,43 @@ impl Store {
         tx: &DatabaseTransaction,
         call: &Call,
         action: Action,
-        (stack, token): (&StackKey, Option<TokenUid>),
+        about: (&StackKey, Option<TokenUid>),
         details: Details,
     ) -> Result<(), Error> {
-        let row = ActiveModel {
+        let row = self.audit_row(call, action, about, &details)?;
+        taken(Entity::insert(row).exec_without_returning(tx).await)
+    }
+
+    /// The same for many tokens of a stack at once, a row for each; one without a token where
+    /// there is none, since somebody asked.
+    pub(super) async fn append_audit_of_each(
+        &self,
+        tx: &DatabaseTransaction,
+        call: &Call,
+        action: Action,
+        (stack, tokens): (&StackKey, &[TokenUid]),
+        details: &Details,
+    ) -> Result<(), Error> {
+        let row = |token| self.audit_row(call, action, (stack, token), details);
+        let rows: Result<Vec<_>, _> = match tokens {
+            [] => row(None).map(|row| vec![row]),
+            _ => tokens.iter().map(|uid| row(Some(*uid))).collect(),
+        };
+        for some in rows?.chunks(AT_ONCE) {
+            let some = Entity::insert_many(some.iter().cloned());
+            taken(some.exec_without_returning(tx).await)?;
+        }
+        Ok(())
+    }
+
+    fn audit_row(
+        &self,
+        call: &Call,
+        action: Action,
+        (stack, token): (&StackKey, Option<TokenUid>),
+        details: &Details,
+    ) -> Result<ActiveModel, Error> {
+        Ok(ActiveModel {
             uid: Set(
                 id::generate::<id::EventKind>(call.now, self.entropy.as_ref())?.into_untyped_uuid(),
             ),
@@ -95,9 +129,8 @@ impl Store {
             refusal_key: Set(None),
             count: Set(1),
             request_id: Set(call.request_id.clone()),
-            details: Set(serde_json::to_string(&details).unwrap_or_default()),
-        };
-        insert(tx, row).await
+            details: Set(serde_json::to_string(details).unwrap_or_default()),
+        })
     }
 
     /// Records refusals, each with how often it happened since it was last recorded. The
@@ -222,8 +255,8 @@ fn refusal_key(note: &RefusalNote) -> String {
     serde_json::to_string(&parts).unwrap_or_default()
 }
 
-async fn insert(tx: &DatabaseTransaction, row: ActiveModel) -> Result<(), Error> {
-    match Entity::insert(row).exec_without_returning(tx).await {
+fn taken<T>(inserted: Result<T, DbErr>) -> Result<(), Error> {
+    match inserted {
         Ok(_) => Ok(()),
         // A store that cannot be reached or is full says so itself; only a refusal of the
         // audit table as such is the audit's own failure.

@@ -1,7 +1,7 @@
 //! The history of changes: one row for everything that can alter a verdict (R12).
 
 use newtype_uuid::GenericUuid as _;
-use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbErr, Statement};
+use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbErr, Statement, Value};
 
 use super::{Error, Store};
 use crate::domain::{
@@ -9,6 +9,9 @@ use crate::domain::{
     revision::Revision,
     timestamp::Timestamp,
 };
+
+/// How many rows go into one statement: the engines bound how many values it may have.
+pub(super) const AT_ONCE: usize = 500;
 
 /// What NOTIFY is sent on: an empty hint to read the history now.
 pub(super) const CHANNEL: &str = "stacktoken_changes";
@@ -106,12 +109,57 @@ impl Store {
         let statement = Statement::from_sql_and_values(self.backend(), sql, values);
         let row = tx.query_one_raw(statement).await?;
         let row = row.ok_or_else(|| DbErr::RecordNotInserted)?;
-        // A hint, and only where something known may be wrong now: it takes a lock over all
-        // commits, and whoever misses it reads the history anyway.
+        self.hint(tx, kind).await?;
+        Ok(self.revision(row.try_get("", "position")?))
+    }
+
+    /// The same for many tokens of a stack at once, a row for each; `None` for no token.
+    pub(super) async fn append_change_of_each(
+        &self,
+        tx: &DatabaseTransaction,
+        (stack, tokens): (StackUid, &[TokenUid]),
+        kind: Kind,
+        now: Timestamp,
+    ) -> Result<Option<Revision>, Error> {
+        let position = if self.is_shared() {
+            "xid::text::bigint"
+        } else {
+            "id"
+        };
+        let mut last = None;
+        for some in tokens.chunks(AT_ONCE) {
+            let rows: Vec<_> = (0..some.len())
+                .map(|at| format!("($1, ${}, $2, $3)", at + 4))
+                .collect();
+            let sql = format!(
+                "INSERT INTO changes (stack_uid, token_uid, kind, changed_at) \
+                VALUES {} RETURNING {position} AS position",
+                rows.join(", ")
+            );
+            let mut values: Vec<Value> = vec![
+                stack.into_untyped_uuid().into(),
+                kind.name().into(),
+                now.as_micros().into(),
+            ];
+            values.extend(some.iter().map(|uid| Value::from(uid.into_untyped_uuid())));
+            let statement = Statement::from_sql_and_values(self.backend(), sql, values);
+            for row in tx.query_all_raw(statement).await? {
+                last = last.max(Some(row.try_get("", "position")?));
+            }
+        }
+        if last.is_some() {
+            self.hint(tx, kind).await?;
+        }
+        Ok(last.map(|position| self.revision(position)))
+    }
+
+    /// A hint, and only where something known may be wrong now: it takes a lock over all
+    /// commits, and whoever misses it reads the history anyway.
+    async fn hint(&self, tx: &DatabaseTransaction, kind: Kind) -> Result<(), Error> {
         if self.is_shared() && !kind.is_harmless() {
             tx.execute_unprepared(&format!("NOTIFY {CHANNEL}")).await?;
         }
-        Ok(self.revision(row.try_get("", "position")?))
+        Ok(())
     }
 
     /// The last position of the history on SQLite, where there is one writer.

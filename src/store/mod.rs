@@ -63,6 +63,7 @@ mod expiry;
 mod feed;
 mod impact;
 mod issue;
+mod leaked;
 mod listing;
 mod live;
 mod location;
@@ -70,6 +71,7 @@ mod members;
 mod migration;
 mod purge;
 mod retry;
+mod revoke_all;
 mod room;
 mod rotate;
 mod rows;
@@ -114,6 +116,7 @@ pub use self::{
     location::{Location, LocationError},
     members::{MemberChange, MembersChanged},
     purge::{Batch, Keep, Next},
+    revoke_all::{RevokeAll, RevokedAll},
     rotate::{Rotate, Rotated},
     schema::{Schema, SchemaError},
     secrets::Kept,

@@ -225,14 +225,15 @@ fn differences(before: &Token, after: &Token) -> Details {
 
 /// Which rows a change may still find: the precondition stands in the statement itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Put {
+pub(super) enum Put {
     Live,
     /// Live, and for longer than before: that it expires is then to be told anew.
     Longer,
     Unrevoked,
 }
 
-async fn put(tx: &DatabaseTransaction, token: &Token, only: Put) -> Result<(), Error> {
+/// Writes a changed token down.
+pub(super) async fn put(tx: &DatabaseTransaction, token: &Token, only: Put) -> Result<(), Error> {
     let revocation = token.revocation.as_ref();
     let by = |part: fn(&Actor) -> String| revocation.map(|revoked| part(&revoked.by));
     let columns = token::ActiveModel {

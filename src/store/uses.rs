@@ -149,7 +149,8 @@ impl Store {
     }
 }
 
-async fn locked(tx: &DatabaseTransaction, uid: StackUid) -> Result<stack::Model, Error> {
+/// The stack, locked until the transaction ends.
+pub(super) async fn locked(tx: &DatabaseTransaction, uid: StackUid) -> Result<stack::Model, Error> {
     let uid = uid.into_untyped_uuid();
     let row = stack::Entity::find_by_id(uid)
         .lock(LockType::NoKeyUpdate)

@@ -18,6 +18,7 @@ mod coverage;
 mod ext_authz;
 mod health;
 mod housekeeping;
+mod incidents;
 mod introspection;
 mod outages;
 mod previews;

@@ -178,6 +178,7 @@ async fn drive(dev: &Dev, secrets: &mut Secrets) {
         owner.tokens.rotate(request).await.unwrap_err();
     }
 
+    leaked(&mut owner, &mut service, secrets, &stack).await;
     let key = |reason: &str| v1::RevokeRequest {
         stack_api_key: stack.clone(),
         token_uid: uid.clone(),
@@ -209,6 +210,36 @@ async fn drive(dev: &Dev, secrets: &mut Secrets) {
         stack_api_key: stack.clone(),
     };
     operator.stacks.get(get).await.unwrap();
+}
+
+/// A secret reported as leaked, alive, again and by whom it may not be; and many revoked.
+async fn leaked(owner: &mut Client, service: &mut Client, secrets: &mut Secrets, stack: &str) {
+    let issued = owner.tokens.issue(issue_request(stack, "found")).await;
+    let secret = secrets.add(&issued.unwrap().into_inner().secret);
+    let report = |secret: &str, url: &str| v1::ReportLeakedRequest {
+        secret: secret.into(),
+        url: url.into(),
+    };
+    let url = "https://git.test/site/.env";
+    let tokens = &mut service.tokens;
+    let bad = report(&secret, &format!("https://git.test/{secret}"));
+    tokens.report_leaked(bad).await.unwrap_err();
+    let refused = owner.tokens.report_leaked(report(&secret, url)).await;
+    refused.unwrap_err();
+    let line = format!("TOKEN={secret}");
+    for found in [secret.as_str(), &secret, &secret[..50], &line] {
+        tokens.report_leaked(report(found, url)).await.unwrap();
+    }
+    let ask = introspect_request(stack, &secret, &[]);
+    let answer = service.introspection.introspect(ask).await.unwrap();
+    assert!(!answer.into_inner().active);
+    let misplaced = v1::RevokeAllRequest {
+        stack_api_key: stack.into(),
+        reason: secret.clone(),
+        preview_hash: secret.clone(),
+        ..Default::default()
+    };
+    owner.tokens.revoke_all(misplaced).await.unwrap_err();
 }
 
 /// A secret in every text that a caller can send.

@@ -17,6 +17,7 @@ mod conformance;
 mod faults;
 mod history;
 mod housekeeping;
+mod incidents;
 mod limit;
 mod pooler;
 mod postgres;

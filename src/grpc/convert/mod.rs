@@ -9,6 +9,7 @@
 pub mod audit;
 pub mod batch;
 mod expiry;
+pub mod incidents;
 pub mod introspection;
 pub mod permissions;
 pub mod stacks;

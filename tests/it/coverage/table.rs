@@ -14,7 +14,7 @@ use crate::support::{
     checks::Http,
     introspect_request, issue_request, now, person,
     raw::{Part, Sent},
-    requests::batch_request,
+    requests::{batch_request, revoke_all_request},
 };
 
 /// Whom an RPC is for.
@@ -24,6 +24,7 @@ pub enum Whom {
     GovernorsAndOperators,
     Operators,
     Introspectors,
+    OperatorsAndServices,
     Anyone,
 }
 
@@ -40,6 +41,8 @@ pub struct World {
     pub stack: String,
     pub token_uid: String,
     pub secret: String,
+    /// Of all its live tokens.
+    pub preview_hash: String,
 }
 
 impl World {
@@ -48,7 +51,10 @@ impl World {
         let mut owner = server.owner().await;
         let issued = owner.tokens.issue(issue_request(&stack, "first")).await;
         let issued = issued.unwrap().into_inner();
+        let shown = revoke_all_request(&stack, &EVERY_TOKEN, None);
+        let shown = owner.tokens.revoke_all(shown).await.unwrap();
         Self {
+            preview_hash: shown.into_inner().preview_hash,
             stack,
             token_uid: issued.token.unwrap().token_uid,
             secret: issued.secret,
@@ -56,11 +62,17 @@ impl World {
     }
 }
 
+const EVERY_TOKEN: v1::RevokeFilter = v1::RevokeFilter {
+    all: true,
+    issued_by: None,
+    unused_since: None,
+};
+
 /// Somebody who may make this call.
 pub fn right_caller(whom: Whom) -> Part {
     match whom {
         Whom::Governors | Whom::GovernorsAndOperators => Part::Owner,
-        Whom::Operators | Whom::Anyone => Part::Operator,
+        Whom::Operators | Whom::OperatorsAndServices | Whom::Anyone => Part::Operator,
         Whom::Introspectors => Part::Introspector,
     }
 }
@@ -99,6 +111,10 @@ pub const TABLE: &[Row] = &[
         overlap: Some(v1::rotate_request::Overlap::UntilFirstUse(true)), ..Default::default() }),
     row!("/stacktoken.v1.TokenService/Revoke", GovernorsAndOperators, true, |world| v1::RevokeRequest {
         stack_api_key: world.stack.clone(), token_uid: world.token_uid.clone(), reason: "over".into(), ..Default::default() }),
+    row!("/stacktoken.v1.TokenService/RevokeAll", GovernorsAndOperators, true, |world|
+        revoke_all_request(&world.stack, &EVERY_TOKEN, Some(&world.preview_hash))),
+    row!("/stacktoken.v1.TokenService/ReportLeaked", OperatorsAndServices, true, |world| v1::ReportLeakedRequest {
+        secret: world.secret.clone(), url: String::new() }),
     row!("/stacktoken.v1.IntrospectionService/Introspect", Introspectors, false, |world|
         introspect_request(&world.stack, &world.secret, &["entry.read"])),
     row!("/stacktoken.v1.IntrospectionService/BatchIntrospect", Introspectors, false, |world|

@@ -56,6 +56,7 @@ async fn live_tokens_are_counted_by_the_days_that_are_left() {
     server.owner().await.tokens.issue(request).await.unwrap();
     becomes(&server, [3.0, 4.0, 6.0]).await;
     let remove = stacktoken::grpc::pb::admin::v1::RemoveRequest {
+        validate_only: false,
         stack_api_key: other,
         reason: "gone".into(),
     };

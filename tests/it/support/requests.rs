@@ -281,3 +281,18 @@ pub fn batch_request(stack: &str, secrets: &[&str]) -> v1::BatchIntrospectReques
         min_revision: String::new(),
     }
 }
+
+/// Revokes what the filter names; without a hash only shows it.
+pub fn revoke_all_request(
+    stack: &str,
+    filter: &v1::RevokeFilter,
+    previewed: Option<&str>,
+) -> v1::RevokeAllRequest {
+    v1::RevokeAllRequest {
+        stack_api_key: stack.into(),
+        filter: Some(filter.clone()),
+        reason: "a breach".into(),
+        validate_only: previewed.is_none(),
+        preview_hash: previewed.unwrap_or_default().into(),
+    }
+}

@@ -1,0 +1,308 @@
+//! What stops a leak: which tokens go at once, the hash that ties a preview to what is then
+//! done, and where a secret was found. Pure.
+
+use std::fmt;
+
+use super::{
+    audit::Details,
+    caller::CallerKind,
+    field::Problem,
+    id::TokenUid,
+    request::Fingerprint,
+    stack::StackKey,
+    text::{Issuer, Reason, Subject},
+    timestamp::Timestamp,
+};
+
+/// Which live tokens of a stack are to be revoked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RevokeFilter {
+    /// All of them.
+    All,
+    /// Those for which all that is given holds.
+    Those {
+        /// Issued by this caller.
+        issued_by: Option<IssuedBy>,
+        /// Last used before this instant, or never used and issued before it.
+        unused_since: Option<Timestamp>,
+    },
+}
+
+/// Who issued a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuedBy {
+    /// As what kind of caller; `None`: as any.
+    pub kind: Option<CallerKind>,
+    /// `iss` of the credential.
+    pub issuer: Issuer,
+    /// `sub` of the credential.
+    pub subject: Subject,
+}
+
+impl RevokeFilter {
+    /// The filter by the names of its fields in the contract.
+    #[must_use]
+    pub fn described(&self) -> Details {
+        let mut parts = Details::new();
+        let mut put = |name: &str, value: &str| {
+            parts.insert(format!("filter.{name}"), value.to_owned());
+        };
+        match self {
+            Self::All => put("all", "true"),
+            Self::Those {
+                issued_by,
+                unused_since,
+            } => {
+                if let Some(by) = issued_by {
+                    put("issued_by.issuer", by.issuer.as_str());
+                    put("issued_by.subject", by.subject.as_str());
+                    if let Some(kind) = by.kind {
+                        put("issued_by.kind", kind.name());
+                    }
+                }
+                if let Some(at) = unused_since {
+                    put("unused_since", &at.to_string());
+                }
+            }
+        }
+        parts
+    }
+}
+
+/// The hash of a stack, a filter and the set of tokens it stands for at one instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PreviewHash(Fingerprint);
+
+impl PreviewHash {
+    /// Of this set, in the order of its ids.
+    #[must_use]
+    pub fn of(stack: &StackKey, filter: &RevokeFilter, tokens: &[TokenUid]) -> Self {
+        let uids: Vec<_> = tokens.iter().map(ToString::to_string).collect();
+        let parts = ("revoke_all", stack.as_str(), filter.described(), uids);
+        let bytes = serde_json::to_vec(&parts).unwrap_or_default();
+        Self(Fingerprint::of(&bytes))
+    }
+
+    /// The hash as it was answered.
+    ///
+    /// # Errors
+    /// A problem for anything else.
+    pub fn parse(text: &str) -> Result<Self, Problem> {
+        let wrong = || {
+            Problem::new(
+                "is not a hash as it is answered with validate_only, 64 lower-case hexadecimal digits: copy it from there",
+            )
+        };
+        let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if text.len() != 64 || !text.bytes().all(is_hex) {
+            return Err(wrong());
+        }
+        let mut bytes = [0; 32];
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            let digits = text.get(2 * at..2 * at + 2).ok_or_else(wrong)?;
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| wrong())?;
+        }
+        Ok(Self(Fingerprint::from_bytes(bytes)))
+    }
+}
+
+impl fmt::Display for PreviewHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = self.0.as_bytes().iter();
+        bytes.try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// The longest address that is kept: with the words before it, it must fit into a reason.
+const LONGEST: usize = 450;
+
+/// Where a secret was found: an http or https address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundAt(String);
+
+impl FoundAt {
+    /// The address; `None` where the text is empty.
+    ///
+    /// # Errors
+    /// A problem that says what to change, and never quotes the text.
+    pub fn parse(text: &str) -> Result<Option<Self>, Problem> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let length = text.chars().count();
+        if length > LONGEST {
+            let problem = format!("has {length} characters: shorten it to {LONGEST}");
+            return Err(Problem::new(problem));
+        }
+        Reason::parse(text)?;
+        let rest = ["https://", "http://"]
+            .iter()
+            .find_map(|scheme| text.strip_prefix(scheme));
+        let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next());
+        let Some(host) = host.filter(|host| !host.is_empty()) else {
+            return Err(Problem::new(
+                "must begin with https:// or http:// and a host: send the address where the secret was found, or leave it out",
+            ));
+        };
+        if host.contains('@') {
+            return Err(Problem::new("holds a user or a password: remove it"));
+        }
+        if text.chars().any(char::is_whitespace) {
+            return Err(Problem::new(
+                "holds a blank: send one address, with %20 for a blank",
+            ));
+        }
+        Ok(Some(Self(text.to_owned())))
+    }
+
+    /// The address.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What is written down of a token that was revoked because its secret was reported.
+///
+/// # Errors
+/// Never for an address that was parsed: it is short enough, and holds no secret.
+pub fn reason_of_leak(found_at: Option<&FoundAt>) -> Result<Reason, Problem> {
+    match found_at {
+        None => Reason::parse("reported as leaked"),
+        Some(url) => Reason::parse(&format!("reported as leaked at {}", url.as_str())),
+    }
+}
+
+/// What came of a report that a secret leaked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeakOutcome {
+    /// Its token was live, and is revoked.
+    Revoked,
+    /// Its token was dead already.
+    Dead,
+    /// It was replaced by a newer one and opened nothing any more; its token lives on.
+    Superseded,
+    /// Nobody knows it.
+    Unknown,
+}
+
+impl LeakOutcome {
+    /// The name in the audit and in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Revoked => "REVOKED",
+            Self::Dead => "DEAD",
+            Self::Superseded => "SUPERSEDED",
+            Self::Unknown => "UNKNOWN",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::id;
+
+    fn key(last: char) -> StackKey {
+        StackKey::parse(&format!("blt000000000000000{last}")).unwrap()
+    }
+
+    fn uid(last: u8) -> TokenUid {
+        id::parse(&format!("018f0000-0000-7000-8000-0000000000{last:02x}")).unwrap()
+    }
+
+    fn by(kind: Option<CallerKind>) -> RevokeFilter {
+        let issued_by = Some(IssuedBy {
+            kind,
+            issuer: Issuer::parse("https://login.test").unwrap(),
+            subject: Subject::parse("ann").unwrap(),
+        });
+        RevokeFilter::Those {
+            issued_by,
+            unused_since: None,
+        }
+    }
+
+    #[test]
+    fn another_stack_filter_or_set_has_another_hash_and_the_same_the_same() {
+        let unused = |micros| RevokeFilter::Those {
+            issued_by: None,
+            unused_since: Timestamp::from_micros(micros),
+        };
+        let filters = [
+            RevokeFilter::All,
+            by(None),
+            by(Some(CallerKind::User)),
+            unused(1),
+            unused(2),
+        ];
+        let sets = [vec![], vec![uid(1)], vec![uid(2)], vec![uid(1), uid(2)]];
+        let mut seen: Vec<String> = Vec::new();
+        for stack in [key('1'), key('2')] {
+            for filter in &filters {
+                for set in &sets {
+                    let hash = PreviewHash::of(&stack, filter, set);
+                    assert_eq!(hash, PreviewHash::of(&stack, filter, set));
+                    assert_eq!(PreviewHash::parse(&hash.to_string()), Ok(hash));
+                    assert!(!seen.contains(&hash.to_string()));
+                    seen.push(hash.to_string());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_hash_as_it_is_written_is_one() {
+        let hash = PreviewHash::of(&key('1'), &RevokeFilter::All, &[]).to_string();
+        for bad in [
+            "",
+            &hash[1..],
+            &format!("{hash}0"),
+            &hash.to_uppercase(),
+            &"é".repeat(32),
+            &format!("+{}", &hash[1..]),
+        ] {
+            assert!(PreviewHash::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_kept_as_it_is_and_always_fits_into_a_reason() {
+        let longest = format!("https://a.test/{}", "x".repeat(435));
+        for good in [
+            "https://a.test",
+            "http://[::1]:8080/x?y#L3",
+            "https://é.test/@ann",
+            &longest,
+        ] {
+            let parsed = FoundAt::parse(good).unwrap().unwrap();
+            assert_eq!(parsed.as_str(), good);
+            let reason = reason_of_leak(Some(&parsed)).unwrap();
+            assert!(reason.as_str().ends_with(good));
+        }
+        assert_eq!(FoundAt::parse(""), Ok(None));
+        assert!(reason_of_leak(None).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_address_or_holds_a_credential_is_refused_and_not_echoed() {
+        let secret = "stk1_zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz3batYO";
+        for bad in [
+            "a.test",
+            "ftp://a.test",
+            "javascript:alert(1)",
+            "https://",
+            "https:///path",
+            "https://ann:pw@a.test/",
+            "https://a.test/ b",
+            "https://a.test/\nb",
+            "https://a.test/\u{202e}b",
+            &format!("https://a.test/{secret}"),
+            &format!("https://a.test/{}", "x".repeat(436)),
+        ] {
+            let problem = FoundAt::parse(bad).unwrap_err().to_string();
+            assert!(!problem.contains("a.test"), "{problem}");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! A secret that was reported as leaked: whichever secret of a token got out, as long as it
+//! opens the token, the token dies.
+
+use newtype_uuid::GenericUuid as _;
+use sea_orm::{ColumnTrait as _, DatabaseTransaction, EntityTrait as _, QueryFilter as _};
+
+use super::{
+    Error, Presented, Store,
+    changes::Kind,
+    entity::token_secret,
+    rows::corrupt,
+    standing::Found,
+    tokens::{Put, put},
+    uses::locked,
+};
+use crate::domain::{
+    audit::{Action, Details},
+    caller::Call,
+    incident::{FoundAt, LeakOutcome, reason_of_leak},
+    refusal::Refusal,
+    revision::Revision,
+    stack::StackKey,
+    timestamp::Timestamp,
+    token::{Token, TokenState},
+};
+
+impl Store {
+    /// Revokes the token of a secret, unless that is dead or the secret opens nothing any
+    /// more; writes down that it was reported in any case. One that ran out by the clock has
+    /// ended for good then, whatever any other clock says.
+    ///
+    /// # Errors
+    /// [`Error`] where nobody can tell: then it must be reported again.
+    pub async fn report_leaked(
+        &self,
+        call: &Call,
+        presented: Presented,
+        found_at: Option<&FoundAt>,
+    ) -> Result<(LeakOutcome, Option<Revision>), Error> {
+        writing!(self, "report_leaked", |tx| {
+            let row = locked(tx, presented.stack).await?;
+            let (uid, about) = (presented.token, (presented.stack, Some(presented.token)));
+            let key = StackKey::parse(&row.key).map_err(|_| corrupt("stacks", "key", row.uid))?;
+            let stack = Found {
+                uid: presented.stack,
+                role: None,
+                row,
+            };
+            let token = match self.token_to_change(tx, call, &stack, uid).await {
+                // Purged since it was looked up.
+                Err(Error::Refused(Refusal::TokenNotFound)) => {
+                    return Ok((LeakOutcome::Unknown, None));
+                }
+                found => found?,
+            };
+            let removed = stack.row.removed_at.is_some();
+            let (outcome, revision) = if removed || token.state(call.now) != TokenState::Active {
+                (LeakOutcome::Dead, None)
+            } else if end_if_over(tx, presented, call.now).await? {
+                let told = self.append_change(tx, about, Kind::Superseded, call.now);
+                (LeakOutcome::Superseded, Some(told.await?))
+            } else {
+                revoke(tx, token, call, found_at).await?;
+                let told = self.append_change(tx, about, Kind::Revoked, call.now);
+                (LeakOutcome::Revoked, Some(told.await?))
+            };
+            let details = described(presented, found_at, outcome);
+            let at = (&key, Some(uid));
+            self.append_audit(tx, call, Action::TokenReportLeaked, at, details)
+                .await?;
+            Ok((outcome, revision))
+        })
+    }
+}
+
+/// Whether the secret opens nothing any more, though its token lives; that is final then.
+async fn end_if_over(
+    tx: &DatabaseTransaction,
+    presented: Presented,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let digest = presented.digest.as_bytes().to_vec();
+    let row = token_secret::Entity::find_by_id(digest.clone())
+        .one(tx)
+        .await?;
+    let uid = presented.token.into_untyped_uuid();
+    let row = row.ok_or_else(|| corrupt("token_secrets", "digest", uid))?;
+    let over = row.superseded_at.is_some() || row.ends_at.is_some_and(|at| at <= now.as_micros());
+    if over {
+        token_secret::Entity::update_many()
+            .col_expr(token_secret::Column::SupersededAt, now.as_micros().into())
+            .filter(token_secret::Column::Digest.eq(digest))
+            .filter(token_secret::Column::SupersededAt.is_null())
+            .exec(tx)
+            .await?;
+    }
+    Ok(over)
+}
+
+async fn revoke(
+    tx: &DatabaseTransaction,
+    token: Token,
+    call: &Call,
+    found_at: Option<&FoundAt>,
+) -> Result<(), Error> {
+    let uid = token.uid.into_untyped_uuid();
+    let reason = reason_of_leak(found_at);
+    let reason = reason.map_err(|_| corrupt("tokens", "revoke_reason", uid))?;
+    let revoked = token.revoke(call.caller.actor.clone(), reason, call.now);
+    put(tx, &revoked, Put::Live).await
+}
+
+fn described(presented: Presented, found_at: Option<&FoundAt>, outcome: LeakOutcome) -> Details {
+    let mut details = Details::from([
+        ("generation".into(), presented.generation.to_string()),
+        ("outcome".into(), outcome.name().into()),
+    ]);
+    if let Some(url) = found_at {
+        details.insert("url".into(), url.as_str().into());
+    }
+    details
+}

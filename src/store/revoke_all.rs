@@ -1,0 +1,196 @@
+//! Many tokens of a stack revoked at once: exactly those that were previewed, or none.
+
+use std::sync::OnceLock;
+
+use newtype_uuid::GenericUuid as _;
+use sea_orm::{
+    ColumnTrait as _, Condition, DatabaseTransaction, EntityTrait as _, QueryFilter as _,
+    QuerySelect as _, Set,
+};
+use uuid::Uuid;
+
+use super::{
+    Error, Store,
+    changes::{AT_ONCE, Kind},
+    entity::token,
+    live::in_state,
+    rows::corrupt,
+    standing::Standing,
+    usage,
+};
+use crate::domain::{
+    audit::{Action, Details},
+    caller::Call,
+    id::{StackUid, TokenUid},
+    incident::{IssuedBy, PreviewHash, RevokeFilter},
+    refusal::Refusal,
+    revision::Revision,
+    stack::StackKey,
+    text::Reason,
+    timestamp::Timestamp,
+    token::TokenState,
+};
+
+/// Tokens to be revoked at once.
+#[derive(Clone, Debug)]
+pub struct RevokeAll {
+    /// Their stack.
+    pub stack_key: StackKey,
+    /// Which of its live ones.
+    pub filter: RevokeFilter,
+    /// Why.
+    pub reason: Reason,
+    /// The hash of the set that the caller was shown; a preview may go without.
+    pub previewed: Option<PreviewHash>,
+}
+
+/// Tokens that were revoked at once, or would be.
+#[derive(Debug)]
+pub struct RevokedAll {
+    /// Which, in the order of their ids.
+    pub tokens: Vec<TokenUid>,
+    /// The hash of this set.
+    pub preview: PreviewHash,
+    /// A point in the history that includes it; `None` where nothing was changed.
+    pub revision: Option<Revision>,
+}
+
+impl Store {
+    /// Revokes all live tokens of a stack that the filter names, if they are those that were
+    /// previewed. `touched` is set before anything is written, so that it is known also where
+    /// nobody can tell whether it was.
+    ///
+    /// # Errors
+    /// [`Refusal::PreviewChanged`]; else as every method.
+    pub async fn revoke_all(
+        &self,
+        call: &Call,
+        command: &RevokeAll,
+        touched: &OnceLock<StackUid>,
+    ) -> Result<RevokedAll, Error> {
+        writing!(self, call.mode, "revoke_all", |tx| {
+            let (key, filter) = (&command.stack_key, &command.filter);
+            let stack = self
+                .standing_to_change(tx, call, key, Standing::LiveStack)
+                .await?;
+            let tokens = live(tx, stack.uid, filter, call.now).await?;
+            let preview = PreviewHash::of(key, filter, &tokens);
+            let unasked = command.previewed.is_none() && call.previews();
+            if command.previewed != Some(preview) && !unasked {
+                let count = tokens.len();
+                return Err(Refusal::PreviewChanged { count }.into());
+            }
+            let mut revision = None;
+            if !call.previews() {
+                // Those that are not among them for having expired stay dead on every
+                // replica, whatever its clock says (R8).
+                let _ = touched.set(stack.uid);
+                self.end_expired(tx, stack.uid, call.now).await?;
+                put(tx, (stack.uid, &tokens), call, &command.reason).await?;
+                let details = described(command, preview, tokens.len());
+                self.append_audit_of_each(
+                    tx,
+                    call,
+                    Action::TokenRevokeAll,
+                    (key, &tokens),
+                    &details,
+                )
+                .await?;
+                let about = (stack.uid, tokens.as_slice());
+                revision = self
+                    .append_change_of_each(tx, about, Kind::Revoked, call.now)
+                    .await?;
+            }
+            Ok(RevokedAll {
+                tokens,
+                preview,
+                revision,
+            })
+        })
+    }
+}
+
+/// The live tokens that a filter names, in the order of their ids.
+async fn live(
+    tx: &DatabaseTransaction,
+    stack: StackUid,
+    filter: &RevokeFilter,
+    now: Timestamp,
+) -> Result<Vec<TokenUid>, Error> {
+    let rows: Vec<Uuid> = token::Entity::find()
+        .select_only()
+        .column(token::Column::Uid)
+        .filter(token::Column::StackUid.eq(stack.into_untyped_uuid()))
+        .filter(in_state(TokenState::Active, now))
+        .filter(matching(filter))
+        .into_tuple()
+        .all(tx)
+        .await?;
+    let mut tokens: Vec<_> = rows.into_iter().map(TokenUid::from_untyped_uuid).collect();
+    tokens.sort_unstable();
+    Ok(tokens)
+}
+
+fn matching(filter: &RevokeFilter) -> Condition {
+    match filter {
+        RevokeFilter::All => Condition::all(),
+        RevokeFilter::Those {
+            issued_by: by,
+            unused_since,
+        } => Condition::all()
+            .add_option(by.as_ref().map(issued_by))
+            .add_option(unused_since.map(usage::unused_since)),
+    }
+}
+
+fn issued_by(by: &IssuedBy) -> Condition {
+    let kind = by
+        .kind
+        .map(|kind| token::Column::IssuedByKind.eq(kind.name()));
+    Condition::all()
+        .add(token::Column::IssuedByIssuer.eq(by.issuer.as_str()))
+        .add(token::Column::IssuedBySubject.eq(by.subject.as_str()))
+        .add_option(kind)
+}
+
+/// Writes the revocations down; the precondition stands in the statement itself.
+async fn put(
+    tx: &DatabaseTransaction,
+    (stack, tokens): (StackUid, &[TokenUid]),
+    call: &Call,
+    reason: &Reason,
+) -> Result<(), Error> {
+    let by = &call.caller.actor;
+    for some in tokens.chunks(AT_ONCE) {
+        let columns = token::ActiveModel {
+            revoked_at: Set(Some(call.now.as_micros())),
+            revoked_by_kind: Set(Some(by.kind.name().to_owned())),
+            revoked_by_issuer: Set(Some(by.issuer.clone())),
+            revoked_by_subject: Set(Some(by.subject.clone())),
+            revoke_reason: Set(reason.as_str().to_owned()),
+            ..<token::ActiveModel as Default>::default()
+        };
+        let uids = some.iter().map(|uid| uid.into_untyped_uuid());
+        let done = token::Entity::update_many()
+            .set(columns)
+            .filter(token::Column::Uid.is_in(uids))
+            .filter(token::Column::RevokedAt.is_null())
+            .filter(token::Column::EndedAt.is_null())
+            .exec(tx)
+            .await?;
+        if done.rows_affected != some.len() as u64 {
+            // The stack is locked, so nobody can have come between: our own mistake.
+            let uid = stack.into_untyped_uuid();
+            return Err(corrupt("tokens", "revoked_at", uid));
+        }
+    }
+    Ok(())
+}
+
+fn described(command: &RevokeAll, preview: PreviewHash, count: usize) -> Details {
+    let mut details = command.filter.described();
+    details.insert("reason".into(), command.reason.as_str().into());
+    details.insert("preview_hash".into(), preview.to_string());
+    details.insert("count".into(), count.to_string());
+    details
+}
