@@ -8,12 +8,14 @@ mod error;
 mod feed;
 mod flights;
 mod freshness;
+mod hub;
 mod introspect;
 mod refusals;
 mod stacks;
 mod throttle;
 mod tokens;
 mod uses;
+mod watch;
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,10 +34,12 @@ pub use self::{
     batch::{Answers, Batch},
     error::Error,
     freshness::Bounds,
+    hub::Subject,
     introspect::{Introspection, Question},
     refusals::RefusalWriter,
     throttle::Rate,
     tokens::{Issued, Rotated},
+    watch::{Points, Told, Watch},
 };
 pub use crate::store::{
     AuditCursor, AuditFilter, AuditPage, Issue, ListQuery, MemberChange, MembersChanged, Order,
@@ -46,6 +50,7 @@ use self::{
     cache::Cache,
     flights::{Flights, Ground},
     freshness::{Cover, Freshness},
+    hub::Hub,
     refusals::RefusalLog,
     throttle::Throttle,
     uses::FirstUses,
@@ -66,6 +71,8 @@ pub struct Tuning {
     pub cache_entries: usize,
     /// How many readings of the store there may be at once.
     pub readings: usize,
+    /// How many pieces of news wait for the slowest of those who watch.
+    pub watch_queue: usize,
     /// What keeps answers true.
     pub safeguards: Safeguards,
 }
@@ -118,6 +125,7 @@ pub struct App {
     freshness: Freshness,
     ground: Ground,
     nudged: Notify,
+    hub: Hub,
     safeguards: Safeguards,
 }
 
@@ -164,6 +172,7 @@ impl App {
             freshness: Freshness::new(bounds, !ground.store.is_shared(), safeguards.lease),
             ground,
             nudged: Notify::new(),
+            hub: Hub::new(tuning.watch_queue),
             safeguards,
         };
         (app, writer)
@@ -230,7 +239,7 @@ impl App {
             self.cache.evict_token(uid);
         }
         if let Ok((_, revision)) = done {
-            self.freshness.note_own(revision.position);
+            self.note_own(*revision);
         }
     }
 
@@ -239,7 +248,16 @@ impl App {
         if self.safeguards.own_changes {
             self.cache.evict_stack(stack.uid);
         }
+        self.note_own(*revision);
+    }
+
+    /// A change of our own is made and applied. Where the database does not send a hint by
+    /// itself, it is read at once for those who watch.
+    fn note_own(&self, revision: Revision) {
         self.freshness.note_own(revision.position);
+        if !self.store.is_shared() {
+            self.nudged.notify_one();
+        }
     }
 
     /// What the store answered, with a refusal noted on the way.
