@@ -2,11 +2,11 @@
 //! is. What waits to be told is read before what is new, and a pong is put behind all that was
 //! there when it was asked for.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::{
     sync::broadcast::{self, error::RecvError, error::TryRecvError},
-    time::{Instant, sleep_until, timeout},
+    time::{Sleep, sleep, timeout},
 };
 
 use super::{
@@ -57,8 +57,8 @@ pub struct Watch {
     waiting: VecDeque<Waiting>,
     /// The latest ping that is not answered yet.
     ping: Option<u64>,
-    /// When the last pong was sent.
-    answered: Option<Instant>,
+    /// Until when no pong is sent.
+    rest: Option<Pin<Box<Sleep>>>,
     epoch: i64,
     resume: i64,
     highest: i64,
@@ -98,7 +98,7 @@ impl App {
             news,
             waiting: backlog.into_iter().map(Waiting::Change).collect(),
             ping: None,
-            answered: None,
+            rest: None,
             epoch,
             resume,
             // Also what is not told of, since it was there before: an answer that lacks it
@@ -135,10 +135,7 @@ impl Watch {
             if let Some(next) = self.waiting.pop_front() {
                 return Ok(self.tell(next));
             }
-            let due = self.answered.map(|at| at + PONG_EVERY);
-            if let Some(nonce) = self.ping
-                && due.is_none_or(|due| due <= Instant::now())
-            {
+            if let (Some(nonce), None) = (self.ping, &self.rest) {
                 self.answer(nonce)?;
                 continue;
             }
@@ -149,7 +146,7 @@ impl Watch {
                     // The hub lives as long as the use cases, which are held here.
                     Err(RecvError::Closed) => return Err(Error::NotFresh),
                 },
-                () = sleep_until(due.unwrap_or_else(Instant::now)), if self.ping.is_some() => {}
+                () = rested(&mut self.rest), if self.ping.is_some() => {}
             }
         }
     }
@@ -202,7 +199,7 @@ impl Watch {
                 resume,
             } => {
                 self.resume = self.resume.max(resume);
-                self.answered = Some(Instant::now());
+                self.rest = Some(Box::pin(sleep(PONG_EVERY)));
                 let now = self.app.clock.monotonic();
                 Told::Pong(nonce, now.saturating_sub(since), self.points())
             }
@@ -224,6 +221,13 @@ impl Watch {
         self.app.metrics.watch_lagged.inc();
         Error::WatchLagged
     }
+}
+
+async fn rested(rest: &mut Option<Pin<Box<Sleep>>>) {
+    if let Some(sleeping) = rest {
+        sleeping.await;
+    }
+    *rest = None;
 }
 
 /// One in the count of those who watch.
