@@ -259,6 +259,41 @@ async fn from_every_revision_told_the_rest_is_told_whatever_order_was_committed_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_is_opened_amid_changes_misses_none() {
+    const COUNT: usize = 150;
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let uids = issue_many(&cluster, "amid", COUNT).await;
+    let all: BTreeSet<_> = uids.iter().map(|uid| format!("token {uid}")).collect();
+    let (_, start) = watching(&cluster.a, "").await.pong().await.unwrap();
+    let revoking = async {
+        for uid in &uids {
+            revoke(&cluster.a.owner, &cluster.stack, uid).await;
+        }
+    };
+    let opening = async {
+        let mut opened = Vec::new();
+        for at in 0..40 {
+            let replica = if at % 2 == 0 { &cluster.a } else { &cluster.b };
+            opened.push(watching(replica, &start.revision).await);
+        }
+        opened
+    };
+    let (opened, ()) = tokio::join!(opening, revoking);
+    for mut watching in opened {
+        let mut told = BTreeSet::new();
+        let until = Instant::now() + Duration::from_secs(2);
+        while told.len() < COUNT && Instant::now() < until {
+            let (some, _) = watching.pong().await.unwrap();
+            told.extend(some.iter().map(subject));
+        }
+        let missed: Vec<_> = all.difference(&told).collect();
+        assert!(missed.is_empty(), "{missed:?} missed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_an_older_transaction_is_at_work_the_two_points_part() {
     let Some(cluster) = Cluster::start().await else {
         return;
@@ -382,4 +417,22 @@ async fn while_the_database_is_frozen_pongs_grow_stale() {
         cluster.postgres.freeze(false)
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_can_be_read_and_does_not_commit_is_not_vouched_for() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let run = |sql| cluster.postgres.run(DATABASE, sql);
+    // Its synchronous standby is gone: every commit waits for ever.
+    let cut_off = || {
+        run("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+        run("SELECT pg_reload_conf()");
+    };
+    let mend = || {
+        run("ALTER SYSTEM RESET synchronous_standby_names");
+        run("SELECT pg_reload_conf()");
+    };
+    through(&cluster, "cut off", cut_off, mend).await;
 }
