@@ -122,6 +122,11 @@ async fn what_either_replica_changes_is_told_by_both() {
     }
 }
 
+/// How many revokes: more by STACKTOKEN_TEST_REVOKES, for the figures in docs/reliability.md.
+fn revokes() -> usize {
+    std::env::var("STACKTOKEN_TEST_REVOKES").map_or(200, |count| count.parse().unwrap())
+}
+
 /// Pings as often as is answered at once, and checks each pong against what was acknowledged: everything before
 /// the ping was sent, less the staleness, must have been told. Answers how many pongs vouched
 /// for something, and what was told.
@@ -162,13 +167,13 @@ async fn check_pongs(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_pong_vouches_for_a_revoke_that_was_not_told_before_it() {
-    const COUNT: usize = 500;
+    let count = revokes();
     // Leases that are renewed often, so that a pong vouches for much.
     let often = |tuning: &mut Tuning| tuning.freshness_bound = Duration::from_millis(200);
     let Some(cluster) = Cluster::start_with(often, Safeguards::default()).await else {
         return;
     };
-    let uids = issue_many(&cluster, "acknowledged", COUNT).await;
+    let uids = issue_many(&cluster, "acknowledged", count).await;
     let acknowledged = Arc::new(Mutex::new(Vec::new()));
     let mut watchers = Vec::new();
     for at in 0..16 {
@@ -177,7 +182,7 @@ async fn no_pong_vouches_for_a_revoke_that_was_not_told_before_it() {
         watchers.push(tokio::spawn(check_pongs(
             watching,
             acknowledged.clone(),
-            COUNT,
+            count,
         )));
     }
     for (at, uid) in uids.iter().enumerate() {
@@ -190,7 +195,7 @@ async fn no_pong_vouches_for_a_revoke_that_was_not_told_before_it() {
     for watcher in watchers {
         vouched += watcher.await.unwrap();
     }
-    println!("{COUNT} revokes, {vouched} pongs that vouched for one more");
+    println!("{count} revokes, {vouched} pongs that vouched for one more");
     assert!(vouched >= 32, "the check saw hardly anything: {vouched}");
 }
 
