@@ -277,6 +277,7 @@ fn use_cases(store: &Arc<Store>, usage_pairs: usize) -> App {
             serve_stale_for: Duration::ZERO,
         },
         cache_entries: 100_000,
+        watch_queue: 1,
         keeping: Keeping {
             token_retention: HOUR,
             audit_retention: HOUR,

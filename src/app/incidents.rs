@@ -37,7 +37,7 @@ impl App {
             self.cache.evict_stack(*stack);
         }
         if let Ok(Some(revision)) = done.as_ref().map(|revoked| revoked.revision) {
-            self.freshness.note_own(revision.position);
+            self.note_own(revision);
         }
         let about = About {
             stack_key: Some(command.stack_key.to_string()),
@@ -83,7 +83,7 @@ impl App {
         }
         let (outcome, revision) = done?;
         if let Some(revision) = revision {
-            self.freshness.note_own(revision.position);
+            self.note_own(revision);
         }
         Ok(outcome)
     }

@@ -9,6 +9,7 @@ mod feed;
 mod flights;
 mod freshness;
 mod housekeeping;
+mod hub;
 mod incidents;
 mod introspect;
 mod refusals;
@@ -17,6 +18,7 @@ mod throttle;
 mod tokens;
 mod usage;
 mod uses;
+mod watch;
 
 use std::{sync::Arc, time::Duration};
 
@@ -36,12 +38,14 @@ pub use self::{
     batch::{Answers, Batch},
     error::Error,
     freshness::Bounds,
+    hub::Subject,
     incidents::LeakReport,
     introspect::{Introspection, Question},
     refusals::RefusalWriter,
     throttle::Rate,
     tokens::{Issued, Rotated},
     usage::writer::UsageWriter,
+    watch::{Points, Told, Watch},
 };
 pub use crate::store::{
     AuditCursor, AuditFilter, AuditPage, Issue, ListQuery, MemberChange, MembersChanged, Order,
@@ -53,6 +57,7 @@ use self::{
     cache::Cache,
     flights::{Flights, Ground},
     freshness::{Cover, Freshness},
+    hub::Hub,
     refusals::RefusalLog,
     throttle::Throttle,
     usage::Uses,
@@ -77,6 +82,8 @@ pub struct Tuning {
     pub usage_pairs: usize,
     /// How many readings of the store there may be at once.
     pub readings: usize,
+    /// How many pieces of news wait for the slowest of those who watch.
+    pub watch_queue: usize,
     /// What keeps answers true.
     pub safeguards: Safeguards,
     /// What is kept for how long.
@@ -132,6 +139,7 @@ pub struct App {
     freshness: Freshness,
     ground: Ground,
     nudged: Notify,
+    hub: Hub,
     safeguards: Safeguards,
     keeping: Keeping,
 }
@@ -181,6 +189,7 @@ impl App {
             freshness: Freshness::new(bounds, !ground.store.is_shared(), safeguards.lease),
             ground,
             nudged: Notify::new(),
+            hub: Hub::new(tuning.watch_queue),
             safeguards,
             keeping: tuning.keeping,
         };
@@ -268,7 +277,7 @@ impl App {
             self.cache.evict_token(uid);
         }
         if let Ok((_, revision)) = done {
-            self.freshness.note_own(revision.position);
+            self.note_own(*revision);
         }
     }
 
@@ -280,7 +289,16 @@ impl App {
         if self.safeguards.own_changes {
             self.cache.evict_stack(stack.uid);
         }
+        self.note_own(*revision);
+    }
+
+    /// A change of our own is made and applied. Where the database does not send a hint by
+    /// itself, it is read at once for those who watch.
+    fn note_own(&self, revision: Revision) {
         self.freshness.note_own(revision.position);
+        if !self.store.is_shared() {
+            self.nudged.notify_one();
+        }
     }
 
     /// What the store answered, with a refusal noted on the way.

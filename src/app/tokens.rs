@@ -73,7 +73,7 @@ impl App {
         match &done {
             // Of a request that was repeated, a secret may be known already: the lost one.
             Ok((token, _)) if token.generation > 1 => self.apply_to_token(call, token.uid, &done),
-            Ok((_, revision)) if !call.previews() => self.freshness.note_own(revision.position),
+            Ok((_, revision)) if !call.previews() => self.note_own(*revision),
             _ => {}
         }
         let about = about_stack(&command.stack_key);

@@ -83,6 +83,7 @@ pub(super) async fn run(
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
     let board = service.board.clone();
+    let watched = Arc::downgrade(&service.app);
     let mut tasks = Tasks::default();
     let (app, authenticator) = (service.app.clone(), service.authenticator.clone());
     tasks.run("keys", async move { authenticator.keep_fresh().await });
@@ -146,6 +147,9 @@ pub(super) async fn run(
     }
     accepting.cancel();
     board.close();
+    if let Some(app) = watched.upgrade() {
+        app.close_watches();
+    }
     let mut out_of_time = Box::pin(sleep(tuning.drain_grace + FLUSH_FOR));
     if timeout(tuning.drain_grace, &mut grpc).await.is_err() {
         tracing::warn!("calls were still at work at the end of the drain grace");

@@ -116,6 +116,7 @@ pub async fn run(
         cache_entries: tuning.cache_entries,
         usage_pairs: tuning.usage_pairs,
         readings: tuning.max_readings,
+        watch_queue: tuning.watch_queue,
         safeguards: parts.safeguards,
         keeping: tuning.keeping,
     };

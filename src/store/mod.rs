@@ -110,7 +110,7 @@ pub use self::{
     connect::{OpenError, PoolSize},
     error::Error,
     expiry::{DAYS, Expiring},
-    feed::{Change, Cursor, History, Listener},
+    feed::{Change, Cursor, History, Listener, Lost},
     issue::Issue,
     listing::{ListQuery, Order, TokenCursor, TokenPage},
     location::{Location, LocationError},

@@ -31,3 +31,4 @@ mod support;
 mod tls;
 mod tokens;
 mod usage;
+mod watch;

@@ -28,3 +28,4 @@ mod rotation;
 mod support;
 mod usage;
 mod visibility;
+mod watch;
