@@ -152,7 +152,7 @@ impl App {
             return Ok(None);
         }
         let on_record = self.store.impact(call, key).await?;
-        Ok(Some(on_record.with(self.uses.uses(key.1))))
+        Ok(Some(on_record.with(self.uses.uses(key.1), call.now)))
     }
 
     /// Gives a token a new secret.

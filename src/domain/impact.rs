@@ -42,10 +42,13 @@ impl Impact {
 }
 
 impl Impact {
-    /// With uses that are known of besides, all of them recent.
+    /// With uses that are known of besides.
     #[must_use]
-    pub fn with(mut self, uses: Vec<ServiceUse>) -> Self {
-        for used in uses {
+    pub fn with(mut self, uses: Vec<ServiceUse>, now: Timestamp) -> Self {
+        let latest = uses.iter().map(|used| used.last_used_at).max();
+        self.last_used_at = self.last_used_at.max(latest);
+        let recent = |used: &ServiceUse| now.since(used.last_used_at) <= LOOKS_BACK;
+        for used in uses.into_iter().filter(recent) {
             let same = |known: &&mut ServiceUse| {
                 known.service.issuer == used.service.issuer
                     && known.service.subject == used.service.subject
@@ -57,8 +60,6 @@ impl Impact {
         }
         self.services
             .sort_by_key(|used| std::cmp::Reverse(used.last_used_at));
-        let latest = self.services.first().map(|used| used.last_used_at);
-        self.last_used_at = self.last_used_at.max(latest);
         self.services
             .truncate(usize::try_from(SERVICES_NAMED).unwrap_or(usize::MAX));
         self
@@ -99,10 +100,10 @@ mod tests {
     fn uses_not_yet_on_record_count_too() {
         let now = Timestamp::from_micros(10).unwrap_or(Timestamp::EPOCH);
         let on_record = Impact::of(vec![used("a", 3), used("b", 2)], now);
-        let all = on_record.with(vec![used("b", 5), used("a", 1), used("c", 4)]);
+        let all = on_record.with(vec![used("b", 5), used("a", 1), used("c", 4)], now);
         assert_eq!(all.services, [used("b", 5), used("c", 4), used("a", 3)]);
         assert_eq!(all.last_used_at, Some(used("b", 5).last_used_at));
-        let unused = Impact::default().with(Vec::new());
+        let unused = Impact::default().with(Vec::new(), now);
         assert_eq!(unused, Impact::default());
     }
 }
