@@ -7,13 +7,15 @@
 //! ```text
 //! domain ← store ← app ← grpc ← server ← cli ← main
 //!    ↑
-//!   auth (used by server and cli)          leaves: config, metrics, telemetry
+//!    ├─ memory (used by app)
+//!    └─ auth (used by server and cli)      leaves: config, metrics, telemetry
 //! ```
 //!
 //! - [`domain`]: what a token is: values that parse, transitions that take `now`, the verdict.
 //!   No I/O.
 //! - [`store`]: whole transactions on SQLite or PostgreSQL, and the history of changes.
-//! - [`app`]: the use cases, the cache, and the lease that says when it may be answered from.
+//! - `memory`: facts by digest, and what throws them out.
+//! - [`app`]: the use cases, and the lease that says when memory may be answered from.
 //! - [`auth`]: from a credential to a caller, and the one table of who may call what.
 //! - [`grpc`]: messages to domain values and back; the only maker of statuses.
 //! - [`server`]: sockets, the layers in front of every call, health, the orderly end.
@@ -35,6 +37,7 @@ pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod grpc;
+mod memory;
 pub mod metrics;
 pub mod server;
 pub mod store;

@@ -3,7 +3,6 @@
 
 mod audit;
 mod batch;
-mod cache;
 mod error;
 mod feed;
 mod flights;
@@ -24,6 +23,7 @@ use crate::{
         audit::Action, caller::Call, clock::Clock, entropy::Entropy, id::TokenUid,
         refusal::Refusal, revision::Revision, stack::Stack,
     },
+    memory::Cache,
     metrics::Metrics,
     store::{self, RefusedCall, Store},
 };
@@ -43,7 +43,6 @@ pub use crate::store::{
 };
 
 use self::{
-    cache::Cache,
     flights::{Flights, Ground},
     freshness::{Cover, Freshness},
     refusals::RefusalLog,
