@@ -104,6 +104,7 @@ pub const RULES: &[Rule] = &[
     verdict("/stacktoken.v1.IntrospectionService/Introspect", INTROSPECTOR),
     verdict("/stacktoken.v1.IntrospectionService/BatchIntrospect", INTROSPECTOR),
     verdict("/stacktoken.v1.IntrospectionService/ListActions", ANYONE),
+    verdict("/stacktoken.v1.IntrospectionService/Watch", INTROSPECTOR),
     verdict("/envoy.service.auth.v3.Authorization/Check", INTROSPECTOR),
     change("/stacktoken.admin.v1.StackService/Register", OPERATOR, Action::StackRegister),
     read("/stacktoken.admin.v1.StackService/Get", GOVERNOR_OR_OPERATOR, Action::StackGet),

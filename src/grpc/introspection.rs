@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     convert::{batch, introspection as convert},
     pb::v1,
+    watch,
 };
 use crate::app::App;
 
@@ -43,5 +44,14 @@ impl v1::introspection_service_server::IntrospectionService for Introspections {
         answer!(request, convert::list_actions, |_call, ()| Ok(
             convert::catalogue()
         ))
+    }
+
+    type WatchStream = watch::Told;
+
+    async fn watch(
+        &self,
+        request: Request<Streaming<v1::WatchRequest>>,
+    ) -> Result<Response<watch::Told>, Status> {
+        watch::watch(&self.0, request).await
     }
 }

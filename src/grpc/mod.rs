@@ -30,6 +30,7 @@ mod redact;
 mod stacks;
 pub mod status;
 mod tokens;
+mod watch;
 mod wide;
 
 use std::sync::Arc;

@@ -177,6 +177,7 @@ fn token(facts: &verdict::TokenFacts) -> v1::TokenFacts {
         generation: facts.generation,
         issued_at: Some(instant(facts.issued_at)),
         expires_at: facts.expires_at.map(instant),
+        superseded_at: facts.ends_at.map(instant),
     }
 }
 
@@ -218,7 +219,7 @@ const fn reason(reason: Reason) -> v1::Reason {
     }
 }
 
-fn duration(duration: Duration) -> prost_types::Duration {
+pub fn duration(duration: Duration) -> prost_types::Duration {
     prost_types::Duration {
         seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
         nanos: i32::try_from(duration.subsec_nanos()).unwrap_or_default(),
