@@ -7,7 +7,7 @@
 //! ```text
 //! domain ← store ← app ← grpc ← server ← cli ← main
 //!    ↑
-//!    ├─ memory (used by app)
+//!    ├─ memory (used by app and client)
 //!    └─ auth (used by server and cli)      leaves: config, metrics, telemetry
 //! ```
 //!
@@ -20,6 +20,8 @@
 //! - [`grpc`]: messages to domain values and back; the only maker of statuses.
 //! - [`server`]: sockets, the layers in front of every call, health, the orderly end.
 //! - [`cli`]: flags to settings, `dev`, and two client verbs.
+//! - `client` (a feature): for Rust services that ask; may use [`domain`], `memory` and the
+//!   generated code, and is used by no other room.
 //!
 //! # One request through it
 //!
@@ -34,6 +36,8 @@
 pub mod app;
 pub mod auth;
 pub mod cli;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod config;
 pub mod domain;
 pub mod grpc;
