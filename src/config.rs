@@ -147,7 +147,8 @@ pub struct Tuning {
         value_name = "COUNT"
     )]
     pub max_streams: u32,
-    /// How many streams of health (Watch) may be open at once
+    /// How many streams of health's Watch may be open at once, and as many again of
+    /// IntrospectionService's
     #[arg(
         long,
         env = "STACKTOKEN_MAX_WATCHES",
@@ -155,6 +156,9 @@ pub struct Tuning {
         value_name = "COUNT"
     )]
     pub max_watches: usize,
+    /// How many pieces of news wait for the slowest who watches; for tests.
+    #[arg(skip = 1024_usize)]
+    pub watch_queue: usize,
     /// How many streams a connection may have the server reset before it is closed
     #[arg(
         long,

@@ -87,6 +87,12 @@ pub struct Metrics {
     pub lease_age: Gauge<f64, AtomicU64>,
     /// How long after a change by another replica it was applied here.
     pub revoke_visibility: Histogram,
+    /// Open streams of IntrospectionService's Watch.
+    pub watches: Gauge,
+    /// Changes told on them.
+    pub watch_changes: Counter,
+    /// Those that fell behind and were ended.
+    pub watch_lagged: Counter,
     /// Actions asked about that the catalogue lacks: a typo of a caller, or a new CMS.
     pub unknown_actions: Counter,
     /// Refusals that the audit had no room for.
@@ -145,6 +151,9 @@ impl Metrics {
             stale_answers: Counter::default(),
             lease_age: Gauge::default(),
             revoke_visibility: Histogram::new(SECONDS),
+            watches: Gauge::default(),
+            watch_changes: Counter::default(),
+            watch_lagged: Counter::default(),
             unknown_actions: Counter::default(),
             refusals_dropped: Counter::default(),
             serving: Family::default(),
@@ -188,6 +197,9 @@ impl Metrics {
         own.register("stale_answers", "Answers older than the freshness bound, as an operator chose", self.stale_answers.clone());
         own.register_with_unit("lease_age", "How old the point is up to which all changes are applied", Unit::Seconds, self.lease_age.clone());
         own.register_with_unit("revoke_visibility", "How long after a change by another replica it was applied here", Unit::Seconds, self.revoke_visibility.clone());
+        own.register("watches", "Open streams of IntrospectionService's Watch", self.watches.clone());
+        own.register("watch_changes", "Changes told on streams of Watch", self.watch_changes.clone());
+        own.register("watch_lagged", "Streams of Watch that fell behind and were ended", self.watch_lagged.clone());
         own.register("unknown_actions", "Actions asked about that the catalogue lacks", self.unknown_actions.clone());
         own.register("audit_refusals_dropped", "Refusals that the audit had no room for", self.refusals_dropped.clone());
         own.register("serving", "1 where a service is SERVING", self.serving.clone());

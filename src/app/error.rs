@@ -23,6 +23,15 @@ pub enum Error {
     /// A revision of another history, or one that the store has not reached.
     #[error("the revision is unknown")]
     RevisionUnknown,
+    /// A point to watch from, or what was watched, is of another history, or not reached yet.
+    #[error("the revision to watch from is unknown")]
+    WatchUnknown,
+    /// The changes since a point to watch from are not kept, or too many.
+    #[error("the changes to tell of are not to be had")]
+    RevisionPurged,
+    /// Changes came faster than one who watches took them.
+    #[error("watching fell behind")]
+    WatchLagged,
     /// More readings of the store than this replica starts at once.
     #[error("overloaded")]
     Overloaded,

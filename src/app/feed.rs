@@ -1,12 +1,15 @@
-//! Hearing of what other replicas changed: reading the history at least four times within the
-//! bound and at every hint, and proving as often that the database is the primary. On SQLite
-//! there is nobody to hear of.
+//! Hearing of what was changed: reading the history at least four times within the bound and at
+//! every hint, throwing out what others changed, telling those who watch, and proving as often
+//! that the database is the primary. On SQLite there are no others, only those who watch.
 
 use std::{collections::HashSet, future::pending, time::Duration};
 
 use tokio::time::{sleep, timeout};
 
-use super::App;
+use super::{
+    App,
+    hub::{self, Stand},
+};
 use crate::store::{Change, Cursor, Error, History};
 
 /// How long to wait before listening again after it failed.
@@ -15,9 +18,9 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 impl App {
     /// Reads the history for as long as the process lives.
     pub async fn keep_reading(&self) {
-        if !self.store.is_shared() {
+        let shared = self.store.is_shared();
+        if !shared {
             self.freshness.note_own(self.last_position().await);
-            return pending().await;
         }
         let mut reader = Reader::default();
         loop {
@@ -27,8 +30,12 @@ impl App {
                 Ok(Ok(history)) => {
                     let position = history.next.position();
                     reader.apply(self, history);
-                    // Last: only when everything is thrown out does the lease say so.
-                    self.freshness.note_read(started, position);
+                    // Last: only when everything is thrown out and told does the lease say so.
+                    if shared {
+                        self.freshness.note_read(started, position);
+                    } else {
+                        self.freshness.note_told(started);
+                    }
                 }
                 Ok(Err(error)) => self.note_failure(&error).await,
                 Err(_) => self.store.renew_connections().await,
@@ -91,6 +98,8 @@ impl App {
 #[derive(Default)]
 struct Reader {
     since: Option<Cursor>,
+    /// Up to where everything was told.
+    resume: i64,
     /// The highest number applied; looked at only in a negative control.
     highest: i64,
     /// Changes of transactions that are read again for as long as an older one is at work.
@@ -100,20 +109,21 @@ struct Reader {
 impl Reader {
     fn apply(&mut self, app: &App, history: History) {
         let moved = self.since.as_ref() != Some(&history.next);
-        match history.changes {
-            None => {
-                app.cache.clear();
-                self.seen.clear();
-            }
-            Some(changes) => {
-                let unseen = changes
-                    .iter()
-                    .filter(|change| !self.seen.contains(&change.id));
-                for change in unseen {
-                    if app.safeguards.commit_order || change.id > self.highest {
-                        apply(app, change);
-                    }
+        let stand = Stand {
+            cursor: history.next.clone(),
+            resume: history.resume,
+        };
+        match &history.changes {
+            Err(lost) => {
+                // A change of one's own was applied when it was made, also by a restart.
+                if app.store.is_shared() {
+                    app.cache.clear();
                 }
+                self.seen.clear();
+                app.hub.publish(Err(*lost), stand);
+            }
+            Ok(changes) => {
+                self.apply_each(app, changes, stand);
                 let numbers = changes.iter().map(|change| change.id);
                 self.highest = numbers.fold(self.highest, i64::max);
                 if moved {
@@ -122,7 +132,24 @@ impl Reader {
                 self.seen.extend(changes.iter().map(|change| change.id));
             }
         }
+        self.resume = history.resume;
         self.since = Some(history.next);
+    }
+
+    /// Throws out what others changed, and tells those who watch of all that is new.
+    fn apply_each(&self, app: &App, changes: &[Change], stand: Stand) {
+        let is_new = |change: &Change| {
+            let late = !app.safeguards.commit_order && change.id <= self.highest;
+            !self.seen.contains(&change.id) && !late
+        };
+        if app.store.is_shared() {
+            for change in changes.iter().filter(|change| is_new(change)) {
+                apply(app, change);
+            }
+        }
+        let complete = stand.cursor.position();
+        let heard = hub::heard(changes, complete, self.resume, is_new);
+        app.hub.publish(Ok(&heard), stand);
     }
 }
 

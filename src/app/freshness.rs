@@ -62,6 +62,22 @@ impl Freshness {
         self.read.fetch_max(stamp(started), Ordering::AcqRel);
     }
 
+    /// The same where nobody else makes changes: they were applied when they were made, and all
+    /// that this reading found is told to whoever watches.
+    pub fn note_told(&self, started: Duration) {
+        self.read.fetch_max(stamp(started), Ordering::AcqRel);
+    }
+
+    /// The point before which everything acknowledged is told to whoever watches, or is in what
+    /// waits for them.
+    pub fn told_since(&self) -> Option<Duration> {
+        if self.sole {
+            return instant(&self.read);
+        }
+        let (read, beat) = (instant(&self.read), instant(&self.beat));
+        Lease { read, beat }.since()
+    }
+
     /// The primary committed something that was started at `started`.
     pub fn note_beat(&self, started: Duration) {
         self.beat.fetch_max(stamp(started), Ordering::AcqRel);

@@ -7,12 +7,14 @@ mod error;
 mod feed;
 mod flights;
 mod freshness;
+mod hub;
 mod introspect;
 mod refusals;
 mod stacks;
 mod throttle;
 mod tokens;
 mod uses;
+mod watch;
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,10 +34,12 @@ pub use self::{
     batch::{Answers, Batch},
     error::Error,
     freshness::Bounds,
+    hub::Subject,
     introspect::{Introspection, Question},
     refusals::RefusalWriter,
     throttle::Rate,
     tokens::{Issued, Rotated},
+    watch::{Points, Told, Watch},
 };
 pub use crate::store::{
     AuditCursor, AuditFilter, AuditPage, Issue, ListQuery, MemberChange, MembersChanged, Order,
@@ -45,6 +49,7 @@ pub use crate::store::{
 use self::{
     flights::{Flights, Ground},
     freshness::{Cover, Freshness},
+    hub::Hub,
     refusals::RefusalLog,
     throttle::Throttle,
     uses::FirstUses,
@@ -65,6 +70,8 @@ pub struct Tuning {
     pub cache_entries: usize,
     /// How many readings of the store there may be at once.
     pub readings: usize,
+    /// How many pieces of news wait for the slowest of those who watch.
+    pub watch_queue: usize,
     /// What keeps answers true.
     pub safeguards: Safeguards,
 }
@@ -117,6 +124,7 @@ pub struct App {
     freshness: Freshness,
     ground: Ground,
     nudged: Notify,
+    hub: Hub,
     safeguards: Safeguards,
 }
 
@@ -163,6 +171,7 @@ impl App {
             freshness: Freshness::new(bounds, !ground.store.is_shared(), safeguards.lease),
             ground,
             nudged: Notify::new(),
+            hub: Hub::new(tuning.watch_queue),
             safeguards,
         };
         (app, writer)
@@ -229,7 +238,7 @@ impl App {
             self.cache.evict_token(uid);
         }
         if let Ok((_, revision)) = done {
-            self.freshness.note_own(revision.position);
+            self.note_own(*revision);
         }
     }
 
@@ -238,7 +247,16 @@ impl App {
         if self.safeguards.own_changes {
             self.cache.evict_stack(stack.uid);
         }
+        self.note_own(*revision);
+    }
+
+    /// A change of our own is made and applied. Where the database does not send a hint by
+    /// itself, it is read at once for those who watch.
+    fn note_own(&self, revision: Revision) {
         self.freshness.note_own(revision.position);
+        if !self.store.is_shared() {
+            self.nudged.notify_one();
+        }
     }
 
     /// What the store answered, with a refusal noted on the way.

@@ -72,7 +72,7 @@ impl App {
         match &done {
             // Of a request that was repeated, a secret may be known already: the lost one.
             Ok((token, _)) if token.generation > 1 => self.apply_to_token(token.uid, &done),
-            Ok((_, revision)) => self.freshness.note_own(revision.position),
+            Ok((_, revision)) => self.note_own(*revision),
             Err(_) => {}
         }
         let about = about_stack(&command.stack_key);

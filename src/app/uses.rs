@@ -44,7 +44,7 @@ impl App {
         };
         let done = tokio::time::timeout(RECORD_FOR, recording).await;
         if let Some(revision) = done.map_err(|_| Missed::TooSlow)?? {
-            self.freshness.note_own(revision.position);
+            self.note_own(revision);
         }
         Ok(())
     }

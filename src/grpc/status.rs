@@ -217,6 +217,21 @@ fn tell_app(error: &app::Error) -> Told {
             "REVISION_UNKNOWN",
             "min_revision is of another history or one not reached yet: send a revision as it was answered, or none",
         ),
+        app::Error::WatchUnknown => Told::new(
+            Code::OutOfRange,
+            "REVISION_UNKNOWN",
+            "from_revision, or what was watched, is of another history or one not reached yet: forget everything, then watch without from_revision",
+        ),
+        app::Error::RevisionPurged => Told::new(
+            Code::OutOfRange,
+            "REVISION_PURGED",
+            "the changes since are no longer kept, or too many to tell: forget everything, then watch without from_revision",
+        ),
+        app::Error::WatchLagged => Told::new(
+            Code::Aborted,
+            "WATCH_LAGGED",
+            "changes came faster than this client read them: watch again from the last revision",
+        ),
         app::Error::Overloaded => Told::unavailable(
             "OVERLOADED",
             "more calls than this replica takes: try again",

@@ -1,24 +1,106 @@
-//! IntrospectionService.Watch: changes told as they come, and pings answered.
+//! IntrospectionService.Watch: changes told as they come, and pings answered. What is wrong
+//! with the first request is the call's answer; what goes wrong later ends the stream.
 
 use std::{pin::Pin, sync::Arc};
 
-use futures_util::Stream;
-use tonic::{Request, Response, Status, Streaming};
+use futures_util::{Stream, stream};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{
+    convert::watch as convert,
     pb::v1,
     status::{self, Failure},
 };
-use crate::app::App;
+use crate::{
+    app::{self, App},
+    metrics::ReasonLabel,
+};
 
 /// What a client is told.
 pub(super) type Told = Pin<Box<dyn Stream<Item = Result<v1::WatchResponse, Status>> + Send>>;
 
-#[expect(clippy::unused_async, reason = "not there yet")]
+/// One stream, both ways.
+struct Session {
+    app: Arc<App>,
+    watch: app::Watch,
+    /// `None` once the client has said that there will be no more.
+    requests: Option<Streaming<v1::WatchRequest>>,
+    request_id: String,
+}
+
 pub(super) async fn watch(
-    _: &Arc<App>,
+    app: &Arc<App>,
     request: Request<Streaming<v1::WatchRequest>>,
 ) -> Result<Response<Told>, Status> {
-    let (call, _) = super::open(request)?;
-    Err(status::of(Failure::RpcUnknown, &call.request_id))
+    let (call, mut requests) = super::open(request)?;
+    let fail = |failure: Failure| status::of(failure, &call.request_id);
+    let first = requests.message().await?;
+    let (from, ping) = convert::first(&first.unwrap_or_default()).map_err(|it| fail(it.into()))?;
+    let mut watch = app.watch(from).await.map_err(|error| fail(error.into()))?;
+    if let Some(nonce) = ping {
+        watch.ping(nonce);
+    }
+    let session = Session {
+        app: app.clone(),
+        watch,
+        requests: Some(requests),
+        request_id: call.request_id,
+    };
+    let told = stream::unfold(Some(session), async |session| Some(session?.step().await));
+    Ok(Response::new(Box::pin(told)))
+}
+
+impl Session {
+    /// What is told next, and the session, unless that was its end.
+    async fn step(mut self) -> (Result<v1::WatchResponse, Status>, Option<Self>) {
+        match self.next().await {
+            Ok(told) => (Ok(convert::told(told)), Some(self)),
+            Err(Ended::Unread(status)) => {
+                // Of a connection that broke, nobody hears.
+                let code = match status.code() {
+                    Code::Unknown | Code::Unavailable => Code::Cancelled,
+                    code => code,
+                };
+                let status = status::in_place_of(code, status.message(), &self.request_id);
+                (Err(status), None)
+            }
+            Err(Ended::By(failure)) => {
+                let reason = status::reason_of(&failure);
+                let errors = &self.app.metrics().errors;
+                errors.get_or_create(&ReasonLabel { reason }).inc();
+                (Err(status::of(failure, &self.request_id)), None)
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Result<app::Told, Ended> {
+        loop {
+            let request = async {
+                match &mut self.requests {
+                    Some(requests) => requests.message().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.app.watches_closed() => return Err(Ended::By(Failure::Draining)),
+                request = request => match request.map_err(Ended::Unread)? {
+                    Some(request) => {
+                        let ping = convert::later(&request);
+                        self.watch.ping(ping.map_err(|faults| Ended::By(faults.into()))?);
+                    }
+                    None => self.requests = None,
+                },
+                told = self.watch.next() => {
+                    return told.map_err(|error| Ended::By(error.into()));
+                }
+            }
+        }
+    }
+}
+
+/// Why a stream ended.
+enum Ended {
+    /// A request could not be read.
+    Unread(Status),
+    By(Failure),
 }

@@ -21,7 +21,7 @@ use super::{
     deadline,
     handler::{run, run_to_the_end},
     headers,
-    openings::{self, Openings},
+    openings::{self, Openings, Place},
 };
 use crate::{
     app::{About, App},
@@ -187,10 +187,13 @@ impl Gate {
         };
         let timeout = deadline::of(request.headers(), self.deadline);
         let mut call = None;
+        let mut place = None;
+        // Until the answer begins: a stream takes as long as it likes from there on.
         let work = async {
             match self.admit(request, rule, request_id).await {
-                Ok(admitted) => {
+                Ok((admitted, kept)) => {
                     call = Some(admitted);
+                    place = kept;
                     if rule.is_some_and(|rule| rule.changes) {
                         run_to_the_end(request, inner, request_id, 2 * self.deadline).await
                     } else {
@@ -201,16 +204,18 @@ impl Gate {
             }
         };
         let response = tokio::time::timeout(timeout, work).await;
-        (response.unwrap_or_else(|_| fail(Failure::Deadline)), call)
+        let response = response.unwrap_or_else(|_| fail(Failure::Deadline));
+        (openings::kept(response, place), call)
     }
 
-    /// Lets the request on, with its call attached, or says why not.
+    /// Lets the request on, with its call attached and a place if it opens a stream, or says
+    /// why not.
     async fn admit(
         &self,
         request: &mut Request<Body>,
         rule: Option<&'static Rule>,
         request_id: &str,
-    ) -> Result<Call, Failure> {
+    ) -> Result<(Call, Place), Failure> {
         let Some((rule, Admits::Callers(demand))) = rule.map(|rule| (rule, rule.admits)) else {
             return Err(Failure::RpcUnknown);
         };
@@ -236,8 +241,9 @@ impl Gate {
             }
             return Err(refusal.into());
         }
+        let place = self.openings.enter(rule)?;
         request.extensions_mut().insert(call.clone());
-        Ok(call)
+        Ok((call, place))
     }
 
     async fn authenticate(

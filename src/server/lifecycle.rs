@@ -77,6 +77,7 @@ pub(super) async fn run(
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
     let board = service.board.clone();
+    let watched = Arc::downgrade(&service.app);
     let mut tasks = Tasks::default();
     let (app, authenticator) = (service.app.clone(), service.authenticator.clone());
     tasks.run("keys", async move { authenticator.keep_fresh().await });
@@ -129,6 +130,9 @@ pub(super) async fn run(
     }
     accepting.cancel();
     board.close();
+    if let Some(app) = watched.upgrade() {
+        app.close_watches();
+    }
     if tokio::time::timeout(tuning.drain_grace, &mut grpc)
         .await
         .is_err()

@@ -115,6 +115,7 @@ pub async fn run(
         },
         cache_entries: tuning.cache_entries,
         readings: tuning.max_readings,
+        watch_queue: tuning.watch_queue,
         safeguards: parts.safeguards,
     };
     let ambient = (parts.clock.clone(), parts.entropy.clone());

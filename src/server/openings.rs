@@ -1,5 +1,5 @@
-//! What whoever reaches the port may call without a credential, health and reflection: its
-//! streams last for as long as their clients like, so there is room for so many and no more.
+//! Streams last for as long as their clients like, so there is room for so many and no more:
+//! of health and reflection, which whoever reaches the port may open, and of changes.
 
 use std::sync::Arc;
 
@@ -8,13 +8,17 @@ use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::body::Body;
 
-use crate::{auth::policy::Rule, grpc::status::Failure};
+use crate::{
+    auth::policy::{Admits, Rule},
+    grpc::status::Failure,
+};
 
 /// How many streams of reflection there may be; each can hold an answer of some 200 KiB.
 const MAX_REFLECTIONS: usize = 32;
 
-/// The room for streams that anybody may open.
+/// The room for streams.
 pub(super) struct Openings {
+    changes: Arc<Semaphore>,
     watches: Arc<Semaphore>,
     reflections: Arc<Semaphore>,
 }
@@ -25,6 +29,7 @@ pub(super) type Place = Option<OwnedSemaphorePermit>;
 impl Openings {
     pub fn new(max_watches: usize) -> Self {
         Self {
+            changes: Arc::new(Semaphore::new(max_watches)),
             watches: Arc::new(Semaphore::new(max_watches)),
             reflections: Arc::new(Semaphore::new(MAX_REFLECTIONS)),
         }
@@ -36,7 +41,9 @@ impl Openings {
             // What a probe asks must be answered however many others watch.
             "/grpc.health.v1.Health/Check" => return Ok(None),
             "/grpc.health.v1.Health/Watch" => &self.watches,
-            _ => &self.reflections,
+            "/stacktoken.v1.IntrospectionService/Watch" => &self.changes,
+            _ if rule.admits == Admits::Everybody => &self.reflections,
+            _ => return Ok(None),
         };
         let place = room.clone().try_acquire_owned();
         place.map(Some).map_err(|_| Failure::Overloaded)

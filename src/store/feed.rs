@@ -1,11 +1,11 @@
-//! Reading the history of changes, so that a replica hears of what others did. On SQLite
-//! there are no others.
+//! Reading the history of changes, so that a replica hears of what others did, and whoever
+//! watches of what anybody did.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
-    ConnectionTrait as _, DbErr, FromQueryResult as _, Statement,
+    ConnectionTrait as _, DatabaseConnection, DbErr, FromQueryResult as _, QueryResult, Statement,
     sqlx::{Executor as _, postgres::PgListener},
 };
 use uuid::Uuid;
@@ -25,8 +25,9 @@ const MOST: usize = 10_000;
 /// Up to where the history was read, and of which history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
-    /// A transaction id: a row may become visible after one with a higher number, but never
-    /// one of a transaction below the oldest still at work.
+    /// On PostgreSQL a transaction id: a row may become visible after one with a higher number,
+    /// but never one of a transaction below the oldest still at work. On SQLite the number of
+    /// a row, since there is one writer.
     next: i64,
     /// Of the database: transaction ids may be given out again after a promotion.
     timeline: String,
@@ -40,6 +41,20 @@ impl Cursor {
         self.next - 1
     }
 
+    /// Which history this is.
+    #[must_use]
+    pub const fn epoch(&self) -> i64 {
+        self.epoch
+    }
+
+    /// As if everything up to this position of the same history were known.
+    fn after(&self, position: i64) -> Self {
+        Self {
+            next: position.saturating_add(1),
+            ..self.clone()
+        }
+    }
+
     /// Whether a position of the one is comparable with a position of the other.
     fn continues(&self, earlier: &Self) -> bool {
         self.timeline == earlier.timeline && self.epoch == earlier.epoch
@@ -51,6 +66,8 @@ impl Cursor {
 pub struct Change {
     /// Its number; tells it from others that are read again with it.
     pub id: i64,
+    /// Its point in the history.
+    pub position: i64,
     /// The stack.
     pub stack: StackUid,
     /// The token; `None` where it is about the stack as a whole.
@@ -61,32 +78,65 @@ pub struct Change {
     pub changed_at: Timestamp,
 }
 
+/// Why changes cannot be told one by one: nothing known before counts any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// Nothing was read before, or of another history: the database was promoted or restored.
+    Elsewhere,
+    /// They are too many, or are no longer kept.
+    Untold,
+}
+
 /// What was read of the history.
 #[derive(Debug)]
 pub struct History {
-    /// The changes since; `None` where nothing known before counts any more: there are too
-    /// many to tell apart, or the database was promoted or restored meanwhile.
-    pub changes: Option<Vec<Change>>,
+    /// The changes since, by position.
+    pub changes: Result<Vec<Change>, Lost>,
     /// Where to go on.
     pub next: Cursor,
+    /// The highest position of a change, of those up to which everything is known. A change
+    /// that was acknowledged keeps its position through any failover, which the number of a
+    /// transaction that wrote none may not.
+    pub resume: i64,
+    /// The highest position of a change that can be seen.
+    pub newest: i64,
 }
 
 /// Rows of transactions that may not have been visible before, and from where to go on; one
 /// statement is one snapshot, so nothing slips between.
-const SINCE: &str = "\
-    SELECT c.id, c.stack_uid, c.token_uid, c.kind, c.changed_at, \
+const ON_POSTGRES: &str = "\
+    SELECT c.id, c.xid::text::bigint AS position, \
+           c.stack_uid, c.token_uid, c.kind, c.changed_at, \
            pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS next, \
            (pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on') AS standby, \
            CASE WHEN NOT pg_is_in_recovery() \
                 THEN substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END AS timeline, \
-           (SELECT value FROM meta WHERE name = 'epoch') AS epoch \
+           (SELECT value FROM meta WHERE name = 'epoch') AS epoch, \
+           (SELECT value FROM meta WHERE name = 'purged') AS purged, \
+           (SELECT xid::text::bigint FROM changes \
+            WHERE xid < pg_snapshot_xmin(pg_current_snapshot()) \
+            ORDER BY xid DESC LIMIT 1) AS resume, \
+           (SELECT xid::text::bigint FROM changes ORDER BY xid DESC LIMIT 1) AS newest \
     FROM (SELECT 1 AS one) AS asked \
     LEFT JOIN changes c ON c.xid >= $1::text::xid8 \
     ORDER BY c.xid, c.id LIMIT $2";
+/// The same where there is one writer: every row that can be seen is complete.
+const ON_SQLITE: &str = "\
+    SELECT c.id, c.id AS position, c.stack_uid, c.token_uid, c.kind, c.changed_at, \
+           (SELECT COALESCE(MAX(id), 0) + 1 FROM changes) AS next, \
+           FALSE AS standby, '' AS timeline, \
+           (SELECT value FROM meta WHERE name = 'epoch') AS epoch, \
+           (SELECT value FROM meta WHERE name = 'purged') AS purged, \
+           (SELECT MAX(id) FROM changes) AS resume, \
+           (SELECT MAX(id) FROM changes) AS newest \
+    FROM (SELECT 1 AS one) AS asked \
+    LEFT JOIN changes c ON c.id >= CAST($1 AS INTEGER) \
+    ORDER BY c.id LIMIT $2";
 
 #[derive(sea_orm::FromQueryResult)]
 struct Row {
     id: i64,
+    position: i64,
     stack_uid: Uuid,
     token_uid: Option<Uuid>,
     kind: String,
@@ -94,17 +144,51 @@ struct Row {
 }
 
 impl Store {
-    /// What others changed since; from the primary only.
+    /// What was changed since, for the feed; from the primary only.
     ///
     /// # Errors
     /// [`Error::NotPrimary`] where the database is none; [`Error`] where it cannot be read.
     pub async fn read_history(&self, since: Option<&Cursor>) -> Result<History, Error> {
+        let control = self.pools.load().control.clone();
+        let history = self.read_since(&control, since).await?;
+        self.epoch.store(history.next.epoch, Ordering::Release);
+        Ok(history)
+    }
+
+    /// What was changed after a position of the history that `feed` reads, for one who watches;
+    /// from the primary only. Without a position nothing but where the history stands.
+    ///
+    /// # Errors
+    /// As those of [`Self::read_history`].
+    pub async fn read_backlog(&self, from: Option<i64>, feed: &Cursor) -> Result<History, Error> {
+        let since = feed.after(from.unwrap_or(i64::MAX));
+        let span = self.span("read_backlog");
+        let reader = self.pools.load().reader.clone();
+        let mut read = self.read_since(&reader, Some(&since)).await;
+        if self.is_worth_renewing(&read).await {
+            let reader = self.pools.load().reader.clone();
+            read = self.read_since(&reader, Some(&since)).await;
+        }
+        span.end(read.as_ref().err().and_then(Error::kind));
+        read
+    }
+
+    async fn read_since(
+        &self,
+        connection: &DatabaseConnection,
+        since: Option<&Cursor>,
+    ) -> Result<History, Error> {
         // From the end of all time there is nothing to be read but where to begin.
         let from = since.map_or(i64::MAX, |cursor| cursor.next);
         let most = i64::try_from(MOST + 1).unwrap_or(i64::MAX);
         let values = [from.to_string().into(), most.into()];
-        let statement = Statement::from_sql_and_values(self.backend(), SINCE, values);
-        let rows = self.pools.load().control.query_all_raw(statement).await?;
+        let sql = if self.is_shared() {
+            ON_POSTGRES
+        } else {
+            ON_SQLITE
+        };
+        let statement = Statement::from_sql_and_values(self.backend(), sql, values);
+        let rows = connection.query_all_raw(statement).await?;
         let first = rows
             .first()
             .ok_or_else(|| DbErr::RecordNotFound("a snapshot".to_owned()))?;
@@ -116,24 +200,21 @@ impl Store {
             timeline: first.try_get("", "timeline")?,
             epoch: first.try_get("", "epoch")?,
         };
-        self.epoch.store(next.epoch, Ordering::Release);
-        let continues = since.is_some_and(|since| next.continues(since));
-        if rows.len() > MOST || !continues {
-            return Ok(History {
-                changes: None,
-                next,
-            });
-        }
-        let mut changes = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let id: Option<i64> = row.try_get("", "id")?;
-            if id.is_some() {
-                changes.push(change(&Row::from_query_result(row, "")?)?);
-            }
-        }
+        let at = |name| Ok::<Option<i64>, DbErr>(first.try_get("", name)?);
+        let purged = at("purged")?.unwrap_or_default();
+        // Where a purge left nothing that is complete, what it went up to is.
+        let resume = at("resume")?.unwrap_or(purged);
+        let newest = at("newest")?.unwrap_or(resume);
+        let changes = match since.filter(|since| next.continues(since)) {
+            None => Err(Lost::Elsewhere),
+            Some(since) if rows.len() > MOST || since.position() < purged => Err(Lost::Untold),
+            Some(_) => Ok(changes(&rows)?),
+        };
         Ok(History {
-            changes: Some(changes),
+            changes,
             next,
+            resume,
+            newest,
         })
     }
 
@@ -150,6 +231,18 @@ impl Store {
     }
 }
 
+/// The changes in rows of which one stands for none.
+fn changes(rows: &[QueryResult]) -> Result<Vec<Change>, Error> {
+    let mut changes = Vec::with_capacity(rows.len());
+    for row in rows {
+        let id: Option<i64> = row.try_get("", "id")?;
+        if id.is_some() {
+            changes.push(change(&Row::from_query_result(row, "")?)?);
+        }
+    }
+    Ok(changes)
+}
+
 fn change(row: &Row) -> Result<Change, Error> {
     let corrupt = || Error::Corrupt {
         table: "changes",
@@ -162,6 +255,7 @@ fn change(row: &Row) -> Result<Change, Error> {
         .any(|kind| kind.name() == row.kind && kind.is_harmless());
     Ok(Change {
         id: row.id,
+        position: row.position,
         stack: StackUid::from_untyped_uuid(row.stack_uid),
         token: row.token_uid.map(TokenUid::from_untyped_uuid),
         harmless,

@@ -97,7 +97,7 @@ pub use self::{
     audit::{AuditCursor, AuditFilter, AuditPage, RefusalNote, RefusedCall},
     connect::{OpenError, PoolSize},
     error::Error,
-    feed::{Change, Cursor, History, Listener},
+    feed::{Change, Cursor, History, Listener, Lost},
     issue::Issue,
     listing::{ListQuery, Order, TokenCursor, TokenPage},
     location::{Location, LocationError},

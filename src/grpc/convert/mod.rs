@@ -13,6 +13,7 @@ pub mod introspection;
 pub mod permissions;
 pub mod stacks;
 pub mod tokens;
+pub mod watch;
 
 use crate::{
     domain::{

@@ -104,6 +104,8 @@ pub const TABLE: &[Row] = &[
     row!("/stacktoken.v1.IntrospectionService/BatchIntrospect", Introspectors, false, |world|
         batch_request(&world.stack, &[&world.secret])),
     row!("/stacktoken.v1.IntrospectionService/ListActions", Anyone, false, |_| v1::ListActionsRequest {}),
+    row!("/stacktoken.v1.IntrospectionService/Watch", Introspectors, false, |_| v1::WatchRequest {
+        from_revision: String::new(), ping: Some(v1::WatchPing { nonce: 7 }) }),
     row!("/envoy.service.auth.v3.Authorization/Check", Introspectors, false, |world| CheckRequest::from(
         Http::get("/v3/stacks").with("authorization", &world.secret).with("api_key", &world.stack))),
     row!("/stacktoken.admin.v1.StackService/Register", Operators, true, |_| admin::RegisterRequest {

@@ -95,6 +95,8 @@ impl Sent {
     }
 }
 
+const WATCH: &str = "/stacktoken.v1.IntrospectionService/Watch";
+
 /// Calls this path. An error that is not in the contract's form fails the test.
 pub async fn call(
     channel: &Channel,
@@ -107,10 +109,18 @@ pub async fn call(
     let mut request = Request::new(message);
     sent.put_into(request.metadata_mut());
     let target = PathAndQuery::try_from(path).unwrap();
-    let answered = client.unary(request, target, Raw).await;
-    answered
-        .map(tonic::Response::into_inner)
-        .inspect_err(|status| require_form(status, path))
+    let answered = if path == WATCH {
+        // It does not end by itself: the first message is what it answers.
+        let streamed = client.server_streaming(request, target, Raw).await;
+        match streamed.map(tonic::Response::into_inner) {
+            Ok(mut told) => told.message().await.map(|first| first.expect("a message")),
+            Err(status) => Err(status),
+        }
+    } else {
+        let answered = client.unary(request, target, Raw).await;
+        answered.map(tonic::Response::into_inner)
+    };
+    answered.inspect_err(|status| require_form(status, path))
 }
 
 /// The code of each reason, as the comments of the contract have it.

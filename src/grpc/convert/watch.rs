@@ -1,0 +1,63 @@
+//! Messages of IntrospectionService.Watch.
+
+use super::introspection::duration;
+use crate::{
+    app::{Points, Subject, Told},
+    domain::{
+        field::{Problem, Violations},
+        revision::Revision,
+    },
+    grpc::pb::v1::{
+        WatchChanged, WatchPong, WatchRequest, WatchResponse, watch_changed, watch_response::Event,
+    },
+};
+
+/// The first request: a point to begin at, and perhaps a ping.
+pub fn first(message: &WatchRequest) -> Result<(Option<Revision>, Option<u64>), Violations> {
+    let mut faults = Violations::default();
+    let text = &message.from_revision;
+    let from = (!text.is_empty()).then(|| Revision::parse(text));
+    let from = faults.keep("from_revision", from.transpose()).flatten();
+    let ping = message.ping.map(|ping| ping.nonce);
+    faults.finish(Some((from, ping)))
+}
+
+/// A later request: a ping, and nothing else.
+pub fn later(message: &WatchRequest) -> Result<u64, Violations> {
+    let mut faults = Violations::default();
+    if !message.from_revision.is_empty() {
+        let problem = "belongs in the first request only: to begin elsewhere, open another stream";
+        faults.add("from_revision", Problem::new(problem));
+    }
+    let ping = message.ping.ok_or_else(|| {
+        Problem::new("is required in every request but the first: send one to have a pong")
+    });
+    let ping = faults.keep("ping", ping);
+    faults.finish(ping.map(|ping| ping.nonce))
+}
+
+/// What is told.
+pub fn told(told: Told) -> WatchResponse {
+    let event = match told {
+        Told::Changed(subject, points) => Event::Changed(changed(subject, points)),
+        Told::Pong(nonce, staleness, points) => Event::Pong(WatchPong {
+            nonce,
+            staleness: Some(duration(staleness)),
+            revision: points.resume.to_string(),
+            min_revision: points.highest.to_string(),
+        }),
+    };
+    WatchResponse { event: Some(event) }
+}
+
+fn changed(subject: Subject, points: Points) -> WatchChanged {
+    let subject = match subject {
+        Subject::Token(uid) => watch_changed::Subject::TokenUid(uid.to_string()),
+        Subject::Stack(uid) => watch_changed::Subject::StackUid(uid.to_string()),
+    };
+    WatchChanged {
+        subject: Some(subject),
+        revision: points.resume.to_string(),
+        min_revision: points.highest.to_string(),
+    }
+}
