@@ -192,10 +192,30 @@ impl Builder {
             let problem = "is 0: choose how many secrets to remember, at least 1";
             return Err(Error::setting("cache_entries", problem));
         }
+        self.check_pem()?;
         if !self.credential.is_some() && self.identity.is_none() {
             let problem = "is missing: say who calls, by bearer, bearer_file, bearer_from or \
                            identity_pem";
             return Err(Error::setting("bearer", problem));
+        }
+        Ok(())
+    }
+
+    /// What holds no certificate would be taken for an empty list of them.
+    fn check_pem(&self) -> Result<(), Error> {
+        let (cert, key) = self.identity.as_ref().map_or((None, None), |(cert, key)| {
+            (Some(cert.as_slice()), Some(key.as_slice()))
+        });
+        for (name, pem, label) in [
+            ("ca_pem", self.ca.as_deref(), "CERTIFICATE-----"),
+            ("identity_pem", cert, "CERTIFICATE-----"),
+            ("identity_pem", key, "PRIVATE KEY-----"),
+        ] {
+            let text = pem.map(String::from_utf8_lossy);
+            if text.is_some_and(|text| !text.contains(label)) {
+                let problem = format!("holds no PEM block that begins with …{label}");
+                return Err(Error::setting(name, problem));
+            }
         }
         Ok(())
     }

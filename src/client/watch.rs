@@ -67,7 +67,9 @@ pub(super) async fn keep_watching(
             );
         }
         told.send_replace(Some(ended.why));
-        let pause = ended.wait.unwrap_or(wait).clamp(wait, LONGEST_WAIT);
+        // What one server asks for is no reason to keep away from another.
+        let asked_for = ended.wait.filter(|_| wire.endpoints.len() == 1);
+        let pause = asked_for.unwrap_or(wait).clamp(wait, LONGEST_WAIT);
         tokio::time::sleep(jittered(pause)).await;
         wait = (wait * 2).min(LONGEST_WAIT);
     }
