@@ -27,3 +27,4 @@ mod stacks;
 mod support;
 mod tls;
 mod tokens;
+mod watch;

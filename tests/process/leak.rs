@@ -16,6 +16,7 @@ use crate::{
         checks::{Http, Told},
         introspect_request, issue_request, permissions,
         requests::batch_request,
+        watching::{self, Watching},
     },
 };
 
@@ -98,6 +99,7 @@ async fn drive(dev: &Dev, secrets: &mut Secrets) {
     let refused = service.introspection.batch_introspect(faulty).await;
     refused.unwrap_err();
 
+    watched(&service, &secret).await;
     misplaced(&mut owner, &mut service, &stack, &secret).await;
     checked(dev, &stack, &secret).await;
     let mut request = Request::new(v1::ListActionsRequest {});
@@ -288,6 +290,17 @@ async fn misplaced(owner: &mut Client, service: &mut Client, stack: &str, secret
         min_revision: secret.into(),
     };
     let _ = service.introspection.introspect(ask).await;
+}
+
+/// Streams of changes, with the secret where a revision belongs, first and later.
+async fn watched(service: &Client, secret: &str) {
+    let refused = Watching::open(service, secret).await.err().unwrap();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    let mut watching = Watching::open(service, "").await.unwrap();
+    watching.pong().await.unwrap();
+    watching.send(watching::from(secret));
+    let ended = watching.end().await;
+    assert_eq!(ended.code(), tonic::Code::InvalidArgument);
 }
 
 /// Envoy's checks: the secret where it belongs, and everywhere else.

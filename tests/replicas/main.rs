@@ -24,3 +24,4 @@ mod rotation;
 #[path = "../it/support/mod.rs"]
 mod support;
 mod visibility;
+mod watch;

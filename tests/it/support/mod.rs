@@ -9,6 +9,7 @@ pub mod frames;
 pub mod issuer;
 pub mod raw;
 pub mod requests;
+pub mod watching;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
