@@ -119,7 +119,7 @@ impl Builder {
         self
     }
 
-    /// How many secrets are remembered; some 500 bytes each. Default 10,000.
+    /// How many secrets are remembered; some 700 bytes each. Default 10,000.
     pub const fn cache_entries(mut self, entries: usize) -> Self {
         self.cache_entries = entries;
         self

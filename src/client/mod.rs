@@ -5,10 +5,10 @@
 //! use stacktoken::client::{Client, Error, Question};
 //! use stacktoken::domain::verdict::ActionQuestion;
 //!
-//! # async fn serve(token: &str, key: &str) -> Result<(), Error> {
+//! # async fn serve(token: &str, key: &str) -> Result<(), Box<dyn std::error::Error>> {
 //! // Once, for the whole process; clones share everything.
 //! let client = Client::builder("https://stacktoken.internal:50051")
-//!     .ca_pem(include_str!("../../tests/auth/tls/ca.pem"))
+//!     .ca_pem(std::fs::read("/etc/stacktoken/ca.pem")?)
 //!     .bearer_file("/run/secrets/stacktoken.jwt")
 //!     .build()?;
 //!
@@ -43,6 +43,11 @@
 //! Answers from memory. A token that is used all the time is asked about once a minute all the
 //! same ([`Builder::reuse_for`]), so `last_used_at` is true to a minute. The metrics of the
 //! server count the questions that it was asked.
+
+/// Its program is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/clients/rust.md")]
+struct Page;
 
 mod answer;
 mod builder;

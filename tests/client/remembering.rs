@@ -48,6 +48,28 @@ async fn an_answer_asked_for_before_the_first_pong_is_not_remembered() {
     assert_eq!(client.entries(), 0);
 }
 
+/// Also where an earlier stream has left a point to ask for: what happened between that and the
+/// first pong may still have to be told.
+#[tokio::test]
+async fn an_answer_asked_for_before_the_first_pong_of_another_stream_is_not_remembered() {
+    let mut server = Server::start().await;
+    let (client, stream) = server.watched(5, 5).await;
+    drop(stream);
+    let mut next = server.next_stream().await;
+    let secret = secret();
+    server.hold();
+    let early = tokio::spawn({
+        let (client, secret) = (client.clone(), secret.clone());
+        async move { ask(&client, &secret).await }
+    });
+    server.arrival().await;
+    next.pong(Duration::ZERO, (5, 5)).await;
+    until("the pong is heard", || client.watch_fault().is_none()).await;
+    server.release();
+    assert_eq!(early.await.unwrap(), (true, false));
+    assert_eq!(client.entries(), 0);
+}
+
 /// The answer is out while the change is told: it says what was before, and comes after.
 #[tokio::test]
 async fn an_answer_that_a_change_overtook_is_not_remembered() {
