@@ -39,6 +39,7 @@ pub enum Told {
 }
 
 /// What waits to be told.
+#[derive(Clone, Copy)]
 enum Waiting {
     Change(Heard),
     Pong {

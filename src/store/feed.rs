@@ -200,7 +200,7 @@ impl Store {
             timeline: first.try_get("", "timeline")?,
             epoch: first.try_get("", "epoch")?,
         };
-        let at = |name| Ok::<Option<i64>, DbErr>(first.try_get("", name)?);
+        let at = |name| first.try_get::<Option<i64>>("", name);
         let purged = at("purged")?.unwrap_or_default();
         // Where a purge left nothing that is complete, what it went up to is.
         let resume = at("resume")?.unwrap_or(purged);

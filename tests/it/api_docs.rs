@@ -59,10 +59,12 @@ impl Docs {
             let (input, output) = (method.input(), method.output());
             let _ = writeln!(
                 out,
-                "| {} | [{}](#{}) | [{}](#{}) | {} |",
+                "| {} | {}[{}](#{}) | {}[{}](#{}) | {} |",
                 method.name(),
+                stream(method.is_client_streaming()),
                 input.name(),
                 anchor(input.full_name()),
+                stream(method.is_server_streaming()),
                 output.name(),
                 anchor(output.full_name()),
                 cell(&comment)
@@ -132,6 +134,11 @@ impl Docs {
         }
         out
     }
+}
+
+/// Whether there are many of a message.
+const fn stream(many: bool) -> &'static str {
+    if many { "stream of " } else { "" }
 }
 
 /// As the renderers of Markdown make it of a heading.
