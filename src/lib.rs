@@ -7,17 +7,21 @@
 //! ```text
 //! domain ← store ← app ← grpc ← server ← cli ← main
 //!    ↑
-//!   auth (used by server and cli)          leaves: config, metrics, telemetry
+//!    ├─ memory (used by app and client)
+//!    └─ auth (used by server and cli)      leaves: config, metrics, telemetry
 //! ```
 //!
 //! - [`domain`]: what a token is: values that parse, transitions that take `now`, the verdict.
 //!   No I/O.
 //! - [`store`]: whole transactions on SQLite or PostgreSQL, and the history of changes.
-//! - [`app`]: the use cases, the cache, and the lease that says when it may be answered from.
+//! - `memory`: facts by digest, and what throws them out.
+//! - [`app`]: the use cases, and the lease that says when memory may be answered from.
 //! - [`auth`]: from a credential to a caller, and the one table of who may call what.
 //! - [`grpc`]: messages to domain values and back; the only maker of statuses.
 //! - [`server`]: sockets, the layers in front of every call, health, the orderly end.
 //! - [`cli`]: flags to settings, `dev`, and two client verbs.
+//! - `client` (a feature): for Rust services that ask; may use [`domain`], `memory` and the
+//!   generated code, and is used by no other room.
 //!
 //! # One request through it
 //!
@@ -32,9 +36,12 @@
 pub mod app;
 pub mod auth;
 pub mod cli;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod config;
 pub mod domain;
 pub mod grpc;
+mod memory;
 pub mod metrics;
 pub mod server;
 pub mod store;

@@ -23,6 +23,7 @@ use source::{Segments, Source};
 /// Which rooms each room may use: only those in rows above its own, so there is no circle.
 const ROOMS: &[(&str, &[&str])] = &[
     ("domain", &[]),
+    ("memory", &["domain"]),
     ("config", &[]),
     ("metrics", &[]),
     ("telemetry", &["config"]),
@@ -30,7 +31,14 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("store", &["domain", "config", "metrics", "telemetry"]),
     (
         "app",
-        &["domain", "config", "metrics", "telemetry", "store"],
+        &[
+            "domain",
+            "memory",
+            "config",
+            "metrics",
+            "telemetry",
+            "store",
+        ],
     ),
     // Not `auth`: who calls is known before a handler is reached.
     (
@@ -64,12 +72,23 @@ const ROOMS: &[(&str, &[&str])] = &[
             "server",
         ],
     ),
+    // Of `grpc` only a part: see PART_ONLY.
+    ("client", &["domain", "memory", "grpc"]),
     ("main", &["cli"]),
 ];
 
+/// Rooms that may use only this part of another.
+const PART_ONLY: &[(&str, &str, &str)] = &[("client", "grpc", "pb")];
+
 /// Who speaks gRPC. Of the command line only what calls a server does: it is a client of the
 /// contract like any other.
-const GRPC: &[&str] = &["grpc/", "server/", "cli/client.rs", "cli/connect.rs"];
+const GRPC: &[&str] = &[
+    "grpc/",
+    "server/",
+    "client/",
+    "cli/client.rs",
+    "cli/connect.rs",
+];
 
 /// What may be named in these places only: a folder ends with `/`, anything else is a file.
 /// A path ending in `::` stands for everything below it but not for itself.
@@ -143,6 +162,15 @@ fn wrong_directions(source: &Source) -> Vec<String> {
     let allowed = ROOMS.iter().find(|(name, _)| *name == from);
     let allowed = allowed.map_or(&[][..], |(_, rooms)| *rooms);
     let edges: BTreeSet<_> = source.names.iter().filter_map(target).collect();
+    let beyond = source.names.iter().filter(|path| {
+        PART_ONLY.iter().any(|(room, other, part)| {
+            *room == from
+                && target(path) == Some(other)
+                && path.get(2).is_some_and(|named| named != part)
+        })
+    });
+    let beyond = beyond.map(|path| format!("{}: names `{}`", source.file, path.join("::")));
+    let beyond: Vec<_> = beyond.collect();
     edges
         .into_iter()
         .filter(|to| *to != from && !allowed.contains(to))
@@ -152,6 +180,7 @@ fn wrong_directions(source: &Source) -> Vec<String> {
                 source.file
             )
         })
+        .chain(beyond)
         .collect()
 }
 
@@ -355,6 +384,13 @@ fn a_forbidden_edge_is_reported_however_it_is_written() {
         ),
         ("domain/made_up.rs", "use crate::metrics::Metrics;"),
         ("store/made_up.rs", "use crate::app::App;"),
+        ("memory.rs", "use crate::store::Change;"),
+        ("client/made_up.rs", "use crate::app::Error;"),
+        (
+            "client/made_up.rs",
+            "use crate::{domain::id, grpc::status};",
+        ),
+        ("grpc/made_up.rs", "use crate::client::Client;"),
         ("app/made_up.rs", "use crate::grpc::status;"),
         ("app/made_up.rs", "use crate::auth::Authenticator;"),
         ("grpc/made_up.rs", "use crate::auth::policy;"),
@@ -417,6 +453,10 @@ fn what_is_allowed_is_not_reported() {
             "use tonic::{Status, Code}; fn f() -> Status { g(Code::Ok) }",
         ),
         ("telemetry.rs", "use crate::config::Log;"),
+        (
+            "client/made_up.rs",
+            "use crate::{domain::lease, grpc::pb::v1, memory::Cache};",
+        ),
         ("cli/client.rs", "use crate::grpc::pb::v1; use tonic::Code;"),
         (
             "domain/clock.rs",

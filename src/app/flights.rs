@@ -13,12 +13,10 @@ use futures_util::{
 };
 use tokio::sync::Semaphore;
 
-use super::{
-    Error,
-    cache::{Cache, Generation},
-};
+use super::Error;
 use crate::{
     domain::{clock::Clock, revision::Snapshot, secret::Digest, verdict::Facts},
+    memory::{Cache, Generation},
     store::{self, Store},
 };
 

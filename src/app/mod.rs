@@ -3,7 +3,6 @@
 
 mod audit;
 mod batch;
-mod cache;
 mod error;
 mod feed;
 mod flights;
@@ -30,6 +29,7 @@ use crate::{
         audit::Action, caller::Call, clock::Clock, entropy::Entropy, id::TokenUid,
         refusal::Refusal, revision::Revision, stack::Stack,
     },
+    memory::Cache,
     metrics::Metrics,
     store::{self, RefusedCall, Store},
 };
@@ -54,7 +54,6 @@ pub use crate::store::{
 };
 
 use self::{
-    cache::Cache,
     flights::{Flights, Ground},
     freshness::{Cover, Freshness},
     hub::Hub,

@@ -283,6 +283,11 @@ impl Replica {
         }
     }
 
+    /// Has it stop in order.
+    pub fn drain(&self) {
+        self.stop.cancel();
+    }
+
     /// Cuts both links, makes both black holes, or mends both.
     pub fn links(&self, state: Link) {
         self.link.set(state);

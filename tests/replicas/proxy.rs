@@ -1,6 +1,13 @@
-//! A link between a replica and the database that a test can cut or let swallow everything.
+//! A link between a replica and the database, or a client and a replica, that a test can cut
+//! or let swallow everything.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -24,6 +31,7 @@ pub enum Link {
 pub struct Proxy {
     pub port: u16,
     link: Arc<watch::Sender<Link>>,
+    to: Arc<AtomicU16>,
 }
 
 impl Proxy {
@@ -31,13 +39,23 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let link = Arc::new(watch::Sender::new(Link::Up));
-        let states = link.clone();
+        let to = Arc::new(AtomicU16::new(to));
+        let (states, target) = (link.clone(), to.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(connect(client, to, states.subscribe()));
+                tokio::spawn(connect(
+                    client,
+                    target.load(Ordering::SeqCst),
+                    states.subscribe(),
+                ));
             }
         });
-        Self { port, link }
+        Self { port, link, to }
+    }
+
+    /// Leads connections made from now on elsewhere.
+    pub fn lead_to(&self, port: u16) {
+        self.to.store(port, Ordering::SeqCst);
     }
 
     pub fn set(&self, link: Link) {

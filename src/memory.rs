@@ -1,7 +1,10 @@
 //! What is known of digests, kept in memory: facts, never verdicts (§9). Bounded by count.
 //! A hit takes a brief shared lock of one shard; only fills and evictions meet in the index.
+//! Knows nothing of when an entry may be answered: the lease decides that, for the replica as
+//! for a client.
 
 use std::{
+    borrow::Borrow,
     collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -26,11 +29,12 @@ const RECENT: usize = 1024;
 
 /// How many evictions there have been: a fill carries the count from before its reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Generation(u64);
+pub struct Generation(u64);
 
-/// Facts by digest, and until when digests are remembered as unknown.
-pub(super) struct Cache {
-    facts: Shards<Digest, Arc<Facts>>,
+/// Facts by digest, perhaps with more beside them, and until when digests are remembered as
+/// unknown.
+pub struct Cache<F = Facts> {
+    facts: Shards<Digest, Arc<F>>,
     unknown: Shards<Digest, Duration>,
     evictions: AtomicU64,
     index: Mutex<Index>,
@@ -70,7 +74,8 @@ impl Index {
     }
 }
 
-impl Cache {
+impl<F: Borrow<Facts>> Cache<F> {
+    /// With room for so many digests.
     pub fn new(capacity: usize, checks_generation: bool) -> Self {
         Self {
             facts: Shards::new(capacity),
@@ -83,7 +88,7 @@ impl Cache {
     }
 
     /// The facts of a digest, if they are remembered.
-    pub fn get(&self, digest: &Digest) -> Option<Arc<Facts>> {
+    pub fn get(&self, digest: &Digest) -> Option<Arc<F>> {
         self.facts.get(digest)
     }
 
@@ -105,13 +110,13 @@ impl Cache {
 
     /// Remembers facts, unless what they are about was evicted since `read_at`: a late fill
     /// must not bring back what a change has just thrown out. Answers whether it did.
-    pub fn fill(&self, digest: Digest, facts: &Arc<Facts>, read_at: Generation) -> bool {
+    pub fn fill(&self, digest: Digest, facts: &Arc<F>, read_at: Generation) -> bool {
         let mut index = self.index();
-        if self.checks_generation && self.was_evicted(&index, facts, read_at) {
+        if self.checks_generation && self.was_evicted(&index, (**facts).borrow(), read_at) {
             return false;
         }
         self.facts.insert(digest, facts.clone());
-        index.note(digest, facts);
+        index.note(digest, (**facts).borrow());
         // The shards drop entries by themselves when they are full, and evictions leave one of
         // the two lists behind: every now and then the index is made anew.
         if index.noted > 2 * self.capacity + RECENT {
@@ -120,7 +125,7 @@ impl Cache {
                 ..Index::default()
             };
             for (digest, facts) in self.facts.iter() {
-                index.note(digest, &facts);
+                index.note(digest, (*facts).borrow());
             }
         }
         true
@@ -148,7 +153,7 @@ impl Cache {
     pub fn forget_dead(&self, now: Timestamp) {
         let expired = |facts: &Facts| facts.token.expires_at.is_some_and(|at| at <= now);
         let dead = |facts: &Facts| facts.token.revoked || facts.token.ended || expired(facts);
-        self.facts.retain(|_, facts| !dead(facts));
+        self.facts.retain(|_, facts| !dead(facts.as_ref().borrow()));
     }
 
     /// Throws out everything.

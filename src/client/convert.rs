@@ -1,0 +1,150 @@
+//! From the wire's answer back to the values that the server judged by.
+
+use newtype_uuid::TypedUuidKind;
+
+use super::Error;
+use crate::{
+    domain::{
+        id,
+        permissions::{Access, Draft, DraftBranches, DraftGrant, Permissions},
+        timestamp::Timestamp,
+        verdict::{ActionResult, Denial, Facts, Reason, StackFacts, TokenFacts, Verdict},
+    },
+    grpc::pb::v1,
+};
+
+/// What an answer says.
+pub(super) struct Told {
+    pub verdict: Verdict,
+    /// Of an active token.
+    pub facts: Option<Facts>,
+    /// The instant of the judgement; absent where the token was not recognised.
+    pub evaluated_at: Option<Timestamp>,
+}
+
+pub(super) fn answer(message: v1::IntrospectResponse) -> Result<Told, Error> {
+    let why = reason(message.reason)?;
+    let evaluated_at = message.evaluated_at.map(instant).transpose()?;
+    let inactive = |verdict| Told {
+        verdict,
+        facts: None,
+        evaluated_at,
+    };
+    match (message.active, why) {
+        (false, Some(Reason::NotRecognised)) => Ok(inactive(Verdict::NotRecognised)),
+        (false, Some(reason)) => Ok(inactive(Verdict::Inactive(reason))),
+        (false, None) => Err(unreadable("reason")),
+        (true, _) => {
+            let results = message.results.into_iter().map(result);
+            let verdict = Verdict::Active(results.collect::<Result<_, _>>()?);
+            let facts = Facts {
+                token: token(message.token.ok_or(unreadable("token"))?)?,
+                stack: stack(message.stack.ok_or(unreadable("stack"))?)?,
+                permissions: permissions(message.permissions)
+                    .ok_or_else(|| unreadable("permissions"))?,
+            };
+            Ok(Told {
+                verdict,
+                facts: Some(facts),
+                evaluated_at,
+            })
+        }
+    }
+}
+
+const fn unreadable(what: &'static str) -> Error {
+    Error::Unreadable { what }
+}
+
+fn instant(at: prost_types::Timestamp) -> Result<Timestamp, Error> {
+    Timestamp::from_parts(at.seconds, at.nanos).ok_or_else(|| unreadable("an instant"))
+}
+
+fn uid<K: TypedUuidKind>(text: &str) -> Result<newtype_uuid::TypedUuid<K>, Error> {
+    id::parse(text).map_err(|_| unreadable("an id"))
+}
+
+/// Of a token that is active: what could have ended it has not.
+fn token(message: v1::TokenFacts) -> Result<TokenFacts, Error> {
+    let issued_at = message.issued_at.map(instant).transpose()?;
+    Ok(TokenFacts {
+        uid: uid(&message.token_uid)?,
+        name: message.name,
+        generation: message.generation,
+        superseded: false,
+        ends_at: message.superseded_at.map(instant).transpose()?,
+        used: true,
+        issued_at: issued_at.ok_or(unreadable("issued_at"))?,
+        expires_at: message.expires_at.map(instant).transpose()?,
+        ended: false,
+        revoked: false,
+    })
+}
+
+fn stack(message: v1::StackFacts) -> Result<StackFacts, Error> {
+    Ok(StackFacts {
+        uid: uid(&message.stack_uid)?,
+        key: message.stack_api_key,
+        organization_uid: message.organization_uid,
+        name: message.name,
+        suspended: false,
+        removed: false,
+    })
+}
+
+fn permissions(message: Option<v1::Permissions>) -> Option<Permissions> {
+    let message = message?;
+    let grants = message.modules.map(|modules| modules.grants);
+    let grant = |grant: v1::ModuleGrant| DraftGrant {
+        access: access(grant.access()),
+        module: grant.module,
+    };
+    let draft = Draft {
+        access: access(v1::Access::try_from(message.access).ok()?)?,
+        modules: grants.map(|grants| grants.into_iter().map(grant).collect()),
+        branches: message.branches.map(|named| DraftBranches {
+            branches: named.branches,
+            aliases: named.aliases,
+        }),
+    };
+    Permissions::try_from(draft).ok()
+}
+
+const fn access(message: v1::Access) -> Option<Access> {
+    match message {
+        v1::Access::Unspecified => None,
+        v1::Access::Read => Some(Access::Read),
+        v1::Access::ReadWrite => Some(Access::ReadWrite),
+    }
+}
+
+fn result(message: v1::ActionResult) -> Result<ActionResult, Error> {
+    let denial = match (message.allowed, reason(message.reason)?) {
+        (true, None) => Ok(()),
+        (false, Some(reason)) => Err(Denial {
+            reason,
+            missing: message.missing,
+        }),
+        _ => return Err(unreadable("results")),
+    };
+    let name = message.name;
+    Ok(ActionResult { name, denial })
+}
+
+fn reason(value: i32) -> Result<Option<Reason>, Error> {
+    let known = v1::Reason::try_from(value).map_err(|_| unreadable("reason"))?;
+    Ok(Some(match known {
+        v1::Reason::Unspecified => return Ok(None),
+        v1::Reason::NotRecognised => Reason::NotRecognised,
+        v1::Reason::StackSuspended => Reason::StackSuspended,
+        v1::Reason::Revoked => Reason::Revoked,
+        v1::Reason::Expired => Reason::Expired,
+        v1::Reason::Superseded => Reason::Superseded,
+        v1::Reason::NeverAllowed => Reason::NeverAllowed,
+        v1::Reason::ActionUnknown => Reason::ActionUnknown,
+        v1::Reason::FactMissing => Reason::FactMissing,
+        v1::Reason::ReadOnly => Reason::ReadOnly,
+        v1::Reason::ModuleNotGranted => Reason::ModuleNotGranted,
+        v1::Reason::BranchNotGranted => Reason::BranchNotGranted,
+    }))
+}

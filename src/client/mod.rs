@@ -1,0 +1,221 @@
+//! A client for Rust services: asks a server about presented tokens, and answers by itself
+//! what it may remember, by the same rule and the same evaluation as the server.
+//!
+//! ```no_run
+//! use stacktoken::client::{Client, Error, Question};
+//! use stacktoken::domain::verdict::ActionQuestion;
+//!
+//! # async fn serve(token: &str, key: &str) -> Result<(), Box<dyn std::error::Error>> {
+//! // Once, for the whole process; clones share everything.
+//! let client = Client::builder("https://stacktoken.internal:50051")
+//!     .ca_pem(std::fs::read("/etc/stacktoken/ca.pem")?)
+//!     .bearer_file("/run/secrets/stacktoken.jwt")
+//!     .build()?;
+//!
+//! // For each request at hand.
+//! let actions = [ActionQuestion {
+//!     name: "entry.update".into(),
+//!     branch: Some("main".into()),
+//!     ..Default::default()
+//! }];
+//! match client.introspect(&Question::new(token, key).about(&actions)).await {
+//!     Ok(answer) if answer.allowed() => {} // go on
+//!     Ok(answer) if answer.active() => {}  // 403, with answer.reason()
+//!     Ok(answer) => {}                     // 401, with answer.reason()
+//!     Err(Error::Undecided { retry_after, .. }) => {} // 503 with Retry-After
+//!     Err(error) => {}                     // 500: this service must be mended
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it remembers
+//!
+//! Facts about tokens that are active, never verdicts. They are answered only while the server
+//! has confirmed, within the freshness bound (1 s), that it has told of every change: a stream
+//! (`Watch`) tells of them, and a ping on it is answered four times within the bound. So after
+//! a revoke is acknowledged anywhere, no answer is active any later than the bound. Where the
+//! stream is silent or gone, every question goes to the server, which is slower and never
+//! wrong; where the server cannot be had either, there is an error, which is never a verdict.
+//!
+//! # What the server does not see
+//!
+//! Answers from memory. A token that is used all the time is asked about once a minute all the
+//! same ([`Builder::reuse_for`]), so `last_used_at` is true to a minute. The metrics of the
+//! server count the questions that it was asked.
+
+/// Its program is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/clients/rust.md")]
+struct Page;
+
+mod answer;
+mod builder;
+mod convert;
+mod credential;
+mod error;
+mod knowledge;
+mod question;
+mod watch;
+mod wire;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{runtime::Handle, sync::watch as channel, task::AbortHandle};
+
+use self::{
+    answer::Kept,
+    knowledge::{Asking, Knowledge},
+    watch::Fault,
+    wire::{Answered, Wire},
+};
+use crate::domain::{revision::Revision, secret, verdict};
+
+pub use self::{answer::Answer, builder::Builder, error::Error, question::Question};
+
+/// Answers questions about presented tokens. Cheap to clone; all clones share one memory and
+/// one stream, which end with the last of them.
+#[derive(Clone)]
+pub struct Client(Arc<Shared>);
+
+struct Shared {
+    knowledge: Arc<Knowledge>,
+    wire: Arc<Wire>,
+    fault: channel::Receiver<Fault>,
+    watching: AbortHandle,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.watching.abort();
+    }
+}
+
+impl Client {
+    /// A client of the server at this URL; more by [`Builder::address`].
+    pub fn builder(address: impl Into<String>) -> Builder {
+        Builder::new(address.into())
+    }
+
+    fn start(runtime: &Handle, knowledge: Knowledge, wire: Wire) -> Self {
+        let (knowledge, wire) = (Arc::new(knowledge), Arc::new(wire));
+        let (told, fault) = channel::channel(Some("not opened yet".to_owned()));
+        // Should it end, the lease runs out, and every question goes over the wire.
+        let watching = watch::keep_watching(knowledge.clone(), wire.clone(), told);
+        let watching = runtime.spawn(watching).abort_handle();
+        Self(Arc::new(Shared {
+            knowledge,
+            wire,
+            fault,
+            watching,
+        }))
+    }
+
+    /// Answers a question: from memory where that is as good, else from the server.
+    ///
+    /// # Errors
+    /// [`Error`] where it cannot be decided, which is never a verdict (R13).
+    pub async fn introspect(&self, question: &Question<'_>) -> Result<Answer, Error> {
+        if let Some(answer) = self.cached(question) {
+            return Ok(answer);
+        }
+        let timeout = self.0.wire.timeout;
+        let answered = tokio::time::timeout(timeout, self.ask(question)).await;
+        answered.unwrap_or_else(|_| Err(Error::late(timeout)))
+    }
+
+    /// The answer from memory, if it may be given. Neither waits nor calls; for no action it
+    /// allocates nothing.
+    #[must_use]
+    pub fn cached(&self, question: &Question<'_>) -> Option<Answer> {
+        self.0.knowledge.recall(question)
+    }
+
+    /// How long ago the point is before which every acknowledged change is known here. Answers
+    /// come from memory while this is within the bound. `None`: nothing is known.
+    #[must_use]
+    pub fn lease_age(&self) -> Option<Duration> {
+        self.0.knowledge.lease_age()
+    }
+
+    /// How many secrets are remembered.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        self.0.knowledge.entries()
+    }
+
+    /// Why there is no stream that tells of changes; `None` while there is one.
+    #[must_use]
+    pub fn watch_fault(&self) -> Option<String> {
+        self.0.fault.borrow().clone()
+    }
+
+    async fn ask(&self, question: &Question<'_>) -> Result<Answer, Error> {
+        let Shared {
+            knowledge, wire, ..
+        } = self.0.as_ref();
+        let own = question.revision().unwrap_or_default();
+        let asking = knowledge.asking();
+        let asking = asking.filter(|asking| own.is_empty() || self.covers(own, asking));
+        let min = asking
+            .as_ref()
+            .map(|asking| later(own, &asking.min_revision));
+        let answered = wire.introspect(question, min.unwrap_or(own)).await;
+        match answered {
+            // What was told here is news to a server that serves another history now. That is
+            // the stream's business; the question can still be decided.
+            Err(Error::RevisionUnknown { .. }) if min.is_some_and(|min| min != own) => {
+                let answered = wire.introspect(question, own).await?;
+                self.learn(question, None, answered)
+            }
+            answered => self.learn(question, asking.as_ref(), answered?),
+        }
+    }
+
+    /// Whether what was told includes the revision that the question names.
+    fn covers(&self, own: &str, asking: &Asking) -> bool {
+        let told = |own| self.0.knowledge.was_told(own);
+        let comparable = Revision::parse(&asking.min_revision).is_ok();
+        comparable && Revision::parse(own).is_ok_and(told)
+    }
+
+    fn learn(
+        &self,
+        question: &Question<'_>,
+        asking: Option<&Asking>,
+        Answered { message, sent }: Answered,
+    ) -> Result<Answer, Error> {
+        let knowledge = &self.0.knowledge;
+        let told = convert::answer(message)?;
+        if let Some(at) = told.evaluated_at {
+            knowledge.note_server_time(sent, at);
+        }
+        let asked = !question.actions.is_empty();
+        let Some((facts, at)) = told.facts.zip(told.evaluated_at) else {
+            return Ok(Answer::new(told.verdict, None, asked, false));
+        };
+        let kept = Arc::new(Kept {
+            facts,
+            asked_at: sent,
+        });
+        // What is judged otherwise here than there is no matter for this memory.
+        let key = question.stack_api_key;
+        let ours = verdict::evaluate(Some(&kept.facts), key, question.actions, at);
+        if let (Some(asking), Some(digest), true) = (
+            asking,
+            secret::recognise(question.token),
+            ours == told.verdict,
+        ) {
+            knowledge.keep(asking, digest, &kept);
+        }
+        Ok(Answer::new(told.verdict, Some(kept), asked, false))
+    }
+}
+
+/// The later of two revisions of one history, the first of which may be absent.
+fn later<'a>(own: &'a str, told: &'a str) -> &'a str {
+    match (Revision::parse(own), Revision::parse(told)) {
+        (Ok(own_point), Ok(told_point)) if own_point.position > told_point.position => own,
+        _ => told,
+    }
+}

@@ -1,0 +1,114 @@
+//! What a service asks, and whether that is plain enough to be answered without the server:
+//! what the server would refuse as ill-formed goes to the server, which says what is wrong.
+
+use std::fmt;
+
+use crate::{
+    domain::{catalogue, secret, verdict::ActionQuestion},
+    grpc::pb::v1,
+};
+
+/// What the server looks at, at most: tokens and keys in bytes, then actions, facts, names.
+const MAX_TOKEN: usize = 512;
+const MAX_STACK_KEY: usize = 128;
+const MAX_ACTIONS: usize = 20;
+const MAX_FACTS: usize = 16;
+const MAX_NAME: usize = 64;
+
+/// A question about a presented token. Borrows everything, so that asking costs nothing.
+#[derive(Clone, Copy)]
+pub struct Question<'a> {
+    /// The secret as it was presented.
+    pub token: &'a str,
+    /// The stack API key presented with it.
+    pub stack_api_key: &'a str,
+    /// What the request at hand is about to do: all of it must be allowed.
+    pub actions: &'a [ActionQuestion],
+    /// A `revision` that the answer must reflect, for example of a Revoke just made elsewhere.
+    pub min_revision: Option<&'a str>,
+}
+
+impl<'a> Question<'a> {
+    /// Which token is this, with this stack?
+    #[must_use]
+    pub const fn new(token: &'a str, stack_api_key: &'a str) -> Self {
+        Self {
+            token,
+            stack_api_key,
+            actions: &[],
+            min_revision: None,
+        }
+    }
+
+    /// And may it do these?
+    #[must_use]
+    pub const fn about(self, actions: &'a [ActionQuestion]) -> Self {
+        Self { actions, ..self }
+    }
+
+    /// As things are at this revision or later.
+    #[must_use]
+    pub const fn since(self, revision: &'a str) -> Self {
+        Self {
+            min_revision: Some(revision),
+            ..self
+        }
+    }
+
+    /// Whether nothing is wrong with the form of it.
+    pub(super) fn is_plain(&self) -> bool {
+        let sized = |text: &str, max| (1..=max).contains(&text.len());
+        sized(self.token, MAX_TOKEN)
+            && sized(self.stack_api_key, MAX_STACK_KEY)
+            && self.actions.len() <= MAX_ACTIONS
+            && self.actions.iter().all(is_plain)
+    }
+
+    /// The revision asked for, if one is.
+    pub(super) fn revision(&self) -> Option<&'a str> {
+        self.min_revision.filter(|text| !text.is_empty())
+    }
+
+    /// The message, with this `min_revision`.
+    pub(super) fn message(&self, min_revision: &str) -> v1::IntrospectRequest {
+        v1::IntrospectRequest {
+            token: self.token.to_owned(),
+            stack_api_key: self.stack_api_key.to_owned(),
+            actions: self.actions.iter().map(message).collect(),
+            min_revision: min_revision.to_owned(),
+        }
+    }
+}
+
+/// Everything but the secret (R9).
+impl fmt::Debug for Question<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Question")
+            .field("stack_api_key", &self.stack_api_key)
+            .field("actions", &self.actions)
+            .field("min_revision", &self.min_revision)
+            .finish_non_exhaustive()
+    }
+}
+
+fn is_plain(action: &ActionQuestion) -> bool {
+    let plain = |text: &str| text.len() <= MAX_NAME && !secret::is_within(text);
+    let named = [&action.branch, &action.branch_alias];
+    catalogue::check_shape(&action.name).is_ok()
+        // An empty name means on the wire that there is none.
+        && named.into_iter().flatten().all(|name| !name.is_empty() && plain(name))
+        && action.facts.len() <= MAX_FACTS
+        && action.facts.keys().all(|name| !name.is_empty() && plain(name))
+}
+
+fn message(action: &ActionQuestion) -> v1::ActionQuestion {
+    let facts = action.facts.iter();
+    v1::ActionQuestion {
+        name: action.name.clone(),
+        branch: action.branch.clone().unwrap_or_default(),
+        branch_alias: action.branch_alias.clone().unwrap_or_default(),
+        facts: facts
+            .map(|(name, value)| (name.clone(), value.to_string()))
+            .collect(),
+    }
+}

@@ -1,0 +1,282 @@
+//! Watching: one stream, pings on it, and another stream when it ends or falls silent. While
+//! there is none, the lease runs out and every question goes over the wire: slower, never
+//! wrong.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{
+    Code, Streaming,
+    transport::{Channel, Endpoint},
+};
+
+use super::{
+    Error,
+    error::{code_name, reason, retry_after},
+    knowledge::{Knowledge, Subject, Told},
+    wire::Wire,
+};
+use crate::{
+    domain::{
+        catalogue,
+        entropy::{Entropy as _, OsEntropy},
+        id,
+    },
+    grpc::pb::v1::{
+        self, WatchPing, WatchRequest,
+        introspection_service_client::IntrospectionServiceClient as Introspection,
+        watch_changed::Subject as Named, watch_response::Event,
+    },
+};
+
+/// The wait before the first attempt after a stream that was good, and the longest.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// As many pings a second as a server answers.
+const SHORTEST_PERIOD: Duration = Duration::from_millis(50);
+
+/// What became of the last attempt, for whoever wants to see: `None` while a stream is good.
+pub(super) type Fault = Option<String>;
+
+/// How a stream ended.
+struct Ended {
+    why: String,
+    /// Whether a ping was answered on it.
+    was_good: bool,
+    wait: Option<Duration>,
+}
+
+/// Watches for as long as the client lives.
+pub(super) async fn keep_watching(
+    knowledge: Arc<Knowledge>,
+    wire: Arc<Wire>,
+    told: watch::Sender<Fault>,
+) {
+    let mut wait = FIRST_WAIT;
+    for endpoint in wire.endpoints.iter().cycle() {
+        let ended = Attempt::new(&knowledge, &wire, &told).run(endpoint).await;
+        knowledge.end();
+        if ended.was_good {
+            wait = FIRST_WAIT;
+            tracing::info!(why = ended.why, "the watch ended; opening another");
+        } else {
+            tracing::warn!(
+                why = ended.why,
+                "no watch: every question goes to the server"
+            );
+        }
+        told.send_replace(Some(ended.why));
+        // What one server asks for is no reason to keep away from another.
+        let asked_for = ended.wait.filter(|_| wire.endpoints.len() == 1);
+        let pause = asked_for.unwrap_or(wait).clamp(wait, LONGEST_WAIT);
+        tokio::time::sleep(jittered(pause)).await;
+        wait = (wait * 2).min(LONGEST_WAIT);
+    }
+}
+
+/// Between three quarters of it and all: clients that were cut off together come back apart.
+fn jittered(pause: Duration) -> Duration {
+    let mut byte = [0];
+    // Without randomness there is none: they come back together.
+    let _ = OsEntropy.fill(&mut byte);
+    pause.mul_f64(1.0 - f64::from(byte[0]) / 1024.0)
+}
+
+/// One stream from its opening to its end.
+struct Attempt<'a> {
+    knowledge: &'a Knowledge,
+    wire: &'a Wire,
+    told: &'a watch::Sender<Fault>,
+    /// Pings that are not answered yet: nonce, and when it was sent.
+    unanswered: VecDeque<(u64, Duration)>,
+    nonce: u64,
+    was_good: bool,
+}
+
+impl<'a> Attempt<'a> {
+    const fn new(knowledge: &'a Knowledge, wire: &'a Wire, told: &'a watch::Sender<Fault>) -> Self {
+        Self {
+            knowledge,
+            wire,
+            told,
+            unanswered: VecDeque::new(),
+            nonce: 0,
+            was_good: false,
+        }
+    }
+
+    async fn run(mut self, endpoint: &Endpoint) -> Ended {
+        let (why, wait) = match self.watch(endpoint).await {
+            Ok(why) => (why.to_owned(), None),
+            Err(Failed::Ours(error)) => (error.to_string(), None),
+            Err(Failed::Server(status)) => {
+                let reason = reason(&status);
+                let unknown = matches!(
+                    reason.as_deref(),
+                    Some("REVISION_UNKNOWN" | "REVISION_PURGED")
+                );
+                // Also what was told by a server that names no reason does not count then.
+                if unknown || status.code() == Code::OutOfRange {
+                    self.knowledge.forget();
+                }
+                let reason = reason.unwrap_or_else(|| code_name(status.code()));
+                let why = format!("{reason}: {}", status.message());
+                (why, retry_after(&status))
+            }
+        };
+        Ended {
+            why,
+            was_good: self.was_good,
+            wait,
+        }
+    }
+
+    /// Answers why it ended, where that is nobody's failure.
+    async fn watch(&mut self, endpoint: &Endpoint) -> Result<&'static str, Failed> {
+        let timeout = self.wire.timeout;
+        let opened = tokio::time::timeout(timeout, self.open(endpoint)).await;
+        let (mut events, pings) = opened.map_err(|_| Failed::Ours(Error::late(timeout)))??;
+        let bound = self.knowledge.bounds().freshness;
+        let mut ticks = tokio::time::interval((bound / 4).max(SHORTEST_PERIOD));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        ticks.tick().await;
+        loop {
+            tokio::select! {
+                event = events.message() => match event? {
+                    Some(event) => self.hear(event)?,
+                    None => return Ok("the server ended it"),
+                },
+                _ = ticks.tick() => {
+                    if self.is_silent(bound) {
+                        return Ok("no ping was answered within the bound");
+                    }
+                    let ping = self.ping();
+                    // Full where what is sent no longer leaves: the silence will tell.
+                    let _ = pings.try_send(WatchRequest {
+                        from_revision: String::new(),
+                        ping: Some(ping),
+                    });
+                }
+            }
+        }
+    }
+
+    /// A connection of its own, so that one that swallows everything is gone with the stream.
+    async fn open(
+        &mut self,
+        endpoint: &Endpoint,
+    ) -> Result<(Streaming<v1::WatchResponse>, mpsc::Sender<WatchRequest>), Failed> {
+        let unreachable = |error: tonic::transport::Error| {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            let words = cause.unwrap_or_else(|| error.to_string());
+            Failed::Ours(Error::Undecided {
+                reason: "UNREACHABLE".to_owned(),
+                message: format!("{}: {words}", endpoint.uri()),
+                retry_after: FIRST_WAIT,
+            })
+        };
+        let channel = endpoint.connect().await.map_err(unreachable)?;
+        let same = self.has_same_catalogue(channel.clone()).await?;
+        let from_revision = self.knowledge.resume_from().unwrap_or_default();
+        let (pings, requests) = mpsc::channel(4);
+        let requests = self.wire.request(ReceiverStream::new(requests)).await;
+        let requests = requests.map_err(Failed::Ours)?;
+        self.knowledge.begin(same);
+        let first = WatchRequest {
+            from_revision,
+            ping: Some(self.ping()),
+        };
+        let _ = pings.try_send(first);
+        let events = Introspection::new(channel).watch(requests).await?;
+        Ok((events.into_inner(), pings))
+    }
+
+    /// Whether the server judges actions as this client would.
+    async fn has_same_catalogue(&self, channel: Channel) -> Result<bool, Failed> {
+        let request = self.wire.request(v1::ListActionsRequest {}).await;
+        let request = request.map_err(Failed::Ours)?;
+        let listed = Introspection::new(channel).list_actions(request).await?;
+        Ok(listed.into_inner().version == catalogue::VERSION)
+    }
+
+    fn ping(&mut self) -> WatchPing {
+        self.nonce += 1;
+        // Before it is sent: the lease counts from here.
+        let sent = self.knowledge.now();
+        self.unanswered.push_back((self.nonce, sent));
+        WatchPing { nonce: self.nonce }
+    }
+
+    fn is_silent(&self, bound: Duration) -> bool {
+        let oldest = self.unanswered.front();
+        oldest.is_some_and(|(_, sent)| self.knowledge.now().saturating_sub(*sent) > bound)
+    }
+
+    fn hear(&mut self, response: v1::WatchResponse) -> Result<(), Failed> {
+        match response.event {
+            Some(Event::Changed(changed)) => {
+                let subject = subject(changed.subject.as_ref());
+                self.knowledge.change(
+                    subject,
+                    Told {
+                        revision: changed.revision,
+                        min_revision: changed.min_revision,
+                    },
+                );
+            }
+            Some(Event::Pong(pong)) => self.answered(pong)?,
+            // Something that this client does not know: it may be about anything.
+            None => self.knowledge.forget(),
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self, pong: v1::WatchPong) -> Result<(), Failed> {
+        let unreadable = || Failed::Ours(Error::Unreadable { what: "a pong" });
+        let staleness = pong.staleness.unwrap_or_default();
+        let staleness = Duration::try_from(staleness).map_err(|_| unreadable())?;
+        let at = self
+            .unanswered
+            .iter()
+            .position(|(nonce, _)| *nonce == pong.nonce);
+        let (_, sent) = at.map(|at| self.unanswered[at]).ok_or_else(unreadable)?;
+        // A server that is asked too often answers the latest of those that wait.
+        self.unanswered.retain(|(nonce, _)| *nonce > pong.nonce);
+        self.knowledge.pong(
+            sent,
+            staleness,
+            Told {
+                revision: pong.revision,
+                min_revision: pong.min_revision,
+            },
+        );
+        if !self.was_good {
+            self.was_good = true;
+            self.told.send_replace(None);
+            tracing::info!("watching: answers are remembered");
+        }
+        Ok(())
+    }
+}
+
+fn subject(named: Option<&Named>) -> Subject {
+    let known = match named {
+        Some(Named::TokenUid(uid)) => id::parse(uid).ok().map(Subject::Token),
+        Some(Named::StackUid(uid)) => id::parse(uid).ok().map(Subject::Stack),
+        None => None,
+    };
+    known.unwrap_or(Subject::Unknown)
+}
+
+/// Why a stream could not be opened or went wrong.
+enum Failed {
+    Ours(Error),
+    Server(Box<tonic::Status>),
+}
+
+impl From<tonic::Status> for Failed {
+    fn from(status: tonic::Status) -> Self {
+        Self::Server(Box::new(status))
+    }
+}

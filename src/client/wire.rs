@@ -1,0 +1,156 @@
+//! Questions over the wire: to the server that answered last, to another where that fails, and
+//! never for longer than a question may take.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tonic::{
+    Request,
+    transport::{Channel, Endpoint},
+};
+
+use super::{
+    Error,
+    credential::Credential,
+    error::{may_pass, retry_after},
+    question::Question,
+};
+use crate::{
+    domain::clock::Clock,
+    grpc::pb::v1::{
+        self, introspection_service_client::IntrospectionServiceClient as Introspection,
+    },
+};
+
+/// The wait before all servers are tried once more; doubles each time.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+
+/// The servers, and how to call them.
+pub(super) struct Wire {
+    pub endpoints: Vec<Endpoint>,
+    pub credential: Credential,
+    pub clock: Arc<dyn Clock>,
+    /// How long a question may take in all.
+    pub timeout: Duration,
+    channels: Vec<Channel>,
+    /// Which server answered last.
+    preferred: AtomicUsize,
+}
+
+/// An answer, and when the question was sent.
+pub(super) struct Answered {
+    pub message: v1::IntrospectResponse,
+    pub sent: Duration,
+}
+
+impl Wire {
+    /// Connects to nothing yet.
+    pub fn new(
+        endpoints: Vec<Endpoint>,
+        credential: Credential,
+        clock: Arc<dyn Clock>,
+        timeout: Duration,
+    ) -> Self {
+        Self {
+            channels: endpoints.iter().map(Endpoint::connect_lazy).collect(),
+            endpoints,
+            credential,
+            clock,
+            timeout,
+            preferred: AtomicUsize::new(0),
+        }
+    }
+
+    /// Asks until there is an answer, or the time is up.
+    pub async fn introspect(
+        &self,
+        question: &Question<'_>,
+        min_revision: &str,
+    ) -> Result<Answered, Error> {
+        let until = self.clock.monotonic().saturating_add(self.timeout);
+        let mut wait = FIRST_WAIT;
+        let mut tries = 0;
+        loop {
+            let server = self.preferred.load(Ordering::Relaxed) % self.channels.len();
+            let left = until.saturating_sub(self.clock.monotonic());
+            let (error, pause) = match self.ask(server, question, (min_revision, left)).await {
+                Ok(answered) => return Ok(answered),
+                Err(Failed::ForGood(error)) => return Err(error),
+                Err(Failed::ForNow(error, pause)) => (error, pause.unwrap_or(wait)),
+            };
+            self.pass_over(server);
+            tries += 1;
+            if tries % self.channels.len() != 0 {
+                continue;
+            }
+            wait *= 2;
+            // Whoever waits for the answer is told now rather than at the end of the time.
+            if self.clock.monotonic().saturating_add(pause) >= until {
+                return Err(error);
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn ask(
+        &self,
+        server: usize,
+        question: &Question<'_>,
+        (min_revision, left): (&str, Duration),
+    ) -> Result<Answered, Failed> {
+        // A server that swallows what it is sent must leave time for another.
+        let limit = if self.channels.len() > 1 {
+            left / 2
+        } else {
+            left
+        };
+        let request = self.request(question.message(min_revision)).await;
+        let mut request = request.map_err(Failed::ForGood)?;
+        request.set_timeout(left);
+        let mut client = Introspection::new(self.channels[server].clone());
+        let sent = self.clock.monotonic();
+        match tokio::time::timeout(limit, client.introspect(request)).await {
+            Err(_) => Err(Failed::ForNow(Error::late(self.timeout), None)),
+            Ok(Ok(answer)) => Ok(Answered {
+                message: answer.into_inner(),
+                sent,
+            }),
+            Ok(Err(status)) if may_pass(&status) => {
+                let pause = retry_after(&status);
+                Err(Failed::ForNow(status.into(), pause))
+            }
+            Ok(Err(status)) => Err(Failed::ForGood(status.into())),
+        }
+    }
+
+    /// A request with the caller's own credential.
+    pub async fn request<M>(&self, message: M) -> Result<Request<M>, Error> {
+        let mut request = Request::new(message);
+        if let Some(value) = self.credential.value().await? {
+            request.metadata_mut().insert("authorization", value);
+        }
+        Ok(request)
+    }
+
+    /// The next question goes to another server first.
+    fn pass_over(&self, server: usize) {
+        let next = (server + 1) % self.channels.len();
+        // Somebody else may have passed it over already.
+        let _ = self
+            .preferred
+            .compare_exchange(server, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
+/// Why a try gave no answer.
+enum Failed {
+    /// Another try would fail too.
+    ForGood(Error),
+    /// Another may not; after so long, if the server says so.
+    ForNow(Error, Option<Duration>),
+}

@@ -1,0 +1,337 @@
+//! The golden verdicts, asked of the real server through the client: first over the wire, then
+//! from memory, and both are the same.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use stacktoken::{
+    client::{Answer, Client, Question},
+    domain::{
+        clock::Clock as _,
+        permissions::{Access, Draft},
+        verdict::{ActionQuestion, Facts, Reason, Verdict, evaluate},
+    },
+    grpc::pb::v1,
+};
+
+use crate::{
+    played::until,
+    support::{
+        TestServer, at,
+        requests::{Issued, overlap_for},
+    },
+};
+
+#[derive(Deserialize)]
+struct Table {
+    permissions: BTreeMap<String, Draft>,
+    rows: Vec<Row>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Row {
+    permissions: String,
+    action: String,
+    branch: Option<String>,
+    branch_alias: Option<String>,
+    #[serde(default)]
+    facts: BTreeMap<String, String>,
+    #[serde(default)]
+    allow: bool,
+    reason: Option<String>,
+    #[serde(default)]
+    missing: String,
+}
+
+fn table() -> Table {
+    serde_json::from_str(include_str!("../data/verdicts.json")).unwrap()
+}
+
+fn access(access: Access) -> i32 {
+    match access {
+        Access::Read => v1::Access::Read.into(),
+        Access::ReadWrite => v1::Access::ReadWrite.into(),
+    }
+}
+
+fn message(draft: &Draft) -> v1::Permissions {
+    let grants = draft.modules.as_ref().map(|grants| {
+        let grants = grants.iter().map(|grant| v1::ModuleGrant {
+            module: grant.module.clone(),
+            access: access(grant.access.unwrap()),
+        });
+        v1::ModuleGrants {
+            grants: grants.collect(),
+        }
+    });
+    v1::Permissions {
+        access: access(draft.access),
+        modules: grants,
+        branches: draft.branches.as_ref().map(|named| v1::BranchGrants {
+            branches: named.branches.clone(),
+            aliases: named.aliases.clone(),
+        }),
+    }
+}
+
+/// A client of this server, which remembers.
+pub async fn client_of(server: &TestServer) -> Client {
+    let jwt = server.issuer.service("content-api", server.clock.seconds());
+    let client = Client::builder(format!("http://{}", server.address))
+        .bearer(jwt)
+        .build()
+        .unwrap();
+    until("the client watches", || client.watch_fault().is_none()).await;
+    client
+}
+
+/// How many questions the server has answered.
+async fn answered(server: &TestServer) -> u64 {
+    let metrics = server.metrics().await;
+    let verdicts = metrics
+        .lines()
+        .filter(|line| line.starts_with("stacktoken_verdicts_total{"));
+    verdicts
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+        .sum()
+}
+
+/// What the same evaluation makes of the facts in an answer.
+fn ours(answer: &Answer, question: &Question<'_>, server: &TestServer) -> Verdict {
+    let facts = Facts {
+        token: answer.token().unwrap().clone(),
+        stack: answer.stack().unwrap().clone(),
+        permissions: answer.permissions().unwrap().clone(),
+    };
+    let now = server.clock.now();
+    evaluate(Some(&facts), question.stack_api_key, question.actions, now)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_golden_row_holds_over_the_wire_and_from_memory() {
+    let server = TestServer::start().await;
+    server.set_limit(1000).await;
+    let client = client_of(&server).await;
+    let table = table();
+    let (mut asked, before) = (0, answered(&server).await);
+    for (at, row) in table.rows.iter().enumerate() {
+        let granted = message(&table.permissions[&row.permissions]);
+        let token = server.token_with(&format!("row {at}"), granted).await;
+        let facts = row.facts.iter();
+        let actions = [ActionQuestion {
+            name: row.action.clone(),
+            branch: row.branch.clone(),
+            branch_alias: row.branch_alias.clone(),
+            facts: facts
+                .map(|(name, value)| (name.clone(), value.parse().unwrap()))
+                .collect(),
+        }];
+        let question = Question::new(&token.secret, &server.stack).about(&actions);
+        let first = client.introspect(&question).await.unwrap();
+        asked += 1;
+        assert!(first.active() && !first.from_memory(), "{row:?}");
+        let second = client.introspect(&question).await.unwrap();
+        assert!(second.from_memory(), "{row:?}");
+        assert_eq!(first.verdict(), second.verdict(), "{row:?}");
+        assert_eq!(
+            first.verdict(),
+            &ours(&first, &question, &server),
+            "{row:?}"
+        );
+        assert_eq!(first.token(), second.token());
+        assert_eq!(first.stack(), second.stack());
+        assert_eq!(first.permissions(), second.permissions());
+        assert_eq!(second.allowed(), row.allow, "{row:?}");
+        let Verdict::Active(results) = second.verdict() else {
+            panic!("{row:?}: {second:?}");
+        };
+        let denial = results[0].denial.as_ref().err();
+        assert_eq!(
+            denial.map(|denial| (denial.reason.name(), denial.missing.as_str())),
+            row.reason
+                .as_deref()
+                .map(|reason| (reason, row.missing.as_str())),
+            "{row:?}"
+        );
+    }
+    assert!(asked >= 60, "{asked} rows");
+    let calls = answered(&server).await - before;
+    assert_eq!(calls, asked, "one call for each row, and none for a hit");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_active_is_said_by_the_server_each_time() {
+    let server = TestServer::start().await;
+    let client = client_of(&server).await;
+    let dead = |name: &'static str, secret: String, reason| (name, secret, reason);
+    let revoked = server.token("revoked").await;
+    server.revoke(&revoked.uid).await;
+    let expiry = at(server.clock.seconds() + 60);
+    let expired = server.token_until("expired", expiry).await;
+    let replaced = server.token("replaced").await;
+    server.rotate(&replaced.uid, overlap_for(0)).await;
+    server.clock.advance(std::time::Duration::from_secs(60));
+    let cases = [
+        dead("revoked", revoked.secret, Reason::Revoked),
+        dead("expired", expired.secret, Reason::Expired),
+        dead("replaced", replaced.secret, Reason::Superseded),
+        dead("unknown", crate::played::secret(), Reason::NotRecognised),
+    ];
+    for (name, secret, reason) in &cases {
+        let before = answered(&server).await;
+        for _ in 0..2 {
+            let question = Question::new(secret, &server.stack);
+            let answer = client.introspect(&question).await.unwrap();
+            assert_eq!(answer.reason(), Some(*reason), "{name}");
+            assert!(!answer.active() && !answer.from_memory(), "{name}");
+        }
+        assert_eq!(answered(&server).await - before, 2, "{name}");
+    }
+    assert_eq!(client.entries(), 0);
+}
+
+/// Before and after it is remembered, under the wrong key nothing is said of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_wrong_stack_key_learns_nothing_from_memory_either() {
+    let server = TestServer::start().await;
+    let client = client_of(&server).await;
+    let other = server.register("Another stack").await;
+    let token = server.token("a token").await;
+    for remembered in [false, true] {
+        let question = Question::new(&token.secret, &other);
+        let answer = client.introspect(&question).await.unwrap();
+        assert_eq!(answer.reason(), Some(Reason::NotRecognised));
+        assert!(answer.token().is_none() && answer.stack().is_none());
+        assert_eq!(answer.from_memory(), remembered);
+        let right = Question::new(&token.secret, &server.stack);
+        assert!(client.introspect(&right).await.unwrap().active());
+    }
+}
+
+/// What the server refuses as ill-formed, the client passes on, whether or not the token is
+/// remembered; and what it answers from memory, the server would not have refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_is_ill_formed_for_the_client_exactly_where_it_is_for_the_server() {
+    let server = TestServer::start().await;
+    let client = client_of(&server).await;
+    let token = server.token("a token").await;
+    let ask = |name: &str| ActionQuestion {
+        name: name.into(),
+        ..Default::default()
+    };
+    let (edge, over) = ("x".repeat(64), "x".repeat(65));
+    let facts = |count: usize| (0..count).map(|at| (format!("fact_{at}"), true)).collect();
+    let on = |branch: &str| ActionQuestion {
+        branch: Some(branch.into()),
+        ..ask("entry.read")
+    };
+    let questions = [
+        vec![ask("entry.read"); 20],
+        vec![ask("entry.read"); 21],
+        vec![ask("entry")],
+        vec![ask("Entry.read")],
+        vec![ask("no_such.thing")],
+        vec![on(&edge)],
+        vec![on(&over)],
+        vec![on(&token.secret)],
+        vec![ActionQuestion {
+            branch_alias: Some(over.clone()),
+            ..ask("entry.read")
+        }],
+        vec![ActionQuestion {
+            facts: facts(16),
+            ..ask("entry.read")
+        }],
+        vec![ActionQuestion {
+            facts: facts(17),
+            ..ask("entry.read")
+        }],
+        vec![ActionQuestion {
+            facts: [(over, true)].into(),
+            ..ask("entry.read")
+        }],
+        vec![ActionQuestion {
+            facts: [(String::new(), true)].into(),
+            ..ask("entry.read")
+        }],
+    ];
+    let warm = Question::new(&token.secret, &server.stack);
+    assert!(client.introspect(&warm).await.unwrap().active());
+    assert!(client.introspect(&warm).await.unwrap().from_memory());
+    let mut service = server.service().await;
+    for actions in &questions {
+        let question = warm.about(actions);
+        let message = v1::IntrospectRequest {
+            token: token.secret.clone(),
+            stack_api_key: server.stack.clone(),
+            actions: actions
+                .iter()
+                .map(|action| v1::ActionQuestion {
+                    name: action.name.clone(),
+                    branch: action.branch.clone().unwrap_or_default(),
+                    branch_alias: action.branch_alias.clone().unwrap_or_default(),
+                    facts: action
+                        .facts
+                        .iter()
+                        .map(|(name, value)| (name.clone(), value.to_string()))
+                        .collect(),
+                })
+                .collect(),
+            min_revision: String::new(),
+        };
+        let servers = service.introspection.introspect(message).await;
+        let clients = client.introspect(&question).await;
+        match (servers, clients) {
+            (Ok(_), Ok(answer)) => assert!(answer.from_memory(), "{actions:?}"),
+            (Err(_), Err(stacktoken::client::Error::Question { fields, .. })) => {
+                assert!(fields[0].0.starts_with("actions"), "{fields:?}");
+            }
+            other => panic!("{actions:?}: {other:?}"),
+        }
+    }
+}
+
+/// The local clock has no say: the server's stands still here, and jumps.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_expires_while_it_is_remembered_is_not_active_past_that() {
+    let server = TestServer::start().await;
+    let client = client_of(&server).await;
+    let token = server
+        .token_until("short", at(server.clock.seconds() + 1))
+        .await;
+    let question = Question::new(&token.secret, &server.stack);
+    let began = std::time::Instant::now();
+    while !client.introspect(&question).await.unwrap().from_memory() {}
+    while client.cached(&question).is_some() {
+        assert!(began.elapsed().as_millis() < 1100, "past the end");
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    server.clock.advance(std::time::Duration::from_secs(1));
+    let answer = client.introspect(&question).await.unwrap();
+    assert_eq!(answer.reason(), Some(Reason::Expired));
+}
+
+/// One use a minute reaches the server, however often the client answers by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_server_learns_of_the_use_of_a_token_that_is_remembered() {
+    let server = TestServer::start().await;
+    let jwt = server.issuer.service("content-api", server.clock.seconds());
+    let brief = Client::builder(format!("http://{}", server.address))
+        .bearer(jwt)
+        .reuse_for(std::time::Duration::from_millis(200))
+        .build()
+        .unwrap();
+    until("the client watches", || brief.watch_fault().is_none()).await;
+    let token: Issued = server.token("busy").await;
+    let question = Question::new(&token.secret, &server.stack);
+    let before = answered(&server).await;
+    let began = std::time::Instant::now();
+    let mut hits = 0;
+    while began.elapsed().as_millis() < 900 {
+        hits += usize::from(brief.introspect(&question).await.unwrap().from_memory());
+        tokio::task::yield_now().await;
+    }
+    let asked = answered(&server).await - before;
+    assert!((3..=6).contains(&asked), "{asked} calls");
+    assert!(hits > 100, "{hits} hits");
+}
