@@ -185,18 +185,21 @@ impl World {
         // The whole stack.
         let token = self.remembered("stands").await;
         let suspend = admin::SuspendRequest {
+            validate_only: false,
             stack_api_key: stack.clone(),
             reason: String::new(),
         };
         self.operator.stacks.suspend(suspend).await.unwrap();
         self.lasts(&token.secret, Answer::active).await;
         let resume = admin::ResumeRequest {
+            validate_only: false,
             stack_api_key: stack.clone(),
             reason: String::new(),
         };
         self.operator.stacks.resume(resume).await.unwrap();
         self.remember(&token.secret).await;
         let remove = admin::RemoveRequest {
+            validate_only: false,
             stack_api_key: stack.clone(),
             reason: String::new(),
         };

@@ -283,6 +283,7 @@ async fn a_replica_that_is_frozen_is_passed_over_and_believed_no_longer_than_the
     let mut operator = as_a(issuer.operator("operator", now));
     let mut owner = as_a(issuer.user("owner", now));
     let request = admin::RegisterRequest {
+        validate_only: false,
         name: "Frozen".into(),
         organization_uid: "org-1".into(),
         owner: Some(person("owner")),
