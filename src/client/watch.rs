@@ -234,7 +234,8 @@ impl<'a> Attempt<'a> {
 
     fn answered(&mut self, pong: v1::WatchPong) -> Result<(), Failed> {
         let unreadable = || Failed::Ours(Error::Unreadable { what: "a pong" });
-        let staleness = pong.staleness.unwrap_or_default();
+        // One that does not say how stale it is vouches for nothing.
+        let staleness = pong.staleness.ok_or_else(unreadable)?;
         let staleness = Duration::try_from(staleness).map_err(|_| unreadable())?;
         let at = self
             .unanswered

@@ -116,6 +116,17 @@ async fn a_silent_stream_is_dropped_and_another_opened() {
     assert_eq!(ask(&client, &secret).await, (true, true));
 }
 
+/// No time is not no time ago.
+#[tokio::test]
+async fn a_pong_that_does_not_say_how_stale_it_is_gives_no_lease() {
+    let mut server = Server::start().await;
+    let client = server.client();
+    let mut stream = server.next_stream().await;
+    assert!(stream.pong_if_there(None, (5, 5)).await);
+    let _next = server.next_stream().await;
+    assert_eq!(client.lease_age(), None);
+}
+
 #[tokio::test]
 async fn the_stream_ends_with_the_last_client() {
     let mut server = Server::start().await;
