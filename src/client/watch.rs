@@ -33,6 +33,8 @@ use crate::{
 /// The wait before the first attempt after a stream that was good, and the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// For so many bounds a server may be behind itself before another is watched.
+const BEHIND: u32 = 4;
 /// As many pings a second as a server answers.
 const SHORTEST_PERIOD: Duration = Duration::from_millis(50);
 
@@ -91,12 +93,15 @@ struct Attempt<'a> {
     /// Pings that are not answered yet: nonce, and when it was sent.
     unanswered: VecDeque<(u64, Duration)>,
     nonce: u64,
+    /// When what the server vouched for was last within the bound, or the stream began.
+    fresh: Duration,
     was_good: bool,
 }
 
 impl<'a> Attempt<'a> {
-    const fn new(knowledge: &'a Knowledge, wire: &'a Wire, told: &'a watch::Sender<Fault>) -> Self {
+    fn new(knowledge: &'a Knowledge, wire: &'a Wire, told: &'a watch::Sender<Fault>) -> Self {
         Self {
+            fresh: knowledge.now(),
             knowledge,
             wire,
             told,
@@ -213,6 +218,16 @@ impl<'a> Attempt<'a> {
         oldest.is_some_and(|(_, sent)| self.knowledge.now().saturating_sub(*sent) > bound)
     }
 
+    /// Whether the server has been out of the bound itself for so long that another is better:
+    /// one that is cut off from the store answers pings for as long as it lives.
+    fn is_left_behind(&mut self, staleness: Duration) -> bool {
+        let (now, bound) = (self.knowledge.now(), self.knowledge.bounds().freshness);
+        if staleness <= bound {
+            self.fresh = now;
+        }
+        now.saturating_sub(self.fresh) > BEHIND * bound
+    }
+
     fn hear(&mut self, response: v1::WatchResponse) -> Result<(), Failed> {
         match response.event {
             Some(Event::Changed(changed)) => {
@@ -252,6 +267,13 @@ impl<'a> Attempt<'a> {
                 min_revision: pong.min_revision,
             },
         );
+        if self.is_left_behind(staleness) {
+            return Err(Failed::Ours(Error::Undecided {
+                reason: "NOT_FRESH".to_owned(),
+                message: "the server has not heard of changes itself for some time".to_owned(),
+                retry_after: FIRST_WAIT,
+            }));
+        }
         if !self.was_good {
             self.was_good = true;
             self.told.send_replace(None);

@@ -116,6 +116,27 @@ async fn a_silent_stream_is_dropped_and_another_opened() {
     assert_eq!(ask(&client, &secret).await, (true, true));
 }
 
+/// It answers every ping, and has heard of no changes itself since it was cut off.
+#[tokio::test]
+async fn a_server_that_stays_behind_is_left_for_another() {
+    let mut server = Server::start().await;
+    let (bound, step) = (Duration::from_millis(200), Duration::from_millis(100));
+    let client = server.builder().freshness_bound(bound).build().unwrap();
+    let mut stream = server.watch(&client, 5, 5).await;
+    let mut behind = Duration::ZERO;
+    loop {
+        server.clock.advance(step);
+        behind += step;
+        if !stream.pong_if_there(Some(behind), (5, 5)).await {
+            break;
+        }
+        assert!(behind < 20 * bound, "nobody leaves");
+    }
+    assert!(behind > 4 * bound, "left after {behind:?} already");
+    let next = server.next_stream().await;
+    assert_eq!(next.from_revision, at(5), "what is remembered is kept");
+}
+
 /// No time is not no time ago.
 #[tokio::test]
 async fn a_pong_that_does_not_say_how_stale_it_is_gives_no_lease() {
