@@ -121,8 +121,9 @@ impl<'a> Attempt<'a> {
                     reason.as_deref(),
                     Some("REVISION_UNKNOWN" | "REVISION_PURGED")
                 );
-                // Also what was told by a server that names no reason does not count then.
-                if unknown || status.code() == Code::OutOfRange {
+                // Also where the server names no reason, or cannot read the point at all: to go
+                // on from that would be refused for ever.
+                if unknown || matches!(status.code(), Code::OutOfRange | Code::InvalidArgument) {
                     self.knowledge.forget();
                 }
                 let reason = reason.unwrap_or_else(|| code_name(status.code()));

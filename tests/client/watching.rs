@@ -53,6 +53,8 @@ async fn a_history_that_cannot_be_resumed_is_forgotten_at_once() {
     for status in [
         Status::out_of_range("REVISION_UNKNOWN"),
         Status::out_of_range("REVISION_PURGED"),
+        // Of another version, whose revisions look different.
+        Status::invalid_argument("from_revision is not a revision"),
     ] {
         let mut server = Server::start().await;
         let (client, stream) = server.watched(5, 5).await;
