@@ -30,7 +30,8 @@ use crate::{
     },
 };
 
-/// The wait before the first attempt after a stream that was good, and the longest.
+/// The wait before the first attempt after a stream that was good and lasted longer than the
+/// longest wait, and that.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// For so many bounds a server may be behind itself before another is watched.
@@ -57,10 +58,14 @@ pub(super) async fn keep_watching(
 ) {
     let mut wait = FIRST_WAIT;
     for endpoint in wire.endpoints.iter().cycle() {
+        let begun = knowledge.now();
         let ended = Attempt::new(&knowledge, &wire, &told).run(endpoint).await;
         knowledge.end();
+        let lasted = knowledge.now().saturating_sub(begun);
         if ended.was_good {
-            wait = FIRST_WAIT;
+            if lasted > LONGEST_WAIT {
+                wait = FIRST_WAIT;
+            }
             tracing::info!(why = ended.why, "the watch ended; opening another");
         } else {
             tracing::warn!(

@@ -118,6 +118,23 @@ async fn a_silent_stream_is_dropped_and_another_opened() {
     assert_eq!(ask(&client, &secret).await, (true, true));
 }
 
+/// A server that ends every stream at once would be asked for another twenty times a second, by
+/// each of its clients.
+#[tokio::test]
+async fn streams_that_end_at_once_are_opened_ever_more_slowly() {
+    let mut server = Server::start().await;
+    let client = server.client();
+    let begun = std::time::Instant::now();
+    for _ in 0..4 {
+        let stream = server.watch(&client, 5, 5).await;
+        stream.fail(Status::aborted("WATCH_LAGGED")).await;
+        until("the end is heard", || client.watch_fault().is_some()).await;
+    }
+    server.next_stream().await;
+    // Three quarters, at least, of 50, 100, 200 and 400 ms.
+    assert!(begun.elapsed() >= Duration::from_millis(560));
+}
+
 /// It answers every ping, and has heard of no changes itself since it was cut off.
 #[tokio::test]
 async fn a_server_that_stays_behind_is_left_for_another() {
