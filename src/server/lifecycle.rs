@@ -27,7 +27,10 @@ use crate::{
     app::{App, RefusalWriter},
     auth::Authenticator,
     config::Tuning,
-    domain::{entropy::Entropy, routes::RouteTable},
+    domain::{
+        entropy::{Entropy, Spread},
+        routes::RouteTable,
+    },
     grpc::{self, MessageLimits},
     telemetry::traces::Sampler,
 };
@@ -187,18 +190,16 @@ fn serve_grpc(
     if tuning.reflection {
         routes = grpc::add_reflection(routes, MAX_OPEN_REQUEST)?;
     }
-    let mut seed = [0; 8];
-    // Without randomness calls are drawn all the same, only predictably.
-    let _ = service.entropy.fill(&mut seed);
+    let ids = Spread::seeded(service.entropy.as_ref());
     let gate = Gate {
         app: service.app,
         authenticator: service.authenticator.clone(),
-        entropy: service.entropy.clone(),
         room: Semaphore::new(tuning.max_calls),
         openings: Openings::new(tuning.max_watches),
         max_header_bytes: tuning.max_header_bytes,
         deadline: tuning.deadline,
-        sampler: Sampler::new(&tuning.traces, u64::from_ne_bytes(seed)),
+        sampler: Sampler::new(&tuning.traces, ids.draw()),
+        ids,
     };
     let connections = Connections {
         service: GateLayer(Arc::new(gate)).layer(routes.prepare()),
