@@ -87,37 +87,8 @@ pub(super) async fn run(
 ) -> Result<(), ServeError> {
     let board = service.board.clone();
     let watched = Arc::downgrade(&service.app);
-    let mut tasks = Tasks::default();
-    let (app, authenticator) = (service.app.clone(), service.authenticator.clone());
-    tasks.run("keys", async move { authenticator.keep_fresh().await });
-    let (reader, beater, listener) = (app.clone(), app.clone(), app.clone());
-    tasks.run("feed", async move { reader.keep_reading().await });
-    tasks.run("heartbeat", async move { beater.keep_beating().await });
-    tasks.run("listener", async move { listener.keep_listening().await });
-    let (keeper, watcher, stopping) = (app.clone(), app.clone(), stop.clone());
-    tasks.run("housekeeping", async move {
-        keeper.keep_house(&stopping).await;
-    });
-    let stopping = stop.clone();
-    tasks.run("expiry", async move {
-        watcher.keep_looking_ahead(&stopping).await;
-    });
-    let probing = (board.clone(), app, service.authenticator.clone());
-    tasks.run(
-        "health",
-        health::keep_probing(probing.0, probing.1, probing.2),
-    );
-    if let Some(tls) = service.tls.clone() {
-        let metrics = service.app.metrics().clone();
-        tasks.run("tls", async move { tls.keep_fresh(&metrics).await });
-    }
-    let (usage, last_usage) = (service.app.usage_writer(), service.app.usage_writer());
-    let every = tuning.usage_flush_every;
-    tasks.run("usage", async move { usage.keep_writing(every).await });
-    let metrics = service.app.metrics().clone();
-    let router = admin::router(metrics.clone(), board.clone());
-    tasks.run("admin", admin::serve(listeners.admin, router, metrics));
-
+    let mut tasks = begin(&service, tuning, listeners.admin, &stop);
+    let last_usage = service.app.usage_writer();
     let mut announcing = JoinSet::new();
     let announced = board.clone();
     announcing.spawn(async move {
@@ -171,6 +142,46 @@ pub(super) async fn run(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Begins everything that goes on for as long as the process, besides answering calls.
+fn begin(
+    service: &Service,
+    tuning: &Tuning,
+    admin_listener: TcpListener,
+    stop: &CancellationToken,
+) -> Tasks {
+    let mut tasks = Tasks::default();
+    let (app, authenticator) = (service.app.clone(), service.authenticator.clone());
+    tasks.run("keys", async move { authenticator.keep_fresh().await });
+    let (reader, beater, listener) = (app.clone(), app.clone(), app.clone());
+    tasks.run("feed", async move { reader.keep_reading().await });
+    tasks.run("heartbeat", async move { beater.keep_beating().await });
+    tasks.run("listener", async move { listener.keep_listening().await });
+    let (keeper, lookout, stopping) = (app.clone(), app.clone(), stop.clone());
+    tasks.run("housekeeping", async move {
+        keeper.keep_house(&stopping).await;
+    });
+    let stopping = stop.clone();
+    tasks.run("expiry", async move {
+        lookout.keep_looking_ahead(&stopping).await;
+    });
+    let probing = (service.board.clone(), app, service.authenticator.clone());
+    tasks.run(
+        "health",
+        health::keep_probing(probing.0, probing.1, probing.2),
+    );
+    if let Some(tls) = service.tls.clone() {
+        let metrics = service.app.metrics().clone();
+        tasks.run("tls", async move { tls.keep_fresh(&metrics).await });
+    }
+    let usage = service.app.usage_writer();
+    let every = tuning.usage_flush_every;
+    tasks.run("usage", async move { usage.keep_writing(every).await });
+    let metrics = service.app.metrics().clone();
+    let router = admin::router(metrics.clone(), service.board.clone());
+    tasks.run("admin", admin::serve(admin_listener, router, metrics));
+    tasks
 }
 
 fn serve_grpc(
