@@ -177,8 +177,21 @@ async fn each_filter_takes_its_tokens_and_no_other_on_postgres_too() {
     assert_eq!(told.len(), 1);
     assert_eq!(told[0].details["filter.issued_by.subject"], "owner");
 
+    for token in [&used, &anns] {
+        cluster.a.warm(&cluster.stack, &token.secret).await;
+        cluster.b.warm(&cluster.stack, &token.secret).await;
+    }
     let shown = preview(&cluster, &all()).await.preview_hash;
-    assert_eq!(revoke(&cluster, &all(), &shown).await.unwrap().count, 2);
+    let done = revoke(&cluster, &all(), &shown).await.unwrap();
+    assert_eq!(done.count, 2);
+    for token in [&used, &anns] {
+        let here = cluster.b.introspect(&cluster.stack, &token.secret).await;
+        assert!(!here.unwrap().active, "at once where it was done");
+        let asked = cluster
+            .a
+            .introspect_since(&cluster.stack, &token.secret, &done.revision);
+        assert!(!asked.await.unwrap().active);
+    }
     let told: BTreeMap<_, _> = rows(&cluster)
         .await
         .into_iter()
