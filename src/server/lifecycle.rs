@@ -91,13 +91,13 @@ pub(super) async fn run(
     tasks.run("feed", async move { reader.keep_reading().await });
     tasks.run("heartbeat", async move { beater.keep_beating().await });
     tasks.run("listener", async move { listener.keep_listening().await });
-    let (keeper, watcher, stopping) = (app.clone(), app.clone(), stop.clone());
+    let (keeper, lookout, stopping) = (app.clone(), app.clone(), stop.clone());
     tasks.run("housekeeping", async move {
         keeper.keep_house(&stopping).await;
     });
     let stopping = stop.clone();
     tasks.run("expiry", async move {
-        watcher.keep_looking_ahead(&stopping).await;
+        lookout.keep_looking_ahead(&stopping).await;
     });
     let probing = (board.clone(), app, service.authenticator.clone());
     tasks.run(
