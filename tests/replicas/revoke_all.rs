@@ -166,7 +166,7 @@ async fn each_filter_takes_its_tokens_and_no_other_on_postgres_too() {
     let (filter, _) = &table[8];
     let shown = preview(&cluster, filter).await.preview_hash;
     let done = revoke(&cluster, filter, &shown).await.unwrap();
-    assert_eq!(done.token_uids, [old.uid.clone()]);
+    assert_eq!(done.token_uids, std::slice::from_ref(&old.uid));
     for (token, live) in [(&used, true), (&anns, true), (&old, false)] {
         let asked = cluster
             .a
@@ -227,7 +227,7 @@ async fn what_changed_since_the_preview_stops_it_on_postgres_too() {
     let since = seen(&cluster, &third.uid).await.issued_at.unwrap();
     let unused = unused_since(since);
     let shown = preview(&cluster, &unused).await;
-    assert_eq!(shown.token_uids, [first.uid.clone()]);
+    assert_eq!(shown.token_uids, std::slice::from_ref(&first.uid));
     cluster.a.warm(&cluster.stack, &first.secret).await;
     require_changed(revoke(&cluster, &unused, &shown.preview_hash).await, 0);
 
