@@ -107,8 +107,7 @@ fn load(
         let before = line.split(what).next().unwrap();
         before
             .split([' ', ','])
-            .filter(|word| !word.is_empty())
-            .next_back()
+            .rfind(|word| !word.is_empty())
             .unwrap()
             .parse::<u64>()
             .unwrap()
