@@ -113,7 +113,7 @@ async fn each_filter_shows_and_then_revokes_its_tokens_and_no_other() {
     }
     let done = preview(&server, &table[5].0).await;
     let done = revoke(&server, &table[5].0, &done.preview_hash).await;
-    assert_eq!(done.unwrap().token_uids, [old.uid.clone()]);
+    assert_eq!(done.unwrap().token_uids, std::slice::from_ref(&old.uid));
     assert_eq!(server.verdict(&old.secret).await, "REVOKED");
     assert_eq!(server.verdict(&old_used.secret).await, "OK");
     let shown = preview(&server, &all()).await;
