@@ -129,6 +129,7 @@ def label_values():
     verdicts = source("src/domain/verdict.rs", r'Self::\w+ => "([A-Z_]+)",')
     own = source("src/grpc/ext_authz/refusal.rs", r'(?m)^    \w+ (?:Credential|StackKey|Permission) "([A-Z_]+)"')
     outcomes = source("src/grpc/ext_authz/mod.rs", r'(?:answer|count)\("([A-Z]+)"')
+    leaks = source("src/domain/incident.rs", r'Self::\w+ => "([A-Z]+)",')
     # A check is allowed, denied for a reason of its own or of the verdict, or met an error.
     checks = {"OK"} | own | verdicts | errors
     methods = source("src/auth/policy.rs", r'\("/([\w.]+/\w+)"')
@@ -136,6 +137,7 @@ def label_values():
         ("reason", None): errors,
         ("reason", "stacktoken_checks_total"): checks,
         ("outcome", "stacktoken_checks_total"): outcomes,
+        ("outcome", "stacktoken_leak_reports_total"): leaks,
         ("rpc_method", None): methods,
     }
 

@@ -348,8 +348,8 @@ fn hours(text: &str) -> Result<Duration, String> {
 
 fn pause(text: &str) -> Result<Duration, String> {
     match duration(text)? {
-        time if time >= Duration::from_millis(100) => Ok(time),
-        _ => Err("expected a time of at least 100ms, such as 1h".into()),
+        time if time >= Duration::from_millis(100) && time <= Duration::from_hours(24) => Ok(time),
+        _ => Err("expected a time from 100ms to 24h".into()),
     }
 }
 

@@ -191,9 +191,8 @@ impl Gate {
         let mut place = None;
         // Until the answer begins: a stream takes as long as it likes from there on.
         let work = async {
-            match self.admit(request, rule, request_id).await {
-                Ok((admitted, kept)) => {
-                    call = Some(admitted);
+            match self.admit(request, rule, request_id, &mut call).await {
+                Ok(kept) => {
                     place = kept;
                     if rule.is_some_and(|rule| rule.changes) {
                         run_to_the_end(request, inner, request_id, 2 * self.deadline).await
@@ -210,27 +209,24 @@ impl Gate {
     }
 
     /// Lets the request on, with its call attached and a place if it opens a stream, or says
-    /// why not.
+    /// why not. Who calls is known from then on, also where they are refused.
     async fn admit(
         &self,
         request: &mut Request<Body>,
         rule: Option<&'static Rule>,
         request_id: &str,
-    ) -> Result<(Call, Place), Failure> {
+        known: &mut Option<Call>,
+    ) -> Result<Place, Failure> {
         let Some((rule, Admits::Callers(demand))) = rule.map(|rule| (rule, rule.admits)) else {
             return Err(Failure::RpcUnknown);
         };
-        let call = self
-            .authenticate(
-                (request.headers(), request.extensions()),
-                demand,
-                request_id,
-            )
-            .await?;
+        let credentials = (request.headers(), request.extensions());
+        let call = self.authenticate(credentials, demand, request_id).await?;
+        let call = known.insert(call);
         let admitted = demand.admit(&call.caller);
         let admitted = admitted.and_then(|()| {
             if rule.changes {
-                self.app.admit_change(&call)
+                self.app.admit_change(call)
             } else {
                 Ok(())
             }
@@ -238,13 +234,13 @@ impl Gate {
         if let Err(refusal) = admitted {
             if let Some(action) = rule.action {
                 self.app
-                    .note_refusal(&call, action, About::default(), &refusal);
+                    .note_refusal(call, action, About::default(), &refusal);
             }
             return Err(refusal.into());
         }
         let place = self.openings.enter(rule)?;
         request.extensions_mut().insert(call.clone());
-        Ok((call, place))
+        Ok(place)
     }
 
     async fn authenticate(

@@ -20,6 +20,29 @@ fn a_wrong_flag_is_named_in_one_line() {
         (vec!["serve", "--freshness-bound", "1ms"], "200ms"),
         (vec!["serve", "--changes-burst", "0"], "--changes-burst"),
         (vec!["serve", "--log-format", "xml"], "--log-format"),
+        (vec!["serve", "--usage-flush-every", "0"], "from 1s to 10m"),
+        (
+            vec!["serve", "--usage-flush-every", "11m"],
+            "from 1s to 10m",
+        ),
+        (
+            vec!["serve", "--usage-flush-every=-1s"],
+            "--usage-flush-every",
+        ),
+        (vec!["serve", "--token-retention", "59m"], "at least 1h"),
+        (vec!["serve", "--audit-retention", "0s"], "at least 1h"),
+        (
+            vec!["serve", "--change-retention", "90"],
+            "--change-retention",
+        ),
+        (
+            vec!["serve", "--housekeeping-every", "0"],
+            "from 100ms to 24h",
+        ),
+        (
+            vec!["serve", "--housekeeping-every", "25h"],
+            "from 100ms to 24h",
+        ),
         (vec!["issue", "--stack", "x"], "--name"),
         (vec!["frobnicate"], "frobnicate"),
     ] {

@@ -8,6 +8,8 @@ use std::{
 };
 
 use rustix::process::Signal;
+use stacktoken::grpc::pb::v1;
+use tonic::Code;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
@@ -222,5 +224,21 @@ fn dev_listens_on_loopback_only() {
             "{told}"
         );
         assert!(told.contains(flag) && told.contains("loopback"), "{told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_change_is_logged_with_who_asked_for_it() {
+    let folder = folder();
+    let dev = Dev::start(folder.path());
+    let mut owner = dev.client("owner_jwt").await;
+    let report = v1::ReportLeakedRequest::default();
+    let refused = owner.tokens.report_leaked(report).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    let log = fs::read_to_string(folder.path().join("stderr")).unwrap();
+    let line = log.lines().find(|line| line.contains("/ReportLeaked\""));
+    let line = line.unwrap_or_else(|| panic!("{log}"));
+    for wanted in ["PERMISSION_DENIED", "kind=\"USER\"", "subject=\"owner\""] {
+        assert!(line.contains(wanted), "{line}");
     }
 }

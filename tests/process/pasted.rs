@@ -1,5 +1,5 @@
-//! Every command line that `dev` prints, and every one of the README's walk, works when it is
-//! pasted.
+//! Every command line that `dev` prints, and every one of the README's walk and of the manuals'
+//! lines for `dev`, works when it is pasted.
 
 use std::{
     fs,
@@ -139,16 +139,12 @@ async fn the_preview_in_the_operations_manual_works() {
     assert!(!told.contains("revision"), "{told}");
 }
 
-/// The blocks of the README's section on a token's life, with the addresses of this test.
-fn walk(dev: &Dev) -> String {
-    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    let section = readme
-        .split("## A token's life")
-        .nth(1)
-        .unwrap()
-        .split("\n## ")
-        .next()
-        .unwrap();
+/// The blocks to paste of one section of a document, with the address of this test.
+fn blocks(document: &str, title: &str, dev: &Dev) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
+    let text = fs::read_to_string(file).unwrap();
+    let section = text.split(&format!("\n## {title}\n")).nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
     let blocks = section
         .split("```sh\n")
         .skip(1)
@@ -157,6 +153,42 @@ fn walk(dev: &Dev) -> String {
     script
         .replace("./target/debug/stacktoken", PROGRAM)
         .replace("127.0.0.1:50051", dev.get("grpc_address"))
+}
+
+/// The README's section on a token's life.
+fn walk(dev: &Dev) -> String {
+    blocks("README.md", "A token's life", dev)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lines_for_a_leak_kill_what_was_found_and_then_all() {
+    if has_tool(&["grpcurl"]).is_none() {
+        return;
+    }
+    let folder = folder();
+    let dev = Dev::start(folder.path());
+    let issue = |name: &str, file: &str| {
+        let line = format!(
+            "{PROGRAM} issue --server http://{} --stack blt00c0ffee00c0ffee --jwt-file .stacktoken/owner.jwt --name {name} --access read --expires never > {file}",
+            dev.get("grpc_address")
+        );
+        assert!(paste(folder.path(), &line).status.success(), "{line}");
+    };
+    issue("found", "found");
+    issue("other", "other");
+    let script = blocks("docs/security.md", "When a secret leaked", &dev);
+    let done = paste(folder.path(), &script);
+    let told = text(&done.stdout);
+    let told: Vec<_> = told.split("\n}\n").collect();
+    let [report, preview, revoked, ""] = told[..] else {
+        panic!("{script}\n{told:?}\n{}", text(&done.stderr));
+    };
+    assert!(report.contains("\"accepted\": true"), "{report}");
+    // The one that was reported is dead by then.
+    assert!(preview.contains("\"count\": 1"), "{preview}");
+    assert!(!preview.contains("\"revision\""), "{preview}");
+    assert!(revoked.contains("\"count\": 1"), "{revoked}");
+    assert!(revoked.contains("\"revision\""), "{revoked}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

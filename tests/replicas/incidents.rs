@@ -3,12 +3,18 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use stacktoken::grpc::pb::v1;
+use stacktoken::grpc::pb::{
+    audit::v1::{AuditAction, ListRequest},
+    v1,
+};
 use tonic::{Code, Status};
 
 use crate::{
     cluster::{Cluster, Replica},
-    support::{issue_request, reason, requests::revoke_all_request},
+    support::{
+        issue_request, reason,
+        requests::{Issued, overlap_for, revoke_all_request, rotate_request},
+    },
 };
 
 const BOUND: Duration = Duration::from_secs(1);
@@ -111,6 +117,54 @@ async fn of_calls_at_once_one_wins_and_an_issue_is_in_the_set_or_stops_it() {
         assert_eq!(rest.count, if won == 1 { 1 } else { 2 }, "round {round}");
         let hash = Some(rest.preview_hash.as_str());
         revoke(&cluster.a, &cluster.stack, hash).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_token_with_two_secrets_a_live_one_kills_both_and_an_ended_one_neither() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    for (overlap, reported, outcome) in [
+        (60, "former", "REVOKED"),
+        (60, "newer", "REVOKED"),
+        (0, "former", "SUPERSEDED"),
+    ] {
+        let former = Issued::from(cluster.issue(&format!("{overlap} {reported}")).await);
+        cluster.a.warm(&cluster.stack, &former.secret).await;
+        let rotate = rotate_request(&cluster.stack, &former.uid, overlap_for(overlap));
+        let newer = cluster.a.owner.clone().tokens.rotate(rotate).await.unwrap();
+        let newer = newer.into_inner().secret;
+        cluster.b.warm(&cluster.stack, &newer).await;
+        let secret = if reported == "newer" {
+            &newer
+        } else {
+            &former.secret
+        };
+        let report = v1::ReportLeakedRequest {
+            secret: secret.clone(),
+            url: "https://git.test/ann".into(),
+        };
+        let mut service = cluster.a.service.clone();
+        service.tokens.report_leaked(report).await.unwrap();
+        if outcome == "REVOKED" {
+            for secret in [&former.secret, &newer] {
+                dead_within_the_bound(&cluster.b, &cluster.stack, secret).await;
+            }
+        } else {
+            cluster.a.warm(&cluster.stack, &newer).await;
+            cluster.b.warm(&cluster.stack, &newer).await;
+        }
+        let asked = ListRequest {
+            token_uid: former.uid,
+            action: AuditAction::TokenReportLeaked.into(),
+            ..Default::default()
+        };
+        let told = cluster.b.operator.clone().audit.list(asked).await.unwrap();
+        let told = told.into_inner().events;
+        assert_eq!(told.len(), 1);
+        assert_eq!(told[0].details["outcome"], outcome);
+        assert_eq!(told[0].details["url"], "https://git.test/ann");
     }
 }
 

@@ -23,6 +23,7 @@ mod pooler;
 mod postgres;
 mod previews;
 mod proxy;
+mod revoke_all;
 mod rotation;
 #[path = "../it/support/mod.rs"]
 mod support;

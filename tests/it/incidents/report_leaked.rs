@@ -135,6 +135,9 @@ async fn whatever_is_reported_the_answer_is_the_same_bytes() {
         answers,
         [v1::ReportLeakedResponse { accepted: true }.encode_to_vec()]
     );
+    let told = removed.metrics().await;
+    let line = "stacktoken_leak_reports_total{outcome=\"DEAD\"} 1";
+    assert!(told.contains(line), "{told}");
     let metrics = server.metrics().await;
     for (outcome, count) in [
         ("REVOKED", 1),

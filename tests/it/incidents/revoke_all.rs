@@ -171,11 +171,13 @@ async fn what_changed_since_the_preview_stops_it_and_nothing_is_revoked() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hash_of_another_stack_or_filter_is_refused_and_a_repetition_too() {
     let server = TestServer::start().await;
-    let token = server.token("deploy").await;
     let mut owner = server.owner().await;
     let other = server.register("Other").await;
     let shown = request(&other, &all(), None);
     let shown = send(&mut owner, shown).await.unwrap();
+    // Not even where there is nothing in either.
+    require_changed(revoke(&server, &all(), &shown.preview_hash).await, 0);
+    let token = server.token("deploy").await;
     require_changed(revoke(&server, &all(), &shown.preview_hash).await, 1);
     let owners = by("owner", CallerKind::Unspecified);
     let shown = preview(&server, &owners).await.preview_hash;
@@ -198,6 +200,20 @@ async fn a_hash_of_another_stack_or_filter_is_refused_and_a_repetition_too() {
         (events[0].details["count"].as_str(), &*events[0].token_uid),
         ("0", "")
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_left_out_for_having_expired_stay_dead_also_if_the_clock_goes_back() {
+    let server = TestServer::start().await;
+    let short = server.token_until("short", at(START + 10)).await;
+    let live = server.token("live").await;
+    assert_eq!(server.verdict(&short.secret).await, "OK");
+    server.clock.advance(Duration::from_secs(20));
+    let shown = preview(&server, &all()).await;
+    assert_eq!(shown.token_uids, [live.uid]);
+    revoke(&server, &all(), &shown.preview_hash).await.unwrap();
+    server.clock.turn_back(Duration::from_secs(15));
+    assert_eq!(server.verdict(&short.secret).await, "EXPIRED");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

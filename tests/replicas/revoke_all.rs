@@ -1,0 +1,260 @@
+//! Which tokens `RevokeAll` takes on PostgreSQL, and what stops it: shown by one replica, asked
+//! for at the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use stacktoken::{
+    domain::clock::{Clock as _, SystemClock},
+    grpc::pb::{
+        admin::v1::{Role, SetMemberRequest},
+        audit::v1::{AuditAction, AuditEvent, ListRequest},
+        v1::{self, Actor, CallerKind, RevokeFilter},
+    },
+};
+use tonic::{Code, Status, transport::Endpoint};
+
+use crate::{
+    cluster::{Cluster, Replica},
+    support::{
+        Client, ISSUER,
+        clients::details,
+        issue_request, person,
+        requests::{Issued, get_request, overlap_for, refused, revoke_all_request, rotate_request},
+    },
+};
+
+fn all() -> RevokeFilter {
+    RevokeFilter {
+        all: true,
+        ..Default::default()
+    }
+}
+
+fn by(subject: &str, kind: CallerKind) -> RevokeFilter {
+    RevokeFilter {
+        issued_by: Some(Actor {
+            kind: kind.into(),
+            issuer: ISSUER.into(),
+            subject: subject.into(),
+        }),
+        ..Default::default()
+    }
+}
+
+fn unused_since(at: prost_types::Timestamp) -> RevokeFilter {
+    RevokeFilter {
+        unused_since: Some(at),
+        ..Default::default()
+    }
+}
+
+async fn ask(
+    replica: &Replica,
+    stack: &str,
+    filter: &RevokeFilter,
+    hash: Option<&str>,
+) -> Result<v1::RevokeAllResponse, Status> {
+    let request = revoke_all_request(stack, filter, hash);
+    let answered = replica.owner.clone().tokens.revoke_all(request).await;
+    answered.map(tonic::Response::into_inner)
+}
+
+/// What a shows.
+async fn preview(cluster: &Cluster, filter: &RevokeFilter) -> v1::RevokeAllResponse {
+    let shown = ask(&cluster.a, &cluster.stack, filter, None).await.unwrap();
+    assert_eq!(shown.revision, "", "nothing was changed");
+    shown
+}
+
+/// What b does, asked for what was shown.
+async fn revoke(
+    cluster: &Cluster,
+    filter: &RevokeFilter,
+    hash: &str,
+) -> Result<v1::RevokeAllResponse, Status> {
+    ask(&cluster.b, &cluster.stack, filter, Some(hash)).await
+}
+
+fn require_changed(answered: Result<v1::RevokeAllResponse, Status>, count: usize) {
+    let status = answered.unwrap_err();
+    let wanted = (Code::Aborted, "PREVIEW_CHANGED".to_owned());
+    assert_eq!(refused(&status), wanted);
+    let info = details(&status).error_info().cloned().unwrap();
+    assert_eq!(info.metadata["count"], count.to_string());
+}
+
+async fn issued(cluster: &Cluster, name: &str) -> Issued {
+    cluster.issue(name).await.into()
+}
+
+async fn seen(cluster: &Cluster, uid: &str) -> v1::Token {
+    let request = get_request(&cluster.stack, uid);
+    let seen = cluster.a.owner.clone().tokens.get(request).await.unwrap();
+    seen.into_inner().token.unwrap()
+}
+
+/// A token that another admin issued.
+async fn of_an_admin(cluster: &Cluster) -> Issued {
+    let member = SetMemberRequest {
+        stack_api_key: cluster.stack.clone(),
+        member: Some(person("ann")),
+        role: Role::Admin.into(),
+        validate_only: false,
+    };
+    let mut operator = cluster.a.operator.clone();
+    operator.stacks.set_member(member).await.unwrap();
+    let endpoint = Endpoint::from_shared(format!("http://{}", cluster.a.address)).unwrap();
+    let now = SystemClock::new().now().seconds();
+    let jwt = cluster.issuer.user("ann", now);
+    let channel = endpoint.connect().await.unwrap();
+    let mut ann = Client::new(channel, Some(format!("Bearer {jwt}")));
+    let request = issue_request(&cluster.stack, "ann's");
+    let answer = ann.tokens.issue(request).await.unwrap();
+    answer.into_inner().into()
+}
+
+async fn rows(cluster: &Cluster) -> Vec<AuditEvent> {
+    let request = ListRequest {
+        stack_api_key: cluster.stack.clone(),
+        action: AuditAction::TokenRevokeAll.into(),
+        ..Default::default()
+    };
+    let answer = cluster.a.operator.clone().audit.list(request).await;
+    let events = answer.unwrap().into_inner().events.into_iter();
+    events.filter(|event| event.reason.is_empty()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_filter_takes_its_tokens_and_no_other_on_postgres_too() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let used = issued(&cluster, "old, used").await;
+    let old = issued(&cluster, "old").await;
+    let dead = issued(&cluster, "dead").await;
+    cluster.revoke(&dead.uid).await.unwrap();
+    let anns = of_an_admin(&cluster).await;
+    let since = seen(&cluster, &anns.uid).await.issued_at.unwrap();
+    cluster.b.warm(&cluster.stack, &used.secret).await;
+    let both = RevokeFilter {
+        unused_since: Some(since),
+        ..by("ann", CallerKind::Unspecified)
+    };
+    let own = RevokeFilter {
+        unused_since: Some(since),
+        ..by("owner", CallerKind::User)
+    };
+    let before_all = seen(&cluster, &used.uid).await.issued_at.unwrap();
+    let table: [(RevokeFilter, Vec<&Issued>); 9] = [
+        (all(), vec![&used, &old, &anns]),
+        (by("ann", CallerKind::Unspecified), vec![&anns]),
+        (by("ann", CallerKind::User), vec![&anns]),
+        (by("ann", CallerKind::Operator), vec![]),
+        (by("nobody", CallerKind::Unspecified), vec![]),
+        (unused_since(since), vec![&old]),
+        (unused_since(before_all), vec![]),
+        (both, vec![]),
+        (own, vec![&old]),
+    ];
+    for (filter, wanted) in &table {
+        let shown = preview(&cluster, filter).await;
+        let found: BTreeSet<_> = shown.token_uids.iter().collect();
+        let wanted: BTreeSet<_> = wanted.iter().map(|token| &token.uid).collect();
+        assert_eq!(found, wanted, "{filter:?}");
+        assert_eq!(shown.count as usize, wanted.len());
+    }
+    let (filter, _) = &table[8];
+    let shown = preview(&cluster, filter).await.preview_hash;
+    let done = revoke(&cluster, filter, &shown).await.unwrap();
+    assert_eq!(done.token_uids, std::slice::from_ref(&old.uid));
+    for (token, live) in [(&used, true), (&anns, true), (&old, false)] {
+        let asked = cluster
+            .a
+            .introspect_since(&cluster.stack, &token.secret, &done.revision);
+        assert_eq!(asked.await.unwrap().active, live, "{}", token.uid);
+    }
+    let told = rows(&cluster).await;
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].details["filter.issued_by.subject"], "owner");
+
+    for token in [&used, &anns] {
+        cluster.a.warm(&cluster.stack, &token.secret).await;
+        cluster.b.warm(&cluster.stack, &token.secret).await;
+    }
+    let shown = preview(&cluster, &all()).await.preview_hash;
+    let done = revoke(&cluster, &all(), &shown).await.unwrap();
+    assert_eq!(done.count, 2);
+    for token in [&used, &anns] {
+        let here = cluster.b.introspect(&cluster.stack, &token.secret).await;
+        assert!(!here.unwrap().active, "at once where it was done");
+        let asked = cluster
+            .a
+            .introspect_since(&cluster.stack, &token.secret, &done.revision);
+        assert!(!asked.await.unwrap().active);
+    }
+    let told: BTreeMap<_, _> = rows(&cluster)
+        .await
+        .into_iter()
+        .filter(|event| event.details["preview_hash"] == shown)
+        .map(|event| (event.token_uid.clone(), event.details))
+        .collect();
+    assert_eq!(told.len(), 2);
+    assert_eq!(told[&anns.uid]["count"], "2");
+    assert_eq!(told[&anns.uid]["reason"], "a breach");
+    assert_eq!(
+        seen(&cluster, &dead.uid).await.revoke_reason,
+        "",
+        "the dead stay so"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_changed_since_the_preview_stops_it_on_postgres_too() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let first = issued(&cluster, "first").await;
+
+    let shown = preview(&cluster, &all()).await.preview_hash;
+    let second = issued(&cluster, "second").await;
+    require_changed(revoke(&cluster, &all(), &shown).await, 2);
+
+    let shown = preview(&cluster, &all()).await.preview_hash;
+    cluster.revoke(&second.uid).await.unwrap();
+    require_changed(revoke(&cluster, &all(), &shown).await, 1);
+
+    let third = issued(&cluster, "third").await;
+    let since = seen(&cluster, &third.uid).await.issued_at.unwrap();
+    let unused = unused_since(since);
+    let shown = preview(&cluster, &unused).await;
+    assert_eq!(shown.token_uids, std::slice::from_ref(&first.uid));
+    cluster.a.warm(&cluster.stack, &first.secret).await;
+    require_changed(revoke(&cluster, &unused, &shown.preview_hash).await, 0);
+
+    // That of another stack, and of another filter.
+    let other = cluster.register().await;
+    let shown = ask(&cluster.a, &other, &all(), None).await.unwrap();
+    require_changed(revoke(&cluster, &all(), &shown.preview_hash).await, 2);
+    let owners = by("owner", CallerKind::Unspecified);
+    let shown = preview(&cluster, &owners).await.preview_hash;
+    require_changed(revoke(&cluster, &all(), &shown).await, 2);
+    for token in [&first, &third] {
+        cluster.b.warm(&cluster.stack, &token.secret).await;
+    }
+    assert!(rows(&cluster).await.is_empty(), "nothing was done");
+
+    // Rotation makes no other token of it, and its newer secret dies with it.
+    let shown = preview(&cluster, &all()).await.preview_hash;
+    let rotate = rotate_request(&cluster.stack, &first.uid, overlap_for(60));
+    let newer = cluster.a.owner.clone().tokens.rotate(rotate).await.unwrap();
+    let newer = newer.into_inner().secret;
+    let done = revoke(&cluster, &all(), &shown).await.unwrap();
+    assert_eq!(done.count, 2);
+    for secret in [&first.secret, &newer, &third.secret] {
+        let asked = cluster
+            .a
+            .introspect_since(&cluster.stack, secret, &done.revision);
+        assert!(!asked.await.unwrap().active);
+    }
+    require_changed(revoke(&cluster, &all(), &shown).await, 0);
+}
