@@ -138,7 +138,7 @@ impl Load {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let server = Server::start();
+    let server = Server::start(&[]);
     let secrets = server.issue(TOKENS).await;
     let mut channels = Vec::new();
     for _ in 0..CONNECTIONS {

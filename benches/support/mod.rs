@@ -3,7 +3,9 @@
 
 use std::{
     fs,
-    path::Path,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -14,7 +16,6 @@ use stacktoken::grpc::pb::{
     v1::{self, token_service_client::TokenServiceClient},
 };
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::{
     Request,
     transport::{Channel, Endpoint},
@@ -24,11 +25,12 @@ use tonic::{
 pub struct Server {
     child: Child,
     ready: Value,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Server {
-    pub fn start() -> Self {
+    /// `settings` are variables of the environment.
+    pub fn start(settings: &[(&str, &str)]) -> Self {
         let folder = TempDir::new().unwrap();
         let ready_file = folder.path().join("ready.json");
         let mut command = Command::new(env!("CARGO_BIN_EXE_stacktoken"));
@@ -50,6 +52,9 @@ impl Server {
             // Only so that the tokens are there soon.
             .env("STACKTOKEN_CHANGES_PER_SECOND", "1000000")
             .env("STACKTOKEN_CHANGES_BURST", "1000000")
+            // No connection is to end in the middle.
+            .env("STACKTOKEN_MAX_CONNECTION_AGE", "2h")
+            .envs(settings.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -58,7 +63,7 @@ impl Server {
         Self {
             child,
             ready,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -90,18 +95,21 @@ impl Server {
         self.child.id()
     }
 
-    /// How many verdicts it has answered from memory.
-    pub async fn hits(&self) -> f64 {
-        let stream = tokio::net::TcpStream::connect(self.get("admin_address"));
-        let mut stream = stream.await.unwrap();
+    /// The file of its store.
+    pub fn database(&self) -> PathBuf {
+        self.folder.path().join("data/stacktoken.db")
+    }
+
+    /// A number that it counts, by its name and labels.
+    pub fn metric(&self, name: &str) -> f64 {
+        let mut stream = TcpStream::connect(self.get("admin_address")).unwrap();
         let request = b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-        stream.write_all(request).await.unwrap();
+        stream.write_all(request).unwrap();
         let mut text = String::new();
-        stream.read_to_string(&mut text).await.unwrap();
-        let line = text
-            .lines()
-            .find(|line| line.starts_with("stacktoken_cache_hits_total "));
-        line.unwrap().rsplit(' ').next().unwrap().parse().unwrap()
+        stream.read_to_string(&mut text).unwrap();
+        let name = format!("{name} ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&name));
+        line.unwrap().parse().unwrap()
     }
 
     /// Makes the tokens, and answers their secrets.

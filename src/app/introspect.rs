@@ -102,21 +102,32 @@ impl App {
         };
         let mut judged = self.judge_now(question, found);
         if let (Some(digest), Some(facts)) = (digest, judged.unused()) {
-            // Once in the life of a secret: on record first, and only then answered, from what
-            // the store says after that.
-            let recorded = self.record_first_use(call, digest, facts).await;
-            recorded.map_err(|missed| missed.into_error(false))?;
-            let found = self.facts_anew(digest, question.min_revision).await?;
-            judged = self.judge_now(question, found);
-            if judged.unused().is_some() {
-                return Err(Error::NotFresh);
-            }
+            // In a box, as all that is rare: the way of a hit is to stay small.
+            judged = Box::pin(self.judge_first_use(call, question, (digest, facts))).await?;
         }
         self.conclude(call, digest, &judged);
         if judged.verdict == Verdict::NotRecognised {
             self.unrecognised.admit(&call.caller.actor)?;
         }
         Ok(judged)
+    }
+
+    /// Once in the life of a secret: its use is on record first, and only then it is answered,
+    /// from what the store says after that.
+    async fn judge_first_use(
+        &self,
+        call: &Call,
+        question: &Question,
+        (digest, facts): (Digest, &Facts),
+    ) -> Result<Introspection, Error> {
+        let recorded = self.record_first_use(call, digest, facts).await;
+        recorded.map_err(|missed| missed.into_error(false))?;
+        let found = self.facts_anew(digest, question.min_revision).await?;
+        let judged = self.judge_now(question, found);
+        match judged.unused() {
+            Some(_) => Err(Error::NotFresh),
+            None => Ok(judged),
+        }
     }
 
     /// Read after the look-up: expiry is compared at the time of the answer.
@@ -188,7 +199,7 @@ impl App {
         }
         self.metrics.cache_misses.inc();
         let lapsed = cover == Cover::None;
-        let read = self.read_through(digest, min.is_none() && !lapsed).await;
+        let read = Box::pin(self.read_through(digest, min.is_none() && !lapsed)).await;
         fresh(read.map_err(|missed| missed.into_error(lapsed))?, min)
     }
 

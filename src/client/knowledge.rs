@@ -143,15 +143,16 @@ impl Knowledge {
             // What the server would say after the same look at it.
             return Some(Answer::new(Verdict::NotRecognised, None, asked, true));
         };
-        // Before the look into memory: a lease that came with an eviction would vouch for
-        // what that threw out.
+        // Both before the look into memory: what came with an eviction would vouch for what
+        // that threw out.
         let lease = self.lease();
+        let reflects = min.is_none_or(|min| self.was_told(min));
         let kept = self.cache.get(&digest)?;
         let now = self.clock.monotonic();
         let may = lease.covers(now, self.bounds.freshness)
             && now.saturating_sub(kept.asked_at) <= self.bounds.reuse_for
             && (!asked || self.same_catalogue.load(Ordering::Acquire))
-            && min.is_none_or(|min| self.was_told(min));
+            && reflects;
         if !may {
             return None;
         }

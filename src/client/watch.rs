@@ -30,9 +30,12 @@ use crate::{
     },
 };
 
-/// The wait before the first attempt after a stream that was good, and the longest.
+/// The wait before the first attempt after a stream that was good and lasted longer than the
+/// longest wait, and that.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// For so many bounds a server may be behind itself before another is watched.
+const BEHIND: u32 = 4;
 /// As many pings a second as a server answers.
 const SHORTEST_PERIOD: Duration = Duration::from_millis(50);
 
@@ -55,10 +58,14 @@ pub(super) async fn keep_watching(
 ) {
     let mut wait = FIRST_WAIT;
     for endpoint in wire.endpoints.iter().cycle() {
+        let begun = knowledge.now();
         let ended = Attempt::new(&knowledge, &wire, &told).run(endpoint).await;
         knowledge.end();
+        let lasted = knowledge.now().saturating_sub(begun);
         if ended.was_good {
-            wait = FIRST_WAIT;
+            if lasted > LONGEST_WAIT {
+                wait = FIRST_WAIT;
+            }
             tracing::info!(why = ended.why, "the watch ended; opening another");
         } else {
             tracing::warn!(
@@ -91,12 +98,15 @@ struct Attempt<'a> {
     /// Pings that are not answered yet: nonce, and when it was sent.
     unanswered: VecDeque<(u64, Duration)>,
     nonce: u64,
+    /// When what the server vouched for was last within the bound, or the stream began.
+    fresh: Duration,
     was_good: bool,
 }
 
 impl<'a> Attempt<'a> {
-    const fn new(knowledge: &'a Knowledge, wire: &'a Wire, told: &'a watch::Sender<Fault>) -> Self {
+    fn new(knowledge: &'a Knowledge, wire: &'a Wire, told: &'a watch::Sender<Fault>) -> Self {
         Self {
+            fresh: knowledge.now(),
             knowledge,
             wire,
             told,
@@ -116,8 +126,9 @@ impl<'a> Attempt<'a> {
                     reason.as_deref(),
                     Some("REVISION_UNKNOWN" | "REVISION_PURGED")
                 );
-                // Also what was told by a server that names no reason does not count then.
-                if unknown || status.code() == Code::OutOfRange {
+                // Also where the server names no reason, or cannot read the point at all: to go
+                // on from that would be refused for ever.
+                if unknown || matches!(status.code(), Code::OutOfRange | Code::InvalidArgument) {
                     self.knowledge.forget();
                 }
                 let reason = reason.unwrap_or_else(|| code_name(status.code()));
@@ -213,6 +224,16 @@ impl<'a> Attempt<'a> {
         oldest.is_some_and(|(_, sent)| self.knowledge.now().saturating_sub(*sent) > bound)
     }
 
+    /// Whether the server has been out of the bound itself for so long that another is better:
+    /// one that is cut off from the store answers pings for as long as it lives.
+    fn is_left_behind(&mut self, staleness: Duration) -> bool {
+        let (now, bound) = (self.knowledge.now(), self.knowledge.bounds().freshness);
+        if staleness <= bound {
+            self.fresh = now;
+        }
+        now.saturating_sub(self.fresh) > BEHIND * bound
+    }
+
     fn hear(&mut self, response: v1::WatchResponse) -> Result<(), Failed> {
         match response.event {
             Some(Event::Changed(changed)) => {
@@ -234,7 +255,8 @@ impl<'a> Attempt<'a> {
 
     fn answered(&mut self, pong: v1::WatchPong) -> Result<(), Failed> {
         let unreadable = || Failed::Ours(Error::Unreadable { what: "a pong" });
-        let staleness = pong.staleness.unwrap_or_default();
+        // One that does not say how stale it is vouches for nothing.
+        let staleness = pong.staleness.ok_or_else(unreadable)?;
         let staleness = Duration::try_from(staleness).map_err(|_| unreadable())?;
         let at = self
             .unanswered
@@ -251,6 +273,13 @@ impl<'a> Attempt<'a> {
                 min_revision: pong.min_revision,
             },
         );
+        if self.is_left_behind(staleness) {
+            return Err(Failed::Ours(Error::Undecided {
+                reason: "NOT_FRESH".to_owned(),
+                message: "the server has not heard of changes itself for some time".to_owned(),
+                retry_after: FIRST_WAIT,
+            }));
+        }
         if !self.was_good {
             self.was_good = true;
             self.told.send_replace(None);

@@ -31,7 +31,7 @@ use crate::{
     },
     domain::{
         caller::{Call, Demand, Mode},
-        entropy::Entropy,
+        entropy::Spread,
         id, secret, text,
     },
     grpc::status::{self, Failure},
@@ -45,7 +45,8 @@ pub(super) const REQUEST_ID: &str = "x-request-id";
 pub(super) struct Gate {
     pub app: Arc<App>,
     pub authenticator: Arc<Authenticator>,
-    pub entropy: Arc<dyn Entropy>,
+    /// For ids of requests, which nobody needs be kept from guessing.
+    pub ids: Spread,
     pub room: Semaphore,
     pub openings: Openings,
     pub max_header_bytes: u32,
@@ -282,7 +283,7 @@ impl Gate {
     }
 
     fn new_request_id(&self) -> String {
-        let uid = id::generate::<id::EventKind>(self.app.clock().now(), self.entropy.as_ref());
+        let uid = id::generate::<id::EventKind>(self.app.clock().now(), &self.ids);
         uid.map(|uid| uid.to_string()).unwrap_or_default()
     }
 

@@ -27,7 +27,10 @@ use crate::{
     app::{App, RefusalWriter},
     auth::Authenticator,
     config::Tuning,
-    domain::{entropy::Entropy, routes::RouteTable},
+    domain::{
+        entropy::{Entropy, Spread},
+        routes::RouteTable,
+    },
     grpc::{self, MessageLimits},
     telemetry::traces::Sampler,
 };
@@ -84,37 +87,8 @@ pub(super) async fn run(
 ) -> Result<(), ServeError> {
     let board = service.board.clone();
     let watched = Arc::downgrade(&service.app);
-    let mut tasks = Tasks::default();
-    let (app, authenticator) = (service.app.clone(), service.authenticator.clone());
-    tasks.run("keys", async move { authenticator.keep_fresh().await });
-    let (reader, beater, listener) = (app.clone(), app.clone(), app.clone());
-    tasks.run("feed", async move { reader.keep_reading().await });
-    tasks.run("heartbeat", async move { beater.keep_beating().await });
-    tasks.run("listener", async move { listener.keep_listening().await });
-    let (keeper, lookout, stopping) = (app.clone(), app.clone(), stop.clone());
-    tasks.run("housekeeping", async move {
-        keeper.keep_house(&stopping).await;
-    });
-    let stopping = stop.clone();
-    tasks.run("expiry", async move {
-        lookout.keep_looking_ahead(&stopping).await;
-    });
-    let probing = (board.clone(), app, service.authenticator.clone());
-    tasks.run(
-        "health",
-        health::keep_probing(probing.0, probing.1, probing.2),
-    );
-    if let Some(tls) = service.tls.clone() {
-        let metrics = service.app.metrics().clone();
-        tasks.run("tls", async move { tls.keep_fresh(&metrics).await });
-    }
-    let (usage, last_usage) = (service.app.usage_writer(), service.app.usage_writer());
-    let every = tuning.usage_flush_every;
-    tasks.run("usage", async move { usage.keep_writing(every).await });
-    let metrics = service.app.metrics().clone();
-    let router = admin::router(metrics.clone(), board.clone());
-    tasks.run("admin", admin::serve(listeners.admin, router, metrics));
-
+    let mut tasks = begin(&service, tuning, listeners.admin, &stop);
+    let last_usage = service.app.usage_writer();
     let mut announcing = JoinSet::new();
     let announced = board.clone();
     announcing.spawn(async move {
@@ -170,6 +144,46 @@ pub(super) async fn run(
     Ok(())
 }
 
+/// Begins everything that goes on for as long as the process, besides answering calls.
+fn begin(
+    service: &Service,
+    tuning: &Tuning,
+    admin_listener: TcpListener,
+    stop: &CancellationToken,
+) -> Tasks {
+    let mut tasks = Tasks::default();
+    let (app, authenticator) = (service.app.clone(), service.authenticator.clone());
+    tasks.run("keys", async move { authenticator.keep_fresh().await });
+    let (reader, beater, listener) = (app.clone(), app.clone(), app.clone());
+    tasks.run("feed", async move { reader.keep_reading().await });
+    tasks.run("heartbeat", async move { beater.keep_beating().await });
+    tasks.run("listener", async move { listener.keep_listening().await });
+    let (keeper, lookout, stopping) = (app.clone(), app.clone(), stop.clone());
+    tasks.run("housekeeping", async move {
+        keeper.keep_house(&stopping).await;
+    });
+    let stopping = stop.clone();
+    tasks.run("expiry", async move {
+        lookout.keep_looking_ahead(&stopping).await;
+    });
+    let probing = (service.board.clone(), app, service.authenticator.clone());
+    tasks.run(
+        "health",
+        health::keep_probing(probing.0, probing.1, probing.2),
+    );
+    if let Some(tls) = service.tls.clone() {
+        let metrics = service.app.metrics().clone();
+        tasks.run("tls", async move { tls.keep_fresh(&metrics).await });
+    }
+    let usage = service.app.usage_writer();
+    let every = tuning.usage_flush_every;
+    tasks.run("usage", async move { usage.keep_writing(every).await });
+    let metrics = service.app.metrics().clone();
+    let router = admin::router(metrics.clone(), service.board.clone());
+    tasks.run("admin", admin::serve(admin_listener, router, metrics));
+    tasks
+}
+
 fn serve_grpc(
     service: Service,
     tuning: &Tuning,
@@ -187,18 +201,16 @@ fn serve_grpc(
     if tuning.reflection {
         routes = grpc::add_reflection(routes, MAX_OPEN_REQUEST)?;
     }
-    let mut seed = [0; 8];
-    // Without randomness calls are drawn all the same, only predictably.
-    let _ = service.entropy.fill(&mut seed);
+    let ids = Spread::seeded(service.entropy.as_ref());
     let gate = Gate {
         app: service.app,
         authenticator: service.authenticator.clone(),
-        entropy: service.entropy.clone(),
         room: Semaphore::new(tuning.max_calls),
         openings: Openings::new(tuning.max_watches),
         max_header_bytes: tuning.max_header_bytes,
         deadline: tuning.deadline,
-        sampler: Sampler::new(&tuning.traces, u64::from_ne_bytes(seed)),
+        sampler: Sampler::new(&tuning.traces, ids.draw()),
+        ids,
     };
     let connections = Connections {
         service: GateLayer(Arc::new(gate)).layer(routes.prepare()),

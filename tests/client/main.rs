@@ -23,6 +23,7 @@ mod postgres;
 mod program;
 #[path = "../replicas/proxy.rs"]
 mod proxy;
+mod races;
 mod remembering;
 mod settings;
 #[path = "../it/support/mod.rs"]

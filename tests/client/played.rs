@@ -248,19 +248,24 @@ impl Played {
         self.answer(ping.nonce, staleness, points).await;
     }
 
+    /// The same, unless the client goes away: whether it was still there.
+    pub async fn pong_if_there(&mut self, staleness: Option<Duration>, at: (i64, i64)) -> bool {
+        let next = tokio::time::timeout(PATIENCE, self.requests.message()).await;
+        let Ok(Some(request)) = next.expect("neither a ping nor an end") else {
+            return false;
+        };
+        let pong = pong(request.ping.unwrap().nonce, staleness, at);
+        self.events.send(Ok(pong)).await.is_ok()
+    }
+
     /// The nonce of the next ping, which is left unanswered.
     pub async fn unanswered(&mut self) -> u64 {
         self.next_ping().await.nonce
     }
 
     pub async fn answer(&self, nonce: u64, staleness: Duration, points: (i64, i64)) {
-        let pong = v1::WatchPong {
-            nonce,
-            staleness: Some(staleness.try_into().unwrap()),
-            revision: at(points.0),
-            min_revision: at(points.1),
-        };
-        self.send(Ok(Event::Pong(pong))).await;
+        let pong = pong(nonce, Some(staleness), points);
+        self.events.send(Ok(pong)).await.unwrap();
     }
 
     pub async fn tell(&self, subject: Subject, points: (i64, i64)) {
@@ -303,6 +308,18 @@ impl Played {
         // follows it in the client's loop, twice over.
         self.pong(Duration::ZERO, points).await;
         self.pong(Duration::ZERO, points).await;
+    }
+}
+
+fn pong(nonce: u64, staleness: Option<Duration>, points: (i64, i64)) -> WatchResponse {
+    let pong = v1::WatchPong {
+        nonce,
+        staleness: staleness.map(|staleness| staleness.try_into().unwrap()),
+        revision: at(points.0),
+        min_revision: at(points.1),
+    };
+    WatchResponse {
+        event: Some(Event::Pong(pong)),
     }
 }
 

@@ -53,6 +53,8 @@ async fn a_history_that_cannot_be_resumed_is_forgotten_at_once() {
     for status in [
         Status::out_of_range("REVISION_UNKNOWN"),
         Status::out_of_range("REVISION_PURGED"),
+        // Of another version, whose revisions look different.
+        Status::invalid_argument("from_revision is not a revision"),
     ] {
         let mut server = Server::start().await;
         let (client, stream) = server.watched(5, 5).await;
@@ -114,6 +116,55 @@ async fn a_silent_stream_is_dropped_and_another_opened() {
     let _next = server.watch(&client, 5, 5).await;
     assert_eq!(server.script.opened.load(Ordering::SeqCst), 2);
     assert_eq!(ask(&client, &secret).await, (true, true));
+}
+
+/// A server that ends every stream at once would be asked for another twenty times a second, by
+/// each of its clients.
+#[tokio::test]
+async fn streams_that_end_at_once_are_opened_ever_more_slowly() {
+    let mut server = Server::start().await;
+    let client = server.client();
+    let begun = std::time::Instant::now();
+    for _ in 0..4 {
+        let stream = server.watch(&client, 5, 5).await;
+        stream.fail(Status::aborted("WATCH_LAGGED")).await;
+        until("the end is heard", || client.watch_fault().is_some()).await;
+    }
+    server.next_stream().await;
+    // Three quarters, at least, of 50, 100, 200 and 400 ms.
+    assert!(begun.elapsed() >= Duration::from_millis(560));
+}
+
+/// It answers every ping, and has heard of no changes itself since it was cut off.
+#[tokio::test]
+async fn a_server_that_stays_behind_is_left_for_another() {
+    let mut server = Server::start().await;
+    let (bound, step) = (Duration::from_millis(200), Duration::from_millis(100));
+    let client = server.builder().freshness_bound(bound).build().unwrap();
+    let mut stream = server.watch(&client, 5, 5).await;
+    let mut behind = Duration::ZERO;
+    loop {
+        server.clock.advance(step);
+        behind += step;
+        if !stream.pong_if_there(Some(behind), (5, 5)).await {
+            break;
+        }
+        assert!(behind < 20 * bound, "nobody leaves");
+    }
+    assert!(behind > 4 * bound, "left after {behind:?} already");
+    let next = server.next_stream().await;
+    assert_eq!(next.from_revision, at(5), "what is remembered is kept");
+}
+
+/// No time is not no time ago.
+#[tokio::test]
+async fn a_pong_that_does_not_say_how_stale_it_is_gives_no_lease() {
+    let mut server = Server::start().await;
+    let client = server.client();
+    let mut stream = server.next_stream().await;
+    assert!(stream.pong_if_there(None, (5, 5)).await);
+    let _next = server.next_stream().await;
+    assert_eq!(client.lease_age(), None);
 }
 
 #[tokio::test]
