@@ -45,7 +45,8 @@ pub(super) const REQUEST_ID: &str = "x-request-id";
 pub(super) struct Gate {
     pub app: Arc<App>,
     pub authenticator: Arc<Authenticator>,
-    /// For ids of requests, which nobody needs be kept from guessing.
+    /// For ids of requests, and for which of them are traced: nobody needs be kept from
+    /// guessing either.
     pub ids: Spread,
     pub room: Semaphore,
     pub openings: Openings,
@@ -112,7 +113,9 @@ impl Gate {
             return CallTrace::none();
         }
         let fit = |state: &str| !text::holds_credential(state);
-        self.sampler.begin(headers, fit, rule.map(Rule::rpc_method))
+        let draw = || self.ids.draw();
+        self.sampler
+            .begin(headers, fit, draw, rule.map(Rule::rpc_method))
     }
 
     async fn pass<S>(

@@ -201,7 +201,6 @@ fn serve_grpc(
     if tuning.reflection {
         routes = grpc::add_reflection(routes, MAX_OPEN_REQUEST)?;
     }
-    let ids = Spread::seeded(service.entropy.as_ref());
     let gate = Gate {
         app: service.app,
         authenticator: service.authenticator.clone(),
@@ -209,8 +208,8 @@ fn serve_grpc(
         openings: Openings::new(tuning.max_watches),
         max_header_bytes: tuning.max_header_bytes,
         deadline: tuning.deadline,
-        sampler: Sampler::new(&tuning.traces, ids.draw()),
-        ids,
+        sampler: Sampler::new(&tuning.traces),
+        ids: Spread::seeded(service.entropy.as_ref()),
     };
     let connections = Connections {
         service: GateLayer(Arc::new(gate)).layer(routes.prepare()),

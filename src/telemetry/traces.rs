@@ -2,10 +2,7 @@
 //! each use that it makes of the store. Whether a call is traced is decided before anything is
 //! made, so that all others cost nothing. Nothing that a caller sent stands on a span.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use http::{HeaderMap, Uri, uri::Scheme};
@@ -120,11 +117,10 @@ fn scheme_of(endpoint: &str) -> anyhow::Result<Scheme> {
 pub struct Sampler {
     /// Of 2^64 equally likely draws, those below this are taken.
     below: u64,
-    state: AtomicU64,
 }
 
 impl Sampler {
-    /// Takes this share of the calls of which no caller has decided; `seed` is any number.
+    /// Takes this share of the calls of which no caller has decided.
     #[must_use]
     #[expect(
         clippy::cast_possible_truncation,
@@ -132,25 +128,26 @@ impl Sampler {
         clippy::cast_precision_loss,
         reason = "saturates, and one in 2^53 is exact enough"
     )]
-    pub const fn new(settings: &config::Traces, seed: u64) -> Self {
+    pub const fn new(settings: &config::Traces) -> Self {
         Self {
             below: (settings.trace_sample_ratio * u64::MAX as f64) as u64,
-            state: AtomicU64::new(seed),
         }
     }
 
     /// The trace of a call to this RPC (`None` for an unknown one): begun if the caller's own
-    /// is sampled, or if there is none and this call is drawn. `fit` is for [`context`].
+    /// is sampled, or if there is none and this call is taken by what `draw` answers. `fit` is
+    /// for [`context`].
     pub fn begin(
         &self,
         headers: &HeaderMap,
         fit: impl Fn(&str) -> bool,
+        draw: impl FnOnce() -> u64,
         rpc_method: Option<&'static str>,
     ) -> CallTrace {
         let theirs = context::extract(headers, fit);
         let sampled = match &theirs {
             Some(theirs) => theirs.span().span_context().is_sampled(),
-            None => self.draws(),
+            None => self.takes(draw()),
         };
         if !sampled {
             return CallTrace {
@@ -177,13 +174,7 @@ impl Sampler {
         CallTrace { span, theirs }
     }
 
-    /// The next draw of a sequence that has no pattern to hit by chance: `SplitMix64`.
-    fn draws(&self) -> bool {
-        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-        let mut drawn = self.state.fetch_add(STEP, Ordering::Relaxed);
-        drawn = (drawn ^ (drawn >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        drawn = (drawn ^ (drawn >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        drawn ^= drawn >> 31;
+    const fn takes(&self, drawn: u64) -> bool {
         drawn < self.below || self.below == u64::MAX
     }
 }
