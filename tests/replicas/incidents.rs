@@ -13,24 +13,18 @@ use crate::{
     cluster::{Cluster, Replica},
     support::{
         issue_request, reason,
-        requests::{Issued, overlap_for, revoke_all_request, rotate_request},
+        requests::{EVERY_TOKEN, Issued, overlap_for, revoke_all_request, rotate_request},
     },
 };
 
 const BOUND: Duration = Duration::from_secs(1);
-
-const ALL: v1::RevokeFilter = v1::RevokeFilter {
-    all: true,
-    issued_by: None,
-    unused_since: None,
-};
 
 async fn revoke(
     replica: &Replica,
     stack: &str,
     hash: Option<&str>,
 ) -> Result<v1::RevokeAllResponse, Status> {
-    let request = revoke_all_request(stack, &ALL, hash);
+    let request = revoke_all_request(stack, &EVERY_TOKEN, hash);
     let answered = replica.owner.clone().tokens.revoke_all(request).await;
     answered.map(tonic::Response::into_inner)
 }

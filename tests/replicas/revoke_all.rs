@@ -8,7 +8,7 @@ use stacktoken::{
     grpc::pb::{
         admin::v1::{Role, SetMemberRequest},
         audit::v1::{AuditAction, AuditEvent, ListRequest},
-        v1::{self, Actor, CallerKind, RevokeFilter},
+        v1::{self, CallerKind, RevokeFilter},
     },
 };
 use tonic::{Code, Status, transport::Endpoint};
@@ -16,30 +16,15 @@ use tonic::{Code, Status, transport::Endpoint};
 use crate::{
     cluster::{Cluster, Replica},
     support::{
-        Client, ISSUER,
+        Client,
         clients::details,
         issue_request, person,
-        requests::{Issued, get_request, overlap_for, refused, revoke_all_request, rotate_request},
+        requests::{
+            EVERY_TOKEN, Issued, get_request, issued_by, overlap_for, refused, revoke_all_request,
+            rotate_request,
+        },
     },
 };
-
-fn all() -> RevokeFilter {
-    RevokeFilter {
-        all: true,
-        ..Default::default()
-    }
-}
-
-fn by(subject: &str, kind: CallerKind) -> RevokeFilter {
-    RevokeFilter {
-        issued_by: Some(Actor {
-            kind: kind.into(),
-            issuer: ISSUER.into(),
-            subject: subject.into(),
-        }),
-        ..Default::default()
-    }
-}
 
 fn unused_since(at: prost_types::Timestamp) -> RevokeFilter {
     RevokeFilter {
@@ -138,19 +123,19 @@ async fn each_filter_takes_its_tokens_and_no_other_on_postgres_too() {
     cluster.b.warm(&cluster.stack, &used.secret).await;
     let both = RevokeFilter {
         unused_since: Some(since),
-        ..by("ann", CallerKind::Unspecified)
+        ..issued_by("ann", CallerKind::Unspecified)
     };
     let own = RevokeFilter {
         unused_since: Some(since),
-        ..by("owner", CallerKind::User)
+        ..issued_by("owner", CallerKind::User)
     };
     let before_all = seen(&cluster, &used.uid).await.issued_at.unwrap();
     let table: [(RevokeFilter, Vec<&Issued>); 9] = [
-        (all(), vec![&used, &old, &anns]),
-        (by("ann", CallerKind::Unspecified), vec![&anns]),
-        (by("ann", CallerKind::User), vec![&anns]),
-        (by("ann", CallerKind::Operator), vec![]),
-        (by("nobody", CallerKind::Unspecified), vec![]),
+        (EVERY_TOKEN, vec![&used, &old, &anns]),
+        (issued_by("ann", CallerKind::Unspecified), vec![&anns]),
+        (issued_by("ann", CallerKind::User), vec![&anns]),
+        (issued_by("ann", CallerKind::Operator), vec![]),
+        (issued_by("nobody", CallerKind::Unspecified), vec![]),
         (unused_since(since), vec![&old]),
         (unused_since(before_all), vec![]),
         (both, vec![]),
@@ -181,8 +166,8 @@ async fn each_filter_takes_its_tokens_and_no_other_on_postgres_too() {
         cluster.a.warm(&cluster.stack, &token.secret).await;
         cluster.b.warm(&cluster.stack, &token.secret).await;
     }
-    let shown = preview(&cluster, &all()).await.preview_hash;
-    let done = revoke(&cluster, &all(), &shown).await.unwrap();
+    let shown = preview(&cluster, &EVERY_TOKEN).await.preview_hash;
+    let done = revoke(&cluster, &EVERY_TOKEN, &shown).await.unwrap();
     assert_eq!(done.count, 2);
     for token in [&used, &anns] {
         let here = cluster.b.introspect(&cluster.stack, &token.secret).await;
@@ -215,13 +200,13 @@ async fn what_changed_since_the_preview_stops_it_on_postgres_too() {
     };
     let first = issued(&cluster, "first").await;
 
-    let shown = preview(&cluster, &all()).await.preview_hash;
+    let shown = preview(&cluster, &EVERY_TOKEN).await.preview_hash;
     let second = issued(&cluster, "second").await;
-    require_changed(revoke(&cluster, &all(), &shown).await, 2);
+    require_changed(revoke(&cluster, &EVERY_TOKEN, &shown).await, 2);
 
-    let shown = preview(&cluster, &all()).await.preview_hash;
+    let shown = preview(&cluster, &EVERY_TOKEN).await.preview_hash;
     cluster.revoke(&second.uid).await.unwrap();
-    require_changed(revoke(&cluster, &all(), &shown).await, 1);
+    require_changed(revoke(&cluster, &EVERY_TOKEN, &shown).await, 1);
 
     let third = issued(&cluster, "third").await;
     let since = seen(&cluster, &third.uid).await.issued_at.unwrap();
@@ -233,22 +218,22 @@ async fn what_changed_since_the_preview_stops_it_on_postgres_too() {
 
     // That of another stack, and of another filter.
     let other = cluster.register().await;
-    let shown = ask(&cluster.a, &other, &all(), None).await.unwrap();
-    require_changed(revoke(&cluster, &all(), &shown.preview_hash).await, 2);
-    let owners = by("owner", CallerKind::Unspecified);
+    let shown = ask(&cluster.a, &other, &EVERY_TOKEN, None).await.unwrap();
+    require_changed(revoke(&cluster, &EVERY_TOKEN, &shown.preview_hash).await, 2);
+    let owners = issued_by("owner", CallerKind::Unspecified);
     let shown = preview(&cluster, &owners).await.preview_hash;
-    require_changed(revoke(&cluster, &all(), &shown).await, 2);
+    require_changed(revoke(&cluster, &EVERY_TOKEN, &shown).await, 2);
     for token in [&first, &third] {
         cluster.b.warm(&cluster.stack, &token.secret).await;
     }
     assert!(rows(&cluster).await.is_empty(), "nothing was done");
 
     // Rotation makes no other token of it, and its newer secret dies with it.
-    let shown = preview(&cluster, &all()).await.preview_hash;
+    let shown = preview(&cluster, &EVERY_TOKEN).await.preview_hash;
     let rotate = rotate_request(&cluster.stack, &first.uid, overlap_for(60));
     let newer = cluster.a.owner.clone().tokens.rotate(rotate).await.unwrap();
     let newer = newer.into_inner().secret;
-    let done = revoke(&cluster, &all(), &shown).await.unwrap();
+    let done = revoke(&cluster, &EVERY_TOKEN, &shown).await.unwrap();
     assert_eq!(done.count, 2);
     for secret in [&first.secret, &newer, &third.secret] {
         let asked = cluster
@@ -256,5 +241,5 @@ async fn what_changed_since_the_preview_stops_it_on_postgres_too() {
             .introspect_since(&cluster.stack, secret, &done.revision);
         assert!(!asked.await.unwrap().active);
     }
-    require_changed(revoke(&cluster, &all(), &shown).await, 0);
+    require_changed(revoke(&cluster, &EVERY_TOKEN, &shown).await, 0);
 }

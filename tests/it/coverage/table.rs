@@ -14,7 +14,7 @@ use crate::support::{
     checks::Http,
     introspect_request, issue_request, now, person,
     raw::{Part, Sent},
-    requests::{batch_request, revoke_all_request},
+    requests::{EVERY_TOKEN, batch_request, revoke_all_request},
 };
 
 /// Whom an RPC is for.
@@ -61,12 +61,6 @@ impl World {
         }
     }
 }
-
-const EVERY_TOKEN: v1::RevokeFilter = v1::RevokeFilter {
-    all: true,
-    issued_by: None,
-    unused_since: None,
-};
 
 /// Somebody who may make this call.
 pub fn right_caller(whom: Whom) -> Part {

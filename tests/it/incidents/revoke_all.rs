@@ -7,35 +7,17 @@ use std::{
 
 use stacktoken::grpc::pb::{
     audit::v1::AuditAction,
-    v1::{self, Actor, CallerKind, RevokeFilter},
+    v1::{self, CallerKind, RevokeFilter},
 };
 use tonic::{Code, Status};
 
 use crate::support::{
-    Client, ISSUER, TestServer, at,
+    Client, TestServer, at,
     clients::{details, fields},
     clock::START,
     issue_request,
-    requests::{refused, revoke_all_request as request},
+    requests::{EVERY_TOKEN, issued_by, refused, revoke_all_request as request},
 };
-
-fn all() -> RevokeFilter {
-    RevokeFilter {
-        all: true,
-        ..Default::default()
-    }
-}
-
-fn by(subject: &str, kind: CallerKind) -> RevokeFilter {
-    RevokeFilter {
-        issued_by: Some(Actor {
-            kind: kind.into(),
-            issuer: ISSUER.into(),
-            subject: subject.into(),
-        }),
-        ..Default::default()
-    }
-}
 
 fn unused_since(seconds: i64) -> RevokeFilter {
     RevokeFilter {
@@ -91,14 +73,14 @@ async fn each_filter_shows_and_then_revokes_its_tokens_and_no_other() {
     let admins = admins.into_inner().token.unwrap().token_uid;
     let both = RevokeFilter {
         unused_since: unused_since(START + 50).unused_since,
-        ..by("admin", CallerKind::Unspecified)
+        ..issued_by("admin", CallerKind::Unspecified)
     };
     let table: [(RevokeFilter, Vec<&str>); 9] = [
-        (all(), vec![&old_used.uid, &old.uid, &admins]),
-        (by("admin", CallerKind::Unspecified), vec![&admins]),
-        (by("admin", CallerKind::User), vec![&admins]),
-        (by("admin", CallerKind::Operator), vec![]),
-        (by("nobody", CallerKind::Unspecified), vec![]),
+        (EVERY_TOKEN, vec![&old_used.uid, &old.uid, &admins]),
+        (issued_by("admin", CallerKind::Unspecified), vec![&admins]),
+        (issued_by("admin", CallerKind::User), vec![&admins]),
+        (issued_by("admin", CallerKind::Operator), vec![]),
+        (issued_by("nobody", CallerKind::Unspecified), vec![]),
         (unused_since(START + 100), vec![&old.uid]),
         (unused_since(START), vec![]),
         (unused_since(START + 50), vec![&old.uid]),
@@ -116,8 +98,10 @@ async fn each_filter_shows_and_then_revokes_its_tokens_and_no_other() {
     assert_eq!(done.unwrap().token_uids, std::slice::from_ref(&old.uid));
     assert_eq!(server.verdict(&old.secret).await, "REVOKED");
     assert_eq!(server.verdict(&old_used.secret).await, "OK");
-    let shown = preview(&server, &all()).await;
-    let done = revoke(&server, &all(), &shown.preview_hash).await.unwrap();
+    let shown = preview(&server, &EVERY_TOKEN).await;
+    let done = revoke(&server, &EVERY_TOKEN, &shown.preview_hash)
+        .await
+        .unwrap();
     assert!(!done.revision.is_empty());
     assert_eq!(
         (done.count, done.token_uids),
@@ -139,17 +123,17 @@ async fn what_changed_since_the_preview_stops_it_and_nothing_is_revoked() {
     let short = server.token_until("short", at(START + 10)).await;
     let unused = unused_since(START + 20);
 
-    let shown = preview(&server, &all()).await.preview_hash;
+    let shown = preview(&server, &EVERY_TOKEN).await.preview_hash;
     let second = server.token("second").await;
-    require_changed(revoke(&server, &all(), &shown).await, 3);
+    require_changed(revoke(&server, &EVERY_TOKEN, &shown).await, 3);
 
-    let shown = preview(&server, &all()).await.preview_hash;
+    let shown = preview(&server, &EVERY_TOKEN).await.preview_hash;
     server.revoke(&second.uid).await;
-    require_changed(revoke(&server, &all(), &shown).await, 2);
+    require_changed(revoke(&server, &EVERY_TOKEN, &shown).await, 2);
 
-    let shown = preview(&server, &all()).await.preview_hash;
+    let shown = preview(&server, &EVERY_TOKEN).await.preview_hash;
     server.clock.advance(Duration::from_secs(10));
-    require_changed(revoke(&server, &all(), &shown).await, 1);
+    require_changed(revoke(&server, &EVERY_TOKEN, &shown).await, 1);
     assert_eq!(server.verdict(&short.secret).await, "EXPIRED");
 
     server.clock.advance(Duration::from_secs(10));
@@ -159,10 +143,13 @@ async fn what_changed_since_the_preview_stops_it_and_nothing_is_revoked() {
     assert_eq!(server.verdict(&first.secret).await, "OK");
 
     // Rotation makes no other token of it.
-    let shown = preview(&server, &all()).await.preview_hash;
+    let shown = preview(&server, &EVERY_TOKEN).await.preview_hash;
     let newer = server.rotate(&first.uid, crate::support::requests::overlap_for(60));
     let newer = newer.await.secret;
-    assert_eq!(revoke(&server, &all(), &shown).await.unwrap().count, 1);
+    assert_eq!(
+        revoke(&server, &EVERY_TOKEN, &shown).await.unwrap().count,
+        1
+    );
     for secret in [&first.secret, &newer] {
         assert_eq!(server.verdict(secret).await, "REVOKED");
     }
@@ -173,15 +160,15 @@ async fn a_hash_of_another_stack_or_filter_is_refused_and_a_repetition_too() {
     let server = TestServer::start().await;
     let mut owner = server.owner().await;
     let other = server.register("Other").await;
-    let shown = request(&other, &all(), None);
+    let shown = request(&other, &EVERY_TOKEN, None);
     let shown = send(&mut owner, shown).await.unwrap();
     // Not even where there is nothing in either.
-    require_changed(revoke(&server, &all(), &shown.preview_hash).await, 0);
+    require_changed(revoke(&server, &EVERY_TOKEN, &shown.preview_hash).await, 0);
     let token = server.token("deploy").await;
-    require_changed(revoke(&server, &all(), &shown.preview_hash).await, 1);
-    let owners = by("owner", CallerKind::Unspecified);
+    require_changed(revoke(&server, &EVERY_TOKEN, &shown.preview_hash).await, 1);
+    let owners = issued_by("owner", CallerKind::Unspecified);
     let shown = preview(&server, &owners).await.preview_hash;
-    require_changed(revoke(&server, &all(), &shown).await, 1);
+    require_changed(revoke(&server, &EVERY_TOKEN, &shown).await, 1);
     assert_eq!(server.verdict(&token.secret).await, "OK");
     let mut still = request(&server.stack, &owners, Some(&shown));
     still.validate_only = true;
@@ -209,9 +196,11 @@ async fn those_left_out_for_having_expired_stay_dead_also_if_the_clock_goes_back
     let live = server.token("live").await;
     assert_eq!(server.verdict(&short.secret).await, "OK");
     server.clock.advance(Duration::from_secs(20));
-    let shown = preview(&server, &all()).await;
+    let shown = preview(&server, &EVERY_TOKEN).await;
     assert_eq!(shown.token_uids, [live.uid]);
-    revoke(&server, &all(), &shown.preview_hash).await.unwrap();
+    revoke(&server, &EVERY_TOKEN, &shown.preview_hash)
+        .await
+        .unwrap();
     server.clock.turn_back(Duration::from_secs(15));
     assert_eq!(server.verdict(&short.secret).await, "EXPIRED");
 }
@@ -224,7 +213,7 @@ async fn while_suspended_it_works_and_each_token_has_its_row_in_the_audit() {
         tokens.push(server.token(&format!("token {n}")).await);
     }
     server.suspend().await;
-    let owners = by("owner", CallerKind::User);
+    let owners = issued_by("owner", CallerKind::User);
     let shown = preview(&server, &owners).await;
     let asked = request(&server.stack, &owners, Some(&shown.preview_hash));
     send(&mut server.operator().await, asked).await.unwrap();
@@ -251,14 +240,14 @@ async fn every_field_that_is_wrong_is_named() {
     let server = TestServer::start().await;
     let token = server.token("deploy").await;
     let mut owner = server.owner().await;
-    let hash = preview(&server, &all()).await.preview_hash;
-    let good = || request(&server.stack, &all(), Some(&hash));
+    let hash = preview(&server, &EVERY_TOKEN).await.preview_hash;
+    let good = || request(&server.stack, &EVERY_TOKEN, Some(&hash));
     let with = |filter: RevokeFilter| request(&server.stack, &filter, Some(&hash));
     let mixed = RevokeFilter {
         all: true,
-        ..by("ann", CallerKind::User)
+        ..issued_by("ann", CallerKind::User)
     };
-    let mut nobody = by("", CallerKind::User);
+    let mut nobody = issued_by("", CallerKind::User);
     nobody.issued_by.as_mut().unwrap().issuer.clear();
     nobody.issued_by.as_mut().unwrap().kind = 9;
     let long = "x".repeat(501);
@@ -279,9 +268,12 @@ async fn every_field_that_is_wrong_is_named() {
         ),
         (with(unused_since(START + 1)), &["filter.unused_since"]),
         (with(unused_since(i64::MAX)), &["filter.unused_since"]),
-        (request(&server.stack, &all(), Some("")), &["preview_hash"]),
         (
-            request(&server.stack, &all(), Some("0a")),
+            request(&server.stack, &EVERY_TOKEN, Some("")),
+            &["preview_hash"],
+        ),
+        (
+            request(&server.stack, &EVERY_TOKEN, Some("0a")),
             &["preview_hash"],
         ),
         (
@@ -319,10 +311,10 @@ async fn of_two_at_once_one_wins_and_an_issue_is_in_the_set_or_stops_it() {
     server.set_limit(1000).await;
     for round in 0..20 {
         server.token(&format!("first {round}")).await;
-        let hash = preview(&server, &all()).await.preview_hash;
+        let hash = preview(&server, &EVERY_TOKEN).await.preview_hash;
         let (mut one, mut two) = (server.owner().await, server.admin().await);
         let mut third = server.owner().await;
-        let asked = || request(&server.stack, &all(), Some(&hash));
+        let asked = || request(&server.stack, &EVERY_TOKEN, Some(&hash));
         let late = issue_request(&server.stack, &format!("late {round}"));
         let (a, b, issued) = tokio::join!(
             send(&mut one, asked()),
@@ -335,8 +327,8 @@ async fn of_two_at_once_one_wins_and_an_issue_is_in_the_set_or_stops_it() {
         assert_eq!(server.verdict(&issued).await, "OK", "never shown, so alive");
         let live = server.limit().await.0;
         assert_eq!(live, if won == 1 { 1 } else { 2 }, "round {round}");
-        let rest = preview(&server, &all()).await.preview_hash;
-        revoke(&server, &all(), &rest).await.unwrap();
+        let rest = preview(&server, &EVERY_TOKEN).await.preview_hash;
+        revoke(&server, &EVERY_TOKEN, &rest).await.unwrap();
     }
 }
 
@@ -350,10 +342,12 @@ async fn a_thousand_tokens_die_in_one_call() {
         let asked = issue_request(&server.stack, &format!("token {n}"));
         secrets.push(owner.tokens.issue(asked).await.unwrap().into_inner().secret);
     }
-    let shown = preview(&server, &all()).await;
+    let shown = preview(&server, &EVERY_TOKEN).await;
     assert_eq!((shown.count, shown.token_uids.len()), (1000, 100));
     let begun = Instant::now();
-    let done = revoke(&server, &all(), &shown.preview_hash).await.unwrap();
+    let done = revoke(&server, &EVERY_TOKEN, &shown.preview_hash)
+        .await
+        .unwrap();
     let took = begun.elapsed();
     println!("1,000 tokens revoked on SQLite in {took:?}");
     assert_eq!(done.count, 1000);

@@ -6,7 +6,26 @@ use stacktoken::grpc::pb::{
 };
 use tonic::{Code, Response, Status};
 
-use super::{TestServer, issue_request, permissions, reason};
+use super::{ISSUER, TestServer, issue_request, permissions, reason};
+
+/// All live tokens of a stack.
+pub const EVERY_TOKEN: v1::RevokeFilter = v1::RevokeFilter {
+    all: true,
+    issued_by: None,
+    unused_since: None,
+};
+
+/// Those that somebody issued.
+pub fn issued_by(subject: &str, kind: v1::CallerKind) -> v1::RevokeFilter {
+    v1::RevokeFilter {
+        issued_by: Some(v1::Actor {
+            kind: kind.into(),
+            issuer: ISSUER.into(),
+            subject: subject.into(),
+        }),
+        ..Default::default()
+    }
+}
 
 pub fn get_request(stack: &str, uid: &str) -> v1::GetRequest {
     v1::GetRequest {
