@@ -10,8 +10,12 @@
     reason = "a test may fail loudly"
 )]
 
+#[path = "architecture/promises.rs"]
+mod promises;
 #[path = "architecture/source.rs"]
 mod source;
+#[path = "architecture/tested.rs"]
+mod tested;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

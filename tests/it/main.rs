@@ -23,7 +23,6 @@ mod introspection;
 mod outages;
 mod previews;
 mod reflection;
-mod rules;
 mod secrets;
 mod settings_docs;
 mod stacks;

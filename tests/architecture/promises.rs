@@ -1,0 +1,299 @@
+//! What is promised names the tests that would miss it, and those tests exist: in the tables of
+//! docs/promises.md, docs/security.md and docs/architecture.md, and wherever else a document
+//! names a test or a command that runs some.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use syn::visit::{self, Visit};
+
+use crate::{
+    require_none,
+    tested::{Tests, rust_files},
+};
+
+/// The documents that name tests.
+const DOCUMENTS: &[&str] = &[
+    "README.md",
+    "docs/architecture.md",
+    "docs/promises.md",
+    "docs/reliability.md",
+    "docs/rules.md",
+    "docs/security.md",
+];
+
+/// The columns that hold nothing but names of tests, and at least one in each row.
+const COLUMNS: &[&str] = &["tests", "tested in", "these fail", "control"];
+
+/// A name this long, in words, that stands in a document is the name of a test.
+const WORDS: usize = 5;
+
+fn read(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+/// A table, as it stands in a document.
+struct Table {
+    columns: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    fn column(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column == name)
+    }
+}
+
+fn cells(line: &str) -> Option<Vec<String>> {
+    let inner = line.strip_prefix('|')?.strip_suffix('|')?;
+    // A bar within a cell is written `\|`.
+    let inner = inner.replace("\\|", "\u{0}");
+    let cells = inner
+        .split('|')
+        .map(|cell| cell.trim().replace('\u{0}', "|"));
+    Some(cells.collect())
+}
+
+fn tables(text: &str) -> Vec<Table> {
+    let mut tables: Vec<Table> = Vec::new();
+    let mut within = false;
+    for line in text.lines() {
+        match cells(line.trim()) {
+            Some(columns) if !within => tables.push(Table {
+                columns,
+                rows: Vec::new(),
+            }),
+            Some(row) if !row.iter().all(|cell| cell.chars().all(|c| c == '-')) => {
+                tables.last_mut().unwrap().rows.push(row);
+            }
+            Some(_) => {}
+            None => {
+                within = false;
+                continue;
+            }
+        }
+        within = true;
+    }
+    tables
+}
+
+/// What stands between back quotes.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// The rows of the table of a document whose first column is `first`: the first cell, and the
+/// tests that it names.
+fn map(text: &str, first: &str) -> Vec<(String, Vec<String>)> {
+    let mut rows = Vec::new();
+    for table in tables(text) {
+        if table.column(first) != Some(0) {
+            continue;
+        }
+        let at = COLUMNS.iter().find_map(|name| table.column(name));
+        rows.extend(table.rows.iter().map(|row| {
+            let named = at.and_then(|at| row.get(at)).map(String::as_str);
+            let named = quoted(named.unwrap_or_default()).map(str::to_owned);
+            (row[0].clone(), named.collect())
+        }));
+    }
+    rows
+}
+
+/// Names in the columns of tests, and long names anywhere, that are no test; rows without any.
+fn dead_names(document: &str, text: &str, tests: &Tests) -> Vec<String> {
+    let mut faults = Vec::new();
+    for table in tables(text) {
+        for at in COLUMNS.iter().filter_map(|name| table.column(name)) {
+            for row in &table.rows {
+                let cell = row.get(at).map_or("", String::as_str);
+                if quoted(cell).count() == 0 {
+                    faults.push(format!("{document}: no test for: {}", row[0]));
+                }
+                let dead = quoted(cell).filter(|name| !tests.has(name));
+                faults.extend(dead.map(|name| format!("{document}: `{name}` is no test")));
+            }
+        }
+    }
+    let is_long = |name: &&str| {
+        let last = name.rsplit("::").next().unwrap_or_default();
+        last.split('_').count() >= WORDS
+            && name
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_:".contains(c))
+            && !last.starts_with("stacktoken_")
+    };
+    let prose = text.lines().filter(|line| !line.starts_with("```"));
+    let named: BTreeSet<_> = prose.flat_map(quoted).filter(is_long).collect();
+    let dead = named.into_iter().filter(|name| !tests.has(name));
+    faults.extend(dead.map(|name| format!("{document}: `{name}` is no test")));
+    faults.sort();
+    faults.dedup();
+    faults
+}
+
+/// Commands that would run no test.
+fn idle_commands(document: &str, text: &str, tests: &Tests) -> Vec<String> {
+    let commands = text.lines().filter(|line| line.contains("cargo test "));
+    let idle = commands.filter_map(|line| {
+        let words = line.split_whitespace().take_while(|word| *word != "--");
+        let words: Vec<_> = words.map(|word| word.trim_matches('`')).collect();
+        let at = words.iter().position(|word| *word == "--test")?;
+        let (binary, filter) = (words.get(at + 1)?, words.get(at + 2).unwrap_or(&""));
+        (!tests.any_run(binary, filter)).then(|| format!("{document}: runs no test: {line}"))
+    });
+    idle.collect()
+}
+
+/// What docs/rules.md promises: a number where it has one, else a title.
+fn rules(text: &str) -> Vec<String> {
+    let titles = text.lines().filter_map(|line| line.strip_prefix("## "));
+    let names = titles.map(|title| match title.split_once(' ') {
+        Some((number, _)) if number[1..].parse::<u8>().is_ok() => number,
+        _ => title,
+    });
+    names.map(str::to_owned).collect()
+}
+
+fn firsts(rows: &[(String, Vec<String>)]) -> Vec<String> {
+    rows.iter().map(|(first, _)| first.clone()).collect()
+}
+
+#[test]
+fn every_test_that_a_document_names_exists() {
+    let tests = Tests::of_the_workspace();
+    require_none(
+        DOCUMENTS
+            .iter()
+            .flat_map(|document| dead_names(document, &read(document), &tests)),
+    );
+}
+
+#[test]
+fn every_command_in_a_document_runs_a_test() {
+    let tests = Tests::of_the_workspace();
+    require_none(
+        DOCUMENTS
+            .iter()
+            .flat_map(|document| idle_commands(document, &read(document), &tests)),
+    );
+}
+
+#[test]
+fn every_rule_names_the_tests_that_would_miss_it() {
+    let rows = map(&read("docs/promises.md"), "rule");
+    assert_eq!(firsts(&rows), rules(&read("docs/rules.md")));
+}
+
+#[test]
+fn every_promise_of_the_readme_names_the_tests_that_would_miss_it() {
+    let rows = firsts(&map(&read("docs/promises.md"), "promise"));
+    let promised = firsts(&map(&read("README.md"), "promise"));
+    assert!(!promised.is_empty(), "README.md has no table of promises");
+    let missing = promised.iter().filter(|promise| !rows.contains(promise));
+    require_none(missing.map(|promise| format!("docs/promises.md: no row for: {promise}")));
+}
+
+#[test]
+fn a_name_that_is_no_test_is_reported_wherever_it_stands() {
+    let tests = Tests::of_the_workspace();
+    for (text, faults) in [
+        ("| a | tests |\n|---|---|\n| x | `no_such` |\n", 1),
+        (
+            "| a | tested in |\n|---|---|\n| x | `domain::secret` |\n",
+            1,
+        ),
+        ("| a | control |\n|---|---|\n| x | nothing |\n", 1),
+        ("Tried by `a_test_that_is_not_there`.", 1),
+        (
+            "| a | tests |\n|---|---|\n| x | `a_circle_of_files_is_reported` |\n",
+            0,
+        ),
+        ("`architecture::a_circle_of_files_is_reported`", 0),
+        ("`replicas::a_circle_of_files_is_reported`", 1),
+        ("`any_one_character_change_is_refused`", 0),
+        ("`conformance::the_audit_reads_alike`", 0),
+    ] {
+        assert_eq!(dead_names("x", text, &tests).len(), faults, "{text}");
+    }
+    for (line, faults) in [
+        ("cargo test --test it tls::reload -- --nocapture", 0),
+        ("X=1 cargo test --test it tls::nothing -- --nocapture", 1),
+        ("cargo test --test gone", 1),
+        ("cargo test --all-features", 0),
+    ] {
+        assert_eq!(idle_commands("x", line, &tests).len(), faults, "{line}");
+    }
+}
+
+/// The safeguards that a test switches off, one struct expression each.
+#[derive(Default)]
+struct Controls(Vec<Vec<String>>);
+
+impl<'ast> Visit<'ast> for Controls {
+    fn visit_expr_struct(&mut self, item: &'ast syn::ExprStruct) {
+        let last = item.path.segments.last();
+        if last.is_some_and(|last| last.ident == "Safeguards") && item.rest.is_some() {
+            let fields = item.fields.iter().map(|field| match &field.member {
+                syn::Member::Named(name) => name.to_string(),
+                syn::Member::Unnamed(at) => at.index.to_string(),
+            });
+            self.0.push(fields.collect());
+        }
+        visit::visit_expr_struct(self, item);
+    }
+}
+
+/// The fields of the struct `Safeguards` in a file.
+#[derive(Default)]
+struct Safeguards(Vec<String>);
+
+impl<'ast> Visit<'ast> for Safeguards {
+    fn visit_item_struct(&mut self, item: &'ast syn::ItemStruct) {
+        if item.ident == "Safeguards" {
+            let names = item.fields.iter().filter_map(|field| field.ident.as_ref());
+            self.0.extend(names.map(ToString::to_string));
+        }
+    }
+}
+
+fn safeguards(file: &str) -> Vec<String> {
+    let mut found = Safeguards::default();
+    found.visit_file(&syn::parse_file(&read(file)).unwrap());
+    assert!(!found.0.is_empty(), "{file} has no safeguards");
+    found.0
+}
+
+fn controls(folder: &str) -> Vec<Vec<String>> {
+    let mut found = Controls::default();
+    for file in rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)) {
+        let text = fs::read_to_string(file).unwrap();
+        found.visit_file(&syn::parse_file(&text).unwrap());
+    }
+    found.0
+}
+
+#[test]
+fn a_control_switches_off_exactly_one_safeguard() {
+    let controls = controls("tests");
+    let many = controls.iter().filter(|fields| fields.len() != 1);
+    require_none(many.map(|fields| format!("a control switches off {fields:?} together")));
+}
+
+#[test]
+fn every_safeguard_has_a_control_of_its_own() {
+    for (file, folder) in [
+        ("src/app/mod.rs", "tests/replicas"),
+        ("tests/model/main.rs", "tests/model"),
+    ] {
+        let controls = controls(folder);
+        let is_tried = |name: &String| controls.contains(&vec![name.clone()]);
+        let untried = safeguards(file).into_iter().filter(|name| !is_tried(name));
+        require_none(untried.map(|name| format!("{folder}: no control without `{name}`")));
+    }
+    let named = firsts(&map(&read("docs/promises.md"), "safeguard"));
+    let named: BTreeSet<_> = named.iter().flat_map(|first| quoted(first)).collect();
+    let unnamed = safeguards("src/app/mod.rs").into_iter();
+    let unnamed = unnamed.filter(|name| !named.contains(name.as_str()));
+    require_none(unnamed.map(|name| format!("docs/promises.md: no row for `{name}`")));
+}
