@@ -145,6 +145,8 @@ pub struct Metrics {
     pub leak_reports: Family<LeakLabel, Counter>,
     /// 1 where a service is SERVING.
     pub serving: Family<ServiceLabel, Gauge>,
+    /// 1 while the SQLite file or its write-ahead log is deleted or replaced.
+    pub store_file_lost: Gauge,
     /// 1 where a listener beyond loopback has no TLS.
     pub plaintext: Gauge,
     /// Open connections.
@@ -218,6 +220,7 @@ impl Metrics {
             usage_dropped: Counter::default(),
             leak_reports: Family::default(),
             serving: Family::default(),
+            store_file_lost: Gauge::default(),
             plaintext: Gauge::default(),
             connections: Gauge::default(),
             connections_refused: Family::default(),
@@ -287,6 +290,7 @@ impl Metrics {
         own.register("usage_dropped", "Uses of tokens that there was no room to remember", self.usage_dropped.clone());
         own.register("leak_reports", "Reports that a secret leaked, by what came of them", self.leak_reports.clone());
         own.register("serving", "1 where a service is SERVING", self.serving.clone());
+        own.register("store_file_lost", "1 while the SQLite file or its write-ahead log is deleted or replaced", self.store_file_lost.clone());
         own.register("listener_without_tls", "1 where a listener beyond loopback has no TLS", self.plaintext.clone());
         own.register("connections", "Open connections", self.connections.clone());
         own.register("connections_refused", "Connections that were not kept, by why", self.connections_refused.clone());

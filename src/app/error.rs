@@ -50,9 +50,10 @@ impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
         match error {
             store::Error::Refused(refusal) => Self::Refused(refusal),
-            store::Error::Unavailable(_) | store::Error::Conflict(_) | store::Error::NotPrimary => {
-                Self::StoreUnavailable(error)
-            }
+            store::Error::Unavailable(_)
+            | store::Error::Conflict(_)
+            | store::Error::NotPrimary
+            | store::Error::FileLost(_) => Self::StoreUnavailable(error),
             store::Error::Full(_) => Self::StorageFull(error),
             store::Error::Shared(shared) => Self::of_reading(&shared),
             store::Error::AuditUnavailable(_) => Self::AuditUnavailable(error),

@@ -45,7 +45,9 @@ impl Missed {
         match self {
             Self::Overloaded => Error::Overloaded,
             // What could be answered is not fresh, or whether it is cannot be found out.
-            Self::Store(error) if !lapsed => Error::of_reading(&error),
+            Self::Store(error) if !lapsed || matches!(*error, store::Error::FileLost(_)) => {
+                Error::of_reading(&error)
+            }
             Self::TooSlow | Self::Store(_) => Error::NotFresh,
         }
     }

@@ -2,11 +2,17 @@
 //! is applied. The argument why this is enough stands in docs/architecture.md.
 
 use std::{
-    sync::atomic::{AtomicI64, AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use crate::domain::{lease::Lease, revision::Revision};
+use crate::{
+    domain::{lease::Lease, revision::Revision},
+    store::Store,
+};
 
 /// How old answers may be.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +38,8 @@ pub(super) struct Freshness {
     bounds: Bounds,
     /// Whether no other process changes the store, so that nothing can go stale unseen.
     sole: bool,
+    /// Whether the file of a store of our own was deleted or replaced: then nothing is known.
+    file_lost: Option<Arc<AtomicBool>>,
     /// Instants of the monotonic clock in nanoseconds, plus one; 0 for never.
     read: AtomicU64,
     beat: AtomicU64,
@@ -41,15 +49,22 @@ pub(super) struct Freshness {
 }
 
 impl Freshness {
-    pub const fn new(bounds: Bounds, sole: bool, checks_lease: bool) -> Self {
+    pub fn new(bounds: Bounds, store: &Store, checks_lease: bool) -> Self {
         Self {
             bounds,
-            sole,
+            sole: !store.is_shared(),
+            file_lost: store.file_lost(),
             read: AtomicU64::new(0),
             beat: AtomicU64::new(0),
             applied: AtomicI64::new(i64::MIN),
             checks_lease,
         }
+    }
+
+    /// Whether the file of a store of our own was deleted or replaced.
+    pub fn is_file_lost(&self) -> bool {
+        let lost = self.file_lost.as_ref();
+        lost.is_some_and(|lost| lost.load(Ordering::Acquire))
     }
 
     pub const fn bound(&self) -> Duration {
@@ -126,6 +141,9 @@ impl Freshness {
     }
 
     pub fn lease(&self, now: Duration) -> Lease {
+        if self.is_file_lost() {
+            return Lease::default();
+        }
         if self.sole {
             return Lease {
                 read: Some(now),

@@ -185,7 +185,7 @@ impl App {
             first_uses: FirstUses::default(),
             uses,
             flights: Flights::new(tuning.readings, bounds.freshness, safeguards.flights),
-            freshness: Freshness::new(bounds, !ground.store.is_shared(), safeguards.lease),
+            freshness: Freshness::new(bounds, &ground.store, safeguards.lease),
             ground,
             nudged: Notify::new(),
             hub: Hub::new(tuning.watch_queue),
@@ -220,6 +220,8 @@ impl App {
         self.metrics
             .cache_entries
             .set(i64::try_from(self.cache.len()).unwrap_or(i64::MAX));
+        let lost = self.freshness.is_file_lost();
+        self.metrics.store_file_lost.set(lost.into());
         self.freshness.cover(self.clock.monotonic()) != Cover::None
     }
 

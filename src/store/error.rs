@@ -36,6 +36,10 @@ pub enum Error {
     /// that was demoted. What it says may be old.
     #[error("the database is not the primary")]
     NotPrimary,
+    /// The embedded database's file or write-ahead log was deleted or replaced: what would be
+    /// committed now is gone with the process.
+    #[error("the {0} was deleted or replaced")]
+    FileLost(&'static str),
     /// Anything else that the database says.
     #[error("the database refused a statement")]
     Database(#[source] DbErr),
@@ -59,6 +63,7 @@ impl Error {
             Self::Conflict(_) => Some("CONFLICT"),
             Self::Corrupt { .. } => Some("CORRUPT"),
             Self::NotPrimary => Some("NOT_PRIMARY"),
+            Self::FileLost(_) => Some("FILE_LOST"),
             Self::Database(_) => Some("DATABASE"),
             Self::Shared(error) => error.kind(),
             Self::Entropy(_) => Some("ENTROPY"),

@@ -178,6 +178,7 @@ impl Store {
         connection: &DatabaseConnection,
         since: Option<&Cursor>,
     ) -> Result<History, Error> {
+        self.require_file()?;
         // From the end of all time there is nothing to be read but where to begin.
         let from = since.map_or(i64::MAX, |cursor| cursor.next);
         let most = i64::try_from(MOST + 1).unwrap_or(i64::MAX);

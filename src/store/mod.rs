@@ -20,7 +20,7 @@ macro_rules! writing {
                 Ok(transaction) => {
                     let $tx = &transaction;
                     let done = async { $work }.await;
-                    $crate::store::settle(transaction, $mode, done).await
+                    $crate::store::settle($store, transaction, $mode, done).await
                 }
                 Err(error) => Err(error),
             };
@@ -85,10 +85,9 @@ mod uses;
 mod verdicts;
 
 use std::{
-    fs::File,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
 };
@@ -105,6 +104,7 @@ use crate::{
     telemetry::traces::StoreSpan,
 };
 
+use self::connect::Embedded;
 pub use self::{
     audit::{AuditCursor, AuditFilter, AuditPage, RefusalNote, RefusedCall},
     connect::{OpenError, PoolSize},
@@ -151,8 +151,8 @@ pub struct Store {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     epoch: AtomicI64,
-    /// Held, never read: gone with the process, however that ends.
-    _lock: Option<File>,
+    /// Dropped after the pools: the lock outlives every connection.
+    embedded: Option<Embedded>,
 }
 
 struct Pools {
@@ -176,7 +176,7 @@ impl Store {
             writer,
             reader,
             control,
-            lock,
+            embedded,
         } = connect::open(location, size).await?;
         Ok(Self {
             location: location.clone(),
@@ -190,7 +190,7 @@ impl Store {
             clock,
             entropy,
             epoch: AtomicI64::new(0),
-            _lock: lock,
+            embedded,
         })
     }
 
@@ -198,6 +198,24 @@ impl Store {
     #[must_use]
     pub const fn is_shared(&self) -> bool {
         matches!(self.location, Location::Postgres(_))
+    }
+
+    /// Whether the database file, or its write-ahead log, was deleted or replaced when that was
+    /// last looked at; `None` on PostgreSQL.
+    #[must_use]
+    pub fn file_lost(&self) -> Option<Arc<AtomicBool>> {
+        self.embedded.as_ref().map(|embedded| embedded.file.lost())
+    }
+
+    /// That what is committed is in the file that the next start will open.
+    fn require_file(&self) -> Result<(), Error> {
+        match &self.embedded {
+            Some(embedded) => embedded
+                .file
+                .check()
+                .map_err(|lost| Error::FileLost(lost.name())),
+            None => Ok(()),
+        }
     }
 
     /// Which history this is; known once the schema was found current.
@@ -211,6 +229,7 @@ impl Store {
     /// # Errors
     /// [`Error::Unavailable`] and the like.
     pub async fn probe_read(&self) -> Result<(), Error> {
+        self.require_file()?;
         entity::meta::Entity::find_by_id("epoch")
             .one(&self.pools.load().reader)
             .await?;
@@ -235,7 +254,7 @@ impl Store {
             .filter(entity::meta::Column::Name.eq("heartbeat"))
             .exec(connection)
             .await?;
-        Ok(())
+        self.require_file()
     }
 
     /// Gives up connections that may lead nowhere, for new ones: a link that swallows packets
@@ -277,6 +296,9 @@ impl Store {
         for pool in [&pools.control, &pools.reader, &pools.writer] {
             // Nothing is lost here: what was acknowledged is on disk already.
             let _ = pool.clone().close().await;
+        }
+        if let Some(embedded) = &self.embedded {
+            let _ = embedded.anchor.clone().close().await;
         }
     }
 
@@ -331,6 +353,7 @@ impl Store {
     }
 
     async fn try_begin_write(&self) -> Result<DatabaseTransaction, Error> {
+        self.require_file()?;
         let options = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
@@ -339,6 +362,7 @@ impl Store {
     }
 
     async fn try_begin_read(&self) -> Result<DatabaseTransaction, Error> {
+        self.require_file()?;
         let pools = self.pools.load();
         if !self.is_shared() {
             // One snapshot from the first read on, as SQLite has it anyway.
@@ -356,12 +380,17 @@ impl Store {
 /// not, since all that may stand before one is the end of tokens found expired, and that is
 /// final (R8).
 async fn settle<T>(
+    store: &Store,
     tx: DatabaseTransaction,
     mode: Mode,
     done: Result<T, Error>,
 ) -> Result<T, Error> {
     match (mode, &done) {
-        (Mode::Apply, Ok(_) | Err(Error::Refused(_))) => tx.commit().await?,
+        (Mode::Apply, Ok(_) | Err(Error::Refused(_))) => {
+            tx.commit().await?;
+            // Before it is acknowledged: a file that no path leads to is gone with the process.
+            store.require_file()?;
+        }
         _ => tx.rollback().await?,
     }
     done

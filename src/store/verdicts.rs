@@ -105,6 +105,7 @@ impl Store {
         };
         let values = [digest.as_bytes().to_vec().into()];
         let statement = Statement::from_sql_and_values(self.backend(), sql, values);
+        self.require_file()?;
         let row = self.pools.load().reader.query_one_raw(statement).await?;
         let row = row.ok_or_else(|| DbErr::RecordNotFound("the row asked for".to_owned()))?;
         let snapshot = snapshot_of(&row)?;

@@ -13,6 +13,7 @@
 mod collector;
 mod command_line;
 mod crash;
+mod database_file;
 mod housekeeping;
 mod leak;
 mod lifecycle;

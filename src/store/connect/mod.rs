@@ -1,15 +1,19 @@
 //! Opening the store, on either engine.
 
+mod held_file;
 mod postgres;
 mod sqlite;
 
-use std::{fs::File, io};
+use std::{io, sync::Arc};
 
 use sea_orm::{DatabaseConnection, DbErr};
 
 use super::location::Location;
 
-pub(super) use self::postgres::{migrating, renew};
+pub(super) use self::{
+    held_file::HeldFile,
+    postgres::{migrating, renew},
+};
 
 /// What an operator can set about the connections.
 #[derive(Clone, Copy, Debug)]
@@ -58,8 +62,17 @@ pub(super) struct Connections {
     pub reader: DatabaseConnection,
     /// For the feed of changes and the heartbeat, so that no load of calls keeps them waiting.
     pub control: DatabaseConnection,
-    /// Keeps other processes out of an SQLite file.
-    pub lock: Option<File>,
+    /// What only SQLite has.
+    pub embedded: Option<Embedded>,
+}
+
+/// The file of an embedded store, held for as long as any connection is open.
+pub(super) struct Embedded {
+    /// Keeps other processes out, and knows whether the file is still in its place.
+    pub file: Arc<HeldFile>,
+    /// A connection that is never used: while it is open, SQLite does not delete the
+    /// write-ahead log, whichever other connections come and go.
+    pub anchor: DatabaseConnection,
 }
 
 /// Opens the store at this place.

@@ -43,7 +43,7 @@ pub(super) async fn open(
         writer: pool.clone(),
         reader: pool,
         control,
-        lock: None,
+        embedded: None,
     })
 }
 

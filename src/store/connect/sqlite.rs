@@ -1,17 +1,16 @@
 //! SQLite: one process per file, one writer, many readers.
 
-use std::{
-    fs::{File, TryLockError},
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use sea_orm::{
     ConnectOptions, Database, DatabaseConnection, DbErr,
-    sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous},
+    sqlx::{
+        self, Executor as _,
+        sqlite::{SqliteJournalMode, SqliteSynchronous},
+    },
 };
 
-use super::{Connections, Location, OpenError};
+use super::{Connections, Embedded, HeldFile, Location, OpenError};
 
 /// How long a statement waits for another process, such as a backup tool, to let go.
 const BUSY_FOR: Duration = Duration::from_secs(5);
@@ -20,45 +19,46 @@ const ACQUIRE_FOR: Duration = Duration::from_secs(3);
 const READERS: u32 = 4;
 
 pub(super) async fn open(location: &Location, path: &Path) -> Result<Connections, OpenError> {
-    let lock = lock(location, path)?;
+    let file = Arc::new(HeldFile::open(location, path)?);
     let database = |source| OpenError::Database {
         location: location.clone(),
         source,
     };
-    // The writer first: it makes the file and turns the journal to WAL. A single connection,
-    // so that writers queue fairly here rather than collide in SQLite.
-    let writer = connect(path, 1, false).await.map_err(database)?;
-    let reader = connect(path, READERS, true).await.map_err(database)?;
+    let connect = async |connections, use_for| {
+        let opened = connect(path, &file, (connections, use_for)).await;
+        opened.map_err(database)
+    };
+    // The writer first: it turns the journal to WAL. A single connection, so that writers queue
+    // fairly here rather than collide in SQLite.
+    let writer = connect(1, Use::Write).await?;
+    let anchor = connect(1, Use::Read).await?;
+    file.note_wal().map_err(|source| OpenError::File {
+        location: location.clone(),
+        source,
+    })?;
+    let reader = connect(READERS, Use::Read).await?;
     Ok(Connections {
         control: reader.clone(),
         writer,
         reader,
-        lock: Some(lock),
+        embedded: Some(Embedded { file, anchor }),
     })
 }
 
-fn lock(location: &Location, path: &Path) -> Result<File, OpenError> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".lock");
-    let file = |source| OpenError::File {
-        location: location.clone(),
-        source,
-    };
-    let lock = File::create(PathBuf::from(beside)).map_err(file)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(location.clone())),
-        Err(TryLockError::Error(source)) => Err(file(source)),
-    }
+/// What connections are for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Read,
+    Write,
 }
 
 async fn connect(
     path: &Path,
-    connections: u32,
-    only_reads: bool,
+    file: &Arc<HeldFile>,
+    (connections, use_for): (u32, Use),
 ) -> Result<DatabaseConnection, DbErr> {
     let mut options = ConnectOptions::new("sqlite:stacktoken");
-    let path = path.to_owned();
+    let (path, file) = (path.to_owned(), file.clone());
     options
         .max_connections(connections)
         .min_connections(0)
@@ -71,15 +71,32 @@ async fn connect(
         .map_sqlx_sqlite_opts(move |sqlite| {
             let sqlite = sqlite
                 .filename(&path)
-                .create_if_missing(!only_reads)
+                .create_if_missing(false)
                 .busy_timeout(BUSY_FOR)
                 .foreign_keys(true);
-            if only_reads {
+            if use_for == Use::Read {
                 return sqlite.pragma("query_only", "on");
             }
             sqlite
                 .journal_mode(SqliteJournalMode::Wal)
                 .synchronous(SqliteSynchronous::Full)
+        })
+        .map_sqlx_sqlite_pool_opts(move |pool| {
+            let file = file.clone();
+            pool.after_connect(move |connection, _| {
+                let file = file.clone();
+                Box::pin(async move {
+                    // Opens the write-ahead log, which a connection does with its first read.
+                    connection
+                        .execute("SELECT 1 FROM sqlite_schema LIMIT 1")
+                        .await?;
+                    // A connection is opened by path, and that may lead elsewhere by now.
+                    file.check().map_err(|lost| {
+                        let told = format!("the {} was deleted or replaced", lost.name());
+                        sqlx::Error::Io(std::io::Error::other(told))
+                    })
+                })
+            })
         });
     Database::connect(options).await
 }

@@ -56,6 +56,7 @@ impl Store {
             .collect();
         let sql = for_many(by_one, values.len());
         let statement = Statement::from_sql_and_values(self.backend(), sql, values);
+        self.require_file()?;
         let rows = self.pools.load().reader.query_all_raw(statement).await?;
         let first = rows.first();
         let first = first.ok_or_else(|| DbErr::RecordNotFound("the row asked for".to_owned()))?;

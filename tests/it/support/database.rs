@@ -25,6 +25,11 @@ impl Outside {
         Self(Database::connect(options).await.unwrap())
     }
 
+    /// Closes the connection, as a tool does that is done.
+    pub async fn close(self) {
+        self.0.close().await.unwrap();
+    }
+
     /// Runs statements.
     pub async fn run(&self, sql: &str) {
         self.0.execute_unprepared(sql).await.unwrap();

@@ -1,0 +1,202 @@
+//! The SQLite file that this process holds: locked, readable by its owner alone, and compared
+//! again and again with what its path leads to.
+//!
+//! The lock is `flock` on the database file itself, so symbolic links, hard links and removed
+//! lock files change nothing. `flock` and SQLite's own POSIX locks do not interact, but closing
+//! *any* descriptor of a file drops all POSIX locks that the process holds on it. Therefore the
+//! descriptor stays open until every connection is closed, and nothing else in the process may
+//! open the file by itself: [`fs::metadata`] and [`fs::set_permissions`] do not.
+
+use std::{
+    fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError},
+    io,
+    os::{
+        fd::IntoRawFd as _,
+        unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    },
+    path::{Path, PathBuf},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use super::{Location, OpenError};
+
+/// Read and write for the owner, nothing for others. SQLite gives its `-wal` and `-shm` the mode
+/// of the database file.
+const PRIVATE: u32 = 0o600;
+
+/// Which file was deleted or replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Lost {
+    /// The database file.
+    Database,
+    /// Its write-ahead log.
+    Wal,
+}
+
+impl Lost {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Database => "database file",
+            Self::Wal => "write-ahead log",
+        }
+    }
+}
+
+/// What tells one file from another, whatever their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl From<Metadata> for Identity {
+    fn from(metadata: Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        }
+    }
+}
+
+/// A database file that is locked for this process.
+pub(in crate::store) struct HeldFile {
+    /// As the operator wrote it: a symbolic link that is turned elsewhere counts too.
+    path: PathBuf,
+    /// Beside the file that the path led to, as SQLite names it.
+    wal: PathBuf,
+    shm: PathBuf,
+    identity: Identity,
+    wal_identity: OnceLock<Identity>,
+    lost: Arc<AtomicBool>,
+    /// Never read: holds the lock.
+    _locked: File,
+}
+
+impl HeldFile {
+    /// Creates the file if there is none, locks it, and makes it private.
+    pub fn open(location: &Location, path: &Path) -> Result<Self, OpenError> {
+        let failed = |source| OpenError::File {
+            location: location.clone(),
+            source,
+        };
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(PRIVATE)
+            .open(path)
+            .map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(refused) => {
+                // Another store of this very process may hold the file, and closing this
+                // descriptor would drop its POSIX locks. The process ends soon after anyway.
+                let _left_open = file.into_raw_fd();
+                return Err(match refused {
+                    TryLockError::WouldBlock => OpenError::InUse(location.clone()),
+                    TryLockError::Error(source) => failed(source),
+                });
+            }
+        }
+        let found = Self::of(file, path).map_err(failed)?;
+        found.make_private();
+        Ok(found)
+    }
+
+    fn of(file: File, path: &Path) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        if metadata.nlink() > 1 {
+            tracing::warn!(
+                file = %path.display(),
+                "the database file has several names (hard links), but its write-ahead log only \
+                 belongs to one: open it by the same name always, and remove the others"
+            );
+        }
+        let real = fs::canonicalize(path)?;
+        let beside = |ending: &str| {
+            let mut name = real.clone().into_os_string();
+            name.push(ending);
+            PathBuf::from(name)
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            wal: beside("-wal"),
+            shm: beside("-shm"),
+            identity: metadata.into(),
+            wal_identity: OnceLock::new(),
+            lost: Arc::default(),
+            _locked: file,
+        })
+    }
+
+    /// Closes to others what an earlier version, a restore or a mount left open to them.
+    fn make_private(&self) {
+        for path in [&self.path, &self.wal, &self.shm] {
+            let Ok(metadata) = fs::metadata(path) else {
+                continue;
+            };
+            if metadata.mode() & 0o777 == PRIVATE {
+                continue;
+            }
+            if let Err(error) = fs::set_permissions(path, Permissions::from_mode(PRIVATE)) {
+                tracing::warn!(file = %path.display(), %error, "cannot set mode 0600");
+            }
+        }
+    }
+
+    /// Remembers which write-ahead log the open connections use.
+    pub fn note_wal(&self) -> io::Result<()> {
+        let identity = fs::metadata(&self.wal)?.into();
+        // Set once: a connection that stays open keeps SQLite from deleting the file.
+        let _ = self.wal_identity.set(identity);
+        Ok(())
+    }
+
+    /// Whether paths still lead to the files that are open. What is committed to a file that no
+    /// path leads to is gone with the process.
+    pub fn check(&self) -> Result<(), Lost> {
+        let found = self.find();
+        if self.lost.swap(found.is_err(), Ordering::AcqRel) != found.is_err() {
+            self.report(found);
+        }
+        found
+    }
+
+    fn report(&self, found: Result<(), Lost>) {
+        let file = self.path.display();
+        let Err(lost) = found else {
+            tracing::info!(%file, "the files are back");
+            return;
+        };
+        tracing::error!(
+            %file,
+            "the {} was deleted or replaced under this process: nothing is answered or changed \
+             until it is back; restore it, or stop the process and start it anew",
+            lost.name()
+        );
+    }
+
+    fn find(&self) -> Result<(), Lost> {
+        if identity(&self.path) != Some(self.identity) {
+            return Err(Lost::Database);
+        }
+        match self.wal_identity.get() {
+            Some(known) if identity(&self.wal) != Some(*known) => Err(Lost::Wal),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the last check failed.
+    pub fn lost(&self) -> Arc<AtomicBool> {
+        self.lost.clone()
+    }
+}
+
+/// `None` for anything that cannot be looked at: what cannot be found at its path is lost.
+fn identity(path: &Path) -> Option<Identity> {
+    fs::metadata(path).ok().map(Identity::from)
+}
