@@ -10,6 +10,8 @@
     reason = "a test may fail loudly"
 )]
 
+#[path = "architecture/dates.rs"]
+mod dates;
 #[path = "architecture/promises.rs"]
 mod promises;
 #[path = "architecture/source.rs"]

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     program::{Dev, folder},
-    support::{Client, introspect_request, issue_request},
+    support::{Client, clock::FAR, introspect_request, issue_request},
 };
 
 const ROUNDS: u64 = 30;
@@ -54,7 +54,7 @@ async fn write(mut owner: Client, stack: String, book: Book, seed: u64) {
             continue;
         }
         book.lock().unwrap().get_mut(&uid).unwrap().unknown = true;
-        let seconds = 1_900_000_000 + i64::from(random.next_u32() % 1000);
+        let seconds = FAR + i64::from(random.next_u32() % 1000);
         let done = if kind == 1 {
             let request = v1::SetExpiryRequest {
                 stack_api_key: stack.clone(),

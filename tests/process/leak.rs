@@ -14,6 +14,7 @@ use crate::{
     support::{
         Client, at,
         checks::{Http, Told},
+        clock::FAR,
         introspect_request, issue_request, permissions,
         requests::batch_request,
         watching::{self, Watching},
@@ -190,7 +191,7 @@ async fn drive(dev: &Dev, secrets: &mut Secrets) {
     let expiry = v1::SetExpiryRequest {
         stack_api_key: stack.clone(),
         token_uid: uid.clone(),
-        expiry: Some(at(1_900_000_000)),
+        expiry: Some(at(FAR)),
         validate_only: false,
     };
     owner.tokens.set_expiry(expiry).await.unwrap();

@@ -236,7 +236,7 @@ async fn the_client_verbs_issue_and_introspect() {
         "--access",
         "read",
         "--expires",
-        "2030-01-01",
+        "9999-12-31",
         "--module",
         "entry:read",
         "--branch",

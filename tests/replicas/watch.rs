@@ -23,7 +23,9 @@ use crate::{
     postgres::Held,
     proxy::Link,
     support::{
-        Client, at, permissions, reason,
+        Client, at,
+        clock::FAR,
+        permissions, reason,
         requests::{Issued, revoke_request, rotate_request, set_expiry_request, update_request},
         watching::{Watching, ping, staleness, subject},
     },
@@ -93,7 +95,7 @@ async fn what_either_replica_changes_is_told_by_both() {
         };
         let update = update_request(&stack, uid, &["permissions"], narrowed);
         tokens.update(update).await.unwrap();
-        let redate = set_expiry_request(&stack, uid, at(4_000_000_000));
+        let redate = set_expiry_request(&stack, uid, at(FAR));
         tokens.set_expiry(redate).await.unwrap();
         let rotate = rotate_request(&stack, uid, Overlap::UntilFirstUse(true));
         let newer = tokens.rotate(rotate).await.unwrap().into_inner();

@@ -5,17 +5,31 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
+use hyper_util::rt::TokioIo;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, SanType,
 };
-use stacktoken::server::TlsFiles;
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
+    time_provider::TimeProvider,
+};
+use stacktoken::{domain::clock::Clock as _, server::TlsFiles};
 use tempfile::TempDir;
 use time::OffsetDateTime;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tonic::transport::{Channel, Endpoint};
+
+use super::{ManualClock, TestServer, clock::FAR};
 
 /// A CA.
 pub struct Ca(CertifiedIssuer<'static, KeyPair>);
@@ -28,9 +42,15 @@ pub struct Pair {
     pub der: Vec<u8>,
 }
 
+impl Pair {
+    fn key(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap()
+    }
+}
+
 impl Ca {
     pub fn new(name: &str) -> Self {
-        Self::until(name, 4_000_000_000)
+        Self::until(name, FAR)
     }
 
     /// One that is valid until then.
@@ -73,7 +93,7 @@ impl Ca {
 
     /// For a client with these names.
     pub fn client(&self, names: &[SanType]) -> Pair {
-        self.client_until(names, 4_000_000_000)
+        self.client_until(names, FAR)
     }
 
     /// The same, until then.
@@ -145,18 +165,72 @@ impl Mount {
     }
 }
 
-/// A fresh connection that trusts this CA, with a client certificate or without.
-pub async fn connect(
-    address: &str,
-    trusted: &Ca,
-    client: Option<&Pair>,
-) -> Result<Channel, tonic::transport::Error> {
-    let mut tls = ClientTlsConfig::new()
-        .ca_certificate(Certificate::from_pem(trusted.pem()))
-        .domain_name("localhost");
-    if let Some(Pair { cert, key, .. }) = client {
-        tls = tls.identity(Identity::from_pem(cert, key));
+/// A client that trusts one CA and verifies certificates by the server's clock, not by the
+/// machine's.
+#[derive(Clone)]
+pub struct TlsClient {
+    address: String,
+    config: Arc<ClientConfig>,
+}
+
+impl TlsClient {
+    /// Connects with this client certificate, or with none.
+    pub fn new(server: &TestServer, trusted: &Ca, client: Option<&Pair>) -> Self {
+        let mut roots = RootCertStore::empty();
+        let ca = CertificateDer::from_pem_slice(trusted.pem().as_bytes()).unwrap();
+        roots.add(ca).unwrap();
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let time = Arc::new(ServerTime(server.clock.clone()));
+        let builder = ClientConfig::builder_with_details(Arc::new(provider), time)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let mut config = match client {
+            Some(pair) => builder
+                .with_client_auth_cert(vec![pair.der.clone().into()], pair.key())
+                .unwrap(),
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Self {
+            address: server.address.clone(),
+            config: Arc::new(config),
+        }
     }
-    let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap();
-    endpoint.tls_config(tls).unwrap().connect().await
+
+    /// Connects without a call.
+    pub async fn handshake(&self) -> std::io::Result<TlsStream<TcpStream>> {
+        let socket = TcpStream::connect(&self.address).await?;
+        let name = ServerName::try_from("localhost").unwrap();
+        let connector = TlsConnector::from(self.config.clone());
+        connector.connect(name, socket).await
+    }
+
+    /// Connects for calls.
+    pub async fn connect(&self) -> Result<Channel, tonic::transport::Error> {
+        let this = self.clone();
+        // The scheme is that of the calls. TLS is the connector's own business.
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
+        let connector = tower::service_fn(move |_| {
+            let this = this.clone();
+            async move { this.handshake().await.map(TokioIo::new) }
+        });
+        endpoint.connect_with_connector(connector).await
+    }
+}
+
+/// The clock of a test's server, for rustls.
+struct ServerTime(Arc<ManualClock>);
+
+impl std::fmt::Debug for ServerTime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ServerTime")
+    }
+}
+
+impl TimeProvider for ServerTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        let seconds = u64::try_from(self.0.now().seconds()).ok()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+    }
 }

@@ -7,7 +7,9 @@ use stacktoken::grpc::pb::{
 };
 
 use super::{
-    at, issue_request, never, now, person,
+    at,
+    clock::FAR,
+    issue_request, never, now, person,
     previews::{Rehearsal, World},
     raw::Part::{self, Admin, Developer, MereService, Operator, Owner, Stranger},
     requests::{
@@ -33,8 +35,6 @@ const REMOVE: &str = "StackService/Remove";
 /// A key that nobody registered, and a uid that nobody has.
 const UNKNOWN: &str = "blt00c0ffee00c0ffee";
 const FOREIGN: &str = "0191a5f4-0000-7000-8000-000000000000";
-/// Long after any clock of a test.
-const LATE: i64 = 4_000_000_000;
 
 fn register_request(key: &str) -> admin::RegisterRequest {
     admin::RegisterRequest {
@@ -148,9 +148,9 @@ impl<W: World> Rehearsal<'_, W> {
         ] {
             self.done(UPDATE, &request).await;
         }
-        let dated = set_expiry_request(stack, uid, at(LATE));
+        let dated = set_expiry_request(stack, uid, at(FAR));
         self.done(SET_EXPIRY, &dated).await;
-        let sooner = set_expiry_request(stack, uid, at(LATE - 1));
+        let sooner = set_expiry_request(stack, uid, at(FAR - 1));
         let made = self.make::<()>((Operator, SET_EXPIRY), &sooner).await;
         assert_eq!(made, Ok(()));
         self.done(SET_EXPIRY, &set_expiry_request(stack, uid, never()))
@@ -200,9 +200,9 @@ impl<W: World> Rehearsal<'_, W> {
             self.refuse((part, ISSUE), &issue_request(stack, "x"), refused)
                 .await;
         }
-        let longer = set_expiry_request(stack, live, at(LATE));
+        let longer = set_expiry_request(stack, live, at(FAR));
         self.done(SET_EXPIRY, &longer).await;
-        let longer = set_expiry_request(stack, live, at(LATE + 1));
+        let longer = set_expiry_request(stack, live, at(FAR + 1));
         self.refuse((Operator, SET_EXPIRY), &longer, "ROLE_REQUIRED")
             .await;
         let unknown = issue_request(UNKNOWN, "x");
@@ -232,7 +232,7 @@ impl<W: World> Rehearsal<'_, W> {
         let redate = set_expiry_request(stack, uid, never());
         // Where it never expires, that is no longer life, and a suspension allows it.
         if refused == "STACK_SUSPENDED" {
-            let redate = set_expiry_request(stack, uid, at(LATE + 9));
+            let redate = set_expiry_request(stack, uid, at(FAR + 9));
             self.refuse((part, SET_EXPIRY), &redate, refused).await;
         } else {
             self.refuse((part, SET_EXPIRY), &redate, refused).await;
@@ -372,7 +372,7 @@ impl<W: World> Rehearsal<'_, W> {
             let name = ["ann", "bob", "cid", "dan"][n];
             let uid = &uids[dice.roll(uids.len())].clone();
             let part = [Owner, Owner, Admin, Operator][dice.roll(4)];
-            let expiry = [never(), at(LATE + n as i64), now()][dice.roll(3)].clone();
+            let expiry = [never(), at(FAR + n as i64), now()][dice.roll(3)].clone();
             let done: Result<(), String> = match what {
                 0..4 => {
                     let id = ["", "", "a", "b"][dice.roll(4)];

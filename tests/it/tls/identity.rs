@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 
 use crate::support::{
     Client, TestServer,
-    certificates::{Ca, Mount, Pair, connect, dns, uri},
+    certificates::{Ca, Mount, Pair, TlsClient, dns, uri},
     clients::reason,
     clock::START,
     introspect_request, issue_request, person,
@@ -77,8 +77,8 @@ impl Mesh {
     }
 
     async fn with(&self, pair: Option<&Pair>, authorization: Option<String>) -> Client {
-        let channel = connect(&self.server.address, &self.ca, pair).await.unwrap();
-        Client::new(channel, authorization)
+        let client = TlsClient::new(&self.server, &self.ca, pair);
+        Client::new(client.connect().await.unwrap(), authorization)
     }
 
     /// A client that shows a certificate with these names, and nothing else.
@@ -185,10 +185,7 @@ async fn certificate_that_expires_while_connected_proves_nothing_more() {
     let mesh = Mesh::start().await;
     let until = START + 60;
     let pair = mesh.ca.client_until(&[uri(CONTENT_API)], until);
-    let channel = connect(&mesh.server.address, &mesh.ca, Some(&pair))
-        .await
-        .unwrap();
-    let mut client = Client::new(channel, None);
+    let mut client = mesh.with(Some(&pair), None).await;
     assert!(mesh.introspect(&mut client).await.unwrap());
     mesh.server.clock.advance(Duration::from_secs(60));
     let refused = mesh.introspect(&mut client).await.unwrap_err();
@@ -211,7 +208,10 @@ async fn certificates_that_do_not_verify_get_no_connection() {
         ("expired", past),
         ("for servers", server_only),
     ] {
-        let refused = match connect(&mesh.server.address, &mesh.ca, Some(&pair)).await {
+        let refused = match TlsClient::new(&mesh.server, &mesh.ca, Some(&pair))
+            .connect()
+            .await
+        {
             // TLS 1.3 tells the client only after its handshake.
             Ok(channel) => mesh
                 .introspect(&mut Client::new(channel, None))

@@ -8,14 +8,12 @@ use std::{
     time::Duration,
 };
 
-use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
-use tokio::{net::TcpStream, time::Instant};
-use tokio_rustls::TlsConnector;
+use tokio::time::Instant;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::support::{
     Client, TestServer,
-    certificates::{Ca, Mount, Pair, connect, dns, uri},
+    certificates::{Ca, Mount, Pair, TlsClient, dns, uri},
     clients::reason,
     clock::START,
     introspect_request,
@@ -36,25 +34,15 @@ fn swaps() -> usize {
 }
 
 /// The certificate that a fresh connection is shown.
-async fn shown(address: &str, trusted: &Ca) -> Vec<u8> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_slice(trusted.pem().as_bytes()).unwrap())
-        .unwrap();
-    let config = rustls::ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let socket = TcpStream::connect(address).await.unwrap();
-    let name = ServerName::try_from("localhost").unwrap();
-    let connector = TlsConnector::from(Arc::new(config));
-    let stream = connector.connect(name, socket).await.unwrap();
+async fn shown(client: &TlsClient) -> Vec<u8> {
+    let stream = client.handshake().await.unwrap();
     stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
 }
 
 /// Waits until this certificate is shown, and says for how long.
-async fn until_shown(address: &str, trusted: &Ca, pair: &Pair) -> Duration {
+async fn until_shown(client: &TlsClient, pair: &Pair) -> Duration {
     let began = Instant::now();
-    while shown(address, trusted).await != pair.der {
+    while shown(client).await != pair.der {
         assert!(began.elapsed() < WITHIN, "the new certificate is not shown");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -82,23 +70,20 @@ async fn swaps_under_load_fail_no_call() {
     let ca = Ca::new("test CA");
     let mount = Mount::new(&ca.server(), &[]);
     let server = TestServer::start_tls(mount.files(false), "", |_| {}).await;
-    let address = server.address.clone();
+    let client = TlsClient::new(&server, &ca, None);
     let (stop, calls) = (
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicUsize::new(0)),
     );
-    let pem = Arc::new(ca);
     let mut load = tokio::task::JoinSet::new();
     for long_lived in [true, true, false, false] {
-        let (address, ca) = (address.clone(), pem.clone());
+        let client = client.clone();
         let (stop, calls) = (stop.clone(), calls.clone());
         load.spawn(async move {
-            let mut channel = connect(&address, &ca, None).await.unwrap();
+            let mut channel = client.connect().await.unwrap();
             while !stop.load(Ordering::Relaxed) {
                 if !long_lived {
-                    channel = connect(&address, &ca, None)
-                        .await
-                        .expect("a new connection");
+                    channel = client.connect().await.expect("a new connection");
                 }
                 let mut health = HealthClient::new(channel.clone());
                 let request = HealthCheckRequest::default();
@@ -109,9 +94,9 @@ async fn swaps_under_load_fail_no_call() {
     }
     let mut latest = Duration::ZERO;
     for _ in 0..swaps() {
-        let pair = pem.server();
+        let pair = ca.server();
         mount.swap(&pair, &[]);
-        latest = latest.max(until_shown(&address, &pem, &pair).await);
+        latest = latest.max(until_shown(&client, &pair).await);
     }
     stop.store(true, Ordering::Relaxed);
     while let Some(ended) = load.join_next().await {
@@ -135,6 +120,7 @@ async fn bad_new_pair_keeps_the_old_one_and_is_told() {
     let first = ca.server();
     let mount = Mount::new(&first, &[]);
     let server = TestServer::start_tls(mount.files(false), "", |_| {}).await;
+    let client = TlsClient::new(&server, &ca, None);
     let other = ca.server();
     let bad = [
         Pair {
@@ -154,14 +140,14 @@ async fn bad_new_pair_keeps_the_old_one_and_is_told() {
     for (number, pair) in bad.iter().enumerate() {
         mount.swap(pair, &[]);
         until_metric(&server, "stacktoken_tls_reload_failing", 1.0).await;
-        assert_eq!(shown(&server.address, &ca).await, first.der, "{number}");
+        assert_eq!(shown(&client).await, first.der, "{number}");
         mount.swap(&first, &[]);
         until_metric(&server, "stacktoken_tls_reload_failing", 0.0).await;
     }
     let counted = metric(&server, "stacktoken_tls_reload_failures_total").await;
     assert_eq!(counted, 4.0);
     mount.swap(&other, &[]);
-    until_shown(&server.address, &ca, &other).await;
+    until_shown(&client, &other).await;
 }
 
 #[tokio::test]
@@ -173,13 +159,14 @@ async fn expiry_of_the_pair_in_use_is_told() {
     assert_eq!(metric(&server, gauge).await, (START + 86_400) as f64);
     let later = ca.server_until(START + 30 * 86_400);
     mount.swap(&later, &[]);
-    until_shown(&server.address, &ca, &later).await;
+    until_shown(&TlsClient::new(&server, &ca, None), &later).await;
     until_metric(&server, gauge, (START + 30 * 86_400) as f64).await;
 }
 
 /// Whether a client with this certificate gets an answer.
 async fn is_served(server: &TestServer, trusted: &Ca, client: &Pair) -> bool {
-    match connect(&server.address, trusted, Some(client)).await {
+    let client = TlsClient::new(server, trusted, Some(client));
+    match client.connect().await {
         Ok(channel) => HealthClient::new(channel)
             .check(HealthCheckRequest::default())
             .await
@@ -206,7 +193,7 @@ async fn expired_ca_vouches_for_nobody_and_stands_in_nobodys_way() {
     // Forgotten in the file, it keeps nothing from being renewed.
     let renewed = new.server();
     mount.swap(&renewed, &[&old, &new]);
-    until_shown(&server.address, &new, &renewed).await;
+    until_shown(&TlsClient::new(&server, &new, None), &renewed).await;
     assert_eq!(metric(&server, "stacktoken_tls_reload_failing").await, 0.0);
 }
 
@@ -218,8 +205,8 @@ async fn with_the_last_ca_expired_no_certificate_counts() {
     let mount = Mount::new(&signer.server(), &[&ca]);
     let server = TestServer::start_tls(mount.files(true), ENTRIES, |_| {}).await;
     let who = async || {
-        let channel = connect(&server.address, &signer, Some(&client)).await;
-        let mut client = Client::new(channel.ok()?, None);
+        let client = TlsClient::new(&server, &signer, Some(&client));
+        let mut client = Client::new(client.connect().await.ok()?, None);
         let asked = introspect_request("blt0000000000000000", "x", &[]);
         let refused = client.introspection.introspect(asked).await.unwrap_err();
         Some(reason(&refused))
