@@ -2,8 +2,8 @@
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
-    ColumnTrait as _, Condition, DatabaseTransaction, DbErr, EntityTrait as _, QueryFilter as _,
-    QueryOrder as _, QuerySelect as _, Set,
+    ColumnTrait as _, Condition, DbErr, EntityTrait as _, QueryFilter as _, QueryOrder as _,
+    QuerySelect as _, Set,
     sea_query::{Expr, ExprTrait as _, OnConflict},
 };
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use super::{
     changes::AT_ONCE,
     entity::audit_event::{ActiveModel, Column, Entity, Model},
     standing::Standing,
+    transaction::Transaction,
 };
 use crate::domain::{
     audit::{Action, Details, Event, Outcome},
@@ -75,7 +76,7 @@ impl Store {
     /// Writes the audit row of a change, in its transaction.
     pub(super) async fn append_audit(
         &self,
-        tx: &DatabaseTransaction,
+        tx: &Transaction,
         call: &Call,
         action: Action,
         about: (&StackKey, Option<TokenUid>),
@@ -89,7 +90,7 @@ impl Store {
     /// there is none, since somebody asked.
     pub(super) async fn append_audit_of_each(
         &self,
-        tx: &DatabaseTransaction,
+        tx: &Transaction,
         call: &Call,
         action: Action,
         (stack, tokens): (&StackKey, &[TokenUid]),
@@ -152,7 +153,7 @@ impl Store {
 
     async fn upsert_refusal(
         &self,
-        tx: &DatabaseTransaction,
+        tx: &Transaction,
         note: &RefusalNote,
         first: &RefusedCall,
         count: u32,

@@ -1,9 +1,9 @@
 //! The history of changes: one row for everything that can alter a verdict (R12).
 
 use newtype_uuid::GenericUuid as _;
-use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbErr, Statement, Value};
+use sea_orm::{ConnectionTrait as _, DbErr, Statement, Value};
 
-use super::{Error, Store};
+use super::{Error, Store, transaction::Transaction};
 use crate::domain::{
     id::{StackUid, TokenUid},
     revision::Revision,
@@ -90,7 +90,7 @@ impl Store {
     /// Appends to the history; the answer is the point that includes this change.
     pub(super) async fn append_change(
         &self,
-        tx: &DatabaseTransaction,
+        tx: &Transaction,
         (stack, token): (StackUid, Option<TokenUid>),
         kind: Kind,
         now: Timestamp,
@@ -116,7 +116,7 @@ impl Store {
     /// The same for many tokens of a stack at once, a row for each; `None` for no token.
     pub(super) async fn append_change_of_each(
         &self,
-        tx: &DatabaseTransaction,
+        tx: &Transaction,
         (stack, tokens): (StackUid, &[TokenUid]),
         kind: Kind,
         now: Timestamp,
@@ -155,7 +155,7 @@ impl Store {
 
     /// A hint, and only where something known may be wrong now: it takes a lock over all
     /// commits, and whoever misses it reads the history anyway.
-    async fn hint(&self, tx: &DatabaseTransaction, kind: Kind) -> Result<(), Error> {
+    async fn hint(&self, tx: &Transaction, kind: Kind) -> Result<(), Error> {
         if self.is_shared() && !kind.is_harmless() {
             tx.execute_unprepared(&format!("NOTIFY {CHANNEL}")).await?;
         }

@@ -107,11 +107,22 @@ enum Condition {
 
 fn condition(error: &DbErr) -> Condition {
     let runtime = match error {
-        // Whatever goes wrong before there is a connection, there is none.
-        DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => return Condition::Unavailable,
+        DbErr::ConnectionAcquire(_) => return Condition::Unavailable,
+        // Whatever goes wrong before there is a connection, there is none; a full disk keeps
+        // SQLite from opening one, too.
+        DbErr::Conn(runtime) => {
+            return match condition_of(runtime) {
+                Condition::Full => Condition::Full,
+                _ => Condition::Unavailable,
+            };
+        }
         DbErr::Exec(runtime) | DbErr::Query(runtime) => runtime,
         _ => return Condition::Other,
     };
+    condition_of(runtime)
+}
+
+fn condition_of(runtime: &RuntimeErr) -> Condition {
     let RuntimeErr::SqlxError(driver) = runtime else {
         return Condition::Other;
     };

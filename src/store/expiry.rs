@@ -2,12 +2,12 @@
 //! told of yet. What was told stands on the token, so that it is told once by all replicas.
 
 use sea_orm::{
-    ColumnTrait as _, Condition, ConnectionTrait as _, DatabaseTransaction, DbErr,
-    EntityTrait as _, QueryFilter as _, Statement, sea_query::Expr,
+    ColumnTrait as _, Condition, ConnectionTrait as _, DbErr, EntityTrait as _, QueryFilter as _,
+    Statement, sea_query::Expr,
 };
 use uuid::Uuid;
 
-use super::{Error, Store, entity::token, rows::corrupt};
+use super::{Error, Store, entity::token, rows::corrupt, transaction::Transaction};
 use crate::domain::timestamp::Timestamp;
 
 /// How many days ahead one looks, the soonest first.
@@ -85,7 +85,7 @@ impl Store {
     /// A token that is being changed waits for the next time, and is judged anew then.
     async fn untold(
         &self,
-        tx: &DatabaseTransaction,
+        tx: &Transaction,
         now: Timestamp,
         (days, most): (i32, usize),
     ) -> Result<Vec<Expiring>, Error> {
@@ -122,7 +122,7 @@ impl Store {
     }
 }
 
-async fn note_told(tx: &DatabaseTransaction, told: &[Expiring], days: i32) -> Result<(), Error> {
+async fn note_told(tx: &Transaction, told: &[Expiring], days: i32) -> Result<(), Error> {
     if told.is_empty() {
         return Ok(());
     }

@@ -2,7 +2,7 @@
 //! opens the token, the token dies.
 
 use newtype_uuid::GenericUuid as _;
-use sea_orm::{ColumnTrait as _, DatabaseTransaction, EntityTrait as _, QueryFilter as _};
+use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _};
 
 use super::{
     Error, Presented, Store,
@@ -11,6 +11,7 @@ use super::{
     rows::corrupt,
     standing::Found,
     tokens::{Put, put},
+    transaction::Transaction,
     uses::locked,
 };
 use crate::domain::{
@@ -75,7 +76,7 @@ impl Store {
 
 /// Whether the secret opens nothing any more, though its token lives; that is final then.
 async fn end_if_over(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     presented: Presented,
     now: Timestamp,
 ) -> Result<bool, Error> {
@@ -98,7 +99,7 @@ async fn end_if_over(
 }
 
 async fn revoke(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     token: Token,
     call: &Call,
     found_at: Option<&FoundAt>,

@@ -3,12 +3,11 @@
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
-    ColumnTrait as _, Condition, DatabaseTransaction, EntityTrait as _, PaginatorTrait as _,
-    QueryFilter as _,
+    ColumnTrait as _, Condition, EntityTrait as _, PaginatorTrait as _, QueryFilter as _,
     sea_query::{Expr, Func},
 };
 
-use super::{Error, Store, changes::Kind, entity::token};
+use super::{Error, Store, changes::Kind, entity::token, transaction::Transaction};
 use crate::domain::{
     id::{StackUid, TokenUid},
     refusal::Refusal,
@@ -21,7 +20,7 @@ impl Store {
     /// How many live tokens the stack has (R6).
     pub(super) async fn count_live(
         &self,
-        tx: &DatabaseTransaction,
+        tx: &Transaction,
         stack: StackUid,
         now: Timestamp,
     ) -> Result<u32, Error> {
@@ -35,7 +34,7 @@ impl Store {
     /// final for every replica, whatever any clock says (R8), and its name is free.
     pub(super) async fn end_expired(
         &self,
-        tx: &DatabaseTransaction,
+        tx: &Transaction,
         stack: StackUid,
         now: Timestamp,
     ) -> Result<(), Error> {
@@ -53,7 +52,7 @@ impl Store {
     /// The same for some tokens.
     pub(super) async fn end(
         &self,
-        tx: &DatabaseTransaction,
+        tx: &Transaction,
         stack: StackUid,
         tokens: Vec<TokenUid>,
         now: Timestamp,
@@ -96,7 +95,7 @@ pub(super) fn in_state(state: TokenState, now: Timestamp) -> Condition {
 
 /// Only among the tokens not ended: those found expired were ended just before.
 pub(super) async fn require_free_name(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     stack: StackUid,
     name: &TokenName,
     but: Option<TokenUid>,

@@ -1,10 +1,7 @@
 //! Who is in a stack, and who owns it.
 
 use newtype_uuid::GenericUuid as _;
-use sea_orm::{
-    ColumnTrait as _, DatabaseTransaction, EntityTrait as _, QueryFilter as _, Set,
-    sea_query::OnConflict,
-};
+use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, Set, sea_query::OnConflict};
 use uuid::Uuid;
 
 use super::{
@@ -13,6 +10,7 @@ use super::{
     entity::member,
     rows::{corrupt, person_of},
     standing::{Found, Standing},
+    transaction::Transaction,
 };
 use crate::domain::{
     audit::{Action, Details},
@@ -85,7 +83,7 @@ impl Store {
 }
 
 async fn apply(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     stack: &Found,
     change: &MemberChange,
     now: Timestamp,
@@ -139,7 +137,7 @@ fn same_person(one: &Person, other: &Person) -> bool {
     one.issuer == other.issuer && one.subject == other.subject
 }
 
-async fn owner_of(tx: &DatabaseTransaction, stack: &Found) -> Result<member::Model, Error> {
+async fn owner_of(tx: &Transaction, stack: &Found) -> Result<member::Model, Error> {
     member::Entity::find()
         .filter(member::Column::StackUid.eq(stack.row.uid))
         .filter(member::Column::Role.eq(Role::Owner.name()))
@@ -148,11 +146,7 @@ async fn owner_of(tx: &DatabaseTransaction, stack: &Found) -> Result<member::Mod
         .ok_or_else(|| corrupt("stack_members", "role", stack.row.uid))
 }
 
-async fn require_not_owner(
-    tx: &DatabaseTransaction,
-    stack: &Found,
-    person: &Person,
-) -> Result<(), Error> {
+async fn require_not_owner(tx: &Transaction, stack: &Found, person: &Person) -> Result<(), Error> {
     let owner = person_of(&owner_of(tx, stack).await?)?;
     if same_person(&owner, person) {
         return Err(Refusal::OwnerRequired.into());
@@ -161,7 +155,7 @@ async fn require_not_owner(
 }
 
 async fn find_member(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     stack: Uuid,
     person: &Person,
 ) -> Result<Option<member::Model>, Error> {
@@ -171,7 +165,7 @@ async fn find_member(
 }
 
 pub(super) async fn put_member(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     stack: StackUid,
     person: &Person,
     role: Role,
@@ -200,11 +194,7 @@ pub(super) async fn put_member(
     Ok(())
 }
 
-async fn delete_member(
-    tx: &DatabaseTransaction,
-    stack: &Found,
-    person: &Person,
-) -> Result<(), Error> {
+async fn delete_member(tx: &Transaction, stack: &Found, person: &Person) -> Result<(), Error> {
     let issuer = person.issuer.as_str().to_owned();
     let key = (stack.row.uid, issuer, person.subject.as_str().to_owned());
     member::Entity::delete_by_id(key).exec(tx).await?;

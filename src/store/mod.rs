@@ -45,7 +45,8 @@ macro_rules! reading {
             let transaction = $store.begin_read().await?;
             let $tx = &transaction;
             let done: Result<_, $crate::store::Error> = async { $work }.await;
-            transaction.rollback().await?;
+            // What was read stands; a connection that does not roll back is closed.
+            let _ = transaction.rollback().await;
             done
         }
         .await;
@@ -80,6 +81,7 @@ mod secrets;
 mod stacks;
 mod standing;
 mod tokens;
+mod transaction;
 mod usage;
 mod uses;
 mod verdicts;
@@ -94,9 +96,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 use sea_orm::{
-    AccessMode, ColumnTrait as _, DatabaseConnection, DatabaseTransaction, DbBackend,
-    EntityTrait as _, IsolationLevel, QueryFilter as _, SqliteTransactionMode, TransactionOptions,
-    TransactionTrait as _, sea_query::Expr,
+    ColumnTrait as _, DatabaseConnection, DbBackend, EntityTrait as _, QueryFilter as _,
+    sea_query::Expr,
 };
 
 use crate::{
@@ -104,7 +105,6 @@ use crate::{
     telemetry::traces::StoreSpan,
 };
 
-use self::connect::Embedded;
 pub use self::{
     audit::{AuditCursor, AuditFilter, AuditPage, RefusalNote, RefusedCall},
     connect::{OpenError, PoolSize},
@@ -124,6 +124,10 @@ pub use self::{
     usage::Use,
     uses::Presented,
     verdicts::{Look, many::Looks},
+};
+use self::{
+    connect::Embedded,
+    transaction::{Access, Transaction},
 };
 
 /// How often a change waits again for a connection: many changes of one stack are a queue, and
@@ -322,7 +326,7 @@ impl Store {
 
     /// Nothing was done yet, so a connection that turns out dead costs no more than another
     /// attempt on a new one: after a restart of the database all of a pool's are.
-    async fn begin_write(&self) -> Result<DatabaseTransaction, Error> {
+    async fn begin_write(&self) -> Result<Transaction, Error> {
         let mut begun = self.try_begin_write().await;
         for _ in 0..WAIT_AGAIN {
             let busy = begun.as_ref().is_err_and(Error::is_for_want_of_room);
@@ -334,7 +338,7 @@ impl Store {
         begun
     }
 
-    async fn begin_read(&self) -> Result<DatabaseTransaction, Error> {
+    async fn begin_read(&self) -> Result<Transaction, Error> {
         let begun = self.try_begin_read().await;
         if self.is_worth_renewing(&begun).await {
             self.try_begin_read().await
@@ -352,27 +356,14 @@ impl Store {
         lost
     }
 
-    async fn try_begin_write(&self) -> Result<DatabaseTransaction, Error> {
+    async fn try_begin_write(&self) -> Result<Transaction, Error> {
         self.require_file()?;
-        let options = TransactionOptions {
-            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
-        };
-        Ok(self.pools.load().writer.begin_with_options(options).await?)
+        Transaction::begin(&self.pools.load().writer, Access::Write).await
     }
 
-    async fn try_begin_read(&self) -> Result<DatabaseTransaction, Error> {
+    async fn try_begin_read(&self) -> Result<Transaction, Error> {
         self.require_file()?;
-        let pools = self.pools.load();
-        if !self.is_shared() {
-            // One snapshot from the first read on, as SQLite has it anyway.
-            return Ok(pools.reader.begin().await?);
-        }
-        let (isolation, access) = (IsolationLevel::RepeatableRead, AccessMode::ReadOnly);
-        Ok(pools
-            .reader
-            .begin_with_config(Some(isolation), Some(access))
-            .await?)
+        Transaction::begin(&self.pools.load().reader, Access::Read).await
     }
 }
 
@@ -381,7 +372,7 @@ impl Store {
 /// final (R8).
 async fn settle<T>(
     store: &Store,
-    tx: DatabaseTransaction,
+    tx: Transaction,
     mode: Mode,
     done: Result<T, Error>,
 ) -> Result<T, Error> {
@@ -391,7 +382,9 @@ async fn settle<T>(
             // Before it is acknowledged: a file that no path leads to is gone with the process.
             store.require_file()?;
         }
-        _ => tx.rollback().await?,
+        // Why it failed is what matters: SQLite may have undone it by itself already.
+        (_, Err(_)) => drop(tx.rollback().await),
+        (Mode::Preview, Ok(_)) => tx.rollback().await?,
     }
     done
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
-    ColumnTrait as _, ConnectionTrait as _, DatabaseTransaction, DbErr, EntityTrait as _,
-    QueryFilter as _, QueryOrder as _, QuerySelect as _, Statement, Value,
+    ColumnTrait as _, ConnectionTrait as _, DbErr, EntityTrait as _, QueryFilter as _,
+    QueryOrder as _, QuerySelect as _, Statement, Value,
     sea_query::{Expr, ExprTrait as _, Func, LockBehavior, LockType, Query},
 };
 use uuid::Uuid;
@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::{
     Error, Store,
     entity::{audit_event, request, stack, token, token_secret, token_usage},
+    transaction::Transaction,
 };
 use crate::domain::{id::TokenUid, timestamp::Timestamp};
 
@@ -232,10 +233,7 @@ impl Store {
 
     /// Number, position and time of the oldest changes, one more than a batch; on PostgreSQL
     /// of those transactions only that no other can come before any more.
-    async fn oldest_changes(
-        &self,
-        tx: &DatabaseTransaction,
-    ) -> Result<Vec<(i64, i64, i64)>, Error> {
+    async fn oldest_changes(&self, tx: &Transaction) -> Result<Vec<(i64, i64, i64)>, Error> {
         let sql = if self.is_shared() {
             "SELECT id, xid::text::bigint AS position, changed_at FROM changes \
              WHERE xid < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY xid, id LIMIT $1"
@@ -256,7 +254,7 @@ impl Store {
     /// Up to which instant something is old, if it is this process's turn. The lock goes with
     /// the transaction, so that a pooler keeps none. Where there is a second clock, the
     /// database's, nothing is old that is not old by both.
-    async fn turn(&self, tx: &DatabaseTransaction, keep: Keep) -> Result<Option<Timestamp>, Error> {
+    async fn turn(&self, tx: &Transaction, keep: Keep) -> Result<Option<Timestamp>, Error> {
         if !self.is_shared() {
             return Ok(Some(keep.now.minus(keep.kept_for)));
         }
@@ -281,7 +279,7 @@ impl Store {
 
     async fn delete<const N: usize>(
         &self,
-        tx: &DatabaseTransaction,
+        tx: &Transaction,
         sql: &str,
         values: [Value; N],
     ) -> Result<u64, Error> {
@@ -294,7 +292,7 @@ impl Store {
 /// change does. Nobody is waited for: whoever waits here would hold other stacks meanwhile,
 /// perhaps for a process that is paused.
 async fn held(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     found: Vec<(Uuid, Uuid)>,
     before: Timestamp,
 ) -> Result<Vec<Uuid>, Error> {
@@ -324,10 +322,7 @@ async fn held(
 }
 
 /// What refers to a token goes before it.
-async fn delete_tokens(
-    tx: &DatabaseTransaction,
-    uids: &[Uuid],
-) -> Result<Vec<(&'static str, u64)>, Error> {
+async fn delete_tokens(tx: &Transaction, uids: &[Uuid]) -> Result<Vec<(&'static str, u64)>, Error> {
     let uids = || uids.iter().copied();
     let usage = token_usage::Entity::delete_many()
         .filter(token_usage::Column::TokenUid.is_in(uids()))

@@ -2,7 +2,7 @@
 //! fresh secret in place of the lost one. So no orphan lives, and no plaintext is kept.
 
 use newtype_uuid::GenericUuid as _;
-use sea_orm::{ActiveModelTrait as _, DatabaseTransaction, EntityTrait as _, Set};
+use sea_orm::{ActiveModelTrait as _, EntityTrait as _, Set};
 
 use super::{
     Error, Store,
@@ -11,6 +11,7 @@ use super::{
     rows::{corrupt, written},
     secrets::{self, Kept},
     standing::Found,
+    transaction::Transaction,
 };
 use crate::domain::{
     audit::{Action, Details},
@@ -36,7 +37,7 @@ impl Store {
     /// asked under the lock of the stack, before anything else is judged.
     pub(super) async fn seen(
         &self,
-        tx: &DatabaseTransaction,
+        tx: &Transaction,
         call: &Call,
         (stack, action): (&Found, Action),
         request: Option<&Request>,
@@ -58,7 +59,7 @@ impl Store {
     /// Remembers what was answered.
     pub(super) async fn remember(
         &self,
-        tx: &DatabaseTransaction,
+        tx: &Transaction,
         call: &Call,
         (stack, action): (&Found, Action),
         request: Option<&Request>,
@@ -91,7 +92,7 @@ impl Store {
     /// nor its token changed, a fresh secret takes the place of the lost one.
     pub(super) async fn answer_again(
         &self,
-        tx: &DatabaseTransaction,
+        tx: &Transaction,
         call: &Call,
         (stack, action): (&Found, Action),
         (seen, request): (request::Model, Option<&Request>),

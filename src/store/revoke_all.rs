@@ -4,8 +4,7 @@ use std::sync::OnceLock;
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
-    ColumnTrait as _, Condition, DatabaseTransaction, EntityTrait as _, QueryFilter as _,
-    QuerySelect as _, Set,
+    ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QuerySelect as _, Set,
 };
 use uuid::Uuid;
 
@@ -16,6 +15,7 @@ use super::{
     live::in_state,
     rows::corrupt,
     standing::Standing,
+    transaction::Transaction,
     usage,
 };
 use crate::domain::{
@@ -112,7 +112,7 @@ impl Store {
 
 /// The live tokens that a filter names, in the order of their ids.
 async fn live(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     stack: StackUid,
     filter: &RevokeFilter,
     now: Timestamp,
@@ -155,7 +155,7 @@ fn issued_by(by: &IssuedBy) -> Condition {
 
 /// Writes the revocations down; the precondition stands in the statement itself.
 async fn put(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     (stack, tokens): (StackUid, &[TokenUid]),
     call: &Call,
     reason: &Reason,

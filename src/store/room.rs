@@ -3,13 +3,14 @@
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
-    ColumnTrait as _, DatabaseTransaction, EntityTrait as _, FromQueryResult, QueryFilter as _,
-    QueryOrder as _, QuerySelect as _,
+    ColumnTrait as _, EntityTrait as _, FromQueryResult, QueryFilter as _, QueryOrder as _,
+    QuerySelect as _,
 };
 use uuid::Uuid;
 
 use super::{
-    Error, Store, entity::token, live::in_state, rows::corrupt, standing::Found, usage::last_used,
+    Error, Store, entity::token, live::in_state, rows::corrupt, standing::Found,
+    transaction::Transaction, usage::last_used,
 };
 use crate::domain::{
     id::{StackUid, TokenUid},
@@ -26,7 +27,7 @@ impl Store {
     /// That one more token may live.
     pub(super) async fn require_room(
         &self,
-        tx: &DatabaseTransaction,
+        tx: &Transaction,
         stack: &Found,
         now: Timestamp,
     ) -> Result<(), Error> {
@@ -70,7 +71,7 @@ impl Live {
 /// The live token that expires soonest, the oldest that was never used, and the one idle
 /// longest, as far as there are such; then others, the longest idle first.
 async fn candidates(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     stack: StackUid,
     now: Timestamp,
 ) -> Result<Vec<Candidate>, Error> {

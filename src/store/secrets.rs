@@ -3,14 +3,15 @@
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
-    ColumnTrait as _, Condition, DatabaseTransaction, EntityTrait as _, ExprTrait as _,
-    QueryFilter as _, QueryOrder as _, Set,
+    ColumnTrait as _, Condition, EntityTrait as _, ExprTrait as _, QueryFilter as _,
+    QueryOrder as _, Set,
 };
 
 use super::{
     Error,
     entity::{token, token_secret},
     rows::corrupt,
+    transaction::Transaction,
 };
 use crate::domain::{
     id::TokenUid,
@@ -30,7 +31,7 @@ pub struct Kept {
 
 /// Keeps a secret of a token.
 pub(super) async fn keep(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     (uid, generation): (TokenUid, u32),
     secret: &Kept,
     now: Timestamp,
@@ -51,7 +52,7 @@ pub(super) async fn keep(
 
 /// Gives a live token one more secret, which is its newest from now on.
 pub(super) async fn renew(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     before: Token,
     secret: &Kept,
     now: Timestamp,
@@ -81,7 +82,7 @@ pub(super) async fn renew(
 
 /// The live secrets of a token, the oldest first.
 pub(super) async fn live(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     uid: TokenUid,
     now: Timestamp,
 ) -> Result<Vec<Held>, Error> {
@@ -97,7 +98,7 @@ pub(super) async fn live(
 /// Does what a rotation planned. Whatever else was left of older secrets ends with it, also
 /// what ran out by the clock: from now on that is final for every replica.
 pub(super) async fn carry_out(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     uid: TokenUid,
     plan: &Plan,
     now: Timestamp,
@@ -127,7 +128,7 @@ pub(super) async fn carry_out(
 /// Ends a secret that nobody used, and answers whether there was one to end: its use cannot
 /// come between, since that too is written only where it stands alive.
 pub(super) async fn end_unused(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     (uid, generation): (TokenUid, i32),
     now: Timestamp,
 ) -> Result<bool, Error> {

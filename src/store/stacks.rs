@@ -3,8 +3,8 @@
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
-    ColumnTrait as _, DatabaseTransaction, EntityTrait as _, PaginatorTrait as _, QueryFilter as _,
-    QueryOrder as _, QuerySelect as _, Set,
+    ColumnTrait as _, EntityTrait as _, PaginatorTrait as _, QueryFilter as _, QueryOrder as _,
+    QuerySelect as _, Set,
     sea_query::{Expr, ExprTrait as _},
 };
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,7 @@ use super::{
     members::{person_in_words, put_member},
     rows::{self, corrupt},
     standing::Standing,
+    transaction::Transaction,
 };
 use crate::domain::{
     audit::{Action, Details},
@@ -267,7 +268,7 @@ impl Store {
     /// The stack as it stands within this transaction.
     pub(super) async fn stack_in(
         &self,
-        tx: &DatabaseTransaction,
+        tx: &Transaction,
         uid: StackUid,
         now: Timestamp,
     ) -> Result<Stack, Error> {

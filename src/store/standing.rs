@@ -3,8 +3,8 @@
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
-    ColumnTrait as _, ConnectionTrait, DatabaseTransaction, EntityTrait as _, QueryFilter as _,
-    QuerySelect as _, Select, sea_query::LockType,
+    ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter as _, QuerySelect as _,
+    Select, sea_query::LockType,
 };
 use uuid::Uuid;
 
@@ -12,6 +12,7 @@ use super::{
     Error, Store,
     entity::{member, stack},
     rows::corrupt,
+    transaction::Transaction,
 };
 use crate::domain::{
     caller::Call,
@@ -53,7 +54,7 @@ impl Store {
     /// The stack and the caller's role in it, if that is enough for the call.
     pub(super) async fn standing(
         &self,
-        tx: &DatabaseTransaction,
+        tx: &Transaction,
         call: &Call,
         key: &StackKey,
         which: Standing,
@@ -65,7 +66,7 @@ impl Store {
     /// compared below stays so, and a removal of the caller cannot be raced.
     pub(super) async fn standing_to_change(
         &self,
-        tx: &DatabaseTransaction,
+        tx: &Transaction,
         call: &Call,
         key: &StackKey,
         which: Standing,
@@ -81,7 +82,7 @@ fn by_key(key: &StackKey) -> Select<stack::Entity> {
 }
 
 async fn judge(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     call: &Call,
     select: Select<stack::Entity>,
     which: Standing,

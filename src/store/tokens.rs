@@ -3,8 +3,7 @@
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
-    ColumnTrait as _, DatabaseTransaction, EntityTrait as _, QueryFilter as _, QuerySelect as _,
-    Set, sea_query::Expr,
+    ColumnTrait as _, EntityTrait as _, QueryFilter as _, QuerySelect as _, Set, sea_query::Expr,
 };
 
 use super::{
@@ -14,6 +13,7 @@ use super::{
     live::require_free_name,
     rows::{UsedToken, corrupt, token_of, written},
     standing::{Found, Standing},
+    transaction::Transaction,
     usage::last_used,
 };
 use crate::domain::{
@@ -151,7 +151,7 @@ impl Store {
     /// The token, with its end written down if this transaction finds it expired (R8).
     pub(super) async fn token_to_change(
         &self,
-        tx: &DatabaseTransaction,
+        tx: &Transaction,
         call: &Call,
         stack: &Found,
         uid: TokenUid,
@@ -169,7 +169,7 @@ impl Store {
 }
 
 pub(super) async fn find(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     stack: StackUid,
     uid: TokenUid,
 ) -> Result<UsedToken, Error> {
@@ -233,7 +233,7 @@ pub(super) enum Put {
 }
 
 /// Writes a changed token down.
-pub(super) async fn put(tx: &DatabaseTransaction, token: &Token, only: Put) -> Result<(), Error> {
+pub(super) async fn put(tx: &Transaction, token: &Token, only: Put) -> Result<(), Error> {
     let revocation = token.revocation.as_ref();
     let by = |part: fn(&Actor) -> String| revocation.map(|revoked| part(&revoked.by));
     let columns = token::ActiveModel {

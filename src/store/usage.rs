@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
-    ConnectionTrait as _, DatabaseTransaction, EntityTrait as _, QueryFilter as _,
-    QuerySelect as _, QueryTrait as _, Set, Statement,
+    ConnectionTrait as _, EntityTrait as _, QueryFilter as _, QuerySelect as _, QueryTrait as _,
+    Set, Statement,
     sea_query::{Expr, ExprTrait as _, Func, OnConflict, SimpleExpr},
 };
 
@@ -15,6 +15,7 @@ use super::{
         token,
         token_usage::{self, Column},
     },
+    transaction::Transaction,
 };
 use crate::domain::{caller::Actor, id::TokenUid, timestamp::Timestamp};
 
@@ -103,7 +104,7 @@ pub(super) fn unused_since(at: Timestamp) -> SimpleExpr {
 
 /// Notes that a service used a token; what is on record never goes back.
 pub(super) async fn note(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     token: TokenUid,
     service: &Actor,
     at: Timestamp,

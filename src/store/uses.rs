@@ -3,8 +3,8 @@
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
-    ColumnTrait as _, DatabaseTransaction, EntityTrait as _, PaginatorTrait as _, QueryFilter as _,
-    QuerySelect as _, sea_query::LockType,
+    ColumnTrait as _, EntityTrait as _, PaginatorTrait as _, QueryFilter as _, QuerySelect as _,
+    sea_query::LockType,
 };
 
 use super::{
@@ -14,6 +14,7 @@ use super::{
     live::in_state,
     rows::corrupt,
     secrets::{self, not_ended},
+    transaction::Transaction,
     usage,
 };
 use crate::domain::{
@@ -133,7 +134,7 @@ impl Store {
 
     async fn tell(
         &self,
-        tx: &DatabaseTransaction,
+        tx: &Transaction,
         call: &Call,
         presented: Presented,
         (action, stack): (Action, &stack::Model),
@@ -150,7 +151,7 @@ impl Store {
 }
 
 /// The stack, locked until the transaction ends.
-pub(super) async fn locked(tx: &DatabaseTransaction, uid: StackUid) -> Result<stack::Model, Error> {
+pub(super) async fn locked(tx: &Transaction, uid: StackUid) -> Result<stack::Model, Error> {
     let uid = uid.into_untyped_uuid();
     let row = stack::Entity::find_by_id(uid)
         .lock(LockType::NoKeyUpdate)
@@ -159,11 +160,7 @@ pub(super) async fn locked(tx: &DatabaseTransaction, uid: StackUid) -> Result<st
     row.ok_or_else(|| corrupt("stacks", "uid", uid))
 }
 
-async fn is_live(
-    tx: &DatabaseTransaction,
-    presented: Presented,
-    call: &Call,
-) -> Result<bool, Error> {
+async fn is_live(tx: &Transaction, presented: Presented, call: &Call) -> Result<bool, Error> {
     let live = token::Entity::find_by_id(presented.token.into_untyped_uuid())
         .filter(in_state(TokenState::Active, call.now))
         .count(tx)

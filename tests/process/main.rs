@@ -14,6 +14,7 @@ mod collector;
 mod command_line;
 mod crash;
 mod database_file;
+mod disk;
 mod housekeeping;
 mod leak;
 mod lifecycle;

@@ -1,0 +1,203 @@
+//! A connection taken from its pool for one transaction. It serves again only after a COMMIT or
+//! ROLLBACK that succeeded; a transaction that is dropped is rolled back in the background.
+
+use std::{sync::Arc, time::Duration};
+
+use sea_orm::{
+    ConnAcquireErr, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr,
+    Statement, Values,
+    sqlx::{self, AssertSqlSafe, Executor as _, Postgres, Sqlite, pool::PoolConnection},
+};
+use sea_query_sqlx::SqlxValues;
+
+/// What a transaction may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Access {
+    /// Read and write.
+    Write,
+    /// Read one snapshot.
+    Read,
+}
+
+/// How long the rollback of a dropped transaction may take before its connection is closed.
+/// SQLite has none: its worker thread is at work for as long as a statement takes.
+const ROLLBACK_FOR: Duration = Duration::from_secs(5);
+
+enum Connection {
+    Sqlite(PoolConnection<Sqlite>),
+    Postgres(PoolConnection<Postgres>),
+}
+
+/// A connection inside a transaction.
+pub(super) struct Lease {
+    /// `None` only while it is dropped.
+    connection: Option<Connection>,
+    /// Whether the transaction has come to a definite end.
+    ended: bool,
+}
+
+/// Runs the same code with a connection of either engine.
+macro_rules! on_either {
+    ($lease:expr, |$connection:ident| $work:expr) => {
+        match &mut $lease.connection {
+            Some(Connection::Sqlite(connection)) => {
+                let $connection = &mut **connection;
+                $work
+            }
+            Some(Connection::Postgres(connection)) => {
+                let $connection = &mut **connection;
+                $work
+            }
+            None => Err(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed)),
+        }
+    };
+}
+
+impl Lease {
+    pub async fn begin(pool: &DatabaseConnection, access: Access) -> Result<Self, DbErr> {
+        let connection = match pool.get_database_backend() {
+            DbBackend::Sqlite => pool
+                .get_sqlite_connection_pool()
+                .acquire()
+                .await
+                .map(Connection::Sqlite),
+            _ => pool
+                .get_postgres_connection_pool()
+                .acquire()
+                .await
+                .map(Connection::Postgres),
+        };
+        let mut lease = Self {
+            connection: Some(connection.map_err(not_acquired)?),
+            ended: false,
+        };
+        let begin = lease.begin_statement(access);
+        // Inside another transaction SQLite refuses this, and so the connection is closed.
+        lease.execute_unprepared(begin).await?;
+        Ok(lease)
+    }
+
+    fn begin_statement(&self, access: Access) -> &'static str {
+        match (&self.connection, access) {
+            (Some(Connection::Postgres(_)), Access::Write) => "BEGIN",
+            (Some(Connection::Postgres(_)), Access::Read) => {
+                "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+            }
+            (_, Access::Write) => "BEGIN IMMEDIATE",
+            // One snapshot from the first read on.
+            (_, Access::Read) => "BEGIN DEFERRED",
+        }
+    }
+
+    pub async fn commit(mut self) -> Result<(), DbErr> {
+        self.end("COMMIT").await
+    }
+
+    pub async fn rollback(mut self) -> Result<(), DbErr> {
+        self.end("ROLLBACK").await
+    }
+
+    async fn end(&mut self, statement: &str) -> Result<(), DbErr> {
+        let done = self.execute_unprepared(statement).await;
+        match done {
+            Ok(_) => self.ended = true,
+            Err(_) => self.close(),
+        }
+        done.map(|_| ())
+    }
+
+    /// Has the connection closed rather than given back to its pool.
+    fn close(&mut self) {
+        match self.connection.take() {
+            Some(Connection::Sqlite(mut connection)) => connection.close_on_drop(),
+            Some(Connection::Postgres(mut connection)) => connection.close_on_drop(),
+            None => {}
+        }
+    }
+
+    pub async fn execute_unprepared(&mut self, sql: &str) -> Result<ExecResult, DbErr> {
+        let sql = AssertSqlSafe(sql.to_owned());
+        on_either!(self, |connection| connection
+            .execute(sql)
+            .await
+            .map(Into::into)
+            .map_err(not_executed))
+    }
+
+    pub async fn execute(&mut self, statement: Statement) -> Result<ExecResult, DbErr> {
+        let (sql, values) = parts(statement);
+        on_either!(self, |connection| sqlx::query_with(sql, values)
+            .execute(connection)
+            .await
+            .map(Into::into)
+            .map_err(not_executed))
+    }
+
+    pub async fn query_one(&mut self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        let (sql, values) = parts(statement);
+        on_either!(self, |connection| sqlx::query_with(sql, values)
+            .fetch_optional(connection)
+            .await
+            .map(|row| row.map(Into::into))
+            .map_err(not_queried))
+    }
+
+    pub async fn query_all(&mut self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        let (sql, values) = parts(statement);
+        on_either!(self, |connection| sqlx::query_with(sql, values)
+            .fetch_all(connection)
+            .await
+            .map(|rows| rows.into_iter().map(Into::into).collect())
+            .map_err(not_queried))
+    }
+}
+
+impl Drop for Lease {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "ends by itself; a process that ends before it takes the connection along"
+    )]
+    fn drop(&mut self) {
+        if self.ended || self.connection.is_none() {
+            return;
+        }
+        let mut lease = Self {
+            connection: self.connection.take(),
+            // Whatever comes of it, there is no second attempt.
+            ended: true,
+        };
+        if tokio::runtime::Handle::try_current().is_err() {
+            return lease.close();
+        }
+        tokio::spawn(async move {
+            let on_sqlite = matches!(lease.connection, Some(Connection::Sqlite(_)));
+            let rollback = lease.end("ROLLBACK");
+            if on_sqlite {
+                let _ = rollback.await;
+            } else if tokio::time::timeout(ROLLBACK_FOR, rollback).await.is_err() {
+                lease.close();
+            }
+        });
+    }
+}
+
+fn parts(statement: Statement) -> (AssertSqlSafe<String>, SqlxValues) {
+    let values = statement.values.unwrap_or_else(|| Values(Vec::new()));
+    (AssertSqlSafe(statement.sql), SqlxValues(values))
+}
+
+fn not_acquired(error: sqlx::Error) -> DbErr {
+    match error {
+        sqlx::Error::PoolTimedOut => DbErr::ConnectionAcquire(ConnAcquireErr::Timeout),
+        sqlx::Error::PoolClosed => DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed),
+        error => DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error))),
+    }
+}
+
+fn not_executed(error: sqlx::Error) -> DbErr {
+    DbErr::Exec(RuntimeErr::SqlxError(Arc::new(error)))
+}
+
+fn not_queried(error: sqlx::Error) -> DbErr {
+    DbErr::Query(RuntimeErr::SqlxError(Arc::new(error)))
+}

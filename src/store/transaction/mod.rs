@@ -1,0 +1,102 @@
+//! One transaction on one connection, from BEGIN to a definite end.
+//!
+//! The driver's own transactions cannot be relied on after a failure: sqlx lowers its
+//! transaction depth only after a *successful* COMMIT or ROLLBACK, but SQLite rolls back by
+//! itself when a statement fails for a full disk, an I/O error or want of memory. The next
+//! "BEGIN" then opened a savepoint inside a transaction that nothing ever commits. So here:
+//!
+//! - a connection serves again only after a COMMIT or ROLLBACK that succeeded, else it is closed;
+//! - after a statement that failed, a transaction takes no further statement and never commits;
+//! - there are no nested transactions.
+
+mod lease;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::lock::Mutex;
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr,
+    Statement,
+};
+use sea_orm_migration::prelude::async_trait;
+
+pub(super) use self::lease::Access;
+use self::lease::Lease;
+use super::Error;
+
+/// A transaction that has begun. Dropped without an end, it is rolled back.
+pub(super) struct Transaction {
+    lease: Mutex<Lease>,
+    backend: DbBackend,
+    /// Set by the first statement that fails.
+    failed: AtomicBool,
+}
+
+impl Transaction {
+    /// Begins a transaction on a connection of this pool.
+    pub async fn begin(pool: &DatabaseConnection, access: Access) -> Result<Self, Error> {
+        let lease = Lease::begin(pool, access).await?;
+        Ok(Self {
+            backend: pool.get_database_backend(),
+            lease: Mutex::new(lease),
+            failed: AtomicBool::new(false),
+        })
+    }
+
+    /// Commits. After an error nobody can tell whether it was committed.
+    pub async fn commit(self) -> Result<(), Error> {
+        self.require_intact()?;
+        Ok(self.lease.into_inner().commit().await?)
+    }
+
+    /// Undoes everything.
+    pub async fn rollback(self) -> Result<(), Error> {
+        Ok(self.lease.into_inner().rollback().await?)
+    }
+
+    fn require_intact(&self) -> Result<(), DbErr> {
+        if self.failed.load(Ordering::Acquire) {
+            let text = "a statement of this transaction has failed";
+            return Err(DbErr::Query(RuntimeErr::Internal(text.to_owned())));
+        }
+        Ok(())
+    }
+
+    fn note<T>(&self, done: Result<T, DbErr>) -> Result<T, DbErr> {
+        if done.is_err() {
+            self.failed.store(true, Ordering::Release);
+        }
+        done
+    }
+}
+
+#[async_trait::async_trait]
+impl ConnectionTrait for Transaction {
+    fn get_database_backend(&self) -> DbBackend {
+        self.backend
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        self.require_intact()?;
+        let done = self.lease.lock().await.execute(statement).await;
+        self.note(done)
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.require_intact()?;
+        let done = self.lease.lock().await.execute_unprepared(sql).await;
+        self.note(done)
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.require_intact()?;
+        let found = self.lease.lock().await.query_one(statement).await;
+        self.note(found)
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.require_intact()?;
+        let found = self.lease.lock().await.query_all(statement).await;
+        self.note(found)
+    }
+}

@@ -1,0 +1,155 @@
+//! Calls of the system fail under SQLite, at every point of a transaction.
+
+use std::time::{Duration, Instant};
+
+use rand_chacha::{
+    ChaCha20Rng,
+    rand_core::{Rng as _, SeedableRng as _},
+};
+
+use super::{
+    book::Book,
+    shim::{EIO, ENOMEM, ENOSPC, Rule, Shim},
+};
+use crate::{program::folder, support::reason};
+
+/// How many rounds of random faults; more by hand.
+fn rounds() -> u64 {
+    let rounds = std::env::var("FAULT_ROUNDS").ok();
+    rounds.map_or(40, |rounds| rounds.parse().unwrap())
+}
+
+/// A disk that was mended is used again without a restart, and soon.
+async fn recover(book: &mut Book) {
+    let until = Instant::now() + Duration::from_secs(5);
+    while let Err(status) = book.issue().await {
+        assert!(Instant::now() < until, "not usable again: {status}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn change(book: &mut Book) {
+    for _ in 0..5 {
+        let uid = book.issue().await.unwrap();
+        assert!(book.is_active(&uid).await.unwrap());
+        let uid = book.issue().await.unwrap();
+        book.revoke(&uid).await.unwrap();
+    }
+}
+
+/// Two commits of a process's life fail; what is acknowledged after them is on disk.
+async fn two_failures(call: &'static str, error: i32, expected: &str) {
+    let folder = folder();
+    let Some(shim) = Shim::build(folder.path()) else {
+        return;
+    };
+    let dev = shim.start(folder.path());
+    let mut book = Book::open(&dev).await;
+    let early = book.issue().await.unwrap();
+    for _ in 0..2 {
+        shim.set(&[Rule::fails(call, "-wal", error, 0)]);
+        let status = book.issue().await.unwrap_err();
+        assert_eq!(reason(&status), expected);
+        let status = book.revoke(&early).await.unwrap_err();
+        assert_eq!(reason(&status), expected);
+        shim.clear();
+        recover(&mut book).await;
+    }
+    change(&mut book).await;
+    book.check_by_the_file(dev).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_after_two_full_disks_are_in_the_file() {
+    two_failures("write", ENOSPC, "STORAGE_FULL").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_after_two_failed_writes_are_in_the_file() {
+    two_failures("write", EIO, "STORE_UNAVAILABLE").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_after_two_failed_syncs_are_in_the_file() {
+    two_failures("sync", EIO, "STORE_UNAVAILABLE").await;
+}
+
+/// Reading callers alone make a commit: the first use of a secret.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_after_two_failed_first_uses_are_in_the_file() {
+    let folder = folder();
+    let Some(shim) = Shim::build(folder.path()) else {
+        return;
+    };
+    let dev = shim.start(folder.path());
+    let mut book = Book::open(&dev).await;
+    let mut unused = Vec::new();
+    for _ in 0..4 {
+        unused.push(book.issue().await.unwrap());
+    }
+    shim.set(&[Rule::fails("sync", "-wal", EIO, 0)]);
+    for uid in &unused[..2] {
+        let status = book.is_active(uid).await.unwrap_err();
+        assert_eq!(reason(&status), "STORE_UNAVAILABLE");
+    }
+    shim.clear();
+    recover(&mut book).await;
+    change(&mut book).await;
+    for uid in &unused {
+        assert!(book.is_active(uid).await.unwrap());
+    }
+    book.check_by_the_file(dev).await;
+}
+
+/// A fault at a random point: in BEGIN, a statement, COMMIT, ROLLBACK or the opening of a
+/// connection, of any kind and length.
+fn draw(random: &mut ChaCha20Rng) -> Rule {
+    let mut below = |bound: u32| random.next_u32() % bound;
+    let (call, error) = match below(8) {
+        0 | 1 => ("write", ENOSPC),
+        2 => ("write", EIO),
+        3 | 4 => ("sync", EIO),
+        5 => ("read", EIO),
+        _ => ("malloc", ENOMEM),
+    };
+    Rule {
+        skip: below(if call == "malloc" { 400 } else { 12 }),
+        count: 1 + below(4),
+        ..Rule::fails(call, "stacktoken.db", error, 0)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_fails_and_when_what_was_acknowledged_is_in_the_file() {
+    let folder = folder();
+    let Some(shim) = Shim::build(folder.path()) else {
+        return;
+    };
+    let dev = shim.start(folder.path());
+    let mut book = Book::open(&dev).await;
+    let mut random = ChaCha20Rng::seed_from_u64(12);
+    let (mut done, mut failed) = (0, 0);
+    for _ in 0..rounds() {
+        shim.set(&[draw(&mut random)]);
+        for _ in 0..4 {
+            let uids: Vec<_> = book.entries.keys().cloned().collect();
+            let uid = uids.get(random.next_u32() as usize % uids.len().max(1));
+            let outcome = match (random.next_u32() % 4, uid) {
+                (0, Some(uid)) => book.revoke(uid).await,
+                (1, Some(uid)) => book.preview(uid).await,
+                (2, Some(uid)) => book.is_active(uid).await.map(drop),
+                _ => book.issue().await.map(drop),
+            };
+            match outcome {
+                Ok(()) => done += 1,
+                Err(_) => failed += 1,
+            }
+        }
+        shim.clear();
+        recover(&mut book).await;
+        book.check().await;
+    }
+    println!("{done} calls answered, {failed} failed, nothing lost");
+    assert!(failed > rounds() / 4, "too few to say anything: {failed}");
+    book.check_by_the_file(dev).await;
+}

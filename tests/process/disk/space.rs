@@ -1,0 +1,100 @@
+//! A real file system without space, and a real limit on the size of files.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
+use super::{book::Book, shim::Shim};
+use crate::{
+    program::{Dev, folder},
+    support::reason,
+};
+
+/// A small file system in memory, gone with the test.
+struct Small(PathBuf);
+
+impl Small {
+    /// `None` where this process may not mount one; the shim's tests stand for it there.
+    fn mount(at: &Path, size: &str) -> Option<Self> {
+        fs::create_dir_all(at).unwrap();
+        let options = format!("size={size}");
+        let mut command = Command::new("mount");
+        command
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(at);
+        let mounted = command.output().is_ok_and(|done| done.status.success());
+        if !mounted {
+            eprintln!("\n*** SKIPPED: no file system can be mounted here ***\n");
+        }
+        mounted.then(|| Self(at.to_owned()))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_system_that_filled_up_twice_loses_nothing() {
+    let folder = folder();
+    let Some(_small) = Small::mount(&folder.path().join(".stacktoken"), "16m") else {
+        return;
+    };
+    let dev = Dev::start(folder.path());
+    let mut book = Book::open(&dev).await;
+    let ballast = folder.path().join(".stacktoken/ballast");
+    for _ in 0..2 {
+        // To the last byte: what is left after it is not enough for a commit.
+        let _ = fs::write(&ballast, vec![1; 32 << 20]);
+        let status = loop {
+            if let Err(status) = book.issue().await {
+                break status;
+            }
+        };
+        assert_eq!(reason(&status), "STORAGE_FULL");
+        fs::remove_file(&ballast).unwrap();
+        let uid = book.issue().await.unwrap();
+        book.revoke(&uid).await.unwrap();
+    }
+    for _ in 0..20 {
+        let uid = book.issue().await.unwrap();
+        assert!(book.is_active(&uid).await.unwrap());
+    }
+    book.check_by_the_file(dev).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_writes_beyond_a_limit_far_apart_lose_nothing() {
+    let folder = folder();
+    // For its handling of SIGXFSZ alone: it has no rules.
+    let Some(shim) = Shim::build(folder.path()) else {
+        return;
+    };
+    let dev = shim.start(folder.path());
+    let mut book = Book::open(&dev).await;
+    let pid = Pid::from_raw(i32::try_from(dev.child.id()).unwrap());
+    let limit = |bytes| {
+        let maximum = Rlimit {
+            current: bytes,
+            maximum: None,
+        };
+        prlimit(pid, Resource::Fsize, maximum).unwrap();
+    };
+    for _ in 0..2 {
+        limit(Some(1));
+        let status = book.issue().await.unwrap_err();
+        assert_eq!(reason(&status), "STORE_UNAVAILABLE");
+        limit(None);
+        for _ in 0..10 {
+            let uid = book.issue().await.unwrap();
+            book.revoke(&uid).await.unwrap();
+        }
+    }
+    book.check_by_the_file(dev).await;
+}
