@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     match cli::run(cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("stacktoken: {error:#}");
+            cli::report(&error);
             ExitCode::FAILURE
         }
     }

@@ -1,6 +1,8 @@
 //! What the service counts about itself, for Prometheus. No label names a tenant, a caller
 //! or a token.
 
+mod process;
+
 use std::{collections::BTreeSet, fmt, sync::atomic::AtomicU64, time::Duration};
 
 use prometheus_client::{
@@ -8,6 +10,9 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
+
+pub use self::process::Process;
+use self::process::ReadAtScrape;
 
 /// Upper bounds in seconds: those of the OpenTelemetry RPC conventions, and finer ones below,
 /// since most answers take less than a millisecond.
@@ -161,10 +166,8 @@ pub struct Metrics {
     pub tls_reload_failures: Counter,
     /// Issuers whose keys are not to be had.
     pub issuers_without_keys: Gauge<i64>,
-    /// Spans that no collector took.
-    pub spans_dropped: Counter,
-    /// Batches of spans that the collector did not take.
-    pub span_export_failures: Counter,
+    /// What the process counts.
+    process: Process,
     /// Rows deleted for their age, by table.
     pub purged_rows: Family<TableLabel, Counter>,
     /// How often housekeeping failed at something.
@@ -186,15 +189,14 @@ impl fmt::Debug for Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self::with_spans(Counter::default(), Counter::default())
+        Self::of_process(Process::default())
     }
 }
 
 impl Metrics {
-    /// With what is counted of spans, of which a process has one exporter whatever it serves:
-    /// those that no collector took, and batches that it did not take.
+    /// The counts of one service, with those of its process.
     #[must_use]
-    pub fn with_spans(spans_dropped: Counter, span_export_failures: Counter) -> Self {
+    pub fn of_process(process: Process) -> Self {
         let mut metrics = Self {
             registry: Registry::default(),
             calls: Family::new_with_constructor(|| Histogram::new(SECONDS)),
@@ -228,8 +230,7 @@ impl Metrics {
             tls_reload_failing: Gauge::default(),
             tls_reload_failures: Counter::default(),
             issuers_without_keys: Gauge::default(),
-            spans_dropped,
-            span_export_failures,
+            process,
             purged_rows: Family::default(),
             housekeeping_failures: Counter::default(),
             housekeeping_last_run: Gauge::default(),
@@ -298,8 +299,14 @@ impl Metrics {
         own.register("tls_reload_failing", "1 while the TLS files on disk cannot be used, and the old ones are", self.tls_reload_failing.clone());
         own.register("tls_reload_failures", "How often new TLS files could not be used", self.tls_reload_failures.clone());
         own.register("issuers_without_keys", "Issuers whose keys are not to be had", self.issuers_without_keys.clone());
-        own.register("spans_dropped", "Spans that no collector took", self.spans_dropped.clone());
-        own.register("span_export_failures", "Batches of spans that the collector did not take", self.span_export_failures.clone());
+        own.register("spans_dropped", "Spans that no collector took", self.process.spans_dropped.clone());
+        own.register("span_export_failures", "Batches of spans that the collector did not take", self.process.span_export_failures.clone());
+        own.register("log_lines_suppressed", "Log lines that were counted with the first of their reason in the same minute", self.process.log_lines_suppressed.clone());
+        own.register_collector(Box::new(ReadAtScrape {
+            name: "log_lines_dropped",
+            help: "Log lines that standard error did not take in time",
+            read: self.process.log_lines_dropped,
+        }));
         own.register("purged_rows", "Rows deleted for their age, by table", self.purged_rows.clone());
         own.register("housekeeping_failures", "How often housekeeping failed at something", self.housekeeping_failures.clone());
         own.register_with_unit("housekeeping_last_run_timestamp", "When housekeeping was last done with everything, since the epoch", Unit::Seconds, self.housekeeping_last_run.clone());

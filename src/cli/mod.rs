@@ -16,7 +16,7 @@ use clap::{CommandFactory as _, Parser, Subcommand, error::ContextKind};
 use crate::{
     config::{self, Log},
     domain::entropy::OsEntropy,
-    telemetry::{logs, traces},
+    telemetry::{logs, output, sampling, traces},
 };
 
 /// Exit code for a wrong flag or setting.
@@ -139,14 +139,21 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             None => None,
         }
     };
-    logs::begin(&cli.log, fallback, exporting.as_ref())?;
+    let logging = logs::begin(&cli.log, fallback, exporting.as_ref())?;
     let code = runtime.block_on(dispatch(cli.command));
     if let Some(exporting) = exporting {
         exporting.finish();
     }
+    sampling::end_minute();
+    logging.finish();
     // Whatever still hangs, such as a closed client's read, does not keep us.
     runtime.shutdown_background();
     code
+}
+
+/// Prints why a command failed, in one line.
+pub fn report(error: &anyhow::Error) {
+    output::print_error(format!("stacktoken: {error:#}"));
 }
 
 async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {

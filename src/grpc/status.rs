@@ -314,8 +314,10 @@ fn log(failure: &Failure, told: &Told, request_id: &str) {
     match told.code {
         Code::Internal => tracing::error!(request_id, reason = told.reason, cause, "call failed"),
         Code::Unavailable => tracing::warn!(request_id, reason = told.reason, cause, "call failed"),
-        _ => {}
+        _ => return,
     }
+    // The lines above are sampled; whoever asks for details gets every one.
+    tracing::debug!(request_id, reason = told.reason, cause, "call failed");
 }
 
 /// The health protocol's own answer for a name that is not a service here.

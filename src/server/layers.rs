@@ -141,8 +141,8 @@ impl Gate {
             }
         }
         let took = self.app.clock().monotonic().saturating_sub(started);
-        self.note(rule, code, call.as_ref(), (&request_id, took));
         let reason = status::reason_in(response.headers());
+        self.note(rule, (code, reason), call.as_ref(), (&request_id, took));
         if let Some(reason) = reason {
             self.app
                 .metrics()
@@ -293,7 +293,7 @@ impl Gate {
     fn note(
         &self,
         rule: Option<&'static Rule>,
-        code: Code,
+        (code, reason): (Code, Option<&'static str>),
         call: Option<&Call>,
         (request_id, took): (&str, Duration),
     ) {
@@ -311,8 +311,22 @@ impl Gate {
         let kind = actor.map_or("", |actor| actor.kind.name());
         let subject = actor.map_or("", |actor| actor.subject.as_str());
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        // Verdicts by the thousand a second are for the metrics; changes are worth a line.
-        if rule.is_some_and(|rule| rule.changes) {
+        // Verdicts by the thousand a second are for the metrics; changes are worth a line each,
+        // and refused ones a line per reason and minute: `reason` has them sampled.
+        let changes = rule.is_some_and(|rule| rule.changes);
+        if changes && code != Code::Ok {
+            let reason = reason.unwrap_or_default();
+            tracing::info!(
+                reason,
+                rpc_method,
+                rpc_status_code,
+                request_id,
+                kind,
+                subject,
+                "change refused"
+            );
+        }
+        if changes && code == Code::Ok {
             tracing::info!(
                 rpc_method,
                 rpc_status_code,

@@ -32,7 +32,7 @@ use crate::{
         routes::RouteTable,
     },
     grpc::{self, MessageLimits},
-    telemetry::traces::Sampler,
+    telemetry::{sampling, traces::Sampler},
 };
 
 /// How long to go on answering after SIGTERM, where nobody says.
@@ -93,7 +93,8 @@ pub(super) async fn run(
     let announced = board.clone();
     announcing.spawn(async move {
         health::both_serving(announced).await;
-        serving();
+        // It may print, to a reader that stalls.
+        let _ = tokio::task::spawn_blocking(serving).await;
     });
     let mut writing = JoinSet::new();
     writing.spawn(refusals.run());
@@ -178,6 +179,7 @@ fn begin(
     let usage = service.app.usage_writer();
     let every = tuning.usage_flush_every;
     tasks.run("usage", async move { usage.keep_writing(every).await });
+    tasks.run("log sampling", sampling::keep_time());
     let metrics = service.app.metrics().clone();
     let router = admin::router(metrics.clone(), service.board.clone());
     tasks.run("admin", admin::serve(admin_listener, router, metrics));

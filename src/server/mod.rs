@@ -22,9 +22,9 @@ use crate::{
     auth::Authenticator,
     config::Tuning,
     domain::{clock::Clock, entropy::Entropy, routes::RouteTable},
-    metrics::Metrics,
+    metrics::{Metrics, Process},
     store::Store,
-    telemetry::export::LOST,
+    telemetry::{export::LOST, output::lines_dropped, sampling::SUPPRESSED},
 };
 
 pub use self::{
@@ -92,8 +92,12 @@ pub async fn run(
     serving: impl FnOnce() + Send + 'static,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    let (dropped, failures) = (LOST.spans.clone(), LOST.batches.clone());
-    let metrics = Arc::new(Metrics::with_spans(dropped, failures));
+    let metrics = Arc::new(Metrics::of_process(Process {
+        spans_dropped: LOST.spans.clone(),
+        span_export_failures: LOST.batches.clone(),
+        log_lines_suppressed: SUPPRESSED.clone(),
+        log_lines_dropped: lines_dropped,
+    }));
     #[expect(clippy::cast_precision_loss, reason = "whole seconds are exact")]
     metrics.started.set(parts.clock.now().seconds() as f64);
     if parts.tls.is_none() {

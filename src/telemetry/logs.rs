@@ -19,6 +19,8 @@ use tracing_subscriber::{
 
 use super::{
     context,
+    output::Output,
+    sampling,
     traces::{self, Exporting},
 };
 use crate::config::{Log, LogFormat};
@@ -27,7 +29,7 @@ use crate::config::{Log, LogFormat};
 const DEFAULT_FILTER: &str = "info";
 
 /// Begins to log to standard error, and to hand spans to `spans`, which no filter of lines
-/// holds for.
+/// holds for. Lines are lost at the end unless the [`Output`] is finished.
 ///
 /// # Errors
 /// A filter that does not parse, or a process that logs already.
@@ -35,14 +37,17 @@ pub fn begin(
     settings: &Log,
     fallback: Option<String>,
     spans: Option<&Exporting>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Output> {
     let filter = settings
         .log
         .clone()
         .or(fallback)
         .unwrap_or_else(|| DEFAULT_FILTER.to_owned());
     let filter = filter_of(&filter)?;
-    let layer = fmt::layer().with_writer(std::io::stderr);
+    let (lines, output) = Output::begin();
+    // The layer's own complaints would go to standard error past the queue; and a line that is
+    // not formatted is no fault, see `Joined`.
+    let layer = fmt::layer().with_writer(lines).log_internal_errors(false);
     let layer = match settings.log_format {
         LogFormat::Json => layer
             .fmt_fields(JsonFields::new())
@@ -67,7 +72,7 @@ pub fn begin(
         .with(layer.with_filter(filter))
         .try_init()?;
     panic::set_hook(Box::new(log_panic));
-    Ok(())
+    Ok(output)
 }
 
 /// Which lines are written. It says how fine the finest of them is: without that, libraries
@@ -82,7 +87,9 @@ fn filter_of<S: Subscriber>(words: &str) -> anyhow::Result<impl Filter<S> + use<
     Ok(theirs.and(ours))
 }
 
-/// A format of lines, with the id of the trace at the end of those that belong to one.
+/// A format of lines, with the id of the trace at the end of those that belong to one. Lines
+/// that are sampled away are not formatted: a filter that refuses single events trips over
+/// `tracing_subscriber`'s state of filters.
 struct Joined<F> {
     inner: F,
     json: bool,
@@ -100,6 +107,9 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> std::fmt::Result {
+        if !sampling::admits(event) {
+            return Err(std::fmt::Error);
+        }
         let Some(trace_id) = context::trace_id() else {
             return self.inner.format_event(of, writer, event);
         };

@@ -4,4 +4,6 @@
 pub mod context;
 pub mod export;
 pub mod logs;
+pub mod output;
+pub mod sampling;
 pub mod traces;

@@ -230,11 +230,14 @@ fn dev_listens_on_loopback_only() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_change_is_logged_with_who_asked_for_it() {
     let folder = folder();
-    let dev = Dev::start(folder.path());
+    let mut dev = Dev::start(folder.path());
     let mut owner = dev.client("owner_jwt").await;
     let report = v1::ReportLeakedRequest::default();
     let refused = owner.tokens.report_leaked(report).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
+    // Lines are written behind the calls, and all of them at the end.
+    dev.signal(Signal::TERM);
+    assert!(dev.child.wait().unwrap().success());
     let log = fs::read_to_string(folder.path().join("stderr")).unwrap();
     let line = log.lines().find(|line| line.contains("/ReportLeaked\""));
     let line = line.unwrap_or_else(|| panic!("{log}"));

@@ -19,12 +19,15 @@ mod housekeeping;
 mod leak;
 mod lifecycle;
 mod metrics;
+mod outage;
 mod pasted;
 mod pause;
 #[path = "../replicas/postgres.rs"]
 mod postgres;
 mod program;
 mod serve;
+mod served;
+mod stalled;
 #[path = "../it/support/mod.rs"]
 mod support;
 mod traces;

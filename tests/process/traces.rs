@@ -259,7 +259,7 @@ async fn the_ratio_decides_where_the_caller_does_not() {
 async fn a_log_line_names_the_callers_trace_also_where_none_are_made() {
     for format in ["text", "json"] {
         let folder = folder();
-        let dev = Dev::start_with(folder.path(), |command| {
+        let mut dev = Dev::start_with(folder.path(), |command| {
             command.args(["--log", "stacktoken=debug", "--log-format", format]);
         });
         let mut service = dev.client("service_jwt").await;
@@ -272,6 +272,9 @@ async fn a_log_line_names_the_callers_trace_also_where_none_are_made() {
             .unwrap();
         let list = v1::ListActionsRequest {};
         client.list_actions(list).await.unwrap();
+        // Lines are written behind the calls, and all of them at the end.
+        dev.signal(Signal::TERM);
+        assert!(dev.child.wait().unwrap().success());
         let log = fs::read_to_string(folder.path().join("stderr")).unwrap();
         let calls: Vec<_> = log
             .lines()

@@ -247,10 +247,15 @@ impl Postgres {
         all.filter_map(Pid::from_raw).collect()
     }
 
-    /// Stops at once, as in a crash, and starts again.
-    pub fn restart(&mut self) {
+    /// Stops at once, as in a crash.
+    pub fn stop(&mut self) {
         self.signal(Signal::QUIT);
         self.server.take().unwrap().wait().unwrap();
+    }
+
+    /// Stops at once, and starts again.
+    pub fn restart(&mut self) {
+        self.stop();
         self.launch();
     }
 

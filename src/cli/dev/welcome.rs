@@ -15,6 +15,7 @@ use super::{
     seed::{SECOND_STACK, STACK},
     write_private,
 };
+use crate::telemetry::output;
 
 /// Everything there is to say.
 pub struct Welcome {
@@ -29,7 +30,7 @@ pub struct Welcome {
 impl Welcome {
     /// Says it.
     pub fn tell(&self, ready_file: Option<&Path>) -> anyhow::Result<()> {
-        println!("{}", self.text());
+        output::print(self.text());
         ready_file.map_or(Ok(()), |path| write_private(path, &self.json()))
     }
 

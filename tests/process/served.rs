@@ -1,0 +1,176 @@
+//! A running `serve` on a PostgreSQL, with its log in a file.
+
+use std::{
+    fs,
+    process::{Child, Command},
+    time::{Duration, Instant},
+};
+
+use stacktoken::{
+    domain::clock::{Clock as _, SystemClock},
+    grpc::pb::admin,
+};
+use tempfile::TempDir;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::{
+    program::{folder, program},
+    support::{Client, TestIssuer, issuer::ISSUERS_FILE, person},
+};
+
+pub struct Served {
+    pub child: Child,
+    pub port: u16,
+    pub admin_port: u16,
+    pub folder: TempDir,
+    issuer: TestIssuer,
+}
+
+impl Served {
+    /// Starts it on this database; does not wait for anything.
+    pub fn start(url: &str, set: impl FnOnce(&mut Command)) -> Self {
+        let (folder, issuer) = (folder(), TestIssuer::new());
+        fs::write(folder.path().join("issuers.toml"), ISSUERS_FILE).unwrap();
+        fs::write(folder.path().join("jwks.json"), issuer.jwks()).unwrap();
+        let (port, admin_port) = (free_port(), free_port());
+        let log = fs::File::create(folder.path().join("log")).unwrap();
+        let mut command = program();
+        command
+            .current_dir(folder.path())
+            .args(["serve", "--issuers", "issuers.toml"])
+            .args(["--listen", &format!("127.0.0.1:{port}")])
+            .args(["--admin-listen", &format!("127.0.0.1:{admin_port}")])
+            .args(["--drain-delay", "0s"])
+            .env("STACKTOKEN_DATABASE_URL", url)
+            .stderr(log);
+        set(&mut command);
+        Self {
+            child: command.spawn().unwrap(),
+            port,
+            admin_port,
+            folder,
+            issuer,
+        }
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    pub async fn channel(&self) -> Channel {
+        let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{}", self.port)).unwrap();
+        let until = Instant::now() + Duration::from_secs(20);
+        loop {
+            match endpoint.connect().await {
+                Ok(channel) => return channel,
+                Err(error) => assert!(Instant::now() < until, "{error}: {}", self.log()),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn client(&self, jwt: String) -> Client {
+        Client::new(self.channel().await, Some(format!("Bearer {jwt}")))
+    }
+
+    pub async fn user(&self, subject: &str) -> Client {
+        self.client(self.issuer.user(subject, now())).await
+    }
+
+    pub async fn service(&self) -> Client {
+        self.client(self.issuer.service("content-api", now())).await
+    }
+
+    /// A stack whose owner is `owner`.
+    pub async fn register(&self) -> String {
+        let mut operator = self.client(self.issuer.operator("operator", now())).await;
+        let request = admin::v1::RegisterRequest {
+            name: "Served".into(),
+            organization_uid: "org-1".into(),
+            owner: Some(person("owner")),
+            ..Default::default()
+        };
+        let registered = operator
+            .stacks
+            .register(request)
+            .await
+            .unwrap()
+            .into_inner();
+        registered.stack.unwrap().stack_api_key
+    }
+
+    /// `/readyz`, or an empty text where nobody answers.
+    pub async fn ready(&self) -> String {
+        self.get("/readyz").await
+    }
+
+    pub async fn get(&self, path: &str) -> String {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let connected = tokio::net::TcpStream::connect(("127.0.0.1", self.admin_port)).await;
+        let Ok(mut socket) = connected else {
+            return String::new();
+        };
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let mut text = String::new();
+        if socket.write_all(request.as_bytes()).await.is_ok() {
+            let _ = socket.read_to_string(&mut text).await;
+        }
+        text
+    }
+
+    /// Waits until it serves everything.
+    pub async fn serves(&self) {
+        self.is_ready(true).await;
+    }
+
+    pub async fn is_ready(&self, ready: bool) {
+        let until = Instant::now() + Duration::from_secs(30);
+        let serving = |text: &str| {
+            let lines = text.lines().filter(|line| line.ends_with(" SERVING"));
+            lines.count() == 3
+        };
+        loop {
+            let text = self.ready().await;
+            if !text.is_empty() && serving(&text) == ready {
+                return;
+            }
+            assert!(Instant::now() < until, "{text} {}", self.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// A sum over the samples of one metric.
+    pub async fn counted(&self, name: &str) -> u64 {
+        let text = self.get("/metrics").await;
+        let samples = text.lines().filter(|line| line.starts_with(name));
+        let values = samples.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+        values.sum()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn now() -> i64 {
+    SystemClock::new().now().seconds()
+}
+
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// Applies the schema.
+pub fn migrate(url: &str) {
+    let done = program()
+        .args(["migrate", "up"])
+        .env("STACKTOKEN_DATABASE_URL", url)
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{told}");
+}
