@@ -103,7 +103,10 @@ pub struct History {
 }
 
 /// Rows of transactions that may not have been visible before, and from where to go on; one
-/// statement is one snapshot, so nothing slips between.
+/// statement is one snapshot, so nothing slips between. Every `ORDER BY` names its table: a bare
+/// `xid` would mean the output column, which is no column of the index, and sort the whole
+/// table. The limit stands inside, so that the index is the cheapest way whatever the planner
+/// believes about the number of rows.
 const ON_POSTGRES: &str = "\
     SELECT c.id, c.xid::text::bigint AS position, \
            c.stack_uid, c.token_uid, c.kind, c.changed_at, \
@@ -113,13 +116,16 @@ const ON_POSTGRES: &str = "\
                 THEN substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END AS timeline, \
            (SELECT value FROM meta WHERE name = 'epoch') AS epoch, \
            (SELECT value FROM meta WHERE name = 'purged') AS purged, \
-           (SELECT xid::text::bigint FROM changes \
-            WHERE xid < pg_snapshot_xmin(pg_current_snapshot()) \
-            ORDER BY xid DESC LIMIT 1) AS resume, \
-           (SELECT xid::text::bigint FROM changes ORDER BY xid DESC LIMIT 1) AS newest \
+           (SELECT changes.xid::text::bigint FROM changes \
+            WHERE changes.xid < pg_snapshot_xmin(pg_current_snapshot()) \
+            ORDER BY changes.xid DESC LIMIT 1) AS resume, \
+           (SELECT changes.xid::text::bigint FROM changes \
+            ORDER BY changes.xid DESC LIMIT 1) AS newest \
     FROM (SELECT 1 AS one) AS asked \
-    LEFT JOIN changes c ON c.xid >= $1::text::xid8 \
-    ORDER BY c.xid, c.id LIMIT $2";
+    LEFT JOIN LATERAL \
+         (SELECT * FROM changes WHERE changes.xid >= $1::text::xid8 \
+          ORDER BY changes.xid, changes.id LIMIT $2) AS c ON TRUE \
+    ORDER BY c.xid, c.id";
 /// The same where there is one writer: every row that can be seen is complete.
 const ON_SQLITE: &str = "\
     SELECT c.id, c.id AS position, c.stack_uid, c.token_uid, c.kind, c.changed_at, \

@@ -236,7 +236,8 @@ impl Store {
     async fn oldest_changes(&self, tx: &Transaction) -> Result<Vec<(i64, i64, i64)>, Error> {
         let sql = if self.is_shared() {
             "SELECT id, xid::text::bigint AS position, changed_at FROM changes \
-             WHERE xid < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY xid, id LIMIT $1"
+             WHERE changes.xid < pg_snapshot_xmin(pg_current_snapshot()) \
+             ORDER BY changes.xid, changes.id LIMIT $1"
         } else {
             "SELECT id, id AS position, changed_at FROM changes ORDER BY id LIMIT $1"
         };

@@ -12,7 +12,7 @@ use super::{
     Error, Store,
     changes::{AT_ONCE, Kind},
     entity::token,
-    live::in_state,
+    live::{in_state, neither_revoked_nor_ended},
     rows::corrupt,
     standing::Standing,
     transaction::Transaction,
@@ -174,8 +174,7 @@ async fn put(
         let done = token::Entity::update_many()
             .set(columns)
             .filter(token::Column::Uid.is_in(uids))
-            .filter(token::Column::RevokedAt.is_null())
-            .filter(token::Column::EndedAt.is_null())
+            .filter(neither_revoked_nor_ended())
             .exec(tx)
             .await?;
         if done.rows_affected != some.len() as u64 {

@@ -10,6 +10,7 @@ use sea_orm::{
 use super::{
     Error,
     entity::{token, token_secret},
+    live::neither_revoked_nor_ended,
     rows::corrupt,
     transaction::Transaction,
 };
@@ -69,8 +70,7 @@ pub(super) async fn renew(
         .set(columns)
         .filter(token::Column::Uid.eq(uid))
         .filter(token::Column::Generation.eq(column(after.generation) - 1))
-        .filter(token::Column::RevokedAt.is_null())
-        .filter(token::Column::EndedAt.is_null())
+        .filter(neither_revoked_nor_ended())
         .exec(tx)
         .await?;
     match done.rows_affected {

@@ -10,7 +10,7 @@ use super::{
     Error, Store,
     changes::Kind,
     entity::token,
-    live::require_free_name,
+    live::{neither_revoked_nor_ended, require_free_name},
     rows::{UsedToken, corrupt, token_of, written},
     standing::{Found, Standing},
     transaction::Transaction,
@@ -251,14 +251,14 @@ pub(super) async fn put(tx: &Transaction, token: &Token, only: Put) -> Result<()
     };
     let mut update = token::Entity::update_many()
         .set(columns)
-        .filter(token::Column::Uid.eq(token.uid.into_untyped_uuid()))
-        .filter(token::Column::RevokedAt.is_null());
+        .filter(token::Column::Uid.eq(token.uid.into_untyped_uuid()));
     if only == Put::Longer {
         update = update.col_expr(token::Column::ExpiryTold, Expr::value(None::<i32>));
     }
-    if only != Put::Unrevoked {
-        update = update.filter(token::Column::EndedAt.is_null());
-    }
+    update = match only {
+        Put::Unrevoked => update.filter(token::Column::RevokedAt.is_null()),
+        Put::Live | Put::Longer => update.filter(neither_revoked_nor_ended()),
+    };
     match update.exec(tx).await?.rows_affected {
         1 => Ok(()),
         // The stack is locked, so nobody can have come between: our own mistake.

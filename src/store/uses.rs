@@ -11,7 +11,7 @@ use super::{
     Error, Store,
     changes::Kind,
     entity::{stack, token, token_secret},
-    live::in_state,
+    live::still_live,
     rows::corrupt,
     secrets::{self, not_ended},
     transaction::Transaction,
@@ -24,7 +24,6 @@ use crate::domain::{
     revision::Revision,
     secret::Digest,
     stack::StackKey,
-    token::TokenState,
 };
 
 /// A secret, and what it belongs to.
@@ -162,7 +161,7 @@ pub(super) async fn locked(tx: &Transaction, uid: StackUid) -> Result<stack::Mod
 
 async fn is_live(tx: &Transaction, presented: Presented, call: &Call) -> Result<bool, Error> {
     let live = token::Entity::find_by_id(presented.token.into_untyped_uuid())
-        .filter(in_state(TokenState::Active, call.now))
+        .filter(still_live(call.now))
         .count(tx)
         .await?;
     Ok(live == 1)

@@ -1,0 +1,73 @@
+//! What replicas that nobody asks anything cost the database: the same for a short change log
+//! as for a long one.
+
+use std::{fs, time::Duration};
+
+use tokio::time::sleep;
+
+use crate::{
+    cluster::{Cluster, DATABASE},
+    plans::fill_changes,
+    postgres::Postgres,
+};
+
+/// A replica may take so much of one core of the database, as a fraction.
+const MOST: f64 = 0.02;
+/// The long log may cost so much more than the short one. Below a floor the two are not told
+/// apart, since what is measured is then the noise of the machine.
+const RATIO: f64 = 1.3;
+const FLOOR: f64 = 0.006;
+
+fn setting(name: &str, default: u32) -> u32 {
+    std::env::var(name).map_or(default, |value| value.parse().unwrap())
+}
+
+/// The time that the replicas' backends have spent on a processor, in seconds.
+fn spent(postgres: &Postgres) -> f64 {
+    let pids = "SELECT pid FROM pg_stat_activity WHERE application_name = 'stacktoken'";
+    let pids = postgres.run(DATABASE, pids);
+    let of = |pid: &str| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
+        stat.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9
+    };
+    pids.lines().map(of).sum()
+}
+
+/// The share of a core that one of the two replicas takes, at the best of three times: other
+/// work on the machine only ever adds.
+async fn share(cluster: &Cluster, lasting: Duration) -> f64 {
+    let mut best = f64::INFINITY;
+    for _ in 0..3 {
+        let before = spent(&cluster.postgres);
+        sleep(lasting).await;
+        let taken = (spent(&cluster.postgres) - before) / lasting.as_secs_f64() / 2.0;
+        best = best.min(taken);
+    }
+    best
+}
+
+/// More rows by STACKTOKEN_TEST_CHANGES and a longer look by STACKTOKEN_TEST_IDLE_SECONDS, for
+/// the figures in docs/reliability.md.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_replica_costs_as_little_beside_a_long_change_log_as_beside_a_short_one() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let lasting = Duration::from_secs(setting("STACKTOKEN_TEST_IDLE_SECONDS", 2).into());
+    let rows = setting("STACKTOKEN_TEST_CHANGES", 200_000);
+    fill_changes(&cluster.postgres, 1_000);
+    // Statements are prepared, and plans made, by now.
+    sleep(Duration::from_secs(2)).await;
+    let short = share(&cluster, lasting).await;
+    fill_changes(&cluster.postgres, rows);
+    // The whole log is read once: it is longer than what is told one by one.
+    sleep(Duration::from_secs(2)).await;
+    let long = share(&cluster, lasting).await;
+    println!(
+        "an idle replica takes {:.2} % of a core at 1,000 changes, {:.2} % at {rows} more",
+        short * 100.0,
+        long * 100.0
+    );
+    assert!(short <= MOST && long <= MOST, "{short} {long}");
+    assert!(long <= short.max(FLOOR) * RATIO, "{short} {long}");
+}

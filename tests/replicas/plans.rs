@@ -1,0 +1,262 @@
+//! The plans of the statements that replicas really send, at a size where a wrong one shows.
+//! PostgreSQL logs them itself (`auto_explain`), so that no statement is missing here because
+//! somebody forgot to copy it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use stacktoken::domain::{entropy::OsEntropy, secret::Secret};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::{
+    cluster::{Cluster, DATABASE},
+    postgres::{self, Postgres},
+    support::{
+        database::eventually,
+        previews::{Rehearsal, World},
+        raw::Part,
+        requests::{EVERY_TOKEN, batch_request, revoke_all_request},
+    },
+};
+
+/// How many rows each of the large tables has.
+const ROWS: u32 = 100_000;
+/// More rows than this, read or sorted by one node of a plan, are too many: no statement here
+/// is about so many.
+const MOST: u64 = 2_000;
+/// Tables that have a fixed number of rows.
+const FIXED: [&str; 1] = ["meta"];
+
+/// What the planner knows, and which plans it makes: without statistics, as after a restore, both
+/// kinds come from the same guesses.
+const PASSES: [(&str, &str); 3] = [
+    ("none", "force_generic_plan"),
+    ("ANALYZE", "auto"),
+    ("ANALYZE", "force_generic_plan"),
+];
+
+/// Two replicas on a database that logs every plan of theirs, with what was really read.
+struct Explained {
+    cluster: Cluster,
+}
+
+impl Explained {
+    async fn start() -> Option<Self> {
+        let postgres = postgres::start()?;
+        for setting in [
+            "session_preload_libraries = 'auto_explain'",
+            "auto_explain.log_min_duration = 0",
+            "auto_explain.log_nested_statements = on",
+            "auto_explain.log_analyze = on",
+            "auto_explain.log_timing = off",
+            "log_line_prefix = '@@%a@@'",
+            // What the statistics say is for the test to decide.
+            "autovacuum = off",
+        ] {
+            set(&postgres, setting);
+        }
+        let ports = (postgres.port(), postgres.port());
+        let cluster = Cluster::start_through(postgres, ports).await;
+        Some(Self { cluster })
+    }
+
+    /// Everything that reads or changes what a verdict depends on.
+    async fn use_all(&self, key: &str) {
+        let rehearsal = Rehearsal::of(self).await;
+        rehearsal.life_of_a_token().await;
+        rehearsal.life_of_a_stack(key).await;
+        self.use_and_revoke_all(key).await;
+        let (b, stack) = (&self.cluster.b, &self.cluster.stack);
+        for count in [1, 4, 20, 100] {
+            // A connection takes a generic plan only after five others.
+            for _ in 0..8 {
+                let unknown: Vec<_> = (0..=count)
+                    .map(|_| Secret::generate(&OsEntropy).unwrap().expose().to_owned())
+                    .collect();
+                let asked: Vec<_> = unknown[1..].iter().map(String::as_str).collect();
+                let mut service = b.service.introspection.clone();
+                let batch = batch_request(stack, &asked);
+                service.batch_introspect(batch).await.unwrap();
+                b.introspect(stack, &unknown[0]).await.unwrap();
+            }
+        }
+    }
+
+    /// First uses, and the end of everything at once.
+    async fn use_and_revoke_all(&self, name: &str) {
+        let stack = &self.cluster.stack;
+        for at in 0..4 {
+            let issued = self.cluster.issue(&format!("{name} {at}")).await;
+            self.cluster.b.warm(stack, &issued.secret).await;
+        }
+        let mut owner = self.cluster.a.owner.clone();
+        let shown = revoke_all_request(stack, &EVERY_TOKEN, None);
+        let shown = owner.tokens.revoke_all(shown).await.unwrap().into_inner();
+        let all = revoke_all_request(stack, &EVERY_TOKEN, Some(&shown.preview_hash));
+        owner.tokens.revoke_all(all).await.unwrap();
+    }
+}
+
+impl World for Explained {
+    const EXACT: bool = false;
+
+    async fn channel(&self) -> Channel {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.cluster.a.address));
+        endpoint.unwrap().connect().await.unwrap()
+    }
+
+    fn jwt(&self, part: Part) -> String {
+        part.jwt_of(&self.cluster.issuer, self.seconds())
+    }
+
+    /// Enough to tell that a change was made; what previews leave alone is another test's.
+    async fn dump(&self) -> String {
+        let rows = "SELECT count(*) FROM audit_events WHERE refusal_reason IS NULL";
+        self.cluster.postgres.run(DATABASE, rows)
+    }
+
+    fn seconds(&self) -> i64 {
+        let now = std::time::SystemTime::now();
+        let since = now.duration_since(std::time::UNIX_EPOCH).unwrap();
+        i64::try_from(since.as_secs()).unwrap()
+    }
+
+    fn pass(&self, _: u64) {}
+}
+
+fn set(postgres: &Postgres, setting: &str) {
+    postgres.run("postgres", &format!("ALTER SYSTEM SET {setting}"));
+    postgres.run("postgres", "SELECT pg_reload_conf()");
+}
+
+/// Rows in every table that grows.
+pub fn fill(postgres: &Postgres, rows: u32) {
+    let uid = |of: &str| format!("lpad(to_hex({of}), 32, '0')::uuid");
+    let (one, its) = (uid("n"), uid("n % 1000 + 1"));
+    let sql = format!(
+        "INSERT INTO stacks (uid, key, name, organization_uid, token_limit, registered_at) \
+         SELECT {one}, 'blt' || lpad(to_hex(n), 16, '0'), 'Filled', 'o', 1000, 0 \
+         FROM generate_series(1, {rows}) n; \
+         INSERT INTO stack_members (stack_uid, issuer, subject, role, added_at) \
+         SELECT {one}, 'https://login.test', 'owner', 'OWNER', 0 \
+         FROM generate_series(1, {rows}) n; \
+         INSERT INTO tokens (uid, stack_uid, name, description, permissions, generation, \
+         secret_hint, issued_at, issued_by_kind, issued_by_issuer, issued_by_subject, \
+         revoke_reason) SELECT {one}, {its}, 'n' || n, '', '{{\"access\":\"READ\"}}', \
+         1, 'abcd', 0, 'USER', 'i', 's', '' FROM generate_series(1, {rows}) n; \
+         INSERT INTO token_secrets (digest, token_uid, generation, made_at) \
+         SELECT decode(lpad(to_hex(n), 64, '0'), 'hex'), {one}, 1, 0 \
+         FROM generate_series(1, {rows}) n; \
+         INSERT INTO requests (stack_uid, caller_issuer, caller_subject, rpc, request_id, \
+         content, token_uid, generation, token_state, first_seen_at) SELECT {its}, 'i', 's', \
+         'r', 'q' || n, '\\x00', {one}, 1, '\\x00', 0 FROM generate_series(1, {rows}) n; \
+         INSERT INTO token_usage SELECT {one}, 'i', 'a', 1 FROM generate_series(1, {rows}) n; \
+         INSERT INTO audit_events (uid, occurred_at, actor_kind, actor_issuer, actor_subject, \
+         action, count, request_id, details) SELECT {one}, n, 'USER', 'i', 's', 'token_issue', \
+         1, 'r', '{{}}' FROM generate_series(1, {rows}) n"
+    );
+    postgres.run(DATABASE, &sql);
+    fill_changes(postgres, rows);
+}
+
+/// Rows of the change log, each of a transaction of its own: numbers that are long past, since
+/// those of a database this young are.
+pub fn fill_changes(postgres: &Postgres, rows: u32) {
+    let sql = format!(
+        "INSERT INTO changes (stack_uid, kind, changed_at, xid) \
+         SELECT gen_random_uuid(), 'issued', n, (3 + n % 500)::text::xid8 \
+         FROM generate_series(1, {rows}) n"
+    );
+    postgres.run(DATABASE, &sql);
+}
+
+/// Plans of the replicas in a log.
+fn plans(log: &str) -> Vec<&str> {
+    let entries = log.split("@@stacktoken@@").skip(1);
+    let own = entries.map(|entry| entry.split("@@").next().unwrap());
+    own.filter(|entry| entry.contains("plan:\n")).collect()
+}
+
+/// The nodes of a plan that read too much: a whole table that grows, or very many rows.
+fn excesses(plan: &str) -> Vec<&str> {
+    let lines = plan.lines().map(str::trim);
+    let whole = |line: &&str| {
+        line.contains("Seq Scan on ")
+            && !FIXED
+                .iter()
+                .any(|table| line.contains(&format!("on {table} ")))
+    };
+    let many = |line: &&str| counts(line).any(|count| count > MOST);
+    lines.filter(|line| whole(line) || many(line)).collect()
+}
+
+/// How many rows a line of a plan says were read or thrown away.
+fn counts(line: &str) -> impl Iterator<Item = u64> {
+    let actual = line.split_once("(actual rows=").map(|(_, rest)| {
+        let mut numbers = rest.split(|c: char| !c.is_ascii_digit() && c != '.');
+        let rows: f64 = numbers.next().unwrap_or_default().parse().unwrap_or(0.0);
+        let loops = rest.split_once("loops=").map(|(_, loops)| loops);
+        let loops = loops.and_then(|l| l.trim_end_matches(')').parse::<f64>().ok());
+        (rows * loops.unwrap_or(1.0)) as u64
+    });
+    let removed = line
+        .strip_prefix("Rows Removed by ")
+        .and_then(|rest| rest.rsplit(' ').next()?.parse().ok());
+    actual.into_iter().chain(removed)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_statement_of_a_poll_a_look_up_or_a_change_reads_a_whole_table() {
+    let Some(explained) = Explained::start().await else {
+        return;
+    };
+    let postgres = &explained.cluster.postgres;
+    fill(postgres, ROWS);
+    let (mut statements, mut wrong) = (BTreeSet::new(), BTreeMap::new());
+    let mut pass = 1_000_000;
+    for (statistics, plans_of) in PASSES {
+        if statistics == "ANALYZE" {
+            postgres.run(DATABASE, "ANALYZE");
+        }
+        set(postgres, &format!("plan_cache_mode = {plans_of}"));
+        pass += 1;
+        let before = postgres.log().len();
+        explained.use_all(&format!("blt{pass:016x}")).await;
+        eventually("the change log is polled", async || {
+            let log = postgres.log();
+            log[before..].contains("pg_snapshot_xmin").then_some(())
+        })
+        .await;
+        let log = postgres.log();
+        for plan in plans(&log[before..]) {
+            let of = format!("statistics: {statistics}, plans: {plans_of}");
+            for excess in excesses(plan) {
+                wrong.insert(excess.to_owned(), format!("{of}\n{plan}"));
+            }
+            let text = plan.lines().find(|line| line.contains("Query Text:"));
+            statements.extend(text.map(str::to_owned));
+        }
+    }
+    for (excess, plan) in &wrong {
+        println!("{excess}: {plan}");
+    }
+    assert!(wrong.is_empty(), "{:#?}", wrong.keys());
+    let told = |text: &str| {
+        statements
+            .iter()
+            .any(|statement: &String| statement.contains(text))
+    };
+    for text in [
+        "pg_snapshot_xmin",
+        "s.digest = $1",
+        "s.digest IN",
+        "INSERT INTO changes",
+        "UPDATE \"tokens\" SET \"name\"",
+        "UPDATE \"tokens\" SET \"revoked_at\"",
+        "UPDATE \"token_secrets\" SET \"first_used_at\"",
+        "UPDATE \"stacks\"",
+        "INSERT INTO \"audit_events\"",
+    ] {
+        assert!(told(text), "no plan of {text}");
+    }
+    println!("{} statements explained", statements.len());
+}
