@@ -324,6 +324,17 @@ fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| "expected a time such as 500ms, 5s or 24h".into())
 }
 
+/// How long a command waits for a server: some time, and not for ever.
+///
+/// # Errors
+/// What was expected.
+pub fn call_timeout(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        time if time >= Duration::from_millis(1) && time <= Duration::from_hours(1) => Ok(time),
+        _ => Err("expected a time from 1ms to 1h".into()),
+    }
+}
+
 /// No more than one transaction a second, and not so rare that much is lost by a crash.
 fn flush_every(text: &str) -> Result<Duration, String> {
     match duration(text)? {

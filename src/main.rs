@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             cli::report(&error);
-            ExitCode::FAILURE
+            cli::code_of(&error)
         }
     }
 }

@@ -1,10 +1,14 @@
-//! A connection to a running server, over TLS where the URL says https.
+//! A connection to a running server, over TLS where the URL says https, and the time that a
+//! command may take with it.
 
-use std::{fs, path::PathBuf};
+use std::{error::Error, fs, future::Future, io, path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Args;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{self, Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+use super::exit::{FAILURE, Failed, UNAVAILABLE};
+use crate::config;
 
 /// Which server, and how to know it.
 #[derive(Args)]
@@ -14,9 +18,13 @@ pub struct Server {
         long = "server",
         env = "STACKTOKEN_SERVER",
         default_value = "http://127.0.0.1:50051",
+        value_parser = url,
         value_name = "URL"
     )]
     url: String,
+    /// How long to wait at most, from connecting to the answer
+    #[arg(long, env = "STACKTOKEN_TIMEOUT", default_value = "5s", value_parser = config::call_timeout, value_name = "TIME")]
+    timeout: Duration,
     /// With https: the CA that signed the server's certificate, in PEM; without it those that
     /// this machine trusts
     #[arg(long, env = "STACKTOKEN_CA", value_name = "FILE")]
@@ -45,18 +53,46 @@ impl Server {
         self.client_cert.is_some()
     }
 
+    /// How long a command may take, from connecting to the answer.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// The outcome of this work, unless it takes longer than [`Self::timeout`].
+    pub async fn in_time<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::time::timeout(self.timeout, work).await.ok()
+    }
+
+    /// The failure of a call that was not answered in time.
+    pub fn no_answer(&self) -> Failed {
+        let time = humantime::format_duration(self.timeout);
+        let message = format!("--server {}: no answer within --timeout {time}", self.url);
+        Failed::new(UNAVAILABLE, message)
+    }
+
     /// Connects.
     pub async fn connect(&self) -> anyhow::Result<Channel> {
-        let named = || format!("--server {}", self.url);
-        let endpoint = self.endpoint().with_context(named)?;
-        endpoint.connect().await.with_context(named)
+        let endpoint = self.endpoint()?;
+        let connected = endpoint.connect().await;
+        connected.map_err(|error| self.not_connected(error).into())
+    }
+
+    fn not_connected(&self, error: transport::Error) -> Failed {
+        let code = if is_outage(&error) {
+            UNAVAILABLE
+        } else {
+            FAILURE
+        };
+        let causes = anyhow::Error::from(error);
+        Failed::new(code, format!("--server {}: {causes:#}", self.url))
     }
 
     fn endpoint(&self) -> anyhow::Result<Endpoint> {
         let endpoint = Endpoint::from_shared(self.url.clone())?;
         if endpoint.uri().scheme_str() != Some("https") {
             if self.ca.is_some() || self.client_cert.is_some() {
-                bail!("--ca and --client-cert are for https:// only");
+                let message = "--ca and --client-cert are for https:// only";
+                return Err(Failed::usage(message).into());
             }
             return Ok(endpoint);
         }
@@ -73,6 +109,34 @@ impl Server {
         Ok(endpoint.tls_config(tls)?)
     }
 }
+
+/// Whether the way to the server failed. Where the server is reached and its certificate is not
+/// trusted, or it speaks something else, trying again changes nothing.
+fn is_outage(error: &transport::Error) -> bool {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    let mut causes = causes.filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes
+        .next()
+        .is_some_and(|error| error.kind() != io::ErrorKind::InvalidData)
+}
+
+/// The URL of a server; without a scheme it is http.
+fn url(text: &str) -> Result<String, &'static str> {
+    let url = match text.split_once("://") {
+        Some(_) => text.to_owned(),
+        None => format!("http://{text}"),
+    };
+    let uri: http::Uri = url.parse().map_err(|_| EXPECTED_URL)?;
+    let is_known = matches!(uri.scheme_str(), Some("http" | "https"));
+    let has_host = uri.host().is_some_and(|host| !host.is_empty());
+    if is_known && has_host {
+        Ok(url)
+    } else {
+        Err(EXPECTED_URL)
+    }
+}
+
+const EXPECTED_URL: &str = "expected a URL such as http://127.0.0.1:50051";
 
 fn read(flag: &str, path: &PathBuf) -> anyhow::Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("{flag}: cannot read {}", path.display()))

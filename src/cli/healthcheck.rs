@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
+use anyhow::anyhow;
 use clap::Args;
 
-use super::connect::Server;
+use super::{connect::Server, output};
 use crate::server::health;
 
 #[derive(Args)]
@@ -17,8 +18,13 @@ pub struct Healthcheck {
 }
 
 pub async fn run(command: Healthcheck) -> anyhow::Result<ExitCode> {
-    let serving = health::ask(command.server.connect().await?, command.service).await?;
-    println!("{}", if serving { "SERVING" } else { "NOT_SERVING" });
+    let Healthcheck { server, service } = command;
+    let asking = async { health::ask(server.connect().await?, service).await };
+    // A probe asks for 0 or 1, whatever went wrong.
+    let serving = server.in_time(asking).await;
+    let serving = serving.unwrap_or_else(|| Err(server.no_answer().into()));
+    let serving = serving.map_err(|error| anyhow!("{error:#}"))?;
+    output::line(if serving { "SERVING" } else { "NOT_SERVING" })?;
     Ok(if serving {
         ExitCode::SUCCESS
     } else {

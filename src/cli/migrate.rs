@@ -4,7 +4,7 @@ use std::{process::ExitCode, sync::Arc};
 
 use clap::{Args, Subcommand};
 
-use super::settings;
+use super::{output, settings};
 use crate::{
     config::DatabaseFlags,
     domain::{clock::SystemClock, entropy::OsEntropy},
@@ -44,10 +44,10 @@ pub async fn run(command: Migrate) -> anyhow::Result<ExitCode> {
 async fn up(store: &Store) -> anyhow::Result<ExitCode> {
     let before = store.migrate().await?;
     if before.pending.is_empty() {
-        println!("the schema is up to date");
+        output::line("the schema is up to date")?;
     }
     for name in before.pending {
-        println!("applied {name}");
+        output::line(&format!("applied {name}"))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -61,7 +61,7 @@ async fn status(store: &Store) -> anyhow::Result<ExitCode> {
         ("unknown", schema.unknown),
     ] {
         for name in names {
-            println!("{told} {name}");
+            output::line(&format!("{told} {name}"))?;
         }
     }
     Ok(if current {
@@ -74,6 +74,6 @@ async fn status(store: &Store) -> anyhow::Result<ExitCode> {
 async fn new_epoch(store: &Store) -> anyhow::Result<ExitCode> {
     store.require_current_schema().await?;
     store.renew_epoch().await?;
-    println!("another history has begun: revisions of the former one are void");
+    output::line("another history has begun: revisions of the former one are void")?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,11 +1,18 @@
 //! The command line: what can be asked for, and how a wrong setting is told: in one line that
 //! names it, without its value where that could be a secret.
 
+#![warn(
+    clippy::print_stdout,
+    reason = "a closed pipe is no panic: see cli::output"
+)]
+
 mod client;
 mod connect;
 mod dev;
+mod exit;
 mod healthcheck;
 mod migrate;
+mod output;
 mod serve;
 mod settings;
 
@@ -13,14 +20,12 @@ use std::{env, fmt::Write as _, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser, Subcommand, error::ContextKind};
 
+pub use self::exit::code_of;
 use crate::{
     config::{self, Log},
-    domain::entropy::OsEntropy,
-    telemetry::{logs, output, sampling, traces},
+    domain::{entropy::OsEntropy, secret},
+    telemetry::{self, logs, sampling, traces},
 };
-
-/// Exit code for a wrong flag or setting.
-const USAGE: u8 = 2;
 
 /// Management tokens for the stacks of a headless CMS
 #[derive(Parser)]
@@ -71,8 +76,8 @@ impl Command {
 pub fn parse() -> Result<Cli, ExitCode> {
     Cli::try_parse().map_err(|error| {
         if error.use_stderr() {
-            eprintln!("stacktoken: {}", in_one_line(&error));
-            return ExitCode::from(USAGE);
+            telemetry::output::print_error(format!("stacktoken: {}", in_one_line(&error)));
+            return ExitCode::from(exit::USAGE);
         }
         // Help and version; a closed pipe is no concern of ours.
         let _ = error.print();
@@ -96,7 +101,18 @@ fn in_one_line(error: &clap::Error) -> String {
         // Writing to a String does not fail.
         let _ = write!(line, " (also set by {variable})");
     }
-    line
+    without_secrets(&line)
+}
+
+/// The line, with no secret that was given where something else belongs (R9).
+fn without_secrets(line: &str) -> String {
+    let mut parts = line.split(secret::PREFIX);
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        shown.push_str("(a secret, which belongs on standard input)");
+        shown.push_str(part.trim_start_matches(|letter: char| letter.is_ascii_alphanumeric()));
+    }
+    shown
 }
 
 /// The variable that sets the same as a flag, if there is one.
@@ -114,13 +130,7 @@ fn variable_of(flag: &str) -> Option<String> {
 /// Whatever keeps it from being done, told in one line.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Command::Completions { shell } = cli.command {
-        clap_complete::generate(
-            shell,
-            &mut Cli::command(),
-            "stacktoken",
-            &mut std::io::stdout(),
-        );
-        return Ok(ExitCode::SUCCESS);
+        return completions(shell);
     }
     #[expect(
         clippy::disallowed_methods,
@@ -135,7 +145,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let exporting = {
         let _runtime = runtime.enter();
         match cli.command.traces() {
-            Some(settings) => traces::begin(settings, settings::instance_id(&OsEntropy)?)?,
+            Some(settings) => traces::begin(settings, settings::random_id(&OsEntropy)?)?,
             None => None,
         }
     };
@@ -153,7 +163,15 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 /// Prints why a command failed, in one line.
 pub fn report(error: &anyhow::Error) {
-    output::print_error(format!("stacktoken: {error:#}"));
+    telemetry::output::print_error(format!("stacktoken: {error:#}"));
+}
+
+/// A whole script in memory first: the generator panics where it cannot write.
+fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "stacktoken", &mut script);
+    output::bytes(&script)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {

@@ -118,7 +118,7 @@ pub async fn tls(
 }
 
 /// What tells this process from all others, to whoever reads its spans.
-pub fn instance_id(entropy: &dyn Entropy) -> anyhow::Result<String> {
+pub fn random_id(entropy: &dyn Entropy) -> anyhow::Result<String> {
     let mut bytes = [0; 16];
     entropy.fill(&mut bytes)?;
     Ok(uuid::Builder::from_random_bytes(bytes)

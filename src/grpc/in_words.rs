@@ -5,16 +5,6 @@ use serde_json::{Map, Value, json};
 use super::pb::v1;
 use crate::domain::timestamp::Timestamp;
 
-/// An RFC 3339 instant as a message.
-#[must_use]
-pub fn parse_instant(text: &str) -> Option<prost_types::Timestamp> {
-    let at = Timestamp::parse(text)?;
-    Some(prost_types::Timestamp {
-        seconds: at.seconds(),
-        nanos: at.nanos(),
-    })
-}
-
 /// An introspection; what is unset is left out.
 #[must_use]
 pub fn introspection(answer: &v1::IntrospectResponse) -> String {

@@ -45,10 +45,57 @@ fn a_wrong_flag_is_named_in_one_line() {
         ),
         (vec!["issue", "--stack", "x"], "--name"),
         (vec!["frobnicate"], "frobnicate"),
+        (vec!["introspct"], "'introspect'"),
+        (vec!["healthcheck", "--timeout", "0"], "from 1ms to 1h"),
+        (vec!["healthcheck", "--timeout", "2h"], "STACKTOKEN_TIMEOUT"),
+        (vec!["healthcheck", "--server", "ftp://x"], "http://"),
+        (
+            vec!["healthcheck", "--server", "http://"],
+            "STACKTOKEN_SERVER",
+        ),
     ] {
         let (code, line) = told(&arguments);
         assert_eq!(code, Some(2), "{line}");
         assert!(line.contains(expected), "{line}");
+    }
+}
+
+/// A client verb with all that it needs, and one wrong thing more.
+#[test]
+fn a_wrong_value_for_a_client_verb_is_named_before_anything_is_sent() {
+    let issue = ["issue", "--stack", "x", "--name", "x", "--access", "read"];
+    let introspect = ["introspect", "--stack", "x", "--jwt", "a.b.c"];
+    let secret = "stk1_zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz3batYO";
+    for (verb, wrong, expected) in [
+        (&issue[..], &["--expires", "soon"][..], "such as 90d"),
+        (&issue, &["--expires", "9999-02-29"], "YYYY-MM-DD"),
+        (&issue, &["--expires", "1h"], "no credential"),
+        (
+            &issue,
+            &["--expires", "1h", "--jwt", "a.b.c", "--ca", "x"],
+            "https:// only",
+        ),
+        (&issue, &["--module", "entry:write"], "NAME:read-write"),
+        (&introspect, &["--fact", "has_approvers"], "NAME=true"),
+        (&introspect, &["--fact", secret], "standard input"),
+        (&introspect, &[secret], "standard input"),
+    ] {
+        let mut command = program();
+        command
+            .args(verb)
+            .args(wrong)
+            .stdin(std::process::Stdio::piped());
+        let mut child = command
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let _ = std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"secret");
+        let done = child.wait_with_output().unwrap();
+        let said = text(&done.stderr);
+        assert_eq!(done.status.code(), Some(2), "{wrong:?} {said}");
+        assert_eq!(said.lines().count(), 1, "{wrong:?} {said}");
+        assert!(said.contains(expected), "{wrong:?} {said}");
+        assert!(!said.contains("stk1_"), "{wrong:?} {said}");
     }
 }
 
@@ -119,4 +166,18 @@ fn completions_are_there() {
     let done = run(&["completions", "bash"]);
     assert!(done.status.success());
     assert!(text(&done.stdout).contains("_stacktoken"));
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_error() {
+    for arguments in [&["completions", "bash"][..], &["--help"], &["--version"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let done = program().args(arguments).stdout(writer).output().unwrap();
+        assert_eq!(
+            (done.status.code(), text(&done.stderr).as_str()),
+            (Some(0), ""),
+            "{arguments:?}"
+        );
+    }
 }

@@ -10,6 +10,7 @@
     reason = "a test may fail loudly, and stands for the world outside"
 )]
 
+mod client_verbs;
 mod collector;
 mod command_line;
 mod crash;
@@ -28,6 +29,7 @@ mod program;
 mod serve;
 mod served;
 mod stalled;
+mod stub;
 #[path = "../it/support/mod.rs"]
 mod support;
 mod traces;

@@ -271,7 +271,11 @@ async fn the_client_verbs_issue_and_introspect() {
     let (code, _, told) = verb(&dev, "stranger_jwt", &issue, "");
     assert_eq!(code, Some(3), "{told}");
     let (code, _, told) = verb(&dev, "developer_jwt", &issue, "");
-    assert_eq!(code, Some(4), "{told}");
+    assert_eq!(code, Some(1), "{told}");
+    assert!(
+        told.contains("PERMISSION_DENIED/ROLE_REQUIRED: ") && told.contains(" [request id "),
+        "{told}"
+    );
     let (code, _, told) = verb(&dev, "service_jwt", &ask("entry.read"), "");
     assert_eq!(code, Some(1), "{told}");
     assert!(told.contains("no secret on standard input"), "{told}");

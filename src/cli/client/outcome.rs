@@ -1,0 +1,81 @@
+//! What a call that failed comes to: one line with code, reason, message and request id, and an
+//! exit code that never takes an outage for a refusal.
+
+use std::error::Error;
+
+use tonic::{Code, Status, TimeoutExpired};
+use tonic_types::StatusExt as _;
+
+use crate::{
+    cli::exit::{FAILURE, Failed, NOT_FOUND, REFUSED, UNAVAILABLE, USAGE},
+    grpc::status::name_of,
+};
+
+/// Reasons of `RESOURCE_EXHAUSTED` that say that the service is short of something. Any other of
+/// its reasons is a limit of the stack, which stays where it is until somebody changes it.
+const SHORTAGES: [&str; 3] = ["RATE_LIMITED", "OVERLOADED", "STORAGE_FULL"];
+
+/// The failure that a status tells of, in a call of this id. The server's word for the id goes
+/// first: a proxy may have given the call another.
+pub fn failure(status: &Status, request_id: &str) -> Failed {
+    let mut name = name_of(status.code()).to_owned();
+    if let Some(info) = status.get_details_error_info() {
+        name = format!("{name}/{}", info.reason);
+    }
+    let mut message = format!("{name}: {}", status.message());
+    for cause in causes(status) {
+        message = format!("{message}: {cause}");
+    }
+    let info = status.get_details_request_info();
+    let known = info.map(|info| info.request_id);
+    let known = known.filter(|id| !id.is_empty());
+    let request_id = known.as_deref().unwrap_or(request_id);
+    Failed::new(exit_code(status), printable(&message)).with_request_id(&printable(request_id))
+}
+
+/// Whether our own clock ended the call. The library then says CANCELLED.
+pub fn is_own_timeout(status: &Status) -> bool {
+    causes(status).any(<dyn Error>::is::<TimeoutExpired>)
+}
+
+fn exit_code(status: &Status) -> u8 {
+    match status.code() {
+        Code::NotFound => NOT_FOUND,
+        Code::InvalidArgument => USAGE,
+        Code::AlreadyExists | Code::FailedPrecondition | Code::Aborted => REFUSED,
+        Code::ResourceExhausted if is_limit(status) => REFUSED,
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::ResourceExhausted => {
+            UNAVAILABLE
+        }
+        // The library's word for a connection that broke; the server's own has no cause here.
+        Code::Unknown if status.source().is_some() => UNAVAILABLE,
+        Code::Ok
+        | Code::Unknown
+        | Code::Unauthenticated
+        | Code::PermissionDenied
+        | Code::OutOfRange
+        | Code::Unimplemented
+        | Code::Internal
+        | Code::DataLoss => FAILURE,
+    }
+}
+
+/// Whether something is used up for good: a time to try again, or no reason of the service's
+/// own, as from a proxy in between, speaks of an overload.
+fn is_limit(status: &Status) -> bool {
+    let details = status.get_error_details();
+    let waits = details.retry_info().is_some();
+    let reason = details.error_info().map(|info| info.reason.as_str());
+    !waits && reason.is_some_and(|reason| !SHORTAGES.contains(&reason))
+}
+
+/// What lies behind a status that the library made by itself.
+fn causes(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(status.source(), |&cause| cause.source())
+}
+
+/// One line, whatever the server sent.
+fn printable(text: &str) -> String {
+    let shown = |letter: char| if letter.is_control() { ' ' } else { letter };
+    text.chars().map(shown).collect()
+}

@@ -1,0 +1,298 @@
+//! How the client verbs end: in time whatever the server does, and with an exit code that does
+//! not take an outage for a refusal.
+
+use std::{
+    io::Write as _,
+    net::{SocketAddr, TcpListener, TcpStream},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use prost::Message as _;
+use rustix::net::{AddressFamily, SocketType};
+use stacktoken::grpc::{pb::v1, status::name_of};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::{
+    program::{program, text},
+    stub::{Reply, Stub},
+};
+
+const STACK: &str = "blt00c0ffee00c0ffee";
+const ISSUE: &[&str] = &[
+    "issue",
+    "--stack",
+    STACK,
+    "--name",
+    "x",
+    "--access",
+    "read",
+    "--expires",
+    "1h",
+];
+const INTROSPECT: &[&str] = &["introspect", "--stack", STACK];
+const HEALTHCHECK: &[&str] = &["healthcheck"];
+
+/// How a command ended.
+#[derive(Debug)]
+struct Ended {
+    code: Option<i32>,
+    output: String,
+    error: String,
+    took: Duration,
+}
+
+fn end(command: &mut Command) -> Ended {
+    let began = Instant::now();
+    let mut child = command
+        .env("STACKTOKEN_JWT", "a.b.c")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A verb that reads none may be gone by now.
+    let _ = child.stdin.take().unwrap().write_all(b"secret\n");
+    let done = child.wait_with_output().unwrap();
+    Ended {
+        code: done.status.code(),
+        output: text(&done.stdout),
+        error: text(&done.stderr),
+        took: began.elapsed(),
+    }
+}
+
+/// Runs a verb against a server, without keeping the test's own servers from answering.
+async fn call(server: impl ToString, verb: &[&str], more: &[&str]) -> Ended {
+    let mut command = program();
+    command.args(verb).args(more);
+    command.args(["--server", &server.to_string()]);
+    tokio::task::spawn_blocking(move || end(&mut command))
+        .await
+        .unwrap()
+}
+
+fn with_reason(code: Code, reason: &str, retry: bool) -> Status {
+    let mut details = ErrorDetails::with_error_info(reason, "stacktoken", []);
+    details.set_request_info("the-server's-id", "");
+    if retry {
+        details.set_retry_info(Some(Duration::from_secs(1)));
+    }
+    Status::with_error_details(code, "in\nwords", details)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_code_has_the_exit_code_of_the_manual() {
+    use Code::*;
+    let stub = Stub::start().await;
+    for (code, reason, retry, expected) in [
+        (Unavailable, "", false, 5),
+        (Unavailable, "STORE_UNAVAILABLE", true, 5),
+        (Unavailable, "DRAINING", true, 5),
+        (DeadlineExceeded, "", false, 5),
+        (DeadlineExceeded, "DEADLINE", false, 5),
+        (Cancelled, "", false, 5),
+        (ResourceExhausted, "", false, 5),
+        (ResourceExhausted, "RATE_LIMITED", true, 5),
+        (ResourceExhausted, "RATE_LIMITED", false, 5),
+        (ResourceExhausted, "OVERLOADED", false, 5),
+        (ResourceExhausted, "STORAGE_FULL", false, 5),
+        (ResourceExhausted, "ANYTHING_THAT_PASSES", true, 5),
+        (ResourceExhausted, "TOKEN_LIMIT_REACHED", false, 4),
+        (ResourceExhausted, "SESSION_LIMIT", false, 4),
+        (FailedPrecondition, "STACK_SUSPENDED", false, 4),
+        (FailedPrecondition, "", false, 4),
+        (AlreadyExists, "NAME_TAKEN", false, 4),
+        (Aborted, "PREVIEW_CHANGED", false, 4),
+        (NotFound, "STACK_NOT_FOUND", false, 3),
+        (InvalidArgument, "INVALID_FIELD", false, 2),
+        (Unauthenticated, "CREDENTIAL_INVALID", false, 1),
+        (PermissionDenied, "ROLE_REQUIRED", false, 1),
+        (OutOfRange, "REVISION_UNKNOWN", false, 1),
+        (Unimplemented, "RPC_UNKNOWN", false, 1),
+        (Internal, "INTERNAL", false, 1),
+        (Internal, "", false, 1),
+        (Unknown, "", false, 1),
+        (DataLoss, "", false, 1),
+    ] {
+        let named = !reason.is_empty();
+        stub.reply(Reply::Status(if named {
+            with_reason(code, reason, retry)
+        } else {
+            Status::new(code, "in\nwords")
+        }));
+        for verb in [ISSUE, INTROSPECT] {
+            let ended = call(stub.address, verb, &[]).await;
+            let told = (code, reason, &ended);
+            assert_eq!(ended.code, Some(expected), "{told:?}");
+            assert_eq!(ended.output, "", "{told:?}");
+            let (name, id) = if named {
+                (
+                    format!("{}/{reason}", name_of(code)),
+                    "the-server's-id".into(),
+                )
+            } else {
+                (name_of(code).to_owned(), stub.header("x-request-id"))
+            };
+            let line = format!("stacktoken: {name}: in words [request id {id}]\n");
+            assert_eq!(ended.error, line, "{told:?}");
+            assert!(id.len() >= 15, "{told:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_is_not_a_yes_is_exit_code_4() {
+    let stub = Stub::start().await;
+    for (active, decision, asked, expected) in [
+        (true, 0, false, 0),
+        (true, v1::Decision::Allow as i32, true, 0),
+        (true, v1::Decision::Deny as i32, true, 4),
+        (true, v1::Decision::Unspecified as i32, true, 4),
+        // Of a later version.
+        (true, 77, true, 4),
+        (false, 0, false, 4),
+        (false, v1::Decision::Allow as i32, true, 4),
+    ] {
+        let answer = v1::IntrospectResponse {
+            active,
+            decision,
+            ..Default::default()
+        };
+        stub.reply(Reply::Message(answer.encode_to_vec()));
+        let more: &[&str] = if asked {
+            &["--action", "entry.read"]
+        } else {
+            &[]
+        };
+        let ended = call(stub.address, INTROSPECT, more).await;
+        assert_eq!(ended.code, Some(expected), "{answer:?} {ended:?}");
+    }
+}
+
+/// A listener that takes no more connections: those that it has are never accepted, and its
+/// queue for more is full.
+fn full() -> (rustix::fd::OwnedFd, Vec<TcpStream>, SocketAddr) {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    rustix::net::listen(&socket, 0).unwrap();
+    let address = rustix::net::getsockname(&socket).unwrap();
+    let address = SocketAddr::try_from(address).unwrap();
+    let waiting: Vec<_> = (0..8)
+        .map_while(|_| TcpStream::connect_timeout(&address, Duration::from_millis(100)).ok())
+        .collect();
+    assert!(waiting.len() < 8, "the queue does not fill");
+    (socket, waiting, address)
+}
+
+/// That a verb gives up at the time that it was given, and says so.
+async fn gives_up(what: &str, address: SocketAddr) {
+    for (verb, expected) in [(ISSUE, 5), (INTROSPECT, 5), (HEALTHCHECK, 1)] {
+        let ended = call(address, verb, &["--timeout", "400ms"]).await;
+        assert_eq!(ended.code, Some(expected), "{what}: {ended:?}");
+        let said =
+            format!("stacktoken: --server http://{address}: no answer within --timeout 400ms");
+        assert!(ended.error.starts_with(&said), "{what}: {ended:?}");
+        assert!(
+            ended.took >= Duration::from_millis(400),
+            "{what}: {ended:?}"
+        );
+        assert!(ended.took < Duration::from_secs(4), "{what}: {ended:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_server_makes_a_verb_wait_for_ever() {
+    let (_socket, _waiting, full) = full();
+    gives_up("a listener that accepts nothing", full).await;
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    gives_up("a listener that says nothing", mute.local_addr().unwrap()).await;
+    let stub = Stub::start().await;
+    gives_up("a server that never answers", stub.address).await;
+    stub.reply(Reply::HeadersOnly);
+    gives_up("a server that stops within its answer", stub.address).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_deadline_is_sent_to_the_server() {
+    let stub = Stub::start().await;
+    stub.reply(Reply::Status(Status::new(Code::Internal, "")));
+    for (more, most) in [(&[][..], 5_000_000), (&["--timeout", "2m"], 120_000_000)] {
+        for verb in [ISSUE, INTROSPECT] {
+            call(stub.address, verb, more).await;
+            let sent = stub.header("grpc-timeout");
+            let (number, unit) = sent.split_at(sent.len() - 1);
+            let unit = match unit {
+                "u" => 1,
+                "m" => 1000,
+                _ => panic!("{sent}"),
+            };
+            let micros = number.parse::<u64>().unwrap() * unit;
+            assert!((most / 2..most).contains(&micros), "{more:?}: {sent}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_way_that_fails_is_an_outage_and_a_server_that_is_not_ours_is_none() {
+    let nobody = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    // Closes each connection at once, in the middle of the call.
+    let broken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let broken_address = broken.local_addr().unwrap();
+    std::thread::spawn(move || broken.incoming().for_each(drop));
+    let stub = Stub::start().await;
+    let web = crate::stub::web().await;
+    for (server, expected, said) in [
+        (format!("http://{nobody}"), 5, "onnection refused"),
+        (
+            "http://no-such-host.invalid:1".to_owned(),
+            5,
+            "no-such-host",
+        ),
+        (format!("http://{broken_address}"), 5, ""),
+        // Not trusted, and not even TLS.
+        (format!("https://{}", stub.address), 1, "--server https://"),
+        (format!("http://{web}"), 1, ""),
+    ] {
+        for verb in [ISSUE, INTROSPECT] {
+            let ended = call(&server, verb, &[]).await;
+            assert_eq!(ended.code, Some(expected), "{server}: {ended:?}");
+            assert!(ended.error.contains(said), "{server}: {ended:?}");
+            assert_eq!(ended.error.lines().count(), 1, "{server}: {ended:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_that_nobody_gets_is_a_failure_that_names_its_token() {
+    let stub = Stub::start().await;
+    let issued = v1::IssueResponse {
+        token: Some(v1::Token {
+            token_uid: "the-uid".into(),
+            ..Default::default()
+        }),
+        secret: "the-secret".into(),
+        ..Default::default()
+    };
+    stub.reply(Reply::Message(issued.encode_to_vec()));
+    let mut command = program();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    command
+        .args(ISSUE)
+        .args(["--server", &stub.address.to_string()]);
+    command.env("STACKTOKEN_JWT", "a.b.c").stdout(writer);
+    let done = tokio::task::spawn_blocking(move || command.output().unwrap());
+    let done = done.await.unwrap();
+    let said = text(&done.stderr);
+    assert_eq!(done.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("token the-uid is issued") && said.contains("revoke it"),
+        "{said}"
+    );
+    assert!(!said.contains("the-secret"), "{said}");
+}
