@@ -7,6 +7,7 @@ use http::{Request, Response};
 use tonic::body::Body;
 use tower::Service;
 
+use super::places::Place;
 use crate::{
     app,
     grpc::status::{self, Failure},
@@ -36,7 +37,8 @@ fn panicked(request_id: &str) -> Response<Body> {
 
 /// What the handler of a change answers. It goes on when its client gives up or its time is
 /// over: what it has done in the store must be applied here too (R12). `at_most` is beyond any
-/// deadline, and only keeps a store that never answers from holding it for ever.
+/// deadline, and only keeps a store that never answers from holding it for ever. The place is
+/// kept until then.
 #[expect(
     clippy::disallowed_methods,
     reason = "ends by itself, and nothing is lost if the process ends before it"
@@ -45,7 +47,7 @@ pub(super) async fn run_to_the_end<S>(
     request: &mut Request<Body>,
     mut inner: S,
     request_id: &str,
-    at_most: Duration,
+    (at_most, place): (Duration, Place),
 ) -> Response<Body>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
@@ -53,7 +55,10 @@ where
     S::Future: Send,
 {
     let request = std::mem::take(request);
-    let work = async move { inner.call(request).await };
+    let work = async move {
+        let _place = place;
+        inner.call(request).await
+    };
     let work = tokio::time::timeout(at_most, work);
     match tokio::spawn(context::carried(work)).await {
         Ok(Ok(Ok(response))) => response,
