@@ -66,3 +66,39 @@ where
         Err(_) => panicked(request_id),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tonic::{Code, Status};
+    use tower::service_fn;
+
+    use super::*;
+
+    type Answered = Result<Response<Body>, Infallible>;
+
+    /// A handler that panics once it is at work, with a text that nobody must see.
+    async fn panicking(_: Request<Body>) -> Answered {
+        tokio::task::yield_now().await;
+        assert!(std::hint::black_box(false), "stk1_ in a panic");
+        Ok(Response::new(Body::empty()))
+    }
+
+    fn require_fault(response: &Response<Body>) {
+        let status = Status::from_header_map(response.headers());
+        let status = status.expect("a status in the headers");
+        assert_eq!(status.code(), Code::Internal);
+        let reason = status::reason_in(response.headers());
+        assert_eq!(reason, Some("INTERNAL"));
+        assert!(!format!("{response:?}").contains("stk1_"));
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_fault_of_its_call_whether_or_not_it_runs_to_the_end() {
+        let read = run(&mut Request::default(), service_fn(panicking), "the-id").await;
+        require_fault(&read);
+        let at_most = Duration::from_secs(10);
+        let handler = service_fn(panicking);
+        let change = run_to_the_end(&mut Request::default(), handler, "the-id", at_most).await;
+        require_fault(&change);
+    }
+}

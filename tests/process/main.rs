@@ -16,6 +16,7 @@ mod command_line;
 mod crash;
 mod database_file;
 mod disk;
+mod full;
 mod housekeeping;
 mod leak;
 mod lifecycle;
@@ -28,6 +29,7 @@ mod postgres;
 mod program;
 mod serve;
 mod served;
+mod settings;
 mod stalled;
 mod stub;
 #[path = "../it/support/mod.rs"]

@@ -36,6 +36,24 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// Has a program that is to be started run by another, which takes it and its arguments last.
+/// Where its output goes is to be set after this.
+pub fn run_by(command: &mut Command, wrapper: &[&str]) {
+    let wrapping = Command::new(wrapper[0]);
+    let wrapped = std::mem::replace(command, wrapping);
+    command.args(&wrapper[1..]).arg(wrapped.get_program());
+    command.args(wrapped.get_args());
+    for (name, value) in wrapped.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    if let Some(folder) = wrapped.get_current_dir() {
+        command.current_dir(folder);
+    }
+}
+
 /// A child that goes with the test, however that ends.
 pub struct Running(pub Child);
 
@@ -88,10 +106,9 @@ impl Dev {
                 "ready.json",
             ])
             .env("STACKTOKEN_CHANGES_PER_SECOND", "1000000")
-            .env("STACKTOKEN_CHANGES_BURST", "1000000")
-            .stdout(log("stdout"))
-            .stderr(log("stderr"));
+            .env("STACKTOKEN_CHANGES_BURST", "1000000");
         set(&mut command);
+        command.stdout(log("stdout")).stderr(log("stderr"));
         let began = Instant::now();
         let mut child = command.spawn().unwrap();
         while !ready_file.exists() {

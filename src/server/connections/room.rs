@@ -172,3 +172,49 @@ pub(in crate::server) fn affordable(wanted: usize) -> usize {
     }
     wanted.min(left)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room(by_address: usize) -> Room {
+        let limits = Limits {
+            all: 100,
+            by_address,
+        };
+        Room::new(limits, Arc::default(), Gauge::default())
+    }
+
+    /// How many of these connections, none of which ends, are kept.
+    async fn kept(room: &Room, addresses: &[&str]) -> Vec<Place> {
+        let mut places = Vec::new();
+        for address in addresses {
+            let free = room.free().await;
+            places.extend(room.take(free, address.parse().expect("an address")));
+        }
+        places
+    }
+
+    #[tokio::test]
+    async fn a_network_of_ipv6_has_one_share_and_its_neighbour_another() {
+        let room = room(2);
+        let network = ["2001:db8:0:7::1", "2001:db8:0:7:ffff::2", "2001:db8:0:7::3"];
+        let places = kept(&room, &network).await;
+        assert_eq!(places.len(), 2);
+        let neighbours = ["2001:db8:0:8::1", "2001:db8:0:6:ffff:ffff:ffff:ffff"];
+        assert_eq!(kept(&room, &neighbours).await.len(), 2);
+        drop(places);
+        assert_eq!(kept(&room, &network).await.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn an_ipv4_address_has_one_share_also_where_it_is_written_as_ipv6() {
+        let room = room(2);
+        let same = ["192.0.2.1", "::ffff:192.0.2.1", "::ffff:c000:201"];
+        let places = kept(&room, &same).await;
+        assert_eq!(places.len(), 2);
+        // All mapped addresses lie in one network of IPv6, and are not one client.
+        let others = ["::ffff:192.0.2.2", "192.0.2.3"];
+        assert_eq!(kept(&room, &others).await.len(), 2);
+    }
+}
