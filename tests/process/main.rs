@@ -16,6 +16,8 @@ mod command_line;
 mod crash;
 mod database_file;
 mod disk;
+#[path = "../mesh/envoy.rs"]
+mod envoy;
 mod full;
 mod housekeeping;
 mod leak;
@@ -27,6 +29,7 @@ mod pause;
 #[path = "../replicas/postgres.rs"]
 mod postgres;
 mod program;
+mod readme;
 mod serve;
 mod served;
 mod settings;
