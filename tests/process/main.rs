@@ -33,6 +33,7 @@ mod readme;
 mod serve;
 mod served;
 mod settings;
+mod skips;
 mod stalled;
 mod stub;
 #[path = "../it/support/mod.rs"]

@@ -13,7 +13,7 @@ use stacktoken::domain::timestamp::Timestamp;
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::support::Client;
+use crate::support::{Client, skips::found_or_skip};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_stacktoken");
 
@@ -205,19 +205,11 @@ pub fn micros(at: &prost_types::Timestamp) -> i64 {
         .as_micros()
 }
 
-/// Whether a tool is there; where CI=true it must be.
+/// The first of these tools in the path.
 pub fn has_tool(names: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path)
         .flat_map(|folder| names.iter().map(move |name| folder.join(name)))
         .find(|tool| tool.exists());
-    if found.is_none() {
-        assert_ne!(
-            std::env::var("CI").as_deref(),
-            Ok("true"),
-            "{names:?} is not installed"
-        );
-        eprintln!("\n*** SKIPPED: {names:?} is not installed ***\n");
-    }
-    found
+    found_or_skip(found, &names.join(" or "))
 }

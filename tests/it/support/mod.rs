@@ -11,6 +11,7 @@ pub mod previews;
 pub mod raw;
 pub mod rehearsals;
 pub mod requests;
+pub mod skips;
 pub mod watching;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
