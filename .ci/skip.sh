@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: the only way for one of them to skip something.
 
 SKIPPED=0

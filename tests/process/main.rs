@@ -11,6 +11,7 @@
 )]
 
 mod client_verbs;
+mod clock;
 mod collector;
 mod command_line;
 mod crash;
