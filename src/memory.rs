@@ -5,7 +5,7 @@
 
 use std::{
     borrow::Borrow,
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, VecDeque, hash_map::Entry},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -43,6 +43,15 @@ pub struct Cache<F = Facts> {
     checks_generation: bool,
 }
 
+/// What a change is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// One token.
+    Token(TokenUid),
+    /// All tokens of a stack.
+    Stack(StackUid),
+}
+
 #[derive(Default)]
 struct Index {
     by_token: HashMap<TokenUid, Vec<Digest>>,
@@ -50,16 +59,45 @@ struct Index {
     /// Since it was last made anew.
     noted: usize,
     recent: VecDeque<Evicted>,
+    /// How many changes of unknown outcome each is the subject of.
+    barred: HashMap<Subject, usize>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Evicted {
-    Token(TokenUid),
-    Stack(StackUid),
+    Subject(Subject),
     Everything,
 }
 
+impl Subject {
+    fn is_of(&self, facts: &Facts) -> bool {
+        match self {
+            Self::Token(uid) => *uid == facts.token.uid,
+            Self::Stack(uid) => *uid == facts.stack.uid,
+        }
+    }
+}
+
 impl Index {
+    fn is_barred(&self, facts: &Facts) -> bool {
+        !self.barred.is_empty()
+            && [
+                Subject::Token(facts.token.uid),
+                Subject::Stack(facts.stack.uid),
+            ]
+            .iter()
+            .any(|subject| self.barred.contains_key(subject))
+    }
+
+    /// Forgets which digests there are.
+    fn begin_again(&mut self) {
+        *self = Self {
+            recent: std::mem::take(&mut self.recent),
+            barred: std::mem::take(&mut self.barred),
+            ..Self::default()
+        };
+    }
+
     fn note(&mut self, digest: Digest, facts: &Facts) {
         let lists = [
             self.by_token.entry(facts.token.uid).or_default(),
@@ -115,15 +153,15 @@ impl<F: Borrow<Facts>> Cache<F> {
         if self.checks_generation && self.was_evicted(&index, (**facts).borrow(), read_at) {
             return false;
         }
+        if index.is_barred((**facts).borrow()) {
+            return false;
+        }
         self.facts.insert(digest, facts.clone());
         index.note(digest, (**facts).borrow());
         // The shards drop entries by themselves when they are full, and evictions leave one of
         // the two lists behind: every now and then the index is made anew.
         if index.noted > 2 * self.capacity + RECENT {
-            *index = Index {
-                recent: std::mem::take(&mut index.recent),
-                ..Index::default()
-            };
+            index.begin_again();
             for (digest, facts) in self.facts.iter() {
                 index.note(digest, (*facts).borrow());
             }
@@ -131,21 +169,53 @@ impl<F: Borrow<Facts>> Cache<F> {
         true
     }
 
-    /// Throws out what is known of a token.
+    /// Evicts what is known of a token.
     pub fn evict_token(&self, uid: TokenUid) {
-        let mut index = self.index();
-        self.note(&mut index, Evicted::Token(uid));
-        for digest in index.by_token.remove(&uid).unwrap_or_default() {
+        self.evict(&mut self.index(), Subject::Token(uid));
+    }
+
+    /// Evicts what is known of all tokens of a stack.
+    pub fn evict_stack(&self, uid: StackUid) {
+        self.evict(&mut self.index(), Subject::Stack(uid));
+    }
+
+    fn evict(&self, index: &mut Index, subject: Subject) {
+        self.note(index, Evicted::Subject(subject));
+        let digests = match subject {
+            Subject::Token(uid) => index.by_token.remove(&uid),
+            Subject::Stack(uid) => index.by_stack.remove(&uid),
+        };
+        for digest in digests.unwrap_or_default() {
             self.facts.remove(&digest);
         }
     }
 
-    /// Throws out what is known of all tokens of a stack.
-    pub fn evict_stack(&self, uid: StackUid) {
+    /// Bars the subjects of a change whose outcome is not known: what is known of them is
+    /// evicted, and nothing is filled in, so the store is read. When the guard is dropped they
+    /// are evicted once more, so that no reading from before the outcome is filled in either.
+    pub fn bar(self: &Arc<Self>, subjects: &[Subject]) -> Bar<F> {
         let mut index = self.index();
-        self.note(&mut index, Evicted::Stack(uid));
-        for digest in index.by_stack.remove(&uid).unwrap_or_default() {
-            self.facts.remove(&digest);
+        for subject in subjects {
+            *index.barred.entry(*subject).or_default() += 1;
+            self.evict(&mut index, *subject);
+        }
+        drop(index);
+        Bar {
+            cache: self.clone(),
+            subjects: subjects.to_owned(),
+        }
+    }
+
+    fn lift(&self, subjects: &[Subject]) {
+        let mut index = self.index();
+        for subject in subjects {
+            self.evict(&mut index, *subject);
+            if let Entry::Occupied(mut count) = index.barred.entry(*subject) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
         }
     }
 
@@ -161,10 +231,7 @@ impl<F: Borrow<Facts>> Cache<F> {
         let mut index = self.index();
         self.note(&mut index, Evicted::Everything);
         self.facts.clear();
-        *index = Index {
-            recent: std::mem::take(&mut index.recent),
-            ..Index::default()
-        };
+        index.begin_again();
     }
 
     /// How many digests are remembered.
@@ -195,13 +262,25 @@ impl<F: Borrow<Facts>> Cache<F> {
             .rev()
             .take(since)
             .any(|evicted| match evicted {
-                Evicted::Token(uid) => *uid == facts.token.uid,
-                Evicted::Stack(uid) => *uid == facts.stack.uid,
+                Evicted::Subject(subject) => subject.is_of(facts),
                 Evicted::Everything => true,
             })
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Bars the subjects of a change from the cache until it is dropped.
+#[must_use = "dropping it lifts the bar"]
+pub struct Bar<F: Borrow<Facts> = Facts> {
+    cache: Arc<Cache<F>>,
+    subjects: Vec<Subject>,
+}
+
+impl<F: Borrow<Facts>> Drop for Bar<F> {
+    fn drop(&mut self) {
+        self.cache.lift(&self.subjects);
     }
 }

@@ -14,8 +14,6 @@
 mod dates;
 #[path = "architecture/promises.rs"]
 mod promises;
-#[path = "architecture/skips.rs"]
-mod skips;
 #[path = "architecture/source.rs"]
 mod source;
 #[path = "architecture/tested.rs"]
@@ -36,7 +34,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("metrics", &[]),
     ("telemetry", &["config"]),
     ("auth", &["domain", "telemetry"]),
-    ("store", &["domain", "config", "metrics", "telemetry"]),
+    (
+        "store",
+        &["domain", "memory", "config", "metrics", "telemetry"],
+    ),
     (
         "app",
         &[

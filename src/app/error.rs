@@ -17,6 +17,9 @@ pub enum Error {
     /// The store cannot be reached, or another transaction was in the way for too long.
     #[error("the store is unavailable")]
     StoreUnavailable(#[source] store::Error),
+    /// A change may have been made or not.
+    #[error("the outcome of the change is unknown")]
+    OutcomeUnknown(#[source] store::Error),
     /// What could be answered is older than the freshness bound, or nobody can tell (R12).
     #[error("nothing fresh enough is to be had")]
     NotFresh,
@@ -54,6 +57,8 @@ impl From<store::Error> for Error {
             | store::Error::Conflict(_)
             | store::Error::NotPrimary
             | store::Error::FileLost(_) => Self::StoreUnavailable(error),
+            store::Error::OutcomeUnknown(_) => Self::OutcomeUnknown(error),
+            store::Error::Crowded => Self::Overloaded,
             store::Error::Full(_) => Self::StorageFull(error),
             store::Error::Shared(shared) => Self::of_reading(&shared),
             store::Error::AuditUnavailable(_) => Self::AuditUnavailable(error),
@@ -73,6 +78,7 @@ impl Error {
                 Self::Internal(Box::new(error.clone()))
             }
             store::Error::NotPrimary => Self::NotFresh,
+            store::Error::Crowded => Self::Overloaded,
             _ => Self::StoreUnavailable(store::Error::Shared(error.clone())),
         }
     }

@@ -142,10 +142,8 @@ impl Reader {
             let late = !app.safeguards.commit_order && change.id <= self.highest;
             !self.seen.contains(&change.id) && !late
         };
-        if app.store.is_shared() {
-            for change in changes.iter().filter(|change| is_new(change)) {
-                apply(app, change);
-            }
+        for change in changes.iter().filter(|change| is_new(change)) {
+            apply(app, change);
         }
         let complete = stand.cursor.position();
         let heard = hub::heard(changes, complete, self.resume, is_new);
@@ -161,9 +159,13 @@ fn apply(app: &App, change: &Change) {
         Some(uid) => app.cache.evict_token(uid),
         None => app.cache.evict_stack(change.stack),
     }
-    app.metrics.evictions.inc();
-    let seen_after = app.clock.now().since(change.changed_at);
-    app.metrics
-        .revoke_visibility
-        .observe(seen_after.as_secs_f64());
+    // On SQLite the change was made here, and evicted with its commit: this is a second line, for
+    // what an I/O error hid and a recovery of the log brought back.
+    if app.store.is_shared() {
+        app.metrics.evictions.inc();
+        let seen_after = app.clock.now().since(change.changed_at);
+        app.metrics
+            .revoke_visibility
+            .observe(seen_after.as_secs_f64());
+    }
 }

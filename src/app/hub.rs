@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::id::{StackUid, TokenUid},
+    memory::Subject,
     store::{Change, Cursor, Lost},
 };
 
@@ -16,15 +16,6 @@ use crate::{
 const TOGETHER: usize = 64;
 /// How many may read what they have missed at once.
 const BACKLOGS: usize = 4;
-
-/// What a change is about: what to forget.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subject {
-    /// One token.
-    Token(TokenUid),
-    /// All tokens of a stack.
-    Stack(StackUid),
-}
 
 /// A change that can alter a verdict.
 #[derive(Clone, Copy, Debug)]

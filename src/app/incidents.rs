@@ -1,7 +1,5 @@
 //! What stops a leak: many tokens revoked at once, and a secret that was found somewhere.
 
-use std::sync::OnceLock;
-
 use zeroize::Zeroizing;
 
 use super::{About, App, Error, uses::presented};
@@ -30,12 +28,7 @@ impl App {
     /// # Errors
     /// [`Error`]; refused where the set is another by now.
     pub async fn revoke_all(&self, call: &Call, command: &RevokeAll) -> Result<RevokedAll, Error> {
-        let touched = OnceLock::new();
-        let done = self.store.revoke_all(call, command, &touched).await;
-        // Also where it failed, since it may have been done all the same.
-        if let (Some(stack), true) = (touched.get(), self.safeguards.own_changes) {
-            self.cache.evict_stack(*stack);
-        }
+        let done = self.store.revoke_all(call, command).await;
         if let Ok(Some(revision)) = done.as_ref().map(|revoked| revoked.revision) {
             self.note_own(revision);
         }
@@ -77,10 +70,6 @@ impl App {
         };
         let presented = presented(digest, &facts);
         let done = self.store.report_leaked(call, presented, found_at).await;
-        // Also where it failed, since it may have been done all the same.
-        if self.safeguards.own_changes {
-            self.cache.evict_token(presented.token);
-        }
         let (outcome, revision) = done?;
         if let Some(revision) = revision {
             self.note_own(revision);

@@ -26,8 +26,8 @@ use tokio::sync::Notify;
 use crate::{
     config::Keeping,
     domain::{
-        audit::Action, caller::Call, clock::Clock, entropy::Entropy, id::TokenUid,
-        refusal::Refusal, revision::Revision, stack::Stack,
+        audit::Action, caller::Call, clock::Clock, entropy::Entropy, refusal::Refusal,
+        revision::Revision,
     },
     memory::Cache,
     metrics::Metrics,
@@ -38,7 +38,6 @@ pub use self::{
     batch::{Answers, Batch},
     error::Error,
     freshness::Bounds,
-    hub::Subject,
     incidents::LeakReport,
     introspect::{Introspection, Question},
     refusals::RefusalWriter,
@@ -47,6 +46,7 @@ pub use self::{
     usage::writer::UsageWriter,
     watch::{Points, Told, Watch},
 };
+pub use crate::memory::Subject;
 pub use crate::store::{
     AuditCursor, AuditFilter, AuditPage, Issue, ListQuery, MemberChange, MembersChanged, Order,
     Register, RevokeAll, RevokedAll, Rotate, StackCursor, StackPage, StackStep, StackWithMembers,
@@ -99,17 +99,12 @@ pub struct Tuning {
 pub struct Safeguards {
     /// What is remembered is answered only under a lease (§9.2).
     pub lease: bool,
-    /// The lease counts from the last heartbeat too, not only from the last reading.
-    pub heartbeat: bool,
-    /// A reading that took longer than the bound is not answered.
-    pub reading_age: bool,
-    /// What is remembered is answered only if it reflects the revision that was asked for.
-    pub reflection: bool,
     /// A late fill does not bring back what was thrown out (§9.4).
     pub generations: bool,
     /// A flight is shared only by those for whom it began late enough (§9.4).
     pub flights: bool,
-    /// A change of our own is applied here before it is answered (§9.5).
+    /// A change of our own is kept out of memory until its outcome is known, and applied here
+    /// before it is answered (§9.5).
     pub own_changes: bool,
     /// A change that is committed after one with a higher number is not lost (§9.3).
     pub commit_order: bool,
@@ -119,9 +114,6 @@ impl Default for Safeguards {
     fn default() -> Self {
         Self {
             lease: true,
-            heartbeat: true,
-            reading_age: true,
-            reflection: true,
             generations: true,
             flights: true,
             own_changes: true,
@@ -175,6 +167,9 @@ impl App {
             bounds, safeguards, ..
         } = *tuning;
         let cache = Arc::new(Cache::new(tuning.cache_entries, safeguards.generations));
+        if safeguards.own_changes {
+            store.bar_from(cache.clone());
+        }
         let ground = Ground {
             store: store.clone(),
             cache: cache.clone(),
@@ -194,7 +189,7 @@ impl App {
             first_uses: FirstUses::default(),
             uses,
             flights: Flights::new(tuning.readings, bounds.freshness, safeguards.flights),
-            freshness: Freshness::new(bounds, &ground.store, safeguards),
+            freshness: Freshness::new(bounds, &ground.store, safeguards.lease),
             ground,
             nudged: Notify::new(),
             hub: Hub::new(tuning.watch_queue),
@@ -271,35 +266,12 @@ impl App {
             .note(&call.caller.actor, (action, refusal.reason()), first);
     }
 
-    /// A change of a token by us, applied to what is remembered here before it is answered
-    /// (R12): also one that failed, since it may have been made all the same. A preview was
-    /// not, whatever came of it.
-    fn apply_to_token<T>(
-        &self,
-        call: &Call,
-        uid: TokenUid,
-        done: &Result<(T, Revision), store::Error>,
-    ) {
-        if call.previews() {
-            return;
-        }
-        if self.safeguards.own_changes {
-            self.cache.evict_token(uid);
-        }
-        if let Ok((_, revision)) = done {
+    /// Notes a change of our own: the store has evicted what it is about by now (R12). A preview
+    /// has no place in the history.
+    fn note_change<T>(&self, call: &Call, done: &Result<(T, Revision), store::Error>) {
+        if let (Ok((_, revision)), false) = (done, call.previews()) {
             self.note_own(*revision);
         }
-    }
-
-    /// The same for a stack; before it is known, there is nothing of it to throw out.
-    fn apply_to_stack(&self, call: &Call, stack: &Stack, revision: &Revision) {
-        if call.previews() {
-            return;
-        }
-        if self.safeguards.own_changes {
-            self.cache.evict_stack(stack.uid);
-        }
-        self.note_own(*revision);
     }
 
     /// A change of our own is made and applied. Where the database does not send a hint by

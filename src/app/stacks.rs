@@ -38,9 +38,7 @@ impl App {
         command: &Register,
     ) -> Result<(Stack, Option<Revision>), Error> {
         let done = self.store.register_stack(call, command).await;
-        if let Ok((stack, revision)) = &done {
-            self.apply_to_stack(call, stack, revision);
-        }
+        self.note_change(call, &done);
         self.settle_change(
             call,
             (Action::StackRegister, about(&command.stack_key)),
@@ -87,9 +85,7 @@ impl App {
             MemberChange::TransferTo(_) => Action::StackTransferOwnership,
         };
         let done = self.store.change_members(call, key, change).await;
-        if let Ok((changed, revision)) = &done {
-            self.apply_to_stack(call, &changed.stack, revision);
-        }
+        self.note_change(call, &done);
         self.settle_change(call, (action, about(key)), done)
     }
 
@@ -107,9 +103,7 @@ impl App {
             .store
             .set_token_limit(call, key, (max_tokens, reason))
             .await;
-        if let Ok((stack, revision)) = &done {
-            self.apply_to_stack(call, stack, revision);
-        }
+        self.note_change(call, &done);
         self.settle_change(call, (Action::StackSetTokenLimit, about(key)), done)
     }
 
@@ -124,9 +118,7 @@ impl App {
         (step, reason): (StackStep, &Reason),
     ) -> Result<(Stack, Option<Revision>), Error> {
         let done = self.store.set_stack_state(call, key, (step, reason)).await;
-        if let Ok((stack, revision)) = &done {
-            self.apply_to_stack(call, stack, revision);
-        }
+        self.note_change(call, &done);
         self.settle_change(call, (step.action(), about(key)), done)
     }
 }

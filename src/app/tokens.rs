@@ -70,12 +70,7 @@ impl App {
     pub async fn issue(&self, call: &Call, command: &Issue) -> Result<Issued, Error> {
         let secret = Secret::generate(self.entropy.as_ref())?;
         let done = self.store.issue(call, command, &kept(&secret)).await;
-        match &done {
-            // Of a request that was repeated, a secret may be known already: the lost one.
-            Ok((token, _)) if token.generation > 1 => self.apply_to_token(call, token.uid, &done),
-            Ok((_, revision)) if !call.previews() => self.note_own(*revision),
-            _ => {}
-        }
+        self.note_change(call, &done);
         let about = about_stack(&command.stack_key);
         let (token, revision) = self.settle_change(call, (Action::TokenIssue, about), done)?;
         Ok(Issued {
@@ -120,7 +115,7 @@ impl App {
         edit: &Edit,
     ) -> Result<(Token, Option<Revision>), Error> {
         let done = self.store.update(call, key, edit).await;
-        self.apply_to_token(call, key.1, &done);
+        self.note_change(call, &done);
         let (token, revision) =
             self.settle_change(call, (Action::TokenUpdate, about(key)), done)?;
         Ok((self.with_use(token), revision))
@@ -137,7 +132,7 @@ impl App {
         expires_at: Option<Timestamp>,
     ) -> Result<(Token, Option<Revision>), Error> {
         let done = self.store.set_expiry(call, key, expires_at).await;
-        self.apply_to_token(call, key.1, &done);
+        self.note_change(call, &done);
         let (token, revision) =
             self.settle_change(call, (Action::TokenSetExpiry, about(key)), done)?;
         Ok((self.with_use(token), revision))
@@ -162,7 +157,7 @@ impl App {
     pub async fn rotate(&self, call: &Call, command: &Rotate) -> Result<Rotated, Error> {
         let secret = Secret::generate(self.entropy.as_ref())?;
         let done = self.store.rotate(call, command, &kept(&secret)).await;
-        self.apply_to_token(call, command.token_uid, &done);
+        self.note_change(call, &done);
         let key = (&command.stack_key, command.token_uid);
         let place = (Action::TokenRotate, about(key));
         let (mut rotated, revision) = self.settle_change(call, place, done)?;
@@ -185,7 +180,7 @@ impl App {
         reason: &Reason,
     ) -> Result<(Token, Option<Revision>), Error> {
         let done = self.store.revoke(call, key, reason).await;
-        self.apply_to_token(call, key.1, &done);
+        self.note_change(call, &done);
         let (token, revision) =
             self.settle_change(call, (Action::TokenRevoke, about(key)), done)?;
         Ok((self.with_use(token), revision))

@@ -56,17 +56,12 @@ impl App {
         reason = "ends by itself, and nothing is lost if the process ends before it"
     )]
     fn recording(&self, call: Call, presented: Presented) -> Recording {
-        let (store, cache) = (self.store.clone(), self.cache.clone());
-        let (open, applies) = (self.first_uses.0.clone(), self.safeguards.own_changes);
+        let (store, open) = (self.store.clone(), self.first_uses.0.clone());
         let work = context::carried(async move {
             let _closing = Closing(open, presented.digest);
             // Longer than anybody waits: only a store that never answers is given up.
             let done = store.record_first_use(&call, presented);
             let done = tokio::time::timeout(2 * RECORD_FOR, done).await;
-            // Also where it failed, since it may have been done all the same.
-            if applies {
-                cache.evict_token(presented.token);
-            }
             let done = done.map_err(|_| Missed::TooSlow)?;
             done.map_err(|error| Missed::Store(Arc::new(error)))
         });

@@ -217,6 +217,10 @@ fn tell_app(error: &app::Error) -> Told {
             "STORE_UNAVAILABLE",
             "the store cannot be reached, so nothing was decided or changed: try again",
         ),
+        app::Error::OutcomeUnknown(_) => Told::unavailable(
+            "STORE_UNAVAILABLE",
+            "the store did not say whether the change was made: look before trying again",
+        ),
         app::Error::NotFresh => Told::unavailable(
             "NOT_FRESH",
             "this replica cannot tell whether what it knows is fresh enough: try again, or ask another",

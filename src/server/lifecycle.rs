@@ -7,6 +7,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use futures_util::future;
 use tokio::{
     net::TcpListener,
+    sync::Semaphore,
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -20,7 +21,6 @@ use super::{
     health,
     layers::{Gate, GateLayer},
     openings::Openings,
-    places::Places,
     tls::Tls,
 };
 use crate::{
@@ -206,8 +206,7 @@ fn serve_grpc(
     let gate = Gate {
         app: service.app,
         authenticator: service.authenticator.clone(),
-        places: Places::new(tuning),
-        max_request_bytes: tuning.max_request_bytes,
+        room: Semaphore::new(tuning.max_calls),
         openings: Openings::new(tuning.max_watches),
         max_header_bytes: tuning.max_header_bytes,
         deadline: tuning.deadline,

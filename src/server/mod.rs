@@ -2,7 +2,6 @@
 //! supervised, and an orderly end.
 
 mod admin;
-mod admission;
 mod connections;
 mod deadline;
 mod handler;
@@ -10,9 +9,7 @@ mod headers;
 pub mod health;
 mod layers;
 mod lifecycle;
-mod message;
 mod openings;
-mod places;
 mod tls;
 
 use std::{net::SocketAddr, sync::Arc};

@@ -4,10 +4,13 @@ use newtype_uuid::GenericUuid as _;
 use sea_orm::{ConnectionTrait as _, DbErr, Statement, Value};
 
 use super::{Error, Store, transaction::Transaction};
-use crate::domain::{
-    id::{StackUid, TokenUid},
-    revision::Revision,
-    timestamp::Timestamp,
+use crate::{
+    domain::{
+        id::{StackUid, TokenUid},
+        revision::Revision,
+        timestamp::Timestamp,
+    },
+    memory::Subject,
 };
 
 /// How many rows go into one statement: the engines bound how many values it may have.
@@ -110,7 +113,12 @@ impl Store {
         let row = tx.query_one_raw(statement).await?;
         let row = row.ok_or_else(|| DbErr::RecordNotInserted)?;
         self.hint(tx, kind).await?;
-        Ok(self.revision(row.try_get("", "position")?))
+        let position = row.try_get("", "position")?;
+        tx.note_position(position);
+        if !kind.is_harmless() {
+            tx.touch(token.map_or(Subject::Stack(stack), Subject::Token));
+        }
+        Ok(self.revision(position))
     }
 
     /// The same for many tokens of a stack at once, a row for each; `None` for no token.
@@ -147,8 +155,10 @@ impl Store {
                 last = last.max(Some(row.try_get("", "position")?));
             }
         }
-        if last.is_some() {
+        if let Some(position) = last {
             self.hint(tx, kind).await?;
+            tx.note_position(position);
+            tokens.iter().for_each(|uid| tx.touch(Subject::Token(*uid)));
         }
         Ok(last.map(|position| self.revision(position)))
     }

@@ -40,6 +40,12 @@ pub enum Error {
     /// committed now is gone with the process.
     #[error("the {0} was deleted or replaced")]
     FileLost(&'static str),
+    /// A COMMIT was sent, and nobody said whether it was carried out.
+    #[error("the outcome of the change is unknown")]
+    OutcomeUnknown(#[source] DbErr),
+    /// Too many changes of one stack wait for each other.
+    #[error("too many changes of this stack are waiting")]
+    Crowded,
     /// Anything else that the database says.
     #[error("the database refused a statement")]
     Database(#[source] DbErr),
@@ -63,6 +69,8 @@ impl Error {
             Self::Conflict(_) => Some("CONFLICT"),
             Self::Corrupt { .. } => Some("CORRUPT"),
             Self::NotPrimary => Some("NOT_PRIMARY"),
+            Self::OutcomeUnknown(_) => Some("OUTCOME_UNKNOWN"),
+            Self::Crowded => Some("CROWDED"),
             Self::FileLost(_) => Some("FILE_LOST"),
             Self::Database(_) => Some("DATABASE"),
             Self::Shared(error) => error.kind(),
@@ -175,8 +183,9 @@ fn postgres_condition(code: &str) -> Condition {
         "40001" | "40P01" | "55P03" => Condition::Conflict,
         // Disk full.
         "53100" => Condition::Full,
-        // Read-only transaction: a standby. Query cancelled: a timeout of the server's.
-        "25006" | "57014" => Condition::Unavailable,
+        // Read-only transaction: a standby. Query cancelled, session ended: time-outs of the
+        // server's.
+        "25006" | "57014" | "25P03" | "25P04" => Condition::Unavailable,
         // Connection exceptions, insufficient resources, operator intervention.
         _ if ["08", "53", "57"]
             .iter()

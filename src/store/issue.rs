@@ -58,7 +58,7 @@ impl Store {
         command: &Issue,
         secret: &Kept,
     ) -> Result<(Token, Revision), Error> {
-        writing!(self, call.mode, "issue", |tx| {
+        writing!(self, (call.mode, &command.stack_key), "issue", |tx| {
             let key = &command.stack_key;
             let stack = self
                 .standing_to_change(tx, call, key, Standing::LiveStack)

@@ -38,7 +38,7 @@ impl Store {
         presented: Presented,
         found_at: Option<&FoundAt>,
     ) -> Result<(LeakOutcome, Option<Revision>), Error> {
-        writing!(self, "report_leaked", |tx| {
+        writing!(self, (presented.stack), "report_leaked", |tx| {
             let row = locked(tx, presented.stack).await?;
             let (uid, about) = (presented.token, (presented.stack, Some(presented.token)));
             let key = StackKey::parse(&row.key).map_err(|_| corrupt("stacks", "key", row.uid))?;

@@ -61,7 +61,7 @@ impl Store {
         key: &StackKey,
         change: &MemberChange,
     ) -> Result<(MembersChanged, Revision), Error> {
-        writing!(self, call.mode, "change_members", |tx| {
+        writing!(self, (call.mode, key), "change_members", |tx| {
             let found = self
                 .standing_to_change(tx, call, key, Standing::LiveStack)
                 .await?;

@@ -12,6 +12,21 @@ macro_rules! writing {
             $work
         })
     };
+    // Of one stack: it waits for its turn first, without a connection.
+    ($store:expr, ($stack:expr), $name:literal, |$tx:ident| $work:block) => {
+        writing!(
+            $store,
+            ($crate::domain::caller::Mode::Apply, $stack),
+            $name,
+            |$tx| $work
+        )
+    };
+    ($store:expr, ($mode:expr, $stack:expr), $name:literal, |$tx:ident| $work:block) => {{
+        match $store.turns.take($stack).await {
+            Ok(_turn) => writing!($store, $mode, $name, |$tx| $work),
+            Err(error) => Err(error),
+        }
+    }};
     ($store:expr, $mode:expr, $name:literal, |$tx:ident| $work:block) => {{
         let span = $store.span($name);
         let mut pauses = $crate::store::RETRY_AFTER.into_iter();
@@ -82,6 +97,7 @@ mod stacks;
 mod standing;
 mod tokens;
 mod transaction;
+mod turns;
 mod usage;
 mod uses;
 mod verdicts;
@@ -102,6 +118,7 @@ use sea_orm::{
 
 use crate::{
     domain::{caller::Mode, clock::Clock, entropy::Entropy, timestamp::Timestamp},
+    memory::Cache,
     telemetry::traces::StoreSpan,
 };
 
@@ -127,7 +144,8 @@ pub use self::{
 };
 use self::{
     connect::Embedded,
-    transaction::{Access, Transaction},
+    transaction::{Access, Outcomes, Transaction},
+    turns::Turns,
 };
 
 /// How often a change waits again for a connection: many changes of one stack are a queue, and
@@ -149,7 +167,9 @@ const RENEW_EVERY: Duration = Duration::from_secs(1);
 pub struct Store {
     location: Location,
     size: PoolSize,
-    pools: ArcSwap<Pools>,
+    pools: Arc<ArcSwap<Pools>>,
+    outcomes: Arc<Outcomes>,
+    turns: Turns,
     /// When connections were last renewed, on the monotonic clock.
     renewed: Mutex<Option<Duration>>,
     clock: Arc<dyn Clock>,
@@ -182,20 +202,29 @@ impl Store {
             control,
             embedded,
         } = connect::open(location, size).await?;
+        let pools = Arc::new(ArcSwap::from_pointee(Pools {
+            writer,
+            reader,
+            control,
+        }));
         Ok(Self {
             location: location.clone(),
             size,
-            pools: ArcSwap::from_pointee(Pools {
-                writer,
-                reader,
-                control,
-            }),
+            outcomes: Arc::new(Outcomes::new(pools.clone())),
+            pools,
+            turns: Turns::default(),
             renewed: Mutex::new(None),
             clock,
             entropy,
             epoch: AtomicI64::new(0),
             embedded,
         })
+    }
+
+    /// Has the subject of every change barred from this cache from before its COMMIT is sent until
+    /// its outcome is known, and evicted by then.
+    pub fn bar_from(&self, cache: Arc<Cache>) {
+        self.outcomes.bar_from(cache);
     }
 
     /// Whether other processes may change this store too.
@@ -247,17 +276,17 @@ impl Store {
     /// [`Error::Unavailable`] and the like.
     pub async fn beat(&self, now: Timestamp) -> Result<(), Error> {
         let pools = self.pools.load_full();
-        // One statement that commits by itself: a replica that is paused holds no lock.
-        let connection = if self.is_shared() {
-            &pools.control
+        if self.is_shared() {
+            let value = now.as_micros();
+            let beat = format!("UPDATE meta SET value = {value} WHERE name = 'heartbeat'");
+            Transaction::run_alone(&pools.control, &beat).await?;
         } else {
-            &pools.writer
-        };
-        entity::meta::Entity::update_many()
-            .col_expr(entity::meta::Column::Value, Expr::val(now.as_micros()))
-            .filter(entity::meta::Column::Name.eq("heartbeat"))
-            .exec(connection)
-            .await?;
+            entity::meta::Entity::update_many()
+                .col_expr(entity::meta::Column::Value, Expr::val(now.as_micros()))
+                .filter(entity::meta::Column::Name.eq("heartbeat"))
+                .exec(&pools.writer)
+                .await?;
+        }
         self.require_file()
     }
 
@@ -271,9 +300,8 @@ impl Store {
             return;
         }
         match connect::renew(urls, self.size).await {
-            Ok((pool, control)) => {
+            Ok((writer, reader, control)) => {
                 tracing::warn!("the store does not answer: connections are given up for new ones");
-                let (writer, reader) = (pool.clone(), pool);
                 self.pools.store(Arc::new(Pools {
                     writer,
                     reader,
@@ -378,7 +406,7 @@ async fn settle<T>(
 ) -> Result<T, Error> {
     match (mode, &done) {
         (Mode::Apply, Ok(_) | Err(Error::Refused(_))) => {
-            tx.commit().await?;
+            tx.commit(&store.outcomes).await?;
             // Before it is acknowledged: a file that no path leads to is gone with the process.
             store.require_file()?;
         }

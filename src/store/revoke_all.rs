@@ -1,7 +1,5 @@
 //! Many tokens of a stack revoked at once: exactly those that were previewed, or none.
 
-use std::sync::OnceLock;
-
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
     ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QuerySelect as _, Set,
@@ -57,18 +55,12 @@ pub struct RevokedAll {
 
 impl Store {
     /// Revokes all live tokens of a stack that the filter names, if they are those that were
-    /// previewed. `touched` is set before anything is written, so that it is known also where
-    /// nobody can tell whether it was.
+    /// previewed.
     ///
     /// # Errors
     /// [`Refusal::PreviewChanged`]; else as every method.
-    pub async fn revoke_all(
-        &self,
-        call: &Call,
-        command: &RevokeAll,
-        touched: &OnceLock<StackUid>,
-    ) -> Result<RevokedAll, Error> {
-        writing!(self, call.mode, "revoke_all", |tx| {
+    pub async fn revoke_all(&self, call: &Call, command: &RevokeAll) -> Result<RevokedAll, Error> {
+        writing!(self, (call.mode, &command.stack_key), "revoke_all", |tx| {
             let (key, filter) = (&command.stack_key, &command.filter);
             let stack = self
                 .standing_to_change(tx, call, key, Standing::LiveStack)
@@ -84,7 +76,6 @@ impl Store {
             if !call.previews() {
                 // Those that are not among them for having expired stay dead on every
                 // replica, whatever its clock says (R8).
-                let _ = touched.set(stack.uid);
                 self.end_expired(tx, stack.uid, call.now).await?;
                 put(tx, (stack.uid, &tokens), call, &command.reason).await?;
                 let details = described(command, preview, tokens.len());

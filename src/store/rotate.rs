@@ -56,7 +56,7 @@ impl Store {
         command: &Rotate,
         secret: &Kept,
     ) -> Result<(Rotated, Revision), Error> {
-        writing!(self, call.mode, "rotate", |tx| {
+        writing!(self, (call.mode, &command.stack_key), "rotate", |tx| {
             let (key, uid) = (&command.stack_key, command.token_uid);
             let request = command.request.as_ref();
             let stack = self

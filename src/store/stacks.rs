@@ -201,7 +201,7 @@ impl Store {
         key: &StackKey,
         (max_tokens, reason): (u32, &Reason),
     ) -> Result<(Stack, Revision), Error> {
-        writing!(self, call.mode, "set_token_limit", |tx| {
+        writing!(self, (call.mode, key), "set_token_limit", |tx| {
             let found = self
                 .standing_to_change(tx, call, key, Standing::LiveStack)
                 .await?;
@@ -237,7 +237,7 @@ impl Store {
         key: &StackKey,
         (step, reason): (StackStep, &Reason),
     ) -> Result<(Stack, Revision), Error> {
-        writing!(self, call.mode, "set_stack_state", |tx| {
+        writing!(self, (call.mode, key), "set_stack_state", |tx| {
             // Only a second Remove may find a removed stack; anything else is too late.
             let which = match step {
                 StackStep::Remove => Standing::AnyStack,

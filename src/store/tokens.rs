@@ -51,7 +51,7 @@ impl Store {
         (key, uid): (&StackKey, TokenUid),
         edit: &Edit,
     ) -> Result<(Token, Revision), Error> {
-        writing!(self, call.mode, "update", |tx| {
+        writing!(self, (call.mode, key), "update", |tx| {
             let stack = self
                 .standing_to_change(tx, call, key, Standing::LiveStack)
                 .await?;
@@ -88,7 +88,7 @@ impl Store {
         (key, uid): (&StackKey, TokenUid),
         expires_at: Option<Timestamp>,
     ) -> Result<(Token, Revision), Error> {
-        writing!(self, call.mode, "set_expiry", |tx| {
+        writing!(self, (call.mode, key), "set_expiry", |tx| {
             let stack = self
                 .standing_to_change(tx, call, key, Standing::LiveStack)
                 .await?;
@@ -123,7 +123,7 @@ impl Store {
         (key, uid): (&StackKey, TokenUid),
         reason: &Reason,
     ) -> Result<(Token, Revision), Error> {
-        writing!(self, call.mode, "revoke", |tx| {
+        writing!(self, (call.mode, key), "revoke", |tx| {
             let stack = self
                 .standing_to_change(tx, call, key, Standing::LiveStack)
                 .await?;

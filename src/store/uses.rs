@@ -17,13 +17,16 @@ use super::{
     transaction::Transaction,
     usage,
 };
-use crate::domain::{
-    audit::{Action, Details},
-    caller::Call,
-    id::{StackUid, TokenUid},
-    revision::Revision,
-    secret::Digest,
-    stack::StackKey,
+use crate::{
+    domain::{
+        audit::{Action, Details},
+        caller::Call,
+        id::{StackUid, TokenUid},
+        revision::Revision,
+        secret::Digest,
+        stack::StackKey,
+    },
+    memory::Subject,
 };
 
 /// A secret, and what it belongs to.
@@ -51,7 +54,7 @@ impl Store {
         call: &Call,
         presented: Presented,
     ) -> Result<Option<Revision>, Error> {
-        writing!(self, "record_first_use", |tx| {
+        writing!(self, (presented.stack), "record_first_use", |tx| {
             // Before any of its secrets, as every change does: so none waits for another that
             // waits for it.
             let stack = locked(tx, presented.stack).await?;
@@ -72,6 +75,8 @@ impl Store {
             if first.rows_affected == 0 {
                 return Ok(None);
             }
+            // Also where there is no change to tell of: what is cached says that it is unused.
+            tx.touch(Subject::Token(presented.token));
             usage::note(tx, presented.token, &call.caller.actor, call.now).await?;
             let ended = token_secret::Entity::update_many()
                 .col_expr(
@@ -104,7 +109,7 @@ impl Store {
         call: &Call,
         presented: Presented,
     ) -> Result<Option<Revision>, Error> {
-        writing!(self, "record_superseded", |tx| {
+        writing!(self, (presented.stack), "record_superseded", |tx| {
             let stack = locked(tx, presented.stack).await?;
             let digest = presented.digest.as_bytes().to_vec();
             let now = call.now.as_micros();

@@ -12,10 +12,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{
-    program::{Running, folder},
-    support::skips::found_or_skip,
-};
+use crate::program::{Running, folder};
 
 /// A span as it arrived.
 #[derive(Clone, Debug, Default)]
@@ -39,9 +36,17 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// `None` if it is not installed.
+    /// `None` where it is not installed; where CI=true it must be.
     pub fn start() -> Option<Self> {
-        let program = found_or_skip(installed(), "rotel (.ci/requirements.txt)")?;
+        let Some(program) = installed() else {
+            assert_ne!(
+                std::env::var("CI").as_deref(),
+                Ok("true"),
+                "rotel is not installed: see .ci/requirements.txt"
+            );
+            eprintln!("\n*** SKIPPED: rotel is not installed ***\n");
+            return None;
+        };
         let folder = folder();
         let (grpc, http) = (free_address(), free_address());
         let output = fs::File::create(folder.path().join("output")).unwrap();

@@ -14,10 +14,13 @@ use stacktoken::{
 use tonic::Code;
 
 use crate::{
-    postgres,
+    postgres::{self, Postgres},
     program::{Running, channel, folder, program, signal_to},
     support::{
-        Client, TestIssuer, introspect_request, issue_request, issuer::ISSUERS_FILE, person,
+        Client, TestIssuer, introspect_request, issue_request,
+        issuer::ISSUERS_FILE,
+        person,
+        requests::{rename_request, revoke_request},
     },
 };
 
@@ -34,11 +37,20 @@ fn pauses() -> Vec<Duration> {
 
 struct Served(Running, String);
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replica_that_was_paused_says_nothing_stale_when_it_goes_on() {
-    let Some(postgres) = postgres::start() else {
-        return;
-    };
+/// Two replicas in processes of their own, and a stack.
+struct Pair {
+    postgres: Postgres,
+    a: Served,
+    b: Served,
+    owner_at_a: Client,
+    owner_at_b: Client,
+    service_at_b: Client,
+    stack: String,
+    _folder: tempfile::TempDir,
+}
+
+async fn pair() -> Option<Pair> {
+    let postgres = postgres::start()?;
     postgres.create("tokens");
     let folder = folder();
     let issuer = TestIssuer::new();
@@ -81,8 +93,9 @@ async fn a_replica_that_was_paused_says_nothing_stale_when_it_goes_on() {
     let as_a = |jwt: String, channel| Client::new(channel, Some(format!("Bearer {jwt}")));
     let (to_a, to_b) = (channel(&a.1).await, channel(&b.1).await);
     let mut operator = as_a(issuer.operator("operator", now), to_a.clone());
-    let mut owner = as_a(issuer.user("owner", now), to_a);
-    let mut service = as_a(issuer.service("content-api", now), to_b);
+    let owner_at_a = as_a(issuer.user("owner", now), to_a);
+    let owner_at_b = as_a(issuer.user("owner", now), to_b.clone());
+    let service_at_b = as_a(issuer.service("content-api", now), to_b);
     let request = admin::v1::RegisterRequest {
         name: "Paused".into(),
         organization_uid: "org-1".into(),
@@ -96,6 +109,25 @@ async fn a_replica_that_was_paused_says_nothing_stale_when_it_goes_on() {
             Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status:?}"),
         }
     };
+    Some(Pair {
+        postgres,
+        a,
+        b,
+        owner_at_a,
+        owner_at_b,
+        service_at_b,
+        stack,
+        _folder: folder,
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_was_paused_says_nothing_stale_when_it_goes_on() {
+    let Some(pair) = pair().await else {
+        return;
+    };
+    let (mut owner, mut service) = (pair.owner_at_a.clone(), pair.service_at_b.clone());
+    let (stack, b) = (pair.stack.clone(), &pair.b);
     let (mut refused, mut answered) = (0, 0);
     for (round, pause) in pauses().into_iter().enumerate() {
         let live = owner
@@ -159,5 +191,48 @@ async fn a_replica_that_was_paused_says_nothing_stale_when_it_goes_on() {
         "{} pauses: {answered} answers, {refused} refused, none stale",
         pauses().len()
     );
-    drop((a, b));
+}
+
+/// How long a lock may be held by whoever is stopped.
+const FREE_WITHIN: Duration = Duration::from_secs(10);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_stopped_inside_a_change_frees_its_stack_and_does_not_take_it_for_done() {
+    let Some(pair) = pair().await else {
+        return;
+    };
+    let Pair {
+        postgres, stack, ..
+    } = &pair;
+    let (mut owner, mut owner_at_b) = (pair.owner_at_a.clone(), pair.owner_at_b.clone());
+    let issued = owner.tokens.issue(issue_request(stack, "before")).await;
+    let uid = issued.unwrap().into_inner().token.unwrap().token_uid;
+    let lock = format!("UPDATE stacks SET name = name WHERE key = '{stack}'");
+    let held = postgres.hold("tokens", &lock);
+    let rename = rename_request(stack, &uid, "after");
+    let update = tokio::spawn(async move { owner.tokens.update(rename).await });
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    while postgres.run("tokens", waits) == "0" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    signal_to(&pair.a.0.0, Signal::STOP);
+    held.commit();
+    let stopped = Instant::now();
+    while let Err(status) = owner_at_b
+        .tokens
+        .revoke(revoke_request(stack, &uid, ""))
+        .await
+    {
+        assert!(stopped.elapsed() < FREE_WITHIN, "{status:?}");
+    }
+    let freed = stopped.elapsed();
+    signal_to(&pair.a.0.0, Signal::CONT);
+    let status = update.await.unwrap().unwrap_err();
+    assert!(
+        [Code::Unavailable, Code::DeadlineExceeded].contains(&status.code()),
+        "{status:?}"
+    );
+    let sql = format!("SELECT name FROM tokens WHERE uid = '{uid}'");
+    assert_eq!(postgres.run("tokens", &sql), "before");
+    println!("revoked at the other replica {freed:?} after the first was stopped");
 }

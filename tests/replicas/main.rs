@@ -14,23 +14,22 @@
 mod batch;
 mod cluster;
 mod conformance;
+mod defaults;
 mod faults;
-mod hints;
 mod history;
 mod housekeeping;
 mod idle;
 mod incidents;
 mod limit;
-mod lost_history;
+mod outcomes;
 mod plans;
 mod pooler;
 mod postgres;
 mod previews;
 mod proxy;
-mod readings;
 mod revoke_all;
 mod rotation;
-mod skew;
+mod stopped;
 #[path = "../it/support/mod.rs"]
 mod support;
 mod usage;

@@ -22,6 +22,14 @@ pub struct PoolSize {
     pub connections: u32,
 }
 
+impl PoolSize {
+    /// How many are for changes, and how many for readings.
+    fn split(self) -> (u32, u32) {
+        let changes = (self.connections / 2).max(1);
+        (changes, self.connections.saturating_sub(changes).max(1))
+    }
+}
+
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {

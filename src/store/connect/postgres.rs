@@ -1,4 +1,5 @@
-//! PostgreSQL: a pool for calls, and a small one apart for the feed and the heartbeat.
+//! PostgreSQL: a pool for changes, one for readings, and a small one for the feed and the
+//! heartbeat, so that none of them waits for the connections of another.
 
 use std::time::Duration;
 
@@ -30,8 +31,7 @@ pub(super) async fn open(
         location: location.clone(),
         source,
     };
-    let pool = pool(&urls.url, size.connections).await.map_err(database)?;
-    let control = self::pool(urls.direct(), CONTROL).await.map_err(database)?;
+    let (writer, reader, control) = renew(urls, size).await.map_err(database)?;
     let (number, version) = version(&control).await.map_err(database)?;
     if number < OLDEST {
         return Err(OpenError::TooOld {
@@ -40,8 +40,8 @@ pub(super) async fn open(
         });
     }
     Ok(Connections {
-        writer: pool.clone(),
-        reader: pool,
+        writer,
+        reader,
         control,
         embedded: None,
     })
@@ -52,9 +52,11 @@ pub(super) async fn open(
 pub(in crate::store) async fn renew(
     urls: &PostgresUrls,
     size: PoolSize,
-) -> Result<(DatabaseConnection, DatabaseConnection), DbErr> {
+) -> Result<(DatabaseConnection, DatabaseConnection, DatabaseConnection), DbErr> {
+    let (changes, readings) = size.split();
     Ok((
-        pool(&urls.url, size.connections).await?,
+        pool(&urls.url, changes).await?,
+        pool(&urls.url, readings).await?,
         pool(urls.direct(), CONTROL).await?,
     ))
 }

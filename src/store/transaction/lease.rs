@@ -10,6 +10,8 @@ use sea_orm::{
 };
 use sea_query_sqlx::SqlxValues;
 
+use super::notices::watched;
+
 /// What a transaction may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) enum Access {
@@ -18,6 +20,25 @@ pub(in crate::store) enum Access {
     /// Read one snapshot.
     Read,
 }
+
+/// On PostgreSQL, in one round trip, everything that a change needs whatever the defaults of the
+/// database, the role or the session are. Start-up options would be refused by poolers, and
+/// settings of a session leak or vanish there.
+///
+/// The limit (R6) is counted under the lock of the stack, so each statement must see what was
+/// committed before it. A replica that stops or vanishes in the middle of a change holds its locks
+/// for at most the statement and the idle time-out together. `remote_apply` is not lowered.
+const WRITE_ON_POSTGRES: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
+    SET LOCAL lock_timeout = '3s'; \
+    SET LOCAL statement_timeout = '6s'; \
+    SET LOCAL idle_in_transaction_session_timeout = '3s'; \
+    SELECT pg_catalog.set_config('synchronous_commit', 'on', true) \
+    WHERE pg_catalog.current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')";
+
+/// The same for several reads of one snapshot.
+const READ_ON_POSTGRES: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
+    SET LOCAL statement_timeout = '6s'; \
+    SET LOCAL idle_in_transaction_session_timeout = '3s'";
 
 /// How long the rollback of a dropped transaction may take before its connection is closed.
 /// SQLite has none: its worker thread is at work for as long as a statement takes.
@@ -55,6 +76,42 @@ macro_rules! on_either {
 
 impl Lease {
     pub async fn begin(pool: &DatabaseConnection, access: Access) -> Result<Self, DbErr> {
+        let mut lease = Self::acquire(pool).await?;
+        let begin = lease.begin_statement(access);
+        // Inside another transaction SQLite refuses this and PostgreSQL warns.
+        let (begun, warned) = watched(lease.execute_unprepared(begin)).await;
+        begun?;
+        if warned {
+            lease.close();
+            let text = "the connection was inside a transaction";
+            return Err(DbErr::Conn(RuntimeErr::Internal(text.to_owned())));
+        }
+        Ok(lease)
+    }
+
+    /// Runs one statement of PostgreSQL's, and all that a change needs around it, in one round
+    /// trip: a replica that stops meanwhile holds no lock. Answers the rows of every statement,
+    /// its own the last, and whether there was a warning: then nobody knows who else has it.
+    pub async fn run_alone(
+        pool: &DatabaseConnection,
+        statement: &str,
+    ) -> Result<(Vec<QueryResult>, bool), DbErr> {
+        let mut lease = Self::acquire(pool).await?;
+        let sql = AssertSqlSafe(format!("{WRITE_ON_POSTGRES}; {statement}; COMMIT"));
+        let run = async {
+            on_either!(lease, |connection| connection
+                .fetch_all(sql)
+                .await
+                .map(|rows| rows.into_iter().map(Into::into).collect())
+                .map_err(not_queried))
+        };
+        let (rows, warned) = watched(run).await;
+        let rows = rows?;
+        lease.ended = true;
+        Ok((rows, warned))
+    }
+
+    async fn acquire(pool: &DatabaseConnection) -> Result<Self, DbErr> {
         let connection = match pool.get_database_backend() {
             DbBackend::Sqlite => pool
                 .get_sqlite_connection_pool()
@@ -67,22 +124,16 @@ impl Lease {
                 .await
                 .map(Connection::Postgres),
         };
-        let mut lease = Self {
+        Ok(Self {
             connection: Some(connection.map_err(not_acquired)?),
             ended: false,
-        };
-        let begin = lease.begin_statement(access);
-        // Inside another transaction SQLite refuses this, and so the connection is closed.
-        lease.execute_unprepared(begin).await?;
-        Ok(lease)
+        })
     }
 
     fn begin_statement(&self, access: Access) -> &'static str {
         match (&self.connection, access) {
-            (Some(Connection::Postgres(_)), Access::Write) => "BEGIN",
-            (Some(Connection::Postgres(_)), Access::Read) => {
-                "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-            }
+            (Some(Connection::Postgres(_)), Access::Write) => WRITE_ON_POSTGRES,
+            (Some(Connection::Postgres(_)), Access::Read) => READ_ON_POSTGRES,
             (_, Access::Write) => "BEGIN IMMEDIATE",
             // One snapshot from the first read on.
             (_, Access::Read) => "BEGIN DEFERRED",

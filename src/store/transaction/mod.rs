@@ -7,11 +7,18 @@
 //!
 //! - a connection serves again only after a COMMIT or ROLLBACK that succeeded, else it is closed;
 //! - after a statement that failed, a transaction takes no further statement and never commits;
-//! - there are no nested transactions.
+//! - there are no nested transactions;
+//! - a COMMIT that was sent is waited for, and what it changes is barred from the cache until its
+//!   outcome is known (see [`outcome`]).
 
 mod lease;
+mod notices;
+mod outcome;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{
+    Arc, Mutex as Guarded, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use futures_util::lock::Mutex;
 use sea_orm::{
@@ -20,9 +27,10 @@ use sea_orm::{
 };
 use sea_orm_migration::prelude::async_trait;
 
-pub(super) use self::lease::Access;
-use self::lease::Lease;
+pub(super) use self::{lease::Access, outcome::Outcomes};
+use self::{lease::Lease, outcome::Touched};
 use super::Error;
+use crate::memory::Subject;
 
 /// A transaction that has begun. Dropped without an end, it is rolled back.
 pub(super) struct Transaction {
@@ -30,6 +38,7 @@ pub(super) struct Transaction {
     backend: DbBackend,
     /// Set by the first statement that fails.
     failed: AtomicBool,
+    touched: Guarded<Touched>,
 }
 
 impl Transaction {
@@ -40,13 +49,48 @@ impl Transaction {
             backend: pool.get_database_backend(),
             lease: Mutex::new(lease),
             failed: AtomicBool::new(false),
+            touched: Guarded::default(),
         })
     }
 
-    /// Commits. After an error nobody can tell whether it was committed.
-    pub async fn commit(self) -> Result<(), Error> {
+    /// Runs one statement of PostgreSQL's as a transaction of its own, in one round trip. Answers
+    /// the rows of everything that was run, those of the statement the last.
+    ///
+    /// # Errors
+    /// [`Error::OutcomeUnknown`] where only this server has it.
+    pub async fn run_alone(
+        pool: &DatabaseConnection,
+        statement: &str,
+    ) -> Result<Vec<QueryResult>, Error> {
+        match Lease::run_alone(pool, statement).await? {
+            (rows, false) => Ok(rows),
+            (_, true) => Err(outcome::unknown("committed with a warning")),
+        }
+    }
+
+    /// Notes that what is known of this may be wrong once the transaction is committed.
+    pub fn touch(&self, subject: Subject) {
+        self.touched().subjects.push(subject);
+    }
+
+    /// Notes the position of a row of the history that this transaction has written.
+    pub fn note_position(&self, position: i64) {
+        self.touched().position = Some(position);
+    }
+
+    fn touched(&self) -> std::sync::MutexGuard<'_, Touched> {
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Commits, and goes on with it when the caller gives up.
+    ///
+    /// # Errors
+    /// [`Error::OutcomeUnknown`] where nobody can tell whether it was committed.
+    pub async fn commit(self, outcomes: &Arc<Outcomes>) -> Result<(), Error> {
         self.require_intact()?;
-        Ok(self.lease.into_inner().commit().await?)
+        let touched = std::mem::take(&mut *self.touched());
+        let lease = self.lease.into_inner();
+        outcomes.commit(lease, self.backend, touched).await
     }
 
     /// Undoes everything.

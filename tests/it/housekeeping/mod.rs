@@ -2,7 +2,6 @@
 
 mod changes;
 mod expiry;
-mod retention;
 mod tokens;
 
 use std::time::Duration;

@@ -11,7 +11,6 @@ pub mod previews;
 pub mod raw;
 pub mod rehearsals;
 pub mod requests;
-pub mod skips;
 pub mod watching;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -58,7 +57,6 @@ pub struct TestServer {
     pub address: String,
     pub admin_address: String,
     pub clock: Arc<ManualClock>,
-    pub entropy: Arc<SeededEntropy>,
     pub issuer: TestIssuer,
     /// A stack with an owner, an admin, a developer and a content manager.
     pub stack: String,
@@ -151,7 +149,6 @@ impl TestServer {
         let (serving, served) = oneshot::channel();
         let stop = CancellationToken::new();
         let (stopping, at) = (stop.clone(), clock.clone());
-        let random = entropy.clone();
         let store = Arc::new(store);
         let running = tokio::spawn(async move {
             let parts = Parts {
@@ -159,7 +156,7 @@ impl TestServer {
                 authenticator: Arc::new(authenticator),
                 routes: Arc::new(routes),
                 clock: at,
-                entropy: random,
+                entropy,
                 tls,
                 safeguards: Safeguards::default(),
             };
@@ -175,7 +172,6 @@ impl TestServer {
             address,
             admin_address,
             clock,
-            entropy,
             issuer,
             stack,
             data_dir,

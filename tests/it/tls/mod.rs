@@ -2,4 +2,3 @@
 
 mod identity;
 mod reload;
-mod resumption;

@@ -4,3 +4,4 @@ mod book;
 mod faults;
 mod shim;
 mod space;
+mod stalls;

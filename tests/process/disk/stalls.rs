@@ -1,0 +1,245 @@
+//! A commit that takes longer than twice the deadline of its call: the caller is told DEADLINE,
+//! the change is made later, and from then on no answer is from before it.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use stacktoken::grpc::pb::{admin::v1 as admin, v1};
+use tonic::{Code, Status};
+
+use super::{
+    book::Book,
+    shim::{Rule, Shim},
+};
+use crate::{
+    program::folder,
+    support::{
+        introspect_request, now, permissions,
+        requests::{
+            EVERY_TOKEN, get_request, overlap_for, permit_request, revoke_all_request,
+            revoke_request, rotate_request, set_expiry_request,
+        },
+    },
+};
+
+const DEADLINE: Duration = Duration::from_millis(500);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Revoke,
+    /// By a client that gives up before.
+    RevokeAndLeave,
+    Expire,
+    Narrow,
+    Rotate,
+    FirstUse,
+    RevokeAll,
+    Leaked,
+    Suspend,
+    Remove,
+}
+
+impl Change {
+    const ALL: [Self; 10] = [
+        Self::Revoke,
+        Self::RevokeAndLeave,
+        Self::Expire,
+        Self::Narrow,
+        Self::Rotate,
+        Self::FirstUse,
+        Self::RevokeAll,
+        Self::Leaked,
+        Self::Suspend,
+        Self::Remove,
+    ];
+
+    /// How long the commit takes: beyond twice the deadline, and for a first use beyond twice
+    /// what recording it may take.
+    fn stall(self) -> Duration {
+        match self {
+            Self::FirstUse => Duration::from_millis(8_800),
+            _ => 3 * DEADLINE,
+        }
+    }
+}
+
+/// A token, and perhaps its next secret.
+struct Subject {
+    uid: String,
+    secret: String,
+    next: String,
+}
+
+async fn make(change: Change, book: &mut Book, of: &Subject) -> Result<(), Status> {
+    let (stack, uid) = (book.stack.clone(), of.uid.as_str());
+    let tokens = &mut book.owner.tokens;
+    match change {
+        Change::Revoke => tokens
+            .revoke(revoke_request(&stack, uid, ""))
+            .await
+            .map(drop),
+        Change::RevokeAndLeave => {
+            let revoke = tokens.revoke(revoke_request(&stack, uid, ""));
+            let left = tokio::time::timeout(DEADLINE / 5, revoke).await;
+            assert!(left.is_err(), "the commit is not stalled");
+            Err(Status::deadline_exceeded("left"))
+        }
+        Change::Expire => {
+            let request = set_expiry_request(&stack, uid, now());
+            tokens.set_expiry(request).await.map(drop)
+        }
+        Change::Narrow => {
+            let request = permit_request(&stack, uid, permissions(v1::Access::Read));
+            tokens.update(request).await.map(drop)
+        }
+        Change::Rotate => {
+            let request = rotate_request(&stack, uid, overlap_for(0));
+            tokens.rotate(request).await.map(drop)
+        }
+        Change::FirstUse => {
+            let request = introspect_request(&stack, &of.next, &[]);
+            book.service
+                .introspection
+                .introspect(request)
+                .await
+                .map(drop)
+        }
+        Change::RevokeAll => {
+            let shown = tokens.revoke_all(revoke_all_request(&stack, &EVERY_TOKEN, None));
+            let hash = shown.await.unwrap().into_inner().preview_hash;
+            let request = revoke_all_request(&stack, &EVERY_TOKEN, Some(&hash));
+            tokens.revoke_all(request).await.map(drop)
+        }
+        Change::Leaked => {
+            let request = v1::ReportLeakedRequest {
+                secret: of.secret.clone(),
+                url: String::new(),
+            };
+            book.operator.tokens.report_leaked(request).await.map(drop)
+        }
+        Change::Suspend => {
+            let request = admin::SuspendRequest {
+                stack_api_key: stack,
+                ..Default::default()
+            };
+            book.operator.stacks.suspend(request).await.map(drop)
+        }
+        Change::Remove => {
+            let request = admin::RemoveRequest {
+                stack_api_key: stack,
+                ..Default::default()
+            };
+            book.operator.stacks.remove(request).await.map(drop)
+        }
+    }
+}
+
+/// Whether what reads the store alone shows the change.
+async fn is_made(change: Change, book: &mut Book, of: &Subject) -> bool {
+    let request = get_request(&book.stack, &of.uid);
+    let token = book.operator.tokens.get(request).await;
+    let token = token.map(|answer| answer.into_inner().token.unwrap());
+    let revoked = |token: &v1::Token| token.state() == v1::TokenState::Revoked;
+    match (change, token) {
+        (Change::Expire, Ok(token)) => token.state() == v1::TokenState::Expired,
+        (Change::Narrow, Ok(token)) => token.permissions.unwrap().access() == v1::Access::Read,
+        (Change::Rotate, Ok(token)) => token.generation == 2,
+        (Change::FirstUse, Ok(_)) => {
+            let request = introspect_request(&book.stack, &of.next, &[]);
+            let answer = book.service.introspection.introspect(request).await;
+            answer.is_ok_and(|answer| answer.into_inner().active)
+        }
+        (Change::Suspend, Ok(_)) => {
+            let request = admin::GetRequest {
+                stack_api_key: book.stack.clone(),
+            };
+            let stack = book
+                .operator
+                .stacks
+                .get(request)
+                .await
+                .unwrap()
+                .into_inner();
+            stack.stack.unwrap().state() == admin::StackState::Suspended
+        }
+        (Change::Remove, token) => token.is_err(),
+        (_, token) => revoked(&token.unwrap()),
+    }
+}
+
+/// Whether the token may still do what the change takes from it.
+async fn is_allowed(book: &mut Book, secret: &str) -> bool {
+    let request = introspect_request(&book.stack, secret, &["entry.update"]);
+    let answer = book.service.introspection.introspect(request).await;
+    answer.unwrap().into_inner().decision() == v1::Decision::Allow
+}
+
+async fn stall(change: Change) {
+    let folder = folder();
+    let Some(shim) = Shim::build(folder.path()) else {
+        return;
+    };
+    let deadline = format!("{}ms", DEADLINE.as_millis());
+    let dev = shim.start_with(folder.path(), |command| {
+        command.env("STACKTOKEN_DEADLINE", deadline);
+    });
+    let mut book = Book::open(&dev).await;
+    let uid = book.issue().await.unwrap();
+    let mut subject = Subject {
+        secret: book.entries[&uid].secret.clone(),
+        next: String::new(),
+        uid,
+    };
+    if change == Change::FirstUse {
+        let overlap = v1::rotate_request::Overlap::UntilFirstUse(true);
+        let request = rotate_request(&book.stack, &subject.uid, overlap);
+        let rotated = book
+            .owner
+            .tokens
+            .rotate(request)
+            .await
+            .unwrap()
+            .into_inner();
+        subject.next = rotated.secret;
+    }
+    // Its first use, and then from memory.
+    assert!(is_allowed(&mut book, &subject.secret).await);
+    assert!(is_allowed(&mut book, &subject.secret).await);
+    let stall = change.stall();
+    shim.set(&[Rule {
+        delay: u32::try_from(stall.as_millis()).unwrap(),
+        ..Rule::fails("sync", "-wal", 0, 1)
+    }]);
+    let began = Instant::now();
+    let status = make(change, &mut book, &subject).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{change:?}");
+    let mut meanwhile = 0;
+    while began.elapsed() < stall - DEADLINE / 4 {
+        // Nothing was acknowledged, so either answer is right; a fault would be an error.
+        is_allowed(&mut book, &subject.secret).await;
+        meanwhile += 1;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    while !is_made(change, &mut book, &subject).await {
+        assert!(
+            began.elapsed() < stall + Duration::from_secs(10),
+            "{change:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let after = Instant::now();
+    while after.elapsed() < Duration::from_secs(1) {
+        assert!(
+            !is_allowed(&mut book, &subject.secret).await,
+            "{change:?}: allowed {:?} after the store says otherwise",
+            after.elapsed()
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    println!("{change:?}: {meanwhile} answers meanwhile, none from before it after");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_whose_commit_outlasts_its_call_is_in_every_later_answer() {
+    join_all(Change::ALL.map(stall)).await;
+}

@@ -1,0 +1,138 @@
+//! Changes whose COMMIT is sent and whose outcome is not told, or told with a warning.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+use tonic::{Code, Status};
+
+use crate::{
+    cluster::{Cluster, DATABASE},
+    proxy::Link,
+    support::reason,
+};
+
+impl Cluster {
+    /// Whether commits wait for a standby that is not there.
+    fn require_a_standby(&self, required: bool) {
+        let sql = if required {
+            "ALTER SYSTEM SET synchronous_standby_names = 'elsewhere'"
+        } else {
+            "ALTER SYSTEM RESET synchronous_standby_names"
+        };
+        self.postgres.run(DATABASE, sql);
+        self.postgres.run(DATABASE, "SELECT pg_reload_conf()");
+    }
+
+    /// A change whose COMMIT waits for the standby: its token, and its secret.
+    async fn revoke_in_vain(
+        &self,
+    ) -> (
+        String,
+        String,
+        impl Future<Output = Result<(), Status>> + use<>,
+    ) {
+        let issued = self.issue("unsettled").await;
+        let uid = issued.token.unwrap().token_uid;
+        self.a.warm(&self.stack, &issued.secret).await;
+        self.require_a_standby(true);
+        let (mut owner, stack) = (self.a.owner.clone(), self.stack.clone());
+        let request = crate::support::requests::revoke_request(&stack, &uid, "");
+        let revoke = tokio::spawn(async move { owner.tokens.revoke(request).await.map(drop) });
+        let until = Instant::now() + Duration::from_secs(10);
+        while self.postgres.run(DATABASE, WAITING) != "1" {
+            assert!(Instant::now() < until, "no COMMIT waits");
+            sleep(Duration::from_millis(20)).await;
+        }
+        (uid, issued.secret, async move { revoke.await.unwrap() })
+    }
+
+    async fn is_revoked_for_good(&self, uid: &str, secret: &str) {
+        let sql = format!("SELECT revoked_at IS NOT NULL FROM tokens WHERE uid = '{uid}'");
+        let until = Instant::now() + Duration::from_secs(10);
+        while self.postgres.run(DATABASE, &sql) != "t" {
+            assert!(Instant::now() < until, "never committed");
+            sleep(Duration::from_millis(20)).await;
+        }
+        // The bar is lifted: it is answered from memory again, and as it is.
+        let mut hits = self.a.metric("stacktoken_cache_hits_total").await;
+        let begun = hits;
+        while hits < begun + 3.0 {
+            assert!(Instant::now() < until, "never from memory again");
+            if let Ok(answer) = self.a.introspect(&self.stack, secret).await {
+                assert!(!answer.active);
+            }
+            sleep(Duration::from_millis(20)).await;
+            hits = self.a.metric("stacktoken_cache_hits_total").await;
+        }
+    }
+}
+
+const WAITING: &str = "SELECT count(*) FROM pg_stat_activity \
+    WHERE wait_event = 'SyncRep' AND query = 'COMMIT'";
+
+fn require_unknown(status: &Status) {
+    assert_eq!(
+        (status.code(), reason(status).as_str()),
+        (Code::Unavailable, "STORE_UNAVAILABLE")
+    );
+    assert!(status.message().contains("did not say"), "{status:?}");
+}
+
+/// PostgreSQL reports success for it, with a warning that only this server has it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_wait_for_the_standby_was_cancelled_is_not_acknowledged() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let (uid, secret, revoke) = cluster.revoke_in_vain().await;
+    let sql = WAITING.replace("count(*)", "pg_cancel_backend(pid)");
+    cluster.postgres.run(DATABASE, &sql);
+    require_unknown(&revoke.await.unwrap_err());
+    cluster.require_a_standby(false);
+    cluster.is_revoked_for_good(&uid, &secret).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_backend_was_terminated_is_not_acknowledged() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let (uid, secret, revoke) = cluster.revoke_in_vain().await;
+    let sql = WAITING.replace("count(*)", "pg_terminate_backend(pid)");
+    cluster.postgres.run(DATABASE, &sql);
+    require_unknown(&revoke.await.unwrap_err());
+    cluster.require_a_standby(false);
+    cluster.is_revoked_for_good(&uid, &secret).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_connection_is_lost_is_found_out_about() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let (uid, secret, revoke) = cluster.revoke_in_vain().await;
+    cluster.a.link.set(Link::Cut);
+    require_unknown(&revoke.await.unwrap_err());
+    cluster.a.link.set(Link::Up);
+    sleep(Duration::from_millis(300)).await;
+    cluster.require_a_standby(false);
+    cluster.is_revoked_for_good(&uid, &secret).await;
+}
+
+/// Nothing ends the wait for a COMMIT but its answer, or the word of the database.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_answer_is_swallowed_is_found_out_about() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let (uid, secret, revoke) = cluster.revoke_in_vain().await;
+    cluster.a.link.set(Link::BlackHole);
+    cluster.require_a_standby(false);
+    let status = revoke.await.unwrap_err();
+    assert!(
+        [Code::DeadlineExceeded, Code::Unavailable].contains(&status.code()),
+        "{status:?}"
+    );
+    cluster.a.link.set(Link::Up);
+    cluster.is_revoked_for_good(&uid, &secret).await;
+}

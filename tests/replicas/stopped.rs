@@ -1,0 +1,94 @@
+//! A replica that stops, or vanishes with its packets, in the middle of a change: it holds the
+//! lock of its stack, and the database hears no more of it.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use tokio::time::sleep;
+use tonic::Code;
+
+use crate::{
+    cluster::{Cluster, DATABASE},
+    proxy::Link,
+    support::{
+        issue_request, reason,
+        requests::{rename_request, revoke_request},
+    },
+};
+
+/// How long a lock may be held by whoever is gone.
+const FREE_WITHIN: Duration = Duration::from_secs(10);
+/// How many times the owner tries again at once.
+const RETRIES: usize = 40;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_vanishes_inside_a_change_frees_its_stack_and_hinders_no_other() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let other = cluster.register().await;
+    let kept = cluster.issue("kept").await;
+    cluster.b.warm(&cluster.stack, &kept.secret).await;
+    let uid = cluster.issue("before").await.token.unwrap().token_uid;
+    // A waits for the stack's lock, and is gone when it gets it.
+    let lock = format!(
+        "UPDATE stacks SET name = name WHERE key = '{}'",
+        cluster.stack
+    );
+    let held = cluster.postgres.hold(DATABASE, &lock);
+    let (mut owner, rename) = (
+        cluster.a.owner.clone(),
+        rename_request(&cluster.stack, &uid, "after"),
+    );
+    let update = tokio::spawn(async move { owner.tokens.update(rename).await });
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    while cluster.postgres.run(DATABASE, waits) == "0" {
+        sleep(Duration::from_millis(10)).await;
+    }
+    cluster.a.link.set(Link::BlackHole);
+    held.commit();
+    let gone = Instant::now();
+    let retries = (0..RETRIES).map(|_| async {
+        let mut owner = cluster.b.owner.clone();
+        loop {
+            let revoke = revoke_request(&cluster.stack, &uid, "");
+            match owner.tokens.revoke(revoke).await {
+                Ok(_) => return gone.elapsed(),
+                Err(status) => assert!(gone.elapsed() < 2 * FREE_WITHIN, "{status:?}"),
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let others = async {
+        let (mut owner, mut slowest) = (cluster.b.owner.clone(), Duration::ZERO);
+        let mut at = 0;
+        while gone.elapsed() < Duration::from_secs(6) {
+            at += 1;
+            let begun = Instant::now();
+            let issue = issue_request(&other, &format!("t{at}"));
+            match owner.tokens.issue(issue).await {
+                Ok(_) => {}
+                Err(status) => assert_eq!(reason(&status), "TOKEN_LIMIT_REACHED"),
+            }
+            let answer = cluster.b.introspect(&cluster.stack, &kept.secret).await;
+            assert!(answer.unwrap().active);
+            slowest = slowest.max(begun.elapsed());
+            sleep(Duration::from_millis(50)).await;
+        }
+        slowest
+    };
+    let (freed, slowest) = tokio::join!(join_all(retries), others);
+    let (first, last) = (freed.iter().min().unwrap(), freed.iter().max().unwrap());
+    println!("revoked after {first:?} to {last:?}, other stacks within {slowest:?}");
+    assert!(*first <= FREE_WITHIN, "{first:?}");
+    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    // It wakes up, and does not take an undone change for done.
+    cluster.a.link.set(Link::Up);
+    let status = update.await.unwrap().unwrap_err();
+    assert!(
+        [Code::Unavailable, Code::DeadlineExceeded].contains(&status.code()),
+        "{status:?}"
+    );
+    let sql = format!("SELECT name FROM tokens WHERE uid = '{uid}'");
+    assert_eq!(cluster.postgres.run(DATABASE, &sql), "before");
+}
