@@ -11,6 +11,9 @@
 )]
 
 #[allow(dead_code, reason = "each measurement needs its part")]
+#[path = "support/size.rs"]
+mod size;
+#[allow(dead_code, reason = "each measurement needs its part")]
 mod support;
 
 use std::{
@@ -35,7 +38,7 @@ const WANTED: f64 = 1_000_000.0;
 /// Verdicts a second on this thread.
 fn measure(client: &Client, secrets: &[String], key: &str, actions: &[ActionQuestion]) -> f64 {
     let (began, mut answered, mut missed) = (Instant::now(), 0_u32, 0_u32);
-    while began.elapsed() < MEASURED {
+    while began.elapsed() < size::time(MEASURED) {
         for secret in secrets {
             let question = Question::new(black_box(secret), key).about(actions);
             match black_box(client.cached(&question)) {
@@ -56,7 +59,7 @@ fn measure(client: &Client, secrets: &[String], key: &str, actions: &[ActionQues
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
 async fn main() -> ExitCode {
     let server = Server::start(&[]);
-    let secrets = server.issue(TOKENS).await;
+    let secrets = server.issue(size::count(TOKENS)).await;
     let client = Client::builder(format!("http://{}", server.get("grpc_address")))
         .bearer(server.get("service_jwt"))
         .build()
@@ -76,15 +79,11 @@ async fn main() -> ExitCode {
         ..Default::default()
     }];
     let mut best = 0.0_f64;
-    for round in 1..=ROUNDS {
+    for round in 1..=size::rounds(ROUNDS) {
         println!("round {round}: no action, then one action");
         best = best.max(measure(&client, &secrets, key, &[]));
         measure(&client, &secrets, key, &action);
     }
     println!("wanted: {WANTED:.0} verdicts/s without an action; best: {best:.0}");
-    if best >= WANTED {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    size::judge(best >= WANTED)
 }

@@ -15,6 +15,9 @@
 #[path = "floor/echo.rs"]
 mod echo;
 #[allow(dead_code, reason = "each measurement needs its part")]
+#[path = "support/size.rs"]
+mod size;
+#[allow(dead_code, reason = "each measurement needs its part")]
 mod support;
 
 use std::{
@@ -60,9 +63,9 @@ fn h2load(target: &Target, body: &[u8]) -> Run {
     let folder = TempDir::new().unwrap();
     let (data, log) = (folder.path().join("body"), folder.path().join("log"));
     fs::write(&data, body).unwrap();
-    load(target, &data, WARM_UP, None);
+    load(target, &data, size::time(WARM_UP), None);
     let before = cpu(target.process);
-    let answered = load(target, &data, MEASURED, Some(&log));
+    let answered = load(target, &data, size::time(MEASURED), Some(&log));
     let spent = cpu(target.process) - before;
     let mut took: Vec<u64> = fs::read_to_string(&log)
         .unwrap()
@@ -71,7 +74,7 @@ fn h2load(target: &Target, body: &[u8]) -> Run {
         .collect();
     took.sort_unstable();
     Run {
-        rate: answered as f64 / MEASURED.as_secs_f64(),
+        rate: answered as f64 / size::time(MEASURED).as_secs_f64(),
         p99_us: took[took.len() * 99 / 100] as f64,
         cpu_us: spent.as_secs_f64() * 1e6 / answered as f64,
     }
@@ -167,9 +170,9 @@ async fn main() -> ExitCode {
     let hits_before = server.metric(HITS);
     let mut ratios = Vec::new();
     let mut asked = 0.0;
-    for round in 1..=ROUNDS {
+    for round in 1..=size::rounds(ROUNDS) {
         let (floor, own) = (h2load(&echo, &body), h2load(&ours, &body));
-        asked += own.rate * MEASURED.as_secs_f64();
+        asked += own.rate * size::time(MEASURED).as_secs_f64();
         let ratio = Run {
             rate: own.rate / floor.rate,
             p99_us: own.p99_us / floor.p99_us,
@@ -196,7 +199,7 @@ async fn main() -> ExitCode {
     let median = |of: fn(&Run) -> f64| {
         let mut all: Vec<f64> = ratios.iter().map(of).collect();
         all.sort_by(f64::total_cmp);
-        all[ROUNDS / 2]
+        all[all.len() / 2]
     };
     let (rate, p99, cpu) = (
         median(|r| r.rate),
@@ -206,9 +209,5 @@ async fn main() -> ExitCode {
     println!(
         "median ratios: requests/s {rate:.2} (wanted {WANTED_RATE}), p99 {p99:.2} (at most {WANTED_P99}), processor time {cpu:.2} (at most {WANTED_CPU})"
     );
-    if rate >= WANTED_RATE && p99 <= WANTED_P99 && cpu <= WANTED_CPU {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    size::judge(rate >= WANTED_RATE && p99 <= WANTED_P99 && cpu <= WANTED_CPU)
 }

@@ -1,9 +1,13 @@
 //! What an operator can set: flags, each also as an environment variable, each with a safe
 //! default where there can be one. A leaf: it says what was set, not what it means.
 
+mod shares;
+
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
+
+pub use self::shares::Shares;
 
 /// What 10,000 tokens a second come to in a minute, and some more; about 100 MiB when all of it
 /// is taken.
@@ -187,6 +191,9 @@ pub struct Tuning {
         value_name = "COUNT"
     )]
     pub max_calls: usize,
+    /// What one caller may have of them
+    #[command(flatten)]
+    pub shares: Shares,
     /// How often a quiet connection is asked whether its client is still there
     #[arg(long, env = "STACKTOKEN_KEEPALIVE_INTERVAL", default_value = "20s", value_parser = duration, value_name = "TIME")]
     pub keepalive_interval: Duration,

@@ -14,6 +14,8 @@
 mod dates;
 #[path = "architecture/promises.rs"]
 mod promises;
+#[path = "architecture/skips.rs"]
+mod skips;
 #[path = "architecture/source.rs"]
 mod source;
 #[path = "architecture/tested.rs"]

@@ -126,7 +126,7 @@ impl Flights {
             Entry::Occupied(mut open) => {
                 let fresh = open.get().generation == generation
                     && started.saturating_sub(open.get().started) <= self.bound / 2;
-                if !((shared && fresh) || !self.checks_start) {
+                if !shared || (self.checks_start && !fresh) {
                     open.insert(start());
                 }
                 open.into_mut()

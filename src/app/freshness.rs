@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use super::Safeguards;
 use crate::{
     domain::{lease::Lease, revision::Revision},
     store::Store,
@@ -44,12 +45,12 @@ pub(super) struct Freshness {
     read: AtomicU64,
     beat: AtomicU64,
     applied: AtomicI64,
-    /// Off only in a negative control: whether the lease is looked at.
-    checks_lease: bool,
+    /// Off only in a negative control.
+    safeguards: Safeguards,
 }
 
 impl Freshness {
-    pub fn new(bounds: Bounds, store: &Store, checks_lease: bool) -> Self {
+    pub fn new(bounds: Bounds, store: &Store, safeguards: Safeguards) -> Self {
         Self {
             bounds,
             sole: !store.is_shared(),
@@ -57,7 +58,7 @@ impl Freshness {
             read: AtomicU64::new(0),
             beat: AtomicU64::new(0),
             applied: AtomicI64::new(i64::MIN),
-            checks_lease,
+            safeguards,
         }
     }
 
@@ -113,6 +114,7 @@ impl Freshness {
     /// Whether what is remembered reflects a revision.
     pub fn reflects(&self, revision: Option<Revision>, epoch: i64) -> bool {
         revision.is_none_or(|asked| asked.epoch == epoch && asked.position <= self.applied())
+            || !self.safeguards.reflection
     }
 
     pub fn cover(&self, now: Duration) -> Cover {
@@ -125,7 +127,7 @@ impl Freshness {
             freshness,
             serve_stale_for,
         } = self.bounds;
-        if lease.covers(now, freshness) || !self.checks_lease {
+        if lease.covers(now, freshness) || !self.safeguards.lease {
             Cover::Fresh
         } else if lease.covers(now, freshness.saturating_add(serve_stale_for)) {
             Cover::Stale
@@ -137,7 +139,7 @@ impl Freshness {
     pub fn covers_read(&self, started: Duration, now: Duration) -> bool {
         self.lease(now)
             .covers_read(started, now, self.bounds.freshness)
-            || !self.checks_lease
+            || !self.safeguards.reading_age
     }
 
     pub fn lease(&self, now: Duration) -> Lease {
@@ -150,9 +152,14 @@ impl Freshness {
                 beat: Some(now),
             };
         }
+        let beat = if self.safeguards.heartbeat {
+            instant(&self.beat)
+        } else {
+            Some(now)
+        };
         Lease {
             read: instant(&self.read),
-            beat: instant(&self.beat),
+            beat,
         }
     }
 }

@@ -99,6 +99,12 @@ pub struct Tuning {
 pub struct Safeguards {
     /// What is remembered is answered only under a lease (§9.2).
     pub lease: bool,
+    /// The lease counts from the last heartbeat too, not only from the last reading.
+    pub heartbeat: bool,
+    /// A reading that took longer than the bound is not answered.
+    pub reading_age: bool,
+    /// What is remembered is answered only if it reflects the revision that was asked for.
+    pub reflection: bool,
     /// A late fill does not bring back what was thrown out (§9.4).
     pub generations: bool,
     /// A flight is shared only by those for whom it began late enough (§9.4).
@@ -114,6 +120,9 @@ impl Default for Safeguards {
     fn default() -> Self {
         Self {
             lease: true,
+            heartbeat: true,
+            reading_age: true,
+            reflection: true,
             generations: true,
             flights: true,
             own_changes: true,
@@ -189,7 +198,7 @@ impl App {
             first_uses: FirstUses::default(),
             uses,
             flights: Flights::new(tuning.readings, bounds.freshness, safeguards.flights),
-            freshness: Freshness::new(bounds, &ground.store, safeguards.lease),
+            freshness: Freshness::new(bounds, &ground.store, safeguards),
             ground,
             nudged: Notify::new(),
             hub: Hub::new(tuning.watch_queue),

@@ -23,7 +23,7 @@ use super::{
     jwks::Seal,
     jwt::{Cause, Jwt},
     source::KeySource,
-    store::{KeyStore, Surroundings},
+    store::{Asked, KeyStore, Surroundings},
 };
 use crate::domain::{
     caller::{Actor, Caller, CallerKind},
@@ -212,10 +212,16 @@ impl Authenticator {
         let jwt = Jwt::parse(token, self.around.clock.now()).map_err(Rejection::Invalid)?;
         let before = self.generation();
         let found = match self.find(&jwt) {
-            Err(Refused { wanting, .. })
-                if self.refresh(&wanting).await || self.generation() != before =>
-            {
-                self.find(&jwt)
+            Err(refused) => {
+                let asked = self.refresh(&refused.wanting).await;
+                if asked == Asked::Newer || self.generation() != before {
+                    self.find(&jwt)
+                } else if asked == Asked::Undecided {
+                    // The keys that would tell are on their way (R13).
+                    return Err(Rejection::KeysUnavailable);
+                } else {
+                    Err(refused)
+                }
             }
             found => found,
         };
@@ -272,14 +278,20 @@ impl Authenticator {
         })
     }
 
-    /// Asks these stores for newer keys; says whether any has some. One that is named twice
-    /// answers the second time from its limit.
-    async fn refresh(&self, stores: &[usize]) -> bool {
-        let mut is_newer = false;
-        for store in stores {
-            is_newer |= self.stores[*store].refresh_for_unknown().await;
-        }
-        is_newer
+    /// Asks these stores for newer keys, all at the same time: one that hangs must not be waited
+    /// for by those of another.
+    async fn refresh(&self, stores: &[usize]) -> Asked {
+        let mut stores = stores.to_vec();
+        stores.sort_unstable();
+        stores.dedup();
+        let asking = stores
+            .iter()
+            .map(|store| self.stores[*store].refresh_for_unknown());
+        let asked = futures_util::future::join_all(asking).await;
+        let any = |wanted| asked.contains(&wanted).then_some(wanted);
+        any(Asked::Newer)
+            .or(any(Asked::Undecided))
+            .unwrap_or(Asked::Same)
     }
 
     fn generation(&self) -> u64 {

@@ -141,6 +141,13 @@ pub fn rule(path: &str) -> Option<&'static Rule> {
 }
 
 impl Rule {
+    /// Whether it is for the services that ask at every request of theirs, and may be answered
+    /// from memory.
+    #[must_use]
+    pub const fn is_verdict(&self) -> bool {
+        self.action.is_none() && !self.changes
+    }
+
     /// The RPC as OpenTelemetry names it, `package.Service/Method`.
     #[must_use]
     pub fn rpc_method(&self) -> &'static str {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use tracing::{info, warn};
 
 use super::{
@@ -26,6 +26,9 @@ const REFRESH_AFTER: Duration = Duration::from_mins(5);
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// How often credentials with unknown keys can cause a fetch.
 const ASK_AGAIN_AFTER: Duration = Duration::from_mins(1);
+/// How long after its start others than the one that asked wait for a fetch. Keys that are
+/// replaced come about as fast; a key address that hangs must not keep everybody waiting.
+const JOIN_WITHIN: Duration = Duration::from_millis(250);
 /// How often the clock is looked at. It has no alarm, so that a test can move it.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -55,6 +58,20 @@ pub(super) struct KeyStore {
     around: Arc<Surroundings>,
     held: ArcSwapOption<Held>,
     flight: Mutex<Flight>,
+    /// When the fetch under way was started, in microseconds of the monotonic clock plus one; 0
+    /// where there is none.
+    fetching_since: AtomicU64,
+}
+
+/// What came of asking for newer keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// There are newer keys.
+    Newer,
+    /// There are none, as far as is known.
+    Same,
+    /// A fetch is still under way that may bring some.
+    Undecided,
 }
 
 /// A key set, when it was asked for on the monotonic side, and which load it is.
@@ -82,6 +99,7 @@ impl KeyStore {
             around,
             held: ArcSwapOption::empty(),
             flight: Mutex::default(),
+            fetching_since: AtomicU64::new(0),
         }
     }
 
@@ -137,11 +155,17 @@ impl KeyStore {
         }
     }
 
-    /// Fetches for the sake of a key that is not known, at most once a minute; whoever comes
-    /// while a fetch is under way waits for it. Says whether newer keys are there than before.
-    pub(super) async fn refresh_for_unknown(&self) -> bool {
+    /// Fetches for the sake of a key that is not known, at most once a minute. Others wait for
+    /// that fetch only within its first [`JOIN_WITHIN`].
+    pub(super) async fn refresh_for_unknown(&self) -> Asked {
         let before = self.serial();
-        let mut flight = self.flight.lock().await;
+        let asked = |is_newer| if is_newer { Asked::Newer } else { Asked::Same };
+        let Some(mut flight) = self.join().await else {
+            return match self.serial() != before {
+                true => Asked::Newer,
+                false => Asked::Undecided,
+            };
+        };
         let now = self.around.clock.monotonic();
         let may_ask = flight
             .asked_at
@@ -149,12 +173,26 @@ impl KeyStore {
         if flight.under_way.is_none() {
             let is_answered = self.serial() != before;
             if is_answered || !may_ask {
-                return is_answered;
+                return asked(is_answered);
             }
             flight.asked_at = Some(now);
         }
         let _ = self.land(&mut flight).await;
-        self.serial() != before
+        asked(self.serial() != before)
+    }
+
+    /// The flight, for whoever may run it; `None` where a fetch is under way for too long.
+    async fn join(&self) -> Option<MutexGuard<'_, Flight>> {
+        let left = match self.fetching_since.load(Ordering::Acquire) {
+            0 => JOIN_WITHIN,
+            since => {
+                let since = Duration::from_micros(since - 1);
+                let age = self.around.clock.monotonic().saturating_sub(since);
+                JOIN_WITHIN.saturating_sub(age)
+            }
+        };
+        let flight = tokio::time::timeout(left, self.flight.lock()).await;
+        flight.ok()
     }
 
     fn serial(&self) -> u64 {
@@ -169,8 +207,11 @@ impl KeyStore {
             )
         });
         let started_at = *started_at;
+        let since = u64::try_from(started_at.as_micros()).unwrap_or(u64::MAX - 1);
+        self.fetching_since.store(since + 1, Ordering::Release);
         let body = fetch.as_mut().await;
         flight.under_way = None;
+        self.fetching_since.store(0, Ordering::Release);
         let outcome = body
             .map_err(LoadFailed::from)
             .and_then(|body| Ok(KeySet::parse(&body)?))

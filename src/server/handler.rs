@@ -7,6 +7,7 @@ use http::{Request, Response};
 use tonic::body::Body;
 use tower::Service;
 
+use super::places::Place;
 use crate::{
     app,
     grpc::status::{self, Failure},
@@ -36,7 +37,8 @@ fn panicked(request_id: &str) -> Response<Body> {
 
 /// What the handler of a change answers. It goes on when its client gives up or its time is
 /// over: what it has done in the store must be applied here too (R12). `at_most` is beyond any
-/// deadline, and only keeps a store that never answers from holding it for ever.
+/// deadline, and only keeps a store that never answers from holding it for ever. The place is
+/// kept until then.
 #[expect(
     clippy::disallowed_methods,
     reason = "ends by itself, and nothing is lost if the process ends before it"
@@ -45,7 +47,7 @@ pub(super) async fn run_to_the_end<S>(
     request: &mut Request<Body>,
     mut inner: S,
     request_id: &str,
-    at_most: Duration,
+    (at_most, place): (Duration, Place),
 ) -> Response<Body>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
@@ -53,11 +55,49 @@ where
     S::Future: Send,
 {
     let request = std::mem::take(request);
-    let work = async move { inner.call(request).await };
+    let work = async move {
+        let _place = place;
+        inner.call(request).await
+    };
     let work = tokio::time::timeout(at_most, work);
     match tokio::spawn(context::carried(work)).await {
         Ok(Ok(Ok(response))) => response,
         Ok(Err(_)) => status::of(Failure::Deadline, request_id).into_http(),
         Err(_) => panicked(request_id),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+    use tower::service_fn;
+
+    use super::*;
+
+    type Answered = Result<Response<Body>, Infallible>;
+
+    /// A handler that panics once it is at work, with a text that nobody must see.
+    async fn panicking(_: Request<Body>) -> Answered {
+        tokio::task::yield_now().await;
+        assert!(std::hint::black_box(false), "stk1_ in a panic");
+        Ok(Response::new(Body::empty()))
+    }
+
+    fn require_fault(response: &Response<Body>) {
+        let code = (Code::Internal as i32).to_string();
+        assert_eq!(response.headers()["grpc-status"], code);
+        let reason = status::reason_in(response.headers());
+        assert_eq!(reason, Some("INTERNAL"));
+        assert!(!format!("{response:?}").contains("stk1_"));
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_fault_of_its_call_whether_or_not_it_runs_to_the_end() {
+        let read = run(&mut Request::default(), service_fn(panicking), "the-id").await;
+        require_fault(&read);
+        let at_most = Duration::from_secs(10);
+        let handler = service_fn(panicking);
+        let change = run_to_the_end(&mut Request::default(), handler, "the-id", at_most).await;
+        require_fault(&change);
     }
 }

@@ -1,6 +1,6 @@
-//! What every call passes on its way in, in this order: trace, request id, the RPC's rule, room,
-//! credential, kind of caller, rate of changes, deadline; and on its way out: an error with
-//! our details, the request id, the metrics, one log line.
+//! What every call passes: on its way in, trace, request id and the RPC's rule, then what
+//! `admission` asks; on its way out, an error with our details, the request id, the metrics, one
+//! log line.
 
 use std::{
     convert::Infallible,
@@ -11,30 +11,19 @@ use std::{
     time::Duration,
 };
 
-use http::{Extensions, HeaderMap, HeaderValue, Request, Response};
-use tokio::sync::Semaphore;
+use http::{HeaderMap, HeaderValue, Request, Response};
 use tonic::{Code, body::Body};
 use tower::{Layer, Service};
 
-use super::{
-    connections::Peer,
-    deadline,
-    handler::{run, run_to_the_end},
-    headers,
-    openings::{self, Openings, Place},
-};
+use super::{headers, openings::Openings, places::Places};
 use crate::{
-    app::{About, App},
+    app::App,
     auth::{
-        Authenticator, Rejection,
+        Authenticator,
         policy::{self, Admits, Rule},
     },
-    domain::{
-        caller::{Call, Demand, Mode},
-        entropy::Spread,
-        id, secret, text,
-    },
-    grpc::status::{self, Failure},
+    domain::{caller::Call, entropy::Spread, id, secret, text},
+    grpc::status,
     metrics::{CallLabels, ReasonLabel},
     telemetry::traces::{CallTrace, Outcome, Sampler},
 };
@@ -48,9 +37,10 @@ pub(super) struct Gate {
     /// For ids of requests, and for which of them are traced: nobody needs be kept from
     /// guessing either.
     pub ids: Spread,
-    pub room: Semaphore,
+    pub places: Places,
     pub openings: Openings,
     pub max_header_bytes: u32,
+    pub max_request_bytes: usize,
     pub deadline: Duration,
     pub sampler: Sampler,
 }
@@ -152,137 +142,6 @@ impl Gate {
         }
         let status = status::name_of(code);
         (response, Outcome { status, reason })
-    }
-
-    /// The handler's response, or that of whatever kept it from being reached.
-    async fn answer<S>(
-        &self,
-        request: &mut Request<Body>,
-        rule: Option<&'static Rule>,
-        request_id: &str,
-        inner: S,
-    ) -> (Response<Body>, Option<Call>)
-    where
-        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
-        S: Send + 'static,
-        S::Future: Send,
-    {
-        let fail = |failure: Failure| status::of(failure, request_id).into_http();
-        if !headers::fit(request.headers(), self.max_header_bytes) {
-            let max = self.max_header_bytes;
-            return (fail(Failure::HeadersTooLarge { max }), None);
-        }
-        // Health and reflection must answer when nothing else does.
-        if let Some(rule) = rule.filter(|rule| rule.admits == Admits::Everybody) {
-            let place = match self.openings.enter(rule) {
-                Ok(place) => place,
-                Err(full) => return (fail(full), None),
-            };
-            // For the end of a stream, which the handler tells by itself.
-            if let Ok(id) = HeaderValue::from_str(request_id) {
-                request.headers_mut().insert(REQUEST_ID, id);
-            }
-            let begun = tokio::time::timeout(self.deadline, run(request, inner, request_id)).await;
-            let response = begun.unwrap_or_else(|_| fail(Failure::Deadline));
-            return (openings::kept(response, place), None);
-        }
-        let Ok(_room) = self.room.try_acquire() else {
-            return (fail(Failure::Overloaded), None);
-        };
-        let timeout = deadline::of(request.headers(), self.deadline);
-        let mut call = None;
-        let mut place = None;
-        // Until the answer begins: a stream takes as long as it likes from there on.
-        let work = async {
-            match self.admit(request, rule, request_id, &mut call).await {
-                Ok(kept) => {
-                    place = kept;
-                    if rule.is_some_and(|rule| rule.changes) {
-                        run_to_the_end(request, inner, request_id, 2 * self.deadline).await
-                    } else {
-                        run(request, inner, request_id).await
-                    }
-                }
-                Err(failure) => fail(failure),
-            }
-        };
-        let response = tokio::time::timeout(timeout, work).await;
-        let response = response.unwrap_or_else(|_| fail(Failure::Deadline));
-        (openings::kept(response, place), call)
-    }
-
-    /// Lets the request on, with its call attached and a place if it opens a stream, or says
-    /// why not. Who calls is known from then on, also where they are refused.
-    async fn admit(
-        &self,
-        request: &mut Request<Body>,
-        rule: Option<&'static Rule>,
-        request_id: &str,
-        known: &mut Option<Call>,
-    ) -> Result<Place, Failure> {
-        let Some((rule, Admits::Callers(demand))) = rule.map(|rule| (rule, rule.admits)) else {
-            return Err(Failure::RpcUnknown);
-        };
-        let credentials = (request.headers(), request.extensions());
-        let call = self.authenticate(credentials, demand, request_id).await?;
-        let call = known.insert(call);
-        let admitted = demand.admit(&call.caller);
-        let admitted = admitted.and_then(|()| {
-            if rule.changes {
-                self.app.admit_change(call)
-            } else {
-                Ok(())
-            }
-        });
-        if let Err(refusal) = admitted {
-            if let Some(action) = rule.action {
-                self.app
-                    .note_refusal(call, action, About::default(), &refusal);
-            }
-            return Err(refusal.into());
-        }
-        let place = self.openings.enter(rule)?;
-        request.extensions_mut().insert(call.clone());
-        Ok(place)
-    }
-
-    async fn authenticate(
-        &self,
-        (headers, extensions): (&HeaderMap, &Extensions),
-        demand: Demand,
-        request_id: &str,
-    ) -> Result<Call, Failure> {
-        let values: Vec<&[u8]> = headers
-            .get_all(http::header::AUTHORIZATION)
-            .iter()
-            .map(HeaderValue::as_bytes)
-            .collect();
-        let peer = extensions.get::<Peer>();
-        let certified = peer.and_then(|peer| peer.certified.as_ref());
-        let caller = self
-            .authenticator
-            .authenticate(&values, certified)
-            .await
-            .map_err(|rejection| {
-                tracing::debug!(request_id, %rejection, "caller rejected");
-                match rejection {
-                    Rejection::Missing => Failure::CredentialMissing,
-                    Rejection::Invalid(_) => Failure::CredentialInvalid,
-                    Rejection::TokenNotAcceptedHere => Failure::TokenNotAcceptedHere,
-                    Rejection::CertificateUnlisted => Failure::CertificateUnlisted,
-                    Rejection::CertificateExpired => Failure::CertificateExpired,
-                    Rejection::KeysUnavailable => Failure::KeysUnavailable,
-                }
-            })?;
-        let now = self.app.clock().now();
-        let request_id = request_id.to_owned();
-        Ok(Call {
-            caller: caller.as_ref().clone(),
-            demand,
-            now,
-            request_id,
-            mode: Mode::Apply,
-        })
     }
 
     fn new_request_id(&self) -> String {

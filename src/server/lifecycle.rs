@@ -7,7 +7,6 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use futures_util::future;
 use tokio::{
     net::TcpListener,
-    sync::Semaphore,
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -21,6 +20,7 @@ use super::{
     health,
     layers::{Gate, GateLayer},
     openings::Openings,
+    places::Places,
     tls::Tls,
 };
 use crate::{
@@ -206,7 +206,8 @@ fn serve_grpc(
     let gate = Gate {
         app: service.app,
         authenticator: service.authenticator.clone(),
-        room: Semaphore::new(tuning.max_calls),
+        places: Places::new(tuning),
+        max_request_bytes: tuning.max_request_bytes,
         openings: Openings::new(tuning.max_watches),
         max_header_bytes: tuning.max_header_bytes,
         deadline: tuning.deadline,

@@ -2,6 +2,7 @@
 //! supervised, and an orderly end.
 
 mod admin;
+mod admission;
 mod connections;
 mod deadline;
 mod handler;
@@ -9,7 +10,9 @@ mod headers;
 pub mod health;
 mod layers;
 mod lifecycle;
+mod message;
 mod openings;
+mod places;
 mod tls;
 
 use std::{net::SocketAddr, sync::Arc};

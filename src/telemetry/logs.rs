@@ -138,9 +138,46 @@ fn log_panic(info: &panic::PanicHookInfo<'_>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use tracing_subscriber::{Registry, filter::LevelFilter};
 
     use super::*;
+
+    /// What was written.
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("the lines").extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_panic_is_logged_with_its_place_and_without_what_it_says() {
+        let written = Written::default();
+        let lines = written.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || lines.clone())
+            .finish();
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(log_panic));
+        let ended = tracing::subscriber::with_default(subscriber, || {
+            panic::catch_unwind(|| assert!(std::hint::black_box(false), "stk1_ in a panic"))
+        });
+        panic::set_hook(before);
+        assert!(ended.is_err());
+        let written = written.0.lock().expect("the lines");
+        let written = String::from_utf8_lossy(&written);
+        assert!(written.contains("logs.rs"), "{written}");
+        assert!(!written.contains("stk1_"), "{written}");
+    }
 
     #[test]
     fn the_finest_level_that_is_written_is_known_beforehand() {

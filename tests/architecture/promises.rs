@@ -284,7 +284,13 @@ fn a_control_switches_off_exactly_one_safeguard() {
 fn every_safeguard_has_a_control_of_its_own() {
     for (file, folder) in [
         ("src/app/mod.rs", "tests/replicas"),
-        ("tests/model/main.rs", "tests/model"),
+        ("tests/model/failover/mod.rs", "tests/model/failover"),
+        ("tests/model/freshness/world.rs", "tests/model/freshness"),
+        ("tests/model/rotation/mod.rs", "tests/model/rotation"),
+        (
+            "tests/model/unknown_outcome/mod.rs",
+            "tests/model/unknown_outcome",
+        ),
     ] {
         let controls = controls(folder);
         let is_tried = |name: &String| controls.contains(&vec![name.clone()]);

@@ -17,6 +17,9 @@ mod messages;
 mod openings;
 #[path = "../process/program.rs"]
 mod program;
+#[path = "../process/served.rs"]
+mod served;
+mod shares;
 mod sockets;
 mod streams;
 #[path = "../it/support/mod.rs"]

@@ -10,7 +10,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{frames, honest::Besieged};
+use crate::{frames, honest::Besieged, program::run_by};
 
 const SLOW: usize = 2_000;
 const IDLE: usize = 5_000;
@@ -126,17 +126,7 @@ async fn one_address_gets_its_share_only() {
 async fn few_files_keep_the_program_alive() {
     raise_files();
     let mut besieged = Besieged::start_as(|command| {
-        let limited = std::process::Command::new("prlimit");
-        let program = std::mem::replace(command, limited);
-        command.arg("--nofile=256:256").arg(program.get_program());
-        command.args(program.get_args());
-        for (name, value) in program.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
-        command.current_dir(program.get_current_dir().unwrap());
+        run_by(command, &["prlimit", "--nofile=256:256"]);
     })
     .await;
     let greeting = [

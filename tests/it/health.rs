@@ -124,6 +124,40 @@ async fn while_the_keys_are_not_to_be_had_a_call_is_told_so_and_not_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_only_writes_fail_tokens_cannot_be_changed_and_questions_are_answered() {
+    let server = TestServer::start().await;
+    let token = server.token("deploy").await;
+    assert_eq!(server.verdict(&token.secret).await, "OK");
+    let mut tokens = watch(&server, TOKEN).await;
+    assert_eq!(next(&mut tokens).await, Serving);
+    let outside = server.outside().await;
+    for table in ["meta", "tokens", "audit_events"] {
+        for event in ["INSERT", "UPDATE", "DELETE"] {
+            outside
+                .run(&format!(
+                    "CREATE TRIGGER no_{event}_{table} BEFORE {event} ON {table} \
+                     BEGIN SELECT RAISE(ABORT, 'nothing can be written'); END"
+                ))
+                .await;
+        }
+    }
+    assert_eq!(next(&mut tokens).await, NotServing);
+    for name in [INTROSPECTION, OVERALL] {
+        assert_eq!(check(&server, name).await.unwrap(), Serving, "{name:?}");
+    }
+    assert_eq!(server.verdict(&token.secret).await, "OK");
+    for table in ["meta", "tokens", "audit_events"] {
+        for event in ["INSERT", "UPDATE", "DELETE"] {
+            outside
+                .run(&format!("DROP TRIGGER no_{event}_{table}"))
+                .await;
+        }
+    }
+    assert_eq!(next(&mut tokens).await, Serving);
+    server.revoke(&token.uid).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn check_does_not_find_a_name_that_is_no_service() {
     let server = TestServer::start().await;
     for name in [

@@ -14,12 +14,12 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::program::Running;
+use crate::{program::Running, support::skips::found_or_skip};
 
 const CONFIG: &str = include_str!("../../docs/envoy.yaml");
 const REPLICAS: &str = include_str!("../../docs/envoy-replicas.yaml");
 
-/// The program that CI's Python tools bring; where CI=true it must be there.
+/// The program, of the gate's Python tools or in the path.
 pub fn binary() -> Option<PathBuf> {
     let target = Path::new(env!("CARGO_BIN_EXE_stacktoken"));
     let tools = target.ancestors().nth(2).unwrap().join("ci-tools/lib");
@@ -32,11 +32,7 @@ pub fn binary() -> Option<PathBuf> {
         let places = std::env::split_paths(&path).map(|folder| folder.join("envoy"));
         places.into_iter().find(|binary| binary.exists())
     });
-    if found.is_none() {
-        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "no envoy");
-        eprintln!("\n*** SKIPPED: envoy is not installed; .ci/requirements.txt has it ***\n");
-    }
-    found
+    found_or_skip(found, "envoy (.ci/requirements.txt)")
 }
 
 /// Where what stands behind Envoy is.

@@ -12,7 +12,10 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::program::{Running, folder};
+use crate::{
+    program::{Running, folder},
+    support::skips::found_or_skip,
+};
 
 /// A span as it arrived.
 #[derive(Clone, Debug, Default)]
@@ -36,17 +39,9 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// `None` where it is not installed; where CI=true it must be.
+    /// `None` if it is not installed.
     pub fn start() -> Option<Self> {
-        let Some(program) = installed() else {
-            assert_ne!(
-                std::env::var("CI").as_deref(),
-                Ok("true"),
-                "rotel is not installed: see .ci/requirements.txt"
-            );
-            eprintln!("\n*** SKIPPED: rotel is not installed ***\n");
-            return None;
-        };
+        let program = found_or_skip(installed(), "rotel (.ci/requirements.txt)")?;
         let folder = folder();
         let (grpc, http) = (free_address(), free_address());
         let output = fs::File::create(folder.path().join("output")).unwrap();

@@ -11,11 +11,15 @@
 )]
 
 mod client_verbs;
+mod clock;
 mod collector;
 mod command_line;
 mod crash;
 mod database_file;
 mod disk;
+#[path = "../mesh/envoy.rs"]
+mod envoy;
+mod full;
 mod housekeeping;
 mod leak;
 mod lifecycle;
@@ -26,8 +30,11 @@ mod pause;
 #[path = "../replicas/postgres.rs"]
 mod postgres;
 mod program;
+mod readme;
 mod serve;
 mod served;
+mod settings;
+mod skips;
 mod stalled;
 mod stub;
 #[path = "../it/support/mod.rs"]

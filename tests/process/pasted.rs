@@ -202,8 +202,8 @@ async fn the_walk_in_the_readme_works() {
         "export STACKTOKEN_SERVER=http://{}\n",
         dev.get("grpc_address")
     );
-    // The lines ask for a day in so many days of the machine's clock; midnight can pass.
-    let day = || text(&paste(folder.path(), "date -d '90 days' +%FT00:00:00Z").stdout);
+    // The lines ask for a day in so many months of the machine's clock; midnight can pass.
+    let day = || text(&paste(folder.path(), "date -u -d '+6 months' +%FT00:00:00Z").stdout);
     let before = day();
     let done = paste(folder.path(), &format!("{server}{}", walk(&dev)));
     let days = [before, day()];

@@ -13,7 +13,7 @@ use stacktoken::domain::timestamp::Timestamp;
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::support::Client;
+use crate::support::{Client, skips::found_or_skip};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_stacktoken");
 
@@ -34,6 +34,24 @@ pub fn run(arguments: &[&str]) -> Output {
 
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Has a program that is to be started run by another, which takes it and its arguments last.
+/// Where its output goes is to be set after this.
+pub fn run_by(command: &mut Command, wrapper: &[&str]) {
+    let wrapping = Command::new(wrapper[0]);
+    let wrapped = std::mem::replace(command, wrapping);
+    command.args(&wrapper[1..]).arg(wrapped.get_program());
+    command.args(wrapped.get_args());
+    for (name, value) in wrapped.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    if let Some(folder) = wrapped.get_current_dir() {
+        command.current_dir(folder);
+    }
 }
 
 /// A child that goes with the test, however that ends.
@@ -88,10 +106,9 @@ impl Dev {
                 "ready.json",
             ])
             .env("STACKTOKEN_CHANGES_PER_SECOND", "1000000")
-            .env("STACKTOKEN_CHANGES_BURST", "1000000")
-            .stdout(log("stdout"))
-            .stderr(log("stderr"));
+            .env("STACKTOKEN_CHANGES_BURST", "1000000");
         set(&mut command);
+        command.stdout(log("stdout")).stderr(log("stderr"));
         let began = Instant::now();
         let mut child = command.spawn().unwrap();
         while !ready_file.exists() {
@@ -188,19 +205,11 @@ pub fn micros(at: &prost_types::Timestamp) -> i64 {
         .as_micros()
 }
 
-/// Whether a tool is there; where CI=true it must be.
+/// The first of these tools in the path.
 pub fn has_tool(names: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path)
         .flat_map(|folder| names.iter().map(move |name| folder.join(name)))
         .find(|tool| tool.exists());
-    if found.is_none() {
-        assert_ne!(
-            std::env::var("CI").as_deref(),
-            Ok("true"),
-            "{names:?} is not installed"
-        );
-        eprintln!("\n*** SKIPPED: {names:?} is not installed ***\n");
-    }
-    found
+    found_or_skip(found, &names.join(" or "))
 }

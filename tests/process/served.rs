@@ -1,4 +1,4 @@
-//! A running `serve` on a PostgreSQL, with its log in a file.
+//! A running `serve`, with its log in a file.
 
 use std::{
     fs,
@@ -23,15 +23,45 @@ pub struct Served {
     pub port: u16,
     pub admin_port: u16,
     pub folder: TempDir,
-    issuer: TestIssuer,
+    pub issuer: TestIssuer,
+}
+
+/// A folder with an issuers file and its keys.
+pub struct Ground {
+    pub folder: TempDir,
+    pub issuer: TestIssuer,
+}
+
+impl Ground {
+    pub fn new() -> Self {
+        let ground = Self {
+            folder: folder(),
+            issuer: TestIssuer::new(),
+        };
+        ground.write("issuers.toml", ISSUERS_FILE);
+        ground.write("jwks.json", &ground.issuer.jwks());
+        ground
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        fs::write(self.folder.path().join(name), text).unwrap();
+    }
+
+    /// The URL of an SQLite file in it.
+    pub fn sqlite(&self) -> String {
+        let file = self.folder.path().join("stacktoken.db");
+        format!("sqlite:{}", file.display())
+    }
 }
 
 impl Served {
     /// Starts it on this database; does not wait for anything.
     pub fn start(url: &str, set: impl FnOnce(&mut Command)) -> Self {
-        let (folder, issuer) = (folder(), TestIssuer::new());
-        fs::write(folder.path().join("issuers.toml"), ISSUERS_FILE).unwrap();
-        fs::write(folder.path().join("jwks.json"), issuer.jwks()).unwrap();
+        Self::start_on(Ground::new(), url, set)
+    }
+
+    pub fn start_on(ground: Ground, url: &str, set: impl FnOnce(&mut Command)) -> Self {
+        let Ground { folder, issuer } = ground;
         let (port, admin_port) = (free_port(), free_port());
         let log = fs::File::create(folder.path().join("log")).unwrap();
         let mut command = program();
@@ -69,7 +99,7 @@ impl Served {
         }
     }
 
-    async fn client(&self, jwt: String) -> Client {
+    pub async fn client(&self, jwt: String) -> Client {
         Client::new(self.channel().await, Some(format!("Bearer {jwt}")))
     }
 
@@ -83,20 +113,9 @@ impl Served {
 
     /// A stack whose owner is `owner`.
     pub async fn register(&self) -> String {
-        let mut operator = self.client(self.issuer.operator("operator", now())).await;
-        let request = admin::v1::RegisterRequest {
-            name: "Served".into(),
-            organization_uid: "org-1".into(),
-            owner: Some(person("owner")),
-            ..Default::default()
-        };
-        let registered = operator
-            .stacks
-            .register(request)
-            .await
-            .unwrap()
-            .into_inner();
-        registered.stack.unwrap().stack_api_key
+        let operator = self.issuer.operator("operator", now());
+        let operator = self.client(operator).await;
+        register_as(operator).await
     }
 
     /// `/readyz`, or an empty text where nobody answers.
@@ -155,7 +174,24 @@ impl Drop for Served {
     }
 }
 
-fn now() -> i64 {
+/// A stack whose owner is `owner`.
+pub async fn register_as(mut operator: Client) -> String {
+    let request = admin::v1::RegisterRequest {
+        name: "Served".into(),
+        organization_uid: "org-1".into(),
+        owner: Some(person("owner")),
+        ..Default::default()
+    };
+    let registered = operator
+        .stacks
+        .register(request)
+        .await
+        .unwrap()
+        .into_inner();
+    registered.stack.unwrap().stack_api_key
+}
+
+pub fn now() -> i64 {
     SystemClock::new().now().seconds()
 }
 

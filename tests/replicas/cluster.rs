@@ -1,7 +1,10 @@
 //! Replicas of one service: each with a link of its own to the database.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -14,6 +17,7 @@ use stacktoken::{
         entropy::{Entropy, OsEntropy},
         routes::RouteTable,
         secret::Secret,
+        timestamp::Timestamp,
     },
     grpc::pb::{admin, v1},
     server::{self, Listeners, Parts, ServeError},
@@ -50,11 +54,53 @@ pub struct Replica {
     pub owner: Client,
     pub service: Client,
     pub operator: Client,
+    pub clock: Arc<PausableClock>,
     stop: CancellationToken,
     running: JoinHandle<Result<(), ServeError>>,
 }
 
 pub const DATABASE: &str = "tokens";
+
+/// The host's clock, which a test can set ahead, and whose monotonic side it can move on: as
+/// after a pause in which nothing of the replica ran, its timers neither.
+pub struct PausableClock {
+    host: SystemClock,
+    paused_millis: AtomicU64,
+    ahead_micros: AtomicI64,
+}
+
+impl PausableClock {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            host: SystemClock::new(),
+            paused_millis: AtomicU64::new(0),
+            ahead_micros: AtomicI64::new(0),
+        })
+    }
+
+    /// Sets the wall clock ahead of the host's.
+    pub fn set_ahead(&self, by: Duration) {
+        let micros = i64::try_from(by.as_micros()).unwrap();
+        self.ahead_micros.store(micros, Ordering::SeqCst);
+    }
+
+    pub fn pause_for(&self, time: Duration) {
+        let millis = u64::try_from(time.as_millis()).unwrap();
+        self.paused_millis.fetch_add(millis, Ordering::SeqCst);
+    }
+}
+
+impl Clock for PausableClock {
+    fn now(&self) -> Timestamp {
+        let ahead = self.ahead_micros.load(Ordering::SeqCst);
+        Timestamp::from_micros(self.host.now().as_micros() + ahead).unwrap()
+    }
+
+    fn monotonic(&self) -> Duration {
+        let paused = self.paused_millis.load(Ordering::SeqCst);
+        self.host.monotonic() + Duration::from_millis(paused)
+    }
+}
 
 impl Cluster {
     /// With the defaults; `None` where there is no PostgreSQL.
@@ -182,7 +228,8 @@ impl Replica {
         let location: Location = postgres.url(link.port, DATABASE).parse().unwrap();
         let direct = postgres.url(control_link.port, DATABASE);
         let location = location.with_direct(&direct).unwrap();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let pausable = PausableClock::new();
+        let clock: Arc<dyn Clock> = pausable.clone();
         let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
         let size = PoolSize { connections: 16 };
         let store = Store::open(&location, size, (clock.clone(), entropy.clone()))
@@ -232,6 +279,7 @@ impl Replica {
             admin_address,
             link,
             control_link,
+            clock: pausable,
             stop,
             running,
         }

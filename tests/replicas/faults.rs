@@ -270,21 +270,26 @@ async fn a_demoted_primary_is_not_believed() {
     assert!(watched.recovery(&cluster).await <= RECOVERY);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_primary_cut_off_from_its_synchronous_standby_is_not_believed() {
-    let Some(cluster) = Cluster::start().await else {
-        return;
-    };
-    let watched = Watched::start(&cluster, "fenced", || {}).await;
-    // Reads go on; commits wait for a standby that is not there, as on a primary whose
-    // standby was promoted elsewhere.
+/// Cuts the primary off from its synchronous standby, and asks B from a bound later on. Reads go
+/// on; commits wait for a standby that is not there, as where it was promoted elsewhere.
+async fn fence(cluster: &Cluster) -> (Watched, Observed) {
+    let watched = Watched::start(cluster, "fenced", || {}).await;
     cluster.postgres.run(
         DATABASE,
         "ALTER SYSTEM SET synchronous_standby_names = 'elsewhere'",
     );
     cluster.postgres.run(DATABASE, "SELECT pg_reload_conf()");
     sleep(BOUND + Duration::from_millis(500)).await;
-    let observed = watched.observe(&cluster, Duration::from_secs(2)).await;
+    let observed = watched.observe(cluster, Duration::from_secs(2)).await;
+    (watched, observed)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_cut_off_from_its_synchronous_standby_is_not_believed() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let (watched, observed) = fence(&cluster).await;
     observed.assert_clean();
     assert_eq!(observed.answers, 0, "{observed:?}");
     cluster
@@ -292,6 +297,106 @@ async fn a_primary_cut_off_from_its_synchronous_standby_is_not_believed() {
         .run(DATABASE, "ALTER SYSTEM RESET synchronous_standby_names");
     cluster.postgres.run(DATABASE, "SELECT pg_reload_conf()");
     assert!(watched.recovery(&cluster).await <= RECOVERY);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_heartbeat_a_primary_that_was_cut_off_is_believed() {
+    let without = Safeguards {
+        heartbeat: false,
+        ..Safeguards::default()
+    };
+    let Some(cluster) = Cluster::start_with(|_| {}, without).await else {
+        return;
+    };
+    let (_, observed) = fence(&cluster).await;
+    assert!(observed.answers > 0, "the check sees nothing: {observed:?}");
+}
+
+/// B reads the token, and is paused before it answers; meanwhile the token is revoked at A.
+/// Answers whether B says active, longer than the bound after that.
+async fn answer_after_a_pause(cluster: &Cluster) -> bool {
+    let issued = cluster.issue("paused").await;
+    // Its first use is on record, so that B has only to read.
+    cluster.a.warm(&cluster.stack, &issued.secret).await;
+    cluster.b.connect(&cluster.stack).await;
+    cluster.b.link.set(Link::Slow(Duration::from_millis(400)));
+    let asked = ask_b_meanwhile(cluster, &issued.secret);
+    sleep(Duration::from_millis(150)).await;
+    cluster
+        .revoke(&issued.token.unwrap().token_uid)
+        .await
+        .unwrap();
+    cluster.b.clock.pause_for(2 * BOUND);
+    cluster.b.link.set(Link::Up);
+    // It may say that it cannot tell, but not what was true so long ago.
+    asked
+        .await
+        .unwrap()
+        .is_ok_and(|answer| answer.into_inner().active)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_read_before_a_pause_is_not_answered_after_it() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    assert!(!answer_after_a_pause(&cluster).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_look_at_its_age_a_reading_from_before_a_pause_is_answered() {
+    let without = Safeguards {
+        reading_age: false,
+        ..Safeguards::default()
+    };
+    let Some(cluster) = Cluster::start_with(|_| {}, without).await else {
+        return;
+    };
+    assert!(
+        answer_after_a_pause(&cluster).await,
+        "the check sees nothing"
+    );
+}
+
+/// Asks B, which hears of nothing for a while, with the revision of a revoke.
+async fn ask_for_the_revision_of_a_revoke(cluster: &Cluster) -> bool {
+    let issued = cluster.issue("named").await;
+    cluster.b.warm(&cluster.stack, &issued.secret).await;
+    cluster
+        .b
+        .control_link
+        .set(Link::Slow(Duration::from_millis(500)));
+    let uid = issued.token.unwrap().token_uid;
+    let revoked = cluster.revoke(&uid).await.unwrap();
+    let answer = cluster
+        .b
+        .introspect_since(&cluster.stack, &issued.secret, &revoked.revision)
+        .await;
+    cluster.b.control_link.set(Link::Up);
+    answer.unwrap().active
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_that_does_not_reflect_the_revision_asked_for_is_not_answered() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    assert!(!ask_for_the_revision_of_a_revoke(&cluster).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_look_at_what_it_reflects_it_is() {
+    let without = Safeguards {
+        reflection: false,
+        ..Safeguards::default()
+    };
+    let Some(cluster) = Cluster::start_with(|_| {}, without).await else {
+        return;
+    };
+    assert!(
+        ask_for_the_revision_of_a_revoke(&cluster).await,
+        "the check sees nothing"
+    );
 }
 
 /// A change whose transaction began first and commits last: its number is the lower one.
@@ -508,7 +613,10 @@ async fn without_applying_its_own_changes_it_does_not() {
 }
 
 /// The health of a service at B, as its watchers hear of it.
-async fn health_at_b(cluster: &Cluster, service: &str) -> tonic::Streaming<HealthCheckResponse> {
+pub async fn health_at_b(
+    cluster: &Cluster,
+    service: &str,
+) -> tonic::Streaming<HealthCheckResponse> {
     let endpoint = Endpoint::from_shared(format!("http://{}", cluster.b.address)).unwrap();
     let mut client = HealthClient::new(endpoint.connect().await.unwrap());
     let request = HealthCheckRequest {
@@ -517,7 +625,7 @@ async fn health_at_b(cluster: &Cluster, service: &str) -> tonic::Streaming<Healt
     client.watch(request).await.unwrap().into_inner()
 }
 
-async fn hear(
+pub async fn hear(
     stream: &mut tonic::Streaming<HealthCheckResponse>,
     expected: ServingStatus,
 ) -> Duration {
@@ -674,4 +782,31 @@ async fn writers_that_pile_up_do_not_slow_answers_from_memory() {
             assert!(known, "{status:?}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_is_answered_from_for_as_long_as_the_bound_that_the_operator_set() {
+    let bound = Duration::from_secs(4);
+    let set = |tuning: &mut Tuning| tuning.freshness_bound = bound;
+    let Some(cluster) = Cluster::start_with(set, Safeguards::default()).await else {
+        return;
+    };
+    let live = cluster.issue("live").await.secret;
+    cluster.b.warm(&cluster.stack, &live).await;
+    cluster.b.links(Link::Cut);
+    let cut = Instant::now();
+    // Twice the default, and well within what was set.
+    while cut.elapsed() < 2 * BOUND {
+        let answer = cluster.b.introspect(&cluster.stack, &live).await;
+        assert!(answer.unwrap().active);
+        sleep(Duration::from_millis(50)).await;
+    }
+    sleep((cut + bound + Duration::from_millis(100)).saturating_duration_since(Instant::now()))
+        .await;
+    let status = cluster
+        .b
+        .introspect(&cluster.stack, &live)
+        .await
+        .unwrap_err();
+    assert_eq!(reason(&status), "NOT_FRESH");
 }

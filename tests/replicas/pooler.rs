@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use crate::{
     cluster::Cluster,
     postgres::{self, Postgres, postgres_user},
+    support::skips::found_or_skip,
 };
 
 struct Pooler {
@@ -36,15 +37,7 @@ fn find() -> Option<PathBuf> {
     let found = folders
         .map(|folder| folder.join("pgbouncer"))
         .find(|program| program.exists());
-    if found.is_none() {
-        assert_ne!(
-            std::env::var("CI").as_deref(),
-            Ok("true"),
-            "PgBouncer is not installed"
-        );
-        eprintln!("\n*** SKIPPED: PgBouncer is not installed ***\n");
-    }
-    found
+    found_or_skip(found, "PgBouncer")
 }
 
 fn start(program: &PathBuf, postgres: &Postgres) -> Pooler {

@@ -1,7 +1,9 @@
 //! Connections from accept to end: how many there may be, how long a client may take to begin,
 //! how old one may get, and how it is told to go. Knows nothing of RPCs.
 
+pub(super) mod arriving;
 pub(super) mod room;
+pub(super) mod share;
 mod socket;
 
 use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
@@ -19,7 +21,9 @@ use tonic::body::Body;
 use tower::Service;
 
 use self::{
+    arriving::Arriving,
     room::{Limits, Place, Room},
+    share::{Share, WaitingLimits},
     socket::{Begun, Socket},
 };
 use super::tls::Tls;
@@ -47,6 +51,8 @@ const MAX_HEADER_BYTES: u32 = 96 * 1024;
 pub(super) struct Peer {
     /// Whom its client certificate makes, where it showed one.
     pub certified: Option<Certified>,
+    /// What its calls may take before their messages have arrived.
+    pub share: Arc<Share>,
 }
 
 /// What every connection needs.
@@ -94,10 +100,10 @@ where
     }
 
     /// One connection, from its handshake to its end.
-    async fn run(self: Arc<Self>, socket: TcpStream, _place: Place, stop: CancellationToken) {
+    async fn run(self: Arc<Self>, socket: TcpStream, place: Place, stop: CancellationToken) {
         let within = self.tuning.handshake_timeout;
         let secured = tokio::select! {
-            secured = tokio::time::timeout(within, self.secure(socket)) => secured,
+            secured = tokio::time::timeout(within, self.secure(socket, &place)) => secured,
             // Nothing is at work on it yet.
             () = stop.cancelled() => return,
         };
@@ -120,15 +126,22 @@ where
     }
 
     /// The client's certificate is judged once: it cannot change while the connection lives.
-    async fn secure(&self, socket: TcpStream) -> io::Result<(Socket, Peer)> {
+    async fn secure(&self, socket: TcpStream, place: &Place) -> io::Result<(Socket, Peer)> {
+        let limits = WaitingLimits {
+            by_connection: self.tuning.shares.max_waiting_per_connection,
+            by_address: self.tuning.shares.max_waiting_per_address,
+            message_bytes: self.tuning.max_request_bytes,
+        };
+        let share = Arc::new(Share::new(limits, place.waiting()));
         let Some(tls) = &self.tls else {
-            return Ok((Socket::Plain(socket), Peer { certified: None }));
+            let certified = None;
+            return Ok((Socket::Plain(socket), Peer { certified, share }));
         };
         let socket = tls.acceptor().accept(socket).await?;
         let chain = socket.get_ref().1.peer_certificates();
         let leaf = chain.and_then(<[_]>::first);
         let certified = leaf.map(|leaf| self.authenticator.certify(leaf));
-        Ok((Socket::Tls(Box::new(socket)), Peer { certified }))
+        Ok((Socket::Tls(Box::new(socket)), Peer { certified, share }))
     }
 
     /// Streams that a client opens and resets before they are taken up have the library's own,
@@ -259,7 +272,8 @@ where
     type Future = S::Future;
 
     fn call(&self, request: Request<Incoming>) -> S::Future {
-        let mut request = request.map(Body::new);
+        let arriving = |body| Body::new(Arriving::new(body, self.peer.share.clone()));
+        let mut request = request.map(arriving);
         request.extensions_mut().insert(self.peer.clone());
         // The layers are always ready: what is full answers OVERLOADED.
         self.inner.clone().call(request)

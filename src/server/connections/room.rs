@@ -17,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use prometheus_client::metrics::gauge::Gauge;
 
+use super::share::Waiting;
 use crate::metrics::Metrics;
 
 /// Files that the process needs for itself: the store with all its connections, the admin port
@@ -26,11 +27,18 @@ const OWN_FILES: u64 = 192;
 /// The room for connections.
 pub(in crate::server) struct Room {
     all: Arc<Semaphore>,
-    by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    by_address: Arc<Mutex<HashMap<IpAddr, Peers>>>,
     max_by_address: usize,
     metrics: Arc<Metrics>,
     open: Gauge,
     failing: AtomicBool,
+}
+
+/// The connections from one address, and the calls of all of them that wait for a message.
+#[derive(Default)]
+struct Peers {
+    open: usize,
+    waiting: Arc<Waiting>,
 }
 
 /// How many there may be.
@@ -48,7 +56,8 @@ pub(in crate::server) struct Free {
 /// The room that one connection takes until this is dropped.
 pub(in crate::server) struct Place {
     address: IpAddr,
-    by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    by_address: Arc<Mutex<HashMap<IpAddr, Peers>>>,
+    waiting: Arc<Waiting>,
     open: Gauge,
     _free: Free,
 }
@@ -84,17 +93,19 @@ impl Room {
             .by_address
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(address).or_default();
-        if *count >= self.max_by_address {
+        let peers = open.entry(address).or_default();
+        if peers.open >= self.max_by_address {
             self.metrics.refuse_connection("address");
             return None;
         }
-        *count += 1;
+        peers.open += 1;
+        let waiting = peers.waiting.clone();
         drop(open);
         self.open.inc();
         Some(Place {
             address,
             by_address: self.by_address.clone(),
+            waiting,
             open: self.open.clone(),
             _free: free,
         })
@@ -110,15 +121,22 @@ impl Room {
     }
 }
 
+impl Place {
+    /// What waits, of all connections from this address.
+    pub fn waiting(&self) -> Arc<Waiting> {
+        self.waiting.clone()
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self
             .by_address
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(peers) = open.get_mut(&self.address) {
+            peers.open -= 1;
+            if peers.open == 0 {
                 open.remove(&self.address);
             }
         }
@@ -153,4 +171,50 @@ pub(in crate::server) fn affordable(wanted: usize) -> usize {
         );
     }
     wanted.min(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room(by_address: usize) -> Room {
+        let limits = Limits {
+            all: 100,
+            by_address,
+        };
+        Room::new(limits, Arc::default(), Gauge::default())
+    }
+
+    /// How many of these connections, none of which ends, are kept.
+    async fn kept(room: &Room, addresses: &[&str]) -> Vec<Place> {
+        let mut places = Vec::new();
+        for address in addresses {
+            let free = room.free().await;
+            places.extend(room.take(free, address.parse().expect("an address")));
+        }
+        places
+    }
+
+    #[tokio::test]
+    async fn a_network_of_ipv6_has_one_share_and_its_neighbour_another() {
+        let room = room(2);
+        let network = ["2001:db8:0:7::1", "2001:db8:0:7:ffff::2", "2001:db8:0:7::3"];
+        let places = kept(&room, &network).await;
+        assert_eq!(places.len(), 2);
+        let neighbours = ["2001:db8:0:8::1", "2001:db8:0:6:ffff:ffff:ffff:ffff"];
+        assert_eq!(kept(&room, &neighbours).await.len(), 2);
+        drop(places);
+        assert_eq!(kept(&room, &network).await.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn an_ipv4_address_has_one_share_also_where_it_is_written_as_ipv6() {
+        let room = room(2);
+        let same = ["192.0.2.1", "::ffff:192.0.2.1", "::ffff:c000:201"];
+        let places = kept(&room, &same).await;
+        assert_eq!(places.len(), 2);
+        // All mapped addresses lie in one network of IPv6, and are not one client.
+        let others = ["::ffff:192.0.2.2", "192.0.2.3"];
+        assert_eq!(kept(&room, &others).await.len(), 2);
+    }
 }

@@ -127,6 +127,35 @@ async fn what_counts_once_is_refused_twice_in_either_form() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_header_in_two_forms_counts_once_only_where_they_say_the_same() {
+    let server = TestServer::start().await;
+    let token = server.token("deploy").await.secret;
+    let other = server.token("another").await.secret;
+    let stack = server.stack.as_str();
+    let good = |but: &str| server.request("GET", ENTRIES, &token).without(but).raw();
+    for (name, value, differing, wanted) in [
+        ("authorization", token.as_str(), other.as_str(), INVALID),
+        (
+            "api_key",
+            stack,
+            "blt0000000000000000",
+            "412 STACK_KEY_INVALID",
+        ),
+        ("branch", "main", "develop", "403 BRANCH_INVALID"),
+    ] {
+        let bytes = value.as_bytes();
+        let same = good(name).with_both(name, value, bytes);
+        assert_eq!(server.outcome_of(same).await, "OK", "{name}");
+        for asked in [
+            good(name).with_both(name, differing, bytes),
+            good(name).with_both(name, value, differing.as_bytes()),
+        ] {
+            assert_eq!(server.outcome_of(asked).await, wanted, "{name}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_that_are_no_text_are_denied() {
     let server = TestServer::start().await;
     let token = server.token("deploy").await.secret;

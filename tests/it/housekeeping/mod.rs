@@ -2,6 +2,7 @@
 
 mod changes;
 mod expiry;
+mod retention;
 mod tokens;
 
 use std::time::Duration;

@@ -82,6 +82,14 @@ impl Http {
         self
     }
 
+    /// One more header of that kind, with a text beside its bytes.
+    pub fn with_both(mut self, name: &str, text: &str, bytes: &[u8]) -> Self {
+        self = self.with_raw(name, bytes);
+        let map = self.http.header_map.as_mut().unwrap();
+        map.headers.last_mut().unwrap().value = text.into();
+        self
+    }
+
     /// What the route says.
     pub fn route(mut self, key: &str, value: &str) -> Self {
         self.extensions.push((key.into(), value.into()));

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
 };
@@ -74,17 +74,32 @@ impl Clock for ManualClock {
 }
 
 /// The same bytes in every run.
-pub struct SeededEntropy(Mutex<ChaCha20Rng>);
+pub struct SeededEntropy {
+    bytes: Mutex<ChaCha20Rng>,
+    panics: AtomicBool,
+}
+
+/// What a panic of [`SeededEntropy`] says: a secret, since a panic can hold anything.
+pub const PANIC: &str = "stk1_kQ3vX9mT2pL8sR5wY1bN7dF4gH6jZ0cVaEuIoPqW3t37wy";
 
 impl SeededEntropy {
     pub fn new(seed: u64) -> Self {
-        Self(Mutex::new(ChaCha20Rng::seed_from_u64(seed)))
+        Self {
+            bytes: Mutex::new(ChaCha20Rng::seed_from_u64(seed)),
+            panics: AtomicBool::new(false),
+        }
+    }
+
+    /// Has whoever asks for bytes next panic.
+    pub fn panic_once(&self) {
+        self.panics.store(true, Ordering::SeqCst);
     }
 }
 
 impl Entropy for SeededEntropy {
     fn fill(&self, buffer: &mut [u8]) -> Result<(), EntropyFailed> {
-        self.0.lock().unwrap().fill_bytes(buffer);
+        assert!(!self.panics.swap(false, Ordering::SeqCst), "{PANIC}");
+        self.bytes.lock().unwrap().fill_bytes(buffer);
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ pub mod previews;
 pub mod raw;
 pub mod rehearsals;
 pub mod requests;
+pub mod skips;
 pub mod watching;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -57,6 +58,7 @@ pub struct TestServer {
     pub address: String,
     pub admin_address: String,
     pub clock: Arc<ManualClock>,
+    pub entropy: Arc<SeededEntropy>,
     pub issuer: TestIssuer,
     /// A stack with an owner, an admin, a developer and a content manager.
     pub stack: String,
@@ -149,6 +151,7 @@ impl TestServer {
         let (serving, served) = oneshot::channel();
         let stop = CancellationToken::new();
         let (stopping, at) = (stop.clone(), clock.clone());
+        let random = entropy.clone();
         let store = Arc::new(store);
         let running = tokio::spawn(async move {
             let parts = Parts {
@@ -156,7 +159,7 @@ impl TestServer {
                 authenticator: Arc::new(authenticator),
                 routes: Arc::new(routes),
                 clock: at,
-                entropy,
+                entropy: random,
                 tls,
                 safeguards: Safeguards::default(),
             };
@@ -172,6 +175,7 @@ impl TestServer {
             address,
             admin_address,
             clock,
+            entropy,
             issuer,
             stack,
             data_dir,

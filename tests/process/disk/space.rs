@@ -11,7 +11,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use super::{book::Book, shim::Shim};
 use crate::{
     program::{Dev, folder},
-    support::reason,
+    support::{reason, skips::found_or_skip},
 };
 
 /// A small file system in memory, gone with the test.
@@ -27,10 +27,8 @@ impl Small {
             .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
             .arg(at);
         let mounted = command.output().is_ok_and(|done| done.status.success());
-        if !mounted {
-            eprintln!("\n*** SKIPPED: no file system can be mounted here ***\n");
-        }
-        mounted.then(|| Self(at.to_owned()))
+        let small = mounted.then(|| Self(at.to_owned()));
+        found_or_skip(small, "the right to mount a file system")
     }
 }
 

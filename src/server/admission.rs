@@ -1,0 +1,207 @@
+//! What stands between a request and its handler: the size of its headers, the rule of its path,
+//! the credential, the kind of caller, the rate of changes, the message, a place and the deadline,
+//! in this order. Nothing holds a place before its message has arrived and its caller is known.
+
+use std::{convert::Infallible, sync::Arc};
+
+use http::{Extensions, HeaderMap, HeaderValue, Request, Response};
+use tonic::body::Body;
+use tower::Service;
+
+use super::{
+    connections::{Peer, share::Share},
+    deadline,
+    handler::{run, run_to_the_end},
+    headers,
+    layers::{Gate, REQUEST_ID},
+    message::{attended, collected},
+    openings,
+};
+use crate::{
+    app::About,
+    auth::{
+        Rejection,
+        policy::{Admits, Rule},
+    },
+    domain::caller::{Call, Demand, Mode},
+    grpc::status::{self, Failure},
+};
+
+/// What comes before a message: the length of a message and whether it is compressed, in bytes.
+const PREFIX_BYTES: usize = 5;
+
+impl Gate {
+    /// The handler's response, or that of whatever kept it from being reached.
+    pub(super) async fn answer<S>(
+        &self,
+        request: &mut Request<Body>,
+        rule: Option<&'static Rule>,
+        request_id: &str,
+        inner: S,
+    ) -> (Response<Body>, Option<Call>)
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+        S: Send + 'static,
+        S::Future: Send,
+    {
+        let fail = |failure: Failure| status::of(failure, request_id).into_http();
+        if !headers::fit(request.headers(), self.max_header_bytes) {
+            let max = self.max_header_bytes;
+            return (fail(Failure::HeadersTooLarge { max }), None);
+        }
+        // Health and reflection must answer when nothing else does.
+        if let Some(rule) = rule.filter(|rule| rule.admits == Admits::Everybody) {
+            let answered = self.answer_anybody(request, rule, request_id, inner).await;
+            return (answered.unwrap_or_else(fail), None);
+        }
+        let timeout = deadline::of(request.headers(), self.deadline);
+        let mut call = None;
+        let mut place = None;
+        // Until the answer begins: a stream takes as long as it likes from there on.
+        let work = async {
+            let rule = self.admit(request, rule, request_id, &mut call).await?;
+            place = self.openings.enter(rule)?;
+            self.work(request, (rule, call.as_ref()), request_id, inner)
+                .await
+        };
+        let response = tokio::time::timeout(timeout, work).await;
+        let response = response.unwrap_or(Err(Failure::Deadline));
+        (openings::kept(response.unwrap_or_else(fail), place), call)
+    }
+
+    async fn answer_anybody<S>(
+        &self,
+        request: &mut Request<Body>,
+        rule: &Rule,
+        request_id: &str,
+        inner: S,
+    ) -> Result<Response<Body>, Failure>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    {
+        let place = self.openings.enter(rule)?;
+        // For the end of a stream, which the handler tells by itself.
+        if let Ok(id) = HeaderValue::from_str(request_id) {
+            request.headers_mut().insert(REQUEST_ID, id);
+        }
+        let share = share_of(request.extensions());
+        let answered = attended(share.as_ref(), || Ok(()), run(request, inner, request_id));
+        let answered = tokio::time::timeout(self.deadline, answered).await;
+        let response = answered.unwrap_or(Err(Failure::Deadline))?;
+        Ok(openings::kept(response, place))
+    }
+
+    /// Waits for the message, takes a place and runs the handler. A verdict that is answered from
+    /// memory is ready at once: it takes no place, so that it is answered also where none is left.
+    async fn work<S>(
+        &self,
+        request: &mut Request<Body>,
+        (rule, call): (&Rule, Option<&Call>),
+        request_id: &str,
+        inner: S,
+    ) -> Result<Response<Body>, Failure>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+        S: Send + 'static,
+        S::Future: Send,
+    {
+        // Does not happen: who is admitted has a call.
+        let call = call.ok_or(Failure::CredentialMissing)?;
+        if self.places.is_closed() {
+            return Err(Failure::Overloaded);
+        }
+        let enter = || self.places.enter(&call.caller);
+        let share = share_of(request.extensions());
+        if rule.is_verdict() {
+            return attended(share.as_ref(), enter, run(request, inner, request_id)).await;
+        }
+        // What reads or changes the store begins with a place, rather than is broken off for want
+        // of one.
+        let message = std::mem::take(request.body_mut());
+        let message = collected(message, self.max_request_bytes + PREFIX_BYTES);
+        *request.body_mut() = attended(share.as_ref(), || Ok(()), message).await?;
+        let place = enter()?;
+        if rule.changes {
+            let at_most = 2 * self.deadline;
+            return Ok(run_to_the_end(request, inner, request_id, (at_most, place)).await);
+        }
+        Ok(run(request, inner, request_id).await)
+    }
+
+    /// Lets the request on, with its call attached, or says why not. Who calls is known from then
+    /// on, also where they are refused.
+    async fn admit(
+        &self,
+        request: &mut Request<Body>,
+        rule: Option<&'static Rule>,
+        request_id: &str,
+        known: &mut Option<Call>,
+    ) -> Result<&'static Rule, Failure> {
+        let Some((rule, Admits::Callers(demand))) = rule.map(|rule| (rule, rule.admits)) else {
+            return Err(Failure::RpcUnknown);
+        };
+        let credentials = (request.headers(), request.extensions());
+        let call = self.authenticate(credentials, demand, request_id).await?;
+        let call = known.insert(call);
+        let admitted = demand.admit(&call.caller);
+        let admitted = admitted.and_then(|()| {
+            if rule.changes {
+                self.app.admit_change(call)
+            } else {
+                Ok(())
+            }
+        });
+        if let Err(refusal) = admitted {
+            if let Some(action) = rule.action {
+                self.app
+                    .note_refusal(call, action, About::default(), &refusal);
+            }
+            return Err(refusal.into());
+        }
+        request.extensions_mut().insert(call.clone());
+        Ok(rule)
+    }
+
+    async fn authenticate(
+        &self,
+        (headers, extensions): (&HeaderMap, &Extensions),
+        demand: Demand,
+        request_id: &str,
+    ) -> Result<Call, Failure> {
+        let values: Vec<&[u8]> = headers
+            .get_all(http::header::AUTHORIZATION)
+            .iter()
+            .map(HeaderValue::as_bytes)
+            .collect();
+        let peer = extensions.get::<Peer>();
+        let certified = peer.and_then(|peer| peer.certified.as_ref());
+        let caller = self
+            .authenticator
+            .authenticate(&values, certified)
+            .await
+            .map_err(|rejection| {
+                tracing::debug!(request_id, %rejection, "caller rejected");
+                match rejection {
+                    Rejection::Missing => Failure::CredentialMissing,
+                    Rejection::Invalid(_) => Failure::CredentialInvalid,
+                    Rejection::TokenNotAcceptedHere => Failure::TokenNotAcceptedHere,
+                    Rejection::CertificateUnlisted => Failure::CertificateUnlisted,
+                    Rejection::CertificateExpired => Failure::CertificateExpired,
+                    Rejection::KeysUnavailable => Failure::KeysUnavailable,
+                }
+            })?;
+        let now = self.app.clock().now();
+        let request_id = request_id.to_owned();
+        Ok(Call {
+            caller: caller.as_ref().clone(),
+            demand,
+            now,
+            request_id,
+            mode: Mode::Apply,
+        })
+    }
+}
+
+fn share_of(extensions: &Extensions) -> Option<Arc<Share>> {
+    extensions.get::<Peer>().map(|peer| peer.share.clone())
+}
