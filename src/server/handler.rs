@@ -7,7 +7,6 @@ use http::{Request, Response};
 use tonic::body::Body;
 use tower::Service;
 
-use super::places::Place;
 use crate::{
     app,
     grpc::status::{self, Failure},
@@ -43,16 +42,17 @@ fn panicked(request_id: &str) -> Response<Body> {
     clippy::disallowed_methods,
     reason = "ends by itself, and nothing is lost if the process ends before it"
 )]
-pub(super) async fn run_to_the_end<S>(
+pub(super) async fn run_to_the_end<S, P>(
     request: &mut Request<Body>,
     mut inner: S,
     request_id: &str,
-    (at_most, place): (Duration, Place),
+    (at_most, place): (Duration, P),
 ) -> Response<Body>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     S: Send + 'static,
     S::Future: Send,
+    P: Send + 'static,
 {
     let request = std::mem::take(request);
     let work = async move {
@@ -95,9 +95,9 @@ mod tests {
     async fn a_panic_is_a_fault_of_its_call_whether_or_not_it_runs_to_the_end() {
         let read = run(&mut Request::default(), service_fn(panicking), "the-id").await;
         require_fault(&read);
-        let at_most = Duration::from_secs(10);
+        let kept = (Duration::from_secs(10), ());
         let handler = service_fn(panicking);
-        let change = run_to_the_end(&mut Request::default(), handler, "the-id", at_most).await;
+        let change = run_to_the_end(&mut Request::default(), handler, "the-id", kept).await;
         require_fault(&change);
     }
 }
