@@ -158,7 +158,9 @@ impl Store {
         if let Some(position) = last {
             self.hint(tx, kind).await?;
             tx.note_position(position);
-            tokens.iter().for_each(|uid| tx.touch(Subject::Token(*uid)));
+            for uid in tokens {
+                tx.touch(Subject::Token(*uid));
+            }
         }
         Ok(last.map(|position| self.revision(position)))
     }

@@ -11,6 +11,7 @@ use crate::{
     cluster::{Cluster, DATABASE},
     proxy::Link,
     support::{
+        clients::details,
         issue_request, reason,
         requests::{rename_request, revoke_request},
     },
@@ -91,4 +92,52 @@ async fn a_replica_that_vanishes_inside_a_change_frees_its_stack_and_hinders_no_
     );
     let sql = format!("SELECT name FROM tokens WHERE uid = '{uid}'");
     assert_eq!(cluster.postgres.run(DATABASE, &sql), "before");
+}
+
+/// So many changes of one stack at once are more than wait for it.
+const CROWD: usize = 160;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_of_a_stack_beyond_its_line_are_overloaded_at_once_and_no_others() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let other = cluster.register().await;
+    let uid = cluster.issue("one").await.token.unwrap().token_uid;
+    let lock = format!(
+        "UPDATE stacks SET name = name WHERE key = '{}'",
+        cluster.stack
+    );
+    let held = cluster.postgres.hold(DATABASE, &lock);
+    let revokes = (0..CROWD).map(|_| async {
+        let (mut owner, begun) = (cluster.b.owner.clone(), Instant::now());
+        let revoke = revoke_request(&cluster.stack, &uid, "");
+        (owner.tokens.revoke(revoke).await, begun.elapsed())
+    });
+    let others = async {
+        sleep(Duration::from_millis(500)).await;
+        let begun = Instant::now();
+        let issue = issue_request(&other, "beside");
+        cluster.b.owner.clone().tokens.issue(issue).await.unwrap();
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        let waiting = cluster.postgres.run(DATABASE, waiting);
+        held.commit();
+        (begun.elapsed(), waiting)
+    };
+    let (done, (beside, waiting)) = tokio::join!(join_all(revokes), others);
+    let refused: Vec<_> = done
+        .iter()
+        .filter_map(|(answer, took)| Some((answer.as_ref().err()?, took)))
+        .collect();
+    for (status, took) in &refused {
+        assert_eq!(reason(status), "OVERLOADED");
+        assert!(details(status).retry_info().is_some());
+        assert!(**took < Duration::from_secs(2), "{took:?}");
+    }
+    assert_eq!(refused.len(), CROWD - 102, "two at work and 100 in line");
+    assert!(
+        waiting.parse::<u32>().unwrap() <= 2,
+        "{waiting} connections"
+    );
+    assert!(beside < Duration::from_secs(2), "{beside:?}");
 }

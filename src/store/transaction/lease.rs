@@ -77,9 +77,9 @@ macro_rules! on_either {
 impl Lease {
     pub async fn begin(pool: &DatabaseConnection, access: Access) -> Result<Self, DbErr> {
         let mut lease = Self::acquire(pool).await?;
-        let begin = lease.begin_statement(access);
+        let statement = lease.begin_statement(access);
         // Inside another transaction SQLite refuses this and PostgreSQL warns.
-        let (begun, warned) = watched(lease.execute_unprepared(begin)).await;
+        let (begun, warned) = watched(lease.execute_unprepared(statement)).await;
         begun?;
         if warned {
             lease.close();

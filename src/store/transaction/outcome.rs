@@ -10,7 +10,9 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use sea_orm::{ConnectionTrait as _, DbBackend, DbErr, RuntimeErr, Statement};
+use sea_orm::{
+    ConnectionTrait as _, DbBackend, DbErr, RuntimeErr, Statement, sqlx::error::DatabaseError,
+};
 use tokio::time::sleep;
 
 use super::{Access, Transaction, lease::Lease, notices::watched};
@@ -188,6 +190,6 @@ fn is_invalid_parameter(error: &DbErr) -> bool {
     else {
         return false;
     };
-    let database = driver.as_database_error();
-    database.and_then(|error| error.code()).as_deref() == Some("22023")
+    let code = driver.as_database_error().and_then(DatabaseError::code);
+    code.as_deref() == Some("22023")
 }
