@@ -8,6 +8,7 @@ use std::{
 
 use stacktoken::config::Tuning;
 use tempfile::TempDir;
+use tokio::time::timeout;
 use tonic::Code;
 
 use crate::{
@@ -245,4 +246,36 @@ async fn calls_at_work_have_the_drain_grace_and_no_more() {
     assert!(took >= grace, "{took:?}");
     assert!(took < grace + Duration::from_secs(5), "{took:?}");
     while wire.hear().await.is_some() {}
+}
+
+/// Opens calls on a connection whose messages never come; answers how many of them are refused.
+async fn refused_of(server: &TestServer, wire: &mut Wire, calls: u32) -> usize {
+    let jwt = server.issuer.service("content-api", server.clock.seconds());
+    let credential = wire::literal(0x00, "authorization", &format!("Bearer {jwt}"));
+    for stream in (0..calls).map(|at| 1 + 2 * at) {
+        let head = [wire::head(), credential.clone()].concat();
+        let call = wire::frame(wire::HEADERS, wire::END_HEADERS, stream, &head);
+        wire.say(&call).await;
+    }
+    let mut refused = 0;
+    while let Ok(Some(frame)) = timeout(Duration::from_millis(500), wire.hear()).await {
+        refused += usize::from(frame.kind == wire::HEADERS);
+    }
+    refused
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_wait_for_their_message_are_limited_by_connection_and_by_address() {
+    let server = bare(|tuning| {
+        tuning.shares.max_waiting_per_connection = 3;
+        tuning.shares.max_waiting_per_address = 4;
+    })
+    .await;
+    let mut first = Wire::greeted(&server.address).await;
+    assert_eq!(refused_of(&server, &mut first, 5).await, 2);
+    let mut second = Wire::greeted(&server.address).await;
+    assert_eq!(refused_of(&server, &mut second, 3).await, 2);
+    let usual = bare(|_| {}).await;
+    let mut wire = Wire::greeted(&usual.address).await;
+    assert_eq!(refused_of(&usual, &mut wire, 5).await, 0);
 }

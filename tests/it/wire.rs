@@ -12,6 +12,7 @@ use tokio::{
 pub use crate::h2::*;
 
 /// Kinds of frames (RFC 9113 §6).
+pub const HEADERS: u8 = 0x1;
 pub const RESET: u8 = 0x3;
 pub const SETTINGS: u8 = 0x4;
 pub const PING: u8 = 0x6;
