@@ -123,7 +123,7 @@ const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
     ("tokio::time::Instant", &["domain/clock.rs"]),
     ("time::OffsetDateTime::now_utc", &["domain/clock.rs"]),
     ("getrandom", &["domain/entropy.rs"]),
-    ("clap", &["config.rs", "cli/"]),
+    ("clap", &["config.rs", "config/", "cli/"]),
     ("axum", &["server/"]),
     ("hyper", &["server/connections/", "server/admin.rs"]),
     (

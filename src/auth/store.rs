@@ -161,9 +161,10 @@ impl KeyStore {
         let before = self.serial();
         let asked = |is_newer| if is_newer { Asked::Newer } else { Asked::Same };
         let Some(mut flight) = self.join().await else {
-            return match self.serial() != before {
-                true => Asked::Newer,
-                false => Asked::Undecided,
+            return if self.serial() == before {
+                Asked::Undecided
+            } else {
+                Asked::Newer
             };
         };
         let now = self.around.clock.monotonic();

@@ -12,6 +12,7 @@ use std::{
 use futures_util::{StreamExt as _, stream};
 use http_body_util::{BodyExt as _, BodyStream, StreamBody};
 use tokio::time::{Sleep, sleep};
+use tokio_util::bytes::Bytes;
 use tonic::body::Body;
 
 use super::connections::{
@@ -88,7 +89,7 @@ pub(super) async fn collected(mut body: Body, up_to: usize) -> Body {
         };
         let arrived = frame.as_ref().ok();
         let data = arrived.and_then(|frame| frame.data_ref());
-        bytes += data.map_or(0, |data| data.len());
+        bytes += data.map_or(0, Bytes::len);
         let is_last = arrived.is_none();
         frames.push(frame);
         if is_last {
