@@ -106,7 +106,24 @@ pub async fn run(
     if parts.tls.is_none() {
         warn_of_plaintext(&listeners.grpc, &metrics);
     }
-    let tuned = app::Tuning {
+    let tuned = use_cases(tuning, parts.safeguards);
+    let ambient = (parts.clock.clone(), parts.entropy.clone());
+    let (app, refusals) = App::new(parts.store.clone(), ambient, metrics.clone(), &tuned);
+    let service = lifecycle::Service {
+        app: Arc::new(app),
+        authenticator: parts.authenticator,
+        routes: parts.routes,
+        entropy: parts.entropy,
+        tls: parts.tls.map(Arc::new),
+        board: Board::new(metrics),
+    };
+    lifecycle::run(service, refusals, tuning, listeners, serving, stop).await
+}
+
+/// What is set about the use cases.
+#[must_use]
+pub fn use_cases(tuning: &Tuning, safeguards: Safeguards) -> app::Tuning {
+    app::Tuning {
         verdict_max_age: tuning.verdict_max_age,
         changes: Rate {
             per_second: tuning.changes_per_second,
@@ -124,20 +141,9 @@ pub async fn run(
         usage_pairs: tuning.usage_pairs,
         readings: tuning.max_readings,
         watch_queue: tuning.watch_queue,
-        safeguards: parts.safeguards,
+        safeguards,
         keeping: tuning.keeping,
-    };
-    let ambient = (parts.clock.clone(), parts.entropy.clone());
-    let (app, refusals) = App::new(parts.store.clone(), ambient, metrics.clone(), &tuned);
-    let service = lifecycle::Service {
-        app: Arc::new(app),
-        authenticator: parts.authenticator,
-        routes: parts.routes,
-        entropy: parts.entropy,
-        tls: parts.tls.map(Arc::new),
-        board: Board::new(metrics),
-    };
-    lifecycle::run(service, refusals, tuning, listeners, serving, stop).await
+    }
 }
 
 /// Credentials and secrets cross this port: beyond loopback, something must encrypt them.

@@ -2,6 +2,7 @@
 //! leaves any (R14).
 
 mod changes;
+mod folding;
 mod list;
 mod refusals;
 
