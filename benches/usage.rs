@@ -35,11 +35,13 @@ use stacktoken::{
         caller::{Actor, Call, Caller, CallerKind, Demand, Mode},
         clock::{Clock, SystemClock},
         entropy::{Entropy, OsEntropy},
+        field::Violations,
         permissions::{Draft, Permissions},
         routes::RouteTable,
         secret::Secret,
         stack::{Person, StackKey},
         text::{Description, Issuer, StackName, Subject, TokenName},
+        token::Expiry,
     },
     metrics::Metrics,
     server::{self, Listeners, Parts},
@@ -88,7 +90,7 @@ fn call(kind: CallerKind, subject: &str, clock: &dyn Clock) -> Call {
             service: false,
             anyone: false,
         },
-        now: clock.now(),
+        received_at: clock.now(),
         request_id: "measured".into(),
     }
 }
@@ -127,9 +129,9 @@ async fn fill(store: &Store, clock: &dyn Clock) -> Vec<Known> {
                 name: TokenName::parse(&format!("token {token}")).unwrap(),
                 description: Description::parse("").unwrap(),
                 permissions: permissions.clone(),
-                expires_at: None,
+                expiry: Expiry::Never,
                 request: None,
-                overdue: None,
+                overdue: Violations::default(),
             };
             let owner = call(CallerKind::User, "owner", clock);
             store.issue(&owner, &issue, &kept).await.unwrap();

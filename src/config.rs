@@ -94,6 +94,11 @@ pub struct Tuning {
     /// How old an answer may be (R12): a change is seen everywhere within this time
     #[arg(long, env = "STACKTOKEN_FRESHNESS_BOUND", default_value = "1s", value_parser = bound, value_name = "TIME")]
     pub freshness_bound: Duration,
+    /// By how much clocks may differ: a replica whose clock is further off than this against the
+    /// database's refuses to answer, and a change is refused where the clock is further behind
+    /// the last change of its stack
+    #[arg(long, env = "STACKTOKEN_MAX_CLOCK_SKEW", default_value = "2s", value_parser = skew, value_name = "TIME")]
+    pub max_clock_skew: Duration,
     /// How much longer to answer from memory while the store is down; 0 refuses instead
     #[arg(long, env = "STACKTOKEN_SERVE_STALE_FOR", default_value = "0s", value_parser = duration, value_name = "TIME")]
     pub serve_stale_for: Duration,
@@ -368,6 +373,14 @@ fn pause(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         time if time >= Duration::from_millis(100) && time <= Duration::from_hours(24) => Ok(time),
         _ => Err("expected a time from 100ms to 24h".into()),
+    }
+}
+
+/// Clocks that are kept by NTP differ by milliseconds; a minute is no clock.
+fn skew(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        skew if skew >= Duration::from_millis(100) && skew <= Duration::from_mins(1) => Ok(skew),
+        _ => Err("expected a time from 100ms to 1m".into()),
     }
 }
 

@@ -44,6 +44,9 @@ pub enum Error {
     /// The audit row was not taken, so nothing was done (R14).
     #[error("the audit is unavailable")]
     AuditUnavailable(#[source] store::Error),
+    /// A clock is wrong by more than the permitted skew, so nothing can be decided (R8).
+    #[error("the clock is wrong")]
+    ClockSkew,
     /// A bug, or a row that does not parse.
     #[error("internal")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -59,6 +62,10 @@ impl From<store::Error> for Error {
             | store::Error::FileLost(_) => Self::StoreUnavailable(error),
             store::Error::OutcomeUnknown(_) => Self::OutcomeUnknown(error),
             store::Error::Crowded => Self::Overloaded,
+            store::Error::ClockSkew { behind } => {
+                tracing::error!(?behind, "the clock is behind the last change of a stack");
+                Self::ClockSkew
+            }
             store::Error::Full(_) => Self::StorageFull(error),
             store::Error::Shared(shared) => Self::of_reading(&shared),
             store::Error::AuditUnavailable(_) => Self::AuditUnavailable(error),
@@ -79,6 +86,7 @@ impl Error {
             }
             store::Error::NotPrimary => Self::NotFresh,
             store::Error::Crowded => Self::Overloaded,
+            store::Error::ClockSkew { .. } => Self::ClockSkew,
             _ => Self::StoreUnavailable(store::Error::Shared(error.clone())),
         }
     }

@@ -266,7 +266,7 @@ impl App {
     /// Has a refusal of an authenticated caller recorded, after the fact (R14).
     pub fn note_refusal(&self, call: &Call, action: Action, about: About, refusal: &Refusal) {
         let first = RefusedCall {
-            at: call.now,
+            at: self.clock.now(),
             stack_key: about.stack_key,
             token_uid: about.token_uid,
             request_id: call.request_id.clone(),

@@ -12,7 +12,7 @@ use crate::{
         stack::StackKey,
         text::Reason,
         timestamp::Timestamp,
-        token::{Edit, Token},
+        token::{Edit, Expiry, Token},
     },
     store::{self, Kept},
 };
@@ -129,9 +129,9 @@ impl App {
         &self,
         call: &Call,
         key: Key<'_>,
-        expires_at: Option<Timestamp>,
+        expiry: Expiry,
     ) -> Result<(Token, Option<Revision>), Error> {
-        let done = self.store.set_expiry(call, key, expires_at).await;
+        let done = self.store.set_expiry(call, key, expiry).await;
         self.note_change(call, &done);
         let (token, revision) =
             self.settle_change(call, (Action::TokenSetExpiry, about(key)), done)?;
@@ -147,7 +147,9 @@ impl App {
             return Ok(None);
         }
         let on_record = self.store.impact(call, key).await?;
-        Ok(Some(on_record.with(self.uses.uses(key.1), call.now)))
+        Ok(Some(
+            on_record.with(self.uses.uses(key.1), self.clock.now()),
+        ))
     }
 
     /// Gives a token a new secret.

@@ -155,8 +155,9 @@ pub struct Call {
     pub caller: Caller,
     /// What the RPC demands.
     pub demand: Demand,
-    /// The one instant of this call: everything in it is judged at this time.
-    pub now: Timestamp,
+    /// When its headers were received, by this replica's clock. Nothing is decided by it (R8):
+    /// the message may follow seconds later, and the lock of a stack later still.
+    pub received_at: Timestamp,
     /// The id that the answer, the log and the audit share.
     pub request_id: String,
     /// Whether what is asked is done, or only shown.

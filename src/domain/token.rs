@@ -65,6 +65,36 @@ pub struct Token {
     pub last_used_at: Option<Timestamp>,
 }
 
+/// When a token is to expire (R3, R7). What is relative is resolved at the instant of the
+/// decision (R8), not when it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// Never.
+    Never,
+    /// At this instant; a date is its first instant in UTC.
+    At(Timestamp),
+    /// At once.
+    Now,
+}
+
+impl Expiry {
+    /// The instant, for a decision at `now`; `None`: never.
+    #[must_use]
+    pub const fn resolve(self, now: Timestamp) -> Option<Timestamp> {
+        match self {
+            Self::Never => None,
+            Self::At(at) => Some(at),
+            Self::Now => Some(now),
+        }
+    }
+
+    /// Whether a decision at `now` would find it reached already.
+    #[must_use]
+    pub fn is_reached(self, now: Timestamp) -> bool {
+        self.resolve(now).is_some_and(|at| at <= now)
+    }
+}
+
 impl Token {
     /// Whether it is live at this instant.
     #[must_use]

@@ -257,6 +257,10 @@ fn tell_app(error: &app::Error) -> Told {
             "AUDIT_UNAVAILABLE",
             "the audit could not be written, so nothing was changed: try again",
         ),
+        app::Error::ClockSkew => Told::unavailable(
+            "CLOCK_SKEW",
+            "a clock is wrong by more than the permitted skew, so nothing was decided or changed: try again, or ask another replica",
+        ),
         app::Error::Internal(_) => Told::new(
             Code::Internal,
             "INTERNAL",

@@ -20,7 +20,7 @@ impl v1::token_service_server::TokenService for Tokens {
     ) -> Result<Response<v1::IssueResponse>, Status> {
         change!(request, convert::issue, |call, command| {
             let issued = self.0.issue(call, &command).await?;
-            Ok(convert::issued(&issued, call.now))
+            Ok(convert::issued(&issued, self.0.clock().now()))
         })
     }
 
@@ -31,7 +31,7 @@ impl v1::token_service_server::TokenService for Tokens {
         answer!(request, convert::get, |call, (stack, uid)| {
             let token = self.0.get(call, (&stack, uid)).await?;
             Ok(v1::GetResponse {
-                token: Some(convert::token(&token, call.now)),
+                token: Some(convert::token(&token, self.0.clock().now())),
             })
         })
     }
@@ -42,7 +42,7 @@ impl v1::token_service_server::TokenService for Tokens {
     ) -> Result<Response<v1::ListResponse>, Status> {
         answer!(request, convert::list, |call, query| {
             let page = self.0.list(call, &query).await?;
-            Ok(convert::listed(&query, page, call.now))
+            Ok(convert::listed(&query, page))
         })
     }
 
@@ -53,7 +53,7 @@ impl v1::token_service_server::TokenService for Tokens {
         change!(request, convert::update, |call, (stack, uid, edit)| {
             let (token, revision) = self.0.update(call, (&stack, uid), &edit).await?;
             let impact = self.0.impact(call, (&stack, uid)).await?;
-            let token = Some(convert::token(&token, call.now));
+            let token = Some(convert::token(&token, self.0.clock().now()));
             Ok(v1::UpdateResponse {
                 token,
                 revision: revision_of(revision),
@@ -69,10 +69,10 @@ impl v1::token_service_server::TokenService for Tokens {
         change!(
             request,
             convert::set_expiry,
-            |call, (stack, uid, expires_at)| {
-                let (token, revision) = self.0.set_expiry(call, (&stack, uid), expires_at).await?;
+            |call, (stack, uid, expiry)| {
+                let (token, revision) = self.0.set_expiry(call, (&stack, uid), expiry).await?;
                 let impact = self.0.impact(call, (&stack, uid)).await?;
-                let token = Some(convert::token(&token, call.now));
+                let token = Some(convert::token(&token, self.0.clock().now()));
                 Ok(v1::SetExpiryResponse {
                     token,
                     revision: revision_of(revision),
@@ -88,7 +88,7 @@ impl v1::token_service_server::TokenService for Tokens {
     ) -> Result<Response<v1::RotateResponse>, Status> {
         change!(request, convert::rotate, |call, command| {
             let rotated = self.0.rotate(call, &command).await?;
-            Ok(convert::rotated(&rotated, call.now))
+            Ok(convert::rotated(&rotated, self.0.clock().now()))
         })
     }
 
@@ -99,7 +99,7 @@ impl v1::token_service_server::TokenService for Tokens {
         change!(request, convert::revoke, |call, (stack, uid, reason)| {
             let (token, revision) = self.0.revoke(call, (&stack, uid), &reason).await?;
             let impact = self.0.impact(call, (&stack, uid)).await?;
-            let token = Some(convert::token(&token, call.now));
+            let token = Some(convert::token(&token, self.0.clock().now()));
             Ok(v1::RevokeResponse {
                 token,
                 revision: revision_of(revision),

@@ -190,12 +190,12 @@ impl Gate {
                     Rejection::KeysUnavailable => Failure::KeysUnavailable,
                 }
             })?;
-        let now = self.app.clock().now();
+        let received_at = self.app.clock().now();
         let request_id = request_id.to_owned();
         Ok(Call {
             caller: caller.as_ref().clone(),
             demand,
-            now,
+            received_at,
             request_id,
             mode: Mode::Apply,
         })

@@ -106,6 +106,7 @@ pub async fn run(
     if parts.tls.is_none() {
         warn_of_plaintext(&listeners.grpc, &metrics);
     }
+    parts.store.permit_skew(tuning.max_clock_skew);
     let tuned = use_cases(tuning, parts.safeguards);
     let ambient = (parts.clock.clone(), parts.entropy.clone());
     let (app, refusals) = App::new(parts.store.clone(), ambient, metrics.clone(), &tuned);

@@ -13,7 +13,7 @@ use super::{
     Error, Store,
     changes::AT_ONCE,
     entity::audit_event::{ActiveModel, Column, Entity, Model},
-    standing::Standing,
+    standing::{Locked, Standing},
     transaction::Transaction,
 };
 use crate::domain::{
@@ -79,7 +79,7 @@ impl Store {
         tx: &Transaction,
         call: &Call,
         action: Action,
-        about: (&StackKey, Option<TokenUid>),
+        about: (&Locked, Option<TokenUid>),
         details: Details,
     ) -> Result<(), Error> {
         let row = self.audit_row(call, action, about, &details)?;
@@ -93,7 +93,7 @@ impl Store {
         tx: &Transaction,
         call: &Call,
         action: Action,
-        (stack, tokens): (&StackKey, &[TokenUid]),
+        (stack, tokens): (&Locked, &[TokenUid]),
         details: &Details,
     ) -> Result<(), Error> {
         let row = |token| self.audit_row(call, action, (stack, token), details);
@@ -112,19 +112,19 @@ impl Store {
         &self,
         call: &Call,
         action: Action,
-        (stack, token): (&StackKey, Option<TokenUid>),
+        (stack, token): (&Locked, Option<TokenUid>),
         details: &Details,
     ) -> Result<ActiveModel, Error> {
         Ok(ActiveModel {
             uid: Set(
-                id::generate::<id::EventKind>(call.now, self.entropy.as_ref())?.into_untyped_uuid(),
+                id::generate::<id::EventKind>(stack.at, self.entropy.as_ref())?.into_untyped_uuid(),
             ),
-            occurred_at: Set(call.now.as_micros()),
+            occurred_at: Set(stack.at.as_micros()),
             actor_kind: Set(call.caller.actor.kind.name().to_owned()),
             actor_issuer: Set(call.caller.actor.issuer.clone()),
             actor_subject: Set(call.caller.actor.subject.clone()),
             action: Set(action.name().to_owned()),
-            stack_key: Set(Some(stack.as_str().to_owned())),
+            stack_key: Set(Some(stack.row.key.clone())),
             token_uid: Set(token.map(|uid| uid.to_string())),
             refusal_reason: Set(None),
             refusal_key: Set(None),

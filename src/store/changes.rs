@@ -3,13 +3,9 @@
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{ConnectionTrait as _, DbErr, Statement, Value};
 
-use super::{Error, Store, transaction::Transaction};
+use super::{Error, Store, standing::Locked, transaction::Transaction};
 use crate::{
-    domain::{
-        id::{StackUid, TokenUid},
-        revision::Revision,
-        timestamp::Timestamp,
-    },
+    domain::{id::TokenUid, revision::Revision},
     memory::Subject,
 };
 
@@ -86,28 +82,32 @@ impl Kind {
 const ON_SQLITE: &str = "INSERT INTO changes (stack_uid, token_uid, kind, changed_at) \
     VALUES ($1, $2, $3, $4) RETURNING id AS position";
 /// On PostgreSQL by its transaction, since a later number may be committed first.
-const ON_POSTGRES: &str = "INSERT INTO changes (stack_uid, token_uid, kind, changed_at) \
+/// One round trip appends the change and moves the instant before which no later decision is.
+const ON_POSTGRES: &str = "\
+    WITH moved AS (UPDATE stacks SET last_changed_at = $4 WHERE uid = $1) \
+    INSERT INTO changes (stack_uid, token_uid, kind, changed_at) \
     VALUES ($1, $2, $3, $4) RETURNING xid::text::bigint AS position";
 
 impl Store {
-    /// Appends to the history; the answer is the point that includes this change.
+    /// Appends to the history, at the instant of the decision; the answer is the point that
+    /// includes this change.
     pub(super) async fn append_change(
         &self,
         tx: &Transaction,
-        (stack, token): (StackUid, Option<TokenUid>),
+        (stack, token): (&Locked, Option<TokenUid>),
         kind: Kind,
-        now: Timestamp,
     ) -> Result<Revision, Error> {
         let sql = if self.is_shared() {
             ON_POSTGRES
         } else {
+            self.note_changed(tx, stack).await?;
             ON_SQLITE
         };
         let values = [
-            stack.into_untyped_uuid().into(),
+            stack.uid.into_untyped_uuid().into(),
             token.map(TokenUid::into_untyped_uuid).into(),
             kind.name().into(),
-            now.as_micros().into(),
+            stack.at.as_micros().into(),
         ];
         let statement = Statement::from_sql_and_values(self.backend(), sql, values);
         let row = tx.query_one_raw(statement).await?;
@@ -116,7 +116,7 @@ impl Store {
         let position = row.try_get("", "position")?;
         tx.note_position(position);
         if !kind.is_harmless() {
-            tx.touch(token.map_or(Subject::Stack(stack), Subject::Token));
+            tx.touch(token.map_or(Subject::Stack(stack.uid), Subject::Token));
         }
         Ok(self.revision(position))
     }
@@ -125,10 +125,12 @@ impl Store {
     pub(super) async fn append_change_of_each(
         &self,
         tx: &Transaction,
-        (stack, tokens): (StackUid, &[TokenUid]),
+        (stack, tokens): (&Locked, &[TokenUid]),
         kind: Kind,
-        now: Timestamp,
     ) -> Result<Option<Revision>, Error> {
+        if !tokens.is_empty() {
+            self.note_changed(tx, stack).await?;
+        }
         let position = if self.is_shared() {
             "xid::text::bigint"
         } else {
@@ -145,9 +147,9 @@ impl Store {
                 rows.join(", ")
             );
             let mut values: Vec<Value> = vec![
-                stack.into_untyped_uuid().into(),
+                stack.uid.into_untyped_uuid().into(),
                 kind.name().into(),
-                now.as_micros().into(),
+                stack.at.as_micros().into(),
             ];
             values.extend(some.iter().map(|uid| Value::from(uid.into_untyped_uuid())));
             let statement = Statement::from_sql_and_values(self.backend(), sql, values);
@@ -163,6 +165,16 @@ impl Store {
             }
         }
         Ok(last.map(|position| self.revision(position)))
+    }
+
+    /// No later decision about the stack is at an earlier instant (R8). On PostgreSQL the
+    /// statement that appends one change does this by itself.
+    async fn note_changed(&self, tx: &Transaction, stack: &Locked) -> Result<(), Error> {
+        let sql = "UPDATE stacks SET last_changed_at = $1 WHERE uid = $2";
+        let values = [stack.at.as_micros().into(), stack.row.uid.into()];
+        let statement = Statement::from_sql_and_values(self.backend(), sql, values);
+        tx.execute_raw(statement).await?;
+        Ok(())
     }
 
     /// A hint, and only where something known may be wrong now: it takes a lock over all

@@ -1,5 +1,7 @@
 //! What can go wrong in the store, named by condition. The one place that reads driver codes.
 
+use std::time::Duration;
+
 use sea_orm::{DbErr, RuntimeErr, sqlx};
 
 use crate::domain::{entropy::EntropyFailed, refusal::Refusal};
@@ -46,6 +48,13 @@ pub enum Error {
     /// Too many changes of one stack wait for each other.
     #[error("too many changes of this stack are waiting")]
     Crowded,
+    /// The clock is behind the last change of the stack by more than the permitted skew: a
+    /// decision now could undo what is final (R8).
+    #[error("the clock is {behind:?} behind the last change of the stack")]
+    ClockSkew {
+        /// By how much.
+        behind: Duration,
+    },
     /// Anything else that the database says.
     #[error("the database refused a statement")]
     Database(#[source] DbErr),
@@ -72,6 +81,7 @@ impl Error {
             Self::OutcomeUnknown(_) => Some("OUTCOME_UNKNOWN"),
             Self::Crowded => Some("CROWDED"),
             Self::FileLost(_) => Some("FILE_LOST"),
+            Self::ClockSkew { .. } => Some("CLOCK_SKEW"),
             Self::Database(_) => Some("DATABASE"),
             Self::Shared(error) => error.kind(),
             Self::Entropy(_) => Some("ENTROPY"),

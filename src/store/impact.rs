@@ -36,7 +36,7 @@ impl Store {
                 .all(tx)
                 .await?;
             let uses: Result<_, _> = rows.into_iter().map(ServiceUse::try_from).collect();
-            Ok(Impact::of(uses?, call.now))
+            Ok(Impact::of(uses?, self.clock.now()))
         })
     }
 }

@@ -10,14 +10,14 @@ use super::{
     live::require_free_name,
     rows::{token_of, written},
     secrets::{self, Kept},
-    standing::Standing,
+    standing::{Locked, Standing},
     tokens::described,
 };
 use crate::domain::{
     audit::Action,
     caller::Call,
     field::Violations,
-    id::{self, StackUid, TokenUid},
+    id::{self, TokenUid},
     permissions::Permissions,
     refusal::Refusal,
     request::Request,
@@ -25,7 +25,7 @@ use crate::domain::{
     stack::StackKey,
     text::{Description, TokenName},
     timestamp::Timestamp,
-    token::Token,
+    token::{Expiry, Token},
 };
 
 /// A token to be issued.
@@ -38,12 +38,12 @@ pub struct Issue {
     pub description: Description,
     /// What it may do.
     pub permissions: Permissions,
-    /// When it expires; `None`: never.
-    pub expires_at: Option<Timestamp>,
+    /// When it expires.
+    pub expiry: Expiry,
     /// The request, if its caller may repeat it.
     pub request: Option<Request>,
-    /// What is wrong with the expiry, unless this is a repetition.
-    pub overdue: Option<Violations>,
+    /// What is wrong with the expiry if it is reached already, unless this is a repetition.
+    pub overdue: Violations,
 }
 
 impl Store {
@@ -72,27 +72,24 @@ impl Store {
                     .await?;
                 return Ok((again.token, again.revision));
             }
-            if let Some(overdue) = &command.overdue {
-                return Err(Refusal::Invalid(overdue.clone()).into());
+            if command.expiry.is_reached(stack.at) {
+                return Err(Refusal::Invalid(command.overdue.clone()).into());
             }
-            self.end_expired(tx, stack.uid, call.now).await?;
-            self.require_room(tx, &stack, call.now).await?;
+            self.end_expired(tx, &stack).await?;
+            self.require_room(tx, &stack).await?;
             require_free_name(tx, stack.uid, &command.name, None).await?;
-            let uid: TokenUid = id::generate(call.now, self.entropy.as_ref())?;
-            let row = new_row(call, command, (uid, stack.uid), &secret.hint);
+            let uid: TokenUid = id::generate(stack.at, self.entropy.as_ref())?;
+            let row = new_row(call, command, (uid, &stack), &secret.hint);
             let row = row.insert(tx).await?;
-            secrets::keep(tx, (uid, 1), secret, call.now).await?;
+            secrets::keep(tx, (uid, 1), secret, stack.at).await?;
             let token = token_of(row, key)?;
             self.remember(tx, call, place, request, (&token, None))
                 .await?;
             let details = described(&token);
-            let at = (key, Some(uid));
-            self.append_audit(tx, call, Action::TokenIssue, at, details)
+            let about = (&stack, Some(uid));
+            self.append_audit(tx, call, Action::TokenIssue, about, details)
                 .await?;
-            let about = (stack.uid, Some(uid));
-            let revision = self
-                .append_change(tx, about, Kind::Issued, call.now)
-                .await?;
+            let revision = self.append_change(tx, about, Kind::Issued).await?;
             Ok((token, revision))
         })
     }
@@ -101,23 +98,23 @@ impl Store {
 fn new_row(
     call: &Call,
     command: &Issue,
-    (uid, stack): (TokenUid, StackUid),
+    (uid, stack): (TokenUid, &Locked),
     hint: &str,
 ) -> token::ActiveModel {
     let by = &call.caller.actor;
     token::Model {
         uid: uid.into_untyped_uuid(),
-        stack_uid: stack.into_untyped_uuid(),
+        stack_uid: stack.row.uid,
         name: command.name.as_str().to_owned(),
         description: command.description.as_str().to_owned(),
         permissions: written(&command.permissions),
         generation: 1,
         secret_hint: hint.to_owned(),
-        issued_at: call.now.as_micros(),
+        issued_at: stack.at.as_micros(),
         issued_by_kind: by.kind.name().to_owned(),
         issued_by_issuer: by.issuer.clone(),
         issued_by_subject: by.subject.clone(),
-        expires_at: command.expires_at.map(Timestamp::as_micros),
+        expires_at: command.expiry.resolve(stack.at).map(Timestamp::as_micros),
         ended_at: None,
         revoked_at: None,
         revoked_by_kind: None,

@@ -9,10 +9,8 @@ use super::{
     changes::Kind,
     entity::token_secret,
     rows::corrupt,
-    standing::Found,
     tokens::{Put, put},
     transaction::Transaction,
-    uses::locked,
 };
 use crate::domain::{
     audit::{Action, Details},
@@ -20,7 +18,6 @@ use crate::domain::{
     incident::{FoundAt, LeakOutcome, reason_of_leak},
     refusal::Refusal,
     revision::Revision,
-    stack::StackKey,
     timestamp::Timestamp,
     token::{Token, TokenState},
 };
@@ -39,15 +36,9 @@ impl Store {
         found_at: Option<&FoundAt>,
     ) -> Result<(LeakOutcome, Option<Revision>), Error> {
         writing!(self, (presented.stack), "report_leaked", |tx| {
-            let row = locked(tx, presented.stack).await?;
-            let (uid, about) = (presented.token, (presented.stack, Some(presented.token)));
-            let key = StackKey::parse(&row.key).map_err(|_| corrupt("stacks", "key", row.uid))?;
-            let stack = Found {
-                uid: presented.stack,
-                role: None,
-                row,
-            };
-            let token = match self.token_to_change(tx, call, &stack, uid).await {
+            let stack = self.locked(tx, presented.stack).await?;
+            let (uid, about) = (presented.token, (&stack, Some(presented.token)));
+            let token = match self.token_to_change(tx, &stack, uid).await {
                 // Purged since it was looked up.
                 Err(Error::Refused(Refusal::TokenNotFound)) => {
                     return Ok((LeakOutcome::Unknown, None));
@@ -55,19 +46,18 @@ impl Store {
                 found => found?,
             };
             let removed = stack.row.removed_at.is_some();
-            let (outcome, revision) = if removed || token.state(call.now) != TokenState::Active {
+            let (outcome, revision) = if removed || token.state(stack.at) != TokenState::Active {
                 (LeakOutcome::Dead, None)
-            } else if end_if_over(tx, presented, call.now).await? {
-                let told = self.append_change(tx, about, Kind::Superseded, call.now);
+            } else if end_if_over(tx, presented, stack.at).await? {
+                let told = self.append_change(tx, about, Kind::Superseded);
                 (LeakOutcome::Superseded, Some(told.await?))
             } else {
-                revoke(tx, token, call, found_at).await?;
-                let told = self.append_change(tx, about, Kind::Revoked, call.now);
+                revoke(tx, token, (call, stack.at), found_at).await?;
+                let told = self.append_change(tx, about, Kind::Revoked);
                 (LeakOutcome::Revoked, Some(told.await?))
             };
             let details = described(presented, found_at, outcome);
-            let at = (&key, Some(uid));
-            self.append_audit(tx, call, Action::TokenReportLeaked, at, details)
+            self.append_audit(tx, call, Action::TokenReportLeaked, about, details)
                 .await?;
             Ok((outcome, revision))
         })
@@ -101,13 +91,13 @@ async fn end_if_over(
 async fn revoke(
     tx: &Transaction,
     token: Token,
-    call: &Call,
+    (call, now): (&Call, Timestamp),
     found_at: Option<&FoundAt>,
 ) -> Result<(), Error> {
     let uid = token.uid.into_untyped_uuid();
     let reason = reason_of_leak(found_at);
     let reason = reason.map_err(|_| corrupt("tokens", "revoke_reason", uid))?;
-    let revoked = token.revoke(call.caller.actor.clone(), reason, call.now);
+    let revoked = token.revoke(call.caller.actor.clone(), reason, now);
     put(tx, &revoked, Put::Live).await
 }
 

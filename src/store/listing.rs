@@ -83,6 +83,8 @@ pub struct TokenPage {
     pub next: Option<TokenCursor>,
     /// Live tokens of the stack, now and at most (R6).
     pub limit: TokenLimit,
+    /// The instant that states are judged at.
+    pub listed_at: Timestamp,
 }
 
 impl Order {
@@ -142,11 +144,13 @@ impl Store {
     /// As every method.
     pub async fn list(&self, call: &Call, query: &ListQuery) -> Result<TokenPage, Error> {
         reading!(self, "list", |tx| {
+            // One instant for the filter, the count and what is shown of each.
+            let now = self.clock.now();
             let key = &query.stack_key;
             let stack = self.standing(tx, call, key, Standing::LiveStack).await?;
             let mut select = token::Entity::find()
                 .filter(token::Column::StackUid.eq(stack.uid.into_untyped_uuid()))
-                .filter(self.filters(query, call.now));
+                .filter(self.filters(query, now));
             if let Some(cursor) = &query.after {
                 select = select.filter(query.order.beyond(cursor));
             }
@@ -165,7 +169,7 @@ impl Store {
                 .filter(|_| more)
                 .map(|used| query.order.cursor(&used.row));
             let tokens: Result<_, _> = rows.into_iter().map(|row| token_of(row, key)).collect();
-            let used = self.count_live(tx, stack.uid, call.now).await?;
+            let used = self.count_live(tx, stack.uid, now).await?;
             let limit = TokenLimit {
                 used,
                 max: stack.max_tokens(),
@@ -174,6 +178,7 @@ impl Store {
                 tokens: tokens?,
                 next,
                 limit,
+                listed_at: now,
             })
         })
     }

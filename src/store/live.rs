@@ -7,7 +7,9 @@ use sea_orm::{
     sea_query::{Expr, ExprTrait as _, Func},
 };
 
-use super::{Error, Store, changes::Kind, entity::token, transaction::Transaction};
+use super::{
+    Error, Store, changes::Kind, entity::token, standing::Locked, transaction::Transaction,
+};
 use crate::domain::{
     id::{StackUid, TokenUid},
     refusal::Refusal,
@@ -32,20 +34,15 @@ impl Store {
 
     /// Writes down the end of every token of the stack that has expired: from now on it is
     /// final for every replica, whatever any clock says (R8), and its name is free.
-    pub(super) async fn end_expired(
-        &self,
-        tx: &Transaction,
-        stack: StackUid,
-        now: Timestamp,
-    ) -> Result<(), Error> {
+    pub(super) async fn end_expired(&self, tx: &Transaction, stack: &Locked) -> Result<(), Error> {
         let expired = token::Entity::find()
-            .filter(token::Column::StackUid.eq(stack.into_untyped_uuid()))
+            .filter(token::Column::StackUid.eq(stack.row.uid))
             .filter(token::Column::EndedAt.is_null())
-            .filter(in_state(TokenState::Expired, now))
+            .filter(in_state(TokenState::Expired, stack.at))
             .all(tx)
             .await?;
         let uid = |row: token::Model| TokenUid::from_untyped_uuid(row.uid);
-        self.end(tx, stack, expired.into_iter().map(uid).collect(), now)
+        self.end(tx, stack, expired.into_iter().map(uid).collect())
             .await
     }
 
@@ -53,17 +50,16 @@ impl Store {
     pub(super) async fn end(
         &self,
         tx: &Transaction,
-        stack: StackUid,
+        stack: &Locked,
         tokens: Vec<TokenUid>,
-        now: Timestamp,
     ) -> Result<(), Error> {
         for uid in tokens {
             token::Entity::update_many()
-                .col_expr(token::Column::EndedAt, Expr::value(now.as_micros()))
+                .col_expr(token::Column::EndedAt, Expr::value(stack.at.as_micros()))
                 .filter(token::Column::Uid.eq(uid.into_untyped_uuid()))
                 .exec(tx)
                 .await?;
-            self.append_change(tx, (stack, Some(uid)), Kind::Expired, now)
+            self.append_change(tx, (stack, Some(uid)), Kind::Expired)
                 .await?;
         }
         Ok(())

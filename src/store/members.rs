@@ -1,6 +1,5 @@
 //! Who is in a stack, and who owns it.
 
-use newtype_uuid::GenericUuid as _;
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, Set, sea_query::OnConflict};
 use uuid::Uuid;
 
@@ -9,17 +8,15 @@ use super::{
     changes::Kind,
     entity::member,
     rows::{corrupt, person_of},
-    standing::{Found, Standing},
+    standing::{Found, Locked, Standing},
     transaction::Transaction,
 };
 use crate::domain::{
     audit::{Action, Details},
     caller::Call,
-    id::StackUid,
     refusal::Refusal,
     revision::Revision,
     stack::{Member, Person, Role, Stack, StackKey},
-    timestamp::Timestamp,
 };
 
 /// A change of members.
@@ -65,16 +62,13 @@ impl Store {
             let found = self
                 .standing_to_change(tx, call, key, Standing::LiveStack)
                 .await?;
-            let (action, details) = apply(tx, &found, change, call.now).await?;
-            self.append_audit(tx, call, action, (key, None), details)
-                .await?;
-            let about = (found.uid, None);
-            let revision = self
-                .append_change(tx, about, Kind::MembersChanged, call.now)
-                .await?;
+            let (action, details) = apply(tx, &found, change).await?;
+            let about = (&found, None);
+            self.append_audit(tx, call, action, about, details).await?;
+            let revision = self.append_change(tx, about, Kind::MembersChanged).await?;
             let member = find_member(tx, found.row.uid, change.person()).await?;
             let changed = MembersChanged {
-                stack: self.stack_in(tx, found.uid, call.now).await?,
+                stack: self.stack_in(tx, found.uid, found.at).await?,
                 member: member.map(Member::try_from).transpose()?,
             };
             Ok((changed, revision))
@@ -84,14 +78,13 @@ impl Store {
 
 async fn apply(
     tx: &Transaction,
-    stack: &Found,
+    stack: &Locked,
     change: &MemberChange,
-    now: Timestamp,
 ) -> Result<(Action, Details), Error> {
     match change {
         MemberChange::Set(person, role) => {
             require_not_owner(tx, stack, person).await?;
-            put_member(tx, stack.uid, person, *role, now).await?;
+            put_member(tx, stack, person, *role).await?;
             let details = [
                 ("member", person_in_words(person)),
                 ("role", role.name().into()),
@@ -110,7 +103,7 @@ async fn apply(
             if !same_person(&former, person) {
                 // The old owner goes first: there is never a second one (R2).
                 delete_member(tx, stack, &former).await?;
-                put_member(tx, stack.uid, person, Role::Owner, now).await?;
+                put_member(tx, stack, person, Role::Owner).await?;
             }
             let owners = [
                 ("owner", person_in_words(person)),
@@ -166,18 +159,17 @@ async fn find_member(
 
 pub(super) async fn put_member(
     tx: &Transaction,
-    stack: StackUid,
+    stack: &Locked,
     person: &Person,
     role: Role,
-    now: Timestamp,
 ) -> Result<(), Error> {
     let row = member::ActiveModel {
-        stack_uid: Set(stack.into_untyped_uuid()),
+        stack_uid: Set(stack.row.uid),
         issuer: Set(person.issuer.as_str().to_owned()),
         subject: Set(person.subject.as_str().to_owned()),
         email: Set(person.email.as_ref().map(|email| email.as_str().to_owned())),
         role: Set(role.name().to_owned()),
-        added_at: Set(now.as_micros()),
+        added_at: Set(stack.at.as_micros()),
     };
     let key = [
         member::Column::StackUid,

@@ -7,7 +7,9 @@ mod macros;
 
 mod audit;
 mod changes;
+mod clocks;
 mod connect;
+mod embedded;
 mod entity;
 mod error;
 mod expiry;
@@ -40,7 +42,7 @@ mod verdicts;
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -109,6 +111,11 @@ pub struct Store {
     renewed: Mutex<Option<Duration>>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    /// By how much a clock may be behind the last change of a stack.
+    max_skew_micros: AtomicU64,
+    /// Whether changes are decided by this process's clock: on SQLite, and in a test whose
+    /// clock stands still.
+    own_clock_decides: bool,
     epoch: AtomicI64,
     /// Dropped after the pools: the lock outlives every connection.
     embedded: Option<Embedded>,
@@ -151,6 +158,8 @@ impl Store {
             renewed: Mutex::new(None),
             clock,
             entropy,
+            max_skew_micros: AtomicU64::new(clocks::DEFAULT_MAX_SKEW_MICROS),
+            own_clock_decides: matches!(location, Location::Sqlite(_)),
             epoch: AtomicI64::new(0),
             embedded,
         })
@@ -166,24 +175,6 @@ impl Store {
     #[must_use]
     pub const fn is_shared(&self) -> bool {
         matches!(self.location, Location::Postgres(_))
-    }
-
-    /// Whether the database file, or its write-ahead log, was deleted or replaced when that was
-    /// last looked at; `None` on PostgreSQL.
-    #[must_use]
-    pub fn file_lost(&self) -> Option<Arc<AtomicBool>> {
-        self.embedded.as_ref().map(|embedded| embedded.file.lost())
-    }
-
-    /// That what is committed is in the file that the next start will open.
-    fn require_file(&self) -> Result<(), Error> {
-        match &self.embedded {
-            Some(embedded) => embedded
-                .file
-                .check()
-                .map_err(|lost| Error::FileLost(lost.name())),
-            None => Ok(()),
-        }
     }
 
     /// Which history this is; known once the schema was found current.

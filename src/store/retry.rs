@@ -10,7 +10,7 @@ use super::{
     entity::request,
     rows::{corrupt, written},
     secrets::{self, Kept},
-    standing::Found,
+    standing::Locked,
     transaction::Transaction,
 };
 use crate::domain::{
@@ -20,7 +20,6 @@ use crate::domain::{
     refusal::Refusal,
     request::{Fingerprint, RETRY_FOR, Request},
     revision::Revision,
-    stack::StackKey,
     timestamp::Timestamp,
     token::{Token, TokenState},
 };
@@ -39,7 +38,7 @@ impl Store {
         &self,
         tx: &Transaction,
         call: &Call,
-        (stack, action): (&Found, Action),
+        (stack, action): (&Locked, Action),
         request: Option<&Request>,
     ) -> Result<Option<request::Model>, Error> {
         let Some(request) = request else {
@@ -61,7 +60,7 @@ impl Store {
         &self,
         tx: &Transaction,
         call: &Call,
-        (stack, action): (&Found, Action),
+        (stack, action): (&Locked, Action),
         request: Option<&Request>,
         (token, overlap_ends_at): (&Token, Option<Timestamp>),
     ) -> Result<(), Error> {
@@ -80,7 +79,7 @@ impl Store {
             generation: secrets::column(token.generation),
             token_state: state_of(token),
             overlap_ends_at: overlap_ends_at.map(Timestamp::as_micros),
-            first_seen_at: call.now.as_micros(),
+            first_seen_at: stack.at.as_micros(),
         };
         request::Entity::insert(request::ActiveModel::from(row).reset_all())
             .exec_without_returning(tx)
@@ -94,7 +93,7 @@ impl Store {
         &self,
         tx: &Transaction,
         call: &Call,
-        (stack, action): (&Found, Action),
+        (stack, action): (&Locked, Action),
         (seen, request): (request::Model, Option<&Request>),
         secret: &Kept,
     ) -> Result<Again, Error> {
@@ -105,16 +104,16 @@ impl Store {
         let first_seen = first_seen.ok_or_else(|| wrong("first_seen_at"))?;
         let same =
             request.is_some_and(|request| seen.content == request.content.as_bytes().as_slice());
-        if !same || call.now.since(first_seen) > RETRY_FOR {
+        if !same || stack.at.since(first_seen) > RETRY_FOR {
             return Err(reused());
         }
-        let before = self.token_to_change(tx, call, stack, uid).await?;
+        let before = self.token_to_change(tx, stack, uid).await?;
         let untouched =
-            before.state(call.now) == TokenState::Active && state_of(&before) == seen.token_state;
-        if !untouched || !secrets::end_unused(tx, (uid, seen.generation), call.now).await? {
+            before.state(stack.at) == TokenState::Active && state_of(&before) == seen.token_state;
+        if !untouched || !secrets::end_unused(tx, (uid, seen.generation), stack.at).await? {
             return Err(reused());
         }
-        let after = secrets::renew(tx, before, secret, call.now).await?;
+        let after = secrets::renew(tx, before, secret, stack.at).await?;
         let overlap_ends_at = seen
             .overlap_ends_at
             .map(|micros| Timestamp::from_micros(micros).ok_or_else(|| wrong("overlap_ends_at")));
@@ -127,13 +126,9 @@ impl Store {
             ("again".into(), true.to_string()),
             ("generation".into(), after.generation.to_string()),
         ]);
-        let key: &StackKey = &after.stack_key;
-        self.append_audit(tx, call, action, (key, Some(uid)), details)
-            .await?;
-        let about = (stack.uid, Some(uid));
-        let revision = self
-            .append_change(tx, about, Kind::Rotated, call.now)
-            .await?;
+        let about = (stack, Some(uid));
+        self.append_audit(tx, call, action, about, details).await?;
+        let revision = self.append_change(tx, about, Kind::Rotated).await?;
         Ok(Again {
             token: after,
             overlap_ends_at,

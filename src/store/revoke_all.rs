@@ -12,7 +12,7 @@ use super::{
     entity::token,
     live::{in_state, neither_revoked_nor_ended},
     rows::corrupt,
-    standing::Standing,
+    standing::{Locked, Standing},
     transaction::Transaction,
     usage,
 };
@@ -65,7 +65,7 @@ impl Store {
             let stack = self
                 .standing_to_change(tx, call, key, Standing::LiveStack)
                 .await?;
-            let tokens = live(tx, stack.uid, filter, call.now).await?;
+            let tokens = live(tx, stack.uid, filter, stack.at).await?;
             let preview = PreviewHash::of(key, filter, &tokens);
             let unasked = command.previewed.is_none() && call.previews();
             if command.previewed != Some(preview) && !unasked {
@@ -76,21 +76,19 @@ impl Store {
             if !call.previews() {
                 // Those that are not among them for having expired stay dead on every
                 // replica, whatever its clock says (R8).
-                self.end_expired(tx, stack.uid, call.now).await?;
-                put(tx, (stack.uid, &tokens), call, &command.reason).await?;
+                self.end_expired(tx, &stack).await?;
+                put(tx, (&stack, &tokens), call, &command.reason).await?;
                 let details = described(command, preview, tokens.len());
                 self.append_audit_of_each(
                     tx,
                     call,
                     Action::TokenRevokeAll,
-                    (key, &tokens),
+                    (&stack, &tokens),
                     &details,
                 )
                 .await?;
-                let about = (stack.uid, tokens.as_slice());
-                revision = self
-                    .append_change_of_each(tx, about, Kind::Revoked, call.now)
-                    .await?;
+                let about = (&stack, tokens.as_slice());
+                revision = self.append_change_of_each(tx, about, Kind::Revoked).await?;
             }
             Ok(RevokedAll {
                 tokens,
@@ -147,14 +145,14 @@ fn issued_by(by: &IssuedBy) -> Condition {
 /// Writes the revocations down; the precondition stands in the statement itself.
 async fn put(
     tx: &Transaction,
-    (stack, tokens): (StackUid, &[TokenUid]),
+    (stack, tokens): (&Locked, &[TokenUid]),
     call: &Call,
     reason: &Reason,
 ) -> Result<(), Error> {
     let by = &call.caller.actor;
     for some in tokens.chunks(AT_ONCE) {
         let columns = token::ActiveModel {
-            revoked_at: Set(Some(call.now.as_micros())),
+            revoked_at: Set(Some(stack.at.as_micros())),
             revoked_by_kind: Set(Some(by.kind.name().to_owned())),
             revoked_by_issuer: Set(Some(by.issuer.clone())),
             revoked_by_subject: Set(Some(by.subject.clone())),
@@ -170,8 +168,7 @@ async fn put(
             .await?;
         if done.rows_affected != some.len() as u64 {
             // The stack is locked, so nobody can have come between: our own mistake.
-            let uid = stack.into_untyped_uuid();
-            return Err(corrupt("tokens", "revoked_at", uid));
+            return Err(corrupt("tokens", "revoked_at", stack.row.uid));
         }
     }
     Ok(())

@@ -9,7 +9,7 @@ use sea_orm::{
 use uuid::Uuid;
 
 use super::{
-    Error, Store, entity::token, live::in_state, rows::corrupt, standing::Found,
+    Error, Store, entity::token, live::in_state, rows::corrupt, standing::Locked,
     transaction::Transaction, usage::last_used,
 };
 use crate::domain::{
@@ -25,20 +25,15 @@ const CANDIDATES: usize = 3;
 
 impl Store {
     /// That one more token may live.
-    pub(super) async fn require_room(
-        &self,
-        tx: &Transaction,
-        stack: &Found,
-        now: Timestamp,
-    ) -> Result<(), Error> {
+    pub(super) async fn require_room(&self, tx: &Transaction, stack: &Locked) -> Result<(), Error> {
         let limit = TokenLimit {
-            used: self.count_live(tx, stack.uid, now).await?,
+            used: self.count_live(tx, stack.uid, stack.at).await?,
             max: stack.max_tokens(),
         };
         if limit.used < limit.max {
             return Ok(());
         }
-        let candidates = candidates(tx, stack.uid, now).await?;
+        let candidates = candidates(tx, stack.uid, stack.at).await?;
         Err(Refusal::LimitReached { limit, candidates }.into())
     }
 }

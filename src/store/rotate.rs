@@ -68,30 +68,28 @@ impl Store {
                 let again = self
                     .answer_again(tx, call, place, (seen, request), secret)
                     .await?;
-                let overlap_ends_at = again.overlap_ends_at.unwrap_or(call.now);
+                let overlap_ends_at = again.overlap_ends_at.unwrap_or(stack.at);
                 let rotated = Rotated {
                     token: again.token,
                     overlap_ends_at,
                 };
                 return Ok((rotated, again.revision));
             }
-            let before = self.token_to_change(tx, call, &stack, uid).await?;
-            before.require_live(call.now)?;
+            let before = self.token_to_change(tx, &stack, uid).await?;
+            before.require_live(stack.at)?;
             stack.require_not_suspended()?;
-            let live = secrets::live(tx, uid, call.now).await?;
-            let plan = rotation::plan(&live, command.overlap, before.expires_at, call.now);
-            secrets::carry_out(tx, uid, &plan, call.now).await?;
-            let token = secrets::renew(tx, before, secret, call.now).await?;
-            let overlap_ends_at = plan.kept.map_or(call.now, |(_, ending)| ending.at);
+            let live = secrets::live(tx, uid, stack.at).await?;
+            let plan = rotation::plan(&live, command.overlap, before.expires_at, stack.at);
+            secrets::carry_out(tx, uid, &plan, stack.at).await?;
+            let token = secrets::renew(tx, before, secret, stack.at).await?;
+            let overlap_ends_at = plan.kept.map_or(stack.at, |(_, ending)| ending.at);
             self.remember(tx, call, place, request, (&token, Some(overlap_ends_at)))
                 .await?;
             let details = described(&token, &plan);
-            self.append_audit(tx, call, Action::TokenRotate, (key, Some(uid)), details)
+            let about = (&stack, Some(uid));
+            self.append_audit(tx, call, Action::TokenRotate, about, details)
                 .await?;
-            let about = (stack.uid, Some(uid));
-            let revision = self
-                .append_change(tx, about, Kind::Rotated, call.now)
-                .await?;
+            let revision = self.append_change(tx, about, Kind::Rotated).await?;
             let rotated = Rotated {
                 token,
                 overlap_ends_at,

@@ -3,8 +3,8 @@
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
-    ColumnTrait as _, EntityTrait as _, PaginatorTrait as _, QueryFilter as _, QueryOrder as _,
-    QuerySelect as _, Set,
+    ActiveModelTrait as _, ColumnTrait as _, EntityTrait as _, IntoActiveModel as _,
+    PaginatorTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
     sea_query::{Expr, ExprTrait as _},
 };
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ use super::{
     entity::{member, stack},
     members::{person_in_words, put_member},
     rows::{self, corrupt},
-    standing::Standing,
+    standing::{Locked, Standing},
     transaction::Transaction,
 };
 use crate::domain::{
@@ -90,34 +90,36 @@ impl Store {
             if taken.count(tx).await? > 0 {
                 return Err(Refusal::StackKeyTaken.into());
             }
-            let uid: StackUid = id::generate(call.now, self.entropy.as_ref())?;
-            let row = stack::ActiveModel {
-                uid: Set(uid.into_untyped_uuid()),
-                key: Set(key.to_owned()),
-                name: Set(command.name.as_str().to_owned()),
-                organization_uid: Set(command.organization_uid.clone()),
-                token_limit: Set(i32::try_from(command.token_limit).unwrap_or(i32::MAX)),
-                registered_at: Set(call.now.as_micros()),
-                suspended_at: Set(None),
-                removed_at: Set(None),
+            // There is no stack to lock yet, and nobody else knows of it until the commit.
+            let now = self.transaction_clock(tx).await?;
+            let uid: StackUid = id::generate(now, self.entropy.as_ref())?;
+            let row = stack::Model {
+                uid: uid.into_untyped_uuid(),
+                key: key.to_owned(),
+                name: command.name.as_str().to_owned(),
+                organization_uid: command.organization_uid.clone(),
+                token_limit: i32::try_from(command.token_limit).unwrap_or(i32::MAX),
+                registered_at: now.as_micros(),
+                suspended_at: None,
+                removed_at: None,
+                last_changed_at: now.as_micros(),
             };
-            stack::Entity::insert(row)
+            stack::Entity::insert(row.clone().into_active_model().reset_all())
                 .exec_without_returning(tx)
                 .await?;
-            put_member(tx, uid, &command.owner, Role::Owner, call.now).await?;
+            let stack = Locked::registered(row, now);
+            put_member(tx, &stack, &command.owner, Role::Owner).await?;
             let details = Details::from([
                 ("name".into(), command.name.as_str().into()),
                 ("organization_uid".into(), command.organization_uid.clone()),
                 ("owner".into(), person_in_words(&command.owner)),
                 ("max_tokens".into(), command.token_limit.to_string()),
             ]);
-            let at = (&command.stack_key, None);
-            self.append_audit(tx, call, Action::StackRegister, at, details)
+            let about = (&stack, None);
+            self.append_audit(tx, call, Action::StackRegister, about, details)
                 .await?;
-            let revision = self
-                .append_change(tx, (uid, None), Kind::Registered, call.now)
-                .await?;
-            Ok((self.stack_in(tx, uid, call.now).await?, revision))
+            let revision = self.append_change(tx, about, Kind::Registered).await?;
+            Ok((self.stack_in(tx, uid, now).await?, revision))
         })
     }
 
@@ -141,7 +143,7 @@ impl Store {
                 .await?;
             let members: Result<_, _> = members.into_iter().map(Member::try_from).collect();
             Ok(StackWithMembers {
-                stack: self.stack_in(tx, found.uid, call.now).await?,
+                stack: self.stack_in(tx, found.uid, self.clock.now()).await?,
                 members: members?,
             })
         })
@@ -185,7 +187,7 @@ impl Store {
             let mut stacks = Vec::with_capacity(rows.len());
             for row in rows {
                 let uid = StackUid::from_untyped_uuid(row.uid);
-                stacks.push(self.stack_in(tx, uid, call.now).await?);
+                stacks.push(self.stack_in(tx, uid, self.clock.now()).await?);
             }
             Ok(StackPage { stacks, next })
         })
@@ -216,13 +218,11 @@ impl Store {
                 ("max_tokens.before".into(), found.max_tokens().to_string()),
                 ("reason".into(), reason.as_str().into()),
             ]);
-            self.append_audit(tx, call, Action::StackSetTokenLimit, (key, None), details)
+            let about = (&found, None);
+            self.append_audit(tx, call, Action::StackSetTokenLimit, about, details)
                 .await?;
-            let about = (found.uid, None);
-            let revision = self
-                .append_change(tx, about, Kind::LimitChanged, call.now)
-                .await?;
-            Ok((self.stack_in(tx, found.uid, call.now).await?, revision))
+            let revision = self.append_change(tx, about, Kind::LimitChanged).await?;
+            Ok((self.stack_in(tx, found.uid, found.at).await?, revision))
         })
     }
 
@@ -244,7 +244,7 @@ impl Store {
                 StackStep::Suspend | StackStep::Resume => Standing::LiveStack,
             };
             let found = self.standing_to_change(tx, call, key, which).await?;
-            let now = call.now.as_micros();
+            let now = found.at.as_micros();
             let (suspended_at, removed_at) = match step {
                 StackStep::Suspend => (found.row.suspended_at.or(Some(now)), found.row.removed_at),
                 StackStep::Resume => (None, found.row.removed_at),
@@ -257,11 +257,11 @@ impl Store {
                 .exec(tx)
                 .await?;
             let details = Details::from([("reason".into(), reason.as_str().into())]);
-            self.append_audit(tx, call, step.action(), (key, None), details)
+            let about = (&found, None);
+            self.append_audit(tx, call, step.action(), about, details)
                 .await?;
-            let about = (found.uid, None);
-            let revision = self.append_change(tx, about, step.kind(), call.now).await?;
-            Ok((self.stack_in(tx, found.uid, call.now).await?, revision))
+            let revision = self.append_change(tx, about, step.kind()).await?;
+            Ok((self.stack_in(tx, found.uid, found.at).await?, revision))
         })
     }
 

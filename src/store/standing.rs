@@ -1,6 +1,8 @@
 //! Where every method begins: with the stack, and the caller's part in it. Read in the
 //! transaction that does the work, so that a removal cannot be raced.
 
+use std::ops::Deref;
+
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter as _, QuerySelect as _,
@@ -19,6 +21,7 @@ use crate::domain::{
     id::StackUid,
     refusal::Refusal,
     stack::{Role, StackKey},
+    timestamp::Timestamp,
 };
 
 /// Which stacks a method is about.
@@ -30,11 +33,41 @@ pub(super) enum Standing {
     AnyStack,
 }
 
-/// A stack that is locked, and the caller's role in it.
+/// A stack, and the caller's role in it.
 pub(super) struct Found {
     pub row: stack::Model,
     pub uid: StackUid,
     pub role: Option<Role>,
+}
+
+/// A stack that is locked until the transaction ends, and the instant at which the transaction
+/// decides (R8). Whatever a change writes or compares takes its time from here: there is no
+/// instant without the lock.
+pub(super) struct Locked {
+    found: Found,
+    /// Read after the lock was held, and never before an earlier change of the stack.
+    pub at: Timestamp,
+}
+
+impl Deref for Locked {
+    type Target = Found;
+
+    fn deref(&self) -> &Found {
+        &self.found
+    }
+}
+
+impl Locked {
+    /// A stack that this transaction inserted.
+    pub fn registered(row: stack::Model, at: Timestamp) -> Self {
+        let uid = StackUid::from_untyped_uuid(row.uid);
+        let found = Found {
+            row,
+            uid,
+            role: None,
+        };
+        Self { found, at }
+    }
 }
 
 impl Found {
@@ -70,10 +103,45 @@ impl Store {
         call: &Call,
         key: &StackKey,
         which: Standing,
-    ) -> Result<Found, Error> {
+    ) -> Result<Locked, Error> {
         // On SQLite the transaction has the whole store to itself. On PostgreSQL this lock
         // lets rows that refer to the stack be inserted elsewhere.
-        judge(tx, call, by_key(key).lock(LockType::NoKeyUpdate), which).await
+        let select = by_key(key).lock(LockType::NoKeyUpdate);
+        let found = judge(tx, call, select, which).await?;
+        self.decide(tx, found).await
+    }
+
+    /// The stack of this id, locked, whatever the caller's part in it.
+    pub(super) async fn locked(&self, tx: &Transaction, uid: StackUid) -> Result<Locked, Error> {
+        let key = uid.into_untyped_uuid();
+        let row = stack::Entity::find_by_id(key)
+            .lock(LockType::NoKeyUpdate)
+            .one(tx)
+            .await?;
+        let row = row.ok_or_else(|| corrupt("stacks", "uid", key))?;
+        let found = Found {
+            row,
+            uid,
+            role: None,
+        };
+        self.decide(tx, found).await
+    }
+
+    /// Reads the instant of the decision, now that the stack is locked. It never goes back
+    /// within one stack, whichever database and whichever clock it came from: where the clock
+    /// is behind the last change it is moved up to that, by the permitted skew at most. Beyond
+    /// that one of the two is wrong, and nobody can tell which.
+    async fn decide(&self, tx: &Transaction, found: Found) -> Result<Locked, Error> {
+        let clock = self.transaction_clock(tx).await?;
+        let last = found.row.last_changed_at;
+        let last = Timestamp::from_micros(last)
+            .ok_or_else(|| corrupt("stacks", "last_changed_at", found.row.uid))?;
+        let behind = last.since(clock);
+        if behind > self.max_skew() {
+            return Err(Error::ClockSkew { behind });
+        }
+        let at = clock.max(last);
+        Ok(Locked { found, at })
     }
 }
 

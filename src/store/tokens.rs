@@ -12,7 +12,7 @@ use super::{
     entity::token,
     live::{neither_revoked_nor_ended, require_free_name},
     rows::{UsedToken, corrupt, token_of, written},
-    standing::{Found, Standing},
+    standing::{Found, Locked, Standing},
     transaction::Transaction,
     usage::last_used,
 };
@@ -25,7 +25,7 @@ use crate::domain::{
     stack::StackKey,
     text::Reason,
     timestamp::Timestamp,
-    token::{Edit, Token, TokenState},
+    token::{Edit, Expiry, Token, TokenState},
 };
 
 impl Store {
@@ -55,23 +55,20 @@ impl Store {
             let stack = self
                 .standing_to_change(tx, call, key, Standing::LiveStack)
                 .await?;
-            let before = self.token_to_change(tx, call, &stack, uid).await?;
-            before.require_live(call.now)?;
+            let before = self.token_to_change(tx, &stack, uid).await?;
+            before.require_live(stack.at)?;
             stack.require_not_suspended()?;
             if let Some(name) = &edit.name {
-                self.end_expired(tx, stack.uid, call.now).await?;
+                self.end_expired(tx, &stack).await?;
                 require_free_name(tx, stack.uid, name, Some(uid)).await?;
             }
-            let after = before.clone().update(edit.clone(), call.now)?;
+            let after = before.clone().update(edit.clone(), stack.at)?;
             put(tx, &after, Put::Live).await?;
             let details = differences(&before, &after);
-            let at = (key, Some(uid));
-            self.append_audit(tx, call, Action::TokenUpdate, at, details)
+            let about = (&stack, Some(uid));
+            self.append_audit(tx, call, Action::TokenUpdate, about, details)
                 .await?;
-            let about = (stack.uid, Some(uid));
-            let revision = self
-                .append_change(tx, about, Kind::Updated, call.now)
-                .await?;
+            let revision = self.append_change(tx, about, Kind::Updated).await?;
             Ok((after, revision))
         })
     }
@@ -86,29 +83,27 @@ impl Store {
         &self,
         call: &Call,
         (key, uid): (&StackKey, TokenUid),
-        expires_at: Option<Timestamp>,
+        expiry: Expiry,
     ) -> Result<(Token, Revision), Error> {
         writing!(self, (call.mode, key), "set_expiry", |tx| {
             let stack = self
                 .standing_to_change(tx, call, key, Standing::LiveStack)
                 .await?;
-            let before = self.token_to_change(tx, call, &stack, uid).await?;
-            before.require_live(call.now)?;
+            let before = self.token_to_change(tx, &stack, uid).await?;
+            before.require_live(stack.at)?;
+            let expires_at = expiry.resolve(stack.at);
             let longer = before.outlives(expires_at);
             if longer {
                 stack.require_not_suspended()?;
                 require_governor(call, &stack)?;
             }
-            let after = before.clone().set_expiry(expires_at, call.now)?;
+            let after = before.clone().set_expiry(expires_at, stack.at)?;
             put(tx, &after, if longer { Put::Longer } else { Put::Live }).await?;
             let details = differences(&before, &after);
-            let at = (key, Some(uid));
-            self.append_audit(tx, call, Action::TokenSetExpiry, at, details)
+            let about = (&stack, Some(uid));
+            self.append_audit(tx, call, Action::TokenSetExpiry, about, details)
                 .await?;
-            let about = (stack.uid, Some(uid));
-            let revision = self
-                .append_change(tx, about, Kind::Redated, call.now)
-                .await?;
+            let revision = self.append_change(tx, about, Kind::Redated).await?;
             Ok((after, revision))
         })
     }
@@ -127,9 +122,9 @@ impl Store {
             let stack = self
                 .standing_to_change(tx, call, key, Standing::LiveStack)
                 .await?;
-            let before = self.token_to_change(tx, call, &stack, uid).await?;
+            let before = self.token_to_change(tx, &stack, uid).await?;
             let again = before.revocation.is_some();
-            let after = before.revoke(call.caller.actor.clone(), reason.clone(), call.now);
+            let after = before.revoke(call.caller.actor.clone(), reason.clone(), stack.at);
             if !again {
                 put(tx, &after, Put::Unrevoked).await?;
             }
@@ -137,13 +132,10 @@ impl Store {
                 ("reason".into(), reason.as_str().into()),
                 ("again".into(), again.to_string()),
             ]);
-            let at = (key, Some(uid));
-            self.append_audit(tx, call, Action::TokenRevoke, at, details)
+            let about = (&stack, Some(uid));
+            self.append_audit(tx, call, Action::TokenRevoke, about, details)
                 .await?;
-            let about = (stack.uid, Some(uid));
-            let revision = self
-                .append_change(tx, about, Kind::Revoked, call.now)
-                .await?;
+            let revision = self.append_change(tx, about, Kind::Revoked).await?;
             Ok((after, revision))
         })
     }
@@ -152,17 +144,16 @@ impl Store {
     pub(super) async fn token_to_change(
         &self,
         tx: &Transaction,
-        call: &Call,
-        stack: &Found,
+        stack: &Locked,
         uid: TokenUid,
     ) -> Result<Token, Error> {
         let row = find(tx, stack.uid, uid).await?;
         let key = StackKey::parse(&stack.row.key);
         let key = key.map_err(|_| corrupt("tokens", "stack_key", row.row.uid))?;
         let mut token = token_of(row, &key)?;
-        if token.state(call.now) == TokenState::Expired && token.ended_at.is_none() {
-            token.ended_at = Some(call.now);
-            self.end(tx, stack.uid, vec![uid], call.now).await?;
+        if token.state(stack.at) == TokenState::Expired && token.ended_at.is_none() {
+            token.ended_at = Some(stack.at);
+            self.end(tx, stack, vec![uid]).await?;
         }
         Ok(token)
     }

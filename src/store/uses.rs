@@ -3,17 +3,16 @@
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
-    ColumnTrait as _, EntityTrait as _, PaginatorTrait as _, QueryFilter as _, QuerySelect as _,
-    sea_query::LockType,
+    ColumnTrait as _, Condition, EntityTrait as _, PaginatorTrait as _, QueryFilter as _,
 };
 
 use super::{
     Error, Store,
     changes::Kind,
-    entity::{stack, token, token_secret},
+    entity::{token, token_secret},
     live::still_live,
-    rows::corrupt,
     secrets::{self, not_ended},
+    standing::Locked,
     transaction::Transaction,
     usage,
 };
@@ -24,7 +23,7 @@ use crate::{
         id::{StackUid, TokenUid},
         revision::Revision,
         secret::Digest,
-        stack::StackKey,
+        timestamp::Timestamp,
     },
     memory::Subject,
 };
@@ -57,19 +56,20 @@ impl Store {
         writing!(self, (presented.stack), "record_first_use", |tx| {
             // Before any of its secrets, as every change does: so none waits for another that
             // waits for it.
-            let stack = locked(tx, presented.stack).await?;
-            let live = stack.removed_at.is_none() && stack.suspended_at.is_none();
-            if !live || !is_live(tx, presented, call).await? {
+            let stack = self.locked(tx, presented.stack).await?;
+            let row = &stack.row;
+            let live = row.removed_at.is_none() && row.suspended_at.is_none();
+            if !live || !is_live(tx, presented, stack.at).await? {
                 return Ok(None);
             }
             let first = token_secret::Entity::update_many()
                 .col_expr(
                     token_secret::Column::FirstUsedAt,
-                    call.now.as_micros().into(),
+                    stack.at.as_micros().into(),
                 )
                 .filter(token_secret::Column::Digest.eq(presented.digest.as_bytes().to_vec()))
                 .filter(token_secret::Column::FirstUsedAt.is_null())
-                .filter(not_ended(call.now))
+                .filter(not_ended(stack.at))
                 .exec(tx)
                 .await?;
             if first.rows_affected == 0 {
@@ -77,11 +77,11 @@ impl Store {
             }
             // Also where there is no change to tell of: what is cached says that it is unused.
             tx.touch(Subject::Token(presented.token));
-            usage::note(tx, presented.token, &call.caller.actor, call.now).await?;
+            usage::note(tx, presented.token, &call.caller.actor, stack.at).await?;
             let ended = token_secret::Entity::update_many()
                 .col_expr(
                     token_secret::Column::SupersededAt,
-                    call.now.as_micros().into(),
+                    stack.at.as_micros().into(),
                 )
                 .filter(token_secret::Column::TokenUid.eq(presented.token.into_untyped_uuid()))
                 .filter(token_secret::Column::Generation.lt(secrets::column(presented.generation)))
@@ -110,14 +110,21 @@ impl Store {
         presented: Presented,
     ) -> Result<Option<Revision>, Error> {
         writing!(self, (presented.stack), "record_superseded", |tx| {
-            let stack = locked(tx, presented.stack).await?;
+            let stack = self.locked(tx, presented.stack).await?;
             let digest = presented.digest.as_bytes().to_vec();
-            let now = call.now.as_micros();
+            let now = stack.at.as_micros();
             let this = token_secret::Column::Digest.eq(digest);
+            // A replica whose clock runs ahead finds an overlap over that is not: what is final
+            // is judged by the clock of the decision, and that differs by the skew at most.
+            let latest = stack.at.plus(self.max_skew()).as_micros();
+            let over = Condition::any()
+                .add(token_secret::Column::SupersededAt.is_not_null())
+                .add(token_secret::Column::EndsAt.lte(latest));
             let first = token_secret::Entity::update_many()
                 .col_expr(token_secret::Column::PresentedAt, now.into())
                 .filter(this.clone())
                 .filter(token_secret::Column::PresentedAt.is_null())
+                .filter(over)
                 .exec(tx)
                 .await?;
             if first.rows_affected == 0 {
@@ -141,32 +148,18 @@ impl Store {
         tx: &Transaction,
         call: &Call,
         presented: Presented,
-        (action, stack): (Action, &stack::Model),
+        (action, stack): (Action, &Locked),
     ) -> Result<Revision, Error> {
-        let key = StackKey::parse(&stack.key).map_err(|_| corrupt("stacks", "key", stack.uid))?;
         let details = Details::from([("generation".into(), presented.generation.to_string())]);
-        let uid = Some(presented.token);
-        self.append_audit(tx, call, action, (&key, uid), details)
-            .await?;
-        let about = (presented.stack, uid);
-        self.append_change(tx, about, Kind::Superseded, call.now)
-            .await
+        let about = (stack, Some(presented.token));
+        self.append_audit(tx, call, action, about, details).await?;
+        self.append_change(tx, about, Kind::Superseded).await
     }
 }
 
-/// The stack, locked until the transaction ends.
-pub(super) async fn locked(tx: &Transaction, uid: StackUid) -> Result<stack::Model, Error> {
-    let uid = uid.into_untyped_uuid();
-    let row = stack::Entity::find_by_id(uid)
-        .lock(LockType::NoKeyUpdate)
-        .one(tx)
-        .await?;
-    row.ok_or_else(|| corrupt("stacks", "uid", uid))
-}
-
-async fn is_live(tx: &Transaction, presented: Presented, call: &Call) -> Result<bool, Error> {
+async fn is_live(tx: &Transaction, presented: Presented, now: Timestamp) -> Result<bool, Error> {
     let live = token::Entity::find_by_id(presented.token.into_untyped_uuid())
-        .filter(still_live(call.now))
+        .filter(still_live(now))
         .count(tx)
         .await?;
     Ok(live == 1)

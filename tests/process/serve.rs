@@ -63,7 +63,9 @@ fn a_schema_that_is_not_migrated_names_the_command() {
         (
             Some(1),
             "pending m20261124_000001_first\npending m20261124_000002_rotation\n\
-             pending m20261124_000003_usage"
+             pending m20261124_000003_usage\n\
+             pending m20261129_000004_instants\n\
+             pending m20261129_000006_expiring"
         )
     );
     let (code, told) = said(folder.path(), &["migrate", "up"]);
@@ -72,7 +74,9 @@ fn a_schema_that_is_not_migrated_names_the_command() {
         (
             Some(0),
             "applied m20261124_000001_first\napplied m20261124_000002_rotation\n\
-             applied m20261124_000003_usage"
+             applied m20261124_000003_usage\n\
+             applied m20261129_000004_instants\n\
+             applied m20261129_000006_expiring"
         )
     );
     let (code, told) = said(folder.path(), &["migrate", "up"]);
@@ -83,7 +87,9 @@ fn a_schema_that_is_not_migrated_names_the_command() {
         (
             Some(0),
             "applied m20261124_000001_first\napplied m20261124_000002_rotation\n\
-             applied m20261124_000003_usage"
+             applied m20261124_000003_usage\n\
+             applied m20261129_000004_instants\n\
+             applied m20261129_000006_expiring"
         )
     );
     let (code, told) = said(folder.path(), &["migrate", "new-epoch"]);

@@ -10,6 +10,7 @@ use stacktoken::{
         caller::{Actor, Call, Caller, CallerKind, Demand, Mode},
         clock::Clock,
         entropy::Entropy,
+        field::Violations,
         id::TokenUid,
         permissions::{Draft, Permissions},
         refusal::Refusal,
@@ -19,7 +20,7 @@ use stacktoken::{
         stack::{Person, Role, StackKey, StackState},
         text::{Description, Issuer, NamePart, Reason, StackName, Subject, TokenName},
         timestamp::Timestamp,
-        token::{Edit, Token, TokenState},
+        token::{Edit, Expiry, Token, TokenState},
     },
     store::{
         AuditFilter, Error, Issue, Kept, ListQuery, Location, MemberChange, Order, PoolSize,
@@ -52,7 +53,8 @@ impl Engine {
         );
         let store = Store::open(&location, PoolSize { connections: 4 }, ambient)
             .await
-            .unwrap();
+            .unwrap()
+            .deciding_by_own_clock();
         store.migrate().await.unwrap();
         store.require_current_schema().await.unwrap();
         Self {
@@ -96,7 +98,7 @@ impl Engine {
                 introspects: false,
             },
             demand,
-            now: self.clock.now(),
+            received_at: self.clock.now(),
             request_id: "a-request".into(),
             mode: Mode::Apply,
         }
@@ -139,15 +141,17 @@ impl Engine {
         self.clock.advance(Duration::from_millis(1));
         let (secret, kept) = self.secret();
         let call = self.owner();
-        let expires_at = expires_in.map(|seconds| later(call.now, seconds));
+        let expiry = expires_in.map_or(Expiry::Never, |seconds| {
+            Expiry::At(later(call.received_at, seconds))
+        });
         let command = Issue {
             stack_key: key.clone(),
             name: TokenName::parse(name).unwrap(),
             description: Description::parse("for tests").unwrap(),
             permissions: read_write(),
-            expires_at,
+            expiry,
             request: None,
-            overdue: None,
+            overdue: Violations::default(),
         };
         self.store
             .issue(&call, &command, &kept)
@@ -407,21 +411,21 @@ async fn lives(engine: &Engine) -> Vec<String> {
     let now = engine.clock.now();
     note(
         store
-            .set_expiry(&engine.owner(), at, Some(later(now, 900)))
+            .set_expiry(&engine.owner(), at, Expiry::At(later(now, 900)))
             .await,
     );
     note(
         store
-            .set_expiry(&engine.operator(), at, Some(later(now, 1000)))
+            .set_expiry(&engine.operator(), at, Expiry::At(later(now, 1000)))
             .await,
     );
     note(
         store
-            .set_expiry(&engine.operator(), at, Some(later(now, 100)))
+            .set_expiry(&engine.operator(), at, Expiry::At(later(now, 100)))
             .await,
     );
     engine.clock.advance(Duration::from_secs(100));
-    note(store.set_expiry(&engine.owner(), at, None).await);
+    note(store.set_expiry(&engine.owner(), at, Expiry::Never).await);
     note(store.update(&engine.owner(), at, &renamed).await);
     note(store.revoke(&engine.owner(), at, &reason()).await);
     engine.clock.advance(Duration::from_secs(1));
@@ -433,12 +437,12 @@ async fn lives(engine: &Engine) -> Vec<String> {
     let now = engine.clock.now();
     note(
         store
-            .set_expiry(&engine.owner(), (&key, other.uid), Some(now))
+            .set_expiry(&engine.owner(), (&key, other.uid), Expiry::At(now))
             .await,
     );
     note(
         store
-            .set_expiry(&engine.owner(), (&key, other.uid), None)
+            .set_expiry(&engine.owner(), (&key, other.uid), Expiry::Never)
             .await,
     );
     for uid in [token.uid, other.uid] {
@@ -658,9 +662,9 @@ async fn repetitions(engine: &Engine) -> Vec<String> {
             name: TokenName::parse(id).unwrap(),
             description: Description::parse("").unwrap(),
             permissions: read_write(),
-            expires_at: None,
+            expiry: Expiry::Never,
             request: Request::parse(id, content).unwrap(),
-            overdue: None,
+            overdue: Violations::default(),
         };
         let done = engine.store.issue(&engine.owner(), &command, &kept).await;
         (done.map(|(token, _)| token), secret)
@@ -847,10 +851,10 @@ async fn previews(engine: &Engine) -> Vec<String> {
         let shown = store.update(&owner, at, &named(name)).await;
         noted.push(format!("{:?}", shown.map(|(token, _)| token.name).ok()));
     }
-    let shown = store.set_expiry(&owner, at, Some(owner.now)).await.unwrap();
-    noted.push(format!("{:?}", shown.0.state(owner.now)));
+    let shown = store.set_expiry(&owner, at, Expiry::Now).await.unwrap();
+    noted.push(format!("{:?}", shown.0.state(owner.received_at)));
     let shown = store.revoke(&owner, at, &reason()).await.unwrap();
-    noted.push(format!("{:?}", shown.0.state(owner.now)));
+    noted.push(format!("{:?}", shown.0.state(owner.received_at)));
     let command = Rotate {
         stack_key: key.clone(),
         token_uid: token.uid,
@@ -986,7 +990,8 @@ async fn of_five_migrators_at_once_one_applies_and_all_succeed() {
         );
         let store = Store::open(&location, PoolSize { connections: 1 }, ambient)
             .await
-            .unwrap();
+            .unwrap()
+            .deciding_by_own_clock();
         store.migrate().await.unwrap();
         store.require_current_schema().await.unwrap();
         store.epoch()

@@ -21,6 +21,7 @@ mod history;
 mod housekeeping;
 mod idle;
 mod incidents;
+mod instants;
 mod limit;
 mod lost_history;
 mod outcomes;

@@ -71,7 +71,7 @@ fn operator(now: Timestamp) -> Call {
             operator: true,
             ..Demand::default()
         },
-        now,
+        received_at: now,
         request_id: "dev".to_owned(),
         mode: Mode::Apply,
     }

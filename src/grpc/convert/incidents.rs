@@ -22,7 +22,7 @@ const NAMED: usize = 100;
 pub fn revoke_all(message: v1::RevokeAllRequest, call: &Call) -> Result<RevokeAll, Violations> {
     let mut faults = Violations::default();
     let stack_key = faults.keep("stack_api_key", StackKey::parse(&message.stack_api_key));
-    let filter = faults.nest("filter", filter(message.filter, call.now));
+    let filter = faults.nest("filter", filter(message.filter, call.received_at));
     let reason = faults.keep("reason", reason(&message.reason));
     let previewed = previewed(&message.preview_hash, call.previews());
     let previewed = faults.keep("preview_hash", previewed);

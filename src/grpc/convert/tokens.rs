@@ -22,7 +22,7 @@ use crate::{
         stack::{StackKey, TokenLimit},
         text::{Description, NamePart, Reason, TokenName},
         timestamp::Timestamp,
-        token::{Edit, Token, TokenState},
+        token::{Edit, Expiry, Token, TokenState},
     },
     grpc::pb::v1,
 };
@@ -40,31 +40,31 @@ pub fn issue(mut message: v1::IssueRequest, call: &Call) -> Result<Issue, Violat
     let name = faults.keep("name", TokenName::parse(&message.name));
     let description = faults.keep("description", Description::parse(&message.description));
     let permissions = faults.nest("permissions", permissions::parse(message.permissions));
-    let expires_at = faults.nest("expiry", expiry_of_a_new_token(message.expiry, call.now));
+    let expiry = faults.nest("expiry", expiry_of_a_new_token(message.expiry));
     let request = faults.keep("request_id", request);
-    let mut overdue = None;
-    if let Some((_, Some((field, problem)))) = &expires_at {
-        // A repetition is told what became of its token, and that is for the store to find.
-        let mut late = Violations::default();
-        late.add(format!("expiry.{field}"), problem.clone());
-        match request {
-            Some(Some(_)) => overdue = Some(late),
-            _ => drop(faults.nest::<()>("", Err(late))),
+    let expiry = expiry.map(|(expiry, late)| {
+        let mut overdue = Violations::default();
+        overdue.nest::<()>("expiry", Err(late));
+        // Whether it is reached is for the store to decide. Where the request is refused for
+        // something else, all that is likely to be wrong is reported at once.
+        if !faults.as_slice().is_empty() && expiry.is_reached(call.received_at) {
+            faults.nest::<()>("", Err(overdue.clone()));
         }
-    }
+        (expiry, overdue)
+    });
     let command = stack_key
         .zip(name)
         .zip(description)
         .zip(permissions)
-        .zip(expires_at)
+        .zip(expiry)
         .zip(request);
     faults.finish(command.map(
-        |(((((stack_key, name), description), permissions), (expires_at, _)), request)| Issue {
+        |(((((stack_key, name), description), permissions), (expiry, overdue)), request)| Issue {
             stack_key,
             name,
             description,
             permissions,
-            expires_at,
+            expiry,
             request,
             overdue,
         },
@@ -153,13 +153,13 @@ fn question(query: &ListQuery) -> impl serde::Serialize {
     )
 }
 
-pub fn listed(query: &ListQuery, page: TokenPage, now: Timestamp) -> v1::ListResponse {
+pub fn listed(query: &ListQuery, page: TokenPage) -> v1::ListResponse {
     let next = page.next.map(|cursor| page::seal(&question(query), cursor));
     v1::ListResponse {
         tokens: page
             .tokens
             .iter()
-            .map(|listed| token(listed, now))
+            .map(|listed| token(listed, page.listed_at))
             .collect(),
         next_page_token: next.unwrap_or_default(),
         limit: Some(limit(page.limit)),
@@ -215,14 +215,14 @@ fn edit(faults: &mut Violations, paths: &[String], token: v1::Token) -> Edit {
 
 pub fn set_expiry(
     message: v1::SetExpiryRequest,
-    call: &Call,
-) -> Result<(StackKey, TokenUid, Option<Timestamp>), Violations> {
+    _: &Call,
+) -> Result<(StackKey, TokenUid, Expiry), Violations> {
     let mut faults = Violations::default();
     let key = key(&mut faults, &message.stack_api_key, &message.token_uid);
-    let expires_at = faults.nest("expiry", expiry(message.expiry, call.now));
+    let expiry = faults.nest("expiry", expiry(message.expiry));
     faults.finish(
-        key.zip(expires_at)
-            .map(|((stack, uid), expires_at)| (stack, uid, expires_at)),
+        key.zip(expiry)
+            .map(|((stack, uid), expiry)| (stack, uid, expiry)),
     )
 }
 

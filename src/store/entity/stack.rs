@@ -14,6 +14,8 @@ pub struct Model {
     pub registered_at: i64,
     pub suspended_at: Option<i64>,
     pub removed_at: Option<i64>,
+    /// The instant of the last change of the stack or of anything in it; 0 before the first.
+    pub last_changed_at: i64,
 }
 
 #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]

@@ -38,7 +38,7 @@ fn caller(kind: CallerKind, subject: &str) -> Call {
             operator: true,
             ..Demand::default()
         },
-        now: SystemClock::new().now(),
+        received_at: SystemClock::new().now(),
         request_id: "flood".into(),
         mode: Mode::Apply,
     }

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod database;
 pub mod frames;
 pub mod issuer;
+pub mod late;
 pub mod previews;
 pub mod raw;
 pub mod rehearsals;
@@ -390,6 +391,17 @@ pub fn never() -> v1::Expiry {
 
 pub fn at(seconds: i64) -> v1::Expiry {
     let at = prost_types::Timestamp { seconds, nanos: 0 };
+    v1::Expiry {
+        expiry: Some(v1::expiry::Expiry::At(at)),
+    }
+}
+
+/// At this instant, in microseconds.
+pub fn at_instant(micros: i64) -> v1::Expiry {
+    let at = prost_types::Timestamp {
+        seconds: micros.div_euclid(1_000_000),
+        nanos: i32::try_from(micros.rem_euclid(1_000_000)).unwrap() * 1000,
+    };
     v1::Expiry {
         expiry: Some(v1::expiry::Expiry::At(at)),
     }

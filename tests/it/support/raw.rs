@@ -19,7 +19,7 @@ use super::{TestIssuer, TestServer};
 
 /// Bytes out, bytes in.
 #[derive(Clone, Copy, Default)]
-struct Raw;
+pub struct Raw;
 
 impl Codec for Raw {
     type Encode = Vec<u8>;

@@ -115,9 +115,14 @@ async fn a_change_that_found_a_token_expired_is_final_even_if_the_clock_goes_bac
         assert_eq!(server.verdict(&token.secret).await, reason, "{change}");
         let seen = server.see(&token.uid).await;
         assert_eq!(seen.state(), state, "{change}");
-        let attempts = attempts(&server, &token.uid).await;
-        assert!(!attempts.contains(&"OK".to_owned()), "{change}");
+        let tried = attempts(&server, &token.uid).await;
+        assert_eq!(tried, ["Unavailable CLOCK_SKEW"; 6], "{change}");
         assert_eq!(server.limit().await.0, 0, "{change}");
+        // Once the clock has caught up with the last change, the refusal is the token's.
+        server.clock.advance(2 * MINUTE);
+        let tried = attempts(&server, &token.uid).await;
+        let refused = format!("FailedPrecondition TOKEN_{reason}");
+        assert_eq!(tried, [refused.as_str(); 6], "{change}");
     }
 }
 
@@ -154,8 +159,10 @@ async fn an_expiry_set_to_today_is_final_even_if_the_clock_goes_back() {
         server.clock.turn_back(24 * HOUR);
         assert_eq!(server.verdict(&token.secret).await, "EXPIRED", "{name}");
         let outcomes = attempts(&server, &token.uid).await;
-        assert_eq!(outcomes, ["FailedPrecondition TOKEN_EXPIRED"; 6], "{name}");
+        assert_eq!(outcomes, ["Unavailable CLOCK_SKEW"; 6], "{name}");
         server.clock.advance(24 * HOUR);
+        let outcomes = attempts(&server, &token.uid).await;
+        assert_eq!(outcomes, ["FailedPrecondition TOKEN_EXPIRED"; 6], "{name}");
     }
 }
 

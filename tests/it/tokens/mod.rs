@@ -4,6 +4,7 @@ mod access;
 mod death;
 mod get;
 mod given_up;
+mod instant;
 mod issue;
 mod limit;
 mod list;

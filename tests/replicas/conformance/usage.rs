@@ -66,7 +66,7 @@ pub async fn uses(engine: &Engine) -> Vec<String> {
     let (store, key) = (&engine.store, engine.register(KEY).await);
     let (token, _) = engine.issue(&key, "used", None).await.unwrap();
     let (other, _) = engine.issue(&key, "other", None).await.unwrap();
-    let start = engine.owner().now;
+    let start = engine.owner().received_at;
     let odd = service(r#"a "quoted" \ naïve 日本 'subject'"#);
     let (one, two) = (service("one"), service("two"));
     let gone = id::generate(start, engine.entropy.as_ref()).unwrap();
@@ -110,7 +110,7 @@ pub async fn first_uses(engine: &Engine) -> Vec<String> {
     let (store, key) = (&engine.store, engine.register(KEY).await);
     let (token, first) = engine.issue(&key, "rotated", None).await.unwrap();
     first_use(engine, &first).await;
-    let at = engine.owner().now;
+    let at = engine.owner().received_at;
     assert_eq!(last_use(engine, &key, token.uid).await, Some(at));
     let by = service("content-api");
     let ahead = later(at, 3600);
@@ -136,7 +136,7 @@ pub async fn candidates(engine: &Engine) -> Vec<String> {
         let issued = engine.issue(&key, &format!("token {at}"), expires_in).await;
         uids.push(issued.unwrap().0.uid);
     }
-    let start = engine.owner().now;
+    let start = engine.owner().received_at;
     let by = service("one");
     let mut noted = Vec::new();
     let mut names = Vec::new();
@@ -176,7 +176,7 @@ pub async fn candidates(engine: &Engine) -> Vec<String> {
 pub async fn many_uses(engine: &Engine) -> Vec<String> {
     let (store, key) = (&engine.store, engine.register(KEY).await);
     let (token, _) = engine.issue(&key, "used by many", None).await.unwrap();
-    let start = engine.owner().now;
+    let start = engine.owner().received_at;
     let services: Vec<_> = (0..10_000)
         .map(|at| service(&format!("system:serviceaccount:cms:service-{at}")))
         .collect();

@@ -1,0 +1,182 @@
+//! The instant of a decision (R8): read where the decision is made, never when the request's
+//! headers arrived, and never before an earlier change of the stack.
+
+use std::time::Duration;
+
+use stacktoken::grpc::pb::v1;
+
+use crate::support::{
+    TestServer, at,
+    late::{Asked, Late, outcome},
+    requests::{Issued, overlap_for, refused, revoke_request, rotate_request},
+};
+
+/// A token that has been used and expires in a second.
+async fn about_to_expire(server: &TestServer, name: &str) -> (Issued, i64) {
+    let ends = server.clock.seconds() + 60;
+    let token = server.token_until(name, at(ends)).await;
+    assert_eq!(server.verdict(&token.secret).await, "OK");
+    server.clock.advance(Duration::from_secs(59));
+    (token, ends * 1_000_000)
+}
+
+async fn begin(server: &TestServer, asked: Asked, token: &(Issued, i64)) -> Late {
+    let jwt = server.issuer.user("owner", server.clock.seconds());
+    let channel = server.channel().await;
+    Late::begin(&channel, &jwt, (asked, &server.stack), (&token.0, token.1)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_comes_after_the_expiry_is_too_late() {
+    let server = TestServer::start().await;
+    for asked in Asked::ALL {
+        let token = about_to_expire(&server, &format!("{asked:?}")).await;
+        let late = begin(&server, asked, &token).await;
+        server.clock.advance(Duration::from_secs(4));
+        assert_eq!(server.verdict(&token.0.secret).await, "EXPIRED");
+        let answered = late.send().await.unwrap();
+        assert_eq!(outcome(&answered), asked.too_late(), "{asked:?}");
+        assert_eq!(
+            server.verdict(&token.0.secret).await,
+            "EXPIRED",
+            "{asked:?}"
+        );
+        assert_eq!(server.limit().await.0, 0, "{asked:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_comes_before_the_expiry_is_in_time() {
+    for asked in Asked::ALL {
+        let server = TestServer::start().await;
+        let token = about_to_expire(&server, "control").await;
+        let late = begin(&server, asked, &token).await;
+        server.clock.advance(Duration::from_millis(500));
+        assert_eq!(server.verdict(&token.0.secret).await, "OK");
+        let answered = late.send().await.unwrap();
+        assert_eq!(outcome(&answered), "OK", "{asked:?}");
+        server.clock.advance(Duration::from_millis(500));
+        let expected = match asked {
+            Asked::SetExpiry => "OK",
+            // The overlap ends with the token.
+            Asked::Rotate => "SUPERSEDED",
+            _ => "EXPIRED",
+        };
+        assert_eq!(server.verdict(&token.0.secret).await, expected, "{asked:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiting_for_the_store_over_the_expiry_is_too_late() {
+    let server = TestServer::start().await;
+    let outside = server.outside().await;
+    for asked in Asked::ALL {
+        for over in [false, true] {
+            let token = about_to_expire(&server, &format!("{asked:?} {over}")).await;
+            outside.run("BEGIN IMMEDIATE").await;
+            let waiting = begin(&server, asked, &token).await.send();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if over {
+                server.clock.advance(Duration::from_secs(4));
+                assert_eq!(server.verdict(&token.0.secret).await, "EXPIRED");
+            }
+            outside.run("ROLLBACK").await;
+            let answered = waiting.await.unwrap();
+            let expected = if over { asked.too_late() } else { "OK" };
+            assert_eq!(outcome(&answered), expected, "{asked:?}");
+            server.clock.advance(Duration::from_secs(60));
+            if over {
+                assert_eq!(server.verdict(&token.0.secret).await, "EXPIRED");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_change_writes_down_is_when_it_was_decided() {
+    let server = TestServer::start().await;
+    let outside = server.outside().await;
+    let token = server.token("deploy").await;
+    outside.run("BEGIN IMMEDIATE").await;
+    let (stack, uid) = (server.stack.clone(), token.uid.clone());
+    let mut owner = server.owner().await;
+    let revoke = revoke_request(&stack, &uid, "leaked");
+    let waiting = tokio::spawn(async move { owner.tokens.revoke(revoke).await });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    server.clock.advance(Duration::from_secs(4));
+    outside.run("ROLLBACK").await;
+    let revoked = waiting.await.unwrap().unwrap().into_inner().token.unwrap();
+    let now = server.clock.seconds();
+    assert_eq!(revoked.revoked_at.unwrap().seconds, now);
+    let event = server.audit().await.remove(0);
+    assert_eq!(event.occurred_at.unwrap().seconds, now);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn now_and_an_overlap_count_from_the_decision() {
+    let server = TestServer::start().await;
+    let outside = server.outside().await;
+    let (ended, rotated) = (server.token("ended").await, server.token("rotated").await);
+    outside.run("BEGIN IMMEDIATE").await;
+    let stack = server.stack.clone();
+    let expire =
+        crate::support::requests::set_expiry_request(&stack, &ended.uid, crate::support::now());
+    let rotate = rotate_request(&stack, &rotated.uid, overlap_for(10));
+    let (mut owner, mut other) = (server.owner().await, server.owner().await);
+    let expire = tokio::spawn(async move { owner.tokens.set_expiry(expire).await });
+    let rotate = tokio::spawn(async move { other.tokens.rotate(rotate).await });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    server.clock.advance(Duration::from_secs(4));
+    outside.run("ROLLBACK").await;
+    let now = server.clock.seconds();
+    let ended: v1::Token = expire.await.unwrap().unwrap().into_inner().token.unwrap();
+    assert_eq!(ended.expires_at.unwrap().seconds, now);
+    assert_eq!(ended.state(), v1::TokenState::Expired);
+    let rotated = rotate.await.unwrap().unwrap().into_inner();
+    assert_eq!(rotated.overlap_ends_at.unwrap().seconds, now + 10);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn instants_never_go_back_within_a_stack() {
+    let server = TestServer::start().await;
+    let (first, second) = (server.token("first").await, server.token("second").await);
+    server.clock.advance(Duration::from_secs(10));
+    server.revoke(&first.uid).await;
+    let last = server.see(&first.uid).await.revoked_at.unwrap();
+    // As on another machine, within the permitted skew: the instant stands still.
+    server.clock.turn_back(Duration::from_millis(1_900));
+    server.revoke(&second.uid).await;
+    assert_eq!(server.see(&second.uid).await.revoked_at.unwrap(), last);
+    // Beyond it one of two clocks is wrong, and nobody can tell which.
+    server.clock.turn_back(Duration::from_millis(200));
+    let before = server.audit().await;
+    let issue = crate::support::issue_request(&server.stack, "third");
+    let status = server.owner().await.tokens.issue(issue).await.unwrap_err();
+    assert_eq!(
+        refused(&status),
+        (tonic::Code::Unavailable, "CLOCK_SKEW".into())
+    );
+    let details = crate::support::clients::details(&status);
+    assert!(details.retry_info().is_some());
+    assert_eq!(server.audit().await, before);
+    // Other stacks have another last change.
+    server.register("Another").await;
+    // Once the clock has caught up, it goes on.
+    server.clock.advance(Duration::from_millis(200));
+    server.token("third").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_permitted_skew_is_that_of_the_setting() {
+    let wide = |tuning: &mut stacktoken::config::Tuning| {
+        tuning.max_clock_skew = Duration::from_secs(30);
+    };
+    let server = TestServer::start_with(wide).await;
+    let token = server.token("deploy").await;
+    server.clock.turn_back(Duration::from_secs(29));
+    server.revoke(&token.uid).await;
+    server.clock.turn_back(Duration::from_secs(2));
+    let issue = crate::support::issue_request(&server.stack, "another");
+    let status = server.owner().await.tokens.issue(issue).await.unwrap_err();
+    assert_eq!(refused(&status).1, "CLOCK_SKEW");
+}

@@ -1,0 +1,185 @@
+//! The instant of a decision (R8) where the database's clock decides: a call whose message, or
+//! whose stack's lock, comes after the expiry of a token is too late, on whichever replica.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use stacktoken::{
+    domain::clock::{Clock, SystemClock},
+    grpc::pb::v1,
+};
+use tonic::{Status, transport::Endpoint};
+
+use crate::{
+    cluster::{Cluster, DATABASE, Replica},
+    support::{
+        at_instant, issue_request,
+        late::{Asked, Late, outcome},
+        never, reason,
+        requests::{Issued, revoke_request, set_expiry_request},
+    },
+};
+
+/// How long a token lives in these tests.
+const LIVES_FOR: Duration = Duration::from_secs(2);
+
+fn rounds() -> usize {
+    let rounds = std::env::var("STACKTOKEN_TEST_ROUNDS");
+    rounds.map_or(2, |rounds| rounds.parse().unwrap())
+}
+
+fn now() -> i64 {
+    SystemClock::new().now().as_micros()
+}
+
+async fn until(micros: i64) {
+    let left = u64::try_from(micros - now()).unwrap_or_default();
+    tokio::time::sleep(Duration::from_micros(left)).await;
+}
+
+/// How the call is kept from being decided before the expiry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    /// It is not: the control.
+    Not,
+    ByItsMessage,
+    ByTheLock,
+}
+
+async fn told(replica: &Replica, stack: &str, secret: &str) -> String {
+    match replica.introspect(stack, secret).await {
+        Ok(answer) if answer.active => "OK".into(),
+        Ok(answer) => answer.reason().as_str_name().replace("REASON_", ""),
+        Err(status) => reason(&status),
+    }
+}
+
+/// One token that expires while a call about it waits.
+async fn wait_over_the_expiry(cluster: &Cluster, replica: &Replica, asked: Asked, kept: Kept) {
+    let stack = cluster.register().await;
+    let ends = now() + i64::try_from(LIVES_FOR.as_micros()).unwrap();
+    let request = v1::IssueRequest {
+        expiry: Some(at_instant(ends)),
+        ..issue_request(&stack, "short")
+    };
+    let issued = replica.owner.tokens.clone().issue(request).await;
+    let token = Issued::from(issued.unwrap().into_inner());
+    replica.warm(&stack, &token.secret).await;
+    let endpoint = Endpoint::from_shared(format!("http://{}", replica.address)).unwrap();
+    let channel = endpoint.connect().await.unwrap();
+    let jwt = cluster.issuer.user("owner", now() / 1_000_000);
+    let held = (kept == Kept::ByTheLock).then(|| {
+        let lock = format!("UPDATE stacks SET name = name WHERE key = '{stack}'");
+        cluster.postgres.hold(DATABASE, &lock)
+    });
+    let late = Late::begin(&channel, &jwt, (asked, &stack), (&token, ends)).await;
+    let case = format!("{asked:?} {kept:?}");
+    assert!(now() < ends, "{case}: too slow a machine for this test");
+    let answer = if kept == Kept::ByItsMessage {
+        until(ends + 300_000).await;
+        assert_eq!(
+            told(replica, &stack, &token.secret).await,
+            "EXPIRED",
+            "{case}"
+        );
+        late.send()
+    } else {
+        late.send()
+    };
+    if let Some(held) = held {
+        until(ends + 300_000).await;
+        assert_eq!(
+            told(replica, &stack, &token.secret).await,
+            "EXPIRED",
+            "{case}"
+        );
+        held.commit();
+    }
+    let answered = answer.await.unwrap();
+    let expected = if kept == Kept::Not {
+        "OK"
+    } else {
+        asked.too_late()
+    };
+    assert_eq!(outcome(&answered), expected, "{case}");
+    if kept != Kept::Not {
+        for replica in [&cluster.a, &cluster.b] {
+            assert_eq!(
+                told(replica, &stack, &token.secret).await,
+                "EXPIRED",
+                "{case}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_over_the_expiry_is_too_late_on_every_replica() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    for round in 0..rounds() {
+        let replica = [&cluster.a, &cluster.b][round % 2];
+        for kept in [Kept::Not, Kept::ByItsMessage, Kept::ByTheLock] {
+            let all = Asked::ALL.map(|asked| wait_over_the_expiry(&cluster, replica, asked, kept));
+            join_all(all).await;
+        }
+    }
+    println!(
+        "{} rounds of 10 late calls and 5 in time: 0 wrong",
+        rounds()
+    );
+}
+
+/// When a stack was last changed, moved away from now by so many microseconds.
+fn move_last_change(cluster: &Cluster, by: i64) -> i64 {
+    let sql = format!(
+        "UPDATE stacks SET last_changed_at = (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint \
+         + {by} WHERE key = '{}' RETURNING last_changed_at",
+        cluster.stack
+    );
+    let told = cluster.postgres.run(DATABASE, &sql);
+    told.lines().next().unwrap().trim().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn instants_never_go_back_after_a_failover_to_a_slower_clock() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let issued = Issued::from(cluster.issue("deploy").await);
+    // As the former primary, whose clock was ahead, would have left it.
+    let last = move_last_change(&cluster, 1_500_000);
+    let revoked = cluster.revoke(&issued.uid).await.unwrap().token.unwrap();
+    let at = revoked.revoked_at.unwrap();
+    assert_eq!(crate::support::late::micros(&at), last);
+
+    let kept = Issued::from(cluster.issue("kept").await);
+    move_last_change(&cluster, 10_000_000);
+    let tokens = cluster.b.owner.tokens.clone();
+    let answers: [Result<(), Status>; 3] = [
+        cluster.revoke(&kept.uid).await.map(drop),
+        tokens
+            .clone()
+            .set_expiry(set_expiry_request(&cluster.stack, &kept.uid, never()))
+            .await
+            .map(drop),
+        tokens
+            .clone()
+            .issue(issue_request(&cluster.stack, "another"))
+            .await
+            .map(drop),
+    ];
+    for answer in answers {
+        assert_eq!(reason(&answer.unwrap_err()), "CLOCK_SKEW");
+    }
+    // A wrong row of one stack is no concern of others, nor of verdicts.
+    let other = cluster.register().await;
+    let issued = tokens.clone().issue(issue_request(&other, "other")).await;
+    let issued = Issued::from(issued.unwrap().into_inner());
+    let revoke = revoke_request(&other, &issued.uid, "");
+    tokens.clone().revoke(revoke).await.unwrap();
+    cluster.a.warm(&cluster.stack, &kept.secret).await;
+    move_last_change(&cluster, 0);
+    cluster.revoke(&kept.uid).await.unwrap();
+}
