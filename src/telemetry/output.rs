@@ -40,7 +40,7 @@ impl Output {
         (lines, Self(guard))
     }
 
-    /// Writes what waits, for as long as [`FLUSH_FOR`] at most.
+    /// Writes what waits, for one second at most.
     pub fn finish(self) {
         // Dropping the guard prints to standard output where the queue is full, which can stall
         // just as well.

@@ -247,7 +247,7 @@ async fn a_way_that_fails_is_an_outage_and_a_server_that_is_not_ours_is_none() {
     let stub = Stub::start().await;
     let web = crate::stub::web().await;
     for (server, expected, said) in [
-        (format!("http://{nobody}"), 5, "onnection refused"),
+        (format!("http://{nobody}"), 5, "Connection refused"),
         (
             "http://no-such-host.invalid:1".to_owned(),
             5,
