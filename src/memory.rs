@@ -135,10 +135,15 @@ impl<F: Borrow<Facts>> Cache<F> {
         self.unknown.get(digest).is_some_and(|until| now < until)
     }
 
-    /// Remembers that nobody knows a digest. No later change can make this wrong: whoever
-    /// issues a token draws a secret that nobody can have asked about before.
-    pub fn note_unknown(&self, digest: Digest, until: Duration) {
-        self.unknown.insert(digest, until);
+    /// Remembers that nobody knows a digest, unless everything was thrown out since `read_at`.
+    /// No later change can make this wrong: whoever issues a token draws a secret that nobody can
+    /// have asked about before. But another database may know it.
+    pub fn note_unknown(&self, digest: Digest, until: Duration, read_at: Generation) {
+        let index = self.index();
+        let emptied = |index: &Index| self.was(index, read_at, |of| of == Evicted::Everything);
+        if !(self.checks_generation && emptied(&index)) {
+            self.unknown.insert(digest, until);
+        }
     }
 
     /// The generation, to be read before a reading of the store is started.
@@ -232,6 +237,7 @@ impl<F: Borrow<Facts>> Cache<F> {
         self.note(&mut index, Evicted::Everything);
         self.facts.clear();
         index.begin_again();
+        self.unknown.clear();
     }
 
     /// How many digests are remembered.
@@ -249,22 +255,21 @@ impl<F: Borrow<Facts>> Cache<F> {
     }
 
     fn was_evicted(&self, index: &Index, facts: &Facts, read_at: Generation) -> bool {
+        self.was(index, read_at, |evicted| match evicted {
+            Evicted::Subject(subject) => subject.is_of(facts),
+            Evicted::Everything => true,
+        })
+    }
+
+    /// Whether one of the evictions since then, or one too many ago to know, is such a one.
+    fn was(&self, index: &Index, read_at: Generation, such: impl Fn(Evicted) -> bool) -> bool {
         let since = self.evictions.load(Ordering::Acquire) - read_at.0;
-        let Ok(since) = usize::try_from(since) else {
-            return true;
-        };
-        if since > index.recent.len() {
-            return true;
+        match usize::try_from(since) {
+            Ok(since) if since <= index.recent.len() => {
+                index.recent.iter().rev().take(since).any(|of| such(*of))
+            }
+            _ => true,
         }
-        index
-            .recent
-            .iter()
-            .rev()
-            .take(since)
-            .any(|evicted| match evicted {
-                Evicted::Subject(subject) => subject.is_of(facts),
-                Evicted::Everything => true,
-            })
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {

@@ -124,6 +124,8 @@ pub struct Metrics {
     pub stale_answers: Counter,
     /// How old the point is up to which all changes are applied.
     pub lease_age: Gauge<f64, AtomicU64>,
+    /// How often another database, or the same one after a restart, was trusted than before.
+    pub origin_changes: Counter,
     /// How long after a change by another replica it was applied here.
     pub revoke_visibility: Histogram,
     /// Open streams of IntrospectionService's Watch.
@@ -209,6 +211,7 @@ impl Metrics {
             cache_entries: Gauge::default(),
             stale_answers: Counter::default(),
             lease_age: Gauge::default(),
+            origin_changes: Counter::default(),
             revoke_visibility: Histogram::new(SECONDS),
             watches: Gauge::default(),
             watch_changes: Counter::default(),
@@ -278,6 +281,7 @@ impl Metrics {
         own.register("cache_entries", "Digests remembered", self.cache_entries.clone());
         own.register("stale_answers", "Answers older than the freshness bound, as an operator chose", self.stale_answers.clone());
         own.register_with_unit("lease_age", "How old the point is up to which all changes are applied", Unit::Seconds, self.lease_age.clone());
+        own.register("origin_changes", "Times that another database, or the same one after a restart, was trusted than before", self.origin_changes.clone());
         own.register_with_unit("revoke_visibility", "How long after a change by another replica it was applied here", Unit::Seconds, self.revoke_visibility.clone());
         own.register("watches", "Open streams of IntrospectionService's Watch", self.watches.clone());
         own.register("watch_changes", "Changes told on streams of Watch", self.watch_changes.clone());

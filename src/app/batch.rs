@@ -4,10 +4,15 @@
 
 use std::{collections::HashMap, num::NonZeroU32, sync::Arc};
 
-use super::{App, Error, Introspection, Question, flights::ManyRead, freshness::Cover};
+use super::{
+    App, Error, Introspection, Question,
+    flights::ManyRead,
+    freshness::{Cover, View},
+    introspect::reflected,
+};
 use crate::domain::{
     caller::Call,
-    lease::Lease,
+    lease::Worth,
     revision::Revision,
     secret::{self, Digest},
     verdict::Facts,
@@ -38,10 +43,8 @@ type Known = HashMap<Digest, Option<Arc<Facts>>>;
 struct Recalled {
     known: Known,
     missing: Vec<Digest>,
-    /// What is remembered reflects at least this.
-    applied: Revision,
-    /// By this lease, and so well, it could be answered.
-    lease: Lease,
+    /// By this, and so well, it could be answered.
+    view: View,
     cover: Cover,
 }
 
@@ -130,19 +133,19 @@ impl App {
         let hits = recalled.known.len();
         (0..hits).for_each(|_| self.count_hit(recalled.cover));
         if recalled.missing.is_empty() {
-            return Ok((recalled.known, recalled.applied));
+            return Ok((recalled.known, recalled.view.applied));
         }
         self.metrics
             .cache_misses
             .inc_by(recalled.missing.len() as u64);
         let read = self.read_all(&recalled.missing, &recalled, min).await?;
-        let timely = self.is_timely(read.started);
+        let timely = self.worth(read.evidence).await == Worth::Answer;
         if hits == 0 && timely {
             return Ok(with_read(Known::new(), &recalled.missing, read));
         }
         let missing = std::mem::take(&mut recalled.missing);
         if timely && self.still_holds(&recalled, &read) {
-            let applied = recalled.applied;
+            let applied = recalled.view.applied;
             let (known, seen) = with_read(recalled.known, &missing, read);
             // One history, so the earlier of the two points is reflected in both.
             let position = applied.position.min(seen.position);
@@ -152,7 +155,7 @@ impl App {
         // answered beside it: one of everything.
         let wanted: Vec<Digest> = recalled.known.keys().copied().chain(missing).collect();
         let read = self.read_all(&wanted, &recalled, min).await?;
-        if !self.is_timely(read.started) {
+        if self.worth(read.evidence).await != Worth::Answer {
             return Err(Error::NotFresh);
         }
         Ok(with_read(Known::new(), &wanted, read))
@@ -160,16 +163,12 @@ impl App {
 
     /// What is remembered and may be answered.
     fn recall(&self, digests: &[Option<Digest>], min: Option<Revision>) -> Recalled {
-        let epoch = self.store.epoch();
-        // The point and the lease before the look into memory: what it holds reflects at
-        // least them. Taken after it, a lease could be one that came with an eviction. The
-        // clock is read again after it, since a process may have been stopped in between.
-        let position = self.freshness.applied();
-        let reflected = self.freshness.reflects(min, epoch);
+        // Before the look into memory, and the clock is read again after it, since a process
+        // may have been stopped in between.
+        let view = self.view();
         let now = self.clock.monotonic();
-        let lease = self.freshness.lease(now);
-        let cover = self.freshness.cover_by(lease, now);
-        let usable = reflected && cover != Cover::None;
+        let cover = self.freshness.cover(&view, now);
+        let usable = view.reflects(min) && cover != Cover::None;
         let mut known = Known::with_capacity(digests.len());
         let mut missing = Vec::new();
         for digest in digests.iter().flatten() {
@@ -184,14 +183,14 @@ impl App {
                 missing.push(*digest);
             }
         }
-        if self.freshness.cover_by(lease, self.clock.monotonic()) != cover {
+        let later = self.freshness.cover(&view, self.clock.monotonic());
+        if later != cover || !self.freshness.still_holds(&view) {
             missing.extend(known.drain().map(|(digest, _)| digest));
         }
         Recalled {
             known,
             missing,
-            applied: Revision { epoch, position },
-            lease,
+            view,
             cover,
         }
     }
@@ -203,11 +202,8 @@ impl App {
         min: Option<Revision>,
     ) -> Result<ManyRead, Error> {
         let read = self.flights.look_up_many(&self.ground, digests).await;
-        let read = read.map_err(|missed| missed.into_error(recalled.cover == Cover::None))?;
-        // Of another history, or not there yet.
-        if min.is_some_and(|asked| !read.snapshot.reflects(asked)) {
-            return Err(Error::RevisionUnknown);
-        }
+        let mut read = read.map_err(|missed| missed.into_error(recalled.cover == Cover::None))?;
+        read.applied = reflected(read.applied, &read.snapshot, min)?;
         Ok(read)
     }
 
@@ -215,17 +211,15 @@ impl App {
     /// it: by the lease that it was taken under, and of the same history.
     fn still_holds(&self, recalled: &Recalled, read: &ManyRead) -> bool {
         let now = self.clock.monotonic();
-        self.freshness.cover_by(recalled.lease, now) == recalled.cover
-            && read.snapshot.epoch == recalled.applied.epoch
+        self.freshness.cover(&recalled.view, now) == recalled.cover
+            && read.evidence.tenure() == recalled.view.trusted()
     }
 }
 
 fn with_read(mut known: Known, asked: &[Digest], read: ManyRead) -> (Known, Revision) {
     let ManyRead {
-        mut facts,
-        snapshot,
-        ..
+        mut facts, applied, ..
     } = read;
     known.extend(asked.iter().map(|digest| (*digest, facts.remove(digest))));
-    (known, snapshot.revision())
+    (known, applied)
 }

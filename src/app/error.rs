@@ -59,6 +59,8 @@ impl From<store::Error> for Error {
             store::Error::Unavailable(_)
             | store::Error::Conflict(_)
             | store::Error::NotPrimary
+            | store::Error::Nameless
+            | store::Error::Foreign
             | store::Error::FileLost(_) => Self::StoreUnavailable(error),
             store::Error::OutcomeUnknown(_) => Self::OutcomeUnknown(error),
             store::Error::Crowded => Self::Overloaded,
@@ -84,9 +86,11 @@ impl Error {
             store::Error::Corrupt { .. } | store::Error::Database(_) => {
                 Self::Internal(Box::new(error.clone()))
             }
-            store::Error::NotPrimary => Self::NotFresh,
             store::Error::Crowded => Self::Overloaded,
             store::Error::ClockSkew { .. } => Self::ClockSkew,
+            store::Error::NotPrimary | store::Error::Nameless | store::Error::Foreign => {
+                Self::NotFresh
+            }
             _ => Self::StoreUnavailable(store::Error::Shared(error.clone())),
         }
     }

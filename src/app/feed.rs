@@ -2,7 +2,7 @@
 //! every hint, throwing out what others changed, telling those who watch, and proving as often
 //! that the database is the primary. On SQLite there are no others, only those who watch.
 
-use std::{collections::HashSet, future::pending, time::Duration};
+use std::{collections::HashSet, fmt, future::pending, time::Duration};
 
 use tokio::time::{sleep, timeout};
 
@@ -10,7 +10,10 @@ use super::{
     App,
     hub::{self, Stand},
 };
-use crate::store::{Change, Cursor, Error, History};
+use crate::{
+    domain::origin::Origin,
+    store::{Change, Cursor, Error, History},
+};
 
 /// How long to wait before listening again after it failed.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
@@ -23,22 +26,19 @@ impl App {
             self.freshness.note_own(self.last_position().await);
         }
         let mut reader = Reader::default();
+        let mut trouble = Trouble::new("the change log is not read");
         loop {
+            // Nothing that is read counts before a database is trusted.
+            self.origin_known().await;
             let started = self.clock.monotonic();
             let read = self.store.read_history(reader.since.as_ref());
             match timeout(self.freshness.bound(), read).await {
                 Ok(Ok(history)) => {
-                    let position = history.next.position();
-                    reader.apply(self, history);
-                    // Last: only when everything is thrown out and told does the lease say so.
-                    if shared {
-                        self.freshness.note_read(started, position);
-                    } else {
-                        self.freshness.note_told(started);
-                    }
+                    trouble.is_over();
+                    self.note_history(&mut reader, history, started).await;
                 }
-                Ok(Err(error)) => self.note_failure(&error).await,
-                Err(_) => self.store.renew_connections().await,
+                Ok(Err(error)) => self.note_failure(&mut trouble, &error).await,
+                Err(_) => self.note_timeout(&mut trouble).await,
             }
             tokio::select! {
                 () = self.nudged.notified() => {}
@@ -47,23 +47,74 @@ impl App {
         }
     }
 
+    async fn origin_known(&self) {
+        let mut proofs = self.freshness.proofs();
+        while !self.freshness.has_origin() {
+            // The sender lives as long as this.
+            let _ = proofs.changed().await;
+        }
+    }
+
+    /// Applies what was read, if it is of the database that is trusted.
+    async fn note_history(&self, reader: &mut Reader, history: History, started: Duration) {
+        let origin = history.next.origin();
+        let Some(evidence) = self.freshness.evidence(origin, started) else {
+            return self.ground.doubt().await;
+        };
+        let position = if self.safeguards.positions {
+            history.resume
+        } else {
+            history.next.position()
+        };
+        reader.apply(self, history);
+        // Last: only when everything is thrown out and told does the lease say so.
+        self.freshness.note_read(evidence, position);
+    }
+
     /// Commits a heartbeat for as long as the process lives.
     pub async fn keep_beating(&self) {
         if !self.store.is_shared() {
             return pending().await;
         }
+        let mut trouble = Trouble::new("no heartbeat is committed");
         loop {
             let started = self.clock.monotonic();
             match timeout(self.freshness.bound(), self.store.beat(self.clock.now())).await {
-                Ok(Ok(())) => self.freshness.note_beat(started),
-                Ok(Err(error)) => self.note_failure(&error).await,
-                Err(_) => self.store.renew_connections().await,
+                Ok(Ok(beat)) => {
+                    trouble.is_over();
+                    self.note_beat(beat.origin, started).await;
+                }
+                Ok(Err(error)) => self.note_failure(&mut trouble, &error).await,
+                Err(_) => self.note_timeout(&mut trouble).await,
             }
-            let age = self.freshness.lease(started).age(self.clock.monotonic());
+            let now = self.clock.monotonic();
+            let age = self.freshness.view(now).lease.age(now);
             let age = age.map_or(f64::INFINITY, |age| age.as_secs_f64());
             self.metrics.lease_age.set(age);
-            sleep(self.freshness.bound() / 4).await;
+            tokio::select! {
+                () = self.freshness.doubted.notified() => {}
+                () = sleep(self.freshness.bound() / 4) => {}
+            }
         }
+    }
+
+    /// A heartbeat, and nothing else, has a database trusted: it could not be committed on one
+    /// that was fenced off.
+    async fn note_beat(&self, origin: Origin, started: Duration) {
+        if let Some(evidence) = self.freshness.evidence(&origin, started) {
+            return self.freshness.note_beat(evidence);
+        }
+        let first = !self.freshness.has_origin();
+        tracing::info!(?origin, first, "another database is trusted from now on");
+        self.store.adopt_epoch(origin.epoch);
+        let forget = || self.cache.clear();
+        self.freshness.adopt(origin, started, forget);
+        if !first {
+            self.metrics.origin_changes.inc();
+            self.store.leave_former().await;
+            self.left.notify_one();
+        }
+        self.nudged.notify_one();
     }
 
     /// Listens for hints for as long as the process lives.
@@ -72,7 +123,15 @@ impl App {
             return pending().await;
         };
         loop {
-            match listener.hint().await {
+            let hint = tokio::select! {
+                hint = listener.hint() => hint,
+                // It may hear of a former database.
+                () = self.left.notified() => {
+                    listener.leave();
+                    continue;
+                }
+            };
+            match hint {
                 Ok(()) => self.nudged.notify_one(),
                 Err(error) => {
                     tracing::debug!(%error, "not listening; the history is read without hints");
@@ -82,15 +141,46 @@ impl App {
         }
     }
 
-    async fn note_failure(&self, error: &Error) {
-        tracing::debug!(%error, "the history or the primary could not be had");
+    async fn note_failure(&self, trouble: &mut Trouble, error: &Error) {
+        trouble.has(&error);
         if error.is_lost_connection() {
             self.store.renew_connections().await;
         }
     }
 
+    async fn note_timeout(&self, trouble: &mut Trouble) {
+        trouble.has(&"no answer within the freshness bound");
+        self.store.renew_connections().await;
+    }
+
     async fn last_position(&self) -> i64 {
         self.store.last_position().await.unwrap_or(i64::MIN)
+    }
+}
+
+/// What goes on failing, told once when it begins and once when it is over.
+struct Trouble {
+    what: &'static str,
+    told: bool,
+}
+
+impl Trouble {
+    const fn new(what: &'static str) -> Self {
+        Self { what, told: false }
+    }
+
+    fn has(&mut self, error: &dyn fmt::Display) {
+        if !self.told {
+            tracing::warn!(%error, "{}", self.what);
+        }
+        self.told = true;
+    }
+
+    fn is_over(&mut self) {
+        if self.told {
+            tracing::info!("over: {}", self.what);
+        }
+        self.told = false;
     }
 }
 

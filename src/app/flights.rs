@@ -11,11 +11,18 @@ use futures_util::{
     FutureExt as _,
     future::{BoxFuture, Shared},
 };
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::timeout};
 
-use super::Error;
+use super::{Error, freshness::Freshness};
 use crate::{
-    domain::{clock::Clock, revision::Snapshot, secret::Digest, verdict::Facts},
+    domain::{
+        clock::Clock,
+        lease::Evidence,
+        origin::Origin,
+        revision::{Revision, Snapshot},
+        secret::Digest,
+        verdict::Facts,
+    },
     memory::{Cache, Generation},
     store::{self, Store},
 };
@@ -25,7 +32,10 @@ use crate::{
 pub(super) struct Reading {
     pub facts: Option<Arc<Facts>>,
     pub snapshot: Arc<Snapshot>,
-    pub started: Duration,
+    /// Of which database, and when it began.
+    pub evidence: Evidence,
+    /// A point in the history that it reflects.
+    pub applied: Revision,
 }
 
 /// Why a reading found nothing out.
@@ -33,6 +43,8 @@ pub(super) struct Reading {
 pub(super) enum Missed {
     /// The store did not answer within the bound, past which its answer is worth nothing.
     TooSlow,
+    /// The store that answered is not the one that is trusted, or nobody knows that it still is.
+    Unproven,
     /// More readings than this replica starts at once.
     Overloaded,
     /// The store failed.
@@ -48,7 +60,7 @@ impl Missed {
             Self::Store(error) if !lapsed || matches!(*error, store::Error::FileLost(_)) => {
                 Error::of_reading(&error)
             }
-            Self::TooSlow | Self::Store(_) => Error::NotFresh,
+            Self::TooSlow | Self::Unproven | Self::Store(_) => Error::NotFresh,
         }
     }
 }
@@ -72,10 +84,90 @@ pub(super) struct Flights {
 }
 
 /// What a reading works with.
+#[derive(Clone)]
 pub(super) struct Ground {
     pub store: Arc<Store>,
     pub cache: Arc<Cache>,
     pub clock: Arc<dyn Clock>,
+    pub freshness: Arc<Freshness>,
+}
+
+impl Ground {
+    /// Something was learned from a database that is not the one that is trusted: either the
+    /// connections lead to a former one, or there is another by now. A heartbeat tells.
+    pub async fn doubt(&self) {
+        self.store.renew_connections().await;
+        self.freshness.doubted.notify_one();
+    }
+
+    /// Asks the store, and once more on other connections where another database answered than
+    /// the one that is trusted. Its answer neither counts nor is remembered, not even that it
+    /// knows nothing.
+    async fn ask<A: Asked + ?Sized>(
+        &self,
+        bound: Duration,
+        asked: &A,
+    ) -> Result<(A::Look, Evidence, Revision), Missed> {
+        for _ in 0..2 {
+            let mut proofs = self.freshness.proofs();
+            let started = self.clock.monotonic();
+            // Before the store is asked: it reflects whatever is applied here already.
+            let view = self.freshness.view(started);
+            let Ok(answered) = timeout(bound, asked.look_up(&self.store)).await else {
+                self.store.renew_connections().await;
+                return Err(Missed::TooSlow);
+            };
+            let look = answered.map_err(|error| Missed::Store(Arc::new(error)))?;
+            let evidence = self
+                .freshness
+                .evidence_of_look_up(A::origin(&look), started)
+                .filter(|evidence| evidence.tenure() == view.trusted());
+            if let Some(evidence) = evidence {
+                return Ok((look, evidence, view.claimed()));
+            }
+            self.doubt().await;
+            // The heartbeat is under way; without one there is nothing to be had.
+            let _ = timeout(bound, proofs.changed()).await;
+        }
+        Err(Missed::Unproven)
+    }
+}
+
+/// What the store is asked about.
+trait Asked: Sync {
+    type Look: Send;
+
+    fn look_up(
+        &self,
+        store: &Store,
+    ) -> impl Future<Output = Result<Self::Look, store::Error>> + Send;
+
+    /// Which database answered.
+    fn origin(look: &Self::Look) -> &Origin;
+}
+
+impl Asked for Digest {
+    type Look = store::Look;
+
+    async fn look_up(&self, store: &Store) -> Result<store::Look, store::Error> {
+        store.look_up(self).await
+    }
+
+    fn origin(look: &store::Look) -> &Origin {
+        &look.origin
+    }
+}
+
+impl Asked for [Digest] {
+    type Look = store::Looks;
+
+    async fn look_up(&self, store: &Store) -> Result<store::Looks, store::Error> {
+        store.look_up_many(self).await
+    }
+
+    fn origin(look: &store::Looks) -> &Origin {
+        &look.origin
+    }
 }
 
 impl Flights {
@@ -142,26 +234,24 @@ impl Flights {
         digest: Digest,
         (started, generation): (Duration, Generation),
     ) -> impl Future<Output = Outcome> + Send + 'static + use<> {
-        let (store, cache) = (ground.store.clone(), ground.cache.clone());
+        let ground = ground.clone();
         let (room, bound) = (self.room.clone(), self.bound);
         async move {
             let _room = room.try_acquire().map_err(|_| Missed::Overloaded)?;
-            let Ok(answered) = tokio::time::timeout(bound, store.look_up(&digest)).await else {
-                store.renew_connections().await;
-                return Err(Missed::TooSlow);
-            };
-            let look = answered.map_err(|error| Missed::Store(Arc::new(error)))?;
+            let (look, evidence, applied) = ground.ask(bound, &digest).await?;
             let facts = look.facts.map(Arc::new);
+            let cache = &ground.cache;
             match &facts {
                 Some(facts) => {
                     cache.fill(digest, facts, generation);
                 }
-                None => cache.note_unknown(digest, started + bound.min(UNKNOWN_FOR)),
+                None => cache.note_unknown(digest, started + bound.min(UNKNOWN_FOR), generation),
             }
             Ok(Reading {
                 facts,
                 snapshot: Arc::new(look.snapshot),
-                started,
+                evidence,
+                applied,
             })
         }
     }
@@ -171,7 +261,8 @@ impl Flights {
 pub(super) struct ManyRead {
     pub facts: HashMap<Digest, Arc<Facts>>,
     pub snapshot: Snapshot,
-    pub started: Duration,
+    pub evidence: Evidence,
+    pub applied: Revision,
 }
 
 impl Flights {
@@ -182,34 +273,26 @@ impl Flights {
         ground: &Ground,
         digests: &[Digest],
     ) -> Result<ManyRead, Missed> {
-        let Ground {
-            store,
-            cache,
-            clock,
-        } = ground;
-        let started = clock.monotonic();
+        let cache = &ground.cache;
+        let started = ground.clock.monotonic();
         let generation = cache.generation();
         let _room = self.room.try_acquire().map_err(|_| Missed::Overloaded)?;
-        let Ok(answered) = tokio::time::timeout(self.bound, store.look_up_many(digests)).await
-        else {
-            store.renew_connections().await;
-            return Err(Missed::TooSlow);
-        };
-        let looks = answered.map_err(|error| Missed::Store(Arc::new(error)))?;
+        let (looks, evidence, applied) = ground.ask(self.bound, digests).await?;
         let found = looks.facts.into_iter();
         let facts: HashMap<_, _> = found.map(|(of, facts)| (of, Arc::new(facts))).collect();
         for digest in digests {
-            match facts.get(digest) {
-                Some(facts) => {
-                    cache.fill(*digest, facts, generation);
-                }
-                None => cache.note_unknown(*digest, started + self.bound.min(UNKNOWN_FOR)),
+            if let Some(facts) = facts.get(digest) {
+                cache.fill(*digest, facts, generation);
+            } else {
+                let until = started + self.bound.min(UNKNOWN_FOR);
+                cache.note_unknown(*digest, until, generation);
             }
         }
         Ok(ManyRead {
             facts,
             snapshot: looks.snapshot,
-            started,
+            evidence,
+            applied,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use super::{About, App, Error, uses::presented};
+use super::{About, App, Error, log_change, uses::presented};
 use crate::{
     domain::{
         audit::Action,
@@ -36,6 +36,21 @@ impl App {
             stack_key: Some(command.stack_key.to_string()),
             token_uid: None,
         };
+        if let Ok(RevokedAll {
+            tokens,
+            revision: Some(revision),
+            ..
+        }) = &done
+        {
+            for uid in tokens {
+                let token_uid = Some(uid.to_string());
+                let about = About {
+                    token_uid,
+                    ..about.clone()
+                };
+                log_change(Action::TokenRevokeAll, &about, *revision);
+            }
+        }
         self.settle(call, (Action::TokenRevokeAll, about), done)
     }
 
@@ -73,6 +88,11 @@ impl App {
         let (outcome, revision) = done?;
         if let Some(revision) = revision {
             self.note_own(revision);
+            let about = About {
+                stack_key: Some(facts.stack.key.clone()),
+                token_uid: Some(facts.token.uid.to_string()),
+            };
+            log_change(Action::TokenReportLeaked, &about, revision);
         }
         Ok(outcome)
     }

@@ -3,18 +3,20 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::{
     App, Error,
     flights::{Missed, Reading},
-    freshness::Cover,
+    freshness::{Cover, View},
     uses::presented,
 };
 use crate::{
     domain::{
         caller::Call,
-        revision::Revision,
+        lease::{Evidence, Worth},
+        revision::{Revision, Snapshot},
         secret::{self, Digest},
         timestamp::Timestamp,
         verdict::{self, ActionQuestion, Facts, Reason, Verdict},
@@ -78,10 +80,24 @@ impl Introspection {
 /// or not there yet: also on a database that was the primary when it was last heard of, and
 /// is not any more.
 fn fresh(read: Reading, min: Option<Revision>) -> Result<Fresh, Error> {
-    if min.is_some_and(|asked| !read.snapshot.reflects(asked)) {
-        return Err(Error::RevisionUnknown);
+    let revision = reflected(read.applied, &read.snapshot, min)?;
+    Ok((read.facts, revision))
+}
+
+/// The highest point that a reading is known to reflect: what was asked for, where that is more
+/// than what was applied here when it began.
+pub(super) fn reflected(
+    applied: Revision,
+    snapshot: &Snapshot,
+    min: Option<Revision>,
+) -> Result<Revision, Error> {
+    match min {
+        Some(asked) if !snapshot.reflects(asked) => Err(Error::RevisionUnknown),
+        Some(asked) if asked.epoch == applied.epoch && asked.position > applied.position => {
+            Ok(asked)
+        }
+        _ => Ok(applied),
     }
-    Ok((read.facts, read.snapshot.revision()))
 }
 
 impl App {
@@ -98,7 +114,7 @@ impl App {
         let digest = secret::recognise(&question.token);
         let found = match digest {
             Some(digest) => self.facts(digest, question.min_revision).await?,
-            None => (None, self.applied()),
+            None => (None, self.view().applied),
         };
         let mut judged = self.judge_now(question, found);
         if let (Some(digest), Some(facts)) = (digest, judged.unused()) {
@@ -168,33 +184,26 @@ impl App {
         }
     }
 
-    /// The point that what is remembered reflects at least.
-    fn applied(&self) -> Revision {
-        Revision {
-            epoch: self.store.epoch(),
-            position: self.freshness.applied(),
-        }
+    /// What vouches for memory now.
+    pub(super) fn view(&self) -> View {
+        self.freshness.view(self.clock.monotonic())
     }
 
     /// What is known of a digest, fresh enough to be answered now.
     async fn facts(&self, digest: Digest, min: Option<Revision>) -> Result<Fresh, Error> {
-        // Before the look into memory: what is remembered reflects at least this.
-        let applied = self.applied();
-        let reflected = self.freshness.reflects(min, applied.epoch);
-        // The lease before the look into memory, too: one taken after it could be one that came
-        // with an eviction, and would vouch for what that threw out.
-        let lease = self.freshness.lease(self.clock.monotonic());
+        // Before the look into memory, and the clock after it: see there.
+        let view = self.view();
         let remembered = self.cache.get(&digest);
         let now = self.clock.monotonic();
-        let cover = self.freshness.cover_by(lease, now);
-        if reflected && cover != Cover::None {
+        let cover = self.freshness.cover(&view, now);
+        if cover != Cover::None && view.reflects(min) && self.freshness.still_holds(&view) {
             if let Some(facts) = remembered {
                 self.count_hit(cover);
-                return Ok((Some(facts), applied));
+                return Ok((Some(facts), view.applied));
             }
             if cover == Cover::Fresh && self.cache.is_unknown(&digest, now) {
                 self.metrics.cache_hits.inc();
-                return Ok((None, applied));
+                return Ok((None, view.applied));
             }
         }
         self.metrics.cache_misses.inc();
@@ -216,20 +225,33 @@ impl App {
     /// Reads the store; a reading shared with others may turn out too old, one of our own not.
     async fn read_through(&self, digest: Digest, shared: bool) -> Result<Reading, Missed> {
         let read = self.flights.look_up(&self.ground, digest, shared).await?;
-        if self.is_timely(read.started) {
-            return Ok(read);
+        match self.worth(read.evidence).await {
+            Worth::Answer => return Ok(read),
+            Worth::Unproven { .. } => return Err(Missed::Unproven),
+            Worth::TooOld | Worth::Elsewhere => {}
         }
         let read = self.flights.look_up(&self.ground, digest, false).await?;
-        if self.is_timely(read.started) {
-            Ok(read)
-        } else {
-            Err(Missed::TooSlow)
+        match self.worth(read.evidence).await {
+            Worth::Answer => Ok(read),
+            _ => Err(Missed::TooSlow),
         }
     }
 
-    /// Whether a reading that was started then may still be answered.
-    pub(super) fn is_timely(&self, started: Duration) -> bool {
-        self.freshness.covers_read(started, self.clock.monotonic())
+    /// What a reading is worth. Where it is fresh and only the proof is missing that the
+    /// database is still the primary, the next heartbeat is waited for: on a machine without a
+    /// processor to spare it comes late, and says just as much.
+    pub(super) async fn worth(&self, reading: Evidence) -> Worth {
+        let mut proofs = self.freshness.proofs();
+        loop {
+            proofs.mark_unchanged();
+            let worth = self.freshness.judge(reading, self.clock.monotonic());
+            let Worth::Unproven { left } = worth else {
+                return worth;
+            };
+            if !self.safeguards.patience || timeout(left, proofs.changed()).await.is_err() {
+                return worth;
+            }
+        }
     }
 
     fn known(&self, facts: Arc<Facts>, revision: Revision, now: Timestamp) -> Known {

@@ -114,6 +114,19 @@ pub struct Safeguards {
     pub own_changes: bool,
     /// A change that is committed after one with a higher number is not lost (§9.3).
     pub commit_order: bool,
+    /// A reading of the history counts only if it is of the database that committed the
+    /// heartbeat.
+    pub origins: bool,
+    /// And so does a look-up.
+    pub look_up_origins: bool,
+    /// A database is another one after a crash, a promotion or a restart.
+    pub incarnation: bool,
+    /// Rows that were copied into another database cluster are not trusted there.
+    pub system: bool,
+    /// A reading waits for the heartbeat that proves it.
+    pub patience: bool,
+    /// A revision is the position of a change, and not of a transaction that left none.
+    pub positions: bool,
 }
 
 impl Default for Safeguards {
@@ -127,6 +140,12 @@ impl Default for Safeguards {
             flights: true,
             own_changes: true,
             commit_order: true,
+            origins: true,
+            look_up_origins: true,
+            incarnation: true,
+            system: true,
+            patience: true,
+            positions: true,
         }
     }
 }
@@ -145,9 +164,11 @@ pub struct App {
     flights: Flights,
     first_uses: FirstUses,
     uses: Arc<Uses>,
-    freshness: Freshness,
+    freshness: Arc<Freshness>,
     ground: Ground,
     nudged: Notify,
+    /// Another database is trusted than before.
+    left: Notify,
     hub: Hub,
     safeguards: Safeguards,
     keeping: Keeping,
@@ -179,10 +200,12 @@ impl App {
         if safeguards.own_changes {
             store.bar_from(cache.clone());
         }
+        let store_of = store.clone();
         let ground = Ground {
             store: store.clone(),
             cache: cache.clone(),
             clock: clock.clone(),
+            freshness: Arc::new(Freshness::new(bounds, &store_of, safeguards)),
         };
         let uses = Arc::new(Uses::new(tuning.usage_pairs, metrics.clone()));
         let app = Self {
@@ -198,9 +221,10 @@ impl App {
             first_uses: FirstUses::default(),
             uses,
             flights: Flights::new(tuning.readings, bounds.freshness, safeguards.flights),
-            freshness: Freshness::new(bounds, &ground.store, safeguards),
+            freshness: ground.freshness.clone(),
             ground,
             nudged: Notify::new(),
+            left: Notify::new(),
             hub: Hub::new(tuning.watch_queue),
             safeguards,
             keeping: tuning.keeping,
@@ -235,7 +259,8 @@ impl App {
             .set(i64::try_from(self.cache.len()).unwrap_or(i64::MAX));
         let lost = self.freshness.is_file_lost();
         self.metrics.store_file_lost.set(lost.into());
-        self.freshness.cover(self.clock.monotonic()) != Cover::None
+        let now = self.clock.monotonic();
+        self.freshness.cover(&self.freshness.view(now), now) != Cover::None
     }
 
     /// Who writes down when tokens were used, which somebody must run.
@@ -312,7 +337,22 @@ impl App {
         place: (Action, About),
         done: Result<(T, Revision), store::Error>,
     ) -> Result<(T, Option<Revision>), Error> {
+        let (action, about) = (place.0, place.1.clone());
         let (after, revision) = self.settle(call, place, done)?;
-        Ok((after, (!call.previews()).then_some(revision)))
+        if call.previews() {
+            return Ok((after, None));
+        }
+        log_change(action, &about, revision);
+        Ok((after, Some(revision)))
     }
+}
+
+/// A line for each change, so that what a restore undid can be found again.
+fn log_change(action: Action, about: &About, revision: Revision) {
+    let About {
+        stack_key,
+        token_uid,
+    } = about;
+    let (stack, token_uid) = (stack_key.as_deref(), token_uid.as_deref());
+    tracing::info!(change = action.name(), stack, token_uid, %revision, "changed");
 }

@@ -49,6 +49,7 @@ pub async fn run(command: Serve) -> anyhow::Result<ExitCode> {
         .require_current_schema()
         .await
         .context("--database-url")?;
+    store.require_home().await.context("--database-url")?;
     tracing::info!(%listen, %admin_listen, store = %location, "starting");
     let authenticator = Arc::new(authenticator);
     let parts = Parts {

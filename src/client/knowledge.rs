@@ -272,10 +272,7 @@ impl Knowledge {
     fn lease(&self) -> Lease {
         let covered = self.covered.load(Ordering::Acquire).checked_sub(1);
         let covered = covered.map(Duration::from_nanos);
-        Lease {
-            read: covered,
-            beat: covered,
-        }
+        Lease::since_then(covered)
     }
 
     fn server_now(&self, now: Duration) -> Option<Timestamp> {

@@ -11,6 +11,7 @@ pub mod id;
 pub mod impact;
 pub mod incident;
 pub mod lease;
+pub mod origin;
 pub mod page;
 pub mod permissions;
 pub mod refusal;

@@ -27,15 +27,6 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The last point up to which everything is seen.
-    #[must_use]
-    pub const fn revision(&self) -> Revision {
-        Revision {
-            epoch: self.epoch,
-            position: self.below - 1,
-        }
-    }
-
     /// Whether a point in the history is seen.
     #[must_use]
     pub fn reflects(&self, revision: Revision) -> bool {
@@ -114,13 +105,6 @@ mod tests {
             epoch: 8,
             position: 1
         }));
-        assert_eq!(
-            snapshot.revision(),
-            Revision {
-                epoch: 7,
-                position: 9
-            }
-        );
         assert_eq!(Snapshot::parse(7, "10:15:").unwrap().but, Vec::<i64>::new());
         assert_eq!(Snapshot::parse(7, "10"), None);
     }

@@ -144,7 +144,7 @@ async fn probe(board: &Board, app: &App, authenticator: &Authenticator) {
     if reads.is_err() || writes.is_err() {
         app.store().renew_connections().await;
     }
-    let (reads, writes) = (matches!(reads, Ok(Ok(()))), matches!(writes, Ok(Ok(()))));
+    let (reads, writes) = (matches!(reads, Ok(Ok(()))), matches!(writes, Ok(Ok(_))));
     let keys = authenticator.readiness();
     let without = i64::try_from(keys.unavailable.len()).unwrap_or(i64::MAX);
     app.metrics().issuers_without_keys.set(without);

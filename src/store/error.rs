@@ -55,6 +55,16 @@ pub enum Error {
         /// By how much.
         behind: Duration,
     },
+    /// The database has not been named since it was started after a crash or promoted: what was
+    /// learned before cannot be told from what is learned now.
+    #[error("the database has no incarnation yet")]
+    Nameless,
+    /// The rows are of another database cluster: restored, moved or upgraded.
+    #[error(
+        "the database is another than the one that the history was made by: run \
+         `stacktoken migrate new-epoch` if it is meant to take its place"
+    )]
+    Foreign,
     /// Anything else that the database says.
     #[error("the database refused a statement")]
     Database(#[source] DbErr),
@@ -80,6 +90,8 @@ impl Error {
             Self::NotPrimary => Some("NOT_PRIMARY"),
             Self::OutcomeUnknown(_) => Some("OUTCOME_UNKNOWN"),
             Self::Crowded => Some("CROWDED"),
+            Self::Nameless => Some("NAMELESS"),
+            Self::Foreign => Some("FOREIGN"),
             Self::FileLost(_) => Some("FILE_LOST"),
             Self::ClockSkew { .. } => Some("CLOCK_SKEW"),
             Self::Database(_) => Some("DATABASE"),
@@ -111,6 +123,7 @@ impl From<DbErr> for Error {
             Condition::Unavailable => Self::Unavailable(error),
             Condition::Full => Self::Full(error),
             Condition::Conflict => Self::Conflict(error),
+            Condition::NotPrimary => Self::NotPrimary,
             Condition::Other => Self::Database(error),
         }
     }
@@ -120,6 +133,7 @@ enum Condition {
     Unavailable,
     Full,
     Conflict,
+    NotPrimary,
     Other,
 }
 
@@ -145,6 +159,7 @@ fn condition_of(runtime: &RuntimeErr) -> Condition {
         return Condition::Other;
     };
     match driver.as_ref() {
+        sqlx::Error::Database(database) if is_standby(database.as_ref()) => Condition::NotPrimary,
         sqlx::Error::Database(database) => match database.code().as_deref() {
             // SQLSTATE has five characters; SQLite's codes have fewer.
             Some(code) if code.len() == 5 => postgres_condition(code),
@@ -159,6 +174,15 @@ fn condition_of(runtime: &RuntimeErr) -> Condition {
         | sqlx::Error::WorkerCrashed => Condition::Unavailable,
         _ => Condition::Other,
     }
+}
+
+/// A standby cannot read the table that names the incarnation. By the routine, since the code says
+/// no more than that something is not supported.
+fn is_standby(error: &dyn sqlx::error::DatabaseError) -> bool {
+    let error = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>();
+    error.is_some_and(|error| {
+        error.code() == "0A000" && error.routine() == Some("get_relation_info")
+    })
 }
 
 /// SQLite's result codes, extended ones in the higher bytes.

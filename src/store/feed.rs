@@ -1,7 +1,7 @@
 //! Reading the history of changes, so that a replica hears of what others did, and whoever
 //! watches of what anybody did.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
@@ -13,25 +13,27 @@ use uuid::Uuid;
 use super::{
     Error, Location, Store,
     changes::{CHANNEL, Kind},
+    origin::full_origin_of,
 };
 use crate::domain::{
     id::{StackUid, TokenUid},
+    origin::Origin,
     timestamp::Timestamp,
 };
 
 /// So many changes at once are not worth telling apart.
 const MOST: usize = 10_000;
 
-/// Up to where the history was read, and of which history.
+/// Up to where the history was read, and of which database. What was read of one says nothing
+/// about another: numbers of transactions that were not on disk are given out again after a
+/// crash or a promotion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
     /// On PostgreSQL a transaction id: a row may become visible after one with a higher number,
     /// but never one of a transaction below the oldest still at work. On SQLite the number of
     /// a row, since there is one writer.
     next: i64,
-    /// Of the database: transaction ids may be given out again after a promotion.
-    timeline: String,
-    epoch: i64,
+    origin: Origin,
 }
 
 impl Cursor {
@@ -44,7 +46,13 @@ impl Cursor {
     /// Which history this is.
     #[must_use]
     pub const fn epoch(&self) -> i64 {
-        self.epoch
+        self.origin.epoch
+    }
+
+    /// The database that was read.
+    #[must_use]
+    pub const fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// As if everything up to this position of the same history were known.
@@ -53,11 +61,6 @@ impl Cursor {
             next: position.saturating_add(1),
             ..self.clone()
         }
-    }
-
-    /// Whether a position of the one is comparable with a position of the other.
-    fn continues(&self, earlier: &Self) -> bool {
-        self.timeline == earlier.timeline && self.epoch == earlier.epoch
     }
 }
 
@@ -81,7 +84,8 @@ pub struct Change {
 /// Why changes cannot be told one by one: nothing known before counts any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lost {
-    /// Nothing was read before, or of another history: the database was promoted or restored.
+    /// Nothing was read before, or of another database or time of its life: it was crashed,
+    /// promoted, restored, or another was put in its place.
     Elsewhere,
     /// They are too many, or are no longer kept.
     Untold,
@@ -107,14 +111,12 @@ pub struct History {
 /// `xid` would mean the output column, which is no column of the index, and sort the whole
 /// table. The limit stands inside, so that the index is the cheapest way whatever the planner
 /// believes about the number of rows.
-const ON_POSTGRES: &str = "\
-    SELECT c.id, c.xid::text::bigint AS position, \
+pub(super) fn on_postgres(origin: &str) -> String {
+    format!(
+        "\
+    SELECT {origin}, c.id, c.xid::text::bigint AS position, \
            c.stack_uid, c.token_uid, c.kind, c.changed_at, \
            pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS next, \
-           (pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on') AS standby, \
-           CASE WHEN NOT pg_is_in_recovery() \
-                THEN substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END AS timeline, \
-           (SELECT value FROM meta WHERE name = 'epoch') AS epoch, \
            (SELECT value FROM meta WHERE name = 'purged') AS purged, \
            (SELECT changes.xid::text::bigint FROM changes \
             WHERE changes.xid < pg_snapshot_xmin(pg_current_snapshot()) \
@@ -125,19 +127,23 @@ const ON_POSTGRES: &str = "\
     LEFT JOIN LATERAL \
          (SELECT * FROM changes WHERE changes.xid >= $1::text::xid8 \
           ORDER BY changes.xid, changes.id LIMIT $2) AS c ON TRUE \
-    ORDER BY c.xid, c.id";
+    ORDER BY c.xid, c.id"
+    )
+}
 /// The same where there is one writer: every row that can be seen is complete.
-const ON_SQLITE: &str = "\
-    SELECT c.id, c.id AS position, c.stack_uid, c.token_uid, c.kind, c.changed_at, \
+pub(super) fn on_sqlite(origin: &str) -> String {
+    format!(
+        "\
+    SELECT {origin}, c.id, c.id AS position, c.stack_uid, c.token_uid, c.kind, c.changed_at, \
            (SELECT COALESCE(MAX(id), 0) + 1 FROM changes) AS next, \
-           FALSE AS standby, '' AS timeline, \
-           (SELECT value FROM meta WHERE name = 'epoch') AS epoch, \
            (SELECT value FROM meta WHERE name = 'purged') AS purged, \
            (SELECT MAX(id) FROM changes) AS resume, \
            (SELECT MAX(id) FROM changes) AS newest \
     FROM (SELECT 1 AS one) AS asked \
     LEFT JOIN changes c ON c.id >= CAST($1 AS INTEGER) \
-    ORDER BY c.id LIMIT $2";
+    ORDER BY c.id LIMIT $2"
+    )
+}
 
 #[derive(sea_orm::FromQueryResult)]
 struct Row {
@@ -156,9 +162,7 @@ impl Store {
     /// [`Error::NotPrimary`] where the database is none; [`Error`] where it cannot be read.
     pub async fn read_history(&self, since: Option<&Cursor>) -> Result<History, Error> {
         let control = self.pools.load().control.clone();
-        let history = self.read_since(&control, since).await?;
-        self.epoch.store(history.next.epoch, Ordering::Release);
-        Ok(history)
+        self.read_since(&control, since).await
     }
 
     /// What was changed after a position of the history that `feed` reads, for one who watches;
@@ -189,30 +193,21 @@ impl Store {
         let from = since.map_or(i64::MAX, |cursor| cursor.next);
         let most = i64::try_from(MOST + 1).unwrap_or(i64::MAX);
         let values = [from.to_string().into(), most.into()];
-        let sql = if self.is_shared() {
-            ON_POSTGRES
-        } else {
-            ON_SQLITE
-        };
-        let statement = Statement::from_sql_and_values(self.backend(), sql, values);
+        let statement = Statement::from_sql_and_values(self.backend(), &self.asks.poll, values);
         let rows = connection.query_all_raw(statement).await?;
         let first = rows
             .first()
             .ok_or_else(|| DbErr::RecordNotFound("a snapshot".to_owned()))?;
-        if first.try_get("", "standby")? {
-            return Err(Error::NotPrimary);
-        }
         let next = Cursor {
             next: first.try_get("", "next")?,
-            timeline: first.try_get("", "timeline")?,
-            epoch: first.try_get("", "epoch")?,
+            origin: full_origin_of(first)?,
         };
         let at = |name| first.try_get::<Option<i64>>("", name);
         let purged = at("purged")?.unwrap_or_default();
         // Where a purge left nothing that is complete, what it went up to is.
         let resume = at("resume")?.unwrap_or(purged);
         let newest = at("newest")?.unwrap_or(resume);
-        let changes = match since.filter(|since| next.continues(since)) {
+        let changes = match since.filter(|since| next.origin.is(&since.origin)) {
             None => Err(Lost::Elsewhere),
             Some(since) if rows.len() > MOST || since.position() < purged => Err(Lost::Untold),
             Some(_) => Ok(changes(&rows)?),
@@ -285,6 +280,11 @@ const ASK_EVERY: Duration = Duration::from_secs(5);
 const ASK_FOR: Duration = Duration::from_secs(1);
 
 impl Listener {
+    /// Gives up the connection, which may lead to a database that is not trusted any more.
+    pub fn leave(&mut self) {
+        self.connection = None;
+    }
+
     /// Returns at the next hint, and also when hints may have been missed.
     ///
     /// # Errors

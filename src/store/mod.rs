@@ -22,6 +22,7 @@ mod live;
 mod location;
 mod members;
 mod migration;
+mod origin;
 mod purge;
 mod retry;
 mod revoke_all;
@@ -48,13 +49,10 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use sea_orm::{
-    ColumnTrait as _, DatabaseConnection, DbBackend, EntityTrait as _, QueryFilter as _,
-    sea_query::Expr,
-};
+use sea_orm::{DatabaseConnection, DbBackend, EntityTrait as _};
 
 use crate::{
-    domain::{caller::Mode, clock::Clock, entropy::Entropy, timestamp::Timestamp},
+    domain::{caller::Mode, clock::Clock, entropy::Entropy},
     memory::Cache,
     telemetry::traces::StoreSpan,
 };
@@ -69,6 +67,7 @@ pub use self::{
     listing::{ListQuery, Order, TokenCursor, TokenPage},
     location::{Location, LocationError},
     members::{MemberChange, MembersChanged},
+    origin::Beat,
     purge::{Batch, Keep, Next},
     revoke_all::{RevokeAll, RevokedAll},
     rotate::{Rotate, Rotated},
@@ -81,6 +80,7 @@ pub use self::{
 };
 use self::{
     connect::Embedded,
+    origin::{Asks, Sources},
     transaction::{Access, Outcomes, Transaction},
     turns::Turns,
 };
@@ -117,6 +117,8 @@ pub struct Store {
     /// clock stands still.
     own_clock_decides: bool,
     epoch: AtomicI64,
+    /// Statements that ask the database who it is.
+    asks: Asks,
     /// Dropped after the pools: the lock outlives every connection.
     embedded: Option<Embedded>,
 }
@@ -144,6 +146,17 @@ impl Store {
             control,
             embedded,
         } = connect::open(location, size).await?;
+        let asks = match location {
+            Location::Sqlite(_) => Asks::on_sqlite(),
+            Location::Postgres(_) => {
+                let sources = Sources::of(&control).await;
+                let refused = |source| OpenError::Database {
+                    location: location.clone(),
+                    source,
+                };
+                Asks::on_postgres(sources.map_err(refused)?)
+            }
+        };
         let pools = Arc::new(ArcSwap::from_pointee(Pools {
             writer,
             reader,
@@ -161,6 +174,7 @@ impl Store {
             max_skew_micros: AtomicU64::new(clocks::DEFAULT_MAX_SKEW_MICROS),
             own_clock_decides: matches!(location, Location::Sqlite(_)),
             epoch: AtomicI64::new(0),
+            asks,
             embedded,
         })
     }
@@ -169,6 +183,17 @@ impl Store {
     /// its outcome is known, and evicted by then.
     pub fn bar_from(&self, cache: Arc<Cache>) {
         self.outcomes.bar_from(cache);
+    }
+
+    /// Without what tells a database before a crash from after it, or the database that wrote the
+    /// rows from one that they were copied to: for negative controls. No setting does this.
+    #[must_use]
+    pub fn mistaking_origins(mut self, incarnation: bool, system: bool) -> Self {
+        if self.is_shared() {
+            let sources = self.asks.sources.without(incarnation, system);
+            self.asks = Asks::on_postgres(sources);
+        }
+        self
     }
 
     /// Whether other processes may change this store too.
@@ -183,6 +208,11 @@ impl Store {
         self.epoch.load(Ordering::Acquire)
     }
 
+    /// The history that is trusted from now on.
+    pub fn adopt_epoch(&self, epoch: i64) {
+        self.epoch.store(epoch, Ordering::Release);
+    }
+
     /// That the store can be read.
     ///
     /// # Errors
@@ -195,39 +225,29 @@ impl Store {
         Ok(())
     }
 
-    /// That the store can be written: commits a heartbeat, so that a full disk, a lock or a
-    /// primary that was cut off shows here before it shows to a caller.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] and the like.
-    pub async fn beat(&self, now: Timestamp) -> Result<(), Error> {
-        let pools = self.pools.load_full();
-        if self.is_shared() {
-            let value = now.as_micros();
-            let beat = format!("UPDATE meta SET value = {value} WHERE name = 'heartbeat'");
-            Transaction::run_alone(&pools.control, &beat).await?;
-        } else {
-            entity::meta::Entity::update_many()
-                .col_expr(entity::meta::Column::Value, Expr::val(now.as_micros()))
-                .filter(entity::meta::Column::Name.eq("heartbeat"))
-                .exec(&pools.writer)
-                .await?;
-        }
-        self.require_file()
-    }
-
     /// Gives up connections that may lead nowhere, for new ones: a link that swallows packets
     /// cannot be told from a slow one, and a pool would hand it out again and again.
     pub async fn renew_connections(&self) {
+        if self.may_renew() {
+            self.renew().await;
+        }
+    }
+
+    /// Gives up all connections since another database is trusted now: those at hand may lead to
+    /// the former one.
+    pub async fn leave_former(&self) {
+        let now = self.clock.monotonic();
+        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        self.renew().await;
+    }
+
+    async fn renew(&self) {
         let Location::Postgres(urls) = &self.location else {
             return;
         };
-        if !self.may_renew() {
-            return;
-        }
         match connect::renew(urls, self.size).await {
             Ok((writer, reader, control)) => {
-                tracing::warn!("the store does not answer: connections are given up for new ones");
+                tracing::warn!("connections to the store are given up for new ones");
                 self.pools.store(Arc::new(Pools {
                     writer,
                     reader,

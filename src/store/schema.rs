@@ -17,6 +17,16 @@ const MIGRATION_LOCK: i64 = 0x7374_6163_6b74_6f6b;
 /// Changes that another database numbered, from which this one was restored.
 const FOREIGN: &str = "DELETE FROM changes WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())";
 
+/// The history is this database's from now on, if it says which it is.
+const ADOPT: &str = "DO $$ BEGIN \
+    INSERT INTO meta (name, value) SELECT 'system', system_identifier FROM pg_control_system() \
+    ON CONFLICT (name) DO UPDATE SET value = excluded.value; \
+    EXCEPTION WHEN insufficient_privilege OR undefined_function OR feature_not_supported THEN \
+    DELETE FROM meta WHERE name = 'system'; END $$";
+
+/// The name may have come with the rows of another database.
+const RENAME: &str = "DELETE FROM incarnation";
+
 /// What stands in the store against what this program knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Schema {
@@ -133,7 +143,9 @@ impl Store {
                     .await?;
             }
             if self.is_shared() {
-                tx.execute_unprepared(FOREIGN).await?;
+                for statement in [FOREIGN, ADOPT, RENAME] {
+                    tx.execute_unprepared(statement).await?;
+                }
             }
             Ok(())
         })

@@ -7,9 +7,10 @@ use newtype_uuid::GenericUuid as _;
 use sea_orm::{ConnectionTrait as _, DbErr, FromQueryResult, QueryResult, Statement};
 use uuid::Uuid;
 
-use super::{Error, Store};
+use super::{Error, Store, origin::origin_of};
 use crate::domain::{
     id::{StackUid, TokenUid},
+    origin::Origin,
     permissions::{Draft, Permissions},
     revision::Snapshot,
     secret::Digest,
@@ -24,42 +25,38 @@ pub struct Look {
     pub facts: Option<Facts>,
     /// What is reflected in that.
     pub snapshot: Snapshot,
+    /// The database that said so.
+    pub origin: Origin,
 }
 
-// Written out rather than built: it is the one statement whose cost every miss bears. It
-// answers a row also where there is no such secret, so that a database that is not the
-// primary is never mistaken for one that knows better.
-macro_rules! by_digest {
-    ($snapshot:literal, $standby:literal) => {
-        concat!(
-            "SELECT ",
-            $snapshot,
-            " AS snapshot, ",
-            $standby,
-            " AS standby, \
-             (SELECT value FROM meta WHERE name = \'epoch\') AS epoch, \
-             s.generation, s.ends_at, s.superseded_at, s.first_used_at, \
-             t.uid AS token_uid, t.name AS token_name, t.issued_at, t.expires_at, \
-             t.ended_at, t.revoked_at, t.permissions, \
-             k.uid AS stack_uid, k.key AS stack_key, k.name AS stack_name, k.organization_uid, \
-             k.suspended_at, k.removed_at \
-             FROM (SELECT 1 AS one) AS asked \
-             LEFT JOIN token_secrets s ON s.digest = $1 \
-             LEFT JOIN tokens t ON t.uid = s.token_uid \
-             LEFT JOIN stacks k ON k.uid = t.stack_uid"
-        )
-    };
+/// The one statement whose cost every miss bears. It answers a row also where there is no such
+/// secret, so that a database that is not the primary is never mistaken for one that knows
+/// better.
+fn by_digest(origin: &str, snapshot: &str) -> String {
+    format!(
+        "SELECT {snapshot} AS snapshot, {origin}, \
+         s.generation, s.ends_at, s.superseded_at, s.first_used_at, \
+         t.uid AS token_uid, t.name AS token_name, t.issued_at, t.expires_at, \
+         t.ended_at, t.revoked_at, t.permissions, \
+         k.uid AS stack_uid, k.key AS stack_key, k.name AS stack_name, k.organization_uid, \
+         k.suspended_at, k.removed_at \
+         FROM (SELECT 1 AS one) AS asked \
+         LEFT JOIN token_secrets s ON s.digest = $1 \
+         LEFT JOIN tokens t ON t.uid = s.token_uid \
+         LEFT JOIN stacks k ON k.uid = t.stack_uid"
+    )
 }
 
-// One writer, so that what is seen has no gaps.
-const ON_SQLITE: &str = by_digest!(
-    "(SELECT (COALESCE(MAX(id), 0) + 1) || ':' || (COALESCE(MAX(id), 0) + 1) || ':' FROM changes)",
-    "0"
-);
-const ON_POSTGRES: &str = by_digest!(
-    "pg_current_snapshot()::text",
-    "(pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on')"
-);
+pub(super) fn on_postgres(origin: &str) -> String {
+    by_digest(origin, "pg_current_snapshot()::text")
+}
+
+/// One writer, so that what is seen has no gaps.
+pub(super) fn on_sqlite(origin: &str) -> String {
+    let snapshot = "(SELECT (COALESCE(MAX(id), 0) + 1) || ':' || (COALESCE(MAX(id), 0) + 1) || ':' \
+                    FROM changes)";
+    by_digest(origin, snapshot)
+}
 
 #[derive(FromQueryResult)]
 struct Row {
@@ -98,31 +95,28 @@ impl Store {
     }
 
     async fn try_look_up(&self, digest: &Digest) -> Result<Look, Error> {
-        let sql = if self.is_shared() {
-            ON_POSTGRES
-        } else {
-            ON_SQLITE
-        };
         let values = [digest.as_bytes().to_vec().into()];
-        let statement = Statement::from_sql_and_values(self.backend(), sql, values);
+        let statement = Statement::from_sql_and_values(self.backend(), &self.asks.look_up, values);
         self.require_file()?;
         let row = self.pools.load().reader.query_one_raw(statement).await?;
         let row = row.ok_or_else(|| DbErr::RecordNotFound("the row asked for".to_owned()))?;
-        let snapshot = snapshot_of(&row)?;
+        let (origin, snapshot) = seen_by(&row)?;
         let facts = facts_of(&row)?;
-        Ok(Look { facts, snapshot })
+        Ok(Look {
+            facts,
+            snapshot,
+            origin,
+        })
     }
 }
 
-/// What a row of the statement saw of the history; only a primary's is believed.
-fn snapshot_of(row: &QueryResult) -> Result<Snapshot, Error> {
-    if row.try_get("", "standby")? {
-        return Err(Error::NotPrimary);
-    }
-    let (epoch, snapshot): (i64, String) =
-        (row.try_get("", "epoch")?, row.try_get("", "snapshot")?);
+/// Which database answered with a row of the statement, and what it saw of the history.
+fn seen_by(row: &QueryResult) -> Result<(Origin, Snapshot), Error> {
+    let origin = origin_of(row)?;
+    let snapshot: String = row.try_get("", "snapshot")?;
     let unread = || DbErr::Type("a snapshot".to_owned());
-    Ok(Snapshot::parse(epoch, &snapshot).ok_or_else(unread)?)
+    let snapshot = Snapshot::parse(origin.epoch, &snapshot).ok_or_else(unread)?;
+    Ok((origin, snapshot))
 }
 
 fn facts_of(row: &QueryResult) -> Result<Option<Facts>, Error> {

@@ -234,7 +234,8 @@ impl Replica {
         let size = PoolSize { connections: 16 };
         let store = Store::open(&location, size, (clock.clone(), entropy.clone()))
             .await
-            .unwrap();
+            .unwrap()
+            .mistaking_origins(!safeguards.incarnation, !safeguards.system);
         store.migrate().await.unwrap();
         store.require_current_schema().await.unwrap();
         let entries = auth::parse(issuer::ISSUERS_FILE, folder.path()).unwrap();

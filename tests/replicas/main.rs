@@ -24,6 +24,7 @@ mod incidents;
 mod instants;
 mod limit;
 mod lost_history;
+mod origins;
 mod outcomes;
 mod plans;
 mod pooler;

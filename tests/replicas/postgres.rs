@@ -155,6 +155,11 @@ impl Postgres {
 
     /// What psql prints for a statement.
     pub fn run(&self, database: &str, sql: &str) -> String {
+        self.run_each(database, &[sql])
+    }
+
+    /// The same for several, each in a transaction of its own, in one session.
+    pub fn run_each(&self, database: &str, statements: &[&str]) -> String {
         let ran = self
             .command("psql")
             .args([
@@ -166,12 +171,13 @@ impl Postgres {
                 "postgres",
                 "-XAtq",
             ])
-            .args(["-v", "ON_ERROR_STOP=1", "-d", database, "-c", sql])
+            .args(["-v", "ON_ERROR_STOP=1", "-d", database])
+            .args(statements.iter().flat_map(|sql| ["-c", sql]))
             .output()
             .unwrap();
         assert!(
             ran.status.success(),
-            "{sql}: {}",
+            "{statements:?}: {}",
             String::from_utf8_lossy(&ran.stderr)
         );
         String::from_utf8_lossy(&ran.stdout).trim().to_owned()
@@ -205,6 +211,63 @@ impl Postgres {
         output.read_line(&mut line).unwrap();
         assert_eq!(line.trim(), "held");
         held
+    }
+
+    /// Copies a database, as it is now, to another server.
+    pub fn copy_to(&self, other: &Self, database: &str) {
+        let address = |of: &Self| {
+            let port = of.port.to_string();
+            ["-h", "127.0.0.1", "-p", &port, "-U", "postgres"].map(str::to_owned)
+        };
+        let dumped = self
+            .command("pg_dump")
+            .args(address(self))
+            .arg(database)
+            .output()
+            .unwrap();
+        assert!(dumped.status.success(), "pg_dump");
+        other.create(database);
+        let mut restoring = other
+            .command("psql")
+            .args(address(other))
+            .args(["-Xq", "-v", "ON_ERROR_STOP=1", "-d", database])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut input = restoring.stdin.take().unwrap();
+        input.write_all(&dumped.stdout).unwrap();
+        drop(input);
+        assert!(restoring.wait().unwrap().success(), "restoring");
+    }
+
+    /// Another server from a copy of this one's files, made while it is stopped in order: it has
+    /// the same name, the same timeline and even the same incarnation.
+    pub fn cold_copy(&mut self) -> Self {
+        self.signal(Signal::INT);
+        self.server.take().unwrap().wait().unwrap();
+        let folder = TempDir::new().unwrap();
+        if let Some((uid, gid)) = self.user {
+            std::os::unix::fs::chown(folder.path(), Some(uid), Some(gid)).unwrap();
+        }
+        let copied = Command::new("cp")
+            .arg("-a")
+            .arg(self.data())
+            .arg(folder.path())
+            .status();
+        assert!(copied.unwrap().success(), "cp");
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut copy = Self {
+            bin: self.bin.clone(),
+            folder,
+            port: free.local_addr().unwrap().port(),
+            server: None,
+            user: self.user,
+        };
+        drop(free);
+        self.launch();
+        copy.launch();
+        copy
     }
 
     /// Freezes all of the server's processes, or lets them go on.

@@ -5,6 +5,7 @@ mod m20261124_000001_first;
 mod m20261124_000002_rotation;
 mod m20261124_000003_usage;
 mod m20261129_000004_instants;
+mod m20261129_000005_origin;
 mod m20261129_000006_expiring;
 
 use sea_orm_migration::{MigrationTrait, MigratorTrait, async_trait};
@@ -20,6 +21,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000002_rotation::Rotation),
             Box::new(m20261124_000003_usage::Usage),
             Box::new(m20261129_000004_instants::Instants),
+            Box::new(m20261129_000005_origin::Origin),
             Box::new(m20261129_000006_expiring::Expiring),
         ]
     }

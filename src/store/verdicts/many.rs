@@ -5,9 +5,9 @@ use std::collections::HashMap;
 
 use sea_orm::{ConnectionTrait as _, DbErr, Statement, Value};
 
-use super::{ON_POSTGRES, ON_SQLITE, facts_of, snapshot_of};
+use super::{facts_of, seen_by};
 use crate::{
-    domain::{revision::Snapshot, secret::Digest, verdict::Facts},
+    domain::{origin::Origin, revision::Snapshot, secret::Digest, verdict::Facts},
     store::{Error, Store},
 };
 
@@ -18,6 +18,8 @@ pub struct Looks {
     pub facts: HashMap<Digest, Facts>,
     /// What is reflected in that.
     pub snapshot: Snapshot,
+    /// The database that said so.
+    pub origin: Origin,
 }
 
 /// How the statement for one digest asks for it.
@@ -43,24 +45,19 @@ impl Store {
     }
 
     async fn try_look_up_many(&self, digests: &[Digest]) -> Result<Looks, Error> {
-        let by_one = if self.is_shared() {
-            ON_POSTGRES
-        } else {
-            ON_SQLITE
-        };
         let count = padded(digests.len());
         let last = digests.last().into_iter().cycle();
         let asked = digests.iter().chain(last).take(count);
         let values: Vec<Value> = asked
             .map(|digest| digest.as_bytes().to_vec().into())
             .collect();
-        let sql = for_many(by_one, values.len());
+        let sql = for_many(&self.asks.look_up, values.len());
         let statement = Statement::from_sql_and_values(self.backend(), sql, values);
         self.require_file()?;
         let rows = self.pools.load().reader.query_all_raw(statement).await?;
         let first = rows.first();
         let first = first.ok_or_else(|| DbErr::RecordNotFound("the row asked for".to_owned()))?;
-        let snapshot = snapshot_of(first)?;
+        let (origin, snapshot) = seen_by(first)?;
         let mut facts = HashMap::with_capacity(rows.len());
         for row in &rows {
             let Some(known) = facts_of(row)? else {
@@ -73,7 +70,11 @@ impl Store {
                 .find(|asked| asked.as_bytes()[..] == digest[..]);
             facts.extend(asked.map(|asked| (*asked, known)));
         }
-        Ok(Looks { facts, snapshot })
+        Ok(Looks {
+            facts,
+            snapshot,
+            origin,
+        })
     }
 }
 

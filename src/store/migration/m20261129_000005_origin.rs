@@ -1,0 +1,42 @@
+//! The identity of the database (PostgreSQL): a row that a crash or a promotion empties, and
+//! which database cluster the history was made by.
+
+use sea_orm_migration::{
+    MigrationName, MigrationTrait, SchemaManager, async_trait,
+    sea_orm::{ConnectionTrait, DbBackend, DbErr},
+};
+
+pub struct Origin;
+
+impl MigrationName for Origin {
+    fn name(&self) -> &'static str {
+        "m20261129_000005_origin"
+    }
+}
+
+/// Unlogged: crash recovery and promotion empty it, and that is what it is for.
+const INCARNATION: &str = "CREATE UNLOGGED TABLE incarnation \
+    (one boolean PRIMARY KEY DEFAULT TRUE CHECK (one), nonce bigint NOT NULL)";
+
+/// A service that refuses the function is served without it. In a block of its own, since the
+/// error would end the transaction of the migration.
+const SYSTEM: &str = "DO $$ BEGIN \
+    INSERT INTO meta (name, value) SELECT 'system', system_identifier FROM pg_control_system(); \
+    EXCEPTION WHEN insufficient_privilege OR undefined_function OR feature_not_supported THEN \
+    NULL; END $$";
+
+#[async_trait::async_trait]
+impl MigrationTrait for Origin {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        if manager.get_database_backend() != DbBackend::Postgres {
+            return Ok(());
+        }
+        for statement in [INCARNATION, SYSTEM] {
+            manager
+                .get_connection()
+                .execute_unprepared(statement)
+                .await?;
+        }
+        Ok(())
+    }
+}
