@@ -15,6 +15,7 @@ mod batch;
 mod cluster;
 mod conformance;
 mod defaults;
+mod failover;
 mod faults;
 mod hints;
 mod history;

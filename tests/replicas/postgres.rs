@@ -15,6 +15,10 @@ use tempfile::TempDir;
 
 use crate::support::skips::found_or_skip;
 
+// By path, since other test programs include this file by path too.
+#[path = "postgres/standby.rs"]
+mod standby;
+
 pub struct Postgres {
     bin: PathBuf,
     folder: TempDir,
@@ -43,7 +47,8 @@ fn find() -> Option<PathBuf> {
 }
 
 impl Postgres {
-    fn make(bin: PathBuf) -> Self {
+    /// A folder and a port for a server that has no data yet.
+    fn empty(bin: PathBuf) -> Self {
         let folder = TempDir::new().unwrap();
         let user = postgres_user();
         if let Some((uid, gid)) = user {
@@ -54,13 +59,17 @@ impl Postgres {
             .local_addr()
             .unwrap()
             .port();
-        let mut postgres = Self {
+        Self {
             bin,
             folder,
             port,
             server: None,
             user,
-        };
+        }
+    }
+
+    fn make(bin: PathBuf) -> Self {
+        let mut postgres = Self::empty(bin);
         let data = postgres.data();
         let made = postgres
             .command("initdb")

@@ -2,10 +2,7 @@
 //! or let swallow everything.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU16, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -30,36 +27,56 @@ pub enum Link {
 #[derive(Clone)]
 pub struct Proxy {
     pub port: u16,
-    link: Arc<watch::Sender<Link>>,
-    to: Arc<AtomicU16>,
+    era: Arc<Mutex<Era>>,
+}
+
+/// Where new connections lead, and the state of the link that they share.
+struct Era {
+    to: u16,
+    link: watch::Sender<Link>,
+    /// The links of connections from before the address moved: gone with their sender.
+    former: Vec<watch::Sender<Link>>,
 }
 
 impl Proxy {
     pub async fn start(to: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let link = Arc::new(watch::Sender::new(Link::Up));
-        let to = Arc::new(AtomicU16::new(to));
-        let (states, target) = (link.clone(), to.clone());
+        let era = Arc::new(Mutex::new(Era {
+            to,
+            link: watch::Sender::new(Link::Up),
+            former: Vec::new(),
+        }));
+        let eras = era.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(connect(
-                    client,
-                    target.load(Ordering::SeqCst),
-                    states.subscribe(),
-                ));
+                let (to, link) = {
+                    let era = eras.lock().unwrap();
+                    (era.to, era.link.subscribe())
+                };
+                tokio::spawn(connect(client, to, link));
             }
         });
-        Self { port, link, to }
+        Self { port, era }
     }
 
     /// Leads connections made from now on elsewhere.
     pub fn lead_to(&self, port: u16) {
-        self.to.store(port, Ordering::SeqCst);
+        self.era.lock().unwrap().to = port;
+    }
+
+    /// Moves the address: connections made from now on lead to `port` by a link of their own,
+    /// and those that stand keep their peer by a link that is `standing` from now on.
+    pub fn move_to(&self, port: u16, standing: Link) {
+        let mut era = self.era.lock().unwrap();
+        era.to = port;
+        let former = std::mem::replace(&mut era.link, watch::Sender::new(Link::Up));
+        former.send_replace(standing);
+        era.former.push(former);
     }
 
     pub fn set(&self, link: Link) {
-        self.link.send_replace(link);
+        self.era.lock().unwrap().link.send_replace(link);
     }
 }
 

@@ -1,0 +1,87 @@
+//! The real program on a real Patroni: three PostgreSQL nodes in synchronous mode, three etcd,
+//! HAProxy and PgBouncer, under load and a list of faults. Takes about ten minutes, so it runs
+//! only when it is named:
+//!
+//! ```sh
+//! cargo test --test failover -- --nocapture
+//! ```
+//!
+//! `STACKTOKEN_TEST_FAULTS` sets the number of faults (14 unless set), and
+//! `STACKTOKEN_TEST_PROGRAM` another program to try than the one of this tree.
+#![allow(
+    dead_code,
+    missing_docs,
+    clippy::pedantic,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may fail loudly, and stands for the world outside"
+)]
+
+mod etcd;
+mod faults;
+mod load;
+#[path = "../replicas/failover/observer.rs"]
+mod observer;
+mod patroni;
+mod process;
+#[path = "../replicas/proxy.rs"]
+mod proxy;
+mod replica;
+mod report;
+mod routing;
+#[path = "../it/support/mod.rs"]
+mod support;
+
+use std::time::{Duration, Instant};
+
+use faults::Fault;
+use load::Load;
+use patroni::Patroni;
+use process::Folder;
+use report::{Report, Row};
+use tokio::time::sleep;
+
+/// Questions are answered again within this time of the new primary accepting writes.
+const RECOVERY: Duration = Duration::from_secs(3);
+
+fn fault_count() -> usize {
+    let set = std::env::var("STACKTOKEN_TEST_FAULTS");
+    set.map_or(2 * Fault::ALL.len(), |count| count.parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_answer_is_wrong_and_no_change_is_lost_on_a_real_patroni() {
+    let folder = Folder::new();
+    let mut patroni = Patroni::start(&folder).await;
+    let routing = routing::start(&folder, &patroni.nodes);
+    let service = replica::Service::start(&folder, &routing).await;
+    let load = Load::start(&service, &routing).await;
+    sleep(Duration::from_secs(3)).await;
+    let mut report = Report::default();
+    for at in 0..fault_count() {
+        let fault = Fault::ALL[at % Fault::ALL.len()];
+        let before = patroni.leader();
+        load.begin();
+        let begun = Instant::now();
+        fault.inject(&mut patroni, &folder, before).await;
+        sleep(Duration::from_secs(1)).await;
+        patroni.wait_until_whole().await;
+        // What a replica still refuses by now shows in the recovery.
+        sleep(RECOVERY + Duration::from_secs(1)).await;
+        let row = Row {
+            fault,
+            moved: (before, patroni.leader()),
+            outage: load.outage(begun),
+            seen: load.take(),
+        };
+        println!("{row}");
+        report.rows.push(row);
+    }
+    let written = load.stop().await;
+    report.lost = written.lost(&routing).await;
+    report.acknowledged = written.counts();
+    println!("{report}");
+    report.assert_right(RECOVERY);
+}

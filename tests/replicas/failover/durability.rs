@@ -1,0 +1,114 @@
+//! That nothing acknowledged is lost by a failover to a synchronous standby.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use super::{Pair, issue_when_possible, move_links, observer::Token, rounds};
+use crate::{
+    cluster::DATABASE,
+    proxy::Link,
+    support::{Client, issue_request, requests::revoke_request},
+};
+
+/// What was acknowledged.
+#[derive(Default)]
+struct Acknowledged {
+    issued: Vec<Token>,
+    revoked: Vec<String>,
+}
+
+/// Issues tokens, and revokes every second one, until the task is ended.
+async fn write(owner: Client, stack: String, book: Arc<Mutex<Acknowledged>>, writer: usize) {
+    for at in 0.. {
+        let request = issue_request(&stack, &format!("writer {writer} token {at}"));
+        let Ok(issued) = owner.tokens.clone().issue(request).await else {
+            sleep(Duration::from_millis(5)).await;
+            continue;
+        };
+        let token = Token::from(issued.into_inner());
+        let uid = token.uid.clone();
+        book.lock().unwrap().issued.push(token);
+        if at % 2 == 0 {
+            let request = revoke_request(&stack, &uid, "");
+            if owner.tokens.clone().revoke(request).await.is_ok() {
+                book.lock().unwrap().revoked.push(uid);
+            }
+        }
+    }
+}
+
+/// One crash of the primary under load, and the promotion of its standby.
+async fn fail_over_under_load(pair: &mut Pair, round: usize) -> Acknowledged {
+    let book = Arc::new(Mutex::new(Acknowledged::default()));
+    let mut writers = JoinSet::new();
+    for writer in 0..6 {
+        let side = [&pair.cluster.a, &pair.cluster.b][writer % 2];
+        let (owner, stack) = (side.owner.clone(), pair.cluster.stack.clone());
+        writers.spawn(write(owner, stack, book.clone(), 10 * round + writer));
+    }
+    sleep(Duration::from_millis(700)).await;
+    pair.cluster.postgres.stop();
+    pair.promote();
+    for replica in [&pair.cluster.a, &pair.cluster.b] {
+        move_links(replica, pair.port(), Link::Cut);
+    }
+    issue_when_possible(&pair.cluster, &format!("after round {round}")).await;
+    writers.shutdown().await;
+    Arc::into_inner(book).unwrap().into_inner().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_to_a_synchronous_standby_loses_nothing_acknowledged() {
+    let Some(mut pair) = Pair::start().await else {
+        return;
+    };
+    for round in 0..rounds() {
+        if round > 0 {
+            pair.rebuild();
+        }
+        let done = fail_over_under_load(&mut pair, round).await;
+        let rows = |sql: &str| -> Vec<String> {
+            let found = pair.cluster.postgres.run(DATABASE, sql);
+            found.lines().map(str::to_owned).collect()
+        };
+        let known = rows("SELECT uid FROM tokens");
+        let dead = rows("SELECT uid FROM tokens WHERE revoked_at IS NOT NULL");
+        let lost = |uids: &mut dyn Iterator<Item = &String>, kept: &[String]| {
+            uids.filter(|uid| !kept.contains(uid)).count()
+        };
+        let issues = lost(&mut done.issued.iter().map(|token| &token.uid), &known);
+        let revokes = lost(&mut done.revoked.iter(), &dead);
+        println!(
+            "round {round}: {} issues and {} revokes acknowledged, lost {issues} and {revokes}",
+            done.issued.len(),
+            done.revoked.len()
+        );
+        assert_eq!((issues, revokes), (0, 0));
+        assert!(!done.revoked.is_empty());
+        for token in done.issued.iter().take(20) {
+            let uid = &token.uid;
+            let live = !dead.contains(uid);
+            let began = Instant::now();
+            // A replica may refuse for a moment, and then says what was acknowledged.
+            let answer = loop {
+                let asked = pair
+                    .cluster
+                    .b
+                    .introspect(&pair.cluster.stack, &token.secret);
+                match timeout(Duration::from_secs(6), asked).await.unwrap() {
+                    Ok(answer) => break answer,
+                    Err(status) => assert!(began.elapsed() < Duration::from_secs(5), "{status:?}"),
+                }
+                sleep(Duration::from_millis(20)).await;
+            };
+            assert_eq!(answer.active, live, "{uid}");
+        }
+    }
+}

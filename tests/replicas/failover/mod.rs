@@ -1,0 +1,120 @@
+//! Failover to a synchronous standby: two real PostgreSQL servers with streaming replication,
+//! and two replicas whose address of the database moves from the former primary to the new one.
+//! The former primary is not fenced: it goes on answering reads.
+
+mod commits;
+mod durability;
+mod observer;
+mod promotion;
+
+use std::time::{Duration, Instant};
+
+use observer::{Token, Tokens};
+use stacktoken::app::Safeguards;
+use tokio::time::sleep;
+
+use crate::{
+    cluster::{Cluster, Replica},
+    postgres::Postgres,
+    proxy::Link,
+    support::issue_request,
+};
+
+/// Questions are answered again within this time of the new primary accepting.
+const RECOVERY: Duration = Duration::from_secs(3);
+
+const STREAMING: &str = "SELECT count(*) FROM pg_stat_replication";
+
+/// How many failovers each test goes through.
+fn rounds() -> usize {
+    let set = std::env::var("STACKTOKEN_TEST_FAILOVERS");
+    set.map_or(2, |rounds| rounds.parse().unwrap())
+}
+
+/// Two replicas on a primary that commits nothing without its standby.
+struct Pair {
+    cluster: Cluster,
+    standby: Option<Postgres>,
+    /// The primary before the last failover, which goes on.
+    former: Option<Postgres>,
+}
+
+impl Pair {
+    /// `None` where PostgreSQL is not installed.
+    async fn start() -> Option<Self> {
+        let cluster = Cluster::start_with(|_| {}, Safeguards::default()).await?;
+        cluster.allow_tokens(1000).await;
+        let standby = Some(cluster.postgres.synchronous_standby());
+        Some(Self {
+            cluster,
+            standby,
+            former: None,
+        })
+    }
+
+    /// Promotes the standby. Every address still leads to the former primary.
+    fn promote(&mut self) -> Instant {
+        let primary = self.standby.take().unwrap();
+        primary.promote();
+        let promoted = Instant::now();
+        self.former = Some(std::mem::replace(&mut self.cluster.postgres, primary));
+        promoted
+    }
+
+    /// Has the standby receive nothing more, as behind a cut link.
+    fn stop_streaming(&self) {
+        let standby = self.standby.as_ref().unwrap();
+        standby.set("primary_conninfo", "''");
+        let until = Instant::now() + Duration::from_secs(5);
+        while self.cluster.postgres.run("postgres", STREAMING) != "0" {
+            assert!(Instant::now() < until, "the standby goes on");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Ends the former primary, and gives the new one a standby.
+    fn rebuild(&mut self) {
+        self.former = None;
+        self.standby = Some(self.cluster.postgres.synchronous_standby());
+    }
+
+    fn port(&self) -> u16 {
+        self.cluster.postgres.port()
+    }
+}
+
+/// Moves both addresses of a replica to another server.
+fn move_links(replica: &Replica, port: u16, standing: Link) {
+    replica.link.move_to(port, standing);
+    replica.control_link.move_to(port, standing);
+}
+
+/// Issues a token at A as soon as that is possible.
+async fn issue_when_possible(cluster: &Cluster, name: &str) -> Token {
+    let until = Instant::now() + Duration::from_secs(10);
+    for attempt in 0.. {
+        // Another name each time: an attempt without an answer may have succeeded.
+        let request = issue_request(&cluster.stack, &format!("{name} {attempt}"));
+        match cluster.a.owner.tokens.clone().issue(request).await {
+            Ok(issued) => return Token::from(issued.into_inner()),
+            Err(status) => assert!(Instant::now() < until, "{status:?}"),
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    unreachable!()
+}
+
+/// Tokens that B has answered as active: one that lives on, and others.
+async fn known_tokens(pair: &Pair, round: usize) -> (Vec<Token>, Tokens) {
+    let mut tokens = Vec::new();
+    for at in 0..=6 {
+        let token = issue_when_possible(&pair.cluster, &format!("token {round}-{at}")).await;
+        pair.cluster
+            .b
+            .warm(&pair.cluster.stack, &token.secret)
+            .await;
+        tokens.push(token);
+    }
+    let asked = Tokens::new(&pair.cluster.stack, tokens.clone());
+    (tokens, asked)
+}

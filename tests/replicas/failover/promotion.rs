@@ -1,0 +1,43 @@
+//! What is known of the new primary by a replica whose connections to the former one stand.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::{
+    Pair, RECOVERY, issue_when_possible, known_tokens, move_links,
+    observer::{BOUND, Observer},
+    rounds,
+};
+use crate::proxy::Link;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_issued_at_the_new_primary_is_recognised_within_the_bound() {
+    let Some(mut pair) = Pair::start().await else {
+        return;
+    };
+    for round in 0..rounds() {
+        if round > 0 {
+            pair.rebuild();
+        }
+        let (_, asked) = known_tokens(&pair, round).await;
+        let observer = Observer::start(&pair.cluster.b.service, &asked);
+        let promoted = pair.promote();
+        let port = pair.port();
+        // B's connections stand and answer; only new ones lead to the new primary.
+        move_links(&pair.cluster.b, port, Link::Up);
+        move_links(&pair.cluster.a, port, Link::Cut);
+        for at in 0..8 {
+            asked.add(issue_when_possible(&pair.cluster, &format!("new {round}-{at}")).await);
+            sleep(Duration::from_millis(120)).await;
+        }
+        sleep(BOUND + RECOVERY).await;
+        let seen = observer.stop().await;
+        println!(
+            "new tokens, round {round}: {seen:?}, recovery {:?}",
+            seen.recovery(promoted)
+        );
+        seen.assert_right();
+        assert!(seen.recovery(promoted) <= RECOVERY, "{seen:?}");
+    }
+}

@@ -1,0 +1,83 @@
+//! Streaming replication: a standby copied from its primary, synchronous if asked for, and its
+//! promotion.
+
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use super::Postgres;
+
+impl Postgres {
+    /// Starts a standby that streams from this server, and has every commit here wait for it.
+    pub fn synchronous_standby(&self) -> Postgres {
+        let standby = self.standby();
+        self.wait_for_standby(&standby);
+        standby
+    }
+
+    /// Starts a standby that streams from this server; no commit waits for it.
+    pub fn standby(&self) -> Postgres {
+        let mut standby = Self::empty(self.bin.clone());
+        let primary = format!(
+            "host=127.0.0.1 port={} user=postgres application_name={}",
+            self.port,
+            standby.name()
+        );
+        let copied = standby
+            .command("pg_basebackup")
+            .args(["--no-sync", "--checkpoint=fast", "--wal-method=stream"])
+            .args(["--write-recovery-conf", "-d", &primary, "-D"])
+            .arg(standby.data())
+            .stdout(Stdio::null())
+            .status();
+        assert!(copied.unwrap().success(), "pg_basebackup");
+        standby.launch();
+        // The setting was copied with the data; its own commits wait for nobody.
+        standby.set("synchronous_standby_names", "''");
+        standby
+    }
+
+    /// Has every commit wait until this standby has flushed it.
+    fn wait_for_standby(&self, standby: &Postgres) {
+        let name = format!("'{}'", standby.name());
+        self.set("synchronous_standby_names", &name);
+        let sql = format!(
+            "SELECT count(*) FROM pg_stat_replication \
+             WHERE application_name = '{}' AND sync_state = 'sync'",
+            standby.name()
+        );
+        let until = Instant::now() + Duration::from_secs(10);
+        while self.run("postgres", &sql) != "1" {
+            assert!(Instant::now() < until, "never synchronous");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Changes a setting of the whole server.
+    pub fn set(&self, setting: &str, value: &str) {
+        let sql = format!("ALTER SYSTEM SET {setting} = {value}");
+        self.run("postgres", &sql);
+        self.run("postgres", "SELECT pg_reload_conf()");
+    }
+
+    /// Makes a primary of this standby; returns when it accepts writes.
+    pub fn promote(&self) {
+        assert_eq!(self.run("postgres", "SELECT pg_promote(true, 20)"), "t");
+    }
+
+    /// Cancels the commits that wait for a standby, as an impatient administrator would.
+    /// PostgreSQL then reports each as done, with a warning. Returns how many there were.
+    pub fn cancel_waiting_commits(&self, statement: &str) -> usize {
+        let sql = format!(
+            "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity \
+             WHERE wait_event = 'SyncRep' AND query ILIKE '{statement}'"
+        );
+        self.run("postgres", &sql).parse().unwrap()
+    }
+
+    /// The name by which its primary knows it.
+    fn name(&self) -> String {
+        format!("standby_{}", self.port)
+    }
+}
