@@ -58,6 +58,10 @@ impl App {
     /// Applies what was read, if it is of the database that is trusted.
     async fn note_history(&self, reader: &mut Reader, history: History, started: Duration) {
         let origin = history.next.origin();
+        if !self.store.is_shared() && self.freshness.evidence(origin, started).is_none() {
+            // Nobody else can have taken the file: another history was written into it.
+            self.trust(origin.clone(), started);
+        }
         let Some(evidence) = self.freshness.evidence(origin, started) else {
             return self.ground.doubt().await;
         };
@@ -105,16 +109,19 @@ impl App {
             return self.freshness.note_beat(evidence);
         }
         let first = !self.freshness.has_origin();
-        tracing::info!(?origin, first, "another database is trusted from now on");
-        self.store.adopt_epoch(origin.epoch);
-        let forget = || self.cache.clear();
-        self.freshness.adopt(origin, started, forget);
+        self.trust(origin, started);
         if !first {
             self.metrics.origin_changes.inc();
             self.store.leave_former().await;
             self.left.notify_one();
         }
         self.nudged.notify_one();
+    }
+
+    fn trust(&self, origin: Origin, started: Duration) {
+        tracing::info!(?origin, "this database is trusted from now on");
+        self.store.adopt_epoch(origin.epoch);
+        self.freshness.adopt(origin, started, || self.cache.clear());
     }
 
     /// Listens for hints for as long as the process lives.

@@ -165,7 +165,8 @@ impl Freshness {
             let first = standing.applied == NOTHING;
             if evidence.tenure() == standing.adopted.lease().tenure() {
                 standing.adopted = standing.adopted.clone().read(evidence);
-                if !self.sole {
+                // Where nobody else makes changes, they are applied when they are made.
+                if !self.sole || first {
                     standing.applied = position;
                 }
             }
