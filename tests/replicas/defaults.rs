@@ -24,6 +24,11 @@ const ODD: &[&str] = &[
     "standard_conforming_strings = off",
     "bytea_output = 'escape'",
     "lc_messages = 'C'",
+    "client_min_messages = 'error'",
+    "row_security = off",
+    "enable_seqscan = off",
+    "transform_null_equals = on",
+    "default_tablespace = ''",
     "extra_float_digits = -15",
     "statement_timeout = '30min'",
     "idle_in_transaction_session_timeout = 0",
@@ -81,7 +86,7 @@ async fn fill_a_stack(cluster: &Cluster, case: &str) {
 }
 
 /// Ends the sessions made before, which have the defaults of their time.
-fn end_sessions(postgres: &Postgres) {
+pub fn end_sessions(postgres: &Postgres) {
     let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                WHERE application_name = 'stacktoken'";
     postgres.run("postgres", sql);
@@ -155,7 +160,7 @@ async fn without_synchronous_commit_nothing_acknowledged_is_lost() {
 
 impl Cluster {
     /// The same as `allow_tokens`, when connections are there again.
-    async fn allow_tokens_soon(&self, max: i32) {
+    pub async fn allow_tokens_soon(&self, max: i32) {
         let request = stacktoken::grpc::pb::admin::v1::SetTokenLimitRequest {
             stack_api_key: self.stack.clone(),
             max_tokens: Some(max),

@@ -84,6 +84,11 @@ async fn a_commit_whose_wait_for_the_standby_was_cancelled_is_not_acknowledged()
     let Some(cluster) = Cluster::start().await else {
         return;
     };
+    // A default that would silence the warning.
+    let silence = format!("ALTER DATABASE {DATABASE} SET client_min_messages = 'error'");
+    cluster.postgres.run(DATABASE, &silence);
+    crate::defaults::end_sessions(&cluster.postgres);
+    cluster.allow_tokens_soon(10).await;
     let (uid, secret, revoke) = cluster.revoke_in_vain().await;
     let sql = WAITING.replace("count(*)", "pg_cancel_backend(pid)");
     cluster.postgres.run(DATABASE, &sql);

@@ -27,11 +27,13 @@ pub(in crate::store) enum Access {
 ///
 /// The limit (R6) is counted under the lock of the stack, so each statement must see what was
 /// committed before it. A replica that stops or vanishes in the middle of a change holds its locks
-/// for at most the statement and the idle time-out together. `remote_apply` is not lowered.
+/// for at most the statement and the idle time-out together. `remote_apply` is not lowered. The
+/// warning of a COMMIT that holds on this server alone must not be silenced.
 const WRITE_ON_POSTGRES: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
     SET LOCAL lock_timeout = '3s'; \
     SET LOCAL statement_timeout = '6s'; \
     SET LOCAL idle_in_transaction_session_timeout = '3s'; \
+    SET LOCAL client_min_messages = warning; \
     SELECT pg_catalog.set_config('synchronous_commit', 'on', true) \
     WHERE pg_catalog.current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')";
 

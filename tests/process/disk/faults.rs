@@ -11,7 +11,10 @@ use super::{
     book::Book,
     shim::{EIO, ENOMEM, ENOSPC, Rule, Shim},
 };
-use crate::{program::folder, support::reason};
+use crate::{
+    program::{Dev, folder},
+    support::{database::Outside, reason},
+};
 
 /// How many rounds of random faults; more by hand.
 fn rounds() -> u64 {
@@ -151,5 +154,31 @@ async fn whatever_fails_and_when_what_was_acknowledged_is_in_the_file() {
     }
     println!("{done} calls answered, {failed} failed, nothing lost");
     assert!(failed > rounds() / 4, "too few to say anything: {failed}");
+    book.check_by_the_file(dev).await;
+}
+
+/// BEGIN finds another program in the way, for longer than any call waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_after_another_program_held_the_file_are_in_it() {
+    let folder = folder();
+    let dev = Dev::start_with(folder.path(), |command| {
+        command.env("STACKTOKEN_DEADLINE", "500ms");
+    });
+    let mut book = Book::open(&dev).await;
+    let early = book.issue().await.unwrap();
+    let outside = Outside::of(&folder.path().join(".stacktoken/stacktoken.db")).await;
+    for _ in 0..2 {
+        outside.run("BEGIN IMMEDIATE").await;
+        let status = book.issue().await.unwrap_err();
+        assert_eq!(reason(&status), "DEADLINE");
+        let status = book.revoke(&early).await.unwrap_err();
+        assert_eq!(reason(&status), "DEADLINE");
+        // Readers do not wait for it.
+        book.listed().await;
+        outside.run("ROLLBACK").await;
+        recover(&mut book).await;
+    }
+    drop(outside);
+    change(&mut book).await;
     book.check_by_the_file(dev).await;
 }
