@@ -156,6 +156,8 @@ pub struct Metrics {
     pub store_file_lost: Gauge,
     /// 1 where a listener beyond loopback has no TLS.
     pub plaintext: Gauge,
+    /// 1 where the link to the database is not verified by TLS.
+    pub database_unverified: Gauge,
     /// Open connections.
     pub connections: Gauge,
     /// Connections that were not kept, by why.
@@ -227,6 +229,7 @@ impl Metrics {
             serving: Family::default(),
             store_file_lost: Gauge::default(),
             plaintext: Gauge::default(),
+            database_unverified: Gauge::default(),
             connections: Gauge::default(),
             connections_refused: Family::default(),
             tls_expiry: Family::default(),
@@ -297,6 +300,7 @@ impl Metrics {
         own.register("serving", "1 where a service is SERVING", self.serving.clone());
         own.register("store_file_lost", "1 while the SQLite file or its write-ahead log is deleted or replaced", self.store_file_lost.clone());
         own.register("listener_without_tls", "1 where a listener beyond loopback has no TLS", self.plaintext.clone());
+        own.register("database_without_verified_tls", "1 where the database beyond this machine is not verified by TLS", self.database_unverified.clone());
         own.register("connections", "Open connections", self.connections.clone());
         own.register("connections_refused", "Connections that were not kept, by why", self.connections_refused.clone());
         own.register_with_unit("tls_certificate_expiry_timestamp", "When certificates expire, since the epoch", Unit::Seconds, self.tls_expiry.clone());

@@ -8,6 +8,7 @@
 
 mod client;
 mod connect;
+mod database;
 mod dev;
 mod exit;
 mod healthcheck;
@@ -177,7 +178,7 @@ fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
 async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Dev(command) => dev::run(*command).await,
-        Command::Serve(command) => serve::run(*command).await,
+        Command::Serve(command) => Box::pin(serve::run(*command)).await,
         Command::Migrate(command) => migrate::run(command).await,
         Command::Healthcheck(command) => healthcheck::run(command).await,
         Command::Issue(command) => client::issue(command).await,

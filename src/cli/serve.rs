@@ -5,12 +5,12 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc};
 use anyhow::Context as _;
 use clap::Args;
 
-use super::settings;
+use super::{database, settings};
 use crate::{
     app::Safeguards,
     config::{DatabaseFlags, Listen, TlsFlags, Tuning},
     domain::{clock::SystemClock, entropy::OsEntropy},
-    server::{self, Listeners, Parts},
+    server::{self, Listeners, Lobby, Parts},
 };
 
 #[derive(Args)]
@@ -37,21 +37,28 @@ pub async fn run(command: Serve) -> anyhow::Result<ExitCode> {
     let tuning = &command.tuning;
     let routes = settings::routes(tuning)?;
     let authenticator = settings::authenticator(issuers, tuning, clock.clone()).await?;
-    let tls = settings::tls(&command.tls, &authenticator, clock.clone()).await?;
+    let authenticator = Arc::new(authenticator);
+    let tls = async || settings::tls(&command.tls, &authenticator, clock.clone()).await;
+    let lobby = Lobby {
+        authenticator: authenticator.clone(),
+        entropy: entropy.clone(),
+        tls: tls().await?,
+        tuning: tuning.clone(),
+    };
     let Listen {
         listen,
         admin_listen,
     } = command.listen;
     let listeners = Listeners::bind(listen, admin_listen).await?;
-    let store = settings::open(&command.database, clock.clone(), entropy.clone()).await?;
-    let store = Arc::new(store);
-    store
-        .require_current_schema()
-        .await
-        .context("--database-url")?;
-    store.require_home().await.context("--database-url")?;
+    let size = settings::pool_size(&command.database);
+    let opening = database::open(&location, size, (clock.clone(), entropy.clone()));
+    let store = tokio::select! {
+        store = listeners.answer_while(lobby, opening) => Arc::new(store??),
+        () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
+    };
     tracing::info!(%listen, %admin_listen, store = %location, "starting");
-    let authenticator = Arc::new(authenticator);
+    let following = database::follow(command.database, location, store.clone());
+    let tls = tls().await?;
     let parts = Parts {
         store: store.clone(),
         authenticator,
@@ -61,7 +68,11 @@ pub async fn run(command: Serve) -> anyhow::Result<ExitCode> {
         tls,
         safeguards: Safeguards::default(),
     };
-    server::run(parts, tuning, listeners, || tracing::info!("serving"), stop).await?;
+    let serving = server::run(parts, tuning, listeners, || tracing::info!("serving"), stop);
+    tokio::select! {
+        served = serving => served?,
+        () = following => {}
+    }
     store.close().await;
     Ok(ExitCode::SUCCESS)
 }

@@ -63,12 +63,21 @@ pub async fn open(
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 ) -> anyhow::Result<Store> {
-    let size = PoolSize {
-        connections: flags.database_connections,
-    };
-    Store::open(&location(flags)?, size, (clock, entropy))
+    let location = location(flags)?;
+    location
+        .reach(clock.as_ref())
+        .await
+        .context("--database-url")?;
+    Store::open(&location, pool_size(flags), (clock, entropy))
         .await
         .context("--database-url")
+}
+
+/// How many connections there may be.
+pub const fn pool_size(flags: &DatabaseFlags) -> PoolSize {
+    PoolSize {
+        connections: flags.database_connections,
+    }
 }
 
 /// Who tells callers apart, with the keys that stand in files loaded.

@@ -54,6 +54,8 @@ pub enum Failure {
     Overloaded,
     /// This replica is stopping.
     Draining,
+    /// This replica has no store yet.
+    Starting,
     /// No such RPC.
     RpcUnknown,
 }
@@ -204,6 +206,8 @@ fn tell(failure: &Failure) -> Told {
         Failure::Deadline => Told::new(Code::DeadlineExceeded, "DEADLINE",
             "the call did not finish within its deadline: a change may or may not have been made, so look before trying again"),
         Failure::Overloaded => Told::unavailable("OVERLOADED", "more calls than this replica takes: try again"),
+        Failure::Starting => Told::unavailable("STORE_UNAVAILABLE",
+            "this replica waits for its database: try again, or ask another"),
         Failure::Draining => Told::unavailable("DRAINING", "this replica is stopping: try again, another will answer"),
         Failure::RpcUnknown => Told::new(Code::Unimplemented, "RPC_UNKNOWN",
             "no such RPC: `grpcurl list` shows the services, `grpcurl describe` their methods"),

@@ -14,6 +14,7 @@ mod message;
 mod openings;
 mod places;
 mod tls;
+mod waiting;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -34,6 +35,7 @@ pub use self::{
     health::Board,
     lifecycle::ServeError,
     tls::{Tls, TlsError, TlsFiles},
+    waiting::Lobby,
 };
 
 /// What the service is made of; a test brings its own.
@@ -107,6 +109,12 @@ pub async fn run(
         warn_of_plaintext(&listeners.grpc, &metrics);
     }
     parts.store.permit_skew(tuning.max_clock_skew);
+    if !parts.store.is_private() {
+        metrics.database_unverified.set(1);
+        tracing::warn!(
+            "the database is not verified: set sslmode=verify-full and sslrootcert in its URL"
+        );
+    }
     let tuned = use_cases(tuning, parts.safeguards);
     let ambient = (parts.clock.clone(), parts.entropy.clone());
     let (app, refusals) = App::new(parts.store.clone(), ambient, metrics.clone(), &tuned);

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::{
     Error, Location, Store,
     changes::{CHANNEL, Kind},
+    location::PostgresUrls,
     origin::full_origin_of,
 };
 use crate::domain::{
@@ -226,7 +227,7 @@ impl Store {
         match &self.location {
             Location::Sqlite(_) => None,
             Location::Postgres(urls) => Some(Listener {
-                url: urls.direct().to_owned(),
+                urls: urls.clone(),
                 connection: None,
             }),
         }
@@ -267,7 +268,7 @@ fn change(row: &Row) -> Result<Change, Error> {
 
 /// Hears hints. Losing it costs speed, never truth: the history is read without it too.
 pub struct Listener {
-    url: String,
+    urls: PostgresUrls,
     connection: Option<PgListener>,
 }
 
@@ -291,7 +292,7 @@ impl Listener {
     /// Why it cannot listen now; try again later.
     pub async fn hint(&mut self) -> Result<(), DbErr> {
         let Some(connection) = &mut self.connection else {
-            self.connection = Some(connect(&self.url).await?);
+            self.connection = Some(connect(&self.urls.direct()).await?);
             return Ok(());
         };
         let heard = tokio::time::timeout(ASK_EVERY, connection.try_recv()).await;

@@ -1,8 +1,47 @@
 //! Where the store is. Prints as its kind, host and name only: a URL can hold a password.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{
+    fmt,
+    net::IpAddr,
+    path::PathBuf,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use sea_orm::sqlx::postgres::PgConnectOptions;
+use arc_swap::ArcSwap;
+use sea_orm::sqlx::postgres::{PgConnectOptions, PgSslMode};
+
+/// How long a call waits for a connection before the store counts as unreachable; less than a
+/// reading may take, so that a pool that is merely busy is not taken for a dead link.
+const ACQUIRE_FOR: Duration = Duration::from_millis(500);
+/// The longest that this gets where connections take their time.
+const LONGEST_ACQUIRE_FOR: Duration = Duration::from_secs(10);
+
+/// The parameters that the driver knows; it logs any other with its value.
+const PARAMETERS: &[&str] = &[
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
 
 /// A place for a store.
 #[derive(Clone, PartialEq, Eq)]
@@ -13,29 +52,87 @@ pub enum Location {
     Postgres(PostgresUrls),
 }
 
-/// The ways to a PostgreSQL database; neither is ever printed.
-#[derive(Clone, PartialEq, Eq)]
+/// The ways to a PostgreSQL database; neither is ever printed. They are shared by every copy, so
+/// that a rotated password counts for all connections made from then on.
+#[derive(Clone)]
 pub struct PostgresUrls {
+    ways: Arc<ArcSwap<Ways>>,
+    /// How long to wait for a connection, in milliseconds.
+    acquire_for: Arc<AtomicU64>,
+}
+
+#[derive(PartialEq, Eq)]
+struct Ways {
     /// For calls; may lead through a pooler.
-    pub(super) url: String,
+    url: String,
     /// Past any pooler: for LISTEN, the feed and migrations. The same, where there is none.
     direct: Option<String>,
 }
 
 impl PostgresUrls {
+    fn new(url: &str, direct: Option<&str>) -> Self {
+        let ways = Ways {
+            url: url.to_owned(),
+            direct: direct.map(ToOwned::to_owned),
+        };
+        let millis = u64::try_from(ACQUIRE_FOR.as_millis()).unwrap_or_default();
+        Self {
+            ways: Arc::new(ArcSwap::from_pointee(ways)),
+            acquire_for: Arc::new(AtomicU64::new(millis)),
+        }
+    }
+
+    /// The way for calls.
+    pub(super) fn url(&self) -> String {
+        self.ways.load().url.clone()
+    }
+
     /// The way past any pooler.
-    pub(super) fn direct(&self) -> &str {
-        self.direct.as_deref().unwrap_or(&self.url)
+    pub(super) fn direct(&self) -> String {
+        let ways = self.ways.load();
+        ways.direct.as_ref().unwrap_or(&ways.url).clone()
+    }
+
+    /// How long a call waits for a connection.
+    pub(super) fn acquire_for(&self) -> Duration {
+        Duration::from_millis(self.acquire_for.load(Ordering::Relaxed))
+    }
+
+    /// Notes how long a connection takes to be made: where that is long, calls wait for longer,
+    /// since one that is given up every time would never come about.
+    pub(super) fn note_connected(&self, took: Duration) {
+        let wait = (2 * took).clamp(ACQUIRE_FOR, LONGEST_ACQUIRE_FOR);
+        let millis = u64::try_from(wait.as_millis()).unwrap_or_default();
+        self.acquire_for.fetch_max(millis, Ordering::Relaxed);
     }
 }
 
-/// A database URL that names no place we know.
+impl PartialEq for PostgresUrls {
+    fn eq(&self, other: &Self) -> bool {
+        **self.ways.load() == **other.ways.load()
+    }
+}
+
+impl Eq for PostgresUrls {}
+
+/// A database URL that names no place we know. Never says what stands in it: even the name of a
+/// parameter can be a piece of a password.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "expected sqlite:PATH, such as sqlite:/var/lib/stacktoken/stacktoken.db, or \
-     postgres://USER:PASSWORD@HOST:PORT/DATABASE"
-)]
-pub struct LocationError;
+pub enum LocationError {
+    /// It has another form.
+    #[error(
+        "expected sqlite:PATH, such as sqlite:/var/lib/stacktoken/stacktoken.db, or \
+         postgres://USER:PASSWORD@HOST:PORT/DATABASE"
+    )]
+    Form,
+    /// It has something behind `?` that is not known.
+    #[error(
+        "it has a parameter that is not known, or a password with characters such as ? # / @ that \
+         are not percent-encoded; the known parameters are {}",
+        PARAMETERS.join(", ")
+    )]
+    Parameter,
+}
 
 impl FromStr for Location {
     type Err = LocationError;
@@ -45,10 +142,7 @@ impl FromStr for Location {
             return parse_path(path);
         }
         check_postgres(url)?;
-        Ok(Self::Postgres(PostgresUrls {
-            url: url.to_owned(),
-            direct: None,
-        }))
+        Ok(Self::Postgres(PostgresUrls::new(url, None)))
     }
 }
 
@@ -60,29 +154,83 @@ impl Location {
     pub fn with_direct(self, direct: &str) -> Result<Self, LocationError> {
         check_postgres(direct)?;
         match self {
-            Self::Postgres(urls) => Ok(Self::Postgres(PostgresUrls {
-                direct: Some(direct.to_owned()),
-                ..urls
-            })),
-            Self::Sqlite(_) => Err(LocationError),
+            Self::Postgres(urls) => {
+                Ok(Self::Postgres(PostgresUrls::new(&urls.url(), Some(direct))))
+            }
+            Self::Sqlite(_) => Err(LocationError::Form),
         }
     }
+
+    /// Takes the ways of another location for connections made from now on; says whether they
+    /// are others than before. Not where that is another database.
+    #[must_use]
+    pub fn follow(&self, other: &Self) -> bool {
+        let (Self::Postgres(own), Self::Postgres(theirs)) = (self, other) else {
+            return false;
+        };
+        let changed = own != theirs && self.to_string() == other.to_string();
+        if changed {
+            own.ways.store(theirs.ways.load_full());
+        }
+        changed
+    }
+
+    /// Whether nobody on the way can read along or pass for the database: a file, a socket, this
+    /// machine, or TLS with a certificate that is verified.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        let Self::Postgres(urls) = self else {
+            return true;
+        };
+        [urls.url(), urls.direct()]
+            .iter()
+            .all(|url| is_private(url))
+    }
+}
+
+fn is_private(url: &str) -> bool {
+    let Ok(options) = url.parse::<PgConnectOptions>() else {
+        return false;
+    };
+    let host = options.get_host();
+    let local = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+    let verified = matches!(
+        options.get_ssl_mode(),
+        PgSslMode::VerifyCa | PgSslMode::VerifyFull
+    );
+    local || verified || options.get_socket().is_some()
 }
 
 fn parse_path(path: &str) -> Result<Location, LocationError> {
     let path = path.strip_prefix("//").unwrap_or(path);
     if path.is_empty() || path.contains(['?', '#']) || path.contains(":memory:") {
-        return Err(LocationError);
+        return Err(LocationError::Form);
     }
     Ok(Location::Sqlite(PathBuf::from(path)))
 }
 
 fn check_postgres(url: &str) -> Result<(), LocationError> {
-    let known = url.starts_with("postgres://") || url.starts_with("postgresql://");
-    if known && url.parse::<PgConnectOptions>().is_ok() {
-        Ok(())
-    } else {
-        Err(LocationError)
+    let schemes = ["postgres://", "postgresql://"];
+    let rest = schemes.iter().find_map(|scheme| url.strip_prefix(scheme));
+    let rest = rest.ok_or(LocationError::Form)?;
+    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+    // A password that is not percent-encoded ends the host at its first `/`, `?` or `#`: the rest
+    // of it would become the name of the database, a parameter, or nothing.
+    let name = place.split_once('/').map_or("", |(_, name)| name);
+    if url.contains('#') || name.contains(['@', '/']) {
+        return Err(LocationError::Parameter);
+    }
+    let mut keys = query.split('&').filter(|pair| !pair.is_empty());
+    let known = |pair: &str| {
+        let key = pair.split('=').next().unwrap_or_default();
+        PARAMETERS.contains(&key) || key.starts_with("options[") && key.ends_with(']')
+    };
+    if !keys.all(known) {
+        return Err(LocationError::Parameter);
+    }
+    match url.parse::<PgConnectOptions>() {
+        Ok(_) => Ok(()),
+        Err(_) => Err(LocationError::Form),
     }
 }
 
@@ -90,7 +238,7 @@ impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(path) => write!(f, "SQLite file {}", path.display()),
-            Self::Postgres(urls) => match urls.url.parse::<PgConnectOptions>() {
+            Self::Postgres(urls) => match urls.url().parse::<PgConnectOptions>() {
                 Ok(options) => {
                     let database = options.get_database().unwrap_or_default();
                     let (host, port) = (options.get_host(), options.get_port());

@@ -24,6 +24,7 @@ mod members;
 mod migration;
 mod origin;
 mod purge;
+mod reach;
 mod retry;
 mod revoke_all;
 mod room;
@@ -69,6 +70,7 @@ pub use self::{
     members::{MemberChange, MembersChanged},
     origin::Beat,
     purge::{Batch, Keep, Next},
+    reach::Unreachable,
     revoke_all::{RevokeAll, RevokedAll},
     rotate::{Rotate, Rotated},
     schema::{Schema, SchemaError},
@@ -194,6 +196,12 @@ impl Store {
             self.asks = Asks::on_postgres(sources);
         }
         self
+    }
+
+    /// Whether nobody on the way to the database can read along or pass for it.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        self.location.is_private()
     }
 
     /// Whether other processes may change this store too.

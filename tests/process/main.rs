@@ -10,6 +10,7 @@
     reason = "a test may fail loudly, and stands for the world outside"
 )]
 
+mod away;
 mod client_verbs;
 mod clock;
 mod collector;
@@ -30,6 +31,8 @@ mod pause;
 #[path = "../replicas/postgres.rs"]
 mod postgres;
 mod program;
+#[path = "../replicas/proxy.rs"]
+mod proxy;
 mod readme;
 mod serve;
 mod served;

@@ -153,6 +153,15 @@ impl Postgres {
         self.port
     }
 
+    /// Asks this role for its password from now on.
+    pub fn ask_for_passwords_of(&self, role: &str) {
+        let file = self.data().join("pg_hba.conf");
+        let trusting = fs::read_to_string(&file).unwrap();
+        let asking = format!("host all {role} 127.0.0.1/32 scram-sha-256\n{trusting}");
+        fs::write(file, asking).unwrap();
+        self.run("postgres", "SELECT pg_reload_conf()");
+    }
+
     /// A database of its own.
     pub fn create(&self, name: &str) {
         self.run("postgres", &format!("CREATE DATABASE {name}"));

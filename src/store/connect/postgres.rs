@@ -10,9 +10,6 @@ use sea_orm::{
 use super::{Connections, Location, OpenError, PoolSize};
 use crate::store::location::PostgresUrls;
 
-/// How long a call waits for a connection before the store counts as unreachable; less than a
-/// reading may take, so that a pool that is merely busy is not taken for a dead link.
-const ACQUIRE_FOR: Duration = Duration::from_millis(500);
 /// A connection that was idle for so long is asked whether it still stands before it is used.
 const PING_AFTER: Duration = Duration::from_secs(10);
 /// Idle connections are given back after so long.
@@ -55,23 +52,27 @@ pub(in crate::store) async fn renew(
 ) -> Result<(DatabaseConnection, DatabaseConnection, DatabaseConnection), DbErr> {
     let (changes, readings) = size.split();
     Ok((
-        pool(&urls.url, changes).await?,
-        pool(&urls.url, readings).await?,
-        pool(urls.direct(), CONTROL).await?,
+        pool(urls, &urls.url(), changes).await?,
+        pool(urls, &urls.url(), readings).await?,
+        pool(urls, &urls.direct(), CONTROL).await?,
     ))
 }
 
 /// One connection of its own, past any pooler: for migrations, whose lock is the session's.
 pub(in crate::store) async fn migrating(urls: &PostgresUrls) -> Result<DatabaseConnection, DbErr> {
-    pool(urls.direct(), 1).await
+    pool(urls, &urls.direct(), 1).await
 }
 
-async fn pool(url: &str, connections: u32) -> Result<DatabaseConnection, DbErr> {
+async fn pool(
+    urls: &PostgresUrls,
+    url: &str,
+    connections: u32,
+) -> Result<DatabaseConnection, DbErr> {
     let mut options = ConnectOptions::new(url);
     options
         .max_connections(connections)
         .min_connections(0)
-        .acquire_timeout(ACQUIRE_FOR)
+        .acquire_timeout(urls.acquire_for())
         .idle_timeout(Some(IDLE_FOR))
         .test_before_acquire(false)
         .test_before_acquire_if_idle_for(PING_AFTER)

@@ -1,0 +1,108 @@
+//! The store of `serve`: waited for where its database is away, and followed where its password
+//! is rotated.
+
+use std::{collections::BTreeSet, fs, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+
+use super::settings;
+use crate::{
+    config::DatabaseFlags,
+    domain::{clock::Clock, entropy::Entropy},
+    store::{Error, Location, OpenError, PoolSize, SchemaError, Store},
+};
+
+/// How often a database that is away is looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often the files that hold database URLs are looked at.
+const FOLLOW_EVERY: Duration = Duration::from_secs(1);
+
+/// Why there is no store yet.
+enum Missing {
+    /// The database is away; that can pass.
+    Away(String),
+    /// What only a change of a setting or of the schema mends.
+    Wrong(anyhow::Error),
+}
+
+/// Opens a store whose schema is current; waits for a database that is away, and logs why, each
+/// cause once.
+pub async fn open(
+    location: &Location,
+    size: PoolSize,
+    ambient: (Arc<dyn Clock>, Arc<dyn Entropy>),
+) -> anyhow::Result<Store> {
+    let mut told = BTreeSet::new();
+    loop {
+        match try_open(location, size, ambient.clone()).await {
+            Ok(store) => return Ok(store),
+            Err(Missing::Wrong(error)) => return Err(error.context("--database-url")),
+            Err(Missing::Away(cause)) => {
+                if told.insert(cause.clone()) {
+                    tracing::warn!(cause, "not serving: waiting for the database");
+                }
+            }
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn try_open(
+    location: &Location,
+    size: PoolSize,
+    ambient: (Arc<dyn Clock>, Arc<dyn Entropy>),
+) -> Result<Store, Missing> {
+    if let Err(unreachable) = location.reach(ambient.0.as_ref()).await {
+        return Err(if unreachable.may_pass() {
+            Missing::Away(unreachable.to_string())
+        } else {
+            Missing::Wrong(unreachable.into())
+        });
+    }
+    let shared = matches!(location, Location::Postgres(_));
+    let store = match Store::open(location, size, ambient).await {
+        Ok(store) => store,
+        Err(error @ OpenError::Database { .. }) if shared => {
+            return Err(Missing::Away(error.to_string()));
+        }
+        Err(error) => return Err(Missing::Wrong(error.into())),
+    };
+    match store.require_current_schema().await {
+        Ok(()) => {}
+        Err(SchemaError::Store(error)) if shared => return Err(Missing::Away(error.to_string())),
+        Err(error) => return Err(Missing::Wrong(error.into())),
+    }
+    match store.require_home().await {
+        Ok(()) => Ok(store),
+        Err(error @ Error::Foreign) => Err(Missing::Wrong(error.into())),
+        Err(error) => Err(Missing::Away(error.to_string())),
+    }
+}
+
+/// Follows the files that hold the database URLs, for ever: a password that was rotated counts
+/// for connections made from then on.
+pub async fn follow(flags: DatabaseFlags, location: Location, store: Arc<Store>) {
+    let files = [
+        flags.database_url_file.clone(),
+        flags.database_direct_url_file.clone(),
+    ];
+    let read = || files.each_ref().map(|file| fs::read(file.as_ref()?).ok());
+    let mut seen = read();
+    loop {
+        tokio::time::sleep(FOLLOW_EVERY).await;
+        let now = read();
+        if now == seen {
+            continue;
+        }
+        match settings::location(&flags).context("the database URL has changed") {
+            Ok(changed) if location.follow(&changed) => {
+                tracing::info!("the database URL was read again: connections are made anew");
+                store.renew_connections().await;
+            }
+            Ok(changed) if changed == location => {}
+            Ok(_) => tracing::warn!("the database URL names another database: restart to use it"),
+            Err(error) => tracing::warn!(error = %format!("{error:#}"), "the old one stays"),
+        }
+        seen = now;
+    }
+}

@@ -1,0 +1,268 @@
+//! `serve` and the database: away at the start, not what it should be, and with a password that is
+//! rotated while it runs.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+use tonic::Code;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+use crate::{
+    postgres::{self, Postgres},
+    program::{program, signal_to, text},
+    served::{Ground, Served, migrate},
+    support::{Client, introspect_request, issue_request, reason},
+};
+
+const DATABASE: &str = "tokens";
+
+/// A database with the schema in it, and its URL.
+fn database() -> Option<(Postgres, String)> {
+    let postgres = postgres::start()?;
+    postgres.create(DATABASE);
+    let url = postgres.url(postgres.port(), DATABASE);
+    migrate(&url);
+    Some((postgres, url))
+}
+
+/// What a command says of this database, and its exit code.
+fn told(url: &str, command: &[&str]) -> (Option<i32>, String) {
+    let ground = Ground::new();
+    let done = program()
+        .current_dir(ground.folder.path())
+        .args(command)
+        .env("STACKTOKEN_DATABASE_URL", url)
+        .env("STACKTOKEN_ISSUERS", "issuers.toml")
+        .output()
+        .unwrap();
+    (done.status.code(), text(&done.stdout) + &text(&done.stderr))
+}
+
+const SERVE: [&str; 5] = [
+    "serve",
+    "--listen",
+    "127.0.0.1:0",
+    "--admin-listen",
+    "127.0.0.1:0",
+];
+
+async fn health(served: &Served) -> ServingStatus {
+    let mut health = HealthClient::new(served.channel().await);
+    let answer = health.check(HealthCheckRequest::default()).await.unwrap();
+    answer.into_inner().status()
+}
+
+/// Waits for this in the log.
+async fn says(served: &Served, what: &str) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while !served.log().contains(what) {
+        assert!(Instant::now() < until, "{what}: {}", served.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_away_is_waited_for_and_named_once() {
+    let Some((mut postgres, url)) = database() else {
+        return;
+    };
+    postgres.stop();
+    let mut served = Served::start(&url, |_| {});
+    says(&served, "Connection refused").await;
+    assert_eq!(health(&served).await, ServingStatus::NotServing);
+    assert!(served.get("/livez").await.contains("200 OK"));
+    assert!(served.ready().await.contains("503"));
+    let mut anybody = Client::new(served.channel().await, None);
+    let asked = introspect_request("blt0000000000000000", "junk", &[]);
+    let refused = anybody.introspection.introspect(asked).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), reason(&refused).as_str()),
+        (Code::Unavailable, "STORE_UNAVAILABLE")
+    );
+    // Several more attempts.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let log = served.log();
+    assert_eq!(log.matches("Connection refused").count(), 1, "{log}");
+    assert!(!log.contains("timed out"), "{log}");
+    postgres.launch();
+    served.serves().await;
+    let stack = served.register().await;
+    let mut owner = served.user("owner").await;
+    owner
+        .tokens
+        .issue(issue_request(&stack, "after"))
+        .await
+        .unwrap();
+    signal_to(&served.child, Signal::TERM);
+    assert!(served.child.wait().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_waits_for_a_database_can_be_stopped() {
+    let port = crate::served::free_port();
+    let mut served = Served::start(&format!("postgres://nobody@127.0.0.1:{port}/none"), |_| {});
+    says(&served, "Connection refused").await;
+    let began = Instant::now();
+    signal_to(&served.child, Signal::TERM);
+    assert!(served.child.wait().unwrap().success());
+    assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_read_only_is_waited_for_and_named() {
+    let Some((postgres, url)) = database() else {
+        return;
+    };
+    let set = |to: &str| {
+        postgres.run(
+            "postgres",
+            &format!("ALTER DATABASE {DATABASE} SET default_transaction_read_only = {to}"),
+        )
+    };
+    set("on");
+    let served = Served::start(&url, |_| {});
+    says(&served, "is read-only: default_transaction_read_only is on").await;
+    assert_eq!(health(&served).await, ServingStatus::NotServing);
+    let (code, told) = told(&url, &["migrate", "up"]);
+    assert_eq!(
+        (code, told.matches("read-only").count()),
+        (Some(1), 1),
+        "{told}"
+    );
+    set("off");
+    served.serves().await;
+}
+
+#[test]
+fn what_waiting_does_not_mend_stops_the_start_and_is_named_once() {
+    let Some((postgres, url)) = database() else {
+        return;
+    };
+    let other = |from: &str, to: &str| url.replace(from, to);
+    for (url, cause) in [
+        (other("/tokens", "/absent"), "no database of this name"),
+        (other("postgres@", "nobody:hunter2@"), "has no such role"),
+    ] {
+        for command in [&SERVE[..], &["migrate", "up"], &["migrate", "status"]] {
+            let (code, told) = told(&url, command);
+            assert_eq!((code, told.lines().count()), (Some(1), 1), "{told}");
+            assert_eq!(told.matches(cause).count(), 1, "{told}");
+            assert!(told.contains("--database-url"), "{told}");
+            assert!(
+                !told.contains("hunter2") && !told.contains("timed out"),
+                "{told}"
+            );
+        }
+    }
+    drop(postgres);
+}
+
+/// A password that is not percent-encoded makes parameters, a fragment or another database of its
+/// pieces: none of them is said.
+#[test]
+fn nothing_of_a_url_that_is_refused_is_printed() {
+    for url in [
+        "postgres://app:pa55@db.invalid/tokens?sslpassword=hunter2",
+        "postgres://app:pa55@db.invalid/tokens?hunter2",
+        "postgres://app:55?hunter2@db.invalid/tokens",
+        "postgres://app:55#hunter2@db.invalid/tokens",
+        "postgres://app:55/hunter2@db.invalid/tokens",
+        "postgres://app:hunter2?x@db.invalid/tokens",
+        "postgres://app:x@db.invalid/tokens?sslmode=hunter2",
+    ] {
+        for command in [
+            &SERVE[..],
+            &["migrate", "up"],
+            &["--log", "trace", "migrate", "status"],
+        ] {
+            let (code, told) = told(url, command);
+            assert_eq!((code, told.lines().count()), (Some(1), 1), "{url}: {told}");
+            assert!(told.contains("--database-url"), "{told}");
+            for piece in ["hunter2", "pa55", "db.invalid"] {
+                assert!(!told.contains(piece), "{url}: {told}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_that_is_rotated_in_its_file_needs_no_restart() {
+    let Some((postgres, _)) = database() else {
+        return;
+    };
+    postgres.run(
+        DATABASE,
+        "CREATE ROLE app LOGIN SUPERUSER PASSWORD 'before'",
+    );
+    postgres.ask_for_passwords_of("app");
+    let url = |password: &str| {
+        format!(
+            "postgres://app:{password}@127.0.0.1:{}/{DATABASE}",
+            postgres.port()
+        )
+    };
+    let ground = Ground::new();
+    ground.write("url", &url("before"));
+    let file = ground.folder.path().join("url");
+    let served = Served::start_on(ground, "", |command| {
+        command
+            .env_remove("STACKTOKEN_DATABASE_URL")
+            .args(["--database-url-file", "url"]);
+    });
+    served.serves().await;
+    let stack = served.register().await;
+    postgres.run(DATABASE, "ALTER ROLE app PASSWORD 'after'");
+    fs::write(file, url("after")).unwrap();
+    says(&served, "the database URL was read again").await;
+    let ended =
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'app'";
+    postgres.run(DATABASE, ended);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    served.serves().await;
+    let mut owner = served.user("owner").await;
+    owner
+        .tokens
+        .issue(issue_request(&stack, "after"))
+        .await
+        .unwrap();
+    let log = served.log();
+    assert!(!log.contains("before@") && !log.contains("after@"), "{log}");
+}
+
+/// Beyond what a pool waits for a connection by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_takes_its_time_stops_nothing() {
+    let Some((postgres, _)) = database() else {
+        return;
+    };
+    let link = crate::proxy::Proxy::start(postgres.port()).await;
+    link.set(crate::proxy::Link::Slow(Duration::from_millis(600)));
+    let url = postgres.url(link.port, DATABASE);
+    let asked = tokio::task::spawn_blocking(move || told(&url, &["migrate", "status"]));
+    let (code, told) = asked.await.unwrap();
+    assert_eq!(code, Some(0), "{told}");
+}
+
+/// TLS that nobody verifies is said, and can be watched for.
+#[test]
+fn a_link_that_nobody_verifies_is_not_private() {
+    use stacktoken::store::Location;
+    for (url, private) in [
+        ("postgres://u@db.example/x", false),
+        ("postgres://u@db.example/x?sslmode=require", false),
+        ("postgres://u@db.example/x?sslmode=verify-full", true),
+        ("postgres://u@db.example/x?sslmode=verify-ca", true),
+        ("postgres://u@127.0.0.1/x", true),
+        ("postgres://u@localhost/x", true),
+        ("postgres://%2Frun%2Fpostgresql/x", true),
+        ("sqlite:x.db", true),
+    ] {
+        let location: Location = url.parse().unwrap();
+        assert_eq!(location.is_private(), private, "{url}");
+    }
+}
