@@ -19,7 +19,7 @@
 //! - [`auth`]: from a credential to a caller, and the one table of who may call what.
 //! - [`grpc`]: messages to domain values and back; the only maker of statuses.
 //! - [`server`]: sockets, the layers in front of every call, health, the orderly end.
-//! - [`cli`]: flags to settings, `dev`, and two client verbs.
+//! - [`cli`]: flags to settings, `dev`, and the client verbs.
 //! - `client` (a feature): for Rust services that ask; may use [`domain`], `memory` and the
 //!   generated code, and is used by no other room.
 //!

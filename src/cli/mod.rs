@@ -52,6 +52,8 @@ enum Command {
     Issue(client::Issue),
     /// Introspect the token whose secret stands on standard input
     Introspect(client::Introspect),
+    /// Revoke a token for good
+    Revoke(client::Revoke),
     /// Print completions for a shell
     Completions {
         /// For which shell
@@ -183,6 +185,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Healthcheck(command) => healthcheck::run(command).await,
         Command::Issue(command) => client::issue(command).await,
         Command::Introspect(command) => client::introspect(command).await,
+        Command::Revoke(command) => client::revoke(command).await,
         Command::Completions { .. } => Ok(ExitCode::SUCCESS),
     }
 }

@@ -32,6 +32,10 @@ const ISSUE: &[&str] = &[
     "1h",
 ];
 const INTROSPECT: &[&str] = &["introspect", "--stack", STACK];
+const UID: &str = "019ecbf1-3c52-7a7d-9be6-6e0a5f2d7c11";
+const REVOKE: &[&str] = &["revoke", "--stack", STACK, "--token", UID];
+const REVOKE_BY_NAME: &[&str] = &["revoke", "--stack", STACK, "--name", "x"];
+const CALLS: [&[&str]; 4] = [ISSUE, INTROSPECT, REVOKE, REVOKE_BY_NAME];
 const HEALTHCHECK: &[&str] = &["healthcheck"];
 
 /// How a command ended.
@@ -122,7 +126,7 @@ async fn every_code_has_the_exit_code_of_the_manual() {
         } else {
             Status::new(code, "in\nwords")
         }));
-        for verb in [ISSUE, INTROSPECT] {
+        for verb in CALLS {
             let ended = call(stub.address, verb, &[]).await;
             let told = (code, reason, &ended);
             assert_eq!(ended.code, Some(expected), "{told:?}");
@@ -188,7 +192,8 @@ fn full() -> (rustix::fd::OwnedFd, Vec<TcpStream>, SocketAddr) {
 
 /// That a verb gives up at the time that it was given, and says so.
 async fn gives_up(what: &str, address: SocketAddr) {
-    for (verb, expected) in [(ISSUE, 5), (INTROSPECT, 5), (HEALTHCHECK, 1)] {
+    let calls = CALLS.map(|verb| (verb, 5));
+    for (verb, expected) in calls.into_iter().chain([(HEALTHCHECK, 1)]) {
         let ended = call(address, verb, &["--timeout", "400ms"]).await;
         assert_eq!(ended.code, Some(expected), "{what}: {ended:?}");
         let said =
@@ -219,7 +224,7 @@ async fn the_deadline_is_sent_to_the_server() {
     let stub = Stub::start().await;
     stub.reply(Reply::Status(Status::new(Code::Internal, "")));
     for (more, most) in [(&[][..], 5_000_000), (&["--timeout", "2m"], 120_000_000)] {
-        for verb in [ISSUE, INTROSPECT] {
+        for verb in CALLS {
             call(stub.address, verb, more).await;
             let sent = stub.header("grpc-timeout");
             let (number, unit) = sent.split_at(sent.len() - 1);
@@ -258,7 +263,7 @@ async fn a_way_that_fails_is_an_outage_and_a_server_that_is_not_ours_is_none() {
         (format!("https://{}", stub.address), 1, "--server https://"),
         (format!("http://{web}"), 1, ""),
     ] {
-        for verb in [ISSUE, INTROSPECT] {
+        for verb in CALLS {
             let ended = call(&server, verb, &[]).await;
             assert_eq!(ended.code, Some(expected), "{server}: {ended:?}");
             assert!(ended.error.contains(said), "{server}: {ended:?}");

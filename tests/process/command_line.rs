@@ -65,6 +65,8 @@ fn a_wrong_flag_is_named_in_one_line() {
 fn a_wrong_value_for_a_client_verb_is_named_before_anything_is_sent() {
     let issue = ["issue", "--stack", "x", "--name", "x", "--access", "read"];
     let introspect = ["introspect", "--stack", "x", "--jwt", "a.b.c"];
+    let revoke = ["revoke", "--stack", "x", "--jwt", "a.b.c"];
+    let uid = "019ecbf1-3c52-7a7d-9be6-6e0a5f2d7c11";
     let secret = "stk1_zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz3batYO";
     for (verb, wrong, expected) in [
         (&issue[..], &["--expires", "soon"][..], "such as 90d"),
@@ -79,6 +81,10 @@ fn a_wrong_value_for_a_client_verb_is_named_before_anything_is_sent() {
         (&introspect, &["--fact", "has_approvers"], "NAME=true"),
         (&introspect, &["--fact", secret], "standard input"),
         (&introspect, &[secret], "standard input"),
+        (&revoke, &[], "--token <UID>|--name <NAME>"),
+        (&revoke, &["--token", "x"], "is not a UUID"),
+        (&revoke, &["--token", secret], "standard input"),
+        (&revoke, &["--token", uid, "--name", "x"], "cannot be used"),
     ] {
         let mut command = program();
         command

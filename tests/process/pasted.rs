@@ -7,7 +7,9 @@ use std::{
     process::{Command, Output},
 };
 
-use crate::program::{Dev, PROGRAM, folder, has_tool, text};
+use stacktoken::grpc::pb::v1;
+
+use crate::program::{Dev, PROGRAM, folder, has_tool, run_by, text};
 
 fn paste(folder: &Path, line: &str) -> Output {
     let path = std::env::var("PATH").unwrap_or_default();
@@ -25,37 +27,116 @@ fn printed(folder: &Path) -> Vec<String> {
     let commands = welcome
         .lines()
         .map(str::trim)
-        .filter(|line| line.starts_with("grpcurl ") || line.contains(" issue --server "));
+        .filter(|line| line.contains("grpcurl ") || line.contains(" issue --server "));
     commands.map(str::to_owned).collect()
 }
 
+/// The two lines that issue a token: with grpcurl, where that is installed, and last the one
+/// without. Before them comes the one that lists the services.
+fn lines_that_issue(folder: &Path) -> Vec<String> {
+    let lines = printed(folder);
+    let [list, with_grpcurl, with_verbs] = &lines[..] else {
+        panic!("{lines:#?}");
+    };
+    if has_tool(&["grpcurl"]).is_none() {
+        return vec![with_verbs.clone()];
+    }
+    let listed = text(&paste(folder, list).stdout);
+    assert!(listed.contains("stacktoken.v1.TokenService"), "{listed}");
+    vec![with_grpcurl.clone(), with_verbs.clone()]
+}
+
+async fn live(dev: &Dev) -> Vec<v1::Token> {
+    let mut owner = dev.client("owner_jwt").await;
+    let request = v1::ListRequest {
+        stack_api_key: dev.get("stack_api_key").to_owned(),
+        states: vec![v1::TokenState::Active.into()],
+        ..Default::default()
+    };
+    owner
+        .tokens
+        .list(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .tokens
+}
+
+/// How often a line is pasted: more often than a stack may have live tokens.
+fn pastes() -> u32 {
+    let set = std::env::var("STACKTOKEN_TEST_PASTES");
+    set.map_or(12, |count| count.parse().unwrap())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_line_that_dev_prints_works() {
+async fn the_lines_that_dev_prints_work_from_any_folder_and_any_number_of_times() {
     let folder = folder();
-    let _dev = Dev::start(folder.path());
-    let lines = printed(folder.path());
-    assert_eq!(lines.len(), 3, "{lines:#?}");
-    let has_grpcurl = has_tool(&["grpcurl"]).is_some();
-    for line in lines
-        .iter()
-        .filter(|line| has_grpcurl || !line.starts_with("grpcurl"))
-    {
-        let done = paste(folder.path(), line);
-        let told = text(&done.stdout);
-        assert!(
-            done.status.success(),
-            "{line}\n{told}\n{}",
-            text(&done.stderr)
-        );
-        if !line.ends_with(" list") {
+    // A path that a shell would split and unquote.
+    let inner = folder.path().join("it's a folder");
+    fs::create_dir(&inner).unwrap();
+    let dev = Dev::start(&inner);
+    for line in lines_that_issue(&inner) {
+        for count in 1..=pastes() {
+            let done = paste(Path::new("/"), &line);
+            let (told, errors) = (text(&done.stdout), text(&done.stderr));
+            assert!(done.status.success(), "{count}: {line}\n{told}\n{errors}");
             assert!(
                 told.contains("\"active\": true") && told.contains("DECISION_ALLOW"),
-                "{line}\n{told}"
+                "{count}: {line}\n{told}\n{errors}"
             );
-        } else {
-            assert!(told.contains("stacktoken.v1.TokenService"), "{told}");
         }
+        assert_eq!(live(&dev).await, [], "{line}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_of_dev_that_is_interrupted_leaves_a_token_for_ten_minutes() {
+    let folder = folder();
+    let dev = Dev::start(folder.path());
+    for line in lines_that_issue(folder.path()) {
+        let (interrupted, revoke) = line.rsplit_once("; ").unwrap();
+        assert!(revoke.to_lowercase().contains("revoke"), "{line}");
+        let done = paste(folder.path(), &format!("{interrupted})"));
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        let tokens = live(&dev).await;
+        let [token] = &tokens[..] else {
+            panic!("{line}: {tokens:?}");
+        };
+        let instant = |at: &Option<prost_types::Timestamp>| at.as_ref().unwrap().seconds;
+        let lives_for = instant(&token.expires_at) - instant(&token.issued_at);
+        assert!((595..=600).contains(&lives_for), "{line}: {lives_for} s");
+        let mut owner = dev.client("owner_jwt").await;
+        let request = v1::RevokeRequest {
+            stack_api_key: dev.get("stack_api_key").to_owned(),
+            token_uid: token.token_uid.clone(),
+            ..Default::default()
+        };
+        owner.tokens.revoke(request).await.unwrap();
+    }
+}
+
+/// The rows of a terminal of 80 columns.
+fn rows(output: &str) -> usize {
+    let rows = |line: &str| line.chars().count().max(1).div_ceil(80);
+    output.lines().map(rows).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_line_to_paste_is_the_last_on_a_screen_of_24_rows() {
+    let folder = folder();
+    let _dev = Dev::start_with(folder.path(), |command| {
+        let both = "exec \"$@\" > screen 2>&1";
+        run_by(command, &["sh", "-c", both, "sh"]);
+    });
+    let screen = fs::read_to_string(folder.path().join("screen")).unwrap();
+    let at = screen.find("The same with nothing else installed").unwrap();
+    let (before, end) = screen.split_at(at);
+    assert_eq!(end.lines().count(), 3, "{screen}");
+    assert!(end.contains(" issue --server "), "{screen}");
+    // The cursor has a row of its own.
+    assert!(rows(end) < 24, "{} rows:\n{screen}", rows(end));
+    assert!(before.contains(".stacktoken/NAME.jwt"), "{screen}");
+    assert!(!screen.contains("eyJ"), "a JWT:\n{screen}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

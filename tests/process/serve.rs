@@ -10,6 +10,7 @@ use std::{
 };
 
 use sea_orm::ConnectionTrait as _;
+use stacktoken::grpc::pb::v1;
 use tempfile::TempDir;
 
 use crate::{
@@ -285,6 +286,63 @@ async fn the_client_verbs_issue_and_introspect() {
     let (code, _, told) = verb(&dev, "service_jwt", &ask("entry.read"), "");
     assert_eq!(code, Some(1), "{told}");
     assert!(told.contains("no secret on standard input"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_client_verb_revokes_by_id_and_by_name() {
+    let folder = folder();
+    let dev = Dev::start(folder.path());
+    let stack = dev.get("stack_api_key").to_owned();
+    let call = |words: &[&str]| {
+        let words = [&words[..1], &["--stack", &stack], &words[1..]].concat();
+        verb(&dev, "owner_jwt", &words, "")
+    };
+    let issue = |name: &str| {
+        let (code, _, told) = call(&[
+            "issue",
+            "--name",
+            name,
+            "--access",
+            "read",
+            "--expires",
+            "1h",
+        ]);
+        assert_eq!(code, Some(0), "{told}");
+        told.split([' ', ';']).nth(2).unwrap().to_owned()
+    };
+    let (uid, longer) = (issue("a name"), issue("a name too"));
+    let revoked = |uid: &str| (Some(0), format!("revoked token {uid}\n"), String::new());
+    assert_eq!(call(&["revoke", "--name", "a name"]), revoked(&uid));
+    let (code, output, told) = call(&["revoke", "--name", "a name"]);
+    assert_eq!((code, output.as_str()), (Some(3), ""), "{told}");
+    assert_eq!(
+        told,
+        "stacktoken: --name \"a name\": the stack has no live token of this name\n"
+    );
+    let by_id = ["revoke", "--token", &longer, "--reason", "moved"];
+    assert_eq!(call(&by_id), revoked(&longer));
+    // Again: the token stays as it was revoked at first.
+    let again = ["revoke", "--token", &longer, "--reason", "another"];
+    assert_eq!(call(&again), revoked(&longer));
+    let request = v1::GetRequest {
+        stack_api_key: stack.clone(),
+        token_uid: longer.clone(),
+    };
+    let mut owner = dev.client("owner_jwt").await;
+    let token = owner.tokens.get(request).await.unwrap().into_inner();
+    assert_eq!(token.token.unwrap().revoke_reason, "moved");
+    // A secret in a flag is refused without being shown.
+    let secret = "stk1_zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz3batYO";
+    for flag in [["--name", secret], ["--reason", secret]] {
+        let token = if flag[0] == "--name" {
+            &[][..]
+        } else {
+            &["--token", &longer]
+        };
+        let (code, _, told) = call(&[&["revoke"][..], token, &flag].concat());
+        assert_eq!(code, Some(2), "{told}");
+        assert!(!told.contains("stk1_z"), "{told}");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod introspect;
 mod issue;
 mod outcome;
+mod revoke;
 mod values;
 
 use std::{fs, future::Future, path::PathBuf};
@@ -15,6 +16,7 @@ use tonic::{Request, Response, Status, metadata::MetadataValue, transport::Chann
 pub use self::{
     introspect::{Introspect, introspect},
     issue::{Issue, issue},
+    revoke::{Revoke, revoke},
 };
 use super::{connect::Server, exit::Failed, settings};
 use crate::domain::{

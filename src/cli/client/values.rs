@@ -4,7 +4,11 @@
 use std::time::Duration;
 
 use crate::{
-    domain::timestamp::Timestamp,
+    domain::{
+        field::Problem,
+        id::{self, TokenUid},
+        timestamp::Timestamp,
+    },
     grpc::pb::v1::{self, expiry::Expiry},
 };
 
@@ -70,6 +74,11 @@ pub fn expires(text: &str) -> Result<Expires, &'static str> {
     Timestamp::parse(text).map(Expires::At).ok_or(
         "expected never, a time from now such as 90d, a date YYYY-MM-DD or an RFC 3339 instant",
     )
+}
+
+/// The id of a token.
+pub fn token_uid(text: &str) -> Result<TokenUid, Problem> {
+    id::parse(text)
 }
 
 /// `NAME:read` or `NAME:read-write`.

@@ -19,7 +19,10 @@ use std::{
 use anyhow::{Context as _, ensure};
 use clap::Args;
 
-use self::{keys::SigningKey, people::Jwts};
+use self::{
+    keys::SigningKey,
+    people::{Jwts, Renewal},
+};
 use super::settings;
 use crate::{
     app::Safeguards,
@@ -80,11 +83,11 @@ pub async fn run(mut command: Dev) -> anyhow::Result<ExitCode> {
     command.tuning.drain_delay.get_or_insert(Duration::ZERO);
     let routes = settings::routes(&command.tuning)?;
     let stop = settings::stop_on_signal()?;
-    make_private_folder(&command.data_dir)?;
+    let data_dir = make_private_folder(&command.data_dir)?;
     let listeners = Listeners::bind(command.listen, command.admin_listen).await?;
     let addresses = (listeners.grpc.local_addr()?, listeners.admin.local_addr()?);
     let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(OsEntropy));
-    let location = Location::Sqlite(command.data_dir.join("stacktoken.db"));
+    let location = Location::Sqlite(data_dir.join("stacktoken.db"));
     let ambient = (
         clock.clone() as Arc<dyn Clock>,
         entropy.clone() as Arc<dyn Entropy>,
@@ -92,17 +95,24 @@ pub async fn run(mut command: Dev) -> anyhow::Result<ExitCode> {
     let store = Arc::new(Store::open(&location, PoolSize { connections: 1 }, ambient).await?);
     store.migrate().await?;
     store.require_current_schema().await?;
-    let issuers = write_issuers(&command.data_dir)?;
-    let key = SigningKey::load_or_make(&command.data_dir)?;
-    write_private(&command.data_dir.join("jwks.json"), &key.jwks()?)?;
+    let issuers = write_issuers(&data_dir)?;
+    let key = SigningKey::load_or_make(&data_dir)?;
+    write_private(&data_dir.join("jwks.json"), &key.jwks()?)?;
     seed::seed(&store, clock.now()).await?;
     let authenticator = settings::authenticator(&issuers, &command.tuning, clock.clone()).await?;
-    let jwts = Jwts::sign(&key, clock.now())?;
-    jwts.write(&command.data_dir)?;
+    let signed_at = clock.now();
+    let jwts = Jwts::sign(&key, signed_at)?;
+    jwts.write(&data_dir)?;
+    let renewal = Renewal {
+        key,
+        data_dir: data_dir.clone(),
+        signed_at,
+    };
+    let renewing = renewal.run(clock.clone());
     let welcome = welcome::Welcome {
         addresses,
         jwts,
-        data_dir: command.data_dir,
+        data_dir,
     };
     let ready_file = command.ready_file;
     let serving = move || {
@@ -120,7 +130,10 @@ pub async fn run(mut command: Dev) -> anyhow::Result<ExitCode> {
         tls: None,
         safeguards: Safeguards::default(),
     };
-    server::run(parts, &command.tuning, listeners, serving, stop).await?;
+    tokio::select! {
+        served = server::run(parts, &command.tuning, listeners, serving, stop) => served?,
+        () = renewing => {}
+    }
     store.close().await;
     Ok(ExitCode::SUCCESS)
 }
@@ -132,12 +145,14 @@ fn write_issuers(data_dir: &Path) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-fn make_private_folder(path: &Path) -> anyhow::Result<()> {
+/// Returns its absolute path.
+fn make_private_folder(path: &Path) -> anyhow::Result<PathBuf> {
     let made = fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path);
-    made.with_context(|| format!("--data-dir {}", path.display()))
+    made.and_then(|()| fs::canonicalize(path))
+        .with_context(|| format!("--data-dir {}", path.display()))
 }
 
 /// Writes a file that only its owner can read, replacing what was there as a whole.

@@ -1,16 +1,22 @@
 //! The people and services of dev, and the JWTs that make them who they are.
 
-use std::path::Path;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde_json::json;
 
 use super::{keys::SigningKey, write_private};
-use crate::domain::timestamp::Timestamp;
+use crate::domain::{clock::Clock, timestamp::Timestamp};
 
 /// dev's own issuer.
 pub const ISSUER: &str = "https://dev.stacktoken.invalid";
-/// For how long dev's JWTs are valid; each start signs new ones.
-const VALID_FOR_SECONDS: i64 = 24 * 3600;
+/// For how long dev's JWTs are valid. Each start signs new ones, and so does [`Renewal`].
+const VALID_FOR: Duration = Duration::from_hours(24);
+/// How often [`Renewal`] reads the clock: often, since the host may have been suspended.
+const RENEWAL_TICK: Duration = Duration::from_mins(1);
 
 /// How dev's callers are told apart.
 pub const ISSUERS_FILE: &str = r#"# Written by `stacktoken dev` at every start.
@@ -61,7 +67,7 @@ impl Jwts {
         let sign = |subject: &str, kind: &str| {
             key.sign(&json!({
                 "iss": ISSUER, "aud": "stacktoken", "sub": subject, "kind": kind,
-                "iat": now.seconds(), "exp": now.seconds() + VALID_FOR_SECONDS,
+                "iat": now.seconds(), "exp": now.plus(VALID_FOR).seconds(),
             }))
         };
         Ok(Self {
@@ -92,5 +98,75 @@ impl Jwts {
             write_private(&data_dir.join(format!("{name}.jwt")), jwt)?;
         }
         Ok(())
+    }
+}
+
+/// Keeps the files of the JWTs valid for as long as `dev` runs.
+pub struct Renewal {
+    pub key: SigningKey,
+    pub data_dir: PathBuf,
+    /// When the files were signed.
+    pub signed_at: Timestamp,
+}
+
+impl Renewal {
+    /// Replaces the files whenever half of their time is over; does not return.
+    pub async fn run(mut self, clock: Arc<dyn Clock>) {
+        loop {
+            tokio::time::sleep(RENEWAL_TICK).await;
+            if let Err(error) = self.tick(clock.now()) {
+                tracing::warn!("the JWTs were not renewed: {error:#}");
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Timestamp) -> anyhow::Result<()> {
+        if now.since(self.signed_at) >= VALID_FOR / 2 {
+            Jwts::sign(&self.key, now)?.write(&self.data_dir)?;
+            self.signed_at = now;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
+    use serde_json::Value;
+
+    use super::*;
+
+    fn expires_at(file: &Path) -> i64 {
+        let jwt = fs::read_to_string(file).unwrap();
+        let claims = BASE64.decode(jwt.split('.').nth(1).unwrap()).unwrap();
+        let claims: Value = serde_json::from_slice(&claims).unwrap();
+        claims["exp"].as_i64().unwrap()
+    }
+
+    #[test]
+    fn a_jwt_in_the_folder_always_has_half_a_day_to_live() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = SigningKey::load_or_make(folder.path()).unwrap();
+        let jwts = Jwts::sign(&key, Timestamp::EPOCH).unwrap();
+        jwts.write(folder.path()).unwrap();
+        let mut renewal = Renewal {
+            key,
+            data_dir: folder.path().to_owned(),
+            signed_at: Timestamp::EPOCH,
+        };
+        for hour in 0..100 {
+            let now = Timestamp::EPOCH.plus(Duration::from_hours(hour));
+            renewal.tick(now).unwrap();
+            for (name, _) in jwts.named() {
+                let file = folder.path().join(format!("{name}.jwt"));
+                let left = expires_at(&file) - now.seconds();
+                assert!(
+                    (43_201..=86_400).contains(&left),
+                    "{name}, hour {hour}: {left} s"
+                );
+            }
+        }
     }
 }

@@ -1,9 +1,7 @@
-//! What dev says once it serves: on the screen for people, in a file for scripts.
+//! What `dev` reports once it serves: on the screen for people, in a file for scripts.
 
 use std::{
-    env,
-    fmt::Write as _,
-    fs,
+    env, fs,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -17,18 +15,18 @@ use super::{
 };
 use crate::telemetry::output;
 
-/// Everything there is to say.
+/// Everything that is reported.
 pub struct Welcome {
-    /// Of gRPC and of the admin port.
+    /// The addresses of gRPC and of the admin port.
     pub addresses: (SocketAddr, SocketAddr),
-    /// The JWTs.
+    /// The JWTs; only the file has them.
     pub jwts: Jwts,
-    /// Where they lie.
+    /// The folder of the JWTs, absolute: a second terminal opens in another folder.
     pub data_dir: PathBuf,
 }
 
 impl Welcome {
-    /// Says it.
+    /// Prints the text and writes the ready file.
     pub fn tell(&self, ready_file: Option<&Path>) -> anyhow::Result<()> {
         output::print(self.text());
         ready_file.map_or(Ok(()), |path| write_private(path, &self.json()))
@@ -51,53 +49,99 @@ impl Welcome {
         format!("{ready:#}\n")
     }
 
-    #[rustfmt::skip]
+    /// The line to paste comes last, where a reader looks. Each line revokes the token that it
+    /// issues, so that it works again and again under the stack's limit of 10 live tokens. One
+    /// that is interrupted leaves a token that expires after 10 minutes.
     fn text(&self) -> String {
         let (grpc, admin) = self.addresses;
-        let program = program();
-        let jwt = |name: &str| self.data_dir.join(format!("{name}.jwt")).display().to_string();
-        let (owner, service) = (jwt("owner"), jwt("service"));
-        let issue = format!("{program} issue --server http://{grpc} --stack {STACK} --jwt-file {owner} --name \"demo $(date +%s)\" --access read-write --expires never");
-        let introspect = format!("{program} introspect --server http://{grpc} --stack {STACK} --jwt-file {service} --action entry.update --branch main");
-        let issue_request = format!(r#"{{"stack_api_key":"{STACK}","name":"demo grpcurl '"$(date +%s)"'","permissions":{{"access":"ACCESS_READ_WRITE"}},"expiry":{{"never":true}}}}"#);
-        // The secret travels from pipe to pipe: on a command line every process could see it.
-        let to_question = format!(r#"s/.*"secret": "\(.*\)".*/{{"stack_api_key":"{STACK}","token":"\1","actions":[{{"name":"entry.update","branch":"main"}}]}}/p"#);
-        let mut text = format!("\
+        let names = self.jwts.named().map(|(name, _)| name).join(", ");
+        format!(
+            "\
 stacktoken serves gRPC on {grpc}, metrics and probes on http://{admin}
 demo stack {STACK}, second stack {SECOND_STACK}
+JWTs, renewed while this runs: {dir}/NAME.jwt
+  NAME is {names}
 
-Issue a token and introspect it (in another terminal, from this folder):
-
-  {issue} | {introspect}
-
-The same with grpcurl:
-
-  grpcurl -plaintext -H \"authorization: Bearer $(cat {owner})\" -d '{issue_request}' {grpc} stacktoken.v1.TokenService/Issue | sed -n '{to_question}' | grpcurl -plaintext -H \"authorization: Bearer $(cat {service})\" -d @ {grpc} stacktoken.v1.IntrospectionService/Introspect
-
-What there is to call:
+List the services:
 
   grpcurl -plaintext {grpc} list
 
-JWTs, valid for a day (also in {dir}/*.jwt):
-", dir = self.data_dir.display());
-        for (name, jwt) in self.jwts.named() {
-            // Writing to a String does not fail.
-            let _ = write!(text, "\n  {name}: {jwt}\n");
-        }
-        text
+With grpcurl, issue a token, introspect it and revoke it:
+
+  {with_grpcurl}
+
+The same with nothing else installed (paste this in another terminal):
+
+  {with_verbs}",
+            dir = self.data_dir.display(),
+            with_grpcurl = self.with_grpcurl(),
+            with_verbs = self.with_verbs(),
+        )
+    }
+
+    /// Within parentheses: variables of the shell that it is pasted in keep their values.
+    fn with_verbs(&self) -> String {
+        let program = program();
+        let verb = |verb: &str, jwt: &str| {
+            let (grpc, jwt) = (self.addresses.0, self.jwt(jwt));
+            format!("{program} {verb} --server http://{grpc} --stack {STACK} --jwt-file {jwt}")
+        };
+        format!(
+            "(NAME=\"demo $(date +%s) $$\"; {issue} --name \"$NAME\" --access read-write --expires 10m | {introspect} --action entry.update --branch main; {revoke} --name \"$NAME\")",
+            issue = verb("issue", "owner"),
+            introspect = verb("introspect", "service"),
+            revoke = verb("revoke", "owner"),
+        )
+    }
+
+    /// The secret goes from pipe to pipe: every process can see the arguments of another. The
+    /// second form of `date` is that of BSD.
+    fn with_grpcurl(&self) -> String {
+        let grpc = self.addresses.0;
+        let call = |jwt: &str, request: &str, rpc: &str| {
+            let jwt = self.jwt(jwt);
+            format!(
+                r#"grpcurl -plaintext -H "authorization: Bearer $(cat {jwt})" -d {request} {grpc} stacktoken.v1.{rpc}"#
+            )
+        };
+        let request = format!(
+            r#"'{{"stack_api_key":"{STACK}","name":"demo grpcurl '"$(date +%s) $$"'","permissions":{{"access":"ACCESS_READ_WRITE"}},"expiry":{{"at":"'"$UNTIL"'"}}}}'"#
+        );
+        let pick = |field: &str, fields: &str| {
+            format!(
+                r#"printf %s "$ISSUED" | sed -n 's/.*"{field}": "\([^"]*\)".*/{{"stack_api_key":"{STACK}",{fields}}}/p'"#
+            )
+        };
+        let question = pick(
+            "secret",
+            r#""token":"\1","actions":[{"name":"entry.update","branch":"main"}]"#,
+        );
+        format!(
+            "(UNTIL=$(date -u -d '+10 minutes' +%FT%TZ 2>/dev/null || date -u -v+10M +%FT%TZ); ISSUED=$({issue}); {question} | {introspect}; {token} | {revoke} >/dev/null)",
+            issue = call("owner", &request, "TokenService/Issue"),
+            introspect = call("service", "@", "IntrospectionService/Introspect"),
+            token = pick("tokenUid", r#""token_uid":"\1""#),
+            revoke = call("owner", "@", "TokenService/Revoke"),
+        )
+    }
+
+    fn jwt(&self, name: &str) -> String {
+        quoted(&self.data_dir.join(format!("{name}.jwt")))
     }
 }
 
-/// How this program was called, so that a pasted line calls the same one.
+/// How this program is called from any folder.
 fn program() -> String {
-    let running = env::current_exe()
-        .and_then(fs::canonicalize)
-        .unwrap_or_else(|_| "stacktoken".into());
-    let here = env::current_dir()
-        .and_then(fs::canonicalize)
-        .unwrap_or_default();
-    match running.strip_prefix(&here) {
-        Ok(relative) => format!("./{}", relative.display()),
-        Err(_) => running.display().to_string(),
+    let running = env::current_exe().and_then(fs::canonicalize);
+    quoted(&running.unwrap_or_else(|_| "stacktoken".into()))
+}
+
+/// A path as one word of a POSIX shell.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-".contains(letter);
+    if text.chars().all(is_plain) {
+        return text;
     }
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
