@@ -108,14 +108,15 @@ impl Board {
 
     fn set(&self, name: Name, serving: bool) {
         let serving = serving && !self.draining.is_cancelled();
-        let changed = self.state(name).send_if_modified(|state| {
+        self.state(name).send_if_modified(|state| {
             let changed = *state != serving;
             *state = serving;
+            if changed {
+                // Before the state is seen: what is printed then comes after this line.
+                tracing::info!(service = name.as_str(), serving, "health changed");
+            }
             changed
         });
-        if changed {
-            tracing::info!(service = name.as_str(), serving, "health changed");
-        }
         let label = ServiceLabel {
             service: name.as_str(),
         };
@@ -156,9 +157,9 @@ async fn probe(board: &Board, app: &App, authenticator: &Authenticator) {
     board.set(Name::Overall, answers);
 }
 
-/// Returns once both services serve.
+/// Returns once both services serve, and the server as a whole.
 pub(super) async fn both_serving(board: Board) {
-    for name in [Name::Introspection, Name::Token] {
+    for name in [Name::Introspection, Name::Token, Name::Overall] {
         // The board holds the sender, so the wait cannot fail.
         let _ = board
             .state(name)

@@ -4,7 +4,7 @@
 use std::{
     io::{self, Write},
     sync::{
-        OnceLock,
+        Condvar, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
@@ -21,6 +21,13 @@ const FLUSH_FOR: Duration = Duration::from_secs(1);
 
 /// Lines that the queue of this process did not take.
 static QUEUE: OnceLock<ErrorCounter> = OnceLock::new();
+/// The way into the queue of this process.
+static LINES: OnceLock<NonBlocking> = OnceLock::new();
+/// How often the thread that writes log lines has found the queue empty.
+static EMPTIED: (Mutex<u64>, Condvar) = (Mutex::new(0), Condvar::new());
+/// How long a line for standard output waits for the log lines before it.
+const DRAIN_FOR: Duration = Duration::from_millis(250);
+
 /// Lines that standard error did not take.
 static FAILED: AtomicU64 = AtomicU64::new(0);
 
@@ -37,6 +44,7 @@ impl Output {
             .thread_name("log")
             .finish(StandardError);
         QUEUE.get_or_init(|| lines.error_counter());
+        LINES.get_or_init(|| lines.clone());
         (lines, Self(guard))
     }
 
@@ -55,9 +63,11 @@ pub fn lines_dropped() -> u64 {
     FAILED.load(Ordering::Relaxed) + queue as u64
 }
 
-/// Writes a line to standard output; gives up on a reader that stalls or is gone.
+/// Writes a line to standard output after the log lines before it, so that it is the last on a
+/// screen that shows both; gives up on a reader that stalls or is gone.
 pub fn print(line: String) {
     within(move || {
+        drain();
         let _ = writeln!(io::stdout(), "{line}");
     });
 }
@@ -67,6 +77,20 @@ pub fn print_error(line: String) {
     within(move || {
         let _ = writeln!(io::stderr(), "{line}");
     });
+}
+
+/// Waits until the log lines that are queued now are written.
+fn drain() {
+    let Some(lines) = LINES.get() else { return };
+    let (count, changed) = &EMPTIED;
+    // Twice: the first time may be the end of a batch from before the call.
+    for _ in 0..2 {
+        let guard = count.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *guard;
+        // Without a byte: it wakes the thread and writes nothing.
+        let _ = lines.clone().write(&[]);
+        let _ = changed.wait_timeout_while(guard, DRAIN_FOR, |now| *now == before);
+    }
 }
 
 /// Does what may block on a thread of its own, and waits for it for [`FLUSH_FOR`] at most. The
@@ -97,7 +121,11 @@ impl Write for StandardError {
         }
     }
 
+    /// Called whenever the queue is empty.
     fn flush(&mut self) -> io::Result<()> {
+        let (count, changed) = &EMPTIED;
+        *count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        changed.notify_all();
         Ok(())
     }
 }
