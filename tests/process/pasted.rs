@@ -115,6 +115,34 @@ async fn a_line_of_dev_that_is_interrupted_leaves_a_token_for_ten_minutes() {
     }
 }
 
+/// A line with no id in it, so that it is the same at every run.
+fn without_ids(line: &str) -> String {
+    let is_id = |word: &&str| word.len() == 36 && word.matches('-').count() == 4;
+    let id = line.split([' ', ';', '"']).find(is_id);
+    id.map_or_else(|| line.to_owned(), |id| line.replace(id, "ID"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_line_to_paste_prints_what_the_readme_shows() {
+    let readme = include_str!("../../README.md");
+    let (_, sample) = readme.split_once("```text\n").unwrap();
+    let (sample, _) = sample.split_once("```").unwrap();
+    let folder = folder();
+    let _dev = Dev::start(folder.path());
+    let line = printed(folder.path()).pop().unwrap();
+    let done = paste(folder.path(), &line);
+    let told = format!("{}{}", text(&done.stderr), text(&done.stdout));
+    let mut lines = told.lines().map(without_ids);
+    for shown in sample.lines().filter(|line| line.trim() != "...") {
+        let shown = without_ids(shown);
+        assert!(
+            lines.any(|line| line == shown),
+            "no {shown} in order:\n{told}"
+        );
+    }
+    assert_eq!(lines.next(), None, "the sample has the last line");
+}
+
 /// The rows of a terminal of 80 columns.
 fn rows(output: &str) -> usize {
     let rows = |line: &str| line.chars().count().max(1).div_ceil(80);

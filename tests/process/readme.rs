@@ -162,7 +162,7 @@ async fn every_block_of_the_readme_works_in_order_and_once_more() {
                 "REASON_SUPERSEDED",
                 "\"impact\": {",
                 "\"services\": [",
-                "TOKEN_STATE_REVOKED",
+                "revoked token ",
                 "REASON_REVOKED",
                 "stacktoken.v1.TokenService",
                 "rpc Issue",
@@ -171,7 +171,7 @@ async fn every_block_of_the_readme_works_in_order_and_once_more() {
                 "\"decision\": \"DECISION_ALLOW\"",
                 "HTTP/1.1 200 OK",
                 "{\"entry\":{\"title\":\"Home\"}}",
-                "TOKEN_STATE_REVOKED",
+                "revoked token ",
                 "HTTP/1.1 401 Unauthorized",
             ],
         );
