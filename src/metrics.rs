@@ -152,6 +152,12 @@ pub struct Metrics {
     pub leak_reports: Family<LeakLabel, Counter>,
     /// 1 where a service is SERVING.
     pub serving: Family<ServiceLabel, Gauge>,
+    /// By how many seconds the clock is ahead of the database's.
+    pub clock_offset: Gauge<f64, AtomicU64>,
+    /// How often the wall clock stepped by more than the permitted skew.
+    pub clock_steps: Counter,
+    /// 1 while the clock is wrong, and nothing is answered.
+    pub clock_wrong: Gauge,
     /// 1 while the SQLite file or its write-ahead log is deleted or replaced.
     pub store_file_lost: Gauge,
     /// 1 where a listener beyond loopback has no TLS.
@@ -227,6 +233,9 @@ impl Metrics {
             usage_dropped: Counter::default(),
             leak_reports: Family::default(),
             serving: Family::default(),
+            clock_offset: Gauge::default(),
+            clock_steps: Counter::default(),
+            clock_wrong: Gauge::default(),
             store_file_lost: Gauge::default(),
             plaintext: Gauge::default(),
             database_unverified: Gauge::default(),
@@ -298,6 +307,9 @@ impl Metrics {
         own.register("usage_dropped", "Uses of tokens that there was no room to remember", self.usage_dropped.clone());
         own.register("leak_reports", "Reports that a secret leaked, by what came of them", self.leak_reports.clone());
         own.register("serving", "1 where a service is SERVING", self.serving.clone());
+        own.register_with_unit("clock_offset", "By how much the clock is ahead of the database's", Unit::Seconds, self.clock_offset.clone());
+        own.register("clock_steps", "How often the wall clock stepped by more than the permitted skew", self.clock_steps.clone());
+        own.register("clock_wrong", "1 while the clock is wrong by more than the permitted skew, and nothing is answered", self.clock_wrong.clone());
         own.register("store_file_lost", "1 while the SQLite file or its write-ahead log is deleted or replaced", self.store_file_lost.clone());
         own.register("listener_without_tls", "1 where a listener beyond loopback has no TLS", self.plaintext.clone());
         own.register("database_without_verified_tls", "1 where the database beyond this machine is not verified by TLS", self.database_unverified.clone());

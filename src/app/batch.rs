@@ -92,7 +92,7 @@ impl App {
     ) -> Result<(Vec<Introspection>, Revision), Error> {
         let (known, revision) = self.known_of_all(digests, batch.min_revision).await?;
         // Read after the look-up, and once: expiry is compared at the time of the answer.
-        let now = self.clock.now();
+        let now = self.instant()?;
         let judged = batch
             .questions
             .iter()

@@ -8,6 +8,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     App,
+    clocks::Comparison,
     hub::{self, Stand},
 };
 use crate::{
@@ -83,9 +84,12 @@ impl App {
         let mut trouble = Trouble::new("no heartbeat is committed");
         loop {
             let started = self.clock.monotonic();
+            let comparison = Comparison::begin(self.clock.as_ref());
             match timeout(self.freshness.bound(), self.store.beat(self.clock.now())).await {
                 Ok(Ok(beat)) => {
                     trouble.is_over();
+                    // First: what is answered from here on is judged by this clock.
+                    self.compare(&comparison, beat.clock);
                     self.note_beat(beat.origin, started).await;
                 }
                 Ok(Err(error)) => self.note_failure(&mut trouble, &error).await,

@@ -84,6 +84,10 @@ impl App {
 
     /// One round: what fails does not keep the rest from being done.
     async fn clean(&self, stop: &CancellationToken) {
+        if self.clock.fault().is_some() {
+            // Nothing is old by a clock that is wrong.
+            return;
+        }
         let began = self.clock.monotonic();
         let (mut counts, mut done) = (Counts::new(), true);
         for chore in Chore::ALL {

@@ -116,7 +116,7 @@ impl App {
             Some(digest) => self.facts(digest, question.min_revision).await?,
             None => (None, self.view().applied),
         };
-        let mut judged = self.judge_now(question, found);
+        let mut judged = self.judge_now(question, found)?;
         if let (Some(digest), Some(facts)) = (digest, judged.unused()) {
             // In a box, as all that is rare: the way of a hit is to stay small.
             judged = Box::pin(self.judge_first_use(call, question, (digest, facts))).await?;
@@ -139,7 +139,7 @@ impl App {
         let recorded = self.record_first_use(call, digest, facts).await;
         recorded.map_err(|missed| missed.into_error(false))?;
         let found = self.facts_anew(digest, question.min_revision).await?;
-        let judged = self.judge_now(question, found);
+        let judged = self.judge_now(question, found)?;
         match judged.unused() {
             Some(_) => Err(Error::NotFresh),
             None => Ok(judged),
@@ -147,8 +147,13 @@ impl App {
     }
 
     /// Read after the look-up: expiry is compared at the time of the answer.
-    fn judge_now(&self, question: &Question, (facts, revision): Fresh) -> Introspection {
-        self.judge(question, facts.as_ref(), (revision, self.clock.now()))
+    fn judge_now(
+        &self,
+        question: &Question,
+        (facts, revision): Fresh,
+    ) -> Result<Introspection, Error> {
+        let now = self.instant()?;
+        Ok(self.judge(question, facts.as_ref(), (revision, now)))
     }
 
     /// What there is to say at this instant; of a secret not recognised, nothing is known.

@@ -3,6 +3,7 @@
 
 mod audit;
 mod batch;
+mod clocks;
 mod error;
 mod feed;
 mod flights;

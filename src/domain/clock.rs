@@ -1,7 +1,7 @@
 //! The only place that reads a clock. A test gives its own.
 
 use std::{
-    sync::atomic::{AtomicI64, Ordering},
+    sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -11,18 +11,70 @@ use super::timestamp::Timestamp;
 
 /// What time it is.
 pub trait Clock: Send + Sync + 'static {
-    /// The instant on the wall. Never goes back within a process (R8).
+    /// The instant on the wall. While nothing is wrong it never goes back within a process (R8).
     fn now(&self) -> Timestamp;
 
     /// Time since some fixed point, the time that the host was suspended included; for
     /// measuring how long, never for what date.
     fn monotonic(&self) -> Duration;
+
+    /// The wall clock as it stands, however wrong: for comparing it with another.
+    fn wall(&self) -> Timestamp {
+        self.now()
+    }
+
+    /// What is wrong with the wall clock; then nothing is decided or answered by it.
+    fn fault(&self) -> Option<ClockFault> {
+        None
+    }
+
+    /// How often the wall clock stepped by more than the permitted skew.
+    fn steps(&self) -> u64 {
+        0
+    }
+
+    /// By how much clocks may differ, and whether there is another to be compared with.
+    fn permit(&self, _max_skew: Duration, _compared: bool) {}
+
+    /// Takes note of whether another clock agrees.
+    fn compared(&self, _agrees: bool) {}
 }
+
+/// Why nothing can be decided by the wall clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClockFault {
+    /// It was set back behind an instant that this process has answered by.
+    Behind,
+    /// It differs from the database's.
+    Differs,
+    /// It stepped, and was not compared with the database's since.
+    Unconfirmed,
+}
+
+/// No other clock is there to be compared with.
+const ALONE: u8 = 0;
+/// Not compared since the start: nothing is answered yet either.
+const AWAITED: u8 = 1;
+const AGREES: u8 = 2;
+const DIFFERS: u8 = 3;
+const UNCONFIRMED: u8 = 4;
+
+/// No reading yet.
+const NEVER: i64 = i64::MIN;
+/// How close together two clocks must be read to be compared.
+const READ_WITHIN: i64 = 20_000;
 
 /// The clock of the host.
 #[derive(Debug)]
 pub struct SystemClock {
+    /// The latest instant that may have been answered by.
     latest: AtomicI64,
+    /// The wall clock less `CLOCK_BOOTTIME`, which nobody can set, when they were last read.
+    offset: AtomicI64,
+    max_skew: AtomicI64,
+    other: AtomicU8,
+    behind: AtomicBool,
+    steps: AtomicU64,
 }
 
 impl SystemClock {
@@ -31,6 +83,56 @@ impl SystemClock {
     pub const fn new() -> Self {
         Self {
             latest: AtomicI64::new(i64::MIN),
+            offset: AtomicI64::new(NEVER),
+            max_skew: AtomicI64::new(2_000_000),
+            other: AtomicU8::new(ALONE),
+            behind: AtomicBool::new(false),
+            steps: AtomicU64::new(0),
+        }
+    }
+
+    /// The instant to go by, of a reading of both clocks.
+    fn take(&self, wall: i64, boot: i64) -> i64 {
+        let before = self.offset.swap(wall - boot, Ordering::Relaxed);
+        let max_skew = self.max_skew.load(Ordering::Relaxed);
+        if before != NEVER && (wall - boot - before).abs() > max_skew {
+            self.look_again(before, max_skew);
+        }
+        // By a clock that is not trusted nothing is answered, so it sets no mark either: once it
+        // is corrected, it serves again.
+        let trusted = matches!(self.other.load(Ordering::Acquire), ALONE | AGREES);
+        let latest = if trusted {
+            self.latest.fetch_max(wall, Ordering::Relaxed).max(wall)
+        } else {
+            self.latest.load(Ordering::Relaxed)
+        };
+        let behind = latest.saturating_sub(wall) > max_skew;
+        if self.behind.load(Ordering::Relaxed) != behind {
+            self.behind.store(behind, Ordering::Release);
+        }
+        if trusted { latest } else { wall }
+    }
+
+    /// A process that was stopped between two readings is no step: both clocks are read again,
+    /// close together.
+    fn look_again(&self, before: i64, max_skew: i64) {
+        let close = (0..10).find_map(|_| {
+            let (first, wall, last) = (boot_micros(), wall_micros(), boot_micros());
+            (last - first <= READ_WITHIN).then_some(wall - first)
+        });
+        let Some(offset) = close else {
+            return;
+        };
+        self.offset.store(offset, Ordering::Relaxed);
+        if (offset - before).abs() > max_skew {
+            self.steps.fetch_add(1, Ordering::Relaxed);
+            // Where the other clock was not heard of or differed, that stands.
+            let _ = self.other.compare_exchange(
+                AGREES,
+                UNCONFIRMED,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            );
         }
     }
 }
@@ -42,18 +144,8 @@ impl Default for SystemClock {
 }
 
 impl Clock for SystemClock {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the clock that everything else asks"
-    )]
     fn now(&self) -> Timestamp {
-        let since_epoch = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let read = i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX);
-        let before = self.latest.fetch_max(read, Ordering::Relaxed);
-        // A host whose clock is outside the years 0001 to 9999 is as good as at the epoch.
-        Timestamp::from_micros(read.max(before)).unwrap_or(Timestamp::EPOCH)
+        timestamp(self.take(wall_micros(), boot_micros()))
     }
 
     fn monotonic(&self) -> Duration {
@@ -62,5 +154,126 @@ impl Clock for SystemClock {
         let read = clock_gettime(ClockId::Boottime);
         let seconds = u64::try_from(read.tv_sec).unwrap_or_default();
         Duration::new(seconds, u32::try_from(read.tv_nsec).unwrap_or_default())
+    }
+
+    fn wall(&self) -> Timestamp {
+        timestamp(wall_micros())
+    }
+
+    fn fault(&self) -> Option<ClockFault> {
+        if self.behind.load(Ordering::Acquire) {
+            return Some(ClockFault::Behind);
+        }
+        match self.other.load(Ordering::Acquire) {
+            DIFFERS => Some(ClockFault::Differs),
+            UNCONFIRMED => Some(ClockFault::Unconfirmed),
+            _ => None,
+        }
+    }
+
+    fn steps(&self) -> u64 {
+        self.steps.load(Ordering::Relaxed)
+    }
+
+    fn permit(&self, max_skew: Duration, compared: bool) {
+        let micros = i64::try_from(max_skew.as_micros()).unwrap_or(i64::MAX);
+        self.max_skew.store(micros, Ordering::Relaxed);
+        let other = if compared { AWAITED } else { ALONE };
+        self.other.store(other, Ordering::Release);
+        if compared {
+            self.latest.store(i64::MIN, Ordering::Relaxed);
+        }
+    }
+
+    fn compared(&self, agrees: bool) {
+        let other = if agrees { AGREES } else { DIFFERS };
+        self.other.store(other, Ordering::Release);
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the clock that everything else asks"
+)]
+fn wall_micros() -> i64 {
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX / 2)
+}
+
+fn boot_micros() -> i64 {
+    let read = clock_gettime(ClockId::Boottime);
+    read.tv_sec * 1_000_000 + read.tv_nsec / 1_000
+}
+
+/// A host whose clock is outside the years 0001 to 9999 is as good as at the epoch.
+fn timestamp(micros: i64) -> Timestamp {
+    Timestamp::from_micros(micros).unwrap_or(Timestamp::EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000;
+
+    /// A clock whose readings are given: as far from the host's own offset as the host is.
+    fn clock(compared: bool) -> SystemClock {
+        let clock = SystemClock::new();
+        clock.permit(Duration::from_secs(2), compared);
+        clock
+    }
+
+    #[test]
+    fn a_clock_alone_that_is_set_back_refuses_until_it_has_caught_up() {
+        let clock = clock(false);
+        assert_eq!(clock.take(100 * SECOND, 0), 100 * SECOND);
+        // Within the skew it stands still.
+        assert_eq!(clock.take(99 * SECOND, 0), 100 * SECOND);
+        assert_eq!(clock.fault(), None);
+        clock.take(97 * SECOND, 0);
+        assert_eq!(clock.fault(), Some(ClockFault::Behind));
+        clock.take(98 * SECOND, SECOND);
+        assert_eq!(clock.fault(), None);
+    }
+
+    #[test]
+    fn a_clock_that_never_agreed_serves_as_soon_as_it_does() {
+        let clock = clock(true);
+        clock.take(7_300 * SECOND, 0);
+        clock.compared(false);
+        assert_eq!(clock.fault(), Some(ClockFault::Differs));
+        assert_eq!(clock.take(7_301 * SECOND, SECOND), 7_301 * SECOND);
+        // Corrected by two hours.
+        clock.take(102 * SECOND, 2 * SECOND);
+        clock.compared(true);
+        assert_eq!(clock.take(103 * SECOND, 3 * SECOND), 103 * SECOND);
+        assert_eq!(clock.fault(), None);
+    }
+
+    #[test]
+    fn a_clock_that_agreed_and_is_set_back_refuses_also_where_the_other_agrees_again() {
+        let clock = clock(true);
+        clock.compared(true);
+        clock.take(7_300 * SECOND, 0);
+        clock.compared(true);
+        clock.take(100 * SECOND, 0);
+        assert_eq!(clock.fault(), Some(ClockFault::Behind));
+    }
+
+    #[test]
+    fn a_reading_that_was_interrupted_is_no_step() {
+        let clock = clock(true);
+        clock.compared(true);
+        clock.now();
+        // The host's clocks are read again, and have not moved against each other.
+        clock.take(wall_micros() - 10 * SECOND, boot_micros());
+        assert_eq!(
+            (clock.steps(), clock.fault()),
+            (0, Some(ClockFault::Behind))
+        );
+        clock.now();
+        assert_eq!((clock.steps(), clock.fault()), (0, None));
     }
 }

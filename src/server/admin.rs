@@ -45,7 +45,7 @@ struct Admin {
 pub(super) fn router(metrics: Arc<Metrics>, board: Board) -> Router {
     Router::new()
         .route("/metrics", get(metrics_text))
-        .route("/livez", get(async || "ok\n"))
+        .route("/livez", get(alive))
         .route("/readyz", get(ready))
         .route("/version", get(version))
         .with_state(Admin { metrics, board })
@@ -92,6 +92,15 @@ async fn metrics_text(
         )
     };
     ([("content-type", content_type)], text)
+}
+
+/// The process answers; after the clock was set back, only a restart lets it answer soon.
+async fn alive(State(admin): State<Admin>) -> (StatusCode, &'static str) {
+    if admin.board.is_clock_behind() {
+        let told = "the clock was set back: restart\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, told);
+    }
+    (StatusCode::OK, "ok\n")
 }
 
 async fn ready(State(admin): State<Admin>) -> (StatusCode, String) {

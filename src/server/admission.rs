@@ -18,7 +18,7 @@ use super::{
     openings,
 };
 use crate::{
-    app::About,
+    app::{self, About},
     auth::{
         Rejection,
         policy::{Admits, Rule},
@@ -140,6 +140,10 @@ impl Gate {
         let Some((rule, Admits::Callers(demand))) = rule.map(|rule| (rule, rule.admits)) else {
             return Err(Failure::RpcUnknown);
         };
+        // Before a credential is judged: that is judged by the clock too.
+        if self.app.clock().fault().is_some() {
+            return Err(app::Error::ClockSkew.into());
+        }
         let credentials = (request.headers(), request.extensions());
         let call = self.authenticate(credentials, demand, request_id).await?;
         let call = known.insert(call);

@@ -2,7 +2,14 @@
 //! for. Follows the gRPC health checking protocol, also where the library does not: Watch of
 //! an unknown name answers SERVICE_UNKNOWN on an open stream.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::{Stream, StreamExt as _};
 use tokio::sync::watch;
@@ -18,6 +25,7 @@ use super::layers::REQUEST_ID;
 use crate::{
     app::App,
     auth::Authenticator,
+    domain::clock::ClockFault,
     grpc::status::{self, Failure},
     metrics::{Metrics, ServiceLabel},
 };
@@ -62,6 +70,7 @@ impl Name {
 #[derive(Clone, Debug)]
 pub struct Board {
     states: [Arc<watch::Sender<bool>>; 3],
+    clock_behind: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
     draining: CancellationToken,
     closing: CancellationToken,
@@ -73,6 +82,7 @@ impl Board {
     pub fn new(metrics: Arc<Metrics>) -> Self {
         let board = Self {
             states: std::array::from_fn(|_| Arc::new(watch::Sender::new(false))),
+            clock_behind: Arc::default(),
             metrics,
             draining: CancellationToken::new(),
             closing: CancellationToken::new(),
@@ -87,6 +97,11 @@ impl Board {
     #[must_use]
     pub fn is_serving(&self, name: Name) -> bool {
         *self.state(name).borrow()
+    }
+
+    /// Whether only a restart helps soon: the clock was set back.
+    pub(super) fn is_clock_behind(&self) -> bool {
+        self.clock_behind.load(Ordering::Acquire)
     }
 
     /// From now on nothing serves, whatever the probes say.
@@ -138,6 +153,10 @@ pub(super) async fn keep_probing(board: Board, app: Arc<App>, authenticator: Arc
 }
 
 async fn probe(board: &Board, app: &App, authenticator: &Authenticator) {
+    let fault = app.watch_clock();
+    let behind = fault == Some(ClockFault::Behind);
+    board.clock_behind.store(behind, Ordering::Release);
+    let is_right = fault.is_none();
     let (reads, writes) = tokio::join!(
         tokio::time::timeout(PROBE_FOR, app.store().probe_read()),
         tokio::time::timeout(PROBE_FOR, app.store().beat(app.clock().now())),
@@ -151,9 +170,9 @@ async fn probe(board: &Board, app: &App, authenticator: &Authenticator) {
     app.metrics().issuers_without_keys.set(without);
     // Where several replicas share the store, being able to answer is being fresh; a store of
     // our own is always fresh, and must be readable.
-    let answers = app.is_fresh() && (reads || app.store().is_shared()) && keys.services;
+    let answers = is_right && app.is_fresh() && (reads || app.store().is_shared()) && keys.services;
     board.set(Name::Introspection, answers);
-    board.set(Name::Token, reads && writes && keys.users);
+    board.set(Name::Token, is_right && reads && writes && keys.users);
     board.set(Name::Overall, answers);
 }
 

@@ -115,6 +115,8 @@ pub async fn run(
             "the database is not verified: set sslmode=verify-full and sslrootcert in its URL"
         );
     }
+    let compared = parts.store.is_shared();
+    parts.clock.permit(tuning.max_clock_skew, compared);
     let tuned = use_cases(tuning, parts.safeguards);
     let ambient = (parts.clock.clone(), parts.entropy.clone());
     let (app, refusals) = App::new(parts.store.clone(), ambient, metrics.clone(), &tuned);

@@ -2,13 +2,16 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use sea_orm::{ConnectionTrait as _, DbErr, Statement};
+use sea_orm::{ConnectionTrait as _, DbErr, QueryResult, Statement};
 
 use super::{Error, Store, transaction::Transaction};
 use crate::domain::timestamp::Timestamp;
 
 /// The permitted skew, where nobody says.
 pub(super) const DEFAULT_MAX_SKEW_MICROS: u64 = 2_000_000;
+
+/// PostgreSQL's clock in microseconds, read anew within one transaction.
+const CLOCK: &str = "SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint AS now";
 
 impl Store {
     /// Permits clocks to differ by this much.
@@ -38,11 +41,13 @@ impl Store {
         if self.own_clock_decides {
             return Ok(self.clock.now());
         }
-        let sql = "SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint AS now";
-        let statement = Statement::from_string(self.backend(), sql);
-        let row = tx.query_one_raw(statement).await?;
-        let row = row.ok_or_else(|| DbErr::RecordNotFound("a clock".to_owned()))?;
-        let now = Timestamp::from_micros(row.try_get("", "now")?);
-        Ok(now.ok_or_else(|| DbErr::Custom("the database's clock is out of range".to_owned()))?)
+        let statement = Statement::from_string(self.backend(), CLOCK);
+        clock_in(tx.query_one_raw(statement).await?)
     }
+}
+
+fn clock_in(row: Option<QueryResult>) -> Result<Timestamp, Error> {
+    let row = row.ok_or_else(|| DbErr::RecordNotFound("a clock".to_owned()))?;
+    let now = Timestamp::from_micros(row.try_get("", "now")?);
+    Ok(now.ok_or_else(|| DbErr::Custom("the database's clock is out of range".to_owned()))?)
 }

@@ -44,3 +44,4 @@ mod stub;
 mod support;
 mod traces;
 mod unheard;
+mod wrong_clock;

@@ -1,0 +1,85 @@
+//! Whether the wall clock can be decided by: compared with the database's at every heartbeat,
+//! and with `CLOCK_BOOTTIME` at every reading (R8).
+
+use std::time::Duration;
+
+use super::{App, Error};
+use crate::domain::{
+    clock::{Clock, ClockFault},
+    timestamp::Timestamp,
+};
+
+/// What was read on the way to another clock and back.
+pub(super) struct Comparison {
+    wall: Timestamp,
+    started: Duration,
+}
+
+impl Comparison {
+    /// Begins one.
+    pub fn begin(clock: &dyn Clock) -> Self {
+        Self {
+            wall: clock.wall(),
+            started: clock.monotonic(),
+        }
+    }
+
+    /// By how many microseconds the own clock is ahead, and how uncertain that is: the other was
+    /// read at some instant of the round trip.
+    fn end(&self, theirs: Timestamp, ended: Duration) -> (i64, i64) {
+        let half = ended.saturating_sub(self.started) / 2;
+        let half = i64::try_from(half.as_micros()).unwrap_or(i64::MAX / 4);
+        (self.wall.as_micros() + half - theirs.as_micros(), half)
+    }
+}
+
+impl App {
+    /// The instant to answer by.
+    ///
+    /// # Errors
+    /// [`Error::ClockSkew`] while the clock is wrong.
+    pub(super) fn instant(&self) -> Result<Timestamp, Error> {
+        let now = self.clock.now();
+        match self.clock.fault() {
+            None => Ok(now),
+            Some(_) => Err(Error::ClockSkew),
+        }
+    }
+
+    /// Compares the clock with the database's. A slow heartbeat raises no alarm: what the round
+    /// trip leaves uncertain counts for the clock.
+    pub(super) fn compare(&self, comparison: &Comparison, theirs: Timestamp) {
+        let (ahead, uncertain) = comparison.end(theirs, self.clock.monotonic());
+        #[expect(clippy::cast_precision_loss, reason = "microseconds of a difference")]
+        self.metrics.clock_offset.set(ahead as f64 / 1e6);
+        let skew = i64::try_from(self.store.max_skew().as_micros()).unwrap_or(i64::MAX);
+        let agrees = ahead.abs().saturating_sub(uncertain) <= skew;
+        self.clock.compared(agrees);
+        self.watch_clock();
+    }
+
+    /// Reads the clock, and logs and counts what became of it.
+    pub fn watch_clock(&self) -> Option<ClockFault> {
+        self.clock.now();
+        let fault = self.clock.fault();
+        let steps = self.clock.steps();
+        let counted = self.metrics.clock_steps.get();
+        if steps > counted {
+            self.metrics.clock_steps.inc_by(steps - counted);
+            tracing::warn!(steps, "the wall clock was set while this process runs");
+        }
+        let wrong = i64::from(fault.is_some());
+        if self.metrics.clock_wrong.set(wrong) != wrong {
+            let ahead = self.metrics.clock_offset.get();
+            match fault {
+                Some(fault) => tracing::error!(
+                    ?fault,
+                    seconds_ahead_of_the_database = ahead,
+                    "CLOCK_SKEW: the clock is wrong, so nothing is answered or decided by it"
+                ),
+                None => tracing::info!("the clock is right again"),
+            }
+        }
+        fault
+    }
+}
