@@ -16,7 +16,7 @@ const MOST: f64 = 0.02;
 /// The long log may cost so much more than the short one. Below a floor the two are not told
 /// apart, since what is measured is then the noise of the machine.
 const RATIO: f64 = 1.3;
-const FLOOR: f64 = 0.006;
+const FLOOR: f64 = 0.01;
 
 fn setting(name: &str, default: u32) -> u32 {
     std::env::var(name).map_or(default, |value| value.parse().unwrap())
