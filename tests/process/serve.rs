@@ -66,6 +66,7 @@ fn a_schema_that_is_not_migrated_names_the_command() {
             "pending m20261124_000001_first\npending m20261124_000002_rotation\n\
              pending m20261124_000003_usage\n\
              pending m20261129_000004_instants\n\
+             pending m20261129_000005_origin\n\
              pending m20261129_000006_expiring"
         )
     );
@@ -77,6 +78,7 @@ fn a_schema_that_is_not_migrated_names_the_command() {
             "applied m20261124_000001_first\napplied m20261124_000002_rotation\n\
              applied m20261124_000003_usage\n\
              applied m20261129_000004_instants\n\
+             applied m20261129_000005_origin\n\
              applied m20261129_000006_expiring"
         )
     );
@@ -90,6 +92,7 @@ fn a_schema_that_is_not_migrated_names_the_command() {
             "applied m20261124_000001_first\napplied m20261124_000002_rotation\n\
              applied m20261124_000003_usage\n\
              applied m20261129_000004_instants\n\
+             applied m20261129_000005_origin\n\
              applied m20261129_000006_expiring"
         )
     );
