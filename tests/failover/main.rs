@@ -67,7 +67,7 @@ async fn no_answer_is_wrong_and_no_change_is_lost_on_a_real_patroni() {
         let begun = Instant::now();
         fault.inject(&mut patroni, &folder, before).await;
         sleep(Duration::from_secs(1)).await;
-        patroni.wait_until_whole().await;
+        patroni.wait_until_whole(&folder).await;
         // What a replica still refuses by now shows in the recovery.
         sleep(RECOVERY + Duration::from_secs(1)).await;
         let row = Row {

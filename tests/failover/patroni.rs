@@ -55,7 +55,7 @@ impl Patroni {
                 sleep(Duration::from_millis(200)).await;
             }
         }
-        patroni.wait_until_whole().await;
+        patroni.wait_until_whole(folder).await;
         patroni
     }
 
@@ -84,8 +84,9 @@ impl Patroni {
     }
 
     /// Waits until one node leads, two follow it, and one of them is synchronous.
-    pub async fn wait_until_whole(&self) {
+    pub async fn wait_until_whole(&mut self, folder: &Folder) {
         let until = Instant::now() + Duration::from_secs(120);
+        let mut restart_at = Some(Instant::now() + Duration::from_secs(40));
         let mut since = None;
         loop {
             since = match self.is_whole() {
@@ -97,6 +98,15 @@ impl Patroni {
                 return;
             }
             assert!(Instant::now() < until, "{}", self.state());
+            // Patroni 3.0.2 can fail to assign a synchronous standby for ever ("key updated by
+            // someone else"), which its restart ends; PostgreSQL goes on meanwhile.
+            if restart_at.is_some_and(|at| Instant::now() > at) {
+                restart_at = None;
+                let leader = self.leader();
+                println!("Patroni of node{leader} is restarted");
+                self.nodes[leader].kill_patroni();
+                self.nodes[leader].restart_patroni(folder);
+            }
             sleep(Duration::from_millis(200)).await;
         }
     }

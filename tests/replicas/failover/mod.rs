@@ -4,6 +4,7 @@
 
 mod commits;
 mod durability;
+mod moved;
 mod observer;
 mod promotion;
 

@@ -1,0 +1,99 @@
+//! What a replica answers whose connections to the former primary stand while the address has
+//! moved to the new one.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+use super::{
+    Pair, RECOVERY, issue_when_possible, known_tokens, move_links,
+    observer::{BOUND, Observer, Seen, Token, Tokens},
+    rounds,
+};
+use crate::proxy::Link;
+
+const REVOKED_WITHIN: Duration = Duration::from_secs(15);
+
+/// Revokes at A one after the other, from the first moment that this is possible.
+async fn revoke_at_a(pair: &Pair, asked: &Tokens, tokens: &[Token]) {
+    for token in tokens {
+        asked
+            .revoke(&pair.cluster.a.owner, &token.uid, REVOKED_WITHIN)
+            .await;
+        sleep(Duration::from_millis(120)).await;
+    }
+}
+
+/// One failover in which A follows at once, and B has connections to the former primary that
+/// answer 0.6 s late.
+async fn with_slow_connections(pair: &mut Pair, round: usize) -> (Seen, Instant) {
+    let (tokens, asked) = known_tokens(pair, round).await;
+    let observer = Observer::start(&pair.cluster.b.service, &asked);
+    let promoted = pair.promote();
+    let port = pair.port();
+    move_links(
+        &pair.cluster.b,
+        port,
+        Link::Slow(Duration::from_millis(600)),
+    );
+    move_links(&pair.cluster.a, port, Link::Cut);
+    revoke_at_a(pair, &asked, &tokens[1..]).await;
+    sleep(BOUND + Duration::from_millis(1500)).await;
+    (observer.stop().await, promoted)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_connections_to_a_former_primary_show_no_revoked_token() {
+    let Some(mut pair) = Pair::start().await else {
+        return;
+    };
+    for round in 0..rounds() {
+        if round > 0 {
+            pair.rebuild();
+        }
+        let (seen, promoted) = with_slow_connections(&mut pair, round).await;
+        println!(
+            "slow connections, round {round}: {seen:?}, recovery {:?}",
+            seen.recovery(promoted)
+        );
+        seen.assert_right();
+        assert!(seen.recovery(promoted) <= RECOVERY, "{seen:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lookups_at_a_former_primary_are_neither_answered_nor_cached() {
+    let Some(mut pair) = Pair::start().await else {
+        return;
+    };
+    for round in 0..rounds() {
+        if round > 0 {
+            pair.rebuild();
+        }
+        let (tokens, asked) = known_tokens(&pair, round).await;
+        let observer = Observer::start(&pair.cluster.b.service, &asked);
+        pair.promote();
+        let (port, b) = (pair.port(), &pair.cluster.b);
+        // Look-ups stay where they are, as behind a pooler that was not told.
+        b.control_link.move_to(port, Link::Cut);
+        move_links(&pair.cluster.a, port, Link::Cut);
+        let fresh = issue_when_possible(&pair.cluster, &format!("fresh {round}")).await;
+        asked.add(fresh);
+        revoke_at_a(&pair, &asked, &tokens[1..]).await;
+        sleep(BOUND + Duration::from_secs(1)).await;
+        let pinned = observer.take();
+        println!("look-ups pinned, round {round}: {pinned:?}");
+        let moved = Instant::now();
+        b.link.move_to(port, Link::Cut);
+        sleep(RECOVERY + Duration::from_millis(300)).await;
+        let after = observer.stop().await;
+        println!(
+            "look-ups moved, round {round}: {after:?}, recovery {:?}",
+            after.recovery(moved)
+        );
+        pinned.assert_right();
+        after.assert_right();
+        assert!(after.recovery(moved) <= RECOVERY, "{after:?}");
+        assert!(after.answers > 0, "{after:?}");
+    }
+}
