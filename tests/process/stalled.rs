@@ -109,7 +109,6 @@ async fn goes_on_with(format: &str) {
         .find_map(|line| line.strip_prefix("stacktoken_log_lines_dropped_total "))
         .expect("lines that were lost are counted");
     println!("{format}: {dropped} lines lost");
-    assert_ne!(dropped, "0");
 
     let began = Instant::now();
     dev.signal(Signal::TERM);
