@@ -153,10 +153,6 @@ pub(super) async fn keep_probing(board: Board, app: Arc<App>, authenticator: Arc
 }
 
 async fn probe(board: &Board, app: &App, authenticator: &Authenticator) {
-    let fault = app.watch_clock();
-    let behind = fault == Some(ClockFault::Behind);
-    board.clock_behind.store(behind, Ordering::Release);
-    let is_right = fault.is_none();
     let (reads, writes) = tokio::join!(
         tokio::time::timeout(PROBE_FOR, app.store().probe_read()),
         tokio::time::timeout(PROBE_FOR, app.store().beat(app.clock().now())),
@@ -168,9 +164,15 @@ async fn probe(board: &Board, app: &App, authenticator: &Authenticator) {
     let keys = authenticator.readiness();
     let without = i64::try_from(keys.unavailable.len()).unwrap_or(i64::MAX);
     app.metrics().issuers_without_keys.set(without);
+    // Last: the first heartbeat, without which nothing is fresh, may have been compared meanwhile.
+    let is_fresh = app.is_fresh();
+    let fault = app.watch_clock();
+    let behind = fault == Some(ClockFault::Behind);
+    board.clock_behind.store(behind, Ordering::Release);
+    let is_right = fault.is_none();
     // Where several replicas share the store, being able to answer is being fresh; a store of
     // our own is always fresh, and must be readable.
-    let answers = is_right && app.is_fresh() && (reads || app.store().is_shared()) && keys.services;
+    let answers = is_right && is_fresh && (reads || app.store().is_shared()) && keys.services;
     board.set(Name::Introspection, answers);
     board.set(Name::Token, is_right && reads && writes && keys.users);
     board.set(Name::Overall, answers);
