@@ -8,7 +8,6 @@ use super::{
     App, Error, Introspection, Question,
     flights::ManyRead,
     freshness::{Cover, View},
-    introspect::reflected,
 };
 use crate::domain::{
     caller::Call,
@@ -203,7 +202,8 @@ impl App {
     ) -> Result<ManyRead, Error> {
         let read = self.flights.look_up_many(&self.ground, digests).await;
         let mut read = read.map_err(|missed| missed.into_error(recalled.cover == Cover::None))?;
-        read.applied = reflected(read.applied, &read.snapshot, min)?;
+        let seen = (read.applied, &read.snapshot, read.evidence);
+        read.applied = self.reflected(seen, min).await?;
         Ok(read)
     }
 

@@ -76,17 +76,9 @@ impl Introspection {
     }
 }
 
-/// What was read, if it reflects the revision asked for. Otherwise that is of another history,
-/// or not there yet: also on a database that was the primary when it was last heard of, and
-/// is not any more.
-fn fresh(read: Reading, min: Option<Revision>) -> Result<Fresh, Error> {
-    let revision = reflected(read.applied, &read.snapshot, min)?;
-    Ok((read.facts, revision))
-}
-
-/// The highest point that a reading is known to reflect: what was asked for, where that is more
-/// than what was applied here when it began.
-pub(super) fn reflected(
+/// The highest point that a reading may reflect: what was asked for, where that is more than what
+/// was applied here when it began.
+fn reflected(
     applied: Revision,
     snapshot: &Snapshot,
     min: Option<Revision>,
@@ -214,7 +206,54 @@ impl App {
         self.metrics.cache_misses.inc();
         let lapsed = cover == Cover::None;
         let read = Box::pin(self.read_through(digest, min.is_none() && !lapsed)).await;
-        fresh(read.map_err(|missed| missed.into_error(lapsed))?, min)
+        let read = read.map_err(|missed| missed.into_error(lapsed))?;
+        Box::pin(self.fresh(read, min)).await
+    }
+
+    /// What was read, if it reflects the revision asked for. Otherwise that is of another
+    /// history, or not there yet: also on a database that was the primary when it was last heard
+    /// of, and is not any more.
+    async fn fresh(&self, read: Reading, min: Option<Revision>) -> Result<Fresh, Error> {
+        let seen = (read.applied, read.snapshot.as_ref(), read.evidence);
+        let revision = self.reflected(seen, min).await?;
+        Ok((read.facts, revision))
+    }
+
+    /// The highest point that a reading is known to reflect. Where it saw the end of a
+    /// transaction of that id, the same database must have that change too: it may be a former
+    /// primary, which had given the id to another transaction.
+    pub(super) async fn reflected(
+        &self,
+        (applied, snapshot, reading): (Revision, &Snapshot, Evidence),
+        min: Option<Revision>,
+    ) -> Result<Revision, Error> {
+        let revision = reflected(applied, snapshot, min)?;
+        if revision != applied && self.store.is_shared() {
+            self.require_change(revision, reading).await?;
+        }
+        Ok(revision)
+    }
+
+    async fn require_change(&self, asked: Revision, reading: Evidence) -> Result<(), Error> {
+        let started = self.clock.monotonic();
+        let finding = self.store.find_change(asked.position);
+        let Ok(recorded) = timeout(self.freshness.bound(), finding).await else {
+            return Err(Error::NotFresh);
+        };
+        let recorded = recorded.map_err(|error| Error::of_reading(&Arc::new(error)))?;
+        let evidence = self
+            .freshness
+            .evidence_of_look_up(&recorded.origin, started);
+        if evidence.is_none_or(|evidence| evidence.tenure() != reading.tenure()) {
+            return Err(Error::NotFresh);
+        }
+        if !recorded.found {
+            return Err(Error::RevisionUnknown);
+        }
+        match self.worth(reading).await {
+            Worth::Answer => Ok(()),
+            _ => Err(Error::NotFresh),
+        }
     }
 
     /// The same from the store alone, by a reading that begins now.
@@ -224,7 +263,8 @@ impl App {
         min: Option<Revision>,
     ) -> Result<Fresh, Error> {
         let read = self.read_through(digest, false).await;
-        fresh(read.map_err(|missed| missed.into_error(false))?, min)
+        let read = read.map_err(|missed| missed.into_error(false))?;
+        self.fresh(read, min).await
     }
 
     /// Reads the store; a reading shared with others may turn out too old, one of our own not.

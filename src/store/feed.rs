@@ -194,7 +194,8 @@ impl Store {
         let from = since.map_or(i64::MAX, |cursor| cursor.next);
         let most = i64::try_from(MOST + 1).unwrap_or(i64::MAX);
         let values = [from.to_string().into(), most.into()];
-        let statement = Statement::from_sql_and_values(self.backend(), &self.asks.poll, values);
+        let statement =
+            Statement::from_sql_and_values(self.backend(), &self.statements.poll, values);
         let rows = connection.query_all_raw(statement).await?;
         let first = rows
             .first()

@@ -34,6 +34,7 @@ mod schema;
 mod secrets;
 mod stacks;
 mod standing;
+mod statements;
 mod tokens;
 mod transaction;
 mod turns;
@@ -78,11 +79,12 @@ pub use self::{
     stacks::{Register, StackCursor, StackPage, StackStep, StackWithMembers},
     usage::Use,
     uses::Presented,
-    verdicts::{Look, many::Looks},
+    verdicts::{Look, many::Looks, recorded::Recorded},
 };
 use self::{
     connect::Embedded,
-    origin::{Asks, Sources},
+    origin::Sources,
+    statements::Statements,
     transaction::{Access, Outcomes, Transaction},
     turns::Turns,
 };
@@ -120,7 +122,7 @@ pub struct Store {
     own_clock_decides: bool,
     epoch: AtomicI64,
     /// Statements that ask the database who it is.
-    asks: Asks,
+    statements: Statements,
     /// Dropped after the pools: the lock outlives every connection.
     embedded: Option<Embedded>,
 }
@@ -148,15 +150,15 @@ impl Store {
             control,
             embedded,
         } = connect::open(location, size).await?;
-        let asks = match location {
-            Location::Sqlite(_) => Asks::on_sqlite(),
+        let statements = match location {
+            Location::Sqlite(_) => Statements::on_sqlite(),
             Location::Postgres(_) => {
                 let sources = Sources::of(&control).await;
                 let refused = |source| OpenError::Database {
                     location: location.clone(),
                     source,
                 };
-                Asks::on_postgres(sources.map_err(refused)?)
+                Statements::on_postgres(sources.map_err(refused)?)
             }
         };
         let pools = Arc::new(ArcSwap::from_pointee(Pools {
@@ -176,7 +178,7 @@ impl Store {
             max_skew_micros: AtomicU64::new(clocks::DEFAULT_MAX_SKEW_MICROS),
             own_clock_decides: matches!(location, Location::Sqlite(_)),
             epoch: AtomicI64::new(0),
-            asks,
+            statements,
             embedded,
         })
     }
@@ -192,8 +194,8 @@ impl Store {
     #[must_use]
     pub fn mistaking_origins(mut self, incarnation: bool, system: bool) -> Self {
         if self.is_shared() {
-            let sources = self.asks.sources.without(incarnation, system);
-            self.asks = Asks::on_postgres(sources);
+            let sources = self.statements.sources.without(incarnation, system);
+            self.statements = Statements::on_postgres(sources);
         }
         self
     }

@@ -188,7 +188,7 @@ impl Store {
         let beat = format!(
             "UPDATE meta SET value = {} {}",
             now.as_micros(),
-            self.asks.beat
+            self.statements.beat
         );
         if !self.is_shared() {
             pools.writer.execute_unprepared(&beat).await?;
@@ -229,7 +229,7 @@ impl Store {
         if !self.is_shared() {
             return Ok(());
         }
-        let columns = self.asks.sources.all_columns();
+        let columns = self.statements.sources.all_columns();
         let sql = format!("SELECT {columns}");
         let statement = Statement::from_string(self.backend(), sql);
         let row = self.pools.load().control.query_one_raw(statement).await?;
@@ -246,36 +246,5 @@ fn missing(id: &str) -> Error {
         table: "meta",
         column: "value",
         id: id.to_owned(),
-    }
-}
-
-/// The statements that ask for an origin.
-pub(super) struct Asks {
-    pub sources: Sources,
-    pub poll: String,
-    pub look_up: String,
-    pub beat: String,
-}
-
-impl Asks {
-    pub fn on_postgres(sources: Sources) -> Self {
-        Self {
-            poll: super::feed::on_postgres(&sources.all_columns()),
-            look_up: super::verdicts::on_postgres(&sources.columns()),
-            beat: format!(
-                "WHERE name = 'heartbeat' RETURNING {}, {CLOCK} AS clock",
-                sources.all_columns()
-            ),
-            sources,
-        }
-    }
-
-    pub fn on_sqlite() -> Self {
-        Self {
-            poll: super::feed::on_sqlite(&format!("{ON_SQLITE}, {ALL_ON_SQLITE}")),
-            look_up: super::verdicts::on_sqlite(ON_SQLITE),
-            beat: "WHERE name = 'heartbeat'".to_owned(),
-            sources: Sources::NONE,
-        }
     }
 }

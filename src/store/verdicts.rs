@@ -2,6 +2,7 @@
 //! that does not begin with the stack, since the digest is all that its caller has.
 
 pub(super) mod many;
+pub(super) mod recorded;
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{ConnectionTrait as _, DbErr, FromQueryResult, QueryResult, Statement};
@@ -96,7 +97,8 @@ impl Store {
 
     async fn try_look_up(&self, digest: &Digest) -> Result<Look, Error> {
         let values = [digest.as_bytes().to_vec().into()];
-        let statement = Statement::from_sql_and_values(self.backend(), &self.asks.look_up, values);
+        let statement =
+            Statement::from_sql_and_values(self.backend(), &self.statements.look_up, values);
         self.require_file()?;
         let row = self.pools.load().reader.query_one_raw(statement).await?;
         let row = row.ok_or_else(|| DbErr::RecordNotFound("the row asked for".to_owned()))?;

@@ -51,7 +51,7 @@ impl Store {
         let values: Vec<Value> = asked
             .map(|digest| digest.as_bytes().to_vec().into())
             .collect();
-        let sql = for_many(&self.asks.look_up, values.len());
+        let sql = for_many(&self.statements.look_up, values.len());
         let statement = Statement::from_sql_and_values(self.backend(), sql, values);
         self.require_file()?;
         let rows = self.pools.load().reader.query_all_raw(statement).await?;

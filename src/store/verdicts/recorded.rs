@@ -1,0 +1,46 @@
+//! Whether a database has the change that a revision names.
+
+use sea_orm::{ConnectionTrait as _, DbErr, Statement};
+
+use crate::{
+    domain::origin::Origin,
+    store::{Error, Store, origin::origin_of},
+};
+
+/// What a database knows of a change.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// Whether it has the change, or has purged it.
+    pub found: bool,
+    /// The database that said so.
+    pub origin: Origin,
+}
+
+/// Asks for the row, since the id alone proves nothing: a former primary may have given the same
+/// id to a transaction that the one after it never had.
+pub(in crate::store) fn on_postgres(origin: &str) -> String {
+    format!(
+        "SELECT {origin}, \
+         (EXISTS (SELECT 1 FROM changes WHERE changes.xid = $1::text::xid8) \
+          OR $2 <= (SELECT value FROM meta WHERE name = 'purged')) AS found"
+    )
+}
+
+impl Store {
+    /// Looks for the change at a position; on PostgreSQL only, since on SQLite no id is given
+    /// out twice.
+    ///
+    /// # Errors
+    /// [`Error`] where the primary cannot be read.
+    pub async fn find_change(&self, position: i64) -> Result<Recorded, Error> {
+        let values = [position.to_string().into(), position.into()];
+        let sql = &self.statements.find_change;
+        let statement = Statement::from_sql_and_values(self.backend(), sql, values);
+        let row = self.pools.load().reader.query_one_raw(statement).await?;
+        let row = row.ok_or_else(|| DbErr::RecordNotFound("the row asked for".to_owned()))?;
+        Ok(Recorded {
+            found: row.try_get("", "found")?,
+            origin: origin_of(&row)?,
+        })
+    }
+}
