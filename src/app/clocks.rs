@@ -71,13 +71,14 @@ impl App {
         let wrong = i64::from(fault.is_some());
         if self.metrics.clock_wrong.set(wrong) != wrong {
             let ahead = self.metrics.clock_offset.get();
-            match fault {
-                Some(fault) => tracing::error!(
+            if let Some(fault) = fault {
+                tracing::error!(
                     ?fault,
                     seconds_ahead_of_the_database = ahead,
                     "CLOCK_SKEW: the clock is wrong, so nothing is answered or decided by it"
-                ),
-                None => tracing::info!("the clock is right again"),
+                );
+            } else {
+                tracing::info!("the clock is right again");
             }
         }
         fault
