@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use tonic::{Code, body::Body};
 use tower::{Layer, Service};
 
-use super::{headers, openings::Openings, places::Places};
+use super::{headers, message::discard, openings::Openings, places::Places};
 use crate::{
     app::App,
     auth::{
@@ -139,6 +139,9 @@ impl Gate {
                 .errors
                 .get_or_create(&ReasonLabel { reason })
                 .inc();
+        }
+        if code != Code::Ok {
+            discard(request.body_mut(), self.max_request_bytes).await;
         }
         let status = status::name_of(code);
         (response, Outcome { status, reason })

@@ -11,7 +11,7 @@ use std::{
 
 use futures_util::{StreamExt as _, stream};
 use http_body_util::{BodyExt as _, BodyStream, StreamBody};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::bytes::Bytes;
 use tonic::body::Body;
 
@@ -77,6 +77,26 @@ impl Late {
         }
         Ok(())
     }
+}
+
+/// How long a refusal waits for the message of its call.
+const DISCARD_FOR: Duration = Duration::from_millis(100);
+
+/// Reads the message of a call that is refused without it, up to so many bytes. A stream that is
+/// answered before its request has ended has to be reset (RFC 9113 §8.1). The library forgets all
+/// but a few of those, takes their messages for faults of the client, and closes the connection
+/// after `--max-resets`: an outage would end as RESOURCE_EXHAUSTED for a client that only asks again.
+pub(super) async fn discard(body: &mut Body, up_to: usize) {
+    let reading = async {
+        let mut bytes = 0;
+        while bytes <= up_to
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+        }
+    };
+    // A message that is late, or too long, is reset after all.
+    let _ = timeout(DISCARD_FOR, reading).await;
 }
 
 /// A body that has arrived, up to so many bytes. What is longer follows as it comes, for the

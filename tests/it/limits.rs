@@ -138,6 +138,34 @@ async fn a_client_that_has_too_many_streams_reset_is_told_to_go() {
     assert!(!is_told_to_go(&bare(|_| {}).await, 20).await);
 }
 
+/// The next frame of this kind, where no stream is reset before it and nobody is told to go.
+async fn hear_undisturbed(wire: &mut Wire, kind: u8) {
+    loop {
+        let frame = wire.hear().await.expect("the connection stands");
+        assert!(!matches!(frame.kind, wire::RESET | wire::GO_AWAY));
+        if frame.kind == kind {
+            return;
+        }
+    }
+}
+
+/// A stream that is answered before its message has to be reset, and messages of more than a few
+/// of those a second count as faults of the client.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_is_refused_again_and_again_keeps_its_connection() {
+    let server = bare(|_| {}).await;
+    let mut wire = Wire::greeted(&server.address).await;
+    for stream in (0..20).map(|at| 1 + 2 * at) {
+        wire.say(&wire::headers(stream, wire::END_HEADERS)).await;
+        // The credential is missing: the call is refused while its message is on its way.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        wire.say(&wire::message(stream, b"")).await;
+        hear_undisturbed(&mut wire, wire::HEADERS).await;
+    }
+    wire.say(&wire::ping()).await;
+    hear_undisturbed(&mut wire, wire::PING).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_does_not_begin_in_time_is_hung_up_on() {
     let server = bare(|tuning| tuning.handshake_timeout = Duration::from_millis(200)).await;
