@@ -85,7 +85,7 @@ const DISCARD_FOR: Duration = Duration::from_millis(100);
 /// Reads the message of a call that is refused without it, up to so many bytes. A stream that is
 /// answered before its request has ended has to be reset (RFC 9113 §8.1). The library forgets all
 /// but a few of those, takes their messages for faults of the client, and closes the connection
-/// after `--max-resets`: an outage would end as RESOURCE_EXHAUSTED for a client that only asks again.
+/// after `--max-resets`: an outage would end as `RESOURCE_EXHAUSTED` for a client that only asks again.
 pub(super) async fn discard(body: &mut Body, up_to: usize) {
     let reading = async {
         let mut bytes = 0;
