@@ -57,6 +57,8 @@ impl Engine {
             .deciding_by_own_clock();
         store.migrate().await.unwrap();
         store.require_current_schema().await.unwrap();
+        // On PostgreSQL an answer is evidence only once the primary has named its incarnation.
+        store.beat(clock.now()).await.unwrap();
         Self {
             name,
             store,
