@@ -38,6 +38,11 @@ pub trait Clock: Send + Sync + 'static {
 
     /// Takes note of whether another clock agrees.
     fn compared(&self, _agrees: bool) {}
+
+    /// Whether it has been compared with the other clock, if there is one.
+    fn is_compared(&self) -> bool {
+        true
+    }
 }
 
 /// Why nothing can be decided by the wall clock.
@@ -189,6 +194,10 @@ impl Clock for SystemClock {
         let other = if agrees { AGREES } else { DIFFERS };
         self.other.store(other, Ordering::Release);
     }
+
+    fn is_compared(&self) -> bool {
+        self.other.load(Ordering::Acquire) != AWAITED
+    }
 }
 
 #[expect(
@@ -242,8 +251,10 @@ mod tests {
     fn a_clock_that_never_agreed_serves_as_soon_as_it_does() {
         let clock = clock(true);
         clock.take(7_300 * SECOND, 0);
+        assert!(!clock.is_compared());
         clock.compared(false);
         assert_eq!(clock.fault(), Some(ClockFault::Differs));
+        assert!(clock.is_compared());
         assert_eq!(clock.take(7_301 * SECOND, SECOND), 7_301 * SECOND);
         // Corrected by two hours.
         clock.take(102 * SECOND, 2 * SECOND);

@@ -164,12 +164,14 @@ async fn probe(board: &Board, app: &App, authenticator: &Authenticator) {
     let keys = authenticator.readiness();
     let without = i64::try_from(keys.unavailable.len()).unwrap_or(i64::MAX);
     app.metrics().issuers_without_keys.set(without);
-    // Last: the first heartbeat, without which nothing is fresh, may have been compared meanwhile.
+    // In this order: the clock is compared before a heartbeat makes anything fresh, so what was
+    // fresh and compared first is judged by that comparison.
     let is_fresh = app.is_fresh();
+    let is_compared = app.clock().is_compared();
     let fault = app.watch_clock();
     let behind = fault == Some(ClockFault::Behind);
     board.clock_behind.store(behind, Ordering::Release);
-    let is_right = fault.is_none();
+    let is_right = is_compared && fault.is_none();
     // Where several replicas share the store, being able to answer is being fresh; a store of
     // our own is always fresh, and must be readable.
     let answers = is_right && is_fresh && (reads || app.store().is_shared()) && keys.services;
