@@ -76,8 +76,9 @@ pub struct DatabaseFlags {
         value_name = "FILE"
     )]
     pub database_direct_url_file: Option<PathBuf>,
-    /// How many connections to PostgreSQL this replica may have for its calls; three more are
-    /// its own
+    /// How many connections to PostgreSQL this replica may have for its calls: half of them,
+    /// rounded down, for changes and the others for readings, at least one of each; four more
+    /// are its own
     #[arg(
         long,
         global = true,

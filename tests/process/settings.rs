@@ -10,7 +10,7 @@ use std::{
 
 use stacktoken::{
     domain::clock::{Clock as _, SystemClock},
-    grpc::pb::v1::ListActionsRequest,
+    grpc::pb::{admin, v1::ListActionsRequest},
 };
 use tempfile::TempDir;
 use tonic::{
@@ -27,7 +27,7 @@ use crate::{
         database::eventually,
         introspect_request, issue_request,
         issuer::ISSUERS_FILE,
-        reason,
+        person, reason,
     },
 };
 
@@ -109,7 +109,7 @@ async fn a_replica_has_no_more_connections_than_it_is_given() {
     let issuer = TestIssuer::new();
     let folder = ground(&issuer, "");
     let url = postgres.url(postgres.port(), "tokens");
-    let at = ["--database-url", &url, "--database-connections", "2"];
+    let at = ["--database-url", &url, "--database-connections", "5"];
     let migrate = [&["migrate", "up"][..], &at].concat();
     assert!(
         in_folder(folder.path(), &migrate)
@@ -122,7 +122,7 @@ async fn a_replica_has_no_more_connections_than_it_is_given() {
     let channel: Channel = channel(&address).await;
     let now = SystemClock::new().now().seconds();
     let service = issuer.service("content-api", now);
-    let service = Client::new(channel, Some(format!("Bearer {service}")));
+    let service = Client::new(channel.clone(), Some(format!("Bearer {service}")));
     let ask = async |secret: &str| {
         let question = introspect_request("blt00c0ffee00c0ffee", secret, &[]);
         service.clone().introspection.introspect(question).await
@@ -139,31 +139,65 @@ async fn a_replica_has_no_more_connections_than_it_is_given() {
         Secret::generate(&Same(at)).unwrap().expose().to_owned()
     };
     eventually("it answers", async || ask(&unknown(0)).await.ok()).await;
-    // Every reading waits, with a connection or for one.
+    let operator = Client::new(
+        channel.clone(),
+        Some(format!("Bearer {}", issuer.operator("operator", now))),
+    );
+    // Every change and every reading waits, with a connection or for one.
     let held = postgres.hold(
         "tokens",
-        "LOCK TABLE token_secrets IN ACCESS EXCLUSIVE MODE",
+        "LOCK TABLE stacks, token_secrets IN ACCESS EXCLUSIVE MODE",
     );
-    let waiting: Vec<_> = (1..40)
+    let mut waiting: Vec<_> = (1..40)
         .map(|at| {
             let question = introspect_request("blt00c0ffee00c0ffee", &unknown(at), &[]);
             let mut service = service.clone();
-            tokio::spawn(async move { service.introspection.introspect(question).await })
+            tokio::spawn(async move { drop(service.introspection.introspect(question).await) })
         })
         .collect();
-    let count = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'tokens' \
-                 AND wait_event_type = 'Lock'";
-    let most = eventually("some wait", async || {
-        let count: u32 = postgres.run("tokens", count).parse().unwrap();
-        (count > 0).then_some(())
-    });
-    most.await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let count: u32 = postgres.run("tokens", count).parse().unwrap();
+    waiting.extend((1..8).map(|at| {
+        let request = registration(&format!("Shop {at}"));
+        let mut operator = operator.clone();
+        tokio::spawn(async move { drop(operator.stacks.register(request).await) })
+    }));
+    // In one statement, so that the figures are of one instant.
+    let counted = "SELECT count(*) FILTER (WHERE wait_event_type = 'Lock' \
+                   AND query NOT LIKE '%token_secrets%'), \
+                   count(*) FILTER (WHERE wait_event_type = 'Lock' \
+                   AND query LIKE '%token_secrets%'), \
+                   count(*) FROM pg_stat_activity WHERE datname = 'tokens' \
+                   AND backend_type = 'client backend' AND application_name <> 'psql'";
+    let count = || -> Vec<u32> {
+        let line = postgres.run("tokens", counted);
+        line.split('|')
+            .map(|count| count.parse().unwrap())
+            .collect()
+    };
+    eventually("all that may have a connection wait", async || {
+        let counts = count();
+        (counts[0] >= 2 && counts[1] >= 3).then_some(())
+    })
+    .await;
+    let counts = count();
     held.commit();
-    assert_eq!(count, 2, "readings that have a connection");
+    assert_eq!(
+        counts[..2],
+        [2, 3],
+        "changes and readings that have a connection"
+    );
+    // Those for the feed, the heartbeat and the probes come and go; one is for LISTEN.
+    assert!((5..=5 + 4).contains(&counts[2]), "{counts:?}");
     for asked in waiting {
-        let _ = asked.await.unwrap();
+        asked.await.unwrap();
+    }
+}
+
+fn registration(name: &str) -> admin::v1::RegisterRequest {
+    admin::v1::RegisterRequest {
+        name: name.into(),
+        organization_uid: "org-1".into(),
+        owner: Some(person("owner")),
+        ..Default::default()
     }
 }
 

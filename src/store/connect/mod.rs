@@ -18,12 +18,14 @@ pub(super) use self::{
 /// What an operator can set about the connections.
 #[derive(Clone, Copy, Debug)]
 pub struct PoolSize {
-    /// How many connections to PostgreSQL this replica may have for its calls.
+    /// How many connections to PostgreSQL this replica may have for its calls, those for changes
+    /// and those for readings together; two where fewer are given.
     pub connections: u32,
 }
 
 impl PoolSize {
-    /// How many are for changes, and how many for readings.
+    /// How many are for changes, and how many for readings: half, rounded down, and the others,
+    /// at least one of each.
     fn split(self) -> (u32, u32) {
         let changes = (self.connections / 2).max(1);
         (changes, self.connections.saturating_sub(changes).max(1))
@@ -88,5 +90,19 @@ pub(super) async fn open(location: &Location, size: PoolSize) -> Result<Connecti
     match location {
         Location::Sqlite(path) => sqlite::open(location, path).await,
         Location::Postgres(urls) => postgres::open(location, urls, size).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PoolSize;
+
+    #[test]
+    fn connections_are_divided_without_rest_and_leave_one_for_each() {
+        let split = |connections| PoolSize { connections }.split();
+        assert_eq!(split(1), (1, 1));
+        assert_eq!(split(2), (1, 1));
+        assert_eq!(split(5), (2, 3));
+        assert_eq!(split(16), (8, 8));
     }
 }
