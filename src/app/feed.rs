@@ -66,11 +66,8 @@ impl App {
         let Some(evidence) = self.freshness.evidence(origin, started) else {
             return self.ground.doubt().await;
         };
-        let position = if self.safeguards.positions {
-            history.resume
-        } else {
-            history.next.position()
-        };
+        // Of a change, never of a transaction that left none: its id may be given out again.
+        let position = history.resume;
         reader.apply(self, history);
         // Last: only when everything is thrown out and told does the lease say so.
         self.freshness.note_read(evidence, position);

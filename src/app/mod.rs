@@ -126,8 +126,6 @@ pub struct Safeguards {
     pub system: bool,
     /// A reading waits for the heartbeat that proves it.
     pub patience: bool,
-    /// A revision is the position of a change, and not of a transaction that left none.
-    pub positions: bool,
 }
 
 impl Default for Safeguards {
@@ -146,7 +144,6 @@ impl Default for Safeguards {
             incarnation: true,
             system: true,
             patience: true,
-            positions: true,
         }
     }
 }

@@ -273,27 +273,10 @@ fn controls(folder: &str) -> Vec<Vec<String>> {
     found.0
 }
 
-/// Safeguards behind another one: with the other in place nothing shows that they are missing.
-const BEHIND: &[(&str, &str)] = &[("positions", "incarnation")];
-
-/// The safeguard that a control is of, if it is of exactly one.
-fn tried(fields: &[String]) -> Option<&str> {
-    match fields {
-        [one] => Some(one),
-        [one, other] => {
-            let pair = |(behind, front): &&(&str, &str)| {
-                (one == behind && other == front) || (one == front && other == behind)
-            };
-            BEHIND.iter().find(pair).map(|(behind, _)| *behind)
-        }
-        _ => None,
-    }
-}
-
 #[test]
 fn a_control_switches_off_exactly_one_safeguard() {
     let controls = controls("tests");
-    let many = controls.iter().filter(|fields| tried(fields).is_none());
+    let many = controls.iter().filter(|fields| fields.len() != 1);
     require_none(many.map(|fields| format!("a control switches off {fields:?} together")));
 }
 
@@ -310,8 +293,7 @@ fn every_safeguard_has_a_control_of_its_own() {
         ),
     ] {
         let controls = controls(folder);
-        let tried: BTreeSet<_> = controls.iter().filter_map(|fields| tried(fields)).collect();
-        let is_tried = |name: &String| tried.contains(name.as_str());
+        let is_tried = |name: &String| controls.contains(&vec![name.clone()]);
         let untried = safeguards(file).into_iter().filter(|name| !is_tried(name));
         require_none(untried.map(|name| format!("{folder}: no control without `{name}`")));
     }

@@ -150,30 +150,8 @@ async fn without_incarnations_such_a_revoke_is_never_seen() {
     assert!(seen.untold > 0, "nor that of the stream: {seen:?}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_positions_of_transactions_that_left_nothing_its_revision_is_taken_for_another() {
-    let without = Safeguards {
-        incarnation: false,
-        positions: false,
-        ..Safeguards::default()
-    };
-    let Some(mut cluster) = Cluster::start_with(very_long, without).await else {
-        return;
-    };
-    let seen = crash_rounds(&mut cluster, 1).await;
-    assert!(
-        seen.despite_revision > 0,
-        "the check sees nothing: {seen:?}"
-    );
-}
-
 fn setting(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |value| value.parse().unwrap())
-}
-
-/// So that B still answers from memory when it is asked right after the revoke.
-fn very_long(tuning: &mut Tuning) {
-    tuning.freshness_bound = 4 * LONGER;
 }
 
 fn longer(tuning: &mut Tuning) {
