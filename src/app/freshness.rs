@@ -120,17 +120,14 @@ impl Freshness {
     /// What was learned from a database by asking that was started then; `None` where it is not
     /// the one that is trusted.
     pub fn evidence(&self, origin: &Origin, started: Duration) -> Option<Evidence> {
-        self.evidence_if(self.safeguards.origins, origin, started)
+        self.standing.load().adopted.evidence(origin, started)
     }
 
     /// The same of a look-up.
     pub fn evidence_of_look_up(&self, origin: &Origin, started: Duration) -> Option<Evidence> {
-        self.evidence_if(self.safeguards.look_up_origins, origin, started)
-    }
-
-    fn evidence_if(&self, compared: bool, origin: &Origin, started: Duration) -> Option<Evidence> {
         let standing = self.standing.load();
-        let trusted = standing.adopted.origin().filter(|_| !compared);
+        let is_compared = self.safeguards.look_up_origins;
+        let trusted = standing.adopted.origin().filter(|_| !is_compared);
         standing
             .adopted
             .evidence(trusted.unwrap_or(origin), started)

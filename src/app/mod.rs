@@ -115,10 +115,7 @@ pub struct Safeguards {
     pub own_changes: bool,
     /// A change that is committed after one with a higher number is not lost (§9.3).
     pub commit_order: bool,
-    /// A reading of the history counts only if it is of the database that committed the
-    /// heartbeat.
-    pub origins: bool,
-    /// And so does a look-up.
+    /// A look-up counts only if it is of the database that committed the heartbeat.
     pub look_up_origins: bool,
     /// A database is another one after a crash, a promotion or a restart.
     pub incarnation: bool,
@@ -139,7 +136,6 @@ impl Default for Safeguards {
             flights: true,
             own_changes: true,
             commit_order: true,
-            origins: true,
             look_up_origins: true,
             incarnation: true,
             system: true,

@@ -43,12 +43,7 @@ struct Pair {
 impl Pair {
     /// `None` where PostgreSQL is not installed.
     async fn start() -> Option<Self> {
-        Self::start_with(Safeguards::default()).await
-    }
-
-    /// The same with a safeguard switched off.
-    async fn start_with(safeguards: Safeguards) -> Option<Self> {
-        let cluster = Cluster::start_with(|_| {}, safeguards).await?;
+        let cluster = Cluster::start_with(|_| {}, Safeguards::default()).await?;
         cluster.allow_tokens(1000).await;
         let standby = Some(cluster.postgres.synchronous_standby());
         Some(Self {
