@@ -33,6 +33,9 @@
 //! way, and its store method is one transaction. Envoy's `Check` enters [`grpc`] by its own
 //! door and joins at [`app`].
 
+// The futures of a call are nested deeply; an optimised build computes the layout of all at once.
+#![recursion_limit = "256"]
+
 pub mod app;
 pub mod auth;
 pub mod cli;
