@@ -56,9 +56,10 @@ fn check_out(folder: &Path, envoy: &Path) {
         fs::create_dir_all(folder.join(inner)).unwrap();
     }
     symlink(PROGRAM, folder.join("target/debug/stacktoken")).unwrap();
-    // Other tests run an Envoy at the same time.
+    // Other tests run an Envoy at the same time, and none starts with the library that sets the
+    // clock.
     let script = format!(
-        "#!/bin/sh\nexec {} --use-dynamic-base-id --concurrency 1 \"$@\"\n",
+        "#!/bin/sh\nunset LD_PRELOAD\nexec {} --use-dynamic-base-id --concurrency 1 \"$@\"\n",
         envoy.display()
     );
     let file = folder.join("bin/envoy");
