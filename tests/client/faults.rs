@@ -292,7 +292,10 @@ async fn a_replica_that_is_frozen_is_passed_over_and_believed_no_longer_than_the
     let stack = loop {
         match operator.stacks.register(request.clone()).await {
             Ok(registered) => break registered.into_inner().stack.unwrap().stack_api_key,
-            Err(status) => assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}"),
+            Err(status) => {
+                assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}");
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
         }
     };
     for round in 0..3 {

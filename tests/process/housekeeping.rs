@@ -160,7 +160,10 @@ async fn two_replicas_that_are_started_again_tell_once_of_a_token_that_expires()
     let stack = loop {
         match operator.stacks.register(request.clone()).await {
             Ok(registered) => break registered.into_inner().stack.unwrap().stack_api_key,
-            Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status:?}"),
+            Err(status) => {
+                assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
         }
     };
     let mut uids = Vec::new();

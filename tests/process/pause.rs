@@ -106,7 +106,10 @@ async fn pair() -> Option<Pair> {
     let stack = loop {
         match operator.stacks.register(request.clone()).await {
             Ok(registered) => break registered.into_inner().stack.unwrap().stack_api_key,
-            Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status:?}"),
+            Err(status) => {
+                assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
         }
     };
     Some(Pair {
