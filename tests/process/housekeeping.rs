@@ -12,7 +12,6 @@ use stacktoken::{
     domain::clock::{Clock as _, SystemClock},
     grpc::pb::{admin, v1},
 };
-use tonic::Code;
 
 use crate::{
     postgres,
@@ -161,7 +160,12 @@ async fn two_replicas_that_are_started_again_tell_once_of_a_token_that_expires()
         match operator.stacks.register(request.clone()).await {
             Ok(registered) => break registered.into_inner().stack.unwrap().stack_api_key,
             Err(status) => {
-                assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+                // While the database is opened, calls are refused by a server that then gives way.
+                let is_cut_off = std::error::Error::source(&status).is_some();
+                assert!(
+                    is_cut_off || status.code() == tonic::Code::Unavailable,
+                    "{status:?}"
+                );
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         }
