@@ -15,6 +15,7 @@ use tonic_health::pb::{
 
 use crate::{
     cluster::{Cluster, DATABASE},
+    control::assert_shows,
     proxy::Link,
     support::reason,
 };
@@ -176,12 +177,12 @@ async fn without_the_lease_a_black_hole_shows_stale_answers() {
         lease: false,
         ..Safeguards::default()
     };
-    let Some(cluster) = Cluster::start_with(|_| {}, without).await else {
-        return;
-    };
-    let watched = Watched::start(&cluster, "hole", || cluster.b.links(Link::BlackHole)).await;
-    let observed = watched.observe(&cluster, Duration::from_secs(3)).await;
-    assert!(observed.stale > 0, "the check sees nothing: {observed:?}");
+    assert_shows(without, async |cluster| {
+        let watched = Watched::start(cluster, "hole", || cluster.b.links(Link::BlackHole)).await;
+        let observed = watched.observe(cluster, Duration::from_secs(3)).await;
+        observed.stale > 0
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -305,11 +306,7 @@ async fn without_the_heartbeat_a_primary_that_was_cut_off_is_believed() {
         heartbeat: false,
         ..Safeguards::default()
     };
-    let Some(cluster) = Cluster::start_with(|_| {}, without).await else {
-        return;
-    };
-    let (_, observed) = fence(&cluster).await;
-    assert!(observed.answers > 0, "the check sees nothing: {observed:?}");
+    assert_shows(without, async |cluster| fence(cluster).await.1.answers > 0).await;
 }
 
 /// B reads the token, and is paused before it answers; meanwhile the token is revoked at A.
@@ -349,13 +346,7 @@ async fn without_a_look_at_its_age_a_reading_from_before_a_pause_is_answered() {
         reading_age: false,
         ..Safeguards::default()
     };
-    let Some(cluster) = Cluster::start_with(|_| {}, without).await else {
-        return;
-    };
-    assert!(
-        answer_after_a_pause(&cluster).await,
-        "the check sees nothing"
-    );
+    assert_shows(without, async |cluster| answer_after_a_pause(cluster).await).await;
 }
 
 /// Asks B, which hears of nothing for a while, with the revision of a revoke.
@@ -390,13 +381,10 @@ async fn without_a_look_at_what_it_reflects_it_is() {
         reflection: false,
         ..Safeguards::default()
     };
-    let Some(cluster) = Cluster::start_with(|_| {}, without).await else {
-        return;
-    };
-    assert!(
-        ask_for_the_revision_of_a_revoke(&cluster).await,
-        "the check sees nothing"
-    );
+    assert_shows(without, async |cluster| {
+        ask_for_the_revision_of_a_revoke(cluster).await
+    })
+    .await;
 }
 
 /// A change whose transaction began first and commits last: its number is the lower one.
@@ -448,22 +436,15 @@ async fn reading_the_history_by_number_alone_loses_it() {
         commit_order: false,
         ..Safeguards::default()
     };
-    let Some(cluster) = Cluster::start_with(|_| {}, without).await else {
-        return;
-    };
-    let (secret, committed) = commit_in_reverse_order(&cluster).await;
-    while committed.elapsed() <= BOUND + Duration::from_millis(500) {
-        sleep(Duration::from_millis(50)).await;
-    }
-    assert!(
-        cluster
-            .b
-            .introspect(&cluster.stack, &secret)
-            .await
-            .unwrap()
-            .active,
-        "the check sees nothing"
-    );
+    assert_shows(without, async |cluster| {
+        let (secret, committed) = commit_in_reverse_order(cluster).await;
+        while committed.elapsed() <= BOUND + Duration::from_millis(500) {
+            sleep(Duration::from_millis(50)).await;
+        }
+        let answer = cluster.b.introspect(&cluster.stack, &secret).await;
+        answer.unwrap().active
+    })
+    .await;
 }
 
 /// Asks B about a secret, while the test goes on.
@@ -518,10 +499,7 @@ async fn without_generations_a_late_fill_brings_it_back() {
         generations: false,
         ..Safeguards::default()
     };
-    let Some(cluster) = Cluster::start_with(|_| {}, without).await else {
-        return;
-    };
-    assert!(refill_late(&cluster).await, "the check sees nothing");
+    assert_shows(without, async |cluster| refill_late(cluster).await).await;
 }
 
 /// A question asked after B heard of a revoke, while a reading from before is under way.
@@ -561,10 +539,7 @@ async fn without_a_look_at_its_start_an_older_reading_is_shared() {
         flights: false,
         ..Safeguards::default()
     };
-    let Some(cluster) = Cluster::start_with(|_| {}, without).await else {
-        return;
-    };
-    assert!(share_a_flight(&cluster).await, "the check sees nothing");
+    assert_shows(without, async |cluster| share_a_flight(cluster).await).await;
 }
 
 /// Revokes at A and asks A at once; answers how often it still said active.
@@ -603,13 +578,10 @@ async fn without_applying_its_own_changes_it_does_not() {
         own_changes: false,
         ..Safeguards::default()
     };
-    let Some(cluster) = Cluster::start_with(|_| {}, without).await else {
-        return;
-    };
-    assert!(
-        ask_where_it_was_revoked(&cluster).await > 0,
-        "the check sees nothing"
-    );
+    assert_shows(without, async |cluster| {
+        ask_where_it_was_revoked(cluster).await > 0
+    })
+    .await;
 }
 
 /// The health of a service at B, as its watchers hear of it.

@@ -14,6 +14,7 @@
 mod batch;
 mod cluster;
 mod conformance;
+mod control;
 mod defaults;
 mod failover;
 mod faults;

@@ -13,6 +13,7 @@ use tokio::time::sleep;
 
 use crate::{
     cluster::{Cluster, DATABASE, Replica},
+    control::{assert_shows, assert_shows_with},
     postgres::{self, Postgres},
     proxy::Link,
     support::{reason, watching::Watching},
@@ -142,12 +143,11 @@ async fn without_incarnations_such_a_revoke_is_never_seen() {
         incarnation: false,
         ..Safeguards::default()
     };
-    let Some(mut cluster) = Cluster::start_with(longer, without).await else {
-        return;
-    };
-    let seen = crash_rounds(&mut cluster, 1).await;
-    assert!(seen.stale > 0, "the check sees nothing: {seen:?}");
-    assert!(seen.untold > 0, "nor that of the stream: {seen:?}");
+    assert_shows_with(longer, without, async |cluster| {
+        let seen = crash_rounds(cluster, 1).await;
+        seen.stale > 0 && seen.untold > 0
+    })
+    .await;
 }
 
 fn setting(name: &str, default: usize) -> usize {
@@ -238,12 +238,12 @@ async fn without_a_look_at_the_system_a_restored_dump_is_believed() {
         system: false,
         ..Safeguards::default()
     };
-    let cluster = Cluster::start_with(|_| {}, without).await;
-    let (Some(cluster), Some(other)) = (cluster, postgres::start()) else {
-        return;
-    };
-    let (active, ..) = restore_under(&cluster, &other).await;
-    assert!(active > 0, "the check sees nothing");
+    assert_shows(without, async |cluster| {
+        // The cluster has a server, so there is another.
+        let other = postgres::start().unwrap();
+        restore_under(cluster, &other).await.0 > 0
+    })
+    .await;
 }
 
 /// What a replica said whose look-ups go to a former primary, by a path of their own.
@@ -314,14 +314,11 @@ async fn without_a_look_at_who_answers_a_former_primary_is_believed() {
         look_up_origins: false,
         ..Safeguards::default()
     };
-    let Some(mut cluster) = Cluster::start_with(|_| {}, without).await else {
-        return;
-    };
-    let seen = look_up_at_a_former_primary(&mut cluster).await;
-    assert!(
-        seen.stale > 0 && seen.unknown > 0,
-        "the check sees nothing: {seen:?}"
-    );
+    assert_shows(without, async |cluster| {
+        let seen = look_up_at_a_former_primary(cluster).await;
+        seen.stale > 0 && seen.unknown > 0
+    })
+    .await;
 }
 
 /// How many of B's answers were refused while its heartbeats come late, so that their proof is
@@ -368,11 +365,10 @@ async fn without_patience_it_is_refused() {
         patience: false,
         ..Safeguards::default()
     };
-    let Some(cluster) = Cluster::start_with(|_| {}, without).await else {
-        return;
-    };
-    let (_, refused) = ask_beside_late_heartbeats(&cluster).await;
-    assert!(refused > 0, "the check sees nothing");
+    assert_shows(without, async |cluster| {
+        ask_beside_late_heartbeats(cluster).await.1 > 0
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
