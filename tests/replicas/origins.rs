@@ -212,7 +212,8 @@ async fn open(postgres: &Postgres) -> Store {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dump_restored_under_running_replicas_is_refused_until_a_new_epoch() {
-    let (Some(cluster), Some(other)) = (Cluster::start().await, postgres::start()) else {
+    let other = postgres::start_another_system();
+    let (Some(cluster), Some(other)) = (Cluster::start().await, other) else {
         return;
     };
     let (active, secret, revision) = restore_under(&cluster, &other).await;
@@ -240,7 +241,7 @@ async fn without_a_look_at_the_system_a_restored_dump_is_believed() {
     };
     assert_shows(without, async |cluster| {
         // The cluster has a server, so there is another.
-        let other = postgres::start().unwrap();
+        let other = postgres::start_another_system().unwrap();
         restore_under(cluster, &other).await.0 > 0
     })
     .await;
