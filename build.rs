@@ -1,7 +1,13 @@
-//! Compiles `proto/` without protoc and keeps the descriptor set, comments included,
-//! for reflection, the coverage test and `docs/api.md`.
+//! Compiles `proto/` without protoc: the server's code, the descriptor set with its comments (for
+//! reflection, the coverage test and `docs/api.md`), and, to be compared with what
+//! `crates/client` keeps, the client's code.
 
-use std::{env, error::Error, fs, path::PathBuf};
+use std::{
+    env,
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use prost::Message as _;
 
@@ -12,8 +18,11 @@ const FILES: [&str; 4] = [
     "stacktoken/audit/v1/audit_service.proto",
 ];
 
-/// Messages that hold a secret: their derived `Debug` would print it, so
-/// `src/grpc/redact.rs` writes one that does not (R9).
+/// What `crates/client` calls.
+const CLIENT_FILES: [&str; 1] = ["stacktoken/v1/introspection_service.proto"];
+
+/// Messages that hold a secret: their derived `Debug` would print it. `src/grpc/redact.rs` and
+/// `crates/client/src/redact.rs` implement one that does not (R9); without it nothing compiles.
 const SECRET: [&str; 5] = [
     "stacktoken.v1.IssueResponse",
     "stacktoken.v1.RotateResponse",
@@ -34,5 +43,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .skip_debug(SECRET)
         .compile_fds(descriptors)?;
+    generate_client(&out.join("client"))
+}
+
+fn generate_client(out: &Path) -> Result<(), Box<dyn Error>> {
+    fs::create_dir_all(out)?;
+    tonic_prost_build::configure()
+        .skip_debug(SECRET)
+        .build_server(false)
+        .out_dir(out)
+        .compile_fds(protox::compile(CLIENT_FILES, ["proto"])?)?;
     Ok(())
 }

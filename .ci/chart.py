@@ -126,7 +126,7 @@ def source(path, pattern):
 def label_values():
     """The values that a label can have, by metric: `None` for every metric that is not named."""
     errors = source("proto/stacktoken/v1/reason.proto", r"\bERROR_REASON_(\w+) =")
-    verdicts = source("src/domain/verdict.rs", r'Self::\w+ => "([A-Z_]+)",')
+    verdicts = source("crates/core/src/verdict.rs", r'Self::\w+ => "([A-Z_]+)",')
     own = source("src/grpc/ext_authz/refusal.rs", r'(?m)^    \w+ (?:Credential|StackKey|Permission) "([A-Z_]+)"')
     outcomes = source("src/grpc/ext_authz/mod.rs", r'(?:answer|count)\("([A-Z]+)"')
     leaks = source("src/domain/incident.rs", r'Self::\w+ => "([A-Z]+)",')

@@ -22,10 +22,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use stacktoken::{
-    client::{Client, Question},
-    domain::verdict::ActionQuestion,
-};
+use stacktoken::domain::verdict::ActionQuestion;
+use stacktoken_client::{Client, Question};
 
 use support::Server;
 

@@ -1,27 +1,29 @@
 //! stacktoken: management tokens for the stacks of a headless CMS.
 //!
-//! # The house
+//! # Modules
 //!
-//! One crate; `tests/architecture.rs` keeps the walls. A room may use those to its left:
+//! This crate is the server; `stacktoken-core` holds what it shares with `stacktoken-client`. A
+//! module may use those to its left, which `tests/architecture.rs` checks:
 //!
 //! ```text
-//! domain ← store ← app ← grpc ← server ← cli ← main
-//!    ↑
-//!    ├─ memory (used by app and client)
-//!    └─ auth (used by server and cli)      leaves: config, metrics, telemetry
+//! core ← domain ← store ← app ← grpc ← server ← cli ← main
+//!   ↑       ↑
+//!   │       └─ auth (used by server and cli)      leaves: config, metrics, telemetry
+//!   └─ client
 //! ```
 //!
-//! - [`domain`]: what a token is: values that parse, transitions that take `now`, the verdict.
-//!   No I/O.
+//! - `core` (the crate `stacktoken-core`): secrets, permissions, the catalogue of actions, the
+//!   verdict, the lease, and the cache of facts. [`domain`] re-exports what is not the cache.
+//! - [`domain`]: what else a token is to the server: values that parse, transitions that take
+//!   `now`. No I/O.
 //! - [`store`]: whole transactions on SQLite or PostgreSQL, and the history of changes.
-//! - `memory`: facts by digest, and what throws them out.
-//! - [`app`]: the use cases, and the lease that says when memory may be answered from.
+//! - [`app`]: the use cases, and when the cache may be answered from.
 //! - [`auth`]: from a credential to a caller, and the one table of who may call what.
 //! - [`grpc`]: messages to domain values and back; the only maker of statuses.
 //! - [`server`]: sockets, the layers in front of every call, health, the orderly end.
 //! - [`cli`]: flags to settings, `dev`, and the client verbs.
-//! - `client` (a feature): for Rust services that ask; may use [`domain`], `memory` and the
-//!   generated code, and is used by no other room.
+//! - `client` (the crate `stacktoken-client`): for Rust services that ask. The server does not use
+//!   it.
 //!
 //! # One request through it
 //!
@@ -39,12 +41,9 @@
 pub mod app;
 pub mod auth;
 pub mod cli;
-#[cfg(feature = "client")]
-pub mod client;
 pub mod config;
 pub mod domain;
 pub mod grpc;
-mod memory;
 pub mod metrics;
 pub mod server;
 pub mod store;

@@ -23,9 +23,9 @@ use crate::{
         secret::Digest,
         verdict::Facts,
     },
-    memory::{Cache, Generation},
     store::{self, Store},
 };
+use stacktoken_core::facts_cache::{Cache, Generation};
 
 /// What a reading found, and when it began.
 #[derive(Clone)]

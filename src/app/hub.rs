@@ -7,10 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    memory::Subject,
-    store::{Change, Cursor, Lost},
-};
+use crate::store::{Change, Cursor, Lost};
+use stacktoken_core::facts_cache::Subject;
 
 /// How many changes are passed on as one.
 const TOGETHER: usize = 64;

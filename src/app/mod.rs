@@ -30,10 +30,10 @@ use crate::{
         audit::Action, caller::Call, clock::Clock, entropy::Entropy, refusal::Refusal,
         revision::Revision,
     },
-    memory::Cache,
     metrics::Metrics,
     store::{self, RefusedCall, Store},
 };
+use stacktoken_core::facts_cache::Cache;
 
 pub use self::{
     batch::{Answers, Batch},
@@ -47,12 +47,12 @@ pub use self::{
     usage::writer::UsageWriter,
     watch::{Points, Told, Watch},
 };
-pub use crate::memory::Subject;
 pub use crate::store::{
     AuditCursor, AuditFilter, AuditPage, Issue, ListQuery, MemberChange, MembersChanged, Order,
     Register, RevokeAll, RevokedAll, Rotate, StackCursor, StackPage, StackStep, StackWithMembers,
     TokenCursor, TokenPage,
 };
+pub use stacktoken_core::facts_cache::Subject;
 
 use self::{
     flights::{Flights, Ground},
@@ -250,7 +250,7 @@ impl App {
     pub fn is_fresh(&self) -> bool {
         self.metrics
             .cache_entries
-            .set(i64::try_from(self.cache.len()).unwrap_or(i64::MAX));
+            .set(i64::try_from(self.cache.entries()).unwrap_or(i64::MAX));
         let lost = self.freshness.is_file_lost();
         self.metrics.store_file_lost.set(lost.into());
         let now = self.clock.monotonic();

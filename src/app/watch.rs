@@ -13,7 +13,9 @@ use super::{
     App, Error,
     hub::{self, Heard, News},
 };
-use crate::{domain::revision::Revision, memory::Subject, metrics::Metrics, store::Lost};
+use stacktoken_core::facts_cache::Subject;
+
+use crate::{domain::revision::Revision, metrics::Metrics, store::Lost};
 
 /// How long reading what was missed may take, and waiting for it.
 const BACKLOG_FOR: Duration = Duration::from_secs(4);

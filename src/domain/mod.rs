@@ -3,25 +3,18 @@
 
 pub mod audit;
 pub mod caller;
-pub mod catalogue;
 pub mod clock;
-pub mod entropy;
-pub mod field;
-pub mod id;
 pub mod impact;
 pub mod incident;
-pub mod lease;
-pub mod origin;
 pub mod page;
-pub mod permissions;
 pub mod refusal;
 pub mod request;
-pub mod revision;
 pub mod rotation;
 pub mod routes;
-pub mod secret;
 pub mod stack;
-pub mod text;
-pub mod timestamp;
 pub mod token;
-pub mod verdict;
+
+pub use stacktoken_core::{
+    catalogue, entropy, field, id, lease, origin, permissions, revision, secret, text, timestamp,
+    verdict,
+};

@@ -4,10 +4,8 @@ use newtype_uuid::GenericUuid as _;
 use sea_orm::{ConnectionTrait as _, DbErr, Statement, Value};
 
 use super::{Error, Store, standing::Locked, transaction::Transaction};
-use crate::{
-    domain::{id::TokenUid, revision::Revision},
-    memory::Subject,
-};
+use crate::domain::{id::TokenUid, revision::Revision};
+use stacktoken_core::facts_cache::Subject;
 
 /// How many rows go into one statement: the engines bound how many values it may have.
 pub(super) const AT_ONCE: usize = 500;

@@ -55,9 +55,9 @@ use sea_orm::{DatabaseConnection, DbBackend, EntityTrait as _};
 
 use crate::{
     domain::{caller::Mode, clock::Clock, entropy::Entropy},
-    memory::Cache,
     telemetry::traces::StoreSpan,
 };
+use stacktoken_core::facts_cache::Cache;
 
 pub use self::{
     audit::{AuditCursor, AuditFilter, AuditPage, RefusalNote, RefusedCall},

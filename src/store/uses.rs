@@ -16,17 +16,15 @@ use super::{
     transaction::Transaction,
     usage,
 };
-use crate::{
-    domain::{
-        audit::{Action, Details},
-        caller::Call,
-        id::{StackUid, TokenUid},
-        revision::Revision,
-        secret::Digest,
-        timestamp::Timestamp,
-    },
-    memory::Subject,
+use crate::domain::{
+    audit::{Action, Details},
+    caller::Call,
+    id::{StackUid, TokenUid},
+    revision::Revision,
+    secret::Digest,
+    timestamp::Timestamp,
 };
+use stacktoken_core::facts_cache::Subject;
 
 /// A secret, and what it belongs to.
 #[derive(Clone, Copy)]

@@ -12,9 +12,12 @@ use syn::visit::{self, Visit};
 /// A path as it was written out: `crate`, `store`, `Error`.
 pub type Segments = Vec<String>;
 
+/// The crates below `crates/`. In the rules each is a module of that name.
+pub const CRATES: [&str; 2] = ["core", "client"];
+
 /// One file, its place in the tree of modules, and what it names.
 pub struct Source {
-    /// Below `src/`, with `/`.
+    /// Below `src/`, with `/`; of a crate below its name.
     pub file: String,
     /// The module it holds, from the root: empty for `lib.rs`.
     pub module: Segments,
@@ -51,19 +54,33 @@ impl Source {
         }
     }
 
-    /// Every file that the crate in this folder is made of, found from its roots.
+    /// Every file that the server's crate in this folder is made of, found from its roots.
     pub fn tree(src: &Path) -> Vec<Self> {
-        let mut sources = Vec::new();
         let roots = [("lib.rs", vec![]), ("main.rs", vec!["main".to_owned()])];
-        let mut todo: Vec<(Segments, PathBuf)> = roots.map(|(file, at)| (at, file.into())).into();
+        let roots = roots.map(|(file, module)| (module, file.into()));
+        Self::reachable(roots.into(), |file| src.join(file))
+    }
+
+    /// The same for one of the [`CRATES`]: its files and modules stand below its name.
+    pub fn tree_of_crate(name: &str, src: &Path) -> Vec<Self> {
+        let root = (vec![name.to_owned()], Path::new(name).join("lib.rs"));
+        let strip = |file: &Path| src.join(file.strip_prefix(name).unwrap());
+        Self::reachable(vec![root], strip)
+    }
+
+    fn reachable(
+        mut todo: Vec<(Segments, PathBuf)>,
+        locate: impl Fn(&Path) -> PathBuf,
+    ) -> Vec<Self> {
+        let mut sources = Vec::new();
         while let Some((module, file)) = todo.pop() {
-            let text = fs::read_to_string(src.join(&file)).unwrap();
+            let text = fs::read_to_string(locate(&file)).unwrap();
             let module: Vec<_> = module.iter().map(String::as_str).collect();
             let source = Self::parse(file.to_str().unwrap(), &module, &text);
             for (module, place) in &source.children {
                 let folder = place.with_extension("").join("mod.rs");
                 let found = [place.clone(), folder];
-                let found = found.into_iter().find(|file| src.join(file).is_file());
+                let found = found.into_iter().find(|file| locate(file).is_file());
                 todo.push((module.clone(), found.unwrap_or_else(|| panic!("{place:?}"))));
             }
             sources.push(source);
@@ -171,11 +188,24 @@ fn rooted(module: &[String], path: Segments) -> Segments {
             .chain(at)
             .chain(rest.iter().cloned())
             .collect(),
-        Some("stacktoken") => std::iter::once("crate".to_owned())
-            .chain(path.into_iter().skip(1))
-            .collect(),
+        Some("stacktoken") => below(&["crate"], &path),
+        Some("stacktoken_core") => below(&["crate", "core"], &path),
+        Some("stacktoken_client") => below(&["crate", "client"], &path),
+        Some("crate")
+            if module
+                .first()
+                .is_some_and(|own| CRATES.contains(&own.as_str())) =>
+        {
+            below(&["crate", &module[0]], &path)
+        }
         _ => path,
     }
+}
+
+/// A path with another beginning in place of its first segment.
+fn below(beginning: &[&str], path: &[String]) -> Segments {
+    let beginning = beginning.iter().map(|part| (*part).to_owned());
+    beginning.chain(path.iter().skip(1).cloned()).collect()
 }
 
 impl<'ast> Visit<'ast> for Reader {

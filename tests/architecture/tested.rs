@@ -15,10 +15,12 @@ impl Tests {
     pub fn of_the_workspace() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut tests = Self(Vec::new());
-        for file in rust_files(&root.join("src")) {
-            let module = module_of(file.strip_prefix(root.join("src")).unwrap());
-            let path = std::iter::once("lib".to_owned()).chain(module);
-            tests.read(&file, path.collect());
+        for src in ["src", "crates/core/src", "crates/client/src"].map(|src| root.join(src)) {
+            for file in rust_files(&src) {
+                let module = module_of(file.strip_prefix(&src).unwrap());
+                let path = std::iter::once("lib".to_owned()).chain(module);
+                tests.read(&file, path.collect());
+            }
         }
         for file in rust_files(&root.join("tests")) {
             let module = module_of(file.strip_prefix(root.join("tests")).unwrap());

@@ -5,10 +5,10 @@
 use std::time::{Duration, Instant};
 
 use stacktoken::{
-    client::{Answer, Client, Question},
     domain::verdict::ActionQuestion,
     grpc::pb::{admin::v1 as admin, v1},
 };
+use stacktoken_client::{Answer, Client, Question};
 
 use crate::{
     cluster::Cluster,

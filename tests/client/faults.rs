@@ -9,10 +9,10 @@ use std::{
 
 use rustix::process::Signal;
 use stacktoken::{
-    client::{Client, Error, Question},
     domain::clock::{Clock as _, SystemClock},
     grpc::pb::admin::v1 as admin,
 };
+use stacktoken_client::{Client, Error, Question};
 use tempfile::TempDir;
 
 use crate::{

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use stacktoken::{
-    client::{Answer, Client, Question},
     domain::{
         clock::Clock as _,
         permissions::{Access, Draft},
@@ -13,6 +12,7 @@ use stacktoken::{
     },
     grpc::pb::v1,
 };
+use stacktoken_client::{Answer, Client, Question};
 
 use crate::{
     played::until,
@@ -44,7 +44,7 @@ struct Row {
 }
 
 fn table() -> Table {
-    serde_json::from_str(include_str!("../data/verdicts.json")).unwrap()
+    serde_json::from_str(include_str!("../../crates/core/tests/data/verdicts.json")).unwrap()
 }
 
 fn access(access: Access) -> i32 {
@@ -283,7 +283,7 @@ async fn a_question_is_ill_formed_for_the_client_exactly_where_it_is_for_the_ser
         let clients = client.introspect(&question).await;
         match (servers, clients) {
             (Ok(_), Ok(answer)) => assert!(answer.from_memory(), "{actions:?}"),
-            (Err(_), Err(stacktoken::client::Error::Question { fields, .. })) => {
+            (Err(_), Err(stacktoken_client::Error::Question { fields, .. })) => {
                 assert!(fields[0].0.starts_with("actions"), "{fields:?}");
             }
             other => panic!("{actions:?}: {other:?}"),

@@ -13,7 +13,6 @@ use std::{
 
 use futures_util::Stream;
 use stacktoken::{
-    client::{Builder, Client, Question},
     domain::{catalogue, entropy::OsEntropy, revision::Revision, secret::Secret},
     grpc::pb::v1::{
         self, WatchRequest, WatchResponse,
@@ -22,6 +21,7 @@ use stacktoken::{
         watch_response::Event,
     },
 };
+use stacktoken_client::{Builder, Client, Question};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, mpsc},

@@ -6,10 +6,8 @@ use std::{
     time::Duration,
 };
 
-use stacktoken::{
-    client::{Client, Question},
-    domain::{clock::Clock, timestamp::Timestamp},
-};
+use stacktoken::domain::{clock::Clock, timestamp::Timestamp};
+use stacktoken_client::{Client, Question};
 use tokio::runtime::Handle;
 
 use crate::{

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use stacktoken::{
-    client::{Error, Question},
     domain::verdict::{ActionQuestion, Reason},
     grpc::pb::v1::{self, watch_changed::Subject},
 };
+use stacktoken_client::{Error, Question};
 use tonic::Status;
 
 use crate::played::{

@@ -6,10 +6,10 @@ use std::{
 };
 
 use stacktoken::{
-    client::{Builder, Client, Error, Question},
     domain::verdict::{ActionQuestion, Reason},
     grpc::pb::v1,
 };
+use stacktoken_client::{Builder, Client, Error, Question};
 use tempfile::TempDir;
 use tonic::Status;
 use tonic_types::{ErrorDetails, StatusExt as _};

@@ -374,3 +374,24 @@ async fn a_request_id_that_is_a_secret_is_replaced() {
     let events = server.audit().await;
     assert!(events.iter().all(|event| event.request_id != token.secret));
 }
+
+/// The vectors by which others check their own reading of the format.
+#[test]
+fn golden_vectors_are_published() {
+    let manual = include_str!("../../docs/security.md");
+    let rows = manual.lines().filter_map(|line| {
+        let (secret, digest) = line
+            .strip_prefix("| `")?
+            .strip_suffix("` |")?
+            .split_once("` | `")?;
+        secret.starts_with("stk1_").then_some((secret, digest))
+    });
+    let rows: Vec<_> = rows.collect();
+    assert_eq!(rows.len(), 5, "{rows:?}");
+    for (secret, digest) in rows {
+        let recognised = stacktoken::domain::secret::recognise(secret).unwrap();
+        let hex = recognised.as_bytes().iter();
+        let hex: String = hex.map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, digest, "{secret}");
+    }
+}

@@ -30,7 +30,7 @@ use sea_orm_migration::prelude::async_trait;
 pub(super) use self::{lease::Access, outcome::Outcomes};
 use self::{lease::Lease, outcome::Touched};
 use super::Error;
-use crate::memory::Subject;
+use stacktoken_core::facts_cache::Subject;
 
 /// A transaction that has begun. Dropped without an end, it is rolled back.
 pub(super) struct Transaction {

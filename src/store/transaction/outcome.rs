@@ -17,10 +17,10 @@ use tokio::time::sleep;
 
 use super::{Access, Transaction, lease::Lease, notices::watched};
 use crate::{
-    memory::{Bar, Cache, Subject},
     store::{Error, Pools},
     telemetry::context,
 };
+use stacktoken_core::facts_cache::{Bar, Cache, Subject};
 
 /// How long a COMMIT may take on PostgreSQL before the database is asked about it beside.
 const ASK_AFTER: Duration = Duration::from_secs(2);

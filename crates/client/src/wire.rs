@@ -20,12 +20,10 @@ use super::{
     error::{may_pass, retry_after},
     question::Question,
 };
-use crate::{
-    domain::clock::Clock,
-    grpc::pb::v1::{
-        self, introspection_service_client::IntrospectionServiceClient as Introspection,
-    },
+use crate::pb::v1::{
+    self, introspection_service_client::IntrospectionServiceClient as Introspection,
 };
+use stacktoken_core::clock::Clock;
 
 /// The wait before all servers are tried once more; doubles each time.
 const FIRST_WAIT: Duration = Duration::from_millis(100);

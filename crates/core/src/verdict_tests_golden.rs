@@ -56,7 +56,7 @@ impl Row {
 }
 
 fn table() -> Table {
-    serde_json::from_str(include_str!("../../tests/data/verdicts.json")).unwrap()
+    serde_json::from_str(include_str!("../tests/data/verdicts.json")).unwrap()
 }
 
 #[test]

@@ -14,17 +14,15 @@ use super::{
     answer::{Answer, Kept},
     question::Question,
 };
-use crate::{
-    domain::{
-        clock::Clock,
-        id::{StackUid, TokenUid},
-        lease::Lease,
-        revision::Revision,
-        secret::{self, Digest},
-        timestamp::Timestamp,
-        verdict::{self, Verdict},
-    },
-    memory::{Cache, Generation},
+use stacktoken_core::{
+    clock::Clock,
+    facts_cache::{Cache, Generation},
+    id::{StackUid, TokenUid},
+    lease::Lease,
+    revision::Revision,
+    secret::{self, Digest},
+    timestamp::Timestamp,
+    verdict::{self, Verdict},
 };
 
 /// Nothing is known yet of the server's clock.
@@ -266,7 +264,7 @@ impl Knowledge {
 
     /// How many secrets are remembered.
     pub fn entries(&self) -> usize {
-        self.cache.len()
+        self.cache.entries()
     }
 
     fn lease(&self) -> Lease {

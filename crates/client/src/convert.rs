@@ -3,14 +3,12 @@
 use newtype_uuid::TypedUuidKind;
 
 use super::Error;
-use crate::{
-    domain::{
-        id,
-        permissions::{Access, Draft, DraftBranches, DraftGrant, Permissions},
-        timestamp::Timestamp,
-        verdict::{ActionResult, Denial, Facts, Reason, StackFacts, TokenFacts, Verdict},
-    },
-    grpc::pb::v1,
+use crate::pb::v1;
+use stacktoken_core::{
+    id,
+    permissions::{Access, Draft, DraftBranches, DraftGrant, Permissions},
+    timestamp::Timestamp,
+    verdict::{ActionResult, Denial, Facts, Reason, StackFacts, TokenFacts, Verdict},
 };
 
 /// What an answer says.

@@ -2,7 +2,7 @@
 
 use newtype_uuid::{GenericUuid, TypedUuid, TypedUuidKind, TypedUuidTag};
 
-use super::{
+use crate::{
     entropy::{Entropy, EntropyFailed},
     field::Problem,
     timestamp::Timestamp,

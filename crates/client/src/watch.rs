@@ -17,17 +17,15 @@ use super::{
     knowledge::{Knowledge, Subject, Told},
     wire::Wire,
 };
-use crate::{
-    domain::{
-        catalogue,
-        entropy::{Entropy as _, OsEntropy},
-        id,
-    },
-    grpc::pb::v1::{
-        self, WatchPing, WatchRequest,
-        introspection_service_client::IntrospectionServiceClient as Introspection,
-        watch_changed::Subject as Named, watch_response::Event,
-    },
+use crate::pb::v1::{
+    self, WatchPing, WatchRequest,
+    introspection_service_client::IntrospectionServiceClient as Introspection,
+    watch_changed::Subject as Named, watch_response::Event,
+};
+use stacktoken_core::{
+    catalogue,
+    entropy::{Entropy as _, OsEntropy},
+    id,
 };
 
 /// The wait before the first attempt after a stream that was good and lasted longer than the

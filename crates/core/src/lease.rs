@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use super::origin::Origin;
+use crate::origin::Origin;
 
 /// The time between two adoptions of an origin, by number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::LazyLock};
 
-use super::field::Problem;
+use crate::field::Problem;
 
 /// The version of this catalogue: the date of its last change.
 pub const VERSION: &str = "2026-11-24";

@@ -3,10 +3,8 @@
 
 use std::fmt;
 
-use crate::{
-    domain::{catalogue, secret, verdict::ActionQuestion},
-    grpc::pb::v1,
-};
+use crate::pb::v1;
+use stacktoken_core::{catalogue, secret, verdict::ActionQuestion};
 
 /// What the server looks at, at most: tokens and keys in bytes, then actions, facts, names.
 const MAX_TOKEN: usize = 512;

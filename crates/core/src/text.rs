@@ -1,6 +1,6 @@
 //! Words that people write: checked once, then carried as types.
 
-use super::{field::Problem, secret};
+use crate::{field::Problem, secret};
 
 macro_rules! texts {
     ($($(#[$doc:meta])* $name:ident, $min:literal..=$max:literal, $kind:ident;)+) => {$(

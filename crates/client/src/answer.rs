@@ -2,7 +2,7 @@
 
 use std::{borrow::Borrow, sync::Arc, time::Duration};
 
-use crate::domain::{
+use stacktoken_core::{
     permissions::Permissions,
     verdict::{Facts, Reason, StackFacts, TokenFacts, Verdict},
 };

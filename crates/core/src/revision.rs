@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::field::Problem;
+use crate::field::Problem;
 
 /// A point in the history: everything up to `position` of the history called `epoch`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,7 @@
 //! what it may remember, by the same rule and the same evaluation as the server.
 //!
 //! ```no_run
-//! use stacktoken::client::{Client, Error, Question};
-//! use stacktoken::domain::verdict::ActionQuestion;
+//! use stacktoken_client::{ActionQuestion, Client, Error, Question};
 //!
 //! # async fn serve(token: &str, key: &str) -> Result<(), Box<dyn std::error::Error>> {
 //! // Once, for the whole process; clones share everything.
@@ -46,16 +45,19 @@
 
 /// Its program is compiled with the tests.
 #[cfg(doctest)]
-#[doc = include_str!("../../docs/clients/rust.md")]
+#[doc = include_str!("../../../docs/clients/rust.md")]
 struct Page;
 
 mod answer;
 mod builder;
+mod clock;
 mod convert;
 mod credential;
 mod error;
 mod knowledge;
+mod pb;
 mod question;
+mod redact;
 mod watch;
 mod wire;
 
@@ -69,9 +71,16 @@ use self::{
     watch::Fault,
     wire::{Answered, Wire},
 };
-use crate::domain::{revision::Revision, secret, verdict};
+use stacktoken_core::{revision::Revision, secret, verdict};
 
 pub use self::{answer::Answer, builder::Builder, error::Error, question::Question};
+/// What questions and answers are made of.
+pub use stacktoken_core::{
+    clock::Clock,
+    permissions::{Access, Permissions},
+    timestamp::Timestamp,
+    verdict::{ActionQuestion, ActionResult, Denial, Reason, Verdict},
+};
 
 /// Answers questions about presented tokens. Cheap to clone; all clones share one memory and
 /// one stream, which end with the last of them.

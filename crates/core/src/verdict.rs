@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{
+use crate::{
     catalogue::{self, Action, ActionAccess, Fact, Module, Rule},
     id::{StackUid, TokenUid},
     permissions::{Access, Permissions},

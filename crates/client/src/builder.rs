@@ -11,7 +11,9 @@ use super::{
     knowledge::{Bounds, Knowledge},
     wire::Wire,
 };
-use crate::domain::clock::{Clock, SystemClock};
+use stacktoken_core::clock::Clock;
+
+use crate::clock::SystemClock;
 
 /// Makes a [`Client`]; see [`Client::builder`].
 #[must_use]
@@ -45,7 +47,7 @@ impl Builder {
             cache_entries: 10_000,
             timeout: Duration::from_secs(2),
             connect_timeout: Duration::from_secs(1),
-            clock: Arc::new(SystemClock::new()),
+            clock: Arc::new(SystemClock),
         }
     }
 

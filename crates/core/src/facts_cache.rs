@@ -15,7 +15,7 @@ use std::{
 
 use quick_cache::sync::Cache as Shards;
 
-use crate::domain::{
+use crate::{
     id::{StackUid, TokenUid},
     secret::Digest,
     timestamp::Timestamp,
@@ -113,7 +113,8 @@ impl Index {
 }
 
 impl<F: Borrow<Facts>> Cache<F> {
-    /// With room for so many digests.
+    /// Returns an empty cache for at most `capacity` digests.
+    #[must_use]
     pub fn new(capacity: usize, checks_generation: bool) -> Self {
         Self {
             facts: Shards::new(capacity),
@@ -240,8 +241,9 @@ impl<F: Borrow<Facts>> Cache<F> {
         self.unknown.clear();
     }
 
-    /// How many digests are remembered.
-    pub fn len(&self) -> usize {
+    /// Number of cached digests.
+    #[must_use]
+    pub fn entries(&self) -> usize {
         self.facts.len()
     }
 

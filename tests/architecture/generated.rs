@@ -1,0 +1,21 @@
+//! The code that `crates/client` keeps is what the contract generates today.
+
+use std::{env, fs, path::Path};
+
+const KEPT: &str = "crates/client/src/generated/stacktoken.v1.rs";
+
+/// With `STACKTOKEN_TEST_REGENERATE` set it is written instead.
+#[test]
+fn the_code_of_the_client_is_what_the_contract_generates() {
+    let generated = include_str!(concat!(env!("OUT_DIR"), "/client/stacktoken.v1.rs"));
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join(KEPT);
+    if env::var_os("STACKTOKEN_TEST_REGENERATE").is_some() {
+        fs::write(&kept, generated).unwrap();
+    }
+    let differs = fs::read_to_string(&kept).unwrap() != generated;
+    assert!(
+        !differs,
+        "{KEPT} is not what proto/ generates: run\n  \
+         STACKTOKEN_TEST_REGENERATE=1 cargo test --test architecture generated"
+    );
+}
