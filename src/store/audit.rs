@@ -195,7 +195,7 @@ impl Store {
         filter: &AuditFilter,
         (size, after): (u64, Option<AuditCursor>),
     ) -> Result<AuditPage, Error> {
-        reading!(self, "list_audit", |tx| {
+        reading!(self, call, "list_audit", |tx| {
             match &filter.stack_key {
                 Some(key) => {
                     self.standing(tx, call, key, Standing::AnyStack).await?;

@@ -24,7 +24,7 @@ impl Store {
         (key, uid): (&StackKey, TokenUid),
     ) -> Result<Impact, Error> {
         use token_usage::Column;
-        reading!(self, "impact", |tx| {
+        reading!(self, call, "impact", |tx| {
             let stack = self.standing(tx, call, key, Standing::LiveStack).await?;
             let token = find(tx, stack.uid, uid).await?;
             let rows = token_usage::Entity::find()

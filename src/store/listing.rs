@@ -143,7 +143,7 @@ impl Store {
     /// # Errors
     /// As every method.
     pub async fn list(&self, call: &Call, query: &ListQuery) -> Result<TokenPage, Error> {
-        reading!(self, "list", |tx| {
+        reading!(self, call, "list", |tx| {
             // One instant for the filter, the count and what is shown of each.
             let now = self.clock.now();
             let key = &query.stack_key;

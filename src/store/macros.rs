@@ -50,12 +50,12 @@ macro_rules! writing {
     }};
 }
 
-/// Several reads on one snapshot.
+/// Several reads on one snapshot, with a share of the connections that its caller has.
 macro_rules! reading {
-    ($store:expr, $name:literal, |$tx:ident| $work:block) => {{
+    ($store:expr, $call:expr, $name:literal, |$tx:ident| $work:block) => {{
         let span = $store.span($name);
         let done: Result<_, $crate::store::Error> = async {
-            let transaction = $store.begin_read().await?;
+            let transaction = $store.begin_read(&$call.caller.actor).await?;
             let $tx = &transaction;
             let done: Result<_, $crate::store::Error> = async { $work }.await;
             // What was read stands; a connection that does not roll back is closed.

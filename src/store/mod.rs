@@ -32,6 +32,7 @@ mod rotate;
 mod rows;
 mod schema;
 mod secrets;
+mod shares;
 mod stacks;
 mod standing;
 mod statements;
@@ -54,7 +55,11 @@ use arc_swap::ArcSwap;
 use sea_orm::{DatabaseConnection, DbBackend, EntityTrait as _};
 
 use crate::{
-    domain::{caller::Mode, clock::Clock, entropy::Entropy},
+    domain::{
+        caller::{Actor, Mode},
+        clock::Clock,
+        entropy::Entropy,
+    },
     telemetry::traces::StoreSpan,
 };
 use stacktoken_core::facts_cache::Cache;
@@ -84,6 +89,7 @@ pub use self::{
 use self::{
     connect::Embedded,
     origin::Sources,
+    shares::{Share, Shares},
     statements::Statements,
     transaction::{Access, Outcomes, Transaction},
     turns::Turns,
@@ -111,6 +117,7 @@ pub struct Store {
     pools: Arc<ArcSwap<Pools>>,
     outcomes: Arc<Outcomes>,
     turns: Turns,
+    shares: Shares,
     /// When connections were last renewed, on the monotonic clock.
     renewed: Mutex<Option<Duration>>,
     clock: Arc<dyn Clock>,
@@ -148,6 +155,7 @@ impl Store {
             writer,
             reader,
             control,
+            readings,
             embedded,
         } = connect::open(location, size).await?;
         let statements = match location {
@@ -171,7 +179,8 @@ impl Store {
             size,
             outcomes: Arc::new(Outcomes::new(pools.clone())),
             pools,
-            turns: Turns::default(),
+            turns: Turns::of_changes(),
+            shares: Shares::of(readings),
             renewed: Mutex::new(None),
             clock,
             entropy,
@@ -322,10 +331,11 @@ impl Store {
         begun
     }
 
-    async fn begin_read(&self) -> Result<Transaction, Error> {
-        let begun = self.try_begin_read().await;
+    async fn begin_read(&self, caller: &Actor) -> Result<Transaction, Error> {
+        let mut share = Some(self.shares.take(caller).await?);
+        let begun = self.try_begin_read(&mut share).await;
         if self.is_worth_renewing(&begun).await {
-            self.try_begin_read().await
+            self.try_begin_read(&mut share).await
         } else {
             begun
         }
@@ -345,9 +355,10 @@ impl Store {
         Transaction::begin(&self.pools.load().writer, Access::Write).await
     }
 
-    async fn try_begin_read(&self) -> Result<Transaction, Error> {
+    async fn try_begin_read(&self, share: &mut Option<Share>) -> Result<Transaction, Error> {
         self.require_file()?;
-        Transaction::begin(&self.pools.load().reader, Access::Read).await
+        let begun = Transaction::begin(&self.pools.load().reader, Access::Read).await?;
+        Ok(begun.with(share.take()))
     }
 }
 

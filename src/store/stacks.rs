@@ -128,7 +128,7 @@ impl Store {
     /// # Errors
     /// As every method.
     pub async fn get_stack(&self, call: &Call, key: &StackKey) -> Result<StackWithMembers, Error> {
-        reading!(self, "get_stack", |tx| {
+        reading!(self, call, "get_stack", |tx| {
             let found = self.standing(tx, call, key, Standing::AnyStack).await?;
             if found.row.removed_at.is_some() && !call.operates(found.role) {
                 return Err(Refusal::StackNotFound.into());
@@ -159,7 +159,7 @@ impl Store {
         organization_uid: Option<&str>,
         (size, after): (u64, Option<StackCursor>),
     ) -> Result<StackPage, Error> {
-        reading!(self, "list_stacks", |tx| {
+        reading!(self, call, "list_stacks", |tx| {
             call.demand.judge(&call.caller, None)?;
             let mut query = stack::Entity::find();
             if let Some(organization) = organization_uid {

@@ -34,7 +34,7 @@ impl Store {
     /// # Errors
     /// As every method.
     pub async fn get(&self, call: &Call, key: &StackKey, uid: TokenUid) -> Result<Token, Error> {
-        reading!(self, "get", |tx| {
+        reading!(self, call, "get", |tx| {
             let stack = self.standing(tx, call, key, Standing::LiveStack).await?;
             token_of(find(tx, stack.uid, uid).await?, key)
         })

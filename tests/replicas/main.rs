@@ -36,6 +36,7 @@ mod proxy;
 mod readings;
 mod revoke_all;
 mod rotation;
+mod shares;
 mod skew;
 mod stopped;
 #[path = "../it/support/mod.rs"]

@@ -72,6 +72,8 @@ pub(super) struct Connections {
     pub reader: DatabaseConnection,
     /// For the feed of changes and the heartbeat, so that no load of calls keeps them waiting.
     pub control: DatabaseConnection,
+    /// How many connections there are for reads.
+    pub readings: u32,
     /// What only SQLite has.
     pub embedded: Option<Embedded>,
 }

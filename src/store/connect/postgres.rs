@@ -40,6 +40,7 @@ pub(super) async fn open(
         writer,
         reader,
         control,
+        readings: size.split().1,
         embedded: None,
     })
 }

@@ -16,7 +16,7 @@ use super::{Connections, Embedded, HeldFile, Location, OpenError};
 const BUSY_FOR: Duration = Duration::from_secs(5);
 /// How long a call waits for a connection before the store counts as unreachable.
 const ACQUIRE_FOR: Duration = Duration::from_secs(3);
-const READERS: u32 = 4;
+const READERS: u32 = 8;
 
 pub(super) async fn open(location: &Location, path: &Path) -> Result<Connections, OpenError> {
     let file = Arc::new(HeldFile::open(location, path)?);
@@ -41,6 +41,7 @@ pub(super) async fn open(location: &Location, path: &Path) -> Result<Connections
         control: reader.clone(),
         writer,
         reader,
+        readings: READERS,
         embedded: Some(Embedded { file, anchor }),
     })
 }

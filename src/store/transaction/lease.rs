@@ -11,6 +11,7 @@ use sea_orm::{
 use sea_query_sqlx::SqlxValues;
 
 use super::notices::watched;
+use crate::store::shares::Share;
 
 /// What a transaction may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,8 @@ pub(super) struct Lease {
     connection: Option<Connection>,
     /// Whether the transaction has come to a definite end.
     ended: bool,
+    /// Dropped after the connection: whoever waits for it finds one.
+    share: Option<Share>,
 }
 
 /// Runs the same code with a connection of either engine.
@@ -129,7 +132,12 @@ impl Lease {
         Ok(Self {
             connection: Some(connection.map_err(not_acquired)?),
             ended: false,
+            share: None,
         })
+    }
+
+    pub fn keep(&mut self, share: Option<Share>) {
+        self.share = share;
     }
 
     fn begin_statement(&self, access: Access) -> &'static str {
@@ -218,6 +226,7 @@ impl Drop for Lease {
             connection: self.connection.take(),
             // Whatever comes of it, there is no second attempt.
             ended: true,
+            share: self.share.take(),
         };
         if tokio::runtime::Handle::try_current().is_err() {
             return lease.close();

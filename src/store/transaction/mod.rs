@@ -29,7 +29,7 @@ use sea_orm_migration::prelude::async_trait;
 
 pub(super) use self::{lease::Access, outcome::Outcomes};
 use self::{lease::Lease, outcome::Touched};
-use super::Error;
+use super::{Error, shares::Share};
 use stacktoken_core::facts_cache::Subject;
 
 /// A transaction that has begun. Dropped without an end, it is rolled back.
@@ -51,6 +51,12 @@ impl Transaction {
             failed: AtomicBool::new(false),
             touched: Guarded::default(),
         })
+    }
+
+    /// With this share of the connections, which is given back with the connection.
+    pub fn with(mut self, share: Option<Share>) -> Self {
+        self.lease.get_mut().keep(share);
+        self
     }
 
     /// Runs one statement of PostgreSQL's as a transaction of its own, in one round trip. Answers

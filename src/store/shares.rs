@@ -1,0 +1,97 @@
+//! Who has the connections for readings. Verdicts and probes keep a half to themselves, whatever
+//! else is read; of the other half one caller has a half at most. So neither one caller's lists nor
+//! those of all callers keep a verdict waiting, and nobody's keep out everybody else's.
+
+use std::sync::Arc;
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+
+use super::{
+    Error,
+    turns::{Turn, Turns, WAIT_FOR},
+};
+use crate::domain::caller::Actor;
+
+/// The shares.
+pub(super) struct Shares {
+    callers: Turns<Actor>,
+    room: Arc<Semaphore>,
+}
+
+/// A share of the connections, until this is dropped: not before the connection serves again, or a
+/// caller that gives up its calls would have more than one.
+pub(super) struct Share {
+    _room: OwnedSemaphorePermit,
+    _turn: Turn<Actor>,
+}
+
+impl Shares {
+    /// Shares of so many connections.
+    pub fn of(connections: u32) -> Self {
+        let connections = usize::try_from(connections).unwrap_or(usize::MAX);
+        let room = (connections / 2).max(1);
+        Self {
+            // How many may wait is for the places of calls to say.
+            callers: Turns::new((room / 2).max(1), usize::MAX),
+            room: Arc::new(Semaphore::new(room.min(Semaphore::MAX_PERMITS))),
+        }
+    }
+
+    /// Waits for a share of this caller's.
+    ///
+    /// # Errors
+    /// [`Error::Crowded`] where that takes too long.
+    pub async fn take(&self, caller: &Actor) -> Result<Share, Error> {
+        let turn = self.callers.take(caller.clone()).await?;
+        match timeout(WAIT_FOR, self.room.clone().acquire_owned()).await {
+            Ok(Ok(room)) => Ok(Share {
+                _room: room,
+                _turn: turn,
+            }),
+            _ => Err(Error::Crowded),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::domain::caller::CallerKind;
+
+    fn caller(subject: &str) -> Actor {
+        Actor {
+            kind: CallerKind::User,
+            issuer: "https://idp.example".to_owned(),
+            subject: subject.to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn one_caller_has_a_quarter_of_the_connections_and_all_of_them_a_half() {
+        let shares = Shares::of(8);
+        let mut held = Vec::new();
+        for who in ["ann", "ann", "bob", "bob"] {
+            held.push(shares.take(&caller(who)).await.expect("a share"));
+        }
+        let next = |who| shares.take(&caller(who)).now_or_never();
+        assert!(next("cid").is_none(), "a connection of the verdicts");
+        held.remove(0);
+        // Ann has one, and could have another; who waits is served in order.
+        assert!(next("bob").is_none(), "a third of one caller's");
+        assert!(next("cid").is_some());
+    }
+
+    #[tokio::test]
+    async fn there_is_a_share_also_of_a_single_connection() {
+        let shares = Shares::of(1);
+        let held = shares.take(&caller("ann")).await;
+        assert!(held.is_ok());
+        drop(held);
+        assert!(shares.take(&caller("bob")).await.is_ok());
+    }
+}
