@@ -1,5 +1,9 @@
 //! Words that people write: checked once, then carried as types.
 
+use std::borrow::Cow;
+
+use unicode_normalization::{UnicodeNormalization as _, char::is_combining_mark};
+
 use crate::{field::Problem, secret};
 
 macro_rules! texts {
@@ -14,8 +18,9 @@ macro_rules! texts {
             /// # Errors
             /// A problem that says what to change, and never quotes a secret.
             pub fn parse(text: &str) -> Result<Self, Problem> {
-                check(text, $min, $max, Kind::$kind)?;
-                Ok(Self(text.to_owned()))
+                let text = Kind::$kind.spelled(text);
+                check(&text, $min, $max, Kind::$kind)?;
+                Ok(Self(text.into_owned()))
             }
 
             /// The words.
@@ -32,10 +37,23 @@ macro_rules! texts {
 enum Kind {
     /// One line, with no blank at either end.
     Name,
+    /// The same, somebody else's: two spellings of it are two people.
+    Identity,
     /// One line, cut out of a name: it may begin or end anywhere.
     Part,
     /// Lines and tabs too.
     Prose,
+}
+
+impl Kind {
+    /// One spelling of what looks the same (NFC), so that names are compared by what is seen.
+    fn spelled(self, text: &str) -> Cow<'_, str> {
+        if self == Self::Identity || text.is_ascii() {
+            Cow::Borrowed(text)
+        } else {
+            Cow::Owned(text.nfc().collect())
+        }
+    }
 }
 
 texts! {
@@ -50,11 +68,11 @@ texts! {
     /// A part of a token's name to look for: up to 50 characters.
     NamePart, 0..=50, Part;
     /// The `iss` of a credential: 1 to 512 characters.
-    Issuer, 1..=512, Name;
+    Issuer, 1..=512, Identity;
     /// The `sub` of a credential: 1 to 255 characters.
-    Subject, 1..=255, Name;
+    Subject, 1..=255, Identity;
     /// An address for notices: up to 254 characters.
-    Email, 0..=254, Name;
+    Email, 0..=254, Identity;
 }
 
 fn check(text: &str, min: usize, max: usize, kind: Kind) -> Result<(), Problem> {
@@ -78,7 +96,12 @@ fn check(text: &str, min: usize, max: usize, kind: Kind) -> Result<(), Problem> 
             u32::from(bad)
         )));
     }
-    if kind == Kind::Name && text.trim() != text {
+    if kind != Kind::Part && holds_lone_mark(text) {
+        return Err(Problem::new(
+            "holds a combining mark with no letter before it: remove it",
+        ));
+    }
+    if matches!(kind, Kind::Name | Kind::Identity) && text.trim() != text {
         return Err(Problem::new("begins or ends with a blank: remove it"));
     }
     if holds_jwt(text) {
@@ -113,10 +136,26 @@ fn holds_jwt(text: &str) -> bool {
 }
 
 /// Control characters, and those that change the direction of what stands around them: they
-/// would forge lines in a log or a console.
+/// would forge lines in a log or a console. And those of which nothing is seen: two names that
+/// look the same would be two tokens. They are the characters that may be left out when a text is
+/// shown (`Default_Ignorable_Code_Point`), two line ends, and two blanks that are letters.
 fn is_unprintable(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+        || matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}'
+            | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// Whether a mark stands on nothing: it would be shown on whatever comes before the text.
+fn holds_lone_mark(text: &str) -> bool {
+    let mut before = ' ';
+    text.chars().any(|c| {
+        let lone = is_combining_mark(c) && before.is_whitespace();
+        before = c;
+        lone
+    })
 }
 
 /// A name of branches, aliases and organizations: 1 to 64 of `[A-Za-z0-9._-]`.
@@ -159,6 +198,44 @@ mod tests {
         ] {
             assert!(TokenName::parse(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn names_that_look_the_same_are_the_same_or_refused() {
+        let composed = TokenName::parse("caf\u{e9}");
+        assert_eq!(composed, TokenName::parse("cafe\u{301}"));
+        assert!(composed.is_ok());
+        for unseen in [
+            "dep\u{200b}loy",
+            "deploy\u{ad}",
+            "deploy\u{fe0f}",
+            "de\u{2060}ploy",
+            "\u{3164}",
+            "\u{2800}",
+            "deploy\u{e0041}",
+            "\u{115f}a",
+            "\u{301}deploy",
+            "a \u{301}b",
+        ] {
+            assert!(TokenName::parse(unseen).is_err(), "{unseen:?}");
+            assert!(Subject::parse(unseen).is_err(), "{unseen:?}");
+            assert!(Reason::parse(unseen).is_err(), "{unseen:?}");
+        }
+        for seen in [
+            "日本語",
+            "café 2",
+            "Ünïcödé",
+            "deploy \u{1f680}",
+            "हिन्दी",
+            "ไทย",
+        ] {
+            assert!(TokenName::parse(seen).is_ok(), "{seen:?}");
+        }
+    }
+
+    #[test]
+    fn people_are_told_apart_by_how_they_are_spelled() {
+        assert_ne!(Subject::parse("caf\u{e9}"), Subject::parse("cafe\u{301}"));
     }
 
     #[test]
