@@ -14,19 +14,15 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use prometheus_client::metrics::gauge::Gauge;
 use tokio::{net::TcpListener, task::JoinSet};
 
 use super::{
-    connections::{
-        accept,
-        room::{Limits, Room},
-    },
+    connections::{accept_guest, guests::Guests, room::Limits},
     health::{Board, Name},
 };
 use crate::metrics::Metrics;
 
-/// Kubelets and scrapers are few; whoever else is here must not keep them out.
+/// Kubelets and scrapers are few, and soon answered; whoever else is here makes room for them.
 const LIMITS: Limits = Limits {
     all: 64,
     by_address: 16,
@@ -53,19 +49,21 @@ pub(super) fn router(metrics: Arc<Metrics>, board: Board) -> Router {
 
 /// Serves for ever.
 pub(super) async fn serve(listener: TcpListener, router: Router, metrics: Arc<Metrics>) {
-    let room = Room::new(LIMITS, metrics, Gauge::default());
+    let guests = Guests::new(LIMITS);
     let mut open = JoinSet::new();
     loop {
         tokio::select! {
-            (socket, place) = accept(&listener, &room, HEAD_WITHIN) => {
+            (socket, guest) = accept_guest(&listener, &guests, (&metrics, HEAD_WITHIN)) => {
                 let service = TowerToHyperService::new(router.clone());
                 open.spawn(async move {
-                    let _place = place;
                     let mut http1 = http1::Builder::new();
                     http1.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
                     let connection = http1.serve_connection(TokioIo::new(socket), service);
                     // However it ends, its client knows.
-                    let _ = tokio::time::timeout(OPEN_FOR, connection).await;
+                    tokio::select! {
+                        _ = tokio::time::timeout(OPEN_FOR, connection) => {}
+                        () = guest.left() => {}
+                    }
                 });
             }
             Some(_) = open.join_next() => {}

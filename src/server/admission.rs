@@ -49,6 +49,9 @@ impl Gate {
             let max = self.max_header_bytes;
             return (fail(Failure::HeadersTooLarge { max }), None);
         }
+        if share_of(request.extensions()).is_some_and(|share| share.is_behind()) {
+            return (fail(Failure::Overloaded), None);
+        }
         // Health and reflection must answer when nothing else does.
         if let Some(rule) = rule.filter(|rule| rule.admits == Admits::Everybody) {
             let answered = self.answer_anybody(request, rule, request_id, inner).await;

@@ -47,12 +47,12 @@ impl Listeners {
         let health = HealthServer::new(board.clone());
         let service = tower::service_fn(move |request: Request<Body>| {
             let mut health = health.clone();
-            async move {
+            Box::pin(async move {
                 if request.uri().path().starts_with("/grpc.health.v1.Health/") {
                     return health.call(request).await;
                 }
                 Ok::<_, Infallible>(status::of(Failure::Starting, "").into_http())
-            }
+            })
         });
         let connections = Connections {
             service,

@@ -51,6 +51,13 @@ pub fn call(stream: u32, path: &str) -> Vec<u8> {
     frame(0x1, END_HEADERS, stream, &head_to(path))
 }
 
+/// The same, with a credential.
+pub fn call_as(stream: u32, path: &str, jwt: &str) -> Vec<u8> {
+    let authorization = literal(0x00, "authorization", &format!("Bearer {jwt}"));
+    let head = [head_to(path), authorization].concat();
+    frame(0x1, END_HEADERS, stream, &head)
+}
+
 /// SETTINGS that let the server send nothing on any stream.
 pub fn settings_without_window() -> Vec<u8> {
     frame(0x4, 0, 0, &[0, 4, 0, 0, 0, 0])

@@ -11,6 +11,7 @@
     reason = "a test may fail loudly, and stands for the world outside"
 )]
 
+mod answers;
 mod frames;
 mod honest;
 mod messages;

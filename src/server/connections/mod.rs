@@ -2,6 +2,8 @@
 //! how old one may get, and how it is told to go. Knows nothing of RPCs.
 
 pub(super) mod arriving;
+pub(super) mod guests;
+mod leaving;
 pub(super) mod room;
 pub(super) mod share;
 mod socket;
@@ -22,6 +24,8 @@ use tower::Service;
 
 use self::{
     arriving::Arriving,
+    guests::{Guest, Guests},
+    leaving::{Answer, Leaving},
     room::{Limits, Place, Room},
     share::{Share, WaitingLimits},
     socket::{Begun, Socket},
@@ -69,7 +73,7 @@ impl<S> Connections<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     S: Clone + Send + Sync + 'static,
-    S::Future: Send,
+    S::Future: Send + Unpin,
 {
     /// Accepts and serves until `stop`; then accepts no more, tells every client to go, and
     /// ends with the last call. Dropping the future cuts whatever is still open.
@@ -131,6 +135,7 @@ where
             by_connection: self.tuning.shares.max_waiting_per_connection,
             by_address: self.tuning.shares.max_waiting_per_address,
             message_bytes: self.tuning.max_request_bytes,
+            answer_bytes: self.tuning.max_response_bytes,
         };
         let share = Arc::new(Share::new(limits, place.waiting()));
         let Some(tls) = &self.tls else {
@@ -219,11 +224,7 @@ where
 /// The next connection that there is room for, cut off once its client has acknowledged nothing
 /// for so long. What fails is told and waited for: a loop that ended, or that span, would be an
 /// outage by one trick.
-pub(super) async fn accept(
-    listener: &TcpListener,
-    room: &Room,
-    unheard: Duration,
-) -> (TcpStream, Place) {
+async fn accept(listener: &TcpListener, room: &Room, unheard: Duration) -> (TcpStream, Place) {
     loop {
         let free = room.free().await;
         match listener.accept().await {
@@ -235,6 +236,31 @@ pub(super) async fn accept(
             }
             Err(error) => {
                 room.note_failure(&error);
+                tokio::time::sleep(AFTER_FAILURE).await;
+            }
+        }
+    }
+}
+
+/// The next connection to a port of few questions, for which there is always room.
+pub(super) async fn accept_guest(
+    listener: &TcpListener,
+    guests: &Guests,
+    (metrics, unheard): (&Metrics, Duration),
+) -> (TcpStream, Guest) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, address)) => {
+                let (guest, another_went) = guests.admit(address.ip());
+                if another_went {
+                    metrics.refuse_connection("displaced");
+                }
+                prepare(&socket, unheard);
+                return (socket, guest);
+            }
+            Err(error) => {
+                metrics.refuse_connection("accept");
+                tracing::warn!(%error, "a connection to the admin port could not be accepted");
                 tokio::time::sleep(AFTER_FAILURE).await;
             }
         }
@@ -266,16 +292,17 @@ struct PerConnection<S> {
 impl<S> hyper::service::Service<Request<Incoming>> for PerConnection<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
+    S::Future: Unpin,
 {
-    type Response = Response<Body>;
+    type Response = Response<Answer>;
     type Error = Infallible;
-    type Future = S::Future;
+    type Future = Leaving<S::Future>;
 
-    fn call(&self, request: Request<Incoming>) -> S::Future {
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
         let arriving = |body| Body::new(Arriving::new(body, self.peer.share.clone()));
         let mut request = request.map(arriving);
         request.extensions_mut().insert(self.peer.clone());
         // The layers are always ready: what is full answers OVERLOADED.
-        self.inner.clone().call(request)
+        Leaving::new(self.inner.clone().call(request), self.peer.share.clone())
     }
 }

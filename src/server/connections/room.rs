@@ -147,7 +147,7 @@ impl Drop for Place {
 
 /// Who counts as one: behind a dual-stack listener a client has one address, not two, and of
 /// IPv6 whoever has one address has a network of them.
-fn whose(address: IpAddr) -> IpAddr {
+pub(super) fn whose(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let network = address.to_bits() >> 64 << 64;

@@ -1,11 +1,18 @@
-//! What calls whose message has not arrived may take, per connection and per address of the peer.
-//! Such a call costs bytes and no place: what limits it is who sent it, not how many calls others
-//! have.
+//! What calls may take whose message has not arrived or whose answer is not read, per connection and
+//! per address of the peer. Such a call costs bytes and no place: what limits it is who sent it, not
+//! how many calls others have.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
+
+/// How many answers of one address may be unread.
+const UNREAD_ANSWERS: usize = 2 * 1024;
+/// How many of the largest answers of one connection may be unread, in bytes.
+const LARGEST_BY_CONNECTION: usize = 4;
+/// The same of one address.
+const LARGEST_BY_ADDRESS: usize = 16;
 
 /// What may wait at once.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +23,8 @@ pub(in crate::server) struct WaitingLimits {
     pub by_address: usize,
     /// Bytes of a message, for each of those calls.
     pub message_bytes: usize,
+    /// Bytes of the largest answer.
+    pub answer_bytes: usize,
 }
 
 /// What waits, of a connection or of an address.
@@ -23,6 +32,8 @@ pub(in crate::server) struct WaitingLimits {
 pub(in crate::server) struct Waiting {
     calls: AtomicUsize,
     bytes: AtomicUsize,
+    unread: AtomicUsize,
+    unread_bytes: AtomicUsize,
 }
 
 /// The share of one connection, and of the address that it came from.
@@ -31,6 +42,15 @@ pub(in crate::server) struct Share {
     limits: WaitingLimits,
     connection: Waiting,
     address: Arc<Waiting>,
+}
+
+/// An answer that is not read, until this is dropped.
+pub(super) struct Unread(Arc<Share>);
+
+/// Bytes of answers that are kept, until this is dropped.
+pub(super) struct UnreadBytes {
+    share: Arc<Share>,
+    bytes: usize,
 }
 
 /// A call that waits for its message, until this is dropped.
@@ -62,12 +82,38 @@ impl Share {
         (here <= by_connection && there <= by_address).then_some(seat)
     }
 
+    /// Counts an answer that is there for its client to read.
+    pub(super) fn leave_unread(self: &Arc<Self>) -> Unread {
+        add(&self.address.unread, 1);
+        Unread(self.clone())
+    }
+
+    /// Counts bytes of answers.
+    pub(super) fn leave_bytes(self: &Arc<Self>, bytes: usize) -> UnreadBytes {
+        add(&self.connection.unread_bytes, bytes);
+        add(&self.address.unread_bytes, bytes);
+        let share = self.clone();
+        UnreadBytes { share, bytes }
+    }
+
+    /// Whether so much is unread that its client may ask for no more.
+    pub fn is_behind(&self) -> bool {
+        let largest = self.limits.answer_bytes;
+        let exceeds = |bytes: &AtomicUsize, times: usize| {
+            bytes.load(Ordering::Relaxed) > largest.saturating_mul(times)
+        };
+        exceeds(&self.connection.unread_bytes, LARGEST_BY_CONNECTION)
+            || exceeds(&self.address.unread_bytes, LARGEST_BY_ADDRESS)
+            || self.address.unread.load(Ordering::Relaxed) > UNREAD_ANSWERS
+    }
+
     /// Counts bytes of a message that is not complete; says whether there is room for them.
     pub fn hold(&self, bytes: usize) -> bool {
         let WaitingLimits {
             by_connection,
             by_address,
             message_bytes,
+            ..
         } = self.limits;
         let here = add(&self.connection.bytes, bytes);
         let there = add(&self.address.bytes, bytes);
@@ -79,6 +125,20 @@ impl Share {
     pub fn release(&self, bytes: usize) {
         self.connection.bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.address.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.0.address.unread.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for UnreadBytes {
+    fn drop(&mut self) {
+        for of in [&self.share.connection, &self.share.address] {
+            of.unread_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
     }
 }
 

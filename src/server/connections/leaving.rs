@@ -1,0 +1,105 @@
+//! Answers as they leave. One that its client does not read is kept for it, so what a connection
+//! and an address have unread is counted, until the last byte is written or the stream is gone.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::Response;
+use hyper::body::{Bytes, Frame, SizeHint};
+use tonic::body::Body;
+
+use super::share::{Share, Unread, UnreadBytes};
+
+/// Smaller answers are counted, but not their bytes: a stream costs more than that by itself.
+const SMALL: usize = 4 * 1024;
+
+/// The answer to a call, once it is there.
+pub(super) struct Leaving<F> {
+    answered: F,
+    share: Arc<Share>,
+}
+
+impl<F> Leaving<F> {
+    pub fn new(answered: F, share: Arc<Share>) -> Self {
+        Self { answered, share }
+    }
+}
+
+impl<F, E> Future for Leaving<F>
+where
+    F: Future<Output = Result<Response<Body>, E>> + Unpin,
+{
+    type Output = Result<Response<Answer>, E>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answered = ready!(Pin::new(&mut self.answered).poll(cx));
+        let answer = |body| Answer {
+            body,
+            share: self.share.clone(),
+            unread: None,
+        };
+        Poll::Ready(answered.map(|response| response.map(answer)))
+    }
+}
+
+/// A body as it leaves.
+pub(super) struct Answer {
+    body: Body,
+    share: Arc<Share>,
+    /// There once something of it was given out, until more is asked for: the library asks for the
+    /// next frame when there is room for this one.
+    unread: Option<Unread>,
+}
+
+/// The same frame, whose bytes count for as long as anybody keeps them.
+fn counted(frame: Frame<Bytes>, share: &Arc<Share>) -> Frame<Bytes> {
+    frame.map_data(|bytes| {
+        if bytes.len() < SMALL {
+            return bytes;
+        }
+        let counted = share.leave_bytes(bytes.len());
+        Bytes::from_owner(Kept {
+            bytes,
+            _counted: counted,
+        })
+    })
+}
+
+struct Kept {
+    bytes: Bytes,
+    _counted: UnreadBytes,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl hyper::body::Body for Answer {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+        self.unread = None;
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if matches!(&frame, Some(Ok(frame)) if frame.is_data()) {
+            self.unread = Some(self.share.leave_unread());
+        }
+        Poll::Ready(frame.map(|frame| frame.map(|frame| counted(frame, &self.share))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

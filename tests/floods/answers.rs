@@ -1,0 +1,71 @@
+//! Clients that ask and do not read what they are answered: with a credential for large answers, and
+//! without one for many. They come from an address of their own; others from theirs go on.
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpSocket, TcpStream},
+};
+
+use crate::{frames, honest::Besieged};
+
+/// A question of no bytes, with an answer of some 10 KiB.
+const ACTIONS: &str = "/stacktoken.v1.IntrospectionService/ListActions";
+const CHECK: &str = "/grpc.health.v1.Health/Check";
+const ATTACKER: &str = "127.0.0.2:0";
+/// Calls on each connection.
+const CALLS: u32 = 250;
+
+/// A connection on which all of this was said, and whose answers wait.
+async fn say(address: &str, settings: &[u8], said: &[u8]) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(ATTACKER.parse().unwrap()).unwrap();
+    let address: SocketAddr = address.parse().unwrap();
+    let mut socket = socket.connect(address).await.unwrap();
+    let greeting = [frames::PREFACE, settings, &frames::settings_ack()].concat();
+    socket.write_all(&greeting).await.unwrap();
+    let writing = tokio::time::timeout(Duration::from_secs(2), socket.write_all(said));
+    let _ = writing.await;
+    let mut heard = vec![0; 1 << 20];
+    let hearing = tokio::time::timeout(Duration::from_millis(50), socket.read(&mut heard));
+    let _ = hearing.await;
+    socket
+}
+
+/// Asked for with a credential, and the client has no window for them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_answers_without_a_window_are_not_kept_without_end() {
+    let mut besieged = Besieged::start(&[]).await;
+    let jwt = besieged.dev.get("stranger_jwt").to_owned();
+    let settings = frames::settings_without_window();
+    let mut held = Vec::new();
+    for _ in 0..30 {
+        let said = (0..CALLS).flat_map(|at| {
+            let stream = 1 + 2 * at;
+            let call = frames::call_as(stream, ACTIONS, &jwt);
+            [call, frames::message(stream, &[])].concat()
+        });
+        let said: Vec<u8> = said.collect();
+        held.push(say(&besieged.address(), &settings, &said).await);
+    }
+    besieged
+        .withstands("7,500 answers of 10 KiB without a window")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_small_answers_without_a_window_are_not_kept_without_end() {
+    let mut besieged = Besieged::start(&[]).await;
+    let mut held = Vec::new();
+    let settings = frames::settings_without_window();
+    for _ in 0..60 {
+        let said = (0..CALLS).flat_map(|at| {
+            let stream = 1 + 2 * at;
+            [frames::call(stream, CHECK), frames::message(stream, &[])].concat()
+        });
+        let said: Vec<u8> = said.collect();
+        held.push(say(&besieged.address(), &settings, &said).await);
+    }
+    besieged.withstands("15,000 answers without a window").await;
+}
