@@ -32,7 +32,7 @@ const DEFAULT_FILTER: &str = "info";
 /// holds for. Lines are lost at the end unless the [`Output`] is finished.
 ///
 /// # Errors
-/// A filter that does not parse, or a process that logs already.
+/// A filter that does not parse, a process that logs already, or no thread to write lines.
 pub fn begin(
     settings: &Log,
     fallback: Option<String>,
@@ -44,10 +44,12 @@ pub fn begin(
         .or(fallback)
         .unwrap_or_else(|| DEFAULT_FILTER.to_owned());
     let filter = filter_of(&filter)?;
-    let (lines, output) = Output::begin();
+    let (lines, output) = Output::begin()?;
     // The layer's own complaints would go to standard error past the queue; and a line that is
     // not formatted is no fault, see `Joined`.
-    let layer = fmt::layer().with_writer(lines).log_internal_errors(false);
+    let layer = fmt::layer()
+        .with_writer(move || lines.clone())
+        .log_internal_errors(false);
     let layer = match settings.log_format {
         LogFormat::Json => layer
             .fmt_fields(JsonFields::new())

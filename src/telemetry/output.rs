@@ -1,66 +1,93 @@
 //! The way of log lines to standard error: a bounded queue and a thread of its own. A reader
-//! that stalls costs lines, which are counted, and never the time of a call.
+//! that stalls costs lines, which are counted one by one, and never the time of a call.
 
 use std::{
     io::{self, Write},
     sync::{
-        Condvar, Mutex, OnceLock, PoisonError,
+        OnceLock,
         atomic::{AtomicU64, Ordering},
-        mpsc,
+        mpsc::{self, Receiver, Sender, SyncSender},
     },
     thread,
     time::Duration,
 };
 
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
-
 /// How many lines may wait for the thread that writes them; more are dropped.
 const QUEUED_LINES: usize = 4096;
 /// How long the end of the process waits for standard output or standard error.
 const FLUSH_FOR: Duration = Duration::from_secs(1);
-
-/// Lines that the queue of this process did not take.
-static QUEUE: OnceLock<ErrorCounter> = OnceLock::new();
-/// The way into the queue of this process.
-static LINES: OnceLock<NonBlocking> = OnceLock::new();
-/// How often the thread that writes log lines has found the queue empty.
-static EMPTIED: (Mutex<u64>, Condvar) = (Mutex::new(0), Condvar::new());
 /// How long a line for standard output waits for the log lines before it.
 const DRAIN_FOR: Duration = Duration::from_millis(250);
 
-/// Lines that standard error did not take.
-static FAILED: AtomicU64 = AtomicU64::new(0);
+/// The queue of this process.
+static QUEUE: OnceLock<Lines> = OnceLock::new();
+/// Lines that found the queue full, or that standard error did not take.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Keeps the thread that writes log lines.
+/// What waits for the thread that writes.
+enum Queued {
+    Line(Vec<u8>),
+    /// Answered when everything before it is written.
+    Mark(Sender<()>),
+}
+
+/// The way into a queue of lines. Each `write` is one line.
+#[derive(Clone)]
+pub(super) struct Lines(SyncSender<Queued>);
+
+impl Lines {
+    /// A queue, and its other end.
+    fn new(capacity: usize) -> (Self, Receiver<Queued>) {
+        let (sender, receiver) = mpsc::sync_channel(capacity);
+        (Self(sender), receiver)
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.0.try_send(Queued::Line(line.to_vec())).is_err() {
+            DROPPED.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The lines that wait to be written.
 #[must_use = "lines that wait are lost unless `finish` is called"]
-pub struct Output(WorkerGuard);
+pub struct Output(Lines);
 
 impl Output {
     /// Begins to write lines; the first is where they go.
-    pub(super) fn begin() -> (NonBlocking, Self) {
-        let (lines, guard) = NonBlockingBuilder::default()
-            .buffered_lines_limit(QUEUED_LINES)
-            .lossy(true)
-            .thread_name("log")
-            .finish(StandardError);
-        QUEUE.get_or_init(|| lines.error_counter());
-        LINES.get_or_init(|| lines.clone());
-        (lines, Self(guard))
+    ///
+    /// # Errors
+    /// Where there is no thread to be had.
+    pub(super) fn begin() -> io::Result<(Lines, Self)> {
+        let (lines, queue) = Lines::new(QUEUED_LINES);
+        let log = thread::Builder::new().name("log".to_owned());
+        log.spawn(move || write_each(&queue, || io::stderr().lock()))?;
+        QUEUE.get_or_init(|| lines.clone());
+        Ok((lines.clone(), Self(lines)))
     }
 
     /// Writes what waits, for one second at most.
     pub fn finish(self) {
-        // Dropping the guard prints to standard output where the queue is full, which can stall
-        // just as well.
-        within(move || drop(self.0));
+        within(move || {
+            let (mark, written) = mpsc::channel();
+            if self.0.0.send(Queued::Mark(mark)).is_ok() {
+                let _ = written.recv();
+            }
+        });
     }
 }
 
 /// Returns how many log lines of this process were lost.
 #[must_use]
 pub fn lines_dropped() -> u64 {
-    let queue = QUEUE.get().map_or(0, ErrorCounter::dropped_lines);
-    FAILED.load(Ordering::Relaxed) + queue as u64
+    DROPPED.load(Ordering::Relaxed)
 }
 
 /// Writes a line to standard output after the log lines before it, so that it is the last on a
@@ -79,17 +106,13 @@ pub fn print_error(line: String) {
     });
 }
 
-/// Waits until the log lines that are queued now are written.
+/// Waits until the log lines that are queued now are written. Where the queue is full their reader
+/// stalls, and there is nothing to wait for.
 fn drain() {
-    let Some(lines) = LINES.get() else { return };
-    let (count, changed) = &EMPTIED;
-    // Twice: the first time may be the end of a batch from before the call.
-    for _ in 0..2 {
-        let guard = count.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = *guard;
-        // Without a byte: it wakes the thread and writes nothing.
-        let _ = lines.clone().write(&[]);
-        let _ = changed.wait_timeout_while(guard, DRAIN_FOR, |now| *now == before);
+    let (mark, written) = mpsc::channel();
+    let queue = QUEUE.get();
+    if queue.is_some_and(|lines| lines.0.try_send(Queued::Mark(mark)).is_ok()) {
+        let _ = written.recv_timeout(DRAIN_FOR);
     }
 }
 
@@ -107,25 +130,17 @@ fn within(work: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Standard error, with the lines counted that it does not take.
-struct StandardError;
-
-impl Write for StandardError {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match io::stderr().write(bytes) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                FAILED.fetch_add(1, Ordering::Relaxed);
-                Ok(bytes.len())
+/// Writes lines until nobody is left to send one; counts those that are not taken.
+fn write_each<W: Write>(queue: &Receiver<Queued>, output: impl Fn() -> W) {
+    for queued in queue {
+        match queued {
+            Queued::Line(line) => {
+                if output().write_all(&line).is_err() {
+                    DROPPED.fetch_add(1, Ordering::Relaxed);
+                }
             }
-            written => written,
+            // Whoever waited may have given up.
+            Queued::Mark(mark) => drop(mark.send(())),
         }
-    }
-
-    /// Called whenever the queue is empty.
-    fn flush(&mut self) -> io::Result<()> {
-        let (count, changed) = &EMPTIED;
-        *count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        changed.notify_all();
-        Ok(())
     }
 }

@@ -79,16 +79,22 @@ impl Dev {
     }
 
     pub fn start_with(folder: &Path, set: impl FnOnce(&mut Command)) -> Self {
-        let ready_file = folder.join("ready.json");
-        let _ = fs::remove_file(&ready_file);
         let log = |name: &str| {
             let mut options = fs::OpenOptions::new();
-            options
-                .create(true)
-                .append(true)
-                .open(folder.join(name))
-                .unwrap()
+            options.create(true).append(true);
+            options.open(folder.join(name)).unwrap().into()
         };
+        Self::start_printing_to(folder, [log("stdout"), log("stderr")], set)
+    }
+
+    /// Prints to these, whatever else is set.
+    pub fn start_printing_to(
+        folder: &Path,
+        [stdout, stderr]: [Stdio; 2],
+        set: impl FnOnce(&mut Command),
+    ) -> Self {
+        let ready_file = folder.join("ready.json");
+        let _ = fs::remove_file(&ready_file);
         let mut command = program();
         command
             .current_dir(folder)
@@ -108,7 +114,8 @@ impl Dev {
             .env("STACKTOKEN_CHANGES_PER_SECOND", "1000000")
             .env("STACKTOKEN_CHANGES_BURST", "1000000");
         set(&mut command);
-        command.stdout(log("stdout")).stderr(log("stderr"));
+        // Last: a command that was wrapped has lost where it prints to.
+        command.stdout(stdout).stderr(stderr);
         let began = Instant::now();
         let mut child = command.spawn().unwrap();
         while !ready_file.exists() {
@@ -116,7 +123,7 @@ impl Dev {
             assert!(
                 ended.is_none(),
                 "dev ended: {}",
-                fs::read_to_string(folder.join("stderr")).unwrap()
+                fs::read_to_string(folder.join("stderr")).unwrap_or_default()
             );
             assert!(
                 began.elapsed() < Duration::from_secs(30),

@@ -1,7 +1,8 @@
-//! Whoever reads what the process prints may stall. That costs lines, and nothing else.
+//! Whoever reads what the process prints may stall. That costs lines, which are counted, and
+//! nothing else.
 
 use std::{
-    io::Write as _,
+    io::{Read as _, Write as _},
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -13,7 +14,7 @@ use tonic_health::pb::{
 
 use crate::{
     program::{Dev, folder, scrape},
-    support::{Client, introspect_request, issue_request, requests::revoke_request},
+    support::{Client, introspect_request, issue_request, reason, requests::revoke_request},
 };
 
 /// How many changes, and as many verdicts, in each format of the log.
@@ -27,28 +28,56 @@ const VERDICTS: usize = 5_000;
 /// How many callers work at once.
 const CALLERS: usize = 8;
 
+/// What a pipe of Linux holds, in bytes.
+const PIPE: usize = 64 * 1024;
+
 /// A pipe that is full, and that nobody reads while the first half is kept.
 fn full_pipe() -> (std::io::PipeReader, Stdio) {
     let (reader, mut writer) = std::io::pipe().unwrap();
-    // What a pipe of Linux holds.
-    writer.write_all(&[b'x'; 64 * 1024]).unwrap();
+    writer.write_all(&[b'x'; PIPE]).unwrap();
     (reader, writer.into())
 }
 
+/// How many log lines the program says were lost.
+async fn dropped(dev: &Dev) -> usize {
+    let (_, metrics) = scrape(dev, "").await;
+    metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("stacktoken_log_lines_dropped_total "))
+        .expect("lines that were lost are counted")
+        .parse()
+        .unwrap()
+}
+
+/// The answer to a call, asked again while others are before it: on a busy machine each change of
+/// a stack takes its time. A macro, since the compiler cannot yet see that the future of an async
+/// closure may move between threads.
+macro_rules! answered {
+    ($call:expr) => {
+        loop {
+            match $call.await {
+                Ok(answer) => break answer.into_inner(),
+                Err(status) => assert_eq!(reason(&status), "OVERLOADED", "{status:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+}
+
 async fn change_and_ask(
-    (mut owner, mut service): (Client, Client),
+    (owner, service): (Client, Client),
     (stack, caller): (String, usize),
     changes: usize,
 ) {
+    let (mut owner, mut service) = (owner.tokens, service.introspection);
     for number in 0..changes {
         let request = issue_request(&stack, &format!("stalled {caller} {number}"));
-        let issued = owner.tokens.issue(request).await.unwrap().into_inner();
+        let issued = answered!(owner.issue(request.clone()));
         let ask = introspect_request(&stack, &issued.secret, &[]);
-        let verdict = service.introspection.introspect(ask).await.unwrap();
-        assert!(verdict.into_inner().active);
+        assert!(answered!(service.introspect(ask.clone())).active);
         let uid = issued.token.unwrap().token_uid;
         let request = revoke_request(&stack, &uid, "");
-        owner.tokens.revoke(request).await.unwrap();
+        answered!(owner.revoke(request.clone()));
     }
 }
 
@@ -56,11 +85,8 @@ async fn goes_on_with(format: &str) {
     let (_out, stdout) = full_pipe();
     let (_err, stderr) = full_pipe();
     let folder = folder();
-    let mut dev = Dev::start_with(folder.path(), |command| {
-        command
-            .args(["--log-format", format, "--log", "stacktoken=debug"])
-            .stdout(stdout)
-            .stderr(stderr);
+    let mut dev = Dev::start_printing_to(folder.path(), [stdout, stderr], |command| {
+        command.args(["--log-format", format, "--log", "stacktoken=debug"]);
     });
     let stack = dev.get("stack_api_key").to_owned();
     let clients = (
@@ -103,12 +129,9 @@ async fn goes_on_with(format: &str) {
     let request = HealthCheckRequest::default();
     let answer = health.check(request).await.unwrap().into_inner();
     assert_eq!(answer.status(), ServingStatus::Serving);
-    let (_, metrics) = scrape(&dev, "").await;
-    let dropped = metrics
-        .lines()
-        .find_map(|line| line.strip_prefix("stacktoken_log_lines_dropped_total "))
-        .expect("lines that were lost are counted");
+    let dropped = dropped(&dev).await;
     println!("{format}: {dropped} lines lost");
+    assert_ne!(dropped, 0, "{format}: nobody reads the log");
 
     let began = Instant::now();
     dev.signal(Signal::TERM);
@@ -132,6 +155,47 @@ async fn calls_go_on_when_nobody_reads_the_log_for_people() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_go_on_when_nobody_reads_the_log_for_machines() {
     goes_on_with("json").await;
+}
+
+/// Each call leaves one line here. While nobody reads, some find the queue full; then somebody
+/// reads to the end. What was written and what is counted as lost must be all there were.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_line_is_written_or_counted_as_lost() {
+    let (_out, stdout) = full_pipe();
+    let (mut err, stderr) = full_pipe();
+    let folder = folder();
+    let mut dev = Dev::start_printing_to(folder.path(), [stdout, stderr], |command| {
+        command.args(["--log", "off,stacktoken::server::layers=debug"]);
+    });
+    let service = dev.client("service_jwt").await;
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..CALLERS {
+        let mut service = service.clone();
+        let ask = introspect_request(dev.get("stack_api_key"), "junk", &[]);
+        asking.spawn(async move {
+            for _ in 0..VERDICTS / CALLERS {
+                service.introspection.introspect(ask.clone()).await.unwrap();
+            }
+        });
+    }
+    while let Some(asked) = asking.join_next().await {
+        asked.unwrap();
+    }
+    let lost = dropped(&dev).await;
+    assert_ne!(lost, 0, "nobody reads the log");
+    let reading = std::thread::spawn(move || {
+        let mut read = Vec::new();
+        err.read_to_end(&mut read).unwrap();
+        read
+    });
+    dev.signal(Signal::TERM);
+    assert!(dev.child.wait().unwrap().success());
+    let read = reading.join().unwrap();
+    let lines = String::from_utf8_lossy(&read[PIPE..]);
+    assert!(lines.lines().all(|line| line.contains("Introspect")));
+    let written = lines.lines().count();
+    println!("{written} lines written, {lost} lost");
+    assert_eq!(written + lost, VERDICTS);
 }
 
 /// The last word of a process that fails goes to the same reader.
@@ -162,15 +226,14 @@ async fn calls_go_on_when_the_reader_of_the_log_is_gone() {
     let (err, stderr) = full_pipe();
     drop((out, err));
     let folder = folder();
-    let mut dev = Dev::start_with(folder.path(), |command| {
-        command.stdout(stdout).stderr(stderr);
-    });
+    let mut dev = Dev::start_printing_to(folder.path(), [stdout, stderr], |_| {});
     let stack = dev.get("stack_api_key").to_owned();
     let clients = (
         dev.client("owner_jwt").await,
         dev.client("service_jwt").await,
     );
     change_and_ask(clients, (stack, 0), 3).await;
+    assert_ne!(dropped(&dev).await, 0, "nobody reads the log");
     dev.signal(Signal::TERM);
     assert!(dev.child.wait().unwrap().success());
 }
