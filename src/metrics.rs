@@ -1,18 +1,19 @@
 //! What the service counts about itself, for Prometheus. No label names a tenant, a caller
 //! or a token.
 
+mod labels;
 mod process;
 
 use std::{collections::BTreeSet, fmt, sync::atomic::AtomicU64, time::Duration};
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text},
+    encoding::text,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
 
-pub use self::process::Process;
 use self::process::ReadAtScrape;
+pub use self::{labels::*, process::Process};
 
 /// Upper bounds in seconds: those of the OpenTelemetry RPC conventions, and finer ones below,
 /// since most answers take less than a millisecond.
@@ -33,73 +34,6 @@ const PURGED: [&str; 6] = [
 
 /// How soon tokens expire that are counted, in ascending order.
 pub const WITHIN: [&str; 3] = ["1d", "7d", "30d"];
-
-/// One RPC and how it ended.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct CallLabels {
-    /// `package.Service/Method`, or `_OTHER`.
-    pub rpc_method: &'static str,
-    /// The gRPC status by name, such as `OK`.
-    pub rpc_status_code: &'static str,
-}
-
-/// A reason of the contract.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct ReasonLabel {
-    /// Its name, without the prefix.
-    pub reason: &'static str,
-}
-
-/// How Envoy was answered.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct CheckLabels {
-    /// `ALLOWED`, `DENIED` or `UNDECIDED`.
-    pub outcome: &'static str,
-    /// `OK`, or why not.
-    pub reason: &'static str,
-}
-
-/// A service of the health protocol.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct ServiceLabel {
-    /// Its full name; empty for the process as a whole.
-    pub service: &'static str,
-}
-
-/// Why a connection was not kept.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct WhyLabel {
-    /// `address`, `accept`, `handshake` or `slow`.
-    pub why: &'static str,
-}
-
-/// What came of a report that a secret leaked.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct LeakLabel {
-    /// `REVOKED`, `DEAD`, `SUPERSEDED` or `UNKNOWN`.
-    pub outcome: &'static str,
-}
-
-/// A certificate, by its part.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct CertificateLabel {
-    /// `server` or `client_ca`.
-    pub certificate: &'static str,
-}
-
-/// A table of the store.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct TableLabel {
-    /// Its name.
-    pub table: &'static str,
-}
-
-/// How soon.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct WithinLabel {
-    /// `1d`, `7d` or `30d`.
-    pub within: &'static str,
-}
 
 /// Everything that is counted.
 pub struct Metrics {
@@ -337,6 +271,13 @@ impl Metrics {
     /// Notes how a call ended.
     pub fn observe_call(&self, labels: &CallLabels, took: Duration) {
         self.calls.get_or_create(labels).observe(took.as_secs_f64());
+    }
+
+    /// Counts a call that ended in an error, where it has a reason of the contract.
+    pub fn note_error(&self, reason: Option<&'static str>) {
+        if let Some(reason) = reason {
+            self.errors.get_or_create(&ReasonLabel { reason }).inc();
+        }
     }
 
     /// Notes a connection that was not kept.

@@ -10,7 +10,7 @@ use crate::{
     app::Safeguards,
     config::{DatabaseFlags, Listen, TlsFlags, Tuning},
     domain::{clock::SystemClock, entropy::OsEntropy},
-    server::{self, Listeners, Lobby, Parts},
+    server::{self, Back, Front, Listeners},
 };
 
 #[derive(Args)]
@@ -38,37 +38,36 @@ pub async fn run(command: Serve) -> anyhow::Result<ExitCode> {
     let routes = settings::routes(tuning)?;
     let authenticator = settings::authenticator(issuers, tuning, clock.clone()).await?;
     let authenticator = Arc::new(authenticator);
-    let tls = async || settings::tls(&command.tls, &authenticator, clock.clone()).await;
-    let lobby = Lobby {
-        authenticator: authenticator.clone(),
+    let tls = settings::tls(&command.tls, &authenticator, clock.clone()).await?;
+    let front = Front {
+        authenticator,
+        clock: clock.clone(),
         entropy: entropy.clone(),
-        tls: tls().await?,
-        tuning: tuning.clone(),
+        tls,
     };
     let Listen {
         listen,
         admin_listen,
     } = command.listen;
     let listeners = Listeners::bind(listen, admin_listen).await?;
+    let mut ports = listeners.open(front, tuning);
     let size = settings::pool_size(&command.database);
-    let opening = database::open(&location, size, (clock.clone(), entropy.clone()));
+    let opening = database::open(&location, size, (clock, entropy));
     let store = tokio::select! {
-        store = listeners.answer_while(lobby, opening) => Arc::new(store??),
-        () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
+        store = ports.answer_while(opening) => Arc::new(store??),
+        () = stop.cancelled() => {
+            ports.close().await;
+            return Ok(ExitCode::SUCCESS);
+        }
     };
     tracing::info!(%listen, %admin_listen, store = %location, "starting");
     let following = database::follow(command.database, location, store.clone());
-    let tls = tls().await?;
-    let parts = Parts {
+    let back = Back {
         store: store.clone(),
-        authenticator,
         routes,
-        clock,
-        entropy,
-        tls,
         safeguards: Safeguards::default(),
     };
-    let serving = server::run(parts, tuning, listeners, || tracing::info!("serving"), stop);
+    let serving = server::run_behind(ports, back, || tracing::info!("serving"), stop);
     tokio::select! {
         served = serving => served?,
         () = following => {}

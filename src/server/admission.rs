@@ -2,18 +2,18 @@
 //! the credential, the kind of caller, the rate of changes, the message, a place and the deadline,
 //! in this order. Nothing holds a place before its message has arrived and its caller is known.
 
-use std::{convert::Infallible, sync::Arc};
+use std::convert::Infallible;
 
 use http::{Extensions, HeaderMap, HeaderValue, Request, Response};
 use tonic::body::Body;
 use tower::Service;
 
 use super::{
-    connections::{Peer, share::Share},
+    connections::Peer,
     deadline,
     handler::{run, run_to_the_end},
     headers,
-    layers::{Gate, REQUEST_ID},
+    layers::Gate,
     message::{attended, collected},
     openings,
 };
@@ -54,44 +54,22 @@ impl Gate {
         }
         // Health and reflection must answer when nothing else does.
         if let Some(rule) = rule.filter(|rule| rule.admits == Admits::Everybody) {
-            let answered = self.answer_anybody(request, rule, request_id, inner).await;
+            let answered = self.anybody.answer(request, rule, request_id, inner).await;
             return (answered.unwrap_or_else(fail), None);
         }
-        let timeout = deadline::of(request.headers(), self.deadline);
+        let timeout = deadline::of(request.headers(), self.anybody.deadline);
         let mut call = None;
         let mut place = None;
         // Until the answer begins: a stream takes as long as it likes from there on.
         let work = async {
             let rule = self.admit(request, rule, request_id, &mut call).await?;
-            place = self.openings.enter(rule)?;
+            place = self.anybody.openings.enter(rule)?;
             self.work(request, (rule, call.as_ref()), request_id, inner)
                 .await
         };
         let response = tokio::time::timeout(timeout, work).await;
         let response = response.unwrap_or(Err(Failure::Deadline));
         (openings::kept(response.unwrap_or_else(fail), place), call)
-    }
-
-    async fn answer_anybody<S>(
-        &self,
-        request: &mut Request<Body>,
-        rule: &Rule,
-        request_id: &str,
-        inner: S,
-    ) -> Result<Response<Body>, Failure>
-    where
-        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
-    {
-        let place = self.openings.enter(rule)?;
-        // For the end of a stream, which the handler tells by itself.
-        if let Ok(id) = HeaderValue::from_str(request_id) {
-            request.headers_mut().insert(REQUEST_ID, id);
-        }
-        let share = share_of(request.extensions());
-        let answered = attended(share.as_ref(), || Ok(()), run(request, inner, request_id));
-        let answered = tokio::time::timeout(self.deadline, answered).await;
-        let response = answered.unwrap_or(Err(Failure::Deadline))?;
-        Ok(openings::kept(response, place))
     }
 
     /// Waits for the message, takes a place and runs the handler. A verdict that is answered from
@@ -114,7 +92,7 @@ impl Gate {
             return Err(Failure::Overloaded);
         }
         let enter = || self.places.enter(&call.caller);
-        let share = share_of(request.extensions());
+        let share = Peer::share_of(request.extensions());
         if rule.is_verdict() {
             return attended(share.as_ref(), enter, run(request, inner, request_id)).await;
         }
@@ -125,7 +103,7 @@ impl Gate {
         *request.body_mut() = attended(share.as_ref(), || Ok(()), message).await?;
         let place = enter()?;
         if rule.changes {
-            let at_most = 2 * self.deadline;
+            let at_most = 2 * self.anybody.deadline;
             return Ok(run_to_the_end(request, inner, request_id, (at_most, place)).await);
         }
         Ok(run(request, inner, request_id).await)
@@ -207,8 +185,4 @@ impl Gate {
             mode: Mode::Apply,
         })
     }
-}
-
-fn share_of(extensions: &Extensions) -> Option<Arc<Share>> {
-    extensions.get::<Peer>().map(|peer| peer.share.clone())
 }

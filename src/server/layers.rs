@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use tonic::{Code, body::Body};
 use tower::{Layer, Service};
 
-use super::{headers, message::discard, openings::Openings, places::Places};
+use super::{anybody::Anybody, headers, message::discard, places::Places};
 use crate::{
     app::App,
     auth::{
@@ -24,7 +24,7 @@ use crate::{
     },
     domain::{caller::Call, entropy::Spread, id, secret, text},
     grpc::status,
-    metrics::{CallLabels, ReasonLabel},
+    metrics::CallLabels,
     telemetry::traces::{CallTrace, Outcome, Sampler},
 };
 
@@ -38,10 +38,9 @@ pub(super) struct Gate {
     /// guessing either.
     pub ids: Spread,
     pub places: Places,
-    pub openings: Openings,
+    pub anybody: Arc<Anybody>,
     pub max_header_bytes: u32,
     pub max_request_bytes: usize,
-    pub deadline: Duration,
     pub sampler: Sampler,
 }
 
@@ -133,13 +132,7 @@ impl Gate {
         let took = self.app.clock().monotonic().saturating_sub(started);
         let reason = status::reason_in(response.headers());
         self.note(rule, (code, reason), call.as_ref(), (&request_id, took));
-        if let Some(reason) = reason {
-            self.app
-                .metrics()
-                .errors
-                .get_or_create(&ReasonLabel { reason })
-                .inc();
-        }
+        self.app.metrics().note_error(reason);
         if code != Code::Ok {
             discard(request.body_mut(), self.max_request_bytes).await;
         }
@@ -212,14 +205,14 @@ impl Gate {
     }
 }
 
-fn rule_of(request: &Request<Body>) -> Option<&'static Rule> {
+pub(super) fn rule_of(request: &Request<Body>) -> Option<&'static Rule> {
     // A query would reach the handler all the same: what the rule saw would not be all.
     let plain = request.uri().query().is_none();
     policy::rule(request.uri().path()).filter(|_| plain)
 }
 
 /// The client's own id, if it is fit to be logged: 1 to 64 of `[A-Za-z0-9._-]`, no secret.
-fn client_request_id(headers: &HeaderMap) -> Option<String> {
+pub(super) fn client_request_id(headers: &HeaderMap) -> Option<String> {
     let id = headers.get(REQUEST_ID)?.to_str().ok()?;
     let fit = (1..=64).contains(&id.len())
         && id
@@ -230,7 +223,11 @@ fn client_request_id(headers: &HeaderMap) -> Option<String> {
 }
 
 /// The code of a response; an error that the library made by itself is told in our words.
-fn complete(response: &mut Response<Body>, rule: Option<&Rule>, request_id: &str) -> Code {
+pub(super) fn complete(
+    response: &mut Response<Body>,
+    rule: Option<&Rule>,
+    request_id: &str,
+) -> Code {
     let headers = response.headers();
     let Some(code) = headers
         .get("grpc-status")

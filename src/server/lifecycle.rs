@@ -5,32 +5,22 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::future;
-use tokio::{
-    net::TcpListener,
-    task::JoinSet,
-    time::{sleep, timeout},
-};
+use tokio::{task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 use tower::Layer as _;
 
 use super::{
-    Board, Listeners, admin,
-    connections::Connections,
+    Ports,
+    entrance::MAX_OPEN_REQUEST,
     health,
-    layers::{Gate, GateLayer},
-    openings::Openings,
+    layers::{Gate, GateLayer, Gated},
     places::Places,
-    tls::Tls,
 };
 use crate::{
     app::{App, RefusalWriter},
-    auth::Authenticator,
-    config::Tuning,
-    domain::{
-        entropy::{Entropy, Spread},
-        routes::RouteTable,
-    },
+    domain::{entropy::Spread, routes::RouteTable},
     grpc::{self, MessageLimits},
     telemetry::{sampling, traces::Sampler},
 };
@@ -39,9 +29,6 @@ use crate::{
 const DRAIN_DELAY: Duration = Duration::from_secs(5);
 /// How long usage and the audit of refusals may take to be flushed at the end.
 const FLUSH_FOR: Duration = Duration::from_secs(5);
-
-/// The largest request to health or reflection, in bytes: names of services and symbols.
-const MAX_OPEN_REQUEST: usize = 4096;
 
 /// Why serving ended before it was told to.
 #[derive(Debug, thiserror::Error)]
@@ -70,24 +57,19 @@ pub enum ServeError {
 /// What is to be served.
 pub(super) struct Service {
     pub app: Arc<App>,
-    pub authenticator: Arc<Authenticator>,
     pub routes: Arc<RouteTable>,
-    pub entropy: Arc<dyn Entropy>,
-    pub tls: Option<Arc<Tls>>,
-    pub board: Board,
 }
 
 pub(super) async fn run(
+    mut ports: Ports,
     service: Service,
     refusals: RefusalWriter,
-    tuning: &Tuning,
-    listeners: Listeners,
     serving: impl FnOnce() + Send + 'static,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    let board = service.board.clone();
+    let board = ports.board.clone();
     let watched = Arc::downgrade(&service.app);
-    let mut tasks = begin(&service, tuning, listeners.admin, &stop);
+    begin(&mut ports, &service.app, &stop);
     let last_usage = service.app.usage_writer();
     let mut announcing = JoinSet::new();
     let announced = board.clone();
@@ -99,40 +81,30 @@ pub(super) async fn run(
     let mut writing = JoinSet::new();
     writing.spawn(refusals.run());
 
-    let accepting = CancellationToken::new();
-    let mut grpc = Box::pin(serve_grpc(
-        service,
-        tuning,
-        listeners.grpc,
-        accepting.clone(),
-    )?);
+    ports.install(gated(&ports, service)?);
     tokio::select! {
-        () = &mut grpc => return Err(ServeError::TaskEnded("grpc")),
-        ended = tasks.next_end() => return Err(ended),
+        ended = ports.next_end() => return Err(ended),
         ended = writing.join_next() => return Err(ended_early("audit of refusals", ended)),
         () = stop.cancelled() => {}
     }
 
-    let delay = tuning.drain_delay.unwrap_or(DRAIN_DELAY);
-    tracing::info!(?delay, grace = ?tuning.drain_grace, "draining");
+    let grace = ports.tuning.drain_grace;
+    let delay = ports.tuning.drain_delay.unwrap_or(DRAIN_DELAY);
+    tracing::info!(?delay, ?grace, "draining");
     board.drain();
     tokio::select! {
-        () = &mut grpc => return Err(ServeError::TaskEnded("grpc")),
+        ended = ports.next_end() => return Err(ended),
         () = sleep(delay) => {}
     }
-    accepting.cancel();
-    board.close();
+    ports.stop_accepting();
     if let Some(app) = watched.upgrade() {
         app.close_watches();
     }
-    let mut out_of_time = Box::pin(sleep(tuning.drain_grace + FLUSH_FOR));
-    if timeout(tuning.drain_grace, &mut grpc).await.is_err() {
-        tracing::warn!("calls were still at work at the end of the drain grace");
-    }
+    let mut out_of_time = Box::pin(sleep(grace + FLUSH_FOR));
+    ports.finish(grace).await;
     // With the last handle on the use cases gone, the writer of refusals knows that no more
     // will come, writes what it has and ends.
-    drop(grpc);
-    drop(tasks);
+    drop(ports);
     // What calls have left of their time is for this, too.
     let flushed = future::join(last_usage.write_all(), writing.join_next());
     tokio::select! {
@@ -146,15 +118,11 @@ pub(super) async fn run(
 }
 
 /// Begins everything that goes on for as long as the process, besides answering calls.
-fn begin(
-    service: &Service,
-    tuning: &Tuning,
-    admin_listener: TcpListener,
-    stop: &CancellationToken,
-) -> Tasks {
-    let mut tasks = Tasks::default();
-    let (app, authenticator) = (service.app.clone(), service.authenticator.clone());
-    tasks.run("keys", async move { authenticator.keep_fresh().await });
+fn begin(ports: &mut Ports, app: &Arc<App>, stop: &CancellationToken) {
+    let (board, authenticator) = (ports.board.clone(), ports.authenticator.clone());
+    let tasks = &mut ports.tasks;
+    let keys = authenticator.clone();
+    tasks.run("keys", async move { keys.keep_fresh().await });
     let (reader, beater, listener) = (app.clone(), app.clone(), app.clone());
     tasks.run("feed", async move { reader.keep_reading().await });
     tasks.run("heartbeat", async move { beater.keep_beating().await });
@@ -167,83 +135,38 @@ fn begin(
     tasks.run("expiry", async move {
         lookout.keep_looking_ahead(&stopping).await;
     });
-    let probing = (service.board.clone(), app, service.authenticator.clone());
-    tasks.run(
-        "health",
-        health::keep_probing(probing.0, probing.1, probing.2),
-    );
-    if let Some(tls) = service.tls.clone() {
-        let metrics = service.app.metrics().clone();
-        tasks.run("tls", async move { tls.keep_fresh(&metrics).await });
-    }
-    let usage = service.app.usage_writer();
-    let every = tuning.usage_flush_every;
+    let probed = app.clone();
+    tasks.run("health", health::keep_probing(board, probed, authenticator));
+    let usage = app.usage_writer();
+    let every = ports.tuning.usage_flush_every;
     tasks.run("usage", async move { usage.keep_writing(every).await });
     tasks.run("log sampling", sampling::keep_time());
-    let metrics = service.app.metrics().clone();
-    let router = admin::router(metrics.clone(), service.board.clone());
-    tasks.run("admin", admin::serve(admin_listener, router, metrics));
-    tasks
 }
 
-fn serve_grpc(
-    service: Service,
-    tuning: &Tuning,
-    listener: TcpListener,
-    stop: CancellationToken,
-) -> Result<impl Future<Output = ()> + use<>, ServeError> {
-    let metrics = service.app.metrics().clone();
+/// The service, with what stands in front of each of its calls.
+fn gated(ports: &Ports, service: Service) -> Result<Gated<Routes>, ServeError> {
+    let tuning = &ports.tuning;
     let limits = MessageLimits {
         decoding: tuning.max_request_bytes,
         encoding: tuning.max_response_bytes,
     };
-    let mut routes = grpc::routes(&service.app, service.routes.clone(), limits).add_service(
-        HealthServer::new(service.board.clone()).max_decoding_message_size(MAX_OPEN_REQUEST),
-    );
+    let health = HealthServer::new(ports.board.clone());
+    let mut routes = grpc::routes(&service.app, service.routes, limits)
+        .add_service(health.max_decoding_message_size(MAX_OPEN_REQUEST));
     if tuning.reflection {
         routes = grpc::add_reflection(routes, MAX_OPEN_REQUEST)?;
     }
     let gate = Gate {
         app: service.app,
-        authenticator: service.authenticator.clone(),
+        authenticator: ports.authenticator.clone(),
         places: Places::new(tuning),
         max_request_bytes: tuning.max_request_bytes,
-        openings: Openings::new(tuning.max_watches),
+        anybody: ports.anybody.clone(),
         max_header_bytes: tuning.max_header_bytes,
-        deadline: tuning.deadline,
         sampler: Sampler::new(&tuning.traces),
-        ids: Spread::seeded(service.entropy.as_ref()),
+        ids: Spread::seeded(ports.entropy.as_ref()),
     };
-    let connections = Connections {
-        service: GateLayer(Arc::new(gate)).layer(routes.prepare()),
-        tls: service.tls,
-        authenticator: service.authenticator,
-        entropy: service.entropy,
-        metrics,
-        tuning: tuning.clone(),
-    };
-    Ok(connections.serve(listener, stop))
-}
-
-/// Tasks that run for as long as the process: the end of any is an error.
-#[derive(Default)]
-struct Tasks(JoinSet<&'static str>);
-
-impl Tasks {
-    fn run(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        self.0.spawn(async move {
-            task.await;
-            name
-        });
-    }
-
-    async fn next_end(&mut self) -> ServeError {
-        match self.0.join_next().await {
-            Some(Ok(name)) => ServeError::TaskEnded(name),
-            Some(Err(failed)) => failed.into(),
-            None => ServeError::TaskEnded("all"),
-        }
-    }
+    Ok(GateLayer(Arc::new(gate)).layer(routes.prepare()))
 }
 
 fn ended_early(

@@ -3,8 +3,10 @@
 
 mod admin;
 mod admission;
+mod anybody;
 mod connections;
 mod deadline;
+mod entrance;
 mod handler;
 mod headers;
 pub mod health;
@@ -13,8 +15,9 @@ mod lifecycle;
 mod message;
 mod openings;
 mod places;
+mod ports;
+mod tasks;
 mod tls;
-mod waiting;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -26,16 +29,15 @@ use crate::{
     auth::Authenticator,
     config::Tuning,
     domain::{clock::Clock, entropy::Entropy, routes::RouteTable},
-    metrics::{Metrics, Process},
+    metrics::Metrics,
     store::Store,
-    telemetry::{export::LOST, output::lines_dropped, sampling::SUPPRESSED},
 };
 
 pub use self::{
     health::Board,
     lifecycle::ServeError,
+    ports::{Front, Ports},
     tls::{Tls, TlsError, TlsFiles},
-    waiting::Lobby,
 };
 
 /// What the service is made of; a test brings its own.
@@ -52,6 +54,16 @@ pub struct Parts {
     pub entropy: Arc<dyn Entropy>,
     /// TLS on the gRPC port; without it the port is plaintext.
     pub tls: Option<Tls>,
+    /// What keeps answers true: all of it, but in a negative control.
+    pub safeguards: Safeguards,
+}
+
+/// What stands behind the ports once there is a store; the rest of [`Parts`].
+pub struct Back {
+    /// The store, its schema current.
+    pub store: Arc<Store>,
+    /// Which actions the requests need that Envoy asks about.
+    pub routes: Arc<RouteTable>,
     /// What keeps answers true: all of it, but in a negative control.
     pub safeguards: Safeguards,
 }
@@ -83,6 +95,17 @@ impl Listeners {
             admin: bind("--admin-listen", admin).await?,
         })
     }
+
+    /// Credentials and secrets cross the gRPC port: beyond loopback, something must encrypt them.
+    fn warn_of_plaintext(&self, metrics: &Metrics) {
+        let Ok(address) = self.grpc.local_addr() else {
+            return;
+        };
+        if !address.ip().is_loopback() {
+            metrics.plaintext.set(1);
+            tracing::warn!(%address, "no TLS beyond loopback: let a mesh or a proxy encrypt this port");
+        }
+    }
 }
 
 /// Serves until `stop`, then drains. `serving` is called once IntrospectionService and
@@ -97,38 +120,49 @@ pub async fn run(
     serving: impl FnOnce() + Send + 'static,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    let metrics = Arc::new(Metrics::of_process(Process {
-        spans_dropped: LOST.spans.clone(),
-        span_export_failures: LOST.batches.clone(),
-        log_lines_suppressed: SUPPRESSED.clone(),
-        log_lines_dropped: lines_dropped,
-    }));
-    #[expect(clippy::cast_precision_loss, reason = "whole seconds are exact")]
-    metrics.started.set(parts.clock.now().seconds() as f64);
-    if parts.tls.is_none() {
-        warn_of_plaintext(&listeners.grpc, &metrics);
-    }
-    parts.store.permit_skew(tuning.max_clock_skew);
-    if !parts.store.is_private() {
+    let front = Front {
+        authenticator: parts.authenticator,
+        clock: parts.clock,
+        entropy: parts.entropy,
+        tls: parts.tls,
+    };
+    let back = Back {
+        store: parts.store,
+        routes: parts.routes,
+        safeguards: parts.safeguards,
+    };
+    let answering = listeners.open(front, tuning);
+    run_behind(answering, back, serving, stop).await
+}
+
+/// The same behind ports that answer already.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_behind(
+    ports: Ports,
+    back: Back,
+    serving: impl FnOnce() + Send + 'static,
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
+    let (tuning, metrics) = (&ports.tuning, ports.metrics.clone());
+    back.store.permit_skew(tuning.max_clock_skew);
+    if !back.store.is_private() {
         metrics.database_unverified.set(1);
         tracing::warn!(
             "the database is not verified: set sslmode=verify-full and sslrootcert in its URL"
         );
     }
-    let compared = parts.store.is_shared();
-    parts.clock.permit(tuning.max_clock_skew, compared);
-    let tuned = use_cases(tuning, parts.safeguards);
-    let ambient = (parts.clock.clone(), parts.entropy.clone());
-    let (app, refusals) = App::new(parts.store.clone(), ambient, metrics.clone(), &tuned);
+    let compared = back.store.is_shared();
+    ports.clock.permit(tuning.max_clock_skew, compared);
+    let tuned = use_cases(tuning, back.safeguards);
+    let ambient = (ports.clock.clone(), ports.entropy.clone());
+    let (app, refusals) = App::new(back.store, ambient, metrics, &tuned);
     let service = lifecycle::Service {
         app: Arc::new(app),
-        authenticator: parts.authenticator,
-        routes: parts.routes,
-        entropy: parts.entropy,
-        tls: parts.tls.map(Arc::new),
-        board: Board::new(metrics),
+        routes: back.routes,
     };
-    lifecycle::run(service, refusals, tuning, listeners, serving, stop).await
+    lifecycle::run(ports, service, refusals, serving, stop).await
 }
 
 /// What is set about the use cases.
@@ -154,16 +188,5 @@ pub fn use_cases(tuning: &Tuning, safeguards: Safeguards) -> app::Tuning {
         watch_queue: tuning.watch_queue,
         safeguards,
         keeping: tuning.keeping,
-    }
-}
-
-/// Credentials and secrets cross this port: beyond loopback, something must encrypt them.
-fn warn_of_plaintext(listener: &TcpListener, metrics: &Metrics) {
-    let Ok(address) = listener.local_addr() else {
-        return;
-    };
-    if !address.ip().is_loopback() {
-        metrics.plaintext.set(1);
-        tracing::warn!(%address, "no TLS beyond loopback: let a mesh or a proxy encrypt this port");
     }
 }

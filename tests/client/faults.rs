@@ -289,20 +289,7 @@ async fn a_replica_that_is_frozen_is_passed_over_and_believed_no_longer_than_the
         owner: Some(person("owner")),
         ..Default::default()
     };
-    let stack = loop {
-        match operator.stacks.register(request.clone()).await {
-            Ok(registered) => break registered.into_inner().stack.unwrap().stack_api_key,
-            Err(status) => {
-                // While the database is opened, calls are refused by a server that then gives way.
-                let is_cut_off = std::error::Error::source(&status).is_some();
-                assert!(
-                    is_cut_off || status.code() == tonic::Code::Unavailable,
-                    "{status:?}"
-                );
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            }
-        }
-    };
+    let stack = support::clients::register_once_served(&mut operator, request).await;
     for round in 0..3 {
         // Each begins with the one that is about to be frozen.
         let client = Client::builder(format!("http://{}", b.address))

@@ -138,17 +138,6 @@ async fn a_client_that_has_too_many_streams_reset_is_told_to_go() {
     assert!(!is_told_to_go(&bare(|_| {}).await, 20).await);
 }
 
-/// The next frame of this kind, where no stream is reset before it and nobody is told to go.
-async fn hear_undisturbed(wire: &mut Wire, kind: u8) {
-    loop {
-        let frame = wire.hear().await.expect("the connection stands");
-        assert!(!matches!(frame.kind, wire::RESET | wire::GO_AWAY));
-        if frame.kind == kind {
-            return;
-        }
-    }
-}
-
 /// A stream that is answered before its message has to be reset, and messages of more than a few
 /// of those a second count as faults of the client.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -160,10 +149,10 @@ async fn a_client_that_is_refused_again_and_again_keeps_its_connection() {
         // The credential is missing: the call is refused while its message is on its way.
         tokio::time::sleep(Duration::from_millis(5)).await;
         wire.say(&wire::message(stream, b"")).await;
-        hear_undisturbed(&mut wire, wire::HEADERS).await;
+        wire.hear_undisturbed(wire::HEADERS).await;
     }
     wire.say(&wire::ping()).await;
-    hear_undisturbed(&mut wire, wire::PING).await;
+    wire.hear_undisturbed(wire::PING).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

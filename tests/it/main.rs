@@ -19,6 +19,7 @@ mod deadlines;
 mod ext_authz;
 #[path = "../floods/frames.rs"]
 mod h2;
+mod handover;
 mod health;
 mod housekeeping;
 mod incidents;

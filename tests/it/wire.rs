@@ -93,6 +93,18 @@ impl Wire {
         heard.expect("a frame, or the end of the connection")
     }
 
+    /// Waits for a frame of this kind; no stream is reset before it, and nobody is told to go.
+    pub async fn hear_undisturbed(&mut self, kind: u8) {
+        loop {
+            let heard = timeout(Duration::from_secs(10), self.hear()).await;
+            let frame = heard.expect("a frame").expect("the connection stands");
+            assert!(!matches!(frame.kind, RESET | GO_AWAY), "{frame:?}");
+            if frame.kind == kind {
+                return;
+            }
+        }
+    }
+
     /// Whether nothing at all is heard for so long.
     pub async fn is_quiet_for(&mut self, time: Duration) -> bool {
         timeout(time, self.hear()).await.is_err()

@@ -3,11 +3,18 @@
 
 use std::{
     fs,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
-use tonic::Code;
+use tonic::{
+    Code,
+    transport::{Channel, Endpoint},
+};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
@@ -100,6 +107,76 @@ async fn a_database_that_is_away_is_waited_for_and_named_once() {
         .unwrap();
     signal_to(&served.child, Signal::TERM);
     assert!(served.child.wait().unwrap().success());
+}
+
+/// How many callers call without a pause while the database comes back, each on a connection of
+/// its own.
+const CALLERS: usize = 8;
+
+/// Calls until one is answered. Until then each is refused by the server, on one connection.
+/// Returns how many were refused.
+async fn calls_until_answered(mut client: Client) -> usize {
+    let until = Instant::now() + Duration::from_secs(60);
+    for refused in 0.. {
+        let ask = introspect_request("blt0000000000000000", "junk", &[]);
+        let Err(status) = client.introspection.introspect(ask).await else {
+            return refused;
+        };
+        let is_cut_off = std::error::Error::source(&status).is_some();
+        assert!(!is_cut_off, "after {refused} refusals: {status:?}");
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        assert!(Instant::now() < until, "{status:?}");
+    }
+    unreachable!("there is no end of numbers")
+}
+
+/// A channel to it, and how often that has connected.
+fn counting(served: &Served) -> (Channel, Arc<AtomicUsize>) {
+    let connected = Arc::new(AtomicUsize::new(0));
+    let (port, counted) = (served.port, connected.clone());
+    let connect = tower::service_fn(move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let socket = tokio::net::TcpStream::connect(("127.0.0.1", port));
+        async move { socket.await.map(hyper_util::rt::TokioIo::new) }
+    });
+    let endpoint = Endpoint::from_static("http://serve.test");
+    (endpoint.connect_with_connector_lazy(connect), connected)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_cut_off_when_the_database_comes() {
+    let Some((mut postgres, url)) = database() else {
+        return;
+    };
+    postgres.stop();
+    let served = Served::start(&url, |_| {});
+    says(&served, "Connection refused").await;
+    let jwt = served.issuer.service("content-api", crate::served::now());
+    let authorization = Some(format!("Bearer {jwt}"));
+    let mut calling = tokio::task::JoinSet::new();
+    let mut connected = Vec::new();
+    for _ in 0..CALLERS {
+        let (channel, count) = counting(&served);
+        calling.spawn(calls_until_answered(Client::new(
+            channel,
+            authorization.clone(),
+        )));
+        connected.push(count);
+    }
+    let mut health = HealthClient::new(served.channel().await);
+    let watching = health.watch(HealthCheckRequest::default()).await;
+    let mut told = watching.unwrap().into_inner();
+    let mut next = async || told.message().await.unwrap().unwrap().status();
+    assert_eq!(next().await, ServingStatus::NotServing);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    postgres.launch();
+    assert_eq!(next().await, ServingStatus::Serving);
+    let refused = calling.join_all().await;
+    println!("refused before the first answer: {refused:?}");
+    assert!(refused.iter().all(|count| *count > 0), "{refused:?}");
+    for count in connected {
+        assert_eq!(count.load(Ordering::Relaxed), 1, "it keeps its connection");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

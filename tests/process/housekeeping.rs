@@ -18,6 +18,7 @@ use crate::{
     program::{Dev, Running, channel, folder, program},
     support::{
         Client, TestIssuer, at,
+        clients::register_once_served,
         database::{Outside, eventually, integrity},
         issue_request,
         issuer::ISSUERS_FILE,
@@ -156,20 +157,7 @@ async fn two_replicas_that_are_started_again_tell_once_of_a_token_that_expires()
         owner: Some(person("owner")),
         ..Default::default()
     };
-    let stack = loop {
-        match operator.stacks.register(request.clone()).await {
-            Ok(registered) => break registered.into_inner().stack.unwrap().stack_api_key,
-            Err(status) => {
-                // While the database is opened, calls are refused by a server that then gives way.
-                let is_cut_off = std::error::Error::source(&status).is_some();
-                assert!(
-                    is_cut_off || status.code() == tonic::Code::Unavailable,
-                    "{status:?}"
-                );
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            }
-        }
-    };
+    let stack = register_once_served(&mut operator, request).await;
     let mut uids = Vec::new();
     for (name, seconds) in [("first", 3 * 86_400), ("second", 20 * 86_400)] {
         let request = v1::IssueRequest {

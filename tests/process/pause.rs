@@ -17,7 +17,9 @@ use crate::{
     postgres::{self, Postgres},
     program::{Running, channel, folder, program, signal_to},
     support::{
-        Client, TestIssuer, introspect_request, issue_request,
+        Client, TestIssuer,
+        clients::register_once_served,
+        introspect_request, issue_request,
         issuer::ISSUERS_FILE,
         person,
         requests::{rename_request, revoke_request},
@@ -103,20 +105,7 @@ async fn pair() -> Option<Pair> {
         token_limit: Some(1000),
         ..Default::default()
     };
-    let stack = loop {
-        match operator.stacks.register(request.clone()).await {
-            Ok(registered) => break registered.into_inner().stack.unwrap().stack_api_key,
-            Err(status) => {
-                // While the database is opened, calls are refused by a server that then gives way.
-                let is_cut_off = std::error::Error::source(&status).is_some();
-                assert!(
-                    is_cut_off || status.code() == tonic::Code::Unavailable,
-                    "{status:?}"
-                );
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            }
-        }
-    };
+    let stack = register_once_served(&mut operator, request).await;
     Some(Pair {
         postgres,
         a,

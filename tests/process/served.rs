@@ -15,7 +15,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     program::{folder, program},
-    support::{Client, TestIssuer, issuer::ISSUERS_FILE, person},
+    support::{Client, TestIssuer, clients::register_once_served, issuer::ISSUERS_FILE, person},
 };
 
 pub struct Served {
@@ -131,9 +131,9 @@ impl Served {
         };
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         let mut text = String::new();
-        if socket.write_all(request.as_bytes()).await.is_ok() {
-            let _ = socket.read_to_string(&mut text).await;
-        }
+        // Whoever is connected is answered, also while the database is waited for.
+        socket.write_all(request.as_bytes()).await.unwrap();
+        socket.read_to_string(&mut text).await.unwrap();
         text
     }
 
@@ -182,13 +182,7 @@ pub async fn register_as(mut operator: Client) -> String {
         owner: Some(person("owner")),
         ..Default::default()
     };
-    let registered = operator
-        .stacks
-        .register(request)
-        .await
-        .unwrap()
-        .into_inner();
-    registered.stack.unwrap().stack_api_key
+    register_once_served(&mut operator, request).await
 }
 
 pub fn now() -> i64 {

@@ -32,11 +32,11 @@ impl<F, E> Future for Leaving<F>
 where
     F: Future<Output = Result<Response<Body>, E>> + Unpin,
 {
-    type Output = Result<Response<Answer>, E>;
+    type Output = Result<Response<Outgoing>, E>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answered = ready!(Pin::new(&mut self.answered).poll(cx));
-        let answer = |body| Answer {
+        let answer = |body| Outgoing {
             body,
             share: self.share.clone(),
             unread: None,
@@ -46,7 +46,7 @@ where
 }
 
 /// A body as it leaves.
-pub(super) struct Answer {
+pub(super) struct Outgoing {
     body: Body,
     share: Arc<Share>,
     /// There once something of it was given out, until more is asked for: the library asks for the
@@ -79,7 +79,7 @@ impl AsRef<[u8]> for Kept {
     }
 }
 
-impl hyper::body::Body for Answer {
+impl hyper::body::Body for Outgoing {
     type Data = Bytes;
     type Error = tonic::Status;
 

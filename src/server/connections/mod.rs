@@ -8,9 +8,15 @@ pub(super) mod room;
 pub(super) mod share;
 mod socket;
 
-use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
-use http::{Request, Response};
+use http::{Extensions, Request, Response};
 use hyper::{body::Incoming, server::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustix::net::sockopt::set_tcp_user_timeout;
@@ -20,12 +26,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
-use tower::Service;
 
 use self::{
     arriving::Arriving,
     guests::{Guest, Guests},
-    leaving::{Answer, Leaving},
+    leaving::{Leaving, Outgoing},
     room::{Limits, Place, Room},
     share::{Share, WaitingLimits},
     socket::{Begun, Socket},
@@ -59,9 +64,25 @@ pub(super) struct Peer {
     pub share: Arc<Share>,
 }
 
+impl Peer {
+    /// The share of whoever made a request.
+    pub fn share_of(extensions: &Extensions) -> Option<Arc<Share>> {
+        extensions.get::<Self>().map(|peer| peer.share.clone())
+    }
+}
+
+/// The answer to a call, as it comes about.
+pub(super) type Answering =
+    Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+/// What answers calls. It is always ready: what is full answers OVERLOADED.
+pub(super) trait Answer: Send + Sync + 'static {
+    fn answer(self: &Arc<Self>, request: Request<Body>) -> Answering;
+}
+
 /// What every connection needs.
 pub(super) struct Connections<S> {
-    pub service: S,
+    pub answering: Arc<S>,
     pub tls: Option<Arc<Tls>>,
     pub authenticator: Arc<Authenticator>,
     pub entropy: Arc<dyn Entropy>,
@@ -69,12 +90,7 @@ pub(super) struct Connections<S> {
     pub tuning: Tuning,
 }
 
-impl<S> Connections<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
-    S: Clone + Send + Sync + 'static,
-    S::Future: Send + Unpin,
-{
+impl<S: Answer> Connections<S> {
     /// Accepts and serves until `stop`; then accepts no more, tells every client to go, and
     /// ends with the last call. Dropping the future cuts whatever is still open.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
@@ -122,7 +138,7 @@ where
         };
         let (socket, begun) = socket::watched(socket);
         let service = PerConnection {
-            inner: self.service.clone(),
+            answering: self.answering.clone(),
             peer,
         };
         let connection = self.http2().serve_connection(TokioIo::new(socket), service);
@@ -285,24 +301,19 @@ fn note_end(ended: Result<(), tokio::task::JoinError>) {
 
 /// The layers and handlers, as one connection sees them.
 struct PerConnection<S> {
-    inner: S,
+    answering: Arc<S>,
     peer: Peer,
 }
 
-impl<S> hyper::service::Service<Request<Incoming>> for PerConnection<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
-    S::Future: Unpin,
-{
-    type Response = Response<Answer>;
+impl<S: Answer> hyper::service::Service<Request<Incoming>> for PerConnection<S> {
+    type Response = Response<Outgoing>;
     type Error = Infallible;
-    type Future = Leaving<S::Future>;
+    type Future = Leaving<Answering>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let arriving = |body| Body::new(Arriving::new(body, self.peer.share.clone()));
         let mut request = request.map(arriving);
         request.extensions_mut().insert(self.peer.clone());
-        // The layers are always ready: what is full answers OVERLOADED.
-        Leaving::new(self.inner.clone().call(request), self.peer.share.clone())
+        Leaving::new(self.answering.answer(request), self.peer.share.clone())
     }
 }

@@ -1,7 +1,12 @@
 //! Clients by role, and what can be read off a failed call.
 
+use std::{
+    error::Error as _,
+    time::{Duration, Instant},
+};
+
 use stacktoken::grpc::pb::{
-    admin::v1::stack_service_client::StackServiceClient,
+    admin::v1::{RegisterRequest, stack_service_client::StackServiceClient},
     audit::v1::audit_service_client::AuditServiceClient,
     v1::{
         introspection_service_client::IntrospectionServiceClient,
@@ -9,7 +14,7 @@ use stacktoken::grpc::pb::{
     },
 };
 use tonic::{
-    Request, Status,
+    Code, Request, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
     transport::Channel,
@@ -55,6 +60,22 @@ impl Client {
             stacks: StackServiceClient::with_interceptor(channel.clone(), credential.clone()),
             audit: AuditServiceClient::with_interceptor(channel, credential),
         }
+    }
+}
+
+/// Registers a stack at a replica that was just started. Until its database is reached it refuses
+/// calls; none is cut off.
+pub async fn register_once_served(operator: &mut Client, request: RegisterRequest) -> String {
+    let until = Instant::now() + Duration::from_secs(30);
+    loop {
+        let refused = match operator.stacks.register(request.clone()).await {
+            Ok(registered) => return registered.into_inner().stack.unwrap().stack_api_key,
+            Err(status) => status,
+        };
+        assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+        assert!(refused.source().is_none(), "cut off: {refused:?}");
+        assert!(Instant::now() < until, "{refused:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

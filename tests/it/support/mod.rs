@@ -188,15 +188,7 @@ impl TestServer {
 
     /// What the admin port tells Prometheus.
     pub async fn metrics(&self) -> String {
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let mut socket = tokio::net::TcpStream::connect(&self.admin_address)
-            .await
-            .unwrap();
-        let request = b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-        socket.write_all(request).await.unwrap();
-        let mut text = String::new();
-        socket.read_to_string(&mut text).await.unwrap();
-        text
+        scrape(&self.admin_address).await
     }
 
     /// The SQLite file.
@@ -363,6 +355,18 @@ async fn authenticator(
     let authenticator = Authenticator::new(entries, fetcher, clock, auth::DEFAULT_MAX_STALE);
     authenticator.load_files().await.unwrap();
     authenticator
+}
+
+/// What an admin port tells Prometheus.
+pub async fn scrape(admin_address: &str) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let connected = tokio::net::TcpStream::connect(admin_address).await;
+    let mut socket = connected.unwrap();
+    let request = b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    socket.write_all(request).await.unwrap();
+    let mut text = String::new();
+    socket.read_to_string(&mut text).await.unwrap();
+    text
 }
 
 /// A person of the test's issuer.

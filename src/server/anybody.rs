@@ -1,0 +1,49 @@
+//! The RPCs that need no credential: health and reflection. They must answer when nothing else
+//! does.
+
+use std::{convert::Infallible, time::Duration};
+
+use http::{HeaderValue, Request, Response};
+use tonic::body::Body;
+use tower::Service;
+
+use super::{
+    connections::Peer,
+    handler::run,
+    layers::REQUEST_ID,
+    message::attended,
+    openings::{self, Openings},
+};
+use crate::{auth::policy::Rule, grpc::status::Failure};
+
+/// What limits them.
+pub(super) struct Anybody {
+    pub openings: Openings,
+    pub deadline: Duration,
+}
+
+impl Anybody {
+    /// The handler's response, or why it was not reached. The deadline is for the message and for
+    /// the answer to begin.
+    pub async fn answer<S>(
+        &self,
+        request: &mut Request<Body>,
+        rule: &Rule,
+        request_id: &str,
+        inner: S,
+    ) -> Result<Response<Body>, Failure>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    {
+        let place = self.openings.enter(rule)?;
+        // For the end of a stream, which the handler tells by itself.
+        if let Ok(id) = HeaderValue::from_str(request_id) {
+            request.headers_mut().insert(REQUEST_ID, id);
+        }
+        let share = Peer::share_of(request.extensions());
+        let answered = attended(share.as_ref(), || Ok(()), run(request, inner, request_id));
+        let answered = tokio::time::timeout(self.deadline, answered).await;
+        let response = answered.unwrap_or(Err(Failure::Deadline))?;
+        Ok(openings::kept(response, place))
+    }
+}

@@ -1,0 +1,76 @@
+//! What answers the calls of the gRPC port. Before there is a store, health is answered and any
+//! other call is refused as `STORE_UNAVAILABLE`; then the service takes over, on the same
+//! connections, so that no client sees one closed or a stream reset.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, OnceLock},
+};
+
+use http::{Request, Response};
+use tonic::{Code, body::Body, service::Routes};
+use tonic_health::pb::health_server::HealthServer;
+use tower::Service as _;
+
+use super::{
+    Board,
+    anybody::Anybody,
+    connections::{Answer, Answering},
+    layers::{Gated, client_request_id, complete, rule_of},
+    message::discard,
+};
+use crate::{
+    grpc::status::{self, Failure},
+    metrics::Metrics,
+};
+
+/// The largest request to health or reflection, in bytes: names of services and symbols.
+pub(super) const MAX_OPEN_REQUEST: usize = 4096;
+
+/// The entrance to the service.
+pub(super) struct Entrance {
+    pub anybody: Arc<Anybody>,
+    pub health: HealthServer<Board>,
+    pub metrics: Arc<Metrics>,
+    pub max_request_bytes: usize,
+    /// There once the store is.
+    pub service: OnceLock<Gated<Routes>>,
+}
+
+impl Answer for Entrance {
+    fn answer(self: &Arc<Self>, request: Request<Body>) -> Answering {
+        match self.service.get() {
+            Some(service) => service.clone().call(request),
+            None => Box::pin(self.clone().answer_without(request)),
+        }
+    }
+}
+
+impl Entrance {
+    /// The answer of a replica that waits for its database.
+    async fn answer_without(
+        self: Arc<Self>,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, Infallible> {
+        let rule = rule_of(&request);
+        let request_id = client_request_id(request.headers()).unwrap_or_default();
+        let of_health = rule.filter(|rule| rule.path.starts_with("/grpc.health.v1.Health/"));
+        let answered = match of_health {
+            Some(rule) => {
+                let (request, health) = (&mut request, self.health.clone());
+                self.anybody
+                    .answer(request, rule, &request_id, health)
+                    .await
+            }
+            None => Err(Failure::Starting),
+        };
+        let refused = |failure| status::of(failure, &request_id).into_http();
+        let mut response = answered.unwrap_or_else(refused);
+        if complete(&mut response, rule, &request_id) != Code::Ok {
+            let reason = status::reason_in(response.headers());
+            self.metrics.note_error(reason);
+            discard(request.body_mut(), self.max_request_bytes).await;
+        }
+        Ok(response)
+    }
+}

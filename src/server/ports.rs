@@ -1,0 +1,172 @@
+//! Both ports, from before there is a store until the end. An orchestrator sees a process that
+//! lives and is not ready, rather than one that ends; and whoever has a connection keeps it when
+//! the service takes over.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use tokio::{task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic_health::pb::health_server::HealthServer;
+
+use super::{
+    Board, Listeners, ServeError, Tls, admin,
+    anybody::Anybody,
+    connections::Connections,
+    entrance::{Entrance, MAX_OPEN_REQUEST},
+    layers::Gated,
+    openings::Openings,
+    tasks::Tasks,
+};
+use crate::{
+    auth::Authenticator,
+    config::Tuning,
+    domain::{clock::Clock, entropy::Entropy},
+    metrics::{Metrics, Process},
+    telemetry::{export::LOST, output::lines_dropped, sampling::SUPPRESSED},
+};
+
+/// What the ports need to answer.
+pub struct Front {
+    /// Who tells callers apart; before there is a store nobody is let in.
+    pub authenticator: Arc<Authenticator>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Where randomness comes from.
+    pub entropy: Arc<dyn Entropy>,
+    /// TLS on the gRPC port; without it the port is plaintext.
+    pub tls: Option<Tls>,
+}
+
+/// Ports that answer.
+pub struct Ports {
+    pub(super) authenticator: Arc<Authenticator>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) entropy: Arc<dyn Entropy>,
+    pub(super) tuning: Tuning,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) board: Board,
+    pub(super) anybody: Arc<Anybody>,
+    pub(super) tasks: Tasks,
+    entrance: Arc<Entrance>,
+    /// One task, which ends with the last connection once nothing is accepted any more.
+    grpc: JoinSet<()>,
+    accepting: CancellationToken,
+}
+
+impl Listeners {
+    /// Begins to answer both ports.
+    #[must_use]
+    pub fn open(self, front: Front, tuning: &Tuning) -> Ports {
+        let metrics = Arc::new(Metrics::of_process(Process {
+            spans_dropped: LOST.spans.clone(),
+            span_export_failures: LOST.batches.clone(),
+            log_lines_suppressed: SUPPRESSED.clone(),
+            log_lines_dropped: lines_dropped,
+        }));
+        #[expect(clippy::cast_precision_loss, reason = "whole seconds are exact")]
+        metrics.started.set(front.clock.now().seconds() as f64);
+        if front.tls.is_none() {
+            self.warn_of_plaintext(&metrics);
+        }
+        let board = Board::new(metrics.clone());
+        let anybody = Arc::new(Anybody {
+            openings: Openings::new(tuning.max_watches),
+            deadline: tuning.deadline,
+        });
+        let entrance = Arc::new(Entrance {
+            anybody: anybody.clone(),
+            health: HealthServer::new(board.clone()).max_decoding_message_size(MAX_OPEN_REQUEST),
+            metrics: metrics.clone(),
+            max_request_bytes: tuning.max_request_bytes,
+            service: OnceLock::new(),
+        });
+        let tls = front.tls.map(Arc::new);
+        let connections = Connections {
+            answering: entrance.clone(),
+            tls: tls.clone(),
+            authenticator: front.authenticator.clone(),
+            entropy: front.entropy.clone(),
+            metrics: metrics.clone(),
+            tuning: tuning.clone(),
+        };
+        let accepting = CancellationToken::new();
+        let mut grpc = JoinSet::new();
+        grpc.spawn(connections.serve(self.grpc, accepting.clone()));
+        let mut tasks = Tasks::default();
+        let router = admin::router(metrics.clone(), board.clone());
+        tasks.run("admin", admin::serve(self.admin, router, metrics.clone()));
+        if let Some(tls) = tls {
+            let metrics = metrics.clone();
+            tasks.run("tls", async move { tls.keep_fresh(&metrics).await });
+        }
+        Ports {
+            authenticator: front.authenticator,
+            clock: front.clock,
+            entropy: front.entropy,
+            tuning: tuning.clone(),
+            metrics,
+            board,
+            anybody,
+            tasks,
+            entrance,
+            grpc,
+            accepting,
+        }
+    }
+}
+
+impl Ports {
+    /// Does the work; any call meanwhile is told that the store is unavailable.
+    ///
+    /// # Errors
+    /// Where a port ended.
+    pub async fn answer_while<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+    ) -> Result<T, ServeError> {
+        tokio::select! {
+            done = work => Ok(done),
+            ended = self.next_end() => Err(ended),
+        }
+    }
+
+    /// Waits until something ends that should not.
+    pub(super) async fn next_end(&mut self) -> ServeError {
+        tokio::select! {
+            ended = self.grpc.join_next() => match ended {
+                Some(Err(failed)) => failed.into(),
+                _ => ServeError::TaskEnded("grpc"),
+            },
+            ended = self.tasks.next_end() => ended,
+        }
+    }
+
+    /// Has the service answer from now on.
+    pub(super) fn install(&self, service: Gated<Routes>) {
+        // There is one.
+        let _ = self.entrance.service.set(service);
+    }
+
+    /// Accepts no more, tells every client to go, ends the streams of health, and waits for calls
+    /// at work.
+    pub async fn close(&mut self) {
+        self.stop_accepting();
+        self.finish(self.tuning.drain_grace).await;
+    }
+
+    pub(super) fn stop_accepting(&self) {
+        self.accepting.cancel();
+        self.board.close();
+    }
+
+    /// Waits for calls at work, for so long at most.
+    pub(super) async fn finish(&mut self, within: Duration) {
+        if timeout(within, self.grpc.join_next()).await.is_err() {
+            tracing::warn!("calls were still at work at the end of the drain grace");
+        }
+    }
+}
