@@ -94,6 +94,8 @@ pub struct Metrics {
     pub clock_wrong: Gauge,
     /// 1 while the SQLite file or its write-ahead log is deleted or replaced.
     pub store_file_lost: Gauge,
+    /// 1 while the database takes no changes.
+    pub database_read_only: Gauge,
     /// 1 where a listener beyond loopback has no TLS.
     pub plaintext: Gauge,
     /// 1 where the link to the database is not verified by TLS.
@@ -171,6 +173,7 @@ impl Metrics {
             clock_steps: Counter::default(),
             clock_wrong: Gauge::default(),
             store_file_lost: Gauge::default(),
+            database_read_only: Gauge::default(),
             plaintext: Gauge::default(),
             database_unverified: Gauge::default(),
             connections: Gauge::default(),
@@ -245,6 +248,7 @@ impl Metrics {
         own.register("clock_steps", "How often the wall clock stepped by more than the permitted skew", self.clock_steps.clone());
         own.register("clock_wrong", "1 while the clock is wrong by more than the permitted skew, and nothing is answered", self.clock_wrong.clone());
         own.register("store_file_lost", "1 while the SQLite file or its write-ahead log is deleted or replaced", self.store_file_lost.clone());
+        own.register("database_read_only", "1 while the database is reached and takes no changes", self.database_read_only.clone());
         own.register("listener_without_tls", "1 where a listener beyond loopback has no TLS", self.plaintext.clone());
         own.register("database_without_verified_tls", "1 where the database beyond this machine is not verified by TLS", self.database_unverified.clone());
         own.register("connections", "Open connections", self.connections.clone());

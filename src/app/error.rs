@@ -59,6 +59,7 @@ impl From<store::Error> for Error {
             store::Error::Unavailable(_)
             | store::Error::Conflict(_)
             | store::Error::NotPrimary
+            | store::Error::ReadOnly
             | store::Error::Nameless
             | store::Error::Foreign
             | store::Error::FileLost(_) => Self::StoreUnavailable(error),

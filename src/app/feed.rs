@@ -84,7 +84,9 @@ impl App {
             let comparison = Comparison::begin(self.clock.as_ref());
             match timeout(self.freshness.bound(), self.store.beat(self.clock.now())).await {
                 Ok(Ok(beat)) => {
-                    trouble.is_over();
+                    if trouble.is_over() {
+                        self.read_only.look_now();
+                    }
                     // First: what is answered from here on is judged by this clock.
                     self.compare(&comparison, beat.clock);
                     self.note_beat(beat.origin, started).await;
@@ -184,11 +186,12 @@ impl Trouble {
         self.told = true;
     }
 
-    fn is_over(&mut self) {
+    /// Whether it failed before.
+    fn is_over(&mut self) -> bool {
         if self.told {
             tracing::info!("over: {}", self.what);
         }
-        self.told = false;
+        std::mem::take(&mut self.told)
     }
 }
 

@@ -12,6 +12,7 @@ mod housekeeping;
 mod hub;
 mod incidents;
 mod introspect;
+mod read_only;
 mod refusals;
 mod stacks;
 mod throttle;
@@ -58,6 +59,7 @@ use self::{
     flights::{Flights, Ground},
     freshness::{Cover, Freshness},
     hub::Hub,
+    read_only::ReadOnly,
     refusals::RefusalLog,
     throttle::Throttle,
     usage::Uses,
@@ -164,6 +166,7 @@ pub struct App {
     /// Another database is trusted than before.
     left: Notify,
     hub: Hub,
+    read_only: ReadOnly,
     safeguards: Safeguards,
     keeping: Keeping,
 }
@@ -220,6 +223,7 @@ impl App {
             nudged: Notify::new(),
             left: Notify::new(),
             hub: Hub::new(tuning.watch_queue),
+            read_only: ReadOnly::default(),
             safeguards,
             keeping: tuning.keeping,
         };

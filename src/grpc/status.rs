@@ -217,6 +217,10 @@ fn tell(failure: &Failure) -> Told {
 fn tell_app(error: &app::Error) -> Told {
     match error {
         app::Error::Refused(refusal) => tell_refusal(refusal),
+        app::Error::StoreUnavailable(error) if error.is_read_only() => Told::unavailable(
+            "STORE_UNAVAILABLE",
+            "the database is read-only, so nothing was decided or changed: try again, or ask another",
+        ),
         app::Error::StoreUnavailable(_) => Told::unavailable(
             "STORE_UNAVAILABLE",
             "the store cannot be reached, so nothing was decided or changed: try again",

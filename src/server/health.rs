@@ -161,6 +161,8 @@ async fn probe(board: &Board, app: &App, authenticator: &Authenticator) {
         app.store().renew_connections().await;
     }
     let (reads, writes) = (matches!(reads, Ok(Ok(()))), matches!(writes, Ok(Ok(_))));
+    // Sessions that began before it was read-only can still write, and no others.
+    let writes = writes && !app.is_read_only();
     let keys = authenticator.readiness();
     let without = i64::try_from(keys.unavailable.len()).unwrap_or(i64::MAX);
     app.metrics().issuers_without_keys.set(without);

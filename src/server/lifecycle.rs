@@ -135,6 +135,10 @@ fn begin(ports: &mut Ports, app: &Arc<App>, stop: &CancellationToken) {
     tasks.run("expiry", async move {
         lookout.keep_looking_ahead(&stopping).await;
     });
+    let follower = app.clone();
+    tasks.run("read-only", async move {
+        follower.keep_looking_for_changes_taken().await;
+    });
     let probed = app.clone();
     tasks.run("health", health::keep_probing(board, probed, authenticator));
     let usage = app.usage_writer();

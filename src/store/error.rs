@@ -38,6 +38,9 @@ pub enum Error {
     /// that was demoted. What it says may be old.
     #[error("the database is not the primary")]
     NotPrimary,
+    /// The database answers, and takes no change: a standby, or one that was set to read-only.
+    #[error("the database is read-only")]
+    ReadOnly,
     /// The embedded database's file or write-ahead log was deleted or replaced: what would be
     /// committed now is gone with the process.
     #[error("the {0} was deleted or replaced")]
@@ -88,6 +91,7 @@ impl Error {
             Self::Conflict(_) => Some("CONFLICT"),
             Self::Corrupt { .. } => Some("CORRUPT"),
             Self::NotPrimary => Some("NOT_PRIMARY"),
+            Self::ReadOnly => Some("READ_ONLY"),
             Self::OutcomeUnknown(_) => Some("OUTCOME_UNKNOWN"),
             Self::Crowded => Some("CROWDED"),
             Self::Nameless => Some("NAMELESS"),
@@ -106,12 +110,23 @@ impl Error {
         matches!(self, Self::Unavailable(DbErr::ConnectionAcquire(_)))
     }
 
-    /// Whether a connection turned out dead, rather than that none was free: then its pool's
-    /// others are likely to be dead too.
+    /// Whether a connection turned out dead, rather than that none was free, or that the database
+    /// refused something over one that stands: then its pool's others are likely to be dead too.
     #[must_use]
-    pub const fn is_lost_connection(&self) -> bool {
+    pub fn is_lost_connection(&self) -> bool {
         match self {
-            Self::Unavailable(source) => !matches!(source, DbErr::ConnectionAcquire(_)),
+            Self::Unavailable(DbErr::ConnectionAcquire(_)) => false,
+            Self::Unavailable(source) => !is_answer(source),
+            _ => false,
+        }
+    }
+
+    /// Whether the database takes no change.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        match self {
+            Self::ReadOnly => true,
+            Self::Shared(error) => error.is_read_only(),
             _ => false,
         }
     }
@@ -124,6 +139,7 @@ impl From<DbErr> for Error {
             Condition::Full => Self::Full(error),
             Condition::Conflict => Self::Conflict(error),
             Condition::NotPrimary => Self::NotPrimary,
+            Condition::ReadOnly => Self::ReadOnly,
             Condition::Other => Self::Database(error),
         }
     }
@@ -134,6 +150,7 @@ enum Condition {
     Full,
     Conflict,
     NotPrimary,
+    ReadOnly,
     Other,
 }
 
@@ -176,6 +193,22 @@ fn condition_of(runtime: &RuntimeErr) -> Condition {
     }
 }
 
+/// Whether the server said something over a connection that goes on. What it says at the end of one
+/// is no such answer: connection exceptions, shutdowns, and sessions that it gave up.
+fn is_answer(error: &DbErr) -> bool {
+    let (DbErr::Conn(runtime) | DbErr::Exec(runtime) | DbErr::Query(runtime)) = error else {
+        return false;
+    };
+    let RuntimeErr::SqlxError(driver) = runtime else {
+        return false;
+    };
+    let code = driver
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
+    let ends = ["08", "57P", "25P03", "25P04"];
+    code.is_some_and(|code| !ends.iter().any(|end| code.starts_with(end)))
+}
+
 /// A standby cannot read the table that names the incarnation. By the routine, since the code says
 /// no more than that something is not supported.
 fn is_standby(error: &dyn sqlx::error::DatabaseError) -> bool {
@@ -203,7 +236,8 @@ fn sqlite_condition(code: Option<&str>) -> Condition {
         Some(BUSY | LOCKED) => Condition::Conflict,
         Some(FULL) => Condition::Full,
         // The file, not the statement: an outage until somebody mends it (R13).
-        Some(PERM | NOMEM | READONLY | IOERR | CORRUPT | CANTOPEN | PROTOCOL | NOTADB) => {
+        Some(READONLY) => Condition::ReadOnly,
+        Some(PERM | NOMEM | IOERR | CORRUPT | CANTOPEN | PROTOCOL | NOTADB) => {
             Condition::Unavailable
         }
         _ => Condition::Other,
@@ -217,9 +251,10 @@ fn postgres_condition(code: &str) -> Condition {
         "40001" | "40P01" | "55P03" => Condition::Conflict,
         // Disk full.
         "53100" => Condition::Full,
-        // Read-only transaction: a standby. Query cancelled, session ended: time-outs of the
-        // server's.
-        "25006" | "57014" | "25P03" | "25P04" => Condition::Unavailable,
+        // Read-only transaction: a standby, or a session that may not write.
+        "25006" => Condition::ReadOnly,
+        // Query cancelled, session ended: time-outs of the server's.
+        "57014" | "25P03" | "25P04" => Condition::Unavailable,
         // Connection exceptions, insufficient resources, operator intervention.
         _ if ["08", "53", "57"]
             .iter()

@@ -42,6 +42,7 @@ macro_rules! writing {
                     tokio::time::sleep(pause).await;
                 }
                 _ => {
+                    $store.note(&done);
                     span.end(done.as_ref().err().and_then($crate::store::Error::kind));
                     break done;
                 }

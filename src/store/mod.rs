@@ -42,6 +42,7 @@ mod turns;
 mod usage;
 mod uses;
 mod verdicts;
+mod writable;
 
 use std::{
     sync::{
@@ -85,6 +86,7 @@ pub use self::{
     usage::Use,
     uses::Presented,
     verdicts::{Look, many::Looks, recorded::Recorded},
+    writable::Unwritable,
 };
 use self::{
     connect::Embedded,
@@ -93,6 +95,7 @@ use self::{
     statements::Statements,
     transaction::{Access, Outcomes, Transaction},
     turns::Turns,
+    writable::Refused,
 };
 
 /// How often a change waits again for a connection: many changes of one stack are a queue, and
@@ -120,6 +123,7 @@ pub struct Store {
     shares: Shares,
     /// When connections were last renewed, on the monotonic clock.
     renewed: Mutex<Option<Duration>>,
+    refused: Refused,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     /// By how much a clock may be behind the last change of a stack.
@@ -182,6 +186,7 @@ impl Store {
             turns: Turns::of_changes(),
             shares: Shares::of(readings),
             renewed: Mutex::new(None),
+            refused: Refused::default(),
             clock,
             entropy,
             max_skew_micros: AtomicU64::new(clocks::DEFAULT_MAX_SKEW_MICROS),

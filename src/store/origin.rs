@@ -178,6 +178,7 @@ impl Store {
             }
             beat => beat,
         };
+        self.note(&beat);
         self.require_file()?;
         beat
     }

@@ -60,6 +60,11 @@ impl Unreachable {
             Why::Io(_) | Why::Silent | Why::Busy | Why::Standby | Why::ReadOnly
         )
     }
+
+    /// Whether it answers, and takes no changes.
+    pub(super) const fn is_read_only(&self) -> bool {
+        matches!(self.why, Why::Standby | Why::ReadOnly)
+    }
 }
 
 impl Location {

@@ -26,10 +26,10 @@ use crate::{
     support::{Client, introspect_request, issue_request, reason},
 };
 
-const DATABASE: &str = "tokens";
+pub const DATABASE: &str = "tokens";
 
 /// A database with the schema in it, and its URL.
-fn database() -> Option<(Postgres, String)> {
+pub fn database() -> Option<(Postgres, String)> {
     let postgres = postgres::start()?;
     postgres.create(DATABASE);
     let url = postgres.url(postgres.port(), DATABASE);
@@ -65,7 +65,7 @@ async fn health(served: &Served) -> ServingStatus {
 }
 
 /// Waits for this in the log.
-async fn says(served: &Served, what: &str) {
+pub async fn says(served: &Served, what: &str) {
     let until = Instant::now() + Duration::from_secs(20);
     while !served.log().contains(what) {
         assert!(Instant::now() < until, "{what}: {}", served.log());

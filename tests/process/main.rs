@@ -33,6 +33,7 @@ mod postgres;
 mod program;
 #[path = "../replicas/proxy.rs"]
 mod proxy;
+mod read_only;
 mod readme;
 mod serve;
 mod served;

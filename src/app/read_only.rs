@@ -1,0 +1,93 @@
+//! A database that is or becomes read-only while the process runs: named once with its cause, shown
+//! by a metric and by health, and looked at ever more rarely until it takes changes again. Its
+//! connections are renewed then, and not before.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
+
+use super::App;
+
+/// How soon a read-only database is looked at again, at first.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
+/// The longest that this gets.
+const LOOK_AFTER_AT_MOST: Duration = Duration::from_secs(8);
+/// Changes that are refused so soon after the last refusal are of the same trouble.
+const SAME_WITHIN: Duration = Duration::from_mins(1);
+
+/// Whether the database is known to take no changes.
+#[derive(Debug, Default)]
+pub(super) struct ReadOnly {
+    known: AtomicBool,
+    look: Notify,
+}
+
+impl ReadOnly {
+    /// Has the database looked at now: a heartbeat was committed again.
+    pub fn look_now(&self) {
+        if self.known.load(Ordering::Acquire) {
+            self.look.notify_one();
+        }
+    }
+}
+
+impl App {
+    /// Whether the database is known to take no changes.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.read_only.known.load(Ordering::Acquire)
+    }
+
+    /// Follows whether the database takes changes, for as long as the process lives.
+    pub async fn keep_looking_for_changes_taken(&self) {
+        let mut rest = LOOK_AFTER;
+        loop {
+            // Where a pooler has sessions of both kinds, renewing ours does not end it: so that,
+            // too, is tried ever more rarely.
+            let same = timeout(SAME_WITHIN, self.store.refused_as_read_only()).await;
+            if same.is_err() {
+                rest = LOOK_AFTER;
+                self.store.refused_as_read_only().await;
+            }
+            self.wait_until_writable().await;
+            self.store.renew_connections().await;
+            if self.is_read_only() {
+                self.set_read_only(false);
+                tracing::info!("over: changes are not taken");
+            }
+            sleep(rest).await;
+            rest = longer(rest);
+        }
+    }
+
+    async fn wait_until_writable(&self) {
+        let mut pause = LOOK_AFTER;
+        let mut told = None;
+        while let Err(unwritable) = self.store.require_writable().await {
+            // One that is away by now is told of by whoever reads and writes there.
+            self.set_read_only(unwritable.is_read_only());
+            let cause = unwritable.to_string();
+            if self.is_read_only() && told.as_ref() != Some(&cause) {
+                tracing::warn!(cause, "changes are not taken");
+                told = Some(cause);
+            }
+            let _ = timeout(pause, self.read_only.look.notified()).await;
+            pause = longer(pause);
+        }
+    }
+
+    fn set_read_only(&self, read_only: bool) {
+        self.read_only.known.store(read_only, Ordering::Release);
+        self.metrics.database_read_only.set(read_only.into());
+    }
+}
+
+fn longer(pause: Duration) -> Duration {
+    (2 * pause).min(LOOK_AFTER_AT_MOST)
+}

@@ -1,0 +1,62 @@
+//! A database that is reached and takes no changes: a standby, or one that was set to read-only
+//! while we are connected. Its connections stand, so giving them up changes nothing until it
+//! takes changes again; but a session keeps the setting that it began with, so then they have to
+//! be new ones.
+
+use tokio::sync::Notify;
+
+use super::{Error, Location, Store, Unreachable};
+
+/// What stands in the way of changes.
+#[derive(Debug, thiserror::Error)]
+pub enum Unwritable {
+    /// The database, by what a fresh connection finds.
+    #[error(transparent)]
+    Database(#[from] Unreachable),
+    /// The file of an embedded database.
+    #[error("the database file takes no changes: {0}")]
+    File(Error),
+}
+
+impl Unwritable {
+    /// Whether it answers, and takes no changes.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        match self {
+            Self::Database(unreachable) => unreachable.is_read_only(),
+            Self::File(error) => error.is_read_only(),
+        }
+    }
+}
+
+/// Changes that were refused for it.
+#[derive(Default)]
+pub(super) struct Refused(Notify);
+
+impl Store {
+    /// Notes whether a change was refused because the database is read-only.
+    pub(super) fn note<T>(&self, done: &Result<T, Error>) {
+        if done.as_ref().is_err_and(Error::is_read_only) {
+            self.refused.0.notify_one();
+        }
+    }
+
+    /// Returns once a change is refused because the database is read-only.
+    pub async fn refused_as_read_only(&self) {
+        self.refused.0.notified().await;
+    }
+
+    /// Looks by a fresh connection whether changes are taken now.
+    ///
+    /// # Errors
+    /// [`Unwritable`], which says why not.
+    pub async fn require_writable(&self) -> Result<(), Unwritable> {
+        match &self.location {
+            Location::Postgres(_) => Ok(self.location.reach(self.clock.as_ref()).await?),
+            Location::Sqlite(_) => {
+                let beat = self.beat(self.clock.now()).await;
+                beat.map(drop).map_err(Unwritable::File)
+            }
+        }
+    }
+}
