@@ -34,4 +34,12 @@ pub struct Shares {
         value_name = "COUNT"
     )]
     pub max_waiting_per_address: usize,
+    /// How many streams of IntrospectionService's Watch one caller may have open at once; more are
+    /// answered OVERLOADED [default: a quarter of --max-watches]
+    #[arg(long, env = "STACKTOKEN_MAX_WATCHES_PER_CALLER", value_name = "COUNT")]
+    pub max_watches_per_caller: Option<usize>,
+    /// How many streams of health's Watch may come from one address; of reflection a quarter of
+    /// all may [default: a quarter of --max-watches]
+    #[arg(long, env = "STACKTOKEN_MAX_WATCHES_PER_ADDRESS", value_name = "COUNT")]
+    pub max_watches_per_address: Option<usize>,
 }

@@ -63,9 +63,10 @@ impl Gate {
         // Until the answer begins: a stream takes as long as it likes from there on.
         let work = async {
             let rule = self.admit(request, rule, request_id, &mut call).await?;
-            place = self.anybody.openings.enter(rule)?;
-            self.work(request, (rule, call.as_ref()), request_id, inner)
-                .await
+            // Does not happen: who is admitted has a call.
+            let call = call.as_ref().ok_or(Failure::CredentialMissing)?;
+            place = self.anybody.openings.enter_as(&call.caller.actor, rule)?;
+            self.work(request, (rule, call), request_id, inner).await
         };
         let response = tokio::time::timeout(timeout, work).await;
         let response = response.unwrap_or(Err(Failure::Deadline));
@@ -77,7 +78,7 @@ impl Gate {
     async fn work<S>(
         &self,
         request: &mut Request<Body>,
-        (rule, call): (&Rule, Option<&Call>),
+        (rule, call): (&Rule, &Call),
         request_id: &str,
         inner: S,
     ) -> Result<Response<Body>, Failure>
@@ -86,8 +87,6 @@ impl Gate {
         S: Send + 'static,
         S::Future: Send,
     {
-        // Does not happen: who is admitted has a call.
-        let call = call.ok_or(Failure::CredentialMissing)?;
         if self.places.is_closed() {
             return Err(Failure::Overloaded);
         }

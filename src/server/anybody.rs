@@ -35,7 +35,8 @@ impl Anybody {
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     {
-        let place = self.openings.enter(rule)?;
+        let peer = request.extensions().get::<Peer>();
+        let place = self.openings.enter_from(peer, rule)?;
         // For the end of a stream, which the handler tells by itself.
         if let Ok(id) = HeaderValue::from_str(request_id) {
             request.headers_mut().insert(REQUEST_ID, id);

@@ -16,6 +16,7 @@ mod message;
 mod openings;
 mod places;
 mod ports;
+mod shares;
 mod tasks;
 mod tls;
 

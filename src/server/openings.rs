@@ -1,15 +1,26 @@
-//! Streams last for as long as their clients like, so there is room for so many and no more:
-//! of health and reflection, which whoever reaches the port may open, and of changes.
+//! Streams last for as long as their clients like, so there is room for so many and no more: of
+//! health and reflection, which whoever reaches the port may open, and of changes. Nobody has more
+//! of it than a share: of changes no caller, of the others no address.
 
-use std::sync::Arc;
+use std::{
+    hash::Hash,
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+};
 
 use http::Response;
 use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::body::Body;
 
+use super::{
+    connections::Peer,
+    shares::{Shares, Taken},
+};
 use crate::{
     auth::policy::{Admits, Rule},
+    config::Tuning,
+    domain::caller::Actor,
     grpc::status::Failure,
 };
 
@@ -18,40 +29,89 @@ const MAX_REFLECTIONS: usize = 32;
 
 /// The room for streams.
 pub(super) struct Openings {
-    changes: Arc<Semaphore>,
-    watches: Arc<Semaphore>,
-    reflections: Arc<Semaphore>,
+    changes: Room<Actor>,
+    watches: Room<IpAddr>,
+    reflections: Room<IpAddr>,
 }
 
-/// The room that one stream takes until it ends; none where the answer is a single message.
-pub(super) type Place = Option<OwnedSemaphorePermit>;
+/// The room for streams of one kind.
+struct Room<K> {
+    all: Arc<Semaphore>,
+    each: usize,
+    shares: Shares<K>,
+}
 
-impl Openings {
-    pub fn new(max_watches: usize) -> Self {
+/// The room that one stream takes until it ends.
+pub(super) enum Place {
+    OfCaller { _held: Held<Actor> },
+    OfAddress { _held: Held<IpAddr> },
+}
+
+pub(super) struct Held<K: Hash + Eq> {
+    _permit: OwnedSemaphorePermit,
+    _share: Taken<K>,
+}
+
+impl<K: Hash + Eq + Clone> Room<K> {
+    /// Room for so many, of which each may have so many.
+    fn new(all: usize, each: Option<usize>) -> Self {
         Self {
-            changes: Arc::new(Semaphore::new(max_watches)),
-            watches: Arc::new(Semaphore::new(max_watches)),
-            reflections: Arc::new(Semaphore::new(MAX_REFLECTIONS)),
+            all: Arc::new(Semaphore::new(all)),
+            each: each.unwrap_or(all.div_ceil(4)),
+            shares: Shares::default(),
         }
     }
 
-    /// A place for a call by this rule.
-    pub fn enter(&self, rule: &Rule) -> Result<Place, Failure> {
+    fn enter(&self, who: &K) -> Result<Held<K>, Failure> {
+        let share = self.shares.take(who, self.each);
+        let permit = self.all.clone().try_acquire_owned().ok();
+        let (Some(share), Some(permit)) = (share, permit) else {
+            return Err(Failure::Overloaded);
+        };
+        Ok(Held {
+            _permit: permit,
+            _share: share,
+        })
+    }
+}
+
+impl Openings {
+    pub fn new(tuning: &Tuning) -> Self {
+        let (all, shares) = (tuning.max_watches, &tuning.shares);
+        Self {
+            changes: Room::new(all, shares.max_watches_per_caller),
+            watches: Room::new(all, shares.max_watches_per_address),
+            reflections: Room::new(MAX_REFLECTIONS, None),
+        }
+    }
+
+    /// A place for a call of health or reflection; none where the answer is a single message.
+    pub fn enter_from(&self, peer: Option<&Peer>, rule: &Rule) -> Result<Option<Place>, Failure> {
         let room = match rule.path {
             // What a probe asks must be answered however many others watch.
             "/grpc.health.v1.Health/Check" => return Ok(None),
             "/grpc.health.v1.Health/Watch" => &self.watches,
-            "/stacktoken.v1.IntrospectionService/Watch" => &self.changes,
             _ if rule.admits == Admits::Everybody => &self.reflections,
             _ => return Ok(None),
         };
-        let place = room.clone().try_acquire_owned();
-        place.map(Some).map_err(|_| Failure::Overloaded)
+        // Every connection has a peer.
+        let nowhere = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let held = room.enter(&peer.map_or(nowhere, |peer| peer.network))?;
+        Ok(Some(Place::OfAddress { _held: held }))
+    }
+
+    /// The same for a call by a caller that is known.
+    pub fn enter_as(&self, caller: &Actor, rule: &Rule) -> Result<Option<Place>, Failure> {
+        if rule.path != "/stacktoken.v1.IntrospectionService/Watch" {
+            return Ok(None);
+        }
+        let held = self.changes.enter(caller)?;
+        Ok(Some(Place::OfCaller { _held: held }))
     }
 }
 
 /// The response, which keeps its place for as long as there is something to read of it.
-pub(super) fn kept(response: Response<Body>, place: Place) -> Response<Body> {
+pub(super) fn kept(response: Response<Body>, place: Option<Place>) -> Response<Body> {
     let Some(place) = place else {
         return response;
     };

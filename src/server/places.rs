@@ -1,13 +1,11 @@
 //! The places of calls at work: so many in all, a part of them for each kind of caller, and a
 //! share for each caller. No caller can take what others need, and neither can many of one kind.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::shares::{Shares, Taken};
 use crate::{
     config::Tuning,
     domain::caller::{Actor, Caller},
@@ -19,7 +17,7 @@ pub(super) struct Places {
     all: Arc<Semaphore>,
     introspectors: Kind,
     others: Kind,
-    taken: Arc<Mutex<HashMap<Actor, usize>>>,
+    shares: Shares<Actor>,
     closed: bool,
 }
 
@@ -33,8 +31,7 @@ struct Kind {
 /// A place, until this is dropped.
 pub(super) struct Place {
     _permits: [OwnedSemaphorePermit; 2],
-    actor: Actor,
-    taken: Arc<Mutex<HashMap<Actor, usize>>>,
+    _share: Taken<Actor>,
 }
 
 impl Places {
@@ -62,7 +59,7 @@ impl Places {
             all: Arc::new(Semaphore::new(all)),
             introspectors: kind(half),
             others: kind(eighth),
-            taken: Arc::default(),
+            shares: Shares::default(),
             closed: all == 0,
         }
     }
@@ -79,28 +76,10 @@ impl Places {
             permit.map_err(|_| Failure::Overloaded)
         };
         let permits = [permit(&kind.all)?, permit(&self.all)?];
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = taken.entry(caller.actor.clone()).or_default();
-        if *count >= kind.each {
-            return Err(Failure::Overloaded);
-        }
-        *count += 1;
+        let share = self.shares.take(&caller.actor, kind.each);
         Ok(Place {
             _permits: permits,
-            actor: caller.actor.clone(),
-            taken: self.taken.clone(),
+            _share: share.ok_or(Failure::Overloaded)?,
         })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = taken.get_mut(&self.actor) {
-            *count -= 1;
-            if *count == 0 {
-                taken.remove(&self.actor);
-            }
-        }
     }
 }

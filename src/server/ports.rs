@@ -74,7 +74,7 @@ impl Listeners {
         }
         let board = Board::new(metrics.clone());
         let anybody = Arc::new(Anybody {
-            openings: Openings::new(tuning.max_watches),
+            openings: Openings::new(tuning),
             deadline: tuning.deadline,
         });
         let entrance = Arc::new(Entrance {

@@ -22,6 +22,7 @@ use crate::{
 };
 
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
+const WATCH: &str = "/grpc.health.v1.Health/Watch";
 const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
 /// `{ file_containing_symbol: "stacktoken.v1.TokenService" }`, which is answered at length.
 const SYMBOL: &[u8] = b"\x22\x1astacktoken.v1.TokenService";
@@ -263,6 +264,49 @@ async fn calls_at_work_have_the_drain_grace_and_no_more() {
     assert!(took >= grace, "{took:?}");
     assert!(took < grace + Duration::from_secs(5), "{took:?}");
     while wire.hear().await.is_some() {}
+}
+
+/// Opens streams from an address of the loopback network; answers how many of them begin, and the
+/// connection that holds them.
+async fn begun_from(server: &TestServer, ip: &str, path: &str, streams: u32) -> (usize, Wire) {
+    let mut wire = Wire::greeted_from(ip, &server.address).await;
+    let mut begun = 0;
+    for stream in (0..streams).map(|at| 1 + 2 * at) {
+        wire.say(&wire::call(stream, path)).await;
+        if path == WATCH {
+            wire.say(&wire::message(stream, &[])).await;
+        }
+        // A refusal is the end of its stream.
+        let head = wire.hear_a(wire::HEADERS).await.unwrap();
+        begun += usize::from(head.flags & wire::END_STREAM == 0);
+    }
+    (begun, wire)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_address_never_has_more_than_its_share_of_streams_that_anybody_may_open() {
+    let server = bare(|tuning| {
+        tuning.max_watches = 16;
+        tuning.shares.max_watches_per_address = Some(3);
+    })
+    .await;
+    for (path, share) in [(REFLECTION, 8), (WATCH, 3)] {
+        let mut held = Vec::new();
+        for ip in ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"] {
+            let (begun, wire) = begun_from(&server, ip, path, 12).await;
+            assert_eq!(begun, share, "{path} from {ip}");
+            // Nor on another connection of the same address.
+            let (begun, _) = begun_from(&server, ip, path, 1).await;
+            assert_eq!(begun, 0, "{path} again from {ip}");
+            held.push(wire);
+        }
+        drop(held.remove(0));
+        eventually("its share is free again", async || {
+            let (begun, _) = begun_from(&server, "127.0.0.1", path, 1).await;
+            (begun == 1).then_some(())
+        })
+        .await;
+    }
 }
 
 /// Opens calls on a connection whose messages never come; answers how many of them are refused.

@@ -362,7 +362,11 @@ async fn who_sends_nothing_is_told_at_the_deadline() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn beyond_the_room_for_streams_a_watch_is_overload_until_one_ends() {
-    let server = TestServer::start_with(|tuning| tuning.max_watches = 2).await;
+    let server = TestServer::start_with(|tuning| {
+        tuning.max_watches = 2;
+        tuning.shares.max_watches_per_caller = Some(2);
+    })
+    .await;
     let service = server.service().await;
     let first = Watching::open(&service, "").await.unwrap();
     let mut second = Watching::open(&service, "").await.unwrap();
@@ -391,6 +395,31 @@ async fn beyond_the_room_for_streams_a_watch_is_overload_until_one_ends() {
     eventually("nobody watches", async || {
         let metrics = server.metrics().await;
         metrics.contains("stacktoken_watches 0").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_caller_never_has_more_than_its_share_of_watches() {
+    let server = TestServer::start_with(|tuning| tuning.max_watches = 8).await;
+    let as_service = async |subject: &str| {
+        let jwt = server.issuer.service(subject, server.clock.seconds());
+        server.with_authorization(format!("Bearer {jwt}")).await
+    };
+    let mut open = Vec::new();
+    for subject in ["gateway-1", "gateway-2", "gateway-3", "content-api"] {
+        // On connections of its own each time: it is who calls that counts.
+        for _ in 0..2 {
+            let watching = Watching::open(&as_service(subject).await, "").await;
+            open.push(watching.unwrap_or_else(|status| panic!("{subject}: {status:?}")));
+        }
+        let status = Watching::open(&as_service(subject).await, "").await.err();
+        assert_eq!(reason(&status.unwrap()), "OVERLOADED", "{subject}");
+    }
+    drop(open.remove(0));
+    let gateway = as_service("gateway-1").await;
+    eventually("its place is free again", async || {
+        Watching::open(&gateway, "").await.ok()
     })
     .await;
 }

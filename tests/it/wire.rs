@@ -52,7 +52,14 @@ impl Wire {
 
     /// One that has greeted.
     pub async fn greeted(address: &str) -> Self {
-        let mut wire = Self::silent(address).await;
+        Self::greeted_from("127.0.0.1", address).await
+    }
+
+    /// One that has greeted, and comes from this address of the loopback network.
+    pub async fn greeted_from(ip: &str, address: &str) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{ip}:0").parse().unwrap()).unwrap();
+        let mut wire = Self(socket.connect(address.parse().unwrap()).await.unwrap());
         wire.say(&[PREFACE, &settings(), &settings_ack()].concat())
             .await;
         wire

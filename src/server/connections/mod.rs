@@ -11,6 +11,7 @@ mod socket;
 use std::{
     convert::Infallible,
     io,
+    net::IpAddr,
     pin::{Pin, pin},
     sync::Arc,
     time::Duration,
@@ -60,6 +61,8 @@ const MAX_HEADER_BYTES: u32 = 96 * 1024;
 pub(super) struct Peer {
     /// Whom its client certificate makes, where it showed one.
     pub certified: Option<Certified>,
+    /// Where it comes from: an address, or of IPv6 a network.
+    pub network: IpAddr,
     /// What its calls may take before their messages have arrived.
     pub share: Arc<Share>,
 }
@@ -153,16 +156,26 @@ impl<S: Answer> Connections<S> {
             message_bytes: self.tuning.max_request_bytes,
             answer_bytes: self.tuning.max_response_bytes,
         };
-        let share = Arc::new(Share::new(limits, place.waiting()));
+        let (share, network) = (Share::new(limits, place.waiting()), place.network());
+        let share = Arc::new(share);
         let Some(tls) = &self.tls else {
-            let certified = None;
-            return Ok((Socket::Plain(socket), Peer { certified, share }));
+            let peer = Peer {
+                certified: None,
+                network,
+                share,
+            };
+            return Ok((Socket::Plain(socket), peer));
         };
         let socket = tls.acceptor().accept(socket).await?;
         let chain = socket.get_ref().1.peer_certificates();
         let leaf = chain.and_then(<[_]>::first);
         let certified = leaf.map(|leaf| self.authenticator.certify(leaf));
-        Ok((Socket::Tls(Box::new(socket)), Peer { certified, share }))
+        let peer = Peer {
+            certified,
+            network,
+            share,
+        };
+        Ok((Socket::Tls(Box::new(socket)), peer))
     }
 
     /// Streams that a client opens and resets before they are taken up have the library's own,

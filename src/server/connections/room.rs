@@ -126,6 +126,11 @@ impl Place {
     pub fn waiting(&self) -> Arc<Waiting> {
         self.waiting.clone()
     }
+
+    /// Where it comes from, as it is counted.
+    pub const fn network(&self) -> IpAddr {
+        self.address
+    }
 }
 
 impl Drop for Place {
