@@ -115,7 +115,8 @@ impl App {
         self.trust(origin, started);
         if !first {
             self.metrics.origin_changes.inc();
-            self.store.leave_former().await;
+            // Those at hand may lead to the former one.
+            self.store.replace_connections().await;
             self.left.notify_one();
         }
         self.nudged.notify_one();

@@ -56,7 +56,7 @@ impl App {
                 self.store.refused_as_read_only().await;
             }
             self.wait_until_writable().await;
-            self.store.renew_connections().await;
+            self.store.replace_connections().await;
             if self.is_read_only() {
                 self.set_read_only(false);
                 tracing::info!("over: changes are not taken");

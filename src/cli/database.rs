@@ -97,7 +97,8 @@ pub async fn follow(flags: DatabaseFlags, location: Location, store: Arc<Store>)
         match settings::location(&flags).context("the database URL has changed") {
             Ok(changed) if location.follow(&changed) => {
                 tracing::info!("the database URL was read again: connections are made anew");
-                store.renew_connections().await;
+                store.warn_unless_private();
+                store.replace_connections().await;
             }
             Ok(changed) if changed == location => {}
             Ok(_) => tracing::warn!("the database URL names another database: restart to use it"),

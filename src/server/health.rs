@@ -163,6 +163,9 @@ async fn probe(board: &Board, app: &App, authenticator: &Authenticator) {
     let (reads, writes) = (matches!(reads, Ok(Ok(()))), matches!(writes, Ok(Ok(_))));
     // Sessions that began before it was read-only can still write, and no others.
     let writes = writes && !app.is_read_only();
+    // Its URL may have been read again.
+    let unverified = !app.store().is_private();
+    app.metrics().database_unverified.set(unverified.into());
     let keys = authenticator.readiness();
     let without = i64::try_from(keys.unavailable.len()).unwrap_or(i64::MAX);
     app.metrics().issuers_without_keys.set(without);

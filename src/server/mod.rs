@@ -148,12 +148,10 @@ pub async fn run_behind(
 ) -> Result<(), ServeError> {
     let (tuning, metrics) = (&ports.tuning, ports.metrics.clone());
     back.store.permit_skew(tuning.max_clock_skew);
-    if !back.store.is_private() {
-        metrics.database_unverified.set(1);
-        tracing::warn!(
-            "the database is not verified: set sslmode=verify-full and sslrootcert in its URL"
-        );
-    }
+    metrics
+        .database_unverified
+        .set((!back.store.is_private()).into());
+    back.store.warn_unless_private();
     let compared = back.store.is_shared();
     ports.clock.permit(tuning.max_clock_skew, compared);
     let tuned = use_cases(tuning, back.safeguards);

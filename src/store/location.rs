@@ -67,6 +67,8 @@ struct Ways {
     url: String,
     /// Past any pooler: for LISTEN, the feed and migrations. The same, where there is none.
     direct: Option<String>,
+    /// Whether nobody on either way can read along or pass for the database.
+    private: bool,
 }
 
 impl PostgresUrls {
@@ -74,6 +76,7 @@ impl PostgresUrls {
         let ways = Ways {
             url: url.to_owned(),
             direct: direct.map(ToOwned::to_owned),
+            private: is_private(url) && direct.is_none_or(is_private),
         };
         let millis = u64::try_from(ACQUIRE_FOR.as_millis()).unwrap_or_default();
         Self {
@@ -179,12 +182,10 @@ impl Location {
     /// machine, or TLS with a certificate that is verified.
     #[must_use]
     pub fn is_private(&self) -> bool {
-        let Self::Postgres(urls) = self else {
-            return true;
-        };
-        [urls.url(), urls.direct()]
-            .iter()
-            .all(|url| is_private(url))
+        match self {
+            Self::Sqlite(_) => true,
+            Self::Postgres(urls) => urls.ways.load().private,
+        }
     }
 }
 

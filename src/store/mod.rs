@@ -220,6 +220,15 @@ impl Store {
         self.location.is_private()
     }
 
+    /// Logs a warning where somebody can.
+    pub fn warn_unless_private(&self) {
+        if !self.is_private() {
+            tracing::warn!(
+                "the database is not verified: set sslmode=verify-full and sslrootcert in its URL"
+            );
+        }
+    }
+
     /// Whether other processes may change this store too.
     #[must_use]
     pub const fn is_shared(&self) -> bool {
@@ -257,9 +266,9 @@ impl Store {
         }
     }
 
-    /// Gives up all connections since another database is trusted now: those at hand may lead to
-    /// the former one.
-    pub async fn leave_former(&self) {
+    /// Gives up all connections, whenever that was done last: those at hand are known to be of no
+    /// more use.
+    pub async fn replace_connections(&self) {
         let now = self.clock.monotonic();
         *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
         self.renew().await;

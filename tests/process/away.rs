@@ -1,8 +1,6 @@
-//! `serve` and the database: away at the start, not what it should be, and with a password that is
-//! rotated while it runs.
+//! `serve` and the database: away at the start, or not what it should be.
 
 use std::{
-    fs,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -267,50 +265,6 @@ fn nothing_of_a_url_that_is_refused_is_printed() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_password_that_is_rotated_in_its_file_needs_no_restart() {
-    let Some((postgres, _)) = database() else {
-        return;
-    };
-    postgres.run(
-        DATABASE,
-        "CREATE ROLE app LOGIN SUPERUSER PASSWORD 'before'",
-    );
-    postgres.ask_for_passwords_of("app");
-    let url = |password: &str| {
-        format!(
-            "postgres://app:{password}@127.0.0.1:{}/{DATABASE}",
-            postgres.port()
-        )
-    };
-    let ground = Ground::new();
-    ground.write("url", &url("before"));
-    let file = ground.folder.path().join("url");
-    let served = Served::start_on(ground, "", |command| {
-        command
-            .env_remove("STACKTOKEN_DATABASE_URL")
-            .args(["--database-url-file", "url"]);
-    });
-    served.serves().await;
-    let stack = served.register().await;
-    postgres.run(DATABASE, "ALTER ROLE app PASSWORD 'after'");
-    fs::write(file, url("after")).unwrap();
-    says(&served, "the database URL was read again").await;
-    let ended =
-        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'app'";
-    postgres.run(DATABASE, ended);
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    served.serves().await;
-    let mut owner = served.user("owner").await;
-    owner
-        .tokens
-        .issue(issue_request(&stack, "after"))
-        .await
-        .unwrap();
-    let log = served.log();
-    assert!(!log.contains("before@") && !log.contains("after@"), "{log}");
-}
-
 /// Beyond what a pool waits for a connection by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_takes_its_time_stops_nothing() {
@@ -323,23 +277,4 @@ async fn a_connection_that_takes_its_time_stops_nothing() {
     let asked = tokio::task::spawn_blocking(move || told(&url, &["migrate", "status"]));
     let (code, told) = asked.await.unwrap();
     assert_eq!(code, Some(0), "{told}");
-}
-
-/// TLS that nobody verifies is said, and can be watched for.
-#[test]
-fn a_link_that_nobody_verifies_is_not_private() {
-    use stacktoken::store::Location;
-    for (url, private) in [
-        ("postgres://u@db.example/x", false),
-        ("postgres://u@db.example/x?sslmode=require", false),
-        ("postgres://u@db.example/x?sslmode=verify-full", true),
-        ("postgres://u@db.example/x?sslmode=verify-ca", true),
-        ("postgres://u@127.0.0.1/x", true),
-        ("postgres://u@localhost/x", true),
-        ("postgres://%2Frun%2Fpostgresql/x", true),
-        ("sqlite:x.db", true),
-    ] {
-        let location: Location = url.parse().unwrap();
-        assert_eq!(location.is_private(), private, "{url}");
-    }
 }

@@ -35,6 +35,7 @@ mod program;
 mod proxy;
 mod read_only;
 mod readme;
+mod rotated;
 mod serve;
 mod served;
 mod settings;

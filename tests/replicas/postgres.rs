@@ -194,6 +194,16 @@ impl Postgres {
         self.port
     }
 
+    /// A folder of its own, whose files it may read.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// As whom it runs, where not as whoever runs the tests.
+    pub fn user(&self) -> Option<(u32, u32)> {
+        self.user
+    }
+
     /// Asks this role for its password from now on.
     pub fn ask_for_passwords_of(&self, role: &str) {
         let file = self.data().join("pg_hba.conf");
