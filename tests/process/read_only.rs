@@ -102,10 +102,8 @@ async fn changes_that_only_older_sessions_can_make_are_not_said_to_be_taken() {
     }
     let owner = served.user("owner").await;
     // Changes that wait for a lock keep their sessions, so that others need new ones.
-    let held = postgres.hold(
-        DATABASE,
-        "SELECT count(*) FROM (SELECT FROM stacks FOR UPDATE) s",
-    );
+    let lock = "DO $$ BEGIN PERFORM FROM stacks FOR UPDATE; END $$";
+    let held = postgres.hold(DATABASE, lock);
     set_read_only(&postgres, "on");
     let mut issuing = tokio::task::JoinSet::new();
     for (at, stack) in stacks.iter().cycle().take(8).enumerate() {

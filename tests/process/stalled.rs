@@ -87,6 +87,8 @@ async fn goes_on_with(format: &str) {
     let folder = folder();
     let mut dev = Dev::start_printing_to(folder.path(), [stdout, stderr], |command| {
         command.args(["--log-format", format, "--log", "stacktoken=debug"]);
+        // A busy machine takes its time, which is no fault here.
+        command.args(["--deadline", "60s", "--freshness-bound", "30s"]);
     });
     let stack = dev.get("stack_api_key").to_owned();
     let clients = (
