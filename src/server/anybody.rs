@@ -3,16 +3,16 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use http::{HeaderValue, Request, Response};
+use http::{Request, Response};
 use tonic::body::Body;
 use tower::Service;
 
 use super::{
     connections::Peer,
     handler::run,
-    layers::REQUEST_ID,
     message::attended,
     openings::{self, Openings},
+    request_id,
 };
 use crate::{auth::policy::Rule, grpc::status::Failure};
 
@@ -38,9 +38,7 @@ impl Anybody {
         let peer = request.extensions().get::<Peer>();
         let place = self.openings.enter_from(peer, rule)?;
         // For the end of a stream, which the handler tells by itself.
-        if let Ok(id) = HeaderValue::from_str(request_id) {
-            request.headers_mut().insert(REQUEST_ID, id);
-        }
+        request_id::set(request.headers_mut(), request_id);
         let share = Peer::share_of(request.extensions());
         let answered = attended(share.as_ref(), || Ok(()), run(request, inner, request_id));
         let answered = tokio::time::timeout(self.deadline, answered).await;

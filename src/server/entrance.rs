@@ -16,10 +16,12 @@ use super::{
     Board,
     anybody::Anybody,
     connections::{Answer, Answering},
-    layers::{Gated, client_request_id, complete, rule_of},
+    layers::{Gated, complete, rule_of},
     message::discard,
+    request_id,
 };
 use crate::{
+    domain::{clock::Clock, entropy::Spread},
     grpc::status::{self, Failure},
     metrics::Metrics,
 };
@@ -32,6 +34,9 @@ pub(super) struct Entrance {
     pub anybody: Arc<Anybody>,
     pub health: HealthServer<Board>,
     pub metrics: Arc<Metrics>,
+    pub clock: Arc<dyn Clock>,
+    /// For ids of requests.
+    pub ids: Spread,
     pub max_request_bytes: usize,
     /// There once the store is.
     pub service: OnceLock<Gated<Routes>>,
@@ -53,7 +58,8 @@ impl Entrance {
         mut request: Request<Body>,
     ) -> Result<Response<Body>, Infallible> {
         let rule = rule_of(&request);
-        let request_id = client_request_id(request.headers()).unwrap_or_default();
+        let generate = || request_id::generate(self.clock.as_ref(), &self.ids);
+        let request_id = request_id::sent(request.headers()).unwrap_or_else(generate);
         let of_health = rule.filter(|rule| rule.path.starts_with("/grpc.health.v1.Health/"));
         let answered = match of_health {
             Some(rule) => {
@@ -69,6 +75,7 @@ impl Entrance {
         if complete(&mut response, rule, &request_id) != Code::Ok {
             let reason = status::reason_in(response.headers());
             self.metrics.note_error(reason);
+            request_id::set(response.headers_mut(), &request_id);
             discard(request.body_mut(), self.max_request_bytes).await;
         }
         Ok(response)

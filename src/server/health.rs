@@ -21,7 +21,7 @@ use tonic_health::pb::{
     health_client::HealthClient, health_server::Health,
 };
 
-use super::layers::REQUEST_ID;
+use super::request_id::REQUEST_ID;
 use crate::{
     app::App,
     auth::Authenticator,

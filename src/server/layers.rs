@@ -11,24 +11,22 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, Request, Response};
 use tonic::{Code, body::Body};
 use tower::{Layer, Service};
 
-use super::{anybody::Anybody, headers, message::discard, places::Places};
+use super::{anybody::Anybody, headers, message::discard, places::Places, request_id};
 use crate::{
     app::App,
     auth::{
         Authenticator,
         policy::{self, Admits, Rule},
     },
-    domain::{caller::Call, entropy::Spread, id, secret, text},
+    domain::{caller::Call, entropy::Spread, text},
     grpc::status,
     metrics::CallLabels,
     telemetry::traces::{CallTrace, Outcome, Sampler},
 };
-
-pub(super) const REQUEST_ID: &str = "x-request-id";
 
 /// What stands in front of every RPC.
 pub(super) struct Gate {
@@ -119,15 +117,13 @@ impl Gate {
         S::Future: Send,
     {
         let started = self.app.clock().monotonic();
-        let sent = client_request_id(request.headers());
-        let request_id = sent.clone().unwrap_or_else(|| self.new_request_id());
+        let sent = request_id::sent(request.headers());
+        let generate = || request_id::generate(self.app.clock(), &self.ids);
+        let request_id = sent.clone().unwrap_or_else(generate);
         let (mut response, call) = self.answer(&mut request, rule, &request_id, inner).await;
         let code = complete(&mut response, rule, &request_id);
         if sent.is_some() || code != Code::Ok {
-            let value = HeaderValue::from_str(&request_id);
-            if let Ok(id) = value {
-                response.headers_mut().insert(REQUEST_ID, id);
-            }
+            request_id::set(response.headers_mut(), &request_id);
         }
         let took = self.app.clock().monotonic().saturating_sub(started);
         let reason = status::reason_in(response.headers());
@@ -138,11 +134,6 @@ impl Gate {
         }
         let status = status::name_of(code);
         (response, Outcome { status, reason })
-    }
-
-    fn new_request_id(&self) -> String {
-        let uid = id::generate::<id::EventKind>(self.app.clock().now(), &self.ids);
-        uid.map(|uid| uid.to_string()).unwrap_or_default()
     }
 
     fn note(
@@ -209,17 +200,6 @@ pub(super) fn rule_of(request: &Request<Body>) -> Option<&'static Rule> {
     // A query would reach the handler all the same: what the rule saw would not be all.
     let plain = request.uri().query().is_none();
     policy::rule(request.uri().path()).filter(|_| plain)
-}
-
-/// The client's own id, if it is fit to be logged: 1 to 64 of `[A-Za-z0-9._-]`, no secret.
-pub(super) fn client_request_id(headers: &HeaderMap) -> Option<String> {
-    let id = headers.get(REQUEST_ID)?.to_str().ok()?;
-    let fit = (1..=64).contains(&id.len())
-        && id
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-        && !secret::is_within(id);
-    fit.then(|| id.to_owned())
 }
 
 /// The code of a response; an error that the library made by itself is told in our words.

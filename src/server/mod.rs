@@ -16,6 +16,7 @@ mod message;
 mod openings;
 mod places;
 mod ports;
+mod request_id;
 mod shares;
 mod tasks;
 mod tls;

@@ -24,7 +24,10 @@ use super::{
 use crate::{
     auth::Authenticator,
     config::Tuning,
-    domain::{clock::Clock, entropy::Entropy},
+    domain::{
+        clock::Clock,
+        entropy::{Entropy, Spread},
+    },
     metrics::{Metrics, Process},
     telemetry::{export::LOST, output::lines_dropped, sampling::SUPPRESSED},
 };
@@ -81,6 +84,8 @@ impl Listeners {
             anybody: anybody.clone(),
             health: HealthServer::new(board.clone()).max_decoding_message_size(MAX_OPEN_REQUEST),
             metrics: metrics.clone(),
+            clock: front.clock.clone(),
+            ids: Spread::seeded(front.entropy.as_ref()),
             max_request_bytes: tuning.max_request_bytes,
             service: OnceLock::new(),
         });

@@ -168,6 +168,9 @@ async fn every_line_is_written_or_counted_as_lost() {
     let folder = folder();
     let mut dev = Dev::start_printing_to(folder.path(), [stdout, stderr], |command| {
         command.args(["--log", "off,stacktoken::server::layers=debug"]);
+        // As many as a quick machine asks.
+        command.args(["--unrecognised-per-second", "1000000"]);
+        command.args(["--deadline", "60s"]);
     });
     let service = dev.client("service_jwt").await;
     let mut asking = tokio::task::JoinSet::new();

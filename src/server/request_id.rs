@@ -1,0 +1,33 @@
+//! The id of a call: the client's own where it can be logged, else one of ours. Log lines, errors
+//! and the audit name it.
+
+use http::{HeaderMap, HeaderValue};
+
+use crate::domain::{clock::Clock, entropy::Spread, id, secret};
+
+/// The header of the id, on requests and on responses.
+pub(super) const REQUEST_ID: &str = "x-request-id";
+
+/// Returns the client's own id if it is 1 to 64 of `[A-Za-z0-9._-]` and holds no secret (R9).
+pub(super) fn sent(headers: &HeaderMap) -> Option<String> {
+    let id = headers.get(REQUEST_ID)?.to_str().ok()?;
+    let fit = (1..=64).contains(&id.len())
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        && !secret::is_within(id);
+    fit.then(|| id.to_owned())
+}
+
+/// Generates an id. Nobody needs be kept from guessing it.
+pub(super) fn generate(clock: &dyn Clock, ids: &Spread) -> String {
+    let uid = id::generate::<id::EventKind>(clock.now(), ids);
+    uid.map(|uid| uid.to_string()).unwrap_or_default()
+}
+
+/// Sets the id in the headers of a request or a response.
+pub(super) fn set(headers: &mut HeaderMap, request_id: &str) {
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        headers.insert(REQUEST_ID, id);
+    }
+}
