@@ -33,3 +33,35 @@ fn parse(text: &str) -> Option<Duration> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: Duration = Duration::from_millis(300);
+
+    fn with(timeout: &str) -> Duration {
+        let mut headers = HeaderMap::new();
+        headers.insert("grpc-timeout", timeout.parse().unwrap());
+        of(&headers, OURS)
+    }
+
+    #[test]
+    fn the_shorter_of_the_callers_timeout_and_ours_counts() {
+        assert_eq!(of(&HeaderMap::new(), OURS), OURS);
+        for longer in ["1H", "1M", "1S", "400m", "99999999H"] {
+            assert_eq!(with(longer), OURS, "{longer}");
+        }
+        // A little less than the caller's, so that it reads our answer.
+        assert_eq!(with("100m"), Duration::from_millis(95));
+        assert_eq!(with("10m"), Duration::from_millis(9));
+        assert_eq!(with("0n"), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_is_no_timeout_is_ignored() {
+        for text in ["", "S", "-1S", "1", "1 S", "1s", "123456789S", "1.5S"] {
+            assert_eq!(with(text), OURS, "{text:?}");
+        }
+    }
+}

@@ -29,6 +29,8 @@ pub const FAR: i64 = 253_399_622_400;
 pub struct ManualClock {
     wall: AtomicI64,
     steady: AtomicI64,
+    /// The skew that the server permits, and whether another clock is compared.
+    permitted: Mutex<Option<(Duration, bool)>>,
 }
 
 impl ManualClock {
@@ -36,6 +38,7 @@ impl ManualClock {
         Arc::new(Self {
             wall: AtomicI64::new(START * 1_000_000),
             steady: AtomicI64::new(0),
+            permitted: Mutex::default(),
         })
     }
 
@@ -49,6 +52,11 @@ impl ManualClock {
     pub fn turn_back(&self, by: Duration) {
         let by = i64::try_from(by.as_micros()).unwrap();
         self.wall.fetch_sub(by, Ordering::SeqCst);
+    }
+
+    /// What the server has set.
+    pub fn permitted(&self) -> Option<(Duration, bool)> {
+        *self.permitted.lock().unwrap()
     }
 
     /// Microseconds since the epoch.
@@ -70,6 +78,10 @@ impl Clock for ManualClock {
     fn monotonic(&self) -> Duration {
         let steady = self.steady.load(Ordering::SeqCst);
         Duration::from_micros(u64::try_from(steady).unwrap())
+    }
+
+    fn permit(&self, max_skew: Duration, compared: bool) {
+        *self.permitted.lock().unwrap() = Some((max_skew, compared));
     }
 }
 

@@ -168,10 +168,10 @@ async fn instants_never_go_back_within_a_stack() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_permitted_skew_is_that_of_the_setting() {
-    let wide = |tuning: &mut stacktoken::config::Tuning| {
-        tuning.max_clock_skew = Duration::from_secs(30);
-    };
-    let server = TestServer::start_with(wide).await;
+    let skew = Duration::from_secs(30);
+    let server = TestServer::start_with(|tuning| tuning.max_clock_skew = skew).await;
+    // Of the clock, and of the store. On SQLite there is no other clock to compare with.
+    assert_eq!(server.clock.permitted(), Some((skew, false)));
     let token = server.token("deploy").await;
     server.clock.turn_back(Duration::from_secs(29));
     server.revoke(&token.uid).await;
