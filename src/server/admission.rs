@@ -49,7 +49,7 @@ impl Gate {
             let max = self.max_header_bytes;
             return (fail(Failure::HeadersTooLarge { max }), None);
         }
-        if share_of(request.extensions()).is_some_and(|share| share.is_behind()) {
+        if Peer::share_of(request.extensions()).is_some_and(|share| share.is_behind()) {
             return (fail(Failure::Overloaded), None);
         }
         // Health and reflection must answer when nothing else does.
