@@ -4,10 +4,14 @@
 
 use std::{
     convert::Infallible,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use http::{Request, Response};
+use tokio::sync::SetOnce;
 use tonic::{Code, body::Body, service::Routes};
 use tonic_health::pb::health_server::HealthServer;
 use tower::Service as _;
@@ -39,14 +43,23 @@ pub(super) struct Entrance {
     pub ids: Spread,
     pub max_request_bytes: usize,
     /// There once the store is.
-    pub service: OnceLock<Gated<Routes>>,
+    pub service: SetOnce<Gated<Routes>>,
+    /// Whether the store is waited for, for as long as that takes. Otherwise the service is about
+    /// to be there, and calls wait for it.
+    pub is_waiting: AtomicBool,
 }
 
 impl Answer for Entrance {
     fn answer(self: &Arc<Self>, request: Request<Body>) -> Answering {
         match self.service.get() {
             Some(service) => service.clone().call(request),
-            None => Box::pin(self.clone().answer_without(request)),
+            None if self.is_waiting.load(Ordering::Acquire) => {
+                Box::pin(self.clone().answer_without(request))
+            }
+            None => {
+                let entrance = self.clone();
+                Box::pin(async move { entrance.service.wait().await.clone().call(request).await })
+            }
         }
     }
 }

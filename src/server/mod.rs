@@ -133,7 +133,7 @@ pub async fn run(
         routes: parts.routes,
         safeguards: parts.safeguards,
     };
-    let answering = listeners.open(front, tuning);
+    let answering = listeners.open_as(front, tuning, false);
     run_behind(answering, back, serving, stop).await
 }
 

@@ -3,11 +3,14 @@
 //! the service takes over.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{sync::SetOnce, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
@@ -61,9 +64,14 @@ pub struct Ports {
 }
 
 impl Listeners {
-    /// Begins to answer both ports.
+    /// Begins to answer both ports, before there is a store.
     #[must_use]
     pub fn open(self, front: Front, tuning: &Tuning) -> Ports {
+        self.open_as(front, tuning, true)
+    }
+
+    /// The same where the store may be there already: then the first calls wait for the service.
+    pub(super) fn open_as(self, front: Front, tuning: &Tuning, is_waiting: bool) -> Ports {
         let metrics = Arc::new(Metrics::of_process(Process {
             spans_dropped: LOST.spans.clone(),
             span_export_failures: LOST.batches.clone(),
@@ -87,7 +95,8 @@ impl Listeners {
             clock: front.clock.clone(),
             ids: Spread::seeded(front.entropy.as_ref()),
             max_request_bytes: tuning.max_request_bytes,
-            service: OnceLock::new(),
+            service: SetOnce::new(),
+            is_waiting: AtomicBool::new(is_waiting),
         });
         let tls = front.tls.map(Arc::new);
         let connections = Connections {
@@ -133,10 +142,12 @@ impl Ports {
         &mut self,
         work: impl Future<Output = T>,
     ) -> Result<T, ServeError> {
-        tokio::select! {
+        let done = tokio::select! {
             done = work => Ok(done),
             ended = self.next_end() => Err(ended),
-        }
+        };
+        self.entrance.is_waiting.store(false, Ordering::Release);
+        done
     }
 
     /// Waits until something ends that should not.
