@@ -21,7 +21,7 @@ use crate::{
         clients::register_once_served,
         introspect_request, issue_request,
         issuer::ISSUERS_FILE,
-        person,
+        person, reason,
         requests::{rename_request, revoke_request},
     },
 };
@@ -224,11 +224,10 @@ async fn a_replica_stopped_inside_a_change_frees_its_stack_and_does_not_take_it_
     }
     let freed = stopped.elapsed();
     signal_to(&pair.a.0.0, Signal::CONT);
+    // Where there is time left it is tried again, and finds what was done meanwhile.
     let status = update.await.unwrap().unwrap_err();
-    assert!(
-        [Code::Unavailable, Code::DeadlineExceeded].contains(&status.code()),
-        "{status:?}"
-    );
+    let undone = [Code::Unavailable, Code::DeadlineExceeded].contains(&status.code());
+    assert!(undone || reason(&status) == "TOKEN_REVOKED", "{status:?}");
     let sql = format!("SELECT name FROM tokens WHERE uid = '{uid}'");
     assert_eq!(postgres.run("tokens", &sql), "before");
     println!("revoked at the other replica {freed:?} after the first was stopped");
