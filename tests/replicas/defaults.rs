@@ -27,6 +27,8 @@ const ODD: &[&str] = &[
     "client_min_messages = 'error'",
     "row_security = off",
     "enable_seqscan = off",
+    // The costs that this makes up would have each statement compiled.
+    "jit = off",
     "transform_null_equals = on",
     "default_tablespace = ''",
     "extra_float_digits = -15",

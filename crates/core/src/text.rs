@@ -202,8 +202,8 @@ mod tests {
 
     #[test]
     fn names_that_look_the_same_are_the_same_or_refused() {
-        let composed = TokenName::parse("caf\u{e9}");
-        assert_eq!(composed, TokenName::parse("cafe\u{301}"));
+        let composed = TokenName::parse("\u{e9}");
+        assert_eq!(composed, TokenName::parse("e\u{301}"));
         assert!(composed.is_ok());
         for unseen in [
             "dep\u{200b}loy",
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn people_are_told_apart_by_how_they_are_spelled() {
-        assert_ne!(Subject::parse("caf\u{e9}"), Subject::parse("cafe\u{301}"));
+        assert_ne!(Subject::parse("\u{e9}"), Subject::parse("e\u{301}"));
     }
 
     #[test]
