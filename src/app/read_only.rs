@@ -1,6 +1,6 @@
-//! A database that is or becomes read-only while the process runs: named once with its cause, shown
-//! by a metric and by health, and looked at ever more rarely until it takes changes again. Its
-//! connections are renewed then, and not before.
+//! A database that is, or becomes, read-only while the process runs. The cause is logged once and
+//! shown by a metric and by health; the database is probed with exponential back-off until it accepts
+//! writes. Only then are the connections replaced: until then new ones would be as read-only.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -14,11 +14,11 @@ use tokio::{
 
 use super::App;
 
-/// How soon a read-only database is looked at again, at first.
+/// The first interval between probes of a read-only database; it doubles each time.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
-/// The longest that this gets.
+/// The longest interval between probes.
 const LOOK_AFTER_AT_MOST: Duration = Duration::from_secs(8);
-/// Changes that are refused so soon after the last refusal are of the same trouble.
+/// Write refusals within this time of the last one belong to the same incident, and keep its back-off.
 const SAME_WITHIN: Duration = Duration::from_mins(1);
 
 /// Whether the database is known to take no changes.
@@ -29,7 +29,7 @@ pub(super) struct ReadOnly {
 }
 
 impl ReadOnly {
-    /// Has the database looked at now: a heartbeat was committed again.
+    /// Probes the database now, if it is known as read-only: a heartbeat was committed again.
     pub fn look_now(&self) {
         if self.known.load(Ordering::Acquire) {
             self.look.notify_one();
@@ -48,8 +48,8 @@ impl App {
     pub async fn keep_looking_for_changes_taken(&self) {
         let mut rest = LOOK_AFTER;
         loop {
-            // Where a pooler has sessions of both kinds, renewing ours does not end it: so that,
-            // too, is tried ever more rarely.
+            // A pooler may hold both read-only and writable sessions. Replacing our connections does
+            // not help then, so that backs off too.
             let same = timeout(SAME_WITHIN, self.store.refused_as_read_only()).await;
             if same.is_err() {
                 rest = LOOK_AFTER;
@@ -70,7 +70,7 @@ impl App {
         let mut pause = LOOK_AFTER;
         let mut told = None;
         while let Err(unwritable) = self.store.require_writable().await {
-            // One that is away by now is told of by whoever reads and writes there.
+            // If it is unreachable by now, those that read and write there log it.
             self.set_read_only(unwritable.is_read_only());
             let cause = unwritable.to_string();
             if self.is_read_only() && told.as_ref() != Some(&cause) {

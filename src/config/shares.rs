@@ -34,12 +34,13 @@ pub struct Shares {
         value_name = "COUNT"
     )]
     pub max_waiting_per_address: usize,
-    /// How many streams of IntrospectionService's Watch one caller may have open at once; more are
-    /// answered OVERLOADED [default: a quarter of --max-watches]
+    /// Streams of IntrospectionService.Watch that one caller may have open at once; further ones are
+    /// refused as OVERLOADED [default: a quarter of --max-watches]
     #[arg(long, env = "STACKTOKEN_MAX_WATCHES_PER_CALLER", value_name = "COUNT")]
     pub max_watches_per_caller: Option<usize>,
-    /// How many streams of health's Watch may come from one address; of reflection a quarter of
-    /// all may [default: a quarter of --max-watches]
+    /// Streams of Health.Watch that one peer address may have open at once; further ones are refused as
+    /// OVERLOADED. For reflection that limit is always a quarter of all [default: a quarter of
+    /// --max-watches]
     #[arg(long, env = "STACKTOKEN_MAX_WATCHES_PER_ADDRESS", value_name = "COUNT")]
     pub max_watches_per_address: Option<usize>,
 }

@@ -1,6 +1,6 @@
-//! Streams last for as long as their clients like, so there is room for so many and no more: of
-//! health and reflection, which whoever reaches the port may open, and of changes. Nobody has more
-//! of it than a share: of changes no caller, of the others no address.
+//! Limits on long-lived streams: Health.Watch and reflection, which need no credential, and
+//! IntrospectionService.Watch. A stream lasts as long as its client likes, so besides the total each
+//! caller (of Watch) and each peer address (of the others) has a limit of its own.
 
 use std::{
     hash::Hash,

@@ -1,6 +1,6 @@
-//! Both ports, from before there is a store until the end. An orchestrator sees a process that
-//! lives and is not ready, rather than one that ends; and whoever has a connection keeps it when
-//! the service takes over.
+//! Both listening ports, from before the store is open until shutdown. While the database is
+//! unreachable an orchestrator sees a process that is live and not ready, rather than one that exits;
+//! and connections made meanwhile stay open when the service takes over.
 
 use std::{
     sync::{

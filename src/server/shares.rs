@@ -1,5 +1,5 @@
-//! How much each has taken of something that is for many: a caller of the places for calls, an
-//! address of the streams that anybody may open.
+//! Counts, by key, what each caller or peer address holds of a shared limit: call permits by caller,
+//! streams that need no credential by address.
 
 use std::{
     collections::HashMap,
@@ -7,10 +7,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// What each has taken.
+/// The count of each key.
 pub(super) struct Shares<K>(Arc<Mutex<HashMap<K, usize>>>);
 
-/// One that is taken, until this is dropped.
+/// One unit of a key. Dropping it gives it back.
 pub(super) struct Taken<K: Hash + Eq> {
     by: K,
     shares: Shares<K>,
@@ -29,7 +29,7 @@ impl<K> Default for Shares<K> {
 }
 
 impl<K: Hash + Eq + Clone> Shares<K> {
-    /// Takes one more; `None` where this one has taken as many as it may.
+    /// Takes one more; `None` if this key is at its limit.
     pub fn take(&self, by: &K, at_most: usize) -> Option<Taken<K>> {
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let so_far = taken.get(by).copied().unwrap_or_default();

@@ -193,20 +193,22 @@ fn condition_of(runtime: &RuntimeErr) -> Condition {
     }
 }
 
-/// Whether the server said something over a connection that goes on. What it says at the end of one
-/// is no such answer: connection exceptions, shutdowns, and sessions that it gave up.
+/// Whether the error is a response of the server on a connection that stays open. Errors that end
+/// the connection do not count: connection exceptions, shutdowns and terminated sessions.
 fn is_answer(error: &DbErr) -> bool {
+    let ends = ["08", "57P", "25P03", "25P04"];
+    code_of(error).is_some_and(|code| !ends.iter().any(|end| code.starts_with(end)))
+}
+
+/// Returns the code in the database's own error response: the SQLSTATE on PostgreSQL.
+pub(super) fn code_of(error: &DbErr) -> Option<String> {
     let (DbErr::Conn(runtime) | DbErr::Exec(runtime) | DbErr::Query(runtime)) = error else {
-        return false;
+        return None;
     };
     let RuntimeErr::SqlxError(driver) = runtime else {
-        return false;
+        return None;
     };
-    let code = driver
-        .as_database_error()
-        .and_then(sqlx::error::DatabaseError::code);
-    let ends = ["08", "57P", "25P03", "25P04"];
-    code.is_some_and(|code| !ends.iter().any(|end| code.starts_with(end)))
+    Some(driver.as_database_error()?.code()?.into_owned())
 }
 
 /// A standby cannot read the table that names the incarnation. By the routine, since the code says

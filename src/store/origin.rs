@@ -1,10 +1,8 @@
 //! The identity of the database that answers, asked for in the same statement as the answer.
 
-use sea_orm::{
-    ConnectionTrait as _, DatabaseConnection, DbErr, QueryResult, RuntimeErr, Statement,
-};
+use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbErr, QueryResult, Statement};
 
-use super::{Error, Store, transaction::Transaction};
+use super::{Error, Store, error::code_of, transaction::Transaction};
 use crate::domain::{origin::Origin, timestamp::Timestamp};
 
 /// A heartbeat that was committed.
@@ -125,15 +123,6 @@ async fn may_ask(connection: &DatabaseConnection, what: &str) -> Result<bool, Db
 fn refuses(error: &DbErr) -> bool {
     let codes = ["42501", "42883", "0A000"];
     code_of(error).is_some_and(|code| codes.contains(&code.as_str()))
-}
-
-fn code_of(error: &DbErr) -> Option<String> {
-    let (DbErr::Exec(RuntimeErr::SqlxError(driver)) | DbErr::Query(RuntimeErr::SqlxError(driver))) =
-        error
-    else {
-        return None;
-    };
-    Some(driver.as_database_error()?.code()?.into_owned())
 }
 
 /// The origin in a row of a statement with [`Sources::columns`]; only a primary's is believed.

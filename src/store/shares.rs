@@ -1,6 +1,6 @@
-//! Who has the connections for readings. Verdicts and probes keep a half to themselves, whatever
-//! else is read; of the other half one caller has a half at most. So neither one caller's lists nor
-//! those of all callers keep a verdict waiting, and nobody's keep out everybody else's.
+//! How the read pool is divided. Half of its connections are reserved for look-ups of secrets and for
+//! health probes; one caller may use at most half of the rest. So lists cannot delay verdicts, and one
+//! caller's lists cannot delay those of others.
 
 use std::sync::Arc;
 
@@ -15,35 +15,35 @@ use super::{
 };
 use crate::domain::caller::Actor;
 
-/// The shares.
+/// Limits on read connections, per caller and in all.
 pub(super) struct Shares {
     callers: Turns<Actor>,
     room: Arc<Semaphore>,
 }
 
-/// A share of the connections, until this is dropped: not before the connection serves again, or a
-/// caller that gives up its calls would have more than one.
+/// A permit for one read connection. It is held until the connection is back in the pool, not until
+/// the call ends: a caller that cancels its calls would otherwise exceed its limit.
 pub(super) struct Share {
     _room: OwnedSemaphorePermit,
     _turn: Turn<Actor>,
 }
 
 impl Shares {
-    /// Shares of so many connections.
+    /// Returns the limits for a pool of this size.
     pub fn of(connections: u32) -> Self {
         let connections = usize::try_from(connections).unwrap_or(usize::MAX);
         let room = (connections / 2).max(1);
         Self {
-            // How many may wait is for the places of calls to say.
+            // The number of calls that may wait is already limited by `--max-calls`.
             callers: Turns::new((room / 2).max(1), usize::MAX),
             room: Arc::new(Semaphore::new(room.min(Semaphore::MAX_PERMITS))),
         }
     }
 
-    /// Waits for a share of this caller's.
+    /// Waits for a permit of this caller.
     ///
     /// # Errors
-    /// [`Error::Crowded`] where that takes too long.
+    /// [`Error::Crowded`] if that takes longer than [`WAIT_FOR`].
     pub async fn take(&self, caller: &Actor) -> Result<Share, Error> {
         let turn = self.callers.take(caller.clone()).await?;
         match timeout(WAIT_FOR, self.room.clone().acquire_owned()).await {

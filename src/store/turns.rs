@@ -1,7 +1,7 @@
-//! Turns: of the changes of one stack, and of the readings of one caller. The lock of a stack lets
-//! only one change go on at a time, so more of them would wait inside transactions, with the
-//! connections of other stacks. And however many readings one caller asks for, and however long
-//! each takes, others find a connection.
+//! Queues in front of the connection pools: one per stack for changes, one per caller for reads.
+//! Changes of one stack are serialised by its row lock, so more than a few at once would only hold
+//! connections while they wait for it. And one caller's reads, however many or slow, must leave
+//! connections for others.
 
 use std::{
     collections::HashMap,
@@ -21,20 +21,21 @@ use tokio::{
 use super::Error;
 use crate::domain::{id::StackUid, stack::StackKey};
 
-/// How many changes of one stack have a connection: one at work, and one that follows without
-/// a pause.
+/// Changes of one stack that may hold a connection: one that runs, and the next, so that the lock is
+/// never idle.
 const CHANGES_AT_ONCE: usize = 2;
-/// How many more of them may wait for their turn, without a connection.
+/// Changes of one stack that may wait in its queue, without a connection.
 const CHANGES_WAITING: usize = 100;
-/// How long they wait, at most; less than a call may take, so that the caller is told why.
+/// The longest wait in a queue. Below the default deadline, so that the caller gets OVERLOADED rather
+/// than DEADLINE.
 pub(super) const WAIT_FOR: Duration = Duration::from_secs(4);
 
-/// A stack, as its change names it.
+/// The stack that a change is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Of {
     /// By its key.
     Key(StackKey),
-    /// By its id, where only that is known: the first use of a secret.
+    /// By its id, where only that is known: when the first use of a secret is recorded.
     Uid(StackUid),
 }
 
@@ -52,34 +53,34 @@ impl From<StackUid> for Of {
 
 struct Line {
     turns: Arc<Semaphore>,
-    /// Those with a turn, too.
+    /// Those that wait and those that hold a permit.
     present: AtomicUsize,
 }
 
 type Lines<K> = Arc<Mutex<HashMap<K, Arc<Line>>>>;
 
-/// The lines before all stacks, or of all callers.
+/// The queues of all stacks, or of all callers. A queue exists only while it is not empty.
 pub(super) struct Turns<K: Eq + Hash = Of> {
     lines: Lines<K>,
     at_once: usize,
     present: usize,
 }
 
-/// A turn, over when this is dropped.
+/// A permit to use a connection. Dropping it lets the next one in the queue go on.
 pub(super) struct Turn<K: Eq + Hash = Of> {
     _place: Place<K>,
     _turn: OwnedSemaphorePermit,
 }
 
 impl Turns {
-    /// Turns of changes.
+    /// Returns the queues for changes.
     pub fn of_changes() -> Self {
         Self::new(CHANGES_AT_ONCE, CHANGES_AT_ONCE + CHANGES_WAITING)
     }
 }
 
 impl<K: Clone + Eq + Hash> Turns<K> {
-    /// So many at once in each line, and so many in it, those with a turn too.
+    /// Returns queues with `at_once` permits each, and room for `present` calls, waiting ones included.
     pub fn new(at_once: usize, present: usize) -> Self {
         Self {
             lines: Arc::default(),
@@ -88,10 +89,10 @@ impl<K: Clone + Eq + Hash> Turns<K> {
         }
     }
 
-    /// Waits for a turn in this line.
+    /// Waits for a permit in the queue of `of`.
     ///
     /// # Errors
-    /// [`Error::Crowded`] where too many wait, or for too long.
+    /// [`Error::Crowded`] if the queue is full, or the wait takes longer than [`WAIT_FOR`].
     pub async fn take(&self, of: impl Into<K>) -> Result<Turn<K>, Error> {
         let place = self.enter(of.into())?;
         let turn = place.line.turns.clone().acquire_owned();
@@ -124,7 +125,7 @@ impl<K: Clone + Eq + Hash> Turns<K> {
     }
 }
 
-/// A place in a line; the last to leave takes the line along.
+/// An entry in a queue. Dropping the last one removes the queue.
 struct Place<K: Eq + Hash> {
     line: Arc<Line>,
     lines: Lines<K>,

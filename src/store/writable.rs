@@ -1,7 +1,6 @@
-//! A database that is reached and takes no changes: a standby, or one that was set to read-only
-//! while we are connected. Its connections stand, so giving them up changes nothing until it
-//! takes changes again; but a session keeps the setting that it began with, so then they have to
-//! be new ones.
+//! A database that can be reached and is read-only: a standby, or one with
+//! `default_transaction_read_only`. A session keeps the setting that it started with, so connections
+//! must be replaced once the database accepts writes again, and replacing them earlier is useless.
 
 use tokio::sync::Notify;
 

@@ -1,5 +1,5 @@
-//! Clients that ask and do not read what they are answered: with a credential for large answers, and
-//! without one for many. They come from an address of their own; others from theirs go on.
+//! Clients that send requests and never read the responses: large responses with a credential, many
+//! small ones without. They connect from an address of their own, so that only that address is limited.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -22,7 +22,7 @@ const CONNECTIONS: u32 = 14;
 /// Calls on each of them.
 const CALLS: u32 = 250;
 
-/// How many calls were refused for what their client has not read.
+/// Returns how many calls were refused as OVERLOADED.
 async fn overloaded(dev: &Dev) -> u64 {
     let (_, metrics) = scrape(dev, "").await;
     let counted = "stacktoken_errors_total{reason=\"OVERLOADED\"} ";
@@ -46,45 +46,40 @@ async fn say(address: &str, settings: &[u8], said: &[u8]) -> TcpStream {
     socket
 }
 
-/// Asked for with a credential, and the client has no window for them.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn large_answers_without_a_window_are_not_kept_without_end() {
-    let mut besieged = Besieged::start(&[]).await;
-    let jwt = besieged.dev.get("stranger_jwt").to_owned();
+/// Opens connections without a window, makes these calls on each, by stream, and reads no answer.
+/// Others must be served meanwhile, memory must stay bounded, and calls beyond the limit be refused.
+async fn besiege(besieged: &mut Besieged, flood: &str, call: impl Fn(u32) -> Vec<u8>) {
     let settings = frames::settings_without_window();
+    let calls = (0..CALLS).flat_map(|index| {
+        let stream = 1 + 2 * index;
+        [call(stream), frames::message(stream, &[])].concat()
+    });
+    let calls: Vec<u8> = calls.collect();
     let mut held = Vec::new();
     for _ in 0..CONNECTIONS {
-        let said = (0..CALLS).flat_map(|at| {
-            let stream = 1 + 2 * at;
-            let call = frames::call_as(stream, ACTIONS, &jwt);
-            [call, frames::message(stream, &[])].concat()
-        });
-        let said: Vec<u8> = said.collect();
-        held.push(say(&besieged.address(), &settings, &said).await);
+        held.push(say(&besieged.address(), &settings, &calls).await);
     }
-    besieged
-        .withstands("3,500 answers of 10 KiB without a window")
-        .await;
+    besieged.withstands(flood).await;
     let refused = overloaded(&besieged.dev).await;
     assert!(refused >= 500, "{refused} of 3,500 are refused");
 }
 
+/// With a credential.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_answers_without_a_window_are_not_kept_without_end() {
+    let mut besieged = Besieged::start(&[]).await;
+    let jwt = besieged.dev.get("stranger_jwt").to_owned();
+    let flood = "3,500 answers of 10 KiB without a window";
+    besiege(&mut besieged, flood, |stream| {
+        frames::call_as(stream, ACTIONS, &jwt)
+    })
+    .await;
+}
+
+/// Without one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_small_answers_without_a_window_are_not_kept_without_end() {
     let mut besieged = Besieged::start(&[]).await;
-    let mut held = Vec::new();
-    let settings = frames::settings_without_window();
-    for _ in 0..CONNECTIONS {
-        let said = (0..CALLS).flat_map(|at| {
-            let stream = 1 + 2 * at;
-            [frames::call(stream, CHECK), frames::message(stream, &[])].concat()
-        });
-        let said: Vec<u8> = said.collect();
-        held.push(say(&besieged.address(), &settings, &said).await);
-    }
-    besieged
-        .withstands("3,500 answers of health without a window")
-        .await;
-    let refused = overloaded(&besieged.dev).await;
-    assert!(refused >= 500, "{refused} of 3,500 are refused");
+    let flood = "3,500 answers of health without a window";
+    besiege(&mut besieged, flood, |stream| frames::call(stream, CHECK)).await;
 }

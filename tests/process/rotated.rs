@@ -58,8 +58,9 @@ async fn a_password_that_is_rotated_in_its_file_needs_no_restart() {
     assert!(!log.contains("before@") && !log.contains("after@"), "{log}");
 }
 
-/// The URL for calls and the one past a pooler have a role each; only the latter's password is
-/// rotated. The feed and the heartbeat use it, and without them nothing is answered.
+/// `--database-url` and `--database-direct-url` log in as different roles, and only the password of
+/// the direct one is rotated. The change-log poll and the heartbeat use that URL, and without them no
+/// verdict is given: so answers prove that the new password is in use.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_password_that_is_rotated_in_the_direct_urls_file_needs_no_restart() {
     let Some((postgres, _)) = database() else {

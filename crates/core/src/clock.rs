@@ -1,52 +1,55 @@
-//! What a clock is. Its readers take it as an argument, so that a test can set it.
+//! The clock interface. Code that needs the time takes it as an argument, so that a test can
+//! supply another.
 
 use std::time::Duration;
 
 use crate::timestamp::Timestamp;
 
-/// What time it is.
+/// A source of wall-clock time and of elapsed time.
 pub trait Clock: Send + Sync + 'static {
-    /// The instant on the wall. While nothing is wrong it never goes back within a process (R8).
+    /// Returns the wall-clock time. Without a [`fault`](Self::fault) it never goes back within a
+    /// process (R8).
     fn now(&self) -> Timestamp;
 
-    /// Time since some fixed point, the time that the host was suspended included; for
-    /// measuring how long, never for what date.
+    /// Returns the time since a fixed point, including time that the host was suspended. Only for
+    /// measuring durations.
     fn monotonic(&self) -> Duration;
 
-    /// The wall clock as it stands, however wrong: for comparing it with another.
+    /// Returns the raw wall-clock time, also where there is a fault, to compare it with another clock.
     fn wall(&self) -> Timestamp {
         self.now()
     }
 
-    /// What is wrong with the wall clock; then nothing is decided or answered by it.
+    /// Returns what is wrong with the wall clock. While there is a fault, nothing may be decided by it.
     fn fault(&self) -> Option<ClockFault> {
         None
     }
 
-    /// How often the wall clock stepped by more than the permitted skew.
+    /// Returns how often the wall clock stepped by more than the permitted skew.
     fn steps(&self) -> u64 {
         0
     }
 
-    /// By how much clocks may differ, and whether there is another to be compared with.
+    /// Sets the permitted skew, and whether the database's clock is compared with this one: only
+    /// then does the clock wait for a first comparison before it is trusted.
     fn permit(&self, _max_skew: Duration, _compared: bool) {}
 
-    /// Takes note of whether another clock agrees.
+    /// Records whether the last comparison with the database's clock was within the skew.
     fn compared(&self, _agrees: bool) {}
 
-    /// Whether it has been compared with the other clock, if there is one.
+    /// Whether the first comparison was made, or none is needed.
     fn is_compared(&self) -> bool {
         true
     }
 }
 
-/// Why nothing can be decided by the wall clock.
+/// Why the wall clock cannot be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClockFault {
-    /// It was set back behind an instant that this process has answered by.
+    /// It was set back to before a time that this process has already answered with.
     Behind,
-    /// It differs from the database's.
+    /// It differs from the database's clock by more than the permitted skew.
     Differs,
-    /// It stepped, and was not compared with the database's since.
+    /// It stepped, and has not been compared with the database's clock since.
     Unconfirmed,
 }

@@ -1,5 +1,6 @@
-//! Connections of a port that is for a few short questions. The newest one always finds room: it is
-//! an old one that goes, of the address that has most. So whoever keeps many open keeps out nobody.
+//! Connection limit of the admin port. A new connection is always accepted; at the limit, the oldest
+//! connection of the address with the most is closed for it. So a client that holds many connections
+//! open cannot make liveness probes fail.
 
 use std::{
     collections::VecDeque,
@@ -11,14 +12,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::room::{Limits, whose};
 
-/// Who is there, the oldest first.
+/// Open connections, the oldest first.
 #[derive(Clone)]
 pub(in crate::server) struct Guests {
     limits: Limits,
     present: Arc<Mutex<VecDeque<(IpAddr, CancellationToken)>>>,
 }
 
-/// One of them, until this is dropped.
+/// One open connection. Dropping it frees its place.
 pub(in crate::server) struct Guest {
     guests: Guests,
     leaves: CancellationToken,
@@ -30,7 +31,7 @@ impl Guests {
         Self { limits, present }
     }
 
-    /// Lets one in from here; says whether another had to go.
+    /// Accepts a connection from this address. Returns it, and whether another was closed for it.
     pub fn admit(&self, address: IpAddr) -> (Guest, bool) {
         let address = whose(address);
         let leaves = CancellationToken::new();
@@ -55,7 +56,7 @@ impl Guests {
         let crowd = if from(address) >= limits.by_address {
             Some(address)
         } else if present.len() >= limits.all {
-            // The first of several that have as many is the one that came last.
+            // Of several addresses with equally many, `max_by_key` returns the last.
             present.iter().map(|(of, _)| *of).max_by_key(|of| from(*of))
         } else {
             None
@@ -69,7 +70,7 @@ impl Guests {
 }
 
 impl Guest {
-    /// Once it has to go.
+    /// Completes when this connection must be closed for another.
     pub async fn left(&self) {
         self.leaves.cancelled().await;
     }
@@ -77,7 +78,7 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        // So that this one is found by it.
+        // Marks this entry for the removal below.
         self.leaves.cancel();
         self.guests
             .present()

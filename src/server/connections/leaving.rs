@@ -1,5 +1,6 @@
-//! Answers as they leave. One that its client does not read is kept for it, so what a connection
-//! and an address have unread is counted, until the last byte is written or the stream is gone.
+//! Response bodies on their way to the client. HTTP/2 buffers a response that the client does not
+//! read, so unread responses are counted per connection and per address until the last byte is written
+//! or the stream is closed.
 
 use std::{
     pin::Pin,
@@ -13,10 +14,11 @@ use tonic::body::Body;
 
 use super::share::{Share, Unread, UnreadBytes};
 
-/// Smaller answers are counted, but not their bytes: a stream costs more than that by itself.
+/// Below this size, in bytes, only the response is counted and not its bytes: the stream itself costs
+/// more memory than so small a body.
 const SMALL: usize = 4 * 1024;
 
-/// The answer to a call, once it is there.
+/// Future of a response whose body is counted.
 pub(super) struct Leaving<F> {
     answered: F,
     share: Arc<Share>,
@@ -45,16 +47,16 @@ where
     }
 }
 
-/// A body as it leaves.
+/// A response body that is counted while it is unread.
 pub(super) struct Outgoing {
     body: Body,
     share: Arc<Share>,
-    /// There once something of it was given out, until more is asked for: the library asks for the
-    /// next frame when there is room for this one.
+    /// Set from the first data frame on, and cleared when the next frame is polled: hyper polls again
+    /// once there is send window for the last one.
     unread: Option<Unread>,
 }
 
-/// The same frame, whose bytes count for as long as anybody keeps them.
+/// Returns the frame with its bytes counted until their buffer is dropped.
 fn counted(frame: Frame<Bytes>, share: &Arc<Share>) -> Frame<Bytes> {
     frame.map_data(|bytes| {
         if bytes.len() < SMALL {

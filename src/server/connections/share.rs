@@ -1,17 +1,17 @@
-//! What calls may take whose message has not arrived or whose answer is not read, per connection and
-//! per address of the peer. Such a call costs bytes and no place: what limits it is who sent it, not
-//! how many calls others have.
+//! Limits, per connection and per peer address, on calls whose request message has not arrived and on
+//! responses that are not read. Such calls hold memory but no call permit, so they are limited by
+//! their sender and do not take from the calls of others.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
-/// How many answers of one address may be unread.
+/// Unread responses that one address may have.
 const UNREAD_ANSWERS: usize = 2 * 1024;
-/// How many of the largest answers of one connection may be unread, in bytes.
+/// Unread bytes that one connection may have, in multiples of `--max-response-bytes`.
 const LARGEST_BY_CONNECTION: usize = 4;
-/// The same of one address.
+/// The same for one address.
 const LARGEST_BY_ADDRESS: usize = 16;
 
 /// What may wait at once.
@@ -44,10 +44,10 @@ pub(in crate::server) struct Share {
     address: Arc<Waiting>,
 }
 
-/// An answer that is not read, until this is dropped.
+/// Guard of one unread response.
 pub(super) struct Unread(Arc<Share>);
 
-/// Bytes of answers that are kept, until this is dropped.
+/// Guard of unread bytes of a response.
 pub(super) struct UnreadBytes {
     share: Arc<Share>,
     bytes: usize,
@@ -82,13 +82,13 @@ impl Share {
         (here <= by_connection && there <= by_address).then_some(seat)
     }
 
-    /// Counts an answer that is there for its client to read.
+    /// Counts a response as unread until the guard is dropped.
     pub(super) fn leave_unread(self: &Arc<Self>) -> Unread {
         add(&self.address.unread, 1);
         Unread(self.clone())
     }
 
-    /// Counts bytes of answers.
+    /// Counts bytes of a response as unread until the guard is dropped.
     pub(super) fn leave_bytes(self: &Arc<Self>, bytes: usize) -> UnreadBytes {
         add(&self.connection.unread_bytes, bytes);
         add(&self.address.unread_bytes, bytes);
@@ -96,7 +96,7 @@ impl Share {
         UnreadBytes { share, bytes }
     }
 
-    /// Whether so much is unread that its client may ask for no more.
+    /// Whether unread responses exceed a limit; new calls are refused as OVERLOADED then.
     pub fn is_behind(&self) -> bool {
         let largest = self.limits.answer_bytes;
         let exceeds = |bytes: &AtomicUsize, times: usize| {

@@ -10,14 +10,12 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use sea_orm::{
-    ConnectionTrait as _, DbBackend, DbErr, RuntimeErr, Statement, sqlx::error::DatabaseError,
-};
+use sea_orm::{ConnectionTrait as _, DbBackend, DbErr, RuntimeErr, Statement};
 use tokio::time::sleep;
 
 use super::{Access, Transaction, lease::Lease, notices::watched};
 use crate::{
-    store::{Error, Pools},
+    store::{Error, Pools, error::code_of},
     telemetry::context,
 };
 use stacktoken_core::facts_cache::{Bar, Cache, Subject};
@@ -185,11 +183,5 @@ pub(super) fn unknown(why: &str) -> Error {
 }
 
 fn is_invalid_parameter(error: &DbErr) -> bool {
-    let (DbErr::Exec(RuntimeErr::SqlxError(driver)) | DbErr::Query(RuntimeErr::SqlxError(driver))) =
-        error
-    else {
-        return false;
-    };
-    let code = driver.as_database_error().and_then(DatabaseError::code);
-    code.as_deref() == Some("22023")
+    code_of(error).as_deref() == Some("22023")
 }

@@ -86,7 +86,7 @@ pub enum Reason {
     /// All is well: the token is active and every action asked is allowed.
     Unspecified = 0,
     /// No such token together with this stack API key. An unknown token, a mistyped
-    /// one and the right token with the wrong key answer alike, byte for byte.
+    /// one, and a valid token with another stack key get byte-identical responses.
     NotRecognised = 1,
     /// The stack is suspended by an operator; its tokens work again after Resume.
     StackSuspended = 2,
@@ -204,7 +204,7 @@ pub enum ErrorReason {
     /// Management tokens never call this service; sign in with an identity provider.
     TokenNotAcceptedHere = 4,
     /// PERMISSION_DENIED. The caller's kind or role in the stack is not enough. The
-    /// metadata key `required` says what is: ask one of those, or to be made one.
+    /// metadata key `required` names the kinds and roles that may make this call.
     RoleRequired = 5,
     /// NOT_FOUND. No such stack, or one that the caller has no part in. Check the
     /// stack API key, or ask the stack's owner to be added.
