@@ -1,5 +1,5 @@
-//! What stands between a request and its handler: the size of its headers, the rule of its path,
-//! the credential, the kind of caller, the rate of changes, the message, a place and the deadline,
+//! What stands between a request and its handler, once it has a future: the rule of its path, the
+//! credential, the kind of caller, the rate of changes, the message, a place and the deadline,
 //! in this order. Nothing holds a place before its message has arrived and its caller is known.
 
 use std::convert::Infallible;
@@ -12,10 +12,9 @@ use super::{
     connections::Peer,
     deadline,
     handler::{run, run_to_the_end},
-    headers,
     layers::Gate,
     message::{attended, collected},
-    openings,
+    openings::{self, Place},
 };
 use crate::{
     app::{self, About},
@@ -35,7 +34,7 @@ impl Gate {
     pub(super) async fn answer<S>(
         &self,
         request: &mut Request<Body>,
-        rule: Option<&'static Rule>,
+        (rule, place): (Option<&'static Rule>, Option<Place>),
         request_id: &str,
         inner: S,
     ) -> (Response<Body>, Option<Call>)
@@ -45,16 +44,9 @@ impl Gate {
         S::Future: Send,
     {
         let fail = |failure: Failure| status::of(failure, request_id).into_http();
-        if !headers::fit(request.headers(), self.max_header_bytes) {
-            let max = self.max_header_bytes;
-            return (fail(Failure::HeadersTooLarge { max }), None);
-        }
-        if Peer::share_of(request.extensions()).is_some_and(|share| share.is_behind()) {
-            return (fail(Failure::Overloaded), None);
-        }
         // Health and reflection must answer when nothing else does.
-        if let Some(rule) = rule.filter(|rule| rule.admits == Admits::Everybody) {
-            let answered = self.anybody.answer(request, rule, request_id, inner).await;
+        if rule.is_some_and(|rule| rule.admits == Admits::Everybody) {
+            let answered = self.anybody.answer(request, place, request_id, inner).await;
             return (answered.unwrap_or_else(fail), None);
         }
         let timeout = deadline::of(request.headers(), self.anybody.deadline);

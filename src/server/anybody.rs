@@ -11,7 +11,7 @@ use super::{
     connections::Peer,
     handler::run,
     message::attended,
-    openings::{self, Openings},
+    openings::{self, Openings, Place},
     request_id,
 };
 use crate::{auth::policy::Rule, grpc::status::Failure};
@@ -23,20 +23,24 @@ pub(super) struct Anybody {
 }
 
 impl Anybody {
+    /// Takes the place that a call needs, if any.
+    pub fn open(&self, request: &Request<Body>, rule: &Rule) -> Result<Option<Place>, Failure> {
+        let peer = request.extensions().get::<Peer>();
+        self.openings.enter_from(peer, rule)
+    }
+
     /// The handler's response, or why it was not reached. The deadline is for the message and for
     /// the answer to begin.
     pub async fn answer<S>(
         &self,
         request: &mut Request<Body>,
-        rule: &Rule,
+        place: Option<Place>,
         request_id: &str,
         inner: S,
     ) -> Result<Response<Body>, Failure>
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     {
-        let peer = request.extensions().get::<Peer>();
-        let place = self.openings.enter_from(peer, rule)?;
         // For the end of a stream, which the handler tells by itself.
         request_id::set(request.headers_mut(), request_id);
         let share = Peer::share_of(request.extensions());

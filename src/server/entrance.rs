@@ -75,12 +75,14 @@ impl Entrance {
         let request_id = request_id::sent(request.headers()).unwrap_or_else(generate);
         let of_health = rule.filter(|rule| rule.path.starts_with("/grpc.health.v1.Health/"));
         let answered = match of_health {
-            Some(rule) => {
-                let (request, health) = (&mut request, self.health.clone());
-                self.anybody
-                    .answer(request, rule, &request_id, health)
-                    .await
-            }
+            Some(rule) => match self.anybody.open(&request, rule) {
+                Ok(place) => {
+                    let (request, health) = (&mut request, self.health.clone());
+                    let answering = self.anybody.answer(request, place, &request_id, health);
+                    answering.await
+                }
+                Err(failure) => Err(failure),
+            },
             None => Err(Failure::Starting),
         };
         let refused = |failure| status::of(failure, &request_id).into_http();

@@ -4,8 +4,6 @@
 
 use std::{
     convert::Infallible,
-    future::Future,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -15,7 +13,15 @@ use http::{HeaderMap, Request, Response};
 use tonic::{Code, body::Body};
 use tower::{Layer, Service};
 
-use super::{anybody::Anybody, headers, message::discard, places::Places, request_id};
+use super::{
+    anybody::Anybody,
+    connections::{Answering, Peer},
+    headers,
+    message::discard,
+    openings::Place,
+    places::Places,
+    request_id,
+};
 use crate::{
     app::App,
     auth::{
@@ -23,7 +29,7 @@ use crate::{
         policy::{self, Admits, Rule},
     },
     domain::{caller::Call, entropy::Spread, text},
-    grpc::status,
+    grpc::status::{self, Failure},
     metrics::CallLabels,
     telemetry::traces::{CallTrace, Outcome, Sampler},
 };
@@ -70,7 +76,7 @@ where
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+    type Future = Answering;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
@@ -79,21 +85,83 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         // Before the trace is taken from them, too.
         headers::prune(request.headers_mut());
+        let rule = rule_of(&request);
+        let place = match self.gate.open(&request, rule) {
+            Ok(place) => place,
+            Err(failure) => return self.gate.refuse(request, rule, failure),
+        };
         // The clone that was polled ready takes the request; the fresh one waits its turn.
         let ready = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, ready);
         let gate = self.gate.clone();
         Box::pin(async move {
-            let rule = rule_of(&request);
             let mut trace = gate.trace(request.headers(), rule);
-            let passed = trace.within(gate.pass(request, rule, inner)).await;
-            trace.end(passed.1);
-            Ok(passed.0)
+            let passed = gate.pass(request, (rule, place), inner);
+            let (response, outcome) = trace.within(passed).await;
+            trace.end(outcome);
+            Ok(response)
         })
     }
 }
 
+/// A call as it has arrived.
+struct Arrived {
+    at: Duration,
+    request_id: String,
+    /// Whether the client sent the id.
+    named: bool,
+}
+
 impl Gate {
+    fn arrived(&self, headers: &HeaderMap) -> Arrived {
+        let sent = request_id::sent(headers);
+        let named = sent.is_some();
+        let generate = || request_id::generate(self.app.clock(), &self.ids);
+        Arrived {
+            at: self.app.clock().monotonic(),
+            request_id: sent.unwrap_or_else(generate),
+            named,
+        }
+    }
+
+    /// What is decided before a call has a future of its own. A connection can bring hundreds of
+    /// calls at once, and a future holds all that a call may ever need.
+    fn open(
+        &self,
+        request: &Request<Body>,
+        rule: Option<&'static Rule>,
+    ) -> Result<Option<Place>, Failure> {
+        if !headers::fit(request.headers(), self.max_header_bytes) {
+            let max = self.max_header_bytes;
+            return Err(Failure::HeadersTooLarge { max });
+        }
+        if Peer::share_of(request.extensions()).is_some_and(|share| share.is_behind()) {
+            return Err(Failure::Overloaded);
+        }
+        match rule.filter(|rule| rule.admits == Admits::Everybody) {
+            Some(rule) => self.anybody.open(request, rule),
+            None => Ok(None),
+        }
+    }
+
+    /// The answer to a call that is refused so early: nothing is kept of it but what is still to
+    /// come of its message.
+    fn refuse(
+        &self,
+        request: Request<Body>,
+        rule: Option<&'static Rule>,
+        failure: Failure,
+    ) -> Answering {
+        let arrived = self.arrived(request.headers());
+        let mut response = status::of(failure, &arrived.request_id).into_http();
+        self.leave(&mut response, rule, None, &arrived);
+        let (mut message, at_most) = (request.into_body(), self.max_request_bytes);
+        Box::pin(async move {
+            discard(&mut message, at_most).await;
+            Ok(response)
+        })
+    }
+
     /// Health and reflection belong to no trace: they would drown the others.
     fn trace(&self, headers: &HeaderMap, rule: Option<&'static Rule>) -> CallTrace {
         if rule.is_some_and(|rule| rule.admits == Admits::Everybody) {
@@ -108,7 +176,7 @@ impl Gate {
     async fn pass<S>(
         &self,
         mut request: Request<Body>,
-        rule: Option<&'static Rule>,
+        (rule, place): (Option<&'static Rule>, Option<Place>),
         inner: S,
     ) -> (Response<Body>, Outcome)
     where
@@ -116,24 +184,36 @@ impl Gate {
         S: Send + 'static,
         S::Future: Send,
     {
-        let started = self.app.clock().monotonic();
-        let sent = request_id::sent(request.headers());
-        let generate = || request_id::generate(self.app.clock(), &self.ids);
-        let request_id = sent.clone().unwrap_or_else(generate);
-        let (mut response, call) = self.answer(&mut request, rule, &request_id, inner).await;
-        let code = complete(&mut response, rule, &request_id);
-        if sent.is_some() || code != Code::Ok {
-            request_id::set(response.headers_mut(), &request_id);
-        }
-        let took = self.app.clock().monotonic().saturating_sub(started);
-        let reason = status::reason_in(response.headers());
-        self.note(rule, (code, reason), call.as_ref(), (&request_id, took));
-        self.app.metrics().note_error(reason);
+        let arrived = self.arrived(request.headers());
+        let (mut response, call) = self
+            .answer(&mut request, (rule, place), &arrived.request_id, inner)
+            .await;
+        let (code, reason) = self.leave(&mut response, rule, call.as_ref(), &arrived);
         if code != Code::Ok {
             discard(request.body_mut(), self.max_request_bytes).await;
         }
         let status = status::name_of(code);
         (response, Outcome { status, reason })
+    }
+
+    /// Completes a response, and counts and logs the call.
+    fn leave(
+        &self,
+        response: &mut Response<Body>,
+        rule: Option<&'static Rule>,
+        call: Option<&Call>,
+        arrived: &Arrived,
+    ) -> (Code, Option<&'static str>) {
+        let request_id = &arrived.request_id;
+        let code = complete(response, rule, request_id);
+        if arrived.named || code != Code::Ok {
+            request_id::set(response.headers_mut(), request_id);
+        }
+        let took = self.app.clock().monotonic().saturating_sub(arrived.at);
+        let reason = status::reason_in(response.headers());
+        self.note(rule, (code, reason), call, (request_id, took));
+        self.app.metrics().note_error(reason);
+        (code, reason)
     }
 
     fn note(
