@@ -1,37 +1,8 @@
 //! Whether the wall clock can be decided by: compared with the database's at every heartbeat,
 //! and with `CLOCK_BOOTTIME` at every reading (R8).
 
-use std::time::Duration;
-
 use super::{App, Error};
-use crate::domain::{
-    clock::{Clock, ClockFault},
-    timestamp::Timestamp,
-};
-
-/// What was read on the way to another clock and back.
-pub(super) struct Comparison {
-    wall: Timestamp,
-    started: Duration,
-}
-
-impl Comparison {
-    /// Begins one.
-    pub fn begin(clock: &dyn Clock) -> Self {
-        Self {
-            wall: clock.wall(),
-            started: clock.monotonic(),
-        }
-    }
-
-    /// By how many microseconds the own clock is ahead, and how uncertain that is: the other was
-    /// read at some instant of the round trip.
-    fn end(&self, theirs: Timestamp, ended: Duration) -> (i64, i64) {
-        let half = ended.saturating_sub(self.started) / 2;
-        let half = i64::try_from(half.as_micros()).unwrap_or(i64::MAX / 4);
-        (self.wall.as_micros() + half - theirs.as_micros(), half)
-    }
-}
+use crate::domain::{clock::ClockFault, comparison::Comparison, timestamp::Timestamp};
 
 impl App {
     /// The instant to answer by.
@@ -49,12 +20,11 @@ impl App {
     /// Compares the clock with the database's. A slow heartbeat raises no alarm: what the round
     /// trip leaves uncertain counts for the clock.
     pub(super) fn compare(&self, comparison: &Comparison, theirs: Timestamp) {
-        let (ahead, uncertain) = comparison.end(theirs, self.clock.monotonic());
+        let difference = comparison.end(theirs, self.clock.as_ref());
         #[expect(clippy::cast_precision_loss, reason = "microseconds of a difference")]
-        self.metrics.clock_offset.set(ahead as f64 / 1e6);
-        let skew = i64::try_from(self.store.max_skew().as_micros()).unwrap_or(i64::MAX);
-        let agrees = ahead.abs().saturating_sub(uncertain) <= skew;
-        self.clock.compared(agrees);
+        self.metrics.clock_offset.set(difference.ahead as f64 / 1e6);
+        self.clock
+            .compared(!difference.exceeds(self.store.max_skew()));
         self.watch_clock();
     }
 

@@ -62,11 +62,19 @@ impl From<store::Error> for Error {
             | store::Error::ReadOnly
             | store::Error::Nameless
             | store::Error::Foreign
+            | store::Error::Untrusted
             | store::Error::FileLost(_) => Self::StoreUnavailable(error),
             store::Error::OutcomeUnknown(_) => Self::OutcomeUnknown(error),
             store::Error::Crowded => Self::Overloaded,
             store::Error::ClockSkew { behind } => {
                 tracing::error!(?behind, "the clock is behind the last change of a stack");
+                Self::ClockSkew
+            }
+            store::Error::ClocksDiffer { by } => {
+                tracing::error!(
+                    ?by,
+                    "a change was refused: the database's clock differs from ours"
+                );
                 Self::ClockSkew
             }
             store::Error::Full(_) => Self::StorageFull(error),
@@ -88,7 +96,7 @@ impl Error {
                 Self::Internal(Box::new(error.clone()))
             }
             store::Error::Crowded => Self::Overloaded,
-            store::Error::ClockSkew { .. } => Self::ClockSkew,
+            store::Error::ClockSkew { .. } | store::Error::ClocksDiffer { .. } => Self::ClockSkew,
             store::Error::NotPrimary | store::Error::Nameless | store::Error::Foreign => {
                 Self::NotFresh
             }

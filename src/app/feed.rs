@@ -8,11 +8,10 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     App,
-    clocks::Comparison,
     hub::{self, Stand},
 };
 use crate::{
-    domain::origin::Origin,
+    domain::{comparison::Comparison, origin::Origin},
     store::{Change, Cursor, Error, History},
 };
 
@@ -100,6 +99,7 @@ impl App {
             self.metrics.lease_age.set(age);
             tokio::select! {
                 () = self.freshness.doubted.notified() => {}
+                () = self.store.mistrusted() => {}
                 () = sleep(self.freshness.bound() / 4) => {}
             }
         }

@@ -125,6 +125,10 @@ pub struct Safeguards {
     pub system: bool,
     /// A reading waits for the heartbeat that proves it.
     pub patience: bool,
+    /// A change is made only in the database that committed the last heartbeat.
+    pub change_origins: bool,
+    /// A change is decided only by a clock that agrees with this process's.
+    pub change_clocks: bool,
 }
 
 impl Default for Safeguards {
@@ -142,6 +146,8 @@ impl Default for Safeguards {
             incarnation: true,
             system: true,
             patience: true,
+            change_origins: true,
+            change_clocks: true,
         }
     }
 }

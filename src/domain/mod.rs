@@ -4,6 +4,7 @@
 pub mod audit;
 pub mod caller;
 pub mod clock;
+pub mod comparison;
 pub mod impact;
 pub mod incident;
 pub mod page;

@@ -2,16 +2,11 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use sea_orm::{ConnectionTrait as _, DbErr, QueryResult, Statement};
-
-use super::{Error, Store, transaction::Transaction};
+use super::Store;
 use crate::domain::timestamp::Timestamp;
 
 /// The permitted skew, where nobody says.
 pub(super) const DEFAULT_MAX_SKEW_MICROS: u64 = 2_000_000;
-
-/// PostgreSQL's clock in microseconds, read anew within one transaction.
-const CLOCK: &str = "SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint AS now";
 
 impl Store {
     /// Permits clocks to differ by this much.
@@ -34,20 +29,12 @@ impl Store {
         self
     }
 
-    /// What time it is by the clock that all who change this store share: the database's, or
-    /// on SQLite the process's own. A statement by itself: `now()` is when the transaction
-    /// began, and in the locking statement `clock_timestamp()` may be read before the wait.
-    pub(super) async fn transaction_clock(&self, tx: &Transaction) -> Result<Timestamp, Error> {
+    /// The latest time that a correct clock of another replica can show while it is `at` by the one
+    /// that decides. On SQLite there is one clock.
+    pub(super) fn latest(&self, at: Timestamp) -> Timestamp {
         if self.own_clock_decides {
-            return Ok(self.clock.now());
+            return at;
         }
-        let statement = Statement::from_string(self.backend(), CLOCK);
-        clock_in(tx.query_one_raw(statement).await?)
+        at.plus(self.max_skew())
     }
-}
-
-fn clock_in(row: Option<QueryResult>) -> Result<Timestamp, Error> {
-    let row = row.ok_or_else(|| DbErr::RecordNotFound("a clock".to_owned()))?;
-    let now = Timestamp::from_micros(row.try_get("", "now")?);
-    Ok(now.ok_or_else(|| DbErr::Custom("the database's clock is out of range".to_owned()))?)
 }

@@ -58,14 +58,25 @@ pub enum Error {
         /// By how much.
         behind: Duration,
     },
+    /// The database's clock and this process's differ by more than the permitted skew (R8).
+    #[error("the clocks of the database and of this process differ by {by:?}")]
+    ClocksDiffer {
+        /// By how much.
+        by: Duration,
+    },
+    /// The database is another than the one that committed the last heartbeat, so nothing was
+    /// changed in it: an address that leads back would lose the change.
+    #[error("the database is another than the one that committed the last heartbeat")]
+    Untrusted,
     /// The database has not been named since it was started after a crash or promoted: what was
     /// learned before cannot be told from what is learned now.
     #[error("the database has no incarnation yet")]
     Nameless,
-    /// The rows are of another database cluster: restored, moved or upgraded.
+    /// The rows are of another database cluster, or in other tables: restored, moved or upgraded.
     #[error(
-        "the database is another than the one that the history was made by: run \
-         `stacktoken migrate new-epoch` if it is meant to take its place"
+        "the database or its schema is another than the one that the history was made by: check \
+         the URL and the role's search_path, and run `stacktoken migrate new-epoch` if it is meant \
+         to take its place"
     )]
     Foreign,
     /// Anything else that the database says.
@@ -97,7 +108,8 @@ impl Error {
             Self::Nameless => Some("NAMELESS"),
             Self::Foreign => Some("FOREIGN"),
             Self::FileLost(_) => Some("FILE_LOST"),
-            Self::ClockSkew { .. } => Some("CLOCK_SKEW"),
+            Self::ClockSkew { .. } | Self::ClocksDiffer { .. } => Some("CLOCK_SKEW"),
+            Self::Untrusted => Some("UNTRUSTED"),
             Self::Database(_) => Some("DATABASE"),
             Self::Shared(error) => error.kind(),
             Self::Entropy(_) => Some("ENTROPY"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
-    ConnectionTrait as _, DatabaseConnection, DbErr, FromQueryResult as _, QueryResult, Statement,
+    DatabaseConnection, DbErr, FromQueryResult as _, QueryResult, Statement,
     sqlx::{Executor as _, postgres::PgListener},
 };
 use uuid::Uuid;
@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::{
     Error, Location, Store,
     changes::{CHANNEL, Kind},
+    evidence::first,
     location::PostgresUrls,
     origin::full_origin_of,
 };
@@ -196,10 +197,8 @@ impl Store {
         let values = [from.to_string().into(), most.into()];
         let statement =
             Statement::from_sql_and_values(self.backend(), &self.statements.poll, values);
-        let rows = connection.query_all_raw(statement).await?;
-        let first = rows
-            .first()
-            .ok_or_else(|| DbErr::RecordNotFound("a snapshot".to_owned()))?;
+        let rows = self.read_evidence(connection, statement).await?;
+        let first = first(&rows)?;
         let next = Cursor {
             next: first.try_get("", "next")?,
             origin: full_origin_of(first)?,

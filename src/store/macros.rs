@@ -38,7 +38,10 @@ macro_rules! writing {
                 Err(error) => Err(error),
             };
             match (&done, pauses.next()) {
-                (Err($crate::store::Error::Conflict(_)), Some(pause)) => {
+                (
+                    Err($crate::store::Error::Conflict(_) | $crate::store::Error::Untrusted),
+                    Some(pause),
+                ) => {
                     tokio::time::sleep(pause).await;
                 }
                 _ => {

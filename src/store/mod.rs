@@ -12,6 +12,7 @@ mod connect;
 mod embedded;
 mod entity;
 mod error;
+mod evidence;
 mod expiry;
 mod feed;
 mod impact;
@@ -25,6 +26,7 @@ mod migration;
 mod origin;
 mod purge;
 mod reach;
+mod renewals;
 mod retry;
 mod revoke_all;
 mod room;
@@ -38,6 +40,7 @@ mod standing;
 mod statements;
 mod tokens;
 mod transaction;
+mod trust;
 mod turns;
 mod usage;
 mod uses;
@@ -46,20 +49,22 @@ mod writable;
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use sea_orm::{DatabaseConnection, DbBackend, EntityTrait as _};
+use tokio::sync::Notify;
 
 use crate::{
     domain::{
         caller::{Actor, Mode},
         clock::Clock,
         entropy::Entropy,
+        origin::Origin,
     },
     telemetry::traces::StoreSpan,
 };
@@ -90,10 +95,13 @@ pub use self::{
 };
 use self::{
     connect::Embedded,
+    evidence::Isolation,
     origin::Sources,
+    renewals::Renewals,
     shares::{Share, Shares},
     statements::Statements,
     transaction::{Access, Outcomes, Transaction},
+    trust::Checks,
     turns::Turns,
     writable::Refused,
 };
@@ -110,8 +118,6 @@ const RETRY_AFTER: [Duration; 5] = [
     Duration::from_millis(40),
     Duration::from_millis(100),
 ];
-/// How often suspect connections are given up for new ones, at most.
-const RENEW_EVERY: Duration = Duration::from_secs(1);
 
 /// A store of stacks and tokens.
 pub struct Store {
@@ -121,8 +127,7 @@ pub struct Store {
     outcomes: Arc<Outcomes>,
     turns: Turns,
     shares: Shares,
-    /// When connections were last renewed, on the monotonic clock.
-    renewed: Mutex<Option<Duration>>,
+    renewals: Renewals,
     refused: Refused,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -134,6 +139,11 @@ pub struct Store {
     epoch: AtomicI64,
     /// Statements that ask the database who it is.
     statements: Statements,
+    /// The database that committed the last heartbeat of this process.
+    trusted: ArcSwapOption<Origin>,
+    mistrusted: Notify,
+    checks: Checks,
+    isolation: Isolation,
     /// Dropped after the pools: the lock outlives every connection.
     embedded: Option<Embedded>,
 }
@@ -185,7 +195,7 @@ impl Store {
             pools,
             turns: Turns::of_changes(),
             shares: Shares::of(readings),
-            renewed: Mutex::new(None),
+            renewals: Renewals::default(),
             refused: Refused::default(),
             clock,
             entropy,
@@ -193,6 +203,10 @@ impl Store {
             own_clock_decides: matches!(location, Location::Sqlite(_)),
             epoch: AtomicI64::new(0),
             statements,
+            trusted: ArcSwapOption::empty(),
+            mistrusted: Notify::new(),
+            checks: Checks::ALL,
+            isolation: Isolation::default(),
             embedded,
         })
     }
@@ -258,49 +272,6 @@ impl Store {
         Ok(())
     }
 
-    /// Gives up connections that may lead nowhere, for new ones: a link that swallows packets
-    /// cannot be told from a slow one, and a pool would hand it out again and again.
-    pub async fn renew_connections(&self) {
-        if self.may_renew() {
-            self.renew().await;
-        }
-    }
-
-    /// Gives up all connections, whenever that was done last: those at hand are known to be of no
-    /// more use.
-    pub async fn replace_connections(&self) {
-        let now = self.clock.monotonic();
-        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
-        self.renew().await;
-    }
-
-    async fn renew(&self) {
-        let Location::Postgres(urls) = &self.location else {
-            return;
-        };
-        match connect::renew(urls, self.size).await {
-            Ok((writer, reader, control)) => {
-                tracing::warn!("connections to the store are given up for new ones");
-                self.pools.store(Arc::new(Pools {
-                    writer,
-                    reader,
-                    control,
-                }));
-            }
-            Err(error) => tracing::warn!(%error, "connections could not be renewed"),
-        }
-    }
-
-    fn may_renew(&self) -> bool {
-        let now = self.clock.monotonic();
-        let mut renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
-        let may = renewed.is_none_or(|at| now.saturating_sub(at) >= RENEW_EVERY);
-        if may {
-            *renewed = Some(now);
-        }
-        may
-    }
-
     /// Ends all connections, after those at work have finished.
     pub async fn close(&self) {
         let pools = self.pools.load_full();
@@ -355,15 +326,6 @@ impl Store {
         }
     }
 
-    /// Whether this failed for want of a connection, and there are new ones now.
-    async fn is_worth_renewing<T>(&self, done: &Result<T, Error>) -> bool {
-        let lost = self.is_shared() && done.as_ref().is_err_and(Error::is_lost_connection);
-        if lost {
-            self.renew_connections().await;
-        }
-        lost
-    }
-
     async fn try_begin_write(&self) -> Result<Transaction, Error> {
         self.require_file()?;
         Transaction::begin(&self.pools.load().writer, Access::Write).await
@@ -388,6 +350,7 @@ async fn settle<T>(
     match (mode, &done) {
         (Mode::Apply, Ok(_) | Err(Error::Refused(_))) => {
             tx.commit(&store.outcomes).await?;
+            store.renewals.answered();
             // Before it is acknowledged: a file that no path leads to is gone with the process.
             store.require_file()?;
         }

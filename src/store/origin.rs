@@ -2,7 +2,7 @@
 
 use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbErr, QueryResult, Statement};
 
-use super::{Error, Store, error::code_of, transaction::Transaction};
+use super::{Error, Store, error::code_of, migration::TABLE_IDS, transaction::Transaction};
 use crate::domain::{origin::Origin, timestamp::Timestamp};
 
 /// A heartbeat that was committed.
@@ -27,6 +27,8 @@ pub(super) struct Sources {
     started: bool,
     /// Off only in a negative control.
     incarnation: bool,
+    /// Off only in a negative control.
+    tables: bool,
 }
 
 const SYSTEM: &str = "(SELECT system_identifier FROM pg_control_system())";
@@ -44,6 +46,7 @@ impl Sources {
         timeline: false,
         started: false,
         incarnation: false,
+        tables: false,
     };
 
     /// Finds out what this role may ask, and names what it may not.
@@ -53,6 +56,7 @@ impl Sources {
             timeline: may_ask(connection, TIMELINE).await?,
             started: may_ask(connection, STARTED).await?,
             incarnation: true,
+            tables: true,
         })
     }
 
@@ -62,6 +66,7 @@ impl Sources {
             system: self.system && !system,
             started: self.started && !incarnation,
             incarnation: !incarnation,
+            tables: self.tables && !system,
             ..self
         }
     }
@@ -75,10 +80,12 @@ impl Sources {
         } else {
             "0::bigint"
         };
+        let tables = if self.tables { TABLE_IDS } else { "0::bigint" };
         format!(
             "(pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on') AS standby, \
              {timeline} AS timeline, {started} AS started, \
-             {incarnation} AS incarnation, \
+             {incarnation} AS incarnation, {tables} AS tables, \
+             current_setting('transaction_isolation') = 'read committed' AS up_to_date, \
              (SELECT value FROM meta WHERE name = 'epoch') AS epoch"
         )
     }
@@ -86,19 +93,25 @@ impl Sources {
     /// The same, and what costs the reading of a file.
     pub fn all_columns(self) -> String {
         let system = if self.system { SYSTEM } else { "NULL::bigint" };
+        let home_tables = if self.tables {
+            "(SELECT value FROM meta WHERE name = 'tables')"
+        } else {
+            "NULL::bigint"
+        };
         let columns = self.columns();
         format!(
             "{columns}, {system} AS system, \
-             (SELECT value FROM meta WHERE name = 'system') AS home"
+             (SELECT value FROM meta WHERE name = 'system') AS home, {home_tables} AS home_tables"
         )
     }
 }
 
 /// The same on SQLite, where there is one store and nobody to take its place.
 pub(super) const ON_SQLITE: &str = "\
-    FALSE AS standby, '' AS timeline, 0 AS started, 0 AS incarnation, \
+    FALSE AS standby, '' AS timeline, 0 AS started, 0 AS incarnation, 0 AS tables, \
+    TRUE AS up_to_date, \
     (SELECT value FROM meta WHERE name = 'epoch') AS epoch";
-pub(super) const ALL_ON_SQLITE: &str = "NULL AS system, NULL AS home";
+pub(super) const ALL_ON_SQLITE: &str = "NULL AS system, NULL AS home, NULL AS home_tables";
 
 async fn may_ask(connection: &DatabaseConnection, what: &str) -> Result<bool, DbErr> {
     let statement = Statement::from_string(
@@ -137,6 +150,7 @@ pub(super) fn origin_of(row: &QueryResult) -> Result<Origin, Error> {
         epoch: row.try_get("", "epoch")?,
         // Until a heartbeat has written one, nobody can tell before a crash from after it.
         incarnation: incarnation.ok_or(Error::Nameless)?,
+        tables: row.try_get("", "tables")?,
         started: row.try_get("", "started")?,
     })
 }
@@ -146,10 +160,13 @@ pub(super) fn full_origin_of(row: &QueryResult) -> Result<Origin, Error> {
     let origin = origin_of(row)?;
     let (system, home): (Option<i64>, Option<i64>) =
         (row.try_get("", "system")?, row.try_get("", "home")?);
-    match (system, home) {
-        (Some(system), Some(home)) if system != home => Err(Error::Foreign),
-        _ => Ok(Origin { system, ..origin }),
+    let home_tables: Option<i64> = row.try_get("", "home_tables")?;
+    let elsewhere =
+        |is: Option<i64>, home: Option<i64>| is.zip(home).is_some_and(|(is, home)| is != home);
+    if elsewhere(system, home) || elsewhere(Some(origin.tables), home_tables) {
+        return Err(Error::Foreign);
     }
+    Ok(Origin { system, ..origin })
 }
 
 impl Store {
@@ -168,6 +185,10 @@ impl Store {
             beat => beat,
         };
         self.note(&beat);
+        if let Ok(beat) = &beat {
+            self.trust(&beat.origin);
+            self.renewals.beaten();
+        }
         self.require_file()?;
         beat
     }

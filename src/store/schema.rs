@@ -6,7 +6,11 @@ use sea_orm::{
 };
 use sea_orm_migration::{MigratorTrait as _, SchemaManager};
 
-use super::{Error, Location, Store, connect, entity::meta, migration::Migrator};
+use super::{
+    Error, Location, Store, connect,
+    entity::meta,
+    migration::{Migrator, TABLE_IDS},
+};
 
 /// Where the migration library keeps what it has applied.
 const APPLIED: &str = "seaql_migrations";
@@ -143,7 +147,11 @@ impl Store {
                     .await?;
             }
             if self.is_shared() {
-                for statement in [FOREIGN, ADOPT, RENAME] {
+                let tables = format!(
+                    "INSERT INTO meta (name, value) SELECT 'tables', {TABLE_IDS} \
+                     ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+                );
+                for statement in [FOREIGN, ADOPT, &tables, RENAME] {
                     tx.execute_unprepared(statement).await?;
                 }
             }

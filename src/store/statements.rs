@@ -4,7 +4,7 @@
 use super::{
     feed,
     origin::{ALL_ON_SQLITE, CLOCK, ON_SQLITE, Sources},
-    verdicts,
+    trust, verdicts,
 };
 
 /// The text of each statement whose answer is evidence. Composed once: an origin is asked for in the
@@ -15,6 +15,8 @@ pub(super) struct Statements {
     pub look_up: String,
     pub find_change: String,
     pub beat: String,
+    /// Asked for under the lock of a stack; not on SQLite, where nobody else makes changes.
+    pub decide: String,
 }
 
 impl Statements {
@@ -27,6 +29,7 @@ impl Statements {
                 "WHERE name = 'heartbeat' RETURNING {}, {CLOCK} AS clock",
                 sources.all_columns()
             ),
+            decide: trust::on_postgres(sources),
             sources,
         }
     }
@@ -38,6 +41,7 @@ impl Statements {
             // Never asked: no id is given out twice.
             find_change: String::new(),
             beat: "WHERE name = 'heartbeat'".to_owned(),
+            decide: String::new(),
             sources: Sources::NONE,
         }
     }

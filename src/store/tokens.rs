@@ -94,6 +94,9 @@ impl Store {
             let expires_at = expiry.resolve(stack.at);
             let longer = before.outlives(expires_at);
             if longer {
+                // A replica whose clock is ahead has answered that it is expired, and that is final
+                // (R8).
+                before.require_live(self.latest(stack.at))?;
                 stack.require_not_suspended()?;
                 require_governor(call, &stack)?;
             }

@@ -5,10 +5,10 @@ pub(super) mod many;
 pub(super) mod recorded;
 
 use newtype_uuid::GenericUuid as _;
-use sea_orm::{ConnectionTrait as _, DbErr, FromQueryResult, QueryResult, Statement};
+use sea_orm::{DbErr, FromQueryResult, QueryResult, Statement};
 use uuid::Uuid;
 
-use super::{Error, Store, origin::origin_of};
+use super::{Error, Store, evidence::first, origin::origin_of};
 use crate::domain::{
     id::{StackUid, TokenUid},
     origin::Origin,
@@ -91,6 +91,9 @@ impl Store {
         if self.is_worth_renewing(&looked).await {
             looked = self.try_look_up(digest).await;
         }
+        if looked.is_ok() {
+            self.renewals.answered();
+        }
         span.end(looked.as_ref().err().and_then(Error::kind));
         looked
     }
@@ -100,10 +103,11 @@ impl Store {
         let statement =
             Statement::from_sql_and_values(self.backend(), &self.statements.look_up, values);
         self.require_file()?;
-        let row = self.pools.load().reader.query_one_raw(statement).await?;
-        let row = row.ok_or_else(|| DbErr::RecordNotFound("the row asked for".to_owned()))?;
-        let (origin, snapshot) = seen_by(&row)?;
-        let facts = facts_of(&row)?;
+        let reader = self.pools.load().reader.clone();
+        let rows = self.read_evidence(&reader, statement).await?;
+        let row = first(&rows)?;
+        let (origin, snapshot) = seen_by(row)?;
+        let facts = facts_of(row)?;
         Ok(Look {
             facts,
             snapshot,

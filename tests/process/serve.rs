@@ -67,7 +67,8 @@ fn a_schema_that_is_not_migrated_names_the_command() {
              pending m20261124_000003_usage\n\
              pending m20261129_000004_instants\n\
              pending m20261129_000005_origin\n\
-             pending m20261129_000006_expiring"
+             pending m20261129_000006_expiring\n\
+             pending m20261129_000007_tables"
         )
     );
     let (code, told) = said(folder.path(), &["migrate", "up"]);
@@ -79,7 +80,8 @@ fn a_schema_that_is_not_migrated_names_the_command() {
              applied m20261124_000003_usage\n\
              applied m20261129_000004_instants\n\
              applied m20261129_000005_origin\n\
-             applied m20261129_000006_expiring"
+             applied m20261129_000006_expiring\n\
+             applied m20261129_000007_tables"
         )
     );
     let (code, told) = said(folder.path(), &["migrate", "up"]);
@@ -93,7 +95,8 @@ fn a_schema_that_is_not_migrated_names_the_command() {
              applied m20261124_000003_usage\n\
              applied m20261129_000004_instants\n\
              applied m20261129_000005_origin\n\
-             applied m20261129_000006_expiring"
+             applied m20261129_000006_expiring\n\
+             applied m20261129_000007_tables"
         )
     );
     let (code, told) = said(folder.path(), &["migrate", "new-epoch"]);

@@ -116,8 +116,12 @@ impl Cluster {
     }
 
     /// Through these ports: for calls, and past any pooler.
-    pub async fn start_through(postgres: Postgres, ports: (u16, u16)) -> Self {
-        Self::make(postgres, ports, |_| {}, Safeguards::default()).await
+    pub async fn start_through(
+        postgres: Postgres,
+        ports: (u16, u16),
+        set: impl Fn(&mut Tuning),
+    ) -> Self {
+        Self::make(postgres, ports, set, Safeguards::default()).await
     }
 
     async fn make(
@@ -235,7 +239,8 @@ impl Replica {
         let store = Store::open(&location, size, (clock.clone(), entropy.clone()))
             .await
             .unwrap()
-            .mistaking_origins(!safeguards.incarnation, !safeguards.system);
+            .mistaking_origins(!safeguards.incarnation, !safeguards.system)
+            .changing_without(!safeguards.change_origins, !safeguards.change_clocks);
         store.migrate().await.unwrap();
         store.require_current_schema().await.unwrap();
         let entries = auth::parse(issuer::ISSUERS_FILE, folder.path()).unwrap();

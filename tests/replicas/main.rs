@@ -25,6 +25,7 @@ mod idle;
 mod incidents;
 mod instants;
 mod limit;
+mod locked;
 mod lost_history;
 mod origins;
 mod outcomes;
@@ -41,6 +42,7 @@ mod skew;
 mod stopped;
 #[path = "../it/support/mod.rs"]
 mod support;
+mod trusted;
 mod usage;
 mod visibility;
 mod watch;

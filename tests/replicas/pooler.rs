@@ -117,7 +117,7 @@ async fn through_a_pooler_in_session_mode_revokes_are_seen_within_the_bound() {
         } else {
             pooler.port
         };
-        let cluster = Cluster::start_through(postgres, (pooler.port, direct)).await;
+        let cluster = Cluster::start_through(postgres, (pooler.port, direct), |_| {}).await;
         revokes_are_seen(&cluster).await;
     }
 }

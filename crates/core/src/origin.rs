@@ -14,6 +14,8 @@ pub struct Origin {
     pub epoch: i64,
     /// Random, and gone with every crash and promotion.
     pub incarnation: i64,
+    /// Which tables its statements are about: another schema can have tables of the same names.
+    pub tables: i64,
     /// When the server was started, in microseconds: tells a copy of a server that was stopped
     /// in order from the original.
     pub started: i64,
@@ -28,6 +30,7 @@ impl Origin {
             timeline: String::new(),
             epoch,
             incarnation: 0,
+            tables: 0,
             started: 0,
         }
     }
@@ -43,6 +46,7 @@ impl Origin {
             && self.timeline == other.timeline
             && self.epoch == other.epoch
             && self.incarnation == other.incarnation
+            && self.tables == other.tables
             && self.started == other.started
     }
 }
@@ -57,17 +61,19 @@ mod tests {
             timeline: "00000001".into(),
             epoch: 2,
             incarnation: 3,
+            tables: 5,
             started: 4,
         }
     }
 
     #[test]
     fn every_part_tells_origins_apart() {
-        let others: [fn(&mut Origin); 5] = [
+        let others: [fn(&mut Origin); 6] = [
             |origin| origin.system = Some(9),
             |origin| origin.timeline = "00000002".into(),
             |origin| origin.epoch = 9,
             |origin| origin.incarnation = 9,
+            |origin| origin.tables = 9,
             |origin| origin.started = 9,
         ];
         assert!(origin().is(&origin()));

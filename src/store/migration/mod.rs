@@ -7,6 +7,9 @@ mod m20261124_000003_usage;
 mod m20261129_000004_instants;
 mod m20261129_000005_origin;
 mod m20261129_000006_expiring;
+mod m20261129_000007_tables;
+
+pub(super) use self::m20261129_000007_tables::IDS as TABLE_IDS;
 
 use sea_orm_migration::{MigrationTrait, MigratorTrait, async_trait};
 
@@ -23,6 +26,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000004_instants::Instants),
             Box::new(m20261129_000005_origin::Origin),
             Box::new(m20261129_000006_expiring::Expiring),
+            Box::new(m20261129_000007_tables::Tables),
         ]
     }
 }

@@ -20,6 +20,8 @@ pub(in crate::store) enum Access {
     Write,
     /// Read one snapshot.
     Read,
+    /// Read with a snapshot for each statement, taken once it has its locks.
+    UpToDate,
 }
 
 /// On PostgreSQL, in one round trip, everything that a change needs whatever the defaults of the
@@ -40,6 +42,12 @@ const WRITE_ON_POSTGRES: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
 
 /// The same for several reads of one snapshot.
 const READ_ON_POSTGRES: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
+    SET LOCAL statement_timeout = '6s'; \
+    SET LOCAL idle_in_transaction_session_timeout = '3s'";
+
+/// The same for one read that must see all that was committed before it. Not READ ONLY: the read
+/// itself asks whether the database takes changes.
+const READ_UP_TO_DATE_ON_POSTGRES: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
     SET LOCAL statement_timeout = '6s'; \
     SET LOCAL idle_in_transaction_session_timeout = '3s'";
 
@@ -144,9 +152,10 @@ impl Lease {
         match (&self.connection, access) {
             (Some(Connection::Postgres(_)), Access::Write) => WRITE_ON_POSTGRES,
             (Some(Connection::Postgres(_)), Access::Read) => READ_ON_POSTGRES,
+            (Some(Connection::Postgres(_)), Access::UpToDate) => READ_UP_TO_DATE_ON_POSTGRES,
             (_, Access::Write) => "BEGIN IMMEDIATE",
             // One snapshot from the first read on.
-            (_, Access::Read) => "BEGIN DEFERRED",
+            (_, Access::Read | Access::UpToDate) => "BEGIN DEFERRED",
         }
     }
 

@@ -3,12 +3,12 @@
 
 use std::collections::HashMap;
 
-use sea_orm::{ConnectionTrait as _, DbErr, Statement, Value};
+use sea_orm::{Statement, Value};
 
 use super::{facts_of, seen_by};
 use crate::{
     domain::{origin::Origin, revision::Snapshot, secret::Digest, verdict::Facts},
-    store::{Error, Store},
+    store::{Error, Store, evidence::first},
 };
 
 /// What the store knows of some digests at one instant.
@@ -40,6 +40,9 @@ impl Store {
         if self.is_worth_renewing(&looked).await {
             looked = self.try_look_up_many(digests).await;
         }
+        if looked.is_ok() {
+            self.renewals.answered();
+        }
         span.end(looked.as_ref().err().and_then(Error::kind));
         looked
     }
@@ -54,10 +57,9 @@ impl Store {
         let sql = for_many(&self.statements.look_up, values.len());
         let statement = Statement::from_sql_and_values(self.backend(), sql, values);
         self.require_file()?;
-        let rows = self.pools.load().reader.query_all_raw(statement).await?;
-        let first = rows.first();
-        let first = first.ok_or_else(|| DbErr::RecordNotFound("the row asked for".to_owned()))?;
-        let (origin, snapshot) = seen_by(first)?;
+        let reader = self.pools.load().reader.clone();
+        let rows = self.read_evidence(&reader, statement).await?;
+        let (origin, snapshot) = seen_by(first(&rows)?)?;
         let mut facts = HashMap::with_capacity(rows.len());
         for row in &rows {
             let Some(known) = facts_of(row)? else {

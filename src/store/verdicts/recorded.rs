@@ -1,10 +1,10 @@
 //! Whether a database has the change that a revision names.
 
-use sea_orm::{ConnectionTrait as _, DbErr, Statement};
+use sea_orm::Statement;
 
 use crate::{
     domain::origin::Origin,
-    store::{Error, Store, origin::origin_of},
+    store::{Error, Store, evidence::first, origin::origin_of},
 };
 
 /// What a database knows of a change.
@@ -36,11 +36,12 @@ impl Store {
         let values = [position.to_string().into(), position.into()];
         let sql = &self.statements.find_change;
         let statement = Statement::from_sql_and_values(self.backend(), sql, values);
-        let row = self.pools.load().reader.query_one_raw(statement).await?;
-        let row = row.ok_or_else(|| DbErr::RecordNotFound("the row asked for".to_owned()))?;
+        let reader = self.pools.load().reader.clone();
+        let rows = self.read_evidence(&reader, statement).await?;
+        let row = first(&rows)?;
         Ok(Recorded {
             found: row.try_get("", "found")?,
-            origin: origin_of(&row)?,
+            origin: origin_of(row)?,
         })
     }
 }

@@ -1,0 +1,108 @@
+//! What a change needs besides the lock of its stack: that the database is the one that committed
+//! this process's last heartbeat, and that its clock agrees with this process's (R8). Either can stop
+//! being true between two heartbeats, so both are asked for again in the transaction of each change,
+//! in the one statement that reads the clock.
+
+use sea_orm::{ConnectionTrait as _, DbErr, QueryResult, Statement};
+
+use super::{
+    Error, Store,
+    origin::{CLOCK, Sources, origin_of},
+    transaction::Transaction,
+};
+use crate::domain::{comparison::Comparison, origin::Origin, timestamp::Timestamp};
+
+/// The statement on PostgreSQL. Its clock is read anew within the transaction.
+pub(super) fn on_postgres(sources: Sources) -> String {
+    format!("SELECT {CLOCK} AS now, {}", sources.columns())
+}
+
+/// Which of the two checks are made: a negative control leaves one out, no setting does.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Checks {
+    pub origin: bool,
+    pub clock: bool,
+}
+
+impl Checks {
+    pub const ALL: Self = Self {
+        origin: true,
+        clock: true,
+    };
+}
+
+impl Store {
+    /// Makes changes in whichever database answers, or by whatever its clock says: for negative
+    /// controls. No setting does this.
+    #[must_use]
+    pub const fn changing_without(mut self, origin: bool, clock: bool) -> Self {
+        self.checks = Checks {
+            origin: !origin,
+            clock: !clock,
+        };
+        self
+    }
+
+    /// Records the database that committed a heartbeat.
+    pub(super) fn trust(&self, origin: &Origin) {
+        let trusted = self.trusted.load();
+        if trusted.as_deref() != Some(origin) {
+            self.trusted.store(Some(origin.clone().into()));
+        }
+    }
+
+    /// Returns once a change has met another database than the one that is trusted: a heartbeat
+    /// finds out which of them it is to be.
+    pub async fn mistrusted(&self) {
+        self.mistrusted.notified().await;
+    }
+
+    /// Reads the clock that all who change this store share: the database's, or on SQLite this
+    /// process's. A statement by itself: `now()` is when the transaction began, and in the locking
+    /// statement `clock_timestamp()` may be read before the wait.
+    ///
+    /// # Errors
+    /// [`Error::Untrusted`], [`Error::ClocksDiffer`].
+    pub(super) async fn transaction_clock(&self, tx: &Transaction) -> Result<Timestamp, Error> {
+        if !self.is_shared() {
+            return Ok(self.clock.now());
+        }
+        let comparison = Comparison::begin(self.clock.as_ref());
+        let statement = Statement::from_string(self.backend(), &self.statements.decide);
+        let row = tx.query_one_raw(statement).await?;
+        let row = row.ok_or_else(|| DbErr::RecordNotFound("a clock".to_owned()))?;
+        self.require_trusted(&row)?;
+        if self.own_clock_decides {
+            return Ok(self.clock.now());
+        }
+        let theirs = Timestamp::from_micros(row.try_get("", "now")?);
+        let theirs = theirs
+            .ok_or_else(|| DbErr::Custom("the database's clock is out of range".to_owned()))?;
+        self.require_agreement(&comparison, theirs)?;
+        Ok(theirs)
+    }
+
+    /// Before the first heartbeat there is nothing to compare with: a command that makes one change
+    /// and ends commits none.
+    fn require_trusted(&self, row: &QueryResult) -> Result<(), Error> {
+        let trusted = self.trusted.load();
+        let Some(trusted) = trusted.as_ref().filter(|_| self.checks.origin) else {
+            return Ok(());
+        };
+        if origin_of(row)?.is(trusted) {
+            return Ok(());
+        }
+        self.mistrusted.notify_one();
+        Err(Error::Untrusted)
+    }
+
+    fn require_agreement(&self, comparison: &Comparison, theirs: Timestamp) -> Result<(), Error> {
+        let difference = comparison.end(theirs, self.clock.as_ref());
+        if self.checks.clock && difference.exceeds(self.max_skew()) {
+            return Err(Error::ClocksDiffer {
+                by: difference.certain(),
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,94 @@
+//! A table that is locked for long, as by `VACUUM FULL`: what is remembered goes on being answered,
+//! and the replicas do not use up the sessions of the server.
+
+use std::time::{Duration, Instant};
+
+use stacktoken::domain::{entropy::OsEntropy, secret::Secret};
+use tokio::time::sleep;
+
+use crate::{
+    cluster::{Cluster, DATABASE, Replica},
+    postgres::Postgres,
+};
+
+/// How long the table is locked.
+const LOCKED_FOR: Duration = Duration::from_secs(10);
+/// How many ask each replica for tokens that it does not remember, all the time.
+const ASKING: usize = 8;
+
+fn sessions(postgres: &Postgres) -> usize {
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'stacktoken'";
+    postgres.run(DATABASE, sql).trim().parse().unwrap()
+}
+
+async fn ask_for_unknown_ones(replica: &Replica, stack: &str, until: Instant) {
+    while Instant::now() < until {
+        let unknown = Secret::generate(&OsEntropy).unwrap().expose().to_owned();
+        // Refused within the bound, for as long as the table is locked.
+        let _ = replica.introspect(stack, &unknown).await;
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// How many verdicts were asked for, of those that are remembered, and how many were refused.
+async fn ask_for_a_known_one(
+    replica: &Replica,
+    (stack, secret): (&str, &str),
+    until: Instant,
+) -> (usize, usize) {
+    let (mut asked, mut refused) = (0, 0);
+    while Instant::now() < until {
+        asked += 1;
+        refused += usize::from(replica.introspect(stack, secret).await.is_err());
+        sleep(Duration::from_millis(20)).await;
+    }
+    (asked, refused)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_is_locked_for_long_costs_few_sessions() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let (a, b, stack) = (&cluster.a, &cluster.b, cluster.stack.as_str());
+    let secret = cluster.issue("remembered").await.secret;
+    for replica in [a, b] {
+        replica.warm(stack, &secret).await;
+        replica.connect(stack).await;
+    }
+    let before = sessions(&cluster.postgres);
+    let lock = "LOCK TABLE token_secrets IN ACCESS EXCLUSIVE MODE";
+    let held = cluster.postgres.hold(DATABASE, lock);
+    let until = Instant::now() + LOCKED_FOR;
+    let asking = async |replica| {
+        let asking = (0..ASKING).map(|_| ask_for_unknown_ones(replica, stack, until));
+        futures_util::future::join_all(asking).await;
+    };
+    let counting = async {
+        let mut most = 0;
+        while Instant::now() < until {
+            most = most.max(sessions(&cluster.postgres));
+            sleep(Duration::from_millis(500)).await;
+        }
+        most
+    };
+    let known = (stack, secret.as_str());
+    let (most, at_a, at_b, (), ()) = tokio::join!(
+        counting,
+        ask_for_a_known_one(a, known, until),
+        ask_for_a_known_one(b, known, until),
+        asking(a),
+        asking(b),
+    );
+    held.commit();
+    println!("sessions {before} -> {most}; asked and refused: {at_a:?} {at_b:?}");
+    let refused = at_a.1 + at_b.1;
+    assert_eq!(refused, 0, "what is remembered was refused");
+    // Renewed at 0, 1, 3 and 7 s by each replica: without growing pauses it is ten times.
+    let at_most = before + 2 * 4 * ASKING;
+    assert!(most <= at_most, "{most} sessions of at most {at_most}");
+    // Once the table is free, what is not remembered is answered again.
+    let live = cluster.issue("afterwards").await.secret;
+    a.warm(stack, &live).await;
+    b.warm(stack, &live).await;
+}

@@ -1,0 +1,258 @@
+//! A change is made only in the database that committed the last heartbeat, only in its own tables,
+//! and only by a clock that agrees with the replica's; and what is read there is read in full. Both
+//! can stop being so between two heartbeats.
+
+use std::time::{Duration, Instant};
+
+use stacktoken::{
+    app::Safeguards,
+    domain::clock::{Clock as _, SystemClock},
+    grpc::pb::v1,
+};
+use tokio::time::sleep;
+
+use crate::{
+    cluster::{Cluster, DATABASE},
+    control::assert_shows,
+    origins::lead_to,
+    postgres::{self, Postgres},
+    support::{at, issue_request, reason, requests::set_expiry_request},
+};
+
+/// Revokes that were acknowledged while a restored dump stood under the address of the database, of
+/// which the database knows nothing once the address leads back to it.
+async fn revoke_beside_a_copy(cluster: &Cluster) -> (usize, usize) {
+    let other = postgres::start_another_system().unwrap();
+    let mut uids = Vec::new();
+    for at in 0..5 {
+        let issued = cluster.issue(&format!("live {at}")).await;
+        uids.push(issued.token.unwrap().token_uid);
+    }
+    cluster.postgres.copy_to(&other, DATABASE);
+    lead_to(cluster, other.port()).await;
+    let (mut acknowledged, begun) = (Vec::new(), Instant::now());
+    for uid in uids.iter().cycle() {
+        if begun.elapsed() > Duration::from_secs(2) {
+            break;
+        }
+        if cluster.revoke(uid).await.is_ok() {
+            acknowledged.push(uid);
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    lead_to(cluster, cluster.postgres.port()).await;
+    acknowledged.sort();
+    acknowledged.dedup();
+    let lost = acknowledged.iter().filter(|uid| {
+        let sql = format!("SELECT revoked_at IS NULL FROM tokens WHERE uid = '{uid}'");
+        cluster.postgres.run(DATABASE, &sql).trim() == "t"
+    });
+    let (acknowledged, lost) = (acknowledged.len(), lost.count());
+    println!("acknowledged beside the database: {acknowledged}, lost: {lost}");
+    (acknowledged, lost)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_revoke_is_acknowledged_by_a_copy_that_stands_in_for_a_moment() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    assert_eq!(revoke_beside_a_copy(&cluster).await, (0, 0));
+    // By the database itself it is.
+    let issued = loop {
+        let asked = issue_request(&cluster.stack, "afterwards");
+        if let Ok(issued) = cluster.a.owner.tokens.clone().issue(asked).await {
+            break issued.into_inner();
+        }
+        sleep(Duration::from_millis(20)).await;
+    };
+    cluster
+        .revoke(&issued.token.unwrap().token_uid)
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_look_at_where_a_change_is_made_such_revokes_are_lost() {
+    let without = Safeguards {
+        change_origins: false,
+        ..Safeguards::default()
+    };
+    assert_shows(without, async |cluster| {
+        revoke_beside_a_copy(cluster).await.1 > 0
+    })
+    .await;
+}
+
+/// Has the database's clock read through a function of the test's own, which adds what stands in a
+/// table. Sessions find it by the search path of the role.
+fn make_clock(cluster: &Cluster) {
+    let made = "CREATE SCHEMA wrong; CREATE TABLE wrong.ahead (by interval); \
+        INSERT INTO wrong.ahead VALUES ('0'); \
+        CREATE FUNCTION wrong.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE \
+        AS 'SELECT pg_catalog.clock_timestamp() + by FROM wrong.ahead'; \
+        ALTER ROLE postgres SET search_path = wrong, pg_catalog, public";
+    cluster.postgres.run(DATABASE, made);
+}
+
+fn set_clock_ahead(postgres: &Postgres, by: &str) {
+    postgres.run(DATABASE, &format!("UPDATE wrong.ahead SET by = '{by}'"));
+}
+
+/// New sessions for both replicas.
+async fn reconnect(cluster: &Cluster) {
+    lead_to(cluster, cluster.postgres.port()).await;
+}
+
+/// Whether a live token is ended by a change that is made while the database's clock is an hour
+/// ahead, for less time than there is between two heartbeats.
+async fn change_while_the_clock_is_ahead(cluster: &Cluster) -> bool {
+    make_clock(cluster);
+    reconnect(cluster).await;
+    let request = v1::IssueRequest {
+        expiry: Some(at(SystemClock::new().now().seconds() + 1_800)),
+        ..issue_request(&cluster.stack, "half an hour left")
+    };
+    let mut tokens = cluster.a.owner.tokens.clone();
+    let issued = loop {
+        if let Ok(issued) = tokens.issue(request.clone()).await {
+            break issued.into_inner();
+        }
+        sleep(Duration::from_millis(50)).await;
+    };
+    cluster.a.warm(&cluster.stack, &issued.secret).await;
+    let uid = issued.token.unwrap().token_uid;
+    set_clock_ahead(&cluster.postgres, "1 hour");
+    let ahead = Instant::now();
+    let later = at(SystemClock::new().now().seconds() + 3_000);
+    while ahead.elapsed() < Duration::from_millis(200) {
+        let change = set_expiry_request(&cluster.stack, &uid, later.clone());
+        let _ = tokens.set_expiry(change).await;
+    }
+    set_clock_ahead(&cluster.postgres, "0");
+    let sql = format!("SELECT ended_at IS NOT NULL FROM tokens WHERE uid = '{uid}'");
+    cluster.postgres.run(DATABASE, &sql).trim() == "t"
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_clock_that_steps_between_two_heartbeats_ends_no_token() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    assert!(!change_while_the_clock_is_ahead(&cluster).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_look_at_the_clock_of_a_change_it_does() {
+    let without = Safeguards {
+        change_clocks: false,
+        ..Safeguards::default()
+    };
+    assert_shows(without, async |cluster| {
+        change_while_the_clock_is_ahead(cluster).await
+    })
+    .await;
+}
+
+/// Copies of all tables, which sessions find before the tables themselves.
+const SHADOWS: &str = "DO $$ DECLARE name text; BEGIN \
+    CREATE SCHEMA shadows; \
+    FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP \
+    EXECUTE format('CREATE TABLE shadows.%1$I (LIKE public.%1$I INCLUDING ALL)', name); \
+    EXECUTE format('INSERT INTO shadows.%1$I OVERRIDING SYSTEM VALUE SELECT * FROM public.%1$I', name); \
+    END LOOP; END $$; \
+    ALTER ROLE postgres SET search_path = shadows, public";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_of_the_same_names_in_another_schema_are_not_taken_for_the_own() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let revoked = cluster.issue("revoked").await;
+    let live = cluster.issue("live").await.token.unwrap().token_uid;
+    cluster.postgres.run(DATABASE, SHADOWS);
+    let uid = revoked.token.unwrap().token_uid;
+    cluster.revoke(&uid).await.unwrap();
+    reconnect(&cluster).await;
+    let (mut answered, mut acknowledged, begun) = (0, 0, Instant::now());
+    while begun.elapsed() < Duration::from_secs(3) {
+        for replica in [&cluster.a, &cluster.b] {
+            let answer = replica.introspect(&cluster.stack, &revoked.secret).await;
+            answered += usize::from(answer.is_ok_and(|answer| answer.active));
+        }
+        acknowledged += usize::from(cluster.revoke(&live).await.is_ok());
+        sleep(Duration::from_millis(20)).await;
+    }
+    println!("revoked and answered as active: {answered}, changes acknowledged: {acknowledged}");
+    assert_eq!((answered, acknowledged), (0, 0));
+    // With the path mended, it serves again.
+    let mended = "ALTER ROLE postgres RESET search_path";
+    cluster.postgres.run(DATABASE, mended);
+    reconnect(&cluster).await;
+    let mended = Instant::now();
+    while cluster.revoke(&live).await.is_err() {
+        assert!(mended.elapsed() < Duration::from_secs(10), "no recovery");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_is_rewritten_hides_no_token_whatever_the_default_isolation() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let set = "ALTER ROLE postgres SET default_transaction_isolation = 'repeatable read'";
+    cluster.postgres.run(DATABASE, set);
+    reconnect(&cluster).await;
+    let first = cluster.issue("first").await;
+    cluster.b.warm(&cluster.stack, &first.secret).await;
+    for at in 0..3 {
+        // What nobody has asked B for is not remembered there.
+        let live = cluster.issue(&format!("live {at}")).await;
+        let rewrite =
+            format!("ALTER TABLE token_secrets ADD COLUMN rewritten_{at} float DEFAULT random()");
+        let held = cluster.postgres.hold(DATABASE, &rewrite);
+        let asking = async {
+            // Refused within the bound, or answered once the table is free.
+            loop {
+                match cluster.b.introspect(&cluster.stack, &live.secret).await {
+                    Ok(answer) => break answer,
+                    Err(_) => sleep(Duration::from_millis(20)).await,
+                }
+            }
+        };
+        let rewriting = async {
+            sleep(Duration::from_millis(400)).await;
+            held.commit();
+        };
+        let (answer, ()) = tokio::join!(asking, rewriting);
+        assert!(answer.active, "{:?}", answer.reason());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_clock_ahead_has_called_expired_stays_expired() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    cluster.b.clock.set_ahead(Duration::from_millis(1_800));
+    let request = v1::IssueRequest {
+        expiry: Some(at(SystemClock::new().now().seconds() + 5)),
+        ..issue_request(&cluster.stack, "short")
+    };
+    let issued = cluster.a.owner.tokens.clone().issue(request).await;
+    let issued = issued.unwrap().into_inner();
+    cluster.b.warm(&cluster.stack, &issued.secret).await;
+    while let Ok(answer) = cluster.b.introspect(&cluster.stack, &issued.secret).await {
+        if !answer.active {
+            assert_eq!(answer.reason(), v1::Reason::Expired);
+            break;
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+    let later = at(SystemClock::new().now().seconds() + 3_600);
+    let uid = issued.token.unwrap().token_uid;
+    let change = set_expiry_request(&cluster.stack, &uid, later);
+    let changed = cluster.a.owner.tokens.clone().set_expiry(change).await;
+    assert_eq!(reason(&changed.unwrap_err()), "TOKEN_EXPIRED");
+}
