@@ -3,7 +3,8 @@
 
 use std::{process::ExitCode, time::Duration};
 
-fn is_small() -> bool {
+/// Whether one short round is measured.
+pub fn is_small() -> bool {
     std::env::var_os("STACKTOKEN_BENCH_SMALL").is_some_and(|value| !value.is_empty())
 }
 
