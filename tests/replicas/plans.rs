@@ -171,11 +171,12 @@ pub fn fill(postgres: &Postgres, rows: u32) {
 }
 
 /// Rows of the change log, each of a transaction of its own: numbers that are long past, since
-/// those of a database this young are.
+/// those of a database this young are. The rows are not old enough to be purged.
 pub fn fill_changes(postgres: &Postgres, rows: u32) {
     let sql = format!(
         "INSERT INTO changes (stack_uid, kind, changed_at, xid) \
-         SELECT gen_random_uuid(), 'issued', n, (3 + n % 500)::text::xid8 \
+         SELECT gen_random_uuid(), 'issued', \
+         (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint, (3 + n % 500)::text::xid8 \
          FROM generate_series(1, {rows}) n"
     );
     postgres.run(DATABASE, &sql);
