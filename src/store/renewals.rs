@@ -164,7 +164,7 @@ mod tests {
     fn a_renewal_for_another_reason_is_followed_by_the_first_pause() {
         let asked = Renewals::default();
         renewals(0..4_000, &asked, Renewals::beaten);
-        asked.renewed(Duration::from_millis(4_000));
+        asked.renewed(Duration::from_secs(4));
         assert_eq!(renewals(4_000..6_000, &asked, Renewals::beaten), [5_000]);
     }
 }
