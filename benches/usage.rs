@@ -32,7 +32,7 @@ use stacktoken::{
     config::Keeping,
     config::Tuning,
     domain::{
-        caller::{Actor, Call, Caller, CallerKind, Demand, Mode},
+        caller::{Actor, Call, Caller, CallerKind, Mode, Requirement},
         clock::{Clock, SystemClock},
         entropy::{Entropy, OsEntropy},
         field::Violations,
@@ -44,7 +44,7 @@ use stacktoken::{
         token::Expiry,
     },
     metrics::Metrics,
-    server::{self, Listeners, Parts},
+    server::{self, Listeners, ServerParts},
     store::{Kept, Location, PoolSize, Store},
 };
 use support::{Client, ISSUER, TestIssuer, introspect_request, issuer, tuning};
@@ -83,7 +83,7 @@ fn call(kind: CallerKind, subject: &str, clock: &dyn Clock) -> Call {
             },
             introspects: kind == CallerKind::Service,
         },
-        demand: Demand {
+        demand: Requirement {
             governor: true,
             operator: true,
             introspector: true,
@@ -170,7 +170,7 @@ impl Served {
         let address = listeners.grpc.local_addr().unwrap();
         let admin = listeners.admin.local_addr().unwrap().to_string();
         let now = clock.now().seconds();
-        let parts = Parts {
+        let parts = ServerParts {
             store: store.clone(),
             authenticator: Arc::new(authenticator),
             routes: Arc::new(RouteTable::builtin().unwrap()),

@@ -3,7 +3,7 @@
 //! # Modules
 //!
 //! This crate is the server; `stacktoken-core` holds what it shares with `stacktoken-client`. A
-//! module may use those to its left, which `tests/architecture.rs` checks:
+//! module may use only the modules to its left; `tests/architecture.rs` checks this:
 //!
 //! ```text
 //! core ← domain ← store ← app ← grpc ← server ← cli ← main
@@ -12,30 +12,30 @@
 //!   └─ client
 //! ```
 //!
-//! - `core` (the crate `stacktoken-core`): secrets, permissions, the catalogue of actions, the
-//!   verdict, the lease, and the cache of facts. [`domain`] re-exports what is not the cache.
-//! - [`domain`]: what else a token is to the server: values that parse, transitions that take
+//! - `core` (the crate `stacktoken-core`): secrets, permissions, the action catalogue, the
+//!   verdict, the lease and the facts cache. [`domain`] re-exports all of it except the cache.
+//! - [`domain`]: the server-only domain model: parsed values and state transitions that take
 //!   `now`. No I/O.
-//! - [`store`]: whole transactions on SQLite or PostgreSQL, and the history of changes.
-//! - [`app`]: the use cases, and when the cache may be answered from.
-//! - [`auth`]: from a credential to a caller, and the one table of who may call what.
-//! - [`grpc`]: messages to domain values and back; the only maker of statuses.
-//! - [`server`]: sockets, the layers in front of every call, health, the orderly end.
-//! - [`cli`]: flags to settings, `dev`, and the client verbs.
-//! - `client` (the crate `stacktoken-client`): for Rust services that ask. The server does not use
-//!   it.
+//! - [`store`]: transactions on SQLite or PostgreSQL, and the change log.
+//! - [`app`]: the use cases, and the rules for answering from the cache.
+//! - [`auth`]: authenticates a credential; holds the policy table of who may call which RPC.
+//! - [`grpc`]: converts messages to domain values and back; the only module that builds statuses.
+//! - [`server`]: sockets, the layers in front of every call, health checks, graceful shutdown.
+//! - [`cli`]: command-line flags, `dev`, and the client commands.
+//! - `client` (the crate `stacktoken-client`): the client library for Rust services. The server
+//!   does not use it.
 //!
-//! # One request through it
+//! # Path of a request
 //!
-//! `Introspect` enters at [`server`]: trace, request id, the rule of its path, room, credential,
-//! kind of caller, deadline. [`grpc`] parses the message once, every fault reported.
-//! [`app`] digests the secret, takes what is known of the digest from memory if the lease
-//! covers it and from [`store`] if not, and has [`domain::verdict`] judge that at one instant.
-//! Back through `convert`; an error goes through [`grpc::status`]. A change takes the same
-//! way, and its store method is one transaction. Envoy's `Check` enters [`grpc`] by its own
-//! door and joins at [`app`].
+//! `Introspect` enters at [`server`]: trace, request id, path policy, credential, caller kind,
+//! permit, deadline. [`grpc`] parses the message once and reports every field violation.
+//! [`app`] hashes the secret, looks up its facts in the cache if the lease covers it and otherwise
+//! in [`store`], and evaluates them with [`domain::verdict`] at one instant. `convert` builds the
+//! response; [`grpc::status`] builds the status of an error. A change takes the same path, and its
+//! store method is one transaction. Envoy's `Check` has its own service in [`grpc`] and uses the
+//! same use case in [`app`].
 
-// The futures of a call are nested deeply; an optimised build computes the layout of all at once.
+// Call futures nest deeply, and an optimised build computes the layout of the whole nest at once.
 #![recursion_limit = "256"]
 
 pub mod app;

@@ -1,4 +1,4 @@
-//! stacktoken's command: parse, log, dispatch, exit code.
+//! Entry point of the `stacktoken` binary: parses arguments, runs the command, sets the exit code.
 
 use std::process::ExitCode;
 

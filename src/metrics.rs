@@ -1,5 +1,4 @@
-//! What the service counts about itself, for Prometheus. No label names a tenant, a caller
-//! or a token.
+//! Prometheus metrics of the service. No label identifies a tenant, a caller or a token.
 
 mod labels;
 mod process;
@@ -15,14 +14,14 @@ use prometheus_client::{
 use self::process::ReadAtScrape;
 pub use self::{labels::*, process::Process};
 
-/// Upper bounds in seconds: those of the OpenTelemetry RPC conventions, and finer ones below,
-/// since most answers take less than a millisecond.
+/// Histogram buckets in seconds: those of the OpenTelemetry RPC conventions, plus finer ones at the
+/// low end, because most calls take less than a millisecond.
 const SECONDS: [f64; 18] = [
     0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75,
     1.0, 2.5, 5.0, 10.0,
 ];
 
-/// The tables that rows are deleted of for their age.
+/// Tables whose rows are deleted by age.
 const PURGED: [&str; 6] = [
     "tokens",
     "token_secrets",
@@ -32,98 +31,97 @@ const PURGED: [&str; 6] = [
     "changes",
 ];
 
-/// How soon tokens expire that are counted, in ascending order.
+/// Periods within which expiring tokens are counted, in ascending order.
 pub const WITHIN: [&str; 3] = ["1d", "7d", "30d"];
 
-/// Everything that is counted.
+/// All metrics of one service.
 pub struct Metrics {
     registry: Registry,
-    /// How long calls took.
+    /// Duration of calls.
     pub calls: Family<CallLabels, Histogram>,
     /// Verdicts by reason; `OK` for active and allowed.
     pub verdicts: Family<ReasonLabel, Counter>,
-    /// Requests that Envoy asked about, by how it was answered.
+    /// Checks by Envoy, by answer.
     pub checks: Family<CheckLabels, Counter>,
     /// Calls that ended in an error, by reason.
     pub errors: Family<ReasonLabel, Counter>,
-    /// Verdicts answered from memory.
+    /// Verdicts answered from the cache.
     pub cache_hits: Counter,
-    /// Verdicts that the store was read for.
+    /// Verdicts that required a read of the store.
     pub cache_misses: Counter,
-    /// Changes of others by which something was thrown out of memory.
+    /// Changes from the change feed that were applied as cache evictions.
     pub evictions: Counter,
-    /// Digests remembered.
+    /// Digests in the cache.
     pub cache_entries: Gauge,
-    /// Answers older than the freshness bound, as an operator chose.
+    /// Answers older than the freshness bound, which `--serve-stale-for` permits.
     pub stale_answers: Counter,
-    /// How old the point is up to which all changes are applied.
+    /// Age in seconds of the point up to which all changes are applied.
     pub lease_age: Gauge<f64, AtomicU64>,
-    /// How often another database, or the same one after a restart, was trusted than before.
+    /// How often the trusted database changed: to another one, or the same one after a restart.
     pub origin_changes: Counter,
-    /// How long after a change by another replica it was applied here.
+    /// Delay from a change by another replica until it was applied here.
     pub revoke_visibility: Histogram,
     /// Open streams of IntrospectionService's Watch.
     pub watches: Gauge,
-    /// Changes told on them.
+    /// Changes sent on those streams.
     pub watch_changes: Counter,
-    /// Those that fell behind and were ended.
+    /// Watch streams that fell behind and were ended.
     pub watch_lagged: Counter,
-    /// Actions asked about that the catalogue lacks: a typo of a caller, or a new CMS.
+    /// Requested actions that the catalogue lacks: a caller's typo, or a new CMS.
     pub unknown_actions: Counter,
-    /// Refusals that the audit had no room for.
+    /// Refusals dropped because the audit queue was full.
     pub refusals_dropped: Counter,
-    /// Pairs of token and service whose last use is not on record yet.
+    /// Pairs of token and service whose last use is not written yet.
     pub usage_waiting: Gauge,
-    /// Transactions that recorded when tokens were used.
+    /// Transactions that wrote last-used times.
     pub usage_writes: Counter,
-    /// Pairs of token and service that they recorded.
+    /// Pairs of token and service written by those transactions.
     pub usage_rows_written: Counter,
-    /// Those transactions that failed; what they were to record is kept.
+    /// Failed transactions of that kind; what they were to write is kept for a retry.
     pub usage_write_failures: Counter,
-    /// Uses of tokens that there was no room to remember.
+    /// Token uses dropped because the tracker was full.
     pub usage_dropped: Counter,
-    /// Reports that a secret leaked, by what came of them.
+    /// Reports of leaked secrets, by outcome.
     pub leak_reports: Family<LeakLabel, Counter>,
-    /// 1 where a service is SERVING.
+    /// 1 if the service is SERVING.
     pub serving: Family<ServiceLabel, Gauge>,
-    /// By how many seconds the clock is ahead of the database's.
+    /// Seconds by which the clock is ahead of the database's.
     pub clock_offset: Gauge<f64, AtomicU64>,
     /// How often the wall clock stepped by more than the permitted skew.
     pub clock_steps: Counter,
-    /// 1 while the clock is wrong, and nothing is answered.
+    /// 1 while the clock is wrong, during which nothing is answered.
     pub clock_wrong: Gauge,
     /// 1 while the SQLite file or its write-ahead log is deleted or replaced.
     pub store_file_lost: Gauge,
-    /// 1 while the database takes no changes.
+    /// 1 while the database is read-only.
     pub database_read_only: Gauge,
-    /// 1 where a listener beyond loopback has no TLS.
+    /// 1 if a listener beyond loopback has no TLS.
     pub plaintext: Gauge,
-    /// 1 where the link to the database is not verified by TLS.
+    /// 1 if the connection to the database beyond this machine is not verified by TLS.
     pub database_unverified: Gauge,
     /// Open connections.
     pub connections: Gauge,
-    /// Connections that were not kept, by why.
+    /// Connections refused or closed early, by cause.
     pub connections_refused: Family<WhyLabel, Counter>,
-    /// When certificates expire, in seconds since the start of the Unix epoch.
+    /// When certificates expire, in seconds since the Unix epoch.
     pub tls_expiry: Family<CertificateLabel, Gauge<f64, AtomicU64>>,
-    /// 1 while the TLS files on disk cannot be used, and the old ones are.
+    /// 1 while the TLS files on disk are unusable, and the old ones stay in use.
     pub tls_reload_failing: Gauge,
-    /// How often new TLS files could not be used.
+    /// How often new TLS files were unusable.
     pub tls_reload_failures: Counter,
-    /// Issuers whose keys are not to be had.
+    /// Issuers whose keys are unavailable.
     pub issuers_without_keys: Gauge<i64>,
-    /// What the process counts.
+    /// Process-wide counters.
     process: Process,
-    /// Rows deleted for their age, by table.
+    /// Rows deleted by age, by table.
     pub purged_rows: Family<TableLabel, Counter>,
-    /// How often housekeeping failed at something.
+    /// How often a housekeeping task failed.
     pub housekeeping_failures: Counter,
-    /// When housekeeping was last done with everything, in seconds since the start of the Unix
-    /// epoch; 0 before that.
+    /// When housekeeping last completed all tasks, in seconds since the Unix epoch; 0 before that.
     pub housekeeping_last_run: Gauge<f64, AtomicU64>,
-    /// Live tokens that expire soon; the later include the sooner.
+    /// Live tokens that expire soon; longer periods include shorter ones.
     pub tokens_expiring: Family<WithinLabel, Gauge>,
-    /// Seconds since the start of the Unix epoch at which the process started.
+    /// When the process started, in seconds since the Unix epoch.
     pub started: Gauge<f64, AtomicU64>,
 }
 
@@ -140,7 +138,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// The counts of one service, with those of its process.
+    /// Creates the metrics of one service, which include those of its process.
     #[must_use]
     pub fn of_process(process: Process) -> Self {
         let mut metrics = Self {
@@ -190,7 +188,7 @@ impl Metrics {
             started: Gauge::default(),
         };
         metrics.register();
-        // What is not there before it counts cannot be watched for.
+        // Creates these series at 0, so that an alert can see their first increment.
         for why in ["address", "accept", "handshake", "slow"] {
             drop(metrics.connections_refused.get_or_create(&WhyLabel { why }));
         }
@@ -272,26 +270,26 @@ impl Metrics {
         own.register_with_unit("start_time", "When the process started, since the epoch", Unit::Seconds, self.started.clone());
     }
 
-    /// Notes how a call ended.
+    /// Records the status and duration of a call.
     pub fn observe_call(&self, labels: &CallLabels, took: Duration) {
         self.calls.get_or_create(labels).observe(took.as_secs_f64());
     }
 
-    /// Counts a call that ended in an error, where it has a reason of the contract.
+    /// Counts a call that failed, if its error has a reason of the API contract.
     pub fn note_error(&self, reason: Option<&'static str>) {
         if let Some(reason) = reason {
             self.errors.get_or_create(&ReasonLabel { reason }).inc();
         }
     }
 
-    /// Notes a connection that was not kept.
+    /// Counts a connection that was refused or closed early.
     pub fn refuse_connection(&self, why: &'static str) {
         self.connections_refused
             .get_or_create(&WhyLabel { why })
             .inc();
     }
 
-    /// The text for a scrape, as OpenMetrics 1.0.
+    /// Returns all metrics as OpenMetrics 1.0 text.
     #[must_use]
     pub fn expose(&self) -> String {
         let mut out = String::new();
@@ -300,8 +298,8 @@ impl Metrics {
         out
     }
 
-    /// The same for whoever does not ask for OpenMetrics: in Prometheus' older text a counter
-    /// is described under the name of its sample.
+    /// Returns all metrics in Prometheus' older text format, in which the `HELP` and `TYPE` of a
+    /// counter use the name of its sample.
     #[must_use]
     pub fn expose_plain(&self) -> String {
         let open = self.expose();

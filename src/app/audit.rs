@@ -1,13 +1,13 @@
-//! Reading the audit.
+//! The use case for reading the audit.
 
 use super::{About, App, AuditCursor, AuditFilter, AuditPage, Error};
 use crate::domain::{audit::Action, caller::Call};
 
 impl App {
-    /// A page of the audit.
+    /// Returns a page of the audit.
     ///
     /// # Errors
-    /// [`Error`]; refused where the caller may not read it.
+    /// [`Error`]; refused if the caller may not read it.
     pub async fn list_audit(
         &self,
         call: &Call,

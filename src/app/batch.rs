@@ -1,13 +1,13 @@
-//! Verdicts on many presented tokens at one instant and on one revision. What is remembered
-//! is answered under the lease; everything else is one reading of the store. If one cannot be
-//! decided, none is (R13).
+//! Verdicts on several tokens at one instant and one revision. Cached facts are answered under the
+//! lease; the rest comes from one store lookup. If one verdict cannot be decided, the whole batch
+//! fails (R13).
 
 use std::{collections::HashMap, num::NonZeroU32, sync::Arc};
 
 use super::{
     App, Error, Introspection, Question,
-    flights::ManyRead,
     freshness::{Cover, View},
+    lookup::BatchRead,
 };
 use crate::domain::{
     caller::Call,
@@ -17,42 +17,42 @@ use crate::domain::{
     verdict::Facts,
 };
 
-/// What a service asks at once.
+/// A batch introspection request.
 pub struct Batch {
-    /// The questions. What they say of a revision is not looked at.
+    /// The questions. Their own `min_revision` is ignored.
     pub questions: Vec<Question>,
-    /// A point in the history that every answer must reflect.
+    /// Revision that every answer must reflect.
     pub min_revision: Option<Revision>,
 }
 
 /// The answers, in the order of the questions.
 #[derive(Debug)]
 pub struct Answers {
-    /// One to a question.
+    /// One answer per question.
     pub answers: Vec<Introspection>,
-    /// All changes up to here are in every one of them. `None` where there was nothing to
-    /// look up and no history is known here yet.
+    /// Revision that every answer reflects. `None` if there was nothing to look up and the change
+    /// log is not polled yet.
     pub revision: Option<Revision>,
 }
 
-/// Facts by digest; `None` for one that nobody knows.
+/// Facts by digest; `None` for an unknown digest.
 type Known = HashMap<Digest, Option<Arc<Facts>>>;
 
-/// What is remembered of some digests, and what vouches for it.
+/// Cached facts of some digests, and the view under which they may be answered.
 struct Recalled {
     known: Known,
     missing: Vec<Digest>,
-    /// By this, and so well, it could be answered.
+    /// Taken before the cache was read.
     view: View,
     cover: Cover,
 }
 
 impl App {
-    /// Judges presented tokens, all at one instant.
+    /// Returns verdicts on presented tokens, all at one instant.
     ///
     /// # Errors
-    /// [`Error`] where one of them cannot be decided (R13), or where this caller presents too
-    /// many unrecognised tokens.
+    /// [`Error`] if one of them cannot be decided (R13), or if this caller presents too many
+    /// unrecognised tokens.
     pub async fn batch_introspect(&self, call: &Call, batch: &Batch) -> Result<Answers, Error> {
         let questions = &batch.questions;
         let presented = questions
@@ -61,7 +61,7 @@ impl App {
         let digests: Vec<Option<Digest>> = presented.collect();
         let (mut answers, mut revision) = self.judge_all(batch, &digests).await?;
         if self.record_first_uses(call, &digests, &answers).await? {
-            // All of it again: one instant and one revision, after what was recorded.
+            // Judge all of them again, for one instant and one revision after the recorded changes.
             (answers, revision) = self.judge_all(batch, &digests).await?;
             if answers.iter().any(|answer| answer.unused().is_some()) {
                 return Err(Error::NotFresh);
@@ -78,19 +78,19 @@ impl App {
         if let Some(count) = NonZeroU32::new(unrecognised) {
             self.unrecognised.admit_many(&call.caller.actor, count)?;
         }
-        // Before the history is read for the first time there is no such point.
+        // Before the first poll of the change log there is no revision.
         let revision = (revision.position != i64::MIN).then_some(revision);
         Ok(Answers { answers, revision })
     }
 
-    /// What there is to say of all of them at this instant, and the point that it reflects.
+    /// Evaluates all questions at one instant; returns the revision that the answers reflect.
     async fn judge_all(
         &self,
         batch: &Batch,
         digests: &[Option<Digest>],
     ) -> Result<(Vec<Introspection>, Revision), Error> {
         let (known, revision) = self.known_of_all(digests, batch.min_revision).await?;
-        // Read after the look-up, and once: expiry is compared at the time of the answer.
+        // The clock is read once, after the lookup: expiry is compared at the time of the answer.
         let now = self.instant()?;
         let judged = batch
             .questions
@@ -103,8 +103,8 @@ impl App {
         Ok((judged.collect(), revision))
     }
 
-    /// Has the first use of every secret recorded that would be answered as active for the
-    /// first time, and says whether there was one.
+    /// Records the first use of every secret that would be answered as active for the first time.
+    /// Returns whether there was one.
     async fn record_first_uses(
         &self,
         call: &Call,
@@ -121,8 +121,8 @@ impl App {
         Ok(!unused.is_empty())
     }
 
-    /// What is known of the digests, fresh enough to be answered now, and the point that all
-    /// of it reflects.
+    /// Returns the facts of all digests, fresh enough to answer now, and the revision that all of
+    /// them reflect.
     async fn known_of_all(
         &self,
         digests: &[Option<Digest>],
@@ -146,12 +146,12 @@ impl App {
         if timely && self.still_holds(&recalled, &read) {
             let applied = recalled.view.applied;
             let (known, seen) = with_read(recalled.known, &missing, read);
-            // One history, so the earlier of the two points is reflected in both.
+            // Both positions are in one change log, so all facts reflect the lower one.
             let position = applied.position.min(seen.position);
             return Ok((known, Revision { position, ..seen }));
         }
-        // The reading took so long, or saw so much else, that what was remembered cannot be
-        // answered beside it: one of everything.
+        // The lookup was too slow, or saw another database, so the cached facts cannot be combined
+        // with it: look everything up at once.
         let wanted: Vec<Digest> = recalled.known.keys().copied().chain(missing).collect();
         let read = self.read_all(&wanted, &recalled, min).await?;
         if self.worth(read.evidence).await != Worth::Answer {
@@ -160,10 +160,10 @@ impl App {
         Ok(with_read(Known::new(), &wanted, read))
     }
 
-    /// What is remembered and may be answered.
+    /// Returns the cached facts that may be answered, and the digests to look up.
     fn recall(&self, digests: &[Option<Digest>], min: Option<Revision>) -> Recalled {
-        // Before the look into memory, and the clock is read again after it, since a process
-        // may have been stopped in between.
+        // Taken before the cache is read; the clock is read again after it, because the process may
+        // have been suspended in between.
         let view = self.view();
         let now = self.clock.monotonic();
         let cover = self.freshness.cover(&view, now);
@@ -199,7 +199,7 @@ impl App {
         digests: &[Digest],
         recalled: &Recalled,
         min: Option<Revision>,
-    ) -> Result<ManyRead, Error> {
+    ) -> Result<BatchRead, Error> {
         let read = self.flights.look_up_many(&self.ground, digests).await;
         let mut read = read.map_err(|missed| missed.into_error(recalled.cover == Cover::None))?;
         let seen = (read.applied, &read.snapshot, read.evidence);
@@ -207,17 +207,17 @@ impl App {
         Ok(read)
     }
 
-    /// Whether what was remembered may still be answered once the reading is done, and beside
-    /// it: by the lease that it was taken under, and of the same history.
-    fn still_holds(&self, recalled: &Recalled, read: &ManyRead) -> bool {
+    /// Returns whether cached facts may still be answered after the lookup, together with it: the
+    /// lease they were taken under still covers them, and the database is the same.
+    fn still_holds(&self, recalled: &Recalled, read: &BatchRead) -> bool {
         let now = self.clock.monotonic();
         self.freshness.cover(&recalled.view, now) == recalled.cover
             && read.evidence.tenure() == recalled.view.trusted()
     }
 }
 
-fn with_read(mut known: Known, asked: &[Digest], read: ManyRead) -> (Known, Revision) {
-    let ManyRead {
+fn with_read(mut known: Known, asked: &[Digest], read: BatchRead) -> (Known, Revision) {
+    let BatchRead {
         mut facts, applied, ..
     } = read;
     known.extend(asked.iter().map(|digest| (*digest, facts.remove(digest))));

@@ -1,11 +1,11 @@
-//! Whether the wall clock can be decided by: compared with the database's at every heartbeat,
-//! and with `CLOCK_BOOTTIME` at every reading (R8).
+//! Checks whether the wall clock can be trusted: against the database's clock at every heartbeat,
+//! and against `CLOCK_BOOTTIME` at every reading (R8).
 
 use super::{App, Error};
 use crate::domain::{clock::ClockFault, comparison::Comparison, timestamp::Timestamp};
 
 impl App {
-    /// The instant to answer by.
+    /// Returns the time to judge an answer by.
     ///
     /// # Errors
     /// [`Error::ClockSkew`] while the clock is wrong.
@@ -17,8 +17,8 @@ impl App {
         }
     }
 
-    /// Compares the clock with the database's. A slow heartbeat raises no alarm: what the round
-    /// trip leaves uncertain counts for the clock.
+    /// Compares the clock with the database's. The uncertainty from the round trip counts in favour
+    /// of the clock, so that a slow heartbeat raises no alarm.
     pub(super) fn compare(&self, comparison: &Comparison, theirs: Timestamp) {
         let difference = comparison.end(theirs, self.clock.as_ref());
         #[expect(clippy::cast_precision_loss, reason = "microseconds of a difference")]
@@ -28,7 +28,7 @@ impl App {
         self.watch_clock();
     }
 
-    /// Reads the clock, and logs and counts what became of it.
+    /// Reads the clock; logs and counts steps and faults.
     pub fn watch_clock(&self) -> Option<ClockFault> {
         self.clock.now();
         let fault = self.clock.fault();

@@ -1,5 +1,5 @@
-//! What a use case can fail with, named by condition. Not being able to decide is always one
-//! of these and never a verdict (R13).
+//! Errors of the use cases, named by condition. If a verdict cannot be decided, that is an error,
+//! never a verdict (R13).
 
 use std::sync::Arc;
 
@@ -8,40 +8,40 @@ use crate::{
     store,
 };
 
-/// Why a use case did not do its work.
+/// Why a use case failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A rule refused it.
+    /// Refused by a rule.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The store cannot be reached, or another transaction was in the way for too long.
+    /// The store is unreachable, or another transaction held a lock for too long.
     #[error("the store is unavailable")]
     StoreUnavailable(#[source] store::Error),
-    /// A change may have been made or not.
+    /// The change may or may not have been made.
     #[error("the outcome of the change is unknown")]
     OutcomeUnknown(#[source] store::Error),
-    /// What could be answered is older than the freshness bound, or nobody can tell (R12).
+    /// No answer is within the freshness bound, or its freshness is unknown (R12).
     #[error("nothing fresh enough is to be had")]
     NotFresh,
-    /// A revision of another history, or one that the store has not reached.
+    /// The requested revision is of another change log, or not reached yet.
     #[error("the revision is unknown")]
     RevisionUnknown,
-    /// A point to watch from, or what was watched, is of another history, or not reached yet.
+    /// The revision to watch from, or the watch, is of another change log, or not reached yet.
     #[error("the revision to watch from is unknown")]
     WatchUnknown,
-    /// The changes since a point to watch from are not kept, or too many.
+    /// The changes since the revision to watch from are purged, or too many.
     #[error("the changes to tell of are not to be had")]
     RevisionPurged,
-    /// Changes came faster than one who watches took them.
+    /// Changes arrived faster than the watcher read them.
     #[error("watching fell behind")]
     WatchLagged,
-    /// More readings of the store than this replica starts at once.
+    /// The limit on concurrent store lookups is reached.
     #[error("overloaded")]
     Overloaded,
     /// The store has no space left.
     #[error("the store is full")]
     StorageFull(#[source] store::Error),
-    /// The audit row was not taken, so nothing was done (R14).
+    /// The audit row could not be written, so nothing was changed (R14).
     #[error("the audit is unavailable")]
     AuditUnavailable(#[source] store::Error),
     /// A clock is wrong by more than the permitted skew, so nothing can be decided (R8).
@@ -88,8 +88,8 @@ impl From<store::Error> for Error {
 }
 
 impl Error {
-    /// What a reading that several share failed with: the same for all, so the cause stays in
-    /// the log of whoever reads.
+    /// Converts the error of a shared lookup. Every caller gets the same one; the cause stays in
+    /// the log of the lookup.
     pub(super) fn of_reading(error: &Arc<store::Error>) -> Self {
         match error.as_ref() {
             store::Error::Corrupt { .. } | store::Error::Database(_) => {

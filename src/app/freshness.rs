@@ -1,5 +1,5 @@
-//! How fresh what is remembered here is: the lease as it stands, and up to where the history
-//! is applied. The argument why this is enough stands in docs/architecture.md.
+//! Freshness of the cache: the current lease, and the change-log position up to which changes are
+//! applied. docs/architecture.md explains why this is sufficient.
 
 use std::{
     sync::{
@@ -22,66 +22,66 @@ use crate::{
     store::Store,
 };
 
-/// How old answers may be.
+/// Maximum age of answers.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// The freshness bound (R12).
+    /// Freshness bound (R12).
     pub freshness: Duration,
-    /// How much longer an operator lets answers from memory go on while the store is down.
+    /// How much longer cached answers may be served while the store is down; an operator setting.
     pub serve_stale_for: Duration,
 }
 
-/// Whether what is remembered may be answered.
+/// Whether cached entries may be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cover {
-    /// It is as fresh as it must be.
+    /// Yes: they are within the freshness bound.
     Fresh,
-    /// It is not, but an operator chose to go on for a while.
+    /// Yes: they are older, but within the operator's `serve_stale_for`.
     Stale,
-    /// It may not.
+    /// No.
     None,
 }
 
 pub(super) struct Freshness {
     bounds: Bounds,
-    /// Whether no other process changes the store, so that nothing can go stale unseen.
+    /// Whether no other process changes the store, so that nothing goes stale unnoticed.
     sole: bool,
-    /// Whether the file of a store of our own was deleted or replaced: then nothing is known.
+    /// Set when the SQLite file was deleted or replaced; nothing is trusted then.
     file_lost: Option<Arc<AtomicBool>>,
-    /// The database that is trusted, what is known of its past, and up to where its history is
-    /// applied, all at one instant: a hit takes them with one load and no lock.
+    /// The trusted database, its lease and the applied position, as one consistent snapshot: a
+    /// cache hit reads them with one load and without a lock.
     standing: ArcSwap<Standing>,
-    /// Taken by whoever changes the standing.
+    /// Serialises updates of `standing`.
     changing: Mutex<()>,
-    /// The tenure of the standing, raised before memory is emptied for another origin.
+    /// Tenure of `standing`; raised before the cache is cleared for another origin.
     tenure: AtomicU64,
-    /// Told at each heartbeat, and at the first reading of an origin.
+    /// Notifies at each heartbeat, and at the first poll after an origin is adopted.
     proven: watch::Sender<()>,
-    /// Asks for a heartbeat at once: something was learned from another database.
+    /// Requests a heartbeat at once, after an answer from another database.
     pub doubted: Notify,
-    /// Off only in a negative control.
+    /// All enabled outside tests.
     safeguards: Safeguards,
 }
 
 #[derive(Clone, Debug)]
 struct Standing {
     adopted: Adopted,
-    /// The position of a change up to which everything is applied.
+    /// Position up to which all changes are applied.
     applied: i64,
 }
 
-/// What vouches for memory at one instant.
+/// Lease and applied revision at one instant, under which cached entries may be answered.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View {
     pub lease: Lease,
     tenure: Tenure,
-    /// Off only in a negative control: whether a revision that was asked for is compared.
+    /// Whether a requested revision is compared; false only in tests.
     checks: bool,
-    /// What is remembered reflects at least this.
+    /// Lower bound of what cached entries reflect.
     pub applied: Revision,
 }
 
-/// Before anything was read.
+/// Position before the first poll.
 const NOTHING: i64 = i64::MIN;
 
 impl Freshness {
@@ -107,7 +107,7 @@ impl Freshness {
         }
     }
 
-    /// Whether the file of a store of our own was deleted or replaced.
+    /// Returns whether the SQLite file was deleted or replaced.
     pub fn is_file_lost(&self) -> bool {
         let lost = self.file_lost.as_ref();
         lost.is_some_and(|lost| lost.load(Ordering::Acquire))
@@ -117,13 +117,13 @@ impl Freshness {
         self.bounds.freshness
     }
 
-    /// What was learned from a database by asking that was started then; `None` where it is not
-    /// the one that is trusted.
+    /// Returns evidence from a database that was queried at `started`; `None` if it is not the
+    /// trusted one.
     pub fn evidence(&self, origin: &Origin, started: Duration) -> Option<Evidence> {
         self.standing.load().adopted.evidence(origin, started)
     }
 
-    /// The same of a look-up.
+    /// Returns the same for a lookup.
     pub fn evidence_of_look_up(&self, origin: &Origin, started: Duration) -> Option<Evidence> {
         let standing = self.standing.load();
         let is_compared = self.safeguards.look_up_origins;
@@ -133,15 +133,15 @@ impl Freshness {
             .evidence(trusted.unwrap_or(origin), started)
     }
 
-    /// Whether a database is trusted at all.
+    /// Returns whether any database is trusted yet.
     pub fn has_origin(&self) -> bool {
         self.standing.load().adopted.origin().is_some()
     }
 
-    /// Trusts the database that committed a heartbeat started at `beat`, and nothing that is
-    /// known from before. `forget` empties memory: after the new tenure can be seen, so that
-    /// whoever finds something of the new origin in memory knows that a former lease does not
-    /// cover it; and before anything is known of the new one.
+    /// Trusts the database that committed the heartbeat started at `beat`, and discards the
+    /// previous lease and position. `forget` clears the cache. It runs after the new tenure is
+    /// visible, so that a hit on a new entry sees that an older lease does not cover it, and before
+    /// the new position is known.
     pub fn adopt(&self, origin: Origin, beat: Duration, forget: impl FnOnce()) {
         self.change(|standing| {
             let adopted = standing.adopted.adopt(origin, beat);
@@ -156,13 +156,13 @@ impl Freshness {
         self.proven.send_replace(());
     }
 
-    /// Everything that a reading of the history found is applied.
+    /// Notes that all changes a poll found are applied.
     pub fn note_read(&self, evidence: Evidence, position: i64) {
         let first = self.change(|standing| {
             let first = standing.applied == NOTHING;
             if evidence.tenure() == standing.adopted.lease().tenure() {
                 standing.adopted = standing.adopted.clone().read(evidence);
-                // Where nobody else makes changes, they are applied when they are made.
+                // Without other writers, changes are applied when they are made.
                 if !self.sole || first {
                     standing.applied = position;
                 }
@@ -174,13 +174,13 @@ impl Freshness {
         }
     }
 
-    /// The primary committed a heartbeat.
+    /// Notes that the primary committed a heartbeat.
     pub fn note_beat(&self, evidence: Evidence) {
         self.change(|standing| standing.adopted = standing.adopted.clone().beat(evidence));
         self.proven.send_replace(());
     }
 
-    /// A change of our own is applied; where nobody else makes any, that is all of history.
+    /// Notes that a local change is applied. Without other writers, this advances the position.
     pub fn note_own(&self, position: i64) {
         if self.sole {
             self.change(|standing| standing.applied = standing.applied.max(position));
@@ -195,13 +195,13 @@ impl Freshness {
         done
     }
 
-    /// Hears of each proof that the database is still the primary.
+    /// Subscribes to proofs that the database is still the primary.
     pub fn proofs(&self) -> watch::Receiver<()> {
         self.proven.subscribe()
     }
 
-    /// The point before which everything acknowledged is told to whoever watches, or is in what
-    /// waits for them.
+    /// Returns the instant before which every acknowledged change has been published to the
+    /// watchers' queues.
     pub fn told_since(&self) -> Option<Duration> {
         let lease = self.standing.load().adopted.lease();
         if self.sole {
@@ -211,9 +211,9 @@ impl Freshness {
         }
     }
 
-    /// What vouches for memory now. To be taken before the look into memory: what it holds then
-    /// reflects at least this. A lease taken after it could be one that came with an eviction,
-    /// and would vouch for what that threw out.
+    /// Returns the current lease and applied revision. Take the view before the cache lookup: an
+    /// entry found later reflects at least this revision. A lease taken after the lookup could
+    /// belong to an eviction in between, and would wrongly cover the evicted entry.
     pub fn view(&self, now: Duration) -> View {
         let standing = self.standing.load();
         let epoch = standing.adopted.origin().map_or(0, |origin| origin.epoch);
@@ -241,13 +241,13 @@ impl Freshness {
         }
     }
 
-    /// Whether no other origin was adopted since this was taken: what is found in memory may
-    /// otherwise be of that one.
+    /// Returns whether no other origin was adopted since the view was taken. Otherwise a cached
+    /// entry may be from the new one.
     pub fn still_holds(&self, view: &View) -> bool {
         self.tenure.load(Ordering::Acquire) == view.tenure.number()
     }
 
-    /// How well what is remembered is covered at `now` by a view that was taken before.
+    /// Returns how `view`, taken earlier, covers cached entries at `now`.
     pub fn cover(&self, view: &View, now: Duration) -> Cover {
         let Bounds {
             freshness,
@@ -265,7 +265,7 @@ impl Freshness {
         }
     }
 
-    /// What a reading of the store is worth now.
+    /// Judges whether a lookup may be answered now.
     pub fn judge(&self, reading: Evidence, now: Duration) -> Worth {
         if !self.safeguards.reading_age {
             return Worth::Answer;
@@ -276,13 +276,13 @@ impl Freshness {
 }
 
 impl View {
-    /// Of which database this is.
+    /// Returns the tenure of the database that this view is about.
     pub const fn trusted(&self) -> Tenure {
         self.tenure
     }
 
-    /// What a reading that began after this reflects: the position of a change, so that it still
-    /// means the same after a crash; 0 where none is known.
+    /// Returns the revision that a lookup started after this view reflects; position 0 if none is
+    /// known. It is the position of a change, so it keeps its meaning after a crash.
     pub fn claimed(&self) -> Revision {
         Revision {
             position: self.applied.position.max(0),
@@ -290,7 +290,7 @@ impl View {
         }
     }
 
-    /// Whether what is remembered reflects a revision.
+    /// Returns whether cached entries reflect the requested revision.
     pub fn reflects(&self, asked: Option<Revision>) -> bool {
         let Revision { epoch, position } = self.applied;
         asked.is_none_or(|asked| asked.epoch == epoch && asked.position <= position) || !self.checks

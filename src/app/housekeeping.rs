@@ -1,5 +1,5 @@
-//! What is to be done now and then, apart from all calls: deleting what is old, and telling of
-//! tokens that expire soon. Never while draining. What fails is told, and tried the next time.
+//! Periodic tasks: deleting old rows, and logging tokens that expire soon. They do not run while
+//! draining. A failure is logged, and the task retried at the next run.
 
 use std::{collections::BTreeMap, future::pending, time::Duration};
 
@@ -13,49 +13,49 @@ use crate::{
     store::{Batch, Error, Keep, Next},
 };
 
-/// At most so long after the start it begins, so that replicas do not all begin at once.
+/// Upper bound of the random delay before the first run, so that replicas do not start together.
 const BEGIN_WITHIN: Duration = Duration::from_mins(1);
-/// The pause after a batch, at least: changes and readings of the store come first.
+/// Shortest pause after a batch, to give way to changes and lookups.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How much longer the pause is than the batch took, and how long at most.
+/// Ratio of the pause to the duration of the batch, and the longest pause.
 const PAUSES_PER_BATCH: u32 = 3;
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// How long a batch may take before it is given up.
+/// Time limit of a batch.
 const BATCH_FOR: Duration = Duration::from_secs(30);
-/// A service that has not used a token for so long is forgotten, but for the last that did.
+/// Age at which a service's use of a token is deleted, except that of its last user.
 const USAGE_KEPT_FOR: Duration = Duration::from_hours(90 * 24);
 
-/// How often one looks for tokens that expire soon, at least.
+/// Longest interval between checks for tokens that expire soon.
 const LOOK_EVERY: Duration = Duration::from_mins(5);
-/// How many of them are told of at once; the others are the next time.
+/// Maximum number of tokens logged per check; the rest follow at the next one.
 const TOLD_AT_ONCE: usize = 1000;
 
-/// What there is to delete.
+/// What a task deletes.
 #[derive(Clone, Copy, Debug)]
-enum Chore {
+enum HousekeepingTask {
     Tokens,
     Usage,
     Audit,
     Changes,
 }
 
-impl Chore {
+impl HousekeepingTask {
     const ALL: [Self; 4] = [Self::Tokens, Self::Usage, Self::Audit, Self::Changes];
 }
 
-/// How a chore ended.
+/// How a task ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
     Done,
-    /// Another replica is at it, or this one is told to stop.
+    /// Another replica runs it, or this one is stopping.
     GivenUp,
 }
 
 type Counts = BTreeMap<&'static str, u64>;
 
 impl App {
-    /// Deletes what is old, at the start and then again and again, until it is told to stop;
-    /// then waits for the end.
+    /// Deletes old rows at startup and then periodically, until `stop` is cancelled. Never
+    /// returns.
     pub async fn keep_house(&self, stop: &CancellationToken) {
         let every = self.keeping.housekeeping_every;
         let mut wait = self.some_part_of(every.min(BEGIN_WITHIN));
@@ -66,8 +66,8 @@ impl App {
         pending::<()>().await;
     }
 
-    /// Counts the tokens that expire soon, and tells of those that nobody was told of, until
-    /// it is told to stop; then waits for the end.
+    /// Counts the tokens that expire soon and logs new ones, periodically, until `stop` is
+    /// cancelled. Never returns.
     pub async fn keep_looking_ahead(&self, stop: &CancellationToken) {
         let every = self.keeping.housekeeping_every.min(LOOK_EVERY);
         let mut wait = Duration::ZERO;
@@ -82,15 +82,15 @@ impl App {
         pending::<()>().await;
     }
 
-    /// One round: what fails does not keep the rest from being done.
+    /// Runs every task once. A failed task does not prevent the others.
     async fn clean(&self, stop: &CancellationToken) {
         if self.clock.fault().is_some() {
-            // Nothing is old by a clock that is wrong.
+            // A wrong clock cannot tell what is old.
             return;
         }
         let began = self.clock.monotonic();
         let (mut counts, mut done) = (Counts::new(), true);
-        for chore in Chore::ALL {
+        for chore in HousekeepingTask::ALL {
             match self.finish(chore, stop, &mut counts).await {
                 Ok(Ended::Done) => {}
                 Ok(Ended::GivenUp) => {
@@ -104,8 +104,8 @@ impl App {
                 }
             }
         }
-        // A token that another replica deleted is then not answered as dead for ever, but as
-        // not recognised, here as there.
+        // Otherwise this replica would answer a deleted token as dead forever, where others answer
+        // that it is not recognised.
         self.cache.forget_dead(self.clock.now());
         let took = self.clock.monotonic().saturating_sub(began);
         let count = |table| counts.get(table).copied().unwrap_or_default();
@@ -127,10 +127,10 @@ impl App {
         }
     }
 
-    /// One batch after the other, with pauses.
+    /// Runs a task batch by batch, with pauses.
     async fn finish(
         &self,
-        chore: Chore,
+        chore: HousekeepingTask,
         stop: &CancellationToken,
         counts: &mut Counts,
     ) -> Result<Ended, Failed> {
@@ -158,17 +158,21 @@ impl App {
         Ok(Ended::GivenUp)
     }
 
-    async fn batch(&self, chore: Chore, after: Option<TokenUid>) -> Result<Batch, Error> {
+    async fn batch(
+        &self,
+        chore: HousekeepingTask,
+        after: Option<TokenUid>,
+    ) -> Result<Batch, Error> {
         let keep = |kept_for| Keep {
             now: self.clock.now(),
             kept_for,
         };
         let (store, keeping) = (&self.store, &self.keeping);
         match chore {
-            Chore::Tokens => store.purge_tokens(keep(keeping.token_retention)).await,
-            Chore::Usage => store.purge_usage(keep(USAGE_KEPT_FOR), after).await,
-            Chore::Audit => store.purge_audit(keep(keeping.audit_retention)).await,
-            Chore::Changes => store.purge_changes(keep(keeping.change_retention)).await,
+            HousekeepingTask::Tokens => store.purge_tokens(keep(keeping.token_retention)).await,
+            HousekeepingTask::Usage => store.purge_usage(keep(USAGE_KEPT_FOR), after).await,
+            HousekeepingTask::Audit => store.purge_audit(keep(keeping.audit_retention)).await,
+            HousekeepingTask::Changes => store.purge_changes(keep(keeping.change_retention)).await,
         }
     }
 
@@ -195,7 +199,7 @@ impl App {
         Ok(())
     }
 
-    /// A random part, or all of it where there is no randomness.
+    /// Returns a random part of `time`, or all of it if there is no randomness.
     fn some_part_of(&self, time: Duration) -> Duration {
         let mut byte = [0];
         match self.entropy.fill(&mut byte) {
@@ -205,7 +209,7 @@ impl App {
     }
 }
 
-/// Why a chore was not done.
+/// Why a task failed.
 #[derive(Debug, thiserror::Error)]
 enum Failed {
     #[error(transparent)]
@@ -214,7 +218,7 @@ enum Failed {
     TooSlow(#[from] tokio::time::error::Elapsed),
 }
 
-/// Waits; answers whether nobody said stop meanwhile.
+/// Waits; returns whether `stop` was not cancelled meanwhile.
 async fn goes_on(stop: &CancellationToken, wait: Duration) -> bool {
     tokio::select! {
         biased;

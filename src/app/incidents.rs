@@ -1,8 +1,8 @@
-//! What stops a leak: many tokens revoked at once, and a secret that was found somewhere.
+//! Use cases that stop a leak: revoking many tokens at once, and reporting a leaked secret.
 
 use zeroize::Zeroizing;
 
-use super::{About, App, Error, log_change, uses::presented};
+use super::{About, App, Error, first_use::presented, log_change};
 use crate::{
     domain::{
         audit::Action,
@@ -16,17 +16,17 @@ use crate::{
 
 /// A report that a secret leaked.
 pub struct LeakReport {
-    /// What was found, whatever it is; wiped when the report is done.
+    /// The text that was found, of any form; wiped on drop.
     pub secret: Zeroizing<String>,
-    /// Where.
+    /// The address where it was found.
     pub found_at: Option<FoundAt>,
 }
 
 impl App {
-    /// Revokes all tokens that were previewed, or none.
+    /// Revokes all tokens of a preview, or none.
     ///
     /// # Errors
-    /// [`Error`]; refused where the set is another by now.
+    /// [`Error`]; refused if the set has changed since the preview.
     pub async fn revoke_all(&self, call: &Call, command: &RevokeAll) -> Result<RevokedAll, Error> {
         let done = self.store.revoke_all(call, command).await;
         if let Ok(Some(revision)) = done.as_ref().map(|revoked| revoked.revision) {
@@ -54,10 +54,10 @@ impl App {
         self.settle(call, (Action::TokenRevokeAll, about), done)
     }
 
-    /// Takes a report that a secret leaked. What came of it is in the audit, and not told.
+    /// Handles a report that a secret leaked. The outcome goes to the audit, not to the caller.
     ///
     /// # Errors
-    /// [`Error`] where it cannot be decided (R13): never for what was reported.
+    /// [`Error`] if it cannot be decided (R13), never because of what was reported.
     pub async fn report_leaked(&self, call: &Call, report: &LeakReport) -> Result<(), Error> {
         let outcome = match secret::recognise(report.secret.trim()) {
             Some(digest) => self.stop(call, digest, report.found_at.as_ref()).await?,
@@ -77,8 +77,8 @@ impl App {
         digest: Digest,
         found_at: Option<&FoundAt>,
     ) -> Result<LeakOutcome, Error> {
-        // Under the lease, as a verdict: a database that is not the primary any more may not
-        // know the secret, and must not be taken for one that knows better.
+        // Under the lease, like a verdict: a former primary may not know the secret, and its "not
+        // found" must not be believed.
         let (facts, _) = self.facts_anew(digest, None).await?;
         let Some(facts) = facts else {
             return Ok(LeakOutcome::Unknown);

@@ -1,5 +1,5 @@
-//! The verdict on a presented token: digest, facts from memory or else from the store, then
-//! the pure judgement at one instant. A doubt about freshness is never answered (R12, R13).
+//! The verdict on a presented token: hashes the secret, gets its facts from the cache or the
+//! store, and evaluates them at one instant. Fails if freshness is in doubt (R12, R13).
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,9 +8,9 @@ use zeroize::Zeroizing;
 
 use super::{
     App, Error,
-    flights::{Missed, Reading},
+    first_use::presented,
     freshness::{Cover, View},
-    uses::presented,
+    lookup::{LookupError, Reading},
 };
 use crate::{
     domain::{
@@ -24,44 +24,44 @@ use crate::{
     metrics::ReasonLabel,
 };
 
-/// What a service asks.
+/// An introspection request.
 pub struct Question {
-    /// The secret as it was presented; wiped when the question is done.
+    /// The presented secret; wiped on drop.
     pub token: Zeroizing<String>,
-    /// The stack key presented with it, whatever it looks like.
+    /// The stack key presented with it; not validated.
     pub stack_api_key: String,
-    /// The actions at hand.
+    /// The actions to check.
     pub actions: Vec<ActionQuestion>,
-    /// A point in the history that the answer must reflect.
+    /// Revision that the answer must reflect.
     pub min_revision: Option<Revision>,
 }
 
-/// The answer, with what it was judged on.
+/// An answer, with the facts behind it.
 #[derive(Debug)]
 pub struct Introspection {
-    /// The judgement.
+    /// The verdict.
     pub verdict: Verdict,
-    /// What is known of the token; absent where it was not recognised, so that nothing of
-    /// it can slip into the answer.
+    /// Facts of the token; absent if it was not recognised, so that they cannot leak into the
+    /// answer.
     pub known: Option<Known>,
-    /// Whether an action was asked about.
+    /// Whether the request named an action.
     pub asked: bool,
 }
 
-/// What stands behind a precise answer.
+/// The basis of an answer about a recognised token.
 #[derive(Debug)]
 pub struct Known {
     /// The facts.
     pub facts: Arc<Facts>,
-    /// All changes up to here are in them.
+    /// Revision that the facts reflect: they include all changes up to it.
     pub revision: Revision,
-    /// The instant of the judgement.
+    /// Time at which the verdict was evaluated.
     pub evaluated_at: Timestamp,
-    /// For how long the caller may reuse the answer.
+    /// How long the caller may reuse the answer.
     pub max_age: Duration,
 }
 
-/// Facts that may be answered, if there are any, and the point that they reflect.
+/// Facts fresh enough to answer from, if the token exists, and the revision they reflect.
 type Fresh = (Option<Arc<Facts>>, Revision);
 
 impl Introspection {
@@ -69,15 +69,15 @@ impl Introspection {
         self.known.as_ref().map(|known| known.facts.as_ref())
     }
 
-    /// The facts of a secret that is about to be answered as active for the first time.
+    /// Returns the facts of a secret that would be answered as active for the first time.
     pub(super) fn unused(&self) -> Option<&Facts> {
         let active = matches!(self.verdict, Verdict::Active(_));
         self.facts().filter(|facts| active && !facts.token.used)
     }
 }
 
-/// The highest point that a reading may reflect: what was asked for, where that is more than what
-/// was applied here when it began.
+/// Returns the highest revision that a lookup can claim: the requested one if it is higher than
+/// what was applied here when the lookup started.
 fn reflected(
     applied: Revision,
     snapshot: &Snapshot,
@@ -93,10 +93,10 @@ fn reflected(
 }
 
 impl App {
-    /// Judges a presented token.
+    /// Returns the verdict on a presented token.
     ///
     /// # Errors
-    /// [`Error`] where it cannot be decided (R13), or where this caller presents too many
+    /// [`Error`] if the verdict cannot be decided (R13), or if this caller presents too many
     /// unrecognised tokens.
     pub async fn introspect(
         &self,
@@ -110,7 +110,7 @@ impl App {
         };
         let mut judged = self.judge_now(question, found)?;
         if let (Some(digest), Some(facts)) = (digest, judged.unused()) {
-            // In a box, as all that is rare: the way of a hit is to stay small.
+            // Boxed, like every rare path, to keep the future of a cache hit small.
             judged = Box::pin(self.judge_first_use(call, question, (digest, facts))).await?;
         }
         self.conclude(call, digest, &judged);
@@ -120,8 +120,8 @@ impl App {
         Ok(judged)
     }
 
-    /// Once in the life of a secret: its use is on record first, and only then it is answered,
-    /// from what the store says after that.
+    /// Records the first use of a secret, then answers from a store lookup that starts after it.
+    /// Runs once per secret.
     async fn judge_first_use(
         &self,
         call: &Call,
@@ -138,7 +138,7 @@ impl App {
         }
     }
 
-    /// Read after the look-up: expiry is compared at the time of the answer.
+    /// Evaluates the facts after the lookup, so that expiry is compared at the time of the answer.
     fn judge_now(
         &self,
         question: &Question,
@@ -148,7 +148,7 @@ impl App {
         Ok(self.judge(question, facts.as_ref(), (revision, now)))
     }
 
-    /// What there is to say at this instant; of a secret not recognised, nothing is known.
+    /// Evaluates the facts at `now`. The answer has no facts if the secret is not recognised.
     pub(super) fn judge(
         &self,
         question: &Question,
@@ -165,8 +165,8 @@ impl App {
         }
     }
 
-    /// What an answer leaves behind: it is counted, an active one is noted as a use, and a
-    /// superseded secret is told of.
+    /// Records an answer: counts it, notes an active one as a use, and queues the audit entry of a
+    /// superseded secret.
     pub(super) fn conclude(&self, call: &Call, digest: Option<Digest>, judged: &Introspection) {
         self.count(&judged.verdict);
         if let (Verdict::Active(_), Some(known)) = (&judged.verdict, &judged.known) {
@@ -181,14 +181,14 @@ impl App {
         }
     }
 
-    /// What vouches for memory now.
+    /// Returns the current lease and applied revision, under which a cached entry may be answered.
     pub(super) fn view(&self) -> View {
         self.freshness.view(self.clock.monotonic())
     }
 
-    /// What is known of a digest, fresh enough to be answered now.
+    /// Returns the facts of a digest, from the cache or the store, fresh enough to answer now.
     async fn facts(&self, digest: Digest, min: Option<Revision>) -> Result<Fresh, Error> {
-        // Before the look into memory, and the clock after it: see there.
+        // Taken before the cache lookup; the clock is read after it. See `Freshness::view`.
         let view = self.view();
         let remembered = self.cache.get(&digest);
         let now = self.clock.monotonic();
@@ -210,18 +210,18 @@ impl App {
         Box::pin(self.fresh(read, min)).await
     }
 
-    /// What was read, if it reflects the revision asked for. Otherwise that is of another
-    /// history, or not there yet: also on a database that was the primary when it was last heard
-    /// of, and is not any more.
+    /// Returns the facts that a lookup found, if they reflect the requested revision. If not, that
+    /// revision belongs to another change log or is not reached yet. This also covers a database
+    /// that has stopped being the primary since its last heartbeat.
     async fn fresh(&self, read: Reading, min: Option<Revision>) -> Result<Fresh, Error> {
         let seen = (read.applied, read.snapshot.as_ref(), read.evidence);
         let revision = self.reflected(seen, min).await?;
         Ok((read.facts, revision))
     }
 
-    /// The highest point that a reading is known to reflect. Where it saw the end of a
-    /// transaction of that id, the same database must have that change too: it may be a former
-    /// primary, which had given the id to another transaction.
+    /// Returns the highest revision that a lookup is known to reflect. If its snapshot includes the
+    /// requested transaction id, the same database must also have the row of that change: a former
+    /// primary may have given the id to another transaction.
     pub(super) async fn reflected(
         &self,
         (applied, snapshot, reading): (Revision, &Snapshot, Evidence),
@@ -256,7 +256,7 @@ impl App {
         }
     }
 
-    /// The same from the store alone, by a reading that begins now.
+    /// Returns the facts of a digest from a store lookup that starts now.
     pub(super) async fn facts_anew(
         &self,
         digest: Digest,
@@ -267,24 +267,24 @@ impl App {
         self.fresh(read, min).await
     }
 
-    /// Reads the store; a reading shared with others may turn out too old, one of our own not.
-    async fn read_through(&self, digest: Digest, shared: bool) -> Result<Reading, Missed> {
+    /// Looks a digest up in the store. If a shared load proves too old, repeats it unshared.
+    async fn read_through(&self, digest: Digest, shared: bool) -> Result<Reading, LookupError> {
         let read = self.flights.look_up(&self.ground, digest, shared).await?;
         match self.worth(read.evidence).await {
             Worth::Answer => return Ok(read),
-            Worth::Unproven { .. } => return Err(Missed::Unproven),
+            Worth::Unproven { .. } => return Err(LookupError::Unproven),
             Worth::TooOld | Worth::Elsewhere => {}
         }
         let read = self.flights.look_up(&self.ground, digest, false).await?;
         match self.worth(read.evidence).await {
             Worth::Answer => Ok(read),
-            _ => Err(Missed::TooSlow),
+            _ => Err(LookupError::TooSlow),
         }
     }
 
-    /// What a reading is worth. Where it is fresh and only the proof is missing that the
-    /// database is still the primary, the next heartbeat is waited for: on a machine without a
-    /// processor to spare it comes late, and says just as much.
+    /// Judges whether a lookup may be answered. If it is fresh but its database is not proven to be
+    /// the primary, waits for the next heartbeat: on a machine short of CPU the heartbeat is late,
+    /// but proves as much.
     pub(super) async fn worth(&self, reading: Evidence) -> Worth {
         let mut proofs = self.freshness.proofs();
         loop {

@@ -1,24 +1,24 @@
-//! The use cases: one method per RPC. Knows nothing of gRPC, so that any transport can
-//! stand in front of it.
+//! The use cases: one method per RPC. Independent of gRPC, so that another transport can call
+//! them.
 
 mod audit;
 mod batch;
+mod change_broadcast;
+mod change_poller;
 mod clocks;
 mod error;
-mod feed;
-mod flights;
+mod first_use;
 mod freshness;
 mod housekeeping;
-mod hub;
 mod incidents;
 mod introspect;
+mod last_used;
+mod lookup;
 mod read_only;
 mod refusals;
 mod stacks;
 mod throttle;
 mod tokens;
-mod usage;
-mod uses;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
@@ -42,10 +42,10 @@ pub use self::{
     freshness::Bounds,
     incidents::LeakReport,
     introspect::{Introspection, Question},
+    last_used::writer::UsageWriter,
     refusals::RefusalWriter,
     throttle::Rate,
     tokens::{Issued, Rotated},
-    usage::writer::UsageWriter,
     watch::{Points, Told, Watch},
 };
 pub use crate::store::{
@@ -56,78 +56,78 @@ pub use crate::store::{
 pub use stacktoken_core::facts_cache::Subject;
 
 use self::{
-    flights::{Flights, Ground},
+    change_broadcast::ChangeBroadcast,
+    first_use::FirstUseRecorder,
     freshness::{Cover, Freshness},
-    hub::Hub,
+    last_used::LastUsedTracker,
+    lookup::{LookupDeps, SingleFlight},
     read_only::ReadOnly,
     refusals::RefusalLog,
     throttle::Throttle,
-    usage::Uses,
-    uses::FirstUses,
 };
 
-/// What an operator can set about the use cases.
+/// Settings of the use cases.
 #[derive(Clone, Copy, Debug)]
 pub struct Tuning {
-    /// For how long a caller may reuse a verdict.
+    /// Longest time a caller may reuse a verdict.
     pub verdict_max_age: Duration,
-    /// How many changes one caller may ask for.
+    /// Change rate limit of one caller.
     pub changes: Rate,
-    /// How many unrecognised tokens one caller may present.
+    /// Rate limit on unrecognised tokens presented by one caller.
     pub unrecognised: Rate,
-    /// How old answers may be.
+    /// Maximum age of answers.
     pub bounds: Bounds,
-    /// How many digests are remembered.
+    /// Maximum number of cached digests.
     pub cache_entries: usize,
-    /// How many pairs of token and service are remembered until they are on record; none:
-    /// when tokens are used is not gathered.
+    /// Maximum number of (token, service) pairs held until their use is written to the store;
+    /// 0 disables recording when tokens are used.
     pub usage_pairs: usize,
-    /// How many readings of the store there may be at once.
+    /// Maximum number of concurrent store lookups.
     pub readings: usize,
-    /// How many pieces of news wait for the slowest of those who watch.
+    /// Number of change batches queued for the slowest watcher.
     pub watch_queue: usize,
-    /// What keeps answers true.
+    /// Safeguards that keep answers correct.
     pub safeguards: Safeguards,
-    /// What is kept for how long.
+    /// Retention periods.
     pub keeping: Keeping,
 }
 
-/// What keeps answers true. A test takes one away to see that another fails without it; no
-/// setting does.
+/// Safeguards that keep answers correct; see docs/architecture.md. No setting disables one: tests
+/// do, to show that a wrong answer follows.
 #[derive(Clone, Copy, Debug)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is taken away on its own"
 )]
 pub struct Safeguards {
-    /// What is remembered is answered only under a lease (§9.2).
+    /// A cached answer requires a valid lease.
     pub lease: bool,
-    /// The lease counts from the last heartbeat too, not only from the last reading.
+    /// The lease is measured from the last heartbeat too, not only from the last change-log poll.
     pub heartbeat: bool,
-    /// A reading that took longer than the bound is not answered.
+    /// A lookup that took longer than the freshness bound is not answered.
     pub reading_age: bool,
-    /// What is remembered is answered only if it reflects the revision that was asked for.
+    /// A cached answer must reflect the requested revision.
     pub reflection: bool,
-    /// A late fill does not bring back what was thrown out (§9.4).
+    /// A fill that started before an eviction does not restore the evicted entry.
     pub generations: bool,
-    /// A flight is shared only by those for whom it began late enough (§9.4).
+    /// A caller joins a single-flight load only if it is recent and nothing was evicted since.
     pub flights: bool,
-    /// A change of our own is kept out of memory until its outcome is known, and applied here
-    /// before it is answered (§9.5).
+    /// The subject of a local change is barred from the cache until the outcome is known, and
+    /// evicted before the change is acknowledged.
     pub own_changes: bool,
-    /// A change that is committed after one with a higher number is not lost (§9.3).
+    /// A change that commits after one with a higher number is not skipped.
     pub commit_order: bool,
-    /// A look-up counts only if it is of the database that committed the heartbeat.
+    /// A lookup counts only if it is from the database that committed the last heartbeat.
     pub look_up_origins: bool,
-    /// A database is another one after a crash, a promotion or a restart.
+    /// A crash, promotion or restart gives a database a new origin.
     pub incarnation: bool,
-    /// Rows that were copied into another database cluster are not trusted there.
+    /// Rows copied into another database cluster are not trusted there.
     pub system: bool,
-    /// A reading waits for the heartbeat that proves it.
+    /// A lookup waits for the heartbeat that proves its database is the primary.
     pub patience: bool,
     /// A change is made only in the database that committed the last heartbeat.
     pub change_origins: bool,
-    /// A change is decided only by a clock that agrees with this process's.
+    /// A change is decided only if the database's clock agrees with this process's clock.
     pub change_clocks: bool,
 }
 
@@ -152,7 +152,7 @@ impl Default for Safeguards {
     }
 }
 
-/// The service, less its transport.
+/// The use cases and their shared state, without a transport.
 pub struct App {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
@@ -163,31 +163,31 @@ pub struct App {
     unrecognised: Throttle,
     verdict_max_age: Duration,
     cache: Arc<Cache>,
-    flights: Flights,
-    first_uses: FirstUses,
-    uses: Arc<Uses>,
+    flights: SingleFlight,
+    first_uses: FirstUseRecorder,
+    uses: Arc<LastUsedTracker>,
     freshness: Arc<Freshness>,
-    ground: Ground,
+    ground: LookupDeps,
     nudged: Notify,
-    /// Another database is trusted than before.
+    /// Signals that another database is now trusted.
     left: Notify,
-    hub: Hub,
+    hub: ChangeBroadcast,
     read_only: ReadOnly,
     safeguards: Safeguards,
     keeping: Keeping,
 }
 
-/// What a call was about, for the audit of its refusal.
+/// Subject of a call, for the audit row of its refusal.
 #[derive(Clone, Debug, Default)]
 pub struct About {
-    /// The stack, as the caller named it.
+    /// Stack key, as the caller sent it.
     pub stack_key: Option<String>,
-    /// The token, as the caller named it.
+    /// Token id, as the caller sent it.
     pub token_uid: Option<String>,
 }
 
 impl App {
-    /// The use cases over a store, and the writer of refusals, which somebody must run.
+    /// Creates the use cases over a store, and the refusal writer, which the caller must run.
     #[must_use]
     pub fn new(
         store: Arc<Store>,
@@ -204,13 +204,13 @@ impl App {
             store.bar_from(cache.clone());
         }
         let store_of = store.clone();
-        let ground = Ground {
+        let ground = LookupDeps {
             store: store.clone(),
             cache: cache.clone(),
             clock: clock.clone(),
             freshness: Arc::new(Freshness::new(bounds, &store_of, safeguards)),
         };
-        let uses = Arc::new(Uses::new(tuning.usage_pairs, metrics.clone()));
+        let uses = Arc::new(LastUsedTracker::new(tuning.usage_pairs, metrics.clone()));
         let app = Self {
             store,
             clock,
@@ -221,14 +221,14 @@ impl App {
             unrecognised: Throttle::new(tuning.unrecognised),
             verdict_max_age: tuning.verdict_max_age,
             cache,
-            first_uses: FirstUses::default(),
+            first_uses: FirstUseRecorder::default(),
             uses,
-            flights: Flights::new(tuning.readings, bounds.freshness, safeguards.flights),
+            flights: SingleFlight::new(tuning.readings, bounds.freshness, safeguards.flights),
             freshness: ground.freshness.clone(),
             ground,
             nudged: Notify::new(),
             left: Notify::new(),
-            hub: Hub::new(tuning.watch_queue),
+            hub: ChangeBroadcast::new(tuning.watch_queue),
             read_only: ReadOnly::default(),
             safeguards,
             keeping: tuning.keeping,
@@ -236,26 +236,26 @@ impl App {
         (app, writer)
     }
 
-    /// The clock that calls are timed by.
+    /// Returns the clock that calls use.
     #[must_use]
     pub fn clock(&self) -> &dyn Clock {
         self.clock.as_ref()
     }
 
-    /// The store, for probes of its health.
+    /// Returns the store, for health probes.
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// What the service counts.
+    /// Returns the metrics.
     #[must_use]
     pub const fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 
-    /// Whether questions can be answered: from memory, or by reading the store under the same
-    /// bound.
+    /// Returns whether verdicts can be answered within the freshness bound, from the cache or from
+    /// the store.
     #[must_use]
     pub fn is_fresh(&self) -> bool {
         self.metrics
@@ -267,7 +267,7 @@ impl App {
         self.freshness.cover(&self.freshness.view(now), now) != Cover::None
     }
 
-    /// Who writes down when tokens were used, which somebody must run.
+    /// Creates the writer of token usage, which the caller must run.
     #[must_use]
     pub fn usage_writer(&self) -> UsageWriter {
         UsageWriter {
@@ -278,7 +278,7 @@ impl App {
         }
     }
 
-    /// That this caller has not asked for too many changes of late.
+    /// Checks the caller's change rate limit.
     ///
     /// # Errors
     /// [`Refusal::RateLimited`].
@@ -286,13 +286,13 @@ impl App {
         self.changes.admit(&call.caller.actor)
     }
 
-    /// Forgets callers that have been quiet; to be called now and then.
+    /// Removes idle callers from the rate limiters. Call it periodically.
     pub fn forget_quiet_callers(&self) {
         self.changes.forget_quiet();
         self.unrecognised.forget_quiet();
     }
 
-    /// Has a refusal of an authenticated caller recorded, after the fact (R14).
+    /// Queues the refusal of an authenticated caller for the audit (R14).
     pub fn note_refusal(&self, call: &Call, action: Action, about: About, refusal: &Refusal) {
         let first = RefusedCall {
             at: self.clock.now(),
@@ -304,16 +304,16 @@ impl App {
             .note(&call.caller.actor, (action, refusal.reason()), first);
     }
 
-    /// Notes a change of our own: the store has evicted what it is about by now (R12). A preview
-    /// has no place in the history.
+    /// Notes the revision of a local change. The store has already evicted its subject (R12). A
+    /// preview has no revision.
     fn note_change<T>(&self, call: &Call, done: &Result<(T, Revision), store::Error>) {
         if let (Ok((_, revision)), false) = (done, call.previews()) {
             self.note_own(*revision);
         }
     }
 
-    /// A change of our own is made and applied. Where the database does not send a hint by
-    /// itself, it is read at once for those who watch.
+    /// Notes that a local change is committed and applied. If the database sends no notifications,
+    /// triggers a change-log poll for watchers at once.
     fn note_own(&self, revision: Revision) {
         self.freshness.note_own(revision.position);
         if !self.store.is_shared() {
@@ -321,7 +321,7 @@ impl App {
         }
     }
 
-    /// What the store answered, with a refusal noted on the way.
+    /// Converts the result of a store call, and queues a refusal for the audit.
     fn settle<T>(
         &self,
         call: &Call,
@@ -334,7 +334,7 @@ impl App {
         Ok(done?)
     }
 
-    /// The same for a change. A preview has no place in the history, so none is told.
+    /// Settles a change like `settle`, and logs it. Returns its revision; `None` for a preview.
     fn settle_change<T>(
         &self,
         call: &Call,
@@ -351,7 +351,7 @@ impl App {
     }
 }
 
-/// A line for each change, so that what a restore undid can be found again.
+/// Logs each change, so that changes undone by a database restore can be identified.
 fn log_change(action: Action, about: &About, revision: Revision) {
     let About {
         stack_key,

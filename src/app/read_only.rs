@@ -1,6 +1,6 @@
-//! A database that is, or becomes, read-only while the process runs. The cause is logged once and
-//! shown by a metric and by health; the database is probed with exponential back-off until it accepts
-//! writes. Only then are the connections replaced: until then new ones would be as read-only.
+//! Handles a database that is, or becomes, read-only while the process runs. The cause is logged
+//! once and shown by a metric and by health; probes with exponential back-off wait until the
+//! database accepts writes. Connections are replaced only then: new ones would be read-only too.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -18,10 +18,10 @@ use super::App;
 const LOOK_AFTER: Duration = Duration::from_secs(1);
 /// The longest interval between probes.
 const LOOK_AFTER_AT_MOST: Duration = Duration::from_secs(8);
-/// Write refusals within this time of the last one belong to the same incident, and keep its back-off.
+/// Refused writes within this time of the last one belong to the same incident and its back-off.
 const SAME_WITHIN: Duration = Duration::from_mins(1);
 
-/// Whether the database is known to take no changes.
+/// Whether the database is known to refuse writes.
 #[derive(Debug, Default)]
 pub(super) struct ReadOnly {
     known: AtomicBool,
@@ -29,7 +29,7 @@ pub(super) struct ReadOnly {
 }
 
 impl ReadOnly {
-    /// Probes the database now, if it is known as read-only: a heartbeat was committed again.
+    /// Probes a read-only database now, because it has committed a heartbeat again.
     pub fn look_now(&self) {
         if self.known.load(Ordering::Acquire) {
             self.look.notify_one();
@@ -38,18 +38,18 @@ impl ReadOnly {
 }
 
 impl App {
-    /// Whether the database is known to take no changes.
+    /// Returns whether the database is known to refuse writes.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         self.read_only.known.load(Ordering::Acquire)
     }
 
-    /// Follows whether the database takes changes, for as long as the process lives.
+    /// Tracks whether the database accepts writes, for the lifetime of the process.
     pub async fn keep_looking_for_changes_taken(&self) {
         let mut rest = LOOK_AFTER;
         loop {
-            // A pooler may hold both read-only and writable sessions. Replacing our connections does
-            // not help then, so that backs off too.
+            // A pooler may hold both read-only and writable sessions. Replacing our connections
+            // does not help then, so this backs off too.
             let same = timeout(SAME_WITHIN, self.store.refused_as_read_only()).await;
             if same.is_err() {
                 rest = LOOK_AFTER;
@@ -70,7 +70,7 @@ impl App {
         let mut pause = LOOK_AFTER;
         let mut told = None;
         while let Err(unwritable) = self.store.require_writable().await {
-            // If it is unreachable by now, those that read and write there log it.
+            // If it is unreachable by now, its other readers and writers log that.
             self.set_read_only(unwritable.is_read_only());
             let cause = unwritable.to_string();
             if self.is_read_only() && told.as_ref() != Some(&cause) {

@@ -1,9 +1,9 @@
-//! Recording after the fact (R14): refusals, one row per caller, RPC, reason and minute, with a
-//! count; and that a superseded secret was presented, once for each. Never in the way of an
-//! answer, and bounded however many there are.
+//! Audit rows written after the answer (R14): refusals, one row per caller, RPC, reason and
+//! minute, with a count; and each first presentation of a superseded secret. Queuing never blocks
+//! an answer, and the queue is bounded.
 //!
-//! Refusals are folded where they are noted, before anything waits: a flood by one caller is a
-//! few rows, and costs no other caller's.
+//! Refusals are aggregated when they are queued: a flood from one caller takes few rows and does
+//! not displace rows of other callers.
 
 use std::{
     collections::HashMap,
@@ -26,26 +26,26 @@ use crate::{
     store::{Presented, RefusalNote, RefusedCall, Store},
 };
 
-/// How many rows may wait to be written, such as while the store is down.
+/// Maximum number of unwritten rows, for example while the store is down.
 const UNWRITTEN: usize = 10_000;
-/// How many of them may be of one caller.
+/// Maximum number of unwritten rows of one caller.
 const UNWRITTEN_OF_ONE: usize = 256;
-/// How many rows one transaction writes.
+/// Rows per transaction.
 const AT_ONCE: usize = 256;
-/// The pause between two writes: a flood of refusals costs a few transactions a second.
+/// Pause between two writes: a flood of refusals costs a few transactions per second.
 const PAUSE: Duration = Duration::from_millis(200);
-/// The longest pause between two attempts while the store cannot be written.
+/// Longest pause between attempts while the store does not accept writes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// How often writing is tried at the end of the process.
+/// Number of write attempts at shutdown.
 const LAST_ATTEMPTS: u32 = 3;
 
-/// How many superseded secrets are remembered as told of.
+/// Number of superseded secrets tracked as already reported, to avoid duplicate rows.
 const TOLD: usize = 10_000;
 
 type Row = (RefusalNote, RefusedCall, u32);
 type Superseded = (Box<Call>, Presented);
 
-/// What waits to be written.
+/// The queue of unwritten rows.
 #[derive(Default)]
 struct Waiting {
     refusals: HashMap<RefusalNote, (RefusedCall, u32)>,
@@ -59,7 +59,7 @@ struct Shared {
     noted: Notify,
 }
 
-/// Where refusals are noted. Dropping it has the writer end once all is written.
+/// The queue's input side. Dropping it makes the writer stop once everything is written.
 pub(super) struct RefusalLog {
     shared: Arc<Shared>,
     told: Shards<Digest, ()>,
@@ -67,7 +67,7 @@ pub(super) struct RefusalLog {
     _closing: DropGuard,
 }
 
-/// Who writes them down; to be run beside the service.
+/// Writes queued rows to the audit. Run it beside the service.
 pub struct RefusalWriter {
     shared: Arc<Shared>,
     store: Arc<Store>,
@@ -111,8 +111,8 @@ impl RefusalLog {
         }
     }
 
-    /// Has it recorded that a superseded secret was presented, unless this replica has done
-    /// so before. What is lost here is told of when it is presented again.
+    /// Queues a row about a presented superseded secret, unless this replica queued one
+    /// before. A row dropped by a full queue is queued when the secret is presented again.
     pub fn note_superseded(&self, call: &Call, presented: Presented) {
         if self.told.get(&presented.digest).is_some() {
             return;
@@ -137,7 +137,7 @@ impl Waiting {
         self.refusals.is_empty() && self.superseded.is_empty()
     }
 
-    /// Adds to the row of a refusal, or begins it; `false` where there is no room for one more.
+    /// Adds to an existing refusal row or creates one; returns `false` if the queue is full.
     fn fold(&mut self, (note, first, count): Row) -> bool {
         if let Some((_, folded)) = self.refusals.get_mut(&note) {
             *folded = folded.saturating_add(count);
@@ -159,7 +159,7 @@ impl Waiting {
             .collect()
     }
 
-    /// Takes back what could not be written; all of it, since there was room for it before.
+    /// Returns unwritten rows to the queue, ignoring its limits: they were counted before.
     fn put_back(&mut self, rows: Vec<Row>) {
         for (note, first, count) in rows {
             let later = self.refusals.insert(note.clone(), (first, count));
@@ -172,8 +172,8 @@ impl Waiting {
 }
 
 impl RefusalWriter {
-    /// Writes until the service is gone and everything noted is written, or cannot be. What
-    /// could not be written is tried again, by itself.
+    /// Writes rows until the service has stopped and the queue is empty or its last attempts fail.
+    /// Retries failed writes.
     pub async fn run(self) {
         let (mut pause, mut last_attempts) = (PAUSE, 0);
         loop {
@@ -203,7 +203,7 @@ impl RefusalWriter {
         }
     }
 
-    /// Says whether everything was written.
+    /// Writes the queue; returns whether everything was written.
     async fn write(&self) -> bool {
         let superseded = mem::take(&mut self.shared.waiting().superseded);
         let mut unwritten = Vec::new();
@@ -222,7 +222,7 @@ impl RefusalWriter {
         written
     }
 
-    /// Writes rows; returns those that could not be.
+    /// Writes rows; returns those that could not be written.
     async fn unwritten(&self, mut rows: Vec<Row>) -> Vec<Row> {
         while !rows.is_empty() {
             let some = rows.len().saturating_sub(AT_ONCE);

@@ -1,4 +1,4 @@
-//! Stacks, their members and limits.
+//! Use cases for stacks, their members and limits.
 
 use super::{
     About, App, Error, MemberChange, MembersChanged, Register, StackCursor, StackPage, StackStep,
@@ -20,10 +20,10 @@ fn about(stack: &StackKey) -> About {
 }
 
 impl App {
-    /// A new stack key, for a registration that brings none.
+    /// Generates a stack key, for a registration without one.
     ///
     /// # Errors
-    /// [`Error::Internal`] where there is no randomness to be had.
+    /// [`Error::Internal`] if the system provides no randomness.
     pub fn new_stack_key(&self) -> Result<StackKey, Error> {
         Ok(StackKey::generate(self.entropy.as_ref())?)
     }
@@ -31,7 +31,7 @@ impl App {
     /// Registers a stack.
     ///
     /// # Errors
-    /// [`Error`]; refused where the key is taken.
+    /// [`Error`]; refused if the key is taken.
     pub async fn register_stack(
         &self,
         call: &Call,
@@ -46,7 +46,7 @@ impl App {
         )
     }
 
-    /// One stack with its members.
+    /// Returns a stack with its members.
     ///
     /// # Errors
     /// [`Error`].
@@ -55,7 +55,7 @@ impl App {
         self.settle(call, (Action::StackGet, about(key)), done)
     }
 
-    /// A page of stacks.
+    /// Returns a page of stacks.
     ///
     /// # Errors
     /// [`Error`].
@@ -69,10 +69,10 @@ impl App {
         self.settle(call, (Action::StackList, About::default()), done)
     }
 
-    /// Changes who is in a stack.
+    /// Sets or removes a member of a stack, or transfers its ownership.
     ///
     /// # Errors
-    /// [`Error`]; refused where the owner would lose the role (R2).
+    /// [`Error`]; refused if the stack would lose its owner (R2).
     pub async fn change_members(
         &self,
         call: &Call,
@@ -89,7 +89,7 @@ impl App {
         self.settle_change(call, (action, about(key)), done)
     }
 
-    /// Changes how many live tokens a stack may have (R6).
+    /// Sets the maximum number of live tokens of a stack (R6).
     ///
     /// # Errors
     /// [`Error`].

@@ -1,4 +1,4 @@
-//! How often one caller may do a thing.
+//! Rate limits per caller.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -9,12 +9,12 @@ use governor::{
 
 use crate::domain::{caller::Actor, refusal::Refusal};
 
-/// So many a second in the long run, and so many at once.
+/// A rate limit: a sustained rate and a burst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// In the long run.
+    /// Sustained rate per second.
     pub per_second: NonZeroU32,
-    /// At once, after a quiet time.
+    /// Burst size after an idle period.
     pub burst: NonZeroU32,
 }
 
@@ -39,12 +39,12 @@ impl Throttle {
         admitted.map_err(|until| self.refusal(&until))
     }
 
-    /// So many at once, or none. More than may ever be done at once take all that there is:
-    /// otherwise they could never be done.
+    /// Admits `count` requests or none. A count above the burst size is charged as the full burst;
+    /// otherwise it could never be admitted.
     pub fn admit_many(&self, actor: &Actor, count: NonZeroU32) -> Result<(), Refusal> {
         match self.limiter.check_key_n(actor, count.min(self.burst)) {
             Ok(admitted) => admitted.map_err(|until| self.refusal(&until)),
-            // Does not happen: it is no more than the burst.
+            // Cannot happen: the count does not exceed the burst size.
             Err(_) => Err(Refusal::RateLimited {
                 retry_after_ms: 1000,
             }),
@@ -53,7 +53,7 @@ impl Throttle {
 
     fn refusal(&self, until: &NotUntil<QuantaInstant>) -> Refusal {
         let wait = until.wait_time_from(self.clock.now());
-        // Rounded up: trying again a moment too early would be refused again.
+        // Rounded up: a retry even slightly too early would be refused again.
         let wait = wait + Duration::from_millis(1);
         let retry_after_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         Refusal::RateLimited { retry_after_ms }

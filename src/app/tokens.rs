@@ -1,4 +1,4 @@
-//! The life of a token.
+//! Use cases for the life cycle of a token.
 
 use super::{About, App, Error, Issue, ListQuery, Rotate, TokenPage};
 use crate::{
@@ -17,27 +17,27 @@ use crate::{
     store::{self, Kept},
 };
 
-/// A token just issued, with its secret: the only time that it is shown (R9).
+/// A newly issued token with its secret, which is shown only once (R9).
 pub struct Issued {
     /// The token.
     pub token: Token,
-    /// Its secret; none in a preview.
+    /// Its secret; `None` in a preview.
     pub secret: Option<Secret>,
-    /// A point in the history that includes it; none in a preview.
+    /// Revision that includes it; `None` in a preview.
     pub revision: Option<Revision>,
 }
 
-/// A token just rotated, with its new secret: the only time that it is shown (R9).
+/// A newly rotated token with its new secret, which is shown only once (R9).
 pub struct Rotated {
     /// The token, and when its former secret ends.
     pub rotated: store::Rotated,
-    /// The new secret; none in a preview.
+    /// The new secret; `None` in a preview.
     pub secret: Option<Secret>,
-    /// A point in the history that includes it; none in a preview.
+    /// Revision that includes it; `None` in a preview.
     pub revision: Option<Revision>,
 }
 
-/// What is kept of a secret.
+/// Returns what the store keeps of a secret.
 fn kept(secret: &Secret) -> Kept {
     Kept {
         digest: secret.digest(),
@@ -45,7 +45,7 @@ fn kept(secret: &Secret) -> Kept {
     }
 }
 
-/// A token of a stack.
+/// Key of a token: its stack and its id.
 pub type Key<'a> = (&'a StackKey, TokenUid);
 
 fn about((stack, uid): Key<'_>) -> About {
@@ -66,7 +66,7 @@ impl App {
     /// Issues a token.
     ///
     /// # Errors
-    /// [`Error`]; refused for the limit (R6), the name, or a suspended stack.
+    /// [`Error`]; refused because of the limit (R6), the name, or a suspended stack.
     pub async fn issue(&self, call: &Call, command: &Issue) -> Result<Issued, Error> {
         let secret = Secret::generate(self.entropy.as_ref())?;
         let done = self.store.issue(call, command, &kept(&secret)).await;
@@ -80,7 +80,7 @@ impl App {
         })
     }
 
-    /// One token.
+    /// Returns a token.
     ///
     /// # Errors
     /// [`Error`].
@@ -90,7 +90,7 @@ impl App {
         self.settle(call, (Action::TokenGet, about((stack, uid))), done)
     }
 
-    /// A page of tokens.
+    /// Returns a page of tokens.
     ///
     /// # Errors
     /// [`Error`].
@@ -104,10 +104,10 @@ impl App {
         )
     }
 
-    /// Changes words or permissions.
+    /// Changes the name, description or permissions.
     ///
     /// # Errors
-    /// [`Error`]; refused where the token is dead (R8).
+    /// [`Error`]; refused if the token is dead (R8).
     pub async fn update(
         &self,
         call: &Call,
@@ -124,7 +124,7 @@ impl App {
     /// Changes the expiry.
     ///
     /// # Errors
-    /// [`Error`]; refused where the token is dead (R8).
+    /// [`Error`]; refused if the token is dead (R8).
     pub async fn set_expiry(
         &self,
         call: &Call,
@@ -138,7 +138,7 @@ impl App {
         Ok((self.with_use(token), revision))
     }
 
-    /// Who would notice the change that this call shows; `None` where it is made.
+    /// Returns who would be affected by the change that this call previews; `None` if it is none.
     ///
     /// # Errors
     /// [`Error`].
@@ -155,7 +155,7 @@ impl App {
     /// Gives a token a new secret.
     ///
     /// # Errors
-    /// [`Error`]; refused where the token is dead (R8) or its stack suspended.
+    /// [`Error`]; refused if the token is dead (R8) or its stack suspended.
     pub async fn rotate(&self, call: &Call, command: &Rotate) -> Result<Rotated, Error> {
         let secret = Secret::generate(self.entropy.as_ref())?;
         let done = self.store.rotate(call, command, &kept(&secret)).await;
@@ -171,7 +171,7 @@ impl App {
         })
     }
 
-    /// Revokes.
+    /// Revokes a token.
     ///
     /// # Errors
     /// [`Error`].
@@ -188,13 +188,13 @@ impl App {
         Ok((self.with_use(token), revision))
     }
 
-    /// The token, with what this replica knows of its use and has not written down yet.
+    /// Adds the last use that this replica has recorded and not yet written to the store.
     fn with_use(&self, mut token: Token) -> Token {
         token.last_used_at = token.last_used_at.max(self.uses.last_use(token.uid));
         token
     }
 
-    /// The same for a page of those unused since an instant: which turn out to be used, go.
+    /// Adds recorded uses to a page; drops tokens used since `unused_since`, if that is given.
     fn with_uses(&self, mut page: TokenPage, unused_since: Option<Timestamp>) -> TokenPage {
         let tokens = page.tokens.into_iter().map(|token| self.with_use(token));
         let unused = |token: &Token| {

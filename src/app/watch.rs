@@ -1,6 +1,6 @@
-//! Watching: every change that can alter a verdict, told in order, and how fresh what was told
-//! is. What waits to be told is read before what is new, and a pong is put behind all that was
-//! there when it was asked for.
+//! The watch stream: every change that can alter a verdict, in order, and pongs that state how
+//! fresh the stream is. Queued events go out before new batches are received, and a pong is queued
+//! behind everything that was published when it was requested.
 
 use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
@@ -11,56 +11,56 @@ use tokio::{
 
 use super::{
     App, Error,
-    hub::{self, Heard, News},
+    change_broadcast::{self, ChangeBatch, WatchChange},
 };
 use stacktoken_core::facts_cache::Subject;
 
 use crate::{domain::revision::Revision, metrics::Metrics, store::Lost};
 
-/// How long reading what was missed may take, and waiting for it.
+/// Time limit for reading the backlog, including the wait for a permit.
 const BACKLOG_FOR: Duration = Duration::from_secs(4);
-/// How long after a pong the next is sent at the earliest: 20 a second.
+/// Minimum interval between pongs: at most 20 per second.
 const PONG_EVERY: Duration = Duration::from_millis(50);
 
-/// The points that go with everything told.
+/// Revisions sent with every event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Points {
-    /// Everything up to here is told.
+    /// Everything up to here is sent.
     pub resume: Revision,
-    /// The highest point that was told of.
+    /// Highest revision of a change that was sent or precedes the watch.
     pub highest: Revision,
 }
 
-/// What is told.
+/// An event of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
-    /// Something to forget.
+    /// A subject whose facts the client must evict.
     Changed(Subject, Points),
-    /// The answer to a ping: by its nonce, how long ago everything acknowledged was told.
+    /// A pong: its nonce and staleness; every change acknowledged longer ago than that was sent.
     Pong(u64, Duration, Points),
 }
 
-/// What waits to be told.
+/// An event waiting to be sent.
 #[derive(Clone, Copy)]
 enum Waiting {
-    Change(Heard),
+    Change(WatchChange),
     Pong {
         nonce: u64,
-        /// Everything acknowledged before is told by then.
+        /// Instant before which every acknowledged change is sent ahead of this pong.
         since: Duration,
-        /// And everything up to here.
+        /// Position up to which every change is sent ahead of this pong.
         resume: i64,
     },
 }
 
-/// One who watches.
+/// One watcher.
 pub struct Watch {
     app: Arc<App>,
-    news: broadcast::Receiver<News>,
+    news: broadcast::Receiver<ChangeBatch>,
     waiting: VecDeque<Waiting>,
-    /// The latest ping that is not answered yet.
+    /// Nonce of the latest unanswered ping.
     ping: Option<u64>,
-    /// Until when no pong is sent.
+    /// Delay before the next pong is allowed.
     rest: Option<Pin<Box<Sleep>>>,
     epoch: i64,
     resume: i64,
@@ -69,13 +69,13 @@ pub struct Watch {
 }
 
 impl App {
-    /// Begins to tell of changes: those since a point in the history, or from now on.
+    /// Starts a watch, from a revision or from now on.
     ///
     /// # Errors
-    /// [`Error::NotFresh`] where this replica does not hear of changes itself;
-    /// [`Error::WatchUnknown`] and [`Error::RevisionPurged`] by the point asked for.
+    /// [`Error::NotFresh`] while this replica cannot follow the change log;
+    /// [`Error::WatchUnknown`] or [`Error::RevisionPurged`] for an unusable `from`.
     pub async fn watch(self: &Arc<Self>, from: Option<Revision>) -> Result<Watch, Error> {
-        // Before the history is read: what that does not see yet will be in the news.
+        // Subscribe before reading the backlog: a change that the read misses arrives as a batch.
         let (news, stand) = self.hub.subscribe().ok_or(Error::NotFresh)?;
         self.freshness.told_since().ok_or(Error::NotFresh)?;
         let position = from.map(|from| from.position);
@@ -90,12 +90,12 @@ impl App {
             return Err(Error::WatchUnknown);
         }
         let changes = history.changes.map_err(|lost| match lost {
-            // The feed has not come upon the other history yet.
+            // The poller has not noticed the other change log yet.
             Lost::Elsewhere => Error::NotFresh,
             Lost::Untold => Error::RevisionPurged,
         })?;
         let resume = position.unwrap_or(history.resume);
-        let backlog = hub::heard(&changes, complete, resume, |_| true);
+        let backlog = change_broadcast::heard(&changes, complete, resume, |_| true);
         Ok(Watch {
             app: self.clone(),
             news,
@@ -104,35 +104,35 @@ impl App {
             rest: None,
             epoch,
             resume,
-            // Also what is not told of, since it was there before: an answer that lacks it
-            // would never be corrected.
+            // Includes changes that are not sent because they precede the watch: an answer that
+            // lacks one would never be corrected.
             highest: history.newest.max(resume),
             _counted: Counted::new(self.metrics.clone()),
         })
     }
 
-    /// Ends all who watch, since this replica is stopping.
+    /// Ends all watches when this replica stops.
     pub fn close_watches(&self) {
         self.hub.closing.cancel();
     }
 
-    /// Returns when those who watch are to end.
+    /// Waits until watches have to end.
     pub async fn watches_closed(&self) {
         self.hub.closing.cancelled().await;
     }
 }
 
 impl Watch {
-    /// Asks for a pong. Where several wait, the latest is answered.
+    /// Requests a pong. If several pings are pending, only the latest is answered.
     pub const fn ping(&mut self, nonce: u64) {
         self.ping = Some(nonce);
     }
 
-    /// What is told next. Nothing is lost where this is given up and called again.
+    /// Returns the next event. Cancel safe: no event is lost if the future is dropped.
     ///
     /// # Errors
-    /// [`Error::WatchLagged`], [`Error::WatchUnknown`] or [`Error::RevisionPurged`], after
-    /// which there is no more.
+    /// [`Error::WatchLagged`], [`Error::WatchUnknown`] or [`Error::RevisionPurged`]. The watch is
+    /// over after any of them.
     pub async fn next(&mut self) -> Result<Told, Error> {
         loop {
             if let Some(next) = self.waiting.pop_front() {
@@ -146,7 +146,7 @@ impl Watch {
                 news = self.news.recv() => match news {
                     Ok(news) => self.hear(&news)?,
                     Err(RecvError::Lagged(_)) => return Err(self.lagged()),
-                    // The hub lives as long as the use cases, which are held here.
+                    // Cannot happen: `self.app` owns the sender.
                     Err(RecvError::Closed) => return Err(Error::NotFresh),
                 },
                 () = rested(&mut self.rest), if self.ping.is_some() => {}
@@ -154,10 +154,10 @@ impl Watch {
         }
     }
 
-    /// Puts a pong behind everything that it vouches for.
+    /// Queues a pong behind every change that it covers.
     fn answer(&mut self, nonce: u64) -> Result<(), Error> {
-        // Before the news are drained: whatever these vouch for was published before they
-        // were set.
+        // Read before draining the batches: every change that these values cover was published
+        // before they were set.
         let since = self.app.freshness.told_since().ok_or(Error::NotFresh)?;
         let resume = self.app.hub.stand().map_or(0, |stand| stand.resume);
         loop {
@@ -176,15 +176,15 @@ impl Watch {
         Ok(())
     }
 
-    fn hear(&mut self, news: &News) -> Result<(), Error> {
+    fn hear(&mut self, news: &ChangeBatch) -> Result<(), Error> {
         match news {
-            News::Changes(changes) => {
+            ChangeBatch::Changes(changes) => {
                 let changes = changes.iter().copied().map(Waiting::Change);
                 self.waiting.extend(changes);
                 Ok(())
             }
-            News::Lost(Lost::Elsewhere) => Err(Error::WatchUnknown),
-            News::Lost(Lost::Untold) => Err(Error::RevisionPurged),
+            ChangeBatch::Lost(Lost::Elsewhere) => Err(Error::WatchUnknown),
+            ChangeBatch::Lost(Lost::Untold) => Err(Error::RevisionPurged),
         }
     }
 
@@ -233,7 +233,7 @@ async fn rested(rest: &mut Option<Pin<Box<Sleep>>>) {
     *rest = None;
 }
 
-/// One in the count of those who watch.
+/// Counts one watcher in the metrics until it is dropped.
 struct Counted(Arc<Metrics>);
 
 impl Counted {

@@ -47,7 +47,7 @@ impl Algorithm {
         Self::EdDsa,
     ];
 
-    /// The name in JOSE, which is case-sensitive.
+    /// Returns the name in JOSE, which is case-sensitive.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -63,7 +63,7 @@ impl Algorithm {
         }
     }
 
-    /// The algorithm of this name; `None` for `none`, HMAC and whatever else there is.
+    /// Returns the algorithm of this name; `None` for `none`, HMAC and any other name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|known| known.name() == name)

@@ -1,5 +1,5 @@
-//! Credential to caller: the search through the entries, and the memory of what was verified.
-//! Does not know how a JWT is built, nor when keys are fetched.
+//! Maps credentials to callers: searches the issuer entries and caches verified credentials. Does
+//! not know how a JWT is built, nor when keys are fetched.
 
 use std::{
     collections::HashMap,
@@ -21,9 +21,9 @@ use super::{
     issuers::IssuerEntry,
     join::join,
     jwks::Seal,
+    jwks_cache::{Asked, IssuerKeys, Surroundings},
     jwt::{Cause, Jwt},
     source::KeySource,
-    store::{Asked, KeyStore, Surroundings},
 };
 use crate::domain::{
     caller::{Actor, Caller, CallerKind},
@@ -31,22 +31,22 @@ use crate::domain::{
     secret,
 };
 
-/// The longest `authorization` value that is looked at: 8 KiB.
+/// Longest `authorization` value that is accepted: 8 KiB.
 const MAX_VALUE_BYTES: usize = 8 * 1024;
-/// How many verified credentials are remembered.
+/// Capacity of the cache of verified credentials.
 const REMEMBERED: usize = 10_000;
 
-/// Turns credentials into callers.
+/// Authenticator of callers by JWT or client certificate.
 pub struct Authenticator {
     around: Arc<Surroundings>,
     entries: Vec<(IssuerEntry, usize)>,
-    stores: Vec<KeyStore>,
+    stores: Vec<IssuerKeys>,
     certificates: Vec<CertificateEntry>,
     verified: Cache<[u8; 32], Verified>,
 }
 
-/// A credential that was verified: holds while its time lasts, no key set has changed, and the
-/// keys that proved it are still trusted.
+/// Cached result of verifying a credential. Valid until the credential expires, as long as no key
+/// set changes and the keys that verified it stay trusted.
 #[derive(Clone)]
 struct Verified {
     caller: Arc<Caller>,
@@ -55,22 +55,22 @@ struct Verified {
     store: usize,
 }
 
-/// The entry that decides on a JWT, and as of which change of the key sets.
+/// The entry that accepts a JWT, and the generation of the key sets at that time.
 struct Found<'a> {
     entry: &'a IssuerEntry,
     store: usize,
     generation: u64,
 }
 
-/// Refused as things stand; newer keys of these stores might change that.
+/// A rejection under the current keys; newer keys from the `wanting` sources might change it.
 struct Refused {
     rejection: Rejection,
     wanting: Vec<usize>,
 }
 
 impl Authenticator {
-    /// An authenticator without keys; [`Self::load_files`] and [`Self::keep_fresh`] bring them.
-    /// After a failed fetch, keys stay trusted until `max_stale` after the last success.
+    /// Creates an authenticator without keys; [`Self::load_files`] and [`Self::keep_fresh`] load
+    /// them. If fetches fail, keys stay trusted until `max_stale` after the last success.
     #[must_use]
     pub fn new(
         entries: Entries,
@@ -89,7 +89,7 @@ impl Authenticator {
         let certificates = entries.certificates;
         let entries = entries.issuers.into_iter().map(|entry| {
             let store = *known.entry(entry.source.clone()).or_insert_with(|| {
-                stores.push(KeyStore::new(entry.source.clone(), Arc::clone(&around)));
+                stores.push(IssuerKeys::new(entry.source.clone(), Arc::clone(&around)));
                 stores.len() - 1
             });
             (entry, store)
@@ -103,7 +103,7 @@ impl Authenticator {
         }
     }
 
-    /// Loads every `jwks_file`, for the start.
+    /// Loads every `jwks_file`, at startup.
     ///
     /// # Errors
     /// [`KeyFileUnusable`] for the first that cannot be read or holds no usable key.
@@ -119,19 +119,19 @@ impl Authenticator {
         Ok(())
     }
 
-    /// Fetches, at the same time, all keys that are due by the clock. [`Self::keep_fresh`] does
-    /// it again and again; a test calls it after it has moved its clock.
+    /// Fetches all due key sets concurrently. [`Self::keep_fresh`] does this periodically; a test
+    /// calls it after moving its clock.
     pub async fn refresh_due(&self) {
-        join(self.stores.iter().map(KeyStore::refresh_if_due)).await;
+        join(self.stores.iter().map(IssuerKeys::refresh_if_due)).await;
     }
 
-    /// Keeps all keys fresh; never ends. To be run as a supervised task, and stopped by
-    /// dropping it.
+    /// Keeps all keys fresh; never returns. Run it as a supervised task, and drop the future to
+    /// stop it.
     pub async fn keep_fresh(&self) {
-        join(self.stores.iter().map(KeyStore::keep_fresh)).await;
+        join(self.stores.iter().map(IssuerKeys::keep_fresh)).await;
     }
 
-    /// Which kinds of callers can be told apart now.
+    /// Returns which kinds of callers can be authenticated now.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         let mut readiness = Readiness {
@@ -155,21 +155,21 @@ impl Authenticator {
         kinds.any(|kind| kind == CallerKind::Service)
     }
 
-    /// Whether anybody is known by certificate, so that clients must be asked for theirs.
+    /// Returns whether any caller is identified by certificate, so that TLS must request one.
     #[must_use]
     pub fn wants_certificates(&self) -> bool {
         !self.certificates.is_empty()
     }
 
-    /// Whom a client certificate makes; TLS must have verified it.
+    /// Returns the caller that a client certificate identifies; TLS must have verified it.
     #[must_use]
     pub fn certify(&self, der: &[u8]) -> Certified {
         certificates::certify(&self.certificates, der)
     }
 
-    /// The caller whom the values of `authorization` prove, or where there are none, the
-    /// certificate. One that is sent decides alone: a bad one never falls back to the
-    /// certificate. Waits for nothing if the credential was verified before or its key is known.
+    /// Authenticates a caller by the `authorization` values, or if there are none, by certificate.
+    /// An invalid value never falls back to the certificate. Returns without waiting if the
+    /// credential is cached or its key is known.
     ///
     /// # Errors
     /// [`Rejection`].
@@ -217,7 +217,7 @@ impl Authenticator {
                 if asked == Asked::Newer || self.generation() != before {
                     self.find(&jwt)
                 } else if asked == Asked::Undecided {
-                    // The keys that would tell are on their way (R13).
+                    // A fetch that may bring the missing key is in progress (R13).
                     return Err(Rejection::KeysUnavailable);
                 } else {
                     Err(refused)
@@ -236,10 +236,10 @@ impl Authenticator {
         Ok(verified.caller)
     }
 
-    /// The first entry that the JWT fits and whose keys made its signature. An entry that it
-    /// fits but whose keys are not available ends the search: it might have been the one.
+    /// Finds the first entry that the JWT matches and whose keys verify its signature. A matching
+    /// entry whose keys are unavailable ends the search, because it might have been the right one.
     fn find(&self, jwt: &Jwt<'_>) -> Result<Found<'_>, Refused> {
-        // Read before the keys are: if they change meanwhile, what is remembered is void.
+        // Read before the keys: if they change meanwhile, the cached result is invalid.
         let generation = self.generation();
         let mut cause: Cause = "no entry for its issuer";
         let mut wanting = Vec::new();
@@ -278,8 +278,8 @@ impl Authenticator {
         })
     }
 
-    /// Asks these stores for newer keys, all at the same time: one that hangs must not be waited
-    /// for by those of another.
+    /// Asks these sources for newer keys concurrently, so that one that hangs does not delay the
+    /// fetches of the others.
     async fn refresh(&self, stores: &[usize]) -> Asked {
         let mut stores = stores.to_vec();
         stores.sort_unstable();
@@ -310,13 +310,13 @@ fn caller(entry: &IssuerEntry, jwt: &Jwt<'_>) -> Caller {
     }
 }
 
-/// What follows `Bearer` and one space (RFC 6750 §2.1; RFC 9110 §11.1 on the case).
+/// Returns what follows `Bearer`, in any case (RFC 9110 §11.1), and one space (RFC 6750 §2.1).
 fn bearer(value: &[u8]) -> Result<&str, Rejection> {
     if !value.is_ascii() {
         return Err(Rejection::Invalid("not ASCII"));
     }
     let value = str::from_utf8(value).map_err(|_| Rejection::Invalid("not ASCII"))?;
-    // Seen before anything else, in whatever dress: its holder must hear of the mistake.
+    // Detects a management token first, under any scheme: its holder must learn of the mistake.
     let mut words = value.split_ascii_whitespace();
     if words
         .by_ref()

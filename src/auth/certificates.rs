@@ -1,5 +1,5 @@
-//! `[[mtls]]`: services known by their client certificate, by SPIFFE id or DNS name. TLS has
-//! verified the certificate before; here it is only read. Does not know of connections.
+//! `[[mtls]]` entries: callers identified by the SPIFFE id or DNS name in their client certificate.
+//! TLS has already verified the certificate; here it is only parsed. Does not know of connections.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ const KINDS: [(&str, CallerKind); 2] = [
 ];
 const SPIFFE: &str = "spiffe://";
 
-/// What stands for `iss` where a certificate made the caller.
+/// Issuer that is recorded for a caller identified by certificate.
 pub const CERTIFICATE_ISSUER: &str = "mtls";
 
 /// One `[[mtls]]` entry.
@@ -30,23 +30,23 @@ pub const CERTIFICATE_ISSUER: &str = "mtls";
 pub struct CertificateEntry {
     /// The SPIFFE id, or the DNS name in lower case.
     pub identity: String,
-    /// What kind of caller it makes; never a user.
+    /// Kind of caller that it identifies; never a user.
     pub caller: CallerKind,
     /// Whether it has the introspect role.
     pub introspects: bool,
 }
 
-/// A client certificate that TLS has verified, and whom it makes.
+/// A client certificate that TLS has verified, and the caller that it identifies.
 #[derive(Clone, Debug)]
 pub struct Certified {
-    /// The caller; none where the file lists none of its names.
+    /// The caller; `None` if the file lists none of its names.
     pub caller: Option<Arc<Caller>>,
-    /// From when on it proves nothing more.
+    /// When the certificate expires.
     pub expires_at: Timestamp,
 }
 
-/// Whom this certificate makes: the first entry, in the order of the file, that is one of its
-/// names. A certificate that cannot be read makes nobody, at no time.
+/// Returns the caller that a certificate identifies: the first entry, in file order, that is one
+/// of its names. A certificate that cannot be parsed has no caller and counts as expired.
 #[must_use]
 pub(super) fn certify(entries: &[CertificateEntry], der: &[u8]) -> Certified {
     let nobody = Certified {
@@ -68,8 +68,8 @@ pub(super) fn certify(entries: &[CertificateEntry], der: &[u8]) -> Certified {
     }
 }
 
-/// The SPIFFE id and the DNS names. An X.509-SVID has exactly one URI (SPIFFE X509-SVID §2):
-/// with several, none counts.
+/// Returns the SPIFFE id and the DNS names. An X.509-SVID has exactly one URI (SPIFFE X509-SVID
+/// §2): if there are several, all are ignored.
 fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     let Ok(Some(alternatives)) = certificate.subject_alternative_name() else {
         return Vec::new();
@@ -78,7 +78,7 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     for name in &alternatives.value.general_names {
         match name {
             GeneralName::URI(uri) => uris.push(*uri),
-            // A wildcard is the name of nobody in particular; no entry can have one.
+            // A wildcard never matches: no entry can contain one.
             GeneralName::DNSName(name) => names.push(name.to_ascii_lowercase()),
             _ => {}
         }
@@ -103,7 +103,7 @@ fn caller(entry: &CertificateEntry) -> Caller {
 }
 
 impl Entry<'_> {
-    /// The `[[mtls]]` entry that this is.
+    /// Parses this as an `[[mtls]]` entry.
     pub fn certificate_entry(&self) -> Result<CertificateEntry, IssuersError> {
         self.only(&KEYS)?;
         let caller = self.caller(&KINDS)?;
@@ -143,7 +143,7 @@ impl Entry<'_> {
     }
 }
 
-/// A trust domain and a path of non-empty segments (SPIFFE-ID §2).
+/// Accepts a trust domain and a path of non-empty segments (SPIFFE-ID §2).
 fn is_spiffe(rest: &str) -> bool {
     let Some((domain, path)) = rest.split_once('/') else {
         return false;

@@ -1,11 +1,11 @@
-//! One entry of the issuers file while it is read: it knows its section and its number, so
-//! that every fault names them. Does not know which keys an entry may have.
+//! One entry of the issuers file while it is parsed. It knows its section and number, so that
+//! every error names them. Does not know which keys an entry may have.
 
 use toml::{Table, Value};
 
 use crate::domain::caller::CallerKind;
 
-/// Why the issuers file cannot be used: which entry, which key, what is wrong, what to do.
+/// Error in the issuers file: the entry, the key, what is wrong and how to fix it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct IssuersError(pub(super) String);
@@ -35,7 +35,7 @@ impl<'a> Entry<'a> {
         })
     }
 
-    /// Refuses any key but these.
+    /// Rejects any key but these.
     pub fn only(&self, keys: &[&str]) -> Result<(), IssuersError> {
         match self.table.keys().find(|key| !keys.contains(&key.as_str())) {
             Some(key) => {
@@ -50,7 +50,7 @@ impl<'a> Entry<'a> {
         self.table.get(key)
     }
 
-    /// `caller`, one of these kinds.
+    /// Parses `caller`, which must be one of these kinds.
     pub fn caller(&self, kinds: &[(&str, CallerKind)]) -> Result<CallerKind, IssuersError> {
         let text = self.text("caller")?;
         let found = kinds.iter().find(|(name, _)| *name == text);

@@ -1,5 +1,5 @@
-//! Brings the bytes of a key set from an address or a file, within hard limits. Does not know
-//! what a key is, nor when to fetch.
+//! Fetches the bytes of a key set from a URL or a file, within limits on size and time. Does not
+//! know what a key is, nor when to fetch.
 
 use std::{error::Error as _, path::Path, pin::Pin, sync::Arc, time::Duration};
 
@@ -22,49 +22,49 @@ use tokio::io::AsyncReadExt as _;
 use super::source::KeySource;
 use crate::telemetry;
 
-/// The largest key set that is read, and the largest file of certificates: 256 KiB.
+/// Size limit of a key set, and of a file of certificates: 256 KiB.
 const MAX_BYTES: usize = 256 * 1024;
 /// How long a whole fetch may take.
 const MAX_TIME: Duration = Duration::from_secs(5);
 
-/// A fetch under way.
+/// Future of a fetch.
 pub type Fetch = Pin<Box<dyn Future<Output = Result<Vec<u8>, FetchError>> + Send>>;
 
-/// Brings the bytes of a key set. A test gives its own.
+/// Fetcher of the bytes of a key set. Tests supply their own.
 pub trait KeyFetcher: Send + Sync + 'static {
-    /// Begins to fetch; must bound its own time and the size of what it brings.
+    /// Starts a fetch; implementations must limit its time and the size of its result.
     fn fetch(&self, source: &KeySource) -> Fetch;
 }
 
-/// Why no key set was brought. Never quotes the address, which may hold a secret.
+/// Error of a fetch. Never quotes the URL, which may contain a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// No connection, or it broke.
+    /// The connection could not be established, or broke.
     #[error("cannot be reached: {0}")]
     Unreachable(String),
-    /// Answered, but not with 200.
+    /// The HTTP status is not 200.
     #[error("answered {0} where 200 is required; redirects are not followed")]
     Status(StatusCode),
-    /// Larger than a key set may be.
+    /// The content exceeds the size limit.
     #[error("is larger than 256 KiB")]
     TooLarge,
-    /// Took longer than a fetch may.
+    /// The fetch exceeded its time limit.
     #[error("did not answer in full within {0:?}")]
     TooSlow(Duration),
-    /// The file, or the file of certificates, cannot be used.
+    /// The key file, or the file of certificates, cannot be used.
     #[error("{0}")]
     File(String),
 }
 
-/// Fetches over HTTP/1.1 and from the file system. Keeps no connection and no certificates:
-/// a fetch every few minutes gains nothing by it, and so renewed certificates are noticed.
+/// Fetcher over HTTP/1.1 and from the file system. Keeps no connections or certificates between
+/// fetches, which are minutes apart, so that renewed certificates take effect.
 #[derive(Clone, Copy, Debug)]
 pub struct HttpFetcher {
     max_time: Duration,
 }
 
 impl HttpFetcher {
-    /// A fetcher whose fetches take at most so long.
+    /// Creates a fetcher whose fetches take at most `max_time`.
     #[must_use]
     pub const fn within(max_time: Duration) -> Self {
         Self { max_time }
@@ -72,7 +72,7 @@ impl HttpFetcher {
 }
 
 impl Default for HttpFetcher {
-    /// Fetches take at most 5 seconds.
+    /// Creates a fetcher whose fetches take at most 5 seconds.
     fn default() -> Self {
         Self::within(MAX_TIME)
     }

@@ -1,5 +1,5 @@
-//! The issuers file: who may vouch for callers, by JWT or by certificate. Text in, entries or
-//! one clear fault out; does not open the file.
+//! Parser of the issuers file, which lists how callers are authenticated, by JWT or by certificate.
+//! Does not open the file.
 
 use std::path::Path;
 
@@ -14,19 +14,19 @@ use super::{
 const ISSUERS: &str = "issuers";
 const MTLS: &str = "mtls";
 
-/// Whom the file lets in, in its order.
+/// Entries of the file, in file order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entries {
-    /// By JWT.
+    /// Callers authenticated by JWT.
     pub issuers: Vec<IssuerEntry>,
-    /// By client certificate.
+    /// Callers authenticated by client certificate.
     pub certificates: Vec<CertificateEntry>,
 }
 
-/// Reads the text of an issuers file; relative paths in it start at `base`, the file's folder.
+/// Parses the text of an issuers file; relative paths in it start at `base`, the file's folder.
 ///
 /// # Errors
-/// [`IssuersError`] for the first fault.
+/// [`IssuersError`] for the first error in the file.
 pub fn parse(text: &str, base: &Path) -> Result<Entries, IssuersError> {
     let file: Table = toml::from_str(text).map_err(|error| not_toml(text, &error))?;
     if let Some(key) = file
@@ -52,7 +52,7 @@ pub fn parse(text: &str, base: &Path) -> Result<Entries, IssuersError> {
     })
 }
 
-/// The entries of a list of tables; none where it is absent.
+/// Returns the entries of a list of tables; none if it is absent.
 fn section<'a>(file: &'a Table, name: &'static str) -> Result<Vec<Entry<'a>>, IssuersError> {
     let entries = match file.get(name) {
         None => return Ok(Vec::new()),

@@ -1,5 +1,5 @@
-//! `[[issuers]]`: who may vouch for callers, and what kind of caller each makes. Does not know
-//! what a JWT is.
+//! `[[issuers]]` entries: the trusted issuers, and the kind of caller that each authenticates. Does
+//! not know what a JWT is.
 
 use std::path::Path;
 
@@ -35,24 +35,24 @@ const KINDS: [(&str, CallerKind); 3] = [
 /// One `[[issuers]]` entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuerEntry {
-    /// What `iss` must be.
+    /// Required value of `iss`.
     pub issuer: String,
-    /// What `aud` must be or hold.
+    /// Value that `aud` must equal or contain.
     pub audience: String,
-    /// Where the keys are.
+    /// Source of the keys.
     pub source: KeySource,
-    /// The algorithms that are taken; at least one.
+    /// Accepted signature algorithms; at least one.
     pub algorithms: Vec<Algorithm>,
-    /// What kind of caller it makes.
+    /// Kind of caller that it authenticates.
     pub caller: CallerKind,
-    /// Claims that must equal, or hold, a value.
+    /// Claims that must equal or contain a value.
     pub required: Vec<(String, String)>,
-    /// Which services have the introspect role; none for other kinds of caller.
+    /// Services that have the introspect role; empty for other kinds of caller.
     pub subjects: Vec<SubjectPattern>,
 }
 
 impl IssuerEntry {
-    /// Whether the entry gives this subject the introspect role.
+    /// Returns whether the entry gives this subject the introspect role.
     #[must_use]
     pub fn may_introspect(&self, subject: &str) -> bool {
         self.caller == CallerKind::Service
@@ -60,12 +60,12 @@ impl IssuerEntry {
     }
 }
 
-/// Which subjects an entry of `subjects` speaks of.
+/// Pattern that an element of `subjects` stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SubjectPattern {
-    /// This one.
+    /// Exactly this subject.
     Exact(String),
-    /// All that begin so.
+    /// All subjects with this prefix.
     Prefix(String),
 }
 
@@ -94,7 +94,7 @@ impl SubjectPattern {
 }
 
 impl Entry<'_> {
-    /// The `[[issuers]]` entry that this is.
+    /// Parses this as an `[[issuers]]` entry.
     pub fn issuer_entry(&self, base: &Path) -> Result<IssuerEntry, IssuersError> {
         self.only(&KEYS)?;
         let caller = self.caller(&KINDS)?;

@@ -1,4 +1,4 @@
-//! Several futures run as one, without a task for each: dropping it stops them all.
+//! Runs several futures as one, without a task for each: dropping that one stops them all.
 
 use std::{
     future::poll_fn,
@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-/// Ends when all have ended. For a handful: each wake-up looks at every one.
+/// Completes when all parts have completed. Meant for a few: each wake-up polls every one.
 pub(super) async fn join<F: Future<Output = ()> + Send>(parts: impl Iterator<Item = F>) {
     let mut parts: Vec<Pin<Box<F>>> = parts.map(Box::pin).collect();
     poll_fn(|context: &mut Context<'_>| {

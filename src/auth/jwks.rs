@@ -1,5 +1,5 @@
-//! A key set: which keys of a JWK set (RFC 7517) are good enough, and which one a credential
-//! means. Does not know where the set came from, nor how old it is.
+//! Key set: which keys of a JWK set (RFC 7517) are acceptable, and which one a credential refers
+//! to. Does not know where the set came from, nor how old it is.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ use super::algorithm::{Algorithm, Family};
 const MIN_RSA_BITS: usize = 2048;
 const MAX_RSA_BITS: usize = 8192;
 
-/// Why bytes are no key set.
+/// Error of parsing a key set.
 #[derive(Debug, thiserror::Error)]
 #[error("is not a JWK set: JSON with a list `keys` is required")]
 pub(super) struct NotAKeySet;
@@ -38,18 +38,18 @@ struct Key {
     decoding: DecodingKey,
 }
 
-/// What a key set says of a signature.
+/// Result of checking a signature against a key set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Seal {
-    /// Made by one of the keys.
+    /// Made with one of the keys.
     Good,
-    /// Not made by the key that it names.
+    /// Not made with the key that it names, or it names none and several fit.
     Bad,
     /// The key is not in the set; a newer set may hold it.
     KeyUnknown,
 }
 
-/// A signature and what it covers, as they stand in a credential.
+/// A signature and the message that it covers, as found in a credential.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Signed<'a> {
     pub message: &'a str,
@@ -59,7 +59,7 @@ pub(super) struct Signed<'a> {
 }
 
 impl KeySet {
-    /// Reads a JWK set. Keys that are unusable or weak are skipped.
+    /// Parses a JWK set. Keys that are unusable or weak are skipped.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, NotAKeySet> {
         #[derive(Deserialize)]
         struct Document {
@@ -97,12 +97,12 @@ impl KeySet {
         self.keys.is_empty()
     }
 
-    /// The keys that were skipped, each with the reason; for the log.
+    /// Returns the keys that were skipped, each with the reason, for the log.
     pub(super) fn skipped(&self) -> &[String] {
         &self.skipped
     }
 
-    /// Whether both hold the same keys, and skipped the same ones.
+    /// Returns whether both sets hold the same keys, and skipped the same ones.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let pairs = self.keys.iter().zip(&other.keys);
         self.keys.len() == other.keys.len()
@@ -110,7 +110,7 @@ impl KeySet {
             && pairs.into_iter().all(|(one, two)| one.is_same(two))
     }
 
-    /// Judges a signature.
+    /// Checks a signature.
     pub(super) fn check(&self, signed: Signed<'_>) -> Seal {
         match signed.kid {
             Some(kid) => self.check_named(kid, signed),
@@ -130,8 +130,8 @@ impl KeySet {
         }
     }
 
-    /// Without a kid only one key may be meant. If it did not sign, the issuer may have
-    /// replaced it since.
+    /// Checks a signature without a `kid`: exactly one key must fit. If that key did not sign, the
+    /// issuer may have replaced it since.
     fn check_unnamed(&self, signed: Signed<'_>) -> Seal {
         let mut fitting = self.keys.iter().filter(|key| key.fits(signed.algorithm));
         match (fitting.next(), fitting.next()) {

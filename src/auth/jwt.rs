@@ -1,5 +1,5 @@
-//! One compact JWT (RFC 7519, RFC 8725): taken apart strictly, then weighed against one entry
-//! of the issuers file. Does not know where keys live; never looks at an address in a header.
+//! Compact JWT (RFC 7519, RFC 8725): parsed strictly, then matched against one entry of the issuers
+//! file. Does not know where keys come from; never follows a URL in a header.
 
 use std::{fmt, time::Duration};
 
@@ -19,19 +19,19 @@ const MAX_KID_CHARS: usize = 256;
 /// Headers that would change how the rest is read or where keys come from.
 const FORBIDDEN_HEADERS: [&str; 8] = ["crit", "jku", "x5u", "jwk", "x5c", "b64", "zip", "enc"];
 
-/// What is wrong with a credential, for a log line: fixed words, never a part of it.
+/// Reason to reject a credential, for the log: a fixed text, never a part of the credential.
 pub(super) type Cause = &'static str;
 
-/// A JWT whose form and times are right. Its signature is not checked yet: nothing in it may
-/// be believed before.
+/// A JWT whose form and times are valid. Its signature is not checked yet: until then, nothing in
+/// it may be trusted.
 pub(super) struct Jwt<'a> {
     message: &'a str,
     signature: &'a str,
     algorithm: Algorithm,
     kid: Option<String>,
     claims: Map<String, Value>,
-    /// When it stops to be valid, leeway included: microseconds since the epoch, since an
-    /// issuer may name a year that no [`Timestamp`] holds.
+    /// End of validity, leeway included, in microseconds since the epoch. Not a [`Timestamp`],
+    /// because an issuer may choose a year that is out of its range.
     pub(super) valid_until_micros: i64,
 }
 
@@ -60,7 +60,7 @@ impl<'a> Jwt<'a> {
         })
     }
 
-    /// What a key set needs to judge the signature.
+    /// Returns what a key set needs to check the signature.
     pub(super) fn signed(&self) -> Signed<'_> {
         Signed {
             message: self.message,
@@ -78,7 +78,7 @@ impl<'a> Jwt<'a> {
         self.text("iss") == Some(&entry.issuer)
     }
 
-    /// Whether all but the issuer and the signature fits the entry.
+    /// Checks everything but the issuer and the signature against the entry.
     pub(super) fn fits(&self, entry: &IssuerEntry) -> Result<(), Cause> {
         if !self.is_for(&entry.audience) {
             return Err("not for this audience");
@@ -170,7 +170,7 @@ fn check_times(claims: &Map<String, Value>, now: Timestamp) -> Result<i64, Cause
     Ok(valid_until)
 }
 
-/// A `NumericDate` (RFC 7519 §2) in microseconds; dates beyond all calendars are cut.
+/// Converts a `NumericDate` (RFC 7519 §2) to microseconds; saturates if it is out of range.
 fn micros(date: &Value) -> Option<i64> {
     if let Some(seconds) = date.as_i64() {
         return Some(seconds.saturating_mul(MICROS_PER_SECOND));
@@ -183,7 +183,7 @@ fn micros(date: &Value) -> Option<i64> {
     Some((seconds * 1e6) as i64)
 }
 
-/// The same rule as for members of a stack: another subject could be nobody's anyway.
+/// Applies the rule for members of a stack: any other subject could not be a member anyway.
 fn check_subject(claims: &Map<String, Value>) -> Result<(), Cause> {
     let subject = claims.get("sub").and_then(Value::as_str);
     match subject.map(Subject::parse) {
@@ -198,7 +198,7 @@ fn object(segment: &str) -> Option<Map<String, Value>> {
     Some(object)
 }
 
-/// A JSON object that names nothing twice: two readers must not be able to differ on it.
+/// A JSON object without duplicate keys, which two parsers could interpret differently.
 struct UniqueKeys(Map<String, Value>);
 
 impl<'de> Deserialize<'de> for UniqueKeys {

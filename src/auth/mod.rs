@@ -1,6 +1,6 @@
-//! Who calls: an `authorization` value or a client certificate in, a caller or a [`Rejection`]
-//! out. Knows the
-//! issuers file, key sets and JWTs (RFC 8725); knows nothing of RPCs, roles in stacks or stores.
+//! Authentication: maps an `authorization` value or a client certificate to a caller or a
+//! [`Rejection`]. Knows the issuers file, key sets and JWTs (RFC 8725); knows nothing of RPCs,
+//! roles in stacks or stores.
 
 mod algorithm;
 mod authenticator;
@@ -11,10 +11,10 @@ mod file;
 mod issuers;
 mod join;
 mod jwks;
+mod jwks_cache;
 mod jwt;
 pub mod policy;
 mod source;
-mod store;
 
 use std::time::Duration;
 
@@ -30,31 +30,32 @@ pub use source::KeySource;
 /// How long keys stay trusted after the last successful fetch, unless set otherwise.
 pub const DEFAULT_MAX_STALE: Duration = Duration::from_hours(24);
 
-/// Why a credential makes no caller.
+/// Reason why a caller could not be authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
     /// There is no credential.
     #[error("no credential")]
     Missing,
-    /// The credential is not accepted. The words are for a log line, not for the caller; they
-    /// are fixed and never hold a part of the credential.
+    /// The credential is not accepted. The text is for the log, not for the caller; it is fixed
+    /// and never contains a part of the credential.
     #[error("credential not accepted: {0}")]
     Invalid(&'static str),
     /// A management token was sent where a caller's own credential belongs.
     #[error("a management token is no credential of a caller")]
     TokenNotAcceptedHere,
-    /// A client certificate, and no other credential, whose names stand for nobody.
+    /// The only credential is a client certificate, and the file lists none of its names.
     #[error("the client certificate names nobody that the issuers file lists")]
     CertificateUnlisted,
-    /// The client certificate has expired since its connection was made.
+    /// The client certificate has expired since its connection was established.
     #[error("the client certificate has expired")]
     CertificateExpired,
-    /// The credential cannot be judged: its issuer's keys were never loaded or are too old.
+    /// The credential cannot be verified: its issuer's keys were never loaded, are too old, or are
+    /// still being fetched.
     #[error("the keys of the issuer are not available")]
     KeysUnavailable,
 }
 
-/// Why the start cannot go on: a key file that must be mended.
+/// Startup error: a key file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("jwks_file {path}: {why}; mend the file, or correct `jwks_file` in the issuers file")]
 pub struct KeyFileUnusable {
@@ -62,12 +63,12 @@ pub struct KeyFileUnusable {
     why: String,
 }
 
-/// Which kinds of callers can be told apart at the moment.
+/// Which kinds of callers can be authenticated at the moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Readiness {
     /// The keys of at least one entry for users are trusted.
     pub users: bool,
-    /// The keys of at least one entry for services are trusted.
+    /// The keys of at least one entry for services are trusted, or certificates identify services.
     pub services: bool,
     /// The issuers without trusted keys, in file order, each once.
     pub unavailable: Vec<String>,

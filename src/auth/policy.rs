@@ -1,62 +1,62 @@
-//! The one table that says, RPC by RPC, who may call it. What is not in it is denied. The
-//! role in the stack is judged later, in the transaction that does the work.
+//! Table of all RPCs and who may call them. An RPC that is not listed is denied. The caller's role
+//! in the stack is checked later, in the transaction that does the work.
 
 use std::{collections::HashMap, sync::LazyLock};
 
-use crate::domain::{audit::Action, caller::Demand};
+use crate::domain::{audit::Action, caller::Requirement};
 
-/// What is known of one RPC before its request is read.
+/// Access rule of one RPC, known before its request is read.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
     /// The path of its HTTP request.
     pub path: &'static str,
     /// Who may call it.
-    pub admits: Admits,
-    /// Whether it changes anything, and so counts against the caller's rate of changes.
+    pub admits: AllowedCallers,
+    /// Whether it changes state, and so counts against the caller's rate limit for changes.
     pub changes: bool,
-    /// What the audit calls it; `None` where refusals are not audited (R14).
+    /// Its name in the audit; `None` if refusals are not audited (R14).
     pub action: Option<Action>,
 }
 
 /// Who may call an RPC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admits {
-    /// Whoever reaches the port: health and reflection.
+pub enum AllowedCallers {
+    /// Anyone who reaches the port: health and reflection.
     Everybody,
-    /// Callers who meet a demand.
-    Callers(Demand),
+    /// Callers who meet the requirement.
+    Callers(Requirement),
 }
 
-const NOBODY: Demand = Demand {
+const NOBODY: Requirement = Requirement {
     governor: false,
     operator: false,
     introspector: false,
     service: false,
     anyone: false,
 };
-const GOVERNOR: Demand = Demand {
+const GOVERNOR: Requirement = Requirement {
     governor: true,
     ..NOBODY
 };
-const OPERATOR: Demand = Demand {
+const OPERATOR: Requirement = Requirement {
     operator: true,
     ..NOBODY
 };
-const GOVERNOR_OR_OPERATOR: Demand = Demand {
+const GOVERNOR_OR_OPERATOR: Requirement = Requirement {
     governor: true,
     operator: true,
     ..NOBODY
 };
-const INTROSPECTOR: Demand = Demand {
+const INTROSPECTOR: Requirement = Requirement {
     introspector: true,
     ..NOBODY
 };
-const OPERATOR_OR_SERVICE: Demand = Demand {
+const OPERATOR_OR_SERVICE: Requirement = Requirement {
     operator: true,
     service: true,
     ..NOBODY
 };
-const ANYONE: Demand = Demand {
+const ANYONE: Requirement = Requirement {
     anyone: true,
     ..NOBODY
 };
@@ -64,34 +64,34 @@ const ANYONE: Demand = Demand {
 const fn open(path: &'static str) -> Rule {
     Rule {
         path,
-        admits: Admits::Everybody,
+        admits: AllowedCallers::Everybody,
         changes: false,
         action: None,
     }
 }
 
-const fn verdict(path: &'static str, demand: Demand) -> Rule {
+const fn verdict(path: &'static str, demand: Requirement) -> Rule {
     Rule {
         path,
-        admits: Admits::Callers(demand),
+        admits: AllowedCallers::Callers(demand),
         changes: false,
         action: None,
     }
 }
 
-const fn read(path: &'static str, demand: Demand, action: Action) -> Rule {
+const fn read(path: &'static str, demand: Requirement, action: Action) -> Rule {
     Rule {
         path,
-        admits: Admits::Callers(demand),
+        admits: AllowedCallers::Callers(demand),
         changes: false,
         action: Some(action),
     }
 }
 
-const fn change(path: &'static str, demand: Demand, action: Action) -> Rule {
+const fn change(path: &'static str, demand: Requirement, action: Action) -> Rule {
     Rule {
         path,
-        admits: Admits::Callers(demand),
+        admits: AllowedCallers::Callers(demand),
         changes: true,
         action: Some(action),
     }
@@ -134,21 +134,21 @@ pub const RULES: &[Rule] = &[
 static BY_PATH: LazyLock<HashMap<&str, &Rule>> =
     LazyLock::new(|| RULES.iter().map(|rule| (rule.path, rule)).collect());
 
-/// The rule of a path, matched to the letter; `None` is denied.
+/// Returns the rule of a path, matched exactly; `None` means that the call is denied.
 #[must_use]
 pub fn rule(path: &str) -> Option<&'static Rule> {
     BY_PATH.get(path).copied()
 }
 
 impl Rule {
-    /// Whether it is for the services that ask at every request of theirs, and may be answered
-    /// from memory.
+    /// Returns whether services call this RPC for every request that they serve, so that it may be
+    /// answered from the cache.
     #[must_use]
     pub const fn is_verdict(&self) -> bool {
         self.action.is_none() && !self.changes
     }
 
-    /// The RPC as OpenTelemetry names it, `package.Service/Method`.
+    /// Returns the OpenTelemetry name of the RPC, `package.Service/Method`.
     #[must_use]
     pub fn rpc_method(&self) -> &'static str {
         self.path.trim_start_matches('/')

@@ -1,18 +1,18 @@
-//! Where an issuer's keys come from: an address or a file, from the issuers file alone, never
-//! from a credential. Reads nothing itself.
+//! Source of an issuer's keys: a URL or a file. It is set in the issuers file alone, never by a
+//! credential. This module does no I/O.
 
 use std::{fmt, net::IpAddr, path::PathBuf};
 
 use http::Uri;
 
-/// One place of keys. Entries that name the same place share what is loaded from it.
+/// Source of a key set. Entries with the same source share the loaded keys.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum KeySource {
-    /// An address that serves a JWK set.
+    /// A URL that serves a JWK set.
     Url {
-        /// https, or http to this host.
+        /// The URL: https, or http to a loopback host.
         url: Uri,
-        /// PEM certificates to trust there in place of the system's.
+        /// PEM file of certificates to trust instead of the system's.
         ca: Option<PathBuf>,
     },
     /// A file that holds a JWK set.
@@ -20,7 +20,7 @@ pub enum KeySource {
 }
 
 impl fmt::Display for KeySource {
-    /// For logs: the address without its query, which may hold a secret.
+    /// Formats the source for logs, without the query of a URL, which may contain a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(f),
@@ -36,10 +36,10 @@ impl fmt::Display for KeySource {
     }
 }
 
-/// An address that keys may be fetched from.
+/// Parses a URL that keys may be fetched from.
 ///
 /// # Errors
-/// What is wrong with it and what to do; never quotes it, since it may hold a password.
+/// What is wrong and how to fix it; never quotes the URL, because it may contain a password.
 pub(super) fn parse_url(text: &str) -> Result<Uri, &'static str> {
     let url: Uri = text
         .parse()

@@ -1,5 +1,5 @@
-//! A connection to a running server, over TLS where the URL says https, and the time that a
-//! command may take with it.
+//! A connection to a running server, over TLS if the URL says https, and the time that a command
+//! may take with it.
 
 use std::{error::Error, fs, future::Future, io, path::PathBuf, time::Duration};
 
@@ -48,29 +48,29 @@ pub struct Server {
 }
 
 impl Server {
-    /// Whether a client certificate says who calls.
+    /// Returns whether a client certificate identifies the caller.
     pub fn has_certificate(&self) -> bool {
         self.client_cert.is_some()
     }
 
-    /// How long a command may take, from connecting to the answer.
+    /// Returns how long a command may take, from connecting to the answer.
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// The outcome of this work, unless it takes longer than [`Self::timeout`].
+    /// Returns the outcome of this work, or `None` if it takes longer than [`Self::timeout`].
     pub async fn in_time<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::time::timeout(self.timeout, work).await.ok()
     }
 
-    /// The failure of a call that was not answered in time.
+    /// Returns the failure of a call that was not answered in time.
     pub fn no_answer(&self) -> Failed {
         let time = humantime::format_duration(self.timeout);
         let message = format!("--server {}: no answer within --timeout {time}", self.url);
         Failed::new(UNAVAILABLE, message)
     }
 
-    /// Connects.
+    /// Connects to the server.
     pub async fn connect(&self) -> anyhow::Result<Channel> {
         let endpoint = self.endpoint()?;
         let connected = endpoint.connect().await;
@@ -110,8 +110,8 @@ impl Server {
     }
 }
 
-/// Whether the way to the server failed. Where the server is reached and its certificate is not
-/// trusted, or it speaks something else, trying again changes nothing.
+/// Returns whether the server could not be reached. If it was reached, but its certificate is not
+/// trusted or it speaks another protocol, a retry does not help.
 fn is_outage(error: &transport::Error) -> bool {
     let causes = std::iter::successors(error.source(), |&cause| cause.source());
     let mut causes = causes.filter_map(|cause| cause.downcast_ref::<io::Error>());
@@ -120,7 +120,7 @@ fn is_outage(error: &transport::Error) -> bool {
         .is_some_and(|error| error.kind() != io::ErrorKind::InvalidData)
 }
 
-/// The URL of a server; without a scheme it is http.
+/// Parses the URL of a server; without a scheme it is http.
 fn url(text: &str) -> Result<String, &'static str> {
     let url = match text.split_once("://") {
         Some(_) => text.to_owned(),

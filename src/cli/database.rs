@@ -1,5 +1,5 @@
-//! The store of `serve`: waited for where its database is away, and followed where its password
-//! is rotated.
+//! The store of `serve`: waits for a database that is unavailable, and follows the rotation of its
+//! password.
 
 use std::{collections::BTreeSet, fs, sync::Arc, time::Duration};
 
@@ -12,21 +12,21 @@ use crate::{
     store::{Error, Location, OpenError, PoolSize, SchemaError, Store},
 };
 
-/// How often a database that is away is looked for.
+/// How often an unavailable database is retried.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often the files that hold database URLs are looked at.
+/// How often the files that hold database URLs are polled.
 const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
 /// Why there is no store yet.
 enum Missing {
-    /// The database is away; that can pass.
+    /// The database is unavailable; that can pass.
     Away(String),
-    /// What only a change of a setting or of the schema mends.
+    /// Only a change of a setting or of the schema fixes this.
     Wrong(anyhow::Error),
 }
 
-/// Opens a store whose schema is current; waits for a database that is away, and logs why, each
-/// cause once.
+/// Opens a store whose schema is current. Waits for a database that is unavailable, and logs each
+/// cause of that once.
 pub async fn open(
     location: &Location,
     size: PoolSize,
@@ -79,8 +79,8 @@ async fn try_open(
     }
 }
 
-/// Follows the files that hold the database URLs, for ever: a password that was rotated counts
-/// for connections made from then on.
+/// Follows the files that hold the database URLs, for ever: a rotated password applies to
+/// connections opened from then on.
 pub async fn follow(flags: DatabaseFlags, location: Location, store: Arc<Store>) {
     let files = [
         flags.database_url_file.clone(),

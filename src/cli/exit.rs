@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// The call could not be made, or failed in a way that trying again does not cure.
+/// The call could not be made, or failed in a way that a retry does not fix.
 pub const FAILURE: u8 = 1;
 /// A wrong flag, or a wrong value for one.
 pub const USAGE: u8 = 2;
@@ -22,25 +22,25 @@ pub struct Failed {
 }
 
 impl Failed {
-    /// An error with this exit code.
+    /// Creates an error with this exit code.
     pub fn new(code: u8, message: impl Into<String>) -> Self {
         let message = message.into();
         Self { code, message }
     }
 
-    /// The same failure, with the id under which the server's log has the call.
+    /// Adds the id under which the server's log has the call.
     pub fn with_request_id(mut self, id: &str) -> Self {
         self.message = format!("{} [request id {id}]", self.message);
         self
     }
 
-    /// Flags that are wrong together, or one that is missing.
+    /// Creates an error for flags that are wrong together, or for one that is missing.
     pub fn usage(message: impl Into<String>) -> Self {
         Self::new(USAGE, message)
     }
 }
 
-/// The exit code for an error.
+/// Returns the exit code for an error.
 #[must_use]
 pub fn code_of(error: &anyhow::Error) -> ExitCode {
     let failed = error.downcast_ref::<Failed>();

@@ -20,7 +20,7 @@ pub struct Healthcheck {
 pub async fn run(command: Healthcheck) -> anyhow::Result<ExitCode> {
     let Healthcheck { server, service } = command;
     let asking = async { health::ask(server.connect().await?, service).await };
-    // A probe asks for 0 or 1, whatever went wrong.
+    // A probe expects exit code 0 or 1, whatever went wrong.
     let serving = server.in_time(asking).await;
     let serving = serving.unwrap_or_else(|| Err(server.no_answer().into()));
     let serving = serving.map_err(|error| anyhow!("{error:#}"))?;

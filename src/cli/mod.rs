@@ -1,5 +1,5 @@
-//! The command line: what can be asked for, and how a wrong setting is told: in one line that
-//! names it, without its value where that could be a secret.
+//! The command line: the commands, and how a wrong setting is reported: in one line that names it,
+//! without its value if that could be a secret.
 
 #![warn(
     clippy::print_stdout,
@@ -62,7 +62,7 @@ enum Command {
 }
 
 impl Command {
-    /// The settings of traces, of what serves.
+    /// Returns the trace settings of a command that serves.
     fn traces(&self) -> Option<&config::Traces> {
         match self {
             Self::Dev(dev) => Some(&dev.tuning.traces),
@@ -72,23 +72,24 @@ impl Command {
     }
 }
 
-/// The command line, or the code to exit with where it asked for help or is wrong.
+/// Parses the command line.
 ///
 /// # Errors
-/// The exit code; what there is to say has been said.
+/// Returns the exit code if the command line asks for help or is wrong; the message is printed
+/// already.
 pub fn parse() -> Result<Cli, ExitCode> {
     Cli::try_parse().map_err(|error| {
         if error.use_stderr() {
             telemetry::output::print_error(format!("stacktoken: {}", in_one_line(&error)));
             return ExitCode::from(exit::USAGE);
         }
-        // Help and version; a closed pipe is no concern of ours.
+        // Help or version. A closed pipe is not an error here.
         let _ = error.print();
         ExitCode::SUCCESS
     })
 }
 
-/// What is wrong and with which setting, and the variable that sets the same.
+/// Returns what is wrong and with which setting, and the environment variable that sets the same.
 fn in_one_line(error: &clap::Error) -> String {
     let text = error.to_string();
     let lines = text
@@ -107,7 +108,7 @@ fn in_one_line(error: &clap::Error) -> String {
     without_secrets(&line)
 }
 
-/// The line, with no secret that was given where something else belongs (R9).
+/// Returns the line without any secret that was given in the wrong argument (R9).
 fn without_secrets(line: &str) -> String {
     let mut parts = line.split(secret::PREFIX);
     let mut shown = parts.next().unwrap_or_default().to_owned();
@@ -118,7 +119,7 @@ fn without_secrets(line: &str) -> String {
     shown
 }
 
-/// The variable that sets the same as a flag, if there is one.
+/// Returns the environment variable that sets the same as a flag, if there is one.
 fn variable_of(flag: &str) -> Option<String> {
     let flag = flag.split_whitespace().next()?.strip_prefix("--")?;
     let command = Cli::command();
@@ -127,10 +128,10 @@ fn variable_of(flag: &str) -> Option<String> {
     let found = flags.find(|known| known.get_long() == Some(flag))?;
     Some(found.get_env()?.to_string_lossy().into_owned())
 }
-/// Does what was asked.
+/// Runs the command.
 ///
 /// # Errors
-/// Whatever keeps it from being done, told in one line.
+/// Returns whatever prevents it, described in one line.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Command::Completions { shell } = cli.command {
         return completions(shell);
@@ -140,7 +141,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         reason = "the one variable that is not ours"
     )]
     let fallback = env::var("RUST_LOG").ok();
-    // Two libraries use TLS; they must agree on who does the cryptography.
+    // Two libraries use TLS; they must use the same crypto provider.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -159,7 +160,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
     sampling::end_minute();
     logging.finish();
-    // Whatever still hangs, such as a closed client's read, does not keep us.
+    // Do not wait for a task that still hangs, such as a read from a closed client.
     runtime.shutdown_background();
     code
 }
@@ -169,7 +170,8 @@ pub fn report(error: &anyhow::Error) {
     telemetry::output::print_error(format!("stacktoken: {error:#}"));
 }
 
-/// A whole script in memory first: the generator panics where it cannot write.
+/// Prints completions. The whole script is generated in memory first, since the generator panics if
+/// it cannot write.
 fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "stacktoken", &mut script);

@@ -1,4 +1,4 @@
-//! Standard output, where a reader such as `head` may have left before the end.
+//! Standard output, whose reader, such as `head`, may close the pipe before the end.
 
 use std::io::{self, ErrorKind, Write as _};
 
@@ -7,7 +7,7 @@ use anyhow::Context as _;
 /// Writes a line.
 ///
 /// # Errors
-/// Any failure but that of a reader that has left: it wants no more.
+/// Returns any failure except a closed pipe: its reader needs no more output.
 pub fn line(text: &str) -> anyhow::Result<()> {
     bytes(format!("{text}\n").as_bytes())
 }
@@ -23,10 +23,10 @@ pub fn bytes(bytes: &[u8]) -> anyhow::Result<()> {
     }
 }
 
-/// Writes bytes that somebody must get.
+/// Writes bytes that must reach the reader.
 ///
 /// # Errors
-/// Any failure, also that of a reader that has left.
+/// Returns any failure, including a closed pipe.
 pub fn deliver(bytes: &[u8]) -> io::Result<()> {
     let mut output = io::stdout().lock();
     output.write_all(bytes)?;

@@ -1,4 +1,4 @@
-//! From flags to what they mean, each failure naming its setting.
+//! Converts flags to the values that they stand for. Each error names its setting.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use crate::{
     store::{Location, PoolSize, Store},
 };
 
-/// Where the store is; never prints a URL.
+/// Returns the location of the store; never prints a URL.
 pub fn location(flags: &DatabaseFlags) -> anyhow::Result<Location> {
     let url = secret(
         "--database-url",
@@ -41,7 +41,7 @@ pub fn location(flags: &DatabaseFlags) -> anyhow::Result<Location> {
     }
 }
 
-/// A setting that can be a secret: as it is, or in a file.
+/// Returns a setting that can be a secret, given as it is or in a file.
 fn secret(
     flag: &str,
     value: Option<&String>,
@@ -57,7 +57,7 @@ fn secret(
     }
 }
 
-/// The store at that place.
+/// Opens the store at the location that the flags give.
 pub async fn open(
     flags: &DatabaseFlags,
     clock: Arc<dyn Clock>,
@@ -73,14 +73,14 @@ pub async fn open(
         .context("--database-url")
 }
 
-/// How many connections there may be.
+/// Returns the size of the connection pool.
 pub const fn pool_size(flags: &DatabaseFlags) -> PoolSize {
     PoolSize {
         connections: flags.database_connections,
     }
 }
 
-/// Who tells callers apart, with the keys that stand in files loaded.
+/// Creates the authenticator, and loads the keys that are in files.
 pub async fn authenticator(
     issuers: &Path,
     tuning: &Tuning,
@@ -96,7 +96,7 @@ pub async fn authenticator(
     Ok(authenticator)
 }
 
-/// TLS on the gRPC port, where it is asked for.
+/// Loads the TLS settings of the gRPC port, if TLS is requested.
 pub async fn tls(
     flags: &TlsFlags,
     authenticator: &Authenticator,
@@ -126,7 +126,7 @@ pub async fn tls(
     Ok(Some(Tls::load(files, clock).await?))
 }
 
-/// What tells this process from all others, to whoever reads its spans.
+/// Returns a random id, such as the one that identifies this process in its spans.
 pub fn random_id(entropy: &dyn Entropy) -> anyhow::Result<String> {
     let mut bytes = [0; 16];
     entropy.fill(&mut bytes)?;
@@ -135,7 +135,7 @@ pub fn random_id(entropy: &dyn Entropy) -> anyhow::Result<String> {
         .to_string())
 }
 
-/// Which actions the requests need that Envoy asks about.
+/// Loads the route table: the actions that each request needs that Envoy asks about.
 pub fn routes(tuning: &Tuning) -> anyhow::Result<Arc<RouteTable>> {
     let table = match &tuning.authz_routes {
         None => RouteTable::builtin().context("the built-in route table")?,
@@ -148,7 +148,7 @@ pub fn routes(tuning: &Tuning) -> anyhow::Result<Arc<RouteTable>> {
     Ok(Arc::new(table))
 }
 
-/// Cancelled by SIGTERM or SIGINT; the second of them exits at once.
+/// Returns a token that SIGTERM or SIGINT cancels; the second signal exits at once.
 pub fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let (mut terminate, mut interrupt) = (

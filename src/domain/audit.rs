@@ -1,4 +1,4 @@
-//! The audit: what was done and what was refused (R14). Ids only, and never a secret (R9).
+//! The audit: what was done and what was refused (R14). It holds ids, and never a secret (R9).
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::{caller::Actor, id::EventUid, timestamp::Timestamp};
 
 macro_rules! actions {
     ($($action:ident $name:literal,)+) => {
-        /// What was done or tried: one per audited RPC, and two for what comes of a verdict.
+        /// An audited action: one per audited RPC, and two that verdicts cause.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[expect(missing_docs, reason = "the contract documents each; see AuditAction")]
         pub enum Action { $($action,)+ }
@@ -15,13 +15,13 @@ macro_rules! actions {
             /// All actions.
             pub const ALL: &[Self] = &[$(Self::$action,)+];
 
-            /// The name in the store and, upper-cased, in the contract.
+            /// Returns the name in the store and, in upper case, in the API.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$action => $name,)+ }
             }
 
-            /// The action of this name.
+            /// Returns the action with this name.
             #[must_use]
             pub fn from_name(name: &str) -> Option<Self> {
                 Self::ALL.iter().copied().find(|action| action.name() == name)
@@ -44,16 +44,16 @@ actions! {
 /// Names and values of what changed.
 pub type Details = BTreeMap<String, String>;
 
-/// Whether it was done.
+/// Outcome of an action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was, in the transaction that wrote the row.
+    /// Done, in the transaction that wrote the row.
     Done(Details),
-    /// It was refused for this reason, so many times within the minute.
+    /// Refused, `count` times within the minute.
     Refused {
-        /// The reason's name in the contract, without the prefix.
+        /// Name of the reason in the API, without the prefix.
         reason: String,
-        /// How many times.
+        /// Number of refusals.
         count: u32,
     },
 }
@@ -61,20 +61,20 @@ pub enum Outcome {
 /// One row of the audit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Its id.
+    /// Id of the row.
     pub uid: EventUid,
-    /// When.
+    /// Time of the event.
     pub occurred_at: Timestamp,
-    /// Who.
+    /// Who acted.
     pub actor: Actor,
-    /// What.
+    /// The action.
     pub action: Action,
-    /// Done or refused.
+    /// The outcome.
     pub outcome: Outcome,
-    /// The stack it was about, as the caller named it.
+    /// Stack key, as the caller sent it.
     pub stack_key: Option<String>,
-    /// The token it was about.
+    /// Token id, if the event is about a token.
     pub token_uid: Option<String>,
-    /// The id of the first request.
+    /// Request id of the first request that the row counts.
     pub request_id: String,
 }

@@ -1,21 +1,21 @@
-//! Who calls, and whether that is enough. Authority is decided here, purely; the store asks
-//! within the transaction that does the work, so that a removal cannot be raced.
+//! Callers and what they are allowed to do. Authorization is decided here, without I/O; the store
+//! calls it inside the transaction of a change, so that it cannot race with a member's removal.
 
 use super::{refusal::Refusal, stack::Role, timestamp::Timestamp};
 
-/// What kind of caller a credential makes.
+/// Kind of a caller, derived from the credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CallerKind {
     /// A person.
     User,
     /// An internal service.
     Service,
-    /// A platform operator; keeps the person's own part in stacks too.
+    /// A platform operator; also keeps the person's own role in stacks.
     Operator,
 }
 
 impl CallerKind {
-    /// The name in the contract, without the prefix.
+    /// Returns the name in the API, without the prefix.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -25,7 +25,7 @@ impl CallerKind {
         }
     }
 
-    /// The kind of this name.
+    /// Returns the kind with this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::User, Self::Service, Self::Operator]
@@ -34,10 +34,10 @@ impl CallerKind {
     }
 }
 
-/// Who did something: ids only.
+/// Who did something; ids only.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Actor {
-    /// The kind at that time.
+    /// The kind at the time of the action.
     pub kind: CallerKind,
     /// `iss` of the credential.
     pub issuer: String,
@@ -50,32 +50,32 @@ pub struct Actor {
 pub struct Caller {
     /// Who it is.
     pub actor: Actor,
-    /// Whether it may introspect; only ever true of a service.
+    /// Whether it may introspect; true only for services.
     pub introspects: bool,
 }
 
-/// What an RPC demands of its caller: any one of these is enough. The policy table says it,
-/// RPC by RPC.
+/// What an RPC requires of its caller: any one of these suffices. The policy table sets it per
+/// RPC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "five independent ways in, each its own question"
 )]
-pub struct Demand {
-    /// The owner or an admin of the stack will do (R2).
+pub struct Requirement {
+    /// The owner or an admin of the stack is allowed (R2).
     pub governor: bool,
-    /// An operator will do.
+    /// An operator is allowed.
     pub operator: bool,
-    /// A service with the introspect role will do.
+    /// A service with the introspect role is allowed.
     pub introspector: bool,
-    /// Any service will do, with the introspect role or without.
+    /// Any service is allowed, with or without the introspect role.
     pub service: bool,
-    /// Whoever has proved who they are will do.
+    /// Any authenticated caller is allowed.
     pub anyone: bool,
 }
 
-impl Demand {
-    /// Whether this kind of caller can ever do, whatever the stack.
+impl Requirement {
+    /// Checks whether this kind of caller can be allowed at all, in any stack.
     ///
     /// # Errors
     /// [`Refusal::RoleRequired`].
@@ -92,8 +92,8 @@ impl Demand {
         }
     }
 
-    /// Whether this caller, with this part in the stack, may do it. A user with no part in a
-    /// stack is told that there is none; an operator, who may know, is told what is required.
+    /// Checks whether this caller, with this role in the stack, is allowed. Tells a user without a
+    /// role that the stack does not exist, but an operator what is required.
     ///
     /// # Errors
     /// [`Refusal::RoleRequired`] or [`Refusal::StackNotFound`].
@@ -125,18 +125,18 @@ impl Demand {
     }
 }
 
-/// Whether a change is made, or only shown.
+/// Whether a change is made or only previewed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// It is made.
+    /// Makes the change.
     #[default]
     Apply,
-    /// It is judged as if it were, and nothing of it stays.
+    /// Judges the change without making it.
     Preview,
 }
 
 impl Mode {
-    /// The mode of a request with this `validate_only`.
+    /// Returns the mode of a request with this `validate_only`.
     #[must_use]
     pub const fn of(validate_only: bool) -> Self {
         if validate_only {
@@ -147,31 +147,31 @@ impl Mode {
     }
 }
 
-/// One call: who, what is demanded, when, under which id, and whether in earnest. Travels from
-/// the layers to the store.
+/// Context of one call: caller, requirement, time, request id and mode. Passed from the layers to
+/// the store.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// Who calls.
+    /// The caller.
     pub caller: Caller,
-    /// What the RPC demands.
-    pub demand: Demand,
-    /// When its headers were received, by this replica's clock. Nothing is decided by it (R8):
-    /// the message may follow seconds later, and the lock of a stack later still.
+    /// The requirement of the RPC.
+    pub demand: Requirement,
+    /// When the headers arrived, by this replica's clock. Nothing is decided by it (R8): the
+    /// message may arrive seconds later, and the lock on the stack later still.
     pub received_at: Timestamp,
-    /// The id that the answer, the log and the audit share.
+    /// Request id shared by the answer, the log and the audit.
     pub request_id: String,
-    /// Whether what is asked is done, or only shown.
+    /// Whether the change is made or only previewed.
     pub mode: Mode,
 }
 
 impl Call {
-    /// Whether nothing that this call does may stay.
+    /// Returns whether the call is a preview, which must change nothing.
     #[must_use]
     pub fn previews(&self) -> bool {
         self.mode == Mode::Preview
     }
 
-    /// Whether the caller acts as an operator rather than by a role in the stack.
+    /// Returns whether the caller acts as an operator rather than by a role in the stack.
     #[must_use]
     pub fn operates(&self, role: Option<Role>) -> bool {
         self.caller.actor.kind == CallerKind::Operator && !role.is_some_and(Role::governs_tokens)

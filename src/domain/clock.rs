@@ -1,4 +1,4 @@
-//! The only place that reads a clock. A test gives its own.
+//! The host clock: the only module that reads a clock. Tests supply their own.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering},
@@ -11,25 +11,25 @@ use super::timestamp::Timestamp;
 
 pub use stacktoken_core::clock::{Clock, ClockFault};
 
-/// No other clock is there to be compared with.
+/// There is no other clock to compare with.
 const ALONE: u8 = 0;
-/// Not compared since the start: nothing is answered yet either.
+/// Not compared yet since startup; the service does not answer yet either.
 const AWAITED: u8 = 1;
 const AGREES: u8 = 2;
 const DIFFERS: u8 = 3;
 const UNCONFIRMED: u8 = 4;
 
-/// No reading yet.
+/// Value of `offset` before the first reading.
 const NEVER: i64 = i64::MIN;
-/// How close together two clocks must be read to be compared.
+/// Longest time between the readings of two clocks that are compared, in microseconds.
 const READ_WITHIN: i64 = 20_000;
 
-/// The clock of the host.
+/// The host's clock. Times are in microseconds.
 #[derive(Debug)]
 pub struct SystemClock {
-    /// The latest instant that may have been answered by.
+    /// Latest time that an answer may have used.
     latest: AtomicI64,
-    /// The wall clock less `CLOCK_BOOTTIME`, which nobody can set, when they were last read.
+    /// Wall clock minus `CLOCK_BOOTTIME`, which nobody can set, at the last reading.
     offset: AtomicI64,
     max_skew: AtomicI64,
     other: AtomicU8,
@@ -38,7 +38,7 @@ pub struct SystemClock {
 }
 
 impl SystemClock {
-    /// The clock.
+    /// Returns a clock that is not compared with another one.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -51,15 +51,15 @@ impl SystemClock {
         }
     }
 
-    /// The instant to go by, of a reading of both clocks.
+    /// Returns the time to use, from one reading of both clocks.
     fn take(&self, wall: i64, boot: i64) -> i64 {
         let before = self.offset.swap(wall - boot, Ordering::Relaxed);
         let max_skew = self.max_skew.load(Ordering::Relaxed);
         if before != NEVER && (wall - boot - before).abs() > max_skew {
             self.look_again(before, max_skew);
         }
-        // By a clock that is not trusted nothing is answered, so it sets no mark either: once it
-        // is corrected, it serves again.
+        // Nothing is answered with an untrusted clock, so it does not raise `latest`: once it is
+        // corrected, it is usable again.
         let trusted = matches!(self.other.load(Ordering::Acquire), ALONE | AGREES);
         let latest = if trusted {
             self.latest.fetch_max(wall, Ordering::Relaxed).max(wall)
@@ -73,8 +73,8 @@ impl SystemClock {
         if trusted { latest } else { wall }
     }
 
-    /// A process that was stopped between two readings is no step: both clocks are read again,
-    /// close together.
+    /// Reads both clocks again, close together, to tell a step from a process that was suspended
+    /// between the two readings.
     fn look_again(&self, before: i64, max_skew: i64) {
         let close = (0..10).find_map(|_| {
             let (first, wall, last) = (boot_micros(), wall_micros(), boot_micros());
@@ -86,7 +86,7 @@ impl SystemClock {
         self.offset.store(offset, Ordering::Relaxed);
         if (offset - before).abs() > max_skew {
             self.steps.fetch_add(1, Ordering::Relaxed);
-            // Where the other clock was not heard of or differed, that stands.
+            // Keep the state if the other clock differed or has not been compared yet.
             let _ = self.other.compare_exchange(
                 AGREES,
                 UNCONFIRMED,
@@ -109,7 +109,7 @@ impl Clock for SystemClock {
     }
 
     fn monotonic(&self) -> Duration {
-        // CLOCK_BOOTTIME: the monotonic clock stops while the host is suspended, and a lease
+        // CLOCK_BOOTTIME, because the monotonic clock stops while the host is suspended: a lease
         // measured by it would outlive its bound.
         let read = clock_gettime(ClockId::Boottime);
         let seconds = u64::try_from(read.tv_sec).unwrap_or_default();
@@ -171,7 +171,7 @@ fn boot_micros() -> i64 {
     read.tv_sec * 1_000_000 + read.tv_nsec / 1_000
 }
 
-/// A host whose clock is outside the years 0001 to 9999 is as good as at the epoch.
+/// Converts to a timestamp; a time outside the years 0001 to 9999 becomes the Unix epoch.
 fn timestamp(micros: i64) -> Timestamp {
     Timestamp::from_micros(micros).unwrap_or(Timestamp::EPOCH)
 }
@@ -182,7 +182,7 @@ mod tests {
 
     const SECOND: i64 = 1_000_000;
 
-    /// A clock whose readings are given: as far from the host's own offset as the host is.
+    /// Returns a clock for injected readings; a suspected step re-reads the host's clocks.
     fn clock(compared: bool) -> SystemClock {
         let clock = SystemClock::new();
         clock.permit(Duration::from_secs(2), compared);
@@ -193,7 +193,7 @@ mod tests {
     fn a_clock_alone_that_is_set_back_refuses_until_it_has_caught_up() {
         let clock = clock(false);
         assert_eq!(clock.take(100 * SECOND, 0), 100 * SECOND);
-        // Within the skew it stands still.
+        // Within the permitted skew the time stands still.
         assert_eq!(clock.take(99 * SECOND, 0), 100 * SECOND);
         assert_eq!(clock.fault(), None);
         clock.take(97 * SECOND, 0);
@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(clock.fault(), Some(ClockFault::Differs));
         assert!(clock.is_compared());
         assert_eq!(clock.take(7_301 * SECOND, SECOND), 7_301 * SECOND);
-        // Corrected by two hours.
+        // The wall clock is set back by two hours.
         clock.take(102 * SECOND, 2 * SECOND);
         clock.compared(true);
         assert_eq!(clock.take(103 * SECOND, 3 * SECOND), 103 * SECOND);
@@ -233,7 +233,7 @@ mod tests {
         let clock = clock(true);
         clock.compared(true);
         clock.now();
-        // The host's clocks are read again, and have not moved against each other.
+        // The host's clocks are read again and have not moved relative to each other.
         clock.take(wall_micros() - 10 * SECOND, boot_micros());
         assert_eq!(
             (clock.steps(), clock.fault()),

@@ -1,27 +1,27 @@
-//! Comparing this process's clock with another one, which is read somewhere within a round trip.
+//! Compares this process's clock with another one, read at an unknown point of a round trip.
 
 use std::time::Duration;
 
 use super::{clock::Clock, timestamp::Timestamp};
 
-/// What this process's clocks said before the other clock was asked.
+/// Readings of this process's clocks before the other clock is queried.
 #[derive(Clone, Copy, Debug)]
 pub struct Comparison {
     wall: Timestamp,
     started: Duration,
 }
 
-/// How two clocks differ.
+/// Difference between two clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// Microseconds by which this process's clock is ahead of the other one.
     pub ahead: i64,
-    /// Microseconds that this can be wrong by: half of the round trip.
+    /// Uncertainty of `ahead` in microseconds: half of the round trip.
     pub uncertain: i64,
 }
 
 impl Comparison {
-    /// Reads this process's clocks. Ask the other one after it.
+    /// Reads this process's clocks. Query the other clock afterwards.
     #[must_use]
     pub fn begin(clock: &dyn Clock) -> Self {
         Self {
@@ -30,7 +30,7 @@ impl Comparison {
         }
     }
 
-    /// Returns the difference to what the other clock answered, now that the answer is here.
+    /// Returns the difference from `theirs`, the other clock's answer. Call it on arrival.
     #[must_use]
     pub fn end(&self, theirs: Timestamp, clock: &dyn Clock) -> Difference {
         self.ended_at(theirs, clock.monotonic())
@@ -47,13 +47,13 @@ impl Comparison {
 }
 
 impl Difference {
-    /// Whether it exceeds the permitted skew for certain. A slow answer raises no alarm.
+    /// Returns whether the certain part of the difference exceeds the permitted skew.
     #[must_use]
     pub fn exceeds(&self, permitted: Duration) -> bool {
         self.certain() > permitted
     }
 
-    /// The part that is certain.
+    /// Returns the part of the difference that is certain.
     #[must_use]
     pub fn certain(&self) -> Duration {
         let certain = self.ahead.abs().saturating_sub(self.uncertain);
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn what_a_slow_answer_leaves_uncertain_is_no_difference() {
-        // Read at the start of a round trip of six seconds, or at its end: they agree.
+        // The clocks agree: the other one was read at the start or the end of a 6 s round trip.
         assert!(!difference(100, 100, 6).exceeds(SKEW));
         assert!(!difference(100, 106, 6).exceeds(SKEW));
         assert!(difference(100, 109, 6).exceeds(SKEW));

@@ -1,35 +1,35 @@
-//! What a change of a token would touch, as far as its use tells.
+//! The services that a change of a token would affect, judged by its recorded use.
 
 use std::time::Duration;
 
 use super::{caller::Actor, timestamp::Timestamp};
 
-/// How far back a use counts.
+/// Maximum age of a use that counts.
 pub const LOOKS_BACK: Duration = Duration::from_hours(30 * 24);
 
-/// How many services are named.
+/// Maximum number of services listed.
 pub const SERVICES_NAMED: u64 = 100;
 
-/// That a service used a token: was answered that it is active.
+/// A service's use of a token: the service was answered that the token is active.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceUse {
     /// The service.
     pub service: Actor,
-    /// When it last did.
+    /// Time of its last use.
     pub last_used_at: Timestamp,
 }
 
-/// Who would notice if a token changed.
+/// Who would be affected by a change of a token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Impact {
-    /// When it was last used; `None`: never.
+    /// Last use of the token; `None`: never.
     pub last_used_at: Option<Timestamp>,
-    /// By which services within [`LOOKS_BACK`], the latest first.
+    /// Services that used it within [`LOOKS_BACK`], latest first.
     pub services: Vec<ServiceUse>,
 }
 
 impl Impact {
-    /// Of these uses, the latest first.
+    /// Builds the impact from stored uses, latest first.
     #[must_use]
     pub fn of(mut uses: Vec<ServiceUse>, now: Timestamp) -> Self {
         let last_used_at = uses.first().map(|used| used.last_used_at);
@@ -42,7 +42,7 @@ impl Impact {
 }
 
 impl Impact {
-    /// With uses that are known of besides.
+    /// Adds uses that are not stored yet.
     #[must_use]
     pub fn with(mut self, uses: Vec<ServiceUse>, now: Timestamp) -> Self {
         let latest = uses.iter().map(|used| used.last_used_at).max();

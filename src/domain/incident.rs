@@ -1,5 +1,5 @@
-//! What stops a leak: which tokens go at once, the hash that ties a preview to what is then
-//! done, and where a secret was found. Pure.
+//! Incident response, without I/O: which tokens to revoke together, the hash that ties a preview
+//! to the revocation, and where a secret was found.
 
 use std::fmt;
 
@@ -14,12 +14,12 @@ use super::{
     timestamp::Timestamp,
 };
 
-/// Which live tokens of a stack are to be revoked.
+/// Selects the live tokens of a stack to revoke.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RevokeFilter {
     /// All of them.
     All,
-    /// Those for which all that is given holds.
+    /// Tokens that match every given condition.
     Those {
         /// Issued by this caller.
         issued_by: Option<IssuedBy>,
@@ -31,7 +31,7 @@ pub enum RevokeFilter {
 /// Who issued a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuedBy {
-    /// As what kind of caller; `None`: as any.
+    /// Kind of the issuing caller; `None`: any kind.
     pub kind: Option<CallerKind>,
     /// `iss` of the credential.
     pub issuer: Issuer,
@@ -40,7 +40,7 @@ pub struct IssuedBy {
 }
 
 impl RevokeFilter {
-    /// The filter by the names of its fields in the contract.
+    /// Returns the filter as details, keyed by the field names of the API.
     #[must_use]
     pub fn described(&self) -> Details {
         let mut parts = Details::new();
@@ -69,12 +69,12 @@ impl RevokeFilter {
     }
 }
 
-/// The hash of a stack, a filter and the set of tokens it stands for at one instant.
+/// Hash of a stack, a filter and the set of tokens that it selects at one instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PreviewHash(Fingerprint);
 
 impl PreviewHash {
-    /// Of this set, in the order of its ids.
+    /// Hashes the set; `tokens` must be in the order of their ids.
     #[must_use]
     pub fn of(stack: &StackKey, filter: &RevokeFilter, tokens: &[TokenUid]) -> Self {
         let uids: Vec<_> = tokens.iter().map(ToString::to_string).collect();
@@ -83,10 +83,10 @@ impl PreviewHash {
         Self(Fingerprint::of(&bytes))
     }
 
-    /// The hash as it was answered.
+    /// Parses a hash in the form that previews return.
     ///
     /// # Errors
-    /// A problem for anything else.
+    /// A [`Problem`] for any other text.
     pub fn parse(text: &str) -> Result<Self, Problem> {
         let wrong = || {
             Problem::new(
@@ -113,18 +113,18 @@ impl fmt::Display for PreviewHash {
     }
 }
 
-/// The longest address that is kept: with the words before it, it must fit into a reason.
+/// Maximum length of an address in characters; with its preceding text it must fit in a reason.
 const LONGEST: usize = 450;
 
-/// Where a secret was found: an http or https address.
+/// Address where a secret was found, http or https.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundAt(String);
 
 impl FoundAt {
-    /// The address; `None` where the text is empty.
+    /// Parses an address; `None` for an empty text.
     ///
     /// # Errors
-    /// A problem that says what to change, and never quotes the text.
+    /// A [`Problem`] that says what to change and never quotes the text.
     pub fn parse(text: &str) -> Result<Option<Self>, Problem> {
         if text.is_empty() {
             return Ok(None);
@@ -155,17 +155,17 @@ impl FoundAt {
         Ok(Some(Self(text.to_owned())))
     }
 
-    /// The address.
+    /// Returns the address.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// What is written down of a token that was revoked because its secret was reported.
+/// Returns the revocation reason for a token whose secret was reported.
 ///
 /// # Errors
-/// Never for an address that was parsed: it is short enough, and holds no secret.
+/// Never for a parsed address: it is short enough and holds no secret.
 pub fn reason_of_leak(found_at: Option<&FoundAt>) -> Result<Reason, Problem> {
     match found_at {
         None => Reason::parse("reported as leaked"),
@@ -173,21 +173,21 @@ pub fn reason_of_leak(found_at: Option<&FoundAt>) -> Result<Reason, Problem> {
     }
 }
 
-/// What came of a report that a secret leaked.
+/// Outcome of a report that a secret leaked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeakOutcome {
-    /// Its token was live, and is revoked.
+    /// The token was live and is now revoked.
     Revoked,
-    /// Its token was dead already.
+    /// The token was already dead.
     Dead,
-    /// It was replaced by a newer one and opened nothing any more; its token lives on.
+    /// A newer secret had replaced it, so it had no effect; its token stays live.
     Superseded,
-    /// Nobody knows it.
+    /// The secret is unknown.
     Unknown,
 }
 
 impl LeakOutcome {
-    /// The name in the audit and in metrics.
+    /// Returns the name used in the audit and in metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

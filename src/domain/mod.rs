@@ -1,5 +1,5 @@
-//! What a management token is, without I/O: values that parse, transitions that take
-//! `now`, and the pure verdict. Knows nothing of gRPC, of the store or of the host.
+//! The domain model, without I/O: parsed values, state transitions that take `now`, and the pure
+//! verdict. Independent of gRPC, the store and the host.
 
 pub mod audit;
 pub mod caller;

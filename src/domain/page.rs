@@ -1,4 +1,4 @@
-//! Pages that stay stable: the next one begins after the last row of this one.
+//! Stable pagination: the next page starts after the last row of this one.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -9,10 +9,10 @@ use super::field::Problem;
 const DEFAULT_SIZE: i32 = 50;
 const MAX_SIZE: i32 = 100;
 
-/// How many rows a page has at most: 1 to 100.
+/// Parses a page size: 1 to 100, or 0 for the default of 50.
 ///
 /// # Errors
-/// A problem outside 0 to 100; 0 means 50.
+/// A [`Problem`] for any other number.
 pub fn parse_size(size: i32) -> Result<u64, Problem> {
     match size {
         0 => Ok(u64::from(DEFAULT_SIZE.unsigned_abs())),
@@ -25,14 +25,14 @@ pub fn parse_size(size: i32) -> Result<u64, Problem> {
 
 #[derive(Serialize, Deserialize)]
 struct Envelope<C> {
-    /// Which question the page belongs to.
+    /// Fingerprint of the query that the page belongs to.
     q: String,
-    /// Where the next page begins.
+    /// Cursor at which the next page starts.
     c: C,
 }
 
-/// A page token: where the next page of this question begins. It grants nothing: whoever
-/// makes one up merely begins elsewhere in what they may read anyway.
+/// Encodes a page token: the query's fingerprint and the start of the next page. It grants no
+/// access: a forged token only starts elsewhere in what its caller may read anyway.
 pub fn seal<C: Serialize>(question: &impl Serialize, cursor: C) -> String {
     let envelope = Envelope {
         q: fingerprint(question),
@@ -41,10 +41,10 @@ pub fn seal<C: Serialize>(question: &impl Serialize, cursor: C) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(&envelope).unwrap_or_default())
 }
 
-/// Where the page of this token begins; `None` for the first page.
+/// Decodes a page token to its cursor; `None` for the first page.
 ///
 /// # Errors
-/// A problem where the token is not ours, or of another question.
+/// A [`Problem`] if the token is malformed or belongs to another query.
 pub fn open<C: DeserializeOwned>(
     question: &impl Serialize,
     token: &str,

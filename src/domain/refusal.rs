@@ -1,71 +1,71 @@
-//! Why a well-formed request of a known caller is refused: conditions, not codes.
+//! Why a well-formed request from a known caller is refused: conditions, not status codes.
 
 use super::{field::Violations, id::TokenUid, stack::TokenLimit, timestamp::Timestamp};
 
-/// A token that could go to make room for another.
+/// A token that could be revoked to make room for another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// The token.
     pub uid: TokenUid,
     /// Its name.
     pub name: String,
-    /// Why it may not be missed.
+    /// Why it is a candidate.
     pub why: Why,
 }
 
-/// Why a token may not be missed.
+/// Why a token is a candidate for revocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// Of all tokens it expires soonest, at this instant.
+    /// It expires sooner than any other token, at this time.
     ExpiresSoonest(Timestamp),
-    /// It was issued at this instant, and never used.
+    /// It was issued at this time and never used.
     NeverUsed(Timestamp),
-    /// It was last used at this instant, and hardly any other has been idle for so long.
+    /// It was last used at this time, and is among the longest idle.
     LastUsed(Timestamp),
 }
 
-/// One refusal. Nothing was changed.
+/// A refusal. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The caller's kind or role is not enough.
+    /// The caller's kind or role is not sufficient.
     #[error("the caller is not: {required}")]
     RoleRequired {
-        /// Who would do.
+        /// Who is allowed.
         required: String,
     },
-    /// No such stack, or one the caller has no part in.
+    /// The stack does not exist, or the caller has no role in it.
     #[error("no such stack")]
     StackNotFound,
-    /// No such token in this stack.
+    /// The token does not exist in this stack.
     #[error("no such token in this stack")]
     TokenNotFound,
-    /// A live token of the stack has the name.
+    /// A live token of the stack has this name.
     #[error("the name is taken")]
     NameTaken,
-    /// The caller's id for this request was seen before, and it cannot be answered again.
+    /// The request id was used before, and its result cannot be returned again.
     #[error("the request id is used")]
     RequestIdReused {
-        /// The token that came of it.
+        /// The token that the earlier request created.
         token_uid: TokenUid,
     },
-    /// Fields that only turn out wrong once it is known that this is not a repetition.
+    /// Fields that can only be judged invalid once the request is known not to be a retry.
     #[error("fields are wrong")]
     Invalid(Violations),
-    /// The key is in use or was.
+    /// The stack key is or was in use.
     #[error("the stack key is taken")]
     StackKeyTaken,
-    /// As many live tokens as there may be (R6).
+    /// The stack has its maximum number of live tokens (R6).
     #[error("{} of {} live tokens", limit.used, limit.max)]
     LimitReached {
-        /// Now and at most.
+        /// The current number and the maximum.
         limit: TokenLimit,
-        /// Up to three tokens that could go.
+        /// Up to three tokens that could be revoked.
         candidates: Vec<Candidate>,
     },
-    /// The token is revoked, for good (R8).
+    /// The token is revoked; this is final (R8).
     #[error("the token is revoked")]
     TokenRevoked,
-    /// The token has expired, for good (R8).
+    /// The token has expired; this is final (R8).
     #[error("the token has expired")]
     TokenExpired,
     /// The stack is suspended.
@@ -74,22 +74,22 @@ pub enum Refusal {
     /// A stack has exactly one owner (R2).
     #[error("the owner stays")]
     OwnerRequired,
-    /// The set of tokens is not the one that was previewed.
+    /// The set of tokens differs from the previewed one.
     #[error("the previewed set has changed")]
     PreviewChanged {
-        /// How many tokens it has now.
+        /// Number of tokens in the current set.
         count: usize,
     },
-    /// Too many changes, or too many unrecognised tokens, from this caller.
+    /// This caller made too many changes, or presented too many unrecognised tokens.
     #[error("rate limited")]
     RateLimited {
-        /// In how many milliseconds the next one is admitted.
+        /// Milliseconds until the next request is admitted.
         retry_after_ms: u64,
     },
 }
 
 impl Refusal {
-    /// The reason's name in the contract (`ErrorReason`), without the prefix.
+    /// Returns the name of the reason in the API (`ErrorReason`), without the prefix.
     #[must_use]
     pub const fn reason(&self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! What makes a call safe to repeat: the caller's own id for it, and what it asked.
+//! The idempotency key of a call: the caller's request id and a fingerprint of the request.
 
 use std::time::Duration;
 
@@ -6,15 +6,15 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use super::{field::Problem, text};
 
-/// For how long after it was first seen a request may be answered again.
+/// How long after the first call a retry gets the same answer.
 pub const RETRY_FOR: Duration = Duration::from_mins(10);
 
-/// The SHA-256 of something that is only ever compared.
+/// A SHA-256 digest that is only compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    /// Of these bytes.
+    /// Hashes the bytes.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         let mut fingerprint = [0; 32];
@@ -22,34 +22,34 @@ impl Fingerprint {
         Self(fingerprint)
     }
 
-    /// One that was told before.
+    /// Restores a fingerprint from its bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The 32 bytes.
+    /// Returns the 32 bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 }
 
-/// A call that its caller may repeat.
+/// A call that can be retried with an idempotency key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// The caller's id for it.
+    /// The caller's request id.
     pub id: String,
-    /// What it asked, without that id.
+    /// Fingerprint of the request without its id.
     pub content: Fingerprint,
 }
 
 impl Request {
-    /// The request of this id; `None` where the caller gave none. `content` is all that it
-    /// asked, less the id.
+    /// Builds the key from the request id and `content`, the encoded request without that id;
+    /// `None` if there is no id.
     ///
     /// # Errors
-    /// A problem for an id that is not 1 to 64 of `[A-Za-z0-9._-]`.
+    /// A [`Problem`] for an id that is not 1 to 64 characters of `[A-Za-z0-9._-]`.
     pub fn parse(id: &str, content: &[u8]) -> Result<Option<Self>, Problem> {
         if id.is_empty() {
             return Ok(None);

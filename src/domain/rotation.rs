@@ -1,48 +1,48 @@
-//! Rotation: which of a token's secrets lives on beside a new one, and until when. Pure: no
-//! token lives longer for it, and there are never more than two live secrets.
+//! Rotation: which secret of a token stays live beside a new one, and until when. Pure. A rotation
+//! never extends a token's life, and a token never has more than two live secrets.
 
 use std::time::Duration;
 
 use super::timestamp::Timestamp;
 
-/// The longest that a former secret may live on.
+/// Longest overlap of a former secret.
 pub const LONGEST: Duration = Duration::from_hours(30 * 24);
 
-/// How long the former secret lives on, as the caller chose.
+/// How long the former secret stays live; chosen by the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overlap {
-    /// So long; zero ends it at once.
+    /// For this long; zero ends it at once.
     For(Duration),
-    /// Until the new secret is first used, and for [`LONGEST`] at most.
+    /// Until the first use of the new secret, but at most [`LONGEST`].
     UntilFirstUse,
 }
 
-/// When a secret ends that a newer one replaces.
+/// When a replaced secret ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ending {
-    /// At the latest.
+    /// The latest time.
     pub at: Timestamp,
-    /// Whether also with the first use of the newest secret.
+    /// Whether it also ends when the newest secret is first used.
     pub on_first_use: bool,
 }
 
 /// A live secret of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
-    /// Which.
+    /// Generation of the secret.
     pub generation: u32,
     /// Whether it was ever answered as active.
     pub used: bool,
-    /// When it ends; `None`: with its token.
+    /// When it ends; `None`: together with its token.
     pub ending: Option<Ending>,
 }
 
-/// What a rotation does to the secrets there are.
+/// The effect of a rotation on the existing secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// These end at once.
+    /// Secrets that end at once.
     pub ended: Vec<u32>,
-    /// This one lives on beside the new one.
+    /// The secret that stays live beside the new one.
     pub kept: Option<(u32, Ending)>,
 }
 
@@ -59,7 +59,7 @@ impl Overlap {
 }
 
 impl Ending {
-    /// Whichever of two comes first.
+    /// Combines two endings: whichever comes first.
     fn earlier(self, other: Self) -> Self {
         Self {
             at: self.at.min(other.at),
@@ -68,11 +68,11 @@ impl Ending {
     }
 }
 
-/// What becomes of the live secrets of a token, oldest first, when a new one is made at `now`.
+/// Plans what happens to the live secrets, oldest first, when a new one is created at `now`.
 ///
-/// One live secret is the one to keep. Of two, a newer one that nobody has used is replaced,
-/// and the older one keeps the earlier of both its endings; if the newer one was used, it is
-/// the one to keep, and the older one ends at once.
+/// A single live secret is kept. Of two, an unused newer one is replaced, and the older one is
+/// kept until the earlier of its two endings; if the newer one was used, it is kept, and the older
+/// one ends at once.
 #[must_use]
 pub fn plan(
     live: &[Held],
@@ -185,8 +185,8 @@ mod tests {
     }
 
     proptest! {
-        /// Any number of rotations, uses and pauses: at most one former secret lives, none
-        /// beyond what was chosen or its token, and no ending is ever put off.
+        /// After any sequence of rotations, uses and pauses, at most one former secret is live,
+        /// none outlives the chosen overlap or its token, and no ending is postponed.
         #[test]
         fn no_sequence_keeps_more_than_two_or_lengthens_a_life(
             expiry in prop::option::of(1_i64..90 * DAY),

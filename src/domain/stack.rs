@@ -1,4 +1,4 @@
-//! A stack as this service knows it: its public key, its members, its limit.
+//! A stack as known to this service: its public key, members and token limit.
 
 use std::fmt;
 
@@ -10,9 +10,9 @@ use super::{
     timestamp::Timestamp,
 };
 
-/// How many live tokens a stack may have unless an operator says otherwise (R6).
+/// Default maximum number of live tokens of a stack (R6).
 pub const DEFAULT_TOKEN_LIMIT: u32 = 10;
-/// The most that an operator may say.
+/// Highest maximum that an operator can set.
 pub const MAX_TOKEN_LIMIT: u32 = 1000;
 
 const KEY_PREFIX: &str = "blt";
@@ -22,10 +22,10 @@ const KEY_PREFIX: &str = "blt";
 pub struct StackKey(String);
 
 impl StackKey {
-    /// The key in a text.
+    /// Parses a stack key.
     ///
     /// # Errors
-    /// A problem for anything but the one spelling.
+    /// A [`Problem`] for anything but the canonical form.
     pub fn parse(text: &str) -> Result<Self, Problem> {
         if text.is_empty() {
             return Err(Problem::new(
@@ -47,10 +47,10 @@ impl StackKey {
         ))
     }
 
-    /// A new key.
+    /// Generates a random key.
     ///
     /// # Errors
-    /// [`EntropyFailed`] where there is no randomness to be had.
+    /// [`EntropyFailed`] if the system provides no randomness.
     pub fn generate(entropy: &dyn Entropy) -> Result<Self, EntropyFailed> {
         let mut random = [0; 8];
         entropy.fill(&mut random)?;
@@ -60,7 +60,7 @@ impl StackKey {
         )))
     }
 
-    /// The text.
+    /// Returns the key as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -73,16 +73,16 @@ impl fmt::Display for StackKey {
     }
 }
 
-/// A member's part in a stack. Only the first two have a say over tokens (R2).
+/// A member's role in a stack. Only `Owner` and `Admin` may manage tokens (R2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Exactly one per stack.
     Owner,
-    /// As many as the owner likes.
+    /// Any number per stack.
     Admin,
-    /// No say over tokens.
+    /// May not manage tokens.
     Developer,
-    /// No say over tokens.
+    /// May not manage tokens.
     ContentManager,
 }
 
@@ -95,13 +95,13 @@ impl Role {
         Self::ContentManager,
     ];
 
-    /// Whether this role has a say over the stack's tokens (R2).
+    /// Returns whether this role may manage the stack's tokens (R2).
     #[must_use]
     pub const fn governs_tokens(self) -> bool {
         matches!(self, Self::Owner | Self::Admin)
     }
 
-    /// The name in the contract and the store.
+    /// Returns the name used in the API and the store.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -112,58 +112,58 @@ impl Role {
         }
     }
 
-    /// The role of this name.
+    /// Returns the role with this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|role| role.name() == name)
     }
 }
 
-/// Whether a stack's tokens work.
+/// State of a stack; it determines whether the stack's tokens work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StackState {
-    /// They do.
+    /// Tokens work.
     Active,
-    /// Not until it is resumed.
+    /// Tokens do not work until the stack is resumed.
     Suspended {
-        /// Since when.
+        /// Time of the suspension.
         at: Timestamp,
     },
-    /// Never again.
+    /// Tokens never work again.
     Removed {
-        /// Since when.
+        /// Time of the removal.
         at: Timestamp,
     },
 }
 
-/// A person: `iss` and `sub` of their credential say who it is, and nothing else does (R10).
+/// A person, identified only by `iss` and `sub` of the credential (R10).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Person {
-    /// `iss`.
+    /// `iss` of the credential.
     pub issuer: Issuer,
-    /// `sub`.
+    /// `sub` of the credential.
     pub subject: Subject,
-    /// For notices only.
+    /// Used for notifications only.
     pub email: Option<Email>,
 }
 
-/// A person's part in a stack.
+/// A person's membership in a stack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Who.
+    /// The person.
     pub person: Person,
     /// Their role.
     pub role: Role,
-    /// Since when.
+    /// When the person became a member.
     pub added_at: Timestamp,
 }
 
-/// Live tokens of a stack (R6).
+/// Number of live tokens of a stack and its limit (R6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenLimit {
-    /// Now.
+    /// Current number.
     pub used: u32,
-    /// At most.
+    /// Maximum.
     pub max: u32,
 }
 
@@ -182,7 +182,7 @@ pub struct Stack {
     pub state: StackState,
     /// The one owner (R2).
     pub owner: Person,
-    /// Live tokens now and at most.
+    /// Live tokens and their maximum.
     pub limit: TokenLimit,
     /// When it was registered.
     pub registered_at: Timestamp,

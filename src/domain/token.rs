@@ -1,5 +1,5 @@
-//! A management token and what can become of it. Every transition takes `now`; none leads
-//! from dead to live (R8).
+//! A management token and its state transitions. Every transition takes `now`, and none leads from
+//! dead to live (R8).
 
 use super::{
     caller::Actor,
@@ -11,29 +11,29 @@ use super::{
     timestamp::Timestamp,
 };
 
-/// Whether a token is live.
+/// State of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenState {
-    /// Not revoked, not expired.
+    /// Neither revoked nor expired.
     Active,
-    /// `expires_at <= now`, once and for all.
+    /// Expired for good: `expires_at <= now` at some point.
     Expired,
-    /// Revoked; wins over expired, since somebody said so.
+    /// Revoked. Takes precedence over `Expired`, because it was an explicit decision.
     Revoked,
 }
 
-/// That a token was revoked.
+/// The revocation of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revocation {
-    /// When.
+    /// When it was revoked.
     pub at: Timestamp,
-    /// By whom.
+    /// Who revoked it.
     pub by: Actor,
-    /// Why; empty if nobody said.
+    /// Why; empty if no reason was given.
     pub reason: Reason,
 }
 
-/// A token: the record, never the secret.
+/// The record of a token; it never holds the secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
     /// Its id.
@@ -42,43 +42,43 @@ pub struct Token {
     pub stack_key: StackKey,
     /// Unique among the live tokens of the stack.
     pub name: TokenName,
-    /// What it is for.
+    /// Its purpose.
     pub description: Description,
     /// What it may do.
     pub permissions: Permissions,
-    /// Which secret is the newest, from 1.
+    /// Generation of the newest secret, counted from 1.
     pub generation: u32,
     /// The last four characters of that secret.
     pub secret_hint: String,
     /// When it was issued.
     pub issued_at: Timestamp,
-    /// By whom (R11).
+    /// Who issued it (R11).
     pub issued_by: Actor,
-    /// From when on it is expired; `None`: never.
+    /// Time from which it is expired; `None`: never.
     pub expires_at: Option<Timestamp>,
-    /// When its expiry was first acted upon: from then on it is final, whatever any clock
-    /// says (R8).
+    /// When its expiry was first acted upon. From then on the expiry is final, whatever any clock
+    /// reads (R8).
     pub ended_at: Option<Timestamp>,
-    /// Whether it was revoked.
+    /// Its revocation, if it was revoked.
     pub revocation: Option<Revocation>,
-    /// When a service was last answered that it is active, as far as is known; `None`: never.
+    /// When a service was last answered that it is active, if known; `None`: never.
     pub last_used_at: Option<Timestamp>,
 }
 
-/// When a token is to expire (R3, R7). What is relative is resolved at the instant of the
-/// decision (R8), not when it was asked for.
+/// The requested expiry of a token (R3, R7). A relative value is resolved at the time of the
+/// decision, not of the request (R8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expiry {
     /// Never.
     Never,
-    /// At this instant; a date is its first instant in UTC.
+    /// At this time; a date means its first instant in UTC.
     At(Timestamp),
-    /// At once.
+    /// Immediately.
     Now,
 }
 
 impl Expiry {
-    /// The instant, for a decision at `now`; `None`: never.
+    /// Returns the expiry time for a decision at `now`; `None`: never.
     #[must_use]
     pub const fn resolve(self, now: Timestamp) -> Option<Timestamp> {
         match self {
@@ -88,7 +88,7 @@ impl Expiry {
         }
     }
 
-    /// Whether a decision at `now` would find it reached already.
+    /// Returns whether the expiry is already reached for a decision at `now`.
     #[must_use]
     pub fn is_reached(self, now: Timestamp) -> bool {
         self.resolve(now).is_some_and(|at| at <= now)
@@ -96,7 +96,7 @@ impl Expiry {
 }
 
 impl Token {
-    /// Whether it is live at this instant.
+    /// Returns the state at `now`.
     #[must_use]
     pub fn state(&self, now: Timestamp) -> TokenState {
         if self.revocation.is_some() {
@@ -108,7 +108,7 @@ impl Token {
         }
     }
 
-    /// That it is live.
+    /// Requires that the token is live.
     ///
     /// # Errors
     /// [`Refusal::TokenRevoked`] or [`Refusal::TokenExpired`] (R8).
@@ -120,8 +120,8 @@ impl Token {
         }
     }
 
-    /// The token with another expiry. An expiry that is reached already ends it at once, for
-    /// good (R7, R8).
+    /// Sets the expiry. An expiry that is already reached ends the token at once, for good (R7,
+    /// R8).
     ///
     /// # Errors
     /// As [`Self::require_live`].
@@ -136,7 +136,7 @@ impl Token {
         Ok(self)
     }
 
-    /// Whether another expiry would let the token live longer, or as long again as for ever.
+    /// Returns whether another expiry would let the token live longer.
     #[must_use]
     pub fn outlives(&self, expires_at: Option<Timestamp>) -> bool {
         match (self.expires_at, expires_at) {
@@ -146,7 +146,7 @@ impl Token {
         }
     }
 
-    /// The token with other words or permissions.
+    /// Changes the name, description or permissions.
     ///
     /// # Errors
     /// As [`Self::require_live`].
@@ -158,7 +158,7 @@ impl Token {
         Ok(self)
     }
 
-    /// The token with one more secret, of which this is the hint. Nothing else of it changes.
+    /// Counts a new secret, with its hint. Nothing else changes.
     #[must_use]
     pub fn renew(mut self, secret_hint: String) -> Self {
         self.generation += 1;
@@ -166,7 +166,7 @@ impl Token {
         self
     }
 
-    /// The token, revoked; revoked before, it stays as it was.
+    /// Revokes the token; an earlier revocation is kept.
     #[must_use]
     pub fn revoke(mut self, by: Actor, reason: Reason, now: Timestamp) -> Self {
         self.revocation.get_or_insert(Revocation {
@@ -178,14 +178,14 @@ impl Token {
     }
 }
 
-/// What an update changes; `None` leaves as it is.
+/// The changes of an update; `None` leaves a field unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Edit {
-    /// Another name.
+    /// New name.
     pub name: Option<TokenName>,
-    /// Another description.
+    /// New description.
     pub description: Option<Description>,
-    /// Other permissions.
+    /// New permissions.
     pub permissions: Option<Permissions>,
 }
 
@@ -244,7 +244,7 @@ mod tests {
         ]
     }
 
-    /// What the store does with one operation: an expiry met on the way is stamped.
+    /// Applies an operation like the store, which stamps an expiry that it encounters.
     fn apply(token: Token, operation: &Operation, now: Timestamp) -> Token {
         let stamped = Token {
             ended_at: token
@@ -262,7 +262,7 @@ mod tests {
     }
 
     proptest! {
-        /// The clock may even go back between two operations, as on another host.
+        /// The clock may go back between two operations, as it can on another host.
         #[test]
         fn dead_stays_dead_under_any_sequence(expiry in prop::option::of(0_i64..200), steps in prop::collection::vec((operation(), 0_i64..300), 1..20)) {
             let mut token = token(expiry.map(at));

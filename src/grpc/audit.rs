@@ -15,7 +15,7 @@ impl v1::audit_service_server::AuditService for Audits {
         &self,
         request: Request<v1::ListRequest>,
     ) -> Result<Response<v1::ListResponse>, Status> {
-        answer!(request, convert::list, |call, (filter, size, after)| {
+        handle!(request, convert::list, |call, (filter, size, after)| {
             let page = self.0.list_audit(call, &filter, (size, after)).await?;
             Ok(convert::listed(&filter, page))
         })

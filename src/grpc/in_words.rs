@@ -1,11 +1,11 @@
-//! Answers as JSON for people and scripts, in the spelling that grpcurl uses.
+//! Formats responses as JSON for people and scripts, with the field names that grpcurl uses.
 
 use serde_json::{Map, Value, json};
 
 use super::pb::v1;
 use crate::domain::timestamp::Timestamp;
 
-/// An introspection; what is unset is left out.
+/// Formats an introspection; omits unset fields.
 #[must_use]
 pub fn introspection(answer: &v1::IntrospectResponse) -> String {
     let mut out = Map::new();

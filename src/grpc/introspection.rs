@@ -19,7 +19,7 @@ impl v1::introspection_service_server::IntrospectionService for Introspections {
         &self,
         request: Request<v1::IntrospectRequest>,
     ) -> Result<Response<v1::IntrospectResponse>, Status> {
-        answer!(request, convert::introspect, |call, question| {
+        handle!(request, convert::introspect, |call, question| {
             Ok(convert::introspected(
                 self.0.introspect(call, &question).await?,
             ))
@@ -30,7 +30,7 @@ impl v1::introspection_service_server::IntrospectionService for Introspections {
         &self,
         request: Request<v1::BatchIntrospectRequest>,
     ) -> Result<Response<v1::BatchIntrospectResponse>, Status> {
-        answer!(request, batch::batch_introspect, |call, asked| {
+        handle!(request, batch::batch_introspect, |call, asked| {
             Ok(batch::batch_introspected(
                 self.0.batch_introspect(call, &asked).await?,
             ))
@@ -41,7 +41,7 @@ impl v1::introspection_service_server::IntrospectionService for Introspections {
         &self,
         request: Request<v1::ListActionsRequest>,
     ) -> Result<Response<v1::ListActionsResponse>, Status> {
-        answer!(request, convert::list_actions, |_call, ()| Ok(
+        handle!(request, convert::list_actions, |_call, ()| Ok(
             convert::catalogue()
         ))
     }

@@ -1,9 +1,9 @@
-//! gRPC in front of the use cases: parse once, call, convert back. The only room, with the
-//! server's, that sees generated types.
+//! The gRPC interface of the use cases: parses, calls and converts back. Besides the server, the
+//! only module that uses generated types.
 
-/// One call from message to message: parsed whole, run, converted back. A macro, since the
-/// compiler cannot yet see that the future of an async closure may move between threads.
-macro_rules! answer {
+/// Handles one call: parses the message, runs the use case, converts the result. A macro because
+/// the compiler cannot yet prove that the future of an async closure is `Send`.
+macro_rules! handle {
     ($request:expr, $parse:expr, |$call:ident, $command:pat_param| $run:expr $(,)?) => {{
         let (call, message) = $crate::grpc::open($request)?;
         let $call = &call;
@@ -20,8 +20,8 @@ macro_rules! answer {
     }};
 }
 
-/// The same for a change, which is only shown where its message says `validate_only`.
-macro_rules! change {
+/// Like `handle!`, for a change; only previews it if the message has `validate_only` set.
+macro_rules! handle_change {
     ($request:expr, $parse:expr, |$call:ident, $command:pat_param| $run:expr $(,)?) => {{
         let mut request = $request;
         let mode = $crate::domain::caller::Mode::of(request.get_ref().validate_only);
@@ -31,14 +31,14 @@ macro_rules! change {
         {
             call.mode = mode;
         }
-        answer!(request, $parse, |$call, $command| $run)
+        handle!(request, $parse, |$call, $command| $run)
     }};
 }
 
 mod audit;
 mod convert;
 mod ext_authz;
-mod faults;
+mod field_violations;
 pub mod in_words;
 mod introspection;
 mod redact;
@@ -57,7 +57,7 @@ use crate::{
     domain::{caller::Call, routes::RouteTable},
 };
 
-/// What the contract's compiler made of `proto/`.
+/// Code generated from `proto/`.
 #[expect(
     missing_docs,
     clippy::pedantic,
@@ -79,19 +79,19 @@ pub mod pb {
     }
 }
 
-/// The contract with its comments, for reflection and for whoever walks it.
+/// Encoded descriptors of the API with comments, for reflection and for tools.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.bin"));
 
-/// The largest message that is read, and the largest that is sent, in bytes.
+/// Maximum size of a received and of a sent message, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct MessageLimits {
-    /// Read.
+    /// Received messages.
     pub decoding: usize,
-    /// Sent.
+    /// Sent messages.
     pub encoding: usize,
 }
 
-/// The services of the contract, and Envoy's, which judges requests by this table.
+/// Builds the router of the API's services and of Envoy's, which uses the route `table`.
 #[must_use]
 pub fn routes(app: &Arc<App>, table: Arc<RouteTable>, limits: MessageLimits) -> Routes {
     use pb::{
@@ -119,10 +119,10 @@ pub fn routes(app: &Arc<App>, table: Arc<RouteTable>, limits: MessageLimits) -> 
         ))
 }
 
-/// The routes with reflection, v1 and v1alpha, comments included.
+/// Adds reflection v1 and v1alpha, with comments, to the routes.
 ///
 /// # Errors
-/// Where the contract's descriptors do not decode, which a test rules out.
+/// If the API's descriptors do not decode; a test ensures that they do.
 pub fn add_reflection(
     routes: Routes,
     max_request_bytes: usize,
@@ -131,7 +131,7 @@ pub fn add_reflection(
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            // So that grpcurl can print the details of an error.
+            // Lets grpcurl print error details.
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     Ok(routes
@@ -147,10 +147,10 @@ pub fn add_reflection(
         ))
 }
 
-/// The call that the layers made of this request, and its message.
+/// Splits a request into the `Call` that the layers attached and the message.
 fn open<M>(request: Request<M>) -> Result<(Call, M), Status> {
     let (_, mut extensions, message) = request.into_parts();
-    // Without the layers there is no caller; nothing may run then.
+    // A request that bypassed the layers has no caller and must not run.
     let call = extensions.remove::<Call>().ok_or_else(status::unlayered)?;
     Ok((call, message))
 }

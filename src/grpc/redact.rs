@@ -1,4 +1,4 @@
-//! `Debug` for the messages that hold a secret: everything but the secret (R9).
+//! `Debug` for messages that hold a secret; prints everything but the secret (R9).
 
 use std::fmt;
 

@@ -18,7 +18,7 @@ impl v1::stack_service_server::StackService for Stacks {
         &self,
         request: Request<v1::RegisterRequest>,
     ) -> Result<Response<v1::RegisterResponse>, Status> {
-        change!(request, convert::register, |call, draft| {
+        handle_change!(request, convert::register, |call, draft| {
             let brought = draft.stack_key.is_some();
             let key = match draft.stack_key.clone() {
                 Some(key) => key,
@@ -34,7 +34,7 @@ impl v1::stack_service_server::StackService for Stacks {
         &self,
         request: Request<v1::GetRequest>,
     ) -> Result<Response<v1::GetResponse>, Status> {
-        answer!(request, convert::get, |call, key| {
+        handle!(request, convert::get, |call, key| {
             let found = self.0.get_stack(call, &key).await?;
             let members = found.members.iter().map(convert::member).collect();
             Ok(v1::GetResponse {
@@ -48,7 +48,7 @@ impl v1::stack_service_server::StackService for Stacks {
         &self,
         request: Request<v1::ListRequest>,
     ) -> Result<Response<v1::ListResponse>, Status> {
-        answer!(
+        handle!(
             request,
             convert::list,
             |call, (organization, size, after)| {
@@ -65,7 +65,7 @@ impl v1::stack_service_server::StackService for Stacks {
         &self,
         request: Request<v1::SetMemberRequest>,
     ) -> Result<Response<v1::SetMemberResponse>, Status> {
-        change!(request, convert::set_member, |call, (key, person, role)| {
+        handle_change!(request, convert::set_member, |call, (key, person, role)| {
             let change = MemberChange::Set(person, role);
             let (changed, revision) = self.0.change_members(call, &key, &change).await?;
             Ok(v1::SetMemberResponse {
@@ -79,7 +79,7 @@ impl v1::stack_service_server::StackService for Stacks {
         &self,
         request: Request<v1::RemoveMemberRequest>,
     ) -> Result<Response<v1::RemoveMemberResponse>, Status> {
-        change!(request, convert::remove_member, |call, (key, person)| {
+        handle_change!(request, convert::remove_member, |call, (key, person)| {
             let change = MemberChange::Remove(person);
             let (_, revision) = self.0.change_members(call, &key, &change).await?;
             Ok(v1::RemoveMemberResponse {
@@ -92,7 +92,7 @@ impl v1::stack_service_server::StackService for Stacks {
         &self,
         request: Request<v1::TransferOwnershipRequest>,
     ) -> Result<Response<v1::TransferOwnershipResponse>, Status> {
-        change!(
+        handle_change!(
             request,
             convert::transfer_ownership,
             |call, (key, person)| {
@@ -110,7 +110,7 @@ impl v1::stack_service_server::StackService for Stacks {
         &self,
         request: Request<v1::SetTokenLimitRequest>,
     ) -> Result<Response<v1::SetTokenLimitResponse>, Status> {
-        change!(
+        handle_change!(
             request,
             convert::set_token_limit,
             |call, (key, max, reason)| {
@@ -128,7 +128,7 @@ impl v1::stack_service_server::StackService for Stacks {
         &self,
         request: Request<v1::SuspendRequest>,
     ) -> Result<Response<v1::SuspendResponse>, Status> {
-        change!(request, convert::suspend, |call, (key, reason)| {
+        handle_change!(request, convert::suspend, |call, (key, reason)| {
             let step = (StackStep::Suspend, &reason);
             let (stack, revision) = self.0.set_stack_state(call, &key, step).await?;
             let stack = Some(convert::stack(&stack));
@@ -143,7 +143,7 @@ impl v1::stack_service_server::StackService for Stacks {
         &self,
         request: Request<v1::ResumeRequest>,
     ) -> Result<Response<v1::ResumeResponse>, Status> {
-        change!(request, convert::resume, |call, (key, reason)| {
+        handle_change!(request, convert::resume, |call, (key, reason)| {
             let step = (StackStep::Resume, &reason);
             let (stack, revision) = self.0.set_stack_state(call, &key, step).await?;
             let stack = Some(convert::stack(&stack));
@@ -158,7 +158,7 @@ impl v1::stack_service_server::StackService for Stacks {
         &self,
         request: Request<v1::RemoveRequest>,
     ) -> Result<Response<v1::RemoveResponse>, Status> {
-        change!(request, convert::remove, |call, (key, reason)| {
+        handle_change!(request, convert::remove, |call, (key, reason)| {
             let step = (StackStep::Remove, &reason);
             let (stack, revision) = self.0.set_stack_state(call, &key, step).await?;
             let stack = Some(convert::stack(&stack));

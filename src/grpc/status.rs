@@ -1,5 +1,5 @@
-//! The only maker of a gRPC status: one failure in, code, words and details out. The words
-//! say what was wrong and what to do next; causes stay in our log.
+//! Builds every gRPC status from a failure: code, message and details. The message says what is
+//! wrong and what to do next; causes go to the log only.
 
 use std::{collections::HashMap, error::Error as _, fmt::Write as _, time::Duration};
 
@@ -12,51 +12,51 @@ use crate::{
         field::Violations,
         refusal::{Candidate, Refusal, Why},
     },
-    grpc::{faults, pb::v1::ErrorReason},
+    grpc::{field_violations, pb::v1::ErrorReason},
 };
 
-/// The domain of every reason.
+/// `ErrorInfo.domain` of every error.
 const DOMAIN: &str = "stacktoken";
-/// What the contract's compiler puts before the name of a reason.
+/// Prefix of the generated names of `ErrorReason`.
 const PREFIX: &str = "ERROR_REASON_";
-/// When to try again after an outage that may be brief.
+/// Retry delay after an outage that may be brief.
 const SOON: Duration = Duration::from_secs(1);
 
-/// Why a call gets no answer but a status.
+/// Why a call fails.
 #[derive(Debug)]
 pub enum Failure {
-    /// Fields that are missing or wrong, all of them.
+    /// All missing or invalid fields.
     Invalid(Violations),
-    /// A message that cannot be read at all, for this reason.
+    /// A message that cannot be decoded, and why.
     Unreadable(String),
-    /// Headers that are larger than this many bytes.
+    /// Headers larger than the limit.
     HeadersTooLarge {
-        /// The limit.
+        /// The limit in bytes.
         max: u32,
     },
-    /// No credential.
+    /// The call has no credential.
     CredentialMissing,
-    /// A credential that proves nothing.
+    /// The credential is invalid.
     CredentialInvalid,
-    /// A management token where a caller's credential belongs.
+    /// A management token was sent as the caller's credential.
     TokenNotAcceptedHere,
-    /// A client certificate, and nothing else, that is listed nowhere.
+    /// The only credential is a client certificate that is not in the issuers file.
     CertificateUnlisted,
-    /// A client certificate that has expired while its connection was open.
+    /// The client certificate has expired since the connection was opened.
     CertificateExpired,
-    /// The issuer's keys are not to be had.
+    /// The issuer's keys are unavailable.
     KeysUnavailable,
     /// A use case failed.
     App(app::Error),
     /// The deadline has passed.
     Deadline,
-    /// More calls at once than this replica takes.
+    /// The limit on concurrent calls is reached.
     Overloaded,
     /// This replica is stopping.
     Draining,
-    /// This replica has no store yet.
+    /// This replica has no database connection yet.
     Starting,
-    /// No such RPC.
+    /// The RPC does not exist.
     RpcUnknown,
 }
 
@@ -78,7 +78,7 @@ impl From<Refusal> for Failure {
     }
 }
 
-/// Code, reason and words of a failure, and what goes with them.
+/// Code, reason and message of a failure, with metadata and retry delay.
 struct Told {
     code: Code,
     reason: &'static str,
@@ -112,7 +112,7 @@ impl Told {
     }
 }
 
-/// The status of a failure, for the request of this id.
+/// Builds the status of a failure, with the request id.
 #[must_use]
 pub fn of(failure: impl Into<Failure>, request_id: &str) -> Status {
     let failure = failure.into();
@@ -126,7 +126,7 @@ pub fn of(failure: impl Into<Failure>, request_id: &str) -> Status {
     match &failure {
         Failure::Invalid(violations)
         | Failure::App(app::Error::Refused(Refusal::Invalid(violations))) => {
-            faults::add_to(&mut details, violations);
+            field_violations::add_to(&mut details, violations);
         }
         Failure::App(app::Error::Refused(Refusal::LimitReached { candidates, .. })) => {
             let candidate = |candidate: &Candidate| {
@@ -150,13 +150,13 @@ fn in_words(Candidate { name, why, .. }: &Candidate) -> String {
     format!("a candidate to revoke: {name} ({why})")
 }
 
-/// The reason of a failure, for whoever counts it.
+/// Returns the reason of a failure, for metrics.
 #[must_use]
 pub fn reason_of(failure: &Failure) -> &'static str {
     tell(failure).reason
 }
 
-/// A handler was reached without the layers before it.
+/// Returns the status for a handler that was reached without its layers.
 #[must_use]
 pub fn unlayered() -> Status {
     of(
@@ -165,8 +165,8 @@ pub fn unlayered() -> Status {
     )
 }
 
-/// The status in place of one that the library made by itself, so that every error carries
-/// our details: what it could not decode, or a method it does not have.
+/// Returns the status that replaces one from tonic, such as for a message it could not decode or an
+/// unknown method, so that every error has our details.
 #[must_use]
 pub fn in_place_of(code: Code, message: &str, request_id: &str) -> Status {
     let failure = match code {
@@ -184,7 +184,7 @@ pub fn in_place_of(code: Code, message: &str, request_id: &str) -> Status {
 fn tell(failure: &Failure) -> Told {
     match failure {
         Failure::Invalid(violations) => {
-            Told::new(Code::InvalidArgument, "INVALID_FIELD", faults::in_words(violations))
+            Told::new(Code::InvalidArgument, "INVALID_FIELD", field_violations::in_words(violations))
         }
         Failure::Unreadable(why) => Told::new(Code::InvalidArgument, "INVALID_FIELD", format!(
             "the request message cannot be read: {why}; check it against the contract, and keep it within 64 KiB, a BatchIntrospect within 1 MiB")),
@@ -292,7 +292,7 @@ fn tell_refusal(refusal: &Refusal) -> Told {
         Refusal::RequestIdReused { token_uid } => told(Code::AlreadyExists,
             "this request_id was used before and cannot be answered again: look at the token that token_uid names, and choose another request_id for something new")
             .with("token_uid", token_uid),
-        Refusal::Invalid(violations) => told(Code::InvalidArgument, &faults::in_words(violations)),
+        Refusal::Invalid(violations) => told(Code::InvalidArgument, &field_violations::in_words(violations)),
         Refusal::StackKeyTaken => told(Code::AlreadyExists,
             "this stack key is in use or belonged to a removed stack: leave stack_api_key out to have one made"),
         Refusal::LimitReached { limit, .. } => told(Code::ResourceExhausted, &format!(
@@ -316,13 +316,13 @@ fn tell_refusal(refusal: &Refusal) -> Told {
     }
 }
 
-/// The chain of causes, once, under the request id: it is never in the answer.
+/// Logs the chain of causes with the request id; the response never contains it.
 fn log(failure: &Failure, told: &Told, request_id: &str) {
     let Failure::App(error) = failure else { return };
     let mut cause = String::new();
     let mut next = error.source();
     while let Some(source) = next {
-        // Writing to a String does not fail.
+        // Writing to a `String` cannot fail.
         let _ = write!(cause, "{source}: ");
         next = source.source();
     }
@@ -332,11 +332,11 @@ fn log(failure: &Failure, told: &Told, request_id: &str) {
         Code::Unavailable => tracing::warn!(request_id, reason = told.reason, cause, "call failed"),
         _ => return,
     }
-    // The lines above are sampled; whoever asks for details gets every one.
+    // The lines above are sampled; at debug level every failure is logged.
     tracing::debug!(request_id, reason = told.reason, cause, "call failed");
 }
 
-/// The health protocol's own answer for a name that is not a service here.
+/// Returns the health protocol's status for an unknown service name.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the maker of statuses")]
 pub fn health_unknown() -> Status {
@@ -344,7 +344,7 @@ pub fn health_unknown() -> Status {
     Status::not_found(format!("no such service: ask about {names}"))
 }
 
-/// The reason in the headers of an error response, if it is one of the contract's.
+/// Returns the reason in the headers of an error response, if the API defines it.
 #[must_use]
 pub fn reason_in(headers: &http::HeaderMap) -> Option<&'static str> {
     if !headers.contains_key("grpc-status-details-bin") {
@@ -357,7 +357,7 @@ pub fn reason_in(headers: &http::HeaderMap) -> Option<&'static str> {
     known.as_str_name().strip_prefix(PREFIX)
 }
 
-/// The name of a code, as OpenTelemetry has it.
+/// Returns the name of a code as used by OpenTelemetry.
 #[must_use]
 pub const fn name_of(code: Code) -> &'static str {
     match code {

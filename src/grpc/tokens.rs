@@ -18,7 +18,7 @@ impl v1::token_service_server::TokenService for Tokens {
         &self,
         request: Request<v1::IssueRequest>,
     ) -> Result<Response<v1::IssueResponse>, Status> {
-        change!(request, convert::issue, |call, command| {
+        handle_change!(request, convert::issue, |call, command| {
             let issued = self.0.issue(call, &command).await?;
             Ok(convert::issued(&issued, self.0.clock().now()))
         })
@@ -28,7 +28,7 @@ impl v1::token_service_server::TokenService for Tokens {
         &self,
         request: Request<v1::GetRequest>,
     ) -> Result<Response<v1::GetResponse>, Status> {
-        answer!(request, convert::get, |call, (stack, uid)| {
+        handle!(request, convert::get, |call, (stack, uid)| {
             let token = self.0.get(call, (&stack, uid)).await?;
             Ok(v1::GetResponse {
                 token: Some(convert::token(&token, self.0.clock().now())),
@@ -40,7 +40,7 @@ impl v1::token_service_server::TokenService for Tokens {
         &self,
         request: Request<v1::ListRequest>,
     ) -> Result<Response<v1::ListResponse>, Status> {
-        answer!(request, convert::list, |call, query| {
+        handle!(request, convert::list, |call, query| {
             let page = self.0.list(call, &query).await?;
             Ok(convert::listed(&query, page))
         })
@@ -50,7 +50,7 @@ impl v1::token_service_server::TokenService for Tokens {
         &self,
         request: Request<v1::UpdateRequest>,
     ) -> Result<Response<v1::UpdateResponse>, Status> {
-        change!(request, convert::update, |call, (stack, uid, edit)| {
+        handle_change!(request, convert::update, |call, (stack, uid, edit)| {
             let (token, revision) = self.0.update(call, (&stack, uid), &edit).await?;
             let impact = self.0.impact(call, (&stack, uid)).await?;
             let token = Some(convert::token(&token, self.0.clock().now()));
@@ -66,7 +66,7 @@ impl v1::token_service_server::TokenService for Tokens {
         &self,
         request: Request<v1::SetExpiryRequest>,
     ) -> Result<Response<v1::SetExpiryResponse>, Status> {
-        change!(
+        handle_change!(
             request,
             convert::set_expiry,
             |call, (stack, uid, expiry)| {
@@ -86,7 +86,7 @@ impl v1::token_service_server::TokenService for Tokens {
         &self,
         request: Request<v1::RotateRequest>,
     ) -> Result<Response<v1::RotateResponse>, Status> {
-        change!(request, convert::rotate, |call, command| {
+        handle_change!(request, convert::rotate, |call, command| {
             let rotated = self.0.rotate(call, &command).await?;
             Ok(convert::rotated(&rotated, self.0.clock().now()))
         })
@@ -96,7 +96,7 @@ impl v1::token_service_server::TokenService for Tokens {
         &self,
         request: Request<v1::RevokeRequest>,
     ) -> Result<Response<v1::RevokeResponse>, Status> {
-        change!(request, convert::revoke, |call, (stack, uid, reason)| {
+        handle_change!(request, convert::revoke, |call, (stack, uid, reason)| {
             let (token, revision) = self.0.revoke(call, (&stack, uid), &reason).await?;
             let impact = self.0.impact(call, (&stack, uid)).await?;
             let token = Some(convert::token(&token, self.0.clock().now()));
@@ -112,7 +112,7 @@ impl v1::token_service_server::TokenService for Tokens {
         &self,
         request: Request<v1::RevokeAllRequest>,
     ) -> Result<Response<v1::RevokeAllResponse>, Status> {
-        change!(request, incidents::revoke_all, |call, command| {
+        handle_change!(request, incidents::revoke_all, |call, command| {
             let revoked = self.0.revoke_all(call, &command).await?;
             Ok(incidents::revoked_all(&revoked))
         })
@@ -122,9 +122,9 @@ impl v1::token_service_server::TokenService for Tokens {
         &self,
         request: Request<v1::ReportLeakedRequest>,
     ) -> Result<Response<v1::ReportLeakedResponse>, Status> {
-        answer!(request, incidents::report_leaked, |call, report| {
+        handle!(request, incidents::report_leaked, |call, report| {
             self.0.report_leaked(call, &report).await?;
-            // The same whatever was reported.
+            // Identical for every outcome of the report.
             Ok(v1::ReportLeakedResponse { accepted: true })
         })
     }

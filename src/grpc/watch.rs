@@ -1,5 +1,5 @@
-//! IntrospectionService.Watch: changes told as they come, and pings answered. What is wrong
-//! with the first request is the call's answer; what goes wrong later ends the stream.
+//! `IntrospectionService.Watch`: streams changes and answers pings. A fault in the first request
+//! fails the call; a later one ends the stream.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -16,14 +16,14 @@ use crate::{
     metrics::ReasonLabel,
 };
 
-/// What a client is told.
+/// The response stream.
 pub(super) type Told = Pin<Box<dyn Stream<Item = Result<v1::WatchResponse, Status>> + Send>>;
 
-/// One stream, both ways.
+/// State of one bidirectional stream.
 struct Session {
     app: Arc<App>,
     watch: app::Watch,
-    /// `None` once the client has said that there will be no more.
+    /// `None` once the client has half-closed the stream.
     requests: Option<Streaming<v1::WatchRequest>>,
     request_id: String,
 }
@@ -51,12 +51,12 @@ pub(super) async fn watch(
 }
 
 impl Session {
-    /// What is told next, and the session, unless that was its end.
+    /// Returns the next response, and the session unless the stream is over.
     async fn step(mut self) -> (Result<v1::WatchResponse, Status>, Option<Self>) {
         match self.next().await {
             Ok(told) => (Ok(convert::told(told)), Some(self)),
             Err(Ended::Unread(status)) => {
-                // Of a connection that broke, nobody hears.
+                // The client of a broken connection receives no status.
                 let code = match status.code() {
                     Code::Unknown | Code::Unavailable => Code::Cancelled,
                     code => code,
@@ -98,7 +98,7 @@ impl Session {
     }
 }
 
-/// Why a stream ended.
+/// Why the stream ended.
 enum Ended {
     /// A request could not be read.
     Unread(Status),

@@ -1,5 +1,5 @@
-//! One service whose BatchIntrospect may have larger messages than its other RPCs: the
-//! library knows one limit for a service, so there are two of it, and the path decides.
+//! Allows `BatchIntrospect` larger messages than the other RPCs of its service. tonic has one limit
+//! per service, so there are two instances, selected by path.
 
 use std::{
     convert::Infallible,
@@ -14,14 +14,14 @@ use super::{
     pb::v1::introspection_service_server::IntrospectionServiceServer,
 };
 
-/// The largest request and response of BatchIntrospect, in bytes.
+/// Maximum size of a `BatchIntrospect` request or response, in bytes.
 const LARGEST: usize = 1024 * 1024;
 
 const BATCH: &str = "/stacktoken.v1.IntrospectionService/BatchIntrospect";
 
 type Server = IntrospectionServiceServer<Introspections>;
 
-/// The service, as a router takes it.
+/// The service with both limits.
 #[derive(Clone)]
 pub(super) struct IntrospectionServer {
     narrow: Server,

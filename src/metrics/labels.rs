@@ -1,8 +1,8 @@
-//! The labels of what is counted.
+//! Labels of the metrics.
 
 use prometheus_client::encoding::EncodeLabelSet;
 
-/// One RPC and how it ended.
+/// The RPC and the status of a call.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct CallLabels {
     /// `package.Service/Method`, or `_OTHER`.
@@ -11,19 +11,19 @@ pub struct CallLabels {
     pub rpc_status_code: &'static str,
 }
 
-/// A reason of the contract.
+/// A reason of the API contract.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ReasonLabel {
-    /// Its name, without the prefix.
+    /// Its name, without the prefix `REASON_`.
     pub reason: &'static str,
 }
 
-/// How Envoy was answered.
+/// The answer to a check by Envoy.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct CheckLabels {
     /// `ALLOWED`, `DENIED` or `UNDECIDED`.
     pub outcome: &'static str,
-    /// `OK`, or why not.
+    /// `OK`, or the reason why not.
     pub reason: &'static str,
 }
 
@@ -34,21 +34,21 @@ pub struct ServiceLabel {
     pub service: &'static str,
 }
 
-/// Why a connection was not kept.
+/// Why a connection was refused or closed early.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct WhyLabel {
-    /// `address`, `accept`, `handshake` or `slow`.
+    /// `address`, `accept`, `handshake`, `slow` or `displaced`.
     pub why: &'static str,
 }
 
-/// What came of a report that a secret leaked.
+/// The outcome of a report that a secret leaked.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct LeakLabel {
     /// `REVOKED`, `DEAD`, `SUPERSEDED` or `UNKNOWN`.
     pub outcome: &'static str,
 }
 
-/// A certificate, by its part.
+/// The role of a certificate.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct CertificateLabel {
     /// `server` or `client_ca`.
@@ -62,7 +62,7 @@ pub struct TableLabel {
     pub table: &'static str,
 }
 
-/// How soon.
+/// A period within which tokens expire.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct WithinLabel {
     /// `1d`, `7d` or `30d`.

@@ -1,4 +1,4 @@
-//! What a process counts once, whatever it serves: its log and its spans.
+//! Process-wide counters of log lines and spans.
 
 use std::fmt;
 
@@ -8,16 +8,16 @@ use prometheus_client::{
     metrics::counter::{ConstCounter, Counter},
 };
 
-/// What a process counts once, however many services it runs.
+/// Process-wide counters, shared by all services that run in the process.
 #[derive(Debug)]
 pub struct Process {
-    /// Spans that no collector took.
+    /// Spans that did not reach the collector.
     pub spans_dropped: Counter,
-    /// Batches of spans that the collector did not take.
+    /// Batches of spans that could not be exported.
     pub span_export_failures: Counter,
-    /// Log lines not written for their likeness to others.
+    /// Log lines that sampling has suppressed.
     pub log_lines_suppressed: Counter,
-    /// Reads how many log lines were lost.
+    /// Returns how many log lines were lost.
     pub log_lines_dropped: fn() -> u64,
 }
 
@@ -39,7 +39,7 @@ pub struct ReadAtScrape {
     pub name: &'static str,
     /// What it counts.
     pub help: &'static str,
-    /// Reads it.
+    /// Returns its value.
     pub read: fn() -> u64,
 }
 

@@ -1,4 +1,4 @@
-//! The admin port: metrics, and probes for those that speak HTTP only.
+//! The admin port: metrics and HTTP probes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,28 +17,28 @@ use hyper_util::{
 use tokio::{net::TcpListener, task::JoinSet};
 
 use super::{
-    connections::{accept_guest, guests::Guests, room::Limits},
-    health::{Board, Name},
+    connections::{accept_guest, guests::Guests, limiter::Limits},
+    health::{HealthBoard, Name},
 };
 use crate::metrics::Metrics;
 
-/// Kubelets and scrapers are few, and soon answered; whoever else is here makes room for them.
+/// Connection limits. Kubelets and scrapers need few connections; at a limit, old ones are closed.
 const LIMITS: Limits = Limits {
     all: 64,
     by_address: 16,
 };
-/// How long a client may take for the head of a request.
+/// How long a client may take to send the head of a request.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
-/// How long a connection may be used.
+/// Maximum lifetime of a connection.
 const OPEN_FOR: Duration = Duration::from_mins(5);
 
 #[derive(Clone)]
 struct Admin {
     metrics: Arc<Metrics>,
-    board: Board,
+    board: HealthBoard,
 }
 
-pub(super) fn router(metrics: Arc<Metrics>, board: Board) -> Router {
+pub(super) fn router(metrics: Arc<Metrics>, board: HealthBoard) -> Router {
     Router::new()
         .route("/metrics", get(metrics_text))
         .route("/livez", get(alive))
@@ -47,7 +47,7 @@ pub(super) fn router(metrics: Arc<Metrics>, board: Board) -> Router {
         .with_state(Admin { metrics, board })
 }
 
-/// Serves for ever.
+/// Serves the admin port; never returns.
 pub(super) async fn serve(listener: TcpListener, router: Router, metrics: Arc<Metrics>) {
     let guests = Guests::new(LIMITS);
     let mut open = JoinSet::new();
@@ -59,7 +59,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, metrics: Arc<Me
                     let mut http1 = http1::Builder::new();
                     http1.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
                     let connection = http1.serve_connection(TokioIo::new(socket), service);
-                    // However it ends, its client knows.
+                    // Errors are ignored: they affect only the client, which sees them.
                     tokio::select! {
                         _ = tokio::time::timeout(OPEN_FOR, connection) => {}
                         () = guest.left() => {}
@@ -71,7 +71,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, metrics: Arc<Me
     }
 }
 
-/// In OpenMetrics for whoever says that it can read that, in Prometheus' older text for others.
+/// Returns OpenMetrics to clients that accept it, and Prometheus' older text format to others.
 async fn metrics_text(
     State(admin): State<Admin>,
     headers: HeaderMap,
@@ -92,7 +92,7 @@ async fn metrics_text(
     ([("content-type", content_type)], text)
 }
 
-/// The process answers; after the clock was set back, only a restart lets it answer soon.
+/// Succeeds unless the clock was set back: then only a restart lets the process answer soon.
 async fn alive(State(admin): State<Admin>) -> (StatusCode, &'static str) {
     if admin.board.is_clock_behind() {
         let told = "the clock was set back: restart\n";

@@ -1,6 +1,6 @@
-//! What stands between a request and its handler, once it has a future: the rule of its path, the
-//! credential, the kind of caller, the rate of changes, the message, a place and the deadline,
-//! in this order. Nothing holds a place before its message has arrived and its caller is known.
+//! Checks between a request and its handler: the rule of the path, the credential, the kind of
+//! caller, the rate of changes, the message and a call permit, in this order and within the
+//! deadline. No call holds a permit before its message has arrived and its caller is known.
 
 use std::convert::Infallible;
 
@@ -12,29 +12,30 @@ use super::{
     connections::Peer,
     deadline,
     handler::{run, run_to_the_end},
-    layers::Gate,
     message::{attended, collected},
-    openings::{self, Place},
+    rpc_middleware::RpcMiddleware,
+    stream_limits::{self, StreamPermit},
 };
 use crate::{
     app::{self, About},
     auth::{
         Rejection,
-        policy::{Admits, Rule},
+        policy::{AllowedCallers, Rule},
     },
-    domain::caller::{Call, Demand, Mode},
+    domain::caller::{Call, Mode, Requirement},
     grpc::status::{self, Failure},
 };
 
-/// What comes before a message: the length of a message and whether it is compressed, in bytes.
+/// Size of the gRPC message prefix, in bytes: the compressed flag and the message length.
 const PREFIX_BYTES: usize = 5;
 
-impl Gate {
-    /// The handler's response, or that of whatever kept it from being reached.
+impl RpcMiddleware {
+    /// Returns the handler's response, or the error of the check that refused the call; and the
+    /// call, once its caller is authenticated.
     pub(super) async fn answer<S>(
         &self,
         request: &mut Request<Body>,
-        (rule, place): (Option<&'static Rule>, Option<Place>),
+        (rule, place): (Option<&'static Rule>, Option<StreamPermit>),
         request_id: &str,
         inner: S,
     ) -> (Response<Body>, Option<Call>)
@@ -44,29 +45,32 @@ impl Gate {
         S::Future: Send,
     {
         let fail = |failure: Failure| status::of(failure, request_id).into_http();
-        // Health and reflection must answer when nothing else does.
-        if rule.is_some_and(|rule| rule.admits == Admits::Everybody) {
+        // Health and reflection skip the checks: they must answer when nothing else does.
+        if rule.is_some_and(|rule| rule.admits == AllowedCallers::Everybody) {
             let answered = self.anybody.answer(request, place, request_id, inner).await;
             return (answered.unwrap_or_else(fail), None);
         }
         let timeout = deadline::of(request.headers(), self.anybody.deadline);
         let mut call = None;
         let mut place = None;
-        // Until the answer begins: a stream takes as long as it likes from there on.
+        // The deadline covers the time until the response begins; a stream may then run longer.
         let work = async {
             let rule = self.admit(request, rule, request_id, &mut call).await?;
-            // Does not happen: who is admitted has a call.
+            // Always set: `admit` stores the call before it succeeds.
             let call = call.as_ref().ok_or(Failure::CredentialMissing)?;
             place = self.anybody.openings.enter_as(&call.caller.actor, rule)?;
             self.work(request, (rule, call), request_id, inner).await
         };
         let response = tokio::time::timeout(timeout, work).await;
         let response = response.unwrap_or(Err(Failure::Deadline));
-        (openings::kept(response.unwrap_or_else(fail), place), call)
+        (
+            stream_limits::kept(response.unwrap_or_else(fail), place),
+            call,
+        )
     }
 
-    /// Waits for the message, takes a place and runs the handler. A verdict that is answered from
-    /// memory is ready at once: it takes no place, so that it is answered also where none is left.
+    /// Waits for the message, takes a permit and runs the handler. A verdict from the cache is
+    /// ready at once and takes no permit, so it is answered even when none is left.
     async fn work<S>(
         &self,
         request: &mut Request<Body>,
@@ -87,8 +91,8 @@ impl Gate {
         if rule.is_verdict() {
             return attended(share.as_ref(), enter, run(request, inner, request_id)).await;
         }
-        // What reads or changes the store begins with a place, rather than is broken off for want
-        // of one.
+        // Reads and changes of the store take their permit up front, so that none is aborted
+        // halfway for lack of one.
         let message = std::mem::take(request.body_mut());
         let message = collected(message, self.max_request_bytes + PREFIX_BYTES);
         *request.body_mut() = attended(share.as_ref(), || Ok(()), message).await?;
@@ -100,8 +104,8 @@ impl Gate {
         Ok(run(request, inner, request_id).await)
     }
 
-    /// Lets the request on, with its call attached, or says why not. Who calls is known from then
-    /// on, also where they are refused.
+    /// Authorizes the request and attaches its [`Call`]. Sets `known` as soon as the caller is
+    /// authenticated, even if the call is then refused.
     async fn admit(
         &self,
         request: &mut Request<Body>,
@@ -109,10 +113,11 @@ impl Gate {
         request_id: &str,
         known: &mut Option<Call>,
     ) -> Result<&'static Rule, Failure> {
-        let Some((rule, Admits::Callers(demand))) = rule.map(|rule| (rule, rule.admits)) else {
+        let Some((rule, AllowedCallers::Callers(demand))) = rule.map(|rule| (rule, rule.admits))
+        else {
             return Err(Failure::RpcUnknown);
         };
-        // Before a credential is judged: that is judged by the clock too.
+        // Must precede authentication, which depends on the same clock.
         if self.app.clock().fault().is_some() {
             return Err(app::Error::ClockSkew.into());
         }
@@ -141,7 +146,7 @@ impl Gate {
     async fn authenticate(
         &self,
         (headers, extensions): (&HeaderMap, &Extensions),
-        demand: Demand,
+        demand: Requirement,
         request_id: &str,
     ) -> Result<Call, Failure> {
         let values: Vec<&[u8]> = headers

@@ -11,42 +11,46 @@ use super::{
     connections::Peer,
     handler::run,
     message::attended,
-    openings::{self, Openings, Place},
     request_id,
+    stream_limits::{self, StreamLimits, StreamPermit},
 };
 use crate::{auth::policy::Rule, grpc::status::Failure};
 
-/// What limits them.
+/// Limits on these RPCs.
 pub(super) struct Anybody {
-    pub openings: Openings,
+    pub openings: StreamLimits,
     pub deadline: Duration,
 }
 
 impl Anybody {
-    /// Takes the place that a call needs, if any.
-    pub fn open(&self, request: &Request<Body>, rule: &Rule) -> Result<Option<Place>, Failure> {
+    /// Takes the stream permit that a call needs, if any.
+    pub fn open(
+        &self,
+        request: &Request<Body>,
+        rule: &Rule,
+    ) -> Result<Option<StreamPermit>, Failure> {
         let peer = request.extensions().get::<Peer>();
         self.openings.enter_from(peer, rule)
     }
 
-    /// The handler's response, or why it was not reached. The deadline is for the message and for
-    /// the answer to begin.
+    /// Returns the handler's response, or why it was not reached. The deadline covers the wait for
+    /// the message and for the response to begin.
     pub async fn answer<S>(
         &self,
         request: &mut Request<Body>,
-        place: Option<Place>,
+        place: Option<StreamPermit>,
         request_id: &str,
         inner: S,
     ) -> Result<Response<Body>, Failure>
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     {
-        // For the end of a stream, which the handler tells by itself.
+        // The handler puts the id into the status that ends a stream.
         request_id::set(request.headers_mut(), request_id);
         let share = Peer::share_of(request.extensions());
         let answered = attended(share.as_ref(), || Ok(()), run(request, inner, request_id));
         let answered = tokio::time::timeout(self.deadline, answered).await;
         let response = answered.unwrap_or(Err(Failure::Deadline))?;
-        Ok(openings::kept(response, place))
+        Ok(stream_limits::kept(response, place))
     }
 }

@@ -1,6 +1,6 @@
-//! What answers the calls of the gRPC port. Before there is a store, health is answered and any
-//! other call is refused as `STORE_UNAVAILABLE`; then the service takes over, on the same
-//! connections, so that no client sees one closed or a stream reset.
+//! Entry point for calls on the gRPC port. Until the store is open, health is answered and any
+//! other call is refused as `STORE_UNAVAILABLE`. Then the service takes over on the same
+//! connections, so that no client sees a closed connection or a reset stream.
 
 use std::{
     convert::Infallible,
@@ -17,35 +17,35 @@ use tonic_health::pb::health_server::HealthServer;
 use tower::Service as _;
 
 use super::{
-    Board,
+    HealthBoard,
     anybody::Anybody,
     connections::{Answer, Answering},
-    layers::{Gated, complete, rule_of},
     message::discard,
     request_id,
+    rpc_middleware::{RpcService, complete, rule_of},
 };
 use crate::{
-    domain::{clock::Clock, entropy::Spread},
+    domain::{clock::Clock, entropy::SplitMix64},
     grpc::status::{self, Failure},
     metrics::Metrics,
 };
 
-/// The largest request to health or reflection, in bytes: names of services and symbols.
+/// Largest request to health or reflection, in bytes; it holds names of services and symbols.
 pub(super) const MAX_OPEN_REQUEST: usize = 4096;
 
-/// The entrance to the service.
+/// Dispatcher of calls to the service, once the store is open.
 pub(super) struct Entrance {
     pub anybody: Arc<Anybody>,
-    pub health: HealthServer<Board>,
+    pub health: HealthServer<HealthBoard>,
     pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
-    /// For ids of requests.
-    pub ids: Spread,
+    /// Generates request ids.
+    pub ids: SplitMix64,
     pub max_request_bytes: usize,
-    /// There once the store is.
-    pub service: SetOnce<Gated<Routes>>,
-    /// Whether the store is waited for, for as long as that takes. Otherwise the service is about
-    /// to be there, and calls wait for it.
+    /// Set once the store is open.
+    pub service: SetOnce<RpcService<Routes>>,
+    /// Whether the store may be unavailable indefinitely, so that calls are refused meanwhile.
+    /// Otherwise the service starts soon, and calls wait for it.
     pub is_waiting: AtomicBool,
 }
 
@@ -65,7 +65,7 @@ impl Answer for Entrance {
 }
 
 impl Entrance {
-    /// The answer of a replica that waits for its database.
+    /// Answers a call while this replica waits for its database.
     async fn answer_without(
         self: Arc<Self>,
         mut request: Request<Body>,

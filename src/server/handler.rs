@@ -1,4 +1,4 @@
-//! Running the handler of an RPC: for as long as somebody waits, or to its end.
+//! Running the handler of an RPC: until the client cancels, or always to completion.
 
 use std::{convert::Infallible, panic::AssertUnwindSafe, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
     telemetry::context,
 };
 
-/// What the handler answers, or that it panicked.
+/// Returns the handler's response, or an internal error if it panicked.
 pub(super) async fn run<S>(
     request: &mut Request<Body>,
     mut inner: S,
@@ -34,10 +34,9 @@ fn panicked(request_id: &str) -> Response<Body> {
     status::of(error, request_id).into_http()
 }
 
-/// What the handler of a change answers. It goes on when its client gives up or its time is
-/// over: what it has done in the store must be applied here too (R12). `at_most` is beyond any
-/// deadline, and only keeps a store that never answers from holding it for ever. The place is
-/// kept until then.
+/// Runs the handler of a change in its own task, which continues if the client cancels or the
+/// deadline passes: what it committed must also be applied in this process (R12). `at_most` exceeds
+/// any deadline and only bounds a store that never answers. The task holds the permit to its end.
 #[expect(
     clippy::disallowed_methods,
     reason = "ends by itself, and nothing is lost if the process ends before it"
@@ -76,7 +75,7 @@ mod tests {
 
     type Answered = Result<Response<Body>, Infallible>;
 
-    /// A handler that panics once it is at work, with a text that nobody must see.
+    /// A handler that panics after its first poll, with a text that must not leak.
     async fn panicking(_: Request<Body>) -> Answered {
         tokio::task::yield_now().await;
         assert!(std::hint::black_box(false), "stk1_ in a panic");

@@ -1,17 +1,17 @@
-//! The headers of a call, before anything else is read of it: how large they may be.
+//! Size limits on the headers of a call, checked before anything else.
 
 use http::{HeaderMap, header::HeaderName};
 
-/// How much of a `tracestate` is passed on, in bytes; a larger one is as if it were not there
-/// (W3C Trace Context §3.3.1.5 asks for 512 at least). Envoy puts its client's into its own
-/// checks, and nothing of a client's may make those fail.
+/// Largest `tracestate` that is passed on, in bytes; a larger one is dropped (W3C Trace Context
+/// §3.3.1.5 asks for at least 512). Envoy copies its client's `tracestate` into its checks, and
+/// nothing that a client sends may make those fail.
 const MAX_TRACE_STATE: usize = 4096;
-/// How much of a header HTTP/2 counts beside its name and value, in bytes (RFC 9113 §6.5.2).
+/// Overhead that HTTP/2 counts per header besides name and value, in bytes (RFC 9113 §6.5.2).
 const OVERHEAD: usize = 32;
 
 static TRACE_STATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// Takes out what is too large to be passed on.
+/// Removes a `tracestate` that is too large to be passed on.
 pub(super) fn prune(headers: &mut HeaderMap) {
     let values = headers.get_all(&TRACE_STATE).iter();
     let size: usize = values.map(http::HeaderValue::len).sum();
@@ -20,7 +20,7 @@ pub(super) fn prune(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether they take no more than so many bytes.
+/// Returns whether the headers take at most `max` bytes, as HTTP/2 counts them.
 pub(super) fn fit(headers: &HeaderMap, max: u32) -> bool {
     let sizes = headers
         .iter()

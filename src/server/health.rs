@@ -1,6 +1,6 @@
-//! Health that tells the truth in both directions: what was probed last, never what is hoped
-//! for. Follows the gRPC health checking protocol, also where the library does not: Watch of
-//! an unknown name answers SERVICE_UNKNOWN on an open stream.
+//! Health service that reports the result of the last probe. Follows the gRPC health checking
+//! protocol even where tonic-health does not: Watch of an unknown name answers SERVICE_UNKNOWN and
+//! keeps the stream open.
 
 use std::{
     pin::Pin,
@@ -30,20 +30,20 @@ use crate::{
     metrics::{Metrics, ServiceLabel},
 };
 
-/// How often the store and the keys are looked at, so that a change of health shows within
+/// Interval at which the store and the keys are probed, so that a change of health shows within
 /// two seconds.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 /// How long the store may take to answer a probe.
 const PROBE_FOR: Duration = Duration::from_secs(1);
 
-/// A name in the health protocol.
+/// A service name in the health protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Name {
     /// The process as a whole; follows [`Self::Introspection`].
     Overall,
-    /// Can answer.
+    /// Can answer verdicts.
     Introspection,
-    /// Can write.
+    /// Can write changes.
     Token,
 }
 
@@ -51,7 +51,7 @@ impl Name {
     /// All names.
     pub const ALL: [Self; 3] = [Self::Overall, Self::Introspection, Self::Token];
 
-    /// The name as clients send it.
+    /// Returns the name as clients send it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -66,9 +66,9 @@ impl Name {
     }
 }
 
-/// What is serving: nothing until the first probe says so, and nothing once draining.
+/// Health of all services: none serves before the first successful probe, or once draining.
 #[derive(Clone, Debug)]
-pub struct Board {
+pub struct HealthBoard {
     states: [Arc<watch::Sender<bool>>; 3],
     clock_behind: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
@@ -76,8 +76,8 @@ pub struct Board {
     closing: CancellationToken,
 }
 
-impl Board {
-    /// A board on which nothing serves yet.
+impl HealthBoard {
+    /// Creates a board on which nothing serves yet.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
         let board = Self {
@@ -93,18 +93,18 @@ impl Board {
         board
     }
 
-    /// Whether this name is SERVING.
+    /// Returns whether this name is SERVING.
     #[must_use]
     pub fn is_serving(&self, name: Name) -> bool {
         *self.state(name).borrow()
     }
 
-    /// Whether only a restart helps soon: the clock was set back.
+    /// Returns whether the clock was set back, so that only a restart helps soon.
     pub(super) fn is_clock_behind(&self) -> bool {
         self.clock_behind.load(Ordering::Acquire)
     }
 
-    /// From now on nothing serves, whatever the probes say.
+    /// Marks everything as not serving from now on, whatever the probes say.
     pub(super) fn drain(&self) {
         self.draining.cancel();
         for name in Name::ALL {
@@ -112,7 +112,7 @@ impl Board {
         }
     }
 
-    /// Ends the streams of those who watch.
+    /// Ends all Watch streams.
     pub(super) fn close(&self) {
         self.closing.cancel();
     }
@@ -127,7 +127,7 @@ impl Board {
             let changed = *state != serving;
             *state = serving;
             if changed {
-                // Before the state is seen: what is printed then comes after this line.
+                // Logged before watchers see the state: what they print comes after this line.
                 tracing::info!(service = name.as_str(), serving, "health changed");
             }
             changed
@@ -142,8 +142,12 @@ impl Board {
     }
 }
 
-/// Probes for ever.
-pub(super) async fn keep_probing(board: Board, app: Arc<App>, authenticator: Arc<Authenticator>) {
+/// Probes periodically; never returns.
+pub(super) async fn keep_probing(
+    board: HealthBoard,
+    app: Arc<App>,
+    authenticator: Arc<Authenticator>,
+) {
     let mut ticks = tokio::time::interval(PROBE_EVERY);
     loop {
         ticks.tick().await;
@@ -152,7 +156,7 @@ pub(super) async fn keep_probing(board: Board, app: Arc<App>, authenticator: Arc
     }
 }
 
-async fn probe(board: &Board, app: &App, authenticator: &Authenticator) {
+async fn probe(board: &HealthBoard, app: &App, authenticator: &Authenticator) {
     let (reads, writes) = tokio::join!(
         tokio::time::timeout(PROBE_FOR, app.store().probe_read()),
         tokio::time::timeout(PROBE_FOR, app.store().beat(app.clock().now())),
@@ -161,32 +165,32 @@ async fn probe(board: &Board, app: &App, authenticator: &Authenticator) {
         app.store().renew_connections().await;
     }
     let (reads, writes) = (matches!(reads, Ok(Ok(()))), matches!(writes, Ok(Ok(_))));
-    // Sessions that began before it was read-only can still write, and no others.
+    // Once the database is read-only, older sessions may still write, but new ones cannot.
     let writes = writes && !app.is_read_only();
-    // Its URL may have been read again.
+    // The database URL may have been reloaded.
     let unverified = !app.store().is_private();
     app.metrics().database_unverified.set(unverified.into());
     let keys = authenticator.readiness();
     let without = i64::try_from(keys.unavailable.len()).unwrap_or(i64::MAX);
     app.metrics().issuers_without_keys.set(without);
-    // In this order: the clock is compared before a heartbeat makes anything fresh, so what was
-    // fresh and compared first is judged by that comparison.
+    // The order matters: a heartbeat compares the clock before it makes anything fresh. So if
+    // both are true here, the fault that is read next reflects that comparison.
     let is_fresh = app.is_fresh();
     let is_compared = app.clock().is_compared();
     let fault = app.watch_clock();
     let behind = fault == Some(ClockFault::Behind);
     board.clock_behind.store(behind, Ordering::Release);
     let is_right = is_compared && fault.is_none();
-    // Where several replicas share the store, being able to answer is being fresh; a store of
-    // our own is always fresh, and must be readable.
+    // With a shared store, a replica can answer as long as it is fresh. A store of our own is
+    // always fresh, so it must be readable.
     let answers = is_right && is_fresh && (reads || app.store().is_shared()) && keys.services;
     board.set(Name::Introspection, answers);
     board.set(Name::Token, is_right && reads && writes && keys.users);
     board.set(Name::Overall, answers);
 }
 
-/// Returns once both services serve, and the server as a whole.
-pub(super) async fn both_serving(board: Board) {
+/// Returns once both services and the server as a whole are SERVING.
+pub(super) async fn both_serving(board: HealthBoard) {
     for name in [Name::Introspection, Name::Token, Name::Overall] {
         // The board holds the sender, so the wait cannot fail.
         let _ = board
@@ -198,7 +202,7 @@ pub(super) async fn both_serving(board: Board) {
 }
 
 #[tonic::async_trait]
-impl Health for Board {
+impl Health for HealthBoard {
     async fn check(
         &self,
         request: Request<HealthCheckRequest>,
@@ -255,7 +259,7 @@ fn answer(status: ServingStatus) -> HealthCheckResponse {
 /// Asks a server whether a service is SERVING.
 ///
 /// # Errors
-/// What kept the question from being answered.
+/// The transport error or gRPC status in place of an answer.
 pub async fn ask(server: tonic::transport::Channel, service: String) -> anyhow::Result<bool> {
     let mut request = Request::new(HealthCheckRequest { service });
     request.set_timeout(PROBE_FOR);

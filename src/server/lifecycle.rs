@@ -1,6 +1,6 @@
-//! From start to end: every task is awaited, and one that ends by itself stops the process,
-//! so that it is never half alive. SIGTERM is answered in order: not serving, still
-//! answering, no longer accepting, calls finished, usage and audit flushed.
+//! Startup and shutdown. Every task is supervised: one that ends early stops the process, so that
+//! it is never half alive. After SIGTERM, in order: report NOT_SERVING, keep answering, stop
+//! accepting, finish calls, flush usage and audit.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -15,35 +15,35 @@ use super::{
     Ports,
     entrance::MAX_OPEN_REQUEST,
     health,
-    layers::{Gate, GateLayer, Gated},
-    places::Places,
+    permits::CallPermits,
+    rpc_middleware::{RpcLayer, RpcMiddleware, RpcService},
 };
 use crate::{
     app::{App, RefusalWriter},
-    domain::{entropy::Spread, routes::RouteTable},
+    domain::{entropy::SplitMix64, routes::RouteTable},
     grpc::{self, MessageLimits},
     telemetry::{sampling, traces::Sampler},
 };
 
-/// How long to go on answering after SIGTERM, where nobody says.
+/// How long to keep answering after SIGTERM, by default.
 const DRAIN_DELAY: Duration = Duration::from_secs(5);
-/// How long usage and the audit of refusals may take to be flushed at the end.
+/// How long flushing usage and the audit of refusals may take at shutdown.
 const FLUSH_FOR: Duration = Duration::from_secs(5);
 
-/// Why serving ended before it was told to.
+/// Error that ended serving before shutdown was requested.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// A socket could not be bound.
     #[error("{setting}: cannot listen on {address}: {source}")]
     Bind {
-        /// Which setting.
+        /// The setting that names the address.
         setting: &'static str,
-        /// Where.
+        /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A task ended that never should.
+    /// A task ended that should run until shutdown.
     #[error("the task `{0}` ended unexpectedly")]
     TaskEnded(&'static str),
     /// A task panicked.
@@ -54,7 +54,7 @@ pub enum ServeError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// What is to be served.
+/// The application and its routes.
 pub(super) struct Service {
     pub app: Arc<App>,
     pub routes: Arc<RouteTable>,
@@ -75,7 +75,7 @@ pub(super) async fn run(
     let announced = board.clone();
     announcing.spawn(async move {
         health::both_serving(announced).await;
-        // It may print, to a reader that stalls.
+        // The callback may print, and block on a reader that stalls.
         let _ = tokio::task::spawn_blocking(serving).await;
     });
     let mut writing = JoinSet::new();
@@ -102,10 +102,10 @@ pub(super) async fn run(
     }
     let mut out_of_time = Box::pin(sleep(grace + FLUSH_FOR));
     ports.finish(grace).await;
-    // With the last handle on the use cases gone, the writer of refusals knows that no more
-    // will come, writes what it has and ends.
+    // This drops the last handle to the `App`, so that the refusal writer drains its queue and
+    // ends.
     drop(ports);
-    // What calls have left of their time is for this, too.
+    // The flush may also use what is left of the drain grace.
     let flushed = future::join(last_usage.write_all(), writing.join_next());
     tokio::select! {
         _ = flushed => {}
@@ -117,7 +117,7 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// Begins everything that goes on for as long as the process, besides answering calls.
+/// Starts the background tasks, which run until shutdown.
 fn begin(ports: &mut Ports, app: &Arc<App>, stop: &CancellationToken) {
     let (board, authenticator) = (ports.board.clone(), ports.authenticator.clone());
     let tasks = &mut ports.tasks;
@@ -147,8 +147,8 @@ fn begin(ports: &mut Ports, app: &Arc<App>, stop: &CancellationToken) {
     tasks.run("log sampling", sampling::keep_time());
 }
 
-/// The service, with what stands in front of each of its calls.
-fn gated(ports: &Ports, service: Service) -> Result<Gated<Routes>, ServeError> {
+/// Builds the gRPC service behind its middleware.
+fn gated(ports: &Ports, service: Service) -> Result<RpcService<Routes>, ServeError> {
     let tuning = &ports.tuning;
     let limits = MessageLimits {
         decoding: tuning.max_request_bytes,
@@ -160,17 +160,17 @@ fn gated(ports: &Ports, service: Service) -> Result<Gated<Routes>, ServeError> {
     if tuning.reflection {
         routes = grpc::add_reflection(routes, MAX_OPEN_REQUEST)?;
     }
-    let gate = Gate {
+    let gate = RpcMiddleware {
         app: service.app,
         authenticator: ports.authenticator.clone(),
-        places: Places::new(tuning),
+        places: CallPermits::new(tuning),
         max_request_bytes: tuning.max_request_bytes,
         anybody: ports.anybody.clone(),
         max_header_bytes: tuning.max_header_bytes,
         sampler: Sampler::new(&tuning.traces),
-        ids: Spread::seeded(ports.entropy.as_ref()),
+        ids: SplitMix64::seeded(ports.entropy.as_ref()),
     };
-    Ok(GateLayer(Arc::new(gate)).layer(routes.prepare()))
+    Ok(RpcLayer(Arc::new(gate)).layer(routes.prepare()))
 }
 
 fn ended_early(

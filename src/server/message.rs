@@ -1,5 +1,5 @@
-//! Waiting for the message of a call. Until it is there the call costs bytes of its peer's share,
-//! and no place.
+//! Waiting for the request message of a call. Until the message has arrived, the call counts
+//! against its peer's share and takes no call permit.
 
 use std::{
     future::poll_fn,
@@ -17,17 +17,17 @@ use tonic::body::Body;
 
 use super::connections::{
     arriving::{Said, said_while},
-    share::{Seat, Share},
+    share::{Share, WaitingPermit},
 };
 use crate::grpc::status::Failure;
 
-/// A message that is later than this counts as waited for: a burst of calls sends its headers
-/// first and its messages right behind.
+/// Delay after which a call counts as waiting for its message: in a burst of calls, clients send
+/// all headers first and the messages right after.
 const LATE_AFTER: Duration = Duration::from_millis(250);
 
-/// Runs what a call does. While it waits for its message, that counts against its peer's share;
-/// once it waits for anything else, it needs a place, which `enter` gives or refuses. What is
-/// ready at once needs neither.
+/// Runs the future of a call. While it waits for its message, it counts against its peer's share.
+/// Once it waits for anything else, it needs a permit, which `enter` grants or refuses. A future
+/// that is ready at once needs neither.
 pub(super) async fn attended<T, P>(
     share: Option<&Arc<Share>>,
     mut enter: impl FnMut() -> Result<P, Failure>,
@@ -57,11 +57,11 @@ pub(super) async fn attended<T, P>(
     .await
 }
 
-/// A message that is waited for.
+/// State of the wait for a request message.
 #[derive(Default)]
 struct Late {
     timer: Option<Pin<Box<Sleep>>>,
-    seat: Option<Seat>,
+    seat: Option<WaitingPermit>,
 }
 
 impl Late {
@@ -79,13 +79,13 @@ impl Late {
     }
 }
 
-/// How long a refusal waits for the message of its call.
+/// How long a refusal waits for the rest of the request message.
 const DISCARD_FOR: Duration = Duration::from_millis(100);
 
-/// Reads the message of a call that is refused without it, up to so many bytes. A stream that is
-/// answered before its request has ended has to be reset (RFC 9113 §8.1). The library forgets all
-/// but a few of those, takes their messages for faults of the client, and closes the connection
-/// after `--max-resets`: an outage would end as `RESOURCE_EXHAUSTED` for a client that only asks again.
+/// Discards the rest of a refused call's message, up to `up_to` bytes. Otherwise the stream would
+/// have to be reset (RFC 9113 §8.1). The h2 crate tracks only a few reset streams, counts late
+/// messages on the others as client errors, and closes the connection after `--max-resets`. In an
+/// outage, a client that merely retries would then see `RESOURCE_EXHAUSTED`.
 pub(super) async fn discard(body: &mut Body, up_to: usize) {
     let reading = async {
         let mut bytes = 0;
@@ -95,12 +95,12 @@ pub(super) async fn discard(body: &mut Body, up_to: usize) {
             bytes += frame.data_ref().map_or(0, Bytes::len);
         }
     };
-    // A message that is late, or too long, is reset after all.
+    // If the message is late or too long, the stream is reset after all.
     let _ = timeout(DISCARD_FOR, reading).await;
 }
 
-/// A body that has arrived, up to so many bytes. What is longer follows as it comes, for the
-/// decoder to refuse.
+/// Buffers a body until it ends or exceeds `up_to` bytes. The rest of a longer body is left as a
+/// stream, for the decoder to refuse.
 pub(super) async fn collected(mut body: Body, up_to: usize) -> Body {
     let (mut frames, mut bytes) = (Vec::new(), 0);
     while bytes <= up_to {

@@ -1,5 +1,4 @@
-//! The service on its sockets: layers in front, health and metrics beside, every task
-//! supervised, and an orderly end.
+//! The server: sockets, middleware, health and metrics, supervised tasks and graceful shutdown.
 
 mod admin;
 mod admission;
@@ -10,14 +9,14 @@ mod entrance;
 mod handler;
 mod headers;
 pub mod health;
-mod layers;
 mod lifecycle;
 mod message;
-mod openings;
-mod places;
+mod permits;
 mod ports;
 mod request_id;
+mod rpc_middleware;
 mod shares;
+mod stream_limits;
 mod tasks;
 mod tls;
 
@@ -36,41 +35,41 @@ use crate::{
 };
 
 pub use self::{
-    health::Board,
+    health::HealthBoard,
     lifecycle::ServeError,
     ports::{Front, Ports},
     tls::{Tls, TlsError, TlsFiles},
 };
 
-/// What the service is made of; a test brings its own.
-pub struct Parts {
-    /// The store, its schema current.
+/// Dependencies of the service; tests supply their own.
+pub struct ServerParts {
+    /// The store, whose schema is up to date.
     pub store: Arc<Store>,
-    /// Who tells callers apart.
+    /// Authenticates callers.
     pub authenticator: Arc<Authenticator>,
-    /// Which actions the requests need that Envoy asks about.
+    /// Actions required by the requests that Envoy asks about.
     pub routes: Arc<RouteTable>,
-    /// What time it is.
+    /// Source of time.
     pub clock: Arc<dyn Clock>,
-    /// Where randomness comes from.
+    /// Source of randomness.
     pub entropy: Arc<dyn Entropy>,
     /// TLS on the gRPC port; without it the port is plaintext.
     pub tls: Option<Tls>,
-    /// What keeps answers true: all of it, but in a negative control.
+    /// Safeguards of correct answers: all on, except in a negative-control test.
     pub safeguards: Safeguards,
 }
 
-/// What stands behind the ports once there is a store; the rest of [`Parts`].
+/// Dependencies behind the ports once the store is open; the rest of [`ServerParts`].
 pub struct Back {
-    /// The store, its schema current.
+    /// The store, whose schema is up to date.
     pub store: Arc<Store>,
-    /// Which actions the requests need that Envoy asks about.
+    /// Actions required by the requests that Envoy asks about.
     pub routes: Arc<RouteTable>,
-    /// What keeps answers true: all of it, but in a negative control.
+    /// Safeguards of correct answers: all on, except in a negative-control test.
     pub safeguards: Safeguards,
 }
 
-/// Sockets that are bound already, so that a taken port is known before anything starts.
+/// Sockets bound in advance, so that a port conflict fails before anything starts.
 pub struct Listeners {
     /// For gRPC.
     pub grpc: TcpListener,
@@ -79,7 +78,7 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Binds both.
+    /// Binds both sockets.
     ///
     /// # Errors
     /// [`ServeError::Bind`], which names the setting.
@@ -98,7 +97,7 @@ impl Listeners {
         })
     }
 
-    /// Credentials and secrets cross the gRPC port: beyond loopback, something must encrypt them.
+    /// Warns if the gRPC port, which carries credentials and secrets, is plaintext beyond loopback.
     fn warn_of_plaintext(&self, metrics: &Metrics) {
         let Ok(address) = self.grpc.local_addr() else {
             return;
@@ -110,13 +109,13 @@ impl Listeners {
     }
 }
 
-/// Serves until `stop`, then drains. `serving` is called once IntrospectionService and
-/// TokenService both are.
+/// Serves until `stop`, then drains. Calls `serving` once IntrospectionService and TokenService
+/// are both SERVING.
 ///
 /// # Errors
-/// [`ServeError`] where a socket fails or a task ends that should not.
+/// [`ServeError`] if a socket fails or a task ends that should not.
 pub async fn run(
-    parts: Parts,
+    parts: ServerParts,
     tuning: &Tuning,
     listeners: Listeners,
     serving: impl FnOnce() + Send + 'static,
@@ -137,7 +136,7 @@ pub async fn run(
     run_behind(answering, back, serving, stop).await
 }
 
-/// The same behind ports that answer already.
+/// Serves as [`run`] does, behind ports that already answer.
 ///
 /// # Errors
 /// As [`run`].
@@ -165,7 +164,7 @@ pub async fn run_behind(
     lifecycle::run(ports, service, refusals, serving, stop).await
 }
 
-/// What is set about the use cases.
+/// Returns the settings of the application layer.
 #[must_use]
 pub fn use_cases(tuning: &Tuning, safeguards: Safeguards) -> app::Tuning {
     app::Tuning {

@@ -1,6 +1,6 @@
 //! Both listening ports, from before the store is open until shutdown. While the database is
-//! unreachable an orchestrator sees a process that is live and not ready, rather than one that exits;
-//! and connections made meanwhile stay open when the service takes over.
+//! unreachable, an orchestrator sees a process that is live but not ready, rather than one that
+//! exits. Connections made meanwhile stay open when the service takes over.
 
 use std::{
     sync::{
@@ -16,12 +16,12 @@ use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
 use super::{
-    Board, Listeners, ServeError, Tls, admin,
+    HealthBoard, Listeners, ServeError, Tls, admin,
     anybody::Anybody,
     connections::Connections,
     entrance::{Entrance, MAX_OPEN_REQUEST},
-    layers::Gated,
-    openings::Openings,
+    rpc_middleware::RpcService,
+    stream_limits::StreamLimits,
     tasks::Tasks,
 };
 use crate::{
@@ -29,48 +29,48 @@ use crate::{
     config::Tuning,
     domain::{
         clock::Clock,
-        entropy::{Entropy, Spread},
+        entropy::{Entropy, SplitMix64},
     },
     metrics::{Metrics, Process},
     telemetry::{export::LOST, output::lines_dropped, sampling::SUPPRESSED},
 };
 
-/// What the ports need to answer.
+/// Dependencies of the ports.
 pub struct Front {
-    /// Who tells callers apart; before there is a store nobody is let in.
+    /// Authenticates callers, once the store is open.
     pub authenticator: Arc<Authenticator>,
-    /// What time it is.
+    /// Source of time.
     pub clock: Arc<dyn Clock>,
-    /// Where randomness comes from.
+    /// Source of randomness.
     pub entropy: Arc<dyn Entropy>,
     /// TLS on the gRPC port; without it the port is plaintext.
     pub tls: Option<Tls>,
 }
 
-/// Ports that answer.
+/// Open ports, and the tasks behind them.
 pub struct Ports {
     pub(super) authenticator: Arc<Authenticator>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) entropy: Arc<dyn Entropy>,
     pub(super) tuning: Tuning,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) board: Board,
+    pub(super) board: HealthBoard,
     pub(super) anybody: Arc<Anybody>,
     pub(super) tasks: Tasks,
     entrance: Arc<Entrance>,
-    /// One task, which ends with the last connection once nothing is accepted any more.
+    /// One task, which ends with the last connection after accepting has stopped.
     grpc: JoinSet<()>,
     accepting: CancellationToken,
 }
 
 impl Listeners {
-    /// Begins to answer both ports, before there is a store.
+    /// Starts to answer on both ports, before the store is open.
     #[must_use]
     pub fn open(self, front: Front, tuning: &Tuning) -> Ports {
         self.open_as(front, tuning, true)
     }
 
-    /// The same where the store may be there already: then the first calls wait for the service.
+    /// Starts as [`Self::open`] does; but unless `is_waiting`, early calls wait for the service.
     pub(super) fn open_as(self, front: Front, tuning: &Tuning, is_waiting: bool) -> Ports {
         let metrics = Arc::new(Metrics::of_process(Process {
             spans_dropped: LOST.spans.clone(),
@@ -83,9 +83,9 @@ impl Listeners {
         if front.tls.is_none() {
             self.warn_of_plaintext(&metrics);
         }
-        let board = Board::new(metrics.clone());
+        let board = HealthBoard::new(metrics.clone());
         let anybody = Arc::new(Anybody {
-            openings: Openings::new(tuning),
+            openings: StreamLimits::new(tuning),
             deadline: tuning.deadline,
         });
         let entrance = Arc::new(Entrance {
@@ -93,7 +93,7 @@ impl Listeners {
             health: HealthServer::new(board.clone()).max_decoding_message_size(MAX_OPEN_REQUEST),
             metrics: metrics.clone(),
             clock: front.clock.clone(),
-            ids: Spread::seeded(front.entropy.as_ref()),
+            ids: SplitMix64::seeded(front.entropy.as_ref()),
             max_request_bytes: tuning.max_request_bytes,
             service: SetOnce::new(),
             is_waiting: AtomicBool::new(is_waiting),
@@ -134,10 +134,10 @@ impl Listeners {
 }
 
 impl Ports {
-    /// Does the work; any call meanwhile is told that the store is unavailable.
+    /// Runs `work`, during which calls fail because the store is unavailable.
     ///
     /// # Errors
-    /// Where a port ended.
+    /// [`ServeError`] if the task of a port ended meanwhile.
     pub async fn answer_while<T>(
         &mut self,
         work: impl Future<Output = T>,
@@ -150,7 +150,7 @@ impl Ports {
         done
     }
 
-    /// Waits until something ends that should not.
+    /// Waits until a task ends that should not, and returns that as an error.
     pub(super) async fn next_end(&mut self) -> ServeError {
         tokio::select! {
             ended = self.grpc.join_next() => match ended {
@@ -161,14 +161,14 @@ impl Ports {
         }
     }
 
-    /// Has the service answer from now on.
-    pub(super) fn install(&self, service: Gated<Routes>) {
-        // There is one.
+    /// Makes the service answer all calls from now on.
+    pub(super) fn install(&self, service: RpcService<Routes>) {
+        // Cannot fail: the service is set once.
         let _ = self.entrance.service.set(service);
     }
 
-    /// Accepts no more, tells every client to go, ends the streams of health, and waits for calls
-    /// at work.
+    /// Stops accepting, shuts connections down gracefully, ends health streams, and waits for calls
+    /// in progress, at most for the drain grace.
     pub async fn close(&mut self) {
         self.stop_accepting();
         self.finish(self.tuning.drain_grace).await;
@@ -179,7 +179,7 @@ impl Ports {
         self.board.close();
     }
 
-    /// Waits for calls at work, for so long at most.
+    /// Waits for calls in progress, at most for `within`.
     pub(super) async fn finish(&mut self, within: Duration) {
         if timeout(within, self.grpc.join_next()).await.is_err() {
             tracing::warn!("calls were still at work at the end of the drain grace");

@@ -1,9 +1,9 @@
-//! The id of a call: the client's own where it can be logged, else one of ours. Log lines, errors
-//! and the audit name it.
+//! Request id of a call: the client's own if it is safe to log, else a generated one. It appears in
+//! log lines, errors and the audit.
 
 use http::{HeaderMap, HeaderValue};
 
-use crate::domain::{clock::Clock, entropy::Spread, id, secret};
+use crate::domain::{clock::Clock, entropy::SplitMix64, id, secret};
 
 /// The header of the id, on requests and on responses.
 pub(super) const REQUEST_ID: &str = "x-request-id";
@@ -19,8 +19,8 @@ pub(super) fn sent(headers: &HeaderMap) -> Option<String> {
     fit.then(|| id.to_owned())
 }
 
-/// Generates an id. Nobody needs be kept from guessing it.
-pub(super) fn generate(clock: &dyn Clock, ids: &Spread) -> String {
+/// Generates an id, which need not be unpredictable.
+pub(super) fn generate(clock: &dyn Clock, ids: &SplitMix64) -> String {
     let uid = id::generate::<id::EventKind>(clock.now(), ids);
     uid.map(|uid| uid.to_string()).unwrap_or_default()
 }

@@ -1,10 +1,10 @@
-//! Tasks that run for as long as the process: the end of any is an error.
+//! Background tasks that run until shutdown: the end of any is an error.
 
 use tokio::task::JoinSet;
 
 use super::ServeError;
 
-/// The tasks; they end with this.
+/// Set of tasks; dropping it aborts them.
 #[derive(Default)]
 pub(super) struct Tasks(JoinSet<&'static str>);
 
@@ -16,7 +16,7 @@ impl Tasks {
         });
     }
 
-    /// Waits until one ends, which none should.
+    /// Waits until a task ends, and returns that as an error.
     pub async fn next_end(&mut self) -> ServeError {
         match self.0.join_next().await {
             Some(Ok(name)) => ServeError::TaskEnded(name),

@@ -1,4 +1,4 @@
-//! The audit: written with the change it tells of, or after the fact for refusals (R14).
+//! The audit log: written in the transaction of a change, or after the fact for refusals (R14).
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
@@ -13,7 +13,7 @@ use super::{
     Error, Store,
     changes::AT_ONCE,
     entity::audit_event::{ActiveModel, Column, Entity, Model},
-    standing::{Locked, Standing},
+    stack_access::{LockedStack, RemovedStacks},
     transaction::Transaction,
 };
 use crate::domain::{
@@ -24,10 +24,10 @@ use crate::domain::{
     timestamp::Timestamp,
 };
 
-/// Which events are asked for.
+/// Which events to list.
 #[derive(Clone, Debug, Default)]
 pub struct AuditFilter {
-    /// Of this stack; `None` asks of all, which only an operator may.
+    /// Of this stack; `None` lists all stacks, which only an operator may do.
     pub stack_key: Option<StackKey>,
     /// Of this token.
     pub token_uid: Option<TokenUid>,
@@ -59,14 +59,14 @@ pub struct AuditPage {
     pub next: Option<AuditCursor>,
 }
 
-/// A refusal to be recorded: the same caller, action and reason within one minute share a row.
+/// A refusal to record. Refusals of the same caller, action and reason in one minute share a row.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RefusalNote {
     /// Who was refused.
     pub actor: Actor,
-    /// What.
+    /// The action that was refused.
     pub action: Action,
-    /// Why: the reason's name in the contract.
+    /// The reason, by its name in the API.
     pub reason: &'static str,
     /// The minute it happened in.
     pub minute: Timestamp,
@@ -79,21 +79,21 @@ impl Store {
         tx: &Transaction,
         call: &Call,
         action: Action,
-        about: (&Locked, Option<TokenUid>),
+        about: (&LockedStack, Option<TokenUid>),
         details: Details,
     ) -> Result<(), Error> {
         let row = self.audit_row(call, action, about, &details)?;
         taken(Entity::insert(row).exec_without_returning(tx).await)
     }
 
-    /// The same for many tokens of a stack at once, a row for each; one without a token where
-    /// there is none, since somebody asked.
+    /// Writes an audit row for each of several tokens of a stack; one row without a token if there
+    /// are none, since the call itself must be recorded.
     pub(super) async fn append_audit_of_each(
         &self,
         tx: &Transaction,
         call: &Call,
         action: Action,
-        (stack, tokens): (&Locked, &[TokenUid]),
+        (stack, tokens): (&LockedStack, &[TokenUid]),
         details: &Details,
     ) -> Result<(), Error> {
         let row = |token| self.audit_row(call, action, (stack, token), details);
@@ -112,7 +112,7 @@ impl Store {
         &self,
         call: &Call,
         action: Action,
-        (stack, token): (&Locked, Option<TokenUid>),
+        (stack, token): (&LockedStack, Option<TokenUid>),
         details: &Details,
     ) -> Result<ActiveModel, Error> {
         Ok(ActiveModel {
@@ -134,16 +134,16 @@ impl Store {
         })
     }
 
-    /// Records refusals, each with how often it happened since it was last recorded. The
-    /// stack, the token and the request are those of the first in its minute.
+    /// Records refusals, each with its count since it was last recorded. The stack, the token and
+    /// the request are those of the first refusal in its minute.
     ///
     /// # Errors
-    /// [`Error`] where the store cannot be written; nothing was recorded then.
+    /// [`Error`] if the store cannot be written; then nothing was recorded.
     pub async fn record_refusals(
         &self,
         refusals: &[(RefusalNote, RefusedCall, u32)],
     ) -> Result<(), Error> {
-        writing!(self, "record_refusals", |tx| {
+        write_tx!(self, "record_refusals", |tx| {
             for (note, first, count) in refusals {
                 self.upsert_refusal(tx, note, first, *count).await?;
             }
@@ -185,20 +185,21 @@ impl Store {
         Ok(())
     }
 
-    /// A page of the audit.
+    /// Returns a page of the audit log.
     ///
     /// # Errors
-    /// [`Error::Refused`] where the caller may not read it.
+    /// [`Error::Refused`] if the caller may not read it.
     pub async fn list_audit(
         &self,
         call: &Call,
         filter: &AuditFilter,
         (size, after): (u64, Option<AuditCursor>),
     ) -> Result<AuditPage, Error> {
-        reading!(self, call, "list_audit", |tx| {
+        read_tx!(self, call, "list_audit", |tx| {
             match &filter.stack_key {
                 Some(key) => {
-                    self.standing(tx, call, key, Standing::AnyStack).await?;
+                    self.load_stack(tx, call, key, RemovedStacks::Include)
+                        .await?;
                 }
                 None => call.demand.judge(&call.caller, None)?,
             }
@@ -231,16 +232,16 @@ impl Store {
     }
 }
 
-/// What is kept of the first refused call in a minute.
+/// The details of the first refused call in a minute.
 #[derive(Clone, Debug)]
 pub struct RefusedCall {
-    /// When.
+    /// When it was refused.
     pub at: Timestamp,
     /// The stack, as the caller named it.
     pub stack_key: Option<String>,
     /// The token, as the caller named it.
     pub token_uid: Option<String>,
-    /// The request.
+    /// The id of the request.
     pub request_id: String,
 }
 
@@ -259,8 +260,8 @@ fn refusal_key(note: &RefusalNote) -> String {
 fn taken<T>(inserted: Result<T, DbErr>) -> Result<(), Error> {
     match inserted {
         Ok(_) => Ok(()),
-        // A store that cannot be reached or is full says so itself; only a refusal of the
-        // audit table as such is the audit's own failure.
+        // An unreachable or full store has its own error; only a statement that the audit table
+        // itself refuses counts as an audit failure.
         Err(error) => Err(match Error::from(error) {
             Error::Database(source) => Error::AuditUnavailable(source),
             other => other,

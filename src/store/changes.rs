@@ -1,19 +1,19 @@
-//! The history of changes: one row for everything that can alter a verdict (R12).
+//! The change log: one row for everything that can alter a verdict (R12).
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{ConnectionTrait as _, DbErr, Statement, Value};
 
-use super::{Error, Store, standing::Locked, transaction::Transaction};
+use super::{Error, Store, stack_access::LockedStack, transaction::Transaction};
 use crate::domain::{id::TokenUid, revision::Revision};
 use stacktoken_core::facts_cache::Subject;
 
-/// How many rows go into one statement: the engines bound how many values it may have.
+/// The most rows in one statement: the engines limit the number of bind parameters.
 pub(super) const AT_ONCE: usize = 500;
 
-/// What NOTIFY is sent on: an empty hint to read the history now.
+/// The NOTIFY channel. A notification is an empty hint to read the change log now.
 pub(super) const CHANNEL: &str = "stacktoken_changes";
 
-/// What happened, for people who read the table; readers of the history act on the ids alone.
+/// What happened. Readers use only whether a kind is harmless; the rest is for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Issued,
@@ -32,7 +32,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// Whether nothing that was known before can be wrong after it.
+    /// Returns whether it cannot make any cached fact wrong.
     pub const fn is_harmless(self) -> bool {
         matches!(
             self,
@@ -76,23 +76,23 @@ impl Kind {
     }
 }
 
-/// On SQLite a change is known by its number, since there is one writer.
+/// On SQLite the position of a change is its row id, since there is one writer.
 const ON_SQLITE: &str = "INSERT INTO changes (stack_uid, token_uid, kind, changed_at) \
     VALUES ($1, $2, $3, $4) RETURNING id AS position";
-/// On PostgreSQL by its transaction, since a later number may be committed first.
-/// One round trip appends the change and moves the instant before which no later decision is.
+/// On PostgreSQL it is the transaction id, since a later row id may be committed first. One round
+/// trip appends the change and moves `last_changed_at`, before which no later decision can be.
 const ON_POSTGRES: &str = "\
     WITH moved AS (UPDATE stacks SET last_changed_at = $4 WHERE uid = $1) \
     INSERT INTO changes (stack_uid, token_uid, kind, changed_at) \
     VALUES ($1, $2, $3, $4) RETURNING xid::text::bigint AS position";
 
 impl Store {
-    /// Appends to the history, at the instant of the decision; the answer is the point that
+    /// Appends a row to the change log, at the instant of the decision. Returns the revision that
     /// includes this change.
     pub(super) async fn append_change(
         &self,
         tx: &Transaction,
-        (stack, token): (&Locked, Option<TokenUid>),
+        (stack, token): (&LockedStack, Option<TokenUid>),
         kind: Kind,
     ) -> Result<Revision, Error> {
         let sql = if self.is_shared() {
@@ -119,11 +119,11 @@ impl Store {
         Ok(self.revision(position))
     }
 
-    /// The same for many tokens of a stack at once, a row for each; `None` for no token.
+    /// Appends one row for each of several tokens of a stack; returns `None` for no tokens.
     pub(super) async fn append_change_of_each(
         &self,
         tx: &Transaction,
-        (stack, tokens): (&Locked, &[TokenUid]),
+        (stack, tokens): (&LockedStack, &[TokenUid]),
         kind: Kind,
     ) -> Result<Option<Revision>, Error> {
         if !tokens.is_empty() {
@@ -165,9 +165,9 @@ impl Store {
         Ok(last.map(|position| self.revision(position)))
     }
 
-    /// No later decision about the stack is at an earlier instant (R8). On PostgreSQL the
-    /// statement that appends one change does this by itself.
-    async fn note_changed(&self, tx: &Transaction, stack: &Locked) -> Result<(), Error> {
+    /// Records the instant of the decision, so that no later one about the stack is earlier (R8).
+    /// On PostgreSQL the statement that appends one change does this itself.
+    async fn note_changed(&self, tx: &Transaction, stack: &LockedStack) -> Result<(), Error> {
         let sql = "UPDATE stacks SET last_changed_at = $1 WHERE uid = $2";
         let values = [stack.at.as_micros().into(), stack.row.uid.into()];
         let statement = Statement::from_sql_and_values(self.backend(), sql, values);
@@ -175,8 +175,8 @@ impl Store {
         Ok(())
     }
 
-    /// A hint, and only where something known may be wrong now: it takes a lock over all
-    /// commits, and whoever misses it reads the history anyway.
+    /// Sends a hint, but only if a cached fact may be wrong now: NOTIFY takes a lock over all
+    /// commits, and a replica that misses a hint polls the change log anyway.
     async fn hint(&self, tx: &Transaction, kind: Kind) -> Result<(), Error> {
         if self.is_shared() && !kind.is_harmless() {
             tx.execute_unprepared(&format!("NOTIFY {CHANNEL}")).await?;
@@ -184,10 +184,10 @@ impl Store {
         Ok(())
     }
 
-    /// The last position of the history on SQLite, where there is one writer.
+    /// Returns the last position on SQLite, where there is one writer.
     ///
     /// # Errors
-    /// [`Error`] where the store cannot be read.
+    /// [`Error`] if the store cannot be read.
     pub async fn last_position(&self) -> Result<i64, Error> {
         let sql = "SELECT COALESCE(MAX(id), 0) AS position FROM changes";
         let statement = Statement::from_string(self.backend(), sql);
@@ -196,7 +196,7 @@ impl Store {
         Ok(row.try_get("", "position")?)
     }
 
-    /// The point of the history at this position.
+    /// Returns the revision at this position.
     pub(super) fn revision(&self, position: i64) -> Revision {
         Revision {
             epoch: self.epoch(),

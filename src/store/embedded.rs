@@ -1,18 +1,18 @@
-//! Whether the file of an embedded store is still in its place.
+//! Checks that the file of an embedded store was not deleted or replaced.
 
 use std::sync::{Arc, atomic::AtomicBool};
 
 use super::{Error, Store};
 
 impl Store {
-    /// Whether the database file, or its write-ahead log, was deleted or replaced when that was
-    /// last looked at; `None` on PostgreSQL.
+    /// Returns a flag that is set while the last check found the database file or its write-ahead
+    /// log deleted or replaced; `None` on PostgreSQL.
     #[must_use]
     pub fn file_lost(&self) -> Option<Arc<AtomicBool>> {
         self.embedded.as_ref().map(|embedded| embedded.file.lost())
     }
 
-    /// That what is committed is in the file that the next start will open.
+    /// Checks that commits go to the file that the next start will open.
     pub(super) fn require_file(&self) -> Result<(), Error> {
         match &self.embedded {
             Some(embedded) => embedded

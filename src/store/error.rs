@@ -1,4 +1,4 @@
-//! What can go wrong in the store, named by condition. The one place that reads driver codes.
+//! The errors of the store, named by condition. The only module that reads driver codes.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use sea_orm::{DbErr, RuntimeErr, sqlx};
 
 use crate::domain::{entropy::EntropyFailed, refusal::Refusal};
 
-/// Why a store method did not do its work.
+/// Why a store method failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A rule refused it; nothing but the end of tokens found expired was written (R8).
+    /// A rule refused the call; nothing but the end of expired tokens was written (R8).
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The store cannot be reached or does not answer.
@@ -18,10 +18,10 @@ pub enum Error {
     /// The store has no space left.
     #[error("the store has no space left")]
     Full(#[source] DbErr),
-    /// The audit row was not taken, so nothing was done (R14).
+    /// The audit row could not be written, so nothing was done (R14).
     #[error("the audit row could not be written")]
     AuditUnavailable(#[source] DbErr),
-    /// Another transaction was in the way, also after retries.
+    /// Another transaction conflicted with this one, even after retries.
     #[error("another transaction was in the way")]
     Conflict(#[source] DbErr),
     /// A row that does not parse.
@@ -34,21 +34,21 @@ pub enum Error {
         /// The row.
         id: String,
     },
-    /// The database answers, but is not the one that takes changes: a standby, or a primary
-    /// that was demoted. What it says may be old.
+    /// The database answers but is not the primary: a standby, or a primary that was demoted. Its
+    /// data may be old.
     #[error("the database is not the primary")]
     NotPrimary,
-    /// The database answers, and takes no change: a standby, or one that was set to read-only.
+    /// The database answers but accepts no changes: a standby, or one that was set to read-only.
     #[error("the database is read-only")]
     ReadOnly,
-    /// The embedded database's file or write-ahead log was deleted or replaced: what would be
-    /// committed now is gone with the process.
+    /// The embedded database's file or write-ahead log was deleted or replaced: what is committed
+    /// now is lost when the process ends.
     #[error("the {0} was deleted or replaced")]
     FileLost(&'static str),
-    /// A COMMIT was sent, and nobody said whether it was carried out.
+    /// A COMMIT was sent, and it is not known whether it took effect.
     #[error("the outcome of the change is unknown")]
     OutcomeUnknown(#[source] DbErr),
-    /// Too many changes of one stack wait for each other.
+    /// Too many changes of one stack, or reads of one caller, are waiting.
     #[error("too many changes of this stack are waiting")]
     Crowded,
     /// The clock is behind the last change of the stack by more than the permitted skew: a
@@ -64,34 +64,34 @@ pub enum Error {
         /// By how much.
         by: Duration,
     },
-    /// The database is another than the one that committed the last heartbeat, so nothing was
-    /// changed in it: an address that leads back would lose the change.
+    /// The database is not the one that committed the last heartbeat, so nothing was changed in it:
+    /// the change would be lost once the address leads back to the other one.
     #[error("the database is another than the one that committed the last heartbeat")]
     Untrusted,
-    /// The database has not been named since it was started after a crash or promoted: what was
-    /// learned before cannot be told from what is learned now.
+    /// The database has no incarnation since it was promoted or started after a crash: what was
+    /// read before cannot be told from what is read now.
     #[error("the database has no incarnation yet")]
     Nameless,
-    /// The rows are of another database cluster, or in other tables: restored, moved or upgraded.
+    /// The rows belong to another database cluster or other tables: restored, moved or upgraded.
     #[error(
         "the database or its schema is another than the one that the history was made by: check \
          the URL and the role's search_path, and run `stacktoken migrate new-epoch` if it is meant \
          to take its place"
     )]
     Foreign,
-    /// Anything else that the database says.
+    /// Any other error of the database.
     #[error("the database refused a statement")]
     Database(#[source] DbErr),
-    /// The same error, met by several at once.
+    /// The same error, shared by several callers of a single-flight load.
     #[error(transparent)]
     Shared(std::sync::Arc<Self>),
-    /// There is no randomness for an id.
+    /// No random bytes were available for an id.
     #[error(transparent)]
     Entropy(#[from] EntropyFailed),
 }
 
 impl Error {
-    /// The condition by name; `None` for a refusal, which is the store at work.
+    /// Returns the name of the condition; `None` for a refusal, which is not a fault of the store.
     #[must_use]
     pub fn kind(&self) -> Option<&'static str> {
         match self {
@@ -116,14 +116,14 @@ impl Error {
         }
     }
 
-    /// Whether all connections were in use.
+    /// Returns whether all connections were in use.
     #[must_use]
     pub const fn is_for_want_of_room(&self) -> bool {
         matches!(self, Self::Unavailable(DbErr::ConnectionAcquire(_)))
     }
 
-    /// Whether a connection turned out dead, rather than that none was free, or that the database
-    /// refused something over one that stands: then its pool's others are likely to be dead too.
+    /// Returns whether a connection turned out dead, as opposed to none being free, or the database
+    /// refusing a statement on a live one. Then the pool's other connections are likely dead too.
     #[must_use]
     pub fn is_lost_connection(&self) -> bool {
         match self {
@@ -133,7 +133,7 @@ impl Error {
         }
     }
 
-    /// Whether the database takes no change.
+    /// Returns whether the database accepts no changes.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         match self {
@@ -169,8 +169,8 @@ enum Condition {
 fn condition(error: &DbErr) -> Condition {
     let runtime = match error {
         DbErr::ConnectionAcquire(_) => return Condition::Unavailable,
-        // Whatever goes wrong before there is a connection, there is none; a full disk keeps
-        // SQLite from opening one, too.
+        // Any error before there is a connection means that the store is unavailable, except a full
+        // disk, which keeps SQLite from opening a file.
         DbErr::Conn(runtime) => {
             return match condition_of(runtime) {
                 Condition::Full => Condition::Full,
@@ -196,7 +196,7 @@ fn condition_of(runtime: &RuntimeErr) -> Condition {
         },
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
-        // What arrived makes no sense: a connection that was cut in the middle of a word.
+        // A response that does not parse: the connection was cut in the middle of a message.
         | sqlx::Error::Protocol(_)
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
@@ -205,8 +205,8 @@ fn condition_of(runtime: &RuntimeErr) -> Condition {
     }
 }
 
-/// Whether the error is a response of the server on a connection that stays open. Errors that end
-/// the connection do not count: connection exceptions, shutdowns and terminated sessions.
+/// Returns whether the error is a response of the server on a connection that stays open. Not so
+/// for errors that end it: connection exceptions, shutdowns and terminated sessions.
 fn is_answer(error: &DbErr) -> bool {
     let ends = ["08", "57P", "25P03", "25P04"];
     code_of(error).is_some_and(|code| !ends.iter().any(|end| code.starts_with(end)))
@@ -223,8 +223,8 @@ pub(super) fn code_of(error: &DbErr) -> Option<String> {
     Some(driver.as_database_error()?.code()?.into_owned())
 }
 
-/// A standby cannot read the table that names the incarnation. By the routine, since the code says
-/// no more than that something is not supported.
+/// Returns whether a standby refused to read the `incarnation` table. Checks the routine as well,
+/// since the code only says that something is not supported.
 fn is_standby(error: &dyn sqlx::error::DatabaseError) -> bool {
     let error = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>();
     error.is_some_and(|error| {
@@ -232,7 +232,7 @@ fn is_standby(error: &dyn sqlx::error::DatabaseError) -> bool {
     })
 }
 
-/// SQLite's result codes, extended ones in the higher bytes.
+/// Maps an SQLite result code; extended codes use the higher bytes.
 fn sqlite_condition(code: Option<&str>) -> Condition {
     const PERM: u32 = 3;
     const BUSY: u32 = 5;
@@ -249,7 +249,7 @@ fn sqlite_condition(code: Option<&str>) -> Condition {
     match code.map(|code| code & 0xff) {
         Some(BUSY | LOCKED) => Condition::Conflict,
         Some(FULL) => Condition::Full,
-        // The file, not the statement: an outage until somebody mends it (R13).
+        // A fault of the file, not of the statement: an outage until it is repaired (R13).
         Some(READONLY) => Condition::ReadOnly,
         Some(PERM | NOMEM | IOERR | CORRUPT | CANTOPEN | PROTOCOL | NOTADB) => {
             Condition::Unavailable
@@ -258,7 +258,7 @@ fn sqlite_condition(code: Option<&str>) -> Condition {
     }
 }
 
-/// SQLSTATE, by class and by code.
+/// Maps an SQLSTATE, by class or by code.
 fn postgres_condition(code: &str) -> Condition {
     match code {
         // Serialization failure, deadlock, lock not available.
@@ -267,7 +267,7 @@ fn postgres_condition(code: &str) -> Condition {
         "53100" => Condition::Full,
         // Read-only transaction: a standby, or a session that may not write.
         "25006" => Condition::ReadOnly,
-        // Query cancelled, session ended: time-outs of the server's.
+        // Query cancelled or session ended by a time-out of the server.
         "57014" | "25P03" | "25P04" => Condition::Unavailable,
         // Connection exceptions, insufficient resources, operator intervention.
         _ if ["08", "53", "57"]

@@ -1,7 +1,7 @@
-//! Reads that a verdict or the feed relies on. Each must see all that was committed before it: under
-//! REPEATABLE READ a statement that waited for `ALTER TABLE` to rewrite a table finds it empty. So
-//! where the default of the database, the role or the session is another than READ COMMITTED, the
-//! read is made in a transaction that says so. Start-up options would be refused by poolers.
+//! Reads that a verdict or the change feed relies on. Each must see everything committed before it:
+//! under REPEATABLE READ a statement that waited for `ALTER TABLE` to rewrite a table finds it
+//! empty. So if the default of the database, the role or the session is not READ COMMITTED, the
+//! read runs in a transaction that sets it. Poolers would refuse start-up options.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,14 +12,14 @@ use super::{
     transaction::{Access, Transaction},
 };
 
-/// Whether a session was seen whose default is another than READ COMMITTED.
+/// Whether a session was found whose default isolation is not READ COMMITTED.
 #[derive(Debug, Default)]
 pub(super) struct Isolation {
     other: AtomicBool,
 }
 
 impl Store {
-    /// The rows of a statement that asks for the columns of an origin; at least one.
+    /// Returns the rows of a statement that selects the origin columns; at least one row.
     pub(super) async fn read_evidence(
         &self,
         pool: &DatabaseConnection,
@@ -48,14 +48,14 @@ async fn read_committed(
 ) -> Result<Vec<QueryResult>, Error> {
     let tx = Transaction::begin(pool, Access::UpToDate).await?;
     let rows = tx.query_all_raw(statement).await;
-    // What was read stands; a connection that does not roll back is closed.
+    // The rows are valid anyway; a connection that fails to roll back is closed.
     let _ = tx.rollback().await;
     let rows = rows?;
     first(&rows)?;
     Ok(rows)
 }
 
-/// The first of some rows of which there is always one.
+/// Returns the first row of a statement that always returns one.
 pub(super) fn first(rows: &[QueryResult]) -> Result<&QueryResult, Error> {
     let missing = || DbErr::RecordNotFound("the row asked for".to_owned());
     Ok(rows.first().ok_or_else(missing)?)

@@ -1,5 +1,5 @@
-//! Expiry seen ahead: how many tokens expire within so many days, and which of them nobody was
-//! told of yet. What was told stands on the token, so that it is told once by all replicas.
+//! Upcoming expiry: how many tokens expire within a number of days, and which of them were not yet
+//! reported. The token records what was reported, so that all replicas together report it once.
 
 use sea_orm::{
     ColumnTrait as _, Condition, ConnectionTrait as _, DbErr, EntityTrait as _, QueryFilter as _,
@@ -10,23 +10,23 @@ use uuid::Uuid;
 use super::{Error, Store, entity::token, rows::corrupt, transaction::Transaction};
 use crate::domain::timestamp::Timestamp;
 
-/// How many days ahead one looks, the soonest first.
+/// The numbers of days to look ahead, the smallest first.
 pub const DAYS: [i32; 3] = [1, 7, 30];
 
-/// A token that expires soon, and nobody was told of it for so many days.
+/// A token that expires soon and was not yet reported for this number of days.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expiring {
     /// The token.
     pub token_uid: Uuid,
     /// Its stack.
     pub stack_api_key: String,
-    /// When.
+    /// When it expires.
     pub expires_at: Timestamp,
-    /// The smallest of [`DAYS`] that it expires within.
+    /// The smallest of [`DAYS`] within which it expires.
     pub days: i32,
 }
 
-/// Live ones; those of a removed stack are as good as dead.
+/// Live tokens that expire in a period, without those of removed stacks.
 const SOON: &str = "FROM tokens t JOIN stacks k ON k.uid = t.stack_uid \
     WHERE t.revoked_at IS NULL AND t.ended_at IS NULL AND k.removed_at IS NULL \
     AND t.expires_at > $1 AND t.expires_at <= $2";
@@ -38,10 +38,10 @@ fn end(now: Timestamp, days: i32) -> i64 {
 }
 
 impl Store {
-    /// How many live tokens expire within each of [`DAYS`]; the later include the sooner.
+    /// Counts the live tokens that expire within each of [`DAYS`], shorter periods included.
     ///
     /// # Errors
-    /// [`Error`] where the store cannot be read.
+    /// [`Error`] if the store cannot be read.
     pub async fn count_expiring(&self, now: Timestamp) -> Result<[i64; DAYS.len()], Error> {
         let span = self.span("count_expiring");
         let [first, second, third] = DAYS.map(|days| end(now, days));
@@ -63,14 +63,14 @@ impl Store {
         counted
     }
 
-    /// Tokens that expire within so many days and that nobody was told of for as few, at most
-    /// so many: noted as told by the time that this returns, so they are told once or, where
-    /// the process ends just then, not at all.
+    /// Returns at most `most` tokens that expire within one of [`DAYS`] and were not yet reported
+    /// for it, and marks them as reported. So a token is reported once or, if the process ends just
+    /// then, not at all.
     ///
     /// # Errors
-    /// [`Error`] where nothing was noted.
+    /// [`Error`] if nothing was marked.
     pub async fn tell_expiring(&self, now: Timestamp, most: usize) -> Result<Vec<Expiring>, Error> {
-        writing!(self, "tell_expiring", |tx| {
+        write_tx!(self, "tell_expiring", |tx| {
             let mut told = Vec::new();
             for days in DAYS {
                 let room = most.saturating_sub(told.len());
@@ -82,7 +82,7 @@ impl Store {
         })
     }
 
-    /// A token that is being changed waits for the next time, and is judged anew then.
+    /// Skips a token that is being changed; the next run checks it again.
     async fn untold(
         &self,
         tx: &Transaction,

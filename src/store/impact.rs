@@ -1,10 +1,12 @@
-//! What a change of a token would touch: which services use it.
+//! What a change of a token would affect: the services that use it.
 
 use sea_orm::{
     ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
 };
 
-use super::{Error, Store, entity::token_usage, rows::corrupt, standing::Standing, tokens::find};
+use super::{
+    Error, Store, entity::token_usage, rows::corrupt, stack_access::RemovedStacks, tokens::find,
+};
 use crate::domain::{
     caller::{Actor, Call, CallerKind},
     id::TokenUid,
@@ -14,18 +16,20 @@ use crate::domain::{
 };
 
 impl Store {
-    /// Who uses a token, as far as it has been written down.
+    /// Returns which services use a token, from the recorded uses.
     ///
     /// # Errors
-    /// As every method.
+    /// [`Error`], as for every store method.
     pub async fn impact(
         &self,
         call: &Call,
         (key, uid): (&StackKey, TokenUid),
     ) -> Result<Impact, Error> {
         use token_usage::Column;
-        reading!(self, call, "impact", |tx| {
-            let stack = self.standing(tx, call, key, Standing::LiveStack).await?;
+        read_tx!(self, call, "impact", |tx| {
+            let stack = self
+                .load_stack(tx, call, key, RemovedStacks::Exclude)
+                .await?;
             let token = find(tx, stack.uid, uid).await?;
             let rows = token_usage::Entity::find()
                 .filter(Column::TokenUid.eq(token.row.uid))
@@ -48,7 +52,7 @@ impl TryFrom<token_usage::Model> for ServiceUse {
         let wrong = || corrupt("token_usage", "last_used_at", row.token_uid);
         Ok(Self {
             last_used_at: Timestamp::from_micros(row.last_used_at).ok_or_else(wrong)?,
-            // Nobody else may introspect.
+            // Only services may introspect.
             service: Actor {
                 kind: CallerKind::Service,
                 issuer: row.service_issuer,

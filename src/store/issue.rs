@@ -1,4 +1,4 @@
-//! Issue: a token of a stack, with its first secret.
+//! Issues a token of a stack, with its first secret.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{ActiveModelTrait as _, IntoActiveModel as _};
@@ -7,10 +7,10 @@ use super::{
     Error, Store,
     changes::Kind,
     entity::token,
-    live::require_free_name,
     rows::{token_of, written},
     secrets::{self, Kept},
-    standing::{Locked, Standing},
+    stack_access::{LockedStack, RemovedStacks},
+    token_state::require_free_name,
     tokens::described,
 };
 use crate::domain::{
@@ -40,28 +40,28 @@ pub struct Issue {
     pub permissions: Permissions,
     /// When it expires.
     pub expiry: Expiry,
-    /// The request, if its caller may repeat it.
+    /// The request with its idempotency key, if the caller sent one.
     pub request: Option<Request>,
-    /// What is wrong with the expiry if it is reached already, unless this is a repetition.
+    /// The violations to report if the expiry has passed, unless this is a repetition.
     pub overdue: Violations,
 }
 
 impl Store {
-    /// Issues a token: the limit (R6) and the name are judged under the lock of its stack.
+    /// Issues a token. Checks the limit (R6) and the name under the lock of its stack.
     ///
     /// # Errors
     /// [`Refusal::StackSuspended`], [`Refusal::LimitReached`], [`Refusal::NameTaken`],
-    /// [`Refusal::RequestIdReused`]; else as every method.
+    /// [`Refusal::RequestIdReused`]; otherwise as for every store method.
     pub async fn issue(
         &self,
         call: &Call,
         command: &Issue,
         secret: &Kept,
     ) -> Result<(Token, Revision), Error> {
-        writing!(self, (call.mode, &command.stack_key), "issue", |tx| {
+        write_tx!(self, (call.mode, &command.stack_key), "issue", |tx| {
             let key = &command.stack_key;
             let stack = self
-                .standing_to_change(tx, call, key, Standing::LiveStack)
+                .lock_stack_for_change(tx, call, key, RemovedStacks::Exclude)
                 .await?;
             stack.require_not_suspended()?;
             let request = command.request.as_ref();
@@ -98,7 +98,7 @@ impl Store {
 fn new_row(
     call: &Call,
     command: &Issue,
-    (uid, stack): (TokenUid, &Locked),
+    (uid, stack): (TokenUid, &LockedStack),
     hint: &str,
 ) -> token::ActiveModel {
     let by = &call.caller.actor;

@@ -1,5 +1,5 @@
-//! A secret that was reported as leaked: whichever secret of a token got out, as long as it
-//! opens the token, the token dies.
+//! A secret that was reported as leaked: if any secret of a token leaks while it opens the token,
+//! the token is revoked.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _};
@@ -23,19 +23,19 @@ use crate::domain::{
 };
 
 impl Store {
-    /// Revokes the token of a secret, unless that is dead or the secret opens nothing any
-    /// more; writes down that it was reported in any case. One that ran out by the clock has
-    /// ended for good then, whatever any other clock says.
+    /// Revokes the token of a secret, unless the token is dead or the secret has ended; records the
+    /// report in the audit either way. A secret that expired by the clock ends for good then,
+    /// whatever any other clock says.
     ///
     /// # Errors
-    /// [`Error`] where nobody can tell: then it must be reported again.
+    /// [`Error`] if the report could not be decided: then it must be repeated.
     pub async fn report_leaked(
         &self,
         call: &Call,
         presented: Presented,
         found_at: Option<&FoundAt>,
     ) -> Result<(LeakOutcome, Option<Revision>), Error> {
-        writing!(self, (presented.stack), "report_leaked", |tx| {
+        write_tx!(self, (presented.stack), "report_leaked", |tx| {
             let stack = self.locked(tx, presented.stack).await?;
             let (uid, about) = (presented.token, (&stack, Some(presented.token)));
             let token = match self.token_to_change(tx, &stack, uid).await {
@@ -64,7 +64,7 @@ impl Store {
     }
 }
 
-/// Whether the secret opens nothing any more, though its token lives; that is final then.
+/// Returns whether the secret has ended although its token is live; makes that final.
 async fn end_if_over(
     tx: &Transaction,
     presented: Presented,

@@ -12,10 +12,10 @@ use uuid::Uuid;
 use super::{
     Error, Store,
     entity::token,
-    live::{in_state, soonest},
-    rows::{UsedToken, token_of},
-    standing::Standing,
-    usage::{last_used, unused_since},
+    last_used::{last_used, unused_since},
+    rows::{TokenWithLastUse, token_of},
+    stack_access::RemovedStacks,
+    token_state::{in_state, soonest},
 };
 use crate::domain::{
     caller::Call,
@@ -33,18 +33,18 @@ pub enum Order {
     NewestFirst,
     /// By issue, the oldest first.
     OldestFirst,
-    /// By expiry, the soonest first; never comes last.
+    /// By expiry, the soonest first; tokens that never expire come last.
     ExpiresFirst,
     /// By name, in the order of its code points.
     Name,
 }
 
-/// Which tokens are asked for.
+/// Which tokens to list.
 #[derive(Clone, Debug)]
 pub struct ListQuery {
     /// Of this stack.
     pub stack_key: StackKey,
-    /// In one of these states; empty: in any.
+    /// In one of these states; any state if empty.
     pub states: Vec<TokenState>,
     /// That expire before this instant.
     pub expires_before: Option<Timestamp>,
@@ -54,7 +54,7 @@ pub struct ListQuery {
     pub unused_since: Option<Timestamp>,
     /// In this order.
     pub order: Order,
-    /// At most so many.
+    /// At most this many.
     pub size: u64,
     /// After this one.
     pub after: Option<TokenCursor>,
@@ -81,9 +81,9 @@ pub struct TokenPage {
     pub tokens: Vec<Token>,
     /// Where the next page begins, if there is one.
     pub next: Option<TokenCursor>,
-    /// Live tokens of the stack, now and at most (R6).
+    /// The number of live tokens of the stack, and its limit (R6).
     pub limit: TokenLimit,
-    /// The instant that states are judged at.
+    /// The instant at which states are judged.
     pub listed_at: Timestamp,
 }
 
@@ -112,7 +112,7 @@ impl Order {
         TokenCursor { by, uid: row.uid }
     }
 
-    /// What comes after the cursor in this order.
+    /// Selects what comes after the cursor in this order.
     fn beyond(self, cursor: &TokenCursor) -> SimpleExpr {
         let value: SimpleExpr = match &cursor.by {
             SortKey::Number(number) => Expr::val(*number),
@@ -138,16 +138,18 @@ fn column(column: token::Column) -> SimpleExpr {
 }
 
 impl Store {
-    /// A page of the stack's tokens, live and dead.
+    /// Returns a page of the stack's tokens, live and dead.
     ///
     /// # Errors
-    /// As every method.
+    /// [`Error`], as for every store method.
     pub async fn list(&self, call: &Call, query: &ListQuery) -> Result<TokenPage, Error> {
-        reading!(self, call, "list", |tx| {
-            // One instant for the filter, the count and what is shown of each.
+        read_tx!(self, call, "list", |tx| {
+            // Use one instant for the filter, the count and the states that are returned.
             let now = self.clock.now();
             let key = &query.stack_key;
-            let stack = self.standing(tx, call, key, Standing::LiveStack).await?;
+            let stack = self
+                .load_stack(tx, call, key, RemovedStacks::Exclude)
+                .await?;
             let mut select = token::Entity::find()
                 .filter(token::Column::StackUid.eq(stack.uid.into_untyped_uuid()))
                 .filter(self.filters(query, now));
@@ -159,7 +161,7 @@ impl Store {
                 .order_by(token::Column::Uid, query.order.direction())
                 .limit(query.size + 1)
                 .expr_as(last_used(), "last_used_at")
-                .into_model::<UsedToken>()
+                .into_model::<TokenWithLastUse>()
                 .all(tx)
                 .await?;
             let more = rows.len() as u64 > query.size;

@@ -1,18 +1,18 @@
-//! How every method of the store is run: one transaction, with its span, its turn and its retries.
+//! Macros that run a store method in a transaction, with a trace span, a queue permit and retries.
 
-/// One transaction for writing, begun again while another is in its way. A macro, since the
-/// compiler cannot yet see that the future of an async closure may move between threads. The
-/// name is what traces call it. With the mode of a call, a preview is the very same
-/// transaction, undone at its end.
-macro_rules! writing {
+/// Runs the block in a write transaction, and retries if it conflicts with another one. A macro,
+/// since the compiler cannot yet prove that the future of an async closure is `Send`. The name
+/// becomes the name of the trace span. With the mode of a call, a preview runs the same transaction
+/// and rolls it back at its end.
+macro_rules! write_tx {
     ($store:expr, $name:literal, |$tx:ident| $work:block) => {
-        writing!($store, $crate::domain::caller::Mode::Apply, $name, |$tx| {
+        write_tx!($store, $crate::domain::caller::Mode::Apply, $name, |$tx| {
             $work
         })
     };
-    // Of one stack: it waits for its turn first, without a connection.
+    // For changes of one stack: first waits in the stack's queue, without a connection.
     ($store:expr, ($stack:expr), $name:literal, |$tx:ident| $work:block) => {
-        writing!(
+        write_tx!(
             $store,
             ($crate::domain::caller::Mode::Apply, $stack),
             $name,
@@ -21,7 +21,7 @@ macro_rules! writing {
     };
     ($store:expr, ($mode:expr, $stack:expr), $name:literal, |$tx:ident| $work:block) => {{
         match $store.turns.take($stack).await {
-            Ok(_turn) => writing!($store, $mode, $name, |$tx| $work),
+            Ok(_turn) => write_tx!($store, $mode, $name, |$tx| $work),
             Err(error) => Err(error),
         }
     }};
@@ -54,15 +54,15 @@ macro_rules! writing {
     }};
 }
 
-/// Several reads on one snapshot, with a share of the connections that its caller has.
-macro_rules! reading {
+/// Runs several reads on one snapshot, with a permit from the caller's share of the connections.
+macro_rules! read_tx {
     ($store:expr, $call:expr, $name:literal, |$tx:ident| $work:block) => {{
         let span = $store.span($name);
         let done: Result<_, $crate::store::Error> = async {
             let transaction = $store.begin_read(&$call.caller.actor).await?;
             let $tx = &transaction;
             let done: Result<_, $crate::store::Error> = async { $work }.await;
-            // What was read stands; a connection that does not roll back is closed.
+            // The rows are valid anyway; a connection that fails to roll back is closed.
             let _ = transaction.rollback().await;
             done
         }

@@ -1,4 +1,4 @@
-//! Who is in a stack, and who owns it.
+//! The members of a stack, and its owner.
 
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, Set, sea_query::OnConflict};
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use super::{
     changes::Kind,
     entity::member,
     rows::{corrupt, person_of},
-    standing::{Found, Locked, Standing},
+    stack_access::{LockedStack, RemovedStacks, StackContext},
     transaction::Transaction,
 };
 use crate::domain::{
@@ -22,11 +22,11 @@ use crate::domain::{
 /// A change of members.
 #[derive(Clone, Debug)]
 pub enum MemberChange {
-    /// Add, or give another role: never that of the owner.
+    /// Add a member, or set another role: never that of the owner.
     Set(Person, Role),
-    /// Take away.
+    /// Remove a member.
     Remove(Person),
-    /// Make the owner.
+    /// Transfer ownership.
     TransferTo(Person),
 }
 
@@ -43,24 +43,24 @@ impl MemberChange {
 pub struct MembersChanged {
     /// The stack.
     pub stack: Stack,
-    /// Whom the change was about, if they are a member now.
+    /// The person whom the change is about, if they are a member now.
     pub member: Option<Member>,
 }
 
 impl Store {
-    /// Changes who is in the stack, and answers it as it stands then.
+    /// Changes the members of the stack, and returns the stack after the change.
     ///
     /// # Errors
-    /// [`Refusal::OwnerRequired`] where the owner would lose the role; else as every method.
+    /// [`Refusal::OwnerRequired`] if the owner would lose the role; else as for every store method.
     pub async fn change_members(
         &self,
         call: &Call,
         key: &StackKey,
         change: &MemberChange,
     ) -> Result<(MembersChanged, Revision), Error> {
-        writing!(self, (call.mode, key), "change_members", |tx| {
+        write_tx!(self, (call.mode, key), "change_members", |tx| {
             let found = self
-                .standing_to_change(tx, call, key, Standing::LiveStack)
+                .lock_stack_for_change(tx, call, key, RemovedStacks::Exclude)
                 .await?;
             let (action, details) = apply(tx, &found, change).await?;
             let about = (&found, None);
@@ -78,7 +78,7 @@ impl Store {
 
 async fn apply(
     tx: &Transaction,
-    stack: &Locked,
+    stack: &LockedStack,
     change: &MemberChange,
 ) -> Result<(Action, Details), Error> {
     match change {
@@ -101,7 +101,7 @@ async fn apply(
             let before = owner_of(tx, stack).await?;
             let former = person_of(&before)?;
             if !same_person(&former, person) {
-                // The old owner goes first: there is never a second one (R2).
+                // Delete the old owner first: there are never two (R2).
                 delete_member(tx, stack, &former).await?;
                 put_member(tx, stack, person, Role::Owner).await?;
             }
@@ -121,7 +121,7 @@ fn in_details<const N: usize>(pairs: [(&str, String); N]) -> Details {
         .collect()
 }
 
-/// Ids only: an address is personal and says nothing of who it was.
+/// Formats the ids only: an email address is personal and does not identify the person.
 pub(super) fn person_in_words(person: &Person) -> String {
     format!("{} {}", person.issuer.as_str(), person.subject.as_str())
 }
@@ -130,7 +130,7 @@ fn same_person(one: &Person, other: &Person) -> bool {
     one.issuer == other.issuer && one.subject == other.subject
 }
 
-async fn owner_of(tx: &Transaction, stack: &Found) -> Result<member::Model, Error> {
+async fn owner_of(tx: &Transaction, stack: &StackContext) -> Result<member::Model, Error> {
     member::Entity::find()
         .filter(member::Column::StackUid.eq(stack.row.uid))
         .filter(member::Column::Role.eq(Role::Owner.name()))
@@ -139,7 +139,11 @@ async fn owner_of(tx: &Transaction, stack: &Found) -> Result<member::Model, Erro
         .ok_or_else(|| corrupt("stack_members", "role", stack.row.uid))
 }
 
-async fn require_not_owner(tx: &Transaction, stack: &Found, person: &Person) -> Result<(), Error> {
+async fn require_not_owner(
+    tx: &Transaction,
+    stack: &StackContext,
+    person: &Person,
+) -> Result<(), Error> {
     let owner = person_of(&owner_of(tx, stack).await?)?;
     if same_person(&owner, person) {
         return Err(Refusal::OwnerRequired.into());
@@ -159,7 +163,7 @@ async fn find_member(
 
 pub(super) async fn put_member(
     tx: &Transaction,
-    stack: &Locked,
+    stack: &LockedStack,
     person: &Person,
     role: Role,
 ) -> Result<(), Error> {
@@ -186,7 +190,11 @@ pub(super) async fn put_member(
     Ok(())
 }
 
-async fn delete_member(tx: &Transaction, stack: &Found, person: &Person) -> Result<(), Error> {
+async fn delete_member(
+    tx: &Transaction,
+    stack: &StackContext,
+    person: &Person,
+) -> Result<(), Error> {
     let issuer = person.issuer.as_str().to_owned();
     let key = (stack.row.uid, issuer, person.subject.as_str().to_owned());
     member::Entity::delete_by_id(key).exec(tx).await?;

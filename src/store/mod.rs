@@ -1,49 +1,49 @@
-//! The store: whole transactions, not table access. Every change leaves its audit row and,
-//! where it can alter a verdict, its row of history in the same transaction (R12, R14).
-//! The only room that knows sea-orm.
+//! The store. Each method is one whole transaction; callers have no access to tables. Every change
+//! writes its audit row and, if it can alter a verdict, its change log row in the same transaction
+//! (R12, R14). Only this module uses sea-orm.
 
 #[macro_use]
 mod macros;
 
 mod audit;
+mod change_log;
 mod changes;
 mod clocks;
 mod connect;
+mod database_url;
 mod embedded;
 mod entity;
 mod error;
 mod evidence;
 mod expiry;
-mod feed;
+mod first_use;
+mod idempotency;
 mod impact;
 mod issue;
+mod last_used;
 mod leaked;
 mod listing;
-mod live;
-mod location;
 mod members;
 mod migration;
 mod origin;
 mod purge;
 mod reach;
 mod renewals;
-mod retry;
 mod revoke_all;
-mod room;
 mod rotate;
 mod rows;
 mod schema;
 mod secrets;
 mod shares;
+mod stack_access;
 mod stacks;
-mod standing;
 mod statements;
+mod token_limit;
+mod token_state;
 mod tokens;
 mod transaction;
 mod trust;
 mod turns;
-mod usage;
-mod uses;
 mod verdicts;
 mod writable;
 
@@ -72,13 +72,15 @@ use stacktoken_core::facts_cache::Cache;
 
 pub use self::{
     audit::{AuditCursor, AuditFilter, AuditPage, RefusalNote, RefusedCall},
+    change_log::{Change, Cursor, History, Listener, Lost},
     connect::{OpenError, PoolSize},
+    database_url::{Location, LocationError},
     error::Error,
     expiry::{DAYS, Expiring},
-    feed::{Change, Cursor, History, Listener, Lost},
+    first_use::Presented,
     issue::Issue,
+    last_used::Use,
     listing::{ListQuery, Order, TokenCursor, TokenPage},
-    location::{Location, LocationError},
     members::{MemberChange, MembersChanged},
     origin::Beat,
     purge::{Batch, Keep, Next},
@@ -88,9 +90,7 @@ pub use self::{
     schema::{Schema, SchemaError},
     secrets::Kept,
     stacks::{Register, StackCursor, StackPage, StackStep, StackWithMembers},
-    usage::Use,
-    uses::Presented,
-    verdicts::{Look, many::Looks, recorded::Recorded},
+    verdicts::{Lookup, many::Lookups, recorded::Recorded},
     writable::Unwritable,
 };
 use self::{
@@ -106,11 +106,11 @@ use self::{
     writable::Refused,
 };
 
-/// How often a change waits again for a connection: many changes of one stack are a queue, and
-/// not an outage.
+/// How often a change retries to get a connection from a busy pool: many queued changes of one
+/// stack are not an outage.
 const WAIT_AGAIN: usize = 4;
 
-/// How long to wait before each further attempt at a transaction that was in another's way.
+/// The pauses before the retries of a transaction that conflicted with another one.
 const RETRY_AFTER: [Duration; 5] = [
     Duration::from_millis(2),
     Duration::from_millis(5),
@@ -131,20 +131,19 @@ pub struct Store {
     refused: Refused,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
-    /// By how much a clock may be behind the last change of a stack.
+    /// The permitted clock skew in microseconds (R8).
     max_skew_micros: AtomicU64,
-    /// Whether changes are decided by this process's clock: on SQLite, and in a test whose
-    /// clock stands still.
+    /// Whether this process's clock decides changes: on SQLite, and in a test with a fixed clock.
     own_clock_decides: bool,
     epoch: AtomicI64,
-    /// Statements that ask the database who it is.
+    /// The statements whose rows also identify the database.
     statements: Statements,
     /// The database that committed the last heartbeat of this process.
     trusted: ArcSwapOption<Origin>,
     mistrusted: Notify,
     checks: Checks,
     isolation: Isolation,
-    /// Dropped after the pools: the lock outlives every connection.
+    /// Dropped after the pools, so that the file lock outlives every connection.
     embedded: Option<Embedded>,
 }
 
@@ -155,11 +154,11 @@ struct Pools {
 }
 
 impl Store {
-    /// Opens the store; makes an SQLite file if there is none. The schema is another matter:
-    /// see [`Self::migrate`] and [`Self::require_current_schema`].
+    /// Opens the store and creates an SQLite file if there is none. Does not touch the schema: see
+    /// [`Self::migrate`] and [`Self::require_current_schema`].
     ///
     /// # Errors
-    /// [`OpenError`], among others where another process has the file.
+    /// [`OpenError`], for example if another process holds the file.
     pub async fn open(
         location: &Location,
         size: PoolSize,
@@ -211,14 +210,14 @@ impl Store {
         })
     }
 
-    /// Has the subject of every change barred from this cache from before its COMMIT is sent until
-    /// its outcome is known, and evicted by then.
+    /// Registers a cache. What a change alters is barred from the cache before COMMIT is sent,
+    /// until the outcome is known, and is evicted by then.
     pub fn bar_from(&self, cache: Arc<Cache>) {
         self.outcomes.bar_from(cache);
     }
 
-    /// Without what tells a database before a crash from after it, or the database that wrote the
-    /// rows from one that they were copied to: for negative controls. No setting does this.
+    /// Leaves out what tells a database after a crash from before (`incarnation`), or a copy from
+    /// the original (`system`). For negative controls; no setting does this.
     #[must_use]
     pub fn mistaking_origins(mut self, incarnation: bool, system: bool) -> Self {
         if self.is_shared() {
@@ -228,13 +227,13 @@ impl Store {
         self
     }
 
-    /// Whether nobody on the way to the database can read along or pass for it.
+    /// Returns whether connections to the database are safe from eavesdropping and impersonation.
     #[must_use]
     pub fn is_private(&self) -> bool {
         self.location.is_private()
     }
 
-    /// Logs a warning where somebody can.
+    /// Logs a warning unless [`Self::is_private`].
     pub fn warn_unless_private(&self) {
         if !self.is_private() {
             tracing::warn!(
@@ -243,27 +242,27 @@ impl Store {
         }
     }
 
-    /// Whether other processes may change this store too.
+    /// Returns whether other processes may change this store too.
     #[must_use]
     pub const fn is_shared(&self) -> bool {
         matches!(self.location, Location::Postgres(_))
     }
 
-    /// Which history this is; known once the schema was found current.
+    /// Returns the epoch of the change log, which [`Self::require_current_schema`] reads.
     #[must_use]
     pub fn epoch(&self) -> i64 {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// The history that is trusted from now on.
+    /// Sets the epoch of the change log that is trusted from now on.
     pub fn adopt_epoch(&self, epoch: i64) {
         self.epoch.store(epoch, Ordering::Release);
     }
 
-    /// That the store can be read.
+    /// Checks that the store can be read.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] and the like.
+    /// [`Error::Unavailable`] or another [`Error`] if it cannot be read.
     pub async fn probe_read(&self) -> Result<(), Error> {
         self.require_file()?;
         entity::meta::Entity::find_by_id("epoch")
@@ -272,11 +271,11 @@ impl Store {
         Ok(())
     }
 
-    /// Ends all connections, after those at work have finished.
+    /// Closes all connection pools, and waits until connections in use are returned.
     pub async fn close(&self) {
         let pools = self.pools.load_full();
         for pool in [&pools.control, &pools.reader, &pools.writer] {
-            // Nothing is lost here: what was acknowledged is on disk already.
+            // An error does not matter: what was acknowledged is on disk already.
             let _ = pool.clone().close().await;
         }
         if let Some(embedded) = &self.embedded {
@@ -284,7 +283,7 @@ impl Store {
         }
     }
 
-    /// One use of the store, for the trace of the call that makes it.
+    /// Begins the trace span of one store operation.
     fn span(&self, operation: &'static str) -> StoreSpan {
         let system = if self.is_shared() {
             "postgresql"
@@ -302,13 +301,13 @@ impl Store {
         }
     }
 
-    /// Nothing was done yet, so a connection that turns out dead costs no more than another
-    /// attempt on a new one: after a restart of the database all of a pool's are.
+    /// Begins a change. Retries while the pool is busy, and on a new connection after a dead one:
+    /// nothing was done yet. After a restart of the database every pooled connection is dead.
     async fn begin_write(&self) -> Result<Transaction, Error> {
         let mut begun = self.try_begin_write().await;
         for _ in 0..WAIT_AGAIN {
             let busy = begun.as_ref().is_err_and(Error::is_for_want_of_room);
-            if !busy && !self.is_worth_renewing(&begun).await {
+            if !busy && !self.renew_after_lost_connection(&begun).await {
                 break;
             }
             begun = self.try_begin_write().await;
@@ -319,7 +318,7 @@ impl Store {
     async fn begin_read(&self, caller: &Actor) -> Result<Transaction, Error> {
         let mut share = Some(self.shares.take(caller).await?);
         let begun = self.try_begin_read(&mut share).await;
-        if self.is_worth_renewing(&begun).await {
+        if self.renew_after_lost_connection(&begun).await {
             self.try_begin_read(&mut share).await
         } else {
             begun
@@ -338,9 +337,8 @@ impl Store {
     }
 }
 
-/// Ends a transaction for writing. An error undoes it, and so does a preview; a refusal does
-/// not, since all that may stand before one is the end of tokens found expired, and that is
-/// final (R8).
+/// Ends a write transaction. An error or a preview rolls it back. A refusal does not: nothing but
+/// the end of expired tokens may have been written before it, and that is final (R8).
 async fn settle<T>(
     store: &Store,
     tx: Transaction,
@@ -351,10 +349,10 @@ async fn settle<T>(
         (Mode::Apply, Ok(_) | Err(Error::Refused(_))) => {
             tx.commit(&store.outcomes).await?;
             store.renewals.answered();
-            // Before it is acknowledged: a file that no path leads to is gone with the process.
+            // Check before acknowledging: what is in a deleted file is lost with the process.
             store.require_file()?;
         }
-        // Why it failed is what matters: SQLite may have undone it by itself already.
+        // The original error matters more: SQLite may have rolled back by itself already.
         (_, Err(_)) => drop(tx.rollback().await),
         (Mode::Preview, Ok(_)) => tx.rollback().await?,
     }

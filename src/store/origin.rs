@@ -1,4 +1,4 @@
-//! The identity of the database that answers, asked for in the same statement as the answer.
+//! The identity of the database that answers, read in the same statement as the data.
 
 use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbErr, QueryResult, Statement};
 
@@ -8,20 +8,20 @@ use crate::domain::{origin::Origin, timestamp::Timestamp};
 /// A heartbeat that was committed.
 #[derive(Clone, Debug)]
 pub struct Beat {
-    /// Which database it was committed on.
+    /// The database that committed it.
     pub origin: Origin,
-    /// What time it was there, by its own clock.
+    /// The time there, by the database's clock.
     pub clock: Timestamp,
 }
 
-/// What a database says of itself, where this role may ask: a managed service can refuse it.
+/// Which parts of the database's identity this role may read: a managed service can refuse some.
 #[derive(Clone, Copy, Debug)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "a service refuses each on its own"
 )]
 pub(super) struct Sources {
-    /// The name of the database cluster.
+    /// The system identifier of the database cluster.
     system: bool,
     timeline: bool,
     started: bool,
@@ -36,11 +36,11 @@ const SYSTEM: &str = "(SELECT system_identifier FROM pg_control_system())";
 const TIMELINE: &str = "CASE WHEN NOT pg_is_in_recovery() \
     THEN substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) ELSE '' END";
 const STARTED: &str = "(EXTRACT(EPOCH FROM pg_postmaster_start_time()) * 1000000)::bigint";
-/// The clock of the database, which is read anew within one transaction.
+/// The clock of the database, which advances within a transaction.
 pub(super) const CLOCK: &str = "(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint";
 
 impl Sources {
-    /// What SQLite has of all this.
+    /// None of them: SQLite has no such identity.
     pub const NONE: Self = Self {
         system: false,
         timeline: false,
@@ -49,7 +49,7 @@ impl Sources {
         tables: false,
     };
 
-    /// Finds out what this role may ask, and names what it may not.
+    /// Finds out which parts this role may read, and logs those that it may not.
     pub async fn of(connection: &DatabaseConnection) -> Result<Self, DbErr> {
         Ok(Self {
             system: may_ask(connection, SYSTEM).await?,
@@ -60,7 +60,7 @@ impl Sources {
         })
     }
 
-    /// Without the one or the other.
+    /// Disables the parts that identify the incarnation, or the database cluster and its tables.
     pub const fn without(self, incarnation: bool, system: bool) -> Self {
         Self {
             system: self.system && !system,
@@ -71,7 +71,7 @@ impl Sources {
         }
     }
 
-    /// What each statement asks for that somebody believes something by.
+    /// Returns the columns that identify the database, for every statement whose rows are evidence.
     pub fn columns(self) -> String {
         let timeline = if self.timeline { TIMELINE } else { "''" };
         let started = if self.started { STARTED } else { "0::bigint" };
@@ -90,7 +90,7 @@ impl Sources {
         )
     }
 
-    /// The same, and what costs the reading of a file.
+    /// Returns the same columns, and those that make the server read a file.
     pub fn all_columns(self) -> String {
         let system = if self.system { SYSTEM } else { "NULL::bigint" };
         let home_tables = if self.tables {
@@ -106,7 +106,7 @@ impl Sources {
     }
 }
 
-/// The same on SQLite, where there is one store and nobody to take its place.
+/// The same columns on SQLite, where there is only one store and none can replace it.
 pub(super) const ON_SQLITE: &str = "\
     FALSE AS standby, '' AS timeline, 0 AS started, 0 AS incarnation, 0 AS tables, \
     TRUE AS up_to_date, \
@@ -138,7 +138,7 @@ fn refuses(error: &DbErr) -> bool {
     code_of(error).is_some_and(|code| codes.contains(&code.as_str()))
 }
 
-/// The origin in a row of a statement with [`Sources::columns`]; only a primary's is believed.
+/// Returns the origin in a row with [`Sources::columns`]; an error unless it is the primary's.
 pub(super) fn origin_of(row: &QueryResult) -> Result<Origin, Error> {
     if row.try_get("", "standby")? {
         return Err(Error::NotPrimary);
@@ -148,14 +148,14 @@ pub(super) fn origin_of(row: &QueryResult) -> Result<Origin, Error> {
         system: None,
         timeline: row.try_get("", "timeline")?,
         epoch: row.try_get("", "epoch")?,
-        // Until a heartbeat has written one, nobody can tell before a crash from after it.
+        // Without one, data from before a crash cannot be told apart. A heartbeat writes one.
         incarnation: incarnation.ok_or(Error::Nameless)?,
         tables: row.try_get("", "tables")?,
         started: row.try_get("", "started")?,
     })
 }
 
-/// The same of one with [`Sources::all_columns`].
+/// Returns the origin in a row with [`Sources::all_columns`]; an error if the rows are foreign.
 pub(super) fn full_origin_of(row: &QueryResult) -> Result<Origin, Error> {
     let origin = origin_of(row)?;
     let (system, home): (Option<i64>, Option<i64>) =
@@ -170,12 +170,11 @@ pub(super) fn full_origin_of(row: &QueryResult) -> Result<Origin, Error> {
 }
 
 impl Store {
-    /// That the store can be written: commits a heartbeat, so that a full disk, a lock or a
-    /// primary that was cut off shows here before it shows to a caller. Tells which database
-    /// committed it, and what time it is there.
+    /// Commits a heartbeat, so that a full disk, a lock or a primary that was cut off shows here
+    /// before it fails a call. Returns which database committed it, and the time there.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] and the like; [`Error::Foreign`].
+    /// [`Error`] if it was not committed; [`Error::Foreign`] if another database wrote the rows.
     pub async fn beat(&self, now: Timestamp) -> Result<Beat, Error> {
         let beat = match self.try_beat(now).await {
             Err(Error::Nameless) => {
@@ -193,7 +192,7 @@ impl Store {
         beat
     }
 
-    /// One statement that commits by itself: a replica that is paused holds no lock.
+    /// Runs one statement that commits by itself, so that a paused replica holds no lock.
     async fn try_beat(&self, now: Timestamp) -> Result<Beat, Error> {
         let pools = self.pools.load_full();
         let beat = format!(
@@ -215,8 +214,8 @@ impl Store {
         })
     }
 
-    /// Crash recovery and promotion have emptied the table: whoever comes first names the new
-    /// incarnation.
+    /// Names the incarnation by a random number. Crash recovery and promotion empty the table; the
+    /// first replica to insert a row wins.
     async fn name_incarnation(&self) -> Result<(), Error> {
         let mut random = [0; 8];
         self.entropy.fill(&mut random)?;
@@ -231,8 +230,8 @@ impl Store {
         Ok(())
     }
 
-    /// That this is the database that the history was made by: a copy has other transaction
-    /// ids, by which positions of the history mean something else.
+    /// Checks that this database wrote the change log: a copy has other transaction ids, so
+    /// positions mean something else there.
     ///
     /// # Errors
     /// [`Error::Foreign`], which names the command to run.
@@ -246,7 +245,7 @@ impl Store {
         let row = self.pools.load().control.query_one_raw(statement).await?;
         match full_origin_of(&row.ok_or_else(|| missing("epoch"))?) {
             Err(Error::Foreign) => Err(Error::Foreign),
-            // What else is missing is for the heartbeat to find.
+            // The heartbeat reports whatever else is wrong.
             _ => Ok(()),
         }
     }

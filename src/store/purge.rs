@@ -1,5 +1,5 @@
-//! Deleting what need not be kept any longer (R14, R15): a few rows a transaction, one process
-//! at a time, and never in anybody's way. Whatever cannot be had now waits for the next time.
+//! Deletes data whose retention has ended (R14, R15): a few rows per transaction, one process at a
+//! time, and without waiting for locks. Rows that are locked now are left for the next run.
 
 use std::collections::BTreeSet;
 
@@ -18,40 +18,40 @@ use super::{
 };
 use crate::domain::{id::TokenUid, timestamp::Timestamp};
 
-/// How many rows a batch begins with.
+/// The most rows that a batch selects for deletion.
 const BATCH: u64 = 500;
-/// How many tokens' usage a batch looks through: mostly it finds nothing to delete.
+/// How many tokens' usage a batch scans: mostly there is nothing to delete.
 const LOOKED_THROUGH: u64 = 2000;
 
-/// The advisory lock of whoever purges: a number of our own, "stackhou" in ASCII.
+/// The advisory lock of the purge: "stackhou" in ASCII.
 const PURGE_LOCK: i64 = 0x7374_6163_6b68_6f75;
 
-/// What is old.
+/// A retention period.
 #[derive(Clone, Copy, Debug)]
 pub struct Keep {
-    /// What time it is.
+    /// The current time.
     pub now: Timestamp,
-    /// How long before that something must have ended.
+    /// How long data is kept after its end.
     pub kept_for: std::time::Duration,
 }
 
-/// What a batch came to.
+/// The result of a batch.
 #[derive(Debug)]
 pub struct Batch {
-    /// How many rows were deleted of which table.
+    /// The number of rows deleted, by table.
     pub rows: Vec<(&'static str, u64)>,
-    /// What comes next.
+    /// What to do next.
     pub next: Next,
 }
 
-/// What comes after a batch.
+/// What to do after a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Another, after this token where they go by token.
+    /// Run another batch; after this token, for a purge that goes by token.
     Batch(Option<TokenUid>),
-    /// Nothing: all that could be had is gone.
+    /// Nothing: everything that could be deleted is gone.
     Done,
-    /// Nothing: another process is at it.
+    /// Nothing: another process holds the purge lock.
     Busy,
 }
 
@@ -75,7 +75,7 @@ impl Batch {
     }
 }
 
-/// When a token died, as the index has it; in the future or null while it lives.
+/// Returns when a token died, as the index has it; in the future or null while it lives.
 fn dead_since() -> Expr {
     let column = |column| Expr::col((token::Entity, column));
     Func::coalesce([
@@ -87,13 +87,13 @@ fn dead_since() -> Expr {
 }
 
 impl Store {
-    /// Deletes tokens that have been dead for so long, with their secrets, requests and usage.
-    /// A digest is not recognised from then on.
+    /// Deletes tokens that have been dead for longer than `keep`, with their secrets, requests and
+    /// usage. Their digests are not recognized from then on.
     ///
     /// # Errors
-    /// [`Error`] where nothing was deleted.
+    /// [`Error`] if nothing was deleted.
     pub async fn purge_tokens(&self, keep: Keep) -> Result<Batch, Error> {
-        writing!(self, "purge_tokens", |tx| {
+        write_tx!(self, "purge_tokens", |tx| {
             let Some(before) = self.turn(tx, keep).await? else {
                 return Ok(Batch::BUSY);
             };
@@ -117,14 +117,14 @@ impl Store {
         })
     }
 
-    /// Forgets services that have not used a token for so long, but never the last that did.
-    /// There is no index by time, since it would make each noting dearer: one walks through
-    /// the tokens, a batch after the other.
+    /// Deletes the usage rows of services that have not used a token within `keep`, except the
+    /// latest row of each token. There is no index by time, since it would slow down each recorded
+    /// use: the batches scan the tokens instead.
     ///
     /// # Errors
-    /// [`Error`] where nothing was deleted.
+    /// [`Error`] if nothing was deleted.
     pub async fn purge_usage(&self, keep: Keep, after: Option<TokenUid>) -> Result<Batch, Error> {
-        writing!(self, "purge_usage", |tx| {
+        write_tx!(self, "purge_usage", |tx| {
             let Some(before) = self.turn(tx, keep).await? else {
                 return Ok(Batch::BUSY);
             };
@@ -142,7 +142,7 @@ impl Store {
             let Some(last) = page.last().copied() else {
                 return Ok(Batch::NOTHING);
             };
-            // Whoever notes a use now holds its row, and it is not stale.
+            // A use that is being recorded has its row locked, and that row is not stale.
             let skip = self.on_postgres(" FOR UPDATE OF u SKIP LOCKED");
             let sql = format!(
                 "DELETE FROM token_usage WHERE token_uid > $1 AND token_uid <= $2 AND \
@@ -164,12 +164,12 @@ impl Store {
         })
     }
 
-    /// Deletes rows of the audit that are so old (R14).
+    /// Deletes audit rows older than `keep` (R14).
     ///
     /// # Errors
-    /// [`Error`] where nothing was deleted.
+    /// [`Error`] if nothing was deleted.
     pub async fn purge_audit(&self, keep: Keep) -> Result<Batch, Error> {
-        writing!(self, "purge_audit", |tx| {
+        write_tx!(self, "purge_audit", |tx| {
             let Some(before) = self.turn(tx, keep).await? else {
                 return Ok(Batch::BUSY);
             };
@@ -194,15 +194,14 @@ impl Store {
         })
     }
 
-    /// Deletes the oldest part of the history, and says so in the same transaction. What is
-    /// gone is always a whole beginning: it ends before the first row that is young, before
-    /// every transaction that is still at work, and before the last row, whose position is
-    /// that of the history.
+    /// Deletes the oldest part of the change log, and records its end in the same transaction. The
+    /// part has no gaps: it ends before the first recent row, before every transaction that is
+    /// still running, and before the last row, whose position is that of the change log.
     ///
     /// # Errors
-    /// [`Error`] where nothing was deleted.
+    /// [`Error`] if nothing was deleted.
     pub async fn purge_changes(&self, keep: Keep) -> Result<Batch, Error> {
-        writing!(self, "purge_changes", |tx| {
+        write_tx!(self, "purge_changes", |tx| {
             let Some(before) = self.turn(tx, keep).await? else {
                 return Ok(Batch::BUSY);
             };
@@ -217,22 +216,22 @@ impl Store {
             let Some((_, position, _)) = old.last().copied() else {
                 return Ok(Batch::NOTHING);
             };
-            // By number, since the planner misjudges how few come before a position.
+            // Delete by id, since the planner misjudges how few rows precede a position.
             let numbers = old.iter().map(|(id, ..)| *id);
             let delete = Query::delete()
                 .from_table("changes")
                 .and_where(Expr::col("id").is_in(numbers))
                 .take();
             let deleted = tx.execute(&delete).await?.rows_affected();
-            // Never back: to be at a position that was purged must always show.
+            // Never lower it: a reader at a position that was purged must always notice.
             let raise = "UPDATE meta SET value = $1 WHERE name = 'purged' AND value < $1";
             self.delete(tx, raise, [position.into()]).await?;
             Ok(Batch::of("changes", deleted, full && deleted == BATCH))
         })
     }
 
-    /// Number, position and time of the oldest changes, one more than a batch; on PostgreSQL
-    /// of those transactions only that no other can come before any more.
+    /// Returns id, position and time of the oldest changes, one more than a batch. On PostgreSQL
+    /// only those of transactions that no running one can precede any more.
     async fn oldest_changes(&self, tx: &Transaction) -> Result<Vec<(i64, i64, i64)>, Error> {
         let sql = if self.is_shared() {
             "SELECT id, xid::text::bigint AS position, changed_at FROM changes \
@@ -252,9 +251,9 @@ impl Store {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Up to which instant something is old, if it is this process's turn. The lock goes with
-    /// the transaction, so that a pooler keeps none. Where there is a second clock, the
-    /// database's, nothing is old that is not old by both.
+    /// Takes the purge lock, and returns the instant up to which data is old; `None` if another
+    /// process has the lock. The lock ends with the transaction, so that a pooler keeps none. On
+    /// PostgreSQL, data is old only if it is old by both this process's clock and the database's.
     async fn turn(&self, tx: &Transaction, keep: Keep) -> Result<Option<Timestamp>, Error> {
         if !self.is_shared() {
             return Ok(Some(keep.now.minus(keep.kept_for)));
@@ -289,9 +288,9 @@ impl Store {
     }
 }
 
-/// Those of the tokens that are still old once they are held: their stacks first, as every
-/// change does. Nobody is waited for: whoever waits here would hold other stacks meanwhile,
-/// perhaps for a process that is paused.
+/// Locks the stacks first, as every change does, and returns those of the tokens that are still
+/// old. Skips locked rows: a wait here would hold the locks of other stacks meanwhile, perhaps for
+/// a process that is paused.
 async fn held(
     tx: &Transaction,
     found: Vec<(Uuid, Uuid)>,
@@ -315,14 +314,14 @@ async fn held(
         .column(token::Column::Uid)
         .filter(token::Column::Uid.is_in(uids))
         .filter(token::Column::StackUid.is_in(stacks))
-        // One that had expired may have been revoked just now, and is kept from then on.
+        // An expired token may have been revoked just now; its retention starts again then.
         .filter(dead_since().lte(before.as_micros()))
         .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
         .into_tuple();
     Ok(held.all(tx).await?)
 }
 
-/// What refers to a token goes before it.
+/// Deletes tokens, after the rows that refer to them.
 async fn delete_tokens(tx: &Transaction, uids: &[Uuid]) -> Result<Vec<(&'static str, u64)>, Error> {
     let uids = || uids.iter().copied();
     let usage = token_usage::Entity::delete_many()

@@ -1,6 +1,6 @@
-//! Reaching a PostgreSQL database once, past any pool: a pool tries until its time is over, and
-//! then knows nothing but that. Says what keeps the database from being used, in our own words,
-//! since the driver's and the server's can hold a piece of the URL.
+//! Connects to a PostgreSQL database once, outside any pool: a pool retries until its time-out and
+//! then reports only that. Says in our own words why the database cannot be used, since messages of
+//! the driver and the server can contain part of the URL.
 
 use std::{borrow::Cow, io, time::Duration};
 
@@ -9,13 +9,13 @@ use sea_orm::sqlx::{
     postgres::{PgConnectOptions, PgConnection},
 };
 
-use super::{Location, location::PostgresUrls};
+use super::{Location, database_url::PostgresUrls};
 use crate::domain::clock::Clock;
 
-/// How long a connection may take.
+/// The time limit of a connection attempt.
 const CONNECT_FOR: Duration = Duration::from_secs(10);
 
-/// Whether the primary answers, and takes changes.
+/// Checks whether the database is the primary and accepts changes.
 const STANDING: &str =
     "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'";
 
@@ -52,7 +52,7 @@ enum Why {
 }
 
 impl Unreachable {
-    /// Whether it can pass without anybody changing a setting.
+    /// Returns whether the cause can pass without a change of a setting.
     #[must_use]
     pub const fn may_pass(&self) -> bool {
         matches!(
@@ -61,14 +61,14 @@ impl Unreachable {
         )
     }
 
-    /// Whether it answers, and takes no changes.
+    /// Returns whether the database answers but accepts no changes.
     pub(super) const fn is_read_only(&self) -> bool {
         matches!(self.why, Why::Standby | Why::ReadOnly)
     }
 }
 
 impl Location {
-    /// Connects by each way to the database, and looks whether it takes changes.
+    /// Connects by each URL of the database, and checks whether it accepts changes.
     ///
     /// # Errors
     /// [`Unreachable`], which says why not.
@@ -99,11 +99,11 @@ async fn reach_by(url: &str) -> Result<(), Why> {
     let options: PgConnectOptions = url.parse().map_err(|_| Why::Other)?;
     let reaching = async {
         let mut connection = PgConnection::connect_with(&options).await?;
-        let standing = sqlx::query_as::<_, (bool, bool)>(STANDING);
-        let standing = standing.fetch_one(&mut connection).await?;
-        // It has served its purpose.
+        let load_stack = sqlx::query_as::<_, (bool, bool)>(STANDING);
+        let load_stack = load_stack.fetch_one(&mut connection).await?;
+        // The check is done; an error on close does not matter.
         let _ = connection.close().await;
-        Ok(standing)
+        Ok(load_stack)
     };
     match tokio::time::timeout(CONNECT_FOR, reaching).await {
         Err(_) => Err(Why::Silent),

@@ -1,7 +1,7 @@
-//! When suspect connections are given up for new ones. A session that waits for a lock, as behind
-//! `VACUUM FULL`, looks like a link that leads nowhere, and the server keeps it for as long as the
-//! lock is held: renewals without growing pauses would use up all of its sessions. While heartbeats
-//! are committed a lock is the likelier cause.
+//! When suspect connections are replaced. A session that waits for a lock, as behind `VACUUM FULL`,
+//! looks like a dead link, and the server keeps it for as long as the lock is held: renewals
+//! without growing pauses would use up all of its sessions. While heartbeats are committed, a lock
+//! is the likelier cause.
 
 use std::{
     sync::{
@@ -13,8 +13,8 @@ use std::{
 
 use super::{Error, Location, Pools, Store, connect};
 
-/// The pause after a renewal. It doubles with each further one while heartbeats are committed and
-/// nothing else is answered.
+/// The pause after a renewal. It doubles with each further one while heartbeats are committed but
+/// no look-up or change succeeds.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
@@ -22,22 +22,22 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 #[derive(Debug, Default)]
 pub(super) struct Renewals {
     last: Mutex<Option<Renewal>>,
-    /// Whether a look-up or a change was answered since the last one.
+    /// Whether a look-up or a change was answered since the last renewal.
     answered: AtomicBool,
-    /// Whether a heartbeat was committed since.
+    /// Whether a heartbeat was committed since the last renewal.
     beaten: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Renewal {
-    /// On the monotonic clock.
+    /// When it was made, on the monotonic clock.
     at: Duration,
-    /// How long no other may follow.
+    /// The minimum time until the next renewal.
     pause: Duration,
 }
 
 impl Renewals {
-    /// Whether connections may be renewed now; if so, a renewal is recorded.
+    /// Returns whether connections may be renewed now; if so, records a renewal.
     pub fn may_renew(&self, now: Duration) -> bool {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let in_the_way =
@@ -63,7 +63,7 @@ impl Renewals {
 
     /// Records that a look-up or a change was answered.
     pub fn answered(&self) {
-        // Read first: each miss comes here, and what is only read is shared between cores.
+        // Read first: every cache miss comes here, and cores share an unmodified cache line.
         if !self.answered.load(Ordering::Relaxed) {
             self.answered.store(true, Ordering::Release);
         }
@@ -76,16 +76,16 @@ impl Renewals {
 }
 
 impl Store {
-    /// Gives up connections that may lead nowhere, for new ones: a link that swallows packets
-    /// cannot be told from a slow one, and a pool would hand it out again and again.
+    /// Replaces connections that may be dead, unless the last renewal was too recent. A link that
+    /// drops packets cannot be told from a slow one, and a pool would hand it out again and again.
     pub async fn renew_connections(&self) {
         if self.renewals.may_renew(self.clock.monotonic()) {
             self.renew().await;
         }
     }
 
-    /// Gives up all connections, whenever that was done last: those at hand are known to be of no
-    /// more use.
+    /// Replaces all connections, even right after a renewal: the current ones are known to be
+    /// unusable.
     pub async fn replace_connections(&self) {
         self.renewals.renewed(self.clock.monotonic());
         self.renew().await;
@@ -108,8 +108,8 @@ impl Store {
         }
     }
 
-    /// Whether this failed for want of a connection, and there are new ones now.
-    pub(super) async fn is_worth_renewing<T>(&self, done: &Result<T, Error>) -> bool {
+    /// Returns whether a dead connection caused this failure; if so, renews connections if it may.
+    pub(super) async fn renew_after_lost_connection<T>(&self, done: &Result<T, Error>) -> bool {
         let lost = self.is_shared() && done.as_ref().is_err_and(Error::is_lost_connection);
         if lost {
             self.renew_connections().await;
@@ -122,8 +122,8 @@ impl Store {
 mod tests {
     use super::*;
 
-    /// The milliseconds, of these, at which somebody who asks all the time may renew, while
-    /// something else happens all the time.
+    /// Returns the milliseconds in `of` at which a renewal is permitted, if one is attempted in
+    /// every millisecond and `meanwhile` runs before each attempt.
     fn renewals(
         of: std::ops::Range<u64>,
         renewals: &Renewals,

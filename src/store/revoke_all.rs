@@ -1,4 +1,4 @@
-//! Many tokens of a stack revoked at once: exactly those that were previewed, or none.
+//! Revokes many tokens of a stack at once: exactly those that were previewed, or none.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
@@ -10,11 +10,11 @@ use super::{
     Error, Store,
     changes::{AT_ONCE, Kind},
     entity::token,
-    live::{in_state, neither_revoked_nor_ended},
+    last_used,
     rows::corrupt,
-    standing::{Locked, Standing},
+    stack_access::{LockedStack, RemovedStacks},
+    token_state::{in_state, neither_revoked_nor_ended},
     transaction::Transaction,
-    usage,
 };
 use crate::domain::{
     audit::{Action, Details},
@@ -34,36 +34,36 @@ use crate::domain::{
 pub struct RevokeAll {
     /// Their stack.
     pub stack_key: StackKey,
-    /// Which of its live ones.
+    /// Which of its live tokens.
     pub filter: RevokeFilter,
     /// Why.
     pub reason: Reason,
-    /// The hash of the set that the caller was shown; a preview may go without.
+    /// The hash of the set that the caller was shown; a preview may omit it.
     pub previewed: Option<PreviewHash>,
 }
 
 /// Tokens that were revoked at once, or would be.
 #[derive(Debug)]
 pub struct RevokedAll {
-    /// Which, in the order of their ids.
+    /// Their ids, in ascending order.
     pub tokens: Vec<TokenUid>,
     /// The hash of this set.
     pub preview: PreviewHash,
-    /// A point in the history that includes it; `None` where nothing was changed.
+    /// A revision that includes the change; `None` if nothing was changed.
     pub revision: Option<Revision>,
 }
 
 impl Store {
-    /// Revokes all live tokens of a stack that the filter names, if they are those that were
-    /// previewed.
+    /// Revokes all live tokens of a stack that match the filter, if they are exactly those that
+    /// were previewed.
     ///
     /// # Errors
-    /// [`Refusal::PreviewChanged`]; else as every method.
+    /// [`Refusal::PreviewChanged`]; otherwise as for every store method.
     pub async fn revoke_all(&self, call: &Call, command: &RevokeAll) -> Result<RevokedAll, Error> {
-        writing!(self, (call.mode, &command.stack_key), "revoke_all", |tx| {
+        write_tx!(self, (call.mode, &command.stack_key), "revoke_all", |tx| {
             let (key, filter) = (&command.stack_key, &command.filter);
             let stack = self
-                .standing_to_change(tx, call, key, Standing::LiveStack)
+                .lock_stack_for_change(tx, call, key, RemovedStacks::Exclude)
                 .await?;
             let tokens = live(tx, stack.uid, filter, stack.at).await?;
             let preview = PreviewHash::of(key, filter, &tokens);
@@ -74,8 +74,8 @@ impl Store {
             }
             let mut revision = None;
             if !call.previews() {
-                // Those that are not among them for having expired stay dead on every
-                // replica, whatever its clock says (R8).
+                // Expired tokens are not in the set: record their end, so that they stay dead on
+                // every replica, whatever its clock says (R8).
                 self.end_expired(tx, &stack).await?;
                 put(tx, (&stack, &tokens), call, &command.reason).await?;
                 let details = described(command, preview, tokens.len());
@@ -99,7 +99,7 @@ impl Store {
     }
 }
 
-/// The live tokens that a filter names, in the order of their ids.
+/// Returns the live tokens that match a filter, in the order of their ids.
 async fn live(
     tx: &Transaction,
     stack: StackUid,
@@ -128,7 +128,7 @@ fn matching(filter: &RevokeFilter) -> Condition {
             unused_since,
         } => Condition::all()
             .add_option(by.as_ref().map(issued_by))
-            .add_option(unused_since.map(usage::unused_since)),
+            .add_option(unused_since.map(last_used::unused_since)),
     }
 }
 
@@ -142,10 +142,10 @@ fn issued_by(by: &IssuedBy) -> Condition {
         .add_option(kind)
 }
 
-/// Writes the revocations down; the precondition stands in the statement itself.
+/// Writes the revocations; the statement itself checks the precondition.
 async fn put(
     tx: &Transaction,
-    (stack, tokens): (&Locked, &[TokenUid]),
+    (stack, tokens): (&LockedStack, &[TokenUid]),
     call: &Call,
     reason: &Reason,
 ) -> Result<(), Error> {
@@ -167,7 +167,7 @@ async fn put(
             .exec(tx)
             .await?;
         if done.rows_affected != some.len() as u64 {
-            // The stack is locked, so nobody can have come between: our own mistake.
+            // The stack is locked, so no other transaction can have changed a row: this is a bug.
             return Err(corrupt("tokens", "revoked_at", stack.row.uid));
         }
     }

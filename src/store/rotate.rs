@@ -1,10 +1,10 @@
-//! Rotation: a new secret for a token, while the former one lives on for as long as was chosen.
+//! Rotation: gives a token a new secret, while the former one stays valid for a chosen overlap.
 
 use super::{
     Error, Store,
     changes::Kind,
     secrets::{self, Kept},
-    standing::Standing,
+    stack_access::RemovedStacks,
 };
 use crate::domain::{
     audit::{Action, Details},
@@ -24,9 +24,9 @@ pub struct Rotate {
     pub stack_key: StackKey,
     /// The token.
     pub token_uid: TokenUid,
-    /// How long the former secret lives on.
+    /// How long the former secret stays valid.
     pub overlap: Overlap,
-    /// The request, if its caller may repeat it.
+    /// The request with its idempotency key, if the caller sent one.
     pub request: Option<Request>,
 }
 
@@ -40,11 +40,11 @@ pub struct Rotated {
 }
 
 impl Store {
-    /// Rotates: all of the token but its secret and its generation stays as it is.
+    /// Rotates a token. Only its secret and its generation change.
     ///
     /// # Errors
     /// [`Refusal::TokenRevoked`], [`Refusal::TokenExpired`], [`Refusal::StackSuspended`],
-    /// [`Refusal::RequestIdReused`]; else as every method.
+    /// [`Refusal::RequestIdReused`]; otherwise as for every store method.
     ///
     /// [`Refusal::TokenRevoked`]: crate::domain::refusal::Refusal::TokenRevoked
     /// [`Refusal::TokenExpired`]: crate::domain::refusal::Refusal::TokenExpired
@@ -56,11 +56,11 @@ impl Store {
         command: &Rotate,
         secret: &Kept,
     ) -> Result<(Rotated, Revision), Error> {
-        writing!(self, (call.mode, &command.stack_key), "rotate", |tx| {
+        write_tx!(self, (call.mode, &command.stack_key), "rotate", |tx| {
             let (key, uid) = (&command.stack_key, command.token_uid);
             let request = command.request.as_ref();
             let stack = self
-                .standing_to_change(tx, call, key, Standing::LiveStack)
+                .lock_stack_for_change(tx, call, key, RemovedStacks::Exclude)
                 .await?;
             let place = (&stack, Action::TokenRotate);
             if let Some(seen) = self.seen(tx, call, place, request).await? {
@@ -99,7 +99,7 @@ impl Store {
     }
 }
 
-/// Which secret is new, which ended, and which lives on until when.
+/// Describes which secret is new, which ended, and which stays valid until when.
 fn described(token: &Token, plan: &rotation::Plan) -> Details {
     let mut details = Details::from([("generation".into(), token.generation.to_string())]);
     if !plan.ended.is_empty() {

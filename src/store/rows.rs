@@ -1,5 +1,5 @@
-//! From rows to domain values, and back. A row that does not parse is told by table, column
-//! and id, and never a panic.
+//! Converts rows to domain values and back. A row that does not parse is reported by table, column
+//! and id, and never causes a panic.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::FromQueryResult;
@@ -19,7 +19,7 @@ use crate::domain::{
     token::{Revocation, Token},
 };
 
-/// A row that does not parse.
+/// Returns the error for a row that does not parse.
 pub(super) fn corrupt(table: &'static str, column: &'static str, id: Uuid) -> Error {
     Error::Corrupt {
         table,
@@ -28,7 +28,7 @@ pub(super) fn corrupt(table: &'static str, column: &'static str, id: Uuid) -> Er
     }
 }
 
-/// The person of a member's row.
+/// Returns the person in a member's row.
 pub(super) fn person_of(row: &member::Model) -> Result<Person, Error> {
     let wrong = |column| move |_| corrupt("stack_members", column, row.stack_uid);
     Ok(Person {
@@ -56,7 +56,7 @@ impl TryFrom<member::Model> for Member {
     }
 }
 
-/// The row as a stack, with its owner and how many live tokens it has.
+/// Converts the row to a stack, with its owner and its number of live tokens.
 pub(super) fn stack(row: stack::Model, owner: &member::Model, used: u32) -> Result<Stack, Error> {
     let wrong = |column| corrupt("stacks", column, row.uid);
     let instant = |micros, column| Timestamp::from_micros(micros).ok_or_else(|| wrong(column));
@@ -84,21 +84,21 @@ pub(super) fn stack(row: stack::Model, owner: &member::Model, used: u32) -> Resu
     })
 }
 
-/// Permissions as a column.
+/// Serializes permissions for a column.
 pub(super) fn written(permissions: &Permissions) -> String {
     serde_json::to_string(&permissions.draft()).unwrap_or_default()
 }
 
 /// A token's row, and when the token was last used.
 #[derive(FromQueryResult)]
-pub(super) struct UsedToken {
+pub(super) struct TokenWithLastUse {
     #[sea_orm(nested)]
     pub row: token::Model,
     pub last_used_at: Option<i64>,
 }
 
-impl From<token::Model> for UsedToken {
-    /// One that was never used.
+impl From<token::Model> for TokenWithLastUse {
+    /// Wraps the row of a token that was never used.
     fn from(row: token::Model) -> Self {
         Self {
             row,
@@ -107,9 +107,9 @@ impl From<token::Model> for UsedToken {
     }
 }
 
-/// The row as a token of this stack.
-pub(super) fn token_of(row: impl Into<UsedToken>, key: &StackKey) -> Result<Token, Error> {
-    let UsedToken { row, last_used_at } = row.into();
+/// Converts the row to a token of this stack.
+pub(super) fn token_of(row: impl Into<TokenWithLastUse>, key: &StackKey) -> Result<Token, Error> {
+    let TokenWithLastUse { row, last_used_at } = row.into();
     let wrong = |column| move || corrupt("tokens", column, row.uid);
     let instant = |micros, column| Timestamp::from_micros(micros).ok_or_else(wrong(column));
     let optional = |micros: Option<i64>, column| micros.map(|at| instant(at, column)).transpose();

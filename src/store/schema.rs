@@ -1,4 +1,4 @@
-//! Whether the schema is the one this program was written for.
+//! Checks whether the schema is the one that this program needs, and migrates it.
 
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait as _, EntityTrait as _, QueryFilter as _,
@@ -12,37 +12,37 @@ use super::{
     migration::{Migrator, TABLE_IDS},
 };
 
-/// Where the migration library keeps what it has applied.
+/// The table in which the migration library records what it has applied.
 const APPLIED: &str = "seaql_migrations";
 
-/// The advisory lock of migrators: a number of our own, "stacktok" in ASCII.
+/// The advisory lock of migrations: "stacktok" in ASCII.
 const MIGRATION_LOCK: i64 = 0x7374_6163_6b74_6f6b;
 
-/// Changes that another database numbered, from which this one was restored.
+/// Deletes changes numbered by another database, from which this one was restored.
 const FOREIGN: &str = "DELETE FROM changes WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())";
 
-/// The history is this database's from now on, if it says which it is.
+/// Makes the change log this database's own, if the role may read its system identifier.
 const ADOPT: &str = "DO $$ BEGIN \
     INSERT INTO meta (name, value) SELECT 'system', system_identifier FROM pg_control_system() \
     ON CONFLICT (name) DO UPDATE SET value = excluded.value; \
     EXCEPTION WHEN insufficient_privilege OR undefined_function OR feature_not_supported THEN \
     DELETE FROM meta WHERE name = 'system'; END $$";
 
-/// The name may have come with the rows of another database.
+/// Deletes the incarnation, which may have been copied with the rows of another database.
 const RENAME: &str = "DELETE FROM incarnation";
 
-/// What stands in the store against what this program knows.
+/// The migrations applied to the store, compared with those that this program knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Schema {
     /// Applied and known.
     pub applied: Vec<String>,
     /// Known, not yet applied.
     pub pending: Vec<String>,
-    /// Applied, and unknown to this program: a newer one was here.
+    /// Applied but unknown to this program: a newer version applied them.
     pub unknown: Vec<String>,
 }
 
-/// Why a schema cannot be served.
+/// Why this program cannot serve a schema.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
     /// Older than this program needs.
@@ -57,10 +57,10 @@ pub enum SchemaError {
 }
 
 impl Store {
-    /// What is applied and what is not; changes nothing.
+    /// Returns which migrations are applied and which are not; changes nothing.
     ///
     /// # Errors
-    /// [`Error`] where the store cannot be read.
+    /// [`Error`] if the store cannot be read.
     pub async fn schema(&self) -> Result<Schema, Error> {
         let names = |migrations: Vec<Box<dyn sea_orm_migration::MigrationTrait>>| {
             migrations.iter().map(|m| m.name().to_owned()).collect()
@@ -80,10 +80,10 @@ impl Store {
         })
     }
 
-    /// Applies what is pending, each migration in a transaction of its own.
+    /// Applies the pending migrations, each in its own transaction. Returns the state before.
     ///
     /// # Errors
-    /// [`SchemaError::Newer`] where a newer program was here; else [`SchemaError::Store`].
+    /// [`SchemaError::Newer`] if a newer version migrated the store; else [`SchemaError::Store`].
     pub async fn migrate(&self) -> Result<Schema, SchemaError> {
         let before = self.schema().await?;
         if !before.unknown.is_empty() {
@@ -95,7 +95,7 @@ impl Store {
         Ok(before)
     }
 
-    /// On PostgreSQL one migrator at a time: the others wait, and find nothing left to do.
+    /// Applies what is pending. On PostgreSQL only one process migrates at a time; the others wait.
     async fn apply(&self) -> Result<(), sea_orm::DbErr> {
         match &self.location {
             Location::Sqlite(_) => Migrator::up(&self.pools.load().writer, None).await,
@@ -104,14 +104,14 @@ impl Store {
                 let lock = format!("SELECT pg_advisory_lock({MIGRATION_LOCK})");
                 alone.execute_unprepared(&lock).await?;
                 let done = Migrator::up(&alone, None).await;
-                // The lock is the session's and goes with it.
+                // The lock belongs to the session and ends with it.
                 alone.close().await?;
                 done
             }
         }
     }
 
-    /// That this program can serve this schema; learns the store's epoch.
+    /// Checks that this program can serve this schema, and reads the store's epoch.
     ///
     /// # Errors
     /// [`SchemaError`], which names the command to run.
@@ -129,16 +129,16 @@ impl Store {
         Ok(())
     }
 
-    /// Begins another history: after a restore, positions of the former one mean nothing, nor
-    /// does up to where it was purged. Rows of transactions that are yet to come were made by
-    /// another database.
+    /// Starts a new epoch of the change log: after a restore, positions of the former one mean
+    /// nothing, and neither does the position up to which it was purged. Deletes rows with
+    /// transaction ids that are still to come, which another database wrote.
     ///
     /// # Errors
-    /// [`Error`] where the store cannot be written.
+    /// [`Error`] if the store cannot be written.
     pub async fn renew_epoch(&self) -> Result<(), Error> {
         let mut random = [0; 8];
         self.entropy.fill(&mut random)?;
-        writing!(self, "renew_epoch", |tx| {
+        write_tx!(self, "renew_epoch", |tx| {
             for (name, value) in [("epoch", i64::from_be_bytes(random)), ("purged", 0)] {
                 meta::Entity::update_many()
                     .col_expr(meta::Column::Value, Expr::val(value))

@@ -1,5 +1,5 @@
-//! The secrets of a token: a first one, another one, and the end of those before. A token has
-//! one or two live ones; all others stay, so that whoever presents one is told why.
+//! The secrets of a token: the first one, further ones, and the end of earlier ones. One or two are
+//! live; ended ones are kept, so that a caller who presents one learns why it fails.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
@@ -10,8 +10,8 @@ use sea_orm::{
 use super::{
     Error,
     entity::{token, token_secret},
-    live::neither_revoked_nor_ended,
     rows::corrupt,
+    token_state::neither_revoked_nor_ended,
     transaction::Transaction,
 };
 use crate::domain::{
@@ -22,7 +22,7 @@ use crate::domain::{
     token::Token,
 };
 
-/// What is kept of a secret.
+/// What is stored of a secret.
 pub struct Kept {
     /// Its digest.
     pub digest: Digest,
@@ -30,7 +30,7 @@ pub struct Kept {
     pub hint: String,
 }
 
-/// Keeps a secret of a token.
+/// Stores a secret of a token.
 pub(super) async fn keep(
     tx: &Transaction,
     (uid, generation): (TokenUid, u32),
@@ -51,7 +51,7 @@ pub(super) async fn keep(
     Ok(())
 }
 
-/// Gives a live token one more secret, which is its newest from now on.
+/// Adds a secret to a live token, as its newest.
 pub(super) async fn renew(
     tx: &Transaction,
     before: Token,
@@ -75,12 +75,12 @@ pub(super) async fn renew(
         .await?;
     match done.rows_affected {
         1 => Ok(after),
-        // The stack is locked, so nobody can have come between: our own mistake.
+        // The stack is locked, so no other transaction can have changed the row: this is a bug.
         _ => Err(corrupt("tokens", "generation", uid)),
     }
 }
 
-/// The live secrets of a token, the oldest first.
+/// Returns the live secrets of a token, the oldest first.
 pub(super) async fn live(
     tx: &Transaction,
     uid: TokenUid,
@@ -95,8 +95,8 @@ pub(super) async fn live(
     rows.iter().map(held).collect()
 }
 
-/// Does what a rotation planned. Whatever else was left of older secrets ends with it, also
-/// what ran out by the clock: from now on that is final for every replica.
+/// Carries out the plan of a rotation. All other older secrets end with it, also those that expired
+/// by the clock: from now on that is final for every replica.
 pub(super) async fn carry_out(
     tx: &Transaction,
     uid: TokenUid,
@@ -125,8 +125,8 @@ pub(super) async fn carry_out(
     Ok(())
 }
 
-/// Ends a secret that nobody used, and answers whether there was one to end: its use cannot
-/// come between, since that too is written only where it stands alive.
+/// Ends a secret that was never used, and returns whether there was one to end. A first use cannot
+/// race with it, since that too is written only while the secret is live.
 pub(super) async fn end_unused(
     tx: &Transaction,
     (uid, generation): (TokenUid, i32),
@@ -143,7 +143,7 @@ pub(super) async fn end_unused(
     Ok(done.rows_affected == 1)
 }
 
-/// Which secrets are live at this instant, as long as their token is.
+/// Selects the secrets that are live at this instant, provided that their token is.
 pub(super) fn not_ended(now: Timestamp) -> Condition {
     let later = Condition::any()
         .add(token_secret::Column::EndsAt.is_null())
@@ -153,7 +153,7 @@ pub(super) fn not_ended(now: Timestamp) -> Condition {
         .add(later)
 }
 
-/// A generation as a column.
+/// Converts a generation to a column value.
 pub(super) fn column(generation: u32) -> i32 {
     i32::try_from(generation).unwrap_or(i32::MAX)
 }

@@ -1,6 +1,6 @@
-//! How the read pool is divided. Half of its connections are reserved for look-ups of secrets and for
-//! health probes; one caller may use at most half of the rest. So lists cannot delay verdicts, and one
-//! caller's lists cannot delay those of others.
+//! How the read pool is divided. Half of its connections are reserved for look-ups of secrets and
+//! health probes; one caller may use at most half of the rest. So lists cannot delay verdicts, and
+//! one caller's lists cannot delay those of others.
 
 use std::sync::Arc;
 
@@ -81,7 +81,7 @@ mod tests {
         let next = |who| shares.take(&caller(who)).now_or_never();
         assert!(next("cid").is_none(), "a connection of the verdicts");
         held.remove(0);
-        // Ann has one, and could have another; who waits is served in order.
+        // Ann holds one and may take another; waiters are served in order.
         assert!(next("bob").is_none(), "a third of one caller's");
         assert!(next("cid").is_some());
     }

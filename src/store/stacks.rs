@@ -1,5 +1,4 @@
-//! Stacks, their members and limits, and who has which part in them. Every other method of
-//! the store begins here: with the stack, found and locked, and the caller's part in it.
+//! Stacks: registering, reading, limiting, suspending and removing them.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
@@ -16,7 +15,7 @@ use super::{
     entity::{member, stack},
     members::{person_in_words, put_member},
     rows::{self, corrupt},
-    standing::{Locked, Standing},
+    stack_access::{LockedStack, RemovedStacks},
     transaction::Transaction,
 };
 use crate::domain::{
@@ -30,7 +29,7 @@ use crate::domain::{
     timestamp::Timestamp,
 };
 
-/// How many members an answer lists.
+/// The most members that an answer lists.
 const MEMBERS_LISTED: u64 = 1000;
 
 /// A stack to be registered.
@@ -77,20 +76,20 @@ impl Store {
     /// Registers a stack with its owner.
     ///
     /// # Errors
-    /// [`Refusal::StackKeyTaken`]; else as every method.
+    /// [`Refusal::StackKeyTaken`]; otherwise as for every store method.
     pub async fn register_stack(
         &self,
         call: &Call,
         command: &Register,
     ) -> Result<(Stack, Revision), Error> {
-        writing!(self, call.mode, "register_stack", |tx| {
+        write_tx!(self, call.mode, "register_stack", |tx| {
             call.demand.judge(&call.caller, None)?;
             let key = command.stack_key.as_str();
             let taken = stack::Entity::find().filter(stack::Column::Key.eq(key));
             if taken.count(tx).await? > 0 {
                 return Err(Refusal::StackKeyTaken.into());
             }
-            // There is no stack to lock yet, and nobody else knows of it until the commit.
+            // There is no stack to lock yet, and no other transaction sees it before the commit.
             let now = self.transaction_clock(tx).await?;
             let uid: StackUid = id::generate(now, self.entropy.as_ref())?;
             let row = stack::Model {
@@ -107,7 +106,7 @@ impl Store {
             stack::Entity::insert(row.clone().into_active_model().reset_all())
                 .exec_without_returning(tx)
                 .await?;
-            let stack = Locked::registered(row, now);
+            let stack = LockedStack::registered(row, now);
             put_member(tx, &stack, &command.owner, Role::Owner).await?;
             let details = Details::from([
                 ("name".into(), command.name.as_str().into()),
@@ -123,13 +122,15 @@ impl Store {
         })
     }
 
-    /// One stack with its members.
+    /// Returns one stack with its members.
     ///
     /// # Errors
-    /// As every method.
+    /// [`Error`], as for every store method.
     pub async fn get_stack(&self, call: &Call, key: &StackKey) -> Result<StackWithMembers, Error> {
-        reading!(self, call, "get_stack", |tx| {
-            let found = self.standing(tx, call, key, Standing::AnyStack).await?;
+        read_tx!(self, call, "get_stack", |tx| {
+            let found = self
+                .load_stack(tx, call, key, RemovedStacks::Include)
+                .await?;
             if found.row.removed_at.is_some() && !call.operates(found.role) {
                 return Err(Refusal::StackNotFound.into());
             }
@@ -149,17 +150,17 @@ impl Store {
         })
     }
 
-    /// A page of stacks, of one organization or of all.
+    /// Returns a page of stacks, of one organization or of all.
     ///
     /// # Errors
-    /// As every method.
+    /// [`Error`], as for every store method.
     pub async fn list_stacks(
         &self,
         call: &Call,
         organization_uid: Option<&str>,
         (size, after): (u64, Option<StackCursor>),
     ) -> Result<StackPage, Error> {
-        reading!(self, call, "list_stacks", |tx| {
+        read_tx!(self, call, "list_stacks", |tx| {
             call.demand.judge(&call.caller, None)?;
             let mut query = stack::Entity::find();
             if let Some(organization) = organization_uid {
@@ -193,19 +194,19 @@ impl Store {
         })
     }
 
-    /// Changes how many live tokens the stack may have (R6).
+    /// Sets how many live tokens the stack may have (R6).
     ///
     /// # Errors
-    /// As every method.
+    /// [`Error`], as for every store method.
     pub async fn set_token_limit(
         &self,
         call: &Call,
         key: &StackKey,
         (max_tokens, reason): (u32, &Reason),
     ) -> Result<(Stack, Revision), Error> {
-        writing!(self, (call.mode, key), "set_token_limit", |tx| {
+        write_tx!(self, (call.mode, key), "set_token_limit", |tx| {
             let found = self
-                .standing_to_change(tx, call, key, Standing::LiveStack)
+                .lock_stack_for_change(tx, call, key, RemovedStacks::Exclude)
                 .await?;
             let limit = i32::try_from(max_tokens).unwrap_or(i32::MAX);
             stack::Entity::update_many()
@@ -226,24 +227,24 @@ impl Store {
         })
     }
 
-    /// Suspends, resumes or removes a stack; what is so already stays so, and is recorded
-    /// all the same, since somebody asked.
+    /// Suspends, resumes or removes a stack. A stack already in that state stays as it is; the call
+    /// is recorded anyway.
     ///
     /// # Errors
-    /// As every method.
+    /// [`Error`], as for every store method.
     pub async fn set_stack_state(
         &self,
         call: &Call,
         key: &StackKey,
         (step, reason): (StackStep, &Reason),
     ) -> Result<(Stack, Revision), Error> {
-        writing!(self, (call.mode, key), "set_stack_state", |tx| {
-            // Only a second Remove may find a removed stack; anything else is too late.
+        write_tx!(self, (call.mode, key), "set_stack_state", |tx| {
+            // Only a repeated Remove may find a removed stack.
             let which = match step {
-                StackStep::Remove => Standing::AnyStack,
-                StackStep::Suspend | StackStep::Resume => Standing::LiveStack,
+                StackStep::Remove => RemovedStacks::Include,
+                StackStep::Suspend | StackStep::Resume => RemovedStacks::Exclude,
             };
-            let found = self.standing_to_change(tx, call, key, which).await?;
+            let found = self.lock_stack_for_change(tx, call, key, which).await?;
             let now = found.at.as_micros();
             let (suspended_at, removed_at) = match step {
                 StackStep::Suspend => (found.row.suspended_at.or(Some(now)), found.row.removed_at),
@@ -265,7 +266,7 @@ impl Store {
         })
     }
 
-    /// The stack as it stands within this transaction.
+    /// Returns the stack as this transaction sees it.
     pub(super) async fn stack_in(
         &self,
         tx: &Transaction,
@@ -281,7 +282,7 @@ impl Store {
             .one(tx)
             .await?
             .ok_or_else(|| corrupt("stack_members", "role", key))?;
-        // The tokens of a removed stack are dead with it.
+        // No token of a removed stack is live.
         let used = match row.removed_at {
             Some(_) => 0,
             None => self.count_live(tx, uid, now).await?,
@@ -290,19 +291,19 @@ impl Store {
     }
 }
 
-/// What becomes of a stack as a whole.
+/// A change of the state of a stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StackStep {
-    /// Its tokens do not work for now.
+    /// Its tokens stop working for now.
     Suspend,
-    /// They do again.
+    /// Its tokens work again.
     Resume,
-    /// They never will again.
+    /// Its tokens never work again.
     Remove,
 }
 
 impl StackStep {
-    /// What the audit calls it.
+    /// Returns the audit action of the step.
     #[must_use]
     pub const fn action(self) -> Action {
         match self {

@@ -1,28 +1,28 @@
-//! The statements whose answers are evidence of freshness, composed for the engine and for what the
-//! role may ask.
+//! The SQL statements whose rows are evidence of freshness, composed for the engine and for what
+//! the role may read.
 
 use super::{
-    feed,
+    change_log,
     origin::{ALL_ON_SQLITE, CLOCK, ON_SQLITE, Sources},
     trust, verdicts,
 };
 
-/// The text of each statement whose answer is evidence. Composed once: an origin is asked for in the
-/// same statement as the data.
+/// The text of each statement whose rows are evidence. Composed once; each statement selects the
+/// origin together with the data.
 pub(super) struct Statements {
     pub sources: Sources,
     pub poll: String,
     pub look_up: String,
     pub find_change: String,
     pub beat: String,
-    /// Asked for under the lock of a stack; not on SQLite, where nobody else makes changes.
+    /// Run under the lock of a stack; empty on SQLite, where no other process makes changes.
     pub decide: String,
 }
 
 impl Statements {
     pub fn on_postgres(sources: Sources) -> Self {
         Self {
-            poll: feed::on_postgres(&sources.all_columns()),
+            poll: change_log::on_postgres(&sources.all_columns()),
             look_up: verdicts::on_postgres(&sources.columns()),
             find_change: verdicts::recorded::on_postgres(&sources.columns()),
             beat: format!(
@@ -36,9 +36,9 @@ impl Statements {
 
     pub fn on_sqlite() -> Self {
         Self {
-            poll: feed::on_sqlite(&format!("{ON_SQLITE}, {ALL_ON_SQLITE}")),
+            poll: change_log::on_sqlite(&format!("{ON_SQLITE}, {ALL_ON_SQLITE}")),
             look_up: verdicts::on_sqlite(ON_SQLITE),
-            // Never asked: no id is given out twice.
+            // Never run: no id is assigned twice.
             find_change: String::new(),
             beat: "WHERE name = 'heartbeat'".to_owned(),
             decide: String::new(),

@@ -1,5 +1,5 @@
-//! Tokens: read, update, re-date, revoke. Each is one transaction that begins
-//! with the stack and the caller's part in it.
+//! Tokens: read, update, change the expiry, revoke. Each is one transaction that first loads the
+//! stack and checks the caller's role.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
@@ -10,11 +10,11 @@ use super::{
     Error, Store,
     changes::Kind,
     entity::token,
-    live::{neither_revoked_nor_ended, require_free_name},
-    rows::{UsedToken, corrupt, token_of, written},
-    standing::{Found, Locked, Standing},
+    last_used::last_used,
+    rows::{TokenWithLastUse, corrupt, token_of, written},
+    stack_access::{LockedStack, RemovedStacks, StackContext},
+    token_state::{neither_revoked_nor_ended, require_free_name},
     transaction::Transaction,
-    usage::last_used,
 };
 use crate::domain::{
     audit::{Action, Details},
@@ -29,31 +29,33 @@ use crate::domain::{
 };
 
 impl Store {
-    /// One token, live or dead.
+    /// Returns one token, live or dead.
     ///
     /// # Errors
-    /// As every method.
+    /// [`Error`], as for every store method.
     pub async fn get(&self, call: &Call, key: &StackKey, uid: TokenUid) -> Result<Token, Error> {
-        reading!(self, call, "get", |tx| {
-            let stack = self.standing(tx, call, key, Standing::LiveStack).await?;
+        read_tx!(self, call, "get", |tx| {
+            let stack = self
+                .load_stack(tx, call, key, RemovedStacks::Exclude)
+                .await?;
             token_of(find(tx, stack.uid, uid).await?, key)
         })
     }
 
-    /// Changes a live token's words or permissions.
+    /// Changes a live token's name, description or permissions.
     ///
     /// # Errors
     /// [`Refusal::StackSuspended`], [`Refusal::TokenRevoked`], [`Refusal::TokenExpired`],
-    /// [`Refusal::NameTaken`]; else as every method.
+    /// [`Refusal::NameTaken`]; otherwise as for every store method.
     pub async fn update(
         &self,
         call: &Call,
         (key, uid): (&StackKey, TokenUid),
         edit: &Edit,
     ) -> Result<(Token, Revision), Error> {
-        writing!(self, (call.mode, key), "update", |tx| {
+        write_tx!(self, (call.mode, key), "update", |tx| {
             let stack = self
-                .standing_to_change(tx, call, key, Standing::LiveStack)
+                .lock_stack_for_change(tx, call, key, RemovedStacks::Exclude)
                 .await?;
             let before = self.token_to_change(tx, &stack, uid).await?;
             before.require_live(stack.at)?;
@@ -73,29 +75,29 @@ impl Store {
         })
     }
 
-    /// Changes when a live token expires (R7). An operator only brings it forward; while the
-    /// stack is suspended, nobody extends it.
+    /// Changes when a live token expires (R7). An operator may only bring it forward; while the
+    /// stack is suspended, nobody may extend it.
     ///
     /// # Errors
     /// [`Refusal::TokenRevoked`], [`Refusal::TokenExpired`], [`Refusal::StackSuspended`],
-    /// [`Refusal::RoleRequired`]; else as every method.
+    /// [`Refusal::RoleRequired`]; otherwise as for every store method.
     pub async fn set_expiry(
         &self,
         call: &Call,
         (key, uid): (&StackKey, TokenUid),
         expiry: Expiry,
     ) -> Result<(Token, Revision), Error> {
-        writing!(self, (call.mode, key), "set_expiry", |tx| {
+        write_tx!(self, (call.mode, key), "set_expiry", |tx| {
             let stack = self
-                .standing_to_change(tx, call, key, Standing::LiveStack)
+                .lock_stack_for_change(tx, call, key, RemovedStacks::Exclude)
                 .await?;
             let before = self.token_to_change(tx, &stack, uid).await?;
             before.require_live(stack.at)?;
             let expires_at = expiry.resolve(stack.at);
             let longer = before.outlives(expires_at);
             if longer {
-                // A replica whose clock is ahead has answered that it is expired, and that is final
-                // (R8).
+                // A replica whose clock is ahead may have answered that the token is expired, and
+                // that is final (R8).
                 before.require_live(self.latest(stack.at))?;
                 stack.require_not_suspended()?;
                 require_governor(call, &stack)?;
@@ -111,19 +113,19 @@ impl Store {
         })
     }
 
-    /// Revokes a token, live or expired; revoked before, it stays as it was.
+    /// Revokes a token, live or expired. A token revoked before stays as it was.
     ///
     /// # Errors
-    /// As every method.
+    /// [`Error`], as for every store method.
     pub async fn revoke(
         &self,
         call: &Call,
         (key, uid): (&StackKey, TokenUid),
         reason: &Reason,
     ) -> Result<(Token, Revision), Error> {
-        writing!(self, (call.mode, key), "revoke", |tx| {
+        write_tx!(self, (call.mode, key), "revoke", |tx| {
             let stack = self
-                .standing_to_change(tx, call, key, Standing::LiveStack)
+                .lock_stack_for_change(tx, call, key, RemovedStacks::Exclude)
                 .await?;
             let before = self.token_to_change(tx, &stack, uid).await?;
             let again = before.revocation.is_some();
@@ -143,11 +145,11 @@ impl Store {
         })
     }
 
-    /// The token, with its end written down if this transaction finds it expired (R8).
+    /// Loads the token, and records its end if it is found expired (R8).
     pub(super) async fn token_to_change(
         &self,
         tx: &Transaction,
-        stack: &Locked,
+        stack: &LockedStack,
         uid: TokenUid,
     ) -> Result<Token, Error> {
         let row = find(tx, stack.uid, uid).await?;
@@ -166,17 +168,17 @@ pub(super) async fn find(
     tx: &Transaction,
     stack: StackUid,
     uid: TokenUid,
-) -> Result<UsedToken, Error> {
+) -> Result<TokenWithLastUse, Error> {
     let row = token::Entity::find_by_id(uid.into_untyped_uuid())
         .filter(token::Column::StackUid.eq(stack.into_untyped_uuid()))
         .expr_as(last_used(), "last_used_at")
-        .into_model::<UsedToken>()
+        .into_model::<TokenWithLastUse>()
         .one(tx)
         .await?;
     Ok(row.ok_or(Refusal::TokenNotFound)?)
 }
 
-fn require_governor(call: &Call, stack: &Found) -> Result<(), Refusal> {
+fn require_governor(call: &Call, stack: &StackContext) -> Result<(), Refusal> {
     if !call.operates(stack.role) {
         return Ok(());
     }
@@ -198,7 +200,7 @@ pub(super) fn described(token: &Token) -> Details {
     ])
 }
 
-/// What a change altered: the new value, and the former one as `name.before`.
+/// Returns what a change altered: the new value, and the former one as `name.before`.
 fn differences(before: &Token, after: &Token) -> Details {
     let told = |token: &Token| {
         let mut details = described(token);
@@ -217,16 +219,16 @@ fn differences(before: &Token, after: &Token) -> Details {
         .collect()
 }
 
-/// Which rows a change may still find: the precondition stands in the statement itself.
+/// Which rows an update may match: the statement itself checks the precondition.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Put {
     Live,
-    /// Live, and for longer than before: that it expires is then to be told anew.
+    /// Live, and for longer than before: the new expiry must be reported again.
     Longer,
     Unrevoked,
 }
 
-/// Writes a changed token down.
+/// Writes a changed token.
 pub(super) async fn put(tx: &Transaction, token: &Token, only: Put) -> Result<(), Error> {
     let revocation = token.revocation.as_ref();
     let by = |part: fn(&Actor) -> String| revocation.map(|revoked| part(&revoked.by));
@@ -255,7 +257,7 @@ pub(super) async fn put(tx: &Transaction, token: &Token, only: Put) -> Result<()
     };
     match update.exec(tx).await?.rows_affected {
         1 => Ok(()),
-        // The stack is locked, so nobody can have come between: our own mistake.
+        // The stack is locked, so no other transaction can have changed the row: this is a bug.
         _ => Err(corrupt(
             "tokens",
             "revoked_at",

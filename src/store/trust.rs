@@ -1,7 +1,7 @@
-//! What a change needs besides the lock of its stack: that the database is the one that committed
-//! this process's last heartbeat, and that its clock agrees with this process's (R8). Either can stop
-//! being true between two heartbeats, so both are asked for again in the transaction of each change,
-//! in the one statement that reads the clock.
+//! The preconditions of a change besides the lock of its stack: the database is the one that
+//! committed this process's last heartbeat, and its clock agrees with this process's (R8). Either
+//! can become false between two heartbeats, so each change checks both again in its transaction, in
+//! the one statement that reads the clock.
 
 use sea_orm::{ConnectionTrait as _, DbErr, QueryResult, Statement};
 
@@ -12,12 +12,12 @@ use super::{
 };
 use crate::domain::{comparison::Comparison, origin::Origin, timestamp::Timestamp};
 
-/// The statement on PostgreSQL. Its clock is read anew within the transaction.
+/// Returns the statement on PostgreSQL. It reads the current time, not when the transaction began.
 pub(super) fn on_postgres(sources: Sources) -> String {
     format!("SELECT {CLOCK} AS now, {}", sources.columns())
 }
 
-/// Which of the two checks are made: a negative control leaves one out, no setting does.
+/// Which of the two checks are made. Only a negative control leaves one out; no setting does.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Checks {
     pub origin: bool,
@@ -32,8 +32,8 @@ impl Checks {
 }
 
 impl Store {
-    /// Makes changes in whichever database answers, or by whatever its clock says: for negative
-    /// controls. No setting does this.
+    /// Leaves out the check of the database (`origin`) or of its clock (`clock`). For negative
+    /// controls; no setting does this.
     #[must_use]
     pub const fn changing_without(mut self, origin: bool, clock: bool) -> Self {
         self.checks = Checks {
@@ -51,15 +51,15 @@ impl Store {
         }
     }
 
-    /// Returns once a change has met another database than the one that is trusted: a heartbeat
-    /// finds out which of them it is to be.
+    /// Returns once a change has found a database other than the trusted one. The next heartbeat
+    /// then decides which one to trust.
     pub async fn mistrusted(&self) {
         self.mistrusted.notified().await;
     }
 
-    /// Reads the clock that all who change this store share: the database's, or on SQLite this
-    /// process's. A statement by itself: `now()` is when the transaction began, and in the locking
-    /// statement `clock_timestamp()` may be read before the wait.
+    /// Reads the clock that all writers of this store share: the database's, or on SQLite this
+    /// process's. A separate statement: `now()` is when the transaction began, and the locking
+    /// statement may read `clock_timestamp()` before it waits.
     ///
     /// # Errors
     /// [`Error::Untrusted`], [`Error::ClocksDiffer`].
@@ -82,8 +82,8 @@ impl Store {
         Ok(theirs)
     }
 
-    /// Before the first heartbeat there is nothing to compare with: a command that makes one change
-    /// and ends commits none.
+    /// Checks that the database is the trusted one. Before the first heartbeat there is nothing to
+    /// compare with: a command that makes one change and exits commits no heartbeat.
     fn require_trusted(&self, row: &QueryResult) -> Result<(), Error> {
         let trusted = self.trusted.load();
         let Some(trusted) = trusted.as_ref().filter(|_| self.checks.origin) else {

@@ -21,13 +21,13 @@ use tokio::{
 use super::Error;
 use crate::domain::{id::StackUid, stack::StackKey};
 
-/// Changes of one stack that may hold a connection: one that runs, and the next, so that the lock is
-/// never idle.
+/// Changes of one stack that may hold a connection: one that runs and the next one, so that the
+/// lock is never idle.
 const CHANGES_AT_ONCE: usize = 2;
 /// Changes of one stack that may wait in its queue, without a connection.
 const CHANGES_WAITING: usize = 100;
-/// The longest wait in a queue. Below the default deadline, so that the caller gets OVERLOADED rather
-/// than DEADLINE.
+/// The longest wait in a queue. Below the default deadline, so that the caller gets OVERLOADED
+/// rather than DEADLINE.
 pub(super) const WAIT_FOR: Duration = Duration::from_secs(4);
 
 /// The stack that a change is about.
@@ -53,7 +53,7 @@ impl From<StackUid> for Of {
 
 struct Line {
     turns: Arc<Semaphore>,
-    /// Those that wait and those that hold a permit.
+    /// The number of calls that wait or hold a permit.
     present: AtomicUsize,
 }
 
@@ -80,7 +80,7 @@ impl Turns {
 }
 
 impl<K: Clone + Eq + Hash> Turns<K> {
-    /// Returns queues with `at_once` permits each, and room for `present` calls, waiting ones included.
+    /// Returns queues with `at_once` permits and at most `present` calls each, waiting included.
     pub fn new(at_once: usize, present: usize) -> Self {
         Self {
             lines: Arc::default(),

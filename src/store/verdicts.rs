@@ -1,5 +1,5 @@
-//! The read behind a verdict: one indexed look-up by digest, facts only. The one method
-//! that does not begin with the stack, since the digest is all that its caller has.
+//! The read behind a verdict: one indexed look-up by digest, facts only. It does not load the stack
+//! first, since its caller has nothing but the digest.
 
 pub(super) mod many;
 pub(super) mod recorded;
@@ -19,20 +19,20 @@ use crate::domain::{
     verdict::{Facts, StackFacts, TokenFacts},
 };
 
-/// What the store knows of a digest at one instant.
+/// What the store has on a digest at one instant.
 #[derive(Clone, Debug)]
-pub struct Look {
-    /// The facts; `None` where there is no such secret.
+pub struct Lookup {
+    /// The facts; `None` if there is no such secret.
     pub facts: Option<Facts>,
-    /// What is reflected in that.
+    /// The snapshot that the facts were read in.
     pub snapshot: Snapshot,
-    /// The database that said so.
+    /// The database that answered.
     pub origin: Origin,
 }
 
-/// The one statement whose cost every miss bears. It answers a row also where there is no such
-/// secret, so that a database that is not the primary is never mistaken for one that knows
-/// better.
+/// Returns the statement that every cache miss runs. It returns a row even if there is no such
+/// secret, so that the origin is always checked: a database that is not the primary cannot say that
+/// a secret is unknown.
 fn by_digest(origin: &str, snapshot: &str) -> String {
     format!(
         "SELECT {snapshot} AS snapshot, {origin}, \
@@ -52,7 +52,7 @@ pub(super) fn on_postgres(origin: &str) -> String {
     by_digest(origin, "pg_current_snapshot()::text")
 }
 
-/// One writer, so that what is seen has no gaps.
+/// Returns the same statement on SQLite. There is one writer, so the snapshot has no gaps.
 pub(super) fn on_sqlite(origin: &str) -> String {
     let snapshot = "(SELECT (COALESCE(MAX(id), 0) + 1) || ':' || (COALESCE(MAX(id), 0) + 1) || ':' \
                     FROM changes)";
@@ -81,14 +81,14 @@ struct Row {
 }
 
 impl Store {
-    /// What is known of the token that this secret opens.
+    /// Looks up the facts about the token of this secret.
     ///
     /// # Errors
-    /// [`Error`] where the primary cannot be read: that is never a verdict (R13).
-    pub async fn look_up(&self, digest: &Digest) -> Result<Look, Error> {
+    /// [`Error`] if the primary cannot be read: that is never a verdict (R13).
+    pub async fn look_up(&self, digest: &Digest) -> Result<Lookup, Error> {
         let span = self.span("look_up");
         let mut looked = self.try_look_up(digest).await;
-        if self.is_worth_renewing(&looked).await {
+        if self.renew_after_lost_connection(&looked).await {
             looked = self.try_look_up(digest).await;
         }
         if looked.is_ok() {
@@ -98,7 +98,7 @@ impl Store {
         looked
     }
 
-    async fn try_look_up(&self, digest: &Digest) -> Result<Look, Error> {
+    async fn try_look_up(&self, digest: &Digest) -> Result<Lookup, Error> {
         let values = [digest.as_bytes().to_vec().into()];
         let statement =
             Statement::from_sql_and_values(self.backend(), &self.statements.look_up, values);
@@ -108,7 +108,7 @@ impl Store {
         let row = first(&rows)?;
         let (origin, snapshot) = seen_by(row)?;
         let facts = facts_of(row)?;
-        Ok(Look {
+        Ok(Lookup {
             facts,
             snapshot,
             origin,
@@ -116,7 +116,7 @@ impl Store {
     }
 }
 
-/// Which database answered with a row of the statement, and what it saw of the history.
+/// Returns which database answered with this row, and the snapshot that it read.
 fn seen_by(row: &QueryResult) -> Result<(Origin, Snapshot), Error> {
     let origin = origin_of(row)?;
     let snapshot: String = row.try_get("", "snapshot")?;

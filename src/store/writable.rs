@@ -1,15 +1,15 @@
-//! A database that can be reached and is read-only: a standby, or one with
-//! `default_transaction_read_only`. A session keeps the setting that it started with, so connections
-//! must be replaced once the database accepts writes again, and replacing them earlier is useless.
+//! A database that can be reached but is read-only: a standby, or one with
+//! `default_transaction_read_only`. A session keeps the setting it started with, so connections
+//! must be replaced once the database accepts writes again, and no earlier.
 
 use tokio::sync::Notify;
 
 use super::{Error, Location, Store, Unreachable};
 
-/// What stands in the way of changes.
+/// Why the store accepts no changes.
 #[derive(Debug, thiserror::Error)]
 pub enum Unwritable {
-    /// The database, by what a fresh connection finds.
+    /// The database, as a fresh connection finds it.
     #[error(transparent)]
     Database(#[from] Unreachable),
     /// The file of an embedded database.
@@ -18,7 +18,7 @@ pub enum Unwritable {
 }
 
 impl Unwritable {
-    /// Whether it answers, and takes no changes.
+    /// Returns whether the store answers but accepts no changes.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         match self {
@@ -28,12 +28,12 @@ impl Unwritable {
     }
 }
 
-/// Changes that were refused for it.
+/// A signal that a change was refused because the database is read-only.
 #[derive(Default)]
 pub(super) struct Refused(Notify);
 
 impl Store {
-    /// Notes whether a change was refused because the database is read-only.
+    /// Signals if a change was refused because the database is read-only.
     pub(super) fn note<T>(&self, done: &Result<T, Error>) {
         if done.as_ref().is_err_and(Error::is_read_only) {
             self.refused.0.notify_one();
@@ -45,7 +45,7 @@ impl Store {
         self.refused.0.notified().await;
     }
 
-    /// Looks by a fresh connection whether changes are taken now.
+    /// Checks whether changes are accepted now: by a fresh connection, or on SQLite by a heartbeat.
     ///
     /// # Errors
     /// [`Unwritable`], which says why not.

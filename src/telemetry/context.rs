@@ -1,5 +1,5 @@
-//! The trace that a call belongs to, by the W3C's headers: read from a request, written to
-//! what is sent on, and told to whoever writes a log line. What does not parse is ignored.
+//! W3C Trace Context of a call: extracted from the request, injected into outgoing requests, and
+//! available to log lines. Headers that do not parse are ignored.
 
 use std::{future::poll_fn, pin::pin, sync::LazyLock};
 
@@ -17,11 +17,11 @@ const TRACESTATE: &str = "tracestate";
 
 static W3C: LazyLock<TraceContextPropagator> = LazyLock::new(TraceContextPropagator::new);
 
-/// The caller's trace, if it named one. `fit` says whether a text may be passed on: the
-/// `tracestate` is for vendors, and whatever stands in it would reach the collector.
+/// Extracts the caller's trace context, if any. `fit` decides whether a `tracestate` may be passed
+/// on: its content is vendor-specific and would reach the collector.
 pub(super) fn extract(headers: &HeaderMap, fit: impl Fn(&str) -> bool) -> Option<Context> {
     let mut named = headers.get_all(TRACEPARENT).iter();
-    // Two of them name none.
+    // More than one `traceparent` is invalid.
     let (Some(_), None) = (named.next(), named.next()) else {
         return None;
     };
@@ -29,12 +29,12 @@ pub(super) fn extract(headers: &HeaderMap, fit: impl Fn(&str) -> bool) -> Option
     context.has_active_span().then_some(context)
 }
 
-/// Names the current trace, if there is one, in headers that are about to be sent.
+/// Injects the current trace context, if any, into the headers of an outgoing request.
 pub fn inject(headers: &mut HeaderMap) {
     Context::map_current(|context| W3C.inject_context(context, &mut Sent(headers)));
 }
 
-/// The trace that what runs now belongs to.
+/// Returns the id of the current trace, if any.
 #[must_use]
 pub fn trace_id() -> Option<TraceId> {
     Context::map_current(|context| {
@@ -43,7 +43,7 @@ pub fn trace_id() -> Option<TraceId> {
     })
 }
 
-/// Runs a future as a part of a trace and of a span, or as it is where there is none.
+/// Runs a future within a trace context, if any, and a span.
 pub(super) async fn within<F: Future>(
     context: Option<&Context>,
     span: &Span,
@@ -58,7 +58,7 @@ pub(super) async fn within<F: Future>(
     .await
 }
 
-/// The future as a part of the trace of whoever makes it, whichever task it runs in.
+/// Wraps a future so that it keeps the current trace and span, whichever task it runs in.
 pub fn carried<F: Future>(work: F) -> impl Future<Output = F::Output> {
     let (context, span) = (Context::map_current(Clone::clone), Span::current());
     async move { within(Some(&context), &span, work).await }

@@ -1,6 +1,6 @@
-//! The way of finished spans to the collector: the SDK's own queue and thread, held to bounds
-//! and counted at both ends, since the SDK tells nobody what it drops. A collector that is
-//! dead or does not read costs spans, and never time of a call.
+//! Export of finished spans to the collector: the SDK's own queue and thread, bounded and counted
+//! at both ends, because the SDK does not report what it drops. A collector that is dead or stalls
+//! costs spans, never the latency of a call.
 
 use std::{
     sync::{
@@ -23,24 +23,24 @@ use tokio::{runtime::Handle, time};
 const QUEUE: usize = 2048;
 /// How many spans are sent at once.
 const BATCH: usize = 512;
-/// How long a span may wait for others to be sent with it.
+/// How long a span may wait for its batch to fill.
 const GATHER_FOR: Duration = Duration::from_millis(500);
 /// How long the collector may take for a batch.
 pub(super) const EXPORT_FOR: Duration = Duration::from_secs(1);
 
-/// What became of spans.
+/// Counters of lost spans.
 #[derive(Debug, Default)]
 pub struct Lost {
-    /// Spans that no collector took.
+    /// Spans that did not reach the collector.
     pub spans: Counter,
-    /// Batches of spans that the collector did not take.
+    /// Batches of spans that could not be exported.
     pub batches: Counter,
 }
 
-/// What this process lost so far.
+/// Spans that this process has lost so far.
 pub static LOST: LazyLock<Lost> = LazyLock::new(Lost::default);
 
-/// Takes finished spans off the hands of calls. It counts those that wait, so that the queue
+/// Queue of finished spans. Counts those that wait and drops the excess, so that the SDK's queue
 /// behind it is never full.
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -49,7 +49,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// A queue in front of this exporter, whose connections live in `runtime`.
+    /// Creates a queue in front of this exporter, whose connections run on `runtime`.
     pub fn new(exporter: impl SpanExporter + 'static, runtime: Handle) -> Self {
         let waiting = Arc::new(AtomicUsize::new(0));
         let bounds = BatchConfigBuilder::default()
@@ -96,7 +96,7 @@ impl SpanProcessor for Queue {
     }
 }
 
-/// An exporter that is given up after a time, and whose failures are counted and told.
+/// Exporter with a timeout, whose failures are counted and logged.
 #[derive(Debug)]
 struct Watched<E> {
     inner: E,
@@ -109,8 +109,8 @@ impl<E: SpanExporter> SpanExporter for Watched<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let count = batch.len();
         self.waiting.fetch_sub(count, Ordering::Relaxed);
-        // The exporter's own limit does not cover a connection that never comes about. The
-        // SDK's thread is outside the runtime, whose clock this needs.
+        // The exporter's own timeout does not cover a connection that is never established. The
+        // SDK's thread is outside the runtime, whose timer this needs.
         let sending = {
             let _runtime = self.runtime.enter();
             time::timeout(EXPORT_FOR, self.inner.export(batch))
@@ -121,7 +121,7 @@ impl<E: SpanExporter> SpanExporter for Watched<E> {
             LOST.batches.inc();
             LOST.spans.inc_by(count as u64);
         }
-        // Once at each turn: a collector can be away for hours.
+        // Logs only changes of state: a collector can be down for hours.
         let failed = self.failing.swap(sent.is_err(), Ordering::Relaxed);
         match &sent {
             Err(problem) if !failed => tracing::warn!(%problem, "the collector takes no spans"),

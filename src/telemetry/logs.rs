@@ -1,6 +1,6 @@
-//! Logs: structured, filtered, and never with a secret in them (R9). Libraries are held to
-//! `warn` whatever the filter says, since some print headers and frames below that. A line
-//! written within a call that belongs to a trace says which.
+//! Logs: structured, filtered, and without secrets (R9). Libraries are limited to `warn` whatever
+//! the filter says, because some print headers and frames below that. A line written within a
+//! call that belongs to a trace carries the trace id.
 
 use std::{io::IsTerminal as _, panic};
 
@@ -25,14 +25,14 @@ use super::{
 };
 use crate::config::{Log, LogFormat};
 
-/// What is logged where nobody says.
+/// Filter that applies if none is configured.
 const DEFAULT_FILTER: &str = "info";
 
-/// Begins to log to standard error, and to hand spans to `spans`, which no filter of lines
-/// holds for. Lines are lost at the end unless the [`Output`] is finished.
+/// Starts logging to standard error, and passes spans to `spans`, to which the log filter does not
+/// apply. Lines are lost at shutdown unless [`Output::finish`] is called.
 ///
 /// # Errors
-/// A filter that does not parse, a process that logs already, or no thread to write lines.
+/// The filter does not parse, logging has already started, or the writer thread cannot start.
 pub fn begin(
     settings: &Log,
     fallback: Option<String>,
@@ -45,8 +45,8 @@ pub fn begin(
         .unwrap_or_else(|| DEFAULT_FILTER.to_owned());
     let filter = filter_of(&filter)?;
     let (lines, output) = Output::begin()?;
-    // The layer's own complaints would go to standard error past the queue; and a line that is
-    // not formatted is no fault, see `Joined`.
+    // The layer would print its own errors past the queue. A line that is not formatted is not an
+    // error: see `Joined`.
     let layer = fmt::layer()
         .with_writer(move || lines.clone())
         .log_internal_errors(false);
@@ -77,8 +77,8 @@ pub fn begin(
     Ok(output)
 }
 
-/// Which lines are written. It says how fine the finest of them is: without that, libraries
-/// make a span for every frame of a connection, only for all of them to be thrown away.
+/// Builds the filter of log lines, with a hint of the most verbose level. Without the hint,
+/// libraries create a span for every frame of a connection, only for it to be discarded.
 fn filter_of<S: Subscriber>(words: &str) -> anyhow::Result<impl Filter<S> + use<S>> {
     let theirs = EnvFilter::try_new(words)
         .map_err(|wrong| anyhow::anyhow!("--log: not a tracing filter: {wrong}"))?;
@@ -89,9 +89,9 @@ fn filter_of<S: Subscriber>(words: &str) -> anyhow::Result<impl Filter<S> + use<
     Ok(theirs.and(ours))
 }
 
-/// A format of lines, with the id of the trace at the end of those that belong to one. Lines
-/// that are sampled away are not formatted: a filter that refuses single events trips over
-/// `tracing_subscriber`'s state of filters.
+/// Line format that appends the trace id, if any. It also drops lines that are sampled out,
+/// because a filter that rejects single events conflicts with the filter state of
+/// `tracing_subscriber`.
 struct Joined<F> {
     inner: F,
     json: bool,
@@ -132,7 +132,7 @@ fn ours_or_harmless(metadata: &Metadata<'_>) -> bool {
     !traces::is_ours(metadata) && (loud || metadata.target().starts_with("stacktoken"))
 }
 
-/// Where, but not what: the words of a panic can hold whatever was at hand.
+/// Logs the location of a panic, but not its message, which can contain secrets.
 fn log_panic(info: &panic::PanicHookInfo<'_>) {
     let location = info.location().map(ToString::to_string).unwrap_or_default();
     tracing::error!(location, "panic: a fault of this service");
@@ -146,7 +146,7 @@ mod tests {
 
     use super::*;
 
-    /// What was written.
+    /// Captured log output.
     #[derive(Clone, Default)]
     struct Written(Arc<Mutex<Vec<u8>>>);
 

@@ -1,5 +1,4 @@
-//! What the service says about its work: log lines, and spans of calls for a collector. A
-//! leaf: it knows nothing of tokens.
+//! Log lines, and spans of calls for a collector. A leaf module: it knows nothing of tokens.
 
 pub mod context;
 pub mod export;

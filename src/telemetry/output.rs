@@ -1,5 +1,5 @@
-//! The way of log lines to standard error: a bounded queue and a thread of its own. A reader
-//! that stalls costs lines, which are counted one by one, and never the time of a call.
+//! Output of log lines to standard error through a bounded queue and a thread of its own. A reader
+//! that stalls costs lines, which are counted, never the latency of a call.
 
 use std::{
     io::{self, Write},
@@ -12,31 +12,31 @@ use std::{
     time::Duration,
 };
 
-/// How many lines may wait for the thread that writes them; more are dropped.
+/// Capacity of the queue, in lines; further lines are dropped.
 const QUEUED_LINES: usize = 4096;
-/// How long the end of the process waits for standard output or standard error.
+/// How long to wait for standard output or standard error before giving up.
 const FLUSH_FOR: Duration = Duration::from_secs(1);
 /// How long a line for standard output waits for the log lines before it.
 const DRAIN_FOR: Duration = Duration::from_millis(250);
 
 /// The queue of this process.
 static QUEUE: OnceLock<Lines> = OnceLock::new();
-/// Lines that found the queue full, or that standard error did not take.
+/// Number of lines lost to a full queue or a failed write.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// What waits for the thread that writes.
+/// Entry of the queue.
 enum Queued {
     Line(Vec<u8>),
-    /// Answered when everything before it is written.
+    /// Acknowledged when everything before it is written.
     Mark(Sender<()>),
 }
 
-/// The way into a queue of lines. Each `write` is one line.
+/// Sending end of the queue. Each `write` is one line.
 #[derive(Clone)]
 pub(super) struct Lines(SyncSender<Queued>);
 
 impl Lines {
-    /// A queue, and its other end.
+    /// Creates a queue and returns both ends.
     fn new(capacity: usize) -> (Self, Receiver<Queued>) {
         let (sender, receiver) = mpsc::sync_channel(capacity);
         (Self(sender), receiver)
@@ -56,15 +56,15 @@ impl Write for Lines {
     }
 }
 
-/// The lines that wait to be written.
+/// Handle that flushes the queue at shutdown.
 #[must_use = "lines that wait are lost unless `finish` is called"]
 pub struct Output(Lines);
 
 impl Output {
-    /// Begins to write lines; the first is where they go.
+    /// Starts the thread that writes lines. Returns the sending end and the handle.
     ///
     /// # Errors
-    /// Where there is no thread to be had.
+    /// The thread cannot be started.
     pub(super) fn begin() -> io::Result<(Lines, Self)> {
         let (lines, queue) = Lines::new(QUEUED_LINES);
         let log = thread::Builder::new().name("log".to_owned());
@@ -73,7 +73,7 @@ impl Output {
         Ok((lines.clone(), Self(lines)))
     }
 
-    /// Writes what waits, for one second at most.
+    /// Flushes the queue, for one second at most.
     pub fn finish(self) {
         within(move || {
             let (mark, written) = mpsc::channel();
@@ -90,8 +90,8 @@ pub fn lines_dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
-/// Writes a line to standard output after the log lines before it, so that it is the last on a
-/// screen that shows both; gives up on a reader that stalls or is gone.
+/// Writes a line to standard output after the log lines before it, so that it comes last on a
+/// terminal that shows both; gives up if the reader stalls or is gone.
 pub fn print(line: String) {
     within(move || {
         drain();
@@ -99,15 +99,15 @@ pub fn print(line: String) {
     });
 }
 
-/// Writes a line to standard error; gives up on a reader that stalls or is gone.
+/// Writes a line to standard error; gives up if the reader stalls or is gone.
 pub fn print_error(line: String) {
     within(move || {
         let _ = writeln!(io::stderr(), "{line}");
     });
 }
 
-/// Waits until the log lines that are queued now are written. Where the queue is full their reader
-/// stalls, and there is nothing to wait for.
+/// Waits until the log lines that are queued now are written. If the queue is full, the reader has
+/// stalled, and waiting is pointless.
 fn drain() {
     let (mark, written) = mpsc::channel();
     let queue = QUEUE.get();
@@ -116,13 +116,13 @@ fn drain() {
     }
 }
 
-/// Does what may block on a thread of its own, and waits for it for [`FLUSH_FOR`] at most. The
-/// end of the process ends the thread.
+/// Runs blocking work on its own thread, and waits for it for at most [`FLUSH_FOR`]. A thread that
+/// takes longer ends with the process.
 fn within(work: impl FnOnce() + Send + 'static) {
     let (done, waiting) = mpsc::channel();
     let work = move || {
         work();
-        // Nobody waits any more, where it took too long.
+        // Fails if the caller has stopped waiting.
         let _ = done.send(());
     };
     if thread::Builder::new().spawn(work).is_ok() {
@@ -130,7 +130,7 @@ fn within(work: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Writes lines until nobody is left to send one; counts those that are not taken.
+/// Writes lines until all senders are dropped; counts failed writes.
 fn write_each<W: Write>(queue: &Receiver<Queued>, output: impl Fn() -> W) {
     for queued in queue {
         match queued {
@@ -139,7 +139,7 @@ fn write_each<W: Write>(queue: &Receiver<Queued>, output: impl Fn() -> W) {
                     DROPPED.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            // Whoever waited may have given up.
+            // Fails if the caller has stopped waiting.
             Queued::Mark(mark) => drop(mark.send(())),
         }
     }

@@ -1,8 +1,8 @@
-//! Sampling of log lines: of lines for the same reason the first of a minute is written, and
+//! Sampling of log lines: of lines with the same reason, the first in each minute is written and
 //! the others are counted. An outage costs one line per cause, not one per refused call.
 //!
-//! It holds for warnings and errors, ours and those of libraries, and for any other line that
-//! has a field `reason`.
+//! Applies to warnings and errors, ours and those of libraries, and to `INFO` lines that have a
+//! field `reason`.
 
 use std::{
     collections::HashMap,
@@ -16,12 +16,12 @@ use std::{
 use prometheus_client::metrics::counter::Counter;
 use tracing::{Event, Level, Metadata, callsite::Identifier, field::Field};
 
-/// How long one line stands for the others of its reason.
+/// Sampling interval.
 const MINUTE: Duration = Duration::from_mins(1);
-/// How many reasons are told apart at one place in the code. A text that differs each time must
-/// not evade the sampling.
+/// Maximum number of reasons that are distinguished per call site. A text that differs each time
+/// must not evade the sampling.
 const REASONS_PER_PLACE: usize = 16;
-/// The fields that tell reasons apart; the others, such as `request_id`, differ from line to line.
+/// The fields that identify a reason; the others, such as `request_id`, differ from line to line.
 const TELLING: &[&str] = &[
     "message",
     "reason",
@@ -34,15 +34,15 @@ const TELLING: &[&str] = &[
     "rpc_method",
     "chore",
 ];
-/// The target of lines that tell of others; they are not sampled themselves.
+/// Target of the summary lines, which are not sampled themselves.
 const TARGET: &str = "stacktoken::sampling";
 
-/// Lines that were not written for their likeness to others.
+/// Number of lines that sampling has suppressed.
 pub static SUPPRESSED: LazyLock<Counter> = LazyLock::new(Counter::default);
 
 static SEEN: LazyLock<Mutex<HashMap<Identifier, Place>>> = LazyLock::new(Mutex::default);
 
-/// What was written in this minute from one place in the code.
+/// Lines of one call site in this minute.
 struct Place {
     level: Level,
     reasons: HashMap<u64, Reason>,
@@ -50,13 +50,13 @@ struct Place {
     others: u64,
 }
 
-/// A line that was written, and how many were not.
+/// The line that was written for a reason, and the number of suppressed ones.
 struct Reason {
     line: String,
     suppressed: u64,
 }
 
-/// Notes a line; says whether it is to be written.
+/// Records a line, and returns whether to write it.
 pub(super) fn admits(event: &Event<'_>) -> bool {
     !is_sampled(event.metadata()) || is_first(event)
 }
@@ -65,13 +65,13 @@ fn is_sampled(metadata: &Metadata<'_>) -> bool {
     let telling = match *metadata.level() {
         Level::ERROR | Level::WARN => true,
         Level::INFO => metadata.fields().field("reason").is_some(),
-        // Whoever asks for these wants all of them.
+        // Debug and trace lines are opt-in: all of them are wanted.
         _ => false,
     };
     telling && metadata.target() != TARGET
 }
 
-/// Notes a line; says whether it is the first for its reason in this minute.
+/// Records a line, and returns whether it is the first for its reason in this minute.
 fn is_first(event: &Event<'_>) -> bool {
     let mut hashed = Hashed(DefaultHasher::new());
     told(event, &mut hashed);
@@ -99,7 +99,7 @@ fn is_first(event: &Event<'_>) -> bool {
     false
 }
 
-/// Ends the minute: writes a line for each reason of which lines were suppressed.
+/// Ends the minute: writes a summary line for each reason that had lines suppressed.
 pub fn end_minute() {
     let seen = {
         let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -121,7 +121,7 @@ pub fn end_minute() {
     }
 }
 
-/// Ends minutes for ever.
+/// Ends each minute in turn; never returns.
 pub async fn keep_time() {
     loop {
         tokio::time::sleep(MINUTE).await;
@@ -129,12 +129,12 @@ pub async fn keep_time() {
     }
 }
 
-/// Writes the fields that tell reasons apart.
+/// Writes the fields that identify a reason.
 fn told(event: &Event<'_>, out: &mut impl fmt::Write) {
     struct Told<'a, W>(&'a mut W);
     impl<W: fmt::Write> tracing::field::Visit for Told<'_, W> {
         fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-            // Neither a hash nor a String fails.
+            // Writing to a hasher or a `String` does not fail.
             let _ = match field.name() {
                 "message" => write!(self.0, "{value:?} "),
                 name if TELLING.contains(&name) => write!(self.0, "{name}={value:?} "),

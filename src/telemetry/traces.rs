@@ -1,6 +1,6 @@
-//! Spans of calls, by OpenTelemetry's RPC and database conventions: one for a call and one for
-//! each use that it makes of the store. Whether a call is traced is decided before anything is
-//! made, so that all others cost nothing. Nothing that a caller sent stands on a span.
+//! Spans of calls, by OpenTelemetry's RPC and database conventions: one per call and one per use of
+//! the store. Whether a call is traced is decided before any span is created, so that all others
+//! cost nothing. Spans carry no data sent by callers.
 
 use std::time::Duration;
 
@@ -25,22 +25,22 @@ use tracing_subscriber::{Layer, Registry, filter::FilterFn};
 use super::{context, export};
 use crate::config;
 
-/// What spans for the collector are told from all else by.
+/// Target that identifies spans for the collector.
 const TARGET: &str = "stacktoken::trace";
-/// How long sending what is left may take at the end.
+/// How long exporting the remaining spans may take at shutdown.
 const FLUSH_FOR: Duration = Duration::from_millis(1500);
 
-/// Whether this describes a span for the collector; no log line ever is.
+/// Returns whether this describes a span for the collector; log lines never do.
 pub(super) fn is_ours(metadata: &Metadata<'_>) -> bool {
     metadata.target() == TARGET && metadata.is_span()
 }
 
-/// Spans on their way, until [`Exporting::finish`].
+/// Running export of spans, until [`Exporting::finish`].
 #[derive(Debug)]
 pub struct Exporting(SdkTracerProvider);
 
 impl Exporting {
-    /// What hands our spans, and nothing else, to the collector as they are.
+    /// Returns a layer that passes only our spans to the exporter, without extra attributes.
     pub(super) fn layer(&self) -> impl Layer<Registry> + Send + Sync + use<> {
         tracing_opentelemetry::layer()
             .with_tracer(self.0.tracer("stacktoken"))
@@ -52,7 +52,7 @@ impl Exporting {
             .with_filter(FilterFn::new(is_ours).with_max_level_hint(LevelFilter::INFO))
     }
 
-    /// Sends what waits; takes two seconds at most, in which it blocks.
+    /// Exports the remaining spans. Blocks, for two seconds at most.
     pub fn finish(self) {
         if self.0.shutdown_with_timeout(FLUSH_FOR).is_err() {
             tracing::warn!("spans were left unsent");
@@ -60,11 +60,11 @@ impl Exporting {
     }
 }
 
-/// Begins to send spans, if there is a collector to send them to; `instance` tells this
-/// process from others. Needs a runtime.
+/// Starts exporting spans, if a collector is configured; `instance` identifies this process. Must
+/// run within a tokio runtime.
 ///
 /// # Errors
-/// An address that is none; it is not quoted, since one can hold a password.
+/// The endpoint is invalid; it is not quoted, because it can contain a password.
 pub fn begin(settings: &config::Traces, instance: String) -> anyhow::Result<Option<Exporting>> {
     let Some(endpoint) = &settings.otlp_endpoint else {
         return Ok(None);
@@ -88,7 +88,7 @@ pub fn begin(settings: &config::Traces, instance: String) -> anyhow::Result<Opti
     let provider = SdkTracerProvider::builder()
         .with_span_processor(export::Queue::new(exporter, Handle::current()))
         .with_resource(resource)
-        // Only what is to be exported is made at all.
+        // Every span that is created is to be exported: sampling happens before.
         .with_sampler(SdkSampler::AlwaysOn)
         .build();
     Ok(Some(Exporting(provider)))
@@ -112,15 +112,15 @@ fn scheme_of(endpoint: &str) -> anyhow::Result<Scheme> {
     scheme.cloned().context(EXPECTED)
 }
 
-/// Decides which calls are traced.
+/// Sampler that decides which calls are traced.
 #[derive(Debug)]
 pub struct Sampler {
-    /// Of 2^64 equally likely draws, those below this are taken.
+    /// Calls whose uniform 64-bit draw is below this are traced.
     below: u64,
 }
 
 impl Sampler {
-    /// Takes this share of the calls of which no caller has decided.
+    /// Creates a sampler with the configured ratio, which applies if the caller has not decided.
     #[must_use]
     #[expect(
         clippy::cast_possible_truncation,
@@ -134,9 +134,9 @@ impl Sampler {
         }
     }
 
-    /// The trace of a call to this RPC (`None` for an unknown one): begun if the caller's own
-    /// is sampled, or if there is none and this call is taken by what `draw` answers. `fit` is
-    /// for [`context`].
+    /// Starts the trace of a call to this RPC (`None` for an unknown one). Creates a span if the
+    /// caller's trace is sampled, or if there is none and the result of `draw` selects this call.
+    /// `fit` is for [`context`].
     pub fn begin(
         &self,
         headers: &HeaderMap,
@@ -168,7 +168,7 @@ impl Sampler {
             "error.type" = Empty,
         );
         if let Some(theirs) = &theirs {
-            // Without a collector there is no span that could have a parent.
+            // Fails only without a collector, when there is no span.
             let _ = span.set_parent(theirs.clone());
         }
         CallTrace { span, theirs }
@@ -182,13 +182,13 @@ impl Sampler {
 /// How a call ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Outcome {
-    /// The gRPC status by name.
+    /// Name of the gRPC status.
     pub status: &'static str,
-    /// Why, where it is an error that has a reason of the contract.
+    /// Reason, if the call failed with one of the API contract.
     pub reason: Option<&'static str>,
 }
 
-/// The trace of one call: with a span of ours, with the caller's id only, or none.
+/// Trace of one call: with our own span, with only the caller's context, or empty.
 #[derive(Debug)]
 pub struct CallTrace {
     span: Span,
@@ -196,7 +196,7 @@ pub struct CallTrace {
 }
 
 impl CallTrace {
-    /// Of a call that belongs to none.
+    /// Returns an empty trace, for a call that is not traced.
     #[must_use]
     pub const fn none() -> Self {
         Self {
@@ -205,12 +205,12 @@ impl CallTrace {
         }
     }
 
-    /// Runs what belongs to the call.
+    /// Runs a future of the call within its trace.
     pub async fn within<F: Future>(&self, work: F) -> F::Output {
         context::within(self.theirs.as_ref(), &self.span, work).await
     }
 
-    /// Notes how the call ended.
+    /// Records how the call ended.
     pub fn end(&mut self, outcome: Outcome) {
         let span = std::mem::replace(&mut self.span, Span::none());
         span.record("rpc.status_code", outcome.status);
@@ -224,7 +224,7 @@ impl CallTrace {
 }
 
 impl Drop for CallTrace {
-    /// A call that its client gave up is dropped before it ends.
+    /// Records a call that is dropped before it ends as cancelled by its client.
     fn drop(&mut self) {
         self.end(Outcome {
             status: "CANCELLED",
@@ -233,7 +233,7 @@ impl Drop for CallTrace {
     }
 }
 
-/// Whether a server that answers this is at fault, by the conventions.
+/// Returns whether this status is an error of the server, by OpenTelemetry's conventions.
 fn is_fault(status: &str) -> bool {
     matches!(
         status,
@@ -246,12 +246,12 @@ fn is_fault(status: &str) -> bool {
     )
 }
 
-/// A use of the store by a call that is traced; of any other it is nothing.
+/// Span of one use of the store; empty unless the call is traced.
 #[derive(Debug)]
 pub struct StoreSpan(Span);
 
 impl StoreSpan {
-    /// Begins where what runs now belongs to a span of ours.
+    /// Starts the span if the current call is traced.
     #[must_use]
     pub fn begin(system: &'static str, operation: &'static str) -> Self {
         if !Context::map_current(|context| context.span().is_recording()) {
@@ -269,7 +269,7 @@ impl StoreSpan {
         ))
     }
 
-    /// Ends it, with what failed if anything did.
+    /// Ends the span, and records the failure if there was one.
     pub fn end(self, failure: Option<&'static str>) {
         if let Some(failure) = failure {
             self.0.record("error.type", failure);

@@ -13,6 +13,7 @@ use crate::{
 
 /// The documents that name tests.
 const DOCUMENTS: &[&str] = &[
+    "CONTRIBUTING.md",
     "README.md",
     "docs/architecture.md",
     "docs/promises.md",

@@ -20,7 +20,7 @@ use stacktoken::{
         timestamp::Timestamp,
     },
     grpc::pb::{admin, v1},
-    server::{self, Listeners, Parts, ServeError},
+    server::{self, Listeners, ServeError, ServerParts},
     store::{Location, PoolSize, Store},
 };
 use tempfile::TempDir;
@@ -259,7 +259,7 @@ impl Replica {
         let running = tokio::spawn(async move {
             let store = Arc::new(store);
             let authenticator = Arc::new(authenticator);
-            let parts = Parts {
+            let parts = ServerParts {
                 store,
                 authenticator,
                 routes: Arc::new(RouteTable::builtin().unwrap()),

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use stacktoken::{
     domain::{
         audit::{Action, Outcome},
-        caller::{Actor, Call, Caller, CallerKind, Demand, Mode},
+        caller::{Actor, Call, Caller, CallerKind, Mode, Requirement},
         clock::Clock,
         entropy::Entropy,
         field::Violations,
@@ -89,10 +89,10 @@ impl Engine {
             issuer: "https://login.test".into(),
             subject: subject.into(),
         };
-        let demand = Demand {
+        let demand = Requirement {
             governor: true,
             operator: true,
-            ..Demand::default()
+            ..Requirement::default()
         };
         Call {
             caller: Caller {

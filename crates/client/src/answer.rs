@@ -1,4 +1,4 @@
-//! The answer to a question: the verdict, and what is known of an active token.
+//! The answer to a question: the verdict, and what is known about an active token.
 
 use std::{borrow::Borrow, sync::Arc, time::Duration};
 
@@ -7,11 +7,11 @@ use stacktoken_core::{
     verdict::{Facts, Reason, StackFacts, TokenFacts, Verdict},
 };
 
-/// What is remembered of a secret: facts, never a verdict.
+/// The cached facts about a secret; never a verdict.
 #[derive(Debug)]
 pub(super) struct Kept {
     pub facts: Facts,
-    /// When the question was sent that they answer.
+    /// When the question that these facts answer was sent.
     pub asked_at: Duration,
 }
 
@@ -21,12 +21,12 @@ impl Borrow<Facts> for Kept {
     }
 }
 
-/// What a token may do, as the server says it: from the server just now, or by its own rule
-/// from memory that is no older than the freshness bound.
+/// What a token may do: answered by the server just now, or evaluated by the server's own rule from
+/// cached facts that are no older than the freshness bound.
 #[derive(Clone, Debug)]
 pub struct Answer {
     verdict: Verdict,
-    /// Only of an active token.
+    /// `Some` only for an active token.
     known: Option<Arc<Kept>>,
     asked: bool,
     from_memory: bool,
@@ -48,52 +48,53 @@ impl Answer {
         }
     }
 
-    /// Whether the token, with this stack, is live. A denied action leaves it true, so this
-    /// is no permission for anything: see [`Self::allowed`].
+    /// Returns whether the token is live with this stack. It stays `true` if an action is denied,
+    /// so it does not permit anything: see [`Self::allowed`].
     #[must_use]
     pub const fn active(&self) -> bool {
         matches!(self.verdict, Verdict::Active(_))
     }
 
-    /// Whether the token is active and may do everything that was asked about. Where no
-    /// action was asked about, nothing is allowed.
+    /// Returns whether the token is active and may perform every action that was asked about;
+    /// `false` if no action was asked about.
     #[must_use]
     pub fn allowed(&self) -> bool {
         self.asked && self.verdict.reason().is_none()
     }
 
-    /// Why the token is not active; else why the first denied action is denied; else `None`.
+    /// Returns why the token is not active, or else why the first denied action is denied;
+    /// otherwise `None`.
     #[must_use]
     pub fn reason(&self) -> Option<Reason> {
         self.verdict.reason()
     }
 
-    /// The verdict, of an active token with one result per action in the order asked.
+    /// Returns the verdict. For an active token it has one result per action, in the order asked.
     #[must_use]
     pub const fn verdict(&self) -> &Verdict {
         &self.verdict
     }
 
-    /// Facts about the token; only of an active one.
+    /// Returns the facts about the token; `None` unless it is active.
     #[must_use]
     pub fn token(&self) -> Option<&TokenFacts> {
         self.known.as_ref().map(|known| &known.facts.token)
     }
 
-    /// Facts about the stack; only of an active token.
+    /// Returns the facts about the stack; `None` unless the token is active.
     #[must_use]
     pub fn stack(&self) -> Option<&StackFacts> {
         self.known.as_ref().map(|known| &known.facts.stack)
     }
 
-    /// What the token may do; only of an active one.
+    /// Returns what the token may do; `None` unless it is active.
     #[must_use]
     pub fn permissions(&self) -> Option<&Permissions> {
         self.known.as_ref().map(|known| &known.facts.permissions)
     }
 
-    /// Whether the server was not asked: the answer is from memory, or the token has not the
-    /// form of one.
+    /// Returns whether the server was not asked: the answer comes from the cache, or the text does
+    /// not have the form of a token.
     #[must_use]
     pub const fn from_memory(&self) -> bool {
         self.from_memory

@@ -1,4 +1,4 @@
-//! The settings of a client, checked when it is built.
+//! The settings of a client, validated when it is built.
 
 use std::{error::Error as Cause, path::PathBuf, sync::Arc, time::Duration};
 
@@ -7,15 +7,15 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use super::{
     Client, Error,
+    cache::{Bounds, VerdictCache},
     credential::Credential,
-    knowledge::{Bounds, Knowledge},
-    wire::Wire,
+    transport::Wire,
 };
 use stacktoken_core::clock::Clock;
 
 use crate::clock::SystemClock;
 
-/// Makes a [`Client`]; see [`Client::builder`].
+/// A builder of a [`Client`]; see [`Client::builder`].
 #[must_use]
 pub struct Builder {
     addresses: Vec<String>,
@@ -51,52 +51,52 @@ impl Builder {
         }
     }
 
-    /// Another replica of the same service, asked where those before it fail.
+    /// Adds another replica of the same service, which is asked if those before it fail.
     pub fn address(mut self, url: impl Into<String>) -> Self {
         self.addresses.push(url.into());
         self
     }
 
-    /// With https: the CA that signed the server's certificate, in PEM. Without it, those that
+    /// Sets, for https, the CA that signed the server's certificate, in PEM. Default: the CAs that
     /// the machine trusts.
     pub fn ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.ca = Some(pem.into());
         self
     }
 
-    /// With https: the client's own certificate and its key, in PEM.
+    /// Sets, for https, the client's own certificate and its key, in PEM.
     pub fn identity_pem(mut self, cert: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
         self.identity = Some((cert.into(), key.into()));
         self
     }
 
-    /// With https: the name in the server's certificate, where it is not the one in the URL.
+    /// Sets, for https, the name in the server's certificate, if it is not the one in the URL.
     pub fn domain_name(mut self, name: impl Into<String>) -> Self {
         self.domain_name = Some(name.into());
         self
     }
 
-    /// Lets secrets and the caller's JWT go over the network unencrypted, for example because a
-    /// mesh encrypts. Without this, http is for loopback only.
+    /// Allows secrets and the caller's JWT to be sent unencrypted, for example because a service
+    /// mesh encrypts them. Without this, http is allowed for loopback only.
     pub const fn allow_plaintext(mut self) -> Self {
         self.allow_plaintext = true;
         self
     }
 
-    /// The caller's JWT, always the same.
+    /// Sets a fixed JWT of the caller.
     pub fn bearer(mut self, jwt: impl Into<String>) -> Self {
         self.credential = Credential::Fixed(jwt.into());
         self
     }
 
-    /// A file with the caller's JWT, read for every call to the server.
+    /// Sets a file that contains the caller's JWT. It is read for every call to the server.
     pub fn bearer_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.credential = Credential::File(path.into());
         self
     }
 
-    /// Where the caller's JWT comes from, asked for every call to the server. It must not block
-    /// for long: keep the JWT, and renew it elsewhere.
+    /// Sets a function that returns the caller's JWT. It is called for every call to the server and
+    /// must not block for long: cache the JWT, and renew it elsewhere.
     pub fn bearer_from<F>(mut self, source: F) -> Self
     where
         F: Fn() -> Result<String, Box<dyn Cause + Send + Sync>> + Send + Sync + 'static,
@@ -105,51 +105,51 @@ impl Builder {
         self
     }
 
-    /// How old an answer from memory may be: after a revoke was acknowledged, no answer is
-    /// active any later than this. Default 1 s, as the server's `--freshness-bound`; where the
-    /// two differ, the larger counts.
+    /// Sets how old an answer from the cache may be: after a revoke was acknowledged, no answer is
+    /// active any later than this. Default 1 s, as the server's `--freshness-bound`; if the two
+    /// differ, the larger applies.
     pub const fn freshness_bound(mut self, bound: Duration) -> Self {
         self.bounds.freshness = bound;
         self
     }
 
-    /// After how long the server is asked again about a token that is still remembered, which
-    /// is how it learns that the token is in use: `last_used_at` is true to this. Default and
-    /// longest: one minute.
+    /// Sets after how long the server is asked again about a token that is still cached. This is
+    /// how the server learns that the token is in use: `last_used_at` is accurate to this time.
+    /// Default and maximum: one minute.
     pub const fn reuse_for(mut self, length: Duration) -> Self {
         self.bounds.reuse_for = length;
         self
     }
 
-    /// How many secrets are remembered; some 700 bytes each. Default 10,000.
+    /// Sets how many secrets are cached; each takes some 700 bytes. Default 10,000.
     pub const fn cache_entries(mut self, entries: usize) -> Self {
         self.cache_entries = entries;
         self
     }
 
-    /// How long a question may take in all, every try included. Default 2 s.
+    /// Sets how long a question may take in total, retries included. Default 2 s.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// How long connecting to one server may take. Default 1 s.
+    /// Sets how long connecting to one server may take. Default 1 s.
     pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// Another clock than the host's, for tests.
+    /// Replaces the host's clock, for tests.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
     }
 
-    /// The client. No server need be there yet: until one is, every question is answered by
+    /// Builds the client. No server has to be reachable yet: until one is, every question returns
     /// [`Error::Undecided`].
     ///
     /// # Errors
-    /// [`Error::Setting`] for a setting that is wrong, or outside of a tokio runtime.
+    /// Returns [`Error::Setting`] if a setting is wrong, or outside of a tokio runtime.
     pub fn build(self) -> Result<Client, Error> {
         let Ok(runtime) = Handle::try_current() else {
             return Err(Error::setting(
@@ -168,7 +168,7 @@ impl Builder {
             clock,
             ..
         } = self;
-        let knowledge = Knowledge::new(clock.clone(), bounds, cache_entries);
+        let knowledge = VerdictCache::new(clock.clone(), bounds, cache_entries);
         let wire = Wire::new(endpoints, credential, clock, timeout);
         Ok(Client::start(&runtime, knowledge, wire))
     }
@@ -203,7 +203,7 @@ impl Builder {
         Ok(())
     }
 
-    /// What holds no certificate would be taken for an empty list of them.
+    /// Checks the PEM texts: one without a certificate would be read as an empty list of them.
     fn check_pem(&self) -> Result<(), Error> {
         let (cert, key) = self.identity.as_ref().map_or((None, None), |(cert, key)| {
             (Some(cert.as_slice()), Some(key.as_slice()))
@@ -230,7 +230,7 @@ impl Builder {
         let endpoint = endpoint
             .connect_timeout(self.connect_timeout)
             .tcp_nodelay(true)
-            // What no longer answers is noticed although nothing is asked of it.
+            // Detects a server that no longer answers, even while no question is in flight.
             .http2_keep_alive_interval(bound)
             .keep_alive_timeout(bound)
             .keep_alive_while_idle(true);

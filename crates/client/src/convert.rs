@@ -1,4 +1,4 @@
-//! From the wire's answer back to the values that the server judged by.
+//! Converts an answer from the wire back to the values that the server evaluated.
 
 use newtype_uuid::TypedUuidKind;
 
@@ -11,12 +11,12 @@ use stacktoken_core::{
     verdict::{ActionResult, Denial, Facts, Reason, StackFacts, TokenFacts, Verdict},
 };
 
-/// What an answer says.
+/// The content of an answer.
 pub(super) struct Told {
     pub verdict: Verdict,
-    /// Of an active token.
+    /// `Some` for an active token.
     pub facts: Option<Facts>,
-    /// The instant of the judgement; absent where the token was not recognised.
+    /// The instant of the evaluation; absent if the token was not recognised.
     pub evaluated_at: Option<Timestamp>,
 }
 
@@ -62,7 +62,7 @@ fn uid<K: TypedUuidKind>(text: &str) -> Result<newtype_uuid::TypedUuid<K>, Error
     id::parse(text).map_err(|_| unreadable("an id"))
 }
 
-/// Of a token that is active: what could have ended it has not.
+/// Converts the facts of an active token: nothing has ended it.
 fn token(message: v1::TokenFacts) -> Result<TokenFacts, Error> {
     let issued_at = message.issued_at.map(instant).transpose()?;
     Ok(TokenFacts {

@@ -1,5 +1,5 @@
-//! The caller's own credential: had anew for every call, since JWTs expire and whoever renews
-//! one replaces the file.
+//! The caller's own credential. It is read for every call, since JWTs expire and are renewed by
+//! replacing the file.
 
 use std::{error::Error as Cause, path::PathBuf};
 
@@ -7,20 +7,20 @@ use tonic::metadata::{Ascii, MetadataValue};
 
 use super::Error;
 
-/// Answers a JWT.
+/// A function that returns a JWT.
 type Source = dyn Fn() -> Result<String, Box<dyn Cause + Send + Sync>> + Send + Sync;
 
-/// Where the bearer token comes from.
+/// The source of the bearer token.
 #[derive(Default)]
 pub(super) enum Credential {
-    /// A client certificate says who calls.
+    /// None: a client certificate identifies the caller.
     #[default]
     None,
-    /// Always the same.
+    /// A fixed JWT.
     Fixed(String),
-    /// Read for every call.
+    /// A file, read for every call.
     File(PathBuf),
-    /// Asked for every call.
+    /// A function, called for every call.
     From(Box<Source>),
 }
 
@@ -29,7 +29,7 @@ impl Credential {
         !matches!(self, Self::None)
     }
 
-    /// The value of `authorization`, if there is one.
+    /// Returns the value of `authorization`, if there is one.
     pub async fn value(&self) -> Result<Option<MetadataValue<Ascii>>, Error> {
         let jwt = match self {
             Self::None => return Ok(None),

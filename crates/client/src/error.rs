@@ -1,75 +1,76 @@
-//! Why there is no answer, by what there is to do about it. None of these is a verdict (R13).
+//! The errors, grouped by what to do about them. None of them is a verdict (R13).
 
 use std::time::Duration;
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-/// How long to wait where nobody said.
+/// The delay before a retry if the server gives none.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Why a question is not answered, or a client not built. Says nothing about any token: the
-/// request at hand neither goes on nor is told that its token is bad.
+/// Why a question is not answered, or a client not built. It says nothing about any token: neither
+/// let the request at hand proceed, nor report that its token is bad.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A setting of the client is wrong. Mend it.
+    /// A setting of the client is wrong. Correct it.
     #[error("{name}: {problem}")]
     Setting {
-        /// Which, by the name of the builder's method.
+        /// The setting, by the name of the builder's method.
         name: &'static str,
         /// What is wrong and what to do.
         problem: String,
     },
-    /// The caller's own credential could not be had. Mend its source.
+    /// The caller's own credential could not be obtained. Fix its source.
     #[error("the caller's own credential could not be had: {0}")]
     Credential(Box<dyn std::error::Error + Send + Sync>),
-    /// Nobody could decide just now: no server was reached in time, or none that could answer.
-    /// Answer the request at hand as 503, with this time in `Retry-After`.
+    /// No server could decide just now: none was reached in time, or none that could answer. Answer
+    /// the request at hand with 503, and put `retry_after` in `Retry-After`.
     #[error("not decided ({reason}): {message}")]
     Undecided {
-        /// The error reason of the contract, such as `NOT_FRESH`; else gRPC's code.
+        /// The error reason of the contract, such as `NOT_FRESH`, or else the gRPC code.
         reason: String,
-        /// In words.
+        /// A description of the cause.
         message: String,
-        /// When to ask again.
+        /// How long to wait before a retry.
         retry_after: Duration,
     },
-    /// The question is ill-formed. Mend the fields named.
+    /// The question is ill-formed. Correct the fields that are named.
     #[error("the question is ill-formed: {message}")]
     Question {
-        /// In words.
+        /// A description of the cause.
         message: String,
         /// The path of each field and what is wrong with it.
         fields: Vec<(String, String)>,
     },
-    /// The `min_revision` of the question is of another history, or not reached. Ask without.
+    /// The `min_revision` of the question belongs to another history, or is not reached yet. Ask
+    /// without it.
     #[error("the revision asked for is not known: {message}")]
     RevisionUnknown {
-        /// In words.
+        /// A description of the cause.
         message: String,
     },
-    /// This service may not ask: its own credential is bad, or lacks the introspect role.
-    /// Mend that; it says nothing about the token.
+    /// This service may not ask: its own credential is bad, or lacks the introspect role. Fix that;
+    /// it says nothing about the token.
     #[error("this service may not ask ({reason}): {message}")]
     NotEntitled {
         /// The error reason of the contract, such as `CREDENTIAL_INVALID`.
         reason: String,
-        /// In words.
+        /// A description of the cause.
         message: String,
     },
-    /// The server's answer holds what this client does not know. Update this client.
+    /// The server's answer contains something that this client does not know. Update this client.
     #[error("the server's answer is not understood: {what}; update this client")]
     Unreadable {
-        /// Which part of it.
+        /// The part of the answer.
         what: &'static str,
     },
-    /// The server failed in a way that asking again does not mend. Report it.
+    /// The server failed in a way that a retry does not fix. Report it.
     #[error("the server refused ({reason}): {message}")]
     Refused {
-        /// The error reason of the contract, such as `INTERNAL`; else gRPC's code.
+        /// The error reason of the contract, such as `INTERNAL`, or else the gRPC code.
         reason: String,
-        /// In words.
+        /// A description of the cause.
         message: String,
     },
 }
@@ -80,7 +81,7 @@ impl Error {
         Self::Setting { name, problem }
     }
 
-    /// No answer in time.
+    /// Returns the error for a question that was not answered in time.
     pub(super) fn late(timeout: Duration) -> Self {
         Self::Undecided {
             reason: "DEADLINE_EXCEEDED".to_owned(),
@@ -89,20 +90,20 @@ impl Error {
         }
     }
 
-    /// Whether asking again later may help.
+    /// Returns whether a later retry may succeed.
     #[must_use]
     pub const fn is_undecided(&self) -> bool {
         matches!(self, Self::Undecided { .. })
     }
 }
 
-/// The reason of the contract, if the status is the service's own.
+/// Returns the reason of the contract, if the status comes from the service itself.
 pub(super) fn reason(status: &Status) -> Option<String> {
     let info = status.get_details_error_info()?;
     (info.domain == "stacktoken").then_some(info.reason)
 }
 
-/// A code as the contract spells it: `UNAVAILABLE`.
+/// Returns the name of a code as the contract spells it, such as `UNAVAILABLE`.
 pub(super) fn code_name(code: Code) -> String {
     let words = format!("{code:?}");
     let mut name = String::new();
@@ -115,13 +116,13 @@ pub(super) fn code_name(code: Code) -> String {
     name
 }
 
-/// How long the server asks to wait.
+/// Returns how long the server asks the caller to wait.
 pub(super) fn retry_after(status: &Status) -> Option<Duration> {
     status.get_details_retry_info()?.retry_delay
 }
 
-/// Whether the failure may be gone on another try: it is an outage, or it is nothing that the
-/// service itself has said, as when the connection broke.
+/// Returns whether a retry may succeed: the failure is an outage, or the service itself did not
+/// report it, as when the connection broke.
 pub(super) fn may_pass(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable => true,

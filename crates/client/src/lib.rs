@@ -1,5 +1,5 @@
-//! A client for Rust services: asks a server about presented tokens, and answers by itself
-//! what it may remember, by the same rule and the same evaluation as the server.
+//! A client for Rust services: asks a server about presented tokens, and answers from its own
+//! cache where that is permitted, by the same rule and the same evaluation as the server.
 //!
 //! ```no_run
 //! use stacktoken_client::{ActionQuestion, Client, Error, Question};
@@ -22,44 +22,44 @@
 //!     Ok(answer) if answer.active() => {}  // 403, with answer.reason()
 //!     Ok(answer) => {}                     // 401, with answer.reason()
 //!     Err(Error::Undecided { retry_after, .. }) => {} // 503 with Retry-After
-//!     Err(error) => {}                     // 500: this service must be mended
+//!     Err(error) => {}                     // 500: this service must be fixed
 //! }
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! # What it remembers
+//! # What it caches
 //!
-//! Facts about tokens that are active, never verdicts. They are answered only while the server
-//! has confirmed, within the freshness bound (1 s), that it has told of every change: a stream
-//! (`Watch`) tells of them, and a ping on it is answered four times within the bound. So after
-//! a revoke is acknowledged anywhere, no answer is active any later than the bound. Where the
-//! stream is silent or gone, every question goes to the server, which is slower and never
-//! wrong; where the server cannot be had either, there is an error, which is never a verdict.
+//! Facts about active tokens, never verdicts. The cache is used only while the server has
+//! confirmed, within the freshness bound (1 s), that it has reported every change: a stream
+//! (`Watch`) reports changes, and a ping on it is answered four times within the bound. So after
+//! a revoke is acknowledged anywhere, no answer is active any later than the bound. While the
+//! stream is silent or closed, every question goes to the server, which is slower but never
+//! wrong. If the server is unreachable too, there is an error, which is never a verdict.
 //!
 //! # What the server does not see
 //!
-//! Answers from memory. A token that is used all the time is asked about once a minute all the
-//! same ([`Builder::reuse_for`]), so `last_used_at` is true to a minute. The metrics of the
-//! server count the questions that it was asked.
+//! Answers from the cache. The server is still asked about a token in constant use once a minute
+//! ([`Builder::reuse_for`]), so `last_used_at` is accurate to a minute. The metrics of the server
+//! count the questions that it was asked.
 
-/// Its program is compiled with the tests.
+/// A page of the manual, whose program is compiled with the tests.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/clients/rust.md")]
 struct Page;
 
 mod answer;
 mod builder;
+mod cache;
 mod clock;
 mod convert;
 mod credential;
 mod error;
-mod knowledge;
 mod pb;
 mod question;
 mod redact;
+mod transport;
 mod watch;
-mod wire;
 
 use std::{sync::Arc, time::Duration};
 
@@ -67,14 +67,14 @@ use tokio::{runtime::Handle, sync::watch as channel, task::AbortHandle};
 
 use self::{
     answer::Kept,
-    knowledge::{Asking, Knowledge},
+    cache::{Asking, VerdictCache},
+    transport::{Answered, Wire},
     watch::Fault,
-    wire::{Answered, Wire},
 };
 use stacktoken_core::{revision::Revision, secret, verdict};
 
 pub use self::{answer::Answer, builder::Builder, error::Error, question::Question};
-/// What questions and answers are made of.
+/// The types of which questions and answers consist.
 pub use stacktoken_core::{
     clock::Clock,
     permissions::{Access, Permissions},
@@ -82,13 +82,13 @@ pub use stacktoken_core::{
     verdict::{ActionQuestion, ActionResult, Denial, Reason, Verdict},
 };
 
-/// Answers questions about presented tokens. Cheap to clone; all clones share one memory and
-/// one stream, which end with the last of them.
+/// A client that answers questions about presented tokens. It is cheap to clone; all clones share
+/// one cache and one stream, which end with the last clone.
 #[derive(Clone)]
 pub struct Client(Arc<Shared>);
 
 struct Shared {
-    knowledge: Arc<Knowledge>,
+    knowledge: Arc<VerdictCache>,
     wire: Arc<Wire>,
     fault: channel::Receiver<Fault>,
     watching: AbortHandle,
@@ -101,15 +101,15 @@ impl Drop for Shared {
 }
 
 impl Client {
-    /// A client of the server at this URL; more by [`Builder::address`].
+    /// Returns a builder of a client of the server at this URL; [`Builder::address`] adds others.
     pub fn builder(address: impl Into<String>) -> Builder {
         Builder::new(address.into())
     }
 
-    fn start(runtime: &Handle, knowledge: Knowledge, wire: Wire) -> Self {
+    fn start(runtime: &Handle, knowledge: VerdictCache, wire: Wire) -> Self {
         let (knowledge, wire) = (Arc::new(knowledge), Arc::new(wire));
         let (told, fault) = channel::channel(Some("not opened yet".to_owned()));
-        // Should it end, the lease runs out, and every question goes over the wire.
+        // Should the task end, the lease expires and every question goes over the wire.
         let watching = watch::keep_watching(knowledge.clone(), wire.clone(), told);
         let watching = runtime.spawn(watching).abort_handle();
         Self(Arc::new(Shared {
@@ -120,10 +120,10 @@ impl Client {
         }))
     }
 
-    /// Answers a question: from memory where that is as good, else from the server.
+    /// Answers a question: from the cache if that is as good, otherwise from the server.
     ///
     /// # Errors
-    /// [`Error`] where it cannot be decided, which is never a verdict (R13).
+    /// Returns an [`Error`] if the question cannot be decided, which is never a verdict (R13).
     pub async fn introspect(&self, question: &Question<'_>) -> Result<Answer, Error> {
         if let Some(answer) = self.cached(question) {
             return Ok(answer);
@@ -133,27 +133,27 @@ impl Client {
         answered.unwrap_or_else(|_| Err(Error::late(timeout)))
     }
 
-    /// The answer from memory, if it may be given. Neither waits nor calls; for no action it
-    /// allocates nothing.
+    /// Returns the answer from the cache, if that may be used. Neither waits nor calls the server;
+    /// for a question without actions it allocates nothing.
     #[must_use]
     pub fn cached(&self, question: &Question<'_>) -> Option<Answer> {
         self.0.knowledge.recall(question)
     }
 
-    /// How long ago the point is before which every acknowledged change is known here. Answers
-    /// come from memory while this is within the bound. `None`: nothing is known.
+    /// Returns the age of the instant before which every acknowledged change is known here. The
+    /// cache is used while this is within the bound. `None` if nothing is known.
     #[must_use]
     pub fn lease_age(&self) -> Option<Duration> {
         self.0.knowledge.lease_age()
     }
 
-    /// How many secrets are remembered.
+    /// Returns the number of cached secrets.
     #[must_use]
     pub fn entries(&self) -> usize {
         self.0.knowledge.entries()
     }
 
-    /// Why there is no stream that tells of changes; `None` while there is one.
+    /// Returns why there is no stream that reports changes; `None` while there is one.
     #[must_use]
     pub fn watch_fault(&self) -> Option<String> {
         self.0.fault.borrow().clone()
@@ -171,8 +171,8 @@ impl Client {
             .map(|asking| later(own, &asking.min_revision));
         let answered = wire.introspect(question, min.unwrap_or(own)).await;
         match answered {
-            // What was told here is news to a server that serves another history now. That is
-            // the stream's business; the question can still be decided.
+            // The revision received here is unknown to a server that serves another history now.
+            // The stream deals with that; the question can still be decided.
             Err(Error::RevisionUnknown { .. }) if min.is_some_and(|min| min != own) => {
                 let answered = wire.introspect(question, own).await?;
                 self.learn(question, None, answered)
@@ -181,7 +181,7 @@ impl Client {
         }
     }
 
-    /// Whether what was told includes the revision that the question names.
+    /// Returns whether the changes received include the revision that the question names.
     fn covers(&self, own: &str, asking: &Asking) -> bool {
         let told = |own| self.0.knowledge.was_told(own);
         let comparable = Revision::parse(&asking.min_revision).is_ok();
@@ -207,7 +207,7 @@ impl Client {
             facts,
             asked_at: sent,
         });
-        // What is judged otherwise here than there is no matter for this memory.
+        // An answer that this client evaluates differently from the server must not be cached.
         let key = question.stack_api_key;
         let ours = verdict::evaluate(Some(&kept.facts), key, question.actions, at);
         if let (Some(asking), Some(digest), true) = (
@@ -221,7 +221,7 @@ impl Client {
     }
 }
 
-/// The later of two revisions of one history, the first of which may be absent.
+/// Returns the later of two revisions of one history; the first may be empty.
 fn later<'a>(own: &'a str, told: &'a str) -> &'a str {
     match (Revision::parse(own), Revision::parse(told)) {
         (Ok(own_point), Ok(told_point)) if own_point.position > told_point.position => own,

@@ -1,33 +1,35 @@
-//! What a service asks, and whether that is plain enough to be answered without the server:
-//! what the server would refuse as ill-formed goes to the server, which says what is wrong.
+//! A question of a service, and whether it is well-formed enough to be answered without the server.
+//! A question that the server would refuse as ill-formed goes to the server, which reports what is
+//! wrong.
 
 use std::fmt;
 
 use crate::pb::v1;
 use stacktoken_core::{catalogue, secret, verdict::ActionQuestion};
 
-/// What the server looks at, at most: tokens and keys in bytes, then actions, facts, names.
+/// The server's limits: tokens and keys in bytes, then the number of actions and facts, then names
+/// in bytes.
 const MAX_TOKEN: usize = 512;
 const MAX_STACK_KEY: usize = 128;
 const MAX_ACTIONS: usize = 20;
 const MAX_FACTS: usize = 16;
 const MAX_NAME: usize = 64;
 
-/// A question about a presented token. Borrows everything, so that asking costs nothing.
+/// A question about a presented token. It borrows everything, so that asking costs nothing.
 #[derive(Clone, Copy)]
 pub struct Question<'a> {
     /// The secret as it was presented.
     pub token: &'a str,
     /// The stack API key presented with it.
     pub stack_api_key: &'a str,
-    /// What the request at hand is about to do: all of it must be allowed.
+    /// What the request at hand is about to do. All of it must be allowed.
     pub actions: &'a [ActionQuestion],
     /// A `revision` that the answer must reflect, for example of a Revoke just made elsewhere.
     pub min_revision: Option<&'a str>,
 }
 
 impl<'a> Question<'a> {
-    /// Which token is this, with this stack?
+    /// Creates a question about a token: is it active with this stack?
     #[must_use]
     pub const fn new(token: &'a str, stack_api_key: &'a str) -> Self {
         Self {
@@ -38,13 +40,13 @@ impl<'a> Question<'a> {
         }
     }
 
-    /// And may it do these?
+    /// Also asks whether the token may perform these actions.
     #[must_use]
     pub const fn about(self, actions: &'a [ActionQuestion]) -> Self {
         Self { actions, ..self }
     }
 
-    /// As things are at this revision or later.
+    /// Requires an answer that reflects this revision or a later one.
     #[must_use]
     pub const fn since(self, revision: &'a str) -> Self {
         Self {
@@ -53,7 +55,7 @@ impl<'a> Question<'a> {
         }
     }
 
-    /// Whether nothing is wrong with the form of it.
+    /// Returns whether the question is well-formed.
     pub(super) fn is_plain(&self) -> bool {
         let sized = |text: &str, max| (1..=max).contains(&text.len());
         sized(self.token, MAX_TOKEN)
@@ -62,12 +64,12 @@ impl<'a> Question<'a> {
             && self.actions.iter().all(is_plain)
     }
 
-    /// The revision asked for, if one is.
+    /// Returns the revision asked for, if there is one.
     pub(super) fn revision(&self) -> Option<&'a str> {
         self.min_revision.filter(|text| !text.is_empty())
     }
 
-    /// The message, with this `min_revision`.
+    /// Returns the message, with this `min_revision`.
     pub(super) fn message(&self, min_revision: &str) -> v1::IntrospectRequest {
         v1::IntrospectRequest {
             token: self.token.to_owned(),
@@ -78,7 +80,7 @@ impl<'a> Question<'a> {
     }
 }
 
-/// Everything but the secret (R9).
+/// Prints everything but the secret (R9).
 impl fmt::Debug for Question<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Question")
@@ -93,7 +95,7 @@ fn is_plain(action: &ActionQuestion) -> bool {
     let plain = |text: &str| text.len() <= MAX_NAME && !secret::is_within(text);
     let named = [&action.branch, &action.branch_alias];
     catalogue::check_shape(&action.name).is_ok()
-        // An empty name means on the wire that there is none.
+        // On the wire, an empty name means that there is none.
         && named.into_iter().flatten().all(|name| !name.is_empty() && plain(name))
         && action.facts.len() <= MAX_FACTS
         && action.facts.keys().all(|name| !name.is_empty() && plain(name))

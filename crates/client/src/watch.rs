@@ -1,5 +1,5 @@
-//! Watching: one stream, pings on it, and another stream when it ends or falls silent. While
-//! there is none, the lease runs out and every question goes over the wire: slower, never
+//! Watching: one stream with pings on it, and another stream when it ends or becomes silent.
+//! Without a stream the lease expires and every question goes over the wire: slower, but never
 //! wrong.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
@@ -13,9 +13,9 @@ use tonic::{
 
 use super::{
     Error,
+    cache::{Subject, Told, VerdictCache},
     error::{code_name, reason, retry_after},
-    knowledge::{Knowledge, Subject, Told},
-    wire::Wire,
+    transport::Wire,
 };
 use crate::pb::v1::{
     self, WatchPing, WatchRequest,
@@ -28,16 +28,17 @@ use stacktoken_core::{
     id,
 };
 
-/// The wait before the first attempt after a stream that was good and lasted longer than the
-/// longest wait, and that.
+/// The shortest and the longest backoff between streams. The backoff is reset after a stream that
+/// was good and lasted longer than `LONGEST_WAIT`.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// For so many bounds a server may be behind itself before another is watched.
+/// The number of freshness bounds for which a server may be out of date before another one is
+/// watched.
 const BEHIND: u32 = 4;
-/// As many pings a second as a server answers.
+/// The shortest interval between pings: a server answers no more of them per second.
 const SHORTEST_PERIOD: Duration = Duration::from_millis(50);
 
-/// What became of the last attempt, for whoever wants to see: `None` while a stream is good.
+/// The failure of the last attempt; `None` while a stream is good.
 pub(super) type Fault = Option<String>;
 
 /// How a stream ended.
@@ -50,7 +51,7 @@ struct Ended {
 
 /// Watches for as long as the client lives.
 pub(super) async fn keep_watching(
-    knowledge: Arc<Knowledge>,
+    knowledge: Arc<VerdictCache>,
     wire: Arc<Wire>,
     told: watch::Sender<Fault>,
 ) {
@@ -72,7 +73,7 @@ pub(super) async fn keep_watching(
             );
         }
         told.send_replace(Some(ended.why));
-        // What one server asks for is no reason to keep away from another.
+        // The delay that one server asks for does not apply to another.
         let asked_for = ended.wait.filter(|_| wire.endpoints.len() == 1);
         let pause = asked_for.unwrap_or(wait).clamp(wait, LONGEST_WAIT);
         tokio::time::sleep(jittered(pause)).await;
@@ -80,29 +81,30 @@ pub(super) async fn keep_watching(
     }
 }
 
-/// Between three quarters of it and all: clients that were cut off together come back apart.
+/// Returns a random duration from three quarters of `pause` up to `pause`, so that clients that
+/// were disconnected together do not reconnect together.
 fn jittered(pause: Duration) -> Duration {
     let mut byte = [0];
-    // Without randomness there is none: they come back together.
+    // If the source of randomness fails there is no jitter, and they reconnect together.
     let _ = OsEntropy.fill(&mut byte);
     pause.mul_f64(1.0 - f64::from(byte[0]) / 1024.0)
 }
 
 /// One stream from its opening to its end.
 struct Attempt<'a> {
-    knowledge: &'a Knowledge,
+    knowledge: &'a VerdictCache,
     wire: &'a Wire,
     told: &'a watch::Sender<Fault>,
-    /// Pings that are not answered yet: nonce, and when it was sent.
+    /// Pings in flight: the nonce, and when each was sent.
     unanswered: VecDeque<(u64, Duration)>,
     nonce: u64,
-    /// When what the server vouched for was last within the bound, or the stream began.
+    /// When the staleness that the server reported was last within the bound, or the stream began.
     fresh: Duration,
     was_good: bool,
 }
 
 impl<'a> Attempt<'a> {
-    fn new(knowledge: &'a Knowledge, wire: &'a Wire, told: &'a watch::Sender<Fault>) -> Self {
+    fn new(knowledge: &'a VerdictCache, wire: &'a Wire, told: &'a watch::Sender<Fault>) -> Self {
         Self {
             fresh: knowledge.now(),
             knowledge,
@@ -124,8 +126,8 @@ impl<'a> Attempt<'a> {
                     reason.as_deref(),
                     Some("REVISION_UNKNOWN" | "REVISION_PURGED")
                 );
-                // Also where the server names no reason, or cannot read the point at all: to go
-                // on from that would be refused for ever.
+                // Also if the server gives no reason, or cannot parse the revision at all: resuming
+                // from it would be refused for ever.
                 if unknown || matches!(status.code(), Code::OutOfRange | Code::InvalidArgument) {
                     self.knowledge.forget();
                 }
@@ -141,7 +143,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Answers why it ended, where that is nobody's failure.
+    /// Runs the stream until it ends. Returns why it ended, unless that was a failure.
     async fn watch(&mut self, endpoint: &Endpoint) -> Result<&'static str, Failed> {
         let timeout = self.wire.timeout;
         let opened = tokio::time::timeout(timeout, self.open(endpoint)).await;
@@ -161,7 +163,7 @@ impl<'a> Attempt<'a> {
                         return Ok("no ping was answered within the bound");
                     }
                     let ping = self.ping();
-                    // Full where what is sent no longer leaves: the silence will tell.
+                    // The channel is full if nothing is sent any more; `is_silent` detects that.
                     let _ = pings.try_send(WatchRequest {
                         from_revision: String::new(),
                         ping: Some(ping),
@@ -171,7 +173,8 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// A connection of its own, so that one that swallows everything is gone with the stream.
+    /// Opens a stream on a connection of its own, so that a connection that swallows everything is
+    /// closed with the stream.
     async fn open(
         &mut self,
         endpoint: &Endpoint,
@@ -201,7 +204,7 @@ impl<'a> Attempt<'a> {
         Ok((events.into_inner(), pings))
     }
 
-    /// Whether the server judges actions as this client would.
+    /// Returns whether the server evaluates actions as this client would.
     async fn has_same_catalogue(&self, channel: Channel) -> Result<bool, Failed> {
         let request = self.wire.request(v1::ListActionsRequest {}).await;
         let request = request.map_err(Failed::Ours)?;
@@ -211,7 +214,7 @@ impl<'a> Attempt<'a> {
 
     fn ping(&mut self) -> WatchPing {
         self.nonce += 1;
-        // Before it is sent: the lease counts from here.
+        // Read before the ping is sent: the lease counts from here.
         let sent = self.knowledge.now();
         self.unanswered.push_back((self.nonce, sent));
         WatchPing { nonce: self.nonce }
@@ -222,8 +225,8 @@ impl<'a> Attempt<'a> {
         oldest.is_some_and(|(_, sent)| self.knowledge.now().saturating_sub(*sent) > bound)
     }
 
-    /// Whether the server has been out of the bound itself for so long that another is better:
-    /// one that is cut off from the store answers pings for as long as it lives.
+    /// Returns whether the server itself has been out of the bound for so long that another one is
+    /// better: a server that is cut off from the store answers pings for as long as it lives.
     fn is_left_behind(&mut self, staleness: Duration) -> bool {
         let (now, bound) = (self.knowledge.now(), self.knowledge.bounds().freshness);
         if staleness <= bound {
@@ -245,7 +248,7 @@ impl<'a> Attempt<'a> {
                 );
             }
             Some(Event::Pong(pong)) => self.answered(pong)?,
-            // Something that this client does not know: it may be about anything.
+            // An event that this client does not know may concern any token.
             None => self.knowledge.forget(),
         }
         Ok(())
@@ -253,7 +256,7 @@ impl<'a> Attempt<'a> {
 
     fn answered(&mut self, pong: v1::WatchPong) -> Result<(), Failed> {
         let unreadable = || Failed::Ours(Error::Unreadable { what: "a pong" });
-        // One that does not say how stale it is vouches for nothing.
+        // A pong without its staleness proves nothing.
         let staleness = pong.staleness.ok_or_else(unreadable)?;
         let staleness = Duration::try_from(staleness).map_err(|_| unreadable())?;
         let at = self
@@ -261,7 +264,7 @@ impl<'a> Attempt<'a> {
             .iter()
             .position(|(nonce, _)| *nonce == pong.nonce);
         let (_, sent) = at.map(|at| self.unanswered[at]).ok_or_else(unreadable)?;
-        // A server that is asked too often answers the latest of those that wait.
+        // A server that gets too many pings answers only the latest of those that wait.
         self.unanswered.retain(|(nonce, _)| *nonce > pong.nonce);
         self.knowledge.pong(
             sent,
@@ -296,7 +299,7 @@ fn subject(named: Option<&Named>) -> Subject {
     known.unwrap_or(Subject::Unknown)
 }
 
-/// Why a stream could not be opened or went wrong.
+/// Why a stream could not be opened, or failed.
 enum Failed {
     Ours(Error),
     Server(Box<tonic::Status>),

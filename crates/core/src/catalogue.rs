@@ -1,5 +1,6 @@
-//! The actions of the content management API, as data: what each needs, and what no token
-//! may ever do (R5). Served by `ListActions`; a name that is not here is denied.
+//! The catalogue of the content management API's actions: what each action requires, and which
+//! actions no token may ever perform (R5). `ListActions` serves it. An action that is not in it is
+//! denied.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -19,7 +20,7 @@ macro_rules! modules {
             /// All modules, in the order of the catalogue.
             pub const ALL: &[Self] = &[$(Self::$module,)+];
 
-            /// The name in grants and actions.
+            /// Returns the name that grants and actions use.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$module => $name,)+ }
@@ -38,10 +39,10 @@ modules! {
 }
 
 impl Module {
-    /// The module of this name.
+    /// Parses the name of a module.
     ///
     /// # Errors
-    /// A problem that lists the known modules.
+    /// Returns a problem that lists the known modules if the name is none of them.
     pub fn parse(name: &str) -> Result<Self, Problem> {
         Self::ALL
             .iter()
@@ -69,11 +70,11 @@ pub enum ActionAccess {
 /// Whether an action can be granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// By access, module and branch.
+    /// Granted by access, module and branch.
     Grantable,
-    /// To no token (R5).
+    /// Granted to no token (R5).
     Never,
-    /// Grantable where the question states this fact.
+    /// Grantable if the question states this fact.
     Conditional(Fact),
 }
 
@@ -97,7 +98,7 @@ pub struct Action {
     pub access: ActionAccess,
     /// Whether it can be granted.
     pub rule: Rule,
-    /// Whether a narrowing to branches binds it.
+    /// Whether a restriction to branches applies to it.
     pub branch_bound: bool,
 }
 
@@ -171,17 +172,17 @@ const fn is_branch_bound(module: Module) -> bool {
 static BY_NAME: LazyLock<HashMap<&str, &Action>> =
     LazyLock::new(|| ACTIONS.iter().map(|action| (action.name, action)).collect());
 
-/// The action of this name; `None` denies (`ACTION_UNKNOWN`).
+/// Returns the action of this name, or `None` if there is none, which denies (`ACTION_UNKNOWN`).
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Action> {
     BY_NAME.get(name).copied()
 }
 
-/// Whether a name has the shape `module.verb`, known or not: lower-case words of letters,
-/// digits and `_`, up to 64 characters.
+/// Checks that a name has the form `module.verb`, whether or not the action exists: lower-case
+/// words of letters, digits and `_`, at most 64 characters in all.
 ///
 /// # Errors
-/// A problem for anything else.
+/// Returns a problem for any other name.
 pub fn check_shape(name: &str) -> Result<(), Problem> {
     let word = |part: &str| {
         part.starts_with(|c: char| c.is_ascii_lowercase())

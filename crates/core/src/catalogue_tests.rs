@@ -1,8 +1,9 @@
-//! The catalogue held against a second list of it, written down apart from the code.
+//! Compares the catalogue with an independent copy of it.
 
 use super::*;
 
-/// What the contract promises, row by row: name, access, rule, branch-bound or not.
+/// The catalogue as the contract promises it, one row per action: name, access, rule, and whether
+/// the action is bound to branches.
 const PROMISED: &str = "
 entry.read             READ  GRANTABLE           branch-bound
 entry.create           WRITE GRANTABLE           branch-bound
@@ -94,7 +95,7 @@ app.read               READ  GRANTABLE           -
 app.install            WRITE NEVER               -
 ";
 
-/// A row as the list above writes it.
+/// Formats an action as a row of `PROMISED`.
 fn written(action: &Action) -> String {
     let access = match action.access {
         Read => "READ",

@@ -11,16 +11,17 @@ pub trait Clock: Send + Sync + 'static {
     /// process (R8).
     fn now(&self) -> Timestamp;
 
-    /// Returns the time since a fixed point, including time that the host was suspended. Only for
-    /// measuring durations.
+    /// Returns the time since a fixed point, including the time that the host was suspended. Only
+    /// for measuring durations.
     fn monotonic(&self) -> Duration;
 
-    /// Returns the raw wall-clock time, also where there is a fault, to compare it with another clock.
+    /// Returns the raw wall-clock time, even during a fault, so that it can be compared with
+    /// another clock.
     fn wall(&self) -> Timestamp {
         self.now()
     }
 
-    /// Returns what is wrong with the wall clock. While there is a fault, nothing may be decided by it.
+    /// Returns what is wrong with the wall clock. During a fault, no decision may depend on it.
     fn fault(&self) -> Option<ClockFault> {
         None
     }
@@ -30,14 +31,14 @@ pub trait Clock: Send + Sync + 'static {
         0
     }
 
-    /// Sets the permitted skew, and whether the database's clock is compared with this one: only
-    /// then does the clock wait for a first comparison before it is trusted.
+    /// Sets the permitted skew, and whether the database's clock is compared with this one. Only if
+    /// it is compared does the clock wait for a first comparison before it is trusted.
     fn permit(&self, _max_skew: Duration, _compared: bool) {}
 
     /// Records whether the last comparison with the database's clock was within the skew.
     fn compared(&self, _agrees: bool) {}
 
-    /// Whether the first comparison was made, or none is needed.
+    /// Returns whether the first comparison was made, or none is needed.
     fn is_compared(&self) -> bool {
         true
     }

@@ -1,8 +1,8 @@
-//! The only place that asks for randomness. A test gives its own.
+//! The only module that reads randomness. A test passes its own source.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The generator did not answer.
+/// The error of a source that returned no randomness.
 #[derive(Debug, thiserror::Error)]
 #[error("the operating system's random generator failed: {0}")]
 pub struct EntropyFailed(#[from] getrandom::Error);
@@ -12,7 +12,8 @@ pub trait Entropy: Send + Sync + 'static {
     /// Fills the buffer.
     ///
     /// # Errors
-    /// [`EntropyFailed`] where the source does not answer; nothing may be made of the buffer then.
+    /// Returns [`EntropyFailed`] if the source fails; the content of the buffer must not be used
+    /// then.
     fn fill(&self, buffer: &mut [u8]) -> Result<(), EntropyFailed>;
 }
 
@@ -30,13 +31,13 @@ impl Entropy for OsEntropy {
     }
 }
 
-/// Numbers that differ, for ids that come by the thousand and that anybody may guess: drawn
-/// from another source once, and never for a secret.
+/// A generator of distinct numbers, for ids that are needed by the thousand and may be guessable.
+/// It is seeded once from another source, and must never be used for a secret.
 #[derive(Debug)]
-pub struct Spread(AtomicU64);
+pub struct SplitMix64(AtomicU64);
 
-impl Spread {
-    /// From wherever this source says; from a fixed point, should it not answer.
+impl SplitMix64 {
+    /// Creates a generator seeded from this source, or with a constant if the source fails.
     #[must_use]
     pub fn seeded(source: &dyn Entropy) -> Self {
         let mut seed = [0; 8];
@@ -44,7 +45,7 @@ impl Spread {
         Self(AtomicU64::new(u64::from_ne_bytes(seed)))
     }
 
-    /// The next number: `SplitMix64`.
+    /// Returns the next number of the `SplitMix64` sequence.
     pub fn draw(&self) -> u64 {
         const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
         let mut drawn = self.0.fetch_add(STEP, Ordering::Relaxed);
@@ -54,7 +55,7 @@ impl Spread {
     }
 }
 
-impl Entropy for Spread {
+impl Entropy for SplitMix64 {
     fn fill(&self, buffer: &mut [u8]) -> Result<(), EntropyFailed> {
         for chunk in buffer.chunks_mut(8) {
             let drawn = self.draw().to_ne_bytes();
@@ -72,7 +73,7 @@ mod tests {
 
     #[test]
     fn numbers_are_spread_without_a_repetition() {
-        let spread = Spread::seeded(&OsEntropy);
+        let spread = SplitMix64::seeded(&OsEntropy);
         let mut seen = HashSet::new();
         for _ in 0..10_000 {
             let mut buffer = [0; 10];

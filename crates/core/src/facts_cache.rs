@@ -1,7 +1,7 @@
-//! What is known of digests, kept in memory: facts, never verdicts (§9). Bounded by count.
-//! A hit takes a brief shared lock of one shard; only fills and evictions meet in the index.
-//! Knows nothing of when an entry may be answered: the lease decides that, for the replica as
-//! for a client.
+//! A cache of facts by digest; it never holds verdicts (§9). The number of entries is bounded. A
+//! hit takes a brief shared lock of one shard; only fills and evictions contend for the lock of the
+//! index. The cache does not decide whether an entry may be used for an answer: the lease does,
+//! both in a replica and in a client.
 
 use std::{
     borrow::Borrow,
@@ -22,28 +22,28 @@ use crate::{
     verdict::Facts,
 };
 
-/// How many digests that nobody knows are remembered.
+/// How many unknown digests are cached.
 const UNKNOWN: usize = 10_000;
-/// How many evictions a fill that was under way is compared with, one by one.
+/// How many recent evictions are kept, so that a fill in flight can be compared with each of them.
 const RECENT: usize = 1024;
 
-/// How many evictions there have been: a fill carries the count from before its reading.
+/// The number of evictions so far. A fill carries the value from before its read of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Generation(u64);
 
-/// Facts by digest, perhaps with more beside them, and until when digests are remembered as
-/// unknown.
+/// A cache of facts by digest, in a type `F` that can hold more than the facts, and of unknown
+/// digests with the instant at which each entry expires.
 pub struct Cache<F = Facts> {
     facts: Shards<Digest, Arc<F>>,
     unknown: Shards<Digest, Duration>,
     evictions: AtomicU64,
     index: Mutex<Index>,
     capacity: usize,
-    /// Off only in a negative control: whether a fill is compared with recent evictions.
+    /// Whether a fill is compared with recent evictions. Off only in a negative control.
     checks_generation: bool,
 }
 
-/// What a change is about.
+/// The subject of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
     /// One token.
@@ -56,10 +56,10 @@ pub enum Subject {
 struct Index {
     by_token: HashMap<TokenUid, Vec<Digest>>,
     by_stack: HashMap<StackUid, Vec<Digest>>,
-    /// Since it was last made anew.
+    /// How many calls of `note` there were since the index was last rebuilt.
     noted: usize,
     recent: VecDeque<Evicted>,
-    /// How many changes of unknown outcome each is the subject of.
+    /// The number of changes of unknown outcome, by subject.
     barred: HashMap<Subject, usize>,
 }
 
@@ -89,7 +89,7 @@ impl Index {
             .any(|subject| self.barred.contains_key(subject))
     }
 
-    /// Forgets which digests there are.
+    /// Removes all digests from the index. Keeps the recent evictions and the bars.
     fn begin_again(&mut self) {
         *self = Self {
             recent: std::mem::take(&mut self.recent),
@@ -126,19 +126,19 @@ impl<F: Borrow<Facts>> Cache<F> {
         }
     }
 
-    /// The facts of a digest, if they are remembered.
+    /// Returns the facts of a digest, if they are cached.
     pub fn get(&self, digest: &Digest) -> Option<Arc<F>> {
         self.facts.get(digest)
     }
 
-    /// Whether a digest was found unknown, and that may still be answered at this instant.
+    /// Returns whether a digest is cached as unknown and the entry has not expired at `now`.
     pub fn is_unknown(&self, digest: &Digest, now: Duration) -> bool {
         self.unknown.get(digest).is_some_and(|until| now < until)
     }
 
-    /// Remembers that nobody knows a digest, unless everything was thrown out since `read_at`.
-    /// No later change can make this wrong: whoever issues a token draws a secret that nobody can
-    /// have asked about before. But another database may know it.
+    /// Caches a digest as unknown until `until`, unless everything was evicted since `read_at`. No
+    /// later change can make the entry wrong: a new token gets a fresh random secret, which nobody
+    /// can have asked about before. But another database may know the digest, hence the check.
     pub fn note_unknown(&self, digest: Digest, until: Duration, read_at: Generation) {
         let index = self.index();
         let emptied = |index: &Index| self.was(index, read_at, |of| of == Evicted::Everything);
@@ -147,13 +147,13 @@ impl<F: Borrow<Facts>> Cache<F> {
         }
     }
 
-    /// The generation, to be read before a reading of the store is started.
+    /// Returns the current generation. Call this before a read of the store is started.
     pub fn generation(&self) -> Generation {
         Generation(self.evictions.load(Ordering::Acquire))
     }
 
-    /// Remembers facts, unless what they are about was evicted since `read_at`: a late fill
-    /// must not bring back what a change has just thrown out. Answers whether it did.
+    /// Caches facts, unless their subject is barred or was evicted since `read_at`: a late fill
+    /// must not bring back what a change has just evicted. Returns whether the facts were cached.
     pub fn fill(&self, digest: Digest, facts: &Arc<F>, read_at: Generation) -> bool {
         let mut index = self.index();
         if self.checks_generation && self.was_evicted(&index, (**facts).borrow(), read_at) {
@@ -164,8 +164,8 @@ impl<F: Borrow<Facts>> Cache<F> {
         }
         self.facts.insert(digest, facts.clone());
         index.note(digest, (**facts).borrow());
-        // The shards drop entries by themselves when they are full, and evictions leave one of
-        // the two lists behind: every now and then the index is made anew.
+        // The shards evict entries on their own when they are full, and an eviction removes a
+        // digest from only one of the two lists. So the index is rebuilt from time to time.
         if index.noted > 2 * self.capacity + RECENT {
             index.begin_again();
             for (digest, facts) in self.facts.iter() {
@@ -175,12 +175,12 @@ impl<F: Borrow<Facts>> Cache<F> {
         true
     }
 
-    /// Evicts what is known of a token.
+    /// Evicts the facts of a token.
     pub fn evict_token(&self, uid: TokenUid) {
         self.evict(&mut self.index(), Subject::Token(uid));
     }
 
-    /// Evicts what is known of all tokens of a stack.
+    /// Evicts the facts of all tokens of a stack.
     pub fn evict_stack(&self, uid: StackUid) {
         self.evict(&mut self.index(), Subject::Stack(uid));
     }
@@ -196,9 +196,9 @@ impl<F: Borrow<Facts>> Cache<F> {
         }
     }
 
-    /// Bars the subjects of a change whose outcome is not known: what is known of them is
-    /// evicted, and nothing is filled in, so the store is read. When the guard is dropped they
-    /// are evicted once more, so that no reading from before the outcome is filled in either.
+    /// Bars the subjects of a change whose outcome is unknown: evicts their facts and refuses
+    /// fills, so that the store is read. Dropping the guard evicts them once more, so that no read
+    /// from before the outcome is filled in either.
     pub fn bar(self: &Arc<Self>, subjects: &[Subject]) -> Bar<F> {
         let mut index = self.index();
         for subject in subjects {
@@ -225,14 +225,14 @@ impl<F: Borrow<Facts>> Cache<F> {
         }
     }
 
-    /// Throws out what can say no more than that a token is dead.
+    /// Evicts facts that can only say that a token is dead: revoked, ended, or expired at `now`.
     pub fn forget_dead(&self, now: Timestamp) {
         let expired = |facts: &Facts| facts.token.expires_at.is_some_and(|at| at <= now);
         let dead = |facts: &Facts| facts.token.revoked || facts.token.ended || expired(facts);
         self.facts.retain(|_, facts| !dead(facts.as_ref().borrow()));
     }
 
-    /// Throws out everything.
+    /// Evicts everything.
     pub fn clear(&self) {
         let mut index = self.index();
         self.note(&mut index, Evicted::Everything);
@@ -241,13 +241,14 @@ impl<F: Borrow<Facts>> Cache<F> {
         self.unknown.clear();
     }
 
-    /// Number of cached digests.
+    /// Returns the number of digests whose facts are cached.
     #[must_use]
     pub fn entries(&self) -> usize {
         self.facts.len()
     }
 
-    /// The count first and the removal after: a fill that misses the one sees the other.
+    /// Records an eviction. The entries are removed only after the count is incremented: a fill
+    /// that misses the new count is caught by the removal.
     fn note(&self, index: &mut Index, evicted: Evicted) {
         self.evictions.fetch_add(1, Ordering::AcqRel);
         index.recent.push_back(evicted);
@@ -263,7 +264,8 @@ impl<F: Borrow<Facts>> Cache<F> {
         })
     }
 
-    /// Whether one of the evictions since then, or one too many ago to know, is such a one.
+    /// Returns whether an eviction since `read_at` matches `such`. Also returns `true` if there
+    /// were more evictions since then than are kept.
     fn was(&self, index: &Index, read_at: Generation, such: impl Fn(Evicted) -> bool) -> bool {
         let since = self.evictions.load(Ordering::Acquire) - read_at.0;
         match usize::try_from(since) {
@@ -279,7 +281,7 @@ impl<F: Borrow<Facts>> Cache<F> {
     }
 }
 
-/// Bars the subjects of a change from the cache until it is dropped.
+/// A guard that bars the subjects of a change from the cache until it is dropped.
 #[must_use = "dropping it lifts the bar"]
 pub struct Bar<F: Borrow<Facts> = Facts> {
     cache: Arc<Cache<F>>,

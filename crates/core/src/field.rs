@@ -1,5 +1,5 @@
-//! Faults in what a caller sent: every one of them, each with its field, what is wrong and
-//! what to do.
+//! Validation of a caller's input: every fault is reported, with its field, what is wrong and what
+//! to do.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use std::borrow::Cow;
 pub struct Problem(Cow<'static, str>);
 
 impl Problem {
-    /// A problem in words.
+    /// Creates a problem from its description.
     pub fn new(words: impl Into<Cow<'static, str>>) -> Self {
         Self(words.into())
     }
@@ -29,7 +29,7 @@ pub struct Violation {
 pub struct Violations(Vec<Violation>);
 
 impl Violations {
-    /// Notes a fault.
+    /// Adds a fault.
     pub fn add(&mut self, field: impl Into<String>, problem: Problem) {
         self.0.push(Violation {
             field: field.into(),
@@ -37,13 +37,13 @@ impl Violations {
         });
     }
 
-    /// The value, or notes what is wrong with it.
+    /// Returns the value, or adds a fault for the field and returns `None`.
     pub fn keep<T>(&mut self, field: impl Into<String>, parsed: Result<T, Problem>) -> Option<T> {
         parsed.map_err(|problem| self.add(field, problem)).ok()
     }
 
-    /// Takes the faults of an embedded message over, below its path; below no path, as they
-    /// are.
+    /// Returns the value of an embedded message, or adds its faults and returns `None`. The path of
+    /// each fault is prefixed with `field`, unless that is empty.
     pub fn nest<T>(&mut self, field: &str, parsed: Result<T, Violations>) -> Option<T> {
         match parsed {
             Ok(value) => Some(value),
@@ -57,10 +57,10 @@ impl Violations {
         }
     }
 
-    /// The value, if it was built and nothing was noted.
+    /// Returns the value, if it was built and there are no faults.
     ///
     /// # Errors
-    /// The faults, if there are any.
+    /// Returns the faults otherwise.
     pub fn finish<T>(self, value: Option<T>) -> Result<T, Self> {
         match value {
             Some(value) if self.0.is_empty() => Ok(value),
@@ -68,7 +68,7 @@ impl Violations {
         }
     }
 
-    /// The faults in the order they were found.
+    /// Returns the faults in the order in which they were found.
     #[must_use]
     pub fn as_slice(&self) -> &[Violation] {
         &self.0

@@ -1,4 +1,5 @@
-//! Ids: UUIDv7, made of our clock and our randomness, one type per thing.
+//! Ids: UUIDv7 values built from the process's clock and its source of randomness, with one type
+//! for each kind of thing.
 
 use newtype_uuid::{GenericUuid, TypedUuid, TypedUuidKind, TypedUuidTag};
 
@@ -10,7 +11,7 @@ use crate::{
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident, $tag:literal, $uid:ident;)+) => {$(
-        /// Marks the ids of one kind of thing.
+        /// A marker for the ids of one kind of thing.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum $kind {}
 
@@ -27,18 +28,18 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// Which token.
+    /// The id of a token.
     TokenKind, "token", TokenUid;
-    /// Which stack.
+    /// The id of a stack.
     StackKind, "stack", StackUid;
-    /// Which row of the audit.
+    /// The id of a row of the audit.
     EventKind, "event", EventUid;
 }
 
-/// A new id of the kind asked for.
+/// Generates a new id.
 ///
 /// # Errors
-/// [`EntropyFailed`] where there is no randomness to be had.
+/// Returns [`EntropyFailed`] if the source of randomness fails.
 pub fn generate<K: TypedUuidKind>(
     now: Timestamp,
     entropy: &dyn Entropy,
@@ -49,10 +50,10 @@ pub fn generate<K: TypedUuidKind>(
     Ok(TypedUuid::from_untyped_uuid(uuid))
 }
 
-/// The id in a text of 36 characters, as our answers write it.
+/// Parses an id of 36 characters, the form in which answers contain it.
 ///
 /// # Errors
-/// A problem for any other text.
+/// Returns a problem for any other text.
 pub fn parse<K: TypedUuidKind>(text: &str) -> Result<TypedUuid<K>, Problem> {
     if text.is_empty() {
         return Err(Problem::new(

@@ -1,32 +1,32 @@
-//! How fresh what a replica remembers is, and whether it may still be answered. Pure: instants
-//! of one monotonic clock and origins in, yes or no out.
+//! The lease: how fresh a replica's cache is, and whether it may still be used for answers. Pure:
+//! it takes origins and instants of one monotonic clock, and returns a decision.
 //!
-//! Two things are known of the past, each by the instant at which it was *started*: that all
-//! changes acknowledged before `read` are applied here, and that the database read from was
-//! the primary at `beat`, since it committed then. What was acknowledged anywhere before the
-//! earlier of the two is applied, so that is the point that everything is measured from.
+//! Two facts about the past are known, each dated by the instant at which the operation *started*:
+//! all changes acknowledged before `read` are applied here, and the database read from was the
+//! primary at `beat`, since it committed then. Every change acknowledged anywhere before the
+//! earlier of the two instants is applied, so the age of the cache is measured from that instant.
 //!
-//! Both must be of one database. So neither can be set from an instant alone: it takes
-//! [`Evidence`], which only [`Adopted::evidence`] makes, for whoever has the origin adopted.
+//! Both must come from one database. So neither can be set from an instant alone: it takes
+//! [`Evidence`], which only [`Adopted::evidence`] creates, and only for the adopted origin.
 
 use std::time::Duration;
 
 use crate::origin::Origin;
 
-/// The time between two adoptions of an origin, by number.
+/// The period between two adoptions of an origin, identified by a number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tenure(u64);
 
 impl Tenure {
-    /// The number.
+    /// Returns the number.
     #[must_use]
     pub const fn number(self) -> u64 {
         self.0
     }
 }
 
-/// Something learned from the database that was adopted, by the instant at which the asking
-/// was started.
+/// Something learned from the adopted database, dated by the instant at which the request was
+/// started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Evidence {
     tenure: Tenure,
@@ -34,32 +34,32 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// When the asking was started.
+    /// Returns when the request was started.
     #[must_use]
     pub const fn started(self) -> Duration {
         self.started
     }
 
-    /// Of which adoption.
+    /// Returns the tenure in which it was obtained.
     #[must_use]
     pub const fn tenure(self) -> Tenure {
         self.tenure
     }
 }
 
-/// What is known of the past of one database.
+/// What is known about the past of one database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lease {
     tenure: Tenure,
-    /// When the last successful reading of the history was started; `None` before the first.
+    /// When the last successful read of the change log was started; `None` before the first one.
     read: Option<Duration>,
     /// When the last successful commit on the primary was started.
     beat: Option<Duration>,
 }
 
 impl Lease {
-    /// Where everything acknowledged before an instant is known from elsewhere; `None` where
-    /// nothing is.
+    /// Creates a lease for a process that knows from elsewhere that every change acknowledged
+    /// before `since` is applied; `None` if nothing is known.
     #[must_use]
     pub const fn since_then(since: Option<Duration>) -> Self {
         Self {
@@ -69,7 +69,8 @@ impl Lease {
         }
     }
 
-    /// As it is where nobody else makes changes: everything is applied when it is made.
+    /// Returns the lease renewed at `now`, for a store that no other process changes: every change
+    /// is applied when it is made.
     #[must_use]
     pub const fn held(self, now: Duration) -> Self {
         Self {
@@ -79,7 +80,8 @@ impl Lease {
         }
     }
 
-    /// As if the database had proved just now that it is the primary: for a negative control.
+    /// Returns the lease as if the database had proved at `now` that it is the primary. For a
+    /// negative control.
     #[must_use]
     pub const fn without_beat(self, now: Duration) -> Self {
         Self {
@@ -88,32 +90,32 @@ impl Lease {
         }
     }
 
-    /// Of which adoption this is.
+    /// Returns the tenure of this lease.
     #[must_use]
     pub const fn tenure(self) -> Tenure {
         self.tenure
     }
 
-    /// When the last reading of the history was started.
+    /// Returns when the last read of the change log was started.
     #[must_use]
     pub const fn read_since(self) -> Option<Duration> {
         self.read
     }
 
-    /// The point before which everything acknowledged is applied.
+    /// Returns the instant before which every acknowledged change is applied.
     #[must_use]
     pub fn since(self) -> Option<Duration> {
         Some(self.read?.min(self.beat?))
     }
 
-    /// Whether what is remembered may be answered at `now`.
+    /// Returns whether cached facts may be used for an answer at `now`.
     #[must_use]
     pub fn covers(self, now: Duration, bound: Duration) -> bool {
         self.since()
             .is_some_and(|since| now.saturating_sub(since) <= bound)
     }
 
-    /// What a reading of the store is worth at `now`.
+    /// Returns what a read of the store is worth at `now`.
     #[must_use]
     pub fn judge(self, reading: Evidence, now: Duration, bound: Duration) -> Worth {
         let age = |at: Duration| now.saturating_sub(at);
@@ -130,31 +132,31 @@ impl Lease {
         }
     }
 
-    /// How old the point is that everything is measured from.
+    /// Returns the age of the instant that the lease is measured from.
     #[must_use]
     pub fn age(self, now: Duration) -> Option<Duration> {
         self.since().map(|since| now.saturating_sub(since))
     }
 }
 
-/// What a reading of the store is worth.
+/// What a read of the store is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Worth {
-    /// It may be answered.
+    /// The result may be used for an answer.
     Answer,
-    /// It was started too long ago.
+    /// The read was started too long ago.
     TooOld,
-    /// It is of a database that is not the one adopted by now.
+    /// The read belongs to another tenure than the current one.
     Elsewhere,
-    /// It is fresh, but nobody knows whether the database is still the primary: the next
-    /// heartbeat tells, and for so long it is worth waiting for.
+    /// The read is fresh, but it is not known whether the database is still the primary. The next
+    /// heartbeat decides that; it is worth waiting for it until `left` has passed.
     Unproven {
-        /// After this the reading is too old.
+        /// The time after which the read is too old.
         left: Duration,
     },
 }
 
-/// The database that is trusted, and what is known of its past.
+/// The adopted database, which is trusted, and what is known about its past.
 #[derive(Clone, Debug, Default)]
 pub struct Adopted {
     origin: Option<Origin>,
@@ -162,8 +164,8 @@ pub struct Adopted {
 }
 
 impl Adopted {
-    /// Trusts the database that has just committed a heartbeat started at `beat`, and nothing
-    /// that is known from before: that was of another.
+    /// Returns the state after the adoption of the database that has just committed a heartbeat
+    /// started at `beat`. Discards everything known from before, which was about another database.
     #[must_use]
     pub const fn adopt(&self, origin: Origin, beat: Duration) -> Self {
         Self {
@@ -176,20 +178,20 @@ impl Adopted {
         }
     }
 
-    /// The database, if there is one yet.
+    /// Returns the adopted database, if there is one.
     #[must_use]
     pub const fn origin(&self) -> Option<&Origin> {
         self.origin.as_ref()
     }
 
-    /// What is known of its past.
+    /// Returns what is known about its past.
     #[must_use]
     pub const fn lease(&self) -> Lease {
         self.lease
     }
 
-    /// What was learned from a database by asking that was started then; `None` where it is
-    /// not the one that is trusted.
+    /// Returns evidence from a request to a database that was started at `started`, or `None` if
+    /// that database is not the adopted one.
     #[must_use]
     pub fn evidence(&self, origin: &Origin, started: Duration) -> Option<Evidence> {
         let adopted = self.origin.as_ref()?;
@@ -199,7 +201,7 @@ impl Adopted {
         })
     }
 
-    /// All changes that a reading of the history found are applied.
+    /// Records that all changes found by a read of the change log are applied.
     #[must_use]
     pub fn read(mut self, evidence: Evidence) -> Self {
         if evidence.tenure == self.lease.tenure {
@@ -208,7 +210,7 @@ impl Adopted {
         self
     }
 
-    /// The database has committed a heartbeat.
+    /// Records that the database has committed a heartbeat.
     #[must_use]
     pub fn beat(mut self, evidence: Evidence) -> Self {
         if evidence.tenure == self.lease.tenure {
@@ -279,7 +281,7 @@ mod tests {
         let old = heard(&former, 1, 700).unwrap();
         let read = former.clone().read(old);
         assert!(read.lease().covers(at(1000), BOUND));
-        // Also where the same one is adopted again: what was known in between is gone.
+        // Also if the same origin is adopted again: what was known in between is discarded.
         for next in [Origin::sole(2), Origin::sole(1)] {
             let now = read.adopt(next, at(800));
             let lease = now.clone().read(old).beat(old).lease();

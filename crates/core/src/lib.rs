@@ -1,8 +1,9 @@
-//! What decides on a management token, shared by the server and by its client for Rust: the format
-//! of secrets, permissions, the built-in catalogue of actions, the verdict, the lease that says how
-//! long a cache may be answered from, and that cache.
+//! The evaluation of management tokens, shared by the server and its Rust client: the format of
+//! secrets, permissions, the built-in catalogue of actions, the verdict, the cache of facts, and
+//! the lease that decides how long the cache may be used for answers.
 //!
-//! No async runtime, no gRPC, no database, and no clock of its own: whoever calls gives the instant.
+//! This crate has no async runtime, no gRPC, no database and no clock of its own: the caller passes
+//! the instant.
 
 pub mod catalogue;
 pub mod clock;

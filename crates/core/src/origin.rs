@@ -1,28 +1,29 @@
-//! Which database answered. An address can be moved to another database, and a database can be
-//! crashed, promoted or restored under its address: what was learned from one then says nothing
-//! about the other.
+//! The identity of the database that answered. An address can be moved to another database, and the
+//! database behind an address can crash, be promoted or be restored. What was learned from one then
+//! says nothing about the other.
 
-/// The identity of a database, at one time of its life.
+/// The identity of a database during one period of its life.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// What the database cluster was named when it was made; a copy of its files keeps it.
-    /// Look-ups do not ask for it, since it costs the reading of a file.
+    /// The system identifier of the database cluster; a copy of its files keeps it. Lookups do not
+    /// ask for it, since that costs a read of a file.
     pub system: Option<i64>,
-    /// Counts promotions.
+    /// The timeline, which counts promotions.
     pub timeline: String,
-    /// The history that the rows belong to; a copy of the rows keeps it.
+    /// The epoch of the change log; a copy of the rows keeps it.
     pub epoch: i64,
-    /// Random, and gone with every crash and promotion.
+    /// A random number that is lost with every crash and promotion.
     pub incarnation: i64,
-    /// Which tables its statements are about: another schema can have tables of the same names.
+    /// Identifies the tables that the statements use: another schema can have tables of the same
+    /// names.
     pub tables: i64,
-    /// When the server was started, in microseconds: tells a copy of a server that was stopped
-    /// in order from the original.
+    /// When the server was started, in microseconds: distinguishes a copy of a server that was
+    /// stopped cleanly from the original.
     pub started: i64,
 }
 
 impl Origin {
-    /// The one store of a single process, which no other can take the place of.
+    /// Returns the origin of the only store of a single process, which no other store can replace.
     #[must_use]
     pub const fn sole(epoch: i64) -> Self {
         Self {
@@ -35,7 +36,8 @@ impl Origin {
         }
     }
 
-    /// Whether this is the same database at the same time of its life, as far as both know.
+    /// Returns whether both are the same database in the same period of its life, as far as both
+    /// know.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
         let system = match (self.system, other.system) {

@@ -1,5 +1,5 @@
-//! What a token may do: a ceiling, and optional narrowing to modules and branches. An
-//! empty narrowing cannot be built, so it can never mean "all".
+//! What a token may do: a ceiling, optionally narrowed to modules and branches. An empty narrowing
+//! cannot be built, so it can never mean "all".
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use crate::{
     text,
 };
 
-/// How much: reads only, or changes too (R4). `Read` is below `ReadWrite`.
+/// The level of access: reads only, or changes too (R4). `Read` is less than `ReadWrite`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Access {
@@ -22,7 +22,7 @@ pub enum Access {
 }
 
 impl Access {
-    /// The name in the contract, without the prefix.
+    /// Returns the name in the contract, without the prefix.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -32,31 +32,31 @@ impl Access {
     }
 }
 
-/// How many branches and aliases a token can be narrowed to, together.
+/// The maximum number of branches and aliases, together, that a token can be narrowed to.
 const MAX_BRANCHES: usize = 100;
 
-/// Permissions as they are written down: in the store, in golden data, in a client library.
-/// Not yet checked; [`Permissions::try_from`] does that.
+/// Permissions in serialised form: in the store, in golden data, in a client library. Not validated
+/// yet; [`Permissions::try_from`] does that.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Draft {
     /// The ceiling.
     pub access: Access,
-    /// Absent: not narrowed to modules.
+    /// The granted modules; `None` if the token is not narrowed to modules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modules: Option<Vec<DraftGrant>>,
-    /// Absent: not narrowed to branches.
+    /// The granted branches; `None` if the token is not narrowed to branches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branches: Option<DraftBranches>,
 }
 
-/// One module and how much of it.
+/// A grant: one module, and the access to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DraftGrant {
     /// The module's name.
     pub module: String,
-    /// How much; absent where the caller did not say, which is an error.
+    /// The access; `None` if the caller did not give it, which is an error.
     pub access: Option<Access>,
 }
 
@@ -67,12 +67,12 @@ pub struct DraftBranches {
     /// Branch names.
     #[serde(default)]
     pub branches: Vec<String>,
-    /// Alias names, matched by the name that the request used.
+    /// Alias names, compared with the name that the request used.
     #[serde(default)]
     pub aliases: Vec<String>,
 }
 
-/// Checked permissions (R4): every grant is of a known module and not above the ceiling.
+/// Validated permissions (R4): every grant is of a known module and not above the ceiling.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Permissions {
     access: Access,
@@ -88,13 +88,13 @@ pub struct Branches {
 }
 
 impl Permissions {
-    /// The ceiling over all grants.
+    /// Returns the ceiling over all grants.
     #[must_use]
     pub const fn access(&self) -> Access {
         self.access
     }
 
-    /// How much of a module is granted; `None` where the token is narrowed to others.
+    /// Returns the access to a module; `None` if the token is narrowed to other modules.
     #[must_use]
     pub fn access_to(&self, module: Module) -> Option<Access> {
         match &self.modules {
@@ -103,7 +103,7 @@ impl Permissions {
         }
     }
 
-    /// Whether a request on this branch, or under this alias, is covered: either is enough.
+    /// Returns whether a request on this branch, or under this alias, is covered. Either is enough.
     #[must_use]
     pub fn covers_branch(&self, branch: Option<&str>, alias: Option<&str>) -> bool {
         self.branches.as_ref().is_none_or(|narrowed| {
@@ -112,7 +112,7 @@ impl Permissions {
         })
     }
 
-    /// The same, as it is written down.
+    /// Returns the permissions in serialised form.
     #[must_use]
     pub fn draft(&self) -> Draft {
         let grant = |(module, access): (&Module, &Access)| DraftGrant {
@@ -144,7 +144,7 @@ impl TryFrom<Draft> for Permissions {
         let branches = draft
             .branches
             .map(|named| faults.nest("branches", check_branches(named)));
-        // A part that did not parse has left its faults behind, so `finish` refuses the whole.
+        // A part that failed to parse has added its faults, so `finish` refuses the whole.
         faults.finish(Some(Self {
             access: draft.access,
             modules: modules.flatten(),

@@ -1,33 +1,33 @@
-//! A point in the history of changes: opaque to clients, {epoch, position} inside.
+//! A position in the change log: opaque to clients, `{epoch, position}` internally.
 
 use std::fmt;
 
 use crate::field::Problem;
 
-/// A point in the history: everything up to `position` of the history called `epoch`.
+/// A position in the change log: everything up to `position` in the log called `epoch`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Revision {
-    /// Which history: random, written by the first migration.
+    /// The epoch of the log: a random number that the first migration writes.
     pub epoch: i64,
-    /// How far.
+    /// The position within the log.
     pub position: i64,
 }
 
-/// What one reading of the store sees of the history.
+/// The part of the change log that one read of the store sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Which history.
+    /// The epoch of the log.
     pub epoch: i64,
-    /// Everything below is seen.
+    /// Every position below this one is visible.
     pub below: i64,
-    /// Nothing from here on is.
+    /// No position from this one on is visible.
     pub from: i64,
-    /// What is not seen between the two: transactions still at work.
+    /// The positions between the two that are not visible: transactions still in progress.
     pub but: Vec<i64>,
 }
 
 impl Snapshot {
-    /// Whether a point in the history is seen.
+    /// Returns whether the snapshot includes a revision.
     #[must_use]
     pub fn reflects(&self, revision: Revision) -> bool {
         let position = revision.position;
@@ -35,7 +35,7 @@ impl Snapshot {
             && (position < self.below || (position < self.from && !self.but.contains(&position)))
     }
 
-    /// The snapshot in PostgreSQL's own words: `below:from:but,but`.
+    /// Parses a snapshot in PostgreSQL's format `below:from:but,but`.
     #[must_use]
     pub fn parse(epoch: i64, text: &str) -> Option<Self> {
         let mut parts = text.split(':');
@@ -60,10 +60,10 @@ impl fmt::Display for Revision {
 }
 
 impl Revision {
-    /// The point that a client sends back.
+    /// Parses a revision that a client sends back.
     ///
     /// # Errors
-    /// A problem for anything that is not one of ours.
+    /// Returns a problem for any text that is not a revision of this service.
     pub fn parse(text: &str) -> Result<Self, Problem> {
         let wrong = || Problem::new("is not a revision: send one as it was answered, or nothing");
         let (epoch, position) = text.split_at_checked(16).ok_or_else(wrong)?;

@@ -1,12 +1,12 @@
-//! The secret of a token: how it is made, recognised and digested. The type cannot be
-//! printed, copied or serialised, and its memory is wiped (R9).
+//! The secret of a token: how it is generated, recognised and digested. The type cannot be printed,
+//! copied or serialised, and its memory is wiped (R9).
 
 use aws_lc_rs::digest::{SHA256, digest};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::entropy::{Entropy, EntropyFailed};
 
-/// What every secret begins with; the 1 is the version of the format.
+/// The prefix of every secret; the 1 is the version of the format.
 pub const PREFIX: &str = "stk1_";
 const RANDOM_LEN: usize = 40;
 const CHECKSUM_LEN: usize = 6;
@@ -15,24 +15,24 @@ const CHECKED_LEN: usize = PREFIX.len() + RANDOM_LEN;
 pub const LEN: usize = CHECKED_LEN + CHECKSUM_LEN;
 
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-/// The largest multiple of 62 in a byte: bytes from here on would favour the first digits.
+/// The largest multiple of 62 in a byte: larger bytes, and this one, would favour the first digits.
 const FAIR: u8 = 248;
 
-/// A secret in plain text, between its making and the answer that shows it.
+/// A secret in plain text, from its generation to the answer that shows it.
 pub struct Secret(Zeroizing<String>);
 
-/// The SHA-256 of a secret: all that is stored, and what a token is looked up by. Without a
-/// key, since the input has 238 random bits.
+/// The SHA-256 of a secret: all that is stored of it, and the key by which a token is looked up.
+/// The hash is not keyed, since its input has 238 random bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
 
 impl Secret {
-    /// A new secret: 40 random base62 characters (238 bits) and their checksum.
+    /// Generates a secret: 40 random base62 characters (238 bits) and their checksum.
     ///
     /// # Errors
-    /// [`EntropyFailed`] where there is no randomness to be had.
+    /// Returns [`EntropyFailed`] if the source of randomness fails.
     pub fn generate(entropy: &dyn Entropy) -> Result<Self, EntropyFailed> {
-        // Full size from the start: growing would leave copies behind in freed memory.
+        // Allocate the full size at once: growing would leave copies behind in freed memory.
         let mut text = Zeroizing::new(String::with_capacity(LEN));
         text.push_str(PREFIX);
         let mut random = Zeroizing::new([0_u8; 64]);
@@ -48,19 +48,19 @@ impl Secret {
         Ok(Self(text))
     }
 
-    /// The plain text, for the one answer that shows it.
+    /// Returns the plain text, for the one answer that shows it.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// What is stored of it.
+    /// Returns the digest, which is what is stored.
     #[must_use]
     pub fn digest(&self) -> Digest {
         Digest::of(self.0.as_bytes())
     }
 
-    /// The last four characters, which help people to tell tokens apart.
+    /// Returns the last four characters, which help people to tell tokens apart.
     #[must_use]
     pub fn hint(&self) -> &str {
         &self.0[LEN - 4..]
@@ -74,22 +74,22 @@ impl Digest {
         Self(bytes)
     }
 
-    /// The 32 bytes.
+    /// Returns the 32 bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 }
 
-/// The digest of what a caller presented, if it has the shape and the checksum of a secret.
-/// The checksum saves a look-up on junk; it proves nothing.
+/// Returns the digest of what a caller presented, if it has the form and the checksum of a secret.
+/// The checksum avoids a lookup of junk; it proves nothing.
 #[must_use]
 pub fn recognise(presented: &str) -> Option<Digest> {
     let bytes = presented.as_bytes();
     is_well_formed(bytes).then(|| Digest::of(bytes))
 }
 
-/// Whether a text holds a secret anywhere: such a name, description or reason is refused.
+/// Returns whether a text contains a secret. A name, description or reason that does is refused.
 #[must_use]
 pub fn is_within(text: &str) -> bool {
     let starts = text.match_indices(PREFIX);
@@ -107,7 +107,7 @@ fn is_well_formed(bytes: &[u8]) -> bool {
         && bytes[CHECKED_LEN..] == checksum(&bytes[..CHECKED_LEN])
 }
 
-/// CRC-32/ISO-HDLC in base62, most significant digit first, padded with 0.
+/// Returns the CRC-32/ISO-HDLC in base62, most significant digit first, padded with 0.
 fn checksum(checked: &[u8]) -> [u8; CHECKSUM_LEN] {
     let mut rest = crc32fast::hash(checked);
     let mut digits = [0; CHECKSUM_LEN];
@@ -128,7 +128,7 @@ mod tests {
 
     use super::*;
 
-    /// Random bytes of a test's own choice, over and over.
+    /// An entropy source that repeats the bytes that a test chose.
     struct Fixed(Vec<u8>);
 
     impl Entropy for Fixed {
@@ -147,8 +147,9 @@ mod tests {
             .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
     }
 
-    /// Golden vectors, computed apart from this code with Python's zlib.crc32 and hashlib.sha256.
-    /// The server's manual publishes them, and its test checks that those hold.
+    /// Golden vectors, computed independently of this code with Python's zlib.crc32 and
+    /// hashlib.sha256. The server's manual publishes them, and its test checks the published
+    /// values.
     const GOLDEN: &[(&str, &str)] = &[
         (
             "stk1_00000000000000000000000000000000000000004Sa1ut",

@@ -1,4 +1,4 @@
-//! Words that people write: checked once, then carried as types.
+//! Text that people write: validated once, then represented by types.
 
 use std::borrow::Cow;
 
@@ -13,17 +13,17 @@ macro_rules! texts {
         pub struct $name(String);
 
         impl $name {
-            /// Checks length, characters and that no secret is within.
+            /// Checks the length and the characters, and that the text contains no credential.
             ///
             /// # Errors
-            /// A problem that says what to change, and never quotes a secret.
+            /// Returns a problem that says what to change, and never quotes a secret.
             pub fn parse(text: &str) -> Result<Self, Problem> {
                 let text = Kind::$kind.spelled(text);
                 check(&text, $min, $max, Kind::$kind)?;
                 Ok(Self(text.into_owned()))
             }
 
-            /// The words.
+            /// Returns the text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -32,21 +32,22 @@ macro_rules! texts {
     )+};
 }
 
-/// What a text may hold.
+/// The kind of a text, which decides what it may contain.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// One line, with no blank at either end.
+    /// One line, with no whitespace at either end.
     Name,
-    /// The same, somebody else's: two spellings of it are two people.
+    /// Like `Name`, but defined elsewhere: two spellings of it are two people.
     Identity,
-    /// One line, cut out of a name: it may begin or end anywhere.
+    /// One line, a part of a name: it may begin or end anywhere.
     Part,
-    /// Lines and tabs too.
+    /// Several lines, with tabs.
     Prose,
 }
 
 impl Kind {
-    /// One spelling of what looks the same (NFC), so that names are compared by what is seen.
+    /// Returns one spelling for texts that look the same (NFC), so that names are compared as they
+    /// are displayed. An identity is returned as it is.
     fn spelled(self, text: &str) -> Cow<'_, str> {
         if self == Self::Identity || text.is_ascii() {
             Cow::Borrowed(text)
@@ -59,9 +60,9 @@ impl Kind {
 texts! {
     /// A token's name: 1 to 50 characters.
     TokenName, 1..=50, Name;
-    /// What a token is for: up to 500 characters.
+    /// A description of what a token is for: up to 500 characters.
     Description, 0..=500, Prose;
-    /// Why something was done: up to 500 characters.
+    /// The reason for an action: up to 500 characters.
     Reason, 0..=500, Prose;
     /// A stack's name: 1 to 100 characters.
     StackName, 1..=100, Name;
@@ -117,14 +118,14 @@ fn check(text: &str, min: usize, max: usize, kind: Kind) -> Result<(), Problem> 
     Ok(())
 }
 
-/// Whether a text holds a token's secret or a signed JWT.
+/// Returns whether a text contains a token's secret or a signed JWT.
 #[must_use]
 pub fn holds_credential(text: &str) -> bool {
     holds_jwt(text) || secret::is_within(text)
 }
 
-/// Whether a text holds something of the shape of a signed JWT: it would be kept, and shown to
-/// whoever reads the record.
+/// Returns whether a text contains something of the form of a signed JWT: it would be stored, and
+/// shown to everyone who reads the record.
 fn holds_jwt(text: &str) -> bool {
     let starts = text.match_indices("eyJ");
     starts.into_iter().any(|(at, _)| {
@@ -135,10 +136,11 @@ fn holds_jwt(text: &str) -> bool {
     })
 }
 
-/// Control characters, and those that change the direction of what stands around them: they
-/// would forge lines in a log or a console. And those of which nothing is seen: two names that
-/// look the same would be two tokens. They are the characters that may be left out when a text is
-/// shown (`Default_Ignorable_Code_Point`), two line ends, and two blanks that are letters.
+/// Returns whether a character counts as unprintable. Control characters and characters that
+/// change the direction of the text around them could forge lines in a log or on a console.
+/// Invisible characters would make two names that look the same two tokens: these are the
+/// characters that a renderer may omit (`Default_Ignorable_Code_Point`), two line separators, and
+/// two blanks that are letters.
 fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}'
@@ -148,7 +150,8 @@ fn is_unprintable(c: char) -> bool {
             | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Whether a mark stands on nothing: it would be shown on whatever comes before the text.
+/// Returns whether a combining mark has no character to combine with: it would be displayed on
+/// whatever precedes the text.
 fn holds_lone_mark(text: &str) -> bool {
     let mut before = ' ';
     text.chars().any(|c| {
@@ -158,10 +161,10 @@ fn holds_lone_mark(text: &str) -> bool {
     })
 }
 
-/// A name of branches, aliases and organizations: 1 to 64 of `[A-Za-z0-9._-]`.
+/// Parses the name of a branch, an alias or an organization: 1 to 64 of `[A-Za-z0-9._-]`.
 ///
 /// # Errors
-/// A problem for anything else.
+/// Returns a problem for any other text.
 pub fn parse_slug(text: &str) -> Result<String, Problem> {
     if text.is_empty() {
         return Err(Problem::new(

@@ -1,5 +1,5 @@
-//! An instant on the wall clock. One unit everywhere, so that both stores, the wire and
-//! the verdict compare the same number.
+//! An instant on the wall clock. It has one unit everywhere, so that both stores, the wire and the
+//! verdict compare the same number.
 
 use std::{fmt, time::Duration};
 
@@ -21,14 +21,15 @@ impl Timestamp {
     /// 1970-01-01T00:00:00Z.
     pub const EPOCH: Self = Self(0);
 
-    /// The instant so many microseconds after the epoch; `None` outside the years 0001 to 9999.
+    /// Returns the instant `micros` microseconds after the epoch; `None` outside the years 0001 to
+    /// 9999.
     #[must_use]
     pub fn from_micros(micros: i64) -> Option<Self> {
         (MIN..=MAX).contains(&micros).then_some(Self(micros))
     }
 
-    /// The instant of a `google.protobuf.Timestamp`, cut to the microsecond; `None` where the
-    /// nanoseconds are not within 0 to 999,999,999 or the year not within 0001 to 9999.
+    /// Returns the instant of a `google.protobuf.Timestamp`, truncated to the microsecond; `None`
+    /// if the nanoseconds are not within 0 to 999,999,999 or the year is not within 0001 to 9999.
     #[must_use]
     pub fn from_parts(seconds: i64, nanos: i32) -> Option<Self> {
         if !(0..1_000_000_000).contains(&nanos) {
@@ -38,10 +39,11 @@ impl Timestamp {
         Self::from_micros(micros.checked_add(i64::from(nanos / 1000))?)
     }
 
-    /// 00:00:00 UTC at the start of a date written `YYYY-MM-DD` (R7); `None` for anything else.
+    /// Returns 00:00:00 UTC at the start of a date written `YYYY-MM-DD` (R7); `None` for any other
+    /// text.
     #[must_use]
     pub fn start_of_date(date: &str) -> Option<Self> {
-        // The parser would take a signed or a longer year; the contract does not.
+        // The parser would accept a signed or a longer year; the contract does not.
         if date.len() != 10 || !date.as_bytes()[0].is_ascii_digit() {
             return None;
         }
@@ -49,7 +51,7 @@ impl Timestamp {
         Self::from_parts(date.midnight().assume_utc().unix_timestamp(), 0)
     }
 
-    /// The instant of an RFC 3339 text such as `2026-12-31T12:00:00Z`.
+    /// Parses an RFC 3339 text such as `2026-12-31T12:00:00Z`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let instant = OffsetDateTime::parse(text, &Rfc3339).ok()?;
@@ -59,51 +61,51 @@ impl Timestamp {
         )
     }
 
-    /// Microseconds since the Unix epoch.
+    /// Returns the microseconds since the Unix epoch.
     #[must_use]
     pub const fn as_micros(self) -> i64 {
         self.0
     }
 
-    /// Whole seconds since the Unix epoch, rounded towards the past.
+    /// Returns the whole seconds since the Unix epoch, rounded towards the past.
     #[must_use]
     pub const fn seconds(self) -> i64 {
         self.0.div_euclid(MICROS_PER_SECOND)
     }
 
-    /// The nanoseconds beyond [`Self::seconds`], 0 to 999,999,000.
+    /// Returns the nanoseconds beyond [`Self::seconds`], 0 to 999,999,000.
     #[must_use]
     pub fn nanos(self) -> i32 {
         i32::try_from(self.0.rem_euclid(MICROS_PER_SECOND) * 1000).unwrap_or_default()
     }
 
-    /// Milliseconds since the epoch, 0 before it: the clock part of a UUIDv7.
+    /// Returns the milliseconds since the epoch, or 0 before it: the clock part of a UUIDv7.
     #[must_use]
     pub fn millis(self) -> u64 {
         u64::try_from(self.0 / 1000).unwrap_or_default()
     }
 
-    /// How long from `earlier` until this instant; zero if it is not later.
+    /// Returns the time from `earlier` to this instant; zero if this is not later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or_default())
     }
 
-    /// The instant so much later, or the last one there is.
+    /// Returns the instant `length` later, or the last instant that can be represented.
     #[must_use]
     pub fn plus(self, length: Duration) -> Self {
         let micros = i64::try_from(length.as_micros()).unwrap_or(i64::MAX);
         Self(self.0.saturating_add(micros).min(MAX))
     }
 
-    /// The instant so much earlier, or the first one there is.
+    /// Returns the instant `length` earlier, or the first instant that can be represented.
     #[must_use]
     pub fn minus(self, length: Duration) -> Self {
         let micros = i64::try_from(length.as_micros()).unwrap_or(i64::MAX);
         Self(self.0.saturating_sub(micros).max(MIN))
     }
 
-    /// The start of the minute that holds this instant.
+    /// Returns the start of the minute that contains this instant.
     #[must_use]
     pub fn minute(self) -> Self {
         Self(self.0.div_euclid(60 * MICROS_PER_SECOND) * 60 * MICROS_PER_SECOND)
@@ -111,7 +113,7 @@ impl Timestamp {
 }
 
 impl fmt::Display for Timestamp {
-    /// RFC 3339 in UTC, for people and the audit.
+    /// Formats the instant as RFC 3339 in UTC, for people and the audit.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let instant = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1000)
             .ok()

@@ -1,6 +1,7 @@
-//! The verdict: facts about a token, a question and an instant in, an answer out. Pure, so
-//! that tests, fuzzing and client libraries can aim at exactly what the service does.
-//! The order is the contract's: the first hit wins, and deny beats allow.
+//! The verdict, computed from facts about a token, a question and an instant. The computation is
+//! pure, so that tests, fuzzing and client libraries can exercise exactly what the service does.
+//! The contract defines the order of the checks: the first match wins, and deny takes precedence
+//! over allow.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use crate::{
     timestamp::Timestamp,
 };
 
-/// Why a verdict is not plainly "active and allowed". A closed set.
+/// Why a verdict is not simply "active and allowed". The set is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the contract documents each; see reason.proto")]
 pub enum Reason {
@@ -29,7 +30,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The name in the contract, without the prefix.
+    /// Returns the name in the contract, without the prefix.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -48,7 +49,7 @@ impl Reason {
     }
 }
 
-/// What is known of a presented secret, as the store has it: facts, never a verdict.
+/// What the store knows about a presented secret: facts, never a verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// The token.
@@ -59,7 +60,7 @@ pub struct Facts {
     pub permissions: Permissions,
 }
 
-/// The token's part.
+/// Facts about the token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -70,25 +71,26 @@ pub struct TokenFacts {
     pub uid: TokenUid,
     /// Its name.
     pub name: String,
-    /// Which secret was presented.
+    /// The generation of the secret that was presented.
     pub generation: u32,
     /// Whether a newer secret has replaced the one presented.
     pub superseded: bool,
-    /// When a newer secret will have replaced it at the latest.
+    /// The instant from which, at the latest, a newer secret replaces the one presented.
     pub ends_at: Option<Timestamp>,
-    /// Whether its first use is on record; until then no answer may say that it is active.
+    /// Whether the first use of the secret is recorded; until then no answer may say that it is
+    /// active.
     pub used: bool,
     /// When the token was issued.
     pub issued_at: Timestamp,
     /// When it expires.
     pub expires_at: Option<Timestamp>,
-    /// Whether its expiry was acted upon: final (R8).
+    /// Whether its expiry was applied, which is final (R8).
     pub ended: bool,
     /// Whether it was revoked.
     pub revoked: bool,
 }
 
-/// The stack's part.
+/// Facts about the stack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StackFacts {
     /// Its id.
@@ -105,36 +107,36 @@ pub struct StackFacts {
     pub removed: bool,
 }
 
-/// What a service asks: all actions must be allowed.
+/// A question about one action. All actions that are asked about must be allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ActionQuestion {
     /// `module.verb`, known or not.
     pub name: String,
-    /// The branch worked on.
+    /// The branch that the request works on.
     pub branch: Option<String>,
-    /// The alias that was named.
+    /// The branch alias that the request named.
     pub branch_alias: Option<String>,
     /// Facts about the request.
     pub facts: BTreeMap<String, bool>,
 }
 
-/// The answer.
+/// The answer to a question about a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// No such token with this stack key; nothing more may be said.
+    /// There is no such token with this stack key; nothing more may be disclosed.
     NotRecognised,
-    /// The holder has proved possession, so the reason is precise.
+    /// The token is inactive. The caller has proved possession of it, so the reason is precise.
     Inactive(Reason),
-    /// The token is live; one result per action asked.
+    /// The token is live; there is one result per action asked.
     Active(Vec<ActionResult>),
 }
 
-/// The answer on one action.
+/// The answer for one action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActionResult {
     /// The name asked.
     pub name: String,
-    /// Why not, and what would help; `Ok` allows.
+    /// `Ok` if the action is allowed; otherwise why it is denied and what is missing.
     pub denial: Result<(), Denial>,
 }
 
@@ -143,12 +145,13 @@ pub struct ActionResult {
 pub struct Denial {
     /// The reason.
     pub reason: Reason,
-    /// What would have to be granted or stated; empty where nothing would help.
+    /// What would have to be granted or stated; empty if nothing would help.
     pub missing: String,
 }
 
 impl Verdict {
-    /// Why not all is well: of an active token, the first denied action's reason.
+    /// Returns why the verdict is not a plain allow: for an active token, the reason of the first
+    /// denied action.
     #[must_use]
     pub fn reason(&self) -> Option<Reason> {
         match self {
@@ -162,7 +165,7 @@ impl Verdict {
     }
 }
 
-/// Judges a presented secret. `facts` are those of its digest, if that is known.
+/// Evaluates a presented secret. `facts` are those of its digest, or `None` if that is unknown.
 #[must_use]
 pub fn evaluate(
     facts: Option<&Facts>,

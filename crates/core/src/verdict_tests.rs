@@ -1,4 +1,4 @@
-//! What a verdict promises. Here is what its tests share: a live token and a way to ask.
+//! Tests of the verdict. This module has what they share: a live token and a way to ask.
 
 use super::{
     super::{id, permissions::Draft},
@@ -19,7 +19,7 @@ fn at(micros: i64) -> Timestamp {
     Timestamp::from_micros(micros).unwrap()
 }
 
-/// A live token of a live stack.
+/// Returns the facts of a live token of a live stack.
 fn live(permissions: &Draft) -> Facts {
     Facts {
         token: TokenFacts {
@@ -65,7 +65,7 @@ fn verdict(permissions: &Draft, questions: &[ActionQuestion]) -> Verdict {
     evaluate(Some(&live(permissions)), KEY, questions, at(NOW))
 }
 
-/// Why a live token with these permissions may not; `Ok` where it may.
+/// Returns why a live token with these permissions is denied; `Ok` if it is allowed.
 fn answer(permissions: &Draft, question: &ActionQuestion) -> Result<(), Denial> {
     match verdict(permissions, std::slice::from_ref(question)) {
         Verdict::Active(mut results) if results.len() == 1 => results.remove(0).denial,
@@ -73,7 +73,7 @@ fn answer(permissions: &Draft, question: &ActionQuestion) -> Result<(), Denial> 
     }
 }
 
-/// The name in the contract, without the prefix.
+/// Returns the name in the contract, without the prefix.
 const fn contract_name(reason: Reason) -> &'static str {
     match reason {
         Reason::NotRecognised => "NOT_RECOGNISED",

@@ -1,5 +1,5 @@
-//! The golden table: every row of it holds, and it leaves nothing out that can be denied in
-//! a way of its own.
+//! Tests that every row of the golden table holds, and that the table covers every reason to deny
+//! an action and every action that is not plainly grantable.
 
 use std::collections::BTreeSet;
 
@@ -46,7 +46,7 @@ impl Row {
         }
     }
 
-    /// Reason and what is missing; `None` allows.
+    /// Returns the reason and what is missing; `None` if the action is allowed.
     fn expected(&self) -> Option<(&str, &str)> {
         let reason = self.reason.as_deref();
         assert_ne!(self.allow, reason.is_some(), "one answer: {self:?}");

@@ -1,10 +1,10 @@
-//! Whether a presented secret works at all, and which reason is told where there are several.
+//! Tests whether a presented secret is active, and which reason is reported if there are several.
 
 use super::*;
 
 type Blow = (Reason, fn(&mut Facts));
 
-/// What makes a token inactive, in the order in which it is told.
+/// The causes that make a token inactive, in order of precedence.
 const BLOWS: &[Blow] = &[
     (Reason::Revoked, |facts| facts.token.revoked = true),
     (Reason::Superseded, |facts| facts.token.superseded = true),

@@ -1,4 +1,4 @@
-//! What holds of any permissions and any question.
+//! Properties that hold for all permissions and all questions.
 
 use std::collections::BTreeSet;
 
@@ -35,7 +35,7 @@ fn branches() -> impl Strategy<Value = DraftBranches> {
         })
 }
 
-/// Any valid permissions.
+/// Generates valid permissions.
 fn permissions() -> impl Strategy<Value = Draft> {
     let narrowed = (
         access(),
@@ -55,7 +55,7 @@ fn permissions() -> impl Strategy<Value = Draft> {
     })
 }
 
-/// One question: mostly of known actions and names, so that allows are common.
+/// Generates one question, mostly with known actions and names, so that allows are common.
 fn question() -> impl Strategy<Value = ActionQuestion> {
     let known = select(catalogue::ACTIONS).prop_map(|action| action.name.to_owned());
     let action = prop_oneof![9 => known, 1 => "[a-z_]{1,8}\\.[a-z_]{1,8}"];
@@ -74,7 +74,7 @@ fn question() -> impl Strategy<Value = ActionQuestion> {
     })
 }
 
-/// A question of any texts whatever.
+/// Generates a question with arbitrary texts.
 fn babble() -> impl Strategy<Value = ActionQuestion> {
     let text = || any::<String>();
     let facts = prop::collection::btree_map(text(), any::<bool>(), 0..4);
@@ -110,8 +110,8 @@ fn widening() -> impl Strategy<Value = Widening> {
     ]
 }
 
-/// The permissions, wider or the same. What is not narrowed cannot be widened: naming a
-/// module or a branch there would narrow it.
+/// Returns the permissions, wider or unchanged. Permissions that are not narrowed cannot be
+/// widened: naming a module or a branch would narrow them.
 fn widen(mut draft: Draft, widening: Widening) -> Draft {
     match widening {
         Widening::RaiseCeiling => draft.access = Access::ReadWrite,

@@ -63,7 +63,7 @@ pub async fn introspect(command: Introspect) -> anyhow::Result<ExitCode> {
     };
     let answer = command.connect.call(request, rpc).await?;
     output::line(&in_words::introspection(&answer))?;
-    // A decision that this version does not know is not a yes.
+    // A decision that this version does not know does not allow anything.
     let allowed = command.actions.is_empty() || answer.decision() == v1::Decision::Allow;
     Ok(if answer.active && allowed {
         ExitCode::SUCCESS

@@ -41,8 +41,8 @@ struct Connect {
 }
 
 impl Connect {
-    /// Makes one call with the caller's credential. It has an id of its own, so that it is found
-    /// in the server's log also where no answer came.
+    /// Makes one call with the caller's credential. The call has an id of its own, so that it can
+    /// be found in the server's log even if no answer arrived.
     async fn call<T, R, F>(
         &self,
         message: T,

@@ -1,5 +1,5 @@
-//! What a call that failed comes to: one line with code, reason, message and request id, and an
-//! exit code that never takes an outage for a refusal.
+//! Reports a failed call: one line with code, reason, message and request id, and an exit code that
+//! never reports an outage as a refusal.
 
 use std::error::Error;
 
@@ -11,12 +11,12 @@ use crate::{
     grpc::status::name_of,
 };
 
-/// Reasons of `RESOURCE_EXHAUSTED` that say that the service is short of something. Any other of
-/// its reasons is a limit of the stack, which stays where it is until somebody changes it.
+/// Reasons of `RESOURCE_EXHAUSTED` that report a shortage in the service. Its other reasons are
+/// limits of the stack, which apply until somebody changes them.
 const SHORTAGES: [&str; 3] = ["RATE_LIMITED", "OVERLOADED", "STORAGE_FULL"];
 
-/// The failure that a status tells of, in a call of this id. The server's word for the id goes
-/// first: a proxy may have given the call another.
+/// Returns the failure that a status reports, in a call of this id. The id in the status takes
+/// precedence: a proxy may have given the call another one.
 pub fn failure(status: &Status, request_id: &str) -> Failed {
     let mut name = name_of(status.code()).to_owned();
     if let Some(info) = status.get_details_error_info() {
@@ -33,7 +33,7 @@ pub fn failure(status: &Status, request_id: &str) -> Failed {
     Failed::new(exit_code(status), printable(&message)).with_request_id(&printable(request_id))
 }
 
-/// Whether our own clock ended the call. The library then says CANCELLED.
+/// Returns whether this client's own timeout ended the call. The library then reports CANCELLED.
 pub fn is_own_timeout(status: &Status) -> bool {
     causes(status).any(<dyn Error>::is::<TimeoutExpired>)
 }
@@ -47,7 +47,8 @@ fn exit_code(status: &Status) -> u8 {
         Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::ResourceExhausted => {
             UNAVAILABLE
         }
-        // The library's word for a connection that broke; the server's own has no cause here.
+        // This is how the library reports a broken connection; a status sent by the server has no
+        // source.
         Code::Unknown if status.source().is_some() => UNAVAILABLE,
         Code::Ok
         | Code::Unknown
@@ -60,8 +61,8 @@ fn exit_code(status: &Status) -> u8 {
     }
 }
 
-/// Whether something is used up for good: a time to try again, or no reason of the service's
-/// own, as from a proxy in between, speaks of an overload.
+/// Returns whether a limit is reached that a retry does not lift. A retry delay, or no reason of
+/// the service's own (as from a proxy in between), indicates an overload instead.
 fn is_limit(status: &Status) -> bool {
     let details = status.get_error_details();
     let waits = details.retry_info().is_some();
@@ -69,12 +70,12 @@ fn is_limit(status: &Status) -> bool {
     !waits && reason.is_some_and(|reason| !SHORTAGES.contains(&reason))
 }
 
-/// What lies behind a status that the library made by itself.
+/// Returns the causes of a status that the library created itself.
 fn causes(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
     std::iter::successors(status.source(), |&cause| cause.source())
 }
 
-/// One line, whatever the server sent.
+/// Returns the text as one line, whatever the server sent.
 fn printable(text: &str) -> String {
     let shown = |letter: char| if letter.is_control() { ' ' } else { letter };
     text.chars().map(shown).collect()

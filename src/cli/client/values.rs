@@ -1,5 +1,5 @@
-//! What the values of the client verbs' flags mean. A wrong one ends with the exit code for
-//! usage, before anything is sent.
+//! Parses the values of the client verbs' flags. A wrong value ends with the exit code for usage,
+//! before anything is sent.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub enum Access {
 }
 
 impl Access {
-    /// As the contract has it.
+    /// Returns the value in the contract.
     pub fn to_message(self) -> i32 {
         match self {
             Self::Read => v1::Access::Read.into(),
@@ -39,7 +39,7 @@ pub enum Expires {
 }
 
 impl Expires {
-    /// As the contract has it; a time from now counts from `now`.
+    /// Returns the message of the contract; a time from now counts from `now`.
     pub fn to_message(&self, now: Timestamp) -> v1::Expiry {
         let expiry = match self {
             Self::Never => Expiry::Never(true),
@@ -60,7 +60,7 @@ fn at(instant: Timestamp) -> Expiry {
     })
 }
 
-/// `never`, a time from now, a date or an instant.
+/// Parses `never`, a time from now, a date or an instant.
 pub fn expires(text: &str) -> Result<Expires, &'static str> {
     if text == "never" {
         return Ok(Expires::Never);
@@ -76,12 +76,12 @@ pub fn expires(text: &str) -> Result<Expires, &'static str> {
     )
 }
 
-/// The id of a token.
+/// Parses the id of a token.
 pub fn token_uid(text: &str) -> Result<TokenUid, Problem> {
     id::parse(text)
 }
 
-/// `NAME:read` or `NAME:read-write`.
+/// Parses `NAME:read` or `NAME:read-write`.
 pub fn grant(text: &str) -> Result<v1::ModuleGrant, &'static str> {
     let (module, access) = match text.split_once(':') {
         Some((module, "read")) => (module, Access::Read),
@@ -94,7 +94,7 @@ pub fn grant(text: &str) -> Result<v1::ModuleGrant, &'static str> {
     })
 }
 
-/// `NAME=VALUE`.
+/// Parses `NAME=VALUE`.
 pub fn fact(text: &str) -> Result<(String, String), &'static str> {
     text.split_once('=')
         .map(|(name, value)| (name.to_owned(), value.to_owned()))

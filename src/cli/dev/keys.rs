@@ -1,4 +1,4 @@
-//! The signing key of dev's own issuer: ES256, made once and kept in the data folder.
+//! The signing key of dev's own issuer: ES256, generated once and kept in the data folder.
 
 use std::{fs, path::Path};
 
@@ -22,7 +22,7 @@ pub struct SigningKey {
 }
 
 impl SigningKey {
-    /// The key in the data folder, made if there is none yet.
+    /// Loads the key from the data folder, or generates it if there is none yet.
     pub fn load_or_make(data_dir: &Path) -> anyhow::Result<Self> {
         let path = data_dir.join("signing-key");
         if path.exists() {
@@ -42,7 +42,7 @@ impl SigningKey {
         })
     }
 
-    /// The public half as a JWK set (RFC 7517).
+    /// Returns the public half as a JWK set (RFC 7517).
     pub fn jwks(&self) -> anyhow::Result<String> {
         let pair = self.pair()?;
         // 0x04, then x and y of 32 bytes each.
@@ -55,7 +55,7 @@ impl SigningKey {
         Ok(format!("{:#}\n", json!({ "keys": [key] })))
     }
 
-    /// A signed JWT with these claims.
+    /// Returns a signed JWT with these claims.
     pub fn sign(&self, claims: &Value) -> anyhow::Result<String> {
         let header = Header {
             kid: Some(KID.to_owned()),

@@ -1,5 +1,5 @@
-//! `stacktoken dev`: everything on one machine, with nothing to configure. Its issuer, its
-//! people and its stacks are made here; from there on it is the same service.
+//! `stacktoken dev`: everything on one machine, with nothing to configure. This module creates its
+//! issuer, its users and its stacks; apart from that it is the same service.
 
 mod keys;
 mod people;
@@ -31,7 +31,7 @@ use crate::{
         clock::{Clock, SystemClock},
         entropy::{Entropy, OsEntropy},
     },
-    server::{self, Listeners, Parts},
+    server::{self, Listeners, ServerParts},
     store::{Location, PoolSize, Store},
 };
 
@@ -79,7 +79,7 @@ pub async fn run(mut command: Dev) -> anyhow::Result<ExitCode> {
             "{flag} {address}: dev listens on loopback only, since its keys are for play; use `stacktoken serve` elsewhere"
         );
     }
-    // Nobody waits for a load balancer here: Ctrl-C is the end, unless somebody says.
+    // There is no load balancer to wait for: Ctrl-C stops at once, unless the flag says otherwise.
     command.tuning.drain_delay.get_or_insert(Duration::ZERO);
     let routes = settings::routes(&command.tuning)?;
     let stop = settings::stop_on_signal()?;
@@ -121,7 +121,7 @@ pub async fn run(mut command: Dev) -> anyhow::Result<ExitCode> {
         }
     };
     let authenticator = Arc::new(authenticator);
-    let parts = Parts {
+    let parts = ServerParts {
         store: store.clone(),
         authenticator,
         routes,
@@ -138,14 +138,15 @@ pub async fn run(mut command: Dev) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The issuers file of dev: one issuer, told apart by claims, as any other service would read it.
+/// Writes the issuers file of dev: one issuer whose callers are told apart by claims, in the format
+/// that any other service uses.
 fn write_issuers(data_dir: &Path) -> anyhow::Result<PathBuf> {
     let path = data_dir.join("issuers.toml");
     write_private(&path, people::ISSUERS_FILE)?;
     Ok(path)
 }
 
-/// Returns its absolute path.
+/// Creates a folder that only its owner can read, and returns its absolute path.
 fn make_private_folder(path: &Path) -> anyhow::Result<PathBuf> {
     let made = fs::DirBuilder::new()
         .recursive(true)
@@ -159,7 +160,7 @@ fn make_private_folder(path: &Path) -> anyhow::Result<PathBuf> {
 fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     let written = (|| {
         let beside = path.with_extension("new");
-        // One that was left behind may be open to others.
+        // A file left behind by an earlier run may be readable by others.
         let _ = fs::remove_file(&beside);
         let mut options = fs::OpenOptions::new();
         let mut file = options

@@ -1,4 +1,4 @@
-//! The people and services of dev, and the JWTs that make them who they are.
+//! The users and services of dev, and the JWTs that identify them.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,12 +13,12 @@ use crate::domain::{clock::Clock, timestamp::Timestamp};
 
 /// dev's own issuer.
 pub const ISSUER: &str = "https://dev.stacktoken.invalid";
-/// For how long dev's JWTs are valid. Each start signs new ones, and so does [`Renewal`].
+/// How long dev's JWTs are valid. Each start signs new ones, and so does [`Renewal`].
 const VALID_FOR: Duration = Duration::from_hours(24);
 /// How often [`Renewal`] reads the clock: often, since the host may have been suspended.
 const RENEWAL_TICK: Duration = Duration::from_mins(1);
 
-/// How dev's callers are told apart.
+/// The issuers file of dev, which tells its callers apart.
 pub const ISSUERS_FILE: &str = r#"# Written by `stacktoken dev` at every start.
 [[issuers]]
 issuer     = "https://dev.stacktoken.invalid"
@@ -45,7 +45,7 @@ algorithms = ["ES256"]
 caller     = "user"
 "#;
 
-/// One JWT for each part that there is to play.
+/// One JWT for each role.
 pub struct Jwts {
     /// Owns both stacks.
     pub owner: String,
@@ -53,7 +53,7 @@ pub struct Jwts {
     pub admin: String,
     /// A developer of the first.
     pub developer: String,
-    /// No part in either.
+    /// Has no role in either stack.
     pub stranger: String,
     /// May introspect.
     pub service: String,
@@ -80,7 +80,7 @@ impl Jwts {
         })
     }
 
-    /// Names and JWTs.
+    /// Returns the names and the JWTs.
     pub fn named(&self) -> [(&'static str, &str); 6] {
         [
             ("owner", &self.owner),
@@ -110,7 +110,7 @@ pub struct Renewal {
 }
 
 impl Renewal {
-    /// Replaces the files whenever half of their time is over; does not return.
+    /// Replaces the files whenever half of their validity has passed; does not return.
     pub async fn run(mut self, clock: Arc<dyn Clock>) {
         loop {
             tokio::time::sleep(RENEWAL_TICK).await;

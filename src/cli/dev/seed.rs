@@ -2,7 +2,7 @@
 
 use crate::{
     domain::{
-        caller::{Actor, Call, Caller, CallerKind, Demand, Mode},
+        caller::{Actor, Call, Caller, CallerKind, Mode, Requirement},
         refusal::Refusal,
         stack::{DEFAULT_TOKEN_LIMIT, Person, Role, StackKey},
         text::{Issuer, StackName, Subject},
@@ -31,7 +31,7 @@ pub async fn seed(store: &Store, now: Timestamp) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether it was new.
+/// Registers a stack. Returns whether it was new.
 async fn register(store: &Store, call: &Call, key: &str, name: &str) -> anyhow::Result<bool> {
     let command = Register {
         stack_key: StackKey::parse(key)?,
@@ -67,9 +67,9 @@ fn operator(now: Timestamp) -> Call {
             actor,
             introspects: false,
         },
-        demand: Demand {
+        demand: Requirement {
             operator: true,
-            ..Demand::default()
+            ..Requirement::default()
         },
         received_at: now,
         request_id: "dev".to_owned(),

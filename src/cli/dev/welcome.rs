@@ -49,9 +49,9 @@ impl Welcome {
         format!("{ready:#}\n")
     }
 
-    /// The line to paste comes last, where a reader looks. Each line revokes the token that it
-    /// issues, so that it works again and again under the stack's limit of 10 live tokens. One
-    /// that is interrupted leaves a token that expires after 10 minutes.
+    /// Returns the text to print. The line to paste comes last, where a reader looks. Each line
+    /// revokes the token that it issues, so that it works again and again under the stack's limit
+    /// of 10 live tokens. An interrupted line leaves a token that expires after 10 minutes.
     fn text(&self) -> String {
         let (grpc, admin) = self.addresses;
         let names = self.jwts.named().map(|(name, _)| name).join(", ");
@@ -79,7 +79,8 @@ The same with nothing else installed (paste this in another terminal):
         )
     }
 
-    /// Within parentheses: variables of the shell that it is pasted in keep their values.
+    /// Returns the line with the client verbs, in parentheses so that variables of the shell that
+    /// it is pasted in keep their values.
     fn with_verbs(&self) -> String {
         let program = program();
         let verb = |verb: &str, jwt: &str| {
@@ -94,8 +95,8 @@ The same with nothing else installed (paste this in another terminal):
         )
     }
 
-    /// The secret goes from pipe to pipe: every process can see the arguments of another. The
-    /// second form of `date` is that of BSD.
+    /// Returns the line with grpcurl. The secret goes through pipes, since every process can see
+    /// the arguments of another. The second form of `date` is that of BSD.
     fn with_grpcurl(&self) -> String {
         let grpc = self.addresses.0;
         let call = |jwt: &str, request: &str, rpc: &str| {
@@ -130,13 +131,13 @@ The same with nothing else installed (paste this in another terminal):
     }
 }
 
-/// How this program is called from any folder.
+/// Returns how this program is called from any folder.
 fn program() -> String {
     let running = env::current_exe().and_then(fs::canonicalize);
     quoted(&running.unwrap_or_else(|_| "stacktoken".into()))
 }
 
-/// A path as one word of a POSIX shell.
+/// Returns a path as one word of a POSIX shell.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-".contains(letter);

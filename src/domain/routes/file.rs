@@ -1,17 +1,17 @@
-//! The routes file: text in, a table or one clear fault out. Does not open the file.
+//! Parser of the routes file: returns a table or the first fault. Does not open the file.
 
 use toml::{Table, Value};
 
 use super::{Needs, Node, RouteTable, Segment, path};
 use crate::domain::{catalogue, text};
 
-/// The branch of a request that names none, unless the file says otherwise: the API's own.
+/// Branch of a request without one, unless the file sets another; the API's own default.
 const DEFAULT_BRANCH: &str = "main";
-/// The methods that an entry can speak of. HEAD goes by GET's entry.
+/// Methods that an entry can have. HEAD uses the entry of GET.
 const METHODS: [&str; 6] = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 const KEYS: [&str; 3] = ["method", "path", "actions"];
 
-/// Why the routes file cannot be used: which entry, which key, what is wrong, what to do.
+/// Why the routes file is invalid: the entry, the key, what is wrong, and what to do.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct RoutesError(String);
@@ -72,7 +72,7 @@ fn default_branch(file: &Table) -> Result<String, RoutesError> {
     })
 }
 
-/// One entry while it is read; knows its number, so that every fault names it.
+/// An entry being parsed. It has its number, so that every fault can name it.
 struct Entry<'a> {
     number: usize,
     table: &'a Table,
@@ -165,7 +165,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// A word, or a `{name}` that stands for one segment, whatever it holds.
+/// Parses a segment: a literal word, or `{name}`, which matches any one segment.
 fn segment(text: &str) -> Option<Segment<'_>> {
     let is_name = |name: &str| {
         !name.is_empty()

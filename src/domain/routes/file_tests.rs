@@ -1,4 +1,4 @@
-//! What is no table.
+//! Tests of invalid routes files.
 
 use crate::domain::routes::RouteTable;
 

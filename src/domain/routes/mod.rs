@@ -1,5 +1,5 @@
-//! From a request to what it does: method and path in, actions of the catalogue out. What
-//! the table does not know is not known; there is no rule for the rest. Knows no gRPC.
+//! The route table: maps a method and path to actions of the catalogue. A request without an entry
+//! is unknown; there is no default. Independent of gRPC.
 
 mod file;
 mod names;
@@ -14,18 +14,18 @@ pub use self::{
     query::{QueryFault, check_query},
 };
 
-/// The table that is used where an operator brings none: the content management API, v3.
+/// Default table, used if the operator supplies none: content management API v3.
 const BUILTIN: &str = include_str!("builtin.toml");
 
-/// Which actions a request needs, by its method and path.
+/// Maps the method and path of a request to the actions it needs.
 #[derive(Clone, Debug)]
 pub struct RouteTable {
     default_branch: String,
     root: Node,
 }
 
-/// One segment further: words that stand in the table win over a `{name}`, and are never
-/// taken for one, so that no spelling of a word slips into the `{name}` beside it.
+/// A node of the path tree. A literal word takes precedence over `{name}`, and no other spelling
+/// of that word matches `{name}`.
 #[derive(Clone, Debug, Default)]
 struct Node {
     words: BTreeMap<String, Self>,
@@ -33,7 +33,7 @@ struct Node {
     methods: BTreeMap<&'static str, Needs>,
 }
 
-/// What a method needs here, and which entry of the file says so.
+/// Actions that a method needs, and the number of the entry that says so.
 #[derive(Clone, Debug)]
 struct Needs {
     entry: usize,
@@ -47,15 +47,15 @@ enum Segment<'a> {
 }
 
 impl RouteTable {
-    /// The table of the content management API, v3.
+    /// Returns the built-in table for content management API v3.
     ///
     /// # Errors
-    /// Never, which a test holds it to.
+    /// Never; a test ensures this.
     pub fn builtin() -> Result<Self, RoutesError> {
         file::parse(BUILTIN)
     }
 
-    /// Reads the text of an operator's file, which takes the place of the built-in table.
+    /// Parses an operator's file, which replaces the built-in table.
     ///
     /// # Errors
     /// [`RoutesError`] for the first fault.
@@ -63,14 +63,14 @@ impl RouteTable {
         file::parse(text)
     }
 
-    /// The branch that a request without one works on.
+    /// Returns the branch of a request that names none.
     #[must_use]
     pub fn default_branch(&self) -> &str {
         &self.default_branch
     }
 
-    /// What this request needs; `None` where no entry speaks of it, which denies. `path` is
-    /// without its query, and HEAD needs what GET does.
+    /// Returns the actions that a request needs; `None`, which denies it, if there is no entry.
+    /// `path` has no query. HEAD needs the same actions as GET.
     #[must_use]
     pub fn actions(&self, method: &str, path: &str) -> Option<&[String]> {
         let method = if method == "HEAD" { "GET" } else { method };
@@ -83,7 +83,7 @@ impl RouteTable {
             .map(|needs| needs.actions.as_slice())
     }
 
-    /// Adds an entry; the number of the one that says the same already, if there is one.
+    /// Adds an entry; fails with the number of an existing entry for the same method and path.
     fn add(
         &mut self,
         method: &'static str,
@@ -110,7 +110,7 @@ impl Node {
         if let Some(word) = self.words.get(segment) {
             return Some(word);
         }
-        // A router behind us may not care about case: then this would be that word.
+        // A case-insensitive router behind this service would take the segment for that word.
         let is_a_word = |word: &String| word.eq_ignore_ascii_case(segment);
         if self.words.keys().any(is_a_word) {
             return None;
@@ -119,13 +119,13 @@ impl Node {
     }
 }
 
-/// Whether a path has one spelling only, so that whoever reads it sees the same one.
+/// Returns whether a path has a single spelling, so that every reader sees the same path.
 #[must_use]
 pub fn is_canonical(path: &str) -> bool {
     path::segments(path).is_some()
 }
 
-/// Path and query of a request target, cut at the first `?`.
+/// Splits a request target at the first `?` into path and query.
 #[must_use]
 pub fn split_query(target: &str) -> (&str, Option<&str>) {
     match target.split_once('?') {

@@ -1,15 +1,15 @@
-//! Names by which a request could bring a second credential, or pass for another request: one
-//! list, whether they come as headers or in a query. Letters and digits decide alone, so that
-//! no spelling of a name slips by: the least careful reader compares them like that.
+//! Names that could add a second credential or make a request pass for another, as headers or as
+//! query parameters. Names are compared by letters and digits only, like the most lenient server
+//! does, so that no spelling escapes the check.
 
-/// A second credential.
+/// Names of a second credential.
 const CREDENTIALS: [&str; 4] = [
     "access-token",
     "auth-token",
     "x-access-token",
     "x-auth-token",
 ];
-/// Another method or path than the request's own.
+/// Names that replace the method or path of the request.
 const OVERRIDES: [&str; 10] = [
     "http-method-override",
     "x-forwarded-method",
@@ -22,30 +22,30 @@ const OVERRIDES: [&str; 10] = [
     "x-original-url",
     "x-rewrite-url",
 ];
-/// What decides about a request, and is taken from headers or the request line only.
+/// Names that decide about a request; valid only as a header or in the request line.
 const DECIDING: [&str; 4] = ["api-key", "authorization", "branch", "http-method"];
 
-/// Whether a name stands for a credential other than `authorization`.
+/// Returns whether a name denotes a credential other than `authorization`.
 #[must_use]
 pub fn is_credential(name: &str) -> bool {
     CREDENTIALS.iter().any(|listed| alike(name, listed))
 }
 
-/// Whether a name stands for another method or path than the request's own.
+/// Returns whether a name denotes a replacement of the request's method or path.
 #[must_use]
 pub fn is_override(name: &str) -> bool {
     OVERRIDES.iter().any(|listed| alike(name, listed))
 }
 
-/// Whether a name of a query stands for what a header or the request line has to say.
+/// Returns whether a query parameter denotes what only a header or the request line may state.
 pub(super) fn is_for_headers(name: &str) -> bool {
-    // A plain `method` is anybody's; only dressed up does it stand for the request's.
+    // A plain `method` is a common parameter; only other spellings denote the request's method.
     let is_method = alike(name, "method") && !name.eq_ignore_ascii_case("method");
     let decides = DECIDING.iter().any(|listed| alike(name, listed));
     is_method || decides || is_credential(name) || is_override(name)
 }
 
-/// Whether two names have the same letters and digits, in whatever case.
+/// Returns whether two names have the same letters and digits, ignoring case.
 pub(super) fn alike(one: &str, other: &str) -> bool {
     fn bare(name: &str) -> impl Iterator<Item = u8> {
         let bytes = name.bytes().filter(u8::is_ascii_alphanumeric);
@@ -54,7 +54,7 @@ pub(super) fn alike(one: &str, other: &str) -> bool {
     bare(one).eq(bare(other))
 }
 
-/// Lower case, `_` as `-`: two headers of one name are found by it.
+/// Folds a header name to lower case with `-` for `_`, to find duplicates of a header.
 #[must_use]
 pub fn fold(name: &str) -> String {
     name.chars()

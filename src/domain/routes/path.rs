@@ -1,10 +1,10 @@
-//! Paths that everybody reads alike. Whatever a proxy, a router or a framework might decode,
-//! merge, fold or cut is not taken: better a request denied than one judged as another.
+//! Paths with a single interpretation. A path that a proxy, router or framework might decode,
+//! merge, case-fold or truncate is rejected, so that no request is judged as another one.
 
 /// More segments than any path of the API has.
 const MAX_SEGMENTS: usize = 32;
 
-/// The segments of a path that has one spelling only.
+/// Returns the segments of a canonical path; `None` for any other path.
 pub(super) fn segments(path: &str) -> Option<Vec<&str>> {
     let segments: Vec<_> = path
         .strip_prefix('/')?
@@ -14,7 +14,7 @@ pub(super) fn segments(path: &str) -> Option<Vec<&str>> {
     fit.then_some(segments)
 }
 
-/// Not empty, not made of dots, and every byte as it is or encoded for need.
+/// Returns whether a segment is not empty, not only dots, and encodes only bytes that need it.
 fn is_plain(segment: &str) -> bool {
     let only_dots = segment.bytes().all(|byte| byte == b'.');
     let mut rest = segment.as_bytes();
@@ -28,7 +28,7 @@ fn is_plain(segment: &str) -> bool {
     !only_dots
 }
 
-/// What a segment may hold unencoded (RFC 3986 `pchar`), less `;`, which some servers cut at.
+/// Returns whether a byte may be unencoded: RFC 3986 `pchar` less `;`, where some servers cut.
 const fn stands_as_it_is(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
@@ -51,8 +51,8 @@ const fn stands_as_it_is(byte: u8) -> bool {
         )
 }
 
-/// Whether `%` and these digits stand for a character that has to be encoded, and that means
-/// nothing to whoever decodes it: a space, quotes, brackets, `^` and `|`.
+/// Returns whether `%` and these digits encode a character that must be encoded and has no
+/// special meaning once decoded: a space, quotes, brackets, `^` and `|`.
 fn is_encoded_for_need(high: u8, low: u8) -> bool {
     let digit = |digit: u8| char::from(digit).to_digit(16);
     let (Some(high), Some(low)) = (digit(high), digit(low)) else {

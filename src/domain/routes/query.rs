@@ -1,24 +1,24 @@
-//! Queries that name what a header has to say: whoever reads both could take the other one.
+//! Rejects queries that repeat what a header states: a server could use either of the two.
 
 use super::names;
 
-/// What shows the people of a stack in an answer about something else.
+/// Parameter that adds the people of a stack to any response.
 const PEOPLE: &str = "include-collaborators";
 
 /// Why a query is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueryFault {
-    /// It names a credential, a stack, a branch, a method or a path, or has a name that not
-    /// everybody reads alike.
+    /// It names a credential, a stack, a branch, a method or a path, or has a name that servers
+    /// may parse differently.
     Ambiguous,
-    /// It asks for people, whom only `stack_user.read` may see.
+    /// It requests data about people, which needs `stack_user.read`.
     People,
 }
 
-/// Looks at the names in a query; what they are set to is not looked at.
+/// Checks the parameter names of a query; ignores the values.
 ///
 /// # Errors
-/// [`QueryFault`] for the first name that cannot be taken.
+/// [`QueryFault`] for the first rejected name.
 pub fn check_query(query: &str) -> Result<(), QueryFault> {
     query.split(['&', ';']).try_for_each(|pair| {
         let name = pair.split('=').next().unwrap_or_default();
@@ -31,8 +31,8 @@ fn check_name(name: &str) -> Result<(), QueryFault> {
     if !name.bytes().all(plain) {
         return Err(QueryFault::Ambiguous);
     }
-    // `branch[]`, `branch.x` and `[branch]` are read as `branch` by some, `api.key` and
-    // `api[key` as `api_key` by others.
+    // Some servers read `branch[]`, `branch.x` and `[branch]` as `branch`, others `api.key` and
+    // `api[key` as `api_key`.
     let first = name.split(['[', ']', '.']).find(|part| !part.is_empty());
     for name in [name, first.unwrap_or_default()] {
         if names::is_for_headers(name) {

@@ -1,4 +1,4 @@
-//! What a query may not name, in whatever spelling.
+//! Tests of the names that a query must not contain, in any spelling.
 
 use super::{QueryFault, check_query};
 

@@ -1,4 +1,4 @@
-//! Messages of AuditService.
+//! Conversion of `AuditService` messages.
 
 use std::collections::BTreeMap;
 

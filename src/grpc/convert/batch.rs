@@ -1,4 +1,4 @@
-//! Messages of BatchIntrospect.
+//! Conversion of `BatchIntrospect` messages.
 
 use super::introspection::{introspect, introspected};
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     grpc::pb::v1,
 };
 
-/// How many questions there may be at once.
+/// Maximum number of questions in a batch.
 const MAX_QUESTIONS: usize = 100;
 
 pub fn batch_introspect(
@@ -52,7 +52,7 @@ fn question(message: v1::IntrospectQuestion, call: &Call) -> Result<Question, Vi
     introspect(message, call)
 }
 
-/// The answers. All that can be in a hundred of them is less than 1 MiB.
+/// Builds the response. With 100 answers of maximum size it stays below 1 MiB.
 pub fn batch_introspected(answers: Answers) -> v1::BatchIntrospectResponse {
     let Answers { answers, revision } = answers;
     v1::BatchIntrospectResponse {

@@ -1,5 +1,5 @@
-//! When a token is to expire, as a request says it. Nothing here knows what time it is: what is
-//! relative is resolved where the decision is made (R8).
+//! Conversion of the requested expiry of a token. The current time is not used here: relative
+//! values are resolved where the decision is made (R8).
 
 use super::parse_instant;
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     grpc::pb::v1::{self, expiry::Expiry as Choice},
 };
 
-/// When a token is to expire (R7). There is no default (R3).
+/// Parses an expiry (R7). There is no default (R3).
 pub fn expiry(message: Option<v1::Expiry>) -> Result<Expiry, Violations> {
     let only_true = |at| {
         Problem::new(format!(
@@ -47,8 +47,8 @@ pub fn expiry(message: Option<v1::Expiry>) -> Result<Expiry, Violations> {
     faults.finish(expiry)
 }
 
-/// The expiry of a new token, and what is wrong with it if it is reached already when that is
-/// decided: a new token must have a future, so `now` is no choice.
+/// Parses the expiry of a new token, which must be in the future, so `now` is invalid. Also returns
+/// the violations to report if the expiry is already reached when the store decides.
 pub fn expiry_of_a_new_token(
     message: Option<v1::Expiry>,
 ) -> Result<(Expiry, Violations), Violations> {

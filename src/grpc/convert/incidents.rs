@@ -1,4 +1,4 @@
-//! Messages of `TokenService` for incidents: `RevokeAll` and `ReportLeaked`.
+//! Conversion of `TokenService` messages for incidents: `RevokeAll` and `ReportLeaked`.
 
 use zeroize::Zeroizing;
 
@@ -16,7 +16,7 @@ use crate::{
     grpc::pb::v1,
 };
 
-/// How many of the tokens are named in an answer.
+/// Maximum number of tokens listed in a response.
 const NAMED: usize = 100;
 
 pub fn revoke_all(message: v1::RevokeAllRequest, call: &Call) -> Result<RevokeAll, Violations> {
@@ -131,7 +131,7 @@ pub fn revoked_all(revoked: &RevokedAll) -> v1::RevokeAllResponse {
     }
 }
 
-/// Whatever the secret is: only the address can be wrong.
+/// Parses a report. Any text is accepted as the secret; only the address can be invalid.
 pub fn report_leaked(message: v1::ReportLeakedRequest, _: &Call) -> Result<LeakReport, Violations> {
     let mut faults = Violations::default();
     let secret = Zeroizing::new(message.secret);

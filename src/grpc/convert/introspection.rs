@@ -1,4 +1,4 @@
-//! Messages of IntrospectionService.
+//! Conversion of `IntrospectionService` messages.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -18,9 +18,9 @@ use crate::{
     grpc::pb::v1,
 };
 
-/// The longest token that is looked at, in bytes: far above what a secret will ever be.
+/// Maximum length of a token in bytes, far above the length of any secret.
 const MAX_TOKEN: usize = 512;
-/// The longest stack key that is looked at, in bytes.
+/// Maximum length of a stack key in bytes.
 const MAX_STACK_KEY: usize = 128;
 const MAX_ACTIONS: usize = 20;
 const MAX_FACTS: usize = 16;
@@ -79,7 +79,7 @@ fn action(message: v1::ActionQuestion) -> Result<ActionQuestion, Violations> {
         return faults.finish(None);
     }
     let mut facts = BTreeMap::new();
-    // In the order of their names, so that the same fault always reads the same.
+    // Sorted by name, so that the same fault always produces the same message.
     for (name, value) in message.facts.into_iter().collect::<BTreeMap<_, _>>() {
         facts.extend(fact(&mut faults, name, &value));
     }
@@ -126,7 +126,7 @@ fn short(text: &str) -> Result<(), Problem> {
     )))
 }
 
-/// What an answer may repeat is no place for a secret (R9).
+/// Rejects a secret in a text that an answer may repeat (R9).
 fn without_secret(text: &str) -> Result<(), Problem> {
     if secret::is_within(text) {
         return Err(Problem::new(
@@ -136,8 +136,8 @@ fn without_secret(text: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The answer. Where the token was not recognised, the reason and the decision are all of it,
-/// so that three different causes have the same bytes.
+/// Builds the response. If the token is not recognised, it has only the reason and the decision,
+/// so that the three possible causes give identical bytes.
 pub fn introspected(introspection: Introspection) -> v1::IntrospectResponse {
     let reason = introspection
         .verdict
@@ -231,7 +231,7 @@ pub const fn list_actions(_: v1::ListActionsRequest, _: &Call) -> Result<(), Vio
     Ok(())
 }
 
-/// The whole catalogue.
+/// Builds the response with the whole action catalogue.
 pub fn catalogue() -> v1::ListActionsResponse {
     v1::ListActionsResponse {
         version: catalogue::VERSION.to_owned(),

@@ -1,5 +1,5 @@
-//! Between messages and domain values. Inwards everything is parsed once and every fault is
-//! reported; outwards only what the contract names is said.
+//! Conversion between messages and domain values. Requests are parsed once and every fault is
+//! reported; responses contain only what the API specifies.
 
 #![expect(
     clippy::needless_pass_by_value,
@@ -40,12 +40,12 @@ fn parse_instant(at: prost_types::Timestamp) -> Result<Timestamp, Problem> {
     })
 }
 
-/// Where a change stands in the history; empty for a preview, which has no place there.
+/// Returns the revision of a change as text; empty for a preview, which has none.
 pub fn revision(revision: Option<Revision>) -> String {
     revision.map_or_else(String::new, |revision| revision.to_string())
 }
 
-/// Who would notice a change.
+/// Builds the message of who would be affected by a change.
 pub fn impact(impact: Impact) -> v1::Impact {
     let services = impact.services.iter().map(|used| v1::ServiceUse {
         service: Some(actor(&used.service)),

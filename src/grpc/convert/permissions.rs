@@ -1,4 +1,4 @@
-//! Permissions.
+//! Conversion of permissions.
 
 use crate::{
     domain::{
@@ -8,7 +8,7 @@ use crate::{
     grpc::pb::v1,
 };
 
-/// The permissions of a message; `None` where it has none.
+/// Parses permissions; a missing message is a violation.
 pub fn parse(message: Option<v1::Permissions>) -> Result<Permissions, Violations> {
     let mut faults = Violations::default();
     let Some(message) = message else {
@@ -20,7 +20,7 @@ pub fn parse(message: Option<v1::Permissions>) -> Result<Permissions, Violations
         let choices = Problem::new("is required: ACCESS_READ or ACCESS_READ_WRITE");
         faults.add("access", choices);
     }
-    // Without a ceiling, the rest is judged under the highest, so as to report its own faults.
+    // Without a valid access, checks the rest against the highest, to report its own faults only.
     let draft = Draft {
         access: ceiling.unwrap_or(Access::ReadWrite),
         modules: message
@@ -57,7 +57,7 @@ fn access_message(access: Access) -> i32 {
     }
 }
 
-/// The message of permissions.
+/// Builds the message from permissions.
 pub fn message(permissions: &Permissions) -> v1::Permissions {
     let draft = permissions.draft();
     let grant = |grant: DraftGrant| v1::ModuleGrant {

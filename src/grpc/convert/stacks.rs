@@ -1,4 +1,4 @@
-//! Messages of StackService.
+//! Conversion of `StackService` messages.
 
 use super::{instant, revision, tokens::limit};
 use crate::{
@@ -16,9 +16,9 @@ use crate::{
     grpc::pb::admin::v1,
 };
 
-/// A stack to be registered, perhaps without a key yet.
+/// A registration request, possibly without a stack key.
 pub struct RegisterDraft {
-    /// The key, if the caller brought one.
+    /// The stack key, if the caller supplied one.
     pub stack_key: Option<StackKey>,
     name: StackName,
     organization_uid: String,
@@ -27,7 +27,7 @@ pub struct RegisterDraft {
 }
 
 impl RegisterDraft {
-    /// The command, with this key.
+    /// Builds the command with this stack key.
     pub fn command(self, stack_key: StackKey) -> Register {
         Register {
             stack_key,
@@ -68,8 +68,8 @@ pub fn register(message: v1::RegisterRequest, _: &Call) -> Result<RegisterDraft,
     ))
 }
 
-/// A stack just registered, with a key that the caller brought or not. In a preview, what was
-/// made up for it goes unsaid: it would not be that.
+/// Builds the response to a registration. A preview leaves out the generated id and key, because
+/// the real registration generates others.
 pub fn registered(registered: &Stack, at: Option<Revision>, brought: bool) -> v1::RegisterResponse {
     let mut stack = stack(registered);
     if at.is_none() {

@@ -1,4 +1,4 @@
-//! Messages of TokenService.
+//! Conversion of `TokenService` messages.
 
 use std::time::Duration;
 
@@ -27,12 +27,12 @@ use crate::{
     grpc::pb::v1,
 };
 
-/// A token of a stack, named in a request.
+/// Key of a token in a request: its stack and its id.
 type Key = (StackKey, TokenUid);
 
 pub fn issue(mut message: v1::IssueRequest, call: &Call) -> Result<Issue, Violations> {
     let mut faults = Violations::default();
-    // A preview asks the same as the request that it stands for.
+    // A preview has the same fingerprint as the request that it previews.
     message.validate_only = false;
     let id = std::mem::take(&mut message.request_id);
     let request = Request::parse(&id, &message.encode_to_vec());
@@ -45,8 +45,8 @@ pub fn issue(mut message: v1::IssueRequest, call: &Call) -> Result<Issue, Violat
     let expiry = expiry.map(|(expiry, late)| {
         let mut overdue = Violations::default();
         overdue.nest::<()>("expiry", Err(late));
-        // Whether it is reached is for the store to decide. Where the request is refused for
-        // something else, all that is likely to be wrong is reported at once.
+        // The store decides whether the expiry is reached. If the request fails for another reason
+        // anyway, report a likely reached expiry along with it.
         if !faults.as_slice().is_empty() && expiry.is_reached(call.received_at) {
             faults.nest::<()>("", Err(overdue.clone()));
         }
@@ -73,7 +73,7 @@ pub fn issue(mut message: v1::IssueRequest, call: &Call) -> Result<Issue, Violat
 
 pub fn issued(issued: &Issued, now: Timestamp) -> v1::IssueResponse {
     let mut token = with_secret(&issued.token, issued.secret.as_ref(), now);
-    // Only a repetition is about a token that is there already.
+    // A preview has no token id yet, unless it previews a retry, whose token exists.
     if issued.secret.is_none() && issued.token.generation == 1 {
         token.token_uid.clear();
     }
@@ -84,7 +84,7 @@ pub fn issued(issued: &Issued, now: Timestamp) -> v1::IssueResponse {
     }
 }
 
-/// A token with a secret just made; a preview has none to hint at.
+/// Builds a token just created or rotated; a preview has no secret and so no hint.
 fn with_secret(made: &Token, secret: Option<&Secret>, now: Timestamp) -> v1::Token {
     let mut message = token(made, now);
     if secret.is_none() {
@@ -93,7 +93,7 @@ fn with_secret(made: &Token, secret: Option<&Secret>, now: Timestamp) -> v1::Tok
     message
 }
 
-/// A secret, this once (R9); a preview has none.
+/// Returns the secret, which is shown only once (R9); empty in a preview.
 fn shown(secret: Option<&Secret>) -> String {
     secret.map_or_else(String::new, |secret| secret.expose().to_owned())
 }
@@ -134,7 +134,7 @@ pub fn list(message: v1::ListRequest, _: &Call) -> Result<ListQuery, Violations>
     faults.finish(Some(query))
 }
 
-/// What a page token belongs to: everything that makes the list but where it begins.
+/// Returns what a page token is bound to: all list parameters except the start of the page.
 fn question(query: &ListQuery) -> impl serde::Serialize {
     (
         query.stack_key.to_string(),
@@ -258,7 +258,7 @@ pub fn rotate(mut message: v1::RotateRequest, _: &Call) -> Result<Rotate, Violat
     )
 }
 
-/// How long the former secret lives on; there is no default.
+/// Parses how long the former secret stays live; there is no default.
 fn overlap(message: Option<v1::rotate_request::Overlap>) -> Result<Overlap, Violations> {
     use v1::rotate_request::Overlap as Message;
     let mut faults = Violations::default();
@@ -343,7 +343,7 @@ pub fn limit(limit: TokenLimit) -> v1::TokenLimit {
     }
 }
 
-/// The message of a token, as it stands at this instant.
+/// Builds the message of a token with its state at `now`.
 pub fn token(token: &Token, now: Timestamp) -> v1::Token {
     let state = match token.state(now) {
         TokenState::Active => v1::TokenState::Active,

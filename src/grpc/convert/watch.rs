@@ -1,4 +1,4 @@
-//! Messages of IntrospectionService.Watch.
+//! Conversion of `IntrospectionService.Watch` messages.
 
 use super::introspection::duration;
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// The first request: a point to begin at, and perhaps a ping.
+/// Parses the first request: an optional start revision and an optional ping.
 pub fn first(message: &WatchRequest) -> Result<(Option<Revision>, Option<u64>), Violations> {
     let mut faults = Violations::default();
     let text = &message.from_revision;
@@ -22,7 +22,7 @@ pub fn first(message: &WatchRequest) -> Result<(Option<Revision>, Option<u64>), 
     faults.finish(Some((from, ping)))
 }
 
-/// A later request: a ping, and nothing else.
+/// Parses a later request, which must be a ping.
 pub fn later(message: &WatchRequest) -> Result<u64, Violations> {
     let mut faults = Violations::default();
     if !message.from_revision.is_empty() {
@@ -36,7 +36,7 @@ pub fn later(message: &WatchRequest) -> Result<u64, Violations> {
     faults.finish(ping.map(|ping| ping.nonce))
 }
 
-/// What is told.
+/// Builds the response for an event.
 pub fn told(told: Told) -> WatchResponse {
     let event = match told {
         Told::Changed(subject, points) => Event::Changed(changed(subject, points)),

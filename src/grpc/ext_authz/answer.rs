@@ -1,4 +1,4 @@
-//! What Envoy is told: let it through with these headers, or answer the client with that.
+//! Answers to Envoy: allow the request with added headers, or deny it with a response.
 
 use envoy_types::{
     ext_authz::v3::pb::{
@@ -13,14 +13,14 @@ use tonic::Code;
 use super::refusal::{Kind, Refused};
 use crate::domain::verdict::Facts;
 
-/// The headers by which whoever is behind Envoy knows the caller.
+/// Headers that identify the caller to the upstream service.
 const STACK: &str = "x-stacktoken-stack";
 const TOKEN: &str = "x-stacktoken-token";
 const ACCESS: &str = "x-stacktoken-access";
-/// The headers that could make whoever is behind Envoy take the request for somebody else's.
+/// Headers that could make the upstream service attribute the request to someone else.
 const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
 
-/// The request goes on, without the credential and with who it is from.
+/// Allows the request, with headers that identify the caller and without the credential.
 pub(super) fn allowed(facts: &Facts) -> CheckResponse {
     let uid = facts.token.uid.to_string();
     let ok = OkHttpResponse {
@@ -35,7 +35,7 @@ pub(super) fn allowed(facts: &Facts) -> CheckResponse {
     response(Code::Ok, HttpResponse::OkResponse(ok))
 }
 
-/// The client is answered, and the request goes nowhere.
+/// Denies the request with a response to the client.
 pub(super) fn denied(refused: &Refused) -> CheckResponse {
     let kind = refused.kind;
     let body = json!({
@@ -72,7 +72,7 @@ fn response(code: Code, http: HttpResponse) -> CheckResponse {
     }
 }
 
-/// A header that takes the place of any that is there.
+/// Builds a header that replaces any existing one of the same name.
 fn header(key: &str, value: &str) -> HeaderValueOption {
     HeaderValueOption {
         header: Some(HeaderValue {
@@ -85,8 +85,8 @@ fn header(key: &str, value: &str) -> HeaderValueOption {
     }
 }
 
-/// What a credential can be in, and every spelling of the headers above that some servers take for them.
-/// Not their own spelling: Envoy removes after it has set.
+/// Returns the headers to remove: credentials, and spellings of our own headers that some
+/// servers treat as equal. Not the canonical spelling: Envoy removes after it adds.
 fn removed() -> Vec<String> {
     let spelled = [STACK, TOKEN, ACCESS].into_iter().flat_map(|name| {
         let parts: Vec<_> = name.split('-').collect();

@@ -1,36 +1,36 @@
-//! The headers of a checked request, as Envoy hands them over: in a map whose duplicates are
-//! joined with `,`, or one by one. Compared as the least careful reader would.
+//! Headers of the request that Envoy asks about: either a map, in which duplicates are joined with
+//! `,`, or a list. Names are compared like the most lenient server does.
 
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
 use zeroize::Zeroizing;
 
 use crate::domain::routes::fold;
 
-/// A header that was sent: its name in lower case, and its value.
+/// A header: its name in lower case, and its value.
 type Header = (String, Zeroizing<Vec<u8>>);
 
-/// All headers, in no order.
+/// All headers, in no particular order.
 pub(super) struct Headers(Vec<Header>);
 
-/// How often a header was sent.
+/// Occurrences of a header.
 pub(super) enum Sent<'a> {
-    /// Not at all, or with nothing in it.
+    /// Absent or empty.
     Not,
     /// Once.
     Once(&'a str),
-    /// More than once, or in a spelling or with bytes that it cannot have.
+    /// Repeated, or with an invalid spelling or value.
     Badly,
 }
 
 impl Headers {
-    /// Takes them out of the request, so that no second copy of a credential stays behind.
+    /// Moves the headers out of the request, so that no copy of a credential remains in it.
     pub(super) fn take(http: &mut HttpRequest) -> Self {
         let joined = std::mem::take(&mut http.headers).into_iter();
         let joined = joined.map(|(name, value)| (name, value.into_bytes()));
         let single = http.header_map.take().unwrap_or_default().headers;
         let single = single.into_iter().flat_map(|header| {
             let (text, raw) = (header.value.into_bytes(), header.raw_value);
-            // Envoy fills one of them; two that differ are two headers.
+            // Envoy sets one of the two fields; if they differ, count them as two headers.
             let second = (!text.is_empty() && !raw.is_empty() && text != raw).then(|| text.clone());
             let first = if raw.is_empty() { text } else { raw };
             let name = header.key;
@@ -45,7 +45,7 @@ impl Headers {
         )
     }
 
-    /// The header of this name, which is one that can be sent only once.
+    /// Returns a header that must be sent at most once.
     pub(super) fn only(&self, name: &str) -> Sent<'_> {
         let folded = fold(name);
         let mut alike = self.0.iter().filter(|(sent, _)| fold(sent) == folded);
@@ -62,7 +62,7 @@ impl Headers {
         }
     }
 
-    /// Whether a header was sent whose name is such.
+    /// Returns whether the name of any header matches.
     pub(super) fn any(&self, is_such: impl Fn(&str) -> bool) -> bool {
         self.0.iter().any(|(sent, _)| is_such(sent))
     }

@@ -1,7 +1,7 @@
-//! `envoy.service.auth.v3.Authorization/Check`: Envoy asks whether a request may pass. A
-//! door to the same verdict as Introspect's. What a client sends is answered with yes or no;
-//! an error is only for not being able to decide (R13), so that Envoy's own failure mode has
-//! its say then. What stands in a request brings none about; too many requests can.
+//! `envoy.service.auth.v3.Authorization/Check`: Envoy asks whether a request may pass. Uses the
+//! same verdict as `Introspect`. Every request is allowed or denied; an error means that it cannot
+//! be decided (R13), and Envoy then applies its own failure mode. Nothing in the content of a
+//! request causes an error; too many requests can.
 
 mod answer;
 mod headers;
@@ -36,11 +36,11 @@ use crate::{
     metrics::CheckLabels,
 };
 
-/// The largest check that is read, in bytes: all that Envoy lets into a request's headers by
-/// default, several times over. A larger one is denied.
+/// Maximum size of a check in bytes, several times Envoy's default limit on request headers. A
+/// larger one is denied.
 const MAX_CHECK: usize = 1024 * 1024;
 
-/// The service, as a router takes it.
+/// Implementation of the service.
 #[derive(Clone)]
 pub(super) struct Authorization {
     app: Arc<App>,
@@ -56,7 +56,7 @@ impl Authorization {
         &self,
         mut request: Request<Streaming<CheckRequest>>,
     ) -> Result<Response<CheckResponse>, Status> {
-        // Read here and not by the library, which would make an error of what it cannot read.
+        // Read here because tonic would turn a message that it cannot read into an error.
         let message = request.get_mut().message().await;
         let (call, _) = super::open(request)?;
         let decided = match message {
@@ -74,7 +74,7 @@ impl Authorization {
         }
     }
 
-    /// The verdict in Envoy's words, or why there is none.
+    /// Returns the response that allows the request, or why it is denied.
     async fn decide(
         &self,
         call: &Call,
@@ -86,7 +86,7 @@ impl Authorization {
         };
         match self.app.introspect(call, &question).await {
             Ok(introspection) => Ok(judged(&introspection)),
-            // The verdict was NOT_RECOGNISED, and that is what its client hears.
+            // The verdict was NOT_RECOGNISED, so the client gets that answer.
             Err(Error::Refused(Refusal::RateLimited { .. })) => Ok(Err(refusal::not_recognised())),
             Err(error) => Err(error),
         }
@@ -108,7 +108,7 @@ impl Authorization {
     }
 }
 
-/// Allowed only if the token is live and every action is: there is no other way to a yes.
+/// Allows the request only if the token is live and every action is allowed.
 fn judged(introspection: &Introspection) -> Result<CheckResponse, Refused> {
     let (reason, denied) = match &introspection.verdict {
         Verdict::NotRecognised => return Err(refusal::not_recognised()),
@@ -122,7 +122,7 @@ fn judged(introspection: &Introspection) -> Result<CheckResponse, Refused> {
                 (None, Some(known)) if !results.is_empty() => {
                     return Ok(answer::allowed(&known.facts));
                 }
-                // Neither happens: what is active is known, and no route asks for nothing.
+                // Neither happens: an active verdict has facts, and every route names an action.
                 (None, _) => (Reason::ActionUnknown, None),
             }
         }
@@ -142,7 +142,7 @@ impl ClientStreamingService<CheckRequest> for Authorization {
     }
 }
 
-/// The service on the wire. On it, one message in and one out is the same as a unary call.
+/// The gRPC server of the service. A unary call equals a stream of one message on the wire.
 #[derive(Clone)]
 pub(super) struct AuthorizationServer(pub Authorization);
 
@@ -161,7 +161,7 @@ impl Service<http::Request<Body>> for AuthorizationServer {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let service = self.0.clone();
-        // Only the paths of the policy come here, and of this service it has one.
+        // The policy admits only known paths, and this service has one.
         Box::pin(async move {
             let codec = ProstCodec::<CheckResponse, CheckRequest>::default();
             let mut grpc = tonic::server::Grpc::new(codec).max_decoding_message_size(MAX_CHECK);

@@ -1,30 +1,30 @@
-//! Why a request is refused before or by the verdict: the HTTP status, the gRPC code beside
-//! it, the reason, and words in the form that the content management API has for errors.
+//! Reasons to deny a request, with HTTP status, gRPC code, reason, and a message in the error
+//! format of the content management API.
 
 use envoy_types::ext_authz::v3::pb::HttpStatusCode;
 use tonic::Code;
 
 use crate::domain::verdict::{Denial, Reason};
 
-/// One refusal. What it says of a token that is not recognised never differs.
+/// A denial. It is identical for every unrecognised token.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Refused {
     pub kind: Kind,
     pub reason: &'static str,
-    /// The header or part of the request that has to change.
+    /// The header or part of the request to correct.
     pub field: &'static str,
-    /// What is wrong with it, and what to do.
+    /// What is wrong with it, and how to correct it.
     pub problem: String,
 }
 
-/// What has to be mended.
+/// What has to be corrected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// The credential: 401.
     Credential,
     /// The stack key: 412.
     StackKey,
-    /// What is asked for: 403.
+    /// The requested action: 403.
     Permission,
 }
 
@@ -45,7 +45,7 @@ impl Kind {
         }
     }
 
-    /// The number that clients of the API know such errors by.
+    /// Returns the error code that the content management API uses for this kind of error.
     pub(super) const fn error_code(self) -> u32 {
         match self {
             Self::Credential => 105,
@@ -67,7 +67,7 @@ impl Kind {
     }
 }
 
-/// What is wrong with the request itself, whoever sends it.
+/// Defines denials because of the request itself, independent of its sender.
 macro_rules! faults {
     ($($name:ident $kind:ident $reason:literal $field:literal $problem:literal;)+) => {
         $(pub(super) fn $name() -> Refused {
@@ -103,12 +103,12 @@ faults! {
         "cannot be read: send smaller headers, in plain ASCII.";
 }
 
-/// An unrecognised token, whatever the cause: not known, mistyped, or of another stack.
+/// Denies an unrecognised token, whether unknown, mistyped or of another stack.
 pub(super) fn not_recognised() -> Refused {
     by_verdict(Reason::NotRecognised, None)
 }
 
-/// What the verdict denies.
+/// Denies according to the verdict.
 pub(super) fn by_verdict(reason: Reason, denied: Option<(&str, &Denial)>) -> Refused {
     let (kind, field) = match reason {
         Reason::NotRecognised | Reason::Revoked | Reason::Expired | Reason::Superseded => {

@@ -1,6 +1,6 @@
-//! From what Envoy describes to a question. Whatever is wrong here was sent by a client or
-//! configured on a route, so it is refused; it never makes the check fail, which a lenient
-//! Envoy would let pass.
+//! Converts Envoy's description of a request to a question. Any fault is the client's or comes from
+//! a route's configuration, so the request is denied; the check never fails, because Envoy could
+//! be configured to let the request pass then.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -27,13 +27,13 @@ const MAX_ACTIONS: usize = 20;
 const MAX_FACTS: usize = 16;
 const MAX_NAME: usize = 64;
 
-/// What a route's `context_extensions` say.
+/// A route's `context_extensions`.
 struct Route {
     actions: Option<Vec<String>>,
     facts: BTreeMap<String, bool>,
 }
 
-/// The question that the request puts, or why it is refused without one.
+/// Builds the question for a request, or returns why the request is denied.
 pub(super) fn question(message: CheckRequest, table: &RouteTable) -> Result<Question, Refused> {
     let attributes = message.attributes.unwrap_or_default();
     let request = attributes.request.unwrap_or_default();
@@ -64,7 +64,7 @@ pub(super) fn question(message: CheckRequest, table: &RouteTable) -> Result<Ques
     let action = |name| ActionQuestion {
         name,
         branch: Some(branch.unwrap_or(table.default_branch()).to_owned()),
-        // The header may name either; both live in one space of names.
+        // The header may name a branch or an alias; both share one namespace.
         branch_alias: branch.map(str::to_owned),
         facts: route.facts.clone(),
     };
@@ -76,7 +76,7 @@ pub(super) fn question(message: CheckRequest, table: &RouteTable) -> Result<Ques
     })
 }
 
-/// The token, as it is or after `Bearer` and one space.
+/// Returns the token, sent as is or after `Bearer` and one space.
 fn token(headers: &Headers) -> Result<Zeroizing<String>, Refused> {
     let value = match headers.only("authorization") {
         Sent::Not => return Err(refusal::credential_missing()),
@@ -112,8 +112,8 @@ fn branch(headers: &Headers) -> Result<Option<&str>, Refused> {
     }
 }
 
-/// Reads `context_extensions`: `actions`, and facts as `fact.NAME`. Nothing is passed over:
-/// a mistyped key would weaken what the route demands.
+/// Parses `context_extensions`: `actions`, and facts as `fact.NAME`. Unknown keys are rejected: a
+/// mistyped key would weaken what the route requires.
 fn route(extensions: HashMap<String, String>) -> Result<Route, Refused> {
     let mut route = Route {
         actions: None,
@@ -130,8 +130,8 @@ fn route(extensions: HashMap<String, String>) -> Result<Route, Refused> {
             None => None,
         };
         if understood.is_none() || route.facts.len() > MAX_FACTS {
-            // Whoever configures a route may paste anything, a secret too (R9). Not louder:
-            // how many requests take the route is up to clients, and the metric counts them.
+            // A route's configuration may contain anything, even a secret (R9). Logged at debug
+            // only: clients control how often this happens, and a metric counts it.
             let key = if secret::is_within(&key) { "" } else { &key };
             tracing::debug!(?key, "context_extensions of a route cannot be read");
             return Err(refusal::route_misconfigured());

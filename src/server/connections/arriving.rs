@@ -1,5 +1,5 @@
-//! Request bodies as they arrive. While a call is polled its body says whether more of the message
-//! is to come, so that a call whose message is there at once costs nothing more.
+//! Request bodies as they arrive. While a call is polled, its body reports whether it waits for
+//! more of the message, so that a call whose message is complete at once costs nothing extra.
 
 use std::{
     cell::Cell,
@@ -13,22 +13,22 @@ use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use super::share::Share;
 
 thread_local! {
-    /// What the body of the call that this thread polls has said; `None` outside of a call.
+    /// Report of the body of the call that this thread polls; `None` outside of a call.
     static SAID: Cell<Option<Said>> = const { Cell::new(None) };
 }
 
-/// What a body said while its call was polled.
+/// Report of a body while its call was polled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::server) enum Said {
-    /// Nothing: what the call waits for is not its message.
+    /// The call does not wait for its message.
     Nothing,
-    /// More of the message is to come.
+    /// The call waits for more of its message.
     Awaited,
-    /// The peer has more of its messages here than its share.
+    /// The peer's incomplete messages exceed its share.
     TooMuch,
 }
 
-/// Polls a call; returns what its body said meanwhile.
+/// Polls a call and returns what its body reported meanwhile.
 pub(in crate::server) fn said_while<T>(poll: impl FnOnce() -> T) -> (T, Said) {
     let outside = SAID.replace(Some(Said::Nothing));
     let polled = poll();
@@ -36,7 +36,7 @@ pub(in crate::server) fn said_while<T>(poll: impl FnOnce() -> T) -> (T, Said) {
     (polled, said.unwrap_or(Said::Nothing))
 }
 
-/// A body as it arrives, with the bytes of an incomplete message counted.
+/// Request body that counts the bytes of an incomplete message.
 pub(super) struct Arriving {
     inner: Incoming,
     share: Arc<Share>,

@@ -1,6 +1,6 @@
-//! Connection limit of the admin port. A new connection is always accepted; at the limit, the oldest
-//! connection of the address with the most is closed for it. So a client that holds many connections
-//! open cannot make liveness probes fail.
+//! Connection limit of the admin port. A new connection is always accepted; at the limit, the
+//! oldest connection of the address with the most is closed for it. So a client that holds many
+//! connections open cannot make liveness probes fail.
 
 use std::{
     collections::VecDeque,
@@ -10,7 +10,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::room::{Limits, whose};
+use super::limiter::{Limits, whose};
 
 /// Open connections, the oldest first.
 #[derive(Clone)]
@@ -19,7 +19,7 @@ pub(in crate::server) struct Guests {
     present: Arc<Mutex<VecDeque<(IpAddr, CancellationToken)>>>,
 }
 
-/// One open connection. Dropping it frees its place.
+/// One open connection. Dropping it removes it from the count.
 pub(in crate::server) struct Guest {
     guests: Guests,
     leaves: CancellationToken,

@@ -1,6 +1,6 @@
 //! Response bodies on their way to the client. HTTP/2 buffers a response that the client does not
-//! read, so unread responses are counted per connection and per address until the last byte is written
-//! or the stream is closed.
+//! read, so unread responses are counted per connection and per address until the last byte is
+//! written or the stream is closed.
 
 use std::{
     pin::Pin,
@@ -14,8 +14,8 @@ use tonic::body::Body;
 
 use super::share::{Share, Unread, UnreadBytes};
 
-/// Below this size, in bytes, only the response is counted and not its bytes: the stream itself costs
-/// more memory than so small a body.
+/// Below this size, in bytes, only the response is counted and not its bytes: the stream itself
+/// costs more memory than so small a body.
 const SMALL: usize = 4 * 1024;
 
 /// Future of a response whose body is counted.
@@ -51,8 +51,8 @@ where
 pub(super) struct Outgoing {
     body: Body,
     share: Arc<Share>,
-    /// Set from the first data frame on, and cleared when the next frame is polled: hyper polls again
-    /// once there is send window for the last one.
+    /// Set after each data frame, and cleared when the next frame is polled: hyper polls again once
+    /// the send window has space for the previous frame.
     unread: Option<Unread>,
 }
 

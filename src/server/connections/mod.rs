@@ -1,10 +1,10 @@
-//! Connections from accept to end: how many there may be, how long a client may take to begin,
-//! how old one may get, and how it is told to go. Knows nothing of RPCs.
+//! Connections from accept to close: limits on their number, handshake timeout, maximum age and
+//! graceful shutdown. Knows nothing of RPCs.
 
 pub(super) mod arriving;
 pub(super) mod guests;
 mod leaving;
-pub(super) mod room;
+pub(super) mod limiter;
 pub(super) mod share;
 mod socket;
 
@@ -32,7 +32,7 @@ use self::{
     arriving::Arriving,
     guests::{Guest, Guests},
     leaving::{Leaving, Outgoing},
-    room::{Limits, Place, Room},
+    limiter::{ConnectionLimiter, ConnectionPermit, Limits},
     share::{Share, WaitingLimits},
     socket::{Begun, Socket},
 };
@@ -44,46 +44,45 @@ use crate::{
     metrics::Metrics,
 };
 
-/// How long to wait after an accept that failed for want of something, such as files.
+/// Back-off after a failed accept, for example when file descriptors run out.
 const AFTER_FAILURE: Duration = Duration::from_millis(50);
-/// How much of what a client does not read is kept for it, in bytes a call.
+/// Send buffer for data that the client has not read, in bytes per call.
 const MAX_UNREAD_BYTES: usize = 64 * 1024;
 
-/// How much a client may send of one call before it is read, in bytes; of all calls of a
-/// connection four times as much.
+/// Receive window of one stream, in bytes; the window of a connection is four times as large.
 const UNREAD_BY_US: u32 = 64 * 1024;
-/// The largest headers that a call is answered for, in bytes; beyond that the library answers, in
-/// words and with a code that are not ours. What a call may have is for the layers to say.
+/// Lower bound of hyper's header limit, in bytes. Beyond that limit, hyper answers with an error of
+/// its own; below it, the middleware enforces `--max-header-bytes` with ours.
 const MAX_HEADER_BYTES: u32 = 96 * 1024;
 
-/// What is known of a connection, attached to each of its calls.
+/// Identity and shared limits of a connection's peer, attached to each request.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
-    /// Whom its client certificate makes, where it showed one.
+    /// The evaluated client certificate, if one was presented.
     pub certified: Option<Certified>,
-    /// Where it comes from: an address, or of IPv6 a network.
+    /// The peer's IPv4 address, or its IPv6 /64 network.
     pub network: IpAddr,
-    /// What its calls may take before their messages have arrived.
+    /// Limits on calls whose message has not arrived, and on unread responses.
     pub share: Arc<Share>,
 }
 
 impl Peer {
-    /// The share of whoever made a request.
+    /// Returns the share of the peer that sent a request.
     pub fn share_of(extensions: &Extensions) -> Option<Arc<Share>> {
         extensions.get::<Self>().map(|peer| peer.share.clone())
     }
 }
 
-/// The answer to a call, as it comes about.
+/// Future of the response to a call.
 pub(super) type Answering =
     Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-/// What answers calls. It is always ready: what is full answers OVERLOADED.
+/// A service that answers calls. It is always ready; at its limits it answers OVERLOADED.
 pub(super) trait Answer: Send + Sync + 'static {
     fn answer(self: &Arc<Self>, request: Request<Body>) -> Answering;
 }
 
-/// What every connection needs.
+/// State shared by all connections.
 pub(super) struct Connections<S> {
     pub answering: Arc<S>,
     pub tls: Option<Arc<Tls>>,
@@ -94,15 +93,15 @@ pub(super) struct Connections<S> {
 }
 
 impl<S: Answer> Connections<S> {
-    /// Accepts and serves until `stop`; then accepts no more, tells every client to go, and
-    /// ends with the last call. Dropping the future cuts whatever is still open.
+    /// Accepts and serves until `stop`; then stops accepting, shuts down every connection
+    /// gracefully, and returns after the last call. Dropping the future closes what is still open.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
         let limits = Limits {
-            all: room::affordable(self.tuning.max_connections),
+            all: limiter::affordable(self.tuning.max_connections),
             by_address: self.tuning.max_connections_per_address,
         };
         let open = self.metrics.connections.clone();
-        let room = Room::new(limits, self.metrics.clone(), open);
+        let room = ConnectionLimiter::new(limits, self.metrics.clone(), open);
         let unheard = self.tuning.keepalive_interval + self.tuning.keepalive_timeout;
         let this = Arc::new(self);
         let mut open = JoinSet::new();
@@ -115,19 +114,24 @@ impl<S: Answer> Connections<S> {
                 () = stop.cancelled() => break,
             }
         }
-        // The port is free from here on: a new client is refused at once rather than kept.
+        // Closes the port, so that new clients are refused at once instead of queued.
         drop(listener);
         while let Some(ended) = open.join_next().await {
             note_end(ended);
         }
     }
 
-    /// One connection, from its handshake to its end.
-    async fn run(self: Arc<Self>, socket: TcpStream, place: Place, stop: CancellationToken) {
+    /// Serves one connection, from its handshake to its end.
+    async fn run(
+        self: Arc<Self>,
+        socket: TcpStream,
+        place: ConnectionPermit,
+        stop: CancellationToken,
+    ) {
         let within = self.tuning.handshake_timeout;
         let secured = tokio::select! {
             secured = tokio::time::timeout(within, self.secure(socket, &place)) => secured,
-            // Nothing is at work on it yet.
+            // No call is in progress yet.
             () = stop.cancelled() => return,
         };
         let (socket, peer) = match secured {
@@ -148,8 +152,13 @@ impl<S: Answer> Connections<S> {
         self.keep(connection, begun, stop).await;
     }
 
-    /// The client's certificate is judged once: it cannot change while the connection lives.
-    async fn secure(&self, socket: TcpStream, place: &Place) -> io::Result<(Socket, Peer)> {
+    /// Performs the TLS handshake, if TLS is on. Evaluates the client certificate once: it cannot
+    /// change during a connection.
+    async fn secure(
+        &self,
+        socket: TcpStream,
+        place: &ConnectionPermit,
+    ) -> io::Result<(Socket, Peer)> {
         let limits = WaitingLimits {
             by_connection: self.tuning.shares.max_waiting_per_connection,
             by_address: self.tuning.shares.max_waiting_per_address,
@@ -178,8 +187,8 @@ impl<S: Answer> Connections<S> {
         Ok((Socket::Tls(Box::new(socket)), peer))
     }
 
-    /// Streams that a client opens and resets before they are taken up have the library's own,
-    /// narrow limit.
+    /// Builds the HTTP/2 settings. For streams that a client resets before they are accepted, the
+    /// library's own low limit applies.
     fn http2(&self) -> http2::Builder<TokioExecutor> {
         let tuning = &self.tuning;
         let mut http2 = http2::Builder::new(TokioExecutor::new());
@@ -196,8 +205,8 @@ impl<S: Answer> Connections<S> {
         http2
     }
 
-    /// Serves a connection; cuts one that does not begin, and tells one that is old, or all of
-    /// them at the end, to go: GOAWAY first, then the time to finish what is at work.
+    /// Serves a connection. Closes it if the client sends no preface in time. At its maximum age or
+    /// on `stop`, shuts it down gracefully: GOAWAY, then time to finish the calls in progress.
     async fn keep(
         &self,
         connection: http2::Connection<TokioIo<socket::Watched>, PerConnection<S>, TokioExecutor>,
@@ -229,7 +238,7 @@ impl<S: Answer> Connections<S> {
                     leave_by.set(tokio::time::sleep(self.tuning.max_connection_age_grace));
                 }
                 () = &mut leave_by, if leaving && !draining => return,
-                // How long this may take is the drain grace, kept by who serves.
+                // The caller of `serve` enforces the drain grace.
                 () = stop.cancelled(), if !draining => {
                     draining = true;
                     leaving = true;
@@ -239,7 +248,7 @@ impl<S: Answer> Connections<S> {
         }
     }
 
-    /// A tenth more or less than set, so that clients which came together do not all go together.
+    /// Returns the maximum age, with ±10 % jitter so that connections do not all end at once.
     fn age(&self) -> Duration {
         let mut byte = [0];
         let spread = match self.entropy.fill(&mut byte) {
@@ -250,10 +259,13 @@ impl<S: Answer> Connections<S> {
     }
 }
 
-/// The next connection that there is room for, cut off once its client has acknowledged nothing
-/// for so long. What fails is told and waited for: a loop that ended, or that span, would be an
-/// outage by one trick.
-async fn accept(listener: &TcpListener, room: &Room, unheard: Duration) -> (TcpStream, Place) {
+/// Accepts the next connection within the limits; `unheard` is its TCP user timeout. Accept errors
+/// are logged, then we back off: exiting or busy-looping here would be a denial of service.
+async fn accept(
+    listener: &TcpListener,
+    room: &ConnectionLimiter,
+    unheard: Duration,
+) -> (TcpStream, ConnectionPermit) {
     loop {
         let free = room.free().await;
         match listener.accept().await {
@@ -271,7 +283,7 @@ async fn accept(listener: &TcpListener, room: &Room, unheard: Duration) -> (TcpS
     }
 }
 
-/// The next connection to a port of few questions, for which there is always room.
+/// Accepts the next connection to the admin port; at the limit, an old connection is closed.
 pub(super) async fn accept_guest(
     listener: &TcpListener,
     guests: &Guests,
@@ -296,8 +308,8 @@ pub(super) async fn accept_guest(
     }
 }
 
-/// Small answers do not wait for the acknowledgement of the one before; and a client that never
-/// reads is cut off by the kernel, since no frame of ours would reach it any more.
+/// Sets `TCP_NODELAY`, so that small responses are not delayed, and `TCP_USER_TIMEOUT`, so that the
+/// kernel closes the connection of a client that never reads: our frames no longer reach it.
 fn prepare(socket: &TcpStream, unheard: Duration) {
     let unheard = u32::try_from(unheard.as_millis()).unwrap_or(u32::MAX);
     let cut = set_tcp_user_timeout(socket, unheard).map_err(io::Error::from);
@@ -312,7 +324,7 @@ fn note_end(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-/// The layers and handlers, as one connection sees them.
+/// Hyper service of one connection: attaches the peer to requests and counts their bodies.
 struct PerConnection<S> {
     answering: Arc<S>,
     peer: Peer,

@@ -1,33 +1,33 @@
-//! Limits, per connection and per peer address, on calls whose request message has not arrived and on
-//! responses that are not read. Such calls hold memory but no call permit, so they are limited by
-//! their sender and do not take from the calls of others.
+//! Limits, per connection and per peer address, on calls whose request message has not arrived and
+//! on responses that are not read. Such calls hold memory but no call permit, so they are limited
+//! by their sender and do not take from the calls of others.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
-/// Unread responses that one address may have.
+/// Maximum number of unread responses per address.
 const UNREAD_ANSWERS: usize = 2 * 1024;
-/// Unread bytes that one connection may have, in multiples of `--max-response-bytes`.
+/// Maximum of unread bytes per connection, in multiples of `--max-response-bytes`.
 const LARGEST_BY_CONNECTION: usize = 4;
-/// The same for one address.
+/// Maximum of unread bytes per address, in the same unit.
 const LARGEST_BY_ADDRESS: usize = 16;
 
-/// What may wait at once.
+/// Limits on calls that wait for their message, and on unread responses.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::server) struct WaitingLimits {
-    /// Calls of one connection.
+    /// Waiting calls per connection.
     pub by_connection: usize,
-    /// Calls of one address.
+    /// Waiting calls per address.
     pub by_address: usize,
-    /// Bytes of a message, for each of those calls.
+    /// Message bytes for each of those calls.
     pub message_bytes: usize,
-    /// Bytes of the largest answer.
+    /// Size of the largest response, in bytes.
     pub answer_bytes: usize,
 }
 
-/// What waits, of a connection or of an address.
+/// Counts of waiting calls, their bytes, and unread responses, of a connection or an address.
 #[derive(Debug, Default)]
 pub(in crate::server) struct Waiting {
     calls: AtomicUsize,
@@ -36,7 +36,7 @@ pub(in crate::server) struct Waiting {
     unread_bytes: AtomicUsize,
 }
 
-/// The share of one connection, and of the address that it came from.
+/// Limits and counts of one connection and of its peer address.
 #[derive(Debug)]
 pub(in crate::server) struct Share {
     limits: WaitingLimits,
@@ -53,8 +53,8 @@ pub(super) struct UnreadBytes {
     bytes: usize,
 }
 
-/// A call that waits for its message, until this is dropped.
-pub(in crate::server) struct Seat {
+/// Guard of a call that waits for its message.
+pub(in crate::server) struct WaitingPermit {
     share: Arc<Share>,
 }
 
@@ -67,14 +67,14 @@ impl Share {
         }
     }
 
-    /// Counts one more call that waits; `None` where the share is taken.
-    pub fn wait(self: &Arc<Self>) -> Option<Seat> {
+    /// Counts one more waiting call until the guard is dropped; `None` if a limit is exceeded.
+    pub fn wait(self: &Arc<Self>) -> Option<WaitingPermit> {
         let WaitingLimits {
             by_connection,
             by_address,
             ..
         } = self.limits;
-        let seat = Seat {
+        let seat = WaitingPermit {
             share: self.clone(),
         };
         let here = add(&self.connection.calls, 1);
@@ -96,7 +96,7 @@ impl Share {
         UnreadBytes { share, bytes }
     }
 
-    /// Whether unread responses exceed a limit; new calls are refused as OVERLOADED then.
+    /// Returns whether unread responses exceed a limit; new calls are then refused as OVERLOADED.
     pub fn is_behind(&self) -> bool {
         let largest = self.limits.answer_bytes;
         let exceeds = |bytes: &AtomicUsize, times: usize| {
@@ -107,7 +107,7 @@ impl Share {
             || self.address.unread.load(Ordering::Relaxed) > UNREAD_ANSWERS
     }
 
-    /// Counts bytes of a message that is not complete; says whether there is room for them.
+    /// Counts bytes of an incomplete message; returns whether they are within the limits.
     pub fn hold(&self, bytes: usize) -> bool {
         let WaitingLimits {
             by_connection,
@@ -121,7 +121,7 @@ impl Share {
             && there <= by_address.saturating_mul(message_bytes)
     }
 
-    /// Gives back what [`Self::hold`] counted.
+    /// Subtracts bytes that [`Self::hold`] counted.
     pub fn release(&self, bytes: usize) {
         self.connection.bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.address.bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -142,7 +142,7 @@ impl Drop for UnreadBytes {
     }
 }
 
-impl Drop for Seat {
+impl Drop for WaitingPermit {
     fn drop(&mut self) {
         self.share.connection.calls.fetch_sub(1, Ordering::Relaxed);
         self.share.address.calls.fetch_sub(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! The bytes of a connection, encrypted or not, and whether its client has begun to speak.
+//! Byte stream of a connection, plaintext or TLS, which detects the client's HTTP/2 preface.
 
 use std::{
     io,
@@ -16,25 +16,24 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-/// How long the preface of HTTP/2 is, in bytes (RFC 9113 §3.4).
+/// Length of the HTTP/2 client preface, in bytes (RFC 9113 §3.4).
 const PREFACE: usize = 24;
 
-/// The bytes.
+/// Plaintext or TLS stream.
 pub(super) enum Socket {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// The bytes, counted until the client has begun.
+/// Socket that counts received bytes until the preface is complete.
 pub(super) struct Watched {
     socket: Socket,
-    /// How many bytes of the preface are still to come.
+    /// Bytes of the preface that have not arrived.
     awaited: usize,
     begun: Arc<AtomicBool>,
 }
 
-/// Whether a client has sent the preface. From then on the keep-alive looks after it; before,
-/// nothing else does.
+/// Whether a client has sent the preface. The HTTP/2 keep-alive covers it only from then on.
 pub(super) struct Begun(Arc<AtomicBool>);
 
 impl Begun {
@@ -53,7 +52,7 @@ pub(super) fn watched(socket: Socket) -> (Watched, Begun) {
     (watched, Begun(begun))
 }
 
-/// The same call on whichever it is.
+/// Evaluates the same call on either variant.
 macro_rules! either {
     ($socket:expr, $io:ident => $call:expr) => {
         match $socket {

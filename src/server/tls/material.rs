@@ -1,5 +1,5 @@
-//! From the bytes of the files to a configuration, each fault naming its setting. Never
-//! prints what the files hold.
+//! Builds the TLS configuration from the files; each error names its setting. Never prints what
+//! the files contain.
 
 use std::{
     fmt, io,
@@ -26,49 +26,49 @@ const CERT: &str = "--tls-cert";
 const KEY: &str = "--tls-key";
 const CLIENT_CA: &str = "--tls-client-ca";
 
-/// Why TLS files cannot be used: which setting, which file, what is wrong, what to do.
+/// Error in the TLS files: the setting, the file, what is wrong and how to fix it.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
     #[error("{setting} {}: {source}", path.display())]
     Unreadable {
-        /// Which setting.
+        /// The setting.
         setting: &'static str,
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A file holds nothing that could be used.
+    /// A file has no usable content.
     #[error("{setting} {}: {problem}", path.display())]
     Unusable {
-        /// Which setting.
+        /// The setting.
         setting: &'static str,
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What is wrong, and what to do.
+        /// What is wrong, and how to fix it.
         problem: String,
     },
 }
 
-/// What the files hold.
+/// Contents of the files.
 pub(super) struct Material {
     cert: Vec<u8>,
     key: Zeroizing<Vec<u8>>,
     client_ca: Option<Vec<u8>>,
 }
 
-/// What is known of files that can be used.
+/// Properties of usable files.
 pub(super) struct Usable {
-    /// Of all that they hold.
+    /// Digest of all contents.
     pub digest: Vec<u8>,
-    /// Seconds since the Unix epoch.
+    /// Expiry of the server certificate, in seconds since the Unix epoch.
     pub server_expires_at: i64,
-    /// The same of the CA that expires first, of those that count.
+    /// Expiry of the first valid client CA to expire, in the same unit.
     pub client_ca_expires_at: Option<i64>,
 }
 
-/// The CAs of a file that count now.
+/// The CAs of a file that are valid now.
 struct ClientCas {
     valid: Vec<CertificateDer<'static>>,
     first_expires_at: i64,
@@ -87,7 +87,7 @@ impl Material {
         })
     }
 
-    /// The same without CAs of clients: for when none of them is valid any more.
+    /// Removes the client CAs, for when none of them is valid any more.
     pub fn without_client_ca(self) -> Self {
         Self {
             client_ca: None,
@@ -95,7 +95,7 @@ impl Material {
         }
     }
 
-    /// Differs as soon as a byte does.
+    /// Returns a digest of all contents, to detect changes.
     pub fn digest(&self) -> Vec<u8> {
         let mut context = Context::new(&SHA256);
         let parts: [&[u8]; 3] = [
@@ -158,8 +158,8 @@ impl Material {
             )
         })?;
         config.alpn_protocols = vec![b"h2".to_vec()];
-        // A resumed session would bring back a certificate that was verified against the CAs
-        // of its time; connections are long, so nothing is lost.
+        // A resumed session would reuse a certificate that was verified against older CAs.
+        // Connections are long-lived, so resumption would gain little.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         let usable = Usable {
@@ -171,7 +171,7 @@ impl Material {
     }
 }
 
-/// Certificates expire by the clock that everything else goes by.
+/// Time source for rustls: the clock that the rest of the service uses.
 struct ServiceTime(Arc<dyn Clock>);
 
 impl fmt::Debug for ServiceTime {
@@ -196,14 +196,14 @@ async fn read(setting: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
     })
 }
 
-/// At least one, or nothing.
+/// Parses PEM certificates; `None` if there are none or one is malformed.
 fn certificates(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     read.ok().filter(|chain| !chain.is_empty())
 }
 
-/// Clients may show a certificate, and those that do must show a good one: a service proves
-/// itself by it, a person's front end by a JWT.
+/// Builds a verifier for client certificates. They are optional, but one that is presented must be
+/// valid: services authenticate by certificate, front ends of users by JWT.
 fn verifier(
     cas: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
@@ -219,9 +219,9 @@ fn verifier(
     verifier.build().map_err(|error| error.to_string())
 }
 
-/// The CAs that are valid now. One that is not any more, or not yet, is left out: verifying
-/// does not look at the dates of an anchor, and an old CA that was forgotten in the file must
-/// not keep new ones from counting.
+/// Returns the CAs that are valid now. Expired and future ones are left out, because verification
+/// ignores the dates of a trust anchor. An old CA that was left in the file must not invalidate the
+/// others.
 fn valid_now(cas: Vec<CertificateDer<'static>>, now: Timestamp) -> Result<ClientCas, String> {
     let mut counting = ClientCas {
         valid: Vec::new(),
@@ -247,7 +247,7 @@ fn valid_now(cas: Vec<CertificateDer<'static>>, now: Timestamp) -> Result<Client
     }
 }
 
-/// Until when the first of these to expire is valid; an error where one is not valid now.
+/// Returns the earliest expiry, in seconds since the Unix epoch; fails if one is not valid now.
 fn valid_until(certificates: &[CertificateDer<'_>], now: Timestamp) -> Result<i64, String> {
     let mut first = i64::MAX;
     for der in certificates {

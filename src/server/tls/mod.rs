@@ -1,5 +1,5 @@
-//! The server's certificate and the CAs of its clients, taken anew when their files change. A
-//! new pair that cannot be used keeps the old one, and is told by log and metric.
+//! The server certificate and the client CAs, reloaded when their files change. If new files are
+//! unusable, the old ones stay in use, and the log and a metric report it.
 
 mod material;
 mod watch;
@@ -21,36 +21,36 @@ use crate::{
 
 pub use self::material::TlsError;
 
-/// How often the files are read even if nothing was heard of a change: a mounted secret is
-/// swapped by a symbolic link, and not every file system tells.
+/// Interval at which the files are read even without a change notification: a mounted secret is
+/// swapped by a symbolic link, and not every file system reports that.
 const POLL_EVERY: Duration = Duration::from_secs(1);
 
-/// Where the certificate and the CAs are.
+/// Paths of the certificate, its key and the client CAs.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
-    /// The server's chain, its own certificate first, in PEM.
+    /// The server's certificate chain, its own certificate first, in PEM.
     pub cert: PathBuf,
-    /// The key of the first, in PEM.
+    /// The private key of the server's own certificate, in PEM.
     pub key: PathBuf,
-    /// The CAs whose client certificates count, in PEM; without it clients are asked for none.
+    /// The client CAs, in PEM; without them, clients are not asked for certificates.
     pub client_ca: Option<PathBuf>,
 }
 
-/// TLS as it stands.
+/// TLS files and the configuration loaded from them.
 pub struct Tls {
     files: TlsFiles,
     clock: Arc<dyn Clock>,
     current: ArcSwap<Current>,
 }
 
-/// What new connections get.
+/// Configuration for new connections.
 struct Current {
     config: Arc<ServerConfig>,
     usable: Usable,
 }
 
 impl Tls {
-    /// TLS by what stands in the files now.
+    /// Loads the configuration from the current files.
     ///
     /// # Errors
     /// [`TlsError`], which names the setting.
@@ -65,12 +65,12 @@ impl Tls {
         })
     }
 
-    /// For the next connection.
+    /// Returns the acceptor for the next connection.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.current.load().config.clone())
     }
 
-    /// Takes what is new in the files, for ever.
+    /// Reloads the files when they change; never returns.
     pub(super) async fn keep_fresh(&self, metrics: &Metrics) {
         let watch = Watch::over(&self.files);
         let mut failed = None;
@@ -81,8 +81,8 @@ impl Tls {
         }
     }
 
-    /// Takes what is new. Answers the error of files that cannot be used: it counts once it is
-    /// seen twice, since the first look can fall between the writing of two files.
+    /// Reloads changed files, and returns the error if they are unusable. An error is reported only
+    /// if seen twice in a row, because the first read can fall between the writes of two files.
     async fn refresh(&self, metrics: &Metrics, before: Option<String>) -> Option<String> {
         let error = match self.take().await {
             Ok(taken) => {
@@ -104,7 +104,7 @@ impl Tls {
         Some(error)
     }
 
-    /// Whether there was something new: files, or a CA that has expired since.
+    /// Loads new files, or drops a CA that has expired; returns whether there was a change.
     async fn take(&self) -> Result<bool, TlsError> {
         let now = self.clock.now().seconds();
         let current = self.current.load();
@@ -119,7 +119,7 @@ impl Tls {
                 Ok(true)
             }
             Err(error) => {
-                // A CA vouches for nobody beyond its time, whatever else is wrong.
+                // An expired CA must not stay trusted, whatever else is wrong.
                 if expired
                     && let Ok(built) = material.without_client_ca().build(&self.files, &self.clock)
                 {

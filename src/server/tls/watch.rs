@@ -1,4 +1,4 @@
-//! Hears of changes in the folders of some files, where the system tells of them.
+//! File system notifications for the TLS files, where the platform supports them.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -7,10 +7,10 @@ use tokio::sync::Notify;
 
 use super::TlsFiles;
 
-/// How long to let a change settle: a pair is written in several steps.
+/// How long to let a change settle: a certificate and its key are written in several steps.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// A watch over the folders of the files: a symbolic link or a rename there is seen too.
+/// Watcher of the folders of the files, so that symbolic links and renames are seen too.
 pub(super) struct Watch {
     heard: Arc<Notify>,
     /// Watches until it is dropped.
@@ -18,12 +18,12 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Where the system cannot watch, the files are only read from time to time.
+    /// Starts to watch. If the platform cannot, the files are only polled.
     pub fn over(files: &TlsFiles) -> Self {
         let heard = Arc::new(Notify::new());
         let told = heard.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // Our own reading of the files is an event too.
+            // Ignores access events, which our own reads cause.
             if event.map_or(true, |event| !event.kind.is_access()) {
                 told.notify_one();
             }
@@ -50,7 +50,7 @@ impl Watch {
         }
     }
 
-    /// Returns after a change, or after this time.
+    /// Waits for a change, at most for `time`.
     pub async fn changed_within(&self, time: Duration) {
         let heard = tokio::time::timeout(time, self.heard.notified()).await;
         if heard.is_ok() {

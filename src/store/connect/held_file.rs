@@ -1,5 +1,5 @@
-//! The SQLite file that this process holds: locked, readable by its owner alone, and compared
-//! again and again with what its path leads to.
+//! The SQLite file that this process holds: locked, readable by its owner only, and compared
+//! repeatedly with the file at its path.
 //!
 //! The lock is `flock` on the database file itself, so symbolic links, hard links and removed
 //! lock files change nothing. `flock` and SQLite's own POSIX locks do not interact, but closing
@@ -45,7 +45,7 @@ impl Lost {
     }
 }
 
-/// What tells one file from another, whatever their names.
+/// The identity of a file, independent of its names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity {
     device: u64,
@@ -63,9 +63,9 @@ impl From<Metadata> for Identity {
 
 /// A database file that is locked for this process.
 pub(in crate::store) struct HeldFile {
-    /// As the operator wrote it: a symbolic link that is turned elsewhere counts too.
+    /// As the operator wrote it, so that a symbolic link with a new target is noticed.
     path: PathBuf,
-    /// Beside the file that the path led to, as SQLite names it.
+    /// Next to the file that the path resolved to, as SQLite names it.
     wal: PathBuf,
     shm: PathBuf,
     identity: Identity,
@@ -133,7 +133,7 @@ impl HeldFile {
         })
     }
 
-    /// Closes to others what an earlier version, a restore or a mount left open to them.
+    /// Removes access for others that an earlier version, a restore or a mount left open.
     fn make_private(&self) {
         for path in [&self.path, &self.wal, &self.shm] {
             let Ok(metadata) = fs::metadata(path) else {
@@ -148,7 +148,7 @@ impl HeldFile {
         }
     }
 
-    /// Remembers which write-ahead log the open connections use.
+    /// Records which write-ahead log the open connections use.
     pub fn note_wal(&self) -> io::Result<()> {
         let identity = fs::metadata(&self.wal)?.into();
         // Set once: a connection that stays open keeps SQLite from deleting the file.
@@ -156,8 +156,8 @@ impl HeldFile {
         Ok(())
     }
 
-    /// Whether paths still lead to the files that are open. What is committed to a file that no
-    /// path leads to is gone with the process.
+    /// Checks that the paths still lead to the open files. What is committed to a deleted file is
+    /// lost when the process ends.
     pub fn check(&self) -> Result<(), Lost> {
         let found = self.find();
         if self.lost.swap(found.is_err(), Ordering::AcqRel) != found.is_err() {
@@ -190,13 +190,13 @@ impl HeldFile {
         }
     }
 
-    /// Whether the last check failed.
+    /// Returns a flag that is set while the last check has failed.
     pub fn lost(&self) -> Arc<AtomicBool> {
         self.lost.clone()
     }
 }
 
-/// `None` for anything that cannot be looked at: what cannot be found at its path is lost.
+/// Returns the identity of the file at a path; `None` if it cannot be read, which counts as lost.
 fn identity(path: &Path) -> Option<Identity> {
     fs::metadata(path).ok().map(Identity::from)
 }

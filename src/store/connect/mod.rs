@@ -1,4 +1,4 @@
-//! Opening the store, on either engine.
+//! Opens the store on either engine.
 
 mod held_file;
 mod postgres;
@@ -8,24 +8,24 @@ use std::{io, sync::Arc};
 
 use sea_orm::{DatabaseConnection, DbErr};
 
-use super::location::Location;
+use super::database_url::Location;
 
 pub(super) use self::{
     held_file::HeldFile,
     postgres::{migrating, renew},
 };
 
-/// What an operator can set about the connections.
+/// The size of the connection pools, as set by the operator.
 #[derive(Clone, Copy, Debug)]
 pub struct PoolSize {
-    /// How many connections to PostgreSQL this replica may have for its calls, those for changes
-    /// and those for readings together; two where fewer are given.
+    /// The number of PostgreSQL connections for calls of this replica, for changes and for reads
+    /// together; at least two are used.
     pub connections: u32,
 }
 
 impl PoolSize {
-    /// How many are for changes, and how many for readings: half, rounded down, and the others,
-    /// at least one of each.
+    /// Returns the number of connections for changes and for reads: half, rounded down, and the
+    /// rest; at least one of each.
     fn split(self) -> (u32, u32) {
         let changes = (self.connections / 2).max(1);
         (changes, self.connections.saturating_sub(changes).max(1))
@@ -35,59 +35,59 @@ impl PoolSize {
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process has it.
+    /// Another process has it open.
     #[error("{0} is in use by another stacktoken process: stop that one first")]
     InUse(Location),
     /// The file or its folder cannot be used.
     #[error("{location} cannot be opened: {source}")]
     File {
-        /// Which.
+        /// The location.
         location: Location,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// The database does not open.
+    /// It cannot be opened as a database.
     #[error("{location} cannot be opened as a database: {source}")]
     Database {
-        /// Which.
+        /// The location.
         location: Location,
-        /// Why.
+        /// The cause.
         source: DbErr,
     },
-    /// It opens, but is too old.
+    /// The PostgreSQL version is too old.
     #[error("{location} is PostgreSQL {found}: 13 or newer is needed")]
     TooOld {
-        /// Which.
+        /// The location.
         location: Location,
-        /// What it says of itself.
+        /// The version that the server reports.
         found: String,
     },
 }
 
-/// The ways into a store.
+/// The connection pools of a store.
 pub(super) struct Connections {
     /// For changes.
     pub writer: DatabaseConnection,
     /// For reads.
     pub reader: DatabaseConnection,
-    /// For the feed of changes and the heartbeat, so that no load of calls keeps them waiting.
+    /// For the change feed and the heartbeat, so that load from calls does not delay them.
     pub control: DatabaseConnection,
     /// How many connections there are for reads.
     pub readings: u32,
-    /// What only SQLite has.
+    /// The file of an embedded store; `None` on PostgreSQL.
     pub embedded: Option<Embedded>,
 }
 
 /// The file of an embedded store, held for as long as any connection is open.
 pub(super) struct Embedded {
-    /// Keeps other processes out, and knows whether the file is still in its place.
+    /// Keeps other processes out, and checks that the file was not deleted or replaced.
     pub file: Arc<HeldFile>,
-    /// A connection that is never used: while it is open, SQLite does not delete the
-    /// write-ahead log, whichever other connections come and go.
+    /// A connection that is never used: while it is open, SQLite does not delete the write-ahead
+    /// log, even if all other connections close.
     pub anchor: DatabaseConnection,
 }
 
-/// Opens the store at this place.
+/// Opens the store at this location.
 pub(super) async fn open(location: &Location, size: PoolSize) -> Result<Connections, OpenError> {
     match location {
         Location::Sqlite(path) => sqlite::open(location, path).await,

@@ -1,4 +1,4 @@
-//! PostgreSQL: a pool for changes, one for readings, and a small one for the feed and the
+//! PostgreSQL: one pool for changes, one for reads, and a small one for the change feed and the
 //! heartbeat, so that none of them waits for the connections of another.
 
 use std::time::Duration;
@@ -8,15 +8,15 @@ use sea_orm::{
 };
 
 use super::{Connections, Location, OpenError, PoolSize};
-use crate::store::location::PostgresUrls;
+use crate::store::database_url::PostgresUrls;
 
-/// A connection that was idle for so long is asked whether it still stands before it is used.
+/// A connection that was idle for this long is pinged before it is used.
 const PING_AFTER: Duration = Duration::from_secs(10);
-/// Idle connections are given back after so long.
+/// An idle connection is closed after this time.
 const IDLE_FOR: Duration = Duration::from_mins(5);
-/// The feed, the heartbeat, and one to spare.
+/// The change feed, the heartbeat, and a spare one.
 const CONTROL: u32 = 3;
-/// `pg_current_xact_id` came with 13.
+/// PostgreSQL 13, the first version with `pg_current_xact_id`.
 const OLDEST: i32 = 130_000;
 
 pub(super) async fn open(
@@ -45,8 +45,8 @@ pub(super) async fn open(
     })
 }
 
-/// Fresh pools in place of ones whose connections may lead nowhere: nothing here can tell a
-/// link that swallows packets from a slow one, and a pool would hand it out again and again.
+/// Opens new pools in place of ones whose connections may be dead: a link that drops packets cannot
+/// be told from a slow one, and a pool would hand it out again and again.
 pub(in crate::store) async fn renew(
     urls: &PostgresUrls,
     size: PoolSize,
@@ -59,7 +59,7 @@ pub(in crate::store) async fn renew(
     ))
 }
 
-/// One connection of its own, past any pooler: for migrations, whose lock is the session's.
+/// Opens one connection past any pooler, for migrations: their lock belongs to the session.
 pub(in crate::store) async fn migrating(urls: &PostgresUrls) -> Result<DatabaseConnection, DbErr> {
     pool(urls, &urls.direct(), 1).await
 }

@@ -12,7 +12,7 @@ use sea_orm::{
 
 use super::{Connections, Embedded, HeldFile, Location, OpenError};
 
-/// How long a statement waits for another process, such as a backup tool, to let go.
+/// How long a statement waits for another process, such as a backup tool, to release its lock.
 const BUSY_FOR: Duration = Duration::from_secs(5);
 /// How long a call waits for a connection before the store counts as unreachable.
 const ACQUIRE_FOR: Duration = Duration::from_secs(3);
@@ -28,8 +28,8 @@ pub(super) async fn open(location: &Location, path: &Path) -> Result<Connections
         let opened = connect(path, &file, (connections, use_for)).await;
         opened.map_err(database)
     };
-    // The writer first: it turns the journal to WAL. A single connection, so that writers queue
-    // fairly here rather than collide in SQLite.
+    // Open the writer first: it sets the journal mode to WAL. It has a single connection, so that
+    // writers queue fairly here instead of colliding in SQLite.
     let writer = connect(1, Use::Write).await?;
     let anchor = connect(1, Use::Read).await?;
     file.note_wal().map_err(|source| OpenError::File {
@@ -46,7 +46,7 @@ pub(super) async fn open(location: &Location, path: &Path) -> Result<Connections
     })
 }
 
-/// What connections are for.
+/// What a connection is used for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Use {
     Read,
@@ -87,11 +87,11 @@ async fn connect(
             pool.after_connect(move |connection, _| {
                 let file = file.clone();
                 Box::pin(async move {
-                    // Opens the write-ahead log, which a connection does with its first read.
+                    // Open the write-ahead log, which a connection does with its first read.
                     connection
                         .execute("SELECT 1 FROM sqlite_schema LIMIT 1")
                         .await?;
-                    // A connection is opened by path, and that may lead elsewhere by now.
+                    // A connection is opened by path, which may lead to another file by now.
                     file.check().map_err(|lost| {
                         let told = format!("the {} was deleted or replaced", lost.name());
                         sqlx::Error::Io(std::io::Error::other(told))

@@ -1,4 +1,4 @@
-//! The audit (R14). `refusal_key` folds refusals of one minute into one row.
+//! The audit log (R14). `refusal_key` folds refusals of one minute into one row.
 
 use sea_orm::entity::prelude::*;
 

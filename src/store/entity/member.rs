@@ -1,4 +1,4 @@
-//! A person's part in a stack; a partial unique index keeps the owner single (R2).
+//! A person's role in a stack; a partial unique index allows only one owner (R2).
 
 use sea_orm::entity::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Facts about the store itself: its epoch and its heartbeat.
+//! Facts about the store itself, such as its epoch and its heartbeat.
 
 use sea_orm::entity::prelude::*;
 

@@ -1,5 +1,5 @@
-//! The rows as they stand in the store: plain columns, no meaning. `TryFrom` in the files
-//! beside this folder makes domain values of them.
+//! The rows as stored: plain columns, no meaning. `TryFrom` in the files beside this folder
+//! converts them to domain values.
 
 pub mod audit_event;
 pub mod member;

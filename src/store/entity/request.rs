@@ -1,5 +1,5 @@
-//! A request that its caller may repeat, and what came of it. `content` and `token_state` are
-//! only compared: what was asked, and how the token stood when it was answered.
+//! A request with an idempotency key, and its result. `content` and `token_state` are only
+//! compared: fingerprints of the request, and of the token when it was answered.
 
 use sea_orm::entity::prelude::*;
 

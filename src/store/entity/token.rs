@@ -1,4 +1,4 @@
-//! A token: the record. Partial unique indexes keep live names apart within a stack.
+//! A token. A partial unique index keeps the names of live tokens unique within a stack.
 
 use sea_orm::entity::prelude::*;
 
@@ -24,7 +24,7 @@ pub struct Model {
     pub revoked_by_issuer: Option<String>,
     pub revoked_by_subject: Option<String>,
     pub revoke_reason: String,
-    /// The smallest number of days of which it was told that it expires within them.
+    /// The smallest number of days for which its expiry was reported.
     pub expiry_told: Option<i32>,
 }
 

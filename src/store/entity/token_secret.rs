@@ -1,5 +1,5 @@
-//! What a token is looked up by: the SHA-256 of its secret, and nothing else of it (R9).
-//! Beside it, what becomes of the secret: at most two of a token are live.
+//! What a token is looked up by: the SHA-256 of its secret, and nothing else of it (R9). Also the
+//! state of the secret: at most two of a token are live.
 
 use sea_orm::entity::prelude::*;
 

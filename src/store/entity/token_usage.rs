@@ -1,4 +1,4 @@
-//! When a service last used a token: was answered that it is active.
+//! When a service last used a token, that is, received the answer that it is active.
 
 use sea_orm::entity::prelude::*;
 

@@ -1,5 +1,5 @@
-//! The schema of every version before is brought up to date with what stands in it: no row is
-//! lost, and what was issued then works now.
+//! Migrates a filled store of every earlier version: no row is lost, and what was issued then still
+//! works.
 
 use sea_orm_migration::{
     MigratorTrait as _,

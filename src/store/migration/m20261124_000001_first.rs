@@ -1,4 +1,4 @@
-//! Stacks, members, tokens, secrets, the history of changes, the audit, and the epoch.
+//! Creates the tables of stacks, members, tokens, secrets, the change log, the audit and `meta`.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager, async_trait,
@@ -48,7 +48,7 @@ impl MigrationTrait for First {
     }
 }
 
-/// Partial indexes, which the builder does not express alike for both engines.
+/// Indexes as SQL: the builder does not express partial indexes alike for both engines.
 const INDEXES: [&str; 7] = [
     "CREATE UNIQUE INDEX stack_members_one_owner ON stack_members (stack_uid) WHERE role = 'OWNER'",
     "CREATE UNIQUE INDEX tokens_live_name ON tokens (stack_uid, name) \
@@ -60,8 +60,8 @@ const INDEXES: [&str; 7] = [
     "CREATE INDEX audit_events_by_stack ON audit_events (stack_key, occurred_at, uid)",
 ];
 
-/// What PostgreSQL needs besides: the transaction of a change, since several may be at work at
-/// once, and an order of names that does not hang on the locale.
+/// What PostgreSQL also needs: the transaction id of a change, since several may run at once, and
+/// an order of names that does not depend on the locale.
 const ON_POSTGRES: [&str; 5] = [
     "ALTER TABLE changes ADD COLUMN xid xid8 NOT NULL DEFAULT pg_current_xact_id()",
     "CREATE INDEX changes_by_xid ON changes (xid, id)",
@@ -239,7 +239,7 @@ fn metadata() -> TableCreateStatement {
     )
 }
 
-/// The epoch tells this history from any other, also from the same one after a restore.
+/// Writes the epoch, which tells this change log from any other, also from itself after a restore.
 async fn write_epoch(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     let mut random = [0; 8];
     OsEntropy

@@ -1,5 +1,5 @@
-//! What rotation and repeated requests need: when a secret ends and was first used, and which
-//! requests were answered. Only adds, so that the version before can run beside this one.
+//! What rotation and idempotency keys need: when a secret ends and was first used, and which
+//! requests were answered. Only adds, so that the previous version can run beside this one.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager, async_trait,
@@ -18,7 +18,7 @@ impl MigrationName for Rotation {
 #[async_trait::async_trait]
 impl MigrationTrait for Rotation {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        // One by one: SQLite adds one column a statement.
+        // One by one: SQLite adds one column per statement.
         for column in columns() {
             let alter = Table::alter()
                 .table("token_secrets")
@@ -46,8 +46,8 @@ fn instant(name: &'static str) -> ColumnDef {
     ColumnDef::new(name).big_integer().take()
 }
 
-/// Of secrets: until when one lives at most, whether that is also until the newest is used,
-/// and when it was ended, first used, and presented after its end.
+/// Returns the new columns of secrets: when one ends at the latest, whether it also ends when the
+/// newest is first used, and when it was ended, first used, and presented after its end.
 fn columns() -> [ColumnDef; 5] {
     [
         instant("ends_at"),
@@ -62,7 +62,7 @@ fn columns() -> [ColumnDef; 5] {
     ]
 }
 
-/// Kept for as long as the token's row.
+/// Returns the table of idempotency keys, each kept for as long as its token's row.
 fn requests() -> TableCreateStatement {
     let uuid = |name: &'static str| ColumnDef::new(name).uuid().not_null().take();
     let text = |name: &'static str| ColumnDef::new(name).text().not_null().take();

@@ -1,6 +1,6 @@
-//! What usage, purging and looking ahead need: when which service last used a token, of which
-//! expiry was told, and ways to find what is old or about to expire. Only adds, so that the
-//! version before can run beside this one.
+//! What usage, purging and expiry reports need: when each service last used a token, which expiry
+//! was reported, and indexes for what is old or about to expire. Only adds, so that the previous
+//! version can run beside this one.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager, async_trait,
@@ -35,7 +35,7 @@ impl MigrationTrait for Usage {
                 connection.execute_unprepared(&sql).await?;
             }
         }
-        // The last position of the history that was purged; nothing was yet.
+        // The position up to which the change log was purged; nothing was yet.
         let row = meta::ActiveModel {
             name: Set("purged".to_owned()),
             value: Set(0),
@@ -47,14 +47,14 @@ impl MigrationTrait for Usage {
     }
 }
 
-/// `changes` needs none more: it is purged in the order in which it is read.
+/// `changes` needs no other index: it is purged in the order in which it is read.
 const INDEXES: [&str; 2] = [
     "CREATE INDEX tokens_dead ON tokens ((COALESCE(revoked_at, ended_at, expires_at)))",
     "CREATE INDEX tokens_expiring ON tokens (expires_at) \
      WHERE revoked_at IS NULL AND ended_at IS NULL",
 ];
 
-/// The smallest number of days of which it was told that the token expires within them.
+/// Returns the column for the smallest number of days for which an expiry was reported.
 fn expiry_told() -> TableAlterStatement {
     Table::alter()
         .table("tokens")
@@ -62,7 +62,7 @@ fn expiry_told() -> TableAlterStatement {
         .take()
 }
 
-/// One row for every service that uses a token.
+/// Returns the table with one row for each service that uses a token.
 fn usage() -> TableCreateStatement {
     let uuid = |name: &'static str| ColumnDef::new(name).uuid().not_null().take();
     let text = |name: &'static str| ColumnDef::new(name).text().not_null().take();

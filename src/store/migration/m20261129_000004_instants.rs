@@ -1,5 +1,5 @@
-//! What keeps instants from going back within one stack: when it was last changed. Only adds, so
-//! that the version before can run beside this one.
+//! When a stack was last changed, so that instants never go back within one stack. Only adds, so
+//! that the previous version can run beside this one.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager, async_trait,

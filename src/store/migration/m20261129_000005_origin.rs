@@ -1,5 +1,5 @@
-//! The identity of the database (PostgreSQL): a row that a crash or a promotion empties, and
-//! which database cluster the history was made by.
+//! The identity of the database (PostgreSQL): a row that a crash or a promotion deletes, and which
+//! database cluster wrote the change log.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager, async_trait,
@@ -14,12 +14,12 @@ impl MigrationName for Origin {
     }
 }
 
-/// Unlogged: crash recovery and promotion empty it, and that is what it is for.
+/// Unlogged, because crash recovery and promotion must empty it.
 const INCARNATION: &str = "CREATE UNLOGGED TABLE incarnation \
     (one boolean PRIMARY KEY DEFAULT TRUE CHECK (one), nonce bigint NOT NULL)";
 
-/// A service that refuses the function is served without it. In a block of its own, since the
-/// error would end the transaction of the migration.
+/// Stores the system identifier if the role may read it. In a block of its own, since an error
+/// would abort the transaction of the migration.
 const SYSTEM: &str = "DO $$ BEGIN \
     INSERT INTO meta (name, value) SELECT 'system', system_identifier FROM pg_control_system(); \
     EXCEPTION WHEN insufficient_privilege OR undefined_function OR feature_not_supported THEN \

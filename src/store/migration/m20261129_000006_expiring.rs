@@ -1,6 +1,6 @@
-//! Keeps tokens that never expire out of the index of those about to. Without statistics, as
-//! after a restore, PostgreSQL took that index for tiny and counted the live tokens of one stack
-//! by reading all of it.
+//! Keeps tokens that never expire out of the index `tokens_expiring`. Without statistics, as after
+//! a restore, PostgreSQL assumed that the index is tiny, and counted the live tokens of one stack
+//! by scanning all of it.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager, async_trait,
@@ -15,8 +15,8 @@ impl MigrationName for Expiring {
     }
 }
 
-/// The predicate is implied by a comparison with `expires_at`, and by no question that is also
-/// about tokens without an expiry.
+/// A comparison with `expires_at` implies the predicate; a query that is also about tokens without
+/// an expiry does not.
 const STATEMENTS: [&str; 2] = [
     "DROP INDEX tokens_expiring",
     "CREATE INDEX tokens_expiring ON tokens (expires_at) \

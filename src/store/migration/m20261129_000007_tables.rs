@@ -1,5 +1,5 @@
-//! Which tables the history is in (PostgreSQL), so that a schema with tables of the same names is
-//! not mistaken for this one.
+//! Records which tables hold the change log (PostgreSQL), so that a schema with tables of the same
+//! names is not mistaken for this one.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager, async_trait,
@@ -14,8 +14,8 @@ impl MigrationName for Tables {
     }
 }
 
-/// The ids of all tables, as the `search_path` of the session finds them. A migration that adds a
-/// table to the list brings a list of its own, and puts its value in this one's place.
+/// The ids of all tables, as the session's `search_path` resolves them. A migration that adds a
+/// table to the list must define its own list and replace the stored value.
 pub const IDS: &str = "hashtextextended(\
     'stacks'::regclass::oid::text || ',' || 'stack_members'::regclass::oid::text || ',' || \
     'tokens'::regclass::oid::text || ',' || 'token_secrets'::regclass::oid::text || ',' || \

@@ -1,4 +1,4 @@
-//! A connection taken from its pool for one transaction. It serves again only after a COMMIT or
+//! A connection taken from its pool for one transaction. It is reused only after a COMMIT or
 //! ROLLBACK that succeeded; a transaction that is dropped is rolled back in the background.
 
 use std::{sync::Arc, time::Duration};
@@ -20,18 +20,18 @@ pub(in crate::store) enum Access {
     Write,
     /// Read one snapshot.
     Read,
-    /// Read with a snapshot for each statement, taken once it has its locks.
+    /// Read with a new snapshot for each statement, taken after the statement has its locks.
     UpToDate,
 }
 
-/// On PostgreSQL, in one round trip, everything that a change needs whatever the defaults of the
-/// database, the role or the session are. Start-up options would be refused by poolers, and
-/// settings of a session leak or vanish there.
+/// Begins a change on PostgreSQL with every setting that it needs, in one round trip, whatever the
+/// defaults of the database, the role or the session are. Poolers refuse start-up options, and
+/// settings of a session leak or vanish behind a pooler.
 ///
 /// The limit (R6) is counted under the lock of the stack, so each statement must see what was
-/// committed before it. A replica that stops or vanishes in the middle of a change holds its locks
-/// for at most the statement and the idle time-out together. `remote_apply` is not lowered. The
-/// warning of a COMMIT that holds on this server alone must not be silenced.
+/// committed before it. A replica that stops in the middle of a change holds its locks for at most
+/// the statement and the idle time-out together. `remote_apply` is not lowered. The warning of a
+/// COMMIT that only this server has must not be suppressed.
 const WRITE_ON_POSTGRES: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
     SET LOCAL lock_timeout = '3s'; \
     SET LOCAL statement_timeout = '6s'; \
@@ -40,19 +40,19 @@ const WRITE_ON_POSTGRES: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
     SELECT pg_catalog.set_config('synchronous_commit', 'on', true) \
     WHERE pg_catalog.current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')";
 
-/// The same for several reads of one snapshot.
+/// Begins a transaction that reads one snapshot.
 const READ_ON_POSTGRES: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
     SET LOCAL statement_timeout = '6s'; \
     SET LOCAL idle_in_transaction_session_timeout = '3s'";
 
-/// The same for one read that must see all that was committed before it. Not READ ONLY: the read
-/// itself asks whether the database takes changes.
+/// Begins a transaction for one read that must see everything committed before it. Not READ ONLY:
+/// the read itself checks whether the database accepts changes.
 const READ_UP_TO_DATE_ON_POSTGRES: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
     SET LOCAL statement_timeout = '6s'; \
     SET LOCAL idle_in_transaction_session_timeout = '3s'";
 
-/// How long the rollback of a dropped transaction may take before its connection is closed.
-/// SQLite has none: its worker thread is at work for as long as a statement takes.
+/// How long the rollback of a dropped transaction may take before its connection is closed. Not on
+/// SQLite: its worker thread is busy until the statement ends.
 const ROLLBACK_FOR: Duration = Duration::from_secs(5);
 
 enum Connection {
@@ -62,15 +62,15 @@ enum Connection {
 
 /// A connection inside a transaction.
 pub(super) struct Lease {
-    /// `None` only while it is dropped.
+    /// `None` once the connection is closed or passed on to be rolled back.
     connection: Option<Connection>,
     /// Whether the transaction has come to a definite end.
     ended: bool,
-    /// Dropped after the connection: whoever waits for it finds one.
+    /// Dropped after the connection, so that the next holder of the permit finds a free connection.
     share: Option<Share>,
 }
 
-/// Runs the same code with a connection of either engine.
+/// Runs the same code on a connection of either engine.
 macro_rules! on_either {
     ($lease:expr, |$connection:ident| $work:expr) => {
         match &mut $lease.connection {
@@ -91,7 +91,7 @@ impl Lease {
     pub async fn begin(pool: &DatabaseConnection, access: Access) -> Result<Self, DbErr> {
         let mut lease = Self::acquire(pool).await?;
         let statement = lease.begin_statement(access);
-        // Inside another transaction SQLite refuses this and PostgreSQL warns.
+        // Inside another transaction SQLite rejects BEGIN and PostgreSQL warns.
         let (begun, warned) = watched(lease.execute_unprepared(statement)).await;
         begun?;
         if warned {
@@ -102,9 +102,9 @@ impl Lease {
         Ok(lease)
     }
 
-    /// Runs one statement of PostgreSQL's, and all that a change needs around it, in one round
-    /// trip: a replica that stops meanwhile holds no lock. Answers the rows of every statement,
-    /// its own the last, and whether there was a warning: then nobody knows who else has it.
+    /// Runs one PostgreSQL statement with the BEGIN, settings and COMMIT of a change in one round
+    /// trip: a replica that stops meanwhile holds no lock. Returns the rows of every statement, its
+    /// own last, and whether there was a warning: then a standby may not have the change.
     pub async fn run_alone(
         pool: &DatabaseConnection,
         statement: &str,
@@ -176,7 +176,7 @@ impl Lease {
         done.map(|_| ())
     }
 
-    /// Has the connection closed rather than given back to its pool.
+    /// Closes the connection instead of returning it to its pool.
     fn close(&mut self) {
         match self.connection.take() {
             Some(Connection::Sqlite(mut connection)) => connection.close_on_drop(),
@@ -233,7 +233,7 @@ impl Drop for Lease {
         }
         let mut lease = Self {
             connection: self.connection.take(),
-            // Whatever comes of it, there is no second attempt.
+            // There is no second attempt, whatever the result.
             ended: true,
             share: self.share.take(),
         };

@@ -1,15 +1,15 @@
 //! One transaction on one connection, from BEGIN to a definite end.
 //!
-//! The driver's own transactions cannot be relied on after a failure: sqlx lowers its
-//! transaction depth only after a *successful* COMMIT or ROLLBACK, but SQLite rolls back by
-//! itself when a statement fails for a full disk, an I/O error or want of memory. The next
-//! "BEGIN" then opened a savepoint inside a transaction that nothing ever commits. So here:
+//! The driver's own transactions cannot be relied on after a failure: sqlx lowers its transaction
+//! depth only after a *successful* COMMIT or ROLLBACK, but SQLite rolls back by itself when a
+//! statement fails because of a full disk, an I/O error or lack of memory. The next "BEGIN" then
+//! opened a savepoint inside a transaction that nothing ever committed. Therefore:
 //!
-//! - a connection serves again only after a COMMIT or ROLLBACK that succeeded, else it is closed;
-//! - after a statement that failed, a transaction takes no further statement and never commits;
+//! - a connection is reused only after a COMMIT or ROLLBACK that succeeded, else it is closed;
+//! - after a failed statement, a transaction accepts no further statement and never commits;
 //! - there are no nested transactions;
-//! - a COMMIT that was sent is waited for, and what it changes is barred from the cache until its
-//!   outcome is known (see [`outcome`]).
+//! - the outcome of a COMMIT that was sent is always awaited, and what it changes is barred from
+//!   the cache until then (see [`outcome`]).
 
 mod lease;
 mod notices;
@@ -32,7 +32,7 @@ use self::{lease::Lease, outcome::Touched};
 use super::{Error, shares::Share};
 use stacktoken_core::facts_cache::Subject;
 
-/// A transaction that has begun. Dropped without an end, it is rolled back.
+/// An open transaction. Dropping it rolls it back.
 pub(super) struct Transaction {
     lease: Mutex<Lease>,
     backend: DbBackend,
@@ -53,17 +53,17 @@ impl Transaction {
         })
     }
 
-    /// With this share of the connections, which is given back with the connection.
+    /// Attaches a read permit, which is released together with the connection.
     pub fn with(mut self, share: Option<Share>) -> Self {
         self.lease.get_mut().keep(share);
         self
     }
 
-    /// Runs one statement of PostgreSQL's as a transaction of its own, in one round trip. Answers
-    /// the rows of everything that was run, those of the statement the last.
+    /// Runs one PostgreSQL statement as a transaction of its own, in one round trip. Returns the
+    /// rows of everything that was run; those of the statement come last.
     ///
     /// # Errors
-    /// [`Error::OutcomeUnknown`] where only this server has it.
+    /// [`Error::OutcomeUnknown`] if this server committed it but a standby may not have it.
     pub async fn run_alone(
         pool: &DatabaseConnection,
         statement: &str,
@@ -74,12 +74,12 @@ impl Transaction {
         }
     }
 
-    /// Notes that what is known of this may be wrong once the transaction is committed.
+    /// Records that cached facts about `subject` may be wrong once the transaction is committed.
     pub fn touch(&self, subject: Subject) {
         self.touched().subjects.push(subject);
     }
 
-    /// Notes the position of a row of the history that this transaction has written.
+    /// Records the position of a change log row that this transaction has written.
     pub fn note_position(&self, position: i64) {
         self.touched().position = Some(position);
     }
@@ -88,10 +88,10 @@ impl Transaction {
         self.touched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Commits, and goes on with it when the caller gives up.
+    /// Commits, and still waits for the outcome if the caller gives up.
     ///
     /// # Errors
-    /// [`Error::OutcomeUnknown`] where nobody can tell whether it was committed.
+    /// [`Error::OutcomeUnknown`] if it is not known whether the transaction was committed.
     pub async fn commit(self, outcomes: &Arc<Outcomes>) -> Result<(), Error> {
         self.require_intact()?;
         let touched = std::mem::take(&mut *self.touched());
@@ -99,7 +99,7 @@ impl Transaction {
         outcomes.commit(lease, self.backend, touched).await
     }
 
-    /// Undoes everything.
+    /// Rolls back.
     pub async fn rollback(self) -> Result<(), Error> {
         Ok(self.lease.into_inner().rollback().await?)
     }

@@ -1,9 +1,9 @@
-//! Warnings that the database sends with an answer. The driver hands them to nobody: it only logs
-//! them, so they are caught there, by a subscriber that is in force while the statement is polled.
+//! Warnings that the database sends with a response. The driver does not return them, it only logs
+//! them. So a `tracing` subscriber catches them while the statement is polled.
 //!
-//! PostgreSQL reports success for a COMMIT whose wait for the standby was cancelled, and says in a
-//! warning (SQLSTATE 01000) that it holds on this server alone. It warns too where BEGIN finds a
-//! transaction open, or COMMIT none.
+//! PostgreSQL reports success for a COMMIT whose wait for the standby was cancelled, with a warning
+//! (SQLSTATE 01000) that only this server has it. It also warns if BEGIN finds an open transaction,
+//! or COMMIT finds none.
 
 use std::{cell::Cell, future::poll_fn, pin::pin, sync::LazyLock};
 
@@ -14,7 +14,7 @@ use tracing::{
     subscriber::Interest,
 };
 
-/// What the driver logs notices as.
+/// The target under which the driver logs notices.
 const TARGET: &str = "sqlx::postgres::notice";
 
 thread_local! {
@@ -23,7 +23,7 @@ thread_local! {
 
 static WATCH: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(Watch));
 
-/// The output of a future, and whether the database sent a warning meanwhile.
+/// Runs a future, and returns its output and whether the database sent a warning meanwhile.
 pub async fn watched<F: Future>(work: F) -> (F::Output, bool) {
     let mut work = pin!(work);
     let mut warned = false;
@@ -37,7 +37,7 @@ pub async fn watched<F: Future>(work: F) -> (F::Output, bool) {
     (output, warned)
 }
 
-/// Sees warnings of the database, and nothing else.
+/// A subscriber that records warnings of the database, and nothing else.
 struct Watch;
 
 fn is_warning(metadata: &Metadata<'_>) -> bool {

@@ -1,8 +1,8 @@
-//! How a transaction ends, and what is done until that is known.
+//! Commits a transaction, and protects the cache until the outcome is known.
 //!
-//! A COMMIT that was sent may be carried out whatever the client does, so it is never given up:
-//! a task of its own waits for it, also when the caller has left. From before it is sent until its
-//! outcome is known, what it changes is barred from the cache.
+//! A COMMIT that was sent may take effect whatever the client does. So a separate task waits for
+//! it, even after the caller has gone. From before it is sent until its outcome is known, what it
+//! changes is barred from the cache.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -20,18 +20,18 @@ use crate::{
 };
 use stacktoken_core::facts_cache::{Bar, Cache, Subject};
 
-/// How long a COMMIT may take on PostgreSQL before the database is asked about it beside.
+/// How long a COMMIT may take on PostgreSQL before another connection queries its status.
 const ASK_AFTER: Duration = Duration::from_secs(2);
-/// The first and the longest pause between two such questions.
+/// The first and the longest pause between two such queries.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// What a transaction has changed.
 #[derive(Default)]
 pub(super) struct Touched {
-    /// What is known of these may be wrong once it is committed.
+    /// Cached facts about these may be wrong once it is committed.
     pub subjects: Vec<Subject>,
-    /// The position of one of its rows in the history: on PostgreSQL the transaction's own id.
+    /// The position of one of its change log rows: on PostgreSQL the transaction's own id.
     pub position: Option<i64>,
 }
 
@@ -49,7 +49,7 @@ impl Outcomes {
         }
     }
 
-    /// From now on what a transaction changes is barred from this cache until its end is known.
+    /// Registers the cache from which changes are barred until their outcome is known.
     pub fn bar_from(&self, cache: Arc<Cache>) {
         let _ = self.cache.set(cache);
     }
@@ -59,11 +59,11 @@ impl Outcomes {
         (!touched.subjects.is_empty()).then(|| cache.bar(&touched.subjects))
     }
 
-    /// Whether a transaction has ended, one way or the other.
+    /// Returns whether a transaction has ended, committed or rolled back.
     async fn has_ended(&self, backend: DbBackend, position: Option<i64>) -> Result<bool, Error> {
         let pools = self.pools.load_full();
         if backend == DbBackend::Sqlite {
-            // With the lock of a new connection, nothing of the former is under way any more.
+            // Once a new connection holds the write lock, the former transaction has ended.
             let tx = Transaction::begin(&pools.writer, Access::Write).await?;
             let sql = "SELECT EXISTS (SELECT 1 FROM changes WHERE id = $1) AS found";
             let statement = Statement::from_sql_and_values(backend, sql, [position.into()]);
@@ -80,12 +80,12 @@ impl Outcomes {
         let statement = Statement::from_string(backend, sql);
         match pools.control.query_one_raw(statement).await {
             Ok(row) => {
-                // None: so long ago that it is not kept.
+                // `None`: the transaction is so old that its status is no longer kept.
                 let status: Option<String> = row.and_then(|row| row.try_get("", "status").ok());
                 tracing::debug!(xid, status, "the outcome of a change was asked for");
                 Ok(status.as_deref() != Some("in progress"))
             }
-            // "is in the future": this database has lost it, and will never commit it.
+            // "is in the future": this database has lost the transaction, and will never commit it.
             Err(error) if is_invalid_parameter(&error) => Ok(true),
             Err(error) => Err(error.into()),
         }
@@ -105,7 +105,7 @@ impl Outcomes {
         }
     }
 
-    /// Commits in a task of its own.
+    /// Commits in a separate task.
     #[expect(
         clippy::disallowed_methods,
         reason = "ends by itself, and nothing is lost if the process ends before it"
@@ -141,13 +141,12 @@ impl Outcomes {
         let committed = tokio::select! {
             biased;
             committed = &mut commit => Some(committed),
-            // The link is dead, then, and the outcome is known.
+            // The outcome is known but COMMIT is not answered, so the connection is dead.
             () = self.ended_beside(backend, position) => None,
         };
         match committed {
             Some((Ok(()), false)) => Ok(()),
-            // Definite on this database, and so nothing here may be older; but a standby may
-            // not have it.
+            // Committed on this server, so the bar can be lifted; but a standby may not have it.
             Some((Ok(()), true)) => Err(unknown("committed with a warning: not replicated")),
             None => Err(unknown("the connection is dead")),
             Some((Err(error), _)) => {
@@ -165,15 +164,15 @@ impl Outcomes {
         }
     }
 
-    /// Waits until the database says that a transaction has ended whose COMMIT is not answered.
-    /// On SQLite there is nobody else to ask: COMMIT returns, however long it takes.
+    /// Waits until the database reports the end of a transaction whose COMMIT is not answered.
+    /// Never returns on SQLite: there COMMIT always returns, however long it takes.
     async fn ended_beside(&self, backend: DbBackend, position: Option<i64>) {
         if backend == DbBackend::Sqlite || position.is_none() {
             return std::future::pending().await;
         }
         sleep(ASK_AFTER).await;
         self.ended(backend, position).await;
-        // The answer may be on its way.
+        // The response to COMMIT may still arrive.
         sleep(ASK_AFTER).await;
     }
 }

@@ -1,5 +1,4 @@
-//! The same read for many digests at once: one statement, and so one snapshot of the history
-//! that all of them are seen in.
+//! The same read for many digests at once: one statement, and so one snapshot for all of them.
 
 use std::collections::HashMap;
 
@@ -11,33 +10,33 @@ use crate::{
     store::{Error, Store, evidence::first},
 };
 
-/// What the store knows of some digests at one instant.
+/// What the store has on several digests at one instant.
 #[derive(Clone)]
-pub struct Looks {
-    /// The facts of those that are known.
+pub struct Lookups {
+    /// The facts of the digests that exist.
     pub facts: HashMap<Digest, Facts>,
-    /// What is reflected in that.
+    /// The snapshot that the facts were read in.
     pub snapshot: Snapshot,
-    /// The database that said so.
+    /// The database that answered.
     pub origin: Origin,
 }
 
-/// How the statement for one digest asks for it.
+/// The condition in the statement for one digest.
 const ONE: &str = "s.digest = $1";
-/// For how many digests there is a statement: few texts, so that each is prepared once on a
-/// connection. Whoever asks for fewer has the last one asked for again.
+/// The numbers of digests that have a statement: few texts, so that each is prepared once per
+/// connection. A smaller batch is padded with its last digest.
 const SIZES: [usize; 3] = [4, 20, 100];
 
 impl Store {
-    /// What is known of the tokens that these secrets open, all at one instant.
+    /// Looks up the facts about the tokens of these secrets, all at one instant.
     ///
     /// # Errors
-    /// [`Error`] where the primary cannot be read, or one row does not parse: then nothing
-    /// is known of any of them (R13).
-    pub async fn look_up_many(&self, digests: &[Digest]) -> Result<Looks, Error> {
+    /// [`Error`] if the primary cannot be read, or one row does not parse: then there is no answer
+    /// for any of them (R13).
+    pub async fn look_up_many(&self, digests: &[Digest]) -> Result<Lookups, Error> {
         let span = self.span("look_up_many");
         let mut looked = self.try_look_up_many(digests).await;
-        if self.is_worth_renewing(&looked).await {
+        if self.renew_after_lost_connection(&looked).await {
             looked = self.try_look_up_many(digests).await;
         }
         if looked.is_ok() {
@@ -47,7 +46,7 @@ impl Store {
         looked
     }
 
-    async fn try_look_up_many(&self, digests: &[Digest]) -> Result<Looks, Error> {
+    async fn try_look_up_many(&self, digests: &[Digest]) -> Result<Lookups, Error> {
         let count = padded(digests.len());
         let last = digests.last().into_iter().cycle();
         let asked = digests.iter().chain(last).take(count);
@@ -66,13 +65,13 @@ impl Store {
                 continue;
             };
             let digest: Vec<u8> = row.try_get("", "digest")?;
-            // What the store answered with is what it was asked for, byte by byte.
+            // Use the caller's digest that equals the returned bytes.
             let asked = digests
                 .iter()
                 .find(|asked| asked.as_bytes()[..] == digest[..]);
             facts.extend(asked.map(|asked| (*asked, known)));
         }
-        Ok(Looks {
+        Ok(Lookups {
             facts,
             snapshot,
             origin,
@@ -80,13 +79,13 @@ impl Store {
     }
 }
 
-/// For how many digests the statement is that so many are asked for with.
+/// Returns the smallest of [`SIZES`] that holds `count` digests; `count` itself if none does.
 fn padded(count: usize) -> usize {
     let fits = SIZES.into_iter().find(|size| *size >= count);
     fits.unwrap_or(count)
 }
 
-/// The statement for one, asking for many.
+/// Turns the statement for one digest into one for many.
 fn for_many(by_one: &str, count: usize) -> String {
     let places: Vec<String> = (1..=count).map(|at| format!("${at}")).collect();
     let many = format!("s.digest IN ({})", places.join(", "));

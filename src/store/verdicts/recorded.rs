@@ -7,17 +7,17 @@ use crate::{
     store::{Error, Store, evidence::first, origin::origin_of},
 };
 
-/// What a database knows of a change.
+/// The result of looking for a change.
 #[derive(Clone, Debug)]
 pub struct Recorded {
     /// Whether it has the change, or has purged it.
     pub found: bool,
-    /// The database that said so.
+    /// The database that answered.
     pub origin: Origin,
 }
 
-/// Asks for the row, since the id alone proves nothing: a former primary may have given the same
-/// id to a transaction that the one after it never had.
+/// Returns the statement. It looks for the row, since the id alone proves nothing: a former primary
+/// may have given the same id to a transaction that its successor never had.
 pub(in crate::store) fn on_postgres(origin: &str) -> String {
     format!(
         "SELECT {origin}, \
@@ -27,11 +27,10 @@ pub(in crate::store) fn on_postgres(origin: &str) -> String {
 }
 
 impl Store {
-    /// Looks for the change at a position; on PostgreSQL only, since on SQLite no id is given
-    /// out twice.
+    /// Looks for the change at a position. On PostgreSQL only: on SQLite no id is assigned twice.
     ///
     /// # Errors
-    /// [`Error`] where the primary cannot be read.
+    /// [`Error`] if the primary cannot be read.
     pub async fn find_change(&self, position: i64) -> Result<Recorded, Error> {
         let values = [position.to_string().into(), position.into()];
         let sql = &self.statements.find_change;

@@ -10,7 +10,7 @@ use stacktoken::{
     app::{About, App, Safeguards},
     domain::{
         audit::{Action, Outcome},
-        caller::{Actor, Call, Caller, CallerKind, Demand, Mode},
+        caller::{Actor, Call, Caller, CallerKind, Mode, Requirement},
         clock::{Clock, SystemClock},
         entropy::{Entropy, OsEntropy},
         refusal::Refusal,
@@ -34,9 +34,9 @@ fn caller(kind: CallerKind, subject: &str) -> Call {
             },
             introspects: false,
         },
-        demand: Demand {
+        demand: Requirement {
             operator: true,
-            ..Demand::default()
+            ..Requirement::default()
         },
         received_at: SystemClock::new().now(),
         request_id: "flood".into(),

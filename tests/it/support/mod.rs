@@ -24,7 +24,7 @@ use stacktoken::{
     config::Tuning,
     domain::{clock::Clock, entropy::Entropy, routes::RouteTable},
     grpc::pb::{admin, v1},
-    server::{self, Listeners, Parts, Tls, TlsFiles},
+    server::{self, Listeners, ServerParts, Tls, TlsFiles},
     store::{Location, PoolSize, Store},
 };
 use tempfile::TempDir;
@@ -155,7 +155,7 @@ impl TestServer {
         let random = entropy.clone();
         let store = Arc::new(store);
         let running = tokio::spawn(async move {
-            let parts = Parts {
+            let parts = ServerParts {
                 store: store.clone(),
                 authenticator: Arc::new(authenticator),
                 routes: Arc::new(routes),

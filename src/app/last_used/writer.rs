@@ -1,37 +1,37 @@
-//! Writes down what was noted, in pieces: at most one transaction a second, and each so small
-//! that a change which meets it on SQLite, where only one can write, hardly waits. What cannot
-//! be written stays noted for the next time.
+//! Writes recorded uses to the store in batches: at most one transaction per second, small enough
+//! to hardly delay a concurrent change on SQLite, which has one writer. Uses that cannot be
+//! written stay queued for the next run.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::{sleep, timeout};
 
-use super::{Uses, Which};
+use super::{LastUsedTracker, Which};
 use crate::{
     domain::clock::Clock,
     metrics::Metrics,
     store::{Error, Store, Use},
 };
 
-/// How many uses one transaction writes: as many as there may be in a second. On SQLite, whose
-/// other changes wait meanwhile, that took 45 ms; on PostgreSQL, where none does, 150 ms.
+/// Uses per transaction: as many as can arrive in one second. Writing them took 45 ms on SQLite,
+/// where other changes wait meanwhile, and 150 ms on PostgreSQL, where they do not.
 const PIECE: usize = 10_000;
-/// The pause between two transactions.
+/// Pause between two transactions.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long one may take: a link that swallows packets must not stop this for good.
+/// Time limit of one transaction: a connection that drops packets must not block the writer.
 const WRITE_FOR: Duration = Duration::from_secs(10);
 
-/// Who writes down when tokens were used; to be run beside the service, and once more after
-/// its last call.
+/// Writes token usage to the store. Run it beside the service, and [`Self::write_all`] after the
+/// last call.
 pub struct UsageWriter {
-    pub(in crate::app) uses: Arc<Uses>,
+    pub(in crate::app) uses: Arc<LastUsedTracker>,
     pub(in crate::app) store: Arc<Store>,
     pub(in crate::app) clock: Arc<dyn Clock>,
     pub(in crate::app) metrics: Arc<Metrics>,
 }
 
 impl UsageWriter {
-    /// Writes what is due, again and again, for as long as the process lives.
+    /// Writes the uses that are due, periodically, for the lifetime of the process.
     pub async fn keep_writing(&self, every: Duration) {
         loop {
             sleep(every).await;
@@ -40,7 +40,7 @@ impl UsageWriter {
         }
     }
 
-    /// Writes all there is, when nothing more will come.
+    /// Writes all uses; call it when no more will be recorded.
     pub async fn write_all(&self) {
         self.write(Which::All, Duration::ZERO).await;
     }

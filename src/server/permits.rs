@@ -1,5 +1,5 @@
-//! The places of calls at work: so many in all, a part of them for each kind of caller, and a
-//! share for each caller. No caller can take what others need, and neither can many of one kind.
+//! Permits for calls in progress, limited in total, per kind of caller and per caller. Neither one
+//! caller nor many of one kind can starve the others.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use crate::{
     grpc::status::Failure,
 };
 
-/// The places.
-pub(super) struct Places {
+/// Limits on calls in progress.
+pub(super) struct CallPermits {
     all: Arc<Semaphore>,
     introspectors: Kind,
     others: Kind,
@@ -21,28 +21,28 @@ pub(super) struct Places {
     closed: bool,
 }
 
-/// Callers with the introspect role, or without.
+/// Limits for callers with the introspect role, or for those without.
 struct Kind {
-    /// What all of them may have; the rest is for the others.
+    /// Permits for all callers of this kind; the rest of the total is left to the other kind.
     all: Arc<Semaphore>,
     each: usize,
 }
 
-/// A place, until this is dropped.
+/// Permit for one call; dropping it releases it.
 pub(super) struct Place {
     _permits: [OwnedSemaphorePermit; 2],
     _share: Taken<Actor>,
 }
 
-impl Places {
-    /// Whether there are none at all, so that nothing is answered.
+impl CallPermits {
+    /// Returns whether the total is zero, so that even cached verdicts are refused.
     pub fn is_closed(&self) -> bool {
         self.closed
     }
 
     pub fn new(tuning: &Tuning) -> Self {
         let all = tuning.max_calls;
-        // A quarter is out of reach for either kind.
+        // Each kind may use three quarters, so that a quarter is always left to the other.
         let kind = |each| Kind {
             all: Arc::new(Semaphore::new(all - all / 4)),
             each,
@@ -64,7 +64,7 @@ impl Places {
         }
     }
 
-    /// A place for a call by this caller.
+    /// Takes a permit for a call by this caller, or fails with [`Failure::Overloaded`].
     pub fn enter(&self, caller: &Caller) -> Result<Place, Failure> {
         let kind = if caller.introspects {
             &self.introspectors

@@ -1,5 +1,5 @@
-//! Reading the store for digests that are not remembered: one reading for many who ask at
-//! once, and never one that began too early for whoever shares it (§9).
+//! Store lookups for digests that are not cached. Single-flight loads; a caller never joins a load
+//! that started before the last eviction.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -27,36 +27,36 @@ use crate::{
 };
 use stacktoken_core::facts_cache::{Cache, Generation};
 
-/// What a reading found, and when it began.
+/// Result of a lookup.
 #[derive(Clone)]
 pub(super) struct Reading {
     pub facts: Option<Arc<Facts>>,
     pub snapshot: Arc<Snapshot>,
-    /// Of which database, and when it began.
+    /// Which database answered, and when the lookup started.
     pub evidence: Evidence,
-    /// A point in the history that it reflects.
+    /// Revision that the lookup reflects.
     pub applied: Revision,
 }
 
-/// Why a reading found nothing out.
+/// Why a lookup has no result.
 #[derive(Clone, Debug)]
-pub(super) enum Missed {
-    /// The store did not answer within the bound, past which its answer is worth nothing.
+pub(super) enum LookupError {
+    /// The store did not answer within the freshness bound; a later answer could not be used.
     TooSlow,
-    /// The store that answered is not the one that is trusted, or nobody knows that it still is.
+    /// The database that answered is not the trusted one, or is not proven to still be it.
     Unproven,
-    /// More readings than this replica starts at once.
+    /// The limit on concurrent lookups is reached.
     Overloaded,
     /// The store failed.
     Store(Arc<store::Error>),
 }
 
-impl Missed {
-    /// What whoever asked hears; `lapsed`: without a lease to begin with.
+impl LookupError {
+    /// Converts to the error for the caller. `lapsed`: there was no valid lease at the start.
     pub fn into_error(self, lapsed: bool) -> Error {
         match self {
             Self::Overloaded => Error::Overloaded,
-            // What could be answered is not fresh, or whether it is cannot be found out.
+            // The cached facts are not fresh, or their freshness cannot be determined.
             Self::Store(error) if !lapsed || matches!(*error, store::Error::FileLost(_)) => {
                 Error::of_reading(&error)
             }
@@ -65,7 +65,7 @@ impl Missed {
     }
 }
 
-type Outcome = Result<Reading, Missed>;
+type Outcome = Result<Reading, LookupError>;
 
 struct Flight {
     number: u64,
@@ -74,50 +74,50 @@ struct Flight {
     outcome: Shared<BoxFuture<'static, Outcome>>,
 }
 
-/// Readings under way.
-pub(super) struct Flights {
+/// Loads in progress by digest, and the limit on concurrent lookups.
+pub(super) struct SingleFlight {
     open: Mutex<(u64, HashMap<Digest, Flight>)>,
     room: Arc<Semaphore>,
     bound: Duration,
-    /// Off only in a negative control: whether a waiter looks at when a flight began.
+    /// Whether a caller checks when a load started before it joins; false only in tests.
     checks_start: bool,
 }
 
-/// What a reading works with.
+/// Dependencies of a lookup.
 #[derive(Clone)]
-pub(super) struct Ground {
+pub(super) struct LookupDeps {
     pub store: Arc<Store>,
     pub cache: Arc<Cache>,
     pub clock: Arc<dyn Clock>,
     pub freshness: Arc<Freshness>,
 }
 
-impl Ground {
-    /// Something was learned from a database that is not the one that is trusted: either the
-    /// connections lead to a former one, or there is another by now. A heartbeat tells.
+impl LookupDeps {
+    /// Handles an answer from a database that is not the trusted one: renews the connections, which
+    /// may lead to a former primary, and requests a heartbeat, which finds the current one.
     pub async fn doubt(&self) {
         self.store.renew_connections().await;
         self.freshness.doubted.notify_one();
     }
 
-    /// Asks the store, and once more on other connections where another database answered than
-    /// the one that is trusted. Its answer neither counts nor is remembered, not even that it
-    /// knows nothing.
+    /// Queries the store, and retries once on new connections if a database other than the trusted
+    /// one answered. The answer of such a database is neither used nor cached, not even that a
+    /// digest is unknown.
     async fn ask<A: Asked + ?Sized>(
         &self,
         bound: Duration,
         asked: &A,
-    ) -> Result<(A::Look, Evidence, Revision), Missed> {
+    ) -> Result<(A::Lookup, Evidence, Revision), LookupError> {
         for _ in 0..2 {
             let mut proofs = self.freshness.proofs();
             let started = self.clock.monotonic();
-            // Before the store is asked: it reflects whatever is applied here already.
+            // Taken before the query: its result reflects everything applied here by now.
             let view = self.freshness.view(started);
             let Ok(answered) = timeout(bound, asked.look_up(&self.store)).await else {
                 self.store.renew_connections().await;
-                return Err(Missed::TooSlow);
+                return Err(LookupError::TooSlow);
             };
-            let look = answered.map_err(|error| Missed::Store(Arc::new(error)))?;
+            let look = answered.map_err(|error| LookupError::Store(Arc::new(error)))?;
             let evidence = self
                 .freshness
                 .evidence_of_look_up(A::origin(&look), started)
@@ -126,51 +126,51 @@ impl Ground {
                 return Ok((look, evidence, view.claimed()));
             }
             self.doubt().await;
-            // The heartbeat is under way; without one there is nothing to be had.
+            // Wait for the requested heartbeat; without it a retry cannot succeed.
             let _ = timeout(bound, proofs.changed()).await;
         }
-        Err(Missed::Unproven)
+        Err(LookupError::Unproven)
     }
 }
 
-/// What the store is asked about.
+/// A lookup key: one digest or several.
 trait Asked: Sync {
-    type Look: Send;
+    type Lookup: Send;
 
     fn look_up(
         &self,
         store: &Store,
-    ) -> impl Future<Output = Result<Self::Look, store::Error>> + Send;
+    ) -> impl Future<Output = Result<Self::Lookup, store::Error>> + Send;
 
-    /// Which database answered.
-    fn origin(look: &Self::Look) -> &Origin;
+    /// Returns the origin of the database that answered.
+    fn origin(look: &Self::Lookup) -> &Origin;
 }
 
 impl Asked for Digest {
-    type Look = store::Look;
+    type Lookup = store::Lookup;
 
-    async fn look_up(&self, store: &Store) -> Result<store::Look, store::Error> {
+    async fn look_up(&self, store: &Store) -> Result<store::Lookup, store::Error> {
         store.look_up(self).await
     }
 
-    fn origin(look: &store::Look) -> &Origin {
+    fn origin(look: &store::Lookup) -> &Origin {
         &look.origin
     }
 }
 
 impl Asked for [Digest] {
-    type Look = store::Looks;
+    type Lookup = store::Lookups;
 
-    async fn look_up(&self, store: &Store) -> Result<store::Looks, store::Error> {
+    async fn look_up(&self, store: &Store) -> Result<store::Lookups, store::Error> {
         store.look_up_many(self).await
     }
 
-    fn origin(look: &store::Looks) -> &Origin {
+    fn origin(look: &store::Lookups) -> &Origin {
         &look.origin
     }
 }
 
-impl Flights {
+impl SingleFlight {
     pub fn new(at_once: usize, bound: Duration, checks_start: bool) -> Self {
         Self {
             open: Mutex::default(),
@@ -180,12 +180,12 @@ impl Flights {
         }
     }
 
-    /// Reads the store for a digest. `shared`: a reading under way will do, if it is one that
-    /// nothing has been thrown out since the start of.
-    pub async fn look_up(&self, ground: &Ground, digest: Digest, shared: bool) -> Outcome {
+    /// Looks a digest up in the store. If `shared`, joins a load in progress that is younger than
+    /// half the freshness bound, unless there was an eviction since it started.
+    pub async fn look_up(&self, ground: &LookupDeps, digest: Digest, shared: bool) -> Outcome {
         let (number, outcome) = self.board(ground, digest, shared);
-        // Whoever comes out first, or gives up, closes the flight for those to come.
-        let _seat = Seat {
+        // The first waiter to finish or give up removes the load: later callers start one.
+        let _seat = FlightGuard {
             flights: self,
             digest,
             number,
@@ -195,7 +195,7 @@ impl Flights {
 
     fn board(
         &self,
-        ground: &Ground,
+        ground: &LookupDeps,
         digest: Digest,
         shared: bool,
     ) -> (u64, Shared<BoxFuture<'static, Outcome>>) {
@@ -230,14 +230,14 @@ impl Flights {
 
     fn read(
         &self,
-        ground: &Ground,
+        ground: &LookupDeps,
         digest: Digest,
         (started, generation): (Duration, Generation),
     ) -> impl Future<Output = Outcome> + Send + 'static + use<> {
         let ground = ground.clone();
         let (room, bound) = (self.room.clone(), self.bound);
         async move {
-            let _room = room.try_acquire().map_err(|_| Missed::Overloaded)?;
+            let _room = room.try_acquire().map_err(|_| LookupError::Overloaded)?;
             let (look, evidence, applied) = ground.ask(bound, &digest).await?;
             let facts = look.facts.map(Arc::new);
             let cache = &ground.cache;
@@ -257,26 +257,29 @@ impl Flights {
     }
 }
 
-/// What one reading for many found, and when it began.
-pub(super) struct ManyRead {
+/// Result of one lookup of several digests.
+pub(super) struct BatchRead {
     pub facts: HashMap<Digest, Arc<Facts>>,
     pub snapshot: Snapshot,
     pub evidence: Evidence,
     pub applied: Revision,
 }
 
-impl Flights {
-    /// Reads the store for many digests at once. It is shared with nobody, so whoever asks
-    /// knows that it began after the asking.
+impl SingleFlight {
+    /// Looks several digests up in one query. The load is not shared, so it always starts after the
+    /// call.
     pub async fn look_up_many(
         &self,
-        ground: &Ground,
+        ground: &LookupDeps,
         digests: &[Digest],
-    ) -> Result<ManyRead, Missed> {
+    ) -> Result<BatchRead, LookupError> {
         let cache = &ground.cache;
         let started = ground.clock.monotonic();
         let generation = cache.generation();
-        let _room = self.room.try_acquire().map_err(|_| Missed::Overloaded)?;
+        let _room = self
+            .room
+            .try_acquire()
+            .map_err(|_| LookupError::Overloaded)?;
         let (looks, evidence, applied) = ground.ask(self.bound, digests).await?;
         let found = looks.facts.into_iter();
         let facts: HashMap<_, _> = found.map(|(of, facts)| (of, Arc::new(facts))).collect();
@@ -288,7 +291,7 @@ impl Flights {
                 cache.note_unknown(*digest, until, generation);
             }
         }
-        Ok(ManyRead {
+        Ok(BatchRead {
             facts,
             snapshot: looks.snapshot,
             evidence,
@@ -297,14 +300,14 @@ impl Flights {
     }
 }
 
-/// A place in a flight. Others in it read on when one leaves.
-struct Seat<'a> {
-    flights: &'a Flights,
+/// Removes a load when one of its waiters finishes or is dropped; the other waiters keep it.
+struct FlightGuard<'a> {
+    flights: &'a SingleFlight,
     digest: Digest,
     number: u64,
 }
 
-impl Drop for Seat<'_> {
+impl Drop for FlightGuard<'_> {
     fn drop(&mut self) {
         let mut open = self
             .flights
@@ -321,5 +324,5 @@ impl Drop for Seat<'_> {
     }
 }
 
-/// How long a digest that nobody knows is remembered as such, at most.
+/// Longest time for which an unknown digest is cached as such.
 const UNKNOWN_FOR: Duration = Duration::from_secs(1);

@@ -1,6 +1,6 @@
-//! Where the feed tells those who watch. It never waits for any of them: who falls behind finds
-//! what was not yet read gone. The argument for the order of things stands in
-//! docs/architecture.md.
+//! Publishes changes from the poller to all watchers. It never waits for a watcher: one that falls
+//! behind loses unread batches and ends with an error. docs/architecture.md explains the order of
+//! the steps.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,48 +10,48 @@ use tokio_util::sync::CancellationToken;
 use crate::store::{Change, Cursor, Lost};
 use stacktoken_core::facts_cache::Subject;
 
-/// How many changes are passed on as one.
+/// Maximum number of changes per batch.
 const TOGETHER: usize = 64;
-/// How many may read what they have missed at once.
+/// Maximum number of watchers that read their backlog at the same time.
 const BACKLOGS: usize = 4;
 
 /// A change that can alter a verdict.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Heard {
+pub(super) struct WatchChange {
     pub subject: Subject,
-    /// Its own point in the history.
+    /// Position of this change in the change log.
     pub position: i64,
-    /// Everything up to here is told when this is.
+    /// Position up to which everything is sent once this change is.
     pub resume: i64,
 }
 
-/// What goes to all who watch.
+/// A message to all watchers.
 #[derive(Clone, Debug)]
-pub(super) enum News {
+pub(super) enum ChangeBatch {
     /// Changes, in order.
-    Changes(Arc<[Heard]>),
-    /// Changes were missed, and cannot be told.
+    Changes(Arc<[WatchChange]>),
+    /// Changes were missed and cannot be listed.
     Lost(Lost),
 }
 
-/// Up to where the history is told.
+/// How far the change log is published.
 #[derive(Clone, Debug)]
-pub(super) struct Stand {
+pub(super) struct Published {
     pub cursor: Cursor,
     pub resume: i64,
 }
 
-pub(super) struct Hub {
-    news: broadcast::Sender<News>,
-    stand: Mutex<Option<Stand>>,
-    /// Room for those who read what they have missed.
+pub(super) struct ChangeBroadcast {
+    news: broadcast::Sender<ChangeBatch>,
+    stand: Mutex<Option<Published>>,
+    /// Permits for reading a backlog.
     pub backlogs: Semaphore,
-    /// Ends all that is told.
+    /// Ends all watches when cancelled.
     pub closing: CancellationToken,
 }
 
-impl Hub {
-    /// `queue`: how many pieces of news wait for the slowest.
+impl ChangeBroadcast {
+    /// Creates the broadcast; `queue` is the number of batches kept for the slowest watcher.
     pub fn new(queue: usize) -> Self {
         Self {
             news: broadcast::Sender::new(queue.max(1)),
@@ -61,50 +61,50 @@ impl Hub {
         }
     }
 
-    /// What happens from now on, and up to where it was told before; `None` until the history
-    /// was read once. In this order: what is published in between is in both.
-    pub fn subscribe(&self) -> Option<(broadcast::Receiver<News>, Stand)> {
+    /// Subscribes to new batches, and returns how far the change log was published before; `None`
+    /// before the first poll. In this order, a batch published in between is in both.
+    pub fn subscribe(&self) -> Option<(broadcast::Receiver<ChangeBatch>, Published)> {
         let news = self.news.subscribe();
         Some((news, self.stand()?))
     }
 
-    pub fn stand(&self) -> Option<Stand> {
+    pub fn stand(&self) -> Option<Published> {
         self.lock().clone()
     }
 
-    /// Tells what a reading found. Who calls this notes the reading only afterwards.
-    pub fn publish(&self, found: Result<&[Heard], Lost>, stand: Stand) {
-        // Nobody there to hear it is no fault.
+    /// Publishes the result of a poll. The caller renews the lease only afterwards.
+    pub fn publish(&self, found: Result<&[WatchChange], Lost>, stand: Published) {
+        // Sending fails without watchers, which is not an error.
         match found {
             Ok(changes) => {
                 for some in changes.chunks(TOGETHER) {
-                    let _ = self.news.send(News::Changes(some.into()));
+                    let _ = self.news.send(ChangeBatch::Changes(some.into()));
                 }
             }
             Err(lost) => {
-                let _ = self.news.send(News::Lost(lost));
+                let _ = self.news.send(ChangeBatch::Lost(lost));
             }
         }
         *self.lock() = Some(stand);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Stand>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Published>> {
         self.stand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The changes of a reading that matter, each with the point that is reached when it is told.
-/// `complete`: up to where the reading saw everything; `resume`: what was reached before.
+/// Returns the changes of a poll that can alter a verdict, each with its resume position.
+/// `complete`: the poll saw every change up to here; `resume`: the position reached before.
 pub(super) fn heard(
     changes: &[Change],
     complete: i64,
     mut resume: i64,
     fits: impl Fn(&Change) -> bool,
-) -> Vec<Heard> {
+) -> Vec<WatchChange> {
     let mut heard = Vec::new();
     for (at, change) in changes.iter().enumerate() {
         let position = change.position;
-        // One transaction may have made several changes: it is told with the last of them.
+        // A transaction may have made several changes; only the last one advances `resume`.
         let more = changes
             .get(at + 1)
             .is_some_and(|next| next.position == position);
@@ -116,7 +116,7 @@ pub(super) fn heard(
                 Some(uid) => Subject::Token(uid),
                 None => Subject::Stack(change.stack),
             };
-            heard.push(Heard {
+            heard.push(WatchChange {
                 subject,
                 position,
                 resume,

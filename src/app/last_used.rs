@@ -1,6 +1,6 @@
-//! Which service used which token when: noted in memory with every active answer, and written
-//! down behind the answers, never in their way. A note takes a brief lock of one shard of many
-//! and, once the pair is known, no memory. Bounded by the number of pairs.
+//! Which service last used which token, and when. Each active answer records a use in memory; a
+//! background task writes the uses to the store. Recording briefly locks one of many shards and
+//! allocates only for a new (token, service) pair. The number of pairs is bounded.
 
 pub mod writer;
 
@@ -21,13 +21,13 @@ use crate::{
     store::Use,
 };
 
-/// So many that two cores rarely meet in one, and that a pass over one takes no time.
+/// Enough shards that two cores rarely contend for one, and that scanning one is quick.
 const SHARDS: usize = 128;
-/// How often a token is written at most.
+/// Shortest interval between two writes of the same token.
 const WRITE_EVERY: Duration = Duration::from_mins(1);
 
-/// What is not on record yet, or was put there within the last minute.
-pub(super) struct Uses {
+/// Uses that are not in the store yet, or were written within the last minute.
+pub(super) struct LastUsedTracker {
     shards: [Mutex<Shard>; SHARDS],
     pairs: AtomicUsize,
     room: usize,
@@ -37,33 +37,33 @@ pub(super) struct Uses {
 #[derive(Default)]
 struct Shard {
     tokens: HashMap<TokenUid, Used>,
-    /// One copy of each service for all the tokens here.
+    /// Interned services, shared by all tokens in the shard.
     services: HashSet<Arc<Actor>>,
 }
 
-/// What is noted of one token.
+/// The recorded uses of one token.
 #[derive(Default)]
 struct Used {
     by: Vec<UsedBy>,
-    /// When it was last written, on the monotonic clock.
+    /// Time of the last write, on the monotonic clock.
     written: Option<Duration>,
 }
 
-/// One service's part in it.
+/// The last use by one service.
 struct UsedBy {
     service: Arc<Actor>,
     at: Timestamp,
-    /// What is on record.
+    /// The value in the store; `None` if not written yet.
     stored: Option<Timestamp>,
 }
 
-/// Which uses are to be written.
+/// Selects the uses to write.
 #[derive(Clone, Copy)]
 enum Which {
-    /// Those of tokens that were not written within the last minute, as seen at this instant of
-    /// the monotonic clock.
+    /// Uses of tokens that were not written within the last minute. The argument is the current
+    /// monotonic time.
     Due(Duration),
-    /// Every one.
+    /// All uses.
     All,
 }
 
@@ -75,7 +75,7 @@ impl UsedBy {
 
 impl Used {
     fn by(&mut self, service: &Actor) -> Option<&mut UsedBy> {
-        // The kind is not looked at: a record is of an issuer and a subject.
+        // Ignores the kind: a stored use is keyed by issuer and subject.
         self.by.iter_mut().find(|used| {
             used.service.subject == service.subject && used.service.issuer == service.issuer
         })
@@ -99,8 +99,8 @@ impl Used {
     }
 }
 
-impl Uses {
-    /// With room for so many pairs of token and service; none: nothing is noted at all.
+impl LastUsedTracker {
+    /// Creates a tracker for at most `room` (token, service) pairs; 0 disables tracking.
     pub fn new(room: usize, metrics: Arc<Metrics>) -> Self {
         Self {
             shards: std::array::from_fn(|_| Mutex::default()),
@@ -110,7 +110,7 @@ impl Uses {
         }
     }
 
-    /// Notes that a service was answered at this instant that the token is active.
+    /// Records that `service` was answered at `at` that the token is active.
     pub fn note(&self, token: TokenUid, service: &Actor, at: Timestamp) {
         if self.room == 0 {
             return;
@@ -136,7 +136,7 @@ impl Uses {
             service
         });
         let used = tokens.entry(token).or_default();
-        // Nearly every token has one service.
+        // Almost every token is used by one service only.
         used.by.reserve_exact(1);
         used.by.push(UsedBy {
             service,
@@ -146,22 +146,22 @@ impl Uses {
         self.metrics.usage_waiting.inc();
     }
 
-    /// Notes that something of the token was written by other means, so that it is not written
-    /// again at once.
+    /// Notes that a use of the token was written by other means, so that it is not written again
+    /// at once.
     pub fn note_written(&self, token: TokenUid, now: Duration) {
         if self.pairs.load(Ordering::Relaxed) < self.room {
             self.shard(token).tokens.entry(token).or_default().written = Some(now);
         }
     }
 
-    /// When the token was last used, as far as this is known here.
+    /// Returns the last use of the token that this replica recorded.
     pub fn last_use(&self, token: TokenUid) -> Option<Timestamp> {
         let shard = self.shard(token);
         let used = shard.tokens.get(&token)?;
         used.by.iter().map(|used| used.at).max()
     }
 
-    /// By which services the token was used, as far as this is known here.
+    /// Returns the services whose use of the token this replica recorded.
     pub fn uses(&self, token: TokenUid) -> Vec<ServiceUse> {
         let shard = self.shard(token);
         let used = shard.tokens.get(&token);
@@ -173,8 +173,8 @@ impl Uses {
         .collect()
     }
 
-    /// Some of what is to be written, about `limit` at most. `from` says at which shard to go
-    /// on, and is beyond the last when there is no more.
+    /// Returns about `limit` uses to write. `from` is the shard to continue at; it is past the end
+    /// when no uses are left.
     fn some(&self, from: &mut usize, which: Which, limit: usize) -> Vec<Use> {
         let mut found = Vec::new();
         while let Some(shard) = self.shards.get(*from) {
@@ -199,7 +199,7 @@ impl Uses {
         found
     }
 
-    /// Notes what was written, in a write begun at `now`.
+    /// Marks uses as stored by a write that started at `now`.
     fn note_stored(&self, uses: &[Use], now: Duration) {
         for stored in uses {
             let mut shard = self.shard(stored.token);
@@ -217,7 +217,7 @@ impl Uses {
         }
     }
 
-    /// Forgets what is on record and need not be held back any more.
+    /// Removes tokens whose uses are stored and that no longer delay the next write.
     fn forget_stored(&self, now: Duration) {
         for shard in &self.shards {
             let mut shard = lock(shard);
@@ -245,7 +245,7 @@ impl Uses {
     }
 
     fn shard(&self, token: TokenUid) -> MutexGuard<'_, Shard> {
-        // The last bytes of the id are random.
+        // The last byte of the id is random.
         let [.., last] = *token.as_untyped_uuid().as_bytes();
         lock(&self.shards[usize::from(last) % SHARDS])
     }

@@ -1,6 +1,6 @@
-//! How many connections there may be: in all, and from one address. In all, the next one
-//! waits in the kernel; from one address, the next one is closed, so that one client cannot
-//! keep all others out.
+//! Connection limits of the gRPC port, in total and per address. At the total limit, the next
+//! connection waits in the kernel's backlog. At the limit of its address, it is closed, so that
+//! one client cannot lock out all others.
 
 use std::{
     collections::HashMap,
@@ -20,12 +20,12 @@ use prometheus_client::metrics::gauge::Gauge;
 use super::share::Waiting;
 use crate::metrics::Metrics;
 
-/// Files that the process needs for itself: the store with all its connections, the admin port
-/// with all of its own, the log, keys.
+/// File descriptors reserved for the process itself: store connections, admin connections, the log
+/// and key files.
 const OWN_FILES: u64 = 192;
 
-/// The room for connections.
-pub(in crate::server) struct Room {
+/// Limits on open connections.
+pub(in crate::server) struct ConnectionLimiter {
     all: Arc<Semaphore>,
     by_address: Arc<Mutex<HashMap<IpAddr, Peers>>>,
     max_by_address: usize,
@@ -34,36 +34,36 @@ pub(in crate::server) struct Room {
     failing: AtomicBool,
 }
 
-/// The connections from one address, and the calls of all of them that wait for a message.
+/// Open connections from one address, and the counts of waiting calls that they share.
 #[derive(Default)]
 struct Peers {
     open: usize,
     waiting: Arc<Waiting>,
 }
 
-/// How many there may be.
+/// Maximum numbers of open connections.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::server) struct Limits {
     pub all: usize,
     pub by_address: usize,
 }
 
-/// Room for one more, for whoever it is.
-pub(in crate::server) struct Free {
+/// Permit for one connection from any address.
+pub(in crate::server) struct FreePermit {
     _permit: OwnedSemaphorePermit,
 }
 
-/// The room that one connection takes until this is dropped.
-pub(in crate::server) struct Place {
+/// Permit for one connection; dropping it releases it.
+pub(in crate::server) struct ConnectionPermit {
     address: IpAddr,
     by_address: Arc<Mutex<HashMap<IpAddr, Peers>>>,
     waiting: Arc<Waiting>,
     open: Gauge,
-    _free: Free,
+    _free: FreePermit,
 }
 
-impl Room {
-    /// Room whose taken places are shown by this gauge.
+impl ConnectionLimiter {
+    /// Creates a limiter that reports the number of open connections in the gauge `open`.
     pub fn new(limits: Limits, metrics: Arc<Metrics>, open: Gauge) -> Self {
         Self {
             all: Arc::new(Semaphore::new(limits.all)),
@@ -75,18 +75,18 @@ impl Room {
         }
     }
 
-    /// Waits until there is room.
-    pub async fn free(&self) -> Free {
+    /// Waits for a free permit.
+    pub async fn free(&self) -> FreePermit {
         loop {
-            // The semaphore is never closed.
+            // Always `Ok`: the semaphore is never closed.
             if let Ok(permit) = self.all.clone().acquire_owned().await {
-                return Free { _permit: permit };
+                return FreePermit { _permit: permit };
             }
         }
     }
 
-    /// The place of a connection from here; `None` where this address has its share.
-    pub fn take(&self, free: Free, address: IpAddr) -> Option<Place> {
+    /// Takes the permit of a connection from `address`; `None` if the address is at its limit.
+    pub fn take(&self, free: FreePermit, address: IpAddr) -> Option<ConnectionPermit> {
         self.failing.store(false, Ordering::Relaxed);
         let address = whose(address);
         let mut open = self
@@ -102,7 +102,7 @@ impl Room {
         let waiting = peers.waiting.clone();
         drop(open);
         self.open.inc();
-        Some(Place {
+        Some(ConnectionPermit {
             address,
             by_address: self.by_address.clone(),
             waiting,
@@ -111,8 +111,8 @@ impl Room {
         })
     }
 
-    /// An accept that failed: the client's doing, or ours for want of something. Told once, until
-    /// one succeeds again.
+    /// Counts a failed accept, which the client or a lack of resources caused. Logs only the first
+    /// failure until an accept succeeds again.
     pub fn note_failure(&self, error: &io::Error) {
         self.metrics.refuse_connection("accept");
         if !self.failing.swap(true, Ordering::Relaxed) {
@@ -121,19 +121,19 @@ impl Room {
     }
 }
 
-impl Place {
-    /// What waits, of all connections from this address.
+impl ConnectionPermit {
+    /// Returns the counts shared by all connections from this address.
     pub fn waiting(&self) -> Arc<Waiting> {
         self.waiting.clone()
     }
 
-    /// Where it comes from, as it is counted.
+    /// Returns the address that this connection is counted by.
     pub const fn network(&self) -> IpAddr {
         self.address
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut open = self
             .by_address
@@ -150,8 +150,8 @@ impl Drop for Place {
     }
 }
 
-/// Who counts as one: behind a dual-stack listener a client has one address, not two, and of
-/// IPv6 whoever has one address has a network of them.
+/// Returns the address that a peer is counted by. IPv4-mapped addresses count as IPv4, and IPv6
+/// addresses by their /64 network, because a client usually controls all of it.
 pub(super) fn whose(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -162,7 +162,8 @@ pub(super) fn whose(address: IpAddr) -> IpAddr {
     }
 }
 
-/// No more than there are files for: a process without files can reach no store either.
+/// Caps the connection limit by the open-file limit: a process without free file descriptors cannot
+/// reach its store either.
 pub(in crate::server) fn affordable(wanted: usize) -> usize {
     let Some(files) = getrlimit(Resource::Nofile).current else {
         return wanted;
@@ -182,16 +183,16 @@ pub(in crate::server) fn affordable(wanted: usize) -> usize {
 mod tests {
     use super::*;
 
-    fn room(by_address: usize) -> Room {
+    fn room(by_address: usize) -> ConnectionLimiter {
         let limits = Limits {
             all: 100,
             by_address,
         };
-        Room::new(limits, Arc::default(), Gauge::default())
+        ConnectionLimiter::new(limits, Arc::default(), Gauge::default())
     }
 
-    /// How many of these connections, none of which ends, are kept.
-    async fn kept(room: &Room, addresses: &[&str]) -> Vec<Place> {
+    /// Opens these connections and returns the permits of those that are accepted.
+    async fn kept(room: &ConnectionLimiter, addresses: &[&str]) -> Vec<ConnectionPermit> {
         let mut places = Vec::new();
         for address in addresses {
             let free = room.free().await;
@@ -218,7 +219,7 @@ mod tests {
         let same = ["192.0.2.1", "::ffff:192.0.2.1", "::ffff:c000:201"];
         let places = kept(&room, &same).await;
         assert_eq!(places.len(), 2);
-        // All mapped addresses lie in one network of IPv6, and are not one client.
+        // All mapped addresses share one IPv6 /64 network, but are different clients.
         let others = ["::ffff:192.0.2.2", "192.0.2.3"];
         assert_eq!(kept(&room, &others).await.len(), 2);
     }

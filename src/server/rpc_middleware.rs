@@ -1,6 +1,5 @@
-//! What every call passes: on its way in, trace, request id and the RPC's rule, then what
-//! `admission` asks; on its way out, an error with our details, the request id, the metrics, one
-//! log line.
+//! Tower middleware around every RPC. On the way in: trace, request id and the RPC's rule, then
+//! the checks in `admission`. On the way out: error details, request id, metrics, one log line.
 
 use std::{
     convert::Infallible,
@@ -18,30 +17,29 @@ use super::{
     connections::{Answering, Peer},
     headers,
     message::discard,
-    openings::Place,
-    places::Places,
+    permits::CallPermits,
     request_id,
+    stream_limits::StreamPermit,
 };
 use crate::{
     app::App,
     auth::{
         Authenticator,
-        policy::{self, Admits, Rule},
+        policy::{self, AllowedCallers, Rule},
     },
-    domain::{caller::Call, entropy::Spread, text},
+    domain::{caller::Call, entropy::SplitMix64, text},
     grpc::status::{self, Failure},
     metrics::CallLabels,
     telemetry::traces::{CallTrace, Outcome, Sampler},
 };
 
-/// What stands in front of every RPC.
-pub(super) struct Gate {
+/// Shared state of the middleware in front of every RPC.
+pub(super) struct RpcMiddleware {
     pub app: Arc<App>,
     pub authenticator: Arc<Authenticator>,
-    /// For ids of requests, and for which of them are traced: nobody needs be kept from
-    /// guessing either.
-    pub ids: Spread,
-    pub places: Places,
+    /// Generates request ids and draws for trace sampling; neither needs to be unpredictable.
+    pub ids: SplitMix64,
+    pub places: CallPermits,
     pub anybody: Arc<Anybody>,
     pub max_header_bytes: u32,
     pub max_request_bytes: usize,
@@ -49,13 +47,13 @@ pub(super) struct Gate {
 }
 
 #[derive(Clone)]
-pub(super) struct GateLayer(pub Arc<Gate>);
+pub(super) struct RpcLayer(pub Arc<RpcMiddleware>);
 
-impl<S> Layer<S> for GateLayer {
-    type Service = Gated<S>;
+impl<S> Layer<S> for RpcLayer {
+    type Service = RpcService<S>;
 
-    fn layer(&self, inner: S) -> Gated<S> {
-        Gated {
+    fn layer(&self, inner: S) -> RpcService<S> {
+        RpcService {
             inner,
             gate: self.0.clone(),
         }
@@ -63,12 +61,12 @@ impl<S> Layer<S> for GateLayer {
 }
 
 #[derive(Clone)]
-pub(super) struct Gated<S> {
+pub(super) struct RpcService<S> {
     inner: S,
-    gate: Arc<Gate>,
+    gate: Arc<RpcMiddleware>,
 }
 
-impl<S> Service<Request<Body>> for Gated<S>
+impl<S> Service<Request<Body>> for RpcService<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     S: Clone + Send + 'static,
@@ -83,14 +81,14 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        // Before the trace is taken from them, too.
+        // Must precede the extraction of the trace context from the headers.
         headers::prune(request.headers_mut());
         let rule = rule_of(&request);
         let place = match self.gate.open(&request, rule) {
             Ok(place) => place,
             Err(failure) => return self.gate.refuse(request, rule, failure),
         };
-        // The clone that was polled ready takes the request; the fresh one waits its turn.
+        // Calls the instance that was polled ready and keeps the clone, which may not be ready.
         let ready = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, ready);
         let gate = self.gate.clone();
@@ -104,7 +102,7 @@ where
     }
 }
 
-/// A call as it has arrived.
+/// Arrival time and request id of a call.
 struct Arrived {
     at: Duration,
     request_id: String,
@@ -112,7 +110,7 @@ struct Arrived {
     named: bool,
 }
 
-impl Gate {
+impl RpcMiddleware {
     fn arrived(&self, headers: &HeaderMap) -> Arrived {
         let sent = request_id::sent(headers);
         let named = sent.is_some();
@@ -124,13 +122,13 @@ impl Gate {
         }
     }
 
-    /// What is decided before a call has a future of its own. A connection can bring hundreds of
-    /// calls at once, and a future holds all that a call may ever need.
+    /// Runs the checks that need no future: header size, unread responses and stream limits. A
+    /// connection can open hundreds of calls at once, and the full future of a call is large.
     fn open(
         &self,
         request: &Request<Body>,
         rule: Option<&'static Rule>,
-    ) -> Result<Option<Place>, Failure> {
+    ) -> Result<Option<StreamPermit>, Failure> {
         if !headers::fit(request.headers(), self.max_header_bytes) {
             let max = self.max_header_bytes;
             return Err(Failure::HeadersTooLarge { max });
@@ -138,14 +136,14 @@ impl Gate {
         if Peer::share_of(request.extensions()).is_some_and(|share| share.is_behind()) {
             return Err(Failure::Overloaded);
         }
-        match rule.filter(|rule| rule.admits == Admits::Everybody) {
+        match rule.filter(|rule| rule.admits == AllowedCallers::Everybody) {
             Some(rule) => self.anybody.open(request, rule),
             None => Ok(None),
         }
     }
 
-    /// The answer to a call that is refused so early: nothing is kept of it but what is still to
-    /// come of its message.
+    /// Answers a call that [`Self::open`] refused. The future holds only the response and the rest
+    /// of the request message.
     fn refuse(
         &self,
         request: Request<Body>,
@@ -162,9 +160,9 @@ impl Gate {
         })
     }
 
-    /// Health and reflection belong to no trace: they would drown the others.
+    /// Starts the trace of a call. Health and reflection are not traced: they would drown the rest.
     fn trace(&self, headers: &HeaderMap, rule: Option<&'static Rule>) -> CallTrace {
-        if rule.is_some_and(|rule| rule.admits == Admits::Everybody) {
+        if rule.is_some_and(|rule| rule.admits == AllowedCallers::Everybody) {
             return CallTrace::none();
         }
         let fit = |state: &str| !text::holds_credential(state);
@@ -176,7 +174,7 @@ impl Gate {
     async fn pass<S>(
         &self,
         mut request: Request<Body>,
-        (rule, place): (Option<&'static Rule>, Option<Place>),
+        (rule, place): (Option<&'static Rule>, Option<StreamPermit>),
         inner: S,
     ) -> (Response<Body>, Outcome)
     where
@@ -230,15 +228,15 @@ impl Gate {
             rpc_status_code,
         };
         self.app.metrics().observe_call(&labels, took);
-        if rule.is_some_and(|rule| rule.admits == Admits::Everybody) {
+        if rule.is_some_and(|rule| rule.admits == AllowedCallers::Everybody) {
             return;
         }
         let actor = call.map(|call| &call.caller.actor);
         let kind = actor.map_or("", |actor| actor.kind.name());
         let subject = actor.map_or("", |actor| actor.subject.as_str());
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        // Verdicts by the thousand a second are for the metrics; changes are worth a line each,
-        // and refused ones a line per reason and minute: `reason` has them sampled.
+        // Verdicts arrive by the thousand per second, so they are logged at debug level only. Each
+        // change gets a line; refused ones carry a `reason`, by which they are sampled per minute.
         let changes = rule.is_some_and(|rule| rule.changes);
         if changes && code != Code::Ok {
             let reason = reason.unwrap_or_default();
@@ -277,12 +275,12 @@ impl Gate {
 }
 
 pub(super) fn rule_of(request: &Request<Body>) -> Option<&'static Rule> {
-    // A query would reach the handler all the same: what the rule saw would not be all.
+    // The rule matches only the path, but the handler would also accept a query: refuse it.
     let plain = request.uri().query().is_none();
     policy::rule(request.uri().path()).filter(|_| plain)
 }
 
-/// The code of a response; an error that the library made by itself is told in our words.
+/// Returns the status code of a response. Replaces an error that tonic generated with our own.
 pub(super) fn complete(
     response: &mut Response<Body>,
     rule: Option<&Rule>,
@@ -293,12 +291,12 @@ pub(super) fn complete(
         .get("grpc-status")
         .map(|code| Code::from_bytes(code.as_bytes()))
     else {
-        // The code of a message comes behind it, and handlers send none unless all is well.
+        // The status follows in the trailers; handlers begin a body only on success.
         return Code::Ok;
     };
     let told = code == Code::Ok || headers.contains_key("grpc-status-details-bin");
-    // Health and reflection have contracts of their own, where they are served at all.
-    let theirs = rule.is_some_and(|rule| rule.admits == Admits::Everybody);
+    // Health and reflection define their own errors; `Unimplemented` means they are not served.
+    let theirs = rule.is_some_and(|rule| rule.admits == AllowedCallers::Everybody);
     if told || theirs && code != Code::Unimplemented {
         return code;
     }

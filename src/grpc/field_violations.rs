@@ -1,17 +1,17 @@
-//! Telling the faults of a request: all of them, as far as a client's limit on headers takes
-//! them. A batch can have thousands, and an error that does not arrive helps nobody.
+//! Reports the field violations of a request, as many as fit the header limit of common clients. A
+//! batch can have thousands, and an error that is too large does not arrive.
 
 use tonic_types::ErrorDetails;
 
 use crate::domain::field::{Violation, Violations};
 
-/// How many bytes of faults the details hold: they travel in base64, and many clients take
-/// 16 KiB of headers.
+/// Bytes of violations in the error details, which are sent in base64; many clients accept 16 KiB
+/// of headers.
 const IN_DETAILS: usize = 8 * 1024;
-/// How many bytes of faults the message holds besides, for people. It travels twice.
+/// Bytes of violations in the error message, which is sent twice.
 const IN_WORDS: usize = 1024;
 
-/// The message of the error.
+/// Builds the error message.
 pub(super) fn in_words(violations: &Violations) -> String {
     let mut message = String::from("the request has fields to mend: ");
     let (told, untold) = fitting(violations.as_slice(), IN_WORDS);
@@ -26,7 +26,7 @@ pub(super) fn in_words(violations: &Violations) -> String {
     message
 }
 
-/// Adds each fault with its path.
+/// Adds the violations to the error details.
 pub(super) fn add_to(details: &mut ErrorDetails, violations: &Violations) {
     let (told, untold) = fitting(violations.as_slice(), IN_DETAILS);
     for (at, fault) in told.iter().enumerate() {
@@ -38,10 +38,10 @@ pub(super) fn add_to(details: &mut ErrorDetails, violations: &Violations) {
     }
 }
 
-/// The first faults, one at least, that so many bytes hold, and how many there are besides.
+/// Returns the first violations that fit in `room` bytes, at least one, and how many are left.
 fn fitting(faults: &[Violation], room: usize) -> (&[Violation], usize) {
     let ends = faults.iter().scan(0, |end, fault| {
-        // The frame of each is six bytes; a few more are for separators.
+        // Each violation has six bytes of framing; allow a few more for separators.
         *end += fault.field.len() + fault.problem.to_string().len() + 8;
         Some(*end)
     });

@@ -1,5 +1,5 @@
-//! Reading the history of changes, so that a replica hears of what others did, and whoever
-//! watches of what anybody did.
+//! Reads the change log, so that a replica learns of changes made by others, and a watcher of all
+//! changes.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use uuid::Uuid;
 use super::{
     Error, Location, Store,
     changes::{CHANNEL, Kind},
+    database_url::PostgresUrls,
     evidence::first,
-    location::PostgresUrls,
     origin::full_origin_of,
 };
 use crate::domain::{
@@ -23,41 +23,41 @@ use crate::domain::{
     timestamp::Timestamp,
 };
 
-/// So many changes at once are not worth telling apart.
+/// The most changes that one read returns one by one; beyond that it returns [`Lost::Untold`].
 const MOST: usize = 10_000;
 
-/// Up to where the history was read, and of which database. What was read of one says nothing
-/// about another: numbers of transactions that were not on disk are given out again after a
-/// crash or a promotion.
+/// Up to where the change log was read, and in which database. A cursor means nothing in another
+/// database: after a crash or a promotion, transaction ids that were not on disk are assigned
+/// again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
-    /// On PostgreSQL a transaction id: a row may become visible after one with a higher number,
-    /// but never one of a transaction below the oldest still at work. On SQLite the number of
-    /// a row, since there is one writer.
+    /// On PostgreSQL a transaction id: a row may become visible after one with a higher id, but
+    /// never one of a transaction below the oldest still running. On SQLite a row id, since there
+    /// is one writer.
     next: i64,
     origin: Origin,
 }
 
 impl Cursor {
-    /// The last position of which everything is known.
+    /// Returns the last position up to which everything was read.
     #[must_use]
     pub const fn position(&self) -> i64 {
         self.next - 1
     }
 
-    /// Which history this is.
+    /// Returns the epoch of the change log.
     #[must_use]
     pub const fn epoch(&self) -> i64 {
         self.origin.epoch
     }
 
-    /// The database that was read.
+    /// Returns the database that was read.
     #[must_use]
     pub const fn origin(&self) -> &Origin {
         &self.origin
     }
 
-    /// As if everything up to this position of the same history were known.
+    /// Returns a cursor as if everything up to this position of the same change log had been read.
     fn after(&self, position: i64) -> Self {
         Self {
             next: position.saturating_add(1),
@@ -66,53 +66,53 @@ impl Cursor {
     }
 }
 
-/// One change that somebody made.
+/// A row of the change log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Its number; tells it from others that are read again with it.
+    /// Its row id, by which a reader recognizes a change that it reads again.
     pub id: i64,
-    /// Its point in the history.
+    /// Its position in the change log.
     pub position: i64,
     /// The stack.
     pub stack: StackUid,
-    /// The token; `None` where it is about the stack as a whole.
+    /// The token; `None` if the change is about the stack as a whole.
     pub token: Option<TokenUid>,
-    /// Whether nothing that was known before can be wrong after it.
+    /// Whether it cannot make any cached fact wrong.
     pub harmless: bool,
-    /// When it was made, by the clock of whoever made it.
+    /// When it was made, by the clock that decided it (R8).
     pub changed_at: Timestamp,
 }
 
-/// Why changes cannot be told one by one: nothing known before counts any more.
+/// Why changes cannot be returned one by one: nothing read before is valid any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lost {
-    /// Nothing was read before, or of another database or time of its life: it was crashed,
-    /// promoted, restored, or another was put in its place.
+    /// There is no cursor, or it is of another database or incarnation: after a crash, a promotion
+    /// or a restore, or if another database took its place.
     Elsewhere,
-    /// They are too many, or are no longer kept.
+    /// There are too many changes, or some were purged.
     Untold,
 }
 
-/// What was read of the history.
+/// The result of reading the change log.
 #[derive(Debug)]
 pub struct History {
-    /// The changes since, by position.
+    /// The changes since the cursor, by position.
     pub changes: Result<Vec<Change>, Lost>,
-    /// Where to go on.
+    /// The cursor for the next read.
     pub next: Cursor,
-    /// The highest position of a change, of those up to which everything is known. A change
-    /// that was acknowledged keeps its position through any failover, which the number of a
-    /// transaction that wrote none may not.
+    /// The highest position of a change, among those up to which everything was read. An
+    /// acknowledged change keeps its position through any failover; the id of a transaction that
+    /// wrote no change may not.
     pub resume: i64,
-    /// The highest position of a change that can be seen.
+    /// The highest visible position of a change.
     pub newest: i64,
 }
 
-/// Rows of transactions that may not have been visible before, and from where to go on; one
-/// statement is one snapshot, so nothing slips between. Every `ORDER BY` names its table: a bare
-/// `xid` would mean the output column, which is no column of the index, and sort the whole
-/// table. The limit stands inside, so that the index is the cheapest way whatever the planner
-/// believes about the number of rows.
+/// Returns the statement for rows that may not have been visible before, and the next cursor. One
+/// statement is one snapshot, so no row is missed. Every `ORDER BY` names its table: a bare `xid`
+/// would mean the output column, which is not in the index, and sort the whole table. The limit is
+/// inside the subquery, so that the index is the cheapest plan whatever row count the planner
+/// estimates.
 pub(super) fn on_postgres(origin: &str) -> String {
     format!(
         "\
@@ -132,7 +132,7 @@ pub(super) fn on_postgres(origin: &str) -> String {
     ORDER BY c.xid, c.id"
     )
 }
-/// The same where there is one writer: every row that can be seen is complete.
+/// Returns the same statement for SQLite. There is one writer, so every visible row is complete.
 pub(super) fn on_sqlite(origin: &str) -> String {
     format!(
         "\
@@ -158,26 +158,26 @@ struct Row {
 }
 
 impl Store {
-    /// What was changed since, for the feed; from the primary only.
+    /// Reads the changes since a cursor, for the change feed; from the primary only.
     ///
     /// # Errors
-    /// [`Error::NotPrimary`] where the database is none; [`Error`] where it cannot be read.
+    /// [`Error::NotPrimary`] if the database is not the primary; [`Error`] if it cannot be read.
     pub async fn read_history(&self, since: Option<&Cursor>) -> Result<History, Error> {
         let control = self.pools.load().control.clone();
         self.read_since(&control, since).await
     }
 
-    /// What was changed after a position of the history that `feed` reads, for one who watches;
-    /// from the primary only. Without a position nothing but where the history stands.
+    /// Reads the changes after a position of the change log that `feed` reads, for a watcher; from
+    /// the primary only. Without a position, returns only where the change log ends.
     ///
     /// # Errors
-    /// As those of [`Self::read_history`].
+    /// As for [`Self::read_history`].
     pub async fn read_backlog(&self, from: Option<i64>, feed: &Cursor) -> Result<History, Error> {
         let since = feed.after(from.unwrap_or(i64::MAX));
         let span = self.span("read_backlog");
         let reader = self.pools.load().reader.clone();
         let mut read = self.read_since(&reader, Some(&since)).await;
-        if self.is_worth_renewing(&read).await {
+        if self.renew_after_lost_connection(&read).await {
             let reader = self.pools.load().reader.clone();
             read = self.read_since(&reader, Some(&since)).await;
         }
@@ -191,7 +191,7 @@ impl Store {
         since: Option<&Cursor>,
     ) -> Result<History, Error> {
         self.require_file()?;
-        // From the end of all time there is nothing to be read but where to begin.
+        // Without a cursor, no row matches and only the next cursor is read.
         let from = since.map_or(i64::MAX, |cursor| cursor.next);
         let most = i64::try_from(MOST + 1).unwrap_or(i64::MAX);
         let values = [from.to_string().into(), most.into()];
@@ -205,7 +205,7 @@ impl Store {
         };
         let at = |name| first.try_get::<Option<i64>>("", name);
         let purged = at("purged")?.unwrap_or_default();
-        // Where a purge left nothing that is complete, what it went up to is.
+        // If a purge left no complete row, the position up to which it purged counts.
         let resume = at("resume")?.unwrap_or(purged);
         let newest = at("newest")?.unwrap_or(resume);
         let changes = match since.filter(|since| next.origin.is(&since.origin)) {
@@ -221,7 +221,7 @@ impl Store {
         })
     }
 
-    /// Listens for hints; `None` on SQLite, where nobody else makes changes.
+    /// Returns a listener for hints; `None` on SQLite, where no other process makes changes.
     #[must_use]
     pub fn listener(&self) -> Option<Listener> {
         match &self.location {
@@ -234,7 +234,7 @@ impl Store {
     }
 }
 
-/// The changes in rows of which one stands for none.
+/// Parses the changes. If there are none, the only row has no id.
 fn changes(rows: &[QueryResult]) -> Result<Vec<Change>, Error> {
     let mut changes = Vec::with_capacity(rows.len());
     for row in rows {
@@ -252,7 +252,7 @@ fn change(row: &Row) -> Result<Change, Error> {
         column: "changed_at",
         id: row.id.to_string(),
     };
-    // A kind that a newer version writes is taken for one that matters.
+    // A kind that only a newer version knows counts as harmful.
     let harmless = Kind::ALL
         .iter()
         .any(|kind| kind.name() == row.kind && kind.is_harmless());
@@ -266,22 +266,21 @@ fn change(row: &Row) -> Result<Change, Error> {
     })
 }
 
-/// Hears hints. Losing it costs speed, never truth: the history is read without it too.
+/// A receiver of NOTIFY hints. Losing it costs speed only: the change log is polled as well.
 pub struct Listener {
     urls: PostgresUrls,
     connection: Option<PgListener>,
 }
 
-/// How long it may take to begin to listen.
+/// The time limit to connect and to start listening.
 const CONNECT_FOR: Duration = Duration::from_secs(3);
-/// How often a quiet connection is asked whether it still stands: nothing else would notice
-/// a peer that vanished.
+/// How often an idle connection is checked: nothing else would notice a peer that vanished.
 const ASK_EVERY: Duration = Duration::from_secs(5);
-/// How long it may take to say so.
+/// The time limit of that check.
 const ASK_FOR: Duration = Duration::from_secs(1);
 
 impl Listener {
-    /// Gives up the connection, which may lead to a database that is not trusted any more.
+    /// Closes the connection, which may lead to a database that is no longer trusted.
     pub fn leave(&mut self) {
         self.connection = None;
     }
@@ -289,15 +288,15 @@ impl Listener {
     /// Returns at the next hint, and also when hints may have been missed.
     ///
     /// # Errors
-    /// Why it cannot listen now; try again later.
+    /// [`DbErr`] if it cannot listen now; retry later.
     pub async fn hint(&mut self) -> Result<(), DbErr> {
         let Some(connection) = &mut self.connection else {
             self.connection = Some(connect(&self.urls.direct()).await?);
             return Ok(());
         };
         let heard = tokio::time::timeout(ASK_EVERY, connection.try_recv()).await;
-        let standing = match heard {
-            // Of none: the library has connected anew, and whatever came meanwhile is gone.
+        let load_stack = match heard {
+            // `None` means that the library has reconnected, and hints sent meanwhile are lost.
             Ok(Ok(_)) => true,
             Ok(Err(_)) => false,
             Err(_) => {
@@ -305,7 +304,7 @@ impl Listener {
                 matches!(asked, Ok(Ok(_)))
             }
         };
-        if !standing {
+        if !load_stack {
             self.connection = None;
         }
         Ok(())

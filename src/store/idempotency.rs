@@ -1,5 +1,5 @@
-//! Requests that may be repeated, since an answer can be lost: the same token again, with a
-//! fresh secret in place of the lost one. So no orphan lives, and no plaintext is kept.
+//! Idempotency keys, since a response can be lost: a repeated request returns the same token with a
+//! fresh secret in place of the lost one. So no token is orphaned, and no plaintext is stored.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{ActiveModelTrait as _, EntityTrait as _, Set};
@@ -10,7 +10,7 @@ use super::{
     entity::request,
     rows::{corrupt, written},
     secrets::{self, Kept},
-    standing::Locked,
+    stack_access::LockedStack,
     transaction::Transaction,
 };
 use crate::domain::{
@@ -24,7 +24,7 @@ use crate::domain::{
     token::{Token, TokenState},
 };
 
-/// What a repeated request is answered with.
+/// The answer to a repeated request.
 pub(super) struct Again {
     pub token: Token,
     pub overlap_ends_at: Option<Timestamp>,
@@ -32,13 +32,13 @@ pub(super) struct Again {
 }
 
 impl Store {
-    /// What was answered to this caller's request of this id, if it was seen before. To be
-    /// asked under the lock of the stack, before anything else is judged.
+    /// Returns the record of this caller's request with this id, if there is one. Call it under the
+    /// lock of the stack, before any other check.
     pub(super) async fn seen(
         &self,
         tx: &Transaction,
         call: &Call,
-        (stack, action): (&Locked, Action),
+        (stack, action): (&LockedStack, Action),
         request: Option<&Request>,
     ) -> Result<Option<request::Model>, Error> {
         let Some(request) = request else {
@@ -55,12 +55,12 @@ impl Store {
         Ok(request::Entity::find_by_id(key).one(tx).await?)
     }
 
-    /// Remembers what was answered.
+    /// Records the request and its answer.
     pub(super) async fn remember(
         &self,
         tx: &Transaction,
         call: &Call,
-        (stack, action): (&Locked, Action),
+        (stack, action): (&LockedStack, Action),
         request: Option<&Request>,
         (token, overlap_ends_at): (&Token, Option<Timestamp>),
     ) -> Result<(), Error> {
@@ -87,13 +87,13 @@ impl Store {
         Ok(())
     }
 
-    /// Answers a request again: where it is the same, recent, and its secret has not been used
-    /// nor its token changed, a fresh secret takes the place of the lost one.
+    /// Answers a repeated request. If it is the same and recent, its secret unused and its token
+    /// unchanged, a fresh secret replaces the lost one; otherwise it is refused.
     pub(super) async fn answer_again(
         &self,
         tx: &Transaction,
         call: &Call,
-        (stack, action): (&Locked, Action),
+        (stack, action): (&LockedStack, Action),
         (seen, request): (request::Model, Option<&Request>),
         secret: &Kept,
     ) -> Result<Again, Error> {
@@ -137,7 +137,7 @@ impl Store {
     }
 }
 
-/// How a token stands, for comparing: everything of it that a change could alter.
+/// Returns a fingerprint of everything in a token that a change could alter, for comparison.
 fn state_of(token: &Token) -> Vec<u8> {
     let parts = (
         token.name.as_str(),

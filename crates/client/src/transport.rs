@@ -1,5 +1,5 @@
-//! Questions over the wire: to the server that answered last, to another where that fails, and
-//! never for longer than a question may take.
+//! Sends questions over the wire: to the server that answered last, to another one if that fails,
+//! and never for longer than a question may take.
 
 use std::{
     sync::{
@@ -25,7 +25,7 @@ use crate::pb::v1::{
 };
 use stacktoken_core::clock::Clock;
 
-/// The wait before all servers are tried once more; doubles each time.
+/// The delay before all servers are tried again; doubles each time.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 
 /// The servers, and how to call them.
@@ -33,10 +33,10 @@ pub(super) struct Wire {
     pub endpoints: Vec<Endpoint>,
     pub credential: Credential,
     pub clock: Arc<dyn Clock>,
-    /// How long a question may take in all.
+    /// How long a question may take in total.
     pub timeout: Duration,
     channels: Vec<Channel>,
-    /// Which server answered last.
+    /// The index of the server that answered last.
     preferred: AtomicUsize,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Answered {
 }
 
 impl Wire {
-    /// Connects to nothing yet.
+    /// Creates a transport that is not connected yet.
     pub fn new(
         endpoints: Vec<Endpoint>,
         credential: Credential,
@@ -64,7 +64,7 @@ impl Wire {
         }
     }
 
-    /// Asks until there is an answer, or the time is up.
+    /// Asks until there is an answer or the timeout has passed.
     pub async fn introspect(
         &self,
         question: &Question<'_>,
@@ -87,7 +87,8 @@ impl Wire {
                 continue;
             }
             wait *= 2;
-            // Whoever waits for the answer is told now rather than at the end of the time.
+            // If no time is left for a retry, return the error now rather than at the end of the
+            // timeout.
             if self.clock.monotonic().saturating_add(pause) >= until {
                 return Err(error);
             }
@@ -101,7 +102,7 @@ impl Wire {
         question: &Question<'_>,
         (min_revision, left): (&str, Duration),
     ) -> Result<Answered, Failed> {
-        // A server that swallows what it is sent must leave time for another.
+        // A server that accepts requests and never answers must leave time for another one.
         let limit = if self.channels.len() > 1 {
             left / 2
         } else {
@@ -126,7 +127,7 @@ impl Wire {
         }
     }
 
-    /// A request with the caller's own credential.
+    /// Returns a request with the caller's own credential.
     pub async fn request<M>(&self, message: M) -> Result<Request<M>, Error> {
         let mut request = Request::new(message);
         if let Some(value) = self.credential.value().await? {
@@ -135,20 +136,20 @@ impl Wire {
         Ok(request)
     }
 
-    /// The next question goes to another server first.
+    /// Makes the next question go to another server first.
     fn pass_over(&self, server: usize) {
         let next = (server + 1) % self.channels.len();
-        // Somebody else may have passed it over already.
+        // A concurrent question may have passed it over already.
         let _ = self
             .preferred
             .compare_exchange(server, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 
-/// Why a try gave no answer.
+/// Why an attempt gave no answer.
 enum Failed {
-    /// Another try would fail too.
+    /// A retry would fail too.
     ForGood(Error),
-    /// Another may not; after so long, if the server says so.
+    /// A retry may succeed; after this delay, if the server gave one.
     ForNow(Error, Option<Duration>),
 }

@@ -1,6 +1,6 @@
-//! Hearing of what was changed: reading the history at least four times within the bound and at
-//! every hint, throwing out what others changed, telling those who watch, and proving as often
-//! that the database is the primary. On SQLite there are no others, only those who watch.
+//! Polls the change log at least four times per freshness bound and at every notification, evicts
+//! what others changed, publishes to watchers, and commits heartbeats as often to prove that the
+//! database is the primary. On SQLite there are no other writers, so polls only serve watchers.
 
 use std::{collections::HashSet, fmt, future::pending, time::Duration};
 
@@ -8,18 +8,18 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     App,
-    hub::{self, Stand},
+    change_broadcast::{self, Published},
 };
 use crate::{
     domain::{comparison::Comparison, origin::Origin},
     store::{Change, Cursor, Error, History},
 };
 
-/// How long to wait before listening again after it failed.
+/// Delay before listening again after a failure.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 
 impl App {
-    /// Reads the history for as long as the process lives.
+    /// Polls the change log for the lifetime of the process.
     pub async fn keep_reading(&self) {
         let shared = self.store.is_shared();
         if !shared {
@@ -28,7 +28,7 @@ impl App {
         let mut reader = Reader::default();
         let mut trouble = Trouble::new("the change log is not read");
         loop {
-            // Nothing that is read counts before a database is trusted.
+            // A poll counts only once a database is trusted.
             self.origin_known().await;
             let started = self.clock.monotonic();
             let read = self.store.read_history(reader.since.as_ref());
@@ -50,29 +50,29 @@ impl App {
     async fn origin_known(&self) {
         let mut proofs = self.freshness.proofs();
         while !self.freshness.has_origin() {
-            // The sender lives as long as this.
+            // Cannot fail: `self` owns the sender.
             let _ = proofs.changed().await;
         }
     }
 
-    /// Applies what was read, if it is of the database that is trusted.
+    /// Applies a poll, if it is from the trusted database.
     async fn note_history(&self, reader: &mut Reader, history: History, started: Duration) {
         let origin = history.next.origin();
         if !self.store.is_shared() && self.freshness.evidence(origin, started).is_none() {
-            // Nobody else can have taken the file: another history was written into it.
+            // No other process can hold the SQLite file, so another change log was written to it.
             self.trust(origin.clone(), started);
         }
         let Some(evidence) = self.freshness.evidence(origin, started) else {
             return self.ground.doubt().await;
         };
-        // Of a change, never of a transaction that left none: its id may be given out again.
+        // The position of a change, not of a transaction without one: such an id can be reused.
         let position = history.resume;
         reader.apply(self, history);
-        // Last: only when everything is thrown out and told does the lease say so.
+        // Last: the lease is renewed only after everything is evicted and published.
         self.freshness.note_read(evidence, position);
     }
 
-    /// Commits a heartbeat for as long as the process lives.
+    /// Commits heartbeats for the lifetime of the process.
     pub async fn keep_beating(&self) {
         if !self.store.is_shared() {
             return pending().await;
@@ -86,7 +86,7 @@ impl App {
                     if trouble.is_over() {
                         self.read_only.look_now();
                     }
-                    // First: what is answered from here on is judged by this clock.
+                    // First: later answers are judged by this clock.
                     self.compare(&comparison, beat.clock);
                     self.note_beat(beat.origin, started).await;
                 }
@@ -105,8 +105,8 @@ impl App {
         }
     }
 
-    /// A heartbeat, and nothing else, has a database trusted: it could not be committed on one
-    /// that was fenced off.
+    /// Notes a heartbeat, and trusts its database if it is another one. Only a heartbeat can do
+    /// that, because a fenced primary cannot commit one.
     async fn note_beat(&self, origin: Origin, started: Duration) {
         if let Some(evidence) = self.freshness.evidence(&origin, started) {
             return self.freshness.note_beat(evidence);
@@ -115,7 +115,7 @@ impl App {
         self.trust(origin, started);
         if !first {
             self.metrics.origin_changes.inc();
-            // Those at hand may lead to the former one.
+            // Existing connections may lead to the former database.
             self.store.replace_connections().await;
             self.left.notify_one();
         }
@@ -128,7 +128,7 @@ impl App {
         self.freshness.adopt(origin, started, || self.cache.clear());
     }
 
-    /// Listens for hints for as long as the process lives.
+    /// Listens for change notifications for the lifetime of the process.
     pub async fn keep_listening(&self) {
         let Some(mut listener) = self.store.listener() else {
             return pending().await;
@@ -136,7 +136,7 @@ impl App {
         loop {
             let hint = tokio::select! {
                 hint = listener.hint() => hint,
-                // It may hear of a former database.
+                // The listener may be connected to the former database.
                 () = self.left.notified() => {
                     listener.leave();
                     continue;
@@ -169,7 +169,7 @@ impl App {
     }
 }
 
-/// What goes on failing, told once when it begins and once when it is over.
+/// A recurring failure; logged once when it begins and once when it ends.
 struct Trouble {
     what: &'static str,
     told: bool,
@@ -187,7 +187,7 @@ impl Trouble {
         self.told = true;
     }
 
-    /// Whether it failed before.
+    /// Ends the failure; returns whether there was one.
     fn is_over(&mut self) -> bool {
         if self.told {
             tracing::info!("over: {}", self.what);
@@ -196,28 +196,28 @@ impl Trouble {
     }
 }
 
-/// Where the reading stands.
+/// State of the change-log poll.
 #[derive(Default)]
 struct Reader {
     since: Option<Cursor>,
-    /// Up to where everything was told.
+    /// Position up to which every change is published.
     resume: i64,
-    /// The highest number applied; looked at only in a negative control.
+    /// Highest change number applied; used only when a test disables `commit_order`.
     highest: i64,
-    /// Changes of transactions that are read again for as long as an older one is at work.
+    /// Changes already applied that are read again while an older transaction is in progress.
     seen: HashSet<i64>,
 }
 
 impl Reader {
     fn apply(&mut self, app: &App, history: History) {
         let moved = self.since.as_ref() != Some(&history.next);
-        let stand = Stand {
+        let stand = Published {
             cursor: history.next.clone(),
             resume: history.resume,
         };
         match &history.changes {
             Err(lost) => {
-                // A change of one's own was applied when it was made, also by a restart.
+                // Without other writers, every change is applied when it is made.
                 if app.store.is_shared() {
                     app.cache.clear();
                 }
@@ -238,8 +238,8 @@ impl Reader {
         self.since = Some(history.next);
     }
 
-    /// Throws out what others changed, and tells those who watch of all that is new.
-    fn apply_each(&self, app: &App, changes: &[Change], stand: Stand) {
+    /// Evicts what others changed, and publishes every new change to watchers.
+    fn apply_each(&self, app: &App, changes: &[Change], stand: Published) {
         let is_new = |change: &Change| {
             let late = !app.safeguards.commit_order && change.id <= self.highest;
             !self.seen.contains(&change.id) && !late
@@ -248,7 +248,7 @@ impl Reader {
             apply(app, change);
         }
         let complete = stand.cursor.position();
-        let heard = hub::heard(changes, complete, self.resume, is_new);
+        let heard = change_broadcast::heard(changes, complete, self.resume, is_new);
         app.hub.publish(Ok(&heard), stand);
     }
 }
@@ -261,8 +261,8 @@ fn apply(app: &App, change: &Change) {
         Some(uid) => app.cache.evict_token(uid),
         None => app.cache.evict_stack(change.stack),
     }
-    // On SQLite the change was made here, and evicted with its commit: this is a second line, for
-    // what an I/O error hid and a recovery of the log brought back.
+    // On SQLite the eviction happened at commit. This one is a second line of defence, for a change
+    // that an I/O error hid and WAL recovery restored.
     if app.store.is_shared() {
         app.metrics.evictions.inc();
         let seen_after = app.clock.now().since(change.changed_at);

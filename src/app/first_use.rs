@@ -1,6 +1,6 @@
-//! The first use of a secret: recorded before any answer says that it is active, and once for
-//! all who ask at once. Runs to its end whoever gives up waiting, so that what it changed in
-//! the store is always applied here too.
+//! The first use of a secret: recorded before any answer calls it active, once for all concurrent
+//! callers. The recording finishes even if every caller gives up, so that what it changed in the
+//! store is always applied here too.
 
 use std::{
     collections::HashMap,
@@ -13,37 +13,37 @@ use futures_util::{
     future::{BoxFuture, Shared},
 };
 
-use super::{App, flights::Missed};
+use super::{App, lookup::LookupError};
 use crate::{
     domain::{caller::Call, revision::Revision, secret::Digest, verdict::Facts},
     store::Presented,
     telemetry::context,
 };
 
-/// How long recording may take; shorter than a call may, so that the caller is told why.
+/// Time limit for recording; shorter than a call's, so that the caller gets a specific error.
 const RECORD_FOR: Duration = Duration::from_secs(4);
 
-type Recording = Shared<BoxFuture<'static, Result<Option<Revision>, Missed>>>;
+type Recording = Shared<BoxFuture<'static, Result<Option<Revision>, LookupError>>>;
 
-/// Recordings under way.
+/// Recordings in progress, by digest.
 #[derive(Default)]
-pub(super) struct FirstUses(Arc<Mutex<HashMap<Digest, Recording>>>);
+pub(super) struct FirstUseRecorder(Arc<Mutex<HashMap<Digest, Recording>>>);
 
 impl App {
-    /// Has the first use of a secret recorded; what it ended is thrown out here by then.
+    /// Records the first use of a secret; what that ends is evicted before this returns.
     pub(super) async fn record_first_use(
         &self,
         call: &Call,
         digest: Digest,
         facts: &Facts,
-    ) -> Result<(), Missed> {
+    ) -> Result<(), LookupError> {
         let recording = {
             let mut open = lock(&self.first_uses.0);
             let start = || self.recording(call.clone(), presented(digest, facts));
             open.entry(digest).or_insert_with(start).clone()
         };
         let done = tokio::time::timeout(RECORD_FOR, recording).await;
-        if let Some(revision) = done.map_err(|_| Missed::TooSlow)?? {
+        if let Some(revision) = done.map_err(|_| LookupError::TooSlow)?? {
             self.note_own(revision);
         }
         let now = self.clock.monotonic();
@@ -59,20 +59,20 @@ impl App {
         let (store, open) = (self.store.clone(), self.first_uses.0.clone());
         let work = context::carried(async move {
             let _closing = Closing(open, presented.digest);
-            // Longer than anybody waits: only a store that never answers is given up.
+            // Longer than any caller waits: ends only if the store never answers.
             let done = store.record_first_use(&call, presented);
             let done = tokio::time::timeout(2 * RECORD_FOR, done).await;
-            let done = done.map_err(|_| Missed::TooSlow)?;
-            done.map_err(|error| Missed::Store(Arc::new(error)))
+            let done = done.map_err(|_| LookupError::TooSlow)?;
+            done.map_err(|error| LookupError::Store(Arc::new(error)))
         });
         let task = tokio::spawn(work);
-        task.map(|ended| ended.unwrap_or(Err(Missed::TooSlow)))
+        task.map(|ended| ended.unwrap_or(Err(LookupError::TooSlow)))
             .boxed()
             .shared()
     }
 }
 
-/// Closes a recording for those to come, however it ends.
+/// Removes a recording from the map when it ends, even by a panic.
 struct Closing(Arc<Mutex<HashMap<Digest, Recording>>>, Digest);
 
 impl Drop for Closing {
@@ -81,7 +81,7 @@ impl Drop for Closing {
     }
 }
 
-/// What the store is told of a secret that was presented.
+/// Builds the store's description of a presented secret.
 pub(super) fn presented(digest: Digest, facts: &Facts) -> Presented {
     Presented {
         digest,

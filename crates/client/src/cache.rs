@@ -1,6 +1,6 @@
-//! What this process knows and for how long it may be answered: the rule of a replica's own
-//! cache (§9), with the ping that was answered in place of the reading of the history. Pure
-//! but for the clock; knows nothing of connections.
+//! The cache of this process, and the rule for how long it may be used for answers. The rule is
+//! that of a replica's own cache (§9), with an answered ping in place of a read of the change log.
+//! Apart from the clock the module is pure, and it knows nothing about connections.
 
 use std::{
     sync::{
@@ -25,56 +25,56 @@ use stacktoken_core::{
     verdict::{self, Verdict},
 };
 
-/// Nothing is known yet of the server's clock.
+/// The value of `ahead` while nothing is known about the server's clock.
 const NEVER: i64 = i64::MIN;
 
-/// How long what is known may be answered.
+/// How long cached facts may be used for answers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     /// The freshness bound (R12).
     pub freshness: Duration,
-    /// After this the server is asked again, so that it learns of the use.
+    /// The time after which the server is asked again, so that it learns of the use.
     pub reuse_for: Duration,
 }
 
-pub(super) struct Knowledge {
+pub(super) struct VerdictCache {
     clock: Arc<dyn Clock>,
     bounds: Bounds,
     cache: Cache<Kept>,
-    /// All changes acknowledged before this instant of our clock were told and applied:
-    /// nanoseconds plus one; 0 where nothing is known.
+    /// Every change acknowledged before this instant of the local clock was received and applied.
+    /// In nanoseconds plus one; 0 if nothing is known.
     covered: AtomicU64,
-    /// The server's clock less our monotonic one in microseconds, never too low.
+    /// The server's clock minus the local monotonic clock, in microseconds; never too low.
     ahead: AtomicI64,
-    /// Whether the server judges actions by the catalogue that is compiled in here.
+    /// Whether the server evaluates actions by the catalogue that is compiled into this client.
     same_catalogue: AtomicBool,
     stream: Mutex<Stream>,
 }
 
-/// The stream as it stands.
+/// The state of the stream.
 #[derive(Default)]
 struct Stream {
-    /// How many there have been.
+    /// The number of streams so far.
     number: u64,
-    /// Whether a ping of this one was answered.
+    /// Whether a ping on this stream was answered.
     live: bool,
-    /// Everything up to here was told, on this stream or an earlier one.
+    /// The point up to which every change was received, on this stream or an earlier one.
     told: Option<Told>,
 }
 
-/// The points of the last event.
+/// The revisions of the last event.
 #[derive(Clone)]
 pub(super) struct Told {
-    /// Where another stream may go on.
+    /// Where another stream can resume.
     pub revision: String,
-    /// What an answer must reflect to be remembered.
+    /// What an answer must reflect to be cached.
     pub min_revision: String,
 }
 
 impl Told {
-    /// The points after an event that came after these. What must be reflected never goes
-    /// back, not even with a new stream: a replica that lags behind what was told before could
-    /// answer what was forgotten then.
+    /// Returns the revisions of this event, which came after those of `before`. `min_revision`
+    /// never goes back, not even with a new stream: a replica that lags behind the changes received
+    /// so far could answer with facts that they evicted.
     fn after(mut self, before: Option<&Self>) -> Self {
         let Some(before) = before else { return self };
         let [was, is] =
@@ -91,7 +91,7 @@ impl Told {
     }
 }
 
-/// What is to be forgotten.
+/// What a change evicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Subject {
     Token(TokenUid),
@@ -100,7 +100,7 @@ pub(super) enum Subject {
     Unknown,
 }
 
-/// A question under way whose answer may be remembered, as things were when it was sent.
+/// A question in flight whose answer may be cached, with the state at the time it was sent.
 pub(super) struct Asking {
     stream: u64,
     generation: Generation,
@@ -108,7 +108,7 @@ pub(super) struct Asking {
     pub min_revision: String,
 }
 
-impl Knowledge {
+impl VerdictCache {
     pub fn new(clock: Arc<dyn Clock>, bounds: Bounds, entries: usize) -> Self {
         Self {
             clock,
@@ -129,7 +129,7 @@ impl Knowledge {
         self.clock.monotonic()
     }
 
-    /// The answer from memory, where that is as good as the server's.
+    /// Returns the answer from the cache, if that is as good as the server's.
     pub fn recall(&self, question: &Question<'_>) -> Option<Answer> {
         let min = question.revision().map(Revision::parse);
         let min = min.transpose().ok()?;
@@ -138,11 +138,11 @@ impl Knowledge {
         }
         let asked = !question.actions.is_empty();
         let Some(digest) = secret::recognise(question.token) else {
-            // What the server would say after the same look at it.
+            // The server would answer the same after the same check.
             return Some(Answer::new(Verdict::NotRecognised, None, asked, true));
         };
-        // Both before the look into memory: what came with an eviction would vouch for what
-        // that threw out.
+        // Both are read before the cache: evidence that arrived together with an eviction would
+        // otherwise vouch for the facts that it evicted.
         let lease = self.lease();
         let reflects = min.is_none_or(|min| self.was_told(min));
         let kept = self.cache.get(&digest)?;
@@ -157,27 +157,28 @@ impl Knowledge {
         let at = self.server_now(now)?;
         let key = question.stack_api_key;
         let verdict = verdict::evaluate(Some(&kept.facts), key, question.actions, at);
-        // Only time can have ended what was active, and our idea of the server's time runs
-        // ahead by up to a round trip: the end is for the server to say.
+        // Only time can have ended a token that was active, and the local estimate of the server's
+        // time is ahead by up to a round trip. So the server decides whether it has ended.
         (!matches!(verdict, Verdict::Inactive(_)))
             .then(|| Answer::new(verdict, Some(kept), asked, true))
     }
 
-    /// What has to be known before a question is sent, for its answer to be remembered.
+    /// Returns what must be known before a question is sent, so that its answer can be cached;
+    /// `None` if it cannot.
     pub fn asking(&self) -> Option<Asking> {
         let stream = self.stream();
         let told = stream.told.as_ref().filter(|_| stream.live)?;
         Some(Asking {
             stream: stream.number,
-            // Under the lock under which changes are applied: an eviction that is not in the
+            // Read under the lock under which changes are applied: an eviction that is not in the
             // generation is not in the revision either.
             generation: self.cache.generation(),
             min_revision: told.min_revision.clone(),
         })
     }
 
-    /// Remembers an answer to such a question, unless the stream is another by now, or has
-    /// told since that something changed.
+    /// Caches the answer to a question, unless the stream has ended or was replaced, or its subject
+    /// was evicted since the question was sent. Returns whether the answer was cached.
     pub fn keep(&self, asking: &Asking, digest: Digest, kept: &Arc<Kept>) -> bool {
         let stream = self.stream();
         stream.live
@@ -185,13 +186,14 @@ impl Knowledge {
             && self.cache.fill(digest, kept, asking.generation)
     }
 
-    /// The server's clock said this while a question was out that was sent at `sent`.
+    /// Records that the server's clock read `evaluated_at` while a question sent at `sent` was in
+    /// flight.
     pub fn note_server_time(&self, sent: Duration, evaluated_at: Timestamp) {
         let ahead = evaluated_at.as_micros().saturating_sub(micros(sent));
         self.ahead.fetch_max(ahead, Ordering::AcqRel);
     }
 
-    /// Whether everything up to a revision was told.
+    /// Returns whether every change up to a revision was received.
     pub fn was_told(&self, min: Revision) -> bool {
         let stream = self.stream();
         let told = stream.told.as_ref();
@@ -199,7 +201,8 @@ impl Knowledge {
         told.is_some_and(|told| told.epoch == min.epoch && min.position <= told.position)
     }
 
-    /// A stream is to be opened. Answers from where: `None`, and nothing is known any more.
+    /// Returns the revision from which a new stream resumes. If there is none, discards everything
+    /// that is known and returns `None`.
     pub fn resume_from(&self) -> Option<String> {
         let resume = self
             .stream()
@@ -213,7 +216,7 @@ impl Knowledge {
         resume
     }
 
-    /// A stream was opened, to a server with the same catalogue or another.
+    /// Records that a stream was opened, and whether its server has the same catalogue.
     pub fn begin(&self, same_catalogue: bool) {
         let mut stream = self.stream();
         stream.number += 1;
@@ -221,7 +224,7 @@ impl Knowledge {
         self.same_catalogue.store(same_catalogue, Ordering::Release);
     }
 
-    /// A change was told.
+    /// Applies a change that was received.
     pub fn change(&self, subject: Subject, told: Told) {
         let mut stream = self.stream();
         stream.told = Some(told.after(stream.told.as_ref()));
@@ -232,7 +235,7 @@ impl Knowledge {
         }
     }
 
-    /// A ping that was sent at `sent` was answered.
+    /// Records that a ping sent at `sent` was answered.
     pub fn pong(&self, sent: Duration, staleness: Duration, told: Told) {
         let mut stream = self.stream();
         stream.told = Some(told.after(stream.told.as_ref()));
@@ -242,13 +245,13 @@ impl Knowledge {
         }
     }
 
-    /// The stream ended. What is remembered may be answered until the lease runs out, since
-    /// what was told so far does not become less true.
+    /// Records that the stream ended. The cache may be used until the lease expires, since the
+    /// changes received so far remain true.
     pub fn end(&self) {
         self.stream().live = false;
     }
 
-    /// Nothing that was told counts any more.
+    /// Discards everything that was received, and clears the cache.
     pub fn forget(&self) {
         let mut stream = self.stream();
         stream.live = false;
@@ -257,12 +260,12 @@ impl Knowledge {
         self.cache.clear();
     }
 
-    /// How old the point is that the lease is measured from.
+    /// Returns the age of the instant that the lease is measured from.
     pub fn lease_age(&self) -> Option<Duration> {
         self.lease().age(self.clock.monotonic())
     }
 
-    /// How many secrets are remembered.
+    /// Returns the number of cached secrets.
     pub fn entries(&self) -> usize {
         self.cache.entries()
     }

@@ -1,4 +1,4 @@
-//! Where the store is. Prints as its kind, host and name only: a URL can hold a password.
+//! The location of the store. Prints only its kind, host and name: a URL can hold a password.
 
 use std::{
     fmt,
@@ -15,10 +15,10 @@ use std::{
 use arc_swap::ArcSwap;
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgSslMode};
 
-/// How long a call waits for a connection before the store counts as unreachable; less than a
-/// reading may take, so that a pool that is merely busy is not taken for a dead link.
+/// How long a call waits for a connection before the store counts as unreachable. Shorter than the
+/// time limit of a read, so that a pool that is merely busy is not taken for a dead link.
 const ACQUIRE_FOR: Duration = Duration::from_millis(500);
-/// The longest that this gets where connections take their time.
+/// The longest that this wait becomes if connecting is slow.
 const LONGEST_ACQUIRE_FOR: Duration = Duration::from_secs(10);
 
 /// The parameters that the driver knows; it logs any other with its value.
@@ -43,7 +43,7 @@ const PARAMETERS: &[&str] = &[
     "options",
 ];
 
-/// A place for a store.
+/// The location of a store.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Location {
     /// An SQLite file, for one process.
@@ -52,8 +52,8 @@ pub enum Location {
     Postgres(PostgresUrls),
 }
 
-/// The ways to a PostgreSQL database; neither is ever printed. They are shared by every copy, so
-/// that a rotated password counts for all connections made from then on.
+/// The URLs of a PostgreSQL database; neither is ever printed. All clones share them, so that a
+/// rotated password applies to all connections made from then on.
 #[derive(Clone)]
 pub struct PostgresUrls {
     ways: Arc<ArcSwap<Ways>>,
@@ -63,11 +63,11 @@ pub struct PostgresUrls {
 
 #[derive(PartialEq, Eq)]
 struct Ways {
-    /// For calls; may lead through a pooler.
+    /// For calls; may go through a pooler.
     url: String,
-    /// Past any pooler: for LISTEN, the feed and migrations. The same, where there is none.
+    /// Past any pooler: for LISTEN, the change feed and migrations. `None` if there is no pooler.
     direct: Option<String>,
-    /// Whether nobody on either way can read along or pass for the database.
+    /// Whether both URLs give connections that are safe from eavesdropping and impersonation.
     private: bool,
 }
 
@@ -85,24 +85,24 @@ impl PostgresUrls {
         }
     }
 
-    /// The way for calls.
+    /// Returns the URL for calls.
     pub(super) fn url(&self) -> String {
         self.ways.load().url.clone()
     }
 
-    /// The way past any pooler.
+    /// Returns the URL past any pooler.
     pub(super) fn direct(&self) -> String {
         let ways = self.ways.load();
         ways.direct.as_ref().unwrap_or(&ways.url).clone()
     }
 
-    /// How long a call waits for a connection.
+    /// Returns how long a call waits for a connection.
     pub(super) fn acquire_for(&self) -> Duration {
         Duration::from_millis(self.acquire_for.load(Ordering::Relaxed))
     }
 
-    /// Notes how long a connection takes to be made: where that is long, calls wait for longer,
-    /// since one that is given up every time would never come about.
+    /// Records how long it takes to connect. If that is long, calls wait longer, since an attempt
+    /// that is cancelled every time would never succeed.
     pub(super) fn note_connected(&self, took: Duration) {
         let wait = (2 * took).clamp(ACQUIRE_FOR, LONGEST_ACQUIRE_FOR);
         let millis = u64::try_from(wait.as_millis()).unwrap_or_default();
@@ -118,17 +118,17 @@ impl PartialEq for PostgresUrls {
 
 impl Eq for PostgresUrls {}
 
-/// A database URL that names no place we know. Never says what stands in it: even the name of a
-/// parameter can be a piece of a password.
+/// An error in a database URL. It repeats nothing from the URL: even the name of a parameter can be
+/// part of a password.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LocationError {
-    /// It has another form.
+    /// The URL has another form.
     #[error(
         "expected sqlite:PATH, such as sqlite:/var/lib/stacktoken/stacktoken.db, or \
          postgres://USER:PASSWORD@HOST:PORT/DATABASE"
     )]
     Form,
-    /// It has something behind `?` that is not known.
+    /// The URL has an unknown parameter, or a password that is not percent-encoded.
     #[error(
         "it has a parameter that is not known, or a password with characters such as ? # / @ that \
          are not percent-encoded; the known parameters are {}",
@@ -150,10 +150,10 @@ impl FromStr for Location {
 }
 
 impl Location {
-    /// The same place, with a way past the pooler.
+    /// Returns the same location, with a URL past the pooler.
     ///
     /// # Errors
-    /// [`LocationError`] where that is no PostgreSQL URL, or the place is not PostgreSQL.
+    /// [`LocationError`] if that is no PostgreSQL URL, or the location is not PostgreSQL.
     pub fn with_direct(self, direct: &str) -> Result<Self, LocationError> {
         check_postgres(direct)?;
         match self {
@@ -164,8 +164,8 @@ impl Location {
         }
     }
 
-    /// Takes the ways of another location for connections made from now on; says whether they
-    /// are others than before. Not where that is another database.
+    /// Adopts the URLs of another location for connections made from now on, if it is the same
+    /// database. Returns whether they changed.
     #[must_use]
     pub fn follow(&self, other: &Self) -> bool {
         let (Self::Postgres(own), Self::Postgres(theirs)) = (self, other) else {
@@ -178,8 +178,8 @@ impl Location {
         changed
     }
 
-    /// Whether nobody on the way can read along or pass for the database: a file, a socket, this
-    /// machine, or TLS with a certificate that is verified.
+    /// Returns whether connections are safe from eavesdropping and impersonation: a file, a socket,
+    /// this machine, or TLS with a certificate that is verified.
     #[must_use]
     pub fn is_private(&self) -> bool {
         match self {
@@ -215,8 +215,8 @@ fn check_postgres(url: &str) -> Result<(), LocationError> {
     let rest = schemes.iter().find_map(|scheme| url.strip_prefix(scheme));
     let rest = rest.ok_or(LocationError::Form)?;
     let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
-    // A password that is not percent-encoded ends the host at its first `/`, `?` or `#`: the rest
-    // of it would become the name of the database, a parameter, or nothing.
+    // A password that is not percent-encoded ends the host at its first `/`, `?` or `#`: its rest
+    // would become the name of the database, a parameter, or nothing.
     let name = place.split_once('/').map_or("", |(_, name)| name);
     if url.contains('#') || name.contains(['@', '/']) {
         return Err(LocationError::Parameter);

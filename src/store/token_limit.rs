@@ -1,5 +1,5 @@
-//! The limit on live tokens (R6). Where it is reached, the refusal names tokens that could go,
-//! so that whoever meets it knows where to look first.
+//! The limit on live tokens (R6). If it is reached, the refusal names tokens that could be revoked,
+//! so that the caller knows where to look first.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
@@ -9,8 +9,8 @@ use sea_orm::{
 use uuid::Uuid;
 
 use super::{
-    Error, Store, entity::token, live::in_state, rows::corrupt, standing::Locked,
-    transaction::Transaction, usage::last_used,
+    Error, Store, entity::token, last_used::last_used, rows::corrupt, stack_access::LockedStack,
+    token_state::in_state, transaction::Transaction,
 };
 use crate::domain::{
     id::{StackUid, TokenUid},
@@ -20,12 +20,16 @@ use crate::domain::{
     token::TokenState,
 };
 
-/// How many are named.
+/// How many tokens a refusal names.
 const CANDIDATES: usize = 3;
 
 impl Store {
-    /// That one more token may live.
-    pub(super) async fn require_room(&self, tx: &Transaction, stack: &Locked) -> Result<(), Error> {
+    /// Checks that the stack may have one more live token.
+    pub(super) async fn require_room(
+        &self,
+        tx: &Transaction,
+        stack: &LockedStack,
+    ) -> Result<(), Error> {
         let limit = TokenLimit {
             used: self.count_live(tx, stack.uid, stack.at).await?,
             max: stack.max_tokens(),
@@ -63,14 +67,14 @@ impl Live {
     }
 }
 
-/// The live token that expires soonest, the oldest that was never used, and the one idle
-/// longest, as far as there are such; then others, the longest idle first.
+/// Returns the live token that expires soonest, the oldest that was never used, and the one idle
+/// longest, if there are such; then others, the longest idle first.
 async fn candidates(
     tx: &Transaction,
     stack: StackUid,
     now: Timestamp,
 ) -> Result<Vec<Candidate>, Error> {
-    // All of them: as many as a limit allows, and only where it is reached.
+    // Load all of them: no more than the limit allows, and only if it is reached.
     let mut live = token::Entity::find()
         .filter(token::Column::StackUid.eq(stack.into_untyped_uuid()))
         .filter(in_state(TokenState::Active, now))
@@ -107,7 +111,7 @@ async fn candidates(
     named.collect()
 }
 
-/// Where the token is that has the least of this, of those that have it at all.
+/// Returns the index of the token with the smallest value, among those that have one.
 fn first(live: &[Live], of: impl Fn(&Live) -> Option<i64>) -> Option<usize> {
     let having = live
         .iter()

@@ -1,5 +1,5 @@
-//! What a verdict leaves behind: the first use of a secret, before it is answered, and that a
-//! superseded one was presented, after. Each once in the life of a secret.
+//! What a verdict writes: the first use of a secret, before the answer, and the first presentation
+//! of a superseded secret, after it. Each is written once in the life of a secret.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
@@ -10,11 +10,11 @@ use super::{
     Error, Store,
     changes::Kind,
     entity::{token, token_secret},
-    live::still_live,
+    last_used,
     secrets::{self, not_ended},
-    standing::Locked,
+    stack_access::LockedStack,
+    token_state::still_live,
     transaction::Transaction,
-    usage,
 };
 use crate::domain::{
     audit::{Action, Details},
@@ -31,7 +31,7 @@ use stacktoken_core::facts_cache::Subject;
 pub struct Presented {
     /// The digest of the secret.
     pub digest: Digest,
-    /// Which secret of its token.
+    /// Its generation within the token.
     pub generation: u32,
     /// The token.
     pub token: TokenUid,
@@ -40,20 +40,20 @@ pub struct Presented {
 }
 
 impl Store {
-    /// Records that a secret is used for the first time; one used before, or dead, it leaves
-    /// as it is. A former secret that was to live until then ends in the same transaction,
-    /// and only then is there a change to tell of.
+    /// Records the first use of a secret; does nothing if it was used before or is dead. A former
+    /// secret that was valid until this first use ends in the same transaction; only then is a row
+    /// appended to the change log.
     ///
     /// # Errors
-    /// [`Error`] where it could not be recorded: then it may not be answered as active.
+    /// [`Error`] if it could not be recorded: then the token must not be answered as active.
     pub async fn record_first_use(
         &self,
         call: &Call,
         presented: Presented,
     ) -> Result<Option<Revision>, Error> {
-        writing!(self, (presented.stack), "record_first_use", |tx| {
-            // Before any of its secrets, as every change does: so none waits for another that
-            // waits for it.
+        write_tx!(self, (presented.stack), "record_first_use", |tx| {
+            // Lock the stack before any of its secrets, as every change does, so that transactions
+            // never deadlock.
             let stack = self.locked(tx, presented.stack).await?;
             let row = &stack.row;
             let live = row.removed_at.is_none() && row.suspended_at.is_none();
@@ -73,9 +73,9 @@ impl Store {
             if first.rows_affected == 0 {
                 return Ok(None);
             }
-            // Also where there is no change to tell of: what is cached says that it is unused.
+            // Even if no change log row follows: cached facts say that the secret is unused.
             tx.touch(Subject::Token(presented.token));
-            usage::note(tx, presented.token, &call.caller.actor, stack.at).await?;
+            last_used::note(tx, presented.token, &call.caller.actor, stack.at).await?;
             let ended = token_secret::Entity::update_many()
                 .col_expr(
                     token_secret::Column::SupersededAt,
@@ -97,23 +97,23 @@ impl Store {
         })
     }
 
-    /// Records that a superseded secret was presented, the first time that it is. One that ran
-    /// out by the clock has ended for good then, whatever any other clock says.
+    /// Records the first time that a superseded secret is presented. A secret that expired by the
+    /// clock ends for good then, whatever any other clock says.
     ///
     /// # Errors
-    /// [`Error`] where it could not be recorded.
+    /// [`Error`] if it could not be recorded.
     pub async fn record_superseded(
         &self,
         call: &Call,
         presented: Presented,
     ) -> Result<Option<Revision>, Error> {
-        writing!(self, (presented.stack), "record_superseded", |tx| {
+        write_tx!(self, (presented.stack), "record_superseded", |tx| {
             let stack = self.locked(tx, presented.stack).await?;
             let digest = presented.digest.as_bytes().to_vec();
             let now = stack.at.as_micros();
             let this = token_secret::Column::Digest.eq(digest);
-            // A replica whose clock runs ahead finds an overlap over that is not: what is final
-            // is judged by the clock of the decision, and that differs by the skew at most.
+            // A replica whose clock is ahead may find an overlap over that is not over by the clock
+            // that decides. The two differ by the permitted skew at most.
             let latest = stack.at.plus(self.max_skew()).as_micros();
             let over = Condition::any()
                 .add(token_secret::Column::SupersededAt.is_not_null())
@@ -146,7 +146,7 @@ impl Store {
         tx: &Transaction,
         call: &Call,
         presented: Presented,
-        (action, stack): (Action, &Locked),
+        (action, stack): (Action, &LockedStack),
     ) -> Result<Revision, Error> {
         let details = Details::from([("generation".into(), presented.generation.to_string())]);
         let about = (stack, Some(presented.token));

@@ -1,5 +1,5 @@
-//! Which tokens of a stack are live: how many, with which names, and the end of those that have
-//! expired (R8).
+//! Which tokens of a stack are live: their number and their names, and the end of expired ones
+//! (R8).
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
@@ -8,7 +8,7 @@ use sea_orm::{
 };
 
 use super::{
-    Error, Store, changes::Kind, entity::token, standing::Locked, transaction::Transaction,
+    Error, Store, changes::Kind, entity::token, stack_access::LockedStack, transaction::Transaction,
 };
 use crate::domain::{
     id::{StackUid, TokenUid},
@@ -19,7 +19,7 @@ use crate::domain::{
 };
 
 impl Store {
-    /// How many live tokens the stack has (R6).
+    /// Counts the live tokens of the stack (R6).
     pub(super) async fn count_live(
         &self,
         tx: &Transaction,
@@ -32,9 +32,13 @@ impl Store {
         Ok(u32::try_from(live.count(tx).await?).unwrap_or(u32::MAX))
     }
 
-    /// Writes down the end of every token of the stack that has expired: from now on it is
-    /// final for every replica, whatever any clock says (R8), and its name is free.
-    pub(super) async fn end_expired(&self, tx: &Transaction, stack: &Locked) -> Result<(), Error> {
+    /// Records the end of every expired token of the stack: from now on it is final for every
+    /// replica, whatever any clock says (R8), and its name is free.
+    pub(super) async fn end_expired(
+        &self,
+        tx: &Transaction,
+        stack: &LockedStack,
+    ) -> Result<(), Error> {
         let expired = token::Entity::find()
             .filter(token::Column::StackUid.eq(stack.row.uid))
             .filter(token::Column::EndedAt.is_null())
@@ -46,11 +50,11 @@ impl Store {
             .await
     }
 
-    /// The same for some tokens.
+    /// Records the end of these tokens.
     pub(super) async fn end(
         &self,
         tx: &Transaction,
-        stack: &Locked,
+        stack: &LockedStack,
         tokens: Vec<TokenUid>,
     ) -> Result<(), Error> {
         for uid in tokens {
@@ -66,7 +70,7 @@ impl Store {
     }
 }
 
-/// Which tokens are in this state at this instant.
+/// Selects the tokens that are in this state at this instant.
 pub(super) fn in_state(state: TokenState, now: Timestamp) -> Condition {
     let revoked = token::Column::RevokedAt.is_not_null();
     let reached = token::Column::ExpiresAt.lte(now.as_micros());
@@ -85,16 +89,16 @@ pub(super) fn in_state(state: TokenState, now: Timestamp) -> Condition {
     }
 }
 
-/// Neither revoked nor ended, for tokens that are named by their uid. In a form that implies no
-/// partial index: without statistics PostgreSQL takes those for tiny, and reads a whole one
-/// instead of the primary key.
+/// Selects tokens neither revoked nor ended, for queries by uid. Written so that it implies no
+/// partial index: without statistics PostgreSQL assumes that such an index is tiny, and scans it
+/// instead of using the primary key.
 pub(super) fn neither_revoked_nor_ended() -> Expr {
     let column = |column| Expr::col((token::Entity, column));
     let ended = [token::Column::RevokedAt, token::Column::EndedAt].map(column);
     Expr::from(Func::coalesce(ended)).is_null()
 }
 
-/// Live at this instant, for tokens that are named by their uid.
+/// Selects tokens that are live at this instant, for queries by uid.
 pub(super) fn still_live(now: Timestamp) -> Condition {
     let ended = neither_revoked_nor_ended();
     Condition::all().add(ended).add(unexpired(now))
@@ -106,7 +110,7 @@ fn unexpired(now: Timestamp) -> Condition {
         .add(token::Column::ExpiresAt.gt(now.as_micros()))
 }
 
-/// Only among the tokens not ended: those found expired were ended just before.
+/// Checks that the name is free. Call `end_expired` first; expired tokens must not hold a name.
 pub(super) async fn require_free_name(
     tx: &Transaction,
     stack: StackUid,
@@ -127,7 +131,7 @@ pub(super) async fn require_free_name(
     }
 }
 
-/// The expiry as a number to sort by: never comes last.
+/// Returns the expiry as a number to sort by; tokens that never expire come last.
 pub(super) fn soonest() -> Expr {
     Func::coalesce([
         Expr::col((token::Entity, token::Column::ExpiresAt)),

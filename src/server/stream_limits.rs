@@ -1,6 +1,6 @@
 //! Limits on long-lived streams: Health.Watch and reflection, which need no credential, and
-//! IntrospectionService.Watch. A stream lasts as long as its client likes, so besides the total each
-//! caller (of Watch) and each peer address (of the others) has a limit of its own.
+//! IntrospectionService.Watch. A client can keep a stream open indefinitely, so besides the total
+//! there is a limit per caller (IntrospectionService.Watch) or per peer address (the others).
 
 use std::{
     hash::Hash,
@@ -18,31 +18,31 @@ use super::{
     shares::{Shares, Taken},
 };
 use crate::{
-    auth::policy::{Admits, Rule},
+    auth::policy::{AllowedCallers, Rule},
     config::Tuning,
     domain::caller::Actor,
     grpc::status::Failure,
 };
 
-/// How many streams of reflection there may be; each can hold an answer of some 200 KiB.
+/// Maximum number of reflection streams; each can hold a response of about 200 KiB.
 const MAX_REFLECTIONS: usize = 32;
 
-/// The room for streams.
-pub(super) struct Openings {
-    changes: Room<Actor>,
-    watches: Room<IpAddr>,
-    reflections: Room<IpAddr>,
+/// Limits for all kinds of streams.
+pub(super) struct StreamLimits {
+    changes: StreamLimit<Actor>,
+    watches: StreamLimit<IpAddr>,
+    reflections: StreamLimit<IpAddr>,
 }
 
-/// The room for streams of one kind.
-struct Room<K> {
+/// Limits for streams of one kind.
+struct StreamLimit<K> {
     all: Arc<Semaphore>,
     each: usize,
     shares: Shares<K>,
 }
 
-/// The room that one stream takes until it ends.
-pub(super) enum Place {
+/// Permit for one stream; dropping it releases it.
+pub(super) enum StreamPermit {
     OfCaller { _held: Held<Actor> },
     OfAddress { _held: Held<IpAddr> },
 }
@@ -52,8 +52,8 @@ pub(super) struct Held<K: Hash + Eq> {
     _share: Taken<K>,
 }
 
-impl<K: Hash + Eq + Clone> Room<K> {
-    /// Room for so many, of which each may have so many.
+impl<K: Hash + Eq + Clone> StreamLimit<K> {
+    /// Creates limits of `all` streams in total and `each` per key, by default a quarter of `all`.
     fn new(all: usize, each: Option<usize>) -> Self {
         Self {
             all: Arc::new(Semaphore::new(all)),
@@ -75,43 +75,47 @@ impl<K: Hash + Eq + Clone> Room<K> {
     }
 }
 
-impl Openings {
+impl StreamLimits {
     pub fn new(tuning: &Tuning) -> Self {
         let (all, shares) = (tuning.max_watches, &tuning.shares);
         Self {
-            changes: Room::new(all, shares.max_watches_per_caller),
-            watches: Room::new(all, shares.max_watches_per_address),
-            reflections: Room::new(MAX_REFLECTIONS, None),
+            changes: StreamLimit::new(all, shares.max_watches_per_caller),
+            watches: StreamLimit::new(all, shares.max_watches_per_address),
+            reflections: StreamLimit::new(MAX_REFLECTIONS, None),
         }
     }
 
-    /// A place for a call of health or reflection; none where the answer is a single message.
-    pub fn enter_from(&self, peer: Option<&Peer>, rule: &Rule) -> Result<Option<Place>, Failure> {
+    /// Takes a permit for a call to health or reflection; `None` if the RPC is not a stream.
+    pub fn enter_from(
+        &self,
+        peer: Option<&Peer>,
+        rule: &Rule,
+    ) -> Result<Option<StreamPermit>, Failure> {
         let room = match rule.path {
-            // What a probe asks must be answered however many others watch.
+            // A probe must be answered however many watch streams are open.
             "/grpc.health.v1.Health/Check" => return Ok(None),
             "/grpc.health.v1.Health/Watch" => &self.watches,
-            _ if rule.admits == Admits::Everybody => &self.reflections,
+            _ if rule.admits == AllowedCallers::Everybody => &self.reflections,
             _ => return Ok(None),
         };
-        // Every connection has a peer.
+        // Only a fallback: every connection has a peer.
         let nowhere = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
         let held = room.enter(&peer.map_or(nowhere, |peer| peer.network))?;
-        Ok(Some(Place::OfAddress { _held: held }))
+        Ok(Some(StreamPermit::OfAddress { _held: held }))
     }
 
-    /// The same for a call by a caller that is known.
-    pub fn enter_as(&self, caller: &Actor, rule: &Rule) -> Result<Option<Place>, Failure> {
+    /// Takes a permit for a caller's IntrospectionService.Watch; `None` for any other RPC.
+    pub fn enter_as(&self, caller: &Actor, rule: &Rule) -> Result<Option<StreamPermit>, Failure> {
         if rule.path != "/stacktoken.v1.IntrospectionService/Watch" {
             return Ok(None);
         }
         let held = self.changes.enter(caller)?;
-        Ok(Some(Place::OfCaller { _held: held }))
+        Ok(Some(StreamPermit::OfCaller { _held: held }))
     }
 }
 
-/// The response, which keeps its place for as long as there is something to read of it.
-pub(super) fn kept(response: Response<Body>, place: Option<Place>) -> Response<Body> {
+/// Attaches the permit to the response body, so that it is released when the stream ends.
+pub(super) fn kept(response: Response<Body>, place: Option<StreamPermit>) -> Response<Body> {
     let Some(place) = place else {
         return response;
     };

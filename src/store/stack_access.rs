@@ -1,5 +1,5 @@
-//! Where every method begins: with the stack, and the caller's part in it. Read in the
-//! transaction that does the work, so that a removal cannot be raced.
+//! Loads and locks the stack and checks the caller's role, in the transaction that does the work,
+//! so that the removal of a member cannot race with it.
 
 use std::ops::Deref;
 
@@ -24,44 +24,44 @@ use crate::domain::{
     timestamp::Timestamp,
 };
 
-/// Which stacks a method is about.
+/// Whether a method also finds removed stacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// Those not removed; a removed one is not found.
-    LiveStack,
-    /// Removed ones too, for those who may know of them.
-    AnyStack,
+pub(super) enum RemovedStacks {
+    /// A removed stack is not found.
+    Exclude,
+    /// Removed stacks are found too, for callers who may see them.
+    Include,
 }
 
 /// A stack, and the caller's role in it.
-pub(super) struct Found {
+pub(super) struct StackContext {
     pub row: stack::Model,
     pub uid: StackUid,
     pub role: Option<Role>,
 }
 
-/// A stack that is locked until the transaction ends, and the instant at which the transaction
-/// decides (R8). Whatever a change writes or compares takes its time from here: there is no
+/// A stack that is locked until the transaction ends, with the instant at which the transaction
+/// decides (R8). Every time that a change writes or compares comes from here, so there is no
 /// instant without the lock.
-pub(super) struct Locked {
-    found: Found,
-    /// Read after the lock was held, and never before an earlier change of the stack.
+pub(super) struct LockedStack {
+    found: StackContext,
+    /// Read after the lock was acquired; never earlier than the last change of the stack.
     pub at: Timestamp,
 }
 
-impl Deref for Locked {
-    type Target = Found;
+impl Deref for LockedStack {
+    type Target = StackContext;
 
-    fn deref(&self) -> &Found {
+    fn deref(&self) -> &StackContext {
         &self.found
     }
 }
 
-impl Locked {
-    /// A stack that this transaction inserted.
+impl LockedStack {
+    /// Returns a stack that this transaction inserted.
     pub fn registered(row: stack::Model, at: Timestamp) -> Self {
         let uid = StackUid::from_untyped_uuid(row.uid);
-        let found = Found {
+        let found = StackContext {
             row,
             uid,
             role: None,
@@ -70,7 +70,7 @@ impl Locked {
     }
 }
 
-impl Found {
+impl StackContext {
     pub fn require_not_suspended(&self) -> Result<(), Refusal> {
         match self.row.suspended_at {
             None => Ok(()),
@@ -84,42 +84,46 @@ impl Found {
 }
 
 impl Store {
-    /// The stack and the caller's role in it, if that is enough for the call.
-    pub(super) async fn standing(
+    /// Loads the stack and the caller's role in it, and checks that the role permits the call.
+    pub(super) async fn load_stack(
         &self,
         tx: &Transaction,
         call: &Call,
         key: &StackKey,
-        which: Standing,
-    ) -> Result<Found, Error> {
+        which: RemovedStacks,
+    ) -> Result<StackContext, Error> {
         judge(tx, call, by_key(key), which).await
     }
 
-    /// The same, and the stack is locked until the transaction ends: whatever is counted or
-    /// compared below stays so, and a removal of the caller cannot be raced.
-    pub(super) async fn standing_to_change(
+    /// Loads and locks the stack, and checks the role. Until the transaction ends, what is counted
+    /// or compared stays true, and the caller cannot be removed.
+    pub(super) async fn lock_stack_for_change(
         &self,
         tx: &Transaction,
         call: &Call,
         key: &StackKey,
-        which: Standing,
-    ) -> Result<Locked, Error> {
-        // On SQLite the transaction has the whole store to itself. On PostgreSQL this lock
-        // lets rows that refer to the stack be inserted elsewhere.
+        which: RemovedStacks,
+    ) -> Result<LockedStack, Error> {
+        // On SQLite the transaction locks the whole database. On PostgreSQL this lock still lets
+        // other transactions insert rows that refer to the stack.
         let select = by_key(key).lock(LockType::NoKeyUpdate);
         let found = judge(tx, call, select, which).await?;
         self.decide(tx, found).await
     }
 
-    /// The stack of this id, locked, whatever the caller's part in it.
-    pub(super) async fn locked(&self, tx: &Transaction, uid: StackUid) -> Result<Locked, Error> {
+    /// Loads and locks the stack with this id, without checking the caller's role.
+    pub(super) async fn locked(
+        &self,
+        tx: &Transaction,
+        uid: StackUid,
+    ) -> Result<LockedStack, Error> {
         let key = uid.into_untyped_uuid();
         let row = stack::Entity::find_by_id(key)
             .lock(LockType::NoKeyUpdate)
             .one(tx)
             .await?;
         let row = row.ok_or_else(|| corrupt("stacks", "uid", key))?;
-        let found = Found {
+        let found = StackContext {
             row,
             uid,
             role: None,
@@ -127,11 +131,11 @@ impl Store {
         self.decide(tx, found).await
     }
 
-    /// Reads the instant of the decision, now that the stack is locked. It never goes back
-    /// within one stack, whichever database and whichever clock it came from: where the clock
-    /// is behind the last change it is moved up to that, by the permitted skew at most. Beyond
-    /// that one of the two is wrong, and nobody can tell which.
-    async fn decide(&self, tx: &Transaction, found: Found) -> Result<Locked, Error> {
+    /// Reads the instant of the decision, once the stack is locked. The instant never goes back
+    /// within one stack, whichever database or clock it comes from: a clock behind the last change
+    /// is moved up to it, by the permitted skew at most. Beyond that one of the two is wrong, and
+    /// it is not known which.
+    async fn decide(&self, tx: &Transaction, found: StackContext) -> Result<LockedStack, Error> {
         let clock = self.transaction_clock(tx).await?;
         let last = found.row.last_changed_at;
         let last = Timestamp::from_micros(last)
@@ -141,7 +145,7 @@ impl Store {
             return Err(Error::ClockSkew { behind });
         }
         let at = clock.max(last);
-        Ok(Locked { found, at })
+        Ok(LockedStack { found, at })
     }
 }
 
@@ -153,10 +157,10 @@ async fn judge(
     tx: &Transaction,
     call: &Call,
     select: Select<stack::Entity>,
-    which: Standing,
-) -> Result<Found, Error> {
+    which: RemovedStacks,
+) -> Result<StackContext, Error> {
     let row = select.one(tx).await?;
-    let row = row.filter(|row| which == Standing::AnyStack || row.removed_at.is_none());
+    let row = row.filter(|row| which == RemovedStacks::Include || row.removed_at.is_none());
     let role = match &row {
         Some(row) => role_of(tx, row.uid, call).await?,
         None => None,
@@ -164,7 +168,7 @@ async fn judge(
     call.demand.judge(&call.caller, role)?;
     let row = row.ok_or(Refusal::StackNotFound)?;
     let uid = StackUid::from_untyped_uuid(row.uid);
-    Ok(Found { row, uid, role })
+    Ok(StackContext { row, uid, role })
 }
 
 async fn role_of(

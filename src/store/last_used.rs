@@ -19,20 +19,20 @@ use super::{
 };
 use crate::domain::{caller::Actor, id::TokenUid, timestamp::Timestamp};
 
-/// That a service was answered at an instant that a token is active.
+/// A use of a token: a service got the answer that the token is active.
 #[derive(Clone, Debug)]
 pub struct Use {
     /// The token.
     pub token: TokenUid,
     /// The service.
     pub service: Arc<Actor>,
-    /// When.
+    /// The instant of the answer.
     pub at: Timestamp,
 }
 
-/// One statement however many uses there are, so one text to prepare. What is on record never
-/// goes back; tokens that were purged are passed over. In the order of the key, so that two
-/// replicas that write the same rows never wait for each other in a circle.
+/// One statement however many uses there are, so only one text is prepared. A recorded time never
+/// goes back; purged tokens are skipped. Rows are in the order of the key, so that two replicas
+/// that write the same rows never deadlock.
 const ON_POSTGRES: &str = "\
     INSERT INTO token_usage (token_uid, service_issuer, service_subject, last_used_at) \
     SELECT t.uid, u.used ->> 1, u.used ->> 2, (u.used ->> 3)::bigint \
@@ -43,7 +43,7 @@ const ON_POSTGRES: &str = "\
     DO UPDATE SET last_used_at = excluded.last_used_at \
     WHERE token_usage.last_used_at < excluded.last_used_at";
 
-/// The same.
+/// The same on SQLite.
 const ON_SQLITE: &str = "\
     INSERT INTO token_usage (token_uid, service_issuer, service_subject, last_used_at) \
     SELECT t.uid, u.value ->> 1, u.value ->> 2, u.value ->> 3 \
@@ -54,10 +54,10 @@ const ON_SQLITE: &str = "\
     WHERE token_usage.last_used_at < excluded.last_used_at";
 
 impl Store {
-    /// Records many uses at once, each pair of token and service once at most.
+    /// Records many uses at once. Each pair of token and service may occur only once.
     ///
     /// # Errors
-    /// [`Error`]: then none of them is recorded.
+    /// [`Error`] if none of them was recorded.
     pub async fn record_uses(&self, uses: &[Use]) -> Result<(), Error> {
         let rows: Vec<_> = uses.iter().map(row_of).collect();
         let rows = serde_json::to_string(&rows).unwrap_or_default();
@@ -66,7 +66,7 @@ impl Store {
         } else {
             ON_SQLITE
         };
-        writing!(self, "record_uses", |tx| {
+        write_tx!(self, "record_uses", |tx| {
             let rows = [rows.as_str().into()];
             let statement = Statement::from_sql_and_values(self.backend(), sql, rows);
             tx.execute_raw(statement).await?;
@@ -83,7 +83,7 @@ fn row_of(used: &Use) -> (String, &str, &str, i64) {
     (token, issuer, subject, used.at.as_micros())
 }
 
-/// When the token of the row at hand was last used, by whichever service; null: never.
+/// Returns when the token of the current row was last used, by any service; null if never.
 pub(super) fn last_used() -> SimpleExpr {
     let column = |column| Expr::col((token_usage::Entity, column));
     let of_this = column(Column::TokenUid).equals((token::Entity, token::Column::Uid));
@@ -95,14 +95,14 @@ pub(super) fn last_used() -> SimpleExpr {
     latest.into()
 }
 
-/// Which tokens nobody has used since this instant: last used before it, or issued before it
-/// and never used. So one that was issued after it is never among them.
+/// Selects tokens unused since this instant: last used before it, or issued before it and never
+/// used. A token issued after it is never among them.
 pub(super) fn unused_since(at: Timestamp) -> SimpleExpr {
     let issued = Expr::col((token::Entity, token::Column::IssuedAt));
     Expr::from(Func::coalesce([last_used(), issued])).lt(at.as_micros())
 }
 
-/// Notes that a service used a token; what is on record never goes back.
+/// Records that a service used a token; a recorded time never goes back.
 pub(super) async fn note(
     tx: &Transaction,
     token: TokenUid,

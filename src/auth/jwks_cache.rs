@@ -1,5 +1,5 @@
-//! The keys of one source over time: when they are fetched, replaced and no longer trusted.
-//! Measures by the clock's monotonic side; does not know issuers or credentials.
+//! Cache of the keys of one source: when they are fetched, replaced and no longer trusted.
+//! Measures monotonic time; does not know issuers or credentials.
 
 use std::{
     sync::{
@@ -20,28 +20,28 @@ use super::{
 };
 use crate::domain::clock::Clock;
 
-/// How old keys get before they are fetched again.
+/// Age at which keys are fetched again.
 const REFRESH_AFTER: Duration = Duration::from_mins(5);
-/// How soon a failed fetch is tried again.
+/// Delay before a failed fetch is retried.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
-/// How often credentials with unknown keys can cause a fetch.
+/// Minimum interval between fetches caused by credentials with unknown keys.
 const ASK_AGAIN_AFTER: Duration = Duration::from_mins(1);
-/// How long after its start others than the one that asked wait for a fetch. Keys that are
-/// replaced come about as fast; a key address that hangs must not keep everybody waiting.
+/// How long after the start of a single-flight fetch other callers still wait for it. A normal
+/// fetch takes about as long; a key URL that hangs must not block every caller.
 const JOIN_WITHIN: Duration = Duration::from_millis(250);
-/// How often the clock is looked at. It has no alarm, so that a test can move it.
+/// Interval at which due times are checked: the clock has no timers, so that a test can move it.
 const TICK: Duration = Duration::from_secs(1);
 
-/// What all stores share.
+/// State shared by all sources.
 pub(super) struct Surroundings {
     pub clock: Arc<dyn Clock>,
     pub fetcher: Arc<dyn KeyFetcher>,
     pub max_stale: Duration,
-    /// Counts the changes of any key set: what was verified at one count holds until the next.
+    /// Counts the changes of all key sets. A change invalidates every cached verification.
     pub generation: AtomicU64,
 }
 
-/// Why no keys were loaded.
+/// Error of loading keys.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LoadFailed {
     #[error(transparent)]
@@ -53,46 +53,46 @@ pub(super) enum LoadFailed {
 }
 
 /// The keys of one source.
-pub(super) struct KeyStore {
+pub(super) struct IssuerKeys {
     source: KeySource,
     around: Arc<Surroundings>,
     held: ArcSwapOption<Held>,
     flight: Mutex<Flight>,
-    /// When the fetch under way was started, in microseconds of the monotonic clock plus one; 0
-    /// where there is none.
+    /// Start of the fetch in progress, in microseconds of the monotonic clock plus one; 0 if there
+    /// is none.
     fetching_since: AtomicU64,
 }
 
-/// What came of asking for newer keys.
+/// Result of asking for newer keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
     /// There are newer keys.
     Newer,
-    /// There are none, as far as is known.
+    /// No newer keys are known.
     Same,
-    /// A fetch is still under way that may bring some.
+    /// A fetch that may bring newer keys is still in progress.
     Undecided,
 }
 
-/// A key set, when it was asked for on the monotonic side, and which load it is.
+/// A key set, the monotonic time at which its fetch started, and the number of its load.
 struct Held {
     set: KeySet,
     fetched_at: Duration,
     serial: u64,
 }
 
-/// The one fetch of a source, under way or past.
+/// State of the single-flight fetch of a source.
 #[derive(Default)]
 struct Flight {
-    /// Stays here while it runs: a caller who gives up leaves it to the next one in the queue,
-    /// at the latest the supervised task, and so cannot waste it.
+    /// Start time and future of the fetch in progress. If the caller that polls it is cancelled,
+    /// the next holder of the lock resumes it, at the latest the background task.
     under_way: Option<(Duration, Fetch)>,
     due_at: Duration,
     asked_at: Option<Duration>,
     failing: bool,
 }
 
-impl KeyStore {
+impl IssuerKeys {
     pub(super) fn new(source: KeySource, around: Arc<Surroundings>) -> Self {
         Self {
             source,
@@ -107,14 +107,14 @@ impl KeyStore {
         &self.source
     }
 
-    /// Judges a signature; `None` if there are no keys that are still trusted.
+    /// Checks a signature; `None` if there are no trusted keys.
     pub(super) fn check(&self, signed: Signed<'_>) -> Option<Seal> {
         let held = self.held.load();
         let held = held.as_ref().filter(|held| self.trusts(held))?;
         Some(held.set.check(signed))
     }
 
-    /// Whether there are keys, and the last success is not too long ago.
+    /// Returns whether there are keys, and the last successful fetch is recent enough.
     pub(super) fn is_trusted(&self) -> bool {
         self.held
             .load()
@@ -131,23 +131,23 @@ impl KeyStore {
         age <= self.around.max_stale && !held.set.is_empty()
     }
 
-    /// Fetches now, whatever is due.
+    /// Fetches now, whether or not the keys are due.
     pub(super) async fn load(&self) -> Result<(), LoadFailed> {
         let mut flight = self.flight.lock().await;
         self.land(&mut flight).await?;
         self.is_trusted().then_some(()).ok_or(LoadFailed::Empty)
     }
 
-    /// Fetches if the keys are due, or finishes what a caller began and left.
+    /// Fetches if the keys are due, or finishes a fetch whose caller was cancelled.
     pub(super) async fn refresh_if_due(&self) {
         let mut flight = self.flight.lock().await;
         if flight.under_way.is_some() || self.around.clock.monotonic() >= flight.due_at {
-            // Noted in the flight and logged there.
+            // `land` records and logs a failure.
             let _ = self.land(&mut flight).await;
         }
     }
 
-    /// Refreshes for ever.
+    /// Refreshes the keys whenever they are due; never returns.
     pub(super) async fn keep_fresh(&self) {
         loop {
             self.refresh_if_due().await;
@@ -155,8 +155,8 @@ impl KeyStore {
         }
     }
 
-    /// Fetches for the sake of a key that is not known, at most once a minute. Others wait for
-    /// that fetch only within its first [`JOIN_WITHIN`].
+    /// Fetches because of an unknown key, at most once a minute. Other callers wait for that fetch
+    /// only within its first [`JOIN_WITHIN`].
     pub(super) async fn refresh_for_unknown(&self) -> Asked {
         let before = self.serial();
         let asked = |is_newer| if is_newer { Asked::Newer } else { Asked::Same };
@@ -182,7 +182,7 @@ impl KeyStore {
         asked(self.serial() != before)
     }
 
-    /// The flight, for whoever may run it; `None` where a fetch is under way for too long.
+    /// Locks the flight; `None` if another caller's fetch is in progress for too long.
     async fn join(&self) -> Option<MutexGuard<'_, Flight>> {
         let left = match self.fetching_since.load(Ordering::Acquire) {
             0 => JOIN_WITHIN,
@@ -221,7 +221,7 @@ impl KeyStore {
         outcome
     }
 
-    /// The whole set is replaced: a key that the issuer took away is no longer trusted.
+    /// Replaces the whole set: a key that the issuer removed is no longer trusted.
     fn replace(&self, set: KeySet, fetched_at: Duration) {
         let before = self.held.load_full();
         let changed = !before.is_some_and(|before| before.set.is_same(&set));
@@ -251,9 +251,9 @@ impl KeyStore {
             REFRESH_AFTER
         };
         flight.due_at = now + wait;
-        // One line when it starts to fail and one when it ends, not one per retry.
+        // Logs one line when fetches start to fail and one when they recover, not one per retry.
         match failure {
-            // A file that was never read stops the start, which tells its own line.
+            // If a file was never loaded, startup fails and reports the error itself.
             Some(_) if matches!(self.source, KeySource::File(_)) && self.held.load().is_none() => {}
             Some(why) if !flight.failing => {
                 warn!(source = %self.source, "key set not refreshed, retrying: {why}");
