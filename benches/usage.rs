@@ -83,7 +83,7 @@ fn call(kind: CallerKind, subject: &str, clock: &dyn Clock) -> Call {
             },
             introspects: kind == CallerKind::Service,
         },
-        demand: Requirement {
+        requirement: Requirement {
             governor: true,
             operator: true,
             introspector: true,

@@ -30,7 +30,7 @@ const WRITE_EVERY: Duration = Duration::from_mins(1);
 pub(super) struct LastUsedTracker {
     shards: [Mutex<Shard>; SHARDS],
     pairs: AtomicUsize,
-    room: usize,
+    max_pairs: usize,
     metrics: Arc<Metrics>,
 }
 
@@ -100,19 +100,19 @@ impl Used {
 }
 
 impl LastUsedTracker {
-    /// Creates a tracker for at most `room` (token, service) pairs; 0 disables tracking.
-    pub fn new(room: usize, metrics: Arc<Metrics>) -> Self {
+    /// Creates a tracker for at most `max_pairs` (token, service) pairs; 0 disables tracking.
+    pub fn new(max_pairs: usize, metrics: Arc<Metrics>) -> Self {
         Self {
             shards: std::array::from_fn(|_| Mutex::default()),
             pairs: AtomicUsize::new(0),
-            room,
+            max_pairs,
             metrics,
         }
     }
 
     /// Records that `service` was answered at `at` that the token is active.
     pub fn note(&self, token: TokenUid, service: &Actor, at: Timestamp) {
-        if self.room == 0 {
+        if self.max_pairs == 0 {
             return;
         }
         let mut shard = self.shard(token);
@@ -149,7 +149,7 @@ impl LastUsedTracker {
     /// Notes that a use of the token was written by other means, so that it is not written again
     /// at once.
     pub fn note_written(&self, token: TokenUid, now: Duration) {
-        if self.pairs.load(Ordering::Relaxed) < self.room {
+        if self.pairs.load(Ordering::Relaxed) < self.max_pairs {
             self.shard(token).tokens.entry(token).or_default().written = Some(now);
         }
     }
@@ -237,7 +237,7 @@ impl LastUsedTracker {
     }
 
     fn take_room(&self) -> bool {
-        let taken = self.pairs.fetch_add(1, Ordering::Relaxed) < self.room;
+        let taken = self.pairs.fetch_add(1, Ordering::Relaxed) < self.max_pairs;
         if !taken {
             self.pairs.fetch_sub(1, Ordering::Relaxed);
         }

@@ -77,7 +77,7 @@ struct Flight {
 /// Loads in progress by digest, and the limit on concurrent lookups.
 pub(super) struct SingleFlight {
     open: Mutex<(u64, HashMap<Digest, Flight>)>,
-    room: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     bound: Duration,
     /// Whether a caller checks when a load started before it joins; false only in tests.
     checks_start: bool,
@@ -174,7 +174,7 @@ impl SingleFlight {
     pub fn new(at_once: usize, bound: Duration, checks_start: bool) -> Self {
         Self {
             open: Mutex::default(),
-            room: Arc::new(Semaphore::new(at_once)),
+            permits: Arc::new(Semaphore::new(at_once)),
             bound,
             checks_start,
         }
@@ -235,9 +235,9 @@ impl SingleFlight {
         (started, generation): (Duration, Generation),
     ) -> impl Future<Output = Outcome> + Send + 'static + use<> {
         let ground = ground.clone();
-        let (room, bound) = (self.room.clone(), self.bound);
+        let (permits, bound) = (self.permits.clone(), self.bound);
         async move {
-            let _room = room.try_acquire().map_err(|_| LookupError::Overloaded)?;
+            let _permit = permits.try_acquire().map_err(|_| LookupError::Overloaded)?;
             let (look, evidence, applied) = ground.ask(bound, &digest).await?;
             let facts = look.facts.map(Arc::new);
             let cache = &ground.cache;
@@ -276,8 +276,8 @@ impl SingleFlight {
         let cache = &ground.cache;
         let started = ground.clock.monotonic();
         let generation = cache.generation();
-        let _room = self
-            .room
+        let _permit = self
+            .permits
             .try_acquire()
             .map_err(|_| LookupError::Overloaded)?;
         let (looks, evidence, applied) = ground.ask(self.bound, digests).await?;

@@ -70,28 +70,28 @@ const fn open(path: &'static str) -> Rule {
     }
 }
 
-const fn verdict(path: &'static str, demand: Requirement) -> Rule {
+const fn verdict(path: &'static str, requirement: Requirement) -> Rule {
     Rule {
         path,
-        admits: AllowedCallers::Callers(demand),
+        admits: AllowedCallers::Callers(requirement),
         changes: false,
         action: None,
     }
 }
 
-const fn read(path: &'static str, demand: Requirement, action: Action) -> Rule {
+const fn read(path: &'static str, requirement: Requirement, action: Action) -> Rule {
     Rule {
         path,
-        admits: AllowedCallers::Callers(demand),
+        admits: AllowedCallers::Callers(requirement),
         changes: false,
         action: Some(action),
     }
 }
 
-const fn change(path: &'static str, demand: Requirement, action: Action) -> Rule {
+const fn change(path: &'static str, requirement: Requirement, action: Action) -> Rule {
     Rule {
         path,
-        admits: AllowedCallers::Callers(demand),
+        admits: AllowedCallers::Callers(requirement),
         changes: true,
         action: Some(action),
     }

@@ -154,7 +154,7 @@ pub struct Call {
     /// The caller.
     pub caller: Caller,
     /// The requirement of the RPC.
-    pub demand: Requirement,
+    pub requirement: Requirement,
     /// When the headers arrived, by this replica's clock. Nothing is decided by it (R8): the
     /// message may arrive seconds later, and the lock on the stack later still.
     pub received_at: Timestamp,

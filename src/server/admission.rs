@@ -35,7 +35,7 @@ impl RpcMiddleware {
     pub(super) async fn answer<S>(
         &self,
         request: &mut Request<Body>,
-        (rule, place): (Option<&'static Rule>, Option<StreamPermit>),
+        (rule, permit): (Option<&'static Rule>, Option<StreamPermit>),
         request_id: &str,
         inner: S,
     ) -> (Response<Body>, Option<Call>)
@@ -47,24 +47,30 @@ impl RpcMiddleware {
         let fail = |failure: Failure| status::of(failure, request_id).into_http();
         // Health and reflection skip the checks: they must answer when nothing else does.
         if rule.is_some_and(|rule| rule.admits == AllowedCallers::Everybody) {
-            let answered = self.anybody.answer(request, place, request_id, inner).await;
+            let answered = self
+                .anybody
+                .answer(request, permit, request_id, inner)
+                .await;
             return (answered.unwrap_or_else(fail), None);
         }
         let timeout = deadline::of(request.headers(), self.anybody.deadline);
         let mut call = None;
-        let mut place = None;
+        let mut permit = None;
         // The deadline covers the time until the response begins; a stream may then run longer.
         let work = async {
             let rule = self.admit(request, rule, request_id, &mut call).await?;
             // Always set: `admit` stores the call before it succeeds.
             let call = call.as_ref().ok_or(Failure::CredentialMissing)?;
-            place = self.anybody.openings.enter_as(&call.caller.actor, rule)?;
+            permit = self
+                .anybody
+                .stream_limits
+                .acquire_for_caller(&call.caller.actor, rule)?;
             self.work(request, (rule, call), request_id, inner).await
         };
         let response = tokio::time::timeout(timeout, work).await;
         let response = response.unwrap_or(Err(Failure::Deadline));
         (
-            stream_limits::kept(response.unwrap_or_else(fail), place),
+            stream_limits::kept(response.unwrap_or_else(fail), permit),
             call,
         )
     }
@@ -83,10 +89,10 @@ impl RpcMiddleware {
         S: Send + 'static,
         S::Future: Send,
     {
-        if self.places.is_closed() {
+        if self.permits.is_closed() {
             return Err(Failure::Overloaded);
         }
-        let enter = || self.places.enter(&call.caller);
+        let enter = || self.permits.enter(&call.caller);
         let share = Peer::share_of(request.extensions());
         if rule.is_verdict() {
             return attended(share.as_ref(), enter, run(request, inner, request_id)).await;
@@ -96,10 +102,10 @@ impl RpcMiddleware {
         let message = std::mem::take(request.body_mut());
         let message = collected(message, self.max_request_bytes + PREFIX_BYTES);
         *request.body_mut() = attended(share.as_ref(), || Ok(()), message).await?;
-        let place = enter()?;
+        let permit = enter()?;
         if rule.changes {
             let at_most = 2 * self.anybody.deadline;
-            return Ok(run_to_the_end(request, inner, request_id, (at_most, place)).await);
+            return Ok(run_to_the_end(request, inner, request_id, (at_most, permit)).await);
         }
         Ok(run(request, inner, request_id).await)
     }
@@ -113,7 +119,8 @@ impl RpcMiddleware {
         request_id: &str,
         known: &mut Option<Call>,
     ) -> Result<&'static Rule, Failure> {
-        let Some((rule, AllowedCallers::Callers(demand))) = rule.map(|rule| (rule, rule.admits))
+        let Some((rule, AllowedCallers::Callers(requirement))) =
+            rule.map(|rule| (rule, rule.admits))
         else {
             return Err(Failure::RpcUnknown);
         };
@@ -122,9 +129,11 @@ impl RpcMiddleware {
             return Err(app::Error::ClockSkew.into());
         }
         let credentials = (request.headers(), request.extensions());
-        let call = self.authenticate(credentials, demand, request_id).await?;
+        let call = self
+            .authenticate(credentials, requirement, request_id)
+            .await?;
         let call = known.insert(call);
-        let admitted = demand.admit(&call.caller);
+        let admitted = requirement.admit(&call.caller);
         let admitted = admitted.and_then(|()| {
             if rule.changes {
                 self.app.admit_change(call)
@@ -146,7 +155,7 @@ impl RpcMiddleware {
     async fn authenticate(
         &self,
         (headers, extensions): (&HeaderMap, &Extensions),
-        demand: Requirement,
+        requirement: Requirement,
         request_id: &str,
     ) -> Result<Call, Failure> {
         let values: Vec<&[u8]> = headers
@@ -175,7 +184,7 @@ impl RpcMiddleware {
         let request_id = request_id.to_owned();
         Ok(Call {
             caller: caller.as_ref().clone(),
-            demand,
+            requirement,
             received_at,
             request_id,
             mode: Mode::Apply,

@@ -18,7 +18,7 @@ use crate::{auth::policy::Rule, grpc::status::Failure};
 
 /// Limits on these RPCs.
 pub(super) struct Anybody {
-    pub openings: StreamLimits,
+    pub stream_limits: StreamLimits,
     pub deadline: Duration,
 }
 
@@ -30,7 +30,7 @@ impl Anybody {
         rule: &Rule,
     ) -> Result<Option<StreamPermit>, Failure> {
         let peer = request.extensions().get::<Peer>();
-        self.openings.enter_from(peer, rule)
+        self.stream_limits.acquire_for_peer(peer, rule)
     }
 
     /// Returns the handler's response, or why it was not reached. The deadline covers the wait for
@@ -38,7 +38,7 @@ impl Anybody {
     pub async fn answer<S>(
         &self,
         request: &mut Request<Body>,
-        place: Option<StreamPermit>,
+        permit: Option<StreamPermit>,
         request_id: &str,
         inner: S,
     ) -> Result<Response<Body>, Failure>
@@ -51,6 +51,6 @@ impl Anybody {
         let answered = attended(share.as_ref(), || Ok(()), run(request, inner, request_id));
         let answered = tokio::time::timeout(self.deadline, answered).await;
         let response = answered.unwrap_or(Err(Failure::Deadline))?;
-        Ok(stream_limits::kept(response, place))
+        Ok(stream_limits::kept(response, permit))
     }
 }

@@ -76,9 +76,9 @@ impl Entrance {
         let of_health = rule.filter(|rule| rule.path.starts_with("/grpc.health.v1.Health/"));
         let answered = match of_health {
             Some(rule) => match self.anybody.open(&request, rule) {
-                Ok(place) => {
+                Ok(permit) => {
                     let (request, health) = (&mut request, self.health.clone());
-                    let answering = self.anybody.answer(request, place, &request_id, health);
+                    let answering = self.anybody.answer(request, permit, &request_id, health);
                     answering.await
                 }
                 Err(failure) => Err(failure),

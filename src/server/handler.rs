@@ -45,7 +45,7 @@ pub(super) async fn run_to_the_end<S, P>(
     request: &mut Request<Body>,
     mut inner: S,
     request_id: &str,
-    (at_most, place): (Duration, P),
+    (at_most, permit): (Duration, P),
 ) -> Response<Body>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
@@ -55,7 +55,7 @@ where
 {
     let request = std::mem::take(request);
     let work = async move {
-        let _place = place;
+        let _place = permit;
         inner.call(request).await
     };
     let work = tokio::time::timeout(at_most, work);

@@ -160,17 +160,17 @@ fn gated(ports: &Ports, service: Service) -> Result<RpcService<Routes>, ServeErr
     if tuning.reflection {
         routes = grpc::add_reflection(routes, MAX_OPEN_REQUEST)?;
     }
-    let gate = RpcMiddleware {
+    let middleware = RpcMiddleware {
         app: service.app,
         authenticator: ports.authenticator.clone(),
-        places: CallPermits::new(tuning),
+        permits: CallPermits::new(tuning),
         max_request_bytes: tuning.max_request_bytes,
         anybody: ports.anybody.clone(),
         max_header_bytes: tuning.max_header_bytes,
         sampler: Sampler::new(&tuning.traces),
         ids: SplitMix64::seeded(ports.entropy.as_ref()),
     };
-    Ok(RpcLayer(Arc::new(gate)).layer(routes.prepare()))
+    Ok(RpcLayer(Arc::new(middleware)).layer(routes.prepare()))
 }
 
 fn ended_early(

@@ -34,7 +34,7 @@ pub(super) async fn attended<T, P>(
     work: impl Future<Output = T>,
 ) -> Result<T, Failure> {
     let mut work = pin!(work);
-    let mut place = None;
+    let mut permit = None;
     let mut late = Late::default();
     poll_fn(|cx| {
         let (polled, said) = said_while(|| work.as_mut().poll(cx));
@@ -46,9 +46,9 @@ pub(super) async fn attended<T, P>(
             Said::TooMuch => Err(Failure::Overloaded),
             Said::Nothing => {
                 late = Late::default();
-                match &place {
+                match &permit {
                     Some(_) => Ok(()),
-                    None => enter().map(|entered| place = Some(entered)),
+                    None => enter().map(|entered| permit = Some(entered)),
                 }
             }
         };

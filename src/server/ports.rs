@@ -85,7 +85,7 @@ impl Listeners {
         }
         let board = HealthBoard::new(metrics.clone());
         let anybody = Arc::new(Anybody {
-            openings: StreamLimits::new(tuning),
+            stream_limits: StreamLimits::new(tuning),
             deadline: tuning.deadline,
         });
         let entrance = Arc::new(Entrance {

@@ -39,7 +39,7 @@ pub(super) struct RpcMiddleware {
     pub authenticator: Arc<Authenticator>,
     /// Generates request ids and draws for trace sampling; neither needs to be unpredictable.
     pub ids: SplitMix64,
-    pub places: CallPermits,
+    pub permits: CallPermits,
     pub anybody: Arc<Anybody>,
     pub max_header_bytes: u32,
     pub max_request_bytes: usize,
@@ -55,7 +55,7 @@ impl<S> Layer<S> for RpcLayer {
     fn layer(&self, inner: S) -> RpcService<S> {
         RpcService {
             inner,
-            gate: self.0.clone(),
+            middleware: self.0.clone(),
         }
     }
 }
@@ -63,7 +63,7 @@ impl<S> Layer<S> for RpcLayer {
 #[derive(Clone)]
 pub(super) struct RpcService<S> {
     inner: S,
-    gate: Arc<RpcMiddleware>,
+    middleware: Arc<RpcMiddleware>,
 }
 
 impl<S> Service<Request<Body>> for RpcService<S>
@@ -84,17 +84,17 @@ where
         // Must precede the extraction of the trace context from the headers.
         headers::prune(request.headers_mut());
         let rule = rule_of(&request);
-        let place = match self.gate.open(&request, rule) {
-            Ok(place) => place,
-            Err(failure) => return self.gate.refuse(request, rule, failure),
+        let permit = match self.middleware.open(&request, rule) {
+            Ok(permit) => permit,
+            Err(failure) => return self.middleware.refuse(request, rule, failure),
         };
         // Calls the instance that was polled ready and keeps the clone, which may not be ready.
         let ready = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, ready);
-        let gate = self.gate.clone();
+        let middleware = self.middleware.clone();
         Box::pin(async move {
-            let mut trace = gate.trace(request.headers(), rule);
-            let passed = gate.pass(request, (rule, place), inner);
+            let mut trace = middleware.trace(request.headers(), rule);
+            let passed = middleware.pass(request, (rule, permit), inner);
             let (response, outcome) = trace.within(passed).await;
             trace.end(outcome);
             Ok(response)
@@ -174,7 +174,7 @@ impl RpcMiddleware {
     async fn pass<S>(
         &self,
         mut request: Request<Body>,
-        (rule, place): (Option<&'static Rule>, Option<StreamPermit>),
+        (rule, permit): (Option<&'static Rule>, Option<StreamPermit>),
         inner: S,
     ) -> (Response<Body>, Outcome)
     where
@@ -184,7 +184,7 @@ impl RpcMiddleware {
     {
         let arrived = self.arrived(request.headers());
         let (mut response, call) = self
-            .answer(&mut request, (rule, place), &arrived.request_id, inner)
+            .answer(&mut request, (rule, permit), &arrived.request_id, inner)
             .await;
         let (code, reason) = self.leave(&mut response, rule, call.as_ref(), &arrived);
         if code != Code::Ok {

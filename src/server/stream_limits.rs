@@ -86,7 +86,7 @@ impl StreamLimits {
     }
 
     /// Takes a permit for a call to health or reflection; `None` if the RPC is not a stream.
-    pub fn enter_from(
+    pub fn acquire_for_peer(
         &self,
         peer: Option<&Peer>,
         rule: &Rule,
@@ -105,7 +105,11 @@ impl StreamLimits {
     }
 
     /// Takes a permit for a caller's IntrospectionService.Watch; `None` for any other RPC.
-    pub fn enter_as(&self, caller: &Actor, rule: &Rule) -> Result<Option<StreamPermit>, Failure> {
+    pub fn acquire_for_caller(
+        &self,
+        caller: &Actor,
+        rule: &Rule,
+    ) -> Result<Option<StreamPermit>, Failure> {
         if rule.path != "/stacktoken.v1.IntrospectionService/Watch" {
             return Ok(None);
         }
@@ -115,13 +119,13 @@ impl StreamLimits {
 }
 
 /// Attaches the permit to the response body, so that it is released when the stream ends.
-pub(super) fn kept(response: Response<Body>, place: Option<StreamPermit>) -> Response<Body> {
-    let Some(place) = place else {
+pub(super) fn kept(response: Response<Body>, permit: Option<StreamPermit>) -> Response<Body> {
+    let Some(permit) = permit else {
         return response;
     };
     response.map(|body| {
         Body::new(body.map_frame(move |frame| {
-            let _kept = &place;
+            let _kept = &permit;
             frame
         }))
     })

@@ -201,7 +201,7 @@ impl Store {
                     self.load_stack(tx, call, key, RemovedStacks::Include)
                         .await?;
                 }
-                None => call.demand.judge(&call.caller, None)?,
+                None => call.requirement.judge(&call.caller, None)?,
             }
             let mut query = Entity::find().filter(condition(filter));
             if let Some(after) = after {

@@ -295,7 +295,7 @@ impl Listener {
             return Ok(());
         };
         let heard = tokio::time::timeout(ASK_EVERY, connection.try_recv()).await;
-        let load_stack = match heard {
+        let is_alive = match heard {
             // `None` means that the library has reconnected, and hints sent meanwhile are lost.
             Ok(Ok(_)) => true,
             Ok(Err(_)) => false,
@@ -304,7 +304,7 @@ impl Listener {
                 matches!(asked, Ok(Ok(_)))
             }
         };
-        if !load_stack {
+        if !is_alive {
             self.connection = None;
         }
         Ok(())

@@ -99,11 +99,11 @@ async fn reach_by(url: &str) -> Result<(), Why> {
     let options: PgConnectOptions = url.parse().map_err(|_| Why::Other)?;
     let reaching = async {
         let mut connection = PgConnection::connect_with(&options).await?;
-        let load_stack = sqlx::query_as::<_, (bool, bool)>(STANDING);
-        let load_stack = load_stack.fetch_one(&mut connection).await?;
+        let state = sqlx::query_as::<_, (bool, bool)>(STANDING);
+        let state = state.fetch_one(&mut connection).await?;
         // The check is done; an error on close does not matter.
         let _ = connection.close().await;
-        Ok(load_stack)
+        Ok(state)
     };
     match tokio::time::timeout(CONNECT_FOR, reaching).await {
         Err(_) => Err(Why::Silent),

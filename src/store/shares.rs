@@ -18,7 +18,7 @@ use crate::domain::caller::Actor;
 /// Limits on read connections, per caller and in all.
 pub(super) struct Shares {
     callers: Turns<Actor>,
-    room: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 /// A permit for one read connection. It is held until the connection is back in the pool, not until
@@ -32,11 +32,11 @@ impl Shares {
     /// Returns the limits for a pool of this size.
     pub fn of(connections: u32) -> Self {
         let connections = usize::try_from(connections).unwrap_or(usize::MAX);
-        let room = (connections / 2).max(1);
+        let permits = (connections / 2).max(1);
         Self {
             // The number of calls that may wait is already limited by `--max-calls`.
-            callers: Turns::new((room / 2).max(1), usize::MAX),
-            room: Arc::new(Semaphore::new(room.min(Semaphore::MAX_PERMITS))),
+            callers: Turns::new((permits / 2).max(1), usize::MAX),
+            permits: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
         }
     }
 
@@ -46,9 +46,9 @@ impl Shares {
     /// [`Error::Crowded`] if that takes longer than [`WAIT_FOR`].
     pub async fn take(&self, caller: &Actor) -> Result<Share, Error> {
         let turn = self.callers.take(caller.clone()).await?;
-        match timeout(WAIT_FOR, self.room.clone().acquire_owned()).await {
-            Ok(Ok(room)) => Ok(Share {
-                _room: room,
+        match timeout(WAIT_FOR, self.permits.clone().acquire_owned()).await {
+            Ok(Ok(permits)) => Ok(Share {
+                _room: permits,
                 _turn: turn,
             }),
             _ => Err(Error::Crowded),

@@ -165,7 +165,7 @@ async fn judge(
         Some(row) => role_of(tx, row.uid, call).await?,
         None => None,
     };
-    call.demand.judge(&call.caller, role)?;
+    call.requirement.judge(&call.caller, role)?;
     let row = row.ok_or(Refusal::StackNotFound)?;
     let uid = StackUid::from_untyped_uuid(row.uid);
     Ok(StackContext { row, uid, role })

@@ -83,7 +83,7 @@ impl Store {
         command: &Register,
     ) -> Result<(Stack, Revision), Error> {
         write_tx!(self, call.mode, "register_stack", |tx| {
-            call.demand.judge(&call.caller, None)?;
+            call.requirement.judge(&call.caller, None)?;
             let key = command.stack_key.as_str();
             let taken = stack::Entity::find().filter(stack::Column::Key.eq(key));
             if taken.count(tx).await? > 0 {
@@ -161,7 +161,7 @@ impl Store {
         (size, after): (u64, Option<StackCursor>),
     ) -> Result<StackPage, Error> {
         read_tx!(self, call, "list_stacks", |tx| {
-            call.demand.judge(&call.caller, None)?;
+            call.requirement.judge(&call.caller, None)?;
             let mut query = stack::Entity::find();
             if let Some(organization) = organization_uid {
                 query = query.filter(stack::Column::OrganizationUid.eq(organization));

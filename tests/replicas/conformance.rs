@@ -89,7 +89,7 @@ impl Engine {
             issuer: "https://login.test".into(),
             subject: subject.into(),
         };
-        let demand = Requirement {
+        let requirement = Requirement {
             governor: true,
             operator: true,
             ..Requirement::default()
@@ -99,7 +99,7 @@ impl Engine {
                 actor,
                 introspects: false,
             },
-            demand,
+            requirement,
             received_at: self.clock.now(),
             request_id: "a-request".into(),
             mode: Mode::Apply,

@@ -9,7 +9,7 @@ use super::{
     Client, Error,
     cache::{Bounds, VerdictCache},
     credential::Credential,
-    transport::Wire,
+    transport::Transport,
 };
 use stacktoken_core::clock::Clock;
 
@@ -168,9 +168,9 @@ impl Builder {
             clock,
             ..
         } = self;
-        let knowledge = VerdictCache::new(clock.clone(), bounds, cache_entries);
-        let wire = Wire::new(endpoints, credential, clock, timeout);
-        Ok(Client::start(&runtime, knowledge, wire))
+        let cache = VerdictCache::new(clock.clone(), bounds, cache_entries);
+        let transport = Transport::new(endpoints, credential, clock, timeout);
+        Ok(Client::start(&runtime, cache, transport))
     }
 
     fn check(&self) -> Result<(), Error> {

@@ -68,7 +68,7 @@ use tokio::{runtime::Handle, sync::watch as channel, task::AbortHandle};
 use self::{
     answer::Kept,
     cache::{Asking, VerdictCache},
-    transport::{Answered, Wire},
+    transport::{Answered, Transport},
     watch::Fault,
 };
 use stacktoken_core::{revision::Revision, secret, verdict};
@@ -88,8 +88,8 @@ pub use stacktoken_core::{
 pub struct Client(Arc<Shared>);
 
 struct Shared {
-    knowledge: Arc<VerdictCache>,
-    wire: Arc<Wire>,
+    cache: Arc<VerdictCache>,
+    transport: Arc<Transport>,
     fault: channel::Receiver<Fault>,
     watching: AbortHandle,
 }
@@ -106,15 +106,15 @@ impl Client {
         Builder::new(address.into())
     }
 
-    fn start(runtime: &Handle, knowledge: VerdictCache, wire: Wire) -> Self {
-        let (knowledge, wire) = (Arc::new(knowledge), Arc::new(wire));
+    fn start(runtime: &Handle, cache: VerdictCache, transport: Transport) -> Self {
+        let (cache, transport) = (Arc::new(cache), Arc::new(transport));
         let (told, fault) = channel::channel(Some("not opened yet".to_owned()));
         // Should the task end, the lease expires and every question goes over the wire.
-        let watching = watch::keep_watching(knowledge.clone(), wire.clone(), told);
+        let watching = watch::keep_watching(cache.clone(), transport.clone(), told);
         let watching = runtime.spawn(watching).abort_handle();
         Self(Arc::new(Shared {
-            knowledge,
-            wire,
+            cache,
+            transport,
             fault,
             watching,
         }))
@@ -128,7 +128,7 @@ impl Client {
         if let Some(answer) = self.cached(question) {
             return Ok(answer);
         }
-        let timeout = self.0.wire.timeout;
+        let timeout = self.0.transport.timeout;
         let answered = tokio::time::timeout(timeout, self.ask(question)).await;
         answered.unwrap_or_else(|_| Err(Error::late(timeout)))
     }
@@ -137,20 +137,20 @@ impl Client {
     /// for a question without actions it allocates nothing.
     #[must_use]
     pub fn cached(&self, question: &Question<'_>) -> Option<Answer> {
-        self.0.knowledge.recall(question)
+        self.0.cache.recall(question)
     }
 
     /// Returns the age of the instant before which every acknowledged change is known here. The
     /// cache is used while this is within the bound. `None` if nothing is known.
     #[must_use]
     pub fn lease_age(&self) -> Option<Duration> {
-        self.0.knowledge.lease_age()
+        self.0.cache.lease_age()
     }
 
     /// Returns the number of cached secrets.
     #[must_use]
     pub fn entries(&self) -> usize {
-        self.0.knowledge.entries()
+        self.0.cache.entries()
     }
 
     /// Returns why there is no stream that reports changes; `None` while there is one.
@@ -161,20 +161,20 @@ impl Client {
 
     async fn ask(&self, question: &Question<'_>) -> Result<Answer, Error> {
         let Shared {
-            knowledge, wire, ..
+            cache, transport, ..
         } = self.0.as_ref();
         let own = question.revision().unwrap_or_default();
-        let asking = knowledge.asking();
+        let asking = cache.asking();
         let asking = asking.filter(|asking| own.is_empty() || self.covers(own, asking));
         let min = asking
             .as_ref()
             .map(|asking| later(own, &asking.min_revision));
-        let answered = wire.introspect(question, min.unwrap_or(own)).await;
+        let answered = transport.introspect(question, min.unwrap_or(own)).await;
         match answered {
             // The revision received here is unknown to a server that serves another history now.
             // The stream deals with that; the question can still be decided.
             Err(Error::RevisionUnknown { .. }) if min.is_some_and(|min| min != own) => {
-                let answered = wire.introspect(question, own).await?;
+                let answered = transport.introspect(question, own).await?;
                 self.learn(question, None, answered)
             }
             answered => self.learn(question, asking.as_ref(), answered?),
@@ -183,7 +183,7 @@ impl Client {
 
     /// Returns whether the changes received include the revision that the question names.
     fn covers(&self, own: &str, asking: &Asking) -> bool {
-        let told = |own| self.0.knowledge.was_told(own);
+        let told = |own| self.0.cache.was_told(own);
         let comparable = Revision::parse(&asking.min_revision).is_ok();
         comparable && Revision::parse(own).is_ok_and(told)
     }
@@ -194,10 +194,10 @@ impl Client {
         asking: Option<&Asking>,
         Answered { message, sent }: Answered,
     ) -> Result<Answer, Error> {
-        let knowledge = &self.0.knowledge;
+        let cache = &self.0.cache;
         let told = convert::answer(message)?;
         if let Some(at) = told.evaluated_at {
-            knowledge.note_server_time(sent, at);
+            cache.note_server_time(sent, at);
         }
         let asked = !question.actions.is_empty();
         let Some((facts, at)) = told.facts.zip(told.evaluated_at) else {
@@ -215,7 +215,7 @@ impl Client {
             secret::recognise(question.token),
             ours == told.verdict,
         ) {
-            knowledge.keep(asking, digest, &kept);
+            cache.keep(asking, digest, &kept);
         }
         Ok(Answer::new(told.verdict, Some(kept), asked, false))
     }

@@ -29,7 +29,7 @@ use stacktoken_core::clock::Clock;
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 
 /// The servers, and how to call them.
-pub(super) struct Wire {
+pub(super) struct Transport {
     pub endpoints: Vec<Endpoint>,
     pub credential: Credential,
     pub clock: Arc<dyn Clock>,
@@ -46,7 +46,7 @@ pub(super) struct Answered {
     pub sent: Duration,
 }
 
-impl Wire {
+impl Transport {
     /// Creates a transport that is not connected yet.
     pub fn new(
         endpoints: Vec<Endpoint>,

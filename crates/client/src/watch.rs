@@ -15,7 +15,7 @@ use super::{
     Error,
     cache::{Subject, Told, VerdictCache},
     error::{code_name, reason, retry_after},
-    transport::Wire,
+    transport::Transport,
 };
 use crate::pb::v1::{
     self, WatchPing, WatchRequest,
@@ -51,16 +51,16 @@ struct Ended {
 
 /// Watches for as long as the client lives.
 pub(super) async fn keep_watching(
-    knowledge: Arc<VerdictCache>,
-    wire: Arc<Wire>,
+    cache: Arc<VerdictCache>,
+    transport: Arc<Transport>,
     told: watch::Sender<Fault>,
 ) {
     let mut wait = FIRST_WAIT;
-    for endpoint in wire.endpoints.iter().cycle() {
-        let begun = knowledge.now();
-        let ended = Attempt::new(&knowledge, &wire, &told).run(endpoint).await;
-        knowledge.end();
-        let lasted = knowledge.now().saturating_sub(begun);
+    for endpoint in transport.endpoints.iter().cycle() {
+        let begun = cache.now();
+        let ended = Attempt::new(&cache, &transport, &told).run(endpoint).await;
+        cache.end();
+        let lasted = cache.now().saturating_sub(begun);
         if ended.was_good {
             if lasted > LONGEST_WAIT {
                 wait = FIRST_WAIT;
@@ -74,7 +74,7 @@ pub(super) async fn keep_watching(
         }
         told.send_replace(Some(ended.why));
         // The delay that one server asks for does not apply to another.
-        let asked_for = ended.wait.filter(|_| wire.endpoints.len() == 1);
+        let asked_for = ended.wait.filter(|_| transport.endpoints.len() == 1);
         let pause = asked_for.unwrap_or(wait).clamp(wait, LONGEST_WAIT);
         tokio::time::sleep(jittered(pause)).await;
         wait = (wait * 2).min(LONGEST_WAIT);
@@ -92,8 +92,8 @@ fn jittered(pause: Duration) -> Duration {
 
 /// One stream from its opening to its end.
 struct Attempt<'a> {
-    knowledge: &'a VerdictCache,
-    wire: &'a Wire,
+    cache: &'a VerdictCache,
+    transport: &'a Transport,
     told: &'a watch::Sender<Fault>,
     /// Pings in flight: the nonce, and when each was sent.
     unanswered: VecDeque<(u64, Duration)>,
@@ -104,11 +104,15 @@ struct Attempt<'a> {
 }
 
 impl<'a> Attempt<'a> {
-    fn new(knowledge: &'a VerdictCache, wire: &'a Wire, told: &'a watch::Sender<Fault>) -> Self {
+    fn new(
+        cache: &'a VerdictCache,
+        transport: &'a Transport,
+        told: &'a watch::Sender<Fault>,
+    ) -> Self {
         Self {
-            fresh: knowledge.now(),
-            knowledge,
-            wire,
+            fresh: cache.now(),
+            cache,
+            transport,
             told,
             unanswered: VecDeque::new(),
             nonce: 0,
@@ -129,7 +133,7 @@ impl<'a> Attempt<'a> {
                 // Also if the server gives no reason, or cannot parse the revision at all: resuming
                 // from it would be refused for ever.
                 if unknown || matches!(status.code(), Code::OutOfRange | Code::InvalidArgument) {
-                    self.knowledge.forget();
+                    self.cache.forget();
                 }
                 let reason = reason.unwrap_or_else(|| code_name(status.code()));
                 let why = format!("{reason}: {}", status.message());
@@ -145,10 +149,10 @@ impl<'a> Attempt<'a> {
 
     /// Runs the stream until it ends. Returns why it ended, unless that was a failure.
     async fn watch(&mut self, endpoint: &Endpoint) -> Result<&'static str, Failed> {
-        let timeout = self.wire.timeout;
+        let timeout = self.transport.timeout;
         let opened = tokio::time::timeout(timeout, self.open(endpoint)).await;
         let (mut events, pings) = opened.map_err(|_| Failed::Ours(Error::late(timeout)))??;
-        let bound = self.knowledge.bounds().freshness;
+        let bound = self.cache.bounds().freshness;
         let mut ticks = tokio::time::interval((bound / 4).max(SHORTEST_PERIOD));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         ticks.tick().await;
@@ -190,11 +194,11 @@ impl<'a> Attempt<'a> {
         };
         let channel = endpoint.connect().await.map_err(unreachable)?;
         let same = self.has_same_catalogue(channel.clone()).await?;
-        let from_revision = self.knowledge.resume_from().unwrap_or_default();
+        let from_revision = self.cache.resume_from().unwrap_or_default();
         let (pings, requests) = mpsc::channel(4);
-        let requests = self.wire.request(ReceiverStream::new(requests)).await;
+        let requests = self.transport.request(ReceiverStream::new(requests)).await;
         let requests = requests.map_err(Failed::Ours)?;
-        self.knowledge.begin(same);
+        self.cache.begin(same);
         let first = WatchRequest {
             from_revision,
             ping: Some(self.ping()),
@@ -206,7 +210,7 @@ impl<'a> Attempt<'a> {
 
     /// Returns whether the server evaluates actions as this client would.
     async fn has_same_catalogue(&self, channel: Channel) -> Result<bool, Failed> {
-        let request = self.wire.request(v1::ListActionsRequest {}).await;
+        let request = self.transport.request(v1::ListActionsRequest {}).await;
         let request = request.map_err(Failed::Ours)?;
         let listed = Introspection::new(channel).list_actions(request).await?;
         Ok(listed.into_inner().version == catalogue::VERSION)
@@ -215,20 +219,20 @@ impl<'a> Attempt<'a> {
     fn ping(&mut self) -> WatchPing {
         self.nonce += 1;
         // Read before the ping is sent: the lease counts from here.
-        let sent = self.knowledge.now();
+        let sent = self.cache.now();
         self.unanswered.push_back((self.nonce, sent));
         WatchPing { nonce: self.nonce }
     }
 
     fn is_silent(&self, bound: Duration) -> bool {
         let oldest = self.unanswered.front();
-        oldest.is_some_and(|(_, sent)| self.knowledge.now().saturating_sub(*sent) > bound)
+        oldest.is_some_and(|(_, sent)| self.cache.now().saturating_sub(*sent) > bound)
     }
 
     /// Returns whether the server itself has been out of the bound for so long that another one is
     /// better: a server that is cut off from the store answers pings for as long as it lives.
     fn is_left_behind(&mut self, staleness: Duration) -> bool {
-        let (now, bound) = (self.knowledge.now(), self.knowledge.bounds().freshness);
+        let (now, bound) = (self.cache.now(), self.cache.bounds().freshness);
         if staleness <= bound {
             self.fresh = now;
         }
@@ -239,7 +243,7 @@ impl<'a> Attempt<'a> {
         match response.event {
             Some(Event::Changed(changed)) => {
                 let subject = subject(changed.subject.as_ref());
-                self.knowledge.change(
+                self.cache.change(
                     subject,
                     Told {
                         revision: changed.revision,
@@ -249,7 +253,7 @@ impl<'a> Attempt<'a> {
             }
             Some(Event::Pong(pong)) => self.answered(pong)?,
             // An event that this client does not know may concern any token.
-            None => self.knowledge.forget(),
+            None => self.cache.forget(),
         }
         Ok(())
     }
@@ -266,7 +270,7 @@ impl<'a> Attempt<'a> {
         let (_, sent) = at.map(|at| self.unanswered[at]).ok_or_else(unreadable)?;
         // A server that gets too many pings answers only the latest of those that wait.
         self.unanswered.retain(|(nonce, _)| *nonce > pong.nonce);
-        self.knowledge.pong(
+        self.cache.pong(
             sent,
             staleness,
             Told {

@@ -67,7 +67,7 @@ fn operator(now: Timestamp) -> Call {
             actor,
             introspects: false,
         },
-        demand: Requirement {
+        requirement: Requirement {
             operator: true,
             ..Requirement::default()
         },

@@ -76,7 +76,7 @@ impl ConnectionLimiter {
     }
 
     /// Waits for a free permit.
-    pub async fn free(&self) -> FreePermit {
+    pub async fn acquire(&self) -> FreePermit {
         loop {
             // Always `Ok`: the semaphore is never closed.
             if let Ok(permit) = self.all.clone().acquire_owned().await {
@@ -183,7 +183,7 @@ pub(in crate::server) fn affordable(wanted: usize) -> usize {
 mod tests {
     use super::*;
 
-    fn room(by_address: usize) -> ConnectionLimiter {
+    fn limiter_of(by_address: usize) -> ConnectionLimiter {
         let limits = Limits {
             all: 100,
             by_address,
@@ -192,35 +192,35 @@ mod tests {
     }
 
     /// Opens these connections and returns the permits of those that are accepted.
-    async fn kept(room: &ConnectionLimiter, addresses: &[&str]) -> Vec<ConnectionPermit> {
-        let mut places = Vec::new();
+    async fn kept(limiter: &ConnectionLimiter, addresses: &[&str]) -> Vec<ConnectionPermit> {
+        let mut permits = Vec::new();
         for address in addresses {
-            let free = room.free().await;
-            places.extend(room.take(free, address.parse().expect("an address")));
+            let free = limiter.acquire().await;
+            permits.extend(limiter.take(free, address.parse().expect("an address")));
         }
-        places
+        permits
     }
 
     #[tokio::test]
     async fn a_network_of_ipv6_has_one_share_and_its_neighbour_another() {
-        let room = room(2);
+        let limiter = limiter_of(2);
         let network = ["2001:db8:0:7::1", "2001:db8:0:7:ffff::2", "2001:db8:0:7::3"];
-        let places = kept(&room, &network).await;
-        assert_eq!(places.len(), 2);
+        let permits = kept(&limiter, &network).await;
+        assert_eq!(permits.len(), 2);
         let neighbours = ["2001:db8:0:8::1", "2001:db8:0:6:ffff:ffff:ffff:ffff"];
-        assert_eq!(kept(&room, &neighbours).await.len(), 2);
-        drop(places);
-        assert_eq!(kept(&room, &network).await.len(), 2);
+        assert_eq!(kept(&limiter, &neighbours).await.len(), 2);
+        drop(permits);
+        assert_eq!(kept(&limiter, &network).await.len(), 2);
     }
 
     #[tokio::test]
     async fn an_ipv4_address_has_one_share_also_where_it_is_written_as_ipv6() {
-        let room = room(2);
+        let limiter = limiter_of(2);
         let same = ["192.0.2.1", "::ffff:192.0.2.1", "::ffff:c000:201"];
-        let places = kept(&room, &same).await;
-        assert_eq!(places.len(), 2);
+        let permits = kept(&limiter, &same).await;
+        assert_eq!(permits.len(), 2);
         // All mapped addresses share one IPv6 /64 network, but are different clients.
         let others = ["::ffff:192.0.2.2", "192.0.2.3"];
-        assert_eq!(kept(&room, &others).await.len(), 2);
+        assert_eq!(kept(&limiter, &others).await.len(), 2);
     }
 }

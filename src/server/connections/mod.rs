@@ -101,14 +101,14 @@ impl<S: Answer> Connections<S> {
             by_address: self.tuning.max_connections_per_address,
         };
         let open = self.metrics.connections.clone();
-        let room = ConnectionLimiter::new(limits, self.metrics.clone(), open);
+        let limiter = ConnectionLimiter::new(limits, self.metrics.clone(), open);
         let unheard = self.tuning.keepalive_interval + self.tuning.keepalive_timeout;
         let this = Arc::new(self);
         let mut open = JoinSet::new();
         loop {
             tokio::select! {
-                (socket, place) = accept(&listener, &room, unheard) => {
-                    open.spawn(this.clone().run(socket, place, stop.clone()));
+                (socket, permit) = accept(&listener, &limiter, unheard) => {
+                    open.spawn(this.clone().run(socket, permit, stop.clone()));
                 }
                 Some(ended) = open.join_next() => note_end(ended),
                 () = stop.cancelled() => break,
@@ -125,12 +125,12 @@ impl<S: Answer> Connections<S> {
     async fn run(
         self: Arc<Self>,
         socket: TcpStream,
-        place: ConnectionPermit,
+        permit: ConnectionPermit,
         stop: CancellationToken,
     ) {
         let within = self.tuning.handshake_timeout;
         let secured = tokio::select! {
-            secured = tokio::time::timeout(within, self.secure(socket, &place)) => secured,
+            secured = tokio::time::timeout(within, self.secure(socket, &permit)) => secured,
             // No call is in progress yet.
             () = stop.cancelled() => return,
         };
@@ -157,7 +157,7 @@ impl<S: Answer> Connections<S> {
     async fn secure(
         &self,
         socket: TcpStream,
-        place: &ConnectionPermit,
+        permit: &ConnectionPermit,
     ) -> io::Result<(Socket, Peer)> {
         let limits = WaitingLimits {
             by_connection: self.tuning.shares.max_waiting_per_connection,
@@ -165,7 +165,7 @@ impl<S: Answer> Connections<S> {
             message_bytes: self.tuning.max_request_bytes,
             answer_bytes: self.tuning.max_response_bytes,
         };
-        let (share, network) = (Share::new(limits, place.waiting()), place.network());
+        let (share, network) = (Share::new(limits, permit.waiting()), permit.network());
         let share = Arc::new(share);
         let Some(tls) = &self.tls else {
             let peer = Peer {
@@ -263,20 +263,20 @@ impl<S: Answer> Connections<S> {
 /// are logged, then we back off: exiting or busy-looping here would be a denial of service.
 async fn accept(
     listener: &TcpListener,
-    room: &ConnectionLimiter,
+    limiter: &ConnectionLimiter,
     unheard: Duration,
 ) -> (TcpStream, ConnectionPermit) {
     loop {
-        let free = room.free().await;
+        let free = limiter.acquire().await;
         match listener.accept().await {
             Ok((socket, address)) => {
-                if let Some(place) = room.take(free, address.ip()) {
+                if let Some(permit) = limiter.take(free, address.ip()) {
                     prepare(&socket, unheard);
-                    return (socket, place);
+                    return (socket, permit);
                 }
             }
             Err(error) => {
-                room.note_failure(&error);
+                limiter.note_failure(&error);
                 tokio::time::sleep(AFTER_FAILURE).await;
             }
         }

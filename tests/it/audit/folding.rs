@@ -34,7 +34,7 @@ fn caller(kind: CallerKind, subject: &str) -> Call {
             },
             introspects: false,
         },
-        demand: Requirement {
+        requirement: Requirement {
             operator: true,
             ..Requirement::default()
         },
