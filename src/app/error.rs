@@ -21,7 +21,7 @@ pub enum Error {
     #[error("the outcome of the change is unknown")]
     OutcomeUnknown(#[source] store::Error),
     /// No answer is within the freshness bound, or its freshness is unknown (R12).
-    #[error("nothing fresh enough is to be had")]
+    #[error("no answer within the freshness bound is available")]
     NotFresh,
     /// The requested revision is of another change log, or not reached yet.
     #[error("the revision is unknown")]
@@ -30,7 +30,7 @@ pub enum Error {
     #[error("the revision to watch from is unknown")]
     WatchUnknown,
     /// The changes since the revision to watch from are purged, or too many.
-    #[error("the changes to tell of are not to be had")]
+    #[error("the changes to send are no longer kept")]
     RevisionPurged,
     /// Changes arrived faster than the watcher read them.
     #[error("watching fell behind")]

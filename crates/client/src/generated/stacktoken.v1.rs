@@ -236,8 +236,8 @@ pub enum ErrorReason {
     Deadline = 16,
     /// UNAVAILABLE. The store cannot be reached. Try again after google.rpc.RetryInfo.
     StoreUnavailable = 17,
-    /// UNAVAILABLE. The issuer's keys are not to be had, so the credential cannot be
-    /// judged. Try again after google.rpc.RetryInfo.
+    /// UNAVAILABLE. The issuer's keys are unavailable, so the credential cannot be
+    /// verified. Try again after google.rpc.RetryInfo.
     KeysUnavailable = 18,
     /// UNAVAILABLE. More calls than this replica takes. Try again after RetryInfo.
     Overloaded = 19,
