@@ -16,7 +16,8 @@
 //!   verdict, the lease and the facts cache. [`domain`] re-exports all of it except the cache.
 //! - [`domain`]: the server-only domain model: parsed values and state transitions that take
 //!   `now`. No I/O.
-//! - [`store`]: transactions on SQLite or PostgreSQL, and the change log.
+//! - [`store`]: transactions on SQLite or PostgreSQL: `token`, `stack`, `lookup`, `change_log`,
+//!   `last_used` and `audit` have a file per method; `engine` has what differs between the engines.
 //! - [`app`]: the use cases, and the rules for answering from the cache.
 //! - [`auth`]: authenticates a credential; holds the policy table of who may call which RPC.
 //! - [`grpc`]: converts messages to domain values and back; the only module that builds statuses.

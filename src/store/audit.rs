@@ -9,19 +9,19 @@ use sea_orm::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{
-    Error, Store,
-    changes::AT_ONCE,
-    entity::audit_event::{ActiveModel, Column, Entity, Model},
-    stack_access::{LockedStack, RemovedStacks},
-    transaction::Transaction,
-};
 use crate::domain::{
     audit::{Action, Details, Event, Outcome},
     caller::{Actor, Call, CallerKind},
     id::{self, EventUid, TokenUid},
     stack::StackKey,
     timestamp::Timestamp,
+};
+use crate::store::{
+    Error, Store,
+    change_log::append::AT_ONCE,
+    engine::transaction::Transaction,
+    entity::audit_event::{ActiveModel, Column, Entity, Model},
+    stack::access::{LockedStack, RemovedStacks},
 };
 
 /// Which events to list.

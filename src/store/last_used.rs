@@ -9,15 +9,15 @@ use sea_orm::{
     sea_query::{Expr, ExprTrait as _, Func, OnConflict, SimpleExpr},
 };
 
-use super::{
+use crate::domain::{caller::Actor, id::TokenUid, timestamp::Timestamp};
+use crate::store::{
     Error, Store,
+    engine::transaction::Transaction,
     entity::{
         token,
         token_usage::{self, Column},
     },
-    transaction::Transaction,
 };
-use crate::domain::{caller::Actor, id::TokenUid, timestamp::Timestamp};
 
 /// A use of a token: a service got the answer that the token is active.
 #[derive(Clone, Debug)]

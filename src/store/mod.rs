@@ -7,45 +7,14 @@ mod macros;
 
 mod audit;
 mod change_log;
-mod changes;
-mod clocks;
-mod connect;
-mod database_url;
-mod embedded;
+mod engine;
 mod entity;
-mod error;
-mod evidence;
-mod expiry;
-mod first_use;
-mod idempotency;
-mod impact;
-mod issue;
 mod last_used;
-mod leaked;
-mod listing;
-mod members;
+mod lookup;
 mod migration;
-mod origin;
 mod purge;
-mod reach;
-mod renewals;
-mod revoke_all;
-mod rotate;
-mod rows;
-mod schema;
-mod secrets;
-mod shares;
-mod stack_access;
-mod stacks;
-mod statements;
-mod token_limit;
-mod token_state;
-mod tokens;
-mod transaction;
-mod trust;
-mod turns;
-mod verdicts;
-mod writable;
+mod stack;
+mod token;
 
 use std::{
     sync::{
@@ -72,38 +41,38 @@ use stacktoken_core::facts_cache::Cache;
 
 pub use self::{
     audit::{AuditCursor, AuditFilter, AuditPage, RefusalNote, RefusedCall},
-    change_log::{Change, Cursor, History, Listener, Lost},
-    connect::{OpenError, PoolSize},
-    database_url::{Location, LocationError},
-    error::Error,
-    expiry::{DAYS, Expiring},
-    first_use::Presented,
-    issue::Issue,
+    change_log::poll::{Change, Cursor, History, Listener, Lost},
+    engine::database_url::{Location, LocationError},
+    engine::error::Error,
+    engine::origin::Beat,
+    engine::pool::{OpenError, PoolSize},
+    engine::reach::Unreachable,
+    engine::schema::{Schema, SchemaError},
+    engine::writable::Unwritable,
     last_used::Use,
-    listing::{ListQuery, Order, TokenCursor, TokenPage},
-    members::{MemberChange, MembersChanged},
-    origin::Beat,
+    lookup::{Lookup, many::Lookups, recorded::Recorded},
     purge::{Batch, Keep, Next},
-    reach::Unreachable,
-    revoke_all::{RevokeAll, RevokedAll},
-    rotate::{Rotate, Rotated},
-    schema::{Schema, SchemaError},
-    secrets::Kept,
-    stacks::{Register, StackCursor, StackPage, StackStep, StackWithMembers},
-    verdicts::{Lookup, many::Lookups, recorded::Recorded},
-    writable::Unwritable,
+    stack::members::{MemberChange, MembersChanged},
+    stack::stacks::{Register, StackCursor, StackPage, StackStep, StackWithMembers},
+    token::expiry::{DAYS, Expiring},
+    token::first_use::Presented,
+    token::issue::Issue,
+    token::listing::{ListQuery, Order, TokenCursor, TokenPage},
+    token::revoke_all::{RevokeAll, RevokedAll},
+    token::rotate::{Rotate, Rotated},
+    token::secrets::Kept,
 };
 use self::{
-    connect::Embedded,
-    evidence::Isolation,
-    origin::Sources,
-    renewals::Renewals,
-    shares::{Share, Shares},
-    statements::Statements,
-    transaction::{Access, Outcomes, Transaction},
-    trust::Checks,
-    turns::Turns,
-    writable::Refused,
+    engine::evidence::Isolation,
+    engine::origin::Sources,
+    engine::pool::Embedded,
+    engine::renewals::Renewals,
+    engine::shares::{Share, Shares},
+    engine::statements::Statements,
+    engine::transaction::{Access, Outcomes, Transaction},
+    engine::trust::Checks,
+    engine::turns::Turns,
+    engine::writable::Refused,
 };
 
 /// How often a change retries to get a connection from a busy pool: many queued changes of one
@@ -164,13 +133,13 @@ impl Store {
         size: PoolSize,
         (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>),
     ) -> Result<Self, OpenError> {
-        let connect::Connections {
+        let engine::pool::Connections {
             writer,
             reader,
             control,
             readings,
             embedded,
-        } = connect::open(location, size).await?;
+        } = engine::pool::open(location, size).await?;
         let statements = match location {
             Location::Sqlite(_) => Statements::on_sqlite(),
             Location::Postgres(_) => {
@@ -198,7 +167,7 @@ impl Store {
             refused: Refused::default(),
             clock,
             entropy,
-            max_skew_micros: AtomicU64::new(clocks::DEFAULT_MAX_SKEW_MICROS),
+            max_skew_micros: AtomicU64::new(engine::clocks::DEFAULT_MAX_SKEW_MICROS),
             own_clock_decides: matches!(location, Location::Sqlite(_)),
             epoch: AtomicI64::new(0),
             statements,

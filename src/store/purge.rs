@@ -11,12 +11,12 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use super::{
-    Error, Store,
-    entity::{audit_event, request, stack, token, token_secret, token_usage},
-    transaction::Transaction,
-};
 use crate::domain::{id::TokenUid, timestamp::Timestamp};
+use crate::store::{
+    Error, Store,
+    engine::transaction::Transaction,
+    entity::{audit_event, request, stack, token, token_secret, token_usage},
+};
 
 /// The most rows that a batch selects for deletion.
 const BATCH: u64 = 500;

@@ -1,0 +1,206 @@
+//! The change log: one row for everything that can alter a verdict (R12).
+
+use newtype_uuid::GenericUuid as _;
+use sea_orm::{ConnectionTrait as _, DbErr, Statement, Value};
+
+use crate::domain::{id::TokenUid, revision::Revision};
+use crate::store::{Error, Store, engine::transaction::Transaction, stack::access::LockedStack};
+use stacktoken_core::facts_cache::Subject;
+
+/// The most rows in one statement: the engines limit the number of bind parameters.
+pub(in crate::store) const AT_ONCE: usize = 500;
+
+/// The NOTIFY channel. A notification is an empty hint to read the change log now.
+pub(in crate::store) const CHANNEL: &str = "stacktoken_changes";
+
+/// What happened. Readers use only whether a kind is harmless; the rest is for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Kind {
+    Issued,
+    Updated,
+    Redated,
+    Expired,
+    Revoked,
+    Rotated,
+    Superseded,
+    Registered,
+    MembersChanged,
+    LimitChanged,
+    Suspended,
+    Resumed,
+    Removed,
+}
+
+impl Kind {
+    /// Returns whether it cannot make any cached fact wrong.
+    pub const fn is_harmless(self) -> bool {
+        matches!(
+            self,
+            Self::Issued | Self::Registered | Self::MembersChanged | Self::LimitChanged
+        )
+    }
+
+    /// All kinds.
+    pub const ALL: [Self; 13] = [
+        Self::Issued,
+        Self::Updated,
+        Self::Redated,
+        Self::Expired,
+        Self::Revoked,
+        Self::Rotated,
+        Self::Superseded,
+        Self::Registered,
+        Self::MembersChanged,
+        Self::LimitChanged,
+        Self::Suspended,
+        Self::Resumed,
+        Self::Removed,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Issued => "issued",
+            Self::Updated => "updated",
+            Self::Redated => "redated",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+            Self::Rotated => "rotated",
+            Self::Superseded => "superseded",
+            Self::Registered => "registered",
+            Self::MembersChanged => "members_changed",
+            Self::LimitChanged => "limit_changed",
+            Self::Suspended => "suspended",
+            Self::Resumed => "resumed",
+            Self::Removed => "removed",
+        }
+    }
+}
+
+/// On SQLite the position of a change is its row id, since there is one writer.
+const ON_SQLITE: &str = "INSERT INTO changes (stack_uid, token_uid, kind, changed_at) \
+    VALUES ($1, $2, $3, $4) RETURNING id AS position";
+/// On PostgreSQL it is the transaction id, since a later row id may be committed first. One round
+/// trip appends the change and moves `last_changed_at`, before which no later decision can be.
+const ON_POSTGRES: &str = "\
+    WITH moved AS (UPDATE stacks SET last_changed_at = $4 WHERE uid = $1) \
+    INSERT INTO changes (stack_uid, token_uid, kind, changed_at) \
+    VALUES ($1, $2, $3, $4) RETURNING xid::text::bigint AS position";
+
+impl Store {
+    /// Appends a row to the change log, at the instant of the decision. Returns the revision that
+    /// includes this change.
+    pub(in crate::store) async fn append_change(
+        &self,
+        tx: &Transaction,
+        (stack, token): (&LockedStack, Option<TokenUid>),
+        kind: Kind,
+    ) -> Result<Revision, Error> {
+        let sql = if self.is_shared() {
+            ON_POSTGRES
+        } else {
+            self.note_changed(tx, stack).await?;
+            ON_SQLITE
+        };
+        let values = [
+            stack.uid.into_untyped_uuid().into(),
+            token.map(TokenUid::into_untyped_uuid).into(),
+            kind.name().into(),
+            stack.at.as_micros().into(),
+        ];
+        let statement = Statement::from_sql_and_values(self.backend(), sql, values);
+        let row = tx.query_one_raw(statement).await?;
+        let row = row.ok_or_else(|| DbErr::RecordNotInserted)?;
+        self.hint(tx, kind).await?;
+        let position = row.try_get("", "position")?;
+        tx.note_position(position);
+        if !kind.is_harmless() {
+            tx.touch(token.map_or(Subject::Stack(stack.uid), Subject::Token));
+        }
+        Ok(self.revision(position))
+    }
+
+    /// Appends one row for each of several tokens of a stack; returns `None` for no tokens.
+    pub(in crate::store) async fn append_change_of_each(
+        &self,
+        tx: &Transaction,
+        (stack, tokens): (&LockedStack, &[TokenUid]),
+        kind: Kind,
+    ) -> Result<Option<Revision>, Error> {
+        if !tokens.is_empty() {
+            self.note_changed(tx, stack).await?;
+        }
+        let position = if self.is_shared() {
+            "xid::text::bigint"
+        } else {
+            "id"
+        };
+        let mut last = None;
+        for some in tokens.chunks(AT_ONCE) {
+            let rows: Vec<_> = (0..some.len())
+                .map(|at| format!("($1, ${}, $2, $3)", at + 4))
+                .collect();
+            let sql = format!(
+                "INSERT INTO changes (stack_uid, token_uid, kind, changed_at) \
+                VALUES {} RETURNING {position} AS position",
+                rows.join(", ")
+            );
+            let mut values: Vec<Value> = vec![
+                stack.uid.into_untyped_uuid().into(),
+                kind.name().into(),
+                stack.at.as_micros().into(),
+            ];
+            values.extend(some.iter().map(|uid| Value::from(uid.into_untyped_uuid())));
+            let statement = Statement::from_sql_and_values(self.backend(), sql, values);
+            for row in tx.query_all_raw(statement).await? {
+                last = last.max(Some(row.try_get("", "position")?));
+            }
+        }
+        if let Some(position) = last {
+            self.hint(tx, kind).await?;
+            tx.note_position(position);
+            for uid in tokens {
+                tx.touch(Subject::Token(*uid));
+            }
+        }
+        Ok(last.map(|position| self.revision(position)))
+    }
+
+    /// Records the instant of the decision, so that no later one about the stack is earlier (R8).
+    /// On PostgreSQL the statement that appends one change does this itself.
+    async fn note_changed(&self, tx: &Transaction, stack: &LockedStack) -> Result<(), Error> {
+        let sql = "UPDATE stacks SET last_changed_at = $1 WHERE uid = $2";
+        let values = [stack.at.as_micros().into(), stack.row.uid.into()];
+        let statement = Statement::from_sql_and_values(self.backend(), sql, values);
+        tx.execute_raw(statement).await?;
+        Ok(())
+    }
+
+    /// Sends a hint, but only if a cached fact may be wrong now: NOTIFY takes a lock over all
+    /// commits, and a replica that misses a hint polls the change log anyway.
+    async fn hint(&self, tx: &Transaction, kind: Kind) -> Result<(), Error> {
+        if self.is_shared() && !kind.is_harmless() {
+            tx.execute_unprepared(&format!("NOTIFY {CHANNEL}")).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns the last position on SQLite, where there is one writer.
+    ///
+    /// # Errors
+    /// [`Error`] if the store cannot be read.
+    pub async fn last_position(&self) -> Result<i64, Error> {
+        let sql = "SELECT COALESCE(MAX(id), 0) AS position FROM changes";
+        let statement = Statement::from_string(self.backend(), sql);
+        let row = self.pools.load().reader.query_one_raw(statement).await?;
+        let row = row.ok_or_else(|| DbErr::RecordNotFound("a position".to_owned()))?;
+        Ok(row.try_get("", "position")?)
+    }
+
+    /// Returns the revision at this position.
+    pub(in crate::store) fn revision(&self, position: i64) -> Revision {
+        Revision {
+            epoch: self.epoch(),
+            position,
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! The location of the store. Prints only its kind, host and name: a URL can hold a password.
+
+use std::{
+    fmt,
+    net::IpAddr,
+    path::PathBuf,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use sea_orm::sqlx::postgres::{PgConnectOptions, PgSslMode};
+
+/// How long a call waits for a connection before the store counts as unreachable. Shorter than the
+/// time limit of a read, so that a pool that is merely busy is not taken for a dead link.
+const ACQUIRE_FOR: Duration = Duration::from_millis(500);
+/// The longest that this wait becomes if connecting is slow.
+const LONGEST_ACQUIRE_FOR: Duration = Duration::from_secs(10);
+
+/// The parameters that the driver knows; it logs any other with its value.
+const PARAMETERS: &[&str] = &[
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
+
+/// The location of a store.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Location {
+    /// An SQLite file, for one process.
+    Sqlite(PathBuf),
+    /// A PostgreSQL database, for several replicas.
+    Postgres(PostgresUrls),
+}
+
+/// The URLs of a PostgreSQL database; neither is ever printed. All clones share them, so that a
+/// rotated password applies to all connections made from then on.
+#[derive(Clone)]
+pub struct PostgresUrls {
+    ways: Arc<ArcSwap<Ways>>,
+    /// How long to wait for a connection, in milliseconds.
+    acquire_for: Arc<AtomicU64>,
+}
+
+#[derive(PartialEq, Eq)]
+struct Ways {
+    /// For calls; may go through a pooler.
+    url: String,
+    /// Past any pooler: for LISTEN, the change feed and migrations. `None` if there is no pooler.
+    direct: Option<String>,
+    /// Whether both URLs give connections that are safe from eavesdropping and impersonation.
+    private: bool,
+}
+
+impl PostgresUrls {
+    fn new(url: &str, direct: Option<&str>) -> Self {
+        let ways = Ways {
+            url: url.to_owned(),
+            direct: direct.map(ToOwned::to_owned),
+            private: is_private(url) && direct.is_none_or(is_private),
+        };
+        let millis = u64::try_from(ACQUIRE_FOR.as_millis()).unwrap_or_default();
+        Self {
+            ways: Arc::new(ArcSwap::from_pointee(ways)),
+            acquire_for: Arc::new(AtomicU64::new(millis)),
+        }
+    }
+
+    /// Returns the URL for calls.
+    pub(in crate::store) fn url(&self) -> String {
+        self.ways.load().url.clone()
+    }
+
+    /// Returns the URL past any pooler.
+    pub(in crate::store) fn direct(&self) -> String {
+        let ways = self.ways.load();
+        ways.direct.as_ref().unwrap_or(&ways.url).clone()
+    }
+
+    /// Returns how long a call waits for a connection.
+    pub(in crate::store) fn acquire_for(&self) -> Duration {
+        Duration::from_millis(self.acquire_for.load(Ordering::Relaxed))
+    }
+
+    /// Records how long it takes to connect. If that is long, calls wait longer, since an attempt
+    /// that is cancelled every time would never succeed.
+    pub(in crate::store) fn note_connected(&self, took: Duration) {
+        let wait = (2 * took).clamp(ACQUIRE_FOR, LONGEST_ACQUIRE_FOR);
+        let millis = u64::try_from(wait.as_millis()).unwrap_or_default();
+        self.acquire_for.fetch_max(millis, Ordering::Relaxed);
+    }
+}
+
+impl PartialEq for PostgresUrls {
+    fn eq(&self, other: &Self) -> bool {
+        **self.ways.load() == **other.ways.load()
+    }
+}
+
+impl Eq for PostgresUrls {}
+
+/// An error in a database URL. It repeats nothing from the URL: even the name of a parameter can be
+/// part of a password.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LocationError {
+    /// The URL has another form.
+    #[error(
+        "expected sqlite:PATH, such as sqlite:/var/lib/stacktoken/stacktoken.db, or \
+         postgres://USER:PASSWORD@HOST:PORT/DATABASE"
+    )]
+    Form,
+    /// The URL has an unknown parameter, or a password that is not percent-encoded.
+    #[error(
+        "it has a parameter that is not known, or a password with characters such as ? # / @ that \
+         are not percent-encoded; the known parameters are {}",
+        PARAMETERS.join(", ")
+    )]
+    Parameter,
+}
+
+impl FromStr for Location {
+    type Err = LocationError;
+
+    fn from_str(url: &str) -> Result<Self, LocationError> {
+        if let Some(path) = url.strip_prefix("sqlite:") {
+            return parse_path(path);
+        }
+        check_postgres(url)?;
+        Ok(Self::Postgres(PostgresUrls::new(url, None)))
+    }
+}
+
+impl Location {
+    /// Returns the same location, with a URL past the pooler.
+    ///
+    /// # Errors
+    /// [`LocationError`] if that is no PostgreSQL URL, or the location is not PostgreSQL.
+    pub fn with_direct(self, direct: &str) -> Result<Self, LocationError> {
+        check_postgres(direct)?;
+        match self {
+            Self::Postgres(urls) => {
+                Ok(Self::Postgres(PostgresUrls::new(&urls.url(), Some(direct))))
+            }
+            Self::Sqlite(_) => Err(LocationError::Form),
+        }
+    }
+
+    /// Adopts the URLs of another location for connections made from now on, if it is the same
+    /// database. Returns whether they changed.
+    #[must_use]
+    pub fn follow(&self, other: &Self) -> bool {
+        let (Self::Postgres(own), Self::Postgres(theirs)) = (self, other) else {
+            return false;
+        };
+        let changed = own != theirs && self.to_string() == other.to_string();
+        if changed {
+            own.ways.store(theirs.ways.load_full());
+        }
+        changed
+    }
+
+    /// Returns whether connections are safe from eavesdropping and impersonation: a file, a socket,
+    /// this machine, or TLS with a certificate that is verified.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        match self {
+            Self::Sqlite(_) => true,
+            Self::Postgres(urls) => urls.ways.load().private,
+        }
+    }
+}
+
+fn is_private(url: &str) -> bool {
+    let Ok(options) = url.parse::<PgConnectOptions>() else {
+        return false;
+    };
+    let host = options.get_host();
+    let local = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+    let verified = matches!(
+        options.get_ssl_mode(),
+        PgSslMode::VerifyCa | PgSslMode::VerifyFull
+    );
+    local || verified || options.get_socket().is_some()
+}
+
+fn parse_path(path: &str) -> Result<Location, LocationError> {
+    let path = path.strip_prefix("//").unwrap_or(path);
+    if path.is_empty() || path.contains(['?', '#']) || path.contains(":memory:") {
+        return Err(LocationError::Form);
+    }
+    Ok(Location::Sqlite(PathBuf::from(path)))
+}
+
+fn check_postgres(url: &str) -> Result<(), LocationError> {
+    let schemes = ["postgres://", "postgresql://"];
+    let rest = schemes.iter().find_map(|scheme| url.strip_prefix(scheme));
+    let rest = rest.ok_or(LocationError::Form)?;
+    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+    // A password that is not percent-encoded ends the host at its first `/`, `?` or `#`: its rest
+    // would become the name of the database, a parameter, or nothing.
+    let name = place.split_once('/').map_or("", |(_, name)| name);
+    if url.contains('#') || name.contains(['@', '/']) {
+        return Err(LocationError::Parameter);
+    }
+    let mut keys = query.split('&').filter(|pair| !pair.is_empty());
+    let known = |pair: &str| {
+        let key = pair.split('=').next().unwrap_or_default();
+        PARAMETERS.contains(&key) || key.starts_with("options[") && key.ends_with(']')
+    };
+    if !keys.all(known) {
+        return Err(LocationError::Parameter);
+    }
+    match url.parse::<PgConnectOptions>() {
+        Ok(_) => Ok(()),
+        Err(_) => Err(LocationError::Form),
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "SQLite file {}", path.display()),
+            Self::Postgres(urls) => match urls.url().parse::<PgConnectOptions>() {
+                Ok(options) => {
+                    let database = options.get_database().unwrap_or_default();
+                    let (host, port) = (options.get_host(), options.get_port());
+                    write!(f, "PostgreSQL database {database} on {host}:{port}")
+                }
+                Err(_) => f.write_str("PostgreSQL"),
+            },
+        }
+    }
+}
+
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

@@ -1,0 +1,281 @@
+//! The errors of the store, named by condition. The only module that reads driver codes.
+
+use std::time::Duration;
+
+use sea_orm::{DbErr, RuntimeErr, sqlx};
+
+use crate::domain::{entropy::EntropyFailed, refusal::Refusal};
+
+/// Why a store method failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A rule refused the call; nothing but the end of expired tokens was written (R8).
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The store cannot be reached or does not answer.
+    #[error("the store cannot be reached")]
+    Unavailable(#[source] DbErr),
+    /// The store has no space left.
+    #[error("the store has no space left")]
+    Full(#[source] DbErr),
+    /// The audit row could not be written, so nothing was done (R14).
+    #[error("the audit row could not be written")]
+    AuditUnavailable(#[source] DbErr),
+    /// Another transaction conflicted with this one, even after retries.
+    #[error("another transaction was in the way")]
+    Conflict(#[source] DbErr),
+    /// A row that does not parse.
+    #[error("{table} {id} has a {column} that does not parse")]
+    Corrupt {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: &'static str,
+        /// The row.
+        id: String,
+    },
+    /// The database answers but is not the primary: a standby, or a primary that was demoted. Its
+    /// data may be old.
+    #[error("the database is not the primary")]
+    NotPrimary,
+    /// The database answers but accepts no changes: a standby, or one that was set to read-only.
+    #[error("the database is read-only")]
+    ReadOnly,
+    /// The embedded database's file or write-ahead log was deleted or replaced: what is committed
+    /// now is lost when the process ends.
+    #[error("the {0} was deleted or replaced")]
+    FileLost(&'static str),
+    /// A COMMIT was sent, and it is not known whether it took effect.
+    #[error("the outcome of the change is unknown")]
+    OutcomeUnknown(#[source] DbErr),
+    /// Too many changes of one stack, or reads of one caller, are waiting.
+    #[error("too many changes of this stack are waiting")]
+    Crowded,
+    /// The clock is behind the last change of the stack by more than the permitted skew: a
+    /// decision now could undo what is final (R8).
+    #[error("the clock is {behind:?} behind the last change of the stack")]
+    ClockSkew {
+        /// By how much.
+        behind: Duration,
+    },
+    /// The database's clock and this process's differ by more than the permitted skew (R8).
+    #[error("the clocks of the database and of this process differ by {by:?}")]
+    ClocksDiffer {
+        /// By how much.
+        by: Duration,
+    },
+    /// The database is not the one that committed the last heartbeat, so nothing was changed in it:
+    /// the change would be lost once the address leads back to the other one.
+    #[error("the database is another than the one that committed the last heartbeat")]
+    Untrusted,
+    /// The database has no incarnation since it was promoted or started after a crash: what was
+    /// read before cannot be told from what is read now.
+    #[error("the database has no incarnation yet")]
+    Nameless,
+    /// The rows belong to another database cluster or other tables: restored, moved or upgraded.
+    #[error(
+        "the database or its schema is another than the one that the history was made by: check \
+         the URL and the role's search_path, and run `stacktoken migrate new-epoch` if it is meant \
+         to take its place"
+    )]
+    Foreign,
+    /// Any other error of the database.
+    #[error("the database refused a statement")]
+    Database(#[source] DbErr),
+    /// The same error, shared by several callers of a single-flight load.
+    #[error(transparent)]
+    Shared(std::sync::Arc<Self>),
+    /// No random bytes were available for an id.
+    #[error(transparent)]
+    Entropy(#[from] EntropyFailed),
+}
+
+impl Error {
+    /// Returns the name of the condition; `None` for a refusal, which is not a fault of the store.
+    #[must_use]
+    pub fn kind(&self) -> Option<&'static str> {
+        match self {
+            Self::Refused(_) => None,
+            Self::Unavailable(_) => Some("UNAVAILABLE"),
+            Self::Full(_) => Some("FULL"),
+            Self::AuditUnavailable(_) => Some("AUDIT_UNAVAILABLE"),
+            Self::Conflict(_) => Some("CONFLICT"),
+            Self::Corrupt { .. } => Some("CORRUPT"),
+            Self::NotPrimary => Some("NOT_PRIMARY"),
+            Self::ReadOnly => Some("READ_ONLY"),
+            Self::OutcomeUnknown(_) => Some("OUTCOME_UNKNOWN"),
+            Self::Crowded => Some("CROWDED"),
+            Self::Nameless => Some("NAMELESS"),
+            Self::Foreign => Some("FOREIGN"),
+            Self::FileLost(_) => Some("FILE_LOST"),
+            Self::ClockSkew { .. } | Self::ClocksDiffer { .. } => Some("CLOCK_SKEW"),
+            Self::Untrusted => Some("UNTRUSTED"),
+            Self::Database(_) => Some("DATABASE"),
+            Self::Shared(error) => error.kind(),
+            Self::Entropy(_) => Some("ENTROPY"),
+        }
+    }
+
+    /// Returns whether all connections were in use.
+    #[must_use]
+    pub const fn is_for_want_of_room(&self) -> bool {
+        matches!(self, Self::Unavailable(DbErr::ConnectionAcquire(_)))
+    }
+
+    /// Returns whether a connection turned out dead, as opposed to none being free, or the database
+    /// refusing a statement on a live one. Then the pool's other connections are likely dead too.
+    #[must_use]
+    pub fn is_lost_connection(&self) -> bool {
+        match self {
+            Self::Unavailable(DbErr::ConnectionAcquire(_)) => false,
+            Self::Unavailable(source) => !is_answer(source),
+            _ => false,
+        }
+    }
+
+    /// Returns whether the database accepts no changes.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        match self {
+            Self::ReadOnly => true,
+            Self::Shared(error) => error.is_read_only(),
+            _ => false,
+        }
+    }
+}
+
+impl From<DbErr> for Error {
+    fn from(error: DbErr) -> Self {
+        match condition(&error) {
+            Condition::Unavailable => Self::Unavailable(error),
+            Condition::Full => Self::Full(error),
+            Condition::Conflict => Self::Conflict(error),
+            Condition::NotPrimary => Self::NotPrimary,
+            Condition::ReadOnly => Self::ReadOnly,
+            Condition::Other => Self::Database(error),
+        }
+    }
+}
+
+enum Condition {
+    Unavailable,
+    Full,
+    Conflict,
+    NotPrimary,
+    ReadOnly,
+    Other,
+}
+
+fn condition(error: &DbErr) -> Condition {
+    let runtime = match error {
+        DbErr::ConnectionAcquire(_) => return Condition::Unavailable,
+        // Any error before there is a connection means that the store is unavailable, except a full
+        // disk, which keeps SQLite from opening a file.
+        DbErr::Conn(runtime) => {
+            return match condition_of(runtime) {
+                Condition::Full => Condition::Full,
+                _ => Condition::Unavailable,
+            };
+        }
+        DbErr::Exec(runtime) | DbErr::Query(runtime) => runtime,
+        _ => return Condition::Other,
+    };
+    condition_of(runtime)
+}
+
+fn condition_of(runtime: &RuntimeErr) -> Condition {
+    let RuntimeErr::SqlxError(driver) = runtime else {
+        return Condition::Other;
+    };
+    match driver.as_ref() {
+        sqlx::Error::Database(database) if is_standby(database.as_ref()) => Condition::NotPrimary,
+        sqlx::Error::Database(database) => match database.code().as_deref() {
+            // SQLSTATE has five characters; SQLite's codes have fewer.
+            Some(code) if code.len() == 5 => postgres_condition(code),
+            code => sqlite_condition(code),
+        },
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        // A response that does not parse: the connection was cut in the middle of a message.
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => Condition::Unavailable,
+        _ => Condition::Other,
+    }
+}
+
+/// Returns whether the error is a response of the server on a connection that stays open. Not so
+/// for errors that end it: connection exceptions, shutdowns and terminated sessions.
+fn is_answer(error: &DbErr) -> bool {
+    let ends = ["08", "57P", "25P03", "25P04"];
+    code_of(error).is_some_and(|code| !ends.iter().any(|end| code.starts_with(end)))
+}
+
+/// Returns the code in the database's own error response: the SQLSTATE on PostgreSQL.
+pub(in crate::store) fn code_of(error: &DbErr) -> Option<String> {
+    let (DbErr::Conn(runtime) | DbErr::Exec(runtime) | DbErr::Query(runtime)) = error else {
+        return None;
+    };
+    let RuntimeErr::SqlxError(driver) = runtime else {
+        return None;
+    };
+    Some(driver.as_database_error()?.code()?.into_owned())
+}
+
+/// Returns whether a standby refused to read the `incarnation` table. Checks the routine as well,
+/// since the code only says that something is not supported.
+fn is_standby(error: &dyn sqlx::error::DatabaseError) -> bool {
+    let error = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>();
+    error.is_some_and(|error| {
+        error.code() == "0A000" && error.routine() == Some("get_relation_info")
+    })
+}
+
+/// Maps an SQLite result code; extended codes use the higher bytes.
+fn sqlite_condition(code: Option<&str>) -> Condition {
+    const PERM: u32 = 3;
+    const BUSY: u32 = 5;
+    const LOCKED: u32 = 6;
+    const NOMEM: u32 = 7;
+    const READONLY: u32 = 8;
+    const IOERR: u32 = 10;
+    const CORRUPT: u32 = 11;
+    const FULL: u32 = 13;
+    const CANTOPEN: u32 = 14;
+    const PROTOCOL: u32 = 15;
+    const NOTADB: u32 = 26;
+    let code = code.and_then(|code| code.parse::<u32>().ok());
+    match code.map(|code| code & 0xff) {
+        Some(BUSY | LOCKED) => Condition::Conflict,
+        Some(FULL) => Condition::Full,
+        // A fault of the file, not of the statement: an outage until it is repaired (R13).
+        Some(READONLY) => Condition::ReadOnly,
+        Some(PERM | NOMEM | IOERR | CORRUPT | CANTOPEN | PROTOCOL | NOTADB) => {
+            Condition::Unavailable
+        }
+        _ => Condition::Other,
+    }
+}
+
+/// Maps an SQLSTATE, by class or by code.
+fn postgres_condition(code: &str) -> Condition {
+    match code {
+        // Serialization failure, deadlock, lock not available.
+        "40001" | "40P01" | "55P03" => Condition::Conflict,
+        // Disk full.
+        "53100" => Condition::Full,
+        // Read-only transaction: a standby, or a session that may not write.
+        "25006" => Condition::ReadOnly,
+        // Query cancelled or session ended by a time-out of the server.
+        "57014" | "25P03" | "25P04" => Condition::Unavailable,
+        // Connection exceptions, insufficient resources, operator intervention.
+        _ if ["08", "53", "57"]
+            .iter()
+            .any(|class| code.starts_with(class)) =>
+        {
+            Condition::Unavailable
+        }
+        _ => Condition::Other,
+    }
+}

@@ -1,0 +1,62 @@
+//! Reads that a verdict or the change feed relies on. Each must see everything committed before it:
+//! under REPEATABLE READ a statement that waited for `ALTER TABLE` to rewrite a table finds it
+//! empty. So if the default of the database, the role or the session is not READ COMMITTED, the
+//! read runs in a transaction that sets it. Poolers would refuse start-up options.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbErr, QueryResult, Statement};
+
+use crate::store::{
+    Error, Store,
+    engine::transaction::{Access, Transaction},
+};
+
+/// Whether a session was found whose default isolation is not READ COMMITTED.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Isolation {
+    other: AtomicBool,
+}
+
+impl Store {
+    /// Returns the rows of a statement that selects the origin columns; at least one row.
+    pub(in crate::store) async fn read_evidence(
+        &self,
+        pool: &DatabaseConnection,
+        statement: Statement,
+    ) -> Result<Vec<QueryResult>, Error> {
+        if self.isolation.other.load(Ordering::Relaxed) {
+            return read_committed(pool, statement).await;
+        }
+        let rows = pool.query_all_raw(statement.clone()).await?;
+        if first(&rows)?.try_get("", "up_to_date")? {
+            return Ok(rows);
+        }
+        if !self.isolation.other.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "default_transaction_isolation is not read committed: each look-up takes a \
+                 transaction, and two round trips more"
+            );
+        }
+        read_committed(pool, statement).await
+    }
+}
+
+async fn read_committed(
+    pool: &DatabaseConnection,
+    statement: Statement,
+) -> Result<Vec<QueryResult>, Error> {
+    let tx = Transaction::begin(pool, Access::UpToDate).await?;
+    let rows = tx.query_all_raw(statement).await;
+    // The rows are valid anyway; a connection that fails to roll back is closed.
+    let _ = tx.rollback().await;
+    let rows = rows?;
+    first(&rows)?;
+    Ok(rows)
+}
+
+/// Returns the first row of a statement that always returns one.
+pub(in crate::store) fn first(rows: &[QueryResult]) -> Result<&QueryResult, Error> {
+    let missing = || DbErr::RecordNotFound("the row asked for".to_owned());
+    Ok(rows.first().ok_or_else(missing)?)
+}

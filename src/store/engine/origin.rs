@@ -1,0 +1,264 @@
+//! The identity of the database that answers, read in the same statement as the data.
+
+use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbErr, QueryResult, Statement};
+
+use crate::domain::{origin::Origin, timestamp::Timestamp};
+use crate::store::{
+    Error, Store, engine::error::code_of, engine::transaction::Transaction, migration::TABLE_IDS,
+};
+
+/// A heartbeat that was committed.
+#[derive(Clone, Debug)]
+pub struct Beat {
+    /// The database that committed it.
+    pub origin: Origin,
+    /// The time there, by the database's clock.
+    pub clock: Timestamp,
+}
+
+/// Which parts of the database's identity this role may read: a managed service can refuse some.
+#[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "a service refuses each on its own"
+)]
+pub(in crate::store) struct Sources {
+    /// The system identifier of the database cluster.
+    system: bool,
+    timeline: bool,
+    started: bool,
+    /// Off only in a negative control.
+    incarnation: bool,
+    /// Off only in a negative control.
+    tables: bool,
+}
+
+const SYSTEM: &str = "(SELECT system_identifier FROM pg_control_system())";
+/// Not `pg_control_checkpoint()`, which lags behind a promotion.
+const TIMELINE: &str = "CASE WHEN NOT pg_is_in_recovery() \
+    THEN substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) ELSE '' END";
+const STARTED: &str = "(EXTRACT(EPOCH FROM pg_postmaster_start_time()) * 1000000)::bigint";
+/// The clock of the database, which advances within a transaction.
+pub(in crate::store) const CLOCK: &str =
+    "(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint";
+
+impl Sources {
+    /// None of them: SQLite has no such identity.
+    pub const NONE: Self = Self {
+        system: false,
+        timeline: false,
+        started: false,
+        incarnation: false,
+        tables: false,
+    };
+
+    /// Finds out which parts this role may read, and logs those that it may not.
+    pub async fn of(connection: &DatabaseConnection) -> Result<Self, DbErr> {
+        Ok(Self {
+            system: may_ask(connection, SYSTEM).await?,
+            timeline: may_ask(connection, TIMELINE).await?,
+            started: may_ask(connection, STARTED).await?,
+            incarnation: true,
+            tables: true,
+        })
+    }
+
+    /// Disables the parts that identify the incarnation, or the database cluster and its tables.
+    pub const fn without(self, incarnation: bool, system: bool) -> Self {
+        Self {
+            system: self.system && !system,
+            started: self.started && !incarnation,
+            incarnation: !incarnation,
+            tables: self.tables && !system,
+            ..self
+        }
+    }
+
+    /// Returns the columns that identify the database, for every statement whose rows are evidence.
+    pub fn columns(self) -> String {
+        let timeline = if self.timeline { TIMELINE } else { "''" };
+        let started = if self.started { STARTED } else { "0::bigint" };
+        let incarnation = if self.incarnation {
+            "(SELECT nonce FROM incarnation)"
+        } else {
+            "0::bigint"
+        };
+        let tables = if self.tables { TABLE_IDS } else { "0::bigint" };
+        format!(
+            "(pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on') AS standby, \
+             {timeline} AS timeline, {started} AS started, \
+             {incarnation} AS incarnation, {tables} AS tables, \
+             current_setting('transaction_isolation') = 'read committed' AS up_to_date, \
+             (SELECT value FROM meta WHERE name = 'epoch') AS epoch"
+        )
+    }
+
+    /// Returns the same columns, and those that make the server read a file.
+    pub fn all_columns(self) -> String {
+        let system = if self.system { SYSTEM } else { "NULL::bigint" };
+        let home_tables = if self.tables {
+            "(SELECT value FROM meta WHERE name = 'tables')"
+        } else {
+            "NULL::bigint"
+        };
+        let columns = self.columns();
+        format!(
+            "{columns}, {system} AS system, \
+             (SELECT value FROM meta WHERE name = 'system') AS home, {home_tables} AS home_tables"
+        )
+    }
+}
+
+/// The same columns on SQLite, where there is only one store and none can replace it.
+pub(in crate::store) const ON_SQLITE: &str = "\
+    FALSE AS standby, '' AS timeline, 0 AS started, 0 AS incarnation, 0 AS tables, \
+    TRUE AS up_to_date, \
+    (SELECT value FROM meta WHERE name = 'epoch') AS epoch";
+pub(in crate::store) const ALL_ON_SQLITE: &str =
+    "NULL AS system, NULL AS home, NULL AS home_tables";
+
+async fn may_ask(connection: &DatabaseConnection, what: &str) -> Result<bool, DbErr> {
+    let statement = Statement::from_string(
+        connection.get_database_backend(),
+        format!("SELECT {what} AS value"),
+    );
+    match connection.query_one_raw(statement).await {
+        Ok(_) => Ok(true),
+        Err(error) if refuses(&error) => {
+            tracing::warn!(
+                what,
+                "the database does not say this of itself: a change of the database is noticed \
+                 without it"
+            );
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Insufficient privilege, no such function, or not supported.
+fn refuses(error: &DbErr) -> bool {
+    let codes = ["42501", "42883", "0A000"];
+    code_of(error).is_some_and(|code| codes.contains(&code.as_str()))
+}
+
+/// Returns the origin in a row with [`Sources::columns`]; an error unless it is the primary's.
+pub(in crate::store) fn origin_of(row: &QueryResult) -> Result<Origin, Error> {
+    if row.try_get("", "standby")? {
+        return Err(Error::NotPrimary);
+    }
+    let incarnation: Option<i64> = row.try_get("", "incarnation")?;
+    Ok(Origin {
+        system: None,
+        timeline: row.try_get("", "timeline")?,
+        epoch: row.try_get("", "epoch")?,
+        // Without one, data from before a crash cannot be told apart. A heartbeat writes one.
+        incarnation: incarnation.ok_or(Error::Nameless)?,
+        tables: row.try_get("", "tables")?,
+        started: row.try_get("", "started")?,
+    })
+}
+
+/// Returns the origin in a row with [`Sources::all_columns`]; an error if the rows are foreign.
+pub(in crate::store) fn full_origin_of(row: &QueryResult) -> Result<Origin, Error> {
+    let origin = origin_of(row)?;
+    let (system, home): (Option<i64>, Option<i64>) =
+        (row.try_get("", "system")?, row.try_get("", "home")?);
+    let home_tables: Option<i64> = row.try_get("", "home_tables")?;
+    let elsewhere =
+        |is: Option<i64>, home: Option<i64>| is.zip(home).is_some_and(|(is, home)| is != home);
+    if elsewhere(system, home) || elsewhere(Some(origin.tables), home_tables) {
+        return Err(Error::Foreign);
+    }
+    Ok(Origin { system, ..origin })
+}
+
+impl Store {
+    /// Commits a heartbeat, so that a full disk, a lock or a primary that was cut off shows here
+    /// before it fails a call. Returns which database committed it, and the time there.
+    ///
+    /// # Errors
+    /// [`Error`] if it was not committed; [`Error::Foreign`] if another database wrote the rows.
+    pub async fn beat(&self, now: Timestamp) -> Result<Beat, Error> {
+        let beat = match self.try_beat(now).await {
+            Err(Error::Nameless) => {
+                self.name_incarnation().await?;
+                self.try_beat(now).await
+            }
+            beat => beat,
+        };
+        self.note(&beat);
+        if let Ok(beat) = &beat {
+            self.trust(&beat.origin);
+            self.renewals.beaten();
+        }
+        self.require_file()?;
+        beat
+    }
+
+    /// Runs one statement that commits by itself, so that a paused replica holds no lock.
+    async fn try_beat(&self, now: Timestamp) -> Result<Beat, Error> {
+        let pools = self.pools.load_full();
+        let beat = format!(
+            "UPDATE meta SET value = {} {}",
+            now.as_micros(),
+            self.statements.beat
+        );
+        if !self.is_shared() {
+            pools.writer.execute_unprepared(&beat).await?;
+            let origin = Origin::sole(self.epoch());
+            return Ok(Beat { origin, clock: now });
+        }
+        let rows = Transaction::run_alone(&pools.control, &beat).await?;
+        let row = rows.last().ok_or_else(|| missing("heartbeat"))?;
+        let clock = Timestamp::from_micros(row.try_get("", "clock")?);
+        Ok(Beat {
+            origin: full_origin_of(row)?,
+            clock: clock.unwrap_or(now),
+        })
+    }
+
+    /// Names the incarnation by a random number. Crash recovery and promotion empty the table; the
+    /// first replica to insert a row wins.
+    async fn name_incarnation(&self) -> Result<(), Error> {
+        let mut random = [0; 8];
+        self.entropy.fill(&mut random)?;
+        let sql = "INSERT INTO incarnation (nonce) VALUES ($1) ON CONFLICT DO NOTHING";
+        let values = [i64::from_be_bytes(random).into()];
+        let statement = Statement::from_sql_and_values(self.backend(), sql, values);
+        self.pools
+            .load_full()
+            .control
+            .execute_raw(statement)
+            .await?;
+        Ok(())
+    }
+
+    /// Checks that this database wrote the change log: a copy has other transaction ids, so
+    /// positions mean something else there.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`], which names the command to run.
+    pub async fn require_home(&self) -> Result<(), Error> {
+        if !self.is_shared() {
+            return Ok(());
+        }
+        let columns = self.statements.sources.all_columns();
+        let sql = format!("SELECT {columns}");
+        let statement = Statement::from_string(self.backend(), sql);
+        let row = self.pools.load().control.query_one_raw(statement).await?;
+        match full_origin_of(&row.ok_or_else(|| missing("epoch"))?) {
+            Err(Error::Foreign) => Err(Error::Foreign),
+            // The heartbeat reports whatever else is wrong.
+            _ => Ok(()),
+        }
+    }
+}
+
+fn missing(id: &str) -> Error {
+    Error::Corrupt {
+        table: "meta",
+        column: "value",
+        id: id.to_owned(),
+    }
+}

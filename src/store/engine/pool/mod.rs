@@ -1,0 +1,113 @@
+//! Opens the store on either engine.
+
+mod held_file;
+mod postgres;
+mod sqlite;
+
+use std::{io, sync::Arc};
+
+use sea_orm::{DatabaseConnection, DbErr};
+
+use crate::store::engine::database_url::Location;
+
+pub(in crate::store) use self::{
+    held_file::HeldFile,
+    postgres::{migrating, renew},
+};
+
+/// The size of the connection pools, as set by the operator.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolSize {
+    /// The number of PostgreSQL connections for calls of this replica, for changes and for reads
+    /// together; at least two are used.
+    pub connections: u32,
+}
+
+impl PoolSize {
+    /// Returns the number of connections for changes and for reads: half, rounded down, and the
+    /// rest; at least one of each.
+    fn split(self) -> (u32, u32) {
+        let changes = (self.connections / 2).max(1);
+        (changes, self.connections.saturating_sub(changes).max(1))
+    }
+}
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("{0} is in use by another stacktoken process: stop that one first")]
+    InUse(Location),
+    /// The file or its folder cannot be used.
+    #[error("{location} cannot be opened: {source}")]
+    File {
+        /// The location.
+        location: Location,
+        /// The cause.
+        source: io::Error,
+    },
+    /// It cannot be opened as a database.
+    #[error("{location} cannot be opened as a database: {source}")]
+    Database {
+        /// The location.
+        location: Location,
+        /// The cause.
+        source: DbErr,
+    },
+    /// The PostgreSQL version is too old.
+    #[error("{location} is PostgreSQL {found}: 13 or newer is needed")]
+    TooOld {
+        /// The location.
+        location: Location,
+        /// The version that the server reports.
+        found: String,
+    },
+}
+
+/// The connection pools of a store.
+pub(in crate::store) struct Connections {
+    /// For changes.
+    pub writer: DatabaseConnection,
+    /// For reads.
+    pub reader: DatabaseConnection,
+    /// For the change feed and the heartbeat, so that load from calls does not delay them.
+    pub control: DatabaseConnection,
+    /// How many connections there are for reads.
+    pub readings: u32,
+    /// The file of an embedded store; `None` on PostgreSQL.
+    pub embedded: Option<Embedded>,
+}
+
+/// The file of an embedded store, held for as long as any connection is open.
+pub(in crate::store) struct Embedded {
+    /// Keeps other processes out, and checks that the file was not deleted or replaced.
+    pub file: Arc<HeldFile>,
+    /// A connection that is never used: while it is open, SQLite does not delete the write-ahead
+    /// log, even if all other connections close.
+    pub anchor: DatabaseConnection,
+}
+
+/// Opens the store at this location.
+pub(in crate::store) async fn open(
+    location: &Location,
+    size: PoolSize,
+) -> Result<Connections, OpenError> {
+    match location {
+        Location::Sqlite(path) => sqlite::open(location, path).await,
+        Location::Postgres(urls) => postgres::open(location, urls, size).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PoolSize;
+
+    #[test]
+    fn connections_are_divided_without_rest_and_leave_one_for_each() {
+        let split = |connections| PoolSize { connections }.split();
+        assert_eq!(split(1), (1, 1));
+        assert_eq!(split(2), (1, 1));
+        assert_eq!(split(5), (2, 3));
+        assert_eq!(split(16), (8, 8));
+    }
+}

@@ -1,0 +1,130 @@
+//! Connects to a PostgreSQL database once, outside any pool: a pool retries until its time-out and
+//! then reports only that. Says in our own words why the database cannot be used, since messages of
+//! the driver and the server can contain part of the URL.
+
+use std::{borrow::Cow, io, time::Duration};
+
+use sea_orm::sqlx::{
+    self, Connection as _,
+    postgres::{PgConnectOptions, PgConnection},
+};
+
+use crate::domain::clock::Clock;
+use crate::store::{Location, engine::database_url::PostgresUrls};
+
+/// The time limit of a connection attempt.
+const CONNECT_FOR: Duration = Duration::from_secs(10);
+
+/// Checks whether the database is the primary and accepts changes.
+const STANDING: &str =
+    "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'";
+
+/// Why a database cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{location} {why}")]
+pub struct Unreachable {
+    location: Location,
+    why: Why,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Why {
+    #[error("cannot be reached: {0}")]
+    Io(io::Error),
+    #[error("does not answer")]
+    Silent,
+    #[error("cannot be reached over TLS as its URL asks: {0}")]
+    Tls(String),
+    #[error("takes no connections now: it starts, stops or has as many as it may")]
+    Busy,
+    #[error("refuses the user name or the password, or has no such role")]
+    Credential,
+    #[error("is not there: no database of this name")]
+    Missing,
+    #[error("is read-only: a standby, or a primary that was demoted")]
+    Standby,
+    #[error("is read-only: default_transaction_read_only is on")]
+    ReadOnly,
+    #[error("refuses the connection (SQLSTATE {0})")]
+    Refused(String),
+    #[error("cannot be used")]
+    Other,
+}
+
+impl Unreachable {
+    /// Returns whether the cause can pass without a change of a setting.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        matches!(
+            self.why,
+            Why::Io(_) | Why::Silent | Why::Busy | Why::Standby | Why::ReadOnly
+        )
+    }
+
+    /// Returns whether the database answers but accepts no changes.
+    pub(in crate::store) const fn is_read_only(&self) -> bool {
+        matches!(self.why, Why::Standby | Why::ReadOnly)
+    }
+}
+
+impl Location {
+    /// Connects by each URL of the database, and checks whether it accepts changes.
+    ///
+    /// # Errors
+    /// [`Unreachable`], which says why not.
+    pub async fn reach(&self, clock: &dyn Clock) -> Result<(), Unreachable> {
+        let Self::Postgres(urls) = self else {
+            return Ok(());
+        };
+        let reached = reach_by_each(urls, clock).await;
+        reached.map_err(|why| Unreachable {
+            location: self.clone(),
+            why,
+        })
+    }
+}
+
+async fn reach_by_each(urls: &PostgresUrls, clock: &dyn Clock) -> Result<(), Why> {
+    let (url, direct) = (urls.url(), urls.direct());
+    let began = clock.monotonic();
+    reach_by(&url).await?;
+    urls.note_connected(clock.monotonic().saturating_sub(began));
+    if direct != url {
+        reach_by(&direct).await?;
+    }
+    Ok(())
+}
+
+async fn reach_by(url: &str) -> Result<(), Why> {
+    let options: PgConnectOptions = url.parse().map_err(|_| Why::Other)?;
+    let reaching = async {
+        let mut connection = PgConnection::connect_with(&options).await?;
+        let state = sqlx::query_as::<_, (bool, bool)>(STANDING);
+        let state = state.fetch_one(&mut connection).await?;
+        // The check is done; an error on close does not matter.
+        let _ = connection.close().await;
+        Ok(state)
+    };
+    match tokio::time::timeout(CONNECT_FOR, reaching).await {
+        Err(_) => Err(Why::Silent),
+        Ok(Err(error)) => Err(why(error)),
+        Ok(Ok((true, _))) => Err(Why::Standby),
+        Ok(Ok((_, true))) => Err(Why::ReadOnly),
+        Ok(Ok(_)) => Ok(()),
+    }
+}
+
+fn why(error: sqlx::Error) -> Why {
+    match error {
+        sqlx::Error::Io(source) => Why::Io(source),
+        sqlx::Error::Tls(source) => Why::Tls(source.to_string()),
+        sqlx::Error::Database(refused) => match refused.code().unwrap_or(Cow::Borrowed("?")) {
+            code if code.starts_with("28") => Why::Credential,
+            code if code == "3D000" => Why::Missing,
+            // cannot_connect_now, the other shutdowns, and too_many_connections.
+            code if code.starts_with("57P") || code.starts_with("53") => Why::Busy,
+            code => Why::Refused(code.into_owned()),
+        },
+        _ => Why::Other,
+    }
+}

@@ -1,0 +1,188 @@
+//! Checks whether the schema is the one that this program needs, and migrates it.
+
+use sea_orm::{
+    ColumnTrait as _, ConnectionTrait as _, EntityTrait as _, QueryFilter as _,
+    sea_query::{Expr, Query},
+};
+use sea_orm_migration::{MigratorTrait as _, SchemaManager};
+
+use crate::store::{
+    Error, Location, Store,
+    engine::pool,
+    entity::meta,
+    migration::{Migrator, TABLE_IDS},
+};
+
+/// The table in which the migration library records what it has applied.
+const APPLIED: &str = "seaql_migrations";
+
+/// The advisory lock of migrations: "stacktok" in ASCII.
+const MIGRATION_LOCK: i64 = 0x7374_6163_6b74_6f6b;
+
+/// Deletes changes numbered by another database, from which this one was restored.
+const FOREIGN: &str = "DELETE FROM changes WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())";
+
+/// Makes the change log this database's own, if the role may read its system identifier.
+const ADOPT: &str = "DO $$ BEGIN \
+    INSERT INTO meta (name, value) SELECT 'system', system_identifier FROM pg_control_system() \
+    ON CONFLICT (name) DO UPDATE SET value = excluded.value; \
+    EXCEPTION WHEN insufficient_privilege OR undefined_function OR feature_not_supported THEN \
+    DELETE FROM meta WHERE name = 'system'; END $$";
+
+/// Deletes the incarnation, which may have been copied with the rows of another database.
+const RENAME: &str = "DELETE FROM incarnation";
+
+/// The migrations applied to the store, compared with those that this program knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Schema {
+    /// Applied and known.
+    pub applied: Vec<String>,
+    /// Known, not yet applied.
+    pub pending: Vec<String>,
+    /// Applied but unknown to this program: a newer version applied them.
+    pub unknown: Vec<String>,
+}
+
+/// Why this program cannot serve a schema.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    /// Older than this program needs.
+    #[error("the schema lacks {0}: run `stacktoken migrate up` first")]
+    Older(String),
+    /// Newer than this program knows.
+    #[error("the schema has {0}, which this version does not know: run a newer stacktoken")]
+    Newer(String),
+    /// It could not be read or changed.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+impl Store {
+    /// Returns which migrations are applied and which are not; changes nothing.
+    ///
+    /// # Errors
+    /// [`Error`] if the store cannot be read.
+    pub async fn schema(&self) -> Result<Schema, Error> {
+        let names = |migrations: Vec<Box<dyn sea_orm_migration::MigrationTrait>>| {
+            migrations.iter().map(|m| m.name().to_owned()).collect()
+        };
+        let known: Vec<String> = names(Migrator::migrations());
+        let found = self.applied_migrations().await?;
+        let (applied, unknown): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|name| known.contains(name));
+        let pending = known
+            .into_iter()
+            .filter(|name| !applied.contains(name))
+            .collect();
+        Ok(Schema {
+            applied,
+            pending,
+            unknown,
+        })
+    }
+
+    /// Applies the pending migrations, each in its own transaction. Returns the state before.
+    ///
+    /// # Errors
+    /// [`SchemaError::Newer`] if a newer version migrated the store; else [`SchemaError::Store`].
+    pub async fn migrate(&self) -> Result<Schema, SchemaError> {
+        let before = self.schema().await?;
+        if !before.unknown.is_empty() {
+            return Err(SchemaError::Newer(before.unknown.join(", ")));
+        }
+        if !before.pending.is_empty() {
+            self.apply().await.map_err(Error::from)?;
+        }
+        Ok(before)
+    }
+
+    /// Applies what is pending. On PostgreSQL only one process migrates at a time; the others wait.
+    async fn apply(&self) -> Result<(), sea_orm::DbErr> {
+        match &self.location {
+            Location::Sqlite(_) => Migrator::up(&self.pools.load().writer, None).await,
+            Location::Postgres(urls) => {
+                let alone = pool::migrating(urls).await?;
+                let lock = format!("SELECT pg_advisory_lock({MIGRATION_LOCK})");
+                alone.execute_unprepared(&lock).await?;
+                let done = Migrator::up(&alone, None).await;
+                // The lock belongs to the session and ends with it.
+                alone.close().await?;
+                done
+            }
+        }
+    }
+
+    /// Checks that this program can serve this schema, and reads the store's epoch.
+    ///
+    /// # Errors
+    /// [`SchemaError`], which names the command to run.
+    pub async fn require_current_schema(&self) -> Result<(), SchemaError> {
+        let schema = self.schema().await?;
+        if !schema.unknown.is_empty() {
+            return Err(SchemaError::Newer(schema.unknown.join(", ")));
+        }
+        if !schema.pending.is_empty() {
+            return Err(SchemaError::Older(schema.pending.join(", ")));
+        }
+        let epoch = self.read_epoch().await?;
+        self.epoch
+            .store(epoch, std::sync::atomic::Ordering::Release);
+        Ok(())
+    }
+
+    /// Starts a new epoch of the change log: after a restore, positions of the former one mean
+    /// nothing, and neither does the position up to which it was purged. Deletes rows with
+    /// transaction ids that are still to come, which another database wrote.
+    ///
+    /// # Errors
+    /// [`Error`] if the store cannot be written.
+    pub async fn renew_epoch(&self) -> Result<(), Error> {
+        let mut random = [0; 8];
+        self.entropy.fill(&mut random)?;
+        write_tx!(self, "renew_epoch", |tx| {
+            for (name, value) in [("epoch", i64::from_be_bytes(random)), ("purged", 0)] {
+                meta::Entity::update_many()
+                    .col_expr(meta::Column::Value, Expr::val(value))
+                    .filter(meta::Column::Name.eq(name))
+                    .exec(tx)
+                    .await?;
+            }
+            if self.is_shared() {
+                let tables = format!(
+                    "INSERT INTO meta (name, value) SELECT 'tables', {TABLE_IDS} \
+                     ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+                );
+                for statement in [FOREIGN, ADOPT, &tables, RENAME] {
+                    tx.execute_unprepared(statement).await?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    async fn read_epoch(&self) -> Result<i64, Error> {
+        let row = meta::Entity::find_by_id("epoch")
+            .one(&self.pools.load().writer)
+            .await?;
+        row.map(|row| row.value).ok_or(Error::Corrupt {
+            table: "meta",
+            column: "epoch",
+            id: "(missing)".to_owned(),
+        })
+    }
+
+    async fn applied_migrations(&self) -> Result<Vec<String>, Error> {
+        let pools = self.pools.load();
+        if !SchemaManager::new(&pools.writer).has_table(APPLIED).await? {
+            return Ok(Vec::new());
+        }
+        let query = Query::select()
+            .column("version")
+            .from(APPLIED)
+            .order_by("version", sea_orm::Order::Asc)
+            .take();
+        let rows = pools.writer.query_all(&query).await?;
+        let version = |row: sea_orm::QueryResult| row.try_get("", "version").map_err(Error::from);
+        rows.into_iter().map(version).collect()
+    }
+}

@@ -1,0 +1,274 @@
+//! A connection taken from its pool for one transaction. It is reused only after a COMMIT or
+//! ROLLBACK that succeeded; a transaction that is dropped is rolled back in the background.
+
+use std::{sync::Arc, time::Duration};
+
+use sea_orm::{
+    ConnAcquireErr, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr,
+    Statement, Values,
+    sqlx::{self, AssertSqlSafe, Executor as _, Postgres, Sqlite, pool::PoolConnection},
+};
+use sea_query_sqlx::SqlxValues;
+
+use super::notices::watched;
+use crate::store::engine::shares::Share;
+
+/// What a transaction may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Access {
+    /// Read and write.
+    Write,
+    /// Read one snapshot.
+    Read,
+    /// Read with a new snapshot for each statement, taken after the statement has its locks.
+    UpToDate,
+}
+
+/// Begins a change on PostgreSQL with every setting that it needs, in one round trip, whatever the
+/// defaults of the database, the role or the session are. Poolers refuse start-up options, and
+/// settings of a session leak or vanish behind a pooler.
+///
+/// The limit (R6) is counted under the lock of the stack, so each statement must see what was
+/// committed before it. A replica that stops in the middle of a change holds its locks for at most
+/// the statement and the idle time-out together. `remote_apply` is not lowered. The warning of a
+/// COMMIT that only this server has must not be suppressed.
+const WRITE_ON_POSTGRES: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
+    SET LOCAL lock_timeout = '3s'; \
+    SET LOCAL statement_timeout = '6s'; \
+    SET LOCAL idle_in_transaction_session_timeout = '3s'; \
+    SET LOCAL client_min_messages = warning; \
+    SELECT pg_catalog.set_config('synchronous_commit', 'on', true) \
+    WHERE pg_catalog.current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')";
+
+/// Begins a transaction that reads one snapshot.
+const READ_ON_POSTGRES: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
+    SET LOCAL statement_timeout = '6s'; \
+    SET LOCAL idle_in_transaction_session_timeout = '3s'";
+
+/// Begins a transaction for one read that must see everything committed before it. Not READ ONLY:
+/// the read itself checks whether the database accepts changes.
+const READ_UP_TO_DATE_ON_POSTGRES: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
+    SET LOCAL statement_timeout = '6s'; \
+    SET LOCAL idle_in_transaction_session_timeout = '3s'";
+
+/// How long the rollback of a dropped transaction may take before its connection is closed. Not on
+/// SQLite: its worker thread is busy until the statement ends.
+const ROLLBACK_FOR: Duration = Duration::from_secs(5);
+
+enum Connection {
+    Sqlite(PoolConnection<Sqlite>),
+    Postgres(PoolConnection<Postgres>),
+}
+
+/// A connection inside a transaction.
+pub(super) struct Lease {
+    /// `None` once the connection is closed or passed on to be rolled back.
+    connection: Option<Connection>,
+    /// Whether the transaction has come to a definite end.
+    ended: bool,
+    /// Dropped after the connection, so that the next holder of the permit finds a free connection.
+    share: Option<Share>,
+}
+
+/// Runs the same code on a connection of either engine.
+macro_rules! on_either {
+    ($lease:expr, |$connection:ident| $work:expr) => {
+        match &mut $lease.connection {
+            Some(Connection::Sqlite(connection)) => {
+                let $connection = &mut **connection;
+                $work
+            }
+            Some(Connection::Postgres(connection)) => {
+                let $connection = &mut **connection;
+                $work
+            }
+            None => Err(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed)),
+        }
+    };
+}
+
+impl Lease {
+    pub async fn begin(pool: &DatabaseConnection, access: Access) -> Result<Self, DbErr> {
+        let mut lease = Self::acquire(pool).await?;
+        let statement = lease.begin_statement(access);
+        // Inside another transaction SQLite rejects BEGIN and PostgreSQL warns.
+        let (begun, warned) = watched(lease.execute_unprepared(statement)).await;
+        begun?;
+        if warned {
+            lease.close();
+            let text = "the connection was inside a transaction";
+            return Err(DbErr::Conn(RuntimeErr::Internal(text.to_owned())));
+        }
+        Ok(lease)
+    }
+
+    /// Runs one PostgreSQL statement with the BEGIN, settings and COMMIT of a change in one round
+    /// trip: a replica that stops meanwhile holds no lock. Returns the rows of every statement, its
+    /// own last, and whether there was a warning: then a standby may not have the change.
+    pub async fn run_alone(
+        pool: &DatabaseConnection,
+        statement: &str,
+    ) -> Result<(Vec<QueryResult>, bool), DbErr> {
+        let mut lease = Self::acquire(pool).await?;
+        let sql = AssertSqlSafe(format!("{WRITE_ON_POSTGRES}; {statement}; COMMIT"));
+        let run = async {
+            on_either!(lease, |connection| connection
+                .fetch_all(sql)
+                .await
+                .map(|rows| rows.into_iter().map(Into::into).collect())
+                .map_err(not_queried))
+        };
+        let (rows, warned) = watched(run).await;
+        let rows = rows?;
+        lease.ended = true;
+        Ok((rows, warned))
+    }
+
+    async fn acquire(pool: &DatabaseConnection) -> Result<Self, DbErr> {
+        let connection = match pool.get_database_backend() {
+            DbBackend::Sqlite => pool
+                .get_sqlite_connection_pool()
+                .acquire()
+                .await
+                .map(Connection::Sqlite),
+            _ => pool
+                .get_postgres_connection_pool()
+                .acquire()
+                .await
+                .map(Connection::Postgres),
+        };
+        Ok(Self {
+            connection: Some(connection.map_err(not_acquired)?),
+            ended: false,
+            share: None,
+        })
+    }
+
+    pub fn keep(&mut self, share: Option<Share>) {
+        self.share = share;
+    }
+
+    fn begin_statement(&self, access: Access) -> &'static str {
+        match (&self.connection, access) {
+            (Some(Connection::Postgres(_)), Access::Write) => WRITE_ON_POSTGRES,
+            (Some(Connection::Postgres(_)), Access::Read) => READ_ON_POSTGRES,
+            (Some(Connection::Postgres(_)), Access::UpToDate) => READ_UP_TO_DATE_ON_POSTGRES,
+            (_, Access::Write) => "BEGIN IMMEDIATE",
+            // One snapshot from the first read on.
+            (_, Access::Read | Access::UpToDate) => "BEGIN DEFERRED",
+        }
+    }
+
+    pub async fn commit(mut self) -> Result<(), DbErr> {
+        self.end("COMMIT").await
+    }
+
+    pub async fn rollback(mut self) -> Result<(), DbErr> {
+        self.end("ROLLBACK").await
+    }
+
+    async fn end(&mut self, statement: &str) -> Result<(), DbErr> {
+        let done = self.execute_unprepared(statement).await;
+        match done {
+            Ok(_) => self.ended = true,
+            Err(_) => self.close(),
+        }
+        done.map(|_| ())
+    }
+
+    /// Closes the connection instead of returning it to its pool.
+    fn close(&mut self) {
+        match self.connection.take() {
+            Some(Connection::Sqlite(mut connection)) => connection.close_on_drop(),
+            Some(Connection::Postgres(mut connection)) => connection.close_on_drop(),
+            None => {}
+        }
+    }
+
+    pub async fn execute_unprepared(&mut self, sql: &str) -> Result<ExecResult, DbErr> {
+        let sql = AssertSqlSafe(sql.to_owned());
+        on_either!(self, |connection| connection
+            .execute(sql)
+            .await
+            .map(Into::into)
+            .map_err(not_executed))
+    }
+
+    pub async fn execute(&mut self, statement: Statement) -> Result<ExecResult, DbErr> {
+        let (sql, values) = parts(statement);
+        on_either!(self, |connection| sqlx::query_with(sql, values)
+            .execute(connection)
+            .await
+            .map(Into::into)
+            .map_err(not_executed))
+    }
+
+    pub async fn query_one(&mut self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        let (sql, values) = parts(statement);
+        on_either!(self, |connection| sqlx::query_with(sql, values)
+            .fetch_optional(connection)
+            .await
+            .map(|row| row.map(Into::into))
+            .map_err(not_queried))
+    }
+
+    pub async fn query_all(&mut self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        let (sql, values) = parts(statement);
+        on_either!(self, |connection| sqlx::query_with(sql, values)
+            .fetch_all(connection)
+            .await
+            .map(|rows| rows.into_iter().map(Into::into).collect())
+            .map_err(not_queried))
+    }
+}
+
+impl Drop for Lease {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "ends by itself; a process that ends before it takes the connection along"
+    )]
+    fn drop(&mut self) {
+        if self.ended || self.connection.is_none() {
+            return;
+        }
+        let mut lease = Self {
+            connection: self.connection.take(),
+            // There is no second attempt, whatever the result.
+            ended: true,
+            share: self.share.take(),
+        };
+        if tokio::runtime::Handle::try_current().is_err() {
+            return lease.close();
+        }
+        tokio::spawn(async move {
+            let on_sqlite = matches!(lease.connection, Some(Connection::Sqlite(_)));
+            let rollback = lease.end("ROLLBACK");
+            if on_sqlite {
+                let _ = rollback.await;
+            } else if tokio::time::timeout(ROLLBACK_FOR, rollback).await.is_err() {
+                lease.close();
+            }
+        });
+    }
+}
+
+fn parts(statement: Statement) -> (AssertSqlSafe<String>, SqlxValues) {
+    let values = statement.values.unwrap_or_else(|| Values(Vec::new()));
+    (AssertSqlSafe(statement.sql), SqlxValues(values))
+}
+
+fn not_acquired(error: sqlx::Error) -> DbErr {
+    match error {
+        sqlx::Error::PoolTimedOut => DbErr::ConnectionAcquire(ConnAcquireErr::Timeout),
+        sqlx::Error::PoolClosed => DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed),
+        error => DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error))),
+    }
+}
+
+fn not_executed(error: sqlx::Error) -> DbErr {
+    DbErr::Exec(RuntimeErr::SqlxError(Arc::new(error)))
+}
+
+fn not_queried(error: sqlx::Error) -> DbErr {
+    DbErr::Query(RuntimeErr::SqlxError(Arc::new(error)))
+}

@@ -1,0 +1,152 @@
+//! One transaction on one connection, from BEGIN to a definite end.
+//!
+//! The driver's own transactions cannot be relied on after a failure: sqlx lowers its transaction
+//! depth only after a *successful* COMMIT or ROLLBACK, but SQLite rolls back by itself when a
+//! statement fails because of a full disk, an I/O error or lack of memory. The next "BEGIN" then
+//! opened a savepoint inside a transaction that nothing ever committed. Therefore:
+//!
+//! - a connection is reused only after a COMMIT or ROLLBACK that succeeded, else it is closed;
+//! - after a failed statement, a transaction accepts no further statement and never commits;
+//! - there are no nested transactions;
+//! - the outcome of a COMMIT that was sent is always awaited, and what it changes is barred from
+//!   the cache until then (see [`outcome`]).
+
+mod lease;
+mod notices;
+mod outcome;
+
+use std::sync::{
+    Arc, Mutex as Guarded, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+
+use futures_util::lock::Mutex;
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr,
+    Statement,
+};
+use sea_orm_migration::prelude::async_trait;
+
+pub(in crate::store) use self::{lease::Access, outcome::Outcomes};
+use self::{lease::Lease, outcome::Touched};
+use crate::store::{Error, engine::shares::Share};
+use stacktoken_core::facts_cache::Subject;
+
+/// An open transaction. Dropping it rolls it back.
+pub(in crate::store) struct Transaction {
+    lease: Mutex<Lease>,
+    backend: DbBackend,
+    /// Set by the first statement that fails.
+    failed: AtomicBool,
+    touched: Guarded<Touched>,
+}
+
+impl Transaction {
+    /// Begins a transaction on a connection of this pool.
+    pub async fn begin(pool: &DatabaseConnection, access: Access) -> Result<Self, Error> {
+        let lease = Lease::begin(pool, access).await?;
+        Ok(Self {
+            backend: pool.get_database_backend(),
+            lease: Mutex::new(lease),
+            failed: AtomicBool::new(false),
+            touched: Guarded::default(),
+        })
+    }
+
+    /// Attaches a read permit, which is released together with the connection.
+    pub fn with(mut self, share: Option<Share>) -> Self {
+        self.lease.get_mut().keep(share);
+        self
+    }
+
+    /// Runs one PostgreSQL statement as a transaction of its own, in one round trip. Returns the
+    /// rows of everything that was run; those of the statement come last.
+    ///
+    /// # Errors
+    /// [`Error::OutcomeUnknown`] if this server committed it but a standby may not have it.
+    pub async fn run_alone(
+        pool: &DatabaseConnection,
+        statement: &str,
+    ) -> Result<Vec<QueryResult>, Error> {
+        match Lease::run_alone(pool, statement).await? {
+            (rows, false) => Ok(rows),
+            (_, true) => Err(outcome::unknown("committed with a warning")),
+        }
+    }
+
+    /// Records that cached facts about `subject` may be wrong once the transaction is committed.
+    pub fn touch(&self, subject: Subject) {
+        self.touched().subjects.push(subject);
+    }
+
+    /// Records the position of a change log row that this transaction has written.
+    pub fn note_position(&self, position: i64) {
+        self.touched().position = Some(position);
+    }
+
+    fn touched(&self) -> std::sync::MutexGuard<'_, Touched> {
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Commits, and still waits for the outcome if the caller gives up.
+    ///
+    /// # Errors
+    /// [`Error::OutcomeUnknown`] if it is not known whether the transaction was committed.
+    pub async fn commit(self, outcomes: &Arc<Outcomes>) -> Result<(), Error> {
+        self.require_intact()?;
+        let touched = std::mem::take(&mut *self.touched());
+        let lease = self.lease.into_inner();
+        outcomes.commit(lease, self.backend, touched).await
+    }
+
+    /// Rolls back.
+    pub async fn rollback(self) -> Result<(), Error> {
+        Ok(self.lease.into_inner().rollback().await?)
+    }
+
+    fn require_intact(&self) -> Result<(), DbErr> {
+        if self.failed.load(Ordering::Acquire) {
+            let text = "a statement of this transaction has failed";
+            return Err(DbErr::Query(RuntimeErr::Internal(text.to_owned())));
+        }
+        Ok(())
+    }
+
+    fn note<T>(&self, done: Result<T, DbErr>) -> Result<T, DbErr> {
+        if done.is_err() {
+            self.failed.store(true, Ordering::Release);
+        }
+        done
+    }
+}
+
+#[async_trait::async_trait]
+impl ConnectionTrait for Transaction {
+    fn get_database_backend(&self) -> DbBackend {
+        self.backend
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        self.require_intact()?;
+        let done = self.lease.lock().await.execute(statement).await;
+        self.note(done)
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.require_intact()?;
+        let done = self.lease.lock().await.execute_unprepared(sql).await;
+        self.note(done)
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.require_intact()?;
+        let found = self.lease.lock().await.query_one(statement).await;
+        self.note(found)
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.require_intact()?;
+        let found = self.lease.lock().await.query_all(statement).await;
+        self.note(found)
+    }
+}

@@ -1,0 +1,186 @@
+//! Commits a transaction, and protects the cache until the outcome is known.
+//!
+//! A COMMIT that was sent may take effect whatever the client does. So a separate task waits for
+//! it, even after the caller has gone. From before it is sent until its outcome is known, what it
+//! changes is barred from the cache.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use sea_orm::{ConnectionTrait as _, DbBackend, DbErr, RuntimeErr, Statement};
+use tokio::time::sleep;
+
+use super::{Access, Transaction, lease::Lease, notices::watched};
+use crate::{
+    store::{Error, Pools, engine::error::code_of},
+    telemetry::context,
+};
+use stacktoken_core::facts_cache::{Bar, Cache, Subject};
+
+/// How long a COMMIT may take on PostgreSQL before another connection queries its status.
+const ASK_AFTER: Duration = Duration::from_secs(2);
+/// The first and the longest pause between two such queries.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// What a transaction has changed.
+#[derive(Default)]
+pub(super) struct Touched {
+    /// Cached facts about these may be wrong once it is committed.
+    pub subjects: Vec<Subject>,
+    /// The position of one of its change log rows: on PostgreSQL the transaction's own id.
+    pub position: Option<i64>,
+}
+
+/// What is needed to find out how a transaction ended.
+pub(in crate::store) struct Outcomes {
+    pools: Arc<ArcSwap<Pools>>,
+    cache: OnceLock<Arc<Cache>>,
+}
+
+impl Outcomes {
+    pub const fn new(pools: Arc<ArcSwap<Pools>>) -> Self {
+        Self {
+            pools,
+            cache: OnceLock::new(),
+        }
+    }
+
+    /// Registers the cache from which changes are barred until their outcome is known.
+    pub fn bar_from(&self, cache: Arc<Cache>) {
+        let _ = self.cache.set(cache);
+    }
+
+    fn bar(&self, touched: &Touched) -> Option<Bar> {
+        let cache = self.cache.get()?;
+        (!touched.subjects.is_empty()).then(|| cache.bar(&touched.subjects))
+    }
+
+    /// Returns whether a transaction has ended, committed or rolled back.
+    async fn has_ended(&self, backend: DbBackend, position: Option<i64>) -> Result<bool, Error> {
+        let pools = self.pools.load_full();
+        if backend == DbBackend::Sqlite {
+            // Once a new connection holds the write lock, the former transaction has ended.
+            let tx = Transaction::begin(&pools.writer, Access::Write).await?;
+            let sql = "SELECT EXISTS (SELECT 1 FROM changes WHERE id = $1) AS found";
+            let statement = Statement::from_sql_and_values(backend, sql, [position.into()]);
+            let row = tx.query_one_raw(statement).await?;
+            let committed: bool = row.is_some_and(|row| row.try_get("", "found").unwrap_or(false));
+            tx.rollback().await?;
+            tracing::info!(committed, "the outcome of a change is known");
+            return Ok(true);
+        }
+        let Some(xid) = position else {
+            return Ok(true);
+        };
+        let sql = format!("SELECT pg_catalog.pg_xact_status('{xid}'::xid8) AS status");
+        let statement = Statement::from_string(backend, sql);
+        match pools.control.query_one_raw(statement).await {
+            Ok(row) => {
+                // `None`: the transaction is so old that its status is no longer kept.
+                let status: Option<String> = row.and_then(|row| row.try_get("", "status").ok());
+                tracing::debug!(xid, status, "the outcome of a change was asked for");
+                Ok(status.as_deref() != Some("in progress"))
+            }
+            // "is in the future": this database has lost the transaction, and will never commit it.
+            Err(error) if is_invalid_parameter(&error) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Waits until a transaction has ended.
+    async fn ended(&self, backend: DbBackend, position: Option<i64>) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.has_ended(backend, position).await {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => tracing::debug!(%error, "the outcome of a change is not known yet"),
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Commits in a separate task.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "ends by itself, and nothing is lost if the process ends before it"
+    )]
+    pub(super) async fn commit(
+        self: &Arc<Self>,
+        lease: Lease,
+        backend: DbBackend,
+        touched: Touched,
+    ) -> Result<(), Error> {
+        let outcomes = self.clone();
+        let work = async move { outcomes.commit_here(lease, backend, touched).await };
+        match tokio::spawn(context::carried(work)).await {
+            Ok(done) => done,
+            Err(_) => Err(unknown("the task that waited for the commit has ended")),
+        }
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "ends by itself, and nothing is lost if the process ends before it"
+    )]
+    async fn commit_here(
+        self: Arc<Self>,
+        lease: Lease,
+        backend: DbBackend,
+        touched: Touched,
+    ) -> Result<(), Error> {
+        let bar = self.bar(&touched);
+        let position = touched.position;
+        let commit = watched(lease.commit());
+        tokio::pin!(commit);
+        let committed = tokio::select! {
+            biased;
+            committed = &mut commit => Some(committed),
+            // The outcome is known but COMMIT is not answered, so the connection is dead.
+            () = self.ended_beside(backend, position) => None,
+        };
+        match committed {
+            Some((Ok(()), false)) => Ok(()),
+            // Committed on this server, so the bar can be lifted; but a standby may not have it.
+            Some((Ok(()), true)) => Err(unknown("committed with a warning: not replicated")),
+            None => Err(unknown("the connection is dead")),
+            Some((Err(error), _)) => {
+                if let Some(bar) = bar {
+                    tokio::spawn(async move {
+                        self.ended(backend, position).await;
+                        drop(bar);
+                    });
+                }
+                Err(match error.into() {
+                    Error::Unavailable(source) => Error::OutcomeUnknown(source),
+                    error => error,
+                })
+            }
+        }
+    }
+
+    /// Waits until the database reports the end of a transaction whose COMMIT is not answered.
+    /// Never returns on SQLite: there COMMIT always returns, however long it takes.
+    async fn ended_beside(&self, backend: DbBackend, position: Option<i64>) {
+        if backend == DbBackend::Sqlite || position.is_none() {
+            return std::future::pending().await;
+        }
+        sleep(ASK_AFTER).await;
+        self.ended(backend, position).await;
+        // The response to COMMIT may still arrive.
+        sleep(ASK_AFTER).await;
+    }
+}
+
+pub(super) fn unknown(why: &str) -> Error {
+    Error::OutcomeUnknown(DbErr::Conn(RuntimeErr::Internal(why.to_owned())))
+}
+
+fn is_invalid_parameter(error: &DbErr) -> bool {
+    code_of(error).as_deref() == Some("22023")
+}

@@ -1,0 +1,95 @@
+//! The same read for many digests at once: one statement, and so one snapshot for all of them.
+
+use std::collections::HashMap;
+
+use sea_orm::{Statement, Value};
+
+use super::{facts_of, seen_by};
+use crate::{
+    domain::{origin::Origin, revision::Snapshot, secret::Digest, verdict::Facts},
+    store::{Error, Store, engine::evidence::first},
+};
+
+/// What the store has on several digests at one instant.
+#[derive(Clone)]
+pub struct Lookups {
+    /// The facts of the digests that exist.
+    pub facts: HashMap<Digest, Facts>,
+    /// The snapshot that the facts were read in.
+    pub snapshot: Snapshot,
+    /// The database that answered.
+    pub origin: Origin,
+}
+
+/// The condition in the statement for one digest.
+const ONE: &str = "s.digest = $1";
+/// The numbers of digests that have a statement: few texts, so that each is prepared once per
+/// connection. A smaller batch is padded with its last digest.
+const SIZES: [usize; 3] = [4, 20, 100];
+
+impl Store {
+    /// Looks up the facts about the tokens of these secrets, all at one instant.
+    ///
+    /// # Errors
+    /// [`Error`] if the primary cannot be read, or one row does not parse: then there is no answer
+    /// for any of them (R13).
+    pub async fn look_up_many(&self, digests: &[Digest]) -> Result<Lookups, Error> {
+        let span = self.span("look_up_many");
+        let mut looked = self.try_look_up_many(digests).await;
+        if self.renew_after_lost_connection(&looked).await {
+            looked = self.try_look_up_many(digests).await;
+        }
+        if looked.is_ok() {
+            self.renewals.answered();
+        }
+        span.end(looked.as_ref().err().and_then(Error::kind));
+        looked
+    }
+
+    async fn try_look_up_many(&self, digests: &[Digest]) -> Result<Lookups, Error> {
+        let count = padded(digests.len());
+        let last = digests.last().into_iter().cycle();
+        let asked = digests.iter().chain(last).take(count);
+        let values: Vec<Value> = asked
+            .map(|digest| digest.as_bytes().to_vec().into())
+            .collect();
+        let sql = for_many(&self.statements.look_up, values.len());
+        let statement = Statement::from_sql_and_values(self.backend(), sql, values);
+        self.require_file()?;
+        let reader = self.pools.load().reader.clone();
+        let rows = self.read_evidence(&reader, statement).await?;
+        let (origin, snapshot) = seen_by(first(&rows)?)?;
+        let mut facts = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let Some(known) = facts_of(row)? else {
+                continue;
+            };
+            let digest: Vec<u8> = row.try_get("", "digest")?;
+            // Use the caller's digest that equals the returned bytes.
+            let asked = digests
+                .iter()
+                .find(|asked| asked.as_bytes()[..] == digest[..]);
+            facts.extend(asked.map(|asked| (*asked, known)));
+        }
+        Ok(Lookups {
+            facts,
+            snapshot,
+            origin,
+        })
+    }
+}
+
+/// Returns the smallest of [`SIZES`] that holds `count` digests; `count` itself if none does.
+fn padded(count: usize) -> usize {
+    let fits = SIZES.into_iter().find(|size| *size >= count);
+    fits.unwrap_or(count)
+}
+
+/// Turns the statement for one digest into one for many.
+fn for_many(by_one: &str, count: usize) -> String {
+    let places: Vec<String> = (1..=count).map(|at| format!("${at}")).collect();
+    let many = format!("s.digest IN ({})", places.join(", "));
+    by_one
+        .replacen("SELECT ", "SELECT s.digest, ", 1)
+        .replacen(ONE, &many, 1)
+}

@@ -1,0 +1,188 @@
+//! Loads and locks the stack and checks the caller's role, in the transaction that does the work,
+//! so that the removal of a member cannot race with it.
+
+use std::ops::Deref;
+
+use newtype_uuid::GenericUuid as _;
+use sea_orm::{
+    ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter as _, QuerySelect as _,
+    Select, sea_query::LockType,
+};
+use uuid::Uuid;
+
+use crate::domain::{
+    caller::Call,
+    id::StackUid,
+    refusal::Refusal,
+    stack::{Role, StackKey},
+    timestamp::Timestamp,
+};
+use crate::store::{
+    Error, Store,
+    engine::transaction::Transaction,
+    entity::{member, stack},
+    token::rows::corrupt,
+};
+
+/// Whether a method also finds removed stacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum RemovedStacks {
+    /// A removed stack is not found.
+    Exclude,
+    /// Removed stacks are found too, for callers who may see them.
+    Include,
+}
+
+/// A stack, and the caller's role in it.
+pub(in crate::store) struct StackContext {
+    pub row: stack::Model,
+    pub uid: StackUid,
+    pub role: Option<Role>,
+}
+
+/// A stack that is locked until the transaction ends, with the instant at which the transaction
+/// decides (R8). Every time that a change writes or compares comes from here, so there is no
+/// instant without the lock.
+pub(in crate::store) struct LockedStack {
+    found: StackContext,
+    /// Read after the lock was acquired; never earlier than the last change of the stack.
+    pub at: Timestamp,
+}
+
+impl Deref for LockedStack {
+    type Target = StackContext;
+
+    fn deref(&self) -> &StackContext {
+        &self.found
+    }
+}
+
+impl LockedStack {
+    /// Returns a stack that this transaction inserted.
+    pub fn registered(row: stack::Model, at: Timestamp) -> Self {
+        let uid = StackUid::from_untyped_uuid(row.uid);
+        let found = StackContext {
+            row,
+            uid,
+            role: None,
+        };
+        Self { found, at }
+    }
+}
+
+impl StackContext {
+    pub fn require_not_suspended(&self) -> Result<(), Refusal> {
+        match self.row.suspended_at {
+            None => Ok(()),
+            Some(_) => Err(Refusal::StackSuspended),
+        }
+    }
+
+    pub fn max_tokens(&self) -> u32 {
+        u32::try_from(self.row.token_limit).unwrap_or_default()
+    }
+}
+
+impl Store {
+    /// Loads the stack and the caller's role in it, and checks that the role permits the call.
+    pub(in crate::store) async fn load_stack(
+        &self,
+        tx: &Transaction,
+        call: &Call,
+        key: &StackKey,
+        which: RemovedStacks,
+    ) -> Result<StackContext, Error> {
+        judge(tx, call, by_key(key), which).await
+    }
+
+    /// Loads and locks the stack, and checks the role. Until the transaction ends, what is counted
+    /// or compared stays true, and the caller cannot be removed.
+    pub(in crate::store) async fn lock_stack_for_change(
+        &self,
+        tx: &Transaction,
+        call: &Call,
+        key: &StackKey,
+        which: RemovedStacks,
+    ) -> Result<LockedStack, Error> {
+        // On SQLite the transaction locks the whole database. On PostgreSQL this lock still lets
+        // other transactions insert rows that refer to the stack.
+        let select = by_key(key).lock(LockType::NoKeyUpdate);
+        let found = judge(tx, call, select, which).await?;
+        self.decide(tx, found).await
+    }
+
+    /// Loads and locks the stack with this id, without checking the caller's role.
+    pub(in crate::store) async fn locked(
+        &self,
+        tx: &Transaction,
+        uid: StackUid,
+    ) -> Result<LockedStack, Error> {
+        let key = uid.into_untyped_uuid();
+        let row = stack::Entity::find_by_id(key)
+            .lock(LockType::NoKeyUpdate)
+            .one(tx)
+            .await?;
+        let row = row.ok_or_else(|| corrupt("stacks", "uid", key))?;
+        let found = StackContext {
+            row,
+            uid,
+            role: None,
+        };
+        self.decide(tx, found).await
+    }
+
+    /// Reads the instant of the decision, once the stack is locked. The instant never goes back
+    /// within one stack, whichever database or clock it comes from: a clock behind the last change
+    /// is moved up to it, by the permitted skew at most. Beyond that one of the two is wrong, and
+    /// it is not known which.
+    async fn decide(&self, tx: &Transaction, found: StackContext) -> Result<LockedStack, Error> {
+        let clock = self.transaction_clock(tx).await?;
+        let last = found.row.last_changed_at;
+        let last = Timestamp::from_micros(last)
+            .ok_or_else(|| corrupt("stacks", "last_changed_at", found.row.uid))?;
+        let behind = last.since(clock);
+        if behind > self.max_skew() {
+            return Err(Error::ClockSkew { behind });
+        }
+        let at = clock.max(last);
+        Ok(LockedStack { found, at })
+    }
+}
+
+fn by_key(key: &StackKey) -> Select<stack::Entity> {
+    stack::Entity::find().filter(stack::Column::Key.eq(key.as_str()))
+}
+
+async fn judge(
+    tx: &Transaction,
+    call: &Call,
+    select: Select<stack::Entity>,
+    which: RemovedStacks,
+) -> Result<StackContext, Error> {
+    let row = select.one(tx).await?;
+    let row = row.filter(|row| which == RemovedStacks::Include || row.removed_at.is_none());
+    let role = match &row {
+        Some(row) => role_of(tx, row.uid, call).await?,
+        None => None,
+    };
+    call.requirement.judge(&call.caller, role)?;
+    let row = row.ok_or(Refusal::StackNotFound)?;
+    let uid = StackUid::from_untyped_uuid(row.uid);
+    Ok(StackContext { row, uid, role })
+}
+
+async fn role_of(
+    tx: &impl ConnectionTrait,
+    stack_uid: Uuid,
+    call: &Call,
+) -> Result<Option<Role>, Error> {
+    let actor = &call.caller.actor;
+    let key = (stack_uid, actor.issuer.clone(), actor.subject.clone());
+    let Some(row) = member::Entity::find_by_id(key).one(tx).await? else {
+        return Ok(None);
+    };
+    let role = Role::from_name(&row.role);
+    Ok(Some(role.ok_or_else(|| {
+        corrupt("stack_members", "role", stack_uid)
+    })?))
+}

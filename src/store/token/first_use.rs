@@ -1,0 +1,164 @@
+//! What a verdict writes: the first use of a secret, before the answer, and the first presentation
+//! of a superseded secret, after it. Each is written once in the life of a secret.
+
+use newtype_uuid::GenericUuid as _;
+use sea_orm::{
+    ColumnTrait as _, Condition, EntityTrait as _, PaginatorTrait as _, QueryFilter as _,
+};
+
+use crate::domain::{
+    audit::{Action, Details},
+    caller::Call,
+    id::{StackUid, TokenUid},
+    revision::Revision,
+    secret::Digest,
+    timestamp::Timestamp,
+};
+use crate::store::{
+    Error, Store,
+    change_log::append::Kind,
+    engine::transaction::Transaction,
+    entity::{token, token_secret},
+    last_used,
+    stack::access::LockedStack,
+    token::secrets::{self, not_ended},
+    token::state::still_live,
+};
+use stacktoken_core::facts_cache::Subject;
+
+/// A secret, and what it belongs to.
+#[derive(Clone, Copy)]
+pub struct Presented {
+    /// The digest of the secret.
+    pub digest: Digest,
+    /// Its generation within the token.
+    pub generation: u32,
+    /// The token.
+    pub token: TokenUid,
+    /// Its stack.
+    pub stack: StackUid,
+}
+
+impl Store {
+    /// Records the first use of a secret; does nothing if it was used before or is dead. A former
+    /// secret that was valid until this first use ends in the same transaction; only then is a row
+    /// appended to the change log.
+    ///
+    /// # Errors
+    /// [`Error`] if it could not be recorded: then the token must not be answered as active.
+    pub async fn record_first_use(
+        &self,
+        call: &Call,
+        presented: Presented,
+    ) -> Result<Option<Revision>, Error> {
+        write_tx!(self, (presented.stack), "record_first_use", |tx| {
+            // Lock the stack before any of its secrets, as every change does, so that transactions
+            // never deadlock.
+            let stack = self.locked(tx, presented.stack).await?;
+            let row = &stack.row;
+            let live = row.removed_at.is_none() && row.suspended_at.is_none();
+            if !live || !is_live(tx, presented, stack.at).await? {
+                return Ok(None);
+            }
+            let first = token_secret::Entity::update_many()
+                .col_expr(
+                    token_secret::Column::FirstUsedAt,
+                    stack.at.as_micros().into(),
+                )
+                .filter(token_secret::Column::Digest.eq(presented.digest.as_bytes().to_vec()))
+                .filter(token_secret::Column::FirstUsedAt.is_null())
+                .filter(not_ended(stack.at))
+                .exec(tx)
+                .await?;
+            if first.rows_affected == 0 {
+                return Ok(None);
+            }
+            // Even if no change log row follows: cached facts say that the secret is unused.
+            tx.touch(Subject::Token(presented.token));
+            last_used::note(tx, presented.token, &call.caller.actor, stack.at).await?;
+            let ended = token_secret::Entity::update_many()
+                .col_expr(
+                    token_secret::Column::SupersededAt,
+                    stack.at.as_micros().into(),
+                )
+                .filter(token_secret::Column::TokenUid.eq(presented.token.into_untyped_uuid()))
+                .filter(token_secret::Column::Generation.lt(secrets::column(presented.generation)))
+                .filter(token_secret::Column::UntilFirstUse.eq(true))
+                .filter(token_secret::Column::SupersededAt.is_null())
+                .exec(tx)
+                .await?;
+            if ended.rows_affected == 0 {
+                return Ok(None);
+            }
+            let told = self
+                .tell(tx, call, presented, (Action::TokenFirstUse, &stack))
+                .await?;
+            Ok(Some(told))
+        })
+    }
+
+    /// Records the first time that a superseded secret is presented. A secret that expired by the
+    /// clock ends for good then, whatever any other clock says.
+    ///
+    /// # Errors
+    /// [`Error`] if it could not be recorded.
+    pub async fn record_superseded(
+        &self,
+        call: &Call,
+        presented: Presented,
+    ) -> Result<Option<Revision>, Error> {
+        write_tx!(self, (presented.stack), "record_superseded", |tx| {
+            let stack = self.locked(tx, presented.stack).await?;
+            let digest = presented.digest.as_bytes().to_vec();
+            let now = stack.at.as_micros();
+            let this = token_secret::Column::Digest.eq(digest);
+            // A replica whose clock is ahead may find an overlap over that is not over by the clock
+            // that decides. The two differ by the permitted skew at most.
+            let latest = stack.at.plus(self.max_skew()).as_micros();
+            let over = Condition::any()
+                .add(token_secret::Column::SupersededAt.is_not_null())
+                .add(token_secret::Column::EndsAt.lte(latest));
+            let first = token_secret::Entity::update_many()
+                .col_expr(token_secret::Column::PresentedAt, now.into())
+                .filter(this.clone())
+                .filter(token_secret::Column::PresentedAt.is_null())
+                .filter(over)
+                .exec(tx)
+                .await?;
+            if first.rows_affected == 0 {
+                return Ok(None);
+            }
+            token_secret::Entity::update_many()
+                .col_expr(token_secret::Column::SupersededAt, now.into())
+                .filter(this)
+                .filter(token_secret::Column::SupersededAt.is_null())
+                .exec(tx)
+                .await?;
+            let told = self
+                .tell(tx, call, presented, (Action::TokenSuperseded, &stack))
+                .await?;
+            Ok(Some(told))
+        })
+    }
+
+    async fn tell(
+        &self,
+        tx: &Transaction,
+        call: &Call,
+        presented: Presented,
+        (action, stack): (Action, &LockedStack),
+    ) -> Result<Revision, Error> {
+        let details = Details::from([("generation".into(), presented.generation.to_string())]);
+        let about = (stack, Some(presented.token));
+        self.append_audit(tx, call, action, about, details).await?;
+        self.append_change(tx, about, Kind::Superseded).await
+    }
+}
+
+async fn is_live(tx: &Transaction, presented: Presented, now: Timestamp) -> Result<bool, Error> {
+    let live = token::Entity::find_by_id(presented.token.into_untyped_uuid())
+        .filter(still_live(now))
+        .count(tx)
+        .await?;
+    Ok(live == 1)
+}

@@ -1,0 +1,152 @@
+//! Idempotency keys, since a response can be lost: a repeated request returns the same token with a
+//! fresh secret in place of the lost one. So no token is orphaned, and no plaintext is stored.
+
+use newtype_uuid::GenericUuid as _;
+use sea_orm::{ActiveModelTrait as _, EntityTrait as _, Set};
+
+use crate::domain::{
+    audit::{Action, Details},
+    caller::Call,
+    id::TokenUid,
+    refusal::Refusal,
+    request::{Fingerprint, RETRY_FOR, Request},
+    revision::Revision,
+    timestamp::Timestamp,
+    token::{Token, TokenState},
+};
+use crate::store::{
+    Error, Store,
+    change_log::append::Kind,
+    engine::transaction::Transaction,
+    entity::request,
+    stack::access::LockedStack,
+    token::rows::{corrupt, written},
+    token::secrets::{self, Kept},
+};
+
+/// The answer to a repeated request.
+pub(in crate::store) struct Again {
+    pub token: Token,
+    pub overlap_ends_at: Option<Timestamp>,
+    pub revision: Revision,
+}
+
+impl Store {
+    /// Returns the record of this caller's request with this id, if there is one. Call it under the
+    /// lock of the stack, before any other check.
+    pub(in crate::store) async fn seen(
+        &self,
+        tx: &Transaction,
+        call: &Call,
+        (stack, action): (&LockedStack, Action),
+        request: Option<&Request>,
+    ) -> Result<Option<request::Model>, Error> {
+        let Some(request) = request else {
+            return Ok(None);
+        };
+        let actor = &call.caller.actor;
+        let key = (
+            stack.row.uid,
+            actor.issuer.clone(),
+            actor.subject.clone(),
+            action.name().to_owned(),
+            request.id.clone(),
+        );
+        Ok(request::Entity::find_by_id(key).one(tx).await?)
+    }
+
+    /// Records the request and its answer.
+    pub(in crate::store) async fn remember(
+        &self,
+        tx: &Transaction,
+        call: &Call,
+        (stack, action): (&LockedStack, Action),
+        request: Option<&Request>,
+        (token, overlap_ends_at): (&Token, Option<Timestamp>),
+    ) -> Result<(), Error> {
+        let Some(request) = request else {
+            return Ok(());
+        };
+        let actor = &call.caller.actor;
+        let row = request::Model {
+            stack_uid: stack.row.uid,
+            caller_issuer: actor.issuer.clone(),
+            caller_subject: actor.subject.clone(),
+            rpc: action.name().to_owned(),
+            request_id: request.id.clone(),
+            content: request.content.as_bytes().to_vec(),
+            token_uid: token.uid.into_untyped_uuid(),
+            generation: secrets::column(token.generation),
+            token_state: state_of(token),
+            overlap_ends_at: overlap_ends_at.map(Timestamp::as_micros),
+            first_seen_at: stack.at.as_micros(),
+        };
+        request::Entity::insert(request::ActiveModel::from(row).reset_all())
+            .exec_without_returning(tx)
+            .await?;
+        Ok(())
+    }
+
+    /// Answers a repeated request. If it is the same and recent, its secret unused and its token
+    /// unchanged, a fresh secret replaces the lost one; otherwise it is refused.
+    pub(in crate::store) async fn answer_again(
+        &self,
+        tx: &Transaction,
+        call: &Call,
+        (stack, action): (&LockedStack, Action),
+        (seen, request): (request::Model, Option<&Request>),
+        secret: &Kept,
+    ) -> Result<Again, Error> {
+        let uid = TokenUid::from_untyped_uuid(seen.token_uid);
+        let reused = || Error::from(Refusal::RequestIdReused { token_uid: uid });
+        let wrong = |column| corrupt("requests", column, seen.token_uid);
+        let first_seen = Timestamp::from_micros(seen.first_seen_at);
+        let first_seen = first_seen.ok_or_else(|| wrong("first_seen_at"))?;
+        let same =
+            request.is_some_and(|request| seen.content == request.content.as_bytes().as_slice());
+        if !same || stack.at.since(first_seen) > RETRY_FOR {
+            return Err(reused());
+        }
+        let before = self.token_to_change(tx, stack, uid).await?;
+        let untouched =
+            before.state(stack.at) == TokenState::Active && state_of(&before) == seen.token_state;
+        if !untouched || !secrets::end_unused(tx, (uid, seen.generation), stack.at).await? {
+            return Err(reused());
+        }
+        let after = secrets::renew(tx, before, secret, stack.at).await?;
+        let overlap_ends_at = seen
+            .overlap_ends_at
+            .map(|micros| Timestamp::from_micros(micros).ok_or_else(|| wrong("overlap_ends_at")));
+        let overlap_ends_at = overlap_ends_at.transpose()?;
+        let mut row = request::ActiveModel::from(seen);
+        row.generation = Set(secrets::column(after.generation));
+        row.token_state = Set(state_of(&after));
+        row.update(tx).await?;
+        let details = Details::from([
+            ("again".into(), true.to_string()),
+            ("generation".into(), after.generation.to_string()),
+        ]);
+        let about = (stack, Some(uid));
+        self.append_audit(tx, call, action, about, details).await?;
+        let revision = self.append_change(tx, about, Kind::Rotated).await?;
+        Ok(Again {
+            token: after,
+            overlap_ends_at,
+            revision,
+        })
+    }
+}
+
+/// Returns a fingerprint of everything in a token that a change could alter, for comparison.
+fn state_of(token: &Token) -> Vec<u8> {
+    let parts = (
+        token.name.as_str(),
+        token.description.as_str(),
+        written(&token.permissions),
+        token.expires_at.map(Timestamp::as_micros),
+        token.revocation.is_some() || token.ended_at.is_some(),
+        token.generation,
+    );
+    let parts = serde_json::to_vec(&parts).unwrap_or_default();
+    Fingerprint::of(&parts).as_bytes().to_vec()
+}

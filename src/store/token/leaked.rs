@@ -1,0 +1,113 @@
+//! A secret that was reported as leaked: if any secret of a token leaks while it opens the token,
+//! the token is revoked.
+
+use newtype_uuid::GenericUuid as _;
+use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _};
+
+use crate::domain::{
+    audit::{Action, Details},
+    caller::Call,
+    incident::{FoundAt, LeakOutcome, reason_of_leak},
+    refusal::Refusal,
+    revision::Revision,
+    timestamp::Timestamp,
+    token::{Token, TokenState},
+};
+use crate::store::{
+    Error, Presented, Store,
+    change_log::append::Kind,
+    engine::transaction::Transaction,
+    entity::token_secret,
+    token::change::{Put, put},
+    token::rows::corrupt,
+};
+
+impl Store {
+    /// Revokes the token of a secret, unless the token is dead or the secret has ended; records the
+    /// report in the audit either way. A secret that expired by the clock ends for good then,
+    /// whatever any other clock says.
+    ///
+    /// # Errors
+    /// [`Error`] if the report could not be decided: then it must be repeated.
+    pub async fn report_leaked(
+        &self,
+        call: &Call,
+        presented: Presented,
+        found_at: Option<&FoundAt>,
+    ) -> Result<(LeakOutcome, Option<Revision>), Error> {
+        write_tx!(self, (presented.stack), "report_leaked", |tx| {
+            let stack = self.locked(tx, presented.stack).await?;
+            let (uid, about) = (presented.token, (&stack, Some(presented.token)));
+            let token = match self.token_to_change(tx, &stack, uid).await {
+                // Purged since it was looked up.
+                Err(Error::Refused(Refusal::TokenNotFound)) => {
+                    return Ok((LeakOutcome::Unknown, None));
+                }
+                found => found?,
+            };
+            let removed = stack.row.removed_at.is_some();
+            let (outcome, revision) = if removed || token.state(stack.at) != TokenState::Active {
+                (LeakOutcome::Dead, None)
+            } else if end_if_over(tx, presented, stack.at).await? {
+                let told = self.append_change(tx, about, Kind::Superseded);
+                (LeakOutcome::Superseded, Some(told.await?))
+            } else {
+                revoke(tx, token, (call, stack.at), found_at).await?;
+                let told = self.append_change(tx, about, Kind::Revoked);
+                (LeakOutcome::Revoked, Some(told.await?))
+            };
+            let details = described(presented, found_at, outcome);
+            self.append_audit(tx, call, Action::TokenReportLeaked, about, details)
+                .await?;
+            Ok((outcome, revision))
+        })
+    }
+}
+
+/// Returns whether the secret has ended although its token is live; makes that final.
+async fn end_if_over(
+    tx: &Transaction,
+    presented: Presented,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let digest = presented.digest.as_bytes().to_vec();
+    let row = token_secret::Entity::find_by_id(digest.clone())
+        .one(tx)
+        .await?;
+    let uid = presented.token.into_untyped_uuid();
+    let row = row.ok_or_else(|| corrupt("token_secrets", "digest", uid))?;
+    let over = row.superseded_at.is_some() || row.ends_at.is_some_and(|at| at <= now.as_micros());
+    if over {
+        token_secret::Entity::update_many()
+            .col_expr(token_secret::Column::SupersededAt, now.as_micros().into())
+            .filter(token_secret::Column::Digest.eq(digest))
+            .filter(token_secret::Column::SupersededAt.is_null())
+            .exec(tx)
+            .await?;
+    }
+    Ok(over)
+}
+
+async fn revoke(
+    tx: &Transaction,
+    token: Token,
+    (call, now): (&Call, Timestamp),
+    found_at: Option<&FoundAt>,
+) -> Result<(), Error> {
+    let uid = token.uid.into_untyped_uuid();
+    let reason = reason_of_leak(found_at);
+    let reason = reason.map_err(|_| corrupt("tokens", "revoke_reason", uid))?;
+    let revoked = token.revoke(call.caller.actor.clone(), reason, now);
+    put(tx, &revoked, Put::Live).await
+}
+
+fn described(presented: Presented, found_at: Option<&FoundAt>, outcome: LeakOutcome) -> Details {
+    let mut details = Details::from([
+        ("generation".into(), presented.generation.to_string()),
+        ("outcome".into(), outcome.name().into()),
+    ]);
+    if let Some(url) = found_at {
+        details.insert("url".into(), url.as_str().into());
+    }
+    details
+}

@@ -1,0 +1,121 @@
+//! The limit on live tokens (R6). If it is reached, the refusal names tokens that could be revoked,
+//! so that the caller knows where to look first.
+
+use newtype_uuid::GenericUuid as _;
+use sea_orm::{
+    ColumnTrait as _, EntityTrait as _, FromQueryResult, QueryFilter as _, QueryOrder as _,
+    QuerySelect as _,
+};
+use uuid::Uuid;
+
+use crate::domain::{
+    id::{StackUid, TokenUid},
+    refusal::{Candidate, Refusal, Why},
+    stack::TokenLimit,
+    timestamp::Timestamp,
+    token::TokenState,
+};
+use crate::store::{
+    Error, Store, engine::transaction::Transaction, entity::token, last_used::last_used,
+    stack::access::LockedStack, token::rows::corrupt, token::state::in_state,
+};
+
+/// How many tokens a refusal names.
+const CANDIDATES: usize = 3;
+
+impl Store {
+    /// Checks that the stack may have one more live token.
+    pub(in crate::store) async fn require_room(
+        &self,
+        tx: &Transaction,
+        stack: &LockedStack,
+    ) -> Result<(), Error> {
+        let limit = TokenLimit {
+            used: self.count_live(tx, stack.uid, stack.at).await?,
+            max: stack.max_tokens(),
+        };
+        if limit.used < limit.max {
+            return Ok(());
+        }
+        let candidates = candidates(tx, stack.uid, stack.at).await?;
+        Err(Refusal::LimitReached { limit, candidates }.into())
+    }
+}
+
+#[derive(FromQueryResult)]
+struct Live {
+    uid: Uuid,
+    name: String,
+    issued_at: i64,
+    expires_at: Option<i64>,
+    last_used_at: Option<i64>,
+}
+
+impl Live {
+    fn idle_since(&self) -> i64 {
+        self.last_used_at.unwrap_or(self.issued_at)
+    }
+
+    fn why(&self, soonest: bool) -> Result<Why, Error> {
+        let wrong = |column| move || corrupt("tokens", column, self.uid);
+        let instant = |micros, column| Timestamp::from_micros(micros).ok_or_else(wrong(column));
+        Ok(match (self.expires_at, self.last_used_at) {
+            (Some(at), _) if soonest => Why::ExpiresSoonest(instant(at, "expires_at")?),
+            (_, Some(at)) => Why::LastUsed(instant(at, "last_used_at")?),
+            (_, None) => Why::NeverUsed(instant(self.issued_at, "issued_at")?),
+        })
+    }
+}
+
+/// Returns the live token that expires soonest, the oldest that was never used, and the one idle
+/// longest, if there are such; then others, the longest idle first.
+async fn candidates(
+    tx: &Transaction,
+    stack: StackUid,
+    now: Timestamp,
+) -> Result<Vec<Candidate>, Error> {
+    // Load all of them: no more than the limit allows, and only if it is reached.
+    let mut live = token::Entity::find()
+        .filter(token::Column::StackUid.eq(stack.into_untyped_uuid()))
+        .filter(in_state(TokenState::Active, now))
+        .order_by_asc(token::Column::IssuedAt)
+        .order_by_asc(token::Column::Uid)
+        .expr_as(last_used(), "last_used_at")
+        .into_model::<Live>()
+        .all(tx)
+        .await?;
+    let mut chosen = Vec::new();
+    if let Some(at) = first(&live, |token| token.expires_at) {
+        chosen.push((live.remove(at), true));
+    }
+    let never = |token: &Live| token.last_used_at.is_none().then_some(token.issued_at);
+    if let Some(at) = first(&live, never) {
+        chosen.push((live.remove(at), false));
+    }
+    if let Some(at) = first(&live, |token| token.last_used_at) {
+        chosen.push((live.remove(at), false));
+    }
+    while chosen.len() < CANDIDATES {
+        let Some(at) = first(&live, |token| Some(token.idle_since())) else {
+            break;
+        };
+        chosen.push((live.remove(at), false));
+    }
+    let named = chosen.into_iter().map(|(token, soonest)| {
+        Ok(Candidate {
+            uid: TokenUid::from_untyped_uuid(token.uid),
+            why: token.why(soonest)?,
+            name: token.name,
+        })
+    });
+    named.collect()
+}
+
+/// Returns the index of the token with the smallest value, among those that have one.
+fn first(live: &[Live], of: impl Fn(&Live) -> Option<i64>) -> Option<usize> {
+    let having = live
+        .iter()
+        .enumerate()
+        .filter_map(|(at, token)| Some((of(token)?, at)));
+    having.min().map(|(_, at)| at)
+}
