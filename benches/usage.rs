@@ -273,7 +273,7 @@ fn use_cases(store: &Arc<Store>, usage_pairs: usize) -> App {
         per_second: 1_000_000.try_into().unwrap(),
         burst: 1_000_000.try_into().unwrap(),
     };
-    let tuning = app::Tuning {
+    let tuning = app::UseCaseSettings {
         verdict_max_age: Duration::from_secs(1),
         changes: rate,
         unrecognised: rate,

@@ -1,7 +1,7 @@
 //! The use case for reading the audit.
 
 use super::{About, App, AuditCursor, AuditFilter, AuditPage, Error};
-use crate::domain::{audit::Action, caller::Call};
+use crate::domain::{audit::AuditAction, caller::Call};
 
 impl App {
     /// Returns a page of the audit.
@@ -19,6 +19,6 @@ impl App {
             token_uid: filter.token_uid.map(|uid| uid.to_string()),
         };
         let done = self.store.list_audit(call, filter, page).await;
-        self.settle(call, (Action::AuditList, about), done)
+        self.settle(call, (AuditAction::AuditList, about), done)
     }
 }

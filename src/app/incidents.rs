@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 use super::{About, App, Error, first_use::presented, log_change};
 use crate::{
     domain::{
-        audit::Action,
+        audit::AuditAction,
         caller::Call,
         incident::{FoundAt, LeakOutcome},
         secret::{self, Digest},
@@ -48,10 +48,10 @@ impl App {
                     token_uid,
                     ..about.clone()
                 };
-                log_change(Action::TokenRevokeAll, &about, *revision);
+                log_change(AuditAction::TokenRevokeAll, &about, *revision);
             }
         }
-        self.settle(call, (Action::TokenRevokeAll, about), done)
+        self.settle(call, (AuditAction::TokenRevokeAll, about), done)
     }
 
     /// Handles a report that a secret leaked. The outcome goes to the audit, not to the caller.
@@ -92,7 +92,7 @@ impl App {
                 stack_key: Some(facts.stack.key.clone()),
                 token_uid: Some(facts.token.uid.to_string()),
             };
-            log_change(Action::TokenReportLeaked, &about, revision);
+            log_change(AuditAction::TokenReportLeaked, &about, revision);
         }
         Ok(outcome)
     }

@@ -28,7 +28,7 @@ use tokio::sync::Notify;
 use crate::{
     config::Keeping,
     domain::{
-        audit::Action, caller::Call, clock::Clock, entropy::Entropy, refusal::Refusal,
+        audit::AuditAction, caller::Call, clock::Clock, entropy::Entropy, refusal::Refusal,
         revision::Revision,
     },
     metrics::Metrics,
@@ -68,7 +68,7 @@ use self::{
 
 /// Settings of the use cases.
 #[derive(Clone, Copy, Debug)]
-pub struct Tuning {
+pub struct UseCaseSettings {
     /// Longest time a caller may reuse a verdict.
     pub verdict_max_age: Duration,
     /// Change rate limit of one caller.
@@ -193,10 +193,10 @@ impl App {
         store: Arc<Store>,
         (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>),
         metrics: Arc<Metrics>,
-        tuning: &Tuning,
+        tuning: &UseCaseSettings,
     ) -> (Self, RefusalWriter) {
         let (refusals, writer) = refusals::channel(store.clone(), metrics.clone());
-        let Tuning {
+        let UseCaseSettings {
             bounds, safeguards, ..
         } = *tuning;
         let cache = Arc::new(Cache::new(tuning.cache_entries, safeguards.generations));
@@ -293,7 +293,7 @@ impl App {
     }
 
     /// Queues the refusal of an authenticated caller for the audit (R14).
-    pub fn note_refusal(&self, call: &Call, action: Action, about: About, refusal: &Refusal) {
+    pub fn note_refusal(&self, call: &Call, action: AuditAction, about: About, refusal: &Refusal) {
         let first = RefusedCall {
             at: self.clock.now(),
             stack_key: about.stack_key,
@@ -325,7 +325,7 @@ impl App {
     fn settle<T>(
         &self,
         call: &Call,
-        (action, about): (Action, About),
+        (action, about): (AuditAction, About),
         done: Result<T, store::Error>,
     ) -> Result<T, Error> {
         if let Err(store::Error::Refused(refusal)) = &done {
@@ -338,7 +338,7 @@ impl App {
     fn settle_change<T>(
         &self,
         call: &Call,
-        place: (Action, About),
+        place: (AuditAction, About),
         done: Result<(T, Revision), store::Error>,
     ) -> Result<(T, Option<Revision>), Error> {
         let (action, about) = (place.0, place.1.clone());
@@ -352,7 +352,7 @@ impl App {
 }
 
 /// Logs each change, so that changes undone by a database restore can be identified.
-fn log_change(action: Action, about: &About, revision: Revision) {
+fn log_change(action: AuditAction, about: &About, revision: Revision) {
     let About {
         stack_key,
         token_uid,

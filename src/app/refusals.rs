@@ -18,7 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     domain::{
-        audit::Action,
+        audit::AuditAction,
         caller::{Actor, Call},
         secret::Digest,
     },
@@ -95,7 +95,7 @@ impl RefusalLog {
     pub fn note(
         &self,
         actor: &Actor,
-        (action, reason): (Action, &'static str),
+        (action, reason): (AuditAction, &'static str),
         first: RefusedCall,
     ) {
         let note = RefusalNote {

@@ -5,7 +5,7 @@ use super::{
     StackWithMembers,
 };
 use crate::domain::{
-    audit::Action,
+    audit::AuditAction,
     caller::Call,
     revision::Revision,
     stack::{Stack, StackKey},
@@ -41,7 +41,7 @@ impl App {
         self.note_change(call, &done);
         self.settle_change(
             call,
-            (Action::StackRegister, about(&command.stack_key)),
+            (AuditAction::StackRegister, about(&command.stack_key)),
             done,
         )
     }
@@ -52,7 +52,7 @@ impl App {
     /// [`Error`].
     pub async fn get_stack(&self, call: &Call, key: &StackKey) -> Result<StackWithMembers, Error> {
         let done = self.store.get_stack(call, key).await;
-        self.settle(call, (Action::StackGet, about(key)), done)
+        self.settle(call, (AuditAction::StackGet, about(key)), done)
     }
 
     /// Returns a page of stacks.
@@ -66,7 +66,7 @@ impl App {
         page: (u64, Option<StackCursor>),
     ) -> Result<StackPage, Error> {
         let done = self.store.list_stacks(call, organization_uid, page).await;
-        self.settle(call, (Action::StackList, About::default()), done)
+        self.settle(call, (AuditAction::StackList, About::default()), done)
     }
 
     /// Sets or removes a member of a stack, or transfers its ownership.
@@ -80,9 +80,9 @@ impl App {
         change: &MemberChange,
     ) -> Result<(MembersChanged, Option<Revision>), Error> {
         let action = match change {
-            MemberChange::Set(..) => Action::StackSetMember,
-            MemberChange::Remove(_) => Action::StackRemoveMember,
-            MemberChange::TransferTo(_) => Action::StackTransferOwnership,
+            MemberChange::Set(..) => AuditAction::StackSetMember,
+            MemberChange::Remove(_) => AuditAction::StackRemoveMember,
+            MemberChange::TransferTo(_) => AuditAction::StackTransferOwnership,
         };
         let done = self.store.change_members(call, key, change).await;
         self.note_change(call, &done);
@@ -104,7 +104,7 @@ impl App {
             .set_token_limit(call, key, (max_tokens, reason))
             .await;
         self.note_change(call, &done);
-        self.settle_change(call, (Action::StackSetTokenLimit, about(key)), done)
+        self.settle_change(call, (AuditAction::StackSetTokenLimit, about(key)), done)
     }
 
     /// Suspends, resumes or removes a stack.

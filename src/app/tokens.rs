@@ -3,7 +3,7 @@
 use super::{About, App, Error, Issue, ListQuery, Rotate, TokenPage};
 use crate::{
     domain::{
-        audit::Action,
+        audit::AuditAction,
         caller::Call,
         id::TokenUid,
         impact::Impact,
@@ -72,7 +72,7 @@ impl App {
         let done = self.store.issue(call, command, &kept(&secret)).await;
         self.note_change(call, &done);
         let about = about_stack(&command.stack_key);
-        let (token, revision) = self.settle_change(call, (Action::TokenIssue, about), done)?;
+        let (token, revision) = self.settle_change(call, (AuditAction::TokenIssue, about), done)?;
         Ok(Issued {
             token: self.with_use(token),
             secret: (!call.previews()).then_some(secret),
@@ -87,7 +87,7 @@ impl App {
     pub async fn get(&self, call: &Call, (stack, uid): Key<'_>) -> Result<Token, Error> {
         let done = self.store.get(call, stack, uid).await;
         let done = done.map(|token| self.with_use(token));
-        self.settle(call, (Action::TokenGet, about((stack, uid))), done)
+        self.settle(call, (AuditAction::TokenGet, about((stack, uid))), done)
     }
 
     /// Returns a page of tokens.
@@ -99,7 +99,7 @@ impl App {
         let done = done.map(|page| self.with_uses(page, query.unused_since));
         self.settle(
             call,
-            (Action::TokenList, about_stack(&query.stack_key)),
+            (AuditAction::TokenList, about_stack(&query.stack_key)),
             done,
         )
     }
@@ -117,7 +117,7 @@ impl App {
         let done = self.store.update(call, key, edit).await;
         self.note_change(call, &done);
         let (token, revision) =
-            self.settle_change(call, (Action::TokenUpdate, about(key)), done)?;
+            self.settle_change(call, (AuditAction::TokenUpdate, about(key)), done)?;
         Ok((self.with_use(token), revision))
     }
 
@@ -134,7 +134,7 @@ impl App {
         let done = self.store.set_expiry(call, key, expiry).await;
         self.note_change(call, &done);
         let (token, revision) =
-            self.settle_change(call, (Action::TokenSetExpiry, about(key)), done)?;
+            self.settle_change(call, (AuditAction::TokenSetExpiry, about(key)), done)?;
         Ok((self.with_use(token), revision))
     }
 
@@ -161,7 +161,7 @@ impl App {
         let done = self.store.rotate(call, command, &kept(&secret)).await;
         self.note_change(call, &done);
         let key = (&command.stack_key, command.token_uid);
-        let place = (Action::TokenRotate, about(key));
+        let place = (AuditAction::TokenRotate, about(key));
         let (mut rotated, revision) = self.settle_change(call, place, done)?;
         rotated.token = self.with_use(rotated.token);
         Ok(Rotated {
@@ -184,7 +184,7 @@ impl App {
         let done = self.store.revoke(call, key, reason).await;
         self.note_change(call, &done);
         let (token, revision) =
-            self.settle_change(call, (Action::TokenRevoke, about(key)), done)?;
+            self.settle_change(call, (AuditAction::TokenRevoke, about(key)), done)?;
         Ok((self.with_use(token), revision))
     }
 

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::LazyLock};
 
-use crate::domain::{audit::Action, caller::Requirement};
+use crate::domain::{audit::AuditAction, caller::Requirement};
 
 /// Access rule of one RPC, known before its request is read.
 #[derive(Clone, Copy, Debug)]
@@ -15,7 +15,7 @@ pub struct Rule {
     /// Whether it changes state, and so counts against the caller's rate limit for changes.
     pub changes: bool,
     /// Its name in the audit; `None` if refusals are not audited (R14).
-    pub action: Option<Action>,
+    pub action: Option<AuditAction>,
 }
 
 /// Who may call an RPC.
@@ -79,7 +79,7 @@ const fn verdict(path: &'static str, requirement: Requirement) -> Rule {
     }
 }
 
-const fn read(path: &'static str, requirement: Requirement, action: Action) -> Rule {
+const fn read(path: &'static str, requirement: Requirement, action: AuditAction) -> Rule {
     Rule {
         path,
         admits: AllowedCallers::Callers(requirement),
@@ -88,7 +88,7 @@ const fn read(path: &'static str, requirement: Requirement, action: Action) -> R
     }
 }
 
-const fn change(path: &'static str, requirement: Requirement, action: Action) -> Rule {
+const fn change(path: &'static str, requirement: Requirement, action: AuditAction) -> Rule {
     Rule {
         path,
         admits: AllowedCallers::Callers(requirement),
@@ -100,31 +100,31 @@ const fn change(path: &'static str, requirement: Requirement, action: Action) ->
 /// Every RPC that is served.
 #[rustfmt::skip]
 pub const RULES: &[Rule] = &[
-    change("/stacktoken.v1.TokenService/Issue", GOVERNOR, Action::TokenIssue),
-    read("/stacktoken.v1.TokenService/Get", GOVERNOR_OR_OPERATOR, Action::TokenGet),
-    read("/stacktoken.v1.TokenService/List", GOVERNOR_OR_OPERATOR, Action::TokenList),
-    change("/stacktoken.v1.TokenService/Update", GOVERNOR, Action::TokenUpdate),
-    change("/stacktoken.v1.TokenService/SetExpiry", GOVERNOR_OR_OPERATOR, Action::TokenSetExpiry),
-    change("/stacktoken.v1.TokenService/Rotate", GOVERNOR, Action::TokenRotate),
-    change("/stacktoken.v1.TokenService/Revoke", GOVERNOR_OR_OPERATOR, Action::TokenRevoke),
-    change("/stacktoken.v1.TokenService/RevokeAll", GOVERNOR_OR_OPERATOR, Action::TokenRevokeAll),
-    change("/stacktoken.v1.TokenService/ReportLeaked", OPERATOR_OR_SERVICE, Action::TokenReportLeaked),
+    change("/stacktoken.v1.TokenService/Issue", GOVERNOR, AuditAction::TokenIssue),
+    read("/stacktoken.v1.TokenService/Get", GOVERNOR_OR_OPERATOR, AuditAction::TokenGet),
+    read("/stacktoken.v1.TokenService/List", GOVERNOR_OR_OPERATOR, AuditAction::TokenList),
+    change("/stacktoken.v1.TokenService/Update", GOVERNOR, AuditAction::TokenUpdate),
+    change("/stacktoken.v1.TokenService/SetExpiry", GOVERNOR_OR_OPERATOR, AuditAction::TokenSetExpiry),
+    change("/stacktoken.v1.TokenService/Rotate", GOVERNOR, AuditAction::TokenRotate),
+    change("/stacktoken.v1.TokenService/Revoke", GOVERNOR_OR_OPERATOR, AuditAction::TokenRevoke),
+    change("/stacktoken.v1.TokenService/RevokeAll", GOVERNOR_OR_OPERATOR, AuditAction::TokenRevokeAll),
+    change("/stacktoken.v1.TokenService/ReportLeaked", OPERATOR_OR_SERVICE, AuditAction::TokenReportLeaked),
     verdict("/stacktoken.v1.IntrospectionService/Introspect", INTROSPECTOR),
     verdict("/stacktoken.v1.IntrospectionService/BatchIntrospect", INTROSPECTOR),
     verdict("/stacktoken.v1.IntrospectionService/ListActions", ANYONE),
     verdict("/stacktoken.v1.IntrospectionService/Watch", INTROSPECTOR),
     verdict("/envoy.service.auth.v3.Authorization/Check", INTROSPECTOR),
-    change("/stacktoken.admin.v1.StackService/Register", OPERATOR, Action::StackRegister),
-    read("/stacktoken.admin.v1.StackService/Get", GOVERNOR_OR_OPERATOR, Action::StackGet),
-    read("/stacktoken.admin.v1.StackService/List", OPERATOR, Action::StackList),
-    change("/stacktoken.admin.v1.StackService/SetMember", OPERATOR, Action::StackSetMember),
-    change("/stacktoken.admin.v1.StackService/RemoveMember", OPERATOR, Action::StackRemoveMember),
-    change("/stacktoken.admin.v1.StackService/TransferOwnership", OPERATOR, Action::StackTransferOwnership),
-    change("/stacktoken.admin.v1.StackService/SetTokenLimit", OPERATOR, Action::StackSetTokenLimit),
-    change("/stacktoken.admin.v1.StackService/Suspend", OPERATOR, Action::StackSuspend),
-    change("/stacktoken.admin.v1.StackService/Resume", OPERATOR, Action::StackResume),
-    change("/stacktoken.admin.v1.StackService/Remove", OPERATOR, Action::StackRemove),
-    read("/stacktoken.audit.v1.AuditService/List", GOVERNOR_OR_OPERATOR, Action::AuditList),
+    change("/stacktoken.admin.v1.StackService/Register", OPERATOR, AuditAction::StackRegister),
+    read("/stacktoken.admin.v1.StackService/Get", GOVERNOR_OR_OPERATOR, AuditAction::StackGet),
+    read("/stacktoken.admin.v1.StackService/List", OPERATOR, AuditAction::StackList),
+    change("/stacktoken.admin.v1.StackService/SetMember", OPERATOR, AuditAction::StackSetMember),
+    change("/stacktoken.admin.v1.StackService/RemoveMember", OPERATOR, AuditAction::StackRemoveMember),
+    change("/stacktoken.admin.v1.StackService/TransferOwnership", OPERATOR, AuditAction::StackTransferOwnership),
+    change("/stacktoken.admin.v1.StackService/SetTokenLimit", OPERATOR, AuditAction::StackSetTokenLimit),
+    change("/stacktoken.admin.v1.StackService/Suspend", OPERATOR, AuditAction::StackSuspend),
+    change("/stacktoken.admin.v1.StackService/Resume", OPERATOR, AuditAction::StackResume),
+    change("/stacktoken.admin.v1.StackService/Remove", OPERATOR, AuditAction::StackRemove),
+    read("/stacktoken.audit.v1.AuditService/List", GOVERNOR_OR_OPERATOR, AuditAction::AuditList),
     open("/grpc.health.v1.Health/Check"),
     open("/grpc.health.v1.Health/Watch"),
     open("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"),

@@ -9,9 +9,9 @@ macro_rules! actions {
         /// An audited action: one per audited RPC, and two that verdicts cause.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[expect(missing_docs, reason = "the contract documents each; see AuditAction")]
-        pub enum Action { $($action,)+ }
+        pub enum AuditAction { $($action,)+ }
 
-        impl Action {
+        impl AuditAction {
             /// All actions.
             pub const ALL: &[Self] = &[$(Self::$action,)+];
 
@@ -68,7 +68,7 @@ pub struct Event {
     /// Who acted.
     pub actor: Actor,
     /// The action.
-    pub action: Action,
+    pub action: AuditAction,
     /// The outcome.
     pub outcome: Outcome,
     /// Stack key, as the caller sent it.

@@ -166,8 +166,8 @@ pub async fn run_behind(
 
 /// Returns the settings of the application layer.
 #[must_use]
-pub fn use_cases(tuning: &Tuning, safeguards: Safeguards) -> app::Tuning {
-    app::Tuning {
+pub fn use_cases(tuning: &Tuning, safeguards: Safeguards) -> app::UseCaseSettings {
+    app::UseCaseSettings {
         verdict_max_age: tuning.verdict_max_age,
         changes: Rate {
             per_second: tuning.changes_per_second,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::domain::{
-    audit::{Action, Details, Event, Outcome},
+    audit::{AuditAction, Details, Event, Outcome},
     caller::{Actor, Call, CallerKind},
     id::{self, EventUid, TokenUid},
     stack::StackKey,
@@ -36,7 +36,7 @@ pub struct AuditFilter {
     /// Of callers with this `sub`.
     pub actor_subject: Option<String>,
     /// Of this action.
-    pub action: Option<Action>,
+    pub action: Option<AuditAction>,
     /// At or after this instant.
     pub occurred_from: Option<Timestamp>,
     /// Before this instant.
@@ -65,7 +65,7 @@ pub struct RefusalNote {
     /// Who was refused.
     pub actor: Actor,
     /// The action that was refused.
-    pub action: Action,
+    pub action: AuditAction,
     /// The reason, by its name in the API.
     pub reason: &'static str,
     /// The minute it happened in.
@@ -78,7 +78,7 @@ impl Store {
         &self,
         tx: &Transaction,
         call: &Call,
-        action: Action,
+        action: AuditAction,
         about: (&LockedStack, Option<TokenUid>),
         details: Details,
     ) -> Result<(), Error> {
@@ -92,7 +92,7 @@ impl Store {
         &self,
         tx: &Transaction,
         call: &Call,
-        action: Action,
+        action: AuditAction,
         (stack, tokens): (&LockedStack, &[TokenUid]),
         details: &Details,
     ) -> Result<(), Error> {
@@ -111,7 +111,7 @@ impl Store {
     fn audit_row(
         &self,
         call: &Call,
-        action: Action,
+        action: AuditAction,
         (stack, token): (&LockedStack, Option<TokenUid>),
         details: &Details,
     ) -> Result<ActiveModel, Error> {
@@ -287,7 +287,11 @@ fn condition(filter: &AuditFilter) -> Condition {
                 .as_ref()
                 .map(|sub| Column::ActorSubject.eq(sub)),
         )
-        .add_option(filter.action.map(|action| Column::Action.eq(action.name())))
+        .add_option(
+            filter
+                .action
+                .map(|action| Column::Action.eq(action.name())),
+        )
         .add_option(
             filter
                 .occurred_from
@@ -325,7 +329,7 @@ impl TryFrom<Model> for Event {
                 issuer: row.actor_issuer,
                 subject: row.actor_subject,
             },
-            action: Action::from_name(&row.action).ok_or_else(|| Error::Corrupt {
+            action: AuditAction::from_name(&row.action).ok_or_else(|| Error::Corrupt {
                 table: "audit_events",
                 column: "action",
                 id: row.uid.to_string(),

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use stacktoken::{
     domain::{
-        audit::{Action, Outcome},
+        audit::{AuditAction, Outcome},
         caller::{Actor, Call, Caller, CallerKind, Mode, Requirement},
         clock::Clock,
         entropy::Entropy,
@@ -765,7 +765,7 @@ async fn audits(engine: &Engine) -> Vec<String> {
         let minute = engine.clock.now().minute();
         let note = RefusalNote {
             actor,
-            action: Action::TokenIssue,
+            action: AuditAction::TokenIssue,
             reason: "NAME_TAKEN",
             minute,
         };
@@ -787,7 +787,7 @@ async fn audits(engine: &Engine) -> Vec<String> {
     for filter in [
         all.clone(),
         AuditFilter {
-            action: Some(Action::StackRegister),
+            action: Some(AuditAction::StackRegister),
             ..all.clone()
         },
         AuditFilter {

@@ -6,7 +6,7 @@ use super::{actor, instant, parse_instant};
 use crate::{
     app::{AuditCursor, AuditFilter, AuditPage},
     domain::{
-        audit::{Action, Event, Outcome},
+        audit::{AuditAction, Event, Outcome},
         caller::Call,
         field::{Problem, Violations},
         id, page,
@@ -64,13 +64,13 @@ fn question(filter: &AuditFilter) -> impl serde::Serialize {
         filter.token_uid.map(|uid| uid.to_string()),
         filter.actor_issuer.clone(),
         filter.actor_subject.clone(),
-        filter.action.map(Action::name),
+        filter.action.map(AuditAction::name),
         filter.occurred_from.map(Timestamp::as_micros),
         filter.occurred_before.map(Timestamp::as_micros),
     )
 }
 
-fn action(action: i32) -> Result<Option<Action>, Problem> {
+fn action(action: i32) -> Result<Option<AuditAction>, Problem> {
     let unknown = || Problem::new("is not an action: see AuditAction");
     let action = v1::AuditAction::try_from(action).map_err(|_| unknown())?;
     if action == v1::AuditAction::Unspecified {
@@ -80,10 +80,10 @@ fn action(action: i32) -> Result<Option<Action>, Problem> {
         .as_str_name()
         .trim_start_matches("AUDIT_ACTION_")
         .to_lowercase();
-    Action::from_name(&name).map(Some).ok_or_else(unknown)
+    AuditAction::from_name(&name).map(Some).ok_or_else(unknown)
 }
 
-fn action_message(action: Action) -> i32 {
+fn action_message(action: AuditAction) -> i32 {
     let name = format!("AUDIT_ACTION_{}", action.name().to_uppercase());
     v1::AuditAction::from_str_name(&name)
         .unwrap_or_default()

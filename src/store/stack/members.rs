@@ -4,7 +4,7 @@ use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, Set, sea_que
 use uuid::Uuid;
 
 use crate::domain::{
-    audit::{Action, Details},
+    audit::{AuditAction, Details},
     caller::Call,
     refusal::Refusal,
     revision::Revision,
@@ -80,7 +80,7 @@ async fn apply(
     tx: &Transaction,
     stack: &LockedStack,
     change: &MemberChange,
-) -> Result<(Action, Details), Error> {
+) -> Result<(AuditAction, Details), Error> {
     match change {
         MemberChange::Set(person, role) => {
             require_not_owner(tx, stack, person).await?;
@@ -89,13 +89,13 @@ async fn apply(
                 ("member", person_in_words(person)),
                 ("role", role.name().into()),
             ];
-            Ok((Action::StackSetMember, in_details(details)))
+            Ok((AuditAction::StackSetMember, in_details(details)))
         }
         MemberChange::Remove(person) => {
             require_not_owner(tx, stack, person).await?;
             delete_member(tx, stack, person).await?;
             let details = [("member", person_in_words(person))];
-            Ok((Action::StackRemoveMember, in_details(details)))
+            Ok((AuditAction::StackRemoveMember, in_details(details)))
         }
         MemberChange::TransferTo(person) => {
             let before = owner_of(tx, stack).await?;
@@ -109,7 +109,7 @@ async fn apply(
                 ("owner", person_in_words(person)),
                 ("owner.before", person_in_words(&former)),
             ];
-            Ok((Action::StackTransferOwnership, in_details(owners)))
+            Ok((AuditAction::StackTransferOwnership, in_details(owners)))
         }
     }
 }

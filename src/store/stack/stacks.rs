@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::domain::{
-    audit::{Action, Details},
+    audit::{AuditAction, Details},
     caller::Call,
     id::{self, StackUid},
     refusal::Refusal,
@@ -115,7 +115,7 @@ impl Store {
                 ("max_tokens".into(), command.token_limit.to_string()),
             ]);
             let about = (&stack, None);
-            self.append_audit(tx, call, Action::StackRegister, about, details)
+            self.append_audit(tx, call, AuditAction::StackRegister, about, details)
                 .await?;
             let revision = self.append_change(tx, about, Kind::Registered).await?;
             Ok((self.stack_in(tx, uid, now).await?, revision))
@@ -220,7 +220,7 @@ impl Store {
                 ("reason".into(), reason.as_str().into()),
             ]);
             let about = (&found, None);
-            self.append_audit(tx, call, Action::StackSetTokenLimit, about, details)
+            self.append_audit(tx, call, AuditAction::StackSetTokenLimit, about, details)
                 .await?;
             let revision = self.append_change(tx, about, Kind::LimitChanged).await?;
             Ok((self.stack_in(tx, found.uid, found.at).await?, revision))
@@ -305,11 +305,11 @@ pub enum StackStep {
 impl StackStep {
     /// Returns the audit action of the step.
     #[must_use]
-    pub const fn action(self) -> Action {
+    pub const fn action(self) -> AuditAction {
         match self {
-            Self::Suspend => Action::StackSuspend,
-            Self::Resume => Action::StackResume,
-            Self::Remove => Action::StackRemove,
+            Self::Suspend => AuditAction::StackSuspend,
+            Self::Resume => AuditAction::StackResume,
+            Self::Remove => AuditAction::StackRemove,
         }
     }
 

@@ -7,7 +7,7 @@ use sea_orm::{
 };
 
 use crate::domain::{
-    audit::{Action, Details},
+    audit::{AuditAction, Details},
     caller::{Actor, Call},
     id::{StackUid, TokenUid},
     refusal::Refusal,
@@ -68,7 +68,7 @@ impl Store {
             put(tx, &after, Put::Live).await?;
             let details = differences(&before, &after);
             let about = (&stack, Some(uid));
-            self.append_audit(tx, call, Action::TokenUpdate, about, details)
+            self.append_audit(tx, call, AuditAction::TokenUpdate, about, details)
                 .await?;
             let revision = self.append_change(tx, about, Kind::Updated).await?;
             Ok((after, revision))
@@ -106,7 +106,7 @@ impl Store {
             put(tx, &after, if longer { Put::Longer } else { Put::Live }).await?;
             let details = differences(&before, &after);
             let about = (&stack, Some(uid));
-            self.append_audit(tx, call, Action::TokenSetExpiry, about, details)
+            self.append_audit(tx, call, AuditAction::TokenSetExpiry, about, details)
                 .await?;
             let revision = self.append_change(tx, about, Kind::Redated).await?;
             Ok((after, revision))
@@ -138,7 +138,7 @@ impl Store {
                 ("again".into(), again.to_string()),
             ]);
             let about = (&stack, Some(uid));
-            self.append_audit(tx, call, Action::TokenRevoke, about, details)
+            self.append_audit(tx, call, AuditAction::TokenRevoke, about, details)
                 .await?;
             let revision = self.append_change(tx, about, Kind::Revoked).await?;
             Ok((after, revision))

@@ -7,7 +7,7 @@ use sea_orm::{
 };
 
 use crate::domain::{
-    audit::{Action, Details},
+    audit::{AuditAction, Details},
     caller::Call,
     id::{StackUid, TokenUid},
     revision::Revision,
@@ -91,7 +91,7 @@ impl Store {
                 return Ok(None);
             }
             let told = self
-                .tell(tx, call, presented, (Action::TokenFirstUse, &stack))
+                .tell(tx, call, presented, (AuditAction::TokenFirstUse, &stack))
                 .await?;
             Ok(Some(told))
         })
@@ -135,7 +135,7 @@ impl Store {
                 .exec(tx)
                 .await?;
             let told = self
-                .tell(tx, call, presented, (Action::TokenSuperseded, &stack))
+                .tell(tx, call, presented, (AuditAction::TokenSuperseded, &stack))
                 .await?;
             Ok(Some(told))
         })
@@ -146,7 +146,7 @@ impl Store {
         tx: &Transaction,
         call: &Call,
         presented: Presented,
-        (action, stack): (Action, &LockedStack),
+        (action, stack): (AuditAction, &LockedStack),
     ) -> Result<Revision, Error> {
         let details = Details::from([("generation".into(), presented.generation.to_string())]);
         let about = (stack, Some(presented.token));

@@ -5,7 +5,7 @@ use newtype_uuid::GenericUuid as _;
 use sea_orm::{ActiveModelTrait as _, EntityTrait as _, Set};
 
 use crate::domain::{
-    audit::{Action, Details},
+    audit::{AuditAction, Details},
     caller::Call,
     id::TokenUid,
     refusal::Refusal,
@@ -38,7 +38,7 @@ impl Store {
         &self,
         tx: &Transaction,
         call: &Call,
-        (stack, action): (&LockedStack, Action),
+        (stack, action): (&LockedStack, AuditAction),
         request: Option<&Request>,
     ) -> Result<Option<request::Model>, Error> {
         let Some(request) = request else {
@@ -60,7 +60,7 @@ impl Store {
         &self,
         tx: &Transaction,
         call: &Call,
-        (stack, action): (&LockedStack, Action),
+        (stack, action): (&LockedStack, AuditAction),
         request: Option<&Request>,
         (token, overlap_ends_at): (&Token, Option<Timestamp>),
     ) -> Result<(), Error> {
@@ -93,7 +93,7 @@ impl Store {
         &self,
         tx: &Transaction,
         call: &Call,
-        (stack, action): (&LockedStack, Action),
+        (stack, action): (&LockedStack, AuditAction),
         (seen, request): (request::Model, Option<&Request>),
         secret: &Kept,
     ) -> Result<Again, Error> {

@@ -4,7 +4,7 @@ use newtype_uuid::GenericUuid as _;
 use sea_orm::{ActiveModelTrait as _, IntoActiveModel as _};
 
 use crate::domain::{
-    audit::Action,
+    audit::AuditAction,
     caller::Call,
     field::Violations,
     id::{self, TokenUid},
@@ -65,7 +65,7 @@ impl Store {
                 .await?;
             stack.require_not_suspended()?;
             let request = command.request.as_ref();
-            let place = (&stack, Action::TokenIssue);
+            let place = (&stack, AuditAction::TokenIssue);
             if let Some(seen) = self.seen(tx, call, place, request).await? {
                 let again = self
                     .answer_again(tx, call, place, (seen, request), secret)
@@ -87,7 +87,7 @@ impl Store {
                 .await?;
             let details = described(&token);
             let about = (&stack, Some(uid));
-            self.append_audit(tx, call, Action::TokenIssue, about, details)
+            self.append_audit(tx, call, AuditAction::TokenIssue, about, details)
                 .await?;
             let revision = self.append_change(tx, about, Kind::Issued).await?;
             Ok((token, revision))

@@ -5,7 +5,7 @@ use newtype_uuid::GenericUuid as _;
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _};
 
 use crate::domain::{
-    audit::{Action, Details},
+    audit::{AuditAction, Details},
     caller::Call,
     incident::{FoundAt, LeakOutcome, reason_of_leak},
     refusal::Refusal,
@@ -57,7 +57,7 @@ impl Store {
                 (LeakOutcome::Revoked, Some(told.await?))
             };
             let details = described(presented, found_at, outcome);
-            self.append_audit(tx, call, Action::TokenReportLeaked, about, details)
+            self.append_audit(tx, call, AuditAction::TokenReportLeaked, about, details)
                 .await?;
             Ok((outcome, revision))
         })

@@ -7,7 +7,7 @@ use sea_orm::{
 use uuid::Uuid;
 
 use crate::domain::{
-    audit::{Action, Details},
+    audit::{AuditAction, Details},
     caller::Call,
     id::{StackUid, TokenUid},
     incident::{IssuedBy, PreviewHash, RevokeFilter},
@@ -82,7 +82,7 @@ impl Store {
                 self.append_audit_of_each(
                     tx,
                     call,
-                    Action::TokenRevokeAll,
+                    AuditAction::TokenRevokeAll,
                     (&stack, &tokens),
                     &details,
                 )

@@ -1,7 +1,7 @@
 //! Rotation: gives a token a new secret, while the former one stays valid for a chosen overlap.
 
 use crate::domain::{
-    audit::{Action, Details},
+    audit::{AuditAction, Details},
     caller::Call,
     id::TokenUid,
     request::Request,
@@ -62,7 +62,7 @@ impl Store {
             let stack = self
                 .lock_stack_for_change(tx, call, key, RemovedStacks::Exclude)
                 .await?;
-            let place = (&stack, Action::TokenRotate);
+            let place = (&stack, AuditAction::TokenRotate);
             if let Some(seen) = self.seen(tx, call, place, request).await? {
                 stack.require_not_suspended()?;
                 let again = self
@@ -87,7 +87,7 @@ impl Store {
                 .await?;
             let details = described(&token, &plan);
             let about = (&stack, Some(uid));
-            self.append_audit(tx, call, Action::TokenRotate, about, details)
+            self.append_audit(tx, call, AuditAction::TokenRotate, about, details)
                 .await?;
             let revision = self.append_change(tx, about, Kind::Rotated).await?;
             let rotated = Rotated {

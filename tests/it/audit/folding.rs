@@ -9,7 +9,7 @@ use std::{
 use stacktoken::{
     app::{About, App, Safeguards},
     domain::{
-        audit::{Action, Outcome},
+        audit::{AuditAction, Outcome},
         caller::{Actor, Call, Caller, CallerKind, Mode, Requirement},
         clock::{Clock, SystemClock},
         entropy::{Entropy, OsEntropy},
@@ -81,13 +81,23 @@ async fn a_flood_by_one_caller_costs_no_other_its_row() {
     for burst in 1..=BURSTS {
         for _ in 0..A_BURST {
             let about = About::default();
-            app.note_refusal(&flooder, Action::TokenList, about, &Refusal::StackNotFound);
+            app.note_refusal(
+                &flooder,
+                AuditAction::TokenList,
+                about,
+                &Refusal::StackNotFound,
+            );
             noted += 1;
         }
         for _ in 0..OTHERS / BURSTS {
             let other = caller(CallerKind::User, &format!("other-{singles}"));
             let about = About::default();
-            app.note_refusal(&other, Action::TokenIssue, about, &Refusal::StackNotFound);
+            app.note_refusal(
+                &other,
+                AuditAction::TokenIssue,
+                about,
+                &Refusal::StackNotFound,
+            );
             singles += 1;
         }
         tokio::time::sleep((burst * EVERY).saturating_sub(began.elapsed())).await;

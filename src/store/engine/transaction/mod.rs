@@ -11,7 +11,7 @@
 //! - the outcome of a COMMIT that was sent is always awaited, and what it changes is barred from
 //!   the cache until then (see [`outcome`]).
 
-mod lease;
+mod connection;
 mod notices;
 mod outcome;
 
@@ -27,14 +27,14 @@ use sea_orm::{
 };
 use sea_orm_migration::prelude::async_trait;
 
-pub(in crate::store) use self::{lease::Access, outcome::Outcomes};
-use self::{lease::Lease, outcome::Touched};
+pub(in crate::store) use self::{connection::Access, outcome::Outcomes};
+use self::{connection::PooledConnection, outcome::Touched};
 use crate::store::{Error, engine::shares::Share};
 use stacktoken_core::facts_cache::Subject;
 
 /// An open transaction. Dropping it rolls it back.
 pub(in crate::store) struct Transaction {
-    lease: Mutex<Lease>,
+    connection: Mutex<PooledConnection>,
     backend: DbBackend,
     /// Set by the first statement that fails.
     failed: AtomicBool,
@@ -44,10 +44,10 @@ pub(in crate::store) struct Transaction {
 impl Transaction {
     /// Begins a transaction on a connection of this pool.
     pub async fn begin(pool: &DatabaseConnection, access: Access) -> Result<Self, Error> {
-        let lease = Lease::begin(pool, access).await?;
+        let connection = PooledConnection::begin(pool, access).await?;
         Ok(Self {
             backend: pool.get_database_backend(),
-            lease: Mutex::new(lease),
+            connection: Mutex::new(connection),
             failed: AtomicBool::new(false),
             touched: Guarded::default(),
         })
@@ -55,7 +55,7 @@ impl Transaction {
 
     /// Attaches a read permit, which is released together with the connection.
     pub fn with(mut self, share: Option<Share>) -> Self {
-        self.lease.get_mut().keep(share);
+        self.connection.get_mut().keep(share);
         self
     }
 
@@ -68,7 +68,7 @@ impl Transaction {
         pool: &DatabaseConnection,
         statement: &str,
     ) -> Result<Vec<QueryResult>, Error> {
-        match Lease::run_alone(pool, statement).await? {
+        match PooledConnection::run_alone(pool, statement).await? {
             (rows, false) => Ok(rows),
             (_, true) => Err(outcome::unknown("committed with a warning")),
         }
@@ -95,13 +95,13 @@ impl Transaction {
     pub async fn commit(self, outcomes: &Arc<Outcomes>) -> Result<(), Error> {
         self.require_intact()?;
         let touched = std::mem::take(&mut *self.touched());
-        let lease = self.lease.into_inner();
-        outcomes.commit(lease, self.backend, touched).await
+        let connection = self.connection.into_inner();
+        outcomes.commit(connection, self.backend, touched).await
     }
 
     /// Rolls back.
     pub async fn rollback(self) -> Result<(), Error> {
-        Ok(self.lease.into_inner().rollback().await?)
+        Ok(self.connection.into_inner().rollback().await?)
     }
 
     fn require_intact(&self) -> Result<(), DbErr> {
@@ -128,25 +128,25 @@ impl ConnectionTrait for Transaction {
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
         self.require_intact()?;
-        let done = self.lease.lock().await.execute(statement).await;
+        let done = self.connection.lock().await.execute(statement).await;
         self.note(done)
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
         self.require_intact()?;
-        let done = self.lease.lock().await.execute_unprepared(sql).await;
+        let done = self.connection.lock().await.execute_unprepared(sql).await;
         self.note(done)
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
         self.require_intact()?;
-        let found = self.lease.lock().await.query_one(statement).await;
+        let found = self.connection.lock().await.query_one(statement).await;
         self.note(found)
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
         self.require_intact()?;
-        let found = self.lease.lock().await.query_all(statement).await;
+        let found = self.connection.lock().await.query_all(statement).await;
         self.note(found)
     }
 }

@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use sea_orm::{ConnectionTrait as _, DbBackend, DbErr, RuntimeErr, Statement};
 use tokio::time::sleep;
 
-use super::{Access, Transaction, lease::Lease, notices::watched};
+use super::{Access, Transaction, connection::PooledConnection, notices::watched};
 use crate::{
     store::{Error, Pools, engine::error::code_of},
     telemetry::context,
@@ -112,12 +112,12 @@ impl Outcomes {
     )]
     pub(super) async fn commit(
         self: &Arc<Self>,
-        lease: Lease,
+        connection: PooledConnection,
         backend: DbBackend,
         touched: Touched,
     ) -> Result<(), Error> {
         let outcomes = self.clone();
-        let work = async move { outcomes.commit_here(lease, backend, touched).await };
+        let work = async move { outcomes.commit_here(connection, backend, touched).await };
         match tokio::spawn(context::carried(work)).await {
             Ok(done) => done,
             Err(_) => Err(unknown("the task that waited for the commit has ended")),
@@ -130,13 +130,13 @@ impl Outcomes {
     )]
     async fn commit_here(
         self: Arc<Self>,
-        lease: Lease,
+        connection: PooledConnection,
         backend: DbBackend,
         touched: Touched,
     ) -> Result<(), Error> {
         let bar = self.bar(&touched);
         let position = touched.position;
-        let commit = watched(lease.commit());
+        let commit = watched(connection.commit());
         tokio::pin!(commit);
         let committed = tokio::select! {
             biased;

@@ -61,7 +61,7 @@ enum Connection {
 }
 
 /// A connection inside a transaction.
-pub(super) struct Lease {
+pub(super) struct PooledConnection {
     /// `None` once the connection is closed or passed on to be rolled back.
     connection: Option<Connection>,
     /// Whether the transaction has come to a definite end.
@@ -72,8 +72,8 @@ pub(super) struct Lease {
 
 /// Runs the same code on a connection of either engine.
 macro_rules! on_either {
-    ($lease:expr, |$connection:ident| $work:expr) => {
-        match &mut $lease.connection {
+    ($pooled:expr, |$connection:ident| $work:expr) => {
+        match &mut $pooled.connection {
             Some(Connection::Sqlite(connection)) => {
                 let $connection = &mut **connection;
                 $work
@@ -87,19 +87,19 @@ macro_rules! on_either {
     };
 }
 
-impl Lease {
+impl PooledConnection {
     pub async fn begin(pool: &DatabaseConnection, access: Access) -> Result<Self, DbErr> {
-        let mut lease = Self::acquire(pool).await?;
-        let statement = lease.begin_statement(access);
+        let mut pooled = Self::acquire(pool).await?;
+        let statement = pooled.begin_statement(access);
         // Inside another transaction SQLite rejects BEGIN and PostgreSQL warns.
-        let (begun, warned) = watched(lease.execute_unprepared(statement)).await;
+        let (begun, warned) = watched(pooled.execute_unprepared(statement)).await;
         begun?;
         if warned {
-            lease.close();
+            pooled.close();
             let text = "the connection was inside a transaction";
             return Err(DbErr::Conn(RuntimeErr::Internal(text.to_owned())));
         }
-        Ok(lease)
+        Ok(pooled)
     }
 
     /// Runs one PostgreSQL statement with the BEGIN, settings and COMMIT of a change in one round
@@ -109,10 +109,10 @@ impl Lease {
         pool: &DatabaseConnection,
         statement: &str,
     ) -> Result<(Vec<QueryResult>, bool), DbErr> {
-        let mut lease = Self::acquire(pool).await?;
+        let mut pooled = Self::acquire(pool).await?;
         let sql = AssertSqlSafe(format!("{WRITE_ON_POSTGRES}; {statement}; COMMIT"));
         let run = async {
-            on_either!(lease, |connection| connection
+            on_either!(pooled, |connection| connection
                 .fetch_all(sql)
                 .await
                 .map(|rows| rows.into_iter().map(Into::into).collect())
@@ -120,7 +120,7 @@ impl Lease {
         };
         let (rows, warned) = watched(run).await;
         let rows = rows?;
-        lease.ended = true;
+        pooled.ended = true;
         Ok((rows, warned))
     }
 
@@ -222,7 +222,7 @@ impl Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for PooledConnection {
     #[expect(
         clippy::disallowed_methods,
         reason = "ends by itself; a process that ends before it takes the connection along"
@@ -231,22 +231,22 @@ impl Drop for Lease {
         if self.ended || self.connection.is_none() {
             return;
         }
-        let mut lease = Self {
+        let mut pooled = Self {
             connection: self.connection.take(),
             // There is no second attempt, whatever the result.
             ended: true,
             share: self.share.take(),
         };
         if tokio::runtime::Handle::try_current().is_err() {
-            return lease.close();
+            return pooled.close();
         }
         tokio::spawn(async move {
-            let on_sqlite = matches!(lease.connection, Some(Connection::Sqlite(_)));
-            let rollback = lease.end("ROLLBACK");
+            let on_sqlite = matches!(pooled.connection, Some(Connection::Sqlite(_)));
+            let rollback = pooled.end("ROLLBACK");
             if on_sqlite {
                 let _ = rollback.await;
             } else if tokio::time::timeout(ROLLBACK_FOR, rollback).await.is_err() {
-                lease.close();
+                pooled.close();
             }
         });
     }
