@@ -1,5 +1,6 @@
-//! What an operator can set: flags, each also as an environment variable, each with a safe
-//! default where there can be one. A leaf: it says what was set, not what it means.
+//! The settings of an operator. Each is a flag and also an environment variable, with a safe
+//! default where one is possible. This module only parses settings; it does not interpret them, and
+//! depends on no other module.
 
 mod shares;
 
@@ -9,27 +10,26 @@ use clap::{Args, ValueEnum};
 
 pub use self::shares::Shares;
 
-/// What 10,000 tokens a second come to in a minute, and some more; about 100 MiB when all of it
-/// is taken.
+/// More pairs than 10,000 tokens a second produce in a minute. All of them take about 100 MiB.
 const USAGE_PAIRS: usize = 1_000_000;
 
-/// How logs are written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For machines: one JSON object a line.
+    /// For machines: one JSON object per line.
     Json,
     /// For people.
     Text,
 }
 
-/// Logging; the same for every command.
+/// Log settings, the same for every command.
 #[derive(Args, Clone, Debug)]
 pub struct Log {
-    /// Which log lines to write, as a tracing filter such as `info` or `stacktoken=debug`;
-    /// RUST_LOG counts where this is absent
+    /// Filter for log lines, in the syntax of tracing, such as `info` or `stacktoken=debug`.
+    /// Default: the value of RUST_LOG
     #[arg(long, env = "STACKTOKEN_LOG", global = true, value_name = "FILTER")]
     pub log: Option<String>,
-    /// How to write them
+    /// Format of log lines
     #[arg(
         long,
         env = "STACKTOKEN_LOG_FORMAT",
@@ -39,10 +39,10 @@ pub struct Log {
     pub log_format: LogFormat,
 }
 
-/// Where the store is. The URL can hold a password, so it is taken as it is and never printed.
+/// The location of the store. The URL can contain a password, so it is never printed.
 #[derive(Args, Clone)]
 pub struct DatabaseFlags {
-    /// Where the store is: sqlite:PATH or postgres://…
+    /// URL of the store: sqlite:PATH or postgres://…
     #[arg(
         long,
         global = true,
@@ -51,7 +51,7 @@ pub struct DatabaseFlags {
         value_name = "URL"
     )]
     pub database_url: Option<String>,
-    /// A file that holds the database URL, instead of --database-url
+    /// File that contains the database URL, instead of --database-url
     #[arg(
         long,
         global = true,
@@ -59,7 +59,8 @@ pub struct DatabaseFlags {
         value_name = "FILE"
     )]
     pub database_url_file: Option<PathBuf>,
-    /// A way to the same PostgreSQL past any pooler, for LISTEN, the feed and migrations
+    /// URL that reaches the same PostgreSQL database without a pooler, for LISTEN, change log
+    /// polls, heartbeats and migrations. Default: the database URL
     #[arg(
         long,
         global = true,
@@ -68,7 +69,7 @@ pub struct DatabaseFlags {
         value_name = "URL"
     )]
     pub database_direct_url: Option<String>,
-    /// A file that holds it, instead of --database-direct-url
+    /// File that contains the direct URL, instead of --database-direct-url
     #[arg(
         long,
         global = true,
@@ -76,9 +77,9 @@ pub struct DatabaseFlags {
         value_name = "FILE"
     )]
     pub database_direct_url_file: Option<PathBuf>,
-    /// How many connections to PostgreSQL this replica may have for its calls: half of them,
-    /// rounded down, for changes and the others for readings, at least one of each; four more
-    /// are its own
+    /// Maximum number of PostgreSQL connections for the calls of this replica: half of them,
+    /// rounded down, for changes and the rest for reads, at least one of each. The replica uses up
+    /// to four more for itself
     #[arg(
         long,
         global = true,
@@ -89,21 +90,22 @@ pub struct DatabaseFlags {
     pub database_connections: u32,
 }
 
-/// Limits and times of the server. Every one is safe as it stands.
+/// Limits and timeouts of the server. Every default is safe.
 #[derive(Args, Clone, Debug)]
 pub struct Tuning {
-    /// How old an answer may be (R12): a change is seen everywhere within this time
+    /// Maximum age of an answer (R12): every replica applies a change within this time
     #[arg(long, env = "STACKTOKEN_FRESHNESS_BOUND", default_value = "1s", value_parser = bound, value_name = "TIME")]
     pub freshness_bound: Duration,
-    /// By how much clocks may differ: a replica whose clock is further off than this against the
-    /// database's refuses to answer, and a change is refused where the clock is further behind
-    /// the last change of its stack
+    /// Maximum difference between clocks. A replica refuses to answer if its clock differs from the
+    /// database's clock by more than this. A change is refused if the clock is further than this
+    /// behind the last change of the same stack
     #[arg(long, env = "STACKTOKEN_MAX_CLOCK_SKEW", default_value = "2s", value_parser = skew, value_name = "TIME")]
     pub max_clock_skew: Duration,
-    /// How much longer to answer from memory while the store is down; 0 refuses instead
+    /// How much longer to answer from the cache while the store is unavailable; with 0, calls are
+    /// refused instead
     #[arg(long, env = "STACKTOKEN_SERVE_STALE_FOR", default_value = "0s", value_parser = duration, value_name = "TIME")]
     pub serve_stale_for: Duration,
-    /// How many tokens are remembered
+    /// Maximum number of tokens in the cache
     #[arg(
         long,
         env = "STACKTOKEN_CACHE_ENTRIES",
@@ -111,15 +113,16 @@ pub struct Tuning {
         value_name = "COUNT"
     )]
     pub cache_entries: usize,
-    /// How often to write down when tokens were last used: `last_used_at` is behind by this and
-    /// a minute at most
+    /// How often to write to the store when tokens were last used. `last_used_at` lags by at most
+    /// this time plus one minute
     #[arg(long, env = "STACKTOKEN_USAGE_FLUSH_EVERY", default_value = "30s", value_parser = flush_every, value_name = "TIME")]
     pub usage_flush_every: Duration,
-    /// How many pairs of token and service are remembered until then. No setting: a measurement
-    /// or a test has another.
+    /// Maximum number of (token, service) pairs kept in memory until then. Not a setting: only
+    /// benchmarks and tests change it.
     #[arg(skip = USAGE_PAIRS)]
     pub usage_pairs: usize,
-    /// How many readings of the store for verdicts there may be at once; more are OVERLOADED
+    /// Maximum number of concurrent reads of the store for verdicts; further ones are refused as
+    /// OVERLOADED
     #[arg(
         long,
         env = "STACKTOKEN_MAX_READINGS",
@@ -127,22 +130,22 @@ pub struct Tuning {
         value_name = "COUNT"
     )]
     pub max_readings: usize,
-    /// For how long callers may reuse a verdict
+    /// How long callers may reuse a verdict
     #[arg(long, env = "STACKTOKEN_VERDICT_MAX_AGE", default_value = "1s", value_parser = duration, value_name = "TIME")]
     pub verdict_max_age: Duration,
-    /// The deadline of a call whose client sets none, or a longer one
+    /// Deadline of a call whose client sets none or a longer one
     #[arg(long, env = "STACKTOKEN_DEADLINE", default_value = "5s", value_parser = duration, value_name = "TIME")]
     pub deadline: Duration,
-    /// The largest request message, in bytes
+    /// Maximum size of a request message, in bytes
     #[arg(long, env = "STACKTOKEN_MAX_REQUEST_BYTES", default_value_t = 64 * 1024, value_name = "BYTES")]
     pub max_request_bytes: usize,
-    /// The largest response message, in bytes
+    /// Maximum size of a response message, in bytes
     #[arg(long, env = "STACKTOKEN_MAX_RESPONSE_BYTES", default_value_t = 1024 * 1024, value_name = "BYTES")]
     pub max_response_bytes: usize,
-    /// The largest set of request headers, in bytes
+    /// Maximum total size of the headers of a request, in bytes
     #[arg(long, env = "STACKTOKEN_MAX_HEADER_BYTES", default_value_t = 16 * 1024, value_name = "BYTES")]
     pub max_header_bytes: u32,
-    /// How many connections may be open at once
+    /// Maximum number of open connections
     #[arg(
         long,
         env = "STACKTOKEN_MAX_CONNECTIONS",
@@ -150,7 +153,7 @@ pub struct Tuning {
         value_name = "COUNT"
     )]
     pub max_connections: usize,
-    /// How many of them may come from one address; the next one is closed
+    /// Maximum number of open connections from one address; further ones are closed
     #[arg(
         long,
         env = "STACKTOKEN_MAX_CONNECTIONS_PER_ADDRESS",
@@ -158,10 +161,10 @@ pub struct Tuning {
         value_name = "COUNT"
     )]
     pub max_connections_per_address: usize,
-    /// How long a client may take for its TLS handshake, and then to begin with HTTP/2
+    /// How long a client may take for the TLS handshake, and then again to start HTTP/2
     #[arg(long, env = "STACKTOKEN_HANDSHAKE_TIMEOUT", default_value = "5s", value_parser = duration, value_name = "TIME")]
     pub handshake_timeout: Duration,
-    /// How many calls one connection may have open at once
+    /// Maximum number of concurrent calls on one connection
     #[arg(
         long,
         env = "STACKTOKEN_MAX_STREAMS",
@@ -169,8 +172,8 @@ pub struct Tuning {
         value_name = "COUNT"
     )]
     pub max_streams: u32,
-    /// How many streams of health's Watch may be open at once, and as many again of
-    /// IntrospectionService's
+    /// Maximum number of open Health.Watch streams. The same limit applies separately to
+    /// IntrospectionService.Watch streams
     #[arg(
         long,
         env = "STACKTOKEN_MAX_WATCHES",
@@ -178,10 +181,11 @@ pub struct Tuning {
         value_name = "COUNT"
     )]
     pub max_watches: usize,
-    /// How many pieces of news wait for the slowest who watches; for tests.
+    /// Maximum number of changes queued for the slowest Watch stream. Only tests change it.
     #[arg(skip = 1024_usize)]
     pub watch_queue: usize,
-    /// How many streams a connection may have the server reset before it is closed
+    /// Number of streams on one connection that the server may reset because of client errors,
+    /// before it closes the connection
     #[arg(
         long,
         env = "STACKTOKEN_MAX_RESETS",
@@ -189,7 +193,7 @@ pub struct Tuning {
         value_name = "COUNT"
     )]
     pub max_resets: usize,
-    /// How many calls may be at work at once; more are answered OVERLOADED
+    /// Maximum number of calls in progress; further ones are refused as OVERLOADED
     #[arg(
         long,
         env = "STACKTOKEN_MAX_CALLS",
@@ -197,23 +201,23 @@ pub struct Tuning {
         value_name = "COUNT"
     )]
     pub max_calls: usize,
-    /// What one caller may have of them
+    /// The share of each caller, connection and address
     #[command(flatten)]
     pub shares: Shares,
-    /// How often a quiet connection is asked whether its client is still there
+    /// Interval between keepalive pings on an idle connection
     #[arg(long, env = "STACKTOKEN_KEEPALIVE_INTERVAL", default_value = "20s", value_parser = duration, value_name = "TIME")]
     pub keepalive_interval: Duration,
-    /// How long the client may take to say so
+    /// How long to wait for the reply to a keepalive ping before the connection is closed
     #[arg(long, env = "STACKTOKEN_KEEPALIVE_TIMEOUT", default_value = "10s", value_parser = duration, value_name = "TIME")]
     pub keepalive_timeout: Duration,
-    /// After how long, give or take a tenth, a connection is closed in peace, so that clients
-    /// spread over replicas
+    /// Age, ±10 %, at which a connection is closed gracefully, so that clients spread over all
+    /// replicas
     #[arg(long, env = "STACKTOKEN_MAX_CONNECTION_AGE", default_value = "5m", value_parser = duration, value_name = "TIME")]
     pub max_connection_age: Duration,
-    /// How long calls on such a connection may still take
+    /// How long calls on a connection may still run after it reaches its maximum age
     #[arg(long, env = "STACKTOKEN_MAX_CONNECTION_AGE_GRACE", default_value = "30s", value_parser = duration, value_name = "TIME")]
     pub max_connection_age_grace: Duration,
-    /// How many changes one caller may ask for a second, in the long run
+    /// Sustained rate of changes that one caller may request, per second
     #[arg(
         long,
         env = "STACKTOKEN_CHANGES_PER_SECOND",
@@ -221,7 +225,7 @@ pub struct Tuning {
         value_name = "COUNT"
     )]
     pub changes_per_second: NonZeroU32,
-    /// How many changes one caller may ask for at once after a quiet time
+    /// Number of changes that one caller may request in a burst after an idle period
     #[arg(
         long,
         env = "STACKTOKEN_CHANGES_BURST",
@@ -229,7 +233,7 @@ pub struct Tuning {
         value_name = "COUNT"
     )]
     pub changes_burst: NonZeroU32,
-    /// How many unrecognised tokens one caller may present a second
+    /// Maximum number of unrecognised tokens that one caller may present per second
     #[arg(
         long,
         env = "STACKTOKEN_UNRECOGNISED_PER_SECOND",
@@ -237,54 +241,54 @@ pub struct Tuning {
         value_name = "COUNT"
     )]
     pub unrecognised_per_second: NonZeroU32,
-    /// Whether the contract can be read by reflection, without credentials
+    /// Whether clients can read the API contract by gRPC reflection, without credentials
     #[arg(long, env = "STACKTOKEN_REFLECTION", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     pub reflection: bool,
-    /// How long keys of an issuer that cannot be reached stay trusted
+    /// How long the keys of an issuer that cannot be reached stay trusted
     #[arg(long, env = "STACKTOKEN_JWKS_MAX_STALE", default_value = "24h", value_parser = duration, value_name = "TIME")]
     pub jwks_max_stale: Duration,
-    /// Which actions the requests need that Envoy asks about: a TOML file instead of the table
-    /// that is built in
+    /// TOML file with the actions that each request checked by Envoy requires. Default: the
+    /// built-in table
     #[arg(long, env = "STACKTOKEN_AUTHZ_ROUTES", value_name = "FILE")]
     pub authz_routes: Option<PathBuf>,
-    /// After SIGTERM: how long to go on answering, so that callers notice [default: 5s; dev: 0s]
+    /// How long to continue to answer after SIGTERM, so that callers notice the shutdown
+    /// [default: 5s; dev: 0s]
     #[arg(long, env = "STACKTOKEN_DRAIN_DELAY", value_parser = duration, value_name = "TIME")]
     pub drain_delay: Option<Duration>,
-    /// After that: how long calls at work may take
+    /// How long calls in progress may still run after the drain delay
     #[arg(long, env = "STACKTOKEN_DRAIN_GRACE", default_value = "20s", value_parser = duration, value_name = "TIME")]
     pub drain_grace: Duration,
-    /// Traces of calls
+    /// Trace settings
     #[command(flatten)]
     pub traces: Traces,
-    /// What is kept for how long
+    /// Retention settings
     #[command(flatten)]
     pub keeping: Keeping,
 }
 
-/// What is kept for how long. Times too short to be meant are refused.
+/// How long data is kept. Times that are too short to be intended are refused.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Keeping {
-    /// How long revoked and expired tokens stay listed after their end (R15); then they are
-    /// deleted
+    /// How long revoked and expired tokens remain listed before they are deleted (R15)
     #[arg(long, env = "STACKTOKEN_TOKEN_RETENTION", default_value = "90d", value_parser = hours, value_name = "TIME")]
     pub token_retention: Duration,
-    /// How long the audit is kept (R14)
+    /// How long rows of the audit are kept (R14)
     #[arg(long, env = "STACKTOKEN_AUDIT_RETENTION", default_value = "400d", value_parser = hours, value_name = "TIME")]
     pub audit_retention: Duration,
-    /// How long the history of changes is kept: a client that was away for longer has to
-    /// begin anew
+    /// How long rows of the change log are kept. A client that was disconnected for longer must
+    /// start over with an empty cache
     #[arg(long, env = "STACKTOKEN_CHANGE_RETENTION", default_value = "7d", value_parser = hours, value_name = "TIME")]
     pub change_retention: Duration,
-    /// How often what is older is deleted
+    /// How often to delete rows whose retention period has ended
     #[arg(long, env = "STACKTOKEN_HOUSEKEEPING_EVERY", default_value = "1h", value_parser = pause, value_name = "TIME")]
     pub housekeeping_every: Duration,
 }
 
-/// Traces of calls. The URL can hold a password by mistake, so it is never printed.
+/// Traces of calls. The URL can contain a password by mistake, so it is never printed.
 #[derive(Args, Clone, Debug)]
 pub struct Traces {
-    /// Where to send spans by OTLP over gRPC: http://HOST:PORT or https://HOST:PORT; none are
-    /// made where this is absent
+    /// Collector to send spans to, by OTLP over gRPC: http://HOST:PORT or https://HOST:PORT.
+    /// Without it, no spans are created
     #[arg(
         long,
         env = "STACKTOKEN_OTLP_ENDPOINT",
@@ -292,15 +296,15 @@ pub struct Traces {
         value_name = "URL"
     )]
     pub otlp_endpoint: Option<String>,
-    /// Which share of calls is traced, 0 to 1, where the caller's `traceparent` does not say
+    /// Fraction of calls to trace, from 0 to 1, if the caller's `traceparent` does not decide
     #[arg(long, env = "STACKTOKEN_TRACE_SAMPLE_RATIO", default_value_t = 0.01, value_parser = ratio, value_name = "RATIO")]
     pub trace_sample_ratio: f64,
 }
 
-/// Where the service listens.
+/// The addresses that the service listens on.
 #[derive(Args, Clone, Debug)]
 pub struct Listen {
-    /// Where to serve gRPC
+    /// Address of the gRPC port
     #[arg(
         long,
         env = "STACKTOKEN_LISTEN",
@@ -308,7 +312,7 @@ pub struct Listen {
         value_name = "ADDRESS"
     )]
     pub listen: SocketAddr,
-    /// Where to serve metrics and probes over HTTP
+    /// Address of the admin port, which serves metrics and probes over HTTP
     #[arg(
         long,
         env = "STACKTOKEN_ADMIN_LISTEN",
@@ -318,17 +322,18 @@ pub struct Listen {
     pub admin_listen: SocketAddr,
 }
 
-/// TLS on the gRPC port. The files are read again when they change.
+/// TLS on the gRPC port. The files are reloaded when they change.
 #[derive(Args, Clone, Debug)]
 pub struct TlsFlags {
-    /// The server's certificate and those that signed it, in PEM; without it the port is
-    /// plaintext
+    /// Certificate chain of the server, its own certificate first, in PEM. Without it, the port
+    /// uses plaintext
     #[arg(long, env = "STACKTOKEN_TLS_CERT", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
-    /// The key of the certificate, in PEM
+    /// Private key of the server's certificate, in PEM
     #[arg(long, env = "STACKTOKEN_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
-    /// The CAs whose client certificates count, in PEM: for the mtls entries of the issuers file
+    /// CAs that client certificates are verified against, in PEM; required by the mtls entries of
+    /// the issuers file
     #[arg(long, env = "STACKTOKEN_TLS_CLIENT_CA", value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
 }
@@ -337,10 +342,10 @@ fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| "expected a time such as 500ms, 5s or 24h".into())
 }
 
-/// How long a command waits for a server: some time, and not for ever.
+/// Parses how long a command waits for a server: neither zero nor indefinitely.
 ///
 /// # Errors
-/// What was expected.
+/// Returns what was expected.
 pub fn call_timeout(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         time if time >= Duration::from_millis(1) && time <= Duration::from_hours(1) => Ok(time),
@@ -348,7 +353,8 @@ pub fn call_timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// No more than one transaction a second, and not so rare that much is lost by a crash.
+/// Parses a flush interval: at most one transaction per second, and often enough that a crash loses
+/// little.
 fn flush_every(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         every if every >= Duration::from_secs(1) && every <= Duration::from_mins(10) => Ok(every),
@@ -377,7 +383,8 @@ fn pause(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Clocks that are kept by NTP differ by milliseconds; a minute is no clock.
+/// Parses the permitted clock skew. Clocks synchronized by NTP differ by milliseconds; a clock that
+/// is wrong by more than a minute is useless.
 fn skew(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         skew if skew >= Duration::from_millis(100) && skew <= Duration::from_mins(1) => Ok(skew),
@@ -385,7 +392,7 @@ fn skew(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A fifth of a second is about what reading four times within it, over a network, takes.
+/// Parses the freshness bound. Four polls over a network must fit in it, which takes about 200 ms.
 fn bound(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         bound if bound >= Duration::from_millis(200) && bound <= Duration::from_mins(1) => {

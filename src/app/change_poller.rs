@@ -2,7 +2,7 @@
 //! what others changed, publishes to watchers, and commits heartbeats as often to prove that the
 //! database is the primary. On SQLite there are no other writers, so polls only serve watchers.
 
-use std::{collections::HashSet, fmt, future::pending, time::Duration};
+use std::{collections::HashSet, fmt, future::pending, mem, time::Duration};
 
 use tokio::time::{sleep, timeout};
 
@@ -78,6 +78,7 @@ impl App {
             return pending().await;
         }
         let mut trouble = Trouble::new("no heartbeat is committed");
+        let mut is_doubted = false;
         loop {
             let started = self.clock.monotonic();
             let comparison = Comparison::begin(self.clock.as_ref());
@@ -88,7 +89,11 @@ impl App {
                     }
                     // First: later answers are judged by this clock.
                     self.compare(&comparison, beat.clock);
-                    self.note_beat(beat.origin, started).await;
+                    let is_same = self.note_beat(beat.origin, started).await;
+                    if mem::take(&mut is_doubted) && is_same {
+                        // The connections of changes lead elsewhere.
+                        self.store.renew_connections().await;
+                    }
                 }
                 Ok(Err(error)) => self.note_failure(&mut trouble, &error).await,
                 Err(_) => self.note_timeout(&mut trouble).await,
@@ -97,19 +102,23 @@ impl App {
             let age = self.freshness.view(now).lease.age(now);
             let age = age.map_or(f64::INFINITY, |age| age.as_secs_f64());
             self.metrics.lease_age.set(age);
+            let at_least = sleep(self.freshness.bound() / 20);
             tokio::select! {
                 () = self.freshness.doubted.notified() => {}
-                () = self.store.mistrusted() => {}
+                () = self.store.mistrusted() => is_doubted = true,
                 () = sleep(self.freshness.bound() / 4) => {}
             }
+            // Callers cannot make heartbeats follow each other without a pause.
+            at_least.await;
         }
     }
 
     /// Notes a heartbeat, and trusts its database if it is another one. Only a heartbeat can do
-    /// that, because a fenced primary cannot commit one.
-    async fn note_beat(&self, origin: Origin, started: Duration) {
+    /// that, because a fenced primary cannot commit one. Returns whether the database is the same.
+    async fn note_beat(&self, origin: Origin, started: Duration) -> bool {
         if let Some(evidence) = self.freshness.evidence(&origin, started) {
-            return self.freshness.note_beat(evidence);
+            self.freshness.note_beat(evidence);
+            return true;
         }
         let first = !self.freshness.has_origin();
         self.trust(origin, started);
@@ -120,11 +129,13 @@ impl App {
             self.left.notify_one();
         }
         self.nudged.notify_one();
+        false
     }
 
     fn trust(&self, origin: Origin, started: Duration) {
         tracing::info!(?origin, "this database is trusted from now on");
         self.store.adopt_epoch(origin.epoch);
+        self.store.trust(&origin);
         self.freshness.adopt(origin, started, || self.cache.clear());
     }
 
@@ -154,14 +165,15 @@ impl App {
 
     async fn note_failure(&self, trouble: &mut Trouble, error: &Error) {
         trouble.has(&error);
-        if error.is_lost_connection() {
+        // A connection to another database stays one to another database.
+        if error.is_lost_connection() || matches!(error, Error::Foreign) {
             self.store.renew_connections().await;
         }
     }
 
     async fn note_timeout(&self, trouble: &mut Trouble) {
         trouble.has(&"no answer within the freshness bound");
-        self.store.renew_connections().await;
+        self.store.renew_silent_connections().await;
     }
 
     async fn last_position(&self) -> i64 {

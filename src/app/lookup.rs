@@ -114,7 +114,7 @@ impl LookupDeps {
             // Taken before the query: its result reflects everything applied here by now.
             let view = self.freshness.view(started);
             let Ok(answered) = timeout(bound, asked.look_up(&self.store)).await else {
-                self.store.renew_connections().await;
+                self.store.renew_silent_connections().await;
                 return Err(LookupError::TooSlow);
             };
             let look = answered.map_err(|error| LookupError::Store(Arc::new(error)))?;

@@ -1,5 +1,5 @@
-//! A connection to a running server, over TLS if the URL says https, and the time that a command
-//! may take with it.
+//! Connection to a running server, over TLS if the URL is https, and the time limit of a command
+//! that uses it.
 
 use std::{error::Error, fs, future::Future, io, path::PathBuf, time::Duration};
 
@@ -10,10 +10,10 @@ use tonic::transport::{self, Certificate, Channel, ClientTlsConfig, Endpoint, Id
 use super::exit::{FAILURE, Failed, UNAVAILABLE};
 use crate::config;
 
-/// Which server, and how to know it.
+/// The server to call, and how to verify it.
 #[derive(Args)]
 pub struct Server {
-    /// The server to call
+    /// URL of the server to call
     #[arg(
         long = "server",
         env = "STACKTOKEN_SERVER",
@@ -22,11 +22,11 @@ pub struct Server {
         value_name = "URL"
     )]
     url: String,
-    /// How long to wait at most, from connecting to the answer
+    /// Time limit of the command, from connecting to the answer
     #[arg(long, env = "STACKTOKEN_TIMEOUT", default_value = "5s", value_parser = config::call_timeout, value_name = "TIME")]
     timeout: Duration,
-    /// With https: the CA that signed the server's certificate, in PEM; without it those that
-    /// this machine trusts
+    /// With https: the CA that signed the server's certificate, in PEM. Default: the system's
+    /// trusted CAs
     #[arg(long, env = "STACKTOKEN_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
     /// With https: the client's own certificate, in PEM
@@ -37,7 +37,7 @@ pub struct Server {
         requires = "client_key"
     )]
     client_cert: Option<PathBuf>,
-    /// The key of that certificate, in PEM
+    /// Private key of the client's certificate, in PEM
     #[arg(
         long,
         env = "STACKTOKEN_CLIENT_KEY",

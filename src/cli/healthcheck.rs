@@ -12,7 +12,7 @@ use crate::server::health;
 pub struct Healthcheck {
     #[command(flatten)]
     server: Server,
-    /// The service to ask about; without it, the server as a whole
+    /// Name of the service to check. Default: the server as a whole
     #[arg(long, default_value = "", value_name = "NAME")]
     service: String,
 }

@@ -21,11 +21,11 @@ pub struct Migrate {
 
 #[derive(Subcommand)]
 enum Step {
-    /// Apply what is pending
+    /// Apply pending migrations
     Up,
-    /// Show what is applied and what is pending; exit code 1 if anything is, or is unknown
+    /// Show applied and pending migrations; exit with code 1 if any is pending or unknown
     Status,
-    /// Begin another history, after the store was restored from a backup
+    /// Start a new epoch of the change log, after the store was restored from a backup
     NewEpoch,
 }
 

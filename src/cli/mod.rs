@@ -40,23 +40,23 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve on this machine with no configuration: a store, an issuer and two stacks of its own
+    /// Run a local server without configuration, with its own store, issuer and two stacks
     Dev(Box<dev::Dev>),
-    /// Serve
+    /// Run the server
     Serve(Box<serve::Serve>),
-    /// Bring the store's schema up to date, or show where it stands
+    /// Migrate the store's schema, or show its status
     Migrate(migrate::Migrate),
-    /// Ask a running server whether it is SERVING; exit code 0 if so, else 1
+    /// Check whether a running server is SERVING; exit with code 0 if it is, with 1 otherwise
     Healthcheck(healthcheck::Healthcheck),
-    /// Issue a token; its secret alone goes to standard output
+    /// Issue a token, and print only its secret to standard output
     Issue(client::Issue),
-    /// Introspect the token whose secret stands on standard input
+    /// Introspect the token whose secret is read from standard input
     Introspect(client::Introspect),
-    /// Revoke a token for good
+    /// Revoke a token permanently
     Revoke(client::Revoke),
     /// Print completions for a shell
     Completions {
-        /// For which shell
+        /// The shell
         shell: clap_complete::Shell,
     },
 }

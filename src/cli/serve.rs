@@ -21,7 +21,7 @@ pub struct Serve {
     tls: TlsFlags,
     #[command(flatten)]
     database: DatabaseFlags,
-    /// The issuers whose credentials are accepted: a TOML file
+    /// TOML file with the issuers whose credentials are accepted
     #[arg(long, env = "STACKTOKEN_ISSUERS", value_name = "FILE")]
     issuers: Option<PathBuf>,
     #[command(flatten)]

@@ -1,24 +1,24 @@
-//! What one caller, one connection and one address may take of the places of calls.
+//! Limits on the calls and streams of one caller, one connection and one address.
 
 use clap::Args;
 
-/// Shares, so that nobody can take what others need.
+/// Per-caller, per-connection and per-address limits, so that no client can starve the others.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Shares {
-    /// How many calls of one caller may be at work at once; more are answered OVERLOADED. Cached
-    /// verdicts do not count [default: an eighth of --max-calls]
+    /// Maximum number of calls of one caller in progress; further ones are refused as OVERLOADED.
+    /// Verdicts from the cache do not count [default: an eighth of --max-calls]
     #[arg(long, env = "STACKTOKEN_MAX_CALLS_PER_CALLER", value_name = "COUNT")]
     pub max_calls_per_caller: Option<usize>,
-    /// The same for a service with the introspect role: a gateway is one caller for all traffic
-    /// [default: half of --max-calls]
+    /// The same limit for a service with the introspect role, because a gateway is one caller for
+    /// all traffic [default: half of --max-calls]
     #[arg(
         long,
         env = "STACKTOKEN_MAX_CALLS_PER_INTROSPECTOR",
         value_name = "COUNT"
     )]
     pub max_calls_per_introspector: Option<usize>,
-    /// How many calls of one connection may wait for their message at once; more are answered
-    /// OVERLOADED
+    /// Maximum number of calls on one connection that wait for their request message; further ones
+    /// are refused as OVERLOADED
     #[arg(
         long,
         env = "STACKTOKEN_MAX_WAITING_PER_CONNECTION",
@@ -26,7 +26,8 @@ pub struct Shares {
         value_name = "COUNT"
     )]
     pub max_waiting_per_connection: usize,
-    /// The same for all connections from one address
+    /// Maximum number of calls from one address that wait for their request message; further ones
+    /// are refused as OVERLOADED
     #[arg(
         long,
         env = "STACKTOKEN_MAX_WAITING_PER_ADDRESS",
@@ -34,13 +35,13 @@ pub struct Shares {
         value_name = "COUNT"
     )]
     pub max_waiting_per_address: usize,
-    /// Streams of IntrospectionService.Watch that one caller may have open at once; further ones are
+    /// Maximum number of open IntrospectionService.Watch streams of one caller; further ones are
     /// refused as OVERLOADED [default: a quarter of --max-watches]
     #[arg(long, env = "STACKTOKEN_MAX_WATCHES_PER_CALLER", value_name = "COUNT")]
     pub max_watches_per_caller: Option<usize>,
-    /// Streams of Health.Watch that one peer address may have open at once; further ones are refused as
-    /// OVERLOADED. For reflection that limit is always a quarter of all [default: a quarter of
-    /// --max-watches]
+    /// Maximum number of open Health.Watch streams from one address; further ones are refused as
+    /// OVERLOADED. For reflection streams, one address may always use a quarter of the total
+    /// [default: a quarter of --max-watches]
     #[arg(long, env = "STACKTOKEN_MAX_WATCHES_PER_ADDRESS", value_name = "COUNT")]
     pub max_watches_per_address: Option<usize>,
 }

@@ -24,10 +24,10 @@ impl Comparison {
     /// Reads this process's clocks. Query the other clock afterwards.
     #[must_use]
     pub fn begin(clock: &dyn Clock) -> Self {
-        Self {
-            wall: clock.wall(),
-            started: clock.monotonic(),
-        }
+        // In this order: a pause between the two counts as uncertainty.
+        let started = clock.monotonic();
+        let wall = clock.wall();
+        Self { wall, started }
     }
 
     /// Returns the difference from `theirs`, the other clock's answer. Call it on arrival.

@@ -162,7 +162,7 @@ async fn probe(board: &HealthBoard, app: &App, authenticator: &Authenticator) {
         tokio::time::timeout(PROBE_FOR, app.store().beat(app.clock().now())),
     );
     if reads.is_err() || writes.is_err() {
-        app.store().renew_connections().await;
+        app.store().renew_silent_connections().await;
     }
     let (reads, writes) = (matches!(reads, Ok(Ok(()))), matches!(writes, Ok(Ok(_))));
     // Once the database is read-only, older sessions may still write, but new ones cannot.

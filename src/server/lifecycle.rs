@@ -120,6 +120,8 @@ pub(super) async fn run(
 /// Starts the background tasks, which run until shutdown.
 fn begin(ports: &mut Ports, app: &Arc<App>, stop: &CancellationToken) {
     let (board, authenticator) = (ports.board.clone(), ports.authenticator.clone());
+    // Before the first call: only a heartbeat has a database trusted.
+    app.store().require_trust();
     let tasks = &mut ports.tasks;
     let keys = authenticator.clone();
     tasks.run("keys", async move { keys.keep_fresh().await });

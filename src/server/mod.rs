@@ -148,6 +148,7 @@ pub async fn run_behind(
 ) -> Result<(), ServeError> {
     let (tuning, metrics) = (&ports.tuning, ports.metrics.clone());
     back.store.permit_skew(tuning.max_clock_skew);
+    back.store.answer_within(tuning.freshness_bound);
     metrics
         .database_unverified
         .set((!back.store.is_private()).into());

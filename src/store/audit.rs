@@ -287,11 +287,7 @@ fn condition(filter: &AuditFilter) -> Condition {
                 .as_ref()
                 .map(|sub| Column::ActorSubject.eq(sub)),
         )
-        .add_option(
-            filter
-                .action
-                .map(|action| Column::Action.eq(action.name())),
-        )
+        .add_option(filter.action.map(|action| Column::Action.eq(action.name())))
         .add_option(
             filter
                 .occurred_from

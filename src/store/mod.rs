@@ -19,7 +19,7 @@ mod token;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -102,6 +102,8 @@ pub struct Store {
     entropy: Arc<dyn Entropy>,
     /// The permitted clock skew in microseconds (R8).
     max_skew_micros: AtomicU64,
+    /// How long another replica may take to apply a change.
+    freshness_micros: AtomicU64,
     /// Whether this process's clock decides changes: on SQLite, and in a test with a fixed clock.
     own_clock_decides: bool,
     epoch: AtomicI64,
@@ -109,6 +111,8 @@ pub struct Store {
     statements: Statements,
     /// The database that committed the last heartbeat of this process.
     trusted: ArcSwapOption<Origin>,
+    /// Whether changes are refused while no database is trusted.
+    requires_trust: AtomicBool,
     mistrusted: Notify,
     checks: Checks,
     isolation: Isolation,
@@ -168,10 +172,12 @@ impl Store {
             clock,
             entropy,
             max_skew_micros: AtomicU64::new(engine::clocks::DEFAULT_MAX_SKEW_MICROS),
+            freshness_micros: AtomicU64::new(0),
             own_clock_decides: matches!(location, Location::Sqlite(_)),
             epoch: AtomicI64::new(0),
             statements,
             trusted: ArcSwapOption::empty(),
+            requires_trust: AtomicBool::new(false),
             mistrusted: Notify::new(),
             checks: Checks::ALL,
             isolation: Isolation::default(),

@@ -69,7 +69,7 @@ impl UsageWriter {
         if let Ok(done) = timeout(WRITE_FOR, self.store.record_uses(uses)).await {
             return Ok(done?);
         }
-        self.store.renew_connections().await;
+        self.store.renew_silent_connections().await;
         Err(Failed::TooSlow)
     }
 }

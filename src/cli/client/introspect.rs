@@ -23,16 +23,16 @@ use crate::{
 pub struct Introspect {
     #[command(flatten)]
     connect: Connect,
-    /// An action at hand, such as `entry.update`; may be given several times
+    /// An action to check, such as `entry.update`; can be repeated
     #[arg(long = "action", value_name = "MODULE.VERB")]
     actions: Vec<String>,
-    /// The branch that is worked on
+    /// The branch that the action applies to
     #[arg(long, default_value = "", hide_default_value = true)]
     branch: String,
-    /// The branch alias that was named
+    /// The branch alias that the request names
     #[arg(long, default_value = "", hide_default_value = true)]
     alias: String,
-    /// A fact, such as `has_approvers=false`; may be given several times
+    /// A fact about the request, such as `has_approvers=false`; can be repeated
     #[arg(long = "fact", value_parser = values::fact, value_name = "NAME=VALUE")]
     facts: Vec<(String, String)>,
 }

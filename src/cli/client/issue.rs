@@ -24,23 +24,23 @@ pub struct Issue {
     /// The token's name, unique among the live tokens of the stack
     #[arg(long)]
     name: String,
-    /// What it is for
+    /// What the token is for
     #[arg(long, default_value = "", hide_default_value = true)]
     description: String,
-    /// What it may do at most
+    /// The most that the token may do
     #[arg(long, value_enum)]
     access: Access,
-    /// When it expires: never, a time from now such as 90d, a date such as 2027-01-31 (00:00
-    /// UTC), or an RFC 3339 instant
+    /// When the token expires: never, a time from now such as 90d, a date such as 2027-01-31
+    /// (00:00 UTC), or an RFC 3339 timestamp
     #[arg(long, value_parser = values::expires, value_name = "WHEN")]
     expires: Expires,
-    /// Narrow it to a module, as in `entry:read-write`; may be given several times
+    /// Restrict the token to a module, as in `entry:read-write`; can be repeated
     #[arg(long = "module", value_parser = values::grant, value_name = "NAME:ACCESS")]
     modules: Vec<v1::ModuleGrant>,
-    /// Narrow it to a branch; may be given several times
+    /// Restrict the token to a branch; can be repeated
     #[arg(long = "branch", value_name = "NAME")]
     branches: Vec<String>,
-    /// Narrow it to a branch alias; may be given several times
+    /// Restrict the token to a branch alias; can be repeated
     #[arg(long = "alias", value_name = "NAME")]
     aliases: Vec<String>,
 }

@@ -24,18 +24,18 @@ use crate::domain::{
     entropy::OsEntropy,
 };
 
-/// Where to call, about which stack, and as whom.
+/// The server to call, the stack, and the caller's credential.
 #[derive(Args)]
 struct Connect {
     #[command(flatten)]
     server: Server,
-    /// The stack's public key
+    /// Public key of the stack
     #[arg(long, value_name = "KEY")]
     stack: String,
     /// The caller's JWT
     #[arg(long, env = "STACKTOKEN_JWT", hide_env_values = true, hide = true)]
     jwt: Option<String>,
-    /// A file that holds the caller's JWT; or set STACKTOKEN_JWT
+    /// File that contains the caller's JWT. Alternatively, set STACKTOKEN_JWT to the JWT itself
     #[arg(long, env = "STACKTOKEN_JWT_FILE", value_name = "FILE")]
     jwt_file: Option<PathBuf>,
 }

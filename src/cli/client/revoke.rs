@@ -20,19 +20,19 @@ pub struct Revoke {
     connect: Connect,
     #[command(flatten)]
     which: Which,
-    /// Why; kept with the token and in the audit
+    /// Reason for the revocation, stored with the token and in the audit
     #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
 }
 
-/// The token, by one of these.
+/// The token, identified by one of these.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 struct Which {
-    /// The token's id, as `issue` reported it
+    /// Id of the token, as `issue` reported it
     #[arg(long, value_parser = values::token_uid, value_name = "UID")]
     token: Option<TokenUid>,
-    /// The name of the live token
+    /// Name of the live token
     #[arg(long)]
     name: Option<String>,
 }

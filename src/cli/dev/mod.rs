@@ -37,7 +37,7 @@ use crate::{
 
 #[derive(Args)]
 pub struct Dev {
-    /// The folder for the store, the signing key and the JWTs
+    /// Folder for the store, the signing key and the JWTs
     #[arg(
         long,
         env = "STACKTOKEN_DATA_DIR",
@@ -45,7 +45,7 @@ pub struct Dev {
         value_name = "DIR"
     )]
     data_dir: PathBuf,
-    /// Where to serve gRPC: loopback only
+    /// Address of the gRPC port; loopback only
     #[arg(
         long,
         env = "STACKTOKEN_LISTEN",
@@ -53,7 +53,7 @@ pub struct Dev {
         value_name = "ADDRESS"
     )]
     listen: SocketAddr,
-    /// Where to serve metrics and probes: loopback only
+    /// Address of the admin port, which serves metrics and probes; loopback only
     #[arg(
         long,
         env = "STACKTOKEN_ADMIN_LISTEN",
@@ -61,7 +61,7 @@ pub struct Dev {
         value_name = "ADDRESS"
     )]
     admin_listen: SocketAddr,
-    /// Once it serves, write addresses, stack keys and JWTs to this file as JSON
+    /// File to write addresses, stack keys and JWTs to, as JSON, once the server is ready
     #[arg(long, env = "STACKTOKEN_READY_FILE", value_name = "FILE")]
     ready_file: Option<PathBuf>,
     #[command(flatten)]

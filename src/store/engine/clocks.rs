@@ -29,12 +29,20 @@ impl Store {
         self
     }
 
-    /// Returns the latest time that a correct clock of another replica can show when the deciding
-    /// clock shows `at`. On SQLite there is one clock.
+    /// Sets the freshness bound: for so long another replica may answer by what was before a change.
+    pub fn answer_within(&self, bound: Duration) {
+        let micros = u64::try_from(bound.as_micros()).unwrap_or(u64::MAX);
+        self.freshness_micros.store(micros, Ordering::Relaxed);
+    }
+
+    /// Returns the latest time at which another replica may still answer without a change that is
+    /// decided at `at`: its clock may be ahead, and it applies the change within the freshness bound.
+    /// On SQLite there is one clock and one process.
     pub(in crate::store) fn latest(&self, at: Timestamp) -> Timestamp {
         if self.own_clock_decides {
             return at;
         }
-        at.plus(self.max_skew())
+        let bound = Duration::from_micros(self.freshness_micros.load(Ordering::Relaxed));
+        at.plus(self.max_skew().saturating_add(bound))
     }
 }

@@ -4,7 +4,7 @@ use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbErr, QueryResult, Stat
 
 use crate::domain::{origin::Origin, timestamp::Timestamp};
 use crate::store::{
-    Error, Store, engine::error::code_of, engine::transaction::Transaction, migration::TABLE_IDS,
+    Error, Store, engine::error::code_of, engine::transaction::Transaction, migration,
 };
 
 /// A heartbeat that was committed.
@@ -76,6 +76,15 @@ impl Sources {
 
     /// Returns the columns that identify the database, for every statement whose rows are evidence.
     pub fn columns(self) -> String {
+        self.columns_with(&migration::table_ids())
+    }
+
+    /// Returns the same columns, with the tables that statements parsed from now on are about.
+    pub fn columns_now(self) -> String {
+        self.columns_with(&migration::table_ids_now())
+    }
+
+    fn columns_with(self, table_ids: &str) -> String {
         let timeline = if self.timeline { TIMELINE } else { "''" };
         let started = if self.started { STARTED } else { "0::bigint" };
         let incarnation = if self.incarnation {
@@ -83,7 +92,7 @@ impl Sources {
         } else {
             "0::bigint"
         };
-        let tables = if self.tables { TABLE_IDS } else { "0::bigint" };
+        let tables = if self.tables { table_ids } else { "0::bigint" };
         format!(
             "(pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on') AS standby, \
              {timeline} AS timeline, {started} AS started, \
@@ -144,9 +153,7 @@ fn refuses(error: &DbErr) -> bool {
 
 /// Returns the origin in a row with [`Sources::columns`]; an error unless it is the primary's.
 pub(in crate::store) fn origin_of(row: &QueryResult) -> Result<Origin, Error> {
-    if row.try_get("", "standby")? {
-        return Err(Error::NotPrimary);
-    }
+    require_primary(row)?;
     let incarnation: Option<i64> = row.try_get("", "incarnation")?;
     Ok(Origin {
         system: None,
@@ -161,16 +168,25 @@ pub(in crate::store) fn origin_of(row: &QueryResult) -> Result<Origin, Error> {
 
 /// Returns the origin in a row with [`Sources::all_columns`]; an error if the rows are foreign.
 pub(in crate::store) fn full_origin_of(row: &QueryResult) -> Result<Origin, Error> {
-    let origin = origin_of(row)?;
-    let (system, home): (Option<i64>, Option<i64>) =
-        (row.try_get("", "system")?, row.try_get("", "home")?);
-    let home_tables: Option<i64> = row.try_get("", "home_tables")?;
+    require_primary(row)?;
+    let at = |name| row.try_get::<Option<i64>>("", name);
+    let (system, home) = (at("system")?, at("home")?);
+    let (tables, home_tables) = (at("tables")?, at("home_tables")?);
     let elsewhere =
         |is: Option<i64>, home: Option<i64>| is.zip(home).is_some_and(|(is, home)| is != home);
-    if elsewhere(system, home) || elsewhere(Some(origin.tables), home_tables) {
+    // Before the incarnation: a restore can leave that out, and is foreign all the same.
+    if elsewhere(system, home) || elsewhere(tables, home_tables) {
         return Err(Error::Foreign);
     }
+    let origin = origin_of(row)?;
     Ok(Origin { system, ..origin })
+}
+
+fn require_primary(row: &QueryResult) -> Result<(), Error> {
+    if row.try_get("", "standby")? {
+        return Err(Error::NotPrimary);
+    }
+    Ok(())
 }
 
 impl Store {
@@ -188,9 +204,8 @@ impl Store {
             beat => beat,
         };
         self.note(&beat);
-        if let Ok(beat) = &beat {
-            self.trust(&beat.origin);
-            self.renewals.beaten();
+        if beat.is_ok() {
+            self.renewals.beaten(self.clock.monotonic());
         }
         self.require_file()?;
         beat

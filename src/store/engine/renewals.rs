@@ -6,50 +6,77 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use crate::store::{Error, Location, Pools, Store, engine::pool};
 
-/// The pause after a renewal. It doubles with each further one while heartbeats are committed but
-/// no look-up or change succeeds.
+/// The pause after a renewal. It doubles with each further one while heartbeats are committed and
+/// nothing else is answered.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+/// How recent a heartbeat must be to show that the database can be reached.
+const RECENT: Duration = Duration::from_secs(2);
 
 /// When connections were renewed, and whether that helped.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Renewals {
     last: Mutex<Option<Renewal>>,
-    /// Whether a look-up or a change was answered since the last renewal.
+    /// Whether a lookup or a change was answered since the last one.
     answered: AtomicBool,
-    /// Whether a heartbeat was committed since the last renewal.
-    beaten: AtomicBool,
+    /// When a heartbeat was last committed, in milliseconds of the monotonic clock.
+    beaten_at: AtomicU64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Renewal {
-    /// When it was made, on the monotonic clock.
+    /// On the monotonic clock.
     at: Duration,
-    /// The minimum time until the next renewal.
+    /// How long no other may follow while the database can be reached but nothing is answered.
     pause: Duration,
 }
 
 impl Renewals {
-    /// Returns whether connections may be renewed now; if so, records a renewal.
+    /// Returns whether connections that lead nowhere, or to another database, may be renewed now.
+    /// If so, records a renewal.
     pub fn may_renew(&self, now: Duration) -> bool {
+        self.may_renew_after(now, |_| FIRST_PAUSE)
+    }
+
+    /// The same for connections that only do not answer.
+    pub fn may_renew_silent(&self, now: Duration) -> bool {
+        let beaten_at = Duration::from_millis(self.beaten_at.load(Ordering::Acquire));
+        let is_reached = !beaten_at.is_zero() && now.saturating_sub(beaten_at) <= RECENT;
+        let is_locked = is_reached && !self.answered.load(Ordering::Acquire);
+        self.may_renew_after(now, |last| if is_locked { last.pause } else { FIRST_PAUSE })
+    }
+
+    fn may_renew_after(&self, now: Duration, pause: impl FnOnce(Renewal) -> Duration) -> bool {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let in_the_way =
-            self.beaten.load(Ordering::Acquire) && !self.answered.load(Ordering::Acquire);
-        let pause = match *last {
-            Some(renewal) if now.saturating_sub(renewal.at) < renewal.pause => return false,
-            Some(renewal) if in_the_way => (renewal.pause * 2).min(LONGEST_PAUSE),
-            _ => FIRST_PAUSE,
+        let next = match *last {
+            None => FIRST_PAUSE,
+            Some(renewal) => {
+                let pause = pause(renewal);
+                let since = now.saturating_sub(renewal.at);
+                if since < pause {
+                    return false;
+                }
+                // Renewals far apart have nothing to do with each other.
+                let is_row = since <= 2 * LONGEST_PAUSE && !self.answered.load(Ordering::Acquire);
+                if is_row {
+                    (renewal.pause * 2).min(LONGEST_PAUSE)
+                } else {
+                    FIRST_PAUSE
+                }
+            }
         };
-        *last = Some(Renewal { at: now, pause });
+        *last = Some(Renewal {
+            at: now,
+            pause: next,
+        });
         self.answered.store(false, Ordering::Release);
-        self.beaten.store(false, Ordering::Release);
         true
     }
 
@@ -61,25 +88,33 @@ impl Renewals {
         self.answered.store(true, Ordering::Release);
     }
 
-    /// Records that a look-up or a change was answered.
+    /// Records that a lookup or a change was answered.
     pub fn answered(&self) {
-        // Read first: every cache miss comes here, and cores share an unmodified cache line.
+        // Load first: every miss calls this, and a load alone does not invalidate the cache line.
         if !self.answered.load(Ordering::Relaxed) {
             self.answered.store(true, Ordering::Release);
         }
     }
 
     /// Records that a heartbeat was committed.
-    pub fn beaten(&self) {
-        self.beaten.store(true, Ordering::Release);
+    pub fn beaten(&self, now: Duration) {
+        let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        self.beaten_at.store(millis, Ordering::Release);
     }
 }
 
 impl Store {
-    /// Replaces connections that may be dead, unless the last renewal was too recent. A link that
-    /// drops packets cannot be told from a slow one, and a pool would hand it out again and again.
+    /// Replaces connections that lead nowhere or to another database.
     pub async fn renew_connections(&self) {
         if self.renewals.may_renew(self.clock.monotonic()) {
+            self.renew().await;
+        }
+    }
+
+    /// Replaces connections that do not answer: a link that drops packets looks the same as a slow
+    /// one, and the pool would hand it out again and again.
+    pub async fn renew_silent_connections(&self) {
+        if self.renewals.may_renew_silent(self.clock.monotonic()) {
             self.renew().await;
         }
     }
@@ -125,16 +160,17 @@ impl Store {
 mod tests {
     use super::*;
 
-    /// Returns the milliseconds in `of` at which a renewal is permitted, if one is attempted in
-    /// every millisecond and `meanwhile` runs before each attempt.
-    fn renewals(
+    /// The milliseconds, of these, at which a caller that asks all the time may renew silent
+    /// connections, while something else happens all the time.
+    fn silent(
         of: std::ops::Range<u64>,
         renewals: &Renewals,
-        meanwhile: impl Fn(&Renewals),
+        meanwhile: impl Fn(&Renewals, Duration),
     ) -> Vec<u64> {
         of.filter(|now| {
-            meanwhile(renewals);
-            renewals.may_renew(Duration::from_millis(*now))
+            let now = Duration::from_millis(*now);
+            meanwhile(renewals, now);
+            renewals.may_renew_silent(now)
         })
         .collect()
     }
@@ -142,32 +178,48 @@ mod tests {
     #[test]
     fn the_pauses_grow_while_only_heartbeats_are_committed() {
         let asked = Renewals::default();
-        let seen = renewals(0..20_000, &asked, Renewals::beaten);
-        assert_eq!(seen, [0, 1_000, 3_000, 7_000, 15_000]);
+        let seen = silent(1..20_000, &asked, Renewals::beaten);
+        assert_eq!(seen, [1, 1_001, 3_001, 7_001, 15_001]);
     }
 
     #[test]
     fn without_a_heartbeat_they_do_not() {
         let asked = Renewals::default();
-        assert_eq!(renewals(0..20_000, &asked, |_| {}).len(), 20);
+        assert_eq!(silent(1..20_000, &asked, |_, _| {}).len(), 20);
+    }
+
+    #[test]
+    fn when_the_heartbeats_end_too_the_long_pause_does() {
+        let asked = Renewals::default();
+        silent(1..8_000, &asked, Renewals::beaten);
+        // The next one would be due at 15,001.
+        assert_eq!(silent(8_000..10_500, &asked, |_, _| {}), [10_000]);
     }
 
     #[test]
     fn an_answer_ends_the_growth() {
         let asked = Renewals::default();
-        renewals(0..4_000, &asked, Renewals::beaten);
-        let seen = renewals(4_000..10_000, &asked, |asked| {
-            asked.beaten();
+        silent(1..4_000, &asked, Renewals::beaten);
+        let seen = silent(4_000..7_000, &asked, |asked, now| {
+            asked.beaten(now);
             asked.answered();
         });
-        assert_eq!(seen, [7_000, 8_000, 9_000]);
+        assert_eq!(seen, [4_001, 5_001, 6_001]);
+    }
+
+    #[test]
+    fn a_connection_to_another_database_is_not_waited_for() {
+        let asked = Renewals::default();
+        silent(1..8_000, &asked, Renewals::beaten);
+        assert!(asked.may_renew(Duration::from_millis(8_001)));
+        assert!(!asked.may_renew(Duration::from_secs(9)));
     }
 
     #[test]
     fn a_renewal_for_another_reason_is_followed_by_the_first_pause() {
         let asked = Renewals::default();
-        renewals(0..4_000, &asked, Renewals::beaten);
+        silent(1..4_000, &asked, Renewals::beaten);
         asked.renewed(Duration::from_secs(4));
-        assert_eq!(renewals(4_000..6_000, &asked, Renewals::beaten), [5_000]);
+        assert_eq!(silent(4_000..6_000, &asked, Renewals::beaten), [5_000]);
     }
 }

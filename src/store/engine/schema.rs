@@ -10,7 +10,7 @@ use crate::store::{
     Error, Location, Store,
     engine::pool,
     entity::meta,
-    migration::{Migrator, TABLE_IDS},
+    migration::{self, Migrator},
 };
 
 /// The table in which the migration library records what it has applied.
@@ -149,8 +149,9 @@ impl Store {
             }
             if self.is_shared() {
                 let tables = format!(
-                    "INSERT INTO meta (name, value) SELECT 'tables', {TABLE_IDS} \
-                     ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+                    "INSERT INTO meta (name, value) SELECT 'tables', {} \
+                     ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                    migration::table_ids()
                 );
                 for statement in [FOREIGN, ADOPT, &tables, RENAME] {
                     tx.execute_unprepared(statement).await?;

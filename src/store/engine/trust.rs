@@ -3,6 +3,8 @@
 //! can become false between two heartbeats, so each change checks both again in its transaction, in
 //! the one statement that reads the clock.
 
+use std::sync::atomic::Ordering;
+
 use sea_orm::{ConnectionTrait as _, DbErr, QueryResult, Statement};
 
 use crate::domain::{comparison::Comparison, origin::Origin, timestamp::Timestamp};
@@ -14,7 +16,7 @@ use crate::store::{
 
 /// Returns the statement on PostgreSQL. It reads the current time, not when the transaction began.
 pub(in crate::store) fn on_postgres(sources: Sources) -> String {
-    format!("SELECT {CLOCK} AS now, {}", sources.columns())
+    format!("SELECT {CLOCK} AS now, {}", sources.columns_now())
 }
 
 /// Which of the two checks are made. Only a negative control leaves one out; no setting does.
@@ -43,12 +45,15 @@ impl Store {
         self
     }
 
-    /// Records the database that committed a heartbeat.
-    pub(in crate::store) fn trust(&self, origin: &Origin) {
-        let trusted = self.trusted.load();
-        if trusted.as_deref() != Some(origin) {
-            self.trusted.store(Some(origin.clone().into()));
-        }
+    /// Refuses changes until a database is trusted. Commands that make a change and exit commit no
+    /// heartbeat, and do not call this.
+    pub fn require_trust(&self) {
+        self.requires_trust.store(true, Ordering::Release);
+    }
+
+    /// Trusts this database from now on: changes are made in no other.
+    pub fn trust(&self, origin: &Origin) {
+        self.trusted.store(Some(origin.clone().into()));
     }
 
     /// Returns once a change has found a database other than the trusted one. The next heartbeat
@@ -85,14 +90,20 @@ impl Store {
         Ok(theirs)
     }
 
-    /// Checks that the database is the trusted one. Before the first heartbeat there is nothing to
-    /// compare with: a command that makes one change and exits commits no heartbeat.
+    /// Checks that the row comes from the trusted database. A database that has no incarnation yet
+    /// was restarted, and counts as another one.
     fn require_trusted(&self, row: &QueryResult) -> Result<(), Error> {
-        let trusted = self.trusted.load();
-        let Some(trusted) = trusted.as_ref().filter(|_| self.checks.origin) else {
+        if !self.checks.origin {
             return Ok(());
+        }
+        let trusted = self.trusted.load();
+        let is_trusted = match (trusted.as_ref(), origin_of(row)) {
+            (None, _) => !self.requires_trust.load(Ordering::Acquire),
+            (Some(trusted), Ok(origin)) => origin.is(trusted),
+            (Some(_), Err(Error::Nameless)) => false,
+            (Some(_), Err(error)) => return Err(error),
         };
-        if origin_of(row)?.is(trusted) {
+        if is_trusted {
             return Ok(());
         }
         self.mistrusted.notify_one();

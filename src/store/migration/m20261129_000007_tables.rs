@@ -14,14 +14,42 @@ impl MigrationName for Tables {
     }
 }
 
-/// The ids of all tables, as the session's `search_path` resolves them. A migration that adds a
-/// table to the list must define its own list and replace the stored value.
-pub const IDS: &str = "hashtextextended(\
-    'stacks'::regclass::oid::text || ',' || 'stack_members'::regclass::oid::text || ',' || \
-    'tokens'::regclass::oid::text || ',' || 'token_secrets'::regclass::oid::text || ',' || \
-    'token_usage'::regclass::oid::text || ',' || 'requests'::regclass::oid::text || ',' || \
-    'changes'::regclass::oid::text || ',' || 'audit_events'::regclass::oid::text || ',' || \
-    'meta'::regclass::oid::text || ',' || 'incarnation'::regclass::oid::text, 0)";
+/// A migration that adds a table stores the ids of its own list under a name of its own: replicas of
+/// the version before still compare the value of this list.
+const TABLES: [&str; 10] = [
+    "stacks",
+    "stack_members",
+    "tokens",
+    "token_secrets",
+    "token_usage",
+    "requests",
+    "changes",
+    "audit_events",
+    "meta",
+    "incarnation",
+];
+
+/// Returns a hash of the tables' object ids, as the session's `search_path` finds them when the
+/// statement is parsed: those that the rest of the statement is about.
+pub fn ids() -> String {
+    hashed(|table| format!("'{table}'::regclass"))
+}
+
+/// Returns the same hash, as the `search_path` finds the tables when the statement is executed.
+pub fn ids_now() -> String {
+    format!(
+        "COALESCE({}, 0)",
+        hashed(|table| format!("to_regclass('{table}')"))
+    )
+}
+
+fn hashed(id: impl Fn(&str) -> String) -> String {
+    let ids: Vec<_> = TABLES
+        .iter()
+        .map(|table| format!("{}::oid::text", id(table)))
+        .collect();
+    format!("hashtextextended({}, 0)", ids.join(" || ',' || "))
+}
 
 #[async_trait::async_trait]
 impl MigrationTrait for Tables {
@@ -29,7 +57,7 @@ impl MigrationTrait for Tables {
         if manager.get_database_backend() != DbBackend::Postgres {
             return Ok(());
         }
-        let note = format!("INSERT INTO meta (name, value) SELECT 'tables', {IDS}");
+        let note = format!("INSERT INTO meta (name, value) SELECT 'tables', {}", ids());
         manager.get_connection().execute_unprepared(&note).await?;
         Ok(())
     }

@@ -9,7 +9,7 @@ mod m20261129_000005_origin;
 mod m20261129_000006_expiring;
 mod m20261129_000007_tables;
 
-pub(super) use self::m20261129_000007_tables::IDS as TABLE_IDS;
+pub(super) use self::m20261129_000007_tables::{ids as table_ids, ids_now as table_ids_now};
 
 use sea_orm_migration::{MigrationTrait, MigratorTrait, async_trait};
 

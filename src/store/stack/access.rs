@@ -107,8 +107,10 @@ impl Store {
         // On SQLite the transaction locks the whole database. On PostgreSQL this lock still lets
         // other transactions insert rows that refer to the stack.
         let select = by_key(key).lock(LockType::NoKeyUpdate);
-        let found = judge(tx, call, select, which).await?;
-        self.decide(tx, found).await
+        match judge(tx, call, select, which).await {
+            Ok(found) => self.decide(tx, found).await,
+            Err(error) => Err(self.only_if_trusted(tx, error).await),
+        }
     }
 
     /// Loads and locks the stack with this id, without checking the caller's role.
@@ -122,13 +124,27 @@ impl Store {
             .lock(LockType::NoKeyUpdate)
             .one(tx)
             .await?;
-        let row = row.ok_or_else(|| corrupt("stacks", "uid", key))?;
+        let Some(row) = row else {
+            let error = corrupt("stacks", "uid", key);
+            return Err(self.only_if_trusted(tx, error).await);
+        };
         let found = StackContext {
             row,
             uid,
             role: None,
         };
         self.decide(tx, found).await
+    }
+
+    /// Returns a refusal only if the trusted database gives it: another one may not have the stack
+    /// or the member yet.
+    async fn only_if_trusted(&self, tx: &Transaction, error: Error) -> Error {
+        match error {
+            Error::Refused(_) | Error::Corrupt { .. } => {
+                self.transaction_clock(tx).await.err().unwrap_or(error)
+            }
+            error => error,
+        }
     }
 
     /// Reads the instant of the decision, once the stack is locked. The instant never goes back

@@ -84,13 +84,13 @@ impl Store {
     ) -> Result<(Stack, Revision), Error> {
         write_tx!(self, call.mode, "register_stack", |tx| {
             call.requirement.judge(&call.caller, None)?;
+            // There is no stack to lock yet, and no other transaction sees it before the commit.
+            let now = self.transaction_clock(tx).await?;
             let key = command.stack_key.as_str();
             let taken = stack::Entity::find().filter(stack::Column::Key.eq(key));
             if taken.count(tx).await? > 0 {
                 return Err(Refusal::StackKeyTaken.into());
             }
-            // There is no stack to lock yet, and no other transaction sees it before the commit.
-            let now = self.transaction_clock(tx).await?;
             let uid: StackUid = id::generate(now, self.entropy.as_ref())?;
             let row = stack::Model {
                 uid: uid.into_untyped_uuid(),
