@@ -185,6 +185,14 @@ impl Cluster {
             .map(tonic::Response::into_inner)
     }
 
+    /// Another replica, on another server, which need not ever serve.
+    pub async fn begin_on(&self, postgres: &Postgres) -> Replica {
+        let ports = (postgres.port(), postgres.port());
+        let settings = (&tuning(), Safeguards::default());
+        let signed_by = (&self.folder, &self.issuer);
+        Replica::begin(postgres, ports, signed_by, settings).await.0
+    }
+
     /// Raises the limit, for tests that need many tokens.
     pub async fn allow_tokens(&self, max: i32) {
         let request = admin::v1::SetTokenLimitRequest {
@@ -223,10 +231,22 @@ async fn register(operator: &Client) -> String {
 impl Replica {
     pub async fn start(
         postgres: &Postgres,
+        ports: (u16, u16),
+        signed_by: (&TempDir, &TestIssuer),
+        settings: (&Tuning, Safeguards),
+    ) -> Self {
+        let (replica, served) = Self::begin(postgres, ports, signed_by, settings).await;
+        served.await.expect("the replica serves");
+        replica
+    }
+
+    /// The same without waiting until it serves.
+    async fn begin(
+        postgres: &Postgres,
         (port, direct_port): (u16, u16),
         (folder, issuer): (&TempDir, &TestIssuer),
         (tuning, safeguards): (&Tuning, Safeguards),
-    ) -> Self {
+    ) -> (Self, oneshot::Receiver<()>) {
         let link = Proxy::start(port).await;
         let control_link = Proxy::start(direct_port).await;
         let location: Location = postgres.url(link.port, DATABASE).parse().unwrap();
@@ -273,11 +293,10 @@ impl Replica {
             };
             server::run(parts, &tuning, listeners, announce, stopping).await
         });
-        served.await.expect("the replica serves");
         let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
         let channel = endpoint.connect().await.unwrap();
         let client = |jwt: String| Client::new(channel.clone(), Some(format!("Bearer {jwt}")));
-        Self {
+        let replica = Self {
             owner: client(issuer.user("owner", now)),
             service: client(issuer.service("content-api", now)),
             operator: client(issuer.operator("operator", now)),
@@ -288,7 +307,8 @@ impl Replica {
             clock: pausable,
             stop,
             running,
-        }
+        };
+        (replica, served)
     }
 
     /// Asks about a secret; an error means that it could not be decided.

@@ -200,7 +200,7 @@ async fn restore_under(cluster: &Cluster, other: &Postgres) -> (usize, String, S
     (active, issued.secret, revision)
 }
 
-async fn open(postgres: &Postgres) -> Store {
+pub async fn open(postgres: &Postgres) -> Store {
     let location = postgres.url(postgres.port(), DATABASE).parse().unwrap();
     let ambient = (
         std::sync::Arc::new(SystemClock::new()) as _,

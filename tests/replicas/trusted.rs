@@ -8,15 +8,19 @@ use stacktoken::{
     app::Safeguards,
     domain::clock::{Clock as _, SystemClock},
     grpc::pb::v1,
+    store::Error,
 };
 use tokio::time::sleep;
 
 use crate::{
-    cluster::{Cluster, DATABASE},
+    cluster::{Cluster, DATABASE, Replica},
     control::assert_shows,
-    origins::lead_to,
+    origins::{lead_to, open},
     postgres::{self, Postgres},
-    support::{at, issue_request, reason, requests::set_expiry_request},
+    support::{
+        at, issue_request, reason,
+        requests::{list_request, revoke_request, set_expiry_request},
+    },
 };
 
 /// Revokes that were acknowledged while a restored dump stood under the address of the database, of
@@ -82,6 +86,67 @@ async fn without_a_look_at_where_a_change_is_made_such_revokes_are_lost() {
         revoke_beside_a_copy(cluster).await.1 > 0
     })
     .await;
+}
+
+/// Asks a replica to revoke, for two seconds. How often that was acknowledged.
+async fn revoke_at(replica: &Replica, stack: &str, uid: &str) -> usize {
+    let (mut acknowledged, begun) = (0, Instant::now());
+    while begun.elapsed() < Duration::from_secs(2) {
+        let mut tokens = replica.owner.tokens.clone();
+        let revoked = tokens.revoke(revoke_request(stack, uid, "")).await;
+        acknowledged += usize::from(revoked.is_ok());
+        sleep(Duration::from_millis(20)).await;
+    }
+    acknowledged
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_has_never_trusted_a_database_makes_no_change() {
+    let other = postgres::start_another_system();
+    let (Some(cluster), Some(other)) = (Cluster::start().await, other) else {
+        return;
+    };
+    let uid = cluster.issue("live").await.token.unwrap().token_uid;
+    cluster.postgres.copy_to(&other, DATABASE);
+    // As in a dump that was taken of a standby.
+    other.run(DATABASE, "DELETE FROM incarnation");
+    let replica = cluster.begin_on(&other).await;
+    assert_eq!(revoke_at(&replica, &cluster.stack, &uid).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restored_dump_without_its_incarnation_is_refused_at_the_start() {
+    let other = postgres::start_another_system();
+    let (Some(cluster), Some(other)) = (Cluster::start().await, other) else {
+        return;
+    };
+    cluster.postgres.copy_to(&other, DATABASE);
+    other.run(DATABASE, "DELETE FROM incarnation");
+    let refused = open(&other).await.require_home().await;
+    assert!(matches!(refused, Err(Error::Foreign)), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_stay_on_a_copy_are_replaced() {
+    let other = postgres::start_another_system();
+    let (Some(cluster), Some(other)) = (Cluster::start().await, other) else {
+        return;
+    };
+    let uid = cluster.issue("live").await.token.unwrap().token_uid;
+    cluster.postgres.copy_to(&other, DATABASE);
+    lead_to(&cluster, other.port()).await;
+    sleep(Duration::from_secs(1)).await;
+    // The address leads back, and no connection is cut.
+    for replica in [&cluster.a, &cluster.b] {
+        replica.link.lead_to(cluster.postgres.port());
+        replica.control_link.lead_to(cluster.postgres.port());
+    }
+    let back = Instant::now();
+    while cluster.revoke(&uid).await.is_err() {
+        assert!(back.elapsed() < Duration::from_secs(5), "no recovery");
+        sleep(Duration::from_millis(20)).await;
+    }
+    println!("changes are made again after {:?}", back.elapsed());
 }
 
 /// Has the database's clock read through a function of the test's own, which adds what stands in a
@@ -228,6 +293,17 @@ async fn a_table_that_is_rewritten_hides_no_token_whatever_the_default_isolation
         let (answer, ()) = tokio::join!(asking, rewriting);
         assert!(answer.active, "{:?}", answer.reason());
     }
+    // A read of one snapshot, too.
+    let rewrite = "ALTER TABLE tokens ADD COLUMN rewritten float DEFAULT random()";
+    let held = cluster.postgres.hold(DATABASE, rewrite);
+    let asked = list_request(&cluster.stack);
+    let mut tokens = cluster.b.owner.tokens.clone();
+    let rewriting = async {
+        sleep(Duration::from_millis(400)).await;
+        held.commit();
+    };
+    let (listed, ()) = tokio::join!(tokens.list(asked), rewriting);
+    assert_eq!(listed.unwrap().into_inner().tokens.len(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
