@@ -3,12 +3,14 @@
 //! depends on no other module.
 
 mod shares;
+mod values;
 
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 
-pub use self::shares::Shares;
+use self::values::{bound, duration, flush_every, hours, pause, ratio, skew};
+pub use self::{shares::Shares, values::call_timeout};
 
 /// More pairs than 10,000 tokens a second produce in a minute. All of them take about 100 MiB.
 const USAGE_PAIRS: usize = 1_000_000;
@@ -336,68 +338,4 @@ pub struct TlsFlags {
     /// the issuers file
     #[arg(long, env = "STACKTOKEN_TLS_CLIENT_CA", value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| "expected a time such as 500ms, 5s or 24h".into())
-}
-
-/// Parses how long a command waits for a server: neither zero nor indefinitely.
-///
-/// # Errors
-/// Returns what was expected.
-pub fn call_timeout(text: &str) -> Result<Duration, String> {
-    match duration(text)? {
-        time if time >= Duration::from_millis(1) && time <= Duration::from_hours(1) => Ok(time),
-        _ => Err("expected a time from 1ms to 1h".into()),
-    }
-}
-
-/// Parses a flush interval: at most one transaction per second, and often enough that a crash loses
-/// little.
-fn flush_every(text: &str) -> Result<Duration, String> {
-    match duration(text)? {
-        every if every >= Duration::from_secs(1) && every <= Duration::from_mins(10) => Ok(every),
-        _ => Err("expected a time from 1s to 10m".into()),
-    }
-}
-
-fn ratio(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
-        _ => Err("expected a number from 0 to 1 such as 0.01".into()),
-    }
-}
-
-fn hours(text: &str) -> Result<Duration, String> {
-    match duration(text)? {
-        time if time >= Duration::from_hours(1) => Ok(time),
-        _ => Err("expected a time of at least 1h, such as 90d".into()),
-    }
-}
-
-fn pause(text: &str) -> Result<Duration, String> {
-    match duration(text)? {
-        time if time >= Duration::from_millis(100) && time <= Duration::from_hours(24) => Ok(time),
-        _ => Err("expected a time from 100ms to 24h".into()),
-    }
-}
-
-/// Parses the permitted clock skew. Clocks synchronized by NTP differ by milliseconds; a clock that
-/// is wrong by more than a minute is useless.
-fn skew(text: &str) -> Result<Duration, String> {
-    match duration(text)? {
-        skew if skew >= Duration::from_millis(100) && skew <= Duration::from_mins(1) => Ok(skew),
-        _ => Err("expected a time from 100ms to 1m".into()),
-    }
-}
-
-/// Parses the freshness bound. Four polls over a network must fit in it, which takes about 200 ms.
-fn bound(text: &str) -> Result<Duration, String> {
-    match duration(text)? {
-        bound if bound >= Duration::from_millis(200) && bound <= Duration::from_mins(1) => {
-            Ok(bound)
-        }
-        _ => Err("expected a time from 200ms to 1m".into()),
-    }
 }
