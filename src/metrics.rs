@@ -67,7 +67,7 @@ pub struct Metrics {
     pub watch_changes: Counter,
     /// Watch streams that fell behind and were ended.
     pub watch_lagged: Counter,
-    /// Requested actions that the catalogue lacks: a caller's typo, or a new CMS.
+    /// Requested actions that are not in the catalogue: a typo of the caller, or a newer CMS.
     pub unknown_actions: Counter,
     /// Refusals dropped because the audit queue was full.
     pub refusals_dropped: Counter,

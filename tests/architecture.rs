@@ -30,8 +30,8 @@ use std::{
 
 use source::{CRATES, Segments, Source};
 
-/// Which rooms each room may use: only those in rows above its own, so there is no circle.
-const ROOMS: &[(&str, &[&str])] = &[
+/// Which modules each module may use: only those in rows above its own, so there is no circle.
+const LAYERS: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("client", &["core"]),
     ("domain", &["core"]),
@@ -168,24 +168,24 @@ fn src() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-fn room(module: &[String]) -> &str {
+fn layer(module: &[String]) -> &str {
     module.first().map_or("lib", String::as_str)
 }
 
-/// The room that a path leads to, if it leads into the crate.
+/// The top-level module that a path leads to, if it leads into the crate.
 fn target(path: &Segments) -> Option<&str> {
     let inside = path.first().is_some_and(|first| first == "crate");
-    let room = path.get(1).filter(|_| inside)?;
-    ROOMS
+    let layer = path.get(1).filter(|_| inside)?;
+    LAYERS
         .iter()
         .map(|(name, _)| *name)
-        .find(|name| name == room)
+        .find(|name| name == layer)
 }
 
 fn wrong_directions(source: &Source) -> Vec<String> {
-    let from = room(&source.module);
-    let allowed = ROOMS.iter().find(|(name, _)| *name == from);
-    let allowed = allowed.map_or(&[][..], |(_, rooms)| *rooms);
+    let from = layer(&source.module);
+    let allowed = LAYERS.iter().find(|(name, _)| *name == from);
+    let allowed = allowed.map_or(&[][..], |(_, layers)| *layers);
     let edges: BTreeSet<_> = source.names.iter().filter_map(target).collect();
     let never = NEVER_IN.iter().filter(|(name, _)| *name == from);
     let never = never.flat_map(|(_, names)| names.iter());
@@ -253,7 +253,7 @@ fn ill_formed(source: &Source) -> Vec<String> {
     faults
 }
 
-/// Files of one room that use each other in a circle. A folder's `mod.rs` and a crate's
+/// Files of one module that use each other in a circle. A folder's `mod.rs` and a crate's
 /// `lib.rs` are left out: they and their files always know each other.
 fn circles(sources: &[Source]) -> Vec<String> {
     let file_of: BTreeMap<String, &str> = sources
@@ -297,14 +297,14 @@ fn require_none(faults: impl IntoIterator<Item = String>) {
 }
 
 #[test]
-fn every_room_uses_only_those_it_may() {
+fn every_module_uses_only_those_it_may() {
     require_none(crate_sources().iter().flat_map(wrong_directions));
 }
 
 #[test]
-fn the_table_of_rooms_has_no_circle() {
-    for (at, (name, uses)) in ROOMS.iter().enumerate() {
-        let above: Vec<_> = ROOMS[..at].iter().map(|(name, _)| *name).collect();
+fn the_table_of_layers_has_no_circle() {
+    for (at, (name, uses)) in LAYERS.iter().enumerate() {
+        let above: Vec<_> = LAYERS[..at].iter().map(|(name, _)| *name).collect();
         for used in *uses {
             assert!(above.contains(used), "{name} uses {used}");
         }
@@ -312,12 +312,12 @@ fn the_table_of_rooms_has_no_circle() {
 }
 
 #[test]
-fn every_module_of_the_crate_is_a_room() {
-    let rooms: BTreeSet<_> = ROOMS.iter().map(|(name, _)| *name).collect();
+fn every_module_of_the_crate_is_in_the_table_of_layers() {
+    let layers: BTreeSet<_> = LAYERS.iter().map(|(name, _)| *name).collect();
     let sources = crate_sources();
-    let found: BTreeSet<_> = sources.iter().map(|source| room(&source.module)).collect();
-    let found: BTreeSet<_> = found.into_iter().filter(|room| *room != "lib").collect();
-    assert_eq!(found, rooms);
+    let found: BTreeSet<_> = sources.iter().map(|source| layer(&source.module)).collect();
+    let found: BTreeSet<_> = found.into_iter().filter(|layer| *layer != "lib").collect();
+    assert_eq!(found, layers);
 }
 
 #[test]
@@ -352,7 +352,7 @@ fn every_file_below_src_is_part_of_its_crate() {
 }
 
 #[test]
-fn what_belongs_to_one_room_is_named_there_only() {
+fn what_belongs_to_one_module_is_named_there_only() {
     require_none(crate_sources().iter().flat_map(out_of_place));
 }
 
@@ -375,7 +375,7 @@ fn a_file_is_listed_as_long_only_while_it_is() {
 }
 
 #[test]
-fn files_of_a_room_do_not_use_each_other_in_a_circle() {
+fn files_of_a_module_do_not_use_each_other_in_a_circle() {
     require_none(circles(&crate_sources()));
 }
 
@@ -436,7 +436,7 @@ fn a_forbidden_edge_is_reported_however_it_is_written() {
 }
 
 #[test]
-fn a_name_out_of_its_room_is_reported_however_it_is_written() {
+fn a_name_outside_its_module_is_reported_however_it_is_written() {
     for (file, text) in [
         ("app/made_up.rs", "use sea_orm::EntityTrait;"),
         ("app/made_up.rs", "fn f(_: sea_orm::DbErr) {}"),

@@ -207,8 +207,8 @@ impl App {
         Ok(read)
     }
 
-    /// Returns whether cached facts may still be answered after the lookup, together with it: the
-    /// lease they were taken under still covers them, and the database is the same.
+    /// Returns whether the cached facts may be combined with this lookup in one response: their lease
+    /// still covers them, and both come from the same database.
     fn still_holds(&self, recalled: &Recalled, read: &BatchRead) -> bool {
         let now = self.clock.monotonic();
         self.freshness.cover(&recalled.view, now) == recalled.cover

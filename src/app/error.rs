@@ -23,7 +23,7 @@ pub enum Error {
     /// No answer is within the freshness bound, or its freshness is unknown (R12).
     #[error("no answer within the freshness bound is available")]
     NotFresh,
-    /// The requested revision is of another change log, or not reached yet.
+    /// The requested revision belongs to another change log, or this replica has not reached it.
     #[error("the revision is unknown")]
     RevisionUnknown,
     /// The revision to watch from, or the watch, is of another change log, or not reached yet.

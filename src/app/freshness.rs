@@ -53,7 +53,8 @@ pub(super) struct Freshness {
     standing: ArcSwap<Standing>,
     /// Serialises updates of `standing`.
     changing: Mutex<()>,
-    /// Tenure of `standing`; raised before the cache is cleared for another origin.
+    /// Number of the current adoption of a database. Incremented before the cache is cleared, so
+    /// that a hit taken under the former database is detected.
     tenure: AtomicU64,
     /// Notifies at each heartbeat, and at the first poll after an origin is adopted.
     proven: watch::Sender<()>,
@@ -212,8 +213,8 @@ impl Freshness {
     }
 
     /// Returns the current lease and applied revision. Take the view before the cache lookup: an
-    /// entry found later reflects at least this revision. A lease taken after the lookup could
-    /// belong to an eviction in between, and would wrongly cover the evicted entry.
+    /// entry found later reflects at least this revision. A lease read after the lookup could
+    /// come from a poll that has evicted this entry, and would wrongly cover it.
     pub fn view(&self, now: Duration) -> View {
         let standing = self.standing.load();
         let epoch = standing.adopted.origin().map_or(0, |origin| origin.epoch);

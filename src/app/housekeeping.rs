@@ -54,8 +54,8 @@ enum Ended {
 type Counts = BTreeMap<&'static str, u64>;
 
 impl App {
-    /// Deletes old rows at startup and then periodically, until `stop` is cancelled. Never
-    /// returns.
+    /// Deletes old rows periodically, the first time after a random delay. Once `stop` is cancelled
+    /// it deletes nothing more, but never returns.
     pub async fn keep_house(&self, stop: &CancellationToken) {
         let every = self.keeping.housekeeping_every;
         let mut wait = self.some_part_of(every.min(BEGIN_WITHIN));

@@ -46,7 +46,7 @@ enum Waiting {
     Change(WatchChange),
     Pong {
         nonce: u64,
-        /// Instant before which every acknowledged change is sent ahead of this pong.
+        /// Every change that was acknowledged before this instant is sent before this pong.
         since: Duration,
         /// Position up to which every change is sent ahead of this pong.
         resume: i64,

@@ -92,8 +92,8 @@ impl Requirement {
         }
     }
 
-    /// Checks whether this caller, with this role in the stack, is allowed. Tells a user without a
-    /// role that the stack does not exist, but an operator what is required.
+    /// Checks whether this caller, with this role in the stack, is allowed. Returns `StackNotFound` to
+    /// a user without a role, and `RoleRequired` to everybody else.
     ///
     /// # Errors
     /// [`Refusal::RoleRequired`] or [`Refusal::StackNotFound`].

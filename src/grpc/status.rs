@@ -316,7 +316,7 @@ fn tell_refusal(refusal: &Refusal) -> Told {
     }
 }
 
-/// Logs the chain of causes with the request id; the response never contains it.
+/// Logs the request id and the chain of causes. The causes are never sent to the client.
 fn log(failure: &Failure, told: &Told, request_id: &str) {
     let Failure::App(error) = failure else { return };
     let mut cause = String::new();

@@ -191,8 +191,9 @@ impl Store {
         self.outcomes.bar_from(cache);
     }
 
-    /// Leaves out what tells a database after a crash from before (`incarnation`), or a copy from
-    /// the original (`system`). For negative controls; no setting does this.
+    /// Disables checks of the origin, for tests that show why they are needed. `incarnation`: a
+    /// database is not distinguished from itself before a crash. `system`: a copy is not
+    /// distinguished from the original. No setting does this.
     #[must_use]
     pub fn mistaking_origins(mut self, incarnation: bool, system: bool) -> Self {
         if self.is_shared() {

@@ -88,7 +88,7 @@ pub fn begin(settings: &config::Traces, instance: String) -> anyhow::Result<Opti
     let provider = SdkTracerProvider::builder()
         .with_span_processor(export::Queue::new(exporter, Handle::current()))
         .with_resource(resource)
-        // Every span that is created is to be exported: sampling happens before.
+        // Sampling is decided before a span is created, so every span is exported.
         .with_sampler(SdkSampler::AlwaysOn)
         .build();
     Ok(Some(Exporting(provider)))

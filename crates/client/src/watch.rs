@@ -1,6 +1,5 @@
-//! Watching: one stream with pings on it, and another stream when it ends or becomes silent.
-//! Without a stream the lease expires and every question goes over the wire: slower, but never
-//! wrong.
+//! Watching: one stream with pings. It is replaced when it ends or becomes silent. Without a stream
+//! the lease expires and every question goes over the wire: slower, but never wrong.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 

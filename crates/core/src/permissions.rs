@@ -144,7 +144,7 @@ impl TryFrom<Draft> for Permissions {
         let branches = draft
             .branches
             .map(|named| faults.nest("branches", check_branches(named)));
-        // A part that failed to parse has added its faults, so `finish` refuses the whole.
+        // A part that failed to parse has added its violations, so `finish` returns an error.
         faults.finish(Some(Self {
             access: draft.access,
             modules: modules.flatten(),

@@ -221,7 +221,8 @@ impl Store {
         })
     }
 
-    /// Returns a listener for hints; `None` on SQLite, where no other process makes changes.
+    /// Returns a LISTEN connection that reports when to poll; `None` on SQLite, where no other
+    /// process makes changes.
     #[must_use]
     pub fn listener(&self) -> Option<Listener> {
         match &self.location {

@@ -9,7 +9,8 @@ use crate::domain::{entropy::EntropyFailed, refusal::Refusal};
 /// Why a store method failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A rule refused the call; nothing but the end of expired tokens was written (R8).
+    /// A rule refused the call. The transaction was committed all the same, but it only marked
+    /// expired tokens as ended (R8).
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The store cannot be reached or does not answer.

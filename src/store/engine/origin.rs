@@ -43,7 +43,7 @@ pub(in crate::store) const CLOCK: &str =
     "(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint";
 
 impl Sources {
-    /// None of them: SQLite has no such identity.
+    /// No columns: SQLite has no cluster identifier, timeline or start time.
     pub const NONE: Self = Self {
         system: false,
         timeline: false,

@@ -1,5 +1,5 @@
-//! A request with an idempotency key, and its result. `content` and `token_state` are only
-//! compared: fingerprints of the request, and of the token when it was answered.
+//! A request with an idempotency key, and its result. `content` and `token_state` are
+//! fingerprints of the request, and of the token when it was answered, stored only to be compared.
 
 use sea_orm::entity::prelude::*;
 

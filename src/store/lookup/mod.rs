@@ -19,7 +19,7 @@ use crate::domain::{
 };
 use crate::store::{Error, Store, engine::evidence::first, engine::origin::origin_of};
 
-/// What the store has on a digest at one instant.
+/// What the store knows about a digest at one instant.
 #[derive(Clone, Debug)]
 pub struct Lookup {
     /// The facts; `None` if there is no such secret.

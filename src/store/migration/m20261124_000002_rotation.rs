@@ -46,8 +46,9 @@ fn instant(name: &'static str) -> ColumnDef {
     ColumnDef::new(name).big_integer().take()
 }
 
-/// Returns the new columns of secrets: when one ends at the latest, whether it also ends when the
-/// newest is first used, and when it was ended, first used, and presented after its end.
+/// Returns the new columns of the table of secrets: the latest end of an overlap, whether the first
+/// use of the newest secret ends it too, and when it was superseded, first used, and presented after
+/// its end.
 fn columns() -> [ColumnDef; 5] {
     [
         instant("ends_at"),

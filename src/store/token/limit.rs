@@ -1,5 +1,6 @@
-//! The limit on live tokens (R6). If it is reached, the refusal names tokens that could be revoked,
-//! so that the caller knows where to look first.
+//! The limit on live tokens (R6). The count is exact under a race, because every caller holds the
+//! lock of the stack (`LockedStack`) in a READ COMMITTED transaction. If the limit is reached, the
+//! refusal names tokens that could be revoked, so that the caller knows where to look first.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
