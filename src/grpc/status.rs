@@ -88,7 +88,12 @@ struct Told {
 }
 
 impl Told {
-    fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
+    fn new(code: Code, reason: ErrorReason, message: impl Into<String>) -> Self {
+        Self::named(code, name_of_reason(reason), message)
+    }
+
+    /// The same by the name of a reason, as a refusal has it.
+    fn named(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
         Self {
             code,
@@ -99,7 +104,7 @@ impl Told {
         }
     }
 
-    fn unavailable(reason: &'static str, message: &str) -> Self {
+    fn unavailable(reason: ErrorReason, message: &str) -> Self {
         Self {
             retry_after: Some(SOON),
             ..Self::new(Code::Unavailable, reason, message)
@@ -110,6 +115,12 @@ impl Told {
         self.metadata.insert(name.to_owned(), value.to_string());
         self
     }
+}
+
+/// Returns the name of a reason without the prefix that protobuf asks for.
+fn name_of_reason(reason: ErrorReason) -> &'static str {
+    let name = reason.as_str_name();
+    name.strip_prefix(PREFIX).unwrap_or(name)
 }
 
 /// Builds the status of a failure, with the request id.
@@ -184,32 +195,32 @@ pub fn in_place_of(code: Code, message: &str, request_id: &str) -> Status {
 fn tell(failure: &Failure) -> Told {
     match failure {
         Failure::Invalid(violations) => {
-            Told::new(Code::InvalidArgument, "INVALID_FIELD", field_violations::in_words(violations))
+            Told::new(Code::InvalidArgument, ErrorReason::InvalidField, field_violations::in_words(violations))
         }
-        Failure::Unreadable(why) => Told::new(Code::InvalidArgument, "INVALID_FIELD", format!(
+        Failure::Unreadable(why) => Told::new(Code::InvalidArgument, ErrorReason::InvalidField, format!(
             "the request message cannot be read: {why}; check it against the contract, and keep it within 64 KiB, a BatchIntrospect within 1 MiB")),
-        Failure::HeadersTooLarge { max } => Told::new(Code::InvalidArgument, "INVALID_FIELD", format!(
+        Failure::HeadersTooLarge { max } => Told::new(Code::InvalidArgument, ErrorReason::InvalidField, format!(
             "the headers of the call are larger than {max} bytes: send less metadata")),
-        Failure::CredentialMissing => Told::new(Code::Unauthenticated, "CREDENTIAL_MISSING",
+        Failure::CredentialMissing => Told::new(Code::Unauthenticated, ErrorReason::CredentialMissing,
             "no credential: send `authorization: Bearer <JWT>` from a configured issuer, or, as a service, a client certificate that the issuers file lists"),
-        Failure::CertificateUnlisted => Told::new(Code::Unauthenticated, "CREDENTIAL_INVALID",
+        Failure::CertificateUnlisted => Told::new(Code::Unauthenticated, ErrorReason::CredentialInvalid,
             "the client certificate stands for nobody: have its SPIFFE id or DNS name listed under [[mtls]] in the issuers file, or send `authorization: Bearer <JWT>`"),
-        Failure::CertificateExpired => Told::new(Code::Unauthenticated, "CREDENTIAL_INVALID",
+        Failure::CertificateExpired => Told::new(Code::Unauthenticated, ErrorReason::CredentialInvalid,
             "the client certificate has expired since this connection was made: reconnect with a valid one"),
-        Failure::CredentialInvalid => Told::new(Code::Unauthenticated, "CREDENTIAL_INVALID",
+        Failure::CredentialInvalid => Told::new(Code::Unauthenticated, ErrorReason::CredentialInvalid,
             "the credential is malformed, expired, not yet valid, or not from a configured issuer for this audience: obtain a new JWT and send it once, as `authorization: Bearer <JWT>`"),
-        Failure::TokenNotAcceptedHere => Told::new(Code::Unauthenticated, "TOKEN_NOT_ACCEPTED_HERE",
+        Failure::TokenNotAcceptedHere => Told::new(Code::Unauthenticated, ErrorReason::TokenNotAcceptedHere,
             "a management token is no credential for this service: sign in with an identity provider and send its JWT; revoke the token if it was exposed by this call"),
-        Failure::KeysUnavailable => Told::unavailable("KEYS_UNAVAILABLE",
+        Failure::KeysUnavailable => Told::unavailable(ErrorReason::KeysUnavailable,
             "the issuer's keys are unavailable, so the credential cannot be verified: try again"),
         Failure::App(error) => tell_app(error),
-        Failure::Deadline => Told::new(Code::DeadlineExceeded, "DEADLINE",
+        Failure::Deadline => Told::new(Code::DeadlineExceeded, ErrorReason::Deadline,
             "the call did not finish within its deadline: a change may or may not have been made, so look before trying again"),
-        Failure::Overloaded => Told::unavailable("OVERLOADED", "more calls than this replica takes: try again"),
-        Failure::Starting => Told::unavailable("STORE_UNAVAILABLE",
+        Failure::Overloaded => Told::unavailable(ErrorReason::Overloaded, "more calls than this replica takes: try again"),
+        Failure::Starting => Told::unavailable(ErrorReason::StoreUnavailable,
             "this replica waits for its database: try again, or ask another"),
-        Failure::Draining => Told::unavailable("DRAINING", "this replica is stopping: try again, another will answer"),
-        Failure::RpcUnknown => Told::new(Code::Unimplemented, "RPC_UNKNOWN",
+        Failure::Draining => Told::unavailable(ErrorReason::Draining, "this replica is stopping: try again, another will answer"),
+        Failure::RpcUnknown => Told::new(Code::Unimplemented, ErrorReason::RpcUnknown,
             "no such RPC: `grpcurl list` shows the services, `grpcurl describe` their methods"),
     }
 }
@@ -218,60 +229,60 @@ fn tell_app(error: &app::Error) -> Told {
     match error {
         app::Error::Refused(refusal) => tell_refusal(refusal),
         app::Error::StoreUnavailable(error) if error.is_read_only() => Told::unavailable(
-            "STORE_UNAVAILABLE",
+            ErrorReason::StoreUnavailable,
             "the database is read-only, so nothing was decided or changed: try again, or ask another",
         ),
         app::Error::StoreUnavailable(_) => Told::unavailable(
-            "STORE_UNAVAILABLE",
+            ErrorReason::StoreUnavailable,
             "the store cannot be reached, so nothing was decided or changed: try again",
         ),
         app::Error::OutcomeUnknown(_) => Told::unavailable(
-            "STORE_UNAVAILABLE",
+            ErrorReason::StoreUnavailable,
             "the store did not say whether the change was made: look before trying again",
         ),
         app::Error::NotFresh => Told::unavailable(
-            "NOT_FRESH",
+            ErrorReason::NotFresh,
             "this replica cannot tell whether what it knows is fresh enough: try again, or ask another",
         ),
         app::Error::RevisionUnknown => Told::new(
             Code::OutOfRange,
-            "REVISION_UNKNOWN",
+            ErrorReason::RevisionUnknown,
             "min_revision is of another history or one not reached yet: send a revision as it was answered, or none",
         ),
         app::Error::WatchUnknown => Told::new(
             Code::OutOfRange,
-            "REVISION_UNKNOWN",
+            ErrorReason::RevisionUnknown,
             "from_revision, or what was watched, is of another history or one not reached yet: forget everything, then watch without from_revision",
         ),
         app::Error::RevisionPurged => Told::new(
             Code::OutOfRange,
-            "REVISION_PURGED",
+            ErrorReason::RevisionPurged,
             "the changes since are no longer kept, or too many to tell: forget everything, then watch without from_revision",
         ),
         app::Error::WatchLagged => Told::new(
             Code::Aborted,
-            "WATCH_LAGGED",
+            ErrorReason::WatchLagged,
             "changes came faster than this client read them: watch again from the last revision",
         ),
         app::Error::Overloaded => Told::unavailable(
-            "OVERLOADED",
+            ErrorReason::Overloaded,
             "more calls than this replica takes: try again",
         ),
         app::Error::StorageFull(_) => Told::unavailable(
-            "STORAGE_FULL",
+            ErrorReason::StorageFull,
             "the store has no space left, so nothing was changed: try again when there is",
         ),
         app::Error::AuditUnavailable(_) => Told::unavailable(
-            "AUDIT_UNAVAILABLE",
+            ErrorReason::AuditUnavailable,
             "the audit could not be written, so nothing was changed: try again",
         ),
         app::Error::ClockSkew => Told::unavailable(
-            "CLOCK_SKEW",
+            ErrorReason::ClockSkew,
             "a clock is wrong by more than the permitted skew, so nothing was decided or changed: try again, or ask another replica",
         ),
         app::Error::Internal(_) => Told::new(
             Code::Internal,
-            "INTERNAL",
+            ErrorReason::Internal,
             "a fault of this service: report it with the request id",
         ),
     }
@@ -279,7 +290,7 @@ fn tell_app(error: &app::Error) -> Told {
 
 #[rustfmt::skip]
 fn tell_refusal(refusal: &Refusal) -> Told {
-    let told = |code, message: &str| Told::new(code, refusal.reason(), message);
+    let told = |code, message: &str| Told::named(code, refusal.reason(), message);
     match refusal {
         Refusal::RoleRequired { required } => told(Code::PermissionDenied, &format!(
             "this takes: {required}; ask one of those, or to be made one")).with("required", required),
@@ -354,7 +365,7 @@ pub fn reason_in(headers: &http::HeaderMap) -> Option<&'static str> {
         .get_details_error_info()?
         .reason;
     let known = ErrorReason::from_str_name(&format!("{PREFIX}{reason}"))?;
-    known.as_str_name().strip_prefix(PREFIX)
+    Some(name_of_reason(known))
 }
 
 /// Returns the name of a code as used by OpenTelemetry.
