@@ -49,13 +49,13 @@ pub struct Metrics {
     pub cache_hits: Counter,
     /// Verdicts that required a read of the store.
     pub cache_misses: Counter,
-    /// Changes from the change feed that were applied as cache evictions.
+    /// Changes read from the change log that were applied as cache evictions.
     pub evictions: Counter,
     /// Digests in the cache.
     pub cache_entries: Gauge,
     /// Answers older than the freshness bound, which `--serve-stale-for` permits.
     pub stale_answers: Counter,
-    /// Age in seconds of the point up to which all changes are applied.
+    /// Age of the lease in seconds; infinity without one.
     pub lease_age: Gauge<f64, AtomicU64>,
     /// How often the trusted database changed: to another one, or the same one after a restart.
     pub origin_changes: Counter,

@@ -160,7 +160,7 @@ impl App {
         Ok(with_read(Known::new(), &wanted, read))
     }
 
-    /// Returns the cached facts that may be answered, and the digests to look up.
+    /// Splits the digests into those whose cached facts may be used, and those to look up.
     fn recall(&self, digests: &[Option<Digest>], min: Option<Revision>) -> Recalled {
         // Taken before the cache is read; the clock is read again after it, because the process may
         // have been suspended in between.

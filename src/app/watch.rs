@@ -90,7 +90,8 @@ impl App {
             return Err(Error::WatchUnknown);
         }
         let changes = history.changes.map_err(|lost| match lost {
-            // The poller has not noticed the other change log yet.
+            // Another database answered than the one that is polled, as after a failover. The next poll
+            // notices it.
             Lost::Elsewhere => Error::NotFresh,
             Lost::Untold => Error::RevisionPurged,
         })?;

@@ -343,7 +343,7 @@ fn log(failure: &Failure, told: &Told, request_id: &str) {
         Code::Unavailable => tracing::warn!(request_id, reason = told.reason, cause, "call failed"),
         _ => return,
     }
-    // The lines above are sampled; at debug level every failure is logged.
+    // The lines above are sampled. At debug level each of these failures is logged.
     tracing::debug!(request_id, reason = told.reason, cause, "call failed");
 }
 

@@ -27,7 +27,7 @@ use crate::store::{
 /// Which events to list.
 #[derive(Clone, Debug, Default)]
 pub struct AuditFilter {
-    /// Of this stack; `None` lists all stacks, which only an operator may do.
+    /// Only events of this stack. `None`: events of all stacks, for operators only.
     pub stack_key: Option<StackKey>,
     /// Of this token.
     pub token_uid: Option<TokenUid>,

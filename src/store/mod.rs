@@ -104,7 +104,8 @@ pub struct Store {
     max_skew_micros: AtomicU64,
     /// How long another replica may take to apply a change.
     freshness_micros: AtomicU64,
-    /// Whether this process's clock decides changes: on SQLite, and in a test with a fixed clock.
+    /// Whether the time of a change comes from this process's clock: on SQLite, and in tests with a
+    /// fixed clock.
     own_clock_decides: bool,
     epoch: AtomicI64,
     /// The statements whose rows also identify the database.

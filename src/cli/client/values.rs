@@ -12,7 +12,7 @@ use crate::{
     grpc::pb::v1::{self, expiry::Expiry},
 };
 
-/// The most that a token may do, or what it may do in a module.
+/// An access level: the maximum of a token, or the level in one module.
 #[derive(Clone, Copy, clap::ValueEnum)]
 pub enum Access {
     Read,
@@ -39,7 +39,7 @@ pub enum Expires {
 }
 
 impl Expires {
-    /// Returns the message of the contract; a time from now counts from `now`.
+    /// Converts to the protobuf message. A relative expiry is added to `now`.
     pub fn to_message(&self, now: Timestamp) -> v1::Expiry {
         let expiry = match self {
             Self::Never => Expiry::Never(true),

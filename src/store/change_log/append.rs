@@ -32,7 +32,7 @@ pub(in crate::store) enum Kind {
 }
 
 impl Kind {
-    /// Returns whether it cannot make any cached fact wrong.
+    /// Returns whether cached facts stay correct after a change of this kind.
     pub const fn is_harmless(self) -> bool {
         matches!(
             self,

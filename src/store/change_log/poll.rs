@@ -158,7 +158,7 @@ struct Row {
 }
 
 impl Store {
-    /// Reads the changes since a cursor, for the change feed; from the primary only.
+    /// Reads the changes since a cursor, for the change log; from the primary only.
     ///
     /// # Errors
     /// [`Error::NotPrimary`] if the database is not the primary; [`Error`] if it cannot be read.

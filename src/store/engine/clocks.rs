@@ -1,4 +1,5 @@
-//! Which clock decides, and by how much clocks may differ (R8).
+//! The clock that sets the time of a change, the database's or this process's, and the permitted
+//! skew of clocks (R8).
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -29,7 +30,7 @@ impl Store {
         self
     }
 
-    /// Sets the freshness bound: for so long another replica may answer by what was before a change.
+    /// Sets the freshness bound: how long another replica may answer from the state before a change.
     pub fn answer_within(&self, bound: Duration) {
         let micros = u64::try_from(bound.as_micros()).unwrap_or(u64::MAX);
         self.freshness_micros.store(micros, Ordering::Relaxed);

@@ -65,7 +65,7 @@ pub struct PostgresUrls {
 struct Ways {
     /// For calls; may go through a pooler.
     url: String,
-    /// Past any pooler: for LISTEN, the change feed and migrations. `None` if there is no pooler.
+    /// Past any pooler: for LISTEN, the change log and migrations. `None` if there is no pooler.
     direct: Option<String>,
     /// Whether both URLs give connections that are safe from eavesdropping and impersonation.
     private: bool,

@@ -1,4 +1,4 @@
-//! Reads that a verdict or the change feed relies on. Each must see everything committed before it:
+//! Reads that a verdict or the change log relies on. Each must see everything committed before it:
 //! under REPEATABLE READ a statement that waited for `ALTER TABLE` to rewrite a table finds it
 //! empty. So if the default of the database, the role or the session is not READ COMMITTED, the
 //! read runs in a transaction that sets it. Poolers would refuse start-up options.

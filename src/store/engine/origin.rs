@@ -52,7 +52,7 @@ impl Sources {
         tables: false,
     };
 
-    /// Finds out which parts this role may read, and logs those that it may not.
+    /// Finds out which parts of the origin this role is permitted to read, and logs the others.
     pub async fn of(connection: &DatabaseConnection) -> Result<Self, DbErr> {
         Ok(Self {
             system: may_ask(connection, SYSTEM).await?,

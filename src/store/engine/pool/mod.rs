@@ -70,7 +70,7 @@ pub(in crate::store) struct Connections {
     pub writer: DatabaseConnection,
     /// For reads.
     pub reader: DatabaseConnection,
-    /// For the change feed and the heartbeat, so that load from calls does not delay them.
+    /// For the change log and the heartbeat, so that load from calls does not delay them.
     pub control: DatabaseConnection,
     /// How many connections there are for reads.
     pub readings: u32,

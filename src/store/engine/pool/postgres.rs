@@ -1,4 +1,4 @@
-//! PostgreSQL: one pool for changes, one for reads, and a small one for the change feed and the
+//! PostgreSQL: one pool for changes, one for reads, and a small one for the change log and the
 //! heartbeat, so that none of them waits for the connections of another.
 
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::store::engine::database_url::PostgresUrls;
 const PING_AFTER: Duration = Duration::from_secs(10);
 /// An idle connection is closed after this time.
 const IDLE_FOR: Duration = Duration::from_mins(5);
-/// The change feed, the heartbeat, and a spare one.
+/// The change log, the heartbeat, and a spare one.
 const CONTROL: u32 = 3;
 /// PostgreSQL 13, the first version with `pg_current_xact_id`.
 const OLDEST: i32 = 130_000;
