@@ -15,6 +15,9 @@ use crate::{
     store::{Change, Cursor, Error, History},
 };
 
+/// The pause between two heartbeats, however often callers ask for one. Shorter than the retries of a
+/// change that has met another database.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 /// Delay before listening again after a failure.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 
@@ -102,7 +105,7 @@ impl App {
             let age = self.freshness.view(now).lease.age(now);
             let age = age.map_or(f64::INFINITY, |age| age.as_secs_f64());
             self.metrics.lease_age.set(age);
-            let at_least = sleep(self.freshness.bound() / 20);
+            let at_least = sleep(SHORTEST_PAUSE);
             tokio::select! {
                 () = self.freshness.doubted.notified() => {}
                 () = self.store.mistrusted() => is_doubted = true,
@@ -165,8 +168,8 @@ impl App {
 
     async fn note_failure(&self, trouble: &mut Trouble, error: &Error) {
         trouble.has(&error);
-        // A connection to another database stays one to another database.
-        if error.is_lost_connection() || matches!(error, Error::Foreign) {
+        // A connection to another database, or to one without these tables, stays one.
+        if error.is_lost_connection() || matches!(error, Error::Foreign | Error::Database(_)) {
             self.store.renew_connections().await;
         }
     }

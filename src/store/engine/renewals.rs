@@ -42,36 +42,34 @@ impl Renewals {
     /// Returns whether connections that lead nowhere, or to another database, may be renewed now.
     /// If so, records a renewal.
     pub fn may_renew(&self, now: Duration) -> bool {
-        self.may_renew_after(now, |_| FIRST_PAUSE)
+        self.may_renew_if(now, false)
     }
 
     /// The same for connections that only do not answer.
     pub fn may_renew_silent(&self, now: Duration) -> bool {
         let beaten_at = Duration::from_millis(self.beaten_at.load(Ordering::Acquire));
         let is_reached = !beaten_at.is_zero() && now.saturating_sub(beaten_at) <= RECENT;
-        let is_locked = is_reached && !self.answered.load(Ordering::Acquire);
-        self.may_renew_after(now, |last| if is_locked { last.pause } else { FIRST_PAUSE })
+        self.may_renew_if(now, is_reached && !self.answered.load(Ordering::Acquire))
     }
 
-    fn may_renew_after(&self, now: Duration, pause: impl FnOnce(Renewal) -> Duration) -> bool {
+    fn may_renew_if(&self, now: Duration, is_locked: bool) -> bool {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = match *last {
-            None => FIRST_PAUSE,
-            Some(renewal) => {
-                let pause = pause(renewal);
-                let since = now.saturating_sub(renewal.at);
-                if since < pause {
-                    return false;
-                }
+        let (wait, next) = match *last {
+            Some(renewal) if is_locked => {
                 // Renewals far apart have nothing to do with each other.
-                let is_row = since <= 2 * LONGEST_PAUSE && !self.answered.load(Ordering::Acquire);
-                if is_row {
-                    (renewal.pause * 2).min(LONGEST_PAUSE)
+                let is_row = now.saturating_sub(renewal.at) <= 2 * LONGEST_PAUSE;
+                let next = if is_row {
+                    renewal.pause * 2
                 } else {
                     FIRST_PAUSE
-                }
+                };
+                (renewal.pause, next.min(LONGEST_PAUSE))
             }
+            _ => (FIRST_PAUSE, FIRST_PAUSE),
         };
+        if last.is_some_and(|renewal| now.saturating_sub(renewal.at) < wait) {
+            return false;
+        }
         *last = Some(Renewal {
             at: now,
             pause: next,

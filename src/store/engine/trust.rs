@@ -98,7 +98,11 @@ impl Store {
         }
         let trusted = self.trusted.load();
         let is_trusted = match (trusted.as_ref(), origin_of(row)) {
-            (None, _) => !self.requires_trust.load(Ordering::Acquire),
+            (None, _) if self.requires_trust.load(Ordering::Acquire) => {
+                // The first heartbeat is under way.
+                return Err(Error::Untrusted);
+            }
+            (None, _) => true,
             (Some(trusted), Ok(origin)) => origin.is(trusted),
             (Some(_), Err(Error::Nameless)) => false,
             (Some(_), Err(error)) => return Err(error),

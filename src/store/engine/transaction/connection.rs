@@ -40,13 +40,10 @@ const WRITE_ON_POSTGRES: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
     SELECT pg_catalog.set_config('synchronous_commit', 'on', true) \
     WHERE pg_catalog.current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')";
 
-/// Begins a transaction that reads one snapshot. The tables are locked first, since a snapshot that
-/// is taken before a wait for `ALTER TABLE` does not see the rewritten rows.
+/// Begins a transaction that reads one snapshot.
 const READ_ON_POSTGRES: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
     SET LOCAL statement_timeout = '6s'; \
-    SET LOCAL idle_in_transaction_session_timeout = '3s'; \
-    LOCK TABLE stacks, stack_members, tokens, token_secrets, token_usage, audit_events \
-    IN ACCESS SHARE MODE";
+    SET LOCAL idle_in_transaction_session_timeout = '3s'";
 
 /// Begins a transaction for one read that must see everything committed before it. Not READ ONLY:
 /// the read itself checks whether the database accepts changes.
