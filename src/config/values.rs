@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| "expected a time such as 500ms, 5s or 24h".into())
 }
 
@@ -19,28 +19,28 @@ pub fn call_timeout(text: &str) -> Result<Duration, String> {
 
 /// Parses a flush interval: at most one transaction per second, and often enough that a crash loses
 /// little.
-pub(super) fn flush_every(text: &str) -> Result<Duration, String> {
+pub fn flush_every(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         every if every >= Duration::from_secs(1) && every <= Duration::from_mins(10) => Ok(every),
         _ => Err("expected a time from 1s to 10m".into()),
     }
 }
 
-pub(super) fn ratio(text: &str) -> Result<f64, String> {
+pub fn ratio(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
         _ => Err("expected a number from 0 to 1 such as 0.01".into()),
     }
 }
 
-pub(super) fn hours(text: &str) -> Result<Duration, String> {
+pub fn hours(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         time if time >= Duration::from_hours(1) => Ok(time),
         _ => Err("expected a time of at least 1h, such as 90d".into()),
     }
 }
 
-pub(super) fn pause(text: &str) -> Result<Duration, String> {
+pub fn pause(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         time if time >= Duration::from_millis(100) && time <= Duration::from_hours(24) => Ok(time),
         _ => Err("expected a time from 100ms to 24h".into()),
@@ -49,7 +49,7 @@ pub(super) fn pause(text: &str) -> Result<Duration, String> {
 
 /// Parses the permitted clock skew. Clocks synchronized by NTP differ by milliseconds; a clock that
 /// is wrong by more than a minute is useless.
-pub(super) fn skew(text: &str) -> Result<Duration, String> {
+pub fn skew(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         skew if skew >= Duration::from_millis(100) && skew <= Duration::from_mins(1) => Ok(skew),
         _ => Err("expected a time from 100ms to 1m".into()),
@@ -57,7 +57,7 @@ pub(super) fn skew(text: &str) -> Result<Duration, String> {
 }
 
 /// Parses the freshness bound. Four polls over a network must fit in it, which takes about 200 ms.
-pub(super) fn bound(text: &str) -> Result<Duration, String> {
+pub fn bound(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         bound if bound >= Duration::from_millis(200) && bound <= Duration::from_mins(1) => {
             Ok(bound)
