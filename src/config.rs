@@ -1,5 +1,5 @@
-//! The settings of an operator. Each is a flag and also an environment variable, with a safe
-//! default where one is possible. This module only parses settings; it does not interpret them, and
+//! The operator's settings. Each setting is a flag and also an environment variable, and has a safe
+//! default wherever possible. This module only parses the settings and does not interpret them. It
 //! depends on no other module.
 
 mod shares;
@@ -12,19 +12,20 @@ use clap::{Args, ValueEnum};
 use self::values::{bound, duration, flush_every, hours, pause, ratio, skew};
 pub use self::{shares::Shares, values::call_timeout};
 
-/// More pairs than 10,000 tokens a second produce in a minute. All of them take about 100 MiB.
+/// This is more pairs than 10,000 tokens a second produce in a minute. In memory they take about
+/// 100 MiB.
 const USAGE_PAIRS: usize = 1_000_000;
 
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For machines: one JSON object per line.
+    /// One JSON object per line, for machines
     Json,
-    /// For people.
+    /// Plain text, for people
     Text,
 }
 
-/// Log settings, the same for every command.
+/// Log settings, which every command accepts.
 #[derive(Args, Clone, Debug)]
 pub struct Log {
     /// Filter for log lines, in the syntax of tracing, such as `info` or `stacktoken=debug`.
@@ -41,7 +42,7 @@ pub struct Log {
     pub log_format: LogFormat,
 }
 
-/// The location of the store. The URL can contain a password, so it is never printed.
+/// The location of the store. A database URL can contain a password, so the URL is never printed.
 #[derive(Args, Clone)]
 pub struct DatabaseFlags {
     /// URL of the store: sqlite:PATH or postgres://…
@@ -99,12 +100,12 @@ pub struct Tuning {
     #[arg(long, env = "STACKTOKEN_FRESHNESS_BOUND", default_value = "1s", value_parser = bound, value_name = "TIME")]
     pub freshness_bound: Duration,
     /// Maximum difference between clocks. A replica refuses to answer if its clock differs from the
-    /// database's clock by more than this. A change is refused if the clock is further than this
-    /// behind the last change of the same stack
+    /// database's clock by more than this time. A change is refused if the clock is behind the last
+    /// change of the same stack by more than this time
     #[arg(long, env = "STACKTOKEN_MAX_CLOCK_SKEW", default_value = "2s", value_parser = skew, value_name = "TIME")]
     pub max_clock_skew: Duration,
-    /// How much longer to answer from the cache while the store is unavailable; with 0, calls are
-    /// refused instead
+    /// How long to continue answering from the cache after the freshness bound while the store is
+    /// unavailable. With 0, such calls are refused
     #[arg(long, env = "STACKTOKEN_SERVE_STALE_FOR", default_value = "0s", value_parser = duration, value_name = "TIME")]
     pub serve_stale_for: Duration,
     /// Maximum number of tokens in the cache
@@ -119,11 +120,11 @@ pub struct Tuning {
     /// this time plus one minute
     #[arg(long, env = "STACKTOKEN_USAGE_FLUSH_EVERY", default_value = "30s", value_parser = flush_every, value_name = "TIME")]
     pub usage_flush_every: Duration,
-    /// Maximum number of (token, service) pairs kept in memory until then. Not a setting: only
-    /// benchmarks and tests change it.
+    /// Maximum number of (token, service) pairs kept in memory until they are written to the store.
+    /// This is not a setting, because only benchmarks and tests change the number.
     #[arg(skip = USAGE_PAIRS)]
     pub usage_pairs: usize,
-    /// Maximum number of concurrent reads of the store for verdicts; further ones are refused as
+    /// Maximum number of concurrent reads of the store for verdicts. Further reads are refused as
     /// OVERLOADED
     #[arg(
         long,
@@ -135,7 +136,7 @@ pub struct Tuning {
     /// How long callers may reuse a verdict
     #[arg(long, env = "STACKTOKEN_VERDICT_MAX_AGE", default_value = "1s", value_parser = duration, value_name = "TIME")]
     pub verdict_max_age: Duration,
-    /// Deadline of a call whose client sets none or a longer one
+    /// Deadline of a call whose client sets no deadline or a longer one
     #[arg(long, env = "STACKTOKEN_DEADLINE", default_value = "5s", value_parser = duration, value_name = "TIME")]
     pub deadline: Duration,
     /// Maximum size of a request message, in bytes
@@ -155,7 +156,7 @@ pub struct Tuning {
         value_name = "COUNT"
     )]
     pub max_connections: usize,
-    /// Maximum number of open connections from one address; further ones are closed
+    /// Maximum number of open connections from one address. Further connections are closed
     #[arg(
         long,
         env = "STACKTOKEN_MAX_CONNECTIONS_PER_ADDRESS",
@@ -183,7 +184,8 @@ pub struct Tuning {
         value_name = "COUNT"
     )]
     pub max_watches: usize,
-    /// Maximum number of changes queued for the slowest Watch stream. Only tests change it.
+    /// Maximum number of changes queued for the slowest Watch stream. Only tests change this
+    /// number.
     #[arg(skip = 1024_usize)]
     pub watch_queue: usize,
     /// Number of streams on one connection that the server may reset because of client errors,
@@ -195,7 +197,7 @@ pub struct Tuning {
         value_name = "COUNT"
     )]
     pub max_resets: usize,
-    /// Maximum number of calls in progress; further ones are refused as OVERLOADED
+    /// Maximum number of calls in progress. Further calls are refused as OVERLOADED
     #[arg(
         long,
         env = "STACKTOKEN_MAX_CALLS",
@@ -203,7 +205,7 @@ pub struct Tuning {
         value_name = "COUNT"
     )]
     pub max_calls: usize,
-    /// The share of each caller, connection and address
+    /// Limits per caller, connection and address
     #[command(flatten)]
     pub shares: Shares,
     /// Interval between keepalive pings on an idle connection
@@ -243,7 +245,7 @@ pub struct Tuning {
         value_name = "COUNT"
     )]
     pub unrecognised_per_second: NonZeroU32,
-    /// Whether clients can read the API contract by gRPC reflection, without credentials
+    /// Whether clients can read the API contract through gRPC reflection, without credentials
     #[arg(long, env = "STACKTOKEN_REFLECTION", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     pub reflection: bool,
     /// How long the keys of an issuer that cannot be reached stay trusted
@@ -268,7 +270,7 @@ pub struct Tuning {
     pub keeping: Keeping,
 }
 
-/// How long data is kept. Times that are too short to be intended are refused.
+/// How long data is kept. Retention times that are too short to be intended are refused.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Keeping {
     /// How long revoked and expired tokens remain listed before they are deleted (R15)
@@ -286,11 +288,12 @@ pub struct Keeping {
     pub housekeeping_every: Duration,
 }
 
-/// Traces of calls. The URL can contain a password by mistake, so it is never printed.
+/// Settings for tracing calls. The collector's URL may contain a password by mistake, so the URL is
+/// never printed.
 #[derive(Args, Clone, Debug)]
 pub struct Traces {
-    /// Collector to send spans to, by OTLP over gRPC: http://HOST:PORT or https://HOST:PORT.
-    /// Without it, no spans are created
+    /// Collector that receives spans with OTLP over gRPC: http://HOST:PORT or https://HOST:PORT.
+    /// Without a collector, no spans are created
     #[arg(
         long,
         env = "STACKTOKEN_OTLP_ENDPOINT",
@@ -327,8 +330,8 @@ pub struct Listen {
 /// TLS on the gRPC port. The files are reloaded when they change.
 #[derive(Args, Clone, Debug)]
 pub struct TlsFlags {
-    /// Certificate chain of the server, its own certificate first, in PEM. Without it, the port
-    /// uses plaintext
+    /// Certificate chain of the server, its own certificate first, in PEM. Without a certificate,
+    /// the port uses plaintext
     #[arg(long, env = "STACKTOKEN_TLS_CERT", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
     /// Private key of the server's certificate, in PEM

@@ -14,8 +14,8 @@ use prometheus_client::{
 use self::process::ReadAtScrape;
 pub use self::{labels::*, process::Process};
 
-/// Histogram buckets in seconds: those of the OpenTelemetry RPC conventions, plus finer ones at the
-/// low end, because most calls take less than a millisecond.
+/// Histogram buckets in seconds. These are the buckets of the OpenTelemetry RPC conventions, and
+/// finer ones at the low end, because most calls take less than a millisecond.
 const SECONDS: [f64; 18] = [
     0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75,
     1.0, 2.5, 5.0, 10.0,
@@ -39,45 +39,48 @@ pub struct Metrics {
     registry: Registry,
     /// Duration of calls.
     pub calls: Family<CallLabels, Histogram>,
-    /// Verdicts by reason; `OK` for active and allowed.
+    /// Verdicts by reason. The reason is `OK` if the token is active and every action is allowed.
     pub verdicts: Family<ReasonLabel, Counter>,
-    /// Checks by Envoy, by answer.
+    /// Checks by Envoy, by their result.
     pub checks: Family<CheckLabels, Counter>,
-    /// Calls that ended in an error, by reason.
+    /// Calls that ended with an error, by the reason of the error.
     pub errors: Family<ReasonLabel, Counter>,
     /// Verdicts answered from the cache.
     pub cache_hits: Counter,
-    /// Verdicts that required a read of the store.
+    /// Verdicts that required a lookup in the store.
     pub cache_misses: Counter,
-    /// Changes read from the change log that were applied as cache evictions.
+    /// Changes that a poll of the change log found and that evicted cache entries.
     pub evictions: Counter,
-    /// Digests in the cache.
+    /// Number of digests whose facts are cached.
     pub cache_entries: Gauge,
-    /// Answers older than the freshness bound, which `--serve-stale-for` permits.
+    /// Answers that were older than the freshness bound, as `--serve-stale-for` permits.
     pub stale_answers: Counter,
-    /// Age of the lease in seconds; infinity without one.
+    /// Age of the lease in seconds; infinity if there is no lease.
     pub lease_age: Gauge<f64, AtomicU64>,
-    /// How often the trusted database changed: to another one, or the same one after a restart.
+    /// How often a newly trusted database replaced the former one. A database counts as new after a
+    /// restart, too.
     pub origin_changes: Counter,
-    /// Delay from a change by another replica until it was applied here.
+    /// Time from a change by another replica until the change was applied here.
     pub revoke_visibility: Histogram,
     /// Open streams of IntrospectionService's Watch.
     pub watches: Gauge,
-    /// Changes sent on those streams.
+    /// Changes sent on Watch streams of IntrospectionService.
     pub watch_changes: Counter,
     /// Watch streams that fell behind and were ended.
     pub watch_lagged: Counter,
-    /// Requested actions that are not in the catalogue: a typo of the caller, or a newer CMS.
+    /// Requested actions that are not in the catalogue. The caller may have made a typo, or may be
+    /// a newer CMS.
     pub unknown_actions: Counter,
     /// Refusals dropped because the audit queue was full.
     pub refusals_dropped: Counter,
     /// Pairs of token and service whose last use is not written yet.
     pub usage_waiting: Gauge,
-    /// Transactions that wrote last-used times.
+    /// Transactions that wrote when tokens were last used.
     pub usage_writes: Counter,
-    /// Pairs of token and service written by those transactions.
+    /// Pairs of token and service whose last use was written.
     pub usage_rows_written: Counter,
-    /// Failed transactions of that kind; what they were to write is kept for a retry.
+    /// Transactions that failed to write when tokens were last used. The unwritten uses are kept
+    /// for a retry.
     pub usage_write_failures: Counter,
     /// Token uses dropped because the tracker was full.
     pub usage_dropped: Counter,
@@ -85,11 +88,11 @@ pub struct Metrics {
     pub leak_reports: Family<LeakLabel, Counter>,
     /// 1 if the service is SERVING.
     pub serving: Family<ServiceLabel, Gauge>,
-    /// Seconds by which the clock is ahead of the database's.
+    /// Seconds by which this process's clock is ahead of the database's clock.
     pub clock_offset: Gauge<f64, AtomicU64>,
     /// How often the wall clock stepped by more than the permitted skew.
     pub clock_steps: Counter,
-    /// 1 while the clock is wrong, during which nothing is answered.
+    /// 1 while the clock is wrong. No verdict or change is answered meanwhile.
     pub clock_wrong: Gauge,
     /// 1 while the SQLite file or its write-ahead log is deleted or replaced.
     pub store_file_lost: Gauge,
@@ -97,7 +100,7 @@ pub struct Metrics {
     pub database_read_only: Gauge,
     /// 1 if a listener beyond loopback has no TLS.
     pub plaintext: Gauge,
-    /// 1 if the connection to the database beyond this machine is not verified by TLS.
+    /// 1 if the database is not on this machine and the connection to it is not verified by TLS.
     pub database_unverified: Gauge,
     /// Open connections.
     pub connections: Gauge,
@@ -105,21 +108,22 @@ pub struct Metrics {
     pub connections_refused: Family<WhyLabel, Counter>,
     /// When certificates expire, in seconds since the Unix epoch.
     pub tls_expiry: Family<CertificateLabel, Gauge<f64, AtomicU64>>,
-    /// 1 while the TLS files on disk are unusable, and the old ones stay in use.
+    /// 1 while the TLS files on disk are unusable and the ones loaded before stay in use.
     pub tls_reload_failing: Gauge,
-    /// How often new TLS files were unusable.
+    /// How often new TLS files could not be used.
     pub tls_reload_failures: Counter,
     /// Issuers whose keys are unavailable.
     pub issuers_without_keys: Gauge<i64>,
     /// Process-wide counters.
     process: Process,
-    /// Rows deleted by age, by table.
+    /// Rows deleted because of their age, by table.
     pub purged_rows: Family<TableLabel, Counter>,
     /// How often a housekeeping task failed.
     pub housekeeping_failures: Counter,
-    /// When housekeeping last completed all tasks, in seconds since the Unix epoch; 0 before that.
+    /// When housekeeping last completed all its tasks, in seconds since the Unix epoch; 0 before
+    /// the first time.
     pub housekeeping_last_run: Gauge<f64, AtomicU64>,
-    /// Live tokens that expire soon; longer periods include shorter ones.
+    /// Live tokens that expire soon, by period. A longer period includes the shorter ones.
     pub tokens_expiring: Family<WithinLabel, Gauge>,
     /// When the process started, in seconds since the Unix epoch.
     pub started: Gauge<f64, AtomicU64>,
@@ -138,7 +142,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Creates the metrics of one service, which include those of its process.
+    /// Creates the metrics of one service, including the counters of its process.
     #[must_use]
     pub fn of_process(process: Process) -> Self {
         let mut metrics = Self {
@@ -188,7 +192,7 @@ impl Metrics {
             started: Gauge::default(),
         };
         metrics.register();
-        // Creates these series at 0, so that an alert can see their first increment.
+        // Creates these series with the value 0, so that an alert can see their first increment.
         for why in ["address", "accept", "handshake", "slow"] {
             drop(metrics.connections_refused.get_or_create(&WhyLabel { why }));
         }
@@ -270,12 +274,13 @@ impl Metrics {
         own.register_with_unit("start_time", "When the process started, since the epoch", Unit::Seconds, self.started.clone());
     }
 
-    /// Records the status and duration of a call.
+    /// Records the duration of a call under its labels.
     pub fn observe_call(&self, labels: &CallLabels, took: Duration) {
         self.calls.get_or_create(labels).observe(took.as_secs_f64());
     }
 
-    /// Counts a call that failed, if its error has a reason of the API contract.
+    /// Counts a failed call by the reason of its error, if the error has a reason of the API
+    /// contract.
     pub fn note_error(&self, reason: Option<&'static str>) {
         if let Some(reason) = reason {
             self.errors.get_or_create(&ReasonLabel { reason }).inc();
@@ -298,8 +303,8 @@ impl Metrics {
         out
     }
 
-    /// Returns all metrics in Prometheus' older text format, in which the `HELP` and `TYPE` of a
-    /// counter use the name of its sample.
+    /// Returns all metrics in the older text format of Prometheus. There, the `HELP` and `TYPE`
+    /// lines of a counter use the name of its sample, which ends in `_total`.
     #[must_use]
     pub fn expose_plain(&self) -> String {
         let open = self.expose();

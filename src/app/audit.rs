@@ -7,7 +7,7 @@ impl App {
     /// Returns a page of the audit.
     ///
     /// # Errors
-    /// [`Error`]; refused if the caller may not read it.
+    /// [`Error`]. The call is refused if the caller may not read the audit.
     pub async fn list_audit(
         &self,
         call: &Call,

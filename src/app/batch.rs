@@ -1,6 +1,6 @@
-//! Verdicts on several tokens at one instant and one revision. Cached facts are answered under the
-//! lease; the rest comes from one store lookup. If one verdict cannot be decided, the whole batch
-//! fails (R13).
+//! Verdicts on several tokens, all at one instant and one revision. Cached facts are used as far as
+//! the lease covers them. All other facts come from one store lookup. If one verdict cannot be
+//! decided, the whole batch fails (R13).
 
 use std::{collections::HashMap, num::NonZeroU32, sync::Arc};
 
@@ -19,7 +19,7 @@ use crate::domain::{
 
 /// A batch introspection request.
 pub struct Batch {
-    /// The questions. Their own `min_revision` is ignored.
+    /// The questions. The `min_revision` of a single question is ignored.
     pub questions: Vec<Question>,
     /// Revision that every answer must reflect.
     pub min_revision: Option<Revision>,
@@ -30,19 +30,20 @@ pub struct Batch {
 pub struct Answers {
     /// One answer per question.
     pub answers: Vec<Introspection>,
-    /// Revision that every answer reflects. `None` if there was nothing to look up and the change
-    /// log is not polled yet.
+    /// Revision that every answer reflects. `None` if nothing had to be looked up and the change
+    /// log has not been polled yet.
     pub revision: Option<Revision>,
 }
 
-/// Facts by digest; `None` for an unknown digest.
+/// Facts by digest; the value is `None` for a digest that the store does not know.
 type Known = HashMap<Digest, Option<Arc<Facts>>>;
 
-/// Cached facts of some digests, and the view under which they may be answered.
+/// The cached facts of some digests, the digests that must be looked up, and the view under which
+/// the cached facts may be used.
 struct Recalled {
     known: Known,
     missing: Vec<Digest>,
-    /// Taken before the cache was read.
+    /// The view, taken before the cache was read.
     view: View,
     cover: Cover,
 }
@@ -51,8 +52,8 @@ impl App {
     /// Returns verdicts on presented tokens, all at one instant.
     ///
     /// # Errors
-    /// [`Error`] if one of them cannot be decided (R13), or if this caller presents too many
-    /// unrecognised tokens.
+    /// [`Error`] if one of the verdicts cannot be decided (R13), or if this caller presents too
+    /// many unrecognised tokens.
     pub async fn batch_introspect(&self, call: &Call, batch: &Batch) -> Result<Answers, Error> {
         let questions = &batch.questions;
         let presented = questions
@@ -61,7 +62,8 @@ impl App {
         let digests: Vec<Option<Digest>> = presented.collect();
         let (mut answers, mut revision) = self.judge_all(batch, &digests).await?;
         if self.record_first_uses(call, &digests, &answers).await? {
-            // Judge all of them again, for one instant and one revision after the recorded changes.
+            // Judges all questions again, so that all answers share one instant and one revision
+            // after the recorded uses.
             (answers, revision) = self.judge_all(batch, &digests).await?;
             if answers.iter().any(|answer| answer.unused().is_some()) {
                 return Err(Error::NotFresh);
@@ -78,19 +80,21 @@ impl App {
         if let Some(count) = NonZeroU32::new(unrecognised) {
             self.unrecognised.admit_many(&call.caller.actor, count)?;
         }
-        // Before the first poll of the change log there is no revision.
+        // Before the first poll of the change log, the revision is unknown.
         let revision = (revision.position != i64::MIN).then_some(revision);
         Ok(Answers { answers, revision })
     }
 
-    /// Evaluates all questions at one instant; returns the revision that the answers reflect.
+    /// Evaluates all questions at one instant. Returns the answers and the revision that they
+    /// reflect.
     async fn judge_all(
         &self,
         batch: &Batch,
         digests: &[Option<Digest>],
     ) -> Result<(Vec<Introspection>, Revision), Error> {
         let (known, revision) = self.known_of_all(digests, batch.min_revision).await?;
-        // The clock is read once, after the lookup: expiry is compared at the time of the answer.
+        // The clock is read once, after the lookup, because expiry counts at the time of the
+        // answer.
         let now = self.instant()?;
         let judged = batch
             .questions
@@ -104,7 +108,7 @@ impl App {
     }
 
     /// Records the first use of every secret that would be answered as active for the first time.
-    /// Returns whether there was one.
+    /// Returns whether any first use was recorded.
     async fn record_first_uses(
         &self,
         call: &Call,
@@ -121,8 +125,8 @@ impl App {
         Ok(!unused.is_empty())
     }
 
-    /// Returns the facts of all digests, fresh enough to answer now, and the revision that all of
-    /// them reflect.
+    /// Returns the facts of all digests, which are fresh enough to answer from now, and the
+    /// revision that all of them reflect.
     async fn known_of_all(
         &self,
         digests: &[Option<Digest>],
@@ -146,12 +150,13 @@ impl App {
         if timely && self.still_holds(&recalled, &read) {
             let applied = recalled.view.applied;
             let (known, seen) = with_read(recalled.known, &missing, read);
-            // Both positions are in one change log, so all facts reflect the lower one.
+            // Both positions are positions in the same change log, so all facts reflect the lower
+            // position.
             let position = applied.position.min(seen.position);
             return Ok((known, Revision { position, ..seen }));
         }
-        // The lookup was too slow, or saw another database, so the cached facts cannot be combined
-        // with it: look everything up at once.
+        // The lookup was too slow or read another database, so its result cannot be combined with
+        // the cached facts. Everything is looked up in one query instead.
         let wanted: Vec<Digest> = recalled.known.keys().copied().chain(missing).collect();
         let read = self.read_all(&wanted, &recalled, min).await?;
         if self.worth(read.evidence).await != Worth::Answer {
@@ -160,10 +165,11 @@ impl App {
         Ok(with_read(Known::new(), &wanted, read))
     }
 
-    /// Splits the digests into those whose cached facts may be used, and those to look up.
+    /// Splits the digests into those whose cached facts may be used and those that must be looked
+    /// up.
     fn recall(&self, digests: &[Option<Digest>], min: Option<Revision>) -> Recalled {
-        // Taken before the cache is read; the clock is read again after it, because the process may
-        // have been suspended in between.
+        // The view is taken before the cache is read. The clock is read again after the cache,
+        // because the process may have been suspended in between.
         let view = self.view();
         let now = self.clock.monotonic();
         let cover = self.freshness.cover(&view, now);
@@ -207,8 +213,8 @@ impl App {
         Ok(read)
     }
 
-    /// Returns whether the cached facts may be combined with this lookup in one response: their lease
-    /// still covers them, and both come from the same database.
+    /// Returns whether the cached facts may be combined with this lookup in one response: their
+    /// lease still covers them, and both come from the same database.
     fn still_holds(&self, recalled: &Recalled, read: &BatchRead) -> bool {
         let now = self.clock.monotonic();
         self.freshness.cover(&recalled.view, now) == recalled.cover

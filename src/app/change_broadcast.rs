@@ -1,6 +1,6 @@
-//! Publishes changes from the poller to all watchers. It never waits for a watcher: one that falls
-//! behind loses unread batches and ends with an error. docs/architecture.md explains the order of
-//! the steps.
+//! Publishes changes from the poller to all watchers. Publishing never waits for a watcher: a
+//! watcher that falls behind loses unread batches, and its stream ends with an error.
+//! docs/architecture.md explains the order of the steps.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,20 +21,20 @@ pub(super) struct WatchChange {
     pub subject: Subject,
     /// Position of this change in the change log.
     pub position: i64,
-    /// Position up to which everything is sent once this change is.
+    /// Position up to which every change is sent as soon as this change is sent.
     pub resume: i64,
 }
 
 /// A message to all watchers.
 #[derive(Clone, Debug)]
 pub(super) enum ChangeBatch {
-    /// Changes, in order.
+    /// Changes, in the order of the change log.
     Changes(Arc<[WatchChange]>),
-    /// Changes were missed and cannot be listed.
+    /// Changes were missed and cannot be listed one by one.
     Lost(Lost),
 }
 
-/// How far the change log is published.
+/// How far the change log has been published to the watchers.
 #[derive(Clone, Debug)]
 pub(super) struct Published {
     pub cursor: Cursor,
@@ -44,9 +44,9 @@ pub(super) struct Published {
 pub(super) struct ChangeBroadcast {
     news: broadcast::Sender<ChangeBatch>,
     stand: Mutex<Option<Published>>,
-    /// Permits for reading a backlog.
+    /// Permits for reading the changes that precede a subscription.
     pub backlogs: Semaphore,
-    /// Ends all watches when cancelled.
+    /// Cancelled to end all watches.
     pub closing: CancellationToken,
 }
 
@@ -61,8 +61,9 @@ impl ChangeBroadcast {
         }
     }
 
-    /// Subscribes to new batches, and returns how far the change log was published before; `None`
-    /// before the first poll. In this order, a batch published in between is in both.
+    /// Subscribes to new batches, and returns how far the change log has been published; `None`
+    /// before the first poll. The subscription comes first, so a batch that is published in between
+    /// is counted in both, and none is missed.
     pub fn subscribe(&self) -> Option<(broadcast::Receiver<ChangeBatch>, Published)> {
         let news = self.news.subscribe();
         Some((news, self.stand()?))
@@ -72,9 +73,9 @@ impl ChangeBroadcast {
         self.lock().clone()
     }
 
-    /// Publishes the result of a poll. The caller renews the lease only afterwards.
+    /// Publishes the result of a poll. The caller must renew the lease only afterwards.
     pub fn publish(&self, found: Result<&[WatchChange], Lost>, stand: Published) {
-        // Sending fails without watchers, which is not an error.
+        // Sending fails if there are no watchers, which is not an error.
         match found {
             Ok(changes) => {
                 for some in changes.chunks(TOGETHER) {
@@ -93,8 +94,8 @@ impl ChangeBroadcast {
     }
 }
 
-/// Returns the changes of a poll that can alter a verdict, each with its resume position.
-/// `complete`: the poll saw every change up to here; `resume`: the position reached before.
+/// Returns the changes of a poll that can alter a verdict, each with its resume position. The poll
+/// found every change up to `complete`. `resume` is the position that was reached before the poll.
 pub(super) fn heard(
     changes: &[Change],
     complete: i64,
@@ -104,7 +105,8 @@ pub(super) fn heard(
     let mut heard = Vec::new();
     for (at, change) in changes.iter().enumerate() {
         let position = change.position;
-        // A transaction may have made several changes; only the last one advances `resume`.
+        // One transaction may have made several changes at the same position. Only the last of them
+        // advances `resume`.
         let more = changes
             .get(at + 1)
             .is_some_and(|next| next.position == position);

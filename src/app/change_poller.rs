@@ -1,6 +1,7 @@
-//! Polls the change log at least four times per freshness bound and at every notification, evicts
-//! what others changed, publishes to watchers, and commits heartbeats as often to prove that the
-//! database is the primary. On SQLite there are no other writers, so polls only serve watchers.
+//! Polls the change log at least four times per freshness bound and at every notification. Each
+//! poll evicts from the cache what other replicas changed, and publishes the changes to the
+//! watchers. This module also commits heartbeats, equally often, which prove that the database is
+//! the primary. Only this process writes to SQLite, so there polls only serve the watchers.
 
 use std::{collections::HashSet, fmt, future::pending, mem, time::Duration};
 
@@ -15,10 +16,10 @@ use crate::{
     store::{Change, Cursor, Error, History},
 };
 
-/// The pause between two heartbeats, however often callers ask for one. Shorter than the retries of a
-/// change that has met another database.
+/// Shortest pause between two heartbeats, however often callers request one. It is shorter than the
+/// interval at which a change is retried after it has met a database that is not trusted.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
-/// Delay before listening again after a failure.
+/// Delay before the listener reconnects after a failure.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 
 impl App {
@@ -31,7 +32,7 @@ impl App {
         let mut reader = Reader::default();
         let mut trouble = Trouble::new("the change log is not read");
         loop {
-            // A poll counts only once a database is trusted.
+            // Before a database is trusted, a poll would prove nothing.
             self.origin_known().await;
             let started = self.clock.monotonic();
             let read = self.store.read_history(reader.since.as_ref());
@@ -53,25 +54,27 @@ impl App {
     async fn origin_known(&self) {
         let mut proofs = self.freshness.proofs();
         while !self.freshness.has_origin() {
-            // Cannot fail: `self` owns the sender.
+            // Cannot fail, because `self` owns the sender.
             let _ = proofs.changed().await;
         }
     }
 
-    /// Applies a poll, if it is from the trusted database.
+    /// Applies the result of a poll, if the trusted database answered it.
     async fn note_history(&self, reader: &mut Reader, history: History, started: Duration) {
         let origin = history.next.origin();
         if !self.store.is_shared() && self.freshness.evidence(origin, started).is_none() {
-            // No other process can hold the SQLite file, so another change log was written to it.
+            // No other process can hold the SQLite file open, so the epoch differs because another
+            // change log was written into the file.
             self.trust(origin.clone(), started);
         }
         let Some(evidence) = self.freshness.evidence(origin, started) else {
             return self.ground.doubt().await;
         };
-        // The position of a change, not of a transaction without one: such an id can be reused.
+        // `resume` is the position of a change. The id of a transaction without a change would not
+        // do, because it can be assigned again after a crash or a failover.
         let position = history.resume;
         reader.apply(self, history);
-        // Last: the lease is renewed only after everything is evicted and published.
+        // Must come last: the lease may be renewed only after everything is evicted and published.
         self.freshness.note_read(evidence, position);
     }
 
@@ -90,11 +93,13 @@ impl App {
                     if trouble.is_over() {
                         self.read_only.look_now();
                     }
-                    // First: later answers are judged by this clock.
+                    // Must come first, because the heartbeat makes answers possible whose expiry is
+                    // judged with this clock.
                     self.compare(&comparison, beat.clock);
                     let is_same = self.note_beat(beat.origin, started).await;
                     if mem::take(&mut is_doubted) && is_same {
-                        // The connections of changes lead elsewhere.
+                        // The database is unchanged, so it was the connection of the change that
+                        // led to another database.
                         self.store.renew_connections().await;
                     }
                 }
@@ -111,13 +116,14 @@ impl App {
                 () = self.store.mistrusted() => is_doubted = true,
                 () = sleep(self.freshness.bound() / 4) => {}
             }
-            // Callers cannot make heartbeats follow each other without a pause.
+            // Enforces the pause even if callers keep requesting heartbeats.
             at_least.await;
         }
     }
 
-    /// Notes a heartbeat, and trusts its database if it is another one. Only a heartbeat can do
-    /// that, because a fenced primary cannot commit one. Returns whether the database is the same.
+    /// Notes a heartbeat. If a database other than the trusted one committed it, trusts that
+    /// database from now on. Only a heartbeat can cause this, because a fenced primary cannot
+    /// commit one. Returns whether the trusted database is still the same.
     async fn note_beat(&self, origin: Origin, started: Duration) -> bool {
         if let Some(evidence) = self.freshness.evidence(&origin, started) {
             self.freshness.note_beat(evidence);
@@ -150,7 +156,7 @@ impl App {
         loop {
             let hint = tokio::select! {
                 hint = listener.hint() => hint,
-                // The listener may be connected to the former database.
+                // The listener may still be connected to the formerly trusted database.
                 () = self.left.notified() => {
                     listener.leave();
                     continue;
@@ -168,7 +174,8 @@ impl App {
 
     async fn note_failure(&self, trouble: &mut Trouble, error: &Error) {
         trouble.has(&error);
-        // A connection to another database, or to one without these tables, stays one.
+        // A connection that leads to another database, or to a database without our tables, does
+        // not mend itself.
         if error.is_lost_connection() || matches!(error, Error::Foreign | Error::Database(_)) {
             self.store.renew_connections().await;
         }
@@ -184,7 +191,8 @@ impl App {
     }
 }
 
-/// A recurring failure; logged once when it begins and once when it ends.
+/// A failure that may recur at every attempt. It is logged once when it begins and once when it
+/// ends.
 struct Trouble {
     what: &'static str,
     told: bool,
@@ -202,7 +210,7 @@ impl Trouble {
         self.told = true;
     }
 
-    /// Ends the failure; returns whether there was one.
+    /// Notes a success. Returns whether this ends a failure.
     fn is_over(&mut self) -> bool {
         if self.told {
             tracing::info!("over: {}", self.what);
@@ -211,15 +219,17 @@ impl Trouble {
     }
 }
 
-/// State of the change-log poll.
+/// State of the poller between two polls.
 #[derive(Default)]
 struct Reader {
     since: Option<Cursor>,
     /// Position up to which every change is published.
     resume: i64,
-    /// Highest change number applied; used only when a test disables `commit_order`.
+    /// Highest number of an applied change. It is used only if a test disables the `commit_order`
+    /// safeguard.
     highest: i64,
-    /// Changes already applied that are read again while an older transaction is in progress.
+    /// Numbers of the applied changes that the next poll may return again, because an older
+    /// transaction is still in progress.
     seen: HashSet<i64>,
 }
 
@@ -232,7 +242,8 @@ impl Reader {
         };
         match &history.changes {
             Err(lost) => {
-                // Without other writers, every change is applied when it is made.
+                // If no other process writes, every change is applied when it is made, so the cache
+                // stays correct.
                 if app.store.is_shared() {
                     app.cache.clear();
                 }
@@ -253,7 +264,8 @@ impl Reader {
         self.since = Some(history.next);
     }
 
-    /// Evicts what others changed, and publishes every new change to watchers.
+    /// Evicts the subjects of new changes from the cache, and publishes these changes to the
+    /// watchers.
     fn apply_each(&self, app: &App, changes: &[Change], stand: Published) {
         let is_new = |change: &Change| {
             let late = !app.safeguards.commit_order && change.id <= self.highest;
@@ -276,8 +288,8 @@ fn apply(app: &App, change: &Change) {
         Some(uid) => app.cache.evict_token(uid),
         None => app.cache.evict_stack(change.stack),
     }
-    // On SQLite the eviction happened at commit. This one is a second line of defence, for a change
-    // that an I/O error hid and WAL recovery restored.
+    // On SQLite, the eviction already happened at commit. This second eviction is for a change
+    // whose commit seemed to fail with an I/O error but was restored by WAL recovery.
     if app.store.is_shared() {
         app.metrics.evictions.inc();
         let seen_after = app.clock.now().since(change.changed_at);

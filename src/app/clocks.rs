@@ -1,14 +1,11 @@
-//! Checks whether the wall clock can be trusted: against the database's clock at every heartbeat,
-//! and against `CLOCK_BOOTTIME` at every reading (R8).
+//! Checks whether the wall clock can be trusted. The clock is compared with the database's clock at
+//! every heartbeat, and with `CLOCK_BOOTTIME` at every reading (R8).
 
 use super::{App, Error};
 use crate::domain::{clock::ClockFault, comparison::Comparison, timestamp::Timestamp};
 
 impl App {
-    /// Returns the time to judge an answer by.
-    ///
-    /// # Errors
-    /// [`Error::ClockSkew`] while the clock is wrong.
+    /// Returns the current time, at which an answer is evaluated.
     pub(super) fn instant(&self) -> Result<Timestamp, Error> {
         let now = self.clock.now();
         match self.clock.fault() {
@@ -17,8 +14,8 @@ impl App {
         }
     }
 
-    /// Compares the clock with the database's. The uncertainty from the round trip counts in favour
-    /// of the clock, so that a slow heartbeat raises no alarm.
+    /// Compares this process's clock with the database's. The uncertainty that comes from the round
+    /// trip counts in favour of the clock, so that a slow heartbeat raises no alarm.
     pub(super) fn compare(&self, comparison: &Comparison, theirs: Timestamp) {
         let difference = comparison.end(theirs, self.clock.as_ref());
         #[expect(clippy::cast_precision_loss, reason = "microseconds of a difference")]
@@ -28,7 +25,8 @@ impl App {
         self.watch_clock();
     }
 
-    /// Reads the clock; logs and counts steps and faults.
+    /// Reads the clock, and logs and counts its steps and faults. Returns the current fault, if
+    /// any.
     pub fn watch_clock(&self) -> Option<ClockFault> {
         self.clock.now();
         let fault = self.clock.fault();

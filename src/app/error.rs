@@ -1,5 +1,5 @@
-//! Errors of the use cases, named by condition. If a verdict cannot be decided, that is an error,
-//! never a verdict (R13).
+//! Errors of the use cases, named after their conditions. If a verdict cannot be decided, the
+//! result is an error, never a verdict (R13).
 
 use std::sync::Arc;
 
@@ -11,28 +11,31 @@ use crate::{
 /// Why a use case failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Refused by a rule.
+    /// A rule refuses the call.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The store is unreachable, or another transaction held a lock for too long.
     #[error("the store is unavailable")]
     StoreUnavailable(#[source] store::Error),
-    /// The change may or may not have been made.
+    /// It is unknown whether the change was made.
     #[error("the outcome of the change is unknown")]
     OutcomeUnknown(#[source] store::Error),
-    /// No answer is within the freshness bound, or its freshness is unknown (R12).
+    /// No answer within the freshness bound is available, or it is not known how fresh an answer
+    /// would be (R12).
     #[error("no answer within the freshness bound is available")]
     NotFresh,
     /// The requested revision belongs to another change log, or this replica has not reached it.
     #[error("the revision is unknown")]
     RevisionUnknown,
-    /// The revision to watch from, or the watch, is of another change log, or not reached yet.
+    /// The revision to watch from belongs to another change log or has not been reached yet, or the
+    /// running watch follows a change log that has been replaced.
     #[error("the revision to watch from is unknown")]
     WatchUnknown,
-    /// The changes since the revision to watch from are purged, or too many.
+    /// The changes since the revision to watch from have been purged, or there are too many of
+    /// them.
     #[error("the changes to send are no longer kept")]
     RevisionPurged,
-    /// Changes arrived faster than the watcher read them.
+    /// Changes arrived faster than the client of a watch read them.
     #[error("watching fell behind")]
     WatchLagged,
     /// The limit on concurrent store lookups is reached.
@@ -41,13 +44,14 @@ pub enum Error {
     /// The store has no space left.
     #[error("the store is full")]
     StorageFull(#[source] store::Error),
-    /// The audit row could not be written, so nothing was changed (R14).
+    /// The audit row could not be written, so the change was not made (R14).
     #[error("the audit is unavailable")]
     AuditUnavailable(#[source] store::Error),
-    /// A clock is wrong by more than the permitted skew, so nothing can be decided (R8).
+    /// The clock of this process or of the database is wrong by more than the permitted skew, so
+    /// neither a verdict nor a change can be decided (R8).
     #[error("the clock is wrong")]
     ClockSkew,
-    /// A bug, or a row that does not parse.
+    /// There is a bug, or a row in the store does not parse.
     #[error("internal")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -88,8 +92,8 @@ impl From<store::Error> for Error {
 }
 
 impl Error {
-    /// Converts the error of a shared lookup. Every caller gets the same one; the cause stays in
-    /// the log of the lookup.
+    /// Converts the error of a shared lookup. Every caller that shares the lookup gets the same
+    /// error. The log names the cause only once.
     pub(super) fn of_reading(error: &Arc<store::Error>) -> Self {
         match error.as_ref() {
             store::Error::Corrupt { .. } | store::Error::Database(_) => {

@@ -1,6 +1,6 @@
-//! The first use of a secret: recorded before any answer calls it active, once for all concurrent
-//! callers. The recording finishes even if every caller gives up, so that what it changed in the
-//! store is always applied here too.
+//! The first use of a secret. It is recorded before any answer calls the secret active, and only
+//! once for all concurrent callers. The recording finishes even if every caller gives up, so that
+//! the change that it makes in the store is always applied here too.
 
 use std::{
     collections::HashMap,
@@ -20,7 +20,8 @@ use crate::{
     telemetry::context,
 };
 
-/// Time limit for recording; shorter than a call's, so that the caller gets a specific error.
+/// Time limit for which a caller waits for the recording. It is shorter than the deadline of a
+/// call, so that the caller gets a specific error.
 const RECORD_FOR: Duration = Duration::from_secs(4);
 
 type Recording = Shared<BoxFuture<'static, Result<Option<Revision>, LookupError>>>;
@@ -30,7 +31,8 @@ type Recording = Shared<BoxFuture<'static, Result<Option<Revision>, LookupError>
 pub(super) struct FirstUseRecorder(Arc<Mutex<HashMap<Digest, Recording>>>);
 
 impl App {
-    /// Records the first use of a secret; what that ends is evicted before this returns.
+    /// Records the first use of a secret. Facts that this makes wrong are evicted from the cache
+    /// before this returns.
     pub(super) async fn record_first_use(
         &self,
         call: &Call,
@@ -59,7 +61,8 @@ impl App {
         let (store, open) = (self.store.clone(), self.first_uses.0.clone());
         let work = context::carried(async move {
             let _closing = Closing(open, presented.digest);
-            // Longer than any caller waits: ends only if the store never answers.
+            // This is longer than any caller waits, so it takes effect only if the store never
+            // answers.
             let done = store.record_first_use(&call, presented);
             let done = tokio::time::timeout(2 * RECORD_FOR, done).await;
             let done = done.map_err(|_| LookupError::TooSlow)?;
@@ -72,7 +75,7 @@ impl App {
     }
 }
 
-/// Removes a recording from the map when it ends, even by a panic.
+/// Removes a recording from the map when it ends, even if it panics.
 struct Closing(Arc<Mutex<HashMap<Digest, Recording>>>, Digest);
 
 impl Drop for Closing {

@@ -1,5 +1,7 @@
-//! Freshness of the cache: the current lease, and the change-log position up to which changes are
-//! applied. docs/architecture.md explains why this is sufficient.
+//! Freshness of the cache: the current lease, and the position in the change log up to which all
+//! changes are applied. The rule itself, when a lease covers a cached entry, is in
+//! `stacktoken_core::lease`. This module holds the state, and `change_poller` feeds it: each poll
+//! and each heartbeat renews the lease. docs/architecture.md explains why a lease is sufficient.
 
 use std::{
     sync::{
@@ -22,45 +24,49 @@ use crate::{
     store::Store,
 };
 
-/// Maximum age of answers.
+/// How old answers may be.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Freshness bound (R12).
+    /// The freshness bound (R12): how old an answer may be while the store is up.
     pub freshness: Duration,
-    /// How much longer cached answers may be served while the store is down; an operator setting.
+    /// How much longer than `freshness` cached entries may still be used for answers while the
+    /// store is down. The operator sets this.
     pub serve_stale_for: Duration,
 }
 
-/// Whether cached entries may be answered.
+/// Whether cached entries may be used for answers, and how old they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cover {
-    /// Yes: they are within the freshness bound.
+    /// The entries are within the freshness bound and may be used.
     Fresh,
-    /// Yes: they are older, but within the operator's `serve_stale_for`.
+    /// The entries are older than the freshness bound but within the operator's `serve_stale_for`,
+    /// and may be used.
     Stale,
-    /// No.
+    /// The entries are too old, or their age is unknown. They must not be used.
     None,
 }
 
 pub(super) struct Freshness {
     bounds: Bounds,
-    /// Whether no other process changes the store, so that nothing goes stale unnoticed.
+    /// Whether this process is the only one that changes the store. If so, no cached entry goes
+    /// stale unnoticed.
     sole: bool,
-    /// Set when the SQLite file was deleted or replaced; nothing is trusted then.
+    /// Set once the SQLite file is deleted or replaced. From then on, no cached entry is trusted.
     file_lost: Option<Arc<AtomicBool>>,
-    /// The trusted database, its lease and the applied position, as one consistent snapshot: a
-    /// cache hit reads them with one load and without a lock.
+    /// The trusted database, its lease and the applied position, as one consistent snapshot. A
+    /// cache hit reads all three with one atomic load, without a lock.
     standing: ArcSwap<Standing>,
     /// Serialises updates of `standing`.
     changing: Mutex<()>,
-    /// Number of the current adoption of a database. Incremented before the cache is cleared, so
-    /// that a hit taken under the former database is detected.
+    /// Number of the current tenure, which is the period since the trusted database was adopted.
+    /// The number is incremented before the cache is cleared, so that a cache hit from the former
+    /// tenure is detected.
     tenure: AtomicU64,
-    /// Notifies at each heartbeat, and at the first poll after an origin is adopted.
+    /// Notifies subscribers at each heartbeat, and at the first poll after a database is adopted.
     proven: watch::Sender<()>,
-    /// Requests a heartbeat at once, after an answer from another database.
+    /// Requests an immediate heartbeat, after a database other than the trusted one has answered.
     pub doubted: Notify,
-    /// All enabled outside tests.
+    /// The safeguards, all of which are on outside tests.
     safeguards: Safeguards,
 }
 
@@ -71,18 +77,20 @@ struct Standing {
     applied: i64,
 }
 
-/// Lease and applied revision at one instant, under which cached entries may be answered.
+/// The lease and the applied revision, both taken at one instant. They decide whether cached
+/// entries may be used for an answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View {
     pub lease: Lease,
     tenure: Tenure,
-    /// Whether a requested revision is compared; false only in tests.
+    /// Whether the revision that a caller requires is compared with `applied`. Only a test sets
+    /// this to false.
     checks: bool,
-    /// Lower bound of what cached entries reflect.
+    /// Revision that every cached entry reflects at least.
     pub applied: Revision,
 }
 
-/// Position before the first poll.
+/// Value of the applied position before the first poll.
 const NOTHING: i64 = i64::MIN;
 
 impl Freshness {
@@ -118,13 +126,14 @@ impl Freshness {
         self.bounds.freshness
     }
 
-    /// Returns evidence from a database that was queried at `started`; `None` if it is not the
-    /// trusted one.
+    /// Returns evidence that a database was queried at `started`; `None` if its origin is not that
+    /// of the trusted database.
     pub fn evidence(&self, origin: &Origin, started: Duration) -> Option<Evidence> {
         self.standing.load().adopted.evidence(origin, started)
     }
 
-    /// Returns the same for a lookup.
+    /// Returns evidence that a lookup started at `started`, as [`Self::evidence`] does. If a test
+    /// has disabled the `look_up_origins` safeguard, any origin is accepted as the trusted one.
     pub fn evidence_of_look_up(&self, origin: &Origin, started: Duration) -> Option<Evidence> {
         let standing = self.standing.load();
         let is_compared = self.safeguards.look_up_origins;
@@ -134,15 +143,15 @@ impl Freshness {
             .evidence(trusted.unwrap_or(origin), started)
     }
 
-    /// Returns whether any database is trusted yet.
+    /// Returns whether a database is trusted already.
     pub fn has_origin(&self) -> bool {
         self.standing.load().adopted.origin().is_some()
     }
 
-    /// Trusts the database that committed the heartbeat started at `beat`, and discards the
-    /// previous lease and position. `forget` clears the cache. It runs after the new tenure is
-    /// visible, so that a hit on a new entry sees that an older lease does not cover it, and before
-    /// the new position is known.
+    /// Trusts the database that committed the heartbeat which started at `beat`, and discards the
+    /// lease and the position of the former database. `forget` clears the cache. It runs after the
+    /// number of the new tenure is visible and before the new position is known, so that no lease
+    /// from before covers an entry that is cached from now on.
     pub fn adopt(&self, origin: Origin, beat: Duration, forget: impl FnOnce()) {
         self.change(|standing| {
             let adopted = standing.adopted.adopt(origin, beat);
@@ -157,13 +166,14 @@ impl Freshness {
         self.proven.send_replace(());
     }
 
-    /// Notes that all changes a poll found are applied.
+    /// Notes that all changes that a poll found are applied, up to `position`.
     pub fn note_read(&self, evidence: Evidence, position: i64) {
         let first = self.change(|standing| {
             let first = standing.applied == NOTHING;
             if evidence.tenure() == standing.adopted.lease().tenure() {
                 standing.adopted = standing.adopted.clone().read(evidence);
-                // Without other writers, changes are applied when they are made.
+                // If no other process writes, each change is applied when it is made, and
+                // `note_own` advances the position.
                 if !self.sole || first {
                     standing.applied = position;
                 }
@@ -181,7 +191,8 @@ impl Freshness {
         self.proven.send_replace(());
     }
 
-    /// Notes that a local change is applied. Without other writers, this advances the position.
+    /// Notes that a change by this replica is applied. If no other process writes, this advances
+    /// the applied position.
     pub fn note_own(&self, position: i64) {
         if self.sole {
             self.change(|standing| standing.applied = standing.applied.max(position));
@@ -196,13 +207,13 @@ impl Freshness {
         done
     }
 
-    /// Subscribes to proofs that the database is still the primary.
+    /// Subscribes to heartbeats, each of which proves that the database is still the primary.
     pub fn proofs(&self) -> watch::Receiver<()> {
         self.proven.subscribe()
     }
 
-    /// Returns the instant before which every acknowledged change has been published to the
-    /// watchers' queues.
+    /// Returns the instant up to which the watchers are up to date: every change acknowledged
+    /// before it has been put into their queues.
     pub fn told_since(&self) -> Option<Duration> {
         let lease = self.standing.load().adopted.lease();
         if self.sole {
@@ -212,9 +223,10 @@ impl Freshness {
         }
     }
 
-    /// Returns the current lease and applied revision. Take the view before the cache lookup: an
-    /// entry found later reflects at least this revision. A lease read after the lookup could
-    /// come from a poll that has evicted this entry, and would wrongly cover it.
+    /// Returns the current lease and applied revision. Take this view before you read the cache: an
+    /// entry found afterwards reflects at least the applied revision. A lease that is read after
+    /// the entry could come from a poll that has evicted this very entry, and would wrongly cover
+    /// it.
     pub fn view(&self, now: Duration) -> View {
         let standing = self.standing.load();
         let epoch = standing.adopted.origin().map_or(0, |origin| origin.epoch);
@@ -242,13 +254,15 @@ impl Freshness {
         }
     }
 
-    /// Returns whether no other origin was adopted since the view was taken. Otherwise a cached
-    /// entry may be from the new one.
+    /// Returns whether the same database is still trusted as when the view was taken. If not, an
+    /// entry found in the cache may come from the new database, which the lease in the view does
+    /// not cover.
     pub fn still_holds(&self, view: &View) -> bool {
         self.tenure.load(Ordering::Acquire) == view.tenure.number()
     }
 
-    /// Returns how `view`, taken earlier, covers cached entries at `now`.
+    /// Returns whether the lease in `view`, which was taken earlier, covers cached entries at
+    /// `now`.
     pub fn cover(&self, view: &View, now: Duration) -> Cover {
         let Bounds {
             freshness,
@@ -266,7 +280,7 @@ impl Freshness {
         }
     }
 
-    /// Judges whether a lookup may be answered now.
+    /// Judges whether the result of a lookup may be used for an answer at `now`.
     pub fn judge(&self, reading: Evidence, now: Duration) -> Worth {
         if !self.safeguards.reading_age {
             return Worth::Answer;
@@ -277,13 +291,14 @@ impl Freshness {
 }
 
 impl View {
-    /// Returns the tenure of the database that this view is about.
+    /// Returns the tenure in which this view was taken.
     pub const fn trusted(&self) -> Tenure {
         self.tenure
     }
 
-    /// Returns the revision that a lookup started after this view reflects; position 0 if none is
-    /// known. It is the position of a change, so it keeps its meaning after a crash.
+    /// Returns the revision that a lookup reflects if it starts after this view was taken; its
+    /// position is 0 before the first poll. The position is always that of a change, so it keeps
+    /// its meaning after a crash.
     pub fn claimed(&self) -> Revision {
         Revision {
             position: self.applied.position.max(0),
@@ -291,7 +306,7 @@ impl View {
         }
     }
 
-    /// Returns whether cached entries reflect the requested revision.
+    /// Returns whether cached entries reflect the revision that the caller requires, if any.
     pub fn reflects(&self, asked: Option<Revision>) -> bool {
         let Revision { epoch, position } = self.applied;
         asked.is_none_or(|asked| asked.epoch == epoch && asked.position <= position) || !self.checks

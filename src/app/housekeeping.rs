@@ -1,5 +1,5 @@
-//! Periodic tasks: deleting old rows, and logging tokens that expire soon. They do not run while
-//! draining. A failure is logged, and the task retried at the next run.
+//! Periodic tasks: deleting old rows, and logging tokens that expire soon. No task runs while this
+//! replica drains. A failed task is logged and retried at the next run.
 
 use std::{collections::BTreeMap, future::pending, time::Duration};
 
@@ -13,24 +13,26 @@ use crate::{
     store::{Batch, Error, Keep, Next},
 };
 
-/// Upper bound of the random delay before the first run, so that replicas do not start together.
+/// Upper bound of the random delay before the first run. The delay keeps replicas from starting
+/// together.
 const BEGIN_WITHIN: Duration = Duration::from_mins(1);
-/// Shortest pause after a batch, to give way to changes and lookups.
+/// Shortest pause after a batch, which lets changes and lookups proceed.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Ratio of the pause to the duration of the batch, and the longest pause.
+/// Factor by which the pause after a batch is longer than the batch, up to `LONGEST_PAUSE`.
 const PAUSES_PER_BATCH: u32 = 3;
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Time limit of a batch.
 const BATCH_FOR: Duration = Duration::from_secs(30);
-/// Age at which a service's use of a token is deleted, except that of its last user.
+/// Age at which the record that a service used a token is deleted, except for the last service that
+/// used it.
 const USAGE_KEPT_FOR: Duration = Duration::from_hours(90 * 24);
 
 /// Longest interval between checks for tokens that expire soon.
 const LOOK_EVERY: Duration = Duration::from_mins(5);
-/// Maximum number of tokens logged per check; the rest follow at the next one.
+/// Maximum number of tokens logged per check. The remaining tokens follow at the next check.
 const TOLD_AT_ONCE: usize = 1000;
 
-/// What a task deletes.
+/// The tasks that delete rows, each named after what it deletes.
 #[derive(Clone, Copy, Debug)]
 enum HousekeepingTask {
     Tokens,
@@ -47,15 +49,15 @@ impl HousekeepingTask {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
     Done,
-    /// Another replica runs it, or this one is stopping.
+    /// The task was not finished, because another replica runs it or this replica is stopping.
     GivenUp,
 }
 
 type Counts = BTreeMap<&'static str, u64>;
 
 impl App {
-    /// Deletes old rows periodically, the first time after a random delay. Once `stop` is cancelled
-    /// it deletes nothing more, but never returns.
+    /// Deletes old rows periodically, the first time after a random delay. Once `stop` is
+    /// cancelled, deletes nothing more, but never returns.
     pub async fn keep_house(&self, stop: &CancellationToken) {
         let every = self.keeping.housekeeping_every;
         let mut wait = self.some_part_of(every.min(BEGIN_WITHIN));
@@ -66,7 +68,7 @@ impl App {
         pending::<()>().await;
     }
 
-    /// Counts the tokens that expire soon and logs new ones, periodically, until `stop` is
+    /// Counts the tokens that expire soon, and logs each of them once per period, until `stop` is
     /// cancelled. Never returns.
     pub async fn keep_looking_ahead(&self, stop: &CancellationToken) {
         let every = self.keeping.housekeeping_every.min(LOOK_EVERY);
@@ -85,7 +87,7 @@ impl App {
     /// Runs every task once. A failed task does not prevent the others.
     async fn clean(&self, stop: &CancellationToken) {
         if self.clock.fault().is_some() {
-            // A wrong clock cannot tell what is old.
+            // With a wrong clock, it is unknown which rows are old.
             return;
         }
         let began = self.clock.monotonic();
@@ -104,8 +106,8 @@ impl App {
                 }
             }
         }
-        // Otherwise this replica would answer a deleted token as dead forever, where others answer
-        // that it is not recognised.
+        // Without this, this replica would answer forever that a deleted token is dead, where other
+        // replicas answer that it is not recognised.
         self.cache.forget_dead(self.clock.now());
         let took = self.clock.monotonic().saturating_sub(began);
         let count = |table| counts.get(table).copied().unwrap_or_default();
@@ -127,7 +129,7 @@ impl App {
         }
     }
 
-    /// Runs a task batch by batch, with pauses.
+    /// Runs a task batch by batch, with pauses in between.
     async fn finish(
         &self,
         chore: HousekeepingTask,
@@ -199,7 +201,7 @@ impl App {
         Ok(())
     }
 
-    /// Returns a random part of `time`, or all of it if there is no randomness.
+    /// Returns a random part of `time`, or all of `time` if the system provides no randomness.
     fn some_part_of(&self, time: Duration) -> Duration {
         let mut byte = [0];
         match self.entropy.fill(&mut byte) {
@@ -218,7 +220,8 @@ enum Failed {
     TooSlow(#[from] tokio::time::error::Elapsed),
 }
 
-/// Waits; returns whether `stop` was not cancelled meanwhile.
+/// Waits for `wait` or until `stop` is cancelled. Returns whether to go on, which is not the case
+/// once `stop` is cancelled.
 async fn goes_on(stop: &CancellationToken, wait: Duration) -> bool {
     tokio::select! {
         biased;

@@ -16,17 +16,17 @@ use crate::{
 
 /// A report that a secret leaked.
 pub struct LeakReport {
-    /// The text that was found, of any form; wiped on drop.
+    /// The text that was found. It may have any form, and is wiped on drop.
     pub secret: Zeroizing<String>,
     /// The address where it was found.
     pub found_at: Option<FoundAt>,
 }
 
 impl App {
-    /// Revokes all tokens of a preview, or none.
+    /// Revokes all tokens that a preview has listed, or none of them.
     ///
     /// # Errors
-    /// [`Error`]; refused if the set has changed since the preview.
+    /// [`Error`]. The call is refused if the set of tokens has changed since the preview.
     pub async fn revoke_all(&self, call: &Call, command: &RevokeAll) -> Result<RevokedAll, Error> {
         let done = self.store.revoke_all(call, command).await;
         if let Ok(Some(revision)) = done.as_ref().map(|revoked| revoked.revision) {
@@ -54,10 +54,11 @@ impl App {
         self.settle(call, (AuditAction::TokenRevokeAll, about), done)
     }
 
-    /// Handles a report that a secret leaked. The outcome goes to the audit, not to the caller.
+    /// Handles a report that a secret leaked. The outcome is written to the audit and not told to
+    /// the caller.
     ///
     /// # Errors
-    /// [`Error`] if it cannot be decided (R13), never because of what was reported.
+    /// [`Error`] if the outcome cannot be determined (R13), never because of what was reported.
     pub async fn report_leaked(&self, call: &Call, report: &LeakReport) -> Result<(), Error> {
         let outcome = match secret::recognise(report.secret.trim()) {
             Some(digest) => self.stop(call, digest, report.found_at.as_ref()).await?,
@@ -77,8 +78,8 @@ impl App {
         digest: Digest,
         found_at: Option<&FoundAt>,
     ) -> Result<LeakOutcome, Error> {
-        // Under the lease, like a verdict: a former primary may not know the secret, and its "not
-        // found" must not be believed.
+        // The lookup is subject to the lease, like that for a verdict. A former primary may not
+        // know the secret, and its answer that the secret is unknown must not be believed.
         let (facts, _) = self.facts_anew(digest, None).await?;
         let Some(facts) = facts else {
             return Ok(LeakOutcome::Unknown);

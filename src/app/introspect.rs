@@ -1,5 +1,6 @@
-//! The verdict on a presented token: hashes the secret, gets its facts from the cache or the
-//! store, and evaluates them at one instant. Fails if freshness is in doubt (R12, R13).
+//! The verdict on a presented token. Hashes the secret, gets the facts about the token from the
+//! cache or the store, and evaluates them at one instant. If it is doubtful whether the facts are
+//! fresh, the call fails (R12, R13).
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,7 +29,7 @@ use crate::{
 pub struct Question {
     /// The presented secret; wiped on drop.
     pub token: Zeroizing<String>,
-    /// The stack key presented with it; not validated.
+    /// The stack key that was presented with the token; not validated.
     pub stack_api_key: String,
     /// The actions to check.
     pub actions: Vec<ActionQuestion>,
@@ -36,24 +37,24 @@ pub struct Question {
     pub min_revision: Option<Revision>,
 }
 
-/// An answer, with the facts behind it.
+/// An answer, with the facts that it is based on.
 #[derive(Debug)]
 pub struct Introspection {
     /// The verdict.
     pub verdict: Verdict,
-    /// Facts of the token; absent if it was not recognised, so that they cannot leak into the
-    /// answer.
+    /// Facts about the token. `None` if the token was not recognised, so that no facts can leak
+    /// into the answer.
     pub known: Option<Known>,
-    /// Whether the request named an action.
+    /// Whether the request asked about any action.
     pub asked: bool,
 }
 
-/// The basis of an answer about a recognised token.
+/// What an answer about a recognised token is based on.
 #[derive(Debug)]
 pub struct Known {
-    /// The facts.
+    /// The facts about the token.
     pub facts: Arc<Facts>,
-    /// Revision that the facts reflect: they include all changes up to it.
+    /// Revision that the facts reflect: they include every change up to it.
     pub revision: Revision,
     /// Time at which the verdict was evaluated.
     pub evaluated_at: Timestamp,
@@ -61,7 +62,8 @@ pub struct Known {
     pub max_age: Duration,
 }
 
-/// Facts fresh enough to answer from, if the token exists, and the revision they reflect.
+/// Facts that are fresh enough to answer from, and the revision that they reflect. The facts are
+/// `None` if the token does not exist.
 type Fresh = (Option<Arc<Facts>>, Revision);
 
 impl Introspection {
@@ -69,15 +71,16 @@ impl Introspection {
         self.known.as_ref().map(|known| known.facts.as_ref())
     }
 
-    /// Returns the facts of a secret that would be answered as active for the first time.
+    /// Returns the facts if this answer would be the first one to call the secret active.
     pub(super) fn unused(&self) -> Option<&Facts> {
         let active = matches!(self.verdict, Verdict::Active(_));
         self.facts().filter(|facts| active && !facts.token.used)
     }
 }
 
-/// Returns the highest revision that a lookup can claim: the requested one if it is higher than
-/// what was applied here when the lookup started.
+/// Returns the highest revision that a lookup is known to reflect. This is the required revision if
+/// the snapshot of the lookup includes it and it is higher than `applied`, which is what had been
+/// applied here when the lookup started. Otherwise it is `applied`.
 fn reflected(
     applied: Revision,
     snapshot: &Snapshot,
@@ -110,7 +113,7 @@ impl App {
         };
         let mut judged = self.judge_now(question, found)?;
         if let (Some(digest), Some(facts)) = (digest, judged.unused()) {
-            // Boxed, like every rare path, to keep the future of a cache hit small.
+            // Boxed, like every rare path, so that the future of a cache hit stays small.
             judged = Box::pin(self.judge_first_use(call, question, (digest, facts))).await?;
         }
         self.conclude(call, digest, &judged);
@@ -120,8 +123,8 @@ impl App {
         Ok(judged)
     }
 
-    /// Records the first use of a secret, then answers from a store lookup that starts after it.
-    /// Runs once per secret.
+    /// Records the first use of a secret, and then answers from a store lookup that starts after
+    /// the recording. Runs once per secret.
     async fn judge_first_use(
         &self,
         call: &Call,
@@ -138,7 +141,8 @@ impl App {
         }
     }
 
-    /// Evaluates the facts after the lookup, so that expiry is compared at the time of the answer.
+    /// Evaluates the facts now. This happens after the lookup, because expiry counts at the time of
+    /// the answer.
     fn judge_now(
         &self,
         question: &Question,
@@ -148,7 +152,7 @@ impl App {
         Ok(self.judge(question, facts.as_ref(), (revision, now)))
     }
 
-    /// Evaluates the facts at `now`. The answer has no facts if the secret is not recognised.
+    /// Evaluates the facts at `now`. The answer contains no facts if the secret is not recognised.
     pub(super) fn judge(
         &self,
         question: &Question,
@@ -165,8 +169,8 @@ impl App {
         }
     }
 
-    /// Records an answer: counts it, notes an active one as a use, and queues the audit entry of a
-    /// superseded secret.
+    /// Records an answer. Counts it in the metrics, records a use of the token if the answer is
+    /// active, and queues an audit row if the secret is superseded.
     pub(super) fn conclude(&self, call: &Call, digest: Option<Digest>, judged: &Introspection) {
         self.count(&judged.verdict);
         if let (Verdict::Active(_), Some(known)) = (&judged.verdict, &judged.known) {
@@ -181,14 +185,16 @@ impl App {
         }
     }
 
-    /// Returns the current lease and applied revision, under which a cached entry may be answered.
+    /// Returns the current lease and applied revision, which decide whether a cached entry may be
+    /// used.
     pub(super) fn view(&self) -> View {
         self.freshness.view(self.clock.monotonic())
     }
 
-    /// Returns the facts of a digest, from the cache or the store, fresh enough to answer now.
+    /// Returns the facts of a digest from the cache or the store, fresh enough to answer from now.
     async fn facts(&self, digest: Digest, min: Option<Revision>) -> Result<Fresh, Error> {
-        // Taken before the cache lookup; the clock is read after it. See `Freshness::view`.
+        // The view is taken before the cache is read, and the clock is read after the cache. See
+        // `Freshness::view`.
         let view = self.view();
         let remembered = self.cache.get(&digest);
         let now = self.clock.monotonic();
@@ -210,18 +216,19 @@ impl App {
         Box::pin(self.fresh(read, min)).await
     }
 
-    /// Returns the facts that a lookup found, if they reflect the requested revision. If not, that
-    /// revision belongs to another change log or is not reached yet. This also covers a database
-    /// that has stopped being the primary since its last heartbeat.
+    /// Returns the facts that a lookup found, if they reflect the revision that the caller
+    /// requires. If they do not, fails, because that revision belongs to another change log or has
+    /// not been reached yet. This check also catches a database that has stopped being the primary
+    /// since its last heartbeat.
     async fn fresh(&self, read: Reading, min: Option<Revision>) -> Result<Fresh, Error> {
         let seen = (read.applied, read.snapshot.as_ref(), read.evidence);
         let revision = self.reflected(seen, min).await?;
         Ok((read.facts, revision))
     }
 
-    /// Returns the highest revision that a lookup is known to reflect. If its snapshot includes the
-    /// requested transaction id, the same database must also have the row of that change: a former
-    /// primary may have given the id to another transaction.
+    /// Returns the highest revision that a lookup is known to reflect. If the snapshot of the
+    /// lookup includes the required transaction id, the same database must also contain the row of
+    /// that change, because a former primary may have assigned this id to another transaction.
     pub(super) async fn reflected(
         &self,
         (applied, snapshot, reading): (Revision, &Snapshot, Evidence),
@@ -256,7 +263,7 @@ impl App {
         }
     }
 
-    /// Returns the facts of a digest from a store lookup that starts now.
+    /// Returns the facts of a digest from a store lookup that starts now and is not shared.
     pub(super) async fn facts_anew(
         &self,
         digest: Digest,
@@ -267,7 +274,8 @@ impl App {
         self.fresh(read, min).await
     }
 
-    /// Looks a digest up in the store. If a shared load proves too old, repeats it unshared.
+    /// Looks a digest up in the store. If the result proves too old or comes from another database,
+    /// repeats the lookup once, unshared.
     async fn read_through(&self, digest: Digest, shared: bool) -> Result<Reading, LookupError> {
         let read = self.flights.look_up(&self.ground, digest, shared).await?;
         match self.worth(read.evidence).await {
@@ -282,9 +290,9 @@ impl App {
         }
     }
 
-    /// Judges whether a lookup may be answered. If it is fresh but its database is not proven to be
-    /// the primary, waits for the next heartbeat: on a machine short of CPU the heartbeat is late,
-    /// but proves as much.
+    /// Judges whether the result of a lookup may be used for an answer. If the result is fresh but
+    /// its database is not proven to be the primary, waits for the next heartbeat. On a machine
+    /// short of CPU the heartbeat comes late, but still proves which database is the primary.
     pub(super) async fn worth(&self, reading: Evidence) -> Worth {
         let mut proofs = self.freshness.proofs();
         loop {

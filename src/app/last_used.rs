@@ -1,6 +1,6 @@
-//! Which service last used which token, and when. Each active answer records a use in memory; a
-//! background task writes the uses to the store. Recording briefly locks one of many shards and
-//! allocates only for a new (token, service) pair. The number of pairs is bounded.
+//! Which service last used which token, and when. Each active answer records a use in memory, and a
+//! background task writes the uses to the store. Recording a use briefly locks one of many shards,
+//! and allocates memory only for a new (token, service) pair. The number of pairs is bounded.
 
 pub mod writer;
 
@@ -21,12 +21,13 @@ use crate::{
     store::Use,
 };
 
-/// Enough shards that two cores rarely contend for one, and that scanning one is quick.
+/// Number of shards. With so many, two cores rarely contend for one shard, and a scan of one shard
+/// is quick.
 const SHARDS: usize = 128;
-/// Shortest interval between two writes of the same token.
+/// Shortest interval between two writes about the same token.
 const WRITE_EVERY: Duration = Duration::from_mins(1);
 
-/// Uses that are not in the store yet, or were written within the last minute.
+/// Uses that are not in the store yet, and uses that were written within the last minute.
 pub(super) struct LastUsedTracker {
     shards: [Mutex<Shard>; SHARDS],
     pairs: AtomicUsize,
@@ -45,23 +46,23 @@ struct Shard {
 #[derive(Default)]
 struct Used {
     by: Vec<UsedBy>,
-    /// Time of the last write, on the monotonic clock.
+    /// Monotonic time of the last write about this token.
     written: Option<Duration>,
 }
 
-/// The last use by one service.
+/// The last use of a token by one service.
 struct UsedBy {
     service: Arc<Actor>,
     at: Timestamp,
-    /// The value in the store; `None` if not written yet.
+    /// The time of use that the store holds; `None` if none was written yet.
     stored: Option<Timestamp>,
 }
 
-/// Selects the uses to write.
+/// Which uses to write.
 #[derive(Clone, Copy)]
 enum Which {
-    /// Uses of tokens that were not written within the last minute. The argument is the current
-    /// monotonic time.
+    /// Uses of tokens about which nothing was written within the last minute. The argument is the
+    /// current monotonic time.
     Due(Duration),
     /// All uses.
     All,
@@ -75,7 +76,8 @@ impl UsedBy {
 
 impl Used {
     fn by(&mut self, service: &Actor) -> Option<&mut UsedBy> {
-        // Ignores the kind: a stored use is keyed by issuer and subject.
+        // Ignores the kind of caller, because the store identifies a service by issuer and subject
+        // only.
         self.by.iter_mut().find(|used| {
             used.service.subject == service.subject && used.service.issuer == service.issuer
         })
@@ -100,7 +102,7 @@ impl Used {
 }
 
 impl LastUsedTracker {
-    /// Creates a tracker for at most `max_pairs` (token, service) pairs; 0 disables tracking.
+    /// Creates a tracker for at most `max_pairs` (token, service) pairs. 0 turns tracking off.
     pub fn new(max_pairs: usize, metrics: Arc<Metrics>) -> Self {
         Self {
             shards: std::array::from_fn(|_| Mutex::default()),
@@ -110,7 +112,7 @@ impl LastUsedTracker {
         }
     }
 
-    /// Records that `service` was answered at `at` that the token is active.
+    /// Records that `service` was told at `at` that the token is active.
     pub fn note(&self, token: TokenUid, service: &Actor, at: Timestamp) {
         if self.max_pairs == 0 {
             return;
@@ -146,22 +148,22 @@ impl LastUsedTracker {
         self.metrics.usage_waiting.inc();
     }
 
-    /// Notes that a use of the token was written by other means, so that it is not written again
-    /// at once.
+    /// Notes that a use of the token was written to the store outside this tracker, so that the
+    /// next write about the token is not due at once.
     pub fn note_written(&self, token: TokenUid, now: Duration) {
         if self.pairs.load(Ordering::Relaxed) < self.max_pairs {
             self.shard(token).tokens.entry(token).or_default().written = Some(now);
         }
     }
 
-    /// Returns the last use of the token that this replica recorded.
+    /// Returns when the token was last used, as far as this replica has recorded it.
     pub fn last_use(&self, token: TokenUid) -> Option<Timestamp> {
         let shard = self.shard(token);
         let used = shard.tokens.get(&token)?;
         used.by.iter().map(|used| used.at).max()
     }
 
-    /// Returns the services whose use of the token this replica recorded.
+    /// Returns the services that have used the token, as far as this replica has recorded it.
     pub fn uses(&self, token: TokenUid) -> Vec<ServiceUse> {
         let shard = self.shard(token);
         let used = shard.tokens.get(&token);
@@ -173,8 +175,8 @@ impl LastUsedTracker {
         .collect()
     }
 
-    /// Returns about `limit` uses to write. `from` is the shard to continue at; it is past the end
-    /// when no uses are left.
+    /// Returns about `limit` uses to write. Starts at the shard number `from` and advances it;
+    /// after the last shard, no uses are left.
     fn some(&self, from: &mut usize, which: Which, limit: usize) -> Vec<Use> {
         let mut found = Vec::new();
         while let Some(shard) = self.shards.get(*from) {
@@ -199,7 +201,7 @@ impl LastUsedTracker {
         found
     }
 
-    /// Marks uses as stored by a write that started at `now`.
+    /// Marks uses as written to the store, by a write that started at `now`.
     fn note_stored(&self, uses: &[Use], now: Duration) {
         for stored in uses {
             let mut shard = self.shard(stored.token);
@@ -217,7 +219,7 @@ impl LastUsedTracker {
         }
     }
 
-    /// Removes tokens whose uses are stored and that no longer delay the next write.
+    /// Removes tokens whose uses are all stored and that were not written within the last minute.
     fn forget_stored(&self, now: Duration) {
         for shard in &self.shards {
             let mut shard = lock(shard);

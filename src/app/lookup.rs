@@ -1,5 +1,7 @@
-//! Store lookups for digests that are not cached. Single-flight loads; a caller never joins a load
-//! that started before the last eviction.
+//! Store lookups for digests that are not in the cache. Lookups are single-flight: concurrent
+//! callers that need the same digest share one query. A caller never joins a lookup that started
+//! before the last eviction from the cache, because its result may be from before the evicting
+//! change.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -27,36 +29,40 @@ use crate::{
 };
 use stacktoken_core::facts_cache::{Cache, Generation};
 
-/// Result of a lookup.
+/// What a lookup found.
 #[derive(Clone)]
 pub(super) struct Reading {
     pub facts: Option<Arc<Facts>>,
     pub snapshot: Arc<Snapshot>,
-    /// Which database answered, and when the lookup started.
+    /// Proof of which database answered and when the lookup started.
     pub evidence: Evidence,
-    /// Revision that the lookup reflects.
+    /// Revision that the facts reflect: they include every change up to it.
     pub applied: Revision,
 }
 
-/// Why a lookup has no result.
+/// Why a lookup failed.
 #[derive(Clone, Debug)]
 pub(super) enum LookupError {
-    /// The store did not answer within the freshness bound; a later answer could not be used.
+    /// The store did not answer within the freshness bound, after which its answer would be too old
+    /// to use.
     TooSlow,
-    /// The database that answered is not the trusted one, or is not proven to still be it.
+    /// The database that answered is not the trusted one, or no heartbeat proves that it is still
+    /// the primary.
     Unproven,
     /// The limit on concurrent lookups is reached.
     Overloaded,
-    /// The store failed.
+    /// The store returned an error.
     Store(Arc<store::Error>),
 }
 
 impl LookupError {
-    /// Converts to the error for the caller. `lapsed`: there was no valid lease at the start.
+    /// Converts this to the error for the caller. `lapsed` tells whether the lease had already
+    /// lapsed when the call began.
     pub fn into_error(self, lapsed: bool) -> Error {
         match self {
             Self::Overloaded => Error::Overloaded,
-            // The cached facts are not fresh, or their freshness cannot be determined.
+            // An error of the store is passed on if the lease was still valid or the SQLite file is
+            // lost. Otherwise the caller learns only that no fresh answer is available.
             Self::Store(error) if !lapsed || matches!(*error, store::Error::FileLost(_)) => {
                 Error::of_reading(&error)
             }
@@ -74,16 +80,17 @@ struct Flight {
     outcome: Shared<BoxFuture<'static, Outcome>>,
 }
 
-/// Loads in progress by digest, and the limit on concurrent lookups.
+/// Single-flight lookups in progress, by digest, and the limit on concurrent lookups.
 pub(super) struct SingleFlight {
     open: Mutex<(u64, HashMap<Digest, Flight>)>,
     permits: Arc<Semaphore>,
     bound: Duration,
-    /// Whether a caller checks when a load started before it joins; false only in tests.
+    /// Whether a caller joins a lookup only if it started recently enough. Only a test sets this to
+    /// false.
     checks_start: bool,
 }
 
-/// Dependencies of a lookup.
+/// What a lookup needs from the rest of the application.
 #[derive(Clone)]
 pub(super) struct LookupDeps {
     pub store: Arc<Store>,
@@ -93,16 +100,17 @@ pub(super) struct LookupDeps {
 }
 
 impl LookupDeps {
-    /// Handles an answer from a database that is not the trusted one: renews the connections, which
-    /// may lead to a former primary, and requests a heartbeat, which finds the current one.
+    /// Handles an answer from a database that is not the trusted one. Renews the connections,
+    /// because they may lead to a former primary, and requests a heartbeat, because a heartbeat
+    /// determines the current primary.
     pub async fn doubt(&self) {
         self.store.renew_connections().await;
         self.freshness.doubted.notify_one();
     }
 
-    /// Queries the store, and retries once on new connections if a database other than the trusted
-    /// one answered. The answer of such a database is neither used nor cached, not even that a
-    /// digest is unknown.
+    /// Queries the store. If a database other than the trusted one answers, retries once on new
+    /// connections. The answer of that database is neither used nor cached, even if the answer is
+    /// that a digest is unknown.
     async fn ask<A: Asked + ?Sized>(
         &self,
         bound: Duration,
@@ -111,7 +119,8 @@ impl LookupDeps {
         for _ in 0..2 {
             let mut proofs = self.freshness.proofs();
             let started = self.clock.monotonic();
-            // Taken before the query: its result reflects everything applied here by now.
+            // Taken before the query, so the result of the query reflects everything that is
+            // applied here by now.
             let view = self.freshness.view(started);
             let Ok(answered) = timeout(bound, asked.look_up(&self.store)).await else {
                 self.store.renew_silent_connections().await;
@@ -126,14 +135,14 @@ impl LookupDeps {
                 return Ok((look, evidence, view.claimed()));
             }
             self.doubt().await;
-            // Wait for the requested heartbeat; without it a retry cannot succeed.
+            // Waits for the requested heartbeat, without which a retry cannot succeed.
             let _ = timeout(bound, proofs.changed()).await;
         }
         Err(LookupError::Unproven)
     }
 }
 
-/// A lookup key: one digest or several.
+/// What a lookup queries the store for: one digest or several.
 trait Asked: Sync {
     type Lookup: Send;
 
@@ -180,11 +189,13 @@ impl SingleFlight {
         }
     }
 
-    /// Looks a digest up in the store. If `shared`, joins a load in progress that is younger than
-    /// half the freshness bound, unless there was an eviction since it started.
+    /// Looks a digest up in the store. If `shared`, joins a lookup of this digest that is in
+    /// progress, unless that lookup is older than half the freshness bound or the cache has evicted
+    /// anything since it started.
     pub async fn look_up(&self, ground: &LookupDeps, digest: Digest, shared: bool) -> Outcome {
         let (number, outcome) = self.board(ground, digest, shared);
-        // The first waiter to finish or give up removes the load: later callers start one.
+        // The first waiter that finishes or gives up removes the lookup from the map, so that later
+        // callers start their own.
         let _seat = FlightGuard {
             flights: self,
             digest,
@@ -257,7 +268,7 @@ impl SingleFlight {
     }
 }
 
-/// Result of one lookup of several digests.
+/// What one lookup of several digests found.
 pub(super) struct BatchRead {
     pub facts: HashMap<Digest, Arc<Facts>>,
     pub snapshot: Snapshot,
@@ -266,8 +277,8 @@ pub(super) struct BatchRead {
 }
 
 impl SingleFlight {
-    /// Looks several digests up in one query. The load is not shared, so it always starts after the
-    /// call.
+    /// Looks several digests up in one query. The lookup is not shared with other callers, so it
+    /// never started before this call.
     pub async fn look_up_many(
         &self,
         ground: &LookupDeps,
@@ -300,7 +311,8 @@ impl SingleFlight {
     }
 }
 
-/// Removes a load when one of its waiters finishes or is dropped; the other waiters keep it.
+/// Removes a lookup from the map when one of its waiters finishes or is dropped. The other waiters
+/// still get its result.
 struct FlightGuard<'a> {
     flights: &'a SingleFlight,
     digest: Digest,
@@ -324,5 +336,5 @@ impl Drop for FlightGuard<'_> {
     }
 }
 
-/// Longest time for which an unknown digest is cached as such.
+/// How long a digest is cached as unknown, at most.
 const UNKNOWN_FOR: Duration = Duration::from_secs(1);

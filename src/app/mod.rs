@@ -1,5 +1,5 @@
-//! The use cases: one method per RPC. Independent of gRPC, so that another transport can call
-//! them.
+//! The use cases: one method of [`App`] per RPC. They do not depend on gRPC, so another transport
+//! could call them too.
 
 mod audit;
 mod batch;
@@ -69,18 +69,18 @@ use self::{
 /// Settings of the use cases.
 #[derive(Clone, Copy, Debug)]
 pub struct UseCaseSettings {
-    /// Longest time a caller may reuse a verdict.
+    /// How long a caller may reuse a verdict, at most.
     pub verdict_max_age: Duration,
-    /// Change rate limit of one caller.
+    /// Rate limit on the changes that one caller makes.
     pub changes: Rate,
-    /// Rate limit on unrecognised tokens presented by one caller.
+    /// Rate limit on the unrecognised tokens that one caller presents.
     pub unrecognised: Rate,
-    /// Maximum age of answers.
+    /// How old answers may be.
     pub bounds: Bounds,
     /// Maximum number of cached digests.
     pub cache_entries: usize,
-    /// Maximum number of (token, service) pairs held until their use is written to the store;
-    /// 0 disables recording when tokens are used.
+    /// Maximum number of (token, service) pairs whose last use is held in memory until it is
+    /// written to the store. 0 turns the recording of token usage off.
     pub usage_pairs: usize,
     /// Maximum number of concurrent store lookups.
     pub readings: usize,
@@ -88,46 +88,50 @@ pub struct UseCaseSettings {
     pub watch_queue: usize,
     /// Safeguards that keep answers correct.
     pub safeguards: Safeguards,
-    /// Retention periods.
+    /// Retention periods, and the interval of housekeeping.
     pub keeping: Keeping,
 }
 
-/// Safeguards that keep answers correct; see docs/architecture.md. No setting disables one: tests
-/// do, to show that a wrong answer follows.
+/// Safeguards that keep answers correct; docs/architecture.md explains each of them. No setting
+/// disables a safeguard. Tests disable one at a time to show that a wrong answer follows.
 #[derive(Clone, Copy, Debug)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is taken away on its own"
 )]
 pub struct Safeguards {
-    /// A cached answer requires a valid lease.
+    /// The cache is used for an answer only under a valid lease.
     pub lease: bool,
-    /// The lease is measured from the last heartbeat too, not only from the last change-log poll.
+    /// The lease is limited by the age of the last heartbeat, not only by the age of the last poll
+    /// of the change log.
     pub heartbeat: bool,
-    /// A lookup that took longer than the freshness bound is not answered.
+    /// The result of a lookup that took longer than the freshness bound is not used for an answer.
     pub reading_age: bool,
-    /// A cached answer must reflect the requested revision.
+    /// The cache is used for an answer only if it reflects the revision that the caller requires.
     pub reflection: bool,
-    /// A fill that started before an eviction does not restore the evicted entry.
+    /// A lookup that started before an eviction does not put the evicted entry back into the cache.
     pub generations: bool,
-    /// A caller joins a single-flight load only if it is recent and nothing was evicted since.
+    /// A caller joins a single-flight lookup only if that lookup started recently and nothing was
+    /// evicted from the cache since.
     pub flights: bool,
-    /// The subject of a local change is barred from the cache until the outcome is known, and
-    /// evicted before the change is acknowledged.
+    /// The subject of a change made by this replica is barred from the cache until the outcome of
+    /// the change is known, and is evicted before the change is acknowledged.
     pub own_changes: bool,
-    /// A change that commits after one with a higher number is not skipped.
+    /// The poll does not skip a change that commits after a change with a higher number.
     pub commit_order: bool,
-    /// A lookup counts only if it is from the database that committed the last heartbeat.
+    /// A lookup is used only if it was answered by the database that committed the last heartbeat.
     pub look_up_origins: bool,
     /// A crash, promotion or restart gives a database a new origin.
     pub incarnation: bool,
-    /// Rows copied into another database cluster are not trusted there.
+    /// Rows that were copied into another database cluster are not trusted there.
     pub system: bool,
-    /// A lookup waits for the heartbeat that proves its database is the primary.
+    /// If a lookup is fresh but its database is not proven to be the primary, the answer waits for
+    /// the next heartbeat instead of failing.
     pub patience: bool,
     /// A change is made only in the database that committed the last heartbeat.
     pub change_origins: bool,
-    /// A change is decided only if the database's clock agrees with this process's clock.
+    /// A change is accepted or refused only if the database's clock agrees with this process's
+    /// clock. Otherwise the call fails.
     pub change_clocks: bool,
 }
 
@@ -152,7 +156,7 @@ impl Default for Safeguards {
     }
 }
 
-/// The use cases and their shared state, without a transport.
+/// The use cases and the state that they share, without a transport.
 pub struct App {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
@@ -169,7 +173,7 @@ pub struct App {
     freshness: Arc<Freshness>,
     ground: LookupDeps,
     nudged: Notify,
-    /// Signals that another database is now trusted.
+    /// Signals to the listener that another database is trusted now.
     left: Notify,
     hub: ChangeBroadcast,
     read_only: ReadOnly,
@@ -177,17 +181,17 @@ pub struct App {
     keeping: Keeping,
 }
 
-/// Subject of a call, for the audit row of its refusal.
+/// The stack and token that a call is about, for the audit row if the call is refused.
 #[derive(Clone, Debug, Default)]
 pub struct About {
-    /// Stack key, as the caller sent it.
+    /// Key of the stack, as the caller sent it.
     pub stack_key: Option<String>,
-    /// Token id, as the caller sent it.
+    /// Id of the token, as the caller sent it.
     pub token_uid: Option<String>,
 }
 
 impl App {
-    /// Creates the use cases over a store, and the refusal writer, which the caller must run.
+    /// Creates the use cases on top of a store, and the refusal writer, which the caller must run.
     #[must_use]
     pub fn new(
         store: Arc<Store>,
@@ -254,8 +258,8 @@ impl App {
         &self.metrics
     }
 
-    /// Returns whether verdicts can be answered within the freshness bound, from the cache or from
-    /// the store.
+    /// Returns whether this replica can answer verdicts within the freshness bound, from the cache
+    /// or from the store. Also updates the metrics of the cache size and of a lost SQLite file.
     #[must_use]
     pub fn is_fresh(&self) -> bool {
         self.metrics
@@ -278,7 +282,7 @@ impl App {
         }
     }
 
-    /// Checks the caller's change rate limit.
+    /// Checks the caller's rate limit on changes.
     ///
     /// # Errors
     /// [`Refusal::RateLimited`].
@@ -292,7 +296,7 @@ impl App {
         self.unrecognised.forget_quiet();
     }
 
-    /// Queues the refusal of an authenticated caller for the audit (R14).
+    /// Queues an audit row about the refusal of an authenticated caller's request (R14).
     pub fn note_refusal(&self, call: &Call, action: AuditAction, about: About, refusal: &Refusal) {
         let first = RefusedCall {
             at: self.clock.now(),
@@ -304,16 +308,17 @@ impl App {
             .note(&call.caller.actor, (action, refusal.reason()), first);
     }
 
-    /// Notes the revision of a local change. The store has already evicted its subject (R12). A
-    /// preview has no revision.
+    /// Notes the revision of a change that this replica made. The store has already evicted the
+    /// subject of the change from the cache (R12). A preview changes nothing and has no revision.
     fn note_change<T>(&self, call: &Call, done: &Result<(T, Revision), store::Error>) {
         if let (Ok((_, revision)), false) = (done, call.previews()) {
             self.note_own(*revision);
         }
     }
 
-    /// Notes that a local change is committed and applied. If the database sends no notifications,
-    /// triggers a change-log poll for watchers at once.
+    /// Notes that a change by this replica is committed and applied to the cache. A store that is
+    /// not shared sends no notifications, so this also triggers a poll of the change log for the
+    /// watchers.
     fn note_own(&self, revision: Revision) {
         self.freshness.note_own(revision.position);
         if !self.store.is_shared() {
@@ -321,7 +326,7 @@ impl App {
         }
     }
 
-    /// Converts the result of a store call, and queues a refusal for the audit.
+    /// Converts the result of a store call, and queues an audit row if the store refused the call.
     fn settle<T>(
         &self,
         call: &Call,
@@ -334,7 +339,8 @@ impl App {
         Ok(done?)
     }
 
-    /// Settles a change like `settle`, and logs it. Returns its revision; `None` for a preview.
+    /// Converts the result of a change as `settle` does, and logs the change. Returns the revision
+    /// of the change; `None` for a preview.
     fn settle_change<T>(
         &self,
         call: &Call,
@@ -351,7 +357,8 @@ impl App {
     }
 }
 
-/// Logs each change, so that changes undone by a database restore can be identified.
+/// Logs a change. If the database is later restored from a backup, the log shows which changes are
+/// lost.
 fn log_change(action: AuditAction, about: &About, revision: Revision) {
     let About {
         stack_key,

@@ -1,6 +1,7 @@
-//! Handles a database that is, or becomes, read-only while the process runs. The cause is logged
-//! once and shown by a metric and by health; probes with exponential back-off wait until the
-//! database accepts writes. Connections are replaced only then: new ones would be read-only too.
+//! Handles a database that is read-only, or becomes read-only, while the process runs. The cause is
+//! logged once, and a metric and the health service show the state. Probes with exponential
+//! back-off wait until the database accepts writes. Only then are the connections replaced, because
+//! new connections would be read-only before that too.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -14,11 +15,12 @@ use tokio::{
 
 use super::App;
 
-/// The first interval between probes of a read-only database; it doubles each time.
+/// Interval before the second probe of a read-only database. It doubles after each probe.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
-/// The longest interval between probes.
+/// Longest interval between two probes.
 const LOOK_AFTER_AT_MOST: Duration = Duration::from_secs(8);
-/// Refused writes within this time of the last one belong to the same incident and its back-off.
+/// A write that is refused within this time after the last incident continues that incident, and
+/// its back-off goes on.
 const SAME_WITHIN: Duration = Duration::from_mins(1);
 
 /// Whether the database is known to refuse writes.
@@ -29,7 +31,8 @@ pub(super) struct ReadOnly {
 }
 
 impl ReadOnly {
-    /// Probes a read-only database now, because it has committed a heartbeat again.
+    /// Probes the database at once if it is known to be read-only. Called when heartbeats succeed
+    /// again.
     pub fn look_now(&self) {
         if self.known.load(Ordering::Acquire) {
             self.look.notify_one();
@@ -44,12 +47,12 @@ impl App {
         self.read_only.known.load(Ordering::Acquire)
     }
 
-    /// Tracks whether the database accepts writes, for the lifetime of the process.
+    /// Tracks whether the database accepts writes. Runs for the lifetime of the process.
     pub async fn keep_looking_for_changes_taken(&self) {
         let mut rest = LOOK_AFTER;
         loop {
-            // A pooler may hold both read-only and writable sessions. Replacing our connections
-            // does not help then, so this backs off too.
+            // A connection pooler may hold both read-only and writable sessions. Replacing our
+            // connections does not help then, so repeated incidents back off too.
             let same = timeout(SAME_WITHIN, self.store.refused_as_read_only()).await;
             if same.is_err() {
                 rest = LOOK_AFTER;
@@ -70,7 +73,8 @@ impl App {
         let mut pause = LOOK_AFTER;
         let mut told = None;
         while let Err(unwritable) = self.store.require_writable().await {
-            // If it is unreachable by now, its other readers and writers log that.
+            // If the database is unreachable instead, this logs nothing, because the poller and the
+            // heartbeat log that.
             self.set_read_only(unwritable.is_read_only());
             let cause = unwritable.to_string();
             if self.is_read_only() && told.as_ref() != Some(&cause) {

@@ -1,9 +1,10 @@
-//! Audit rows written after the answer (R14): refusals, one row per caller, RPC, reason and
-//! minute, with a count; and each first presentation of a superseded secret. Queuing never blocks
-//! an answer, and the queue is bounded.
+//! Audit rows that are written after the caller has been answered (R14). There are two kinds:
+//! refusals, with one row and a count per caller, RPC, reason and minute; and the first
+//! presentation of each superseded secret. Queuing a row never delays an answer, and the queue is
+//! bounded.
 //!
-//! Refusals are aggregated when they are queued: a flood from one caller takes few rows and does
-//! not displace rows of other callers.
+//! Refusals are aggregated when they are queued. So a flood of refusals from one caller takes few
+//! rows, and does not displace the rows of other callers.
 
 use std::{
     collections::HashMap,
@@ -26,20 +27,20 @@ use crate::{
     store::{Presented, RefusalNote, RefusedCall, Store},
 };
 
-/// Maximum number of unwritten rows, for example while the store is down.
+/// Maximum number of unwritten rows. Rows accumulate, for example, while the store is down.
 const UNWRITTEN: usize = 10_000;
 /// Maximum number of unwritten rows of one caller.
 const UNWRITTEN_OF_ONE: usize = 256;
-/// Rows per transaction.
+/// Number of rows per transaction.
 const AT_ONCE: usize = 256;
-/// Pause between two writes: a flood of refusals costs a few transactions per second.
+/// Pause between two writes, so that a flood of refusals costs only a few transactions per second.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Longest pause between attempts while the store does not accept writes.
+/// Longest pause between two attempts to write while the store does not accept writes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Number of write attempts at shutdown.
 const LAST_ATTEMPTS: u32 = 3;
 
-/// Number of superseded secrets tracked as already reported, to avoid duplicate rows.
+/// Number of superseded secrets that are remembered as already queued, so that each gets one row.
 const TOLD: usize = 10_000;
 
 type Row = (RefusalNote, RefusedCall, u32);
@@ -59,7 +60,7 @@ struct Shared {
     noted: Notify,
 }
 
-/// The queue's input side. Dropping it makes the writer stop once everything is written.
+/// The input side of the queue. After it is dropped, the writer stops once everything is written.
 pub(super) struct RefusalLog {
     shared: Arc<Shared>,
     told: Shards<Digest, ()>,
@@ -67,7 +68,7 @@ pub(super) struct RefusalLog {
     _closing: DropGuard,
 }
 
-/// Writes queued rows to the audit. Run it beside the service.
+/// Writes queued rows to the audit. Run this as long as the service runs.
 pub struct RefusalWriter {
     shared: Arc<Shared>,
     store: Arc<Store>,
@@ -111,8 +112,9 @@ impl RefusalLog {
         }
     }
 
-    /// Queues a row about a presented superseded secret, unless this replica queued one
-    /// before. A row dropped by a full queue is queued when the secret is presented again.
+    /// Queues a row about the presentation of a superseded secret, unless this replica has already
+    /// queued a row about the same secret. If the queue is full, the row is dropped and is queued
+    /// when the secret is presented again.
     pub fn note_superseded(&self, call: &Call, presented: Presented) {
         if self.told.get(&presented.digest).is_some() {
             return;
@@ -137,7 +139,7 @@ impl Waiting {
         self.refusals.is_empty() && self.superseded.is_empty()
     }
 
-    /// Adds to an existing refusal row or creates one; returns `false` if the queue is full.
+    /// Adds refusals to an existing row or creates a new row. Returns `false` if the queue is full.
     fn fold(&mut self, (note, first, count): Row) -> bool {
         if let Some((_, folded)) = self.refusals.get_mut(&note) {
             *folded = folded.saturating_add(count);
@@ -159,7 +161,8 @@ impl Waiting {
             .collect()
     }
 
-    /// Returns unwritten rows to the queue, ignoring its limits: they were counted before.
+    /// Puts rows that could not be written back into the queue. The limits of the queue do not
+    /// apply, because these rows were already counted when they were queued.
     fn put_back(&mut self, rows: Vec<Row>) {
         for (note, first, count) in rows {
             let later = self.refusals.insert(note.clone(), (first, count));
@@ -172,8 +175,8 @@ impl Waiting {
 }
 
 impl RefusalWriter {
-    /// Writes rows until the service has stopped and the queue is empty or its last attempts fail.
-    /// Retries failed writes.
+    /// Writes rows, and retries failed writes, until the service has stopped and either the queue
+    /// is empty or the last attempts have failed.
     pub async fn run(self) {
         let (mut pause, mut last_attempts) = (PAUSE, 0);
         loop {
@@ -203,7 +206,7 @@ impl RefusalWriter {
         }
     }
 
-    /// Writes the queue; returns whether everything was written.
+    /// Writes all queued rows. Returns whether all of them were written.
     async fn write(&self) -> bool {
         let superseded = mem::take(&mut self.shared.waiting().superseded);
         let mut unwritten = Vec::new();
@@ -222,7 +225,7 @@ impl RefusalWriter {
         written
     }
 
-    /// Writes rows; returns those that could not be written.
+    /// Writes refusal rows. Returns the rows that could not be written.
     async fn unwritten(&self, mut rows: Vec<Row>) -> Vec<Row> {
         while !rows.is_empty() {
             let some = rows.len().saturating_sub(AT_ONCE);

@@ -20,7 +20,7 @@ fn about(stack: &StackKey) -> About {
 }
 
 impl App {
-    /// Generates a stack key, for a registration without one.
+    /// Generates a stack key, for a request to register a stack that names no key.
     ///
     /// # Errors
     /// [`Error::Internal`] if the system provides no randomness.
@@ -31,7 +31,7 @@ impl App {
     /// Registers a stack.
     ///
     /// # Errors
-    /// [`Error`]; refused if the key is taken.
+    /// [`Error`]. The call is refused if the key is already in use.
     pub async fn register_stack(
         &self,
         call: &Call,
@@ -69,10 +69,10 @@ impl App {
         self.settle(call, (AuditAction::StackList, About::default()), done)
     }
 
-    /// Sets or removes a member of a stack, or transfers its ownership.
+    /// Sets or removes a member of a stack, or transfers the ownership of the stack.
     ///
     /// # Errors
-    /// [`Error`]; refused if the stack would lose its owner (R2).
+    /// [`Error`]. The call is refused if the stack would be left without an owner (R2).
     pub async fn change_members(
         &self,
         call: &Call,

@@ -14,7 +14,7 @@ use crate::domain::{caller::Actor, refusal::Refusal};
 pub struct Rate {
     /// Sustained rate per second.
     pub per_second: NonZeroU32,
-    /// Burst size after an idle period.
+    /// Number of requests that are admitted at once after an idle period.
     pub burst: NonZeroU32,
 }
 
@@ -39,12 +39,12 @@ impl Throttle {
         admitted.map_err(|until| self.refusal(&until))
     }
 
-    /// Admits `count` requests or none. A count above the burst size is charged as the full burst;
-    /// otherwise it could never be admitted.
+    /// Admits all of `count` requests or none of them. If `count` exceeds the burst size, only the
+    /// burst size is charged, because more could never be admitted.
     pub fn admit_many(&self, actor: &Actor, count: NonZeroU32) -> Result<(), Refusal> {
         match self.limiter.check_key_n(actor, count.min(self.burst)) {
             Ok(admitted) => admitted.map_err(|until| self.refusal(&until)),
-            // Cannot happen: the count does not exceed the burst size.
+            // Cannot happen, because the count does not exceed the burst size.
             Err(_) => Err(Refusal::RateLimited {
                 retry_after_ms: 1000,
             }),
@@ -53,7 +53,7 @@ impl Throttle {
 
     fn refusal(&self, until: &NotUntil<QuantaInstant>) -> Refusal {
         let wait = until.wait_time_from(self.clock.now());
-        // Rounded up: a retry even slightly too early would be refused again.
+        // Rounded up, because a retry that comes even slightly too early would be refused again.
         let wait = wait + Duration::from_millis(1);
         let retry_after_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         Refusal::RateLimited { retry_after_ms }

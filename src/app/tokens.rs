@@ -21,23 +21,23 @@ use crate::{
 pub struct Issued {
     /// The token.
     pub token: Token,
-    /// Its secret; `None` in a preview.
+    /// The secret of the token; `None` in a preview.
     pub secret: Option<Secret>,
-    /// Revision that includes it; `None` in a preview.
+    /// Revision that includes this change; `None` in a preview.
     pub revision: Option<Revision>,
 }
 
-/// A newly rotated token with its new secret, which is shown only once (R9).
+/// A token that was just rotated, with its new secret, which is shown only once (R9).
 pub struct Rotated {
-    /// The token, and when its former secret ends.
+    /// The token, and when its former secret stops working.
     pub rotated: store::Rotated,
     /// The new secret; `None` in a preview.
     pub secret: Option<Secret>,
-    /// Revision that includes it; `None` in a preview.
+    /// Revision that includes this change; `None` in a preview.
     pub revision: Option<Revision>,
 }
 
-/// Returns what the store keeps of a secret.
+/// Returns the parts of a secret that the store keeps: the digest and the hint.
 fn kept(secret: &Secret) -> Kept {
     Kept {
         digest: secret.digest(),
@@ -45,7 +45,7 @@ fn kept(secret: &Secret) -> Kept {
     }
 }
 
-/// Key of a token: its stack and its id.
+/// Identifies a token: the key of its stack and its id.
 pub type Key<'a> = (&'a StackKey, TokenUid);
 
 fn about((stack, uid): Key<'_>) -> About {
@@ -66,7 +66,8 @@ impl App {
     /// Issues a token.
     ///
     /// # Errors
-    /// [`Error`]; refused because of the limit (R6), the name, or a suspended stack.
+    /// [`Error`]. The call is refused if the stack is at its token limit (R6) or suspended, or if
+    /// the name is taken.
     pub async fn issue(&self, call: &Call, command: &Issue) -> Result<Issued, Error> {
         let secret = Secret::generate(self.entropy.as_ref())?;
         let done = self.store.issue(call, command, &kept(&secret)).await;
@@ -104,10 +105,10 @@ impl App {
         )
     }
 
-    /// Changes the name, description or permissions.
+    /// Changes the name, description or permissions of a token.
     ///
     /// # Errors
-    /// [`Error`]; refused if the token is dead (R8).
+    /// [`Error`]. The call is refused if the token is dead (R8).
     pub async fn update(
         &self,
         call: &Call,
@@ -121,10 +122,10 @@ impl App {
         Ok((self.with_use(token), revision))
     }
 
-    /// Changes the expiry.
+    /// Changes when a token expires.
     ///
     /// # Errors
-    /// [`Error`]; refused if the token is dead (R8).
+    /// [`Error`]. The call is refused if the token is dead (R8).
     pub async fn set_expiry(
         &self,
         call: &Call,
@@ -138,7 +139,8 @@ impl App {
         Ok((self.with_use(token), revision))
     }
 
-    /// Returns who would be affected by the change that this call previews; `None` if it is none.
+    /// Returns who would be affected by the change that this call previews; `None` if the call is
+    /// not a preview.
     ///
     /// # Errors
     /// [`Error`].
@@ -155,7 +157,7 @@ impl App {
     /// Gives a token a new secret.
     ///
     /// # Errors
-    /// [`Error`]; refused if the token is dead (R8) or its stack suspended.
+    /// [`Error`]. The call is refused if the token is dead (R8) or its stack is suspended.
     pub async fn rotate(&self, call: &Call, command: &Rotate) -> Result<Rotated, Error> {
         let secret = Secret::generate(self.entropy.as_ref())?;
         let done = self.store.rotate(call, command, &kept(&secret)).await;
@@ -188,13 +190,15 @@ impl App {
         Ok((self.with_use(token), revision))
     }
 
-    /// Adds the last use that this replica has recorded and not yet written to the store.
+    /// Sets the last use of a token to the one that this replica has recorded, if that is later
+    /// than the one in the store.
     fn with_use(&self, mut token: Token) -> Token {
         token.last_used_at = token.last_used_at.max(self.uses.last_use(token.uid));
         token
     }
 
-    /// Adds recorded uses to a page; drops tokens used since `unused_since`, if that is given.
+    /// Applies the uses that this replica has recorded to a page. If `unused_since` is given, drops
+    /// the tokens that were used since then.
     fn with_uses(&self, mut page: TokenPage, unused_since: Option<Timestamp>) -> TokenPage {
         let tokens = page.tokens.into_iter().map(|token| self.with_use(token));
         let unused = |token: &Token| {

@@ -1,6 +1,6 @@
-//! The watch stream: every change that can alter a verdict, in order, and pongs that state how
-//! fresh the stream is. Queued events go out before new batches are received, and a pong is queued
-//! behind everything that was published when it was requested.
+//! The watch stream. It carries every change that can alter a verdict, in order, and pongs that
+//! state how fresh the stream is. Queued events are sent before new batches are received. A pong is
+//! queued behind everything that had been published when the client requested it.
 
 use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
@@ -17,26 +17,28 @@ use stacktoken_core::facts_cache::Subject;
 
 use crate::{domain::revision::Revision, metrics::Metrics, store::Lost};
 
-/// Time limit for reading the backlog, including the wait for a permit.
+/// Time limit for reading the changes that precede the subscription, including the wait for a
+/// permit.
 const BACKLOG_FOR: Duration = Duration::from_secs(4);
-/// Minimum interval between pongs: at most 20 per second.
+/// Minimum interval between two pongs of a watch, which limits them to 20 per second.
 const PONG_EVERY: Duration = Duration::from_millis(50);
 
 /// Revisions sent with every event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Points {
-    /// Everything up to here is sent.
+    /// Every change up to this revision is sent. A client resumes from it.
     pub resume: Revision,
-    /// Highest revision of a change that was sent or precedes the watch.
+    /// Highest revision of any change that was sent or that precedes the watch.
     pub highest: Revision,
 }
 
-/// An event of the stream.
+/// An event that is sent to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
-    /// A subject whose facts the client must evict.
+    /// A changed subject, whose facts the client must evict from its cache.
     Changed(Subject, Points),
-    /// A pong: its nonce and staleness; every change acknowledged longer ago than that was sent.
+    /// A pong with the client's nonce and a duration: every change that was acknowledged longer ago
+    /// than this duration has been sent.
     Pong(u64, Duration, Points),
 }
 
@@ -46,21 +48,21 @@ enum Waiting {
     Change(WatchChange),
     Pong {
         nonce: u64,
-        /// Every change that was acknowledged before this instant is sent before this pong.
+        /// Every change that was acknowledged before this instant is sent ahead of this pong.
         since: Duration,
         /// Position up to which every change is sent ahead of this pong.
         resume: i64,
     },
 }
 
-/// One watcher.
+/// The stream of one watcher.
 pub struct Watch {
     app: Arc<App>,
     news: broadcast::Receiver<ChangeBatch>,
     waiting: VecDeque<Waiting>,
     /// Nonce of the latest unanswered ping.
     ping: Option<u64>,
-    /// Delay before the next pong is allowed.
+    /// Timer that runs until the next pong may be sent.
     rest: Option<Pin<Box<Sleep>>>,
     epoch: i64,
     resume: i64,
@@ -69,13 +71,14 @@ pub struct Watch {
 }
 
 impl App {
-    /// Starts a watch, from a revision or from now on.
+    /// Starts a watch, from a given revision or from now on.
     ///
     /// # Errors
-    /// [`Error::NotFresh`] while this replica cannot follow the change log;
-    /// [`Error::WatchUnknown`] or [`Error::RevisionPurged`] for an unusable `from`.
+    /// [`Error::NotFresh`] while this replica cannot follow the change log; [`Error::WatchUnknown`]
+    /// or [`Error::RevisionPurged`] if `from` cannot be used.
     pub async fn watch(self: &Arc<Self>, from: Option<Revision>) -> Result<Watch, Error> {
-        // Subscribe before reading the backlog: a change that the read misses arrives as a batch.
+        // Subscribes before the backlog is read, so that a change which the backlog misses arrives
+        // in a batch.
         let (news, stand) = self.hub.subscribe().ok_or(Error::NotFresh)?;
         self.freshness.told_since().ok_or(Error::NotFresh)?;
         let position = from.map(|from| from.position);
@@ -90,8 +93,8 @@ impl App {
             return Err(Error::WatchUnknown);
         }
         let changes = history.changes.map_err(|lost| match lost {
-            // Another database answered than the one that is polled, as after a failover. The next poll
-            // notices it.
+            // The database that answered is not the one that the poller follows, for example after
+            // a failover. The poller notices this at its next poll.
             Lost::Elsewhere => Error::NotFresh,
             Lost::Untold => Error::RevisionPurged,
         })?;
@@ -105,35 +108,36 @@ impl App {
             rest: None,
             epoch,
             resume,
-            // Includes changes that are not sent because they precede the watch: an answer that
-            // lacks one would never be corrected.
+            // Includes changes that are not sent because they precede the watch. Otherwise the
+            // client could cache an answer from before such a change, and no event would ever
+            // correct it.
             highest: history.newest.max(resume),
             _counted: Counted::new(self.metrics.clone()),
         })
     }
 
-    /// Ends all watches when this replica stops.
+    /// Ends all watches, because this replica stops.
     pub fn close_watches(&self) {
         self.hub.closing.cancel();
     }
 
-    /// Waits until watches have to end.
+    /// Waits until `close_watches` is called.
     pub async fn watches_closed(&self) {
         self.hub.closing.cancelled().await;
     }
 }
 
 impl Watch {
-    /// Requests a pong. If several pings are pending, only the latest is answered.
+    /// Requests a pong. If several pings are pending, only the latest gets a pong.
     pub const fn ping(&mut self, nonce: u64) {
         self.ping = Some(nonce);
     }
 
-    /// Returns the next event. Cancel safe: no event is lost if the future is dropped.
+    /// Returns the next event. This is cancel safe: no event is lost if the future is dropped.
     ///
     /// # Errors
-    /// [`Error::WatchLagged`], [`Error::WatchUnknown`] or [`Error::RevisionPurged`]. The watch is
-    /// over after any of them.
+    /// [`Error::NotFresh`], [`Error::WatchLagged`], [`Error::WatchUnknown`] or
+    /// [`Error::RevisionPurged`]. After any of them, the watch is over.
     pub async fn next(&mut self) -> Result<Told, Error> {
         loop {
             if let Some(next) = self.waiting.pop_front() {
@@ -147,7 +151,7 @@ impl Watch {
                 news = self.news.recv() => match news {
                     Ok(news) => self.hear(&news)?,
                     Err(RecvError::Lagged(_)) => return Err(self.lagged()),
-                    // Cannot happen: `self.app` owns the sender.
+                    // Cannot happen, because `self.app` owns the sender.
                     Err(RecvError::Closed) => return Err(Error::NotFresh),
                 },
                 () = rested(&mut self.rest), if self.ping.is_some() => {}
@@ -155,10 +159,10 @@ impl Watch {
         }
     }
 
-    /// Queues a pong behind every change that it covers.
+    /// Queues a pong behind every change that its values cover.
     fn answer(&mut self, nonce: u64) -> Result<(), Error> {
-        // Read before draining the batches: every change that these values cover was published
-        // before they were set.
+        // These values are read before the batches are drained, because every change that they
+        // cover was published before they were set.
         let since = self.app.freshness.told_since().ok_or(Error::NotFresh)?;
         let resume = self.app.hub.stand().map_or(0, |stand| stand.resume);
         loop {

@@ -1,7 +1,7 @@
-//! The signature algorithms that a credential may use: asymmetric ones only, so that a public
-//! key can never serve as a shared secret. Knows nothing of keys or of tokens.
+//! The signature algorithms that a credential may use. All of them are asymmetric, so that a public
+//! key can never serve as a shared secret. This module knows nothing of keys or tokens.
 
-/// A signature algorithm by its name in JOSE (RFC 7518, RFC 8037).
+/// A signature algorithm of JOSE (RFC 7518, RFC 8037).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     /// RSASSA-PKCS1-v1_5 with SHA-256.
@@ -24,7 +24,7 @@ pub enum Algorithm {
     EdDsa,
 }
 
-/// The kind of key that an algorithm takes.
+/// The type of key that an algorithm needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Family {
     Rsa,
@@ -47,7 +47,7 @@ impl Algorithm {
         Self::EdDsa,
     ];
 
-    /// Returns the name in JOSE, which is case-sensitive.
+    /// Returns the JOSE name of the algorithm, which is case-sensitive.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -63,7 +63,7 @@ impl Algorithm {
         }
     }
 
-    /// Returns the algorithm of this name; `None` for `none`, HMAC and any other name.
+    /// Returns the algorithm with this JOSE name; `None` for `none`, HMAC and any other name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|known| known.name() == name)

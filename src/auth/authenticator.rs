@@ -1,5 +1,5 @@
-//! Maps credentials to callers: searches the issuer entries and caches verified credentials. Does
-//! not know how a JWT is built, nor when keys are fetched.
+//! Maps credentials to callers. Searches the entries of the issuers file, and caches verified
+//! credentials. This module does not know how a JWT is built or when keys are fetched.
 
 use std::{
     collections::HashMap,
@@ -33,10 +33,10 @@ use crate::domain::{
 
 /// Longest `authorization` value that is accepted: 8 KiB.
 const MAX_VALUE_BYTES: usize = 8 * 1024;
-/// Capacity of the cache of verified credentials.
+/// Number of verified credentials that are cached at most.
 const REMEMBERED: usize = 10_000;
 
-/// Authenticator of callers by JWT or client certificate.
+/// Authenticates callers by JWT or client certificate.
 pub struct Authenticator {
     around: Arc<Surroundings>,
     entries: Vec<(IssuerEntry, usize)>,
@@ -45,8 +45,8 @@ pub struct Authenticator {
     verified: Cache<[u8; 32], Verified>,
 }
 
-/// Cached result of verifying a credential. Valid until the credential expires, as long as no key
-/// set changes and the keys that verified it stay trusted.
+/// Cached result of the verification of a credential. It is valid until the credential expires, as
+/// long as no key set changes and the keys that verified the signature stay trusted.
 #[derive(Clone)]
 struct Verified {
     caller: Arc<Caller>,
@@ -55,22 +55,24 @@ struct Verified {
     store: usize,
 }
 
-/// The entry that accepts a JWT, and the generation of the key sets at that time.
+/// The entry that accepts a JWT, and the generation of the key sets against which the JWT was
+/// checked.
 struct Found<'a> {
     entry: &'a IssuerEntry,
     store: usize,
     generation: u64,
 }
 
-/// A rejection under the current keys; newer keys from the `wanting` sources might change it.
+/// A rejection with the current keys. Newer keys from the sources in `wanting` might change it.
 struct Refused {
     rejection: Rejection,
     wanting: Vec<usize>,
 }
 
 impl Authenticator {
-    /// Creates an authenticator without keys; [`Self::load_files`] and [`Self::keep_fresh`] load
-    /// them. If fetches fail, keys stay trusted until `max_stale` after the last success.
+    /// Creates an authenticator that has no keys yet. [`Self::load_files`] and [`Self::keep_fresh`]
+    /// load them. If fetches fail, the keys stay trusted until `max_stale` after the last
+    /// successful fetch.
     #[must_use]
     pub fn new(
         entries: Entries,
@@ -103,10 +105,10 @@ impl Authenticator {
         }
     }
 
-    /// Loads every `jwks_file`, at startup.
+    /// Loads every `jwks_file`. Call this at startup.
     ///
     /// # Errors
-    /// [`KeyFileUnusable`] for the first that cannot be read or holds no usable key.
+    /// [`KeyFileUnusable`] for the first file that cannot be read or contains no usable key.
     pub async fn load_files(&self) -> Result<(), KeyFileUnusable> {
         for store in &self.stores {
             if let KeySource::File(path) = store.source() {
@@ -119,13 +121,13 @@ impl Authenticator {
         Ok(())
     }
 
-    /// Fetches all due key sets concurrently. [`Self::keep_fresh`] does this periodically; a test
-    /// calls it after moving its clock.
+    /// Fetches all key sets that are due, concurrently. [`Self::keep_fresh`] does the same
+    /// periodically. A test calls this after it has moved its clock.
     pub async fn refresh_due(&self) {
         join(self.stores.iter().map(IssuerKeys::refresh_if_due)).await;
     }
 
-    /// Keeps all keys fresh; never returns. Run it as a supervised task, and drop the future to
+    /// Keeps all keys fresh; never returns. Run this as a supervised task, and drop the future to
     /// stop it.
     pub async fn keep_fresh(&self) {
         join(self.stores.iter().map(IssuerKeys::keep_fresh)).await;
@@ -155,21 +157,23 @@ impl Authenticator {
         kinds.any(|kind| kind == CallerKind::Service)
     }
 
-    /// Returns whether any caller is identified by certificate, so that TLS must request one.
+    /// Returns whether any caller is identified by certificate, in which case TLS must request
+    /// client certificates.
     #[must_use]
     pub fn wants_certificates(&self) -> bool {
         !self.certificates.is_empty()
     }
 
-    /// Returns the caller that a client certificate identifies; TLS must have verified it.
+    /// Returns the caller that a client certificate identifies. TLS must have verified the
+    /// certificate.
     #[must_use]
     pub fn certify(&self, der: &[u8]) -> Certified {
         certificates::certify(&self.certificates, der)
     }
 
-    /// Authenticates a caller by the `authorization` values, or if there are none, by certificate.
-    /// An invalid value never falls back to the certificate. Returns without waiting if the
-    /// credential is cached or its key is known.
+    /// Authenticates a caller by the values of the `authorization` header, or by certificate if
+    /// there are none. An invalid value is rejected even if there is a certificate. Returns without
+    /// waiting if the credential is cached or its key is known.
     ///
     /// # Errors
     /// [`Rejection`].
@@ -217,7 +221,7 @@ impl Authenticator {
                 if asked == Asked::Newer || self.generation() != before {
                     self.find(&jwt)
                 } else if asked == Asked::Undecided {
-                    // A fetch that may bring the missing key is in progress (R13).
+                    // A fetch that may bring the missing key is still in progress (R13).
                     return Err(Rejection::KeysUnavailable);
                 } else {
                     Err(refused)
@@ -236,10 +240,12 @@ impl Authenticator {
         Ok(verified.caller)
     }
 
-    /// Finds the first entry that the JWT matches and whose keys verify its signature. A matching
-    /// entry whose keys are unavailable ends the search, because it might have been the right one.
+    /// Finds the first entry that the JWT matches and whose keys verify the signature. If the keys
+    /// of a matching entry are unavailable, the search ends, because that entry might have been the
+    /// right one.
     fn find(&self, jwt: &Jwt<'_>) -> Result<Found<'_>, Refused> {
-        // Read before the keys: if they change meanwhile, the cached result is invalid.
+        // The generation is read before the keys. If the keys change in between, the cached result
+        // is invalid.
         let generation = self.generation();
         let mut cause: Cause = "no entry for its issuer";
         let mut wanting = Vec::new();
@@ -278,8 +284,8 @@ impl Authenticator {
         })
     }
 
-    /// Asks these sources for newer keys concurrently, so that one that hangs does not delay the
-    /// fetches of the others.
+    /// Fetches newer keys from these sources, if their limits allow a fetch. The fetches are
+    /// concurrent, so that a source that hangs does not delay the others.
     async fn refresh(&self, stores: &[usize]) -> Asked {
         let mut stores = stores.to_vec();
         stores.sort_unstable();
@@ -310,13 +316,15 @@ fn caller(entry: &IssuerEntry, jwt: &Jwt<'_>) -> Caller {
     }
 }
 
-/// Returns what follows `Bearer`, in any case (RFC 9110 §11.1), and one space (RFC 6750 §2.1).
+/// Returns the token that follows the scheme `Bearer`, in upper or lower case (RFC 9110 §11.1), and
+/// exactly one space (RFC 6750 §2.1).
 fn bearer(value: &[u8]) -> Result<&str, Rejection> {
     if !value.is_ascii() {
         return Err(Rejection::Invalid("not ASCII"));
     }
     let value = str::from_utf8(value).map_err(|_| Rejection::Invalid("not ASCII"))?;
-    // Detects a management token first, under any scheme: its holder must learn of the mistake.
+    // Looks for a management token first, whatever the scheme is, because its holder must learn of
+    // the mistake.
     let mut words = value.split_ascii_whitespace();
     if words
         .by_ref()

@@ -1,5 +1,6 @@
-//! `[[mtls]]` entries: callers identified by the SPIFFE id or DNS name in their client certificate.
-//! TLS has already verified the certificate; here it is only parsed. Does not know of connections.
+//! `[[mtls]]` entries: callers that are identified by the SPIFFE id or DNS name in their client
+//! certificate. TLS has already verified the certificate, and this module only parses it. It does
+//! not know of connections.
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ const KINDS: [(&str, CallerKind); 2] = [
 ];
 const SPIFFE: &str = "spiffe://";
 
-/// Issuer that is recorded for a caller identified by certificate.
+/// Issuer that is recorded for a caller who is identified by certificate.
 pub const CERTIFICATE_ISSUER: &str = "mtls";
 
 /// One `[[mtls]]` entry.
@@ -30,23 +31,24 @@ pub const CERTIFICATE_ISSUER: &str = "mtls";
 pub struct CertificateEntry {
     /// The SPIFFE id, or the DNS name in lower case.
     pub identity: String,
-    /// Kind of caller that it identifies; never a user.
+    /// Kind of caller that the certificate identifies; never a user.
     pub caller: CallerKind,
-    /// Whether it has the introspect role.
+    /// Whether the caller has the introspect role.
     pub introspects: bool,
 }
 
 /// A client certificate that TLS has verified, and the caller that it identifies.
 #[derive(Clone, Debug)]
 pub struct Certified {
-    /// The caller; `None` if the file lists none of its names.
+    /// The caller; `None` if the issuers file lists none of the names in the certificate.
     pub caller: Option<Arc<Caller>>,
     /// When the certificate expires.
     pub expires_at: Timestamp,
 }
 
-/// Returns the caller that a certificate identifies: the first entry, in file order, that is one
-/// of its names. A certificate that cannot be parsed has no caller and counts as expired.
+/// Returns the caller that a certificate identifies. The first entry in the order of the file
+/// counts whose identity is one of the names in the certificate. A certificate that cannot be
+/// parsed identifies no caller and counts as expired.
 #[must_use]
 pub(super) fn certify(entries: &[CertificateEntry], der: &[u8]) -> Certified {
     let nobody = Certified {
@@ -68,8 +70,8 @@ pub(super) fn certify(entries: &[CertificateEntry], der: &[u8]) -> Certified {
     }
 }
 
-/// Returns the SPIFFE id and the DNS names. An X.509-SVID has exactly one URI (SPIFFE X509-SVID
-/// §2): if there are several, all are ignored.
+/// Returns the SPIFFE id and the DNS names in a certificate. An X.509-SVID has exactly one URI
+/// (SPIFFE X509-SVID §2), so if there are several URIs, all of them are ignored.
 fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     let Ok(Some(alternatives)) = certificate.subject_alternative_name() else {
         return Vec::new();
@@ -78,7 +80,7 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     for name in &alternatives.value.general_names {
         match name {
             GeneralName::URI(uri) => uris.push(*uri),
-            // A wildcard never matches: no entry can contain one.
+            // A wildcard name never matches, because no entry can contain a wildcard.
             GeneralName::DNSName(name) => names.push(name.to_ascii_lowercase()),
             _ => {}
         }
@@ -103,7 +105,7 @@ fn caller(entry: &CertificateEntry) -> Caller {
 }
 
 impl Entry<'_> {
-    /// Parses this as an `[[mtls]]` entry.
+    /// Parses this table as an `[[mtls]]` entry.
     pub fn certificate_entry(&self) -> Result<CertificateEntry, IssuersError> {
         self.only(&KEYS)?;
         let caller = self.caller(&KINDS)?;
@@ -143,7 +145,8 @@ impl Entry<'_> {
     }
 }
 
-/// Accepts a trust domain and a path of non-empty segments (SPIFFE-ID §2).
+/// Returns whether a SPIFFE id after its scheme is valid: a trust domain, and a path of non-empty
+/// segments (SPIFFE-ID §2).
 fn is_spiffe(rest: &str) -> bool {
     let Some((domain, path)) = rest.split_once('/') else {
         return false;

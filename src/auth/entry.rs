@@ -1,16 +1,16 @@
-//! One entry of the issuers file while it is parsed. It knows its section and number, so that
-//! every error names them. Does not know which keys an entry may have.
+//! One entry of the issuers file while the file is parsed. An entry knows its section and its
+//! number, so that every error names them. This module does not know which keys an entry may have.
 
 use toml::{Table, Value};
 
 use crate::domain::caller::CallerKind;
 
-/// Error in the issuers file: the entry, the key, what is wrong and how to fix it.
+/// Error in the issuers file. Its text names the entry, the key, what is wrong and how to fix it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct IssuersError(pub(super) String);
 
-/// A table of the file.
+/// A table of the issuers file.
 pub(super) struct Entry<'a> {
     section: &'static str,
     number: usize,
@@ -35,7 +35,7 @@ impl<'a> Entry<'a> {
         })
     }
 
-    /// Rejects any key but these.
+    /// Checks that the entry has no other keys than `keys`.
     pub fn only(&self, keys: &[&str]) -> Result<(), IssuersError> {
         match self.table.keys().find(|key| !keys.contains(&key.as_str())) {
             Some(key) => {
@@ -50,7 +50,7 @@ impl<'a> Entry<'a> {
         self.table.get(key)
     }
 
-    /// Parses `caller`, which must be one of these kinds.
+    /// Parses the key `caller`, whose value must be one of `kinds`.
     pub fn caller(&self, kinds: &[(&str, CallerKind)]) -> Result<CallerKind, IssuersError> {
         let text = self.text("caller")?;
         let found = kinds.iter().find(|(name, _)| *name == text);

@@ -1,5 +1,5 @@
-//! Fetches the bytes of a key set from a URL or a file, within limits on size and time. Does not
-//! know what a key is, nor when to fetch.
+//! Fetches the bytes of a key set from a URL or a file, within limits on size and time. This module
+//! does not know what a key is or when to fetch.
 
 use std::{error::Error as _, path::Path, pin::Pin, sync::Arc, time::Duration};
 
@@ -22,24 +22,25 @@ use tokio::io::AsyncReadExt as _;
 use super::source::KeySource;
 use crate::telemetry;
 
-/// Size limit of a key set, and of a file of certificates: 256 KiB.
+/// Size limit of a key set and of a file of CA certificates: 256 KiB.
 const MAX_BYTES: usize = 256 * 1024;
 /// How long a whole fetch may take.
 const MAX_TIME: Duration = Duration::from_secs(5);
 
-/// Future of a fetch.
+/// Future of the bytes that a fetch returns.
 pub type Fetch = Pin<Box<dyn Future<Output = Result<Vec<u8>, FetchError>> + Send>>;
 
-/// Fetcher of the bytes of a key set. Tests supply their own.
+/// Fetches the bytes of a key set. Tests supply their own implementation.
 pub trait KeyFetcher: Send + Sync + 'static {
-    /// Starts a fetch; implementations must limit its time and the size of its result.
+    /// Starts a fetch. An implementation must limit the time that the fetch takes and the size of
+    /// its result.
     fn fetch(&self, source: &KeySource) -> Fetch;
 }
 
-/// Error of a fetch. Never quotes the URL, which may contain a secret.
+/// Error of a fetch. Its text never quotes the URL, which may contain a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// The connection could not be established, or broke.
+    /// The connection could not be established, or it broke.
     #[error("cannot be reached: {0}")]
     Unreachable(String),
     /// The HTTP status is not 200.
@@ -51,13 +52,13 @@ pub enum FetchError {
     /// The fetch exceeded its time limit.
     #[error("did not answer in full within {0:?}")]
     TooSlow(Duration),
-    /// The key file, or the file of certificates, cannot be used.
+    /// The key file or the file of CA certificates cannot be used.
     #[error("{0}")]
     File(String),
 }
 
-/// Fetcher over HTTP/1.1 and from the file system. Keeps no connections or certificates between
-/// fetches, which are minutes apart, so that renewed certificates take effect.
+/// Fetches over HTTP/1.1 or from the file system. Keeps neither connections nor CA certificates
+/// between fetches, which are minutes apart, so that renewed CA certificates take effect.
 #[derive(Clone, Copy, Debug)]
 pub struct HttpFetcher {
     max_time: Duration,

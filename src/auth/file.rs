@@ -1,5 +1,5 @@
-//! Parser of the issuers file, which lists how callers are authenticated, by JWT or by certificate.
-//! Does not open the file.
+//! Parser of the issuers file, which lists how callers are authenticated: by JWT or by client
+//! certificate. This module does not open the file.
 
 use std::path::Path;
 
@@ -14,16 +14,17 @@ use super::{
 const ISSUERS: &str = "issuers";
 const MTLS: &str = "mtls";
 
-/// Entries of the file, in file order.
+/// Entries of the issuers file, in the order of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entries {
-    /// Callers authenticated by JWT.
+    /// Issuers whose JWTs authenticate callers.
     pub issuers: Vec<IssuerEntry>,
-    /// Callers authenticated by client certificate.
+    /// Callers that are authenticated by client certificate.
     pub certificates: Vec<CertificateEntry>,
 }
 
-/// Parses the text of an issuers file; relative paths in it start at `base`, the file's folder.
+/// Parses the text of an issuers file. Relative paths in the file start at `base`, the folder of
+/// the file.
 ///
 /// # Errors
 /// [`IssuersError`] for the first error in the file.
@@ -52,7 +53,7 @@ pub fn parse(text: &str, base: &Path) -> Result<Entries, IssuersError> {
     })
 }
 
-/// Returns the entries of a list of tables; none if it is absent.
+/// Returns the entries of a list of tables; empty if the file does not contain the list.
 fn section<'a>(file: &'a Table, name: &'static str) -> Result<Vec<Entry<'a>>, IssuersError> {
     let entries = match file.get(name) {
         None => return Ok(Vec::new()),

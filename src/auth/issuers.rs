@@ -1,5 +1,5 @@
-//! `[[issuers]]` entries: the trusted issuers, and the kind of caller that each authenticates. Does
-//! not know what a JWT is.
+//! `[[issuers]]` entries: the trusted issuers, and the kind of caller that each of them
+//! authenticates. This module does not know what a JWT is.
 
 use std::path::Path;
 
@@ -35,19 +35,20 @@ const KINDS: [(&str, CallerKind); 3] = [
 /// One `[[issuers]]` entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuerEntry {
-    /// Required value of `iss`.
+    /// Value that the claim `iss` must have.
     pub issuer: String,
-    /// Value that `aud` must equal or contain.
+    /// Value that the claim `aud` must equal or contain.
     pub audience: String,
-    /// Source of the keys.
+    /// Where the issuer's keys come from.
     pub source: KeySource,
-    /// Accepted signature algorithms; at least one.
+    /// Signature algorithms that are accepted; there is at least one.
     pub algorithms: Vec<Algorithm>,
-    /// Kind of caller that it authenticates.
+    /// Kind of caller that this issuer authenticates.
     pub caller: CallerKind,
-    /// Claims that must equal or contain a value.
+    /// Pairs of a claim and the value that the claim must equal or contain.
     pub required: Vec<(String, String)>,
-    /// Services that have the introspect role; empty for other kinds of caller.
+    /// Services that have the introspect role. Empty if this issuer authenticates another kind of
+    /// caller.
     pub subjects: Vec<SubjectPattern>,
 }
 
@@ -60,12 +61,12 @@ impl IssuerEntry {
     }
 }
 
-/// Pattern that an element of `subjects` stands for.
+/// Pattern for subjects, parsed from an element of the list `subjects`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SubjectPattern {
-    /// Exactly this subject.
+    /// Matches exactly this subject.
     Exact(String),
-    /// All subjects with this prefix.
+    /// Matches all subjects with this prefix.
     Prefix(String),
 }
 
@@ -94,7 +95,7 @@ impl SubjectPattern {
 }
 
 impl Entry<'_> {
-    /// Parses this as an `[[issuers]]` entry.
+    /// Parses this table as an `[[issuers]]` entry.
     pub fn issuer_entry(&self, base: &Path) -> Result<IssuerEntry, IssuersError> {
         self.only(&KEYS)?;
         let caller = self.caller(&KINDS)?;

@@ -1,5 +1,5 @@
-//! Key set: which keys of a JWK set (RFC 7517) are acceptable, and which one a credential refers
-//! to. Does not know where the set came from, nor how old it is.
+//! Key set: which keys of a JWK set (RFC 7517) are usable, and which key a credential refers to.
+//! This module does not know where a set came from or how old it is.
 
 use std::collections::HashMap;
 
@@ -41,11 +41,12 @@ struct Key {
 /// Result of checking a signature against a key set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Seal {
-    /// Made with one of the keys.
+    /// The signature was made with one of the keys.
     Good,
-    /// Not made with the key that it names, or it names none and several fit.
+    /// The signature was not made with the key that it names, or it names no key and several keys
+    /// fit.
     Bad,
-    /// The key is not in the set; a newer set may hold it.
+    /// The key is not in the set, but a newer set may contain it.
     KeyUnknown,
 }
 
@@ -102,7 +103,7 @@ impl KeySet {
         &self.skipped
     }
 
-    /// Returns whether both sets hold the same keys, and skipped the same ones.
+    /// Returns whether both sets contain the same keys, and the same keys were skipped.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let pairs = self.keys.iter().zip(&other.keys);
         self.keys.len() == other.keys.len()
@@ -110,7 +111,7 @@ impl KeySet {
             && pairs.into_iter().all(|(one, two)| one.is_same(two))
     }
 
-    /// Checks a signature.
+    /// Checks a signature against the keys of this set.
     pub(super) fn check(&self, signed: Signed<'_>) -> Seal {
         match signed.kid {
             Some(kid) => self.check_named(kid, signed),
@@ -130,8 +131,9 @@ impl KeySet {
         }
     }
 
-    /// Checks a signature without a `kid`: exactly one key must fit. If that key did not sign, the
-    /// issuer may have replaced it since.
+    /// Checks a signature without a `kid`. Exactly one key must fit its algorithm. If that key did
+    /// not make the signature, the issuer may have replaced the key since, so the result is
+    /// [`Seal::KeyUnknown`].
     fn check_unnamed(&self, signed: Signed<'_>) -> Seal {
         let mut fitting = self.keys.iter().filter(|key| key.fits(signed.algorithm));
         match (fitting.next(), fitting.next()) {

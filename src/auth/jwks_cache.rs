@@ -1,5 +1,6 @@
-//! Cache of the keys of one source: when they are fetched, replaced and no longer trusted.
-//! Measures monotonic time; does not know issuers or credentials.
+//! Cache of the keys from one source. Decides when the keys are fetched, when they are replaced and
+//! when they are no longer trusted. Time is measured with the monotonic clock. This module does not
+//! know issuers or credentials.
 
 use std::{
     sync::{
@@ -24,12 +25,13 @@ use crate::domain::clock::Clock;
 const REFRESH_AFTER: Duration = Duration::from_mins(5);
 /// Delay before a failed fetch is retried.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
-/// Minimum interval between fetches caused by credentials with unknown keys.
+/// Minimum interval between two fetches that are caused by credentials with unknown keys.
 const ASK_AGAIN_AFTER: Duration = Duration::from_mins(1);
-/// How long after the start of a single-flight fetch other callers still wait for it. A normal
-/// fetch takes about as long; a key URL that hangs must not block every caller.
+/// How old a running single-flight fetch may be for another caller to wait for it. A normal fetch
+/// takes about this long. A source that hangs must not block every caller.
 const JOIN_WITHIN: Duration = Duration::from_millis(250);
-/// Interval at which due times are checked: the clock has no timers, so that a test can move it.
+/// Interval at which it is checked whether a fetch is due. A timer for the due time itself would
+/// not follow the clock of a test.
 const TICK: Duration = Duration::from_secs(1);
 
 /// State shared by all sources.
@@ -37,7 +39,7 @@ pub(super) struct Surroundings {
     pub clock: Arc<dyn Clock>,
     pub fetcher: Arc<dyn KeyFetcher>,
     pub max_stale: Duration,
-    /// Counts the changes of all key sets. A change invalidates every cached verification.
+    /// Number of changes of all key sets so far. A change invalidates every cached verification.
     pub generation: AtomicU64,
 }
 
@@ -58,34 +60,36 @@ pub(super) struct IssuerKeys {
     around: Arc<Surroundings>,
     held: ArcSwapOption<Held>,
     flight: Mutex<Flight>,
-    /// Start of the fetch in progress, in microseconds of the monotonic clock plus one; 0 if there
-    /// is none.
+    /// Start of the running fetch, in microseconds of the monotonic clock plus one; 0 if no fetch
+    /// is running.
     fetching_since: AtomicU64,
 }
 
-/// Result of asking for newer keys.
+/// Whether newer keys were obtained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
-    /// There are newer keys.
+    /// Newer keys were loaded.
     Newer,
-    /// No newer keys are known.
+    /// No newer keys were loaded, and no fetch is running.
     Same,
-    /// A fetch that may bring newer keys is still in progress.
+    /// A fetch that may bring newer keys is still running.
     Undecided,
 }
 
-/// A key set, the monotonic time at which its fetch started, and the number of its load.
+/// A key set, the monotonic time at which the fetch of it started, and the serial number of the
+/// fetch.
 struct Held {
     set: KeySet,
     fetched_at: Duration,
     serial: u64,
 }
 
-/// State of the single-flight fetch of a source.
+/// State of the fetches from a source, of which at most one runs at a time.
 #[derive(Default)]
 struct Flight {
-    /// Start time and future of the fetch in progress. If the caller that polls it is cancelled,
-    /// the next holder of the lock resumes it, at the latest the background task.
+    /// Start time and future of the running fetch. If the caller that polls the future is
+    /// cancelled, the next one that locks this state resumes the fetch; this is the background task
+    /// at the latest.
     under_way: Option<(Duration, Fetch)>,
     due_at: Duration,
     asked_at: Option<Duration>,
@@ -107,14 +111,14 @@ impl IssuerKeys {
         &self.source
     }
 
-    /// Checks a signature; `None` if there are no trusted keys.
+    /// Checks a signature against the keys; `None` if no keys are trusted.
     pub(super) fn check(&self, signed: Signed<'_>) -> Option<Seal> {
         let held = self.held.load();
         let held = held.as_ref().filter(|held| self.trusts(held))?;
         Some(held.set.check(signed))
     }
 
-    /// Returns whether there are keys, and the last successful fetch is recent enough.
+    /// Returns whether there are keys and the last successful fetch is recent enough to trust them.
     pub(super) fn is_trusted(&self) -> bool {
         self.held
             .load()
@@ -131,14 +135,14 @@ impl IssuerKeys {
         age <= self.around.max_stale && !held.set.is_empty()
     }
 
-    /// Fetches now, whether or not the keys are due.
+    /// Fetches the keys now, whether or not a fetch is due.
     pub(super) async fn load(&self) -> Result<(), LoadFailed> {
         let mut flight = self.flight.lock().await;
         self.land(&mut flight).await?;
         self.is_trusted().then_some(()).ok_or(LoadFailed::Empty)
     }
 
-    /// Fetches if the keys are due, or finishes a fetch whose caller was cancelled.
+    /// Fetches the keys if a fetch is due, or finishes a fetch whose caller was cancelled.
     pub(super) async fn refresh_if_due(&self) {
         let mut flight = self.flight.lock().await;
         if flight.under_way.is_some() || self.around.clock.monotonic() >= flight.due_at {
@@ -147,7 +151,7 @@ impl IssuerKeys {
         }
     }
 
-    /// Refreshes the keys whenever they are due; never returns.
+    /// Fetches the keys whenever a fetch is due; never returns.
     pub(super) async fn keep_fresh(&self) {
         loop {
             self.refresh_if_due().await;
@@ -155,8 +159,8 @@ impl IssuerKeys {
         }
     }
 
-    /// Fetches because of an unknown key, at most once a minute. Other callers wait for that fetch
-    /// only within its first [`JOIN_WITHIN`].
+    /// Fetches because a JWT names an unknown key, at most once a minute. A second caller joins the
+    /// running fetch only until it is `JOIN_WITHIN` old; after that it gets [`Asked::Undecided`].
     pub(super) async fn refresh_for_unknown(&self) -> Asked {
         let before = self.serial();
         let asked = |is_newer| if is_newer { Asked::Newer } else { Asked::Same };
@@ -182,7 +186,8 @@ impl IssuerKeys {
         asked(self.serial() != before)
     }
 
-    /// Locks the flight; `None` if another caller's fetch is in progress for too long.
+    /// Locks the state of the fetches; `None` if another caller's fetch is older than
+    /// `JOIN_WITHIN`.
     async fn join(&self) -> Option<MutexGuard<'_, Flight>> {
         let left = match self.fetching_since.load(Ordering::Acquire) {
             0 => JOIN_WITHIN,
@@ -221,7 +226,7 @@ impl IssuerKeys {
         outcome
     }
 
-    /// Replaces the whole set: a key that the issuer removed is no longer trusted.
+    /// Replaces the whole key set, so that a key that the issuer has removed is no longer trusted.
     fn replace(&self, set: KeySet, fetched_at: Duration) {
         let before = self.held.load_full();
         let changed = !before.is_some_and(|before| before.set.is_same(&set));
@@ -251,9 +256,10 @@ impl IssuerKeys {
             REFRESH_AFTER
         };
         flight.due_at = now + wait;
-        // Logs one line when fetches start to fail and one when they recover, not one per retry.
+        // Logs one line when fetches start to fail and one when they succeed again, but none per
+        // retry.
         match failure {
-            // If a file was never loaded, startup fails and reports the error itself.
+            // If a key file was never loaded, startup fails and reports the error.
             Some(_) if matches!(self.source, KeySource::File(_)) && self.held.load().is_none() => {}
             Some(why) if !flight.failing => {
                 warn!(source = %self.source, "key set not refreshed, retrying: {why}");

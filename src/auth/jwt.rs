@@ -1,5 +1,6 @@
-//! Compact JWT (RFC 7519, RFC 8725): parsed strictly, then matched against one entry of the issuers
-//! file. Does not know where keys come from; never follows a URL in a header.
+//! Compact JWT (RFC 7519, RFC 8725). It is parsed strictly, and then matched against one entry of
+//! the issuers file. This module does not know where keys come from, and never follows a URL in a
+//! header.
 
 use std::{fmt, time::Duration};
 
@@ -16,22 +17,23 @@ use crate::domain::{text::Subject, timestamp::Timestamp};
 const LEEWAY: Duration = Duration::from_secs(5);
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const MAX_KID_CHARS: usize = 256;
-/// Headers that would change how the rest is read or where keys come from.
+/// Headers that would change how the rest of the JWT is read or where its keys come from.
 const FORBIDDEN_HEADERS: [&str; 8] = ["crit", "jku", "x5u", "jwk", "x5c", "b64", "zip", "enc"];
 
-/// Reason to reject a credential, for the log: a fixed text, never a part of the credential.
+/// Reason why a credential is rejected, for the log. It is a fixed text and never contains a part
+/// of the credential.
 pub(super) type Cause = &'static str;
 
-/// A JWT whose form and times are valid. Its signature is not checked yet: until then, nothing in
-/// it may be trusted.
+/// A JWT whose form and times are valid. Its signature has not been checked yet, and until then
+/// nothing in the JWT may be trusted.
 pub(super) struct Jwt<'a> {
     message: &'a str,
     signature: &'a str,
     algorithm: Algorithm,
     kid: Option<String>,
     claims: Map<String, Value>,
-    /// End of validity, leeway included, in microseconds since the epoch. Not a [`Timestamp`],
-    /// because an issuer may choose a year that is out of its range.
+    /// End of validity, including the leeway, in microseconds since the epoch. This is not a
+    /// [`Timestamp`], because an issuer may choose a year outside the range of that type.
     pub(super) valid_until_micros: i64,
 }
 
@@ -60,7 +62,7 @@ impl<'a> Jwt<'a> {
         })
     }
 
-    /// Returns what a key set needs to check the signature.
+    /// Returns what is needed to check the signature against a key set.
     pub(super) fn signed(&self) -> Signed<'_> {
         Signed {
             message: self.message,
@@ -78,7 +80,8 @@ impl<'a> Jwt<'a> {
         self.text("iss") == Some(&entry.issuer)
     }
 
-    /// Checks everything but the issuer and the signature against the entry.
+    /// Checks the JWT against an entry of the issuers file: the audience, the algorithm and the
+    /// required claims, but not the issuer and the signature.
     pub(super) fn fits(&self, entry: &IssuerEntry) -> Result<(), Cause> {
         if !self.is_for(&entry.audience) {
             return Err("not for this audience");
@@ -170,7 +173,7 @@ fn check_times(claims: &Map<String, Value>, now: Timestamp) -> Result<i64, Cause
     Ok(valid_until)
 }
 
-/// Converts a `NumericDate` (RFC 7519 §2) to microseconds; saturates if it is out of range.
+/// Converts a `NumericDate` (RFC 7519 §2) to microseconds. Saturates if the date is out of range.
 fn micros(date: &Value) -> Option<i64> {
     if let Some(seconds) = date.as_i64() {
         return Some(seconds.saturating_mul(MICROS_PER_SECOND));
@@ -183,7 +186,8 @@ fn micros(date: &Value) -> Option<i64> {
     Some((seconds * 1e6) as i64)
 }
 
-/// Applies the rule for members of a stack: any other subject could not be a member anyway.
+/// Checks the subject against the rule for members of a stack. A caller with any other subject
+/// could not be a member of a stack anyway.
 fn check_subject(claims: &Map<String, Value>) -> Result<(), Cause> {
     let subject = claims.get("sub").and_then(Value::as_str);
     match subject.map(Subject::parse) {

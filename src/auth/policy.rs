@@ -1,29 +1,30 @@
 //! Table of all RPCs and who may call them. An RPC that is not listed is denied. The caller's role
-//! in the stack is checked later, in the transaction that does the work.
+//! in the stack is checked later, in the transaction that carries out the call.
 
 use std::{collections::HashMap, sync::LazyLock};
 
 use crate::domain::{audit::AuditAction, caller::Requirement};
 
-/// Access rule of one RPC, known before its request is read.
+/// Access rule of one RPC. It applies before the request message is read.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
-    /// The path of its HTTP request.
+    /// Path of the RPC in the HTTP request.
     pub path: &'static str,
-    /// Who may call it.
+    /// Who may call the RPC.
     pub admits: AllowedCallers,
-    /// Whether it changes state, and so counts against the caller's rate limit for changes.
+    /// Whether the RPC changes state. If so, a call counts against the caller's rate limit on
+    /// changes.
     pub changes: bool,
-    /// Its name in the audit; `None` if refusals are not audited (R14).
+    /// Name of the RPC in the audit; `None` if its refusals are not audited (R14).
     pub action: Option<AuditAction>,
 }
 
 /// Who may call an RPC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AllowedCallers {
-    /// Anyone who reaches the port: health and reflection.
+    /// Anyone who can reach the port. This is so for health and reflection.
     Everybody,
-    /// Callers who meet the requirement.
+    /// Authenticated callers who meet the requirement.
     Callers(Requirement),
 }
 
@@ -97,7 +98,7 @@ const fn change(path: &'static str, requirement: Requirement, action: AuditActio
     }
 }
 
-/// Every RPC that is served.
+/// The rules of all RPCs that are served.
 #[rustfmt::skip]
 pub const RULES: &[Rule] = &[
     change("/stacktoken.v1.TokenService/Issue", GOVERNOR, AuditAction::TokenIssue),
@@ -134,15 +135,15 @@ pub const RULES: &[Rule] = &[
 static BY_PATH: LazyLock<HashMap<&str, &Rule>> =
     LazyLock::new(|| RULES.iter().map(|rule| (rule.path, rule)).collect());
 
-/// Returns the rule of a path, matched exactly; `None` means that the call is denied.
+/// Returns the rule whose path is exactly `path`. `None` means that the call is denied.
 #[must_use]
 pub fn rule(path: &str) -> Option<&'static Rule> {
     BY_PATH.get(path).copied()
 }
 
 impl Rule {
-    /// Returns whether services call this RPC for every request that they serve, so that it may be
-    /// answered from the cache.
+    /// Returns whether the RPC changes nothing and its refusals are not audited. Services may call
+    /// such an RPC for every request that they serve, so it may be answered from the cache.
     #[must_use]
     pub const fn is_verdict(&self) -> bool {
         self.action.is_none() && !self.changes

@@ -1,4 +1,4 @@
-//! Source of an issuer's keys: a URL or a file. It is set in the issuers file alone, never by a
+//! Source of an issuer's keys: a URL or a file. Only the issuers file sets the source, never a
 //! credential. This module does no I/O.
 
 use std::{fmt, net::IpAddr, path::PathBuf};
@@ -10,9 +10,9 @@ use http::Uri;
 pub enum KeySource {
     /// A URL that serves a JWK set.
     Url {
-        /// The URL: https, or http to a loopback host.
+        /// The URL; its scheme is https, or http for a loopback host.
         url: Uri,
-        /// PEM file of certificates to trust instead of the system's.
+        /// PEM file with the CA certificates to trust instead of those of the system.
         ca: Option<PathBuf>,
     },
     /// A file that holds a JWK set.
@@ -20,7 +20,7 @@ pub enum KeySource {
 }
 
 impl fmt::Display for KeySource {
-    /// Formats the source for logs, without the query of a URL, which may contain a secret.
+    /// Formats the source for logs. Leaves out the query of a URL, because it may contain a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(f),
@@ -36,10 +36,11 @@ impl fmt::Display for KeySource {
     }
 }
 
-/// Parses a URL that keys may be fetched from.
+/// Parses a URL from which keys may be fetched.
 ///
 /// # Errors
-/// What is wrong and how to fix it; never quotes the URL, because it may contain a password.
+/// A text that says what is wrong and how to fix it. It never quotes the URL, because the URL may
+/// contain a password.
 pub(super) fn parse_url(text: &str) -> Result<Uri, &'static str> {
     let url: Uri = text
         .parse()

@@ -1,5 +1,5 @@
-//! Connection to a running server, over TLS if the URL is https, and the time limit of a command
-//! that uses it.
+//! Connects to a running server, over TLS if the URL is https, and limits how long a client command
+//! may take.
 
 use std::{error::Error, fs, future::Future, io, path::PathBuf, time::Duration};
 
@@ -53,12 +53,12 @@ impl Server {
         self.client_cert.is_some()
     }
 
-    /// Returns how long a command may take, from connecting to the answer.
+    /// Returns how long a command may take from the start of connecting until the answer.
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// Returns the outcome of this work, or `None` if it takes longer than [`Self::timeout`].
+    /// Runs `work` and returns its output, or `None` if it takes longer than [`Self::timeout`].
     pub async fn in_time<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::time::timeout(self.timeout, work).await.ok()
     }
@@ -110,8 +110,9 @@ impl Server {
     }
 }
 
-/// Returns whether the server could not be reached. If it was reached, but its certificate is not
-/// trusted or it speaks another protocol, a retry does not help.
+/// Returns whether the server could not be reached. If the server was reached but its certificate
+/// is not trusted, or if it speaks another protocol, the result is `false` because a retry does not
+/// help.
 fn is_outage(error: &transport::Error) -> bool {
     let causes = std::iter::successors(error.source(), |&cause| cause.source());
     let mut causes = causes.filter_map(|cause| cause.downcast_ref::<io::Error>());
@@ -120,7 +121,7 @@ fn is_outage(error: &transport::Error) -> bool {
         .is_some_and(|error| error.kind() != io::ErrorKind::InvalidData)
 }
 
-/// Parses the URL of a server; without a scheme it is http.
+/// Parses the URL of a server. A URL without a scheme is treated as http.
 fn url(text: &str) -> Result<String, &'static str> {
     let url = match text.split_once("://") {
         Some(_) => text.to_owned(),

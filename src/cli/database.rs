@@ -1,5 +1,5 @@
-//! The store of `serve`: waits for a database that is unavailable, and follows the rotation of its
-//! password.
+//! Opens the store of `serve`. Waits while the database is unavailable, and adopts a rotated
+//! password without a restart.
 
 use std::{collections::BTreeSet, fs, sync::Arc, time::Duration};
 
@@ -12,21 +12,21 @@ use crate::{
     store::{Error, Location, OpenError, PoolSize, SchemaError, Store},
 };
 
-/// How often an unavailable database is retried.
+/// How often to retry connecting to an unavailable database.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often the files that hold database URLs are polled.
+/// How often to poll the files that contain database URLs.
 const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
-/// Why there is no store yet.
+/// Why the store could not be opened.
 enum Missing {
-    /// The database is unavailable; that can pass.
+    /// The database is unavailable, so opening the store is retried.
     Away(String),
-    /// Only a change of a setting or of the schema fixes this.
+    /// A retry does not help: a setting or the schema must be changed first.
     Wrong(anyhow::Error),
 }
 
-/// Opens a store whose schema is current. Waits for a database that is unavailable, and logs each
-/// cause of that once.
+/// Opens the store, and fails if its schema is not current. While the database is unavailable,
+/// waits and logs each cause once.
 pub async fn open(
     location: &Location,
     size: PoolSize,
@@ -79,8 +79,8 @@ async fn try_open(
     }
 }
 
-/// Follows the files that hold the database URLs, for ever: a rotated password applies to
-/// connections opened from then on.
+/// Polls the files that contain the database URLs and never returns. After a password is rotated,
+/// new connections use the new password.
 pub async fn follow(flags: DatabaseFlags, location: Location, store: Arc<Store>) {
     let files = [
         flags.database_url_file.clone(),

@@ -1,16 +1,17 @@
-//! Exit codes, so that a script can tell an outage from a refusal; the README lists them.
+//! The exit codes, which let a script distinguish an outage from a refusal. The README lists them.
 
 use std::process::ExitCode;
 
 /// The call could not be made, or failed in a way that a retry does not fix.
 pub const FAILURE: u8 = 1;
-/// A wrong flag, or a wrong value for one.
+/// A flag or the value of a flag is wrong.
 pub const USAGE: u8 = 2;
-/// There is no such stack or token.
+/// The stack or the token does not exist.
 pub const NOT_FOUND: u8 = 3;
-/// Refused; or the token is inactive, or the action denied.
+/// The call was refused, the token is inactive, or the action is denied.
 pub const REFUSED: u8 = 4;
-/// Nothing was decided: the server is unreachable, silent, overloaded or without its store.
+/// The call was not decided, because the server is unreachable, does not answer, is overloaded or
+/// cannot reach its store.
 pub const UNAVAILABLE: u8 = 5;
 
 /// An error that decides the exit code.
@@ -28,13 +29,13 @@ impl Failed {
         Self { code, message }
     }
 
-    /// Adds the id under which the server's log has the call.
+    /// Adds the request id, under which the call can be found in the server's log.
     pub fn with_request_id(mut self, id: &str) -> Self {
         self.message = format!("{} [request id {id}]", self.message);
         self
     }
 
-    /// Creates an error for flags that are wrong together, or for one that is missing.
+    /// Creates an error for a missing flag, or for flags that cannot be combined.
     pub fn usage(message: impl Into<String>) -> Self {
         Self::new(USAGE, message)
     }

@@ -1,4 +1,4 @@
-//! `stacktoken migrate up|status`.
+//! `stacktoken migrate`: applies migrations, shows their status, or starts a new epoch.
 
 use std::{process::ExitCode, sync::Arc};
 

@@ -1,5 +1,5 @@
-//! The command line: the commands, and how a wrong setting is reported: in one line that names it,
-//! without its value if that could be a secret.
+//! The command line. If a setting is wrong, one line of output names it. The line leaves out the
+//! value if the value could be a secret.
 
 #![warn(
     clippy::print_stdout,
@@ -75,21 +75,22 @@ impl Command {
 /// Parses the command line.
 ///
 /// # Errors
-/// Returns the exit code if the command line asks for help or is wrong; the message is printed
-/// already.
+/// Returns the exit code if the command line asks for help or is wrong. The help text or the error
+/// is already printed by then.
 pub fn parse() -> Result<Cli, ExitCode> {
     Cli::try_parse().map_err(|error| {
         if error.use_stderr() {
             telemetry::output::print_error(format!("stacktoken: {}", in_one_line(&error)));
             return ExitCode::from(exit::USAGE);
         }
-        // Help or version. A closed pipe is not an error here.
+        // The user asked for help or the version. It is not an error if the reader has closed the
+        // pipe.
         let _ = error.print();
         ExitCode::SUCCESS
     })
 }
 
-/// Returns what is wrong and with which setting, and the environment variable that sets the same.
+/// Describes a wrong command line in one line. Names the setting and its environment variable.
 fn in_one_line(error: &clap::Error) -> String {
     let text = error.to_string();
     let lines = text
@@ -119,7 +120,7 @@ fn without_secrets(line: &str) -> String {
     shown
 }
 
-/// Returns the environment variable that sets the same as a flag, if there is one.
+/// Returns the environment variable that corresponds to a flag, if the flag has one.
 fn variable_of(flag: &str) -> Option<String> {
     let flag = flag.split_whitespace().next()?.strip_prefix("--")?;
     let command = Cli::command();
@@ -128,10 +129,10 @@ fn variable_of(flag: &str) -> Option<String> {
     let found = flags.find(|known| known.get_long() == Some(flag))?;
     Some(found.get_env()?.to_string_lossy().into_owned())
 }
-/// Runs the command.
+/// Runs the command that was given on the command line.
 ///
 /// # Errors
-/// Returns whatever prevents it, described in one line.
+/// Returns the error that makes the command fail; its text is one line.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Command::Completions { shell } = cli.command {
         return completions(shell);
@@ -141,7 +142,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         reason = "the one variable that is not ours"
     )]
     let fallback = env::var("RUST_LOG").ok();
-    // Two libraries use TLS; they must use the same crypto provider.
+    // Two libraries use rustls, and both must use the same crypto provider.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -160,7 +161,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
     sampling::end_minute();
     logging.finish();
-    // Do not wait for a task that still hangs, such as a read from a closed client.
+    // Does not wait for tasks that hang, such as a read from a client that has gone.
     runtime.shutdown_background();
     code
 }
@@ -170,8 +171,8 @@ pub fn report(error: &anyhow::Error) {
     telemetry::output::print_error(format!("stacktoken: {error:#}"));
 }
 
-/// Prints completions. The whole script is generated in memory first, since the generator panics if
-/// it cannot write.
+/// Prints the completion script of a shell. The script is first generated in memory, because clap's
+/// generator panics if a write fails.
 fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "stacktoken", &mut script);

@@ -1,21 +1,22 @@
-//! Standard output, whose reader, such as `head`, may close the pipe before the end.
+//! Writes to standard output. A reader such as `head` may close the pipe before everything is
+//! written.
 
 use std::io::{self, ErrorKind, Write as _};
 
 use anyhow::Context as _;
 
-/// Writes a line.
+/// Writes a line to standard output.
 ///
 /// # Errors
-/// Returns any failure except a closed pipe: its reader needs no more output.
+/// Returns any failure except a closed pipe, because a reader that closed it needs no more output.
 pub fn line(text: &str) -> anyhow::Result<()> {
     bytes(format!("{text}\n").as_bytes())
 }
 
-/// Writes bytes as they are.
+/// Writes bytes to standard output without adding a line break.
 ///
 /// # Errors
-/// As [`line`].
+/// Returns the same errors as [`line`] does.
 pub fn bytes(bytes: &[u8]) -> anyhow::Result<()> {
     match deliver(bytes) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -23,7 +24,7 @@ pub fn bytes(bytes: &[u8]) -> anyhow::Result<()> {
     }
 }
 
-/// Writes bytes that must reach the reader.
+/// Writes bytes that must not be lost, such as the secret of a new token.
 ///
 /// # Errors
 /// Returns any failure, including a closed pipe.

@@ -1,4 +1,4 @@
-//! `stacktoken serve`: with a store that is migrated and issuers that are configured.
+//! `stacktoken serve`: runs the server on a migrated store, with the configured issuers.
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 

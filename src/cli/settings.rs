@@ -1,4 +1,4 @@
-//! Converts flags to the values that they stand for. Each error names its setting.
+//! Converts flags to the values that the server needs. Every error names the setting that is wrong.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use crate::{
     store::{Location, PoolSize, Store},
 };
 
-/// Returns the location of the store; never prints a URL.
+/// Returns the location of the store. Errors never contain the URL, which may hold a password.
 pub fn location(flags: &DatabaseFlags) -> anyhow::Result<Location> {
     let url = secret(
         "--database-url",
@@ -41,7 +41,8 @@ pub fn location(flags: &DatabaseFlags) -> anyhow::Result<Location> {
     }
 }
 
-/// Returns a setting that can be a secret, given as it is or in a file.
+/// Returns the value of a setting that can contain a secret, which is set either directly or as the
+/// path of a file.
 fn secret(
     flag: &str,
     value: Option<&String>,
@@ -57,7 +58,7 @@ fn secret(
     }
 }
 
-/// Opens the store at the location that the flags give.
+/// Opens the store that the database flags specify.
 pub async fn open(
     flags: &DatabaseFlags,
     clock: Arc<dyn Clock>,
@@ -73,14 +74,14 @@ pub async fn open(
         .context("--database-url")
 }
 
-/// Returns the size of the connection pool.
+/// Returns the size of the connection pool that the database flags specify.
 pub const fn pool_size(flags: &DatabaseFlags) -> PoolSize {
     PoolSize {
         connections: flags.database_connections,
     }
 }
 
-/// Creates the authenticator, and loads the keys that are in files.
+/// Creates the authenticator and loads the issuer keys that are stored in files.
 pub async fn authenticator(
     issuers: &Path,
     tuning: &Tuning,
@@ -135,7 +136,7 @@ pub fn random_id(entropy: &dyn Entropy) -> anyhow::Result<String> {
         .to_string())
 }
 
-/// Loads the route table: the actions that each request needs that Envoy asks about.
+/// Loads the route table, which defines the actions that each request checked by Envoy requires.
 pub fn routes(tuning: &Tuning) -> anyhow::Result<Arc<RouteTable>> {
     let table = match &tuning.authz_routes {
         None => RouteTable::builtin().context("the built-in route table")?,
@@ -148,7 +149,8 @@ pub fn routes(tuning: &Tuning) -> anyhow::Result<Arc<RouteTable>> {
     Ok(Arc::new(table))
 }
 
-/// Returns a token that SIGTERM or SIGINT cancels; the second signal exits at once.
+/// Returns a cancellation token, which SIGTERM or SIGINT cancels. A second signal ends the process
+/// at once.
 pub fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let (mut terminate, mut interrupt) = (

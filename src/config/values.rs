@@ -1,4 +1,4 @@
-//! Parsers of the values of flags. Each error says what was expected.
+//! Parsers of flag values. Each error says which values are accepted.
 
 use std::time::Duration;
 
@@ -6,10 +6,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| "expected a time such as 500ms, 5s or 24h".into())
 }
 
-/// Parses how long a command waits for a server: neither zero nor indefinitely.
+/// Parses how long a command waits for a server. The time must be greater than zero and must be
+/// bounded.
 ///
 /// # Errors
-/// Returns what was expected.
+/// Returns a text that says which values are accepted.
 pub fn call_timeout(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         time if time >= Duration::from_millis(1) && time <= Duration::from_hours(1) => Ok(time),
@@ -17,8 +18,8 @@ pub fn call_timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Parses a flush interval: at most one transaction per second, and often enough that a crash loses
-/// little.
+/// Parses a flush interval. The limits ensure that there is at most one transaction per second, and
+/// that a crash loses little.
 pub fn flush_every(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         every if every >= Duration::from_secs(1) && every <= Duration::from_mins(10) => Ok(every),
@@ -47,8 +48,8 @@ pub fn pause(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Parses the permitted clock skew. Clocks synchronized by NTP differ by milliseconds; a clock that
-/// is wrong by more than a minute is useless.
+/// Parses the permitted clock skew. Clocks that NTP synchronizes differ only by milliseconds, and a
+/// clock that is wrong by more than a minute is useless.
 pub fn skew(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         skew if skew >= Duration::from_millis(100) && skew <= Duration::from_mins(1) => Ok(skew),
@@ -56,7 +57,8 @@ pub fn skew(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Parses the freshness bound. Four polls over a network must fit in it, which takes about 200 ms.
+/// Parses the freshness bound. The bound must leave time for four polls over a network, which take
+/// about 200 ms.
 pub fn bound(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         bound if bound >= Duration::from_millis(200) && bound <= Duration::from_mins(1) => {

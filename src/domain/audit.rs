@@ -1,4 +1,5 @@
-//! The audit: what was done and what was refused (R14). It holds ids, and never a secret (R9).
+//! The audit log. It records what was done and what was refused (R14). It holds ids, and never a
+//! secret (R9).
 
 use std::collections::BTreeMap;
 
@@ -6,16 +7,18 @@ use super::{caller::Actor, id::EventUid, timestamp::Timestamp};
 
 macro_rules! actions {
     ($($action:ident $name:literal,)+) => {
-        /// An audited action: one per audited RPC, and two that verdicts cause.
+        /// An audited action. There is one for each audited RPC, and two more for writes that
+        /// verdicts cause.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[expect(missing_docs, reason = "the contract documents each; see AuditAction")]
         pub enum AuditAction { $($action,)+ }
 
         impl AuditAction {
-            /// All actions.
+            /// All audit actions.
             pub const ALL: &[Self] = &[$(Self::$action,)+];
 
-            /// Returns the name in the store and, in upper case, in the API.
+            /// Returns the name of the action in the store. The API uses the same name in upper
+            /// case.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$action => $name,)+ }
@@ -41,40 +44,40 @@ actions! {
     TokenRevokeAll "token_revoke_all", TokenReportLeaked "token_report_leaked",
 }
 
-/// Names and values of what changed.
+/// What a change altered: names of fields, and their values.
 pub type Details = BTreeMap<String, String>;
 
-/// Outcome of an action.
+/// The outcome of an audited action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Done, in the transaction that wrote the row.
+    /// The action was done, in the transaction that wrote the audit row.
     Done(Details),
-    /// Refused, `count` times within the minute.
+    /// The action was refused `count` times within one minute.
     Refused {
-        /// Name of the reason in the API, without the prefix.
+        /// The name of the reason in the API, without the prefix.
         reason: String,
-        /// Number of refusals.
+        /// The number of refusals.
         count: u32,
     },
 }
 
-/// One row of the audit.
+/// A row of the audit log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Id of the row.
+    /// The id of the row.
     pub uid: EventUid,
-    /// Time of the event.
+    /// When the event happened.
     pub occurred_at: Timestamp,
     /// Who acted.
     pub actor: Actor,
-    /// The action.
+    /// The action that was done or refused.
     pub action: AuditAction,
-    /// The outcome.
+    /// Whether the action was done or refused.
     pub outcome: Outcome,
-    /// Stack key, as the caller sent it.
+    /// The stack key, as the caller sent it.
     pub stack_key: Option<String>,
-    /// Token id, if the event is about a token.
+    /// The token id, if the event is about a token.
     pub token_uid: Option<String>,
-    /// Request id of the first request that the row counts.
+    /// The id of the request. If the row counts several requests, the id of the first one.
     pub request_id: String,
 }

@@ -1,21 +1,22 @@
-//! Callers and what they are allowed to do. Authorization is decided here, without I/O; the store
-//! calls it inside the transaction of a change, so that it cannot race with a member's removal.
+//! Callers, and what they are allowed to do. This code decides without I/O whether a call is
+//! authorized. The store calls it inside the transaction of a change, so that the decision cannot
+//! race with the removal of a member.
 
 use super::{refusal::Refusal, stack::Role, timestamp::Timestamp};
 
-/// Kind of a caller, derived from the credential.
+/// The kind of a caller, derived from the credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CallerKind {
     /// A person.
     User,
     /// An internal service.
     Service,
-    /// A platform operator; also keeps the person's own role in stacks.
+    /// A platform operator. An operator can also have a role in a stack, like any other person.
     Operator,
 }
 
 impl CallerKind {
-    /// Returns the name in the API, without the prefix.
+    /// Returns the name of the kind in the API, without the prefix.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -34,28 +35,28 @@ impl CallerKind {
     }
 }
 
-/// Who did something; ids only.
+/// Who did something. Contains only ids.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Actor {
-    /// The kind at the time of the action.
+    /// The kind of the caller at the time of the action.
     pub kind: CallerKind,
-    /// `iss` of the credential.
+    /// The `iss` of the credential.
     pub issuer: String,
-    /// `sub` of the credential.
+    /// The `sub` of the credential.
     pub subject: String,
 }
 
 /// An authenticated caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// Who it is.
+    /// The identity of the caller.
     pub actor: Actor,
-    /// Whether it may introspect; true only for services.
+    /// Whether the caller may introspect tokens. True only for services.
     pub introspects: bool,
 }
 
-/// What an RPC requires of its caller: any one of these suffices. The policy table sets it per
-/// RPC.
+/// Which callers an RPC admits. It is enough that one of the fields applies to the caller. The
+/// policy table has the requirement of each RPC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -75,10 +76,10 @@ pub struct Requirement {
 }
 
 impl Requirement {
-    /// Checks whether this kind of caller can be allowed at all, in any stack.
+    /// Checks whether this kind of caller can be allowed to make the call, in whatever stack.
     ///
     /// # Errors
-    /// [`Refusal::RoleRequired`].
+    /// Returns [`Refusal::RoleRequired`] if no caller of this kind is admitted.
     pub fn admit(self, caller: &Caller) -> Result<(), Refusal> {
         let admitted = match caller.actor.kind {
             CallerKind::User => self.governor,
@@ -92,11 +93,12 @@ impl Requirement {
         }
     }
 
-    /// Checks whether this caller, with this role in the stack, is allowed. Returns `StackNotFound` to
-    /// a user without a role, and `RoleRequired` to everybody else.
+    /// Checks whether a caller with this role in the stack is allowed to make the call.
     ///
     /// # Errors
-    /// [`Refusal::RoleRequired`] or [`Refusal::StackNotFound`].
+    /// Returns [`Refusal::StackNotFound`] for a user without a role in the stack, so that the
+    /// stack's existence is not disclosed, and [`Refusal::RoleRequired`] for everybody else who is
+    /// not allowed.
     pub fn judge(self, caller: &Caller, role: Option<Role>) -> Result<(), Refusal> {
         self.admit(caller)?;
         let operates = self.operator && caller.actor.kind == CallerKind::Operator;
@@ -125,18 +127,18 @@ impl Requirement {
     }
 }
 
-/// Whether a change is made or only previewed.
+/// Whether a change is applied or only previewed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// Makes the change.
+    /// Applies the change.
     #[default]
     Apply,
-    /// Judges the change without making it.
+    /// Computes the result of the change, but does not apply it.
     Preview,
 }
 
 impl Mode {
-    /// Returns the mode of a request with this `validate_only`.
+    /// Returns the mode for this value of the request field `validate_only`.
     #[must_use]
     pub const fn of(validate_only: bool) -> Self {
         if validate_only {
@@ -147,31 +149,32 @@ impl Mode {
     }
 }
 
-/// Context of one call: caller, requirement, time, request id and mode. Passed from the layers to
-/// the store.
+/// The context of one call. The request layers pass it to the store.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// The caller.
+    /// The authenticated caller.
     pub caller: Caller,
-    /// The requirement of the RPC.
+    /// Which callers the RPC admits.
     pub requirement: Requirement,
-    /// When the headers arrived, by this replica's clock. Nothing is decided by it (R8): the
-    /// message may arrive seconds later, and the lock on the stack later still.
+    /// When the headers arrived, according to this replica's clock. No decision may depend on this
+    /// time (R8), because the message may arrive seconds later, and the lock on the stack may be
+    /// acquired even later.
     pub received_at: Timestamp,
-    /// Request id shared by the answer, the log and the audit.
+    /// The request id, which is the same in the response, the log and the audit.
     pub request_id: String,
-    /// Whether the change is made or only previewed.
+    /// Whether the change is applied or only previewed.
     pub mode: Mode,
 }
 
 impl Call {
-    /// Returns whether the call is a preview, which must change nothing.
+    /// Returns whether the call is a preview. A preview must not change anything.
     #[must_use]
     pub fn previews(&self) -> bool {
         self.mode == Mode::Preview
     }
 
-    /// Returns whether the caller acts as an operator rather than by a role in the stack.
+    /// Returns whether the caller acts as an operator, that is, without a role that manages the
+    /// stack's tokens.
     #[must_use]
     pub fn operates(&self, role: Option<Role>) -> bool {
         self.caller.actor.kind == CallerKind::Operator && !role.is_some_and(Role::governs_tokens)

@@ -1,4 +1,4 @@
-//! The host clock: the only module that reads a clock. Tests supply their own.
+//! The host's clock. No other module reads a clock. Tests pass their own.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering},
@@ -11,25 +11,27 @@ use super::timestamp::Timestamp;
 
 pub use stacktoken_core::clock::{Clock, ClockFault};
 
-/// There is no other clock to compare with.
+/// There is no other clock with which this one could be compared.
 const ALONE: u8 = 0;
-/// Not compared yet since startup; the service does not answer yet either.
+/// The clock has not been compared since startup. The service does not answer requests before the
+/// first comparison.
 const AWAITED: u8 = 1;
 const AGREES: u8 = 2;
 const DIFFERS: u8 = 3;
 const UNCONFIRMED: u8 = 4;
 
-/// Value of `offset` before the first reading.
+/// The value of `offset` before the first reading.
 const NEVER: i64 = i64::MIN;
-/// Longest time between the readings of two clocks that are compared, in microseconds.
+/// The longest time that may pass between readings of two clocks so that their difference is still
+/// meaningful, in microseconds.
 const READ_WITHIN: i64 = 20_000;
 
-/// The host's clock. Times are in microseconds.
+/// The host's clock. All fields with times are in microseconds.
 #[derive(Debug)]
 pub struct SystemClock {
-    /// Latest time that an answer may have used.
+    /// The latest time that may have been used in an answer.
     latest: AtomicI64,
-    /// Wall clock minus `CLOCK_BOOTTIME`, which nobody can set, at the last reading.
+    /// The wall clock minus `CLOCK_BOOTTIME` at the last reading. Nobody can set `CLOCK_BOOTTIME`.
     offset: AtomicI64,
     max_skew: AtomicI64,
     other: AtomicU8,
@@ -38,7 +40,7 @@ pub struct SystemClock {
 }
 
 impl SystemClock {
-    /// Returns a clock that is not compared with another one.
+    /// Creates a clock that is not compared with another clock.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -51,15 +53,16 @@ impl SystemClock {
         }
     }
 
-    /// Returns the time to use, from one reading of both clocks.
+    /// Returns the time to use, computed from one reading of the wall clock and of
+    /// `CLOCK_BOOTTIME`.
     fn take(&self, wall: i64, boot: i64) -> i64 {
         let before = self.offset.swap(wall - boot, Ordering::Relaxed);
         let max_skew = self.max_skew.load(Ordering::Relaxed);
         if before != NEVER && (wall - boot - before).abs() > max_skew {
             self.look_again(before, max_skew);
         }
-        // Nothing is answered with an untrusted clock, so it does not raise `latest`: once it is
-        // corrected, it is usable again.
+        // No request is answered with a clock that is not trusted. Therefore such a clock does not
+        // raise `latest`, and can be used again as soon as it is corrected.
         let trusted = matches!(self.other.load(Ordering::Acquire), ALONE | AGREES);
         let latest = if trusted {
             self.latest.fetch_max(wall, Ordering::Relaxed).max(wall)
@@ -73,8 +76,8 @@ impl SystemClock {
         if trusted { latest } else { wall }
     }
 
-    /// Reads both clocks again, close together, to tell a step from a process that was suspended
-    /// between the two readings.
+    /// Reads both clocks again, as close together as possible. A step of the wall clock is still
+    /// visible then; a suspension of the process between the two earlier readings is not.
     fn look_again(&self, before: i64, max_skew: i64) {
         let close = (0..10).find_map(|_| {
             let (first, wall, last) = (boot_micros(), wall_micros(), boot_micros());
@@ -86,7 +89,7 @@ impl SystemClock {
         self.offset.store(offset, Ordering::Relaxed);
         if (offset - before).abs() > max_skew {
             self.steps.fetch_add(1, Ordering::Relaxed);
-            // Keep the state if the other clock differed or has not been compared yet.
+            // If the other clock differed, or has not been compared yet, its state stays as it is.
             let _ = self.other.compare_exchange(
                 AGREES,
                 UNCONFIRMED,
@@ -109,8 +112,8 @@ impl Clock for SystemClock {
     }
 
     fn monotonic(&self) -> Duration {
-        // CLOCK_BOOTTIME, because the monotonic clock stops while the host is suspended: a lease
-        // measured by it would outlive its bound.
+        // Uses `CLOCK_BOOTTIME`, because `CLOCK_MONOTONIC` stops while the host is suspended. A
+        // lease measured with that clock would outlive its bound.
         let read = clock_gettime(ClockId::Boottime);
         let seconds = u64::try_from(read.tv_sec).unwrap_or_default();
         Duration::new(seconds, u32::try_from(read.tv_nsec).unwrap_or_default())
@@ -171,7 +174,8 @@ fn boot_micros() -> i64 {
     read.tv_sec * 1_000_000 + read.tv_nsec / 1_000
 }
 
-/// Converts to a timestamp; a time outside the years 0001 to 9999 becomes the Unix epoch.
+/// Converts microseconds to a timestamp. A time outside the years 0001 to 9999 becomes the Unix
+/// epoch.
 fn timestamp(micros: i64) -> Timestamp {
     Timestamp::from_micros(micros).unwrap_or(Timestamp::EPOCH)
 }
@@ -182,7 +186,8 @@ mod tests {
 
     const SECOND: i64 = 1_000_000;
 
-    /// Returns a clock for injected readings; a suspected step re-reads the host's clocks.
+    /// Returns a clock for readings that the test passes to `take`. If a step is suspected, the
+    /// host's clocks are read again.
     fn clock(compared: bool) -> SystemClock {
         let clock = SystemClock::new();
         clock.permit(Duration::from_secs(2), compared);
@@ -193,7 +198,7 @@ mod tests {
     fn a_clock_alone_that_is_set_back_refuses_until_it_has_caught_up() {
         let clock = clock(false);
         assert_eq!(clock.take(100 * SECOND, 0), 100 * SECOND);
-        // Within the permitted skew the time stands still.
+        // A step back that is within the permitted skew makes the time stand still.
         assert_eq!(clock.take(99 * SECOND, 0), 100 * SECOND);
         assert_eq!(clock.fault(), None);
         clock.take(97 * SECOND, 0);
@@ -233,7 +238,8 @@ mod tests {
         let clock = clock(true);
         clock.compared(true);
         clock.now();
-        // The host's clocks are read again and have not moved relative to each other.
+        // The clocks of the host are read again. Their difference has not changed, so this is not a
+        // step.
         clock.take(wall_micros() - 10 * SECOND, boot_micros());
         assert_eq!(
             (clock.steps(), clock.fault()),

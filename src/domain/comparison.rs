@@ -1,36 +1,38 @@
-//! Compares this process's clock with another one, read at an unknown point of a round trip.
+//! Compares this process's clock with another clock. The other clock is read at an unknown moment
+//! of a round trip.
 
 use std::time::Duration;
 
 use super::{clock::Clock, timestamp::Timestamp};
 
-/// Readings of this process's clocks before the other clock is queried.
+/// Readings of this process's clocks, taken before the other clock is queried.
 #[derive(Clone, Copy, Debug)]
 pub struct Comparison {
     wall: Timestamp,
     started: Duration,
 }
 
-/// Difference between two clocks.
+/// The difference between two clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// Microseconds by which this process's clock is ahead of the other one.
+    /// By how many microseconds this process's clock is ahead of the other clock.
     pub ahead: i64,
-    /// Uncertainty of `ahead` in microseconds: half of the round trip.
+    /// The uncertainty of `ahead` in microseconds, which is half of the round trip.
     pub uncertain: i64,
 }
 
 impl Comparison {
-    /// Reads this process's clocks. Query the other clock afterwards.
+    /// Reads this process's clocks. Query the other clock after this call.
     #[must_use]
     pub fn begin(clock: &dyn Clock) -> Self {
-        // In this order: a pause between the two counts as uncertainty.
+        // The order matters. A pause between the two readings then adds to the uncertainty.
         let started = clock.monotonic();
         let wall = clock.wall();
         Self { wall, started }
     }
 
-    /// Returns the difference from `theirs`, the other clock's answer. Call it on arrival.
+    /// Returns the difference from the other clock, whose answer was `theirs`. Call this as soon as
+    /// the answer arrives.
     #[must_use]
     pub fn end(&self, theirs: Timestamp, clock: &dyn Clock) -> Difference {
         self.ended_at(theirs, clock.monotonic())
@@ -47,13 +49,13 @@ impl Comparison {
 }
 
 impl Difference {
-    /// Returns whether the certain part of the difference exceeds the permitted skew.
+    /// Returns whether the difference is certain to exceed the permitted skew.
     #[must_use]
     pub fn exceeds(&self, permitted: Duration) -> bool {
         self.certain() > permitted
     }
 
-    /// Returns the part of the difference that is certain.
+    /// Returns the difference less its uncertainty, but at least zero.
     #[must_use]
     pub fn certain(&self) -> Duration {
         let certain = self.ahead.abs().saturating_sub(self.uncertain);
@@ -89,7 +91,8 @@ mod tests {
 
     #[test]
     fn what_a_slow_answer_leaves_uncertain_is_no_difference() {
-        // The clocks agree: the other one was read at the start or the end of a 6 s round trip.
+        // The clocks agree if the other clock was read at the start or at the end of a round trip
+        // of 6 s.
         assert!(!difference(100, 100, 6).exceeds(SKEW));
         assert!(!difference(100, 106, 6).exceeds(SKEW));
         assert!(difference(100, 109, 6).exceeds(SKEW));

@@ -1,35 +1,35 @@
-//! The services that a change of a token would affect, judged by its recorded use.
+//! The services that a change of a token would affect, derived from the recorded uses of the token.
 
 use std::time::Duration;
 
 use super::{caller::Actor, timestamp::Timestamp};
 
-/// Maximum age of a use that counts.
+/// The maximum age of a use that is taken into account.
 pub const LOOKS_BACK: Duration = Duration::from_hours(30 * 24);
 
-/// Maximum number of services listed.
+/// The maximum number of services that are listed.
 pub const SERVICES_NAMED: u64 = 100;
 
-/// A service's use of a token: the service was answered that the token is active.
+/// A use of a token by a service. A use is an answer to the service that the token is active.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceUse {
-    /// The service.
+    /// The service that used the token.
     pub service: Actor,
-    /// Time of its last use.
+    /// When the service last used the token.
     pub last_used_at: Timestamp,
 }
 
-/// Who would be affected by a change of a token.
+/// Which services a change of a token would affect.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Impact {
-    /// Last use of the token; `None`: never.
+    /// When the token was last used. `None` if it was never used.
     pub last_used_at: Option<Timestamp>,
-    /// Services that used it within [`LOOKS_BACK`], latest first.
+    /// The services that used the token within [`LOOKS_BACK`], the latest use first.
     pub services: Vec<ServiceUse>,
 }
 
 impl Impact {
-    /// Builds the impact from stored uses, latest first.
+    /// Builds the impact from stored uses, which must be ordered by time with the latest first.
     #[must_use]
     pub fn of(mut uses: Vec<ServiceUse>, now: Timestamp) -> Self {
         let last_used_at = uses.first().map(|used| used.last_used_at);
@@ -42,7 +42,7 @@ impl Impact {
 }
 
 impl Impact {
-    /// Adds uses that are not stored yet.
+    /// Adds uses that are not yet in the store.
     #[must_use]
     pub fn with(mut self, uses: Vec<ServiceUse>, now: Timestamp) -> Self {
         let latest = uses.iter().map(|used| used.last_used_at).max();

@@ -1,5 +1,5 @@
-//! Incident response, without I/O: which tokens to revoke together, the hash that ties a preview
-//! to the revocation, and where a secret was found.
+//! Incident response, without I/O. Contains the selection of tokens to revoke together, the hash
+//! that ties a revocation to its preview, and the address at which a leaked secret was found.
 
 use std::fmt;
 
@@ -14,16 +14,16 @@ use super::{
     timestamp::Timestamp,
 };
 
-/// Selects the live tokens of a stack to revoke.
+/// Selects which live tokens of a stack to revoke.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RevokeFilter {
-    /// All of them.
+    /// All live tokens of the stack.
     All,
-    /// Tokens that match every given condition.
+    /// The tokens that match every condition that is given.
     Those {
-        /// Issued by this caller.
+        /// Only tokens that were issued by this caller.
         issued_by: Option<IssuedBy>,
-        /// Last used before this instant, or never used and issued before it.
+        /// Only tokens last used before this instant, or issued before it and never used.
         unused_since: Option<Timestamp>,
     },
 }
@@ -31,16 +31,16 @@ pub enum RevokeFilter {
 /// Who issued a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuedBy {
-    /// Kind of the issuing caller; `None`: any kind.
+    /// The kind of the caller that issued the token. `None` matches every kind.
     pub kind: Option<CallerKind>,
-    /// `iss` of the credential.
+    /// The `iss` of the credential.
     pub issuer: Issuer,
-    /// `sub` of the credential.
+    /// The `sub` of the credential.
     pub subject: Subject,
 }
 
 impl RevokeFilter {
-    /// Returns the filter as details, keyed by the field names of the API.
+    /// Returns the filter as audit details, keyed by the field names of the API.
     #[must_use]
     pub fn described(&self) -> Details {
         let mut parts = Details::new();
@@ -69,12 +69,12 @@ impl RevokeFilter {
     }
 }
 
-/// Hash of a stack, a filter and the set of tokens that it selects at one instant.
+/// A hash of a stack, a filter, and the set of tokens that the filter selects at one instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PreviewHash(Fingerprint);
 
 impl PreviewHash {
-    /// Hashes the set; `tokens` must be in the order of their ids.
+    /// Computes the hash. `tokens` must be sorted by id.
     #[must_use]
     pub fn of(stack: &StackKey, filter: &RevokeFilter, tokens: &[TokenUid]) -> Self {
         let uids: Vec<_> = tokens.iter().map(ToString::to_string).collect();
@@ -83,10 +83,10 @@ impl PreviewHash {
         Self(Fingerprint::of(&bytes))
     }
 
-    /// Parses a hash in the form that previews return.
+    /// Parses a hash in the form that a preview returns.
     ///
     /// # Errors
-    /// A [`Problem`] for any other text.
+    /// Returns a [`Problem`] for any other text.
     pub fn parse(text: &str) -> Result<Self, Problem> {
         let wrong = || {
             Problem::new(
@@ -113,18 +113,19 @@ impl fmt::Display for PreviewHash {
     }
 }
 
-/// Maximum length of an address in characters; with its preceding text it must fit in a reason.
+/// The maximum length of an address in characters. A revocation reason must have room for the
+/// address and the text before it.
 const LONGEST: usize = 450;
 
-/// Address where a secret was found, http or https.
+/// The http or https address at which a secret was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundAt(String);
 
 impl FoundAt {
-    /// Parses an address; `None` for an empty text.
+    /// Parses an address. Returns `None` for an empty text.
     ///
     /// # Errors
-    /// A [`Problem`] that says what to change and never quotes the text.
+    /// Returns a [`Problem`] that says what to change and never quotes the text.
     pub fn parse(text: &str) -> Result<Option<Self>, Problem> {
         if text.is_empty() {
             return Ok(None);
@@ -162,10 +163,10 @@ impl FoundAt {
     }
 }
 
-/// Returns the revocation reason for a token whose secret was reported.
+/// Returns the revocation reason for a token whose secret was reported as leaked.
 ///
 /// # Errors
-/// Never for a parsed address: it is short enough and holds no secret.
+/// Never returns an error for a parsed address, which is short enough and contains no secret.
 pub fn reason_of_leak(found_at: Option<&FoundAt>) -> Result<Reason, Problem> {
     match found_at {
         None => Reason::parse("reported as leaked"),
@@ -173,21 +174,21 @@ pub fn reason_of_leak(found_at: Option<&FoundAt>) -> Result<Reason, Problem> {
     }
 }
 
-/// Outcome of a report that a secret leaked.
+/// The outcome of a report that a secret leaked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeakOutcome {
     /// The token was live and is now revoked.
     Revoked,
-    /// The token was already dead.
+    /// The token had already been revoked or had expired, or its stack was removed.
     Dead,
-    /// A newer secret had replaced it, so it had no effect; its token stays live.
+    /// The secret had already been replaced by a newer one. The token stays live.
     Superseded,
-    /// The secret is unknown.
+    /// No token with this secret exists.
     Unknown,
 }
 
 impl LeakOutcome {
-    /// Returns the name used in the audit and in metrics.
+    /// Returns the name of the outcome in the audit and in metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

@@ -1,5 +1,5 @@
-//! The domain model, without I/O: parsed values, state transitions that take `now`, and the pure
-//! verdict. Independent of gRPC, the store and the host.
+//! The domain model, without I/O. It contains parsed values, state transitions that take the
+//! current time as `now`, and the pure verdict. It does not depend on gRPC, the store or the host.
 
 pub mod audit;
 pub mod caller;

@@ -1,4 +1,4 @@
-//! Stable pagination: the next page starts after the last row of this one.
+//! Stable pagination. Each page starts after the last row of the page before.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -9,10 +9,10 @@ use super::field::Problem;
 const DEFAULT_SIZE: i32 = 50;
 const MAX_SIZE: i32 = 100;
 
-/// Parses a page size: 1 to 100, or 0 for the default of 50.
+/// Parses a page size from 1 to 100. 0 stands for the default of 50.
 ///
 /// # Errors
-/// A [`Problem`] for any other number.
+/// Returns a [`Problem`] for any other number.
 pub fn parse_size(size: i32) -> Result<u64, Problem> {
     match size {
         0 => Ok(u64::from(DEFAULT_SIZE.unsigned_abs())),
@@ -25,14 +25,15 @@ pub fn parse_size(size: i32) -> Result<u64, Problem> {
 
 #[derive(Serialize, Deserialize)]
 struct Envelope<C> {
-    /// Fingerprint of the query that the page belongs to.
+    /// The fingerprint of the query to which the page belongs.
     q: String,
-    /// Cursor at which the next page starts.
+    /// The cursor after which the next page starts.
     c: C,
 }
 
-/// Encodes a page token: the query's fingerprint and the start of the next page. It grants no
-/// access: a forged token only starts elsewhere in what its caller may read anyway.
+/// Encodes a page token, which consists of the query's fingerprint and the start of the next page.
+/// The token grants no access. With a forged token a caller can only start at another row that the
+/// caller may read anyway.
 pub fn seal<C: Serialize>(question: &impl Serialize, cursor: C) -> String {
     let envelope = Envelope {
         q: fingerprint(question),
@@ -41,10 +42,11 @@ pub fn seal<C: Serialize>(question: &impl Serialize, cursor: C) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(&envelope).unwrap_or_default())
 }
 
-/// Decodes a page token to its cursor; `None` for the first page.
+/// Decodes a page token and returns its cursor. Returns `None` for an empty token, which stands for
+/// the first page.
 ///
 /// # Errors
-/// A [`Problem`] if the token is malformed or belongs to another query.
+/// Returns a [`Problem`] if the token is malformed or belongs to another query.
 pub fn open<C: DeserializeOwned>(
     question: &impl Serialize,
     token: &str,

@@ -1,4 +1,5 @@
-//! Why a well-formed request from a known caller is refused: conditions, not status codes.
+//! Why a well-formed request from a known caller is refused. These are conditions; they are mapped
+//! to status codes elsewhere.
 
 use super::{field::Violations, id::TokenUid, stack::TokenLimit, timestamp::Timestamp};
 
@@ -7,30 +8,31 @@ use super::{field::Violations, id::TokenUid, stack::TokenLimit, timestamp::Times
 pub struct Candidate {
     /// The token.
     pub uid: TokenUid,
-    /// Its name.
+    /// The token's name.
     pub name: String,
-    /// Why it is a candidate.
+    /// Why the token is a candidate.
     pub why: Why,
 }
 
 /// Why a token is a candidate for revocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// It expires sooner than any other token, at this time.
+    /// The token expires at this time, sooner than any other token.
     ExpiresSoonest(Timestamp),
-    /// It was issued at this time and never used.
+    /// The token was issued at this time and has never been used.
     NeverUsed(Timestamp),
-    /// It was last used at this time, and is among the longest idle.
+    /// The token was last used at this time, and is one of those that have been unused for the
+    /// longest time.
     LastUsed(Timestamp),
 }
 
-/// A refusal. Nothing was changed.
+/// A refusal. The request has changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The caller's kind or role is not sufficient.
     #[error("the caller is not: {required}")]
     RoleRequired {
-        /// Who is allowed.
+        /// Which callers are allowed.
         required: String,
     },
     /// The stack does not exist, or the caller has no role in it.
@@ -39,51 +41,52 @@ pub enum Refusal {
     /// The token does not exist in this stack.
     #[error("no such token in this stack")]
     TokenNotFound,
-    /// A live token of the stack has this name.
+    /// Another live token of the stack already has this name.
     #[error("the name is taken")]
     NameTaken,
-    /// The request id was used before, and its result cannot be returned again.
+    /// The request id was used before, and the earlier result cannot be returned again.
     #[error("the request id is used")]
     RequestIdReused {
-        /// The token that the earlier request created.
+        /// The token that the earlier request issued or rotated.
         token_uid: TokenUid,
     },
-    /// Fields that can only be judged invalid once the request is known not to be a retry.
+    /// Fields are invalid. Whether they are can be decided only once it is known that the request
+    /// is not a retry.
     #[error("fields are wrong")]
     Invalid(Violations),
-    /// The stack key is or was in use.
+    /// The stack key is in use, or was used by a removed stack.
     #[error("the stack key is taken")]
     StackKeyTaken,
-    /// The stack has its maximum number of live tokens (R6).
+    /// The stack already has its maximum number of live tokens (R6).
     #[error("{} of {} live tokens", limit.used, limit.max)]
     LimitReached {
-        /// The current number and the maximum.
+        /// The current number of live tokens and the maximum.
         limit: TokenLimit,
         /// Up to three tokens that could be revoked.
         candidates: Vec<Candidate>,
     },
-    /// The token is revoked; this is final (R8).
+    /// The token is revoked, which is final (R8).
     #[error("the token is revoked")]
     TokenRevoked,
-    /// The token has expired; this is final (R8).
+    /// The token has expired, which is final (R8).
     #[error("the token has expired")]
     TokenExpired,
     /// The stack is suspended.
     #[error("the stack is suspended")]
     StackSuspended,
-    /// A stack has exactly one owner (R2).
+    /// The stack would be left without its owner. A stack always has exactly one owner (R2).
     #[error("the owner stays")]
     OwnerRequired,
-    /// The set of tokens differs from the previewed one.
+    /// The set of tokens to revoke is no longer the one that was previewed.
     #[error("the previewed set has changed")]
     PreviewChanged {
-        /// Number of tokens in the current set.
+        /// The number of tokens in the current set.
         count: usize,
     },
-    /// This caller made too many changes, or presented too many unrecognised tokens.
+    /// The caller has made too many changes, or has presented too many unrecognised tokens.
     #[error("rate limited")]
     RateLimited {
-        /// Milliseconds until the next request is admitted.
+        /// The number of milliseconds until the next request is admitted.
         retry_after_ms: u64,
     },
 }

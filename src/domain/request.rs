@@ -1,4 +1,5 @@
-//! The idempotency key of a call: the caller's request id and a fingerprint of the request.
+//! The idempotency key of a call. It consists of the caller's request id and a fingerprint of the
+//! request.
 
 use std::time::Duration;
 
@@ -6,10 +7,10 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use super::{field::Problem, text};
 
-/// How long after the first call a retry gets the same answer.
+/// How long after the first call a retry of the same request is answered.
 pub const RETRY_FOR: Duration = Duration::from_mins(10);
 
-/// A SHA-256 digest that is only compared.
+/// A SHA-256 digest that is only compared with others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint([u8; 32]);
 
@@ -28,28 +29,28 @@ impl Fingerprint {
         Self(bytes)
     }
 
-    /// Returns the 32 bytes.
+    /// Returns the 32 bytes of the digest.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 }
 
-/// A call that can be retried with an idempotency key.
+/// A call with an idempotency key, which the caller can retry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// The caller's request id.
     pub id: String,
-    /// Fingerprint of the request without its id.
+    /// The fingerprint of the request without the request id.
     pub content: Fingerprint,
 }
 
 impl Request {
-    /// Builds the key from the request id and `content`, the encoded request without that id;
-    /// `None` if there is no id.
+    /// Builds the idempotency key from the request id and from `content`, the encoded request
+    /// without the request id. Returns `None` if the request id is empty.
     ///
     /// # Errors
-    /// A [`Problem`] for an id that is not 1 to 64 characters of `[A-Za-z0-9._-]`.
+    /// Returns a [`Problem`] for an id that is not 1 to 64 characters of `[A-Za-z0-9._-]`.
     pub fn parse(id: &str, content: &[u8]) -> Result<Option<Self>, Problem> {
         if id.is_empty() {
             return Ok(None);

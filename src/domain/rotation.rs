@@ -1,48 +1,49 @@
-//! Rotation: which secret of a token stays live beside a new one, and until when. Pure. A rotation
-//! never extends a token's life, and a token never has more than two live secrets.
+//! Rotation. This code decides without I/O which secret of a token stays valid beside a new one,
+//! and until when. A rotation never extends a token's life, and a token never has more than two
+//! valid secrets.
 
 use std::time::Duration;
 
 use super::timestamp::Timestamp;
 
-/// Longest overlap of a former secret.
+/// The longest time for which a former secret can stay valid after a rotation.
 pub const LONGEST: Duration = Duration::from_hours(30 * 24);
 
-/// How long the former secret stays live; chosen by the caller.
+/// How long the former secret stays valid. The caller chooses this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overlap {
-    /// For this long; zero ends it at once.
+    /// For this long. With zero the former secret ends at once.
     For(Duration),
-    /// Until the first use of the new secret, but at most [`LONGEST`].
+    /// Until the new secret is first used, but for at most [`LONGEST`].
     UntilFirstUse,
 }
 
-/// When a replaced secret ends.
+/// When a replaced secret stops being valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ending {
-    /// The latest time.
+    /// The latest time at which the secret ends.
     pub at: Timestamp,
-    /// Whether it also ends when the newest secret is first used.
+    /// Whether the secret also ends when the newest secret is first used.
     pub on_first_use: bool,
 }
 
-/// A live secret of a token.
+/// A valid secret of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
-    /// Generation of the secret.
+    /// The generation of the secret.
     pub generation: u32,
-    /// Whether it was ever answered as active.
+    /// Whether the secret was ever used, that is, a caller was told that the token is active.
     pub used: bool,
-    /// When it ends; `None`: together with its token.
+    /// When the secret ends. `None` if it ends only together with its token.
     pub ending: Option<Ending>,
 }
 
-/// The effect of a rotation on the existing secrets.
+/// What a rotation does to the existing secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Secrets that end at once.
+    /// The generations of the secrets that end at once.
     pub ended: Vec<u32>,
-    /// The secret that stays live beside the new one.
+    /// The generation of the secret that stays valid beside the new one, and when it ends.
     pub kept: Option<(u32, Ending)>,
 }
 
@@ -59,7 +60,7 @@ impl Overlap {
 }
 
 impl Ending {
-    /// Combines two endings: whichever comes first.
+    /// Combines two endings. The secret ends when either of them takes effect.
     fn earlier(self, other: Self) -> Self {
         Self {
             at: self.at.min(other.at),
@@ -68,11 +69,12 @@ impl Ending {
     }
 }
 
-/// Plans what happens to the live secrets, oldest first, when a new one is created at `now`.
+/// Plans what happens to the valid secrets when a new secret is created at `now`. `live` must be
+/// ordered with the oldest first.
 ///
-/// A single live secret is kept. Of two, an unused newer one is replaced, and the older one is
-/// kept until the earlier of its two endings; if the newer one was used, it is kept, and the older
-/// one ends at once.
+/// If there is one valid secret, it is kept. If there are two and the newer one was used, the newer
+/// one is kept, and the older one ends at once. If the newer one was not used, the newer one ends
+/// at once, and the older one is kept until the earlier of its former ending and the new one.
 #[must_use]
 pub fn plan(
     live: &[Held],
@@ -185,8 +187,8 @@ mod tests {
     }
 
     proptest! {
-        /// After any sequence of rotations, uses and pauses, at most one former secret is live,
-        /// none outlives the chosen overlap or its token, and no ending is postponed.
+        /// After any sequence of rotations, uses and pauses, at most one former secret is valid, no
+        /// secret outlives the chosen overlap or its token, and no ending is postponed.
         #[test]
         fn no_sequence_keeps_more_than_two_or_lengthens_a_life(
             expiry in prop::option::of(1_i64..90 * DAY),

@@ -1,4 +1,4 @@
-//! A stack as known to this service: its public key, members and token limit.
+//! A stack as this service knows it, with its public key, members and token limit.
 
 use std::fmt;
 
@@ -10,14 +10,14 @@ use super::{
     timestamp::Timestamp,
 };
 
-/// Default maximum number of live tokens of a stack (R6).
+/// The default limit on live tokens of a stack (R6).
 pub const DEFAULT_TOKEN_LIMIT: u32 = 10;
-/// Highest maximum that an operator can set.
+/// The highest limit that an operator can set.
 pub const MAX_TOKEN_LIMIT: u32 = 1000;
 
 const KEY_PREFIX: &str = "blt";
 
-/// A stack's public key: `blt` and 16 lower-case hexadecimal digits.
+/// A stack's public key. It consists of `blt` and 16 lower-case hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StackKey(String);
 
@@ -25,7 +25,7 @@ impl StackKey {
     /// Parses a stack key.
     ///
     /// # Errors
-    /// A [`Problem`] for anything but the canonical form.
+    /// Returns a [`Problem`] for anything but the canonical form.
     pub fn parse(text: &str) -> Result<Self, Problem> {
         if text.is_empty() {
             return Err(Problem::new(
@@ -47,10 +47,10 @@ impl StackKey {
         ))
     }
 
-    /// Generates a random key.
+    /// Generates a random stack key.
     ///
     /// # Errors
-    /// [`EntropyFailed`] if the system provides no randomness.
+    /// Returns [`EntropyFailed`] if the source of randomness fails.
     pub fn generate(entropy: &dyn Entropy) -> Result<Self, EntropyFailed> {
         let mut random = [0; 8];
         entropy.fill(&mut random)?;
@@ -76,13 +76,13 @@ impl fmt::Display for StackKey {
 /// A member's role in a stack. Only `Owner` and `Admin` may manage tokens (R2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Exactly one per stack.
+    /// Owns the stack. There is exactly one owner per stack.
     Owner,
-    /// Any number per stack.
+    /// May manage tokens like the owner. There can be any number per stack.
     Admin,
-    /// May not manage tokens.
+    /// Has no permission to manage tokens.
     Developer,
-    /// May not manage tokens.
+    /// Has no permission to manage tokens.
     ContentManager,
 }
 
@@ -101,7 +101,7 @@ impl Role {
         matches!(self, Self::Owner | Self::Admin)
     }
 
-    /// Returns the name used in the API and the store.
+    /// Returns the name of the role in the API and in the store.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -119,72 +119,72 @@ impl Role {
     }
 }
 
-/// State of a stack; it determines whether the stack's tokens work.
+/// The state of a stack. It determines whether the stack's tokens work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StackState {
-    /// Tokens work.
+    /// The stack's tokens work.
     Active,
-    /// Tokens do not work until the stack is resumed.
+    /// The stack's tokens do not work until the stack is resumed.
     Suspended {
-        /// Time of the suspension.
+        /// When the stack was suspended.
         at: Timestamp,
     },
-    /// Tokens never work again.
+    /// The stack's tokens will never work again.
     Removed {
-        /// Time of the removal.
+        /// When the stack was removed.
         at: Timestamp,
     },
 }
 
-/// A person, identified only by `iss` and `sub` of the credential (R10).
+/// A person. Only the `iss` and `sub` of the credential identify the person (R10).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Person {
-    /// `iss` of the credential.
+    /// The `iss` of the credential.
     pub issuer: Issuer,
-    /// `sub` of the credential.
+    /// The `sub` of the credential.
     pub subject: Subject,
-    /// Used for notifications only.
+    /// The email address, which is used only for notifications.
     pub email: Option<Email>,
 }
 
 /// A person's membership in a stack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// The person.
+    /// The person who is a member.
     pub person: Person,
-    /// Their role.
+    /// The person's role in the stack.
     pub role: Role,
     /// When the person became a member.
     pub added_at: Timestamp,
 }
 
-/// Number of live tokens of a stack and its limit (R6).
+/// The number of live tokens of a stack, and its limit (R6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenLimit {
-    /// Current number.
+    /// The current number of live tokens.
     pub used: u32,
-    /// Maximum.
+    /// The maximum number of live tokens.
     pub max: u32,
 }
 
 /// A stack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stack {
-    /// Its id.
+    /// The stack's id.
     pub uid: StackUid,
-    /// Its public key.
+    /// The stack's public key.
     pub key: StackKey,
-    /// Its name.
+    /// The stack's name.
     pub name: StackName,
-    /// The organization it belongs to.
+    /// The organization to which the stack belongs.
     pub organization_uid: String,
-    /// Whether its tokens work.
+    /// Whether the stack's tokens work.
     pub state: StackState,
-    /// The one owner (R2).
+    /// The only owner of the stack (R2).
     pub owner: Person,
-    /// Live tokens and their maximum.
+    /// The number of live tokens and its limit.
     pub limit: TokenLimit,
-    /// When it was registered.
+    /// When the stack was registered.
     pub registered_at: Timestamp,
 }
 

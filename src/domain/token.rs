@@ -1,5 +1,5 @@
-//! A management token and its state transitions. Every transition takes `now`, and none leads from
-//! dead to live (R8).
+//! A management token and its state transitions. Every transition takes the current time as `now`,
+//! and none of them makes a dead token live (R8).
 
 use super::{
     caller::Actor,
@@ -11,74 +11,76 @@ use super::{
     timestamp::Timestamp,
 };
 
-/// State of a token.
+/// The state of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenState {
     /// Neither revoked nor expired.
     Active,
-    /// Expired for good: `expires_at <= now` at some point.
+    /// Expired for good, because `expires_at <= now` was true once.
     Expired,
-    /// Revoked. Takes precedence over `Expired`, because it was an explicit decision.
+    /// Revoked. This state takes precedence over `Expired`, because somebody decided it explicitly.
     Revoked,
 }
 
 /// The revocation of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revocation {
-    /// When it was revoked.
+    /// When the token was revoked.
     pub at: Timestamp,
-    /// Who revoked it.
+    /// Who revoked the token.
     pub by: Actor,
-    /// Why; empty if no reason was given.
+    /// Why the token was revoked. Empty if no reason was given.
     pub reason: Reason,
 }
 
-/// The record of a token; it never holds the secret.
+/// The record of a token. It never contains the secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
-    /// Its id.
+    /// The token's id.
     pub uid: TokenUid,
-    /// The stack it belongs to (R1).
+    /// The stack to which the token belongs (R1).
     pub stack_key: StackKey,
-    /// Unique among the live tokens of the stack.
+    /// The token's name, which is unique among the live tokens of the stack.
     pub name: TokenName,
-    /// Its purpose.
+    /// What the token is for.
     pub description: Description,
-    /// What it may do.
+    /// What the token may do.
     pub permissions: Permissions,
-    /// Generation of the newest secret, counted from 1.
+    /// The generation of the newest secret, counted from 1.
     pub generation: u32,
-    /// The last four characters of that secret.
+    /// The last four characters of the newest secret.
     pub secret_hint: String,
-    /// When it was issued.
+    /// When the token was issued.
     pub issued_at: Timestamp,
-    /// Who issued it (R11).
+    /// Who issued the token (R11).
     pub issued_by: Actor,
-    /// Time from which it is expired; `None`: never.
+    /// The time from which the token is expired. `None` if it never expires.
     pub expires_at: Option<Timestamp>,
-    /// When its expiry was first acted upon. From then on the expiry is final, whatever any clock
-    /// reads (R8).
+    /// When the token's expiry was first acted upon. From then on the expiry is final, whatever
+    /// time a clock shows (R8).
     pub ended_at: Option<Timestamp>,
-    /// Its revocation, if it was revoked.
+    /// The revocation, if the token was revoked.
     pub revocation: Option<Revocation>,
-    /// When a service was last answered that it is active, if known; `None`: never.
+    /// When a service was last told that the token is active. `None` if this never happened or is
+    /// not known.
     pub last_used_at: Option<Timestamp>,
 }
 
-/// The requested expiry of a token (R3, R7). A relative value is resolved at the time of the
-/// decision, not of the request (R8).
+/// The expiry that a caller requests for a token (R3, R7). A relative value is resolved at the time
+/// of the decision, not at the time of the request (R8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expiry {
-    /// Never.
+    /// The token never expires.
     Never,
-    /// At this time; a date means its first instant in UTC.
+    /// The token expires at this time. For a date, this is the first instant of the day in UTC.
     At(Timestamp),
-    /// Immediately.
+    /// The token expires immediately.
     Now,
 }
 
 impl Expiry {
-    /// Returns the expiry time for a decision at `now`; `None`: never.
+    /// Returns when the token expires if the request is decided at `now`. Returns `None` if it
+    /// never expires.
     #[must_use]
     pub const fn resolve(self, now: Timestamp) -> Option<Timestamp> {
         match self {
@@ -88,7 +90,7 @@ impl Expiry {
         }
     }
 
-    /// Returns whether the expiry is already reached for a decision at `now`.
+    /// Returns whether the token is already expired if the request is decided at `now`.
     #[must_use]
     pub fn is_reached(self, now: Timestamp) -> bool {
         self.resolve(now).is_some_and(|at| at <= now)
@@ -96,7 +98,7 @@ impl Expiry {
 }
 
 impl Token {
-    /// Returns the state at `now`.
+    /// Returns the state of the token at `now`.
     #[must_use]
     pub fn state(&self, now: Timestamp) -> TokenState {
         if self.revocation.is_some() {
@@ -108,10 +110,10 @@ impl Token {
         }
     }
 
-    /// Requires that the token is live.
+    /// Checks that the token is live.
     ///
     /// # Errors
-    /// [`Refusal::TokenRevoked`] or [`Refusal::TokenExpired`] (R8).
+    /// Returns [`Refusal::TokenRevoked`] or [`Refusal::TokenExpired`] (R8) if it is not.
     pub fn require_live(&self, now: Timestamp) -> Result<(), Refusal> {
         match self.state(now) {
             TokenState::Active => Ok(()),
@@ -120,11 +122,11 @@ impl Token {
         }
     }
 
-    /// Sets the expiry. An expiry that is already reached ends the token at once, for good (R7,
+    /// Sets the expiry. If it has already been reached, the token ends at once and for good (R7,
     /// R8).
     ///
     /// # Errors
-    /// As [`Self::require_live`].
+    /// Returns the same errors as [`Self::require_live`].
     pub fn set_expiry(
         mut self,
         expires_at: Option<Timestamp>,
@@ -136,7 +138,7 @@ impl Token {
         Ok(self)
     }
 
-    /// Returns whether another expiry would let the token live longer.
+    /// Returns whether the token would live longer with this expiry than with its current one.
     #[must_use]
     pub fn outlives(&self, expires_at: Option<Timestamp>) -> bool {
         match (self.expires_at, expires_at) {
@@ -146,10 +148,10 @@ impl Token {
         }
     }
 
-    /// Changes the name, description or permissions.
+    /// Changes the name, the description or the permissions.
     ///
     /// # Errors
-    /// As [`Self::require_live`].
+    /// Returns the same errors as [`Self::require_live`].
     pub fn update(mut self, edit: Edit, now: Timestamp) -> Result<Self, Refusal> {
         self.require_live(now)?;
         self.name = edit.name.unwrap_or(self.name);
@@ -158,7 +160,7 @@ impl Token {
         Ok(self)
     }
 
-    /// Counts a new secret, with its hint. Nothing else changes.
+    /// Records a new secret. Increments the generation and replaces the hint; nothing else changes.
     #[must_use]
     pub fn renew(mut self, secret_hint: String) -> Self {
         self.generation += 1;
@@ -166,7 +168,7 @@ impl Token {
         self
     }
 
-    /// Revokes the token; an earlier revocation is kept.
+    /// Revokes the token. If it is already revoked, the earlier revocation is kept.
     #[must_use]
     pub fn revoke(mut self, by: Actor, reason: Reason, now: Timestamp) -> Self {
         self.revocation.get_or_insert(Revocation {
@@ -178,14 +180,14 @@ impl Token {
     }
 }
 
-/// The changes of an update; `None` leaves a field unchanged.
+/// The fields to change in an update. `None` leaves a field as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Edit {
-    /// New name.
+    /// The new name.
     pub name: Option<TokenName>,
-    /// New description.
+    /// The new description.
     pub description: Option<Description>,
-    /// New permissions.
+    /// The new permissions.
     pub permissions: Option<Permissions>,
 }
 
@@ -244,7 +246,8 @@ mod tests {
         ]
     }
 
-    /// Applies an operation like the store, which stamps an expiry that it encounters.
+    /// Applies an operation as the store does. The store first records the end of a token that it
+    /// finds expired.
     fn apply(token: Token, operation: &Operation, now: Timestamp) -> Token {
         let stamped = Token {
             ended_at: token
@@ -262,7 +265,8 @@ mod tests {
     }
 
     proptest! {
-        /// The clock may go back between two operations, as it can on another host.
+        /// The clock may go back between two operations, as it can when they run on different
+        /// hosts.
         #[test]
         fn dead_stays_dead_under_any_sequence(expiry in prop::option::of(0_i64..200), steps in prop::collection::vec((operation(), 0_i64..300), 1..20)) {
             let mut token = token(expiry.map(at));

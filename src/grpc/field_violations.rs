@@ -1,17 +1,17 @@
-//! Reports the field violations of a request, as many as fit the header limit of common clients. A
-//! batch can have thousands, and an error that is too large does not arrive.
+//! Reports as many field violations of a request as fit into the header limit of common clients. A
+//! batch can have thousands of violations, and a client rejects an error that is too large.
 
 use tonic_types::ErrorDetails;
 
 use crate::domain::field::{Violation, Violations};
 
-/// Bytes of violations in the error details, which are sent in base64; many clients accept 16 KiB
-/// of headers.
+/// Maximum size of the violations in the error details, in bytes. The details are sent in base64,
+/// and many clients accept at most 16 KiB of headers.
 const IN_DETAILS: usize = 8 * 1024;
-/// Bytes of violations in the error message, which is sent twice.
+/// Maximum size of the violations in the error message, in bytes. The message is sent twice.
 const IN_WORDS: usize = 1024;
 
-/// Builds the error message.
+/// Builds the error message that lists the violations.
 pub(super) fn in_words(violations: &Violations) -> String {
     let mut message = String::from("the request has fields to mend: ");
     let (told, untold) = fitting(violations.as_slice(), IN_WORDS);
@@ -38,10 +38,11 @@ pub(super) fn add_to(details: &mut ErrorDetails, violations: &Violations) {
     }
 }
 
-/// Returns the first violations that fit in `room` bytes, at least one, and how many are left.
+/// Returns the first violations that fit in `room` bytes (at least one violation), and the number
+/// of violations that are left out.
 fn fitting(faults: &[Violation], room: usize) -> (&[Violation], usize) {
     let ends = faults.iter().scan(0, |end, fault| {
-        // Each violation has six bytes of framing; allow a few more for separators.
+        // Each violation has six bytes of framing. Eight bytes leave space for separators too.
         *end += fault.field.len() + fault.problem.to_string().len() + 8;
         Some(*end)
     });

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::pb::v1;
 use crate::domain::timestamp::Timestamp;
 
-/// Formats an introspection; omits unset fields.
+/// Formats the response to `Introspect`, without its unset fields.
 #[must_use]
 pub fn introspection(answer: &v1::IntrospectResponse) -> String {
     let mut out = Map::new();

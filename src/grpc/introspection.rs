@@ -1,4 +1,4 @@
-//! `stacktoken.v1.IntrospectionService`.
+//! Handlers of `stacktoken.v1.IntrospectionService`.
 
 use std::sync::Arc;
 

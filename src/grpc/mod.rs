@@ -1,8 +1,8 @@
-//! The gRPC interface of the use cases: parses, calls and converts back. Besides the server, the
-//! only module that uses generated types.
+//! The gRPC interface of the use cases. Parses a request, calls the use case, and converts the
+//! result to a response. Apart from `server`, no other module uses generated types.
 
-/// Handles one call: parses the message, runs the use case, converts the result. A macro because
-/// the compiler cannot yet prove that the future of an async closure is `Send`.
+/// Handles one call: parses the message, runs the use case and converts the result. This is a macro
+/// because the compiler cannot yet prove that the future of an async closure is `Send`.
 macro_rules! handle {
     ($request:expr, $parse:expr, |$call:ident, $command:pat_param| $run:expr $(,)?) => {{
         let (call, message) = $crate::grpc::open($request)?;
@@ -20,7 +20,8 @@ macro_rules! handle {
     }};
 }
 
-/// Like `handle!`, for a change; only previews it if the message has `validate_only` set.
+/// Like `handle!`, but for a change. If the message has `validate_only` set, the change is only
+/// previewed.
 macro_rules! handle_change {
     ($request:expr, $parse:expr, |$call:ident, $command:pat_param| $run:expr $(,)?) => {{
         let mut request = $request;
@@ -82,16 +83,17 @@ pub mod pb {
 /// Encoded descriptors of the API with comments, for reflection and for tools.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.bin"));
 
-/// Maximum size of a received and of a sent message, in bytes.
+/// Limits on the size of messages, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct MessageLimits {
-    /// Received messages.
+    /// Maximum size of a received message.
     pub decoding: usize,
-    /// Sent messages.
+    /// Maximum size of a sent message.
     pub encoding: usize,
 }
 
-/// Builds the router of the API's services and of Envoy's, which uses the route `table`.
+/// Builds the router of the API's services and of Envoy's authorization service. The latter uses
+/// the route `table`.
 #[must_use]
 pub fn routes(app: &Arc<App>, table: Arc<RouteTable>, limits: MessageLimits) -> Routes {
     use pb::{
@@ -122,7 +124,7 @@ pub fn routes(app: &Arc<App>, table: Arc<RouteTable>, limits: MessageLimits) -> 
 /// Adds reflection v1 and v1alpha, with comments, to the routes.
 ///
 /// # Errors
-/// If the API's descriptors do not decode; a test ensures that they do.
+/// Returns an error if the API's descriptors cannot be decoded. A test ensures that they can.
 pub fn add_reflection(
     routes: Routes,
     max_request_bytes: usize,
@@ -131,7 +133,7 @@ pub fn add_reflection(
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            // Lets grpcurl print error details.
+            // With the descriptors of the error details, grpcurl can print them.
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     Ok(routes
@@ -147,10 +149,11 @@ pub fn add_reflection(
         ))
 }
 
-/// Splits a request into the `Call` that the layers attached and the message.
+/// Splits a request into its message and the `Call` that the middleware attached.
 fn open<M>(request: Request<M>) -> Result<(Call, M), Status> {
     let (_, mut extensions, message) = request.into_parts();
-    // A request that bypassed the layers has no caller and must not run.
+    // A request without a `Call` has bypassed the middleware. Its caller is unknown, so it must not
+    // run.
     let call = extensions.remove::<Call>().ok_or_else(status::unlayered)?;
     Ok((call, message))
 }

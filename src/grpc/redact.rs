@@ -1,4 +1,5 @@
-//! `Debug` for messages that hold a secret; prints everything but the secret (R9).
+//! Implements `Debug` for messages that contain a secret. The output contains every field except
+//! the secret (R9).
 
 use std::fmt;
 

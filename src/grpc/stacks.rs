@@ -1,4 +1,4 @@
-//! `stacktoken.admin.v1.StackService`.
+//! Handlers of `stacktoken.admin.v1.StackService`.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Builds every gRPC status from a failure: code, message and details. The message says what is
-//! wrong and what to do next; causes go to the log only.
+//! Builds the gRPC status of every failure, with code, message and details. The message says what
+//! is wrong and what to do next. The causes are written only to the log.
 
 use std::{collections::HashMap, error::Error as _, fmt::Write as _, time::Duration};
 
@@ -19,17 +19,17 @@ use crate::{
 const DOMAIN: &str = "stacktoken";
 /// Prefix of the generated names of `ErrorReason`.
 const PREFIX: &str = "ERROR_REASON_";
-/// Retry delay after an outage that may be brief.
+/// The retry delay after an outage that may be brief.
 const SOON: Duration = Duration::from_secs(1);
 
 /// Why a call fails.
 #[derive(Debug)]
 pub enum Failure {
-    /// All missing or invalid fields.
+    /// The message has these missing or invalid fields.
     Invalid(Violations),
-    /// A message that cannot be decoded, and why.
+    /// The message cannot be decoded, for this reason.
     Unreadable(String),
-    /// Headers larger than the limit.
+    /// The headers are larger than the limit.
     HeadersTooLarge {
         /// The limit in bytes.
         max: u32,
@@ -40,13 +40,13 @@ pub enum Failure {
     CredentialInvalid,
     /// A management token was sent as the caller's credential.
     TokenNotAcceptedHere,
-    /// The only credential is a client certificate that is not in the issuers file.
+    /// The only credential is a client certificate whose names are not in the issuers file.
     CertificateUnlisted,
     /// The client certificate has expired since the connection was opened.
     CertificateExpired,
     /// The issuer's keys are unavailable.
     KeysUnavailable,
-    /// A use case failed.
+    /// The use case returned this error.
     App(app::Error),
     /// The deadline has passed.
     Deadline,
@@ -92,7 +92,7 @@ impl Told {
         Self::named(code, name_of_reason(reason), message)
     }
 
-    /// The same by the name of a reason, as a refusal has it.
+    /// Creates a `Told` from the name of a reason, as refusals contain it.
     fn named(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
         Self {
@@ -117,7 +117,7 @@ impl Told {
     }
 }
 
-/// Returns the name of a reason without the prefix that protobuf asks for.
+/// Returns the name of a reason without the prefix that protobuf's naming rules require.
 fn name_of_reason(reason: ErrorReason) -> &'static str {
     let name = reason.as_str_name();
     name.strip_prefix(PREFIX).unwrap_or(name)
@@ -167,7 +167,7 @@ pub fn reason_of(failure: &Failure) -> &'static str {
     tell(failure).reason
 }
 
-/// Returns the status for a handler that was reached without its layers.
+/// Returns the status for a handler that was reached without the middleware.
 #[must_use]
 pub fn unlayered() -> Status {
     of(
@@ -176,8 +176,8 @@ pub fn unlayered() -> Status {
     )
 }
 
-/// Returns the status that replaces one from tonic, such as for a message it could not decode or an
-/// unknown method, so that every error has our details.
+/// Returns the status that replaces a status from tonic, for example for an unknown method or a
+/// message that tonic cannot decode. So every error has our details.
 #[must_use]
 pub fn in_place_of(code: Code, message: &str, request_id: &str) -> Status {
     let failure = match code {
@@ -327,13 +327,13 @@ fn tell_refusal(refusal: &Refusal) -> Told {
     }
 }
 
-/// Logs the request id and the chain of causes. The causes are never sent to the client.
+/// Logs the request id of a failed call and the chain of causes, which is never sent to the client.
 fn log(failure: &Failure, told: &Told, request_id: &str) {
     let Failure::App(error) = failure else { return };
     let mut cause = String::new();
     let mut next = error.source();
     while let Some(source) = next {
-        // Writing to a `String` cannot fail.
+        // Writing to a `String` never fails.
         let _ = write!(cause, "{source}: ");
         next = source.source();
     }
@@ -343,7 +343,7 @@ fn log(failure: &Failure, told: &Told, request_id: &str) {
         Code::Unavailable => tracing::warn!(request_id, reason = told.reason, cause, "call failed"),
         _ => return,
     }
-    // The lines above are sampled. At debug level each of these failures is logged.
+    // The lines above are sampled. This line reports every failure, at debug level.
     tracing::debug!(request_id, reason = told.reason, cause, "call failed");
 }
 
@@ -355,7 +355,7 @@ pub fn health_unknown() -> Status {
     Status::not_found(format!("no such service: ask about {names}"))
 }
 
-/// Returns the reason in the headers of an error response, if the API defines it.
+/// Returns the reason in the headers of an error response, if the API defines that reason.
 #[must_use]
 pub fn reason_in(headers: &http::HeaderMap) -> Option<&'static str> {
     if !headers.contains_key("grpc-status-details-bin") {
@@ -368,7 +368,7 @@ pub fn reason_in(headers: &http::HeaderMap) -> Option<&'static str> {
     Some(name_of_reason(known))
 }
 
-/// Returns the name of a code as used by OpenTelemetry.
+/// Returns the name that OpenTelemetry uses for a status code.
 #[must_use]
 pub const fn name_of(code: Code) -> &'static str {
     match code {

@@ -1,4 +1,4 @@
-//! `stacktoken.v1.TokenService`.
+//! Handlers of `stacktoken.v1.TokenService`.
 
 use std::sync::Arc;
 
@@ -124,7 +124,7 @@ impl v1::token_service_server::TokenService for Tokens {
     ) -> Result<Response<v1::ReportLeakedResponse>, Status> {
         handle!(request, incidents::report_leaked, |call, report| {
             self.0.report_leaked(call, &report).await?;
-            // Identical for every outcome of the report.
+            // The response is identical for every outcome of the report.
             Ok(v1::ReportLeakedResponse { accepted: true })
         })
     }

@@ -1,5 +1,5 @@
 //! `IntrospectionService.Watch`: streams changes and answers pings. A fault in the first request
-//! fails the call; a later one ends the stream.
+//! fails the call, and a fault in a later request ends the stream.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -51,12 +51,12 @@ pub(super) async fn watch(
 }
 
 impl Session {
-    /// Returns the next response, and the session unless the stream is over.
+    /// Waits for the next response. Also returns the session, unless this response ends the stream.
     async fn step(mut self) -> (Result<v1::WatchResponse, Status>, Option<Self>) {
         match self.next().await {
             Ok(told) => (Ok(convert::told(told)), Some(self)),
             Err(Ended::Unread(status)) => {
-                // The client of a broken connection receives no status.
+                // If the connection is broken, the client does not receive this status anyway.
                 let code = match status.code() {
                     Code::Unknown | Code::Unavailable => Code::Cancelled,
                     code => code,

@@ -1,5 +1,5 @@
-//! Allows `BatchIntrospect` larger messages than the other RPCs of its service. tonic has one limit
-//! per service, so there are two instances, selected by path.
+//! Allows larger messages for `BatchIntrospect` than for the other RPCs of its service. tonic has
+//! only one limit per service, so there are two instances of the service, selected by the path.
 
 use std::{
     convert::Infallible,
@@ -21,7 +21,7 @@ const BATCH: &str = "/stacktoken.v1.IntrospectionService/BatchIntrospect";
 
 type Server = IntrospectionServiceServer<Introspections>;
 
-/// The service with both limits.
+/// The two instances of the service, one for each limit.
 #[derive(Clone)]
 pub(super) struct IntrospectionServer {
     narrow: Server,

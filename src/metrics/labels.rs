@@ -14,7 +14,7 @@ pub struct CallLabels {
 /// A reason of the API contract.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ReasonLabel {
-    /// Its name, without the prefix `REASON_`.
+    /// Name of the reason, without the prefix `REASON_`.
     pub reason: &'static str,
 }
 
@@ -23,14 +23,14 @@ pub struct ReasonLabel {
 pub struct CheckLabels {
     /// `ALLOWED`, `DENIED` or `UNDECIDED`.
     pub outcome: &'static str,
-    /// `OK`, or the reason why not.
+    /// `OK`, or the reason why the request is not allowed.
     pub reason: &'static str,
 }
 
 /// A service of the health protocol.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ServiceLabel {
-    /// Its full name; empty for the process as a whole.
+    /// Full name of the service; empty for the process as a whole.
     pub service: &'static str,
 }
 
@@ -58,7 +58,7 @@ pub struct CertificateLabel {
 /// A table of the store.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct TableLabel {
-    /// Its name.
+    /// Name of the table.
     pub table: &'static str,
 }
 

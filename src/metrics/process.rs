@@ -17,7 +17,7 @@ pub struct Process {
     pub span_export_failures: Counter,
     /// Log lines that sampling has suppressed.
     pub log_lines_suppressed: Counter,
-    /// Returns how many log lines were lost.
+    /// Function that returns how many log lines were lost.
     pub log_lines_dropped: fn() -> u64,
 }
 
@@ -32,14 +32,14 @@ impl Default for Process {
     }
 }
 
-/// A counter that is kept elsewhere and read at each scrape.
+/// A counter whose value is kept outside the registry and read at each scrape.
 #[derive(Debug)]
 pub struct ReadAtScrape {
-    /// Its name without prefix and suffix.
+    /// Name of the counter, without prefix and suffix.
     pub name: &'static str,
-    /// What it counts.
+    /// Help text, which says what is counted.
     pub help: &'static str,
-    /// Returns its value.
+    /// Function that returns the value of the counter.
     pub read: fn() -> u64,
 }
 

@@ -1,4 +1,4 @@
-//! The admin port: metrics and HTTP probes.
+//! The admin port, which serves metrics and HTTP probes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,12 +22,13 @@ use super::{
 };
 use crate::metrics::Metrics;
 
-/// Connection limits. Kubelets and scrapers need few connections; at a limit, old ones are closed.
+/// Connection limits of the admin port. Kubelets and scrapers need few connections. If a limit is
+/// reached, old connections are closed.
 const LIMITS: Limits = Limits {
     all: 64,
     by_address: 16,
 };
-/// How long a client may take to send the head of a request.
+/// How long a client may take to send the headers of a request.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
 /// Maximum lifetime of a connection.
 const OPEN_FOR: Duration = Duration::from_mins(5);
@@ -59,7 +60,8 @@ pub(super) async fn serve(listener: TcpListener, router: Router, metrics: Arc<Me
                     let mut http1 = http1::Builder::new();
                     http1.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
                     let connection = http1.serve_connection(TokioIo::new(socket), service);
-                    // Errors are ignored: they affect only the client, which sees them.
+                    // Errors are ignored, because they affect only the client, which notices them
+                    // itself.
                     tokio::select! {
                         _ = tokio::time::timeout(OPEN_FOR, connection) => {}
                         () = guest.left() => {}
@@ -71,7 +73,8 @@ pub(super) async fn serve(listener: TcpListener, router: Router, metrics: Arc<Me
     }
 }
 
-/// Returns OpenMetrics to clients that accept it, and Prometheus' older text format to others.
+/// Returns the metrics as OpenMetrics to clients that accept this format, and in the older text
+/// format of Prometheus to others.
 async fn metrics_text(
     State(admin): State<Admin>,
     headers: HeaderMap,
@@ -92,7 +95,8 @@ async fn metrics_text(
     ([("content-type", content_type)], text)
 }
 
-/// Succeeds unless the clock was set back: then only a restart lets the process answer soon.
+/// Succeeds unless the clock was set back, because then only a restart lets the process answer
+/// soon.
 async fn alive(State(admin): State<Admin>) -> (StatusCode, &'static str) {
     if admin.board.is_clock_behind() {
         let told = "the clock was set back: restart\n";

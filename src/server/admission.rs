@@ -1,6 +1,7 @@
-//! Checks between a request and its handler: the rule of the path, the credential, the kind of
-//! caller, the rate of changes, the message and a call permit, in this order and within the
-//! deadline. No call holds a permit before its message has arrived and its caller is known.
+//! Checks that a request must pass before its handler runs: the rule for the path, the credential,
+//! the kind of caller, the rate limit on changes, the message and a call permit. They run in this
+//! order and within the deadline. No call holds a permit before its message has arrived and its
+//! caller is known.
 
 use std::convert::Infallible;
 
@@ -26,12 +27,13 @@ use crate::{
     grpc::status::{self, Failure},
 };
 
-/// Size of the gRPC message prefix, in bytes: the compressed flag and the message length.
+/// Size in bytes of the prefix of a gRPC message, which contains the compressed flag and the
+/// message length.
 const PREFIX_BYTES: usize = 5;
 
 impl RpcMiddleware {
-    /// Returns the handler's response, or the error of the check that refused the call; and the
-    /// call, once its caller is authenticated.
+    /// Returns the handler's response, or the error of the check that refused the call. Also
+    /// returns the [`Call`], if its caller was authenticated.
     pub(super) async fn answer<S>(
         &self,
         request: &mut Request<Body>,
@@ -45,7 +47,8 @@ impl RpcMiddleware {
         S::Future: Send,
     {
         let fail = |failure: Failure| status::of(failure, request_id).into_http();
-        // Health and reflection skip the checks: they must answer when nothing else does.
+        // Health and reflection skip the checks, because they must answer even when no other RPC
+        // can.
         if rule.is_some_and(|rule| rule.admits == AllowedCallers::Everybody) {
             let answered = self
                 .anybody
@@ -56,10 +59,11 @@ impl RpcMiddleware {
         let timeout = deadline::of(request.headers(), self.anybody.deadline);
         let mut call = None;
         let mut permit = None;
-        // The deadline covers the time until the response begins; a stream may then run longer.
+        // The deadline covers the time until the response begins. After that, a stream may run
+        // longer.
         let work = async {
             let rule = self.admit(request, rule, request_id, &mut call).await?;
-            // Always set: `admit` stores the call before it succeeds.
+            // Always set, because `admit` stores the call before it succeeds.
             let call = call.as_ref().ok_or(Failure::CredentialMissing)?;
             permit = self
                 .anybody
@@ -76,7 +80,7 @@ impl RpcMiddleware {
     }
 
     /// Waits for the message, takes a permit and runs the handler. A verdict from the cache is
-    /// ready at once and takes no permit, so it is answered even when none is left.
+    /// ready at once and takes no permit, so it is answered even when no permit is left.
     async fn work<S>(
         &self,
         request: &mut Request<Body>,
@@ -97,8 +101,8 @@ impl RpcMiddleware {
         if rule.is_verdict() {
             return attended(share.as_ref(), enter, run(request, inner, request_id)).await;
         }
-        // Reads and changes of the store take their permit up front, so that none is aborted
-        // halfway for lack of one.
+        // Other calls read or change the store. They take their permit before the handler starts,
+        // so that none is aborted halfway for lack of a permit.
         let message = std::mem::take(request.body_mut());
         let message = collected(message, self.max_request_bytes + PREFIX_BYTES);
         *request.body_mut() = attended(share.as_ref(), || Ok(()), message).await?;
@@ -110,8 +114,8 @@ impl RpcMiddleware {
         Ok(run(request, inner, request_id).await)
     }
 
-    /// Authorizes the request and attaches its [`Call`]. Sets `known` as soon as the caller is
-    /// authenticated, even if the call is then refused.
+    /// Authorizes the request, and attaches its [`Call`] to it. Sets `known` as soon as the caller
+    /// is authenticated, even if the call is then refused.
     async fn admit(
         &self,
         request: &mut Request<Body>,
@@ -124,7 +128,7 @@ impl RpcMiddleware {
         else {
             return Err(Failure::RpcUnknown);
         };
-        // Must precede authentication, which depends on the same clock.
+        // Must come before authentication, which depends on the same clock.
         if self.app.clock().fault().is_some() {
             return Err(app::Error::ClockSkew.into());
         }

@@ -1,5 +1,5 @@
-//! The RPCs that need no credential: health and reflection. They must answer when nothing else
-//! does.
+//! The RPCs that need no credential: health and reflection. They must answer even when no other RPC
+//! can.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -16,14 +16,14 @@ use super::{
 };
 use crate::{auth::policy::Rule, grpc::status::Failure};
 
-/// Limits on these RPCs.
+/// Limits on the RPCs that need no credential.
 pub(super) struct Anybody {
     pub stream_limits: StreamLimits,
     pub deadline: Duration,
 }
 
 impl Anybody {
-    /// Takes the stream permit that a call needs, if any.
+    /// Takes the stream permit that a call needs; `None` if the call needs no permit.
     pub fn open(
         &self,
         request: &Request<Body>,
@@ -33,8 +33,8 @@ impl Anybody {
         self.stream_limits.acquire_for_peer(peer, rule)
     }
 
-    /// Returns the handler's response, or why it was not reached. The deadline covers the wait for
-    /// the message and for the response to begin.
+    /// Returns the handler's response, or the reason why the handler did not respond. The deadline
+    /// covers the wait for the message and the time until the response begins.
     pub async fn answer<S>(
         &self,
         request: &mut Request<Body>,
@@ -45,7 +45,7 @@ impl Anybody {
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     {
-        // The handler puts the id into the status that ends a stream.
+        // The handler puts this request id into the status that ends a stream.
         request_id::set(request.headers_mut(), request_id);
         let share = Peer::share_of(request.extensions());
         let answered = attended(share.as_ref(), || Ok(()), run(request, inner, request_id));

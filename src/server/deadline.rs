@@ -1,22 +1,23 @@
-//! Deadline of a call: the client's `grpc-timeout` if it is shorter than ours.
+//! Deadline of a call: the client's `grpc-timeout` if it is shorter than the server's own timeout.
 
 use std::time::Duration;
 
 use http::HeaderMap;
 
-/// Returns the timeout for a request with these headers, at most `ours`.
+/// Returns the timeout for a request with these headers, which is at most `ours`.
 pub(super) fn of(headers: &HeaderMap, ours: Duration) -> Duration {
     let asked = headers
         .get("grpc-timeout")
         .and_then(|value| parse(value.to_str().ok()?));
-    // Slightly before the client's own, so that our error arrives before the client gives up.
+    // Slightly shorter than the client's own timeout, so that our error arrives before the client
+    // gives up.
     let asked = asked.map(|timeout| timeout.saturating_sub((timeout / 10).min(MARGIN)));
     asked.map_or(ours, |asked| asked.min(ours))
 }
 
 const MARGIN: Duration = Duration::from_millis(5);
 
-/// Parses 1 to 8 digits and a unit, as gRPC over HTTP/2 specifies.
+/// Parses a timeout of 1 to 8 digits and a unit, as gRPC over HTTP/2 specifies it.
 fn parse(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
@@ -52,7 +53,7 @@ mod tests {
         for longer in ["1H", "1M", "1S", "400m", "99999999H"] {
             assert_eq!(with(longer), OURS, "{longer}");
         }
-        // Slightly less than the caller's, so that it receives our answer.
+        // Slightly less than the caller's timeout, so that the caller receives our answer.
         assert_eq!(with("100m"), Duration::from_millis(95));
         assert_eq!(with("10m"), Duration::from_millis(9));
         assert_eq!(with("0n"), Duration::ZERO);

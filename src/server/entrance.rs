@@ -1,5 +1,5 @@
-//! Entry point for calls on the gRPC port. Until the store is open, health is answered and any
-//! other call is refused as `STORE_UNAVAILABLE`. Then the service takes over on the same
+//! Entry point for calls on the gRPC port. Until the store is open, calls to health are answered
+//! and all other calls are refused as `STORE_UNAVAILABLE`. Then the service takes over on the same
 //! connections, so that no client sees a closed connection or a reset stream.
 
 use std::{
@@ -30,10 +30,11 @@ use crate::{
     metrics::Metrics,
 };
 
-/// Largest request to health or reflection, in bytes; it holds names of services and symbols.
+/// Largest request to health or reflection, in bytes. Such a request contains only names of
+/// services and symbols.
 pub(super) const MAX_OPEN_REQUEST: usize = 4096;
 
-/// Dispatcher of calls to the service, once the store is open.
+/// Dispatches calls to the service, as soon as the store is open.
 pub(super) struct Entrance {
     pub anybody: Arc<Anybody>,
     pub health: HealthServer<HealthBoard>,
@@ -42,9 +43,9 @@ pub(super) struct Entrance {
     /// Generates request ids.
     pub ids: SplitMix64,
     pub max_request_bytes: usize,
-    /// Set once the store is open.
+    /// The service, which is set once the store is open.
     pub service: SetOnce<RpcService<Routes>>,
-    /// Whether the store may be unavailable indefinitely, so that calls are refused meanwhile.
+    /// Whether the store may be unavailable indefinitely. If so, calls are refused meanwhile.
     /// Otherwise the service starts soon, and calls wait for it.
     pub is_waiting: AtomicBool,
 }

@@ -1,4 +1,4 @@
-//! Running the handler of an RPC: until the client cancels, or always to completion.
+//! Runs the handler of an RPC, either until the client cancels or always to completion.
 
 use std::{convert::Infallible, panic::AssertUnwindSafe, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
     telemetry::context,
 };
 
-/// Returns the handler's response, or an internal error if it panicked.
+/// Returns the handler's response, or an internal error if the handler panicked.
 pub(super) async fn run<S>(
     request: &mut Request<Body>,
     mut inner: S,
@@ -34,9 +34,10 @@ fn panicked(request_id: &str) -> Response<Body> {
     status::of(error, request_id).into_http()
 }
 
-/// Runs the handler of a change in its own task, which continues if the client cancels or the
-/// deadline passes: what it committed must also be applied in this process (R12). `at_most` exceeds
-/// any deadline and only bounds a store that never answers. The task holds the permit to its end.
+/// Runs the handler of a change in a task of its own. The task continues if the client cancels or
+/// the deadline passes, because what the handler commits must also be applied in this process
+/// (R12). `at_most` is longer than any deadline, and takes effect only if the store never answers.
+/// The task holds the permit until it ends.
 #[expect(
     clippy::disallowed_methods,
     reason = "ends by itself, and nothing is lost if the process ends before it"

@@ -1,12 +1,14 @@
-//! Size limits on the headers of a call, checked before anything else.
+//! Size limits on the headers of a call. They are checked before anything else.
 
 use http::{HeaderMap, header::HeaderName};
 
-/// Largest `tracestate` that is passed on, in bytes; a larger one is dropped (W3C Trace Context
-/// §3.3.1.5 asks for at least 512). Envoy copies its client's `tracestate` into its checks, and
-/// nothing that a client sends may make those fail.
+/// Largest `tracestate` that is passed on, in bytes; a larger `tracestate` is dropped (W3C Trace
+/// Context §3.3.1.5 requires support for at least 512 bytes). It is dropped rather than refused,
+/// because Envoy copies its client's `tracestate` into its checks, and nothing that a client sends
+/// may make these checks fail.
 const MAX_TRACE_STATE: usize = 4096;
-/// Overhead that HTTP/2 counts per header besides name and value, in bytes (RFC 9113 §6.5.2).
+/// Overhead that HTTP/2 counts for each header in addition to its name and value, in bytes (RFC
+/// 9113 §6.5.2).
 const OVERHEAD: usize = 32;
 
 static TRACE_STATE: HeaderName = HeaderName::from_static("tracestate");
@@ -20,7 +22,7 @@ pub(super) fn prune(headers: &mut HeaderMap) {
     }
 }
 
-/// Returns whether the headers take at most `max` bytes, as HTTP/2 counts them.
+/// Returns whether the size of the headers is at most `max` bytes, as HTTP/2 counts it.
 pub(super) fn fit(headers: &HeaderMap, max: u32) -> bool {
     let sizes = headers
         .iter()

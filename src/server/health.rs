@@ -1,6 +1,6 @@
-//! Health service that reports the result of the last probe. Follows the gRPC health checking
-//! protocol even where tonic-health does not: Watch of an unknown name answers SERVICE_UNKNOWN and
-//! keeps the stream open.
+//! Health service, which reports the result of the last probe. It follows the gRPC health checking
+//! protocol even where tonic-health does not: a Watch of an unknown name answers SERVICE_UNKNOWN
+//! and keeps the stream open.
 
 use std::{
     pin::Pin,
@@ -30,25 +30,25 @@ use crate::{
     metrics::{Metrics, ServiceLabel},
 };
 
-/// Interval at which the store and the keys are probed, so that a change of health shows within
-/// two seconds.
+/// Interval at which the store and the keys are probed. It is short enough for a change of health
+/// to show within two seconds.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 /// How long the store may take to answer a probe.
 const PROBE_FOR: Duration = Duration::from_secs(1);
 
-/// A service name in the health protocol.
+/// A service name in the gRPC health checking protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Name {
-    /// The process as a whole; follows [`Self::Introspection`].
+    /// The process as a whole. Its state is always that of [`Self::Introspection`].
     Overall,
-    /// Can answer verdicts.
+    /// IntrospectionService, which serves while verdicts can be answered.
     Introspection,
-    /// Can write changes.
+    /// TokenService, which serves while changes can be made.
     Token,
 }
 
 impl Name {
-    /// All names.
+    /// All service names.
     pub const ALL: [Self; 3] = [Self::Overall, Self::Introspection, Self::Token];
 
     /// Returns the name as clients send it.
@@ -66,7 +66,8 @@ impl Name {
     }
 }
 
-/// Health of all services: none serves before the first successful probe, or once draining.
+/// Health of all services. No service is SERVING before the first successful probe, or once
+/// draining has begun.
 #[derive(Clone, Debug)]
 pub struct HealthBoard {
     states: [Arc<watch::Sender<bool>>; 3],
@@ -77,7 +78,7 @@ pub struct HealthBoard {
 }
 
 impl HealthBoard {
-    /// Creates a board on which nothing serves yet.
+    /// Creates a board on which no service is SERVING yet.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
         let board = Self {
@@ -93,18 +94,18 @@ impl HealthBoard {
         board
     }
 
-    /// Returns whether this name is SERVING.
+    /// Returns whether the service with this name is SERVING.
     #[must_use]
     pub fn is_serving(&self, name: Name) -> bool {
         *self.state(name).borrow()
     }
 
-    /// Returns whether the clock was set back, so that only a restart helps soon.
+    /// Returns whether the clock was set back so far that only a restart helps soon.
     pub(super) fn is_clock_behind(&self) -> bool {
         self.clock_behind.load(Ordering::Acquire)
     }
 
-    /// Marks everything as not serving from now on, whatever the probes say.
+    /// Marks every service as NOT_SERVING from now on, whatever the probes find.
     pub(super) fn drain(&self) {
         self.draining.cancel();
         for name in Name::ALL {
@@ -112,7 +113,7 @@ impl HealthBoard {
         }
     }
 
-    /// Ends all Watch streams.
+    /// Ends all Watch streams of the health service.
     pub(super) fn close(&self) {
         self.closing.cancel();
     }
@@ -127,7 +128,8 @@ impl HealthBoard {
             let changed = *state != serving;
             *state = serving;
             if changed {
-                // Logged before watchers see the state: what they print comes after this line.
+                // Logged before watchers see the new state, so that anything they print comes after
+                // this line.
                 tracing::info!(service = name.as_str(), serving, "health changed");
             }
             changed
@@ -142,7 +144,7 @@ impl HealthBoard {
     }
 }
 
-/// Probes periodically; never returns.
+/// Probes the store and the keys periodically; never returns.
 pub(super) async fn keep_probing(
     board: HealthBoard,
     app: Arc<App>,
@@ -165,34 +167,35 @@ async fn probe(board: &HealthBoard, app: &App, authenticator: &Authenticator) {
         app.store().renew_silent_connections().await;
     }
     let (reads, writes) = (matches!(reads, Ok(Ok(()))), matches!(writes, Ok(Ok(_))));
-    // Once the database is read-only, older sessions may still write, but new ones cannot.
+    // Once the database is read-only, existing sessions may still be able to write, but new
+    // sessions cannot.
     let writes = writes && !app.is_read_only();
-    // The database URL may have been reloaded.
+    // The database URL may have been reloaded, so this is set again at each probe.
     let unverified = !app.store().is_private();
     app.metrics().database_unverified.set(unverified.into());
     let keys = authenticator.readiness();
     let without = i64::try_from(keys.unavailable.len()).unwrap_or(i64::MAX);
     app.metrics().issuers_without_keys.set(without);
-    // The order matters: a heartbeat compares the clock before it makes anything fresh. So if
-    // both are true here, the fault that is read next reflects that comparison.
+    // The order matters. A heartbeat compares the clock before it makes the cache fresh. So if both
+    // values are true here, the fault that is read afterwards reflects that comparison.
     let is_fresh = app.is_fresh();
     let is_compared = app.clock().is_compared();
     let fault = app.watch_clock();
     let behind = fault == Some(ClockFault::Behind);
     board.clock_behind.store(behind, Ordering::Release);
     let is_right = is_compared && fault.is_none();
-    // With a shared store, a replica can answer as long as it is fresh. A store of our own is
-    // always fresh, so it must be readable.
+    // With a shared store, a replica can answer as long as its cache is fresh. With a store that
+    // only this process uses, the cache is always fresh, so the store itself must be readable.
     let answers = is_right && is_fresh && (reads || app.store().is_shared()) && keys.services;
     board.set(Name::Introspection, answers);
     board.set(Name::Token, is_right && reads && writes && keys.users);
     board.set(Name::Overall, answers);
 }
 
-/// Returns once both services and the server as a whole are SERVING.
+/// Returns once IntrospectionService, TokenService and the process as a whole are SERVING.
 pub(super) async fn both_serving(board: HealthBoard) {
     for name in [Name::Introspection, Name::Token, Name::Overall] {
-        // The board holds the sender, so the wait cannot fail.
+        // The wait cannot fail, because the board holds the sender.
         let _ = board
             .state(name)
             .subscribe()
@@ -256,10 +259,10 @@ fn answer(status: ServingStatus) -> HealthCheckResponse {
     }
 }
 
-/// Asks a server whether a service is SERVING.
+/// Asks the health service of a server whether `service` is SERVING.
 ///
 /// # Errors
-/// The transport error or gRPC status in place of an answer.
+/// The transport error or the gRPC status that came instead of an answer.
 pub async fn ask(server: tonic::transport::Channel, service: String) -> anyhow::Result<bool> {
     let mut request = Request::new(HealthCheckRequest { service });
     request.set_timeout(PROBE_FOR);

@@ -1,6 +1,7 @@
-//! Startup and shutdown. Every task is supervised: one that ends early stops the process, so that
-//! it is never half alive. After SIGTERM, in order: report NOT_SERVING, keep answering, stop
-//! accepting, finish calls, flush usage and audit.
+//! Startup and shutdown. Every task is supervised: if one ends early, the process stops, so that it
+//! is never half alive. After SIGTERM, the process first reports NOT_SERVING but keeps answering.
+//! Then it stops accepting connections, finishes the calls in progress, and writes the remaining
+//! usage and audit rows.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -25,12 +26,13 @@ use crate::{
     telemetry::{sampling, traces::Sampler},
 };
 
-/// How long to keep answering after SIGTERM, by default.
+/// Default time for which the process keeps answering after SIGTERM.
 const DRAIN_DELAY: Duration = Duration::from_secs(5);
-/// How long flushing usage and the audit of refusals may take at shutdown.
+/// How long it may take at shutdown to write the remaining token usage and the audit rows of
+/// refusals.
 const FLUSH_FOR: Duration = Duration::from_secs(5);
 
-/// Error that ended serving before shutdown was requested.
+/// Error that ended the service before a shutdown was requested.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// A socket could not be bound.
@@ -38,18 +40,18 @@ pub enum ServeError {
     Bind {
         /// The setting that names the address.
         setting: &'static str,
-        /// The address.
+        /// The address that could not be bound.
         address: SocketAddr,
-        /// The cause.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A task ended that should run until shutdown.
+    /// A task ended although it should run until shutdown.
     #[error("the task `{0}` ended unexpectedly")]
     TaskEnded(&'static str),
     /// A task panicked.
     #[error("a task failed")]
     TaskFailed(#[from] tokio::task::JoinError),
-    /// The reflection service could not be built from the contract.
+    /// The reflection service could not be built from the API contract.
     #[error("the contract does not reflect")]
     Reflection(#[from] tonic_reflection::server::Error),
 }
@@ -75,7 +77,7 @@ pub(super) async fn run(
     let announced = board.clone();
     announcing.spawn(async move {
         health::both_serving(announced).await;
-        // The callback may print, and block on a reader that stalls.
+        // The callback may print, and so block if the reader of the output stalls.
         let _ = tokio::task::spawn_blocking(serving).await;
     });
     let mut writing = JoinSet::new();
@@ -102,10 +104,10 @@ pub(super) async fn run(
     }
     let mut out_of_time = Box::pin(sleep(grace + FLUSH_FOR));
     ports.finish(grace).await;
-    // This drops the last handle to the `App`, so that the refusal writer drains its queue and
-    // ends.
+    // This drops the last handle to the `App`, so that the refusal writer writes its remaining rows
+    // and ends.
     drop(ports);
-    // The flush may also use what is left of the drain grace.
+    // The final writes may also use what is left of the drain grace.
     let flushed = future::join(last_usage.write_all(), writing.join_next());
     tokio::select! {
         _ = flushed => {}
@@ -117,10 +119,11 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// Starts the background tasks, which run until shutdown.
+/// Starts the background tasks. They run until shutdown.
 fn begin(ports: &mut Ports, app: &Arc<App>, stop: &CancellationToken) {
     let (board, authenticator) = (ports.board.clone(), ports.authenticator.clone());
-    // Before the first call: only a heartbeat has a database trusted.
+    // Must come before the first call. From here on, changes are refused until a heartbeat has
+    // determined which database to trust.
     app.store().require_trust();
     let tasks = &mut ports.tasks;
     let keys = authenticator.clone();

@@ -1,5 +1,5 @@
 //! Waiting for the request message of a call. Until the message has arrived, the call counts
-//! against its peer's share and takes no call permit.
+//! against its peer's share and holds no call permit.
 
 use std::{
     future::poll_fn,
@@ -21,13 +21,13 @@ use super::connections::{
 };
 use crate::grpc::status::Failure;
 
-/// Delay after which a call counts as waiting for its message: in a burst of calls, clients send
-/// all headers first and the messages right after.
+/// Delay after which a call counts as waiting for its message. In a burst of calls, clients send
+/// all headers first and the messages right after, and such calls need not be counted.
 const LATE_AFTER: Duration = Duration::from_millis(250);
 
-/// Runs the future of a call. While it waits for its message, it counts against its peer's share.
-/// Once it waits for anything else, it needs a permit, which `enter` grants or refuses. A future
-/// that is ready at once needs neither.
+/// Runs the future of a call. While the call waits for its message, it counts against its peer's
+/// share. Once the call waits for anything else, it needs a permit, which `enter` grants or
+/// refuses. A future that is ready at its first poll needs neither.
 pub(super) async fn attended<T, P>(
     share: Option<&Arc<Share>>,
     mut enter: impl FnMut() -> Result<P, Failure>,
@@ -79,13 +79,14 @@ impl Late {
     }
 }
 
-/// How long a refusal waits for the rest of the request message.
+/// How long a refused call waits for the rest of its message.
 const DISCARD_FOR: Duration = Duration::from_millis(100);
 
-/// Discards the rest of a refused call's message, up to `up_to` bytes. Otherwise the stream would
-/// have to be reset (RFC 9113 §8.1). The h2 crate tracks only a few reset streams, counts late
-/// messages on the others as client errors, and closes the connection after `--max-resets`. In an
-/// outage, a client that merely retries would then see `RESOURCE_EXHAUSTED`.
+/// Discards the rest of the message of a refused call, up to `up_to` bytes. Otherwise the stream
+/// would have to be reset (RFC 9113 §8.1). The h2 crate remembers only a few reset streams. If
+/// messages arrive late on other reset streams, h2 counts them as errors of the client and closes
+/// the connection after `--max-resets` of them. In an outage, a client that merely retries would
+/// then see `RESOURCE_EXHAUSTED`.
 pub(super) async fn discard(body: &mut Body, up_to: usize) {
     let reading = async {
         let mut bytes = 0;
@@ -95,12 +96,12 @@ pub(super) async fn discard(body: &mut Body, up_to: usize) {
             bytes += frame.data_ref().map_or(0, Bytes::len);
         }
     };
-    // If the message is late or too long, the stream is reset after all.
+    // If the message is late or too long, the stream is reset nevertheless.
     let _ = timeout(DISCARD_FOR, reading).await;
 }
 
-/// Buffers a body until it ends or exceeds `up_to` bytes. The rest of a longer body is left as a
-/// stream, for the decoder to refuse.
+/// Buffers a body until it ends or exceeds `up_to` bytes. The rest of a longer body stays a stream,
+/// which the decoder then refuses.
 pub(super) async fn collected(mut body: Body, up_to: usize) -> Body {
     let (mut frames, mut bytes) = (Vec::new(), 0);
     while bytes <= up_to {

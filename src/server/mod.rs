@@ -1,4 +1,4 @@
-//! The server: sockets, middleware, health and metrics, supervised tasks and graceful shutdown.
+//! The server: sockets, middleware, health, metrics, supervised tasks and graceful shutdown.
 
 mod admin;
 mod admission;
@@ -41,39 +41,40 @@ pub use self::{
     tls::{Tls, TlsError, TlsFiles},
 };
 
-/// Dependencies of the service; tests supply their own.
+/// What the service depends on. Tests supply their own.
 pub struct ServerParts {
     /// The store, whose schema is up to date.
     pub store: Arc<Store>,
     /// Authenticates callers.
     pub authenticator: Arc<Authenticator>,
-    /// Actions required by the requests that Envoy asks about.
+    /// Routes of the requests that Envoy checks, with the actions that each route requires.
     pub routes: Arc<RouteTable>,
     /// Source of time.
     pub clock: Arc<dyn Clock>,
     /// Source of randomness.
     pub entropy: Arc<dyn Entropy>,
-    /// TLS on the gRPC port; without it the port is plaintext.
+    /// TLS for the gRPC port. If `None`, the port is plaintext.
     pub tls: Option<Tls>,
-    /// Safeguards of correct answers: all on, except in a negative-control test.
+    /// Safeguards that keep answers correct. All of them are on, except in a negative-control test.
     pub safeguards: Safeguards,
 }
 
-/// Dependencies behind the ports once the store is open; the rest of [`ServerParts`].
+/// What the service depends on besides [`Front`]. It is available only once the store is open.
 pub struct Back {
     /// The store, whose schema is up to date.
     pub store: Arc<Store>,
-    /// Actions required by the requests that Envoy asks about.
+    /// Routes of the requests that Envoy checks, with the actions that each route requires.
     pub routes: Arc<RouteTable>,
-    /// Safeguards of correct answers: all on, except in a negative-control test.
+    /// Safeguards that keep answers correct. All of them are on, except in a negative-control test.
     pub safeguards: Safeguards,
 }
 
-/// Sockets bound in advance, so that a port conflict fails before anything starts.
+/// The listening sockets. They are bound in advance, so that a port conflict fails before anything
+/// else starts.
 pub struct Listeners {
-    /// For gRPC.
+    /// Socket of the gRPC port.
     pub grpc: TcpListener,
-    /// For metrics and probes.
+    /// Socket of the admin port, for metrics and probes.
     pub admin: TcpListener,
 }
 
@@ -97,7 +98,8 @@ impl Listeners {
         })
     }
 
-    /// Warns if the gRPC port, which carries credentials and secrets, is plaintext beyond loopback.
+    /// Warns if the gRPC port, which carries credentials and secrets, is plaintext and not on
+    /// loopback.
     fn warn_of_plaintext(&self, metrics: &Metrics) {
         let Ok(address) = self.grpc.local_addr() else {
             return;
@@ -109,11 +111,11 @@ impl Listeners {
     }
 }
 
-/// Serves until `stop`, then drains. Calls `serving` once IntrospectionService and TokenService
+/// Serves until `stop`, and then drains. Calls `serving` once IntrospectionService and TokenService
 /// are both SERVING.
 ///
 /// # Errors
-/// [`ServeError`] if a socket fails or a task ends that should not.
+/// [`ServeError`] if a socket fails, or if a task ends that should run until shutdown.
 pub async fn run(
     parts: ServerParts,
     tuning: &Tuning,
@@ -136,10 +138,10 @@ pub async fn run(
     run_behind(answering, back, serving, stop).await
 }
 
-/// Serves as [`run`] does, behind ports that already answer.
+/// Serves as [`run`] does, but behind ports that already answer calls.
 ///
 /// # Errors
-/// As [`run`].
+/// As for [`run`].
 pub async fn run_behind(
     ports: Ports,
     back: Back,

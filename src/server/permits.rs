@@ -1,5 +1,5 @@
-//! Permits for calls in progress, limited in total, per kind of caller and per caller. Neither one
-//! caller nor many of one kind can starve the others.
+//! Permits for calls in progress. They are limited in total, per kind of caller and per caller, so
+//! that neither one caller nor many callers of one kind can starve the others.
 
 use std::sync::Arc;
 
@@ -21,28 +21,29 @@ pub(super) struct CallPermits {
     closed: bool,
 }
 
-/// Limits for callers with the introspect role, or for those without.
+/// Limits for one kind of caller: those with the introspect role, or those without it.
 struct Kind {
-    /// Permits for all callers of this kind; the rest of the total is left to the other kind.
+    /// Permits for all callers of this kind. The rest of the total is left to the other kind.
     all: Arc<Semaphore>,
     each: usize,
 }
 
-/// Permit for one call; dropping it releases it.
+/// Permit for one call. Dropping the permit releases it.
 pub(super) struct Place {
     _permits: [OwnedSemaphorePermit; 2],
     _share: Taken<Actor>,
 }
 
 impl CallPermits {
-    /// Returns whether the total is zero, so that even cached verdicts are refused.
+    /// Returns whether the total limit is zero, in which case even cached verdicts are refused.
     pub fn is_closed(&self) -> bool {
         self.closed
     }
 
     pub fn new(tuning: &Tuning) -> Self {
         let all = tuning.max_calls;
-        // Each kind may use three quarters, so that a quarter is always left to the other.
+        // Each kind may use three quarters of the total, so that a quarter is always left to the
+        // other kind.
         let kind = |each| Kind {
             all: Arc::new(Semaphore::new(all - all / 4)),
             each,

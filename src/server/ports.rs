@@ -1,6 +1,7 @@
-//! Both listening ports, from before the store is open until shutdown. While the database is
-//! unreachable, an orchestrator sees a process that is live but not ready, rather than one that
-//! exits. Connections made meanwhile stay open when the service takes over.
+//! The two listening ports, which are open from before the store is open until shutdown. While the
+//! database is unreachable, an orchestrator thus sees a process that is live but not ready, rather
+//! than a process that exits. Connections that are made meanwhile stay open when the service takes
+//! over.
 
 use std::{
     sync::{
@@ -35,15 +36,15 @@ use crate::{
     telemetry::{export::LOST, output::lines_dropped, sampling::SUPPRESSED},
 };
 
-/// Dependencies of the ports.
+/// What the ports need to answer calls.
 pub struct Front {
-    /// Authenticates callers, once the store is open.
+    /// Authenticates callers as soon as the store is open.
     pub authenticator: Arc<Authenticator>,
     /// Source of time.
     pub clock: Arc<dyn Clock>,
     /// Source of randomness.
     pub entropy: Arc<dyn Entropy>,
-    /// TLS on the gRPC port; without it the port is plaintext.
+    /// TLS for the gRPC port. If `None`, the port is plaintext.
     pub tls: Option<Tls>,
 }
 
@@ -58,19 +59,21 @@ pub struct Ports {
     pub(super) anybody: Arc<Anybody>,
     pub(super) tasks: Tasks,
     entrance: Arc<Entrance>,
-    /// One task, which ends with the last connection after accepting has stopped.
+    /// The task that serves the gRPC port. After accepting has stopped, it ends with the last
+    /// connection.
     grpc: JoinSet<()>,
     accepting: CancellationToken,
 }
 
 impl Listeners {
-    /// Starts to answer on both ports, before the store is open.
+    /// Starts to answer on both ports before the store is open.
     #[must_use]
     pub fn open(self, front: Front, tuning: &Tuning) -> Ports {
         self.open_as(front, tuning, true)
     }
 
-    /// Starts as [`Self::open`] does; but unless `is_waiting`, early calls wait for the service.
+    /// Starts to answer as [`Self::open`] does. If `is_waiting` is false, calls that arrive early
+    /// are not refused but wait for the service.
     pub(super) fn open_as(self, front: Front, tuning: &Tuning, is_waiting: bool) -> Ports {
         let metrics = Arc::new(Metrics::of_process(Process {
             spans_dropped: LOST.spans.clone(),
@@ -134,10 +137,11 @@ impl Listeners {
 }
 
 impl Ports {
-    /// Runs `work`, during which calls fail because the store is unavailable.
+    /// Runs `work`. Meanwhile, all calls except those to health fail because the store is
+    /// unavailable.
     ///
     /// # Errors
-    /// [`ServeError`] if the task of a port ended meanwhile.
+    /// [`ServeError`] if the task of a port ends meanwhile.
     pub async fn answer_while<T>(
         &mut self,
         work: impl Future<Output = T>,
@@ -150,7 +154,7 @@ impl Ports {
         done
     }
 
-    /// Waits until a task ends that should not, and returns that as an error.
+    /// Waits until one of the tasks ends, which none of them should, and returns this as an error.
     pub(super) async fn next_end(&mut self) -> ServeError {
         tokio::select! {
             ended = self.grpc.join_next() => match ended {
@@ -161,14 +165,14 @@ impl Ports {
         }
     }
 
-    /// Makes the service answer all calls from now on.
+    /// Lets `service` answer all calls from now on.
     pub(super) fn install(&self, service: RpcService<Routes>) {
-        // Cannot fail: the service is set once.
+        // Cannot fail, because the service is set only once.
         let _ = self.entrance.service.set(service);
     }
 
-    /// Stops accepting, shuts connections down gracefully, ends health streams, and waits for calls
-    /// in progress, at most for the drain grace.
+    /// Stops accepting connections, shuts the open ones down gracefully, and ends health streams.
+    /// Then waits for the calls in progress, for at most the drain grace.
     pub async fn close(&mut self) {
         self.stop_accepting();
         self.finish(self.tuning.drain_grace).await;
@@ -179,7 +183,7 @@ impl Ports {
         self.board.close();
     }
 
-    /// Waits for calls in progress, at most for `within`.
+    /// Waits for the calls in progress, for at most `within`.
     pub(super) async fn finish(&mut self, within: Duration) {
         if timeout(within, self.grpc.join_next()).await.is_err() {
             tracing::warn!("calls were still at work at the end of the drain grace");

@@ -1,5 +1,6 @@
-//! Tower middleware around every RPC. On the way in: trace, request id and the RPC's rule, then
-//! the checks in `admission`. On the way out: error details, request id, metrics, one log line.
+//! Tower middleware around every RPC. For a request, it starts the trace, determines the request id
+//! and the RPC's rule, and runs the checks of `admission`. For a response, it adds error details
+//! and the request id, updates the metrics and writes one log line.
 
 use std::{
     convert::Infallible,
@@ -37,7 +38,8 @@ use crate::{
 pub(super) struct RpcMiddleware {
     pub app: Arc<App>,
     pub authenticator: Arc<Authenticator>,
-    /// Generates request ids and draws for trace sampling; neither needs to be unpredictable.
+    /// Generates request ids and random numbers for trace sampling. Neither needs to be
+    /// unpredictable.
     pub ids: SplitMix64,
     pub permits: CallPermits,
     pub anybody: Arc<Anybody>,
@@ -81,14 +83,15 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        // Must precede the extraction of the trace context from the headers.
+        // Must come before the trace context is extracted from the headers.
         headers::prune(request.headers_mut());
         let rule = rule_of(&request);
         let permit = match self.middleware.open(&request, rule) {
             Ok(permit) => permit,
             Err(failure) => return self.middleware.refuse(request, rule, failure),
         };
-        // Calls the instance that was polled ready and keeps the clone, which may not be ready.
+        // Calls the instance that was polled until ready, and keeps the clone, which may not be
+        // ready.
         let ready = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, ready);
         let middleware = self.middleware.clone();
@@ -106,7 +109,7 @@ where
 struct Arrived {
     at: Duration,
     request_id: String,
-    /// Whether the client sent the id.
+    /// Whether the client sent the request id.
     named: bool,
 }
 
@@ -122,8 +125,9 @@ impl RpcMiddleware {
         }
     }
 
-    /// Runs the checks that need no future: header size, unread responses and stream limits. A
-    /// connection can open hundreds of calls at once, and the full future of a call is large.
+    /// Runs the checks that need no future: the size of the headers, unread responses and stream
+    /// limits. They come first because a connection can open hundreds of calls at once, and the
+    /// full future of a call is large.
     fn open(
         &self,
         request: &Request<Body>,
@@ -142,8 +146,8 @@ impl RpcMiddleware {
         }
     }
 
-    /// Answers a call that [`Self::open`] refused. The future holds only the response and the rest
-    /// of the request message.
+    /// Answers a call that [`Self::open`] has refused. The future holds only the response and the
+    /// rest of the request message, so it is small.
     fn refuse(
         &self,
         request: Request<Body>,
@@ -160,7 +164,8 @@ impl RpcMiddleware {
         })
     }
 
-    /// Starts the trace of a call. Health and reflection are not traced: they would drown the rest.
+    /// Starts the trace of a call. Calls to health and reflection are not traced, because they
+    /// would drown all others.
     fn trace(&self, headers: &HeaderMap, rule: Option<&'static Rule>) -> CallTrace {
         if rule.is_some_and(|rule| rule.admits == AllowedCallers::Everybody) {
             return CallTrace::none();
@@ -194,7 +199,7 @@ impl RpcMiddleware {
         (response, Outcome { status, reason })
     }
 
-    /// Completes a response, and counts and logs the call.
+    /// Completes the response to a call, and counts and logs the call.
     fn leave(
         &self,
         response: &mut Response<Body>,
@@ -235,8 +240,9 @@ impl RpcMiddleware {
         let kind = actor.map_or("", |actor| actor.kind.name());
         let subject = actor.map_or("", |actor| actor.subject.as_str());
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        // Verdicts arrive by the thousand per second, so they are logged at debug level only. Each
-        // change gets a line; refused ones carry a `reason`, by which they are sampled per minute.
+        // There can be thousands of verdicts per second, so they are logged at debug level only.
+        // Each change is logged at info level. The line of a refused change has a field `reason`,
+        // according to which such lines are sampled per minute.
         let changes = rule.is_some_and(|rule| rule.changes);
         if changes && code != Code::Ok {
             let reason = reason.unwrap_or_default();
@@ -275,12 +281,14 @@ impl RpcMiddleware {
 }
 
 pub(super) fn rule_of(request: &Request<Body>) -> Option<&'static Rule> {
-    // The rule matches only the path, but the handler would also accept a query: refuse it.
+    // A rule matches only the path, but the handler would accept a query too, so a path with a
+    // query gets no rule and is refused.
     let plain = request.uri().query().is_none();
     policy::rule(request.uri().path()).filter(|_| plain)
 }
 
-/// Returns the status code of a response. Replaces an error that tonic generated with our own.
+/// Returns the status code of a response. Replaces an error that tonic has generated with an error
+/// of our own.
 pub(super) fn complete(
     response: &mut Response<Body>,
     rule: Option<&Rule>,
@@ -291,11 +299,12 @@ pub(super) fn complete(
         .get("grpc-status")
         .map(|code| Code::from_bytes(code.as_bytes()))
     else {
-        // The status follows in the trailers; handlers begin a body only on success.
+        // The status follows in the trailers. Handlers begin a response body only on success.
         return Code::Ok;
     };
     let told = code == Code::Ok || headers.contains_key("grpc-status-details-bin");
-    // Health and reflection define their own errors; `Unimplemented` means they are not served.
+    // Health and reflection define their own errors. From them, `Unimplemented` means that they are
+    // not served, so that error is replaced too.
     let theirs = rule.is_some_and(|rule| rule.admits == AllowedCallers::Everybody);
     if told || theirs && code != Code::Unimplemented {
         return code;

@@ -1,5 +1,5 @@
-//! Counts, by key, what each caller or peer address holds of a shared limit: call permits and Watch
-//! streams by caller, streams that need no credential by address.
+//! Counts how much of a shared limit each caller or peer address holds: call permits and Watch
+//! streams per caller, and streams that need no credential per address.
 
 use std::{
     collections::HashMap,
@@ -7,10 +7,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// The count of each key.
+/// Number of units that each key holds.
 pub(super) struct Shares<K>(Arc<Mutex<HashMap<K, usize>>>);
 
-/// One unit of a key. Dropping it releases it.
+/// One unit that a key holds. Dropping it releases the unit.
 pub(super) struct Taken<K: Hash + Eq> {
     by: K,
     shares: Shares<K>,
@@ -29,7 +29,7 @@ impl<K> Default for Shares<K> {
 }
 
 impl<K: Hash + Eq + Clone> Shares<K> {
-    /// Takes one more unit; `None` if this key is at its limit.
+    /// Takes one more unit for the key `by`; `None` if the key already holds `at_most` units.
     pub fn take(&self, by: &K, at_most: usize) -> Option<Taken<K>> {
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let so_far = taken.get(by).copied().unwrap_or_default();

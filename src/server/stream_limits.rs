@@ -1,6 +1,7 @@
 //! Limits on long-lived streams: Health.Watch and reflection, which need no credential, and
-//! IntrospectionService.Watch. A client can keep a stream open indefinitely, so besides the total
-//! there is a limit per caller (IntrospectionService.Watch) or per peer address (the others).
+//! IntrospectionService.Watch. A client can keep a stream open indefinitely. So besides the total
+//! limit there is a limit per caller for IntrospectionService.Watch, and per peer address for the
+//! other streams.
 
 use std::{
     hash::Hash,
@@ -41,7 +42,7 @@ struct StreamLimit<K> {
     shares: Shares<K>,
 }
 
-/// Permit for one stream; dropping it releases it.
+/// Permit for one stream. Dropping the permit releases it.
 pub(super) enum StreamPermit {
     OfCaller { _held: Held<Actor> },
     OfAddress { _held: Held<IpAddr> },
@@ -53,7 +54,8 @@ pub(super) struct Held<K: Hash + Eq> {
 }
 
 impl<K: Hash + Eq + Clone> StreamLimit<K> {
-    /// Creates limits of `all` streams in total and `each` per key, by default a quarter of `all`.
+    /// Creates limits of `all` streams in total and `each` streams per key. Without `each`, the
+    /// limit per key is a quarter of `all`.
     fn new(all: usize, each: Option<usize>) -> Self {
         Self {
             all: Arc::new(Semaphore::new(all)),
@@ -85,26 +87,27 @@ impl StreamLimits {
         }
     }
 
-    /// Takes a permit for a call to health or reflection; `None` if the RPC is not a stream.
+    /// Takes a permit for a call to health or reflection; `None` if the RPC is not subject to a
+    /// stream limit.
     pub fn acquire_for_peer(
         &self,
         peer: Option<&Peer>,
         rule: &Rule,
     ) -> Result<Option<StreamPermit>, Failure> {
         let room = match rule.path {
-            // A probe must be answered however many watch streams are open.
+            // A probe must be answered however many Watch streams are open.
             "/grpc.health.v1.Health/Check" => return Ok(None),
             "/grpc.health.v1.Health/Watch" => &self.watches,
             _ if rule.admits == AllowedCallers::Everybody => &self.reflections,
             _ => return Ok(None),
         };
-        // Only a fallback: every connection has a peer.
+        // This is only a fallback, because every connection has a peer.
         let nowhere = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
         let held = room.enter(&peer.map_or(nowhere, |peer| peer.network))?;
         Ok(Some(StreamPermit::OfAddress { _held: held }))
     }
 
-    /// Takes a permit for a caller's IntrospectionService.Watch; `None` for any other RPC.
+    /// Takes a permit for a call to IntrospectionService.Watch; `None` for any other RPC.
     pub fn acquire_for_caller(
         &self,
         caller: &Actor,
@@ -118,7 +121,7 @@ impl StreamLimits {
     }
 }
 
-/// Attaches the permit to the response body, so that it is released when the stream ends.
+/// Attaches the permit to the response body, so that the permit is released when the stream ends.
 pub(super) fn kept(response: Response<Body>, permit: Option<StreamPermit>) -> Response<Body> {
     let Some(permit) = permit else {
         return response;

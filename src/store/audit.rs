@@ -1,4 +1,5 @@
-//! The audit log: written in the transaction of a change, or after the fact for refusals (R14).
+//! The audit log. A change writes its audit row in its own transaction. Refusals are recorded
+//! afterwards (R14).
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
@@ -24,56 +25,58 @@ use crate::store::{
     stack::access::{LockedStack, RemovedStacks},
 };
 
-/// Which events to list.
+/// A filter for audit events. Each field narrows the result, unless it is `None`.
 #[derive(Clone, Debug, Default)]
 pub struct AuditFilter {
-    /// Only events of this stack. `None`: events of all stacks, for operators only.
+    /// Only events of this stack. `None` selects the events of all stacks, which only operators may
+    /// list.
     pub stack_key: Option<StackKey>,
-    /// Of this token.
+    /// Only events of this token.
     pub token_uid: Option<TokenUid>,
-    /// Of callers with this `iss`.
+    /// Only events of callers with this `iss`.
     pub actor_issuer: Option<String>,
-    /// Of callers with this `sub`.
+    /// Only events of callers with this `sub`.
     pub actor_subject: Option<String>,
-    /// Of this action.
+    /// Only events with this action.
     pub action: Option<AuditAction>,
-    /// At or after this instant.
+    /// Only events at or after this instant.
     pub occurred_from: Option<Timestamp>,
-    /// Before this instant.
+    /// Only events before this instant.
     pub occurred_before: Option<Timestamp>,
 }
 
-/// Where a page of events ends.
+/// The position of the last event on a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditCursor {
     at: i64,
     uid: Uuid,
 }
 
-/// A page of events, the newest first.
+/// A page of events, newest first.
 #[derive(Debug)]
 pub struct AuditPage {
-    /// The events.
+    /// The events of the page.
     pub events: Vec<Event>,
-    /// Where the next page begins, if there is one.
+    /// Where the next page begins. `None` on the last page.
     pub next: Option<AuditCursor>,
 }
 
-/// A refusal to record. Refusals of the same caller, action and reason in one minute share a row.
+/// A refusal to record. Refusals with the same caller, action and reason within one minute share an
+/// audit row.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RefusalNote {
     /// Who was refused.
     pub actor: Actor,
     /// The action that was refused.
     pub action: AuditAction,
-    /// The reason, by its name in the API.
+    /// The name of the reason in the API.
     pub reason: &'static str,
-    /// The minute it happened in.
+    /// The minute in which the call was refused.
     pub minute: Timestamp,
 }
 
 impl Store {
-    /// Writes the audit row of a change, in its transaction.
+    /// Writes the audit row of a change, in the transaction of the change.
     pub(super) async fn append_audit(
         &self,
         tx: &Transaction,
@@ -86,8 +89,8 @@ impl Store {
         taken(Entity::insert(row).exec_without_returning(tx).await)
     }
 
-    /// Writes an audit row for each of several tokens of a stack; one row without a token if there
-    /// are none, since the call itself must be recorded.
+    /// Writes an audit row for each of these tokens of a stack. If there are no tokens, writes one
+    /// row without a token, because the call itself must be recorded.
     pub(super) async fn append_audit_of_each(
         &self,
         tx: &Transaction,
@@ -134,11 +137,11 @@ impl Store {
         })
     }
 
-    /// Records refusals, each with its count since it was last recorded. The stack, the token and
-    /// the request are those of the first refusal in its minute.
+    /// Records refusals, each with the number of refusals since they were last recorded. The row
+    /// has the stack, the token and the request id of the first refused call in its minute.
     ///
     /// # Errors
-    /// [`Error`] if the store cannot be written; then nothing was recorded.
+    /// Returns [`Error`] if the store cannot be written. Nothing was recorded then.
     pub async fn record_refusals(
         &self,
         refusals: &[(RefusalNote, RefusedCall, u32)],
@@ -188,7 +191,7 @@ impl Store {
     /// Returns a page of the audit log.
     ///
     /// # Errors
-    /// [`Error::Refused`] if the caller may not read it.
+    /// Returns [`Error::Refused`] if the caller may not read the audit log.
     pub async fn list_audit(
         &self,
         call: &Call,
@@ -232,16 +235,16 @@ impl Store {
     }
 }
 
-/// The details of the first refused call in a minute.
+/// The details of the first call that was refused in a minute.
 #[derive(Clone, Debug)]
 pub struct RefusedCall {
-    /// When it was refused.
+    /// When the call was refused.
     pub at: Timestamp,
-    /// The stack, as the caller named it.
+    /// The stack that the caller named in the request.
     pub stack_key: Option<String>,
-    /// The token, as the caller named it.
+    /// The token that the caller named in the request.
     pub token_uid: Option<String>,
-    /// The id of the request.
+    /// The id of the refused request.
     pub request_id: String,
 }
 
@@ -260,8 +263,8 @@ fn refusal_key(note: &RefusalNote) -> String {
 fn taken<T>(inserted: Result<T, DbErr>) -> Result<(), Error> {
     match inserted {
         Ok(_) => Ok(()),
-        // An unreachable or full store has its own error; only a statement that the audit table
-        // itself refuses counts as an audit failure.
+        // An unreachable or full store has its own error. It counts as an audit failure only if the
+        // database rejects the statement on the audit table.
         Err(error) => Err(match Error::from(error) {
             Error::Database(source) => Error::AuditUnavailable(source),
             other => other,

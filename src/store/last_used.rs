@@ -19,20 +19,20 @@ use crate::store::{
     },
 };
 
-/// A use of a token: a service got the answer that the token is active.
+/// A use of a token. A use is an answer to a service that the token is active.
 #[derive(Clone, Debug)]
 pub struct Use {
-    /// The token.
+    /// The token that was used.
     pub token: TokenUid,
-    /// The service.
+    /// The service that used the token.
     pub service: Arc<Actor>,
-    /// The instant of the answer.
+    /// When the service was told that the token is active.
     pub at: Timestamp,
 }
 
-/// One statement however many uses there are, so only one text is prepared. A recorded time never
-/// goes back; purged tokens are skipped. Rows are in the order of the key, so that two replicas
-/// that write the same rows never deadlock.
+/// Records uses on PostgreSQL. The statement is the same for any number of uses, so only one text
+/// is prepared. A recorded time never goes back, and tokens that were purged are skipped. Rows are
+/// written in the order of the key, so that two replicas that write the same rows cannot deadlock.
 const ON_POSTGRES: &str = "\
     INSERT INTO token_usage (token_uid, service_issuer, service_subject, last_used_at) \
     SELECT t.uid, u.used ->> 1, u.used ->> 2, (u.used ->> 3)::bigint \
@@ -43,7 +43,7 @@ const ON_POSTGRES: &str = "\
     DO UPDATE SET last_used_at = excluded.last_used_at \
     WHERE token_usage.last_used_at < excluded.last_used_at";
 
-/// The same on SQLite.
+/// Records uses on SQLite, with the same result as on PostgreSQL.
 const ON_SQLITE: &str = "\
     INSERT INTO token_usage (token_uid, service_issuer, service_subject, last_used_at) \
     SELECT t.uid, u.value ->> 1, u.value ->> 2, u.value ->> 3 \
@@ -54,10 +54,10 @@ const ON_SQLITE: &str = "\
     WHERE token_usage.last_used_at < excluded.last_used_at";
 
 impl Store {
-    /// Records many uses at once. Each pair of token and service may occur only once.
+    /// Records many uses with one statement. Each pair of token and service may occur only once.
     ///
     /// # Errors
-    /// [`Error`] if none of them was recorded.
+    /// Returns [`Error`] if none of the uses was recorded.
     pub async fn record_uses(&self, uses: &[Use]) -> Result<(), Error> {
         let rows: Vec<_> = uses.iter().map(row_of).collect();
         let rows = serde_json::to_string(&rows).unwrap_or_default();
@@ -83,7 +83,8 @@ fn row_of(used: &Use) -> (String, &str, &str, i64) {
     (token, issuer, subject, used.at.as_micros())
 }
 
-/// Returns when the token of the current row was last used, by any service; null if never.
+/// Returns the expression for the time at which the token of the current row was last used by any
+/// service. It is null if the token was never used.
 pub(super) fn last_used() -> SimpleExpr {
     let column = |column| Expr::col((token_usage::Entity, column));
     let of_this = column(Column::TokenUid).equals((token::Entity, token::Column::Uid));
@@ -95,14 +96,14 @@ pub(super) fn last_used() -> SimpleExpr {
     latest.into()
 }
 
-/// Selects tokens unused since this instant: last used before it, or issued before it and never
-/// used. A token issued after it is never among them.
+/// Returns the condition for tokens that have been unused since this instant. They were last used
+/// before it, or were issued before it and never used. A token that was issued later never matches.
 pub(super) fn unused_since(at: Timestamp) -> SimpleExpr {
     let issued = Expr::col((token::Entity, token::Column::IssuedAt));
     Expr::from(Func::coalesce([last_used(), issued])).lt(at.as_micros())
 }
 
-/// Records that a service used a token; a recorded time never goes back.
+/// Records that a service used a token. A recorded time never goes back.
 pub(super) async fn note(
     tx: &Transaction,
     token: TokenUid,

@@ -1,16 +1,17 @@
 //! Macros that run a store method in a transaction, with a trace span, a queue permit and retries.
 
-/// Runs the block in a write transaction, and retries if it conflicts with another one. A macro,
-/// since the compiler cannot yet prove that the future of an async closure is `Send`. The name
-/// becomes the name of the trace span. With the mode of a call, a preview runs the same transaction
-/// and rolls it back at its end.
+/// Runs the block in a write transaction, and retries it if the transaction conflicts with another
+/// one. This is a macro, because the compiler cannot yet prove that the future of an async closure
+/// is `Send`. `$name` is the name of the trace span. With `Mode::Preview`, the same transaction
+/// runs and is rolled back at its end.
 macro_rules! write_tx {
     ($store:expr, $name:literal, |$tx:ident| $work:block) => {
         write_tx!($store, $crate::domain::caller::Mode::Apply, $name, |$tx| {
             $work
         })
     };
-    // For changes of one stack: first waits in the stack's queue, without a connection.
+    // For a change of one stack. First waits in the queue of the stack, without holding a
+    // connection.
     ($store:expr, ($stack:expr), $name:literal, |$tx:ident| $work:block) => {
         write_tx!(
             $store,
@@ -54,7 +55,8 @@ macro_rules! write_tx {
     }};
 }
 
-/// Runs several reads on one snapshot, with a permit from the caller's share of the connections.
+/// Runs several reads on one snapshot. Holds a permit from the caller's share of the read
+/// connections.
 macro_rules! read_tx {
     ($store:expr, $call:expr, $name:literal, |$tx:ident| $work:block) => {{
         let span = $store.span($name);
@@ -62,7 +64,7 @@ macro_rules! read_tx {
             let transaction = $store.begin_read(&$call.caller.actor).await?;
             let $tx = &transaction;
             let done: Result<_, $crate::store::Error> = async { $work }.await;
-            // The rows are valid anyway; a connection that fails to roll back is closed.
+            // The rows are valid even if the rollback fails. The connection is closed in that case.
             let _ = transaction.rollback().await;
             done
         }

@@ -1,6 +1,6 @@
-//! The store. Each method is one whole transaction; callers have no access to tables. Every change
-//! writes its audit row and, if it can alter a verdict, its change log row in the same transaction
-//! (R12, R14). Only this module uses sea-orm.
+//! The store. Each method is one complete transaction, and callers have no access to tables. Every
+//! change writes its audit row in the same transaction. If it can alter a verdict, it also writes
+//! its change log row there (R12, R14). Only this module uses sea-orm.
 
 #[macro_use]
 mod macros;
@@ -75,8 +75,8 @@ use self::{
     engine::writable::Refused,
 };
 
-/// How often a change retries to get a connection from a busy pool: many queued changes of one
-/// stack are not an outage.
+/// How many times a change tries again to get a connection from a busy pool. Many queued changes of
+/// one stack do not mean that the store is unavailable.
 const WAIT_AGAIN: usize = 4;
 
 /// The pauses before the retries of a transaction that conflicted with another one.
@@ -102,22 +102,23 @@ pub struct Store {
     entropy: Arc<dyn Entropy>,
     /// The permitted clock skew in microseconds (R8).
     max_skew_micros: AtomicU64,
-    /// How long another replica may take to apply a change.
+    /// The freshness bound in microseconds: how long another replica may take to apply a change.
     freshness_micros: AtomicU64,
-    /// Whether the time of a change comes from this process's clock: on SQLite, and in tests with a
-    /// fixed clock.
+    /// Whether the time of a change comes from this process's clock. True on SQLite, and in tests
+    /// with a fixed clock.
     own_clock_decides: bool,
     epoch: AtomicI64,
     /// The statements whose rows also identify the database.
     statements: Statements,
     /// The database that committed the last heartbeat of this process.
     trusted: ArcSwapOption<Origin>,
-    /// Whether changes are refused while no database is trusted.
+    /// Whether changes are refused as long as no database is trusted.
     requires_trust: AtomicBool,
     mistrusted: Notify,
     checks: Checks,
     isolation: Isolation,
-    /// Dropped after the pools, so that the file lock outlives every connection.
+    /// Declared after the pools, so that it is dropped after them and the file lock outlives every
+    /// connection.
     embedded: Option<Embedded>,
 }
 
@@ -128,11 +129,11 @@ struct Pools {
 }
 
 impl Store {
-    /// Opens the store and creates an SQLite file if there is none. Does not touch the schema: see
-    /// [`Self::migrate`] and [`Self::require_current_schema`].
+    /// Opens the store. Creates an SQLite file if it does not exist. Does not change the schema;
+    /// see [`Self::migrate`] and [`Self::require_current_schema`].
     ///
     /// # Errors
-    /// [`OpenError`], for example if another process holds the file.
+    /// Returns [`OpenError`], for example if another process holds the file.
     pub async fn open(
         location: &Location,
         size: PoolSize,
@@ -186,15 +187,15 @@ impl Store {
         })
     }
 
-    /// Registers a cache. What a change alters is barred from the cache before COMMIT is sent,
-    /// until the outcome is known, and is evicted by then.
+    /// Registers a cache. The subjects of a change are barred from the cache from before COMMIT is
+    /// sent until the outcome is known. Then their facts have been evicted.
     pub fn bar_from(&self, cache: Arc<Cache>) {
         self.outcomes.bar_from(cache);
     }
 
-    /// Disables checks of the origin, for tests that show why they are needed. `incarnation`: a
-    /// database is not distinguished from itself before a crash. `system`: a copy is not
-    /// distinguished from the original. No setting does this.
+    /// Disables checks of the origin, for tests that show why the checks are needed. With
+    /// `incarnation`, a database is not distinguished from itself before a crash. With `system`, a
+    /// copy is not distinguished from the original. No setting does this.
     #[must_use]
     pub fn mistaking_origins(mut self, incarnation: bool, system: bool) -> Self {
         if self.is_shared() {
@@ -210,7 +211,7 @@ impl Store {
         self.location.is_private()
     }
 
-    /// Logs a warning unless [`Self::is_private`].
+    /// Logs a warning unless connections are private, see [`Self::is_private`].
     pub fn warn_unless_private(&self) {
         if !self.is_private() {
             tracing::warn!(
@@ -219,19 +220,20 @@ impl Store {
         }
     }
 
-    /// Returns whether other processes may change this store too.
+    /// Returns whether other processes may also change this store.
     #[must_use]
     pub const fn is_shared(&self) -> bool {
         matches!(self.location, Location::Postgres(_))
     }
 
-    /// Returns the epoch of the change log, which [`Self::require_current_schema`] reads.
+    /// Returns the epoch of the change log, as [`Self::require_current_schema`] has read it or
+    /// [`Self::adopt_epoch`] has set it.
     #[must_use]
     pub fn epoch(&self) -> i64 {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Sets the epoch of the change log that is trusted from now on.
+    /// Sets the epoch of the change log that this process uses from now on.
     pub fn adopt_epoch(&self, epoch: i64) {
         self.epoch.store(epoch, Ordering::Release);
     }
@@ -239,7 +241,7 @@ impl Store {
     /// Checks that the store can be read.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] or another [`Error`] if it cannot be read.
+    /// Returns [`Error::Unavailable`] or another [`Error`] if the store cannot be read.
     pub async fn probe_read(&self) -> Result<(), Error> {
         self.require_file()?;
         entity::meta::Entity::find_by_id("epoch")
@@ -248,11 +250,11 @@ impl Store {
         Ok(())
     }
 
-    /// Closes all connection pools, and waits until connections in use are returned.
+    /// Closes all connection pools, and waits until the connections in use are returned.
     pub async fn close(&self) {
         let pools = self.pools.load_full();
         for pool in [&pools.control, &pools.reader, &pools.writer] {
-            // An error does not matter: what was acknowledged is on disk already.
+            // An error does not matter here, because every acknowledged change is already on disk.
             let _ = pool.clone().close().await;
         }
         if let Some(embedded) = &self.embedded {
@@ -260,7 +262,7 @@ impl Store {
         }
     }
 
-    /// Begins the trace span of one store operation.
+    /// Begins the trace span of a store operation.
     fn span(&self, operation: &'static str) -> StoreSpan {
         let system = if self.is_shared() {
             "postgresql"
@@ -278,8 +280,9 @@ impl Store {
         }
     }
 
-    /// Begins a change. Retries while the pool is busy, and on a new connection after a dead one:
-    /// nothing was done yet. After a restart of the database every pooled connection is dead.
+    /// Begins a change. Tries again while the pool is busy, and on a new connection if the
+    /// connection was dead. This is safe because nothing was done yet. After a restart of the
+    /// database, every connection in the pool is dead.
     async fn begin_write(&self) -> Result<Transaction, Error> {
         let mut begun = self.try_begin_write().await;
         for _ in 0..WAIT_AGAIN {
@@ -314,8 +317,9 @@ impl Store {
     }
 }
 
-/// Ends a write transaction. An error or a preview rolls it back. A refusal does not: nothing but
-/// the end of expired tokens may have been written before it, and that is final (R8).
+/// Ends a write transaction. An error rolls it back, and so does a preview. A refusal commits it:
+/// the only thing that can have been written before a refusal is that expired tokens have ended,
+/// and that is final (R8).
 async fn settle<T>(
     store: &Store,
     tx: Transaction,
@@ -326,10 +330,12 @@ async fn settle<T>(
         (Mode::Apply, Ok(_) | Err(Error::Refused(_))) => {
             tx.commit(&store.outcomes).await?;
             store.renewals.answered();
-            // Check before acknowledging: what is in a deleted file is lost with the process.
+            // Checked before the change is acknowledged, because what was written to a deleted file
+            // is lost when the process ends.
             store.require_file()?;
         }
-        // The original error matters more: SQLite may have rolled back by itself already.
+        // The result of the rollback is ignored. The first error matters more, and SQLite may
+        // already have rolled back by itself.
         (_, Err(_)) => drop(tx.rollback().await),
         (Mode::Preview, Ok(_)) => tx.rollback().await?,
     }

@@ -1,5 +1,6 @@
-//! Deletes data whose retention has ended (R14, R15): a few rows per transaction, one process at a
-//! time, and without waiting for locks. Rows that are locked now are left for the next run.
+//! Deletes data whose retention has ended (R14, R15). Each transaction deletes only a few rows,
+//! only one process purges at a time, and no transaction waits for locks. Rows that are locked are
+//! left for the next run.
 
 use std::collections::BTreeSet;
 
@@ -18,40 +19,41 @@ use crate::store::{
     entity::{audit_event, request, stack, token, token_secret, token_usage},
 };
 
-/// The most rows that a batch selects for deletion.
+/// The maximum number of rows that a batch selects for deletion.
 const BATCH: u64 = 500;
-/// How many tokens' usage a batch scans: mostly there is nothing to delete.
+/// How many tokens a batch of the usage purge scans. This is more than `BATCH`, because most tokens
+/// have no usage rows to delete.
 const LOOKED_THROUGH: u64 = 2000;
 
-/// The advisory lock of the purge: "stackhou" in ASCII.
+/// The key of the advisory lock for purging, "stackhou" in ASCII.
 const PURGE_LOCK: i64 = 0x7374_6163_6b68_6f75;
 
-/// A retention period.
+/// Which data is old enough to be deleted.
 #[derive(Clone, Copy, Debug)]
 pub struct Keep {
     /// The current time.
     pub now: Timestamp,
-    /// How long data is kept after its end.
+    /// How long data is kept after its retention begins, for example after a token died.
     pub kept_for: std::time::Duration,
 }
 
-/// The result of a batch.
+/// The result of a batch of a purge.
 #[derive(Debug)]
 pub struct Batch {
     /// The number of rows deleted, by table.
     pub rows: Vec<(&'static str, u64)>,
-    /// What to do next.
+    /// What the caller must do next.
     pub next: Next,
 }
 
-/// What to do after a batch.
+/// What the caller of a purge must do after a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Run another batch; after this token, for a purge that goes by token.
+    /// Run another batch. A purge that goes through the tokens in order continues after this token.
     Batch(Option<TokenUid>),
-    /// Nothing: everything that could be deleted is gone.
+    /// Nothing. Everything that can be deleted now is deleted.
     Done,
-    /// Nothing: another process holds the purge lock.
+    /// Nothing. Another process holds the purge lock.
     Busy,
 }
 
@@ -75,7 +77,8 @@ impl Batch {
     }
 }
 
-/// Returns when a token died, as the index has it; in the future or null while it lives.
+/// Returns the expression for the time at which a token died, in the form in which it is indexed.
+/// It is in the future or null while the token lives.
 fn dead_since() -> Expr {
     let column = |column| Expr::col((token::Entity, column));
     Func::coalesce([
@@ -87,11 +90,11 @@ fn dead_since() -> Expr {
 }
 
 impl Store {
-    /// Deletes tokens that have been dead for longer than `keep`, with their secrets, requests and
-    /// usage. Their digests are not recognized from then on.
+    /// Deletes tokens that have been dead for longer than `keep`, together with their secrets,
+    /// requests and usage. A secret of a deleted token is not recognised any more.
     ///
     /// # Errors
-    /// [`Error`] if nothing was deleted.
+    /// Returns [`Error`] if nothing was deleted.
     pub async fn purge_tokens(&self, keep: Keep) -> Result<Batch, Error> {
         write_tx!(self, "purge_tokens", |tx| {
             let Some(before) = self.turn(tx, keep).await? else {
@@ -118,11 +121,11 @@ impl Store {
     }
 
     /// Deletes the usage rows of services that have not used a token within `keep`, except the
-    /// latest row of each token. There is no index by time, since it would slow down each recorded
-    /// use: the batches scan the tokens instead.
+    /// latest row of each token. The batches go through the tokens, because an index by time would
+    /// slow down every recorded use.
     ///
     /// # Errors
-    /// [`Error`] if nothing was deleted.
+    /// Returns [`Error`] if nothing was deleted.
     pub async fn purge_usage(&self, keep: Keep, after: Option<TokenUid>) -> Result<Batch, Error> {
         write_tx!(self, "purge_usage", |tx| {
             let Some(before) = self.turn(tx, keep).await? else {
@@ -142,7 +145,8 @@ impl Store {
             let Some(last) = page.last().copied() else {
                 return Ok(Batch::NOTHING);
             };
-            // A use that is being recorded has its row locked, and that row is not stale.
+            // If a use is being recorded, its row is locked. That row is recent, so it can be
+            // skipped.
             let skip = self.on_postgres(" FOR UPDATE OF u SKIP LOCKED");
             let sql = format!(
                 "DELETE FROM token_usage WHERE token_uid > $1 AND token_uid <= $2 AND \
@@ -167,7 +171,7 @@ impl Store {
     /// Deletes audit rows older than `keep` (R14).
     ///
     /// # Errors
-    /// [`Error`] if nothing was deleted.
+    /// Returns [`Error`] if nothing was deleted.
     pub async fn purge_audit(&self, keep: Keep) -> Result<Batch, Error> {
         write_tx!(self, "purge_audit", |tx| {
             let Some(before) = self.turn(tx, keep).await? else {
@@ -194,12 +198,13 @@ impl Store {
         })
     }
 
-    /// Deletes the oldest part of the change log, and records its end in the same transaction. The
-    /// part has no gaps: it ends before the first recent row, before every transaction that is
-    /// still running, and before the last row, whose position is that of the change log.
+    /// Deletes the oldest part of the change log, and records its last position in the same
+    /// transaction. The deleted part has no gaps. It ends before the first recent row, before every
+    /// transaction that is still running, and before the last row, which must remain because its
+    /// position is the current position of the change log.
     ///
     /// # Errors
-    /// [`Error`] if nothing was deleted.
+    /// Returns [`Error`] if nothing was deleted.
     pub async fn purge_changes(&self, keep: Keep) -> Result<Batch, Error> {
         write_tx!(self, "purge_changes", |tx| {
             let Some(before) = self.turn(tx, keep).await? else {
@@ -216,22 +221,24 @@ impl Store {
             let Some((_, position, _)) = old.last().copied() else {
                 return Ok(Batch::NOTHING);
             };
-            // Delete by id, since the planner misjudges how few rows precede a position.
+            // The rows are deleted by id, because the planner misjudges how few rows come before a
+            // position.
             let numbers = old.iter().map(|(id, ..)| *id);
             let delete = Query::delete()
                 .from_table("changes")
                 .and_where(Expr::col("id").is_in(numbers))
                 .take();
             let deleted = tx.execute(&delete).await?.rows_affected();
-            // Never lower it: a reader at a position that was purged must always notice.
+            // The recorded position is never lowered. A reader whose position was purged must
+            // always notice it.
             let raise = "UPDATE meta SET value = $1 WHERE name = 'purged' AND value < $1";
             self.delete(tx, raise, [position.into()]).await?;
             Ok(Batch::of("changes", deleted, full && deleted == BATCH))
         })
     }
 
-    /// Returns id, position and time of the oldest changes, one more than a batch. On PostgreSQL
-    /// only those of transactions that no running one can precede any more.
+    /// Returns the id, position and time of the oldest changes, up to one more than a batch. On
+    /// PostgreSQL these are only rows before which no running transaction can still insert one.
     async fn oldest_changes(&self, tx: &Transaction) -> Result<Vec<(i64, i64, i64)>, Error> {
         let sql = if self.is_shared() {
             "SELECT id, xid::text::bigint AS position, changed_at FROM changes \
@@ -251,9 +258,10 @@ impl Store {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Takes the purge lock, and returns the instant up to which data is old; `None` if another
-    /// process has the lock. The lock ends with the transaction, so that a pooler keeps none. On
-    /// PostgreSQL, data is old only if it is old by both this process's clock and the database's.
+    /// Takes the purge lock, and returns the instant up to which data is old. Returns `None` if
+    /// another process holds the lock. The lock ends with the transaction, so it never stays with a
+    /// connection of a pooler. On PostgreSQL, data counts as old only if it is old according to
+    /// both this process's clock and the database's clock.
     async fn turn(&self, tx: &Transaction, keep: Keep) -> Result<Option<Timestamp>, Error> {
         if !self.is_shared() {
             return Ok(Some(keep.now.minus(keep.kept_for)));
@@ -288,9 +296,9 @@ impl Store {
     }
 }
 
-/// Locks the stacks first, as every change does, and returns those of the tokens that are still
-/// old. Skips locked rows: a wait here would hold the locks of other stacks meanwhile, perhaps for
-/// a process that is paused.
+/// Locks the stacks first, as every change does, and returns the tokens of these stacks that are
+/// still old. Locked rows are skipped. If this transaction waited for a locked row, perhaps of a
+/// paused process, it would hold the locks of other stacks meanwhile.
 async fn held(
     tx: &Transaction,
     found: Vec<(Uuid, Uuid)>,
@@ -314,14 +322,14 @@ async fn held(
         .column(token::Column::Uid)
         .filter(token::Column::Uid.is_in(uids))
         .filter(token::Column::StackUid.is_in(stacks))
-        // An expired token may have been revoked just now; its retention starts again then.
+        // An expired token may have been revoked in the meantime. Its retention then started again.
         .filter(dead_since().lte(before.as_micros()))
         .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
         .into_tuple();
     Ok(held.all(tx).await?)
 }
 
-/// Deletes tokens, after the rows that refer to them.
+/// Deletes tokens. Rows that refer to a token are deleted first.
 async fn delete_tokens(tx: &Transaction, uids: &[Uuid]) -> Result<Vec<(&'static str, u64)>, Error> {
     let uids = || uids.iter().copied();
     let usage = token_usage::Entity::delete_many()

@@ -1,5 +1,5 @@
-//! W3C Trace Context of a call: extracted from the request, injected into outgoing requests, and
-//! available to log lines. Headers that do not parse are ignored.
+//! W3C Trace Context of a call. It is extracted from the request, injected into outgoing requests,
+//! and available to log lines. Headers that do not parse are ignored.
 
 use std::{future::poll_fn, pin::pin, sync::LazyLock};
 
@@ -17,8 +17,9 @@ const TRACESTATE: &str = "tracestate";
 
 static W3C: LazyLock<TraceContextPropagator> = LazyLock::new(TraceContextPropagator::new);
 
-/// Extracts the caller's trace context, if any. `fit` decides whether a `tracestate` may be passed
-/// on: its content is vendor-specific and would reach the collector.
+/// Extracts the caller's trace context, if the request has one. `fit` decides whether a
+/// `tracestate` may be passed on, because its content is vendor-specific and would reach the
+/// collector.
 pub(super) fn extract(headers: &HeaderMap, fit: impl Fn(&str) -> bool) -> Option<Context> {
     let mut named = headers.get_all(TRACEPARENT).iter();
     // More than one `traceparent` is invalid.
@@ -29,12 +30,12 @@ pub(super) fn extract(headers: &HeaderMap, fit: impl Fn(&str) -> bool) -> Option
     context.has_active_span().then_some(context)
 }
 
-/// Injects the current trace context, if any, into the headers of an outgoing request.
+/// Injects the current trace context, if there is one, into the headers of an outgoing request.
 pub fn inject(headers: &mut HeaderMap) {
     Context::map_current(|context| W3C.inject_context(context, &mut Sent(headers)));
 }
 
-/// Returns the id of the current trace, if any.
+/// Returns the id of the current trace, if there is one.
 #[must_use]
 pub fn trace_id() -> Option<TraceId> {
     Context::map_current(|context| {
@@ -43,7 +44,7 @@ pub fn trace_id() -> Option<TraceId> {
     })
 }
 
-/// Runs a future within a trace context, if any, and a span.
+/// Runs a future within a span and, if one is given, a trace context.
 pub(super) async fn within<F: Future>(
     context: Option<&Context>,
     span: &Span,
@@ -58,7 +59,7 @@ pub(super) async fn within<F: Future>(
     .await
 }
 
-/// Wraps a future so that it keeps the current trace and span, whichever task it runs in.
+/// Wraps a future so that it keeps the current trace context and span, whichever task it runs in.
 pub fn carried<F: Future>(work: F) -> impl Future<Output = F::Output> {
     let (context, span) = (Context::map_current(Clone::clone), Span::current());
     async move { within(Some(&context), &span, work).await }

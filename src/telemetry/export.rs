@@ -1,6 +1,6 @@
-//! Export of finished spans to the collector: the SDK's own queue and thread, bounded and counted
-//! at both ends, because the SDK does not report what it drops. A collector that is dead or stalls
-//! costs spans, never the latency of a call.
+//! Export of finished spans to the collector. It uses the SDK's own queue and thread. Spans are
+//! counted before the queue and after it, because the SDK does not report which spans it drops. A
+//! collector that is down or stalls costs spans, but never delays a call.
 
 use std::{
     sync::{
@@ -19,13 +19,13 @@ use opentelemetry_sdk::{
 use prometheus_client::metrics::counter::Counter;
 use tokio::{runtime::Handle, time};
 
-/// How many finished spans may wait; more are dropped.
+/// How many finished spans may wait for export. Further spans are dropped.
 const QUEUE: usize = 2048;
-/// How many spans are sent at once.
+/// How many spans are exported in one batch.
 const BATCH: usize = 512;
-/// How long a span may wait for its batch to fill.
+/// How long a span may wait until its batch is full.
 const GATHER_FOR: Duration = Duration::from_millis(500);
-/// How long the collector may take for a batch.
+/// How long the collector may take to accept a batch.
 pub(super) const EXPORT_FOR: Duration = Duration::from_secs(1);
 
 /// Counters of lost spans.
@@ -40,7 +40,7 @@ pub struct Lost {
 /// Spans that this process has lost so far.
 pub static LOST: LazyLock<Lost> = LazyLock::new(Lost::default);
 
-/// Queue of finished spans. Counts those that wait and drops the excess, so that the SDK's queue
+/// Queue of finished spans. Counts the waiting spans and drops any excess, so that the SDK's queue
 /// behind it is never full.
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -49,7 +49,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Creates a queue in front of this exporter, whose connections run on `runtime`.
+    /// Creates a queue in front of `exporter`, whose connections run on `runtime`.
     pub fn new(exporter: impl SpanExporter + 'static, runtime: Handle) -> Self {
         let waiting = Arc::new(AtomicUsize::new(0));
         let bounds = BatchConfigBuilder::default()
@@ -96,7 +96,7 @@ impl SpanProcessor for Queue {
     }
 }
 
-/// Exporter with a timeout, whose failures are counted and logged.
+/// Exporter with a timeout. Its failures are counted and logged.
 #[derive(Debug)]
 struct Watched<E> {
     inner: E,
@@ -110,7 +110,7 @@ impl<E: SpanExporter> SpanExporter for Watched<E> {
         let count = batch.len();
         self.waiting.fetch_sub(count, Ordering::Relaxed);
         // The exporter's own timeout does not cover a connection that is never established. The
-        // SDK's thread is outside the runtime, whose timer this needs.
+        // SDK's thread runs outside the tokio runtime, and the timer here needs that runtime.
         let sending = {
             let _runtime = self.runtime.enter();
             time::timeout(EXPORT_FOR, self.inner.export(batch))
@@ -121,7 +121,8 @@ impl<E: SpanExporter> SpanExporter for Watched<E> {
             LOST.batches.inc();
             LOST.spans.inc_by(count as u64);
         }
-        // Logs only changes of state: a collector can be down for hours.
+        // Logs only when exports begin to fail or succeed again, because a collector can be down
+        // for hours.
         let failed = self.failing.swap(sent.is_err(), Ordering::Relaxed);
         match &sent {
             Err(problem) if !failed => tracing::warn!(%problem, "the collector takes no spans"),

@@ -1,6 +1,6 @@
-//! Logs: structured, filtered, and without secrets (R9). Libraries are limited to `warn` whatever
-//! the filter says, because some print headers and frames below that. A line written within a
-//! call that belongs to a trace carries the trace id.
+//! Logs: structured, filtered, and without secrets (R9). Libraries are limited to the level `warn`
+//! whatever the filter says, because some of them print headers and frames below that level. A line
+//! that is written within a traced call carries the trace id.
 
 use std::{io::IsTerminal as _, panic};
 
@@ -25,14 +25,14 @@ use super::{
 };
 use crate::config::{Log, LogFormat};
 
-/// Filter that applies if none is configured.
+/// Filter that applies if no filter is configured.
 const DEFAULT_FILTER: &str = "info";
 
-/// Starts logging to standard error, and passes spans to `spans`, to which the log filter does not
-/// apply. Lines are lost at shutdown unless [`Output::finish`] is called.
+/// Starts logging to standard error, and passes spans to `spans`. The log filter does not apply to
+/// spans. Lines are lost at shutdown unless [`Output::finish`] is called.
 ///
 /// # Errors
-/// The filter does not parse, logging has already started, or the writer thread cannot start.
+/// The filter does not parse, logging was already started, or the writer thread cannot be started.
 pub fn begin(
     settings: &Log,
     fallback: Option<String>,
@@ -45,8 +45,8 @@ pub fn begin(
         .unwrap_or_else(|| DEFAULT_FILTER.to_owned());
     let filter = filter_of(&filter)?;
     let (lines, output) = Output::begin()?;
-    // The layer would print its own errors past the queue. A line that is not formatted is not an
-    // error: see `Joined`.
+    // The layer would print its own errors directly to standard error, past the queue. Besides, a
+    // line that `Joined` deliberately does not format is not an error.
     let layer = fmt::layer()
         .with_writer(move || lines.clone())
         .log_internal_errors(false);
@@ -77,8 +77,9 @@ pub fn begin(
     Ok(output)
 }
 
-/// Builds the filter of log lines, with a hint of the most verbose level. Without the hint,
-/// libraries create a span for every frame of a connection, only for it to be discarded.
+/// Builds the filter of log lines, and gives it a hint of the most verbose level that passes.
+/// Without this hint, libraries create a span for every frame of a connection, only for the span to
+/// be discarded.
 fn filter_of<S: Subscriber>(words: &str) -> anyhow::Result<impl Filter<S> + use<S>> {
     let theirs = EnvFilter::try_new(words)
         .map_err(|wrong| anyhow::anyhow!("--log: not a tracing filter: {wrong}"))?;
@@ -89,9 +90,9 @@ fn filter_of<S: Subscriber>(words: &str) -> anyhow::Result<impl Filter<S> + use<
     Ok(theirs.and(ours))
 }
 
-/// Line format that appends the trace id, if any. It also drops lines that are sampled out,
-/// because a filter that rejects single events conflicts with the filter state of
-/// `tracing_subscriber`.
+/// Line format that appends the trace id, if there is one. This format also drops the lines that
+/// sampling suppresses. A filter that rejects single events cannot do so, because it conflicts with
+/// the filter state of `tracing_subscriber`.
 struct Joined<F> {
     inner: F,
     json: bool,

@@ -1,4 +1,4 @@
-//! Log lines, and spans of calls for a collector. A leaf module: it knows nothing of tokens.
+//! Log lines, and spans of calls for a collector. This module knows nothing of tokens.
 
 pub mod context;
 pub mod export;

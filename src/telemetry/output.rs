@@ -1,5 +1,5 @@
-//! Output of log lines to standard error through a bounded queue and a thread of its own. A reader
-//! that stalls costs lines, which are counted, never the latency of a call.
+//! Output of log lines to standard error through a bounded queue and a separate thread. If the
+//! reader of standard error stalls, lines are lost and counted, but calls are never delayed.
 
 use std::{
     io::{self, Write},
@@ -12,22 +12,22 @@ use std::{
     time::Duration,
 };
 
-/// Capacity of the queue, in lines; further lines are dropped.
+/// Capacity of the queue, in lines. Further lines are dropped.
 const QUEUED_LINES: usize = 4096;
-/// How long to wait for standard output or standard error before giving up.
+/// How long to wait for a write to standard output or standard error before giving up.
 const FLUSH_FOR: Duration = Duration::from_secs(1);
-/// How long a line for standard output waits for the log lines before it.
+/// How long a line for standard output waits until the log lines queued before it are written.
 const DRAIN_FOR: Duration = Duration::from_millis(250);
 
-/// The queue of this process.
+/// The log queue of this process.
 static QUEUE: OnceLock<Lines> = OnceLock::new();
-/// Number of lines lost to a full queue or a failed write.
+/// Number of lines that were lost because the queue was full or a write failed.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 /// Entry of the queue.
 enum Queued {
     Line(Vec<u8>),
-    /// Acknowledged when everything before it is written.
+    /// A request to acknowledge that everything queued before this mark is written.
     Mark(Sender<()>),
 }
 
@@ -36,7 +36,7 @@ enum Queued {
 pub(super) struct Lines(SyncSender<Queued>);
 
 impl Lines {
-    /// Creates a queue and returns both ends.
+    /// Creates a queue for `capacity` lines, and returns both its ends.
     fn new(capacity: usize) -> (Self, Receiver<Queued>) {
         let (sender, receiver) = mpsc::sync_channel(capacity);
         (Self(sender), receiver)
@@ -61,7 +61,8 @@ impl Write for Lines {
 pub struct Output(Lines);
 
 impl Output {
-    /// Starts the thread that writes lines. Returns the sending end and the handle.
+    /// Starts the thread that writes log lines. Returns the sending end of the queue and the
+    /// handle.
     ///
     /// # Errors
     /// The thread cannot be started.
@@ -73,7 +74,7 @@ impl Output {
         Ok((lines.clone(), Self(lines)))
     }
 
-    /// Flushes the queue, for one second at most.
+    /// Waits until all queued lines are written, for one second at most.
     pub fn finish(self) {
         within(move || {
             let (mark, written) = mpsc::channel();
@@ -90,8 +91,8 @@ pub fn lines_dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
-/// Writes a line to standard output after the log lines before it, so that it comes last on a
-/// terminal that shows both; gives up if the reader stalls or is gone.
+/// Writes a line to standard output after the log lines queued so far, so that it comes last on a
+/// terminal that shows both. Gives up if the reader stalls or is gone.
 pub fn print(line: String) {
     within(move || {
         drain();
@@ -99,15 +100,15 @@ pub fn print(line: String) {
     });
 }
 
-/// Writes a line to standard error; gives up if the reader stalls or is gone.
+/// Writes a line to standard error. Gives up if the reader stalls or is gone.
 pub fn print_error(line: String) {
     within(move || {
         let _ = writeln!(io::stderr(), "{line}");
     });
 }
 
-/// Waits until the log lines that are queued now are written. If the queue is full, the reader has
-/// stalled, and waiting is pointless.
+/// Waits until the log lines that are queued now are written. Does not wait if the queue is full,
+/// because then the reader has stalled.
 fn drain() {
     let (mark, written) = mpsc::channel();
     let queue = QUEUE.get();
@@ -116,13 +117,13 @@ fn drain() {
     }
 }
 
-/// Runs blocking work on its own thread, and waits for it for at most [`FLUSH_FOR`]. A thread that
-/// takes longer ends with the process.
+/// Runs blocking work on a separate thread, and waits for at most [`FLUSH_FOR`] until the work is
+/// done. A thread that takes longer is left behind and ends with the process.
 fn within(work: impl FnOnce() + Send + 'static) {
     let (done, waiting) = mpsc::channel();
     let work = move || {
         work();
-        // Fails if the caller has stopped waiting.
+        // Sending fails if the caller has stopped waiting.
         let _ = done.send(());
     };
     if thread::Builder::new().spawn(work).is_ok() {
@@ -130,7 +131,7 @@ fn within(work: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Writes lines until all senders are dropped; counts failed writes.
+/// Writes lines until all senders are dropped, and counts failed writes.
 fn write_each<W: Write>(queue: &Receiver<Queued>, output: impl Fn() -> W) {
     for queued in queue {
         match queued {
@@ -139,7 +140,7 @@ fn write_each<W: Write>(queue: &Receiver<Queued>, output: impl Fn() -> W) {
                     DROPPED.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            // Fails if the caller has stopped waiting.
+            // Sending fails if the caller has stopped waiting.
             Queued::Mark(mark) => drop(mark.send(())),
         }
     }

@@ -1,8 +1,9 @@
-//! Sampling of log lines: of lines with the same reason, the first in each minute is written and
-//! the others are counted. An outage costs one line per cause, not one per refused call.
+//! Sampling of log lines. Of the lines with the same reason, the first one in each minute is
+//! written and the others are only counted. So an outage costs one line per cause, not one per
+//! refused call.
 //!
-//! Applies to warnings and errors, ours and those of libraries, and to `INFO` lines that have a
-//! field `reason`.
+//! Sampling applies to warnings and errors, both our own and those of libraries, and to `INFO`
+//! lines that have a field `reason`.
 
 use std::{
     collections::HashMap,
@@ -18,10 +19,10 @@ use tracing::{Event, Level, Metadata, callsite::Identifier, field::Field};
 
 /// Sampling interval.
 const MINUTE: Duration = Duration::from_mins(1);
-/// Maximum number of reasons that are distinguished per call site. A text that differs each time
-/// must not evade the sampling.
+/// Maximum number of reasons that are distinguished per call site, so that a text that is different
+/// each time does not evade the sampling.
 const REASONS_PER_PLACE: usize = 16;
-/// The fields that identify a reason; the others, such as `request_id`, differ from line to line.
+/// The fields that identify a reason. Other fields, such as `request_id`, differ from line to line.
 const TELLING: &[&str] = &[
     "message",
     "reason",
@@ -34,7 +35,7 @@ const TELLING: &[&str] = &[
     "rpc_method",
     "chore",
 ];
-/// Target of the summary lines, which are not sampled themselves.
+/// Target of the summary lines. They are not sampled themselves.
 const TARGET: &str = "stacktoken::sampling";
 
 /// Number of lines that sampling has suppressed.
@@ -42,21 +43,21 @@ pub static SUPPRESSED: LazyLock<Counter> = LazyLock::new(Counter::default);
 
 static SEEN: LazyLock<Mutex<HashMap<Identifier, Place>>> = LazyLock::new(Mutex::default);
 
-/// Lines of one call site in this minute.
+/// The lines of one call site in this minute.
 struct Place {
     level: Level,
     reasons: HashMap<u64, Reason>,
-    /// Lines beyond [`REASONS_PER_PLACE`].
+    /// Number of lines whose reason came after the first [`REASONS_PER_PLACE`] reasons.
     others: u64,
 }
 
-/// The line that was written for a reason, and the number of suppressed ones.
+/// The line that was written for a reason, and the number of lines suppressed since.
 struct Reason {
     line: String,
     suppressed: u64,
 }
 
-/// Records a line, and returns whether to write it.
+/// Records a line if it is subject to sampling. Returns whether to write the line.
 pub(super) fn admits(event: &Event<'_>) -> bool {
     !is_sampled(event.metadata()) || is_first(event)
 }
@@ -65,13 +66,13 @@ fn is_sampled(metadata: &Metadata<'_>) -> bool {
     let telling = match *metadata.level() {
         Level::ERROR | Level::WARN => true,
         Level::INFO => metadata.fields().field("reason").is_some(),
-        // Debug and trace lines are opt-in: all of them are wanted.
+        // Whoever enables debug and trace lines wants all of them.
         _ => false,
     };
     telling && metadata.target() != TARGET
 }
 
-/// Records a line, and returns whether it is the first for its reason in this minute.
+/// Records a line. Returns whether it is the first line with its reason in this minute.
 fn is_first(event: &Event<'_>) -> bool {
     let mut hashed = Hashed(DefaultHasher::new());
     told(event, &mut hashed);
@@ -99,7 +100,8 @@ fn is_first(event: &Event<'_>) -> bool {
     false
 }
 
-/// Ends the minute: writes a summary line for each reason that had lines suppressed.
+/// Ends the current minute, and writes a summary line for each reason of which lines were
+/// suppressed.
 pub fn end_minute() {
     let seen = {
         let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -121,7 +123,7 @@ pub fn end_minute() {
     }
 }
 
-/// Ends each minute in turn; never returns.
+/// Calls [`end_minute`] every minute; never returns.
 pub async fn keep_time() {
     loop {
         tokio::time::sleep(MINUTE).await;
@@ -129,7 +131,7 @@ pub async fn keep_time() {
     }
 }
 
-/// Writes the fields that identify a reason.
+/// Writes the fields of an event that identify its reason to `out`.
 fn told(event: &Event<'_>, out: &mut impl fmt::Write) {
     struct Told<'a, W>(&'a mut W);
     impl<W: fmt::Write> tracing::field::Visit for Told<'_, W> {

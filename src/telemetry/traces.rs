@@ -1,6 +1,6 @@
-//! Spans of calls, by OpenTelemetry's RPC and database conventions: one per call and one per use of
-//! the store. Whether a call is traced is decided before any span is created, so that all others
-//! cost nothing. Spans carry no data sent by callers.
+//! Spans of calls, according to OpenTelemetry's RPC and database conventions: one span per call and
+//! one per operation of the store. Whether a call is traced is decided before any span is created,
+//! so that calls that are not traced cost nothing. Spans contain no data that callers send.
 
 use std::time::Duration;
 
@@ -25,17 +25,17 @@ use tracing_subscriber::{Layer, Registry, filter::FilterFn};
 use super::{context, export};
 use crate::config;
 
-/// Target that identifies spans for the collector.
+/// Target of the spans that go to the collector.
 const TARGET: &str = "stacktoken::trace";
-/// How long exporting the remaining spans may take at shutdown.
+/// How long the export of the remaining spans may take at shutdown.
 const FLUSH_FOR: Duration = Duration::from_millis(1500);
 
-/// Returns whether this describes a span for the collector; log lines never do.
+/// Returns whether this metadata describes a span for the collector. It never does for log lines.
 pub(super) fn is_ours(metadata: &Metadata<'_>) -> bool {
     metadata.target() == TARGET && metadata.is_span()
 }
 
-/// Running export of spans, until [`Exporting::finish`].
+/// Export of spans, which runs until [`Exporting::finish`] is called.
 #[derive(Debug)]
 pub struct Exporting(SdkTracerProvider);
 
@@ -52,7 +52,7 @@ impl Exporting {
             .with_filter(FilterFn::new(is_ours).with_max_level_hint(LevelFilter::INFO))
     }
 
-    /// Exports the remaining spans. Blocks, for two seconds at most.
+    /// Exports the remaining spans. Blocks for two seconds at most.
     pub fn finish(self) {
         if self.0.shutdown_with_timeout(FLUSH_FOR).is_err() {
             tracing::warn!("spans were left unsent");
@@ -60,11 +60,11 @@ impl Exporting {
     }
 }
 
-/// Starts exporting spans, if a collector is configured; `instance` identifies this process. Must
-/// run within a tokio runtime.
+/// Starts to export spans if a collector is configured. `instance` identifies this process. Must be
+/// called within a tokio runtime.
 ///
 /// # Errors
-/// The endpoint is invalid; it is not quoted, because it can contain a password.
+/// The endpoint is invalid. The error does not quote the endpoint, which can contain a password.
 pub fn begin(settings: &config::Traces, instance: String) -> anyhow::Result<Option<Exporting>> {
     let Some(endpoint) = &settings.otlp_endpoint else {
         return Ok(None);
@@ -88,7 +88,7 @@ pub fn begin(settings: &config::Traces, instance: String) -> anyhow::Result<Opti
     let provider = SdkTracerProvider::builder()
         .with_span_processor(export::Queue::new(exporter, Handle::current()))
         .with_resource(resource)
-        // Sampling is decided before a span is created, so every span is exported.
+        // The sampling decision is made before a span is created, so every span is exported.
         .with_sampler(SdkSampler::AlwaysOn)
         .build();
     Ok(Some(Exporting(provider)))
@@ -112,15 +112,16 @@ fn scheme_of(endpoint: &str) -> anyhow::Result<Scheme> {
     scheme.cloned().context(EXPECTED)
 }
 
-/// Sampler that decides which calls are traced.
+/// Decides which calls are traced.
 #[derive(Debug)]
 pub struct Sampler {
-    /// Calls whose uniform 64-bit draw is below this are traced.
+    /// A call is traced if its random 64-bit number is below this value.
     below: u64,
 }
 
 impl Sampler {
-    /// Creates a sampler with the configured ratio, which applies if the caller has not decided.
+    /// Creates a sampler with the configured ratio. The ratio applies to calls for which the caller
+    /// has not decided whether to trace them.
     #[must_use]
     #[expect(
         clippy::cast_possible_truncation,
@@ -134,9 +135,10 @@ impl Sampler {
         }
     }
 
-    /// Starts the trace of a call to this RPC (`None` for an unknown one). Creates a span if the
-    /// caller's trace is sampled, or if there is none and the result of `draw` selects this call.
-    /// `fit` is for [`context`].
+    /// Starts the trace of a call to `rpc_method`, which is `None` for an unknown RPC. Creates a
+    /// span if the caller's trace is sampled, or if the caller sent no trace and the random number
+    /// from `draw` selects this call. `fit` decides whether the caller's `tracestate` may be passed
+    /// on.
     pub fn begin(
         &self,
         headers: &HeaderMap,
@@ -168,7 +170,7 @@ impl Sampler {
             "error.type" = Empty,
         );
         if let Some(theirs) = &theirs {
-            // Fails only without a collector, when there is no span.
+            // Fails only if there is no collector and therefore no span.
             let _ = span.set_parent(theirs.clone());
         }
         CallTrace { span, theirs }
@@ -184,11 +186,11 @@ impl Sampler {
 pub struct Outcome {
     /// Name of the gRPC status.
     pub status: &'static str,
-    /// Reason, if the call failed with one of the API contract.
+    /// Reason of the error, if the call failed with a reason of the API contract.
     pub reason: Option<&'static str>,
 }
 
-/// Trace of one call: with our own span, with only the caller's context, or empty.
+/// Trace of one call. It has our own span, or only the caller's context, or neither.
 #[derive(Debug)]
 pub struct CallTrace {
     span: Span,
@@ -196,7 +198,7 @@ pub struct CallTrace {
 }
 
 impl CallTrace {
-    /// Returns an empty trace, for a call that is not traced.
+    /// Returns an empty trace, for a call that must not be traced.
     #[must_use]
     pub const fn none() -> Self {
         Self {
@@ -205,7 +207,7 @@ impl CallTrace {
         }
     }
 
-    /// Runs a future of the call within its trace.
+    /// Runs a future within the trace of this call.
     pub async fn within<F: Future>(&self, work: F) -> F::Output {
         context::within(self.theirs.as_ref(), &self.span, work).await
     }
@@ -224,7 +226,8 @@ impl CallTrace {
 }
 
 impl Drop for CallTrace {
-    /// Records a call that is dropped before it ends as cancelled by its client.
+    /// Records the status `CANCELLED` if the call is dropped before it ends, because then its
+    /// client has cancelled it.
     fn drop(&mut self) {
         self.end(Outcome {
             status: "CANCELLED",
@@ -233,7 +236,7 @@ impl Drop for CallTrace {
     }
 }
 
-/// Returns whether this status is an error of the server, by OpenTelemetry's conventions.
+/// Returns whether OpenTelemetry's conventions count this status as an error of the server.
 fn is_fault(status: &str) -> bool {
     matches!(
         status,
@@ -246,12 +249,12 @@ fn is_fault(status: &str) -> bool {
     )
 }
 
-/// Span of one use of the store; empty unless the call is traced.
+/// Span of one operation of the store; empty unless the call is traced.
 #[derive(Debug)]
 pub struct StoreSpan(Span);
 
 impl StoreSpan {
-    /// Starts the span if the current call is traced.
+    /// Starts a span if the current call is traced.
     #[must_use]
     pub fn begin(system: &'static str, operation: &'static str) -> Self {
         if !Context::map_current(|context| context.span().is_recording()) {
@@ -269,7 +272,7 @@ impl StoreSpan {
         ))
     }
 
-    /// Ends the span, and records the failure if there was one.
+    /// Ends the span, and records the failure if the operation failed.
     pub fn end(self, failure: Option<&'static str>) {
         if let Some(failure) = failure {
             self.0.record("error.type", failure);

@@ -7,7 +7,7 @@ use stacktoken_core::{
     verdict::{Facts, Reason, StackFacts, TokenFacts, Verdict},
 };
 
-/// The cached facts about a secret; never a verdict.
+/// The cached facts about a secret. Verdicts are never cached.
 #[derive(Debug)]
 pub(super) struct Kept {
     pub facts: Facts,
@@ -21,12 +21,13 @@ impl Borrow<Facts> for Kept {
     }
 }
 
-/// What a token may do: answered by the server just now, or evaluated by the server's own rule from
-/// cached facts that are no older than the freshness bound.
+/// The answer to a question about a token. Either the server just gave it, or it was evaluated from
+/// cached facts that are no older than the freshness bound, with the same rule that the server
+/// uses.
 #[derive(Clone, Debug)]
 pub struct Answer {
     verdict: Verdict,
-    /// `Some` only for an active token.
+    /// The facts about the token; `Some` only if it is active.
     known: Option<Arc<Kept>>,
     asked: bool,
     from_memory: bool,
@@ -48,8 +49,8 @@ impl Answer {
         }
     }
 
-    /// Returns whether the token is live with this stack. It stays `true` if an action is denied,
-    /// so it does not permit anything: see [`Self::allowed`].
+    /// Returns whether the token is live and belongs to this stack. The result is `true` even if an
+    /// action is denied, so use [`Self::allowed`] to decide whether the request may proceed.
     #[must_use]
     pub const fn active(&self) -> bool {
         matches!(self.verdict, Verdict::Active(_))
@@ -62,39 +63,40 @@ impl Answer {
         self.asked && self.verdict.reason().is_none()
     }
 
-    /// Returns why the token is not active, or else why the first denied action is denied;
-    /// otherwise `None`.
+    /// Returns why the token is not active. If it is active, returns why the first denied action is
+    /// denied, or `None` if no action is denied.
     #[must_use]
     pub fn reason(&self) -> Option<Reason> {
         self.verdict.reason()
     }
 
-    /// Returns the verdict. For an active token it has one result per action, in the order asked.
+    /// Returns the verdict. For an active token, the verdict has one result per action, in the
+    /// order in which the actions were asked about.
     #[must_use]
     pub const fn verdict(&self) -> &Verdict {
         &self.verdict
     }
 
-    /// Returns the facts about the token; `None` unless it is active.
+    /// Returns the facts about the token, or `None` if it is not active.
     #[must_use]
     pub fn token(&self) -> Option<&TokenFacts> {
         self.known.as_ref().map(|known| &known.facts.token)
     }
 
-    /// Returns the facts about the stack; `None` unless the token is active.
+    /// Returns the facts about the stack, or `None` if the token is not active.
     #[must_use]
     pub fn stack(&self) -> Option<&StackFacts> {
         self.known.as_ref().map(|known| &known.facts.stack)
     }
 
-    /// Returns what the token may do; `None` unless it is active.
+    /// Returns the permissions of the token, or `None` if it is not active.
     #[must_use]
     pub fn permissions(&self) -> Option<&Permissions> {
         self.known.as_ref().map(|known| &known.facts.permissions)
     }
 
-    /// Returns whether the server was not asked: the answer comes from the cache, or the text does
-    /// not have the form of a token.
+    /// Returns whether the client answered without asking the server, because it used the cache or
+    /// because the text does not have the form of a token.
     #[must_use]
     pub const fn from_memory(&self) -> bool {
         self.from_memory

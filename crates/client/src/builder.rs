@@ -1,4 +1,4 @@
-//! The settings of a client, validated when it is built.
+//! The settings of a client, which are validated when the client is built.
 
 use std::{error::Error as Cause, path::PathBuf, sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use stacktoken_core::clock::Clock;
 
 use crate::clock::SystemClock;
 
-/// A builder of a [`Client`]; see [`Client::builder`].
+/// Builds a [`Client`]. Created by [`Client::builder`].
 #[must_use]
 pub struct Builder {
     addresses: Vec<String>,
@@ -51,52 +51,55 @@ impl Builder {
         }
     }
 
-    /// Adds another replica of the same service, which is asked if those before it fail.
+    /// Adds the URL of another replica of the same service. It is asked if the replicas added
+    /// before it fail.
     pub fn address(mut self, url: impl Into<String>) -> Self {
         self.addresses.push(url.into());
         self
     }
 
-    /// Sets, for https, the CA that signed the server's certificate, in PEM. Default: the CAs that
-    /// the machine trusts.
+    /// Sets the CA that signed the server's certificate, in PEM, for https. By default, the CAs
+    /// that the machine trusts are used.
     pub fn ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.ca = Some(pem.into());
         self
     }
 
-    /// Sets, for https, the client's own certificate and its key, in PEM.
+    /// Sets the client's own certificate and its key, in PEM, for https.
     pub fn identity_pem(mut self, cert: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
         self.identity = Some((cert.into(), key.into()));
         self
     }
 
-    /// Sets, for https, the name in the server's certificate, if it is not the one in the URL.
+    /// Sets the name that the server's certificate must contain, for https. By default, it is the
+    /// host name in the URL.
     pub fn domain_name(mut self, name: impl Into<String>) -> Self {
         self.domain_name = Some(name.into());
         self
     }
 
-    /// Allows secrets and the caller's JWT to be sent unencrypted, for example because a service
-    /// mesh encrypts them. Without this, http is allowed for loopback only.
+    /// Allows http for addresses other than loopback, for example where a service mesh encrypts the
+    /// traffic. Secrets and the caller's JWT are then sent unencrypted by this client.
     pub const fn allow_plaintext(mut self) -> Self {
         self.allow_plaintext = true;
         self
     }
 
-    /// Sets a fixed JWT of the caller.
+    /// Sets a fixed JWT as the caller's credential.
     pub fn bearer(mut self, jwt: impl Into<String>) -> Self {
         self.credential = Credential::Fixed(jwt.into());
         self
     }
 
-    /// Sets a file that contains the caller's JWT. It is read for every call to the server.
+    /// Sets a file that contains the caller's JWT. The file is read for every call to the server.
     pub fn bearer_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.credential = Credential::File(path.into());
         self
     }
 
-    /// Sets a function that returns the caller's JWT. It is called for every call to the server and
-    /// must not block for long: cache the JWT, and renew it elsewhere.
+    /// Sets a function that returns the caller's JWT. The function is called for every call to the
+    /// server and must not block for long, so it should return a cached JWT that is renewed
+    /// elsewhere.
     pub fn bearer_from<F>(mut self, source: F) -> Self
     where
         F: Fn() -> Result<String, Box<dyn Cause + Send + Sync>> + Send + Sync + 'static,
@@ -105,35 +108,35 @@ impl Builder {
         self
     }
 
-    /// Sets how old an answer from the cache may be: after a revoke was acknowledged, no answer is
-    /// active any later than this. Default 1 s, as the server's `--freshness-bound`; if the two
-    /// differ, the larger applies.
+    /// Sets how old an answer from the cache may be. When this time has passed after a revoke was
+    /// acknowledged, no answer says that the token is active. The default is 1 s, like that of the
+    /// server's `--freshness-bound`. If the two values differ, the larger one applies.
     pub const fn freshness_bound(mut self, bound: Duration) -> Self {
         self.bounds.freshness = bound;
         self
     }
 
-    /// Sets after how long the server is asked again about a token that is still cached. This is
-    /// how the server learns that the token is in use: `last_used_at` is accurate to this time.
-    /// Default and maximum: one minute.
+    /// Sets after how long the server is asked again about a token that is still cached. These
+    /// questions tell the server that the token is in use, so `last_used_at` is accurate to this
+    /// time. The default and maximum is one minute.
     pub const fn reuse_for(mut self, length: Duration) -> Self {
         self.bounds.reuse_for = length;
         self
     }
 
-    /// Sets how many secrets are cached; each takes some 700 bytes. Default 10,000.
+    /// Sets how many secrets are cached. Each takes some 700 bytes. The default is 10,000.
     pub const fn cache_entries(mut self, entries: usize) -> Self {
         self.cache_entries = entries;
         self
     }
 
-    /// Sets how long a question may take in total, retries included. Default 2 s.
+    /// Sets how long a question may take in total, including retries. The default is 2 s.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Sets how long connecting to one server may take. Default 1 s.
+    /// Sets how long connecting to one server may take. The default is 1 s.
     pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -145,11 +148,12 @@ impl Builder {
         self
     }
 
-    /// Builds the client. No server has to be reachable yet: until one is, every question returns
-    /// [`Error::Undecided`].
+    /// Builds the client. No server has to be reachable at this time. Until a server is reachable,
+    /// every question returns [`Error::Undecided`].
     ///
     /// # Errors
-    /// Returns [`Error::Setting`] if a setting is wrong, or outside of a tokio runtime.
+    /// Returns [`Error::Setting`] if a setting is wrong, or if this is called outside of a tokio
+    /// runtime.
     pub fn build(self) -> Result<Client, Error> {
         let Ok(runtime) = Handle::try_current() else {
             return Err(Error::setting(
@@ -203,7 +207,8 @@ impl Builder {
         Ok(())
     }
 
-    /// Checks the PEM texts: one without a certificate would be read as an empty list of them.
+    /// Checks that each PEM text contains a certificate. Otherwise the TLS library would accept the
+    /// text as an empty list of certificates.
     fn check_pem(&self) -> Result<(), Error> {
         let (cert, key) = self.identity.as_ref().map_or((None, None), |(cert, key)| {
             (Some(cert.as_slice()), Some(key.as_slice()))

@@ -1,6 +1,6 @@
-//! The cache of this process, and the rule for how long it may be used for answers. The rule is
-//! that of a replica's own cache (§9), with an answered ping in place of a read of the change log.
-//! Apart from the clock the module is pure, and it knows nothing about connections.
+//! The cache of this process, and the rule for how long it may be used for answers. A replica uses
+//! the same rule for its own cache; here, an answered ping takes the place of a poll of the change
+//! log. Apart from the clock, the module is pure. It knows nothing about connections.
 
 use std::{
     sync::{
@@ -31,9 +31,9 @@ const NEVER: i64 = i64::MIN;
 /// How long cached facts may be used for answers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// The freshness bound (R12).
+    /// The freshness bound (R12), which limits the age of an answer.
     pub freshness: Duration,
-    /// The time after which the server is asked again, so that it learns of the use.
+    /// The time after which the server is asked again, so that it learns that the token is in use.
     pub reuse_for: Duration,
 }
 
@@ -42,39 +42,41 @@ pub(super) struct VerdictCache {
     bounds: Bounds,
     cache: Cache<Kept>,
     /// Every change acknowledged before this instant of the local clock was received and applied.
-    /// In nanoseconds plus one; 0 if nothing is known.
+    /// The value is in nanoseconds plus one, or 0 if no such instant is known.
     covered: AtomicU64,
-    /// The server's clock minus the local monotonic clock, in microseconds; never too low.
+    /// The server's clock minus the local monotonic clock, in microseconds. This estimate may be
+    /// too high but is never too low.
     ahead: AtomicI64,
-    /// Whether the server evaluates actions by the catalogue that is compiled into this client.
+    /// Whether the server evaluates actions with the same catalogue that is compiled into this
+    /// client.
     same_catalogue: AtomicBool,
     stream: Mutex<Stream>,
 }
 
-/// The state of the stream.
+/// The state of the `Watch` stream.
 #[derive(Default)]
 struct Stream {
-    /// The number of streams so far.
+    /// The number of streams that were opened so far, including the current one.
     number: u64,
     /// Whether a ping on this stream was answered.
     live: bool,
-    /// The point up to which every change was received, on this stream or an earlier one.
+    /// The revisions up to which every change was received, on this stream or an earlier one.
     told: Option<Told>,
 }
 
 /// The revisions of the last event.
 #[derive(Clone)]
 pub(super) struct Told {
-    /// Where another stream can resume.
+    /// The revision from which another stream can resume.
     pub revision: String,
-    /// What an answer must reflect to be cached.
+    /// The revision that an answer must reflect to be cached.
     pub min_revision: String,
 }
 
 impl Told {
-    /// Returns the revisions of this event, which came after those of `before`. `min_revision`
-    /// never goes back, not even with a new stream: a replica that lags behind the changes received
-    /// so far could answer with facts that they evicted.
+    /// Returns the revisions to keep after this event, which followed `before`. `min_revision`
+    /// never goes back, not even with a new stream. Otherwise a replica that lags behind the
+    /// changes received so far could answer with facts that those changes evicted.
     fn after(mut self, before: Option<&Self>) -> Self {
         let Some(before) = before else { return self };
         let [was, is] =
@@ -91,12 +93,12 @@ impl Told {
     }
 }
 
-/// What a change evicts.
+/// The subject of a change, whose facts are evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Subject {
     Token(TokenUid),
     Stack(StackUid),
-    /// Something that this client does not know.
+    /// A kind of subject that this client does not know.
     Unknown,
 }
 
@@ -104,7 +106,7 @@ pub(super) enum Subject {
 pub(super) struct Asking {
     stream: u64,
     generation: Generation,
-    /// What the answer must reflect.
+    /// The revision that the answer must reflect.
     pub min_revision: String,
 }
 
@@ -129,7 +131,7 @@ impl VerdictCache {
         self.clock.monotonic()
     }
 
-    /// Returns the answer from the cache, if that is as good as the server's.
+    /// Returns the answer from the cache, if it is as good as an answer from the server.
     pub fn recall(&self, question: &Question<'_>) -> Option<Answer> {
         let min = question.revision().map(Revision::parse);
         let min = min.transpose().ok()?;
@@ -138,11 +140,11 @@ impl VerdictCache {
         }
         let asked = !question.actions.is_empty();
         let Some(digest) = secret::recognise(question.token) else {
-            // The server would answer the same after the same check.
+            // The server would make the same check and give the same answer.
             return Some(Answer::new(Verdict::NotRecognised, None, asked, true));
         };
-        // Both are read before the cache: evidence that arrived together with an eviction would
-        // otherwise vouch for the facts that it evicted.
+        // The lease and the revision are read before the cache. Otherwise, evidence that arrives
+        // together with an eviction would vouch for the evicted facts.
         let lease = self.lease();
         let reflects = min.is_none_or(|min| self.was_told(min));
         let kept = self.cache.get(&digest)?;
@@ -157,28 +159,30 @@ impl VerdictCache {
         let at = self.server_now(now)?;
         let key = question.stack_api_key;
         let verdict = verdict::evaluate(Some(&kept.facts), key, question.actions, at);
-        // Only time can have ended a token that was active, and the local estimate of the server's
-        // time is ahead by up to a round trip. So the server decides whether it has ended.
+        // A cached token was active, so it can only have ended because time passed. The local
+        // estimate of the server's time is ahead by up to a round trip, so the server must decide
+        // whether the token has ended.
         (!matches!(verdict, Verdict::Inactive(_)))
             .then(|| Answer::new(verdict, Some(kept), asked, true))
     }
 
-    /// Returns what must be known before a question is sent, so that its answer can be cached;
-    /// `None` if it cannot.
+    /// Returns the state that is needed to cache the answer to a question that is about to be sent,
+    /// or `None` if the answer cannot be cached.
     pub fn asking(&self) -> Option<Asking> {
         let stream = self.stream();
         let told = stream.told.as_ref().filter(|_| stream.live)?;
         Some(Asking {
             stream: stream.number,
-            // Read under the lock under which changes are applied: an eviction that is not in the
-            // generation is not in the revision either.
+            // The generation is read under the lock under which changes are applied. So if an
+            // eviction is not in the generation, it is not in the revision either.
             generation: self.cache.generation(),
             min_revision: told.min_revision.clone(),
         })
     }
 
-    /// Caches the answer to a question, unless the stream has ended or was replaced, or its subject
-    /// was evicted since the question was sent. Returns whether the answer was cached.
+    /// Caches the answer to a question. Does not cache it if, since the question was sent, the
+    /// stream has ended or was replaced, or the subject of the answer was evicted. Returns whether
+    /// the answer was cached.
     pub fn keep(&self, asking: &Asking, digest: Digest, kept: &Arc<Kept>) -> bool {
         let stream = self.stream();
         stream.live
@@ -201,8 +205,8 @@ impl VerdictCache {
         told.is_some_and(|told| told.epoch == min.epoch && min.position <= told.position)
     }
 
-    /// Returns the revision from which a new stream resumes. If there is none, discards everything
-    /// that is known and returns `None`.
+    /// Returns the revision from which a new stream can resume. If no revision was received yet,
+    /// clears the cache and returns `None`.
     pub fn resume_from(&self) -> Option<String> {
         let resume = self
             .stream()
@@ -224,7 +228,7 @@ impl VerdictCache {
         self.same_catalogue.store(same_catalogue, Ordering::Release);
     }
 
-    /// Applies a change that was received.
+    /// Applies a change that the stream reported.
     pub fn change(&self, subject: Subject, told: Told) {
         let mut stream = self.stream();
         stream.told = Some(told.after(stream.told.as_ref()));
@@ -260,7 +264,7 @@ impl VerdictCache {
         self.cache.clear();
     }
 
-    /// Returns the age of the instant that the lease is measured from.
+    /// Returns the age of the instant from which the lease is measured.
     pub fn lease_age(&self) -> Option<Duration> {
         self.lease().age(self.clock.monotonic())
     }

@@ -23,8 +23,8 @@ impl Clock for SystemClock {
     }
 
     fn monotonic(&self) -> Duration {
-        // CLOCK_MONOTONIC stops while the host is suspended; a lease measured by it would outlive
-        // its bound.
+        // CLOCK_MONOTONIC stops while the host is suspended, so a lease measured with that clock
+        // would last longer than the bound.
         let read = clock_gettime(ClockId::Boottime);
         let seconds = u64::try_from(read.tv_sec).unwrap_or_default();
         Duration::new(seconds, u32::try_from(read.tv_nsec).unwrap_or_default())

@@ -14,9 +14,9 @@ use stacktoken_core::{
 /// The content of an answer.
 pub(super) struct Told {
     pub verdict: Verdict,
-    /// `Some` for an active token.
+    /// The facts about the token; `Some` only if it is active.
     pub facts: Option<Facts>,
-    /// The instant of the evaluation; absent if the token was not recognised.
+    /// The instant at which the server evaluated the token, or `None` if it was not recognised.
     pub evaluated_at: Option<Timestamp>,
 }
 
@@ -62,7 +62,8 @@ fn uid<K: TypedUuidKind>(text: &str) -> Result<newtype_uuid::TypedUuid<K>, Error
     id::parse(text).map_err(|_| unreadable("an id"))
 }
 
-/// Converts the facts of an active token: nothing has ended it.
+/// Converts the facts of an active token. The message says nothing about an end, because an active
+/// token has not ended.
 fn token(message: v1::TokenFacts) -> Result<TokenFacts, Error> {
     let issued_at = message.issued_at.map(instant).transpose()?;
     Ok(TokenFacts {

@@ -1,5 +1,5 @@
-//! The caller's own credential. It is read for every call, since JWTs expire and are renewed by
-//! replacing the file.
+//! The caller's own credential. It is read for every call, because a JWT expires and is then
+//! renewed by replacing its file.
 
 use std::{error::Error as Cause, path::PathBuf};
 
@@ -13,10 +13,10 @@ type Source = dyn Fn() -> Result<String, Box<dyn Cause + Send + Sync>> + Send + 
 /// The source of the bearer token.
 #[derive(Default)]
 pub(super) enum Credential {
-    /// None: a client certificate identifies the caller.
+    /// There is no bearer token, because a client certificate identifies the caller.
     #[default]
     None,
-    /// A fixed JWT.
+    /// A JWT that never changes.
     Fixed(String),
     /// A file, read for every call.
     File(PathBuf),
@@ -29,7 +29,7 @@ impl Credential {
         !matches!(self, Self::None)
     }
 
-    /// Returns the value of `authorization`, if there is one.
+    /// Returns the value of the `authorization` header, or `None` if there is no bearer token.
     pub async fn value(&self) -> Result<Option<MetadataValue<Ascii>>, Error> {
         let jwt = match self {
             Self::None => return Ok(None),

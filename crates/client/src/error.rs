@@ -1,4 +1,4 @@
-//! The errors, grouped by what to do about them. None of them is a verdict (R13).
+//! The errors of the client, grouped by what the caller should do. No error is a verdict (R13).
 
 use std::time::Duration;
 
@@ -8,53 +8,54 @@ use tonic_types::StatusExt as _;
 /// The delay before a retry if the server gives none.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Why a question is not answered, or a client not built. It says nothing about any token: neither
-/// let the request at hand proceed, nor report that its token is bad.
+/// Why a question was not answered, or why a client could not be built. An error says nothing about
+/// a token, so neither let the incoming request proceed nor report that its token is bad.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A setting of the client is wrong. Correct it.
+    /// A setting of the client is wrong. Correct the setting.
     #[error("{name}: {problem}")]
     Setting {
-        /// The setting, by the name of the builder's method.
+        /// The name of the builder's method that sets this setting.
         name: &'static str,
-        /// What is wrong and what to do.
+        /// What is wrong with the setting, and how to correct it.
         problem: String,
     },
     /// The caller's own credential could not be obtained. Fix its source.
     #[error("the caller's own credential could not be had: {0}")]
     Credential(Box<dyn std::error::Error + Send + Sync>),
-    /// No server could decide just now: none was reached in time, or none that could answer. Answer
-    /// the request at hand with 503, and put `retry_after` in `Retry-After`.
+    /// The question is not decided, because no server was reached in time or none was able to
+    /// answer. Answer the incoming request with 503, and put `retry_after` in `Retry-After`.
     #[error("not decided ({reason}): {message}")]
     Undecided {
-        /// The error reason of the contract, such as `NOT_FRESH`, or else the gRPC code.
+        /// The error reason in the contract, such as `NOT_FRESH`, or the gRPC code if there is no
+        /// reason.
         reason: String,
         /// A description of the cause.
         message: String,
         /// How long to wait before a retry.
         retry_after: Duration,
     },
-    /// The question is ill-formed. Correct the fields that are named.
+    /// The question is ill-formed. Correct the fields that the error names.
     #[error("the question is ill-formed: {message}")]
     Question {
         /// A description of the cause.
         message: String,
-        /// The path of each field and what is wrong with it.
+        /// The path of each wrong field, and what is wrong with the field.
         fields: Vec<(String, String)>,
     },
-    /// The `min_revision` of the question belongs to another history, or is not reached yet. Ask
-    /// without it.
+    /// The `min_revision` of the question belongs to another history, or the server has not reached
+    /// it yet. Ask again without a `min_revision`.
     #[error("the revision asked for is not known: {message}")]
     RevisionUnknown {
         /// A description of the cause.
         message: String,
     },
-    /// This service may not ask: its own credential is bad, or lacks the introspect role. Fix that;
-    /// it says nothing about the token.
+    /// This service may not ask questions, because its own credential is bad or lacks the
+    /// introspect role. Correct the credential. The error says nothing about the token.
     #[error("this service may not ask ({reason}): {message}")]
     NotEntitled {
-        /// The error reason of the contract, such as `CREDENTIAL_INVALID`.
+        /// The error reason in the contract, such as `CREDENTIAL_INVALID`.
         reason: String,
         /// A description of the cause.
         message: String,
@@ -62,13 +63,14 @@ pub enum Error {
     /// The server's answer contains something that this client does not know. Update this client.
     #[error("the server's answer is not understood: {what}; update this client")]
     Unreadable {
-        /// The part of the answer.
+        /// The part of the answer that this client does not know.
         what: &'static str,
     },
-    /// The server failed in a way that a retry does not fix. Report it.
+    /// The server failed in a way that a retry does not fix. Report the failure to its operators.
     #[error("the server refused ({reason}): {message}")]
     Refused {
-        /// The error reason of the contract, such as `INTERNAL`, or else the gRPC code.
+        /// The error reason in the contract, such as `INTERNAL`, or the gRPC code if there is no
+        /// reason.
         reason: String,
         /// A description of the cause.
         message: String,
@@ -97,7 +99,7 @@ impl Error {
     }
 }
 
-/// Returns the reason of the contract, if the status comes from the service itself.
+/// Returns the error reason in a status, if the status comes from the service itself.
 pub(super) fn reason(status: &Status) -> Option<String> {
     let info = status.get_details_error_info()?;
     (info.domain == "stacktoken").then_some(info.reason)
@@ -121,8 +123,8 @@ pub(super) fn retry_after(status: &Status) -> Option<Duration> {
     status.get_details_retry_info()?.retry_delay
 }
 
-/// Returns whether a retry may succeed: the failure is an outage, or the service itself did not
-/// report it, as when the connection broke.
+/// Returns whether a retry may succeed. That is so if the status reports an outage, or if it does
+/// not come from the service itself, for example because the connection broke.
 pub(super) fn may_pass(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable => true,

@@ -1,5 +1,6 @@
-//! A client for Rust services: asks a server about presented tokens, and answers from its own
-//! cache where that is permitted, by the same rule and the same evaluation as the server.
+//! A client for Rust services. It asks a server about presented tokens, and answers from its own
+//! cache where that is permitted. It uses the cache under the same rule as the server, and
+//! evaluates tokens with the same code.
 //!
 //! ```no_run
 //! use stacktoken_client::{ActionQuestion, Client, Error, Question};
@@ -30,20 +31,21 @@
 //!
 //! # What it caches
 //!
-//! Facts about active tokens, never verdicts. The cache is used only while the server has
-//! confirmed, within the freshness bound (1 s), that it has reported every change: a stream
-//! (`Watch`) reports changes, and a ping on it is answered four times within the bound. So after
-//! a revoke is acknowledged anywhere, no answer is active any later than the bound. While the
-//! stream is silent or closed, every question goes to the server, which is slower but never
-//! wrong. If the server is unreachable too, there is an error, which is never a verdict.
+//! The client caches facts about active tokens, never verdicts. A `Watch` stream reports changes.
+//! The client sends four pings within the freshness bound (1 s), and each answered ping confirms
+//! that every change was reported. The cache is used only while the last confirmation is within the
+//! bound. So when a revoke was acknowledged anywhere and the bound has passed, no answer says that
+//! the token is active. While the stream is silent or closed, every question goes to the server,
+//! which is slower but never wrong. If the server is unreachable too, the client returns an error,
+//! which is never a verdict.
 //!
 //! # What the server does not see
 //!
-//! Answers from the cache. The server is still asked about a token in constant use once a minute
-//! ([`Builder::reuse_for`]), so `last_used_at` is accurate to a minute. The metrics of the server
-//! count the questions that it was asked.
+//! The server does not see answers from the cache. If a token is in constant use, the client still
+//! asks the server about it once a minute ([`Builder::reuse_for`]), so `last_used_at` is accurate
+//! to a minute. The server's metrics count only the questions that reached the server.
 
-/// A page of the manual, whose program is compiled with the tests.
+/// Includes a page of the manual, so that the program on it is compiled with the tests.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/clients/rust.md")]
 struct Page;
@@ -74,7 +76,7 @@ use self::{
 use stacktoken_core::{revision::Revision, secret, verdict};
 
 pub use self::{answer::Answer, builder::Builder, error::Error, question::Question};
-/// The types of which questions and answers consist.
+/// The types that questions and answers use.
 pub use stacktoken_core::{
     clock::Clock,
     permissions::{Access, Permissions},
@@ -82,8 +84,8 @@ pub use stacktoken_core::{
     verdict::{ActionQuestion, ActionResult, Denial, Reason, Verdict},
 };
 
-/// A client that answers questions about presented tokens. It is cheap to clone; all clones share
-/// one cache and one stream, which end with the last clone.
+/// A client that answers questions about presented tokens. It is cheap to clone. All clones share
+/// one cache and one stream, which are dropped together with the last clone.
 #[derive(Clone)]
 pub struct Client(Arc<Shared>);
 
@@ -101,7 +103,8 @@ impl Drop for Shared {
 }
 
 impl Client {
-    /// Returns a builder of a client of the server at this URL; [`Builder::address`] adds others.
+    /// Returns a builder for a client of the server at this URL. [`Builder::address`] adds the URLs
+    /// of other replicas.
     pub fn builder(address: impl Into<String>) -> Builder {
         Builder::new(address.into())
     }
@@ -109,7 +112,7 @@ impl Client {
     fn start(runtime: &Handle, cache: VerdictCache, transport: Transport) -> Self {
         let (cache, transport) = (Arc::new(cache), Arc::new(transport));
         let (told, fault) = channel::channel(Some("not opened yet".to_owned()));
-        // Should the task end, the lease expires and every question goes over the wire.
+        // If this task ends, the lease expires, and then every question goes to the server.
         let watching = watch::keep_watching(cache.clone(), transport.clone(), told);
         let watching = runtime.spawn(watching).abort_handle();
         Self(Arc::new(Shared {
@@ -120,7 +123,8 @@ impl Client {
         }))
     }
 
-    /// Answers a question: from the cache if that is as good, otherwise from the server.
+    /// Answers a question from the cache if that answer is as good as the server's, and otherwise
+    /// asks the server.
     ///
     /// # Errors
     /// Returns an [`Error`] if the question cannot be decided, which is never a verdict (R13).
@@ -133,15 +137,16 @@ impl Client {
         answered.unwrap_or_else(|_| Err(Error::late(timeout)))
     }
 
-    /// Returns the answer from the cache, if that may be used. Neither waits nor calls the server;
-    /// for a question without actions it allocates nothing.
+    /// Returns the answer from the cache, if the cache may be used. This method neither waits nor
+    /// calls the server. For a question without actions it allocates no memory.
     #[must_use]
     pub fn cached(&self, question: &Question<'_>) -> Option<Answer> {
         self.0.cache.recall(question)
     }
 
-    /// Returns the age of the instant before which every acknowledged change is known here. The
-    /// cache is used while this is within the bound. `None` if nothing is known.
+    /// Returns the age of the instant before which every acknowledged change is known to this
+    /// client, or `None` if no such instant is known. The cache is used while this age is within
+    /// the bound.
     #[must_use]
     pub fn lease_age(&self) -> Option<Duration> {
         self.0.cache.lease_age()
@@ -153,7 +158,7 @@ impl Client {
         self.0.cache.entries()
     }
 
-    /// Returns why there is no stream that reports changes; `None` while there is one.
+    /// Returns why no stream reports changes at the moment, or `None` while a stream does.
     #[must_use]
     pub fn watch_fault(&self) -> Option<String> {
         self.0.fault.borrow().clone()
@@ -171,8 +176,9 @@ impl Client {
             .map(|asking| later(own, &asking.min_revision));
         let answered = transport.introspect(question, min.unwrap_or(own)).await;
         match answered {
-            // The revision received here is unknown to a server that serves another history now.
-            // The stream deals with that; the question can still be decided.
+            // The server now serves another history and does not know the revision that this client
+            // received. The stream will detect this and clear the cache. The question itself can
+            // still be decided.
             Err(Error::RevisionUnknown { .. }) if min.is_some_and(|min| min != own) => {
                 let answered = transport.introspect(question, own).await?;
                 self.learn(question, None, answered)
@@ -207,7 +213,8 @@ impl Client {
             facts,
             asked_at: sent,
         });
-        // An answer that this client evaluates differently from the server must not be cached.
+        // The facts must not be cached if this client would reach another verdict from them than
+        // the server.
         let key = question.stack_api_key;
         let ours = verdict::evaluate(Some(&kept.facts), key, question.actions, at);
         if let (Some(asking), Some(digest), true) = (
@@ -221,7 +228,7 @@ impl Client {
     }
 }
 
-/// Returns the later of two revisions of one history; the first may be empty.
+/// Returns the later of two revisions of one history. The first revision may be empty.
 fn later<'a>(own: &'a str, told: &'a str) -> &'a str {
     match (Revision::parse(own), Revision::parse(told)) {
         (Ok(own_point), Ok(told_point)) if own_point.position > told_point.position => own,

@@ -1,35 +1,36 @@
-//! A question of a service, and whether it is well-formed enough to be answered without the server.
-//! A question that the server would refuse as ill-formed goes to the server, which reports what is
-//! wrong.
+//! A question about a token, and the check whether it is well-formed enough to be answered without
+//! the server. An ill-formed question is sent to the server, which reports what is wrong with it.
 
 use std::fmt;
 
 use crate::pb::v1;
 use stacktoken_core::{catalogue, secret, verdict::ActionQuestion};
 
-/// The server's limits: tokens and keys in bytes, then the number of actions and facts, then names
-/// in bytes.
+/// The server's limits on a question: the lengths of tokens and keys in bytes, the numbers of
+/// actions and facts, and the lengths of names in bytes.
 const MAX_TOKEN: usize = 512;
 const MAX_STACK_KEY: usize = 128;
 const MAX_ACTIONS: usize = 20;
 const MAX_FACTS: usize = 16;
 const MAX_NAME: usize = 64;
 
-/// A question about a presented token. It borrows everything, so that asking costs nothing.
+/// A question about a presented token. It borrows all of its fields, so that creating a question
+/// copies nothing.
 #[derive(Clone, Copy)]
 pub struct Question<'a> {
     /// The secret as it was presented.
     pub token: &'a str,
     /// The stack API key presented with it.
     pub stack_api_key: &'a str,
-    /// What the request at hand is about to do. All of it must be allowed.
+    /// The actions that the incoming request is about to perform. All of them must be allowed.
     pub actions: &'a [ActionQuestion],
-    /// A `revision` that the answer must reflect, for example of a Revoke just made elsewhere.
+    /// A `revision` that the answer must reflect, such as that of a Revoke that somebody else just
+    /// made.
     pub min_revision: Option<&'a str>,
 }
 
 impl<'a> Question<'a> {
-    /// Creates a question about a token: is it active with this stack?
+    /// Creates the question whether a token is active with this stack.
     #[must_use]
     pub const fn new(token: &'a str, stack_api_key: &'a str) -> Self {
         Self {
@@ -46,7 +47,7 @@ impl<'a> Question<'a> {
         Self { actions, ..self }
     }
 
-    /// Requires an answer that reflects this revision or a later one.
+    /// Requires an answer that reflects this revision or a later revision.
     #[must_use]
     pub const fn since(self, revision: &'a str) -> Self {
         Self {
@@ -64,12 +65,12 @@ impl<'a> Question<'a> {
             && self.actions.iter().all(is_plain)
     }
 
-    /// Returns the revision asked for, if there is one.
+    /// Returns the revision that the answer must reflect, if the question names one.
     pub(super) fn revision(&self) -> Option<&'a str> {
         self.min_revision.filter(|text| !text.is_empty())
     }
 
-    /// Returns the message, with this `min_revision`.
+    /// Builds the request message with this `min_revision`.
     pub(super) fn message(&self, min_revision: &str) -> v1::IntrospectRequest {
         v1::IntrospectRequest {
             token: self.token.to_owned(),
@@ -80,7 +81,7 @@ impl<'a> Question<'a> {
     }
 }
 
-/// Prints everything but the secret (R9).
+/// Prints every field except the secret (R9).
 impl fmt::Debug for Question<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Question")
@@ -95,7 +96,7 @@ fn is_plain(action: &ActionQuestion) -> bool {
     let plain = |text: &str| text.len() <= MAX_NAME && !secret::is_within(text);
     let named = [&action.branch, &action.branch_alias];
     catalogue::check_shape(&action.name).is_ok()
-        // On the wire, an empty name means that there is none.
+        // On the wire, an empty name means that no name is given.
         && named.into_iter().flatten().all(|name| !name.is_empty() && plain(name))
         && action.facts.len() <= MAX_FACTS
         && action.facts.keys().all(|name| !name.is_empty() && plain(name))

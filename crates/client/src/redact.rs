@@ -1,4 +1,5 @@
-//! `Debug` for the messages that contain a secret: prints everything but the secret (R9).
+//! Implements `Debug` for the messages that contain a secret. The output contains every field
+//! except the secret (R9).
 
 use std::fmt;
 

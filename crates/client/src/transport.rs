@@ -1,5 +1,5 @@
-//! Sends questions over the wire: to the server that answered last, to another one if that fails,
-//! and never for longer than a question may take.
+//! Sends questions over the wire. A question goes first to the server that answered last, and then
+//! to the other servers if that one fails, within the time that a question may take.
 
 use std::{
     sync::{
@@ -25,10 +25,10 @@ use crate::pb::v1::{
 };
 use stacktoken_core::clock::Clock;
 
-/// The delay before all servers are tried again; doubles each time.
+/// The first delay before all servers are tried again. The delay doubles each time.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 
-/// The servers, and how to call them.
+/// The connections to the servers, and the credential with which they are called.
 pub(super) struct Transport {
     pub endpoints: Vec<Endpoint>,
     pub credential: Credential,
@@ -40,7 +40,7 @@ pub(super) struct Transport {
     preferred: AtomicUsize,
 }
 
-/// An answer, and when the question was sent.
+/// An answer, together with the instant at which the question was sent.
 pub(super) struct Answered {
     pub message: v1::IntrospectResponse,
     pub sent: Duration,
@@ -64,7 +64,7 @@ impl Transport {
         }
     }
 
-    /// Asks until there is an answer or the timeout has passed.
+    /// Asks the servers until one answers or the timeout has passed.
     pub async fn introspect(
         &self,
         question: &Question<'_>,
@@ -87,7 +87,7 @@ impl Transport {
                 continue;
             }
             wait *= 2;
-            // If no time is left for a retry, return the error now rather than at the end of the
+            // If no time is left for a retry, the error is returned now and not at the end of the
             // timeout.
             if self.clock.monotonic().saturating_add(pause) >= until {
                 return Err(error);
@@ -102,7 +102,8 @@ impl Transport {
         question: &Question<'_>,
         (min_revision, left): (&str, Duration),
     ) -> Result<Answered, Failed> {
-        // A server that accepts requests and never answers must leave time for another one.
+        // If a server accepts requests but never answers, there must be time left to ask another
+        // server.
         let limit = if self.channels.len() > 1 {
             left / 2
         } else {
@@ -139,17 +140,17 @@ impl Transport {
     /// Makes the next question go to another server first.
     fn pass_over(&self, server: usize) {
         let next = (server + 1) % self.channels.len();
-        // A concurrent question may have passed it over already.
+        // A concurrent question may already have made another server the preferred one.
         let _ = self
             .preferred
             .compare_exchange(server, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 
-/// Why an attempt gave no answer.
+/// Why an attempt to ask one server gave no answer.
 enum Failed {
     /// A retry would fail too.
     ForGood(Error),
-    /// A retry may succeed; after this delay, if the server gave one.
+    /// A retry may succeed. The duration is the retry delay, if the server gave one.
     ForNow(Error, Option<Duration>),
 }

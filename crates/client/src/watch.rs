@@ -1,5 +1,6 @@
-//! Watching: one stream with pings. It is replaced when it ends or becomes silent. Without a stream
-//! the lease expires and every question goes over the wire: slower, but never wrong.
+//! Keeps one `Watch` stream open and sends pings on it. The stream is replaced when it ends or
+//! becomes silent. Without a stream the lease expires and every question goes to the server, which
+//! is slower but never wrong.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -27,28 +28,28 @@ use stacktoken_core::{
     id,
 };
 
-/// The shortest and the longest backoff between streams. The backoff is reset after a stream that
-/// was good and lasted longer than `LONGEST_WAIT`.
+/// The shortest and the longest backoff before the next stream is opened. The backoff starts again
+/// from the shortest one after a good stream that lasted longer than `LONGEST_WAIT`.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// The number of freshness bounds for which a server may be out of date before another one is
-/// watched.
+/// How long a server may be out of date before the client watches another server, as a multiple of
+/// the freshness bound.
 const BEHIND: u32 = 4;
-/// The shortest interval between pings: a server answers no more of them per second.
+/// The shortest interval between pings. A server does not answer pings that arrive more often.
 const SHORTEST_PERIOD: Duration = Duration::from_millis(50);
 
-/// The failure of the last attempt; `None` while a stream is good.
+/// The failure of the last attempt to keep a stream open, or `None` while a stream is good.
 pub(super) type Fault = Option<String>;
 
 /// How a stream ended.
 struct Ended {
     why: String,
-    /// Whether a ping was answered on it.
+    /// Whether a ping was answered on this stream.
     was_good: bool,
     wait: Option<Duration>,
 }
 
-/// Watches for as long as the client lives.
+/// Keeps a stream open for as long as the client exists.
 pub(super) async fn keep_watching(
     cache: Arc<VerdictCache>,
     transport: Arc<Transport>,
@@ -72,7 +73,8 @@ pub(super) async fn keep_watching(
             );
         }
         told.send_replace(Some(ended.why));
-        // The delay that one server asks for does not apply to another.
+        // If a server asks for a delay, the delay applies only to that server. So it counts only if
+        // there is no other server.
         let asked_for = ended.wait.filter(|_| transport.endpoints.len() == 1);
         let pause = asked_for.unwrap_or(wait).clamp(wait, LONGEST_WAIT);
         tokio::time::sleep(jittered(pause)).await;
@@ -84,7 +86,7 @@ pub(super) async fn keep_watching(
 /// were disconnected together do not reconnect together.
 fn jittered(pause: Duration) -> Duration {
     let mut byte = [0];
-    // If the source of randomness fails there is no jitter, and they reconnect together.
+    // If the source of randomness fails, there is no jitter, and the clients reconnect together.
     let _ = OsEntropy.fill(&mut byte);
     pause.mul_f64(1.0 - f64::from(byte[0]) / 1024.0)
 }
@@ -94,10 +96,10 @@ struct Attempt<'a> {
     cache: &'a VerdictCache,
     transport: &'a Transport,
     told: &'a watch::Sender<Fault>,
-    /// Pings in flight: the nonce, and when each was sent.
+    /// The pings in flight, each with its nonce and the instant at which it was sent.
     unanswered: VecDeque<(u64, Duration)>,
     nonce: u64,
-    /// When the staleness that the server reported was last within the bound, or the stream began.
+    /// When the server last reported a staleness within the bound, or else when the stream began.
     fresh: Duration,
     was_good: bool,
 }
@@ -129,8 +131,8 @@ impl<'a> Attempt<'a> {
                     reason.as_deref(),
                     Some("REVISION_UNKNOWN" | "REVISION_PURGED")
                 );
-                // Also if the server gives no reason, or cannot parse the revision at all: resuming
-                // from it would be refused for ever.
+                // This also applies if the server gives no reason, or cannot parse the revision at
+                // all, because resuming from that revision would be refused forever.
                 if unknown || matches!(status.code(), Code::OutOfRange | Code::InvalidArgument) {
                     self.cache.forget();
                 }
@@ -146,7 +148,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Runs the stream until it ends. Returns why it ended, unless that was a failure.
+    /// Runs the stream until it ends. Returns the reason if the stream ended without a failure.
     async fn watch(&mut self, endpoint: &Endpoint) -> Result<&'static str, Failed> {
         let timeout = self.transport.timeout;
         let opened = tokio::time::timeout(timeout, self.open(endpoint)).await;
@@ -166,7 +168,8 @@ impl<'a> Attempt<'a> {
                         return Ok("no ping was answered within the bound");
                     }
                     let ping = self.ping();
-                    // The channel is full if nothing is sent any more; `is_silent` detects that.
+                    // The channel is full if the connection no longer sends anything. `is_silent`
+                    // detects this.
                     let _ = pings.try_send(WatchRequest {
                         from_revision: String::new(),
                         ping: Some(ping),
@@ -176,8 +179,8 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Opens a stream on a connection of its own, so that a connection that swallows everything is
-    /// closed with the stream.
+    /// Opens a stream on a connection of its own. If that connection silently drops everything, it
+    /// is closed together with the stream.
     async fn open(
         &mut self,
         endpoint: &Endpoint,
@@ -207,7 +210,7 @@ impl<'a> Attempt<'a> {
         Ok((events.into_inner(), pings))
     }
 
-    /// Returns whether the server evaluates actions as this client would.
+    /// Returns whether the server evaluates actions with the same catalogue as this client.
     async fn has_same_catalogue(&self, channel: Channel) -> Result<bool, Failed> {
         let request = self.transport.request(v1::ListActionsRequest {}).await;
         let request = request.map_err(Failed::Ours)?;
@@ -217,7 +220,7 @@ impl<'a> Attempt<'a> {
 
     fn ping(&mut self) -> WatchPing {
         self.nonce += 1;
-        // Read before the ping is sent: the lease counts from here.
+        // The clock is read before the ping is sent, because the lease counts from this instant.
         let sent = self.cache.now();
         self.unanswered.push_back((self.nonce, sent));
         WatchPing { nonce: self.nonce }
@@ -228,8 +231,9 @@ impl<'a> Attempt<'a> {
         oldest.is_some_and(|(_, sent)| self.cache.now().saturating_sub(*sent) > bound)
     }
 
-    /// Returns whether the server itself has been out of the bound for so long that another one is
-    /// better: a server that is cut off from the store answers pings for as long as it lives.
+    /// Returns whether the server itself has been out of date for so long that another server
+    /// should be watched instead. A server that is cut off from the store still answers pings, so
+    /// the pongs alone do not reveal this.
     fn is_left_behind(&mut self, staleness: Duration) -> bool {
         let (now, bound) = (self.cache.now(), self.cache.bounds().freshness);
         if staleness <= bound {
@@ -259,7 +263,7 @@ impl<'a> Attempt<'a> {
 
     fn answered(&mut self, pong: v1::WatchPong) -> Result<(), Failed> {
         let unreadable = || Failed::Ours(Error::Unreadable { what: "a pong" });
-        // A pong without its staleness proves nothing.
+        // A pong that does not say how stale the server is proves nothing.
         let staleness = pong.staleness.ok_or_else(unreadable)?;
         let staleness = Duration::try_from(staleness).map_err(|_| unreadable())?;
         let at = self
@@ -267,7 +271,7 @@ impl<'a> Attempt<'a> {
             .iter()
             .position(|(nonce, _)| *nonce == pong.nonce);
         let (_, sent) = at.map(|at| self.unanswered[at]).ok_or_else(unreadable)?;
-        // A server that gets too many pings answers only the latest of those that wait.
+        // If too many pings wait at the server, it answers only the latest one.
         self.unanswered.retain(|(nonce, _)| *nonce > pong.nonce);
         self.cache.pong(
             sent,
@@ -302,7 +306,7 @@ fn subject(named: Option<&Named>) -> Subject {
     known.unwrap_or(Subject::Unknown)
 }
 
-/// Why a stream could not be opened, or failed.
+/// Why a stream could not be opened, or why it failed later.
 enum Failed {
     Ours(Error),
     Server(Box<tonic::Status>),

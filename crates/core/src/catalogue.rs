@@ -1,12 +1,12 @@
-//! The catalogue of the content management API's actions: what each action requires, and which
-//! actions no token may ever perform (R5). `ListActions` serves it. An action that is not in it is
-//! denied.
+//! The catalogue of the content management API's actions. It states what permission each action
+//! requires, and which actions no token may ever perform (R5). `ListActions` returns the catalogue.
+//! An action that is not in the catalogue is denied.
 
 use std::{collections::HashMap, sync::LazyLock};
 
 use crate::field::Problem;
 
-/// The version of this catalogue: the date of its last change.
+/// The version of this catalogue, which is the date of its last change.
 pub const VERSION: &str = "2026-11-24";
 
 macro_rules! modules {
@@ -20,7 +20,7 @@ macro_rules! modules {
             /// All modules, in the order of the catalogue.
             pub const ALL: &[Self] = &[$(Self::$module,)+];
 
-            /// Returns the name that grants and actions use.
+            /// Returns the name of the module in grants and in action names.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$module => $name,)+ }
@@ -42,7 +42,7 @@ impl Module {
     /// Parses the name of a module.
     ///
     /// # Errors
-    /// Returns a problem that lists the known modules if the name is none of them.
+    /// Returns a problem that lists the known modules if no module has this name.
     pub fn parse(name: &str) -> Result<Self, Problem> {
         Self::ALL
             .iter()
@@ -61,44 +61,44 @@ impl Module {
 /// Whether an action reads or writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ActionAccess {
-    /// A READ grant is enough.
+    /// The action only reads. A READ grant is enough.
     Read,
-    /// A `READ_WRITE` grant is needed.
+    /// The action changes something. A `READ_WRITE` grant is needed.
     Write,
 }
 
-/// Whether an action can be granted.
+/// Whether and under which condition an action can be granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// Granted by access, module and branch.
+    /// Can be granted, limited by access, module and branch.
     Grantable,
-    /// Granted to no token (R5).
+    /// Can never be granted to a token (R5).
     Never,
-    /// Grantable if the question states this fact.
+    /// Can be granted only if the caller states that this fact holds.
     Conditional(Fact),
 }
 
-/// A fact about the request, as its caller states it.
+/// A fact about the request that the caller states, because this service cannot check it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fact {
-    /// The fact's name.
+    /// The name of the fact.
     pub name: &'static str,
     /// The value under which the action can be granted.
     pub value: bool,
 }
 
-/// One row of the catalogue.
+/// An action of the catalogue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Action {
-    /// `module.verb`.
+    /// The name, in the form `module.verb`.
     pub name: &'static str,
-    /// The module that a grant names.
+    /// The module that a grant must name.
     pub module: Module,
-    /// Whether it reads or writes.
+    /// Whether the action reads or writes.
     pub access: ActionAccess,
-    /// Whether it can be granted.
+    /// Whether the action can be granted.
     pub rule: Rule,
-    /// Whether a restriction to branches applies to it.
+    /// Whether a token that is restricted to branches may use the action only on those branches.
     pub branch_bound: bool,
 }
 
@@ -126,7 +126,7 @@ macro_rules! actions {
     };
 }
 
-/// Every action.
+/// All actions of the catalogue.
 pub const ACTIONS: &[Action] = actions! {
     Entry "entry.read" Read Grantable, "entry.create" Write Grantable, "entry.update" Write Grantable, "entry.delete" Write Grantable,
         "entry.publish" Write Grantable, "entry.unpublish" Write Grantable;
@@ -172,14 +172,15 @@ const fn is_branch_bound(module: Module) -> bool {
 static BY_NAME: LazyLock<HashMap<&str, &Action>> =
     LazyLock::new(|| ACTIONS.iter().map(|action| (action.name, action)).collect());
 
-/// Returns the action of this name, or `None` if there is none, which denies (`ACTION_UNKNOWN`).
+/// Returns the action with this name. Returns `None` if there is no such action; it is then denied
+/// with `ACTION_UNKNOWN`.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Action> {
     BY_NAME.get(name).copied()
 }
 
-/// Checks that a name has the form `module.verb`, whether or not the action exists: lower-case
-/// words of letters, digits and `_`, at most 64 characters in all.
+/// Checks that a name has the form `module.verb`, whether or not the action exists. Both parts are
+/// words of lower-case letters, digits and `_`, and the whole name has at most 64 characters.
 ///
 /// # Errors
 /// Returns a problem for any other name.

@@ -1,9 +1,9 @@
-//! Compares the catalogue with an independent copy of it.
+//! Compares the catalogue with a copy that is written down independently.
 
 use super::*;
 
-/// The catalogue as the contract promises it, one row per action: name, access, rule, and whether
-/// the action is bound to branches.
+/// The catalogue that the API contract promises. Each row has the name, the access, the rule, and
+/// whether the action is bound to branches.
 const PROMISED: &str = "
 entry.read             READ  GRANTABLE           branch-bound
 entry.create           WRITE GRANTABLE           branch-bound
@@ -95,7 +95,7 @@ app.read               READ  GRANTABLE           -
 app.install            WRITE NEVER               -
 ";
 
-/// Formats an action as a row of `PROMISED`.
+/// Formats an action like a row of `PROMISED`.
 fn written(action: &Action) -> String {
     let access = match action.access {
         Read => "READ",

@@ -1,5 +1,5 @@
-//! The clock interface. Code that needs the time takes it as an argument, so that a test can
-//! supply another.
+//! The clock interface. Code that needs the time gets a clock as an argument, so that tests can
+//! pass their own.
 
 use std::time::Duration;
 
@@ -7,38 +7,40 @@ use crate::timestamp::Timestamp;
 
 /// A source of wall-clock time and of elapsed time.
 pub trait Clock: Send + Sync + 'static {
-    /// Returns the wall-clock time. Without a [`fault`](Self::fault) it never goes back within a
-    /// process (R8).
+    /// Returns the wall-clock time. While there is no [`fault`](Self::fault), the time never goes
+    /// back within a process (R8).
     fn now(&self) -> Timestamp;
 
-    /// Returns the time since a fixed point, including the time that the host was suspended. Only
-    /// for measuring durations.
+    /// Returns the time since a fixed point, including time during which the host was suspended.
+    /// Use this only to measure durations.
     fn monotonic(&self) -> Duration;
 
-    /// Returns the raw wall-clock time, even during a fault, so that it can be compared with
-    /// another clock.
+    /// Returns the raw wall-clock time, even during a fault. It is used to compare this clock with
+    /// another one.
     fn wall(&self) -> Timestamp {
         self.now()
     }
 
-    /// Returns what is wrong with the wall clock. During a fault, no decision may depend on it.
+    /// Returns what is wrong with the wall clock, or `None`. During a fault, nothing may be decided
+    /// with the wall-clock time.
     fn fault(&self) -> Option<ClockFault> {
         None
     }
 
-    /// Returns how often the wall clock stepped by more than the permitted skew.
+    /// Returns how many times the wall clock stepped by more than the permitted skew.
     fn steps(&self) -> u64 {
         0
     }
 
-    /// Sets the permitted skew, and whether the database's clock is compared with this one. Only if
-    /// it is compared does the clock wait for a first comparison before it is trusted.
+    /// Sets the permitted skew, and whether this clock is compared with the database's clock. If
+    /// they are compared, this clock is not trusted before the first comparison.
     fn permit(&self, _max_skew: Duration, _compared: bool) {}
 
-    /// Records whether the last comparison with the database's clock was within the skew.
+    /// Records whether the two clocks differed by no more than the permitted skew when they were
+    /// last compared.
     fn compared(&self, _agrees: bool) {}
 
-    /// Returns whether the first comparison was made, or none is needed.
+    /// Returns whether the clock has been compared at least once, or does not need to be compared.
     fn is_compared(&self) -> bool {
         true
     }
@@ -47,10 +49,11 @@ pub trait Clock: Send + Sync + 'static {
 /// Why the wall clock cannot be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClockFault {
-    /// It was set back to before a time that this process has already answered with.
+    /// The wall clock was set back to before a time that this process has already used in an
+    /// answer.
     Behind,
-    /// It differs from the database's clock by more than the permitted skew.
+    /// The wall clock differs from the database's clock by more than the permitted skew.
     Differs,
-    /// It stepped, and has not been compared with the database's clock since.
+    /// The wall clock stepped, and has not been compared with the database's clock since then.
     Unconfirmed,
 }

@@ -1,23 +1,23 @@
-//! The only module that reads randomness. A test passes its own source.
+//! Access to randomness. No other module reads random bytes. Tests pass their own source.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The error of a source that returned no randomness.
+/// The error of a source that could not provide random bytes.
 #[derive(Debug, thiserror::Error)]
 #[error("the operating system's random generator failed: {0}")]
 pub struct EntropyFailed(#[from] getrandom::Error);
 
 /// A source of unpredictable bytes.
 pub trait Entropy: Send + Sync + 'static {
-    /// Fills the buffer.
+    /// Fills the buffer with random bytes.
     ///
     /// # Errors
-    /// Returns [`EntropyFailed`] if the source fails; the content of the buffer must not be used
+    /// Returns [`EntropyFailed`] if the source fails. The content of the buffer must not be used
     /// then.
     fn fill(&self, buffer: &mut [u8]) -> Result<(), EntropyFailed>;
 }
 
-/// The operating system's generator.
+/// The operating system's random number generator.
 #[derive(Debug, Default)]
 pub struct OsEntropy;
 
@@ -31,13 +31,14 @@ impl Entropy for OsEntropy {
     }
 }
 
-/// A generator of distinct numbers, for ids that are needed by the thousand and may be guessable.
-/// It is seeded once from another source, and must never be used for a secret.
+/// A generator of distinct numbers for ids that are needed in large numbers and may be guessable.
+/// It is seeded once from another source. Never use it for a secret.
 #[derive(Debug)]
 pub struct SplitMix64(AtomicU64);
 
 impl SplitMix64 {
-    /// Creates a generator seeded from this source, or with a constant if the source fails.
+    /// Creates a generator with a seed from this source, or with a constant seed if the source
+    /// fails.
     #[must_use]
     pub fn seeded(source: &dyn Entropy) -> Self {
         let mut seed = [0; 8];

@@ -1,7 +1,7 @@
-//! A cache of facts by digest; it never holds verdicts (§9). The number of entries is bounded. A
-//! hit takes a brief shared lock of one shard; only fills and evictions contend for the lock of the
-//! index. The cache does not decide whether an entry may be used for an answer: the lease does,
-//! both in a replica and in a client.
+//! A cache of facts, keyed by the digest of a secret. It never holds verdicts (§9), and the number
+//! of entries is bounded. A hit takes a brief shared lock of one shard. Only fills and evictions
+//! contend for the lock of the index. The cache does not decide whether an entry is fresh enough to
+//! be used for an answer. The lease decides this, both in a replica and in a client.
 
 use std::{
     borrow::Borrow,
@@ -22,33 +22,35 @@ use crate::{
     verdict::Facts,
 };
 
-/// How many unknown digests are cached.
+/// The maximum number of unknown digests that are cached.
 const UNKNOWN: usize = 10_000;
-/// How many recent evictions are kept, so that a fill in flight can be compared with each of them.
+/// The number of recent evictions that are kept. A fill whose read started earlier is compared with
+/// each of them.
 const RECENT: usize = 1024;
 
-/// The number of evictions so far. A fill carries the value from before its read of the store.
+/// The number of evictions so far. A fill carries the number from before it read the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Generation(u64);
 
-/// A cache of facts by digest, in a type `F` that can hold more than the facts, and of unknown
-/// digests with the instant at which each entry expires.
+/// A cache with two kinds of entries: facts by digest, and digests known to be unknown, each with
+/// the time at which the entry expires. The type `F` contains the facts and can contain more.
 pub struct Cache<F = Facts> {
     facts: Shards<Digest, Arc<F>>,
     unknown: Shards<Digest, Duration>,
     evictions: AtomicU64,
     index: Mutex<Index>,
     capacity: usize,
-    /// Whether a fill is compared with recent evictions. Off only in a negative control.
+    /// Whether a fill is compared with recent evictions. Only a test that shows why this is needed
+    /// turns it off.
     checks_generation: bool,
 }
 
-/// The subject of a change.
+/// What a change is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
-    /// One token.
+    /// A change of one token.
     Token(TokenUid),
-    /// All tokens of a stack.
+    /// A change of a stack, which affects all of its tokens.
     Stack(StackUid),
 }
 
@@ -56,10 +58,10 @@ pub enum Subject {
 struct Index {
     by_token: HashMap<TokenUid, Vec<Digest>>,
     by_stack: HashMap<StackUid, Vec<Digest>>,
-    /// How many calls of `note` there were since the index was last rebuilt.
+    /// The number of calls of `note` since the index was last rebuilt.
     noted: usize,
     recent: VecDeque<Evicted>,
-    /// The number of changes of unknown outcome, by subject.
+    /// How many changes with an unknown outcome there are for each subject.
     barred: HashMap<Subject, usize>,
 }
 
@@ -89,7 +91,7 @@ impl Index {
             .any(|subject| self.barred.contains_key(subject))
     }
 
-    /// Removes all digests from the index. Keeps the recent evictions and the bars.
+    /// Removes all digests from the index, but keeps the recent evictions and the bars.
     fn begin_again(&mut self) {
         *self = Self {
             recent: std::mem::take(&mut self.recent),
@@ -113,7 +115,7 @@ impl Index {
 }
 
 impl<F: Borrow<Facts>> Cache<F> {
-    /// Returns an empty cache for at most `capacity` digests.
+    /// Creates an empty cache for the facts of at most `capacity` digests.
     #[must_use]
     pub fn new(capacity: usize, checks_generation: bool) -> Self {
         Self {
@@ -126,7 +128,7 @@ impl<F: Borrow<Facts>> Cache<F> {
         }
     }
 
-    /// Returns the facts of a digest, if they are cached.
+    /// Returns the facts of a digest. Returns `None` if they are not cached.
     pub fn get(&self, digest: &Digest) -> Option<Arc<F>> {
         self.facts.get(digest)
     }
@@ -137,8 +139,9 @@ impl<F: Borrow<Facts>> Cache<F> {
     }
 
     /// Caches a digest as unknown until `until`, unless everything was evicted since `read_at`. No
-    /// later change can make the entry wrong: a new token gets a fresh random secret, which nobody
-    /// can have asked about before. But another database may know the digest, hence the check.
+    /// later change can make the entry wrong, because a new token gets a random secret that nobody
+    /// can have presented before. But after a switch to another database the digest may be known
+    /// there. This is why evictions of everything are checked.
     pub fn note_unknown(&self, digest: Digest, until: Duration, read_at: Generation) {
         let index = self.index();
         let emptied = |index: &Index| self.was(index, read_at, |of| of == Evicted::Everything);
@@ -147,13 +150,14 @@ impl<F: Borrow<Facts>> Cache<F> {
         }
     }
 
-    /// Returns the current generation. Call this before a read of the store is started.
+    /// Returns the current generation. Call this before starting to read the store.
     pub fn generation(&self) -> Generation {
         Generation(self.evictions.load(Ordering::Acquire))
     }
 
-    /// Caches facts, unless their subject is barred or was evicted since `read_at`: a late fill
-    /// must not bring back what a change has just evicted. Returns whether the facts were cached.
+    /// Caches facts, unless their subject is barred or was evicted since `read_at`. Otherwise a
+    /// late fill would bring back facts that a change has just evicted. Returns whether the facts
+    /// were cached.
     pub fn fill(&self, digest: Digest, facts: &Arc<F>, read_at: Generation) -> bool {
         let mut index = self.index();
         if self.checks_generation && self.was_evicted(&index, (**facts).borrow(), read_at) {
@@ -165,7 +169,8 @@ impl<F: Borrow<Facts>> Cache<F> {
         self.facts.insert(digest, facts.clone());
         index.note(digest, (**facts).borrow());
         // The shards evict entries on their own when they are full, and an eviction removes a
-        // digest from only one of the two lists. So the index is rebuilt from time to time.
+        // digest from only one of the two lists. Both leave stale digests in the index, so it is
+        // rebuilt from time to time.
         if index.noted > 2 * self.capacity + RECENT {
             index.begin_again();
             for (digest, facts) in self.facts.iter() {
@@ -196,9 +201,10 @@ impl<F: Borrow<Facts>> Cache<F> {
         }
     }
 
-    /// Bars the subjects of a change whose outcome is unknown: evicts their facts and refuses
-    /// fills, so that the store is read. Dropping the guard evicts them once more, so that no read
-    /// from before the outcome is filled in either.
+    /// Bars the subjects of a change whose outcome is unknown. Their facts are evicted and fills
+    /// are refused, so every request reads the store. When the guard is dropped, their facts are
+    /// evicted once more, so that a read started before the outcome was known cannot be filled in
+    /// afterwards.
     pub fn bar(self: &Arc<Self>, subjects: &[Subject]) -> Bar<F> {
         let mut index = self.index();
         for subject in subjects {
@@ -225,14 +231,15 @@ impl<F: Borrow<Facts>> Cache<F> {
         }
     }
 
-    /// Evicts facts that can only say that a token is dead: revoked, ended, or expired at `now`.
+    /// Evicts the facts of tokens that are dead, because they are revoked, ended, or expired at
+    /// `now`.
     pub fn forget_dead(&self, now: Timestamp) {
         let expired = |facts: &Facts| facts.token.expires_at.is_some_and(|at| at <= now);
         let dead = |facts: &Facts| facts.token.revoked || facts.token.ended || expired(facts);
         self.facts.retain(|_, facts| !dead(facts.as_ref().borrow()));
     }
 
-    /// Evicts everything.
+    /// Evicts all entries.
     pub fn clear(&self) {
         let mut index = self.index();
         self.note(&mut index, Evicted::Everything);
@@ -247,8 +254,8 @@ impl<F: Borrow<Facts>> Cache<F> {
         self.facts.len()
     }
 
-    /// Records an eviction. The entries are removed only after the count is incremented: a fill
-    /// that misses the new count is caught by the removal.
+    /// Records an eviction. Callers remove the entries only after the count is incremented. A fill
+    /// that missed the new count is then caught by that removal.
     fn note(&self, index: &mut Index, evicted: Evicted) {
         self.evictions.fetch_add(1, Ordering::AcqRel);
         index.recent.push_back(evicted);
@@ -264,8 +271,8 @@ impl<F: Borrow<Facts>> Cache<F> {
         })
     }
 
-    /// Returns whether an eviction since `read_at` matches `such`. Also returns `true` if there
-    /// were more evictions since then than are kept.
+    /// Returns whether an eviction since `read_at` satisfies `such`. Also returns `true` if more
+    /// evictions have happened since then than are kept.
     fn was(&self, index: &Index, read_at: Generation, such: impl Fn(Evicted) -> bool) -> bool {
         let since = self.evictions.load(Ordering::Acquire) - read_at.0;
         match usize::try_from(since) {

@@ -1,9 +1,9 @@
-//! Validation of a caller's input: every fault is reported, with its field, what is wrong and what
-//! to do.
+//! Validation of a caller's input. All faults are reported together, each with its field, what is
+//! wrong and what to do.
 
 use std::borrow::Cow;
 
-/// What is wrong with one value, and what to do about it. Never quotes a secret (R9).
+/// What is wrong with a value, and what to do about it. The text never quotes a secret (R9).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Problem(Cow<'static, str>);
@@ -15,16 +15,17 @@ impl Problem {
     }
 }
 
-/// One fault: the path of the field, as in `permissions.modules.grants[2].module`, and the problem.
+/// A fault in a request. It has the path of the field, such as
+/// `permissions.modules.grants[2].module`, and the problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// The path from the request message.
+    /// The path of the field, starting at the request message.
     pub field: String,
-    /// What is wrong and what to do.
+    /// What is wrong with the field, and what to do.
     pub problem: Problem,
 }
 
-/// All faults found so far.
+/// The faults of a request that have been found so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Violations(Vec<Violation>);
 
@@ -37,13 +38,13 @@ impl Violations {
         });
     }
 
-    /// Returns the value, or adds a fault for the field and returns `None`.
+    /// Returns the parsed value. If parsing failed, adds a fault for the field and returns `None`.
     pub fn keep<T>(&mut self, field: impl Into<String>, parsed: Result<T, Problem>) -> Option<T> {
         parsed.map_err(|problem| self.add(field, problem)).ok()
     }
 
-    /// Returns the value of an embedded message, or adds its faults and returns `None`. The path of
-    /// each fault is prefixed with `field`, unless that is empty.
+    /// Returns the value of an embedded message. If parsing failed, adds its faults and returns
+    /// `None`. Each path is prefixed with `field`, unless `field` is empty.
     pub fn nest<T>(&mut self, field: &str, parsed: Result<T, Violations>) -> Option<T> {
         match parsed {
             Ok(value) => Some(value),
@@ -57,7 +58,7 @@ impl Violations {
         }
     }
 
-    /// Returns the value, if it was built and there are no faults.
+    /// Returns the value if there is one and no fault was added.
     ///
     /// # Errors
     /// Returns the faults otherwise.

@@ -1,5 +1,5 @@
-//! Ids: UUIDv7 values built from the process's clock and its source of randomness, with one type
-//! for each kind of thing.
+//! Ids. They are UUIDv7 values, built from the process's clock and its source of randomness. Each
+//! kind of object has its own id type.
 
 use newtype_uuid::{GenericUuid, TypedUuid, TypedUuidKind, TypedUuidTag};
 
@@ -11,7 +11,7 @@ use crate::{
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident, $tag:literal, $uid:ident;)+) => {$(
-        /// A marker for the ids of one kind of thing.
+        /// A marker type for the ids of one kind of object.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum $kind {}
 
@@ -32,7 +32,7 @@ kinds! {
     TokenKind, "token", TokenUid;
     /// The id of a stack.
     StackKind, "stack", StackUid;
-    /// The id of a row of the audit.
+    /// The id of an audit row.
     EventKind, "event", EventUid;
 }
 
@@ -50,7 +50,7 @@ pub fn generate<K: TypedUuidKind>(
     Ok(TypedUuid::from_untyped_uuid(uuid))
 }
 
-/// Parses an id of 36 characters, the form in which answers contain it.
+/// Parses an id in the form with 36 characters that responses contain.
 ///
 /// # Errors
 /// Returns a problem for any other text.

@@ -1,31 +1,34 @@
-//! The lease: how fresh a replica's cache is, and whether it may still be used for answers. Pure:
-//! it takes origins and instants of one monotonic clock, and returns a decision.
+//! The lease. It states how fresh a replica's cache is, and whether it may still be used for
+//! answers. The code is pure: it takes origins and instants of one monotonic clock, and returns a
+//! decision.
 //!
-//! Two facts about the past are known, each dated by the instant at which the operation *started*:
-//! all changes acknowledged before `read` are applied here, and the database read from was the
-//! primary at `beat`, since it committed then. Every change acknowledged anywhere before the
-//! earlier of the two instants is applied, so the age of the cache is measured from that instant.
+//! Two facts are recorded. Each is dated with the instant at which the operation *started*. First,
+//! all changes acknowledged before `read` are applied in this process. Second, the database that
+//! was read was still the primary at `beat`, because it committed a heartbeat then. So every change
+//! acknowledged anywhere before the earlier of the two instants is applied, and the age of the
+//! cache is measured from that instant.
 //!
-//! Both must come from one database. So neither can be set from an instant alone: it takes
-//! [`Evidence`], which only [`Adopted::evidence`] creates, and only for the adopted origin.
+//! Both facts must come from the same database. Therefore neither can be set from an instant alone.
+//! Setting one takes [`Evidence`], which only [`Adopted::evidence`] creates, and only for the
+//! adopted origin.
 
 use std::time::Duration;
 
 use crate::origin::Origin;
 
-/// The period between two adoptions of an origin, identified by a number.
+/// A number that identifies the period between the adoption of one origin and the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tenure(u64);
 
 impl Tenure {
-    /// Returns the number.
+    /// Returns the number of the tenure.
     #[must_use]
     pub const fn number(self) -> u64 {
         self.0
     }
 }
 
-/// Something learned from the adopted database, dated by the instant at which the request was
+/// Proof that the adopted database was queried, dated with the instant at which the request
 /// started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Evidence {
@@ -34,32 +37,33 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// Returns when the request was started.
+    /// Returns when the request started.
     #[must_use]
     pub const fn started(self) -> Duration {
         self.started
     }
 
-    /// Returns the tenure in which it was obtained.
+    /// Returns the tenure in which the evidence was obtained.
     #[must_use]
     pub const fn tenure(self) -> Tenure {
         self.tenure
     }
 }
 
-/// What is known about the past of one database.
+/// What is known about how recently one database was read, and how recently it was the primary.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lease {
     tenure: Tenure,
-    /// When the last successful read of the change log was started; `None` before the first one.
+    /// When the last successful read of the change log started. `None` before the first read.
     read: Option<Duration>,
-    /// When the last successful commit on the primary was started.
+    /// When the last heartbeat that the primary committed was started. `None` before the first
+    /// heartbeat.
     beat: Option<Duration>,
 }
 
 impl Lease {
-    /// Creates a lease for a process that knows from elsewhere that every change acknowledged
-    /// before `since` is applied; `None` if nothing is known.
+    /// Creates a lease for a process that knows from another source that every change acknowledged
+    /// before `since` is applied. `None` means that nothing is known.
     #[must_use]
     pub const fn since_then(since: Option<Duration>) -> Self {
         Self {
@@ -69,8 +73,8 @@ impl Lease {
         }
     }
 
-    /// Returns the lease renewed at `now`, for a store that no other process changes: every change
-    /// is applied when it is made.
+    /// Returns the lease renewed at `now`, for a store that no other process changes. In such a
+    /// store every change is applied at the moment it is made.
     #[must_use]
     pub const fn held(self, now: Duration) -> Self {
         Self {
@@ -80,8 +84,8 @@ impl Lease {
         }
     }
 
-    /// Returns the lease as if the database had proved at `now` that it is the primary. For a
-    /// negative control.
+    /// Returns the lease as if the database had proved at `now` that it is the primary. Only for
+    /// tests that show why this proof is needed.
     #[must_use]
     pub const fn without_beat(self, now: Duration) -> Self {
         Self {
@@ -96,26 +100,27 @@ impl Lease {
         self.tenure
     }
 
-    /// Returns when the last read of the change log was started.
+    /// Returns when the last successful read of the change log started.
     #[must_use]
     pub const fn read_since(self) -> Option<Duration> {
         self.read
     }
 
-    /// Returns the instant before which every acknowledged change is applied.
+    /// Returns the latest instant before which every acknowledged change is known to be applied.
     #[must_use]
     pub fn since(self) -> Option<Duration> {
         Some(self.read?.min(self.beat?))
     }
 
-    /// Returns whether cached facts may be used for an answer at `now`.
+    /// Returns whether cached facts may be used for an answer at `now`, that is, whether they are
+    /// no older than `bound`.
     #[must_use]
     pub fn covers(self, now: Duration, bound: Duration) -> bool {
         self.since()
             .is_some_and(|since| now.saturating_sub(since) <= bound)
     }
 
-    /// Returns what a read of the store is worth at `now`.
+    /// Returns whether the result of a read of the store may be used for an answer at `now`.
     #[must_use]
     pub fn judge(self, reading: Evidence, now: Duration, bound: Duration) -> Worth {
         let age = |at: Duration| now.saturating_sub(at);
@@ -132,31 +137,31 @@ impl Lease {
         }
     }
 
-    /// Returns the age of the instant that the lease is measured from.
+    /// Returns the age of the cached facts, measured from [`Self::since`].
     #[must_use]
     pub fn age(self, now: Duration) -> Option<Duration> {
         self.since().map(|since| now.saturating_sub(since))
     }
 }
 
-/// What a read of the store is worth.
+/// Whether the result of a read of the store may be used for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Worth {
     /// The result may be used for an answer.
     Answer,
-    /// The read was started too long ago.
+    /// The read started too long ago.
     TooOld,
-    /// The read belongs to another tenure than the current one.
+    /// The read belongs to another tenure, so it may come from another database.
     Elsewhere,
     /// The read is fresh, but it is not known whether the database is still the primary. The next
-    /// heartbeat decides that; it is worth waiting for it until `left` has passed.
+    /// heartbeat will show this. Waiting for it makes sense until `left` has passed.
     Unproven {
-        /// The time after which the read is too old.
+        /// The time after which the read becomes too old.
         left: Duration,
     },
 }
 
-/// The adopted database, which is trusted, and what is known about its past.
+/// The adopted database, which is the one that is trusted, and what is known about its past.
 #[derive(Clone, Debug, Default)]
 pub struct Adopted {
     origin: Option<Origin>,
@@ -164,8 +169,8 @@ pub struct Adopted {
 }
 
 impl Adopted {
-    /// Returns the state after the adoption of the database that has just committed a heartbeat
-    /// started at `beat`. Discards everything known from before, which was about another database.
+    /// Returns the state after adopting the database that has just committed a heartbeat started at
+    /// `beat`. Discards everything learned before, because it was about another database.
     #[must_use]
     pub const fn adopt(&self, origin: Origin, beat: Duration) -> Self {
         Self {
@@ -178,20 +183,20 @@ impl Adopted {
         }
     }
 
-    /// Returns the adopted database, if there is one.
+    /// Returns the adopted database. `None` before the first adoption.
     #[must_use]
     pub const fn origin(&self) -> Option<&Origin> {
         self.origin.as_ref()
     }
 
-    /// Returns what is known about its past.
+    /// Returns the lease of the adopted database.
     #[must_use]
     pub const fn lease(&self) -> Lease {
         self.lease
     }
 
-    /// Returns evidence from a request to a database that was started at `started`, or `None` if
-    /// that database is not the adopted one.
+    /// Returns evidence from a request that was sent to the database `origin` at `started`. Returns
+    /// `None` if that database is not the adopted one.
     #[must_use]
     pub fn evidence(&self, origin: &Origin, started: Duration) -> Option<Evidence> {
         let adopted = self.origin.as_ref()?;
@@ -201,7 +206,7 @@ impl Adopted {
         })
     }
 
-    /// Records that all changes found by a read of the change log are applied.
+    /// Records that all changes found by this read of the change log are applied.
     #[must_use]
     pub fn read(mut self, evidence: Evidence) -> Self {
         if evidence.tenure == self.lease.tenure {
@@ -210,7 +215,7 @@ impl Adopted {
         self
     }
 
-    /// Records that the database has committed a heartbeat.
+    /// Records that the adopted database has committed this heartbeat.
     #[must_use]
     pub fn beat(mut self, evidence: Evidence) -> Self {
         if evidence.tenure == self.lease.tenure {
@@ -281,7 +286,8 @@ mod tests {
         let old = heard(&former, 1, 700).unwrap();
         let read = former.clone().read(old);
         assert!(read.lease().covers(at(1000), BOUND));
-        // Also if the same origin is adopted again: what was known in between is discarded.
+        // This must also hold if the same origin is adopted again, because evidence from before an
+        // adoption is always discarded.
         for next in [Origin::sole(2), Origin::sole(1)] {
             let now = read.adopt(next, at(800));
             let lease = now.clone().read(old).beat(old).lease();

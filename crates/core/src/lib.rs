@@ -1,9 +1,9 @@
-//! The evaluation of management tokens, shared by the server and its Rust client: the format of
-//! secrets, permissions, the built-in catalogue of actions, the verdict, the cache of facts, and
-//! the lease that decides how long the cache may be used for answers.
+//! The evaluation of management tokens, shared by the server and its Rust client. It contains the
+//! format of secrets, the permissions, the built-in catalogue of actions, the verdict, the cache of
+//! facts, and the lease that limits how long the cache may be used for answers.
 //!
-//! This crate has no async runtime, no gRPC, no database and no clock of its own: the caller passes
-//! the instant.
+//! This crate has no async runtime, no gRPC and no database, and does not read a clock. The caller
+//! passes the current time.
 
 pub mod catalogue;
 pub mod clock;

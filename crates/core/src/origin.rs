@@ -1,29 +1,30 @@
 //! The identity of the database that answered. An address can be moved to another database, and the
-//! database behind an address can crash, be promoted or be restored. What was learned from one then
-//! says nothing about the other.
+//! database behind an address can crash, be promoted or be restored. Data that was read from the
+//! former database then says nothing about the new one.
 
-/// The identity of a database during one period of its life.
+/// The identity of a database between two restarts, promotions or restores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// The system identifier of the database cluster; a copy of its files keeps it. Lookups do not
-    /// ask for it, since that costs a read of a file.
+    /// The system identifier of the database cluster. A copy of its files has the same identifier.
+    /// `None` for lookups, which do not read it because the server would have to read a file.
     pub system: Option<i64>,
-    /// The timeline, which counts promotions.
+    /// The timeline, which changes with every promotion.
     pub timeline: String,
-    /// The epoch of the change log; a copy of the rows keeps it.
+    /// The epoch of the change log. A copy of the rows has the same epoch.
     pub epoch: i64,
-    /// A random number that is lost with every crash and promotion.
+    /// A random number that is lost in every crash and promotion.
     pub incarnation: i64,
-    /// Identifies the tables that the statements use: another schema can have tables of the same
-    /// names.
+    /// Identifies the tables that the statements use, because another schema can have tables with
+    /// the same names.
     pub tables: i64,
-    /// When the server was started, in microseconds: distinguishes a copy of a server that was
-    /// stopped cleanly from the original.
+    /// When the server was started, in microseconds. Distinguishes a server that was stopped
+    /// cleanly from a copy of it.
     pub started: i64,
 }
 
 impl Origin {
-    /// Returns the origin of the only store of a single process, which no other store can replace.
+    /// Returns the origin of a store that belongs to a single process. No other store can take its
+    /// place.
     #[must_use]
     pub const fn sole(epoch: i64) -> Self {
         Self {
@@ -36,8 +37,8 @@ impl Origin {
         }
     }
 
-    /// Returns whether both are the same database in the same period of its life, as far as both
-    /// know.
+    /// Returns whether the two origins are the same database in the same period. System identifiers
+    /// are compared only if both are known.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
         let system = match (self.system, other.system) {

@@ -1,5 +1,5 @@
-//! What a token may do: a ceiling, optionally narrowed to modules and branches. An empty narrowing
-//! cannot be built, so it can never mean "all".
+//! What a token may do. The maximum access can be narrowed to modules and to branches. An empty
+//! list of modules or branches is rejected, so it can never be taken to mean "all".
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,18 +11,18 @@ use crate::{
     text,
 };
 
-/// The level of access: reads only, or changes too (R4). `Read` is less than `ReadWrite`.
+/// The level of access: only reads, or changes as well (R4). `Read` is less than `ReadWrite`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Access {
-    /// Every read.
+    /// All read actions.
     Read,
-    /// Every read and every grantable change.
+    /// All read actions and all grantable changes.
     ReadWrite,
 }
 
 impl Access {
-    /// Returns the name in the contract, without the prefix.
+    /// Returns the name of the access in the contract, without the prefix.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -32,47 +32,48 @@ impl Access {
     }
 }
 
-/// The maximum number of branches and aliases, together, that a token can be narrowed to.
+/// The maximum number of branches and aliases together to which a token can be narrowed.
 const MAX_BRANCHES: usize = 100;
 
-/// Permissions in serialised form: in the store, in golden data, in a client library. Not validated
-/// yet; [`Permissions::try_from`] does that.
+/// Permissions in serialised form, as in the store, in golden test data or in a client library.
+/// They are not validated yet. [`Permissions::try_from`] validates them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Draft {
-    /// The ceiling.
+    /// The maximum access. No grant may exceed it.
     pub access: Access,
-    /// The granted modules; `None` if the token is not narrowed to modules.
+    /// The granted modules. `None` if the token is not narrowed to modules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modules: Option<Vec<DraftGrant>>,
-    /// The granted branches; `None` if the token is not narrowed to branches.
+    /// The granted branches. `None` if the token is not narrowed to branches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branches: Option<DraftBranches>,
 }
 
-/// A grant: one module, and the access to it.
+/// A grant of access to one module.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DraftGrant {
-    /// The module's name.
+    /// The name of the module.
     pub module: String,
-    /// The access; `None` if the caller did not give it, which is an error.
+    /// The granted access. `None` if the caller did not state it, which is an error.
     pub access: Option<Access>,
 }
 
-/// Branches and aliases by name.
+/// Names of branches and of branch aliases.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DraftBranches {
-    /// Branch names.
+    /// The names of branches.
     #[serde(default)]
     pub branches: Vec<String>,
-    /// Alias names, compared with the name that the request used.
+    /// The names of aliases. They are compared with the alias that the request used.
     #[serde(default)]
     pub aliases: Vec<String>,
 }
 
-/// Validated permissions (R4): every grant is of a known module and not above the ceiling.
+/// Validated permissions (R4). Every grant names a known module and does not exceed the maximum
+/// access.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Permissions {
     access: Access,
@@ -80,7 +81,7 @@ pub struct Permissions {
     branches: Option<Branches>,
 }
 
-/// The branches that a token is narrowed to; at least one name in all.
+/// The branches and aliases to which a token is narrowed. There is at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Branches {
     branches: BTreeSet<String>,
@@ -88,13 +89,13 @@ pub struct Branches {
 }
 
 impl Permissions {
-    /// Returns the ceiling over all grants.
+    /// Returns the maximum access, which no grant exceeds.
     #[must_use]
     pub const fn access(&self) -> Access {
         self.access
     }
 
-    /// Returns the access to a module; `None` if the token is narrowed to other modules.
+    /// Returns the access to a module. Returns `None` if the token is narrowed to other modules.
     #[must_use]
     pub fn access_to(&self, module: Module) -> Option<Access> {
         match &self.modules {
@@ -103,7 +104,8 @@ impl Permissions {
         }
     }
 
-    /// Returns whether a request on this branch, or under this alias, is covered. Either is enough.
+    /// Returns whether a request on this branch or with this alias is permitted. It is enough that
+    /// one of the two is granted.
     #[must_use]
     pub fn covers_branch(&self, branch: Option<&str>, alias: Option<&str>) -> bool {
         self.branches.as_ref().is_none_or(|narrowed| {
@@ -144,7 +146,7 @@ impl TryFrom<Draft> for Permissions {
         let branches = draft
             .branches
             .map(|named| faults.nest("branches", check_branches(named)));
-        // A part that failed to parse has added its violations, so `finish` returns an error.
+        // A part that failed to parse has added its faults, so `finish` returns an error.
         faults.finish(Some(Self {
             access: draft.access,
             modules: modules.flatten(),

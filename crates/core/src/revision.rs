@@ -1,33 +1,36 @@
-//! A position in the change log: opaque to clients, `{epoch, position}` internally.
+//! A position in the change log. Clients see an opaque text; internally it is `{epoch, position}`.
 
 use std::fmt;
 
 use crate::field::Problem;
 
-/// A position in the change log: everything up to `position` in the log called `epoch`.
+/// A position in the change log. It stands for all changes up to `position` in the log with this
+/// `epoch`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Revision {
-    /// The epoch of the log: a random number that the first migration writes.
+    /// The epoch of the change log, a random number written by the first migration and renewed
+    /// after a restore.
     pub epoch: i64,
-    /// The position within the log.
+    /// The position within the change log.
     pub position: i64,
 }
 
-/// The part of the change log that one read of the store sees.
+/// The part of the change log that is visible to one read of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// The epoch of the log.
+    /// The epoch of the change log.
     pub epoch: i64,
-    /// Every position below this one is visible.
+    /// All positions below this one are visible.
     pub below: i64,
-    /// No position from this one on is visible.
+    /// No position at or above this one is visible.
     pub from: i64,
-    /// The positions between the two that are not visible: transactions still in progress.
+    /// The positions from `below` up to `from` that are not visible, because their transactions are
+    /// still in progress.
     pub but: Vec<i64>,
 }
 
 impl Snapshot {
-    /// Returns whether the snapshot includes a revision.
+    /// Returns whether the change at this revision is visible in the snapshot.
     #[must_use]
     pub fn reflects(&self, revision: Revision) -> bool {
         let position = revision.position;
@@ -35,7 +38,8 @@ impl Snapshot {
             && (position < self.below || (position < self.from && !self.but.contains(&position)))
     }
 
-    /// Parses a snapshot in PostgreSQL's format `below:from:but,but`.
+    /// Parses a snapshot in PostgreSQL's format `xmin:xmax:xip,xip`. The three parts become
+    /// `below`, `from` and `but`.
     #[must_use]
     pub fn parse(epoch: i64, text: &str) -> Option<Self> {
         let mut parts = text.split(':');
@@ -60,7 +64,7 @@ impl fmt::Display for Revision {
 }
 
 impl Revision {
-    /// Parses a revision that a client sends back.
+    /// Parses a revision that a client sends.
     ///
     /// # Errors
     /// Returns a problem for any text that is not a revision of this service.

@@ -1,38 +1,40 @@
-//! The secret of a token: how it is generated, recognised and digested. The type cannot be printed,
-//! copied or serialised, and its memory is wiped (R9).
+//! The secret of a token, and how secrets are generated, recognised and digested. The type cannot
+//! be printed, copied or serialised, and its memory is wiped (R9).
 
 use aws_lc_rs::digest::{SHA256, digest};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::entropy::{Entropy, EntropyFailed};
 
-/// The prefix of every secret; the 1 is the version of the format.
+/// The prefix of every secret. The digit 1 is the version of the format.
 pub const PREFIX: &str = "stk1_";
 const RANDOM_LEN: usize = 40;
 const CHECKSUM_LEN: usize = 6;
 const CHECKED_LEN: usize = PREFIX.len() + RANDOM_LEN;
-/// The length of a secret, in bytes and characters.
+/// The length of a secret in bytes, which is also its length in characters.
 pub const LEN: usize = CHECKED_LEN + CHECKSUM_LEN;
 
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-/// The largest multiple of 62 in a byte: larger bytes, and this one, would favour the first digits.
+/// The largest multiple of 62 that fits in a byte. Random bytes from this value up are discarded,
+/// because they would make the first digits more frequent.
 const FAIR: u8 = 248;
 
-/// A secret in plain text, from its generation to the answer that shows it.
+/// A secret in plain text. It exists from its generation until the response that shows it is sent.
 pub struct Secret(Zeroizing<String>);
 
-/// The SHA-256 of a secret: all that is stored of it, and the key by which a token is looked up.
-/// The hash is not keyed, since its input has 238 random bits.
+/// The SHA-256 of a secret. The store keeps only this hash, and finds a token with it. The hash
+/// needs no key, because a secret has 238 random bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
 
 impl Secret {
-    /// Generates a secret: 40 random base62 characters (238 bits) and their checksum.
+    /// Generates a secret with 40 random base62 characters (238 bits) and a checksum.
     ///
     /// # Errors
     /// Returns [`EntropyFailed`] if the source of randomness fails.
     pub fn generate(entropy: &dyn Entropy) -> Result<Self, EntropyFailed> {
-        // Allocate the full size at once: growing would leave copies behind in freed memory.
+        // Allocates the full size at once, because a string that grows leaves copies in freed
+        // memory.
         let mut text = Zeroizing::new(String::with_capacity(LEN));
         text.push_str(PREFIX);
         let mut random = Zeroizing::new([0_u8; 64]);
@@ -48,19 +50,19 @@ impl Secret {
         Ok(Self(text))
     }
 
-    /// Returns the plain text, for the one answer that shows it.
+    /// Returns the plain text, for the only response that shows it.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Returns the digest, which is what is stored.
+    /// Returns the digest, which is stored in place of the secret.
     #[must_use]
     pub fn digest(&self) -> Digest {
         Digest::of(self.0.as_bytes())
     }
 
-    /// Returns the last four characters, which help people to tell tokens apart.
+    /// Returns the last four characters, which help people to distinguish tokens.
     #[must_use]
     pub fn hint(&self) -> &str {
         &self.0[LEN - 4..]
@@ -74,22 +76,24 @@ impl Digest {
         Self(bytes)
     }
 
-    /// Returns the 32 bytes.
+    /// Returns the 32 bytes of the digest.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 }
 
-/// Returns the digest of what a caller presented, if it has the form and the checksum of a secret.
-/// The checksum avoids a lookup of junk; it proves nothing.
+/// Returns the digest of a text that a caller presented. Returns `None` if the text does not have
+/// the form and the checksum of a secret. The checksum only avoids lookups of arbitrary text, and
+/// proves nothing.
 #[must_use]
 pub fn recognise(presented: &str) -> Option<Digest> {
     let bytes = presented.as_bytes();
     is_well_formed(bytes).then(|| Digest::of(bytes))
 }
 
-/// Returns whether a text contains a secret. A name, description or reason that does is refused.
+/// Returns whether a text contains a secret. Names, descriptions and reasons that contain one are
+/// rejected.
 #[must_use]
 pub fn is_within(text: &str) -> bool {
     let starts = text.match_indices(PREFIX);
@@ -107,7 +111,7 @@ fn is_well_formed(bytes: &[u8]) -> bool {
         && bytes[CHECKED_LEN..] == checksum(&bytes[..CHECKED_LEN])
 }
 
-/// Returns the CRC-32/ISO-HDLC in base62, most significant digit first, padded with 0.
+/// Returns the CRC-32/ISO-HDLC in base62, with the most significant digit first and padded with 0.
 fn checksum(checked: &[u8]) -> [u8; CHECKSUM_LEN] {
     let mut rest = crc32fast::hash(checked);
     let mut digits = [0; CHECKSUM_LEN];
@@ -128,7 +132,7 @@ mod tests {
 
     use super::*;
 
-    /// An entropy source that repeats the bytes that a test chose.
+    /// An entropy source that repeats bytes chosen by the test.
     struct Fixed(Vec<u8>);
 
     impl Entropy for Fixed {
@@ -147,9 +151,8 @@ mod tests {
             .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
     }
 
-    /// Golden vectors, computed independently of this code with Python's zlib.crc32 and
-    /// hashlib.sha256. The server's manual publishes them, and its test checks the published
-    /// values.
+    /// Golden vectors, computed independently with Python's `zlib.crc32` and `hashlib.sha256`. The
+    /// server's manual publishes the same vectors, and a test compares the manual with this code.
     const GOLDEN: &[(&str, &str)] = &[
         (
             "stk1_00000000000000000000000000000000000000004Sa1ut",

@@ -1,4 +1,4 @@
-//! Text that people write: validated once, then represented by types.
+//! Text written by people. It is validated once, and each kind of text has its own type.
 
 use std::borrow::Cow;
 
@@ -13,10 +13,11 @@ macro_rules! texts {
         pub struct $name(String);
 
         impl $name {
-            /// Checks the length and the characters, and that the text contains no credential.
+            /// Parses a text. Checks its length and its characters, and that it contains no
+            /// credential.
             ///
             /// # Errors
-            /// Returns a problem that says what to change, and never quotes a secret.
+            /// Returns a problem that says what to change and never quotes a secret.
             pub fn parse(text: &str) -> Result<Self, Problem> {
                 let text = Kind::$kind.spelled(text);
                 check(&text, $min, $max, Kind::$kind)?;
@@ -32,22 +33,23 @@ macro_rules! texts {
     )+};
 }
 
-/// The kind of a text, which decides what it may contain.
+/// The kind of a text. It determines which characters the text may contain.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// One line, with no whitespace at either end.
+    /// A single line, with no whitespace at either end.
     Name,
-    /// Like `Name`, but defined elsewhere: two spellings of it are two people.
+    /// Like `Name`, but issued by another system. The spelling is not normalised, because two
+    /// spellings are two people.
     Identity,
-    /// One line, a part of a name: it may begin or end anywhere.
+    /// A part of a name, on a single line. It may begin or end with whitespace.
     Part,
-    /// Several lines, with tabs.
+    /// Several lines, which may contain tabs.
     Prose,
 }
 
 impl Kind {
-    /// Returns one spelling for texts that look the same (NFC), so that names are compared as they
-    /// are displayed. An identity is returned as it is.
+    /// Normalises a text to NFC, so that names that look the same are equal. Returns an identity
+    /// unchanged.
     fn spelled(self, text: &str) -> Cow<'_, str> {
         if self == Self::Identity || text.is_ascii() {
             Cow::Borrowed(text)
@@ -58,21 +60,21 @@ impl Kind {
 }
 
 texts! {
-    /// A token's name: 1 to 50 characters.
+    /// A token's name, with 1 to 50 characters.
     TokenName, 1..=50, Name;
-    /// A description of what a token is for: up to 500 characters.
+    /// A description of what a token is for, with up to 500 characters.
     Description, 0..=500, Prose;
-    /// The reason for an action: up to 500 characters.
+    /// The reason for an action, with up to 500 characters.
     Reason, 0..=500, Prose;
-    /// A stack's name: 1 to 100 characters.
+    /// A stack's name, with 1 to 100 characters.
     StackName, 1..=100, Name;
-    /// A part of a token's name to look for: up to 50 characters.
+    /// A part of a token's name to search for, with up to 50 characters.
     NamePart, 0..=50, Part;
-    /// The `iss` of a credential: 1 to 512 characters.
+    /// The `iss` of a credential, with 1 to 512 characters.
     Issuer, 1..=512, Identity;
-    /// The `sub` of a credential: 1 to 255 characters.
+    /// The `sub` of a credential, with 1 to 255 characters.
     Subject, 1..=255, Identity;
-    /// An address for notices: up to 254 characters.
+    /// An email address for notifications, with up to 254 characters.
     Email, 0..=254, Identity;
 }
 
@@ -124,7 +126,7 @@ pub fn holds_credential(text: &str) -> bool {
     holds_jwt(text) || secret::is_within(text)
 }
 
-/// Returns whether a text contains something of the form of a signed JWT: it would be stored, and
+/// Returns whether a text contains something that looks like a signed JWT. It would be stored and
 /// shown to everyone who reads the record.
 fn holds_jwt(text: &str) -> bool {
     let starts = text.match_indices("eyJ");
@@ -136,11 +138,11 @@ fn holds_jwt(text: &str) -> bool {
     })
 }
 
-/// Returns whether a character counts as unprintable. Control characters and characters that
-/// change the direction of the text around them could forge lines in a log or on a console.
-/// Invisible characters would make two names that look the same two tokens: these are the
-/// characters that a renderer may omit (`Default_Ignorable_Code_Point`), two line separators, and
-/// two blanks that are letters.
+/// Returns whether a character is rejected as unprintable. Control characters, and characters that
+/// change the direction of text, could forge lines in a log or on a console. Invisible characters
+/// could make two different names look the same. These are the characters that a renderer may omit
+/// (`Default_Ignorable_Code_Point`), two line separators, and two characters that look blank
+/// although Unicode classes them as letters or symbols.
 fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}'
@@ -150,8 +152,8 @@ fn is_unprintable(c: char) -> bool {
             | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Returns whether a combining mark has no character to combine with: it would be displayed on
-/// whatever precedes the text.
+/// Returns whether a combining mark has no character to combine with. It would be displayed on the
+/// character before the text.
 fn holds_lone_mark(text: &str) -> bool {
     let mut before = ' ';
     text.chars().any(|c| {
@@ -161,7 +163,8 @@ fn holds_lone_mark(text: &str) -> bool {
     })
 }
 
-/// Parses the name of a branch, an alias or an organization: 1 to 64 of `[A-Za-z0-9._-]`.
+/// Parses the name of a branch, an alias or an organization. It has 1 to 64 characters of
+/// `[A-Za-z0-9._-]`.
 ///
 /// # Errors
 /// Returns a problem for any other text.

@@ -1,5 +1,5 @@
-//! An instant on the wall clock. It has one unit everywhere, so that both stores, the wire and the
-//! verdict compare the same number.
+//! An instant on the wall clock. Both stores, the wire format and the verdict use the same unit, so
+//! they compare the same number.
 
 use std::{fmt, time::Duration};
 
@@ -10,7 +10,8 @@ use time::{
 const MICROS_PER_SECOND: i64 = 1_000_000;
 /// 0001-01-01T00:00:00Z, the first instant of `google.protobuf.Timestamp`.
 const MIN: i64 = -62_135_596_800 * MICROS_PER_SECOND;
-/// 9999-12-31T23:59:59.999999Z, the last one.
+/// 9999-12-31T23:59:59.999999Z, the last instant of `google.protobuf.Timestamp` in whole
+/// microseconds.
 const MAX: i64 = 253_402_300_800 * MICROS_PER_SECOND - 1;
 
 /// An instant in microseconds since the Unix epoch, within the years 0001 to 9999.
@@ -18,18 +19,19 @@ const MAX: i64 = 253_402_300_800 * MICROS_PER_SECOND - 1;
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// 1970-01-01T00:00:00Z.
+    /// The Unix epoch, 1970-01-01T00:00:00Z.
     pub const EPOCH: Self = Self(0);
 
-    /// Returns the instant `micros` microseconds after the epoch; `None` outside the years 0001 to
-    /// 9999.
+    /// Returns the instant `micros` microseconds after the Unix epoch. Returns `None` outside the
+    /// years 0001 to 9999.
     #[must_use]
     pub fn from_micros(micros: i64) -> Option<Self> {
         (MIN..=MAX).contains(&micros).then_some(Self(micros))
     }
 
-    /// Returns the instant of a `google.protobuf.Timestamp`, truncated to the microsecond; `None`
-    /// if the nanoseconds are not within 0 to 999,999,999 or the year is not within 0001 to 9999.
+    /// Returns the instant of a `google.protobuf.Timestamp`, truncated to microseconds. Returns
+    /// `None` if the nanoseconds are not within 0 to 999,999,999, or the year is not within 0001 to
+    /// 9999.
     #[must_use]
     pub fn from_parts(seconds: i64, nanos: i32) -> Option<Self> {
         if !(0..1_000_000_000).contains(&nanos) {
@@ -39,11 +41,12 @@ impl Timestamp {
         Self::from_micros(micros.checked_add(i64::from(nanos / 1000))?)
     }
 
-    /// Returns 00:00:00 UTC at the start of a date written `YYYY-MM-DD` (R7); `None` for any other
-    /// text.
+    /// Returns the start (00:00:00 UTC) of a date in the form `YYYY-MM-DD` (R7). Returns `None` for
+    /// any other text.
     #[must_use]
     pub fn start_of_date(date: &str) -> Option<Self> {
-        // The parser would accept a signed or a longer year; the contract does not.
+        // The parser also accepts years with a sign or with more than four digits, but the contract
+        // does not.
         if date.len() != 10 || !date.as_bytes()[0].is_ascii_digit() {
             return None;
         }
@@ -73,32 +76,34 @@ impl Timestamp {
         self.0.div_euclid(MICROS_PER_SECOND)
     }
 
-    /// Returns the nanoseconds beyond [`Self::seconds`], 0 to 999,999,000.
+    /// Returns the part of the instant beyond [`Self::seconds`] in nanoseconds, from 0 to
+    /// 999,999,000.
     #[must_use]
     pub fn nanos(self) -> i32 {
         i32::try_from(self.0.rem_euclid(MICROS_PER_SECOND) * 1000).unwrap_or_default()
     }
 
-    /// Returns the milliseconds since the epoch, or 0 before it: the clock part of a UUIDv7.
+    /// Returns the milliseconds since the Unix epoch, for a UUIDv7. Returns 0 for an instant before
+    /// the epoch.
     #[must_use]
     pub fn millis(self) -> u64 {
         u64::try_from(self.0 / 1000).unwrap_or_default()
     }
 
-    /// Returns the time from `earlier` to this instant; zero if this is not later.
+    /// Returns the time from `earlier` to this instant. Returns zero if this instant is not later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or_default())
     }
 
-    /// Returns the instant `length` later, or the last instant that can be represented.
+    /// Returns the instant that is `length` later, or the last instant that can be represented.
     #[must_use]
     pub fn plus(self, length: Duration) -> Self {
         let micros = i64::try_from(length.as_micros()).unwrap_or(i64::MAX);
         Self(self.0.saturating_add(micros).min(MAX))
     }
 
-    /// Returns the instant `length` earlier, or the first instant that can be represented.
+    /// Returns the instant that is `length` earlier, or the first instant that can be represented.
     #[must_use]
     pub fn minus(self, length: Duration) -> Self {
         let micros = i64::try_from(length.as_micros()).unwrap_or(i64::MAX);
@@ -113,7 +118,7 @@ impl Timestamp {
 }
 
 impl fmt::Display for Timestamp {
-    /// Formats the instant as RFC 3339 in UTC, for people and the audit.
+    /// Formats the instant as RFC 3339 in UTC, for people and the audit log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let instant = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1000)
             .ok()

@@ -1,7 +1,7 @@
-//! The verdict, computed from facts about a token, a question and an instant. The computation is
-//! pure, so that tests, fuzzing and client libraries can exercise exactly what the service does.
-//! The contract defines the order of the checks: the first match wins, and deny takes precedence
-//! over allow.
+//! The verdict, computed from facts about a token, a question and the current time. The computation
+//! is pure, so tests, fuzzers and client libraries run exactly the code that the service runs. The
+//! contract defines the order of the checks. The first reason that applies is the answer, and every
+//! denial takes precedence over an allow.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,8 @@ use crate::{
     timestamp::Timestamp,
 };
 
-/// Why a verdict is not simply "active and allowed". The set is closed.
+/// Why a token is not recognised or is inactive, or why an action is denied. The set of reasons is
+/// closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the contract documents each; see reason.proto")]
 pub enum Reason {
@@ -30,7 +31,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Returns the name in the contract, without the prefix.
+    /// Returns the name of the reason in the contract, without the prefix.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -49,14 +50,14 @@ impl Reason {
     }
 }
 
-/// What the store knows about a presented secret: facts, never a verdict.
+/// What the store knows about a presented secret. These are facts, not a verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// The token.
+    /// Facts about the token.
     pub token: TokenFacts,
-    /// The stack it belongs to.
+    /// Facts about the stack to which the token belongs.
     pub stack: StackFacts,
-    /// What it may do.
+    /// What the token may do.
     pub permissions: Permissions,
 }
 
@@ -67,91 +68,94 @@ pub struct Facts {
     reason = "facts that hold or not, each by itself"
 )]
 pub struct TokenFacts {
-    /// Its id.
+    /// The token's id.
     pub uid: TokenUid,
-    /// Its name.
+    /// The token's name.
     pub name: String,
     /// The generation of the secret that was presented.
     pub generation: u32,
-    /// Whether a newer secret has replaced the one presented.
+    /// Whether a newer secret has replaced the presented one.
     pub superseded: bool,
-    /// The instant from which, at the latest, a newer secret replaces the one presented.
+    /// When the presented secret stops being valid because it was rotated. It can end earlier, at
+    /// the first use of the new secret.
     pub ends_at: Option<Timestamp>,
-    /// Whether the first use of the secret is recorded; until then no answer may say that it is
-    /// active.
+    /// Whether the first use of the secret is recorded. Before that, no answer may say that the
+    /// token is active.
     pub used: bool,
     /// When the token was issued.
     pub issued_at: Timestamp,
-    /// When it expires.
+    /// When the token expires. `None` if it never expires.
     pub expires_at: Option<Timestamp>,
-    /// Whether its expiry was applied, which is final (R8).
+    /// Whether the token's expiry has been recorded, which makes it final (R8).
     pub ended: bool,
-    /// Whether it was revoked.
+    /// Whether the token was revoked.
     pub revoked: bool,
 }
 
 /// Facts about the stack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StackFacts {
-    /// Its id.
+    /// The stack's id.
     pub uid: StackUid,
-    /// Its public key.
+    /// The stack's public key.
     pub key: String,
-    /// The organization.
+    /// The organization that owns the stack.
     pub organization_uid: String,
-    /// Its name.
+    /// The stack's name.
     pub name: String,
-    /// Whether it is suspended.
+    /// Whether the stack is suspended.
     pub suspended: bool,
-    /// Whether it was removed.
+    /// Whether the stack was removed.
     pub removed: bool,
 }
 
-/// A question about one action. All actions that are asked about must be allowed.
+/// A question whether one action is allowed. A request that needs several actions is allowed only
+/// if all of them are allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ActionQuestion {
-    /// `module.verb`, known or not.
+    /// The name of the action, `module.verb`. The action need not exist.
     pub name: String,
-    /// The branch that the request works on.
+    /// The branch on which the request works.
     pub branch: Option<String>,
-    /// The branch alias that the request named.
+    /// The branch alias that the request used.
     pub branch_alias: Option<String>,
-    /// Facts about the request.
+    /// Facts about the request, as the caller states them.
     pub facts: BTreeMap<String, bool>,
 }
 
 /// The answer to a question about a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// There is no such token with this stack key; nothing more may be disclosed.
+    /// No token with this secret exists in the stack with this key. Nothing more may be disclosed.
     NotRecognised,
-    /// The token is inactive. The caller has proved possession of it, so the reason is precise.
+    /// The token is inactive. The exact reason is disclosed, because the caller has proved
+    /// possession of the secret.
     Inactive(Reason),
-    /// The token is live; there is one result per action asked.
+    /// The token is live. There is one result for each action in the question.
     Active(Vec<ActionResult>),
 }
 
-/// The answer for one action.
+/// The result for one action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActionResult {
-    /// The name asked.
+    /// The name of the action, as in the question.
     pub name: String,
-    /// `Ok` if the action is allowed; otherwise why it is denied and what is missing.
+    /// `Ok` if the action is allowed. Otherwise, why it is denied and what is missing.
     pub denial: Result<(), Denial>,
 }
 
 /// Why an action is denied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
-    /// The reason.
+    /// The reason for the denial.
     pub reason: Reason,
-    /// What would have to be granted or stated; empty if nothing would help.
+    /// What would have to be granted or stated to allow the action. Empty if nothing would help.
     pub missing: String,
 }
 
 impl Verdict {
-    /// Returns why the verdict is not a plain allow: for an active token, the reason of the first
-    /// denied action.
+    /// Returns why the token is inactive, or why the first denied action is denied. Returns `None`
+    /// if the token is active and all actions are allowed.
     #[must_use]
     pub fn reason(&self) -> Option<Reason> {
         match self {
@@ -165,7 +169,8 @@ impl Verdict {
     }
 }
 
-/// Evaluates a presented secret. `facts` are those of its digest, or `None` if that is unknown.
+/// Evaluates a presented secret. `facts` are the facts for its digest, or `None` if the digest is
+/// unknown.
 #[must_use]
 pub fn evaluate(
     facts: Option<&Facts>,

@@ -1,4 +1,5 @@
-//! Tests of the verdict. This module has what they share: a live token and a way to ask.
+//! Tests of the verdict. This module contains what the tests share: a live token and a helper that
+//! evaluates questions about it.
 
 use super::{
     super::{id, permissions::Draft},
@@ -19,7 +20,7 @@ fn at(micros: i64) -> Timestamp {
     Timestamp::from_micros(micros).unwrap()
 }
 
-/// Returns the facts of a live token of a live stack.
+/// Returns the facts of a live token in a live stack.
 fn live(permissions: &Draft) -> Facts {
     Facts {
         token: TokenFacts {
@@ -65,7 +66,7 @@ fn verdict(permissions: &Draft, questions: &[ActionQuestion]) -> Verdict {
     evaluate(Some(&live(permissions)), KEY, questions, at(NOW))
 }
 
-/// Returns why a live token with these permissions is denied; `Ok` if it is allowed.
+/// Returns why a live token with these permissions is denied an action, or `Ok` if it is allowed.
 fn answer(permissions: &Draft, question: &ActionQuestion) -> Result<(), Denial> {
     match verdict(permissions, std::slice::from_ref(question)) {
         Verdict::Active(mut results) if results.len() == 1 => results.remove(0).denial,
@@ -73,7 +74,8 @@ fn answer(permissions: &Draft, question: &ActionQuestion) -> Result<(), Denial> 
     }
 }
 
-/// Returns the name in the contract, without the prefix.
+/// Returns the name of the reason in the contract, without the prefix. Written independently of
+/// `Reason::name`.
 const fn contract_name(reason: Reason) -> &'static str {
     match reason {
         Reason::NotRecognised => "NOT_RECOGNISED",

@@ -1,5 +1,5 @@
-//! Tests that every row of the golden table holds, and that the table covers every reason to deny
-//! an action and every action that is not plainly grantable.
+//! Checks every row of the golden table. Also checks that the table covers every reason to deny an
+//! action, and every action that is not plainly grantable.
 
 use std::collections::BTreeSet;
 
@@ -46,7 +46,7 @@ impl Row {
         }
     }
 
-    /// Returns the reason and what is missing; `None` if the action is allowed.
+    /// Returns the expected reason and what is missing. Returns `None` if the action is allowed.
     fn expected(&self) -> Option<(&str, &str)> {
         let reason = self.reason.as_deref();
         assert_ne!(self.allow, reason.is_some(), "one answer: {self:?}");

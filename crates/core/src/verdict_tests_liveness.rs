@@ -1,10 +1,10 @@
-//! Tests whether a presented secret is active, and which reason is reported if there are several.
+//! Tests whether a presented secret is active, and which reason is reported if several apply.
 
 use super::*;
 
 type Blow = (Reason, fn(&mut Facts));
 
-/// The causes that make a token inactive, in order of precedence.
+/// The causes that make a token inactive, ordered by precedence.
 const BLOWS: &[Blow] = &[
     (Reason::Revoked, |facts| facts.token.revoked = true),
     (Reason::Superseded, |facts| facts.token.superseded = true),

@@ -1,4 +1,4 @@
-//! Properties that hold for all permissions and all questions.
+//! Property tests over generated permissions and questions.
 
 use std::collections::BTreeSet;
 
@@ -55,7 +55,7 @@ fn permissions() -> impl Strategy<Value = Draft> {
     })
 }
 
-/// Generates one question, mostly with known actions and names, so that allows are common.
+/// Generates a question. Most questions have known actions and names, so that many are allowed.
 fn question() -> impl Strategy<Value = ActionQuestion> {
     let known = select(catalogue::ACTIONS).prop_map(|action| action.name.to_owned());
     let action = prop_oneof![9 => known, 1 => "[a-z_]{1,8}\\.[a-z_]{1,8}"];
@@ -110,8 +110,9 @@ fn widening() -> impl Strategy<Value = Widening> {
     ]
 }
 
-/// Returns the permissions, wider or unchanged. Permissions that are not narrowed cannot be
-/// widened: naming a module or a branch would narrow them.
+/// Returns the permissions after this widening, which may leave them unchanged. Where permissions
+/// are not narrowed there is nothing to widen, because naming a module or a branch would narrow
+/// them.
 fn widen(mut draft: Draft, widening: Widening) -> Draft {
     match widening {
         Widening::RaiseCeiling => draft.access = Access::ReadWrite,

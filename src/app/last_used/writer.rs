@@ -1,6 +1,6 @@
-//! Writes recorded uses to the store in batches: at most one transaction per second, small enough
-//! to hardly delay a concurrent change on SQLite, which has one writer. Uses that cannot be
-//! written stay queued for the next run.
+//! Writes recorded uses of tokens to the store in batches. There is at most one transaction per
+//! second, and each is small enough to hardly delay a concurrent change on SQLite, which allows one
+//! writer at a time. Uses that cannot be written stay in memory until the next run.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,16 +13,17 @@ use crate::{
     store::{Error, Store, Use},
 };
 
-/// Uses per transaction: as many as can arrive in one second. Writing them took 45 ms on SQLite,
-/// where other changes wait meanwhile, and 150 ms on PostgreSQL, where they do not.
+/// Number of uses per transaction: as many as can arrive in one second. Writing them took 45 ms on
+/// SQLite, where other changes have to wait meanwhile, and 150 ms on PostgreSQL, where they do not.
 const PIECE: usize = 10_000;
 /// Pause between two transactions.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Time limit of one transaction: a connection that drops packets must not block the writer.
+/// Time limit of one transaction, so that a connection that drops packets does not block the
+/// writer.
 const WRITE_FOR: Duration = Duration::from_secs(10);
 
-/// Writes token usage to the store. Run it beside the service, and [`Self::write_all`] after the
-/// last call.
+/// Writes token usage to the store. Run [`Self::keep_writing`] as long as the service runs, and
+/// call [`Self::write_all`] after the last call.
 pub struct UsageWriter {
     pub(in crate::app) uses: Arc<LastUsedTracker>,
     pub(in crate::app) store: Arc<Store>,
@@ -31,7 +32,7 @@ pub struct UsageWriter {
 }
 
 impl UsageWriter {
-    /// Writes the uses that are due, periodically, for the lifetime of the process.
+    /// Writes the uses that are due, periodically. Runs for the lifetime of the process.
     pub async fn keep_writing(&self, every: Duration) {
         loop {
             sleep(every).await;
@@ -40,7 +41,7 @@ impl UsageWriter {
         }
     }
 
-    /// Writes all uses; call it when no more will be recorded.
+    /// Writes all uses. Call this when no more uses will be recorded.
     pub async fn write_all(&self) {
         self.write(Which::All, Duration::ZERO).await;
     }

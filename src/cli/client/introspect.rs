@@ -1,4 +1,4 @@
-//! `stacktoken introspect`: the secret comes from standard input.
+//! `stacktoken introspect`: reads a secret from standard input and prints the verdict on its token.
 
 use std::{
     collections::HashMap,
@@ -63,7 +63,7 @@ pub async fn introspect(command: Introspect) -> anyhow::Result<ExitCode> {
     };
     let answer = command.connect.call(request, rpc).await?;
     output::line(&in_words::introspection(&answer))?;
-    // A decision that this version does not know does not allow anything.
+    // If the server sends a decision that this version does not know, the action counts as denied.
     let allowed = command.actions.is_empty() || answer.decision() == v1::Decision::Allow;
     Ok(if answer.active && allowed {
         ExitCode::SUCCESS

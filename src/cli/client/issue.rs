@@ -1,4 +1,4 @@
-//! `stacktoken issue`: the secret alone goes to standard output.
+//! `stacktoken issue`: issues a token and writes only its secret to standard output.
 
 use std::process::ExitCode;
 

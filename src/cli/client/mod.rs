@@ -1,5 +1,6 @@
-//! The client verbs, so that a newcomer needs no other tool. A secret is read from standard
-//! input and written to standard output, and is never an argument.
+//! The client commands `issue`, `introspect` and `revoke`, so that a newcomer needs no other tool.
+//! Secrets are read from standard input and written to standard output. They are never passed as
+//! arguments.
 
 mod introspect;
 mod issue;
@@ -41,8 +42,8 @@ struct Connect {
 }
 
 impl Connect {
-    /// Makes one call with the caller's credential. The call has an id of its own, so that it can
-    /// be found in the server's log even if no answer arrived.
+    /// Makes one call with the caller's credential. The client generates the request id, so that
+    /// the call can be found in the server's log even if no answer arrives.
     async fn call<T, R, F>(
         &self,
         message: T,

@@ -1,5 +1,5 @@
-//! Reports a failed call: one line with code, reason, message and request id, and an exit code that
-//! never reports an outage as a refusal.
+//! Reports a failed call in one line with code, reason, message and request id. The exit code never
+//! presents an outage as a refusal.
 
 use std::error::Error;
 
@@ -11,12 +11,12 @@ use crate::{
     grpc::status::name_of,
 };
 
-/// Reasons of `RESOURCE_EXHAUSTED` that report a shortage in the service. Its other reasons are
-/// limits of the stack, which apply until somebody changes them.
+/// The reasons of `RESOURCE_EXHAUSTED` that report a shortage in the service. All other reasons of
+/// this code are limits of the stack, which apply until somebody changes them.
 const SHORTAGES: [&str; 3] = ["RATE_LIMITED", "OVERLOADED", "STORAGE_FULL"];
 
-/// Returns the failure that a status reports, in a call of this id. The id in the status takes
-/// precedence: a proxy may have given the call another one.
+/// Converts the status of a failed call to an error for the user. If the status contains a request
+/// id, it is shown instead of `request_id`, because a proxy may have replaced the client's id.
 pub fn failure(status: &Status, request_id: &str) -> Failed {
     let mut name = name_of(status.code()).to_owned();
     if let Some(info) = status.get_details_error_info() {
@@ -33,7 +33,7 @@ pub fn failure(status: &Status, request_id: &str) -> Failed {
     Failed::new(exit_code(status), printable(&message)).with_request_id(&printable(request_id))
 }
 
-/// Returns whether this client's own timeout ended the call. The library then reports CANCELLED.
+/// Returns whether this client's own timeout ended the call. In that case tonic reports CANCELLED.
 pub fn is_own_timeout(status: &Status) -> bool {
     causes(status).any(<dyn Error>::is::<TimeoutExpired>)
 }
@@ -47,8 +47,8 @@ fn exit_code(status: &Status) -> u8 {
         Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::ResourceExhausted => {
             UNAVAILABLE
         }
-        // This is how the library reports a broken connection; a status sent by the server has no
-        // source.
+        // tonic reports a broken connection as UNKNOWN with a source. A status that the server sent
+        // has no source.
         Code::Unknown if status.source().is_some() => UNAVAILABLE,
         Code::Ok
         | Code::Unknown
@@ -61,8 +61,9 @@ fn exit_code(status: &Status) -> u8 {
     }
 }
 
-/// Returns whether a limit is reached that a retry does not lift. A retry delay, or no reason of
-/// the service's own (as from a proxy in between), indicates an overload instead.
+/// Returns whether the status reports a limit that does not go away with a retry. If the status has
+/// a retry delay, or has no reason of this service because a proxy sent it, it reports an overload
+/// instead.
 fn is_limit(status: &Status) -> bool {
     let details = status.get_error_details();
     let waits = details.retry_info().is_some();
@@ -75,7 +76,8 @@ fn causes(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
     std::iter::successors(status.source(), |&cause| cause.source())
 }
 
-/// Returns the text as one line, whatever the server sent.
+/// Returns the server's text as one printable line, even if it contains line breaks or control
+/// characters.
 fn printable(text: &str) -> String {
     let shown = |letter: char| if letter.is_control() { ' ' } else { letter };
     text.chars().map(shown).collect()

@@ -1,4 +1,4 @@
-//! `stacktoken revoke`: ends a token for good, known by its id or by the name of a live one.
+//! `stacktoken revoke`: permanently revokes a token, which is given by its id or by its name.
 
 use std::process::ExitCode;
 
@@ -25,7 +25,7 @@ pub struct Revoke {
     reason: String,
 }
 
-/// The token, identified by one of these.
+/// Identifies the token either by its id or by its name.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 struct Which {
@@ -62,7 +62,7 @@ pub async fn revoke(command: Revoke) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns the id of the live token of this name; a stack has one at most.
+/// Returns the id of the live token with this name. A stack has at most one such token.
 async fn find(connect: &Connect, name: &str) -> anyhow::Result<String> {
     let mut page_token = String::new();
     loop {

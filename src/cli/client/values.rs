@@ -1,5 +1,5 @@
-//! Parses the values of the client verbs' flags. A wrong value ends with the exit code for usage,
-//! before anything is sent.
+//! Parses the flag values of the client commands. If a value is wrong, the command exits with the
+//! usage exit code before it sends anything.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
     grpc::pb::v1::{self, expiry::Expiry},
 };
 
-/// An access level: the maximum of a token, or the level in one module.
+/// An access level, either of a whole token or of a token within one module.
 #[derive(Clone, Copy, clap::ValueEnum)]
 pub enum Access {
     Read,
@@ -20,7 +20,7 @@ pub enum Access {
 }
 
 impl Access {
-    /// Returns the value in the contract.
+    /// Converts the level to its protobuf enum value.
     pub fn to_message(self) -> i32 {
         match self {
             Self::Read => v1::Access::Read.into(),
@@ -60,7 +60,7 @@ fn at(instant: Timestamp) -> Expiry {
     })
 }
 
-/// Parses `never`, a time from now, a date or an instant.
+/// Parses `never`, a duration from now such as `90d`, a date, or an RFC 3339 timestamp.
 pub fn expires(text: &str) -> Result<Expires, &'static str> {
     if text == "never" {
         return Ok(Expires::Never);
@@ -81,7 +81,7 @@ pub fn token_uid(text: &str) -> Result<TokenUid, Problem> {
     id::parse(text)
 }
 
-/// Parses `NAME:read` or `NAME:read-write`.
+/// Parses a module grant of the form `NAME:read` or `NAME:read-write`.
 pub fn grant(text: &str) -> Result<v1::ModuleGrant, &'static str> {
     let (module, access) = match text.split_once(':') {
         Some((module, "read")) => (module, Access::Read),
@@ -94,7 +94,7 @@ pub fn grant(text: &str) -> Result<v1::ModuleGrant, &'static str> {
     })
 }
 
-/// Parses `NAME=VALUE`.
+/// Parses a fact of the form `NAME=VALUE`.
 pub fn fact(text: &str) -> Result<(String, String), &'static str> {
     text.split_once('=')
         .map(|(name, value)| (name.to_owned(), value.to_owned()))

@@ -1,4 +1,5 @@
-//! The signing key of dev's own issuer: ES256, generated once and kept in the data folder.
+//! The signing key of the issuer that `dev` runs itself. The ES256 key is generated once and kept
+//! in the data folder.
 
 use std::{fs, path::Path};
 
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::write_private;
 
-/// The name of the one key.
+/// The key id (`kid`) of the issuer's only key.
 const KID: &str = "dev";
 
 /// A key pair that signs JWTs.
@@ -22,7 +23,7 @@ pub struct SigningKey {
 }
 
 impl SigningKey {
-    /// Loads the key from the data folder, or generates it if there is none yet.
+    /// Loads the key from the data folder. If the folder has no key yet, generates and stores one.
     pub fn load_or_make(data_dir: &Path) -> anyhow::Result<Self> {
         let path = data_dir.join("signing-key");
         if path.exists() {
@@ -42,10 +43,10 @@ impl SigningKey {
         })
     }
 
-    /// Returns the public half as a JWK set (RFC 7517).
+    /// Returns the public key as a JWK set (RFC 7517).
     pub fn jwks(&self) -> anyhow::Result<String> {
         let pair = self.pair()?;
-        // 0x04, then x and y of 32 bytes each.
+        // An uncompressed point is 0x04, followed by the coordinates x and y of 32 bytes each.
         let point = pair.public_key().as_ref();
         let (x, y) = point[1..].split_at(32);
         let key = json!({

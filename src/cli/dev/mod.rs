@@ -1,5 +1,5 @@
-//! `stacktoken dev`: everything on one machine, with nothing to configure. This module creates its
-//! issuer, its users and its stacks; apart from that it is the same service.
+//! `stacktoken dev`: runs the service on one machine without any configuration. This module creates
+//! an issuer, users and stacks, and then starts the same server as `serve`.
 
 mod keys;
 mod people;
@@ -79,7 +79,7 @@ pub async fn run(mut command: Dev) -> anyhow::Result<ExitCode> {
             "{flag} {address}: dev listens on loopback only, since its keys are for play; use `stacktoken serve` elsewhere"
         );
     }
-    // There is no load balancer to wait for: Ctrl-C stops at once, unless the flag says otherwise.
+    // No load balancer has to notice the shutdown, so Ctrl-C stops at once unless the flag is set.
     command.tuning.drain_delay.get_or_insert(Duration::ZERO);
     let routes = settings::routes(&command.tuning)?;
     let stop = settings::stop_on_signal()?;
@@ -138,8 +138,8 @@ pub async fn run(mut command: Dev) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes the issuers file of dev: one issuer whose callers are told apart by claims, in the format
-/// that any other service uses.
+/// Writes the issuers file of `dev`. It has the same format as the issuers file of `serve`, and
+/// distinguishes the callers of one issuer by their claims.
 fn write_issuers(data_dir: &Path) -> anyhow::Result<PathBuf> {
     let path = data_dir.join("issuers.toml");
     write_private(&path, people::ISSUERS_FILE)?;
@@ -156,11 +156,11 @@ fn make_private_folder(path: &Path) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("--data-dir {}", path.display()))
 }
 
-/// Writes a file that only its owner can read, replacing what was there as a whole.
+/// Writes a file that only its owner can read. An existing file is replaced atomically.
 fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     let written = (|| {
         let beside = path.with_extension("new");
-        // A file left behind by an earlier run may be readable by others.
+        // A temporary file left behind by an earlier run may be readable by others.
         let _ = fs::remove_file(&beside);
         let mut options = fs::OpenOptions::new();
         let mut file = options

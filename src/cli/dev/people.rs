@@ -11,14 +11,15 @@ use serde_json::json;
 use super::{keys::SigningKey, write_private};
 use crate::domain::{clock::Clock, timestamp::Timestamp};
 
-/// dev's own issuer.
+/// The issuer that `dev` runs itself.
 pub const ISSUER: &str = "https://dev.stacktoken.invalid";
-/// How long dev's JWTs are valid. Each start signs new ones, and so does [`Renewal`].
+/// How long the JWTs of `dev` are valid. New JWTs are signed at every start and by [`Renewal`].
 const VALID_FOR: Duration = Duration::from_hours(24);
-/// How often [`Renewal`] reads the clock: often, since the host may have been suspended.
+/// How often [`Renewal`] checks whether the JWTs must be renewed. The interval is short because the
+/// host may have been suspended meanwhile.
 const RENEWAL_TICK: Duration = Duration::from_mins(1);
 
-/// The issuers file of dev, which tells its callers apart.
+/// The issuers file of `dev`, which distinguishes the three kinds of callers.
 pub const ISSUERS_FILE: &str = r#"# Written by `stacktoken dev` at every start.
 [[issuers]]
 issuer     = "https://dev.stacktoken.invalid"
@@ -47,22 +48,22 @@ caller     = "user"
 
 /// One JWT for each role.
 pub struct Jwts {
-    /// Owns both stacks.
+    /// The owner of both stacks.
     pub owner: String,
-    /// An admin of the first.
+    /// An admin of the first stack.
     pub admin: String,
-    /// A developer of the first.
+    /// A developer of the first stack.
     pub developer: String,
-    /// Has no role in either stack.
+    /// A user who has no role in either stack.
     pub stranger: String,
-    /// May introspect.
+    /// A service that may introspect tokens.
     pub service: String,
     /// A platform operator.
     pub operator: String,
 }
 
 impl Jwts {
-    /// Signs them all.
+    /// Signs a JWT for every role.
     pub fn sign(key: &SigningKey, now: Timestamp) -> anyhow::Result<Self> {
         let sign = |subject: &str, kind: &str| {
             key.sign(&json!({
@@ -80,7 +81,7 @@ impl Jwts {
         })
     }
 
-    /// Returns the names and the JWTs.
+    /// Returns each JWT with the name of its role.
     pub fn named(&self) -> [(&'static str, &str); 6] {
         [
             ("owner", &self.owner),
@@ -92,7 +93,7 @@ impl Jwts {
         ]
     }
 
-    /// Writes each to a file of its own, so that a command line need not hold it.
+    /// Writes each JWT to its own file, so that commands can name the file instead of the JWT.
     pub fn write(&self, data_dir: &Path) -> anyhow::Result<()> {
         for (name, jwt) in self.named() {
             write_private(&data_dir.join(format!("{name}.jwt")), jwt)?;
@@ -101,7 +102,7 @@ impl Jwts {
     }
 }
 
-/// Keeps the files of the JWTs valid for as long as `dev` runs.
+/// Renews the files that contain the JWTs while `dev` runs.
 pub struct Renewal {
     pub key: SigningKey,
     pub data_dir: PathBuf,
@@ -110,7 +111,7 @@ pub struct Renewal {
 }
 
 impl Renewal {
-    /// Replaces the files whenever half of their validity has passed; does not return.
+    /// Replaces the files whenever half of the JWTs' validity has passed. Never returns.
     pub async fn run(mut self, clock: Arc<dyn Clock>) {
         loop {
             tokio::time::sleep(RENEWAL_TICK).await;

@@ -1,4 +1,5 @@
-//! The two stacks of dev, registered once by its operator like any other.
+//! The two stacks of `dev`. The operator of `dev` registers them at the first start, with the same
+//! use case as any other stack.
 
 use crate::{
     domain::{
@@ -13,9 +14,9 @@ use crate::{
 
 use super::people::ISSUER;
 
-/// The demo stack: with an owner, an admin and a developer.
+/// The demo stack, which has an owner, an admin and a developer.
 pub const STACK: &str = "blt00c0ffee00c0ffee";
-/// A second one, with the same owner and nobody else.
+/// A second stack, whose only member is the owner of the demo stack.
 pub const SECOND_STACK: &str = "blt0000decade000000";
 
 pub async fn seed(store: &Store, now: Timestamp) -> anyhow::Result<()> {
@@ -31,7 +32,7 @@ pub async fn seed(store: &Store, now: Timestamp) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Registers a stack. Returns whether it was new.
+/// Registers a stack unless it exists already. Returns whether the stack is new.
 async fn register(store: &Store, call: &Call, key: &str, name: &str) -> anyhow::Result<bool> {
     let command = Register {
         stack_key: StackKey::parse(key)?,

@@ -1,4 +1,4 @@
-//! What `dev` reports once it serves: on the screen for people, in a file for scripts.
+//! What `dev` reports once it serves: a text on the screen for people, and a JSON file for scripts.
 
 use std::{
     env, fs,
@@ -15,13 +15,14 @@ use super::{
 };
 use crate::telemetry::output;
 
-/// Everything that is reported.
+/// The data for the text and for the ready file.
 pub struct Welcome {
-    /// The addresses of gRPC and of the admin port.
+    /// The addresses of the gRPC port and of the admin port.
     pub addresses: (SocketAddr, SocketAddr),
-    /// The JWTs; only the file has them.
+    /// The JWTs, which are written to the ready file but never printed.
     pub jwts: Jwts,
-    /// The folder of the JWTs, absolute: a second terminal opens in another folder.
+    /// Absolute path of the folder with the JWTs, because a second terminal may open in another
+    /// folder.
     pub data_dir: PathBuf,
 }
 
@@ -49,9 +50,10 @@ impl Welcome {
         format!("{ready:#}\n")
     }
 
-    /// Returns the text to print. The line to paste comes last, where a reader looks. Each line
-    /// revokes the token that it issues, so that it works again and again under the stack's limit
-    /// of 10 live tokens. An interrupted line leaves a token that expires after 10 minutes.
+    /// Returns the text to print. The command lines to paste come last, where a reader looks first.
+    /// Each command line revokes the token that it issues, so that it can be repeated without
+    /// reaching the stack's limit of 10 live tokens. If a command line is interrupted, its token
+    /// expires after 10 minutes.
     fn text(&self) -> String {
         let (grpc, admin) = self.addresses;
         let names = self.jwts.named().map(|(name, _)| name).join(", ");
@@ -79,8 +81,8 @@ The same with nothing else installed (paste this in another terminal):
         )
     }
 
-    /// Returns the line with the client verbs, in parentheses so that variables of the shell that
-    /// it is pasted in keep their values.
+    /// Returns the command line that uses the client commands. It is in parentheses, so that it
+    /// does not change variables of the shell into which it is pasted.
     fn with_verbs(&self) -> String {
         let program = program();
         let verb = |verb: &str, jwt: &str| {
@@ -95,8 +97,9 @@ The same with nothing else installed (paste this in another terminal):
         )
     }
 
-    /// Returns the line with grpcurl. The secret goes through pipes, since every process can see
-    /// the arguments of another. The second form of `date` is that of BSD.
+    /// Returns the command line that uses grpcurl. The secret is passed through pipes, because
+    /// every process can see the arguments of other processes. The second form of `date` is for BSD
+    /// and macOS.
     fn with_grpcurl(&self) -> String {
         let grpc = self.addresses.0;
         let call = |jwt: &str, request: &str, rpc: &str| {
@@ -131,13 +134,13 @@ The same with nothing else installed (paste this in another terminal):
     }
 }
 
-/// Returns how this program is called from any folder.
+/// Returns the command that starts this program from any folder.
 fn program() -> String {
     let running = env::current_exe().and_then(fs::canonicalize);
     quoted(&running.unwrap_or_else(|_| "stacktoken".into()))
 }
 
-/// Returns a path as one word of a POSIX shell.
+/// Returns a path quoted as one word for a POSIX shell.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-".contains(letter);

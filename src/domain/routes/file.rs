@@ -1,17 +1,20 @@
-//! Parser of the routes file: returns a table or the first fault. Does not open the file.
+//! The parser of the routes file. It returns the route table or the first fault, and does not open
+//! the file itself.
 
 use toml::{Table, Value};
 
 use super::{Needs, Node, RouteTable, Segment, path};
 use crate::domain::{catalogue, text};
 
-/// Branch of a request without one, unless the file sets another; the API's own default.
+/// The branch of a request that does not name one, unless the routes file sets another. It is the
+/// default of the content management API.
 const DEFAULT_BRANCH: &str = "main";
-/// Methods that an entry can have. HEAD uses the entry of GET.
+/// The methods that an entry can have. A HEAD request uses the entry for GET.
 const METHODS: [&str; 6] = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 const KEYS: [&str; 3] = ["method", "path", "actions"];
 
-/// Why the routes file is invalid: the entry, the key, what is wrong, and what to do.
+/// Why the routes file is invalid. Names the entry and the key, and says what is wrong and what to
+/// do.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct RoutesError(String);
@@ -72,7 +75,7 @@ fn default_branch(file: &Table) -> Result<String, RoutesError> {
     })
 }
 
-/// An entry being parsed. It has its number, so that every fault can name it.
+/// An entry that is being parsed. It keeps its number, so that every fault can name the entry.
 struct Entry<'a> {
     number: usize,
     table: &'a Table,
@@ -165,7 +168,8 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Parses a segment: a literal word, or `{name}`, which matches any one segment.
+/// Parses a segment of a path template. A segment is a literal word, or `{name}`, which matches any
+/// single segment.
 fn segment(text: &str) -> Option<Segment<'_>> {
     let is_name = |name: &str| {
         !name.is_empty()

@@ -1,5 +1,6 @@
-//! The route table: maps a method and path to actions of the catalogue. A request without an entry
-//! is unknown; there is no default. Independent of gRPC.
+//! The route table, which maps the method and path of a request to actions of the catalogue. A
+//! request without an entry is unknown, and there is no default entry. This code does not depend on
+//! gRPC.
 
 mod file;
 mod names;
@@ -14,18 +15,19 @@ pub use self::{
     query::{QueryFault, check_query},
 };
 
-/// Default table, used if the operator supplies none: content management API v3.
+/// The default table, for version 3 of the content management API. It is used if the operator
+/// provides no file.
 const BUILTIN: &str = include_str!("builtin.toml");
 
-/// Maps the method and path of a request to the actions it needs.
+/// Maps the method and path of a request to the actions that the request needs.
 #[derive(Clone, Debug)]
 pub struct RouteTable {
     default_branch: String,
     root: Node,
 }
 
-/// A node of the path tree. A literal word takes precedence over `{name}`, and no other spelling
-/// of that word matches `{name}`.
+/// A node of the path tree. A literal word takes precedence over `{name}`. A segment that differs
+/// from a literal word only in letter case matches neither.
 #[derive(Clone, Debug, Default)]
 struct Node {
     words: BTreeMap<String, Self>,
@@ -33,7 +35,7 @@ struct Node {
     methods: BTreeMap<&'static str, Needs>,
 }
 
-/// Actions that a method needs, and the number of the entry that says so.
+/// The actions that a request with one method needs, and the number of the entry that lists them.
 #[derive(Clone, Debug)]
 struct Needs {
     entry: usize,
@@ -47,30 +49,31 @@ enum Segment<'a> {
 }
 
 impl RouteTable {
-    /// Returns the built-in table for content management API v3.
+    /// Returns the built-in table for version 3 of the content management API.
     ///
     /// # Errors
-    /// Never; a test ensures this.
+    /// Never returns an error, because a test parses the built-in table.
     pub fn builtin() -> Result<Self, RoutesError> {
         file::parse(BUILTIN)
     }
 
-    /// Parses an operator's file, which replaces the built-in table.
+    /// Parses an operator's routes file. The table replaces the built-in one.
     ///
     /// # Errors
-    /// [`RoutesError`] for the first fault.
+    /// Returns [`RoutesError`] for the first fault.
     pub fn parse(text: &str) -> Result<Self, RoutesError> {
         file::parse(text)
     }
 
-    /// Returns the branch of a request that names none.
+    /// Returns the branch of a request that does not name one.
     #[must_use]
     pub fn default_branch(&self) -> &str {
         &self.default_branch
     }
 
-    /// Returns the actions that a request needs; `None`, which denies it, if there is no entry.
-    /// `path` has no query. HEAD needs the same actions as GET.
+    /// Returns the actions that a request needs. Returns `None` if the table has no entry for the
+    /// request, which is denied then. `path` must not contain the query. HEAD needs the same
+    /// actions as GET.
     #[must_use]
     pub fn actions(&self, method: &str, path: &str) -> Option<&[String]> {
         let method = if method == "HEAD" { "GET" } else { method };
@@ -83,7 +86,8 @@ impl RouteTable {
             .map(|needs| needs.actions.as_slice())
     }
 
-    /// Adds an entry; fails with the number of an existing entry for the same method and path.
+    /// Adds an entry. Returns the number of the existing entry if there is already one for the same
+    /// method and path.
     fn add(
         &mut self,
         method: &'static str,
@@ -110,7 +114,8 @@ impl Node {
         if let Some(word) = self.words.get(segment) {
             return Some(word);
         }
-        // A case-insensitive router behind this service would take the segment for that word.
+        // A case-insensitive router behind this service would match the segment with that word, so
+        // it must not match `{name}` here.
         let is_a_word = |word: &String| word.eq_ignore_ascii_case(segment);
         if self.words.keys().any(is_a_word) {
             return None;
@@ -119,13 +124,13 @@ impl Node {
     }
 }
 
-/// Returns whether a path has a single spelling, so that every reader sees the same path.
+/// Returns whether a path is canonical, so that every server interprets it as the same path.
 #[must_use]
 pub fn is_canonical(path: &str) -> bool {
     path::segments(path).is_some()
 }
 
-/// Splits a request target at the first `?` into path and query.
+/// Splits a request target into path and query at the first `?`.
 #[must_use]
 pub fn split_query(target: &str) -> (&str, Option<&str>) {
     match target.split_once('?') {

@@ -1,10 +1,11 @@
-//! Paths with a single interpretation. A path that a proxy, router or framework might decode,
-//! merge, case-fold or truncate is rejected, so that no request is judged as another one.
+//! Paths with only one interpretation. A path that a proxy, router or framework might decode,
+//! merge, case-fold or truncate is rejected. Otherwise a request could be authorized as another one
+//! than the server handles.
 
-/// More segments than any path of the API has.
+/// The maximum number of segments. No path of the API has as many.
 const MAX_SEGMENTS: usize = 32;
 
-/// Returns the segments of a canonical path; `None` for any other path.
+/// Returns the segments of a path. Returns `None` if the path is not canonical.
 pub(super) fn segments(path: &str) -> Option<Vec<&str>> {
     let segments: Vec<_> = path
         .strip_prefix('/')?
@@ -14,7 +15,8 @@ pub(super) fn segments(path: &str) -> Option<Vec<&str>> {
     fit.then_some(segments)
 }
 
-/// Returns whether a segment is not empty, not only dots, and encodes only bytes that need it.
+/// Returns whether a segment is not empty, does not consist only of dots, and percent-encodes only
+/// bytes that must be encoded.
 fn is_plain(segment: &str) -> bool {
     let only_dots = segment.bytes().all(|byte| byte == b'.');
     let mut rest = segment.as_bytes();
@@ -28,7 +30,8 @@ fn is_plain(segment: &str) -> bool {
     !only_dots
 }
 
-/// Returns whether a byte may be unencoded: RFC 3986 `pchar` less `;`, where some servers cut.
+/// Returns whether a byte may be unencoded. These are the `pchar` of RFC 3986 except `;`, at which
+/// some servers cut the path.
 const fn stands_as_it_is(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
@@ -51,8 +54,9 @@ const fn stands_as_it_is(byte: u8) -> bool {
         )
 }
 
-/// Returns whether `%` and these digits encode a character that must be encoded and has no
-/// special meaning once decoded: a space, quotes, brackets, `^` and `|`.
+/// Returns whether `%` and these two digits encode a character that must be encoded, and that has
+/// no special meaning once decoded. These are the space, quotation marks, brackets, `^`, the
+/// backtick and `|`.
 fn is_encoded_for_need(high: u8, low: u8) -> bool {
     let digit = |digit: u8| char::from(digit).to_digit(16);
     let (Some(high), Some(low)) = (digit(high), digit(low)) else {

@@ -1,24 +1,24 @@
-//! Rejects queries that repeat what a header states: a server could use either of the two.
+//! Rejects a query that repeats what a header states, because a server could use either of the two.
 
 use super::names;
 
-/// Parameter that adds the people of a stack to any response.
+/// The parameter that adds the people of a stack to any response.
 const PEOPLE: &str = "include-collaborators";
 
 /// Why a query is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueryFault {
-    /// It names a credential, a stack, a branch, a method or a path, or has a name that servers
-    /// may parse differently.
+    /// The query names a credential, a stack, a branch, a method or a path, or has a parameter name
+    /// that servers may parse differently.
     Ambiguous,
-    /// It requests data about people, which needs `stack_user.read`.
+    /// The query requests data about people, which needs `stack_user.read`.
     People,
 }
 
-/// Checks the parameter names of a query; ignores the values.
+/// Checks the parameter names of a query. The values are ignored.
 ///
 /// # Errors
-/// [`QueryFault`] for the first rejected name.
+/// Returns [`QueryFault`] for the first name that is rejected.
 pub fn check_query(query: &str) -> Result<(), QueryFault> {
     query.split(['&', ';']).try_for_each(|pair| {
         let name = pair.split('=').next().unwrap_or_default();
@@ -31,8 +31,8 @@ fn check_name(name: &str) -> Result<(), QueryFault> {
     if !name.bytes().all(plain) {
         return Err(QueryFault::Ambiguous);
     }
-    // Some servers read `branch[]`, `branch.x` and `[branch]` as `branch`, others `api.key` and
-    // `api[key` as `api_key`.
+    // Some servers read `branch[]`, `branch.x` and `[branch]` as `branch`. Others read `api.key`
+    // and `api[key` as `api_key`.
     let first = name.split(['[', ']', '.']).find(|part| !part.is_empty());
     for name in [name, first.unwrap_or_default()] {
         if names::is_for_headers(name) {

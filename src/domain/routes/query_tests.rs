@@ -1,4 +1,4 @@
-//! Tests of the names that a query must not contain, in any spelling.
+//! Tests which parameter names a query must not contain, in various spellings.
 
 use super::{QueryFault, check_query};
 

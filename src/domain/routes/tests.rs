@@ -1,4 +1,4 @@
-//! Tests of the route table: which requests it knows.
+//! Tests which requests the route table knows.
 
 use super::*;
 use crate::domain::catalogue;
@@ -263,7 +263,7 @@ fn every_grantable_action_of_the_catalogue_has_a_route() {
     let mut found = Vec::new();
     collect(&table.root, &mut found);
     assert!(found.iter().all(|name| catalogue::find(name).is_some()));
-    // This version of the API has no separate path for these.
+    // This version of the API has no path of its own for these actions.
     let without = ["publish_request.read", "app.read"];
     for action in catalogue::ACTIONS {
         let grantable = action.rule != catalogue::Rule::Never;

@@ -1,4 +1,4 @@
-//! Conversion of `AuditService` messages.
+//! Converts `AuditService` messages to domain values and back.
 
 use std::collections::BTreeMap;
 

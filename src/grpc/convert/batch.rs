@@ -1,4 +1,4 @@
-//! Conversion of `BatchIntrospect` messages.
+//! Converts `BatchIntrospect` messages to domain values and back.
 
 use super::introspection::{introspect, introspected};
 use crate::{
@@ -52,7 +52,7 @@ fn question(message: v1::IntrospectQuestion, call: &Call) -> Result<Question, Vi
     introspect(message, call)
 }
 
-/// Builds the response. With 100 answers of maximum size it stays below 1 MiB.
+/// Builds the response to a batch. Even with 100 answers of maximum size, it stays below 1 MiB.
 pub fn batch_introspected(answers: Answers) -> v1::BatchIntrospectResponse {
     let Answers { answers, revision } = answers;
     v1::BatchIntrospectResponse {

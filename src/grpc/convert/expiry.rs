@@ -1,5 +1,5 @@
-//! Conversion of the requested expiry of a token. The current time is not used here: relative
-//! values are resolved where the decision is made (R8).
+//! Converts the requested expiry of a token. This module does not use the current time, because
+//! relative values are resolved at the instant at which the change is decided (R8).
 
 use super::parse_instant;
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     grpc::pb::v1::{self, expiry::Expiry as Choice},
 };
 
-/// Parses an expiry (R7). There is no default (R3).
+/// Parses an expiry (R7). A missing expiry is a violation, because there is no default (R3).
 pub fn expiry(message: Option<v1::Expiry>) -> Result<Expiry, Violations> {
     let only_true = |at| {
         Problem::new(format!(
@@ -47,8 +47,9 @@ pub fn expiry(message: Option<v1::Expiry>) -> Result<Expiry, Violations> {
     faults.finish(expiry)
 }
 
-/// Parses the expiry of a new token, which must be in the future, so `now` is invalid. Also returns
-/// the violations to report if the expiry is already reached when the store decides.
+/// Parses the expiry of a new token. The expiry must be in the future, so `now` is invalid. Also
+/// returns the violations to report if the expiry has passed by the time the store decides the
+/// request.
 pub fn expiry_of_a_new_token(
     message: Option<v1::Expiry>,
 ) -> Result<(Expiry, Violations), Violations> {

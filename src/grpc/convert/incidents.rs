@@ -1,4 +1,4 @@
-//! Conversion of `TokenService` messages for incidents: `RevokeAll` and `ReportLeaked`.
+//! Converts the `TokenService` messages for incidents: `RevokeAll` and `ReportLeaked`.
 
 use zeroize::Zeroizing;
 
@@ -131,7 +131,8 @@ pub fn revoked_all(revoked: &RevokedAll) -> v1::RevokeAllResponse {
     }
 }
 
-/// Parses a report. Any text is accepted as the secret; only the address can be invalid.
+/// Parses a leak report. Any text is accepted as the secret; only the URL at which it was found can
+/// be invalid.
 pub fn report_leaked(message: v1::ReportLeakedRequest, _: &Call) -> Result<LeakReport, Violations> {
     let mut faults = Violations::default();
     let secret = Zeroizing::new(message.secret);

@@ -1,4 +1,4 @@
-//! Conversion of `IntrospectionService` messages.
+//! Converts `IntrospectionService` messages to domain values and back.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -79,7 +79,7 @@ fn action(message: v1::ActionQuestion) -> Result<ActionQuestion, Violations> {
         return faults.finish(None);
     }
     let mut facts = BTreeMap::new();
-    // Sorted by name, so that the same fault always produces the same message.
+    // The facts are sorted by name, so that the same fault always produces the same error message.
     for (name, value) in message.facts.into_iter().collect::<BTreeMap<_, _>>() {
         facts.extend(fact(&mut faults, name, &value));
     }
@@ -136,8 +136,9 @@ fn without_secret(text: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Builds the response. If the token is not recognised, it has only the reason and the decision,
-/// so that the three possible causes give identical bytes.
+/// Builds the response. If the token is not recognised, the response has only the reason and the
+/// decision, so that its bytes are identical for an unknown token, a mistyped token and a wrong
+/// stack key.
 pub fn introspected(introspection: Introspection) -> v1::IntrospectResponse {
     let reason = introspection
         .verdict

@@ -1,5 +1,5 @@
-//! Conversion between messages and domain values. Requests are parsed once and every fault is
-//! reported; responses contain only what the API specifies.
+//! Converts messages to domain values and back. Each request is parsed once, and all of its faults
+//! are reported together. Responses contain only what the API specifies.
 
 #![expect(
     clippy::needless_pass_by_value,
@@ -40,12 +40,13 @@ fn parse_instant(at: prost_types::Timestamp) -> Result<Timestamp, Problem> {
     })
 }
 
-/// Returns the revision of a change as text; empty for a preview, which has none.
+/// Returns the revision of a change as text. The text is empty for a preview, which has no
+/// revision.
 pub fn revision(revision: Option<Revision>) -> String {
     revision.map_or_else(String::new, |revision| revision.to_string())
 }
 
-/// Builds the message of who would be affected by a change.
+/// Builds the message that says who would be affected by a change.
 pub fn impact(impact: Impact) -> v1::Impact {
     let services = impact.services.iter().map(|used| v1::ServiceUse {
         service: Some(actor(&used.service)),

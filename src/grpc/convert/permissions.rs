@@ -1,4 +1,4 @@
-//! Conversion of permissions.
+//! Converts permissions from and to their messages.
 
 use crate::{
     domain::{
@@ -8,7 +8,7 @@ use crate::{
     grpc::pb::v1,
 };
 
-/// Parses permissions; a missing message is a violation.
+/// Parses permissions. A missing message is a violation.
 pub fn parse(message: Option<v1::Permissions>) -> Result<Permissions, Violations> {
     let mut faults = Violations::default();
     let Some(message) = message else {
@@ -20,7 +20,8 @@ pub fn parse(message: Option<v1::Permissions>) -> Result<Permissions, Violations
         let choices = Problem::new("is required: ACCESS_READ or ACCESS_READ_WRITE");
         faults.add("access", choices);
     }
-    // Without a valid access, checks the rest against the highest, to report its own faults only.
+    // If the access level is invalid, the grants are checked against the highest level, so that
+    // only faults of the grants themselves are reported.
     let draft = Draft {
         access: ceiling.unwrap_or(Access::ReadWrite),
         modules: message

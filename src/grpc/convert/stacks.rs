@@ -1,4 +1,4 @@
-//! Conversion of `StackService` messages.
+//! Converts `StackService` messages to domain values and back.
 
 use super::{instant, revision, tokens::limit};
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     grpc::pb::admin::v1,
 };
 
-/// A registration request, possibly without a stack key.
+/// A parsed registration request, whose stack key may have to be generated.
 pub struct RegisterDraft {
     /// The stack key, if the caller supplied one.
     pub stack_key: Option<StackKey>,
@@ -27,7 +27,7 @@ pub struct RegisterDraft {
 }
 
 impl RegisterDraft {
-    /// Builds the command with this stack key.
+    /// Completes the registration with this stack key.
     pub fn command(self, stack_key: StackKey) -> Register {
         Register {
             stack_key,
@@ -68,8 +68,8 @@ pub fn register(message: v1::RegisterRequest, _: &Call) -> Result<RegisterDraft,
     ))
 }
 
-/// Builds the response to a registration. A preview leaves out the generated id and key, because
-/// the real registration generates others.
+/// Builds the response to a registration. The response to a preview leaves out the generated id and
+/// key, because the registration itself will generate different ones.
 pub fn registered(registered: &Stack, at: Option<Revision>, brought: bool) -> v1::RegisterResponse {
     let mut stack = stack(registered);
     if at.is_none() {

@@ -1,4 +1,4 @@
-//! Conversion of `TokenService` messages.
+//! Converts `TokenService` messages to domain values and back.
 
 use std::time::Duration;
 
@@ -27,12 +27,12 @@ use crate::{
     grpc::pb::v1,
 };
 
-/// Key of a token in a request: its stack and its id.
+/// What identifies a token in a request: its stack key and its id.
 type Key = (StackKey, TokenUid);
 
 pub fn issue(mut message: v1::IssueRequest, call: &Call) -> Result<Issue, Violations> {
     let mut faults = Violations::default();
-    // A preview has the same fingerprint as the request that it previews.
+    // A preview must have the same fingerprint as the request that it previews.
     message.validate_only = false;
     let id = std::mem::take(&mut message.request_id);
     let request = Request::parse(&id, &message.encode_to_vec());
@@ -45,8 +45,8 @@ pub fn issue(mut message: v1::IssueRequest, call: &Call) -> Result<Issue, Violat
     let expiry = expiry.map(|(expiry, late)| {
         let mut overdue = Violations::default();
         overdue.nest::<()>("expiry", Err(late));
-        // The store decides whether the expiry is reached. If the request fails for another reason
-        // anyway, report a likely reached expiry along with it.
+        // The store decides whether the expiry has passed. If the request has other faults anyway,
+        // an expiry that has probably passed is reported together with them.
         if !faults.as_slice().is_empty() && expiry.is_reached(call.received_at) {
             faults.nest::<()>("", Err(overdue.clone()));
         }
@@ -73,7 +73,7 @@ pub fn issue(mut message: v1::IssueRequest, call: &Call) -> Result<Issue, Violat
 
 pub fn issued(issued: &Issued, now: Timestamp) -> v1::IssueResponse {
     let mut token = with_secret(&issued.token, issued.secret.as_ref(), now);
-    // A preview has no token id yet, unless it previews a retry, whose token exists.
+    // A preview has no token id, unless it previews a repeated request, whose token already exists.
     if issued.secret.is_none() && issued.token.generation == 1 {
         token.token_uid.clear();
     }
@@ -84,7 +84,8 @@ pub fn issued(issued: &Issued, now: Timestamp) -> v1::IssueResponse {
     }
 }
 
-/// Builds a token just created or rotated; a preview has no secret and so no hint.
+/// Builds the message of a token that was just issued or rotated. A preview has no secret, so its
+/// message has no hint.
 fn with_secret(made: &Token, secret: Option<&Secret>, now: Timestamp) -> v1::Token {
     let mut message = token(made, now);
     if secret.is_none() {
@@ -93,7 +94,7 @@ fn with_secret(made: &Token, secret: Option<&Secret>, now: Timestamp) -> v1::Tok
     message
 }
 
-/// Returns the secret, which is shown only once (R9); empty in a preview.
+/// Returns the secret, which is shown only once (R9), or an empty text for a preview.
 fn shown(secret: Option<&Secret>) -> String {
     secret.map_or_else(String::new, |secret| secret.expose().to_owned())
 }
@@ -134,7 +135,8 @@ pub fn list(message: v1::ListRequest, _: &Call) -> Result<ListQuery, Violations>
     faults.finish(Some(query))
 }
 
-/// Returns what a page token is bound to: all list parameters except the start of the page.
+/// Returns the values to which a page token is bound: all list parameters except the start of the
+/// page.
 fn question(query: &ListQuery) -> impl serde::Serialize {
     (
         query.stack_key.to_string(),
@@ -258,7 +260,8 @@ pub fn rotate(mut message: v1::RotateRequest, _: &Call) -> Result<Rotate, Violat
     )
 }
 
-/// Parses how long the former secret stays live; there is no default.
+/// Parses how long the former secret stays valid. A missing value is a violation, because there is
+/// no default.
 fn overlap(message: Option<v1::rotate_request::Overlap>) -> Result<Overlap, Violations> {
     use v1::rotate_request::Overlap as Message;
     let mut faults = Violations::default();

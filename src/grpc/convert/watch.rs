@@ -1,4 +1,4 @@
-//! Conversion of `IntrospectionService.Watch` messages.
+//! Converts `IntrospectionService.Watch` messages to domain values and back.
 
 use super::introspection::duration;
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// Parses the first request: an optional start revision and an optional ping.
+/// Parses the first request of a stream, which may contain a start revision and a ping.
 pub fn first(message: &WatchRequest) -> Result<(Option<Revision>, Option<u64>), Violations> {
     let mut faults = Violations::default();
     let text = &message.from_revision;
@@ -22,7 +22,7 @@ pub fn first(message: &WatchRequest) -> Result<(Option<Revision>, Option<u64>), 
     faults.finish(Some((from, ping)))
 }
 
-/// Parses a later request, which must be a ping.
+/// Parses any later request of a stream, which must be a ping.
 pub fn later(message: &WatchRequest) -> Result<u64, Violations> {
     let mut faults = Violations::default();
     if !message.from_revision.is_empty() {
@@ -36,7 +36,7 @@ pub fn later(message: &WatchRequest) -> Result<u64, Violations> {
     faults.finish(ping.map(|ping| ping.nonce))
 }
 
-/// Builds the response for an event.
+/// Builds the response that reports an event.
 pub fn told(told: Told) -> WatchResponse {
     let event = match told {
         Told::Changed(subject, points) => Event::Changed(changed(subject, points)),

@@ -1,4 +1,5 @@
-//! Answers to Envoy: allow the request with added headers, or deny it with a response.
+//! Builds the answers to Envoy, which either allow the request and add headers, or deny it with a
+//! response for the client.
 
 use envoy_types::{
     ext_authz::v3::pb::{
@@ -20,7 +21,7 @@ const ACCESS: &str = "x-stacktoken-access";
 /// Headers that could make the upstream service attribute the request to someone else.
 const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
 
-/// Allows the request, with headers that identify the caller and without the credential.
+/// Allows the request. Envoy adds headers that identify the caller, and removes the credential.
 pub(super) fn allowed(facts: &Facts) -> CheckResponse {
     let uid = facts.token.uid.to_string();
     let ok = OkHttpResponse {
@@ -35,7 +36,7 @@ pub(super) fn allowed(facts: &Facts) -> CheckResponse {
     response(Code::Ok, HttpResponse::OkResponse(ok))
 }
 
-/// Denies the request with a response to the client.
+/// Denies the request. Envoy sends this response to the client.
 pub(super) fn denied(refused: &Refused) -> CheckResponse {
     let kind = refused.kind;
     let body = json!({
@@ -72,7 +73,7 @@ fn response(code: Code, http: HttpResponse) -> CheckResponse {
     }
 }
 
-/// Builds a header that replaces any existing one of the same name.
+/// Builds a header that replaces any existing header with the same name.
 fn header(key: &str, value: &str) -> HeaderValueOption {
     HeaderValueOption {
         header: Some(HeaderValue {
@@ -85,8 +86,9 @@ fn header(key: &str, value: &str) -> HeaderValueOption {
     }
 }
 
-/// Returns the headers to remove: credentials, and spellings of our own headers that some
-/// servers treat as equal. Not the canonical spelling: Envoy removes after it adds.
+/// Returns the headers to remove: credentials, and other spellings of our own headers that some
+/// servers treat as equal. The canonical spelling must not be in this list, because Envoy removes
+/// headers after it adds them.
 fn removed() -> Vec<String> {
     let spelled = [STACK, TOKEN, ACCESS].into_iter().flat_map(|name| {
         let parts: Vec<_> = name.split('-').collect();

@@ -1,5 +1,6 @@
-//! Headers of the request that Envoy asks about: either a map, in which duplicates are joined with
-//! `,`, or a list. Names are compared like the most lenient server does.
+//! The headers of the request that Envoy asks about. Envoy sends either a map, in which duplicates
+//! are joined with `,`, or a list. Names are compared as leniently as the most lenient server
+//! compares them.
 
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
 use zeroize::Zeroizing;
@@ -12,13 +13,13 @@ type Header = (String, Zeroizing<Vec<u8>>);
 /// All headers, in no particular order.
 pub(super) struct Headers(Vec<Header>);
 
-/// Occurrences of a header.
+/// How often a header occurs in the request.
 pub(super) enum Sent<'a> {
-    /// Absent or empty.
+    /// The header is absent or empty.
     Not,
-    /// Once.
+    /// The header occurs once, with this value.
     Once(&'a str),
-    /// Repeated, or with an invalid spelling or value.
+    /// The header is repeated, or its spelling or its value is invalid.
     Badly,
 }
 
@@ -30,7 +31,8 @@ impl Headers {
         let single = http.header_map.take().unwrap_or_default().headers;
         let single = single.into_iter().flat_map(|header| {
             let (text, raw) = (header.value.into_bytes(), header.raw_value);
-            // Envoy sets one of the two fields; if they differ, count them as two headers.
+            // Envoy sets only one of the two fields. If both are set and differ, they count as two
+            // headers.
             let second = (!text.is_empty() && !raw.is_empty() && text != raw).then(|| text.clone());
             let first = if raw.is_empty() { text } else { raw };
             let name = header.key;
@@ -45,7 +47,7 @@ impl Headers {
         )
     }
 
-    /// Returns a header that must be sent at most once.
+    /// Looks up a header that must occur at most once.
     pub(super) fn only(&self, name: &str) -> Sent<'_> {
         let folded = fold(name);
         let mut alike = self.0.iter().filter(|(sent, _)| fold(sent) == folded);
@@ -62,7 +64,7 @@ impl Headers {
         }
     }
 
-    /// Returns whether the name of any header matches.
+    /// Returns whether the predicate holds for the name of any header.
     pub(super) fn any(&self, is_such: impl Fn(&str) -> bool) -> bool {
         self.0.iter().any(|(sent, _)| is_such(sent))
     }

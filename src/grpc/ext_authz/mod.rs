@@ -1,7 +1,7 @@
-//! `envoy.service.auth.v3.Authorization/Check`: Envoy asks whether a request may pass. Uses the
-//! same verdict as `Introspect`. Every request is allowed or denied; an error means that it cannot
-//! be decided (R13), and Envoy then applies its own failure mode. Nothing in the content of a
-//! request causes an error; too many requests can.
+//! `envoy.service.auth.v3.Authorization/Check`: Envoy asks whether a request may pass. The answer
+//! uses the same verdict as `Introspect`, and either allows or denies the request. An error means
+//! that the request cannot be decided (R13), and Envoy then applies its own failure mode. The
+//! content of a request never causes an error, but too many requests can.
 
 mod answer;
 mod headers;
@@ -36,11 +36,11 @@ use crate::{
     metrics::CheckLabels,
 };
 
-/// Maximum size of a check in bytes, several times Envoy's default limit on request headers. A
-/// larger one is denied.
+/// Maximum size of a check in bytes, which is several times Envoy's default limit on request
+/// headers. A larger check is denied.
 const MAX_CHECK: usize = 1024 * 1024;
 
-/// Implementation of the service.
+/// Implements Envoy's authorization service.
 #[derive(Clone)]
 pub(super) struct Authorization {
     app: Arc<App>,
@@ -56,7 +56,7 @@ impl Authorization {
         &self,
         mut request: Request<Streaming<CheckRequest>>,
     ) -> Result<Response<CheckResponse>, Status> {
-        // Read here because tonic would turn a message that it cannot read into an error.
+        // The message is read here, because tonic would answer an unreadable message with an error.
         let message = request.get_mut().message().await;
         let (call, _) = super::open(request)?;
         let decided = match message {
@@ -74,7 +74,7 @@ impl Authorization {
         }
     }
 
-    /// Returns the response that allows the request, or why it is denied.
+    /// Decides the request. Returns the response that allows it, or the reason to deny it.
     async fn decide(
         &self,
         call: &Call,
@@ -86,7 +86,8 @@ impl Authorization {
         };
         match self.app.introspect(call, &question).await {
             Ok(introspection) => Ok(judged(&introspection)),
-            // The verdict was NOT_RECOGNISED, so the client gets that answer.
+            // This limit applies only to tokens that are not recognised, so the client gets that
+            // verdict.
             Err(Error::Refused(Refusal::RateLimited { .. })) => Ok(Err(refusal::not_recognised())),
             Err(error) => Err(error),
         }
@@ -122,7 +123,8 @@ fn judged(introspection: &Introspection) -> Result<CheckResponse, Refused> {
                 (None, Some(known)) if !results.is_empty() => {
                     return Ok(answer::allowed(&known.facts));
                 }
-                // Neither happens: an active verdict has facts, and every route names an action.
+                // This case never occurs, because an active verdict has facts and every route names
+                // an action.
                 (None, _) => (Reason::ActionUnknown, None),
             }
         }
@@ -142,7 +144,8 @@ impl ClientStreamingService<CheckRequest> for Authorization {
     }
 }
 
-/// The gRPC server of the service. A unary call equals a stream of one message on the wire.
+/// The gRPC server of this service. It treats `Check` as a stream of one message, which looks the
+/// same on the wire as a unary call.
 #[derive(Clone)]
 pub(super) struct AuthorizationServer(pub Authorization);
 
@@ -161,7 +164,7 @@ impl Service<http::Request<Body>> for AuthorizationServer {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let service = self.0.clone();
-        // The policy admits only known paths, and this service has one.
+        // The policy admits only known paths, and this service has only one path.
         Box::pin(async move {
             let codec = ProstCodec::<CheckResponse, CheckRequest>::default();
             let mut grpc = tonic::server::Grpc::new(codec).max_decoding_message_size(MAX_CHECK);

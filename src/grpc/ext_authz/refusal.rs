@@ -1,30 +1,30 @@
-//! Reasons to deny a request, with HTTP status, gRPC code, reason, and a message in the error
-//! format of the content management API.
+//! The reasons to deny a request. Each has an HTTP status, a gRPC code, a reason, and a message in
+//! the error format of the content management API.
 
 use envoy_types::ext_authz::v3::pb::HttpStatusCode;
 use tonic::Code;
 
 use crate::domain::verdict::{Denial, Reason};
 
-/// A denial. It is identical for every unrecognised token.
+/// A denial. All unrecognised tokens get an identical denial.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Refused {
     pub kind: Kind,
     pub reason: &'static str,
     /// The header or part of the request to correct.
     pub field: &'static str,
-    /// What is wrong with it, and how to correct it.
+    /// What is wrong with this field, and how to correct it.
     pub problem: String,
 }
 
-/// What has to be corrected.
+/// Which part of the request has to be corrected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// The credential: 401.
+    /// The credential. The HTTP status is 401.
     Credential,
-    /// The stack key: 412.
+    /// The stack key. The HTTP status is 412.
     StackKey,
-    /// The requested action: 403.
+    /// The requested action. The HTTP status is 403.
     Permission,
 }
 
@@ -67,7 +67,7 @@ impl Kind {
     }
 }
 
-/// Defines denials because of the request itself, independent of its sender.
+/// Defines the denials that depend only on the form of the request, and not on its token.
 macro_rules! faults {
     ($($name:ident $kind:ident $reason:literal $field:literal $problem:literal;)+) => {
         $(pub(super) fn $name() -> Refused {
@@ -103,12 +103,13 @@ faults! {
         "cannot be read: send smaller headers, in plain ASCII.";
 }
 
-/// Denies an unrecognised token, whether unknown, mistyped or of another stack.
+/// Returns the denial of an unrecognised token, whether it is unknown, mistyped or of another
+/// stack.
 pub(super) fn not_recognised() -> Refused {
     by_verdict(Reason::NotRecognised, None)
 }
 
-/// Denies according to the verdict.
+/// Returns the denial for a verdict that does not allow the request.
 pub(super) fn by_verdict(reason: Reason, denied: Option<(&str, &Denial)>) -> Refused {
     let (kind, field) = match reason {
         Reason::NotRecognised | Reason::Revoked | Reason::Expired | Reason::Superseded => {

@@ -1,6 +1,6 @@
-//! Converts Envoy's description of a request to a question. Any fault is the client's or comes from
-//! a route's configuration, so the request is denied; the check never fails, because Envoy could
-//! be configured to let the request pass then.
+//! Converts Envoy's description of a request to a question. If the description has a fault, the
+//! client or the configuration of a route caused it, so the request is denied. The check does not
+//! return an error then, because Envoy may be configured to let requests pass after an error.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -33,7 +33,7 @@ struct Route {
     facts: BTreeMap<String, bool>,
 }
 
-/// Builds the question for a request, or returns why the request is denied.
+/// Builds the question for a request, or returns the reason to deny the request.
 pub(super) fn question(message: CheckRequest, table: &RouteTable) -> Result<Question, Refused> {
     let attributes = message.attributes.unwrap_or_default();
     let request = attributes.request.unwrap_or_default();
@@ -64,7 +64,7 @@ pub(super) fn question(message: CheckRequest, table: &RouteTable) -> Result<Ques
     let action = |name| ActionQuestion {
         name,
         branch: Some(branch.unwrap_or(table.default_branch()).to_owned()),
-        // The header may name a branch or an alias; both share one namespace.
+        // The header may name a branch or an alias, because both share one namespace.
         branch_alias: branch.map(str::to_owned),
         facts: route.facts.clone(),
     };
@@ -76,7 +76,8 @@ pub(super) fn question(message: CheckRequest, table: &RouteTable) -> Result<Ques
     })
 }
 
-/// Returns the token, sent as is or after `Bearer` and one space.
+/// Returns the token from the `authorization` header, with or without a preceding `Bearer` and one
+/// space.
 fn token(headers: &Headers) -> Result<Zeroizing<String>, Refused> {
     let value = match headers.only("authorization") {
         Sent::Not => return Err(refusal::credential_missing()),
@@ -112,8 +113,8 @@ fn branch(headers: &Headers) -> Result<Option<&str>, Refused> {
     }
 }
 
-/// Parses `context_extensions`: `actions`, and facts as `fact.NAME`. Unknown keys are rejected: a
-/// mistyped key would weaken what the route requires.
+/// Parses `context_extensions`, which may contain `actions` and facts named `fact.NAME`. Unknown
+/// keys are rejected, because ignoring a mistyped key would weaken what the route requires.
 fn route(extensions: HashMap<String, String>) -> Result<Route, Refused> {
     let mut route = Route {
         actions: None,
@@ -130,8 +131,9 @@ fn route(extensions: HashMap<String, String>) -> Result<Route, Refused> {
             None => None,
         };
         if understood.is_none() || route.facts.len() > MAX_FACTS {
-            // A route's configuration may contain anything, even a secret (R9). Logged at debug
-            // only: clients control how often this happens, and a metric counts it.
+            // A route's configuration may contain anything, even a secret (R9). The line is logged
+            // only at debug, because clients control how often it is written. A metric counts every
+            // occurrence.
             let key = if secret::is_within(&key) { "" } else { &key };
             tracing::debug!(?key, "context_extensions of a route cannot be read");
             return Err(refusal::route_misconfigured());

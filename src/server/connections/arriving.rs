@@ -1,5 +1,5 @@
-//! Request bodies as they arrive. While a call is polled, its body reports whether it waits for
-//! more of the message, so that a call whose message is complete at once costs nothing extra.
+//! Request bodies as they arrive. While a call is polled, its body reports whether the call waits
+//! for more of its message. So a call whose message is complete at once costs nothing extra.
 
 use std::{
     cell::Cell,
@@ -13,11 +13,11 @@ use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use super::share::Share;
 
 thread_local! {
-    /// Report of the body of the call that this thread polls; `None` outside of a call.
+    /// Report by the body of the call that this thread is polling; `None` while no call is polled.
     static SAID: Cell<Option<Said>> = const { Cell::new(None) };
 }
 
-/// Report of a body while its call was polled.
+/// What a request body reported while its call was polled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::server) enum Said {
     /// The call does not wait for its message.
@@ -36,7 +36,7 @@ pub(in crate::server) fn said_while<T>(poll: impl FnOnce() -> T) -> (T, Said) {
     (polled, said.unwrap_or(Said::Nothing))
 }
 
-/// Request body that counts the bytes of an incomplete message.
+/// Request body that counts the bytes of its message as long as the message is incomplete.
 pub(super) struct Arriving {
     inner: Incoming,
     share: Arc<Share>,

@@ -1,6 +1,6 @@
-//! Connection limit of the admin port. A new connection is always accepted; at the limit, the
-//! oldest connection of the address with the most is closed for it. So a client that holds many
-//! connections open cannot make liveness probes fail.
+//! Connection limit of the admin port. A new connection is always accepted. If the limit is
+//! reached, the address with the most connections loses its oldest connection instead. So a client
+//! that holds many connections open cannot make liveness probes fail.
 
 use std::{
     collections::VecDeque,
@@ -12,14 +12,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::limiter::{Limits, whose};
 
-/// Open connections, the oldest first.
+/// The open connections and their limits. The oldest connection comes first.
 #[derive(Clone)]
 pub(in crate::server) struct Guests {
     limits: Limits,
     present: Arc<Mutex<VecDeque<(IpAddr, CancellationToken)>>>,
 }
 
-/// One open connection. Dropping it removes it from the count.
+/// Guard of one open connection. Dropping the guard removes the connection from the list.
 pub(in crate::server) struct Guest {
     guests: Guests,
     leaves: CancellationToken,
@@ -31,7 +31,8 @@ impl Guests {
         Self { limits, present }
     }
 
-    /// Accepts a connection from this address. Returns it, and whether another was closed for it.
+    /// Accepts a connection from `address`. Returns its guard, and whether another connection was
+    /// closed for it.
     pub fn admit(&self, address: IpAddr) -> (Guest, bool) {
         let address = whose(address);
         let leaves = CancellationToken::new();
@@ -56,7 +57,8 @@ impl Guests {
         let crowd = if from(address) >= limits.by_address {
             Some(address)
         } else if present.len() >= limits.all {
-            // Of several addresses with equally many, `max_by_key` returns the last.
+            // If several addresses have equally many connections, `max_by_key` returns the last of
+            // them.
             present.iter().map(|(of, _)| *of).max_by_key(|of| from(*of))
         } else {
             None
@@ -70,7 +72,7 @@ impl Guests {
 }
 
 impl Guest {
-    /// Completes when this connection must be closed for another.
+    /// Completes when this connection must be closed to make room for another.
     pub async fn left(&self) {
         self.leaves.cancelled().await;
     }
@@ -78,7 +80,7 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        // Marks this entry for the removal below.
+        // Marks the entry of this connection for the removal below.
         self.leaves.cancel();
         self.guests
             .present()

@@ -1,5 +1,5 @@
 //! Response bodies on their way to the client. HTTP/2 buffers a response that the client does not
-//! read, so unread responses are counted per connection and per address until the last byte is
+//! read. So unread responses are counted per connection and per address until their last byte is
 //! written or the stream is closed.
 
 use std::{
@@ -14,11 +14,11 @@ use tonic::body::Body;
 
 use super::share::{Share, Unread, UnreadBytes};
 
-/// Below this size, in bytes, only the response is counted and not its bytes: the stream itself
-/// costs more memory than so small a body.
+/// Size in bytes below which only the response is counted and not its bytes, because the stream
+/// itself costs more memory than such a small body.
 const SMALL: usize = 4 * 1024;
 
-/// Future of a response whose body is counted.
+/// Future of a response whose body is counted while it is unread.
 pub(super) struct Leaving<F> {
     answered: F,
     share: Arc<Share>,
@@ -51,12 +51,13 @@ where
 pub(super) struct Outgoing {
     body: Body,
     share: Arc<Share>,
-    /// Set after each data frame, and cleared when the next frame is polled: hyper polls again once
-    /// the send window has space for the previous frame.
+    /// Set after each data frame, and cleared when the next frame is polled, because hyper polls
+    /// again only once the send window has space for the previous frame.
     unread: Option<Unread>,
 }
 
-/// Returns the frame with its bytes counted until their buffer is dropped.
+/// Returns the frame. Its bytes are counted as unread until their buffer is dropped, unless they
+/// are few.
 fn counted(frame: Frame<Bytes>, share: &Arc<Share>) -> Frame<Bytes> {
     frame.map_data(|bytes| {
         if bytes.len() < SMALL {

@@ -1,6 +1,6 @@
-//! Connection limits of the gRPC port, in total and per address. At the total limit, the next
-//! connection waits in the kernel's backlog. At the limit of its address, it is closed, so that
-//! one client cannot lock out all others.
+//! Connection limits of the gRPC port, in total and per address. If the total limit is reached, the
+//! next connection waits in the kernel's backlog. If the limit of its address is reached, a new
+//! connection is closed, so that one client cannot lock out all others.
 
 use std::{
     collections::HashMap,
@@ -20,8 +20,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use super::share::Waiting;
 use crate::metrics::Metrics;
 
-/// File descriptors reserved for the process itself: store connections, admin connections, the log
-/// and key files.
+/// Number of file descriptors reserved for the process itself: for store connections, admin
+/// connections, the log and key files.
 const OWN_FILES: u64 = 192;
 
 /// Limits on open connections.
@@ -34,7 +34,8 @@ pub(in crate::server) struct ConnectionLimiter {
     failing: AtomicBool,
 }
 
-/// Open connections from one address, and the counts of waiting calls that they share.
+/// Number of open connections from one address, and the counts of waiting calls that these
+/// connections share.
 #[derive(Default)]
 struct Peers {
     open: usize,
@@ -48,12 +49,12 @@ pub(in crate::server) struct Limits {
     pub by_address: usize,
 }
 
-/// Permit for one connection from any address.
+/// Permit for one connection within the total limit, before its address is known.
 pub(in crate::server) struct FreePermit {
     _permit: OwnedSemaphorePermit,
 }
 
-/// Permit for one connection; dropping it releases it.
+/// Permit for one connection. Dropping the permit releases it.
 pub(in crate::server) struct ConnectionPermit {
     address: IpAddr,
     by_address: Arc<Mutex<HashMap<IpAddr, Peers>>>,
@@ -85,7 +86,7 @@ impl ConnectionLimiter {
         }
     }
 
-    /// Takes the permit of a connection from `address`; `None` if the address is at its limit.
+    /// Takes a permit for a connection from `address`; `None` if the address is at its limit.
     pub fn take(&self, free: FreePermit, address: IpAddr) -> Option<ConnectionPermit> {
         self.failing.store(false, Ordering::Relaxed);
         let address = whose(address);
@@ -111,8 +112,8 @@ impl ConnectionLimiter {
         })
     }
 
-    /// Counts a failed accept, which the client or a lack of resources caused. Logs only the first
-    /// failure until an accept succeeds again.
+    /// Counts a failed accept, which the client or a lack of resources has caused. Only the first
+    /// failure is logged until an accept succeeds again.
     pub fn note_failure(&self, error: &io::Error) {
         self.metrics.refuse_connection("accept");
         if !self.failing.swap(true, Ordering::Relaxed) {
@@ -127,7 +128,7 @@ impl ConnectionPermit {
         self.waiting.clone()
     }
 
-    /// Returns the address that this connection is counted by.
+    /// Returns the address under which this connection is counted.
     pub const fn network(&self) -> IpAddr {
         self.address
     }
@@ -150,8 +151,9 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// Returns the address that a peer is counted by. IPv4-mapped addresses count as IPv4, and IPv6
-/// addresses by their /64 network, because a client usually controls all of it.
+/// Returns the address under which a peer is counted. An IPv4-mapped address counts as the IPv4
+/// address. An IPv6 address counts as its /64 network, because a client usually controls a whole
+/// /64 network.
 pub(super) fn whose(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -162,8 +164,8 @@ pub(super) fn whose(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Caps the connection limit by the open-file limit: a process without free file descriptors cannot
-/// reach its store either.
+/// Reduces the connection limit to what the open-file limit allows, because a process without free
+/// file descriptors cannot reach its store either.
 pub(in crate::server) fn affordable(wanted: usize) -> usize {
     let Some(files) = getrlimit(Resource::Nofile).current else {
         return wanted;
@@ -191,7 +193,8 @@ mod tests {
         ConnectionLimiter::new(limits, Arc::default(), Gauge::default())
     }
 
-    /// Opens these connections and returns the permits of those that are accepted.
+    /// Opens a connection from each of these addresses, and returns the permits of the accepted
+    /// ones.
     async fn kept(limiter: &ConnectionLimiter, addresses: &[&str]) -> Vec<ConnectionPermit> {
         let mut permits = Vec::new();
         for address in addresses {
@@ -219,7 +222,7 @@ mod tests {
         let same = ["192.0.2.1", "::ffff:192.0.2.1", "::ffff:c000:201"];
         let permits = kept(&limiter, &same).await;
         assert_eq!(permits.len(), 2);
-        // All mapped addresses share one IPv6 /64 network, but are different clients.
+        // All IPv4-mapped addresses are in one IPv6 /64 network, but belong to different clients.
         let others = ["::ffff:192.0.2.2", "192.0.2.3"];
         assert_eq!(kept(&limiter, &others).await.len(), 2);
     }

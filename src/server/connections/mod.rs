@@ -1,5 +1,5 @@
-//! Connections from accept to close: limits on their number, handshake timeout, maximum age and
-//! graceful shutdown. Knows nothing of RPCs.
+//! Connections, from accept to close: limits on their number, a timeout for the handshake, a
+//! maximum age and graceful shutdown. This module knows nothing of RPCs.
 
 pub(super) mod arriving;
 pub(super) mod guests;
@@ -46,21 +46,23 @@ use crate::{
 
 /// Back-off after a failed accept, for example when file descriptors run out.
 const AFTER_FAILURE: Duration = Duration::from_millis(50);
-/// Send buffer for data that the client has not read, in bytes per call.
+/// Size of the send buffer for data that the client has not read, in bytes per call.
 const MAX_UNREAD_BYTES: usize = 64 * 1024;
 
-/// Receive window of one stream, in bytes; the window of a connection is four times as large.
+/// Receive window of one stream, in bytes. The window of a connection is four times as large.
 const UNREAD_BY_US: u32 = 64 * 1024;
-/// Lower bound of hyper's header limit, in bytes. Beyond that limit, hyper answers with an error of
-/// its own; below it, the middleware enforces `--max-header-bytes` with ours.
+/// Lower bound of hyper's limit on the size of headers, in bytes. Hyper refuses larger headers with
+/// an error of its own. Below hyper's limit, the middleware enforces `--max-header-bytes` with our
+/// error.
 const MAX_HEADER_BYTES: u32 = 96 * 1024;
 
-/// Identity and shared limits of a connection's peer, attached to each request.
+/// Identity of a connection's peer and the limits that its connections share; attached to each
+/// request.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
     /// The evaluated client certificate, if one was presented.
     pub certified: Option<Certified>,
-    /// The peer's IPv4 address, or its IPv6 /64 network.
+    /// The peer's IPv4 address, or the /64 network of its IPv6 address.
     pub network: IpAddr,
     /// Limits on calls whose message has not arrived, and on unread responses.
     pub share: Arc<Share>,
@@ -77,7 +79,8 @@ impl Peer {
 pub(super) type Answering =
     Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-/// A service that answers calls. It is always ready; at its limits it answers OVERLOADED.
+/// A service that answers calls. It is always ready, and answers with OVERLOADED when one of its
+/// limits is reached.
 pub(super) trait Answer: Send + Sync + 'static {
     fn answer(self: &Arc<Self>, request: Request<Body>) -> Answering;
 }
@@ -93,8 +96,9 @@ pub(super) struct Connections<S> {
 }
 
 impl<S: Answer> Connections<S> {
-    /// Accepts and serves until `stop`; then stops accepting, shuts down every connection
-    /// gracefully, and returns after the last call. Dropping the future closes what is still open.
+    /// Accepts and serves connections until `stop`. Then stops accepting, shuts every connection
+    /// down gracefully, and returns after the last call. Dropping the future closes the connections
+    /// that are still open.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
         let limits = Limits {
             all: limiter::affordable(self.tuning.max_connections),
@@ -131,7 +135,7 @@ impl<S: Answer> Connections<S> {
         let within = self.tuning.handshake_timeout;
         let secured = tokio::select! {
             secured = tokio::time::timeout(within, self.secure(socket, &permit)) => secured,
-            // No call is in progress yet.
+            // No call is in progress on this connection yet.
             () = stop.cancelled() => return,
         };
         let (socket, peer) = match secured {
@@ -152,8 +156,8 @@ impl<S: Answer> Connections<S> {
         self.keep(connection, begun, stop).await;
     }
 
-    /// Performs the TLS handshake, if TLS is on. Evaluates the client certificate once: it cannot
-    /// change during a connection.
+    /// Performs the TLS handshake, if TLS is on. The client certificate is evaluated only once,
+    /// because it cannot change during a connection.
     async fn secure(
         &self,
         socket: TcpStream,
@@ -187,8 +191,8 @@ impl<S: Answer> Connections<S> {
         Ok((Socket::Tls(Box::new(socket)), peer))
     }
 
-    /// Builds the HTTP/2 settings. For streams that a client resets before they are accepted, the
-    /// library's own low limit applies.
+    /// Builds the HTTP/2 settings. The number of streams that a client may reset before they are
+    /// accepted is left at the library's own low limit.
     fn http2(&self) -> http2::Builder<TokioExecutor> {
         let tuning = &self.tuning;
         let mut http2 = http2::Builder::new(TokioExecutor::new());
@@ -205,8 +209,9 @@ impl<S: Answer> Connections<S> {
         http2
     }
 
-    /// Serves a connection. Closes it if the client sends no preface in time. At its maximum age or
-    /// on `stop`, shuts it down gracefully: GOAWAY, then time to finish the calls in progress.
+    /// Serves a connection. Closes the connection if the client sends no preface in time. At its
+    /// maximum age or on `stop`, shuts the connection down gracefully: the client gets GOAWAY, and
+    /// calls in progress get time to finish.
     async fn keep(
         &self,
         connection: http2::Connection<TokioIo<socket::Watched>, PerConnection<S>, TokioExecutor>,
@@ -248,7 +253,8 @@ impl<S: Answer> Connections<S> {
         }
     }
 
-    /// Returns the maximum age, with ±10 % jitter so that connections do not all end at once.
+    /// Returns the maximum age of a connection, with ±10 % jitter, so that connections do not all
+    /// end at once.
     fn age(&self) -> Duration {
         let mut byte = [0];
         let spread = match self.entropy.fill(&mut byte) {
@@ -259,8 +265,9 @@ impl<S: Answer> Connections<S> {
     }
 }
 
-/// Accepts the next connection within the limits; `unheard` is its TCP user timeout. Accept errors
-/// are logged, then we back off: exiting or busy-looping here would be a denial of service.
+/// Accepts the next connection within the limits, and sets its TCP user timeout to `unheard`. An
+/// accept error is logged, and accepting goes on after a pause. To exit or to retry without a pause
+/// would let a client cause a denial of service.
 async fn accept(
     listener: &TcpListener,
     limiter: &ConnectionLimiter,
@@ -283,7 +290,8 @@ async fn accept(
     }
 }
 
-/// Accepts the next connection to the admin port; at the limit, an old connection is closed.
+/// Accepts the next connection to the admin port. If the limit is reached, an old connection is
+/// closed for it.
 pub(super) async fn accept_guest(
     listener: &TcpListener,
     guests: &Guests,
@@ -308,8 +316,9 @@ pub(super) async fn accept_guest(
     }
 }
 
-/// Sets `TCP_NODELAY`, so that small responses are not delayed, and `TCP_USER_TIMEOUT`, so that the
-/// kernel closes the connection of a client that never reads: our frames no longer reach it.
+/// Sets `TCP_NODELAY`, so that small responses are not delayed, and `TCP_USER_TIMEOUT`. With the
+/// latter, the kernel closes the connection of a client that never reads, to which our HTTP/2
+/// frames no longer get through.
 fn prepare(socket: &TcpStream, unheard: Duration) {
     let unheard = u32::try_from(unheard.as_millis()).unwrap_or(u32::MAX);
     let cut = set_tcp_user_timeout(socket, unheard).map_err(io::Error::from);
@@ -324,7 +333,8 @@ fn note_end(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-/// Hyper service of one connection: attaches the peer to requests and counts their bodies.
+/// Hyper service of one connection. It attaches the peer to each request, and counts the bodies of
+/// requests and responses.
 struct PerConnection<S> {
     answering: Arc<S>,
     peer: Peer,

@@ -1,6 +1,6 @@
-//! Limits, per connection and per peer address, on calls whose request message has not arrived and
-//! on responses that are not read. Such calls hold memory but no call permit, so they are limited
-//! by their sender and do not take from the calls of others.
+//! Limits on calls whose request message has not arrived and on responses that the client has not
+//! read, per connection and per peer address. Such calls and responses take memory but no call
+//! permit. So they are limited per sender, and take nothing from the calls of others.
 
 use std::sync::{
     Arc,
@@ -9,25 +9,26 @@ use std::sync::{
 
 /// Maximum number of unread responses per address.
 const UNREAD_ANSWERS: usize = 2 * 1024;
-/// Maximum of unread bytes per connection, in multiples of `--max-response-bytes`.
+/// Maximum number of unread bytes per connection, in multiples of `--max-response-bytes`.
 const LARGEST_BY_CONNECTION: usize = 4;
-/// Maximum of unread bytes per address, in the same unit.
+/// Maximum number of unread bytes per address, in multiples of `--max-response-bytes`.
 const LARGEST_BY_ADDRESS: usize = 16;
 
 /// Limits on calls that wait for their message, and on unread responses.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::server) struct WaitingLimits {
-    /// Waiting calls per connection.
+    /// Maximum number of waiting calls per connection.
     pub by_connection: usize,
-    /// Waiting calls per address.
+    /// Maximum number of waiting calls per address.
     pub by_address: usize,
-    /// Message bytes for each of those calls.
+    /// Number of message bytes that each waiting call may hold on average.
     pub message_bytes: usize,
     /// Size of the largest response, in bytes.
     pub answer_bytes: usize,
 }
 
-/// Counts of waiting calls, their bytes, and unread responses, of a connection or an address.
+/// Counts of waiting calls, of the bytes of their messages, and of unread responses, for a
+/// connection or an address.
 #[derive(Debug, Default)]
 pub(in crate::server) struct Waiting {
     calls: AtomicUsize,
@@ -36,7 +37,8 @@ pub(in crate::server) struct Waiting {
     unread_bytes: AtomicUsize,
 }
 
-/// Limits and counts of one connection and of its peer address.
+/// The limits that apply to one connection, and the counts of the connection and of its peer
+/// address.
 #[derive(Debug)]
 pub(in crate::server) struct Share {
     limits: WaitingLimits,
@@ -44,16 +46,16 @@ pub(in crate::server) struct Share {
     address: Arc<Waiting>,
 }
 
-/// Guard of one unread response.
+/// Guard that counts one unread response until it is dropped.
 pub(super) struct Unread(Arc<Share>);
 
-/// Guard of unread bytes of a response.
+/// Guard that counts unread bytes of a response until it is dropped.
 pub(super) struct UnreadBytes {
     share: Arc<Share>,
     bytes: usize,
 }
 
-/// Guard of a call that waits for its message.
+/// Guard that counts a call as waiting for its message until it is dropped.
 pub(in crate::server) struct WaitingPermit {
     share: Arc<Share>,
 }
@@ -96,7 +98,7 @@ impl Share {
         UnreadBytes { share, bytes }
     }
 
-    /// Returns whether unread responses exceed a limit; new calls are then refused as OVERLOADED.
+    /// Returns whether unread responses exceed a limit. If so, new calls are refused as OVERLOADED.
     pub fn is_behind(&self) -> bool {
         let largest = self.limits.answer_bytes;
         let exceeds = |bytes: &AtomicUsize, times: usize| {
@@ -107,7 +109,7 @@ impl Share {
             || self.address.unread.load(Ordering::Relaxed) > UNREAD_ANSWERS
     }
 
-    /// Counts bytes of an incomplete message; returns whether they are within the limits.
+    /// Counts bytes of an incomplete message. Returns whether they are within the limits.
     pub fn hold(&self, bytes: usize) -> bool {
         let WaitingLimits {
             by_connection,

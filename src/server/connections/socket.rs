@@ -1,4 +1,5 @@
-//! Byte stream of a connection, plaintext or TLS, which detects the client's HTTP/2 preface.
+//! Byte stream of a connection, plaintext or TLS. It detects when the client has sent the HTTP/2
+//! preface.
 
 use std::{
     io,
@@ -28,12 +29,13 @@ pub(super) enum Socket {
 /// Socket that counts received bytes until the preface is complete.
 pub(super) struct Watched {
     socket: Socket,
-    /// Bytes of the preface that have not arrived.
+    /// Number of bytes of the preface that have not arrived yet.
     awaited: usize,
     begun: Arc<AtomicBool>,
 }
 
-/// Whether a client has sent the preface. The HTTP/2 keep-alive covers it only from then on.
+/// Whether the client has sent the preface. Only from then on does the HTTP/2 keep-alive detect a
+/// client that is gone.
 pub(super) struct Begun(Arc<AtomicBool>);
 
 impl Begun {
@@ -52,7 +54,7 @@ pub(super) fn watched(socket: Socket) -> (Watched, Begun) {
     (watched, Begun(begun))
 }
 
-/// Evaluates the same call on either variant.
+/// Evaluates a call on the inner stream, whichever variant of `Socket` it is.
 macro_rules! either {
     ($socket:expr, $io:ident => $call:expr) => {
         match $socket {

@@ -1,5 +1,5 @@
-//! Builds the TLS configuration from the files; each error names its setting. Never prints what
-//! the files contain.
+//! Builds the TLS configuration from the TLS files. Each error names its setting. The contents of
+//! the files are never printed.
 
 use std::{
     fmt, io,
@@ -26,49 +26,49 @@ const CERT: &str = "--tls-cert";
 const KEY: &str = "--tls-key";
 const CLIENT_CA: &str = "--tls-client-ca";
 
-/// Error in the TLS files: the setting, the file, what is wrong and how to fix it.
+/// Error in the TLS files. Its text names the setting, the file, what is wrong and how to fix it.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
     #[error("{setting} {}: {source}", path.display())]
     Unreadable {
-        /// The setting.
+        /// The setting that names the file.
         setting: &'static str,
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The cause.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A file has no usable content.
+    /// The content of a file cannot be used.
     #[error("{setting} {}: {problem}", path.display())]
     Unusable {
-        /// The setting.
+        /// The setting that names the file.
         setting: &'static str,
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// What is wrong, and how to fix it.
         problem: String,
     },
 }
 
-/// Contents of the files.
+/// Contents of the TLS files.
 pub(super) struct Material {
     cert: Vec<u8>,
     key: Zeroizing<Vec<u8>>,
     client_ca: Option<Vec<u8>>,
 }
 
-/// Properties of usable files.
+/// Properties of TLS files that can be used.
 pub(super) struct Usable {
-    /// Digest of all contents.
+    /// Digest of the contents of all files.
     pub digest: Vec<u8>,
     /// Expiry of the server certificate, in seconds since the Unix epoch.
     pub server_expires_at: i64,
-    /// Expiry of the first valid client CA to expire, in the same unit.
+    /// Expiry of the valid client CA that expires first, in seconds since the Unix epoch.
     pub client_ca_expires_at: Option<i64>,
 }
 
-/// The CAs of a file that are valid now.
+/// The CAs in a file that are valid now.
 struct ClientCas {
     valid: Vec<CertificateDer<'static>>,
     first_expires_at: i64,
@@ -87,7 +87,7 @@ impl Material {
         })
     }
 
-    /// Removes the client CAs, for when none of them is valid any more.
+    /// Removes the client CAs. Used when a CA has expired and no usable set of client CAs is left.
     pub fn without_client_ca(self) -> Self {
         Self {
             client_ca: None,
@@ -95,7 +95,7 @@ impl Material {
         }
     }
 
-    /// Returns a digest of all contents, to detect changes.
+    /// Returns a digest of the contents of all files, from which a change is detected.
     pub fn digest(&self) -> Vec<u8> {
         let mut context = Context::new(&SHA256);
         let parts: [&[u8]; 3] = [
@@ -158,8 +158,8 @@ impl Material {
             )
         })?;
         config.alpn_protocols = vec![b"h2".to_vec()];
-        // A resumed session would reuse a certificate that was verified against older CAs.
-        // Connections are long-lived, so resumption would gain little.
+        // Session resumption is off. A resumed session would reuse a client certificate that was
+        // verified against older CAs. Connections are long-lived, so resumption would gain little.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         let usable = Usable {
@@ -171,7 +171,7 @@ impl Material {
     }
 }
 
-/// Time source for rustls: the clock that the rest of the service uses.
+/// Time source for rustls, which is the clock that the rest of the service uses.
 struct ServiceTime(Arc<dyn Clock>);
 
 impl fmt::Debug for ServiceTime {
@@ -196,14 +196,15 @@ async fn read(setting: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
     })
 }
 
-/// Parses PEM certificates; `None` if there are none or one is malformed.
+/// Parses PEM certificates; `None` if there are none or if one is malformed.
 fn certificates(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     read.ok().filter(|chain| !chain.is_empty())
 }
 
-/// Builds a verifier for client certificates. They are optional, but one that is presented must be
-/// valid: services authenticate by certificate, front ends of users by JWT.
+/// Builds a verifier for client certificates. A client need not present a certificate, because
+/// services may authenticate by certificate but front ends of users authenticate by JWT. A
+/// certificate that is presented must be valid.
 fn verifier(
     cas: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
@@ -219,9 +220,9 @@ fn verifier(
     verifier.build().map_err(|error| error.to_string())
 }
 
-/// Returns the CAs that are valid now. Expired and future ones are left out, because verification
-/// ignores the dates of a trust anchor. An old CA that was left in the file must not invalidate the
-/// others.
+/// Returns the CAs that are valid now. Expired CAs and CAs that are not valid yet are left out,
+/// because verification ignores the dates of a trust anchor. An old CA that was left in the file
+/// must not make the other CAs unusable.
 fn valid_now(cas: Vec<CertificateDer<'static>>, now: Timestamp) -> Result<ClientCas, String> {
     let mut counting = ClientCas {
         valid: Vec::new(),
@@ -247,7 +248,8 @@ fn valid_now(cas: Vec<CertificateDer<'static>>, now: Timestamp) -> Result<Client
     }
 }
 
-/// Returns the earliest expiry, in seconds since the Unix epoch; fails if one is not valid now.
+/// Returns the earliest expiry of these certificates, in seconds since the Unix epoch. Fails if one
+/// of them is not valid now.
 fn valid_until(certificates: &[CertificateDer<'_>], now: Timestamp) -> Result<i64, String> {
     let mut first = i64::MAX;
     for der in certificates {

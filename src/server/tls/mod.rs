@@ -1,5 +1,5 @@
-//! The server certificate and the client CAs, reloaded when their files change. If new files are
-//! unusable, the old ones stay in use, and the log and a metric report it.
+//! The server certificate and the client CAs, which are reloaded when their files change. If the
+//! new files cannot be used, the old certificates stay in use, and the log and a metric report it.
 
 mod material;
 mod watch;
@@ -21,29 +21,29 @@ use crate::{
 
 pub use self::material::TlsError;
 
-/// Interval at which the files are read even without a change notification: a mounted secret is
-/// swapped by a symbolic link, and not every file system reports that.
+/// Interval at which the files are read even if no change was notified. A mounted secret is
+/// replaced by switching a symbolic link, and not every file system reports that.
 const POLL_EVERY: Duration = Duration::from_secs(1);
 
-/// Paths of the certificate, its key and the client CAs.
+/// Paths of the server certificate, its key and the client CAs.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
-    /// The server's certificate chain, its own certificate first, in PEM.
+    /// The server's certificate chain in PEM. The server's own certificate comes first.
     pub cert: PathBuf,
     /// The private key of the server's own certificate, in PEM.
     pub key: PathBuf,
-    /// The client CAs, in PEM; without them, clients are not asked for certificates.
+    /// The client CAs, in PEM. If `None`, clients are not asked for certificates.
     pub client_ca: Option<PathBuf>,
 }
 
-/// TLS files and the configuration loaded from them.
+/// The paths of the TLS files, and the configuration that was loaded from the files.
 pub struct Tls {
     files: TlsFiles,
     clock: Arc<dyn Clock>,
     current: ArcSwap<Current>,
 }
 
-/// Configuration for new connections.
+/// The configuration for new connections.
 struct Current {
     config: Arc<ServerConfig>,
     usable: Usable,
@@ -70,7 +70,7 @@ impl Tls {
         TlsAcceptor::from(self.current.load().config.clone())
     }
 
-    /// Reloads the files when they change; never returns.
+    /// Reloads the files whenever they change; never returns.
     pub(super) async fn keep_fresh(&self, metrics: &Metrics) {
         let watch = Watch::over(&self.files);
         let mut failed = None;
@@ -81,8 +81,9 @@ impl Tls {
         }
     }
 
-    /// Reloads changed files, and returns the error if they are unusable. An error is reported only
-    /// if seen twice in a row, because the first read can fall between the writes of two files.
+    /// Reloads changed files, and returns the error if they cannot be used. An error is reported
+    /// only if it occurs twice in a row, because the first read can fall between the writes of two
+    /// files.
     async fn refresh(&self, metrics: &Metrics, before: Option<String>) -> Option<String> {
         let error = match self.take().await {
             Ok(taken) => {
@@ -104,7 +105,8 @@ impl Tls {
         Some(error)
     }
 
-    /// Loads new files, or drops a CA that has expired; returns whether there was a change.
+    /// Loads new files, or removes a CA that has expired. Returns whether the configuration has
+    /// changed.
     async fn take(&self) -> Result<bool, TlsError> {
         let now = self.clock.now().seconds();
         let current = self.current.load();
@@ -119,7 +121,7 @@ impl Tls {
                 Ok(true)
             }
             Err(error) => {
-                // An expired CA must not stay trusted, whatever else is wrong.
+                // An expired CA must not stay trusted, whatever else is wrong with the files.
                 if expired
                     && let Ok(built) = material.without_client_ca().build(&self.files, &self.clock)
                 {

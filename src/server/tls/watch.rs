@@ -7,23 +7,25 @@ use tokio::sync::Notify;
 
 use super::TlsFiles;
 
-/// How long to let a change settle: a certificate and its key are written in several steps.
+/// How long to wait after a notification, because a certificate and its key are written in several
+/// steps.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// Watcher of the folders of the files, so that symbolic links and renames are seen too.
+/// Watches the folders that contain the files, so that changes of symbolic links and renames are
+/// noticed too.
 pub(super) struct Watch {
     heard: Arc<Notify>,
-    /// Watches until it is dropped.
+    /// The watcher, which watches until it is dropped.
     _watcher: Option<RecommendedWatcher>,
 }
 
 impl Watch {
-    /// Starts to watch. If the platform cannot, the files are only polled.
+    /// Starts to watch the folders. If the platform cannot watch them, the files are only polled.
     pub fn over(files: &TlsFiles) -> Self {
         let heard = Arc::new(Notify::new());
         let told = heard.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // Ignores access events, which our own reads cause.
+            // Access events are ignored, because our own reads cause them.
             if event.map_or(true, |event| !event.kind.is_access()) {
                 told.notify_one();
             }
@@ -50,7 +52,7 @@ impl Watch {
         }
     }
 
-    /// Waits for a change, at most for `time`.
+    /// Waits until a change is notified, for at most `time`.
     pub async fn changed_within(&self, time: Duration) {
         let heard = tokio::time::timeout(time, self.heard.notified()).await;
         if heard.is_ok() {

@@ -1,4 +1,4 @@
-//! The change log: one row for everything that can alter a verdict (R12).
+//! Appends to the change log. It has one row for each change that can alter a verdict (R12).
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{ConnectionTrait as _, DbErr, Statement, Value};
@@ -7,13 +7,15 @@ use crate::domain::{id::TokenUid, revision::Revision};
 use crate::store::{Error, Store, engine::transaction::Transaction, stack::access::LockedStack};
 use stacktoken_core::facts_cache::Subject;
 
-/// The most rows in one statement: the engines limit the number of bind parameters.
+/// The maximum number of rows in one statement. The engines limit the number of bind parameters.
 pub(in crate::store) const AT_ONCE: usize = 500;
 
-/// The NOTIFY channel. A notification is an empty hint to read the change log now.
+/// The NOTIFY channel. A notification has no payload, and is only a hint to poll the change log
+/// now.
 pub(in crate::store) const CHANNEL: &str = "stacktoken_changes";
 
-/// What happened. Readers use only whether a kind is harmless; the rest is for people.
+/// The kind of a change. Readers use it only to decide whether the change is harmless. Otherwise it
+/// is information for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) enum Kind {
     Issued,
@@ -40,7 +42,7 @@ impl Kind {
         )
     }
 
-    /// All kinds.
+    /// All kinds of changes.
     pub const ALL: [Self; 13] = [
         Self::Issued,
         Self::Updated,
@@ -76,19 +78,20 @@ impl Kind {
     }
 }
 
-/// On SQLite the position of a change is its row id, since there is one writer.
+/// SQLite. The position of a change is its row id, because there is only one writer.
 const ON_SQLITE: &str = "INSERT INTO changes (stack_uid, token_uid, kind, changed_at) \
     VALUES ($1, $2, $3, $4) RETURNING id AS position";
-/// On PostgreSQL it is the transaction id, since a later row id may be committed first. One round
-/// trip appends the change and moves `last_changed_at`, before which no later decision can be.
+/// PostgreSQL. The position of a change is its transaction id, because a row with a higher id may
+/// be committed first. The statement appends the change and sets `last_changed_at` in one round
+/// trip. No later decision about the stack may be earlier than that instant.
 const ON_POSTGRES: &str = "\
     WITH moved AS (UPDATE stacks SET last_changed_at = $4 WHERE uid = $1) \
     INSERT INTO changes (stack_uid, token_uid, kind, changed_at) \
     VALUES ($1, $2, $3, $4) RETURNING xid::text::bigint AS position";
 
 impl Store {
-    /// Appends a row to the change log, at the instant of the decision. Returns the revision that
-    /// includes this change.
+    /// Appends a row to the change log, dated with the instant of the decision. Returns a revision
+    /// that includes this change.
     pub(in crate::store) async fn append_change(
         &self,
         tx: &Transaction,
@@ -119,7 +122,7 @@ impl Store {
         Ok(self.revision(position))
     }
 
-    /// Appends one row for each of several tokens of a stack; returns `None` for no tokens.
+    /// Appends one row for each of these tokens of a stack. Returns `None` if there are no tokens.
     pub(in crate::store) async fn append_change_of_each(
         &self,
         tx: &Transaction,
@@ -165,8 +168,8 @@ impl Store {
         Ok(last.map(|position| self.revision(position)))
     }
 
-    /// Records the instant of the decision, so that no later one about the stack is earlier (R8).
-    /// On PostgreSQL the statement that appends one change does this itself.
+    /// Records the instant of the decision, so that no later decision about the stack is dated
+    /// earlier (R8). On PostgreSQL, the statement that appends a single change does this as well.
     async fn note_changed(&self, tx: &Transaction, stack: &LockedStack) -> Result<(), Error> {
         let sql = "UPDATE stacks SET last_changed_at = $1 WHERE uid = $2";
         let values = [stack.at.as_micros().into(), stack.row.uid.into()];
@@ -175,8 +178,8 @@ impl Store {
         Ok(())
     }
 
-    /// Sends a hint, but only if a cached fact may be wrong now: NOTIFY takes a lock over all
-    /// commits, and a replica that misses a hint polls the change log anyway.
+    /// Sends a hint, but only if the change can make cached facts wrong. NOTIFY takes a lock that
+    /// all commits share, and a replica that misses a hint still polls the change log.
     async fn hint(&self, tx: &Transaction, kind: Kind) -> Result<(), Error> {
         if self.is_shared() && !kind.is_harmless() {
             tx.execute_unprepared(&format!("NOTIFY {CHANNEL}")).await?;
@@ -184,10 +187,10 @@ impl Store {
         Ok(())
     }
 
-    /// Returns the last position on SQLite, where there is one writer.
+    /// Returns the last position of the change log on SQLite, where there is only one writer.
     ///
     /// # Errors
-    /// [`Error`] if the store cannot be read.
+    /// Returns [`Error`] if the store cannot be read.
     pub async fn last_position(&self) -> Result<i64, Error> {
         let sql = "SELECT COALESCE(MAX(id), 0) AS position FROM changes";
         let statement = Statement::from_string(self.backend(), sql);

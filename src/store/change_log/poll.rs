@@ -1,5 +1,5 @@
-//! Reads the change log, so that a replica learns of changes made by others, and a watcher of all
-//! changes.
+//! Reads the change log. A replica uses it to learn of changes made by other replicas, and a
+//! watcher to learn of all changes.
 
 use std::time::Duration;
 
@@ -23,23 +23,25 @@ use crate::store::{
     engine::origin::full_origin_of,
 };
 
-/// The most changes that one read returns one by one; beyond that it returns [`Lost::Untold`].
+/// The maximum number of changes that one read returns. If there are more, the read returns
+/// [`Lost::Untold`].
 const MOST: usize = 10_000;
 
-/// Up to where the change log was read, and in which database. A cursor means nothing in another
-/// database: after a crash or a promotion, transaction ids that were not on disk are assigned
-/// again.
+/// The position up to which the change log was read, and the database that was read. A cursor is
+/// meaningless in another database, because after a crash or a promotion, PostgreSQL assigns
+/// transaction ids again that had not reached the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
-    /// On PostgreSQL a transaction id: a row may become visible after one with a higher id, but
-    /// never one of a transaction below the oldest still running. On SQLite a row id, since there
-    /// is one writer.
+    /// The position at which the next read starts. On PostgreSQL it is a transaction id. A row may
+    /// become visible after a row with a higher transaction id, but never a row whose transaction
+    /// id is below the oldest transaction still running. On SQLite it is a row id, because there is
+    /// only one writer.
     next: i64,
     origin: Origin,
 }
 
 impl Cursor {
-    /// Returns the last position up to which everything was read.
+    /// Returns the last position up to which every change was read.
     #[must_use]
     pub const fn position(&self) -> i64 {
         self.next - 1
@@ -57,7 +59,8 @@ impl Cursor {
         &self.origin
     }
 
-    /// Returns a cursor as if everything up to this position of the same change log had been read.
+    /// Returns a cursor in the same change log for a reader that has read everything up to this
+    /// position.
     fn after(&self, position: i64) -> Self {
         Self {
             next: position.saturating_add(1),
@@ -69,50 +72,52 @@ impl Cursor {
 /// A row of the change log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Its row id, by which a reader recognizes a change that it reads again.
+    /// The row id, by which a reader recognizes a change that it has already read.
     pub id: i64,
-    /// Its position in the change log.
+    /// The position of the change in the change log.
     pub position: i64,
-    /// The stack.
+    /// The stack that was changed.
     pub stack: StackUid,
-    /// The token; `None` if the change is about the stack as a whole.
+    /// The token that was changed. `None` if the change is about the stack as a whole.
     pub token: Option<TokenUid>,
-    /// Whether it cannot make any cached fact wrong.
+    /// Whether cached facts stay correct after this change.
     pub harmless: bool,
-    /// When it was made, by the clock that decided it (R8).
+    /// The instant of the change, according to the clock with which the change was decided (R8).
     pub changed_at: Timestamp,
 }
 
-/// Why changes cannot be returned one by one: nothing read before is valid any more.
+/// Why changes cannot be returned one by one. Everything that the reader knows may be outdated
+/// then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lost {
-    /// There is no cursor, or it is of another database or incarnation: after a crash, a promotion
-    /// or a restore, or if another database took its place.
+    /// There is no cursor, or the cursor belongs to another database or incarnation. The latter
+    /// happens after a crash, a promotion or a restore, or if the address leads to another
+    /// database.
     Elsewhere,
-    /// There are too many changes, or some were purged.
+    /// There are too many changes since the cursor, or some of them were purged.
     Untold,
 }
 
 /// The result of reading the change log.
 #[derive(Debug)]
 pub struct History {
-    /// The changes since the cursor, by position.
+    /// The changes since the cursor, ordered by position.
     pub changes: Result<Vec<Change>, Lost>,
     /// The cursor for the next read.
     pub next: Cursor,
-    /// The highest position of a change, among those up to which everything was read. An
-    /// acknowledged change keeps its position through any failover; the id of a transaction that
-    /// wrote no change may not.
+    /// The highest position of a change below the cursor for the next read. A watcher can resume
+    /// from it after any failover, because an acknowledged change keeps its position. The id of a
+    /// transaction that wrote no change might be assigned again.
     pub resume: i64,
-    /// The highest visible position of a change.
+    /// The highest visible position of any change.
     pub newest: i64,
 }
 
-/// Returns the statement for rows that may not have been visible before, and the next cursor. One
-/// statement is one snapshot, so no row is missed. Every `ORDER BY` names its table: a bare `xid`
-/// would mean the output column, which is not in the index, and sort the whole table. The limit is
-/// inside the subquery, so that the index is the cheapest plan whatever row count the planner
-/// estimates.
+/// Returns the statement that selects the rows that may not have been visible before, and the next
+/// cursor. A single statement sees a single snapshot, so no row is missed. Every `ORDER BY` names
+/// its table. A bare `xid` would mean the output column, which is not indexed, and PostgreSQL would
+/// sort the whole table. The limit is inside the subquery, so that the index is the cheapest plan
+/// for every row count that the planner may estimate.
 pub(in crate::store) fn on_postgres(origin: &str) -> String {
     format!(
         "\
@@ -132,7 +137,8 @@ pub(in crate::store) fn on_postgres(origin: &str) -> String {
     ORDER BY c.xid, c.id"
     )
 }
-/// Returns the same statement for SQLite. There is one writer, so every visible row is complete.
+/// Returns the statement for SQLite. There is only one writer, so no earlier row can become visible
+/// later.
 pub(in crate::store) fn on_sqlite(origin: &str) -> String {
     format!(
         "\
@@ -158,20 +164,21 @@ struct Row {
 }
 
 impl Store {
-    /// Reads the changes since a cursor, for the change log; from the primary only.
+    /// Reads the changes since a cursor, from the primary only. For polling the change log.
     ///
     /// # Errors
-    /// [`Error::NotPrimary`] if the database is not the primary; [`Error`] if it cannot be read.
+    /// Returns [`Error::NotPrimary`] if the database is not the primary, or another [`Error`] if it
+    /// cannot be read.
     pub async fn read_history(&self, since: Option<&Cursor>) -> Result<History, Error> {
         let control = self.pools.load().control.clone();
         self.read_since(&control, since).await
     }
 
-    /// Reads the changes after a position of the change log that `feed` reads, for a watcher; from
-    /// the primary only. Without a position, returns only where the change log ends.
+    /// Reads the changes after a position for a watcher, from the primary only. `feed` is a cursor
+    /// of the same change log. Without a position, returns only where the change log ends.
     ///
     /// # Errors
-    /// As for [`Self::read_history`].
+    /// Returns the same errors as [`Self::read_history`].
     pub async fn read_backlog(&self, from: Option<i64>, feed: &Cursor) -> Result<History, Error> {
         let since = feed.after(from.unwrap_or(i64::MAX));
         let span = self.span("read_backlog");
@@ -191,7 +198,7 @@ impl Store {
         since: Option<&Cursor>,
     ) -> Result<History, Error> {
         self.require_file()?;
-        // Without a cursor, no row matches and only the next cursor is read.
+        // Without a cursor, no row matches, and the statement returns only the next cursor.
         let from = since.map_or(i64::MAX, |cursor| cursor.next);
         let most = i64::try_from(MOST + 1).unwrap_or(i64::MAX);
         let values = [from.to_string().into(), most.into()];
@@ -205,7 +212,8 @@ impl Store {
         };
         let at = |name| first.try_get::<Option<i64>>("", name);
         let purged = at("purged")?.unwrap_or_default();
-        // If a purge left no complete row, the position up to which it purged counts.
+        // If a purge has left no row below the next cursor, the position up to which the change log
+        // was purged is used.
         let resume = at("resume")?.unwrap_or(purged);
         let newest = at("newest")?.unwrap_or(resume);
         let changes = match since.filter(|since| next.origin.is(&since.origin)) {
@@ -221,8 +229,8 @@ impl Store {
         })
     }
 
-    /// Returns a LISTEN connection that reports when to poll; `None` on SQLite, where no other
-    /// process makes changes.
+    /// Returns a LISTEN connection that reports when to poll the change log. Returns `None` on
+    /// SQLite, where no other process makes changes.
     #[must_use]
     pub fn listener(&self) -> Option<Listener> {
         match &self.location {
@@ -235,7 +243,7 @@ impl Store {
     }
 }
 
-/// Parses the changes. If there are none, the only row has no id.
+/// Parses the changes. If there are no changes, the only row has no id.
 fn changes(rows: &[QueryResult]) -> Result<Vec<Change>, Error> {
     let mut changes = Vec::with_capacity(rows.len());
     for row in rows {
@@ -253,7 +261,7 @@ fn change(row: &Row) -> Result<Change, Error> {
         column: "changed_at",
         id: row.id.to_string(),
     };
-    // A kind that only a newer version knows counts as harmful.
+    // A kind that only a newer version knows is treated as harmful.
     let harmless = Kind::ALL
         .iter()
         .any(|kind| kind.name() == row.kind && kind.is_harmless());
@@ -267,29 +275,31 @@ fn change(row: &Row) -> Result<Change, Error> {
     })
 }
 
-/// A receiver of NOTIFY hints. Losing it costs speed only: the change log is polled as well.
+/// A receiver of NOTIFY hints. If hints are lost, replicas only learn of changes later, because
+/// they also poll the change log.
 pub struct Listener {
     urls: PostgresUrls,
     connection: Option<PgListener>,
 }
 
-/// The time limit to connect and to start listening.
+/// The time limit for connecting and for LISTEN.
 const CONNECT_FOR: Duration = Duration::from_secs(3);
-/// How often an idle connection is checked: nothing else would notice a peer that vanished.
+/// How often an idle connection is checked. Without this check, nothing would notice that the
+/// server has vanished.
 const ASK_EVERY: Duration = Duration::from_secs(5);
-/// The time limit of that check.
+/// The time limit of the check.
 const ASK_FOR: Duration = Duration::from_secs(1);
 
 impl Listener {
-    /// Closes the connection, which may lead to a database that is no longer trusted.
+    /// Closes the connection, because it may lead to a database that is no longer trusted.
     pub fn leave(&mut self) {
         self.connection = None;
     }
 
-    /// Returns at the next hint, and also when hints may have been missed.
+    /// Waits for the next hint. Also returns when hints may have been missed.
     ///
     /// # Errors
-    /// [`DbErr`] if it cannot listen now; retry later.
+    /// Returns [`DbErr`] if no connection can be made now. Retry later.
     pub async fn hint(&mut self) -> Result<(), DbErr> {
         let Some(connection) = &mut self.connection else {
             self.connection = Some(connect(&self.urls.direct()).await?);
@@ -297,7 +307,8 @@ impl Listener {
         };
         let heard = tokio::time::timeout(ASK_EVERY, connection.try_recv()).await;
         let is_alive = match heard {
-            // `None` means that the library has reconnected, and hints sent meanwhile are lost.
+            // `None` means that the library has reconnected, so hints that were sent in between are
+            // lost.
             Ok(Ok(_)) => true,
             Ok(Err(_)) => false,
             Err(_) => {

@@ -1,5 +1,5 @@
-//! The clock that sets the time of a change, the database's or this process's, and the permitted
-//! skew of clocks (R8).
+//! The clock that sets the time of a change, and the permitted clock skew (R8). The clock is that
+//! of the database on PostgreSQL, and that of this process on SQLite.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -22,23 +22,26 @@ impl Store {
         Duration::from_micros(self.max_skew_micros.load(Ordering::Relaxed))
     }
 
-    /// Makes this process's clock decide on PostgreSQL too: for tests that control one clock for
-    /// both engines, and as a negative control. No setting does this.
+    /// Makes changes use this process's clock on PostgreSQL too. For tests that use one clock on
+    /// both engines, and for tests that show why the database's clock is used. No setting does
+    /// this.
     #[must_use]
     pub const fn deciding_by_own_clock(mut self) -> Self {
         self.own_clock_decides = true;
         self
     }
 
-    /// Sets the freshness bound: how long another replica may answer from the state before a change.
+    /// Sets the freshness bound, which is how long another replica may still answer with the state
+    /// before a change.
     pub fn answer_within(&self, bound: Duration) {
         let micros = u64::try_from(bound.as_micros()).unwrap_or(u64::MAX);
         self.freshness_micros.store(micros, Ordering::Relaxed);
     }
 
-    /// Returns the latest time at which another replica may still answer without a change that is
-    /// decided at `at`: its clock may be ahead, and it applies the change within the freshness bound.
-    /// On SQLite there is one clock and one process.
+    /// Returns the latest time by the clock of any other replica at which that replica may still
+    /// answer without a change that is decided at `at`. Its clock may be ahead, and it may apply
+    /// the change as late as the freshness bound allows. Returns `at` if this process's clock
+    /// decides, as on SQLite, where there is only one process.
     pub(in crate::store) fn latest(&self, at: Timestamp) -> Timestamp {
         if self.own_clock_decides {
             return at;

@@ -1,4 +1,5 @@
-//! The location of the store. Prints only its kind, host and name: a URL can hold a password.
+//! The location of the store. When displayed it shows only the kind, host and name, because a URL
+//! can contain a password.
 
 use std::{
     fmt,
@@ -15,13 +16,14 @@ use std::{
 use arc_swap::ArcSwap;
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgSslMode};
 
-/// How long a call waits for a connection before the store counts as unreachable. Shorter than the
-/// time limit of a read, so that a pool that is merely busy is not taken for a dead link.
+/// How long a call waits for a connection before the store counts as unreachable. This is shorter
+/// than the time limit of a read, so that a busy pool is not mistaken for a dead connection.
 const ACQUIRE_FOR: Duration = Duration::from_millis(500);
-/// The longest that this wait becomes if connecting is slow.
+/// The maximum of this wait. It grows if connecting is slow.
 const LONGEST_ACQUIRE_FOR: Duration = Duration::from_secs(10);
 
-/// The parameters that the driver knows; it logs any other with its value.
+/// The parameters that the driver knows. It logs any other parameter together with its value, so
+/// others are rejected.
 const PARAMETERS: &[&str] = &[
     "sslmode",
     "ssl-mode",
@@ -46,14 +48,14 @@ const PARAMETERS: &[&str] = &[
 /// The location of a store.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Location {
-    /// An SQLite file, for one process.
+    /// An SQLite file, used by only one process.
     Sqlite(PathBuf),
-    /// A PostgreSQL database, for several replicas.
+    /// A PostgreSQL database, which several replicas can share.
     Postgres(PostgresUrls),
 }
 
-/// The URLs of a PostgreSQL database; neither is ever printed. All clones share them, so that a
-/// rotated password applies to all connections made from then on.
+/// The URLs of a PostgreSQL database. They are never printed. All clones share the URLs, so a
+/// rotated password applies to all connections that are made afterwards.
 #[derive(Clone)]
 pub struct PostgresUrls {
     ways: Arc<ArcSwap<Ways>>,
@@ -63,11 +65,12 @@ pub struct PostgresUrls {
 
 #[derive(PartialEq, Eq)]
 struct Ways {
-    /// For calls; may go through a pooler.
+    /// The URL for calls. It may lead to a pooler.
     url: String,
-    /// Past any pooler: for LISTEN, the change log and migrations. `None` if there is no pooler.
+    /// The URL that bypasses any pooler, for LISTEN, the change log and migrations. `None` if there
+    /// is no pooler.
     direct: Option<String>,
-    /// Whether both URLs give connections that are safe from eavesdropping and impersonation.
+    /// Whether connections made with either URL are safe from eavesdropping and impersonation.
     private: bool,
 }
 
@@ -90,7 +93,7 @@ impl PostgresUrls {
         self.ways.load().url.clone()
     }
 
-    /// Returns the URL past any pooler.
+    /// Returns the URL that bypasses any pooler.
     pub(in crate::store) fn direct(&self) -> String {
         let ways = self.ways.load();
         ways.direct.as_ref().unwrap_or(&ways.url).clone()
@@ -101,8 +104,8 @@ impl PostgresUrls {
         Duration::from_millis(self.acquire_for.load(Ordering::Relaxed))
     }
 
-    /// Records how long it takes to connect. If that is long, calls wait longer, since an attempt
-    /// that is cancelled every time would never succeed.
+    /// Records how long it took to connect. If connecting is slow, calls wait longer from now on.
+    /// Otherwise every attempt would be cancelled before it could succeed.
     pub(in crate::store) fn note_connected(&self, took: Duration) {
         let wait = (2 * took).clamp(ACQUIRE_FOR, LONGEST_ACQUIRE_FOR);
         let millis = u64::try_from(wait.as_millis()).unwrap_or_default();
@@ -118,11 +121,11 @@ impl PartialEq for PostgresUrls {
 
 impl Eq for PostgresUrls {}
 
-/// An error in a database URL. It repeats nothing from the URL: even the name of a parameter can be
-/// part of a password.
+/// An error in a database URL. The message repeats nothing from the URL, because even the name of a
+/// parameter can be part of a password.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LocationError {
-    /// The URL has another form.
+    /// The URL does not have an accepted form.
     #[error(
         "expected sqlite:PATH, such as sqlite:/var/lib/stacktoken/stacktoken.db, or \
          postgres://USER:PASSWORD@HOST:PORT/DATABASE"
@@ -150,10 +153,11 @@ impl FromStr for Location {
 }
 
 impl Location {
-    /// Returns the same location, with a URL past the pooler.
+    /// Returns the same location with a second URL, which bypasses the pooler.
     ///
     /// # Errors
-    /// [`LocationError`] if that is no PostgreSQL URL, or the location is not PostgreSQL.
+    /// Returns [`LocationError`] if `direct` is not a PostgreSQL URL, or this location is not
+    /// PostgreSQL.
     pub fn with_direct(self, direct: &str) -> Result<Self, LocationError> {
         check_postgres(direct)?;
         match self {
@@ -164,8 +168,8 @@ impl Location {
         }
     }
 
-    /// Adopts the URLs of another location for connections made from now on, if it is the same
-    /// database. Returns whether they changed.
+    /// Takes over the URLs of another location for connections made from now on, if both are the
+    /// same database. Returns whether the URLs changed.
     #[must_use]
     pub fn follow(&self, other: &Self) -> bool {
         let (Self::Postgres(own), Self::Postgres(theirs)) = (self, other) else {
@@ -178,8 +182,8 @@ impl Location {
         changed
     }
 
-    /// Returns whether connections are safe from eavesdropping and impersonation: a file, a socket,
-    /// this machine, or TLS with a certificate that is verified.
+    /// Returns whether connections are safe from eavesdropping and impersonation. They are with a
+    /// file, a socket, `localhost` or a loopback address, or TLS with a verified certificate.
     #[must_use]
     pub fn is_private(&self) -> bool {
         match self {
@@ -215,8 +219,8 @@ fn check_postgres(url: &str) -> Result<(), LocationError> {
     let rest = schemes.iter().find_map(|scheme| url.strip_prefix(scheme));
     let rest = rest.ok_or(LocationError::Form)?;
     let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
-    // A password that is not percent-encoded ends the host at its first `/`, `?` or `#`: its rest
-    // would become the name of the database, a parameter, or nothing.
+    // A password that is not percent-encoded ends the host at its first `/`, `?` or `#`. The rest
+    // of the password would then be taken for the database name or a parameter, or be ignored.
     let name = place.split_once('/').map_or("", |(_, name)| name);
     if url.contains('#') || name.contains(['@', '/']) {
         return Err(LocationError::Parameter);

@@ -5,14 +5,14 @@ use std::sync::{Arc, atomic::AtomicBool};
 use crate::store::{Error, Store};
 
 impl Store {
-    /// Returns a flag that is set while the last check found the database file or its write-ahead
-    /// log deleted or replaced; `None` on PostgreSQL.
+    /// Returns a flag that is set if the last check found the database file or its write-ahead log
+    /// deleted or replaced. Returns `None` on PostgreSQL.
     #[must_use]
     pub fn file_lost(&self) -> Option<Arc<AtomicBool>> {
         self.embedded.as_ref().map(|embedded| embedded.file.lost())
     }
 
-    /// Checks that commits go to the file that the next start will open.
+    /// Checks that this process still writes to the file that it would open after a restart.
     pub(in crate::store) fn require_file(&self) -> Result<(), Error> {
         match &self.embedded {
             Some(embedded) => embedded

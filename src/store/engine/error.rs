@@ -1,4 +1,4 @@
-//! The errors of the store, named by condition. The only module that reads driver codes.
+//! The errors of the store, one for each condition. No other module reads the driver's error codes.
 
 use std::time::Duration;
 
@@ -9,71 +9,72 @@ use crate::domain::{entropy::EntropyFailed, refusal::Refusal};
 /// Why a store method failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A rule refused the call. The transaction was committed all the same, but it only marked
-    /// expired tokens as ended (R8).
+    /// A rule refused the call. The transaction was committed all the same, but all that it wrote
+    /// is that expired tokens have ended (R8).
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The store cannot be reached or does not answer.
+    /// The store cannot be reached, or does not answer.
     #[error("the store cannot be reached")]
     Unavailable(#[source] DbErr),
     /// The store has no space left.
     #[error("the store has no space left")]
     Full(#[source] DbErr),
-    /// The audit row could not be written, so nothing was done (R14).
+    /// The audit row could not be written. Nothing was changed (R14).
     #[error("the audit row could not be written")]
     AuditUnavailable(#[source] DbErr),
     /// Another transaction conflicted with this one, even after retries.
     #[error("another transaction was in the way")]
     Conflict(#[source] DbErr),
-    /// A row that does not parse.
+    /// A row cannot be parsed.
     #[error("{table} {id} has a {column} that does not parse")]
     Corrupt {
-        /// The table.
+        /// The table that contains the row.
         table: &'static str,
-        /// The column.
+        /// The column that cannot be parsed.
         column: &'static str,
-        /// The row.
+        /// The id of the row.
         id: String,
     },
-    /// The database answers but is not the primary: a standby, or a primary that was demoted. Its
-    /// data may be old.
+    /// The database answers but is not the primary. It is a standby, or a primary that was demoted,
+    /// and its data may be old.
     #[error("the database is not the primary")]
     NotPrimary,
-    /// The database answers but accepts no changes: a standby, or one that was set to read-only.
+    /// The database answers but accepts no changes. It is a standby, or was set to read-only.
     #[error("the database is read-only")]
     ReadOnly,
-    /// The embedded database's file or write-ahead log was deleted or replaced: what is committed
-    /// now is lost when the process ends.
+    /// The file or the write-ahead log of the embedded database was deleted or replaced. Changes
+    /// committed now would be lost when the process ends.
     #[error("the {0} was deleted or replaced")]
     FileLost(&'static str),
-    /// A COMMIT was sent, and it is not known whether it took effect.
+    /// A COMMIT was sent, but it is not known whether the transaction was committed.
     #[error("the outcome of the change is unknown")]
     OutcomeUnknown(#[source] DbErr),
-    /// Too many changes of one stack, or reads of one caller, are waiting.
+    /// Too many changes of one stack, or too many reads of one caller, are waiting.
     #[error("too many changes of this stack are waiting")]
     Crowded,
-    /// The clock is behind the last change of the stack by more than the permitted skew: a
-    /// decision now could undo what is final (R8).
+    /// The clock is behind the last change of the stack by more than the permitted skew. A decision
+    /// now could undo something that is final (R8).
     #[error("the clock is {behind:?} behind the last change of the stack")]
     ClockSkew {
-        /// By how much.
+        /// By how much the clock is behind.
         behind: Duration,
     },
-    /// The database's clock and this process's differ by more than the permitted skew (R8).
+    /// The clocks of the database and of this process differ by more than the permitted skew (R8).
     #[error("the clocks of the database and of this process differ by {by:?}")]
     ClocksDiffer {
-        /// By how much.
+        /// By how much the clocks differ.
         by: Duration,
     },
-    /// The database is not the one that committed the last heartbeat, so nothing was changed in it:
-    /// the change would be lost once the address leads back to the other one.
+    /// The database is not the one that committed the last heartbeat, so nothing was changed. A
+    /// change in it would be lost as soon as the address leads back to the former database.
     #[error("the database is another than the one that committed the last heartbeat")]
     Untrusted,
-    /// The database has no incarnation since it was promoted or started after a crash: what was
-    /// read before cannot be told from what is read now.
+    /// The database has no incarnation number, because it was promoted or was started after a
+    /// crash. Data read before that cannot be distinguished from data read now.
     #[error("the database has no incarnation yet")]
     Nameless,
-    /// The rows belong to another database cluster or other tables: restored, moved or upgraded.
+    /// The rows were written by another database cluster or in other tables, because the database
+    /// was restored, moved or upgraded.
     #[error(
         "the database or its schema is another than the one that the history was made by: check \
          the URL and the role's search_path, and run `stacktoken migrate new-epoch` if it is meant \
@@ -83,16 +84,17 @@ pub enum Error {
     /// Any other error of the database.
     #[error("the database refused a statement")]
     Database(#[source] DbErr),
-    /// The same error, shared by several callers of a single-flight load.
+    /// An error that several callers of a single-flight load receive.
     #[error(transparent)]
     Shared(std::sync::Arc<Self>),
-    /// No random bytes were available for an id.
+    /// No random bytes were available to generate an id.
     #[error(transparent)]
     Entropy(#[from] EntropyFailed),
 }
 
 impl Error {
-    /// Returns the name of the condition; `None` for a refusal, which is not a fault of the store.
+    /// Returns the name of the condition. Returns `None` for a refusal, which is not a failure of
+    /// the store.
     #[must_use]
     pub fn kind(&self) -> Option<&'static str> {
         match self {
@@ -117,14 +119,15 @@ impl Error {
         }
     }
 
-    /// Returns whether all connections were in use.
+    /// Returns whether the call failed because all connections were in use.
     #[must_use]
     pub const fn is_for_want_of_room(&self) -> bool {
         matches!(self, Self::Unavailable(DbErr::ConnectionAcquire(_)))
     }
 
-    /// Returns whether a connection turned out dead, as opposed to none being free, or the database
-    /// refusing a statement on a live one. Then the pool's other connections are likely dead too.
+    /// Returns whether a connection turned out to be dead. The pool's other connections are then
+    /// probably dead too. Returns `false` if no connection was free, or if the database rejected a
+    /// statement on a working connection.
     #[must_use]
     pub fn is_lost_connection(&self) -> bool {
         match self {
@@ -170,8 +173,8 @@ enum Condition {
 fn condition(error: &DbErr) -> Condition {
     let runtime = match error {
         DbErr::ConnectionAcquire(_) => return Condition::Unavailable,
-        // Any error before there is a connection means that the store is unavailable, except a full
-        // disk, which keeps SQLite from opening a file.
+        // Every error before there is a connection means that the store is unavailable. The
+        // exception is a full disk, on which SQLite cannot open a file.
         DbErr::Conn(runtime) => {
             return match condition_of(runtime) {
                 Condition::Full => Condition::Full,
@@ -191,13 +194,14 @@ fn condition_of(runtime: &RuntimeErr) -> Condition {
     match driver.as_ref() {
         sqlx::Error::Database(database) if is_standby(database.as_ref()) => Condition::NotPrimary,
         sqlx::Error::Database(database) => match database.code().as_deref() {
-            // SQLSTATE has five characters; SQLite's codes have fewer.
+            // An SQLSTATE has five characters. SQLite's codes are shorter.
             Some(code) if code.len() == 5 => postgres_condition(code),
             code => sqlite_condition(code),
         },
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
-        // A response that does not parse: the connection was cut in the middle of a message.
+        // The response could not be parsed, because the connection was cut in the middle of a
+        // message.
         | sqlx::Error::Protocol(_)
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
@@ -206,14 +210,14 @@ fn condition_of(runtime: &RuntimeErr) -> Condition {
     }
 }
 
-/// Returns whether the error is a response of the server on a connection that stays open. Not so
-/// for errors that end it: connection exceptions, shutdowns and terminated sessions.
+/// Returns whether the error is a response of the server on a connection that stays open.
+/// Connection exceptions, shutdowns and terminated sessions end the connection.
 fn is_answer(error: &DbErr) -> bool {
     let ends = ["08", "57P", "25P03", "25P04"];
     code_of(error).is_some_and(|code| !ends.iter().any(|end| code.starts_with(end)))
 }
 
-/// Returns the code in the database's own error response: the SQLSTATE on PostgreSQL.
+/// Returns the code in the error response of the database. On PostgreSQL this is the SQLSTATE.
 pub(in crate::store) fn code_of(error: &DbErr) -> Option<String> {
     let (DbErr::Conn(runtime) | DbErr::Exec(runtime) | DbErr::Query(runtime)) = error else {
         return None;
@@ -224,8 +228,9 @@ pub(in crate::store) fn code_of(error: &DbErr) -> Option<String> {
     Some(driver.as_database_error()?.code()?.into_owned())
 }
 
-/// Returns whether a standby refused to read the `incarnation` table. Checks the routine as well,
-/// since the code only says that something is not supported.
+/// Returns whether the error is a standby's refusal to read the unlogged `incarnation` table. The
+/// code alone only says that a feature is not supported, so the name of the routine is checked as
+/// well.
 fn is_standby(error: &dyn sqlx::error::DatabaseError) -> bool {
     let error = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>();
     error.is_some_and(|error| {
@@ -233,7 +238,8 @@ fn is_standby(error: &dyn sqlx::error::DatabaseError) -> bool {
     })
 }
 
-/// Maps an SQLite result code; extended codes use the higher bytes.
+/// Maps an SQLite result code to a condition. Extended codes use the higher bytes, which are
+/// ignored.
 fn sqlite_condition(code: Option<&str>) -> Condition {
     const PERM: u32 = 3;
     const BUSY: u32 = 5;
@@ -250,7 +256,8 @@ fn sqlite_condition(code: Option<&str>) -> Condition {
     match code.map(|code| code & 0xff) {
         Some(BUSY | LOCKED) => Condition::Conflict,
         Some(FULL) => Condition::Full,
-        // A fault of the file, not of the statement: an outage until it is repaired (R13).
+        // The fault is in the file, not in the statement. The store is unavailable until the file
+        // is repaired (R13).
         Some(READONLY) => Condition::ReadOnly,
         Some(PERM | NOMEM | IOERR | CORRUPT | CANTOPEN | PROTOCOL | NOTADB) => {
             Condition::Unavailable
@@ -259,16 +266,16 @@ fn sqlite_condition(code: Option<&str>) -> Condition {
     }
 }
 
-/// Maps an SQLSTATE, by class or by code.
+/// Maps an SQLSTATE to a condition, by its code or its class.
 fn postgres_condition(code: &str) -> Condition {
     match code {
         // Serialization failure, deadlock, lock not available.
         "40001" | "40P01" | "55P03" => Condition::Conflict,
         // Disk full.
         "53100" => Condition::Full,
-        // Read-only transaction: a standby, or a session that may not write.
+        // Read-only transaction, on a standby or in a session that may not write.
         "25006" => Condition::ReadOnly,
-        // Query cancelled or session ended by a time-out of the server.
+        // Query cancelled, or session terminated by a time-out of the server.
         "57014" | "25P03" | "25P04" => Condition::Unavailable,
         // Connection exceptions, insufficient resources, operator intervention.
         _ if ["08", "53", "57"]

@@ -1,7 +1,8 @@
-//! Reads that a verdict or the change log relies on. Each must see everything committed before it:
-//! under REPEATABLE READ a statement that waited for `ALTER TABLE` to rewrite a table finds it
-//! empty. So if the default of the database, the role or the session is not READ COMMITTED, the
-//! read runs in a transaction that sets it. Poolers would refuse start-up options.
+//! Reads on which a verdict or the change log relies. Each must see everything that was committed
+//! before it. Under REPEATABLE READ, a statement that had to wait while `ALTER TABLE` rewrote a
+//! table would find the table empty. So if the default isolation level of the database, the role or
+//! the session is not READ COMMITTED, the read runs in a transaction that sets this level. Setting
+//! it when connecting does not work, because poolers refuse start-up options.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,14 +13,14 @@ use crate::store::{
     engine::transaction::{Access, Transaction},
 };
 
-/// Whether a session was found whose default isolation is not READ COMMITTED.
+/// Whether a session was found whose default isolation level is not READ COMMITTED.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Isolation {
     other: AtomicBool,
 }
 
 impl Store {
-    /// Returns the rows of a statement that selects the origin columns; at least one row.
+    /// Returns the rows of a statement that selects the origin columns. There is at least one row.
     pub(in crate::store) async fn read_evidence(
         &self,
         pool: &DatabaseConnection,
@@ -48,14 +49,14 @@ async fn read_committed(
 ) -> Result<Vec<QueryResult>, Error> {
     let tx = Transaction::begin(pool, Access::UpToDate).await?;
     let rows = tx.query_all_raw(statement).await;
-    // The rows are valid anyway; a connection that fails to roll back is closed.
+    // The rows are valid even if the rollback fails. The connection is closed in that case.
     let _ = tx.rollback().await;
     let rows = rows?;
     first(&rows)?;
     Ok(rows)
 }
 
-/// Returns the first row of a statement that always returns one.
+/// Returns the first row of a statement that always returns at least one.
 pub(in crate::store) fn first(rows: &[QueryResult]) -> Result<&QueryResult, Error> {
     let missing = || DbErr::RecordNotFound("the row asked for".to_owned());
     Ok(rows.first().ok_or_else(missing)?)

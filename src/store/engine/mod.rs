@@ -1,5 +1,5 @@
-//! The database: where it is, its connections, transactions, errors, which one it is, and what differs
-//! between the engines.
+//! The database engine: location, connections, transactions, errors, the identity of the database,
+//! and everything that differs between SQLite and PostgreSQL.
 
 pub(in crate::store) mod clocks;
 pub(in crate::store) mod database_url;

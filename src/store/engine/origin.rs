@@ -1,4 +1,4 @@
-//! The identity of the database that answers, read in the same statement as the data.
+//! The identity of the database that answers. It is read in the same statement as the data.
 
 use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbErr, QueryResult, Statement};
 
@@ -7,16 +7,17 @@ use crate::store::{
     Error, Store, engine::error::code_of, engine::transaction::Transaction, migration,
 };
 
-/// A heartbeat that was committed.
+/// A committed heartbeat.
 #[derive(Clone, Debug)]
 pub struct Beat {
-    /// The database that committed it.
+    /// The database that committed the heartbeat.
     pub origin: Origin,
-    /// The time there, by the database's clock.
+    /// The time of the heartbeat according to the database's clock.
     pub clock: Timestamp,
 }
 
-/// Which parts of the database's identity this role may read: a managed service can refuse some.
+/// Which parts of the database's identity this role may read. A managed service can deny access to
+/// some of them.
 #[derive(Clone, Copy, Debug)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -27,23 +28,24 @@ pub(in crate::store) struct Sources {
     system: bool,
     timeline: bool,
     started: bool,
-    /// Off only in a negative control.
+    /// Whether the incarnation number is selected. Off only in a test that shows why it is needed.
     incarnation: bool,
-    /// Off only in a negative control.
+    /// Whether the ids of the tables are selected. Off only in a test that shows why they are
+    /// needed.
     tables: bool,
 }
 
 const SYSTEM: &str = "(SELECT system_identifier FROM pg_control_system())";
-/// Not `pg_control_checkpoint()`, which lags behind a promotion.
+/// The current timeline. Not read with `pg_control_checkpoint()`, which lags behind a promotion.
 const TIMELINE: &str = "CASE WHEN NOT pg_is_in_recovery() \
     THEN substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) ELSE '' END";
 const STARTED: &str = "(EXTRACT(EPOCH FROM pg_postmaster_start_time()) * 1000000)::bigint";
-/// The clock of the database, which advances within a transaction.
+/// The database's clock, which also advances within a transaction.
 pub(in crate::store) const CLOCK: &str =
     "(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint";
 
 impl Sources {
-    /// No columns: SQLite has no cluster identifier, timeline or start time.
+    /// SQLite has no cluster identifier, timeline or start time to select.
     pub const NONE: Self = Self {
         system: false,
         timeline: false,
@@ -52,7 +54,8 @@ impl Sources {
         tables: false,
     };
 
-    /// Finds out which parts of the origin this role is permitted to read, and logs the others.
+    /// Finds out which parts of the origin this role may read. Logs a warning for each of the
+    /// others.
     pub async fn of(connection: &DatabaseConnection) -> Result<Self, DbErr> {
         Ok(Self {
             system: may_ask(connection, SYSTEM).await?,
@@ -63,7 +66,8 @@ impl Sources {
         })
     }
 
-    /// Disables the parts that identify the incarnation, or the database cluster and its tables.
+    /// Disables the parts that identify the incarnation, or those that identify the database
+    /// cluster and its tables.
     pub const fn without(self, incarnation: bool, system: bool) -> Self {
         Self {
             system: self.system && !system,
@@ -74,12 +78,15 @@ impl Sources {
         }
     }
 
-    /// Returns the columns that identify the database, for every statement whose rows are evidence.
+    /// Returns the columns that identify the database. Every statement whose rows are evidence
+    /// selects them.
     pub fn columns(self) -> String {
         self.columns_with(&migration::table_ids())
     }
 
-    /// Returns the same columns, with the tables that statements parsed from now on are about.
+    /// Returns the columns that identify the database. The tables are those that the `search_path`
+    /// finds when the statement is executed. Statements that are parsed at that time use the same
+    /// tables.
     pub fn columns_now(self) -> String {
         self.columns_with(&migration::table_ids_now())
     }
@@ -102,7 +109,8 @@ impl Sources {
         )
     }
 
-    /// Returns the same columns, and those that make the server read a file.
+    /// Returns the columns that identify the database, including the system identifier and the
+    /// expected values. The server has to read a file for the system identifier.
     pub fn all_columns(self) -> String {
         let system = if self.system { SYSTEM } else { "NULL::bigint" };
         let home_tables = if self.tables {
@@ -118,7 +126,8 @@ impl Sources {
     }
 }
 
-/// The same columns on SQLite, where there is only one store and none can replace it.
+/// The columns that identify the database, for SQLite. Apart from the epoch they are constant,
+/// because no other store can take the place of the file.
 pub(in crate::store) const ON_SQLITE: &str = "\
     FALSE AS standby, '' AS timeline, 0 AS started, 0 AS incarnation, 0 AS tables, \
     TRUE AS up_to_date, \
@@ -145,13 +154,15 @@ async fn may_ask(connection: &DatabaseConnection, what: &str) -> Result<bool, Db
     }
 }
 
-/// Insufficient privilege, no such function, or not supported.
+/// Returns whether the role may not read the value, because the privilege is missing, or the
+/// function does not exist or is not supported.
 fn refuses(error: &DbErr) -> bool {
     let codes = ["42501", "42883", "0A000"];
     code_of(error).is_some_and(|code| codes.contains(&code.as_str()))
 }
 
-/// Returns the origin in a row with [`Sources::columns`]; an error unless it is the primary's.
+/// Returns the origin from a row with [`Sources::columns`]. Fails if the row does not come from the
+/// primary.
 pub(in crate::store) fn origin_of(row: &QueryResult) -> Result<Origin, Error> {
     require_primary(row)?;
     let incarnation: Option<i64> = row.try_get("", "incarnation")?;
@@ -159,14 +170,16 @@ pub(in crate::store) fn origin_of(row: &QueryResult) -> Result<Origin, Error> {
         system: None,
         timeline: row.try_get("", "timeline")?,
         epoch: row.try_get("", "epoch")?,
-        // Without one, data from before a crash cannot be told apart. A heartbeat writes one.
+        // Without an incarnation number, data from before a crash cannot be distinguished. The next
+        // heartbeat writes a new number.
         incarnation: incarnation.ok_or(Error::Nameless)?,
         tables: row.try_get("", "tables")?,
         started: row.try_get("", "started")?,
     })
 }
 
-/// Returns the origin in a row with [`Sources::all_columns`]; an error if the rows are foreign.
+/// Returns the origin from a row with [`Sources::all_columns`]. Fails if the row does not come from
+/// the primary, or if the rows are foreign.
 pub(in crate::store) fn full_origin_of(row: &QueryResult) -> Result<Origin, Error> {
     require_primary(row)?;
     let at = |name| row.try_get::<Option<i64>>("", name);
@@ -174,7 +187,8 @@ pub(in crate::store) fn full_origin_of(row: &QueryResult) -> Result<Origin, Erro
     let (tables, home_tables) = (at("tables")?, at("home_tables")?);
     let elsewhere =
         |is: Option<i64>, home: Option<i64>| is.zip(home).is_some_and(|(is, home)| is != home);
-    // Before the incarnation: a restore can leave that out, and is foreign all the same.
+    // Checked before the incarnation, because a restored database may have none, and is foreign all
+    // the same.
     if elsewhere(system, home) || elsewhere(tables, home_tables) {
         return Err(Error::Foreign);
     }
@@ -190,11 +204,13 @@ fn require_primary(row: &QueryResult) -> Result<(), Error> {
 }
 
 impl Store {
-    /// Commits a heartbeat, so that a full disk, a lock or a primary that was cut off shows here
-    /// before it fails a call. Returns which database committed it, and the time there.
+    /// Commits a heartbeat. A full disk, a lock or a primary that was cut off then shows here,
+    /// before a call fails because of it. Returns which database committed the heartbeat, and the
+    /// time there.
     ///
     /// # Errors
-    /// [`Error`] if it was not committed; [`Error::Foreign`] if another database wrote the rows.
+    /// Returns [`Error`] if the heartbeat was not committed. It is [`Error::Foreign`] if another
+    /// database wrote the rows.
     pub async fn beat(&self, now: Timestamp) -> Result<Beat, Error> {
         let beat = match self.try_beat(now).await {
             Err(Error::Nameless) => {
@@ -211,7 +227,8 @@ impl Store {
         beat
     }
 
-    /// Runs one statement that commits by itself, so that a paused replica holds no lock.
+    /// Commits the heartbeat with a single statement, so that a replica that is paused meanwhile
+    /// holds no lock.
     async fn try_beat(&self, now: Timestamp) -> Result<Beat, Error> {
         let pools = self.pools.load_full();
         let beat = format!(
@@ -233,8 +250,8 @@ impl Store {
         })
     }
 
-    /// Names the incarnation by a random number. Crash recovery and promotion empty the table; the
-    /// first replica to insert a row wins.
+    /// Writes a random number as the incarnation number of the database. Crash recovery and
+    /// promotion empty the table. If several replicas insert a number, the first one stays.
     async fn name_incarnation(&self) -> Result<(), Error> {
         let mut random = [0; 8];
         self.entropy.fill(&mut random)?;
@@ -249,11 +266,11 @@ impl Store {
         Ok(())
     }
 
-    /// Checks that this database wrote the change log: a copy has other transaction ids, so
+    /// Checks that this database wrote the change log. A copy assigns other transaction ids, so
     /// positions mean something else there.
     ///
     /// # Errors
-    /// [`Error::Foreign`], which names the command to run.
+    /// Returns [`Error::Foreign`], whose message names the command to run.
     pub async fn require_home(&self) -> Result<(), Error> {
         if !self.is_shared() {
             return Ok(());
@@ -264,7 +281,7 @@ impl Store {
         let row = self.pools.load().control.query_one_raw(statement).await?;
         match full_origin_of(&row.ok_or_else(|| missing("epoch"))?) {
             Err(Error::Foreign) => Err(Error::Foreign),
-            // The heartbeat reports whatever else is wrong.
+            // The heartbeat reports all other errors.
             _ => Ok(()),
         }
     }

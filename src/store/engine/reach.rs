@@ -1,6 +1,7 @@
-//! Connects to a PostgreSQL database once, outside any pool: a pool retries until its time-out and
-//! then reports only that. Says in our own words why the database cannot be used, since messages of
-//! the driver and the server can contain part of the URL.
+//! Connects to a PostgreSQL database once, without a pool, because a pool retries until its
+//! time-out and then reports only that it timed out. Messages of the driver and of the server can
+//! contain part of the URL, so the reason why the database cannot be used is given in words of this
+//! program.
 
 use std::{borrow::Cow, io, time::Duration};
 
@@ -15,7 +16,7 @@ use crate::store::{Location, engine::database_url::PostgresUrls};
 /// The time limit of a connection attempt.
 const CONNECT_FOR: Duration = Duration::from_secs(10);
 
-/// Checks whether the database is the primary and accepts changes.
+/// Selects whether the database is a standby, and whether it is read-only.
 const STANDING: &str =
     "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'";
 
@@ -52,7 +53,7 @@ enum Why {
 }
 
 impl Unreachable {
-    /// Returns whether the cause can pass without a change of a setting.
+    /// Returns whether the cause may go away without a change of a setting.
     #[must_use]
     pub const fn may_pass(&self) -> bool {
         matches!(
@@ -68,10 +69,10 @@ impl Unreachable {
 }
 
 impl Location {
-    /// Connects by each URL of the database, and checks whether it accepts changes.
+    /// Connects with each URL of the database, and checks that the database accepts changes.
     ///
     /// # Errors
-    /// [`Unreachable`], which says why not.
+    /// Returns [`Unreachable`], which says why the database cannot be used.
     pub async fn reach(&self, clock: &dyn Clock) -> Result<(), Unreachable> {
         let Self::Postgres(urls) = self else {
             return Ok(());
@@ -101,7 +102,7 @@ async fn reach_by(url: &str) -> Result<(), Why> {
         let mut connection = PgConnection::connect_with(&options).await?;
         let state = sqlx::query_as::<_, (bool, bool)>(STANDING);
         let state = state.fetch_one(&mut connection).await?;
-        // The check is done; an error on close does not matter.
+        // The check is done, so an error on closing does not matter.
         let _ = connection.close().await;
         Ok(state)
     };
@@ -121,7 +122,8 @@ fn why(error: sqlx::Error) -> Why {
         sqlx::Error::Database(refused) => match refused.code().unwrap_or(Cow::Borrowed("?")) {
             code if code.starts_with("28") => Why::Credential,
             code if code == "3D000" => Why::Missing,
-            // cannot_connect_now, the other shutdowns, and too_many_connections.
+            // The codes are `cannot_connect_now`, the other shutdown codes, and
+            // `too_many_connections`.
             code if code.starts_with("57P") || code.starts_with("53") => Why::Busy,
             code => Why::Refused(code.into_owned()),
         },

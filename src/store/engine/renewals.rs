@@ -1,7 +1,7 @@
-//! When suspect connections are replaced. A session that waits for a lock, as behind `VACUUM FULL`,
-//! looks like a dead link, and the server keeps it for as long as the lock is held: renewals
-//! without growing pauses would use up all of its sessions. While heartbeats are committed, a lock
-//! is the likelier cause.
+//! Decides when suspect connections are replaced. A session that waits for a lock, for example
+//! during `VACUUM FULL`, looks like a dead connection, and the server keeps the session until the
+//! lock is released. If connections were renewed without growing pauses, they would use up all
+//! sessions of the server. As long as heartbeats are committed, a lock is the more likely cause.
 
 use std::{
     sync::{
@@ -13,18 +13,18 @@ use std::{
 
 use crate::store::{Error, Location, Pools, Store, engine::pool};
 
-/// The pause after a renewal. It doubles with each further one while heartbeats are committed and
-/// nothing else is answered.
+/// The pause after a renewal. It doubles with each further renewal while heartbeats are committed
+/// but nothing else is answered.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 /// How recent a heartbeat must be to show that the database can be reached.
 const RECENT: Duration = Duration::from_secs(2);
 
-/// When connections were renewed, and whether that helped.
+/// When connections were last renewed, and whether the database has answered since then.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Renewals {
     last: Mutex<Option<Renewal>>,
-    /// Whether a lookup or a change was answered since the last one.
+    /// Whether a lookup or a change was answered since the last renewal.
     answered: AtomicBool,
     /// When a heartbeat was last committed, in milliseconds of the monotonic clock.
     beaten_at: AtomicU64,
@@ -32,20 +32,22 @@ pub(in crate::store) struct Renewals {
 
 #[derive(Clone, Copy, Debug)]
 struct Renewal {
-    /// On the monotonic clock.
+    /// When the connections were renewed, on the monotonic clock.
     at: Duration,
-    /// How long no other may follow while the database can be reached but nothing is answered.
+    /// How long no other renewal may follow while the database can be reached but answers neither
+    /// lookups nor changes.
     pause: Duration,
 }
 
 impl Renewals {
-    /// Returns whether connections that lead nowhere, or to another database, may be renewed now.
-    /// If so, records a renewal.
+    /// Returns whether connections that are dead, or that lead to another database, may be renewed
+    /// now. If so, records a renewal.
     pub fn may_renew(&self, now: Duration) -> bool {
         self.may_renew_if(now, false)
     }
 
-    /// The same for connections that only do not answer.
+    /// Returns whether connections that merely do not answer may be renewed now. If so, records a
+    /// renewal.
     pub fn may_renew_silent(&self, now: Duration) -> bool {
         let beaten_at = Duration::from_millis(self.beaten_at.load(Ordering::Acquire));
         let is_reached = !beaten_at.is_zero() && now.saturating_sub(beaten_at) <= RECENT;
@@ -56,7 +58,8 @@ impl Renewals {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let (wait, next) = match *last {
             Some(renewal) if is_locked => {
-                // Renewals far apart have nothing to do with each other.
+                // A renewal long after the last one is not part of a series, so its pause does not
+                // grow.
                 let is_row = now.saturating_sub(renewal.at) <= 2 * LONGEST_PAUSE;
                 let next = if is_row {
                     renewal.pause * 2
@@ -88,13 +91,14 @@ impl Renewals {
 
     /// Records that a lookup or a change was answered.
     pub fn answered(&self) {
-        // Load first: every miss calls this, and a load alone does not invalidate the cache line.
+        // Loads first, because every cache miss calls this method, and a load alone does not
+        // invalidate the cache line.
         if !self.answered.load(Ordering::Relaxed) {
             self.answered.store(true, Ordering::Release);
         }
     }
 
-    /// Records that a heartbeat was committed.
+    /// Records that a heartbeat was committed at `now`.
     pub fn beaten(&self, now: Duration) {
         let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         self.beaten_at.store(millis, Ordering::Release);
@@ -102,23 +106,24 @@ impl Renewals {
 }
 
 impl Store {
-    /// Replaces connections that lead nowhere or to another database.
+    /// Replaces connections that are dead or lead to another database, if a renewal is permitted
+    /// now.
     pub async fn renew_connections(&self) {
         if self.renewals.may_renew(self.clock.monotonic()) {
             self.renew().await;
         }
     }
 
-    /// Replaces connections that do not answer: a link that drops packets looks the same as a slow
-    /// one, and the pool would hand it out again and again.
+    /// Replaces connections that do not answer, if a renewal is permitted now. A connection whose
+    /// packets are dropped looks like a slow one, and the pool would hand it out again and again.
     pub async fn renew_silent_connections(&self) {
         if self.renewals.may_renew_silent(self.clock.monotonic()) {
             self.renew().await;
         }
     }
 
-    /// Replaces all connections, even right after a renewal: the current ones are known to be
-    /// unusable.
+    /// Replaces all connections, even right after another renewal, because the current ones are
+    /// known to be unusable.
     pub async fn replace_connections(&self) {
         self.renewals.renewed(self.clock.monotonic());
         self.renew().await;
@@ -141,7 +146,8 @@ impl Store {
         }
     }
 
-    /// Returns whether a dead connection caused this failure; if so, renews connections if it may.
+    /// Returns whether a dead connection caused this failure. If so, renews the connections if a
+    /// renewal is permitted now.
     pub(in crate::store) async fn renew_after_lost_connection<T>(
         &self,
         done: &Result<T, Error>,
@@ -158,8 +164,8 @@ impl Store {
 mod tests {
     use super::*;
 
-    /// The milliseconds, of these, at which a caller that asks all the time may renew silent
-    /// connections, while something else happens all the time.
+    /// Returns the milliseconds within `of` at which silent connections may be renewed, for a
+    /// caller that tries to renew them every millisecond. `meanwhile` is called before each try.
     fn silent(
         of: std::ops::Range<u64>,
         renewals: &Renewals,
@@ -190,7 +196,7 @@ mod tests {
     fn when_the_heartbeats_end_too_the_long_pause_does() {
         let asked = Renewals::default();
         silent(1..8_000, &asked, Renewals::beaten);
-        // The next one would be due at 15,001.
+        // With the long pause, the next renewal would be due at 15,001.
         assert_eq!(silent(8_000..10_500, &asked, |_, _| {}), [10_000]);
     }
 

@@ -1,4 +1,4 @@
-//! Checks whether the schema is the one that this program needs, and migrates it.
+//! Checks whether the schema is the one that this program needs, and migrates the schema.
 
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait as _, EntityTrait as _, QueryFilter as _,
@@ -13,55 +13,59 @@ use crate::store::{
     migration::{self, Migrator},
 };
 
-/// The table in which the migration library records what it has applied.
+/// The table in which the migration library records the migrations that it has applied.
 const APPLIED: &str = "seaql_migrations";
 
-/// The advisory lock of migrations: "stacktok" in ASCII.
+/// The key of the advisory lock for migrations, "stacktok" in ASCII.
 const MIGRATION_LOCK: i64 = 0x7374_6163_6b74_6f6b;
 
-/// Deletes changes numbered by another database, from which this one was restored.
+/// Deletes changes whose transaction ids were assigned by the database from which this one was
+/// restored.
 const FOREIGN: &str = "DELETE FROM changes WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())";
 
-/// Makes the change log this database's own, if the role may read its system identifier.
+/// Records this database as the one that wrote the change log, if the role may read the system
+/// identifier.
 const ADOPT: &str = "DO $$ BEGIN \
     INSERT INTO meta (name, value) SELECT 'system', system_identifier FROM pg_control_system() \
     ON CONFLICT (name) DO UPDATE SET value = excluded.value; \
     EXCEPTION WHEN insufficient_privilege OR undefined_function OR feature_not_supported THEN \
     DELETE FROM meta WHERE name = 'system'; END $$";
 
-/// Deletes the incarnation, which may have been copied with the rows of another database.
+/// Deletes the incarnation number, which may have been copied from another database together with
+/// the rows.
 const RENAME: &str = "DELETE FROM incarnation";
 
-/// The migrations applied to the store, compared with those that this program knows.
+/// The migrations that are applied to the store, compared with those that this program knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Schema {
-    /// Applied and known.
+    /// Migrations that are applied and known to this program.
     pub applied: Vec<String>,
-    /// Known, not yet applied.
+    /// Migrations that this program knows but that are not yet applied.
     pub pending: Vec<String>,
-    /// Applied but unknown to this program: a newer version applied them.
+    /// Migrations that are applied but unknown to this program, because a newer version applied
+    /// them.
     pub unknown: Vec<String>,
 }
 
-/// Why this program cannot serve a schema.
+/// Why this program cannot serve with the schema of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
-    /// Older than this program needs.
+    /// The schema is older than this program needs.
     #[error("the schema lacks {0}: run `stacktoken migrate up` first")]
     Older(String),
-    /// Newer than this program knows.
+    /// The schema is newer than this program knows.
     #[error("the schema has {0}, which this version does not know: run a newer stacktoken")]
     Newer(String),
-    /// It could not be read or changed.
+    /// The schema could not be read or changed.
     #[error(transparent)]
     Store(#[from] Error),
 }
 
 impl Store {
-    /// Returns which migrations are applied and which are not; changes nothing.
+    /// Returns which migrations are applied and which are pending. Changes nothing.
     ///
     /// # Errors
-    /// [`Error`] if the store cannot be read.
+    /// Returns [`Error`] if the store cannot be read.
     pub async fn schema(&self) -> Result<Schema, Error> {
         let names = |migrations: Vec<Box<dyn sea_orm_migration::MigrationTrait>>| {
             migrations.iter().map(|m| m.name().to_owned()).collect()
@@ -81,10 +85,12 @@ impl Store {
         })
     }
 
-    /// Applies the pending migrations, each in its own transaction. Returns the state before.
+    /// Applies the pending migrations, each in its own transaction. Returns the schema as it was
+    /// before.
     ///
     /// # Errors
-    /// [`SchemaError::Newer`] if a newer version migrated the store; else [`SchemaError::Store`].
+    /// Returns [`SchemaError::Newer`] if a newer version has migrated the store, otherwise
+    /// [`SchemaError::Store`].
     pub async fn migrate(&self) -> Result<Schema, SchemaError> {
         let before = self.schema().await?;
         if !before.unknown.is_empty() {
@@ -96,7 +102,8 @@ impl Store {
         Ok(before)
     }
 
-    /// Applies what is pending. On PostgreSQL only one process migrates at a time; the others wait.
+    /// Applies the pending migrations. On PostgreSQL only one process migrates at a time, and the
+    /// others wait.
     async fn apply(&self) -> Result<(), sea_orm::DbErr> {
         match &self.location {
             Location::Sqlite(_) => Migrator::up(&self.pools.load().writer, None).await,
@@ -105,17 +112,17 @@ impl Store {
                 let lock = format!("SELECT pg_advisory_lock({MIGRATION_LOCK})");
                 alone.execute_unprepared(&lock).await?;
                 let done = Migrator::up(&alone, None).await;
-                // The lock belongs to the session and ends with it.
+                // The lock belongs to the session, and ends with it.
                 alone.close().await?;
                 done
             }
         }
     }
 
-    /// Checks that this program can serve this schema, and reads the store's epoch.
+    /// Checks that this program can serve with this schema, and reads the epoch of the change log.
     ///
     /// # Errors
-    /// [`SchemaError`], which names the command to run.
+    /// Returns [`SchemaError`], whose message names the command to run.
     pub async fn require_current_schema(&self) -> Result<(), SchemaError> {
         let schema = self.schema().await?;
         if !schema.unknown.is_empty() {
@@ -130,12 +137,13 @@ impl Store {
         Ok(())
     }
 
-    /// Starts a new epoch of the change log: after a restore, positions of the former one mean
-    /// nothing, and neither does the position up to which it was purged. Deletes rows with
-    /// transaction ids that are still to come, which another database wrote.
+    /// Starts a new epoch of the change log, for use after a restore. Positions of the former
+    /// epoch, and the position up to which it was purged, mean nothing then. Deletes rows with
+    /// transaction ids that this database has not assigned yet, because another database wrote
+    /// them.
     ///
     /// # Errors
-    /// [`Error`] if the store cannot be written.
+    /// Returns [`Error`] if the store cannot be written.
     pub async fn renew_epoch(&self) -> Result<(), Error> {
         let mut random = [0; 8];
         self.entropy.fill(&mut random)?;

@@ -1,6 +1,6 @@
-//! How the read pool is divided. Half of its connections are reserved for look-ups of secrets and
-//! health probes; one caller may use at most half of the rest. So lists cannot delay verdicts, and
-//! one caller's lists cannot delay those of others.
+//! Divides the connections of the read pool. Half of them are reserved for lookups of secrets and
+//! for health probes. A single caller may use at most half of the other half. So lists cannot delay
+//! verdicts, and the lists of one caller cannot delay those of other callers.
 
 use std::sync::Arc;
 
@@ -15,35 +15,35 @@ use crate::store::{
     engine::turns::{Turn, Turns, WAIT_FOR},
 };
 
-/// Limits on read connections, per caller and in all.
+/// Limits on the number of read connections, for each caller and for all callers together.
 pub(in crate::store) struct Shares {
     callers: Turns<Actor>,
     permits: Arc<Semaphore>,
 }
 
-/// A permit for one read connection. It is held until the connection is back in the pool, not until
-/// the call ends: a caller that cancels its calls would otherwise exceed its limit.
+/// A permit for one read connection. It is held until the connection is back in the pool, and not
+/// only until the call ends. Otherwise a caller that cancels its calls could exceed its limit.
 pub(in crate::store) struct Share {
     _room: OwnedSemaphorePermit,
     _turn: Turn<Actor>,
 }
 
 impl Shares {
-    /// Returns the limits for a pool of this size.
+    /// Returns the limits for a pool with this number of connections.
     pub fn of(connections: u32) -> Self {
         let connections = usize::try_from(connections).unwrap_or(usize::MAX);
         let permits = (connections / 2).max(1);
         Self {
-            // The number of calls that may wait is already limited by `--max-calls`.
+            // `--max-calls` already limits how many calls may wait.
             callers: Turns::new((permits / 2).max(1), usize::MAX),
             permits: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
         }
     }
 
-    /// Waits for a permit of this caller.
+    /// Waits for a permit for this caller.
     ///
     /// # Errors
-    /// [`Error::Crowded`] if that takes longer than [`WAIT_FOR`].
+    /// Returns [`Error::Crowded`] if the wait takes longer than [`WAIT_FOR`].
     pub async fn take(&self, caller: &Actor) -> Result<Share, Error> {
         let turn = self.callers.take(caller.clone()).await?;
         match timeout(WAIT_FOR, self.permits.clone().acquire_owned()).await {
@@ -81,7 +81,7 @@ mod tests {
         let next = |who| shares.take(&caller(who)).now_or_never();
         assert!(next("cid").is_none(), "a connection of the verdicts");
         held.remove(0);
-        // Ann holds one and may take another; waiters are served in order.
+        // Ann holds one permit and may get another. Waiters are served in order.
         assert!(next("bob").is_none(), "a third of one caller's");
         assert!(next("cid").is_some());
     }

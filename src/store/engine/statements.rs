@@ -1,5 +1,5 @@
-//! The SQL statements whose rows are evidence of freshness, composed for the engine and for what
-//! the role may read.
+//! The SQL statements whose rows are evidence of freshness. They are composed for the engine, and
+//! for the columns that the role may read.
 
 use crate::store::{
     change_log::poll,
@@ -8,7 +8,7 @@ use crate::store::{
     lookup,
 };
 
-/// The text of each statement whose rows are evidence. Composed once; each statement selects the
+/// The text of each statement whose rows are evidence. Each is composed once, and selects the
 /// origin together with the data.
 pub(in crate::store) struct Statements {
     pub sources: Sources,
@@ -16,7 +16,7 @@ pub(in crate::store) struct Statements {
     pub look_up: String,
     pub find_change: String,
     pub beat: String,
-    /// Run under the lock of a stack; empty on SQLite, where no other process makes changes.
+    /// Runs under the lock of a stack. Empty on SQLite, where no other process makes changes.
     pub decide: String,
 }
 
@@ -39,7 +39,7 @@ impl Statements {
         Self {
             poll: poll::on_sqlite(&format!("{ON_SQLITE}, {ALL_ON_SQLITE}")),
             look_up: lookup::on_sqlite(ON_SQLITE),
-            // Never run: no id is assigned twice.
+            // Never executed, because SQLite assigns no id twice.
             find_change: String::new(),
             beat: "WHERE name = 'heartbeat'".to_owned(),
             decide: String::new(),

@@ -1,7 +1,7 @@
-//! The preconditions of a change besides the lock of its stack: the database is the one that
-//! committed this process's last heartbeat, and its clock agrees with this process's (R8). Either
-//! can become false between two heartbeats, so each change checks both again in its transaction, in
-//! the one statement that reads the clock.
+//! Checks two preconditions of a change, in addition to the lock of its stack. The database must be
+//! the one that committed this process's last heartbeat, and its clock must agree with this
+//! process's clock (R8). Either can become false between two heartbeats. So each change checks both
+//! in its transaction, with the statement that reads the clock.
 
 use std::sync::atomic::Ordering;
 
@@ -14,12 +14,14 @@ use crate::store::{
     engine::transaction::Transaction,
 };
 
-/// Returns the statement on PostgreSQL. It reads the current time, not when the transaction began.
+/// Returns the statement for PostgreSQL. It reads the current time, and not the time at which the
+/// transaction began.
 pub(in crate::store) fn on_postgres(sources: Sources) -> String {
     format!("SELECT {CLOCK} AS now, {}", sources.columns_now())
 }
 
-/// Which of the two checks are made. Only a negative control leaves one out; no setting does.
+/// Which of the two checks are made. Only tests that show why a check is needed leave it out. No
+/// setting does this.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::store) struct Checks {
     pub origin: bool,
@@ -34,8 +36,8 @@ impl Checks {
 }
 
 impl Store {
-    /// Leaves out the check of the database (`origin`) or of its clock (`clock`). For negative
-    /// controls; no setting does this.
+    /// Leaves out the check of the database (`origin`) or of its clock (`clock`). Only for tests
+    /// that show why the check is needed. No setting does this.
     #[must_use]
     pub const fn changing_without(mut self, origin: bool, clock: bool) -> Self {
         self.checks = Checks {
@@ -45,29 +47,31 @@ impl Store {
         self
     }
 
-    /// Refuses changes until a database is trusted. Commands that make a change and exit commit no
-    /// heartbeat, and do not call this.
+    /// Refuses changes until a database is trusted. Commands that make a single change and exit do
+    /// not call this, because they commit no heartbeat.
     pub fn require_trust(&self) {
         self.requires_trust.store(true, Ordering::Release);
     }
 
-    /// Trusts this database from now on: changes are made in no other.
+    /// Trusts this database from now on. Changes in any other database are refused.
     pub fn trust(&self, origin: &Origin) {
         self.trusted.store(Some(origin.clone().into()));
     }
 
-    /// Returns once a change has found a database other than the trusted one. The next heartbeat
+    /// Waits until a change has found a database other than the trusted one. The next heartbeat
     /// then decides which one to trust.
     pub async fn mistrusted(&self) {
         self.mistrusted.notified().await;
     }
 
-    /// Reads the clock that all writers of this store share: the database's, or on SQLite this
-    /// process's. A separate statement: `now()` is when the transaction began, and the locking
-    /// statement may read `clock_timestamp()` before it waits.
+    /// Reads the clock that all writers of this store share. It is the database's clock on
+    /// PostgreSQL, and this process's clock on SQLite. This takes a separate statement, because
+    /// `now()` is the time at which the transaction began, and the locking statement may evaluate
+    /// `clock_timestamp()` before it waits for the lock.
     ///
     /// # Errors
-    /// [`Error::Untrusted`], [`Error::ClocksDiffer`].
+    /// Returns [`Error::Untrusted`] if the database is not the trusted one, or
+    /// [`Error::ClocksDiffer`] if the clocks differ too much.
     pub(in crate::store) async fn transaction_clock(
         &self,
         tx: &Transaction,
@@ -90,8 +94,8 @@ impl Store {
         Ok(theirs)
     }
 
-    /// Checks that the row comes from the trusted database. A database that has no incarnation yet
-    /// was restarted, and counts as another one.
+    /// Checks that the row comes from the trusted database. A database without an incarnation
+    /// number was restarted after a crash or promoted, and counts as another database.
     fn require_trusted(&self, row: &QueryResult) -> Result<(), Error> {
         if !self.checks.origin {
             return Ok(());
@@ -99,7 +103,7 @@ impl Store {
         let trusted = self.trusted.load();
         let is_trusted = match (trusted.as_ref(), origin_of(row)) {
             (None, _) if self.requires_trust.load(Ordering::Acquire) => {
-                // The first heartbeat is under way.
+                // The first heartbeat is not yet committed.
                 return Err(Error::Untrusted);
             }
             (None, _) => true,

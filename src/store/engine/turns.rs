@@ -1,7 +1,7 @@
-//! Queues in front of the connection pools: one per stack for changes, one per caller for reads.
-//! Changes of one stack are serialised by its row lock, so more than a few at once would only hold
-//! connections while they wait for it. And one caller's reads, however many or slow, must leave
-//! connections for others.
+//! Queues in front of the connection pools. There is one for the changes of each stack, and one for
+//! the reads of each caller. The changes of a stack are serialised by its row lock, so more than a
+//! few at a time would only hold connections while they wait for the lock. And the reads of one
+//! caller must leave connections for others, however many or slow they are.
 
 use std::{
     collections::HashMap,
@@ -21,21 +21,21 @@ use tokio::{
 use crate::domain::{id::StackUid, stack::StackKey};
 use crate::store::Error;
 
-/// Changes of one stack that may hold a connection: one that runs and the next one, so that the
-/// lock is never idle.
+/// How many changes of one stack may hold a connection at the same time. While one runs, the next
+/// is ready, so that the lock is never idle.
 const CHANGES_AT_ONCE: usize = 2;
-/// Changes of one stack that may wait in its queue, without a connection.
+/// How many changes of one stack may wait in its queue without a connection.
 const CHANGES_WAITING: usize = 100;
-/// The longest wait in a queue. Below the default deadline, so that the caller gets OVERLOADED
-/// rather than DEADLINE.
+/// The longest wait in a queue. It is shorter than the default deadline of a call, so that the
+/// caller gets OVERLOADED and not DEADLINE.
 pub(in crate::store) const WAIT_FOR: Duration = Duration::from_secs(4);
 
 /// The stack that a change is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(in crate::store) enum Of {
-    /// By its key.
+    /// The key of the stack.
     Key(StackKey),
-    /// By its id, where only that is known: when the first use of a secret is recorded.
+    /// The id of the stack, if only the id is known, as when the first use of a secret is recorded.
     Uid(StackUid),
 }
 
@@ -53,7 +53,7 @@ impl From<StackUid> for Of {
 
 struct Line {
     turns: Arc<Semaphore>,
-    /// The number of calls that wait or hold a permit.
+    /// The number of calls that wait for a permit or hold one.
     present: AtomicUsize,
 }
 
@@ -66,21 +66,22 @@ pub(in crate::store) struct Turns<K: Eq + Hash = Of> {
     present: usize,
 }
 
-/// A permit to use a connection. Dropping it lets the next one in the queue go on.
+/// A permit to use a connection. When it is dropped, the next call in the queue gets a permit.
 pub(in crate::store) struct Turn<K: Eq + Hash = Of> {
     _place: Place<K>,
     _turn: OwnedSemaphorePermit,
 }
 
 impl Turns {
-    /// Returns the queues for changes.
+    /// Creates the queues for changes.
     pub fn of_changes() -> Self {
         Self::new(CHANGES_AT_ONCE, CHANGES_AT_ONCE + CHANGES_WAITING)
     }
 }
 
 impl<K: Clone + Eq + Hash> Turns<K> {
-    /// Returns queues with `at_once` permits and at most `present` calls each, waiting included.
+    /// Creates queues that each have `at_once` permits and hold at most `present` calls, including
+    /// those that wait.
     pub fn new(at_once: usize, present: usize) -> Self {
         Self {
             lines: Arc::default(),
@@ -92,7 +93,8 @@ impl<K: Clone + Eq + Hash> Turns<K> {
     /// Waits for a permit in the queue of `of`.
     ///
     /// # Errors
-    /// [`Error::Crowded`] if the queue is full, or the wait takes longer than [`WAIT_FOR`].
+    /// Returns [`Error::Crowded`] if the queue is full, or if the wait takes longer than
+    /// [`WAIT_FOR`].
     pub async fn take(&self, of: impl Into<K>) -> Result<Turn<K>, Error> {
         let place = self.enter(of.into())?;
         let turn = place.line.turns.clone().acquire_owned();
@@ -125,7 +127,7 @@ impl<K: Clone + Eq + Hash> Turns<K> {
     }
 }
 
-/// An entry in a queue. Dropping the last one removes the queue.
+/// An entry in a queue. When the last entry is dropped, the queue is removed.
 struct Place<K: Eq + Hash> {
     line: Arc<Line>,
     lines: Lines<K>,

@@ -1,6 +1,6 @@
-//! A database that can be reached but is read-only: a standby, or one with
-//! `default_transaction_read_only`. A session keeps the setting it started with, so connections
-//! must be replaced once the database accepts writes again, and no earlier.
+//! A database that can be reached but is read-only, because it is a standby or
+//! `default_transaction_read_only` is on. A session keeps the setting with which it started. So
+//! connections must be replaced once the database accepts changes again, and not earlier.
 
 use tokio::sync::Notify;
 
@@ -9,16 +9,16 @@ use crate::store::{Error, Location, Store, Unreachable};
 /// Why the store accepts no changes.
 #[derive(Debug, thiserror::Error)]
 pub enum Unwritable {
-    /// The database, as a fresh connection finds it.
+    /// The reason that a new connection to the database found.
     #[error(transparent)]
     Database(#[from] Unreachable),
-    /// The file of an embedded database.
+    /// The error of a change in the file of an embedded database.
     #[error("the database file takes no changes: {0}")]
     File(Error),
 }
 
 impl Unwritable {
-    /// Returns whether the store answers but accepts no changes.
+    /// Returns whether the store answers but is read-only.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         match self {
@@ -40,15 +40,16 @@ impl Store {
         }
     }
 
-    /// Returns once a change is refused because the database is read-only.
+    /// Waits until a change is refused because the database is read-only.
     pub async fn refused_as_read_only(&self) {
         self.refused.0.notified().await;
     }
 
-    /// Checks whether changes are accepted now: by a fresh connection, or on SQLite by a heartbeat.
+    /// Checks whether the store accepts changes now. PostgreSQL is checked with a new connection,
+    /// and SQLite with a heartbeat.
     ///
     /// # Errors
-    /// [`Unwritable`], which says why not.
+    /// Returns [`Unwritable`], which says why the store accepts no changes.
     pub async fn require_writable(&self) -> Result<(), Unwritable> {
         match &self.location {
             Location::Postgres(_) => Ok(self.location.reach(self.clock.as_ref()).await?),

@@ -1,4 +1,5 @@
-//! The audit log (R14). `refusal_key` folds refusals of one minute into one row.
+//! The audit log (R14). Refusals with the same `refusal_key`, which contains the minute, share a
+//! row.
 
 use sea_orm::entity::prelude::*;
 

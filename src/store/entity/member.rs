@@ -1,4 +1,4 @@
-//! A person's role in a stack; a partial unique index allows only one owner (R2).
+//! A person's role in a stack. A partial unique index ensures that a stack has only one owner (R2).
 
 use sea_orm::entity::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Facts about the store itself, such as its epoch and its heartbeat.
+//! Facts about the store itself, such as the epoch of its change log and its heartbeat.
 
 use sea_orm::entity::prelude::*;
 

@@ -1,5 +1,5 @@
-//! The rows as stored: plain columns, no meaning. `TryFrom` in the files beside this folder
-//! converts them to domain values.
+//! The rows as they are stored, in plain columns. The `TryFrom` implementations in the files next
+//! to this folder convert them to domain values.
 
 pub mod audit_event;
 pub mod member;

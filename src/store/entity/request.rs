@@ -1,5 +1,6 @@
-//! A request with an idempotency key, and its result. `content` and `token_state` are
-//! fingerprints of the request, and of the token when it was answered, stored only to be compared.
+//! A request with an idempotency key, and its result. `content` is a fingerprint of the request.
+//! `token_state` is a fingerprint of the token at the time of the response. Both are stored only to
+//! be compared.
 
 use sea_orm::entity::prelude::*;
 

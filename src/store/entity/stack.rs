@@ -1,4 +1,5 @@
-//! A stack. Instants are microseconds since the epoch, here and in every table.
+//! A stack. Instants are stored as microseconds since the Unix epoch, in this table and in all
+//! others.
 
 use sea_orm::entity::prelude::*;
 
@@ -14,7 +15,8 @@ pub struct Model {
     pub registered_at: i64,
     pub suspended_at: Option<i64>,
     pub removed_at: Option<i64>,
-    /// The instant of the last change of the stack or of anything in it; 0 before the first.
+    /// The instant of the last change of the stack or of anything in it. 0 if nothing was changed
+    /// since this column exists.
     pub last_changed_at: i64,
 }
 

@@ -24,7 +24,7 @@ pub struct Model {
     pub revoked_by_issuer: Option<String>,
     pub revoked_by_subject: Option<String>,
     pub revoke_reason: String,
-    /// The smallest number of days for which its expiry was reported.
+    /// The smallest number of days for which the upcoming expiry was reported.
     pub expiry_told: Option<i32>,
 }
 

@@ -1,5 +1,6 @@
-//! What a token is looked up by: the SHA-256 of its secret, and nothing else of it (R9). Also the
-//! state of the secret: at most two of a token are live.
+//! A secret of a token, and the state of the secret. A token is found with the SHA-256 of the
+//! secret, and nothing else of the secret is stored (R9). At most two secrets of a token are valid
+//! at a time.
 
 use sea_orm::entity::prelude::*;
 

@@ -1,4 +1,4 @@
-//! When a service last used a token, that is, received the answer that it is active.
+//! When a service last used a token. A use is an answer to the service that the token is active.
 
 use sea_orm::entity::prelude::*;
 

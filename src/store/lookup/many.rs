@@ -1,4 +1,4 @@
-//! The same read for many digests at once: one statement, and so one snapshot for all of them.
+//! The lookup of many digests with one statement, so that all of them are read from one snapshot.
 
 use std::collections::HashMap;
 
@@ -10,29 +10,30 @@ use crate::{
     store::{Error, Store, engine::evidence::first},
 };
 
-/// What the store has on several digests at one instant.
+/// What the store knows about several digests at one instant.
 #[derive(Clone)]
 pub struct Lookups {
-    /// The facts of the digests that exist.
+    /// The facts of the digests that are known.
     pub facts: HashMap<Digest, Facts>,
-    /// The snapshot that the facts were read in.
+    /// The snapshot from which the facts were read.
     pub snapshot: Snapshot,
     /// The database that answered.
     pub origin: Origin,
 }
 
-/// The condition in the statement for one digest.
+/// The condition in the statement for a single digest.
 const ONE: &str = "s.digest = $1";
-/// The numbers of digests that have a statement: few texts, so that each is prepared once per
-/// connection. A smaller batch is padded with its last digest.
+/// The numbers of digests for which there is a statement. There are only a few, so that each text
+/// is prepared once per connection. A smaller batch is filled up with repetitions of its last
+/// digest.
 const SIZES: [usize; 3] = [4, 20, 100];
 
 impl Store {
-    /// Looks up the facts about the tokens of these secrets, all at one instant.
+    /// Looks up the facts about the tokens with these secrets, all from one snapshot.
     ///
     /// # Errors
-    /// [`Error`] if the primary cannot be read, or one row does not parse: then there is no answer
-    /// for any of them (R13).
+    /// Returns [`Error`] if the primary cannot be read, or if one of the rows cannot be parsed.
+    /// There is no answer for any of the digests then (R13).
     pub async fn look_up_many(&self, digests: &[Digest]) -> Result<Lookups, Error> {
         let span = self.span("look_up_many");
         let mut looked = self.try_look_up_many(digests).await;
@@ -65,7 +66,7 @@ impl Store {
                 continue;
             };
             let digest: Vec<u8> = row.try_get("", "digest")?;
-            // Use the caller's digest that equals the returned bytes.
+            // Finds the caller's digest that equals the bytes in the row.
             let asked = digests
                 .iter()
                 .find(|asked| asked.as_bytes()[..] == digest[..]);
@@ -79,13 +80,14 @@ impl Store {
     }
 }
 
-/// Returns the smallest of [`SIZES`] that holds `count` digests; `count` itself if none does.
+/// Returns the smallest of [`SIZES`] that is at least `count`. Returns `count` if all of them are
+/// smaller.
 fn padded(count: usize) -> usize {
     let fits = SIZES.into_iter().find(|size| *size >= count);
     fits.unwrap_or(count)
 }
 
-/// Turns the statement for one digest into one for many.
+/// Turns the statement for one digest into a statement for `count` digests.
 fn for_many(by_one: &str, count: usize) -> String {
     let places: Vec<String> = (1..=count).map(|at| format!("${at}")).collect();
     let many = format!("s.digest IN ({})", places.join(", "));

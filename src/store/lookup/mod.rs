@@ -1,5 +1,5 @@
-//! The read behind a verdict: one indexed look-up by digest, facts only. It does not load the stack
-//! first, since its caller has nothing but the digest.
+//! The read behind a verdict, which is one indexed lookup by digest and returns only facts. It does
+//! not load the stack first, because the caller knows only the digest.
 
 pub(in crate::store) mod many;
 pub(in crate::store) mod recorded;
@@ -22,17 +22,17 @@ use crate::store::{Error, Store, engine::evidence::first, engine::origin::origin
 /// What the store knows about a digest at one instant.
 #[derive(Clone, Debug)]
 pub struct Lookup {
-    /// The facts; `None` if there is no such secret.
+    /// The facts. `None` if no token has this secret.
     pub facts: Option<Facts>,
-    /// The snapshot that the facts were read in.
+    /// The snapshot from which the facts were read.
     pub snapshot: Snapshot,
     /// The database that answered.
     pub origin: Origin,
 }
 
-/// Returns the statement that every cache miss runs. It returns a row even if there is no such
-/// secret, so that the origin is always checked: a database that is not the primary cannot say that
-/// a secret is unknown.
+/// Returns the statement that every cache miss runs. It returns a row even if the digest is
+/// unknown, so that the origin is always checked. A database that is not the primary cannot say
+/// that a secret is unknown.
 fn by_digest(origin: &str, snapshot: &str) -> String {
     format!(
         "SELECT {snapshot} AS snapshot, {origin}, \
@@ -52,7 +52,7 @@ pub(in crate::store) fn on_postgres(origin: &str) -> String {
     by_digest(origin, "pg_current_snapshot()::text")
 }
 
-/// Returns the same statement on SQLite. There is one writer, so the snapshot has no gaps.
+/// Returns the statement for SQLite. There is only one writer, so the snapshot has no gaps.
 pub(in crate::store) fn on_sqlite(origin: &str) -> String {
     let snapshot = "(SELECT (COALESCE(MAX(id), 0) + 1) || ':' || (COALESCE(MAX(id), 0) + 1) || ':' \
                     FROM changes)";
@@ -81,10 +81,10 @@ struct Row {
 }
 
 impl Store {
-    /// Looks up the facts about the token of this secret.
+    /// Looks up the facts about the token with this secret.
     ///
     /// # Errors
-    /// [`Error`] if the primary cannot be read: that is never a verdict (R13).
+    /// Returns [`Error`] if the primary cannot be read. An error is never a verdict (R13).
     pub async fn look_up(&self, digest: &Digest) -> Result<Lookup, Error> {
         let span = self.span("look_up");
         let mut looked = self.try_look_up(digest).await;
@@ -116,7 +116,7 @@ impl Store {
     }
 }
 
-/// Returns which database answered with this row, and the snapshot that it read.
+/// Returns which database answered with this row, and the snapshot from which the row was read.
 fn seen_by(row: &QueryResult) -> Result<(Origin, Snapshot), Error> {
     let origin = origin_of(row)?;
     let snapshot: String = row.try_get("", "snapshot")?;

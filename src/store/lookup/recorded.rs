@@ -1,4 +1,4 @@
-//! Whether a database has the change that a revision names.
+//! Looks for the change that a revision names, to find out whether a database has it.
 
 use sea_orm::Statement;
 
@@ -10,14 +10,15 @@ use crate::{
 /// The result of looking for a change.
 #[derive(Clone, Debug)]
 pub struct Recorded {
-    /// Whether it has the change, or has purged it.
+    /// Whether the database has the change, or has purged it.
     pub found: bool,
     /// The database that answered.
     pub origin: Origin,
 }
 
-/// Returns the statement. It looks for the row, since the id alone proves nothing: a former primary
-/// may have given the same id to a transaction that its successor never had.
+/// Returns the statement. It looks for the row of the change, because the transaction id alone
+/// proves nothing. A former primary may have assigned the same id to a transaction that its
+/// successor never received.
 pub(in crate::store) fn on_postgres(origin: &str) -> String {
     format!(
         "SELECT {origin}, \
@@ -27,10 +28,10 @@ pub(in crate::store) fn on_postgres(origin: &str) -> String {
 }
 
 impl Store {
-    /// Looks for the change at a position. On PostgreSQL only: on SQLite no id is assigned twice.
+    /// Looks for the change at a position. Only for PostgreSQL, because SQLite assigns no id twice.
     ///
     /// # Errors
-    /// [`Error`] if the primary cannot be read.
+    /// Returns [`Error`] if the primary cannot be read.
     pub async fn find_change(&self, position: i64) -> Result<Recorded, Error> {
         let values = [position.to_string().into(), position.into()];
         let sql = &self.statements.find_change;

@@ -1,5 +1,5 @@
-//! Migrates a filled store of every earlier version: no row is lost, and what was issued then still
-//! works.
+//! Migrates stores that each earlier version filled. Checks that no row is lost, and that tokens
+//! issued earlier still work.
 
 use sea_orm_migration::{
     MigratorTrait as _,
@@ -8,8 +8,8 @@ use sea_orm_migration::{
 
 use super::Migrator;
 
-/// A stack with its owner, a token, its secret, its change, and its audit row, as the first
-/// version wrote them.
+/// A stack with its owner, a token, the secret, change log row and audit row of the token, as the
+/// first version wrote them.
 const FILLED: [&str; 6] = [
     "INSERT INTO stacks (uid, key, name, organization_uid, token_limit, registered_at) \
      VALUES (x'01', 'blt0123456789abcdef', 'Shop', 'org', 10, 1)",

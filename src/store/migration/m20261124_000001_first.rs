@@ -1,4 +1,5 @@
-//! Creates the tables of stacks, members, tokens, secrets, the change log, the audit and `meta`.
+//! Creates the tables for stacks, members, tokens, secrets, the change log, the audit log and
+//! `meta`.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager, async_trait,
@@ -48,7 +49,8 @@ impl MigrationTrait for First {
     }
 }
 
-/// Indexes as SQL: the builder does not express partial indexes alike for both engines.
+/// The indexes are written as SQL, because the query builder does not express partial indexes in
+/// the same way for both engines.
 const INDEXES: [&str; 7] = [
     "CREATE UNIQUE INDEX stack_members_one_owner ON stack_members (stack_uid) WHERE role = 'OWNER'",
     "CREATE UNIQUE INDEX tokens_live_name ON tokens (stack_uid, name) \
@@ -60,8 +62,8 @@ const INDEXES: [&str; 7] = [
     "CREATE INDEX audit_events_by_stack ON audit_events (stack_key, occurred_at, uid)",
 ];
 
-/// What PostgreSQL also needs: the transaction id of a change, since several may run at once, and
-/// an order of names that does not depend on the locale.
+/// Statements only for PostgreSQL. They add the transaction id of a change, because several
+/// transactions may run at once. They also make the order of names independent of the locale.
 const ON_POSTGRES: [&str; 5] = [
     "ALTER TABLE changes ADD COLUMN xid xid8 NOT NULL DEFAULT pg_current_xact_id()",
     "CREATE INDEX changes_by_xid ON changes (xid, id)",
@@ -239,7 +241,8 @@ fn metadata() -> TableCreateStatement {
     )
 }
 
-/// Writes the epoch, which tells this change log from any other, also from itself after a restore.
+/// Writes the epoch. It distinguishes this change log from all others, and from itself after a
+/// restore.
 async fn write_epoch(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     let mut random = [0; 8];
     OsEntropy

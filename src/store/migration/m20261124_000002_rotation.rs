@@ -1,5 +1,6 @@
-//! What rotation and idempotency keys need: when a secret ends and was first used, and which
-//! requests were answered. Only adds, so that the previous version can run beside this one.
+//! Adds what rotation and idempotency keys need: when a secret ends and when it was first used, and
+//! which requests were answered. It only adds tables and columns, so that the previous version can
+//! run next to this one.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager, async_trait,
@@ -18,7 +19,7 @@ impl MigrationName for Rotation {
 #[async_trait::async_trait]
 impl MigrationTrait for Rotation {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        // One by one: SQLite adds one column per statement.
+        // The columns are added one by one, because SQLite adds only one column per statement.
         for column in columns() {
             let alter = Table::alter()
                 .table("token_secrets")
@@ -46,9 +47,9 @@ fn instant(name: &'static str) -> ColumnDef {
     ColumnDef::new(name).big_integer().take()
 }
 
-/// Returns the new columns of the table of secrets: the latest end of an overlap, whether the first
-/// use of the newest secret ends it too, and when it was superseded, first used, and presented after
-/// its end.
+/// Returns the new columns of `token_secrets`. They record when the overlap of a secret ends at the
+/// latest, and whether the first use of the newest secret ends it as well. They also record when
+/// the secret was superseded, when it was first used, and when it was presented after its end.
 fn columns() -> [ColumnDef; 5] {
     [
         instant("ends_at"),
@@ -63,7 +64,7 @@ fn columns() -> [ColumnDef; 5] {
     ]
 }
 
-/// Returns the table of idempotency keys, each kept for as long as its token's row.
+/// Returns the table of idempotency keys. A key is kept as long as the row of its token.
 fn requests() -> TableCreateStatement {
     let uuid = |name: &'static str| ColumnDef::new(name).uuid().not_null().take();
     let text = |name: &'static str| ColumnDef::new(name).text().not_null().take();

@@ -1,6 +1,6 @@
-//! What usage, purging and expiry reports need: when each service last used a token, which expiry
-//! was reported, and indexes for what is old or about to expire. Only adds, so that the previous
-//! version can run beside this one.
+//! Adds what usage, purging and expiry reports need: when each service last used a token, which
+//! upcoming expiry was reported, and indexes for tokens that died long ago or expire soon. It only
+//! adds, so that the previous version can run next to this one.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager, async_trait,
@@ -35,7 +35,8 @@ impl MigrationTrait for Usage {
                 connection.execute_unprepared(&sql).await?;
             }
         }
-        // The position up to which the change log was purged; nothing was yet.
+        // The position up to which the change log was purged. It starts at 0, because nothing was
+        // purged yet.
         let row = meta::ActiveModel {
             name: Set("purged".to_owned()),
             value: Set(0),
@@ -47,14 +48,16 @@ impl MigrationTrait for Usage {
     }
 }
 
-/// `changes` needs no other index: it is purged in the order in which it is read.
+/// Indexes for purging and for expiry reports. `changes` needs no further index, because it is
+/// purged in the order in which it is read.
 const INDEXES: [&str; 2] = [
     "CREATE INDEX tokens_dead ON tokens ((COALESCE(revoked_at, ended_at, expires_at)))",
     "CREATE INDEX tokens_expiring ON tokens (expires_at) \
      WHERE revoked_at IS NULL AND ended_at IS NULL",
 ];
 
-/// Returns the column for the smallest number of days for which an expiry was reported.
+/// Returns the new column for the smallest number of days for which an upcoming expiry was
+/// reported.
 fn expiry_told() -> TableAlterStatement {
     Table::alter()
         .table("tokens")
@@ -62,7 +65,7 @@ fn expiry_told() -> TableAlterStatement {
         .take()
 }
 
-/// Returns the table with one row for each service that uses a token.
+/// Returns the table of usage. It has one row for each token and each service that uses the token.
 fn usage() -> TableCreateStatement {
     let uuid = |name: &'static str| ColumnDef::new(name).uuid().not_null().take();
     let text = |name: &'static str| ColumnDef::new(name).text().not_null().take();

@@ -1,5 +1,5 @@
-//! When a stack was last changed, so that instants never go back within one stack. Only adds, so
-//! that the previous version can run beside this one.
+//! Adds the instant of the last change of a stack, so that instants never go back within one stack.
+//! It only adds a column, so that the previous version can run next to this one.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager, async_trait,

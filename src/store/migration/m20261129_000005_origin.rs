@@ -1,5 +1,5 @@
-//! The identity of the database (PostgreSQL): a row that a crash or a promotion deletes, and which
-//! database cluster wrote the change log.
+//! Adds the identity of the database, only on PostgreSQL. It consists of a row that a crash or a
+//! promotion deletes, and of the identifier of the database cluster that wrote the change log.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager, async_trait,
@@ -14,12 +14,12 @@ impl MigrationName for Origin {
     }
 }
 
-/// Unlogged, because crash recovery and promotion must empty it.
+/// The table is unlogged, because crash recovery and promotion must empty it.
 const INCARNATION: &str = "CREATE UNLOGGED TABLE incarnation \
     (one boolean PRIMARY KEY DEFAULT TRUE CHECK (one), nonce bigint NOT NULL)";
 
-/// Stores the system identifier if the role may read it. In a block of its own, since an error
-/// would abort the transaction of the migration.
+/// Stores the system identifier if the role may read it. This runs in a block with an exception
+/// handler, because an error would abort the transaction of the migration.
 const SYSTEM: &str = "DO $$ BEGIN \
     INSERT INTO meta (name, value) SELECT 'system', system_identifier FROM pg_control_system(); \
     EXCEPTION WHEN insufficient_privilege OR undefined_function OR feature_not_supported THEN \

@@ -1,6 +1,6 @@
-//! Keeps tokens that never expire out of the index `tokens_expiring`. Without statistics, as after
-//! a restore, PostgreSQL assumed that the index is tiny, and counted the live tokens of one stack
-//! by scanning all of it.
+//! Removes tokens that never expire from the index `tokens_expiring`. Without statistics, for
+//! example after a restore, PostgreSQL assumed that this index is tiny. It then counted the live
+//! tokens of one stack by scanning the whole index.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager, async_trait,
@@ -15,8 +15,8 @@ impl MigrationName for Expiring {
     }
 }
 
-/// A comparison with `expires_at` implies the predicate; a query that is also about tokens without
-/// an expiry does not.
+/// The new predicate follows from every comparison with `expires_at`, so such queries can use the
+/// index. A query that also selects tokens without an expiry cannot use it.
 const STATEMENTS: [&str; 2] = [
     "DROP INDEX tokens_expiring",
     "CREATE INDEX tokens_expiring ON tokens (expires_at) \

@@ -1,5 +1,5 @@
-//! Records which tables hold the change log (PostgreSQL), so that a schema with tables of the same
-//! names is not mistaken for this one.
+//! Records which tables hold the change log, only on PostgreSQL. A schema with tables of the same
+//! names is then not mistaken for this one.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager, async_trait,
@@ -14,8 +14,9 @@ impl MigrationName for Tables {
     }
 }
 
-/// A migration that adds a table stores the ids of its own list under a name of its own: replicas of
-/// the version before still compare the value of this list.
+/// The tables whose ids are recorded. Do not change this list, because replicas of the previous
+/// version still compare the recorded value with it. A migration that adds a table must store the
+/// ids of its own list under another name.
 const TABLES: [&str; 10] = [
     "stacks",
     "stack_members",
@@ -29,13 +30,14 @@ const TABLES: [&str; 10] = [
     "incarnation",
 ];
 
-/// Returns a hash of the tables' object ids, as the session's `search_path` finds them when the
-/// statement is parsed: those that the rest of the statement is about.
+/// Returns a hash of the object ids of the tables. They are those that the session's `search_path`
+/// finds when the statement is parsed, so they are the tables that the rest of the statement uses.
 pub fn ids() -> String {
     hashed(|table| format!("'{table}'::regclass"))
 }
 
-/// Returns the same hash, as the `search_path` finds the tables when the statement is executed.
+/// Returns a hash of the object ids of the tables that the `search_path` finds when the statement
+/// is executed.
 pub fn ids_now() -> String {
     format!(
         "COALESCE({}, 0)",

@@ -1,5 +1,6 @@
-//! The schema, forward only: expand first, contract a version later, so that two versions
-//! of the program can run side by side.
+//! The migrations of the schema, which only go forward. A migration first adds what is new, and
+//! what is old is removed one version later. So two successive versions of the program can run side
+//! by side.
 
 mod m20261124_000001_first;
 mod m20261124_000002_rotation;
@@ -13,7 +14,7 @@ pub(super) use self::m20261129_000007_tables::{ids as table_ids, ids_now as tabl
 
 use sea_orm_migration::{MigrationTrait, MigratorTrait, async_trait};
 
-/// All migrations, in order.
+/// All migrations, in the order in which they are applied.
 pub struct Migrator;
 
 #[async_trait::async_trait]

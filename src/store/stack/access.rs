@@ -1,5 +1,5 @@
-//! Loads and locks the stack and checks the caller's role, in the transaction that does the work,
-//! so that the removal of a member cannot race with it.
+//! Loads and locks a stack, and checks the caller's role. This happens in the transaction of the
+//! change or read, so the removal of a member cannot race with it.
 
 use std::ops::Deref;
 
@@ -24,28 +24,29 @@ use crate::store::{
     token::rows::corrupt,
 };
 
-/// Whether a method also finds removed stacks.
+/// Whether a removed stack can be found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) enum RemovedStacks {
-    /// A removed stack is not found.
+    /// Removed stacks are not found.
     Exclude,
-    /// Removed stacks are found too, for callers who may see them.
+    /// Removed stacks are found too, by callers who may see them.
     Include,
 }
 
-/// A stack, and the caller's role in it.
+/// A stack, and the caller's role in the stack.
 pub(in crate::store) struct StackContext {
     pub row: stack::Model,
     pub uid: StackUid,
     pub role: Option<Role>,
 }
 
-/// A stack that is locked until the transaction ends, with the instant at which the transaction
-/// decides (R8). Every time that a change writes or compares comes from here, so there is no
-/// instant without the lock.
+/// A stack that is locked until the transaction ends, and the instant of the decisions in this
+/// transaction (R8). Every time that a change writes or compares comes from here, so the instant
+/// cannot be used without the lock.
 pub(in crate::store) struct LockedStack {
     found: StackContext,
-    /// Read after the lock was acquired; never earlier than the last change of the stack.
+    /// The instant of the decisions. It was read after the lock was acquired, and is never earlier
+    /// than the last change of the stack.
     pub at: Timestamp,
 }
 
@@ -58,7 +59,7 @@ impl Deref for LockedStack {
 }
 
 impl LockedStack {
-    /// Returns a stack that this transaction inserted.
+    /// Returns a stack that this transaction has inserted.
     pub fn registered(row: stack::Model, at: Timestamp) -> Self {
         let uid = StackUid::from_untyped_uuid(row.uid);
         let found = StackContext {
@@ -84,7 +85,7 @@ impl StackContext {
 }
 
 impl Store {
-    /// Loads the stack and the caller's role in it, and checks that the role permits the call.
+    /// Loads the stack and the caller's role in it. Checks that the role permits the call.
     pub(in crate::store) async fn load_stack(
         &self,
         tx: &Transaction,
@@ -95,8 +96,9 @@ impl Store {
         judge(tx, call, by_key(key), which).await
     }
 
-    /// Loads and locks the stack, and checks the role. Until the transaction ends, what is counted
-    /// or compared stays true, and the caller cannot be removed.
+    /// Loads and locks the stack, and checks the caller's role. Until the transaction ends, no
+    /// other transaction can change what this one has counted or compared, or remove the caller
+    /// from the stack.
     pub(in crate::store) async fn lock_stack_for_change(
         &self,
         tx: &Transaction,
@@ -136,8 +138,8 @@ impl Store {
         self.decide(tx, found).await
     }
 
-    /// Returns a refusal only if the trusted database gives it: another one may not have the stack
-    /// or the member yet.
+    /// Returns a refusal only if the trusted database gives it. Another database may not have the
+    /// stack or the member yet.
     async fn only_if_trusted(&self, tx: &Transaction, error: Error) -> Error {
         match error {
             Error::Refused(_) | Error::Corrupt { .. } => {
@@ -147,10 +149,11 @@ impl Store {
         }
     }
 
-    /// Reads the instant of the decision, once the stack is locked. The instant never goes back
-    /// within one stack, whichever database or clock it comes from: a clock behind the last change
-    /// is moved up to it, by the permitted skew at most. Beyond that one of the two is wrong, and
-    /// it is not known which.
+    /// Reads the instant of the decision once the stack is locked. The instant never goes back
+    /// within one stack, whichever database or clock it comes from. If the clock is behind the last
+    /// change by no more than the permitted skew, the instant of that change is used. If the clock
+    /// is further behind, either the clock or that instant is wrong, and it is not known which, so
+    /// the change is refused.
     async fn decide(&self, tx: &Transaction, found: StackContext) -> Result<LockedStack, Error> {
         let clock = self.transaction_clock(tx).await?;
         let last = found.row.last_changed_at;

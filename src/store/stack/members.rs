@@ -19,14 +19,14 @@ use crate::store::{
     token::rows::{corrupt, person_of},
 };
 
-/// A change of members.
+/// A change to the members of a stack.
 #[derive(Clone, Debug)]
 pub enum MemberChange {
-    /// Add a member, or set another role: never that of the owner.
+    /// Add a member, or set a member's role. Cannot be used for the owner.
     Set(Person, Role),
-    /// Remove a member.
+    /// Remove a member. Cannot be used for the owner.
     Remove(Person),
-    /// Transfer ownership.
+    /// Transfer ownership to this person.
     TransferTo(Person),
 }
 
@@ -41,9 +41,9 @@ impl MemberChange {
 /// A stack after a change of its members.
 #[derive(Debug)]
 pub struct MembersChanged {
-    /// The stack.
+    /// The stack after the change.
     pub stack: Stack,
-    /// The person whom the change is about, if they are a member now.
+    /// The person that the change was about. `None` if they are not a member now.
     pub member: Option<Member>,
 }
 
@@ -51,7 +51,8 @@ impl Store {
     /// Changes the members of the stack, and returns the stack after the change.
     ///
     /// # Errors
-    /// [`Refusal::OwnerRequired`] if the owner would lose the role; else as for every store method.
+    /// Returns [`Refusal::OwnerRequired`] if the owner would lose the role, or another [`Error`] if
+    /// the call is refused or the store fails.
     pub async fn change_members(
         &self,
         call: &Call,
@@ -101,7 +102,7 @@ async fn apply(
             let before = owner_of(tx, stack).await?;
             let former = person_of(&before)?;
             if !same_person(&former, person) {
-                // Delete the old owner first: there are never two (R2).
+                // The former owner is removed first, because a stack never has two owners (R2).
                 delete_member(tx, stack, &former).await?;
                 put_member(tx, stack, person, Role::Owner).await?;
             }
@@ -121,7 +122,8 @@ fn in_details<const N: usize>(pairs: [(&str, String); N]) -> Details {
         .collect()
 }
 
-/// Formats the ids only: an email address is personal and does not identify the person.
+/// Formats only the ids of a person. An email address is personal data, and does not identify the
+/// person.
 pub(in crate::store) fn person_in_words(person: &Person) -> String {
     format!("{} {}", person.issuer.as_str(), person.subject.as_str())
 }

@@ -1,4 +1,4 @@
-//! Stacks, their members, and the check and lock that every change of one begins with.
+//! Stacks, their members, and the lock and check with which every change of a stack begins.
 
 pub(in crate::store) mod access;
 pub(in crate::store) mod members;

@@ -1,4 +1,4 @@
-//! Stacks: registering, reading, limiting, suspending and removing them.
+//! Registers, reads, suspends and removes stacks, and limits their tokens.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
@@ -29,46 +29,46 @@ use crate::store::{
     token::rows::{self, corrupt},
 };
 
-/// The most members that an answer lists.
+/// The maximum number of members in a response.
 const MEMBERS_LISTED: u64 = 1000;
 
 /// A stack to be registered.
 #[derive(Clone, Debug)]
 pub struct Register {
-    /// Its key.
+    /// The stack's key.
     pub stack_key: StackKey,
-    /// Its name.
+    /// The stack's name.
     pub name: StackName,
-    /// Its organization.
+    /// The organization to which the stack belongs.
     pub organization_uid: String,
-    /// Its one owner (R2).
+    /// The only owner of the stack (R2).
     pub owner: Person,
-    /// How many live tokens it may have (R6).
+    /// The maximum number of live tokens of the stack (R6).
     pub token_limit: u32,
 }
 
-/// A stack with the people in it.
+/// A stack and its members.
 #[derive(Debug)]
 pub struct StackWithMembers {
     /// The stack.
     pub stack: Stack,
-    /// Its members in the order they were added.
+    /// The members, in the order in which they were added.
     pub members: Vec<Member>,
 }
 
-/// Where a page of stacks ends.
+/// The position of the last stack on a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StackCursor {
     at: i64,
     uid: Uuid,
 }
 
-/// A page of stacks, the newest first.
+/// A page of stacks, newest first.
 #[derive(Debug)]
 pub struct StackPage {
-    /// The stacks.
+    /// The stacks of the page.
     pub stacks: Vec<Stack>,
-    /// Where the next page begins, if there is one.
+    /// Where the next page begins. `None` on the last page.
     pub next: Option<StackCursor>,
 }
 
@@ -76,7 +76,8 @@ impl Store {
     /// Registers a stack with its owner.
     ///
     /// # Errors
-    /// [`Refusal::StackKeyTaken`]; otherwise as for every store method.
+    /// Returns [`Refusal::StackKeyTaken`], or another [`Error`] if the call is refused or the store
+    /// fails.
     pub async fn register_stack(
         &self,
         call: &Call,
@@ -84,7 +85,8 @@ impl Store {
     ) -> Result<(Stack, Revision), Error> {
         write_tx!(self, call.mode, "register_stack", |tx| {
             call.requirement.judge(&call.caller, None)?;
-            // There is no stack to lock yet, and no other transaction sees it before the commit.
+            // There is no stack to lock yet. No other transaction sees the new stack before the
+            // commit.
             let now = self.transaction_clock(tx).await?;
             let key = command.stack_key.as_str();
             let taken = stack::Entity::find().filter(stack::Column::Key.eq(key));
@@ -125,7 +127,7 @@ impl Store {
     /// Returns one stack with its members.
     ///
     /// # Errors
-    /// [`Error`], as for every store method.
+    /// Returns [`Error`] if the call is refused or the store fails.
     pub async fn get_stack(&self, call: &Call, key: &StackKey) -> Result<StackWithMembers, Error> {
         read_tx!(self, call, "get_stack", |tx| {
             let found = self
@@ -150,10 +152,10 @@ impl Store {
         })
     }
 
-    /// Returns a page of stacks, of one organization or of all.
+    /// Returns a page of stacks, either of one organization or of all.
     ///
     /// # Errors
-    /// [`Error`], as for every store method.
+    /// Returns [`Error`] if the call is refused or the store fails.
     pub async fn list_stacks(
         &self,
         call: &Call,
@@ -194,10 +196,10 @@ impl Store {
         })
     }
 
-    /// Sets how many live tokens the stack may have (R6).
+    /// Sets the maximum number of live tokens of the stack (R6).
     ///
     /// # Errors
-    /// [`Error`], as for every store method.
+    /// Returns [`Error`] if the call is refused or the store fails.
     pub async fn set_token_limit(
         &self,
         call: &Call,
@@ -227,11 +229,11 @@ impl Store {
         })
     }
 
-    /// Suspends, resumes or removes a stack. A stack already in that state stays as it is; the call
-    /// is recorded anyway.
+    /// Suspends, resumes or removes a stack. If the stack is already in that state, it stays
+    /// unchanged, but the call is recorded.
     ///
     /// # Errors
-    /// [`Error`], as for every store method.
+    /// Returns [`Error`] if the call is refused or the store fails.
     pub async fn set_stack_state(
         &self,
         call: &Call,
@@ -239,7 +241,7 @@ impl Store {
         (step, reason): (StackStep, &Reason),
     ) -> Result<(Stack, Revision), Error> {
         write_tx!(self, (call.mode, key), "set_stack_state", |tx| {
-            // Only a repeated Remove may find a removed stack.
+            // A removed stack is found only for another removal, so that a removal can be repeated.
             let which = match step {
                 StackStep::Remove => RemovedStacks::Include,
                 StackStep::Suspend | StackStep::Resume => RemovedStacks::Exclude,
@@ -266,7 +268,7 @@ impl Store {
         })
     }
 
-    /// Returns the stack as this transaction sees it.
+    /// Returns the stack as it is within this transaction.
     pub(in crate::store) async fn stack_in(
         &self,
         tx: &Transaction,
@@ -291,14 +293,14 @@ impl Store {
     }
 }
 
-/// A change of the state of a stack.
+/// A change to the state of a stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StackStep {
-    /// Its tokens stop working for now.
+    /// The stack's tokens stop working until it is resumed.
     Suspend,
-    /// Its tokens work again.
+    /// The stack's tokens work again.
     Resume,
-    /// Its tokens never work again.
+    /// The stack's tokens will never work again.
     Remove,
 }
 

@@ -1,5 +1,5 @@
-//! Tokens: read, update, change the expiry, revoke. Each is one transaction that first loads the
-//! stack and checks the caller's role.
+//! Reads, updates and revokes tokens, and changes their expiry. Each method is one transaction. It
+//! first loads the stack and checks the caller's role.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
@@ -32,7 +32,7 @@ impl Store {
     /// Returns one token, live or dead.
     ///
     /// # Errors
-    /// [`Error`], as for every store method.
+    /// Returns [`Error`] if the call is refused or the store fails.
     pub async fn get(&self, call: &Call, key: &StackKey, uid: TokenUid) -> Result<Token, Error> {
         read_tx!(self, call, "get", |tx| {
             let stack = self
@@ -42,11 +42,11 @@ impl Store {
         })
     }
 
-    /// Changes a live token's name, description or permissions.
+    /// Changes the name, the description or the permissions of a live token.
     ///
     /// # Errors
-    /// [`Refusal::StackSuspended`], [`Refusal::TokenRevoked`], [`Refusal::TokenExpired`],
-    /// [`Refusal::NameTaken`]; otherwise as for every store method.
+    /// Returns [`Refusal::StackSuspended`], [`Refusal::TokenRevoked`], [`Refusal::TokenExpired`],
+    /// [`Refusal::NameTaken`], or another [`Error`] if the call is refused or the store fails.
     pub async fn update(
         &self,
         call: &Call,
@@ -75,12 +75,12 @@ impl Store {
         })
     }
 
-    /// Changes when a live token expires (R7). An operator may only bring it forward; while the
-    /// stack is suspended, nobody may extend it.
+    /// Changes when a live token expires (R7). An operator may only make it expire earlier. While
+    /// the stack is suspended, nobody may make it expire later.
     ///
     /// # Errors
-    /// [`Refusal::TokenRevoked`], [`Refusal::TokenExpired`], [`Refusal::StackSuspended`],
-    /// [`Refusal::RoleRequired`]; otherwise as for every store method.
+    /// Returns [`Refusal::TokenRevoked`], [`Refusal::TokenExpired`], [`Refusal::StackSuspended`],
+    /// [`Refusal::RoleRequired`], or another [`Error`] if the call is refused or the store fails.
     pub async fn set_expiry(
         &self,
         call: &Call,
@@ -96,8 +96,8 @@ impl Store {
             let expires_at = expiry.resolve(stack.at);
             let longer = before.outlives(expires_at);
             if longer {
-                // A replica whose clock is ahead may have answered that the token is expired, and
-                // that is final (R8).
+                // A replica whose clock is ahead may already have answered that the token is
+                // expired, and such an answer is final (R8).
                 before.require_live(self.latest(stack.at))?;
                 stack.require_not_suspended()?;
                 require_governor(call, &stack)?;
@@ -113,10 +113,10 @@ impl Store {
         })
     }
 
-    /// Revokes a token, live or expired. A token revoked before stays as it was.
+    /// Revokes a live or expired token. If it is already revoked, it stays unchanged.
     ///
     /// # Errors
-    /// [`Error`], as for every store method.
+    /// Returns [`Error`] if the call is refused or the store fails.
     pub async fn revoke(
         &self,
         call: &Call,
@@ -145,7 +145,7 @@ impl Store {
         })
     }
 
-    /// Loads the token, and records its end if it is found expired (R8).
+    /// Loads the token. If it turns out to be expired, records its end (R8).
     pub(in crate::store) async fn token_to_change(
         &self,
         tx: &Transaction,
@@ -200,7 +200,8 @@ pub(in crate::store) fn described(token: &Token) -> Details {
     ])
 }
 
-/// Returns what a change altered: the new value, and the former one as `name.before`.
+/// Returns what a change altered. Each altered field has its new value, and its former value under
+/// `name.before`.
 fn differences(before: &Token, after: &Token) -> Details {
     let told = |token: &Token| {
         let mut details = described(token);
@@ -219,16 +220,17 @@ fn differences(before: &Token, after: &Token) -> Details {
         .collect()
 }
 
-/// Which rows an update may match: the statement itself checks the precondition.
+/// Which rows an update may match. The update statement itself checks this precondition.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum Put {
     Live,
-    /// Live, and for longer than before: the new expiry must be reported again.
+    /// Only a live token, whose expiry moves to a later time. The new expiry must then be reported
+    /// again.
     Longer,
     Unrevoked,
 }
 
-/// Writes a changed token.
+/// Writes a token that was changed.
 pub(in crate::store) async fn put(tx: &Transaction, token: &Token, only: Put) -> Result<(), Error> {
     let revocation = token.revocation.as_ref();
     let by = |part: fn(&Actor) -> String| revocation.map(|revoked| part(&revoked.by));
@@ -257,7 +259,8 @@ pub(in crate::store) async fn put(tx: &Transaction, token: &Token, only: Put) ->
     };
     match update.exec(tx).await?.rows_affected {
         1 => Ok(()),
-        // The stack is locked, so no other transaction can have changed the row: this is a bug.
+        // The stack is locked, so no other transaction can have changed the row. If the row does
+        // not match, this is a bug.
         _ => Err(corrupt(
             "tokens",
             "revoked_at",

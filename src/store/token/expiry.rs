@@ -1,5 +1,6 @@
-//! Upcoming expiry: how many tokens expire within a number of days, and which of them were not yet
-//! reported. The token records what was reported, so that all replicas together report it once.
+//! Upcoming expiry. Counts the tokens that expire within a number of days, and finds those that
+//! were not yet reported. What was reported is recorded with the token, so that all replicas
+//! together report it only once.
 
 use sea_orm::{
     ColumnTrait as _, Condition, ConnectionTrait as _, DbErr, EntityTrait as _, QueryFilter as _,
@@ -12,23 +13,23 @@ use crate::store::{
     Error, Store, engine::transaction::Transaction, entity::token, token::rows::corrupt,
 };
 
-/// The numbers of days to look ahead, the smallest first.
+/// The numbers of days to look ahead, in ascending order.
 pub const DAYS: [i32; 3] = [1, 7, 30];
 
-/// A token that expires soon and was not yet reported for this number of days.
+/// A token that expires soon, and was not yet reported for this number of days.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expiring {
-    /// The token.
+    /// The token that expires.
     pub token_uid: Uuid,
-    /// Its stack.
+    /// The public key of the token's stack.
     pub stack_api_key: String,
-    /// When it expires.
+    /// When the token expires.
     pub expires_at: Timestamp,
-    /// The smallest of [`DAYS`] within which it expires.
+    /// The smallest of [`DAYS`] within which the token expires.
     pub days: i32,
 }
 
-/// Live tokens that expire in a period, without those of removed stacks.
+/// Selects live tokens that expire within a period. Tokens of removed stacks are left out.
 const SOON: &str = "FROM tokens t JOIN stacks k ON k.uid = t.stack_uid \
     WHERE t.revoked_at IS NULL AND t.ended_at IS NULL AND k.removed_at IS NULL \
     AND t.expires_at > $1 AND t.expires_at <= $2";
@@ -40,10 +41,11 @@ fn end(now: Timestamp, days: i32) -> i64 {
 }
 
 impl Store {
-    /// Counts the live tokens that expire within each of [`DAYS`], shorter periods included.
+    /// Counts the live tokens that expire within each of [`DAYS`]. A longer period includes the
+    /// shorter ones.
     ///
     /// # Errors
-    /// [`Error`] if the store cannot be read.
+    /// Returns [`Error`] if the store cannot be read.
     pub async fn count_expiring(&self, now: Timestamp) -> Result<[i64; DAYS.len()], Error> {
         let span = self.span("count_expiring");
         let [first, second, third] = DAYS.map(|days| end(now, days));
@@ -66,11 +68,11 @@ impl Store {
     }
 
     /// Returns at most `most` tokens that expire within one of [`DAYS`] and were not yet reported
-    /// for it, and marks them as reported. So a token is reported once or, if the process ends just
-    /// then, not at all.
+    /// for it. Marks these tokens as reported. If the process ends right after that, they are never
+    /// reported, but no token is reported twice.
     ///
     /// # Errors
-    /// [`Error`] if nothing was marked.
+    /// Returns [`Error`] if no token was marked.
     pub async fn tell_expiring(&self, now: Timestamp, most: usize) -> Result<Vec<Expiring>, Error> {
         write_tx!(self, "tell_expiring", |tx| {
             let mut told = Vec::new();
@@ -84,7 +86,8 @@ impl Store {
         })
     }
 
-    /// Skips a token that is being changed; the next run checks it again.
+    /// Returns tokens that were not yet reported for this number of days. Skips a token that is
+    /// being changed, which the next run checks again.
     async fn untold(
         &self,
         tx: &Transaction,

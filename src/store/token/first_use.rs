@@ -1,5 +1,6 @@
-//! What a verdict writes: the first use of a secret, before the answer, and the first presentation
-//! of a superseded secret, after it. Each is written once in the life of a secret.
+//! What verdicts write. The first use of a secret is recorded before the response is sent. The
+//! first time that a superseded secret is presented is recorded after it. Both are written at most
+//! once for a secret.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
@@ -26,34 +27,36 @@ use crate::store::{
 };
 use stacktoken_core::facts_cache::Subject;
 
-/// A secret, and what it belongs to.
+/// A presented secret, with its token and its stack.
 #[derive(Clone, Copy)]
 pub struct Presented {
     /// The digest of the secret.
     pub digest: Digest,
-    /// Its generation within the token.
+    /// The generation of the secret within its token.
     pub generation: u32,
-    /// The token.
+    /// The token to which the secret belongs.
     pub token: TokenUid,
-    /// Its stack.
+    /// The stack to which the token belongs.
     pub stack: StackUid,
 }
 
 impl Store {
-    /// Records the first use of a secret; does nothing if it was used before or is dead. A former
-    /// secret that was valid until this first use ends in the same transaction; only then is a row
-    /// appended to the change log.
+    /// Records the first use of a secret. Does nothing if the secret was used before or is not
+    /// valid any more. If a former secret was valid only until this first use, it ends in the same
+    /// transaction. Only in that case is a row appended to the change log, and the revision
+    /// returned.
     ///
     /// # Errors
-    /// [`Error`] if it could not be recorded: then the token must not be answered as active.
+    /// Returns [`Error`] if the use could not be recorded. No answer may then say that the token is
+    /// active.
     pub async fn record_first_use(
         &self,
         call: &Call,
         presented: Presented,
     ) -> Result<Option<Revision>, Error> {
         write_tx!(self, (presented.stack), "record_first_use", |tx| {
-            // Lock the stack before any of its secrets, as every change does, so that transactions
-            // never deadlock.
+            // The stack is locked before any of its secrets, as in every change, so that
+            // transactions cannot deadlock.
             let stack = self.locked(tx, presented.stack).await?;
             let row = &stack.row;
             let live = row.removed_at.is_none() && row.suspended_at.is_none();
@@ -73,7 +76,8 @@ impl Store {
             if first.rows_affected == 0 {
                 return Ok(None);
             }
-            // Even if no change log row follows: cached facts say that the secret is unused.
+            // The token's facts are barred from the cache even if no change log row follows,
+            // because they say that the secret is unused.
             tx.touch(Subject::Token(presented.token));
             last_used::note(tx, presented.token, &call.caller.actor, stack.at).await?;
             let ended = token_secret::Entity::update_many()
@@ -97,11 +101,12 @@ impl Store {
         })
     }
 
-    /// Records the first time that a superseded secret is presented. A secret that expired by the
-    /// clock ends for good then, whatever any other clock says.
+    /// Records the first time that a superseded secret is presented. If only the clock says that
+    /// the secret has ended, its end is recorded as well. It is then final, whatever another clock
+    /// says.
     ///
     /// # Errors
-    /// [`Error`] if it could not be recorded.
+    /// Returns [`Error`] if the presentation could not be recorded.
     pub async fn record_superseded(
         &self,
         call: &Call,
@@ -112,8 +117,8 @@ impl Store {
             let digest = presented.digest.as_bytes().to_vec();
             let now = stack.at.as_micros();
             let this = token_secret::Column::Digest.eq(digest);
-            // A replica whose clock is ahead may find an overlap over that is not over by the clock
-            // that decides. The two differ by the permitted skew at most.
+            // For a replica whose clock is ahead, an overlap may be over that is not yet over by
+            // the clock that decides. The two clocks differ by at most the permitted skew.
             let latest = stack.at.plus(self.max_skew()).as_micros();
             let over = Condition::any()
                 .add(token_secret::Column::SupersededAt.is_not_null())

@@ -1,5 +1,6 @@
-//! Idempotency keys, since a response can be lost: a repeated request returns the same token with a
-//! fresh secret in place of the lost one. So no token is orphaned, and no plaintext is stored.
+//! Idempotency keys. They are needed because a response can get lost. A repeated request returns
+//! the same token with a new secret, which replaces the lost one. So no token is left without a
+//! known secret, and no plain text is stored.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{ActiveModelTrait as _, EntityTrait as _, Set};
@@ -24,7 +25,7 @@ use crate::store::{
     token::secrets::{self, Kept},
 };
 
-/// The answer to a repeated request.
+/// The result of a repeated request.
 pub(in crate::store) struct Again {
     pub token: Token,
     pub overlap_ends_at: Option<Timestamp>,
@@ -32,8 +33,8 @@ pub(in crate::store) struct Again {
 }
 
 impl Store {
-    /// Returns the record of this caller's request with this id, if there is one. Call it under the
-    /// lock of the stack, before any other check.
+    /// Returns the record of an earlier request by this caller with the same id, if there is one.
+    /// Must be called under the lock of the stack, and before other checks of the request.
     pub(in crate::store) async fn seen(
         &self,
         tx: &Transaction,
@@ -55,7 +56,7 @@ impl Store {
         Ok(request::Entity::find_by_id(key).one(tx).await?)
     }
 
-    /// Records the request and its answer.
+    /// Records the request and its result.
     pub(in crate::store) async fn remember(
         &self,
         tx: &Transaction,
@@ -87,8 +88,9 @@ impl Store {
         Ok(())
     }
 
-    /// Answers a repeated request. If it is the same and recent, its secret unused and its token
-    /// unchanged, a fresh secret replaces the lost one; otherwise it is refused.
+    /// Handles a repeated request. A new secret replaces the lost one if the request is identical
+    /// and recent, its secret was never used, and its token is unchanged. Otherwise the request is
+    /// refused.
     pub(in crate::store) async fn answer_again(
         &self,
         tx: &Transaction,
@@ -137,7 +139,8 @@ impl Store {
     }
 }
 
-/// Returns a fingerprint of everything in a token that a change could alter, for comparison.
+/// Returns a fingerprint of everything in a token that a change could alter. It is only used for
+/// comparison.
 fn state_of(token: &Token) -> Vec<u8> {
     let parts = (
         token.name.as_str(),

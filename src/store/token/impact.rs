@@ -1,4 +1,4 @@
-//! What a change of a token would affect: the services that use it.
+//! What a change of a token would affect, that is, the services that use the token.
 
 use sea_orm::{
     ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
@@ -17,10 +17,10 @@ use crate::store::{
 };
 
 impl Store {
-    /// Returns which services use a token, from the recorded uses.
+    /// Returns which services use a token, according to the recorded uses.
     ///
     /// # Errors
-    /// [`Error`], as for every store method.
+    /// Returns [`Error`] if the call is refused or the store fails.
     pub async fn impact(
         &self,
         call: &Call,
@@ -53,7 +53,7 @@ impl TryFrom<token_usage::Model> for ServiceUse {
         let wrong = || corrupt("token_usage", "last_used_at", row.token_uid);
         Ok(Self {
             last_used_at: Timestamp::from_micros(row.last_used_at).ok_or_else(wrong)?,
-            // Only services may introspect.
+            // The kind is not stored, because only services may introspect.
             service: Actor {
                 kind: CallerKind::Service,
                 issuer: row.service_issuer,

@@ -1,4 +1,4 @@
-//! Issues a token of a stack, with its first secret.
+//! Issues a token in a stack, together with its first secret.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{ActiveModelTrait as _, IntoActiveModel as _};
@@ -30,28 +30,30 @@ use crate::store::{
 
 /// A token to be issued.
 pub struct Issue {
-    /// The stack it will belong to (R1).
+    /// The stack to which the token will belong (R1).
     pub stack_key: StackKey,
-    /// Its name.
+    /// The token's name.
     pub name: TokenName,
-    /// What it is for.
+    /// What the token is for.
     pub description: Description,
-    /// What it may do.
+    /// What the token may do.
     pub permissions: Permissions,
-    /// When it expires.
+    /// When the token expires.
     pub expiry: Expiry,
-    /// The request with its idempotency key, if the caller sent one.
+    /// The request id and fingerprint, if the caller sent an idempotency key.
     pub request: Option<Request>,
-    /// The violations to report if the expiry has passed, unless this is a repetition.
+    /// The violations to report if the expiry is not in the future. They are not reported if the
+    /// request is a repetition.
     pub overdue: Violations,
 }
 
 impl Store {
-    /// Issues a token. Checks the limit (R6) and the name under the lock of its stack.
+    /// Issues a token. The limit (R6) and the name are checked under the lock of the stack.
     ///
     /// # Errors
-    /// [`Refusal::StackSuspended`], [`Refusal::LimitReached`], [`Refusal::NameTaken`],
-    /// [`Refusal::RequestIdReused`]; otherwise as for every store method.
+    /// Returns [`Refusal::StackSuspended`], [`Refusal::LimitReached`], [`Refusal::NameTaken`],
+    /// [`Refusal::RequestIdReused`], or another [`Error`] if the call is refused or the store
+    /// fails.
     pub async fn issue(
         &self,
         call: &Call,

@@ -1,5 +1,5 @@
-//! A secret that was reported as leaked: if any secret of a token leaks while it opens the token,
-//! the token is revoked.
+//! Handles a secret that was reported as leaked. If the secret is still valid, its token is
+//! revoked.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _};
@@ -23,12 +23,12 @@ use crate::store::{
 };
 
 impl Store {
-    /// Revokes the token of a secret, unless the token is dead or the secret has ended; records the
-    /// report in the audit either way. A secret that expired by the clock ends for good then,
-    /// whatever any other clock says.
+    /// Revokes the token of a secret, unless the token is dead or the secret has ended. The report
+    /// is recorded in the audit log in any case. If only the clock says that the secret has ended,
+    /// its end is recorded and is final, whatever another clock says.
     ///
     /// # Errors
-    /// [`Error`] if the report could not be decided: then it must be repeated.
+    /// Returns [`Error`] if the report could not be processed. It must be repeated then.
     pub async fn report_leaked(
         &self,
         call: &Call,
@@ -39,7 +39,7 @@ impl Store {
             let stack = self.locked(tx, presented.stack).await?;
             let (uid, about) = (presented.token, (&stack, Some(presented.token)));
             let token = match self.token_to_change(tx, &stack, uid).await {
-                // Purged since it was looked up.
+                // The token was purged after the secret was looked up.
                 Err(Error::Refused(Refusal::TokenNotFound)) => {
                     return Ok((LeakOutcome::Unknown, None));
                 }
@@ -64,7 +64,8 @@ impl Store {
     }
 }
 
-/// Returns whether the secret has ended although its token is live; makes that final.
+/// Returns whether the secret has ended although its token is live. If so, records the end, which
+/// makes it final.
 async fn end_if_over(
     tx: &Transaction,
     presented: Presented,

@@ -1,6 +1,6 @@
-//! The limit on live tokens (R6). The count is exact under a race, because every caller holds the
-//! lock of the stack (`LockedStack`) in a READ COMMITTED transaction. If the limit is reached, the
-//! refusal names tokens that could be revoked, so that the caller knows where to look first.
+//! The limit on live tokens (R6). The count is exact even if calls race, because every caller holds
+//! the lock of the stack (`LockedStack`) in a READ COMMITTED transaction. If the limit is reached,
+//! the refusal names tokens that could be revoked, so that the caller knows where to look first.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
@@ -21,11 +21,11 @@ use crate::store::{
     stack::access::LockedStack, token::rows::corrupt, token::state::in_state,
 };
 
-/// How many tokens a refusal names.
+/// The number of tokens that a refusal names.
 const CANDIDATES: usize = 3;
 
 impl Store {
-    /// Checks that the stack may have one more live token.
+    /// Checks that the stack may have another live token.
     pub(in crate::store) async fn require_room(
         &self,
         tx: &Transaction,
@@ -68,14 +68,16 @@ impl Live {
     }
 }
 
-/// Returns the live token that expires soonest, the oldest that was never used, and the one idle
-/// longest, if there are such; then others, the longest idle first.
+/// Returns candidates for revocation. These are the live token that expires soonest, the oldest one
+/// that was never used, and the one that has been unused for the longest time, as far as such
+/// tokens exist. The rest are other tokens, those unused for the longest time first.
 async fn candidates(
     tx: &Transaction,
     stack: StackUid,
     now: Timestamp,
 ) -> Result<Vec<Candidate>, Error> {
-    // Load all of them: no more than the limit allows, and only if it is reached.
+    // Loads all live tokens. There are about as many as the limit, and this happens only if the
+    // limit is reached.
     let mut live = token::Entity::find()
         .filter(token::Column::StackUid.eq(stack.into_untyped_uuid()))
         .filter(in_state(TokenState::Active, now))
@@ -112,7 +114,7 @@ async fn candidates(
     named.collect()
 }
 
-/// Returns the index of the token with the smallest value, among those that have one.
+/// Returns the index of the token with the smallest value. Tokens without a value are left out.
 fn first(live: &[Live], of: impl Fn(&Live) -> Option<i64>) -> Option<usize> {
     let having = live
         .iter()

@@ -1,4 +1,5 @@
-//! Lists of tokens: filters, orders, and pages that stay stable while tokens come and go.
+//! Lists tokens with filters and in a chosen order. Pages stay stable while tokens are added and
+//! removed.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
@@ -25,42 +26,42 @@ use crate::store::{
     token::state::{in_state, soonest},
 };
 
-/// The order of a list; ties are broken by the id.
+/// The order of a list. Tokens with equal values are ordered by id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
-    /// By issue, the newest first.
+    /// By time of issue, newest first.
     #[default]
     NewestFirst,
-    /// By issue, the oldest first.
+    /// By time of issue, oldest first.
     OldestFirst,
-    /// By expiry, the soonest first; tokens that never expire come last.
+    /// By expiry, soonest first. Tokens that never expire come last.
     ExpiresFirst,
-    /// By name, in the order of its code points.
+    /// By name, comparing code points.
     Name,
 }
 
-/// Which tokens to list.
+/// Which tokens to list, and how. A filter that is `None` selects all tokens.
 #[derive(Clone, Debug)]
 pub struct ListQuery {
-    /// Of this stack.
+    /// Only tokens of this stack.
     pub stack_key: StackKey,
-    /// In one of these states; any state if empty.
+    /// Only tokens in one of these states. If empty, tokens in any state.
     pub states: Vec<TokenState>,
-    /// That expire before this instant.
+    /// Only tokens that expire before this instant.
     pub expires_before: Option<Timestamp>,
-    /// Whose name contains this.
+    /// Only tokens whose name contains this text.
     pub name_contains: Option<NamePart>,
-    /// That nobody has used since this instant.
+    /// Only tokens that nobody has used since this instant.
     pub unused_since: Option<Timestamp>,
-    /// In this order.
+    /// The order of the list.
     pub order: Order,
-    /// At most this many.
+    /// The maximum number of tokens on the page.
     pub size: u64,
-    /// After this one.
+    /// Only tokens after this position. `None` for the first page.
     pub after: Option<TokenCursor>,
 }
 
-/// Where a page of tokens ends.
+/// The position of the last token on a page.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenCursor {
     by: SortKey,
@@ -74,16 +75,16 @@ enum SortKey {
     Text(String),
 }
 
-/// A page of tokens.
+/// A page of a list of tokens.
 #[derive(Debug)]
 pub struct TokenPage {
-    /// The tokens.
+    /// The tokens of the page.
     pub tokens: Vec<Token>,
-    /// Where the next page begins, if there is one.
+    /// Where the next page begins. `None` on the last page.
     pub next: Option<TokenCursor>,
-    /// The number of live tokens of the stack, and its limit (R6).
+    /// The number of live tokens of the stack, and the limit on it (R6).
     pub limit: TokenLimit,
-    /// The instant at which states are judged.
+    /// The instant for which the states of the tokens are computed.
     pub listed_at: Timestamp,
 }
 
@@ -112,7 +113,7 @@ impl Order {
         TokenCursor { by, uid: row.uid }
     }
 
-    /// Selects what comes after the cursor in this order.
+    /// Returns the condition for tokens that come after the cursor in this order.
     fn beyond(self, cursor: &TokenCursor) -> SimpleExpr {
         let value: SimpleExpr = match &cursor.by {
             SortKey::Number(number) => Expr::val(*number),
@@ -141,10 +142,10 @@ impl Store {
     /// Returns a page of the stack's tokens, live and dead.
     ///
     /// # Errors
-    /// [`Error`], as for every store method.
+    /// Returns [`Error`] if the call is refused or the store fails.
     pub async fn list(&self, call: &Call, query: &ListQuery) -> Result<TokenPage, Error> {
         read_tx!(self, call, "list", |tx| {
-            // Use one instant for the filter, the count and the states that are returned.
+            // The filter, the count and the returned states must all use the same instant.
             let now = self.clock.now();
             let key = &query.stack_key;
             let stack = self
@@ -199,7 +200,8 @@ impl Store {
             .as_ref()
             .filter(|part| !part.as_str().is_empty());
         let find = if self.is_shared() { "STRPOS" } else { "INSTR" };
-        // LIKE would ignore letter case, and its wildcards would need escaping.
+        // LIKE is not used. It would ignore letter case, and its wildcards would have to be
+        // escaped.
         let contains = part.map(|part| {
             Func::cust(find)
                 .arg(column(token::Column::Name))

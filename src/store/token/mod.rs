@@ -1,4 +1,4 @@
-//! Tokens: one file per method.
+//! The methods for tokens, in one file for each method or group of methods.
 
 pub(in crate::store) mod change;
 pub(in crate::store) mod expiry;

@@ -1,4 +1,5 @@
-//! Revokes many tokens of a stack at once: exactly those that were previewed, or none.
+//! Revokes many tokens of a stack at once. Either exactly the previewed tokens are revoked, or
+//! none.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
@@ -29,36 +30,37 @@ use crate::store::{
     token::state::{in_state, neither_revoked_nor_ended},
 };
 
-/// Tokens to be revoked at once.
+/// A request to revoke many tokens of a stack at once.
 #[derive(Clone, Debug)]
 pub struct RevokeAll {
-    /// Their stack.
+    /// The stack of the tokens.
     pub stack_key: StackKey,
-    /// Which of its live tokens.
+    /// Which live tokens of the stack to revoke.
     pub filter: RevokeFilter,
-    /// Why.
+    /// Why the tokens are revoked.
     pub reason: Reason,
-    /// The hash of the set that the caller was shown; a preview may omit it.
+    /// The hash of the set of tokens that the caller was shown. It may be omitted in a preview.
     pub previewed: Option<PreviewHash>,
 }
 
-/// Tokens that were revoked at once, or would be.
+/// The tokens that were revoked at once. In a preview, those that would be revoked.
 #[derive(Debug)]
 pub struct RevokedAll {
-    /// Their ids, in ascending order.
+    /// The ids of the tokens, in ascending order.
     pub tokens: Vec<TokenUid>,
-    /// The hash of this set.
+    /// The hash of this set of tokens.
     pub preview: PreviewHash,
-    /// A revision that includes the change; `None` if nothing was changed.
+    /// A revision that includes the revocations. `None` if nothing was changed.
     pub revision: Option<Revision>,
 }
 
 impl Store {
-    /// Revokes all live tokens of a stack that match the filter, if they are exactly those that
-    /// were previewed.
+    /// Revokes all live tokens of a stack that match the filter, if they are exactly the tokens
+    /// that were previewed.
     ///
     /// # Errors
-    /// [`Refusal::PreviewChanged`]; otherwise as for every store method.
+    /// Returns [`Refusal::PreviewChanged`], or another [`Error`] if the call is refused or the
+    /// store fails.
     pub async fn revoke_all(&self, call: &Call, command: &RevokeAll) -> Result<RevokedAll, Error> {
         write_tx!(self, (call.mode, &command.stack_key), "revoke_all", |tx| {
             let (key, filter) = (&command.stack_key, &command.filter);
@@ -74,8 +76,8 @@ impl Store {
             }
             let mut revision = None;
             if !call.previews() {
-                // Expired tokens are not in the set: record their end, so that they stay dead on
-                // every replica, whatever its clock says (R8).
+                // Expired tokens are not in the set. Their end is recorded, so that they stay dead
+                // on every replica, whatever its clock says (R8).
                 self.end_expired(tx, &stack).await?;
                 put(tx, (&stack, &tokens), call, &command.reason).await?;
                 let details = described(command, preview, tokens.len());
@@ -99,7 +101,7 @@ impl Store {
     }
 }
 
-/// Returns the live tokens that match a filter, in the order of their ids.
+/// Returns the live tokens that match a filter, sorted by id.
 async fn live(
     tx: &Transaction,
     stack: StackUid,
@@ -142,7 +144,8 @@ fn issued_by(by: &IssuedBy) -> Condition {
         .add_option(kind)
 }
 
-/// Writes the revocations; the statement itself checks the precondition.
+/// Writes the revocations. The statement itself checks that the tokens are neither revoked nor
+/// ended.
 async fn put(
     tx: &Transaction,
     (stack, tokens): (&LockedStack, &[TokenUid]),
@@ -167,7 +170,8 @@ async fn put(
             .exec(tx)
             .await?;
         if done.rows_affected != some.len() as u64 {
-            // The stack is locked, so no other transaction can have changed a row: this is a bug.
+            // The stack is locked, so no other transaction can have changed a row. If a row does
+            // not match, this is a bug.
             return Err(corrupt("tokens", "revoked_at", stack.row.uid));
         }
     }

@@ -1,4 +1,4 @@
-//! Rotation: gives a token a new secret, while the former one stays valid for a chosen overlap.
+//! Rotation. A token gets a new secret, and the former secret stays valid for a chosen overlap.
 
 use crate::domain::{
     audit::{AuditAction, Details},
@@ -18,22 +18,22 @@ use crate::store::{
     token::secrets::{self, Kept},
 };
 
-/// A token to be given a new secret.
+/// A request to give a token a new secret.
 pub struct Rotate {
-    /// Its stack.
+    /// The stack of the token.
     pub stack_key: StackKey,
-    /// The token.
+    /// The token that gets a new secret.
     pub token_uid: TokenUid,
     /// How long the former secret stays valid.
     pub overlap: Overlap,
-    /// The request with its idempotency key, if the caller sent one.
+    /// The request id and fingerprint, if the caller sent an idempotency key.
     pub request: Option<Request>,
 }
 
-/// A token that was given a new secret.
+/// A token that has a new secret.
 #[derive(Debug)]
 pub struct Rotated {
-    /// The token.
+    /// The token after the rotation.
     pub token: Token,
     /// When the former secret ends at the latest.
     pub overlap_ends_at: Timestamp,
@@ -43,8 +43,9 @@ impl Store {
     /// Rotates a token. Only its secret and its generation change.
     ///
     /// # Errors
-    /// [`Refusal::TokenRevoked`], [`Refusal::TokenExpired`], [`Refusal::StackSuspended`],
-    /// [`Refusal::RequestIdReused`]; otherwise as for every store method.
+    /// Returns [`Refusal::TokenRevoked`], [`Refusal::TokenExpired`], [`Refusal::StackSuspended`],
+    /// [`Refusal::RequestIdReused`], or another [`Error`] if the call is refused or the store
+    /// fails.
     ///
     /// [`Refusal::TokenRevoked`]: crate::domain::refusal::Refusal::TokenRevoked
     /// [`Refusal::TokenExpired`]: crate::domain::refusal::Refusal::TokenExpired
@@ -99,7 +100,7 @@ impl Store {
     }
 }
 
-/// Describes which secret is new, which ended, and which stays valid until when.
+/// Describes which secret is new, which secrets ended, and which secret stays valid until when.
 fn described(token: &Token, plan: &rotation::Plan) -> Details {
     let mut details = Details::from([("generation".into(), token.generation.to_string())]);
     if !plan.ended.is_empty() {

@@ -1,5 +1,5 @@
-//! Converts rows to domain values and back. A row that does not parse is reported by table, column
-//! and id, and never causes a panic.
+//! Converts rows to domain values and back. If a row cannot be parsed, the error has its table,
+//! column and id. It never causes a panic.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::FromQueryResult;
@@ -19,7 +19,7 @@ use crate::store::{
     entity::{member, stack, token},
 };
 
-/// Returns the error for a row that does not parse.
+/// Returns the error for a row that cannot be parsed.
 pub(in crate::store) fn corrupt(table: &'static str, column: &'static str, id: Uuid) -> Error {
     Error::Corrupt {
         table,
@@ -28,7 +28,7 @@ pub(in crate::store) fn corrupt(table: &'static str, column: &'static str, id: U
     }
 }
 
-/// Returns the person in a member's row.
+/// Returns the person in the row of a member.
 pub(in crate::store) fn person_of(row: &member::Model) -> Result<Person, Error> {
     let wrong = |column| move |_| corrupt("stack_members", column, row.stack_uid);
     Ok(Person {
@@ -56,7 +56,7 @@ impl TryFrom<member::Model> for Member {
     }
 }
 
-/// Converts the row to a stack, with its owner and its number of live tokens.
+/// Converts a row to a stack. The owner and the number of live tokens are passed in.
 pub(in crate::store) fn stack(
     row: stack::Model,
     owner: &member::Model,
@@ -88,12 +88,12 @@ pub(in crate::store) fn stack(
     })
 }
 
-/// Serializes permissions for a column.
+/// Serializes permissions for the column in which they are stored.
 pub(in crate::store) fn written(permissions: &Permissions) -> String {
     serde_json::to_string(&permissions.draft()).unwrap_or_default()
 }
 
-/// A token's row, and when the token was last used.
+/// The row of a token, and when the token was last used.
 #[derive(FromQueryResult)]
 pub(in crate::store) struct TokenWithLastUse {
     #[sea_orm(nested)]
@@ -102,7 +102,7 @@ pub(in crate::store) struct TokenWithLastUse {
 }
 
 impl From<token::Model> for TokenWithLastUse {
-    /// Wraps the row of a token that was never used.
+    /// Wraps the row of a new token, which was never used.
     fn from(row: token::Model) -> Self {
         Self {
             row,
@@ -111,7 +111,7 @@ impl From<token::Model> for TokenWithLastUse {
     }
 }
 
-/// Converts the row to a token of this stack.
+/// Converts a row to a token of the stack with this key.
 pub(in crate::store) fn token_of(
     row: impl Into<TokenWithLastUse>,
     key: &StackKey,

@@ -1,5 +1,6 @@
-//! The secrets of a token: the first one, further ones, and the end of earlier ones. One or two are
-//! live; ended ones are kept, so that a caller who presents one learns why it fails.
+//! The secrets of a token. Adds the first secret and further ones, and ends earlier ones. One or
+//! two secrets are valid at a time. Secrets that have ended are kept, so that a caller who presents
+//! one is told why it is rejected.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
@@ -24,9 +25,9 @@ use crate::store::{
 
 /// What is stored of a secret.
 pub struct Kept {
-    /// Its digest.
+    /// The digest of the secret.
     pub digest: Digest,
-    /// Its last four characters.
+    /// The last four characters of the secret.
     pub hint: String,
 }
 
@@ -51,7 +52,7 @@ pub(in crate::store) async fn keep(
     Ok(())
 }
 
-/// Adds a secret to a live token, as its newest.
+/// Adds a new secret to a live token.
 pub(in crate::store) async fn renew(
     tx: &Transaction,
     before: Token,
@@ -75,12 +76,13 @@ pub(in crate::store) async fn renew(
         .await?;
     match done.rows_affected {
         1 => Ok(after),
-        // The stack is locked, so no other transaction can have changed the row: this is a bug.
+        // The stack is locked, so no other transaction can have changed the row. If the row does
+        // not match, this is a bug.
         _ => Err(corrupt("tokens", "generation", uid)),
     }
 }
 
-/// Returns the live secrets of a token, the oldest first.
+/// Returns the valid secrets of a live token, oldest first.
 pub(in crate::store) async fn live(
     tx: &Transaction,
     uid: TokenUid,
@@ -95,8 +97,8 @@ pub(in crate::store) async fn live(
     rows.iter().map(held).collect()
 }
 
-/// Carries out the plan of a rotation. All other older secrets end with it, also those that expired
-/// by the clock: from now on that is final for every replica.
+/// Carries out the plan of a rotation. Records the end of all secrets that are not kept, including
+/// those that have already expired by the clock. From now on their end is final for every replica.
 pub(in crate::store) async fn carry_out(
     tx: &Transaction,
     uid: TokenUid,
@@ -125,8 +127,8 @@ pub(in crate::store) async fn carry_out(
     Ok(())
 }
 
-/// Ends a secret that was never used, and returns whether there was one to end. A first use cannot
-/// race with it, since that too is written only while the secret is live.
+/// Ends a secret that was never used. Returns whether it was still valid and unused. A first use
+/// cannot race with this, because a first use is also written only while the secret is valid.
 pub(in crate::store) async fn end_unused(
     tx: &Transaction,
     (uid, generation): (TokenUid, i32),
@@ -143,7 +145,8 @@ pub(in crate::store) async fn end_unused(
     Ok(done.rows_affected == 1)
 }
 
-/// Selects the secrets that are live at this instant, provided that their token is.
+/// Returns the condition for secrets that are valid at this instant, provided that their token is
+/// live.
 pub(in crate::store) fn not_ended(now: Timestamp) -> Condition {
     let later = Condition::any()
         .add(token_secret::Column::EndsAt.is_null())
@@ -153,7 +156,7 @@ pub(in crate::store) fn not_ended(now: Timestamp) -> Condition {
         .add(later)
 }
 
-/// Converts a generation to a column value.
+/// Converts a generation to the type of its column.
 pub(in crate::store) fn column(generation: u32) -> i32 {
     i32::try_from(generation).unwrap_or(i32::MAX)
 }

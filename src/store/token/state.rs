@@ -1,5 +1,5 @@
-//! Which tokens of a stack are live: their number and their names, and the end of expired ones
-//! (R8).
+//! Which tokens of a stack are live. Counts them, checks their names, and records the end of
+//! expired tokens (R8).
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
@@ -20,7 +20,7 @@ use crate::store::{
 };
 
 impl Store {
-    /// Counts the live tokens of the stack (R6).
+    /// Counts the live tokens of the stack at `now` (R6).
     pub(in crate::store) async fn count_live(
         &self,
         tx: &Transaction,
@@ -33,8 +33,8 @@ impl Store {
         Ok(u32::try_from(live.count(tx).await?).unwrap_or(u32::MAX))
     }
 
-    /// Records the end of every expired token of the stack: from now on it is final for every
-    /// replica, whatever any clock says (R8), and its name is free.
+    /// Records the end of every expired token of the stack. From now on the expiry is final for
+    /// every replica, whatever a clock says (R8), and the names of these tokens can be used again.
     pub(in crate::store) async fn end_expired(
         &self,
         tx: &Transaction,
@@ -51,7 +51,7 @@ impl Store {
             .await
     }
 
-    /// Records the end of these tokens.
+    /// Records the end of these expired tokens, and appends a change log row for each.
     pub(in crate::store) async fn end(
         &self,
         tx: &Transaction,
@@ -71,7 +71,7 @@ impl Store {
     }
 }
 
-/// Selects the tokens that are in this state at this instant.
+/// Returns the condition for tokens that are in this state at this instant.
 pub(in crate::store) fn in_state(state: TokenState, now: Timestamp) -> Condition {
     let revoked = token::Column::RevokedAt.is_not_null();
     let reached = token::Column::ExpiresAt.lte(now.as_micros());
@@ -90,16 +90,16 @@ pub(in crate::store) fn in_state(state: TokenState, now: Timestamp) -> Condition
     }
 }
 
-/// Selects tokens neither revoked nor ended, for queries by uid. Written so that it implies no
-/// partial index: without statistics PostgreSQL assumes that such an index is tiny, and scans it
-/// instead of using the primary key.
+/// Returns the condition for tokens that are neither revoked nor ended, for queries by uid. It is
+/// written in a form that does not match the predicate of a partial index. Without statistics,
+/// PostgreSQL assumes that a partial index is tiny, and scans it instead of using the primary key.
 pub(in crate::store) fn neither_revoked_nor_ended() -> Expr {
     let column = |column| Expr::col((token::Entity, column));
     let ended = [token::Column::RevokedAt, token::Column::EndedAt].map(column);
     Expr::from(Func::coalesce(ended)).is_null()
 }
 
-/// Selects tokens that are live at this instant, for queries by uid.
+/// Returns the condition for tokens that are live at this instant, for queries by uid.
 pub(in crate::store) fn still_live(now: Timestamp) -> Condition {
     let ended = neither_revoked_nor_ended();
     Condition::all().add(ended).add(unexpired(now))
@@ -111,7 +111,8 @@ fn unexpired(now: Timestamp) -> Condition {
         .add(token::Column::ExpiresAt.gt(now.as_micros()))
 }
 
-/// Checks that the name is free. Call `end_expired` first; expired tokens must not hold a name.
+/// Checks that no live token of the stack has this name, other than the token `but`. Call
+/// `end_expired` first, so that expired tokens do not keep their names.
 pub(in crate::store) async fn require_free_name(
     tx: &Transaction,
     stack: StackUid,
@@ -132,7 +133,7 @@ pub(in crate::store) async fn require_free_name(
     }
 }
 
-/// Returns the expiry as a number to sort by; tokens that never expire come last.
+/// Returns the expression to sort tokens by expiry. Tokens that never expire come last.
 pub(in crate::store) fn soonest() -> Expr {
     Func::coalesce([
         Expr::col((token::Entity, token::Column::ExpiresAt)),

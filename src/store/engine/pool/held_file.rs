@@ -1,11 +1,11 @@
-//! The SQLite file that this process holds: locked, readable by its owner only, and compared
-//! repeatedly with the file at its path.
+//! The SQLite file that this process holds. It is locked, only its owner may read it, and it is
+//! compared repeatedly with the file that is found at its path.
 //!
-//! The lock is `flock` on the database file itself, so symbolic links, hard links and removed
-//! lock files change nothing. `flock` and SQLite's own POSIX locks do not interact, but closing
+//! The lock is a `flock` on the database file itself, so symbolic links, hard links and removed
+//! lock files do not affect it. `flock` and SQLite's own POSIX locks do not interact. But closing
 //! *any* descriptor of a file drops all POSIX locks that the process holds on it. Therefore the
-//! descriptor stays open until every connection is closed, and nothing else in the process may
-//! open the file by itself: [`fs::metadata`] and [`fs::set_permissions`] do not.
+//! descriptor stays open until every connection is closed, and nothing else in the process may open
+//! the file by itself. [`fs::metadata`] and [`fs::set_permissions`] do not open it.
 
 use std::{
     fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError},
@@ -23,16 +23,16 @@ use std::{
 
 use super::{Location, OpenError};
 
-/// Read and write for the owner, nothing for others. SQLite gives its `-wal` and `-shm` the mode
-/// of the database file.
+/// Read and write access for the owner, and none for others. SQLite creates its `-wal` and `-shm`
+/// files with the mode of the database file.
 const PRIVATE: u32 = 0o600;
 
 /// Which file was deleted or replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) enum Lost {
-    /// The database file.
+    /// The database file was deleted or replaced.
     Database,
-    /// Its write-ahead log.
+    /// The write-ahead log was deleted or replaced.
     Wal,
 }
 
@@ -45,7 +45,7 @@ impl Lost {
     }
 }
 
-/// The identity of a file, independent of its names.
+/// The identity of a file, which does not depend on its names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity {
     device: u64,
@@ -61,22 +61,24 @@ impl From<Metadata> for Identity {
     }
 }
 
-/// A database file that is locked for this process.
+/// A database file that this process has locked.
 pub(in crate::store) struct HeldFile {
-    /// As the operator wrote it, so that a symbolic link with a new target is noticed.
+    /// The path as the operator wrote it. If it is a symbolic link, a change of its target is
+    /// noticed.
     path: PathBuf,
-    /// Next to the file that the path resolved to, as SQLite names it.
+    /// The write-ahead log. It is next to the file to which the path resolved, where SQLite creates
+    /// it.
     wal: PathBuf,
     shm: PathBuf,
     identity: Identity,
     wal_identity: OnceLock<Identity>,
     lost: Arc<AtomicBool>,
-    /// Never read: holds the lock.
+    /// Never read. Keeping it open holds the lock.
     _locked: File,
 }
 
 impl HeldFile {
-    /// Creates the file if there is none, locks it, and makes it private.
+    /// Creates the file if it does not exist, locks it, and removes access for others.
     pub fn open(location: &Location, path: &Path) -> Result<Self, OpenError> {
         let failed = |source| OpenError::File {
             location: location.clone(),
@@ -93,8 +95,9 @@ impl HeldFile {
         match file.try_lock() {
             Ok(()) => {}
             Err(refused) => {
-                // Another store of this very process may hold the file, and closing this
-                // descriptor would drop its POSIX locks. The process ends soon after anyway.
+                // Another store in this process may hold the file, and closing this descriptor
+                // would drop the POSIX locks of that store. So the descriptor is left open. The
+                // process ends soon after this error anyway.
                 let _left_open = file.into_raw_fd();
                 return Err(match refused {
                     TryLockError::WouldBlock => OpenError::InUse(location.clone()),
@@ -133,7 +136,7 @@ impl HeldFile {
         })
     }
 
-    /// Removes access for others that an earlier version, a restore or a mount left open.
+    /// Removes access for others, which an earlier version, a restore or a mount may have granted.
     fn make_private(&self) {
         for path in [&self.path, &self.wal, &self.shm] {
             let Ok(metadata) = fs::metadata(path) else {
@@ -148,16 +151,17 @@ impl HeldFile {
         }
     }
 
-    /// Records which write-ahead log the open connections use.
+    /// Records which write-ahead log the open connections use, so that it can be compared later.
     pub fn note_wal(&self) -> io::Result<()> {
         let identity = fs::metadata(&self.wal)?.into();
-        // Set once: a connection that stays open keeps SQLite from deleting the file.
+        // Set only once, because SQLite does not delete the write-ahead log while a connection is
+        // open.
         let _ = self.wal_identity.set(identity);
         Ok(())
     }
 
-    /// Checks that the paths still lead to the open files. What is committed to a deleted file is
-    /// lost when the process ends.
+    /// Checks that the paths still lead to the files that are open. What is committed to a deleted
+    /// file is lost when the process ends.
     pub fn check(&self) -> Result<(), Lost> {
         let found = self.find();
         if self.lost.swap(found.is_err(), Ordering::AcqRel) != found.is_err() {
@@ -190,13 +194,14 @@ impl HeldFile {
         }
     }
 
-    /// Returns a flag that is set while the last check has failed.
+    /// Returns a flag that is set if the last check failed.
     pub fn lost(&self) -> Arc<AtomicBool> {
         self.lost.clone()
     }
 }
 
-/// Returns the identity of the file at a path; `None` if it cannot be read, which counts as lost.
+/// Returns the identity of the file at a path. Returns `None` if it cannot be read, which counts as
+/// lost.
 fn identity(path: &Path) -> Option<Identity> {
     fs::metadata(path).ok().map(Identity::from)
 }

@@ -1,4 +1,4 @@
-//! Opens the store on either engine.
+//! Opens the store on SQLite or PostgreSQL.
 
 mod held_file;
 mod postgres;
@@ -18,14 +18,14 @@ pub(in crate::store) use self::{
 /// The size of the connection pools, as set by the operator.
 #[derive(Clone, Copy, Debug)]
 pub struct PoolSize {
-    /// The number of PostgreSQL connections for calls of this replica, for changes and for reads
-    /// together; at least two are used.
+    /// The number of PostgreSQL connections with which this replica serves calls. Changes and reads
+    /// share them. At least two are used.
     pub connections: u32,
 }
 
 impl PoolSize {
-    /// Returns the number of connections for changes and for reads: half, rounded down, and the
-    /// rest; at least one of each.
+    /// Returns how many connections are for changes and how many are for reads. Changes get half of
+    /// them, rounded down, and reads get the rest. Each gets at least one.
     fn split(self) -> (u32, u32) {
         let changes = (self.connections / 2).max(1);
         (changes, self.connections.saturating_sub(changes).max(1))
@@ -35,29 +35,29 @@ impl PoolSize {
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process has it open.
+    /// Another process has the store open.
     #[error("{0} is in use by another stacktoken process: stop that one first")]
     InUse(Location),
     /// The file or its folder cannot be used.
     #[error("{location} cannot be opened: {source}")]
     File {
-        /// The location.
+        /// The location of the store.
         location: Location,
-        /// The cause.
+        /// Why the file cannot be used.
         source: io::Error,
     },
-    /// It cannot be opened as a database.
+    /// The location cannot be opened as a database.
     #[error("{location} cannot be opened as a database: {source}")]
     Database {
-        /// The location.
+        /// The location of the store.
         location: Location,
-        /// The cause.
+        /// Why the database cannot be opened.
         source: DbErr,
     },
     /// The PostgreSQL version is too old.
     #[error("{location} is PostgreSQL {found}: 13 or newer is needed")]
     TooOld {
-        /// The location.
+        /// The location of the store.
         location: Location,
         /// The version that the server reports.
         found: String,
@@ -66,24 +66,26 @@ pub enum OpenError {
 
 /// The connection pools of a store.
 pub(in crate::store) struct Connections {
-    /// For changes.
+    /// The pool for changes.
     pub writer: DatabaseConnection,
-    /// For reads.
+    /// The pool for reads.
     pub reader: DatabaseConnection,
-    /// For the change log and the heartbeat, so that load from calls does not delay them.
+    /// The pool for the change log and the heartbeat. It is separate, so that load from calls does
+    /// not delay them.
     pub control: DatabaseConnection,
-    /// How many connections there are for reads.
+    /// The number of connections for reads.
     pub readings: u32,
     /// The file of an embedded store; `None` on PostgreSQL.
     pub embedded: Option<Embedded>,
 }
 
-/// The file of an embedded store, held for as long as any connection is open.
+/// The file of an embedded store. It is held for as long as any connection is open.
 pub(in crate::store) struct Embedded {
-    /// Keeps other processes out, and checks that the file was not deleted or replaced.
+    /// The locked file. The lock keeps other processes out, and the file is checked for deletion
+    /// and replacement.
     pub file: Arc<HeldFile>,
-    /// A connection that is never used: while it is open, SQLite does not delete the write-ahead
-    /// log, even if all other connections close.
+    /// A connection that is never used. While it is open, SQLite does not delete the write-ahead
+    /// log, even if all other connections are closed.
     pub anchor: DatabaseConnection,
 }
 

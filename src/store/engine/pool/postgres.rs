@@ -1,5 +1,5 @@
-//! PostgreSQL: one pool for changes, one for reads, and a small one for the change log and the
-//! heartbeat, so that none of them waits for the connections of another.
+//! PostgreSQL. There is one pool for changes, one for reads, and a small one for the change log and
+//! the heartbeat, so that none of these waits for connections that another uses.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use sea_orm::{
 use super::{Connections, Location, OpenError, PoolSize};
 use crate::store::engine::database_url::PostgresUrls;
 
-/// A connection that was idle for this long is pinged before it is used.
+/// A connection that was idle for longer than this is pinged before it is used.
 const PING_AFTER: Duration = Duration::from_secs(10);
 /// An idle connection is closed after this time.
 const IDLE_FOR: Duration = Duration::from_mins(5);
-/// The change log, the heartbeat, and a spare one.
+/// One connection for the change log, one for the heartbeat, and a spare one.
 const CONTROL: u32 = 3;
-/// PostgreSQL 13, the first version with `pg_current_xact_id`.
+/// The oldest supported version, PostgreSQL 13. It is the first with `pg_current_xact_id`.
 const OLDEST: i32 = 130_000;
 
 pub(super) async fn open(
@@ -45,8 +45,8 @@ pub(super) async fn open(
     })
 }
 
-/// Opens new pools in place of ones whose connections may be dead: a link that drops packets cannot
-/// be told from a slow one, and a pool would hand it out again and again.
+/// Opens new pools to replace those whose connections may be dead. A connection whose packets are
+/// dropped looks like a slow one, and the pool would hand it out again and again.
 pub(in crate::store) async fn renew(
     urls: &PostgresUrls,
     size: PoolSize,
@@ -59,7 +59,8 @@ pub(in crate::store) async fn renew(
     ))
 }
 
-/// Opens one connection past any pooler, for migrations: their lock belongs to the session.
+/// Opens a single connection that bypasses any pooler, for migrations. The lock that they take
+/// belongs to the session.
 pub(in crate::store) async fn migrating(urls: &PostgresUrls) -> Result<DatabaseConnection, DbErr> {
     pool(urls, &urls.direct(), 1).await
 }

@@ -1,4 +1,5 @@
-//! SQLite: one process per file, one writer, many readers.
+//! SQLite. A file is used by only one process, with one connection for writing and several for
+//! reading.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -28,8 +29,8 @@ pub(super) async fn open(location: &Location, path: &Path) -> Result<Connections
         let opened = connect(path, &file, (connections, use_for)).await;
         opened.map_err(database)
     };
-    // Open the writer first: it sets the journal mode to WAL. It has a single connection, so that
-    // writers queue fairly here instead of colliding in SQLite.
+    // The writer is opened first, because it sets the journal mode to WAL. It has only one
+    // connection, so that writers queue fairly here and do not collide in SQLite.
     let writer = connect(1, Use::Write).await?;
     let anchor = connect(1, Use::Read).await?;
     file.note_wal().map_err(|source| OpenError::File {
@@ -87,11 +88,11 @@ async fn connect(
             pool.after_connect(move |connection, _| {
                 let file = file.clone();
                 Box::pin(async move {
-                    // Open the write-ahead log, which a connection does with its first read.
+                    // Opens the write-ahead log. A connection does that only with its first read.
                     connection
                         .execute("SELECT 1 FROM sqlite_schema LIMIT 1")
                         .await?;
-                    // A connection is opened by path, which may lead to another file by now.
+                    // SQLite opens the file by its path, which may lead to another file by now.
                     file.check().map_err(|lost| {
                         let told = format!("the {} was deleted or replaced", lost.name());
                         sqlx::Error::Io(std::io::Error::other(told))

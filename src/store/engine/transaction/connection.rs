@@ -1,5 +1,6 @@
-//! A connection taken from its pool for one transaction. It is reused only after a COMMIT or
-//! ROLLBACK that succeeded; a transaction that is dropped is rolled back in the background.
+//! A connection that is taken from its pool for one transaction. It returns to the pool only after
+//! a COMMIT or ROLLBACK that succeeded. If a transaction is dropped, it is rolled back in the
+//! background.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,20 +19,24 @@ use crate::store::engine::shares::Share;
 pub(in crate::store) enum Access {
     /// Read and write.
     Write,
-    /// Read one snapshot.
+    /// Read from one snapshot.
     Read,
-    /// Read with a new snapshot for each statement, taken after the statement has its locks.
+    /// Read with a new snapshot for each statement. The snapshot is taken once the statement has
+    /// its locks.
     UpToDate,
 }
 
-/// Begins a change on PostgreSQL with every setting that it needs, in one round trip, whatever the
-/// defaults of the database, the role or the session are. Poolers refuse start-up options, and
-/// settings of a session leak or vanish behind a pooler.
+/// Begins a change on PostgreSQL, with all settings that it needs, in one round trip. So the
+/// defaults of the database, the role and the session do not matter. Start-up options are not used,
+/// because poolers refuse them. Session settings are not used, because behind a pooler they leak
+/// into other sessions or get lost.
 ///
-/// The limit (R6) is counted under the lock of the stack, so each statement must see what was
-/// committed before it. A replica that stops in the middle of a change holds its locks for at most
-/// the statement and the idle time-out together. `remote_apply` is not lowered. The warning of a
-/// COMMIT that only this server has must not be suppressed.
+/// READ COMMITTED is needed because the limit (R6) is counted under the lock of the stack, so each
+/// statement must see everything committed before it. A replica that stops in the middle of a
+/// change holds its locks for at most the statement time-out plus the idle time-out.
+/// `synchronous_commit` is raised to `on`, but a stricter `remote_apply` is kept. Warnings must not
+/// be suppressed, because one of them says that a COMMIT is only on this server and not on a
+/// standby.
 const WRITE_ON_POSTGRES: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
     SET LOCAL lock_timeout = '3s'; \
     SET LOCAL statement_timeout = '6s'; \
@@ -40,19 +45,19 @@ const WRITE_ON_POSTGRES: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
     SELECT pg_catalog.set_config('synchronous_commit', 'on', true) \
     WHERE pg_catalog.current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')";
 
-/// Begins a transaction that reads one snapshot.
+/// Begins a transaction that reads from one snapshot.
 const READ_ON_POSTGRES: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
     SET LOCAL statement_timeout = '6s'; \
     SET LOCAL idle_in_transaction_session_timeout = '3s'";
 
-/// Begins a transaction for one read that must see everything committed before it. Not READ ONLY:
-/// the read itself checks whether the database accepts changes.
+/// Begins a transaction for one read that must see everything committed before it. It is not READ
+/// ONLY, because the read itself checks whether the database accepts changes.
 const READ_UP_TO_DATE_ON_POSTGRES: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
     SET LOCAL statement_timeout = '6s'; \
     SET LOCAL idle_in_transaction_session_timeout = '3s'";
 
-/// How long the rollback of a dropped transaction may take before its connection is closed. Not on
-/// SQLite: its worker thread is busy until the statement ends.
+/// How long the rollback of a dropped transaction may take before its connection is closed. There
+/// is no limit on SQLite, whose worker thread is busy until the statement ends anyway.
 const ROLLBACK_FOR: Duration = Duration::from_secs(5);
 
 enum Connection {
@@ -62,15 +67,16 @@ enum Connection {
 
 /// A connection inside a transaction.
 pub(super) struct PooledConnection {
-    /// `None` once the connection is closed or passed on to be rolled back.
+    /// `None` once the connection is closed, or is handed over to be rolled back.
     connection: Option<Connection>,
-    /// Whether the transaction has come to a definite end.
+    /// Whether the transaction is known to be committed or rolled back.
     ended: bool,
-    /// Dropped after the connection, so that the next holder of the permit finds a free connection.
+    /// The read permit. It is dropped after the connection, so that the next holder of the permit
+    /// finds a free connection.
     share: Option<Share>,
 }
 
-/// Runs the same code on a connection of either engine.
+/// Runs the same code on a connection to either engine.
 macro_rules! on_either {
     ($pooled:expr, |$connection:ident| $work:expr) => {
         match &mut $pooled.connection {
@@ -91,7 +97,8 @@ impl PooledConnection {
     pub async fn begin(pool: &DatabaseConnection, access: Access) -> Result<Self, DbErr> {
         let mut pooled = Self::acquire(pool).await?;
         let statement = pooled.begin_statement(access);
-        // Inside another transaction SQLite rejects BEGIN and PostgreSQL warns.
+        // If the connection is still inside a transaction, SQLite rejects BEGIN, and PostgreSQL
+        // sends a warning.
         let (begun, warned) = watched(pooled.execute_unprepared(statement)).await;
         begun?;
         if warned {
@@ -102,9 +109,10 @@ impl PooledConnection {
         Ok(pooled)
     }
 
-    /// Runs one PostgreSQL statement with the BEGIN, settings and COMMIT of a change in one round
-    /// trip: a replica that stops meanwhile holds no lock. Returns the rows of every statement, its
-    /// own last, and whether there was a warning: then a standby may not have the change.
+    /// Runs one PostgreSQL statement in a transaction with the same settings as a change. BEGIN,
+    /// the settings, the statement and COMMIT are sent in one round trip, so a replica that stops
+    /// meanwhile holds no lock. Returns the rows of all statements, with those of `statement` last.
+    /// Also returns whether there was a warning. If so, a standby may not have the change.
     pub async fn run_alone(
         pool: &DatabaseConnection,
         statement: &str,
@@ -154,7 +162,7 @@ impl PooledConnection {
             (Some(Connection::Postgres(_)), Access::Read) => READ_ON_POSTGRES,
             (Some(Connection::Postgres(_)), Access::UpToDate) => READ_UP_TO_DATE_ON_POSTGRES,
             (_, Access::Write) => "BEGIN IMMEDIATE",
-            // One snapshot from the first read on.
+            // The snapshot is taken at the first read.
             (_, Access::Read | Access::UpToDate) => "BEGIN DEFERRED",
         }
     }
@@ -176,7 +184,7 @@ impl PooledConnection {
         done.map(|_| ())
     }
 
-    /// Closes the connection instead of returning it to its pool.
+    /// Closes the connection, so that it does not return to its pool.
     fn close(&mut self) {
         match self.connection.take() {
             Some(Connection::Sqlite(mut connection)) => connection.close_on_drop(),
@@ -233,7 +241,7 @@ impl Drop for PooledConnection {
         }
         let mut pooled = Self {
             connection: self.connection.take(),
-            // There is no second attempt, whatever the result.
+            // The rollback is not tried a second time, whatever its result.
             ended: true,
             share: self.share.take(),
         };

@@ -1,15 +1,15 @@
-//! One transaction on one connection, from BEGIN to a definite end.
+//! One transaction on one connection, from BEGIN until it is known how the transaction ended.
 //!
-//! The driver's own transactions cannot be relied on after a failure: sqlx lowers its transaction
-//! depth only after a *successful* COMMIT or ROLLBACK, but SQLite rolls back by itself when a
-//! statement fails because of a full disk, an I/O error or lack of memory. The next "BEGIN" then
-//! opened a savepoint inside a transaction that nothing ever committed. Therefore:
+//! The driver's own transactions cannot be relied on after a failure. sqlx lowers its transaction
+//! depth only after a *successful* COMMIT or ROLLBACK. But SQLite rolls back by itself when a
+//! statement fails because of a full disk, an I/O error or lack of memory. With the driver, the
+//! next "BEGIN" opened a savepoint inside a transaction that nothing ever committed. Therefore:
 //!
-//! - a connection is reused only after a COMMIT or ROLLBACK that succeeded, else it is closed;
-//! - after a failed statement, a transaction accepts no further statement and never commits;
-//! - there are no nested transactions;
-//! - the outcome of a COMMIT that was sent is always awaited, and what it changes is barred from
-//!   the cache until then (see [`outcome`]).
+//! - A connection is reused only after a COMMIT or ROLLBACK that succeeded. Otherwise it is closed.
+//! - After a failed statement, a transaction accepts no further statement and is never committed.
+//! - There are no nested transactions.
+//! - The outcome of a COMMIT that was sent is always awaited. Until it is known, the subjects of
+//!   the change are barred from the cache (see [`outcome`]).
 
 mod connection;
 mod notices;
@@ -36,13 +36,13 @@ use stacktoken_core::facts_cache::Subject;
 pub(in crate::store) struct Transaction {
     connection: Mutex<PooledConnection>,
     backend: DbBackend,
-    /// Set by the first statement that fails.
+    /// Set when a statement of this transaction has failed.
     failed: AtomicBool,
     touched: Guarded<Touched>,
 }
 
 impl Transaction {
-    /// Begins a transaction on a connection of this pool.
+    /// Begins a transaction on a connection from this pool.
     pub async fn begin(pool: &DatabaseConnection, access: Access) -> Result<Self, Error> {
         let connection = PooledConnection::begin(pool, access).await?;
         Ok(Self {
@@ -59,11 +59,12 @@ impl Transaction {
         self
     }
 
-    /// Runs one PostgreSQL statement as a transaction of its own, in one round trip. Returns the
-    /// rows of everything that was run; those of the statement come last.
+    /// Runs one PostgreSQL statement in its own transaction, in one round trip. Returns the rows of
+    /// everything that was run, with those of the statement last.
     ///
     /// # Errors
-    /// [`Error::OutcomeUnknown`] if this server committed it but a standby may not have it.
+    /// Returns [`Error::OutcomeUnknown`] if this server committed the transaction but a standby may
+    /// not have it.
     pub async fn run_alone(
         pool: &DatabaseConnection,
         statement: &str,
@@ -74,7 +75,8 @@ impl Transaction {
         }
     }
 
-    /// Records that cached facts about `subject` may be wrong once the transaction is committed.
+    /// Records that the transaction can make cached facts about `subject` wrong once it is
+    /// committed.
     pub fn touch(&self, subject: Subject) {
         self.touched().subjects.push(subject);
     }
@@ -88,10 +90,10 @@ impl Transaction {
         self.touched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Commits, and still waits for the outcome if the caller gives up.
+    /// Commits the transaction. Its outcome is awaited even if the caller gives up.
     ///
     /// # Errors
-    /// [`Error::OutcomeUnknown`] if it is not known whether the transaction was committed.
+    /// Returns [`Error::OutcomeUnknown`] if it is not known whether the transaction was committed.
     pub async fn commit(self, outcomes: &Arc<Outcomes>) -> Result<(), Error> {
         self.require_intact()?;
         let touched = std::mem::take(&mut *self.touched());
@@ -99,7 +101,7 @@ impl Transaction {
         outcomes.commit(connection, self.backend, touched).await
     }
 
-    /// Rolls back.
+    /// Rolls the transaction back.
     pub async fn rollback(self) -> Result<(), Error> {
         Ok(self.connection.into_inner().rollback().await?)
     }

@@ -1,9 +1,9 @@
-//! Warnings that the database sends with a response. The driver does not return them, it only logs
-//! them. So a `tracing` subscriber catches them while the statement is polled.
+//! Warnings that the database sends with a response. The driver does not return them, and only logs
+//! them. Therefore a `tracing` subscriber catches them while the statement is polled.
 //!
-//! PostgreSQL reports success for a COMMIT whose wait for the standby was cancelled, with a warning
-//! (SQLSTATE 01000) that only this server has it. It also warns if BEGIN finds an open transaction,
-//! or COMMIT finds none.
+//! If waiting for the standby is cancelled during a COMMIT, PostgreSQL reports success, with a
+//! warning (SQLSTATE 01000) that the transaction is committed only on this server. It also warns if
+//! BEGIN finds an open transaction, or COMMIT finds none.
 
 use std::{cell::Cell, future::poll_fn, pin::pin, sync::LazyLock};
 
@@ -14,7 +14,7 @@ use tracing::{
     subscriber::Interest,
 };
 
-/// The target under which the driver logs notices.
+/// The log target to which the driver writes notices.
 const TARGET: &str = "sqlx::postgres::notice";
 
 thread_local! {
@@ -23,7 +23,7 @@ thread_local! {
 
 static WATCH: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(Watch));
 
-/// Runs a future, and returns its output and whether the database sent a warning meanwhile.
+/// Runs a future. Returns its output, and whether the database sent a warning while it ran.
 pub async fn watched<F: Future>(work: F) -> (F::Output, bool) {
     let mut work = pin!(work);
     let mut warned = false;
@@ -37,7 +37,7 @@ pub async fn watched<F: Future>(work: F) -> (F::Output, bool) {
     (output, warned)
 }
 
-/// A subscriber that records warnings of the database, and nothing else.
+/// A subscriber that records only whether the database sent a warning.
 struct Watch;
 
 fn is_warning(metadata: &Metadata<'_>) -> bool {

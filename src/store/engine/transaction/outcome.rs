@@ -1,8 +1,8 @@
 //! Commits a transaction, and protects the cache until the outcome is known.
 //!
-//! A COMMIT that was sent may take effect whatever the client does. So a separate task waits for
-//! it, even after the caller has gone. From before it is sent until its outcome is known, what it
-//! changes is barred from the cache.
+//! A COMMIT that was sent may take effect whatever the client does afterwards. Therefore a separate
+//! task waits for the outcome, even if the caller is gone. From before the COMMIT is sent until its
+//! outcome is known, the subjects of the change are barred from the cache.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -20,18 +20,21 @@ use crate::{
 };
 use stacktoken_core::facts_cache::{Bar, Cache, Subject};
 
-/// How long a COMMIT may take on PostgreSQL before another connection queries its status.
+/// How long a COMMIT on PostgreSQL may take before the status of the transaction is queried on
+/// another connection.
 const ASK_AFTER: Duration = Duration::from_secs(2);
-/// The first and the longest pause between two such queries.
+/// The first pause between queries of the status. Each further pause is twice as long, up to
+/// `LONGEST_PAUSE`.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// What a transaction has changed.
+/// What a transaction changes.
 #[derive(Default)]
 pub(super) struct Touched {
-    /// Cached facts about these may be wrong once it is committed.
+    /// Cached facts about these subjects may be wrong once the transaction is committed.
     pub subjects: Vec<Subject>,
-    /// The position of one of its change log rows: on PostgreSQL the transaction's own id.
+    /// The position of one of the change log rows that the transaction wrote. On PostgreSQL this is
+    /// the transaction's own id.
     pub position: Option<i64>,
 }
 
@@ -49,7 +52,8 @@ impl Outcomes {
         }
     }
 
-    /// Registers the cache from which changes are barred until their outcome is known.
+    /// Registers the cache from which the subjects of a change are barred until its outcome is
+    /// known.
     pub fn bar_from(&self, cache: Arc<Cache>) {
         let _ = self.cache.set(cache);
     }
@@ -59,11 +63,11 @@ impl Outcomes {
         (!touched.subjects.is_empty()).then(|| cache.bar(&touched.subjects))
     }
 
-    /// Returns whether a transaction has ended, committed or rolled back.
+    /// Returns whether a transaction has ended, either with a commit or with a rollback.
     async fn has_ended(&self, backend: DbBackend, position: Option<i64>) -> Result<bool, Error> {
         let pools = self.pools.load_full();
         if backend == DbBackend::Sqlite {
-            // Once a new connection holds the write lock, the former transaction has ended.
+            // As soon as a new connection gets the write lock, the former transaction has ended.
             let tx = Transaction::begin(&pools.writer, Access::Write).await?;
             let sql = "SELECT EXISTS (SELECT 1 FROM changes WHERE id = $1) AS found";
             let statement = Statement::from_sql_and_values(backend, sql, [position.into()]);
@@ -80,12 +84,14 @@ impl Outcomes {
         let statement = Statement::from_string(backend, sql);
         match pools.control.query_one_raw(statement).await {
             Ok(row) => {
-                // `None`: the transaction is so old that its status is no longer kept.
+                // `None` means that the transaction is so old that PostgreSQL no longer keeps its
+                // status.
                 let status: Option<String> = row.and_then(|row| row.try_get("", "status").ok());
                 tracing::debug!(xid, status, "the outcome of a change was asked for");
                 Ok(status.as_deref() != Some("in progress"))
             }
-            // "is in the future": this database has lost the transaction, and will never commit it.
+            // The error "is in the future" means that this database has lost the transaction, so it
+            // will never be committed.
             Err(error) if is_invalid_parameter(&error) => Ok(true),
             Err(error) => Err(error.into()),
         }
@@ -105,7 +111,7 @@ impl Outcomes {
         }
     }
 
-    /// Commits in a separate task.
+    /// Commits a transaction in a separate task, and waits for the result.
     #[expect(
         clippy::disallowed_methods,
         reason = "ends by itself, and nothing is lost if the process ends before it"
@@ -141,12 +147,13 @@ impl Outcomes {
         let committed = tokio::select! {
             biased;
             committed = &mut commit => Some(committed),
-            // The outcome is known but COMMIT is not answered, so the connection is dead.
+            // The transaction has ended but its COMMIT is not answered, so the connection is dead.
             () = self.ended_beside(backend, position) => None,
         };
         match committed {
             Some((Ok(()), false)) => Ok(()),
-            // Committed on this server, so the bar can be lifted; but a standby may not have it.
+            // The transaction is committed on this server, so the bar can be lifted. But a standby
+            // may not have the transaction.
             Some((Ok(()), true)) => Err(unknown("committed with a warning: not replicated")),
             None => Err(unknown("the connection is dead")),
             Some((Err(error), _)) => {
@@ -164,15 +171,15 @@ impl Outcomes {
         }
     }
 
-    /// Waits until the database reports the end of a transaction whose COMMIT is not answered.
-    /// Never returns on SQLite: there COMMIT always returns, however long it takes.
+    /// Waits until the database reports that a transaction has ended although its COMMIT was not
+    /// answered. Never returns on SQLite, where COMMIT always returns, however long it takes.
     async fn ended_beside(&self, backend: DbBackend, position: Option<i64>) {
         if backend == DbBackend::Sqlite || position.is_none() {
             return std::future::pending().await;
         }
         sleep(ASK_AFTER).await;
         self.ended(backend, position).await;
-        // The response to COMMIT may still arrive.
+        // The response to the COMMIT may still arrive.
         sleep(ASK_AFTER).await;
     }
 }
