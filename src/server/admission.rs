@@ -47,6 +47,10 @@ impl RpcMiddleware {
         S::Future: Send,
     {
         let fail = |failure: Failure| status::of(failure, request_id).into_http();
+        // Checked again: many calls can arrive before the first of them is answered.
+        if Peer::share_of(request.extensions()).is_some_and(|share| share.is_behind()) {
+            return (fail(Failure::Overloaded), None);
+        }
         // Health and reflection skip the checks, because they must answer even when no other RPC
         // can.
         if rule.is_some_and(|rule| rule.admits == AllowedCallers::Everybody) {
