@@ -167,7 +167,7 @@ async fn every_line_is_written_or_counted_as_lost() {
     let (mut err, stderr) = full_pipe();
     let folder = folder();
     let mut dev = Dev::start_printing_to(folder.path(), [stdout, stderr], |command| {
-        command.args(["--log", "off,stacktoken::server::layers=debug"]);
+        command.args(["--log", "off,stacktoken::server::rpc_middleware=debug"]);
         // As many as a quick machine asks.
         command.args(["--unrecognised-per-second", "1000000"]);
         command.args(["--deadline", "60s"]);
