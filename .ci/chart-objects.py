@@ -1,7 +1,7 @@
-"""Whether the objects that the chart renders fit together: what one refers to, another is.
+"""Checks that every object to which a rendered object refers exists.
 
-Takes one rendered file for each set of values. A schema cannot see a volume that nobody mounts,
-a selector that meets no pod, or a name that was changed in one of two places.
+Takes one rendered file for each set of values. A schema cannot see a volume without a mount,
+a selector that matches no pod, or a name that was changed in one of two places.
 """
 
 import pathlib
@@ -11,7 +11,7 @@ import yaml
 
 NAMESPACE = "tokens"
 OWN_LABELS = {"helm.sh/chart", "app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/version"}
-# Policies that a hook's pod needs must be there before it.
+# Policies that the pod of a hook needs must exist before it.
 HOOKED = {"migrate": "pre-install,pre-upgrade", "test": "test"}
 
 
@@ -34,7 +34,7 @@ class Release:
             self.faults.append(f"{pathlib.Path(self.where).name}: {text}")
 
     def pods(self):
-        """Each pod: what it belongs to, its labels and its spec."""
+        """Yields each pod as its owner, its labels and its spec."""
         for one in self.objects:
             if one["kind"] == "Pod":
                 yield one, one["metadata"]["labels"], one["spec"]
@@ -73,7 +73,7 @@ def check_volumes(release):
 
 
 def check_path(release, name, value, mounts, volumes):
-    """A variable that is a path leads to a file of a volume."""
+    """Checks that a variable with a path points to a file of a volume."""
     path = value.removeprefix("sqlite:")
     if not path.startswith("/"):
         return
@@ -91,7 +91,7 @@ def check_path(release, name, value, mounts, volumes):
 
 
 def check_source(release, name, volume):
-    """What carries the chart's prefix is made by the chart."""
+    """Checks that the chart creates every object that has its prefix."""
     for kind, source in (("ConfigMap", volume.get("configMap", {}).get("name")),
                          ("PersistentVolumeClaim", volume.get("persistentVolumeClaim", {}).get("claimName"))):
         ours = source is not None and source.startswith("cms-stacktoken")
@@ -99,7 +99,7 @@ def check_source(release, name, volume):
 
 
 def check_profile(release):
-    """The restricted profile of the pod security standards, and resources for every container."""
+    """Checks the restricted profile of the pod security standards, and resources of every container."""
     for owner, _, spec in release.pods():
         name = owner["metadata"]["name"]
         pod = spec["securityContext"]

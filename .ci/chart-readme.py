@@ -1,4 +1,4 @@
-"""Holds the table of helm/README.md to helm/values.yaml and its schema; `--write` makes it so."""
+"""Checks the table of helm/README.md against helm/values.yaml and its schema; `--write` regenerates it."""
 
 import json
 import pathlib
@@ -11,7 +11,7 @@ BEGIN, END = "<!-- values: made by .ci/chart-readme.py --write -->", "<!-- end -
 
 
 def rows():
-    """Each value with its default and the comment above it, as values.yaml has them."""
+    """Yields each value of values.yaml with its default and the comment above it."""
     path, comment = [], []
     for line in (CHART / "values.yaml").read_text().splitlines():
         text = line.strip()
@@ -21,7 +21,7 @@ def rows():
         pair = re.match(r"( *)([A-Za-z]+):(?: (.*))?$", line)
         if not text:
             comment = []
-        # What is below a value that is a list belongs to that value.
+        # Lines below a list value belong to that value.
         if pair is None or (path and path[-1][1] == "to" and len(pair[1]) > path[-1][0]):
             continue
         indent, name, default = len(pair[1]), pair[2], pair[3]
@@ -53,7 +53,7 @@ def main():
     if "--write" in sys.argv[1:]:
         README.write_text(wanted)
     elif text != wanted:
-        sys.exit("helm/README.md is not as values.yaml has it: run .ci/chart-readme.py --write")
+        sys.exit("helm/README.md is not as values.yaml has it: run python3 .ci/chart-readme.py --write")
 
 
 if __name__ == "__main__":

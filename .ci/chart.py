@@ -1,6 +1,6 @@
-"""Checks of the Helm chart that need more than a shell; `.ci/chart` calls them.
+"""Checks of the Helm chart that are too complex for a shell script. `.ci/chart` calls them.
 
-Each command prints what it has looked at, or every fault that it found and exits with 1.
+Each command prints what it has checked, or prints every fault and exits with 1.
 """
 
 import argparse
@@ -17,7 +17,7 @@ CHART = pathlib.Path("helm")
 RULES = CHART / "files/rules.yaml"
 DASHBOARD = CHART / "files/dashboard.json"
 SCHEMA = CHART / "values.schema.json"
-# Labels that Prometheus adds when it scrapes, or that a histogram has by itself.
+# Labels that Prometheus adds when it scrapes, and those of a histogram.
 SCRAPED_LABELS = {"namespace", "job", "instance", "le"}
 
 
@@ -29,7 +29,7 @@ def documents(paths):
 
 
 def strict(schema):
-    """An object schema as the API server applies it strictly: unknown fields are faults."""
+    """Returns an object schema that refuses unknown fields, as strict validation by the API server does."""
     if isinstance(schema, list):
         return [strict(one) for one in schema]
     if not isinstance(schema, dict):
@@ -41,7 +41,7 @@ def strict(schema):
 
 
 def resources(args):
-    """Custom resources against the schemas of their own definitions."""
+    """Checks custom resources against the schemas of their definitions."""
     schemas = {}
     for _, crd in documents(args.crds):
         for version in crd["spec"]["versions"]:
@@ -63,7 +63,7 @@ def resources(args):
 
 
 def rules(_):
-    """Each alert fires in a test, is silent in the healthy one, and has a runbook."""
+    """Checks that each alert fires in a test, is silent in the healthy one, and has a runbook."""
     tests = [yaml.safe_load(path.read_text()) for path in (CHART / "tests/rules").glob("*.yaml")]
     fires, silent = set(), set()
     for test in (test for file in tests for test in file["tests"]):
@@ -91,7 +91,7 @@ def rules(_):
 
 
 def expressions():
-    """Every PromQL text of the rules and of the dashboard."""
+    """Yields every PromQL expression of the rules and of the dashboard."""
     for group in yaml.safe_load(RULES.read_text())["groups"]:
         for rule in group["rules"]:
             yield rule["alert"], rule["expr"]
@@ -105,7 +105,7 @@ def expressions():
 
 
 def exposed(path):
-    """The metrics of a scrape, with the labels that each has."""
+    """Returns the metrics of a scrape with their labels."""
     metrics = {}
     for line in pathlib.Path(path).read_text().splitlines():
         sample = re.match(r"([a-z_]+)(?:\{(.*)\})? ", line)
@@ -116,21 +116,21 @@ def exposed(path):
 
 
 def source(path, pattern):
-    """What the program's own text names; a pattern that finds nothing has gone stale."""
+    """Returns the matches of a pattern in a source file. Fails if there are none, because then the pattern is outdated."""
     found = set(re.findall(pattern, pathlib.Path(path).read_text()))
     if not found:
-        sys.exit(f"chart: {path} no longer has {pattern!r}: mend .ci/chart.py")
+        sys.exit(f"chart: {path} no longer has {pattern!r}: fix .ci/chart.py")
     return found
 
 
 def label_values():
-    """The values that a label can have, by metric: `None` for every metric that is not named."""
+    """Returns the values that a label can have, by metric; `None` stands for all other metrics."""
     errors = source("proto/stacktoken/v1/reason.proto", r"\bERROR_REASON_(\w+) =")
     verdicts = source("crates/core/src/verdict.rs", r'Self::\w+ => "([A-Z_]+)",')
     own = source("src/grpc/ext_authz/refusal.rs", r'(?m)^    \w+ (?:Credential|StackKey|Permission) "([A-Z_]+)"')
     outcomes = source("src/grpc/ext_authz/mod.rs", r'(?:answer|count)\("([A-Z]+)"')
     leaks = source("src/domain/incident.rs", r'Self::\w+ => "([A-Z]+)",')
-    # A check is allowed, denied for a reason of its own or of the verdict, or met an error.
+    # The outcome of a check: allowed, a denial with its own reason or that of the verdict, or an error.
     checks = {"OK"} | own | verdicts | errors
     methods = source("src/auth/policy.rs", r'\("/([\w.]+/\w+)"')
     return own, {
@@ -143,7 +143,7 @@ def label_values():
 
 
 def unknown_values(name, matchers, known):
-    """Alternatives in a metric's matchers that match nothing which the program could say."""
+    """Yields alternatives in a metric's matchers that match no value which the program can report."""
     for label, _, text in re.findall(r'(\w+) ?(=~|=)"([^"$]*)"', matchers):
         values = known.get((label, name), known.get((label, None)))
         for one in text.split("|") if values else []:
@@ -152,14 +152,15 @@ def unknown_values(name, matchers, known):
 
 
 def metrics(args):
-    """Each metric, label and value of a label that is asked for is one of the program's."""
+    """Checks that the program has each metric, label and label value of the expressions."""
     there, faults, used = exposed(args.exposed), [], set()
+    labels_there = set().union(*there.values())
     own, known = label_values()
     page = pathlib.Path("docs/envoy.md").read_text()
     faults += [f"docs/envoy.md does not have the reason {reason}" for reason in own if f"`{reason}`" not in page]
     for where, text in expressions():
-        for name, matchers in re.findall(r"\b((?:stacktoken|rpc)_[a-z_]+)(?:\{([^}]*)\})?", text):
-            if name in ("rpc_method", "rpc_status_code"):
+        for name, matchers in re.findall(r"\b((?:stacktoken|rpc|db_client|process)_[a-z_]+)(?:\{([^}]*)\})?", text):
+            if name in labels_there:
                 continue
             used.add(name)
             if name not in there:
@@ -172,7 +173,7 @@ def metrics(args):
 
 
 def variables(args):
-    """Each variable that the chart sets is a flag, and each flag of `serve` can be set."""
+    """Checks that each variable of the chart is a flag, and that the chart can set each flag of `serve`."""
     known = {path: set(re.findall(r"\[env: (STACKTOKEN_\w+)", pathlib.Path(path).read_text())) for path in args.helps}
     every = set().union(*known.values())
     serve = next(names for path, names in known.items() if path.endswith("serve.help"))
@@ -181,7 +182,7 @@ def variables(args):
         used |= set(re.findall(r"name: (STACKTOKEN_\w+)", pathlib.Path(path).read_text()))
     settings = json.loads(SCHEMA.read_text())["properties"]["settings"]["properties"]
     used |= {"STACKTOKEN_" + re.sub(r"([A-Z])", r"_\1", name).upper() for name in settings}
-    # The URL of PostgreSQL comes by its file.
+    # The URL of PostgreSQL is set by its file.
     by_file = {name.removesuffix("_FILE") for name in used if name.endswith("_FILE")}
     faults = [f"{name} is no setting of the program" for name in used - every]
     faults += [f"{name} cannot be set by the chart" for name in serve - used - by_file]
@@ -207,8 +208,15 @@ def container(args):
     return [] if found else [f"no container {args.name}"], text
 
 
+def data(args):
+    """A file in a ConfigMap."""
+    maps = [one["data"] for _, one in documents([args.rendered]) if one["kind"] == "ConfigMap"]
+    files = [texts[args.name] for texts in maps if args.name in texts]
+    return [] if len(files) == 1 else [f"{len(files)} files {args.name}"], "".join(files).removesuffix("\n")
+
+
 def ports(_):
-    """Two ports that nobody listens on."""
+    """Returns two free ports."""
     listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     return [], " ".join(str(listener.getsockname()[1]) for listener in listeners)
 
@@ -222,13 +230,15 @@ def main():
         (metrics, ()),
         (variables, ("--helps", "--rendered")),
         (container, ()),
+        (data, ()),
         (ports, ()),
     ):
         command = commands.add_parser(check.__name__, description=check.__doc__)
         command.set_defaults(check=check)
         for option in options:
             command.add_argument(option, nargs="*", default=[])
-        for option in {metrics: ("--exposed",), container: ("--rendered", "--root", "--name")}.get(check, ()):
+        required = {metrics: ("--exposed",), container: ("--rendered", "--root", "--name"), data: ("--rendered", "--name")}
+        for option in required.get(check, ()):
             command.add_argument(option, required=True)
     args = parser.parse_args()
     faults, looked_at = args.check(args)

@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# Sourced by the other scripts: the only way for one of them to skip something.
+# Sourced by the other scripts. There is no other way for them to skip something.
 
 SKIPPED=0
 
-# skip WHAT MISSING…: reports that something is not tested for want of these. With CI set to
-# anything but the empty string that is a failure instead.
+# skip WHAT MISSING…: reports that something is not tested because tools are missing. If CI is set to
+# anything but the empty string, this is a failure.
 skip() {
     local what=$1
     shift
