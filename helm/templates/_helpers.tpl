@@ -1,21 +1,27 @@
-{{/* Names, labels and the parts that several objects share. */}}
+{{/* Names, labels and parts that several objects share. */}}
 
+{{/* Every object has this name, most with an ending of at most 10 characters. A service must have
+     a DNS label: at most 63 characters, a letter first, no dots. A release may be named `1.5`. */}}
 {{- define "stacktoken.fullname" -}}
-{{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
-{{- else -}}
 {{- $name := .Values.nameOverride | default .Chart.Name -}}
-{{- if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 52 | trimSuffix "-" -}}
+{{- $full := .Values.fullnameOverride -}}
+{{- if not $full -}}
+{{- $full = contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
 {{- end -}}
+{{- if not (regexMatch "^[a-z]" $full) -}}
+{{- $full = printf "%s-%s" $name .Release.Name -}}
 {{- end -}}
+{{- include "stacktoken.cut" (list 52 (replace "." "-" $full)) -}}
+{{- end -}}
+
+{{/* Truncates a string to a number of characters, so that it ends in a letter or a digit. */}}
+{{- define "stacktoken.cut" -}}
+{{- last . | trunc (first .) | regexFind "^.*[A-Za-z0-9]" -}}
 {{- end -}}
 
 {{- define "stacktoken.selectorLabels" -}}
-app.kubernetes.io/name: {{ .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "stacktoken.cut" (list 63 (.Values.nameOverride | default .Chart.Name)) | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "stacktoken.serverLabels" -}}
@@ -24,10 +30,10 @@ app.kubernetes.io/component: server
 {{- end -}}
 
 {{- define "stacktoken.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+helm.sh/chart: {{ include "stacktoken.cut" (list 63 (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_")) | quote }}
 {{ include "stacktoken.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
 {{- end -}}
 
 {{- define "stacktoken.image" -}}
@@ -48,15 +54,15 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 
-{{/* A time such as 500ms, 20s, 5m or 24h in milliseconds. */}}
+{{/* A duration such as 500ms, 20s, 5m or 24h in milliseconds. */}}
 {{- define "stacktoken.milliseconds" -}}
 {{- $count := regexFind "^[0-9]+" . | int64 -}}
 {{- $unit := regexFind "[a-z]+$" . -}}
 {{- mul $count (get (dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000) $unit) -}}
 {{- end -}}
 
-{{/* How long the program takes at most from SIGTERM: both drains, 5 s to write what
-     is left of the audit, and 2 s to send what is left of the spans. */}}
+{{/* The maximum time that the program takes to stop after SIGTERM: both drains, 5 s to write the
+     remaining audit rows, and 2 s to send the remaining spans. */}}
 {{- define "stacktoken.drainSeconds" -}}
 {{- $delay := include "stacktoken.milliseconds" .Values.settings.drainDelay | int64 -}}
 {{- $grace := include "stacktoken.milliseconds" .Values.settings.drainGrace | int64 -}}
@@ -74,9 +80,13 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{/* The restricted profile of Kubernetes' pod security standards. */}}
 {{- define "stacktoken.podSecurity" -}}
 runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-fsGroup: 65532
+{{- with .Values.runAs }}
+{{- range $name, $id := dict "runAsUser" .user "runAsGroup" .group "fsGroup" .fsGroup }}
+{{- if $id }}
+{{ $name }}: {{ int64 $id }}
+{{- end }}
+{{- end }}
+{{- end }}
 fsGroupChangePolicy: OnRootMismatch
 seccompProfile:
   type: RuntimeDefault
@@ -87,6 +97,16 @@ allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities:
   drop: [ALL]
+{{- end -}}
+
+{{- define "stacktoken.families" -}}
+{{- with .Values.service.ipFamilyPolicy }}
+  ipFamilyPolicy: {{ . }}
+{{- end }}
+{{- with .Values.service.ipFamilies }}
+  ipFamilies:
+    {{- toYaml . | nindent 4 }}
+{{- end }}
 {{- end -}}
 
 {{/* One rule of a NetworkPolicy: to some peers, or to any address, on some ports. */}}

@@ -1,6 +1,45 @@
-{{/* Probes and placement of the server's pods. */}}
+{{/* The number of pods, their probes and their placement. */}}
 
-{{/* The built-in gRPC probe speaks no TLS, so with TLS the admin port is asked instead. */}}
+{{/* `replicas` of the Deployment. With autoscaling, the autoscaler sets the number, and a number in
+     the manifest would overwrite it at each upgrade, so there is none. But if the previous release
+     had a number, Kubernetes treats its absence as 1 and stops all other pods. In that case the
+     manifest keeps a number: that of the pods that run now. */}}
+{{- define "stacktoken.replicas" -}}
+{{- if not .Values.autoscaling.enabled -}}
+{{- int64 .Values.replicaCount -}}
+{{- else -}}
+{{- $there := lookup "apps/v1" "Deployment" .Release.Namespace (include "stacktoken.fullname" .) -}}
+{{- $named := hasKey (dig "metadata" "annotations" (dict) $there) "stacktoken/replicas-in-manifest" -}}
+{{- if and $there (or $named (not (include "stacktoken.scaler" .))) -}}
+{{- max (int64 .Values.autoscaling.minReplicas) (dig "spec" "replicas" 1 $there | int64) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The maximum number of pods at once, including those that an upgrade starts before it stops others. */}}
+{{- define "stacktoken.podsAtMost" -}}
+{{- $pods := .Values.autoscaling.enabled | ternary .Values.autoscaling.maxReplicas .Values.replicaCount | int64 -}}
+{{- $surge := toString .Values.maxSurge -}}
+{{- if hasSuffix "%" $surge -}}
+{{- add $pods (div (add (mul $pods (trimSuffix "%" $surge | int64)) 99) 100) -}}
+{{- else -}}
+{{- add $pods (int64 $surge) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Each pod opens four connections in addition to those for calls. */}}
+{{- define "stacktoken.connections" -}}
+{{- mul (include "stacktoken.podsAtMost" . | int64) (add 4 (int64 .Values.database.connections)) -}}
+{{- end -}}
+
+{{/* Whether the autoscaler already exists in the cluster. */}}
+{{- define "stacktoken.scaler" -}}
+{{- if lookup "autoscaling/v2" "HorizontalPodAutoscaler" .Release.Namespace (include "stacktoken.fullname" .) -}}
+yes
+{{- end -}}
+{{- end -}}
+
+{{/* The built-in gRPC probe does not support TLS, so with TLS the probes use the admin port. */}}
 {{- define "stacktoken.askServing" -}}
 {{- if .Values.tls.enabled -}}
 httpGet:
@@ -15,7 +54,9 @@ grpc:
 
 {{- define "stacktoken.probes" -}}
 startupProbe:
-  {{- include "stacktoken.askServing" . | nindent 2 }}
+  httpGet:
+    path: /livez
+    port: admin
   {{- toYaml .Values.probes.startup | nindent 2 }}
 livenessProbe:
   httpGet:
@@ -32,14 +73,14 @@ readinessProbe:
 topologySpreadConstraints:
   - maxSkew: 1
     topologyKey: topology.kubernetes.io/zone
-    whenUnsatisfiable: {{ .Values.topologySpread.zones }}
+    whenUnsatisfiable: {{ .Values.topologySpread.zones | quote }}
     labelSelector:
       matchLabels:
         {{- include "stacktoken.serverLabels" . | nindent 8 }}
     matchLabelKeys: [pod-template-hash]
   - maxSkew: 1
     topologyKey: kubernetes.io/hostname
-    whenUnsatisfiable: {{ .Values.topologySpread.nodes }}
+    whenUnsatisfiable: {{ .Values.topologySpread.nodes | quote }}
     labelSelector:
       matchLabels:
         {{- include "stacktoken.serverLabels" . | nindent 8 }}
@@ -58,6 +99,6 @@ affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .Values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- end -}}

@@ -1,6 +1,6 @@
-{{/* What the program is given: environment, volumes and where they are mounted. */}}
+{{/* The environment of the program, its volumes and their mounts. */}}
 
-{{/* The database, for the server and for migrations alike. */}}
+{{/* The database settings, for the server and for migrations. */}}
 {{- define "stacktoken.databaseEnv" -}}
 {{- if .Values.database.sqlite.enabled -}}
 - name: STACKTOKEN_DATABASE_URL
@@ -18,7 +18,13 @@
 - name: STACKTOKEN_LOG
   value: {{ .Values.log.filter | quote }}
 - name: STACKTOKEN_LOG_FORMAT
-  value: {{ .Values.log.format }}
+  value: {{ .Values.log.format | quote }}
+{{- end -}}
+
+{{/* 0440: only the user and the group of the pod can read the files. In decimal, because YAML 1.2
+     reads 0440 as 440. */}}
+{{- define "stacktoken.fileMode" -}}
+288
 {{- end -}}
 
 {{- define "stacktoken.databaseMount" -}}
@@ -37,39 +43,66 @@
 {{- if .sqlite.enabled -}}
 - name: data
   persistentVolumeClaim:
-    claimName: {{ .sqlite.existingClaim | default (include "stacktoken.fullname" $) }}
+    claimName: {{ .sqlite.existingClaim | default (include "stacktoken.fullname" $) | quote }}
 {{- else -}}
 - name: database
   projected:
-    defaultMode: 0440
+    defaultMode: {{ include "stacktoken.fileMode" . }}
     sources:
       - secret:
-          name: {{ .existingSecret.name }}
+          name: {{ .existingSecret.name | quote }}
           items:
-            - key: {{ .existingSecret.key }}
+            - key: {{ .existingSecret.key | quote }}
               path: url
       {{- if .directSecret.name }}
       - secret:
-          name: {{ .directSecret.name }}
+          name: {{ .directSecret.name | quote }}
           items:
-            - key: {{ .directSecret.key }}
+            - key: {{ .directSecret.key | quote }}
               path: direct-url
+      {{- end }}
+      {{- with .ca.existingSecret }}
+      {{- if .name }}
+      - secret:
+          name: {{ .name | quote }}
+          items:
+            - key: {{ .key | quote }}
+              path: ca.crt
+      {{- end }}
+      {{- end }}
+      {{- with .ca.existingConfigMap }}
+      {{- if .name }}
+      - configMap:
+          name: {{ .name | quote }}
+          items:
+            - key: {{ .key | quote }}
+              path: ca.crt
+      {{- end }}
       {{- end }}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 
+{{/* The address in the form that precedes a port: IPv6 in brackets. */}}
+{{- define "stacktoken.listenAddress" -}}
+{{- contains ":" .Values.listenAddress | ternary "[::]" .Values.listenAddress -}}
+{{- end -}}
+
 {{- define "stacktoken.serverEnv" -}}
 - name: STACKTOKEN_LISTEN
-  value: "0.0.0.0:{{ int64 .Values.ports.grpc }}"
+  value: "{{ include "stacktoken.listenAddress" . }}:{{ int64 .Values.ports.grpc }}"
 - name: STACKTOKEN_ADMIN_LISTEN
-  value: "0.0.0.0:{{ int64 .Values.ports.admin }}"
+  value: "{{ include "stacktoken.listenAddress" . }}:{{ int64 .Values.ports.admin }}"
 {{ include "stacktoken.databaseEnv" . }}
 - name: STACKTOKEN_ISSUERS
-  value: /etc/stacktoken/issuers/{{ include "stacktoken.issuersKey" . }}
+  value: "/etc/stacktoken/issuers/{{ include "stacktoken.issuersKey" . }}"
 {{- if or .Values.authzRoutes.text .Values.authzRoutes.existingConfigMap.name }}
 - name: STACKTOKEN_AUTHZ_ROUTES
   value: /etc/stacktoken/routes/routes.toml
+{{- end }}
+{{- if or .Values.catalogue.text .Values.catalogue.existingConfigMap.name }}
+- name: STACKTOKEN_CATALOGUE
+  value: /etc/stacktoken/catalogue/catalogue.toml
 {{- end }}
 {{- if .Values.tls.enabled }}
 - name: STACKTOKEN_TLS_CERT
@@ -94,7 +127,7 @@
 {{- end }}
 {{- end }}
 {{- range $name, $value := .Values.extraEnv }}
-- name: {{ $name }}
+- name: {{ $name | quote }}
   value: {{ $value | quote }}
 {{- end }}
 {{- end -}}
@@ -121,6 +154,11 @@ issuers.toml
   mountPath: /etc/stacktoken/routes
   readOnly: true
 {{- end }}
+{{- if or .Values.catalogue.text .Values.catalogue.existingConfigMap.name }}
+- name: catalogue
+  mountPath: /etc/stacktoken/catalogue
+  readOnly: true
+{{- end }}
 {{- if .Values.tls.enabled }}
 - name: tls
   mountPath: /etc/stacktoken/tls
@@ -138,40 +176,50 @@ issuers.toml
 - name: issuers
   {{- if .Values.issuers.existingSecret.name }}
   secret:
-    secretName: {{ .Values.issuers.existingSecret.name }}
-    defaultMode: 0440
+    secretName: {{ .Values.issuers.existingSecret.name | quote }}
+    defaultMode: {{ include "stacktoken.fileMode" . }}
   {{- else }}
   configMap:
-    name: {{ .Values.issuers.existingConfigMap.name | default (printf "%s-issuers" (include "stacktoken.fullname" .)) }}
+    name: {{ .Values.issuers.existingConfigMap.name | default (printf "%s-issuers" (include "stacktoken.fullname" .)) | quote }}
   {{- end }}
 {{- with .Values.authzRoutes }}
 {{- if or .text .existingConfigMap.name }}
 - name: routes
   configMap:
-    name: {{ .existingConfigMap.name | default (printf "%s-routes" (include "stacktoken.fullname" $)) }}
+    name: {{ .existingConfigMap.name | default (printf "%s-routes" (include "stacktoken.fullname" $)) | quote }}
     items:
-      - key: {{ empty .existingConfigMap.name | ternary "routes.toml" .existingConfigMap.key }}
+      - key: {{ empty .existingConfigMap.name | ternary "routes.toml" .existingConfigMap.key | quote }}
         path: routes.toml
+{{- end }}
+{{- end }}
+{{- with .Values.catalogue }}
+{{- if or .text .existingConfigMap.name }}
+- name: catalogue
+  configMap:
+    name: {{ .existingConfigMap.name | default (printf "%s-catalogue" (include "stacktoken.fullname" $)) | quote }}
+    items:
+      - key: {{ empty .existingConfigMap.name | ternary "catalogue.toml" .existingConfigMap.key | quote }}
+        path: catalogue.toml
 {{- end }}
 {{- end }}
 {{- with .Values.tls }}
 {{- if .enabled }}
 - name: tls
   secret:
-    secretName: {{ .existingSecret }}
-    defaultMode: 0440
+    secretName: {{ .existingSecret | quote }}
+    defaultMode: {{ include "stacktoken.fileMode" . }}
     items:
-      - key: {{ .certKey }}
+      - key: {{ .certKey | quote }}
         path: tls.crt
-      - key: {{ .keyKey }}
+      - key: {{ .keyKey | quote }}
         path: tls.key
 {{- if .clientCa.existingSecret }}
 - name: client-ca
   secret:
-    secretName: {{ .clientCa.existingSecret }}
-    defaultMode: 0440
+    secretName: {{ .clientCa.existingSecret | quote }}
+    defaultMode: {{ include "stacktoken.fileMode" . }}
     items:
-      - key: {{ .clientCa.key }}
+      - key: {{ .clientCa.key | quote }}
         path: ca.crt
 {{- end }}
 {{- end }}

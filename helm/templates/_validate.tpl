@@ -1,9 +1,9 @@
-{{/* What a schema cannot say. Every message names the value and says what to do. All that is
-     wrong is told at once. */}}
+{{/* Checks what a schema cannot express. Every message names the value and says what to do. All
+     problems are reported at once. */}}
 
 {{- define "stacktoken.validate" -}}
 {{- $problems := list -}}
-{{- range list "plainUrls" "database" "replicas" "issuers" "tls" "drain" "network" "route" "labels" -}}
+{{- range list "plainUrls" "database" "replicas" "running" "issuers" "tls" "drain" "network" "route" "labels" "references" -}}
 {{- range (include (printf "stacktoken.problems.%s" .) $ | splitList "\n") -}}
 {{- with trim . -}}
 {{- $problems = append $problems . -}}
@@ -15,19 +15,31 @@
 {{- end -}}
 {{- end -}}
 
-{{/* The schema refuses most places already; it can be skipped, and this one is not. */}}
+{{/* The schema refuses most of these values, but the schema check can be skipped, and this one cannot. */}}
 {{- define "stacktoken.problems.plainUrls" -}}
 {{- if regexMatch "postgres(ql)?://" (toJson .Values) }}
-a database URL stands in plain values, where every reader of the release can see its password: put it in a secret (kubectl create secret generic NAME --from-file=url=FILE) and set database.existingSecret.name=NAME
+plain values contain a database URL, so every reader of the release can see its password: put it in a secret (kubectl create secret generic NAME --from-file=url=FILE) and set database.existingSecret.name=NAME
+{{- end }}
+{{- range $name := list "existingSecret" "directSecret" }}
+{{- $secret := get $.Values.database $name }}
+{{- if not (regexMatch "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$" $secret.name) }}
+database.{{ $name }}.name is not the name of a secret (a-z, 0-9, - and .): the URL itself belongs into a secret, whose name this is
+{{- end }}
+{{- if not (regexMatch "^[-._a-zA-Z0-9]+$" $secret.key) }}
+database.{{ $name }}.key is not a key of a secret (letters, digits, -, _ and .): the URL itself belongs into a secret, under this key
+{{- end }}
+{{- end }}
+{{- if not (regexMatch "^(https?://[^/@ ]+/?)?$" .Values.tracing.otlpEndpoint) }}
+tracing.otlpEndpoint is not an address such as http://collector.observability:4317, without a user, a password and a path
 {{- end }}
 {{- range $key := list "url" "directUrl" "dsn" "password" }}
 {{- if hasKey $.Values.database $key }}
-database.{{ $key }} is not taken: put the whole URL in a secret and set database.existingSecret.name
+database.{{ $key }} is not accepted: put the whole URL in a secret and set database.existingSecret.name
 {{- end }}
 {{- end }}
 {{- range $key, $value := .Values.extraEnv }}
 {{- if hasPrefix "STACKTOKEN_" $key }}
-extraEnv.{{ $key }} is not taken: set it by its own value (settings, database, issuers, tls, log, tracing), so that it is checked
+extraEnv.{{ $key }} is not accepted: set it by its own value (settings, database, issuers, tls, log, tracing), so that it is checked
 {{- end }}
 {{- end }}
 {{- end -}}
@@ -38,10 +50,16 @@ extraEnv.{{ $key }} is not taken: set it by its own value (settings, database, i
 database.existingSecret.name and database.sqlite.enabled are both set: choose PostgreSQL (sqlite.enabled=false) or SQLite (an empty existingSecret.name)
 {{- end }}
 {{- if not (or .existingSecret.name .sqlite.enabled) }}
-no database is named: set database.existingSecret.name to a secret that holds a PostgreSQL URL, or database.sqlite.enabled=true for one replica on a volume
+no database is named: set database.existingSecret.name to a secret that contains a PostgreSQL URL, or database.sqlite.enabled=true for one replica on a volume
 {{- end }}
 {{- if and .directSecret.name .sqlite.enabled }}
 database.directSecret.name is for PostgreSQL: leave it empty with database.sqlite.enabled
+{{- end }}
+{{- if and .ca.existingSecret.name .ca.existingConfigMap.name }}
+database.ca comes from two places: set one of existingSecret.name and existingConfigMap.name
+{{- end }}
+{{- if and (or .ca.existingSecret.name .ca.existingConfigMap.name) .sqlite.enabled }}
+database.ca is for PostgreSQL: leave it empty with database.sqlite.enabled
 {{- end }}
 {{- if and .sqlite.existingClaim (not .sqlite.enabled) }}
 database.sqlite.existingClaim is set but SQLite is off: set database.sqlite.enabled=true, or empty it
@@ -66,15 +84,24 @@ autoscaling.enabled needs PostgreSQL, since an SQLite file serves one process: s
 autoscaling.minReplicas {{ $auto.minReplicas }} is more than maxReplicas {{ $auto.maxReplicas }}: raise maxReplicas or lower minReplicas
 {{- end }}
 {{- if not (or $auto.targetCPUUtilizationPercentage $auto.targetMemoryUtilizationPercentage) }}
-autoscaling has nothing to go by: set targetCPUUtilizationPercentage or targetMemoryUtilizationPercentage
+autoscaling has no target: set targetCPUUtilizationPercentage or targetMemoryUtilizationPercentage
 {{- end }}
 {{- range $name, $target := dict "cpu" $auto.targetCPUUtilizationPercentage "memory" $auto.targetMemoryUtilizationPercentage }}
 {{- if and $target (not (dig "requests" $name "" $.Values.resources)) }}
-autoscaling by {{ $name }} is a share of what a pod asks for: set resources.requests.{{ $name }}
+autoscaling by {{ $name }} uses a percentage of the requested amount: set resources.requests.{{ $name }}
 {{- end }}
 {{- end }}
 {{- end }}
 {{- include "stacktoken.problems.disruption" (list .Values.podDisruptionBudget $replicas) }}
+{{- end -}}
+
+{{/* Turning autoscaling on must not reduce the number of pods. */}}
+{{- define "stacktoken.problems.running" -}}
+{{- $max := int64 .Values.autoscaling.maxReplicas -}}
+{{- $running := include "stacktoken.replicas" . | int64 -}}
+{{- if and .Values.autoscaling.enabled (gt $running $max) (not (include "stacktoken.scaler" .)) }}
+{{ $running }} pods run, so autoscaling with autoscaling.maxReplicas {{ $max }} would stop {{ sub $running $max }} of them: set autoscaling.maxReplicas={{ $running }} or more, or first run fewer with replicaCount
+{{- end }}
 {{- end -}}
 
 {{- define "stacktoken.problems.disruption" -}}
@@ -102,26 +129,31 @@ podDisruptionBudget.maxUnavailable {{ $max }} would never let a node be drained:
 {{- with .Values.issuers }}
 {{- $given := compact (list .text .existingConfigMap.name .existingSecret.name) -}}
 {{- if eq (len $given) 0 }}
-no issuers are named, so nobody could call: set issuers.text (--set-file issuers.text=issuers.toml), issuers.existingConfigMap.name or issuers.existingSecret.name
+no issuers are named, so no call would be accepted: set issuers.text (--set-file issuers.text=issuers.toml), issuers.existingConfigMap.name or issuers.existingSecret.name
 {{- else if gt (len $given) 1 }}
 issuers come from more than one place: set only one of issuers.text, issuers.existingConfigMap.name and issuers.existingSecret.name
 {{- end }}
 {{- if and .files (not .text) }}
-issuers.files stand beside issuers.text only: put the files into the existing ConfigMap or secret, and empty issuers.files
+issuers.files can be used only with issuers.text: put the files into the existing ConfigMap or secret, and empty issuers.files
 {{- end }}
 {{- if hasKey .files "issuers.toml" }}
 issuers.files has an issuers.toml: that is the name of issuers.text, so choose another
 {{- end }}
 {{- if and .text (not (contains "[[" .text)) }}
-issuers.text has no entry: it must hold at least one [[issuers]] as docs/operations.md describes
+issuers.text has no entry: it must contain at least one [[issuers]] entry as docs/operations.md describes
 {{- end }}
 {{- if and (contains "[[mtls]]" .text) (not $.Values.tls.clientCa.existingSecret) }}
-issuers.text knows services by certificate ([[mtls]]), but nobody is asked for one: set tls.enabled=true and tls.clientCa.existingSecret
+issuers.text identifies services by certificate ([[mtls]]), but no client CA is set: set tls.enabled=true and tls.clientCa.existingSecret
 {{- end }}
 {{- end }}
 {{- with .Values.authzRoutes }}
 {{- if and .text .existingConfigMap.name }}
 authzRoutes come from two places: set only one of authzRoutes.text and authzRoutes.existingConfigMap.name
+{{- end }}
+{{- end }}
+{{- with .Values.catalogue }}
+{{- if and .text .existingConfigMap.name }}
+catalogue comes from two places: set only one of catalogue.text and catalogue.existingConfigMap.name
 {{- end }}
 {{- end }}
 {{- end -}}
@@ -135,11 +167,11 @@ tls.enabled needs a certificate: set tls.existingSecret to a secret of type kube
 tls.existingSecret is set but TLS is off: set tls.enabled=true, or empty it
 {{- end }}
 {{- if and .clientCa.existingSecret (not .enabled) }}
-tls.clientCa.existingSecret asks callers for certificates (mTLS), which needs TLS: set tls.enabled=true and tls.existingSecret
+tls.clientCa.existingSecret requires client certificates to be verified (mTLS), which needs TLS: set tls.enabled=true and tls.existingSecret
 {{- end }}
 {{- end }}
 {{- if and .Values.tests.clientSecret (not .Values.tls.clientCa.existingSecret) }}
-tests.clientSecret is shown only to a server that asks for it: set tls.clientCa.existingSecret, or empty it
+tests.clientSecret is presented only to a server that requests it: set tls.clientCa.existingSecret, or empty it
 {{- end }}
 {{- if eq (int .Values.ports.grpc) (int .Values.ports.admin) }}
 ports.grpc and ports.admin are both {{ int .Values.ports.grpc }}: give each its own
@@ -147,6 +179,12 @@ ports.grpc and ports.admin are both {{ int .Values.ports.grpc }}: give each its 
 {{- end -}}
 
 {{- define "stacktoken.problems.drain" -}}
+{{- with .Values.settings.freshnessBound }}
+{{- $bound := include "stacktoken.milliseconds" . | int64 -}}
+{{- if or (lt $bound 200) (gt $bound 60000) }}
+settings.freshnessBound is {{ . }}: choose a duration from 200ms to 1m
+{{- end }}
+{{- end }}
 {{- $needs := include "stacktoken.drainSeconds" . | int -}}
 {{- with .Values.terminationGracePeriodSeconds }}
 {{- if le (int .) $needs }}
@@ -161,11 +199,20 @@ terminationGracePeriodSeconds is {{ int . }}, but a stop may take {{ $needs }} s
 networkPolicy.callers is empty, so nothing could call the service: name the pods that may (such as [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: cms}}}]), or set networkPolicy.enabled=false
 {{- end }}
 {{- if and .Values.serviceMonitor.enabled (not .Values.networkPolicy.scrapers) }}
-serviceMonitor.enabled asks Prometheus to scrape, but networkPolicy.scrapers lets nobody in: name Prometheus' pods there
+serviceMonitor.enabled asks Prometheus to scrape, but networkPolicy.scrapers is empty: name the pods of Prometheus there
 {{- end }}
 {{- end }}
 {{- if and .Values.service.loadBalancerSourceRanges (ne .Values.service.type "LoadBalancer") }}
-service.loadBalancerSourceRanges counts only for service.type=LoadBalancer: empty it, or change the type
+service.loadBalancerSourceRanges is used only with service.type=LoadBalancer: empty it, or change the type
+{{- end }}
+{{- if and .Values.service.loadBalancerClass (ne .Values.service.type "LoadBalancer") }}
+service.loadBalancerClass is used only with service.type=LoadBalancer: empty it, or change the type
+{{- end }}
+{{- if and .Values.service.externalTrafficPolicy (eq .Values.service.type "ClusterIP") }}
+service.externalTrafficPolicy is used only with service.type=NodePort and LoadBalancer: empty it, or change the type
+{{- end }}
+{{- if and (eq (len .Values.service.ipFamilies) 2) (not (hasSuffix "DualStack" .Values.service.ipFamilyPolicy)) }}
+service.ipFamilies names two families: set service.ipFamilyPolicy to PreferDualStack or RequireDualStack, or name one
 {{- end }}
 {{- if and .Values.service.headless (ne .Values.service.type "ClusterIP") }}
 service.headless needs service.type=ClusterIP
@@ -179,7 +226,7 @@ service.headless needs service.type=ClusterIP
 grpcRoute.enabled needs a gateway: set grpcRoute.parentRefs, such as [{name: public, namespace: gateways}]
 {{- end }}
 {{- if not .services }}
-grpcRoute.services is empty, so nothing could be called: name at least stacktoken.v1.IntrospectionService
+grpcRoute.services is empty, so nothing could be called: name at least one, such as [{service: stacktoken.v1.TokenService}]
 {{- end }}
 {{- end }}
 {{- end }}
@@ -187,11 +234,25 @@ grpcRoute.services is empty, so nothing could be called: name at least stacktoke
 
 {{- define "stacktoken.problems.labels" -}}
 {{- range $name := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart" }}
-{{- if hasKey $.Values.podLabels $name }}
-podLabels.{{ $name }} is the chart's own: choose another label
+{{- range $value := list "podLabels" "migrations.podLabels" "tests.podLabels" "serviceMonitor.labels" "prometheusRule.labels" "dashboard.labels" "grpcRoute.labels" }}
+{{- $labels := $.Values -}}
+{{- range splitList "." $value -}}
+{{- $labels = get $labels . -}}
+{{- end }}
+{{- if hasKey $labels $name }}
+{{ $value }}.{{ $name }} is the chart's own: choose another label
+{{- end }}
 {{- end }}
 {{- end }}
 {{- if hasKey .Values.podAnnotations "checksum/config" }}
 podAnnotations.checksum/config is the chart's own: choose another name
+{{- end }}
+{{- if hasKey .Values.deploymentAnnotations "stacktoken/replicas-in-manifest" }}
+deploymentAnnotations.stacktoken/replicas-in-manifest is the chart's own: choose another name
+{{- end }}
+{{- range $name, $_ := .Values.tests.podAnnotations }}
+{{- if hasPrefix "helm.sh/" $name }}
+tests.podAnnotations.{{ $name }} is the chart's own: choose another name
+{{- end }}
 {{- end }}
 {{- end -}}
