@@ -3,10 +3,6 @@
 
 FROM rust:1.95.0-slim-bookworm AS build
 WORKDIR /src
-# Small rather than quick to build; the code is the same.
-ENV CARGO_PROFILE_RELEASE_STRIP=symbols \
-    CARGO_PROFILE_RELEASE_LTO=thin \
-    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1
 COPY . .
 RUN cargo build --release --locked --bin stacktoken
 

@@ -11,18 +11,27 @@ use std::{
 
 use prost::Message as _;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 6] = [
     "stacktoken/v1/token_service.proto",
+    "stacktoken/v1/leak_service.proto",
     "stacktoken/v1/introspection_service.proto",
+    "stacktoken/v1/action_service.proto",
     "stacktoken/admin/v1/stack_service.proto",
     "stacktoken/audit/v1/audit_service.proto",
 ];
 
-/// What `crates/client` calls.
-const CLIENT_FILES: [&str; 1] = ["stacktoken/v1/introspection_service.proto"];
+/// The services that `crates/client` calls.
+const CLIENT_FILES: [&str; 2] = [
+    "stacktoken/v1/introspection_service.proto",
+    "stacktoken/v1/action_service.proto",
+];
 
-/// Messages that hold a secret: their derived `Debug` would print it. `src/grpc/redact.rs` and
-/// `crates/client/src/redact.rs` implement one that does not (R9); without it nothing compiles.
+/// A message whose Rust type comes from a library.
+const EXTERN: (&str, &str) = (".google.rpc.Status", "::tonic_types::pb::Status");
+
+/// Messages that contain a secret. They get no derived `Debug`, which would print it.
+/// `src/grpc/redact.rs` and `crates/client/src/redact.rs` implement one that does not (R9); without
+/// it nothing compiles.
 const SECRET: [&str; 5] = [
     "stacktoken.v1.IssueResponse",
     "stacktoken.v1.RotateResponse",
@@ -31,17 +40,24 @@ const SECRET: [&str; 5] = [
     "stacktoken.v1.ReportLeakedRequest",
 ];
 
+/// Maps that are kept in the order of their keys. A repeated Issue is recognized by the hash of its
+/// encoded request, so its encoding must not depend on chance.
+const SORTED: &str = "labels";
+
 #[expect(
     clippy::disallowed_methods,
     reason = "how a build script is told where to write"
 )]
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=proto/stacktoken");
+    println!("cargo:rerun-if-changed=proto/google");
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let descriptors = protox::compile(FILES, ["proto"])?;
     fs::write(out.join("descriptor.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .skip_debug(SECRET)
+        .extern_path(EXTERN.0, EXTERN.1)
+        .btree_map(SORTED)
         .compile_fds(descriptors)?;
     generate_client(&out.join("client"))
 }
@@ -50,6 +66,8 @@ fn generate_client(out: &Path) -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(out)?;
     tonic_prost_build::configure()
         .skip_debug(SECRET)
+        .extern_path(EXTERN.0, EXTERN.1)
+        .btree_map(SORTED)
         .build_server(false)
         .out_dir(out)
         .compile_fds(protox::compile(CLIENT_FILES, ["proto"])?)?;

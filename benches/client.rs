@@ -1,5 +1,5 @@
-//! Verdicts a second of the client for Rust services from its own memory, on one core, against
-//! a real server that it watches: `cargo bench --features client --bench client`.
+//! Measures how many verdicts per second the client for Rust services answers from its cache on one
+//! core, while it watches a real server: `cargo bench --features client --bench client`.
 #![allow(
     missing_docs,
     clippy::pedantic,
@@ -7,13 +7,13 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a measurement may fail loudly"
+    reason = "a benchmark may panic"
 )]
 
-#[allow(dead_code, reason = "each measurement needs its part")]
+#[allow(dead_code, reason = "each benchmark uses a part of it")]
 #[path = "support/size.rs"]
 mod size;
-#[allow(dead_code, reason = "each measurement needs its part")]
+#[allow(dead_code, reason = "each benchmark uses a part of it")]
 mod support;
 
 use std::{
@@ -30,10 +30,10 @@ use support::Server;
 const TOKENS: usize = 200;
 const ROUNDS: usize = 3;
 const MEASURED: Duration = Duration::from_secs(2);
-/// What has to be reached without an action, in verdicts a second.
+/// The required rate without an action, in verdicts per second.
 const WANTED: f64 = 1_000_000.0;
 
-/// Verdicts a second on this thread.
+/// Measures cached verdicts on this thread and returns their number per second.
 fn measure(client: &Client, secrets: &[String], key: &str, actions: &[ActionQuestion]) -> f64 {
     let (began, mut answered, mut missed) = (Instant::now(), 0_u32, 0_u32);
     while began.elapsed() < size::time(MEASURED) {
@@ -49,8 +49,8 @@ fn measure(client: &Client, secrets: &[String], key: &str, actions: &[ActionQues
         }
     }
     let rate = f64::from(answered) / began.elapsed().as_secs_f64();
-    // The lease may lapse for a moment on a busy machine; that is no hit.
-    println!("  {rate:>10.0} verdicts/s, {missed} not from memory");
+    // On a busy machine the lease may lapse briefly; such a verdict does not count as a hit.
+    println!("  {rate:>10.0} verdicts/s, {missed} cache misses");
     rate
 }
 
@@ -82,6 +82,6 @@ async fn main() -> ExitCode {
         best = best.max(measure(&client, &secrets, key, &[]));
         measure(&client, &secrets, key, &action);
     }
-    println!("wanted: {WANTED:.0} verdicts/s without an action; best: {best:.0}");
+    println!("required: {WANTED:.0} verdicts/s without an action; best: {best:.0}");
     size::judge(best >= WANTED)
 }

@@ -1,6 +1,6 @@
-//! How long answers from memory take while 100,000 dead tokens are deleted, against how long
-//! they take without, in one run: `cargo bench --bench housekeeping`. The load is made on the
-//! same machine and shares its cores, so what counts is the ratio.
+//! Compares the latency of cached verdicts while 100,000 dead tokens are deleted with the latency
+//! without deletions, in one run: `cargo bench --bench housekeeping`. The load generator shares the
+//! cores of the machine with the server, so only the ratio is meaningful.
 #![allow(
     missing_docs,
     clippy::pedantic,
@@ -8,13 +8,13 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a measurement may fail loudly"
+    reason = "a benchmark may panic"
 )]
 
-#[allow(dead_code, reason = "each measurement needs its part")]
+#[allow(dead_code, reason = "each benchmark uses a part of it")]
 #[path = "support/size.rs"]
 mod size;
-#[allow(dead_code, reason = "each measurement needs its part")]
+#[allow(dead_code, reason = "each benchmark uses a part of it")]
 mod support;
 
 use std::{
@@ -39,11 +39,11 @@ const DEAD: usize = 100_000;
 const ROUNDS: usize = 3;
 const WARM_UP: Duration = Duration::from_secs(2);
 const MEASURED: Duration = Duration::from_secs(10);
-/// How much longer the slowest hundredth may take.
+/// The maximum ratio of the 99th percentile latencies.
 const ALLOWED: f64 = 1.5;
 
-/// Puts the dead tokens in from outside, each with a secret and a use, in one transaction.
-async fn bury(server: &Server) {
+/// Inserts the dead tokens by SQL in one transaction, each with a secret and a last use.
+async fn insert_dead_tokens(server: &Server) {
     let dead = size::count(DEAD);
     let numbers =
         format!("WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < {dead})");
@@ -64,12 +64,12 @@ async fn bury(server: &Server) {
     outside.close().await.unwrap();
 }
 
-/// How many tokens were deleted so far.
+/// Returns how many tokens have been deleted so far.
 fn purged(server: &Server) -> u64 {
     server.metric("stacktoken_purged_rows_total{table=\"tokens\"}") as u64
 }
 
-/// What all streams ask by.
+/// The server, and the channels and secrets that all streams of the load use.
 struct Load {
     server: Server,
     channels: Vec<Channel>,
@@ -77,8 +77,8 @@ struct Load {
 }
 
 impl Load {
-    /// Asks until it is told to stop; answers how long each answer took, in microseconds and
-    /// in ascending order.
+    /// Sends queries until `stopped` resolves. Returns the latencies in microseconds, in ascending
+    /// order.
     async fn ask_until(self: &Arc<Self>, stopped: impl Future<Output = ()>) -> Vec<u32> {
         let stop = Arc::new(AtomicBool::new(false));
         let streams = (0..CONNECTIONS * STREAMS).map(|stream| {
@@ -118,7 +118,7 @@ impl Load {
         took
     }
 
-    /// Until so many tokens were deleted.
+    /// Waits until `wanted` tokens are deleted.
     async fn deleted(&self, wanted: u64) {
         while purged(&self.server) < wanted {
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -144,7 +144,7 @@ async fn main() -> ExitCode {
         secrets,
     });
     println!(
-        "{CONNECTIONS} connections x {STREAMS} streams, {} dead tokens a round",
+        "{CONNECTIONS} connections x {STREAMS} streams, {} dead tokens per round",
         size::count(DEAD)
     );
     let mut ratios = Vec::new();
@@ -154,7 +154,7 @@ async fn main() -> ExitCode {
         let quiet = load
             .ask_until(tokio::time::sleep(size::time(MEASURED)))
             .await;
-        bury(&load.server).await;
+        insert_dead_tokens(&load.server).await;
         let began = Instant::now();
         let wanted = (size::count(DEAD) * round) as u64;
         let busy = load.ask_until(load.deleted(wanted)).await;

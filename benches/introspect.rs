@@ -1,6 +1,6 @@
-//! Verdicts a second of single calls and of batches, one after the other against one server
-//! process, both answered from memory: `cargo bench --bench introspect`. The load is made on
-//! the same machine and shares its cores, so what counts is the ratio.
+//! Compares verdicts per second of single calls with those of batches, alternately against one
+//! server process that answers both from its cache: `cargo bench --bench introspect`. The load
+//! generator shares the cores of the machine with the server, so only the ratio is meaningful.
 #![allow(
     missing_docs,
     clippy::pedantic,
@@ -8,13 +8,13 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a measurement may fail loudly"
+    reason = "a benchmark may panic"
 )]
 
-#[allow(dead_code, reason = "each measurement needs its part")]
+#[allow(dead_code, reason = "each benchmark uses a part of it")]
 #[path = "support/size.rs"]
 mod size;
-#[allow(dead_code, reason = "each measurement needs its part")]
+#[allow(dead_code, reason = "each benchmark uses a part of it")]
 mod support;
 
 use std::{
@@ -23,20 +23,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use stacktoken::grpc::pb::v1::{self, introspection_service_client::IntrospectionServiceClient};
+use prost::Message as _;
+use stacktoken::grpc::pb::v1::{
+    self, batch_introspect_result::Result as Outcome,
+    introspection_service_client::IntrospectionServiceClient,
+};
 use tonic::transport::Channel;
 
 use support::{Server, actions};
 
 const CONNECTIONS: usize = 8;
 const STREAMS: usize = 32;
-/// As many as a stack may have.
+/// The largest number of tokens that a stack may have.
 const TOKENS: usize = 1000;
 const BATCH: usize = 100;
 const ROUNDS: usize = 3;
 const WARM_UP: Duration = Duration::from_secs(1);
 const MEASURED: Duration = Duration::from_secs(5);
-/// What batches have to reach, in verdicts a second over those of single calls.
+/// The required ratio of verdicts per second, batches to single calls.
 const WANTED: f64 = 8.0;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,7 +49,7 @@ enum Way {
     Batch,
 }
 
-/// What all streams ask by.
+/// The server, and the channels and secrets that all streams of the load use.
 struct Load {
     server: Server,
     channels: Vec<Channel>,
@@ -53,7 +57,7 @@ struct Load {
 }
 
 impl Load {
-    /// Verdicts a second, and the server's processor time for each, in microseconds.
+    /// Returns the verdicts per second, and the server's CPU time for each in microseconds.
     async fn measure(self: &Arc<Self>, way: Way) -> (f64, f64) {
         self.run(way, size::time(WARM_UP)).await;
         let (cpu, begun) = (self.server.cpu(), Instant::now());
@@ -95,7 +99,7 @@ impl Load {
                 token: secret.clone(),
                 stack_api_key: self.server.get("stack_api_key").to_owned(),
                 actions: actions(),
-                min_revision: String::new(),
+                ..Default::default()
             };
             let request = self.server.request("service_jwt", question);
             let answer = client.introspect(request).await.unwrap().into_inner();
@@ -117,6 +121,7 @@ impl Load {
                     token: secret.clone(),
                     stack_api_key: self.server.get("stack_api_key").to_owned(),
                     actions: actions(),
+                    ..Default::default()
                 });
             let batch = v1::BatchIntrospectRequest {
                 questions: questions.collect(),
@@ -124,13 +129,63 @@ impl Load {
             };
             let request = self.server.request("service_jwt", batch);
             let response = client.batch_introspect(request).await.unwrap().into_inner();
-            assert_eq!(response.answers.len(), BATCH);
-            for answer in &response.answers {
+            assert_eq!(response.results.len(), BATCH);
+            for result in &response.results {
+                let Some(Outcome::Answer(answer)) = &result.result else {
+                    panic!("{result:?}");
+                };
                 assert_eq!(answer.decision(), v1::Decision::Allow);
             }
             verdicts += BATCH as u64;
         }
         verdicts
+    }
+
+    /// Prints the sizes of the messages in bytes.
+    async fn print_sizes(&self) {
+        let includes = [
+            v1::IntrospectInclude::Permissions,
+            v1::IntrospectInclude::Stack,
+            v1::IntrospectInclude::Token,
+            v1::IntrospectInclude::Labels,
+        ];
+        let question = v1::IntrospectRequest {
+            token: self.secrets[0].clone(),
+            stack_api_key: self.server.get("stack_api_key").to_owned(),
+            actions: actions(),
+            ..Default::default()
+        };
+        println!("| question | request | response |\n|---|---|---|");
+        for (what, question) in [
+            (
+                "not recognized",
+                v1::IntrospectRequest {
+                    token: "junk".into(),
+                    ..question.clone()
+                },
+            ),
+            (
+                "no action",
+                v1::IntrospectRequest {
+                    actions: Vec::new(),
+                    ..question.clone()
+                },
+            ),
+            ("one action", question.clone()),
+            (
+                "one action, all included",
+                v1::IntrospectRequest {
+                    include: includes.map(Into::into).to_vec(),
+                    ..question
+                },
+            ),
+        ] {
+            let asked = question.encoded_len();
+            let request = self.server.request("service_jwt", question);
+            let answered = self.client(0).introspect(request).await.unwrap();
+            let answer = answered.into_inner().encoded_len();
+            println!("| {what} | {asked} bytes | {answer} bytes |");
+        }
     }
 
     fn client(&self, stream: usize) -> IntrospectionServiceClient<Channel> {
@@ -156,19 +211,20 @@ async fn main() -> ExitCode {
         "{CONNECTIONS} connections x {STREAMS} streams, {} tokens",
         load.secrets.len()
     );
+    load.print_sizes().await;
     let mut ratios = Vec::new();
     for round in 1..=size::rounds(ROUNDS) {
         let (single, single_cpu) = load.measure(Way::Single).await;
         let (batch, batch_cpu) = load.measure(Way::Batch).await;
         let ratio = batch / single;
         println!(
-            "round {round}: single {single:.0} verdicts/s ({single_cpu:.1} us of the server each), \
-             batches of {BATCH} {batch:.0} verdicts/s ({batch_cpu:.2} us each), ratio {ratio:.1}"
+            "round {round}: single {single:.0} verdicts/s (server CPU {single_cpu:.1} us each), \
+             batches of {BATCH} {batch:.0} verdicts/s (server CPU {batch_cpu:.2} us each), ratio {ratio:.1}"
         );
         ratios.push(ratio);
     }
     ratios.sort_by(f64::total_cmp);
     let median = ratios[ratios.len() / 2];
-    println!("median ratio {median:.1}, wanted {WANTED:.1}");
+    println!("median ratio {median:.1}, required {WANTED:.1}");
     size::judge(median >= WANTED)
 }

@@ -1,6 +1,6 @@
-//! What it costs to gather when tokens are used: cached Introspect over 10,000 distinct tokens
-//! with it and without, one after the other on one store in one process:
-//! `cargo bench --bench usage`. Load and servers share the cores, so what counts is the ratio.
+//! Measures the cost of tracking token usage: cached Introspect over 10,000 distinct tokens with
+//! and without tracking, alternately on one store in one process: `cargo bench --bench usage`. The
+//! load generator and the servers share the CPU cores, so only the ratio is meaningful.
 #![allow(
     dead_code,
     missing_docs,
@@ -9,11 +9,11 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a measurement may fail loudly"
+    reason = "a benchmark may panic"
 )]
 #![recursion_limit = "256"]
 
-#[allow(dead_code, reason = "each measurement needs its part")]
+#[allow(dead_code, reason = "each benchmark uses a part of it")]
 #[path = "support/size.rs"]
 mod size;
 #[path = "../tests/it/support/mod.rs"]
@@ -29,13 +29,15 @@ use std::{
 use stacktoken::{
     app::{self, App, Bounds, Issue, Question, Rate, Register, Safeguards},
     auth::{self, Authenticator, HttpFetcher},
-    config::Keeping,
+    config::RetentionSettings,
     config::Tuning,
     domain::{
         caller::{Actor, Call, Caller, CallerKind, Mode, Requirement},
+        catalogue::Catalogue,
         clock::{Clock, SystemClock},
         entropy::{Entropy, OsEntropy},
         field::Violations,
+        labels::Labels,
         permissions::{Draft, Permissions},
         routes::RouteTable,
         secret::Secret,
@@ -45,7 +47,7 @@ use stacktoken::{
     },
     metrics::Metrics,
     server::{self, Listeners, ServerParts},
-    store::{Kept, Location, PoolSize, Store},
+    store::{Location, NewSecret, PoolSize, Store},
 };
 use support::{Client, ISSUER, TestIssuer, introspect_request, issuer, tuning};
 use tempfile::TempDir;
@@ -59,32 +61,33 @@ const STACKS: usize = 10;
 const TOKENS: usize = 10_000;
 const ROUNDS: usize = 3;
 const WARM_UP: Duration = Duration::from_secs(2);
-/// Both in turn, so that other work on the machine meets both alike; and so many that a round
-/// is longer than the time between two writes.
+/// Slices with and without tracking alternate, so that other work on the machine affects both
+/// alike. A round of so many slices is longer than the interval between two usage writes.
 const SLICES: u32 = 31;
 const MEASURED: Duration = Duration::from_secs(1);
-/// What is left of the throughput has to be this at least.
+/// The required ratio of throughput, with tracking to without.
 const WANTED: f64 = 0.95;
 
-type Ambient = (Arc<dyn Clock>, Arc<dyn Entropy>);
+type Environment = (Arc<dyn Clock>, Arc<dyn Entropy>);
 
-fn ambient() -> Ambient {
+fn environment() -> Environment {
     (Arc::new(SystemClock::new()), Arc::new(OsEntropy))
 }
 
 fn call(kind: CallerKind, subject: &str, clock: &dyn Clock) -> Call {
     Call {
         mode: Mode::Apply,
-        caller: Caller {
+        caller: Arc::new(Caller {
             actor: Actor {
                 kind,
                 issuer: ISSUER.into(),
                 subject: subject.into(),
             },
             introspects: kind == CallerKind::Service,
-        },
+        }),
         requirement: Requirement {
-            governor: true,
+            stack_admin: true,
+            user: true,
             operator: true,
             introspector: true,
             service: false,
@@ -95,11 +98,11 @@ fn call(kind: CallerKind, subject: &str, clock: &dyn Clock) -> Call {
     }
 }
 
-/// A token, by its stack and its secret.
-type Known = (String, String);
+/// The stack API key and the secret of a token.
+type StackAndSecret = (String, String);
 
-/// Makes the stacks and their tokens.
-async fn fill(store: &Store, clock: &dyn Clock) -> Vec<Known> {
+/// Registers the stacks and issues their tokens.
+async fn fill(store: &Store, clock: &dyn Clock) -> Vec<StackAndSecret> {
     let draft: Draft = serde_json::from_str(r#"{"access":"READ_WRITE"}"#).unwrap();
     let permissions = Permissions::try_from(draft).unwrap();
     let mut known = Vec::new();
@@ -115,12 +118,13 @@ async fn fill(store: &Store, clock: &dyn Clock) -> Vec<Known> {
                 email: None,
             },
             token_limit: (size::count(TOKENS) / STACKS).try_into().unwrap(),
+            request: None,
         };
         let operator = call(CallerKind::Operator, "operator", clock);
         store.register_stack(&operator, &register).await.unwrap();
         for token in 0..size::count(TOKENS) / STACKS {
             let secret = Secret::generate(&OsEntropy).unwrap();
-            let kept = Kept {
+            let kept = NewSecret {
                 digest: secret.digest(),
                 hint: secret.hint().to_owned(),
             };
@@ -129,6 +133,7 @@ async fn fill(store: &Store, clock: &dyn Clock) -> Vec<Known> {
                 name: TokenName::parse(&format!("token {token}")).unwrap(),
                 description: Description::parse("").unwrap(),
                 permissions: permissions.clone(),
+                labels: Labels::default(),
                 expiry: Expiry::Never,
                 request: None,
                 overdue: Violations::default(),
@@ -141,21 +146,21 @@ async fn fill(store: &Store, clock: &dyn Clock) -> Vec<Known> {
     known
 }
 
-/// One server on the store, and clients of it.
-struct Served {
+/// A server on the store, and its clients.
+struct BenchServer {
     admin: String,
     clients: Vec<Client>,
     stop: CancellationToken,
 }
 
-impl Served {
+impl BenchServer {
     async fn start(
         store: &Arc<Store>,
         issuer: &TestIssuer,
         folder: &TempDir,
         set: impl Fn(&mut Tuning),
     ) -> Self {
-        let (clock, entropy) = ambient();
+        let (clock, entropy) = environment();
         std::fs::write(folder.path().join("jwks.json"), issuer.jwks()).unwrap();
         let entries = auth::parse(issuer::ISSUERS_FILE, folder.path()).unwrap();
         let fetcher = Arc::new(HttpFetcher::default());
@@ -173,6 +178,7 @@ impl Served {
         let parts = ServerParts {
             store: store.clone(),
             authenticator: Arc::new(authenticator),
+            catalogue: Arc::new(Catalogue::builtin()),
             routes: Arc::new(RouteTable::builtin().unwrap()),
             clock,
             entropy,
@@ -203,8 +209,9 @@ impl Served {
         }
     }
 
-    /// Has every token used once; what meets too many first uses at once is asked again.
-    async fn warm(&self, tokens: &[Known]) {
+    /// Uses every token once. A call that fails, because too many first uses run at once, is
+    /// retried.
+    async fn warm(&self, tokens: &[StackAndSecret]) {
         let shares = tokens.chunks(tokens.len().div_ceil(CONNECTIONS));
         let asked = self
             .clients
@@ -220,8 +227,8 @@ impl Served {
         futures_util::future::join_all(asked).await;
     }
 
-    /// Verdicts a second, over all tokens in turn.
-    async fn run(&self, tokens: &Arc<Vec<Known>>, during: Duration) -> f64 {
+    /// Returns the verdicts per second, over all tokens in turn.
+    async fn run(&self, tokens: &Arc<Vec<StackAndSecret>>, during: Duration) -> f64 {
         let begun = Instant::now();
         let until = begun + during;
         let streams = (0..CONNECTIONS * STREAMS).map(|stream| {
@@ -264,10 +271,10 @@ impl Served {
     }
 }
 
-/// Nothing is run that would look at it.
+/// For retentions and intervals of tasks that this benchmark does not start.
 const HOUR: Duration = Duration::from_hours(1);
 
-/// The use cases alone, without a transport.
+/// Creates the use cases without a transport.
 fn use_cases(store: &Arc<Store>, usage_pairs: usize) -> App {
     let rate = Rate {
         per_second: 1_000_000.try_into().unwrap(),
@@ -276,14 +283,14 @@ fn use_cases(store: &Arc<Store>, usage_pairs: usize) -> App {
     let tuning = app::UseCaseSettings {
         verdict_max_age: Duration::from_secs(1),
         changes: rate,
-        unrecognised: rate,
+        unrecognized: rate,
         bounds: Bounds {
             freshness: Duration::from_secs(1),
             serve_stale_for: Duration::ZERO,
         },
         cache_entries: 100_000,
         watch_queue: 1,
-        keeping: Keeping {
+        keeping: RetentionSettings {
             token_retention: HOUR,
             audit_retention: HOUR,
             change_retention: HOUR,
@@ -294,11 +301,12 @@ fn use_cases(store: &Arc<Store>, usage_pairs: usize) -> App {
         safeguards: Safeguards::default(),
     };
     let metrics = Arc::new(Metrics::default());
-    App::new(store.clone(), ambient(), metrics, &tuning).0
+    let catalogue = Arc::new(Catalogue::builtin());
+    App::new(store.clone(), environment(), metrics, &tuning, catalogue).0
 }
 
-/// Nanoseconds for one cached verdict over all tokens, of the use cases alone.
-async fn alone(app: &App, tokens: &[Known]) -> f64 {
+/// Returns the shortest time per cached verdict of the use cases alone, in nanoseconds.
+async fn alone(app: &App, tokens: &[StackAndSecret]) -> f64 {
     let asked: Vec<_> = tokens
         .iter()
         .map(|(stack, secret)| Question {
@@ -306,6 +314,7 @@ async fn alone(app: &App, tokens: &[Known]) -> f64 {
             stack_api_key: stack.clone(),
             actions: Vec::new(),
             min_revision: None,
+            include: app::Included::default(),
         })
         .collect();
     let call = call(CallerKind::Service, "content-api", app.clock());
@@ -324,7 +333,7 @@ async fn alone(app: &App, tokens: &[Known]) -> f64 {
 async fn main() -> ExitCode {
     let folder = TempDir::new().unwrap();
     let location = Location::Sqlite(folder.path().join("measured.db"));
-    let (clock, entropy) = ambient();
+    let (clock, entropy) = environment();
     let store = Store::open(
         &location,
         PoolSize { connections: 4 },
@@ -341,14 +350,18 @@ async fn main() -> ExitCode {
         begun.elapsed().as_secs_f64()
     );
     let issuer = TestIssuer::new();
-    let with = Served::start(&store, &issuer, &folder, |_| {}).await;
-    let without = Served::start(&store, &issuer, &folder, |tuning| tuning.usage_pairs = 0).await;
-    // The first use of each token is a write, and is not what is measured.
+    let with = BenchServer::start(&store, &issuer, &folder, |_| {}).await;
+    let without =
+        BenchServer::start(&store, &issuer, &folder, |tuning| tuning.usage_pairs = 0).await;
+    // The first use of each token is written to the store. That is not part of the measurement.
     for served in [&with, &without] {
         served.warm(&tokens).await;
         served.run(&tokens, WARM_UP).await;
     }
-    println!("all used once after {:.0} s", begun.elapsed().as_secs_f64());
+    println!(
+        "used every token once after {:.0} s",
+        begun.elapsed().as_secs_f64()
+    );
     println!(
         "{CONNECTIONS} connections x {STREAMS} streams, {} tokens, cached",
         tokens.len()
@@ -379,10 +392,10 @@ async fn main() -> ExitCode {
     let writes = with.metric("stacktoken_usage_writes_total").await - before;
     let rows = with.metric("stacktoken_usage_rows_written_total").await;
     println!("{writes} write transactions in {elapsed:.0} s ({rows} rows since the start)");
-    // Uses are written once a minute, which is longer than a short round takes.
+    // Usage is written once per minute, which is longer than a small round.
     assert!(
         size::is_small() || writes > 0 && rows >= tokens.len() as u64,
-        "nothing was written"
+        "no usage was written"
     );
     assert_eq!(without.metric("stacktoken_usage_writes_total").await, 0);
     for served in [with, without] {
@@ -393,9 +406,9 @@ async fn main() -> ExitCode {
         alone(&gathering, &tokens).await,
         alone(&bare, &tokens).await,
     );
-    println!("the use cases alone: with {gathered:.0} ns a verdict, without {bare:.0} ns");
+    println!("the use cases alone: with {gathered:.0} ns per verdict, without {bare:.0} ns");
     ratios.sort_by(f64::total_cmp);
     let median = ratios[ratios.len() / 2];
-    println!("median ratio {median:.3}, wanted {WANTED:.2}; at most one write a second");
+    println!("median ratio {median:.3}, required {WANTED:.2}; at most one write per second");
     size::judge(median >= WANTED && writes as f64 <= elapsed)
 }

@@ -1,9 +1,17 @@
 //! Prometheus metrics of the service. No label identifies a tenant, a caller or a token.
 
 mod labels;
+pub mod operations;
 mod process;
+mod process_stats;
+mod scrape;
 
-use std::{collections::BTreeSet, fmt, sync::atomic::AtomicU64, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{OnceLock, atomic::AtomicU64},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::text,
@@ -11,8 +19,12 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use self::process::ReadAtScrape;
-pub use self::{labels::*, process::Process};
+pub use self::{
+    labels::*,
+    process::Process,
+    scrape::{Pool, Pools},
+};
+use self::{process_stats::ProcessStats, scrape::CounterAtScrape};
 
 /// Histogram buckets in seconds. These are the buckets of the OpenTelemetry RPC conventions, and
 /// finer ones at the low end, because most calls take less than a millisecond.
@@ -22,13 +34,14 @@ const SECONDS: [f64; 18] = [
 ];
 
 /// Tables whose rows are deleted by age.
-const PURGED: [&str; 6] = [
+const PURGED: [&str; 7] = [
     "tokens",
     "token_secrets",
     "token_usage",
     "requests",
     "audit_events",
     "changes",
+    "replays",
 ];
 
 /// Periods within which expiring tokens are counted, in ascending order.
@@ -41,9 +54,11 @@ pub struct Metrics {
     pub calls: Family<CallLabels, Histogram>,
     /// Verdicts by reason. The reason is `OK` if the token is active and every action is allowed.
     pub verdicts: Family<ReasonLabel, Counter>,
+    verdicts_ok: OnceLock<Counter>,
     /// Checks by Envoy, by their result.
     pub checks: Family<CheckLabels, Counter>,
-    /// Calls that ended with an error, by the reason of the error.
+    checks_allowed: OnceLock<Counter>,
+    /// Calls, and questions of a batch, that ended with an error, by the reason of the error.
     pub errors: Family<ReasonLabel, Counter>,
     /// Verdicts answered from the cache.
     pub cache_hits: Counter,
@@ -68,6 +83,8 @@ pub struct Metrics {
     pub watch_changes: Counter,
     /// Watch streams that fell behind and were ended.
     pub watch_lagged: Counter,
+    /// 1, with the version of the catalogue in effect.
+    pub catalogue: Family<CatalogueLabel, Gauge>,
     /// Requested actions that are not in the catalogue. The caller may have made a typo, or may be
     /// a newer CMS.
     pub unknown_actions: Counter,
@@ -90,7 +107,7 @@ pub struct Metrics {
     pub serving: Family<ServiceLabel, Gauge>,
     /// Seconds by which this process's clock is ahead of the database's clock.
     pub clock_offset: Gauge<f64, AtomicU64>,
-    /// How often the wall clock stepped by more than the permitted skew.
+    /// Steps of the wall clock by more than the permitted skew.
     pub clock_steps: Counter,
     /// 1 while the clock is wrong. No verdict or change is answered meanwhile.
     pub clock_wrong: Gauge,
@@ -102,6 +119,8 @@ pub struct Metrics {
     pub plaintext: Gauge,
     /// 1 if the database is not on this machine and the connection to it is not verified by TLS.
     pub database_unverified: Gauge,
+    /// Connections to the database, by pool.
+    pub pools: Pools,
     /// Open connections.
     pub connections: Gauge,
     /// Connections refused or closed early, by cause.
@@ -125,8 +144,6 @@ pub struct Metrics {
     pub housekeeping_last_run: Gauge<f64, AtomicU64>,
     /// Live tokens that expire soon, by period. A longer period includes the shorter ones.
     pub tokens_expiring: Family<WithinLabel, Gauge>,
-    /// When the process started, in seconds since the Unix epoch.
-    pub started: Gauge<f64, AtomicU64>,
 }
 
 impl fmt::Debug for Metrics {
@@ -149,7 +166,9 @@ impl Metrics {
             registry: Registry::default(),
             calls: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             verdicts: Family::default(),
+            verdicts_ok: OnceLock::new(),
             checks: Family::default(),
+            checks_allowed: OnceLock::new(),
             errors: Family::default(),
             cache_hits: Counter::default(),
             cache_misses: Counter::default(),
@@ -162,6 +181,7 @@ impl Metrics {
             watches: Gauge::default(),
             watch_changes: Counter::default(),
             watch_lagged: Counter::default(),
+            catalogue: Family::default(),
             unknown_actions: Counter::default(),
             refusals_dropped: Counter::default(),
             usage_waiting: Gauge::default(),
@@ -178,6 +198,7 @@ impl Metrics {
             database_read_only: Gauge::default(),
             plaintext: Gauge::default(),
             database_unverified: Gauge::default(),
+            pools: Pools::default(),
             connections: Gauge::default(),
             connections_refused: Family::default(),
             tls_expiry: Family::default(),
@@ -189,11 +210,10 @@ impl Metrics {
             housekeeping_failures: Counter::default(),
             housekeeping_last_run: Gauge::default(),
             tokens_expiring: Family::default(),
-            started: Gauge::default(),
         };
         metrics.register();
         // Creates these series with the value 0, so that an alert can see their first increment.
-        for why in ["address", "accept", "handshake", "slow"] {
+        for why in ["address", "accept", "handshake", "slow", "displaced"] {
             drop(metrics.connections_refused.get_or_create(&WhyLabel { why }));
         }
         for table in PURGED {
@@ -221,11 +241,15 @@ impl Metrics {
     #[rustfmt::skip]
     fn register(&mut self) {
         let registry = &mut self.registry;
-        registry.register_with_unit("rpc_server_call_duration", "Duration of calls", Unit::Seconds, self.calls.clone());
+        let calls = registry.sub_registry_with_label(("rpc_system_name".into(), "grpc".into()));
+        calls.register_with_unit("rpc_server_call_duration", "Duration of calls", Unit::Seconds, self.calls.clone());
+        registry.register_with_unit("db_client_operation_duration", "Duration of the store's operations", Unit::Seconds, operations::DURATIONS.clone());
+        registry.register_collector(Box::new(self.pools.clone()));
+        registry.register_collector(Box::new(ProcessStats));
         let own = registry.sub_registry_with_prefix("stacktoken");
         own.register("verdicts", "Verdicts by reason", self.verdicts.clone());
         own.register("checks", "External authorization checks by Envoy, by result", self.checks.clone());
-        own.register("errors", "Calls that ended in an error, by reason", self.errors.clone());
+        own.register("errors", "Calls, and questions of a batch, that ended in an error, by reason", self.errors.clone());
         own.register("cache_hits", "Verdicts answered from the cache", self.cache_hits.clone());
         own.register("cache_misses", "Verdicts that needed a read of the store", self.cache_misses.clone());
         own.register("cache_evictions", "Changes by other replicas that evicted cache entries", self.evictions.clone());
@@ -237,6 +261,7 @@ impl Metrics {
         own.register("watches", "Open IntrospectionService.Watch streams", self.watches.clone());
         own.register("watch_changes", "Changes sent on Watch streams", self.watch_changes.clone());
         own.register("watch_lagged", "Watch streams that were closed because they fell behind", self.watch_lagged.clone());
+        own.register("catalogue_info", "1, with the version of the catalogue of actions in effect", self.catalogue.clone());
         own.register("unknown_actions", "Actions in questions that the catalogue does not have", self.unknown_actions.clone());
         own.register("audit_refusals_dropped", "Refusals dropped because the audit buffer was full", self.refusals_dropped.clone());
         own.register("usage_waiting", "Pairs of token and service whose last use is not yet written", self.usage_waiting.clone());
@@ -246,8 +271,8 @@ impl Metrics {
         own.register("usage_dropped", "Uses of tokens that were not recorded because the limit of pairs was reached", self.usage_dropped.clone());
         own.register("leak_reports", "Reports of leaked secrets, by outcome", self.leak_reports.clone());
         own.register("serving", "1 while the service is SERVING", self.serving.clone());
-        own.register_with_unit("clock_offset", "By how much the clock is ahead of the database's", Unit::Seconds, self.clock_offset.clone());
-        own.register("clock_steps", "How often the wall clock stepped by more than the permitted skew", self.clock_steps.clone());
+        own.register_with_unit("clock_offset", "Offset of the clock from the database's; positive if the clock is ahead", Unit::Seconds, self.clock_offset.clone());
+        own.register("clock_steps", "Steps of the wall clock by more than the permitted skew", self.clock_steps.clone());
         own.register("clock_wrong", "1 while the clock is wrong by more than the permitted skew, and nothing is answered", self.clock_wrong.clone());
         own.register("store_file_lost", "1 while the SQLite file or its write-ahead log is deleted or replaced", self.store_file_lost.clone());
         own.register("database_read_only", "1 while the database can be reached but is read-only", self.database_read_only.clone());
@@ -255,28 +280,59 @@ impl Metrics {
         own.register("database_without_verified_tls", "1 if a database that is not on loopback is not verified by TLS", self.database_unverified.clone());
         own.register("connections", "Open connections", self.connections.clone());
         own.register("connections_refused", "Connections refused or closed at a limit, by reason", self.connections_refused.clone());
-        own.register_with_unit("tls_certificate_expiry_timestamp", "Expiry of the certificates, in seconds since the epoch", Unit::Seconds, self.tls_expiry.clone());
+        own.register_with_unit("tls_certificate_expiry_timestamp", "Expiry of the certificates, in seconds since the Unix epoch", Unit::Seconds, self.tls_expiry.clone());
         own.register("tls_reload_failing", "1 while the TLS files on disk cannot be loaded and the previous ones are in use", self.tls_reload_failing.clone());
         own.register("tls_reload_failures", "Failed attempts to load new TLS files", self.tls_reload_failures.clone());
         own.register("issuers_without_keys", "Issuers whose keys are unavailable", self.issuers_without_keys.clone());
         own.register("spans_dropped", "Spans dropped because no collector accepted them", self.process.spans_dropped.clone());
         own.register("span_export_failures", "Failed exports of span batches", self.process.span_export_failures.clone());
         own.register("log_lines_suppressed", "Log lines suppressed by sampling", self.process.log_lines_suppressed.clone());
-        own.register_collector(Box::new(ReadAtScrape {
+        own.register_collector(Box::new(CounterAtScrape {
             name: "log_lines_dropped",
             help: "Log lines dropped because standard error was not read in time",
             read: self.process.log_lines_dropped,
         }));
         own.register("purged_rows", "Rows deleted for their age, by table", self.purged_rows.clone());
-        own.register("housekeeping_failures", "How often housekeeping failed at something", self.housekeeping_failures.clone());
-        own.register_with_unit("housekeeping_last_run_timestamp", "When housekeeping was last done with everything, since the epoch", Unit::Seconds, self.housekeeping_last_run.clone());
-        own.register("tokens_expiring", "Live tokens that expire soon, the later include the sooner", self.tokens_expiring.clone());
-        own.register_with_unit("start_time", "When the process started, since the epoch", Unit::Seconds, self.started.clone());
+        own.register("housekeeping_failures", "Number of failed housekeeping tasks", self.housekeeping_failures.clone());
+        own.register_with_unit("housekeeping_last_run_timestamp", "Time of the last complete housekeeping run, in seconds since the Unix epoch", Unit::Seconds, self.housekeeping_last_run.clone());
+        own.register("tokens_expiring", "Live tokens that expire within the period (cumulative)", self.tokens_expiring.clone());
+        let build = Family::<BuildLabel, Gauge>::default();
+        build.get_or_create(&BuildLabel { version: env!("CARGO_PKG_VERSION") }).set(1);
+        own.register("build_info", "Always 1; the label has the version of the program", build);
+    }
+
+    /// Counts a verdict by the name of its reason, which is `OK` if the token is active and every
+    /// action is allowed.
+    pub fn count_verdict(&self, reason: Option<&'static str>) {
+        let count = |reason| self.verdicts.get_or_create_owned(&ReasonLabel { reason });
+        match reason {
+            // Kept, because nearly every verdict is one.
+            None => self.verdicts_ok.get_or_init(|| count("OK")).inc(),
+            Some(reason) => count(reason).inc(),
+        };
+    }
+
+    /// Counts a check by Envoy that is allowed.
+    pub fn count_allowed_check(&self) {
+        let (outcome, reason) = ("ALLOWED", "OK");
+        let count = || {
+            self.checks
+                .get_or_create_owned(&CheckLabels { outcome, reason })
+        };
+        self.checks_allowed.get_or_init(count).inc();
     }
 
     /// Records the duration of a call under its labels.
     pub fn observe_call(&self, labels: &CallLabels, took: Duration) {
         self.calls.get_or_create(labels).observe(took.as_secs_f64());
+    }
+
+    /// Shows which catalogue of actions is in effect.
+    pub fn show_catalogue(&self, version: &str) {
+        let version = version.to_owned();
+        self.catalogue
+            .get_or_create(&CatalogueLabel { version })
+            .set(1);
     }
 
     /// Counts a failed call by the reason of its error, if the error has a reason of the API

@@ -1,19 +1,23 @@
-//! The dependency rules between crates and modules, checked by a test: which module may use which,
-//! what is named in one module only, how a file opens and how long it may be. The rules are the
-//! tables below; whatever they do not allow is a fault.
+//! Checks the dependency rules between crates and modules: which module may use which, which crates
+//! only certain modules may name, how a file opens and how long it may be. The tables below list
+//! what is allowed; everything else is a violation.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::pedantic,
     missing_docs,
-    reason = "a test may fail loudly"
+    reason = "a test may panic"
 )]
 
+#[path = "architecture/changes.rs"]
+mod changes;
 #[path = "architecture/dates.rs"]
 mod dates;
 #[path = "architecture/generated.rs"]
 mod generated;
+#[path = "architecture/links.rs"]
+mod links;
 #[path = "architecture/promises.rs"]
 mod promises;
 #[path = "architecture/skips.rs"]
@@ -30,7 +34,7 @@ use std::{
 
 use source::{CRATES, Segments, Source};
 
-/// Which modules each module may use: only those in rows above its own, so there is no circle.
+/// Which modules each module may use: only those in rows above its own, so there are no cycles.
 const LAYERS: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("client", &["core"]),
@@ -47,7 +51,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "app",
         &["core", "domain", "config", "metrics", "telemetry", "store"],
     ),
-    // Not `auth`: who calls is known before a handler is reached.
+    // Not `auth`: the caller is authenticated before a handler runs.
     (
         "grpc",
         &[
@@ -92,11 +96,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
 ];
 
-/// What a crate may not name besides what is named elsewhere only: it has no runtime and no clock.
+/// Crates that a module must not name, in addition to those restricted by [`NAMED_ONLY_IN`]. `core`
+/// has neither a runtime nor a clock.
 const NEVER_IN: &[(&str, &[&str])] = &[("core", &["tokio", "rustix", "tracing"])];
 
-/// Who speaks gRPC. Of the command line only what calls a server does: it is a client of the
-/// contract like any other.
+/// The modules that use gRPC. In the command line only the commands that call a server do, as
+/// clients of the contract.
 const GRPC: &[&str] = &[
     "grpc/",
     "server/",
@@ -105,8 +110,8 @@ const GRPC: &[&str] = &[
     "cli/connect.rs",
 ];
 
-/// What may be named in these places only: a folder ends with `/`, anything else is a file.
-/// A path ending in `::` stands for everything below it but not for itself.
+/// Paths that only these files may name. A place that ends with `/` is a folder, any other a file.
+/// A path that ends with `::` matches everything below it, but not the path itself.
 const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
     ("sea_orm", &["store/"]),
     ("sea_orm_migration", &["store/"]),
@@ -144,16 +149,16 @@ const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
     ("tracing_opentelemetry", &["telemetry/"]),
 ];
 
-/// What is below `src` and no module: compiled in by the file beside it.
+/// Files below `src` that are not modules. The file beside each one reads it with an include macro.
 const DATA: &[&str] = &[
     "client/generated/stacktoken.v1.rs",
     "domain/routes/builtin.toml",
 ];
 
-/// The longest a file may be without a reason here.
+/// The maximum number of lines of a file that is not in [`LONG`].
 const LINES: usize = 400;
 
-/// Files that are longer, each with its reason.
+/// Files that may exceed [`LINES`], each with the reason.
 const LONG: &[(&str, &str)] = &[];
 
 fn crate_sources() -> Vec<Source> {
@@ -172,7 +177,7 @@ fn layer(module: &[String]) -> &str {
     module.first().map_or("lib", String::as_str)
 }
 
-/// The top-level module that a path leads to, if it leads into the crate.
+/// Returns the top-level module that a path leads to, if the path is inside the crate.
 fn target(path: &Segments) -> Option<&str> {
     let inside = path.first().is_some_and(|first| first == "crate");
     let layer = path.get(1).filter(|_| inside)?;
@@ -240,7 +245,10 @@ fn out_of_place(source: &Source) -> Vec<String> {
 fn ill_formed(source: &Source) -> Vec<String> {
     let mut faults = Vec::new();
     if !source.text.starts_with("//!") {
-        faults.push(format!("{}: does not open with a //! comment", source.file));
+        faults.push(format!(
+            "{}: does not start with a //! comment",
+            source.file
+        ));
     }
     let lines = source.text.lines().count();
     let is_listed = LONG.iter().any(|(file, _)| *file == source.file);
@@ -253,8 +261,9 @@ fn ill_formed(source: &Source) -> Vec<String> {
     faults
 }
 
-/// Files of one module that use each other in a circle. A folder's `mod.rs` and a crate's
-/// `lib.rs` are left out: they and their files always know each other.
+/// Returns a violation for each file that is in a dependency cycle with other files of its module.
+/// A folder's `mod.rs` and a crate's `lib.rs` are left out, because they and their files always use
+/// each other.
 fn circles(sources: &[Source]) -> Vec<String> {
     let file_of: BTreeMap<String, &str> = sources
         .iter()
@@ -287,7 +296,7 @@ fn circles(sources: &[Source]) -> Vec<String> {
     edges
         .keys()
         .filter(|file| reachable(file).contains(*file))
-        .map(|file| format!("{file}: is in a circle of files"))
+        .map(|file| format!("{file}: is in a dependency cycle of files"))
         .collect()
 }
 
@@ -369,7 +378,7 @@ fn a_file_is_listed_as_long_only_while_it_is() {
         let lines = source.map_or(0, |source| source.text.lines().count());
         assert!(
             lines > LINES,
-            "{file} has {lines} lines: take it off the list"
+            "{file} has {lines} lines: remove it from LONG"
         );
     }
 }
@@ -379,7 +388,7 @@ fn files_of_a_module_do_not_use_each_other_in_a_circle() {
     require_none(circles(&crate_sources()));
 }
 
-/// What the rules say of a file that holds this.
+/// Returns the violations that a file with this content would have.
 fn faults(file: &str, text: &str) -> Vec<String> {
     let module = file.trim_end_matches(".rs").trim_end_matches("/mod");
     let module: Vec<_> = module.split('/').collect();

@@ -1,5 +1,5 @@
-//! What measurements share: a `dev` server as a process of its own, tokens in it, and the time
-//! on a processor that a process has had.
+//! Shared by the benchmarks: a `dev` server in its own process, tokens in it, and the CPU time of a
+//! process.
 
 use std::{
     fs,
@@ -21,15 +21,17 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-/// The server, gone with the measurement.
+/// The process of the server, killed on drop.
 pub struct Server {
+    /// Time from the start to the ready file.
+    pub took: Duration,
     child: Child,
     ready: Value,
     folder: TempDir,
 }
 
 impl Server {
-    /// `settings` are variables of the environment.
+    /// Starts a server. `settings` are environment variables.
     pub fn start(settings: &[(&str, &str)]) -> Self {
         let folder = TempDir::new().unwrap();
         let ready_file = folder.path().join("ready.json");
@@ -37,6 +39,7 @@ impl Server {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STACKTOKEN_")) {
             command.env_remove(name);
         }
+        let began = Instant::now();
         let child = command
             .args([
                 "dev",
@@ -49,10 +52,10 @@ impl Server {
             .arg(folder.path().join("data"))
             .arg("--ready-file")
             .arg(&ready_file)
-            // Only so that the tokens are there soon.
+            // The default rate limit would slow down issuing the tokens.
             .env("STACKTOKEN_CHANGES_PER_SECOND", "1000000")
             .env("STACKTOKEN_CHANGES_BURST", "1000000")
-            // No connection is to end in the middle.
+            // No connection may be closed during a measurement.
             .env("STACKTOKEN_MAX_CONNECTION_AGE", "2h")
             .envs(settings.iter().copied())
             .stdout(Stdio::null())
@@ -61,6 +64,7 @@ impl Server {
             .unwrap();
         let ready = wait_for(&ready_file);
         Self {
+            took: began.elapsed(),
             child,
             ready,
             folder,
@@ -95,13 +99,30 @@ impl Server {
         self.child.id()
     }
 
-    /// The file of its store.
+    /// Returns the resident memory of the process, in MiB.
+    pub fn resident_mib(&self) -> f64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let kib = line.unwrap().split_whitespace().nth(1).unwrap();
+        kib.parse::<f64>().unwrap() / 1024.0
+    }
+
+    /// Returns the path of the database file.
     pub fn database(&self) -> PathBuf {
         self.folder.path().join("data/stacktoken.db")
     }
 
-    /// A number that it counts, by its name and labels.
+    /// Returns the value of a metric, given by name and labels.
     pub fn metric(&self, name: &str) -> f64 {
+        self.find_metric(name).unwrap()
+    }
+
+    /// Returns the value of a metric, or 0 if there is none yet.
+    pub fn metric_or_zero(&self, name: &str) -> f64 {
+        self.find_metric(name).unwrap_or_default()
+    }
+
+    fn find_metric(&self, name: &str) -> Option<f64> {
         let mut stream = TcpStream::connect(self.get("admin_address")).unwrap();
         let request = b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
         stream.write_all(request).unwrap();
@@ -109,10 +130,10 @@ impl Server {
         stream.read_to_string(&mut text).unwrap();
         let name = format!("{name} ");
         let line = text.lines().find_map(|line| line.strip_prefix(&name));
-        line.unwrap().parse().unwrap()
+        Some(line?.parse().unwrap())
     }
 
-    /// Makes the tokens, and answers their secrets.
+    /// Issues tokens and returns their secrets.
     pub async fn issue(&self, count: usize) -> Vec<String> {
         let channel = self.channel().await;
         let mut stacks = StackServiceClient::new(channel.clone());
@@ -127,8 +148,8 @@ impl Server {
         let mut tokens = TokenServiceClient::new(channel);
         let mut secrets = Vec::new();
         for at in 0..count {
-            let request = self.request("owner_jwt", self.token(at));
-            // The server comes with tokens of its own, which count.
+            let request = self.request("owner_jwt", self.token(&format!("measured {at}")));
+            // The tokens that `dev` creates count toward the limit, so the last calls fail.
             let Ok(issued) = tokens.issue(request).await else {
                 break;
             };
@@ -138,10 +159,17 @@ impl Server {
         secrets
     }
 
-    fn token(&self, at: usize) -> v1::IssueRequest {
+    /// Issues one more token and returns its secret.
+    pub async fn issue_one(&self, name: &str) -> String {
+        let mut tokens = TokenServiceClient::new(self.channel().await);
+        let request = self.request("owner_jwt", self.token(name));
+        tokens.issue(request).await.unwrap().into_inner().secret
+    }
+
+    fn token(&self, name: &str) -> v1::IssueRequest {
         v1::IssueRequest {
             stack_api_key: self.get("stack_api_key").to_owned(),
-            name: format!("measured {at}"),
+            name: name.to_owned(),
             permissions: Some(v1::Permissions {
                 access: v1::Access::ReadWrite.into(),
                 ..Default::default()
@@ -170,10 +198,10 @@ fn wait_for(ready_file: &Path) -> Value {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    panic!("the server never served");
+    panic!("the server did not become ready");
 }
 
-/// What is asked: one write.
+/// Returns the actions of each question: one write.
 pub fn actions() -> Vec<v1::ActionQuestion> {
     vec![v1::ActionQuestion {
         name: "entry.update".into(),
@@ -182,7 +210,7 @@ pub fn actions() -> Vec<v1::ActionQuestion> {
     }]
 }
 
-/// The time on a processor that a process has had.
+/// Returns the CPU time that a process has used.
 pub fn cpu(process: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
     let fields: Vec<&str> = stat
@@ -192,6 +220,6 @@ pub fn cpu(process: u32) -> Duration {
         .split_whitespace()
         .collect();
     let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-    // A tick is a hundredth of a second wherever Linux has a /proc.
+    // USER_HZ is 100 on Linux.
     Duration::from_millis(ticks * 10)
 }

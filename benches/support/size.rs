@@ -1,9 +1,9 @@
-//! How large a measurement is. With `STACKTOKEN_BENCH_SMALL` set it is one short round, which shows
-//! that it works and says nothing about speed.
+//! The size of a benchmark. If `STACKTOKEN_BENCH_SMALL` is set, it is one short round, which shows
+//! that the benchmark works but says nothing about speed.
 
 use std::{process::ExitCode, time::Duration};
 
-/// Whether one short round is measured.
+/// Returns whether only one short round is measured.
 pub fn is_small() -> bool {
     std::env::var_os("STACKTOKEN_BENCH_SMALL").is_some_and(|value| !value.is_empty())
 }
@@ -12,21 +12,21 @@ pub fn rounds(full: usize) -> usize {
     if is_small() { 1 } else { full }
 }
 
-/// A tenth if small.
+/// Returns a tenth of `full` if the benchmark is small.
 pub fn count(full: usize) -> usize {
     if is_small() { full / 10 } else { full }
 }
 
-/// At most a second if small: h2load counts in whole seconds.
+/// Returns at most one second if the benchmark is small; h2load takes whole seconds only.
 pub fn time(full: Duration) -> Duration {
     let short = Duration::from_secs(1);
     if is_small() { full.min(short) } else { full }
 }
 
-/// The end of a measurement that should have found this. If small it only says what it found.
+/// Returns the exit code of a benchmark. A small one never fails.
 pub fn judge(as_wanted: bool) -> ExitCode {
     if is_small() {
-        println!("small: nothing is compared with what is wanted");
+        println!("small: results are not compared with the requirements");
     }
     if as_wanted || is_small() {
         ExitCode::SUCCESS

@@ -42,8 +42,8 @@ pub(super) struct Published {
 }
 
 pub(super) struct ChangeBroadcast {
-    news: broadcast::Sender<ChangeBatch>,
-    stand: Mutex<Option<Published>>,
+    sender: broadcast::Sender<ChangeBatch>,
+    published: Mutex<Option<Published>>,
     /// Permits for reading the changes that precede a subscription.
     pub backlogs: Semaphore,
     /// Cancelled to end all watches.
@@ -54,8 +54,8 @@ impl ChangeBroadcast {
     /// Creates the broadcast; `queue` is the number of batches kept for the slowest watcher.
     pub fn new(queue: usize) -> Self {
         Self {
-            news: broadcast::Sender::new(queue.max(1)),
-            stand: Mutex::default(),
+            sender: broadcast::Sender::new(queue.max(1)),
+            published: Mutex::default(),
             backlogs: Semaphore::new(BACKLOGS),
             closing: CancellationToken::new(),
         }
@@ -65,44 +65,46 @@ impl ChangeBroadcast {
     /// before the first poll. The subscription comes first, so a batch that is published in between
     /// is counted in both, and none is missed.
     pub fn subscribe(&self) -> Option<(broadcast::Receiver<ChangeBatch>, Published)> {
-        let news = self.news.subscribe();
-        Some((news, self.stand()?))
+        let sender = self.sender.subscribe();
+        Some((sender, self.published()?))
     }
 
-    pub fn stand(&self) -> Option<Published> {
+    pub fn published(&self) -> Option<Published> {
         self.lock().clone()
     }
 
     /// Publishes the result of a poll. The caller must renew the lease only afterwards.
-    pub fn publish(&self, found: Result<&[WatchChange], Lost>, stand: Published) {
+    pub fn publish(&self, found: Result<&[WatchChange], Lost>, published: Published) {
         // Sending fails if there are no watchers, which is not an error.
         match found {
             Ok(changes) => {
                 for some in changes.chunks(TOGETHER) {
-                    let _ = self.news.send(ChangeBatch::Changes(some.into()));
+                    let _ = self.sender.send(ChangeBatch::Changes(some.into()));
                 }
             }
             Err(lost) => {
-                let _ = self.news.send(ChangeBatch::Lost(lost));
+                let _ = self.sender.send(ChangeBatch::Lost(lost));
             }
         }
-        *self.lock() = Some(stand);
+        *self.lock() = Some(published);
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Published>> {
-        self.stand.lock().unwrap_or_else(PoisonError::into_inner)
+        self.published
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Returns the changes of a poll that can alter a verdict, each with its resume position. The poll
 /// found every change up to `complete`. `resume` is the position that was reached before the poll.
-pub(super) fn heard(
+pub(super) fn watch_changes(
     changes: &[Change],
     complete: i64,
     mut resume: i64,
     fits: impl Fn(&Change) -> bool,
 ) -> Vec<WatchChange> {
-    let mut heard = Vec::new();
+    let mut watch_changes = Vec::new();
     for (at, change) in changes.iter().enumerate() {
         let position = change.position;
         // One transaction may have made several changes at the same position. Only the last of them
@@ -118,12 +120,12 @@ pub(super) fn heard(
                 Some(uid) => Subject::Token(uid),
                 None => Subject::Stack(change.stack),
             };
-            heard.push(WatchChange {
+            watch_changes.push(WatchChange {
                 subject,
                 position,
                 resume,
             });
         }
     }
-    heard
+    watch_changes
 }

@@ -24,13 +24,13 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 
 impl App {
     /// Polls the change log for the lifetime of the process.
-    pub async fn keep_reading(&self) {
-        let shared = self.store.is_shared();
+    pub async fn poll_change_log(&self) {
+        let shared = self.store.has_other_writers();
         if !shared {
             self.freshness.note_own(self.last_position().await);
         }
         let mut reader = Reader::default();
-        let mut trouble = Trouble::new("the change log is not read");
+        let mut trouble = RecurringFailure::new("the change log is not read");
         loop {
             // Before a database is trusted, a poll would prove nothing.
             self.origin_known().await;
@@ -38,7 +38,7 @@ impl App {
             let read = self.store.read_history(reader.since.as_ref());
             match timeout(self.freshness.bound(), read).await {
                 Ok(Ok(history)) => {
-                    trouble.is_over();
+                    trouble.record_success();
                     self.note_history(&mut reader, history, started).await;
                 }
                 Ok(Err(error)) => self.note_failure(&mut trouble, &error).await,
@@ -62,13 +62,13 @@ impl App {
     /// Applies the result of a poll, if the trusted database answered it.
     async fn note_history(&self, reader: &mut Reader, history: History, started: Duration) {
         let origin = history.next.origin();
-        if !self.store.is_shared() && self.freshness.evidence(origin, started).is_none() {
+        if !self.store.has_other_writers() && self.freshness.evidence(origin, started).is_none() {
             // No other process can hold the SQLite file open, so the epoch differs because another
             // change log was written into the file.
             self.trust(origin.clone(), started);
         }
         let Some(evidence) = self.freshness.evidence(origin, started) else {
-            return self.ground.doubt().await;
+            return self.ground.distrust_database().await;
         };
         // `resume` is the position of a change. The id of a transaction without a change would not
         // do, because it can be assigned again after a crash or a failover.
@@ -79,18 +79,18 @@ impl App {
     }
 
     /// Commits heartbeats for the lifetime of the process.
-    pub async fn keep_beating(&self) {
-        if !self.store.is_shared() {
+    pub async fn send_heartbeats(&self) {
+        if !self.store.has_other_writers() {
             return pending().await;
         }
-        let mut trouble = Trouble::new("no heartbeat is committed");
+        let mut trouble = RecurringFailure::new("no heartbeat is committed");
         let mut is_doubted = false;
         loop {
             let started = self.clock.monotonic();
             let comparison = Comparison::begin(self.clock.as_ref());
             match timeout(self.freshness.bound(), self.store.beat(self.clock.now())).await {
                 Ok(Ok(beat)) => {
-                    if trouble.is_over() {
+                    if trouble.record_success() {
                         self.read_only.look_now();
                     }
                     // Must come first, because the heartbeat makes answers possible whose expiry is
@@ -149,7 +149,7 @@ impl App {
     }
 
     /// Listens for change notifications for the lifetime of the process.
-    pub async fn keep_listening(&self) {
+    pub async fn listen_for_changes(&self) {
         let Some(mut listener) = self.store.listener() else {
             return pending().await;
         };
@@ -165,24 +165,24 @@ impl App {
             match hint {
                 Ok(()) => self.nudged.notify_one(),
                 Err(error) => {
-                    tracing::debug!(%error, "not listening; the history is read without hints");
+                    tracing::debug!(%error, "LISTEN failed; polling the change log at intervals only");
                     sleep(LISTEN_AGAIN).await;
                 }
             }
         }
     }
 
-    async fn note_failure(&self, trouble: &mut Trouble, error: &Error) {
-        trouble.has(&error);
+    async fn note_failure(&self, trouble: &mut RecurringFailure, error: &Error) {
+        trouble.record_failure(&error);
         // A connection that leads to another database, or to a database without our tables, does
-        // not mend itself.
+        // not recover by itself.
         if error.is_lost_connection() || matches!(error, Error::Foreign | Error::Database(_)) {
             self.store.renew_connections().await;
         }
     }
 
-    async fn note_timeout(&self, trouble: &mut Trouble) {
-        trouble.has(&"no answer within the freshness bound");
+    async fn note_timeout(&self, trouble: &mut RecurringFailure) {
+        trouble.record_failure(&"no answer within the freshness bound");
         self.store.renew_silent_connections().await;
     }
 
@@ -193,29 +193,32 @@ impl App {
 
 /// A failure that may recur at every attempt. It is logged once when it begins and once when it
 /// ends.
-struct Trouble {
+struct RecurringFailure {
     what: &'static str,
-    told: bool,
+    logged: bool,
 }
 
-impl Trouble {
+impl RecurringFailure {
     const fn new(what: &'static str) -> Self {
-        Self { what, told: false }
+        Self {
+            what,
+            logged: false,
+        }
     }
 
-    fn has(&mut self, error: &dyn fmt::Display) {
-        if !self.told {
+    fn record_failure(&mut self, error: &dyn fmt::Display) {
+        if !self.logged {
             tracing::warn!(%error, "{}", self.what);
         }
-        self.told = true;
+        self.logged = true;
     }
 
-    /// Notes a success. Returns whether this ends a failure.
-    fn is_over(&mut self) -> bool {
-        if self.told {
+    /// Records a success, and logs it if it ends a series of failures. Returns whether it does.
+    fn record_success(&mut self) -> bool {
+        if self.logged {
             tracing::info!("over: {}", self.what);
         }
-        std::mem::take(&mut self.told)
+        std::mem::take(&mut self.logged)
     }
 }
 
@@ -236,7 +239,7 @@ struct Reader {
 impl Reader {
     fn apply(&mut self, app: &App, history: History) {
         let moved = self.since.as_ref() != Some(&history.next);
-        let stand = Published {
+        let published = Published {
             cursor: history.next.clone(),
             resume: history.resume,
         };
@@ -244,14 +247,14 @@ impl Reader {
             Err(lost) => {
                 // If no other process writes, every change is applied when it is made, so the cache
                 // stays correct.
-                if app.store.is_shared() {
+                if app.store.has_other_writers() {
                     app.cache.clear();
                 }
                 self.seen.clear();
-                app.hub.publish(Err(*lost), stand);
+                app.hub.publish(Err(*lost), published);
             }
             Ok(changes) => {
-                self.apply_each(app, changes, stand);
+                self.apply_each(app, changes, published);
                 let numbers = changes.iter().map(|change| change.id);
                 self.highest = numbers.fold(self.highest, i64::max);
                 if moved {
@@ -266,7 +269,7 @@ impl Reader {
 
     /// Evicts the subjects of new changes from the cache, and publishes these changes to the
     /// watchers.
-    fn apply_each(&self, app: &App, changes: &[Change], stand: Published) {
+    fn apply_each(&self, app: &App, changes: &[Change], published: Published) {
         let is_new = |change: &Change| {
             let late = !app.safeguards.commit_order && change.id <= self.highest;
             !self.seen.contains(&change.id) && !late
@@ -274,9 +277,9 @@ impl Reader {
         for change in changes.iter().filter(|change| is_new(change)) {
             apply(app, change);
         }
-        let complete = stand.cursor.position();
-        let heard = change_broadcast::heard(changes, complete, self.resume, is_new);
-        app.hub.publish(Ok(&heard), stand);
+        let complete = published.cursor.position();
+        let sent = change_broadcast::watch_changes(changes, complete, self.resume, is_new);
+        app.hub.publish(Ok(&sent), published);
     }
 }
 
@@ -290,7 +293,7 @@ fn apply(app: &App, change: &Change) {
     }
     // On SQLite, the eviction already happened at commit. This second eviction is for a change
     // whose commit seemed to fail with an I/O error but was restored by WAL recovery.
-    if app.store.is_shared() {
+    if app.store.has_other_writers() {
         app.metrics.evictions.inc();
         let seen_after = app.clock.now().since(change.changed_at);
         app.metrics

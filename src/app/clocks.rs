@@ -15,7 +15,7 @@ impl App {
     }
 
     /// Compares this process's clock with the database's. The uncertainty that comes from the round
-    /// trip counts in favour of the clock, so that a slow heartbeat raises no alarm.
+    /// trip counts in favor of the clock, so that a slow heartbeat raises no alarm.
     pub(super) fn compare(&self, comparison: &Comparison, theirs: Timestamp) {
         let difference = comparison.end(theirs, self.clock.as_ref());
         #[expect(clippy::cast_precision_loss, reason = "microseconds of a difference")]
@@ -43,7 +43,7 @@ impl App {
                 tracing::error!(
                     ?fault,
                     seconds_ahead_of_the_database = ahead,
-                    "CLOCK_SKEW: the clock is wrong, so nothing is answered or decided by it"
+                    "CLOCK_SKEW: the clock is wrong; refusing calls that depend on it"
                 );
             } else {
                 tracing::info!("the clock is right again");

@@ -35,7 +35,7 @@ pub enum Error {
     /// them.
     #[error("the changes to send are no longer kept")]
     RevisionPurged,
-    /// Changes arrived faster than the client of a watch read them.
+    /// The client read its Watch stream more slowly than changes were made, so the stream ended.
     #[error("watching fell behind")]
     WatchLagged,
     /// The limit on concurrent store lookups is reached.

@@ -16,7 +16,7 @@ use futures_util::{
 use super::{App, lookup::LookupError};
 use crate::{
     domain::{caller::Call, revision::Revision, secret::Digest, verdict::Facts},
-    store::Presented,
+    store::PresentedSecret,
     telemetry::context,
 };
 
@@ -57,7 +57,7 @@ impl App {
         clippy::disallowed_methods,
         reason = "ends by itself, and nothing is lost if the process ends before it"
     )]
-    fn recording(&self, call: Call, presented: Presented) -> Recording {
+    fn recording(&self, call: Call, presented: PresentedSecret) -> Recording {
         let (store, open) = (self.store.clone(), self.first_uses.0.clone());
         let work = context::carried(async move {
             let _closing = Closing(open, presented.digest);
@@ -75,7 +75,7 @@ impl App {
     }
 }
 
-/// Removes a recording from the map when it ends, even if it panics.
+/// Guard that removes a recording of a first use from the map when it is dropped, even on panic.
 struct Closing(Arc<Mutex<HashMap<Digest, Recording>>>, Digest);
 
 impl Drop for Closing {
@@ -85,8 +85,8 @@ impl Drop for Closing {
 }
 
 /// Builds the store's description of a presented secret.
-pub(super) fn presented(digest: Digest, facts: &Facts) -> Presented {
-    Presented {
+pub(super) fn presented(digest: Digest, facts: &Facts) -> PresentedSecret {
+    PresentedSecret {
         digest,
         generation: facts.token.generation,
         token: facts.token.uid,

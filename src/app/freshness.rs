@@ -95,7 +95,7 @@ const NOTHING: i64 = i64::MIN;
 
 impl Freshness {
     pub fn new(bounds: Bounds, store: &Store, safeguards: Safeguards) -> Self {
-        let sole = !store.is_shared();
+        let sole = !store.has_other_writers();
         let mut adopted = Adopted::default();
         if sole {
             adopted = adopted.adopt(Origin::sole(store.epoch()), Duration::ZERO);
@@ -214,7 +214,7 @@ impl Freshness {
 
     /// Returns the instant up to which the watchers are up to date: every change acknowledged
     /// before it has been put into their queues.
-    pub fn told_since(&self) -> Option<Duration> {
+    pub fn published_since(&self) -> Option<Duration> {
         let lease = self.standing.load().adopted.lease();
         if self.sole {
             lease.read_since()
@@ -223,16 +223,16 @@ impl Freshness {
         }
     }
 
-    /// Returns the current lease and applied revision. Take this view before you read the cache: an
-    /// entry found afterwards reflects at least the applied revision. A lease that is read after
-    /// the entry could come from a poll that has evicted this very entry, and would wrongly cover
-    /// it.
+    /// Returns the current lease and the applied revision. Call this before you read the cache. The
+    /// entry that you then find reflects at least the applied revision. If you read the entry
+    /// first, a poll can evict it and renew the lease before you take the view. The renewed lease
+    /// would wrongly cover the evicted entry.
     pub fn view(&self, now: Duration) -> View {
         let standing = self.standing.load();
         let epoch = standing.adopted.origin().map_or(0, |origin| origin.epoch);
         let lease = standing.adopted.lease();
         View {
-            lease: self.lease_as_is(lease, now),
+            lease: self.effective_lease(lease, now),
             tenure: lease.tenure(),
             checks: self.safeguards.reflection,
             applied: Revision {
@@ -242,7 +242,9 @@ impl Freshness {
         }
     }
 
-    fn lease_as_is(&self, lease: Lease, now: Duration) -> Lease {
+    /// Returns the lease that applies: none if the file is lost, an unlimited one if no other
+    /// process writes to the store.
+    fn effective_lease(&self, lease: Lease, now: Duration) -> Lease {
         if self.is_file_lost() {
             Lease::default()
         } else if self.sole {
@@ -261,8 +263,8 @@ impl Freshness {
         self.tenure.load(Ordering::Acquire) == view.tenure.number()
     }
 
-    /// Returns whether the lease in `view`, which was taken earlier, covers cached entries at
-    /// `now`.
+    /// Returns whether cached entries are fresh, stale but usable, or unusable at `now` under the lease
+    /// in `view`, which was taken before the cache was read.
     pub fn cover(&self, view: &View, now: Duration) -> Cover {
         let Bounds {
             freshness,

@@ -10,7 +10,7 @@ use super::App;
 use crate::{
     domain::id::TokenUid,
     metrics::{TableLabel, WITHIN, WithinLabel},
-    store::{Batch, Error, Keep, Next},
+    store::{Batch, Error, Next, Retention},
 };
 
 /// Upper bound of the random delay before the first run. The delay keeps replicas from starting
@@ -26,11 +26,13 @@ const BATCH_FOR: Duration = Duration::from_secs(30);
 /// Age at which the record that a service used a token is deleted, except for the last service that
 /// used it.
 const USAGE_KEPT_FOR: Duration = Duration::from_hours(90 * 24);
+/// Age at which the result of a call with an idempotency key is deleted.
+const REPLAYS_KEPT_FOR: Duration = Duration::from_hours(90 * 24);
 
 /// Longest interval between checks for tokens that expire soon.
-const LOOK_EVERY: Duration = Duration::from_mins(5);
+const EXPIRY_CHECK_INTERVAL: Duration = Duration::from_mins(5);
 /// Maximum number of tokens logged per check. The remaining tokens follow at the next check.
-const TOLD_AT_ONCE: usize = 1000;
+const MAX_REPORTED_PER_CHECK: usize = 1000;
 
 /// The tasks that delete rows, each named after what it deletes.
 #[derive(Clone, Copy, Debug)]
@@ -39,15 +41,22 @@ enum HousekeepingTask {
     Usage,
     Audit,
     Changes,
+    Replays,
 }
 
 impl HousekeepingTask {
-    const ALL: [Self; 4] = [Self::Tokens, Self::Usage, Self::Audit, Self::Changes];
+    const ALL: [Self; 5] = [
+        Self::Tokens,
+        Self::Usage,
+        Self::Audit,
+        Self::Changes,
+        Self::Replays,
+    ];
 }
 
 /// How a task ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ended {
+enum TaskOutcome {
     Done,
     /// The task was not finished, because another replica runs it or this replica is stopping.
     GivenUp,
@@ -58,10 +67,10 @@ type Counts = BTreeMap<&'static str, u64>;
 impl App {
     /// Deletes old rows periodically, the first time after a random delay. Once `stop` is
     /// cancelled, deletes nothing more, but never returns.
-    pub async fn keep_house(&self, stop: &CancellationToken) {
+    pub async fn run_housekeeping(&self, stop: &CancellationToken) {
         let every = self.keeping.housekeeping_every;
         let mut wait = self.some_part_of(every.min(BEGIN_WITHIN));
-        while goes_on(stop, wait).await {
+        while wait_unless_stopped(stop, wait).await {
             self.clean(stop).await;
             wait = every;
         }
@@ -70,14 +79,14 @@ impl App {
 
     /// Counts the tokens that expire soon, and logs each of them once per period, until `stop` is
     /// cancelled. Never returns.
-    pub async fn keep_looking_ahead(&self, stop: &CancellationToken) {
-        let every = self.keeping.housekeeping_every.min(LOOK_EVERY);
+    pub async fn report_expiring_periodically(&self, stop: &CancellationToken) {
+        let every = self.keeping.housekeeping_every.min(EXPIRY_CHECK_INTERVAL);
         let mut wait = Duration::ZERO;
-        while goes_on(stop, wait).await {
+        while wait_unless_stopped(stop, wait).await {
             let looked = timeout(BATCH_FOR, self.look_ahead()).await;
-            if let Err(error) = looked.map_err(Failed::from).flatten() {
+            if let Err(error) = looked.map_err(TaskError::from).flatten() {
                 self.metrics.housekeeping_failures.inc();
-                tracing::warn!(%error, "tokens that expire soon could not be looked for");
+                tracing::warn!(%error, "the search for tokens that expire soon failed");
             }
             wait = every;
         }
@@ -94,21 +103,21 @@ impl App {
         let (mut counts, mut done) = (Counts::new(), true);
         for chore in HousekeepingTask::ALL {
             match self.finish(chore, stop, &mut counts).await {
-                Ok(Ended::Done) => {}
-                Ok(Ended::GivenUp) => {
+                Ok(TaskOutcome::Done) => {}
+                Ok(TaskOutcome::GivenUp) => {
                     done = false;
                     break;
                 }
                 Err(error) => {
                     done = false;
                     self.metrics.housekeeping_failures.inc();
-                    tracing::warn!(%error, ?chore, "housekeeping failed; it is tried again the next time");
+                    tracing::warn!(%error, ?chore, "housekeeping failed; retrying at the next interval");
                 }
             }
         }
         // Without this, this replica would answer forever that a deleted token is dead, where other
-        // replicas answer that it is not recognised.
-        self.cache.forget_dead(self.clock.now());
+        // replicas answer that it is not recognized.
+        self.cache.evict_dead(self.clock.now());
         let took = self.clock.monotonic().saturating_sub(began);
         let count = |table| counts.get(table).copied().unwrap_or_default();
         tracing::info!(
@@ -119,6 +128,7 @@ impl App {
             requests = count("requests"),
             audit_events = count("audit_events"),
             changes = count("changes"),
+            replays = count("replays"),
             ?took,
             "housekeeping"
         );
@@ -135,7 +145,7 @@ impl App {
         chore: HousekeepingTask,
         stop: &CancellationToken,
         counts: &mut Counts,
-    ) -> Result<Ended, Failed> {
+    ) -> Result<TaskOutcome, TaskError> {
         let mut after = None;
         while !stop.is_cancelled() {
             let began = self.clock.monotonic();
@@ -149,15 +159,15 @@ impl App {
                 counter.inc_by(rows);
             }
             match batch.next {
-                Next::Done => return Ok(Ended::Done),
-                Next::Busy => return Ok(Ended::GivenUp),
+                Next::Done => return Ok(TaskOutcome::Done),
+                Next::Busy => return Ok(TaskOutcome::GivenUp),
                 Next::Batch(last) => after = last,
             }
             let took = self.clock.monotonic().saturating_sub(began);
             let pause = (took * PAUSES_PER_BATCH).clamp(PAUSE, LONGEST_PAUSE);
-            goes_on(stop, pause).await;
+            wait_unless_stopped(stop, pause).await;
         }
-        Ok(Ended::GivenUp)
+        Ok(TaskOutcome::GivenUp)
     }
 
     async fn batch(
@@ -165,7 +175,7 @@ impl App {
         chore: HousekeepingTask,
         after: Option<TokenUid>,
     ) -> Result<Batch, Error> {
-        let keep = |kept_for| Keep {
+        let keep = |kept_for| Retention {
             now: self.clock.now(),
             kept_for,
         };
@@ -175,10 +185,11 @@ impl App {
             HousekeepingTask::Usage => store.purge_usage(keep(USAGE_KEPT_FOR), after).await,
             HousekeepingTask::Audit => store.purge_audit(keep(keeping.audit_retention)).await,
             HousekeepingTask::Changes => store.purge_changes(keep(keeping.change_retention)).await,
+            HousekeepingTask::Replays => store.purge_replays(keep(REPLAYS_KEPT_FOR)).await,
         }
     }
 
-    async fn look_ahead(&self) -> Result<(), Failed> {
+    async fn look_ahead(&self) -> Result<(), TaskError> {
         let now = self.clock.now();
         let counts = self.store.count_expiring(now).await?;
         for (within, count) in WITHIN.into_iter().zip(counts) {
@@ -188,7 +199,11 @@ impl App {
                 .get_or_create(&WithinLabel { within });
             gauge.set(count);
         }
-        for token in self.store.tell_expiring(now, TOLD_AT_ONCE).await? {
+        for token in self
+            .store
+            .report_expiring(now, MAX_REPORTED_PER_CHECK)
+            .await?
+        {
             let days = token.days;
             tracing::info!(
                 token_uid = %token.token_uid,
@@ -213,16 +228,16 @@ impl App {
 
 /// Why a task failed.
 #[derive(Debug, thiserror::Error)]
-enum Failed {
+enum TaskError {
     #[error(transparent)]
     Store(#[from] Error),
     #[error("a batch took longer than {BATCH_FOR:?}")]
     TooSlow(#[from] tokio::time::error::Elapsed),
 }
 
-/// Waits for `wait` or until `stop` is cancelled. Returns whether to go on, which is not the case
-/// once `stop` is cancelled.
-async fn goes_on(stop: &CancellationToken, wait: Duration) -> bool {
+/// Waits for `wait` or until `stop` is cancelled. Returns whether to continue, which is not the
+/// case once `stop` is cancelled.
+async fn wait_unless_stopped(stop: &CancellationToken, wait: Duration) -> bool {
     tokio::select! {
         biased;
         () = stop.cancelled() => false,

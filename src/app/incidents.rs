@@ -16,7 +16,7 @@ use crate::{
 
 /// A report that a secret leaked.
 pub struct LeakReport {
-    /// The text that was found. It may have any form, and is wiped on drop.
+    /// The string that was found. It can have any form, and is wiped on drop.
     pub secret: Zeroizing<String>,
     /// The address where it was found.
     pub found_at: Option<FoundAt>,
@@ -29,38 +29,44 @@ impl App {
     /// [`Error`]. The call is refused if the set of tokens has changed since the preview.
     pub async fn revoke_all(&self, call: &Call, command: &RevokeAll) -> Result<RevokedAll, Error> {
         let done = self.store.revoke_all(call, command).await;
-        if let Ok(Some(revision)) = done.as_ref().map(|revoked| revoked.revision) {
-            self.note_own(revision);
-        }
         let about = About {
             stack_key: Some(command.stack_key.to_string()),
-            token_uid: None,
+            request_id: command.request.as_ref().map(|request| request.id.clone()),
+            ..About::default()
         };
-        if let Ok(RevokedAll {
-            tokens,
-            revision: Some(revision),
-            ..
-        }) = &done
-        {
-            for uid in tokens {
-                let token_uid = Some(uid.to_string());
-                let about = About {
-                    token_uid,
-                    ..about.clone()
-                };
-                log_change(AuditAction::TokenRevokeAll, &about, *revision);
-            }
+        if let Ok(revoked) = &done {
+            self.note_revoked(&about, revoked);
         }
+        let done = done.map(|mut revoked| {
+            let tokens = std::mem::take(&mut revoked.page.tokens).into_iter();
+            revoked.page.tokens = tokens.map(|token| self.with_use(token)).collect();
+            revoked
+        });
         self.settle(call, (AuditAction::TokenRevokeAll, about), done)
     }
 
-    /// Handles a report that a secret leaked. The outcome is written to the audit and not told to
-    /// the caller.
+    /// Notes and logs revocations. A preview and a repetition change nothing.
+    fn note_revoked(&self, about: &About, revoked: &RevokedAll) {
+        let Some(revision) = revoked.revision.filter(|_| !revoked.again) else {
+            return;
+        };
+        self.note_own(revision);
+        for uid in &revoked.tokens {
+            let about = About {
+                token_uid: Some(uid.to_string()),
+                ..about.clone()
+            };
+            log_change(AuditAction::TokenRevokeAll, &about, revision);
+        }
+    }
+
+    /// Handles a report that a secret leaked. The outcome is recorded in the audit; the response
+    /// does not reveal it.
     ///
     /// # Errors
     /// [`Error`] if the outcome cannot be determined (R13), never because of what was reported.
     pub async fn report_leaked(&self, call: &Call, report: &LeakReport) -> Result<(), Error> {
-        let outcome = match secret::recognise(report.secret.trim()) {
+        let outcome = match secret::recognize(report.secret.trim()) {
             Some(digest) => self.stop(call, digest, report.found_at.as_ref()).await?,
             None => LeakOutcome::Unknown,
         };
@@ -80,7 +86,7 @@ impl App {
     ) -> Result<LeakOutcome, Error> {
         // The lookup is subject to the lease, like that for a verdict. A former primary may not
         // know the secret, and its answer that the secret is unknown must not be believed.
-        let (facts, _) = self.facts_anew(digest, None).await?;
+        let (facts, _) = self.look_up_facts_unshared(digest, None).await?;
         let Some(facts) = facts else {
             return Ok(LeakOutcome::Unknown);
         };
@@ -92,6 +98,7 @@ impl App {
             let about = About {
                 stack_key: Some(facts.stack.key.clone()),
                 token_uid: Some(facts.token.uid.to_string()),
+                ..About::default()
             };
             log_change(AuditAction::TokenReportLeaked, &about, revision);
         }

@@ -5,51 +5,40 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::timeout;
-use zeroize::Zeroizing;
 
 use super::{
     App, Error,
     first_use::presented,
     freshness::{Cover, View},
-    lookup::{LookupError, Reading},
+    lookup::{LookupError, Reading, UNKNOWN_FOR},
+    question::{Included, Question},
 };
-use crate::{
-    domain::{
-        caller::Call,
-        lease::{Evidence, Worth},
-        revision::{Revision, Snapshot},
-        secret::{self, Digest},
-        timestamp::Timestamp,
-        verdict::{self, ActionQuestion, Facts, Reason, Verdict},
-    },
-    metrics::ReasonLabel,
+use crate::domain::{
+    caller::{Actor, Call},
+    catalogue::Catalogue,
+    lease::{Evidence, Worth},
+    revision::{Revision, Snapshot},
+    secret::{self, Digest},
+    timestamp::Timestamp,
+    verdict::{self, Facts, Reason, Verdict},
 };
-
-/// An introspection request.
-pub struct Question {
-    /// The presented secret; wiped on drop.
-    pub token: Zeroizing<String>,
-    /// The stack key that was presented with the token; not validated.
-    pub stack_api_key: String,
-    /// The actions to check.
-    pub actions: Vec<ActionQuestion>,
-    /// Revision that the answer must reflect.
-    pub min_revision: Option<Revision>,
-}
+use stacktoken_core::facts_cache::Generation;
 
 /// An answer, with the facts that it is based on.
 #[derive(Debug)]
 pub struct Introspection {
     /// The verdict.
     pub verdict: Verdict,
-    /// Facts about the token. `None` if the token was not recognised, so that no facts can leak
+    /// Facts about the token. `None` if the token was not recognized, so that no facts can leak
     /// into the answer.
     pub known: Option<Known>,
     /// Whether the request asked about any action.
     pub asked: bool,
+    /// The facts that the request asked for.
+    pub include: Included,
 }
 
-/// What an answer about a recognised token is based on.
+/// What an answer about a recognized token is based on.
 #[derive(Debug)]
 pub struct Known {
     /// The facts about the token.
@@ -69,6 +58,16 @@ type Fresh = (Option<Arc<Facts>>, Revision);
 impl Introspection {
     fn facts(&self) -> Option<&Facts> {
         self.known.as_ref().map(|known| known.facts.as_ref())
+    }
+
+    /// Returns whether the answer is that the secret is superseded.
+    fn is_superseded(&self) -> bool {
+        self.verdict == Verdict::Inactive(Reason::Superseded)
+    }
+
+    /// Returns whether something must be written to the store before this answer or after it.
+    pub(super) fn needs_store(&self) -> bool {
+        self.unused().is_some() || self.is_superseded()
     }
 
     /// Returns the facts if this answer would be the first one to call the secret active.
@@ -96,31 +95,51 @@ fn reflected(
 }
 
 impl App {
+    /// Returns the catalogue in effect.
+    #[must_use]
+    pub fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
     /// Returns the verdict on a presented token.
     ///
     /// # Errors
     /// [`Error`] if the verdict cannot be decided (R13), or if this caller presents too many
-    /// unrecognised tokens.
+    /// unrecognized tokens.
     pub async fn introspect(
         &self,
         call: &Call,
         question: &Question,
     ) -> Result<Introspection, Error> {
-        let digest = secret::recognise(&question.token);
-        let found = match digest {
-            Some(digest) => self.facts(digest, question.min_revision).await?,
-            None => (None, self.view().applied),
-        };
-        let mut judged = self.judge_now(question, found)?;
-        if let (Some(digest), Some(facts)) = (digest, judged.unused()) {
+        let digest = secret::recognize(&question.token);
+        let began = self.clock.monotonic();
+        let mut judged = match self.judge_cached(digest, question, began) {
+            Some((cached, _, cover)) => {
+                self.count_hit(cover);
+                cached
+            }
             // Boxed, like every rare path, so that the future of a cache hit stays small.
+            None => Box::pin(self.judge_looked_up(digest, question)).await?,
+        };
+        if let (Some(digest), Some(facts)) = (digest, judged.unused()) {
             judged = Box::pin(self.judge_first_use(call, question, (digest, facts))).await?;
         }
-        self.conclude(call, digest, &judged);
-        if judged.verdict == Verdict::NotRecognised {
-            self.unrecognised.admit(&call.caller.actor)?;
-        }
+        self.note_superseded(call, digest, &judged);
+        self.conclude(&call.caller.actor, &judged)?;
         Ok(judged)
+    }
+
+    /// Evaluates a question with facts that the store is asked for.
+    async fn judge_looked_up(
+        &self,
+        digest: Option<Digest>,
+        question: &Question,
+    ) -> Result<Introspection, Error> {
+        let found = match digest {
+            Some(digest) => self.look_up(digest, question).await?,
+            None => (None, self.view().applied),
+        };
+        self.judge_now(question, found)
     }
 
     /// Records the first use of a secret, and then answers from a store lookup that starts after
@@ -133,7 +152,9 @@ impl App {
     ) -> Result<Introspection, Error> {
         let recorded = self.record_first_use(call, digest, facts).await;
         recorded.map_err(|missed| missed.into_error(false))?;
-        let found = self.facts_anew(digest, question.min_revision).await?;
+        let found = self
+            .look_up_facts_unshared(digest, question.min_revision)
+            .await?;
         let judged = self.judge_now(question, found)?;
         match judged.unused() {
             Some(_) => Err(Error::NotFresh),
@@ -152,7 +173,7 @@ impl App {
         Ok(self.judge(question, facts.as_ref(), (revision, now)))
     }
 
-    /// Evaluates the facts at `now`. The answer contains no facts if the secret is not recognised.
+    /// Evaluates the facts at `now`. The answer contains no facts if the secret is not recognized.
     pub(super) fn judge(
         &self,
         question: &Question,
@@ -160,26 +181,45 @@ impl App {
         (revision, now): (Revision, Timestamp),
     ) -> Introspection {
         let of = facts.map(AsRef::as_ref);
-        let verdict = verdict::evaluate(of, &question.stack_api_key, &question.actions, now);
-        let facts = facts.filter(|_| verdict != Verdict::NotRecognised);
+        let (key, actions) = (&question.stack_api_key, &question.actions);
+        let verdict = verdict::evaluate(&self.catalogue, of, key, actions, now);
+        let facts = facts.filter(|_| verdict != Verdict::NotRecognized);
         Introspection {
             known: facts.map(|facts| self.known(facts.clone(), revision, now)),
             asked: !question.actions.is_empty(),
+            include: question.include,
             verdict,
         }
     }
 
-    /// Records an answer. Counts it in the metrics, records a use of the token if the answer is
-    /// active, and queues an audit row if the secret is superseded.
-    pub(super) fn conclude(&self, call: &Call, digest: Option<Digest>, judged: &Introspection) {
+    /// Records an answer. Counts it in the metrics, and records a use of the token if the answer is
+    /// active.
+    ///
+    /// # Errors
+    /// [`Refusal::RateLimited`](crate::domain::refusal::Refusal::RateLimited) if this caller presents
+    /// too many unrecognized tokens.
+    pub(super) fn conclude(&self, actor: &Actor, judged: &Introspection) -> Result<(), Error> {
         self.count(&judged.verdict);
-        if let (Verdict::Active(_), Some(known)) = (&judged.verdict, &judged.known) {
-            let token = known.facts.token.uid;
-            self.uses
-                .note(token, &call.caller.actor, known.evaluated_at);
+        match (&judged.verdict, &judged.known) {
+            (Verdict::Active(_), Some(known)) => {
+                let token = known.facts.token.uid;
+                self.uses.note(token, actor, known.evaluated_at);
+            }
+            (Verdict::NotRecognized, _) => self.unrecognized.admit(actor)?,
+            _ => {}
         }
-        let superseded = judged.verdict == Verdict::Inactive(Reason::Superseded);
-        if let (true, Some(digest), Some(facts)) = (superseded, digest, judged.facts()) {
+        Ok(())
+    }
+
+    /// Queues an audit row if the answer is that the secret is superseded.
+    pub(super) fn note_superseded(
+        &self,
+        call: &Call,
+        digest: Option<Digest>,
+        judged: &Introspection,
+    ) {
+        if let (true, Some(digest), Some(facts)) = (judged.is_superseded(), digest, judged.facts())
+        {
             self.refusals
                 .note_superseded(call, presented(digest, facts));
         }
@@ -191,29 +231,36 @@ impl App {
         self.freshness.view(self.clock.monotonic())
     }
 
-    /// Returns the facts of a digest from the cache or the store, fresh enough to answer from now.
-    async fn facts(&self, digest: Digest, min: Option<Revision>) -> Result<Fresh, Error> {
-        // The view is taken before the cache is read, and the clock is read after the cache. See
-        // `Freshness::view`.
-        let view = self.view();
-        let remembered = self.cache.get(&digest);
+    /// Returns the facts of a digest from the store, fresh enough to answer from now.
+    async fn look_up(&self, digest: Digest, question: &Question) -> Result<Fresh, Error> {
+        let min = question.min_revision;
+        let asked = (digest, question.stack_api_key.as_str());
         let now = self.clock.monotonic();
-        let cover = self.freshness.cover(&view, now);
-        if cover != Cover::None && view.reflects(min) && self.freshness.still_holds(&view) {
-            if let Some(facts) = remembered {
-                self.count_hit(cover);
-                return Ok((Some(facts), view.applied));
-            }
-            if cover == Cover::Fresh && self.cache.is_unknown(&digest, now) {
-                self.metrics.cache_hits.inc();
-                return Ok((None, view.applied));
-            }
-        }
         self.metrics.cache_misses.inc();
-        let lapsed = cover == Cover::None;
+        let lapsed = self.freshness.cover(&self.freshness.view(now), now) == Cover::None;
+        let generation = self.cache.generation();
         let read = Box::pin(self.read_through(digest, min.is_none() && !lapsed)).await;
         let read = read.map_err(|missed| missed.into_error(lapsed))?;
-        Box::pin(self.fresh(read, min)).await
+        let found = Box::pin(self.fresh(read, min)).await?;
+        self.note_mismatch(asked, found.0.as_deref(), (now, generation));
+        Ok(found)
+    }
+
+    /// Caches a mismatch of stack key and secret. Such a pair is answered like
+    /// an unknown secret, and is cached for the same time. Otherwise the response time would reveal
+    /// that the secret exists. The entry cannot become wrong, because neither the stack of a token
+    /// nor the key of a stack ever changes.
+    pub(super) fn note_mismatch(
+        &self,
+        (digest, key): (Digest, &str),
+        facts: Option<&Facts>,
+        (started, generation): (Duration, Generation),
+    ) {
+        if facts.is_some_and(|facts| facts.stack.key != key) {
+            let until = started + self.freshness.bound().min(UNKNOWN_FOR);
+            let pair = digest.with_stack_key(key);
+            self.cache.note_unknown(pair, until, generation);
+        }
     }
 
     /// Returns the facts that a lookup found, if they reflect the revision that the caller
@@ -235,7 +282,7 @@ impl App {
         min: Option<Revision>,
     ) -> Result<Revision, Error> {
         let revision = reflected(applied, snapshot, min)?;
-        if revision != applied && self.store.is_shared() {
+        if revision != applied && self.store.has_other_writers() {
             self.require_change(revision, reading).await?;
         }
         Ok(revision)
@@ -264,7 +311,7 @@ impl App {
     }
 
     /// Returns the facts of a digest from a store lookup that starts now and is not shared.
-    pub(super) async fn facts_anew(
+    pub(super) async fn look_up_facts_unshared(
         &self,
         digest: Digest,
         min: Option<Revision>,
@@ -320,19 +367,9 @@ impl App {
         }
     }
 
-    pub(super) fn count_hit(&self, cover: Cover) {
-        self.metrics.cache_hits.inc();
-        if cover == Cover::Stale {
-            self.metrics.stale_answers.inc();
-        }
-    }
-
     fn count(&self, verdict: &Verdict) {
-        let reason = verdict.reason().map_or("OK", Reason::name);
         self.metrics
-            .verdicts
-            .get_or_create(&ReasonLabel { reason })
-            .inc();
+            .count_verdict(verdict.reason().map(Reason::name));
         if let Verdict::Active(results) = verdict {
             let denials = results
                 .iter()

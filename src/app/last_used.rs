@@ -21,8 +21,8 @@ use crate::{
     store::Use,
 };
 
-/// Number of shards. With so many, two cores rarely contend for one shard, and a scan of one shard
-/// is quick.
+/// Number of shards. With this number, two cores rarely contend for one shard, and a scan of one
+/// shard is quick.
 const SHARDS: usize = 128;
 /// Shortest interval between two writes about the same token.
 const WRITE_EVERY: Duration = Duration::from_mins(1);
@@ -37,21 +37,21 @@ pub(super) struct LastUsedTracker {
 
 #[derive(Default)]
 struct Shard {
-    tokens: HashMap<TokenUid, Used>,
+    tokens: HashMap<TokenUid, TokenUses>,
     /// Interned services, shared by all tokens in the shard.
     services: HashSet<Arc<Actor>>,
 }
 
 /// The recorded uses of one token.
 #[derive(Default)]
-struct Used {
-    by: Vec<UsedBy>,
+struct TokenUses {
+    by: Vec<ServiceUses>,
     /// Monotonic time of the last write about this token.
     written: Option<Duration>,
 }
 
 /// The last use of a token by one service.
-struct UsedBy {
+struct ServiceUses {
     service: Arc<Actor>,
     at: Timestamp,
     /// The time of use that the store holds; `None` if none was written yet.
@@ -60,7 +60,7 @@ struct UsedBy {
 
 /// Which uses to write.
 #[derive(Clone, Copy)]
-enum Which {
+enum DueUses {
     /// Uses of tokens about which nothing was written within the last minute. The argument is the
     /// current monotonic time.
     Due(Duration),
@@ -68,14 +68,14 @@ enum Which {
     All,
 }
 
-impl UsedBy {
+impl ServiceUses {
     fn waits(&self) -> bool {
         self.stored.is_none_or(|stored| stored < self.at)
     }
 }
 
-impl Used {
-    fn by(&mut self, service: &Actor) -> Option<&mut UsedBy> {
+impl TokenUses {
+    fn by(&mut self, service: &Actor) -> Option<&mut ServiceUses> {
         // Ignores the kind of caller, because the store identifies a service by issuer and subject
         // only.
         self.by.iter_mut().find(|used| {
@@ -84,7 +84,7 @@ impl Used {
     }
 
     fn waits(&self) -> bool {
-        self.by.iter().any(UsedBy::waits)
+        self.by.iter().any(ServiceUses::waits)
     }
 
     fn was_just_written(&self, now: Duration) -> bool {
@@ -92,11 +92,11 @@ impl Used {
             .is_some_and(|at| now.saturating_sub(at) < WRITE_EVERY)
     }
 
-    fn is_to_be_written(&self, which: Which) -> bool {
+    fn is_to_be_written(&self, which: DueUses) -> bool {
         self.waits()
             && match which {
-                Which::Due(now) => !self.was_just_written(now),
-                Which::All => true,
+                DueUses::Due(now) => !self.was_just_written(now),
+                DueUses::All => true,
             }
     }
 }
@@ -112,7 +112,7 @@ impl LastUsedTracker {
         }
     }
 
-    /// Records that `service` was told at `at` that the token is active.
+    /// Records that `service` got the answer, at `at`, that the token is active.
     pub fn note(&self, token: TokenUid, service: &Actor, at: Timestamp) {
         if self.max_pairs == 0 {
             return;
@@ -128,7 +128,7 @@ impl LastUsedTracker {
             }
             return;
         }
-        if !self.take_room() {
+        if !self.reserve_entry() {
             self.metrics.usage_dropped.inc();
             return;
         }
@@ -140,7 +140,7 @@ impl LastUsedTracker {
         let used = tokens.entry(token).or_default();
         // Almost every token is used by one service only.
         used.by.reserve_exact(1);
-        used.by.push(UsedBy {
+        used.by.push(ServiceUses {
             service,
             at,
             stored: None,
@@ -148,8 +148,7 @@ impl LastUsedTracker {
         self.metrics.usage_waiting.inc();
     }
 
-    /// Notes that a use of the token was written to the store outside this tracker, so that the
-    /// next write about the token is not due at once.
+    /// Records that a use was written outside this tracker. Delays the next write for the token.
     pub fn note_written(&self, token: TokenUid, now: Duration) {
         if self.pairs.load(Ordering::Relaxed) < self.max_pairs {
             self.shard(token).tokens.entry(token).or_default().written = Some(now);
@@ -177,7 +176,7 @@ impl LastUsedTracker {
 
     /// Returns about `limit` uses to write. Starts at the shard number `from` and advances it;
     /// after the last shard, no uses are left.
-    fn some(&self, from: &mut usize, which: Which, limit: usize) -> Vec<Use> {
+    fn some(&self, from: &mut usize, which: DueUses, limit: usize) -> Vec<Use> {
         let mut found = Vec::new();
         while let Some(shard) = self.shards.get(*from) {
             let shard = lock(shard);
@@ -220,7 +219,7 @@ impl LastUsedTracker {
     }
 
     /// Removes tokens whose uses are all stored and that were not written within the last minute.
-    fn forget_stored(&self, now: Duration) {
+    fn drop_stored(&self, now: Duration) {
         for shard in &self.shards {
             let mut shard = lock(shard);
             let Shard { tokens, services } = &mut *shard;
@@ -238,7 +237,7 @@ impl LastUsedTracker {
         }
     }
 
-    fn take_room(&self) -> bool {
+    fn reserve_entry(&self) -> bool {
         let taken = self.pairs.fetch_add(1, Ordering::Relaxed) < self.max_pairs;
         if !taken {
             self.pairs.fetch_sub(1, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! Store lookups for digests that are not in the cache. Lookups are single-flight: concurrent
 //! callers that need the same digest share one query. A caller never joins a lookup that started
-//! before the last eviction from the cache, because its result may be from before the evicting
-//! change.
+//! before the last eviction from the cache, because that lookup may have read the store before the
+//! change that caused the eviction.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -56,7 +56,7 @@ pub(super) enum LookupError {
 }
 
 impl LookupError {
-    /// Converts this to the error for the caller. `lapsed` tells whether the lease had already
+    /// Converts this to the error for the caller. `lapsed` states whether the lease had already
     /// lapsed when the call began.
     pub fn into_error(self, lapsed: bool) -> Error {
         match self {
@@ -103,7 +103,7 @@ impl LookupDeps {
     /// Handles an answer from a database that is not the trusted one. Renews the connections,
     /// because they may lead to a former primary, and requests a heartbeat, because a heartbeat
     /// determines the current primary.
-    pub async fn doubt(&self) {
+    pub async fn distrust_database(&self) {
         self.store.renew_connections().await;
         self.freshness.doubted.notify_one();
     }
@@ -134,7 +134,7 @@ impl LookupDeps {
             if let Some(evidence) = evidence {
                 return Ok((look, evidence, view.claimed()));
             }
-            self.doubt().await;
+            self.distrust_database().await;
             // Waits for the requested heartbeat, without which a retry cannot succeed.
             let _ = timeout(bound, proofs.changed()).await;
         }
@@ -337,4 +337,4 @@ impl Drop for FlightGuard<'_> {
 }
 
 /// How long a digest is cached as unknown, at most.
-const UNKNOWN_FOR: Duration = Duration::from_secs(1);
+pub(super) const UNKNOWN_FOR: Duration = Duration::from_secs(1);

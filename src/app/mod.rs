@@ -3,6 +3,7 @@
 
 mod audit;
 mod batch;
+mod cached;
 mod change_broadcast;
 mod change_poller;
 mod clocks;
@@ -14,6 +15,7 @@ mod incidents;
 mod introspect;
 mod last_used;
 mod lookup;
+mod question;
 mod read_only;
 mod refusals;
 mod stacks;
@@ -26,13 +28,13 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::Notify;
 
 use crate::{
-    config::Keeping,
+    config::RetentionSettings,
     domain::{
-        audit::AuditAction, caller::Call, clock::Clock, entropy::Entropy, refusal::Refusal,
-        revision::Revision,
+        audit::AuditAction, caller::Call, catalogue::Catalogue, clock::Clock, entropy::Entropy,
+        refusal::Refusal, revision::Revision, token::Token,
     },
     metrics::Metrics,
-    store::{self, RefusedCall, Store},
+    store::{self, MaybeChanged, RefusedCall, Store},
 };
 use stacktoken_core::facts_cache::Cache;
 
@@ -41,17 +43,18 @@ pub use self::{
     error::Error,
     freshness::Bounds,
     incidents::LeakReport,
-    introspect::{Introspection, Question},
+    introspect::Introspection,
     last_used::writer::UsageWriter,
+    question::{Included, Question},
     refusals::RefusalWriter,
     throttle::Rate,
     tokens::{Issued, Rotated},
-    watch::{Points, Told, Watch},
+    watch::{EventRevisions, Watch, WatchEvent},
 };
 pub use crate::store::{
-    AuditCursor, AuditFilter, AuditPage, Issue, ListQuery, MemberChange, MembersChanged, Order,
-    Register, RevokeAll, RevokedAll, Rotate, StackCursor, StackPage, StackStep, StackWithMembers,
-    TokenCursor, TokenPage,
+    AuditActor, AuditCursor, AuditFilter, AuditPage, Issue, ListQuery, MemberChange, MemberCursor,
+    MemberPage, MembersChanged, Order, OwnStackPage, Register, Registered, RevokeAll, RevokedAll,
+    Rotate, StackCursor, StackPage, StackStep, TOKENS_LISTED, TokenCursor, TokenFilter, TokenPage,
 };
 pub use stacktoken_core::facts_cache::Subject;
 
@@ -73,8 +76,8 @@ pub struct UseCaseSettings {
     pub verdict_max_age: Duration,
     /// Rate limit on the changes that one caller makes.
     pub changes: Rate,
-    /// Rate limit on the unrecognised tokens that one caller presents.
-    pub unrecognised: Rate,
+    /// Rate limit on the unrecognized tokens that one caller presents.
+    pub unrecognized: Rate,
     /// How old answers may be.
     pub bounds: Bounds,
     /// Maximum number of cached digests.
@@ -89,16 +92,13 @@ pub struct UseCaseSettings {
     /// Safeguards that keep answers correct.
     pub safeguards: Safeguards,
     /// Retention periods, and the interval of housekeeping.
-    pub keeping: Keeping,
+    pub keeping: RetentionSettings,
 }
 
 /// Safeguards that keep answers correct; docs/architecture.md explains each of them. No setting
 /// disables a safeguard. Tests disable one at a time to show that a wrong answer follows.
 #[derive(Clone, Copy, Debug)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is taken away on its own"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "independent flags")]
 pub struct Safeguards {
     /// The cache is used for an answer only under a valid lease.
     pub lease: bool,
@@ -117,7 +117,8 @@ pub struct Safeguards {
     /// The subject of a change made by this replica is barred from the cache until the outcome of
     /// the change is known, and is evicted before the change is acknowledged.
     pub own_changes: bool,
-    /// The poll does not skip a change that commits after a change with a higher number.
+    /// A poll starts at the oldest transaction that was in progress at the last poll, so it does
+    /// not skip a row that becomes visible after a row with a higher number.
     pub commit_order: bool,
     /// A lookup is used only if it was answered by the database that committed the last heartbeat.
     pub look_up_origins: bool,
@@ -162,9 +163,10 @@ pub struct App {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     metrics: Arc<Metrics>,
+    catalogue: Arc<Catalogue>,
     refusals: RefusalLog,
     changes: Throttle,
-    unrecognised: Throttle,
+    unrecognized: Throttle,
     verdict_max_age: Duration,
     cache: Arc<Cache>,
     flights: SingleFlight,
@@ -178,7 +180,7 @@ pub struct App {
     hub: ChangeBroadcast,
     read_only: ReadOnly,
     safeguards: Safeguards,
-    keeping: Keeping,
+    keeping: RetentionSettings,
 }
 
 /// The stack and token that a call is about, for the audit row if the call is refused.
@@ -188,16 +190,20 @@ pub struct About {
     pub stack_key: Option<String>,
     /// Id of the token, as the caller sent it.
     pub token_uid: Option<String>,
+    /// Idempotency key of the request, if the caller sent one.
+    pub request_id: Option<String>,
 }
 
 impl App {
     /// Creates the use cases on top of a store, and the refusal writer, which the caller must run.
+    /// Verdicts are evaluated with `catalogue`.
     #[must_use]
     pub fn new(
         store: Arc<Store>,
         (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>),
         metrics: Arc<Metrics>,
         tuning: &UseCaseSettings,
+        catalogue: Arc<Catalogue>,
     ) -> (Self, RefusalWriter) {
         let (refusals, writer) = refusals::channel(store.clone(), metrics.clone());
         let UseCaseSettings {
@@ -207,12 +213,11 @@ impl App {
         if safeguards.own_changes {
             store.bar_from(cache.clone());
         }
-        let store_of = store.clone();
         let ground = LookupDeps {
             store: store.clone(),
             cache: cache.clone(),
             clock: clock.clone(),
-            freshness: Arc::new(Freshness::new(bounds, &store_of, safeguards)),
+            freshness: Arc::new(Freshness::new(bounds, &store, safeguards)),
         };
         let uses = Arc::new(LastUsedTracker::new(tuning.usage_pairs, metrics.clone()));
         let app = Self {
@@ -220,9 +225,10 @@ impl App {
             clock,
             entropy,
             metrics,
+            catalogue,
             refusals,
             changes: Throttle::new(tuning.changes),
-            unrecognised: Throttle::new(tuning.unrecognised),
+            unrecognized: Throttle::new(tuning.unrecognized),
             verdict_max_age: tuning.verdict_max_age,
             cache,
             first_uses: FirstUseRecorder::default(),
@@ -291,9 +297,9 @@ impl App {
     }
 
     /// Removes idle callers from the rate limiters. Call it periodically.
-    pub fn forget_quiet_callers(&self) {
-        self.changes.forget_quiet();
-        self.unrecognised.forget_quiet();
+    pub fn evict_idle_callers(&self) {
+        self.changes.evict_idle();
+        self.unrecognized.evict_idle();
     }
 
     /// Queues an audit row about the refusal of an authenticated caller's request (R14).
@@ -302,7 +308,8 @@ impl App {
             at: self.clock.now(),
             stack_key: about.stack_key,
             token_uid: about.token_uid,
-            request_id: call.request_id.clone(),
+            request_id: about.request_id,
+            call_id: call.request_id.clone(),
         };
         self.refusals
             .note(&call.caller.actor, (action, refusal.reason()), first);
@@ -321,8 +328,28 @@ impl App {
     /// watchers.
     fn note_own(&self, revision: Revision) {
         self.freshness.note_own(revision.position);
-        if !self.store.is_shared() {
+        if !self.store.has_other_writers() {
             self.nudged.notify_one();
+        }
+    }
+
+    /// Notes, converts and logs the result of a change that may have found nothing to change. Such
+    /// a result has a revision that this replica need not have applied yet.
+    fn settle_maybe_changed(
+        &self,
+        call: &Call,
+        place: (AuditAction, About),
+        done: Result<(MaybeChanged, Revision), store::Error>,
+    ) -> Result<(Token, Option<Revision>), Error> {
+        match done {
+            Ok((unchanged, revision)) if !unchanged.changed => {
+                Ok((unchanged.token, (!call.previews()).then_some(revision)))
+            }
+            done => {
+                self.note_change(call, &done);
+                let (after, revision) = self.settle_change(call, place, done)?;
+                Ok((after.token, revision))
+            }
         }
     }
 
@@ -363,6 +390,7 @@ fn log_change(action: AuditAction, about: &About, revision: Revision) {
     let About {
         stack_key,
         token_uid,
+        ..
     } = about;
     let (stack, token_uid) = (stack_key.as_deref(), token_uid.as_deref());
     tracing::info!(change = action.name(), stack, token_uid, %revision, "changed");

@@ -16,9 +16,9 @@ use tokio::{
 use super::App;
 
 /// Interval before the second probe of a read-only database. It doubles after each probe.
-const LOOK_AFTER: Duration = Duration::from_secs(1);
+const FIRST_PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest interval between two probes.
-const LOOK_AFTER_AT_MOST: Duration = Duration::from_secs(8);
+const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(8);
 /// A write that is refused within this time after the last incident continues that incident, and
 /// its back-off goes on.
 const SAME_WITHIN: Duration = Duration::from_mins(1);
@@ -48,21 +48,21 @@ impl App {
     }
 
     /// Tracks whether the database accepts writes. Runs for the lifetime of the process.
-    pub async fn keep_looking_for_changes_taken(&self) {
-        let mut rest = LOOK_AFTER;
+    pub async fn poll_read_only(&self) {
+        let mut rest = FIRST_PROBE_INTERVAL;
         loop {
             // A connection pooler may hold both read-only and writable sessions. Replacing our
             // connections does not help then, so repeated incidents back off too.
             let same = timeout(SAME_WITHIN, self.store.refused_as_read_only()).await;
             if same.is_err() {
-                rest = LOOK_AFTER;
+                rest = FIRST_PROBE_INTERVAL;
                 self.store.refused_as_read_only().await;
             }
             self.wait_until_writable().await;
             self.store.replace_connections().await;
             if self.is_read_only() {
                 self.set_read_only(false);
-                tracing::info!("over: changes are not taken");
+                tracing::info!("the database accepts changes again");
             }
             sleep(rest).await;
             rest = longer(rest);
@@ -70,7 +70,7 @@ impl App {
     }
 
     async fn wait_until_writable(&self) {
-        let mut pause = LOOK_AFTER;
+        let mut pause = FIRST_PROBE_INTERVAL;
         let mut told = None;
         while let Err(unwritable) = self.store.require_writable().await {
             // If the database is unreachable instead, this logs nothing, because the poller and the
@@ -78,7 +78,7 @@ impl App {
             self.set_read_only(unwritable.is_read_only());
             let cause = unwritable.to_string();
             if self.is_read_only() && told.as_ref() != Some(&cause) {
-                tracing::warn!(cause, "changes are not taken");
+                tracing::warn!(cause, "changes are refused");
                 told = Some(cause);
             }
             let _ = timeout(pause, self.read_only.look.notified()).await;
@@ -93,5 +93,5 @@ impl App {
 }
 
 fn longer(pause: Duration) -> Duration {
-    (2 * pause).min(LOOK_AFTER_AT_MOST)
+    (2 * pause).min(MAX_PROBE_INTERVAL)
 }

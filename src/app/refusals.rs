@@ -24,7 +24,7 @@ use crate::{
         secret::Digest,
     },
     metrics::Metrics,
-    store::{Presented, RefusalNote, RefusedCall, Store},
+    store::{PresentedSecret, RefusalNote, RefusedCall, Store},
 };
 
 /// Maximum number of unwritten rows. Rows accumulate, for example, while the store is down.
@@ -40,11 +40,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Number of write attempts at shutdown.
 const LAST_ATTEMPTS: u32 = 3;
 
-/// Number of superseded secrets that are remembered as already queued, so that each gets one row.
-const TOLD: usize = 10_000;
+/// Number of superseded secrets that are recorded in memory as already queued, so that each gets
+/// one row.
+const MAX_REPORTED_SECRETS: usize = 10_000;
 
 type Row = (RefusalNote, RefusedCall, u32);
-type Superseded = (Box<Call>, Presented);
+type Superseded = (Box<Call>, PresentedSecret);
 
 /// The queue of unwritten rows.
 #[derive(Default)]
@@ -80,7 +81,7 @@ pub(super) fn channel(store: Arc<Store>, metrics: Arc<Metrics>) -> (RefusalLog, 
     let closed = CancellationToken::new();
     let log = RefusalLog {
         shared: shared.clone(),
-        told: Shards::new(TOLD),
+        told: Shards::new(MAX_REPORTED_SECRETS),
         metrics,
         _closing: closed.clone().drop_guard(),
     };
@@ -115,7 +116,7 @@ impl RefusalLog {
     /// Queues a row about the presentation of a superseded secret, unless this replica has already
     /// queued a row about the same secret. If the queue is full, the row is dropped and is queued
     /// when the secret is presented again.
-    pub fn note_superseded(&self, call: &Call, presented: Presented) {
+    pub fn note_superseded(&self, call: &Call, presented: PresentedSecret) {
         if self.told.get(&presented.digest).is_some() {
             return;
         }
@@ -209,29 +210,29 @@ impl RefusalWriter {
     /// Writes all queued rows. Returns whether all of them were written.
     async fn write(&self) -> bool {
         let superseded = mem::take(&mut self.shared.waiting().superseded);
-        let mut unwritten = Vec::new();
+        let mut write_or_return = Vec::new();
         for (call, presented) in superseded {
             if let Err(error) = self.store.record_superseded(&call, presented).await {
-                tracing::warn!(%error, "a superseded secret waits to be told of in the audit");
-                unwritten.push((call, presented));
+                tracing::warn!(%error, "the use of a superseded secret could not be recorded; retrying");
+                write_or_return.push((call, presented));
             }
         }
         let rows = self.shared.waiting().take_rows();
-        let rows = self.unwritten(rows).await;
-        let written = rows.is_empty() && unwritten.is_empty();
+        let rows = self.write_or_return(rows).await;
+        let written = rows.is_empty() && write_or_return.is_empty();
         let mut waiting = self.shared.waiting();
-        waiting.superseded.append(&mut unwritten);
+        waiting.superseded.append(&mut write_or_return);
         waiting.put_back(rows);
         written
     }
 
     /// Writes refusal rows. Returns the rows that could not be written.
-    async fn unwritten(&self, mut rows: Vec<Row>) -> Vec<Row> {
+    async fn write_or_return(&self, mut rows: Vec<Row>) -> Vec<Row> {
         while !rows.is_empty() {
             let some = rows.len().saturating_sub(AT_ONCE);
             if let Err(error) = self.store.record_refusals(&rows[some..]).await {
                 let rows = rows.len();
-                tracing::warn!(%error, rows, "refusals wait to be written to the audit");
+                tracing::warn!(%error, rows, "refusals could not be written to the audit; retrying");
                 break;
             }
             rows.truncate(some);

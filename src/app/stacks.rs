@@ -1,8 +1,8 @@
 //! Use cases for stacks, their members and limits.
 
 use super::{
-    About, App, Error, MemberChange, MembersChanged, Register, StackCursor, StackPage, StackStep,
-    StackWithMembers,
+    About, App, Error, MemberChange, MemberCursor, MemberPage, MembersChanged, OwnStackPage,
+    Register, Registered, StackCursor, StackPage, StackStep, log_change,
 };
 use crate::domain::{
     audit::AuditAction,
@@ -15,7 +15,7 @@ use crate::domain::{
 fn about(stack: &StackKey) -> About {
     About {
         stack_key: Some(stack.to_string()),
-        token_uid: None,
+        ..About::default()
     }
 }
 
@@ -36,23 +36,44 @@ impl App {
         &self,
         call: &Call,
         command: &Register,
-    ) -> Result<(Stack, Option<Revision>), Error> {
+    ) -> Result<Registered, Error> {
         let done = self.store.register_stack(call, command).await;
-        self.note_change(call, &done);
-        self.settle_change(
-            call,
-            (AuditAction::StackRegister, about(&command.stack_key)),
-            done,
-        )
+        let about_call = About {
+            request_id: command.request.as_ref().map(|request| request.id.clone()),
+            ..about(&command.stack_key)
+        };
+        let place = (AuditAction::StackRegister, about_call);
+        let registered = self.settle(call, place, done)?;
+        // A repetition changes nothing, and its revision may be of a former epoch.
+        if !registered.again && !call.previews() {
+            self.note_own(registered.revision);
+            let about = about(&registered.stack.key);
+            log_change(AuditAction::StackRegister, &about, registered.revision);
+        }
+        Ok(registered)
     }
 
-    /// Returns a stack with its members.
+    /// Returns a stack.
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn get_stack(&self, call: &Call, key: &StackKey) -> Result<StackWithMembers, Error> {
+    pub async fn get_stack(&self, call: &Call, key: &StackKey) -> Result<Stack, Error> {
         let done = self.store.get_stack(call, key).await;
         self.settle(call, (AuditAction::StackGet, about(key)), done)
+    }
+
+    /// Returns a page of the members of a stack.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn list_members(
+        &self,
+        call: &Call,
+        key: &StackKey,
+        page: (u64, Option<&MemberCursor>),
+    ) -> Result<MemberPage, Error> {
+        let done = self.store.list_members(call, key, page).await;
+        self.settle(call, (AuditAction::StackListMembers, about(key)), done)
     }
 
     /// Returns a page of stacks.
@@ -69,6 +90,19 @@ impl App {
         self.settle(call, (AuditAction::StackList, About::default()), done)
     }
 
+    /// Returns a page of the stacks of which the caller is a member.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn list_own_stacks(
+        &self,
+        call: &Call,
+        page: (u64, Option<StackCursor>),
+    ) -> Result<OwnStackPage, Error> {
+        let done = self.store.list_own_stacks(call, page).await;
+        self.settle(call, (AuditAction::TokenListStacks, About::default()), done)
+    }
+
     /// Sets or removes a member of a stack, or transfers the ownership of the stack.
     ///
     /// # Errors
@@ -79,14 +113,9 @@ impl App {
         key: &StackKey,
         change: &MemberChange,
     ) -> Result<(MembersChanged, Option<Revision>), Error> {
-        let action = match change {
-            MemberChange::Set(..) => AuditAction::StackSetMember,
-            MemberChange::Remove(_) => AuditAction::StackRemoveMember,
-            MemberChange::TransferTo(_) => AuditAction::StackTransferOwnership,
-        };
         let done = self.store.change_members(call, key, change).await;
         self.note_change(call, &done);
-        self.settle_change(call, (action, about(key)), done)
+        self.settle_change(call, (change.action(), about(key)), done)
     }
 
     /// Sets the maximum number of live tokens of a stack (R6).

@@ -21,7 +21,6 @@ pub struct Rate {
 pub(super) struct Throttle {
     limiter: DefaultKeyedRateLimiter<Actor>,
     clock: DefaultClock,
-    burst: NonZeroU32,
 }
 
 impl Throttle {
@@ -30,25 +29,12 @@ impl Throttle {
         Self {
             limiter: RateLimiter::keyed(quota),
             clock: DefaultClock::default(),
-            burst: rate.burst,
         }
     }
 
     pub fn admit(&self, actor: &Actor) -> Result<(), Refusal> {
         let admitted = self.limiter.check_key(actor);
         admitted.map_err(|until| self.refusal(&until))
-    }
-
-    /// Admits all of `count` requests or none of them. If `count` exceeds the burst size, only the
-    /// burst size is charged, because more could never be admitted.
-    pub fn admit_many(&self, actor: &Actor, count: NonZeroU32) -> Result<(), Refusal> {
-        match self.limiter.check_key_n(actor, count.min(self.burst)) {
-            Ok(admitted) => admitted.map_err(|until| self.refusal(&until)),
-            // Cannot happen, because the count does not exceed the burst size.
-            Err(_) => Err(Refusal::RateLimited {
-                retry_after_ms: 1000,
-            }),
-        }
     }
 
     fn refusal(&self, until: &NotUntil<QuantaInstant>) -> Refusal {
@@ -59,7 +45,7 @@ impl Throttle {
         Refusal::RateLimited { retry_after_ms }
     }
 
-    pub fn forget_quiet(&self) {
+    pub fn evict_idle(&self) {
         self.limiter.retain_recent();
         self.limiter.shrink_to_fit();
     }

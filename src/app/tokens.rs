@@ -5,16 +5,19 @@ use crate::{
     domain::{
         audit::AuditAction,
         caller::Call,
+        edit::Edit,
+        etag::Target,
         id::TokenUid,
         impact::Impact,
+        request::Request,
         revision::Revision,
         secret::Secret,
         stack::StackKey,
         text::Reason,
         timestamp::Timestamp,
-        token::{Edit, Expiry, Token},
+        token::{Expiry, Token},
     },
-    store::{self, Kept},
+    store::{self, NewSecret},
 };
 
 /// A newly issued token with its secret, which is shown only once (R9).
@@ -38,8 +41,8 @@ pub struct Rotated {
 }
 
 /// Returns the parts of a secret that the store keeps: the digest and the hint.
-fn kept(secret: &Secret) -> Kept {
-    Kept {
+fn new_secret(secret: &Secret) -> NewSecret {
+    NewSecret {
         digest: secret.digest(),
         hint: secret.hint().to_owned(),
     }
@@ -48,18 +51,27 @@ fn kept(secret: &Secret) -> Kept {
 /// Identifies a token: the key of its stack and its id.
 pub type Key<'a> = (&'a StackKey, TokenUid);
 
+const fn key_of(target: &Target) -> Key<'_> {
+    (&target.stack_key, target.uid)
+}
+
 fn about((stack, uid): Key<'_>) -> About {
     About {
         stack_key: Some(stack.to_string()),
         token_uid: Some(uid.to_string()),
+        request_id: None,
     }
 }
 
 fn about_stack(stack: &StackKey) -> About {
     About {
         stack_key: Some(stack.to_string()),
-        token_uid: None,
+        ..About::default()
     }
+}
+
+fn id_of(request: Option<&Request>) -> Option<String> {
+    request.map(|request| request.id.clone())
 }
 
 impl App {
@@ -70,9 +82,12 @@ impl App {
     /// the name is taken.
     pub async fn issue(&self, call: &Call, command: &Issue) -> Result<Issued, Error> {
         let secret = Secret::generate(self.entropy.as_ref())?;
-        let done = self.store.issue(call, command, &kept(&secret)).await;
+        let done = self.store.issue(call, command, &new_secret(&secret)).await;
         self.note_change(call, &done);
-        let about = about_stack(&command.stack_key);
+        let about = About {
+            request_id: id_of(command.request.as_ref()),
+            ..about_stack(&command.stack_key)
+        };
         let (token, revision) = self.settle_change(call, (AuditAction::TokenIssue, about), done)?;
         Ok(Issued {
             token: self.with_use(token),
@@ -97,45 +112,44 @@ impl App {
     /// [`Error`].
     pub async fn list(&self, call: &Call, query: &ListQuery) -> Result<TokenPage, Error> {
         let done = self.store.list(call, query).await;
-        let done = done.map(|page| self.with_uses(page, query.unused_since));
-        self.settle(
-            call,
-            (AuditAction::TokenList, about_stack(&query.stack_key)),
-            done,
-        )
+        let done = done.map(|page| self.with_uses(page, query.filter.unused_since));
+        let about = query.stack_key.as_ref().map(about_stack);
+        let place = (AuditAction::TokenList, about.unwrap_or_default());
+        self.settle(call, place, done)
     }
 
     /// Changes the name, description or permissions of a token.
     ///
     /// # Errors
-    /// [`Error`]. The call is refused if the token is dead (R8).
+    /// [`Error`]. The call is refused if the token is dead (R8), or has changed since the caller
+    /// read it.
     pub async fn update(
         &self,
         call: &Call,
-        key: Key<'_>,
+        target: &Target,
         edit: &Edit,
     ) -> Result<(Token, Option<Revision>), Error> {
-        let done = self.store.update(call, key, edit).await;
-        self.note_change(call, &done);
-        let (token, revision) =
-            self.settle_change(call, (AuditAction::TokenUpdate, about(key)), done)?;
+        let done = self.store.update(call, target, edit).await;
+        let place = (AuditAction::TokenUpdate, about(key_of(target)));
+        let (token, revision) = self.settle_maybe_changed(call, place, done)?;
         Ok((self.with_use(token), revision))
     }
 
     /// Changes when a token expires.
     ///
     /// # Errors
-    /// [`Error`]. The call is refused if the token is dead (R8).
+    /// [`Error`]. The call is refused if the token is dead (R8), or has changed since the caller
+    /// read it.
     pub async fn set_expiry(
         &self,
         call: &Call,
-        key: Key<'_>,
+        target: &Target,
         expiry: Expiry,
     ) -> Result<(Token, Option<Revision>), Error> {
-        let done = self.store.set_expiry(call, key, expiry).await;
+        let done = self.store.set_expiry(call, target, expiry).await;
         self.note_change(call, &done);
-        let (token, revision) =
-            self.settle_change(call, (AuditAction::TokenSetExpiry, about(key)), done)?;
+        let place = (AuditAction::TokenSetExpiry, about(key_of(target)));
+        let (token, revision) = self.settle_change(call, place, done)?;
         Ok((self.with_use(token), revision))
     }
 
@@ -144,14 +158,27 @@ impl App {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn impact(&self, call: &Call, key: Key<'_>) -> Result<Option<Impact>, Error> {
+    pub async fn impact(&self, call: &Call, target: &Target) -> Result<Option<Impact>, Error> {
         if !call.previews() {
             return Ok(None);
         }
-        let on_record = self.store.impact(call, key).await?;
-        Ok(Some(
-            on_record.with(self.uses.uses(key.1), self.clock.now()),
-        ))
+        let on_record = self.store.impact(call, key_of(target)).await?;
+        Ok(Some(self.with_recent_uses(on_record, target.uid)))
+    }
+
+    /// Returns when a token was last used, and by which services.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn get_usage(&self, call: &Call, key: Key<'_>) -> Result<Impact, Error> {
+        let done = self.store.impact(call, key).await;
+        let done = done.map(|on_record| self.with_recent_uses(on_record, key.1));
+        self.settle(call, (AuditAction::TokenGetUsage, about(key)), done)
+    }
+
+    /// Adds the uses that this replica has recorded and not yet stored.
+    fn with_recent_uses(&self, on_record: Impact, uid: TokenUid) -> Impact {
+        on_record.with(self.uses.uses(uid), self.clock.now())
     }
 
     /// Gives a token a new secret.
@@ -160,10 +187,13 @@ impl App {
     /// [`Error`]. The call is refused if the token is dead (R8) or its stack is suspended.
     pub async fn rotate(&self, call: &Call, command: &Rotate) -> Result<Rotated, Error> {
         let secret = Secret::generate(self.entropy.as_ref())?;
-        let done = self.store.rotate(call, command, &kept(&secret)).await;
+        let done = self.store.rotate(call, command, &new_secret(&secret)).await;
         self.note_change(call, &done);
-        let key = (&command.stack_key, command.token_uid);
-        let place = (AuditAction::TokenRotate, about(key));
+        let about = About {
+            request_id: id_of(command.request.as_ref()),
+            ..about(key_of(&command.target))
+        };
+        let place = (AuditAction::TokenRotate, about);
         let (mut rotated, revision) = self.settle_change(call, place, done)?;
         rotated.token = self.with_use(rotated.token);
         Ok(Rotated {
@@ -173,6 +203,22 @@ impl App {
         })
     }
 
+    /// Ends the former secret of a token that was rotated, if it is still live.
+    ///
+    /// # Errors
+    /// [`Error`]. The call is refused if the token is dead (R8), or has changed since the caller
+    /// read it.
+    pub async fn end_overlap(
+        &self,
+        call: &Call,
+        target: &Target,
+    ) -> Result<(Token, Option<Revision>), Error> {
+        let done = self.store.end_overlap(call, target).await;
+        let place = (AuditAction::TokenEndOverlap, about(key_of(target)));
+        let (token, revision) = self.settle_maybe_changed(call, place, done)?;
+        Ok((self.with_use(token), revision))
+    }
+
     /// Revokes a token.
     ///
     /// # Errors
@@ -180,19 +226,19 @@ impl App {
     pub async fn revoke(
         &self,
         call: &Call,
-        key: Key<'_>,
+        target: &Target,
         reason: &Reason,
     ) -> Result<(Token, Option<Revision>), Error> {
-        let done = self.store.revoke(call, key, reason).await;
+        let done = self.store.revoke(call, target, reason).await;
         self.note_change(call, &done);
-        let (token, revision) =
-            self.settle_change(call, (AuditAction::TokenRevoke, about(key)), done)?;
+        let place = (AuditAction::TokenRevoke, about(key_of(target)));
+        let (token, revision) = self.settle_change(call, place, done)?;
         Ok((self.with_use(token), revision))
     }
 
-    /// Sets the last use of a token to the one that this replica has recorded, if that is later
-    /// than the one in the store.
-    fn with_use(&self, mut token: Token) -> Token {
+    /// Returns the token with the later of two last uses: the stored one, and the one that this
+    /// replica has not written yet.
+    pub(super) fn with_use(&self, mut token: Token) -> Token {
         token.last_used_at = token.last_used_at.max(self.uses.last_use(token.uid));
         token
     }

@@ -25,7 +25,7 @@ const PONG_EVERY: Duration = Duration::from_millis(50);
 
 /// Revisions sent with every event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Points {
+pub struct EventRevisions {
     /// Every change up to this revision is sent. A client resumes from it.
     pub resume: Revision,
     /// Highest revision of any change that was sent or that precedes the watch.
@@ -34,17 +34,17 @@ pub struct Points {
 
 /// An event that is sent to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum WatchEvent {
     /// A changed subject, whose facts the client must evict from its cache.
-    Changed(Subject, Points),
+    Changed(Subject, EventRevisions),
     /// A pong with the client's nonce and a duration: every change that was acknowledged longer ago
     /// than this duration has been sent.
-    Pong(u64, Duration, Points),
+    Pong(u64, Duration, EventRevisions),
 }
 
 /// An event waiting to be sent.
 #[derive(Clone, Copy)]
-enum Waiting {
+enum PendingEvent {
     Change(WatchChange),
     Pong {
         nonce: u64,
@@ -58,12 +58,12 @@ enum Waiting {
 /// The stream of one watcher.
 pub struct Watch {
     app: Arc<App>,
-    news: broadcast::Receiver<ChangeBatch>,
-    waiting: VecDeque<Waiting>,
+    batches: broadcast::Receiver<ChangeBatch>,
+    pending: VecDeque<PendingEvent>,
     /// Nonce of the latest unanswered ping.
     ping: Option<u64>,
     /// Timer that runs until the next pong may be sent.
-    rest: Option<Pin<Box<Sleep>>>,
+    pause: Option<Pin<Box<Sleep>>>,
     epoch: i64,
     resume: i64,
     highest: i64,
@@ -79,12 +79,12 @@ impl App {
     pub async fn watch(self: &Arc<Self>, from: Option<Revision>) -> Result<Watch, Error> {
         // Subscribes before the backlog is read, so that a change which the backlog misses arrives
         // in a batch.
-        let (news, stand) = self.hub.subscribe().ok_or(Error::NotFresh)?;
-        self.freshness.told_since().ok_or(Error::NotFresh)?;
+        let (batches, published) = self.hub.subscribe().ok_or(Error::NotFresh)?;
+        self.freshness.published_since().ok_or(Error::NotFresh)?;
         let position = from.map(|from| from.position);
         let read = async {
             let _room = self.hub.backlogs.acquire().await;
-            self.store.read_backlog(position, &stand.cursor).await
+            self.store.read_backlog(position, &published.cursor).await
         };
         let history = timeout(BACKLOG_FOR, read).await;
         let history = history.map_err(|_| Error::NotFresh)??;
@@ -96,16 +96,16 @@ impl App {
             // The database that answered is not the one that the poller follows, for example after
             // a failover. The poller notices this at its next poll.
             Lost::Elsewhere => Error::NotFresh,
-            Lost::Untold => Error::RevisionPurged,
+            Lost::TooMany => Error::RevisionPurged,
         })?;
         let resume = position.unwrap_or(history.resume);
-        let backlog = change_broadcast::heard(&changes, complete, resume, |_| true);
+        let backlog = change_broadcast::watch_changes(&changes, complete, resume, |_| true);
         Ok(Watch {
             app: self.clone(),
-            news,
-            waiting: backlog.into_iter().map(Waiting::Change).collect(),
+            batches,
+            pending: backlog.into_iter().map(PendingEvent::Change).collect(),
             ping: None,
-            rest: None,
+            pause: None,
             epoch,
             resume,
             // Includes changes that are not sent because they precede the watch. Otherwise the
@@ -138,23 +138,23 @@ impl Watch {
     /// # Errors
     /// [`Error::NotFresh`], [`Error::WatchLagged`], [`Error::WatchUnknown`] or
     /// [`Error::RevisionPurged`]. After any of them, the watch is over.
-    pub async fn next(&mut self) -> Result<Told, Error> {
+    pub async fn next(&mut self) -> Result<WatchEvent, Error> {
         loop {
-            if let Some(next) = self.waiting.pop_front() {
-                return Ok(self.tell(next));
+            if let Some(next) = self.pending.pop_front() {
+                return Ok(self.event(next));
             }
-            if let (Some(nonce), None) = (self.ping, &self.rest) {
+            if let (Some(nonce), None) = (self.ping, &self.pause) {
                 self.answer(nonce)?;
                 continue;
             }
             tokio::select! {
-                news = self.news.recv() => match news {
-                    Ok(news) => self.hear(&news)?,
+                batch = self.batches.recv() => match batch {
+                    Ok(batch) => self.queue_changes(&batch)?,
                     Err(RecvError::Lagged(_)) => return Err(self.lagged()),
                     // Cannot happen, because `self.app` owns the sender.
                     Err(RecvError::Closed) => return Err(Error::NotFresh),
                 },
-                () = rested(&mut self.rest), if self.ping.is_some() => {}
+                () = pause_over(&mut self.pause), if self.ping.is_some() => {}
             }
         }
     }
@@ -163,16 +163,24 @@ impl Watch {
     fn answer(&mut self, nonce: u64) -> Result<(), Error> {
         // These values are read before the batches are drained, because every change that they
         // cover was published before they were set.
-        let since = self.app.freshness.told_since().ok_or(Error::NotFresh)?;
-        let resume = self.app.hub.stand().map_or(0, |stand| stand.resume);
+        let since = self
+            .app
+            .freshness
+            .published_since()
+            .ok_or(Error::NotFresh)?;
+        let resume = self
+            .app
+            .hub
+            .published()
+            .map_or(0, |published| published.resume);
         loop {
-            match self.news.try_recv() {
-                Ok(news) => self.hear(&news)?,
+            match self.batches.try_recv() {
+                Ok(batch) => self.queue_changes(&batch)?,
                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
                 Err(TryRecvError::Lagged(_)) => return Err(self.lagged()),
             }
         }
-        self.waiting.push_back(Waiting::Pong {
+        self.pending.push_back(PendingEvent::Pong {
             nonce,
             since,
             resume,
@@ -181,45 +189,45 @@ impl Watch {
         Ok(())
     }
 
-    fn hear(&mut self, news: &ChangeBatch) -> Result<(), Error> {
-        match news {
+    fn queue_changes(&mut self, batch: &ChangeBatch) -> Result<(), Error> {
+        match batch {
             ChangeBatch::Changes(changes) => {
-                let changes = changes.iter().copied().map(Waiting::Change);
-                self.waiting.extend(changes);
+                let changes = changes.iter().copied().map(PendingEvent::Change);
+                self.pending.extend(changes);
                 Ok(())
             }
             ChangeBatch::Lost(Lost::Elsewhere) => Err(Error::WatchUnknown),
-            ChangeBatch::Lost(Lost::Untold) => Err(Error::RevisionPurged),
+            ChangeBatch::Lost(Lost::TooMany) => Err(Error::RevisionPurged),
         }
     }
 
-    fn tell(&mut self, next: Waiting) -> Told {
+    fn event(&mut self, next: PendingEvent) -> WatchEvent {
         match next {
-            Waiting::Change(heard) => {
-                self.resume = self.resume.max(heard.resume);
-                self.highest = self.highest.max(heard.position);
+            PendingEvent::Change(change) => {
+                self.resume = self.resume.max(change.resume);
+                self.highest = self.highest.max(change.position);
                 self.app.metrics.watch_changes.inc();
-                Told::Changed(heard.subject, self.points())
+                WatchEvent::Changed(change.subject, self.revisions())
             }
-            Waiting::Pong {
+            PendingEvent::Pong {
                 nonce,
                 since,
                 resume,
             } => {
                 self.resume = self.resume.max(resume);
-                self.rest = Some(Box::pin(sleep(PONG_EVERY)));
+                self.pause = Some(Box::pin(sleep(PONG_EVERY)));
                 let now = self.app.clock.monotonic();
-                Told::Pong(nonce, now.saturating_sub(since), self.points())
+                WatchEvent::Pong(nonce, now.saturating_sub(since), self.revisions())
             }
         }
     }
 
-    fn points(&self) -> Points {
+    fn revisions(&self) -> EventRevisions {
         let at = |position| Revision {
             epoch: self.epoch,
             position,
         };
-        Points {
+        EventRevisions {
             resume: at(self.resume),
             highest: at(self.highest),
         }
@@ -231,11 +239,11 @@ impl Watch {
     }
 }
 
-async fn rested(rest: &mut Option<Pin<Box<Sleep>>>) {
-    if let Some(sleeping) = rest {
+async fn pause_over(pause: &mut Option<Pin<Box<Sleep>>>) {
+    if let Some(sleeping) = pause {
         sleeping.await;
     }
-    *rest = None;
+    *pause = None;
 }
 
 /// Counts one watcher in the metrics until it is dropped.

@@ -1,5 +1,6 @@
 //! Maps credentials to callers. Searches the entries of the issuers file, and caches verified
-//! credentials. This module does not know how a JWT is built or when keys are fetched.
+//! credentials: for all connections by their SHA-256, and per connection by their text. This module
+//! does not know how a JWT is built or when keys are fetched.
 
 use std::{
     collections::HashMap,
@@ -15,56 +16,48 @@ use quick_cache::sync::Cache;
 
 use super::{
     KeyFileUnusable, Readiness, Rejection,
-    certificates::{self, CertificateEntry, Certified},
+    certificates::{self, CertificateEntry, ClientCertificate},
+    connection_credentials::{CachedCaller, ConnectionCredentials},
     fetch::KeyFetcher,
     file::Entries,
     issuers::IssuerEntry,
     join::join,
-    jwks::Seal,
-    jwks_cache::{Asked, IssuerKeys, Surroundings},
+    jwks::SignatureCheck,
+    jwks_cache::{IssuerKeys, JwksDeps, RefreshOutcome},
     jwt::{Cause, Jwt},
     source::KeySource,
 };
 use crate::domain::{
     caller::{Actor, Caller, CallerKind},
-    clock::Clock,
+    clock::{Clock, ClockReading},
     secret,
+    timestamp::Timestamp,
 };
 
 /// Longest `authorization` value that is accepted: 8 KiB.
 const MAX_VALUE_BYTES: usize = 8 * 1024;
 /// Number of verified credentials that are cached at most.
-const REMEMBERED: usize = 10_000;
+const MAX_CACHED: usize = 10_000;
 
 /// Authenticates callers by JWT or client certificate.
 pub struct Authenticator {
-    around: Arc<Surroundings>,
+    deps: Arc<JwksDeps>,
     entries: Vec<(IssuerEntry, usize)>,
-    stores: Vec<IssuerKeys>,
+    key_caches: Vec<IssuerKeys>,
     certificates: Vec<CertificateEntry>,
-    verified: Cache<[u8; 32], Verified>,
+    verified: Cache<[u8; 32], CachedCaller>,
 }
 
-/// Cached result of the verification of a credential. It is valid until the credential expires, as
-/// long as no key set changes and the keys that verified the signature stay trusted.
-#[derive(Clone)]
-struct Verified {
-    caller: Arc<Caller>,
-    valid_until_micros: i64,
-    generation: u64,
-    store: usize,
-}
-
-/// The entry that accepts a JWT, and the generation of the key sets against which the JWT was
-/// checked.
-struct Found<'a> {
+/// The entry that accepts a JWT, the index of its key cache, and the generation of the key sets
+/// against which the JWT was checked.
+struct MatchingEntry<'a> {
     entry: &'a IssuerEntry,
-    store: usize,
+    key_cache: usize,
     generation: u64,
 }
 
 /// A rejection with the current keys. Newer keys from the sources in `wanting` might change it.
-struct Refused {
+struct PendingRejection {
     rejection: Rejection,
     wanting: Vec<usize>,
 }
@@ -80,28 +73,28 @@ impl Authenticator {
         clock: Arc<dyn Clock>,
         max_stale: Duration,
     ) -> Self {
-        let around = Arc::new(Surroundings {
+        let deps = Arc::new(JwksDeps {
             clock,
             fetcher,
             max_stale,
             generation: AtomicU64::new(0),
         });
-        let mut stores = Vec::new();
+        let mut key_caches = Vec::new();
         let mut known = HashMap::new();
         let certificates = entries.certificates;
         let entries = entries.issuers.into_iter().map(|entry| {
-            let store = *known.entry(entry.source.clone()).or_insert_with(|| {
-                stores.push(IssuerKeys::new(entry.source.clone(), Arc::clone(&around)));
-                stores.len() - 1
+            let index = *known.entry(entry.source.clone()).or_insert_with(|| {
+                key_caches.push(IssuerKeys::new(entry.source.clone(), Arc::clone(&deps)));
+                key_caches.len() - 1
             });
-            (entry, store)
+            (entry, index)
         });
         Self {
             entries: entries.collect(),
-            around,
-            stores,
+            deps,
+            key_caches,
             certificates,
-            verified: Cache::new(REMEMBERED),
+            verified: Cache::new(MAX_CACHED),
         }
     }
 
@@ -110,9 +103,9 @@ impl Authenticator {
     /// # Errors
     /// [`KeyFileUnusable`] for the first file that cannot be read or contains no usable key.
     pub async fn load_files(&self) -> Result<(), KeyFileUnusable> {
-        for store in &self.stores {
-            if let KeySource::File(path) = store.source() {
-                store.load().await.map_err(|why| KeyFileUnusable {
+        for cache in &self.key_caches {
+            if let KeySource::File(path) = cache.source() {
+                cache.load().await.map_err(|why| KeyFileUnusable {
                     path: path.display().to_string(),
                     why: why.to_string(),
                 })?;
@@ -124,13 +117,13 @@ impl Authenticator {
     /// Fetches all key sets that are due, concurrently. [`Self::keep_fresh`] does the same
     /// periodically. A test calls this after it has moved its clock.
     pub async fn refresh_due(&self) {
-        join(self.stores.iter().map(IssuerKeys::refresh_if_due)).await;
+        join(self.key_caches.iter().map(IssuerKeys::refresh_if_due)).await;
     }
 
     /// Keeps all keys fresh; never returns. Run this as a supervised task, and drop the future to
     /// stop it.
     pub async fn keep_fresh(&self) {
-        join(self.stores.iter().map(IssuerKeys::keep_fresh)).await;
+        join(self.key_caches.iter().map(IssuerKeys::keep_fresh)).await;
     }
 
     /// Returns which kinds of callers can be authenticated now.
@@ -141,8 +134,8 @@ impl Authenticator {
             services: self.knows_services_by_certificate(),
             unavailable: Vec::new(),
         };
-        for (entry, store) in &self.entries {
-            if self.stores[*store].is_trusted() {
+        for (entry, index) in &self.entries {
+            if self.key_caches[*index].is_trusted() {
                 readiness.users |= entry.caller == CallerKind::User;
                 readiness.services |= entry.caller == CallerKind::Service;
             } else if !readiness.unavailable.contains(&entry.issuer) {
@@ -167,60 +160,95 @@ impl Authenticator {
     /// Returns the caller that a client certificate identifies. TLS must have verified the
     /// certificate.
     #[must_use]
-    pub fn certify(&self, der: &[u8]) -> Certified {
+    pub fn certify(&self, der: &[u8]) -> ClientCertificate {
         certificates::certify(&self.certificates, der)
     }
 
-    /// Authenticates a caller by the values of the `authorization` header, or by certificate if
-    /// there are none. An invalid value is rejected even if there is a certificate. Returns without
-    /// waiting if the credential is cached or its key is known.
+    /// Authenticates a caller by the values of the `authorization` header, or by client certificate
+    /// if there are none. A cached JWT is not verified again. A certificate was already evaluated during
+    /// the TLS handshake ([`Self::certify`]), so only its expiry is checked here. An invalid value is
+    /// rejected even if there is a certificate, so that a caller never acts under another identity
+    /// than it presented. Returns without waiting if the credential is cached or its key is known.
     ///
     /// # Errors
     /// [`Rejection`].
     pub async fn authenticate(
         &self,
         authorization: &[&[u8]],
-        certified: Option<&Certified>,
+        certified: Option<&ClientCertificate>,
     ) -> Result<Arc<Caller>, Rejection> {
         let value = match authorization {
-            [] => return self.vouched(certified),
+            [] => return self.caller_of_certificate(certified),
             [value] if value.len() <= MAX_VALUE_BYTES => *value,
             [_] => return Err(Rejection::Invalid("longer than 8 KiB")),
             _ => return Err(Rejection::Invalid("authorization given more than once")),
         };
         let key = sha256(value);
-        match self.recall(&key) {
-            Some(caller) => Ok(caller),
-            None => self.verify(key, bearer(value)?).await,
+        match self.cached(&key, self.deps.clock.read()) {
+            Some(verified) => Ok(verified.caller),
+            // Boxed: once per credential.
+            None => Box::pin(self.verify(key, bearer(value)?)).await,
         }
     }
 
-    fn vouched(&self, certified: Option<&Certified>) -> Result<Arc<Caller>, Rejection> {
-        let certified = certified.ok_or(Rejection::Missing)?;
-        if certified.expires_at <= self.around.clock.now() {
-            return Err(Rejection::CertificateExpired);
+    /// Returns the caller of a credential that was verified before, as [`Self::authenticate`] does.
+    /// `None` says nothing about the credential. `known` are the credentials of the connection, which
+    /// cost no SHA-256.
+    #[must_use]
+    pub fn recognize(
+        &self,
+        authorization: Option<&[u8]>,
+        certified: Option<&ClientCertificate>,
+        known: &ConnectionCredentials,
+        at: ClockReading,
+    ) -> Option<Arc<Caller>> {
+        let Some(value) = authorization else {
+            return certify_at(certified, at.now).ok();
+        };
+        if value.len() > MAX_VALUE_BYTES {
+            return None;
         }
-        let caller = certified.caller.clone();
-        caller.ok_or(Rejection::CertificateUnlisted)
+        if let Some(verified) = known.find(value) {
+            if self.holds(&verified, at) {
+                return Some(verified.caller);
+            }
+            // The keys may have changed, and then the credential is verified again.
+            known.forget(value);
+        }
+        let verified = self.cached(&sha256(value), at)?;
+        known.keep(value, &verified);
+        Some(verified.caller)
     }
 
-    fn recall(&self, key: &[u8; 32]) -> Option<Arc<Caller>> {
+    fn caller_of_certificate(
+        &self,
+        certified: Option<&ClientCertificate>,
+    ) -> Result<Arc<Caller>, Rejection> {
+        certify_at(certified, self.deps.clock.now())
+    }
+
+    fn cached(&self, key: &[u8; 32], at: ClockReading) -> Option<CachedCaller> {
         let verified = self.verified.get(key)?;
-        let holds = verified.generation == self.generation()
-            && self.around.clock.now().as_micros() < verified.valid_until_micros
-            && self.stores[verified.store].is_trusted();
-        holds.then_some(verified.caller)
+        self.holds(&verified, at).then_some(verified)
+    }
+
+    /// Returns whether a credential that was verified before is still valid: it has not expired, no
+    /// key set has changed, and the keys that verified it are still trusted.
+    fn holds(&self, verified: &CachedCaller, at: ClockReading) -> bool {
+        verified.generation == self.generation()
+            && at.now.as_micros() < verified.valid_until_micros
+            && self.key_caches[verified.key_cache].is_trusted_at(at.monotonic)
     }
 
     async fn verify(&self, key: [u8; 32], token: &str) -> Result<Arc<Caller>, Rejection> {
-        let jwt = Jwt::parse(token, self.around.clock.now()).map_err(Rejection::Invalid)?;
+        let jwt = Jwt::parse(token, self.deps.clock.now()).map_err(Rejection::Invalid)?;
         let before = self.generation();
         let found = match self.find(&jwt) {
             Err(refused) => {
                 let asked = self.refresh(&refused.wanting).await;
-                if asked == Asked::Newer || self.generation() != before {
+                if asked == RefreshOutcome::Newer || self.generation() != before {
                     self.find(&jwt)
-                } else if asked == Asked::Undecided {
+                } else if asked == RefreshOutcome::Undecided {
                     // A fetch that may bring the missing key is still in progress (R13).
                     return Err(Rejection::KeysUnavailable);
                 } else {
@@ -230,11 +258,11 @@ impl Authenticator {
             found => found,
         };
         let found = found.map_err(|refused| refused.rejection)?;
-        let verified = Verified {
+        let verified = CachedCaller {
             caller: Arc::new(caller(found.entry, &jwt)),
             valid_until_micros: jwt.valid_until_micros,
             generation: found.generation,
-            store: found.store,
+            key_cache: found.key_cache,
         };
         self.verified.insert(key, verified.clone());
         Ok(verified.caller)
@@ -243,42 +271,44 @@ impl Authenticator {
     /// Finds the first entry that the JWT matches and whose keys verify the signature. If the keys
     /// of a matching entry are unavailable, the search ends, because that entry might have been the
     /// right one.
-    fn find(&self, jwt: &Jwt<'_>) -> Result<Found<'_>, Refused> {
+    fn find(&self, jwt: &Jwt<'_>) -> Result<MatchingEntry<'_>, PendingRejection> {
         // The generation is read before the keys. If the keys change in between, the cached result
         // is invalid.
         let generation = self.generation();
         let mut cause: Cause = "no entry for its issuer";
         let mut wanting = Vec::new();
         let candidates = self.entries.iter().filter(|(entry, _)| jwt.is_from(entry));
-        for (entry, store) in candidates {
+        for (entry, index) in candidates {
             if let Err(why) = jwt.fits(entry) {
                 cause = why;
                 continue;
             }
-            let store = *store;
-            match self.stores[store].check(jwt.signed()) {
-                Some(Seal::Good) => {
-                    return Ok(Found {
+            let key_cache = *index;
+            match self.key_caches[key_cache].check(jwt.signed()) {
+                Some(SignatureCheck::Valid) => {
+                    return Ok(MatchingEntry {
                         entry,
-                        store,
+                        key_cache,
                         generation,
                     });
                 }
-                Some(Seal::Bad) => cause = "signature is not by the key that it names",
-                Some(Seal::KeyUnknown) => {
+                Some(SignatureCheck::Invalid) => {
+                    cause = "signature does not verify with the key that it names";
+                }
+                Some(SignatureCheck::KeyUnknown) => {
                     cause = "key is not in the issuer's set";
-                    wanting.push(store);
+                    wanting.push(key_cache);
                 }
                 None => {
-                    wanting.push(store);
-                    return Err(Refused {
+                    wanting.push(key_cache);
+                    return Err(PendingRejection {
                         rejection: Rejection::KeysUnavailable,
                         wanting,
                     });
                 }
             }
         }
-        Err(Refused {
+        Err(PendingRejection {
             rejection: Rejection::Invalid(cause),
             wanting,
         })
@@ -286,23 +316,36 @@ impl Authenticator {
 
     /// Fetches newer keys from these sources, if their limits allow a fetch. The fetches are
     /// concurrent, so that a source that hangs does not delay the others.
-    async fn refresh(&self, stores: &[usize]) -> Asked {
-        let mut stores = stores.to_vec();
-        stores.sort_unstable();
-        stores.dedup();
-        let asking = stores
+    async fn refresh(&self, key_caches: &[usize]) -> RefreshOutcome {
+        let mut key_caches = key_caches.to_vec();
+        key_caches.sort_unstable();
+        key_caches.dedup();
+        let asking = key_caches
             .iter()
-            .map(|store| self.stores[*store].refresh_for_unknown());
+            .map(|index| self.key_caches[*index].refresh_for_unknown());
         let asked = futures_util::future::join_all(asking).await;
         let any = |wanted| asked.contains(&wanted).then_some(wanted);
-        any(Asked::Newer)
-            .or(any(Asked::Undecided))
-            .unwrap_or(Asked::Same)
+        any(RefreshOutcome::Newer)
+            .or(any(RefreshOutcome::Undecided))
+            .unwrap_or(RefreshOutcome::Same)
     }
 
     fn generation(&self) -> u64 {
-        self.around.generation.load(Ordering::Acquire)
+        self.deps.generation.load(Ordering::Acquire)
     }
+}
+
+/// Returns the caller that a client certificate identifies at `now`.
+fn certify_at(
+    certified: Option<&ClientCertificate>,
+    now: Timestamp,
+) -> Result<Arc<Caller>, Rejection> {
+    let certified = certified.ok_or(Rejection::Missing)?;
+    if certified.expires_at <= now {
+        return Err(Rejection::CertificateExpired);
+    }
+    let caller = certified.caller.clone();
+    caller.ok_or(Rejection::CertificateUnlisted)
 }
 
 fn caller(entry: &IssuerEntry, jwt: &Jwt<'_>) -> Caller {
@@ -323,8 +366,8 @@ fn bearer(value: &[u8]) -> Result<&str, Rejection> {
         return Err(Rejection::Invalid("not ASCII"));
     }
     let value = str::from_utf8(value).map_err(|_| Rejection::Invalid("not ASCII"))?;
-    // Looks for a management token first, whatever the scheme is, because its holder must learn of
-    // the mistake.
+    // Looks for a management token first, whatever the scheme is, so that the client gets the
+    // specific error.
     let mut words = value.split_ascii_whitespace();
     if words
         .by_ref()

@@ -1,6 +1,6 @@
 //! `[[mtls]]` entries: callers that are identified by the SPIFFE id or DNS name in their client
 //! certificate. TLS has already verified the certificate, and this module only parses it. It does
-//! not know of connections.
+//! not depend on connections.
 
 use std::sync::Arc;
 
@@ -39,19 +39,19 @@ pub struct CertificateEntry {
 
 /// A client certificate that TLS has verified, and the caller that it identifies.
 #[derive(Clone, Debug)]
-pub struct Certified {
+pub struct ClientCertificate {
     /// The caller; `None` if the issuers file lists none of the names in the certificate.
     pub caller: Option<Arc<Caller>>,
     /// When the certificate expires.
     pub expires_at: Timestamp,
 }
 
-/// Returns the caller that a certificate identifies. The first entry in the order of the file
-/// counts whose identity is one of the names in the certificate. A certificate that cannot be
-/// parsed identifies no caller and counts as expired.
+/// Returns the caller that a certificate identifies. The first entry of the issuers file whose
+/// identity is one of the names in the certificate decides. A certificate that cannot be parsed
+/// identifies no caller and counts as expired.
 #[must_use]
-pub(super) fn certify(entries: &[CertificateEntry], der: &[u8]) -> Certified {
-    let nobody = Certified {
+pub(super) fn certify(entries: &[CertificateEntry], der: &[u8]) -> ClientCertificate {
+    let nobody = ClientCertificate {
         caller: None,
         expires_at: Timestamp::EPOCH,
     };
@@ -64,7 +64,7 @@ pub(super) fn certify(entries: &[CertificateEntry], der: &[u8]) -> Certified {
     };
     let names = names(&certificate);
     let entry = entries.iter().find(|entry| names.contains(&entry.identity));
-    Certified {
+    ClientCertificate {
         caller: entry.map(|entry| Arc::new(caller(entry))),
         expires_at,
     }

@@ -35,7 +35,7 @@ impl<'a> Entry<'a> {
         })
     }
 
-    /// Checks that the entry has no other keys than `keys`.
+    /// Checks that the entry has no keys other than `keys`.
     pub fn only(&self, keys: &[&str]) -> Result<(), IssuersError> {
         match self.table.keys().find(|key| !keys.contains(&key.as_str())) {
             Some(key) => {
@@ -57,21 +57,24 @@ impl<'a> Entry<'a> {
         found.map(|(_, kind)| *kind).ok_or_else(|| {
             let names: Vec<_> = kinds.iter().map(|(name, _)| *name).collect();
             let (last, rest) = names.split_last().unwrap_or((&"", &[]));
-            let problem = format!("is no kind of caller: write {} or {last}", rest.join(", "));
+            let problem = format!(
+                "is not a kind of caller: write {} or {last}",
+                rest.join(", ")
+            );
             self.fault("caller", &problem)
         })
     }
 
     pub fn text(&self, key: &str) -> Result<&'a str, IssuersError> {
         self.optional_text(key)?
-            .ok_or_else(|| self.fault(key, "is required: give it a text"))
+            .ok_or_else(|| self.fault(key, "is required: set it to a string"))
     }
 
     pub fn optional_text(&self, key: &str) -> Result<Option<&'a str>, IssuersError> {
         match self.table.get(key) {
             None => Ok(None),
             Some(Value::String(text)) if !text.is_empty() => Ok(Some(text)),
-            Some(_) => Err(self.fault(key, "must be a text that is not empty")),
+            Some(_) => Err(self.fault(key, "must be a non-empty string")),
         }
     }
 
@@ -84,7 +87,7 @@ impl<'a> Entry<'a> {
             .and_then(|list| list.iter().map(Value::as_str).collect());
         texts
             .map(Some)
-            .ok_or_else(|| self.fault(key, "must be a list of texts, as in [\"a\", \"b\"]"))
+            .ok_or_else(|| self.fault(key, "must be a list of strings, as in [\"a\", \"b\"]"))
     }
 
     pub fn fault(&self, key: &str, problem: &str) -> IssuersError {

@@ -177,7 +177,7 @@ async fn own_roots(path: &Path) -> Result<RootCertStore, FetchError> {
         .map_err(|why| FetchError::File(format!("jwks_ca {}: {why}", path.display())))?;
     let bad = || {
         FetchError::File(format!(
-            "jwks_ca {}: holds no usable PEM certificate",
+            "jwks_ca {}: contains no usable PEM certificate",
             path.display()
         ))
     };

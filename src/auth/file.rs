@@ -35,7 +35,7 @@ pub fn parse(text: &str, base: &Path) -> Result<Entries, IssuersError> {
         .find(|key| ![ISSUERS, MTLS].contains(&key.as_str()))
     {
         return Err(IssuersError(format!(
-            "unknown key `{key}`: the file holds [[issuers]] and [[mtls]] entries only, remove it"
+            "unknown key `{key}`: the file has [[issuers]] and [[mtls]] entries only, remove it"
         )));
     }
     let issuers = section(&file, ISSUERS)?;

@@ -4,7 +4,6 @@
 use std::path::Path;
 
 use http::Uri;
-use toml::Value;
 
 use super::{
     algorithm::Algorithm,
@@ -45,8 +44,8 @@ pub struct IssuerEntry {
     pub algorithms: Vec<Algorithm>,
     /// Kind of caller that this issuer authenticates.
     pub caller: CallerKind,
-    /// Pairs of a claim and the value that the claim must equal or contain.
-    pub required: Vec<(String, String)>,
+    /// Claims that a JWT must have. All of them must match.
+    pub required: Vec<RequiredClaim>,
     /// Services that have the introspect role. Empty if this issuer authenticates another kind of
     /// caller.
     pub subjects: Vec<SubjectPattern>,
@@ -59,6 +58,16 @@ impl IssuerEntry {
         self.caller == CallerKind::Service
             && self.subjects.iter().any(|pattern| pattern.covers(subject))
     }
+}
+
+/// A claim that a JWT must have, and its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequiredClaim {
+    /// Names of the members that lead to the claim, the outermost first; there is at least one. A
+    /// name may contain dots.
+    pub path: Vec<String>,
+    /// Text that the claim must equal, or that its list must contain.
+    pub value: String,
 }
 
 /// Pattern for subjects, parsed from an element of the list `subjects`.
@@ -114,8 +123,7 @@ impl Entry<'_> {
         let text = self.text("issuer")?;
         Issuer::parse(text).map_err(|problem| self.fault("issuer", &problem.to_string()))?;
         if text == CERTIFICATE_ISSUER {
-            let problem =
-                "is what callers known by certificate are recorded under: use the issuer's URL";
+            let problem = "is reserved for callers with a client certificate: use the issuer's URL";
             return Err(self.fault("issuer", problem));
         }
         Ok(text.to_owned())
@@ -162,33 +170,12 @@ impl Entry<'_> {
         }
         let parsed = names.into_iter().map(|name| {
             Algorithm::from_name(name).ok_or_else(|| {
-                let problem = format!("holds {name:?}, which is not taken: use only {known}");
+                let problem =
+                    format!("contains {name:?}, which is not supported: use only {known}");
                 self.fault("algorithms", &problem)
             })
         });
         parsed.collect()
-    }
-
-    fn required(&self) -> Result<Vec<(String, String)>, IssuersError> {
-        let claims = match self.get("required") {
-            None => return Ok(Vec::new()),
-            Some(Value::Table(claims)) if !claims.is_empty() => claims,
-            Some(_) => {
-                return Err(self.fault(
-                    "required",
-                    "must hold claims, as in { groups = \"cms-operators\" }",
-                ));
-            }
-        };
-        let pairs = claims.iter().map(|(claim, value)| match value {
-            Value::String(text) => Ok((claim.clone(), text.clone())),
-            Value::Boolean(_) | Value::Integer(_) => Ok((claim.clone(), value.to_string())),
-            _ => {
-                let problem = format!("gives `{claim}` no plain value: use one text");
-                Err(self.fault("required", &problem))
-            }
-        });
-        pairs.collect()
     }
 
     fn subjects(&self, caller: CallerKind) -> Result<Vec<SubjectPattern>, IssuersError> {
@@ -201,7 +188,8 @@ impl Entry<'_> {
         }
         let patterns = texts.into_iter().map(|text| {
             SubjectPattern::parse(text).ok_or_else(|| {
-                let problem = format!("holds {text:?}: write a subject, with `*` only at its end");
+                let problem =
+                    format!("contains {text:?}: write a subject, with `*` only at its end");
                 self.fault("subjects", &problem)
             })
         });

@@ -16,7 +16,7 @@ use super::algorithm::{Algorithm, Family};
 const MIN_RSA_BITS: usize = 2048;
 const MAX_RSA_BITS: usize = 8192;
 
-/// Error of parsing a key set.
+/// An error that occurred while parsing a key set.
 #[derive(Debug, thiserror::Error)]
 #[error("is not a JWK set: JSON with a list `keys` is required")]
 pub(super) struct NotAKeySet;
@@ -40,19 +40,19 @@ struct Key {
 
 /// Result of checking a signature against a key set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Seal {
+pub(super) enum SignatureCheck {
     /// The signature was made with one of the keys.
-    Good,
+    Valid,
     /// The signature was not made with the key that it names, or it names no key and several keys
     /// fit.
-    Bad,
+    Invalid,
     /// The key is not in the set, but a newer set may contain it.
     KeyUnknown,
 }
 
 /// A signature and the message that it covers, as found in a credential.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Signed<'a> {
+pub(super) struct SignedMessage<'a> {
     pub message: &'a str,
     pub signature: &'a str,
     pub algorithm: Algorithm,
@@ -112,34 +112,34 @@ impl KeySet {
     }
 
     /// Checks a signature against the keys of this set.
-    pub(super) fn check(&self, signed: Signed<'_>) -> Seal {
+    pub(super) fn check(&self, signed: SignedMessage<'_>) -> SignatureCheck {
         match signed.kid {
             Some(kid) => self.check_named(kid, signed),
             None => self.check_unnamed(signed),
         }
     }
 
-    fn check_named(&self, kid: &str, signed: Signed<'_>) -> Seal {
+    fn check_named(&self, kid: &str, signed: SignedMessage<'_>) -> SignatureCheck {
         let Some(places) = self.by_kid.get(kid) else {
-            return Seal::KeyUnknown;
+            return SignatureCheck::KeyUnknown;
         };
         let mut named = places.iter().filter_map(|place| self.keys.get(*place));
         if named.any(|key| key.made(signed)) {
-            Seal::Good
+            SignatureCheck::Valid
         } else {
-            Seal::Bad
+            SignatureCheck::Invalid
         }
     }
 
     /// Checks a signature without a `kid`. Exactly one key must fit its algorithm. If that key did
     /// not make the signature, the issuer may have replaced the key since, so the result is
-    /// [`Seal::KeyUnknown`].
-    fn check_unnamed(&self, signed: Signed<'_>) -> Seal {
+    /// [`SignatureCheck::KeyUnknown`].
+    fn check_unnamed(&self, signed: SignedMessage<'_>) -> SignatureCheck {
         let mut fitting = self.keys.iter().filter(|key| key.fits(signed.algorithm));
         match (fitting.next(), fitting.next()) {
-            (Some(_), Some(_)) => Seal::Bad,
-            (Some(key), None) if key.made(signed) => Seal::Good,
-            _ => Seal::KeyUnknown,
+            (Some(_), Some(_)) => SignatureCheck::Invalid,
+            (Some(key), None) if key.made(signed) => SignatureCheck::Valid,
+            _ => SignatureCheck::KeyUnknown,
         }
     }
 }
@@ -149,7 +149,7 @@ impl Key {
         self.family == algorithm.family() && self.pinned.is_none_or(|pinned| pinned == algorithm)
     }
 
-    fn made(&self, signed: Signed<'_>) -> bool {
+    fn made(&self, signed: SignedMessage<'_>) -> bool {
         self.fits(signed.algorithm)
             && jsonwebtoken::crypto::verify(
                 signed.signature,

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::{
     fetch::{Fetch, FetchError, KeyFetcher},
-    jwks::{KeySet, NotAKeySet, Seal, Signed},
+    jwks::{KeySet, NotAKeySet, SignatureCheck, SignedMessage},
     source::KeySource,
 };
 use crate::domain::clock::Clock;
@@ -35,7 +35,7 @@ const JOIN_WITHIN: Duration = Duration::from_millis(250);
 const TICK: Duration = Duration::from_secs(1);
 
 /// State shared by all sources.
-pub(super) struct Surroundings {
+pub(super) struct JwksDeps {
     pub clock: Arc<dyn Clock>,
     pub fetcher: Arc<dyn KeyFetcher>,
     pub max_stale: Duration,
@@ -43,22 +43,22 @@ pub(super) struct Surroundings {
     pub generation: AtomicU64,
 }
 
-/// Error of loading keys.
+/// An error that occurred while loading keys.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LoadFailed {
     #[error(transparent)]
     Fetch(#[from] FetchError),
     #[error(transparent)]
     Content(#[from] NotAKeySet),
-    #[error("holds no usable key")]
+    #[error("contains no usable key")]
     Empty,
 }
 
 /// The keys of one source.
 pub(super) struct IssuerKeys {
     source: KeySource,
-    around: Arc<Surroundings>,
-    held: ArcSwapOption<Held>,
+    deps: Arc<JwksDeps>,
+    cached: ArcSwapOption<CachedKeySet>,
     flight: Mutex<Flight>,
     /// Start of the running fetch, in microseconds of the monotonic clock plus one; 0 if no fetch
     /// is running.
@@ -67,7 +67,7 @@ pub(super) struct IssuerKeys {
 
 /// Whether newer keys were obtained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum RefreshOutcome {
     /// Newer keys were loaded.
     Newer,
     /// No newer keys were loaded, and no fetch is running.
@@ -76,9 +76,9 @@ pub(super) enum Asked {
     Undecided,
 }
 
-/// A key set, the monotonic time at which the fetch of it started, and the serial number of the
-/// fetch.
-struct Held {
+/// A cached key set. `fetched_at` is when its fetch started, on the monotonic clock. `serial` is the
+/// number of that fetch.
+struct CachedKeySet {
     set: KeySet,
     fetched_at: Duration,
     serial: u64,
@@ -97,11 +97,11 @@ struct Flight {
 }
 
 impl IssuerKeys {
-    pub(super) fn new(source: KeySource, around: Arc<Surroundings>) -> Self {
+    pub(super) fn new(source: KeySource, deps: Arc<JwksDeps>) -> Self {
         Self {
             source,
-            around,
-            held: ArcSwapOption::empty(),
+            deps,
+            cached: ArcSwapOption::empty(),
             flight: Mutex::default(),
             fetching_since: AtomicU64::new(0),
         }
@@ -112,42 +112,44 @@ impl IssuerKeys {
     }
 
     /// Checks a signature against the keys; `None` if no keys are trusted.
-    pub(super) fn check(&self, signed: Signed<'_>) -> Option<Seal> {
-        let held = self.held.load();
-        let held = held.as_ref().filter(|held| self.trusts(held))?;
-        Some(held.set.check(signed))
+    pub(super) fn check(&self, signed: SignedMessage<'_>) -> Option<SignatureCheck> {
+        let cached = self.cached.load();
+        let now = self.deps.clock.monotonic();
+        let cached = cached.as_ref().filter(|cached| self.trusts(cached, now))?;
+        Some(cached.set.check(signed))
     }
 
     /// Returns whether there are keys and the last successful fetch is recent enough to trust them.
     pub(super) fn is_trusted(&self) -> bool {
-        self.held
-            .load()
-            .as_ref()
-            .is_some_and(|held| self.trusts(held))
+        self.is_trusted_at(self.deps.clock.monotonic())
     }
 
-    fn trusts(&self, held: &Held) -> bool {
-        let age = self
-            .around
-            .clock
-            .monotonic()
-            .saturating_sub(held.fetched_at);
-        age <= self.around.max_stale && !held.set.is_empty()
+    /// Returns whether the keys are trusted at `now`, as [`Self::is_trusted`] does.
+    pub(super) fn is_trusted_at(&self, now: Duration) -> bool {
+        let cached = self.cached.load();
+        cached
+            .as_ref()
+            .is_some_and(|cached| self.trusts(cached, now))
+    }
+
+    fn trusts(&self, cached: &CachedKeySet, now: Duration) -> bool {
+        let age = now.saturating_sub(cached.fetched_at);
+        age <= self.deps.max_stale && !cached.set.is_empty()
     }
 
     /// Fetches the keys now, whether or not a fetch is due.
     pub(super) async fn load(&self) -> Result<(), LoadFailed> {
         let mut flight = self.flight.lock().await;
-        self.land(&mut flight).await?;
+        self.finish_fetch(&mut flight).await?;
         self.is_trusted().then_some(()).ok_or(LoadFailed::Empty)
     }
 
     /// Fetches the keys if a fetch is due, or finishes a fetch whose caller was cancelled.
     pub(super) async fn refresh_if_due(&self) {
         let mut flight = self.flight.lock().await;
-        if flight.under_way.is_some() || self.around.clock.monotonic() >= flight.due_at {
-            // `land` records and logs a failure.
-            let _ = self.land(&mut flight).await;
+        if flight.under_way.is_some() || self.deps.clock.monotonic() >= flight.due_at {
+            // `finish_fetch` records and logs a failure.
+            let _ = self.finish_fetch(&mut flight).await;
         }
     }
 
@@ -160,18 +162,24 @@ impl IssuerKeys {
     }
 
     /// Fetches because a JWT names an unknown key, at most once a minute. A second caller joins the
-    /// running fetch only until it is `JOIN_WITHIN` old; after that it gets [`Asked::Undecided`].
-    pub(super) async fn refresh_for_unknown(&self) -> Asked {
+    /// running fetch only until it is `JOIN_WITHIN` old; after that it gets [`RefreshOutcome::Undecided`].
+    pub(super) async fn refresh_for_unknown(&self) -> RefreshOutcome {
         let before = self.serial();
-        let asked = |is_newer| if is_newer { Asked::Newer } else { Asked::Same };
+        let asked = |is_newer| {
+            if is_newer {
+                RefreshOutcome::Newer
+            } else {
+                RefreshOutcome::Same
+            }
+        };
         let Some(mut flight) = self.join().await else {
             return if self.serial() == before {
-                Asked::Undecided
+                RefreshOutcome::Undecided
             } else {
-                Asked::Newer
+                RefreshOutcome::Newer
             };
         };
-        let now = self.around.clock.monotonic();
+        let now = self.deps.clock.monotonic();
         let may_ask = flight
             .asked_at
             .is_none_or(|at| now.saturating_sub(at) >= ASK_AGAIN_AFTER);
@@ -182,7 +190,7 @@ impl IssuerKeys {
             }
             flight.asked_at = Some(now);
         }
-        let _ = self.land(&mut flight).await;
+        let _ = self.finish_fetch(&mut flight).await;
         asked(self.serial() != before)
     }
 
@@ -193,7 +201,7 @@ impl IssuerKeys {
             0 => JOIN_WITHIN,
             since => {
                 let since = Duration::from_micros(since - 1);
-                let age = self.around.clock.monotonic().saturating_sub(since);
+                let age = self.deps.clock.monotonic().saturating_sub(since);
                 JOIN_WITHIN.saturating_sub(age)
             }
         };
@@ -202,14 +210,17 @@ impl IssuerKeys {
     }
 
     fn serial(&self) -> u64 {
-        self.held.load().as_ref().map_or(0, |held| held.serial)
+        self.cached
+            .load()
+            .as_ref()
+            .map_or(0, |cached| cached.serial)
     }
 
-    async fn land(&self, flight: &mut Flight) -> Result<(), LoadFailed> {
+    async fn finish_fetch(&self, flight: &mut Flight) -> Result<(), LoadFailed> {
         let (started_at, fetch) = flight.under_way.get_or_insert_with(|| {
             (
-                self.around.clock.monotonic(),
-                self.around.fetcher.fetch(&self.source),
+                self.deps.clock.monotonic(),
+                self.deps.fetcher.fetch(&self.source),
             )
         });
         let started_at = *started_at;
@@ -228,28 +239,28 @@ impl IssuerKeys {
 
     /// Replaces the whole key set, so that a key that the issuer has removed is no longer trusted.
     fn replace(&self, set: KeySet, fetched_at: Duration) {
-        let before = self.held.load_full();
+        let before = self.cached.load_full();
         let changed = !before.is_some_and(|before| before.set.is_same(&set));
         if changed {
             for skipped in set.skipped() {
                 warn!(source = %self.source, "key skipped: {skipped}");
             }
             if set.is_empty() {
-                warn!(source = %self.source, "the key set holds no usable key");
+                warn!(source = %self.source, "the key set contains no usable key");
             }
         }
-        self.held.store(Some(Arc::new(Held {
+        self.cached.store(Some(Arc::new(CachedKeySet {
             set,
             fetched_at,
             serial: self.serial() + 1,
         })));
         if changed {
-            self.around.generation.fetch_add(1, Ordering::Release);
+            self.deps.generation.fetch_add(1, Ordering::Release);
         }
     }
 
     fn note(&self, flight: &mut Flight, failure: Option<&LoadFailed>) {
-        let now = self.around.clock.monotonic();
+        let now = self.deps.clock.monotonic();
         let wait = if failure.is_some() {
             RETRY_AFTER
         } else {
@@ -260,11 +271,12 @@ impl IssuerKeys {
         // retry.
         match failure {
             // If a key file was never loaded, startup fails and reports the error.
-            Some(_) if matches!(self.source, KeySource::File(_)) && self.held.load().is_none() => {}
+            Some(_)
+                if matches!(self.source, KeySource::File(_)) && self.cached.load().is_none() => {}
             Some(why) if !flight.failing => {
                 warn!(source = %self.source, "key set not refreshed, retrying: {why}");
             }
-            None if flight.failing => info!(source = %self.source, "key set refreshed again"),
+            None if flight.failing => info!(source = %self.source, "key set refresh recovered"),
             _ => {}
         }
         flight.failing = failure.is_some();

@@ -2,21 +2,24 @@
 //! the issuers file. This module does not know where keys come from, and never follows a URL in a
 //! header.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde::{
-    Deserialize, Deserializer,
-    de::{Error as _, MapAccess, Visitor},
-};
 use serde_json::{Map, Value};
 
-use super::{algorithm::Algorithm, issuers::IssuerEntry, jwks::Signed};
+use super::{
+    algorithm::Algorithm,
+    issuers::{IssuerEntry, RequiredClaim},
+    jwks::SignedMessage,
+    unique_json,
+};
 use crate::domain::{text::Subject, timestamp::Timestamp};
 
 const LEEWAY: Duration = Duration::from_secs(5);
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const MAX_KID_CHARS: usize = 256;
+/// Longest subject, in characters, as [`Subject`] has it.
+const MAX_SUBJECT_CHARS: usize = 255;
 /// Headers that would change how the rest of the JWT is read or where its keys come from.
 const FORBIDDEN_HEADERS: [&str; 8] = ["crit", "jku", "x5u", "jwk", "x5c", "b64", "zip", "enc"];
 
@@ -63,8 +66,8 @@ impl<'a> Jwt<'a> {
     }
 
     /// Returns what is needed to check the signature against a key set.
-    pub(super) fn signed(&self) -> Signed<'_> {
-        Signed {
+    pub(super) fn signed(&self) -> SignedMessage<'_> {
+        SignedMessage {
             message: self.message,
             signature: self.signature,
             algorithm: self.algorithm,
@@ -87,10 +90,10 @@ impl<'a> Jwt<'a> {
             return Err("not for this audience");
         }
         if !entry.algorithms.contains(&self.algorithm) {
-            return Err("algorithm not taken from this issuer");
+            return Err("algorithm not accepted from this issuer");
         }
         let mut required = entry.required.iter();
-        if !required.all(|(claim, wanted)| self.has(claim, wanted)) {
+        if !required.all(|required| self.has(required)) {
             return Err("a required claim is absent or different");
         }
         Ok(())
@@ -108,10 +111,19 @@ impl<'a> Jwt<'a> {
         }
     }
 
-    fn has(&self, claim: &str, wanted: &str) -> bool {
-        match self.claims.get(claim) {
-            Some(Value::Array(many)) => many.iter().any(|one| reads(one, wanted)),
-            Some(one) => reads(one, wanted),
+    /// Returns whether the JWT has a claim with its value. The path leads through objects only.
+    fn has(&self, RequiredClaim { path, value }: &RequiredClaim) -> bool {
+        let Some((claim, within)) = path.split_first() else {
+            return false;
+        };
+        let found = within
+            .iter()
+            .try_fold(self.claims.get(claim), |found, name| {
+                Some(found?.as_object()?.get(name))
+            });
+        match found.flatten() {
+            Some(Value::Array(many)) => many.iter().any(|one| reads(one, value)),
+            Some(one) => reads(one, value),
             None => false,
         }
     }
@@ -131,7 +143,7 @@ fn check_header(header: &Map<String, Value>) -> Result<(Algorithm, Option<String
         .iter()
         .any(|name| header.contains_key(*name))
     {
-        return Err("a header that is never taken, such as crit, jku, x5u or jwk");
+        return Err("a header that is never accepted, such as crit, jku, x5u or jwk");
     }
     if let Some(kind) = header.get("typ")
         && !kind.as_str().is_some_and(is_jwt)
@@ -141,12 +153,12 @@ fn check_header(header: &Map<String, Value>) -> Result<(Algorithm, Option<String
     let kid = match header.get("kid") {
         None => None,
         Some(Value::String(kid)) if kid.chars().count() <= MAX_KID_CHARS => Some(kid.clone()),
-        Some(_) => return Err("kid is not a text of at most 256 characters"),
+        Some(_) => return Err("kid is not a string of at most 256 characters"),
     };
     let algorithm = header.get("alg").and_then(Value::as_str);
     let algorithm = algorithm
         .and_then(Algorithm::from_name)
-        .ok_or("alg is not an asymmetric algorithm that is known")?;
+        .ok_or("alg is not a supported asymmetric algorithm")?;
     Ok((algorithm, kid))
 }
 
@@ -187,46 +199,25 @@ fn micros(date: &Value) -> Option<i64> {
 }
 
 /// Checks the subject against the rule for members of a stack. A caller with any other subject
-/// could not be a member of a stack anyway.
+/// could not be a member of a stack anyway, and the audit and the log show it.
 fn check_subject(claims: &Map<String, Value>) -> Result<(), Cause> {
-    let subject = claims.get("sub").and_then(Value::as_str);
-    match subject.map(Subject::parse) {
-        Some(Ok(_)) => Ok(()),
-        _ => Err("sub is not a text of 1 to 255 printable characters"),
+    let subject = claims.get("sub").ok_or("sub is absent")?;
+    let subject = subject.as_str().ok_or("sub is not a string")?;
+    if subject.is_empty() {
+        return Err("sub is empty");
+    }
+    if subject.chars().count() > MAX_SUBJECT_CHARS {
+        return Err("sub is longer than 255 characters");
+    }
+    match Subject::parse(subject) {
+        Ok(_) => Ok(()),
+        Err(_) => {
+            Err("sub contains a character that does not print, a space at an end, or a credential")
+        }
     }
 }
 
 fn object(segment: &str) -> Option<Map<String, Value>> {
     let json = URL_SAFE_NO_PAD.decode(segment).ok()?;
-    let UniqueKeys(object) = serde_json::from_slice(&json).ok()?;
-    Some(object)
-}
-
-/// A JSON object without duplicate keys, which two parsers could interpret differently.
-struct UniqueKeys(Map<String, Value>);
-
-impl<'de> Deserialize<'de> for UniqueKeys {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_map(UniqueKeysVisitor)
-    }
-}
-
-struct UniqueKeysVisitor;
-
-impl<'de> Visitor<'de> for UniqueKeysVisitor {
-    type Value = UniqueKeys;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<UniqueKeys, A::Error> {
-        let mut object = Map::new();
-        while let Some((name, value)) = members.next_entry::<String, Value>()? {
-            if object.insert(name, value).is_some() {
-                return Err(A::Error::custom("a member is named twice"));
-            }
-        }
-        Ok(UniqueKeys(object))
-    }
+    unique_json::object(&json)
 }

@@ -5,6 +5,7 @@
 mod algorithm;
 mod authenticator;
 mod certificates;
+mod connection_credentials;
 mod entry;
 mod fetch;
 mod file;
@@ -14,18 +15,23 @@ mod jwks;
 mod jwks_cache;
 mod jwt;
 pub mod policy;
+mod required;
 mod source;
+mod unique_json;
+mod unverified;
 
 use std::time::Duration;
 
 pub use algorithm::Algorithm;
 pub use authenticator::Authenticator;
-pub use certificates::{CERTIFICATE_ISSUER, CertificateEntry, Certified};
+pub use certificates::{CERTIFICATE_ISSUER, CertificateEntry, ClientCertificate};
+pub use connection_credentials::ConnectionCredentials;
 pub use entry::IssuersError;
 pub use fetch::{Fetch, FetchError, HttpFetcher, KeyFetcher};
 pub use file::{Entries, parse};
-pub use issuers::{IssuerEntry, SubjectPattern};
+pub use issuers::{IssuerEntry, RequiredClaim, SubjectPattern};
 pub use source::KeySource;
+pub use unverified::Unverified;
 
 /// Default time for which keys stay trusted after the last successful fetch.
 pub const DEFAULT_MAX_STALE: Duration = Duration::from_hours(24);
@@ -41,10 +47,10 @@ pub enum Rejection {
     #[error("credential not accepted: {0}")]
     Invalid(&'static str),
     /// A management token was sent where a caller's own credential belongs.
-    #[error("a management token is no credential of a caller")]
+    #[error("a management token is not a caller's credential")]
     TokenNotAcceptedHere,
     /// The only credential is a client certificate, and the issuers file lists none of its names.
-    #[error("the client certificate names nobody that the issuers file lists")]
+    #[error("no entry of the issuers file matches the client certificate")]
     CertificateUnlisted,
     /// The client certificate has expired since its connection was established.
     #[error("the client certificate has expired")]
@@ -57,7 +63,7 @@ pub enum Rejection {
 
 /// Error at startup: a key file cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("jwks_file {path}: {why}; mend the file, or correct `jwks_file` in the issuers file")]
+#[error("jwks_file {path}: {why}; correct the file, or correct `jwks_file` in the issuers file")]
 pub struct KeyFileUnusable {
     path: String,
     why: String,

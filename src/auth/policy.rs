@@ -15,6 +15,8 @@ pub struct Rule {
     /// Whether the RPC changes state. If so, a call counts against the caller's rate limit on
     /// changes.
     pub changes: bool,
+    /// Whether the client may send any number of messages, instead of exactly one.
+    pub takes_stream: bool,
     /// Name of the RPC in the audit; `None` if its refusals are not audited (R14).
     pub action: Option<AuditAction>,
 }
@@ -29,14 +31,19 @@ pub enum AllowedCallers {
 }
 
 const NOBODY: Requirement = Requirement {
-    governor: false,
+    stack_admin: false,
+    user: false,
     operator: false,
     introspector: false,
     service: false,
     anyone: false,
 };
 const GOVERNOR: Requirement = Requirement {
-    governor: true,
+    stack_admin: true,
+    ..NOBODY
+};
+const USER: Requirement = Requirement {
+    user: true,
     ..NOBODY
 };
 const OPERATOR: Requirement = Requirement {
@@ -44,7 +51,7 @@ const OPERATOR: Requirement = Requirement {
     ..NOBODY
 };
 const GOVERNOR_OR_OPERATOR: Requirement = Requirement {
-    governor: true,
+    stack_admin: true,
     operator: true,
     ..NOBODY
 };
@@ -67,6 +74,7 @@ const fn open(path: &'static str) -> Rule {
         path,
         admits: AllowedCallers::Everybody,
         changes: false,
+        takes_stream: false,
         action: None,
     }
 }
@@ -76,26 +84,49 @@ const fn verdict(path: &'static str, requirement: Requirement) -> Rule {
         path,
         admits: AllowedCallers::Callers(requirement),
         changes: false,
+        takes_stream: false,
         action: None,
+    }
+}
+
+/// Returns the rule of an RPC in which the client may send any number of messages.
+const fn stream(rule: Rule) -> Rule {
+    Rule {
+        takes_stream: true,
+        ..rule
     }
 }
 
 const fn read(path: &'static str, requirement: Requirement, action: AuditAction) -> Rule {
     Rule {
-        path,
+        path: path_of(path, action),
         admits: AllowedCallers::Callers(requirement),
         changes: false,
+        takes_stream: false,
         action: Some(action),
     }
 }
 
 const fn change(path: &'static str, requirement: Requirement, action: AuditAction) -> Rule {
     Rule {
-        path,
+        path: path_of(path, action),
         admits: AllowedCallers::Callers(requirement),
         changes: true,
+        takes_stream: false,
         action: Some(action),
     }
+}
+
+/// Returns the path. Compilation fails if the audit calls the RPC by another name.
+const fn path_of(path: &'static str, action: AuditAction) -> &'static str {
+    let (path_bytes, method) = (path.as_bytes(), action.method().as_bytes());
+    assert!(path_bytes.len() == method.len() + 1 && path_bytes[0] == b'/');
+    let mut at = 0;
+    while at < method.len() {
+        assert!(path_bytes[at + 1] == method[at]);
+        at += 1;
+    }
+    path
 }
 
 /// The rules of all RPCs that are served.
@@ -103,21 +134,25 @@ const fn change(path: &'static str, requirement: Requirement, action: AuditActio
 pub const RULES: &[Rule] = &[
     change("/stacktoken.v1.TokenService/Issue", GOVERNOR, AuditAction::TokenIssue),
     read("/stacktoken.v1.TokenService/Get", GOVERNOR_OR_OPERATOR, AuditAction::TokenGet),
+    read("/stacktoken.v1.TokenService/GetUsage", GOVERNOR_OR_OPERATOR, AuditAction::TokenGetUsage),
+    read("/stacktoken.v1.TokenService/ListStacks", USER, AuditAction::TokenListStacks),
     read("/stacktoken.v1.TokenService/List", GOVERNOR_OR_OPERATOR, AuditAction::TokenList),
     change("/stacktoken.v1.TokenService/Update", GOVERNOR, AuditAction::TokenUpdate),
     change("/stacktoken.v1.TokenService/SetExpiry", GOVERNOR_OR_OPERATOR, AuditAction::TokenSetExpiry),
     change("/stacktoken.v1.TokenService/Rotate", GOVERNOR, AuditAction::TokenRotate),
+    change("/stacktoken.v1.TokenService/EndOverlap", GOVERNOR, AuditAction::TokenEndOverlap),
     change("/stacktoken.v1.TokenService/Revoke", GOVERNOR_OR_OPERATOR, AuditAction::TokenRevoke),
     change("/stacktoken.v1.TokenService/RevokeAll", GOVERNOR_OR_OPERATOR, AuditAction::TokenRevokeAll),
-    change("/stacktoken.v1.TokenService/ReportLeaked", OPERATOR_OR_SERVICE, AuditAction::TokenReportLeaked),
+    change("/stacktoken.v1.LeakService/ReportLeaked", OPERATOR_OR_SERVICE, AuditAction::TokenReportLeaked),
     verdict("/stacktoken.v1.IntrospectionService/Introspect", INTROSPECTOR),
     verdict("/stacktoken.v1.IntrospectionService/BatchIntrospect", INTROSPECTOR),
-    verdict("/stacktoken.v1.IntrospectionService/ListActions", ANYONE),
-    verdict("/stacktoken.v1.IntrospectionService/Watch", INTROSPECTOR),
+    verdict("/stacktoken.v1.ActionService/ListActions", ANYONE),
+    stream(verdict("/stacktoken.v1.IntrospectionService/Watch", INTROSPECTOR)),
     verdict("/envoy.service.auth.v3.Authorization/Check", INTROSPECTOR),
     change("/stacktoken.admin.v1.StackService/Register", OPERATOR, AuditAction::StackRegister),
     read("/stacktoken.admin.v1.StackService/Get", GOVERNOR_OR_OPERATOR, AuditAction::StackGet),
     read("/stacktoken.admin.v1.StackService/List", OPERATOR, AuditAction::StackList),
+    read("/stacktoken.admin.v1.StackService/ListMembers", GOVERNOR_OR_OPERATOR, AuditAction::StackListMembers),
     change("/stacktoken.admin.v1.StackService/SetMember", OPERATOR, AuditAction::StackSetMember),
     change("/stacktoken.admin.v1.StackService/RemoveMember", OPERATOR, AuditAction::StackRemoveMember),
     change("/stacktoken.admin.v1.StackService/TransferOwnership", OPERATOR, AuditAction::StackTransferOwnership),
@@ -128,8 +163,9 @@ pub const RULES: &[Rule] = &[
     read("/stacktoken.audit.v1.AuditService/List", GOVERNOR_OR_OPERATOR, AuditAction::AuditList),
     open("/grpc.health.v1.Health/Check"),
     open("/grpc.health.v1.Health/Watch"),
-    open("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"),
-    open("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"),
+    open("/grpc.health.v1.Health/List"),
+    stream(open("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")),
+    stream(open("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")),
 ];
 
 static BY_PATH: LazyLock<HashMap<&str, &Rule>> =
@@ -147,6 +183,12 @@ impl Rule {
     #[must_use]
     pub const fn is_verdict(&self) -> bool {
         self.action.is_none() && !self.changes
+    }
+
+    /// Returns whether the RPC needs no credential.
+    #[must_use]
+    pub fn admits_everybody(&self) -> bool {
+        self.admits == AllowedCallers::Everybody
     }
 
     /// Returns the OpenTelemetry name of the RPC, `package.Service/Method`.

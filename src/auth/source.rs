@@ -39,8 +39,8 @@ impl fmt::Display for KeySource {
 /// Parses a URL from which keys may be fetched.
 ///
 /// # Errors
-/// A text that says what is wrong and how to fix it. It never quotes the URL, because the URL may
-/// contain a password.
+/// A message that says what is wrong and how to fix it. It never quotes the URL, because the URL
+/// may contain a password.
 pub(super) fn parse_url(text: &str) -> Result<Uri, &'static str> {
     let url: Uri = text
         .parse()
@@ -49,7 +49,7 @@ pub(super) fn parse_url(text: &str) -> Result<Uri, &'static str> {
         .authority()
         .ok_or("names no host: write a full URL such as https://login.example.com/keys")?;
     if authority.as_str().contains('@') {
-        return Err("holds a user name or password: remove it, key sets are public");
+        return Err("contains a user name or password: remove it, because key sets are public");
     }
     match url.scheme_str() {
         Some("https") => Ok(url),

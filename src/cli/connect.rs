@@ -5,13 +5,21 @@ use std::{error::Error, fs, future::Future, io, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 use tonic::transport::{self, Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use super::exit::{FAILURE, Failed, UNAVAILABLE};
+use super::{
+    exit::{ExitError, FAILURE, UNAVAILABLE},
+    output::error_text,
+};
 use crate::config;
 
 /// The server to call, and how to verify it.
 #[derive(Args)]
+#[command(next_help_heading = "Connection")]
 pub struct Server {
     /// URL of the server to call
     #[arg(
@@ -64,10 +72,10 @@ impl Server {
     }
 
     /// Returns the failure of a call that was not answered in time.
-    pub fn no_answer(&self) -> Failed {
+    pub fn no_answer(&self) -> ExitError {
         let time = humantime::format_duration(self.timeout);
         let message = format!("--server {}: no answer within --timeout {time}", self.url);
-        Failed::new(UNAVAILABLE, message)
+        ExitError::new(UNAVAILABLE, message)
     }
 
     /// Connects to the server.
@@ -77,22 +85,71 @@ impl Server {
         connected.map_err(|error| self.not_connected(error).into())
     }
 
-    fn not_connected(&self, error: transport::Error) -> Failed {
+    /// Explains a call that failed without an answer of the service. If the server answers in another
+    /// protocol than that of gRPC, a retry does not help. Takes at most `left`.
+    pub async fn explain(&self, failed: ExitError, left: Duration) -> ExitError {
+        let probe = tokio::time::timeout(left, self.speaks_another_protocol());
+        if !probe.await.unwrap_or_default() {
+            return failed;
+        }
+        failed.into_failure().with_hint(&format!(
+            "--server {} answers in another protocol than gRPC: check the port, and use https:// if \
+             it speaks TLS",
+            self.url
+        ))
+    }
+
+    /// Returns whether the server answers in another protocol than HTTP/2, such as HTTP/1.1 or TLS.
+    /// The library reports that as a broken connection, so this looks at the first byte of an answer.
+    /// A server that closes the connection without one may be away. With https, the protocol is
+    /// negotiated before.
+    async fn speaks_another_protocol(&self) -> bool {
+        let Some(address) = self.plain_address() else {
+            return false;
+        };
+        for opening in [HTTP2, HTTP1] {
+            if let Ok(byte) = first_byte(&address, opening).await {
+                // The length of the settings, with which every server of HTTP/2 begins (RFC 9113,
+                // 3.4).
+                return byte != 0;
+            }
+        }
+        false
+    }
+
+    /// Returns host and port of an http URL.
+    fn plain_address(&self) -> Option<(String, u16)> {
+        let uri: http::Uri = self.url.parse().ok()?;
+        let host = uri.host()?.trim_matches(['[', ']']);
+        let is_plain = uri.scheme_str() == Some("http");
+        is_plain.then(|| (host.to_owned(), uri.port_u16().unwrap_or(80)))
+    }
+
+    fn not_connected(&self, error: transport::Error) -> ExitError {
         let code = if is_outage(&error) {
             UNAVAILABLE
         } else {
             FAILURE
         };
-        let causes = anyhow::Error::from(error);
-        Failed::new(code, format!("--server {}: {causes:#}", self.url))
+        let causes = error_text(&anyhow::Error::from(error));
+        let failed = ExitError::new(code, format!("--server {}: {causes}", self.url));
+        if code == FAILURE {
+            return failed.with_hint(
+                "check that the server speaks TLS on this port, and give the CA that signed its \
+                 certificate with --ca",
+            );
+        }
+        failed
     }
 
     fn endpoint(&self) -> anyhow::Result<Endpoint> {
         let endpoint = Endpoint::from_shared(self.url.clone())?;
         if endpoint.uri().scheme_str() != Some("https") {
             if self.ca.is_some() || self.client_cert.is_some() {
-                let message = "--ca and --client-cert are for https:// only";
-                return Err(Failed::usage(message).into());
+                let message = "--ca and --client-cert (also set by STACKTOKEN_CA and \
+                               STACKTOKEN_CLIENT_CERT) are for https:// only: give --server an \
+                               https:// URL, or leave them out";
+                return Err(ExitError::usage(message).into());
             }
             return Ok(endpoint);
         }
@@ -121,6 +178,18 @@ fn is_outage(error: &transport::Error) -> bool {
         .is_some_and(|error| error.kind() != io::ErrorKind::InvalidData)
 }
 
+/// What a client of HTTP/2 sends first, with empty settings.
+const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+/// A request of HTTP/1.1, which servers answer that know no HTTP/2.
+const HTTP1: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+
+/// Returns the first byte that a server answers to the opening of a connection.
+async fn first_byte(address: &(String, u16), opening: &[u8]) -> io::Result<u8> {
+    let mut socket = TcpStream::connect(address).await?;
+    socket.write_all(opening).await?;
+    socket.read_u8().await
+}
+
 /// Parses the URL of a server. A URL without a scheme is treated as http.
 fn url(text: &str) -> Result<String, &'static str> {
     let url = match text.split_once("://") {
@@ -130,14 +199,19 @@ fn url(text: &str) -> Result<String, &'static str> {
     let uri: http::Uri = url.parse().map_err(|_| EXPECTED_URL)?;
     let is_known = matches!(uri.scheme_str(), Some("http" | "https"));
     let has_host = uri.host().is_some_and(|host| !host.is_empty());
-    if is_known && has_host {
+    let has_user = uri
+        .authority()
+        .is_some_and(|authority| authority.as_str().contains('@'));
+    let has_path = !["", "/"].contains(&uri.path()) || uri.query().is_some();
+    if is_known && has_host && !has_user && !has_path {
         Ok(url)
     } else {
         Err(EXPECTED_URL)
     }
 }
 
-const EXPECTED_URL: &str = "expected a URL such as http://127.0.0.1:50051";
+const EXPECTED_URL: &str =
+    "expected a URL such as http://127.0.0.1:50051, without a user name and without a path";
 
 fn read(flag: &str, path: &PathBuf) -> anyhow::Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("{flag}: cannot read {}", path.display()))

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// How often to retry connecting to an unavailable database.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How often to poll the files that contain database URLs.
 const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
@@ -43,7 +43,7 @@ pub async fn open(
                 }
             }
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(RETRY_INTERVAL).await;
     }
 }
 
@@ -59,11 +59,12 @@ async fn try_open(
             Missing::Wrong(unreachable.into())
         });
     }
+    settings::require_file(location).map_err(Missing::Wrong)?;
     let shared = matches!(location, Location::Postgres(_));
     let store = match Store::open(location, size, ambient).await {
         Ok(store) => store,
         Err(error @ OpenError::Database { .. }) if shared => {
-            return Err(Missing::Away(error.to_string()));
+            return Err(Missing::Away(format!("{:#}", anyhow::Error::from(error))));
         }
         Err(error) => return Err(Missing::Wrong(error.into())),
     };
@@ -96,13 +97,16 @@ pub async fn follow(flags: DatabaseFlags, location: Location, store: Arc<Store>)
         }
         match settings::location(&flags).context("the database URL has changed") {
             Ok(changed) if location.follow(&changed) => {
-                tracing::info!("the database URL was read again: connections are made anew");
+                tracing::info!("the database URL was reloaded; reconnecting");
                 store.warn_unless_private();
                 store.replace_connections().await;
             }
             Ok(changed) if changed == location => {}
             Ok(_) => tracing::warn!("the database URL names another database: restart to use it"),
-            Err(error) => tracing::warn!(error = %format!("{error:#}"), "the old one stays"),
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(%error, "the database URL cannot be reloaded: keeping the previous one");
+            }
         }
         seen = now;
     }

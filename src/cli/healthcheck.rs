@@ -5,16 +5,16 @@ use std::process::ExitCode;
 use anyhow::anyhow;
 use clap::Args;
 
-use super::{connect::Server, output};
+use super::{client, connect::Server, output};
 use crate::server::health;
 
 #[derive(Args)]
 pub struct Healthcheck {
-    #[command(flatten)]
-    server: Server,
     /// Name of the service to check. Default: the server as a whole
     #[arg(long, default_value = "", value_name = "NAME")]
     service: String,
+    #[command(flatten)]
+    server: Server,
 }
 
 pub async fn run(command: Healthcheck) -> anyhow::Result<ExitCode> {
@@ -23,7 +23,7 @@ pub async fn run(command: Healthcheck) -> anyhow::Result<ExitCode> {
     // A probe expects exit code 0 or 1, so every kind of failure gives exit code 1.
     let serving = server.in_time(asking).await;
     let serving = serving.unwrap_or_else(|| Err(server.no_answer().into()));
-    let serving = serving.map_err(|error| anyhow!("{error:#}"))?;
+    let serving = serving.map_err(|error| anyhow!("{}", client::words_of_error(&error)))?;
     output::line(if serving { "SERVING" } else { "NOT_SERVING" })?;
     Ok(if serving {
         ExitCode::SUCCESS

@@ -23,7 +23,8 @@ pub struct Migrate {
 enum Step {
     /// Apply pending migrations
     Up,
-    /// Show applied and pending migrations; exit with code 1 if any is pending or unknown
+    /// Show applied and pending migrations and missing tables and indexes; exit with code 1 if a
+    /// migration is pending or unknown, or if something is missing
     Status,
     /// Start a new epoch of the change log, after the store was restored from a backup
     NewEpoch,
@@ -31,7 +32,14 @@ enum Step {
 
 pub async fn run(command: Migrate) -> anyhow::Result<ExitCode> {
     let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(OsEntropy));
-    let store = settings::open(&command.database, clock, entropy).await?;
+    let flags = &command.database;
+    let store = match command.step {
+        Step::Up => {
+            let location = settings::location(flags)?;
+            settings::open_or_create(flags, &location, (clock, entropy)).await?
+        }
+        Step::Status | Step::NewEpoch => settings::open(flags, clock, entropy).await?,
+    };
     let code = match command.step {
         Step::Up => up(&store).await?,
         Step::Status => status(&store).await?,
@@ -43,6 +51,7 @@ pub async fn run(command: Migrate) -> anyhow::Result<ExitCode> {
 
 async fn up(store: &Store) -> anyhow::Result<ExitCode> {
     let before = store.migrate().await?;
+    store.require_current_schema().await?;
     if before.pending.is_empty() {
         output::line("the schema is up to date")?;
     }
@@ -54,17 +63,19 @@ async fn up(store: &Store) -> anyhow::Result<ExitCode> {
 
 async fn status(store: &Store) -> anyhow::Result<ExitCode> {
     let schema = store.schema().await?;
-    let current = schema.pending.is_empty() && schema.unknown.is_empty();
+    let is_current =
+        schema.pending.is_empty() && schema.unknown.is_empty() && schema.missing.is_empty();
     for (told, names) in [
         ("applied", schema.applied),
         ("pending", schema.pending),
         ("unknown", schema.unknown),
+        ("missing", schema.missing),
     ] {
         for name in names {
             output::line(&format!("{told} {name}"))?;
         }
     }
-    Ok(if current {
+    Ok(if is_current {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -74,6 +85,8 @@ async fn status(store: &Store) -> anyhow::Result<ExitCode> {
 async fn new_epoch(store: &Store) -> anyhow::Result<ExitCode> {
     store.require_current_schema().await?;
     store.renew_epoch().await?;
-    output::line("another history has begun: revisions of the former one are void")?;
+    output::line(
+        "a new epoch of the change log has started: earlier revisions are no longer valid",
+    )?;
     Ok(ExitCode::SUCCESS)
 }

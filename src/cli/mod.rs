@@ -6,31 +6,37 @@
     reason = "a closed pipe is no panic: see cli::output"
 )]
 
+mod catalogue;
 mod client;
 mod connect;
+mod credentials;
 mod database;
 mod dev;
 mod exit;
 mod healthcheck;
 mod migrate;
+mod otel;
 mod output;
+mod parse;
+mod precedence;
+mod routes;
 mod serve;
 mod settings;
 
-use std::{env, fmt::Write as _, process::ExitCode};
+use std::{env, process::ExitCode};
 
-use clap::{CommandFactory as _, Parser, Subcommand, error::ContextKind};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
-pub use self::exit::code_of;
+pub use self::{exit::code_of, parse::parse};
 use crate::{
     config::{self, Log},
-    domain::{entropy::OsEntropy, secret},
+    domain::entropy::OsEntropy,
     telemetry::{self, logs, sampling, traces},
 };
 
 /// Management tokens for the stacks of a headless CMS
 #[derive(Parser)]
-#[command(name = "stacktoken", version, disable_help_subcommand = true)]
+#[command(name = "stacktoken", version)]
 pub struct Cli {
     #[command(flatten)]
     log: Log,
@@ -52,11 +58,32 @@ enum Command {
     Issue(client::Issue),
     /// Introspect the token whose secret is read from standard input
     Introspect(client::Introspect),
+    /// List the tokens of a stack
+    List(client::List),
+    /// Show one token, without its secret
+    Get(client::Get),
+    /// Change the name, description, permissions or labels of a token
+    Update(client::Update),
+    /// Change when a token expires
+    SetExpiry(client::SetExpiry),
+    /// Give a token a new secret, and print only that secret to standard output
+    Rotate(client::Rotate),
+    /// End the former secret of a rotated token at once
+    EndOverlap(client::EndOverlap),
     /// Revoke a token permanently
     Revoke(client::Revoke),
+    /// List the caller's own stacks
+    Stacks(client::Stacks),
+    /// Print the catalogue of actions that results from --catalogue, as a file for --catalogue.
+    /// Contacts no server; ListActions returns the catalogue of a server
+    Catalogue(catalogue::Catalogue),
+    /// Print the route table that results from --authz-routes, as a file for --authz-routes.
+    /// Contacts no server
+    Routes(routes::Routes),
     /// Print completions for a shell
     Completions {
         /// The shell
+        #[arg(value_name = "bash|elvish|fish|powershell|zsh")]
         shell: clap_complete::Shell,
     },
 }
@@ -70,65 +97,16 @@ impl Command {
             _ => None,
         }
     }
-}
 
-/// Parses the command line.
-///
-/// # Errors
-/// Returns the exit code if the command line asks for help or is wrong. The help text or the error
-/// is already printed by then.
-pub fn parse() -> Result<Cli, ExitCode> {
-    Cli::try_parse().map_err(|error| {
-        if error.use_stderr() {
-            telemetry::output::print_error(format!("stacktoken: {}", in_one_line(&error)));
-            return ExitCode::from(exit::USAGE);
+    fn traces_mut(&mut self) -> Option<&mut config::Traces> {
+        match self {
+            Self::Dev(dev) => Some(&mut dev.tuning.traces),
+            Self::Serve(serve) => Some(&mut serve.tuning.traces),
+            _ => None,
         }
-        // The user asked for help or the version. It is not an error if the reader has closed the
-        // pipe.
-        let _ = error.print();
-        ExitCode::SUCCESS
-    })
-}
-
-/// Describes a wrong command line in one line. Names the setting and its environment variable.
-fn in_one_line(error: &clap::Error) -> String {
-    let text = error.to_string();
-    let lines = text
-        .lines()
-        .map(str::trim)
-        .take_while(|line| !line.starts_with("Usage:"));
-    let told: Vec<_> = lines
-        .filter(|line| !line.is_empty() && !line.starts_with("For more"))
-        .collect();
-    let mut line = told.join(" ").trim_start_matches("error: ").to_owned();
-    let flag = error.get(ContextKind::InvalidArg).map(ToString::to_string);
-    if let Some(variable) = flag.as_deref().and_then(variable_of) {
-        // Writing to a String does not fail.
-        let _ = write!(line, " (also set by {variable})");
     }
-    without_secrets(&line)
 }
 
-/// Returns the line without any secret that was given in the wrong argument (R9).
-fn without_secrets(line: &str) -> String {
-    let mut parts = line.split(secret::PREFIX);
-    let mut shown = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        shown.push_str("(a secret, which belongs on standard input)");
-        shown.push_str(part.trim_start_matches(|letter: char| letter.is_ascii_alphanumeric()));
-    }
-    shown
-}
-
-/// Returns the environment variable that corresponds to a flag, if the flag has one.
-fn variable_of(flag: &str) -> Option<String> {
-    let flag = flag.split_whitespace().next()?.strip_prefix("--")?;
-    let command = Cli::command();
-    let commands = command.get_subcommands().chain(std::iter::once(&command));
-    let mut flags = commands.flat_map(clap::Command::get_arguments);
-    let found = flags.find(|known| known.get_long() == Some(flag))?;
-    Some(found.get_env()?.to_string_lossy().into_owned())
-}
 /// Runs the command that was given on the command line.
 ///
 /// # Errors
@@ -150,11 +128,18 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let exporting = {
         let _runtime = runtime.enter();
         match cli.command.traces() {
-            Some(settings) => traces::begin(settings, settings::random_id(&OsEntropy)?)?,
+            Some(settings) => {
+                let identity = traces::Identity {
+                    service: otel::read("OTEL_SERVICE_NAME"),
+                    instance: settings::random_id(&OsEntropy)?,
+                };
+                traces::begin(settings, identity).map_err(exit::ExitError::wrong_setting)?
+            }
             None => None,
         }
     };
-    let logging = logs::begin(&cli.log, fallback, exporting.as_ref())?;
+    let logging = logs::begin(&cli.log, fallback, exporting.as_ref());
+    let logging = logging.map_err(exit::ExitError::wrong_setting)?;
     let code = runtime.block_on(dispatch(cli.command));
     if let Some(exporting) = exporting {
         exporting.finish();
@@ -168,7 +153,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 /// Prints why a command failed, in one line.
 pub fn report(error: &anyhow::Error) {
-    telemetry::output::print_error(format!("stacktoken: {error:#}"));
+    let line = credentials::redact(&output::error_text(error));
+    telemetry::output::print_error(format!("stacktoken: {line}"));
 }
 
 /// Prints the completion script of a shell. The script is first generated in memory, because clap's
@@ -188,7 +174,16 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Healthcheck(command) => healthcheck::run(command).await,
         Command::Issue(command) => client::issue(command).await,
         Command::Introspect(command) => client::introspect(command).await,
+        Command::List(command) => client::list(command).await,
+        Command::Get(command) => client::get(command).await,
+        Command::Update(command) => client::update(command).await,
+        Command::SetExpiry(command) => client::set_expiry(command).await,
+        Command::Rotate(command) => client::rotate(command).await,
+        Command::EndOverlap(command) => client::end_overlap(command).await,
         Command::Revoke(command) => client::revoke(command).await,
+        Command::Stacks(command) => client::stacks(command).await,
+        Command::Catalogue(command) => catalogue::run(&command),
+        Command::Routes(command) => routes::run(&command),
         Command::Completions { .. } => Ok(ExitCode::SUCCESS),
     }
 }

@@ -33,3 +33,21 @@ pub fn deliver(bytes: &[u8]) -> io::Result<()> {
     output.write_all(bytes)?;
     output.flush()
 }
+
+/// Appends the causes of an error to its text, except those that the text already contains: many
+/// libraries repeat a cause in the error that it caused.
+pub fn without_repetition(text: String, causes: impl Iterator<Item = String>) -> String {
+    causes.fold(text, |text, cause| {
+        if text.contains(&cause) {
+            text
+        } else {
+            format!("{text}: {cause}")
+        }
+    })
+}
+
+/// Formats an error with its causes, each once.
+pub fn error_text(error: &anyhow::Error) -> String {
+    let causes = error.chain().skip(1).map(ToString::to_string);
+    without_repetition(error.to_string(), causes)
+}

@@ -2,44 +2,53 @@
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
-use anyhow::Context as _;
 use clap::Args;
 
-use super::{database, settings};
+use super::{database, exit::ExitError, settings};
 use crate::{
     app::Safeguards,
     config::{DatabaseFlags, Listen, TlsFlags, Tuning},
     domain::{clock::SystemClock, entropy::OsEntropy},
-    server::{self, Back, Front, Listeners},
+    server::{self, Listeners, PortDeps, ServiceDeps},
 };
 
+/// Shown after the help.
+const EXAMPLE: &str = "\
+Example, with an issuers file that `stacktoken dev` left:
+  export STACKTOKEN_DATABASE_URL=sqlite:stacktoken.db
+  stacktoken migrate up
+  stacktoken serve --issuers .stacktoken/issuers.toml --listen localhost:50051";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLE)]
 pub struct Serve {
+    /// TOML file with the issuers whose credentials are accepted
+    #[arg(long, env = "STACKTOKEN_ISSUERS", value_name = "FILE")]
+    issuers: Option<PathBuf>,
     #[command(flatten)]
     listen: Listen,
     #[command(flatten)]
     tls: TlsFlags,
     #[command(flatten)]
     database: DatabaseFlags,
-    /// TOML file with the issuers whose credentials are accepted
-    #[arg(long, env = "STACKTOKEN_ISSUERS", value_name = "FILE")]
-    issuers: Option<PathBuf>,
     #[command(flatten)]
     pub(super) tuning: Tuning,
 }
 
 pub async fn run(command: Serve) -> anyhow::Result<ExitCode> {
     let issuers = command.issuers.as_deref();
-    let issuers = issuers.context("--issuers is required (or STACKTOKEN_ISSUERS): a TOML file")?;
+    let required =
+        || ExitError::usage("--issuers is required (or STACKTOKEN_ISSUERS): a TOML file");
+    let issuers = issuers.ok_or_else(required)?;
     let location = settings::location(&command.database)?;
     let stop = settings::stop_on_signal()?;
     let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(OsEntropy));
     let tuning = &command.tuning;
-    let routes = settings::routes(tuning)?;
+    let rules = settings::rules(&tuning.rules)?;
     let authenticator = settings::authenticator(issuers, tuning, clock.clone()).await?;
     let authenticator = Arc::new(authenticator);
     let tls = settings::tls(&command.tls, &authenticator, clock.clone()).await?;
-    let front = Front {
+    let front = PortDeps {
         authenticator,
         clock: clock.clone(),
         entropy: entropy.clone(),
@@ -60,14 +69,16 @@ pub async fn run(command: Serve) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
     };
-    tracing::info!(%listen, %admin_listen, store = %location, "starting");
+    let catalogue = rules.catalogue.version();
+    tracing::info!(%listen, %admin_listen, store = %location, catalogue, "starting");
     let following = database::follow(command.database, location, store.clone());
-    let back = Back {
+    let back = ServiceDeps {
         store: store.clone(),
-        routes,
+        catalogue: rules.catalogue,
+        routes: rules.routes,
         safeguards: Safeguards::default(),
     };
-    let serving = server::run_behind(ports, back, || tracing::info!("serving"), stop);
+    let serving = server::run_on_ports(ports, back, || tracing::info!("serving"), stop);
     tokio::select! {
         served = serving => served?,
         () = following => {}

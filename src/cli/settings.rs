@@ -1,7 +1,7 @@
 //! Converts flags to the values that the server needs. Every error names the setting that is wrong.
 
 use std::{
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -10,25 +10,32 @@ use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::exit::ExitError;
 use crate::{
     auth::{self, Authenticator, HttpFetcher},
-    config::{DatabaseFlags, TlsFlags, Tuning},
-    domain::{clock::Clock, entropy::Entropy, routes::RouteTable},
+    config::{CatalogueFlag, DatabaseFlags, Rules, TlsFlags, Tuning},
+    domain::{
+        catalogue::Catalogue, catalogue_file, clock::Clock, entropy::Entropy, routes::RouteTable,
+    },
     server::{Tls, TlsFiles},
     store::{Location, PoolSize, Store},
 };
 
-/// Returns the location of the store. Errors never contain the URL, which may hold a password.
+/// Returns the location of the store. Errors never contain the URL, which may contain a password.
 pub fn location(flags: &DatabaseFlags) -> anyhow::Result<Location> {
     let url = secret(
         "--database-url",
         flags.database_url.as_ref(),
         flags.database_url_file.as_ref(),
     )?;
-    let url = url.context(
-        "--database-url is required (or STACKTOKEN_DATABASE_URL, or --database-url-file): sqlite:PATH or postgres://…",
-    )?;
-    let location: Location = url.trim().parse().context("--database-url")?;
+    let required = || {
+        ExitError::usage(
+            "--database-url is required (or STACKTOKEN_DATABASE_URL, or --database-url-file): sqlite:PATH or postgres://…",
+        )
+    };
+    let url = url.ok_or_else(required)?;
+    let location = url.trim().parse::<Location>();
+    let location = location.map_err(|problem| wrong("--database-url", &problem))?;
     let direct = (
         flags.database_direct_url.as_ref(),
         flags.database_direct_url_file.as_ref(),
@@ -36,9 +43,18 @@ pub fn location(flags: &DatabaseFlags) -> anyhow::Result<Location> {
     match secret("--database-direct-url", direct.0, direct.1)? {
         Some(direct) => location
             .with_direct(direct.trim())
-            .context("--database-direct-url"),
+            .map_err(|problem| wrong("--database-direct-url", &problem).into()),
         None => Ok(location),
     }
+}
+
+/// Creates the error for a wrong value of a setting, which names the flag and its variable.
+pub fn wrong(flag: &str, problem: &dyn fmt::Display) -> ExitError {
+    let name = flag
+        .trim_start_matches('-')
+        .to_uppercase()
+        .replace('-', "_");
+    ExitError::usage(format!("{flag}: {problem} (also set by STACKTOKEN_{name})"))
 }
 
 /// Returns the value of a setting that can contain a secret, which is set either directly or as the
@@ -49,7 +65,10 @@ fn secret(
     file: Option<&PathBuf>,
 ) -> anyhow::Result<Option<String>> {
     match (value, file) {
-        (Some(_), Some(_)) => bail!("{flag} and {flag}-file are both set: keep one"),
+        (Some(_), Some(_)) => {
+            let message = format!("{flag} and {flag}-file are both set: keep one");
+            Err(ExitError::usage(message).into())
+        }
         (Some(value), None) => Ok(Some(value.clone())),
         (None, Some(file)) => fs::read_to_string(file)
             .map(Some)
@@ -65,11 +84,34 @@ pub async fn open(
     entropy: Arc<dyn Entropy>,
 ) -> anyhow::Result<Store> {
     let location = location(flags)?;
+    require_file(&location).context("--database-url")?;
+    open_or_create(flags, &location, (clock, entropy)).await
+}
+
+/// Fails if the file of an SQLite store does not exist. Only `migrate up` and `dev` create it, so
+/// that a mistyped path does not become an empty store.
+pub fn require_file(location: &Location) -> anyhow::Result<()> {
+    if let Location::Sqlite(path) = location
+        && !path.exists()
+    {
+        bail!(
+            "{location} does not exist: check the path, or create it with `stacktoken migrate up`"
+        );
+    }
+    Ok(())
+}
+
+/// Opens the store, and creates the file of an SQLite store if it does not exist.
+pub async fn open_or_create(
+    flags: &DatabaseFlags,
+    location: &Location,
+    (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>),
+) -> anyhow::Result<Store> {
     location
         .reach(clock.as_ref())
         .await
         .context("--database-url")?;
-    Store::open(&location, pool_size(flags), (clock, entropy))
+    Store::open(location, pool_size(flags), (clock, entropy))
         .await
         .context("--database-url")
 }
@@ -105,19 +147,24 @@ pub async fn tls(
 ) -> anyhow::Result<Option<Tls>> {
     let client_ca = flags.tls_client_ca.clone();
     if client_ca.is_none() && authenticator.wants_certificates() {
-        bail!(
-            "--tls-client-ca is required (or STACKTOKEN_TLS_CLIENT_CA): the issuers file has [[mtls]] entries, and without it no client certificate counts"
-        );
+        return Err(ExitError::usage(
+            "--tls-client-ca is required (or STACKTOKEN_TLS_CLIENT_CA): the issuers file has [[mtls]] entries, and without it no client certificate is verified",
+        )
+        .into());
     }
     let (cert, key) = match (&flags.tls_cert, &flags.tls_key) {
         (Some(cert), Some(key)) => (cert.clone(), key.clone()),
         (None, None) if client_ca.is_none() => return Ok(None),
         (Some(_), None) => {
-            bail!("--tls-key is required (or STACKTOKEN_TLS_KEY): the key of --tls-cert")
+            let message = "--tls-key is required (or STACKTOKEN_TLS_KEY): the key of --tls-cert";
+            return Err(ExitError::usage(message).into());
         }
-        (None, _) => bail!(
-            "--tls-cert is required (or STACKTOKEN_TLS_CERT): --tls-key and --tls-client-ca are nothing without it"
-        ),
+        (None, _) => {
+            return Err(ExitError::usage(
+                "--tls-cert is required (or STACKTOKEN_TLS_CERT): --tls-key and --tls-client-ca have no effect without it",
+            )
+            .into());
+        }
     };
     let files = TlsFiles {
         cert,
@@ -136,17 +183,42 @@ pub fn random_id(entropy: &dyn Entropy) -> anyhow::Result<String> {
         .to_string())
 }
 
-/// Loads the route table, which defines the actions that each request checked by Envoy requires.
-pub fn routes(tuning: &Tuning) -> anyhow::Result<Arc<RouteTable>> {
-    let table = match &tuning.authz_routes {
-        None => RouteTable::builtin().context("the built-in route table")?,
-        Some(path) => {
-            let named = || format!("--authz-routes {}", path.display());
-            let text = fs::read_to_string(path).with_context(named)?;
-            RouteTable::parse(&text).with_context(named)?
-        }
+/// The rules in effect: those that are built in, and those of the operator's files.
+pub struct EffectiveRules {
+    /// The catalogue of actions.
+    pub catalogue: Arc<Catalogue>,
+    /// The route table, which maps the requests that Envoy checks to actions of the catalogue.
+    pub routes: Arc<RouteTable>,
+}
+
+/// Loads the operator's rules.
+pub fn rules(rules: &Rules) -> anyhow::Result<EffectiveRules> {
+    let catalogue = catalogue(&rules.catalogue)?;
+    let routes = routes(rules, &catalogue)?;
+    Ok(EffectiveRules {
+        catalogue: Arc::new(catalogue),
+        routes: Arc::new(routes),
+    })
+}
+
+/// Loads the catalogue of actions.
+pub fn catalogue(flag: &CatalogueFlag) -> anyhow::Result<Catalogue> {
+    let Some(path) = &flag.file else {
+        return Ok(Catalogue::builtin());
     };
-    Ok(Arc::new(table))
+    let named = || format!("--catalogue {}", path.display());
+    let text = fs::read_to_string(path).with_context(named)?;
+    catalogue_file::parse(&text).with_context(named)
+}
+
+/// Loads the route table, whose actions must be in the catalogue.
+fn routes(rules: &Rules, catalogue: &Catalogue) -> anyhow::Result<RouteTable> {
+    let Some(path) = &rules.authz_routes else {
+        return RouteTable::builtin().context("the built-in route table");
+    };
+    let named = || format!("--authz-routes {}", path.display());
+    let text = fs::read_to_string(path).with_context(named)?;
+    RouteTable::parse(&text, catalogue).with_context(named)
 }
 
 /// Returns a cancellation token, which SIGTERM or SIGINT cancels. A second signal ends the process

@@ -2,7 +2,13 @@
 //! authorized. The store calls it inside the transaction of a change, so that the decision cannot
 //! race with the removal of a member.
 
-use super::{refusal::Refusal, stack::Role, timestamp::Timestamp};
+use std::sync::Arc;
+
+use super::{
+    refusal::{CallerRequired, Refusal, RoleRequired},
+    stack::Role,
+    timestamp::Timestamp,
+};
 
 /// The kind of a caller, derived from the credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,13 +64,12 @@ pub struct Caller {
 /// Which callers an RPC admits. It is enough that one of the fields applies to the caller. The
 /// policy table has the requirement of each RPC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "five independent ways in, each its own question"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "independent flags")]
 pub struct Requirement {
     /// The owner or an admin of the stack is allowed (R2).
-    pub governor: bool,
+    pub stack_admin: bool,
+    /// Any user is allowed, whatever the role. Operators are users too.
+    pub user: bool,
     /// An operator is allowed.
     pub operator: bool,
     /// A service with the introspect role is allowed.
@@ -76,20 +81,20 @@ pub struct Requirement {
 }
 
 impl Requirement {
-    /// Checks whether this kind of caller can be allowed to make the call, in whatever stack.
+    /// Checks whether this kind of caller can be allowed to make the call in any stack.
     ///
     /// # Errors
     /// Returns [`Refusal::RoleRequired`] if no caller of this kind is admitted.
     pub fn admit(self, caller: &Caller) -> Result<(), Refusal> {
         let admitted = match caller.actor.kind {
-            CallerKind::User => self.governor,
-            CallerKind::Operator => self.governor || self.operator,
+            CallerKind::User => self.stack_admin || self.user,
+            CallerKind::Operator => self.stack_admin || self.user || self.operator,
             CallerKind::Service => self.service || (self.introspector && caller.introspects),
         };
         if admitted || self.anyone {
             Ok(())
         } else {
-            Err(self.refusal())
+            Err(self.refusal(None))
         }
     }
 
@@ -99,31 +104,35 @@ impl Requirement {
     /// Returns [`Refusal::StackNotFound`] for a user without a role in the stack, so that the
     /// stack's existence is not disclosed, and [`Refusal::RoleRequired`] for everybody else who is
     /// not allowed.
-    pub fn judge(self, caller: &Caller, role: Option<Role>) -> Result<(), Refusal> {
+    pub fn check(self, caller: &Caller, role: Option<Role>) -> Result<(), Refusal> {
         self.admit(caller)?;
         let operates = self.operator && caller.actor.kind == CallerKind::Operator;
-        let governs = self.governor && role.is_some_and(Role::governs_tokens);
-        match (operates || governs || self.anyone, role, caller.actor.kind) {
+        let manages = self.stack_admin && role.is_some_and(Role::manages_tokens);
+        match (operates || manages || self.anyone, role, caller.actor.kind) {
             (true, ..) => Ok(()),
             (false, None, CallerKind::User) => Err(Refusal::StackNotFound),
-            _ => Err(self.refusal()),
+            _ => Err(self.refusal(role)),
         }
     }
 
-    fn refusal(self) -> Refusal {
-        let ways = [
-            (self.governor, "owner or admin of the stack"),
-            (self.operator, "operator"),
-            (self.introspector, "service with the introspect role"),
-            (self.service, "service"),
+    /// Returns the refusal of a caller with this role, if it is known.
+    #[must_use]
+    pub fn refusal(self, role: Option<Role>) -> Refusal {
+        let manages = |role: &&Role| self.stack_admin && role.manages_tokens();
+        let callers = [
+            (self.user, CallerRequired::User),
+            (self.operator, CallerRequired::Operator),
+            (self.introspector, CallerRequired::Introspector),
+            (self.service, CallerRequired::Service),
         ];
-        let required: Vec<_> = ways
-            .into_iter()
-            .filter_map(|(will_do, who)| will_do.then_some(who))
-            .collect();
-        Refusal::RoleRequired {
-            required: required.join(", or "),
-        }
+        let callers = callers.into_iter();
+        Refusal::RoleRequired(RoleRequired {
+            roles: Role::ALL.iter().filter(manages).copied().collect(),
+            callers: callers
+                .filter_map(|(will_do, who)| will_do.then_some(who))
+                .collect(),
+            role,
+        })
     }
 }
 
@@ -153,7 +162,7 @@ impl Mode {
 #[derive(Clone, Debug)]
 pub struct Call {
     /// The authenticated caller.
-    pub caller: Caller,
+    pub caller: Arc<Caller>,
     /// Which callers the RPC admits.
     pub requirement: Requirement,
     /// When the headers arrived, according to this replica's clock. No decision may depend on this
@@ -177,6 +186,6 @@ impl Call {
     /// stack's tokens.
     #[must_use]
     pub fn operates(&self, role: Option<Role>) -> bool {
-        self.caller.actor.kind == CallerKind::Operator && !role.is_some_and(Role::governs_tokens)
+        self.caller.actor.kind == CallerKind::Operator && !role.is_some_and(Role::manages_tokens)
     }
 }

@@ -9,7 +9,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::timestamp::Timestamp;
 
-pub use stacktoken_core::clock::{Clock, ClockFault};
+pub use stacktoken_core::clock::{Clock, ClockFault, ClockReading};
 
 /// There is no other clock with which this one could be compared.
 const ALONE: u8 = 0;
@@ -22,8 +22,8 @@ const UNCONFIRMED: u8 = 4;
 
 /// The value of `offset` before the first reading.
 const NEVER: i64 = i64::MIN;
-/// The longest time that may pass between readings of two clocks so that their difference is still
-/// meaningful, in microseconds.
+/// The longest time that may pass between reading one clock and the other so that their difference
+/// is still meaningful, in microseconds.
 const READ_WITHIN: i64 = 20_000;
 
 /// The host's clock. All fields with times are in microseconds.
@@ -59,7 +59,7 @@ impl SystemClock {
         let before = self.offset.swap(wall - boot, Ordering::Relaxed);
         let max_skew = self.max_skew.load(Ordering::Relaxed);
         if before != NEVER && (wall - boot - before).abs() > max_skew {
-            self.look_again(before, max_skew);
+            self.reread(before, max_skew);
         }
         // No request is answered with a clock that is not trusted. Therefore such a clock does not
         // raise `latest`, and can be used again as soon as it is corrected.
@@ -78,7 +78,7 @@ impl SystemClock {
 
     /// Reads both clocks again, as close together as possible. A step of the wall clock is still
     /// visible then; a suspension of the process between the two earlier readings is not.
-    fn look_again(&self, before: i64, max_skew: i64) {
+    fn reread(&self, before: i64, max_skew: i64) {
         let close = (0..10).find_map(|_| {
             let (first, wall, last) = (boot_micros(), wall_micros(), boot_micros());
             (last - first <= READ_WITHIN).then_some(wall - first)
@@ -108,15 +108,20 @@ impl Default for SystemClock {
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        timestamp(self.take(wall_micros(), boot_micros()))
+        self.read().now
     }
 
     fn monotonic(&self) -> Duration {
-        // Uses `CLOCK_BOOTTIME`, because `CLOCK_MONOTONIC` stops while the host is suspended. A
-        // lease measured with that clock would outlive its bound.
-        let read = clock_gettime(ClockId::Boottime);
-        let seconds = u64::try_from(read.tv_sec).unwrap_or_default();
-        Duration::new(seconds, u32::try_from(read.tv_nsec).unwrap_or_default())
+        boot()
+    }
+
+    fn read(&self) -> ClockReading {
+        let (wall, monotonic) = (wall_micros(), boot());
+        let boot = i64::try_from(monotonic.as_micros()).unwrap_or(i64::MAX);
+        ClockReading {
+            now: timestamp(self.take(wall, boot)),
+            monotonic,
+        }
     }
 
     fn wall(&self) -> Timestamp {
@@ -169,9 +174,16 @@ fn wall_micros() -> i64 {
     i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX / 2)
 }
 
-fn boot_micros() -> i64 {
+/// Returns the time since the start of the host. Uses `CLOCK_BOOTTIME`, because `CLOCK_MONOTONIC`
+/// stops while the host is suspended. A lease measured with that clock would outlive its bound.
+fn boot() -> Duration {
     let read = clock_gettime(ClockId::Boottime);
-    read.tv_sec * 1_000_000 + read.tv_nsec / 1_000
+    let seconds = u64::try_from(read.tv_sec).unwrap_or_default();
+    Duration::new(seconds, u32::try_from(read.tv_nsec).unwrap_or_default())
+}
+
+fn boot_micros() -> i64 {
+    i64::try_from(boot().as_micros()).unwrap_or(i64::MAX)
 }
 
 /// Converts microseconds to a timestamp. A time outside the years 0001 to 9999 becomes the Unix
@@ -186,8 +198,8 @@ mod tests {
 
     const SECOND: i64 = 1_000_000;
 
-    /// Returns a clock for readings that the test passes to `take`. If a step is suspected, the
-    /// host's clocks are read again.
+    /// Returns a clock whose values the test sets with `take`. If a value looks like a step, `take`
+    /// checks it against the real clocks of the host.
     fn clock(compared: bool) -> SystemClock {
         let clock = SystemClock::new();
         clock.permit(Duration::from_secs(2), compared);
@@ -198,7 +210,8 @@ mod tests {
     fn a_clock_alone_that_is_set_back_refuses_until_it_has_caught_up() {
         let clock = clock(false);
         assert_eq!(clock.take(100 * SECOND, 0), 100 * SECOND);
-        // A step back that is within the permitted skew makes the time stand still.
+        // After a step back within the permitted skew, the time stays the same until the clock
+        // catches up.
         assert_eq!(clock.take(99 * SECOND, 0), 100 * SECOND);
         assert_eq!(clock.fault(), None);
         clock.take(97 * SECOND, 0);

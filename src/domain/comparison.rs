@@ -15,7 +15,7 @@ pub struct Comparison {
 /// The difference between two clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// By how many microseconds this process's clock is ahead of the other clock.
+    /// The number of microseconds by which this process's clock is ahead of the other clock.
     pub ahead: i64,
     /// The uncertainty of `ahead` in microseconds, which is half of the round trip.
     pub uncertain: i64,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{caller::Actor, timestamp::Timestamp};
 
 /// The maximum age of a use that is taken into account.
-pub const LOOKS_BACK: Duration = Duration::from_hours(30 * 24);
+pub const USAGE_WINDOW: Duration = Duration::from_hours(30 * 24);
 
 /// The maximum number of services that are listed.
 pub const SERVICES_NAMED: u64 = 100;
@@ -24,7 +24,7 @@ pub struct ServiceUse {
 pub struct Impact {
     /// When the token was last used. `None` if it was never used.
     pub last_used_at: Option<Timestamp>,
-    /// The services that used the token within [`LOOKS_BACK`], the latest use first.
+    /// The services that used the token within [`USAGE_WINDOW`], the latest use first.
     pub services: Vec<ServiceUse>,
 }
 
@@ -33,7 +33,7 @@ impl Impact {
     #[must_use]
     pub fn of(mut uses: Vec<ServiceUse>, now: Timestamp) -> Self {
         let last_used_at = uses.first().map(|used| used.last_used_at);
-        uses.retain(|used| now.since(used.last_used_at) <= LOOKS_BACK);
+        uses.retain(|used| now.since(used.last_used_at) <= USAGE_WINDOW);
         Self {
             last_used_at,
             services: uses,
@@ -47,7 +47,7 @@ impl Impact {
     pub fn with(mut self, uses: Vec<ServiceUse>, now: Timestamp) -> Self {
         let latest = uses.iter().map(|used| used.last_used_at).max();
         self.last_used_at = self.last_used_at.max(latest);
-        let recent = |used: &ServiceUse| now.since(used.last_used_at) <= LOOKS_BACK;
+        let recent = |used: &ServiceUse| now.since(used.last_used_at) <= USAGE_WINDOW;
         for used in uses.into_iter().filter(recent) {
             let same = |known: &&mut ServiceUse| {
                 known.service.issuer == used.service.issuer
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_use_of_thirty_days_ago_counts_and_an_older_one_only_as_the_last() {
-        let month = i64::try_from(LOOKS_BACK.as_micros()).unwrap_or_default();
+        let month = i64::try_from(USAGE_WINDOW.as_micros()).unwrap_or_default();
         let now = Timestamp::from_micros(month + 2).unwrap_or(Timestamp::EPOCH);
         let (inside, outside) = (used("inside", 2), used("outside", 1));
         let both = Impact::of(vec![inside.clone(), outside.clone()], now);

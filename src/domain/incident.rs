@@ -42,7 +42,7 @@ pub struct IssuedBy {
 impl RevokeFilter {
     /// Returns the filter as audit details, keyed by the field names of the API.
     #[must_use]
-    pub fn described(&self) -> Details {
+    pub fn audit_details(&self) -> Details {
         let mut parts = Details::new();
         let mut put = |name: &str, value: &str| {
             parts.insert(format!("filter.{name}"), value.to_owned());
@@ -78,7 +78,7 @@ impl PreviewHash {
     #[must_use]
     pub fn of(stack: &StackKey, filter: &RevokeFilter, tokens: &[TokenUid]) -> Self {
         let uids: Vec<_> = tokens.iter().map(ToString::to_string).collect();
-        let parts = ("revoke_all", stack.as_str(), filter.described(), uids);
+        let parts = ("revoke_all", stack.as_str(), filter.audit_details(), uids);
         let bytes = serde_json::to_vec(&parts).unwrap_or_default();
         Self(Fingerprint::of(&bytes))
     }
@@ -90,7 +90,7 @@ impl PreviewHash {
     pub fn parse(text: &str) -> Result<Self, Problem> {
         let wrong = || {
             Problem::new(
-                "is not a hash as it is answered with validate_only, 64 lower-case hexadecimal digits: copy it from there",
+                "is not a hash of 64 lower-case hexadecimal digits: copy it from the response to the call with validate_only",
             )
         };
         let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
@@ -113,26 +113,26 @@ impl fmt::Display for PreviewHash {
     }
 }
 
-/// The maximum length of an address in characters. A revocation reason must have room for the
+/// The maximum length of an address in characters. A revocation reason must have space for the
 /// address and the text before it.
-const LONGEST: usize = 450;
+const MAX_CHARS: usize = 450;
 
 /// The http or https address at which a secret was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundAt(String);
 
 impl FoundAt {
-    /// Parses an address. Returns `None` for an empty text.
+    /// Parses an address. Returns `None` for an empty string.
     ///
     /// # Errors
-    /// Returns a [`Problem`] that says what to change and never quotes the text.
+    /// Returns a [`Problem`] that says what to change and never quotes the address.
     pub fn parse(text: &str) -> Result<Option<Self>, Problem> {
         if text.is_empty() {
             return Ok(None);
         }
         let length = text.chars().count();
-        if length > LONGEST {
-            let problem = format!("has {length} characters: shorten it to {LONGEST}");
+        if length > MAX_CHARS {
+            let problem = format!("has {length} characters: shorten it to {MAX_CHARS}");
             return Err(Problem::new(problem));
         }
         Reason::parse(text)?;
@@ -146,11 +146,13 @@ impl FoundAt {
             ));
         };
         if host.contains('@') {
-            return Err(Problem::new("holds a user or a password: remove it"));
+            return Err(Problem::new(
+                "contains a user name or a password: remove it",
+            ));
         }
         if text.chars().any(char::is_whitespace) {
             return Err(Problem::new(
-                "holds a blank: send one address, with %20 for a blank",
+                "contains a space: send one URL, with spaces encoded as %20",
             ));
         }
         Ok(Some(Self(text.to_owned())))

@@ -1,12 +1,17 @@
 //! The domain model, without I/O. It contains parsed values, state transitions that take the
-//! current time as `now`, and the pure verdict. It does not depend on gRPC, the store or the host.
+//! current time as `now`, and the pure verdict. It does not depend on gRPC or the store. Of the
+//! host, it reads only the clock (`clock`).
 
 pub mod audit;
 pub mod caller;
+pub mod catalogue_file;
 pub mod clock;
 pub mod comparison;
+pub mod edit;
+pub mod etag;
 pub mod impact;
 pub mod incident;
+mod operator_file;
 pub mod page;
 pub mod refusal;
 pub mod request;
@@ -14,8 +19,11 @@ pub mod rotation;
 pub mod routes;
 pub mod stack;
 pub mod token;
+pub mod token_secret;
+pub mod version;
 
+pub use self::operator_file::FileError;
 pub use stacktoken_core::{
-    catalogue, entropy, field, id, lease, origin, permissions, revision, secret, text, timestamp,
-    verdict,
+    catalogue, entropy, field, id, labels, lease, origin, permissions, revision, secret, text,
+    timestamp, verdict,
 };

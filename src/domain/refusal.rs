@@ -1,9 +1,15 @@
 //! Why a well-formed request from a known caller is refused. These are conditions; they are mapped
 //! to status codes elsewhere.
 
-use super::{field::Violations, id::TokenUid, stack::TokenLimit, timestamp::Timestamp};
+use super::{
+    etag::Etag,
+    field::Violations,
+    id::{StackUid, TokenUid},
+    stack::{Role, TokenLimit},
+    timestamp::Timestamp,
+};
 
-/// A token that could be revoked to make room for another.
+/// A token that could be revoked so that the stack can have another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// The token.
@@ -21,20 +27,54 @@ pub enum Why {
     ExpiresSoonest(Timestamp),
     /// The token was issued at this time and has never been used.
     NeverUsed(Timestamp),
-    /// The token was last used at this time, and is one of those that have been unused for the
+    /// The token was last used at this time, and is among the tokens that have been unused for the
     /// longest time.
     LastUsed(Timestamp),
+}
+
+/// Who may make a call. Any one of these is sufficient.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RoleRequired {
+    /// The roles in the stack that may make the call.
+    pub roles: Vec<Role>,
+    /// The callers that may make the call whatever their role.
+    pub callers: Vec<CallerRequired>,
+    /// The role in the stack that the caller has. `None` if the caller has none or it was not read.
+    pub role: Option<Role>,
+}
+
+/// A kind of caller that may make a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallerRequired {
+    /// Any user.
+    User,
+    /// An operator.
+    Operator,
+    /// A service with the introspect role.
+    Introspector,
+    /// Any service.
+    Service,
+}
+
+impl CallerRequired {
+    /// Returns the name in the API.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::User => "USER",
+            Self::Operator => "OPERATOR",
+            Self::Introspector => "INTROSPECTOR",
+            Self::Service => "SERVICE",
+        }
+    }
 }
 
 /// A refusal. The request has changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The caller's kind or role is not sufficient.
-    #[error("the caller is not: {required}")]
-    RoleRequired {
-        /// Which callers are allowed.
-        required: String,
-    },
+    #[error("the caller's kind or role is not sufficient")]
+    RoleRequired(RoleRequired),
     /// The stack does not exist, or the caller has no role in it.
     #[error("no such stack")]
     StackNotFound,
@@ -43,20 +83,31 @@ pub enum Refusal {
     TokenNotFound,
     /// Another live token of the stack already has this name.
     #[error("the name is taken")]
-    NameTaken,
+    NameTaken {
+        /// The token that has the name.
+        token_uid: TokenUid,
+    },
     /// The request id was used before, and the earlier result cannot be returned again.
     #[error("the request id is used")]
     RequestIdReused {
         /// The token that the earlier request issued or rotated.
         token_uid: TokenUid,
     },
+    /// The request id was used for a call with other content.
+    #[error("the request id is used for another call")]
+    RequestIdTaken,
     /// Fields are invalid. Whether they are can be decided only once it is known that the request
     /// is not a retry.
-    #[error("fields are wrong")]
+    #[error("fields are invalid")]
     Invalid(Violations),
     /// The stack key is in use, or was used by a removed stack.
     #[error("the stack key is taken")]
-    StackKeyTaken,
+    StackKeyTaken {
+        /// The stack that has or had the key.
+        stack_uid: StackUid,
+        /// Whether that stack was removed.
+        removed: bool,
+    },
     /// The stack already has its maximum number of live tokens (R6).
     #[error("{} of {} live tokens", limit.used, limit.max)]
     LimitReached {
@@ -75,7 +126,7 @@ pub enum Refusal {
     #[error("the stack is suspended")]
     StackSuspended,
     /// The stack would be left without its owner. A stack always has exactly one owner (R2).
-    #[error("the owner stays")]
+    #[error("a stack must keep its owner")]
     OwnerRequired,
     /// The set of tokens to revoke is no longer the one that was previewed.
     #[error("the previewed set has changed")]
@@ -83,7 +134,13 @@ pub enum Refusal {
         /// The number of tokens in the current set.
         count: usize,
     },
-    /// The caller has made too many changes, or has presented too many unrecognised tokens.
+    /// The token is not the version that the caller has read.
+    #[error("the token has changed")]
+    EtagMismatch {
+        /// The current version.
+        etag: Etag,
+    },
+    /// The caller has made too many changes, or has presented too many unrecognized tokens.
     #[error("rate limited")]
     RateLimited {
         /// The number of milliseconds until the next request is admitted.
@@ -96,19 +153,20 @@ impl Refusal {
     #[must_use]
     pub const fn reason(&self) -> &'static str {
         match self {
-            Self::RoleRequired { .. } => "ROLE_REQUIRED",
+            Self::RoleRequired(_) => "ROLE_REQUIRED",
             Self::StackNotFound => "STACK_NOT_FOUND",
             Self::TokenNotFound => "TOKEN_NOT_FOUND",
-            Self::NameTaken => "NAME_TAKEN",
-            Self::RequestIdReused { .. } => "REQUEST_ID_REUSED",
+            Self::NameTaken { .. } => "NAME_TAKEN",
+            Self::RequestIdReused { .. } | Self::RequestIdTaken => "REQUEST_ID_REUSED",
             Self::Invalid(_) => "INVALID_FIELD",
-            Self::StackKeyTaken => "STACK_KEY_TAKEN",
+            Self::StackKeyTaken { .. } => "STACK_KEY_TAKEN",
             Self::LimitReached { .. } => "TOKEN_LIMIT_REACHED",
             Self::TokenRevoked => "TOKEN_REVOKED",
             Self::TokenExpired => "TOKEN_EXPIRED",
             Self::StackSuspended => "STACK_SUSPENDED",
             Self::OwnerRequired => "OWNER_REQUIRED",
             Self::PreviewChanged { .. } => "PREVIEW_CHANGED",
+            Self::EtagMismatch { .. } => "ETAG_MISMATCH",
             Self::RateLimited { .. } => "RATE_LIMITED",
         }
     }

@@ -10,7 +10,8 @@ use super::{field::Problem, text};
 /// How long after the first call a retry of the same request is answered.
 pub const RETRY_FOR: Duration = Duration::from_mins(10);
 
-/// A SHA-256 digest that is only compared with others.
+/// The SHA-256 digest of a request. It shows whether a retry has the same content, without storing
+/// that content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint([u8; 32]);
 

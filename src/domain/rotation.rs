@@ -1,6 +1,6 @@
-//! Rotation. This code decides without I/O which secret of a token stays valid beside a new one,
-//! and until when. A rotation never extends a token's life, and a token never has more than two
-//! valid secrets.
+//! Rotation. This code decides without I/O which secret of a token stays valid in addition to a new
+//! one, and until when. A rotation never extends a token's life, and a token never has more than
+//! two valid secrets.
 
 use std::time::Duration;
 
@@ -14,13 +14,16 @@ pub const LONGEST: Duration = Duration::from_hours(30 * 24);
 pub enum Overlap {
     /// For this long. With zero the former secret ends at once.
     For(Duration),
-    /// Until the new secret is first used, but for at most [`LONGEST`].
-    UntilFirstUse,
+    /// Until the new secret is first used, but for at most this long.
+    UntilFirstUse {
+        /// The longest time for which the former secret stays valid.
+        at_most: Duration,
+    },
 }
 
 /// When a replaced secret stops being valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ending {
+pub struct SecretEnd {
     /// The latest time at which the secret ends.
     pub at: Timestamp,
     /// Whether the secret also ends when the newest secret is first used.
@@ -29,13 +32,13 @@ pub struct Ending {
 
 /// A valid secret of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct LiveSecret {
     /// The generation of the secret.
     pub generation: u32,
-    /// Whether the secret was ever used, that is, a caller was told that the token is active.
+    /// Whether the secret was ever used, that is, a response said that the token is active.
     pub used: bool,
     /// When the secret ends. `None` if it ends only together with its token.
-    pub ending: Option<Ending>,
+    pub ending: Option<SecretEnd>,
 }
 
 /// What a rotation does to the existing secrets.
@@ -43,23 +46,26 @@ pub struct Held {
 pub struct Plan {
     /// The generations of the secrets that end at once.
     pub ended: Vec<u32>,
-    /// The generation of the secret that stays valid beside the new one, and when it ends.
-    pub kept: Option<(u32, Ending)>,
+    /// The generation of the secret that stays valid in addition to the new one, and when it ends.
+    pub kept: Option<(u32, SecretEnd)>,
 }
 
 impl Overlap {
-    fn ending(self, expires_at: Option<Timestamp>, now: Timestamp) -> Ending {
+    /// Until the new secret is first used, but for at most [`LONGEST`].
+    pub const UNTIL_FIRST_USE: Self = Self::UntilFirstUse { at_most: LONGEST };
+
+    fn ending(self, expires_at: Option<Timestamp>, now: Timestamp) -> SecretEnd {
         let (length, on_first_use) = match self {
             Self::For(length) => (length.min(LONGEST), false),
-            Self::UntilFirstUse => (LONGEST, true),
+            Self::UntilFirstUse { at_most } => (at_most.min(LONGEST), true),
         };
         let at = now.plus(length);
         let at = expires_at.map_or(at, |expiry| expiry.min(at));
-        Ending { at, on_first_use }
+        SecretEnd { at, on_first_use }
     }
 }
 
-impl Ending {
+impl SecretEnd {
     /// Combines two endings. The secret ends when either of them takes effect.
     fn earlier(self, other: Self) -> Self {
         Self {
@@ -77,7 +83,7 @@ impl Ending {
 /// at once, and the older one is kept until the earlier of its former ending and the new one.
 #[must_use]
 pub fn plan(
-    live: &[Held],
+    live: &[LiveSecret],
     overlap: Overlap,
     expires_at: Option<Timestamp>,
     now: Timestamp,
@@ -88,12 +94,14 @@ pub fn plan(
         [.., newest] => Some(newest),
         [] => None,
     };
-    let kept = kept.map(|held| {
-        let earlier = held.ending.map_or(ending, |former| former.earlier(ending));
-        (held.generation, earlier)
+    let kept = kept.map(|secret| {
+        let earlier = secret
+            .ending
+            .map_or(ending, |former| former.earlier(ending));
+        (secret.generation, earlier)
     });
     let kept = kept.filter(|(_, ending)| ending.at > now);
-    let generations = live.iter().map(|held| held.generation);
+    let generations = live.iter().map(|secret| secret.generation);
     let ended = generations.filter(|generation| kept.is_none_or(|(kept, _)| kept != *generation));
     Plan {
         ended: ended.collect(),
@@ -113,12 +121,12 @@ mod tests {
         Timestamp::from_micros(NOW + seconds * 1_000_000).unwrap()
     }
 
-    fn held(generation: u32, used: bool, ending: Option<(i64, bool)>) -> Held {
-        let ending = ending.map(|(seconds, on_first_use)| Ending {
+    fn live_secret(generation: u32, used: bool, ending: Option<(i64, bool)>) -> LiveSecret {
+        let ending = ending.map(|(seconds, on_first_use)| SecretEnd {
             at: at(seconds),
             on_first_use,
         });
-        Held {
+        LiveSecret {
             generation,
             used,
             ending,
@@ -138,11 +146,16 @@ mod tests {
     #[test]
     fn the_only_secret_lives_on_for_as_long_as_was_chosen() {
         for used in [false, true] {
-            let live = [held(1, used, None)];
+            let live = [live_secret(1, used, None)];
             let hour = plan(&live, HOUR, None, at(0));
             assert_eq!((kept(&hour), hour.ended), (Some((1, 3600, false)), vec![]));
-            let until_used = plan(&live, Overlap::UntilFirstUse, None, at(0));
+            let until_used = plan(&live, Overlap::UNTIL_FIRST_USE, None, at(0));
             assert_eq!(kept(&until_used), Some((1, 30 * DAY, true)));
+            let an_hour = Overlap::UntilFirstUse {
+                at_most: Duration::from_hours(1),
+            };
+            let at_most = plan(&live, an_hour, None, at(0));
+            assert_eq!(kept(&at_most), Some((1, 3600, true)));
             let at_once = plan(&live, Overlap::For(Duration::ZERO), None, at(0));
             assert_eq!((at_once.kept, at_once.ended), (None, vec![1]));
         }
@@ -150,8 +163,8 @@ mod tests {
 
     #[test]
     fn no_overlap_outlives_the_token() {
-        for overlap in [HOUR, Overlap::UntilFirstUse] {
-            let plan = plan(&[held(1, true, None)], overlap, Some(at(60)), at(0));
+        for overlap in [HOUR, Overlap::UNTIL_FIRST_USE] {
+            let plan = plan(&[live_secret(1, true, None)], overlap, Some(at(60)), at(0));
             assert_eq!(kept(&plan).unwrap().1, 60);
         }
     }
@@ -162,10 +175,13 @@ mod tests {
             ((600, false), HOUR, (600, false)),
             ((7200, false), HOUR, (3600, false)),
             ((7200, true), HOUR, (3600, true)),
-            ((600, false), Overlap::UntilFirstUse, (600, true)),
-            ((600, true), Overlap::UntilFirstUse, (600, true)),
+            ((600, false), Overlap::UNTIL_FIRST_USE, (600, true)),
+            ((600, true), Overlap::UNTIL_FIRST_USE, (600, true)),
         ] {
-            let live = [held(3, true, Some(former)), held(4, false, None)];
+            let live = [
+                live_secret(3, true, Some(former)),
+                live_secret(4, false, None),
+            ];
             let plan = plan(&live, overlap, None, at(0));
             assert_eq!(kept(&plan), Some((3, expected.0, expected.1)), "{former:?}");
             assert_eq!(plan.ended, [4]);
@@ -174,14 +190,19 @@ mod tests {
 
     #[test]
     fn where_the_newer_secret_was_used_the_older_one_ends_at_once() {
-        let live = [held(3, true, Some((600, false))), held(4, true, None)];
+        let live = [
+            live_secret(3, true, Some((600, false))),
+            live_secret(4, true, None),
+        ];
         let plan = plan(&live, HOUR, None, at(0));
         assert_eq!((kept(&plan), plan.ended), (Some((4, 3600, false)), vec![3]));
     }
 
     fn overlap() -> impl Strategy<Value = Overlap> {
         prop_oneof![
-            Just(Overlap::UntilFirstUse),
+            (0_u64..60 * 86_400).prop_map(|seconds| Overlap::UntilFirstUse {
+                at_most: Duration::from_secs(seconds),
+            }),
             (0_u64..60 * 86_400).prop_map(|seconds| Overlap::For(Duration::from_secs(seconds))),
         ]
     }
@@ -195,19 +216,19 @@ mod tests {
             steps in prop::collection::vec((overlap(), any::<[bool; 2]>(), 0_i64..20 * DAY), 1..12),
         ) {
             let expires_at = expiry.map(at);
-            let mut secrets = vec![held(1, false, None)];
+            let mut secrets = vec![live_secret(1, false, None)];
             let mut now = 0;
             for (overlap, used, pause) in steps {
                 now += pause;
-                secrets.retain(|held| held.ending.is_none_or(|ending| ending.at > at(now)));
-                for (held, used) in secrets.iter_mut().zip(used) {
-                    held.used |= used;
+                secrets.retain(|secret| secret.ending.is_none_or(|ending| ending.at > at(now)));
+                for (secret, used) in secrets.iter_mut().zip(used) {
+                    secret.used |= used;
                 }
                 prop_assume!(expires_at.is_none_or(|expiry| expiry > at(now)));
                 let plan = plan(&secrets, overlap, expires_at, at(now));
-                let newest = secrets.iter().map(|held| held.generation).max().unwrap();
+                let newest = secrets.iter().map(|secret| secret.generation).max().unwrap();
                 if let Some((generation, ending)) = plan.kept {
-                    let before = secrets.iter().find(|held| held.generation == generation).unwrap();
+                    let before = secrets.iter().find(|secret| secret.generation == generation).unwrap();
                     let no_later = before.ending.is_none_or(|former| {
                         ending.at <= former.at && ending.on_first_use >= former.on_first_use
                     });
@@ -216,14 +237,14 @@ mod tests {
                     prop_assert!(expires_at.is_none_or(|expiry| ending.at <= expiry));
                 }
                 prop_assert_eq!(plan.ended.len() + usize::from(plan.kept.is_some()), secrets.len());
-                secrets.retain_mut(|held| match plan.kept {
-                    Some((generation, ending)) if generation == held.generation => {
-                        held.ending = Some(ending);
+                secrets.retain_mut(|secret| match plan.kept {
+                    Some((generation, ending)) if generation == secret.generation => {
+                        secret.ending = Some(ending);
                         true
                     }
                     _ => false,
                 });
-                secrets.push(held(newest + 1, false, None));
+                secrets.push(live_secret(newest + 1, false, None));
                 prop_assert!(secrets.len() <= 2);
             }
         }

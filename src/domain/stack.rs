@@ -1,4 +1,4 @@
-//! A stack as this service knows it, with its public key, members and token limit.
+//! A stack as this service knows it, with its API key, members and token limit.
 
 use std::fmt;
 
@@ -10,14 +10,14 @@ use super::{
     timestamp::Timestamp,
 };
 
-/// The default limit on live tokens of a stack (R6).
+/// The default limit on live tokens of a stack (R6). `store/token/limit.rs` enforces the limit.
 pub const DEFAULT_TOKEN_LIMIT: u32 = 10;
 /// The highest limit that an operator can set.
 pub const MAX_TOKEN_LIMIT: u32 = 1000;
 
 const KEY_PREFIX: &str = "blt";
 
-/// A stack's public key. It consists of `blt` and 16 lower-case hexadecimal digits.
+/// A stack's API key, which is public. It consists of `blt` and 16 lower-case hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StackKey(String);
 
@@ -29,7 +29,7 @@ impl StackKey {
     pub fn parse(text: &str) -> Result<Self, Problem> {
         if text.is_empty() {
             return Err(Problem::new(
-                "is required: the stack's public key, `blt` and 16 hexadecimal digits",
+                "is required: the stack's API key, `blt` and 16 hexadecimal digits",
             ));
         }
         let digits = text
@@ -97,7 +97,7 @@ impl Role {
 
     /// Returns whether this role may manage the stack's tokens (R2).
     #[must_use]
-    pub const fn governs_tokens(self) -> bool {
+    pub const fn manages_tokens(self) -> bool {
         matches!(self, Self::Owner | Self::Admin)
     }
 
@@ -158,7 +158,23 @@ pub struct Member {
     pub added_at: Timestamp,
 }
 
-/// The number of live tokens of a stack, and its limit (R6).
+/// A stack of which a caller is a member, as the caller sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnStack {
+    /// The stack's public key.
+    pub key: StackKey,
+    /// The stack's name.
+    pub name: StackName,
+    /// The organization to which the stack belongs.
+    pub organization_uid: String,
+    /// Whether the stack's tokens work.
+    pub state: StackState,
+    /// The caller's role in the stack.
+    pub role: Role,
+}
+
+/// The number of live tokens of a stack, and its limit (R6). `store/token/limit.rs` counts the
+/// tokens and enforces the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenLimit {
     /// The current number of live tokens.

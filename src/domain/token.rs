@@ -1,14 +1,19 @@
 //! A management token and its state transitions. Every transition takes the current time as `now`,
 //! and none of them makes a dead token live (R8).
 
+use std::time::Duration;
+
 use super::{
     caller::Actor,
+    edit::Edit,
     id::TokenUid,
+    labels::Labels,
     permissions::Permissions,
     refusal::Refusal,
     stack::StackKey,
     text::{Description, Reason, TokenName},
     timestamp::Timestamp,
+    token_secret::{TokenSecret, TokenSecrets},
 };
 
 /// The state of a token.
@@ -16,9 +21,9 @@ use super::{
 pub enum TokenState {
     /// Neither revoked nor expired.
     Active,
-    /// Expired for good, because `expires_at <= now` was true once.
+    /// Expired permanently, because `expires_at <= now` was true once.
     Expired,
-    /// Revoked. This state takes precedence over `Expired`, because somebody decided it explicitly.
+    /// Revoked. This state takes precedence over `Expired`, because it was decided explicitly.
     Revoked,
 }
 
@@ -46,23 +51,26 @@ pub struct Token {
     pub description: Description,
     /// What the token may do.
     pub permissions: Permissions,
+    /// Labels for finding and grouping tokens. They never affect a verdict.
+    pub labels: Labels,
     /// The generation of the newest secret, counted from 1.
     pub generation: u32,
-    /// The last four characters of the newest secret.
-    pub secret_hint: String,
+    /// The live secrets of the token, and the data from which the end of the last overlap is
+    /// computed.
+    pub secrets: TokenSecrets,
     /// When the token was issued.
     pub issued_at: Timestamp,
     /// Who issued the token (R11).
     pub issued_by: Actor,
     /// The time from which the token is expired. `None` if it never expires.
     pub expires_at: Option<Timestamp>,
-    /// When the token's expiry was first acted upon. From then on the expiry is final, whatever
-    /// time a clock shows (R8).
+    /// When the store recorded that the token has expired. `None` if this is not recorded. From
+    /// then on the token stays expired, even if a clock is set back (R8).
     pub ended_at: Option<Timestamp>,
     /// The revocation, if the token was revoked.
     pub revocation: Option<Revocation>,
-    /// When a service was last told that the token is active. `None` if this never happened or is
-    /// not known.
+    /// When a service last got the answer that the token is active. `None` if this never happened
+    /// or is not known.
     pub last_used_at: Option<Timestamp>,
 }
 
@@ -74,18 +82,25 @@ pub enum Expiry {
     Never,
     /// The token expires at this time. For a date, this is the first instant of the day in UTC.
     At(Timestamp),
+    /// The token expires this long after the decision. At most [`Expiry::LONGEST`].
+    After(Duration),
     /// The token expires immediately.
     Now,
 }
 
 impl Expiry {
+    /// The longest relative expiry: 36,500 days, about a hundred years. Anything longer is a
+    /// mistake, or is meant to be [`Expiry::Never`].
+    pub const LONGEST: Duration = Duration::from_hours(36_500 * 24);
+
     /// Returns when the token expires if the request is decided at `now`. Returns `None` if it
     /// never expires.
     #[must_use]
-    pub const fn resolve(self, now: Timestamp) -> Option<Timestamp> {
+    pub fn resolve(self, now: Timestamp) -> Option<Timestamp> {
         match self {
             Self::Never => None,
             Self::At(at) => Some(at),
+            Self::After(length) => Some(now.plus(length)),
             Self::Now => Some(now),
         }
     }
@@ -122,7 +137,7 @@ impl Token {
         }
     }
 
-    /// Sets the expiry. If it has already been reached, the token ends at once and for good (R7,
+    /// Sets the expiry. If it has already been reached, the token ends at once and permanently (R7,
     /// R8).
     ///
     /// # Errors
@@ -148,24 +163,36 @@ impl Token {
         }
     }
 
-    /// Changes the name, the description or the permissions.
+    /// Changes the name, the description, the permissions or the labels.
     ///
     /// # Errors
-    /// Returns the same errors as [`Self::require_live`].
+    /// Returns the same errors as [`Self::require_live`], and [`Refusal::Invalid`] if the resulting
+    /// permissions are not valid.
     pub fn update(mut self, edit: Edit, now: Timestamp) -> Result<Self, Refusal> {
         self.require_live(now)?;
         self.name = edit.name.unwrap_or(self.name);
         self.description = edit.description.unwrap_or(self.description);
-        self.permissions = edit.permissions.unwrap_or(self.permissions);
+        if let Some(edit) = edit.permissions {
+            self.permissions = edit.apply(&self.permissions).map_err(Refusal::Invalid)?;
+        }
+        self.labels = edit.labels.unwrap_or(self.labels);
         Ok(self)
     }
 
-    /// Records a new secret. Increments the generation and replaces the hint; nothing else changes.
+    /// Records a new secret. Increments the generation and adds the secret; nothing else changes.
     #[must_use]
-    pub fn renew(mut self, secret_hint: String) -> Self {
+    pub fn renew(mut self, secret_hint: String, now: Timestamp) -> Self {
         self.generation += 1;
-        self.secret_hint = secret_hint;
+        let secret = TokenSecret::new(self.generation, secret_hint, now);
+        self.secrets.push(secret);
         self
+    }
+
+    /// Returns the secrets with which the token can be used at `now`, newest first. A dead token
+    /// has none.
+    pub fn live_secrets(&self, now: Timestamp) -> impl Iterator<Item = &TokenSecret> {
+        let live = self.state(now) == TokenState::Active;
+        self.secrets.live(now).rev().filter(move |_| live)
     }
 
     /// Revokes the token. If it is already revoked, the earlier revocation is kept.
@@ -178,17 +205,6 @@ impl Token {
         });
         self
     }
-}
-
-/// The fields to change in an update. `None` leaves a field as it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Edit {
-    /// The new name.
-    pub name: Option<TokenName>,
-    /// The new description.
-    pub description: Option<Description>,
-    /// The new permissions.
-    pub permissions: Option<Permissions>,
 }
 
 #[cfg(test)]
@@ -204,7 +220,7 @@ mod tests {
         Timestamp::from_micros(micros).unwrap()
     }
 
-    fn somebody() -> Actor {
+    fn an_actor() -> Actor {
         Actor {
             kind: CallerKind::User,
             issuer: "https://login".into(),
@@ -220,10 +236,11 @@ mod tests {
             name: TokenName::parse("ci").unwrap(),
             description: Description::parse("").unwrap(),
             permissions: draft.try_into().unwrap(),
+            labels: Labels::default(),
             generation: 1,
-            secret_hint: "abcd".into(),
+            secrets: TokenSecrets::default(),
             issued_at: at(0),
-            issued_by: somebody(),
+            issued_by: an_actor(),
             expires_at,
             ended_at: None,
             revocation: None,
@@ -260,7 +277,7 @@ mod tests {
                 token.set_expiry(expiry.map(at), now).unwrap_or(stamped)
             }
             Operation::Update => token.update(Edit::default(), now).unwrap_or(stamped),
-            Operation::Revoke => token.revoke(somebody(), Reason::parse("").unwrap(), now),
+            Operation::Revoke => token.revoke(an_actor(), Reason::parse("").unwrap(), now),
         }
     }
 
@@ -292,9 +309,9 @@ mod tests {
     #[test]
     fn revoked_again_keeps_the_first_revocation() {
         let reason = |text| Reason::parse(text).unwrap();
-        let once = token(None).revoke(somebody(), reason("leaked"), at(5));
+        let once = token(None).revoke(an_actor(), reason("leaked"), at(5));
         assert_eq!(
-            once.clone().revoke(somebody(), reason("again"), at(9)),
+            once.clone().revoke(an_actor(), reason("again"), at(9)),
             once
         );
     }

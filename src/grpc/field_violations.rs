@@ -1,52 +1,86 @@
-//! Reports as many field violations of a request as fit into the header limit of common clients. A
-//! batch can have thousands of violations, and a client rejects an error that is too large.
+//! Reports as many field violations of a request as fit into 8,000 bytes of headers. A request can
+//! have thousands of violations. HTTP/2 clients accept 8 to 16 KiB of headers by default, proxies
+//! often less, and an error whose trailers are too large arrives as an error without a reason.
 
 use tonic_types::ErrorDetails;
 
-use crate::domain::field::{Violation, Violations};
+use crate::domain::field::Violations;
 
 /// Maximum size of the violations in the error details, in bytes. The details are sent in base64,
-/// and many clients accept at most 16 KiB of headers.
-const IN_DETAILS: usize = 8 * 1024;
-/// Maximum size of the violations in the error message, in bytes. The message is sent twice.
-const IN_WORDS: usize = 1024;
+/// which makes them one third longer, in addition to about 800 bytes of other details and headers.
+const IN_DETAILS: usize = 3_300;
+/// Maximum size of the violations in the error message, in bytes. The message is sent twice:
+/// percent-encoded, and in the details.
+const IN_SUMMARY: usize = 850;
+/// Size of the framing of one violation in the details, in bytes: tag and length of the violation
+/// and of its two strings. In the message, the separators are shorter.
+const FRAMING: usize = 10;
+/// Longest path of a field, and longest problem, in the error details, in bytes.
+const LONGEST_IN_DETAILS: usize = 400;
+/// Size of the framing of one violation in the error message, where each byte can take three.
+const LONGEST_SUMMARY: usize = 400;
 
 /// Builds the error message that lists the violations.
-pub(super) fn in_words(violations: &Violations) -> String {
-    let mut message = String::from("the request has fields to mend: ");
-    let (told, untold) = fitting(violations.as_slice(), IN_WORDS);
-    let each: Vec<String> = told
+pub(super) fn summary(violations: &Violations) -> String {
+    let mut message = String::from("the request has invalid fields: ");
+    let (shown, omitted) = fitting(violations, (IN_SUMMARY, LONGEST_SUMMARY), percent_encoded);
+    let each: Vec<String> = shown
         .iter()
-        .map(|fault| format!("{} {}", fault.field, fault.problem))
+        .map(|(field, problem)| format!("{field} {problem}"))
         .collect();
     message.push_str(&each.join("; "));
-    if untold > 0 {
-        return format!("{message}; and {untold} more");
+    if omitted > 0 {
+        return format!("{message}; and {omitted} more");
     }
     message
 }
 
 /// Adds the violations to the error details.
 pub(super) fn add_to(details: &mut ErrorDetails, violations: &Violations) {
-    let (told, untold) = fitting(violations.as_slice(), IN_DETAILS);
-    for (at, fault) in told.iter().enumerate() {
-        let mut problem = fault.problem.to_string();
-        if untold > 0 && at + 1 == told.len() {
-            problem = format!("{problem}; and {untold} more faults: mend these first");
+    let (shown, omitted) = fitting(violations, (IN_DETAILS, LONGEST_IN_DETAILS), str::len);
+    let last = shown.len().saturating_sub(1);
+    for (index, (field, mut problem)) in shown.into_iter().enumerate() {
+        if omitted > 0 && index == last {
+            problem = format!("{problem}; and {omitted} more faults: correct these first");
         }
-        details.add_bad_request_violation(&fault.field, problem);
+        details.add_bad_request_violation(field, problem);
     }
 }
 
-/// Returns the first violations that fit in `room` bytes (at least one violation), and the number
-/// of violations that are left out.
-fn fitting(faults: &[Violation], room: usize) -> (&[Violation], usize) {
-    let ends = faults.iter().scan(0, |end, fault| {
-        // Each violation has six bytes of framing. Eight bytes leave space for separators too.
-        *end += fault.field.len() + fault.problem.to_string().len() + 8;
-        Some(*end)
-    });
-    let fit = ends.take_while(|end| *end <= room).count();
-    let told = fit.max(1).min(faults.len());
-    (&faults[..told], faults.len() - told)
+/// Returns the first violations that fit into `room` bytes (at least one violation), as field and
+/// problem of at most `longest` bytes, and the number of violations that are left out.
+fn fitting(
+    violations: &Violations,
+    (room, longest): (usize, usize),
+    size: impl Fn(&str) -> usize,
+) -> (Vec<(String, String)>, usize) {
+    let violations = violations.as_slice();
+    let (mut shown, mut used) = (Vec::new(), 0);
+    for violation in violations {
+        let problem = violation.problem.to_string();
+        let (field, problem) = (cut(&violation.field, longest), cut(&problem, longest));
+        used += size(&field) + size(&problem) + FRAMING;
+        if used > room && !shown.is_empty() {
+            break;
+        }
+        shown.push((field, problem));
+    }
+    let omitted = violations.len() - shown.len();
+    (shown, omitted)
+}
+
+/// Shortens a string to `longest` bytes. A path can contain a part of the request.
+fn cut(text: &str, longest: usize) -> String {
+    if text.len() <= longest {
+        return text.to_owned();
+    }
+    format!("{}...", &text[..text.floor_char_boundary(longest)])
+}
+
+/// Returns the size of a string in the header `grpc-message`. tonic writes three bytes there for
+/// each byte that is not printable ASCII, and for some that are.
+fn percent_encoded(text: &str) -> usize {
+    let plain = |byte: &u8| byte.is_ascii_graphic() && !b"\"#%<>`?{}".contains(byte);
+    let is_plain = text.bytes().filter(plain).count();
+    is_plain + 3 * (text.len() - is_plain)
 }

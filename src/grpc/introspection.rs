@@ -7,9 +7,10 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     convert::{batch, introspection as convert},
     pb::v1,
+    status::{Failure, count_failure},
     watch,
 };
-use crate::app::App;
+use crate::{app::App, domain::caller::Call};
 
 pub(super) struct Introspections(pub Arc<App>);
 
@@ -19,7 +20,8 @@ impl v1::introspection_service_server::IntrospectionService for Introspections {
         &self,
         request: Request<v1::IntrospectRequest>,
     ) -> Result<Response<v1::IntrospectResponse>, Status> {
-        handle!(request, convert::introspect, |call, question| {
+        let parse = |message, _: &Call| convert::introspect(message);
+        handle!(request, parse, |call, question| {
             Ok(convert::introspected(
                 self.0.introspect(call, &question).await?,
             ))
@@ -30,28 +32,27 @@ impl v1::introspection_service_server::IntrospectionService for Introspections {
         &self,
         request: Request<v1::BatchIntrospectRequest>,
     ) -> Result<Response<v1::BatchIntrospectResponse>, Status> {
-        handle!(request, batch::batch_introspect, |call, asked| {
+        let app = &self.0;
+        let parse = |message, _: &Call| batch::batch_introspect(message);
+        handle!(request, parse, |call, asked| {
+            let answers = app.batch_introspect(call, &asked.batch).await?;
+            let request_id = || call.request_id.clone();
+            let count = |failure: &Failure| count_failure(app.metrics(), failure);
             Ok(batch::batch_introspected(
-                self.0.batch_introspect(call, &asked).await?,
+                asked,
+                answers,
+                &request_id,
+                count,
             ))
         })
     }
 
-    async fn list_actions(
-        &self,
-        request: Request<v1::ListActionsRequest>,
-    ) -> Result<Response<v1::ListActionsResponse>, Status> {
-        handle!(request, convert::list_actions, |_call, ()| Ok(
-            convert::catalogue()
-        ))
-    }
-
-    type WatchStream = watch::Told;
+    type WatchStream = watch::ResponseStream;
 
     async fn watch(
         &self,
         request: Request<Streaming<v1::WatchRequest>>,
-    ) -> Result<Response<watch::Told>, Status> {
+    ) -> Result<Response<watch::ResponseStream>, Status> {
         watch::watch(&self.0, request).await
     }
 }

@@ -36,12 +36,16 @@ macro_rules! handle_change {
     }};
 }
 
+mod actions;
 mod audit;
+pub mod code;
 mod convert;
 mod ext_authz;
 mod field_violations;
-pub mod in_words;
+pub mod from_cache;
+mod health_descriptors;
 mod introspection;
+mod leaks;
 mod redact;
 mod stacks;
 pub mod status;
@@ -62,6 +66,7 @@ use crate::{
 #[expect(
     missing_docs,
     clippy::pedantic,
+    clippy::large_enum_variant,
     reason = "generated; the contract documents it"
 )]
 pub mod pb {
@@ -99,7 +104,10 @@ pub fn routes(app: &Arc<App>, table: Arc<RouteTable>, limits: MessageLimits) -> 
     use pb::{
         admin::v1::stack_service_server::StackServiceServer,
         audit::v1::audit_service_server::AuditServiceServer,
-        v1::token_service_server::TokenServiceServer,
+        v1::{
+            action_service_server::ActionServiceServer, leak_service_server::LeakServiceServer,
+            token_service_server::TokenServiceServer,
+        },
     };
     let MessageLimits { decoding, encoding } = limits;
     macro_rules! limited {
@@ -114,6 +122,8 @@ pub fn routes(app: &Arc<App>, table: Arc<RouteTable>, limits: MessageLimits) -> 
             introspection::Introspections(app.clone()),
             limits,
         ))
+        .add_service(limited!(ActionServiceServer, actions::Actions(app.clone())))
+        .add_service(limited!(LeakServiceServer, leaks::Leaks(app.clone())))
         .add_service(limited!(StackServiceServer, stacks::Stacks(app.clone())))
         .add_service(limited!(AuditServiceServer, audit::Audits(app.clone())))
         .add_service(ext_authz::AuthorizationServer(
@@ -129,10 +139,11 @@ pub fn add_reflection(
     routes: Routes,
     max_request_bytes: usize,
 ) -> Result<Routes, tonic_reflection::server::Error> {
+    let health = health_descriptors::health()?;
     let builder = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_file_descriptor_set(health.clone())
             // With the descriptors of the error details, grpcurl can print them.
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };

@@ -25,8 +25,8 @@ impl v1::stack_service_server::StackService for Stacks {
                 None => self.0.new_stack_key()?,
             };
             let command = draft.command(key);
-            let (stack, revision) = self.0.register_stack(call, &command).await?;
-            Ok(convert::registered(&stack, revision, brought))
+            let registered = self.0.register_stack(call, &command).await?;
+            Ok(convert::registered(&registered, call, brought))
         })
     }
 
@@ -36,12 +36,25 @@ impl v1::stack_service_server::StackService for Stacks {
     ) -> Result<Response<v1::GetResponse>, Status> {
         handle!(request, convert::get, |call, key| {
             let found = self.0.get_stack(call, &key).await?;
-            let members = found.members.iter().map(convert::member).collect();
             Ok(v1::GetResponse {
-                stack: Some(convert::stack(&found.stack)),
-                members,
+                stack: Some(convert::stack(&found)),
             })
         })
+    }
+
+    async fn list_members(
+        &self,
+        request: Request<v1::ListMembersRequest>,
+    ) -> Result<Response<v1::ListMembersResponse>, Status> {
+        handle!(
+            request,
+            convert::list_members,
+            |call, (key, size, after)| {
+                let page = (size, after.as_ref());
+                let page = self.0.list_members(call, &key, page).await?;
+                Ok(convert::listed_members(&key, &page))
+            },
+        )
     }
 
     async fn list(

@@ -1,85 +1,47 @@
-//! Builds the gRPC status of every failure, with code, message and details. The message says what
-//! is wrong and what to do next. The causes are written only to the log.
+//! Builds the gRPC status of a failed call: code, message and `google.rpc` details. The message
+//! says what is wrong and what to do next. The causes are only logged, because they can reveal
+//! internals.
 
-use std::{collections::HashMap, error::Error as _, fmt::Write as _, time::Duration};
+mod details;
+mod failure;
+mod log;
+mod role;
 
-use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, QuotaViolation, StatusExt as _};
+use std::{collections::HashMap, time::Duration};
+
+use prost::Message as _;
+use tonic::{
+    Code, Status,
+    metadata::{MetadataMap, MetadataValue},
+};
+use tonic_types::{StatusExt as _, pb};
 
 use crate::{
     app,
-    domain::{
-        field::Violations,
-        refusal::{Candidate, Refusal, Why},
-    },
+    domain::refusal::Refusal,
     grpc::{field_violations, pb::v1::ErrorReason},
+    metrics::Metrics,
 };
+
+pub use self::failure::Failure;
 
 /// `ErrorInfo.domain` of every error.
 const DOMAIN: &str = "stacktoken";
 /// Prefix of the generated names of `ErrorReason`.
 const PREFIX: &str = "ERROR_REASON_";
+/// The retry delay in milliseconds, for the retries that gRPC clients make by themselves.
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+/// The encodings of messages that this server reads, in gRPC's own header.
+const ACCEPTED: (&str, &str) = ("grpc-accept-encoding", "identity");
+/// The reason of a cancelled call. It is not part of the contract, because no client receives it.
+const CANCELLED: &str = "CANCELLED";
+/// The longest description of an unreadable message that is repeated, in bytes.
+const MAX_UNREADABLE: usize = 300;
 /// The retry delay after an outage that may be brief.
 const SOON: Duration = Duration::from_secs(1);
 
-/// Why a call fails.
-#[derive(Debug)]
-pub enum Failure {
-    /// The message has these missing or invalid fields.
-    Invalid(Violations),
-    /// The message cannot be decoded, for this reason.
-    Unreadable(String),
-    /// The headers are larger than the limit.
-    HeadersTooLarge {
-        /// The limit in bytes.
-        max: u32,
-    },
-    /// The call has no credential.
-    CredentialMissing,
-    /// The credential is invalid.
-    CredentialInvalid,
-    /// A management token was sent as the caller's credential.
-    TokenNotAcceptedHere,
-    /// The only credential is a client certificate whose names are not in the issuers file.
-    CertificateUnlisted,
-    /// The client certificate has expired since the connection was opened.
-    CertificateExpired,
-    /// The issuer's keys are unavailable.
-    KeysUnavailable,
-    /// The use case returned this error.
-    App(app::Error),
-    /// The deadline has passed.
-    Deadline,
-    /// The limit on concurrent calls is reached.
-    Overloaded,
-    /// This replica is stopping.
-    Draining,
-    /// This replica has no database connection yet.
-    Starting,
-    /// The RPC does not exist.
-    RpcUnknown,
-}
-
-impl From<app::Error> for Failure {
-    fn from(error: app::Error) -> Self {
-        Self::App(error)
-    }
-}
-
-impl From<Violations> for Failure {
-    fn from(violations: Violations) -> Self {
-        Self::Invalid(violations)
-    }
-}
-
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
-        Self::App(app::Error::Refused(refusal))
-    }
-}
-
 /// Code, reason and message of a failure, with metadata and retry delay.
-struct Told {
+struct ErrorParts {
     code: Code,
     reason: &'static str,
     message: String,
@@ -87,12 +49,12 @@ struct Told {
     retry_after: Option<Duration>,
 }
 
-impl Told {
+impl ErrorParts {
     fn new(code: Code, reason: ErrorReason, message: impl Into<String>) -> Self {
         Self::named(code, name_of_reason(reason), message)
     }
 
-    /// Creates a `Told` from the name of a reason, as refusals contain it.
+    /// Creates a `ErrorParts` from the name of a reason, as refusals contain it.
     fn named(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
         Self {
@@ -123,48 +85,60 @@ fn name_of_reason(reason: ErrorReason) -> &'static str {
     name.strip_prefix(PREFIX).unwrap_or(name)
 }
 
+/// Returns whether the API has a reason of this name, without the prefix.
+#[must_use]
+pub fn is_reason(name: &str) -> bool {
+    let reason = ErrorReason::from_str_name(&format!("{PREFIX}{name}"));
+    reason.is_some_and(|reason| reason != ErrorReason::Unspecified)
+}
+
 /// Builds the status of a failure, with the request id.
 #[must_use]
 pub fn of(failure: impl Into<Failure>, request_id: &str) -> Status {
     let failure = failure.into();
-    let told = tell(&failure);
-    log(&failure, &told, request_id);
-    let mut details = ErrorDetails::with_error_info(told.reason, DOMAIN, told.metadata);
+    let parts = error_parts(&failure);
+    log::log(&failure, &parts, request_id);
+    let mut details = details::details(&failure, &parts);
     details.set_request_info(request_id, "");
-    if let Some(retry_after) = told.retry_after {
-        details.set_retry_info(Some(retry_after));
+    let mut metadata = MetadataMap::new();
+    if let Some(retry_after) = parts.retry_after {
+        let milliseconds = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
+        metadata.insert(PUSHBACK, milliseconds.into());
     }
-    match &failure {
-        Failure::Invalid(violations)
-        | Failure::App(app::Error::Refused(Refusal::Invalid(violations))) => {
-            field_violations::add_to(&mut details, violations);
-        }
-        Failure::App(app::Error::Refused(Refusal::LimitReached { candidates, .. })) => {
-            let candidate = |candidate: &Candidate| {
-                QuotaViolation::new(format!("token:{}", candidate.uid), in_words(candidate))
-            };
-            let whole = QuotaViolation::new("live tokens of the stack", &told.message);
-            let violations = std::iter::once(whole).chain(candidates.iter().map(candidate));
-            details.set_quota_failure(violations.collect::<Vec<_>>());
-        }
-        _ => {}
+    if matches!(failure, Failure::EncodingUnsupported { .. }) {
+        metadata.insert(ACCEPTED.0, MetadataValue::from_static(ACCEPTED.1));
     }
-    Status::with_error_details(told.code, told.message, details)
+    Status::with_error_details_and_metadata(parts.code, parts.message, details, metadata)
 }
 
-fn in_words(Candidate { name, why, .. }: &Candidate) -> String {
-    let why = match why {
-        Why::ExpiresSoonest(at) => format!("expires soonest, at {at}"),
-        Why::NeverUsed(at) => format!("never used since it was issued at {at}"),
-        Why::LastUsed(at) => format!("idle longest, last used at {at}"),
-    };
-    format!("a candidate to revoke: {name} ({why})")
+/// Builds the status of one question of a batch. It has no request id, because that is the id of
+/// the whole call. The failure is logged only with a `logged_id`, so that an outage is not logged
+/// once per question.
+#[must_use]
+pub fn of_question(failure: &Failure, logged_id: Option<&str>) -> pb::Status {
+    let parts = error_parts(failure);
+    if let Some(request_id) = logged_id {
+        log::log(failure, &parts, request_id);
+    }
+    let details = details::details(failure, &parts);
+    let status = Status::with_error_details(parts.code, parts.message.as_str(), details);
+    // The status that gRPC sends as a trailer. It always decodes, because it was just encoded.
+    pb::Status::decode(status.details()).unwrap_or_else(|_| pb::Status {
+        code: parts.code.into(),
+        message: parts.message,
+        details: Vec::new(),
+    })
 }
 
 /// Returns the reason of a failure, for metrics.
 #[must_use]
 pub fn reason_of(failure: &Failure) -> &'static str {
-    tell(failure).reason
+    error_parts(failure).reason
+}
+
+/// Counts a failure that is not the status of its call.
+pub(super) fn count_failure(metrics: &Metrics, failure: &Failure) {
+    metrics.note_error(Some(reason_of(failure)));
 }
 
 /// Returns the status for a handler that was reached without the middleware.
@@ -182,7 +156,8 @@ pub fn unlayered() -> Status {
 pub fn in_place_of(code: Code, message: &str, request_id: &str) -> Status {
     let failure = match code {
         Code::Unimplemented => Failure::RpcUnknown,
-        Code::Cancelled | Code::DeadlineExceeded => Failure::Deadline,
+        Code::Cancelled => Failure::Cancelled,
+        Code::DeadlineExceeded => Failure::Deadline,
         Code::OutOfRange | Code::Internal | Code::InvalidArgument | Code::ResourceExhausted => {
             Failure::Unreadable(message.to_owned())
         }
@@ -191,168 +166,176 @@ pub fn in_place_of(code: Code, message: &str, request_id: &str) -> Status {
     of(failure, request_id)
 }
 
+/// Returns the status that replaces the status from tonic in the headers of an error response.
+#[must_use]
+pub fn in_place_of_headers(headers: &http::HeaderMap, request_id: &str) -> Status {
+    // The message in the headers is percent-encoded, and a new status would encode it once more.
+    let theirs = Status::from_header_map(headers);
+    let (code, message) = theirs.as_ref().map_or((Code::Unknown, ""), |theirs| {
+        (theirs.code(), theirs.message())
+    });
+    in_place_of(code, message, request_id)
+}
+
 #[rustfmt::skip]
-fn tell(failure: &Failure) -> Told {
+fn error_parts(failure: &Failure) -> ErrorParts {
     match failure {
         Failure::Invalid(violations) => {
-            Told::new(Code::InvalidArgument, ErrorReason::InvalidField, field_violations::in_words(violations))
+            ErrorParts::new(Code::InvalidArgument, ErrorReason::InvalidField, field_violations::summary(violations))
         }
-        Failure::Unreadable(why) => Told::new(Code::InvalidArgument, ErrorReason::InvalidField, format!(
-            "the request message cannot be read: {why}; check it against the contract, and keep it within 64 KiB, a BatchIntrospect within 1 MiB")),
-        Failure::HeadersTooLarge { max } => Told::new(Code::InvalidArgument, ErrorReason::InvalidField, format!(
+        Failure::Unreadable(why) => ErrorParts::new(Code::InvalidArgument, ErrorReason::InvalidField, format!(
+            "the request message cannot be read: {}; check it against the contract and the server's size limit (by default 64 KiB, and 1 MiB for BatchIntrospect)", &why[..why.floor_char_boundary(MAX_UNREADABLE)])),
+        Failure::HeadersTooLarge { max } => ErrorParts::new(Code::InvalidArgument, ErrorReason::InvalidField, format!(
             "the headers of the call are larger than {max} bytes: send less metadata")),
-        Failure::CredentialMissing => Told::new(Code::Unauthenticated, ErrorReason::CredentialMissing,
+        Failure::CredentialMissing => ErrorParts::new(Code::Unauthenticated, ErrorReason::CredentialMissing,
             "no credential: send `authorization: Bearer <JWT>` from a configured issuer, or, as a service, a client certificate that the issuers file lists"),
-        Failure::CertificateUnlisted => Told::new(Code::Unauthenticated, ErrorReason::CredentialInvalid,
-            "the client certificate stands for nobody: have its SPIFFE id or DNS name listed under [[mtls]] in the issuers file, or send `authorization: Bearer <JWT>`"),
-        Failure::CertificateExpired => Told::new(Code::Unauthenticated, ErrorReason::CredentialInvalid,
+        Failure::CertificateUnlisted => ErrorParts::new(Code::Unauthenticated, ErrorReason::CredentialInvalid,
+            "no [[mtls]] entry of the issuers file matches the client certificate: add its SPIFFE id or DNS name there, or send `authorization: Bearer <JWT>`"),
+        Failure::CertificateExpired => ErrorParts::new(Code::Unauthenticated, ErrorReason::CredentialInvalid,
             "the client certificate has expired since this connection was made: reconnect with a valid one"),
-        Failure::CredentialInvalid => Told::new(Code::Unauthenticated, ErrorReason::CredentialInvalid,
+        Failure::CredentialInvalid => ErrorParts::new(Code::Unauthenticated, ErrorReason::CredentialInvalid,
             "the credential is malformed, expired, not yet valid, or not from a configured issuer for this audience: obtain a new JWT and send it once, as `authorization: Bearer <JWT>`"),
-        Failure::TokenNotAcceptedHere => Told::new(Code::Unauthenticated, ErrorReason::TokenNotAcceptedHere,
-            "a management token is no credential for this service: sign in with an identity provider and send its JWT; revoke the token if it was exposed by this call"),
-        Failure::KeysUnavailable => Told::unavailable(ErrorReason::KeysUnavailable,
+        Failure::TokenNotAcceptedHere => ErrorParts::new(Code::Unauthenticated, ErrorReason::TokenNotAcceptedHere,
+            "a management token is not a credential for this service: sign in with an identity provider and send its JWT; revoke the token if it was exposed by this call"),
+        Failure::KeysUnavailable => ErrorParts::unavailable(ErrorReason::KeysUnavailable,
             "the issuer's keys are unavailable, so the credential cannot be verified: try again"),
-        Failure::App(error) => tell_app(error),
-        Failure::Deadline => Told::new(Code::DeadlineExceeded, ErrorReason::Deadline,
-            "the call did not finish within its deadline: a change may or may not have been made, so look before trying again"),
-        Failure::Overloaded => Told::unavailable(ErrorReason::Overloaded, "more calls than this replica takes: try again"),
-        Failure::Starting => Told::unavailable(ErrorReason::StoreUnavailable,
+        Failure::App(error) => app_error_parts(error),
+        Failure::Question(error) => app_error_parts(error),
+        Failure::EncodingUnsupported { name } => ErrorParts::new(Code::Unimplemented, ErrorReason::EncodingUnsupported, format!(
+            "the messages of this call are encoded as {}, which this server does not support: send them uncompressed",
+            name.as_deref().unwrap_or("an unprintable encoding"))),
+        Failure::Cancelled => ErrorParts::named(Code::Cancelled, CANCELLED, "the client has cancelled the call"),
+        Failure::Deadline => ErrorParts::new(Code::DeadlineExceeded, ErrorReason::Deadline,
+            "the call did not finish within its deadline: a change may or may not have been made, so check before you retry"),
+        Failure::Overloaded => ErrorParts::unavailable(ErrorReason::Overloaded, "this replica is at its limit of concurrent calls: try again"),
+        Failure::Starting => ErrorParts::unavailable(ErrorReason::StoreUnavailable,
             "this replica waits for its database: try again, or ask another"),
-        Failure::Draining => Told::unavailable(ErrorReason::Draining, "this replica is stopping: try again, another will answer"),
-        Failure::RpcUnknown => Told::new(Code::Unimplemented, ErrorReason::RpcUnknown,
+        Failure::Draining => ErrorParts::unavailable(ErrorReason::Draining, "this replica is stopping: try again, another will answer"),
+        Failure::RpcUnknown => ErrorParts::new(Code::Unimplemented, ErrorReason::RpcUnknown,
             "no such RPC: `grpcurl list` shows the services, `grpcurl describe` their methods"),
     }
 }
 
-fn tell_app(error: &app::Error) -> Told {
+fn app_error_parts(error: &app::Error) -> ErrorParts {
     match error {
-        app::Error::Refused(refusal) => tell_refusal(refusal),
-        app::Error::StoreUnavailable(error) if error.is_read_only() => Told::unavailable(
+        app::Error::Refused(refusal) => refusal_parts(refusal),
+        app::Error::StoreUnavailable(error) if error.is_read_only() => ErrorParts::unavailable(
             ErrorReason::StoreUnavailable,
             "the database is read-only, so nothing was decided or changed: try again, or ask another",
         ),
-        app::Error::StoreUnavailable(_) => Told::unavailable(
+        app::Error::StoreUnavailable(_) => ErrorParts::unavailable(
             ErrorReason::StoreUnavailable,
             "the store cannot be reached, so nothing was decided or changed: try again",
         ),
-        app::Error::OutcomeUnknown(_) => Told::unavailable(
+        app::Error::OutcomeUnknown(_) => ErrorParts::unavailable(
             ErrorReason::StoreUnavailable,
-            "the store did not say whether the change was made: look before trying again",
+            "the outcome of the change is unknown: check whether it was made before you retry",
         ),
-        app::Error::NotFresh => Told::unavailable(
+        app::Error::NotFresh => ErrorParts::unavailable(
             ErrorReason::NotFresh,
-            "this replica cannot tell whether what it knows is fresh enough: try again, or ask another",
+            "this replica cannot guarantee a fresh enough answer: try again, or ask another",
         ),
-        app::Error::RevisionUnknown => Told::new(
+        app::Error::RevisionUnknown => ErrorParts::new(
             Code::OutOfRange,
             ErrorReason::RevisionUnknown,
-            "min_revision is of another history or one not reached yet: send a revision as it was answered, or none",
+            "min_revision is unknown to this server: send a revision from an earlier response, or none",
         ),
-        app::Error::WatchUnknown => Told::new(
+        app::Error::WatchUnknown => ErrorParts::new(
             Code::OutOfRange,
             ErrorReason::RevisionUnknown,
-            "from_revision, or what was watched, is of another history or one not reached yet: forget everything, then watch without from_revision",
+            "from_revision is unknown to this server, or its change log was replaced: clear your cache, then watch without from_revision",
         ),
-        app::Error::RevisionPurged => Told::new(
+        app::Error::RevisionPurged => ErrorParts::new(
             Code::OutOfRange,
             ErrorReason::RevisionPurged,
-            "the changes since are no longer kept, or too many to tell: forget everything, then watch without from_revision",
+            "the changes since from_revision were purged, or are too many to send: clear your cache, then watch without from_revision",
         ),
-        app::Error::WatchLagged => Told::new(
+        app::Error::WatchLagged => ErrorParts::new(
             Code::Aborted,
             ErrorReason::WatchLagged,
             "changes came faster than this client read them: watch again from the last revision",
         ),
-        app::Error::Overloaded => Told::unavailable(
+        app::Error::Overloaded => ErrorParts::unavailable(
             ErrorReason::Overloaded,
-            "more calls than this replica takes: try again",
+            "this replica is at its limit of concurrent calls: try again",
         ),
-        app::Error::StorageFull(_) => Told::unavailable(
-            ErrorReason::StorageFull,
-            "the store has no space left, so nothing was changed: try again when there is",
-        ),
-        app::Error::AuditUnavailable(_) => Told::unavailable(
+        app::Error::StorageFull(_) => ErrorParts {
+            retry_after: Some(SOON),
+            ..ErrorParts::new(
+                Code::ResourceExhausted,
+                ErrorReason::StorageFull,
+                "the store has no space left, so nothing was changed: try again when there is",
+            )
+        },
+        app::Error::AuditUnavailable(_) => ErrorParts::unavailable(
             ErrorReason::AuditUnavailable,
             "the audit could not be written, so nothing was changed: try again",
         ),
-        app::Error::ClockSkew => Told::unavailable(
+        app::Error::ClockSkew => ErrorParts::unavailable(
             ErrorReason::ClockSkew,
             "a clock is wrong by more than the permitted skew, so nothing was decided or changed: try again, or ask another replica",
         ),
-        app::Error::Internal(_) => Told::new(
+        app::Error::Internal(_) => ErrorParts::new(
             Code::Internal,
             ErrorReason::Internal,
-            "a fault of this service: report it with the request id",
+            "internal error: report it with the request id",
         ),
     }
 }
 
 #[rustfmt::skip]
-fn tell_refusal(refusal: &Refusal) -> Told {
-    let told = |code, message: &str| Told::named(code, refusal.reason(), message);
+fn refusal_parts(refusal: &Refusal) -> ErrorParts {
+    let parts = |code, message: &str| ErrorParts::named(code, refusal.reason(), message);
     match refusal {
-        Refusal::RoleRequired { required } => told(Code::PermissionDenied, &format!(
-            "this takes: {required}; ask one of those, or to be made one")).with("required", required),
-        Refusal::StackNotFound => told(Code::NotFound,
-            "no such stack, or none that you have a part in: check stack_api_key, or ask its owner to be added"),
-        Refusal::TokenNotFound => told(Code::NotFound,
-            "no such token in this stack: List shows the ones there are"),
-        Refusal::NameTaken => told(Code::AlreadyExists,
-            "a live token of this stack has this name: choose another, or revoke that token first"),
-        Refusal::RequestIdReused { token_uid } => told(Code::AlreadyExists,
-            "this request_id was used before and cannot be answered again: look at the token that token_uid names, and choose another request_id for something new")
+        Refusal::RoleRequired(required) => role::error_parts(required),
+        Refusal::StackNotFound => parts(Code::NotFound,
+            "the stack does not exist, or you are not a member of it: check stack_api_key, or ask an operator to add you"),
+        Refusal::TokenNotFound => parts(Code::NotFound,
+            "no such token in this stack: call List for its tokens"),
+        Refusal::NameTaken { token_uid } => parts(Code::AlreadyExists,
+            "a live token of this stack, which token_uid names, has this name: choose another, or revoke that token first")
             .with("token_uid", token_uid),
-        Refusal::Invalid(violations) => told(Code::InvalidArgument, &field_violations::in_words(violations)),
-        Refusal::StackKeyTaken => told(Code::AlreadyExists,
-            "this stack key is in use or belonged to a removed stack: leave stack_api_key out to have one made"),
-        Refusal::LimitReached { limit, .. } => told(Code::ResourceExhausted, &format!(
+        Refusal::RequestIdReused { token_uid } => parts(Code::AlreadyExists,
+            "this request_id was used before, and its answer cannot be repeated: get the token that token_uid names, and use another request_id for a new request")
+            .with("token_uid", token_uid),
+        Refusal::RequestIdTaken => parts(Code::AlreadyExists,
+            "this request_id was used before for a call with other content: repeat that call as it was, or choose another request_id for something new"),
+        Refusal::Invalid(violations) => parts(Code::InvalidArgument, &field_violations::summary(violations)),
+        Refusal::StackKeyTaken { stack_uid, removed } => parts(Code::AlreadyExists,
+            "this stack key is in use or belonged to a removed stack: omit stack_api_key to let the server generate one")
+            .with("stack_uid", stack_uid).with("removed", removed),
+        Refusal::LimitReached { limit, .. } => parts(Code::ResourceExhausted, &format!(
             "the stack has {} live tokens of at most {}: revoke one, or ask an operator to raise the limit", limit.used, limit.max))
             .with("used", &limit.used).with("max", &limit.max),
-        Refusal::TokenRevoked => told(Code::FailedPrecondition,
-            "the token is revoked and stays so: issue a new one"),
-        Refusal::TokenExpired => told(Code::FailedPrecondition,
-            "the token has expired and stays so: issue a new one"),
-        Refusal::StackSuspended => told(Code::FailedPrecondition,
+        Refusal::TokenRevoked => parts(Code::FailedPrecondition,
+            "the token is revoked permanently: issue a new one"),
+        Refusal::TokenExpired => parts(Code::FailedPrecondition,
+            "the token has expired permanently: issue a new one"),
+        Refusal::StackSuspended => parts(Code::FailedPrecondition,
             "the stack is suspended: ask an operator to resume it; revoking and earlier expiries work meanwhile"),
-        Refusal::OwnerRequired => told(Code::FailedPrecondition,
+        Refusal::OwnerRequired => parts(Code::FailedPrecondition,
             "a stack has exactly one owner, who cannot be removed or demoted: use TransferOwnership"),
-        Refusal::PreviewChanged { count } => told(Code::Aborted, &format!(
-            "these are not the tokens that were previewed: {count} would be revoked now, and none was; call again with validate_only, look at what it answers, and send its preview_hash"))
+        Refusal::PreviewChanged { count } => parts(Code::Aborted, &format!(
+            "the set of tokens has changed since the preview: {count} would be revoked now, and none was; call again with validate_only, check the response, and send its preview_hash"))
             .with("count", count),
-        Refusal::RateLimited { retry_after_ms } => Told {
+        Refusal::EtagMismatch { etag } => parts(Code::Aborted,
+            "the token has changed since this etag was read: get the token again, check what has changed, and send its current etag").with("etag", etag),
+        Refusal::RateLimited { retry_after_ms } => ErrorParts {
             retry_after: Some(Duration::from_millis(*retry_after_ms)),
-            ..told(Code::ResourceExhausted, "too many of these from one caller: wait as long as RetryInfo says")
+            ..parts(Code::ResourceExhausted, "the rate limit of this caller is exceeded: retry after the delay in RetryInfo")
         },
     }
-}
-
-/// Logs the request id of a failed call and the chain of causes, which is never sent to the client.
-fn log(failure: &Failure, told: &Told, request_id: &str) {
-    let Failure::App(error) = failure else { return };
-    let mut cause = String::new();
-    let mut next = error.source();
-    while let Some(source) = next {
-        // Writing to a `String` never fails.
-        let _ = write!(cause, "{source}: ");
-        next = source.source();
-    }
-    let cause = cause.trim_end_matches(": ");
-    match told.code {
-        Code::Internal => tracing::error!(request_id, reason = told.reason, cause, "call failed"),
-        Code::Unavailable => tracing::warn!(request_id, reason = told.reason, cause, "call failed"),
-        _ => return,
-    }
-    // The lines above are sampled. This line reports every failure, at debug level.
-    tracing::debug!(request_id, reason = told.reason, cause, "call failed");
 }
 
 /// Returns the health protocol's status for an unknown service name.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the maker of statuses")]
-pub fn health_unknown() -> Status {
-    let names = "\"\", stacktoken.v1.IntrospectionService and stacktoken.v1.TokenService";
-    Status::not_found(format!("no such service: ask about {names}"))
+pub fn health_unknown(names: impl Iterator<Item = &'static str>) -> Status {
+    let names: Vec<_> = names.map(|name| format!("{name:?}")).collect();
+    Status::not_found(format!(
+        "no such service: ask about one of {}",
+        names.join(", ")
+    ))
 }
 
 /// Returns the reason in the headers of an error response, if the API defines that reason.
@@ -366,28 +349,4 @@ pub fn reason_in(headers: &http::HeaderMap) -> Option<&'static str> {
         .reason;
     let known = ErrorReason::from_str_name(&format!("{PREFIX}{reason}"))?;
     Some(name_of_reason(known))
-}
-
-/// Returns the name that OpenTelemetry uses for a status code.
-#[must_use]
-pub const fn name_of(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
 }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::{
-    convert::{impact as impact_of, incidents, revision as revision_of, tokens as convert},
+    convert::{
+        impact as impact_of, incidents, listing, own_stacks, revision as revision_of, rotation,
+        tokens as convert, update, usage as usage_of,
+    },
     pb::v1,
 };
 use crate::app::App;
@@ -18,7 +21,8 @@ impl v1::token_service_server::TokenService for Tokens {
         &self,
         request: Request<v1::IssueRequest>,
     ) -> Result<Response<v1::IssueResponse>, Status> {
-        handle_change!(request, convert::issue, |call, command| {
+        let parse = |message, call: &_| convert::issue(message, call, self.0.catalogue());
+        handle_change!(request, parse, |call, command| {
             let issued = self.0.issue(call, &command).await?;
             Ok(convert::issued(&issued, self.0.clock().now()))
         })
@@ -36,13 +40,33 @@ impl v1::token_service_server::TokenService for Tokens {
         })
     }
 
+    async fn get_usage(
+        &self,
+        request: Request<v1::GetUsageRequest>,
+    ) -> Result<Response<v1::GetUsageResponse>, Status> {
+        handle!(request, convert::get_usage, |call, (stack, uid)| {
+            let usage = self.0.get_usage(call, (&stack, uid)).await?;
+            Ok(usage_of(usage))
+        })
+    }
+
+    async fn list_stacks(
+        &self,
+        request: Request<v1::ListStacksRequest>,
+    ) -> Result<Response<v1::ListStacksResponse>, Status> {
+        handle!(request, own_stacks::list, |call, page| {
+            let page = self.0.list_own_stacks(call, page).await?;
+            Ok(own_stacks::listed(&page))
+        })
+    }
+
     async fn list(
         &self,
         request: Request<v1::ListRequest>,
     ) -> Result<Response<v1::ListResponse>, Status> {
-        handle!(request, convert::list, |call, query| {
+        handle!(request, listing::list, |call, query| {
             let page = self.0.list(call, &query).await?;
-            Ok(convert::listed(&query, page))
+            Ok(listing::listed(&query, page))
         })
     }
 
@@ -50,12 +74,12 @@ impl v1::token_service_server::TokenService for Tokens {
         &self,
         request: Request<v1::UpdateRequest>,
     ) -> Result<Response<v1::UpdateResponse>, Status> {
-        handle_change!(request, convert::update, |call, (stack, uid, edit)| {
-            let (token, revision) = self.0.update(call, (&stack, uid), &edit).await?;
-            let impact = self.0.impact(call, (&stack, uid)).await?;
-            let token = Some(convert::token(&token, self.0.clock().now()));
+        let parse = |message, call: &_| update::update(message, call, self.0.catalogue());
+        handle_change!(request, parse, |call, (target, edit)| {
+            let (token, revision) = self.0.update(call, &target, &edit).await?;
+            let impact = self.0.impact(call, &target).await?;
             Ok(v1::UpdateResponse {
-                token,
+                token: Some(convert::changed(&token, call, self.0.clock().now())),
                 revision: revision_of(revision),
                 impact: impact.map(impact_of),
             })
@@ -66,29 +90,39 @@ impl v1::token_service_server::TokenService for Tokens {
         &self,
         request: Request<v1::SetExpiryRequest>,
     ) -> Result<Response<v1::SetExpiryResponse>, Status> {
-        handle_change!(
-            request,
-            convert::set_expiry,
-            |call, (stack, uid, expiry)| {
-                let (token, revision) = self.0.set_expiry(call, (&stack, uid), expiry).await?;
-                let impact = self.0.impact(call, (&stack, uid)).await?;
-                let token = Some(convert::token(&token, self.0.clock().now()));
-                Ok(v1::SetExpiryResponse {
-                    token,
-                    revision: revision_of(revision),
-                    impact: impact.map(impact_of),
-                })
-            },
-        )
+        handle_change!(request, convert::set_expiry, |call, (target, expiry)| {
+            let (token, revision) = self.0.set_expiry(call, &target, expiry).await?;
+            let impact = self.0.impact(call, &target).await?;
+            Ok(v1::SetExpiryResponse {
+                token: Some(convert::changed(&token, call, self.0.clock().now())),
+                revision: revision_of(revision),
+                impact: impact.map(impact_of),
+            })
+        })
     }
 
     async fn rotate(
         &self,
         request: Request<v1::RotateRequest>,
     ) -> Result<Response<v1::RotateResponse>, Status> {
-        handle_change!(request, convert::rotate, |call, command| {
+        handle_change!(request, rotation::rotate, |call, command| {
             let rotated = self.0.rotate(call, &command).await?;
-            Ok(convert::rotated(&rotated, self.0.clock().now()))
+            Ok(rotation::rotated(&rotated, self.0.clock().now()))
+        })
+    }
+
+    async fn end_overlap(
+        &self,
+        request: Request<v1::EndOverlapRequest>,
+    ) -> Result<Response<v1::EndOverlapResponse>, Status> {
+        handle_change!(request, rotation::end_overlap, |call, target| {
+            let (token, revision) = self.0.end_overlap(call, &target).await?;
+            let impact = self.0.impact(call, &target).await?;
+            Ok(v1::EndOverlapResponse {
+                token: Some(convert::changed(&token, call, self.0.clock().now())),
+                revision: revision_of(revision),
+                impact: impact.map(impact_of),
+            })
         })
     }
 
@@ -96,12 +130,11 @@ impl v1::token_service_server::TokenService for Tokens {
         &self,
         request: Request<v1::RevokeRequest>,
     ) -> Result<Response<v1::RevokeResponse>, Status> {
-        handle_change!(request, convert::revoke, |call, (stack, uid, reason)| {
-            let (token, revision) = self.0.revoke(call, (&stack, uid), &reason).await?;
-            let impact = self.0.impact(call, (&stack, uid)).await?;
-            let token = Some(convert::token(&token, self.0.clock().now()));
+        handle_change!(request, convert::revoke, |call, (target, reason)| {
+            let (token, revision) = self.0.revoke(call, &target, &reason).await?;
+            let impact = self.0.impact(call, &target).await?;
             Ok(v1::RevokeResponse {
-                token,
+                token: Some(convert::changed(&token, call, self.0.clock().now())),
                 revision: revision_of(revision),
                 impact: impact.map(impact_of),
             })
@@ -114,18 +147,7 @@ impl v1::token_service_server::TokenService for Tokens {
     ) -> Result<Response<v1::RevokeAllResponse>, Status> {
         handle_change!(request, incidents::revoke_all, |call, command| {
             let revoked = self.0.revoke_all(call, &command).await?;
-            Ok(incidents::revoked_all(&revoked))
-        })
-    }
-
-    async fn report_leaked(
-        &self,
-        request: Request<v1::ReportLeakedRequest>,
-    ) -> Result<Response<v1::ReportLeakedResponse>, Status> {
-        handle!(request, incidents::report_leaked, |call, report| {
-            self.0.report_leaked(call, &report).await?;
-            // The response is identical for every outcome of the report.
-            Ok(v1::ReportLeakedResponse { accepted: true })
+            Ok(incidents::revoked_all(&command, &revoked))
         })
     }
 }

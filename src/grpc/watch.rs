@@ -11,13 +11,11 @@ use super::{
     pb::v1,
     status::{self, Failure},
 };
-use crate::{
-    app::{self, App},
-    metrics::ReasonLabel,
-};
+use crate::app::{self, App};
 
 /// The response stream.
-pub(super) type Told = Pin<Box<dyn Stream<Item = Result<v1::WatchResponse, Status>> + Send>>;
+pub(super) type ResponseStream =
+    Pin<Box<dyn Stream<Item = Result<v1::WatchResponse, Status>> + Send>>;
 
 /// State of one bidirectional stream.
 struct Session {
@@ -31,7 +29,7 @@ struct Session {
 pub(super) async fn watch(
     app: &Arc<App>,
     request: Request<Streaming<v1::WatchRequest>>,
-) -> Result<Response<Told>, Status> {
+) -> Result<Response<ResponseStream>, Status> {
     let (call, mut requests) = super::open(request)?;
     let fail = |failure: Failure| status::of(failure, &call.request_id);
     let first = requests.message().await?;
@@ -46,15 +44,15 @@ pub(super) async fn watch(
         requests: Some(requests),
         request_id: call.request_id,
     };
-    let told = stream::unfold(Some(session), async |session| Some(session?.step().await));
-    Ok(Response::new(Box::pin(told)))
+    let events = stream::unfold(Some(session), async |session| Some(session?.step().await));
+    Ok(Response::new(Box::pin(events)))
 }
 
 impl Session {
     /// Waits for the next response. Also returns the session, unless this response ends the stream.
     async fn step(mut self) -> (Result<v1::WatchResponse, Status>, Option<Self>) {
         match self.next().await {
-            Ok(told) => (Ok(convert::told(told)), Some(self)),
+            Ok(event) => (Ok(convert::watch_response(event)), Some(self)),
             Err(Ended::Unread(status)) => {
                 // If the connection is broken, the client does not receive this status anyway.
                 let code = match status.code() {
@@ -65,15 +63,13 @@ impl Session {
                 (Err(status), None)
             }
             Err(Ended::By(failure)) => {
-                let reason = status::reason_of(&failure);
-                let errors = &self.app.metrics().errors;
-                errors.get_or_create(&ReasonLabel { reason }).inc();
+                status::count_failure(self.app.metrics(), &failure);
                 (Err(status::of(failure, &self.request_id)), None)
             }
         }
     }
 
-    async fn next(&mut self) -> Result<app::Told, Ended> {
+    async fn next(&mut self) -> Result<app::WatchEvent, Ended> {
         loop {
             let request = async {
                 match &mut self.requests {
@@ -90,8 +86,8 @@ impl Session {
                     }
                     None => self.requests = None,
                 },
-                told = self.watch.next() => {
-                    return told.map_err(|error| Ended::By(error.into()));
+                event = self.watch.next() => {
+                    return event.map_err(|error| Ended::By(error.into()));
                 }
             }
         }

@@ -15,9 +15,10 @@ use super::{
 };
 
 /// Maximum size of a `BatchIntrospect` request or response, in bytes.
-const LARGEST: usize = 1024 * 1024;
+pub(super) const LARGEST: usize = 1024 * 1024;
 
-const BATCH: &str = "/stacktoken.v1.IntrospectionService/BatchIntrospect";
+/// Path of `BatchIntrospect`.
+pub(super) const BATCH: &str = "/stacktoken.v1.IntrospectionService/BatchIntrospect";
 
 type Server = IntrospectionServiceServer<Introspections>;
 

@@ -8,7 +8,24 @@ pub struct CallLabels {
     /// `package.Service/Method`, or `_OTHER`.
     pub rpc_method: &'static str,
     /// The gRPC status by name, such as `OK`.
-    pub rpc_status_code: &'static str,
+    pub rpc_response_status_code: &'static str,
+    /// Why the call failed: the reason in the API contract, otherwise the status. `None` if the
+    /// call succeeded.
+    pub error_type: Option<&'static str>,
+}
+
+/// The catalogue of actions in effect.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct CatalogueLabel {
+    /// Its version, a hash of its rows.
+    pub version: String,
+}
+
+/// The program that runs.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct BuildLabel {
+    /// Its version.
+    pub version: &'static str,
 }
 
 /// A reason of the API contract.

@@ -17,8 +17,8 @@ use hyper_util::{
 use tokio::{net::TcpListener, task::JoinSet};
 
 use super::{
-    connections::{accept_guest, guests::Guests, limiter::Limits},
-    health::{HealthBoard, Name},
+    connections::{accept_admin, admin_connections::AdminConnections, limiter::Limits},
+    health::{Capability, HealthBoard, OVERALL, SERVICES},
 };
 use crate::metrics::Metrics;
 
@@ -50,11 +50,11 @@ pub(super) fn router(metrics: Arc<Metrics>, board: HealthBoard) -> Router {
 
 /// Serves the admin port; never returns.
 pub(super) async fn serve(listener: TcpListener, router: Router, metrics: Arc<Metrics>) {
-    let guests = Guests::new(LIMITS);
+    let connections = AdminConnections::new(LIMITS);
     let mut open = JoinSet::new();
     loop {
         tokio::select! {
-            (socket, guest) = accept_guest(&listener, &guests, (&metrics, HEAD_WITHIN)) => {
+            (socket, guest) = accept_admin(&listener, &connections, (&metrics, HEAD_WITHIN)) => {
                 let service = TowerToHyperService::new(router.clone());
                 open.spawn(async move {
                     let mut http1 = http1::Builder::new();
@@ -64,7 +64,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, metrics: Arc<Me
                     // itself.
                     tokio::select! {
                         _ = tokio::time::timeout(OPEN_FOR, connection) => {}
-                        () = guest.left() => {}
+                        () = guest.evicted() => {}
                     }
                 });
             }
@@ -106,23 +106,14 @@ async fn alive(State(admin): State<Admin>) -> (StatusCode, &'static str) {
 }
 
 async fn ready(State(admin): State<Admin>) -> (StatusCode, String) {
-    let line = |name: Name| {
-        let told = if admin.board.is_serving(name) {
-            "SERVING"
-        } else {
-            "NOT_SERVING"
-        };
-        format!(
-            "{} {told}\n",
-            if name == Name::Overall {
-                "overall"
-            } else {
-                name.as_str()
-            }
-        )
+    let line = |(name, capability): &(&str, Capability)| {
+        let name = if *name == OVERALL { "overall" } else { name };
+        let serving = admin.board.is_serving(*capability);
+        let told = if serving { "SERVING" } else { "NOT_SERVING" };
+        format!("{name} {told}\n")
     };
-    let text = Name::ALL.iter().map(|name| line(*name)).collect();
-    let code = if admin.board.is_serving(Name::Overall) {
+    let text = SERVICES.iter().map(line).collect();
+    let code = if admin.board.is_serving(Capability::Answer) {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE

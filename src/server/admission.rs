@@ -3,24 +3,26 @@
 //! order and within the deadline. No call holds a permit before its message has arrived and its
 //! caller is known.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, pin::pin, sync::Arc};
 
 use http::{Extensions, HeaderMap, HeaderValue, Request, Response};
+use tokio::time::sleep;
 use tonic::body::Body;
 use tower::Service;
 
 use super::{
-    connections::Peer,
+    call_start::Opened,
+    connections::{Peer, backlog::Backlog, request_body::Expected},
     deadline,
     handler::{run, run_to_the_end},
-    message::{attended, collected},
+    message::{collected, run_limited},
     rpc_middleware::RpcMiddleware,
-    stream_limits::{self, StreamPermit},
+    stream_limits,
 };
 use crate::{
     app::{self, About},
     auth::{
-        Rejection,
+        Rejection, Unverified,
         policy::{AllowedCallers, Rule},
     },
     domain::caller::{Call, Mode, Requirement},
@@ -31,13 +33,22 @@ use crate::{
 /// message length.
 const PREFIX_BYTES: usize = 5;
 
+/// Returns how many messages a client may send in a call to this RPC.
+pub(super) const fn expected(rule: &Rule) -> Expected {
+    if rule.takes_stream {
+        Expected::AnyMessages
+    } else {
+        Expected::OneMessage
+    }
+}
+
 impl RpcMiddleware {
     /// Returns the handler's response, or the error of the check that refused the call. Also
     /// returns the [`Call`], if its caller was authenticated.
     pub(super) async fn answer<S>(
         &self,
         request: &mut Request<Body>,
-        (rule, permit): (Option<&'static Rule>, Option<StreamPermit>),
+        opened: Opened,
         request_id: &str,
         inner: S,
     ) -> (Response<Body>, Option<Call>)
@@ -47,20 +58,27 @@ impl RpcMiddleware {
         S::Future: Send,
     {
         let fail = |failure: Failure| status::of(failure, request_id).into_http();
-        // Checked again: many calls can arrive before the first of them is answered.
-        if Peer::share_of(request.extensions()).is_some_and(|share| share.is_behind()) {
+        let Opened {
+            rule,
+            permit,
+            timer,
+            ..
+        } = opened;
+        // Checked again, because many calls can arrive before the first of them is answered.
+        if Peer::is_behind(request.extensions()) {
             return (fail(Failure::Overloaded), None);
         }
         // Health and reflection skip the checks, because they must answer even when no other RPC
         // can.
-        if rule.is_some_and(|rule| rule.admits == AllowedCallers::Everybody) {
-            let answered = self
-                .anybody
-                .answer(request, permit, request_id, inner)
-                .await;
+        if let Some(rule) = rule.filter(|rule| rule.admits_everybody()) {
+            let opened = (expected(rule), permit);
+            // Boxed, like every other path than that of a verdict, so that the future stays small.
+            let answering = self.open_rpcs.answer(request, opened, request_id, inner);
+            let answered = Box::pin(answering).await;
             return (answered.unwrap_or_else(fail), None);
         }
-        let timeout = deadline::of(request.headers(), self.anybody.deadline);
+        let timeout = deadline::of(request.headers(), self.open_rpcs.deadline);
+        let timer = timer.unwrap_or_else(|| Box::pin(sleep(timeout)));
         let mut call = None;
         let mut permit = None;
         // The deadline covers the time until the response begins. After that, a stream may run
@@ -70,15 +88,18 @@ impl RpcMiddleware {
             // Always set, because `admit` stores the call before it succeeds.
             let call = call.as_ref().ok_or(Failure::CredentialMissing)?;
             permit = self
-                .anybody
+                .open_rpcs
                 .stream_limits
                 .acquire_for_caller(&call.caller.actor, rule)?;
             self.work(request, (rule, call), request_id, inner).await
         };
-        let response = tokio::time::timeout(timeout, work).await;
-        let response = response.unwrap_or(Err(Failure::Deadline));
+        let response = tokio::select! {
+            biased;
+            response = work => response,
+            () = timer => Err(Failure::Deadline),
+        };
         (
-            stream_limits::kept(response.unwrap_or_else(fail), permit),
+            stream_limits::hold_until_end(response.unwrap_or_else(fail), permit),
             call,
         )
     }
@@ -101,18 +122,37 @@ impl RpcMiddleware {
             return Err(Failure::Overloaded);
         }
         let enter = || self.permits.enter(&call.caller);
-        let share = Peer::share_of(request.extensions());
+        let backlog = Peer::backlog_of(request.extensions());
+        let waiting = (backlog.as_ref(), expected(rule));
         if rule.is_verdict() {
-            return attended(share.as_ref(), enter, run(request, inner, request_id)).await;
+            let running = pin!(run(request, inner, request_id));
+            return run_limited(waiting, enter, running).await;
         }
-        // Other calls read or change the store. They take their permit before the handler starts,
-        // so that none is aborted halfway for lack of a permit.
+        Box::pin(self.work_on_store(request, (rule, call, waiting), request_id, inner)).await
+    }
+
+    /// Waits for the message, takes a permit, and runs the handler of a call that reads or changes
+    /// the store.
+    async fn work_on_store<S>(
+        &self,
+        request: &mut Request<Body>,
+        (rule, call, waiting): (&Rule, &Call, (Option<&Arc<Backlog>>, Expected)),
+        request_id: &str,
+        inner: S,
+    ) -> Result<Response<Body>, Failure>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+        S: Send + 'static,
+        S::Future: Send,
+    {
+        // The permit is taken before the handler starts, so that no call is aborted halfway for lack
+        // of a permit.
         let message = std::mem::take(request.body_mut());
-        let message = collected(message, self.max_request_bytes + PREFIX_BYTES);
-        *request.body_mut() = attended(share.as_ref(), || Ok(()), message).await?;
-        let permit = enter()?;
+        let message = pin!(collected(message, self.max_request_bytes + PREFIX_BYTES));
+        *request.body_mut() = run_limited(waiting, || Ok(()), message).await?;
+        let permit = self.permits.enter(&call.caller)?;
         if rule.changes {
-            let at_most = 2 * self.anybody.deadline;
+            let at_most = 2 * self.open_rpcs.deadline;
             return Ok(run_to_the_end(request, inner, request_id, (at_most, permit)).await);
         }
         Ok(run(request, inner, request_id).await)
@@ -171,14 +211,14 @@ impl RpcMiddleware {
             .iter()
             .map(HeaderValue::as_bytes)
             .collect();
-        let peer = extensions.get::<Peer>();
+        let peer = Peer::of(extensions);
         let certified = peer.and_then(|peer| peer.certified.as_ref());
         let caller = self
             .authenticator
             .authenticate(&values, certified)
             .await
             .map_err(|rejection| {
-                tracing::debug!(request_id, %rejection, "caller rejected");
+                log_rejection(rejection, &values, request_id);
                 match rejection {
                     Rejection::Missing => Failure::CredentialMissing,
                     Rejection::Invalid(_) => Failure::CredentialInvalid,
@@ -191,11 +231,29 @@ impl RpcMiddleware {
         let received_at = self.app.clock().now();
         let request_id = request_id.to_owned();
         Ok(Call {
-            caller: caller.as_ref().clone(),
+            caller,
             requirement,
             received_at,
             request_id,
             mode: Mode::Apply,
         })
     }
+}
+
+/// Logs why a credential was refused, which the response does not reveal. The lines are sampled by
+/// their reason. A call without a credential is logged at debug level only, because its response
+/// names the reason.
+fn log_rejection(rejection: Rejection, values: &[&[u8]], request_id: &str) {
+    let reason = match rejection {
+        Rejection::Missing => {
+            tracing::debug!(request_id, "no credential");
+            return;
+        }
+        Rejection::Invalid(cause) => cause.to_owned(),
+        other => other.to_string(),
+    };
+    let credential = Unverified(values);
+    tracing::info!(reason, %credential, request_id, "credential refused");
+    // The line above is sampled. At debug level, each refusal is logged.
+    tracing::debug!(reason, %credential, request_id, "credential refused");
 }

@@ -29,7 +29,8 @@ where
     }
 }
 
-fn panicked(request_id: &str) -> Response<Body> {
+/// Returns the response to a call whose handler panicked.
+pub(super) fn panicked(request_id: &str) -> Response<Body> {
     let error = app::Error::Internal("a handler panicked".into());
     status::of(error, request_id).into_http()
 }
@@ -76,7 +77,7 @@ mod tests {
 
     type Answered = Result<Response<Body>, Infallible>;
 
-    /// A handler that panics after its first poll, with a text that must not leak.
+    /// A handler that panics after its first poll, with a message that must not leak.
     async fn panicking(_: Request<Body>) -> Answered {
         tokio::task::yield_now().await;
         assert!(std::hint::black_box(false), "stk1_ in a panic");

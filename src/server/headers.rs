@@ -6,10 +6,10 @@ use http::{HeaderMap, header::HeaderName};
 /// Context §3.3.1.5 requires support for at least 512 bytes). It is dropped rather than refused,
 /// because Envoy copies its client's `tracestate` into its checks, and nothing that a client sends
 /// may make these checks fail.
-const MAX_TRACE_STATE: usize = 4096;
+pub(super) const MAX_TRACE_STATE: usize = 4096;
 /// Overhead that HTTP/2 counts for each header in addition to its name and value, in bytes (RFC
 /// 9113 §6.5.2).
-const OVERHEAD: usize = 32;
+pub(super) const OVERHEAD: usize = 32;
 
 static TRACE_STATE: HeaderName = HeaderName::from_static("tracestate");
 

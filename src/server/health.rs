@@ -36,41 +36,64 @@ const PROBE_EVERY: Duration = Duration::from_millis(500);
 /// How long the store may take to answer a probe.
 const PROBE_FOR: Duration = Duration::from_secs(1);
 
-/// A service name in the gRPC health checking protocol.
+/// What a service must be able to do in order to be SERVING.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Name {
-    /// The process as a whole. Its state is always that of [`Self::Introspection`].
-    Overall,
-    /// IntrospectionService, which serves while verdicts can be answered.
-    Introspection,
-    /// TokenService, which serves while changes can be made.
-    Token,
+pub enum Capability {
+    /// Answer verdicts and other reads.
+    Answer,
+    /// Make changes.
+    Change,
 }
 
-impl Name {
-    /// All service names.
-    pub const ALL: [Self; 3] = [Self::Overall, Self::Introspection, Self::Token];
+impl Capability {
+    const ALL: [Self; 2] = [Self::Answer, Self::Change];
 
-    /// Returns the name as clients send it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    /// Returns the service whose name represents the capability in logs.
+    const fn service(self) -> &'static str {
         match self {
-            Self::Overall => "",
-            Self::Introspection => "stacktoken.v1.IntrospectionService",
-            Self::Token => "stacktoken.v1.TokenService",
+            Self::Answer => INTROSPECTION,
+            Self::Change => TOKEN,
         }
     }
+}
 
-    fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|name| name.as_str() == text)
-    }
+/// Health name of the process as a whole.
+pub(super) const OVERALL: &str = "";
+const INTROSPECTION: &str = "stacktoken.v1.IntrospectionService";
+const TOKEN: &str = "stacktoken.v1.TokenService";
+
+/// The names that the health service knows, each with the capability that the service needs. A
+/// service that only reads needs [`Capability::Answer`]; one that writes needs
+/// [`Capability::Change`]. A test compares the names with the services that are served.
+pub(super) const SERVICES: &[(&str, Capability)] = &[
+    (OVERALL, Capability::Answer),
+    (INTROSPECTION, Capability::Answer),
+    ("stacktoken.v1.ActionService", Capability::Answer),
+    ("stacktoken.audit.v1.AuditService", Capability::Answer),
+    ("envoy.service.auth.v3.Authorization", Capability::Answer),
+    (TOKEN, Capability::Change),
+    ("stacktoken.v1.LeakService", Capability::Change),
+    ("stacktoken.admin.v1.StackService", Capability::Change),
+];
+
+/// The names that have their own gauge. The other services follow one of these, so their gauges
+/// would only repeat its alert.
+const MEASURED: [(&str, Capability); 3] = [
+    (OVERALL, Capability::Answer),
+    (INTROSPECTION, Capability::Answer),
+    (TOKEN, Capability::Change),
+];
+
+fn capability(service: &str) -> Option<Capability> {
+    let known = SERVICES.iter().find(|(name, _)| *name == service);
+    known.map(|(_, capability)| *capability)
 }
 
 /// Health of all services. No service is SERVING before the first successful probe, or once
 /// draining has begun.
 #[derive(Clone, Debug)]
 pub struct HealthBoard {
-    states: [Arc<watch::Sender<bool>>; 3],
+    states: [Arc<watch::Sender<bool>>; 2],
     clock_behind: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
     draining: CancellationToken,
@@ -88,16 +111,25 @@ impl HealthBoard {
             draining: CancellationToken::new(),
             closing: CancellationToken::new(),
         };
-        for name in Name::ALL {
-            board.set(name, false);
+        for capability in Capability::ALL {
+            board.set(capability, false);
         }
         board
     }
 
-    /// Returns whether the service with this name is SERVING.
+    /// Returns whether the services that need this capability are SERVING.
     #[must_use]
-    pub fn is_serving(&self, name: Name) -> bool {
-        *self.state(name).borrow()
+    pub fn is_serving(&self, capability: Capability) -> bool {
+        *self.state(capability).borrow()
+    }
+
+    /// Returns the health of every service, by its name.
+    pub(super) fn all(&self) -> impl Iterator<Item = (String, HealthCheckResponse)> {
+        let each = SERVICES.iter();
+        each.map(|(name, needs)| {
+            let health = answer(status_of(self.is_serving(*needs)));
+            ((*name).to_owned(), health)
+        })
     }
 
     /// Returns whether the clock was set back so far that only a restart helps soon.
@@ -108,8 +140,8 @@ impl HealthBoard {
     /// Marks every service as NOT_SERVING from now on, whatever the probes find.
     pub(super) fn drain(&self) {
         self.draining.cancel();
-        for name in Name::ALL {
-            self.set(name, false);
+        for capability in Capability::ALL {
+            self.set(capability, false);
         }
     }
 
@@ -118,34 +150,33 @@ impl HealthBoard {
         self.closing.cancel();
     }
 
-    fn state(&self, name: Name) -> &watch::Sender<bool> {
-        &self.states[name as usize]
+    fn state(&self, capability: Capability) -> &watch::Sender<bool> {
+        &self.states[capability as usize]
     }
 
-    fn set(&self, name: Name, serving: bool) {
+    fn set(&self, capability: Capability, serving: bool) {
         let serving = serving && !self.draining.is_cancelled();
-        self.state(name).send_if_modified(|state| {
+        self.state(capability).send_if_modified(|state| {
             let changed = *state != serving;
             *state = serving;
             if changed {
                 // Logged before watchers see the new state, so that anything they print comes after
                 // this line.
-                tracing::info!(service = name.as_str(), serving, "health changed");
+                tracing::info!(service = capability.service(), serving, "health changed");
             }
             changed
         });
-        let label = ServiceLabel {
-            service: name.as_str(),
-        };
-        self.metrics
-            .serving
-            .get_or_create(&label)
-            .set(i64::from(serving));
+        for (service, _) in MEASURED.iter().filter(|(_, needs)| *needs == capability) {
+            self.metrics
+                .serving
+                .get_or_create(&ServiceLabel { service })
+                .set(i64::from(serving));
+        }
     }
 }
 
 /// Probes the store and the keys periodically; never returns.
-pub(super) async fn keep_probing(
+pub(super) async fn run_probes(
     board: HealthBoard,
     app: Arc<App>,
     authenticator: Arc<Authenticator>,
@@ -154,7 +185,7 @@ pub(super) async fn keep_probing(
     loop {
         ticks.tick().await;
         probe(&board, &app, &authenticator).await;
-        app.forget_quiet_callers();
+        app.evict_idle_callers();
     }
 }
 
@@ -186,18 +217,21 @@ async fn probe(board: &HealthBoard, app: &App, authenticator: &Authenticator) {
     let is_right = is_compared && fault.is_none();
     // With a shared store, a replica can answer as long as its cache is fresh. With a store that
     // only this process uses, the cache is always fresh, so the store itself must be readable.
-    let answers = is_right && is_fresh && (reads || app.store().is_shared()) && keys.services;
-    board.set(Name::Introspection, answers);
-    board.set(Name::Token, is_right && reads && writes && keys.users);
-    board.set(Name::Overall, answers);
+    let answers =
+        is_right && is_fresh && (reads || app.store().has_other_writers()) && keys.services;
+    board.set(Capability::Answer, answers);
+    board.set(
+        Capability::Change,
+        is_right && reads && writes && keys.users,
+    );
 }
 
-/// Returns once IntrospectionService, TokenService and the process as a whole are SERVING.
-pub(super) async fn both_serving(board: HealthBoard) {
-    for name in [Name::Introspection, Name::Token, Name::Overall] {
+/// Returns once every service is SERVING.
+pub(super) async fn all_serving(board: HealthBoard) {
+    for capability in Capability::ALL {
         // The wait cannot fail, because the board holds the sender.
         let _ = board
-            .state(name)
+            .state(capability)
             .subscribe()
             .wait_for(|serving| *serving)
             .await;
@@ -210,10 +244,14 @@ impl Health for HealthBoard {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
-        let Some(name) = Name::parse(&request.get_ref().service) else {
-            return Err(status::health_unknown());
+        let Some(capability) = capability(&request.get_ref().service) else {
+            return Err(status::health_unknown(
+                SERVICES.iter().map(|(name, _)| *name),
+            ));
         };
-        Ok(Response::new(answer(status_of(self.is_serving(name)))))
+        Ok(Response::new(answer(status_of(
+            self.is_serving(capability),
+        ))))
     }
 
     type WatchStream =
@@ -223,8 +261,8 @@ impl Health for HealthBoard {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let states = match Name::parse(&request.get_ref().service) {
-            Some(name) => WatchStream::new(self.state(name).subscribe())
+        let states = match capability(&request.get_ref().service) {
+            Some(capability) => WatchStream::new(self.state(capability).subscribe())
                 .map(status_of)
                 .boxed(),
             None => futures_util::stream::once(async { ServingStatus::ServiceUnknown })

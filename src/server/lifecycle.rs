@@ -1,28 +1,23 @@
 //! Startup and shutdown. Every task is supervised: if one ends early, the process stops, so that it
-//! is never half alive. After SIGTERM, the process first reports NOT_SERVING but keeps answering.
-//! Then it stops accepting connections, finishes the calls in progress, and writes the remaining
-//! usage and audit rows.
+//! never continues with a part of its tasks missing. After SIGTERM, the process first reports
+//! NOT_SERVING but keeps answering. Then it stops accepting connections, finishes the calls in
+//! progress, and writes the remaining usage and audit rows.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::future;
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{runtime::Handle, task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
-use tonic_health::pb::health_server::HealthServer;
-use tower::Layer as _;
 
 use super::{
-    Ports,
-    entrance::MAX_OPEN_REQUEST,
-    health,
-    permits::CallPermits,
-    rpc_middleware::{RpcLayer, RpcMiddleware, RpcService},
+    Ports, cached_rpcs::CachedRpcs, dispatcher::MAX_OPEN_REQUEST, health,
+    health_list::HealthService, permits::CallPermits, rpc_layer::RpcService,
+    rpc_middleware::RpcMiddleware,
 };
 use crate::{
     app::{App, RefusalWriter},
     domain::{entropy::SplitMix64, routes::RouteTable},
-    grpc::{self, MessageLimits},
+    grpc::{self, MessageLimits, from_cache::CachedVerdicts},
     telemetry::{sampling, traces::Sampler},
 };
 
@@ -52,7 +47,7 @@ pub enum ServeError {
     #[error("a task failed")]
     TaskFailed(#[from] tokio::task::JoinError),
     /// The reflection service could not be built from the API contract.
-    #[error("the contract does not reflect")]
+    #[error("the reflection service could not be built")]
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
@@ -76,7 +71,7 @@ pub(super) async fn run(
     let mut announcing = JoinSet::new();
     let announced = board.clone();
     announcing.spawn(async move {
-        health::both_serving(announced).await;
+        health::all_serving(announced).await;
         // The callback may print, and so block if the reader of the output stalls.
         let _ = tokio::task::spawn_blocking(serving).await;
     });
@@ -112,7 +107,7 @@ pub(super) async fn run(
     tokio::select! {
         _ = flushed => {}
         () = &mut out_of_time => {
-            tracing::warn!("refusals, or when tokens were used, were left unwritten");
+            tracing::warn!("stopped before all refusals and uses of tokens were written");
         }
     }
     tracing::info!("stopped");
@@ -129,39 +124,42 @@ fn begin(ports: &mut Ports, app: &Arc<App>, stop: &CancellationToken) {
     let keys = authenticator.clone();
     tasks.run("keys", async move { keys.keep_fresh().await });
     let (reader, beater, listener) = (app.clone(), app.clone(), app.clone());
-    tasks.run("feed", async move { reader.keep_reading().await });
-    tasks.run("heartbeat", async move { beater.keep_beating().await });
-    tasks.run("listener", async move { listener.keep_listening().await });
+    tasks.run("feed", async move { reader.poll_change_log().await });
+    tasks.run("heartbeat", async move { beater.send_heartbeats().await });
+    tasks.run(
+        "listener",
+        async move { listener.listen_for_changes().await },
+    );
     let (keeper, lookout, stopping) = (app.clone(), app.clone(), stop.clone());
     tasks.run("housekeeping", async move {
-        keeper.keep_house(&stopping).await;
+        keeper.run_housekeeping(&stopping).await;
     });
     let stopping = stop.clone();
     tasks.run("expiry", async move {
-        lookout.keep_looking_ahead(&stopping).await;
+        lookout.report_expiring_periodically(&stopping).await;
     });
     let follower = app.clone();
     tasks.run("read-only", async move {
-        follower.keep_looking_for_changes_taken().await;
+        follower.poll_read_only().await;
     });
     let probed = app.clone();
-    tasks.run("health", health::keep_probing(board, probed, authenticator));
+    tasks.run("health", health::run_probes(board, probed, authenticator));
     let usage = app.usage_writer();
     let every = ports.tuning.usage_flush_every;
-    tasks.run("usage", async move { usage.keep_writing(every).await });
-    tasks.run("log sampling", sampling::keep_time());
+    tasks.run("usage", async move { usage.run_writer(every).await });
+    tasks.run("log sampling", sampling::end_minutes());
 }
 
 /// Builds the gRPC service behind its middleware.
-fn gated(ports: &Ports, service: Service) -> Result<RpcService<Routes>, ServeError> {
+fn gated(ports: &Ports, service: Service) -> Result<RpcService, ServeError> {
     let tuning = &ports.tuning;
     let limits = MessageLimits {
         decoding: tuning.max_request_bytes,
         encoding: tuning.max_response_bytes,
     };
-    let health = HealthServer::new(ports.board.clone());
-    let mut routes = grpc::routes(&service.app, service.routes, limits)
-        .add_service(health.max_decoding_message_size(MAX_OPEN_REQUEST));
+    let health = HealthService::new(ports.board.clone(), MAX_OPEN_REQUEST);
+    let verdicts = CachedVerdicts::new(service.app.clone(), service.routes.clone(), limits);
+    let mut routes = grpc::routes(&service.app, service.routes, limits).add_service(health);
     if tuning.reflection {
         routes = grpc::add_reflection(routes, MAX_OPEN_REQUEST)?;
     }
@@ -170,12 +168,17 @@ fn gated(ports: &Ports, service: Service) -> Result<RpcService<Routes>, ServeErr
         authenticator: ports.authenticator.clone(),
         permits: CallPermits::new(tuning),
         max_request_bytes: tuning.max_request_bytes,
-        anybody: ports.anybody.clone(),
+        open_rpcs: ports.open_rpcs.clone(),
         max_header_bytes: tuning.max_header_bytes,
         sampler: Sampler::new(&tuning.traces),
         ids: SplitMix64::seeded(ports.entropy.as_ref()),
+        cached: CachedRpcs::new(verdicts),
     };
-    Ok(RpcLayer(Arc::new(middleware)).layer(routes.prepare()))
+    Ok(RpcService {
+        middleware: Arc::new(middleware),
+        handlers: routes.prepare(),
+        main: Handle::current(),
+    })
 }
 
 fn ended_early(

@@ -1,9 +1,9 @@
 //! Waiting for the request message of a call. Until the message has arrived, the call counts
-//! against its peer's share and holds no call permit.
+//! against its peer's backlog and holds no call permit.
 
 use std::{
     future::poll_fn,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -16,8 +16,8 @@ use tokio_util::bytes::Bytes;
 use tonic::body::Body;
 
 use super::connections::{
-    arriving::{Said, said_while},
-    share::{Share, WaitingPermit},
+    backlog::{Backlog, WaitingPermit},
+    request_body::{BodyReport, Expected, report_while},
 };
 use crate::grpc::status::Failure;
 
@@ -25,55 +25,76 @@ use crate::grpc::status::Failure;
 /// all headers first and the messages right after, and such calls need not be counted.
 const LATE_AFTER: Duration = Duration::from_millis(250);
 
+/// What is wrong with a unary call that has a second message.
+const SECOND_MESSAGE: &str = "the call has more than one message, and this RPC takes one";
+
 /// Runs the future of a call. While the call waits for its message, it counts against its peer's
-/// share. Once the call waits for anything else, it needs a permit, which `enter` grants or
-/// refuses. A future that is ready at its first poll needs neither.
-pub(super) async fn attended<T, P>(
-    share: Option<&Arc<Share>>,
+/// backlog. Once the call waits for anything else, it needs a permit, which `enter` grants or
+/// refuses. A future that is ready at its first poll needs neither. The call fails if it has a
+/// second message where one is expected, and ends if its client is gone before the message is
+/// complete. The future is passed by reference, so that it is stored only once.
+pub(super) async fn run_limited<T, P>(
+    (backlog, expected): (Option<&Arc<Backlog>>, Expected),
     mut enter: impl FnMut() -> Result<P, Failure>,
-    work: impl Future<Output = T>,
+    mut work: Pin<&mut impl Future<Output = T>>,
 ) -> Result<T, Failure> {
-    let mut work = pin!(work);
     let mut permit = None;
-    let mut late = Late::default();
+    let mut late = MessageWait::default();
     poll_fn(|cx| {
-        let (polled, said) = said_while(|| work.as_mut().poll(cx));
+        let (polled, report) = report_while(expected, || work.as_mut().poll(cx));
         if let Poll::Ready(done) = polled {
             return Poll::Ready(Ok(done));
         }
-        let admitted = match said {
-            Said::Awaited => late.wait(share, cx),
-            Said::TooMuch => Err(Failure::Overloaded),
-            Said::Nothing => {
-                late = Late::default();
-                match &permit {
-                    Some(_) => Ok(()),
-                    None => enter().map(|entered| permit = Some(entered)),
+        let admitted = failure_of(report).map_or_else(
+            || match (report, &permit) {
+                (BodyReport::Awaited, _) => late.wait(backlog, cx),
+                (_, None) => {
+                    late = MessageWait::default();
+                    enter().map(|entered| permit = Some(entered))
                 }
-            }
-        };
+                (_, Some(_)) => {
+                    late = MessageWait::default();
+                    Ok(())
+                }
+            },
+            Err,
+        );
         admitted.map_or_else(|failure| Poll::Ready(Err(failure)), |()| Poll::Pending)
     })
     .await
 }
 
+/// Returns the failure of a call because of what its body reported, if it has failed.
+pub(super) fn failure_of(report: BodyReport) -> Option<Failure> {
+    match report {
+        BodyReport::TooMuch => Some(Failure::Overloaded),
+        BodyReport::SecondMessage => Some(Failure::Unreadable(SECOND_MESSAGE.to_owned())),
+        BodyReport::Gone => Some(Failure::Cancelled),
+        BodyReport::Nothing | BodyReport::Awaited => None,
+    }
+}
+
 /// State of the wait for a request message.
 #[derive(Default)]
-struct Late {
+struct MessageWait {
     timer: Option<Pin<Box<Sleep>>>,
     seat: Option<WaitingPermit>,
 }
 
-impl Late {
-    fn wait(&mut self, share: Option<&Arc<Share>>, cx: &mut Context<'_>) -> Result<(), Failure> {
-        let Some(share) = share.filter(|_| self.seat.is_none()) else {
+impl MessageWait {
+    fn wait(
+        &mut self,
+        backlog: Option<&Arc<Backlog>>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Failure> {
+        let Some(backlog) = backlog.filter(|_| self.seat.is_none()) else {
             return Ok(());
         };
         let timer = self
             .timer
             .get_or_insert_with(|| Box::pin(sleep(LATE_AFTER)));
         if timer.as_mut().poll(cx).is_ready() {
-            self.seat = Some(share.wait().ok_or(Failure::Overloaded)?);
+            self.seat = Some(backlog.wait().ok_or(Failure::Overloaded)?);
         }
         Ok(())
     }
@@ -83,10 +104,10 @@ impl Late {
 const DISCARD_FOR: Duration = Duration::from_millis(100);
 
 /// Discards the rest of the message of a refused call, up to `up_to` bytes. Otherwise the stream
-/// would have to be reset (RFC 9113 §8.1). The h2 crate remembers only a few reset streams. If
-/// messages arrive late on other reset streams, h2 counts them as errors of the client and closes
-/// the connection after `--max-resets` of them. In an outage, a client that merely retries would
-/// then see `RESOURCE_EXHAUSTED`.
+/// would have to be reset (RFC 9113 §8.1). The h2 crate keeps state for only a few reset streams.
+/// If messages arrive late on other reset streams, h2 counts them as errors of the client and
+/// closes the connection after `--max-resets` of them. In an outage, a client that merely retries
+/// would then see `RESOURCE_EXHAUSTED`.
 pub(super) async fn discard(body: &mut Body, up_to: usize) {
     let reading = async {
         let mut bytes = 0;

@@ -2,20 +2,28 @@
 
 mod admin;
 mod admission;
-mod anybody;
+mod cached_rpcs;
+mod call_start;
 mod connections;
 mod deadline;
-mod entrance;
+mod direct;
+mod dispatcher;
 mod handler;
+mod head;
 mod headers;
 pub mod health;
+mod health_list;
+mod keyed_counts;
+mod layers;
 mod lifecycle;
 mod message;
+mod open_rpcs;
 mod permits;
 mod ports;
+mod protocol;
 mod request_id;
+mod rpc_layer;
 mod rpc_middleware;
-mod shares;
 mod stream_limits;
 mod tasks;
 mod tls;
@@ -29,15 +37,16 @@ use crate::{
     app::{self, App, Bounds, Rate, Safeguards},
     auth::Authenticator,
     config::Tuning,
-    domain::{clock::Clock, entropy::Entropy, routes::RouteTable},
+    domain::{catalogue::Catalogue, clock::Clock, entropy::Entropy, routes::RouteTable},
     metrics::Metrics,
     store::Store,
 };
 
 pub use self::{
     health::HealthBoard,
+    layers::{LAYERS, Layer},
     lifecycle::ServeError,
-    ports::{Front, Ports},
+    ports::{PortDeps, Ports},
     tls::{Tls, TlsError, TlsFiles},
 };
 
@@ -47,6 +56,8 @@ pub struct ServerParts {
     pub store: Arc<Store>,
     /// Authenticates callers.
     pub authenticator: Arc<Authenticator>,
+    /// The catalogue in effect.
+    pub catalogue: Arc<Catalogue>,
     /// Routes of the requests that Envoy checks, with the actions that each route requires.
     pub routes: Arc<RouteTable>,
     /// Source of time.
@@ -59,10 +70,12 @@ pub struct ServerParts {
     pub safeguards: Safeguards,
 }
 
-/// What the service depends on besides [`Front`]. It is available only once the store is open.
-pub struct Back {
+/// What the service depends on besides [`PortDeps`]. It is available only once the store is open.
+pub struct ServiceDeps {
     /// The store, whose schema is up to date.
     pub store: Arc<Store>,
+    /// The catalogue in effect.
+    pub catalogue: Arc<Catalogue>,
     /// Routes of the requests that Envoy checks, with the actions that each route requires.
     pub routes: Arc<RouteTable>,
     /// Safeguards that keep answers correct. All of them are on, except in a negative-control test.
@@ -106,7 +119,7 @@ impl Listeners {
         };
         if !address.ip().is_loopback() {
             metrics.plaintext.set(1);
-            tracing::warn!(%address, "no TLS beyond loopback: let a mesh or a proxy encrypt this port");
+            tracing::warn!(%address, "no TLS on an address beyond loopback: let a mesh or a proxy encrypt this port");
         }
     }
 }
@@ -123,43 +136,51 @@ pub async fn run(
     serving: impl FnOnce() + Send + 'static,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    let front = Front {
+    let front = PortDeps {
         authenticator: parts.authenticator,
         clock: parts.clock,
         entropy: parts.entropy,
         tls: parts.tls,
     };
-    let back = Back {
+    let back = ServiceDeps {
         store: parts.store,
+        catalogue: parts.catalogue,
         routes: parts.routes,
         safeguards: parts.safeguards,
     };
     let answering = listeners.open_as(front, tuning, false);
-    run_behind(answering, back, serving, stop).await
+    run_on_ports(answering, back, serving, stop).await
 }
 
 /// Serves as [`run`] does, but behind ports that already answer calls.
 ///
 /// # Errors
 /// As for [`run`].
-pub async fn run_behind(
+pub async fn run_on_ports(
     ports: Ports,
-    back: Back,
+    back: ServiceDeps,
     serving: impl FnOnce() + Send + 'static,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
     let (tuning, metrics) = (&ports.tuning, ports.metrics.clone());
     back.store.permit_skew(tuning.max_clock_skew);
-    back.store.answer_within(tuning.freshness_bound);
+    back.store.set_freshness_bound(tuning.freshness_bound);
     metrics
         .database_unverified
         .set((!back.store.is_private()).into());
     back.store.warn_unless_private();
-    let compared = back.store.is_shared();
+    metrics.show_catalogue(back.catalogue.version());
+    // Weak, because the store must close when its service ends.
+    let store = Arc::downgrade(&back.store);
+    metrics.pools.read_with(move || {
+        let store = store.upgrade();
+        store.map_or_else(Vec::new, |store| store.pool_connections().into())
+    });
+    let compared = back.store.has_other_writers();
     ports.clock.permit(tuning.max_clock_skew, compared);
     let tuned = use_cases(tuning, back.safeguards);
     let ambient = (ports.clock.clone(), ports.entropy.clone());
-    let (app, refusals) = App::new(back.store, ambient, metrics, &tuned);
+    let (app, refusals) = App::new(back.store, ambient, metrics, &tuned, back.catalogue);
     let service = lifecycle::Service {
         app: Arc::new(app),
         routes: back.routes,
@@ -176,9 +197,9 @@ pub fn use_cases(tuning: &Tuning, safeguards: Safeguards) -> app::UseCaseSetting
             per_second: tuning.changes_per_second,
             burst: tuning.changes_burst,
         },
-        unrecognised: Rate {
-            per_second: tuning.unrecognised_per_second,
-            burst: tuning.unrecognised_per_second,
+        unrecognized: Rate {
+            per_second: tuning.unrecognized_per_second,
+            burst: tuning.unrecognized_per_second,
         },
         bounds: Bounds {
             freshness: tuning.freshness_bound,

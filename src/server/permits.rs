@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::shares::{Shares, Taken};
+use super::keyed_counts::{KeyedCounts, KeyedPermit};
 use crate::{
     config::Tuning,
     domain::caller::{Actor, Caller},
@@ -17,7 +17,7 @@ pub(super) struct CallPermits {
     all: Arc<Semaphore>,
     introspectors: Kind,
     others: Kind,
-    shares: Shares<Actor>,
+    counts: KeyedCounts<Actor>,
     closed: bool,
 }
 
@@ -29,9 +29,9 @@ struct Kind {
 }
 
 /// Permit for one call. Dropping the permit releases it.
-pub(super) struct Place {
+pub(super) struct CallPermit {
     _permits: [OwnedSemaphorePermit; 2],
-    _share: Taken<Actor>,
+    _keyed_permit: KeyedPermit<Actor>,
 }
 
 impl CallPermits {
@@ -49,24 +49,24 @@ impl CallPermits {
             each,
         };
         let eighth = tuning
-            .shares
+            .client_limits
             .max_calls_per_caller
             .unwrap_or(all.div_ceil(8));
         let half = tuning
-            .shares
+            .client_limits
             .max_calls_per_introspector
             .unwrap_or(all.div_ceil(2));
         Self {
             all: Arc::new(Semaphore::new(all)),
             introspectors: kind(half),
             others: kind(eighth),
-            shares: Shares::default(),
+            counts: KeyedCounts::default(),
             closed: all == 0,
         }
     }
 
     /// Takes a permit for a call by this caller, or fails with [`Failure::Overloaded`].
-    pub fn enter(&self, caller: &Caller) -> Result<Place, Failure> {
+    pub fn enter(&self, caller: &Caller) -> Result<CallPermit, Failure> {
         let kind = if caller.introspects {
             &self.introspectors
         } else {
@@ -77,10 +77,10 @@ impl CallPermits {
             permit.map_err(|_| Failure::Overloaded)
         };
         let permits = [permit(&kind.all)?, permit(&self.all)?];
-        let share = self.shares.take(&caller.actor, kind.each);
-        Ok(Place {
+        let keyed_permit = self.counts.take(&caller.actor, kind.each);
+        Ok(CallPermit {
             _permits: permits,
-            _share: share.ok_or(Failure::Overloaded)?,
+            _keyed_permit: keyed_permit.ok_or(Failure::Overloaded)?,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! The two listening ports, which are open from before the store is open until shutdown. While the
+//! The two listening ports. They open before the store does and stay open until shutdown. While the
 //! database is unreachable, an orchestrator thus sees a process that is live but not ready, rather
 //! than a process that exits. Connections that are made meanwhile stay open when the service takes
 //! over.
@@ -13,15 +13,14 @@ use std::{
 
 use tokio::{sync::SetOnce, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
-use tonic_health::pb::health_server::HealthServer;
 
 use super::{
     HealthBoard, Listeners, ServeError, Tls, admin,
-    anybody::Anybody,
     connections::Connections,
-    entrance::{Entrance, MAX_OPEN_REQUEST},
-    rpc_middleware::RpcService,
+    dispatcher::{Dispatcher, MAX_OPEN_REQUEST},
+    health_list::HealthService,
+    open_rpcs::OpenRpcs,
+    rpc_layer::RpcService,
     stream_limits::StreamLimits,
     tasks::Tasks,
 };
@@ -37,7 +36,7 @@ use crate::{
 };
 
 /// What the ports need to answer calls.
-pub struct Front {
+pub struct PortDeps {
     /// Authenticates callers as soon as the store is open.
     pub authenticator: Arc<Authenticator>,
     /// Source of time.
@@ -56,9 +55,9 @@ pub struct Ports {
     pub(super) tuning: Tuning,
     pub(super) metrics: Arc<Metrics>,
     pub(super) board: HealthBoard,
-    pub(super) anybody: Arc<Anybody>,
+    pub(super) open_rpcs: Arc<OpenRpcs>,
     pub(super) tasks: Tasks,
-    entrance: Arc<Entrance>,
+    dispatcher: Arc<Dispatcher>,
     /// The task that serves the gRPC port. After accepting has stopped, it ends with the last
     /// connection.
     grpc: JoinSet<()>,
@@ -68,32 +67,30 @@ pub struct Ports {
 impl Listeners {
     /// Starts to answer on both ports before the store is open.
     #[must_use]
-    pub fn open(self, front: Front, tuning: &Tuning) -> Ports {
+    pub fn open(self, front: PortDeps, tuning: &Tuning) -> Ports {
         self.open_as(front, tuning, true)
     }
 
     /// Starts to answer as [`Self::open`] does. If `is_waiting` is false, calls that arrive early
     /// are not refused but wait for the service.
-    pub(super) fn open_as(self, front: Front, tuning: &Tuning, is_waiting: bool) -> Ports {
+    pub(super) fn open_as(self, front: PortDeps, tuning: &Tuning, is_waiting: bool) -> Ports {
         let metrics = Arc::new(Metrics::of_process(Process {
             spans_dropped: LOST.spans.clone(),
             span_export_failures: LOST.batches.clone(),
             log_lines_suppressed: SUPPRESSED.clone(),
             log_lines_dropped: lines_dropped,
         }));
-        #[expect(clippy::cast_precision_loss, reason = "whole seconds are exact")]
-        metrics.started.set(front.clock.now().seconds() as f64);
         if front.tls.is_none() {
             self.warn_of_plaintext(&metrics);
         }
         let board = HealthBoard::new(metrics.clone());
-        let anybody = Arc::new(Anybody {
+        let open_rpcs = Arc::new(OpenRpcs {
             stream_limits: StreamLimits::new(tuning),
             deadline: tuning.deadline,
         });
-        let entrance = Arc::new(Entrance {
-            anybody: anybody.clone(),
-            health: HealthServer::new(board.clone()).max_decoding_message_size(MAX_OPEN_REQUEST),
+        let dispatcher = Arc::new(Dispatcher {
+            open_rpcs: open_rpcs.clone(),
+            health: HealthService::new(board.clone(), MAX_OPEN_REQUEST),
             metrics: metrics.clone(),
             clock: front.clock.clone(),
             ids: SplitMix64::seeded(front.entropy.as_ref()),
@@ -103,7 +100,7 @@ impl Listeners {
         });
         let tls = front.tls.map(Arc::new);
         let connections = Connections {
-            answering: entrance.clone(),
+            answering: dispatcher.clone(),
             tls: tls.clone(),
             authenticator: front.authenticator.clone(),
             entropy: front.entropy.clone(),
@@ -127,9 +124,9 @@ impl Listeners {
             tuning: tuning.clone(),
             metrics,
             board,
-            anybody,
+            open_rpcs,
             tasks,
-            entrance,
+            dispatcher,
             grpc,
             accepting,
         }
@@ -137,8 +134,7 @@ impl Listeners {
 }
 
 impl Ports {
-    /// Runs `work`. Meanwhile, all calls except those to health fail because the store is
-    /// unavailable.
+    /// Runs `work`. Until it ends, every call except a health check gets `STORE_UNAVAILABLE`.
     ///
     /// # Errors
     /// [`ServeError`] if the task of a port ends meanwhile.
@@ -150,7 +146,7 @@ impl Ports {
             done = work => Ok(done),
             ended = self.next_end() => Err(ended),
         };
-        self.entrance.is_waiting.store(false, Ordering::Release);
+        self.dispatcher.is_waiting.store(false, Ordering::Release);
         done
     }
 
@@ -166,9 +162,9 @@ impl Ports {
     }
 
     /// Lets `service` answer all calls from now on.
-    pub(super) fn install(&self, service: RpcService<Routes>) {
+    pub(super) fn install(&self, service: RpcService) {
         // Cannot fail, because the service is set only once.
-        let _ = self.entrance.service.set(service);
+        let _ = self.dispatcher.service.set(service);
     }
 
     /// Stops accepting connections, shuts the open ones down gracefully, and ends health streams.
@@ -186,7 +182,7 @@ impl Ports {
     /// Waits for the calls in progress, for at most `within`.
     pub(super) async fn finish(&mut self, within: Duration) {
         if timeout(within, self.grpc.join_next()).await.is_err() {
-            tracing::warn!("calls were still at work at the end of the drain grace");
+            tracing::warn!("calls were still running at the end of the drain grace");
         }
     }
 }

@@ -2,34 +2,34 @@
 //! and the RPC's rule, and runs the checks of `admission`. For a response, it adds error details
 //! and the request id, updates the metrics and writes one log line.
 
-use std::{
-    convert::Infallible,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use http::{HeaderMap, Request, Response};
 use tonic::{Code, body::Body};
-use tower::{Layer, Service};
+use tower::Service;
 
 use super::{
-    anybody::Anybody,
-    connections::{Answering, Peer},
+    cached_rpcs::CachedRpcs,
+    call_start::Opened,
+    connections::{Peer, response_body::note_unread},
     headers,
     message::discard,
+    open_rpcs::OpenRpcs,
     permits::CallPermits,
-    request_id,
+    protocol, request_id,
     stream_limits::StreamPermit,
 };
 use crate::{
     app::App,
     auth::{
         Authenticator,
-        policy::{self, AllowedCallers, Rule},
+        policy::{self, Rule},
     },
-    domain::{caller::Call, entropy::SplitMix64, text},
-    grpc::status::{self, Failure},
+    domain::{caller::Caller, entropy::SplitMix64, text},
+    grpc::{
+        code::name_of,
+        status::{self, Failure},
+    },
     metrics::CallLabels,
     telemetry::traces::{CallTrace, Outcome, Sampler},
 };
@@ -42,93 +42,108 @@ pub(super) struct RpcMiddleware {
     /// unpredictable.
     pub ids: SplitMix64,
     pub permits: CallPermits,
-    pub anybody: Arc<Anybody>,
+    pub open_rpcs: Arc<OpenRpcs>,
     pub max_header_bytes: u32,
     pub max_request_bytes: usize,
     pub sampler: Sampler,
+    /// Answers verdicts from the cache.
+    pub cached: CachedRpcs,
 }
 
-#[derive(Clone)]
-pub(super) struct RpcLayer(pub Arc<RpcMiddleware>);
+/// A call that has no response yet. If it is dropped, its client has cancelled it or its connection
+/// has ended, and it is counted as cancelled.
+pub(super) struct CallInFlight {
+    middleware: Arc<RpcMiddleware>,
+    rule: Option<&'static Rule>,
+    arrived: Arrival,
+    is_answered: bool,
+}
 
-impl<S> Layer<S> for RpcLayer {
-    type Service = RpcService<S>;
-
-    fn layer(&self, inner: S) -> RpcService<S> {
-        RpcService {
-            inner,
-            middleware: self.0.clone(),
+impl CallInFlight {
+    pub fn new(
+        middleware: Arc<RpcMiddleware>,
+        rule: Option<&'static Rule>,
+        arrived: Arrival,
+    ) -> Self {
+        Self {
+            middleware,
+            rule,
+            arrived,
+            is_answered: false,
         }
     }
-}
 
-#[derive(Clone)]
-pub(super) struct RpcService<S> {
-    inner: S,
-    middleware: Arc<RpcMiddleware>,
-}
-
-impl<S> Service<Request<Body>> for RpcService<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
-    S: Clone + Send + 'static,
-    S::Future: Send,
-{
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Answering;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
+    /// Returns the request id of the call.
+    pub fn request_id(&self) -> &str {
+        &self.arrived.request_id
     }
+}
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        // Must come before the trace context is extracted from the headers.
-        headers::prune(request.headers_mut());
-        let rule = rule_of(&request);
-        let permit = match self.middleware.open(&request, rule) {
-            Ok(permit) => permit,
-            Err(failure) => return self.middleware.refuse(request, rule, failure),
-        };
-        // Calls the instance that was polled until ready, and keeps the clone, which may not be
-        // ready.
-        let ready = self.inner.clone();
-        let inner = std::mem::replace(&mut self.inner, ready);
-        let middleware = self.middleware.clone();
-        Box::pin(async move {
-            let mut trace = middleware.trace(request.headers(), rule);
-            let passed = middleware.pass(request, (rule, permit), inner);
-            let (response, outcome) = trace.within(passed).await;
-            trace.end(outcome);
-            Ok(response)
-        })
+impl Drop for CallInFlight {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.middleware
+                .note_cancelled(self.rule, None, &self.arrived);
+        }
     }
 }
 
 /// Arrival time and request id of a call.
-struct Arrived {
+pub(super) struct Arrival {
     at: Duration,
-    request_id: String,
+    pub request_id: String,
     /// Whether the client sent the request id.
     named: bool,
 }
 
-impl RpcMiddleware {
-    fn arrived(&self, headers: &HeaderMap) -> Arrived {
-        let sent = request_id::sent(headers);
-        let named = sent.is_some();
-        let generate = || request_id::generate(self.app.clock(), &self.ids);
-        Arrived {
-            at: self.app.clock().monotonic(),
-            request_id: sent.unwrap_or_else(generate),
+impl Arrival {
+    /// Describes a call whose request id is `named` if the client sent it.
+    pub const fn new(at: Duration, request_id: String, named: bool) -> Self {
+        Self {
+            at,
+            request_id,
             named,
         }
+    }
+}
+
+impl RpcMiddleware {
+    /// Describes a call that arrived at `at`, or now.
+    pub fn arrived(&self, headers: &HeaderMap, at: Option<Duration>) -> Arrival {
+        let sent = request_id::sent(headers);
+        let named = sent.is_some();
+        Arrival {
+            at: at.unwrap_or_else(|| self.app.clock().monotonic()),
+            request_id: sent.unwrap_or_else(|| self.generate_id()),
+            named,
+        }
+    }
+
+    /// Returns the request id that the client sent, or generates one.
+    pub fn request_id(&self, headers: &HeaderMap) -> String {
+        request_id::sent(headers).unwrap_or_else(|| self.generate_id())
+    }
+
+    /// Counts and logs a call as cancelled by its client.
+    pub fn note_cancelled(
+        &self,
+        rule: Option<&'static Rule>,
+        caller: Option<&Caller>,
+        arrived: &Arrival,
+    ) {
+        let call = (arrived.request_id.as_str(), self.since(arrived));
+        self.note(rule, (Code::Cancelled, None), caller, call);
+    }
+
+    /// Generates a request id for a call that has none.
+    pub fn generate_id(&self) -> String {
+        request_id::generate(self.app.clock(), &self.ids)
     }
 
     /// Runs the checks that need no future: the size of the headers, unread responses and stream
     /// limits. They come first because a connection can open hundreds of calls at once, and the
     /// full future of a call is large.
-    fn open(
+    pub(super) fn open(
         &self,
         request: &Request<Body>,
         rule: Option<&'static Rule>,
@@ -137,49 +152,43 @@ impl RpcMiddleware {
             let max = self.max_header_bytes;
             return Err(Failure::HeadersTooLarge { max });
         }
-        if Peer::share_of(request.extensions()).is_some_and(|share| share.is_behind()) {
+        if Peer::is_behind(request.extensions()) {
             return Err(Failure::Overloaded);
         }
-        match rule.filter(|rule| rule.admits == AllowedCallers::Everybody) {
-            Some(rule) => self.anybody.open(request, rule),
+        if rule.is_some() {
+            protocol::require_readable(request.headers())?;
+        }
+        match rule.filter(|rule| rule.admits_everybody()) {
+            Some(rule) => self.open_rpcs.open(request, rule),
             None => Ok(None),
         }
     }
 
-    /// Answers a call that [`Self::open`] has refused. The future holds only the response and the
-    /// rest of the request message, so it is small.
-    fn refuse(
-        &self,
-        request: Request<Body>,
-        rule: Option<&'static Rule>,
-        failure: Failure,
-    ) -> Answering {
-        let arrived = self.arrived(request.headers());
-        let mut response = status::of(failure, &arrived.request_id).into_http();
-        self.leave(&mut response, rule, None, &arrived);
-        let (mut message, at_most) = (request.into_body(), self.max_request_bytes);
-        Box::pin(async move {
-            discard(&mut message, at_most).await;
-            Ok(response)
-        })
-    }
-
     /// Starts the trace of a call. Calls to health and reflection are not traced, because they
     /// would drown all others.
-    fn trace(&self, headers: &HeaderMap, rule: Option<&'static Rule>) -> CallTrace {
-        if rule.is_some_and(|rule| rule.admits == AllowedCallers::Everybody) {
+    pub(super) fn trace(&self, headers: &HeaderMap, rule: Option<&'static Rule>) -> CallTrace {
+        if rule.is_some_and(Rule::admits_everybody) {
             return CallTrace::none();
         }
-        let fit = |state: &str| !text::holds_credential(state);
-        let draw = || self.ids.draw();
-        self.sampler
-            .begin(headers, fit, draw, rule.map(Rule::rpc_method))
+        self.trace_drawn(headers, rule, self.ids.draw())
     }
 
-    async fn pass<S>(
+    /// Starts the trace of a call, for which this random number was drawn.
+    pub fn trace_drawn(
+        &self,
+        headers: &HeaderMap,
+        rule: Option<&'static Rule>,
+        drawn: u64,
+    ) -> CallTrace {
+        let fit = |state: &str| !text::holds_credential(state);
+        self.sampler
+            .begin(headers, fit, || drawn, rule.map(Rule::rpc_method))
+    }
+
+    pub(super) async fn pass<S>(
         &self,
         mut request: Request<Body>,
-        (rule, permit): (Option<&'static Rule>, Option<StreamPermit>),
+        (opened, mut in_flight): (Opened, CallInFlight),
         inner: S,
     ) -> (Response<Body>, Outcome)
     where
@@ -187,34 +196,45 @@ impl RpcMiddleware {
         S: Send + 'static,
         S::Future: Send,
     {
-        let arrived = self.arrived(request.headers());
+        let rule = opened.rule;
         let (mut response, call) = self
-            .answer(&mut request, (rule, permit), &arrived.request_id, inner)
+            .answer(&mut request, opened, in_flight.request_id(), inner)
             .await;
-        let (code, reason) = self.leave(&mut response, rule, call.as_ref(), &arrived);
+        in_flight.is_answered = true;
+        let caller = call.as_ref().map(|call| call.caller.as_ref());
+        let (code, reason) = self.leave(&mut response, rule, caller, &in_flight.arrived);
         if code != Code::Ok {
-            discard(request.body_mut(), self.max_request_bytes).await;
+            // Boxed: rare.
+            Box::pin(discard(request.body_mut(), self.max_request_bytes)).await;
         }
-        let status = status::name_of(code);
+        if let Some(peer) = Peer::of(request.extensions()) {
+            note_unread(&mut response, &peer.backlog);
+        }
+        let status = name_of(code);
         (response, Outcome { status, reason })
     }
 
+    /// Returns the time since a call arrived.
+    fn since(&self, arrived: &Arrival) -> Duration {
+        self.app.clock().monotonic().saturating_sub(arrived.at)
+    }
+
     /// Completes the response to a call, and counts and logs the call.
-    fn leave(
+    pub fn leave(
         &self,
         response: &mut Response<Body>,
         rule: Option<&'static Rule>,
-        call: Option<&Call>,
-        arrived: &Arrived,
+        caller: Option<&Caller>,
+        arrived: &Arrival,
     ) -> (Code, Option<&'static str>) {
         let request_id = &arrived.request_id;
         let code = complete(response, rule, request_id);
         if arrived.named || code != Code::Ok {
             request_id::set(response.headers_mut(), request_id);
         }
-        let took = self.app.clock().monotonic().saturating_sub(arrived.at);
+        let took = self.since(arrived);
         let reason = status::reason_in(response.headers());
-        self.note(rule, (code, reason), call, (request_id, took));
+        self.note(rule, (code, reason), caller, (request_id, took));
         self.app.metrics().note_error(reason);
         (code, reason)
     }
@@ -223,20 +243,21 @@ impl RpcMiddleware {
         &self,
         rule: Option<&'static Rule>,
         (code, reason): (Code, Option<&'static str>),
-        call: Option<&Call>,
+        caller: Option<&Caller>,
         (request_id, took): (&str, Duration),
     ) {
         let rpc_method = rule.map_or("_OTHER", Rule::rpc_method);
-        let rpc_status_code = status::name_of(code);
+        let rpc_response_status_code = name_of(code);
         let labels = CallLabels {
             rpc_method,
-            rpc_status_code,
+            rpc_response_status_code,
+            error_type: (code != Code::Ok).then(|| reason.unwrap_or(rpc_response_status_code)),
         };
         self.app.metrics().observe_call(&labels, took);
-        if rule.is_some_and(|rule| rule.admits == AllowedCallers::Everybody) {
+        if rule.is_some_and(Rule::admits_everybody) {
             return;
         }
-        let actor = call.map(|call| &call.caller.actor);
+        let actor = caller.map(|caller| &caller.actor);
         let kind = actor.map_or("", |actor| actor.kind.name());
         let subject = actor.map_or("", |actor| actor.subject.as_str());
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
@@ -244,12 +265,13 @@ impl RpcMiddleware {
         // Each change is logged at info level. The line of a refused change has a field `reason`,
         // according to which such lines are sampled per minute.
         let changes = rule.is_some_and(|rule| rule.changes);
-        if changes && code != Code::Ok {
+        // A change whose client is gone was not refused, and may still be made.
+        if changes && !matches!(code, Code::Ok | Code::Cancelled) {
             let reason = reason.unwrap_or_default();
             tracing::info!(
                 reason,
                 rpc_method,
-                rpc_status_code,
+                rpc_response_status_code,
                 request_id,
                 kind,
                 subject,
@@ -259,7 +281,7 @@ impl RpcMiddleware {
         if changes && code == Code::Ok {
             tracing::info!(
                 rpc_method,
-                rpc_status_code,
+                rpc_response_status_code,
                 request_id,
                 kind,
                 subject,
@@ -269,7 +291,7 @@ impl RpcMiddleware {
         } else {
             tracing::debug!(
                 rpc_method,
-                rpc_status_code,
+                rpc_response_status_code,
                 request_id,
                 kind,
                 subject,
@@ -278,6 +300,11 @@ impl RpcMiddleware {
             );
         }
     }
+}
+
+/// Returns whether the log has a line for each verdict.
+pub(super) fn logs_verdicts() -> bool {
+    tracing::enabled!(tracing::Level::DEBUG)
 }
 
 pub(super) fn rule_of(request: &Request<Body>) -> Option<&'static Rule> {
@@ -305,14 +332,11 @@ pub(super) fn complete(
     let told = code == Code::Ok || headers.contains_key("grpc-status-details-bin");
     // Health and reflection define their own errors. From them, `Unimplemented` means that they are
     // not served, so that error is replaced too.
-    let theirs = rule.is_some_and(|rule| rule.admits == AllowedCallers::Everybody);
+    let theirs = rule.is_some_and(Rule::admits_everybody);
     if told || theirs && code != Code::Unimplemented {
         return code;
     }
-    let message = headers
-        .get("grpc-message")
-        .and_then(|message| message.to_str().ok());
-    let status = status::in_place_of(code, message.unwrap_or_default(), request_id);
+    let status = status::in_place_of_headers(headers, request_id);
     let code = status.code();
     *response = status.into_http();
     code

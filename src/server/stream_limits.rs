@@ -1,7 +1,7 @@
 //! Limits on long-lived streams: Health.Watch and reflection, which need no credential, and
-//! IntrospectionService.Watch. A client can keep a stream open indefinitely. So besides the total
-//! limit there is a limit per caller for IntrospectionService.Watch, and per peer address for the
-//! other streams.
+//! IntrospectionService.Watch. A client can keep a stream open indefinitely. So in addition to the
+//! total limit there is a limit per caller for IntrospectionService.Watch, and per peer address for
+//! the other streams.
 
 use std::{
     hash::Hash,
@@ -16,14 +16,9 @@ use tonic::body::Body;
 
 use super::{
     connections::Peer,
-    shares::{Shares, Taken},
+    keyed_counts::{KeyedCounts, KeyedPermit},
 };
-use crate::{
-    auth::policy::{AllowedCallers, Rule},
-    config::Tuning,
-    domain::caller::Actor,
-    grpc::status::Failure,
-};
+use crate::{auth::policy::Rule, config::Tuning, domain::caller::Actor, grpc::status::Failure};
 
 /// Maximum number of reflection streams; each can hold a response of about 200 KiB.
 const MAX_REFLECTIONS: usize = 32;
@@ -39,18 +34,18 @@ pub(super) struct StreamLimits {
 struct StreamLimit<K> {
     all: Arc<Semaphore>,
     each: usize,
-    shares: Shares<K>,
+    counts: KeyedCounts<K>,
 }
 
 /// Permit for one stream. Dropping the permit releases it.
 pub(super) enum StreamPermit {
-    OfCaller { _held: Held<Actor> },
-    OfAddress { _held: Held<IpAddr> },
+    OfCaller { _held: HeldPermits<Actor> },
+    OfAddress { _held: HeldPermits<IpAddr> },
 }
 
-pub(super) struct Held<K: Hash + Eq> {
+pub(super) struct HeldPermits<K: Hash + Eq> {
     _permit: OwnedSemaphorePermit,
-    _share: Taken<K>,
+    _keyed_permit: KeyedPermit<K>,
 }
 
 impl<K: Hash + Eq + Clone> StreamLimit<K> {
@@ -60,29 +55,29 @@ impl<K: Hash + Eq + Clone> StreamLimit<K> {
         Self {
             all: Arc::new(Semaphore::new(all)),
             each: each.unwrap_or(all.div_ceil(4)),
-            shares: Shares::default(),
+            counts: KeyedCounts::default(),
         }
     }
 
-    fn enter(&self, who: &K) -> Result<Held<K>, Failure> {
-        let share = self.shares.take(who, self.each);
+    fn enter(&self, who: &K) -> Result<HeldPermits<K>, Failure> {
+        let keyed_permit = self.counts.take(who, self.each);
         let permit = self.all.clone().try_acquire_owned().ok();
-        let (Some(share), Some(permit)) = (share, permit) else {
+        let (Some(keyed_permit), Some(permit)) = (keyed_permit, permit) else {
             return Err(Failure::Overloaded);
         };
-        Ok(Held {
+        Ok(HeldPermits {
             _permit: permit,
-            _share: share,
+            _keyed_permit: keyed_permit,
         })
     }
 }
 
 impl StreamLimits {
     pub fn new(tuning: &Tuning) -> Self {
-        let (all, shares) = (tuning.max_watches, &tuning.shares);
+        let (all, limits) = (tuning.max_watches, &tuning.client_limits);
         Self {
-            changes: StreamLimit::new(all, shares.max_watches_per_caller),
-            watches: StreamLimit::new(all, shares.max_watches_per_address),
+            changes: StreamLimit::new(all, limits.max_watches_per_caller),
+            watches: StreamLimit::new(all, limits.max_watches_per_address),
             reflections: StreamLimit::new(MAX_REFLECTIONS, None),
         }
     }
@@ -94,16 +89,16 @@ impl StreamLimits {
         peer: Option<&Peer>,
         rule: &Rule,
     ) -> Result<Option<StreamPermit>, Failure> {
-        let room = match rule.path {
+        let limit = match rule.path {
             // A probe must be answered however many Watch streams are open.
-            "/grpc.health.v1.Health/Check" => return Ok(None),
+            "/grpc.health.v1.Health/Check" | "/grpc.health.v1.Health/List" => return Ok(None),
             "/grpc.health.v1.Health/Watch" => &self.watches,
-            _ if rule.admits == AllowedCallers::Everybody => &self.reflections,
+            _ if rule.admits_everybody() => &self.reflections,
             _ => return Ok(None),
         };
         // This is only a fallback, because every connection has a peer.
         let nowhere = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-        let held = room.enter(&peer.map_or(nowhere, |peer| peer.network))?;
+        let held = limit.enter(&peer.map_or(nowhere, |peer| peer.network))?;
         Ok(Some(StreamPermit::OfAddress { _held: held }))
     }
 
@@ -122,7 +117,10 @@ impl StreamLimits {
 }
 
 /// Attaches the permit to the response body, so that the permit is released when the stream ends.
-pub(super) fn kept(response: Response<Body>, permit: Option<StreamPermit>) -> Response<Body> {
+pub(super) fn hold_until_end(
+    response: Response<Body>,
+    permit: Option<StreamPermit>,
+) -> Response<Body> {
     let Some(permit) = permit else {
         return response;
     };

@@ -12,6 +12,7 @@ use sea_orm::{
 use crate::domain::{caller::Actor, id::TokenUid, timestamp::Timestamp};
 use crate::store::{
     Error, Store,
+    engine::dialect::PerEngine,
     engine::transaction::Transaction,
     entity::{
         token,
@@ -26,14 +27,15 @@ pub struct Use {
     pub token: TokenUid,
     /// The service that used the token.
     pub service: Arc<Actor>,
-    /// When the service was told that the token is active.
+    /// When the service got the answer that the token is active.
     pub at: Timestamp,
 }
 
-/// Records uses on PostgreSQL. The statement is the same for any number of uses, so only one text
-/// is prepared. A recorded time never goes back, and tokens that were purged are skipped. Rows are
-/// written in the order of the key, so that two replicas that write the same rows cannot deadlock.
-const ON_POSTGRES: &str = "\
+/// Records uses. The statement is the same for any number of uses, so only one text is prepared. A
+/// recorded time never goes back, and tokens that were purged are skipped. Rows are written in the
+/// order of the key, so that two replicas that write the same rows cannot deadlock.
+const RECORD: PerEngine = PerEngine {
+    postgres: "\
     INSERT INTO token_usage (token_uid, service_issuer, service_subject, last_used_at) \
     SELECT t.uid, u.used ->> 1, u.used ->> 2, (u.used ->> 3)::bigint \
     FROM jsonb_array_elements($1::jsonb) AS u (used) \
@@ -41,17 +43,16 @@ const ON_POSTGRES: &str = "\
     ORDER BY 1, 2, 3 \
     ON CONFLICT (token_uid, service_issuer, service_subject) \
     DO UPDATE SET last_used_at = excluded.last_used_at \
-    WHERE token_usage.last_used_at < excluded.last_used_at";
-
-/// Records uses on SQLite, with the same result as on PostgreSQL.
-const ON_SQLITE: &str = "\
+    WHERE token_usage.last_used_at < excluded.last_used_at",
+    sqlite: "\
     INSERT INTO token_usage (token_uid, service_issuer, service_subject, last_used_at) \
     SELECT t.uid, u.value ->> 1, u.value ->> 2, u.value ->> 3 \
     FROM json_each($1) AS u CROSS JOIN tokens AS t ON t.uid = unhex(u.value ->> 0) \
     WHERE true ORDER BY 1, 2, 3 \
     ON CONFLICT (token_uid, service_issuer, service_subject) \
     DO UPDATE SET last_used_at = excluded.last_used_at \
-    WHERE token_usage.last_used_at < excluded.last_used_at";
+    WHERE token_usage.last_used_at < excluded.last_used_at",
+};
 
 impl Store {
     /// Records many uses with one statement. Each pair of token and service may occur only once.
@@ -61,11 +62,7 @@ impl Store {
     pub async fn record_uses(&self, uses: &[Use]) -> Result<(), Error> {
         let rows: Vec<_> = uses.iter().map(row_of).collect();
         let rows = serde_json::to_string(&rows).unwrap_or_default();
-        let sql = if self.is_shared() {
-            ON_POSTGRES
-        } else {
-            ON_SQLITE
-        };
+        let sql = self.dialect().pick(RECORD);
         write_tx!(self, "record_uses", |tx| {
             let rows = [rows.as_str().into()];
             let statement = Statement::from_sql_and_values(self.backend(), sql, rows);

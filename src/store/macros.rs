@@ -1,9 +1,10 @@
-//! Macros that run a store method in a transaction, with a trace span, a queue permit and retries.
+//! Macros that run a store method in a transaction, with a trace span, its duration, a queue permit
+//! and retries.
 
 /// Runs the block in a write transaction, and retries it if the transaction conflicts with another
 /// one. This is a macro, because the compiler cannot yet prove that the future of an async closure
-/// is `Send`. `$name` is the name of the trace span. With `Mode::Preview`, the same transaction
-/// runs and is rolled back at its end.
+/// is `Send`. `$name` is the name of the operation in metrics and traces. With `Mode::Preview`, the
+/// same transaction runs and is rolled back at its end.
 macro_rules! write_tx {
     ($store:expr, $name:literal, |$tx:ident| $work:block) => {
         write_tx!($store, $crate::domain::caller::Mode::Apply, $name, |$tx| {
@@ -21,13 +22,13 @@ macro_rules! write_tx {
         )
     };
     ($store:expr, ($mode:expr, $stack:expr), $name:literal, |$tx:ident| $work:block) => {{
-        match $store.turns.take($stack).await {
+        match $store.permit_queues.take($stack).await {
             Ok(_turn) => write_tx!($store, $mode, $name, |$tx| $work),
             Err(error) => Err(error),
         }
     }};
     ($store:expr, $mode:expr, $name:literal, |$tx:ident| $work:block) => {{
-        let span = $store.span($name);
+        let operation = $store.begin_operation($name);
         let mut pauses = $crate::store::RETRY_AFTER.into_iter();
         loop {
             let done: Result<_, $crate::store::Error> = match $store.begin_write().await {
@@ -47,7 +48,7 @@ macro_rules! write_tx {
                 }
                 _ => {
                     $store.note(&done);
-                    span.end(done.as_ref().err().and_then($crate::store::Error::kind));
+                    operation.end(done.as_ref().err().and_then($crate::store::Error::kind));
                     break done;
                 }
             }
@@ -55,11 +56,24 @@ macro_rules! write_tx {
     }};
 }
 
+/// Runs a change of a stack or of its tokens in a write transaction, like `write_tx!`. Its block must
+/// return a `Changed`, which is the proof that the change is recorded.
+macro_rules! change_tx {
+    ($store:expr, ($($scope:tt)*), $name:literal, |$tx:ident| $work:block) => {
+        write_tx!($store, ($($scope)*), $name, |$tx| $work)
+            .map($crate::store::record::Changed::into_value)
+    };
+    ($store:expr, $mode:expr, $name:literal, |$tx:ident| $work:block) => {
+        write_tx!($store, $mode, $name, |$tx| $work)
+            .map($crate::store::record::Changed::into_value)
+    };
+}
+
 /// Runs several reads on one snapshot. Holds a permit from the caller's share of the read
 /// connections.
 macro_rules! read_tx {
     ($store:expr, $call:expr, $name:literal, |$tx:ident| $work:block) => {{
-        let span = $store.span($name);
+        let operation = $store.begin_operation($name);
         let done: Result<_, $crate::store::Error> = async {
             let transaction = $store.begin_read(&$call.caller.actor).await?;
             let $tx = &transaction;
@@ -69,7 +83,7 @@ macro_rules! read_tx {
             done
         }
         .await;
-        span.end(done.as_ref().err().and_then($crate::store::Error::kind));
+        operation.end(done.as_ref().err().and_then($crate::store::Error::kind));
         done
     }};
 }

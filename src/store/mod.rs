@@ -13,65 +13,69 @@ mod last_used;
 mod lookup;
 mod migration;
 mod purge;
+mod record;
+mod replay;
 mod stack;
 mod token;
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use sea_orm::{DatabaseConnection, DbBackend, EntityTrait as _};
-use tokio::sync::Notify;
 
-use crate::{
-    domain::{
-        caller::{Actor, Mode},
-        clock::Clock,
-        entropy::Entropy,
-        origin::Origin,
-    },
-    telemetry::traces::StoreSpan,
+use crate::domain::{
+    caller::{Actor, Mode},
+    clock::Clock,
+    entropy::Entropy,
 };
 use stacktoken_core::facts_cache::Cache;
 
 pub use self::{
-    audit::{AuditCursor, AuditFilter, AuditPage, RefusalNote, RefusedCall},
+    audit::list::{AuditActor, AuditCursor, AuditFilter, AuditPage},
+    audit::refusals::{RefusalNote, RefusedCall},
     change_log::poll::{Change, Cursor, History, Listener, Lost},
     engine::database_url::{Location, LocationError},
     engine::error::Error,
-    engine::origin::Beat,
+    engine::origin::Heartbeat,
     engine::pool::{OpenError, PoolSize},
     engine::reach::Unreachable,
     engine::schema::{Schema, SchemaError},
     engine::writable::Unwritable,
     last_used::Use,
     lookup::{Lookup, many::Lookups, recorded::Recorded},
-    purge::{Batch, Keep, Next},
+    purge::{Batch, Next, Retention},
+    stack::list_members::{MemberCursor, MemberPage},
+    stack::list_own::OwnStackPage,
     stack::members::{MemberChange, MembersChanged},
-    stack::stacks::{Register, StackCursor, StackPage, StackStep, StackWithMembers},
+    stack::register::{Register, Registered},
+    stack::stacks::{StackCursor, StackPage, StackStep},
+    token::end_overlap::MaybeChanged,
     token::expiry::{DAYS, Expiring},
-    token::first_use::Presented,
+    token::filter::TokenFilter,
+    token::first_use::PresentedSecret,
     token::issue::Issue,
     token::listing::{ListQuery, Order, TokenCursor, TokenPage},
-    token::revoke_all::{RevokeAll, RevokedAll},
+    token::revoke_all::{PreviewCursor, PreviewPage, RevokeAll, RevokedAll, TOKENS_LISTED},
     token::rotate::{Rotate, Rotated},
-    token::secrets::Kept,
+    token::secrets::NewSecret,
 };
 use self::{
+    engine::dialect::Dialect,
     engine::evidence::Isolation,
     engine::origin::Sources,
+    engine::permit_queues::PermitQueues,
     engine::pool::Embedded,
+    engine::read_limits::{ReadLimits, ReadPermit},
     engine::renewals::Renewals,
-    engine::shares::{Share, Shares},
     engine::statements::Statements,
     engine::transaction::{Access, Outcomes, Transaction},
-    engine::trust::Checks,
-    engine::turns::Turns,
+    engine::trust::Trust,
     engine::writable::Refused,
 };
 
@@ -94,8 +98,8 @@ pub struct Store {
     size: PoolSize,
     pools: Arc<ArcSwap<Pools>>,
     outcomes: Arc<Outcomes>,
-    turns: Turns,
-    shares: Shares,
+    permit_queues: PermitQueues,
+    read_limits: ReadLimits,
     renewals: Renewals,
     refused: Refused,
     clock: Arc<dyn Clock>,
@@ -110,12 +114,7 @@ pub struct Store {
     epoch: AtomicI64,
     /// The statements whose rows also identify the database.
     statements: Statements,
-    /// The database that committed the last heartbeat of this process.
-    trusted: ArcSwapOption<Origin>,
-    /// Whether changes are refused as long as no database is trusted.
-    requires_trust: AtomicBool,
-    mistrusted: Notify,
-    checks: Checks,
+    trust: Trust,
     isolation: Isolation,
     /// Declared after the pools, so that it is dropped after them and the file lock outlives every
     /// connection.
@@ -167,8 +166,8 @@ impl Store {
             size,
             outcomes: Arc::new(Outcomes::new(pools.clone())),
             pools,
-            turns: Turns::of_changes(),
-            shares: Shares::of(readings),
+            permit_queues: PermitQueues::of_changes(),
+            read_limits: ReadLimits::of(readings),
             renewals: Renewals::default(),
             refused: Refused::default(),
             clock,
@@ -178,10 +177,7 @@ impl Store {
             own_clock_decides: matches!(location, Location::Sqlite(_)),
             epoch: AtomicI64::new(0),
             statements,
-            trusted: ArcSwapOption::empty(),
-            requires_trust: AtomicBool::new(false),
-            mistrusted: Notify::new(),
-            checks: Checks::ALL,
+            trust: Trust::default(),
             isolation: Isolation::default(),
             embedded,
         })
@@ -193,12 +189,12 @@ impl Store {
         self.outcomes.bar_from(cache);
     }
 
-    /// Disables checks of the origin, for tests that show why the checks are needed. With
-    /// `incarnation`, a database is not distinguished from itself before a crash. With `system`, a
-    /// copy is not distinguished from the original. No setting does this.
+    /// Disables checks of the origin, for tests that show why the checks are needed. `incarnation`
+    /// ignores crashes and promotions. `system` ignores that a copy belongs to another cluster. No
+    /// setting does this.
     #[must_use]
     pub fn mistaking_origins(mut self, incarnation: bool, system: bool) -> Self {
-        if self.is_shared() {
+        if self.dialect() == Dialect::Postgres {
             let sources = self.statements.sources.without(incarnation, system);
             self.statements = Statements::on_postgres(sources);
         }
@@ -222,7 +218,7 @@ impl Store {
 
     /// Returns whether other processes may also change this store.
     #[must_use]
-    pub const fn is_shared(&self) -> bool {
+    pub const fn has_other_writers(&self) -> bool {
         matches!(self.location, Location::Postgres(_))
     }
 
@@ -262,22 +258,12 @@ impl Store {
         }
     }
 
-    /// Begins the trace span of a store operation.
-    fn span(&self, operation: &'static str) -> StoreSpan {
-        let system = if self.is_shared() {
-            "postgresql"
-        } else {
-            "sqlite"
-        };
-        StoreSpan::begin(system, operation)
+    const fn dialect(&self) -> Dialect {
+        Dialect::of(&self.location)
     }
 
-    fn backend(&self) -> DbBackend {
-        if self.is_shared() {
-            DbBackend::Postgres
-        } else {
-            DbBackend::Sqlite
-        }
+    const fn backend(&self) -> DbBackend {
+        self.dialect().backend()
     }
 
     /// Begins a change. Tries again while the pool is busy, and on a new connection if the
@@ -286,7 +272,7 @@ impl Store {
     async fn begin_write(&self) -> Result<Transaction, Error> {
         let mut begun = self.try_begin_write().await;
         for _ in 0..WAIT_AGAIN {
-            let busy = begun.as_ref().is_err_and(Error::is_for_want_of_room);
+            let busy = begun.as_ref().is_err_and(Error::is_out_of_connections);
             if !busy && !self.renew_after_lost_connection(&begun).await {
                 break;
             }
@@ -296,10 +282,10 @@ impl Store {
     }
 
     async fn begin_read(&self, caller: &Actor) -> Result<Transaction, Error> {
-        let mut share = Some(self.shares.take(caller).await?);
-        let begun = self.try_begin_read(&mut share).await;
+        let mut read_permit = Some(self.read_limits.take(caller).await?);
+        let begun = self.try_begin_read(&mut read_permit).await;
         if self.renew_after_lost_connection(&begun).await {
-            self.try_begin_read(&mut share).await
+            self.try_begin_read(&mut read_permit).await
         } else {
             begun
         }
@@ -310,10 +296,13 @@ impl Store {
         Transaction::begin(&self.pools.load().writer, Access::Write).await
     }
 
-    async fn try_begin_read(&self, share: &mut Option<Share>) -> Result<Transaction, Error> {
+    async fn try_begin_read(
+        &self,
+        read_permit: &mut Option<ReadPermit>,
+    ) -> Result<Transaction, Error> {
         self.require_file()?;
         let begun = Transaction::begin(&self.pools.load().reader, Access::Read).await?;
-        Ok(begun.with(share.take()))
+        Ok(begun.with(read_permit.take()))
     }
 }
 

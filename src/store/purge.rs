@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::domain::{id::TokenUid, timestamp::Timestamp};
 use crate::store::{
     Error, Store,
+    engine::dialect::{PerEngine, SKIP_LOCKED},
     engine::transaction::Transaction,
     entity::{audit_event, request, stack, token, token_secret, token_usage},
 };
@@ -23,14 +24,14 @@ use crate::store::{
 const BATCH: u64 = 500;
 /// How many tokens a batch of the usage purge scans. This is more than `BATCH`, because most tokens
 /// have no usage rows to delete.
-const LOOKED_THROUGH: u64 = 2000;
+const SCAN_BATCH: u64 = 2000;
 
 /// The key of the advisory lock for purging, "stackhou" in ASCII.
 const PURGE_LOCK: i64 = 0x7374_6163_6b68_6f75;
 
 /// Which data is old enough to be deleted.
 #[derive(Clone, Copy, Debug)]
-pub struct Keep {
+pub struct Retention {
     /// The current time.
     pub now: Timestamp,
     /// How long data is kept after its retention begins, for example after a token died.
@@ -77,8 +78,8 @@ impl Batch {
     }
 }
 
-/// Returns the expression for the time at which a token died, in the form in which it is indexed.
-/// It is in the future or null while the token lives.
+/// Returns the expression for the time at which a token died, written exactly as in the index. While
+/// the token is live, the value is null or in the future.
 fn dead_since() -> Expr {
     let column = |column| Expr::col((token::Entity, column));
     Func::coalesce([
@@ -89,15 +90,26 @@ fn dead_since() -> Expr {
     .into()
 }
 
+/// The id, position and time of the oldest changes.
+const OLDEST_CHANGES: PerEngine = PerEngine {
+    sqlite: "SELECT id, id AS position, changed_at FROM changes ORDER BY id LIMIT $1",
+    postgres: "SELECT id, xid::text::bigint AS position, changed_at FROM changes \
+        WHERE changes.xid < pg_snapshot_xmin(pg_current_snapshot()) \
+        ORDER BY changes.xid, changes.id LIMIT $1",
+};
+
+/// Skips rows of `u` that are being written.
+const SKIP_LOCKED_USAGE: PerEngine = PerEngine::on_postgres(" FOR UPDATE OF u SKIP LOCKED");
+
 impl Store {
     /// Deletes tokens that have been dead for longer than `keep`, together with their secrets,
-    /// requests and usage. A secret of a deleted token is not recognised any more.
+    /// requests and usage. A secret of a deleted token is not recognized any more.
     ///
     /// # Errors
     /// Returns [`Error`] if nothing was deleted.
-    pub async fn purge_tokens(&self, keep: Keep) -> Result<Batch, Error> {
+    pub async fn purge_tokens(&self, keep: Retention) -> Result<Batch, Error> {
         write_tx!(self, "purge_tokens", |tx| {
-            let Some(before) = self.turn(tx, keep).await? else {
+            let Some(before) = self.acquire_purge_lock(tx, keep).await? else {
                 return Ok(Batch::BUSY);
             };
             let found: Vec<(Uuid, Uuid)> = token::Entity::find()
@@ -110,7 +122,7 @@ impl Store {
                 .all(tx)
                 .await?;
             let full = found.len() as u64 == BATCH;
-            let uids = held(tx, found, before).await?;
+            let uids = lock_tokens(tx, found, before).await?;
             if uids.is_empty() {
                 return Ok(Batch::NOTHING);
             }
@@ -126,9 +138,13 @@ impl Store {
     ///
     /// # Errors
     /// Returns [`Error`] if nothing was deleted.
-    pub async fn purge_usage(&self, keep: Keep, after: Option<TokenUid>) -> Result<Batch, Error> {
+    pub async fn purge_usage(
+        &self,
+        keep: Retention,
+        after: Option<TokenUid>,
+    ) -> Result<Batch, Error> {
         write_tx!(self, "purge_usage", |tx| {
-            let Some(before) = self.turn(tx, keep).await? else {
+            let Some(before) = self.acquire_purge_lock(tx, keep).await? else {
                 return Ok(Batch::BUSY);
             };
             let after = after.map_or(Uuid::nil(), TokenUid::into_untyped_uuid);
@@ -138,7 +154,7 @@ impl Store {
                 .distinct()
                 .filter(token_usage::Column::TokenUid.gt(after))
                 .order_by_asc(token_usage::Column::TokenUid)
-                .limit(LOOKED_THROUGH)
+                .limit(SCAN_BATCH)
                 .into_tuple()
                 .all(tx)
                 .await?;
@@ -147,7 +163,7 @@ impl Store {
             };
             // If a use is being recorded, its row is locked. That row is recent, so it can be
             // skipped.
-            let skip = self.on_postgres(" FOR UPDATE OF u SKIP LOCKED");
+            let skip = self.dialect().pick(SKIP_LOCKED_USAGE);
             let sql = format!(
                 "DELETE FROM token_usage WHERE token_uid > $1 AND token_uid <= $2 AND \
                  (token_uid, service_issuer, service_subject) IN \
@@ -159,7 +175,7 @@ impl Store {
             );
             let values = [after.into(), last.into(), before.as_micros().into()];
             let deleted = self.delete(tx, &sql, values).await?;
-            let full = page.len() as u64 == LOOKED_THROUGH;
+            let full = page.len() as u64 == SCAN_BATCH;
             let next = Next::Batch(Some(TokenUid::from_untyped_uuid(last)));
             Ok(Batch {
                 rows: vec![("token_usage", deleted)],
@@ -172,9 +188,9 @@ impl Store {
     ///
     /// # Errors
     /// Returns [`Error`] if nothing was deleted.
-    pub async fn purge_audit(&self, keep: Keep) -> Result<Batch, Error> {
+    pub async fn purge_audit(&self, keep: Retention) -> Result<Batch, Error> {
         write_tx!(self, "purge_audit", |tx| {
-            let Some(before) = self.turn(tx, keep).await? else {
+            let Some(before) = self.acquire_purge_lock(tx, keep).await? else {
                 return Ok(Batch::BUSY);
             };
             let old: Vec<Uuid> = audit_event::Entity::find()
@@ -198,6 +214,25 @@ impl Store {
         })
     }
 
+    /// Deletes the results of calls with an idempotency key that are older than `keep`. Such a call
+    /// is not recognized as a repetition any more.
+    ///
+    /// # Errors
+    /// Returns [`Error`] if nothing was deleted.
+    pub async fn purge_replays(&self, keep: Retention) -> Result<Batch, Error> {
+        write_tx!(self, "purge_replays", |tx| {
+            let Some(before) = self.acquire_purge_lock(tx, keep).await? else {
+                return Ok(Batch::BUSY);
+            };
+            let sql = format!(
+                "DELETE FROM replays                  WHERE (stack_key, caller_issuer, caller_subject, rpc, request_id) IN                  (SELECT stack_key, caller_issuer, caller_subject, rpc, request_id FROM replays                   WHERE first_seen_at <= $1 ORDER BY first_seen_at LIMIT {BATCH}{})",
+                self.dialect().pick(SKIP_LOCKED)
+            );
+            let deleted = self.delete(tx, &sql, [before.as_micros().into()]).await?;
+            Ok(Batch::of("replays", deleted, deleted == BATCH))
+        })
+    }
+
     /// Deletes the oldest part of the change log, and records its last position in the same
     /// transaction. The deleted part has no gaps. It ends before the first recent row, before every
     /// transaction that is still running, and before the last row, which must remain because its
@@ -205,9 +240,9 @@ impl Store {
     ///
     /// # Errors
     /// Returns [`Error`] if nothing was deleted.
-    pub async fn purge_changes(&self, keep: Keep) -> Result<Batch, Error> {
+    pub async fn purge_changes(&self, keep: Retention) -> Result<Batch, Error> {
         write_tx!(self, "purge_changes", |tx| {
-            let Some(before) = self.turn(tx, keep).await? else {
+            let Some(before) = self.acquire_purge_lock(tx, keep).await? else {
                 return Ok(Batch::BUSY);
             };
             let oldest = self.oldest_changes(tx).await?;
@@ -240,13 +275,7 @@ impl Store {
     /// Returns the id, position and time of the oldest changes, up to one more than a batch. On
     /// PostgreSQL these are only rows before which no running transaction can still insert one.
     async fn oldest_changes(&self, tx: &Transaction) -> Result<Vec<(i64, i64, i64)>, Error> {
-        let sql = if self.is_shared() {
-            "SELECT id, xid::text::bigint AS position, changed_at FROM changes \
-             WHERE changes.xid < pg_snapshot_xmin(pg_current_snapshot()) \
-             ORDER BY changes.xid, changes.id LIMIT $1"
-        } else {
-            "SELECT id, id AS position, changed_at FROM changes ORDER BY id LIMIT $1"
-        };
+        let sql = self.dialect().pick(OLDEST_CHANGES);
         let most = i64::try_from(BATCH + 1).unwrap_or(i64::MAX);
         let statement = Statement::from_sql_and_values(self.backend(), sql, [most.into()]);
         let rows = tx.query_all_raw(statement).await?;
@@ -262,8 +291,12 @@ impl Store {
     /// another process holds the lock. The lock ends with the transaction, so it never stays with a
     /// connection of a pooler. On PostgreSQL, data counts as old only if it is old according to
     /// both this process's clock and the database's clock.
-    async fn turn(&self, tx: &Transaction, keep: Keep) -> Result<Option<Timestamp>, Error> {
-        if !self.is_shared() {
+    async fn acquire_purge_lock(
+        &self,
+        tx: &Transaction,
+        keep: Retention,
+    ) -> Result<Option<Timestamp>, Error> {
+        if !self.has_other_writers() {
             return Ok(Some(keep.now.minus(keep.kept_for)));
         }
         let sql = format!(
@@ -281,10 +314,6 @@ impl Store {
         Ok(Some(now.minus(keep.kept_for)))
     }
 
-    fn on_postgres(&self, sql: &'static str) -> &'static str {
-        if self.is_shared() { sql } else { "" }
-    }
-
     async fn delete<const N: usize>(
         &self,
         tx: &Transaction,
@@ -299,7 +328,7 @@ impl Store {
 /// Locks the stacks first, as every change does, and returns the tokens of these stacks that are
 /// still old. Locked rows are skipped. If this transaction waited for a locked row, perhaps of a
 /// paused process, it would hold the locks of other stacks meanwhile.
-async fn held(
+async fn lock_tokens(
     tx: &Transaction,
     found: Vec<(Uuid, Uuid)>,
     before: Timestamp,
@@ -317,7 +346,7 @@ async fn held(
         .all(tx)
         .await?;
     let uids = found.into_iter().map(|(uid, _)| uid);
-    let held = token::Entity::find()
+    let lock_tokens = token::Entity::find()
         .select_only()
         .column(token::Column::Uid)
         .filter(token::Column::Uid.is_in(uids))
@@ -326,7 +355,7 @@ async fn held(
         .filter(dead_since().lte(before.as_micros()))
         .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
         .into_tuple();
-    Ok(held.all(tx).await?)
+    Ok(lock_tokens.all(tx).await?)
 }
 
 /// Deletes tokens. Rows that refer to a token are deleted first.

@@ -51,12 +51,14 @@ pub(super) async fn within<F: Future>(
     work: F,
 ) -> F::Output {
     let mut work = pin!(work);
-    poll_fn(|task| {
-        let _current = context.map(|context| context.clone().attach());
-        let _entered = span.enter();
-        work.as_mut().poll(task)
-    })
-    .await
+    poll_fn(|task| scope(context, span, || work.as_mut().poll(task))).await
+}
+
+/// Runs a function within a span and, if one is given, a trace context.
+pub(super) fn scope<T>(context: Option<&Context>, span: &Span, work: impl FnOnce() -> T) -> T {
+    let _current = context.map(|context| context.clone().attach());
+    let _entered = span.enter();
+    work()
 }
 
 /// Wraps a future so that it keeps the current trace context and span, whichever task it runs in.

@@ -125,8 +125,8 @@ impl<E: SpanExporter> SpanExporter for Watched<E> {
         // for hours.
         let failed = self.failing.swap(sent.is_err(), Ordering::Relaxed);
         match &sent {
-            Err(problem) if !failed => tracing::warn!(%problem, "the collector takes no spans"),
-            Ok(()) if failed => tracing::info!("the collector takes spans again"),
+            Err(problem) if !failed => tracing::warn!(%problem, "the collector accepts no spans"),
+            Ok(()) if failed => tracing::info!("the collector accepts spans again"),
             _ => {}
         }
         sent

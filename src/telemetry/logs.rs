@@ -46,14 +46,14 @@ pub fn begin(
     let filter = filter_of(&filter)?;
     let (lines, output) = Output::begin()?;
     // The layer would print its own errors directly to standard error, past the queue. Besides, a
-    // line that `Joined` deliberately does not format is not an error.
+    // line that `WithTraceId` deliberately does not format is not an error.
     let layer = fmt::layer()
         .with_writer(move || lines.clone())
         .log_internal_errors(false);
     let layer = match settings.log_format {
         LogFormat::Json => layer
             .fmt_fields(JsonFields::new())
-            .event_format(Joined {
+            .event_format(WithTraceId {
                 inner: fmt::format().json(),
                 json: true,
             })
@@ -62,7 +62,7 @@ pub fn begin(
             let colours = std::io::stderr().is_terminal();
             layer
                 .with_ansi(colours)
-                .event_format(Joined {
+                .event_format(WithTraceId {
                     inner: fmt::format().with_ansi(colours),
                     json: false,
                 })
@@ -81,9 +81,13 @@ pub fn begin(
 /// Without this hint, libraries create a span for every frame of a connection, only for the span to
 /// be discarded.
 fn filter_of<S: Subscriber>(words: &str) -> anyhow::Result<impl Filter<S> + use<S>> {
-    let theirs = EnvFilter::try_new(words)
-        .map_err(|wrong| anyhow::anyhow!("--log: not a tracing filter: {wrong}"))?;
-    let mut ours = FilterFn::new(ours_or_harmless);
+    let theirs = EnvFilter::try_new(words).map_err(|wrong| {
+        anyhow::anyhow!(
+            "--log: not a filter such as info or stacktoken=debug: {wrong} (also set by \
+             STACKTOKEN_LOG and RUST_LOG)"
+        )
+    })?;
+    let mut ours = FilterFn::new(is_shown);
     if let Some(finest) = theirs.max_level_hint() {
         ours = ours.with_max_level_hint(finest);
     }
@@ -93,12 +97,12 @@ fn filter_of<S: Subscriber>(words: &str) -> anyhow::Result<impl Filter<S> + use<
 /// Line format that appends the trace id, if there is one. This format also drops the lines that
 /// sampling suppresses. A filter that rejects single events cannot do so, because it conflicts with
 /// the filter state of `tracing_subscriber`.
-struct Joined<F> {
+struct WithTraceId<F> {
     inner: F,
     json: bool,
 }
 
-impl<S, N, F> FormatEvent<S, N> for Joined<F>
+impl<S, N, F> FormatEvent<S, N> for WithTraceId<F>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -128,7 +132,7 @@ where
     }
 }
 
-fn ours_or_harmless(metadata: &Metadata<'_>) -> bool {
+fn is_shown(metadata: &Metadata<'_>) -> bool {
     let loud = *metadata.level() <= Level::WARN;
     !traces::is_ours(metadata) && (loud || metadata.target().starts_with("stacktoken"))
 }
@@ -136,7 +140,7 @@ fn ours_or_harmless(metadata: &Metadata<'_>) -> bool {
 /// Logs the location of a panic, but not its message, which can contain secrets.
 fn log_panic(info: &panic::PanicHookInfo<'_>) {
     let location = info.location().map(ToString::to_string).unwrap_or_default();
-    tracing::error!(location, "panic: a fault of this service");
+    tracing::error!(location, "panic: internal error");
 }
 
 #[cfg(test)]

@@ -123,7 +123,7 @@ fn within(work: impl FnOnce() + Send + 'static) {
     let (done, waiting) = mpsc::channel();
     let work = move || {
         work();
-        // Sending fails if the caller has stopped waiting.
+        // The send fails if the flush took too long and the receiver has stopped waiting.
         let _ = done.send(());
     };
     if thread::Builder::new().spawn(work).is_ok() {
@@ -140,7 +140,7 @@ fn write_each<W: Write>(queue: &Receiver<Queued>, output: impl Fn() -> W) {
                     DROPPED.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            // Sending fails if the caller has stopped waiting.
+            // The send fails if the flush took too long and the receiver has stopped waiting.
             Queued::Mark(mark) => drop(mark.send(())),
         }
     }

@@ -19,11 +19,11 @@ use tracing::{Event, Level, Metadata, callsite::Identifier, field::Field};
 
 /// Sampling interval.
 const MINUTE: Duration = Duration::from_mins(1);
-/// Maximum number of reasons that are distinguished per call site, so that a text that is different
-/// each time does not evade the sampling.
-const REASONS_PER_PLACE: usize = 16;
+/// Maximum number of reasons that are distinguished per call site, so that a message that is
+/// different each time does not evade the sampling.
+const REASONS_PER_SITE: usize = 16;
 /// The fields that identify a reason. Other fields, such as `request_id`, differ from line to line.
-const TELLING: &[&str] = &[
+const REASON_FIELDS: &[&str] = &[
     "message",
     "reason",
     "cause",
@@ -41,13 +41,13 @@ const TARGET: &str = "stacktoken::sampling";
 /// Number of lines that sampling has suppressed.
 pub static SUPPRESSED: LazyLock<Counter> = LazyLock::new(Counter::default);
 
-static SEEN: LazyLock<Mutex<HashMap<Identifier, Place>>> = LazyLock::new(Mutex::default);
+static SEEN: LazyLock<Mutex<HashMap<Identifier, CallSite>>> = LazyLock::new(Mutex::default);
 
 /// The lines of one call site in this minute.
-struct Place {
+struct CallSite {
     level: Level,
     reasons: HashMap<u64, Reason>,
-    /// Number of lines whose reason came after the first [`REASONS_PER_PLACE`] reasons.
+    /// Number of lines whose reason came after the first [`REASONS_PER_SITE`] reasons.
     others: u64,
 }
 
@@ -63,37 +63,38 @@ pub(super) fn admits(event: &Event<'_>) -> bool {
 }
 
 fn is_sampled(metadata: &Metadata<'_>) -> bool {
-    let telling = match *metadata.level() {
+    let has_reason = match *metadata.level() {
         Level::ERROR | Level::WARN => true,
         Level::INFO => metadata.fields().field("reason").is_some(),
-        // Whoever enables debug and trace lines wants all of them.
+        // Debug and trace lines are never suppressed, because a user who enables them wants all of
+        // them.
         _ => false,
     };
-    telling && metadata.target() != TARGET
+    has_reason && metadata.target() != TARGET
 }
 
 /// Records a line. Returns whether it is the first line with its reason in this minute.
 fn is_first(event: &Event<'_>) -> bool {
-    let mut hashed = Hashed(DefaultHasher::new());
-    told(event, &mut hashed);
-    let key = hashed.0.finish();
+    let mut hasher = HashWriter(DefaultHasher::new());
+    write_reason(event, &mut hasher);
+    let key = hasher.0.finish();
     let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let place = seen
+    let site = seen
         .entry(event.metadata().callsite())
-        .or_insert_with(|| Place {
+        .or_insert_with(|| CallSite {
             level: *event.metadata().level(),
             reasons: HashMap::new(),
             others: 0,
         });
-    if let Some(reason) = place.reasons.get_mut(&key) {
+    if let Some(reason) = site.reasons.get_mut(&key) {
         reason.suppressed += 1;
-    } else if place.reasons.len() >= REASONS_PER_PLACE {
-        place.others += 1;
+    } else if site.reasons.len() >= REASONS_PER_SITE {
+        site.others += 1;
     } else {
         let mut line = String::new();
-        told(event, &mut line);
+        write_reason(event, &mut line);
         let suppressed = 0;
-        place.reasons.insert(key, Reason { line, suppressed });
+        site.reasons.insert(key, Reason { line, suppressed });
         return true;
     }
     SUPPRESSED.inc();
@@ -107,14 +108,14 @@ pub fn end_minute() {
         let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
         mem::take(&mut *seen)
     };
-    for place in seen.into_values() {
+    for site in seen.into_values() {
         let others = Reason {
             line: "other reasons at the same place".to_owned(),
-            suppressed: place.others,
+            suppressed: site.others,
         };
-        let reasons = place.reasons.into_values().chain([others]);
+        let reasons = site.reasons.into_values().chain([others]);
         for Reason { line, suppressed } in reasons.filter(|reason| reason.suppressed > 0) {
-            if place.level == Level::INFO {
+            if site.level == Level::INFO {
                 tracing::info!(target: TARGET, suppressed, like = line, "lines suppressed");
             } else {
                 tracing::warn!(target: TARGET, suppressed, like = line, "lines suppressed");
@@ -124,7 +125,7 @@ pub fn end_minute() {
 }
 
 /// Calls [`end_minute`] every minute; never returns.
-pub async fn keep_time() {
+pub async fn end_minutes() {
     loop {
         tokio::time::sleep(MINUTE).await;
         end_minute();
@@ -132,24 +133,24 @@ pub async fn keep_time() {
 }
 
 /// Writes the fields of an event that identify its reason to `out`.
-fn told(event: &Event<'_>, out: &mut impl fmt::Write) {
-    struct Told<'a, W>(&'a mut W);
-    impl<W: fmt::Write> tracing::field::Visit for Told<'_, W> {
+fn write_reason(event: &Event<'_>, out: &mut impl fmt::Write) {
+    struct ReasonVisitor<'a, W>(&'a mut W);
+    impl<W: fmt::Write> tracing::field::Visit for ReasonVisitor<'_, W> {
         fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
             // Writing to a hasher or a `String` does not fail.
             let _ = match field.name() {
                 "message" => write!(self.0, "{value:?} "),
-                name if TELLING.contains(&name) => write!(self.0, "{name}={value:?} "),
+                name if REASON_FIELDS.contains(&name) => write!(self.0, "{name}={value:?} "),
                 _ => Ok(()),
             };
         }
     }
-    event.record(&mut Told(out));
+    event.record(&mut ReasonVisitor(out));
 }
 
-struct Hashed(DefaultHasher);
+struct HashWriter(DefaultHasher);
 
-impl fmt::Write for Hashed {
+impl fmt::Write for HashWriter {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.0.write(text.as_bytes());
         Ok(())

@@ -15,6 +15,7 @@ use opentelemetry_otlp::{
 };
 use opentelemetry_sdk::{
     Resource,
+    resource::EnvResourceDetector,
     trace::{Sampler as SdkSampler, SdkTracerProvider},
 };
 use tokio::runtime::Handle;
@@ -60,16 +61,42 @@ impl Exporting {
     }
 }
 
-/// Starts to export spans if a collector is configured. `instance` identifies this process. Must be
-/// called within a tokio runtime.
+/// Identifies this process in its spans.
+#[derive(Debug)]
+pub struct Identity {
+    /// `service.name`. If it is `None`, `OTEL_RESOURCE_ATTRIBUTES` decides, and otherwise it is
+    /// `stacktoken`.
+    pub service: Option<String>,
+    /// `service.instance.id`.
+    pub instance: String,
+}
+
+impl Identity {
+    fn resource(self) -> Resource {
+        let own = [
+            KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+            KeyValue::new("service.instance.id", self.instance),
+        ];
+        let resource = Resource::builder_empty()
+            .with_service_name("stacktoken")
+            .with_attributes(own)
+            .with_detector(Box::new(EnvResourceDetector::new()));
+        match self.service {
+            Some(service) => resource.with_service_name(service).build(),
+            None => resource.build(),
+        }
+    }
+}
+
+/// Starts to export spans if a collector is configured. Must be called within a tokio runtime.
 ///
 /// # Errors
 /// The endpoint is invalid. The error does not quote the endpoint, which can contain a password.
-pub fn begin(settings: &config::Traces, instance: String) -> anyhow::Result<Option<Exporting>> {
+pub fn begin(settings: &config::Traces, identity: Identity) -> anyhow::Result<Option<Exporting>> {
     let Some(endpoint) = &settings.otlp_endpoint else {
         return Ok(None);
     };
-    let scheme = scheme_of(endpoint).context("--otlp-endpoint")?;
+    let scheme = scheme_of(endpoint).context("--otlp-endpoint (or STACKTOKEN_OTLP_ENDPOINT)")?;
     let mut exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_tonic()
         .with_endpoint(endpoint)
@@ -80,14 +107,9 @@ pub fn begin(settings: &config::Traces, instance: String) -> anyhow::Result<Opti
     let exporter = exporter.build();
     let exporter =
         exporter.map_err(|error| anyhow::anyhow!("--otlp-endpoint: cannot be used: {error}"))?;
-    let resource = Resource::builder_empty()
-        .with_service_name("stacktoken")
-        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
-        .with_attribute(KeyValue::new("service.instance.id", instance))
-        .build();
     let provider = SdkTracerProvider::builder()
         .with_span_processor(export::Queue::new(exporter, Handle::current()))
-        .with_resource(resource)
+        .with_resource(identity.resource())
         // The sampling decision is made before a span is created, so every span is exported.
         .with_sampler(SdkSampler::AlwaysOn)
         .build();
@@ -166,7 +188,7 @@ impl Sampler {
             otel.status_code = Empty,
             rpc.system.name = "grpc",
             rpc.method = rpc_method.unwrap_or("_OTHER"),
-            rpc.status_code = Empty,
+            rpc.response.status_code = Empty,
             "error.type" = Empty,
         );
         if let Some(theirs) = &theirs {
@@ -176,7 +198,9 @@ impl Sampler {
         CallTrace { span, theirs }
     }
 
-    const fn takes(&self, drawn: u64) -> bool {
+    /// Returns whether a call with this random number is traced, if its caller sent no trace.
+    #[must_use]
+    pub const fn takes(&self, drawn: u64) -> bool {
         drawn < self.below || self.below == u64::MAX
     }
 }
@@ -207,6 +231,17 @@ impl CallTrace {
         }
     }
 
+    /// Returns whether the call is recorded, or belongs to a trace of its caller that the log names.
+    #[must_use]
+    pub fn is_recorded(&self) -> bool {
+        self.theirs.is_some() || !self.span.is_none()
+    }
+
+    /// Runs a function within the trace of this call.
+    pub fn scope<T>(&self, work: impl FnOnce() -> T) -> T {
+        context::scope(self.theirs.as_ref(), &self.span, work)
+    }
+
     /// Runs a future within the trace of this call.
     pub async fn within<F: Future>(&self, work: F) -> F::Output {
         context::within(self.theirs.as_ref(), &self.span, work).await
@@ -215,7 +250,7 @@ impl CallTrace {
     /// Records how the call ended.
     pub fn end(&mut self, outcome: Outcome) {
         let span = std::mem::replace(&mut self.span, Span::none());
-        span.record("rpc.status_code", outcome.status);
+        span.record("rpc.response.status_code", outcome.status);
         if outcome.status != "OK" {
             span.record("error.type", outcome.reason.unwrap_or(outcome.status));
         }

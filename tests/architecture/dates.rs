@@ -1,9 +1,9 @@
-//! Fixed dates in tests that go by the machine's clock: each is a test that fails from that day on.
+//! Finds fixed dates in tests that use the host's clock. Such a test would fail from that date on.
 
 use std::{fs, path::Path};
 
-/// Test targets that start real programs, or servers with the host's clock. The others have clocks
-/// of their own, which show the same date in every run.
+/// Test targets that start real programs, or servers with the host's clock. The other targets have
+/// fake clocks, which show the same date in every run.
 const ON_THE_HOSTS_CLOCK: &[&str] = &[
     "tests/client",
     "tests/clients",
@@ -11,15 +11,17 @@ const ON_THE_HOSTS_CLOCK: &[&str] = &[
     "tests/mesh",
     "tests/process",
     "tests/replicas",
+    "tests/sdks",
     "benches",
-    // Its lines are run by a test.
+    // A test runs the commands of this page.
     "README.md",
 ];
 
-/// From 2017 to 2286: what a Unix time in seconds of ten digits looks like in a test.
+/// The range (2017 to 2286) in which a number in a test counts as a Unix time in seconds.
 const SECONDS: std::ops::Range<i64> = 1_500_000_000..10_000_000_000;
 
-/// Whether this is a date such as `2027-06-30`, or a Unix time, that comes in our lifetime.
+/// Returns whether the word is a date of this century such as `2027-06-30`, or a Unix time in
+/// [`SECONDS`].
 fn is_near_date(word: &str) -> bool {
     let is_day = word.len() >= 10
         && word.starts_with("20")
@@ -44,15 +46,15 @@ fn near_dates(file: &str, text: &str) -> Vec<String> {
         .filter(|(_, word)| is_near_date(word))
         .map(|(at, word)| {
             format!(
-                "{file}:{}: {word} passes one day; count from now, or take clock::FAR",
+                "{file}:{}: the test fails once {word} is past; use an offset from now, or clock::FAR",
                 at + 1
             )
         })
         .collect()
 }
 
-/// Every text file at or below this path.
-fn files(path: &Path, found: &mut Vec<(String, String)>) {
+/// Collects every text file at or below this path.
+pub fn files(path: &Path, found: &mut Vec<(String, String)>) {
     if path.is_dir() {
         for entry in path.read_dir().unwrap() {
             files(&entry.unwrap().path(), found);

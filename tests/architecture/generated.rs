@@ -1,10 +1,10 @@
-//! The code that `crates/client` keeps is what the contract generates today.
+//! Checks that the generated code in `crates/client` matches the contract.
 
 use std::{env, fs, path::Path};
 
 const KEPT: &str = "crates/client/src/generated/stacktoken.v1.rs";
 
-/// With `STACKTOKEN_TEST_REGENERATE` set it is written instead.
+/// If `STACKTOKEN_TEST_REGENERATE` is set, the file is written first.
 #[test]
 fn the_code_of_the_client_is_what_the_contract_generates() {
     let generated = include_str!(concat!(env!("OUT_DIR"), "/client/stacktoken.v1.rs"));
@@ -15,7 +15,7 @@ fn the_code_of_the_client_is_what_the_contract_generates() {
     let differs = fs::read_to_string(&kept).unwrap() != generated;
     assert!(
         !differs,
-        "{KEPT} is not what proto/ generates: run\n  \
+        "{KEPT} differs from what proto/ generates; run\n  \
          STACKTOKEN_TEST_REGENERATE=1 cargo test --test architecture generated"
     );
 }

@@ -1,6 +1,6 @@
-//! What is promised names the tests that would miss it, and those tests exist: in the tables of
-//! docs/promises.md, docs/security.md and docs/architecture.md, and wherever else a document
-//! names a test or a command that runs some.
+//! Checks that every promise in the documents names the tests that hold it, and that those tests
+//! exist: in the tables of docs/promises.md, docs/security.md and docs/architecture.md, and
+//! wherever else a document names a test or a command that runs tests.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -22,10 +22,10 @@ const DOCUMENTS: &[&str] = &[
     "docs/security.md",
 ];
 
-/// The columns that hold nothing but names of tests, and at least one in each row.
+/// The table columns that contain only names of tests, at least one per row.
 const COLUMNS: &[&str] = &["tests", "tested in", "these fail", "control"];
 
-/// A name this long, in words, that stands in a document is the name of a test.
+/// A quoted name of at least this many words is taken for the name of a test.
 const WORDS: usize = 5;
 
 fn read(file: &str) -> String {
@@ -33,7 +33,7 @@ fn read(file: &str) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
-/// A table, as it stands in a document.
+/// A Markdown table.
 struct Table {
     columns: Vec<String>,
     rows: Vec<Vec<String>>,
@@ -47,7 +47,7 @@ impl Table {
 
 fn cells(line: &str) -> Option<Vec<String>> {
     let inner = line.strip_prefix('|')?.strip_suffix('|')?;
-    // A bar within a cell is written `\|`.
+    // Markdown escapes a bar within a cell as `\|`.
     let inner = inner.replace("\\|", "\u{0}");
     let cells = inner
         .split('|')
@@ -78,13 +78,13 @@ fn tables(text: &str) -> Vec<Table> {
     tables
 }
 
-/// What stands between back quotes.
+/// Returns the texts between backquotes.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// The rows of the table of a document whose first column is `first`: the first cell, and the
-/// tests that it names.
+/// Returns the rows of the tables whose first column is `first`: the first cell, and the tests that
+/// the row names.
 fn map(text: &str, first: &str) -> Vec<(String, Vec<String>)> {
     let mut rows = Vec::new();
     for table in tables(text) {
@@ -101,7 +101,8 @@ fn map(text: &str, first: &str) -> Vec<(String, Vec<String>)> {
     rows
 }
 
-/// Names in the columns of tests, and long names anywhere, that are no test; rows without any.
+/// Returns a violation for each name, in a column of tests or long enough anywhere, that is not a
+/// test, and for each row without a test.
 fn dead_names(document: &str, text: &str, tests: &Tests) -> Vec<String> {
     let mut faults = Vec::new();
     for table in tables(text) {
@@ -109,10 +110,10 @@ fn dead_names(document: &str, text: &str, tests: &Tests) -> Vec<String> {
             for row in &table.rows {
                 let cell = row.get(at).map_or("", String::as_str);
                 if quoted(cell).count() == 0 {
-                    faults.push(format!("{document}: no test for: {}", row[0]));
+                    faults.push(format!("{document}: names no test: {}", row[0]));
                 }
                 let dead = quoted(cell).filter(|name| !tests.has(name));
-                faults.extend(dead.map(|name| format!("{document}: `{name}` is no test")));
+                faults.extend(dead.map(|name| format!("{document}: `{name}` is not a test")));
             }
         }
     }
@@ -127,18 +128,20 @@ fn dead_names(document: &str, text: &str, tests: &Tests) -> Vec<String> {
     let prose = text.lines().filter(|line| !line.starts_with("```"));
     let named: BTreeSet<_> = prose.flat_map(quoted).filter(is_long).collect();
     let dead = named.into_iter().filter(|name| !tests.has(name));
-    faults.extend(dead.map(|name| format!("{document}: `{name}` is no test")));
+    faults.extend(dead.map(|name| format!("{document}: `{name}` is not a test")));
     faults.sort();
     faults.dedup();
     faults
 }
 
-/// Commands that would run no test.
+/// Returns a violation for each command that would run no test.
 fn idle_commands(document: &str, text: &str, tests: &Tests) -> Vec<String> {
     let commands = text.lines().filter(|line| line.contains("cargo test "));
     let idle = commands.filter_map(|line| {
         let words = line.split_whitespace().take_while(|word| *word != "--");
-        let words: Vec<_> = words.map(|word| word.trim_matches('`')).collect();
+        let words: Vec<_> = words
+            .map(|word| word.trim_matches(['`', '.', ',']))
+            .collect();
         let at = words.iter().position(|word| *word == "--test")?;
         let (binary, filter) = (words.get(at + 1)?, words.get(at + 2).unwrap_or(&""));
         (!tests.any_run(binary, filter)).then(|| format!("{document}: runs no test: {line}"))
@@ -146,7 +149,7 @@ fn idle_commands(document: &str, text: &str, tests: &Tests) -> Vec<String> {
     idle.collect()
 }
 
-/// What docs/rules.md promises: a number where it has one, else a title.
+/// Returns the rules of docs/rules.md: the number of a section if it has one, else its title.
 fn rules(text: &str) -> Vec<String> {
     let titles = text.lines().filter_map(|line| line.strip_prefix("## "));
     let names = titles.map(|title| match title.split_once(' ') {
@@ -222,12 +225,13 @@ fn a_name_that_is_no_test_is_reported_wherever_it_stands() {
         ("X=1 cargo test --test it tls::nothing -- --nocapture", 1),
         ("cargo test --test gone", 1),
         ("cargo test --all-features", 0),
+        ("Run `cargo test --test architecture promises`.", 0),
     ] {
         assert_eq!(idle_commands("x", line, &tests).len(), faults, "{line}");
     }
 }
 
-/// The safeguards that a test switches off, one struct expression each.
+/// The safeguards that tests switch off, a list of fields for each struct expression.
 #[derive(Default)]
 struct Controls(Vec<Vec<String>>);
 
@@ -278,7 +282,9 @@ fn controls(folder: &str) -> Vec<Vec<String>> {
 fn a_control_switches_off_exactly_one_safeguard() {
     let controls = controls("tests");
     let many = controls.iter().filter(|fields| fields.len() != 1);
-    require_none(many.map(|fields| format!("a control switches off {fields:?} together")));
+    require_none(
+        many.map(|fields| format!("a control switches off more than one safeguard: {fields:?}")),
+    );
 }
 
 #[test]
@@ -286,7 +292,7 @@ fn every_safeguard_has_a_control_of_its_own() {
     for (file, folder) in [
         ("src/app/mod.rs", "tests/replicas"),
         ("tests/model/failover/mod.rs", "tests/model/failover"),
-        ("tests/model/freshness/world.rs", "tests/model/freshness"),
+        ("tests/model/freshness/state.rs", "tests/model/freshness"),
         ("tests/model/rotation/mod.rs", "tests/model/rotation"),
         (
             "tests/model/unknown_outcome/mod.rs",
@@ -296,7 +302,7 @@ fn every_safeguard_has_a_control_of_its_own() {
         let controls = controls(folder);
         let is_tried = |name: &String| controls.contains(&vec![name.clone()]);
         let untried = safeguards(file).into_iter().filter(|name| !is_tried(name));
-        require_none(untried.map(|name| format!("{folder}: no control without `{name}`")));
+        require_none(untried.map(|name| format!("{folder}: no control switches off `{name}`")));
     }
     let named = firsts(&map(&read("docs/promises.md"), "safeguard"));
     let named: BTreeSet<_> = named.iter().flat_map(|first| quoted(first)).collect();

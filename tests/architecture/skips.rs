@@ -1,5 +1,5 @@
-//! No test ends early without a word: it returns before its end only where something that reports a
-//! skip has found nothing. See `tests/it/support/skips.rs`.
+//! Checks that no test skips silently: a test returns early only if a function that reports the
+//! skip returned `None`. See `tests/it/support/skips.rs`.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -7,13 +7,14 @@ use syn::visit::{self, Visit};
 
 use crate::{require_none, tested::rust_files};
 
-/// The only place that skips, and the tests of it.
+/// The files that may skip: the implementation, and its tests.
 const AT_HOME: &[&str] = &[
     "it/support/skips.rs",
     "process/skips.rs",
     "architecture/skips.rs",
 ];
-/// What reports a skip. So does every function that returns an `Option` and calls one that does.
+/// The function that reports a skip. A function that returns an `Option` and calls a reporter is a
+/// reporter too.
 const REPORTS: &str = "found_or_skip";
 
 struct File {
@@ -84,7 +85,7 @@ fn parse(name: &str, text: &str) -> File {
     }
 }
 
-/// The names of the functions and methods that are called.
+/// The names of the called functions and methods.
 #[derive(Default)]
 struct Calls(BTreeSet<String>);
 
@@ -103,7 +104,7 @@ impl<'ast> Visit<'ast> for Calls {
     }
 }
 
-/// Every function whose `None` means that a skip was reported.
+/// Returns every function whose `None` means that a skip was reported.
 fn reporters(files: &[File]) -> BTreeSet<String> {
     let mut known = BTreeSet::from([REPORTS.to_owned()]);
     loop {
@@ -124,12 +125,12 @@ fn reporters(files: &[File]) -> BTreeSet<String> {
     }
 }
 
-/// Finds a `return` that no reporter stands before. A closure or a block of its own returns from
-/// itself, not from the test.
+/// Counts each `return` that does not depend on a reporter. A `return` in a closure or an async
+/// block does not leave the test.
 struct Returns<'a> {
     reporters: &'a BTreeSet<String>,
     reported: bool,
-    /// Whether the test panics at its end: then a loop returns as soon as it has seen enough.
+    /// Whether the last expression of the test panics. Then a loop may return on success.
     panics_last: bool,
     silent: usize,
 }
@@ -201,7 +202,7 @@ fn silent_skips(files: &[File]) -> Vec<String> {
             if returns.silent > 0 {
                 let name = &test.name;
                 faults.push(format!(
-                    "{}: {name} returns early without a report",
+                    "{}: {name} returns early without reporting a skip",
                     file.name
                 ));
             }

@@ -1,5 +1,5 @@
-//! What one source file names: every path in it, in `use`, inline and within macros, written
-//! out from the crate's root. Knows Rust, not the rules.
+//! Finds the paths that a source file names, in `use` declarations, inline and within macros, and
+//! expands them from the crate root. Knows Rust, but not the rules.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,17 +9,18 @@ use std::{
 
 use syn::visit::{self, Visit};
 
-/// A path as it was written out: `crate`, `store`, `Error`.
+/// The segments of an expanded path: `crate`, `store`, `Error`.
 pub type Segments = Vec<String>;
 
-/// The crates below `crates/`. In the rules each is a module of that name.
+/// The crates below `crates/`. The rules treat each as a module of that name.
 pub const CRATES: [&str; 2] = ["core", "client"];
 
-/// One file, its place in the tree of modules, and what it names.
+/// A source file: its module, and the paths that it names.
 pub struct Source {
-    /// Below `src/`, with `/`; of a crate below its name.
+    /// The path below `src/`, separated by `/`. In one of the [`CRATES`] it starts with the crate's
+    /// name.
     pub file: String,
-    /// The module it holds, from the root: empty for `lib.rs`.
+    /// The path of the file's module from the crate root; empty for `lib.rs`.
     pub module: Segments,
     pub text: String,
     pub names: BTreeSet<Segments>,
@@ -54,14 +55,14 @@ impl Source {
         }
     }
 
-    /// Every file that the server's crate in this folder is made of, found from its roots.
+    /// Parses every file of the server's crate in this folder, found from the crate roots.
     pub fn tree(src: &Path) -> Vec<Self> {
         let roots = [("lib.rs", vec![]), ("main.rs", vec!["main".to_owned()])];
         let roots = roots.map(|(file, module)| (module, file.into()));
         Self::reachable(roots.into(), |file| src.join(file))
     }
 
-    /// The same for one of the [`CRATES`]: its files and modules stand below its name.
+    /// Parses every file of one of the [`CRATES`]. Its files and modules are below its name.
     pub fn tree_of_crate(name: &str, src: &Path) -> Vec<Self> {
         let root = (vec![name.to_owned()], Path::new(name).join("lib.rs"));
         let strip = |file: &Path| src.join(file.strip_prefix(name).unwrap());
@@ -90,7 +91,7 @@ impl Source {
     }
 }
 
-/// What each short name of the file stands for, by its `use` lines.
+/// The full path of each name that the file imports.
 #[derive(Default)]
 struct Imports(BTreeMap<String, Segments>);
 
@@ -134,7 +135,7 @@ fn flatten(tree: &syn::UseTree, at: &mut Segments, found: &mut impl FnMut(Segmen
 }
 
 struct Reader {
-    /// Grows with the modules that are written within the file.
+    /// The current module, including inline modules of the file.
     module: Segments,
     imports: BTreeMap<String, Segments>,
     names: BTreeSet<Segments>,
@@ -156,7 +157,7 @@ impl Reader {
         self.names.insert(rooted(&self.module, whole));
     }
 
-    /// Macros keep their tokens to themselves: their paths are found in the text of those.
+    /// Finds paths in the text of a macro call's tokens, which `syn` does not parse.
     fn note_tokens(&mut self, tokens: &impl ToString) {
         let text = tokens.to_string().replace('$', " ");
         let text = text.replace(" ::", "::").replace(":: ", "::");
@@ -170,7 +171,7 @@ impl Reader {
     }
 }
 
-/// `super`, `self` and the crate's own name, as seen from this module, written out.
+/// Expands `super`, `self` and the name of the crate, as seen from this module.
 fn rooted(module: &[String], path: Segments) -> Segments {
     let mut at = module.to_vec();
     let mut rest = path.as_slice();
@@ -202,7 +203,7 @@ fn rooted(module: &[String], path: Segments) -> Segments {
     }
 }
 
-/// A path with another beginning in place of its first segment.
+/// Replaces the first segment of a path by `beginning`.
 fn below(beginning: &[&str], path: &[String]) -> Segments {
     let beginning = beginning.iter().map(|part| (*part).to_owned());
     beginning.chain(path.iter().skip(1).cloned()).collect()

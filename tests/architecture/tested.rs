@@ -1,4 +1,4 @@
-//! Every test of the workspace by its path, read from the sources: what a document may name.
+//! Finds the paths of all tests of the workspace in the sources; documents may name only these.
 
 use std::{
     collections::BTreeSet,
@@ -8,7 +8,7 @@ use std::{
 
 use syn::visit::{self, Visit};
 
-/// The tests of every binary. A path starts with its binary, `lib` for unit tests.
+/// The paths of the tests of every binary. A path starts with its binary, or `lib` for unit tests.
 pub struct Tests(Vec<Vec<String>>);
 
 impl Tests {
@@ -34,14 +34,15 @@ impl Tests {
         let tree = syn::parse_file(&text).unwrap_or_else(|wrong| panic!("{file:?}: {wrong}"));
         let mut finder = Finder::default();
         finder.visit_file(&tree);
-        // The macros that make tests are known now.
+        // The first pass found the macros that define tests, so the second pass finds those tests
+        // too.
         finder.found.clear();
         finder.module = module;
         finder.visit_file(&tree);
         self.0.extend(finder.found);
     }
 
-    /// Whether a test has this name, which may say some of its modules too.
+    /// Returns whether a test has this name, which may include some of its modules.
     pub fn has(&self, name: &str) -> bool {
         let name: Vec<_> = name.split("::").collect();
         self.0.iter().any(|path| {
@@ -50,7 +51,7 @@ impl Tests {
         })
     }
 
-    /// Whether `cargo test --test BINARY FILTER` runs any.
+    /// Returns whether `cargo test --test BINARY FILTER` runs a test.
     pub fn any_run(&self, binary: &str, filter: &str) -> bool {
         let mut of = self.0.iter().filter(|path| path[0] == binary);
         of.any(|path| path[1..].join("::").contains(filter))
@@ -70,7 +71,7 @@ pub fn rust_files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// `it/tokens/mod.rs` is `it::tokens`, and `it/main.rs` is `it`.
+/// Returns the module path of a file: `it::tokens` for `it/tokens/mod.rs`, `it` for `it/main.rs`.
 fn module_of(file: &Path) -> Vec<String> {
     let mut parts: Vec<_> = file
         .with_extension("")
@@ -89,7 +90,7 @@ fn module_of(file: &Path) -> Vec<String> {
 #[derive(Default)]
 struct Finder {
     module: Vec<String>,
-    /// Macros of this file that make a test of each `name => …`.
+    /// Macros of this file that define a test for each `name => …`.
     makers: BTreeSet<String>,
     found: Vec<Vec<String>>,
 }
@@ -106,7 +107,7 @@ fn is(attribute: &syn::Attribute, name: &str) -> bool {
     last.is_some_and(|last| last.ident == name)
 }
 
-/// The word that a text begins with.
+/// Returns the word that a text begins with.
 fn word(text: &str) -> &str {
     let text = text.trim_start();
     let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_'));
@@ -139,7 +140,7 @@ impl<'ast> Visit<'ast> for Finder {
         visit::visit_item_macro(self, item);
     }
 
-    /// Macros keep their tokens to themselves: their tests are found in the text of those.
+    /// Finds tests in the text of a macro call's tokens, which `syn` does not parse.
     fn visit_macro(&mut self, called: &'ast syn::Macro) {
         let tokens = called.tokens.to_string();
         let squeezed = tokens.replace("# [", "#[").replace("[ test ]", "[test]");

@@ -1,5 +1,5 @@
-//! Credentials that must be refused, and a few that must not: the same rows whether they are
-//! put to the authenticator or sent over the wire. Knows an issuer of its own, no server.
+//! Credentials that must be refused, and a few that must be accepted. The same rows are passed to
+//! the authenticator and sent over the wire. Has an issuer of its own, and knows no server.
 
 use std::sync::OnceLock;
 
@@ -20,13 +20,13 @@ use base64::{
 };
 use serde_json::{Value, json};
 
-/// The issuer whose keys are configured.
+/// The issuer that the issuers file lists for users.
 pub const ISSUER: &str = "https://login.example.com";
-/// Where its key set is served.
+/// The URL of its key set.
 pub const JWKS_URL: &str = "https://login.example.com/keys";
-/// The audience that is configured.
+/// The configured audience.
 pub const AUDIENCE: &str = "stacktoken";
-/// The issuers file that the rows are made for: users of [`ISSUER`], and another issuer.
+/// The issuers file that the rows assume: users of [`ISSUER`], and another issuer.
 pub const ISSUERS: &str = r#"
 [[issuers]]
 issuer     = "https://login.example.com"
@@ -44,15 +44,15 @@ caller     = "service"
 subjects   = ["*"]
 "#;
 
-/// The modulus of a 1024-bit key and a JWT signed by it, whose `exp` is in the year 2100.
-/// Made with `openssl genrsa 1024`, `openssl rsa -modulus` and `openssl dgst -sha256 -sign`;
-/// the private key was thrown away.
+/// The modulus of a 1024-bit key, and a JWT signed by it whose `exp` is in the year 2100. Made with
+/// `openssl genrsa 1024`, `openssl rsa -modulus` and `openssl dgst -sha256 -sign`; the private key
+/// was not kept.
 const WEAK_MODULUS: &str = "qvfYLYXrskSKMxy5zTzSCR7nNZ83fHmGkLyu7qVE0PLOFtJn6dnAu6fAY4fyaepI_dhs9jat57sAjg4vrm4jtevm5U1EPaL0KGFaYk4smGKzm2k0zQmtdjbNw1E4xsL5XUi0QqaJ7fKb_HAEkbO9PctA_X5liXWK-_c5GGttvUc";
 const WEAK_JWT: &str = "eyJhbGciOiJSUzI1NiIsImtpZCI6InJzYS0xMDI0IiwidHlwIjoiSldUIn0.eyJpc3MiOiJodHRwczovL2xvZ2luLmV4YW1wbGUuY29tIiwiYXVkIjoic3RhY2t0b2tlbiIsInN1YiI6Im1hbGxvcnkiLCJleHAiOjQxMDI0NDQ4MDB9.a2yV3c_DdzmQnA5oLEhwG_mFKXJPa437pYIbjrqzitdawjuQ8FeFmUuVEhQxLgIwAijgr30j8Z2-Se6ax-0Fa8On7Tv0Vi03cXB_bB8onvlXrJ9yd_fG5PMzXEVq-9NO1wbwax-EJNfNcs8F01mfwoyLq3kECuUU7L1Z6a_eHxw";
-/// Well formed, never issued.
+/// A well-formed token that was never issued.
 const MANAGEMENT_TOKEN: &str = "stk1_zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz3batYO";
 
-/// An issuer with one key of each kind.
+/// An issuer with one key of each type.
 pub struct Issuer {
     rsa: RsaKeyPair,
     p256: EcdsaKeyPair,
@@ -61,7 +61,7 @@ pub struct Issuer {
 }
 
 impl Issuer {
-    /// An issuer with new keys.
+    /// Creates an issuer with new keys.
     pub fn generate() -> Self {
         Self {
             rsa: RsaKeyPair::generate(KeySize::Rsa2048).unwrap(),
@@ -71,25 +71,26 @@ impl Issuer {
         }
     }
 
-    /// The configured issuer.
+    /// Returns the issuer that is configured as [`ISSUER`].
     pub fn ours() -> &'static Self {
         static OURS: OnceLock<Issuer> = OnceLock::new();
         OURS.get_or_init(Self::generate)
     }
 
-    /// The other configured issuer.
+    /// Returns the other configured issuer.
     pub fn other() -> &'static Self {
         static OTHER: OnceLock<Issuer> = OnceLock::new();
         OTHER.get_or_init(Self::generate)
     }
 
-    /// Its RSA key as a JWK.
+    /// Returns the RSA key as a JWK.
     pub fn rsa_jwk(&self, kid: &str) -> Value {
         let public = PublicKeyComponents::<Vec<u8>>::from(self.rsa.public_key());
         json!({"kty": "RSA", "kid": kid, "n": b64(&public.n), "e": b64(&public.e)})
     }
 
-    /// Its key set: good keys `rsa`, `p256`, `p384`, `ed25519`, and those that must not be used.
+    /// Returns the key set: the usable keys `rsa`, `p256`, `p384` and `ed25519`, and keys that must
+    /// not be used.
     pub fn jwks(&self) -> String {
         let mut pinned = self.rsa_jwk("rsa-for-rs512");
         pinned["alg"] = "RS512".into();
@@ -111,12 +112,12 @@ impl Issuer {
         keys.to_string()
     }
 
-    /// A JWT with this header and these claims, signed as `alg` says.
+    /// Signs a JWT with this header and these claims, by the header's `alg`.
     pub fn sign(&self, header: &Value, claims: &Value) -> String {
         self.sign_text(&header.to_string(), &claims.to_string())
     }
 
-    /// The same, for headers and claims that are not tidy JSON.
+    /// Signs a JWT whose header and claims are raw text, which need not be valid JSON.
     pub fn sign_text(&self, header: &str, claims: &str) -> String {
         let message = format!("{}.{}", b64(header.as_bytes()), b64(claims.as_bytes()));
         let alg = serde_json::from_str::<Value>(header)
@@ -150,7 +151,8 @@ impl Issuer {
         signature
     }
 
-    /// What a server that confuses keys would take for an HMAC secret.
+    /// Returns the public key in the form that a server with an algorithm confusion bug would use
+    /// as the HMAC secret.
     fn rsa_pem(&self) -> String {
         let der: PublicKeyX509Der<'_> = self.rsa.public_key().as_der().unwrap();
         let text = STANDARD.encode(der.as_ref());
@@ -166,19 +168,19 @@ impl Issuer {
     }
 }
 
-const SHARED: &[u8] = b"a shared secret that somebody left in the key set";
+const SHARED: &[u8] = b"a shared secret left in the key set by mistake";
 
-/// Claims that are accepted at `now` (seconds since the epoch).
+/// Returns claims that the authenticator accepts at `now`, in seconds since the epoch.
 pub fn claims(now: i64) -> Value {
     json!({"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "iat": now - 60, "exp": now + 600})
 }
 
-/// A header of this algorithm and key.
+/// Returns a JWT header with this algorithm and key id.
 pub fn header(alg: &str, kid: &str) -> Value {
     json!({"alg": alg, "kid": kid, "typ": "JWT"})
 }
 
-/// `authorization` values that must be accepted at `now`.
+/// Returns `authorization` values that must be accepted at `now`.
 pub fn controls(now: i64) -> Vec<(&'static str, String)> {
     let ours = Issuer::ours();
     let plain = claims(now);
@@ -205,7 +207,7 @@ pub fn controls(now: i64) -> Vec<(&'static str, String)> {
                 "application/jwt".into(),
             )),
         ),
-        ("no kid, one key that fits", signed(json!({"alg": "EdDSA"}))),
+        ("no kid, one matching key", signed(json!({"alg": "EdDSA"}))),
         ("aud among others", claimed("aud", json!(["x", AUDIENCE]))),
         (
             "exp with a fraction",
@@ -225,7 +227,7 @@ pub fn controls(now: i64) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// `authorization` values that must be refused as bad credentials at `now`.
+/// Returns `authorization` values that must be refused as invalid credentials at `now`.
 pub fn rows(now: i64) -> Vec<(&'static str, String)> {
     let mut rows = bad_signatures(now);
     rows.extend(bad_headers(now));
@@ -234,7 +236,8 @@ pub fn rows(now: i64) -> Vec<(&'static str, String)> {
     rows
 }
 
-/// `authorization` values that hold a management token, which is no caller's credential.
+/// Returns `authorization` values that contain a management token, which is not a caller's
+/// credential.
 pub fn management_tokens() -> Vec<(&'static str, String)> {
     vec![
         (
@@ -247,7 +250,7 @@ pub fn management_tokens() -> Vec<(&'static str, String)> {
         ),
         ("management token, no scheme", MANAGEMENT_TOKEN.to_owned()),
         (
-            "management token, more blanks",
+            "management token, more spaces",
             format!("bearer   {MANAGEMENT_TOKEN}"),
         ),
     ]
@@ -321,17 +324,20 @@ fn bad_signatures(now: i64) -> Vec<(&'static str, String)> {
             "key of another family",
             signed(ours, header("RS256", "p256")),
         ),
-        ("alg not taken: PS256", signed(ours, header("PS256", "rsa"))),
         (
-            "alg not taken: RS512",
+            "alg not supported: PS256",
+            signed(ours, header("PS256", "rsa")),
+        ),
+        (
+            "alg not configured: RS512",
             signed(ours, header("RS512", "rsa-for-rs512")),
         ),
         (
-            "alg not taken: ES384",
+            "alg not configured: ES384",
             signed(ours, header("ES384", "p384")),
         ),
         (
-            "no kid, several keys that fit",
+            "no kid, several matching keys",
             signed(ours, json!({"alg": "RS256"})),
         ),
         (
@@ -372,10 +378,10 @@ fn bad_headers(now: i64) -> Vec<(&'static str, String)> {
         ("zip", changed("zip", "DEF".into())),
         ("enc", changed("enc", "A128GCM".into())),
         (
-            "typ of something else",
+            "typ of another kind of JWT",
             changed("typ", "secevent+jwt".into()),
         ),
-        ("typ that is no text", changed("typ", json!(1))),
+        ("typ that is not a string", changed("typ", json!(1))),
         (
             "kid that is a path",
             changed("kid", "../../../../dev/null".into()),
@@ -383,13 +389,13 @@ fn bad_headers(now: i64) -> Vec<(&'static str, String)> {
         ("kid that is SQL", changed("kid", "rsa' OR '1'='1".into())),
         ("kid that is unknown", changed("kid", "nobody".into())),
         ("kid that is empty", changed("kid", "".into())),
-        ("kid that is no text", changed("kid", json!(["rsa"]))),
+        ("kid that is not a string", changed("kid", json!(["rsa"]))),
         (
             "kid of 257 characters",
             changed("kid", "k".repeat(257).into()),
         ),
         (
-            "header with a name twice",
+            "header with a duplicate name",
             format!("Bearer {}", ours.sign_text(twice, &plain.to_string())),
         ),
         (
@@ -410,14 +416,17 @@ fn bad_claims(now: i64) -> Vec<(&'static str, String)> {
     let twice = plain.to_string().replacen('{', r#"{"sub":"root","#, 1);
     let twice = Issuer::ours().sign_text(&header("RS256", "rsa").to_string(), &twice);
     vec![
-        ("exp as text", set("exp", (now + 600).to_string().into())),
+        (
+            "exp as a string",
+            set("exp", (now + 600).to_string().into()),
+        ),
         ("exp as null", set("exp", Value::Null)),
         ("exp absent", without("exp")),
         ("exp as a list", set("exp", json!([now + 600]))),
         ("expired 6 s ago", set("exp", json!(now - 6))),
         ("expired 5 s ago", set("exp", json!(now - 5))),
         ("expired before the epoch", set("exp", json!(i64::MIN))),
-        ("nbf as text", set("nbf", now.to_string().into())),
+        ("nbf as a string", set("nbf", now.to_string().into())),
         ("nbf as null", set("nbf", Value::Null)),
         ("valid in 6 s", set("nbf", json!(now + 6))),
         ("valid in an hour", set("nbf", json!(now + 3600))),
@@ -436,7 +445,7 @@ fn bad_claims(now: i64) -> Vec<(&'static str, String)> {
         ("aud as an object", set("aud", json!({"stacktoken": true}))),
         ("iss wrong", set("iss", "https://attacker.example".into())),
         (
-            "iss with a slash more",
+            "iss with an additional slash",
             set("iss", format!("{ISSUER}/").into()),
         ),
         (
@@ -446,7 +455,7 @@ fn bad_claims(now: i64) -> Vec<(&'static str, String)> {
         ("iss as a list", set("iss", json!([ISSUER]))),
         ("iss absent", without("iss")),
         ("claims that are a list", rs256(&json!([plain.clone()]))),
-        ("claims with a name twice", format!("Bearer {twice}")),
+        ("claims with a duplicate name", format!("Bearer {twice}")),
     ]
 }
 
@@ -458,7 +467,8 @@ fn bad_forms(now: i64) -> Vec<(&'static str, String)> {
     let parts: Vec<_> = token.split('.').collect();
     let (head, body, seal) = (parts[0], parts[1], parts[2]);
     let padded = |part: &str| URL_SAFE.encode(URL_SAFE_NO_PAD.decode(part).unwrap());
-    // Two claims sets, so that one of the two lengths needs padding.
+    // Base64 needs no padding if the length is a multiple of 3. The two sets of claims differ by one
+    // byte, so at least one of them needs padding.
     let longer = rs256(&with(&plain, "sub", "alice2".into()));
     let padded_claims = [good.as_str(), longer.as_str()]
         .map(|value| value.split('.').nth(1).unwrap().to_owned())
@@ -474,14 +484,14 @@ fn bad_forms(now: i64) -> Vec<(&'static str, String)> {
         ("empty value", String::new()),
         ("blank value", "   ".to_owned()),
         ("scheme only", "Bearer".to_owned()),
-        ("scheme and a blank", "Bearer ".to_owned()),
+        ("scheme and a space", "Bearer ".to_owned()),
         ("no scheme", token.to_owned()),
         ("another scheme", format!("Basic {token}")),
         ("two blanks", format!("Bearer  {token}")),
         ("a tab", format!("Bearer\t{token}")),
-        ("a blank before", format!(" {good}")),
-        ("a blank after", format!("{good} ")),
-        ("a line break after", format!("{good}\n")),
+        ("a leading space", format!(" {good}")),
+        ("a trailing space", format!("{good} ")),
+        ("a trailing line break", format!("{good}\n")),
         ("two in one", format!("{good}, {good}")),
         (
             "more than 8 KiB",
@@ -518,7 +528,7 @@ fn bad_forms(now: i64) -> Vec<(&'static str, String)> {
     rows
 }
 
-/// Header and claims of a JWT, without a signature.
+/// Returns the header and claims of a JWT, without a signature.
 pub fn unsigned(header: &Value, claims: &Value) -> String {
     let (header, claims) = (header.to_string(), claims.to_string());
     format!("{}.{}", b64(header.as_bytes()), b64(claims.as_bytes()))
@@ -566,7 +576,7 @@ fn swap_claims(value: &str, claims: &Value) -> String {
     )
 }
 
-/// The same credential with these bytes of its signature set to 0, or none at all.
+/// Sets these bytes of the signature to 0, or removes the signature if the range is empty.
 fn zero(value: &str, bytes: std::ops::Range<usize>) -> String {
     let (message, seal) = value.rsplit_once('.').unwrap();
     let mut seal = URL_SAFE_NO_PAD.decode(seal).unwrap();
@@ -578,7 +588,7 @@ fn zero(value: &str, bytes: std::ops::Range<usize>) -> String {
     format!("{message}.{}", b64(&seal))
 }
 
-/// The same bytes, written with a last character whose unused bits are not 0.
+/// Changes the last character so that it encodes the same bytes, with unused bits that are not 0.
 fn spare_bits(seal: &str) -> String {
     let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let (start, last) = seal.split_at(seal.len() - 1);

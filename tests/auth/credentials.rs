@@ -1,8 +1,11 @@
-//! Which credentials are accepted: the corpus row by row (faults S3, S4).
+//! Which credentials are accepted: each row of the corpus.
 
 use std::time::Duration;
 
-use stacktoken::{auth::Rejection, domain::caller::CallerKind};
+use stacktoken::{
+    auth::{ConnectionCredentials, Rejection},
+    domain::{caller::CallerKind, clock::Clock as _},
+};
 
 use crate::{
     corpus::{self, Issuer, JWKS_URL, claims, header},
@@ -43,7 +46,7 @@ async fn bad_credentials_are_refused() {
             matches!(answer, Err(Rejection::Invalid(_))),
             "{name}: {answer:?}"
         );
-        // Once more: nothing bad may have been remembered.
+        // The second call shows that the rejected credential was not cached as verified.
         assert!(bench.ask(&value).await.is_err(), "{name}");
     }
 }
@@ -140,14 +143,67 @@ async fn every_algorithm_verifies() {
 }
 
 #[tokio::test]
-async fn remembered_credential_ends_with_its_time() {
+async fn a_cached_credential_expires_with_its_jwt() {
     let bench = bench().await;
     let (_, good) = corpus::controls(NOW).remove(0);
     let first = bench.ask(&good).await.unwrap();
     let again = bench.ask(&good).await.unwrap();
-    assert!(std::sync::Arc::ptr_eq(&first, &again), "it is remembered");
+    assert!(
+        std::sync::Arc::ptr_eq(&first, &again),
+        "the caller is cached"
+    );
     bench.clock.advance(Duration::from_secs(604));
     assert!(bench.ask(&good).await.is_ok());
     bench.clock.advance(Duration::from_secs(1));
     assert_eq!(bench.ask(&good).await, Err(Rejection::Invalid("expired")));
+}
+
+#[tokio::test]
+async fn a_connections_credential_is_checked_at_each_call() {
+    let bench = bench().await;
+    let known = ConnectionCredentials::default();
+    let recognize = |value: &str| {
+        let at = bench.clock.read();
+        let value = Some(value.as_bytes());
+        bench.auth.recognize(value, None, &known, at)
+    };
+    let (_, good) = corpus::controls(NOW).remove(0);
+    assert_eq!(recognize(&good), None, "nobody has verified it");
+    let caller = bench.ask(&good).await.unwrap();
+    assert_eq!(recognize(&good).as_ref(), Some(&caller));
+    assert_eq!(recognize(&good).as_ref(), Some(&caller));
+    // Neither a longer value nor another of the same length.
+    assert_eq!(recognize(&format!("{good}x")), None);
+    let last = if good.ends_with('A') { "B" } else { "A" };
+    assert_eq!(
+        recognize(&format!("{}{last}", &good[..good.len() - 1])),
+        None
+    );
+    bench.clock.advance(Duration::from_secs(604));
+    assert!(recognize(&good).is_some());
+    bench.clock.advance(Duration::from_secs(1));
+    assert_eq!(recognize(&good), None, "it has expired");
+}
+
+#[tokio::test]
+async fn a_connection_with_many_callers_has_each_of_them() {
+    let bench = bench().await;
+    let known = ConnectionCredentials::default();
+    let value = |subject: usize| {
+        let mut claims = claims(NOW);
+        claims["sub"] = format!("user-{subject}").into();
+        let jwt = Issuer::ours().sign(&header("RS256", "rsa"), &claims);
+        format!("Bearer {jwt}")
+    };
+    let values: Vec<_> = (0..10).map(value).collect();
+    for value in &values {
+        bench.ask(value).await.unwrap();
+    }
+    for _ in 0..3 {
+        for (number, value) in values.iter().enumerate() {
+            let (value, at) = (Some(value.as_bytes()), bench.clock.read());
+            let caller = bench.auth.recognize(value, None, &known, at).unwrap();
+            assert_eq!(caller.actor.subject, format!("user-{number}"));
+        }
+    }
 }

@@ -1,4 +1,5 @@
-//! Which entry decides, what kind of caller it makes, and what the health of it is.
+//! Which issuer entry applies to a credential, which kind of caller results, and the readiness of
+//! the entries.
 
 use serde_json::{Value, json};
 use stacktoken::{
@@ -81,9 +82,119 @@ async fn first_entry_that_matches_decides_the_kind() {
         assert_eq!(caller.actor.kind, kind, "{claims}");
         assert_eq!(caller.actor.subject, "alice");
     }
-    // The entry of operators does not take ES256; that of users does.
+    // The operator entry does not allow ES256; the user entry does.
     let caller = bench.ask(&bearer("ES256", &operator)).await.unwrap();
     assert_eq!(caller.actor.kind, CallerKind::User);
+}
+
+/// Returns the kind of caller for these claims, if the operator entry requires `required`.
+async fn kind_where(required: &str, claims: &Value) -> CallerKind {
+    let all = "{ groups = \"cms-operators\", verified = true, level = 3 }";
+    let bench = Bench::new(&FILE.replace(all, required));
+    bench.fetcher.serve(LOGIN, Issuer::ours().jwks());
+    let caller = bench.ask(&bearer("RS256", claims)).await.unwrap();
+    caller.actor.kind
+}
+
+#[tokio::test]
+async fn a_required_claim_is_found_by_its_path_and_by_nothing_else() {
+    let roles = |value: Value| json!({"realm_access": {"roles": value}});
+    let path = r#"[{ path = ["realm_access", "roles"], value = "cms-operators" }]"#;
+    for (claims, is_operator) in [
+        (roles(json!(["staff", "cms-operators"])), true),
+        (roles(json!("cms-operators")), true),
+        (roles(json!(["cms-operators2"])), false),
+        (roles(json!([])), false),
+        (roles(json!(null)), false),
+        (roles(json!([["cms-operators"]])), false),
+        (roles(json!({"cms-operators": true})), false),
+        (json!({}), false),
+        (json!({"realm_access": {}}), false),
+        (json!({"realm_access": "cms-operators"}), false),
+        (json!({"realm_access": ["cms-operators"]}), false),
+        (json!({"realm_access": [{"roles": "cms-operators"}]}), false),
+        (
+            json!({"realm_access": null, "roles": "cms-operators"}),
+            false,
+        ),
+        (json!({"realm_access.roles": "cms-operators"}), false),
+    ] {
+        let is = kind_where(path, &claims).await == CallerKind::Operator;
+        assert_eq!(is, is_operator, "{claims}");
+    }
+    // A claim name that contains dots is a single name, in both notations.
+    let url = "https://cms.example.com/roles";
+    for (required, claims, is_operator) in [
+        (
+            format!("{{ \"{url}\" = \"x\" }}"),
+            json!({url: ["x"]}),
+            true,
+        ),
+        (
+            format!("[{{ path = [\"{url}\"], value = \"x\" }}]"),
+            json!({url: "x"}),
+            true,
+        ),
+        (r#"{ "a.b" = "x" }"#.into(), json!({"a": {"b": "x"}}), false),
+        (r#"{ "a.b" = "x" }"#.into(), json!({"a.b": "x"}), true),
+        (
+            r#"[{ path = ["a", "b.c", "d"], value = 3 }]"#.into(),
+            json!({"a": {"b.c": {"d": [1, 3]}}}),
+            true,
+        ),
+        (
+            r#"[{ path = ["a"], value = "x" }, { path = ["b"], value = "y" }]"#.into(),
+            json!({"a": "x", "b": "y"}),
+            true,
+        ),
+        (
+            r#"[{ path = ["a"], value = "x" }, { path = ["b"], value = "y" }]"#.into(),
+            json!({"a": "x"}),
+            false,
+        ),
+    ] {
+        let is = kind_where(&required, &claims).await == CallerKind::Operator;
+        assert_eq!(is, is_operator, "{required} {claims}");
+    }
+}
+
+#[tokio::test]
+async fn a_member_named_twice_inside_a_claim_is_a_bad_credential() {
+    let bench = served();
+    let claims = claims(NOW).to_string();
+    let header = header("RS256", "rsa").to_string();
+    let with = |inner: &str| {
+        let claims = claims.replacen('{', &format!("{{\"realm_access\":{inner},"), 1);
+        format!("Bearer {}", Issuer::ours().sign_text(&header, &claims))
+    };
+    assert!(bench.ask(&with(r#"{"roles":["a"]}"#)).await.is_ok());
+    let twice = with(r#"{"roles":["a"],"roles":["cms-operators"]}"#);
+    assert!(matches!(
+        bench.ask(&twice).await,
+        Err(Rejection::Invalid(_))
+    ));
+}
+
+#[tokio::test]
+async fn each_fault_of_a_subject_has_a_reason_of_its_own() {
+    let bench = served();
+    for (subject, reason) in [
+        (json!(7), "sub is not a string"),
+        (json!(""), "sub is empty"),
+        (json!("x".repeat(256)), "sub is longer than 255 characters"),
+        (json!("x".repeat(10_000)), "longer than 8 KiB"),
+        (
+            json!("a\u{0}b"),
+            "sub contains a character that does not print, a space at an end, or a credential",
+        ),
+        (
+            json!("a\u{200b}b"),
+            "sub contains a character that does not print, a space at an end, or a credential",
+        ),
+    ] {
+        let answer = bench.ask(&bearer("RS256", &json!({"sub": subject}))).await;
+        assert_eq!(answer, Err(Rejection::Invalid(reason)), "{subject}");
+    }
 }
 
 #[tokio::test]
@@ -119,7 +230,7 @@ async fn missing_keys_are_not_a_bad_credential() {
     let answer = bench.ask(&bearer("ES256", &service)).await;
     assert_eq!(answer, Err(Rejection::KeysUnavailable));
     assert!(bench.ask(&bearer("RS256", &json!({}))).await.is_ok());
-    // What no entry could ever take is bad, keys or no keys.
+    // A JWT that matches no entry is invalid, whether or not keys are available.
     let elsewhere = json!({"iss": "https://cluster.example.com", "sub": "gateway", "aud": "x"});
     let answer = bench.ask(&bearer("ES256", &elsewhere)).await;
     assert!(matches!(answer, Err(Rejection::Invalid(_))), "{answer:?}");
@@ -139,7 +250,7 @@ async fn entry_without_keys_hides_the_later_ones_of_its_issuer() {
 }
 
 #[tokio::test]
-async fn readiness_tells_users_from_services() {
+async fn readiness_distinguishes_users_from_services() {
     let bench = Bench::new(FILE);
     let unavailable = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     let (login, cluster) = ("https://login.example.com", "https://cluster.example.com");
@@ -149,7 +260,7 @@ async fn readiness_tells_users_from_services() {
         unavailable: unavailable(&[login, cluster]),
     };
     assert_eq!(bench.auth.readiness(), nothing);
-    // A set without a usable key is as good as none.
+    // A key set without a usable key counts as unavailable.
     bench.fetcher.serve(CLUSTER, r#"{"keys": []}"#);
     bench.auth.refresh_due().await;
     assert_eq!(bench.auth.readiness(), nothing);
@@ -165,7 +276,7 @@ async fn readiness_tells_users_from_services() {
 }
 
 #[tokio::test]
-async fn operators_alone_make_nobody_ready() {
+async fn operators_alone_make_neither_users_nor_services_ready() {
     let (operators, _) = FILE.trim_start().split_once("\n\n").unwrap();
     let bench = Bench::new(operators);
     bench.fetcher.serve(LOGIN, Issuer::ours().jwks());

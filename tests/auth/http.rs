@@ -1,4 +1,4 @@
-//! The real fetcher against a server that answers well or badly, and against files.
+//! The real fetcher, with files and with servers that behave well or badly.
 
 use std::{
     io::{Read as _, Write as _},
@@ -31,7 +31,7 @@ struct Server {
 }
 
 impl Server {
-    /// Answers every connection with these bytes; then ends it, or stays silent.
+    /// Sends this response on every connection, then closes it or leaves it open without more data.
     fn start(answer: Vec<u8>, ends: bool, tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -42,7 +42,7 @@ impl Server {
             for stream in listener.incoming() {
                 counted.fetch_add(1, Ordering::SeqCst);
                 let mut stream = stream.unwrap();
-                // A client that hangs up in the middle is what some of the tests are about.
+                // Errors are ignored: some tests are about clients that close the connection early.
                 if let Some(config) = &tls {
                     let session = ServerConnection::new(Arc::clone(config)).unwrap();
                     let mut stream = StreamOwned::new(session, stream);
@@ -209,7 +209,7 @@ async fn own_certificate_authority_is_trusted_where_it_is_named() {
     assert!(answer.contains("no usable PEM certificate"), "{answer}");
 }
 
-/// An authenticator with the real fetcher, whose keys are in this file.
+/// Creates an authenticator with the real fetcher and the keys of this file.
 fn with_file(path: &Path) -> Authenticator {
     let file = format!(
         "[[issuers]]\nissuer = \"a\"\naudience = \"b\"\njwks_file = \"{}\"\nalgorithms = [\"RS256\"]\ncaller = \"user\"",
@@ -232,7 +232,7 @@ async fn key_file_is_loaded_at_the_start_or_named() {
     assert!(absent.contains("keys.json: cannot be read"), "{absent}");
     for (content, problem) in [
         ("nonsense", "is not a JWK set"),
-        ("{\"keys\":[]}", "holds no usable key"),
+        ("{\"keys\":[]}", "contains no usable key"),
         (&" ".repeat(LIMIT + 1), "is larger than 256 KiB"),
     ] {
         std::fs::write(&path, content).unwrap();
@@ -251,7 +251,7 @@ async fn key_file_is_loaded_at_the_start_or_named() {
 async fn unreachable_address_does_not_stop_the_start() {
     let server = Server::plain("HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n");
     let KeySource::Url { url, .. } = server.source() else {
-        unreachable!("it is an address");
+        unreachable!("the source is a URL");
     };
     let file = format!(
         "[[issuers]]\nissuer = \"a\"\naudience = \"b\"\njwks_url = \"{url}\"\nalgorithms = [\"RS256\"]\ncaller = \"user\""
@@ -265,7 +265,7 @@ async fn unreachable_address_does_not_stop_the_start() {
     assert!(!auth.readiness().users);
 }
 
-/// The head of one request, as the server had it.
+/// Fetches once, and returns the head of the request as the server received it.
 async fn asked(trace: Option<opentelemetry::Context>) -> String {
     use opentelemetry::context::FutureExt as _;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

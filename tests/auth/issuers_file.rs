@@ -1,4 +1,4 @@
-//! The issuers file: what it may say, and one clear line for each thing that it may not.
+//! The issuers file: what it may contain, and one clear error line for each violation.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ fn fault(file: &str) -> String {
     fault
 }
 
-/// The fault of a good file in which one line is replaced.
+/// Returns the error of a valid file in which one line is replaced.
 fn with(key: &str, line: &str) -> String {
     let lines = GOOD
         .lines()
@@ -45,7 +45,7 @@ fn good_file_is_read() {
             SubjectPattern::Exact("gateway".to_owned()),
         ]
     );
-    // Its query may hold a secret.
+    // The printed form omits the query, which may contain a secret.
     assert_eq!(entry.source.to_string(), "https://login.example.com/keys");
 }
 
@@ -143,6 +143,25 @@ fn faults_name_the_entry_the_key_and_the_remedy() {
         with("caller", "caller = \"user\""),
         with("required", "required = {}"),
         with("required", "required = { groups = [\"a\"] }"),
+        with("required", "required = []"),
+        with("required", "required = \"a\""),
+        with("required", "required = [\"a\"]"),
+        with("required", "required = [{ value = \"a\" }]"),
+        with("required", "required = [{ path = \"a.b\", value = \"c\" }]"),
+        with("required", "required = [{ path = [], value = \"c\" }]"),
+        with(
+            "required",
+            "required = [{ path = [\"a\", \"\"], value = \"c\" }]",
+        ),
+        with("required", "required = [{ path = [\"a\"] }]"),
+        with(
+            "required",
+            "required = [{ path = [\"a\"], value = 1 }, { path = [\"a\"], value = [\"b\"] }]",
+        ),
+        with(
+            "required",
+            "required = [{ path = [\"a\"], value = \"b\", equals = \"b\" }]",
+        ),
         with("subjects", "subjects = [\"a*b\"]"),
         with("subjects", "subjects = [\"**\"]"),
         with("subjects", "subjects = [\"\"]"),
@@ -155,38 +174,111 @@ fn faults_name_the_entry_the_key_and_the_remedy() {
     `issuers` is not a list of tables: write [[issuers]] with two brackets
     issuers entry 1 is not a table: write [[issuers]] above its keys
     line 2 is not TOML: unclosed array table, expected `]`
-    unknown key `mlts`: the file holds [[issuers]] and [[mtls]] entries only, remove it
-    issuers entry 1, `issuer` is required: give it a text
-    issuers entry 1, `issuer` begins or ends with a blank: remove it
-    issuers entry 1, `issuer` is what callers known by certificate are recorded under: use the issuer's URL
-    issuers entry 1, `audience` is required: give it a text
-    issuers entry 1, `audience` must be a text that is not empty
-    issuers entry 1, `audience` must be a text that is not empty
+    unknown key `mlts`: the file has [[issuers]] and [[mtls]] entries only, remove it
+    issuers entry 1, `issuer` is required: set it to a string
+    issuers entry 1, `issuer` begins or ends with a space: remove it
+    issuers entry 1, `issuer` is reserved for callers with a client certificate: use the issuer's URL
+    issuers entry 1, `audience` is required: set it to a string
+    issuers entry 1, `audience` must be a non-empty string
+    issuers entry 1, `audience` must be a non-empty string
     issuers entry 1, `audiences` is unknown: the keys are issuer, audience, jwks_url, jwks_file, jwks_ca, algorithms, caller, required, subjects
     issuers entry 1, `jwks_url` and `jwks_file` are both absent: give exactly one of them
     issuers entry 1, `jwks_url` and `jwks_file` are both given: keep exactly one of them
     issuers entry 1, `jwks_url` must be https (http only to a loopback host): change the scheme
     issuers entry 1, `jwks_url` names no host: write a full URL such as https://login.example.com/keys
     issuers entry 1, `jwks_url` is not a URL: write one such as https://login.example.com/keys
-    issuers entry 1, `jwks_url` holds a user name or password: remove it, key sets are public
+    issuers entry 1, `jwks_url` contains a user name or password: remove it, because key sets are public
     issuers entry 1, `jwks_ca` is for an https jwks_url: remove it
     issuers entry 1, `jwks_ca` is for an https jwks_url: remove it
     issuers entry 1, `algorithms` is required: list at least one of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA
     issuers entry 1, `algorithms` is required: list at least one of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA
-    issuers entry 1, `algorithms` must be a list of texts, as in ["a", "b"]
-    issuers entry 1, `algorithms` holds "HS256", which is not taken: use only RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA
-    issuers entry 1, `algorithms` holds "none", which is not taken: use only RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA
-    issuers entry 1, `caller` is required: give it a text
-    issuers entry 1, `caller` is no kind of caller: write user, service or operator
+    issuers entry 1, `algorithms` must be a list of strings, as in ["a", "b"]
+    issuers entry 1, `algorithms` contains "HS256", which is not supported: use only RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA
+    issuers entry 1, `algorithms` contains "none", which is not supported: use only RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA
+    issuers entry 1, `caller` is required: set it to a string
+    issuers entry 1, `caller` is not a kind of caller: write user, service or operator
     issuers entry 1, `subjects` is only for caller = "service": remove it
-    issuers entry 1, `required` must hold claims, as in { groups = "cms-operators" }
-    issuers entry 1, `required` gives `groups` no plain value: use one text
-    issuers entry 1, `subjects` holds "a*b": write a subject, with `*` only at its end
-    issuers entry 1, `subjects` holds "**": write a subject, with `*` only at its end
-    issuers entry 1, `subjects` holds "": write a subject, with `*` only at its end
-    issuers entry 1, `subjects` must be a list of texts, as in ["a", "b"]
-    issuers entry 2, `caller` is required: give it a text
+    issuers entry 1, `required` must hold claims, as in { groups = "cms-operators" } or [{ path = ["realm_access", "roles"], value = "cms-operators" }]
+    issuers entry 1, `required` gives `groups` no plain value: use one text, or for a claim inside it [{ path = ["groups", "..."], value = "..." }]
+    issuers entry 1, `required` must hold claims, as in { groups = "cms-operators" } or [{ path = ["realm_access", "roles"], value = "cms-operators" }]
+    issuers entry 1, `required` must hold claims, as in { groups = "cms-operators" } or [{ path = ["realm_access", "roles"], value = "cms-operators" }]
+    issuers entry 1, `required` item 1 is not a table: write { path = ["realm_access", "roles"], value = "cms-operators" }
+    issuers entry 1, `required` item 1 needs a `path` of 1 to 8 names, one for each level, as in ["realm_access", "roles"]
+    issuers entry 1, `required` item 1 needs a `path` of 1 to 8 names, one for each level, as in ["realm_access", "roles"]
+    issuers entry 1, `required` item 1 needs a `path` of 1 to 8 names, one for each level, as in ["realm_access", "roles"]
+    issuers entry 1, `required` item 1 needs a `path` of 1 to 8 names, one for each level, as in ["realm_access", "roles"]
+    issuers entry 1, `required` item 1 needs a `value`: use one string
+    issuers entry 1, `required` item 2 needs a `value`: use one string
+    issuers entry 1, `required` item 1 has the unknown key `equals`: the keys are path, value
+    issuers entry 1, `subjects` contains "a*b": write a subject, with `*` only at its end
+    issuers entry 1, `subjects` contains "**": write a subject, with `*` only at its end
+    issuers entry 1, `subjects` contains "": write a subject, with `*` only at its end
+    issuers entry 1, `subjects` must be a list of strings, as in ["a", "b"]
+    issuers entry 2, `caller` is required: set it to a string
     "#);
+}
+
+/// Returns the required claims of a valid file in which `required` is this line.
+fn required(line: &str) -> Vec<(Vec<String>, String)> {
+    let lines = GOOD.lines().map(|old| match old.starts_with("required") {
+        true => line,
+        false => old,
+    });
+    let file = lines.collect::<Vec<_>>().join("\n");
+    let entry = parse(&file, Path::new("")).unwrap().issuers.remove(0);
+    let claims = entry.required.into_iter();
+    claims.map(|claim| (claim.path, claim.value)).collect()
+}
+
+#[test]
+fn a_key_of_the_table_is_one_claim_and_a_path_has_one_name_for_each_level() {
+    let claim = |path: &[&str], value: &str| {
+        let path = path.iter().map(|name| (*name).to_owned()).collect();
+        (path, value.to_owned())
+    };
+    let table = r#"required = { "realm_access.roles" = "a", "https://x.example/roles" = 7 }"#;
+    let mut parsed = required(table);
+    parsed.sort();
+    assert_eq!(
+        parsed,
+        [
+            claim(&["https://x.example/roles"], "7"),
+            claim(&["realm_access.roles"], "a"),
+        ]
+    );
+    let list = r#"required = [{ path = ["realm_access", "roles"], value = "a" },
+        { path = ["kubernetes.io", "namespace"], value = true }]"#;
+    assert_eq!(
+        required(list),
+        [
+            claim(&["realm_access", "roles"], "a"),
+            claim(&["kubernetes.io", "namespace"], "true"),
+        ]
+    );
+    // TOML parses a bare key with a dot as a nested table. The error names both remedies.
+    let dotted = with("required", "required = { realm_access.roles = \"a\" }");
+    assert!(
+        dotted.contains(r#"[{ path = ["realm_access", "..."]"#),
+        "{dotted}"
+    );
+}
+
+#[test]
+fn every_entry_on_the_page_of_identity_providers_is_parsed() {
+    let page = include_str!("../../docs/identity-providers.md");
+    let blocks = page.split("```toml\n").skip(1);
+    let blocks = blocks.map(|rest| rest.split_once("```").unwrap().0);
+    let mut parsed = Vec::new();
+    for block in blocks {
+        let entries = parse(block, Path::new("/etc/stacktoken"));
+        let entries = entries.unwrap_or_else(|fault| panic!("{fault}\n{block}"));
+        parsed.push(entries.issuers.len());
+        // The entry without required claims must come last, or it would hide the entries after it.
+        let is_open = |entry: &stacktoken::auth::IssuerEntry| entry.required.is_empty();
+        let open = entries.issuers.iter().position(is_open).unwrap();
+        assert_eq!(open, entries.issuers.len() - 1, "{block}");
+    }
+    assert_eq!(parsed, [3, 2, 3, 3, 1]);
 }
 
 #[test]
@@ -210,7 +302,7 @@ caller = "operator"
         "spiffe://example.org/ns/cms/sa/content-api"
     );
     assert!(service.introspects);
-    // Names of hosts know no case.
+    // Host names are case-insensitive.
     assert_eq!(operator.identity, "assets.cms.svc");
     assert!(!operator.introspects);
 }
@@ -250,9 +342,9 @@ fn faults_of_certificate_entries_name_the_key_and_the_remedy() {
     ];
     assert_snapshot!(faults.join("\n"), @r#"
     `mtls` is not a list of tables: write [[mtls]] with two brackets
-    mtls entry 1, `identity` is required: give it a text
-    mtls entry 1, `caller` is required: give it a text
-    mtls entry 1, `caller` is no kind of caller: write service or operator
+    mtls entry 1, `identity` is required: set it to a string
+    mtls entry 1, `caller` is required: set it to a string
+    mtls entry 1, `caller` is not a kind of caller: write service or operator
     mtls entry 1, `introspect` is only for caller = "service": remove it
     mtls entry 1, `introspect` must be true or false, without quotes
     mtls entry 1, `subjects` is unknown: the keys are identity, caller, introspect

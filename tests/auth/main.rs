@@ -1,12 +1,12 @@
-//! The authentication of callers, on its own: without a server, with a clock and a fetcher of
-//! the test's own. The corpus is shared with the tests over the wire.
+//! The authentication of callers on its own: without a server, with a fake clock and a fake
+//! fetcher. The tests over the wire use the same corpus.
 #![allow(
     clippy::pedantic,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     missing_docs,
-    reason = "a test may fail loudly"
+    reason = "a test may panic"
 )]
 
 mod corpus;

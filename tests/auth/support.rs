@@ -1,5 +1,5 @@
-//! What the tests of `auth` stand on: a clock that is moved by hand, and a fetcher that serves
-//! what it is told and counts.
+//! Fixtures of the `auth` tests: a manual clock, and a fetcher that serves configured documents and
+//! counts fetches.
 
 use std::{
     collections::HashMap,
@@ -17,7 +17,7 @@ use stacktoken::{
 };
 use tokio::sync::Semaphore;
 
-/// 2027-01-15T08:00:00Z.
+/// 2027-01-15T08:00:00Z, in seconds since the epoch.
 pub const NOW: i64 = 1_800_000_000;
 pub const MAX_STALE: Duration = Duration::from_hours(24);
 
@@ -44,14 +44,14 @@ impl Clock for FakeClock {
     }
 }
 
-/// What must come soon; a test that waits for what never comes fails rather than hangs.
+/// Awaits an event that must happen soon. If it never does, the test fails and does not hang.
 pub async fn soon<F: Future>(event: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(20), event)
         .await
-        .expect("it never came")
+        .expect("the event did not happen in time")
 }
 
-/// Serves documents by the text of their source; what it does not know is unreachable.
+/// Serves documents by the name of their source; any other source is unreachable.
 pub struct FakeFetcher {
     documents: Mutex<HashMap<String, String>>,
     fetches: AtomicUsize,
@@ -68,7 +68,7 @@ impl FakeFetcher {
         self.documents.lock().unwrap().remove(source);
     }
 
-    /// From now on this source never answers.
+    /// Makes every fetch of this source hang.
     pub fn stall(&self, source: &str) {
         self.serve(source, STALL);
     }
@@ -77,7 +77,7 @@ impl FakeFetcher {
         self.fetches.load(Ordering::SeqCst)
     }
 
-    /// From now on a fetch does not end before [`Self::open`].
+    /// Makes every fetch wait until [`Self::open`].
     pub async fn close(&self) {
         let all = u32::try_from(GATE).unwrap();
         self.gate.acquire_many(all).await.unwrap().forget();
@@ -106,13 +106,13 @@ impl KeyFetcher for FakeFetcher {
             match document {
                 Some(document) if document == STALL => std::future::pending().await,
                 Some(document) => Ok(document.into_bytes()),
-                None => Err(FetchError::Unreachable("nobody there".to_owned())),
+                None => Err(FetchError::Unreachable("connection refused".to_owned())),
             }
         })
     }
 }
 
-/// An authenticator with its fake surroundings.
+/// An authenticator with a fake clock and a fake fetcher.
 pub struct Bench {
     pub auth: Authenticator,
     pub clock: Arc<FakeClock>,

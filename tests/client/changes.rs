@@ -1,6 +1,6 @@
-//! After a change is acknowledged, the client answers as before no longer than the bound:
-//! every kind of change, on both engines; on PostgreSQL the change is made at one replica and
-//! told by the other.
+//! Once a change is acknowledged, the client returns the old answer no longer than the freshness
+//! bound: for every kind of change, on both engines. On PostgreSQL the change is made at one
+//! replica and the client watches the other.
 
 use std::time::{Duration, Instant};
 
@@ -13,32 +13,34 @@ use stacktoken_client::{Answer, Client, Question};
 use crate::{
     cluster::Cluster,
     golden::client_of,
-    played::until,
     proxy::{Link, Proxy},
+    scripted::until,
     support::{
         self, TestServer, issue_request, now, permissions,
         requests::{
-            Issued, overlap_for, permit_request, revoke_request, rotate_request, set_expiry_request,
+            Issued, UNTIL_FIRST_USE, overlap_for, permit_request, revoke_request, rotate_request,
+            set_expiry_request,
         },
     },
 };
 
 pub const BOUND: Duration = Duration::from_secs(1);
 
-/// How many revokes: more by STACKTOKEN_TEST_REVOKES, for the figures in docs/reliability.md.
+/// Returns the number of revokes. STACKTOKEN_TEST_REVOKES sets it, for the figures in
+/// docs/reliability.md.
 fn revokes() -> usize {
     std::env::var("STACKTOKEN_TEST_REVOKES").map_or(200, |count| count.parse().unwrap())
 }
 
-/// Where changes are made, and a client that is told of them.
-struct World {
+/// The clients that make changes, and a client that watches them.
+struct ChangeFixture {
     owner: support::Client,
     operator: support::Client,
     client: Client,
     stack: String,
 }
 
-/// A client of a replica of the cluster.
+/// Creates a client of these replicas of the cluster and waits until it watches.
 pub async fn client_at(cluster: &Cluster, addresses: &[&str]) -> Client {
     use stacktoken::domain::clock::{Clock as _, SystemClock};
     let now = SystemClock::new().now().seconds();
@@ -52,7 +54,7 @@ pub async fn client_at(cluster: &Cluster, addresses: &[&str]) -> Client {
     client
 }
 
-impl World {
+impl ChangeFixture {
     async fn of(server: &TestServer) -> Self {
         server.set_limit(1000).await;
         Self {
@@ -84,14 +86,14 @@ impl World {
             .into()
     }
 
-    /// A token that the client answers from memory.
-    async fn remembered(&mut self, name: &str) -> Issued {
+    /// Issues a token and waits until the client answers about it from its cache.
+    async fn cached_token(&mut self, name: &str) -> Issued {
         let token = self.issue(name).await;
-        self.remember(&token.secret).await;
+        self.fill_cache(&token.secret).await;
         token
     }
 
-    async fn remember(&self, secret: &str) {
+    async fn fill_cache(&self, secret: &str) {
         let question = Question::new(secret, &self.stack);
         let give_up = Instant::now() + Duration::from_secs(10);
         while !self
@@ -100,12 +102,12 @@ impl World {
             .await
             .is_ok_and(|answer| answer.active() && answer.from_memory())
         {
-            assert!(Instant::now() < give_up, "never remembered");
+            assert!(Instant::now() < give_up, "not cached in time");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
-    /// How long after now the answers are still what they were.
+    /// Returns how long, from now, the client still gives the old answer.
     async fn lasts(&self, secret: &str, is_as_before: impl Fn(&Answer) -> bool) -> Duration {
         let acknowledged = Instant::now();
         let actions = [ActionQuestion {
@@ -121,7 +123,7 @@ impl World {
             }
             assert!(
                 begun <= BOUND,
-                "as before {begun:?} after the acknowledgement"
+                "the old answer {begun:?} after the acknowledgement"
             );
             tokio::task::yield_now().await;
         }
@@ -130,7 +132,7 @@ impl World {
     async fn revokes_are_seen(mut self, engine: &str) {
         let mut seen = Vec::new();
         for at in 0..revokes() {
-            let token = self.remembered(&format!("token {at}")).await;
+            let token = self.cached_token(&format!("token {at}")).await;
             let request = revoke_request(&self.stack, &token.uid, "");
             self.owner.tokens.revoke(request).await.unwrap();
             seen.push(self.lasts(&token.secret, Answer::active).await);
@@ -138,7 +140,7 @@ impl World {
         seen.sort();
         let percentile = |p: usize| seen[(seen.len() - 1) * p / 100];
         println!(
-            "revoke seen in the client's memory, {engine}, {} revokes: median {:?}, p99 {:?}, max {:?}",
+            "time until a revoke takes effect in the client's cache, {engine}, {} revokes: median {:?}, p99 {:?}, max {:?}",
             seen.len(),
             percentile(50),
             percentile(99),
@@ -148,30 +150,29 @@ impl World {
 
     async fn every_kind_is_seen(mut self) {
         let stack = self.stack.clone();
-        // Expiry set to now.
-        let token = self.remembered("expires").await;
+        // The expiry is set to now.
+        let token = self.cached_token("expires").await;
         let request = set_expiry_request(&stack, &token.uid, now());
         self.owner.tokens.set_expiry(request).await.unwrap();
         self.lasts(&token.secret, Answer::active).await;
-        // Less may be done.
-        let token = self.remembered("narrowed").await;
+        // Permissions are removed.
+        let token = self.cached_token("narrowed").await;
         let less = permit_request(&stack, &token.uid, permissions(v1::Access::Read));
         self.owner.tokens.update(less).await.unwrap();
         self.lasts(&token.secret, Answer::allowed).await;
-        // And more again.
-        self.remember(&token.secret).await;
+        // Permissions are added.
+        self.fill_cache(&token.secret).await;
         let more = permit_request(&stack, &token.uid, permissions(v1::Access::ReadWrite));
         self.owner.tokens.update(more).await.unwrap();
         self.lasts(&token.secret, |answer| !answer.allowed()).await;
-        // Replaced at once.
-        let token = self.remembered("replaced").await;
+        // The token is rotated without an overlap.
+        let token = self.cached_token("replaced").await;
         let request = rotate_request(&stack, &token.uid, overlap_for(0));
         self.owner.tokens.rotate(request).await.unwrap();
         self.lasts(&token.secret, Answer::active).await;
-        // Replaced when the new secret is first used, by whomever.
-        let token = self.remembered("handed over").await;
-        let until_used = v1::rotate_request::Overlap::UntilFirstUse(true);
-        let request = rotate_request(&stack, &token.uid, until_used);
+        // The token is rotated until first use, and the client uses the new secret.
+        let token = self.cached_token("handed over").await;
+        let request = rotate_request(&stack, &token.uid, UNTIL_FIRST_USE);
         let rotated = self
             .owner
             .tokens
@@ -179,11 +180,11 @@ impl World {
             .await
             .unwrap()
             .into_inner();
-        self.remember(&token.secret).await;
-        self.remember(&rotated.secret).await;
+        self.fill_cache(&token.secret).await;
+        self.fill_cache(&rotated.secret).await;
         self.lasts(&token.secret, Answer::active).await;
-        // The whole stack.
-        let token = self.remembered("stands").await;
+        // The whole stack is suspended and resumed.
+        let token = self.cached_token("stands").await;
         let suspend = admin::SuspendRequest {
             validate_only: false,
             stack_api_key: stack.clone(),
@@ -197,7 +198,7 @@ impl World {
             reason: String::new(),
         };
         self.operator.stacks.resume(resume).await.unwrap();
-        self.remember(&token.secret).await;
+        self.fill_cache(&token.secret).await;
         let remove = admin::RemoveRequest {
             validate_only: false,
             stack_api_key: stack.clone(),
@@ -209,24 +210,27 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_revoke_is_seen_in_the_clients_memory_within_the_bound() {
+async fn a_revoke_reaches_the_clients_cache_within_the_bound() {
     let server = TestServer::start().await;
-    World::of(&server).await.revokes_are_seen("SQLite").await;
+    ChangeFixture::of(&server)
+        .await
+        .revokes_are_seen("SQLite")
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_revoke_at_one_replica_is_seen_in_the_memory_of_a_client_of_another() {
+async fn a_revoke_at_one_replica_reaches_the_cache_of_a_client_of_another() {
     let Some(cluster) = Cluster::start().await else {
         return;
     };
-    let world = World::across(&cluster).await;
+    let world = ChangeFixture::across(&cluster).await;
     world.revokes_are_seen("two PostgreSQL replicas").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_kind_of_change_is_seen_in_the_clients_memory_within_the_bound() {
+async fn every_kind_of_change_reaches_the_clients_cache_within_the_bound() {
     let server = TestServer::start().await;
-    World::of(&server).await.every_kind_is_seen().await;
+    ChangeFixture::of(&server).await.every_kind_is_seen().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -234,28 +238,32 @@ async fn every_kind_of_change_at_one_replica_is_seen_by_a_client_of_another() {
     let Some(cluster) = Cluster::start().await else {
         return;
     };
-    World::across(&cluster).await.every_kind_is_seen().await;
+    ChangeFixture::across(&cluster)
+        .await
+        .every_kind_is_seen()
+        .await;
 }
 
-/// The watch is at one replica, and questions go to another that has just gone blind: what it
-/// still holds for fresh is behind what was told, and must not be remembered.
+/// The stream is open at one replica. Questions go to the other, whose poller has just lost the
+/// database, so that it still considers its cache fresh. Its answers lag behind the changes sent on
+/// the stream, so the client must not cache them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_of_a_replica_that_lags_behind_what_was_told_is_not_remembered() {
+async fn an_answer_of_a_lagging_replica_is_not_cached() {
     let Some(cluster) = Cluster::start().await else {
         return;
     };
     let port = |address: &str| address.rsplit(':').next().unwrap().parse().unwrap();
     let proxy = Proxy::start(port(&cluster.a.address)).await;
     let client = client_at(&cluster, &[&format!("127.0.0.1:{}", proxy.port)]).await;
-    // The connection for questions is not made yet.
-    proxy.lead_to(port(&cluster.b.address));
+    // The client opens its connection for questions with the first question, so it leads to B.
+    proxy.point_to(port(&cluster.b.address));
     let before = cluster.b.metric("stacktoken_cache_misses_total").await;
     for at in 0..5 {
         let token = cluster.issue(&format!("token {at}")).await;
         cluster.b.warm(&cluster.stack, &token.secret).await;
         let question = Question::new(&token.secret, &cluster.stack);
         assert!(client.introspect(&question).await.unwrap().active());
-        until("it is remembered", || client.cached(&question).is_some()).await;
+        until("it is cached", || client.cached(&question).is_some()).await;
         let uid = token.token.unwrap().token_uid;
         cluster.b.control_link.set(Link::BlackHole);
         cluster.revoke(&uid).await.unwrap();
@@ -272,5 +280,8 @@ async fn an_answer_of_a_replica_that_lags_behind_what_was_told_is_not_remembered
         cluster.b.control_link.set(Link::Up);
     }
     let after = cluster.b.metric("stacktoken_cache_misses_total").await;
-    assert!(after > before, "questions went to the other replica");
+    assert!(
+        after > before,
+        "no question caused a cache miss at the other replica"
+    );
 }

@@ -1,5 +1,6 @@
-//! What can come between a client and its servers. Whatever it is: no active answer any later
-//! than the bound after a change was acknowledged, and no verdict where nobody decided.
+//! Faults between a client and its servers. Under any of them, no question that starts later than
+//! the freshness bound after a change is answered with the old verdict, and a question that no
+//! server decided gets no verdict.
 
 use std::{
     fs,
@@ -19,10 +20,10 @@ use crate::{
     changes::{BOUND, client_at},
     cluster::Cluster,
     golden::client_of,
-    played::until,
     postgres::{self, Postgres},
-    program::{Dev, Running, channel, program, signal_to},
+    program::{ChildGuard, Dev, channel, program, signal_to},
     proxy::{Link, Proxy},
+    scripted::until,
     support::{
         self, TestIssuer, TestServer, issue_request,
         issuer::ISSUERS_FILE,
@@ -35,7 +36,7 @@ fn port(address: &str) -> u16 {
     address.rsplit(':').next().unwrap().parse().unwrap()
 }
 
-/// A client of one server through a link, and quick to give up.
+/// Creates a client of one server behind a proxy, with a short timeout.
 async fn through(server: &TestServer, proxy: &Proxy) -> Client {
     let jwt = server.issuer.service("content-api", server.clock.seconds());
     let client = Client::builder(format!("http://127.0.0.1:{}", proxy.port))
@@ -47,7 +48,7 @@ async fn through(server: &TestServer, proxy: &Proxy) -> Client {
     client
 }
 
-async fn remember(client: &Client, question: &Question<'_>) {
+async fn fill_cache(client: &Client, question: &Question<'_>) {
     let give_up = Instant::now() + Duration::from_secs(20);
     while !client
         .introspect(question)
@@ -59,17 +60,17 @@ async fn remember(client: &Client, question: &Question<'_>) {
     }
 }
 
-/// What became of the questions that were asked for so long after an acknowledgement.
+/// The outcomes of the questions asked after an acknowledgement.
 #[derive(Debug, Default)]
-struct Seen {
+struct ObservedAnswers {
     active: u32,
     inactive: u32,
     undecided: u32,
     last_active: Duration,
 }
 
-async fn watch_out(client: &Client, question: &Question<'_>, length: Duration) -> Seen {
-    let (acknowledged, mut seen) = (Instant::now(), Seen::default());
+async fn ask_during(client: &Client, question: &Question<'_>, length: Duration) -> ObservedAnswers {
+    let (acknowledged, mut seen) = (Instant::now(), ObservedAnswers::default());
     while acknowledged.elapsed() < length {
         let begun = acknowledged.elapsed();
         match client.introspect(question).await {
@@ -92,7 +93,7 @@ async fn watch_out(client: &Client, question: &Question<'_>, length: Duration) -
     seen
 }
 
-/// Everything the client is connected to swallows what it is sent, and sockets stand.
+/// Every connection of the client stays open but drops all data.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_in_a_black_hole_answers_within_the_bound_and_then_says_that_it_cannot() {
     let server = TestServer::start().await;
@@ -100,14 +101,14 @@ async fn a_client_in_a_black_hole_answers_within_the_bound_and_then_says_that_it
     let client = through(&server, &proxy).await;
     let token = server.token("swallowed").await;
     let question = Question::new(&token.secret, &server.stack);
-    remember(&client, &question).await;
+    fill_cache(&client, &question).await;
     proxy.set(Link::BlackHole);
     server.revoke(&token.uid).await;
-    let seen = watch_out(&client, &question, 3 * BOUND).await;
+    let seen = ask_during(&client, &question, 3 * BOUND).await;
     println!("in a black hole: {seen:?}");
     assert!(
         seen.active > 0,
-        "memory is answered from while the lease lasts: {seen:?}"
+        "the cache is used until the lease expires: {seen:?}"
     );
     assert!(seen.undecided > 0 && seen.inactive == 0, "{seen:?}");
     assert!(client.watch_fault().is_some());
@@ -120,7 +121,7 @@ async fn a_client_in_a_black_hole_answers_within_the_bound_and_then_says_that_it
     assert!(!client.introspect(&question).await.unwrap().active());
 }
 
-/// Only the stream's connection is swallowed: the questions go another way.
+/// Only the connection of the stream drops its data; questions use another connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_whose_stream_is_swallowed_asks_over_the_wire_and_watches_elsewhere() {
     let server = TestServer::start().await;
@@ -134,14 +135,14 @@ async fn a_client_whose_stream_is_swallowed_asks_over_the_wire_and_watches_elsew
     until("the client watches", || client.watch_fault().is_none()).await;
     let (token, other) = (server.token("swallowed").await, server.token("other").await);
     let question = Question::new(&token.secret, &server.stack);
-    remember(&client, &question).await;
+    fill_cache(&client, &question).await;
     proxy.set(Link::BlackHole);
     server.revoke(&token.uid).await;
-    let seen = watch_out(&client, &question, 3 * BOUND).await;
+    let seen = ask_during(&client, &question, 3 * BOUND).await;
     println!("stream in a black hole: {seen:?}");
     assert!(seen.active > 0 && seen.inactive > 0, "{seen:?}");
     let question = Question::new(&other.secret, &server.stack);
-    remember(&client, &question).await;
+    fill_cache(&client, &question).await;
     assert_eq!(client.watch_fault(), None);
 }
 
@@ -152,13 +153,16 @@ async fn a_server_that_is_gone_is_an_outage_and_never_a_verdict() {
     let token = server.token("a token").await;
     let (secret, stack) = (token.secret.clone(), server.stack.clone());
     let question = Question::new(&secret, &stack);
-    remember(&client, &question).await;
+    fill_cache(&client, &question).await;
     server.stop().await.unwrap();
     let stopped = Instant::now();
-    until("the end is heard", || client.watch_fault().is_some()).await;
+    until("the stream ends", || client.watch_fault().is_some()).await;
     while let Ok(answer) = client.introspect(&question).await {
         assert!(answer.active() && answer.from_memory());
-        assert!(stopped.elapsed() <= BOUND + BOUND / 4, "past the lease");
+        assert!(
+            stopped.elapsed() <= BOUND + BOUND / 4,
+            "answered from the cache after the lease expired"
+        );
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let refused = client.introspect(&question).await.unwrap_err();
@@ -187,21 +191,21 @@ async fn a_server_that_is_killed_and_comes_back_is_watched_again_from_where_it_w
         .map(|token| Question::new(&token.secret, &stack));
     let questions: Vec<_> = questions.collect();
     for question in &questions {
-        remember(&client, question).await;
+        fill_cache(&client, question).await;
     }
     drop(dev);
     let dev = Dev::start(folder.path());
-    proxy.lead_to(port(dev.get("grpc_address")));
+    proxy.point_to(port(dev.get("grpc_address")));
     let mut owner = dev.client("owner_jwt").await;
     let revoke = revoke_request(&stack, &tokens[0].uid, "");
     owner.tokens.revoke(revoke).await.unwrap();
-    let seen = watch_out(&client, &questions[0], 2 * BOUND).await;
+    let seen = ask_during(&client, &questions[0], 2 * BOUND).await;
     println!("killed and back: {seen:?}");
-    remember(&client, &questions[1]).await;
+    fill_cache(&client, &questions[1]).await;
     assert!(!client.introspect(&questions[0]).await.unwrap().active());
 }
 
-/// Draining ends the stream in order; the questions go to the other replica.
+/// A replica that drains ends the stream with a status; questions go to the other replica.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_drains_hands_its_clients_over() {
     let Some(cluster) = Cluster::start().await else {
@@ -212,24 +216,24 @@ async fn a_replica_that_drains_hands_its_clients_over() {
     let stack = cluster.stack.clone();
     let questions = [&dead, &live].map(|token| Question::new(&token.secret, &stack));
     for question in &questions {
-        remember(&client, question).await;
+        fill_cache(&client, question).await;
     }
     let uid = dead.token.as_ref().unwrap().token_uid.clone();
     cluster.b.drain();
     cluster.revoke(&uid).await.unwrap();
-    let seen = watch_out(&client, &questions[0], 2 * BOUND).await;
+    let seen = ask_during(&client, &questions[0], 2 * BOUND).await;
     println!("drained: {seen:?}");
     assert!(seen.inactive > 0 && seen.undecided == 0, "{seen:?}");
-    remember(&client, &questions[1]).await;
+    fill_cache(&client, &questions[1]).await;
 }
 
-/// Two processes on one PostgreSQL, of which one can be frozen.
-struct Served {
-    child: Running,
+/// A server process on the PostgreSQL database, which the test can freeze.
+struct FreezableReplicas {
+    child: ChildGuard,
     address: String,
 }
 
-fn serve(postgres: &Postgres, folder: &TempDir) -> Served {
+fn serve(postgres: &Postgres, folder: &TempDir) -> FreezableReplicas {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     drop(listener);
@@ -250,8 +254,8 @@ fn serve(postgres: &Postgres, folder: &TempDir) -> Served {
         .env("STACKTOKEN_ISSUERS", "issuers.toml")
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    Served {
-        child: Running(command.spawn().unwrap()),
+    FreezableReplicas {
+        child: ChildGuard(command.spawn().unwrap()),
         address,
     }
 }
@@ -291,7 +295,7 @@ async fn a_replica_that_is_frozen_is_passed_over_and_believed_no_longer_than_the
     };
     let stack = support::clients::register_once_served(&mut operator, request).await;
     for round in 0..3 {
-        // Each begins with the one that is about to be frozen.
+        // The client first connects to the replica that is about to be frozen.
         let client = Client::builder(format!("http://{}", b.address))
             .address(format!("http://{}", a.address))
             .bearer(issuer.service("content-api", now))
@@ -301,16 +305,16 @@ async fn a_replica_that_is_frozen_is_passed_over_and_believed_no_longer_than_the
         let issued = owner.tokens.issue(issue_request(&stack, &name)).await;
         let token = Issued::from(issued.unwrap().into_inner());
         let question = Question::new(&token.secret, &stack);
-        remember(&client, &question).await;
+        fill_cache(&client, &question).await;
         signal_to(&b.child.0, Signal::STOP);
         let revoke = revoke_request(&stack, &token.uid, "");
         owner.tokens.revoke(revoke).await.unwrap();
-        let seen = watch_out(&client, &question, 2 * BOUND).await;
+        let seen = ask_during(&client, &question, 2 * BOUND).await;
         println!("frozen: {seen:?}");
         assert!(seen.active > 0 && seen.inactive > 0, "{seen:?}");
         signal_to(&b.child.0, Signal::CONT);
-        // What was written to the frozen one arrives now: it must not count as fresh.
-        watch_out(&client, &question, BOUND / 2).await;
+        // Data sent to the frozen process arrives now and must not count as fresh.
+        ask_during(&client, &question, BOUND / 2).await;
         assert!(!client.introspect(&question).await.unwrap().active());
     }
 }

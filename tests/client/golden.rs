@@ -1,21 +1,23 @@
-//! The golden verdicts, asked of the real server through the client: first over the wire, then
-//! from memory, and both are the same.
+//! The golden verdicts, requested from the real server through the client: first over the wire,
+//! then from the client's cache. Both must be the same.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde_json::{Value, json};
 use stacktoken::{
     domain::{
+        catalogue::Catalogue,
         clock::Clock as _,
         permissions::{Access, Draft},
-        verdict::{ActionQuestion, Facts, Reason, Verdict, evaluate},
+        verdict::{ActionQuestion, Facts, Missing, Reason, Verdict, evaluate},
     },
     grpc::pb::v1,
 };
 use stacktoken_client::{Answer, Client, Question};
 
 use crate::{
-    played::until,
+    scripted::until,
     support::{
         TestServer, at,
         requests::{Issued, overlap_for},
@@ -35,12 +37,25 @@ struct Row {
     branch: Option<String>,
     branch_alias: Option<String>,
     #[serde(default)]
-    facts: BTreeMap<String, String>,
+    facts: BTreeMap<String, bool>,
     #[serde(default)]
     allow: bool,
     reason: Option<String>,
-    #[serde(default)]
-    missing: String,
+    missing: Option<Value>,
+}
+
+/// Returns the requirement with the fields of `stacktoken.v1.ActionRequirement`.
+fn json_of(missing: &Missing) -> Value {
+    match missing {
+        Missing::Access(access) => json!({ "access": access.name() }),
+        Missing::Grant { module, access } => {
+            json!({ "grant": { "module": module, "access": access.name() } })
+        }
+        Missing::Branch(name) => json!({ "branch": name }),
+        Missing::BranchAlias(name) => json!({ "branch_alias": name }),
+        Missing::AnyBranch => json!({ "any_branch": true }),
+        Missing::Fact { name, value } => json!({ "fact": { "name": name, "value": value } }),
+    }
 }
 
 fn table() -> Table {
@@ -74,7 +89,7 @@ fn message(draft: &Draft) -> v1::Permissions {
     }
 }
 
-/// A client of this server, which remembers.
+/// Creates a client of this server and waits until it watches, so that it caches.
 pub async fn client_of(server: &TestServer) -> Client {
     let jwt = server.issuer.service("content-api", server.clock.seconds());
     let client = Client::builder(format!("http://{}", server.address))
@@ -85,7 +100,7 @@ pub async fn client_of(server: &TestServer) -> Client {
     client
 }
 
-/// How many questions the server has answered.
+/// Returns how many questions the server has answered.
 async fn answered(server: &TestServer) -> u64 {
     let metrics = server.metrics().await;
     let verdicts = metrics
@@ -96,7 +111,7 @@ async fn answered(server: &TestServer) -> u64 {
         .sum()
 }
 
-/// What the same evaluation makes of the facts in an answer.
+/// Evaluates the question with the facts of an answer.
 fn ours(answer: &Answer, question: &Question<'_>, server: &TestServer) -> Verdict {
     let facts = Facts {
         token: answer.token().unwrap().clone(),
@@ -104,11 +119,12 @@ fn ours(answer: &Answer, question: &Question<'_>, server: &TestServer) -> Verdic
         permissions: answer.permissions().unwrap().clone(),
     };
     let now = server.clock.now();
-    evaluate(Some(&facts), question.stack_api_key, question.actions, now)
+    let (key, actions) = (question.stack_api_key, question.actions);
+    evaluate(&Catalogue::builtin(), Some(&facts), key, actions, now)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_golden_row_holds_over_the_wire_and_from_memory() {
+async fn every_golden_row_holds_over_the_wire_and_from_the_cache() {
     let server = TestServer::start().await;
     server.set_limit(1000).await;
     let client = client_of(&server).await;
@@ -117,14 +133,11 @@ async fn every_golden_row_holds_over_the_wire_and_from_memory() {
     for (at, row) in table.rows.iter().enumerate() {
         let granted = message(&table.permissions[&row.permissions]);
         let token = server.token_with(&format!("row {at}"), granted).await;
-        let facts = row.facts.iter();
         let actions = [ActionQuestion {
             name: row.action.clone(),
             branch: row.branch.clone(),
             branch_alias: row.branch_alias.clone(),
-            facts: facts
-                .map(|(name, value)| (name.clone(), value.parse().unwrap()))
-                .collect(),
+            facts: row.facts.clone(),
         }];
         let question = Question::new(&token.secret, &server.stack).about(&actions);
         let first = client.introspect(&question).await.unwrap();
@@ -147,20 +160,59 @@ async fn every_golden_row_holds_over_the_wire_and_from_memory() {
         };
         let denial = results[0].denial.as_ref().err();
         assert_eq!(
-            denial.map(|denial| (denial.reason.name(), denial.missing.as_str())),
+            denial.map(|denial| (denial.reason.name(), denial.missing.as_ref().map(json_of))),
             row.reason
                 .as_deref()
-                .map(|reason| (reason, row.missing.as_str())),
+                .map(|reason| (reason, row.missing.clone())),
             "{row:?}"
         );
     }
     assert!(asked >= 60, "{asked} rows");
     let calls = answered(&server).await - before;
-    assert_eq!(calls, asked, "one call for each row, and none for a hit");
+    assert_eq!(
+        calls, asked,
+        "one call for each row, and none for a cache hit"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_not_active_is_said_by_the_server_each_time() {
+async fn own_actions_of_an_operator_are_judged_here_as_the_server_judges_them() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/catalogue.toml");
+    let set = |tuning: &mut stacktoken::config::Tuning| {
+        tuning.rules.catalogue.file = Some(file.into());
+    };
+    let server = TestServer::start_with(set).await;
+    let draft = r#"{"access":"READ_WRITE","modules":[{"module":"experiment","access":"READ"},{"module":"webhook","access":"READ_WRITE"}]}"#;
+    let draft: Draft = serde_json::from_str(draft).unwrap();
+    let token = server.token_with("own", message(&draft)).await;
+    for (name, reason) in [
+        ("experiment.read", None),
+        ("experiment.update", Some(Reason::ReadOnly)),
+        ("segment.read", Some(Reason::ModuleNotGranted)),
+        ("webhook.update", None),
+        ("webhook.delete", Some(Reason::NeverAllowed)),
+    ] {
+        let actions = [ActionQuestion {
+            name: name.into(),
+            ..ActionQuestion::default()
+        }];
+        let question = Question::new(&token.secret, &server.stack).about(&actions);
+        // A client that has no facts yet asks the server, and then judges by itself.
+        let client = client_of(&server).await;
+        for is_own in [false, true] {
+            let answer = client.introspect(&question).await.unwrap();
+            assert!(answer.active(), "{name}");
+            assert_eq!(answer.from_memory(), is_own, "{name}");
+            assert_eq!(answer.reason(), reason, "{name}");
+            let mut granted = answer.permissions().unwrap().draft();
+            granted.modules.as_mut().unwrap().reverse();
+            assert_eq!(granted, draft, "{name}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_inactive_token_is_asked_about_each_time() {
     let server = TestServer::start().await;
     let client = client_of(&server).await;
     let dead = |name: &'static str, secret: String, reason| (name, secret, reason);
@@ -175,7 +227,7 @@ async fn what_is_not_active_is_said_by_the_server_each_time() {
         dead("revoked", revoked.secret, Reason::Revoked),
         dead("expired", expired.secret, Reason::Expired),
         dead("replaced", replaced.secret, Reason::Superseded),
-        dead("unknown", crate::played::secret(), Reason::NotRecognised),
+        dead("unknown", crate::scripted::secret(), Reason::NotRecognized),
     ];
     for (name, secret, reason) in &cases {
         let before = answered(&server).await;
@@ -190,26 +242,26 @@ async fn what_is_not_active_is_said_by_the_server_each_time() {
     assert_eq!(client.entries(), 0);
 }
 
-/// Before and after it is remembered, under the wrong key nothing is said of it.
+/// A question with the wrong stack API key reveals nothing, whether or not the token is cached.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_wrong_stack_key_learns_nothing_from_memory_either() {
+async fn the_wrong_stack_key_learns_nothing_from_the_cache_either() {
     let server = TestServer::start().await;
     let client = client_of(&server).await;
     let other = server.register("Another stack").await;
     let token = server.token("a token").await;
-    for remembered in [false, true] {
+    for cached_token in [false, true] {
         let question = Question::new(&token.secret, &other);
         let answer = client.introspect(&question).await.unwrap();
-        assert_eq!(answer.reason(), Some(Reason::NotRecognised));
+        assert_eq!(answer.reason(), Some(Reason::NotRecognized));
         assert!(answer.token().is_none() && answer.stack().is_none());
-        assert_eq!(answer.from_memory(), remembered);
+        assert_eq!(answer.from_memory(), cached_token);
         let right = Question::new(&token.secret, &server.stack);
         assert!(client.introspect(&right).await.unwrap().active());
     }
 }
 
-/// What the server refuses as ill-formed, the client passes on, whether or not the token is
-/// remembered; and what it answers from memory, the server would not have refused.
+/// The client passes on the server's refusal of an ill-formed question, whether or not the token is
+/// cached, and answers no question from its cache that the server would refuse.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_question_is_ill_formed_for_the_client_exactly_where_it_is_for_the_server() {
     let server = TestServer::start().await;
@@ -270,14 +322,10 @@ async fn a_question_is_ill_formed_for_the_client_exactly_where_it_is_for_the_ser
                     name: action.name.clone(),
                     branch: action.branch.clone().unwrap_or_default(),
                     branch_alias: action.branch_alias.clone().unwrap_or_default(),
-                    facts: action
-                        .facts
-                        .iter()
-                        .map(|(name, value)| (name.clone(), value.to_string()))
-                        .collect(),
+                    facts: action.facts.clone().into_iter().collect(),
                 })
                 .collect(),
-            min_revision: String::new(),
+            ..Default::default()
         };
         let servers = service.introspection.introspect(message).await;
         let clients = client.introspect(&question).await;
@@ -291,9 +339,10 @@ async fn a_question_is_ill_formed_for_the_client_exactly_where_it_is_for_the_ser
     }
 }
 
-/// The local clock has no say: the server's stands still here, and jumps.
+/// The client measures the time to the expiry itself: the server's clock stands still during the
+/// loop, and is advanced after it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_that_expires_while_it_is_remembered_is_not_active_past_that() {
+async fn a_cached_token_is_inactive_after_it_expires() {
     let server = TestServer::start().await;
     let client = client_of(&server).await;
     let token = server
@@ -303,7 +352,10 @@ async fn a_token_that_expires_while_it_is_remembered_is_not_active_past_that() {
     let began = std::time::Instant::now();
     while !client.introspect(&question).await.unwrap().from_memory() {}
     while client.cached(&question).is_some() {
-        assert!(began.elapsed().as_millis() < 1100, "past the end");
+        assert!(
+            began.elapsed().as_millis() < 1100,
+            "answered from the cache after the expiry"
+        );
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }
     server.clock.advance(std::time::Duration::from_secs(1));
@@ -311,9 +363,10 @@ async fn a_token_that_expires_while_it_is_remembered_is_not_active_past_that() {
     assert_eq!(answer.reason(), Some(Reason::Expired));
 }
 
-/// One use a minute reaches the server, however often the client answers by itself.
+/// The client sends a question to the server at this interval, however often it answers from its
+/// cache, so that the server records the use of the token.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_server_learns_of_the_use_of_a_token_that_is_remembered() {
+async fn the_server_records_the_use_of_a_token_that_the_client_caches() {
     let server = TestServer::start().await;
     let jwt = server.issuer.service("content-api", server.clock.seconds());
     let brief = Client::builder(format!("http://{}", server.address))

@@ -1,5 +1,5 @@
-//! The client for Rust services: against a server played by the test, where the order of
-//! things matters, and against the real one, with whatever can come between.
+//! The client for Rust services: against a scripted server where the order of events matters, and
+//! against the real server with faults between them.
 #![allow(
     dead_code,
     missing_docs,
@@ -8,15 +8,15 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test may fail loudly, and stands for the world outside"
+    reason = "a test may panic, and acts as the environment"
 )]
 
+mod caching;
 mod changes;
 #[path = "../replicas/cluster.rs"]
 mod cluster;
 mod faults;
 mod golden;
-mod played;
 #[path = "../replicas/postgres.rs"]
 mod postgres;
 #[path = "../process/program.rs"]
@@ -24,7 +24,7 @@ mod program;
 #[path = "../replicas/proxy.rs"]
 mod proxy;
 mod races;
-mod remembering;
+mod scripted;
 mod settings;
 #[path = "../it/support/mod.rs"]
 mod support;

@@ -1,4 +1,4 @@
-//! A change told in the very moment in which memory is looked into.
+//! A change that arrives during a cache lookup.
 
 use std::{
     sync::{Arc, Mutex},
@@ -11,19 +11,19 @@ use stacktoken_client::{Client, Question};
 use tokio::runtime::Handle;
 
 use crate::{
-    played::{KEY, Server, ask, at, secret, until},
+    scripted::{KEY, Server, ask, at, secret, until},
     support::ManualClock,
 };
 
 type Interruption = Box<dyn FnOnce() + Send>;
 
-/// A clock that does something once when a certain thread reads it.
-struct Interrupting {
+/// A clock that runs a function once, when a certain thread reads it.
+struct InterruptingClock {
     clock: Arc<ManualClock>,
     next: Mutex<Option<(ThreadId, Interruption)>>,
 }
 
-impl Clock for Interrupting {
+impl Clock for InterruptingClock {
     fn now(&self) -> Timestamp {
         self.clock.now()
     }
@@ -39,12 +39,12 @@ impl Clock for Interrupting {
     }
 }
 
-/// Memory was looked into before the change was applied, and the revision after: the caller
-/// knows of the revoke, and must not be told what was before it.
+/// The lookup reads the cache before the change is applied, and the revision after. The caller
+/// knows of the revoke, so it must not get the answer from before it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_looked_up_before_a_change_is_no_answer_for_whoever_names_that_change() {
+async fn a_lookup_from_before_a_change_does_not_answer_a_caller_that_requires_it() {
     let mut server = Server::start().await;
-    let clock = Arc::new(Interrupting {
+    let clock = Arc::new(InterruptingClock {
         clock: server.clock.clone(),
         next: Mutex::default(),
     });
@@ -61,8 +61,8 @@ async fn what_was_looked_up_before_a_change_is_no_answer_for_whoever_names_that_
     let asking = tokio::task::spawn_blocking(move || {
         let told = Box::new(move || {
             runtime.block_on(async {
-                stream.tell_token((6, 6)).await;
-                until("it is forgotten", || watched.entries() == 0).await;
+                stream.send_token_change((6, 6)).await;
+                until("it is evicted", || watched.entries() == 0).await;
             });
         });
         *clock.next.lock().unwrap() = Some((thread::current().id(), told));
@@ -73,6 +73,6 @@ async fn what_was_looked_up_before_a_change_is_no_answer_for_whoever_names_that_
         (interrupted, answer)
     });
     let (interrupted, answer) = asking.await.unwrap();
-    assert!(interrupted, "no change came between");
-    assert_eq!(answer, None, "memory from before the change was answered");
+    assert!(interrupted, "the change did not arrive during the lookup");
+    assert_eq!(answer, None, "the cached answer is older than the change");
 }

@@ -1,4 +1,4 @@
-//! How a client is built, and what it says where something is wrong.
+//! How a client is built, and what it reports in case of a fault.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},
@@ -11,11 +11,11 @@ use stacktoken::{
 };
 use stacktoken_client::{Builder, Client, Error, Question};
 use tempfile::TempDir;
-use tonic::Status;
+use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::{
-    played::{KEY, Server, active, ask, secret, until},
+    scripted::{KEY, Server, active, ask, secret, until},
     support::{
         TestServer,
         certificates::{Ca, Mount, uri},
@@ -84,7 +84,7 @@ fn outside_of_a_runtime_there_is_no_client() {
 }
 
 #[tokio::test]
-async fn a_client_without_a_server_is_built_and_says_at_each_question_that_there_is_none() {
+async fn a_client_without_a_server_fails_each_question() {
     let client = Client::builder("http://127.0.0.1:1")
         .bearer("jwt")
         .timeout(Duration::from_millis(300))
@@ -104,9 +104,9 @@ async fn a_client_without_a_server_is_built_and_says_at_each_question_that_there
     }
     assert!(
         began.elapsed() < Duration::from_millis(700),
-        "gives up in time"
+        "does not return within its timeout"
     );
-    until("the fault is told", || {
+    until("the client reports the fault", || {
         client
             .watch_fault()
             .is_some_and(|why| why.contains("127.0.0.1:1"))
@@ -122,7 +122,7 @@ async fn a_failing_server_is_passed_over_and_another_asked() {
     for _ in 0..3 {
         assert_eq!(ask(&client, &secret()).await, (true, false));
     }
-    // The one that answered is asked first from then on.
+    // The server that answered is asked first from then on.
     assert_eq!((down.asked(), up.asked()), (1, 3));
 }
 
@@ -165,7 +165,7 @@ async fn an_outage_is_asked_again_after_the_time_it_names_if_that_fits() {
 }
 
 #[tokio::test]
-async fn the_credential_is_had_anew_for_every_call() {
+async fn the_credential_is_read_again_for_every_call() {
     let server = Server::start().await;
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("jwt");
@@ -199,7 +199,7 @@ async fn the_credential_is_had_anew_for_every_call() {
     }
     let count = AtomicU32::new(0);
     let source = move || match count.fetch_add(1, Ordering::SeqCst) {
-        // The stream may ask in between.
+        // The stream may request a credential in between.
         9.. => Err("no more".into()),
         at => Ok(format!("number-{at}")),
     };
@@ -223,12 +223,13 @@ async fn the_credential_is_had_anew_for_every_call() {
 async fn an_answer_that_is_not_understood_is_no_verdict() {
     let server = Server::start().await;
     let client = server.client();
-    let strange: [fn(&mut v1::IntrospectResponse); 7] = [
+    let strange: [fn(&mut v1::IntrospectResponse); 8] = [
         |answer| answer.token = None,
         |answer| answer.stack = None,
         |answer| answer.permissions = None,
         |answer| answer.permissions.as_mut().unwrap().access = 77,
-        |answer| answer.token.as_mut().unwrap().token_uid = "x".into(),
+        |answer| answer.token_uid = "x".into(),
+        |answer| answer.results = vec![v1::ActionResult::default()],
         |answer| answer.reason = 77,
         |answer| answer.active = false,
     ];
@@ -247,6 +248,74 @@ async fn an_answer_that_is_not_understood_is_no_verdict() {
     }
 }
 
+/// A later version may add reasons. A reason that this client does not know is neither "allowed"
+/// nor an error.
+#[tokio::test]
+async fn a_reason_of_a_later_version_is_not_allowed() {
+    let server = Server::start().await;
+    let client = server.client();
+    let actions = [ActionQuestion {
+        name: "entry.read".into(),
+        ..Default::default()
+    }];
+    let secret = secret();
+    let question = Question::new(&secret, KEY).about(&actions);
+    server.answer(|_| {
+        Ok(v1::IntrospectResponse {
+            reason: 77,
+            decision: 77,
+            ..v1::IntrospectResponse::default()
+        })
+    });
+    let inactive = client.introspect(&question).await.unwrap();
+    assert!(!inactive.active() && !inactive.allowed());
+    assert_eq!(inactive.reason(), Some(Reason::Unknown));
+    server.answer(|_| {
+        Ok(v1::IntrospectResponse {
+            reason: 77,
+            decision: v1::Decision::Deny.into(),
+            results: vec![v1::ActionResult {
+                name: "entry.read".into(),
+                reason: 77,
+                missing: Some(v1::ActionRequirement::default()),
+                ..Default::default()
+            }],
+            ..active(0)
+        })
+    });
+    let denied = client.introspect(&question).await.unwrap();
+    assert!(denied.active() && !denied.allowed());
+    assert_eq!(denied.reason(), Some(Reason::Unknown));
+}
+
+/// A later version may add error reasons. The client judges an unknown one by its code.
+#[tokio::test]
+async fn an_error_reason_of_a_later_version_counts_by_its_code() {
+    let server = Server::start().await;
+    let client = server.client();
+    let secret = secret();
+    for (code, is_undecided) in [
+        (Code::Unavailable, true),
+        (Code::ResourceExhausted, true),
+        (Code::FailedPrecondition, false),
+    ] {
+        server.answer(move |_| {
+            let mut details = ErrorDetails::with_error_info("OF_LATER", "stacktoken", []);
+            // Longer than the client's timeout.
+            details.set_retry_info(Some(Duration::from_secs(60)));
+            Err(Status::with_error_details(
+                code,
+                "of a later version",
+                details,
+            ))
+        });
+        let refused = client.introspect(&Question::new(&secret, KEY)).await;
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.is_undecided(), is_undecided, "{refused:?}");
+        assert!(refused.to_string().contains("OF_LATER"), "{refused}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_wrong_says_what_to_do() {
     let server = TestServer::start().await;
@@ -260,7 +329,7 @@ async fn what_is_wrong_says_what_to_do() {
         let client = client(jwt);
         let refused = client.introspect(&question).await.unwrap_err();
         assert!(matches!(refused, Error::NotEntitled { .. }), "{refused:?}");
-        until("the fault is told", || {
+        until("the client reports the fault", || {
             client.watch_fault().is_some_and(|why| {
                 why.starts_with("CREDENTIAL_INVALID") || why.starts_with("ROLE_REQUIRED")
             })
@@ -305,7 +374,7 @@ async fn what_is_wrong_says_what_to_do() {
     assert_eq!(answer.reason(), Some(Reason::Revoked));
 }
 
-/// A certificate says who calls, and the server is known by its CA.
+/// The certificate identifies the caller, and the client trusts a server by its CA.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_tls_a_certificate_is_enough_and_a_strange_server_is_not_trusted() {
     const ENTRIES: &str = r#"
@@ -332,7 +401,7 @@ introspect = true
     let secret = secret();
     let question = Question::new(&secret, KEY);
     let answer = client.introspect(&question).await.unwrap();
-    assert_eq!(answer.reason(), Some(Reason::NotRecognised));
+    assert_eq!(answer.reason(), Some(Reason::NotRecognized));
     until("the client watches", || client.watch_fault().is_none()).await;
     let client = builder().ca_pem(strange.pem()).build().unwrap();
     let refused = client.introspect(&question).await.unwrap_err();

@@ -1,27 +1,27 @@
-//! The stream's life: resumed, started over, dropped when silent.
+//! The life cycle of the stream: resumed, started over, replaced when silent.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
 use stacktoken::grpc::pb::v1::watch_changed::Subject;
 use tonic::Status;
 
-use crate::played::{OTHER_TOKEN_UID, Server, ask, at, secret, until};
+use crate::scripted::{OTHER_TOKEN_UID, Server, ask, at, secret, until};
 
 #[tokio::test]
-async fn a_stream_is_resumed_from_the_last_point_and_memory_trusted_from_its_first_pong() {
+async fn a_stream_is_resumed_from_the_last_point_and_the_cache_trusted_from_its_first_pong() {
     let mut server = Server::start().await;
     let (client, stream) = server.watched(5, 6).await;
     let secret = secret();
     ask(&client, &secret).await;
     stream
-        .tell(Subject::TokenUid(OTHER_TOKEN_UID.into()), (8, 9))
+        .send_change(Subject::TokenUid(OTHER_TOKEN_UID.into()), (8, 9))
         .await;
     drop(stream);
     let mut next = server.next_stream().await;
     assert_eq!(next.from_revision, at(8));
-    // Without a pong the old lease runs out, however much is told.
+    // Without a pong the lease expires, no matter how many changes arrive.
     server.clock.advance(Duration::from_millis(1001));
-    next.tell(Subject::TokenUid(OTHER_TOKEN_UID.into()), (9, 9))
+    next.send_change(Subject::TokenUid(OTHER_TOKEN_UID.into()), (9, 9))
         .await;
     assert_eq!(client.entries(), 1);
     assert_eq!(ask(&client, &secret).await, (true, false));
@@ -35,25 +35,25 @@ async fn a_stream_is_resumed_from_the_last_point_and_memory_trusted_from_its_fir
 }
 
 #[tokio::test]
-async fn what_was_missed_between_two_streams_is_told_before_memory_is_trusted() {
+async fn changes_missed_between_two_streams_arrive_before_the_cache_is_used() {
     let mut server = Server::start().await;
     let (client, stream) = server.watched(5, 5).await;
     let secret = secret();
     ask(&client, &secret).await;
     drop(stream);
     let mut next = server.next_stream().await;
-    next.tell_token((6, 6)).await;
+    next.send_token_change((6, 6)).await;
     next.pong(Duration::ZERO, (6, 6)).await;
-    until("the pong is heard", || client.watch_fault().is_none()).await;
+    until("the pong arrives", || client.watch_fault().is_none()).await;
     assert_eq!(client.entries(), 0);
 }
 
 #[tokio::test]
-async fn a_history_that_cannot_be_resumed_is_forgotten_at_once() {
+async fn a_stream_that_cannot_be_resumed_clears_the_cache_at_once() {
     for status in [
         Status::out_of_range("REVISION_UNKNOWN"),
         Status::out_of_range("REVISION_PURGED"),
-        // Of another version, whose revisions look different.
+        // Sent by a server of another version, whose revisions have another form.
         Status::invalid_argument("from_revision is not a revision"),
     ] {
         let mut server = Server::start().await;
@@ -61,7 +61,7 @@ async fn a_history_that_cannot_be_resumed_is_forgotten_at_once() {
         let secret = secret();
         ask(&client, &secret).await;
         stream.fail(status).await;
-        until("all is forgotten", || client.entries() == 0).await;
+        until("the cache is empty", || client.entries() == 0).await;
         assert_eq!(client.lease_age(), None);
         let next = server.next_stream().await;
         assert_eq!(next.from_revision, "");
@@ -71,7 +71,7 @@ async fn a_history_that_cannot_be_resumed_is_forgotten_at_once() {
 }
 
 #[tokio::test]
-async fn any_other_end_keeps_what_is_remembered() {
+async fn any_other_end_of_a_stream_keeps_the_cache() {
     for status in [
         Status::aborted("WATCH_LAGGED"),
         Status::unavailable("DRAINING"),
@@ -88,17 +88,18 @@ async fn any_other_end_keeps_what_is_remembered() {
     }
 }
 
-/// A replica that lags behind what an earlier stream told could otherwise bring it back.
+/// `min_revision` never goes back, because a lagging replica could otherwise return facts from
+/// before a change that an earlier stream has sent, and the client would cache them again.
 #[tokio::test]
-async fn what_an_answer_must_reflect_never_goes_back_with_another_stream() {
+async fn the_minimum_revision_never_goes_back_with_another_stream() {
     let mut server = Server::start().await;
     let (client, stream) = server.watched(5, 9).await;
     drop(stream);
-    until("the end is heard", || client.watch_fault().is_some()).await;
+    until("the stream ends", || client.watch_fault().is_some()).await;
     let mut next = server.next_stream().await;
     assert_eq!(next.from_revision, at(5));
     next.pong(Duration::ZERO, (5, 5)).await;
-    until("the pong is heard", || client.watch_fault().is_none()).await;
+    until("the pong arrives", || client.watch_fault().is_none()).await;
     ask(&client, &secret()).await;
     assert_eq!(server.last_min(), at(9));
 }
@@ -111,15 +112,14 @@ async fn a_silent_stream_is_dropped_and_another_opened() {
     ask(&client, &secret).await;
     stream.unanswered().await;
     server.clock.advance(Duration::from_millis(1001));
-    // The lease is past, whether or not the silence was noticed.
+    // The lease has expired, whether or not the silence was noticed.
     assert_eq!(ask(&client, &secret).await, (true, false));
     let _next = server.watch(&client, 5, 5).await;
     assert_eq!(server.script.opened.load(Ordering::SeqCst), 2);
     assert_eq!(ask(&client, &secret).await, (true, true));
 }
 
-/// A server that ends every stream at once would be asked for another twenty times a second, by
-/// each of its clients.
+/// If every stream ends at once, a client without back-off would open twenty per second.
 #[tokio::test]
 async fn streams_that_end_at_once_are_opened_ever_more_slowly() {
     let mut server = Server::start().await;
@@ -128,14 +128,14 @@ async fn streams_that_end_at_once_are_opened_ever_more_slowly() {
     for _ in 0..4 {
         let stream = server.watch(&client, 5, 5).await;
         stream.fail(Status::aborted("WATCH_LAGGED")).await;
-        until("the end is heard", || client.watch_fault().is_some()).await;
+        until("the stream ends", || client.watch_fault().is_some()).await;
     }
     server.next_stream().await;
-    // Three quarters, at least, of 50, 100, 200 and 400 ms.
+    // At least three quarters of 50, 100, 200 and 400 ms.
     assert!(begun.elapsed() >= Duration::from_millis(560));
 }
 
-/// It answers every ping, and has heard of no changes itself since it was cut off.
+/// The server answers every ping, but is cut off from the store and receives no changes.
 #[tokio::test]
 async fn a_server_that_stays_behind_is_left_for_another() {
     let mut server = Server::start().await;
@@ -149,14 +149,18 @@ async fn a_server_that_stays_behind_is_left_for_another() {
         if !stream.pong_if_there(Some(behind), (5, 5)).await {
             break;
         }
-        assert!(behind < 20 * bound, "nobody leaves");
+        assert!(behind < 20 * bound, "the client stays at the stale server");
     }
-    assert!(behind > 4 * bound, "left after {behind:?} already");
+    assert!(behind > 4 * bound, "the client left after only {behind:?}");
     let next = server.next_stream().await;
-    assert_eq!(next.from_revision, at(5), "what is remembered is kept");
+    assert_eq!(
+        next.from_revision,
+        at(5),
+        "the client does not resume, so it lost its cache"
+    );
 }
 
-/// No time is not no time ago.
+/// A missing `staleness` must not be treated as zero.
 #[tokio::test]
 async fn a_pong_that_does_not_say_how_stale_it_is_gives_no_lease() {
     let mut server = Server::start().await;
@@ -173,7 +177,7 @@ async fn the_stream_ends_with_the_last_client() {
     let (client, mut stream) = server.watched(5, 5).await;
     let clone = client.clone();
     drop(client);
-    stream.heard((5, 5)).await;
+    stream.wait_until_received((5, 5)).await;
     assert_eq!(clone.watch_fault(), None);
     drop(clone);
     assert!(stream.ends().await);

@@ -1,4 +1,4 @@
-"""The program under test, as a user runs it."""
+"""Runs the client under test as a user does."""
 
 import json
 import os
@@ -12,7 +12,7 @@ COMMAND: list[str] = json.loads(os.environ["CLIENT"])
 
 
 class Client:
-    """A running one. Each line in is a question, each line out what became of it."""
+    """A running client. Each input line is a question, and each output line its result."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class Client:
         pipe = subprocess.PIPE
         self.secrets: list[str] = []
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-        # One that never answers must fail its test, not hang it.
+        # A client that never answers must fail its test, and not block it.
         self.watchdog = threading.Timer(30, self.process.kill)
         self.watchdog.start()
 
@@ -46,23 +46,23 @@ class Client:
         return self.line()
 
     def end(self) -> tuple[str, int]:
-        """What else it says, and its exit code. On neither output a secret."""
+        """Returns the remaining output and the exit code. Asserts that no secret was printed."""
         out, self.complaints = self.process.communicate()
         self.watchdog.cancel()
         for secret in filter(None, self.secrets):
-            assert secret not in out + self.complaints, "a secret was written"
+            assert secret not in out + self.complaints, "a secret was printed"
         return out.rstrip("\n"), self.process.returncode
 
     def answer(
         self, secret: str, action: str = "entry.read", stack: str = STACK
     ) -> tuple[str, int]:
-        """Of a program that is asked once."""
+        """Asks one question and ends the client. Returns its output and its exit code."""
         told = self.ask(secret, action, stack)
         rest, code = self.end()
         return (told + rest, code)
 
     def stop(self) -> None:
-        """Whatever it is at."""
+        """Kills the client."""
         self.watchdog.cancel()
         self.process.kill()
         if self.process.stdin and not self.process.stdin.closed:

@@ -1,4 +1,4 @@
-"""A real server of its own for a test, and what is done to it from outside the client."""
+"""A real server for a test, and changes to it that the client does not make itself."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ INTROSPECT = "stacktoken.v1.IntrospectionService/Introspect"
 
 
 class Server:
-    """`stacktoken dev` with a folder of its own."""
+    """`stacktoken dev` with its own directory."""
 
     def __init__(self, folder: Path, listen: str = "127.0.0.1:0", **settings: str) -> None:
         self.folder = folder
@@ -35,7 +35,7 @@ class Server:
         self.admin: str = told["admin_address"]
 
     def serve_instead(self, issuers: Path) -> None:
-        """`stacktoken serve` with other issuers, on the same store."""
+        """Replaces `dev` by `stacktoken serve` with other issuers, on the same store."""
         self.stop()
         self.address, self.admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
         store = self.folder / "data" / "stacktoken.db"
@@ -45,6 +45,19 @@ class Server:
             {},
         )
         self.wait(lambda: listens(self.address) and listens(self.admin))
+        # The ports answer before the store is open.
+        self.wait(lambda: "STORE_UNAVAILABLE" not in self.introspect_junk())
+
+    def introspect_junk(self) -> str:
+        """Returns what `stacktoken introspect` prints to standard error about an invalid secret."""
+        done = subprocess.run(
+            [BINARY, "introspect", "--server", f"http://{self.address}", "--stack", STACK]
+            + ["--jwt-file", str(self.jwt("service"))],
+            input="junk",
+            capture_output=True,
+            text=True,
+        )
+        return done.stderr
 
     def start(self, command: list[str], settings: dict[str, str]) -> None:
         with open(self.folder / "server.log", "wb") as log:
@@ -67,7 +80,7 @@ class Server:
         return self.folder / "data" / f"{name}.jwt"
 
     def issue(self, access: str) -> "Issued":
-        """A new token, as the README issues it."""
+        """Issues a token with the command in the README."""
         answer = subprocess.run(
             [BINARY, "issue", "--server", f"http://{self.address}", "--stack", STACK]
             + ["--jwt-file", str(self.jwt("owner")), "--name", f"for a test {time.monotonic_ns()}"]
@@ -90,16 +103,16 @@ class Server:
         )
 
     def introspections(self, code: str) -> int:
-        """How many were answered with this code."""
+        """Returns how many calls of Introspect had this status code."""
         with urllib.request.urlopen(f"http://{self.admin}/metrics") as answer:
             metrics = answer.read().decode()
-        labels = f'{{rpc_method="{INTROSPECT}",rpc_status_code="{code}"}}'
-        found = re.search(f"_count{re.escape(labels)} ([0-9]+)", metrics)
+        labels = f'rpc_method="{INTROSPECT}",rpc_response_status_code="{code}"'
+        found = re.search(f"_count{{.*{re.escape(labels)}.*}} ([0-9]+)", metrics)
         return int(found[1]) if found else 0
 
 
 class Issued:
-    """A token that was issued."""
+    """The secret and the id of an issued token."""
 
     def __init__(self, secret: str, uid: str) -> None:
         self.secret = secret
@@ -114,7 +127,7 @@ def listens(address: str) -> bool:
 
 
 def free_port() -> int:
-    """A port on which nothing listens."""
+    """Returns a port on which nothing listens."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]

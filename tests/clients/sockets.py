@@ -1,4 +1,4 @@
-"""What can stand between a client and the server: nobody, silence, slowness, TLS."""
+"""Servers between a client and stacktoken: closing, silent, slow, or with TLS."""
 
 import contextlib
 import socket
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class Listener:
-    """Gives each connection that comes to a function, in a thread of its own."""
+    """Passes each connection to a function, in a new thread."""
 
     def __init__(self, handle: Callable[[socket.socket], None]) -> None:
         self.handle = handle
@@ -32,47 +32,56 @@ class Listener:
             self.handle(connection)
 
     def close(self) -> None:
-        # A thread in accept() keeps a closed socket listening; this wakes it.
+        # A thread in accept() keeps a closed socket listening; shutdown() wakes it.
         self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
 
 
 def slam(connection: socket.socket) -> None:
-    """Hangs up at once."""
+    """Closes the connection at once."""
     connection.shutdown(socket.SHUT_RDWR)
 
 
 def say_nothing(connection: socket.socket) -> None:
-    """Takes what comes, and never answers."""
+    """Reads all data and never answers."""
     while connection.recv(65536):
         pass
 
 
-def pass_on(server: str, hold: float = 0) -> Callable[[socket.socket], None]:
-    """To the server and back; what comes back is held for so many seconds."""
+def pass_on(
+    server: str, hold: float = 0, change: tuple[bytes, bytes] = (b"", b"")
+) -> Callable[[socket.socket], None]:
+    """Forwards data in both directions. Data from the server is delayed by `hold` seconds, and each
+    `change[0]` in it is replaced by `change[1]`."""
     host, port = server.split(":")
 
     def both_ways(connection: socket.socket) -> None:
         with socket.create_connection((host, int(port))) as onward:
-            back = threading.Thread(target=copy, args=[onward, connection, hold], daemon=True)
+            back = threading.Thread(target=copy, args=[onward, connection, hold, change])
+            back.daemon = True
             back.start()
-            copy(connection, onward, 0)
+            copy(connection, onward)
             back.join()
 
     return both_ways
 
 
-def copy(source: socket.socket, to: socket.socket, hold: float) -> None:
+def copy(
+    source: socket.socket,
+    to: socket.socket,
+    hold: float = 0,
+    change: tuple[bytes, bytes] = (b"", b""),
+) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
             time.sleep(hold)
-            to.sendall(data)
+            to.sendall(data.replace(*change) if change[0] else data)
     with contextlib.suppress(OSError):
         to.shutdown(socket.SHUT_RDWR)
 
 
 def behind_tls(server: str, certificate: Path, key: Path) -> Callable[[socket.socket], None]:
-    """To the server and back, with TLS on this side."""
+    """Forwards data in both directions, with TLS on the side of the client."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     context.set_alpn_protocols(["h2"])

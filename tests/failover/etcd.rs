@@ -1,4 +1,4 @@
-//! Three etcd on loopback.
+//! A cluster of three etcd members on loopback.
 
 use std::time::{Duration, Instant};
 
@@ -70,7 +70,7 @@ impl Etcd {
         member.program = Some(Program::start(folder, &member.name, "etcd", &arguments));
     }
 
-    /// The member that the others follow.
+    /// Returns the member that leads.
     fn leader(&self) -> Option<usize> {
         (0..3).find(|at| {
             let metrics = http(self.members[*at].port, "GET", "/metrics", "");
@@ -78,7 +78,7 @@ impl Etcd {
         })
     }
 
-    /// Kills the leader; returns which one that was.
+    /// Kills the leader and returns its index.
     pub fn kill_leader(&mut self) -> usize {
         let leader = self.leader().expect("etcd has a leader");
         let program = self.members[leader].program.take().unwrap();
@@ -86,7 +86,7 @@ impl Etcd {
         leader
     }
 
-    /// Starts a member again that was killed.
+    /// Restarts a member that was killed.
     pub fn restart(&mut self, folder: &Folder, at: usize) {
         self.launch(folder, at);
     }

@@ -1,4 +1,4 @@
-//! What is done to the cluster.
+//! The faults that are injected into the cluster.
 
 use std::{fmt, time::Duration};
 
@@ -33,14 +33,14 @@ impl Fault {
         Self::EtcdLeaderKilled,
     ];
 
-    /// Has it happen, and end.
+    /// Injects the fault and ends it.
     pub async fn inject(self, patroni: &mut Patroni, folder: &Folder, leader: usize) {
         match self {
             Self::Switchover => switch_over(patroni, leader),
             Self::PostgresKilled => patroni.nodes[leader].signal_postgres(Signal::KILL),
             Self::PatroniKilled => {
                 patroni.nodes[leader].kill_patroni();
-                // Its PostgreSQL goes on, unfenced, while another is promoted.
+                // Its PostgreSQL still runs, unfenced, while another is promoted.
                 until_moved(patroni, leader).await;
                 sleep(Duration::from_secs(6)).await;
                 patroni.nodes[leader].restart_patroni(folder);
@@ -52,7 +52,7 @@ impl Fault {
                 until_moved(patroni, leader).await;
                 sleep(Duration::from_secs(3)).await;
                 let node = &patroni.nodes[leader];
-                // PostgreSQL first, so that it has a moment to answer as the former primary.
+                // PostgreSQL first, so that it can briefly answer as the former primary.
                 node.signal_postgres(Signal::CONT);
                 sleep(Duration::from_secs(2)).await;
                 node.signal_patroni(Signal::CONT);
@@ -81,8 +81,8 @@ impl fmt::Display for Fault {
         f.pad(match self {
             Self::Switchover => "switchover",
             Self::PostgresKilled => "PostgreSQL of the primary killed",
-            Self::PatroniKilled => "Patroni killed, PostgreSQL goes on",
-            Self::PrimaryPaused => "primary paused, then goes on",
+            Self::PatroniKilled => "Patroni killed, PostgreSQL still runs",
+            Self::PrimaryPaused => "primary paused, then resumed",
             Self::PrimaryCutFromEtcd => "primary cut off from etcd",
             Self::StandbyKilled => "synchronous standby killed",
             Self::EtcdLeaderKilled => "etcd leader killed",
@@ -102,7 +102,7 @@ fn switch_over(patroni: &Patroni, leader: usize) {
         "/switchover",
         &body,
     );
-    // Patroni answers when it is done, which may be later than we wait.
+    // Patroni only responds after the switchover, which may take longer than this waits.
     if let Some((status, text)) = asked {
         assert!([200, 202].contains(&status), "{status} {text}");
     }
@@ -116,5 +116,5 @@ async fn until_moved(patroni: &Patroni, from: usize) {
         }
         sleep(Duration::from_millis(100)).await;
     }
-    panic!("nobody else was promoted");
+    panic!("no other node was promoted");
 }

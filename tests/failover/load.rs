@@ -1,5 +1,5 @@
-//! Callers that ask, owners that issue and revoke, and a probe that writes to the database
-//! itself, to know when it accepts.
+//! Callers that introspect, owners that issue and revoke, and a probe that writes to the database
+//! directly, to know when it accepts writes.
 
 use std::{
     collections::HashSet,
@@ -18,23 +18,23 @@ use tokio::{
 use tonic::Request;
 
 use crate::{
-    observer::{Observer, Seen, Token, Tokens},
+    observer::{ObservedAnswer, Observer, Token, Tokens},
     replica::{Service, connect},
     routing::Routing,
     support::{Client, issue_request},
 };
 
-/// Tokens that live from the beginning to the end.
+/// Tokens that stay live for the whole run.
 const LIVE: usize = 8;
 const WRITERS: usize = 4;
-/// How long a token lives between its issue and its revoke.
+/// The time between the issue and the revoke of a token.
 const LIFE: Duration = Duration::from_millis(400);
-/// How long a revoked token is asked about.
+/// How long a revoked token is introspected.
 const ASKED_FOR: Duration = Duration::from_secs(15);
-/// A revoke is repeated until it is acknowledged, at most so long.
+/// A revoke is repeated until it is acknowledged, for this long at most.
 const REVOKED_WITHIN: Duration = Duration::from_secs(120);
 
-/// What was acknowledged.
+/// Acknowledged changes.
 #[derive(Clone, Default)]
 pub struct Written {
     issued: Vec<String>,
@@ -50,14 +50,14 @@ pub struct Load {
     probes: Arc<Mutex<Vec<Probe>>>,
 }
 
-/// One write to the database itself by the way that follows the primary.
+/// One direct write to the database, through the route that follows the primary.
 #[derive(Clone, Copy)]
 struct Probe {
     ended: Instant,
     accepted: bool,
 }
 
-/// From when to when the database accepted no write.
+/// The period in which the database accepted no writes.
 #[derive(Clone, Copy, Debug)]
 pub struct Outage {
     pub lasted: Duration,
@@ -78,7 +78,7 @@ impl Load {
         }
         let mut writers = JoinSet::new();
         for writer in 0..WRITERS {
-            // Not by the way that does not follow.
+            // Writers use only the two replicas whose route follows the primary.
             let owner = service.replicas[writer % 2].owner.clone();
             let (tokens, written, stopping) = (tokens.clone(), written.clone(), stopping.clone());
             writers.spawn(write(owner, tokens, written, (stopping, writer)));
@@ -90,7 +90,7 @@ impl Load {
         let observers = observers.collect();
         let probes = Arc::new(Mutex::new(Vec::new()));
         let mut probe = JoinSet::new();
-        probe.spawn(keep_probing(routing.primary, probes.clone()));
+        probe.spawn(run_probes(routing.primary, probes.clone()));
         Self {
             observers,
             writers,
@@ -101,20 +101,21 @@ impl Load {
         }
     }
 
-    /// Counting begins again.
+    /// Resets the counters and the recorded probes.
     pub fn begin(&self) {
         self.take();
         self.probes.lock().unwrap().clear();
     }
 
-    pub fn take(&self) -> Vec<(&'static str, bool, Seen)> {
+    pub fn take(&self) -> Vec<(&'static str, bool, ObservedAnswer)> {
         let taken = self.observers.iter();
         taken
             .map(|(name, follows, observer)| (*name, *follows, observer.take()))
             .collect()
     }
 
-    /// The outage since: from its first failed write to the first accepted one after the last.
+    /// Returns the outage after `since`: from the last accepted write before the first failed one
+    /// to the first accepted one after the last failed one.
     pub fn outage(&self, since: Instant) -> Outage {
         let probes = self.probes.lock().unwrap();
         let Some(last) = probes.iter().rposition(|probe| !probe.accepted) else {
@@ -134,7 +135,7 @@ impl Load {
         }
     }
 
-    /// Ends all callers; whoever panicked has seen what must not be.
+    /// Stops all callers; a panic of one of them is a fault that it found, and fails the test.
     pub async fn stop(mut self) -> Written {
         self.stopping.store(true, Ordering::SeqCst);
         while let Some(ended) = self.writers.join_next().await {
@@ -175,12 +176,12 @@ async fn write(
         sleep(LIFE).await;
         tokens.revoke(&owner, &uid, REVOKED_WITHIN).await;
         written.lock().unwrap().revoked.push(uid);
-        tokens.retire(ASKED_FOR);
+        tokens.stop_asking_about(ASKED_FOR);
     }
 }
 
-/// Writes to the database, each time on a connection of its own.
-async fn keep_probing(port: u16, probes: Arc<Mutex<Vec<Probe>>>) {
+/// Writes to the database repeatedly, each time on a new connection.
+async fn run_probes(port: u16, probes: Arc<Mutex<Vec<Probe>>>) {
     loop {
         let accepted = timeout(Duration::from_secs(1), async {
             let mut connection = connect(port, "tokens").await?;
@@ -201,7 +202,7 @@ impl Written {
         (self.issued.len(), self.revoked.len())
     }
 
-    /// How many acknowledged issues and revokes the database does not have.
+    /// Returns how many acknowledged issues and revokes the database lacks.
     pub async fn lost(&self, routing: &Routing) -> (usize, usize) {
         let mut connection = connect(routing.primary, "tokens").await.unwrap();
         let mut uids = HashSet::new();

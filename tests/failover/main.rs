@@ -1,13 +1,13 @@
-//! The real program on a real Patroni: three PostgreSQL nodes in synchronous mode, three etcd,
-//! HAProxy and PgBouncer, under load and a list of faults. Takes about ten minutes, so it runs
-//! only when it is named:
+//! The real program on a real Patroni cluster: three PostgreSQL nodes in synchronous mode, three
+//! etcd members, HAProxy and PgBouncer, under load while faults are injected. Takes about ten minutes,
+//! so it runs only when named:
 //!
 //! ```sh
 //! cargo test --test failover -- --nocapture
 //! ```
 //!
-//! `STACKTOKEN_TEST_FAULTS` sets the number of faults (14 unless set), and
-//! `STACKTOKEN_TEST_PROGRAM` another program to try than the one of this tree.
+//! `STACKTOKEN_TEST_FAULTS` sets the number of faults (14 by default), and
+//! `STACKTOKEN_TEST_PROGRAM` the program to test instead of that of this tree.
 #![allow(
     dead_code,
     missing_docs,
@@ -16,7 +16,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test may fail loudly, and stands for the world outside"
+    reason = "tests may panic, and use the clock and the environment of the host"
 )]
 
 mod etcd;
@@ -43,7 +43,7 @@ use process::Folder;
 use report::{Report, Row};
 use tokio::time::sleep;
 
-/// Questions are answered again within this time of the new primary accepting writes.
+/// Questions are answered again within this time after the new primary accepts writes.
 const RECOVERY: Duration = Duration::from_secs(3);
 
 fn fault_count() -> usize {
@@ -68,7 +68,7 @@ async fn no_answer_is_wrong_and_no_change_is_lost_on_a_real_patroni() {
         fault.inject(&mut patroni, &folder, before).await;
         sleep(Duration::from_secs(1)).await;
         patroni.wait_until_whole(&folder).await;
-        // What a replica still refuses by now shows in the recovery.
+        // Calls that a replica still refuses during this time count for its recovery.
         sleep(RECOVERY + Duration::from_secs(1)).await;
         let row = Row {
             fault,

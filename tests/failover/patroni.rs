@@ -1,4 +1,4 @@
-//! Three nodes of Patroni in synchronous mode.
+//! Three Patroni nodes in synchronous mode.
 
 use std::{
     fs,
@@ -25,11 +25,11 @@ pub struct Patroni {
 pub struct Node {
     pub name: String,
     pub port: u16,
-    /// Of Patroni's REST API, which HAProxy asks.
+    /// The port of Patroni's REST API, which HAProxy polls.
     pub rest_port: u16,
     data: PathBuf,
     configuration: PathBuf,
-    /// Its links to the members of etcd.
+    /// Proxies to the members of etcd.
     links: Vec<Proxy>,
     program: Option<Program>,
 }
@@ -48,7 +48,7 @@ impl Patroni {
         };
         for at in 0..3 {
             patroni.nodes[at].launch(folder);
-            // The first one initializes the cluster, and the others copy it.
+            // The first node initializes the cluster, and the others copy it.
             let until = Instant::now() + Duration::from_secs(60);
             while at == 0 && !patroni.nodes[0].leads() {
                 assert!(Instant::now() < until, "Patroni has no leader");
@@ -59,31 +59,32 @@ impl Patroni {
         patroni
     }
 
-    /// The node that leads, as Patroni's own health check has it.
+    /// Returns the leader according to Patroni's own health check.
     pub fn leader(&self) -> usize {
         let until = Instant::now() + Duration::from_secs(60);
         loop {
             if let Some(at) = (0..3).find(|at| self.nodes[*at].leads()) {
                 return at;
             }
-            assert!(Instant::now() < until, "nobody leads");
+            assert!(Instant::now() < until, "no node leads");
             std::thread::sleep(Duration::from_millis(100));
         }
     }
 
-    /// Whether a node other than this one leads.
+    /// Returns whether a node other than this one leads.
     pub fn leads_besides(&self, former: usize) -> bool {
         let mut others = (0..3).filter(|at| *at != former);
         others.any(|at| self.nodes[at].leads())
     }
 
-    /// The node that may be promoted: it has everything acknowledged.
+    /// Returns the synchronous standby: it may be promoted, because it has every acknowledged
+    /// change.
     pub fn synchronous(&self) -> Option<usize> {
         let is = |node: &Node| http(node.rest_port, "GET", "/sync", "");
         (0..3).find(|at| is(&self.nodes[*at]).is_some_and(|(status, _)| status == 200))
     }
 
-    /// Waits until one node leads, two follow it, and one of them is synchronous.
+    /// Waits until one node leads, two follow it, and one of these is synchronous.
     pub async fn wait_until_whole(&mut self, folder: &Folder) {
         let until = Instant::now() + Duration::from_secs(120);
         let mut restart_at = Some(Instant::now() + Duration::from_secs(40));
@@ -93,17 +94,17 @@ impl Patroni {
                 true => Some(since.unwrap_or_else(Instant::now)),
                 false => None,
             };
-            // Not only for a moment, in which Patroni has yet to notice.
+            // Must hold for a while, because Patroni may not have noticed a fault yet.
             if since.is_some_and(|at: Instant| at.elapsed() > Duration::from_secs(2)) {
                 return;
             }
             assert!(Instant::now() < until, "{}", self.state());
-            // Patroni 3.0.2 can fail to assign a synchronous standby for ever ("key updated by
-            // someone else"), which its restart ends; PostgreSQL goes on meanwhile.
+            // Patroni 3.0.2 can fail for good to assign a synchronous standby ("key updated by
+            // someone else"). A restart of Patroni helps; PostgreSQL keeps running meanwhile.
             if restart_at.is_some_and(|at| Instant::now() > at) {
                 restart_at = None;
                 let leader = self.leader();
-                println!("Patroni of node{leader} is restarted");
+                println!("restarting Patroni of node{leader}");
                 self.nodes[leader].kill_patroni();
                 self.nodes[leader].restart_patroni(folder);
             }
@@ -142,7 +143,7 @@ impl Patroni {
             format!("{}:\n{}\n", node.name, tail.join("\n"))
         });
         format!(
-            "not whole: {:?}\n{}",
+            "the cluster is incomplete: {:?}\n{}",
             self.members(),
             logs.collect::<String>()
         )
@@ -196,7 +197,8 @@ impl Node {
         text.lines().next()?.trim().parse().ok()
     }
 
-    /// Sends a signal to PostgreSQL: to the postmaster first, so that none it starts is missed.
+    /// Sends a signal to PostgreSQL: to the postmaster first, so that it cannot start a process
+    /// that is missed.
     pub fn signal_postgres(&self, signal: Signal) {
         let Some(postmaster) = self.postmaster() else {
             return;
@@ -213,7 +215,7 @@ impl Node {
         self.program.as_ref().unwrap().signal(signal);
     }
 
-    /// Kills Patroni; PostgreSQL goes on.
+    /// Kills Patroni; PostgreSQL keeps running.
     pub fn kill_patroni(&mut self) {
         let program = self.program.take().unwrap();
         children(i32::try_from(program.id()).unwrap())
@@ -227,7 +229,7 @@ impl Node {
         self.launch(folder);
     }
 
-    /// Cuts its links to etcd, or mends them.
+    /// Sets the state of the links to etcd.
     pub fn etcd_links(&self, link: Link) {
         self.links.iter().for_each(|to| to.set(link));
     }
@@ -251,7 +253,7 @@ impl Drop for Node {
     }
 }
 
-/// As docs/operations.md describes it, with short times so that a run takes minutes.
+/// As in docs/operations.md, with short times so that a run takes minutes.
 const CONFIGURATION: &str = "\
 scope: tokens
 name: NAME

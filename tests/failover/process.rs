@@ -1,4 +1,4 @@
-//! Programs of others, as children of the test.
+//! External programs as child processes of the test.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-/// A folder that PostgreSQL's user owns.
+/// A temporary directory owned by PostgreSQL's user.
 pub struct Folder(TempDir);
 
 impl Folder {
@@ -42,7 +42,7 @@ impl Folder {
     }
 }
 
-/// PostgreSQL refuses to run as root.
+/// Returns the uid and gid to run PostgreSQL as, because it refuses to run as root.
 fn postgres_user() -> Option<(u32, u32)> {
     if !rustix::process::geteuid().is_root() {
         return None;
@@ -59,11 +59,11 @@ fn own(path: &Path) {
     }
 }
 
-/// A program that ends with the test.
+/// A program that is killed when the test ends.
 pub struct Program(Child);
 
 impl Program {
-    /// Starts a program of Debian's, with its output in a file.
+    /// Starts an installed program, with its output in a file.
     pub fn start(folder: &Folder, name: &str, program: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(find(program));
         command.args(arguments).env("HOME", folder.path());
@@ -108,7 +108,7 @@ pub fn send(pid: i32, signal: Signal) {
     }
 }
 
-/// The children of a process.
+/// Returns the child processes of a process.
 pub fn children(of: i32) -> Vec<i32> {
     let parent = |pid: i32| -> Option<i32> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -131,7 +131,7 @@ fn find(program: &str) -> PathBuf {
     })
 }
 
-/// Where the newest PostgreSQL has its programs.
+/// Returns the directory with the programs of the newest PostgreSQL.
 pub fn postgres_bin() -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL");
     let mut bins: Vec<_> = versions.flatten().map(|version| version.path()).collect();
@@ -139,13 +139,13 @@ pub fn postgres_bin() -> PathBuf {
     bins.pop().expect("PostgreSQL").join("bin")
 }
 
-/// A port that was free a moment ago.
+/// Returns a port that was just free.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
 
-/// Status and body of one HTTP request; `None` where there is no answer.
+/// Sends one HTTP request. Returns status and body; `None` if there is no response.
 pub fn http(port: u16, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
     let wait = Some(Duration::from_secs(2));
     let mut socket = TcpStream::connect(("127.0.0.1", port)).ok()?;

@@ -1,4 +1,4 @@
-//! Three replicas of the real program, by three ways to the database.
+//! Three replicas of the real program, each with another route to the database.
 
 use std::{
     process::Command,
@@ -26,7 +26,7 @@ pub struct Service {
 
 pub struct Replica {
     pub name: &'static str,
-    /// Whether its way to the database follows the primary.
+    /// Whether its route to the database follows the primary.
     pub follows: bool,
     pub owner: Client,
     pub service: Client,
@@ -42,7 +42,7 @@ pub fn url(port: u16, database: &str) -> String {
     format!("postgres://postgres@127.0.0.1:{port}/{database}")
 }
 
-/// Opens a connection of its own; gives up after a second.
+/// Opens a new connection; gives up after a second.
 pub async fn connect(port: u16, database: &str) -> Option<PgConnection> {
     let url = format!("{}?sslmode=disable", url(port, database));
     let connecting = timeout(Duration::from_secs(1), async {
@@ -90,8 +90,8 @@ fn now() -> i64 {
     SystemClock::new().now().seconds()
 }
 
-/// Waits until HAProxy has asked every node once: before that it takes all for primaries, and
-/// leads connections to each in turn.
+/// Waits until HAProxy has checked every node once: until then it considers all of them primaries,
+/// and distributes connections over them.
 async fn wait(port: u16, database: &str) -> PgConnection {
     let until = Instant::now() + Duration::from_secs(20);
     let mut primaries = 0;
@@ -119,11 +119,11 @@ fn settings(command: &mut Command, port: u16, direct: u16) {
         .env("STACKTOKEN_ISSUERS", "issuers.toml")
         .env("STACKTOKEN_CHANGES_PER_SECOND", "1000000")
         .env("STACKTOKEN_CHANGES_BURST", "1000000")
-        // A connection that is closed at its age cancels calls on their way to it.
+        // Closing a connection at its maximum age would cancel calls that are just being sent.
         .env("STACKTOKEN_MAX_CONNECTION_AGE", "1d");
 }
 
-/// Starts a replica; returns its address with it.
+/// Starts a replica. Returns it and its address.
 fn serve(folder: &Folder, name: &str, (port, direct): (u16, u16)) -> (Program, String) {
     let address = format!("127.0.0.1:{}", free_port());
     let mut command = program();

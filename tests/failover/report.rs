@@ -1,35 +1,36 @@
-//! What came of it, as a table.
+//! The results, as a table.
 
 use std::{fmt, time::Duration};
 
-use crate::{faults::Fault, load::Outage, observer::Seen};
+use crate::{faults::Fault, load::Outage, observer::ObservedAnswer};
 
 pub struct Row {
     pub fault: Fault,
     /// The leader before and after.
     pub moved: (usize, usize),
     pub outage: Outage,
-    pub seen: Vec<(&'static str, bool, Seen)>,
+    pub seen: Vec<(&'static str, bool, ObservedAnswer)>,
 }
 
 #[derive(Default)]
 pub struct Report {
     pub rows: Vec<Row>,
-    /// Acknowledged issues and revokes.
+    /// The numbers of acknowledged issues and revokes.
     pub acknowledged: (usize, usize),
-    /// Those that are not there.
+    /// How many of these the database lacks.
     pub lost: (usize, usize),
 }
 
 impl Row {
-    /// How long calls were still refused after the database accepted, by ways that follow it.
+    /// Returns how long calls were still refused after the database accepted writes, for replicas
+    /// whose route follows the primary.
     fn recovery(&self) -> Duration {
         let following = self.seen.iter().filter(|(_, follows, _)| *follows);
         let recoveries = following.map(|(.., seen)| seen.recovery(self.outage.accepts_at));
         recoveries.max().unwrap_or_default()
     }
 
-    fn sum(&self, count: impl Fn(&Seen) -> usize) -> usize {
+    fn sum(&self, count: impl Fn(&ObservedAnswer) -> usize) -> usize {
         self.seen.iter().map(|(.., seen)| count(seen)).sum()
     }
 }
@@ -80,7 +81,7 @@ impl fmt::Display for Report {
 
 impl Report {
     pub fn assert_right(&self, recovery: Duration) {
-        assert_eq!(self.lost, (0, 0), "lost");
+        assert_eq!(self.lost, (0, 0), "acknowledged changes were lost");
         for row in &self.rows {
             row.seen.iter().for_each(|(.., seen)| seen.assert_right());
             assert!(row.recovery() <= recovery, "{row}");

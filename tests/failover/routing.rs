@@ -1,4 +1,4 @@
-//! The ways to the primary: HAProxy, which asks Patroni's REST API, and PgBouncer before it.
+//! The routes to the primary: HAProxy, which polls Patroni's REST API, optionally behind PgBouncer.
 
 use std::{
     net::TcpStream,
@@ -11,11 +11,11 @@ use crate::{
 };
 
 pub struct Routing {
-    /// HAProxy as it should be: sessions end when their server is no longer the primary.
+    /// HAProxy as recommended: sessions end when their server is no longer the primary.
     pub primary: u16,
-    /// PgBouncer in session mode, on the way to that.
+    /// PgBouncer in session mode, in front of that.
     pub pooled: u16,
-    /// PgBouncer on the way to an HAProxy that lets sessions go on.
+    /// PgBouncer in front of an HAProxy that lets sessions continue.
     pub pooled_and_stuck: u16,
     programs: Vec<Program>,
 }
@@ -33,7 +33,7 @@ pub fn start(folder: &Folder, nodes: &[Node]) -> Routing {
     for port in [primary, pooled, pooled_and_stuck] {
         let until = Instant::now() + Duration::from_secs(10);
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < until, "no router");
+            assert!(Instant::now() < until, "a router did not start");
             std::thread::sleep(Duration::from_millis(20));
         }
     }

@@ -10,16 +10,16 @@ use tokio::{
 
 use crate::{
     frames,
-    honest::Besieged,
+    honest::FloodedServer,
     program::{Dev, scrape},
 };
 
-/// A question of no bytes, with an answer of some 10 KiB.
-const ACTIONS: &str = "/stacktoken.v1.IntrospectionService/ListActions";
+/// A call with an empty request and a response of about 10 KiB.
+const ACTIONS: &str = "/stacktoken.v1.ActionService/ListActions";
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 const ATTACKER: &str = "127.0.0.2:0";
 const CONNECTIONS: u32 = 14;
-/// Calls on each of them.
+/// Calls on each connection.
 const CALLS: u32 = 250;
 
 /// Returns how many calls were refused as OVERLOADED.
@@ -30,8 +30,8 @@ async fn overloaded(dev: &Dev) -> u64 {
     value.map_or(0, |value| value.parse().unwrap())
 }
 
-/// A connection on which all of this was said, and whose answers wait.
-async fn say(address: &str, settings: &[u8], said: &[u8]) -> TcpStream {
+/// Opens a connection and sends all of this, without waiting for responses.
+async fn open_connection(address: &str, settings: &[u8], said: &[u8]) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(ATTACKER.parse().unwrap()).unwrap();
     let address: SocketAddr = address.parse().unwrap();
@@ -46,9 +46,10 @@ async fn say(address: &str, settings: &[u8], said: &[u8]) -> TcpStream {
     socket
 }
 
-/// Opens connections without a window, makes these calls on each, by stream, and reads no answer.
-/// Others must be served meanwhile, memory must stay bounded, and calls beyond the limit be refused.
-async fn besiege(besieged: &mut Besieged, flood: &str, call: impl Fn(u32) -> Vec<u8>) {
+/// Opens connections whose window is empty, makes these calls on each and reads no response.
+/// Asserts that others are served meanwhile, that memory stays bounded, and that calls beyond the
+/// limit are refused.
+async fn flood_unread(flooded: &mut FloodedServer, flood: &str, call: impl Fn(u32) -> Vec<u8>) {
     let settings = frames::settings_without_window();
     let calls = (0..CALLS).flat_map(|index| {
         let stream = 1 + 2 * index;
@@ -57,29 +58,29 @@ async fn besiege(besieged: &mut Besieged, flood: &str, call: impl Fn(u32) -> Vec
     let calls: Vec<u8> = calls.collect();
     let mut held = Vec::new();
     for _ in 0..CONNECTIONS {
-        held.push(say(&besieged.address(), &settings, &calls).await);
+        held.push(open_connection(&flooded.address(), &settings, &calls).await);
     }
-    besieged.withstands(flood).await;
-    let refused = overloaded(&besieged.dev).await;
-    assert!(refused >= 500, "{refused} of 3,500 are refused");
+    flooded.assert_withstands(flood).await;
+    let refused = overloaded(&flooded.dev).await;
+    assert!(refused >= 500, "only {refused} of 3,500 calls were refused");
 }
 
 /// With a credential.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_answers_without_a_window_are_not_kept_without_end() {
-    let mut besieged = Besieged::start(&[]).await;
-    let jwt = besieged.dev.get("stranger_jwt").to_owned();
+    let mut flooded = FloodedServer::start(&[]).await;
+    let jwt = flooded.dev.get("stranger_jwt").to_owned();
     let flood = "3,500 answers of 10 KiB without a window";
-    besiege(&mut besieged, flood, |stream| {
+    flood_unread(&mut flooded, flood, |stream| {
         frames::call_as(stream, ACTIONS, &jwt)
     })
     .await;
 }
 
-/// Without one.
+/// Without a credential.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_small_answers_without_a_window_are_not_kept_without_end() {
-    let mut besieged = Besieged::start(&[]).await;
+    let mut flooded = FloodedServer::start(&[]).await;
     let flood = "3,500 answers of health without a window";
-    besiege(&mut besieged, flood, |stream| frames::call(stream, CHECK)).await;
+    flood_unread(&mut flooded, flood, |stream| frames::call(stream, CHECK)).await;
 }

@@ -1,4 +1,4 @@
-//! HTTP/2 frames made by hand (RFC 9113), since no library sends what these tests send.
+//! HTTP/2 frames built by hand (RFC 9113), because no library sends what these tests send.
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -46,24 +46,24 @@ pub fn headers(stream: u32, flags: u8) -> Vec<u8> {
     frame(0x1, flags, stream, &head())
 }
 
-/// A call of this path, its message to follow.
+/// Returns the head of a call to this path; its message follows.
 pub fn call(stream: u32, path: &str) -> Vec<u8> {
     frame(0x1, END_HEADERS, stream, &head_to(path))
 }
 
-/// The same, with a credential.
+/// Returns the head of a call with a credential.
 pub fn call_as(stream: u32, path: &str, jwt: &str) -> Vec<u8> {
     let authorization = literal(0x00, "authorization", &format!("Bearer {jwt}"));
     let head = [head_to(path), authorization].concat();
     frame(0x1, END_HEADERS, stream, &head)
 }
 
-/// SETTINGS that let the server send nothing on any stream.
+/// Returns SETTINGS by which the server may send nothing on any stream.
 pub fn settings_without_window() -> Vec<u8> {
     frame(0x4, 0, 0, &[0, 4, 0, 0, 0, 0])
 }
 
-/// A whole gRPC message, the last of its call.
+/// Returns a complete gRPC message, the last of its call.
 pub fn message(stream: u32, bytes: &[u8]) -> Vec<u8> {
     let mut payload = vec![0];
     payload.extend(u32::try_from(bytes.len()).unwrap().to_be_bytes());
@@ -71,7 +71,7 @@ pub fn message(stream: u32, bytes: &[u8]) -> Vec<u8> {
     frame(0x0, END_STREAM, stream, &payload)
 }
 
-/// A header block whose every field stands as it is: no index, no Huffman code (RFC 7541 §6.2.2).
+/// Returns a header block of plain literals, without index or Huffman code (RFC 7541 §6.2.2).
 pub fn head() -> Vec<u8> {
     head_to("/stacktoken.v1.IntrospectionService/Introspect")
 }
@@ -91,7 +91,7 @@ fn head_to(path: &str) -> Vec<u8> {
         .collect()
 }
 
-/// A field as it is; `how` 0x40 has it remembered, 0x00 not.
+/// Returns a literal field; `how` is 0x40 to add it to the dynamic table, or 0x00.
 pub fn literal(how: u8, name: &str, value: &str) -> Vec<u8> {
     let mut out = vec![how];
     for text in [name, value] {
@@ -101,7 +101,7 @@ pub fn literal(how: u8, name: &str, value: &str) -> Vec<u8> {
     out
 }
 
-/// An integer with a 7-bit prefix (RFC 7541 §5.1).
+/// Encodes an integer with a 7-bit prefix (RFC 7541 §5.1).
 fn length(mut value: usize) -> Vec<u8> {
     if value < 127 {
         return vec![u8::try_from(value).unwrap()];

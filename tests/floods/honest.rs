@@ -1,5 +1,5 @@
-//! Everybody else: a client whose calls are timed before and during a flood, and the
-//! program's memory.
+//! A well-behaved client, whose calls are timed before and during a flood, and the memory of the
+//! program.
 
 use std::{
     fs,
@@ -15,26 +15,26 @@ use crate::{
     support::{Client, introspect_request, issue_request},
 };
 
-/// How much memory a flood may cost.
+/// How much memory a flood may cost, in KiB.
 const MEMORY_KIB: i64 = 64 * 1024;
-/// How many times slower the slowest hundredth of calls may get. Without optimisation a frame
-/// costs the program about as many times more as the second figure is larger.
+/// The factor by which the 99th percentile of call durations may grow. A debug build processes
+/// frames more slowly, so it gets a larger factor.
 const SLOWER: f64 = if cfg!(debug_assertions) { 10.0 } else { 3.0 };
-/// How many calls are timed each time, and how often at least.
+/// How many calls are timed in each window, and the least number of windows.
 const CALLS: usize = 600;
 const WINDOWS: usize = 3;
 
-/// For how long each flood goes on.
+/// Returns how long each flood lasts.
 pub fn flood_for() -> Duration {
     let set = std::env::var("STACKTOKEN_TEST_FLOOD_SECONDS").ok();
     Duration::from_secs(set.map_or(2, |text| text.parse().unwrap()))
 }
 
-/// One flood at a time: they are measured.
+/// Only one flood at a time, because they are measured.
 static FLOOD: Mutex<()> = Mutex::const_new(());
 
-/// The program under flood, and who goes on calling it.
-pub struct Besieged {
+/// The program under a flood, and a client that keeps calling it.
+pub struct FloodedServer {
     pub dev: Dev,
     _alone: MutexGuard<'static, ()>,
     _folder: TempDir,
@@ -44,7 +44,7 @@ pub struct Besieged {
     calm: Duration,
 }
 
-impl Besieged {
+impl FloodedServer {
     pub async fn start(arguments: &[&str]) -> Self {
         Self::start_as(|command| {
             command.args(arguments);
@@ -52,9 +52,9 @@ impl Besieged {
         .await
     }
 
-    /// With a change to how the program is started.
+    /// Starts the program with changed settings.
     pub async fn start_as(set: impl FnOnce(&mut Command)) -> Self {
-        // Before anything runs, since that would be measured too.
+        // Take the lock before anything runs that could disturb another measurement.
         let alone = FLOOD.lock().await;
         let folder = folder();
         let dev = Dev::start_with(folder.path(), set);
@@ -63,7 +63,7 @@ impl Besieged {
         let issued = owner.tokens.issue(issue_request(&stack, "honest")).await;
         let secret = issued.unwrap().into_inner().secret;
         let client = dev.client("service_jwt").await;
-        let mut besieged = Self {
+        let mut flooded = Self {
             dev,
             _alone: alone,
             _folder: folder,
@@ -72,23 +72,24 @@ impl Besieged {
             memory: 0,
             calm: Duration::ZERO,
         };
-        // The first calls warm what the later ones find warm.
-        besieged.slowest(CALLS).await;
+        // The first calls fill caches, so they are not measured.
+        flooded.slowest(CALLS).await;
         let mut calm = Vec::new();
         for _ in 0..WINDOWS {
-            calm.push(besieged.slowest(CALLS).await);
+            calm.push(flooded.slowest(CALLS).await);
         }
         calm.sort();
-        besieged.calm = calm[WINDOWS / 2];
-        besieged.memory = besieged.resident();
-        besieged
+        flooded.calm = calm[WINDOWS / 2];
+        flooded.memory = flooded.resident();
+        flooded
     }
 
     pub fn address(&self) -> String {
         self.dev.get("grpc_address").to_owned()
     }
 
-    /// How slow the slowest hundredth of so many calls is. Every one must be answered.
+    /// Makes this many calls and returns the 99th percentile of their durations. Asserts that every
+    /// call succeeds.
     async fn slowest(&mut self, calls: usize) -> Duration {
         let mut times = Vec::with_capacity(calls);
         for _ in 0..calls {
@@ -101,7 +102,7 @@ impl Besieged {
             times.push(began.elapsed());
             assert!(
                 answer
-                    .expect("everybody else is answered")
+                    .expect("a well-behaved client is answered")
                     .into_inner()
                     .active
             );
@@ -110,10 +111,10 @@ impl Besieged {
         times[calls - 1 - calls / 100]
     }
 
-    /// Memory that the program has, in KiB.
+    /// Returns the resident memory of the program, in KiB.
     pub fn resident(&self) -> i64 {
         let path = format!("/proc/{}/status", self.dev.child.id());
-        let status = fs::read_to_string(path).expect("the program is alive");
+        let status = fs::read_to_string(path).expect("the program has ended");
         let line = status
             .lines()
             .find(|line| line.starts_with("VmRSS"))
@@ -121,13 +122,14 @@ impl Besieged {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// While a flood goes on: others are answered, not much slower, and memory holds.
-    pub async fn withstands(&mut self, flood: &str) {
+    /// Asserts that during a flood the client is answered, not much more slowly, and memory stays
+    /// bounded.
+    pub async fn assert_withstands(&mut self, flood: &str) {
         let (mut windows, mut most) = (0, 0);
         let (mut slow, mut ratio) = (Duration::MAX, f64::MAX);
         let began = Instant::now();
-        // What a flood does it does all the time; the rest is whatever else this machine does,
-        // so a bad window is looked at again for a while.
+        // A flood slows every window, and other load on this machine only some: so the fastest
+        // window counts, and more windows are measured if all are slow.
         while windows < WINDOWS
             || began.elapsed() < flood_for()
             || ratio > SLOWER && began.elapsed() < 5 * flood_for()
@@ -145,7 +147,7 @@ impl Besieged {
         assert!(grown <= MEMORY_KIB, "{flood}: memory grew by {grown} KiB");
         assert!(
             ratio <= SLOWER,
-            "{flood}: others are {ratio:.1} times slower"
+            "{flood}: calls are {ratio:.1} times slower"
         );
     }
 }

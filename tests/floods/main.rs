@@ -1,5 +1,5 @@
-//! Clients that mean harm, below the level of calls: the real program under floods of frames
-//! and of sockets. It must stay alive, keep its memory, and go on answering everybody else.
+//! Attacks below the level of calls: the real program under floods of frames and sockets. It must
+//! keep running, use bounded memory and still answer other clients.
 #![allow(
     dead_code,
     missing_docs,
@@ -8,7 +8,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test may fail loudly, and stands for the world outside"
+    reason = "tests may panic, and use the clock and the environment of the host"
 )]
 
 mod answers;

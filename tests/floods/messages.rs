@@ -1,4 +1,4 @@
-//! Messages that are not what they say.
+//! A message with a false length, and connections that do not speak HTTP/2.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{frames, honest::Besieged, streams::Flood};
+use crate::{frames, honest::FloodedServer, streams::Flood};
 
-/// A message that says it is four gigabytes long: refused, and nothing is reserved for it.
+/// A message with a declared length of four gigabytes is refused, and no memory is reserved for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lie_about_the_length_reserves_nothing() {
-    let mut besieged = Besieged::start(&[]).await;
-    let flood = Flood::begin(&besieged.address(), |number| {
+    let mut flooded = FloodedServer::start(&[]).await;
+    let flood = Flood::begin(&flooded.address(), |number| {
         let lie = |stream| {
             let mut out = frames::headers(stream, frames::END_HEADERS);
             out.extend(frames::data(stream, &[0, 0xff, 0xff, 0xff, 0xff, 1, 2, 3]));
@@ -24,15 +24,15 @@ async fn lie_about_the_length_reserves_nothing() {
             .flat_map(|at| lie(1 + 2 * (number * 50 + at)))
             .collect()
     });
-    besieged.withstands("length lie").await;
+    flooded.assert_withstands("length lie").await;
     let (sent, _) = flood.end();
     assert!(sent > 0);
 }
 
-/// What is not HTTP/2 at all ends with the connection, at once.
+/// A connection that does not speak HTTP/2 is closed at once.
 #[tokio::test]
 async fn noise_is_hung_up_on() {
-    let besieged = Besieged::start(&[]).await;
+    let flooded = FloodedServer::start(&[]).await;
     for noise in [
         &[0xff; 64][..],
         b"GET / HTTP/1.1\r\nhost: x\r\n\r\n",
@@ -40,10 +40,10 @@ async fn noise_is_hung_up_on() {
             0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
         ],
     ] {
-        let mut socket = TcpStream::connect(besieged.address()).await.unwrap();
+        let mut socket = TcpStream::connect(flooded.address()).await.unwrap();
         socket.write_all(noise).await.unwrap();
         let mut heard = Vec::new();
         let read = tokio::time::timeout(Duration::from_secs(4), socket.read_to_end(&mut heard));
-        assert!(read.await.is_ok(), "{noise:?} is hung up on");
+        assert!(read.await.is_ok(), "not closed: {noise:?}");
     }
 }

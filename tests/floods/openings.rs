@@ -1,5 +1,4 @@
-//! What may be called without a credential, called by somebody who means harm; and the admin
-//! port, which has none.
+//! Attacks without a credential, on unauthenticated RPCs and on the admin port.
 
 use std::time::Duration;
 
@@ -8,20 +7,21 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{frames, honest::Besieged};
+use crate::{frames, honest::FloodedServer};
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
 const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
-/// `{ file_containing_symbol: "stacktoken.v1.TokenService" }`, which is answered at length.
+/// `{ file_containing_symbol: "stacktoken.v1.TokenService" }`, whose response is large.
 const SYMBOL: &[u8] = b"\x22\x1astacktoken.v1.TokenService";
 
-/// A connection that says all this, and what is said back is left unread unless `read`.
-async fn say(address: &str, settings: Vec<u8>, said: Vec<u8>, read: bool) -> TcpStream {
+/// Opens a connection, and sends `settings` and then the frames `said`. Reads the responses only if
+/// `read` is set.
+async fn open_connection(address: &str, settings: Vec<u8>, said: Vec<u8>, read: bool) -> TcpStream {
     let mut socket = TcpStream::connect(address).await.unwrap();
     let greeting = [frames::PREFACE, &settings, &frames::settings_ack()].concat();
     socket.write_all(&greeting).await.unwrap();
-    // It may be closed for what it says.
+    // The server may close the connection.
     let writing = tokio::time::timeout(Duration::from_secs(2), socket.write_all(&said));
     let _ = writing.await;
     if read {
@@ -32,11 +32,11 @@ async fn say(address: &str, settings: Vec<u8>, said: Vec<u8>, read: bool) -> Tcp
     socket
 }
 
-/// 4 MB are announced on every stream of a connection, and all but the end is sent.
+/// Each stream of a connection declares a message of 4 MB and sends all but its end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn announced_messages_are_not_kept() {
     for path in [CHECK, REFLECTION] {
-        let mut besieged = Besieged::start(&[]).await;
+        let mut flooded = FloodedServer::start(&[]).await;
         let mut held = Vec::new();
         for _ in 0..4 {
             let mut said = Vec::new();
@@ -46,18 +46,18 @@ async fn announced_messages_are_not_kept() {
                 let part = frames::data(stream, &[b'a'; 15_000]);
                 said.extend(std::iter::repeat_n(part, 4).flatten());
             }
-            held.push(say(&besieged.address(), frames::settings(), said, true).await);
+            held.push(open_connection(&flooded.address(), frames::settings(), said, true).await);
         }
-        besieged
-            .withstands(&format!("4 MB announced to {path}"))
+        flooded
+            .assert_withstands(&format!("4 MB announced to {path}"))
             .await;
     }
 }
 
-/// Every stream watches, and nobody reads.
+/// Every stream watches health, and the client reads nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn watches_are_limited() {
-    let mut besieged = Besieged::start(&[]).await;
+    let mut flooded = FloodedServer::start(&[]).await;
     let mut held = Vec::new();
     for _ in 0..40 {
         let said = (0..250).flat_map(|at| {
@@ -65,27 +65,22 @@ async fn watches_are_limited() {
             [frames::call(stream, WATCH), frames::message(stream, &[])].concat()
         });
         held.push(
-            say(
-                &besieged.address(),
-                frames::settings(),
-                said.collect(),
-                true,
-            )
-            .await,
+            open_connection(&flooded.address(), frames::settings(), said.collect(), true).await,
         );
     }
-    besieged.withstands("10,000 watches").await;
-    // A probe is answered all the same.
+    flooded.assert_withstands("10,000 watches").await;
+    // A probe must still be answered.
     let mut health =
-        tonic_health::pb::health_client::HealthClient::new(besieged.dev.channel().await);
+        tonic_health::pb::health_client::HealthClient::new(flooded.dev.channel().await);
     let asked = tonic_health::pb::HealthCheckRequest::default();
-    health.check(asked).await.expect("a probe");
+    health.check(asked).await.expect("the probe is answered");
 }
 
-/// Large answers that the client has no window for.
+/// The client's HTTP/2 flow-control window is 0, so large reflection responses queue up in the
+/// server.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unread_answers_of_reflection_are_limited() {
-    let mut besieged = Besieged::start(&[]).await;
+    let mut flooded = FloodedServer::start(&[]).await;
     let mut held = Vec::new();
     for _ in 0..10 {
         let said = (0..250).flat_map(|at| {
@@ -94,17 +89,18 @@ async fn unread_answers_of_reflection_are_limited() {
             [frames::call(stream, REFLECTION), asked].concat()
         });
         let settings = frames::settings_without_window();
-        held.push(say(&besieged.address(), settings, said.collect(), true).await);
+        held.push(open_connection(&flooded.address(), settings, said.collect(), true).await);
     }
-    besieged.withstands("unread reflection").await;
+    flooded.assert_withstands("unread reflection").await;
 }
 
-/// Halves of requests to the admin port, from more addresses than are needed to fill it, each made
-/// anew as soon as it is hung up on: a probe is answered at once, and the calls never notice.
+/// Clients send incomplete requests to the admin port, from more addresses than needed to fill it,
+/// and reconnect as soon as they are disconnected. Probes are answered at once, and calls are
+/// unaffected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_probe_is_answered_while_the_admin_port_is_besieged() {
-    let mut besieged = Besieged::start(&[]).await;
-    let address = besieged.dev.get("admin_address").to_owned();
+    let mut flooded = FloodedServer::start(&[]).await;
+    let address = flooded.dev.get("admin_address").to_owned();
     let mut held = tokio::task::JoinSet::new();
     for number in 0..160 {
         let to: std::net::SocketAddr = address.parse().unwrap();
@@ -124,14 +120,16 @@ async fn a_probe_is_answered_while_the_admin_port_is_besieged() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     let mut answered = 0;
     for _ in 0..30 {
-        answered += usize::from(lives(&address).await);
+        answered += usize::from(is_open(&address).await);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(answered >= 29, "{answered} of 30 probes");
-    besieged.withstands("half requests to the admin port").await;
+    assert!(answered >= 29, "only {answered} of 30 probes were answered");
+    flooded
+        .assert_withstands("half requests to the admin port")
+        .await;
 }
 
-async fn lives(address: &str) -> bool {
+async fn is_open(address: &str) -> bool {
     let asked = async {
         let mut socket = TcpStream::connect(address).await.ok()?;
         let request = b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";

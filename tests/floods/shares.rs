@@ -1,5 +1,6 @@
-//! One caller, or one without a credential, that wants all there is: calls whose message never
-//! comes, and JWTs with unknown keys while the issuer's key address hangs. Others go on.
+//! One caller, with or without a credential, that tries to take all capacity: by calls whose
+//! message never arrives, and by JWTs with unknown keys while the issuer's key URL hangs. Other
+//! callers are still served.
 
 use std::{
     io::{Read as _, Write as _},
@@ -25,50 +26,50 @@ use tonic_prost::ProstCodec;
 
 use crate::{
     honest::flood_for,
-    served::{Ground, Served, migrate, now, register_as},
+    served::{IssuersFolder, RunningServer, migrate, now, register_as},
     support::{
         Client, certificates::Ca, introspect_request, issue_request, issuer::ISSUERS_FILE, reason,
         requests::list_request,
     },
 };
 
-/// How many times slower the slowest hundredth of verdicts may get; as in `honest`.
+/// The factor by which the 99th percentile of verdicts may grow; as in `honest`.
 const SLOWER: f64 = if cfg!(debug_assertions) { 10.0 } else { 3.0 };
 const CONNECTIONS: usize = 16;
 const STREAMS: usize = 256;
 
-/// One at a time: they are measured.
+/// Serializes the attacks, so that none distorts the measurement of another.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
-/// The program, and what others do meanwhile.
+/// The program under attack, and what other callers need to call it.
 struct Target {
-    served: Served,
+    served: RunningServer,
     ca: Option<Ca>,
     stack: String,
     secret: String,
     _alone: MutexGuard<'static, ()>,
 }
 
-/// How many calls were answered, of how many, and how slow the slowest hundredth was.
-struct Measured {
+/// Successful calls and all calls, and the 99th percentile of the durations of verdicts.
+struct Measurement {
     verdicts: (usize, usize),
     lists: (usize, usize),
     p99: Duration,
 }
 
 impl Target {
-    async fn start(ground: Ground, tls: bool, arguments: &[&str]) -> Self {
+    async fn start(issuers_folder: IssuersFolder, tls: bool, arguments: &[&str]) -> Self {
         let alone = ALONE.lock().await;
         let ca = tls.then(|| Ca::new("shares"));
         if let Some(ca) = &ca {
             let name = SanType::DnsName("localhost".try_into().unwrap());
             let pair = ca.sign(|params| params.subject_alt_names.push(name));
-            ground.write("cert.pem", &pair.cert);
-            ground.write("key.pem", &pair.key);
+            issuers_folder.write("cert.pem", &pair.cert);
+            issuers_folder.write("key.pem", &pair.key);
         }
-        let url = ground.sqlite();
+        let url = issuers_folder.sqlite();
         migrate(&url);
-        let served = Served::start_on(ground, &url, |command| {
+        let served = RunningServer::start_on(issuers_folder, &url, |command| {
             command.args(arguments);
             if tls {
                 command.args(["--tls-cert", "cert.pem", "--tls-key", "key.pem"]);
@@ -125,8 +126,8 @@ impl Target {
         introspect_request(&self.stack, &self.secret, &[])
     }
 
-    /// What others get for a while: verdicts from memory, and lists.
-    async fn measure(&self, lasts: Duration) -> Measured {
+    /// Measures for a while what other callers get: verdicts from the cache, and lists.
+    async fn measure(&self, lasts: Duration) -> Measurement {
         let (mut service, mut owner) = (self.service("content-api").await, self.owner().await);
         let until = Instant::now() + lasts;
         let (mut verdicts, mut times) = ((0, 0), Vec::new());
@@ -150,23 +151,24 @@ impl Target {
         };
         tokio::join!(asking, listing);
         times.sort();
-        Measured {
+        Measurement {
             verdicts,
             lists,
             p99: times[times.len() - 1 - times.len() / 100],
         }
     }
 
-    /// What others get while this attack goes on.
-    async fn withstands(&self, what: &str, attack: impl FnOnce(Arc<AtomicBool>) -> Attack) {
+    /// Asserts that other callers are served during this attack.
+    async fn assert_withstands(&self, what: &str, attack: impl FnOnce(Arc<AtomicBool>) -> Attack) {
         self.measure(Duration::from_millis(500)).await;
         let calm = self.measure(flood_for()).await;
         let attack = attack(Arc::default());
-        // Until it is under way.
+        // Wait until the attack has started.
         tokio::time::sleep(Duration::from_millis(700)).await;
         let mut best = f64::MAX;
         let (mut verdicts, mut lists) = ((0, 0), (0, 0));
-        // What an attack does it does all the time; the rest is whatever else this machine does.
+        // An attack slows every measurement, and other load on this machine only some: the fastest
+        // counts.
         for _ in 0..4 {
             let stormy = self.measure(flood_for()).await;
             best = best.min(stormy.p99.as_secs_f64() / calm.p99.as_secs_f64());
@@ -185,7 +187,7 @@ impl Target {
         }
         let calls = attack.end();
         println!("{what}: {calls} calls of the attack, {best:.1} x");
-        assert!(calls > 0, "{what}: there was an attack");
+        assert!(calls > 0, "{what}: the attack made no call");
         assert!(
             verdicts.0 * 100 >= verdicts.1 * 99,
             "{what}: verdicts {verdicts:?}"
@@ -195,7 +197,7 @@ impl Target {
     }
 }
 
-/// Threads that attack until they are told to stop.
+/// A thread that attacks until it is stopped.
 struct Attack {
     stop: Arc<AtomicBool>,
     calls: Arc<AtomicUsize>,
@@ -203,7 +205,7 @@ struct Attack {
 }
 
 impl Attack {
-    /// Runs one call after another on each of these channels, so many at once.
+    /// Makes calls in sequence on each of these channels, with this many sequences per channel.
     fn begin(
         stop: Arc<AtomicBool>,
         endpoints: Vec<Endpoint>,
@@ -213,7 +215,8 @@ impl Attack {
         let calls = Arc::new(AtomicUsize::new(0));
         let (stopping, counted) = (stop.clone(), calls.clone());
         let thread = thread::spawn(move || {
-            // Attackers have machines of their own; here they share ours, so they go last.
+            // Attackers would have their own machines; here they share ours, so they get the lowest
+            // priority.
             let _ = setpriority_process(Some(gettid()), 19);
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -253,7 +256,7 @@ impl Attack {
     }
 }
 
-/// A call whose message never comes.
+/// Starts a call and never sends its message.
 async fn silent(channel: Channel, path: &'static str, jwt: &str) -> Result<(), Status> {
     let mut grpc = tonic::client::Grpc::new(channel);
     grpc.ready()
@@ -267,7 +270,8 @@ async fn silent(channel: Channel, path: &'static str, jwt: &str) -> Result<(), S
     grpc.client_streaming(request, path, codec).await.map(drop)
 }
 
-/// By a user with no part in any stack.
+/// Starts an attack that opens streams and never sends a message, as a user without a role in any
+/// stack.
 async fn silence(target: &Target, path: &'static str, addresses: u8) -> Attack {
     let jwt = target.served.issuer.user("stranger", now());
     let at = |number: usize| 2 + u8::try_from(number).unwrap() % addresses;
@@ -280,11 +284,11 @@ async fn silence(target: &Target, path: &'static str, addresses: u8) -> Attack {
     )
 }
 
-async fn withstands_silence(path: &'static str, tls: bool, addresses: u8) {
-    let target = Target::start(Ground::new(), tls, &[]).await;
+async fn assert_withstands_silence(path: &'static str, tls: bool, addresses: u8) {
+    let target = Target::start(IssuersFolder::new(), tls, &[]).await;
     let attack = silence(&target, path, addresses).await;
     target
-        .withstands(
+        .assert_withstands(
             &format!("silence at {path}, TLS {tls}, {addresses} addresses"),
             |_| attack,
         )
@@ -292,23 +296,23 @@ async fn withstands_silence(path: &'static str, tls: bool, addresses: u8) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn calls_whose_message_never_comes_keep_nobody_out() {
-    withstands_silence("/stacktoken.v1.TokenService/List", false, 1).await;
+async fn calls_without_a_message_block_no_other_call() {
+    assert_withstands_silence("/stacktoken.v1.TokenService/List", false, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nor_do_they_from_many_addresses_over_tls() {
-    withstands_silence("/stacktoken.v1.TokenService/List", true, CONNECTIONS as u8).await;
+    assert_withstands_silence("/stacktoken.v1.TokenService/List", true, CONNECTIONS as u8).await;
 }
 
-/// An issuer whose key address answers once and hangs from then on.
-fn hanging_issuer(ground: &Ground) {
+/// Configures an issuer whose key URL answers once and then hangs.
+fn hanging_issuer(issuers_folder: &IssuersFolder) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let by_url = format!("jwks_url = \"http://127.0.0.1:{port}/keys\"");
     let issuers = ISSUERS_FILE.replace("jwks_file  = \"jwks.json\"", &by_url);
-    ground.write("issuers.toml", &issuers);
-    let jwks = ground.issuer.jwks();
+    issuers_folder.write("issuers.toml", &issuers);
+    let jwks = issuers_folder.issuer.jwks();
     thread::spawn(move || {
         let mut kept = Vec::new();
         for (number, client) in listener.incoming().flatten().enumerate() {
@@ -328,7 +332,7 @@ fn answer(mut client: TcpStream, jwks: &str) {
     let _ = client.write_all(format!("{head}{jwks}").as_bytes());
 }
 
-/// A JWT that nobody signed, by a key that nobody knows.
+/// Returns a JWT with an invalid signature and an unknown key.
 fn forged(number: usize) -> String {
     let encode = |json: serde_json::Value| BASE64.encode(json.to_string());
     let header = serde_json::json!({"alg": "ES256", "kid": format!("k{number}")});
@@ -345,10 +349,10 @@ fn forged(number: usize) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn unknown_keys_keep_nobody_out_while_the_key_address_hangs() {
-    let ground = Ground::new();
-    hanging_issuer(&ground);
-    let target = Target::start(ground, false, &[]).await;
+async fn unknown_keys_keep_no_other_caller_out_while_the_key_address_hangs() {
+    let issuers_folder = IssuersFolder::new();
+    hanging_issuer(&issuers_folder);
+    let target = Target::start(issuers_folder, false, &[]).await;
     let endpoints = (0..CONNECTIONS).map(|_| target.endpoint(2)).collect();
     let slowest = Arc::new(std::sync::Mutex::new(Vec::new()));
     let times = slowest.clone();
@@ -365,17 +369,18 @@ async fn unknown_keys_keep_nobody_out_while_the_key_address_hangs() {
             refused.map(drop)
         })
     };
-    target.withstands("unknown keys", attack).await;
-    // The one that asked waits for the fetch; the others, if at all, within its first moments.
+    target.assert_withstands("unknown keys", attack).await;
+    // Only the call that started the fetch waits for its full duration; others join it for at most
+    // 250 ms.
     let times = slowest.lock().unwrap();
     let waited = times.iter().filter(|time| **time > Duration::from_secs(3));
     assert!(waited.count() <= 1, "{:?}", times.iter().max());
 }
 
-/// All traffic comes through a gateway, which is one caller: it is not throttled.
+/// A gateway that forwards all traffic is one caller, but its verdicts are not throttled.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_carries_all_traffic_is_not_throttled() {
-    let target = Target::start(Ground::new(), false, &[]).await;
+    let target = Target::start(IssuersFolder::new(), false, &[]).await;
     let mut service = target.service("content-api").await;
     service
         .introspection
@@ -396,24 +401,34 @@ async fn a_gateway_that_carries_all_traffic_is_not_throttled() {
         }
     }
     while let Some(ended) = asking.join_next().await {
-        ended.expect("every question is answered");
+        ended.expect("a question failed");
     }
 }
 
-/// A share is taken by what waits for the store; a verdict from memory is answered past it.
+/// Only calls that need the store count toward the limit of a caller; cached verdicts do not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_remembered_is_answered_past_a_full_share() {
-    let target = Target::start(Ground::new(), false, &["--max-calls-per-introspector", "0"]).await;
+async fn cache_hits_are_answered_beyond_the_callers_limit() {
+    let target = Target::start(
+        IssuersFolder::new(),
+        false,
+        &["--max-calls-per-introspector", "0"],
+    )
+    .await;
     let mut service = target.service("content-api").await;
     let refused = service.introspection.introspect(target.ask()).await;
     assert_eq!(
         reason(&refused.unwrap_err()),
         "OVERLOADED",
-        "a first use reads the store"
+        "a first use needs the store"
     );
     let target = {
         drop(target);
-        Target::start(Ground::new(), false, &["--max-calls-per-introspector", "1"]).await
+        Target::start(
+            IssuersFolder::new(),
+            false,
+            &["--max-calls-per-introspector", "1"],
+        )
+        .await
     };
     let mut service = target.service("content-api").await;
     service
@@ -427,14 +442,19 @@ async fn what_is_remembered_is_answered_past_a_full_share() {
         asking.spawn(async move { service.introspection.introspect(ask).await.map(drop) });
     }
     while let Some(ended) = asking.join_next().await {
-        ended.unwrap().expect("from memory");
+        ended.unwrap().expect("answered from the cache");
     }
 }
 
-/// One caller at work in many calls has its share, and others have theirs.
+/// A caller with many concurrent calls is limited, and others are unaffected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_has_its_share_and_no_more() {
-    let target = Target::start(Ground::new(), false, &["--max-calls-per-caller", "2"]).await;
+    let target = Target::start(
+        IssuersFolder::new(),
+        false,
+        &["--max-calls-per-caller", "2"],
+    )
+    .await;
     let stranger = target.served.issuer.user("stranger", now());
     let stranger = target.client(&stranger).await;
     let mut asking = tokio::task::JoinSet::new();

@@ -1,4 +1,4 @@
-//! Floods of frames: each kind from its own thread, connecting anew whenever it is thrown out.
+//! Floods of frames: each kind from its own thread, which reconnects whenever it is disconnected.
 
 use std::{
     io::{Read as _, Write as _},
@@ -13,12 +13,12 @@ use std::{
 
 use rustix::{process::setpriority_process, thread::gettid};
 
-use crate::{frames, honest::Besieged};
+use crate::{frames, honest::FloodedServer};
 
-/// Attackers have machines of their own; here they share ours, so they go last.
+/// Attackers would have their own machines; here they share ours, so they get the lowest priority.
 const NICE: i32 = 19;
 
-/// A thread that floods until it is told to stop.
+/// A thread that sends frames until it is stopped.
 pub struct Flood {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicUsize>,
@@ -27,7 +27,7 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// Sends what `burst` makes of the number of the burst, again and again.
+    /// Sends bursts repeatedly: the bytes that `burst` returns for the number of each.
     pub fn begin(address: &str, burst: impl Fn(u32) -> Vec<u8> + Send + 'static) -> Self {
         let (stop, sent) = (
             Arc::new(AtomicBool::new(false)),
@@ -52,7 +52,7 @@ impl Flood {
         }
     }
 
-    /// Ends it; says how many bursts were sent, and over how many connections.
+    /// Stops the flood. Returns how many bursts were sent, and over how many connections.
     pub fn end(mut self) -> (usize, usize) {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.take().unwrap().join().unwrap();
@@ -61,7 +61,7 @@ impl Flood {
     }
 }
 
-/// Floods over one connection until it is closed.
+/// Sends bursts over one connection until it is closed.
 fn one_connection(
     address: &str,
     burst: &impl Fn(u32) -> Vec<u8>,
@@ -89,31 +89,31 @@ fn one_connection(
             return;
         }
         sent.fetch_add(1, Ordering::Relaxed);
-        // What comes back is read, so that the flood is not slowed by its own answers.
+        // Responses are read, so that they do not block the flood.
         if matches!(socket.read(&mut heard), Ok(0)) {
             return;
         }
     }
 }
 
-/// Streams 1, 3, 5, … by the number of the burst, so many in each.
+/// Returns the streams 1, 3, 5, … of a burst; each burst has `each` of them.
 fn streams(number: u32, each: u32) -> impl Iterator<Item = u32> {
     (0..each).map(move |at| 1 + 2 * (number * each + at))
 }
 
-async fn withstands(kind: &str, burst: impl Fn(u32) -> Vec<u8> + Send + 'static) {
-    let mut besieged = Besieged::start(&[]).await;
-    let flood = Flood::begin(&besieged.address(), burst);
-    besieged.withstands(kind).await;
+async fn assert_withstands(kind: &str, burst: impl Fn(u32) -> Vec<u8> + Send + 'static) {
+    let mut flooded = FloodedServer::start(&[]).await;
+    let flood = Flood::begin(&flooded.address(), burst);
+    flooded.assert_withstands(kind).await;
     let (sent, thrown_out) = flood.end();
     println!("{kind}: {sent} bursts over {thrown_out} connections");
-    assert!(sent > 0, "{kind}: there was a flood");
+    assert!(sent > 0, "{kind}: nothing was sent");
 }
 
 /// CVE-2023-44487.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rapid_reset() {
-    withstands("rapid reset", |number| {
+    assert_withstands("rapid reset", |number| {
         let both = |stream| {
             let mut out = frames::headers(stream, frames::END_HEADERS | frames::END_STREAM);
             out.extend(frames::reset(stream));
@@ -124,11 +124,11 @@ async fn rapid_reset() {
     .await;
 }
 
-/// CVE-2025-8671: streams that the server itself has to reset. Ten at once: a hundred are a
-/// hundred calls at once to begin with, and everybody waits behind those, harmful or not.
+/// CVE-2025-8671: streams that the server itself must reset. Ten at a time: a hundred would be a
+/// hundred concurrent calls, which delay every caller, even if they were harmless.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_that_the_server_must_reset() {
-    withstands("made-you-reset", |number| {
+    assert_withstands("made-you-reset", |number| {
         let both = |stream| {
             let mut out = frames::headers(stream, frames::END_HEADERS);
             out.extend(frames::window_update(stream, 0x7fff_ffff));
@@ -142,7 +142,7 @@ async fn streams_that_the_server_must_reset() {
 /// RUSTSEC-2024-0332: a header block without an end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn continuation_without_end() {
-    withstands("CONTINUATION", |number| {
+    assert_withstands("CONTINUATION", |number| {
         let field = frames::literal(0x00, "x-flood", &"a".repeat(1_000));
         let more = frames::continuation(1, &field);
         let mut out = if number == 0 {
@@ -159,7 +159,7 @@ async fn continuation_without_end() {
 /// RUSTSEC-2026-0258.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn empty_data_frames() {
-    withstands("empty DATA", |number| {
+    assert_withstands("empty DATA", |number| {
         let mut out = if number == 0 {
             frames::headers(1, frames::END_HEADERS)
         } else {
@@ -173,17 +173,17 @@ async fn empty_data_frames() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn settings_and_pings() {
-    withstands("SETTINGS and PING", |_| {
+    assert_withstands("SETTINGS and PING", |_| {
         let both = [frames::settings(), frames::ping()].concat();
         std::iter::repeat_n(both, 100).flatten().collect()
     })
     .await;
 }
 
-/// A large field, remembered once and then named over and over.
+/// A large field that is added to the dynamic table once and then referenced repeatedly.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn small_headers_that_unpack_to_large_ones() {
-    withstands("HPACK bomb", |number| {
+    assert_withstands("HPACK bomb", |number| {
         let bomb = |stream| {
             let mut block = frames::head();
             block.extend(frames::literal(0x40, "x-bomb", &"a".repeat(3_900)));

@@ -1,11 +1,14 @@
-//! `docs/api.md` is what the comments of the contract say, and every part of the contract has
-//! one. `STACKTOKEN_WRITE_DOCS=1 cargo test --test it api_docs` writes it anew.
+//! Checks that `docs/api.md` matches the comments of the contract, and that every part of the
+//! contract has a comment. `STACKTOKEN_WRITE_DOCS=1 cargo test --test it api_docs` regenerates it.
 
-use std::{fmt::Write as _, fs, path::Path};
+mod access;
+mod catalogue;
+mod rpcs;
+
+use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path};
 
 use prost_reflect::{
     DescriptorPool, EnumDescriptor, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor,
-    ServiceDescriptor,
 };
 use stacktoken::grpc::DESCRIPTORS;
 
@@ -17,23 +20,29 @@ const OPENING: &str = "\
 # The API
 
 gRPC, in the packages `stacktoken.v1`, `stacktoken.admin.v1` and `stacktoken.audit.v1`. The files are in
-[`proto/`](../proto); a running server tells the same by reflection (`grpcurl -plaintext localhost:50051 list`), unless
-its operator has switched that off (`--reflection`), as the Helm chart does.
+[`proto/`](../proto). A running server also offers them by reflection (`grpcurl -plaintext localhost:50051 list`), unless
+its operator has switched that off (`--reflection`), as the Helm chart does. [compatibility.md](compatibility.md) says
+what may change.
 Rules cited as R1 to R15 are those of [rules.md](rules.md).
 
 Every call of these services sends `authorization: Bearer <JWT>` from a configured issuer, once. An error carries
 `google.rpc` details: always `ErrorInfo` with the domain `stacktoken` and one of the [error reasons](#error-reasons)
-without its prefix, and `RequestInfo` with the request id; `BadRequest` with every field to mend, `QuotaFailure` where a
-limit is reached and `RetryInfo` where trying again helps.
+without its prefix, and `RequestInfo` with the request id; `BadRequest` with every invalid field, `QuotaFailure` if a
+limit is reached, and `RetryInfo` if a retry can help, with the same delay in the trailer `grpc-retry-pushback-ms`. Each reason has an anchor here, such as `#error-reason-name-taken`.
+
+[Who may call what](#who-may-call-what) · [The catalogue of actions](#the-catalogue-of-actions) ·
+[Error reasons](#error-reasons) · [Messages](#messages) · [Enums](#enums)
 ";
 
 struct Docs {
-    /// The parts of the contract that nobody wrote a comment for.
+    /// The parts of the contract without a comment.
     bare: Vec<String>,
+    /// The requests and responses without an example.
+    unshown: Vec<String>,
 }
 
 impl Docs {
-    /// The comment at a place of a file, on one line.
+    /// Returns the comment of the element at this path of a file, on one line.
     fn comment(&mut self, file: &FileDescriptor, path: &[i32], name: &str) -> String {
         let info = file.file_descriptor_proto().source_code_info.as_ref();
         let found = info.and_then(|info| info.location.iter().find(|at| at.path == path));
@@ -46,38 +55,18 @@ impl Docs {
         words.join(" ")
     }
 
-    fn service(&mut self, service: &ServiceDescriptor) -> String {
-        let file = service.parent_file();
-        let mut out = format!("\n## {}\n\n", service.full_name());
-        let comment = self.comment(&file, service.path(), service.full_name());
-        let _ = writeln!(
-            out,
-            "{comment}\n\n| RPC | request | response | |\n|---|---|---|---|"
-        );
-        for method in service.methods() {
-            let comment = self.comment(&file, method.path(), method.full_name());
-            let (input, output) = (method.input(), method.output());
-            let _ = writeln!(
-                out,
-                "| {} | {}[{}](#{}) | {}[{}](#{}) | {} |",
-                method.name(),
-                stream(method.is_client_streaming()),
-                input.name(),
-                anchor(input.full_name()),
-                stream(method.is_server_streaming()),
-                output.name(),
-                anchor(output.full_name()),
-                cell(&comment)
-            );
-        }
-        out
-    }
-
     fn message(&mut self, message: &MessageDescriptor) -> String {
         let file = message.parent_file();
-        let mut out = format!("\n### {}\n\n", message.full_name());
+        let file = file.name().rsplit('/').next().unwrap_or_default();
+        let body = self.body(message);
+        format!("\n### {}\n\nIn `{file}`. {body}", message.full_name())
+    }
+
+    /// Renders the section of a message, without the heading.
+    fn body(&mut self, message: &MessageDescriptor) -> String {
+        let file = message.parent_file();
         let comment = self.comment(&file, message.path(), message.full_name());
-        let _ = writeln!(out, "{comment}");
+        let mut out = format!("{comment}\n");
         for choice in message.oneofs().filter(|choice| !choice.is_synthetic()) {
             let comment = self.comment(&file, choice.path(), choice.full_name());
             let _ = writeln!(out, "\nOne of those marked `{}`: {comment}", choice.name());
@@ -115,8 +104,7 @@ impl Docs {
         out
     }
 
-    /// The code, the reason, what it means and what to do next: the comment of a reason
-    /// begins with its code.
+    /// Renders the table of error reasons. The comment of each reason begins with its code.
     fn reasons(&mut self, reasons: &EnumDescriptor) -> String {
         let file = reasons.parent_file();
         let comment = self.comment(&file, reasons.path(), reasons.full_name());
@@ -129,21 +117,29 @@ impl Docs {
             let (code, meaning) = comment.split_once(". ").unwrap_or(("", &comment));
             let is_code =
                 !code.is_empty() && code.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
-            assert!(is_code, "{reason} does not begin with its code");
-            let _ = writeln!(out, "| `{code}` | `{reason}` | {} |", cell(meaning));
+            assert!(
+                is_code,
+                "the comment of {reason} does not begin with its code"
+            );
+            let id = reason_anchor(reason);
+            let _ = writeln!(
+                out,
+                "| `{code}` | <a id=\"{id}\"></a>`{reason}` | {} |",
+                cell(meaning)
+            );
         }
         out
     }
 }
 
-/// Whether there are many of a message.
-const fn stream(many: bool) -> &'static str {
-    if many { "stream of " } else { "" }
-}
-
-/// As the renderers of Markdown make it of a heading.
+/// Returns the anchor that Markdown renderers generate for a heading.
 fn anchor(name: &str) -> String {
     name.to_lowercase().replace('.', "")
+}
+
+/// Returns the anchor of the row that explains a reason, for links from other pages.
+fn reason_anchor(reason: &str) -> String {
+    format!("error-reason-{}", reason.to_lowercase().replace('_', "-"))
 }
 
 fn cell(text: &str) -> String {
@@ -180,21 +176,32 @@ fn kind_of(field: &FieldDescriptor) -> String {
     }
 }
 
-/// The whole document, and what lacks a comment.
-fn render() -> (String, Vec<String>) {
+/// Renders the whole document, and collects what is missing.
+fn render() -> (String, Docs) {
     let pool = DescriptorPool::decode(DESCRIPTORS).unwrap();
-    let mut docs = Docs { bare: Vec::new() };
+    let mut docs = Docs {
+        bare: Vec::new(),
+        unshown: Vec::new(),
+    };
     let mut out = OPENING.to_owned();
     let ours = |name: &str| name.starts_with("stacktoken.");
+    let mut shown = BTreeSet::new();
+    out += &access::matrix();
     for service in pool.services().filter(|service| ours(service.full_name())) {
         out += &docs.service(&service);
+        for method in service.methods() {
+            shown.extend([method.input(), method.output()].map(|one| one.full_name().to_owned()));
+        }
     }
+    out += &catalogue::table();
     let reasons = pool.get_enum_by_name("stacktoken.v1.ErrorReason").unwrap();
     out += &docs.reasons(&reasons);
     out += "\n## Messages\n";
     let mut messages: Vec<_> = pool
         .all_messages()
         .filter(|message| ours(message.full_name()) && !message.is_map_entry())
+        // Messages of a single RPC are shown with it.
+        .filter(|message| !shown.contains(message.full_name()))
         .collect();
     messages.sort_by(|one, other| one.full_name().cmp(other.full_name()));
     for message in messages {
@@ -209,13 +216,22 @@ fn render() -> (String, Vec<String>) {
     for listed in enums {
         out += &docs.enumeration(&listed);
     }
-    (out, docs.bare)
+    (out, docs)
 }
 
 #[test]
 fn every_part_of_the_contract_has_a_comment() {
-    let (_, bare) = render();
+    let (_, Docs { bare, .. }) = render();
     assert!(bare.is_empty(), "without a comment: {bare:#?}");
+}
+
+#[test]
+fn every_rpc_of_the_contract_has_an_example_in_its_reference() {
+    let (_, Docs { unshown, .. }) = render();
+    assert!(
+        unshown.is_empty(),
+        "missing in tests/data/api_examples.md: {unshown:#?}"
+    );
 }
 
 #[test]
@@ -232,9 +248,22 @@ fn the_committed_document_is_what_the_comments_say() {
         .find(|(old, new)| old != new);
     assert!(
         committed == rendered,
-        "{FILE} is not what proto/ says; write it with `STACKTOKEN_WRITE_DOCS=1 cargo test --test it api_docs`. \
-         The first line that differs: {differing:?}"
+        "{FILE} does not match proto/; regenerate it with `STACKTOKEN_WRITE_DOCS=1 cargo test --test it api_docs`. \
+         First difference: {differing:?}"
     );
+}
+
+#[test]
+fn every_reason_has_an_anchor_of_its_own() {
+    let (rendered, _) = render();
+    let pool = DescriptorPool::decode(DESCRIPTORS).unwrap();
+    let reasons = pool.get_enum_by_name("stacktoken.v1.ErrorReason").unwrap();
+    for value in reasons.values().filter(|value| value.number() != 0) {
+        let reason = value.name().trim_start_matches("ERROR_REASON_");
+        let anchor = format!("<a id=\"{}\">", reason_anchor(reason));
+        assert_eq!(rendered.matches(&anchor).count(), 1, "{anchor}");
+    }
+    assert!(rendered.contains("<a id=\"error-reason-name-taken\">"));
 }
 
 #[test]

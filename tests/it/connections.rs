@@ -1,4 +1,5 @@
-//! Connections that grow old: their clients are told to go, in peace, so that load spreads.
+//! Connections that reach their maximum age are closed gracefully, so that clients reconnect and
+//! the load spreads.
 
 use std::{
     sync::{
@@ -17,12 +18,12 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::support::{
     TestServer,
-    raw::{Sent, call, outcome},
+    raw::{Metadata, call, outcome},
 };
 
 const AGE: Duration = Duration::from_millis(200);
 
-/// A way to the server on which connections are counted.
+/// Returns a channel through a proxy that counts the connections.
 async fn counted(server: &TestServer) -> (Channel, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, to) = (listener.local_addr().unwrap(), server.address.clone());
@@ -44,10 +45,10 @@ async fn counted(server: &TestServer) -> (Channel, Arc<AtomicUsize>) {
 }
 
 #[tokio::test]
-async fn headers_beyond_the_limit_are_told_so() {
+async fn headers_beyond_the_limit_get_their_own_error() {
     let server = TestServer::start().await;
-    let sent = Sent::bearer(&server.issuer.service("content-api", server.clock.seconds()));
-    let path = "/stacktoken.v1.IntrospectionService/ListActions";
+    let sent = Metadata::bearer(&server.issuer.service("content-api", server.clock.seconds()));
+    let path = "/stacktoken.v1.ActionService/ListActions";
     let with = async |name, size| {
         let sent = sent.clone().and(name, "a".repeat(size));
         outcome(&call(&server.channel().await, path, sent, Vec::new()).await)
@@ -57,13 +58,14 @@ async fn headers_beyond_the_limit_are_told_so() {
     assert_eq!(with("x-note", 14_000).await, ok);
     assert_eq!(with("x-note", 17_000).await, refused);
     assert_eq!(with("x-note", 60_000).await, refused);
-    // Somebody else's, passed on by a proxy: taken out rather than held against the call.
+    // `tracestate` may come from a client behind a proxy, so an oversized one is dropped and the
+    // call is not refused.
     assert_eq!(with("tracestate", 20_000).await, ok);
     assert_eq!(with("tracestate", 60_000).await, ok);
 }
 
-/// Given up before it was sent, or refused by a GOAWAY that says it was not looked at
-/// (RFC 9113 §6.8): both can be sent again, whatever they are.
+/// Returns whether the call was cancelled before it was sent, or was refused by a GOAWAY that
+/// excludes its stream (RFC 9113 §6.8). Either is safe to retry.
 fn is_unsent(status: &Status) -> bool {
     let told = format!("{status:?}");
     let unsent = status.code() == Code::Cancelled && told.contains("operation was canceled");
@@ -79,14 +81,14 @@ async fn old_connections_are_replaced_and_no_call_fails() {
     while began.elapsed() < 10 * AGE {
         match health.check(HealthCheckRequest::default()).await {
             Ok(_) => calls += 1,
-            // This client gives up a call that it took on as its connection was told to go, and
-            // never sent; others send it on the next connection by themselves.
+            // tonic's client cancels a call that it accepted when the GOAWAY arrived and has not
+            // sent yet. Other clients send it on the next connection.
             Err(status) if is_unsent(&status) => {}
-            Err(status) => panic!("a call while its connection grows old: {status:?}"),
+            Err(status) => panic!("a call at the age limit failed: {status:?}"),
         }
     }
     let connections = connections.load(Ordering::SeqCst);
-    // A tenth more or less than the age each.
+    // The age of each connection varies by a tenth.
     assert!((5..=13).contains(&connections), "{connections} connections");
     assert!(calls > 10 * connections, "{calls} calls");
 }
@@ -109,4 +111,14 @@ async fn stream_on_an_old_connection_has_the_grace_and_no_more() {
     let took = began.elapsed();
     assert!(took > AGE + grace / 2, "{took:?}");
     assert!(took < 10 * (AGE + grace), "{took:?}");
+}
+
+#[tokio::test]
+async fn refused_connections_are_counted_from_zero_for_every_cause() {
+    let server = TestServer::start().await;
+    let metrics = server.metrics().await;
+    for why in ["address", "accept", "handshake", "slow", "displaced"] {
+        let series = format!("stacktoken_connections_refused_total{{why=\"{why}\"}} 0");
+        assert!(metrics.contains(&series), "{why}: {metrics}");
+    }
 }

@@ -1,5 +1,5 @@
-//! How long a call may take. The calls here have no client library that would answer in the
-//! server's place when their time is over.
+//! Deadlines of calls. The calls here use raw frames, because a client library would report the
+//! deadline itself before the server does.
 
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,8 @@ use crate::support::{
     introspect_request, issue_request,
 };
 
-/// How a call ended, by its headers: an error has no message.
-fn told(answer: &Answer) -> (Code, String) {
+/// Returns the status from the response headers: an error has no message.
+fn outcome(answer: &Answer) -> (Code, String) {
     let status = Status::from_header_map(&answer.headers).expect("an error");
     (status.code(), reason(&status))
 }
@@ -25,7 +25,7 @@ async fn the_callers_timeout_is_kept_where_it_is_shorter_than_the_deadline() {
     let server = TestServer::start_with(|tuning| tuning.deadline = Duration::from_secs(30)).await;
     let token = server.token("unused").await;
     let outside = server.outside().await;
-    // Whatever has to write waits, a first use too.
+    // Blocks every call that writes, including a first use.
     outside.run("BEGIN IMMEDIATE").await;
     let now = server.clock.seconds();
     let owner = format!("Bearer {}", server.issuer.user("owner", now));
@@ -52,14 +52,14 @@ async fn the_callers_timeout_is_kept_where_it_is_shorter_than_the_deadline() {
         ];
         let took = began.elapsed();
         let over = (Code::DeadlineExceeded, "DEADLINE".to_owned());
-        assert_eq!(answers.each_ref().map(told), [over.clone(), over]);
-        // SQLite itself would wait for five seconds each.
+        assert_eq!(answers.each_ref().map(outcome), [over.clone(), over]);
+        // SQLite alone would wait five seconds for each lock.
         assert!(took >= Duration::from_millis(500), "{took:?}");
         assert!(took < Duration::from_secs(3), "{took:?}");
     }
     outside.run("COMMIT").await;
-    // What was begun is whole: the token that its caller no longer waited for, its secret, its
-    // row in the audit and its change.
+    // The call continues after its caller has given up, and writes everything: the token, its
+    // secret, its audit row and its row in the change log.
     eventually("the first issue is done", async || {
         let issued = "SELECT COUNT(*) FROM tokens WHERE name = 'late'";
         (outside.number(issued).await == 1).then_some(())
@@ -69,7 +69,7 @@ async fn the_callers_timeout_is_kept_where_it_is_shorter_than_the_deadline() {
         "token_secrets WHERE token_uid = (SELECT uid FROM tokens WHERE name = 'late')",
         "changes WHERE token_uid = (SELECT uid FROM tokens WHERE name = 'late')",
         "audit_events WHERE action = 'token_issue' AND refusal_reason IS NULL \
-         AND details LIKE '%late%'",
+         AND state_after LIKE '%late%'",
     ] {
         let count = outside
             .number(&format!("SELECT COUNT(*) FROM {rows}"))
@@ -99,7 +99,7 @@ async fn a_longer_timeout_of_the_caller_does_not_stretch_the_deadline() {
     let took = began.elapsed();
     outside.run("COMMIT").await;
     assert_eq!(
-        told(&answer),
+        outcome(&answer),
         (Code::DeadlineExceeded, "DEADLINE".to_owned())
     );
     assert!(set <= took && took < Duration::from_secs(3), "{took:?}");

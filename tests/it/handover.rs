@@ -1,12 +1,12 @@
-//! The ports before there is a store, and when it comes: whoever is connected stays connected.
+//! The ports before and after the store is opened: connections and streams survive the transition.
 
 use std::{sync::Arc, time::Duration};
 
 use stacktoken::{
     app::Safeguards,
     auth::{self, Authenticator, HttpFetcher},
-    domain::{clock::Clock, entropy::Entropy, routes::RouteTable},
-    server::{self, Back, Front, Listeners, ServeError},
+    domain::{catalogue::Catalogue, clock::Clock, entropy::Entropy, routes::RouteTable},
+    server::{self, Listeners, PortDeps, ServeError, ServiceDeps},
     store::{Location, PoolSize, Store},
 };
 use tempfile::TempDir;
@@ -27,16 +27,16 @@ use crate::{
         ManualClock, SeededEntropy,
         database::eventually,
         issuer::{ISSUERS_FILE, TestIssuer},
-        raw::{Sent, call, outcome},
+        raw::{Metadata, call, outcome},
         reason, tuning,
     },
-    wire::{self, Wire},
+    wire::{self, RawConnection},
 };
 
 const INTROSPECT: &str = "/stacktoken.v1.IntrospectionService/Introspect";
 
 /// A server that waits for its store.
-struct Waiting {
+struct WaitingServer {
     address: String,
     admin_address: String,
     folder: TempDir,
@@ -46,7 +46,7 @@ struct Waiting {
     running: JoinHandle<Result<(), ServeError>>,
 }
 
-impl Waiting {
+impl WaitingServer {
     async fn start() -> Self {
         let (folder, clock) = (TempDir::new().unwrap(), ManualClock::new());
         std::fs::write(folder.path().join("jwks.json"), TestIssuer::new().jwks()).unwrap();
@@ -59,7 +59,7 @@ impl Waiting {
         let listeners = Listeners::bind(any, any).await.unwrap();
         let address = listeners.grpc.local_addr().unwrap().to_string();
         let admin_address = listeners.admin.local_addr().unwrap().to_string();
-        let front = Front {
+        let front = PortDeps {
             authenticator: Arc::new(authenticator),
             clock: clock.clone(),
             entropy: Arc::new(SeededEntropy::new(7)),
@@ -77,12 +77,13 @@ impl Waiting {
                     return Ok(());
                 }
             };
-            let back = Back {
+            let back = ServiceDeps {
                 store,
+                catalogue: Arc::new(Catalogue::builtin()),
                 routes: Arc::new(RouteTable::builtin().unwrap()),
                 safeguards: Safeguards::default(),
             };
-            server::run_behind(ports, back, || {}, stopped).await
+            server::run_on_ports(ports, back, || {}, stopped).await
         });
         Self {
             address,
@@ -95,7 +96,7 @@ impl Waiting {
         }
     }
 
-    /// The store is there.
+    /// Opens and migrates the store.
     async fn opened(&self) -> Arc<Store> {
         let path = self.folder.path().join("stacktoken.db");
         let ambient = (
@@ -124,41 +125,42 @@ async fn watch(channel: Channel) -> Streaming<HealthCheckResponse> {
 
 async fn next(stream: &mut Streaming<HealthCheckResponse>) -> ServingStatus {
     let told = tokio::time::timeout(Duration::from_secs(20), stream.message()).await;
-    let told = told.expect("a change of health");
-    told.unwrap().expect("the stream goes on").status()
+    let told = told.expect("no change of the health status");
+    told.unwrap().expect("the stream ended").status()
 }
 
-/// Calls whose messages come after their headers: whatever refuses them does so before.
-async fn ask_slowly(wire: &mut Wire, streams: std::ops::Range<u32>) {
+/// Sends calls whose messages follow their headers with a delay, so a refusal is sent before the
+/// message.
+async fn ask_slowly(wire: &mut RawConnection, streams: std::ops::Range<u32>) {
     for stream in streams.map(|at| 1 + 2 * at) {
-        wire.say(&wire::headers(stream, wire::END_HEADERS)).await;
+        wire.send(&wire::headers(stream, wire::END_HEADERS)).await;
         tokio::time::sleep(Duration::from_millis(5)).await;
-        wire.say(&wire::message(stream, b"")).await;
-        wire.hear_undisturbed(wire::HEADERS).await;
+        wire.send(&wire::message(stream, b"")).await;
+        wire.expect_frame(wire::HEADERS).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_is_connected_while_the_store_is_away_stays_so_when_it_comes() {
-    let waiting = Waiting::start().await;
-    let mut wire = Wire::greeted(&waiting.address).await;
+async fn connections_made_while_the_store_is_away_stay_open_when_it_comes() {
+    let waiting = WaitingServer::start().await;
+    let mut wire = RawConnection::connected(&waiting.address).await;
     ask_slowly(&mut wire, 0..20).await;
     let channel = waiting.channel().await;
     let mut health = watch(channel.clone()).await;
     assert_eq!(next(&mut health).await, NotServing);
-    let ask = async || outcome(&call(&channel, INTROSPECT, Sent::nothing(), vec![]).await);
+    let ask = async || outcome(&call(&channel, INTROSPECT, Metadata::nothing(), vec![]).await);
     let refused = (Code::Unavailable, "STORE_UNAVAILABLE".to_owned());
     assert_eq!(ask().await, refused);
 
     let store = waiting.opened().await;
     assert!(waiting.store.send(store.clone()).is_ok());
-    // On the same stream, and on the same connections.
+    // The stream and the connections are those from before.
     assert_eq!(next(&mut health).await, Serving);
     let missing = (Code::Unauthenticated, "CREDENTIAL_MISSING".to_owned());
     assert_eq!(ask().await, missing);
     ask_slowly(&mut wire, 20..40).await;
-    wire.say(&wire::ping()).await;
-    wire.hear_undisturbed(wire::PING).await;
+    wire.send(&wire::ping()).await;
+    wire.expect_frame(wire::PING).await;
     let metrics = crate::support::scrape(&waiting.admin_address).await;
     for counted in [
         "stacktoken_errors_total{reason=\"STORE_UNAVAILABLE\"} 21",
@@ -173,14 +175,14 @@ async fn whoever_is_connected_while_the_store_is_away_stays_so_when_it_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_stopped_while_it_waits_tells_its_clients_to_go() {
-    let waiting = Waiting::start().await;
-    let mut wire = Wire::greeted(&waiting.address).await;
+async fn a_server_stopped_while_waiting_sends_goaway() {
+    let waiting = WaitingServer::start().await;
+    let mut wire = RawConnection::connected(&waiting.address).await;
     ask_slowly(&mut wire, 0..1).await;
     let mut health = watch(waiting.channel().await).await;
     assert_eq!(next(&mut health).await, NotServing);
     waiting.stop.cancel();
-    assert!(wire.hear_a(wire::GO_AWAY).await.is_some());
+    assert!(wire.next_frame_of(wire::GO_AWAY).await.is_some());
     let ended = health.message().await.unwrap_err();
     assert_eq!(reason(&ended), "DRAINING");
     drop(wire);

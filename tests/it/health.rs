@@ -1,7 +1,8 @@
-//! The health protocol, without credentials: what is told is true in both directions.
+//! The health protocol, without credentials: the reported status is correct in both directions.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
 
+use prost_reflect::{DescriptorPool, DynamicMessage, MapKey, Value};
 use stacktoken::auth::{self, Authenticator, HttpFetcher};
 use tempfile::TempDir;
 use tonic::{Code, Streaming};
@@ -11,14 +12,35 @@ use tonic_health::pb::{
     health_client::HealthClient,
 };
 
-use crate::support::{
-    ManualClock, TestIssuer, TestServer, clients::details, issuer::ISSUERS_FILE, reason,
+use crate::{
+    reflection,
+    support::{
+        ManualClock, TestIssuer, TestServer, clients::details, database::eventually,
+        issuer::ISSUERS_FILE, raw, reason,
+    },
 };
 
 const OVERALL: &str = "";
 const INTROSPECTION: &str = "stacktoken.v1.IntrospectionService";
 const TOKEN: &str = "stacktoken.v1.TokenService";
 const NAMES: [&str; 3] = [OVERALL, INTROSPECTION, TOKEN];
+
+/// The services that write, which follow TokenService. All others follow IntrospectionService.
+const WRITING: [&str; 3] = [
+    TOKEN,
+    "stacktoken.v1.LeakService",
+    "stacktoken.admin.v1.StackService",
+];
+
+/// Returns every service of the contract, Envoy's service, and the process as a whole.
+fn all_names() -> Vec<String> {
+    let services = raw::services();
+    let ours = services
+        .iter()
+        .map(|service| service.full_name().to_owned());
+    let besides = [OVERALL, "envoy.service.auth.v3.Authorization"];
+    ours.chain(besides.map(str::to_owned)).collect()
+}
 
 fn about(service: &str) -> HealthCheckRequest {
     HealthCheckRequest {
@@ -43,11 +65,14 @@ async fn watch(server: &TestServer, service: &str) -> Streaming<HealthCheckRespo
 async fn next(stream: &mut Streaming<HealthCheckResponse>) -> ServingStatus {
     let patience = Duration::from_secs(20);
     let told = tokio::time::timeout(patience, stream.message()).await;
-    told.expect("a change of health").unwrap().unwrap().status()
+    told.expect("no change of the health status")
+        .unwrap()
+        .unwrap()
+        .status()
 }
 
-/// A server whose users and services are known by keys of their own, in files that are not
-/// there yet; and the keys.
+/// Starts a server whose users and services have separate key files that do not exist yet. Returns
+/// the server and the keys.
 async fn without_keys() -> (TestServer, String) {
     let data_dir = Arc::new(TempDir::new().unwrap());
     let clock = ManualClock::new();
@@ -70,10 +95,61 @@ async fn without_keys() -> (TestServer, String) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_name_is_serving_once_the_server_is() {
     let server = TestServer::start().await;
-    for name in NAMES {
-        assert_eq!(check(&server, name).await.unwrap(), Serving, "{name:?}");
-        assert_eq!(next(&mut watch(&server, name).await).await, Serving);
+    for name in all_names() {
+        assert_eq!(check(&server, &name).await.unwrap(), Serving, "{name:?}");
+        assert_eq!(next(&mut watch(&server, &name).await).await, Serving);
     }
+}
+
+/// Calls `List` by the descriptors that reflection serves, as grpcurl does, and returns the
+/// statuses.
+async fn listed(server: &TestServer) -> BTreeMap<String, String> {
+    let files = reflection::v1::files_of(server, "grpc.health.v1.Health").await;
+    let mut pool = DescriptorPool::new();
+    for file in files.unwrap() {
+        pool.decode_file_descriptor_proto(file.as_slice()).unwrap();
+    }
+    let health = pool.get_service_by_name("grpc.health.v1.Health").unwrap();
+    let list = health.methods().find(|method| method.name() == "List");
+    let list = list.expect("reflection does not list List");
+    let path = raw::path_of(&list);
+    let channel = server.channel().await;
+    let answer = raw::call(&channel, &path, raw::Metadata::nothing(), Vec::new()).await;
+    let answer = DynamicMessage::decode(list.output(), answer.unwrap().as_slice()).unwrap();
+    let statuses = answer.get_field_by_name("statuses").unwrap();
+    let statuses = statuses.as_map().unwrap().iter();
+    let status = |(name, health): (&MapKey, &Value)| {
+        let health = health.as_message().unwrap();
+        let status = health.get_field_by_name("status").unwrap();
+        let status = ServingStatus::try_from(status.as_enum_number().unwrap()).unwrap();
+        (
+            name.as_str().unwrap().to_owned(),
+            status.as_str_name().to_owned(),
+        )
+    };
+    statuses.map(status).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn list_answers_the_health_of_every_name_as_reflection_describes_it() {
+    let server = TestServer::start().await;
+    let all = |status: &str| -> BTreeMap<_, _> {
+        let names = all_names().into_iter();
+        names.map(|name| (name, status.to_owned())).collect()
+    };
+    assert_eq!(listed(&server).await, all("SERVING"));
+    let (unready, jwks) = without_keys().await;
+    assert_eq!(listed(&unready).await, all("NOT_SERVING"));
+    fs::write(unready.data_dir.path().join("services.json"), &jwks).unwrap();
+    unready.clock.advance(Duration::from_secs(60));
+    let mut some = all("SERVING");
+    for name in WRITING {
+        some.insert(name.to_owned(), "NOT_SERVING".to_owned());
+    }
+    eventually("services have keys", async || {
+        (listed(&unready).await == some).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -102,7 +178,7 @@ async fn each_service_serves_from_when_its_callers_can_be_known_until_they_canno
     later();
     assert_eq!(next(token).await, Serving);
 
-    // Keys that nobody has confirmed for a day are trusted no longer.
+    // Keys that were not refreshed for a day are no longer trusted.
     fs::remove_file(folder.join("services.json")).unwrap();
     server.clock.advance(Duration::from_hours(25));
     assert_eq!(next(introspection).await, NotServing);
@@ -114,7 +190,7 @@ async fn each_service_serves_from_when_its_callers_can_be_known_until_they_canno
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_the_keys_are_not_to_be_had_a_call_is_told_so_and_not_refused() {
+async fn while_the_keys_are_unavailable_a_call_is_unavailable_and_not_unauthenticated() {
     let (server, _) = without_keys().await;
     let request = crate::support::introspect_request("blt00c0ffee00c0ffee", "stk1_", &[]);
     let mut service = server.service().await;
@@ -136,14 +212,16 @@ async fn where_only_writes_fail_tokens_cannot_be_changed_and_questions_are_answe
             outside
                 .run(&format!(
                     "CREATE TRIGGER no_{event}_{table} BEFORE {event} ON {table} \
-                     BEGIN SELECT RAISE(ABORT, 'nothing can be written'); END"
+                     BEGIN SELECT RAISE(ABORT, 'writes fail'); END"
                 ))
                 .await;
         }
     }
     assert_eq!(next(&mut tokens).await, NotServing);
-    for name in [INTROSPECTION, OVERALL] {
-        assert_eq!(check(&server, name).await.unwrap(), Serving, "{name:?}");
+    for name in all_names() {
+        let writes = WRITING.contains(&name.as_str());
+        let expected = if writes { NotServing } else { Serving };
+        assert_eq!(check(&server, &name).await.unwrap(), expected, "{name:?}");
     }
     assert_eq!(server.verdict(&token.secret).await, "OK");
     for table in ["meta", "tokens", "audit_events"] {
@@ -183,7 +261,7 @@ async fn watch_of_a_name_that_is_no_service_says_so_and_stays_open() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_watches_hears_first_that_nothing_serves_and_then_of_the_end() {
+async fn a_health_watcher_sees_not_serving_before_the_stream_ends() {
     let server = TestServer::start_with(|tuning| {
         tuning.drain_delay = Some(Duration::from_millis(200));
     })

@@ -1,5 +1,5 @@
-//! Tests through the wire: the real server with its real layers on a free port, a clock and
-//! randomness of the test's own, an issuer of the test's own.
+//! Tests through the wire: the real server with its real layers on a free port, with a manual
+//! clock, seeded randomness and an issuer of the tests.
 #![allow(
     dead_code,
     missing_docs,
@@ -8,7 +8,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test may fail loudly, and stands for the world outside"
+    reason = "a test may panic, and acts as the environment"
 )]
 
 mod api_docs;
@@ -16,6 +16,9 @@ mod audit;
 mod connections;
 mod coverage;
 mod deadlines;
+mod edges;
+mod errors;
+mod examples;
 mod ext_authz;
 #[path = "../floods/frames.rs"]
 mod h2;
@@ -24,10 +27,12 @@ mod health;
 mod housekeeping;
 mod incidents;
 mod introspection;
+mod layers;
 mod limits;
 mod outages;
 mod panics;
 mod previews;
+mod protocol;
 mod reflection;
 mod secrets;
 mod settings_docs;
@@ -37,4 +42,5 @@ mod tls;
 mod tokens;
 mod usage;
 mod watch;
+mod ways;
 mod wire;

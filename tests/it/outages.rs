@@ -1,5 +1,5 @@
-//! Not being able to decide is never a verdict (R13), and where the audit cannot be written,
-//! nothing is done (R14). The store is broken from outside, then mended.
+//! An outage of the store gives no verdict (R13), and if the audit cannot be written, no change is
+//! made (R14). The tests break the store by SQL, then repair it.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tonic::Code;
 use crate::support::{
     Client, TestServer,
     clients::{details, reason},
-    database::Outside,
+    database::DirectConnection,
     introspect_request, issue_request, now,
     requests::{
         Issued, get_request, list_request, outcome, refused, rename_request, revoke_request,
@@ -16,7 +16,7 @@ use crate::support::{
     },
 };
 
-/// What everything that asks the store answers.
+/// Returns the outcomes of all calls that need the store.
 async fn outcomes(server: &TestServer, token: &Issued) -> Vec<String> {
     let (stack, uid) = (&server.stack, &token.uid);
     let (mut owner, mut service) = (server.owner().await, server.service().await);
@@ -66,14 +66,14 @@ async fn a_store_that_cannot_be_read_is_unavailable_and_never_a_verdict() {
         assert!(!details.request_info().unwrap().request_id.is_empty());
         assert!(
             !status.message().contains("TABEL"),
-            "causes stay in our log"
+            "the cause is only logged"
         );
     }
-    outside.mend().await;
+    outside.restore().await;
     assert_eq!(
         server.verdict(&token.secret).await,
         "OK",
-        "mended, it goes on"
+        "the repaired store is used again"
     );
     server.revoke(&token.uid).await;
     assert_eq!(server.verdict(&token.secret).await, "REVOKED");
@@ -84,7 +84,7 @@ async fn a_store_that_lacks_a_table_is_a_fault_and_never_a_verdict() {
     let server = TestServer::start().await;
     let outside = server.outside().await;
     for table in ["tokens", "token_secrets", "stacks"] {
-        // Not asked about before, so nothing of it is remembered.
+        // The token was not introspected before, so it is not cached.
         let token = server.token(table).await;
         outside
             .run(&format!("ALTER TABLE {table} RENAME TO elsewhere"))
@@ -130,7 +130,7 @@ async fn a_row_that_does_not_parse_is_a_fault_and_never_a_verdict() {
     }
 }
 
-async fn rows(outside: &Outside) -> Vec<i64> {
+async fn rows(outside: &DirectConnection) -> Vec<i64> {
     let mut counts = Vec::new();
     for table in [
         "tokens",
@@ -151,9 +151,11 @@ async fn rows(outside: &Outside) -> Vec<i64> {
 
 async fn stack_changes(server: &TestServer, operator: &mut Client) -> Vec<String> {
     use stacktoken::grpc::pb::admin::v1::{
-        RegisterRequest, RemoveMemberRequest, Role, SetMemberRequest, SetTokenLimitRequest,
+        RegisterRequest, RemoveMemberRequest, SetMemberRequest, SetTokenLimitRequest,
         SuspendRequest, TransferOwnershipRequest,
     };
+
+    use stacktoken::grpc::pb::v1::Role;
 
     use crate::support::person;
 
@@ -214,20 +216,24 @@ async fn where_the_audit_cannot_be_written_nothing_is_changed() {
     outside
         .run(
             "CREATE TRIGGER full BEFORE INSERT ON audit_events \
-             BEGIN SELECT RAISE(ABORT, 'no room in the archive'); END",
+             BEGIN SELECT RAISE(ABORT, 'the archive is full'); END",
         )
         .await;
     let told = outcomes(&server, &token).await;
-    assert_eq!(told[..3], ["OK"; 3], "reading and verdicts go on");
+    assert_eq!(
+        told[..3],
+        ["OK"; 3],
+        "reads and verdicts do not need the audit"
+    );
     assert_eq!(told[3..], [AUDIT; 4]);
     let told = stack_changes(&server, &mut server.operator().await).await;
     assert_eq!(told, [AUDIT; 6]);
     assert_eq!(rows(&outside).await, rows_before);
-    let after = server.see(&token.uid).await;
-    let unused = stacktoken::grpc::pb::v1::Token {
-        last_used_at: None,
-        ..after
-    };
+    let mut unused = server.see(&token.uid).await;
+    unused.last_used_at = None;
+    for secret in &mut unused.secrets {
+        secret.first_used_at = None;
+    }
     assert_eq!(unused, before);
     assert_eq!(server.verdict(&token.secret).await, "OK");
     let request = revoke_request(&server.stack, &token.uid, "");
@@ -246,7 +252,7 @@ async fn where_the_audit_cannot_be_written_nothing_is_changed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn where_the_history_cannot_be_written_nothing_is_changed() {
+async fn nothing_is_changed_if_the_change_log_cannot_be_written() {
     let server = TestServer::start().await;
     let token = server.token("deploy").await;
     let outside = server.outside().await;
@@ -259,7 +265,7 @@ async fn where_the_history_cannot_be_written_nothing_is_changed() {
     assert_eq!(
         rows(&outside).await,
         rows_before,
-        "no audit row of what was not done"
+        "a change that failed has no audit row"
     );
     assert_eq!(server.verdict(&token.secret).await, "OK");
 }

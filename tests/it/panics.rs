@@ -1,5 +1,5 @@
-//! A handler that panics is a fault of one call: it is told and counted as such, what the panic
-//! says is told to nobody, and everything else goes on.
+//! A panic in a handler fails only its own call: it is reported and counted as INTERNAL, the panic
+//! message is not disclosed, and the server continues to work.
 
 use tonic::Code;
 
@@ -12,14 +12,14 @@ use crate::support::{
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_handler_that_panics_is_told_as_a_fault_and_the_connection_goes_on() {
+async fn a_panicking_handler_is_an_internal_error_and_the_connection_stays_open() {
     let server = TestServer::start().await;
     let jwt = server.issuer.user("owner", server.clock.seconds());
     let mut owner = Client::new(server.channel().await, Some(format!("Bearer {jwt}")));
     let list = list_request(&server.stack);
     owner.tokens.list(list.clone()).await.unwrap();
     for round in 0..3 {
-        // The next to ask is the handler, for a secret.
+        // The handler requests random bytes next, for the secret.
         server.entropy.panic_once();
         let issue = issue_request(&server.stack, &format!("token {round}"));
         let status = owner.tokens.issue(issue.clone()).await.unwrap_err();
@@ -31,7 +31,7 @@ async fn a_handler_that_panics_is_told_as_a_fault_and_the_connection_goes_on() {
             .metric("stacktoken_errors_total{reason=\"INTERNAL\"}")
             .await;
         assert_eq!(counted, f64::from(round + 1));
-        // Nothing is half done, no lock is held, and the connection stands.
+        // No change is half made, no lock is held, and the connection is still usable.
         let listed = owner.tokens.list(list.clone()).await.unwrap().into_inner();
         assert_eq!(listed.tokens.len(), round as usize);
         owner.tokens.issue(issue).await.unwrap();

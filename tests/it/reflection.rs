@@ -1,4 +1,4 @@
-//! The contract, read by reflection: so that `grpcurl` needs no files.
+//! Reflection serves the whole contract, so that `grpcurl` needs no proto files.
 
 use std::collections::BTreeSet;
 
@@ -8,10 +8,10 @@ use tonic::Code;
 
 use crate::support::{TestServer, raw};
 
-/// A client of one version of the service; the two differ in nothing but the name.
+/// Defines a client of one version of the reflection service; the versions differ only in name.
 macro_rules! version {
     ($version:ident) => {
-        mod $version {
+        pub mod $version {
             use tonic::Status;
             use tonic_reflection::pb::$version::{
                 ServerReflectionRequest,
@@ -103,7 +103,7 @@ async fn both_versions_describe_our_services_with_their_comments() {
             assert!(named.any(|service| service == name), "{name}");
             let comments = file.source_code_info.unwrap().location;
             let comments = comments.iter().filter(|at| at.leading_comments.is_some());
-            assert!(comments.count() > 10, "{name}");
+            assert!(comments.count() > 5, "{name}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The table of settings in docs/operations.md is what the flags say. To write it anew:
+//! Checks that the table of settings in docs/operations.md matches the flags. To regenerate it:
 //! `STACKTOKEN_WRITE_DOCS=1 cargo test --test it settings_docs`.
 
 use std::{fs, path::Path};
@@ -41,8 +41,8 @@ fn table() -> String {
 fn table_of_settings_is_what_the_flags_say() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md");
     let text = fs::read_to_string(&path).unwrap();
-    let begin = text.find(BEGIN).expect("the mark of the table") + BEGIN.len();
-    let end = text.find(END).expect("the mark of its end");
+    let begin = text.find(BEGIN).expect("the mark before the table") + BEGIN.len();
+    let end = text.find(END).expect("the mark after the table");
     let expected = table();
     if std::env::var_os("STACKTOKEN_WRITE_DOCS").is_some() {
         fs::write(
@@ -53,7 +53,7 @@ fn table_of_settings_is_what_the_flags_say() {
     } else {
         assert!(
             text[begin..end] == expected,
-            "docs/operations.md is behind the flags: STACKTOKEN_WRITE_DOCS=1 cargo test --test it settings_docs"
+            "docs/operations.md does not match the flags; run STACKTOKEN_WRITE_DOCS=1 cargo test --test it settings_docs"
         );
     }
 }
@@ -75,7 +75,7 @@ fn every_setting_has_a_variable_named_after_it() {
     }
 }
 
-/// The test names beside each setting are checked with all others in tests/architecture.
+/// `tests/architecture` checks that the tests named beside each setting exist.
 #[test]
 fn every_setting_names_the_tests_that_would_miss_it() {
     let mut cli = Cli::command();

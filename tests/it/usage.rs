@@ -1,4 +1,4 @@
-//! When tokens were last used: the first use at once, later ones behind the answers.
+//! When tokens were last used: the first use is recorded at once, later uses in the background.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::support::{
     TestServer,
     clients::fields,
     clock::START,
-    database::{Outside, eventually},
+    database::{DirectConnection, eventually},
     introspect_request, never,
     requests::{
         Issued, batch_request, list_request, outcome, overlap_for, refused, rename_request,
@@ -18,12 +18,12 @@ use crate::support::{
     },
 };
 
-/// One that writes down what is due nearly at once.
+/// Starts a server that flushes token usage every 20 ms.
 async fn eager() -> TestServer {
     TestServer::start_with(|tuning| tuning.usage_flush_every = Duration::from_millis(20)).await
 }
 
-/// Seconds since the start of the test.
+/// Returns the last use, in seconds since the start of the test.
 fn seconds(token: &v1::Token) -> Option<i64> {
     token.last_used_at.as_ref().map(|at| at.seconds - START)
 }
@@ -41,8 +41,8 @@ fn pass(server: &TestServer, seconds: u64) {
     server.clock.advance(Duration::from_secs(seconds));
 }
 
-/// What is on record of a token, in seconds since the start; -1: nothing.
-async fn on_record(outside: &Outside, token: &Issued) -> i64 {
+/// Returns the recorded last use in seconds since the start of the test, or -1.
+async fn on_record(outside: &DirectConnection, token: &Issued) -> i64 {
     let uid = token.uid.replace('-', "");
     let sql = format!(
         "SELECT COALESCE(MAX(last_used_at) / 1000000 - {START}, -1) FROM token_usage \
@@ -51,8 +51,8 @@ async fn on_record(outside: &Outside, token: &Issued) -> i64 {
     outside.number(&sql).await
 }
 
-async fn recorded(outside: &Outside, token: &Issued, at: i64) {
-    let what = format!("{at} on record");
+async fn recorded(outside: &DirectConnection, token: &Issued, at: i64) {
+    let what = format!("{at} is recorded");
     eventually(&what, async || {
         (on_record(outside, token).await == at).then_some(())
     })
@@ -68,7 +68,7 @@ async fn count(server: &TestServer, metric: &str) -> u64 {
 }
 
 async fn nothing_waits(server: &TestServer) {
-    eventually("all on record", async || {
+    eventually("all uses are recorded", async || {
         let waiting = count(server, "stacktoken_usage_waiting").await;
         (waiting == 0).then_some(())
     })
@@ -133,8 +133,8 @@ async fn every_answer_that_a_token_is_active_is_a_use_and_no_other_is() {
     assert_eq!(used(&server, &token).await, Some(3), "not active");
 }
 
-/// Has every write but the heartbeat leave a row behind.
-async fn watch_writes(outside: &Outside) {
+/// Creates triggers that log every write except heartbeats.
+async fn watch_writes(outside: &DirectConnection) {
     outside.run("CREATE TABLE written (what TEXT)").await;
     for table in [
         "tokens",
@@ -168,19 +168,23 @@ async fn a_token_is_written_once_a_minute_at_most_and_never_by_a_verdict() {
         server.verdict(&two.secret).await;
     }
     let written = outside.number("SELECT COUNT(*) FROM written").await;
-    assert_eq!(written, 0, "by 58 verdicts within a minute");
+    assert_eq!(written, 0, "58 verdicts within a minute write nothing");
     assert_eq!(
         used(&server, &one).await,
         Some(59),
-        "seen here all the same"
+        "the use is visible before it is recorded"
     );
     pass(&server, 1);
     recorded(&outside, &one, 59).await;
-    assert_eq!(on_record(&outside, &two).await, 30, "half a minute ago");
+    assert_eq!(
+        on_record(&outside, &two).await,
+        30,
+        "recorded half a minute ago"
+    );
     pass(&server, 30);
     recorded(&outside, &two, 59).await;
     let written = outside.number("SELECT COUNT(*) FROM written").await;
-    assert_eq!(written, 2, "each once");
+    assert_eq!(written, 2, "each use is recorded once");
     assert_eq!(count(&server, "stacktoken_usage_writes_total").await, 2);
     assert_eq!(
         count(&server, "stacktoken_usage_rows_written_total").await,
@@ -251,7 +255,7 @@ async fn a_store_that_takes_no_record_costs_no_verdict_and_no_use() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn beyond_the_room_for_them_uses_are_dropped_and_counted() {
+async fn uses_beyond_the_queue_are_dropped_and_counted() {
     let server = TestServer::start_with(|tuning| {
         tuning.usage_flush_every = Duration::from_millis(20);
         tuning.usage_pairs = 2;
@@ -267,13 +271,17 @@ async fn beyond_the_room_for_them_uses_are_dropped_and_counted() {
     pass(&server, 30);
     assert_eq!(server.verdict(&tokens[2].secret).await, "OK");
     assert_eq!(count(&server, "stacktoken_usage_dropped_total").await, 2);
-    assert_eq!(used(&server, &tokens[2]).await, Some(0), "its first use");
-    // Written and a minute old, the others make room.
+    assert_eq!(
+        used(&server, &tokens[2]).await,
+        Some(0),
+        "only the first use is known"
+    );
+    // Entries that were flushed over a minute ago are evicted, so the tracker has space again.
     pass(&server, 60);
     nothing_waits(&server).await;
     pass(&server, 60);
     let outside = server.outside().await;
-    eventually("room again", async || {
+    eventually("the tracker has space again", async || {
         server.verdict(&tokens[2].secret).await;
         (on_record(&outside, &tokens[2]).await == 150).then_some(())
     })
@@ -303,7 +311,7 @@ async fn tokens_unused_since_an_instant_are_found_and_newer_ones_are_not() {
     pass(&server, 10);
     server.token("d: never used, newer").await;
     pass(&server, 10);
-    // Known to this replica's memory only.
+    // This use is known only to this server and not yet recorded.
     server.verdict(&again.secret).await;
     let table: [(i64, &[&str]); 7] = [
         (0, &[]),

@@ -1,10 +1,10 @@
-//! Watch on one server: what is told and what is not, how a stream begins and how it ends.
+//! `Watch` on one server: which changes are sent, and how a stream starts and ends.
 
 use std::time::Duration;
 
 use stacktoken::grpc::pb::{
     admin::v1 as admin,
-    v1::{self, WatchRequest, rotate_request::Overlap, watch_response::Event},
+    v1::{self, WatchRequest, watch_response::Event},
 };
 use tonic::{Code, Status, transport::Endpoint};
 
@@ -12,8 +12,11 @@ use crate::support::{
     Client, TestServer,
     clients::{details, fields},
     database::eventually,
-    introspect_request, permissions, person, reason,
-    requests::{overlap_for, revoke_request, rotate_request, set_expiry_request, update_request},
+    permissions, person, reason,
+    requests::{
+        UNTIL_FIRST_USE, end_overlap_request, overlap_for, revoke_request, rotate_request,
+        set_expiry_request, update_request,
+    },
     watching::{Watching, from, ping, staleness, subject},
 };
 
@@ -26,7 +29,7 @@ async fn refused(server: &TestServer, revision: &str) -> Status {
     opened.err().expect("a refusal")
 }
 
-/// Makes so many changes that are told.
+/// Makes `2 * times` changes that streams send.
 async fn suspend_and_resume(server: &TestServer, times: usize) {
     let mut operator = server.operator().await;
     for _ in 0..times {
@@ -56,7 +59,7 @@ async fn revoked(server: &TestServer, name: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_change_of_a_token_that_can_alter_a_verdict_is_told() {
+async fn every_change_of_a_token_that_can_alter_a_verdict_is_reported() {
     let server = TestServer::start().await;
     let stack = server.stack.clone();
     let mut owner = server.owner().await.tokens;
@@ -78,12 +81,19 @@ async fn every_change_of_a_token_that_can_alter_a_verdict_is_told() {
     owner.set_expiry(redated).await.unwrap();
     assert_eq!(subject(&watching.changed().await), this, "redated");
 
-    let rotate = rotate_request(&stack, &uid, Overlap::UntilFirstUse(true));
+    let rotate = rotate_request(&stack, &uid, UNTIL_FIRST_USE);
     let newer = owner.rotate(rotate).await.unwrap().into_inner();
     assert_eq!(subject(&watching.changed().await), this, "rotated");
 
     assert!(server.introspect(&newer.secret, &[]).await.active);
     assert_eq!(subject(&watching.changed().await), this, "first use");
+
+    let rotate = rotate_request(&stack, &uid, overlap_for(60));
+    owner.rotate(rotate).await.unwrap();
+    assert_eq!(subject(&watching.changed().await), this, "rotated again");
+    let end = end_overlap_request(&stack, &uid);
+    owner.end_overlap(end).await.unwrap();
+    assert_eq!(subject(&watching.changed().await), this, "overlap ended");
 
     owner
         .revoke(revoke_request(&stack, &uid, ""))
@@ -95,7 +105,7 @@ async fn every_change_of_a_token_that_can_alter_a_verdict_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_of_a_stack_is_told_as_one_of_the_stack() {
+async fn a_change_of_a_stack_is_reported_for_the_stack() {
     let server = TestServer::start().await;
     let get = admin::GetRequest {
         stack_api_key: server.stack.clone(),
@@ -118,7 +128,7 @@ async fn a_change_of_a_stack_is_told_as_one_of_the_stack() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_alters_no_verdict_is_not_told_and_yet_is_behind_the_resume_point() {
+async fn a_harmless_change_is_not_sent_but_moves_the_resume_point() {
     let server = TestServer::start().await;
     let mut watching = watching(&server).await;
     let (_, before) = watching.pong().await.unwrap();
@@ -136,12 +146,12 @@ async fn what_alters_no_verdict_is_not_told_and_yet_is_behind_the_resume_point()
         validate_only: false,
         stack_api_key: server.stack.clone(),
         member: Some(person("newcomer")),
-        role: admin::Role::Admin.into(),
+        role: v1::Role::Admin.into(),
     };
     let last = operator.stacks.set_member(member).await.unwrap();
     assert!(server.introspect(&issued.secret, &[]).await.active);
     let last = last.into_inner().revision;
-    let reached = eventually("the last change is reached", async || {
+    let reached = eventually("the last change is published", async || {
         let (changes, pong) = watching.pong().await.unwrap();
         assert!(changes.is_empty(), "{changes:?}");
         (pong.revision == last).then_some(pong)
@@ -151,7 +161,7 @@ async fn what_alters_no_verdict_is_not_told_and_yet_is_behind_the_resume_point()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_new_stream_from_a_revision_tells_what_happened_in_between() {
+async fn a_stream_resumed_from_a_revision_reports_the_changes_since() {
     let server = TestServer::start().await;
     let mut first = watching(&server).await;
     let one = revoked(&server, "one").await;
@@ -161,7 +171,8 @@ async fn a_new_stream_from_a_revision_tells_what_happened_in_between() {
     for name in ["two", "three", "four"] {
         wanted.push(revoked(&server, name).await);
     }
-    // Once the feed has told of them, they are told from the past alone, and once.
+    // Once the poller has published these changes, a new stream gets them from the backlog only,
+    // and each once.
     for this in &wanted {
         assert_eq!(subject(&first.changed().await), *this);
     }
@@ -169,7 +180,7 @@ async fn a_new_stream_from_a_revision_tells_what_happened_in_between() {
     let mut second = Watching::open(&service, &changed.revision).await.unwrap();
     let (told, pong) = second.pong().await.unwrap();
     assert_eq!(told.iter().map(subject).collect::<Vec<_>>(), wanted);
-    // Each is a point from which the rest is told.
+    // A stream can resume from the revision of each change and gets the rest.
     for (at, changed) in told.iter().enumerate() {
         let again = Watching::open(&service, &changed.revision).await;
         let (rest, _) = again.unwrap().pong().await.unwrap();
@@ -199,7 +210,7 @@ async fn a_revision_that_cannot_be_gone_on_from_is_refused_with_what_to_do() {
         let status = refused(&server, &unknown).await;
         assert_eq!(status.code(), Code::OutOfRange, "{unknown}");
         assert_eq!(reason(&status), "REVISION_UNKNOWN", "{unknown}");
-        assert!(status.message().contains("forget everything"), "{status:?}");
+        assert!(status.message().contains("clear your cache"), "{status:?}");
     }
     let service = server.service().await;
     let zero = format!("{epoch}0");
@@ -219,7 +230,7 @@ async fn a_revision_that_cannot_be_gone_on_from_is_refused_with_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn more_than_10_000_changes_are_not_told_one_by_one() {
+async fn more_than_10_000_changes_are_not_reported_one_by_one() {
     let server = TestServer::start().await;
     let (_, pong) = watching(&server).await.pong().await.unwrap();
     let outside = server.outside().await;
@@ -234,12 +245,12 @@ async fn more_than_10_000_changes_are_not_told_one_by_one() {
     let service = server.service().await;
     outside.run(&more(10_000)).await;
     let mut told = Watching::open(&service, &pong.revision).await.unwrap();
-    // Some may come twice, by the feed.
+    // Some changes can arrive twice, from the backlog and from a published batch.
     assert!(told.pong().await.unwrap().0.len() >= 10_000);
     outside.run(&more(1)).await;
     let status = refused(&server, &pong.revision).await;
     assert_eq!(reason(&status), "REVISION_PURGED");
-    // A stream that is open is told as well where the feed itself cannot tell them apart.
+    // An open stream ends with the same error if one poll finds too many changes to list.
     let mut open = watching(&server).await;
     outside.run(&more(10_001)).await;
     let status = open.end().await;
@@ -261,7 +272,7 @@ async fn when_changes_that_were_not_read_are_purged_the_stream_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restored_store_ends_the_stream_as_another_history() {
+async fn a_restored_store_ends_the_stream_with_another_epoch() {
     let server = TestServer::start().await;
     let mut open = watching(&server).await;
     let outside = server.outside().await;
@@ -324,7 +335,7 @@ async fn of_many_pings_at_once_the_latest_is_answered_and_at_most_20_a_second() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_half_closes_is_told_of_changes_all_the_same() {
+async fn a_half_closed_client_still_receives_changes() {
     let server = TestServer::start().await;
     let mut watching = watching(&server).await;
     watching.requests = None;
@@ -346,7 +357,7 @@ async fn neither_the_deadline_nor_the_room_for_calls_binds_a_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_sends_nothing_is_told_at_the_deadline() {
+async fn a_call_without_a_message_ends_at_the_deadline() {
     let server = TestServer::start_with(|tuning| {
         tuning.deadline = Duration::from_millis(300);
     })
@@ -355,16 +366,16 @@ async fn who_sends_nothing_is_told_at_the_deadline() {
     let silent = tokio_stream::pending::<WatchRequest>();
     let status = service.introspection.watch(silent).await.err().unwrap();
     assert_eq!(reason(&status), "DEADLINE");
-    // Whoever half-closes at once has said all there is to say.
+    // A client that half-closes at once sends no message, so the server does not wait for one.
     let empty = tokio_stream::empty::<WatchRequest>();
     service.introspection.watch(empty).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn beyond_the_room_for_streams_a_watch_is_overload_until_one_ends() {
+async fn a_watch_beyond_the_limit_of_streams_is_overloaded_until_one_ends() {
     let server = TestServer::start_with(|tuning| {
         tuning.max_watches = 2;
-        tuning.shares.max_watches_per_caller = Some(2);
+        tuning.client_limits.max_watches_per_caller = Some(2);
     })
     .await;
     let service = server.service().await;
@@ -374,12 +385,12 @@ async fn beyond_the_room_for_streams_a_watch_is_overload_until_one_ends() {
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(reason(&status), "OVERLOADED");
     assert!(server.metrics().await.contains("stacktoken_watches 2"));
-    // One refused takes no place, nor does health's Watch.
+    // Neither a refused stream nor a `Health.Watch` stream takes a permit.
     for _ in 0..3 {
         assert_eq!(reason(&refused(&server, "zz").await), "OVERLOADED");
     }
     drop(first);
-    let mut third = eventually("a place is free", async || {
+    let mut third = eventually("a permit is free", async || {
         Watching::open(&service, "").await.ok()
     })
     .await;
@@ -387,12 +398,12 @@ async fn beyond_the_room_for_streams_a_watch_is_overload_until_one_ends() {
     for watching in [&mut second, &mut third] {
         assert_eq!(subject(&watching.changed().await), this);
     }
-    for nobody in [server.mere_service().await, server.owner().await] {
+    for nobody in [server.service_without_role().await, server.owner().await] {
         let status = Watching::open(&nobody, "").await.err().unwrap();
         assert_eq!(reason(&status), "ROLE_REQUIRED");
     }
     drop((second, third));
-    eventually("nobody watches", async || {
+    eventually("no stream is open", async || {
         let metrics = server.metrics().await;
         metrics.contains("stacktoken_watches 0").then_some(())
     })
@@ -408,7 +419,7 @@ async fn one_caller_never_has_more_than_its_share_of_watches() {
     };
     let mut open = Vec::new();
     for subject in ["gateway-1", "gateway-2", "gateway-3", "content-api"] {
-        // On connections of its own each time: it is who calls that counts.
+        // Each stream has its own connection, because the limit is per caller.
         for _ in 0..2 {
             let watching = Watching::open(&as_service(subject).await, "").await;
             open.push(watching.unwrap_or_else(|status| panic!("{subject}: {status:?}")));
@@ -418,7 +429,7 @@ async fn one_caller_never_has_more_than_its_share_of_watches() {
     }
     drop(open.remove(0));
     let gateway = as_service("gateway-1").await;
-    eventually("its place is free again", async || {
+    eventually("its permit is free again", async || {
         Watching::open(&gateway, "").await.ok()
     })
     .await;
@@ -433,7 +444,7 @@ async fn a_refused_beginning_gives_its_place_back() {
     watching(&server).await;
 }
 
-/// A client whose stream takes hardly anything before it is read.
+/// Creates a client with a tiny flow control window, so the server can send only what is read.
 async fn narrow(server: &TestServer) -> Client {
     let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
     let endpoint = endpoint.initial_stream_window_size(1024);
@@ -443,7 +454,7 @@ async fn narrow(server: &TestServer) -> Client {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slow_client_is_told_to_start_over_and_holds_nobody_up() {
+async fn a_slow_client_must_start_over_and_delays_no_other() {
     let server = TestServer::start_with(|tuning| tuning.watch_queue = 16).await;
     let mut slow = Watching::open(&narrow(&server).await, "").await.unwrap();
     let mut quick = watching(&server).await;
@@ -473,7 +484,7 @@ async fn a_slow_client_is_told_to_start_over_and_holds_nobody_up() {
     assert!(metrics.contains("stacktoken_watch_lagged_total 1"));
     let counted = "stacktoken_errors_total{reason=\"WATCH_LAGGED\"} 1";
     assert!(metrics.contains(counted), "{metrics}");
-    // From the last revision on, all the rest is there.
+    // After a resumption from the last revision, all the remaining changes arrive.
     let service = server.service().await;
     let mut again = Watching::open(&service, &last).await.unwrap();
     assert_eq!(read + again.pong().await.unwrap().0.len(), 200);
@@ -498,7 +509,7 @@ async fn a_replica_that_stops_ends_its_streams() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_the_store_cannot_be_read_pongs_say_how_old_what_was_told_is() {
+async fn while_the_store_is_unreadable_pongs_report_their_staleness() {
     let server = TestServer::start().await;
     let mut watching = watching(&server).await;
     let (_, fresh) = watching.pong().await.unwrap();
@@ -507,8 +518,8 @@ async fn while_the_store_cannot_be_read_pongs_say_how_old_what_was_told_is() {
     outside
         .run("ALTER TABLE changes RENAME TO changes_elsewhere")
         .await;
-    // A reading that began before may still be noted.
-    let stale = eventually("a pong that admits it", async || {
+    // A poll that started before the rename can still renew the lease.
+    let stale = eventually("a stale pong", async || {
         server.clock.advance(Duration::from_secs(10));
         let (_, pong) = watching.pong().await.unwrap();
         (staleness(&pong) >= Duration::from_secs(20)).then_some(pong)
@@ -526,16 +537,14 @@ async fn while_the_store_cannot_be_read_pongs_say_how_old_what_was_told_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_secret_that_a_rotation_ends_is_told_with_its_end() {
+async fn a_secret_that_a_rotation_ends_is_reported_with_its_end() {
     let server = TestServer::start().await;
     let issued = server.issue("rotated").await;
     let uid = issued.token.unwrap().token_uid;
     let mut owner = server.owner().await;
     let ends = async |secret: &str| {
-        let request = introspect_request(&server.stack, secret, &[]);
-        let mut service = server.service().await;
-        let answer = service.introspection.introspect(request).await.unwrap();
-        let token = answer.into_inner().token.unwrap();
+        let answer = server.introspect(secret, &[]).await;
+        let token = answer.token.unwrap();
         token.superseded_at.map(|at| at.seconds)
     };
     assert_eq!(ends(&issued.secret).await, None);

@@ -1,5 +1,5 @@
-//! A connection that speaks HTTP/2 frames made by hand, for what no library lets a client do:
-//! leave a message out, a ping unanswered or an answer unread.
+//! A connection with hand-made HTTP/2 frames, for what no client library does: omit a message,
+//! leave a ping unanswered or a response unread.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use tokio::{
 
 pub use crate::h2::*;
 
-/// Kinds of frames (RFC 9113 §6).
+/// Types of frames (RFC 9113 §6).
 pub const HEADERS: u8 = 0x1;
 pub const RESET: u8 = 0x3;
 pub const SETTINGS: u8 = 0x4;
 pub const PING: u8 = 0x6;
 pub const GO_AWAY: u8 = 0x7;
 
-/// A frame that was heard.
+/// A received frame.
 #[derive(Debug)]
 pub struct Frame {
     pub kind: u8,
@@ -27,7 +27,7 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// The value of a setting that this frame of SETTINGS makes.
+    /// Returns the value of a setting in this SETTINGS frame.
     pub fn setting(&self, id: u16) -> Option<u32> {
         let mut entries = self.payload.chunks_exact(6);
         let entry = entries.find(|entry| entry[..2] == id.to_be_bytes())?;
@@ -35,43 +35,44 @@ impl Frame {
     }
 }
 
-pub struct Wire(TcpStream);
+pub struct RawConnection(TcpStream);
 
-impl Wire {
-    /// A connection on which nothing is said yet.
+impl RawConnection {
+    /// Opens a connection and sends nothing.
     pub async fn silent(address: &str) -> Self {
         Self(TcpStream::connect(address).await.unwrap())
     }
 
-    /// One with the smallest buffer for what is not read.
+    /// Opens a connection with the smallest possible receive buffer.
     pub async fn narrow(address: &str) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
         Self(socket.connect(address.parse().unwrap()).await.unwrap())
     }
 
-    /// One that has greeted.
-    pub async fn greeted(address: &str) -> Self {
-        Self::greeted_from("127.0.0.1", address).await
+    /// Opens a connection and sends the HTTP/2 preface and SETTINGS.
+    pub async fn connected(address: &str) -> Self {
+        Self::connected_from("127.0.0.1", address).await
     }
 
-    /// One that has greeted, and comes from this address of the loopback network.
-    pub async fn greeted_from(ip: &str, address: &str) -> Self {
+    /// Opens a connection from this address of the loopback network, and sends the preface and
+    /// SETTINGS.
+    pub async fn connected_from(ip: &str, address: &str) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(format!("{ip}:0").parse().unwrap()).unwrap();
         let mut wire = Self(socket.connect(address.parse().unwrap()).await.unwrap());
-        wire.say(&[PREFACE, &settings(), &settings_ack()].concat())
+        wire.send(&[PREFACE, &settings(), &settings_ack()].concat())
             .await;
         wire
     }
 
-    pub async fn say(&mut self, bytes: &[u8]) {
-        // It may be closed for what was said before.
+    pub async fn send(&mut self, bytes: &[u8]) {
+        // The server may have closed the connection already.
         let _ = self.0.write_all(bytes).await;
     }
 
-    /// The next frame, or `None` where the other side has closed the connection.
-    pub async fn hear(&mut self) -> Option<Frame> {
+    /// Returns the next frame, or `None` if the server has closed the connection.
+    pub async fn next_frame(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
         self.0.read_exact(&mut head).await.ok()?;
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
@@ -84,12 +85,12 @@ impl Wire {
         })
     }
 
-    /// The next frame of this kind within a few seconds; `None` where the connection was
-    /// closed before.
-    pub async fn hear_a(&mut self, kind: u8) -> Option<Frame> {
+    /// Returns the next frame of this kind, or `None` if the connection is closed first. Panics
+    /// after ten seconds.
+    pub async fn next_frame_of(&mut self, kind: u8) -> Option<Frame> {
         let hearing = async {
             loop {
-                match self.hear().await {
+                match self.next_frame().await {
                     Some(frame) if frame.kind == kind => return Some(frame),
                     Some(_) => {}
                     None => return None,
@@ -97,14 +98,15 @@ impl Wire {
             }
         };
         let heard = timeout(Duration::from_secs(10), hearing).await;
-        heard.expect("a frame, or the end of the connection")
+        heard.expect("neither a frame nor the end of the connection")
     }
 
-    /// Waits for a frame of this kind; no stream is reset before it, and nobody is told to go.
-    pub async fn hear_undisturbed(&mut self, kind: u8) {
+    /// Waits for a frame of this kind, and asserts that neither RST_STREAM nor GOAWAY comes before
+    /// it.
+    pub async fn expect_frame(&mut self, kind: u8) {
         loop {
-            let heard = timeout(Duration::from_secs(10), self.hear()).await;
-            let frame = heard.expect("a frame").expect("the connection stands");
+            let heard = timeout(Duration::from_secs(10), self.next_frame()).await;
+            let frame = heard.expect("no frame").expect("connection closed");
             assert!(!matches!(frame.kind, RESET | GO_AWAY), "{frame:?}");
             if frame.kind == kind {
                 return;
@@ -112,8 +114,8 @@ impl Wire {
         }
     }
 
-    /// Whether nothing at all is heard for so long.
+    /// Returns whether no frame arrives for this time.
     pub async fn is_quiet_for(&mut self, time: Duration) -> bool {
-        timeout(time, self.hear()).await.is_err()
+        timeout(time, self.next_frame()).await.is_err()
     }
 }

@@ -1,4 +1,4 @@
-//! Replicas that are stopped and started again behind Envoy, while callers go on calling.
+//! Replicas behind Envoy that are stopped and restarted while callers keep calling.
 
 use std::{
     fs,
@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use crate::{
     envoy::{Envoy, binary},
     postgres::{self, Postgres},
-    program::{Running, channel, folder, program, signal_to},
+    program::{ChildGuard, channel, folder, program, signal_to},
     support::{
         Client, TestIssuer, introspect_request, issue_request, issuer::ISSUERS_FILE, person,
     },
@@ -29,13 +29,13 @@ use crate::{
 
 const CALLERS: usize = 4;
 
-/// How often a replica is stopped; 50 for the figure in docs/reliability.md.
+/// Returns how often a replica is stopped; 50 times for the figure in docs/reliability.md.
 fn drains() -> usize {
     let set = std::env::var("STACKTOKEN_TEST_DRAINS").ok();
     set.map_or(8, |text| text.parse().unwrap())
 }
 
-/// The replicas of one store.
+/// Two replicas on one database.
 struct Replicas {
     postgres: Postgres,
     folder: PathBuf,
@@ -75,8 +75,8 @@ impl Replicas {
             .unwrap()
     }
 
-    fn serve(&self, which: usize) -> Running {
-        Running(self.start(&[
+    fn serve(&self, which: usize) -> ChildGuard {
+        ChildGuard(self.start(&[
             "serve",
             "--listen",
             &self.addresses[which],
@@ -93,7 +93,7 @@ async fn until_healthy(envoy: &Envoy, count: usize) {
     while envoy.healthy().await != count {
         assert!(
             Instant::now() < until,
-            "Envoy does not find {count} healthy"
+            "Envoy did not find {count} replicas healthy"
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -147,7 +147,12 @@ async fn stopping_a_replica_under_load_fails_no_call() {
         load.spawn(async move {
             while !stop.load(Ordering::Relaxed) {
                 let answer = service.introspection.introspect(request.clone()).await;
-                assert!(answer.expect("a call during a drain").into_inner().active);
+                assert!(
+                    answer
+                        .expect("a call failed during a drain")
+                        .into_inner()
+                        .active
+                );
                 calls.fetch_add(1, Ordering::Relaxed);
             }
         });
@@ -168,5 +173,5 @@ async fn stopping_a_replica_under_load_fails_no_call() {
     }
     let calls = calls.load(Ordering::Relaxed);
     println!("{} drains, {calls} calls, none failed", drains());
-    assert!(calls > 100 * drains(), "there was load: {calls} calls");
+    assert!(calls > 100 * drains(), "too little load: {calls} calls");
 }

@@ -1,4 +1,4 @@
-//! Envoy as a child of the test, and a client that sends what no careful one would.
+//! Envoy as a child process, and a client that can send malformed requests.
 
 use std::{
     fs,
@@ -14,12 +14,12 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{program::Running, support::skips::found_or_skip};
+use crate::{program::ChildGuard, support::skips::found_or_skip};
 
 const CONFIG: &str = include_str!("../../docs/envoy.yaml");
 const REPLICAS: &str = include_str!("../../docs/envoy-replicas.yaml");
 
-/// The program, of the gate's Python tools or in the path.
+/// Returns the Envoy binary of the gate's Python tools, or the one in the path.
 pub fn binary() -> Option<PathBuf> {
     let target = Path::new(env!("CARGO_BIN_EXE_stacktoken"));
     let tools = target.ancestors().nth(2).unwrap().join("ci-tools/lib");
@@ -35,8 +35,8 @@ pub fn binary() -> Option<PathBuf> {
     found_or_skip(found, "envoy (.ci/requirements.txt)")
 }
 
-/// Where what stands behind Envoy is.
-pub struct Behind<'a> {
+/// The servers behind Envoy.
+pub struct Upstreams<'a> {
     pub stacktoken: &'a str,
     pub jwt: &'a str,
     pub upstream: SocketAddr,
@@ -44,17 +44,18 @@ pub struct Behind<'a> {
 
 /// A running Envoy.
 pub struct Envoy {
-    child: Running,
+    child: ChildGuard,
     pub address: SocketAddr,
     admin: SocketAddr,
 }
 
 impl Envoy {
-    /// With the documented configuration, but for ports, the JWT and what `change` changes.
+    /// Starts Envoy with the documented configuration, except for ports, the JWT and what `change`
+    /// changes.
     pub async fn start(
         binary: &Path,
         folder: &Path,
-        behind: &Behind<'_>,
+        behind: &Upstreams<'_>,
         change: impl FnOnce(String) -> String,
     ) -> Self {
         let config = replace(
@@ -71,7 +72,7 @@ impl Envoy {
         Self::launch(binary, folder, &config).await
     }
 
-    /// In front of two replicas, with the documented configuration.
+    /// Starts Envoy in front of two replicas, with the documented configuration.
     pub async fn before_replicas(binary: &Path, folder: &Path, replicas: [&str; 2]) -> Self {
         let config = replace(REPLICAS.to_owned(), "port_value: 9902", "port_value: 0");
         let config = replace(config, "port_value: 50050", "port_value: 0");
@@ -87,7 +88,8 @@ impl Envoy {
         let told = folder.join("envoy.admin");
         let log = fs::File::create(folder.join("envoy.log")).unwrap();
         let child = Command::new(binary)
-            // Envoy does not start with the library that sets the clock; it decides nothing by date.
+            // Envoy does not start with the library that sets the clock, and does not depend on the
+            // date here.
             .env_remove("LD_PRELOAD")
             .arg("-c")
             .arg(&file)
@@ -106,7 +108,7 @@ impl Envoy {
             .spawn()
             .unwrap();
         let mut envoy = Self {
-            child: Running(child),
+            child: ChildGuard(child),
             address: "0.0.0.0:0".parse().unwrap(),
             admin: "0.0.0.0:0".parse().unwrap(),
         };
@@ -114,14 +116,14 @@ impl Envoy {
         envoy
     }
 
-    /// How many replicas it takes for healthy.
+    /// Returns how many replicas Envoy considers healthy.
     pub async fn healthy(&self) -> usize {
         let clusters = send(self.admin, "GET", "/clusters", &[]).await;
         clusters.map_or(0, |clusters| healthy(&clusters.text()))
     }
 
-    /// Waits until it takes requests and has found stacktoken healthy; answers where its admin
-    /// port and it are.
+    /// Waits until Envoy accepts requests and finds stacktoken healthy. Returns the addresses of
+    /// its admin port and of its listener.
     async fn listening(&mut self, told: &Path, folder: &Path) -> (SocketAddr, SocketAddr) {
         let until = Instant::now() + Duration::from_secs(30);
         loop {
@@ -139,7 +141,7 @@ impl Envoy {
         }
     }
 
-    /// Sends a request as it is written here, and answers what came back.
+    /// Sends a request exactly as given, and returns the response.
     pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
         send(self.address, method, path, headers).await.unwrap()
     }
@@ -188,7 +190,7 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The values of a header that the upstream got, in any spelling of `-` and `_`.
+    /// Returns the values of a header as the upstream got it, in any spelling with `-` or `_`.
     pub fn upstream_got(&self, name: &str) -> Vec<String> {
         let pairs: Vec<(String, String)> = serde_json::from_slice(&self.body).unwrap();
         let alike = pairs
@@ -198,7 +200,7 @@ impl Answer {
     }
 }
 
-/// One request on a connection of its own, written by hand: a client library would mend it.
+/// Sends one handwritten request on a new connection: a client library would correct it.
 async fn send(
     address: SocketAddr,
     method: &str,
@@ -212,7 +214,7 @@ async fn send(
         request.push_str(&format!("{name}: {value}\r\n"));
     }
     request.push_str("content-length: 0\r\n\r\n");
-    // Latin-1, so that a test can write any byte.
+    // Latin-1, so that a test can send any byte.
     let bytes: Vec<u8> = request.chars().map(|c| c as u8).collect();
     socket.write_all(&bytes).await.ok()?;
     let mut answer = Vec::new();

@@ -1,15 +1,15 @@
-//! What a route of Envoy's says in its `context_extensions`.
+//! The `context_extensions` of Envoy's routes.
 
 use crate::{
+    fixture::MeshFixture,
     program::scrape,
     routes::{ENTRIES, RULES, outcome},
-    world::World,
 };
 
 const GUIDE: &str = include_str!("../../docs/envoy.md");
 
-/// The documented configuration with the route for publish rules that the guide explains, but
-/// for what it says.
+/// Returns the documented configuration plus the route for publish rules from the guide, with other
+/// `context_extensions`.
 fn with_rules(config: String, extensions: &str) -> String {
     let (_, block) = GUIDE.split_once("```yaml\n").unwrap();
     let (block, _) = block.split_once("```").unwrap();
@@ -33,25 +33,25 @@ async fn a_route_that_asks_for_what_is_not_there_is_denied_and_counted_but_fills
         let unknown = config.replacen(from, "context_extensions: {actions: \"entry.peel\"}", 1);
         with_rules(unknown, "actoins: \"entry.read\"")
     };
-    let Some(world) = World::start(change).await else {
+    let Some(fixture) = MeshFixture::start(change).await else {
         return;
     };
-    let tokens = world.tokens().await;
-    let (live, stack) = (&tokens["live"].secret, world.dev.get("stack_api_key"));
+    let tokens = fixture.tokens().await;
+    let (live, stack) = (&tokens["live"].secret, fixture.dev.get("stack_api_key"));
     let sent = [("authorization", live.as_str()), ("api_key", stack)];
     for (path, wanted) in [
         ("/graphql", "403 ACTION_UNKNOWN"),
         (RULES, "403 ROUTE_MISCONFIGURED"),
         (ENTRIES, "200"),
     ] {
-        let answer = world.envoy.send("GET", path, &sent).await;
+        let answer = fixture.envoy.send("GET", path, &sent).await;
         assert_eq!(outcome(&answer), wanted, "{path}");
     }
-    let (_, metrics) = scrape(&world.dev, "").await;
+    let (_, metrics) = scrape(&fixture.dev, "").await;
     let line = "stacktoken_checks_total{outcome=\"DENIED\",reason=\"ROUTE_MISCONFIGURED\"} 1";
     assert!(metrics.contains(line), "{metrics}");
     for name in ["stdout", "stderr"] {
-        let log = std::fs::read_to_string(world.dev.folder.join(name)).unwrap();
+        let log = std::fs::read_to_string(fixture.dev.folder.join(name)).unwrap();
         assert!(!log.contains("context_extensions"), "{log}");
     }
 }
@@ -59,15 +59,15 @@ async fn a_route_that_asks_for_what_is_not_there_is_denied_and_counted_but_fills
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fact_is_what_its_route_states() {
     let change = |config| with_rules(config, "fact.has_approvers: \"false\"");
-    let Some(world) = World::start(change).await else {
+    let Some(fixture) = MeshFixture::start(change).await else {
         return;
     };
-    let tokens = world.tokens().await;
-    let stack = world.dev.get("stack_api_key");
+    let tokens = fixture.tokens().await;
+    let stack = fixture.dev.get("stack_api_key");
     for (token, wanted) in [("live", "200"), ("reader", "403 READ_ONLY")] {
         let secret = tokens[token].secret.as_str();
         let sent = [("authorization", secret), ("api_key", stack)];
-        let answer = world.envoy.send("POST", RULES, &sent).await;
+        let answer = fixture.envoy.send("POST", RULES, &sent).await;
         assert_eq!(outcome(&answer), wanted, "{token}");
     }
 }

@@ -1,5 +1,5 @@
-//! A real Envoy in front of a small upstream, the real program deciding what may pass, with
-//! the configuration that `docs/envoy.md` gives.
+//! A real Envoy in front of a small upstream, with the real program for authorization and the
+//! configuration of `docs/envoy.md`.
 #![allow(
     dead_code,
     missing_docs,
@@ -8,7 +8,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test may fail loudly, and stands for the world outside"
+    reason = "tests may panic, and use the clock and the environment of the host"
 )]
 
 #[path = "../process/collector.rs"]
@@ -16,6 +16,7 @@ mod collector;
 mod drains;
 mod envoy;
 mod extensions;
+mod fixture;
 mod outages;
 #[path = "../replicas/postgres.rs"]
 mod postgres;
@@ -26,4 +27,3 @@ mod routes;
 mod support;
 mod trace;
 mod upstream;
-mod world;

@@ -1,7 +1,7 @@
-//! Requests through a real Envoy, one a row: what the client hears, and what the upstream
-//! gets to see of it.
+//! Requests through a real Envoy, one per row: the response to the client, and what the upstream
+//! receives.
 
-use crate::{envoy::Answer, world::World};
+use crate::{envoy::Answer, fixture::MeshFixture};
 
 pub const ENTRIES: &str = "/v3/content_types/blog/entries";
 const ENTRY: &str = "/v3/content_types/blog/entries/e1";
@@ -11,8 +11,8 @@ const UNKNOWN: &str = "stk1_kQ3vX9mT2pL8sR5wY1bN7dF4gH6jZ0cVaEuIoPqW3t37wy";
 const STACK: &str = "$stack";
 const SECOND: &str = "$second";
 
-/// Method, path, headers (`$name` stands for a token's secret or a stack's key), and what
-/// comes of it.
+/// Method, path, headers (`$name` is replaced by a token's secret or a stack's key), and the
+/// expected outcome.
 type Row = (
     &'static str,
     &'static str,
@@ -20,7 +20,7 @@ type Row = (
     &'static str,
 );
 
-/// A token, bare, and the first stack's key.
+/// The headers for a token without `Bearer` and the key of the first stack.
 macro_rules! as_ {
     ($token:literal $(, $name:literal = $value:expr)*) => {
         &[("authorization", $token), ("api_key", STACK) $(, ($name, $value))*]
@@ -38,7 +38,7 @@ const ROWS: &[Row] = &[
     ("POST", PUBLISH, as_!("$live"), "200"),
     ("GET", "/v3/assets", as_!("$assets"), "200"),
     ("GET", ENTRIES, as_!("$develop", "branch" = "develop"), "200"),
-    // What the route says, and what no route of the documented configuration does.
+    // Actions that the route sets, and a fact that no route of the documented configuration sets.
     ("GET", "/graphql", as_!("$reader"), "200"),
     ("GET", "/graphql", as_!("$assets"), "403 MODULE_NOT_GRANTED"),
     ("POST", RULES, as_!("$live"), "403 FACT_MISSING"),
@@ -46,10 +46,10 @@ const ROWS: &[Row] = &[
     ("GET", ENTRIES, &[("api_key", STACK)], "401 CREDENTIAL_MISSING"),
     ("GET", ENTRIES, as_!(""), "401 CREDENTIAL_MISSING"),
     ("GET", ENTRIES, as_!("Basic $live"), "401 CREDENTIAL_INVALID"),
-    ("GET", ENTRIES, &[("authorization", UNKNOWN), ("api_key", STACK)], "401 NOT_RECOGNISED"),
+    ("GET", ENTRIES, &[("authorization", UNKNOWN), ("api_key", STACK)], "401 NOT_RECOGNIZED"),
     ("GET", ENTRIES, as_!("$revoked"), "401 REVOKED"),
     ("GET", ENTRIES, as_!("$expired"), "401 EXPIRED"),
-    ("GET", ENTRIES, &[("authorization", "$live"), ("api_key", SECOND)], "401 NOT_RECOGNISED"),
+    ("GET", ENTRIES, &[("authorization", "$live"), ("api_key", SECOND)], "401 NOT_RECOGNIZED"),
     ("GET", ENTRIES, &[("authorization", "$suspended"), ("api_key", SECOND)], "403 STACK_SUSPENDED"),
     // The stack key.
     ("GET", ENTRIES, &[("authorization", "$live")], "412 STACK_KEY_MISSING"),
@@ -70,7 +70,7 @@ const ROWS: &[Row] = &[
     ("GET", "/v3//assets", as_!("$live"), "403 PATH_NOT_CANONICAL"),
     ("GET", "/v3/assets;x=1", as_!("$live"), "403 PATH_NOT_CANONICAL"),
     ("GET", "/v3/roles%252fx", as_!("$live"), "403 PATH_NOT_CANONICAL"),
-    // Envoy itself takes these apart or refuses them, before anybody is asked.
+    // Envoy itself normalizes or refuses these, before it asks stacktoken.
     ("GET", "/public/../v3/stacks/management_tokens", as_!("$live"), "403 NEVER_ALLOWED"),
     ("GET", "/public/%2e%2e/v3/stacks/management_tokens", as_!("$live"), "403 NEVER_ALLOWED"),
     ("GET", "/public/..%2fv3/assets", as_!("$live"), "400"),
@@ -80,7 +80,7 @@ const ROWS: &[Row] = &[
     ("GET", ENTRIES, as_!("$live", "x-http-method-override" = "DELETE"), "403 REQUEST_OVERRIDDEN"),
     ("GET", ENTRIES, as_!("$live", "x-original-uri" = "/v3/stacks"), "403 REQUEST_OVERRIDDEN"),
     ("POST", "/v3/releases/r/deploy", as_!("$assets"), "403 MODULE_NOT_GRANTED"),
-    // Twice.
+    // Repeated headers.
     ("GET", ENTRIES, as_!("$live", "authorization" = "$live"), "401 CREDENTIAL_INVALID"),
     ("GET", ENTRIES, as_!("$live", "Authorization" = "$reader"), "401 CREDENTIAL_INVALID"),
     ("GET", ENTRIES, as_!("$live,$live"), "401 CREDENTIAL_INVALID"),
@@ -90,12 +90,12 @@ const ROWS: &[Row] = &[
     ("GET", ENTRIES, as_!("$live", "cookie" = "a-session", "proxy-authorization" = "Basic x"), "200"),
     ("GET", ENTRIES, as_!("$live", "api_key" = STACK), "412 STACK_KEY_INVALID"),
     ("GET", ENTRIES, as_!("$live", "branch" = "a", "branch" = "b"), "403 BRANCH_INVALID"),
-    // Bytes that are no text.
+    // Bytes that are not UTF-8.
     ("GET", ENTRIES, as_!("$live\u{ff}"), "401 CREDENTIAL_INVALID"),
     ("GET", ENTRIES, as_!("$live", "x-note" = "\u{ff}"), "200"),
 ];
 
-/// What came of a request, in the words of the rows.
+/// Returns the outcome of a request, in the form of the rows.
 pub fn outcome(answer: &Answer) -> String {
     match answer.header("x-stacktoken-reason") {
         "" => answer.status.to_string(),
@@ -105,14 +105,14 @@ pub fn outcome(answer: &Answer) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_request_through_envoy_comes_to_what_its_row_says() {
-    let Some(world) = World::start(|config| config).await else {
+    let Some(fixture) = MeshFixture::start(|config| config).await else {
         return;
     };
-    let tokens = world.tokens().await;
+    let tokens = fixture.tokens().await;
     let fill = |text: &str| {
         let text = text
-            .replace(STACK, world.dev.get("stack_api_key"))
-            .replace(SECOND, world.dev.get("second_stack_api_key"));
+            .replace(STACK, fixture.dev.get("stack_api_key"))
+            .replace(SECOND, fixture.dev.get("second_stack_api_key"));
         tokens.iter().fold(text, |text, (name, token)| {
             text.replace(&format!("${name}"), &token.secret)
         })
@@ -127,7 +127,7 @@ async fn each_request_through_envoy_comes_to_what_its_row_says() {
             .iter()
             .map(|(name, value)| (*name, value.as_str()))
             .collect();
-        let answer = world.envoy.send(method, path, &sent).await;
+        let answer = fixture.envoy.send(method, path, &sent).await;
         let came = outcome(&answer);
         if came != *wanted {
             faults.push(format!("{method} {path} {headers:?}: {came}, not {wanted}"));
@@ -140,7 +140,7 @@ async fn each_request_through_envoy_comes_to_what_its_row_says() {
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
 
-/// What every answer holds to.
+/// Asserts what must hold for every response.
 fn require_form(answer: &Answer, method: &str) {
     match answer.status {
         200 if method != "HEAD" => {
@@ -163,7 +163,7 @@ fn require_form(answer: &Answer, method: &str) {
     }
 }
 
-/// Every spelling that some server takes for an identity header.
+/// Every spelling that some server accepts as an identity header.
 const SPOOFED: [(&str, &str); 14] = [
     ("x-stacktoken-stack", "blt0000000000000000"),
     ("X-Stacktoken-Stack", "blt1111111111111111"),
@@ -183,17 +183,17 @@ const SPOOFED: [(&str, &str); 14] = [
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_a_request_is_from_cannot_be_spoofed() {
-    let Some(world) = World::start(|config| config).await else {
+    let Some(fixture) = MeshFixture::start(|config| config).await else {
         return;
     };
-    let tokens = world.tokens().await;
-    let (reader, stack) = (&tokens["reader"], world.dev.get("stack_api_key"));
+    let tokens = fixture.tokens().await;
+    let (reader, stack) = (&tokens["reader"], fixture.dev.get("stack_api_key"));
     let mut sent = SPOOFED.to_vec();
     sent.extend([
         ("authorization", reader.secret.as_str()),
         ("api_key", stack),
     ]);
-    let answer = world.envoy.send("GET", ENTRIES, &sent).await;
+    let answer = fixture.envoy.send("GET", ENTRIES, &sent).await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.upstream_got("x-stacktoken-stack"), [stack]);
     assert_eq!(
@@ -203,8 +203,8 @@ async fn who_a_request_is_from_cannot_be_spoofed() {
     assert_eq!(answer.upstream_got("x-stacktoken-access"), ["READ"]);
     assert_eq!(answer.upstream_got("authorization"), Vec::<String>::new());
     assert_eq!(answer.upstream_got("api-key"), [stack]);
-    // Where nobody is asked, the route takes them out.
-    let answer = world.envoy.send("GET", "/public/x", &SPOOFED).await;
+    // On a route without the check, the route configuration removes the identity headers.
+    let answer = fixture.envoy.send("GET", "/public/x", &SPOOFED).await;
     assert_eq!(answer.status, 200);
     for name in ["stack", "token", "access"] {
         let got = answer.upstream_got(&format!("x-stacktoken-{name}"));
@@ -220,14 +220,14 @@ async fn a_large_header_is_no_way_past_the_check_of_a_lenient_envoy() {
         let config = config.replacen(stated, "max_request_headers_kb: 4096", 1);
         config.replacen("failure_mode_allow: false", "failure_mode_allow: true", 1)
     };
-    let Some(world) = World::start(lenient).await else {
+    let Some(fixture) = MeshFixture::start(lenient).await else {
         return;
     };
-    let tokens = world.tokens().await;
-    let (live, stack) = (&tokens["live"], world.dev.get("stack_api_key"));
+    let tokens = fixture.tokens().await;
+    let (live, stack) = (&tokens["live"], fixture.dev.get("stack_api_key"));
     for (secret, kib, wanted) in [
         (live.secret.as_str(), 500, "200"),
-        (UNKNOWN, 500, "401 NOT_RECOGNISED"),
+        (UNKNOWN, 500, "401 NOT_RECOGNIZED"),
         (UNKNOWN, 1500, "403 REQUEST_UNREADABLE"),
         (live.secret.as_str(), 1500, "403 REQUEST_UNREADABLE"),
     ] {
@@ -237,7 +237,7 @@ async fn a_large_header_is_no_way_past_the_check_of_a_lenient_envoy() {
             ("api_key", stack),
             ("x-large", &large),
         ];
-        let answer = world.envoy.send("GET", ENTRIES, &sent).await;
+        let answer = fixture.envoy.send("GET", ENTRIES, &sent).await;
         assert_eq!(outcome(&answer), wanted, "{kib} KiB");
     }
 }

@@ -1,17 +1,17 @@
-//! One request through Envoy, the program and its store, as one trace at a real collector.
+//! One request through Envoy, the program and its store is one trace at a real collector.
 
 use crate::{
     collector::{Collector, Span},
-    envoy::{Behind, Envoy, binary},
+    envoy::{Envoy, Upstreams, binary},
+    fixture::MeshFixture,
     program::{Dev, folder},
     support::issue_request,
     upstream::Upstream,
-    world::World,
 };
 
 const README: &str = include_str!("../../README.md");
 
-/// The spans of a trace as a picture: each below and right of the one it is a part of.
+/// Draws the spans of a trace as a tree: each span is indented below its parent.
 fn picture(spans: &[Span], parent: &str, depth: usize) -> String {
     let mut out = String::new();
     for span in spans.iter().filter(|span| span.parent_id == parent) {
@@ -33,7 +33,7 @@ async fn a_request_is_one_trace_from_envoy_to_the_store() {
     };
     let folder = folder();
     let dev = Dev::start_with(folder.path(), |command| {
-        // Nothing is drawn here: what Envoy decided holds.
+        // stacktoken's own ratio is 0, so only Envoy's sampling decision applies.
         command.args([
             "--otlp-endpoint",
             &collector.endpoint,
@@ -42,7 +42,7 @@ async fn a_request_is_one_trace_from_envoy_to_the_store() {
         ]);
     });
     let upstream = Upstream::start().await;
-    let behind = Behind {
+    let behind = Upstreams {
         stacktoken: dev.get("grpc_address"),
         jwt: dev.get("service_jwt"),
         upstream: upstream.address,
@@ -76,7 +76,7 @@ async fn a_request_is_one_trace_from_envoy_to_the_store() {
     let picture = picture(&spans, "", 0);
     assert!(
         README.contains(&picture),
-        "the README's picture is not\n{picture}"
+        "the README does not contain\n{picture}"
     );
     assert!(!collector.text().contains("stk1_"));
 }
@@ -90,19 +90,19 @@ async fn no_client_has_a_trace_made_that_envoy_did_not_draw() {
             assert_eq!(config.matches(from).count(), 1);
             config.replacen(from, &to, 1)
         };
-        let Some(world) = World::start(change).await else {
+        let Some(fixture) = MeshFixture::start(change).await else {
             return;
         };
-        let tokens = world.tokens().await;
+        let tokens = fixture.tokens().await;
         let live = tokens["live"].secret.as_str();
-        let stack = world.dev.get("stack_api_key");
+        let stack = fixture.dev.get("stack_api_key");
         for asking in [
             ("traceparent", PARENT),
             ("x-client-trace-id", "mine"),
             ("x-envoy-force-trace", "true"),
         ] {
             let sent = [("authorization", live), ("api_key", stack), asking];
-            let answer = world.envoy.send("GET", "/v3/assets", &sent).await;
+            let answer = fixture.envoy.send("GET", "/v3/assets", &sent).await;
             let got = answer.upstream_got("traceparent");
             assert!(got[0].ends_with(wanted), "{asking:?} of {drawn} %: {got:?}");
         }

@@ -1,4 +1,4 @@
-//! What stands behind Envoy: it answers every request with the headers that it came with.
+//! The upstream behind Envoy: responds to every request with its headers.
 
 use std::net::SocketAddr;
 
@@ -31,7 +31,7 @@ impl Drop for Upstream {
     }
 }
 
-/// Name and value of each header, as often as it was sent.
+/// Returns name and value of each header, as often as it was sent.
 async fn echo(headers: HeaderMap) -> Json<Value> {
     let pairs = headers.iter().map(|(name, value)| {
         let value = String::from_utf8_lossy(value.as_bytes()).into_owned();

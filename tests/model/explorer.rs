@@ -1,22 +1,22 @@
-//! Exploration of a model to its last state, breadth first.
+//! Exhaustive, breadth-first exploration of a model.
 
 use std::{
     collections::{HashSet, VecDeque},
     hash::Hash,
 };
 
-/// A world of states, and the steps between them.
+/// A model: its states, and the steps between them.
 pub trait Model {
-    type World: Clone + Eq + Hash;
+    type State: Clone + Eq + Hash;
 
-    /// The states that it may begin in.
-    fn starts(&self) -> Vec<Self::World>;
+    /// Returns the initial states.
+    fn starts(&self) -> Vec<Self::State>;
 
-    /// Every step that is possible in a state.
-    fn step(&self, world: &Self::World, run: &mut Run<Self::World>);
+    /// Takes every possible step from a state.
+    fn step(&self, state: &Self::State, run: &mut Run<Self::State>);
 }
 
-/// What was reached so far.
+/// The states reached so far, and the first fault.
 pub struct Run<W> {
     seen: HashSet<W>,
     open: VecDeque<W>,
@@ -24,26 +24,26 @@ pub struct Run<W> {
 }
 
 impl<W: Clone + Eq + Hash> Run<W> {
-    pub fn reach(&mut self, world: W) {
-        if self.seen.insert(world.clone()) {
-            self.open.push_back(world);
+    pub fn reach(&mut self, state: W) {
+        if self.seen.insert(state.clone()) {
+            self.open.push_back(state);
         }
     }
 
-    /// Reaches the state that a change of `world` makes.
-    pub fn with(&mut self, world: &W, change: impl FnOnce(&mut W)) {
-        let mut next = world.clone();
+    /// Reaches the state that results if `state` is changed.
+    pub fn with(&mut self, state: &W, change: impl FnOnce(&mut W)) {
+        let mut next = state.clone();
         change(&mut next);
         self.reach(next);
     }
 
-    /// Notes what is wrong with this step, if anything is.
+    /// Records a fault of this step, if it has one.
     pub fn check(&mut self, fault: Option<&'static str>) {
         self.fault = self.fault.or(fault);
     }
 }
 
-/// How many states there are, and what goes wrong in the first in which something does.
+/// Explores a model. Returns the number of states, and the first fault found.
 pub fn explore<M: Model>(model: &M) -> (usize, Option<&'static str>) {
     let mut run = Run {
         seen: HashSet::new(),
@@ -53,9 +53,9 @@ pub fn explore<M: Model>(model: &M) -> (usize, Option<&'static str>) {
     model
         .starts()
         .into_iter()
-        .for_each(|world| run.reach(world));
-    while let Some(world) = run.open.pop_front() {
-        model.step(&world, &mut run);
+        .for_each(|state| run.reach(state));
+    while let Some(state) = run.open.pop_front() {
+        model.step(&state, &mut run);
         if run.fault.is_some() {
             break;
         }
@@ -63,21 +63,21 @@ pub fn explore<M: Model>(model: &M) -> (usize, Option<&'static str>) {
     (run.seen.len(), run.fault)
 }
 
-/// Fails unless the model is right with all its safeguards, and big enough to say anything.
+/// Asserts that the model has no fault with all its safeguards, and enough states to be meaningful.
 pub fn assert_sound(name: &str, (states, fault): (usize, Option<&'static str>), least: usize) {
     println!("{name}: {states} states");
     assert_eq!(fault, None, "{name}");
     assert!(
         states >= least,
-        "{name} is too small to say anything: {states} states"
+        "{name} is too small to prove anything: {states} states"
     );
 }
 
-/// Fails unless something goes wrong without this safeguard.
+/// Asserts that the model has a fault without this safeguard.
 pub fn assert_needed(safeguard: &str, (states, fault): (usize, Option<&'static str>)) {
     println!("without {safeguard}: {fault:?} after {states} states");
     assert!(
         fault.is_some(),
-        "without {safeguard} nothing goes wrong in {states} states"
+        "without {safeguard} there is no fault in {states} states"
     );
 }

@@ -1,11 +1,11 @@
-//! The arguments of docs/architecture.md as small models, each explored to the last state. With
-//! all safeguards no order of events shows a wrong answer; without any one of them some order
+//! The arguments of docs/architecture.md as small models, each explored exhaustively. With all
+//! safeguards, no order of events leads to a wrong answer; without any one of them, some order
 //! does.
 #![allow(
     clippy::pedantic,
     clippy::panic,
     clippy::unwrap_used,
-    reason = "a model is read as a whole, and may fail loudly"
+    reason = "a model is easier to read as a whole, and tests may panic"
 )]
 
 mod explorer;

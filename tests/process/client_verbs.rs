@@ -1,5 +1,5 @@
-//! How the client verbs end: in time whatever the server does, and with an exit code that does
-//! not take an outage for a refusal.
+//! How client commands end: in time, whatever the server does, and with an exit code that
+//! distinguishes an outage from a refusal.
 
 use std::{
     io::Write as _,
@@ -10,13 +10,13 @@ use std::{
 
 use prost::Message as _;
 use rustix::net::{AddressFamily, SocketType};
-use stacktoken::grpc::{pb::v1, status::name_of};
+use stacktoken::grpc::{code::name_of, pb::v1};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::{
     program::{program, text},
-    stub::{Reply, Stub},
+    stub::{Reply, Stub, answers_with},
 };
 
 const STACK: &str = "blt00c0ffee00c0ffee";
@@ -32,22 +32,68 @@ const ISSUE: &[&str] = &[
     "1h",
 ];
 const INTROSPECT: &[&str] = &["introspect", "--stack", STACK];
+/// Of the right form, and of no token.
+const SECRET: &str = "stk1_zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz3batYO";
 const UID: &str = "019ecbf1-3c52-7a7d-9be6-6e0a5f2d7c11";
 const REVOKE: &[&str] = &["revoke", "--stack", STACK, "--token", UID];
 const REVOKE_BY_NAME: &[&str] = &["revoke", "--stack", STACK, "--name", "x"];
-const CALLS: [&[&str]; 4] = [ISSUE, INTROSPECT, REVOKE, REVOKE_BY_NAME];
+const LIST: &[&str] = &["list", "--stack", STACK];
+const GET: &[&str] = &["get", "--stack", STACK, "--token", UID];
+const ROTATE: &[&str] = &[
+    "rotate",
+    "--stack",
+    STACK,
+    "--token",
+    UID,
+    "--until-first-use",
+];
+const SET_EXPIRY: &[&str] = &[
+    "set-expiry",
+    "--stack",
+    STACK,
+    "--token",
+    UID,
+    "--expires",
+    "90d",
+];
+const UPDATE: &[&str] = &[
+    "update",
+    "--stack",
+    STACK,
+    "--token",
+    UID,
+    "--new-name",
+    "y",
+];
+const END_OVERLAP: &[&str] = &["end-overlap", "--stack", STACK, "--token", UID];
+const LIST_STACKS: &[&str] = &["stacks", "list"];
+const CALLS: [&[&str]; 11] = [
+    ISSUE,
+    INTROSPECT,
+    REVOKE,
+    REVOKE_BY_NAME,
+    LIST,
+    GET,
+    ROTATE,
+    SET_EXPIRY,
+    UPDATE,
+    END_OVERLAP,
+    LIST_STACKS,
+];
 const HEALTHCHECK: &[&str] = &["healthcheck"];
+/// Reasons of outages which imply that nothing was changed.
+const NOTHING_DONE: [&str; 4] = ["DRAINING", "RATE_LIMITED", "OVERLOADED", "STORAGE_FULL"];
 
 /// How a command ended.
 #[derive(Debug)]
-struct Ended {
+struct CommandOutput {
     code: Option<i32>,
     output: String,
     error: String,
     took: Duration,
 }
 
-fn end(command: &mut Command) -> Ended {
+fn end(command: &mut Command) -> CommandOutput {
     let began = Instant::now();
     let mut child = command
         .env("STACKTOKEN_JWT", "a.b.c")
@@ -56,10 +102,14 @@ fn end(command: &mut Command) -> Ended {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // A verb that reads none may be gone by now.
-    let _ = child.stdin.take().unwrap().write_all(b"secret\n");
+    // A command that does not read its input may have ended already.
+    let _ = child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(format!("{SECRET}\n").as_bytes());
     let done = child.wait_with_output().unwrap();
-    Ended {
+    CommandOutput {
         code: done.status.code(),
         output: text(&done.stdout),
         error: text(&done.stderr),
@@ -67,8 +117,8 @@ fn end(command: &mut Command) -> Ended {
     }
 }
 
-/// Runs a verb against a server, without keeping the test's own servers from answering.
-async fn call(server: impl ToString, verb: &[&str], more: &[&str]) -> Ended {
+/// Runs a command in another thread, so that servers in the test's process can answer it.
+async fn call(server: impl ToString, verb: &[&str], more: &[&str]) -> CommandOutput {
     let mut command = program();
     command.args(verb).args(more);
     command.args(["--server", &server.to_string()]);
@@ -90,7 +140,7 @@ fn with_reason(code: Code, reason: &str, retry: bool) -> Status {
 async fn every_code_has_the_exit_code_of_the_manual() {
     use Code::*;
     let stub = Stub::start().await;
-    for (code, reason, retry, expected) in [
+    let table = [
         (Unavailable, "", false, 5),
         (Unavailable, "STORE_UNAVAILABLE", true, 5),
         (Unavailable, "DRAINING", true, 5),
@@ -109,6 +159,7 @@ async fn every_code_has_the_exit_code_of_the_manual() {
         (FailedPrecondition, "", false, 4),
         (AlreadyExists, "NAME_TAKEN", false, 4),
         (Aborted, "PREVIEW_CHANGED", false, 4),
+        (Aborted, "ETAG_MISMATCH", false, 4),
         (NotFound, "STACK_NOT_FOUND", false, 3),
         (InvalidArgument, "INVALID_FIELD", false, 2),
         (Unauthenticated, "CREDENTIAL_INVALID", false, 1),
@@ -119,14 +170,27 @@ async fn every_code_has_the_exit_code_of_the_manual() {
         (Internal, "", false, 1),
         (Unknown, "", false, 1),
         (DataLoss, "", false, 1),
-    ] {
+    ];
+    for number in 1..=16 {
+        let code = Code::from_i32(number);
+        let has_row = table.iter().any(|(listed, ..)| *listed == code);
+        assert!(has_row, "no row for {code:?}");
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    for (index, (code, reason, retry, expected)) in table.into_iter().enumerate() {
         let named = !reason.is_empty();
         stub.reply(Reply::Status(if named {
             with_reason(code, reason, retry)
         } else {
             Status::new(code, "in\nwords")
         }));
-        for verb in CALLS {
+        // Run all commands for the first row of each exit code, and a few for the other rows.
+        let verbs = if seen.insert(expected) {
+            CALLS.to_vec()
+        } else {
+            vec![ISSUE, CALLS[index % CALLS.len()]]
+        };
+        for verb in verbs {
             let ended = call(stub.address, verb, &[]).await;
             let told = (code, reason, &ended);
             assert_eq!(ended.code, Some(expected), "{told:?}");
@@ -139,10 +203,55 @@ async fn every_code_has_the_exit_code_of_the_manual() {
             } else {
                 (name_of(code).to_owned(), stub.header("x-request-id"))
             };
-            let line = format!("stacktoken: {name}: in words [request id {id}]\n");
-            assert_eq!(ended.error, line, "{told:?}");
+            let line = format!("stacktoken: {name}: in words [request id {id}]");
+            let rest = ended.error.strip_prefix(&line);
+            let rest = rest.unwrap_or_else(|| panic!("no {line}: {told:?}"));
+            // If the outcome is unknown, a call that creates a secret can be repeated, and another
+            // change can be verified with `get`.
+            let advice = match verb {
+                _ if expected != 5 || NOTHING_DONE.contains(&reason) => "",
+                _ if [ISSUE, ROTATE].contains(&verb) => {
+                    "within 10 minutes, repeat the command with --request-id "
+                }
+                _ if [REVOKE, SET_EXPIRY, UPDATE, END_OVERLAP].contains(&verb) => {
+                    "look with get --token "
+                }
+                _ => "",
+            };
+            let advised = rest.strip_prefix("; the outcome is unknown: ");
+            assert_eq!(advised.is_some(), !advice.is_empty(), "{told:?}");
+            assert!(advised.unwrap_or_default().starts_with(advice), "{told:?}");
+            assert!(advised.is_some() || rest == "\n", "{told:?}");
             assert!(id.len() >= 15, "{told:?}");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_about_a_field_names_the_flag() {
+    let stub = Stub::start().await;
+    let mut details = ErrorDetails::with_bad_request_violation("stack_api_key", "is wrong");
+    for (field, problem) in [
+        ("labels[\"team\"]", "is long"),
+        ("of_a_later_version", "is new"),
+    ] {
+        details.add_bad_request_violation(field, problem);
+    }
+    let status = Status::with_error_details(Code::InvalidArgument, "in words", details);
+    stub.reply(Reply::Status(status));
+    for verb in CALLS {
+        let ended = call(stub.address, verb, &[]).await;
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        let has_label = [ISSUE, LIST, REVOKE_BY_NAME].contains(&verb);
+        if verb != LIST_STACKS {
+            let said = "INVALID_ARGUMENT: --stack is wrong; ";
+            assert!(ended.error.contains(said), "{ended:?}");
+        }
+        assert_eq!(ended.error.contains("--label"), has_label, "{ended:?}");
+        assert!(
+            ended.error.contains("of_a_later_version is new ["),
+            "{ended:?}"
+        );
     }
 }
 
@@ -154,7 +263,7 @@ async fn an_answer_that_is_not_a_yes_is_exit_code_4() {
         (true, v1::Decision::Allow as i32, true, 0),
         (true, v1::Decision::Deny as i32, true, 4),
         (true, v1::Decision::Unspecified as i32, true, 4),
-        // Of a later version.
+        // A value of a later version.
         (true, 77, true, 4),
         (false, 0, false, 4),
         (false, v1::Decision::Allow as i32, true, 4),
@@ -175,8 +284,7 @@ async fn an_answer_that_is_not_a_yes_is_exit_code_4() {
     }
 }
 
-/// A listener that takes no more connections: those that it has are never accepted, and its
-/// queue for more is full.
+/// Returns a listener that accepts no connections and whose queue is full.
 fn full() -> (rustix::fd::OwnedFd, Vec<TcpStream>, SocketAddr) {
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
@@ -186,19 +294,19 @@ fn full() -> (rustix::fd::OwnedFd, Vec<TcpStream>, SocketAddr) {
     let waiting: Vec<_> = (0..8)
         .map_while(|_| TcpStream::connect_timeout(&address, Duration::from_millis(100)).ok())
         .collect();
-    assert!(waiting.len() < 8, "the queue does not fill");
+    assert!(waiting.len() < 8, "the queue did not fill up");
     (socket, waiting, address)
 }
 
-/// That a verb gives up at the time that it was given, and says so.
-async fn gives_up(what: &str, address: SocketAddr) {
+/// Asserts that a command stops at its `--timeout` and reports the timeout.
+async fn times_out(what: &str, address: SocketAddr) {
     let calls = CALLS.map(|verb| (verb, 5));
     for (verb, expected) in calls.into_iter().chain([(HEALTHCHECK, 1)]) {
         let ended = call(address, verb, &["--timeout", "400ms"]).await;
         assert_eq!(ended.code, Some(expected), "{what}: {ended:?}");
-        let said =
+        let run_serve =
             format!("stacktoken: --server http://{address}: no answer within --timeout 400ms");
-        assert!(ended.error.starts_with(&said), "{what}: {ended:?}");
+        assert!(ended.error.starts_with(&run_serve), "{what}: {ended:?}");
         assert!(
             ended.took >= Duration::from_millis(400),
             "{what}: {ended:?}"
@@ -210,13 +318,13 @@ async fn gives_up(what: &str, address: SocketAddr) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_server_makes_a_verb_wait_for_ever() {
     let (_socket, _waiting, full) = full();
-    gives_up("a listener that accepts nothing", full).await;
+    times_out("a listener that accepts nothing", full).await;
     let mute = TcpListener::bind("127.0.0.1:0").unwrap();
-    gives_up("a listener that says nothing", mute.local_addr().unwrap()).await;
+    times_out("a listener that sends nothing", mute.local_addr().unwrap()).await;
     let stub = Stub::start().await;
-    gives_up("a server that never answers", stub.address).await;
+    times_out("a server that never answers", stub.address).await;
     stub.reply(Reply::HeadersOnly);
-    gives_up("a server that stops within its answer", stub.address).await;
+    times_out("a server that stops within its answer", stub.address).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -240,18 +348,24 @@ async fn the_deadline_is_sent_to_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_way_that_fails_is_an_outage_and_a_server_that_is_not_ours_is_none() {
+async fn a_broken_connection_is_an_outage_and_a_foreign_server_is_not() {
     let nobody = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap();
-    // Closes each connection at once, in the middle of the call.
+    // Closes each connection at once, during the call.
     let broken = TcpListener::bind("127.0.0.1:0").unwrap();
     let broken_address = broken.local_addr().unwrap();
     std::thread::spawn(move || broken.incoming().for_each(drop));
     let stub = Stub::start().await;
     let web = crate::stub::web().await;
-    for (server, expected, said) in [
+    // What a server of HTTP/1.1 alone and one of TLS (a fatal alert) say to HTTP/2 in plain text.
+    let bad_request = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n";
+    let http1 = answers_with(bad_request, true);
+    let silent = answers_with(bad_request, false);
+    let tls = answers_with(&[21, 3, 3, 0, 2, 2, 10], true);
+    let other = "answers in another protocol than gRPC: check the port, and use https://";
+    for (server, expected, run_serve) in [
         (format!("http://{nobody}"), 5, "Connection refused"),
         (
             "http://no-such-host.invalid:1".to_owned(),
@@ -259,21 +373,24 @@ async fn a_way_that_fails_is_an_outage_and_a_server_that_is_not_ours_is_none() {
             "no-such-host",
         ),
         (format!("http://{broken_address}"), 5, ""),
-        // Not trusted, and not even TLS.
+        // The server's certificate is not trusted; in fact, the server has no TLS.
         (format!("https://{}", stub.address), 1, "--server https://"),
         (format!("http://{web}"), 1, ""),
+        (format!("http://{http1}"), 1, other),
+        (format!("http://{silent}"), 1, other),
+        (format!("http://{tls}"), 1, other),
     ] {
         for verb in CALLS {
             let ended = call(&server, verb, &[]).await;
             assert_eq!(ended.code, Some(expected), "{server}: {ended:?}");
-            assert!(ended.error.contains(said), "{server}: {ended:?}");
+            assert!(ended.error.contains(run_serve), "{server}: {ended:?}");
             assert_eq!(ended.error.lines().count(), 1, "{server}: {ended:?}");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_secret_that_nobody_gets_is_a_failure_that_names_its_token() {
+async fn a_secret_that_cannot_be_written_is_a_failure_that_names_its_token() {
     let stub = Stub::start().await;
     let issued = v1::IssueResponse {
         token: Some(v1::Token {
@@ -293,11 +410,11 @@ async fn a_secret_that_nobody_gets_is_a_failure_that_names_its_token() {
     command.env("STACKTOKEN_JWT", "a.b.c").stdout(writer);
     let done = tokio::task::spawn_blocking(move || command.output().unwrap());
     let done = done.await.unwrap();
-    let said = text(&done.stderr);
-    assert_eq!(done.status.code(), Some(1), "{said}");
+    let run_serve = text(&done.stderr);
+    assert_eq!(done.status.code(), Some(1), "{run_serve}");
     assert!(
-        said.contains("token the-uid is issued") && said.contains("revoke it"),
-        "{said}"
+        run_serve.contains("token the-uid is issued") && run_serve.contains("revoke it"),
+        "{run_serve}"
     );
-    assert!(!said.contains("the-secret"), "{said}");
+    assert!(!run_serve.contains("the-secret"), "{run_serve}");
 }

@@ -1,5 +1,5 @@
-//! The wall clock that the tests and what they start go by. `.ci/ahead` sets it forward; it must
-//! reach every process, and the steady clock must not move with it.
+//! The wall clock of the tests and of the processes that they start. `.ci/ahead` sets it forward;
+//! this must affect every process, and must not move the monotonic clock.
 
 use std::{
     fs,
@@ -14,13 +14,14 @@ use crate::{
     support::issue_request,
 };
 
-/// How far ahead the wall clock is said to be.
+/// Returns how far ahead the wall clock is set, according to the environment.
 fn ahead() -> Duration {
     let days = std::env::var("STACKTOKEN_TEST_DAYS_AHEAD").ok();
     Duration::from_hours(24 * days.map_or(0, |days| days.parse().unwrap()))
 }
 
-/// What a wall clock should show: by the time that the kernel gives a new file.
+/// Returns what the wall clock should show: the kernel's time, read from a new file, plus the
+/// offset.
 fn expected() -> f64 {
     let folder = folder();
     let file = folder.path().join("now");

@@ -1,5 +1,4 @@
-//! A real OpenTelemetry collector as a child of the test: what it received is read from what
-//! it prints.
+//! A real OpenTelemetry collector as a child process, whose output shows what it received.
 
 use std::{
     collections::BTreeMap,
@@ -13,11 +12,11 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    program::{Running, folder},
+    program::{ChildGuard, folder},
     support::skips::found_or_skip,
 };
 
-/// A span as it arrived.
+/// A span as the collector received it.
 #[derive(Clone, Debug, Default)]
 pub struct Span {
     pub trace_id: String,
@@ -28,18 +27,18 @@ pub struct Span {
     pub status: String,
     pub state: String,
     pub attributes: BTreeMap<String, String>,
-    /// Those of the process that sent it.
+    /// Attributes of the process that sent the span.
     pub resource: BTreeMap<String, String>,
 }
 
 pub struct Collector {
-    _child: Running,
+    _child: ChildGuard,
     folder: TempDir,
     pub endpoint: String,
 }
 
 impl Collector {
-    /// `None` if it is not installed.
+    /// Starts the collector; `None` if it is not installed.
     pub fn start() -> Option<Self> {
         let program = found_or_skip(installed(), "rotel (.ci/requirements.txt)")?;
         let folder = folder();
@@ -55,19 +54,23 @@ impl Collector {
             .spawn()
             .unwrap();
         let collector = Self {
-            _child: Running(child),
+            _child: ChildGuard(child),
             folder,
             endpoint: format!("http://{grpc}"),
         };
         let until = Instant::now() + Duration::from_secs(20);
         while TcpStream::connect(&grpc).is_err() {
-            assert!(Instant::now() < until, "no collector: {}", collector.text());
+            assert!(
+                Instant::now() < until,
+                "the collector did not start: {}",
+                collector.text()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
         Some(collector)
     }
 
-    /// All that it printed so far.
+    /// Returns the output so far.
     pub fn text(&self) -> String {
         fs::read_to_string(self.folder.path().join("output")).unwrap()
     }
@@ -76,7 +79,7 @@ impl Collector {
         parse(&self.text())
     }
 
-    /// Waits for so many spans, and answers all that are there then.
+    /// Waits until this many spans were received, and returns all spans received by then.
     pub fn await_spans(&self, count: usize) -> Vec<Span> {
         let until = Instant::now() + Duration::from_secs(20);
         loop {
@@ -85,13 +88,13 @@ impl Collector {
                 return spans;
             }
             let told = self.text();
-            assert!(Instant::now() < until, "{count} spans expected: {told}");
+            assert!(Instant::now() < until, "fewer than {count} spans: {told}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 }
 
-/// The program within the Python package that the gate installs.
+/// Returns the program in the Python package that the gate installs.
 fn installed() -> Option<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     let target = target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"));

@@ -1,5 +1,5 @@
-//! The SQLite file from outside: one process has it whatever it is called, nobody else reads it,
-//! and one that is taken away under the process is noticed before anything more is acknowledged.
+//! The SQLite file: only one process can open it, under any name; no other user can read it; and if
+//! it is removed while the process runs, no further change is acknowledged.
 
 use std::{
     fs,
@@ -16,12 +16,12 @@ use tonic::Status;
 use crate::{
     program::{Dev, folder, program, scrape, text},
     support::{
-        TestIssuer, database::Outside, introspect_request, issue_request, issuer::ISSUERS_FILE,
-        reason, requests::revoke_request,
+        TestIssuer, database::DirectConnection, introspect_request, issue_request,
+        issuer::ISSUERS_FILE, reason, requests::revoke_request,
     },
 };
 
-/// Other names for a database file.
+/// Creates links to a database file. Returns all its names.
 fn other_names(database: &Path, folder: &Path) -> Vec<PathBuf> {
     let [soft, hard, twice] = ["soft.db", "hard.db", "twice.db"].map(|name| folder.join(name));
     symlink(database, &soft).unwrap();
@@ -30,7 +30,7 @@ fn other_names(database: &Path, folder: &Path) -> Vec<PathBuf> {
     vec![database.to_owned(), soft, twice, hard]
 }
 
-/// Every command that opens a store, on this file.
+/// Returns every command that opens a store, for this file.
 fn commands(database: &Path, folder: &Path) -> Vec<Command> {
     let url = format!("sqlite:{}", database.display());
     let any_port = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
@@ -48,7 +48,7 @@ fn commands(database: &Path, folder: &Path) -> Vec<Command> {
         }
         commands.push(command);
     }
-    // `dev` names its file itself.
+    // `dev` chooses the name of its file.
     let data = folder.join(format!("dev-{}", database.file_name().unwrap().display()));
     fs::create_dir_all(&data).unwrap();
     let _ = symlink(database, data.join("stacktoken.db"));
@@ -62,7 +62,7 @@ fn commands(database: &Path, folder: &Path) -> Vec<Command> {
     commands
 }
 
-fn ground() -> TempDir {
+fn issuers_folder() -> TempDir {
     let folder = folder();
     fs::write(folder.path().join("issuers.toml"), ISSUERS_FILE).unwrap();
     fs::write(folder.path().join("jwks.json"), TestIssuer::new().jwks()).unwrap();
@@ -70,32 +70,32 @@ fn ground() -> TempDir {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_second_process_opens_the_file_by_whatever_name() {
-    let folder = ground();
+async fn no_second_process_opens_the_file_under_another_name() {
+    let folder = issuers_folder();
     let mut dev = Dev::start(folder.path());
     let database = folder.path().join(".stacktoken/stacktoken.db");
-    // What an earlier version locked: there or not, it changes nothing.
+    // A lock file of an earlier version has no effect, whether it exists or not.
     fs::write(database.with_extension("db.lock"), "").unwrap();
     let names = other_names(&database, folder.path());
     for round in ["with a lock file", "without"] {
         for name in &names {
             for mut command in commands(name, folder.path()) {
                 let refused = command.output().unwrap();
-                let told = text(&refused.stderr);
+                let error_text = text(&refused.stderr);
                 assert_eq!(
                     refused.status.code(),
                     Some(1),
-                    "{round}: {command:?}: {told}"
+                    "{round}: {command:?}: {error_text}"
                 );
                 assert!(
-                    told.contains("is in use by another stacktoken process"),
-                    "{round}: {command:?}: {told}"
+                    error_text.contains("is in use by another stacktoken process"),
+                    "{round}: {command:?}: {error_text}"
                 );
             }
         }
         let _ = fs::remove_file(database.with_extension("db.lock"));
     }
-    // Control: the same commands, once nobody has the file.
+    // Control: the same commands succeed once the process has ended.
     dev.child.kill().unwrap();
     dev.child.wait().unwrap();
     for name in &names {
@@ -117,9 +117,9 @@ async fn a_process_that_was_refused_or_only_reads_leaves_the_log_in_its_place() 
             .tokens
             .issue(issue_request(&stack, &format!("t{round}")));
         issued.await.unwrap();
-        // If the server's own locks on the file were gone, closing the last connection that
-        // SQLite can see would delete the log under it.
-        let outside = Outside::of(&database).await;
+        // If the server had lost its locks on the file, closing the last connection that SQLite can
+        // see would delete the log that the server still uses.
+        let outside = DirectConnection::of(&database).await;
         assert!(outside.dump().await.contains(&format!("t{round}")));
         outside.close().await;
         let wal = fs::metadata(format!("{}-wal", database.display()));
@@ -132,7 +132,7 @@ fn files_are_for_their_owner_alone_whatever_the_umask() {
     for umask in ["000", "022", "0277", "0777"] {
         let folder = folder();
         let data = folder.path().join("data");
-        // Some that an earlier version or a restore left open to all.
+        // A file that an earlier version or a restore left readable for everyone.
         if umask == "000" {
             fs::create_dir(&data).unwrap();
             fs::write(data.join("stacktoken.db"), "").unwrap();
@@ -150,10 +150,10 @@ fn files_are_for_their_owner_alone_whatever_the_umask() {
                 folder.path().join("ready").to_str().unwrap(),
             ])
             .stdout(std::process::Stdio::null());
-        let _dev = crate::program::Running(dev.spawn().unwrap());
+        let _dev = crate::program::ChildGuard(dev.spawn().unwrap());
         let until = Instant::now() + Duration::from_secs(20);
         while !folder.path().join("ready").exists() {
-            assert!(Instant::now() < until, "umask {umask}: dev does not serve");
+            assert!(Instant::now() < until, "umask {umask}: dev did not start");
             std::thread::sleep(Duration::from_millis(10));
         }
         let mut seen = Vec::new();
@@ -173,7 +173,7 @@ fn files_are_for_their_owner_alone_whatever_the_umask() {
     }
 }
 
-/// How a file is taken away under the process.
+/// How the file is removed while the process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     None,
@@ -198,7 +198,7 @@ impl Fault {
         Self::WalRenamed,
     ];
 
-    fn strike(self, database: &Path) {
+    fn apply(self, database: &Path) {
         let wal = PathBuf::from(format!("{}-wal", real(database).display()));
         let aside = |path: &Path| path.with_extension("aside");
         let replace = |path: &Path| {
@@ -221,14 +221,14 @@ impl Fault {
         }
     }
 
-    /// Undoes it, where the file itself is still there.
+    /// Undoes the fault. Returns whether that is possible, which needs the original file.
     fn undo(self, database: &Path) -> bool {
         let wal = PathBuf::from(format!("{}-wal", database.display()));
         let aside = |path: &Path| path.with_extension("aside");
         match self {
             Self::DatabaseRenamed => fs::rename(aside(database), database).unwrap(),
             Self::WalRenamed => {
-                // Whatever a connection made in its place goes.
+                // Overwrites the file that a connection may have created there.
                 fs::rename(aside(&wal), &wal).unwrap();
             }
             _ => return false,
@@ -241,7 +241,7 @@ fn real(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap()
 }
 
-fn told<T>(answered: Result<T, Status>) -> String {
+fn error_text<T>(answered: Result<T, Status>) -> String {
     answered.map_or_else(|status| reason(&status), |_| "OK".into())
 }
 
@@ -282,28 +282,34 @@ async fn a_file_taken_away_under_the_process_ends_its_answers() {
         let issued = owner.tokens.issue(issue_request(&stack, "kept")).await;
         let v1::IssueResponse { secret, token, .. } = issued.unwrap().into_inner();
         let ask = || introspect_request(&stack, &secret, &[]);
-        assert_eq!(told(service.introspection.introspect(ask()).await), "OK");
+        assert_eq!(
+            error_text(service.introspection.introspect(ask()).await),
+            "OK"
+        );
 
-        fault.strike(&database);
-        // The very next change, before anything can have looked.
+        fault.apply(&database);
+        // These changes start before any periodic check can have noticed.
         let issued = owner.tokens.issue(issue_request(&stack, "lost")).await;
         let uid = token.unwrap().token_uid;
         let revoked = owner.tokens.revoke(revoke_request(&stack, &uid, ""));
         if fault == Fault::None {
-            assert_eq!(told(issued), "OK");
-            assert_eq!(told(service.introspection.introspect(ask()).await), "OK");
-            assert_eq!(told(revoked.await), "OK");
+            assert_eq!(error_text(issued), "OK");
+            assert_eq!(
+                error_text(service.introspection.introspect(ask()).await),
+                "OK"
+            );
+            assert_eq!(error_text(revoked.await), "OK");
             tokio::time::sleep(Duration::from_secs(2)).await;
             assert!(serving(&dev).await);
             continue;
         }
-        assert_eq!(told(issued), "STORE_UNAVAILABLE", "{fault:?}");
-        assert_eq!(told(revoked.await), "STORE_UNAVAILABLE", "{fault:?}");
+        assert_eq!(error_text(issued), "STORE_UNAVAILABLE", "{fault:?}");
+        assert_eq!(error_text(revoked.await), "STORE_UNAVAILABLE", "{fault:?}");
         let took = until_serving(&dev, false).await;
         assert!(took < Duration::from_secs(2), "{fault:?}: {took:?}");
-        // What is in memory is not answered either.
+        // Cached facts must not be used for an answer either.
         let answer = service.introspection.introspect(ask()).await;
-        assert_eq!(told(answer), "STORE_UNAVAILABLE", "{fault:?}");
+        assert_eq!(error_text(answer), "STORE_UNAVAILABLE", "{fault:?}");
         let metrics = scrape(&dev, "").await.1;
         assert!(
             metrics.contains("stacktoken_store_file_lost 1\n"),
@@ -316,9 +322,9 @@ async fn a_file_taken_away_under_the_process_ends_its_answers() {
         if fault.undo(&database) {
             until_serving(&dev, true).await;
             let answer = service.introspection.introspect(ask()).await;
-            assert_eq!(told(answer), "OK", "{fault:?}");
+            assert_eq!(error_text(answer), "OK", "{fault:?}");
             let again = owner.tokens.issue(issue_request(&stack, "again")).await;
-            assert_eq!(told(again), "OK", "{fault:?}");
+            assert_eq!(error_text(again), "OK", "{fault:?}");
         }
     }
 }
@@ -331,19 +337,19 @@ async fn a_change_under_way_when_the_file_goes_is_not_acknowledged() {
         let database = folder.path().join(".stacktoken/stacktoken.db");
         let stack = dev.get("stack_api_key").to_owned();
         let mut owner = dev.client("owner_jwt").await;
-        let outside = Outside::of(&database).await;
+        let outside = DirectConnection::of(&database).await;
         outside.run("BEGIN IMMEDIATE").await;
         let issue = issue_request(&stack, "waits");
         let waits = tokio::spawn(async move { owner.tokens.issue(issue).await });
-        // It waits for the lock by now, and has found the files in their place before.
+        // By now the call waits for the lock; it checked the files before it began to wait.
         tokio::time::sleep(Duration::from_millis(500)).await;
-        fault.strike(&database);
+        fault.apply(&database);
         outside.run("ROLLBACK").await;
         let expected = if fault == Fault::None {
             "OK"
         } else {
             "STORE_UNAVAILABLE"
         };
-        assert_eq!(told(waits.await.unwrap()), expected, "{fault:?}");
+        assert_eq!(error_text(waits.await.unwrap()), expected, "{fault:?}");
     }
 }

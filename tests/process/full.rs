@@ -1,4 +1,4 @@
-//! A full disk: the store is on a file system of a few megabytes that only the program sees.
+//! A full disk: the store is on a file system of a few megabytes that only the program can see.
 
 use std::{
     fs::{self, File},
@@ -9,7 +9,7 @@ use std::{
 };
 
 use stacktoken::grpc::pb::v1;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::{
     program::{Dev, folder, run_by},
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// The option of `unshare` for mounts of its own, or `None` where this host allows none.
+/// Returns the option of `unshare` that makes a mount namespace; `None` if this host permits none.
 fn unshare() -> Option<&'static str> {
     let own = if rustix::process::geteuid().is_root() {
         "-m"
@@ -31,7 +31,7 @@ fn unshare() -> Option<&'static str> {
     found_or_skip(allowed.then_some(own), "mount namespaces")
 }
 
-/// A running `dev` whose data is on a file system of 4 MiB.
+/// Starts `dev` with its data on a file system of 4 MiB.
 fn on_a_small_disk(folder: &Path, own: &str) -> Dev {
     fs::create_dir(folder.join(".stacktoken")).unwrap();
     let mount = "mount -t tmpfs -o size=4m,mode=700 small .stacktoken && exec \"$0\" \"$@\"";
@@ -40,7 +40,7 @@ fn on_a_small_disk(folder: &Path, own: &str) -> Dev {
     })
 }
 
-/// Takes what room is left on the disk; gives it back when the file is removed.
+/// Fills the rest of the disk; removing the returned file frees the space.
 fn fill(dev: &Dev) -> PathBuf {
     let inside = dev.folder.strip_prefix("/").unwrap();
     let root = PathBuf::from(format!("/proc/{}/root", dev.child.id()));
@@ -56,7 +56,7 @@ async fn issue(owner: &mut Client, stack: &str, name: &str) -> Result<v1::IssueR
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_stops_changes_and_no_reading_until_there_is_room() {
+async fn a_full_disk_stops_changes_but_not_reads_until_space_is_freed() {
     let Some(own) = unshare() else { return };
     let folder = folder();
     let dev = on_a_small_disk(folder.path(), own);
@@ -72,26 +72,31 @@ async fn a_full_disk_stops_changes_and_no_reading_until_there_is_room() {
     assert!(is_active(&before.secret).await);
 
     let filler = fill(&dev);
-    // What the journal has room for is still taken.
-    let mut told = None;
+    // Changes still succeed while the write-ahead log has space.
+    let mut run_command = None;
     for at in 0..9 {
         if let Err(status) = issue(&mut owner, &stack, &format!("full {at}")).await {
-            told = Some(status);
+            run_command = Some(status);
             break;
         }
     }
-    let told = told.expect("a disk that is full");
-    assert_eq!(reason(&told), "STORAGE_FULL");
-    require_form(&told, "Issue");
-    let wait = details(&told).retry_info().unwrap().retry_delay.unwrap();
+    let run_command = run_command.expect("the disk is full");
+    assert_eq!(run_command.code(), Code::ResourceExhausted);
+    assert_eq!(reason(&run_command), "STORAGE_FULL");
+    require_form(&run_command, "Issue");
+    let wait = details(&run_command)
+        .retry_info()
+        .unwrap()
+        .retry_delay
+        .unwrap();
     assert!(wait > Duration::ZERO, "{wait:?}");
-    assert!(is_active(&before.secret).await, "remembered");
+    assert!(is_active(&before.secret).await, "answered from the cache");
     let listed = owner.tokens.list(list_request(&stack)).await.unwrap();
     let names = listed.into_inner().tokens;
     assert!(names.iter().any(|token| token.name == "before"));
 
     fs::remove_file(filler).unwrap();
-    let after = eventually("a change is taken again", async || {
+    let after = eventually("a change succeeds again", async || {
         issue(&mut owner.clone(), &stack, "after").await.ok()
     })
     .await;

@@ -1,4 +1,4 @@
-//! Housekeeping of the real program: killed in the middle of it, and what it tells in its log.
+//! Housekeeping of the real program: killed while it runs, and what it logs.
 
 use std::{
     fs,
@@ -15,11 +15,11 @@ use stacktoken::{
 
 use crate::{
     postgres,
-    program::{Dev, Running, channel, folder, program},
+    program::{ChildGuard, Dev, channel, folder, program},
     support::{
         Client, TestIssuer, at,
         clients::register_once_served,
-        database::{Outside, eventually, integrity},
+        database::{DirectConnection, eventually, integrity},
         issue_request,
         issuer::ISSUERS_FILE,
         person,
@@ -29,7 +29,7 @@ use crate::{
 const DEAD: i64 = 20_000;
 const KILLS: u64 = 8;
 
-/// Tokens that were revoked long ago, each with a secret and one use.
+/// Returns the SQL that inserts tokens revoked long ago, each with a secret and one usage row.
 fn dead() -> String {
     let numbers =
         format!("WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < {DEAD})");
@@ -50,14 +50,14 @@ fn dead() -> String {
 async fn a_store_whose_program_is_killed_while_it_deletes_is_whole() {
     let folder = folder();
     let file = folder.path().join(".stacktoken/stacktoken.db");
-    // The first round comes within a minute, which is not awaited.
+    // The first run starts within a minute, which the test does not wait for.
     let mut dev = Dev::start(folder.path());
     let mut owner = dev.client("owner_jwt").await;
     let request = issue_request(dev.get("stack_api_key"), "live");
     let live = owner.tokens.issue(request).await.unwrap().into_inner();
     dev.child.kill().unwrap();
     dev.child.wait().unwrap();
-    let others = Outside::of(&file).await;
+    let others = DirectConnection::of(&file).await;
     let living = others.number("SELECT count(*) FROM tokens").await;
     others.run(&dead()).await;
     drop(others);
@@ -67,12 +67,12 @@ async fn a_store_whose_program_is_killed_while_it_deletes_is_whole() {
     let (mut left, mut stopped_short) = (DEAD, 0);
     for round in 0..KILLS {
         let mut dev = Dev::start_with(folder.path(), often);
-        // Other instants in the course of a batch and of its pause in each round.
+        // Each round kills at another moment of a batch or of the pause after it.
         tokio::time::sleep(Duration::from_millis(60 + 37 * round)).await;
         dev.signal(Signal::KILL);
         dev.child.wait().unwrap();
         assert_eq!(integrity(&file).await, "ok");
-        let database = Outside::of(&file).await;
+        let database = DirectConnection::of(&file).await;
         let count = async |what: &str| database.number(&format!("SELECT count(*) {what}")).await;
         let orphans = count("FROM pragma_foreign_key_check").await;
         assert_eq!(orphans, 0);
@@ -84,13 +84,13 @@ async fn a_store_whose_program_is_killed_while_it_deletes_is_whole() {
         stopped_short += u64::from(dead > 0 && dead < DEAD);
         left = dead;
     }
-    assert!(stopped_short > 0, "no kill was in the middle");
+    assert!(stopped_short > 0, "no kill interrupted the deletion");
     let dev = Dev::start_with(folder.path(), often);
-    let database = Outside::of(&file).await;
-    // A busy machine takes its time.
+    let database = DirectConnection::of(&file).await;
+    // A busy machine needs time.
     let until = Instant::now() + Duration::from_secs(60);
     while database.number("SELECT count(*) FROM tokens").await != living {
-        assert!(Instant::now() < until, "the rest is deleted");
+        assert!(Instant::now() < until, "the rest is not deleted");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let mut service = dev.client("service_jwt").await;
@@ -99,8 +99,8 @@ async fn a_store_whose_program_is_killed_while_it_deletes_is_whole() {
     assert!(answer.into_inner().active);
 }
 
-/// The lines of a log that tell of this token.
-fn told(log: &Path, uid: &str) -> Vec<String> {
+/// Returns the lines of a log which report that this token expires.
+fn log_lines_of(log: &Path, uid: &str) -> Vec<String> {
     let log = fs::read_to_string(log).unwrap_or_default();
     let lines = log.lines().filter(|line| line.contains(uid));
     lines
@@ -110,7 +110,7 @@ fn told(log: &Path, uid: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_replicas_that_are_started_again_tell_once_of_a_token_that_expires() {
+async fn two_restarted_replicas_report_an_expiring_token_once() {
     let Some(postgres) = postgres::start() else {
         return;
     };
@@ -143,7 +143,7 @@ async fn two_replicas_that_are_started_again_tell_once_of_a_token_that_expires()
         let listen = ["serve", "--listen", &address];
         let admin = ["--admin-listen", "127.0.0.1:0"];
         let child = command(&[&listen[..], &admin[..]].concat()).spawn();
-        (Running(child.unwrap()), address)
+        (ChildGuard(child.unwrap()), address)
     };
     let now = SystemClock::new().now().seconds();
     let mut replicas = [serve(), serve()];
@@ -168,10 +168,14 @@ async fn two_replicas_that_are_started_again_tell_once_of_a_token_that_expires()
         };
         let issued = owner.tokens.issue(request).await.unwrap().into_inner();
         let uid = issued.token.unwrap().token_uid;
-        eventually("it is told", async || told(&log, &uid).first().cloned()).await;
+        eventually("it is logged", async || {
+            log_lines_of(&log, &uid).first().cloned()
+        })
+        .await;
         uids.push(uid);
     }
-    // Each looks again many times, and once more after a start.
+    // Every replica checks many times, and again after a restart, so a duplicate report would
+    // appear.
     for replica in &mut replicas {
         *replica = serve();
         crate::program::channel(&replica.1).await;
@@ -182,11 +186,14 @@ async fn two_replicas_that_are_started_again_tell_once_of_a_token_that_expires()
     };
     let (before, began) = (rounds(), Instant::now());
     while rounds() < before + 10 {
-        assert!(began.elapsed() < Duration::from_secs(30), "no rounds");
+        assert!(
+            began.elapsed() < Duration::from_secs(30),
+            "housekeeping did not run"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     for (uid, days) in uids.iter().zip([7, 30]) {
-        let lines = told(&log, uid);
+        let lines = log_lines_of(&log, uid);
         let [line] = &lines[..] else {
             panic!("{lines:#?}");
         };

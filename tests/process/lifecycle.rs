@@ -1,4 +1,4 @@
-//! From start to end: how soon it serves, how it stops, and what it leaves behind.
+//! Start and stop of the program: how fast it starts, how it shuts down, and what it leaves behind.
 
 use std::{
     fs,
@@ -105,7 +105,11 @@ async fn what_is_known_of_uses_outlives_sigterm() {
     let mut owner = dev.client("owner_jwt").await;
     let seen = owner.tokens.get(get_request(&stack, &issued.uid)).await;
     let seen = seen.unwrap().into_inner().token.unwrap().last_used_at;
-    assert_eq!(micros(&seen.unwrap()), used[1], "not only its first use");
+    assert_eq!(
+        micros(&seen.unwrap()),
+        used[1],
+        "the last use, not only the first one"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -180,10 +184,42 @@ async fn a_second_process_on_one_file_is_refused_in_one_line() {
     let told = text(&second.stderr);
     assert_eq!(second.status.code(), Some(1));
     assert_eq!(told.lines().count(), 1, "{told}");
-    assert!(
-        told.contains("stacktoken.db is in use by another stacktoken process"),
-        "{told}"
+    let said = "stacktoken.db is in use by another stacktoken process";
+    assert!(told.starts_with("stacktoken: --data-dir: "), "{told}");
+    assert!(told.contains(said), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dev_names_the_settings_that_differ_from_the_last_start_on_its_folder() {
+    let folder = folder();
+    let catalogue = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/catalogue.toml");
+    let url = "http://127.0.0.1:9";
+    let start = |settings: &[(&str, &str)]| {
+        let mut dev = Dev::start_with(folder.path(), |command| {
+            command.envs(settings.iter().copied());
+        });
+        dev.signal(Signal::TERM);
+        assert!(dev.child.wait().unwrap().success());
+        let told = fs::read_to_string(folder.path().join("stderr")).unwrap();
+        let lines = told.lines().filter(|line| line.starts_with("--data-dir "));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let first = [
+        ("STACKTOKEN_FRESHNESS_BOUND", "2s"),
+        ("STACKTOKEN_CATALOGUE", catalogue),
+        ("STACKTOKEN_OTLP_ENDPOINT", url),
+    ];
+    assert!(start(&first).is_empty(), "a new folder");
+    assert!(start(&first).is_empty(), "the same settings");
+    let told = start(&[("STACKTOKEN_FRESHNESS_BOUND", "3s")]);
+    let expected = format!(
+        "--data-dir {}/.stacktoken was last used with other settings: \
+         --catalogue (then {catalogue}, now not set), --freshness-bound (then 2s, now 3s)",
+        folder.path().canonicalize().unwrap().display()
     );
+    assert_eq!(told, [expected]);
+    let kept = fs::read_to_string(folder.path().join(".stacktoken/settings.json")).unwrap();
+    assert!(!kept.contains(url), "it may hold a credential: {kept}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -201,15 +237,15 @@ async fn a_taken_port_names_the_flag() {
         "--admin-listen",
         "127.0.0.1:0",
     ]);
-    let told = text(&second.stderr);
+    let run_command = text(&second.stderr);
     assert_eq!(
-        (second.status.code(), told.lines().count()),
+        (second.status.code(), run_command.lines().count()),
         (Some(1), 1),
-        "{told}"
+        "{run_command}"
     );
     assert!(
-        told.contains("--listen") && told.contains("cannot listen"),
-        "{told}"
+        run_command.contains("--listen") && run_command.contains("cannot listen"),
+        "{run_command}"
     );
 }
 
@@ -217,13 +253,16 @@ async fn a_taken_port_names_the_flag() {
 fn dev_listens_on_loopback_only() {
     for flag in ["--listen", "--admin-listen"] {
         let refused = run(&["dev", flag, "0.0.0.0:0"]);
-        let told = text(&refused.stderr);
+        let run_command = text(&refused.stderr);
         assert_eq!(
-            (refused.status.code(), told.lines().count()),
-            (Some(1), 1),
-            "{told}"
+            (refused.status.code(), run_command.lines().count()),
+            (Some(2), 1),
+            "{run_command}"
         );
-        assert!(told.contains(flag) && told.contains("loopback"), "{told}");
+        assert!(
+            run_command.contains(flag) && run_command.contains("loopback"),
+            "{run_command}"
+        );
     }
 }
 
@@ -233,9 +272,9 @@ async fn a_refused_change_is_logged_with_who_asked_for_it() {
     let mut dev = Dev::start(folder.path());
     let mut owner = dev.client("owner_jwt").await;
     let report = v1::ReportLeakedRequest::default();
-    let refused = owner.tokens.report_leaked(report).await.unwrap_err();
+    let refused = owner.leaks.report_leaked(report).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
-    // Lines are written behind the calls, and all of them at the end.
+    // Log lines are written asynchronously; the rest is flushed at the end.
     dev.signal(Signal::TERM);
     assert!(dev.child.wait().unwrap().success());
     let log = fs::read_to_string(folder.path().join("stderr")).unwrap();
@@ -243,5 +282,45 @@ async fn a_refused_change_is_logged_with_who_asked_for_it() {
     let line = line.unwrap_or_else(|| panic!("{log}"));
     for wanted in ["PERMISSION_DENIED", "kind=\"USER\"", "subject=\"owner\""] {
         assert!(line.contains(wanted), "{line}");
+    }
+}
+
+/// The names of the threads that serve connections.
+fn connection_threads(dev: &Dev) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", dev.child.id())).unwrap();
+    let names = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("comm")).unwrap());
+    let mut names: Vec<_> = names
+        .map(|name| name.trim().to_owned())
+        .filter(|name| name.starts_with("connections-"))
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_have_as_many_threads_as_the_operator_says() {
+    for threads in [0, 3] {
+        let folder = folder();
+        let dev = Dev::start_with(folder.path(), |command| {
+            command.env("STACKTOKEN_CONNECTION_THREADS", threads.to_string());
+        });
+        let wanted: Vec<_> = (0..threads)
+            .map(|number| format!("connections-{number}"))
+            .collect();
+        assert_eq!(connection_threads(&dev), wanted);
+        let stack = dev.get("stack_api_key").to_owned();
+        let mut owner = dev.client("owner_jwt").await;
+        let issued = owner
+            .tokens
+            .issue(issue_request(&stack, "asked about"))
+            .await;
+        let secret = issued.unwrap().into_inner().secret;
+        // Each of these has a connection of its own.
+        for _ in 0..4 {
+            let mut service = dev.client("service_jwt").await;
+            let question = introspect_request(&stack, &secret, &[]);
+            let answer = service.introspection.introspect(question).await.unwrap();
+            assert!(answer.into_inner().active);
+        }
     }
 }

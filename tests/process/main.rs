@@ -1,4 +1,4 @@
-//! The program as its users have it: started, asked, killed, and read from outside.
+//! The program as users run it: started, called, killed, and observed from outside.
 #![allow(
     dead_code,
     missing_docs,
@@ -7,17 +7,20 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test may fail loudly, and stands for the world outside"
+    reason = "tests may panic, and use the clock and the environment of the host"
 )]
 
-mod away;
 mod client_verbs;
 mod clock;
 mod collector;
+mod collector_down;
 mod command_line;
 mod crash;
+mod database_down;
 mod database_file;
 mod disk;
+mod documented_commands;
+mod drift;
 #[path = "../mesh/envoy.rs"]
 mod envoy;
 mod full;
@@ -26,7 +29,8 @@ mod leak;
 mod lifecycle;
 mod metrics;
 mod outage;
-mod pasted;
+mod owner_verbs;
+mod owner_words;
 mod pause;
 #[path = "../replicas/postgres.rs"]
 mod postgres;
@@ -35,7 +39,9 @@ mod program;
 mod proxy;
 mod read_only;
 mod readme;
+mod refused;
 mod rotated;
+mod rules;
 mod serve;
 mod served;
 mod settings;
@@ -45,5 +51,5 @@ mod stub;
 #[path = "../it/support/mod.rs"]
 mod support;
 mod traces;
-mod unheard;
 mod wrong_clock;
+mod wrong_lines;

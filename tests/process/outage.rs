@@ -1,5 +1,5 @@
-//! What an outage of the database leaves in the log: its causes, each once, however many calls
-//! it refuses; and every refusal in the metrics.
+//! An outage of the database: each cause is logged once, however many calls it refuses, and every
+//! refusal is counted in the metrics.
 
 use std::{
     collections::BTreeSet,
@@ -8,17 +8,17 @@ use std::{
 
 use crate::{
     postgres,
-    served::{Served, migrate},
+    served::{RunningServer, migrate},
     support::{introspect_request, issue_request},
 };
 
-/// How long the database is away.
+/// Returns how long the database is down.
 fn outage_for() -> Duration {
     let set = std::env::var("STACKTOKEN_TEST_OUTAGE_SECONDS").ok();
     Duration::from_secs(set.map_or(6, |text| text.parse().unwrap()))
 }
 
-/// How many calls are refused in a second, and how many lines an outage may cost.
+/// How many calls are refused per second, and how many log lines an outage may produce.
 const CALLS: u32 = 20;
 const LINES: usize = 30;
 
@@ -30,7 +30,7 @@ async fn an_outage_costs_a_line_per_cause_and_counts_every_refusal() {
     postgres.create("tokens");
     let url = postgres.url(postgres.port(), "tokens");
     migrate(&url);
-    let served = Served::start(&url, |_| {});
+    let served = RunningServer::start(&url, |_| {});
     served.serves().await;
     let stack = served.register().await;
     let (owner, service) = (served.user("owner").await, served.service().await);
@@ -38,7 +38,7 @@ async fn an_outage_costs_a_line_per_cause_and_counts_every_refusal() {
     let issued = owner.tokens.clone().issue(request).await.unwrap();
     let secret = issued.into_inner().secret;
     postgres.stop();
-    // Until then verdicts are answered from memory, as they should be.
+    // Until the lease lapses, verdicts are correctly answered from the cache.
     served.is_ready(false).await;
     tokio::time::sleep(Duration::from_millis(1_200)).await;
 
@@ -65,7 +65,7 @@ async fn an_outage_costs_a_line_per_cause_and_counts_every_refusal() {
         tokio::time::sleep(Duration::from_secs(1) / CALLS).await;
     }
     while let Some(ended) = calling.join_next().await {
-        ended.expect("every call is refused");
+        ended.expect("a call was not refused");
     }
     let log = served.log();
     let lines: Vec<_> = log.lines().skip(before.0).collect();
@@ -82,10 +82,14 @@ async fn an_outage_costs_a_line_per_cause_and_counts_every_refusal() {
         .filter_map(|line| Some(line.split_once("call failed")?.1))
         .filter_map(|line| Some(line.split_once("reason=")?.1))
         .collect();
-    assert!(!causes.is_empty(), "the causes are told: {log}");
+    assert!(!causes.is_empty(), "no cause is logged: {log}");
     if outage_for() < Duration::from_mins(1) {
         let different: BTreeSet<_> = causes.iter().collect();
-        assert_eq!(different.len(), causes.len(), "each once: {causes:?}");
+        assert_eq!(
+            different.len(),
+            causes.len(),
+            "a cause is logged twice: {causes:?}"
+        );
     }
     let suppressed = served
         .counted("stacktoken_log_lines_suppressed_total")
@@ -93,6 +97,6 @@ async fn an_outage_costs_a_line_per_cause_and_counts_every_refusal() {
     assert!(suppressed > 0);
 }
 
-async fn refusals(served: &Served) -> u64 {
+async fn refusals(served: &RunningServer) -> u64 {
     served.counted("stacktoken_errors_total").await
 }

@@ -1,4 +1,4 @@
-//! A replica that was stopped, as by a suspended host, and is asked the moment it goes on.
+//! A replica that was stopped, as on a suspended host, and gets calls at the moment it continues.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use tonic::Code;
 
 use crate::{
     postgres::{self, Postgres},
-    program::{Running, channel, folder, program, signal_to},
+    program::{ChildGuard, channel, folder, program, signal_to},
     support::{
         Client, TestIssuer,
         clients::register_once_served,
@@ -28,7 +28,7 @@ use crate::{
 
 const BOUND: Duration = Duration::from_secs(1);
 
-/// How long each pause is; more rounds by STACKTOKEN_TEST_PAUSES.
+/// Returns the length of each pause; STACKTOKEN_TEST_PAUSES sets how many there are.
 fn pauses() -> Vec<Duration> {
     let rounds: u64 =
         std::env::var("STACKTOKEN_TEST_PAUSES").map_or(6, |count| count.parse().unwrap());
@@ -37,13 +37,13 @@ fn pauses() -> Vec<Duration> {
         .collect()
 }
 
-struct Served(Running, String);
+struct RunningServer(ChildGuard, String);
 
-/// Two replicas in processes of their own, and a stack.
-struct Pair {
+/// Two replicas as processes, and a stack.
+struct TwoReplicas {
     postgres: Postgres,
-    a: Served,
-    b: Served,
+    a: RunningServer,
+    b: RunningServer,
     owner_at_a: Client,
     owner_at_b: Client,
     service_at_b: Client,
@@ -51,7 +51,7 @@ struct Pair {
     _folder: tempfile::TempDir,
 }
 
-async fn pair() -> Option<Pair> {
+async fn pair() -> Option<TwoReplicas> {
     let postgres = postgres::start()?;
     postgres.create("tokens");
     let folder = folder();
@@ -88,7 +88,7 @@ async fn pair() -> Option<Pair> {
             "127.0.0.1:0",
         ])
         .spawn();
-        Served(Running(child.unwrap()), address)
+        RunningServer(ChildGuard(child.unwrap()), address)
     };
     let (a, b) = (serve(), serve());
     let now = SystemClock::new().now().seconds();
@@ -106,7 +106,7 @@ async fn pair() -> Option<Pair> {
         ..Default::default()
     };
     let stack = register_once_served(&mut operator, request).await;
-    Some(Pair {
+    Some(TwoReplicas {
         postgres,
         a,
         b,
@@ -154,6 +154,7 @@ async fn a_replica_that_was_paused_says_nothing_stale_when_it_goes_on() {
             token_uid: uid,
             reason: String::new(),
             validate_only: false,
+            etag: String::new(),
         };
         owner.tokens.revoke(revoke).await.unwrap();
         let revoked = Instant::now();
@@ -170,7 +171,7 @@ async fn a_replica_that_was_paused_says_nothing_stale_when_it_goes_on() {
                     Ok(answer) => {
                         answered += 1;
                         let active = answer.into_inner().active;
-                        assert!(active || !lives, "inactive, but it lives");
+                        assert!(active || !lives, "inactive although it is live");
                         assert!(
                             lives || !active || begun <= revoked + BOUND,
                             "stale after {pause:?}"
@@ -190,7 +191,7 @@ async fn a_replica_that_was_paused_says_nothing_stale_when_it_goes_on() {
     );
 }
 
-/// How long a lock may be held by whoever is stopped.
+/// How long a stopped replica may keep a lock.
 const FREE_WITHIN: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -198,7 +199,7 @@ async fn a_replica_stopped_inside_a_change_frees_its_stack_and_does_not_take_it_
     let Some(pair) = pair().await else {
         return;
     };
-    let Pair {
+    let TwoReplicas {
         postgres, stack, ..
     } = &pair;
     let (mut owner, mut owner_at_b) = (pair.owner_at_a.clone(), pair.owner_at_b.clone());
@@ -224,7 +225,8 @@ async fn a_replica_stopped_inside_a_change_frees_its_stack_and_does_not_take_it_
     }
     let freed = stopped.elapsed();
     signal_to(&pair.a.0.0, Signal::CONT);
-    // Where there is time left it is tried again, and finds what was done meanwhile.
+    // If the deadline permits, the update is retried after the pause and then finds the token
+    // revoked.
     let status = update.await.unwrap().unwrap_err();
     let undone = [Code::Unavailable, Code::DeadlineExceeded].contains(&status.code());
     assert!(undone || reason(&status) == "TOKEN_REVOKED", "{status:?}");

@@ -1,4 +1,4 @@
-//! The program as a child of the test, gone with it.
+//! Runs the program as a child process, which ends with the test.
 
 use std::{
     fs,
@@ -17,17 +17,21 @@ use crate::support::{Client, skips::found_or_skip};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_stacktoken");
 
-/// The program, with no setting from the environment but what the test gives.
+/// Returns a command for the program, without settings from the test's own environment.
 pub fn program() -> Command {
     let mut command = Command::new(PROGRAM);
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STACKTOKEN_")) {
+    for (name, _) in std::env::vars().filter(|(name, _)| {
+        ["STACKTOKEN_", "OTEL_"]
+            .iter()
+            .any(|own| name.starts_with(own))
+    }) {
         command.env_remove(name);
     }
     command.env_remove("RUST_LOG").stdin(Stdio::null());
     command
 }
 
-/// Runs it to its end.
+/// Runs the program to its end.
 pub fn run(arguments: &[&str]) -> Output {
     program().args(arguments).output().unwrap()
 }
@@ -36,8 +40,8 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Has a program that is to be started run by another, which takes it and its arguments last.
-/// Where its output goes is to be set after this.
+/// Makes another program run a command: the wrapper gets the command and its arguments as its last
+/// arguments. Set the output of the command after this.
 pub fn run_by(command: &mut Command, wrapper: &[&str]) {
     let wrapping = Command::new(wrapper[0]);
     let wrapped = std::mem::replace(command, wrapping);
@@ -54,10 +58,10 @@ pub fn run_by(command: &mut Command, wrapper: &[&str]) {
     }
 }
 
-/// A child that goes with the test, however that ends.
-pub struct Running(pub Child);
+/// A child that is killed when the test ends, however it ends.
+pub struct ChildGuard(pub Child);
 
-impl Drop for Running {
+impl Drop for ChildGuard {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -87,7 +91,7 @@ impl Dev {
         Self::start_printing_to(folder, [log("stdout"), log("stderr")], set)
     }
 
-    /// Prints to these, whatever else is set.
+    /// Starts `dev` with these outputs, which `set` cannot change.
     pub fn start_printing_to(
         folder: &Path,
         [stdout, stderr]: [Stdio; 2],
@@ -114,7 +118,7 @@ impl Dev {
             .env("STACKTOKEN_CHANGES_PER_SECOND", "1000000")
             .env("STACKTOKEN_CHANGES_BURST", "1000000");
         set(&mut command);
-        // Last: a command that was wrapped has lost where it prints to.
+        // Set last, because wrapping a command loses its outputs.
         command.stdout(stdout).stderr(stderr);
         let began = Instant::now();
         let mut child = command.spawn().unwrap();
@@ -127,7 +131,7 @@ impl Dev {
             );
             assert!(
                 began.elapsed() < Duration::from_secs(30),
-                "dev does not serve"
+                "dev did not start"
             );
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -151,7 +155,7 @@ impl Dev {
         channel(self.get("grpc_address")).await
     }
 
-    /// A client that sends this JWT of the ready file.
+    /// Returns a client that sends this JWT of the ready file.
     pub async fn client(&self, jwt: &str) -> Client {
         Client::new(
             self.channel().await,
@@ -188,7 +192,7 @@ pub async fn channel(address: &str) -> Channel {
     }
 }
 
-/// Head and body of `/metrics`; `headers` as they stand in the request, each with its line end.
+/// Returns head and body of `/metrics`. Each line of `headers` ends with CRLF.
 pub async fn scrape(dev: &Dev, headers: &str) -> (String, String) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let address = dev.get("admin_address");
@@ -201,7 +205,7 @@ pub async fn scrape(dev: &Dev, headers: &str) -> (String, String) {
     (head.to_owned(), body.to_owned())
 }
 
-/// A folder for one test.
+/// Creates a temporary directory.
 pub fn folder() -> TempDir {
     TempDir::new().unwrap()
 }
@@ -212,7 +216,7 @@ pub fn micros(at: &prost_types::Timestamp) -> i64 {
         .as_micros()
 }
 
-/// The first of these tools in the path.
+/// Returns the first of these tools that is found in the path.
 pub fn has_tool(names: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path)

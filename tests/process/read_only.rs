@@ -1,33 +1,33 @@
-//! `serve` on a database that becomes read-only while it runs.
+//! `serve` on a database that becomes read-only at run time.
 
 use std::{collections::BTreeSet, process::Command, time::Duration};
 
 use tonic::Code;
 
 use crate::{
-    away::{DATABASE, database, says},
+    database_down::{DATABASE, database, wait_for_log},
     postgres::Postgres,
-    served::Served,
+    served::RunningServer,
     support::{database::eventually, issue_request, reason},
 };
 
 const CAUSE: &str = "is read-only: default_transaction_read_only is on";
 const READ_ONLY: &str = "stacktoken_database_read_only";
 
-/// Sets it for sessions that begin from now on, as `ALTER DATABASE` does.
+/// Makes new sessions read-only or writable, as `ALTER DATABASE` does.
 fn set_read_only(postgres: &Postgres, to: &str) {
     let set = format!("ALTER DATABASE {DATABASE} SET default_transaction_read_only = {to}");
     postgres.run("postgres", &set);
 }
 
-/// A bound that a busy machine keeps.
+/// Sets a freshness bound that holds on a busy machine.
 fn patiently(command: &mut Command) {
     command.args(["--freshness-bound", "10s"]);
 }
 
 const OURS: &str = "FROM pg_stat_activity WHERE application_name = 'stacktoken'";
 
-/// The sessions of the program's pools.
+/// Returns the pids of the program's sessions.
 fn sessions(postgres: &Postgres) -> BTreeSet<String> {
     let pids = postgres.run("postgres", &format!("SELECT pid {OURS}"));
     pids.lines().map(str::to_owned).collect()
@@ -38,7 +38,7 @@ fn end_sessions(postgres: &Postgres) {
     postgres.run("postgres", &end);
 }
 
-/// How many sessions the database has had.
+/// Returns how many sessions the database has had.
 fn sessions_ever(postgres: &Postgres) -> i64 {
     let sql = format!("SELECT sessions FROM pg_stat_database WHERE datname = '{DATABASE}'");
     postgres.run("postgres", &sql).parse().unwrap()
@@ -49,14 +49,14 @@ async fn a_database_that_becomes_read_only_is_named_once_and_its_connections_are
     let Some((postgres, url)) = database() else {
         return;
     };
-    let served = Served::start(&url, patiently);
+    let served = RunningServer::start(&url, patiently);
     served.serves().await;
     let stack = served.register().await;
     let mut owner = served.user("owner").await;
     assert_eq!(served.counted(READ_ONLY).await, 0);
     set_read_only(&postgres, "on");
     end_sessions(&postgres);
-    says(&served, CAUSE).await;
+    wait_for_log(&served, CAUSE).await;
     served.is_ready(false).await;
     assert_eq!(served.counted(READ_ONLY).await, 1);
     let request = issue_request(&stack, "refused");
@@ -67,7 +67,7 @@ async fn a_database_that_becomes_read_only_is_named_once_and_its_connections_are
     let counted = "stacktoken_errors_total{reason=\"STORE_UNAVAILABLE\"}";
     assert!(served.counted(counted).await > 0);
     let (kept, before) = (sessions(&postgres), sessions_ever(&postgres));
-    // Long enough for several renewals, were there any, of all who found no change taken.
+    // Long enough for several renewals of connections, if failed changes caused any.
     for _ in 0..10 {
         tokio::time::sleep(Duration::from_millis(500)).await;
         owner.tokens.issue(request.clone()).await.unwrap_err();
@@ -88,20 +88,20 @@ async fn a_database_that_becomes_read_only_is_named_once_and_its_connections_are
     assert!(renewed.is_disjoint(&kept), "{kept:?} {renewed:?}");
 }
 
-/// Sessions that began before can still write, so heartbeats go on; new ones cannot.
+/// Existing sessions can still write, so heartbeats succeed; new sessions cannot.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn changes_that_only_older_sessions_can_make_are_not_said_to_be_taken() {
+async fn a_database_writable_only_by_older_sessions_counts_as_read_only() {
     let Some((postgres, url)) = database() else {
         return;
     };
-    let served = Served::start(&url, patiently);
+    let served = RunningServer::start(&url, patiently);
     served.serves().await;
     let mut stacks = Vec::new();
     for _ in 0..4 {
         stacks.push(served.register().await);
     }
     let owner = served.user("owner").await;
-    // Changes that wait for a lock keep their sessions, so that others need new ones.
+    // Changes that wait for a lock keep their sessions, so that other changes need new ones.
     let lock = "DO $$ BEGIN PERFORM FROM stacks FOR UPDATE; END $$";
     let held = postgres.hold(DATABASE, lock);
     set_read_only(&postgres, "on");
@@ -110,7 +110,7 @@ async fn changes_that_only_older_sessions_can_make_are_not_said_to_be_taken() {
         let (mut owner, request) = (owner.clone(), issue_request(stack, &format!("token {at}")));
         issuing.spawn(async move { owner.tokens.issue(request).await });
     }
-    says(&served, CAUSE).await;
+    wait_for_log(&served, CAUSE).await;
     held.commit();
     let issued = issuing.join_all().await;
     let refused = issued.iter().filter_map(|issued| issued.as_ref().err());
@@ -118,13 +118,18 @@ async fn changes_that_only_older_sessions_can_make_are_not_said_to_be_taken() {
     let refused = refused.count();
     println!("{refused} of {} changes refused", issued.len());
     assert!(refused > 0);
-    eventually("it says so", async || {
-        let told = served.ready().await;
-        told.contains("TokenService NOT_SERVING").then_some(())
+    eventually("/readyz reports it", async || {
+        let run_command = served.ready().await;
+        run_command
+            .contains("TokenService NOT_SERVING")
+            .then_some(())
     })
     .await;
-    let told = served.ready().await;
-    assert!(told.contains("IntrospectionService SERVING"), "{told}");
+    let run_command = served.ready().await;
+    assert!(
+        run_command.contains("IntrospectionService SERVING"),
+        "{run_command}"
+    );
     set_read_only(&postgres, "off");
     served.serves().await;
     let (mut owner, request) = (owner, issue_request(&stacks[0], "taken"));

@@ -1,5 +1,5 @@
-//! Every shell block of the README, pasted in order into one shell, and all of them once more on
-//! the same folder.
+//! Pastes every shell block of the README in order into one shell, and then all of them again in
+//! the same directory.
 
 use std::{
     fs,
@@ -19,11 +19,11 @@ use crate::{
 const README: &str = include_str!("../../README.md");
 const ENVOY_CONFIG: &str = include_str!("../../docs/envoy.yaml");
 
-/// What the blocks listen on and call, besides `dev` and PostgreSQL.
+/// The ports that the blocks use, besides those of `dev` and PostgreSQL.
 const PORTS: [&str; 6] = ["50061", "50062", "9471", "9472", "8080", "8081"];
 
-/// The blocks to paste. Of the first, `cargo run -- dev` is the server that the test starts, and
-/// `cargo test` is what runs this test.
+/// Returns the blocks to paste. The first one is left out: the test starts `dev` itself, and `cargo
+/// test` runs this test.
 fn blocks() -> Vec<&'static str> {
     let blocks = README.split("```sh\n").skip(1);
     let blocks: Vec<_> = blocks
@@ -34,7 +34,7 @@ fn blocks() -> Vec<&'static str> {
     rest.to_vec()
 }
 
-/// Puts one port in place of another, which must be there.
+/// Replaces one port by another. Asserts that the port occurs.
 fn replace(text: &str, (from, to): (&str, &str)) -> String {
     let before = ["127.0.0.1:", "port_value: ", "http.server "];
     let mut replaced = text.to_owned();
@@ -50,14 +50,14 @@ fn free_port() -> String {
     listener.local_addr().unwrap().port().to_string()
 }
 
-/// A folder as a reader has it after `cargo build`, with Envoy to be found in `bin`.
+/// Prepares a directory like a checkout after `cargo build`, with Envoy in `bin`.
 fn check_out(folder: &Path, envoy: &Path) {
     for inner in ["target/debug", "docs", "bin"] {
         fs::create_dir_all(folder.join(inner)).unwrap();
     }
     symlink(PROGRAM, folder.join("target/debug/stacktoken")).unwrap();
-    // Other tests run an Envoy at the same time, and none starts with the library that sets the
-    // clock.
+    // Other tests run Envoy at the same time, and Envoy does not start with the library that sets
+    // the clock.
     let script = format!(
         "#!/bin/sh\nunset LD_PRELOAD\nexec {} --use-dynamic-base-id --concurrency 1 \"$@\"\n",
         envoy.display()
@@ -67,14 +67,14 @@ fn check_out(folder: &Path, envoy: &Path) {
     fs::set_permissions(file, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// What the shell printed, and what it said about commands that failed.
-struct Pasted {
+/// The output of the shell, and the commands that failed.
+struct ShellOutput {
     told: String,
     failed: Vec<String>,
 }
 
-/// Ends with whatever the blocks have started, or after two minutes.
-fn paste(folder: &Path, blocks: &[String], dev: &str) -> Pasted {
+/// Runs the blocks until everything that they start has ended, for two minutes at most.
+fn paste(folder: &Path, blocks: &[String], dev: &str) -> ShellOutput {
     let script = format!(
         "trap 'echo \"@failed $? $BASH_COMMAND\"' ERR\n{}wait\necho @end\n",
         blocks.concat()
@@ -94,13 +94,17 @@ fn paste(folder: &Path, blocks: &[String], dev: &str) -> Pasted {
         .unwrap();
     let group = Pid::from_raw(i32::try_from(shell.id()).unwrap()).unwrap();
     let done = shell.wait_with_output().unwrap();
-    // Nothing is left where all went well.
+    // If all blocks worked, no process is left.
     let _ = kill_process_group(group, Signal::KILL);
     let told = text(&done.stdout);
     let ended = told.ends_with("@end\n");
-    assert!(ended, "no end:\n{told}\n{}", text(&done.stderr));
+    assert!(
+        ended,
+        "the blocks did not end:\n{told}\n{}",
+        text(&done.stderr)
+    );
     let failed = told.lines().filter(|line| line.starts_with("@failed"));
-    Pasted {
+    ShellOutput {
         failed: failed.map(str::to_owned).collect(),
         told,
     }
@@ -110,7 +114,7 @@ fn in_order(told: &str, expected: &[&str]) {
     let mut rest = told;
     for part in expected {
         let at = rest.find(part);
-        let at = at.unwrap_or_else(|| panic!("no {part} where it belongs in\n{told}"));
+        let at = at.unwrap_or_else(|| panic!("{part} is missing or out of order in\n{told}"));
         rest = &rest[at + part.len()..];
     }
 }
@@ -147,22 +151,25 @@ async fn every_block_of_the_readme_works_in_order_and_once_more() {
         fs::write(folder.path().join("docs/envoy.yaml"), config).unwrap();
         let before = files(folder.path());
         let blocks: Vec<_> = all.split("@next\n").map(str::to_owned).collect();
-        let Pasted { told, failed } = paste(folder.path(), &blocks, &address);
-        // A superseded and a revoked secret; nothing else fails.
+        let ShellOutput { told, failed } = paste(folder.path(), &blocks, &address);
+        // Introspection of a superseded and of a revoked secret fails; nothing else does.
         let codes = failed.iter().map(|line| line.split(' ').nth(1).unwrap());
         assert_eq!(codes.collect::<Vec<_>>(), ["4", "4"], "{failed:?}\n{told}");
         in_order(
             &told,
             &[
+                "owner",
                 "\"decision\": \"DECISION_ALLOW\"",
-                "T00:00:00Z",
+                ": expires at ",
+                "deploy ",
+                "first used never",
                 "\"active\": true",
                 "\"generation\": 1",
                 "\"active\": true",
                 "\"generation\": 2",
                 "REASON_SUPERSEDED",
-                "\"impact\": {",
-                "\"services\": [",
+                "would revoke token ",
+                "used in the last 30 days by content-api",
                 "revoked token ",
                 "REASON_REVOKED",
                 "stacktoken.v1.TokenService",
@@ -176,7 +183,11 @@ async fn every_block_of_the_readme_works_in_order_and_once_more() {
                 "HTTP/1.1 401 Unauthorized",
             ],
         );
-        assert_eq!(files(folder.path()), before, "what the blocks made is gone");
+        assert_eq!(
+            files(folder.path()),
+            before,
+            "the blocks removed all files that they created"
+        );
     }
 }
 

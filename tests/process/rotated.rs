@@ -1,5 +1,5 @@
-//! `serve` and the URLs of its database: read again when their files change, and the TLS that they
-//! ask for.
+//! The files with the database URLs are reloaded when they change, and the TLS settings of the
+//! URLs.
 
 use std::{
     fs,
@@ -8,9 +8,9 @@ use std::{
 };
 
 use crate::{
-    away::{DATABASE, database, says},
+    database_down::{DATABASE, database, wait_for_log},
     postgres::Postgres,
-    served::{Ground, Served},
+    served::{IssuersFolder, RunningServer},
     support::{certificates::Ca, database::eventually, issue_request},
 };
 
@@ -30,10 +30,10 @@ async fn a_password_that_is_rotated_in_its_file_needs_no_restart() {
             postgres.port()
         )
     };
-    let ground = Ground::new();
-    ground.write("url", &url("before"));
-    let file = ground.folder.path().join("url");
-    let served = Served::start_on(ground, "", |command| {
+    let issuers_folder = IssuersFolder::new();
+    issuers_folder.write("url", &url("before"));
+    let file = issuers_folder.folder.path().join("url");
+    let served = RunningServer::start_on(issuers_folder, "", |command| {
         command
             .env_remove("STACKTOKEN_DATABASE_URL")
             .args(["--database-url-file", "url"]);
@@ -42,7 +42,7 @@ async fn a_password_that_is_rotated_in_its_file_needs_no_restart() {
     let stack = served.register().await;
     postgres.run(DATABASE, "ALTER ROLE app PASSWORD 'after'");
     fs::write(file, url("after")).unwrap();
-    says(&served, "the database URL was read again").await;
+    wait_for_log(&served, "the database URL was reloaded").await;
     let ended =
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'app'";
     postgres.run(DATABASE, ended);
@@ -59,8 +59,8 @@ async fn a_password_that_is_rotated_in_its_file_needs_no_restart() {
 }
 
 /// `--database-url` and `--database-direct-url` log in as different roles, and only the password of
-/// the direct one is rotated. The change-log poll and the heartbeat use that URL, and without them no
-/// verdict is given: so answers prove that the new password is in use.
+/// the direct one is rotated. Polls and heartbeats use the direct URL, and without them there is no
+/// verdict, so an answer proves that the new password is in use.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_password_that_is_rotated_in_the_direct_urls_file_needs_no_restart() {
     let Some((postgres, _)) = database() else {
@@ -75,11 +75,11 @@ async fn a_password_that_is_rotated_in_the_direct_urls_file_needs_no_restart() {
         let port = postgres.port();
         format!("postgres://{role}:{password}@127.0.0.1:{port}/{DATABASE}")
     };
-    let ground = Ground::new();
-    ground.write("url", &url("app", "before"));
-    ground.write("direct", &url("feed", "before"));
-    let file = ground.folder.path().join("direct");
-    let served = Served::start_on(ground, "", |command| {
+    let issuers_folder = IssuersFolder::new();
+    issuers_folder.write("url", &url("app", "before"));
+    issuers_folder.write("direct", &url("feed", "before"));
+    let file = issuers_folder.folder.path().join("direct");
+    let served = RunningServer::start_on(issuers_folder, "", |command| {
         command
             .env_remove("STACKTOKEN_DATABASE_URL")
             .args(["--database-url-file", "url"])
@@ -90,26 +90,29 @@ async fn a_password_that_is_rotated_in_the_direct_urls_file_needs_no_restart() {
     let of_feed = "FROM pg_stat_activity WHERE usename = 'feed'";
     let began = || postgres.run(DATABASE, &format!("SELECT max(backend_start) {of_feed}"));
     let first = began();
-    assert_ne!(first, "", "the direct URL is used");
+    assert_ne!(first, "", "the direct URL is not used");
     postgres.run(DATABASE, "ALTER ROLE feed PASSWORD 'after'");
     let end = format!("SELECT count(pg_terminate_backend(pid)) {of_feed}");
     postgres.run(DATABASE, &end);
-    // As long as the file says the former password.
+    // The file still has the former password.
     served.is_ready(false).await;
     fs::write(file, url("feed", "after")).unwrap();
-    says(&served, "the database URL was read again").await;
+    wait_for_log(&served, "the database URL was reloaded").await;
     served.serves().await;
     let mut owner = served.user("owner").await;
     let issued = owner.tokens.issue(issue_request(&stack, "after")).await;
     issued.unwrap();
     let again = began();
-    assert!(again > first, "{again}: its connections are new ones");
+    assert!(
+        again > first,
+        "{again}: the direct URL has no new connections"
+    );
     let log = served.log();
     assert!(!log.contains("before@") && !log.contains("after@"), "{log}");
 }
 
-/// Has the server speak TLS, with a certificate for the address that is all of this machine's: it
-/// leads to loopback, and is not it. Returns the CA, in PEM.
+/// Enables TLS on the PostgreSQL server, with a certificate for 0.0.0.0, which resolves to loopback
+/// but is not a loopback address. Returns the CA in PEM.
 fn speak_tls(postgres: &Postgres) -> String {
     let ca = Ca::new("database");
     let pair = ca.sign(|params| {
@@ -134,7 +137,7 @@ fn speak_tls(postgres: &Postgres) -> String {
 const UNVERIFIED: &str = "stacktoken_database_without_verified_tls";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_link_to_the_database_that_nobody_verifies_shows_until_it_is_verified() {
+async fn an_unverified_link_to_the_database_is_reported_until_it_is_verified() {
     let Some((postgres, _)) = database() else {
         return;
     };
@@ -143,11 +146,11 @@ async fn a_link_to_the_database_that_nobody_verifies_shows_until_it_is_verified(
         let port = postgres.port();
         format!("postgres://postgres@0.0.0.0:{port}/{DATABASE}?{parameters}")
     };
-    let ground = Ground::new();
-    ground.write("ca.pem", &ca);
-    ground.write("url", &url("sslmode=require"));
-    let file = ground.folder.path().join("url");
-    let served = Served::start_on(ground, "", |command| {
+    let issuers_folder = IssuersFolder::new();
+    issuers_folder.write("ca.pem", &ca);
+    issuers_folder.write("url", &url("sslmode=require"));
+    let file = issuers_folder.folder.path().join("url");
+    let served = RunningServer::start_on(issuers_folder, "", |command| {
         command
             .env_remove("STACKTOKEN_DATABASE_URL")
             .args(["--database-url-file", "url"]);
@@ -156,9 +159,9 @@ async fn a_link_to_the_database_that_nobody_verifies_shows_until_it_is_verified(
     assert_eq!(
         served.counted(UNVERIFIED).await,
         1,
-        "TLS that is not verified"
+        "TLS without verification is counted"
     );
-    says(&served, "the database is not verified").await;
+    wait_for_log(&served, "the database is not verified").await;
     let encrypted = || {
         let sessions = "SELECT count(*) FILTER (WHERE ssl), count(*) \
              FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
@@ -170,8 +173,8 @@ async fn a_link_to_the_database_that_nobody_verifies_shows_until_it_is_verified(
     assert!(encrypted());
     // Verified from now on, without a restart.
     fs::write(file, url("sslmode=verify-full&sslrootcert=ca.pem")).unwrap();
-    says(&served, "the database URL was read again").await;
-    eventually("it is verified", async || {
+    wait_for_log(&served, "the database URL was reloaded").await;
+    eventually("the connection is verified", async || {
         (served.counted(UNVERIFIED).await == 0).then_some(())
     })
     .await;
@@ -180,15 +183,15 @@ async fn a_link_to_the_database_that_nobody_verifies_shows_until_it_is_verified(
     assert!(encrypted());
 }
 
-/// TLS that nobody verifies is said, and can be watched for.
+/// TLS without verification counts as not private, and is reported.
 #[test]
-fn a_link_that_nobody_verifies_is_not_private() {
+fn an_unverified_link_is_not_private() {
     use stacktoken::store::Location;
     for (url, private) in [
         ("postgres://u@db.example/x", false),
         ("postgres://u@db.example/x?sslmode=require", false),
         ("postgres://u@db.example/x?sslmode=verify-full", true),
-        ("postgres://u@db.example/x?sslmode=verify-ca", true),
+        ("postgres://u@db.example/x?sslmode=verify-ca", false),
         ("postgres://u@127.0.0.1/x", true),
         ("postgres://u@localhost/x", true),
         ("postgres://%2Frun%2Fpostgresql/x", true),

@@ -1,5 +1,5 @@
-//! `serve` and its helpers on an embedded store: what stops the start, what does not, and the
-//! client verbs.
+//! `serve` and related commands on SQLite: what prevents a start, what does not, and client
+//! commands.
 
 use std::{
     fs,
@@ -18,8 +18,8 @@ use crate::{
     support::{TestIssuer, issuer::ISSUERS_FILE},
 };
 
-/// A folder with an issuers file, its keys and a migrated store.
-fn ground() -> TempDir {
+/// Creates a directory with an issuers file and its keys.
+fn issuers_folder() -> TempDir {
     let folder = folder();
     fs::write(folder.path().join("issuers.toml"), ISSUERS_FILE).unwrap();
     fs::write(folder.path().join("jwks.json"), TestIssuer::new().jwks()).unwrap();
@@ -36,7 +36,7 @@ fn in_folder(folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-fn said(folder: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+fn run_serve(folder: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     let done = in_folder(folder, arguments).output().unwrap();
     (
         done.status.code(),
@@ -44,7 +44,8 @@ fn said(folder: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     )
 }
 
-const SERVE: [&str; 5] = [
+/// Serves on free ports.
+pub const SERVE: [&str; 5] = [
     "serve",
     "--listen",
     "127.0.0.1:0",
@@ -54,13 +55,32 @@ const SERVE: [&str; 5] = [
 
 #[test]
 fn a_schema_that_is_not_migrated_names_the_command() {
-    let folder = ground();
-    let (code, told) = said(folder.path(), &SERVE);
+    let folder = issuers_folder();
+    let file = folder.path().join("stacktoken.db");
+    for command in [
+        &SERVE[..],
+        &["migrate", "status"],
+        &["migrate", "new-epoch"],
+    ] {
+        let (code, run_command) = run_serve(folder.path(), command);
+        assert_eq!(code, Some(1), "{command:?}");
+        let cure = "does not exist: check the path, or create it with `stacktoken migrate up`";
+        assert!(run_command.contains(cure), "{command:?}: {run_command}");
+        assert!(
+            !file.exists(),
+            "{command:?} created an empty store at a mistyped path"
+        );
+    }
+    std::fs::write(&file, "").unwrap();
+    let (code, run_command) = run_serve(folder.path(), &SERVE);
     assert_eq!(code, Some(1));
-    assert!(told.contains("run `stacktoken migrate up` first"), "{told}");
-    let (code, told) = said(folder.path(), &["migrate", "status"]);
+    assert!(
+        run_command.contains("run `stacktoken migrate up` first"),
+        "{run_command}"
+    );
+    let (code, run_command) = run_serve(folder.path(), &["migrate", "status"]);
     assert_eq!(
-        (code, told.trim()),
+        (code, run_command.trim()),
         (
             Some(1),
             "pending m20261124_000001_first\npending m20261124_000002_rotation\n\
@@ -68,12 +88,17 @@ fn a_schema_that_is_not_migrated_names_the_command() {
              pending m20261129_000004_instants\n\
              pending m20261129_000005_origin\n\
              pending m20261129_000006_expiring\n\
-             pending m20261129_000007_tables"
+             pending m20261129_000007_tables\n\
+             pending m20261129_000008_hints\n\
+             pending m20261129_000009_replays\n\
+             pending m20261129_000010_audit\n\
+             pending m20261129_000011_labels\n\
+             pending m20261130_000012_everywhere"
         )
     );
-    let (code, told) = said(folder.path(), &["migrate", "up"]);
+    let (code, run_command) = run_serve(folder.path(), &["migrate", "up"]);
     assert_eq!(
-        (code, told.trim()),
+        (code, run_command.trim()),
         (
             Some(0),
             "applied m20261124_000001_first\napplied m20261124_000002_rotation\n\
@@ -81,14 +106,22 @@ fn a_schema_that_is_not_migrated_names_the_command() {
              applied m20261129_000004_instants\n\
              applied m20261129_000005_origin\n\
              applied m20261129_000006_expiring\n\
-             applied m20261129_000007_tables"
+             applied m20261129_000007_tables\n\
+             applied m20261129_000008_hints\n\
+             applied m20261129_000009_replays\n\
+             applied m20261129_000010_audit\n\
+             applied m20261129_000011_labels\n\
+             applied m20261130_000012_everywhere"
         )
     );
-    let (code, told) = said(folder.path(), &["migrate", "up"]);
-    assert_eq!((code, told.trim()), (Some(0), "the schema is up to date"));
-    let (code, told) = said(folder.path(), &["migrate", "status"]);
+    let (code, run_command) = run_serve(folder.path(), &["migrate", "up"]);
     assert_eq!(
-        (code, told.trim()),
+        (code, run_command.trim()),
+        (Some(0), "the schema is up to date")
+    );
+    let (code, run_command) = run_serve(folder.path(), &["migrate", "status"]);
+    assert_eq!(
+        (code, run_command.trim()),
         (
             Some(0),
             "applied m20261124_000001_first\napplied m20261124_000002_rotation\n\
@@ -96,17 +129,22 @@ fn a_schema_that_is_not_migrated_names_the_command() {
              applied m20261129_000004_instants\n\
              applied m20261129_000005_origin\n\
              applied m20261129_000006_expiring\n\
-             applied m20261129_000007_tables"
+             applied m20261129_000007_tables\n\
+             applied m20261129_000008_hints\n\
+             applied m20261129_000009_replays\n\
+             applied m20261129_000010_audit\n\
+             applied m20261129_000011_labels\n\
+             applied m20261130_000012_everywhere"
         )
     );
-    let (code, told) = said(folder.path(), &["migrate", "new-epoch"]);
-    assert_eq!(code, Some(0), "{told}");
+    let (code, run_command) = run_serve(folder.path(), &["migrate", "new-epoch"]);
+    assert_eq!(code, Some(0), "{run_command}");
 }
 
 #[tokio::test]
 async fn a_newer_schema_asks_for_a_newer_program() {
-    let folder = ground();
-    said(folder.path(), &["migrate", "up"]);
+    let folder = issuers_folder();
+    run_serve(folder.path(), &["migrate", "up"]);
     let url = format!(
         "sqlite://{}?mode=rw",
         folder.path().join("stacktoken.db").display()
@@ -117,31 +155,36 @@ async fn a_newer_schema_asks_for_a_newer_program() {
     store.execute_unprepared(newer).await.unwrap();
     store.close().await.unwrap();
     for arguments in [&SERVE[..], &["migrate", "up"]] {
-        let (code, told) = said(folder.path(), arguments);
-        assert_eq!(code, Some(1), "{told}");
+        let (code, run_command) = run_serve(folder.path(), arguments);
+        assert_eq!(code, Some(1), "{run_command}");
         assert!(
-            told.contains("m29990101_000001_later") && told.contains("run a newer stacktoken"),
-            "{told}"
+            run_command.contains("m29990101_000001_later")
+                && run_command.contains("run a newer stacktoken"),
+            "{run_command}"
         );
     }
 }
 
 #[test]
 fn a_missing_key_file_names_its_path() {
-    let folder = ground();
-    said(folder.path(), &["migrate", "up"]);
+    let folder = issuers_folder();
+    run_serve(folder.path(), &["migrate", "up"]);
     fs::remove_file(folder.path().join("jwks.json")).unwrap();
-    let (code, told) = said(folder.path(), &SERVE);
-    assert_eq!((code, told.lines().count()), (Some(1), 1), "{told}");
+    let (code, run_command) = run_serve(folder.path(), &SERVE);
+    assert_eq!(
+        (code, run_command.lines().count()),
+        (Some(1), 1),
+        "{run_command}"
+    );
     assert!(
-        told.contains("jwks.json") && told.contains("--issuers"),
-        "{told}"
+        run_command.contains("jwks.json") && run_command.contains("--issuers"),
+        "{run_command}"
     );
 }
 
-struct Served(Child);
+struct RunningServer(Child);
 
-impl Drop for Served {
+impl Drop for RunningServer {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -168,19 +211,19 @@ fn healthcheck(port: u16) -> (Option<i32>, String) {
 fn until(expected: (Option<i32>, &str), port: u16) {
     let patience = Instant::now() + Duration::from_secs(30);
     loop {
-        let (code, told) = healthcheck(port);
-        if (code, told.trim()) == expected {
+        let (code, run_command) = healthcheck(port);
+        if (code, run_command.trim()) == expected {
             return;
         }
-        assert!(Instant::now() < patience, "{code:?} {told}");
+        assert!(Instant::now() < patience, "{code:?} {run_command}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
 
 #[test]
 fn keys_that_cannot_be_fetched_yet_do_not_stop_the_start() {
-    let folder = ground();
-    said(folder.path(), &["migrate", "up"]);
+    let folder = issuers_folder();
+    run_serve(folder.path(), &["migrate", "up"]);
     let keys = free_port();
     let by_url = format!("jwks_url = \"http://127.0.0.1:{keys}/keys\"");
     let issuers = ISSUERS_FILE.replace("jwks_file  = \"jwks.json\"", &by_url);
@@ -200,8 +243,8 @@ fn keys_that_cannot_be_fetched_yet_do_not_stop_the_start() {
     .stderr(Stdio::null())
     .spawn()
     .unwrap();
-    let _served = Served(child);
-    assert_eq!(healthcheck(1).0, Some(1), "nobody is there");
+    let _served = RunningServer(child);
+    assert_eq!(healthcheck(1).0, Some(1), "no server is running");
     until((Some(1), "NOT_SERVING"), port);
     let jwks = fs::read_to_string(folder.path().join("jwks.json")).unwrap();
     let listener = std::net::TcpListener::bind(("127.0.0.1", keys)).unwrap();
@@ -218,7 +261,8 @@ fn keys_that_cannot_be_fetched_yet_do_not_stop_the_start() {
     until((Some(0), "SERVING"), port);
 }
 
-/// Runs a client verb against a `dev`, with this on standard input.
+/// Runs a client command against a `dev`, with this standard input. Returns its exit code, output
+/// and error.
 fn verb(dev: &Dev, jwt: &str, arguments: &[&str], input: &str) -> (Option<i32>, String, String) {
     let mut child = Command::new(PROGRAM)
         .args(arguments)
@@ -229,7 +273,7 @@ fn verb(dev: &Dev, jwt: &str, arguments: &[&str], input: &str) -> (Option<i32>, 
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // A verb that reads none may be gone by now.
+    // A command that does not read its input may have ended already.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let done = child.wait_with_output().unwrap();
     (done.status.code(), text(&done.stdout), text(&done.stderr))
@@ -254,14 +298,16 @@ async fn the_client_verbs_issue_and_introspect() {
         "entry:read",
         "--branch",
         "main",
+        "--label",
+        "team=shop",
     ];
-    let (code, secret, told) = verb(&dev, "owner_jwt", &issue, "");
-    assert_eq!(code, Some(0), "{told}");
+    let (code, secret, run_command) = verb(&dev, "owner_jwt", &issue, "");
+    assert_eq!(code, Some(0), "{run_command}");
     assert!(
         secret.trim().len() == 51 && secret.lines().count() == 1,
-        "the secret alone"
+        "only the secret is printed"
     );
-    assert!(!told.contains("stk1_"), "{told}");
+    assert!(!run_command.contains("stk1_"), "{run_command}");
     let ask = |action: &'static str| {
         [
             "introspect",
@@ -273,25 +319,29 @@ async fn the_client_verbs_issue_and_introspect() {
             action,
         ]
     };
-    let (code, answer, told) = verb(&dev, "service_jwt", &ask("entry.read"), &secret);
-    assert_eq!(code, Some(0), "{answer}{told}");
+    let (code, answer, run_command) = verb(&dev, "service_jwt", &ask("entry.read"), &secret);
+    assert_eq!(code, Some(0), "{answer}{run_command}");
     let (code, answer, _) = verb(&dev, "service_jwt", &ask("entry.update"), &secret);
     assert_eq!(code, Some(4), "{answer}");
     assert!(
-        answer.contains("REASON_READ_ONLY") && answer.contains("access:READ_WRITE"),
+        answer.contains("REASON_READ_ONLY") && answer.contains("\"access\": \"ACCESS_READ_WRITE\""),
         "{answer}"
     );
-    let (code, _, told) = verb(&dev, "stranger_jwt", &issue, "");
-    assert_eq!(code, Some(3), "{told}");
-    let (code, _, told) = verb(&dev, "developer_jwt", &issue, "");
-    assert_eq!(code, Some(1), "{told}");
+    let (code, _, run_command) = verb(&dev, "stranger_jwt", &issue, "");
+    assert_eq!(code, Some(3), "{run_command}");
+    let (code, _, run_command) = verb(&dev, "developer_jwt", &issue, "");
+    assert_eq!(code, Some(1), "{run_command}");
     assert!(
-        told.contains("PERMISSION_DENIED/ROLE_REQUIRED: ") && told.contains(" [request id "),
-        "{told}"
+        run_command.contains("PERMISSION_DENIED/ROLE_REQUIRED: ")
+            && run_command.contains(" [request id "),
+        "{run_command}"
     );
-    let (code, _, told) = verb(&dev, "service_jwt", &ask("entry.read"), "");
-    assert_eq!(code, Some(1), "{told}");
-    assert!(told.contains("no secret on standard input"), "{told}");
+    let (code, _, run_command) = verb(&dev, "service_jwt", &ask("entry.read"), "");
+    assert_eq!(code, Some(2), "{run_command}");
+    assert!(
+        run_command.contains("no secret on standard input"),
+        "{run_command}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -304,7 +354,7 @@ async fn the_client_verb_revokes_by_id_and_by_name() {
         verb(&dev, "owner_jwt", &words, "")
     };
     let issue = |name: &str| {
-        let (code, _, told) = call(&[
+        let (code, _, run_command) = call(&[
             "issue",
             "--name",
             name,
@@ -313,21 +363,22 @@ async fn the_client_verb_revokes_by_id_and_by_name() {
             "--expires",
             "1h",
         ]);
-        assert_eq!(code, Some(0), "{told}");
-        told.split([' ', ';']).nth(2).unwrap().to_owned()
+        assert_eq!(code, Some(0), "{run_command}");
+        run_command.split([' ', ';']).nth(2).unwrap().to_owned()
     };
     let (uid, longer) = (issue("a name"), issue("a name too"));
     let revoked = |uid: &str| (Some(0), format!("revoked token {uid}\n"), String::new());
     assert_eq!(call(&["revoke", "--name", "a name"]), revoked(&uid));
-    let (code, output, told) = call(&["revoke", "--name", "a name"]);
-    assert_eq!((code, output.as_str()), (Some(3), ""), "{told}");
+    let (code, output, run_command) = call(&["revoke", "--name", "a name"]);
+    assert_eq!((code, output.as_str()), (Some(3), ""), "{run_command}");
     assert_eq!(
-        told,
-        "stacktoken: --name \"a name\": the stack has no live token of this name\n"
+        run_command,
+        "stacktoken: --name \"a name\": the stack has no live token of this name; `list --name` \
+         shows revoked and expired ones\n"
     );
     let by_id = ["revoke", "--token", &longer, "--reason", "moved"];
     assert_eq!(call(&by_id), revoked(&longer));
-    // Again: the token stays as it was revoked at first.
+    // A repeated revoke changes nothing: the first reason stays.
     let again = ["revoke", "--token", &longer, "--reason", "another"];
     assert_eq!(call(&again), revoked(&longer));
     let request = v1::GetRequest {
@@ -337,7 +388,7 @@ async fn the_client_verb_revokes_by_id_and_by_name() {
     let mut owner = dev.client("owner_jwt").await;
     let token = owner.tokens.get(request).await.unwrap().into_inner();
     assert_eq!(token.token.unwrap().revoke_reason, "moved");
-    // A secret in a flag is refused without being shown.
+    // A secret in a flag is refused and not printed.
     let secret = "stk1_zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz3batYO";
     for flag in [["--name", secret], ["--reason", secret]] {
         let token = if flag[0] == "--name" {
@@ -345,26 +396,45 @@ async fn the_client_verb_revokes_by_id_and_by_name() {
         } else {
             &["--token", &longer]
         };
-        let (code, _, told) = call(&[&["revoke"][..], token, &flag].concat());
-        assert_eq!(code, Some(2), "{told}");
-        assert!(!told.contains("stk1_z"), "{told}");
+        let (code, _, run_command) = call(&[&["revoke"][..], token, &flag].concat());
+        assert_eq!(code, Some(2), "{run_command}");
+        assert!(!run_command.contains("stk1_z"), "{run_command}");
     }
 }
 
 #[test]
 fn a_route_table_that_cannot_be_used_stops_the_start_and_names_the_setting() {
-    let folder = ground();
+    let folder = issuers_folder();
     let arguments = [&SERVE[..], &["--authz-routes", "routes.toml"]].concat();
-    let (code, told) = said(folder.path(), &arguments);
+    let (code, run_command) = run_serve(folder.path(), &arguments);
     assert_eq!(code, Some(1));
-    assert!(told.contains("--authz-routes routes.toml: "), "{told}");
+    assert!(
+        run_command.contains("--authz-routes routes.toml: "),
+        "{run_command}"
+    );
     let entry = "[[routes]]\nmethod = \"GET\"\npath = \"/a\"\nactions = [\"entry.peel\"]\n";
     fs::write(folder.path().join("routes.toml"), entry).unwrap();
     for command in [&arguments[..], &["dev", "--authz-routes", "routes.toml"]] {
-        let (code, told) = said(folder.path(), command);
+        let (code, run_command) = run_serve(folder.path(), command);
         assert_eq!(code, Some(1));
-        let wanted = "--authz-routes routes.toml: routes entry 1: `actions` holds \"entry.peel\"";
-        assert!(told.contains(wanted), "{told}");
-        assert_eq!(told.trim().lines().count(), 1, "{told}");
+        let wanted = "--authz-routes routes.toml: line 4: `actions` contains \"entry.peel\"";
+        assert!(run_command.contains(wanted), "{run_command}");
+        assert_eq!(run_command.trim().lines().count(), 1, "{run_command}");
+    }
+}
+
+#[test]
+fn a_catalogue_that_cannot_be_used_stops_the_start_and_names_the_setting() {
+    let folder = issuers_folder();
+    let file = "modules = [\n  \"ape\",\n  \"entry\",\n]\n";
+    fs::write(folder.path().join("catalogue.toml"), file).unwrap();
+    let serve = [&SERVE[..], &["--catalogue", "catalogue.toml"]].concat();
+    for command in [&serve[..], &["dev", "--catalogue", "catalogue.toml"]] {
+        let (code, run_command) = run_serve(folder.path(), command);
+        assert_eq!(code, Some(1));
+        let wanted =
+            "--catalogue catalogue.toml: line 3: `modules` contains \"entry\", which is built in";
+        assert!(run_command.contains(wanted), "{run_command}");
+        assert_eq!(run_command.trim().lines().count(), 1, "{run_command}");
     }
 }

@@ -1,4 +1,4 @@
-//! A running `serve`, with its log in a file.
+//! A running `serve` that logs to a file.
 
 use std::{
     fs,
@@ -14,11 +14,11 @@ use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
-    program::{folder, program},
+    program::{folder, program, text},
     support::{Client, TestIssuer, clients::register_once_served, issuer::ISSUERS_FILE, person},
 };
 
-pub struct Served {
+pub struct RunningServer {
     pub child: Child,
     pub port: u16,
     pub admin_port: u16,
@@ -26,42 +26,58 @@ pub struct Served {
     pub issuer: TestIssuer,
 }
 
-/// A folder with an issuers file and its keys.
-pub struct Ground {
+/// A directory with an issuers file and its keys.
+pub struct IssuersFolder {
     pub folder: TempDir,
     pub issuer: TestIssuer,
 }
 
-impl Ground {
+impl IssuersFolder {
     pub fn new() -> Self {
-        let ground = Self {
+        let issuers_folder = Self {
             folder: folder(),
             issuer: TestIssuer::new(),
         };
-        ground.write("issuers.toml", ISSUERS_FILE);
-        ground.write("jwks.json", &ground.issuer.jwks());
-        ground
+        issuers_folder.write("issuers.toml", ISSUERS_FILE);
+        issuers_folder.write("jwks.json", &issuers_folder.issuer.jwks());
+        issuers_folder
     }
 
     pub fn write(&self, name: &str, text: &str) {
         fs::write(self.folder.path().join(name), text).unwrap();
     }
 
-    /// The URL of an SQLite file in it.
+    /// Returns the URL of an SQLite file in the directory.
     pub fn sqlite(&self) -> String {
         let file = self.folder.path().join("stacktoken.db");
         format!("sqlite:{}", file.display())
     }
+
+    /// Runs a command on this database in the directory. Returns its exit code and its output.
+    pub fn run_command(&self, url: &str, command: &[&str]) -> (Option<i32>, String) {
+        let done = program()
+            .current_dir(self.folder.path())
+            .args(command)
+            .env("STACKTOKEN_DATABASE_URL", url)
+            .env("STACKTOKEN_ISSUERS", "issuers.toml")
+            .output()
+            .unwrap();
+        (done.status.code(), text(&done.stdout) + &text(&done.stderr))
+    }
 }
 
-impl Served {
-    /// Starts it on this database; does not wait for anything.
+impl RunningServer {
+    /// Starts `serve` on this database, and waits for nothing.
     pub fn start(url: &str, set: impl FnOnce(&mut Command)) -> Self {
-        Self::start_on(Ground::new(), url, set)
+        Self::start_on(IssuersFolder::new(), url, set)
     }
 
-    pub fn start_on(ground: Ground, url: &str, set: impl FnOnce(&mut Command)) -> Self {
-        let Ground { folder, issuer } = ground;
+    pub fn start_on(
+        issuers_folder: IssuersFolder,
+        url: &str,
+        set: impl FnOnce(&mut Command),
+    ) -> Self {
+        let IssuersFolder { folder, issuer } = issuers_folder;
         let (port, admin_port) = (free_port(), free_port());
         let log = fs::File::create(folder.path().join("log")).unwrap();
         let mut command = program();
@@ -111,14 +127,14 @@ impl Served {
         self.client(self.issuer.service("content-api", now())).await
     }
 
-    /// A stack whose owner is `owner`.
+    /// Registers a stack whose owner is `owner`.
     pub async fn register(&self) -> String {
         let operator = self.issuer.operator("operator", now());
         let operator = self.client(operator).await;
         register_as(operator).await
     }
 
-    /// `/readyz`, or an empty text where nobody answers.
+    /// Returns the response of `/readyz`, or an empty string if the port is closed.
     pub async fn ready(&self) -> String {
         self.get("/readyz").await
     }
@@ -131,23 +147,20 @@ impl Served {
         };
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         let mut text = String::new();
-        // Whoever is connected is answered, also while the database is waited for.
+        // The admin port answers every connection, even while the program waits for the database.
         socket.write_all(request.as_bytes()).await.unwrap();
         socket.read_to_string(&mut text).await.unwrap();
         text
     }
 
-    /// Waits until it serves everything.
+    /// Waits until all services are SERVING.
     pub async fn serves(&self) {
         self.is_ready(true).await;
     }
 
     pub async fn is_ready(&self, ready: bool) {
         let until = Instant::now() + Duration::from_secs(30);
-        let serving = |text: &str| {
-            let lines = text.lines().filter(|line| line.ends_with(" SERVING"));
-            lines.count() == 3
-        };
+        let serving = |text: &str| text.contains(" SERVING") && !text.contains(" NOT_SERVING");
         loop {
             let text = self.ready().await;
             if !text.is_empty() && serving(&text) == ready {
@@ -158,7 +171,7 @@ impl Served {
         }
     }
 
-    /// A sum over the samples of one metric.
+    /// Returns the sum of the samples of one metric.
     pub async fn counted(&self, name: &str) -> u64 {
         let text = self.get("/metrics").await;
         let samples = text.lines().filter(|line| line.starts_with(name));
@@ -167,14 +180,14 @@ impl Served {
     }
 }
 
-impl Drop for Served {
+impl Drop for RunningServer {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A stack whose owner is `owner`.
+/// Registers a stack whose owner is `owner`.
 pub async fn register_as(mut operator: Client) -> String {
     let request = admin::v1::RegisterRequest {
         name: "Served".into(),
@@ -201,6 +214,6 @@ pub fn migrate(url: &str) {
         .env("STACKTOKEN_DATABASE_URL", url)
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&done.stderr);
-    assert!(done.status.success(), "{told}");
+    let run_command = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{run_command}");
 }

@@ -1,4 +1,4 @@
-//! Settings of which only the program itself makes something: each has an effect.
+//! Settings that only take effect in the real program: asserts the effect of each.
 
 use std::{
     fs,
@@ -20,10 +20,10 @@ use tonic::{
 
 use crate::{
     postgres,
-    program::{Dev, Running, channel, folder, program, text},
+    program::{ChildGuard, Dev, channel, folder, program, text},
     support::{
         Client, TestIssuer,
-        certificates::{Ca, Mount, Pair, dns},
+        certificates::{Ca, CertifiedKey, Mount, dns},
         database::eventually,
         introspect_request, issue_request,
         issuer::ISSUERS_FILE,
@@ -31,8 +31,8 @@ use crate::{
     },
 };
 
-/// A folder with an issuers file and its keys.
-fn ground(issuer: &TestIssuer, entries: &str) -> TempDir {
+/// Creates a directory with an issuers file and its keys.
+fn issuers_folder(issuer: &TestIssuer, entries: &str) -> TempDir {
     let folder = folder();
     let file = format!("{ISSUERS_FILE}{entries}");
     fs::write(folder.path().join("issuers.toml"), file).unwrap();
@@ -46,8 +46,8 @@ fn in_folder(folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// Starts `serve` on a free port; answers its address.
-fn serve(folder: &Path, arguments: &[&str]) -> (Running, String) {
+/// Starts `serve` on a free port. Returns its address.
+fn serve(folder: &Path, arguments: &[&str]) -> (ChildGuard, String) {
     let port = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = port.local_addr().unwrap().to_string();
     drop(port);
@@ -58,11 +58,11 @@ fn serve(folder: &Path, arguments: &[&str]) -> (Running, String) {
         .args(arguments)
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    (Running(command.spawn().unwrap()), address)
+    (ChildGuard(command.spawn().unwrap()), address)
 }
 
-/// A connection over TLS with a client certificate, by the host's clock like the program's.
-async fn connect(address: &str, trusted: &Ca, client: &Pair) -> Result<Channel, Error> {
+/// Connects over TLS with a client certificate. Both sides use the host's clock.
+async fn connect(address: &str, trusted: &Ca, client: &CertifiedKey) -> Result<Channel, Error> {
     let tls = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(trusted.pem()))
         .domain_name("localhost")
@@ -94,10 +94,10 @@ fn urls_of_the_database_are_read_from_files() {
         let done = done.unwrap();
         (done.status.success(), text(&done.stdout))
     };
-    assert!(!migrate("wrong", "right").0, "it leads nowhere");
-    assert!(!migrate("right", "wrong").0, "it leads nowhere");
-    let (done, told) = migrate("right", "right");
-    assert!(done && told.contains("applied"), "{told}");
+    assert!(!migrate("wrong", "right").0, "the URL is wrong");
+    assert!(!migrate("right", "wrong").0, "the direct URL is wrong");
+    let (done, run_command) = migrate("right", "right");
+    assert!(done && run_command.contains("applied"), "{run_command}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -107,7 +107,7 @@ async fn a_replica_has_no_more_connections_than_it_is_given() {
     };
     postgres.create("tokens");
     let issuer = TestIssuer::new();
-    let folder = ground(&issuer, "");
+    let folder = issuers_folder(&issuer, "");
     let url = postgres.url(postgres.port(), "tokens");
     let at = ["--database-url", &url, "--database-connections", "5"];
     let migrate = [&["migrate", "up"][..], &at].concat();
@@ -138,12 +138,12 @@ async fn a_replica_has_no_more_connections_than_it_is_given() {
         }
         Secret::generate(&Same(at)).unwrap().expose().to_owned()
     };
-    eventually("it answers", async || ask(&unknown(0)).await.ok()).await;
+    eventually("the server answers", async || ask(&unknown(0)).await.ok()).await;
     let operator = Client::new(
         channel.clone(),
         Some(format!("Bearer {}", issuer.operator("operator", now))),
     );
-    // Every change and every reading waits, with a connection or for one.
+    // Every change and every lookup now waits, either with a connection or for one.
     let held = postgres.hold(
         "tokens",
         "LOCK TABLE stacks, token_secrets IN ACCESS EXCLUSIVE MODE",
@@ -160,7 +160,7 @@ async fn a_replica_has_no_more_connections_than_it_is_given() {
         let mut operator = operator.clone();
         tokio::spawn(async move { drop(operator.stacks.register(request).await) })
     }));
-    // In one statement, so that the figures are of one instant.
+    // One statement, so that the counts are of one instant.
     let counted = "SELECT count(*) FILTER (WHERE wait_event_type = 'Lock' \
                    AND query NOT LIKE '%token_secrets%'), \
                    count(*) FILTER (WHERE wait_event_type = 'Lock' \
@@ -173,19 +173,15 @@ async fn a_replica_has_no_more_connections_than_it_is_given() {
             .map(|count| count.parse().unwrap())
             .collect()
     };
-    eventually("all that may have a connection wait", async || {
+    // A pool that is being replaced briefly has connections of its own, so wait for the count to
+    // settle.
+    let counts = eventually("2 changes and 3 readings have a connection", async || {
         let counts = count();
-        (counts[0] >= 2 && counts[1] >= 3).then_some(())
+        (counts[..2] == [2, 3]).then_some(counts)
     })
     .await;
-    let counts = count();
     held.commit();
-    assert_eq!(
-        counts[..2],
-        [2, 3],
-        "changes and readings that have a connection"
-    );
-    // Those for the feed, the heartbeat and the probes come and go; one is for LISTEN.
+    // Connections for polls, heartbeats and probes come and go; one is for LISTEN.
     assert!((5..=5 + 4).contains(&counts[2]), "{counts:?}");
     for asked in waiting {
         asked.await.unwrap();
@@ -210,7 +206,7 @@ async fn keys_are_trusted_for_as_long_as_the_operator_says() {
     let mut owner = dev.client("owner_jwt").await;
     let issue = issue_request(dev.get("stack_api_key"), "early");
     owner.tokens.issue(issue).await.unwrap();
-    // They are read again only once they are too old, and are gone then.
+    // The key file is read again only when the keys are too old, and by then it is gone.
     fs::remove_file(dev.folder.join(".stacktoken/jwks.json")).unwrap();
     tokio::time::sleep(Duration::from_secs(5)).await;
     let issue = issue_request(dev.get("stack_api_key"), "late");
@@ -225,7 +221,7 @@ async fn the_port_is_encrypted_and_clients_are_known_by_certificate_where_files_
     let mount = Mount::new(&ca.server(), &[&ca]);
     let entry =
         "\n[[mtls]]\nidentity = \"content.cms.svc\"\ncaller = \"service\"\nintrospect = true\n";
-    let folder = ground(&TestIssuer::new(), entry);
+    let folder = issuers_folder(&TestIssuer::new(), entry);
     let store = ["--database-url", "sqlite:stacktoken.db"];
     let migrate = [&["migrate", "up"][..], &store].concat();
     assert!(
@@ -247,12 +243,12 @@ async fn the_port_is_encrypted_and_clients_are_known_by_certificate_where_files_
     ];
     let (_running, address) = serve(folder.path(), &[&store[..], &tls].concat());
     let client = ca.client(&[dns("content.cms.svc")]);
-    let channel = eventually("it takes connections", async || {
+    let channel = eventually("the server accepts TLS connections", async || {
         connect(&address, &ca, &client).await.ok()
     })
     .await;
     let listed = Client::new(channel, None)
-        .introspection
+        .actions
         .list_actions(ListActionsRequest::default())
         .await;
     assert!(!listed.unwrap().into_inner().actions.is_empty());
@@ -260,17 +256,20 @@ async fn the_port_is_encrypted_and_clients_are_known_by_certificate_where_files_
     let refused = async {
         let channel = connect(&address, &ca, &stranger).await.map_err(drop)?;
         Client::new(channel, None)
-            .introspection
+            .actions
             .list_actions(ListActionsRequest::default())
             .await
             .map_err(drop)
     };
-    assert!(refused.await.is_err(), "its CA does not count");
+    assert!(
+        refused.await.is_err(),
+        "the CA of this client is not trusted"
+    );
     let plain = Endpoint::from_shared(format!("http://{address}"));
     let plain = plain.unwrap().connect_lazy();
-    let told = Client::new(plain, None)
-        .introspection
+    let run_command = Client::new(plain, None)
+        .actions
         .list_actions(ListActionsRequest::default())
         .await;
-    assert!(told.is_err(), "the port takes no plaintext");
+    assert!(run_command.is_err(), "the port accepts no plaintext");
 }

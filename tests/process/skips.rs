@@ -1,19 +1,19 @@
-//! A test that cannot run says so on the real standard error, or fails if `CI` is set. Tried on
-//! tests of this binary that need grpcurl, with nothing in the path.
+//! A test that cannot run reports that on the real standard error, or fails if `CI` is set. Runs
+//! tests of this binary that need grpcurl, with an empty `PATH`.
 
 use std::process::Command;
 
 use crate::program::{folder, text};
 
-/// Runs two tests that need grpcurl where it is missing. Answers whether the binary succeeds, and
-/// its standard error.
+/// Runs two tests that need grpcurl without it. Returns whether the binary succeeds, and its
+/// standard error.
 fn without_grpcurl(ci: Option<&str>) -> (bool, String) {
     let empty = folder();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args(["--exact", "--test-threads=2"])
-        .args(["pasted::grpcurl_needs_no_files_of_ours"])
-        .args(["pasted::the_preview_in_the_operations_manual_works"])
+        .args(["documented_commands::grpcurl_needs_no_files_of_ours"])
+        .args(["documented_commands::the_preview_in_the_operations_manual_works"])
         .env("PATH", empty.path())
         .env_remove("CI");
     if let Some(value) = ci {
@@ -31,10 +31,10 @@ fn a_skip_is_shown_and_counted_and_names_the_test_and_the_tool() {
         let (passed, shown) = without_grpcurl(ci);
         assert!(passed, "{shown}");
         for expected in [
-            "SKIPPED 1: pasted::",
-            "SKIPPED 2: pasted::",
-            ": pasted::grpcurl_needs_no_files_of_ours, for want of grpcurl (tests/",
-            ": pasted::the_preview_in_the_operations_manual_works, for want of grpcurl",
+            "SKIPPED 1: documented_commands::",
+            "SKIPPED 2: documented_commands::",
+            ": documented_commands::grpcurl_needs_no_files_of_ours; missing: grpcurl (tests/",
+            ": documented_commands::the_preview_in_the_operations_manual_works; missing: grpcurl",
         ] {
             assert!(shown.contains(expected), "no {expected} in {shown}");
         }

@@ -1,5 +1,4 @@
-//! Whoever reads what the process prints may stall. That costs lines, which are counted, and
-//! nothing else.
+//! If the reader of standard error stalls, log lines are lost and counted; calls are unaffected.
 
 use std::{
     io::{Read as _, Write as _},
@@ -17,41 +16,41 @@ use crate::{
     support::{Client, introspect_request, issue_request, reason, requests::revoke_request},
 };
 
-/// How many changes, and as many verdicts, in each format of the log.
+/// Returns how many changes to make, and as many verdicts, in each log format.
 fn changes() -> usize {
     let set = std::env::var("STACKTOKEN_TEST_STALLED_CHANGES").ok();
     set.map_or(200, |text| text.parse().unwrap())
 }
 
-/// More verdicts than lines fit into the queue.
+/// More verdicts than the queue holds lines.
 const VERDICTS: usize = 5_000;
-/// How many callers work at once.
+/// The number of concurrent callers.
 const CALLERS: usize = 8;
 
-/// What a pipe of Linux holds, in bytes.
+/// The capacity of a pipe on Linux, in bytes.
 const PIPE: usize = 64 * 1024;
 
-/// A pipe that is full, and that nobody reads while the first half is kept.
+/// Returns a full pipe, which stalls its writer as long as the reader is kept.
 fn full_pipe() -> (std::io::PipeReader, Stdio) {
     let (reader, mut writer) = std::io::pipe().unwrap();
     writer.write_all(&[b'x'; PIPE]).unwrap();
     (reader, writer.into())
 }
 
-/// How many log lines the program says were lost.
+/// Returns how many log lines the program reports as lost.
 async fn dropped(dev: &Dev) -> usize {
     let (_, metrics) = scrape(dev, "").await;
     metrics
         .lines()
         .find_map(|line| line.strip_prefix("stacktoken_log_lines_dropped_total "))
-        .expect("lines that were lost are counted")
+        .expect("no metric of lost lines")
         .parse()
         .unwrap()
 }
 
-/// The answer to a call, asked again while others are before it: on a busy machine each change of
-/// a stack takes its time. A macro, since the compiler cannot yet see that the future of an async
-/// closure may move between threads.
+/// Returns the response of a call, retrying while the stack's queue is full, which can happen on a
+/// busy machine. A macro, because the compiler cannot yet prove that the future of an async closure
+/// is `Send`.
 macro_rules! answered {
     ($call:expr) => {
         loop {
@@ -81,13 +80,13 @@ async fn change_and_ask(
     }
 }
 
-async fn goes_on_with(format: &str) {
+async fn serves_with_unread_log(format: &str) {
     let (_out, stdout) = full_pipe();
     let (_err, stderr) = full_pipe();
     let folder = folder();
     let mut dev = Dev::start_printing_to(folder.path(), [stdout, stderr], |command| {
         command.args(["--log-format", format, "--log", "stacktoken=debug"]);
-        // A busy machine takes its time, which is no fault here.
+        // A busy machine is slow, and must not cause timeouts.
         command.args(["--deadline", "60s", "--freshness-bound", "30s"]);
     });
     let stack = dev.get("stack_api_key").to_owned();
@@ -121,7 +120,7 @@ async fn goes_on_with(format: &str) {
     }
     while let Some(ended) = tokio::time::timeout(Duration::from_mins(2), calling.join_next())
         .await
-        .expect("calls go on")
+        .expect("the calls stalled")
     {
         ended.unwrap();
     }
@@ -133,7 +132,7 @@ async fn goes_on_with(format: &str) {
     assert_eq!(answer.status(), ServingStatus::Serving);
     let dropped = dropped(&dev).await;
     println!("{format}: {dropped} lines lost");
-    assert_ne!(dropped, 0, "{format}: nobody reads the log");
+    assert_ne!(dropped, 0, "{format}: no line was lost");
 
     let began = Instant::now();
     dev.signal(Signal::TERM);
@@ -141,7 +140,10 @@ async fn goes_on_with(format: &str) {
     let ended = loop {
         match dev.child.try_wait().unwrap() {
             Some(status) => break status,
-            None => assert!(Instant::now() < grace, "{format}: SIGTERM ends it"),
+            None => assert!(
+                Instant::now() < grace,
+                "{format}: still running after SIGTERM"
+            ),
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     };
@@ -150,17 +152,18 @@ async fn goes_on_with(format: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn calls_go_on_when_nobody_reads_the_log_for_people() {
-    goes_on_with("text").await;
+async fn unread_text_logs_do_not_block_calls() {
+    serves_with_unread_log("text").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn calls_go_on_when_nobody_reads_the_log_for_machines() {
-    goes_on_with("json").await;
+async fn unread_json_logs_do_not_block_calls() {
+    serves_with_unread_log("json").await;
 }
 
-/// Each call leaves one line here. While nobody reads, some find the queue full; then somebody
-/// reads to the end. What was written and what is counted as lost must be all there were.
+/// Each call logs one line. The log is not read at first, so the queue fills up; then the log is
+/// read to the end. The lines written and the lines counted as lost must add up to the number of
+/// calls.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_line_is_written_or_counted_as_lost() {
     let (_out, stdout) = full_pipe();
@@ -168,8 +171,8 @@ async fn every_line_is_written_or_counted_as_lost() {
     let folder = folder();
     let mut dev = Dev::start_printing_to(folder.path(), [stdout, stderr], |command| {
         command.args(["--log", "off,stacktoken::server::rpc_middleware=debug"]);
-        // As many as a quick machine asks.
-        command.args(["--unrecognised-per-second", "1000000"]);
+        // More than a fast machine sends.
+        command.args(["--unrecognized-per-second", "1000000"]);
         command.args(["--deadline", "60s"]);
     });
     let service = dev.client("service_jwt").await;
@@ -187,7 +190,7 @@ async fn every_line_is_written_or_counted_as_lost() {
         asked.unwrap();
     }
     let lost = dropped(&dev).await;
-    assert_ne!(lost, 0, "nobody reads the log");
+    assert_ne!(lost, 0, "no line was lost");
     let reading = std::thread::spawn(move || {
         let mut read = Vec::new();
         err.read_to_end(&mut read).unwrap();
@@ -203,9 +206,9 @@ async fn every_line_is_written_or_counted_as_lost() {
     assert_eq!(written + lost, VERDICTS);
 }
 
-/// The last word of a process that fails goes to the same reader.
+/// The error of a failed start goes to the same stalled reader.
 #[test]
-fn a_start_that_fails_ends_when_nobody_reads_why() {
+fn a_failed_start_exits_with_an_unread_log() {
     let (_out, stdout) = full_pipe();
     let (_err, stderr) = full_pipe();
     let mut child = crate::program::program()
@@ -218,13 +221,13 @@ fn a_start_that_fails_ends_when_nobody_reads_why() {
     while child.try_wait().unwrap().is_none() {
         if Instant::now() > grace {
             let _ = child.kill();
-            panic!("it ends");
+            panic!("the process did not end");
         }
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// A reader that is gone: lines are lost, and nothing panics.
+/// If the reader has closed the pipe, lines are lost, but nothing panics.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_go_on_when_the_reader_of_the_log_is_gone() {
     let (out, stdout) = full_pipe();
@@ -238,7 +241,7 @@ async fn calls_go_on_when_the_reader_of_the_log_is_gone() {
         dev.client("service_jwt").await,
     );
     change_and_ask(clients, (stack, 0), 3).await;
-    assert_ne!(dropped(&dev).await, 0, "nobody reads the log");
+    assert_ne!(dropped(&dev).await, 0, "no line was lost");
     dev.signal(Signal::TERM);
     assert!(dev.child.wait().unwrap().success());
 }

@@ -1,6 +1,7 @@
-//! A server that answers each call as the test says, and keeps the headers of the last one.
+//! A server that answers each call as the test configures, and keeps the headers of the last call.
 
 use std::{
+    io::{Read as _, Write as _},
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
@@ -15,20 +16,20 @@ use hyper_util::{
 use tokio::{net::TcpListener, task::AbortHandle};
 use tonic::Status;
 
-/// What is done with a call.
+/// How to answer a call.
 #[derive(Clone)]
 pub enum Reply {
     /// Fails with this status.
     Status(Status),
     /// Succeeds with this message.
     Message(Vec<u8>),
-    /// Gets no headers.
+    /// Never answers, not even with headers.
     Nothing,
-    /// Gets headers, and no more.
+    /// Answers with headers only.
     HeadersOnly,
 }
 
-/// A gRPC server in the test's own process, gone when it is dropped.
+/// A gRPC server in the process of the test, stopped on drop.
 pub struct Stub {
     pub address: SocketAddr,
     reply: Arc<Mutex<Reply>>,
@@ -47,7 +48,7 @@ impl Stub {
             *last.lock().unwrap() = request.headers().clone();
             answer(next.lock().unwrap().clone())
         });
-        // Not tonic's server: that one answers by itself when the caller's deadline has passed.
+        // Not tonic's server, which ends calls by itself when the caller's deadline has passed.
         let serving = tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 let service = TowerToHyperService::new(router.clone());
@@ -64,12 +65,12 @@ impl Stub {
         }
     }
 
-    /// What the next calls get.
+    /// Sets the answer to the next calls.
     pub fn reply(&self, reply: Reply) {
         *self.reply.lock().unwrap() = reply;
     }
 
-    /// A header of the last call.
+    /// Returns a header of the last call.
     pub fn header(&self, name: &str) -> String {
         let headers = self.headers.lock().unwrap();
         let value = headers.get(name).map(|value| value.to_str().unwrap());
@@ -91,7 +92,7 @@ async fn answer(reply: Reply) -> Response {
             let mut frame = vec![0];
             frame.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
             frame.extend(message);
-            // A status among the headers ends a call as one in trailers does.
+            // A status in the headers ends a call just as one in the trailers does.
             let response = response.header("grpc-status", "0");
             response.body(Body::from(frame)).unwrap()
         }
@@ -103,10 +104,30 @@ async fn answer(reply: Reply) -> Response {
     }
 }
 
-/// A web server that speaks HTTP/1.1 and no gRPC.
+/// Starts a web server that speaks HTTP/1.1, and no gRPC.
 pub async fn web() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async { axum::serve(listener, Router::new()).await.unwrap() });
+    address
+}
+
+/// Starts a server that answers what it reads with these bytes. If it does not know HTTP/2 at all, it
+/// closes a connection that begins so without an answer.
+pub fn answers_with(bytes: &'static [u8], knows_http2: bool) -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut socket = socket.unwrap();
+            let mut read = [0; 4096];
+            while socket.read(&mut read).is_ok_and(|count| count > 0) {
+                let is_unknown = !knows_http2 && read.starts_with(b"PRI");
+                if is_unknown || socket.write_all(bytes).is_err() {
+                    break;
+                }
+            }
+        }
+    });
     address
 }

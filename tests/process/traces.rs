@@ -1,5 +1,5 @@
-//! Traces as a real collector receives them: exactly the attributes that the operator's page
-//! lists, the caller's trace continued, nothing of the request; and log lines that join them.
+//! Traces as a real collector receives them: exactly the attributes that the operator's page lists,
+//! the caller's trace continued, and no data of the request. Log lines have the trace ids.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +18,7 @@ use crate::{
     program::{Dev, folder, run, text},
     support::{
         introspect_request, issue_request,
-        raw::{self, Sent},
+        raw::{self, Metadata},
     },
 };
 
@@ -35,7 +35,7 @@ fn traced<T>(message: T, traceparent: &str, tracestate: &str) -> Request<T> {
     request
 }
 
-/// What tells one span from another: name, kind, status and every attribute.
+/// Returns what identifies a span: name, kind, status and every attribute.
 fn seen(span: &Span) -> (String, String) {
     let attributes: Vec<_> = span
         .attributes
@@ -60,7 +60,7 @@ fn server(name: &str, status: &str, told: &str, error: &str) -> (String, String)
     (
         format!("{name} SERVER {status}"),
         format!(
-            "{error}rpc.method=Str({method}) rpc.status_code=Str({told}) rpc.system.name=Str(grpc)"
+            "{error}rpc.method=Str({method}) rpc.response.status_code=Str({told}) rpc.system.name=Str(grpc)"
         ),
     )
 }
@@ -72,7 +72,7 @@ fn store(operation: &str) -> (String, String) {
     )
 }
 
-/// The calls of the test below, and what each must leave at the collector.
+/// Makes calls. Returns the secret used, and the spans that the collector must receive.
 async fn drive(dev: &Dev) -> (String, Vec<(String, String)>) {
     let stack = dev.get("stack_api_key").to_owned();
     let mut owner = dev.client("owner_jwt").await;
@@ -91,11 +91,11 @@ async fn drive(dev: &Dev) -> (String, Vec<(String, String)>) {
         .issue(issue_request(&stack, "x"))
         .await;
     assert_eq!(refused.unwrap_err().code(), Code::NotFound);
-    let jwt = Sent::bearer(dev.get("owner_jwt"));
+    let jwt = Metadata::bearer(dev.get("owner_jwt"));
     let unknown = format!("/stacktoken.v1.TokenService/{secret}");
     let unknown = raw::call(&dev.channel().await, &unknown, jwt, vec![]).await;
     assert_eq!(unknown.unwrap_err().code(), Code::Unimplemented);
-    // Continued; not sampled; and ones that name no trace.
+    // Trace contexts: one to continue, one not sampled, and invalid ones.
     let sampled = format!("00-{TRACE}-{PARENT}-01");
     client
         .introspect(traced(ask(), &sampled, "vendor=opaque"))
@@ -103,7 +103,8 @@ async fn drive(dev: &Dev) -> (String, Vec<(String, String)>) {
         .unwrap();
     let listed = v1::ListActionsRequest {};
     let leaking = format!("vendor={secret}");
-    client
+    service
+        .actions
         .list_actions(traced(listed, &sampled, &leaking))
         .await
         .unwrap();
@@ -125,12 +126,12 @@ async fn drive(dev: &Dev) -> (String, Vec<(String, String)>) {
     let mut health = HealthClient::new(dev.channel().await);
     health.check(HealthCheckRequest::default()).await.unwrap();
     let hit = || server(INTROSPECT, "UNSET", "OK", "");
-    let list = "stacktoken.v1.IntrospectionService/ListActions";
+    let list = "stacktoken.v1.ActionService/ListActions";
     let expected = vec![
         server(ISSUE, "UNSET", "OK", ""),
         store("issue"),
         hit(),
-        // The first use of a secret: looked up, put on record, and looked up again.
+        // The first use of a secret: looked up, recorded, and looked up again.
         store("look_up"),
         store("record_first_use"),
         store("look_up"),
@@ -147,7 +148,7 @@ async fn drive(dev: &Dev) -> (String, Vec<(String, String)>) {
     (secret, expected)
 }
 
-/// The trace ids of the lines that tell of a call.
+/// Returns the trace ids of the log lines about calls.
 fn joined(folder: &Path) -> BTreeSet<String> {
     let log = fs::read_to_string(folder.join("stderr")).unwrap();
     let lines = log.lines().map(|line| {
@@ -172,7 +173,7 @@ async fn a_collector_receives_exactly_the_documented_spans() {
             .args(["--log", "stacktoken=debug", "--log-format", "json"]);
     });
     let (secret, mut expected) = drive(&dev).await;
-    // What is left is sent before the process ends.
+    // Remaining spans are sent before the process ends.
     dev.signal(Signal::TERM);
     assert!(dev.child.wait().unwrap().success());
     let spans = collector.await_spans(expected.len());
@@ -214,9 +215,37 @@ async fn a_collector_receives_exactly_the_documented_spans() {
     let traces: BTreeSet<_> = spans.iter().map(|span| span.trace_id.clone()).collect();
     let lines = joined(folder.path());
     assert!(traces.is_subset(&lines), "{traces:?} {lines:?}");
-    // Not sampled, and yet the line says whose it was.
+    // This trace was not sampled, but its id is logged.
     assert!(lines.contains("11111111111111111111111111111111"));
     assert!(!lines.contains("none"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_variables_of_opentelemetry_configure_traces_too() {
+    let Some(collector) = Collector::start() else {
+        return;
+    };
+    let folder = folder();
+    let mut dev = Dev::start_with(folder.path(), |command| {
+        command
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint)
+            .env("OTEL_TRACES_SAMPLER", "always_on")
+            .env("OTEL_SERVICE_NAME", "tokens-of-the-cms")
+            .env(
+                "OTEL_RESOURCE_ATTRIBUTES",
+                "deployment.environment.name=staging",
+            );
+    });
+    let mut service = dev.client("service_jwt").await;
+    let list = v1::ListActionsRequest {};
+    service.actions.list_actions(list).await.unwrap();
+    dev.signal(Signal::TERM);
+    assert!(dev.child.wait().unwrap().success());
+    let spans = collector.await_spans(1);
+    let resource = &spans[0].resource;
+    assert_eq!(resource["service.name"], "Str(tokens-of-the-cms)");
+    assert_eq!(resource["deployment.environment.name"], "Str(staging)");
+    assert!(resource.contains_key("service.instance.id"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -229,11 +258,11 @@ async fn the_ratio_decides_where_the_caller_does_not() {
         command
             .args(["--otlp-endpoint", &collector.endpoint])
             .args(["--trace-sample-ratio", "0.2"])
-            // Spans are no lines: what is logged decides nothing about them.
+            // Spans do not depend on the log level.
             .args(["--log", "off"]);
     });
     let mut service = dev.client("service_jwt").await;
-    let client = &mut service.introspection;
+    let client = &mut service.actions;
     for _ in 0..1000 {
         let list = v1::ListActionsRequest {};
         client.list_actions(list).await.unwrap();
@@ -265,14 +294,14 @@ async fn a_log_line_names_the_callers_trace_also_where_none_are_made() {
         let mut service = dev.client("service_jwt").await;
         let sampled = format!("00-{TRACE}-{PARENT}-01");
         let list = v1::ListActionsRequest {};
-        let client = &mut service.introspection;
+        let client = &mut service.actions;
         client
             .list_actions(traced(list, &sampled, "v=1"))
             .await
             .unwrap();
         let list = v1::ListActionsRequest {};
         client.list_actions(list).await.unwrap();
-        // Lines are written behind the calls, and all of them at the end.
+        // Log lines are written asynchronously; the rest is flushed at the end.
         dev.signal(Signal::TERM);
         assert!(dev.child.wait().unwrap().success());
         let log = fs::read_to_string(folder.path().join("stderr")).unwrap();
@@ -312,7 +341,7 @@ fn a_bad_setting_of_traces_stops_the_start_and_is_named() {
         let told = text(&refused.stderr);
         assert_eq!(
             (refused.status.code(), told.lines().count()),
-            (Some(1), 1),
+            (Some(2), 1),
             "{told}"
         );
         assert!(told.contains("--otlp-endpoint"), "{told}");

@@ -1,5 +1,5 @@
-//! A wall clock that is wrong, or is set while the process runs: libfaketime around the real
-//! program fakes the wall clock alone, by a file that can be changed.
+//! A wall clock that is wrong or is set at run time: libfaketime changes only the wall clock of the
+//! real program, by an offset in a file.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use tonic::Status;
 use crate::{
     postgres,
     program::{channel, has_tool, program},
-    served::{Ground, Served},
+    served::{IssuersFolder, RunningServer},
     support::{
         Client, TestIssuer, at, introspect_request, issue_request, person, reason,
         requests::{Issued, rename_request},
@@ -32,10 +32,10 @@ fn now() -> i64 {
     SystemClock::new().now().seconds()
 }
 
-/// The wall clock of a process, so many seconds off.
-struct Wall(PathBuf);
+/// The wall clock of a process, with an offset in seconds.
+struct WallClock(PathBuf);
 
-impl Wall {
+impl WallClock {
     fn set(&self, seconds: i64) {
         fs::write(self.0.with_extension("new"), format!("{seconds:+}s\n")).unwrap();
         fs::rename(self.0.with_extension("new"), &self.0).unwrap();
@@ -52,25 +52,25 @@ impl Wall {
     }
 }
 
-/// A replica whose wall clock is so many seconds off.
-fn serve(url: &str, seconds: i64) -> (Served, Wall) {
-    serve_on(Ground::new(), url, seconds)
+/// Starts a replica whose wall clock is this many seconds off.
+fn serve(url: &str, seconds: i64) -> (RunningServer, WallClock) {
+    serve_on(IssuersFolder::new(), url, seconds)
 }
 
-fn serve_on(ground: Ground, url: &str, seconds: i64) -> (Served, Wall) {
-    let wall = Wall(ground.folder.path().join("wall"));
+fn serve_on(issuers_folder: IssuersFolder, url: &str, seconds: i64) -> (RunningServer, WallClock) {
+    let wall = WallClock(issuers_folder.folder.path().join("wall"));
     wall.set(seconds);
-    let served = Served::start_on(ground, url, |command| wall.put_into(command));
+    let served = RunningServer::start_on(issuers_folder, url, |command| wall.put_into(command));
     (served, wall)
 }
 
-async fn client(served: &Served, jwt: impl Fn(&TestIssuer) -> String) -> Client {
+async fn client(served: &RunningServer, jwt: impl Fn(&TestIssuer) -> String) -> Client {
     let channel = channel(&format!("127.0.0.1:{}", served.port)).await;
     Client::new(channel, Some(format!("Bearer {}", jwt(&served.issuer))))
 }
 
-/// What a GET of the admin port answers, head and body; other text before it listens.
-async fn get(served: &Served, path: &str) -> String {
+/// Returns the response to a GET of the admin port, or another text while the port is closed.
+async fn get(served: &RunningServer, path: &str) -> String {
     let address = ("127.0.0.1", served.admin_port);
     let Ok(mut socket) = tokio::net::TcpStream::connect(address).await else {
         return "not listening yet".into();
@@ -82,7 +82,7 @@ async fn get(served: &Served, path: &str) -> String {
     text
 }
 
-async fn is(served: &Served, path: &str, wanted: bool, case: &str) {
+async fn is(served: &RunningServer, path: &str, wanted: bool, case: &str) {
     let began = Instant::now();
     loop {
         let ok = get(served, path).await.starts_with("HTTP/1.1 200");
@@ -97,7 +97,7 @@ async fn is(served: &Served, path: &str, wanted: bool, case: &str) {
     }
 }
 
-fn told<T>(answered: &Result<T, Status>) -> String {
+fn error_text<T>(answered: &Result<T, Status>) -> String {
     match answered {
         Ok(_) => "OK".into(),
         Err(status) => reason(status),
@@ -113,7 +113,7 @@ async fn verdict(client: &mut Client, stack: &str, secret: &str) -> String {
     }
 }
 
-async fn register(served: &Served, at: i64) -> String {
+async fn register(served: &RunningServer, at: i64) -> String {
     let mut operator = client(served, |issuer| issuer.operator("operator", at)).await;
     let request = admin::v1::RegisterRequest {
         name: "Shop".into(),
@@ -160,14 +160,14 @@ async fn a_replica_two_hours_ahead_ends_no_token_and_serves_once_it_is_corrected
 
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(3) {
-        // With credentials that are right by either clock.
+        // Use credentials that are valid by either clock.
         for seconds in [now(), now() + HOURS] {
             let mut owner_at_b = client(&b, |issuer| issuer.user("owner", seconds)).await;
             let mut service_at_b =
                 client(&b, |issuer| issuer.service("content-api", seconds)).await;
             let update = rename_request(&stack, &token.uid, "renamed");
             assert_ne!(
-                told(&owner_at_b.tokens.update(update).await),
+                error_text(&owner_at_b.tokens.update(update).await),
                 "TOKEN_EXPIRED"
             );
             let answer = verdict(&mut service_at_b, &stack, &token.secret).await;
@@ -198,9 +198,9 @@ async fn a_replica_two_hours_ahead_ends_no_token_and_serves_once_it_is_corrected
         "OK"
     );
     let update = rename_request(&stack, &token.uid, "renamed again");
-    assert_eq!(told(&owner_at_b.tokens.update(update).await), "OK");
+    assert_eq!(error_text(&owner_at_b.tokens.update(update).await), "OK");
 
-    // Once it has answered, going back is another matter.
+    // Once the replica has answered by this clock, setting it back is an error.
     wall.set(-HOURS);
     is(&b, "/livez", false, "set back").await;
     is(&b, "/readyz", false, "set back").await;
@@ -223,14 +223,20 @@ async fn a_clock_alone_that_is_set_back_refuses_until_a_restart() {
     let Some(_) = has_tool(&["faketime"]) else {
         return;
     };
-    let ground = Ground::new();
-    let url = ground.sqlite();
+    let issuers_folder = IssuersFolder::new();
+    let url = issuers_folder.sqlite();
     let migrated = program()
         .args(["migrate", "up", "--database-url", &url])
         .output();
     assert!(migrated.unwrap().status.success());
-    let (mut served, wall) = serve_on(ground, &url, HOURS);
-    is(&served, "/readyz", true, "ahead, and nobody can tell").await;
+    let (mut served, wall) = serve_on(issuers_folder, &url, HOURS);
+    is(
+        &served,
+        "/readyz",
+        true,
+        "ahead, without a clock to compare",
+    )
+    .await;
     let ahead = now() + HOURS;
     let stack = register(&served, ahead).await;
     let mut owner = client(&served, |issuer| issuer.user("owner", ahead)).await;
@@ -253,7 +259,7 @@ async fn a_clock_alone_that_is_set_back_refuses_until_a_restart() {
     served.child.kill().unwrap();
     served.child.wait().unwrap();
 
-    let again = Served::start(&url, |_| {});
+    let again = RunningServer::start(&url, |_| {});
     is(&again, "/readyz", true, "started again").await;
     let mut service = client(&again, |issuer| issuer.service("content-api", now())).await;
     assert_eq!(verdict(&mut service, &stack, &token.secret).await, "OK");

@@ -1,4 +1,4 @@
-//! Replicas of one service: each with a link of its own to the database.
+//! Two replicas of one service, each with its own proxies to the database.
 
 use std::{
     sync::{
@@ -13,6 +13,7 @@ use stacktoken::{
     auth::{self, Authenticator, HttpFetcher},
     config::Tuning,
     domain::{
+        catalogue::Catalogue,
         clock::{Clock, SystemClock},
         entropy::{Entropy, OsEntropy},
         routes::RouteTable,
@@ -34,7 +35,7 @@ use crate::{
     support::{Client, TestIssuer, introspect_request, issue_request, issuer, person, tuning},
 };
 
-/// Two replicas, a stack, and the ways to reach them.
+/// Two replicas that share a database and a stack, and clients of both.
 pub struct Cluster {
     pub postgres: Postgres,
     pub a: Replica,
@@ -47,9 +48,9 @@ pub struct Cluster {
 pub struct Replica {
     pub address: String,
     pub admin_address: String,
-    /// To the database, for calls.
+    /// Proxy for the connections that serve calls.
     pub link: Proxy,
-    /// To the database, for the feed, the heartbeat and LISTEN.
+    /// Proxy for the poller, the heartbeat and LISTEN.
     pub control_link: Proxy,
     pub owner: Client,
     pub service: Client,
@@ -61,8 +62,8 @@ pub struct Replica {
 
 pub const DATABASE: &str = "tokens";
 
-/// The host's clock, which a test can set ahead, and whose monotonic side it can move on: as
-/// after a pause in which nothing of the replica ran, its timers neither.
+/// The host's clocks, with two faults: the wall clock can be set ahead, and the monotonic clock can
+/// jump, as after a pause in which neither the replica nor its timers ran.
 pub struct PausableClock {
     host: SystemClock,
     paused_millis: AtomicU64,
@@ -103,19 +104,20 @@ impl Clock for PausableClock {
 }
 
 impl Cluster {
-    /// With the defaults; `None` where there is no PostgreSQL.
+    /// Starts a cluster with the default settings; `None` if PostgreSQL is not installed.
     pub async fn start() -> Option<Self> {
         Self::start_with(|_| {}, Safeguards::default()).await
     }
 
-    /// With other settings, and perhaps without a safeguard.
+    /// Starts a cluster with other settings or with a safeguard disabled.
     pub async fn start_with(set: impl Fn(&mut Tuning), safeguards: Safeguards) -> Option<Self> {
         let postgres = postgres::start()?;
         let ports = (postgres.port(), postgres.port());
         Some(Self::make(postgres, ports, set, safeguards).await)
     }
 
-    /// Through these ports: for calls, and past any pooler.
+    /// Starts a cluster that reaches the server through these ports: the first for calls (which may
+    /// be that of a pooler), the second directly.
     pub async fn start_through(
         postgres: Postgres,
         ports: (u16, u16),
@@ -130,7 +132,7 @@ impl Cluster {
         set: impl Fn(&mut Tuning),
         safeguards: Safeguards,
     ) -> Self {
-        // Faults of the service itself are told with their cause.
+        // A test that fails also shows the errors that the service logged.
         let errors = tracing_subscriber::fmt().with_max_level(tracing::Level::ERROR);
         let _ = errors.with_test_writer().try_init();
         postgres.create(DATABASE);
@@ -152,7 +154,7 @@ impl Cluster {
         }
     }
 
-    /// Another stack with the same owner.
+    /// Registers another stack with the same owner.
     pub async fn register(&self) -> String {
         register(&self.a.operator).await
     }
@@ -175,6 +177,7 @@ impl Cluster {
             token_uid: uid.into(),
             reason: String::new(),
             validate_only: false,
+            etag: String::new(),
         };
         self.a
             .owner
@@ -185,7 +188,7 @@ impl Cluster {
             .map(tonic::Response::into_inner)
     }
 
-    /// Another replica, on another server, which need not ever serve.
+    /// Starts another replica on another server, and does not wait until it serves.
     pub async fn begin_on(&self, postgres: &Postgres) -> Replica {
         let ports = (postgres.port(), postgres.port());
         let settings = (&tuning(), Safeguards::default());
@@ -193,7 +196,7 @@ impl Cluster {
         Replica::begin(postgres, ports, signed_by, settings).await.0
     }
 
-    /// Raises the limit, for tests that need many tokens.
+    /// Raises the token limit of the stack.
     pub async fn allow_tokens(&self, max: i32) {
         let request = admin::v1::SetTokenLimitRequest {
             stack_api_key: self.stack.clone(),
@@ -240,7 +243,7 @@ impl Replica {
         replica
     }
 
-    /// The same without waiting until it serves.
+    /// Starts a replica and does not wait until it serves; the receiver reports when it does.
     async fn begin(
         postgres: &Postgres,
         (port, direct_port): (u16, u16),
@@ -282,6 +285,7 @@ impl Replica {
             let parts = ServerParts {
                 store,
                 authenticator,
+                catalogue: Arc::new(Catalogue::builtin()),
                 routes: Arc::new(RouteTable::builtin().unwrap()),
                 clock,
                 entropy,
@@ -311,7 +315,7 @@ impl Replica {
         (replica, served)
     }
 
-    /// Asks about a secret; an error means that it could not be decided.
+    /// Introspects a secret. An error means that there is no verdict.
     pub async fn introspect(
         &self,
         stack: &str,
@@ -322,7 +326,7 @@ impl Replica {
         answered.map(tonic::Response::into_inner)
     }
 
-    /// The same, at least as fresh as a revision.
+    /// Introspects a secret with this `min_revision`.
     pub async fn introspect_since(
         &self,
         stack: &str,
@@ -335,8 +339,8 @@ impl Replica {
         answered.map(tonic::Response::into_inner)
     }
 
-    /// Has its connections to the database made, and the statement prepared on each: from
-    /// then on a slow link delays one answer, not three.
+    /// Opens the replica's database connections and prepares the lookup statement on each, so that
+    /// a slow link later delays one round trip instead of three.
     pub async fn connect(&self, stack: &str) {
         let asked = (0..64).map(|_| {
             let unknown = Secret::generate(&OsEntropy).unwrap().expose().to_owned();
@@ -345,7 +349,7 @@ impl Replica {
         futures_util::future::join_all(asked).await;
     }
 
-    /// Waits until it answers that the token is active, and from memory from then on.
+    /// Waits until the replica answers that the token is active, and so has it in its cache.
     pub async fn warm(&self, stack: &str, secret: &str) {
         let until = Instant::now() + Duration::from_secs(10);
         loop {
@@ -357,18 +361,18 @@ impl Replica {
         }
     }
 
-    /// Has it stop in order.
+    /// Starts a graceful shutdown.
     pub fn drain(&self) {
         self.stop.cancel();
     }
 
-    /// Cuts both links, makes both black holes, or mends both.
+    /// Sets the state of both links.
     pub fn links(&self, state: Link) {
         self.link.set(state);
         self.control_link.set(state);
     }
 
-    /// A metric by name, from a scrape.
+    /// Returns the value of a metric, from a scrape.
     pub async fn metric(&self, name: &str) -> f64 {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let mut socket = tokio::net::TcpStream::connect(&self.admin_address)

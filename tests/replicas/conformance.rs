@@ -1,18 +1,27 @@
-//! Every method of the store on both engines, by the same calls: what must be equal is.
+//! Conformance of the engines: every method of the store gives equal results on SQLite and
+//! PostgreSQL.
 
+mod overlaps;
+mod own_modules;
+mod replays;
 mod usage;
+mod versions;
 
 use std::{sync::Arc, time::Duration};
 
 use stacktoken::{
     domain::{
-        audit::{AuditAction, Outcome},
+        audit::{AuditAction, Outcome, Snapshot},
         caller::{Actor, Call, Caller, CallerKind, Mode, Requirement},
         clock::Clock,
+        edit::Edit,
         entropy::Entropy,
+        etag::Target,
         field::Violations,
         id::TokenUid,
-        permissions::{Draft, Permissions},
+        incident::IssuedBy,
+        labels::Labels,
+        permissions::{Access, Draft, Permissions},
         refusal::Refusal,
         request::Request,
         rotation::Overlap,
@@ -20,22 +29,29 @@ use stacktoken::{
         stack::{Person, Role, StackKey, StackState},
         text::{Description, Issuer, NamePart, Reason, StackName, Subject, TokenName},
         timestamp::Timestamp,
-        token::{Edit, Expiry, Token, TokenState},
+        token::{Expiry, Token, TokenState},
     },
     store::{
-        AuditFilter, Error, Issue, Kept, ListQuery, Location, MemberChange, Order, PoolSize,
-        Presented, RefusalNote, RefusedCall, Register, Rotate, Rotated, StackStep, Store,
+        AuditActor, AuditFilter, Error, Issue, ListQuery, Location, MemberChange, NewSecret, Order,
+        PoolSize, PresentedSecret, RefusalNote, RefusedCall, Register, Rotate, Rotated, StackStep,
+        Store, TokenFilter,
     },
 };
 use tempfile::TempDir;
 
-use self::usage::{candidates, first_uses, many_uses, uses};
+use self::{
+    overlaps::overlaps,
+    own_modules::own_modules,
+    replays::{registrations, revocations},
+    usage::{candidates, first_uses, many_uses, uses},
+    versions::versions,
+};
 use crate::{
     postgres::{self, Postgres},
     support::{ManualClock, SeededEntropy},
 };
 
-/// A store of one engine, and what makes its answers repeatable.
+/// A store on one engine, with a manual clock and seeded entropy to make results repeatable.
 struct Engine {
     name: &'static str,
     store: Store,
@@ -57,7 +73,8 @@ impl Engine {
             .deciding_by_own_clock();
         store.migrate().await.unwrap();
         store.require_current_schema().await.unwrap();
-        // On PostgreSQL an answer is evidence only once the primary has named its incarnation.
+        // On PostgreSQL, a lookup is evidence only once a heartbeat has recorded the incarnation of
+        // the primary.
         store.beat(clock.now()).await.unwrap();
         Self {
             name,
@@ -75,7 +92,7 @@ impl Engine {
     }
 
     async fn postgres(server: &Postgres, database: &str) -> Self {
-        // Of a locale that orders names otherwise than their code points do.
+        // A locale whose collation orders names differently from their code points.
         server.create(&format!(
             "{database} TEMPLATE template0 ENCODING UTF8 LOCALE_PROVIDER icu ICU_LOCALE 'en-US'"
         ));
@@ -90,15 +107,15 @@ impl Engine {
             subject: subject.into(),
         };
         let requirement = Requirement {
-            governor: true,
+            stack_admin: true,
             operator: true,
             ..Requirement::default()
         };
         Call {
-            caller: Caller {
+            caller: Arc::new(Caller {
                 actor,
                 introspects: false,
-            },
+            }),
             requirement,
             received_at: self.clock.now(),
             request_id: "a-request".into(),
@@ -123,17 +140,17 @@ impl Engine {
         command.stack_key
     }
 
-    /// A new secret, and what is kept of it.
-    fn secret(&self) -> (Secret, Kept) {
+    /// Returns a new secret, and what the store keeps of it.
+    fn secret(&self) -> (Secret, NewSecret) {
         let secret = Secret::generate(self.entropy.as_ref()).unwrap();
-        let kept = Kept {
+        let kept = NewSecret {
             digest: secret.digest(),
             hint: secret.hint().to_owned(),
         };
         (secret, kept)
     }
 
-    /// Issues a token a moment after the one before.
+    /// Issues a token, a millisecond after the previous change.
     async fn issue(
         &self,
         key: &StackKey,
@@ -147,13 +164,8 @@ impl Engine {
             Expiry::At(later(call.received_at, seconds))
         });
         let command = Issue {
-            stack_key: key.clone(),
-            name: TokenName::parse(name).unwrap(),
-            description: Description::parse("for tests").unwrap(),
-            permissions: read_write(),
             expiry,
-            request: None,
-            overdue: Violations::default(),
+            ..issue_command(key, name)
         };
         self.store
             .issue(&call, &command, &kept)
@@ -180,6 +192,19 @@ fn person(subject: &str) -> Person {
     }
 }
 
+fn issue_command(key: &StackKey, name: &str) -> Issue {
+    Issue {
+        stack_key: key.clone(),
+        name: TokenName::parse(name).unwrap(),
+        description: Description::parse("for tests").unwrap(),
+        permissions: read_write(),
+        labels: Labels::default(),
+        expiry: Expiry::Never,
+        request: None,
+        overdue: Violations::default(),
+    }
+}
+
 fn register_command(key: &str) -> Register {
     Register {
         stack_key: StackKey::parse(key).unwrap(),
@@ -187,6 +212,7 @@ fn register_command(key: &str) -> Register {
         organization_uid: "org-1".into(),
         owner: person("owner"),
         token_limit: 10,
+        request: None,
     }
 }
 
@@ -195,6 +221,11 @@ const OTHER: &str = "blt0000000000000002";
 
 fn refusal<T: std::fmt::Debug>(done: Result<T, Error>) -> Refusal {
     match done {
+        // The ids of stacks are random.
+        Err(Error::Refused(Refusal::StackKeyTaken { removed, .. })) => Refusal::StackKeyTaken {
+            stack_uid: newtype_uuid::GenericUuid::from_untyped_uuid(uuid::Uuid::nil()),
+            removed,
+        },
         Err(Error::Refused(refusal)) => refusal,
         other => panic!("not refused: {other:?}"),
     }
@@ -204,7 +235,7 @@ fn reason() -> Reason {
     Reason::parse("a test").unwrap()
 }
 
-/// A script on both engines; what it notes must be equal.
+/// Defines a test that runs a script on both engines and compares the results.
 macro_rules! on_both_engines {
     ($($name:ident => $script:ident;)+) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -223,10 +254,14 @@ on_both_engines! {
     stacks_are_registered_found_listed_and_ended_alike => stacks;
     members_come_and_go_alike => members;
     tokens_are_issued_up_to_the_limit_alike => limits;
-    tokens_are_changed_and_die_alike => lives;
+    tokens_are_changed_and_die_alike => life_cycle;
     lists_are_filtered_ordered_and_paged_alike => lists;
+    each_filter_of_a_list_selects_alike => filters;
     digests_are_looked_up_alike => look_ups;
     secrets_are_rotated_used_and_ended_alike => rotations;
+    both_secrets_are_seen_and_the_former_one_is_ended_alike => overlaps;
+    of_owners_who_read_the_same_token_one_changes_it_alike => versions;
+    grants_of_modules_that_are_not_built_in_are_kept_alike => own_modules;
     requests_are_answered_again_alike => repetitions;
     many_digests_are_looked_up_at_once_alike => look_ups_of_many;
     the_audit_reads_alike => audits;
@@ -237,6 +272,8 @@ on_both_engines! {
     first_uses_are_recorded_and_never_go_back_alike => first_uses;
     many_uses_are_recorded_at_once_alike => many_uses;
     tokens_that_could_go_are_named_alike => candidates;
+    registrations_are_answered_again_alike => registrations;
+    revocations_of_many_are_shown_and_answered_again_alike => revocations;
 }
 
 async fn stacks(engine: &Engine) -> Vec<String> {
@@ -289,7 +326,7 @@ async fn stacks(engine: &Engine) -> Vec<String> {
         noted.push(format!("{step:?} {:?}", stack.state));
     }
     let found = store.get_stack(&call, &key).await.unwrap();
-    assert!(matches!(found.stack.state, StackState::Removed { .. }));
+    assert!(matches!(found.state, StackState::Removed { .. }));
     noted.push(format!(
         "{:?}",
         refusal(store.get_stack(&engine.owner(), &key).await.map(|_| ()))
@@ -333,8 +370,15 @@ async fn members(engine: &Engine) -> Vec<String> {
             |(done, _)| format!("{:?} {:?}", done.stack.owner, done.member),
         ));
     }
-    let found = store.get_stack(&call, &key).await.unwrap();
-    noted.extend(found.members.iter().map(|member| format!("{member:?}")));
+    for name in ["dan", "Zoe", "eve", "Ada"] {
+        let change = MemberChange::Set(person(name), Role::Developer);
+        store.change_members(&call, &key, &change).await.unwrap();
+    }
+    let listed = pages_of_members(engine, &key, 100).await;
+    for size in 1..=5 {
+        assert_eq!(pages_of_members(engine, &key, size).await, listed, "{size}");
+    }
+    noted.extend(listed);
     noted.push(format!(
         "{:?}",
         refusal(store.get_stack(&engine.owner(), &key).await.map(|_| ()))
@@ -342,19 +386,35 @@ async fn members(engine: &Engine) -> Vec<String> {
     noted
 }
 
+async fn pages_of_members(engine: &Engine, key: &StackKey, size: u64) -> Vec<String> {
+    let (mut members, mut after) = (Vec::new(), None);
+    loop {
+        let page = (size, after.as_ref());
+        let page = engine
+            .store
+            .list_members(&engine.operator(), key, page)
+            .await;
+        let page = page.unwrap();
+        members.extend(page.members.iter().map(|member| format!("{member:?}")));
+        after = page.next;
+        if after.is_none() {
+            return members;
+        }
+    }
+}
+
 async fn limits(engine: &Engine) -> Vec<String> {
     let key = engine.register(KEY).await;
     let mut noted = Vec::new();
+    let mut uids = Vec::new();
     for at in 0..9 {
-        engine
-            .issue(&key, &format!("token {at}"), None)
-            .await
-            .unwrap();
+        let issued = engine.issue(&key, &format!("token {at}"), None).await;
+        uids.push(issued.unwrap().0.uid);
     }
-    noted.push(format!(
-        "{:?}",
-        refusal(engine.issue(&key, "token 0", None).await.map(drop))
-    ));
+    match engine.issue(&key, "token 0", None).await.map(drop) {
+        Err(Error::Refused(Refusal::NameTaken { token_uid })) => assert_eq!(token_uid, uids[0]),
+        other => panic!("{other:?}"),
+    }
     engine.issue(&key, "short", Some(60)).await.unwrap();
     match refusal(engine.issue(&key, "one more", None).await.map(drop)) {
         Refusal::LimitReached { limit, candidates } => {
@@ -364,7 +424,7 @@ async fn limits(engine: &Engine) -> Vec<String> {
         other => panic!("{other:?}"),
     }
     engine.clock.advance(Duration::from_secs(60));
-    // Its end makes room, and frees its name.
+    // The expired token no longer counts toward the limit, and its name is free.
     let (again, _) = engine.issue(&key, "short", None).await.unwrap();
     noted.push(again.name.as_str().to_owned());
     let stranger = engine.call(CallerKind::User, "stranger");
@@ -380,19 +440,21 @@ async fn limits(engine: &Engine) -> Vec<String> {
     noted
 }
 
-async fn lives(engine: &Engine) -> Vec<String> {
+async fn life_cycle(engine: &Engine) -> Vec<String> {
     let (store, key) = (&engine.store, engine.register(KEY).await);
     let (token, _) = engine.issue(&key, "first", Some(600)).await.unwrap();
     let (other, _) = engine.issue(&key, "second", None).await.unwrap();
-    let at = (&key, token.uid);
+    let at = &Target::new(key.clone(), token.uid);
+    let other_at = &Target::new(key.clone(), other.uid);
     let mut noted = Vec::new();
     let mut note = |done: Result<(Token, stacktoken::domain::revision::Revision), Error>| {
         noted.push(done.map_or_else(
             |error| error.to_string(),
             |(token, _)| {
                 format!(
-                    "{} {:?} {:?} {:?}",
+                    "{} {:?} {:?} {:?} {:?}",
                     token.name.as_str(),
+                    token.labels,
                     token.expires_at,
                     token.ended_at,
                     token.revocation
@@ -404,12 +466,20 @@ async fn lives(engine: &Engine) -> Vec<String> {
         name: Some(TokenName::parse("renamed").unwrap()),
         ..Edit::default()
     };
-    note(store.update(&engine.owner(), at, &renamed).await);
+    let updated = store.update(&engine.owner(), at, &renamed).await;
+    note(updated.map(|(done, revision)| (done.token, revision)));
+    let relabelled = Edit {
+        labels: Some(labelled("shop")),
+        ..Edit::default()
+    };
+    let updated = store.update(&engine.owner(), at, &relabelled).await;
+    note(updated.map(|(done, revision)| (done.token, revision)));
     let taken = Edit {
         name: Some(TokenName::parse("second").unwrap()),
         ..Edit::default()
     };
-    note(store.update(&engine.owner(), at, &taken).await);
+    let updated = store.update(&engine.owner(), at, &taken).await;
+    note(updated.map(|(done, revision)| (done.token, revision)));
     let now = engine.clock.now();
     note(
         store
@@ -428,7 +498,8 @@ async fn lives(engine: &Engine) -> Vec<String> {
     );
     engine.clock.advance(Duration::from_secs(100));
     note(store.set_expiry(&engine.owner(), at, Expiry::Never).await);
-    note(store.update(&engine.owner(), at, &renamed).await);
+    let updated = store.update(&engine.owner(), at, &renamed).await;
+    note(updated.map(|(done, revision)| (done.token, revision)));
     note(store.revoke(&engine.owner(), at, &reason()).await);
     engine.clock.advance(Duration::from_secs(1));
     note(
@@ -437,14 +508,16 @@ async fn lives(engine: &Engine) -> Vec<String> {
             .await,
     );
     let now = engine.clock.now();
+    let after = Expiry::After(Duration::from_secs(3600));
+    note(store.set_expiry(&engine.owner(), other_at, after).await);
     note(
         store
-            .set_expiry(&engine.owner(), (&key, other.uid), Expiry::At(now))
+            .set_expiry(&engine.owner(), other_at, Expiry::At(now))
             .await,
     );
     note(
         store
-            .set_expiry(&engine.owner(), (&key, other.uid), Expiry::Never)
+            .set_expiry(&engine.owner(), other_at, Expiry::Never)
             .await,
     );
     for uid in [token.uid, other.uid] {
@@ -487,12 +560,14 @@ async fn lists(engine: &Engine) -> Vec<String> {
         for (states, before, part) in queries.clone() {
             let start = crate::support::clock::START;
             let mut query = ListQuery {
-                stack_key: key.clone(),
-                states,
-                expires_before: before
-                    .map(|seconds| Timestamp::from_parts(start + seconds, 0).unwrap()),
-                name_contains: part.map(|part| NamePart::parse(part).unwrap()),
-                unused_since: None,
+                stack_key: Some(key.clone()),
+                filter: TokenFilter {
+                    states,
+                    expires_before: before
+                        .map(|seconds| Timestamp::from_parts(start + seconds, 0).unwrap()),
+                    name_contains: part.map(|part| NamePart::parse(part).unwrap()),
+                    ..TokenFilter::default()
+                },
                 order,
                 size: 2,
                 after: None,
@@ -505,13 +580,165 @@ async fn lists(engine: &Engine) -> Vec<String> {
                         .iter()
                         .map(|token| token.name.as_str().to_owned()),
                 );
-                assert_eq!(page.limit.used, 6);
+                assert_eq!(page.limit.unwrap().used, 6);
                 let Some(next) = page.next else { break };
                 query.after = Some(next);
             }
             noted.push(format!("{order:?} {names:?}"));
         }
     }
+    noted
+}
+
+/// Returns labels with this team, and with a key that needs quoting in a JSON path.
+fn labelled(team: &str) -> Labels {
+    let pairs = [("team", team), ("a.b-c", "1")];
+    let owned = pairs.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    Labels::parse(owned.into()).unwrap()
+}
+
+/// Lists with each filter, with both ends of each period, and with all filters together.
+async fn filters(engine: &Engine) -> Vec<String> {
+    let (store, key) = (&engine.store, engine.register(KEY).await);
+    let admin = MemberChange::Set(person("ann"), Role::Admin);
+    store
+        .change_members(&engine.operator(), &key, &admin)
+        .await
+        .unwrap();
+    let mut issued = Vec::new();
+    for (name, issuer, access, expires_in, team) in [
+        ("alpha", "owner", "READ", None, None),
+        ("Alpha", "ann", "READ_WRITE", Some(100), Some("shop")),
+        ("\u{e1}lpha", "ann", "READ", Some(200), Some("")),
+        (
+            "alpha 2",
+            "owner",
+            "READ_WRITE",
+            Some(300),
+            Some("Zo\u{e9} 2"),
+        ),
+    ] {
+        engine.clock.advance(Duration::from_secs(1));
+        let draft =
+            format!(r#"{{"access":"{access}","modules":[{{"module":"entry","access":"READ"}}]}}"#);
+        let draft: Draft = serde_json::from_str(&draft).unwrap();
+        let command = Issue {
+            permissions: draft.try_into().unwrap(),
+            expiry: expires_in.map_or(Expiry::Never, |seconds| {
+                Expiry::After(Duration::from_secs(seconds))
+            }),
+            labels: team.map(labelled).unwrap_or_default(),
+            ..issue_command(&key, name)
+        };
+        let (_, kept) = engine.secret();
+        let call = engine.call(CallerKind::User, issuer);
+        let (token, _) = store.issue(&call, &command, &kept).await.unwrap();
+        issued.push(token);
+    }
+    let by = |kind, subject: &str| {
+        Some(IssuedBy {
+            kind,
+            issuer: Issuer::parse("https://login.test").unwrap(),
+            subject: Subject::parse(subject).unwrap(),
+        })
+    };
+    let named = |name: &str| Some(TokenName::parse(name).unwrap());
+    let all = TokenFilter::default;
+    let (second, third) = (&issued[1], &issued[2]);
+    let mut noted = Vec::new();
+    for filter in [
+        all(),
+        TokenFilter {
+            name: named("alpha"),
+            ..all()
+        },
+        TokenFilter {
+            name: named("a\u{301}lpha"),
+            ..all()
+        },
+        TokenFilter {
+            name: named("ALPHA"),
+            ..all()
+        },
+        TokenFilter {
+            issued_by: by(None, "ann"),
+            ..all()
+        },
+        TokenFilter {
+            issued_by: by(Some(CallerKind::User), "owner"),
+            ..all()
+        },
+        TokenFilter {
+            issued_by: by(Some(CallerKind::Operator), "owner"),
+            ..all()
+        },
+        TokenFilter {
+            access: Some(Access::Read),
+            ..all()
+        },
+        TokenFilter {
+            access: Some(Access::ReadWrite),
+            ..all()
+        },
+        TokenFilter {
+            issued_from: Some(second.issued_at),
+            ..all()
+        },
+        TokenFilter {
+            issued_before: Some(third.issued_at),
+            ..all()
+        },
+        TokenFilter {
+            expires_from: second.expires_at,
+            ..all()
+        },
+        TokenFilter {
+            expires_before: third.expires_at,
+            ..all()
+        },
+        TokenFilter {
+            labels: labelled("shop"),
+            ..all()
+        },
+        TokenFilter {
+            labels: labelled(""),
+            ..all()
+        },
+        TokenFilter {
+            labels: labelled("SHOP"),
+            ..all()
+        },
+        TokenFilter {
+            labels: labelled("Zoe\u{301} 2"),
+            ..all()
+        },
+        TokenFilter {
+            states: vec![TokenState::Active],
+            name: named("Alpha"),
+            name_contains: Some(NamePart::parse("lph").unwrap()),
+            issued_by: by(Some(CallerKind::User), "ann"),
+            access: Some(Access::ReadWrite),
+            labels: labelled("shop"),
+            issued_from: Some(second.issued_at),
+            issued_before: Some(third.issued_at),
+            expires_from: second.expires_at,
+            expires_before: third.expires_at,
+            unused_since: Some(third.issued_at),
+            secret_hint: None,
+        },
+    ] {
+        let query = ListQuery {
+            stack_key: Some(key.clone()),
+            filter,
+            order: Order::OldestFirst,
+            size: 10,
+            after: None,
+        };
+        let page = store.list(&engine.owner(), &query).await.unwrap();
+        let names = page.tokens.iter().map(|token| token.name.as_str());
+        noted.push(format!("{:?}", names.collect::<Vec<_>>()));
+    }
+    assert_eq!(noted.last().unwrap(), r#"["Alpha"]"#);
     noted
 }
 
@@ -533,10 +760,17 @@ async fn look_ups(engine: &Engine) -> Vec<String> {
             .is_none()
     );
     let (_, revision) = store
-        .revoke(&engine.owner(), (&key, token.uid), &reason())
+        .revoke(
+            &engine.owner(),
+            &Target::new(key.clone(), token.uid),
+            &reason(),
+        )
         .await
         .unwrap();
-    assert!(!look.snapshot.reflects(revision), "a reading from before");
+    assert!(
+        !look.snapshot.reflects(revision),
+        "a lookup from before the revoke"
+    );
     let look = store.look_up(&secret.digest()).await.unwrap();
     assert!(
         look.snapshot.reflects(revision),
@@ -561,7 +795,7 @@ async fn look_ups(engine: &Engine) -> Vec<String> {
     noted
 }
 
-/// A rotation of this token, as the owner.
+/// Rotates a token as the owner.
 async fn rotate(
     engine: &Engine,
     (key, uid): (&StackKey, TokenUid),
@@ -570,8 +804,7 @@ async fn rotate(
     engine.clock.advance(Duration::from_millis(1));
     let (secret, kept) = engine.secret();
     let command = Rotate {
-        stack_key: key.clone(),
-        token_uid: uid,
+        target: Target::new(key.clone(), uid),
         overlap,
         request: id.and_then(|id| Request::parse(id, b"the same").unwrap()),
     };
@@ -579,7 +812,7 @@ async fn rotate(
     (done.map(|(rotated, _)| rotated), secret)
 }
 
-/// What is known of secrets: which are superseded, when they end, which were used.
+/// Returns the state of secrets: generation, whether superseded, end, whether used.
 async fn states(engine: &Engine, secrets: &[&Secret]) -> String {
     let mut states = Vec::new();
     for secret in secrets {
@@ -593,19 +826,19 @@ async fn states(engine: &Engine, secrets: &[&Secret]) -> String {
     states.join(", ")
 }
 
-/// Has a secret used as a service would, and says whether that was a change.
+/// Records the first use of a secret, as a verdict does. Returns whether the store changed.
 async fn first_use(engine: &Engine, secret: &Secret) -> bool {
     let look = engine.store.look_up(&secret.digest()).await.unwrap();
     let facts = look.facts.unwrap();
-    let presented = Presented {
+    let presented = PresentedSecret {
         digest: secret.digest(),
         generation: facts.token.generation,
         token: facts.token.uid,
         stack: facts.stack.uid,
     };
     let call = engine.call(CallerKind::Service, "content-api");
-    let told = engine.store.record_first_use(&call, presented).await;
-    told.unwrap().is_some()
+    let describe = engine.store.record_first_use(&call, presented).await;
+    describe.unwrap().is_some()
 }
 
 async fn rotations(engine: &Engine) -> Vec<String> {
@@ -614,7 +847,7 @@ async fn rotations(engine: &Engine) -> Vec<String> {
     let (token, first) = engine.issue(&key, "rotated", Some(7200)).await.unwrap();
     let at = (&key, token.uid);
     let mut noted = vec![format!("{}", first_use(engine, &first).await)];
-    let (done, second) = rotate(engine, at, (Overlap::UntilFirstUse, None)).await;
+    let (done, second) = rotate(engine, at, (Overlap::UNTIL_FIRST_USE, None)).await;
     let done = done.unwrap();
     noted.push(format!(
         "{:?} {}",
@@ -636,19 +869,19 @@ async fn rotations(engine: &Engine) -> Vec<String> {
     let read = engine.store.get(&engine.owner(), &key, token.uid).await;
     let read = read.unwrap();
     noted.push(format!("{} {:?}", read.generation, read.expires_at));
-    assert_eq!(read.secret_hint, fifth.hint());
+    assert_eq!(read.secrets.newest_hint(), fifth.hint());
     engine.clock.advance(Duration::from_secs(7200));
     let (done, _) = rotate(engine, at, (HOUR, None)).await;
     noted.push(format!("{:?}", refusal(done)));
     noted.push(format!("{}", first_use(engine, &fifth).await));
     let filter = AuditFilter {
-        token_uid: Some(token.uid),
+        token_uids: vec![token.uid],
         ..AuditFilter::default()
     };
     let call = engine.operator();
     let page = engine.store.list_audit(&call, &filter, (50, None)).await;
     for event in page.unwrap().events {
-        noted.push(format!("{:?} {:?}", event.action, event.outcome));
+        noted.push(format!("{:?} {}", event.action, describe(event.outcome)));
     }
     noted
 }
@@ -660,13 +893,8 @@ async fn repetitions(engine: &Engine) -> Vec<String> {
         engine.clock.advance(Duration::from_millis(1));
         let (secret, kept) = engine.secret();
         let command = Issue {
-            stack_key: key.clone(),
-            name: TokenName::parse(id).unwrap(),
-            description: Description::parse("").unwrap(),
-            permissions: read_write(),
-            expiry: Expiry::Never,
             request: Request::parse(id, content).unwrap(),
-            overdue: Violations::default(),
+            ..issue_command(&key, id)
         };
         let done = engine.store.issue(&engine.owner(), &command, &kept).await;
         (done.map(|(token, _)| token), secret)
@@ -687,15 +915,15 @@ async fn repetitions(engine: &Engine) -> Vec<String> {
         reused(issue("once", b"b").await.0)
     ));
     let at = (&key, token.uid);
-    let (done, former) = rotate(engine, at, (Overlap::UntilFirstUse, Some("once"))).await;
+    let (done, former) = rotate(engine, at, (Overlap::UNTIL_FIRST_USE, Some("once"))).await;
     let ends_at = done.unwrap().overlap_ends_at;
     noted.push(format!("rotated {}", reused(issue("once", b"a").await.0)));
-    let (done, newest) = rotate(engine, at, (Overlap::UntilFirstUse, Some("once"))).await;
+    let (done, newest) = rotate(engine, at, (Overlap::UNTIL_FIRST_USE, Some("once"))).await;
     assert_eq!(done.unwrap().overlap_ends_at, ends_at);
     noted.push(states(engine, &[&again, &former, &newest]).await);
     noted.push(format!("{}", first_use(engine, &newest).await));
     noted.push(states(engine, &[&again, &former, &newest]).await);
-    let (done, _) = rotate(engine, at, (Overlap::UntilFirstUse, Some("once"))).await;
+    let (done, _) = rotate(engine, at, (Overlap::UNTIL_FIRST_USE, Some("once"))).await;
     noted.push(format!(
         "used {}",
         reused(done.map(|rotated| rotated.token))
@@ -714,7 +942,7 @@ async fn look_ups_of_many(engine: &Engine) -> Vec<String> {
     }
     let unknown = |_| Secret::generate(engine.entropy.as_ref()).unwrap().digest();
     let mut noted = Vec::new();
-    // Around every size that there is a statement for.
+    // Batch sizes around each size that has its own statement.
     for (known, strange) in [
         (0, 1),
         (1, 0),
@@ -733,16 +961,23 @@ async fn look_ups_of_many(engine: &Engine) -> Vec<String> {
             let facts = &looks.facts[digest];
             assert_eq!(facts.token.uid, *uid);
             let one = store.look_up(digest).await.unwrap().facts.unwrap();
-            assert_eq!(&one, facts, "the same as by itself");
+            assert_eq!(&one, facts, "equal to a single lookup");
             noted.push(format!("{} {:?}", facts.token.name, facts.permissions));
         }
     }
     let before = store.look_up_many(&digests).await.unwrap();
     let (_, revision) = store
-        .revoke(&engine.owner(), (&key, tokens[2]), &reason())
+        .revoke(
+            &engine.owner(),
+            &Target::new(key.clone(), tokens[2]),
+            &reason(),
+        )
         .await
         .unwrap();
-    assert!(!before.snapshot.reflects(revision), "a reading from before");
+    assert!(
+        !before.snapshot.reflects(revision),
+        "a lookup from before the revoke"
+    );
     let after = store.look_up_many(&digests).await.unwrap();
     assert!(after.snapshot.reflects(revision));
     for digest in &digests {
@@ -752,16 +987,38 @@ async fn look_ups_of_many(engine: &Engine) -> Vec<String> {
     noted
 }
 
+/// Formats the outcome of an audit event without its random parts.
+fn describe(outcome: Outcome) -> String {
+    let change = match outcome {
+        Outcome::Done(change) => change,
+        Outcome::Refused { reason, count } => return format!("{reason} {count}"),
+    };
+    let state = |state: Option<Snapshot>| match state {
+        Some(Snapshot::Token(token)) => {
+            let name = token.name.as_str().to_owned();
+            format!("{name} {} {:?}", token.generation, token.expires_at)
+        }
+        Some(Snapshot::Stack(stack)) => format!("{:?} {:?}", stack.limit, stack.state),
+        other => format!("{other:?}"),
+    };
+    let (before, after) = (state(change.before), state(change.after));
+    format!("{before} -> {after} {:?}", change.details)
+}
+
 async fn audits(engine: &Engine) -> Vec<String> {
     let (store, key) = (&engine.store, engine.register(KEY).await);
+    let mut issued = Vec::new();
     for at in 0..5 {
-        engine
-            .issue(&key, &format!("audited {at}"), None)
-            .await
-            .unwrap();
+        let done = engine.issue(&key, &format!("audited {at}"), None).await;
+        issued.push(done.unwrap().0.uid);
     }
+    let issuer = engine.owner().caller.actor.issuer.clone();
+    let of_issuer = |subject: Option<&str>| AuditActor {
+        issuer: issuer.clone(),
+        subject: subject.map(str::to_owned),
+    };
     let refused = |count| {
-        let actor = engine.owner().caller.actor;
+        let actor = engine.owner().caller.actor.clone();
         let minute = engine.clock.now().minute();
         let note = RefusalNote {
             actor,
@@ -773,7 +1030,8 @@ async fn audits(engine: &Engine) -> Vec<String> {
             at: later(engine.clock.now(), 1),
             stack_key: Some(KEY.into()),
             token_uid: None,
-            request_id: "first".into(),
+            request_id: Some("a-key".into()),
+            call_id: "first".into(),
         };
         (note, first, count)
     };
@@ -787,11 +1045,44 @@ async fn audits(engine: &Engine) -> Vec<String> {
     for filter in [
         all.clone(),
         AuditFilter {
-            action: Some(AuditAction::StackRegister),
+            actions: Some(vec![AuditAction::StackRegister]),
             ..all.clone()
         },
         AuditFilter {
-            actor_subject: Some("owner".into()),
+            actors: vec![of_issuer(None), of_issuer(Some("nobody"))],
+            ..all.clone()
+        },
+        AuditFilter {
+            actors: vec![of_issuer(Some("owner"))],
+            actions: Some(vec![AuditAction::TokenIssue, AuditAction::StackRegister]),
+            ..all.clone()
+        },
+        AuditFilter {
+            refused: Some(true),
+            ..all.clone()
+        },
+        AuditFilter {
+            refused: Some(false),
+            ..all.clone()
+        },
+        AuditFilter {
+            error_reasons: vec!["TOKEN_LIMIT_REACHED".into(), "NAME_TAKEN".into()],
+            ..all.clone()
+        },
+        AuditFilter {
+            request_id: Some("a-key".into()),
+            ..AuditFilter::default()
+        },
+        AuditFilter {
+            call_id: Some("first".into()),
+            ..AuditFilter::default()
+        },
+        AuditFilter {
+            token_uids: vec![issued[1], issued[3]],
+            ..all.clone()
+        },
+        AuditFilter {
+            actions: Some(Vec::new()),
             ..all.clone()
         },
         AuditFilter {
@@ -806,13 +1097,13 @@ async fn audits(engine: &Engine) -> Vec<String> {
                 .await
                 .unwrap();
             for event in page.events {
-                let outcome = match event.outcome {
-                    Outcome::Done(details) => format!("{:?}", details.get("name")),
-                    refused @ Outcome::Refused { .. } => format!("{refused:?}"),
-                };
                 noted.push(format!(
-                    "{:?} {} {outcome}",
-                    event.action, event.actor.subject
+                    "{:?} {} {:?} {} {}",
+                    event.action,
+                    event.actor.subject,
+                    event.request_id,
+                    event.call_id,
+                    describe(event.outcome)
                 ));
             }
             let Some(next) = page.next else { break };
@@ -833,7 +1124,7 @@ async fn audits(engine: &Engine) -> Vec<String> {
     noted
 }
 
-/// Every change as a preview: what it would come to, and that all is as it was.
+/// Previews every change: the result shown, and that the store is unchanged.
 async fn previews(engine: &Engine) -> Vec<String> {
     let (store, key) = (&engine.store, engine.register(KEY).await);
     let (token, secret) = engine.issue(&key, "live", Some(600)).await.unwrap();
@@ -843,7 +1134,7 @@ async fn previews(engine: &Engine) -> Vec<String> {
         ..call
     };
     let (owner, operator) = (preview(engine.owner()), preview(engine.operator()));
-    let at = (&key, token.uid);
+    let at = &Target::new(key.clone(), token.uid);
     let mut noted = Vec::new();
     let named = |name: &str| Edit {
         name: Some(TokenName::parse(name).unwrap()),
@@ -851,16 +1142,15 @@ async fn previews(engine: &Engine) -> Vec<String> {
     };
     for name in ["renamed", "brief"] {
         let shown = store.update(&owner, at, &named(name)).await;
-        noted.push(format!("{:?}", shown.map(|(token, _)| token.name).ok()));
+        noted.push(format!("{:?}", shown.map(|(done, _)| done.token.name).ok()));
     }
     let shown = store.set_expiry(&owner, at, Expiry::Now).await.unwrap();
     noted.push(format!("{:?}", shown.0.state(owner.received_at)));
     let shown = store.revoke(&owner, at, &reason()).await.unwrap();
     noted.push(format!("{:?}", shown.0.state(owner.received_at)));
     let command = Rotate {
-        stack_key: key.clone(),
-        token_uid: token.uid,
-        overlap: Overlap::UntilFirstUse,
+        target: Target::new(key.clone(), token.uid),
+        overlap: Overlap::UNTIL_FIRST_USE,
         request: Request::parse("once", b"the same").unwrap(),
     };
     let (_, kept) = engine.secret();
@@ -881,15 +1171,17 @@ async fn previews(engine: &Engine) -> Vec<String> {
     noted.push(format!("{:?}", shown.unwrap().0.stack.owner));
     let command = register_command(OTHER);
     let shown = store.register_stack(&operator, &command).await;
-    noted.push(shown.unwrap().0.key.to_string());
+    noted.push(shown.unwrap().stack.key.to_string());
     assert!(store.get_stack(&operator, &key_of(OTHER)).await.is_err());
     let untouched = store.get(&engine.owner(), &key, token.uid).await.unwrap();
     assert_eq!(untouched, token);
     noted.push(states(engine, &[&secret]).await);
-    // Found expired by a preview: its end is for the change to write down.
+    // A preview that finds a token expired leaves it to the real change to record the end.
     engine.clock.advance(Duration::from_secs(60));
     let call = preview(engine.owner());
-    let shown = store.update(&call, (&key, brief.uid), &named("x")).await;
+    let shown = store
+        .update(&call, &Target::new(key.clone(), brief.uid), &named("x"))
+        .await;
     noted.push(format!("{:?}", refusal(shown)));
     let untouched = store.get(&call, &key, brief.uid).await.unwrap();
     assert_eq!(untouched.ended_at, None);
@@ -905,24 +1197,24 @@ async fn impacts(engine: &Engine) -> Vec<String> {
     let (token, first) = engine.issue(&key, "used", None).await.unwrap();
     let other = engine.register(OTHER).await;
     let mut noted = Vec::new();
-    let told = async || {
+    let describe = async || {
         let impact = engine
             .store
             .impact(&engine.owner(), (&key, token.uid))
             .await;
         format!("{:?}", impact.unwrap())
     };
-    noted.push(told().await);
+    noted.push(describe().await);
     first_use(engine, &first).await;
-    noted.push(told().await);
+    noted.push(describe().await);
     engine.clock.advance(Duration::from_secs(86_400));
     let overlap = Overlap::For(Duration::ZERO);
     let (done, second) = rotate(engine, (&key, token.uid), (overlap, None)).await;
     done.unwrap();
     first_use(engine, &second).await;
-    noted.push(told().await);
+    noted.push(describe().await);
     engine.clock.advance(Duration::from_secs(31 * 86_400));
-    noted.push(told().await);
+    noted.push(describe().await);
     let owner = engine.owner();
     let foreign = engine.store.impact(&owner, (&other, token.uid)).await;
     noted.push(format!("{:?}", refusal(foreign)));
@@ -958,8 +1250,8 @@ async fn both_schemas_have_the_same_tables_and_columns() {
         .lines()
         .map(str::to_owned)
         .collect();
-    // The transaction of a change, since several may be at work at once, and which database of
-    // several this is.
+    // Columns that only PostgreSQL needs: the transaction of a change, because several can run at
+    // once, and the identity of the database, because there can be several.
     shared.retain(|column| column != "changes.xid" && !column.starts_with("incarnation."));
     let embedded = Engine::sqlite().await;
     let file = embedded._folder.path().join("store.db");

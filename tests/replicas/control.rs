@@ -1,20 +1,20 @@
-//! Controls: what a scenario finds when one safeguard is switched off. Without its control, a test
-//! that finds no fault may be one that cannot find any.
+//! Controls: run a scenario with one safeguard disabled and expect its fault. Without a control, a
+//! test that finds no fault may be unable to find any.
 
 use stacktoken::{app::Safeguards, config::Tuning};
 
 use crate::cluster::Cluster;
 
-/// Most such faults depend on timing: on a busy machine a single try can miss one.
+/// Most of these faults depend on timing, so a single attempt on a busy machine can miss one.
 const TRIES: usize = 5;
 
-/// Asserts that a scenario shows its fault in replicas without a safeguard, in one of a few tries,
-/// each with a cluster of its own.
+/// Asserts that a scenario shows its fault when a safeguard is disabled, in one of [`TRIES`]
+/// attempts, each on a new cluster.
 pub async fn assert_shows(without: Safeguards, scenario: impl AsyncFn(&mut Cluster) -> bool) {
     assert_shows_with(|_| {}, without, scenario).await;
 }
 
-/// The same with other settings.
+/// Like [`assert_shows`], with other settings.
 pub async fn assert_shows_with(
     set: impl Fn(&mut Tuning),
     without: Safeguards,
@@ -25,9 +25,9 @@ pub async fn assert_shows_with(
             return;
         };
         if scenario(&mut cluster).await {
-            println!("the fault showed in try {tried}");
+            println!("the fault showed in attempt {tried}");
             return;
         }
     }
-    panic!("the fault did not show in {TRIES} tries: the test cannot fail");
+    panic!("the fault did not show in {TRIES} attempts: the test cannot fail");
 }

@@ -1,4 +1,4 @@
-//! Defaults of the database, of the role, of the session: none of them is relied on.
+//! Settings of the database, the role and the system do not change how the service behaves.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{
     support::{issue_request, reason},
 };
 
-/// Settings that an operator, a template or a provider may have made, in their own words.
+/// Settings that an operator, a template or a cloud provider may have changed.
 const ODD: &[&str] = &[
     "default_transaction_isolation = 'serializable'",
     "default_transaction_deferrable = on",
@@ -27,7 +27,7 @@ const ODD: &[&str] = &[
     "client_min_messages = 'error'",
     "row_security = off",
     "enable_seqscan = off",
-    // The costs that this makes up would have each statement compiled.
+    // The plan costs that this list causes would start JIT compilation for each statement.
     "jit = off",
     "transform_null_equals = on",
     "default_tablespace = ''",
@@ -37,25 +37,26 @@ const ODD: &[&str] = &[
     "lock_timeout = 0",
 ];
 
-/// Where such a setting is made.
+/// Where a setting is made.
 #[derive(Clone, Copy, Debug)]
-enum Place {
+enum SettingScope {
     Role,
     Database,
     System,
 }
 
-fn set(postgres: &Postgres, place: Place, setting: &str) {
+fn set(postgres: &Postgres, place: SettingScope, setting: &str) {
     let sql = match place {
-        Place::Role => format!("ALTER ROLE postgres SET {setting}"),
-        Place::Database => format!("ALTER DATABASE {DATABASE} SET {setting}"),
-        Place::System => format!("ALTER SYSTEM SET {setting}"),
+        SettingScope::Role => format!("ALTER ROLE postgres SET {setting}"),
+        SettingScope::Database => format!("ALTER DATABASE {DATABASE} SET {setting}"),
+        SettingScope::System => format!("ALTER SYSTEM SET {setting}"),
     };
     postgres.run("postgres", &sql);
     postgres.run("postgres", "SELECT pg_reload_conf()");
 }
 
-/// 64 parallel Issues at two replicas on a new stack: exactly 10 succeed (R6).
+/// Sends 64 concurrent `Issue` calls to two replicas, for a new stack, and asserts that exactly 10
+/// succeed (R6).
 async fn fill_a_stack(cluster: &Cluster, case: &str) {
     let stack = cluster.register().await;
     let issues = (0..64).map(|at| {
@@ -87,7 +88,7 @@ async fn fill_a_stack(cluster: &Cluster, case: &str) {
     assert!(!answer.active, "{case}");
 }
 
-/// Ends the sessions made before, which have the defaults of their time.
+/// Terminates the service's sessions, which still have the defaults from before the change.
 pub fn end_sessions(postgres: &Postgres) {
     let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                WHERE application_name = 'stacktoken'";
@@ -101,13 +102,13 @@ async fn odd_defaults_change_neither_the_limit_nor_an_answer() {
     };
     let isolation = "default_transaction_isolation";
     for (place, settings) in [
-        (Place::System, ODD),
+        (SettingScope::System, ODD),
         (
-            Place::Database,
+            SettingScope::Database,
             &[&format!("{isolation} = 'repeatable read'")[..]],
         ),
         (
-            Place::Role,
+            SettingScope::Role,
             &[&format!("{isolation} = 'read uncommitted'")[..]],
         ),
     ] {
@@ -120,14 +121,18 @@ async fn odd_defaults_change_neither_the_limit_nor_an_answer() {
     }
 }
 
-/// What is acknowledged is on disk, also where the platform says otherwise at run time: nothing
-/// flushes the log but the commits themselves, and then the server stops at once.
+/// An acknowledged change is on disk, even if `synchronous_commit` is off by default. The WAL
+/// writer is stopped, so that only commits flush the log, and then the server is stopped at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_synchronous_commit_nothing_acknowledged_is_lost() {
     let Some(mut cluster) = Cluster::start().await else {
         return;
     };
-    for place in [Place::System, Place::Database, Place::Role] {
+    for place in [
+        SettingScope::System,
+        SettingScope::Database,
+        SettingScope::Role,
+    ] {
         set(&cluster.postgres, place, "synchronous_commit = off");
         end_sessions(&cluster.postgres);
         cluster.allow_tokens_soon(1000).await;
@@ -142,7 +147,8 @@ async fn without_synchronous_commit_nothing_acknowledged_is_lost() {
             cluster.revoke(&uid).await.unwrap();
             revoked.push(uid);
         }
-        // The order to end at once comes first, then it may go on: it flushes nothing.
+        // The signal for an immediate shutdown arrives before the WAL writer continues, so it does
+        // not flush.
         let going_on = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(500));
             let _ = kill_process(pid, Signal::CONT);
@@ -161,7 +167,7 @@ async fn without_synchronous_commit_nothing_acknowledged_is_lost() {
 }
 
 impl Cluster {
-    /// The same as `allow_tokens`, when connections are there again.
+    /// Like `allow_tokens`, and retries until there are connections again.
     pub async fn allow_tokens_soon(&self, max: i32) {
         let request = stacktoken::grpc::pb::admin::v1::SetTokenLimitRequest {
             stack_api_key: self.stack.clone(),
@@ -176,6 +182,6 @@ impl Cluster {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        panic!("no connection");
+        panic!("no connection within 5 s");
     }
 }

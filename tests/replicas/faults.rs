@@ -1,7 +1,7 @@
-//! Whatever can come between a replica and the database, and that no answer is wrong for it:
-//! no active one for a call begun later than the bound after an acknowledged revoke, no
-//! inactive one for a live token, UNAVAILABLE instead; and an end to that soon after.
-//! Each safeguard has a control: without it, the same check fails.
+//! Faults between a replica and the database cause no wrong answer: none is active for a call begun
+//! later than the bound after an acknowledged revoke, and none is inactive for a live token. Calls
+//! get UNAVAILABLE instead, and recover soon after the fault. Each safeguard has a control: without
+//! it, the same check fails.
 
 use std::time::{Duration, Instant};
 
@@ -21,23 +21,23 @@ use crate::{
 };
 
 const BOUND: Duration = Duration::from_secs(1);
-/// Within this time of the database being well again, questions are answered again.
+/// Questions are answered again within this time after the database has recovered.
 const RECOVERY: Duration = Duration::from_secs(3);
 
-/// What a replica said in the course of a fault.
+/// What a replica answered during a fault.
 #[derive(Debug, Default)]
-struct Observed {
+struct FaultAnswers {
     /// Active answers about the revoked token, for calls begun later than the bound.
     stale: usize,
     /// Inactive answers about the live token.
     wrong: usize,
     /// Calls that were refused, by reason.
     refused: Vec<String>,
-    /// Answers in all.
+    /// All answers.
     answers: usize,
 }
 
-impl Observed {
+impl FaultAnswers {
     fn assert_clean(&self) {
         assert_eq!((self.stale, self.wrong), (0, 0), "{self:?}");
         for reason in &self.refused {
@@ -49,15 +49,16 @@ impl Observed {
     }
 }
 
-/// A live token and one that is revoked at A while B remembers both.
-struct Watched {
+/// A live token, and one that is revoked at A while B has cached both.
+struct TokenPair {
     live: String,
     dead: String,
     revoked: Instant,
 }
 
-impl Watched {
-    /// `just_after`: what happens between the revoke and the first question.
+impl TokenPair {
+    /// Lets B cache two tokens, and revokes one of them at A. `just_before` runs right before the
+    /// revoke.
     async fn start(cluster: &Cluster, name: &str, just_before: impl FnOnce()) -> Self {
         let live = cluster.issue(&format!("{name} live")).await.secret;
         let dead = cluster.issue(&format!("{name} dead")).await;
@@ -75,9 +76,9 @@ impl Watched {
         }
     }
 
-    /// Asks B about both for so long.
-    async fn observe(&self, cluster: &Cluster, during: Duration) -> Observed {
-        let mut observed = Observed::default();
+    /// Asks B about both tokens for this long.
+    async fn observe(&self, cluster: &Cluster, during: Duration) -> FaultAnswers {
+        let mut observed = FaultAnswers::default();
         let until = Instant::now() + during;
         while Instant::now() < until {
             let begun = Instant::now();
@@ -100,7 +101,7 @@ impl Watched {
         observed
     }
 
-    /// From now on, how long until B answers both rightly.
+    /// Returns how long it takes from now until B answers correctly about both.
     async fn recovery(&self, cluster: &Cluster) -> Duration {
         let begun = Instant::now();
         loop {
@@ -123,7 +124,7 @@ impl Watched {
     }
 }
 
-impl Observed {
+impl FaultAnswers {
     fn note(&mut self, status: &tonic::Status) {
         assert!(
             matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded),
@@ -143,15 +144,15 @@ async fn a_terminated_listener_costs_no_answer_and_no_freshness() {
     };
     cluster.allow_tokens(1000).await;
     for round in 0..5 {
-        let watched = Watched::start(&cluster, &format!("round {round}"), || {
+        let watched = TokenPair::start(&cluster, &format!("round {round}"), || {
             let listeners = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query ILIKE 'LISTEN%'";
-            assert_ne!(cluster.postgres.run(DATABASE, listeners), "0", "nobody listens");
+            assert_ne!(cluster.postgres.run(DATABASE, listeners), "0", "no session listens");
         })
         .await;
         let observed = watched.observe(&cluster, Duration::from_millis(1500)).await;
         observed.assert_clean();
         assert!(observed.refused.is_empty(), "{observed:?}");
-        // Let it listen again, so that there is something to terminate.
+        // Wait until B listens again, so that the next round has a session to terminate.
         sleep(Duration::from_millis(1200)).await;
     }
 }
@@ -161,7 +162,7 @@ async fn behind_a_black_hole_a_replica_refuses_rather_than_errs() {
     let Some(cluster) = Cluster::start().await else {
         return;
     };
-    let watched = Watched::start(&cluster, "hole", || cluster.b.links(Link::BlackHole)).await;
+    let watched = TokenPair::start(&cluster, "hole", || cluster.b.links(Link::BlackHole)).await;
     let observed = watched.observe(&cluster, Duration::from_secs(4)).await;
     observed.assert_clean();
     assert!(!observed.refused.is_empty(), "{observed:?}");
@@ -178,7 +179,7 @@ async fn without_the_lease_a_black_hole_shows_stale_answers() {
         ..Safeguards::default()
     };
     assert_shows(without, async |cluster| {
-        let watched = Watched::start(cluster, "hole", || cluster.b.links(Link::BlackHole)).await;
+        let watched = TokenPair::start(cluster, "hole", || cluster.b.links(Link::BlackHole)).await;
         let observed = watched.observe(cluster, Duration::from_secs(3)).await;
         observed.stale > 0
     })
@@ -190,7 +191,7 @@ async fn behind_a_cut_link_a_replica_refuses_rather_than_errs() {
     let Some(cluster) = Cluster::start().await else {
         return;
     };
-    let watched = Watched::start(&cluster, "cut", || cluster.b.links(Link::Cut)).await;
+    let watched = TokenPair::start(&cluster, "cut", || cluster.b.links(Link::Cut)).await;
     let observed = watched.observe(&cluster, Duration::from_secs(3)).await;
     observed.assert_clean();
     assert!(!observed.refused.is_empty(), "{observed:?}");
@@ -205,10 +206,10 @@ async fn with_only_the_feed_gone_the_store_is_read_under_the_same_bound() {
     let Some(cluster) = Cluster::start().await else {
         return;
     };
-    // Without a feed there is no heartbeat either, so nobody can tell whether the database
-    // that still answers is the primary.
+    // Without its control connection, B commits no heartbeat either, so it cannot know whether the
+    // database that still answers is the primary.
     let hole = || cluster.b.control_link.set(Link::BlackHole);
-    let watched = Watched::start(&cluster, "feed", hole).await;
+    let watched = TokenPair::start(&cluster, "feed", hole).await;
     let observed = watched.observe(&cluster, Duration::from_secs(3)).await;
     observed.assert_clean();
     cluster.b.links(Link::Up);
@@ -220,7 +221,7 @@ async fn while_the_database_is_frozen_nothing_wrong_is_answered() {
     let Some(cluster) = Cluster::start().await else {
         return;
     };
-    let watched = Watched::start(&cluster, "frozen", || {}).await;
+    let watched = TokenPair::start(&cluster, "frozen", || {}).await;
     cluster.postgres.freeze(true);
     let observed = watched.observe(&cluster, Duration::from_secs(4)).await;
     cluster.postgres.freeze(false);
@@ -237,11 +238,11 @@ async fn across_a_crash_of_the_database_nothing_acknowledged_is_lost() {
         return;
     };
     for round in 0..3 {
-        let watched = Watched::start(&cluster, &format!("crash {round}"), || {}).await;
+        let watched = TokenPair::start(&cluster, &format!("crash {round}"), || {}).await;
         cluster.postgres.restart();
         let recovery = watched.recovery(&cluster).await;
         assert!(recovery <= RECOVERY, "{recovery:?}");
-        println!("crash: recovery {recovery:?} after the database accepts again");
+        println!("crash: recovery {recovery:?} after the database accepts connections again");
         watched
             .observe(&cluster, Duration::from_millis(500))
             .await
@@ -254,7 +255,7 @@ async fn a_demoted_primary_is_not_believed() {
     let Some(cluster) = Cluster::start().await else {
         return;
     };
-    let watched = Watched::start(&cluster, "demoted", || {}).await;
+    let watched = TokenPair::start(&cluster, "demoted", || {}).await;
     let set = |value| {
         cluster.postgres.run(
             DATABASE,
@@ -271,10 +272,11 @@ async fn a_demoted_primary_is_not_believed() {
     assert!(watched.recovery(&cluster).await <= RECOVERY);
 }
 
-/// Cuts the primary off from its synchronous standby, and asks B from a bound later on. Reads go
-/// on; commits wait for a standby that is not there, as where it was promoted elsewhere.
-async fn fence(cluster: &Cluster) -> (Watched, Observed) {
-    let watched = Watched::start(cluster, "fenced", || {}).await;
+/// Cuts the primary off from its synchronous standby, and asks B starting after the bound. Reads
+/// still work, but commits wait for a standby that is gone, for example because it was promoted
+/// elsewhere.
+async fn fence(cluster: &Cluster) -> (TokenPair, FaultAnswers) {
+    let watched = TokenPair::start(cluster, "fenced", || {}).await;
     cluster.postgres.run(
         DATABASE,
         "ALTER SYSTEM SET synchronous_standby_names = 'elsewhere'",
@@ -309,11 +311,11 @@ async fn without_the_heartbeat_a_primary_that_was_cut_off_is_believed() {
     assert_shows(without, async |cluster| fence(cluster).await.1.answers > 0).await;
 }
 
-/// B reads the token, and is paused before it answers; meanwhile the token is revoked at A.
-/// Answers whether B says active, longer than the bound after that.
+/// Pauses B between its lookup of a token and its answer, while the token is revoked at A. Returns
+/// whether B answers active, longer than the bound after the revoke.
 async fn answer_after_a_pause(cluster: &Cluster) -> bool {
     let issued = cluster.issue("paused").await;
-    // Its first use is on record, so that B has only to read.
+    // The first use is recorded already, so that B only needs a lookup.
     cluster.a.warm(&cluster.stack, &issued.secret).await;
     cluster.b.connect(&cluster.stack).await;
     cluster.b.link.set(Link::Slow(Duration::from_millis(400)));
@@ -325,7 +327,7 @@ async fn answer_after_a_pause(cluster: &Cluster) -> bool {
         .unwrap();
     cluster.b.clock.pause_for(2 * BOUND);
     cluster.b.link.set(Link::Up);
-    // It may say that it cannot tell, but not what was true so long ago.
+    // B may refuse, but must not answer what was true before the pause.
     asked
         .await
         .unwrap()
@@ -341,7 +343,7 @@ async fn what_was_read_before_a_pause_is_not_answered_after_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_look_at_its_age_a_reading_from_before_a_pause_is_answered() {
+async fn without_the_age_check_a_lookup_from_before_a_pause_is_answered() {
     let without = Safeguards {
         reading_age: false,
         ..Safeguards::default()
@@ -349,7 +351,8 @@ async fn without_a_look_at_its_age_a_reading_from_before_a_pause_is_answered() {
     assert_shows(without, async |cluster| answer_after_a_pause(cluster).await).await;
 }
 
-/// Asks B, which hears of nothing for a while, with the revision of a revoke.
+/// Asks B with the `min_revision` of a revoke that B has not applied yet. Returns whether B answers
+/// active.
 async fn ask_for_the_revision_of_a_revoke(cluster: &Cluster) -> bool {
     let issued = cluster.issue("named").await;
     cluster.b.warm(&cluster.stack, &issued.secret).await;
@@ -368,7 +371,7 @@ async fn ask_for_the_revision_of_a_revoke(cluster: &Cluster) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn memory_that_does_not_reflect_the_revision_asked_for_is_not_answered() {
+async fn a_cache_entry_that_does_not_reflect_the_requested_revision_is_not_used() {
     let Some(cluster) = Cluster::start().await else {
         return;
     };
@@ -376,7 +379,7 @@ async fn memory_that_does_not_reflect_the_revision_asked_for_is_not_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_look_at_what_it_reflects_it_is() {
+async fn without_the_reflection_check_a_revoked_token_is_active() {
     let without = Safeguards {
         reflection: false,
         ..Safeguards::default()
@@ -387,7 +390,8 @@ async fn without_a_look_at_what_it_reflects_it_is() {
     .await;
 }
 
-/// A change whose transaction began first and commits last: its number is the lower one.
+/// Commits a change with a lower number after one with a higher number, because its transaction
+/// began first. Returns the secret of the token that the later commit revoked, and when that was.
 async fn commit_in_reverse_order(cluster: &Cluster) -> (String, Instant) {
     let late = cluster.issue("late").await;
     let early = cluster.issue("early").await;
@@ -406,7 +410,7 @@ async fn commit_in_reverse_order(cluster: &Cluster) -> (String, Instant) {
         .revoke(&early.token.unwrap().token_uid)
         .await
         .unwrap();
-    // B has heard of the later number by now.
+    // By now B has applied the change with the higher number.
     sleep(Duration::from_millis(600)).await;
     held.commit();
     (late.secret, Instant::now())
@@ -425,13 +429,13 @@ async fn a_change_committed_after_a_later_one_is_not_lost() {
         .unwrap()
         .active
     {
-        assert!(committed.elapsed() <= BOUND, "lost");
+        assert!(committed.elapsed() <= BOUND, "active past the bound");
         sleep(Duration::from_millis(5)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn reading_the_history_by_number_alone_loses_it() {
+async fn polling_the_change_log_by_number_alone_loses_a_change() {
     let without = Safeguards {
         commit_order: false,
         ..Safeguards::default()
@@ -447,7 +451,7 @@ async fn reading_the_history_by_number_alone_loses_it() {
     .await;
 }
 
-/// Asks B about a secret, while the test goes on.
+/// Introspects a secret at B, concurrently with the test.
 fn ask_b_meanwhile(
     cluster: &Cluster,
     secret: &str,
@@ -457,11 +461,11 @@ fn ask_b_meanwhile(
     tokio::spawn(async move { service.introspection.introspect(request).await })
 }
 
-/// B reads the token while its answer is slow to arrive; meanwhile the token is revoked at A,
-/// and B hears of that. Answers whether B still says active well past the bound.
-async fn refill_late(cluster: &Cluster) -> bool {
+/// Revokes a token at A while B's lookup of it is slow, so that B applies the revoke before it
+/// receives the result. Returns whether B still answers active well past the bound.
+async fn fill_cache_late(cluster: &Cluster) -> bool {
     let issued = cluster.issue("raced").await;
-    // Its first use is on record, so that B has only to read.
+    // The first use is recorded already, so that B only needs a lookup.
     cluster.a.warm(&cluster.stack, &issued.secret).await;
     cluster.b.connect(&cluster.stack).await;
     cluster.b.link.set(Link::Slow(Duration::from_millis(400)));
@@ -472,7 +476,7 @@ async fn refill_late(cluster: &Cluster) -> bool {
         .await
         .unwrap();
     let revoked = Instant::now();
-    // What was begun before may still say so.
+    // This call began before the revoke, so any verdict is right.
     asked.await.unwrap().unwrap();
     cluster.b.link.set(Link::Up);
     sleep((revoked + BOUND).saturating_duration_since(Instant::now()) + Duration::from_millis(100))
@@ -490,7 +494,7 @@ async fn a_late_fill_does_not_bring_back_what_was_revoked() {
     let Some(cluster) = Cluster::start().await else {
         return;
     };
-    assert!(!refill_late(&cluster).await);
+    assert!(!fill_cache_late(&cluster).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -499,13 +503,14 @@ async fn without_generations_a_late_fill_brings_it_back() {
         generations: false,
         ..Safeguards::default()
     };
-    assert_shows(without, async |cluster| refill_late(cluster).await).await;
+    assert_shows(without, async |cluster| fill_cache_late(cluster).await).await;
 }
 
-/// A question asked after B heard of a revoke, while a reading from before is under way.
+/// Asks B about a token after it applied a revoke, while a lookup that started before is still in
+/// flight.
 async fn share_a_flight(cluster: &Cluster) -> bool {
     let issued = cluster.issue("shared").await;
-    // Its first use is on record, so that B has only to read.
+    // The first use is recorded already, so that B only needs a lookup.
     cluster.a.warm(&cluster.stack, &issued.secret).await;
     cluster.b.connect(&cluster.stack).await;
     let heard = cluster.b.metric("stacktoken_cache_evictions_total").await;
@@ -526,7 +531,7 @@ async fn share_a_flight(cluster: &Cluster) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reading_from_before_a_revoke_is_not_shared_after_it() {
+async fn a_lookup_from_before_a_revoke_is_not_shared_after_it() {
     let Some(cluster) = Cluster::start().await else {
         return;
     };
@@ -534,7 +539,7 @@ async fn a_reading_from_before_a_revoke_is_not_shared_after_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_look_at_its_start_an_older_reading_is_shared() {
+async fn without_its_start_check_an_older_lookup_is_shared() {
     let without = Safeguards {
         flights: false,
         ..Safeguards::default()
@@ -542,10 +547,10 @@ async fn without_a_look_at_its_start_an_older_reading_is_shared() {
     assert_shows(without, async |cluster| share_a_flight(cluster).await).await;
 }
 
-/// Revokes at A and asks A at once; answers how often it still said active.
+/// Revokes tokens at A and asks A at once. Returns how often A still answered active.
 async fn ask_where_it_was_revoked(cluster: &Cluster) -> usize {
     cluster.allow_tokens(1000).await;
-    // A hears of its own changes by the feed too, only later.
+    // A's poller sees A's own changes too, only later: it must not be what evicts them.
     cluster
         .a
         .control_link
@@ -584,7 +589,7 @@ async fn without_applying_its_own_changes_it_does_not() {
     .await;
 }
 
-/// The health of a service at B, as its watchers hear of it.
+/// Watches the health of a service at B.
 pub async fn health_at_b(
     cluster: &Cluster,
     service: &str,
@@ -597,7 +602,7 @@ pub async fn health_at_b(
     client.watch(request).await.unwrap().into_inner()
 }
 
-pub async fn hear(
+pub async fn next_event(
     stream: &mut tonic::Streaming<HealthCheckResponse>,
     expected: ServingStatus,
 ) -> Duration {
@@ -617,13 +622,13 @@ async fn health_follows_lost_and_regained_freshness_within_two_seconds() {
         "",
     ] {
         let mut health = health_at_b(&cluster, service).await;
-        hear(&mut health, ServingStatus::Serving).await;
+        next_event(&mut health, ServingStatus::Serving).await;
         cluster.b.links(Link::Cut);
-        let lost = hear(&mut health, ServingStatus::NotServing).await;
+        let lost = next_event(&mut health, ServingStatus::NotServing).await;
         cluster.b.links(Link::Up);
-        let regained = hear(&mut health, ServingStatus::Serving).await;
+        let regained = next_event(&mut health, ServingStatus::Serving).await;
         println!("health of {service:?}: lost {lost:?}, regained {regained:?}");
-        // Freshness is lost a bound after the link.
+        // The lease lapses one freshness bound after the link is cut.
         assert!(
             lost <= BOUND + Duration::from_secs(2),
             "{service}: {lost:?}"
@@ -644,7 +649,7 @@ async fn an_operator_may_choose_stale_answers_for_a_while() {
     let live = cluster.issue("stale").await.secret;
     cluster.b.warm(&cluster.stack, &live).await;
     let mut health = health_at_b(&cluster, "stacktoken.v1.IntrospectionService").await;
-    hear(&mut health, ServingStatus::Serving).await;
+    next_event(&mut health, ServingStatus::Serving).await;
     cluster.b.links(Link::Cut);
     let cut = Instant::now();
     while cut.elapsed() < Duration::from_millis(3500) {
@@ -659,7 +664,7 @@ async fn an_operator_may_choose_stale_answers_for_a_while() {
         sleep(Duration::from_millis(50)).await;
     }
     assert!(cluster.b.metric("stacktoken_stale_answers_total").await > 0.0);
-    hear(&mut health, ServingStatus::NotServing).await;
+    next_event(&mut health, ServingStatus::NotServing).await;
     assert!(
         cut.elapsed() >= Duration::from_secs(3),
         "NOT_SERVING too early"
@@ -673,7 +678,7 @@ async fn an_operator_may_choose_stale_answers_for_a_while() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_revision_of_another_history_or_of_the_future_is_refused() {
+async fn a_revision_of_another_epoch_or_of_the_future_is_refused() {
     let Some(cluster) = Cluster::start().await else {
         return;
     };
@@ -706,13 +711,13 @@ async fn a_revision_of_another_history_or_of_the_future_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn writers_that_pile_up_do_not_slow_answers_from_memory() {
+async fn writers_that_pile_up_do_not_slow_cache_hits() {
     let Some(cluster) = Cluster::start().await else {
         return;
     };
     let live = cluster.issue("hit").await.secret;
     cluster.b.warm(&cluster.stack, &live).await;
-    // Somebody holds the stack's row, so that every change of it waits.
+    // An open transaction locks the row of the stack, so that every change of it waits.
     let sql = format!(
         "UPDATE stacks SET name = name WHERE key = '{}'",
         cluster.stack
@@ -742,11 +747,11 @@ async fn writers_that_pile_up_do_not_slow_answers_from_memory() {
     assert_eq!(
         cluster.b.metric("stacktoken_cache_misses_total").await,
         misses,
-        "not from memory"
+        "answered from the store, not from the cache"
     );
     held.commit();
     for writer in writers {
-        // Whoever waited too long is told so; nobody is left without an answer.
+        // A change that waited too long is refused with a reason; every call is answered.
         if let Err(status) = writer.await.unwrap() {
             let told = reason(&status);
             let known =
@@ -757,7 +762,7 @@ async fn writers_that_pile_up_do_not_slow_answers_from_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn memory_is_answered_from_for_as_long_as_the_bound_that_the_operator_set() {
+async fn cache_hits_end_at_the_configured_freshness_bound() {
     let bound = Duration::from_secs(4);
     let set = |tuning: &mut Tuning| tuning.freshness_bound = bound;
     let Some(cluster) = Cluster::start_with(set, Safeguards::default()).await else {
@@ -767,7 +772,7 @@ async fn memory_is_answered_from_for_as_long_as_the_bound_that_the_operator_set(
     cluster.b.warm(&cluster.stack, &live).await;
     cluster.b.links(Link::Cut);
     let cut = Instant::now();
-    // Twice the default, and well within what was set.
+    // Twice the default, and well within the configured bound.
     while cut.elapsed() < 2 * BOUND {
         let answer = cluster.b.introspect(&cluster.stack, &live).await;
         assert!(answer.unwrap().active);

@@ -1,5 +1,5 @@
-//! A hint makes a change seen at once; without hints the history is read all the same. Each is
-//! tried where the other cannot help.
+//! A NOTIFY triggers an immediate poll; without NOTIFY, the change log is polled at intervals. Each
+//! is tested where the other cannot help.
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +8,10 @@ use tokio::time::sleep;
 
 use crate::cluster::{Cluster, DATABASE};
 
-/// With the longest bound the history is read every 15 s: three revokes, one seen after the
-/// other within a second each, cannot be the work of that.
+/// With the longest bound, the change log is polled every 15 s. So if three revokes in a row are
+/// each seen within a second, those polls cannot be the reason.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hint_makes_a_revoke_seen_long_before_the_history_is_read_anyway() {
+async fn a_hint_applies_a_revoke_long_before_the_next_poll() {
     let set = |tuning: &mut Tuning| tuning.freshness_bound = Duration::from_secs(60);
     let Some(cluster) = Cluster::start_with(set, Safeguards::default()).await else {
         return;
@@ -31,7 +31,7 @@ async fn a_hint_makes_a_revoke_seen_long_before_the_history_is_read_anyway() {
         {
             assert!(
                 revoked.elapsed() <= Duration::from_secs(1),
-                "round {round}: the hint was not followed"
+                "round {round}: NOTIFY did not trigger a poll"
             );
             sleep(Duration::from_millis(2)).await;
         }
@@ -39,7 +39,7 @@ async fn a_hint_makes_a_revoke_seen_long_before_the_history_is_read_anyway() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_without_a_hint_is_read_from_the_history_within_the_bound() {
+async fn a_change_without_a_hint_is_polled_within_the_bound() {
     let Some(cluster) = Cluster::start().await else {
         return;
     };
@@ -47,7 +47,7 @@ async fn a_change_without_a_hint_is_read_from_the_history_within_the_bound() {
     let uid = issued.token.unwrap().token_uid;
     cluster.b.warm(&cluster.stack, &issued.secret).await;
     let evicted = cluster.b.metric("stacktoken_cache_evictions_total").await;
-    // As the service does it, but for the NOTIFY.
+    // What the service executes, without the NOTIFY.
     let unhinted = format!(
         "BEGIN; UPDATE tokens SET revoked_at = 1, revoked_by_kind = 'USER', \
          revoked_by_issuer = 'x', revoked_by_subject = 'x' WHERE uid = '{uid}'; \
@@ -63,10 +63,14 @@ async fn a_change_without_a_hint_is_read_from_the_history_within_the_bound() {
         .unwrap()
         .active
     {
-        assert!(revoked.elapsed() <= Duration::from_secs(1), "not read");
+        assert!(
+            revoked.elapsed() <= Duration::from_secs(1),
+            "the poller did not see the change"
+        );
         sleep(Duration::from_millis(2)).await;
     }
-    // It was the feed that noticed, and not a lapsed lease that had the store asked.
+    // The eviction came from a poll; a lapsed lease, which would have caused a store lookup, was
+    // not the reason.
     let since = cluster.b.metric("stacktoken_cache_evictions_total").await;
     assert!(since > evicted, "{evicted} evictions before, {since} after");
 }

@@ -1,6 +1,6 @@
-//! The recorded history of many clients at two replicas, with a fault every two seconds,
-//! checked token by token: a read may look back at most the bound. Seeded; larger by
-//! STACKTOKEN_TEST_HISTORY_SECONDS, another course by STACKTOKEN_TEST_SEED.
+//! A randomized run: many clients use two replicas, with a fault every two seconds, and every
+//! recorded answer is checked against the life cycle of its token. A read may be stale by the bound
+//! at most. STACKTOKEN_TEST_HISTORY_SECONDS sets the duration, STACKTOKEN_TEST_SEED the seed.
 
 use std::{
     collections::BTreeMap,
@@ -28,14 +28,14 @@ const TOKENS: usize = 32;
 const BOUND: Duration = Duration::from_secs(1);
 const FAULT_EVERY: Duration = Duration::from_secs(2);
 
-/// What becomes of one token, as its writers saw it.
+/// The life cycle of one token, as recorded by the clients that changed it.
 #[derive(Clone, Default)]
-struct Life {
+struct TokenHistory {
     secret: String,
     uid: String,
-    /// When a revoke was first asked for: from then on it may be dead.
+    /// When a revoke was first sent: from then on the token may be dead.
     dying: Option<Instant>,
-    /// Whether somebody is at it: only one puts a new token in its place.
+    /// Whether a client is replacing it: only one may.
     busy: bool,
     /// When a revoke was first acknowledged, and its revision.
     dead: Option<(Instant, String)>,
@@ -47,24 +47,24 @@ struct Answer {
     begun: Instant,
     ended: Instant,
     active: bool,
-    /// Whether it had to reflect the revoke.
+    /// Whether the call named the revision of the revoke as `min_revision`.
     min_revision: bool,
 }
 
 #[derive(Default)]
 struct Record {
-    lives: Vec<Life>,
-    /// The lives that are asked about now.
+    lives: Vec<TokenHistory>,
+    /// For each slot, the index in `lives` of its current token.
     slots: Vec<usize>,
     answers: Vec<Answer>,
     operations: usize,
     refused: BTreeMap<String, usize>,
     names: usize,
-    /// Refusals that a fault does not excuse.
+    /// Refusals with a code that no fault justifies.
     wrong: usize,
 }
 
-type Book = Arc<Mutex<Record>>;
+type SharedRecord = Arc<Mutex<Record>>;
 
 impl Record {
     fn refuse(&mut self, status: &tonic::Status) {
@@ -73,33 +73,33 @@ impl Record {
         *self.refused.entry(reason(status)).or_default() += 1;
     }
 
-    /// What no order of events allows.
+    /// Returns a description of each answer that no order of events can explain.
     fn violations(&self) -> Vec<String> {
         let wrong = |answer: &Answer| {
             let life = &self.lives[answer.token];
             let dead = life.dead.as_ref().map(|(at, _)| *at);
             if answer.active && answer.min_revision {
-                return Some("active in spite of min_revision".to_owned());
+                return Some("active despite min_revision".to_owned());
             }
             if answer.active && dead.is_some_and(|at| answer.begun > at + BOUND) {
                 let late = answer.begun - dead.unwrap();
                 return Some(format!("active {late:?} after the revoke was acknowledged"));
             }
             let lived = life.dying.is_none_or(|at| answer.ended < at);
-            (!answer.active && lived).then(|| "inactive though it lived".to_owned())
+            (!answer.active && lived).then(|| "inactive although it was live".to_owned())
         };
         self.answers.iter().filter_map(wrong).collect()
     }
 }
 
-struct Course {
+struct Timeline {
     stack: String,
-    book: Book,
+    book: SharedRecord,
     until: Instant,
 }
 
-/// One client: mostly asks, now and then revokes and issues anew.
-async fn play(course: Arc<Course>, sides: [(Client, Client); 2], seed: u64) {
+/// Runs one client: mostly introspects, and now and then replaces a token.
+async fn play(course: Arc<Timeline>, sides: [(Client, Client); 2], seed: u64) {
     let mut random = ChaCha20Rng::seed_from_u64(seed);
     let mut sides = sides;
     while Instant::now() < course.until {
@@ -114,11 +114,11 @@ async fn play(course: Arc<Course>, sides: [(Client, Client); 2], seed: u64) {
     }
 }
 
-async fn ask(course: &Course, service: &mut Client, slot: usize, kind: u32) {
+async fn ask(course: &Timeline, service: &mut Client, slot: usize, kind: u32) {
     let (asks_former, asks_since) = (kind.is_multiple_of(2), kind.is_multiple_of(4));
     let (token, life) = {
         let record = course.book.lock().unwrap();
-        // Half of the time about one of the last that were issued, which may be dead.
+        // Half of the calls ask about a recently issued token, which may be dead already.
         let latest = record.lives.len() - TOKENS;
         let token = if asks_former {
             latest + slot
@@ -156,8 +156,8 @@ async fn ask(course: &Course, service: &mut Client, slot: usize, kind: u32) {
     }
 }
 
-/// Revokes a slot's token, and puts a new one in its place.
-async fn renew(course: &Course, owner: &mut Client, slot: usize) {
+/// Revokes the token of a slot, and issues a new one for the slot.
+async fn renew(course: &Timeline, owner: &mut Client, slot: usize) {
     let (token, uid, name) = {
         let mut record = course.book.lock().unwrap();
         let token = record.slots[slot];
@@ -177,6 +177,7 @@ async fn renew(course: &Course, owner: &mut Client, slot: usize) {
         token_uid: uid,
         reason: String::new(),
         validate_only: false,
+        etag: String::new(),
     };
     let revoked = owner.tokens.revoke(request).await;
     let acknowledged = Instant::now();
@@ -206,22 +207,23 @@ async fn renew(course: &Course, owner: &mut Client, slot: usize) {
         Ok(issued) => {
             let issued = issued.into_inner();
             let uid = issued.token.unwrap().token_uid;
-            record.lives.push(Life {
+            record.lives.push(TokenHistory {
                 secret: issued.secret,
                 uid,
-                ..Life::default()
+                ..TokenHistory::default()
             });
             record.slots[slot] = record.lives.len() - 1;
         }
         Err(status) => {
-            // The next one revokes it again, which is no change, and puts another in its place.
+            // The slot keeps its token; the next attempt revokes it again, which changes nothing,
+            // and issues another.
             record.lives[token].busy = false;
             record.refuse(&status);
         }
     }
 }
 
-/// One fault, and its end.
+/// Injects one fault and ends it. Returns its name.
 async fn fault(cluster: &mut Cluster, random: &mut ChaCha20Rng) -> &'static str {
     let lasting = Duration::from_millis(300 + u64::from(random.next_u32() % 1400));
     let side = |cluster: &Cluster, first: bool, link| {
@@ -268,16 +270,16 @@ fn setting(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |value| value.parse().unwrap())
 }
 
-/// Which faults a course has.
+/// The faults during a run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Faults {
-    /// One after the other, by the seed.
+    /// One after the other, chosen by the seed.
     Seeded,
-    /// B is behind a black hole all along.
+    /// B is behind a black hole for the whole run.
     HoleAtB,
 }
 
-/// Plays a course and answers its record, and which faults there were.
+/// Runs the clients, and returns the record and the names of the faults injected.
 async fn run(
     cluster: &mut Cluster,
     lasting: Duration,
@@ -289,10 +291,10 @@ async fn run(
     for at in 0..TOKENS {
         let issued = cluster.issue(&format!("first {at}")).await;
         let uid = issued.token.unwrap().token_uid;
-        record.lives.push(Life {
+        record.lives.push(TokenHistory {
             secret: issued.secret,
             uid,
-            ..Life::default()
+            ..TokenHistory::default()
         });
         record.slots.push(at);
     }
@@ -302,7 +304,7 @@ async fn run(
     if fault_by == Faults::HoleAtB {
         cluster.b.links(Link::BlackHole);
     }
-    let course = Arc::new(Course {
+    let course = Arc::new(Timeline {
         stack: cluster.stack.clone(),
         book: Arc::new(Mutex::new(record)),
         until: Instant::now() + lasting,
@@ -328,7 +330,7 @@ async fn run(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_answer_in_a_history_of_faults_is_wrong() {
+async fn no_answer_in_a_sequence_of_faults_is_wrong() {
     let Some(mut cluster) = Cluster::start().await else {
         return;
     };

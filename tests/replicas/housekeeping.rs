@@ -1,5 +1,5 @@
-//! Housekeeping by several at once on PostgreSQL: every row once, nobody in anybody's way, and
-//! the history only from its beginning.
+//! Concurrent housekeeping on PostgreSQL: each row is deleted once, no run blocks on another
+//! session, and the change log is only purged from its start.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use stacktoken::{
         clock::{Clock, SystemClock},
         entropy::{Entropy, OsEntropy},
     },
-    store::{Batch, Keep, Location, Next, PoolSize, Store},
+    store::{Batch, Location, Next, PoolSize, Retention, Store},
 };
 
 use crate::{
@@ -33,23 +33,23 @@ async fn store(postgres: &Postgres) -> Store {
     store
 }
 
-/// A database with its schema, or `None` where there is no PostgreSQL.
-async fn ground() -> Option<(Postgres, Store)> {
+/// Returns a database with its schema, or `None` if PostgreSQL is not installed.
+async fn migrated_database() -> Option<(Postgres, Store)> {
     let postgres = postgres::start()?;
     postgres.create(DATABASE);
     let store = store(&postgres).await;
     Some((postgres, store))
 }
 
-fn keep(days: u32) -> Keep {
-    Keep {
+fn retention(days: u32) -> Retention {
+    Retention {
         now: SystemClock::new().now(),
         kept_for: DAY * days,
     }
 }
 
-/// Stacks, and tokens with a secret and two rows of usage each: numbers up to `dead` were
-/// revoked 100 days ago, up to `young` 80 days ago; all others live.
+/// Inserts stacks, and tokens with a secret and two usage rows each. Tokens with numbers up to
+/// `dead` were revoked 100 days ago, those up to `young` 80 days ago; all others are live.
 fn fill(postgres: &Postgres, stacks: u32, [dead, young, all]: [u32; 3]) {
     let uid = |of: &str| format!("lpad(to_hex({of}), 32, '0')::uuid");
     let ago = |days: u32| format!("(extract(epoch FROM now()) - 86400 * {days})::bigint * 1000000");
@@ -89,7 +89,7 @@ fn deleted(batch: &Batch, of: &str) -> u64 {
     rows.map(|(_, rows)| *rows).sum()
 }
 
-/// The numbers of a table's rows as replicas have counted them away.
+/// Returns how many rows of a table both replicas have counted as purged.
 async fn purged(cluster: &Cluster, table: &str) -> f64 {
     let name = format!("stacktoken_purged_rows_total{{table=\"{table}\"}}");
     cluster.a.metric(&name).await + cluster.b.metric(&name).await
@@ -105,7 +105,7 @@ async fn two_replicas_delete_each_row_once_beside_issues_and_revokes() {
     };
     cluster.allow_tokens(1000).await;
     fill(&cluster.postgres, 20, [6000, 6500, 7000]);
-    // Dead tokens of the stack that is being changed, too.
+    // The stack that is being changed has dead tokens too.
     let theirs = format!(
         "UPDATE tokens SET stack_uid = (SELECT uid FROM stacks WHERE key = '{}') \
          WHERE name LIKE '%7'",
@@ -125,11 +125,11 @@ async fn two_replicas_delete_each_row_once_beside_issues_and_revokes() {
             }
         }
     });
-    let gone = eventually("all that is old is gone", async || {
+    let gone = eventually("all old rows are deleted", async || {
         (count(&cluster.postgres, "tokens WHERE name LIKE 'n%'") == 1000).then_some(())
     });
     join(join_all(changes), gone).await;
-    eventually("all is counted", async || {
+    eventually("all deleted rows are counted", async || {
         (purged(&cluster, "tokens").await >= 6000.0).then_some(())
     })
     .await;
@@ -146,8 +146,8 @@ async fn two_replicas_delete_each_row_once_beside_issues_and_revokes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_has_not_the_turn_deletes_nothing() {
-    let Some((postgres, store)) = ground().await else {
+async fn a_replica_without_the_purge_lock_deletes_nothing() {
+    let Some((postgres, store)) = migrated_database().await else {
         return;
     };
     fill(&postgres, 2, [10, 10, 10]);
@@ -164,22 +164,22 @@ async fn whoever_has_not_the_turn_deletes_nothing() {
         ),
     );
     for batch in [
-        store.purge_tokens(keep(90)).await,
-        store.purge_usage(keep(90), None).await,
-        store.purge_audit(keep(400)).await,
-        store.purge_changes(keep(7)).await,
+        store.purge_tokens(retention(90)).await,
+        store.purge_usage(retention(90), None).await,
+        store.purge_audit(retention(400)).await,
+        store.purge_changes(retention(7)).await,
     ] {
         assert_eq!(batch.unwrap().next, Next::Busy);
     }
     assert_eq!(count(&postgres, "tokens"), 10);
     held.commit();
-    let batch = store.purge_tokens(keep(90)).await.unwrap();
+    let batch = store.purge_tokens(retention(90)).await.unwrap();
     assert_eq!((deleted(&batch, "tokens"), batch.next), (10, Next::Done));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stack_or_a_use_that_is_held_is_left_for_later_and_waited_for_by_nobody() {
-    let Some((postgres, store)) = ground().await else {
+async fn locked_stacks_and_uses_are_skipped_and_purged_later() {
+    let Some((postgres, store)) = migrated_database().await else {
         return;
     };
     fill(&postgres, 2, [10, 10, 10]);
@@ -192,29 +192,33 @@ async fn a_stack_or_a_use_that_is_held_is_left_for_later_and_waited_for_by_nobod
                   AND token_uid = (SELECT uid FROM tokens WHERE name = 'n1')";
     let use_of = postgres.hold(DATABASE, use_of);
     let wait = Duration::from_secs(2);
-    let batch = tokio::time::timeout(wait, store.purge_tokens(keep(90))).await;
-    let batch = batch.expect("nobody is waited for").unwrap();
+    let batch = tokio::time::timeout(wait, store.purge_tokens(retention(90))).await;
+    let batch = batch
+        .expect("the purge waits for no other session")
+        .unwrap();
     assert_eq!((deleted(&batch, "tokens"), batch.next), (5, Next::Done));
     let older = "UPDATE token_usage SET last_used_at = 0 WHERE service_subject = 'a' \
                  AND token_uid <> (SELECT uid FROM tokens WHERE name = 'n1')";
     postgres.run(DATABASE, older);
-    let batch = tokio::time::timeout(wait, store.purge_usage(keep(90), None)).await;
-    let batch = batch.expect("nobody is waited for").unwrap();
+    let batch = tokio::time::timeout(wait, store.purge_usage(retention(90), None)).await;
+    let batch = batch
+        .expect("the purge waits for no other session")
+        .unwrap();
     assert_eq!(deleted(&batch, "token_usage"), 4);
     change.commit();
     use_of.commit();
-    let batch = store.purge_tokens(keep(90)).await.unwrap();
+    let batch = store.purge_tokens(retention(90)).await.unwrap();
     assert_eq!(deleted(&batch, "tokens"), 5);
     assert_eq!(count(&postgres, "token_usage"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clock_that_is_ahead_of_the_databases_deletes_nothing() {
-    let Some((postgres, store)) = ground().await else {
+    let Some((postgres, store)) = migrated_database().await else {
         return;
     };
     fill(&postgres, 2, [0, 10, 10]);
-    let ahead = Keep {
+    let ahead = Retention {
         now: SystemClock::new().now().plus(DAY * 1000),
         kept_for: DAY * 90,
     };
@@ -232,8 +236,8 @@ fn purged_up_to(postgres: &Postgres) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_history_is_deleted_up_to_the_oldest_transaction_at_work_and_never_wholly() {
-    let Some((postgres, store)) = ground().await else {
+async fn the_change_log_is_deleted_up_to_the_oldest_open_transaction_and_never_wholly() {
+    let Some((postgres, store)) = migrated_database().await else {
         return;
     };
     let position = |which: &str| -> i64 {
@@ -243,29 +247,30 @@ async fn the_history_is_deleted_up_to_the_oldest_transaction_at_work_and_never_w
     postgres.run(DATABASE, &format!("{OLD}3)"));
     let (first, number) = (position("max"), count(&postgres, "changes"));
     assert_eq!(number, 3);
-    // Begun before the rows to come, and not visible yet: those behind it must stay.
+    // This transaction began before the next rows and is still open, so the rows after it must
+    // stay.
     let held = postgres.hold(DATABASE, &format!("{OLD}2)"));
     for _ in 0..3 {
         postgres.run(DATABASE, &format!("{OLD}4)"));
     }
     let last = position("max");
-    let batch = store.purge_changes(keep(7)).await.unwrap();
+    let batch = store.purge_changes(retention(7)).await.unwrap();
     assert_eq!((deleted(&batch, "changes"), batch.next), (2, Next::Done));
     assert_eq!((position("min"), purged_up_to(&postgres)), (first, first));
     held.commit();
     assert_eq!(count(&postgres, "changes"), 1 + 2 + 12);
-    let batch = store.purge_changes(keep(7)).await.unwrap();
+    let batch = store.purge_changes(retention(7)).await.unwrap();
     assert_eq!(deleted(&batch, "changes"), 14);
-    // Of the last transaction a row is left, which is the position of the history.
+    // One row of the last transaction remains, because it holds the position of the change log.
     assert_eq!((position("min"), purged_up_to(&postgres)), (last, last));
-    let batch = store.purge_changes(keep(7)).await.unwrap();
+    let batch = store.purge_changes(retention(7)).await.unwrap();
     assert_eq!(deleted(&batch, "changes"), 0);
     assert_eq!(count(&postgres, "changes"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_long_history_goes_batch_by_batch_up_to_the_first_row_that_is_young() {
-    let Some((postgres, store)) = ground().await else {
+async fn a_long_change_log_is_purged_in_batches_up_to_the_first_young_row() {
+    let Some((postgres, store)) = migrated_database().await else {
         return;
     };
     postgres.run(DATABASE, &format!("{OLD}700)"));
@@ -275,7 +280,7 @@ async fn a_long_history_goes_batch_by_batch_up_to_the_first_row_that_is_young() 
     postgres.run(DATABASE, young);
     let mut sizes = Vec::new();
     loop {
-        let batch = store.purge_changes(keep(7)).await.unwrap();
+        let batch = store.purge_changes(retention(7)).await.unwrap();
         sizes.push(deleted(&batch, "changes"));
         let left = "SELECT min(id) - 1 FROM changes";
         let gone: u64 = postgres.run(DATABASE, left).parse().unwrap();
@@ -288,12 +293,12 @@ async fn a_long_history_goes_batch_by_batch_up_to_the_first_row_that_is_young() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_history_that_came_from_another_database_begins_anew_with_the_epoch() {
-    let Some((postgres, store)) = ground().await else {
+async fn a_change_log_from_another_database_restarts_with_the_epoch() {
+    let Some((postgres, store)) = migrated_database().await else {
         return;
     };
     postgres.run(DATABASE, &format!("{OLD}2)"));
-    // As a dump of a database that was at it for long has them.
+    // As in a restored dump of a database that had run for a long time.
     let restored = "UPDATE meta SET value = 900000000000 WHERE name = 'purged'; \
                     INSERT INTO changes (stack_uid, kind, changed_at, xid) VALUES \
                     ('00000000-0000-0000-0000-000000000001', 'issued', 1, '900000000001')";
@@ -302,14 +307,14 @@ async fn a_history_that_came_from_another_database_begins_anew_with_the_epoch() 
     assert_eq!(purged_up_to(&postgres), 0);
     assert_eq!(count(&postgres, "changes"), 2);
     postgres.run(DATABASE, &format!("{OLD}1)"));
-    let batch = store.purge_changes(keep(7)).await.unwrap();
+    let batch = store.purge_changes(retention(7)).await.unwrap();
     assert_eq!(deleted(&batch, "changes"), 2);
     assert!(purged_up_to(&postgres) > 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_that_look_ahead_at_once_tell_of_each_token_once() {
-    let Some((postgres, first)) = ground().await else {
+async fn two_concurrent_runs_report_each_expiring_token_once() {
+    let Some((postgres, first)) = migrated_database().await else {
         return;
     };
     let second = store(&postgres).await;
@@ -321,7 +326,7 @@ async fn two_that_look_ahead_at_once_tell_of_each_token_once() {
     let all = async |store: &Store| {
         let mut told = Vec::new();
         for _ in 0..20 {
-            told.extend(store.tell_expiring(now, 400).await.unwrap());
+            told.extend(store.report_expiring(now, 400).await.unwrap());
         }
         told
     };
@@ -336,10 +341,10 @@ async fn two_that_look_ahead_at_once_tell_of_each_token_once() {
     assert_eq!(first.count_expiring(now).await.unwrap(), [0, 2999, 2999]);
 }
 
-/// The plans of the very statements that are run, as the server logs them.
+/// Checks the plans of the statements that are really executed, as logged by auto_explain.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_statement_of_housekeeping_reads_a_whole_table_of_100_000_tokens() {
-    let Some((postgres, filling)) = ground().await else {
+    let Some((postgres, filling)) = migrated_database().await else {
         return;
     };
     fill(&postgres, 1000, [2000, 4000, 100_000]);
@@ -357,15 +362,15 @@ async fn no_statement_of_housekeeping_reads_a_whole_table_of_100_000_tokens() {
     drop(filling);
     let store = store(&postgres).await;
     let now = SystemClock::new().now();
-    let tokens = store.purge_tokens(keep(90)).await.unwrap();
+    let tokens = store.purge_tokens(retention(90)).await.unwrap();
     assert_eq!(deleted(&tokens, "tokens"), 500);
-    store.purge_usage(keep(90), None).await.unwrap();
-    let audit = store.purge_audit(keep(400)).await.unwrap();
+    store.purge_usage(retention(90), None).await.unwrap();
+    let audit = store.purge_audit(retention(400)).await.unwrap();
     assert_eq!(deleted(&audit, "audit_events"), 500);
-    let changes = store.purge_changes(keep(7)).await.unwrap();
+    let changes = store.purge_changes(retention(7)).await.unwrap();
     assert_eq!(deleted(&changes, "changes"), 500);
     store.count_expiring(now).await.unwrap();
-    assert_eq!(store.tell_expiring(now, 100).await.unwrap().len(), 100);
+    assert_eq!(store.report_expiring(now, 100).await.unwrap().len(), 100);
     let log = postgres.log();
     for index in [
         "tokens_dead",

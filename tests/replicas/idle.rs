@@ -1,5 +1,4 @@
-//! What replicas that nobody asks anything cost the database: the same for a short change log
-//! as for a long one.
+//! The cost of idle replicas for the database: equal for a short and for a long change log.
 
 use std::{fs, time::Duration};
 
@@ -11,10 +10,10 @@ use crate::{
     postgres::Postgres,
 };
 
-/// A replica may take so much of one core of the database, as a fraction.
+/// The share of one core of the database server that one replica may take.
 const MOST: f64 = 0.02;
-/// The long log may cost so much more than the short one. Below a floor the two are not told
-/// apart, since what is measured is then the noise of the machine.
+/// The ratio that the cost with a long change log may have to that with a short one. Costs below
+/// [`FLOOR`] count as equal, because they are noise of the machine.
 const RATIO: f64 = 1.3;
 const FLOOR: f64 = 0.01;
 
@@ -22,7 +21,7 @@ fn setting(name: &str, default: u32) -> u32 {
     std::env::var(name).map_or(default, |value| value.parse().unwrap())
 }
 
-/// The time that the replicas' backends have spent on a processor, in seconds.
+/// Returns the CPU time that the replicas' backends have used, in seconds.
 fn spent(postgres: &Postgres) -> f64 {
     let pids = "SELECT pid FROM pg_stat_activity WHERE application_name = 'stacktoken'";
     let pids = postgres.run(DATABASE, pids);
@@ -33,8 +32,8 @@ fn spent(postgres: &Postgres) -> f64 {
     pids.lines().map(of).sum()
 }
 
-/// The share of a core that one of the two replicas takes, at the best of three times: other
-/// work on the machine only ever adds.
+/// Returns the share of a core that one of the two replicas takes: the least of three measurements,
+/// because other work on the machine only adds to it.
 async fn share(cluster: &Cluster, lasting: Duration) -> f64 {
     let mut best = f64::INFINITY;
     for _ in 0..3 {
@@ -46,8 +45,8 @@ async fn share(cluster: &Cluster, lasting: Duration) -> f64 {
     best
 }
 
-/// More rows by STACKTOKEN_TEST_CHANGES and a longer look by STACKTOKEN_TEST_IDLE_SECONDS, for
-/// the figures in docs/reliability.md.
+/// For the figures in docs/reliability.md, STACKTOKEN_TEST_CHANGES sets the number of rows and
+/// STACKTOKEN_TEST_IDLE_SECONDS the duration.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_replica_costs_as_little_beside_a_long_change_log_as_beside_a_short_one() {
     let Some(cluster) = Cluster::start().await else {
@@ -56,15 +55,15 @@ async fn an_idle_replica_costs_as_little_beside_a_long_change_log_as_beside_a_sh
     let lasting = Duration::from_secs(setting("STACKTOKEN_TEST_IDLE_SECONDS", 2).into());
     let rows = setting("STACKTOKEN_TEST_CHANGES", 200_000);
     fill_changes(&cluster.postgres, 1_000);
-    // Statements are prepared, and plans made, by now.
+    // Wait until statements are prepared and planned.
     sleep(Duration::from_secs(2)).await;
     let short = share(&cluster, lasting).await;
     fill_changes(&cluster.postgres, rows);
-    // The whole log is read once: it is longer than what is told one by one.
+    // Wait until the replicas have polled the log, which is too long to list its changes.
     sleep(Duration::from_secs(2)).await;
     let long = share(&cluster, lasting).await;
     println!(
-        "an idle replica takes {:.2} % of a core at 1,000 changes, {:.2} % at {rows} more",
+        "an idle replica takes {:.2} % of a core at 1,000 changes, {:.2} % with {rows} more",
         short * 100.0,
         long * 100.0
     );

@@ -1,18 +1,15 @@
-//! The verbs for an incident over two replicas on one PostgreSQL.
+//! `RevokeAll` and the other calls for incidents, over two replicas on one PostgreSQL.
 
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use stacktoken::grpc::pb::{
-    audit::v1::{AuditAction, ListRequest},
-    v1,
-};
+use stacktoken::grpc::pb::{audit::v1::ListRequest, v1};
 use tonic::{Code, Status};
 
 use crate::{
     cluster::{Cluster, Replica},
     support::{
-        issue_request, reason,
+        issue_request, methods, reason,
         requests::{EVERY_TOKEN, Issued, overlap_for, revoke_all_request, rotate_request},
     },
 };
@@ -33,7 +30,8 @@ async fn preview(cluster: &Cluster) -> v1::RevokeAllResponse {
     revoke(&cluster.a, &cluster.stack, None).await.unwrap()
 }
 
-/// Waits until the replica says that it is revoked, the bound at most.
+/// Waits until the replica answers that the token is inactive, and asserts that this takes the
+/// bound at most.
 async fn dead_within_the_bound(replica: &Replica, stack: &str, secret: &str) {
     let acknowledged = Instant::now();
     loop {
@@ -106,7 +104,10 @@ async fn of_calls_at_once_one_wins_and_an_issue_is_in_the_set_or_stops_it() {
         }
         let secret = issued.unwrap().into_inner().secret;
         let answer = cluster.b.introspect(&cluster.stack, &secret).await;
-        assert!(answer.unwrap().active, "never shown, so alive");
+        assert!(
+            answer.unwrap().active,
+            "not in the preview, so still active"
+        );
         let rest = preview(&cluster).await;
         assert_eq!(rest.count, if won == 1 { 1 } else { 2 }, "round {round}");
         let hash = Some(rest.preview_hash.as_str());
@@ -140,7 +141,7 @@ async fn of_a_token_with_two_secrets_a_live_one_kills_both_and_an_ended_one_neit
             url: "https://git.test/ann".into(),
         };
         let mut service = cluster.a.service.clone();
-        service.tokens.report_leaked(report).await.unwrap();
+        service.leaks.report_leaked(report).await.unwrap();
         if outcome == "REVOKED" {
             for secret in [&former.secret, &newer] {
                 dead_within_the_bound(&cluster.b, &cluster.stack, secret).await;
@@ -150,8 +151,8 @@ async fn of_a_token_with_two_secrets_a_live_one_kills_both_and_an_ended_one_neit
             cluster.b.warm(&cluster.stack, &newer).await;
         }
         let asked = ListRequest {
-            token_uid: former.uid,
-            action: AuditAction::TokenReportLeaked.into(),
+            token_uids: vec![former.uid],
+            methods: vec![methods::REPORT_LEAKED.into()],
             ..Default::default()
         };
         let told = cluster.b.operator.clone().audit.list(asked).await.unwrap();
@@ -175,7 +176,7 @@ async fn a_reported_token_is_dead_here_at_once_and_there_within_the_bound() {
         url: String::new(),
     };
     let mut service = cluster.a.service.clone();
-    let answer = service.tokens.report_leaked(report).await.unwrap();
+    let answer = service.leaks.report_leaked(report).await.unwrap();
     assert!(answer.into_inner().accepted);
     let here = cluster.a.introspect(&cluster.stack, &secret).await;
     assert!(!here.unwrap().active);

@@ -1,5 +1,5 @@
-//! The instant of a decision (R8) where the database's clock decides: a call whose message, or
-//! whose stack's lock, comes after the expiry of a token is too late, on whichever replica.
+//! The instant of a decision (R8) if the database's clock decides: a call whose message or whose
+//! lock of the stack comes after the expiry of a token is too late, on either replica.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use crate::{
     cluster::{Cluster, DATABASE, Replica},
     support::{
         at_instant, issue_request,
-        late::{Asked, Late, outcome},
+        late::{LateQuestion, PendingCall, outcome},
         never, reason,
         requests::{Issued, revoke_request, set_expiry_request},
     },
 };
 
-/// How long a token lives in these tests: by more than the permitted skew, within which an expiry
-/// cannot be put off.
+/// The lifetime of tokens in these tests: longer than the permitted clock skew, within which an
+/// expiry cannot be postponed.
 const LIVES_FOR: Duration = Duration::from_secs(4);
 
 fn rounds() -> usize {
@@ -38,16 +38,16 @@ async fn until(micros: i64) {
     tokio::time::sleep(Duration::from_micros(left)).await;
 }
 
-/// How the call is kept from being decided before the expiry.
+/// What delays the decision of the call until after the expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kept {
-    /// It is not: the control.
+enum DelayedBy {
+    /// Nothing delays the call (control).
     Not,
     ByItsMessage,
     ByTheLock,
 }
 
-async fn told(replica: &Replica, stack: &str, secret: &str) -> String {
+async fn verdict_text(replica: &Replica, stack: &str, secret: &str) -> String {
     match replica.introspect(stack, secret).await {
         Ok(answer) if answer.active => "OK".into(),
         Ok(answer) => answer.reason().as_str_name().replace("REASON_", ""),
@@ -55,8 +55,13 @@ async fn told(replica: &Replica, stack: &str, secret: &str) -> String {
     }
 }
 
-/// One token that expires while a call about it waits.
-async fn wait_over_the_expiry(cluster: &Cluster, replica: &Replica, asked: Asked, kept: Kept) {
+/// Issues a token that expires while a call about it waits.
+async fn wait_over_the_expiry(
+    cluster: &Cluster,
+    replica: &Replica,
+    asked: LateQuestion,
+    delayed_by: DelayedBy,
+) {
     let stack = cluster.register().await;
     let ends = now() + i64::try_from(LIVES_FOR.as_micros()).unwrap();
     let request = v1::IssueRequest {
@@ -69,17 +74,20 @@ async fn wait_over_the_expiry(cluster: &Cluster, replica: &Replica, asked: Asked
     let endpoint = Endpoint::from_shared(format!("http://{}", replica.address)).unwrap();
     let channel = endpoint.connect().await.unwrap();
     let jwt = cluster.issuer.user("owner", now() / 1_000_000);
-    let held = (kept == Kept::ByTheLock).then(|| {
+    let held = (delayed_by == DelayedBy::ByTheLock).then(|| {
         let lock = format!("UPDATE stacks SET name = name WHERE key = '{stack}'");
         cluster.postgres.hold(DATABASE, &lock)
     });
-    let late = Late::begin(&channel, &jwt, (asked, &stack), (&token, ends)).await;
-    let case = format!("{asked:?} {kept:?}");
-    assert!(now() < ends, "{case}: too slow a machine for this test");
-    let answer = if kept == Kept::ByItsMessage {
+    let late = PendingCall::begin(&channel, &jwt, (asked, &stack), (&token, ends)).await;
+    let case = format!("{asked:?} {delayed_by:?}");
+    assert!(
+        now() < ends,
+        "{case}: the machine is too slow for this test"
+    );
+    let answer = if delayed_by == DelayedBy::ByItsMessage {
         until(ends + 300_000).await;
         assert_eq!(
-            told(replica, &stack, &token.secret).await,
+            verdict_text(replica, &stack, &token.secret).await,
             "EXPIRED",
             "{case}"
         );
@@ -90,23 +98,23 @@ async fn wait_over_the_expiry(cluster: &Cluster, replica: &Replica, asked: Asked
     if let Some(held) = held {
         until(ends + 300_000).await;
         assert_eq!(
-            told(replica, &stack, &token.secret).await,
+            verdict_text(replica, &stack, &token.secret).await,
             "EXPIRED",
             "{case}"
         );
         held.commit();
     }
     let answered = answer.await.unwrap();
-    let expected = if kept == Kept::Not {
+    let expected = if delayed_by == DelayedBy::Not {
         "OK"
     } else {
         asked.too_late()
     };
     assert_eq!(outcome(&answered), expected, "{case}");
-    if kept != Kept::Not {
+    if delayed_by != DelayedBy::Not {
         for replica in [&cluster.a, &cluster.b] {
             assert_eq!(
-                told(replica, &stack, &token.secret).await,
+                verdict_text(replica, &stack, &token.secret).await,
                 "EXPIRED",
                 "{case}"
             );
@@ -121,8 +129,13 @@ async fn what_waits_over_the_expiry_is_too_late_on_every_replica() {
     };
     for round in 0..rounds() {
         let replica = [&cluster.a, &cluster.b][round % 2];
-        for kept in [Kept::Not, Kept::ByItsMessage, Kept::ByTheLock] {
-            let all = Asked::ALL.map(|asked| wait_over_the_expiry(&cluster, replica, asked, kept));
+        for delayed_by in [
+            DelayedBy::Not,
+            DelayedBy::ByItsMessage,
+            DelayedBy::ByTheLock,
+        ] {
+            let all = LateQuestion::ALL
+                .map(|asked| wait_over_the_expiry(&cluster, replica, asked, delayed_by));
             join_all(all).await;
         }
     }
@@ -132,15 +145,15 @@ async fn what_waits_over_the_expiry_is_too_late_on_every_replica() {
     );
 }
 
-/// When a stack was last changed, moved away from now by so many microseconds.
+/// Sets when a stack was last changed, in microseconds from now, and returns that instant.
 fn move_last_change(cluster: &Cluster, by: i64) -> i64 {
     let sql = format!(
         "UPDATE stacks SET last_changed_at = (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint \
          + {by} WHERE key = '{}' RETURNING last_changed_at",
         cluster.stack
     );
-    let told = cluster.postgres.run(DATABASE, &sql);
-    told.lines().next().unwrap().trim().parse().unwrap()
+    let verdict_text = cluster.postgres.run(DATABASE, &sql);
+    verdict_text.lines().next().unwrap().trim().parse().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -149,20 +162,20 @@ async fn instants_never_go_back_after_a_failover_to_a_slower_clock() {
         return;
     };
     let issued = Issued::from(cluster.issue("deploy").await);
-    // As the former primary, whose clock was ahead, would have left it.
+    // As left by a former primary whose clock was ahead.
     let last = move_last_change(&cluster, 1_500_000);
     let revoked = cluster.revoke(&issued.uid).await.unwrap().token.unwrap();
     let at = revoked.revoked_at.unwrap();
     assert_eq!(crate::support::late::micros(&at), last);
 
-    let kept = Issued::from(cluster.issue("kept").await);
+    let delayed_by = Issued::from(cluster.issue("kept").await);
     move_last_change(&cluster, 10_000_000);
     let tokens = cluster.b.owner.tokens.clone();
     let answers: [Result<(), Status>; 3] = [
-        cluster.revoke(&kept.uid).await.map(drop),
+        cluster.revoke(&delayed_by.uid).await.map(drop),
         tokens
             .clone()
-            .set_expiry(set_expiry_request(&cluster.stack, &kept.uid, never()))
+            .set_expiry(set_expiry_request(&cluster.stack, &delayed_by.uid, never()))
             .await
             .map(drop),
         tokens
@@ -174,13 +187,13 @@ async fn instants_never_go_back_after_a_failover_to_a_slower_clock() {
     for answer in answers {
         assert_eq!(reason(&answer.unwrap_err()), "CLOCK_SKEW");
     }
-    // A wrong row of one stack is no concern of others, nor of verdicts.
+    // The wrong row of one stack affects neither other stacks nor verdicts.
     let other = cluster.register().await;
     let issued = tokens.clone().issue(issue_request(&other, "other")).await;
     let issued = Issued::from(issued.unwrap().into_inner());
     let revoke = revoke_request(&other, &issued.uid, "");
     tokens.clone().revoke(revoke).await.unwrap();
-    cluster.a.warm(&cluster.stack, &kept.secret).await;
+    cluster.a.warm(&cluster.stack, &delayed_by.secret).await;
     move_last_change(&cluster, 0);
-    cluster.revoke(&kept.uid).await.unwrap();
+    cluster.revoke(&delayed_by.uid).await.unwrap();
 }

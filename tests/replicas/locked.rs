@@ -1,5 +1,5 @@
-//! A table that is locked for long, as by `VACUUM FULL`: what is remembered goes on being answered,
-//! and the replicas do not use up the sessions of the server.
+//! A table that is locked for a long time, as by `VACUUM FULL`: cached tokens are still answered,
+//! and the replicas do not use up the server's sessions.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use crate::{
 
 /// How long the table is locked.
 const LOCKED_FOR: Duration = Duration::from_secs(16);
-/// How many ask each replica for tokens that it does not remember, all the time.
+/// How many callers continuously ask each replica about tokens that are not cached.
 const ASKING: usize = 8;
 
 fn sessions(postgres: &Postgres) -> usize {
@@ -30,13 +30,14 @@ fn sessions(postgres: &Postgres) -> usize {
 async fn ask_for_unknown_ones(replica: &Replica, stack: &str, until: Instant) {
     while Instant::now() < until {
         let unknown = Secret::generate(&OsEntropy).unwrap().expose().to_owned();
-        // Refused within the bound, for as long as the table is locked.
+        // Refused within the bound while the table is locked.
         let _ = replica.introspect(stack, &unknown).await;
         sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// How many verdicts were asked for, of those that are remembered, and how many were refused.
+/// Asks about a cached token until the deadline. Returns how many calls there were, and how many
+/// were refused.
 async fn ask_for_a_known_one(
     replica: &Replica,
     (stack, secret): (&str, &str),
@@ -53,7 +54,7 @@ async fn ask_for_a_known_one(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_that_is_locked_for_long_costs_few_sessions() {
-    // No lease lapses within this bound, however slow the machine is.
+    // With this bound, no lease lapses even on a slow machine.
     let patient = |tuning: &mut Tuning| tuning.freshness_bound = Duration::from_secs(2);
     let Some(cluster) = Cluster::start_with(patient, Safeguards::default()).await else {
         return;
@@ -89,14 +90,14 @@ async fn a_table_that_is_locked_for_long_costs_few_sessions() {
         asking(b),
     );
     held.commit();
-    println!("sessions {before} -> {most}; asked and refused: {at_a:?} {at_b:?}");
+    println!("sessions {before} -> {most}; calls and refusals: {at_a:?} {at_b:?}");
     let refused = at_a.1 + at_b.1;
-    assert_eq!(refused, 0, "what is remembered was refused");
-    // Each replica renews after 2, 4, 6 and 10 s, and without growing pauses every 2 s. What a caller
-    // waits for stays a session each time.
+    assert_eq!(refused, 0, "a cached token was refused");
+    // Each replica renews its connections after 2, 4, 6 and 10 s; without a growing pause it would
+    // do so every 2 s. Each time, a session whose caller waits is left behind.
     let at_most = before + 2 * 5 * ASKING;
     assert!(most <= at_most, "{most} sessions of at most {at_most}");
-    // Once the table is free, what is not remembered is answered again.
+    // After the lock is released, tokens that are not cached are answered again.
     let live = issue_soon(&cluster, issue_request(stack, "afterwards"))
         .await
         .secret;

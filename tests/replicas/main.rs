@@ -1,5 +1,5 @@
-//! Several replicas on one PostgreSQL, and whatever can come between them. The database is
-//! the real one, started here; the replicas are the real server with the host's clock.
+//! Several replicas on one PostgreSQL, with faults between them. The database is a real PostgreSQL
+//! that the tests start; the replicas are the real server with the host's clock.
 #![allow(
     dead_code,
     missing_docs,
@@ -8,7 +8,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test may fail loudly, and stands for the world outside"
+    reason = "tests may panic, and use the clock and the environment of the host"
 )]
 
 mod batch;
@@ -16,6 +16,8 @@ mod cluster;
 mod conformance;
 mod control;
 mod defaults;
+mod edges;
+mod etag;
 mod failover;
 mod faults;
 mod hints;
@@ -35,6 +37,7 @@ mod postgres;
 mod previews;
 mod proxy;
 mod readings;
+mod repeated;
 mod revoke_all;
 mod rotation;
 mod shares;
@@ -46,3 +49,4 @@ mod trusted;
 mod usage;
 mod visibility;
 mod watch;
+mod work;

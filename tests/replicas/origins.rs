@@ -1,5 +1,6 @@
-//! Evidence of different databases is never combined: whatever is done to the database under
-//! running replicas, none answers by what it learned from another. Each safeguard has a control.
+//! Evidence from different databases is never combined: whatever database replaces the one of
+//! running replicas, no replica answers from evidence of the former one. Each safeguard has a
+//! control.
 
 use std::time::{Duration, Instant};
 
@@ -20,15 +21,16 @@ use crate::{
 };
 
 const BOUND: Duration = Duration::from_secs(1);
-/// The bound where the database is crashed: no lease lapses meanwhile, however slow the machine.
+/// The bound for tests that crash the database: no lease lapses during the crash, even on a slow
+/// machine.
 const LONGER: Duration = Duration::from_secs(2);
 
 fn position(revision: &str) -> i64 {
     i64::from_str_radix(&revision[16..], 16).unwrap()
 }
 
-/// Ids of transactions that are over and left nothing on disk, and a hint, so that every replica
-/// reads the change log now. Answers the next id.
+/// Consumes transaction ids without flushing anything to disk, sends a NOTIFY, so that every
+/// replica polls now, and prints the next id.
 const BURN: [&str; 4] = [
     "SET synchronous_commit = off",
     "DO $$ BEGIN FOR i IN 1..300 LOOP PERFORM pg_current_xact_id(); ROLLBACK; END LOOP; END $$",
@@ -36,34 +38,33 @@ const BURN: [&str; 4] = [
     "SELECT pg_snapshot_xmax(pg_current_snapshot())",
 ];
 
-/// What came of revokes whose transactions got ids that were given out before a crash.
+/// Results of revokes whose transaction ids had been assigned already before a crash.
 #[derive(Debug, Default)]
-struct Reissued {
-    /// Rounds in which they did.
+struct ReissuedIds {
+    /// Rounds in which that happened.
     rounds: usize,
-    /// Active answers at B for calls begun later than the bound after the revoke.
+    /// Active answers at B to calls begun later than the bound after the revoke.
     stale: usize,
-    /// Active answers at B although the revision of the revoke was asked for.
+    /// Active answers at B despite the `min_revision` of the revoke.
     despite_revision: usize,
-    /// Revokes that a stream of B did not tell.
+    /// Revokes that a stream of B did not send.
     untold: usize,
 }
 
-/// Crashes the database so that ids go back, and revokes at A at once. Until that happened a few
-/// times: a heartbeat that comes in between has the ids on disk.
-async fn crash_rounds(cluster: &mut Cluster, wanted: usize) -> Reissued {
-    let mut seen = Reissued::default();
+/// Crashes the database so that it assigns ids again, and revokes at A at once. Repeats that until
+/// it has worked `wanted` times: a heartbeat in between flushes the ids to disk.
+async fn crash_rounds(cluster: &mut Cluster, wanted: usize) -> ReissuedIds {
+    let mut seen = ReissuedIds::default();
     cluster.allow_tokens(100).await;
     let live = cluster.issue("live").await.secret;
     for round in 0..8 * wanted {
         let issued = cluster.issue(&format!("round {round}")).await;
         let uid = issued.token.unwrap().token_uid;
         cluster.b.warm(&cluster.stack, &issued.secret).await;
-        let told = Watching::open(&cluster.b.service, "").await;
+        let watching = Watching::open(&cluster.b.service, "").await;
         let burned = cluster.postgres.run_each(DATABASE, &BURN);
         sleep(Duration::from_millis(15)).await;
-        // B hears of nothing until the revoke is acknowledged, and reads the change log first
-        // after that.
+        // B is cut off until the revoke is acknowledged, so that its next poll comes after that.
         cluster.b.links(Link::Cut);
         cluster.postgres.restart();
         let revoked = revoke_soon(cluster, &uid).await;
@@ -85,19 +86,19 @@ async fn crash_rounds(cluster: &mut Cluster, wanted: usize) -> Reissued {
         sleep((at + LONGER).saturating_duration_since(Instant::now())).await;
         let asked = cluster.b.introspect(&cluster.stack, &issued.secret).await;
         seen.stale += usize::from(asked.is_ok_and(|answer| answer.active));
-        if let Ok(told) = told {
-            seen.untold += usize::from(!is_told(told, &cluster.b, &uid).await);
+        if let Ok(watching) = watching {
+            seen.untold += usize::from(!is_reported(watching, &cluster.b, &uid).await);
         }
         if seen.rounds == wanted {
             break;
         }
     }
-    assert!(seen.rounds > 0, "no id was given out again");
+    assert!(seen.rounds > 0, "no id was assigned twice");
     println!("{seen:?}");
     seen
 }
 
-async fn revoke_soon(cluster: &Cluster, uid: &str) -> String {
+pub async fn revoke_soon(cluster: &Cluster, uid: &str) -> String {
     let until = Instant::now() + Duration::from_secs(5);
     loop {
         match cluster.revoke(uid).await {
@@ -107,11 +108,12 @@ async fn revoke_soon(cluster: &Cluster, uid: &str) -> String {
     }
 }
 
-/// Whether a stream tells of a token, or ends, so that its client forgets everything.
-async fn is_told(mut told: Watching, replica: &Replica, uid: &str) -> bool {
+/// Returns whether a stream sends a change of this token, or ends, so that its client clears its
+/// cache.
+async fn is_reported(mut watching: Watching, replica: &Replica, uid: &str) -> bool {
     let heard = async {
         loop {
-            match told.next().await {
+            match watching.next().await {
                 Ok(event) if format!("{event:?}").contains(uid) => return true,
                 Ok(_) => {}
                 Err(_) => return true,
@@ -158,11 +160,11 @@ fn longer(tuning: &mut Tuning) {
     tuning.freshness_bound = LONGER;
 }
 
-/// Leads both replicas to another database, as when its address is moved.
-pub async fn lead_to(cluster: &Cluster, port: u16) {
+/// Points both replicas to another database, as when the address moves, and cuts their connections.
+pub async fn point_to(cluster: &Cluster, port: u16) {
     for replica in [&cluster.a, &cluster.b] {
-        replica.link.lead_to(port);
-        replica.control_link.lead_to(port);
+        replica.link.point_to(port);
+        replica.control_link.point_to(port);
         replica.links(Link::Cut);
     }
     sleep(Duration::from_millis(50)).await;
@@ -171,19 +173,20 @@ pub async fn lead_to(cluster: &Cluster, port: u16) {
     }
 }
 
-/// Puts another cluster, restored from a dump of before a revoke, under running replicas, and
-/// asks for a while. How many answers were active, also with the revision of the revoke.
+/// Replaces the database of running replicas by one on another server, restored from a dump that is
+/// older than a revoke, and asks for a while. Returns how many answers were active, with and
+/// without the revision of the revoke; the secret; and that revision.
 async fn restore_under(cluster: &Cluster, other: &Postgres) -> (usize, String, String) {
     let issued = cluster.issue("revoked after the dump").await;
     cluster.b.warm(&cluster.stack, &issued.secret).await;
     cluster.postgres.copy_to(other, DATABASE);
     let uid = issued.token.unwrap().token_uid;
     let revision = cluster.revoke(&uid).await.unwrap().revision;
-    // The other one gives out higher ids, so that the revision does not show.
+    // The other server has assigned higher ids, so that the revision alone does not reveal it.
     let ahead =
         "DO $$ BEGIN FOR i IN 1..2000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$";
     other.run(DATABASE, ahead);
-    lead_to(cluster, other.port()).await;
+    point_to(cluster, other.port()).await;
     let (mut active, begun) = (0, Instant::now());
     while begun.elapsed() < 3 * BOUND {
         for replica in [&cluster.a, &cluster.b] {
@@ -217,14 +220,14 @@ async fn a_dump_restored_under_running_replicas_is_refused_until_a_new_epoch() {
         return;
     };
     let (active, secret, revision) = restore_under(&cluster, &other).await;
-    assert_eq!(active, 0, "what the restore undid was answered");
+    assert_eq!(active, 0, "an answer reflects the restored state");
     let store = open(&other).await;
     let refused = store.require_home().await;
     assert!(matches!(refused, Err(Error::Foreign)), "{refused:?}");
     store.require_current_schema().await.unwrap();
     store.renew_epoch().await.unwrap();
     store.require_home().await.unwrap();
-    // From now on the restored rows are what counts, and revisions of before mean nothing.
+    // From now on the restored rows are authoritative, and earlier revisions are unknown.
     cluster.b.warm(&cluster.stack, &secret).await;
     let asked = cluster
         .b
@@ -234,36 +237,36 @@ async fn a_dump_restored_under_running_replicas_is_refused_until_a_new_epoch() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_look_at_the_system_a_restored_dump_is_believed() {
+async fn without_the_system_check_a_restored_dump_is_trusted() {
     let without = Safeguards {
         system: false,
         ..Safeguards::default()
     };
     assert_shows(without, async |cluster| {
-        // The cluster has a server, so there is another.
+        // The cluster has found PostgreSQL, so this finds it too.
         let other = postgres::start_another_system().unwrap();
         restore_under(cluster, &other).await.0 > 0
     })
     .await;
 }
 
-/// What a replica said whose look-ups go to a former primary, by a path of their own.
+/// Answers of a replica whose lookups still go to a former primary, on a connection of their own.
 #[derive(Debug, Default)]
-struct Former {
-    /// Active answers about a token that was revoked at the new one.
+struct FormerPrimaryAnswers {
+    /// Active answers about a token that was revoked at the new primary.
     stale: usize,
-    /// That a token issued at the new one is not known.
+    /// NOT_RECOGNIZED answers about a token that was issued at the new primary.
     unknown: usize,
     refused: usize,
 }
 
-async fn look_up_at_a_former_primary(cluster: &mut Cluster) -> Former {
+async fn look_up_at_a_former_primary(cluster: &mut Cluster) -> FormerPrimaryAnswers {
     let dead = cluster.issue("dead").await;
     cluster.a.warm(&cluster.stack, &dead.secret).await;
     let new = cluster.postgres.cold_copy();
     let former = cluster.postgres.port();
-    lead_to(cluster, new.port()).await;
-    cluster.b.link.lead_to(former);
+    point_to(cluster, new.port()).await;
+    cluster.b.link.point_to(former);
     cluster.b.link.set(Link::Cut);
     sleep(Duration::from_millis(50)).await;
     cluster.b.link.set(Link::Up);
@@ -273,7 +276,7 @@ async fn look_up_at_a_former_primary(cluster: &mut Cluster) -> Former {
     revoke_soon(cluster, &dead.token.unwrap().token_uid).await;
     let revoked = Instant::now();
     let live = cluster.issue("live").await;
-    let mut seen = Former::default();
+    let mut seen = FormerPrimaryAnswers::default();
     while revoked.elapsed() < 3 * BOUND {
         let begun = Instant::now();
         match cluster.b.introspect(&cluster.stack, &dead.secret).await {
@@ -286,8 +289,8 @@ async fn look_up_at_a_former_primary(cluster: &mut Cluster) -> Former {
         }
         sleep(Duration::from_millis(20)).await;
     }
-    // With the path led to the new one it answers again.
-    cluster.b.link.lead_to(new.port());
+    // With its lookups at the new primary, B answers again.
+    cluster.b.link.point_to(new.port());
     cluster.b.link.set(Link::Cut);
     sleep(Duration::from_millis(50)).await;
     cluster.b.link.set(Link::Up);
@@ -312,7 +315,7 @@ async fn a_look_up_at_a_former_primary_is_never_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_look_at_who_answers_a_former_primary_is_believed() {
+async fn without_the_origin_check_a_former_primary_is_trusted() {
     let without = Safeguards {
         look_up_origins: false,
         ..Safeguards::default()
@@ -324,8 +327,8 @@ async fn without_a_look_at_who_answers_a_former_primary_is_believed() {
     .await;
 }
 
-/// How many of B's answers were refused while its heartbeats come late, so that their proof is
-/// too old for a part of the time.
+/// Delays B's heartbeats, so that their proof is too old part of the time. Returns how many of B's
+/// calls were answered and how many were refused.
 async fn ask_beside_late_heartbeats(cluster: &Cluster) -> (usize, usize) {
     let live = cluster.issue("live").await.secret;
     cluster.b.warm(&cluster.stack, &live).await;
@@ -353,7 +356,7 @@ async fn ask_beside_late_heartbeats(cluster: &Cluster) -> (usize, usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reading_waits_for_the_heartbeat_that_proves_it() {
+async fn a_lookup_waits_for_the_heartbeat_that_proves_it() {
     let Some(cluster) = Cluster::start().await else {
         return;
     };

@@ -1,4 +1,4 @@
-//! Changes whose COMMIT is sent and whose outcome is not told, or told with a warning.
+//! Changes whose COMMIT was sent and whose outcome is unknown, or was reported with a warning.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Cluster {
-    /// Whether commits wait for a standby that is not there.
+    /// Makes commits wait for a standby that does not exist, or no longer.
     fn require_a_standby(&self, required: bool) {
         let sql = if required {
             "ALTER SYSTEM SET synchronous_standby_names = 'elsewhere'"
@@ -23,8 +23,9 @@ impl Cluster {
         self.postgres.run(DATABASE, "SELECT pg_reload_conf()");
     }
 
-    /// A change whose COMMIT waits for the standby: its token, and its secret.
-    async fn revoke_in_vain(
+    /// Starts a revoke whose COMMIT waits for the standby. Returns the token's id, its secret and
+    /// the call.
+    async fn revoke_without_commit(
         &self,
     ) -> (
         String,
@@ -53,11 +54,15 @@ impl Cluster {
             assert!(Instant::now() < until, "never committed");
             sleep(Duration::from_millis(20)).await;
         }
-        // The bar is lifted: it is answered from memory again, and as it is.
+        // Once the subject is no longer barred, answers come from the cache again, with the current
+        // state.
         let mut hits = self.a.metric("stacktoken_cache_hits_total").await;
         let begun = hits;
         while hits < begun + 3.0 {
-            assert!(Instant::now() < until, "never from memory again");
+            assert!(
+                Instant::now() < until,
+                "never answered from the cache again"
+            );
             if let Ok(answer) = self.a.introspect(&self.stack, secret).await {
                 assert!(!answer.active);
             }
@@ -75,21 +80,26 @@ fn require_unknown(status: &Status) {
         (status.code(), reason(status).as_str()),
         (Code::Unavailable, "STORE_UNAVAILABLE")
     );
-    assert!(status.message().contains("did not say"), "{status:?}");
+    assert!(
+        status
+            .message()
+            .contains("outcome of the change is unknown"),
+        "{status:?}"
+    );
 }
 
-/// PostgreSQL reports success for it, with a warning that only this server has it.
+/// PostgreSQL reports such a commit as successful, with a warning that only this server has it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_whose_wait_for_the_standby_was_cancelled_is_not_acknowledged() {
     let Some(cluster) = Cluster::start().await else {
         return;
     };
-    // A default that would silence the warning.
+    // A default that would suppress the warning.
     let silence = format!("ALTER DATABASE {DATABASE} SET client_min_messages = 'error'");
     cluster.postgres.run(DATABASE, &silence);
     crate::defaults::end_sessions(&cluster.postgres);
     cluster.allow_tokens_soon(10).await;
-    let (uid, secret, revoke) = cluster.revoke_in_vain().await;
+    let (uid, secret, revoke) = cluster.revoke_without_commit().await;
     let sql = WAITING.replace("count(*)", "pg_cancel_backend(pid)");
     cluster.postgres.run(DATABASE, &sql);
     require_unknown(&revoke.await.unwrap_err());
@@ -102,7 +112,7 @@ async fn a_commit_whose_backend_was_terminated_is_not_acknowledged() {
     let Some(cluster) = Cluster::start().await else {
         return;
     };
-    let (uid, secret, revoke) = cluster.revoke_in_vain().await;
+    let (uid, secret, revoke) = cluster.revoke_without_commit().await;
     let sql = WAITING.replace("count(*)", "pg_terminate_backend(pid)");
     cluster.postgres.run(DATABASE, &sql);
     require_unknown(&revoke.await.unwrap_err());
@@ -115,7 +125,7 @@ async fn a_commit_whose_connection_is_lost_is_found_out_about() {
     let Some(cluster) = Cluster::start().await else {
         return;
     };
-    let (uid, secret, revoke) = cluster.revoke_in_vain().await;
+    let (uid, secret, revoke) = cluster.revoke_without_commit().await;
     cluster.a.link.set(Link::Cut);
     require_unknown(&revoke.await.unwrap_err());
     cluster.a.link.set(Link::Up);
@@ -124,13 +134,13 @@ async fn a_commit_whose_connection_is_lost_is_found_out_about() {
     cluster.is_revoked_for_good(&uid, &secret).await;
 }
 
-/// Nothing ends the wait for a COMMIT but its answer, or the word of the database.
+/// The wait for a COMMIT only ends with its result, or when the database reports the outcome.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_whose_answer_is_swallowed_is_found_out_about() {
     let Some(cluster) = Cluster::start().await else {
         return;
     };
-    let (uid, secret, revoke) = cluster.revoke_in_vain().await;
+    let (uid, secret, revoke) = cluster.revoke_without_commit().await;
     cluster.a.link.set(Link::BlackHole);
     cluster.require_a_standby(false);
     let status = revoke.await.unwrap_err();

@@ -1,5 +1,5 @@
-//! PgBouncer in front, in session mode: with a way past it for the feed and LISTEN, and
-//! without one.
+//! PgBouncer in session mode between the replicas and PostgreSQL, with and without a direct
+//! connection for the poller and LISTEN.
 
 use std::{
     fs,
@@ -54,7 +54,7 @@ fn start(program: &PathBuf, postgres: &Postgres) -> Pooler {
          default_pool_size = 60\n",
         postgres.port()
     );
-    // `any` sends everybody on as one user.
+    // `any` connects every client as the same user.
     let settings = settings.replace("* = host", "tokens = user=postgres dbname=tokens host");
     let file = folder.path().join("pgbouncer.ini");
     fs::write(&file, settings).unwrap();
@@ -70,7 +70,7 @@ fn start(program: &PathBuf, postgres: &Postgres) -> Pooler {
     let child = command.spawn().unwrap();
     let until = Instant::now() + Duration::from_secs(10);
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(Instant::now() < until, "PgBouncer does not start");
+        assert!(Instant::now() < until, "PgBouncer did not start");
         std::thread::sleep(Duration::from_millis(20));
     }
     Pooler {

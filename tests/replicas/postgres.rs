@@ -1,4 +1,4 @@
-//! A PostgreSQL of the tests' own: on a free port, gone with the test.
+//! A PostgreSQL server for a test, on a free port, removed after the test.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::support::skips::found_or_skip;
 
-// By path, since other test programs include this file by path too.
+// By path, because other test programs include this file by path as well.
 #[path = "postgres/standby.rs"]
 mod standby;
 
@@ -24,16 +24,17 @@ pub struct Postgres {
     folder: TempDir,
     port: u16,
     server: Option<Child>,
-    /// PostgreSQL refuses to run as root.
+    /// The uid and gid to run as, because PostgreSQL refuses to run as root.
     user: Option<(u32, u32)>,
 }
 
-/// A server, or `None` if PostgreSQL is not installed.
+/// Starts a server; `None` if PostgreSQL is not installed.
 pub fn start() -> Option<Postgres> {
     found_or_skip(find(), "PostgreSQL").map(Postgres::make)
 }
 
-/// A server of another system: those of [`start`] are copies of one, with its identifier.
+/// Starts a server with another system identifier. The servers of [`start`] are copies of one data
+/// directory and have the same identifier.
 pub fn start_another_system() -> Option<Postgres> {
     let bin = found_or_skip(find(), "PostgreSQL")?;
     let mut postgres = Postgres::empty(bin);
@@ -42,7 +43,7 @@ pub fn start_another_system() -> Option<Postgres> {
     Some(postgres)
 }
 
-/// Copies a folder with the owners and the modes of its files.
+/// Copies a directory with the owners and the modes of its files.
 fn copy_folder(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg("-aT").arg(from).arg(to).status();
     assert!(copied.unwrap().success(), "cp {from:?} {to:?}");
@@ -62,7 +63,7 @@ fn find() -> Option<PathBuf> {
 }
 
 impl Postgres {
-    /// A folder and a port for a server that has no data yet.
+    /// Creates a directory and chooses a port for a server that has no data yet.
     fn empty(bin: PathBuf) -> Self {
         let folder = TempDir::new().unwrap();
         let user = postgres_user();
@@ -83,7 +84,8 @@ impl Postgres {
         }
     }
 
-    /// A server from a copy of an initialised folder, which takes a tenth of the time of `initdb`.
+    /// Starts a server on a copy of an initialized data directory, which takes a tenth of the time
+    /// of `initdb`.
     fn make(bin: PathBuf) -> Self {
         let mut postgres = Self::empty(bin);
         let kept = postgres.initialised();
@@ -92,7 +94,8 @@ impl Postgres {
         postgres
     }
 
-    /// The folder that is copied. It is kept beside what is compiled, for later runs too.
+    /// Returns the data directory to copy, initializing it if needed. It is kept below `target`,
+    /// for later runs too.
     fn initialised(&self) -> PathBuf {
         let version = self.command("postgres").arg("--version").output().unwrap();
         let version = String::from_utf8(version.stdout).unwrap();
@@ -103,7 +106,7 @@ impl Postgres {
         }
         let made = Self::empty(self.bin.clone());
         made.initialise();
-        // Renamed when it is whole; another test may have been quicker.
+        // Renamed once it is complete; another test may have been faster.
         let copying = TempDir::new_in(folder).unwrap();
         copy_folder(&made.data(), &copying.path().join("data"));
         if let Err(error) = fs::rename(copying.path().join("data"), &kept) {
@@ -126,7 +129,7 @@ impl Postgres {
             .arg(self.data())
             .stdout(Stdio::null())
             .status();
-        assert!(made.unwrap().success(), "initdb");
+        assert!(made.unwrap().success(), "initdb failed");
     }
 
     fn data(&self) -> PathBuf {
@@ -142,7 +145,7 @@ impl Postgres {
         command
     }
 
-    /// Starts the server and waits until it accepts.
+    /// Starts the server and waits until it accepts connections.
     pub fn launch(&mut self) {
         let log = fs::File::create(self.folder.path().join("log")).unwrap();
         let server = self
@@ -170,7 +173,7 @@ impl Postgres {
         while !self.accepts() {
             assert!(
                 Instant::now() < until,
-                "PostgreSQL does not start: {}",
+                "PostgreSQL did not start: {}",
                 self.log()
             );
             std::thread::sleep(Duration::from_millis(20));
@@ -185,7 +188,7 @@ impl Postgres {
         ready.is_ok_and(|status| status.success())
     }
 
-    /// What it has logged since it was last started.
+    /// Returns the log since the last start.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
@@ -194,17 +197,17 @@ impl Postgres {
         self.port
     }
 
-    /// A folder of its own, whose files it may read.
+    /// Returns the directory of the server, whose files it may read.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// As whom it runs, where not as whoever runs the tests.
+    /// Returns the uid and gid of the server, if they differ from those of the tests.
     pub fn user(&self) -> Option<(u32, u32)> {
         self.user
     }
 
-    /// Asks this role for its password from now on.
+    /// Requires the password of this role from now on.
     pub fn ask_for_passwords_of(&self, role: &str) {
         let file = self.data().join("pg_hba.conf");
         let trusting = fs::read_to_string(&file).unwrap();
@@ -213,7 +216,7 @@ impl Postgres {
         self.run("postgres", "SELECT pg_reload_conf()");
     }
 
-    /// A database of its own.
+    /// Creates a database.
     pub fn create(&self, name: &str) {
         self.run("postgres", &format!("CREATE DATABASE {name}"));
     }
@@ -222,12 +225,12 @@ impl Postgres {
         format!("postgres://postgres@127.0.0.1:{port}/{database}")
     }
 
-    /// What psql prints for a statement.
+    /// Runs a statement with psql and returns what psql prints.
     pub fn run(&self, database: &str, sql: &str) -> String {
         self.run_each(database, &[sql])
     }
 
-    /// The same for several, each in a transaction of its own, in one session.
+    /// Runs several statements in one session, each in its own transaction.
     pub fn run_each(&self, database: &str, statements: &[&str]) -> String {
         let ran = self
             .command("psql")
@@ -252,8 +255,8 @@ impl Postgres {
         String::from_utf8_lossy(&ran.stdout).trim().to_owned()
     }
 
-    /// A session that has run these statements in a transaction, and not yet committed.
-    pub fn hold(&self, database: &str, sql: &str) -> Held {
+    /// Runs statements in a transaction and leaves it open.
+    pub fn hold(&self, database: &str, sql: &str) -> OpenTransaction {
         let mut session = self
             .command("psql")
             .args([
@@ -270,11 +273,11 @@ impl Postgres {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut held = Held {
+        let mut held = OpenTransaction {
             input: session.stdin.take(),
             session,
         };
-        held.say(&format!("BEGIN; {sql}; SELECT 'held';"));
+        held.send(&format!("BEGIN; {sql}; SELECT 'held';"));
         let mut output = BufReader::new(held.session.stdout.as_mut().unwrap());
         let mut line = String::new();
         output.read_line(&mut line).unwrap();
@@ -282,7 +285,7 @@ impl Postgres {
         held
     }
 
-    /// Copies a database, as it is now, to another server.
+    /// Copies the current state of a database to another server.
     pub fn copy_to(&self, other: &Self, database: &str) {
         let address = |of: &Self| {
             let port = of.port.to_string();
@@ -307,11 +310,11 @@ impl Postgres {
         let mut input = restoring.stdin.take().unwrap();
         input.write_all(&dumped.stdout).unwrap();
         drop(input);
-        assert!(restoring.wait().unwrap().success(), "restoring");
+        assert!(restoring.wait().unwrap().success(), "the restore failed");
     }
 
-    /// Another server from a copy of this one's files, made while it is stopped in order: it has
-    /// the same name, the same timeline and even the same incarnation.
+    /// Starts another server on a copy of this one's files, made after a clean shutdown: it has the
+    /// same system identifier, the same timeline and even the same incarnation.
     pub fn cold_copy(&mut self) -> Self {
         self.signal(Signal::INT);
         self.server.take().unwrap().wait().unwrap();
@@ -334,11 +337,11 @@ impl Postgres {
         copy
     }
 
-    /// Freezes all of the server's processes, or lets them go on.
+    /// Freezes or resumes all processes of the server.
     pub fn freeze(&self, frozen: bool) {
         let signal = if frozen { Signal::STOP } else { Signal::CONT };
         for pid in self.processes() {
-            // One that has just ended needs no signal.
+            // A process that has just ended needs no signal.
             let _ = kill_process(pid, signal);
         }
     }
@@ -361,18 +364,18 @@ impl Postgres {
                     .ok()?;
                 (parent == server).then_some(pid)
             });
-        // The postmaster first: what it does not start cannot be missed.
+        // The postmaster comes first, so that it cannot start a process that the list lacks.
         let all = std::iter::once(i32::try_from(server).unwrap()).chain(children);
         all.filter_map(Pid::from_raw).collect()
     }
 
-    /// Stops at once, as in a crash.
+    /// Stops the server at once, as in a crash.
     pub fn stop(&mut self) {
         self.signal(Signal::QUIT);
         self.server.take().unwrap().wait().unwrap();
     }
 
-    /// Stops at once, and starts again.
+    /// Stops the server at once, and starts it again.
     pub fn restart(&mut self) {
         self.stop();
         self.launch();
@@ -387,18 +390,18 @@ impl Postgres {
 }
 
 /// A transaction that is not committed yet.
-pub struct Held {
+pub struct OpenTransaction {
     input: Option<ChildStdin>,
     session: Child,
 }
 
-impl Held {
-    fn say(&mut self, sql: &str) {
+impl OpenTransaction {
+    fn send(&mut self, sql: &str) {
         writeln!(self.input.as_mut().unwrap(), "{sql}").unwrap();
     }
 
     pub fn commit(mut self) {
-        self.say("COMMIT;");
+        self.send("COMMIT;");
         drop(self.input.take());
         assert!(self.session.wait().unwrap().success());
     }
@@ -414,7 +417,7 @@ impl Drop for Postgres {
     }
 }
 
-/// Whom PostgreSQL runs as where the tests run as root.
+/// Returns the uid and gid that PostgreSQL runs as if the tests run as root.
 pub fn postgres_user() -> Option<(u32, u32)> {
     if !rustix::process::geteuid().is_root() {
         return None;

@@ -1,33 +1,33 @@
-//! Previews on PostgreSQL: the same rehearsals as on SQLite, that no other replica is told of
-//! them, and that none takes a place under the limit.
+//! Previews on PostgreSQL: the same rehearsals as on SQLite, no notification of other replicas, and
+//! no effect on the token limit.
 
 use futures_util::future::join_all;
 use sea_orm::{ConnectionTrait as _, Database, DatabaseConnection, DbBackend, Statement};
 use sqlx::postgres::PgListener;
-use stacktoken::grpc::pb::v1::{self, rotate_request::Overlap};
+use stacktoken::grpc::pb::v1;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     cluster::{Cluster, DATABASE},
     support::{
         issue_request,
-        previews::{Rehearsal, World},
-        raw::Part,
+        previews::{InspectTables, Rehearsal},
+        raw::TestCaller,
         requests::{
-            Issued, list_request, outcome, rename_request, revoke_request, rotate_request,
-            set_expiry_request,
+            Issued, UNTIL_FIRST_USE, list_request, outcome, rename_request, revoke_request,
+            rotate_request, set_expiry_request,
         },
     },
 };
 
-/// Two replicas beside which somebody looks at their tables.
-struct Observed {
+/// Two replicas, and a connection that reads their tables.
+struct InspectedServer {
     cluster: Cluster,
     outside: DatabaseConnection,
     rows: String,
 }
 
-impl Observed {
+impl InspectedServer {
     async fn start() -> Option<Self> {
         let cluster = Cluster::start().await?;
         let url = cluster.postgres.url(cluster.postgres.port(), DATABASE);
@@ -51,7 +51,7 @@ impl Observed {
     }
 }
 
-impl World for Observed {
+impl InspectTables for InspectedServer {
     const EXACT: bool = false;
 
     async fn channel(&self) -> Channel {
@@ -59,7 +59,7 @@ impl World for Observed {
         endpoint.unwrap().connect().await.unwrap()
     }
 
-    fn jwt(&self, part: Part) -> String {
+    fn jwt(&self, part: TestCaller) -> String {
         part.jwt_of(&self.cluster.issuer, self.seconds())
     }
 
@@ -80,8 +80,8 @@ impl World for Observed {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn previews_tell_what_changes_come_to_and_leave_every_row() {
-    let Some(world) = Observed::start().await else {
+async fn previews_match_their_changes_and_change_no_row() {
+    let Some(world) = InspectedServer::start().await else {
         return;
     };
     let rehearsal = Rehearsal::of(&world).await;
@@ -92,8 +92,8 @@ async fn previews_tell_what_changes_come_to_and_leave_every_row() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn changes_at_random_come_to_what_their_previews_told() {
-    let Some(world) = Observed::start().await else {
+async fn random_changes_match_their_previews() {
+    let Some(world) = InspectedServer::start().await else {
         return;
     };
     let ended = Rehearsal::of(&world).await.walk(5, 100).await;
@@ -101,8 +101,9 @@ async fn changes_at_random_come_to_what_their_previews_told() {
     assert!(good > 20 && good < 100, "{ended:?}");
 }
 
-/// What each of these waits for is told before the next: a mark comes after all of them.
-async fn heard_before(listener: &mut PgListener, mark: &str) -> usize {
+/// Returns how many notifications arrive before this mark. They are delivered in order of commit,
+/// so the mark comes after all of them.
+async fn notices_before(listener: &mut PgListener, mark: &str) -> usize {
     let mut heard = 0;
     while listener.recv().await.unwrap().payload() != mark {
         heard += 1;
@@ -111,7 +112,7 @@ async fn heard_before(listener: &mut PgListener, mark: &str) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_is_told_of_a_preview() {
+async fn a_preview_notifies_no_watcher() {
     let Some(cluster) = Cluster::start().await else {
         return;
     };
@@ -134,7 +135,7 @@ async fn nobody_is_told_of_a_preview() {
     };
     let rotate = v1::RotateRequest {
         validate_only: true,
-        ..rotate_request(stack, &issued.uid, Overlap::UntilFirstUse(true))
+        ..rotate_request(stack, &issued.uid, UNTIL_FIRST_USE)
     };
     let revoke = v1::RevokeRequest {
         validate_only: true,
@@ -146,10 +147,10 @@ async fn nobody_is_told_of_a_preview() {
     tokens.rotate(rotate).await.unwrap();
     tokens.revoke(revoke).await.unwrap();
     mark("previewed");
-    assert_eq!(heard_before(&mut listener, "previewed").await, 0);
+    assert_eq!(notices_before(&mut listener, "previewed").await, 0);
     tokens.update(update(false)).await.unwrap();
     mark("changed");
-    assert_eq!(heard_before(&mut listener, "changed").await, 1);
+    assert_eq!(notices_before(&mut listener, "changed").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -158,7 +159,7 @@ async fn fifty_previews_beside_fourteen_issues_leave_ten_tokens() {
         return;
     };
     let calls = (0..64).map(|at| {
-        // An issue after every three or four previews.
+        // One `Issue` after every three or four previews.
         let preview = at * 14 / 64 == (at + 1) * 14 / 64;
         let replica = [&cluster.a, &cluster.b][at % 2];
         let request = v1::IssueRequest {
@@ -171,11 +172,11 @@ async fn fifty_previews_beside_fourteen_issues_leave_ten_tokens() {
     let ended = join_all(calls).await;
     let issued = ended
         .iter()
-        .filter(|(preview, told)| !preview && told == "OK");
+        .filter(|(preview, refusal_text)| !preview && refusal_text == "OK");
     assert_eq!(issued.count(), 10);
-    for (_, told) in &ended {
+    for (_, refusal_text) in &ended {
         let known = ["OK", "ResourceExhausted TOKEN_LIMIT_REACHED"];
-        assert!(known.contains(&told.as_str()), "{told}");
+        assert!(known.contains(&refusal_text.as_str()), "{refusal_text}");
     }
     let request = list_request(&cluster.stack);
     let listed = cluster.a.owner.tokens.clone().list(request).await.unwrap();

@@ -1,5 +1,5 @@
-//! A link between a replica and the database, or a client and a replica, that a test can cut
-//! or let swallow everything.
+//! A proxy between a replica and the database, or between a client and a replica, that a test can
+//! cut, slow down or turn into a black hole.
 
 use std::{
     sync::{Arc, Mutex},
@@ -14,27 +14,28 @@ use tokio::{
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
-    /// Everything passes.
+    /// Data passes in both directions.
     Up,
-    /// Connections stand, and nothing comes through: what is sent is lost.
+    /// Connections stay open, but all data is dropped.
     BlackHole,
-    /// Connections end, and none begins.
+    /// Connections are closed, and new ones are refused.
     Cut,
-    /// What the server answers arrives so much later.
+    /// Data from the server arrives this much later.
     Slow(Duration),
 }
 
 #[derive(Clone)]
 pub struct Proxy {
     pub port: u16,
-    era: Arc<Mutex<Era>>,
+    era: Arc<Mutex<LinkState>>,
 }
 
-/// Where new connections lead, and the state of the link that they share.
-struct Era {
+/// The port that new connections are forwarded to, and the state of the link that they share.
+struct LinkState {
     to: u16,
     link: watch::Sender<Link>,
-    /// The links of connections from before the address moved: gone with their sender.
+    /// The links of connections from before the address moved; they close when their sender is
+    /// dropped.
     former: Vec<watch::Sender<Link>>,
 }
 
@@ -42,7 +43,7 @@ impl Proxy {
     pub async fn start(to: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let era = Arc::new(Mutex::new(Era {
+        let era = Arc::new(Mutex::new(LinkState {
             to,
             link: watch::Sender::new(Link::Up),
             former: Vec::new(),
@@ -60,13 +61,13 @@ impl Proxy {
         Self { port, era }
     }
 
-    /// Leads connections made from now on elsewhere.
-    pub fn lead_to(&self, port: u16) {
+    /// Points new connections to another port.
+    pub fn point_to(&self, port: u16) {
         self.era.lock().unwrap().to = port;
     }
 
-    /// Moves the address: connections made from now on lead to `port` by a link of their own,
-    /// and those that stand keep their peer by a link that is `standing` from now on.
+    /// Moves the address: new connections lead to `port` and have a new link. Existing connections
+    /// keep their peer, and their link has the state `standing` from now on.
     pub fn move_to(&self, port: u16, standing: Link) {
         let mut era = self.era.lock().unwrap();
         era.to = port;
@@ -84,7 +85,7 @@ async fn connect(client: TcpStream, to: u16, mut link: watch::Receiver<Link>) {
     if *link.borrow() == Link::Cut {
         return;
     }
-    // A connection made into a black hole never gets through, not even later.
+    // A connection that is made into a black hole never gets through, not even later.
     let swallowed = *link.borrow() == Link::BlackHole;
     let server = match swallowed {
         true => None,

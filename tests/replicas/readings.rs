@@ -1,7 +1,8 @@
-//! How many readings of the store there may be at once (`--max-readings`).
+//! The limit of concurrent lookups in the store (`--max-readings`).
 
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use stacktoken::{
     app::Safeguards,
     config::Tuning,
@@ -10,13 +11,12 @@ use stacktoken::{
 use tonic::Code;
 
 use crate::{
-    cluster::Cluster,
-    proxy::Link,
+    cluster::{Cluster, DATABASE},
     support::{introspect_request, reason},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readings_beyond_the_limit_are_overloaded_and_what_is_remembered_is_answered() {
+async fn lookups_beyond_the_limit_are_overloaded_and_cache_hits_are_answered() {
     let set = |tuning: &mut Tuning| {
         tuning.max_readings = 2;
         tuning.freshness_bound = Duration::from_secs(20);
@@ -27,36 +27,33 @@ async fn readings_beyond_the_limit_are_overloaded_and_what_is_remembered_is_answ
     let live = cluster.issue("live").await.secret;
     cluster.b.warm(&cluster.stack, &live).await;
     cluster.b.connect(&cluster.stack).await;
-    cluster.b.link.set(Link::Slow(Duration::from_millis(400)));
-    let asked = (0..8).map(|_| {
-        let unknown = Secret::generate(&OsEntropy).unwrap();
-        let request = introspect_request(&cluster.stack, unknown.expose(), &[]);
-        let mut service = cluster.b.service.clone();
-        tokio::spawn(async move { service.introspection.introspect(request).await })
-    });
-    let asked: Vec<_> = asked.collect();
-    // Two of them are being read, for as long as the answer takes; what is remembered needs no reading.
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    // A lookup waits for this lock, so that which calls are refused does not depend on the speed of
+    // the machine.
+    let lock = "LOCK TABLE token_secrets IN ACCESS EXCLUSIVE MODE";
+    let held = cluster.postgres.hold(DATABASE, lock);
+    let mut lookups: FuturesUnordered<_> = (0..8)
+        .map(|_| {
+            let unknown = Secret::generate(&OsEntropy).unwrap();
+            let request = introspect_request(&cluster.stack, unknown.expose(), &[]);
+            let mut service = cluster.b.service.clone();
+            tokio::spawn(async move { service.introspection.introspect(request).await })
+        })
+        .collect();
+    for _ in 0..6 {
+        let refused = lookups.next().await.unwrap().unwrap().unwrap_err();
+        let refused = (refused.code(), reason(&refused));
+        assert_eq!(refused, (Code::Unavailable, "OVERLOADED".to_owned()));
+    }
+    // A cached verdict needs no lookup.
     for _ in 0..20 {
         let answer = cluster.b.introspect(&cluster.stack, &live).await;
         assert!(answer.unwrap().active);
     }
-    let mut answered = 0;
-    for asked in asked {
-        match asked.await.unwrap() {
-            Ok(answer) => {
-                assert!(!answer.into_inner().active);
-                answered += 1;
-            }
-            Err(status) => {
-                let told = (status.code(), reason(&status));
-                assert_eq!(told, (Code::Unavailable, "OVERLOADED".to_owned()));
-            }
-        }
+    held.commit();
+    while let Some(answer) = lookups.next().await {
+        assert!(!answer.unwrap().unwrap().into_inner().active);
     }
-    assert_eq!(answered, 2);
-    cluster.b.link.set(Link::Up);
     let unknown = Secret::generate(&OsEntropy).unwrap();
     let answer = cluster.b.introspect(&cluster.stack, unknown.expose()).await;
-    assert!(!answer.unwrap().active, "there is room again");
+    assert!(!answer.unwrap().active, "a permit was returned");
 }

@@ -1,14 +1,14 @@
-//! Which tokens `RevokeAll` takes on PostgreSQL, and what stops it: shown by one replica, asked
-//! for at the other.
+//! Which tokens `RevokeAll` revokes on PostgreSQL, and what prevents it: the preview is taken at
+//! one replica, and the change is made at the other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use stacktoken::{
     domain::clock::{Clock as _, SystemClock},
     grpc::pb::{
-        admin::v1::{Role, SetMemberRequest},
-        audit::v1::{AuditAction, AuditEvent, ListRequest},
-        v1::{self, CallerKind, RevokeFilter},
+        admin::v1::SetMemberRequest,
+        audit::v1::{AuditEvent, ListRequest},
+        v1::{self, CallerKind, RevokeFilter, Role},
     },
 };
 use tonic::{Code, Status, transport::Endpoint};
@@ -18,7 +18,7 @@ use crate::{
     support::{
         Client,
         clients::details,
-        issue_request, person,
+        issue_request, methods, person,
         requests::{
             EVERY_TOKEN, Issued, get_request, issued_by, overlap_for, refused, revoke_all_request,
             rotate_request,
@@ -44,14 +44,14 @@ async fn ask(
     answered.map(tonic::Response::into_inner)
 }
 
-/// What a shows.
+/// Previews `RevokeAll` at replica A.
 async fn preview(cluster: &Cluster, filter: &RevokeFilter) -> v1::RevokeAllResponse {
     let shown = ask(&cluster.a, &cluster.stack, filter, None).await.unwrap();
     assert_eq!(shown.revision, "", "nothing was changed");
     shown
 }
 
-/// What b does, asked for what was shown.
+/// Calls `RevokeAll` at replica B with the hash of the preview.
 async fn revoke(
     cluster: &Cluster,
     filter: &RevokeFilter,
@@ -78,7 +78,7 @@ async fn seen(cluster: &Cluster, uid: &str) -> v1::Token {
     seen.into_inner().token.unwrap()
 }
 
-/// A token that another admin issued.
+/// Issues a token as another admin of the stack.
 async fn of_an_admin(cluster: &Cluster) -> Issued {
     let member = SetMemberRequest {
         stack_api_key: cluster.stack.clone(),
@@ -101,12 +101,14 @@ async fn of_an_admin(cluster: &Cluster) -> Issued {
 async fn rows(cluster: &Cluster) -> Vec<AuditEvent> {
     let request = ListRequest {
         stack_api_key: cluster.stack.clone(),
-        action: AuditAction::TokenRevokeAll.into(),
+        methods: vec![methods::REVOKE_ALL.into()],
         ..Default::default()
     };
     let answer = cluster.a.operator.clone().audit.list(request).await;
     let events = answer.unwrap().into_inner().events.into_iter();
-    events.filter(|event| event.reason.is_empty()).collect()
+    events
+        .filter(|event| event.error_reason.is_empty())
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -171,7 +173,10 @@ async fn each_filter_takes_its_tokens_and_no_other_on_postgres_too() {
     assert_eq!(done.count, 2);
     for token in [&used, &anns] {
         let here = cluster.b.introspect(&cluster.stack, &token.secret).await;
-        assert!(!here.unwrap().active, "at once where it was done");
+        assert!(
+            !here.unwrap().active,
+            "inactive at once on the replica that revoked"
+        );
         let asked = cluster
             .a
             .introspect_since(&cluster.stack, &token.secret, &done.revision);
@@ -189,7 +194,7 @@ async fn each_filter_takes_its_tokens_and_no_other_on_postgres_too() {
     assert_eq!(
         seen(&cluster, &dead.uid).await.revoke_reason,
         "",
-        "the dead stay so"
+        "an ended token is not revoked again"
     );
 }
 
@@ -216,7 +221,7 @@ async fn what_changed_since_the_preview_stops_it_on_postgres_too() {
     cluster.a.warm(&cluster.stack, &first.secret).await;
     require_changed(revoke(&cluster, &unused, &shown.preview_hash).await, 0);
 
-    // That of another stack, and of another filter.
+    // Hashes of a preview of another stack, and of one with another filter.
     let other = cluster.register().await;
     let shown = ask(&cluster.a, &other, &EVERY_TOKEN, None).await.unwrap();
     require_changed(revoke(&cluster, &EVERY_TOKEN, &shown.preview_hash).await, 2);
@@ -228,7 +233,7 @@ async fn what_changed_since_the_preview_stops_it_on_postgres_too() {
     }
     assert!(rows(&cluster).await.is_empty(), "nothing was done");
 
-    // Rotation makes no other token of it, and its newer secret dies with it.
+    // A rotation does not change which token it is, and the revoke ends its newer secret too.
     let shown = preview(&cluster, &EVERY_TOKEN).await.preview_hash;
     let rotate = rotate_request(&cluster.stack, &first.uid, overlap_for(60));
     let newer = cluster.a.owner.clone().tokens.rotate(rotate).await.unwrap();

@@ -1,11 +1,11 @@
-//! Rotation and repeated requests over two replicas on one PostgreSQL.
+//! Rotation and repeated calls over two replicas on one PostgreSQL.
 
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use stacktoken::grpc::pb::{
-    audit::v1::{AuditAction, ListRequest},
-    v1::{self, rotate_request::Overlap},
+    audit::v1::{AuditEventKind, ListRequest},
+    v1::{self, Overlap},
 };
 use tonic::Code;
 
@@ -13,7 +13,9 @@ use crate::{
     cluster::{Cluster, Replica},
     support::{
         issue_request,
-        requests::{Issued, get_request, overlap_for, rotate_request},
+        requests::{
+            Issued, UNTIL_FIRST_USE, end_overlap_request, get_request, overlap_for, rotate_request,
+        },
     },
 };
 
@@ -36,8 +38,8 @@ async fn rotated(cluster: &Cluster, uid: &str, overlap: Overlap) -> v1::RotateRe
 async fn first_uses(cluster: &Cluster, uid: &str) -> usize {
     let request = ListRequest {
         stack_api_key: cluster.stack.clone(),
-        token_uid: uid.into(),
-        action: AuditAction::TokenFirstUse.into(),
+        token_uids: vec![uid.into()],
+        kinds: vec![AuditEventKind::FirstUse.into()],
         ..Default::default()
     };
     let answer = cluster.a.operator.clone().audit.list(request).await;
@@ -45,7 +47,7 @@ async fn first_uses(cluster: &Cluster, uid: &str) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_50_first_uses_over_two_replicas_one_is_recorded_and_both_hear_of_it() {
+async fn of_50_first_uses_over_two_replicas_one_is_recorded_and_both_apply_it() {
     let Some(cluster) = Cluster::start().await else {
         return;
     };
@@ -54,7 +56,7 @@ async fn of_50_first_uses_over_two_replicas_one_is_recorded_and_both_hear_of_it(
         for replica in [&cluster.a, &cluster.b] {
             replica.warm(&cluster.stack, &issued.secret).await;
         }
-        let newer = rotated(&cluster, &issued.uid, Overlap::UntilFirstUse(true)).await;
+        let newer = rotated(&cluster, &issued.uid, UNTIL_FIRST_USE).await;
         let asked = (0..50).map(|at| {
             let replica = replica(&cluster, at);
             replica.introspect(&cluster.stack, &newer.secret)
@@ -78,13 +80,46 @@ async fn of_50_first_uses_over_two_replicas_one_is_recorded_and_both_hear_of_it(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_overlap_that_one_replica_ended_is_over_at_the_other_within_the_bound() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    for round in 0..5 {
+        let issued = Issued::from(cluster.issue(&format!("token {round}")).await);
+        let newer = rotated(&cluster, &issued.uid, overlap_for(3600)).await;
+        for replica in [&cluster.a, &cluster.b] {
+            replica.warm(&cluster.stack, &issued.secret).await;
+            replica.warm(&cluster.stack, &newer.secret).await;
+        }
+        let end = end_overlap_request(&cluster.stack, &issued.uid);
+        let mut owner = cluster.a.owner.clone();
+        owner.tokens.end_overlap(end).await.unwrap();
+        let acknowledged = Instant::now();
+        let own = cluster.a.introspect(&cluster.stack, &issued.secret).await;
+        assert_eq!(own.unwrap().reason(), v1::Reason::Superseded);
+        loop {
+            let asked = Instant::now();
+            let other = cluster.b.introspect(&cluster.stack, &issued.secret).await;
+            if !other.unwrap().active {
+                break;
+            }
+            assert!(asked - acknowledged <= BOUND, "active past the bound");
+        }
+        for replica in [&cluster.a, &cluster.b] {
+            let answer = replica.introspect(&cluster.stack, &newer.secret).await;
+            assert!(answer.unwrap().active);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_replica_that_recorded_a_first_use_never_answers_the_former_secret_after() {
     let Some(cluster) = Cluster::start().await else {
         return;
     };
     for round in 0..20 {
         let issued = Issued::from(cluster.issue(&format!("token {round}")).await);
-        let newer = rotated(&cluster, &issued.uid, Overlap::UntilFirstUse(true)).await;
+        let newer = rotated(&cluster, &issued.uid, UNTIL_FIRST_USE).await;
         let replica = replica(&cluster, round);
         replica.warm(&cluster.stack, &issued.secret).await;
         let used = replica.introspect(&cluster.stack, &newer.secret).await;
@@ -98,6 +133,7 @@ async fn the_replica_that_recorded_a_first_use_never_answers_the_former_secret_a
             token_uid: issued.uid,
             reason: String::new(),
             validate_only: false,
+            etag: String::new(),
         };
         let mut owner = cluster.a.owner.clone();
         owner.tokens.revoke(request).await.unwrap();
@@ -116,7 +152,7 @@ async fn of_50_repetitions_over_two_replicas_one_token_with_one_live_secret_is_l
         };
         let issues = (0..50).map(|at| {
             let (mut owner, request) = (replica(&cluster, at).owner.clone(), request.clone());
-            // More than a pool has connections, so some are told to come again, as clients do.
+            // There are more calls than a pool has connections, so some are refused and retry.
             async move {
                 loop {
                     match owner.tokens.issue(request.clone()).await {
@@ -155,14 +191,14 @@ async fn rotations_and_first_uses_at_once_never_wait_for_each_other_for_long() {
         return;
     };
     let issued = Issued::from(cluster.issue("busy").await);
-    // Fewer than a pool has connections: beyond that, calls are told to come again.
+    // Fewer calls than a pool has connections; beyond that, calls are refused.
     let calls = (0..24).map(|at| {
         let replica = replica(&cluster, at);
         let (stack, uid) = (cluster.stack.clone(), issued.uid.clone());
         let overlap = match at % 3 {
             0 => overlap_for(3600),
             1 => overlap_for(0),
-            _ => Overlap::UntilFirstUse(true),
+            _ => UNTIL_FIRST_USE,
         };
         async move {
             let mut owner = replica.owner.clone();
@@ -171,7 +207,8 @@ async fn rotations_and_first_uses_at_once_never_wait_for_each_other_for_long() {
                 .rotate(rotate_request(&stack, &uid, overlap))
                 .await;
             let secret = rotated.unwrap().into_inner().secret;
-            // Superseded by then or not: either is an answer, and neither is an error.
+            // The secret may be superseded by now; the verdict may be either, but the call must not
+            // fail.
             replica.introspect(&stack, &secret).await.unwrap();
         }
     });

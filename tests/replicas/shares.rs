@@ -1,4 +1,5 @@
-//! One caller whose readings take long: others' readings and all verdicts find a connection.
+//! One caller whose reads take long does not keep other reads or verdicts from getting a
+//! connection.
 
 use std::{
     sync::Arc,
@@ -17,11 +18,11 @@ use crate::{
     support::{Client, requests::list_request},
 };
 
-/// Many times the connections of a replica.
+/// Many times the number of connections of a replica.
 const AT_ONCE: usize = 64;
 
-/// Reads the audit again and again. Every second call is given up soon: what it asked the
-/// database for goes on, and its connection with it.
+/// Starts callers that read the audit continuously. Every second call has a short timeout: its
+/// query continues in the database, and keeps its connection.
 fn greedy(operator: &Client) -> JoinSet<()> {
     let mut attack = JoinSet::new();
     for number in 0..AT_ONCE {
@@ -40,9 +41,9 @@ fn greedy(operator: &Client) -> JoinSet<()> {
     attack
 }
 
-/// Whoever reads the audit waits for a session that has it to itself.
+/// A transaction holds a lock of the audit table, so that every read of it waits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readings_of_one_caller_that_hang_keep_neither_lists_nor_verdicts_waiting() {
+async fn hanging_reads_of_one_caller_delay_neither_lists_nor_verdicts() {
     let Some(cluster) = Cluster::start().await else {
         return;
     };
@@ -57,7 +58,7 @@ async fn readings_of_one_caller_that_hang_keep_neither_lists_nor_verdicts_waitin
         let mut owner = replica.owner.clone();
         let listed = owner.tokens.list(list_request(&cluster.stack)).await;
         lists = (lists.0 + usize::from(listed.is_ok()), lists.1 + 1);
-        // Of a secret that is not remembered.
+        // Of an unknown secret, which is not cached.
         let unknown = Secret::generate(&OsEntropy).unwrap();
         let judged = replica.introspect(&cluster.stack, unknown.expose()).await;
         verdicts = (verdicts.0 + usize::from(judged.is_ok()), verdicts.1 + 1);

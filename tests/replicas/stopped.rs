@@ -1,5 +1,5 @@
-//! A replica that stops, or vanishes with its packets, in the middle of a change: it holds the
-//! lock of its stack, and the database hears no more of it.
+//! A replica that stops, or whose packets are lost, during a change: it holds the lock of its
+//! stack, and the database gets no more packets from it.
 
 use std::time::{Duration, Instant};
 
@@ -17,9 +17,9 @@ use crate::{
     },
 };
 
-/// How long a lock may be held by whoever is gone.
+/// How long a replica that is gone may keep a lock.
 const FREE_WITHIN: Duration = Duration::from_secs(10);
-/// How many times the owner tries again at once.
+/// How many retries the owner sends at once.
 const RETRIES: usize = 40;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -31,7 +31,7 @@ async fn a_replica_that_vanishes_inside_a_change_frees_its_stack_and_hinders_no_
     let kept = cluster.issue("kept").await;
     cluster.b.warm(&cluster.stack, &kept.secret).await;
     let uid = cluster.issue("before").await.token.unwrap().token_uid;
-    // A waits for the stack's lock, and is gone when it gets it.
+    // A waits for the stack's lock, and is cut off before it gets it.
     let lock = format!(
         "UPDATE stacks SET name = name WHERE key = '{}'",
         cluster.stack
@@ -83,7 +83,7 @@ async fn a_replica_that_vanishes_inside_a_change_frees_its_stack_and_hinders_no_
     println!("revoked after {first:?} to {last:?}, other stacks within {slowest:?}");
     assert!(*first <= FREE_WITHIN, "{first:?}");
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
-    // It wakes up, and does not take an undone change for done.
+    // A is connected again, and must not report an undone change as done.
     cluster.a.link.set(Link::Up);
     let status = update.await.unwrap().unwrap_err();
     assert!(
@@ -94,11 +94,11 @@ async fn a_replica_that_vanishes_inside_a_change_frees_its_stack_and_hinders_no_
     assert_eq!(cluster.postgres.run(DATABASE, &sql), "before");
 }
 
-/// So many changes of one stack at once are more than wait for it.
+/// Number of concurrent changes of one stack; larger than its queue.
 const CROWD: usize = 160;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn changes_of_a_stack_beyond_its_line_are_overloaded_at_once_and_no_others() {
+async fn changes_beyond_the_queue_of_a_stack_are_overloaded_at_once_and_no_others() {
     let Some(cluster) = Cluster::start().await else {
         return;
     };
@@ -134,7 +134,7 @@ async fn changes_of_a_stack_beyond_its_line_are_overloaded_at_once_and_no_others
         assert!(details(status).retry_info().is_some());
         assert!(**took < Duration::from_secs(2), "{took:?}");
     }
-    assert_eq!(refused.len(), CROWD - 102, "two at work and 100 in line");
+    assert_eq!(refused.len(), CROWD - 102, "two run and 100 are queued");
     assert!(
         waiting.parse::<u32>().unwrap() <= 2,
         "{waiting} connections"

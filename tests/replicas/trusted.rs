@@ -1,6 +1,6 @@
-//! A change is made only in the database that committed the last heartbeat, only in its own tables,
-//! and only by a clock that agrees with the replica's; and what is read there is read in full. Both
-//! can stop being so between two heartbeats.
+//! A change is only made in the database that committed the last heartbeat, only in its own tables,
+//! and only if its clock agrees with the replica's; and a read there sees every row. Each condition
+//! can cease to hold between two heartbeats.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use crate::{
     cluster::{Cluster, DATABASE, Replica},
     control::assert_shows,
-    origins::{lead_to, open},
+    origins::{open, point_to, revoke_soon},
     postgres::{self, Postgres},
     support::{
         at, issue_request, reason,
@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// Issues a token, as soon as the replica makes changes again.
+/// Issues a token as soon as the replica accepts changes again.
 pub async fn issue_soon(cluster: &Cluster, request: v1::IssueRequest) -> v1::IssueResponse {
     let begun = Instant::now();
     loop {
@@ -36,8 +36,8 @@ pub async fn issue_soon(cluster: &Cluster, request: v1::IssueRequest) -> v1::Iss
     }
 }
 
-/// Revokes that were acknowledged while a restored dump stood under the address of the database, of
-/// which the database knows nothing once the address leads back to it.
+/// Revokes tokens while a restored dump has the address of the database. Returns how many revokes
+/// were acknowledged, and how many of them the real database does not have.
 async fn revoke_beside_a_copy(cluster: &Cluster) -> (usize, usize) {
     let other = postgres::start_another_system().unwrap();
     let mut uids = Vec::new();
@@ -46,7 +46,7 @@ async fn revoke_beside_a_copy(cluster: &Cluster) -> (usize, usize) {
         uids.push(issued.token.unwrap().token_uid);
     }
     cluster.postgres.copy_to(&other, DATABASE);
-    lead_to(cluster, other.port()).await;
+    point_to(cluster, other.port()).await;
     let (mut acknowledged, begun) = (Vec::new(), Instant::now());
     for uid in uids.iter().cycle() {
         if begun.elapsed() > Duration::from_secs(2) {
@@ -57,7 +57,7 @@ async fn revoke_beside_a_copy(cluster: &Cluster) -> (usize, usize) {
         }
         sleep(Duration::from_millis(10)).await;
     }
-    lead_to(cluster, cluster.postgres.port()).await;
+    point_to(cluster, cluster.postgres.port()).await;
     acknowledged.sort();
     acknowledged.dedup();
     let lost = acknowledged.iter().filter(|uid| {
@@ -65,7 +65,7 @@ async fn revoke_beside_a_copy(cluster: &Cluster) -> (usize, usize) {
         cluster.postgres.run(DATABASE, &sql).trim() == "t"
     });
     let (acknowledged, lost) = (acknowledged.len(), lost.count());
-    println!("acknowledged beside the database: {acknowledged}, lost: {lost}");
+    println!("acknowledged by the copy: {acknowledged}, lost: {lost}");
     (acknowledged, lost)
 }
 
@@ -75,7 +75,7 @@ async fn no_revoke_is_acknowledged_by_a_copy_that_stands_in_for_a_moment() {
         return;
     };
     assert_eq!(revoke_beside_a_copy(&cluster).await, (0, 0));
-    // By the database itself it is.
+    // Through the real database, a revoke succeeds.
     let issued = issue_soon(&cluster, issue_request(&cluster.stack, "afterwards")).await;
     cluster
         .revoke(&issued.token.unwrap().token_uid)
@@ -84,7 +84,7 @@ async fn no_revoke_is_acknowledged_by_a_copy_that_stands_in_for_a_moment() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_look_at_where_a_change_is_made_such_revokes_are_lost() {
+async fn without_the_origin_check_of_changes_revokes_are_lost() {
     let without = Safeguards {
         change_origins: false,
         ..Safeguards::default()
@@ -95,7 +95,7 @@ async fn without_a_look_at_where_a_change_is_made_such_revokes_are_lost() {
     .await;
 }
 
-/// Asks a replica to revoke, for two seconds. How often that was acknowledged.
+/// Calls `Revoke` at a replica for two seconds. Returns how often it was acknowledged.
 async fn revoke_at(replica: &Replica, stack: &str, uid: &str) -> usize {
     let (mut acknowledged, begun) = (0, Instant::now());
     while begun.elapsed() < Duration::from_secs(2) {
@@ -115,7 +115,7 @@ async fn a_replica_that_has_never_trusted_a_database_makes_no_change() {
     };
     let uid = cluster.issue("live").await.token.unwrap().token_uid;
     cluster.postgres.copy_to(&other, DATABASE);
-    // As in a dump that was taken of a standby.
+    // As in a dump of a standby.
     other.run(DATABASE, "DELETE FROM incarnation");
     let replica = cluster.begin_on(&other).await;
     assert_eq!(revoke_at(&replica, &cluster.stack, &uid).await, 0);
@@ -141,23 +141,20 @@ async fn connections_that_stay_on_a_copy_are_replaced() {
     };
     let uid = cluster.issue("live").await.token.unwrap().token_uid;
     cluster.postgres.copy_to(&other, DATABASE);
-    lead_to(&cluster, other.port()).await;
+    point_to(&cluster, other.port()).await;
     sleep(Duration::from_secs(1)).await;
-    // The address leads back, and no connection is cut.
+    // The address leads back to the real database, and no connection is cut.
     for replica in [&cluster.a, &cluster.b] {
-        replica.link.lead_to(cluster.postgres.port());
-        replica.control_link.lead_to(cluster.postgres.port());
+        replica.link.point_to(cluster.postgres.port());
+        replica.control_link.point_to(cluster.postgres.port());
     }
     let back = Instant::now();
-    while cluster.revoke(&uid).await.is_err() {
-        assert!(back.elapsed() < Duration::from_secs(5), "no recovery");
-        sleep(Duration::from_millis(20)).await;
-    }
+    revoke_soon(&cluster, &uid).await;
     println!("changes are made again after {:?}", back.elapsed());
 }
 
-/// Has the database's clock read through a function of the test's own, which adds what stands in a
-/// table. Sessions find it by the search path of the role.
+/// Replaces the database's clock by a function that adds an offset stored in a table. Sessions find
+/// it through the search path of the role.
 fn make_clock(cluster: &Cluster) {
     let made = "CREATE SCHEMA wrong; CREATE TABLE wrong.ahead (by interval); \
         INSERT INTO wrong.ahead VALUES ('0'); \
@@ -171,13 +168,13 @@ fn set_clock_ahead(postgres: &Postgres, by: &str) {
     postgres.run(DATABASE, &format!("UPDATE wrong.ahead SET by = '{by}'"));
 }
 
-/// New sessions for both replicas.
+/// Gives both replicas new sessions.
 async fn reconnect(cluster: &Cluster) {
-    lead_to(cluster, cluster.postgres.port()).await;
+    point_to(cluster, cluster.postgres.port()).await;
 }
 
-/// Whether a live token is ended by a change that is made while the database's clock is an hour
-/// ahead, for less time than there is between two heartbeats.
+/// Makes a change while the database's clock is an hour ahead, for less time than between two
+/// heartbeats. Returns whether that ended a live token.
 async fn change_while_the_clock_is_ahead(cluster: &Cluster) -> bool {
     make_clock(cluster);
     reconnect(cluster).await;
@@ -210,7 +207,7 @@ async fn a_database_clock_that_steps_between_two_heartbeats_ends_no_token() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_look_at_the_clock_of_a_change_it_does() {
+async fn without_the_clock_check_of_changes_a_stepped_clock_ends_a_token() {
     let without = Safeguards {
         change_clocks: false,
         ..Safeguards::default()
@@ -221,7 +218,7 @@ async fn without_a_look_at_the_clock_of_a_change_it_does() {
     .await;
 }
 
-/// Copies of all tables, which sessions find before the tables themselves.
+/// Copies of all tables in a schema that precedes theirs in the search path.
 const SHADOWS: &str = "DO $$ DECLARE name text; BEGIN \
     CREATE SCHEMA shadows; \
     FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP \
@@ -250,15 +247,18 @@ async fn tables_of_the_same_names_in_another_schema_are_not_taken_for_the_own() 
         acknowledged += usize::from(cluster.revoke(&live).await.is_ok());
         sleep(Duration::from_millis(20)).await;
     }
-    println!("revoked and answered as active: {answered}, changes acknowledged: {acknowledged}");
+    println!("active after the revoke: {answered}, changes acknowledged: {acknowledged}");
     assert_eq!((answered, acknowledged), (0, 0));
-    // With the path mended, it serves again.
+    // With the search path restored, the replicas serve again.
     let mended = "ALTER ROLE postgres RESET search_path";
     cluster.postgres.run(DATABASE, mended);
     reconnect(&cluster).await;
     let mended = Instant::now();
     while cluster.revoke(&live).await.is_err() {
-        assert!(mended.elapsed() < Duration::from_secs(10), "no recovery");
+        assert!(
+            mended.elapsed() < Duration::from_secs(10),
+            "no recovery within 10 s"
+        );
         sleep(Duration::from_millis(50)).await;
     }
 }
@@ -274,7 +274,7 @@ async fn a_table_that_is_rewritten_hides_no_token_whatever_the_default_isolation
     let first = cluster.issue("first").await;
     cluster.b.warm(&cluster.stack, &first.secret).await;
     for at in 0..3 {
-        // What nobody has asked B for is not remembered there.
+        // B has not looked up this token, so it is not cached there.
         let live = issue_soon(
             &cluster,
             issue_request(&cluster.stack, &format!("live {at}")),
@@ -284,7 +284,7 @@ async fn a_table_that_is_rewritten_hides_no_token_whatever_the_default_isolation
             format!("ALTER TABLE token_secrets ADD COLUMN rewritten_{at} float DEFAULT random()");
         let held = cluster.postgres.hold(DATABASE, &rewrite);
         let asking = async {
-            // Refused within the bound, or answered once the table is free.
+            // B refuses within the bound, or answers once the table is unlocked.
             loop {
                 match cluster.b.introspect(&cluster.stack, &live.secret).await {
                     Ok(answer) => break answer,
@@ -320,7 +320,7 @@ async fn what_a_clock_ahead_has_called_expired_stays_expired() {
                 assert_eq!(answer.reason(), v1::Reason::Expired);
                 break;
             }
-            // On a busy machine an answer can be refused.
+            // On a busy machine a call can be refused.
             _ => sleep(Duration::from_millis(5)).await,
         }
     }

@@ -1,4 +1,4 @@
-//! When tokens were last used, from two replicas on one PostgreSQL.
+//! The last use of tokens, with two replicas on one PostgreSQL.
 
 use std::{
     sync::Arc,
@@ -36,7 +36,7 @@ fn micros(at: &prost_types::Timestamp) -> i64 {
     at.as_micros()
 }
 
-/// Uses a token, and says when that was.
+/// Uses a token, and returns the instant of the verdict in microseconds.
 async fn used(cluster: &Cluster, replica: &Replica, token: &Issued) -> i64 {
     let answer = replica.introspect(&cluster.stack, &token.secret).await;
     let answer = answer.unwrap();
@@ -60,8 +60,12 @@ async fn a_use_at_one_replica_is_seen_at_the_other_and_never_goes_back() {
     assert_eq!(seen(&cluster, &cluster.a, &token).await, None);
     let first = used(&cluster, &cluster.a, &token).await;
     let at_b = seen(&cluster, &cluster.b, &token).await.unwrap();
-    assert!((first - 1_000_000..=first).contains(&at_b), "at once");
-    // For b the first within a minute, so due at once; a has it from the store.
+    assert!(
+        (first - 1_000_000..=first).contains(&at_b),
+        "a first use is recorded at once"
+    );
+    // B has written nothing about this token in the last minute, so it writes at once; A then reads
+    // the value from the store.
     let second = used(&cluster, &cluster.b, &token).await;
     let until = Instant::now() + Duration::from_secs(10);
     let mut latest = at_b;
@@ -74,7 +78,7 @@ async fn a_use_at_one_replica_is_seen_at_the_other_and_never_goes_back() {
     assert_eq!(latest, second);
 }
 
-/// Waits until one more write has failed at b.
+/// Waits until one more write has failed at B.
 async fn failed_again(cluster: &Cluster, before: f64) {
     let until = Instant::now() + Duration::from_secs(30);
     while cluster.b.metric(FAILURES).await <= before {
@@ -99,12 +103,13 @@ async fn a_database_that_is_away_loses_no_use() {
         used(&cluster, &cluster.a, &token).await;
         let writes = cluster.b.metric(WRITES).await;
         cluster.b.warm(&cluster.stack, &token.secret).await;
-        // The lease lives on by the other link; what calls and writes go by is cut.
+        // The lease stays valid through the control connection; the one for calls and writes is
+        // cut.
         cluster.b.link.set(Link::Cut);
         let failures = cluster.b.metric(FAILURES).await;
         let last = used(&cluster, &cluster.b, &token).await;
         if cluster.b.metric(WRITES).await > writes {
-            // A write fell in between, and the next one is a minute away.
+            // A write happened in between, and the next one is due in a minute.
             cluster.b.link.set(Link::Up);
             continue;
         }
@@ -118,11 +123,11 @@ async fn a_database_that_is_away_loses_no_use() {
         }
         return;
     }
-    panic!("always a write in between");
+    panic!("a write happened in between in every round");
 }
 
-/// Writers that take the same rows in opposite orders would wait for each other in a circle,
-/// and one of them be undone, if the statement did not put them in order.
+/// Writers that update the same rows in opposite orders would deadlock, and PostgreSQL would roll
+/// one of them back, if the statement did not sort the rows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn replicas_that_write_the_same_uses_at_once_never_undo_each_other() {
     let Some(cluster) = Cluster::start().await else {

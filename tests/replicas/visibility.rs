@@ -1,10 +1,11 @@
-//! How soon a revoke at one replica is seen at the other.
+//! How soon a revoke at one replica takes effect at the other.
 
 use std::time::{Duration, Instant};
 
 use crate::cluster::Cluster;
 
-/// How many revokes: more by STACKTOKEN_TEST_REVOKES, for the figures in docs/reliability.md.
+/// Returns how many revokes to make: 200, or STACKTOKEN_TEST_REVOKES for the figures in
+/// docs/reliability.md.
 fn revokes() -> usize {
     std::env::var("STACKTOKEN_TEST_REVOKES").map_or(200, |count| count.parse().unwrap())
 }
@@ -28,7 +29,7 @@ async fn a_revoke_is_seen_on_the_other_replica_within_the_bound() {
                 .b
                 .introspect_since(&cluster.stack, &issued.secret, &revoked.revision)
                 .await;
-            assert!(!answer.unwrap().active, "stale in spite of min_revision");
+            assert!(!answer.unwrap().active, "active despite min_revision");
         }
         while cluster
             .b

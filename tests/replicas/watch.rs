@@ -1,5 +1,5 @@
-//! Watch over two replicas on one PostgreSQL: nothing that either acknowledged is missed, no
-//! pong vouches for what was not told, and every point to go on from is one.
+//! `Watch` over two replicas on one PostgreSQL: no acknowledged change is missed, no pong covers a
+//! change that was not sent, and a stream can resume from every revision.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,20 +13,23 @@ use stacktoken::{
     config::Tuning,
     grpc::pb::{
         admin::v1 as admin,
-        v1::{self, rotate_request::Overlap, watch_response::Event},
+        v1::{self, watch_response::Event},
     },
 };
 use tokio::time::sleep;
 
 use crate::{
     cluster::{Cluster, DATABASE, Replica},
-    postgres::Held,
+    postgres::OpenTransaction,
     proxy::Link,
     support::{
         Client, at,
         clock::FAR,
         permissions, reason,
-        requests::{Issued, revoke_request, rotate_request, set_expiry_request, update_request},
+        requests::{
+            Issued, UNTIL_FIRST_USE, revoke_request, rotate_request, set_expiry_request,
+            update_request,
+        },
         watching::{Watching, ping, staleness, subject},
     },
 };
@@ -48,13 +51,13 @@ async fn issue_many(cluster: &Cluster, name: &str, count: usize) -> Vec<String> 
     uids
 }
 
-/// The position in a revision.
+/// Returns the position in a revision.
 fn position(revision: &str) -> i64 {
     i64::from_str_radix(&revision[16..], 16).unwrap()
 }
 
-/// A revoke by hand, in a transaction that stays open.
-fn hold_revoke(cluster: &Cluster, uid: &str) -> Held {
+/// Revokes a token by SQL, in a transaction that stays open.
+fn hold_revoke(cluster: &Cluster, uid: &str) -> OpenTransaction {
     cluster.postgres.hold(
         DATABASE,
         &format!(
@@ -73,7 +76,7 @@ async fn revoke(owner: &Client, stack: &str, uid: &str) -> v1::RevokeResponse {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_either_replica_changes_is_told_by_both() {
+async fn both_replicas_report_the_changes_of_each() {
     let Some(cluster) = Cluster::start().await else {
         return;
     };
@@ -97,7 +100,7 @@ async fn what_either_replica_changes_is_told_by_both() {
         tokens.update(update).await.unwrap();
         let redate = set_expiry_request(&stack, uid, at(FAR));
         tokens.set_expiry(redate).await.unwrap();
-        let rotate = rotate_request(&stack, uid, Overlap::UntilFirstUse(true));
+        let rotate = rotate_request(&stack, uid, UNTIL_FIRST_USE);
         let newer = tokens.rotate(rotate).await.unwrap().into_inner();
         makes.warm(&stack, &newer.secret).await;
         revoke(&makes.owner, &stack, uid).await;
@@ -115,7 +118,7 @@ async fn what_either_replica_changes_is_told_by_both() {
         };
         stacks.remove(remove).await.unwrap();
         let of_stack = format!("stack {}", known.stack_uid);
-        // Updated, re-dated, rotated, first used, revoked; suspended, removed.
+        // Updated, new expiry, rotated, first used, revoked; suspended, removed.
         let wanted = [&[this.as_str(); 5][..], &[of_stack.as_str(); 2]].concat();
         for watching in &mut both {
             for what in &wanted {
@@ -126,23 +129,25 @@ async fn what_either_replica_changes_is_told_by_both() {
     }
 }
 
-/// How many revokes: more by STACKTOKEN_TEST_REVOKES, for the figures in docs/reliability.md.
+/// Returns how many revokes to make: 200, or STACKTOKEN_TEST_REVOKES for the figures in
+/// docs/reliability.md.
 fn revokes() -> usize {
     std::env::var("STACKTOKEN_TEST_REVOKES").map_or(200, |count| count.parse().unwrap())
 }
 
-/// Pings as often as is answered at once, and checks each pong against what was acknowledged: everything before
-/// the ping was sent, less the staleness, must have been told. Answers how many pongs vouched
-/// for something, and what was told.
+/// Pings as often as the server answers without delay. Asserts that each pong follows every change
+/// that was acknowledged before `sent_at - staleness`. Returns how many pongs moved that point
+/// forward.
 async fn check_pongs(
     mut watching: Watching,
     acknowledged: Arc<Mutex<Vec<(String, Instant)>>>,
     count: usize,
 ) -> usize {
-    let (mut told, mut vouched) = (BTreeSet::new(), 0);
+    let (mut told, mut covered) = (BTreeSet::new(), 0);
     let mut highest = 0;
     for nonce in 0.. {
-        // A ping that has to wait counts from before the wait, which would hide a little.
+        // Stay below the server's 20 pongs per second. A ping that waits at the server would date
+        // the pong too early, and a change sent slightly late would go unnoticed.
         sleep(Duration::from_millis(52)).await;
         let sent = Instant::now();
         watching.send(ping(nonce));
@@ -159,20 +164,23 @@ async fn check_pongs(
         let before = acknowledged.iter().filter(|(_, at)| *at < since);
         let before: Vec<_> = before.map(|(uid, _)| uid).collect();
         let missing = before.iter().find(|uid| !told.contains(**uid));
-        assert!(missing.is_none(), "vouched for untold: {missing:?}");
-        vouched += usize::from(before.len() > highest);
+        assert!(
+            missing.is_none(),
+            "the pong covers a change that was not sent: {missing:?}"
+        );
+        covered += usize::from(before.len() > highest);
         highest = highest.max(before.len());
         if highest == count {
-            return vouched;
+            return covered;
         }
     }
     unreachable!()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_pong_vouches_for_a_revoke_that_was_not_told_before_it() {
+async fn no_pong_covers_a_revoke_that_was_not_sent_before_it() {
     let count = revokes();
-    // Leases that are renewed often, so that a pong vouches for much.
+    // The lease is renewed often, so that pongs cover recent changes.
     let often = |tuning: &mut Tuning| tuning.freshness_bound = Duration::from_millis(200);
     let Some(cluster) = Cluster::start_with(often, Safeguards::default()).await else {
         return;
@@ -195,15 +203,16 @@ async fn no_pong_vouches_for_a_revoke_that_was_not_told_before_it() {
         let done = (format!("token {uid}"), Instant::now());
         acknowledged.lock().unwrap().push(done);
     }
-    let mut vouched = 0;
+    let mut covered = 0;
     for watcher in watchers {
-        vouched += watcher.await.unwrap();
+        covered += watcher.await.unwrap();
     }
-    println!("{count} revokes, {vouched} pongs that vouched for one more");
-    assert!(vouched >= 32, "the check saw hardly anything: {vouched}");
+    println!("{count} revokes, {covered} pongs that covered more than any before");
+    assert!(covered >= 32, "too few pongs to check: {covered}");
 }
 
-/// What a stream said, with all that was told up to each point.
+/// Reads a stream until it has sent this many changes. Returns, for each revision, the changes sent
+/// up to it.
 async fn record(mut watching: Watching, until: usize) -> BTreeMap<String, BTreeSet<String>> {
     let mut told = BTreeSet::new();
     let mut points: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -220,7 +229,7 @@ async fn record(mut watching: Watching, until: usize) -> BTreeMap<String, BTreeS
                 pong.revision
             }
         };
-        // The least that was told by then: the first time it was said.
+        // Keep the first occurrence of each revision, when the fewest changes had been sent.
         points.entry(revision).or_insert_with(|| told.clone());
         if told.len() == until {
             return points;
@@ -229,7 +238,7 @@ async fn record(mut watching: Watching, until: usize) -> BTreeMap<String, BTreeS
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn from_every_revision_told_the_rest_is_told_whatever_order_was_committed_in() {
+async fn from_every_sent_revision_the_remaining_changes_follow_in_any_commit_order() {
     const ROUNDS: usize = 6;
     const BETWEEN: usize = 8;
     let Some(cluster) = Cluster::start().await else {
@@ -244,7 +253,7 @@ async fn from_every_revision_told_the_rest_is_told_whatever_order_was_committed_
     }
     let mut uids = uids.iter();
     for _ in 0..ROUNDS {
-        // Two transactions that begin before all the others and end after them, the first last.
+        // Two transactions that begin before all the others and end after them, the first one last.
         let first = hold_revoke(&cluster, uids.next().unwrap());
         let second = hold_revoke(&cluster, uids.next().unwrap());
         let some: Vec<_> = uids.by_ref().take(BETWEEN).collect();
@@ -271,7 +280,7 @@ async fn from_every_revision_told_the_rest_is_told_whatever_order_was_committed_
             tried += 1;
         }
     }
-    println!("{tried} revisions gone on from");
+    println!("resumed from {tried} revisions");
     assert!(tried >= 2 * ROUNDS, "{tried}");
 }
 
@@ -323,7 +332,7 @@ async fn while_an_older_transaction_is_at_work_the_two_points_part() {
     let late = position(&revoked.revision);
     assert_eq!(changed.min_revision, revoked.revision);
     assert!(position(&changed.revision) < late, "{changed:?}");
-    // Who comes now is not told of it, and must all the same never take an answer without it.
+    // A stream opened now does not get this change, but its `min_revision` must already cover it.
     let (told, pong) = watching(&cluster.b, "").await.pong().await.unwrap();
     assert!(told.is_empty(), "{told:?}");
     assert_eq!(pong.min_revision, revoked.revision);
@@ -352,9 +361,9 @@ async fn points_that_cannot_be_gone_on_from_are_refused_on_postgres_too() {
         let opened = Watching::open(&cluster.b.service, &revision).await;
         assert_eq!(reason(&opened.err().unwrap()), "REVISION_UNKNOWN");
     }
-    // From before everything: what there is to tell is told.
+    // From position 0: the whole change log is still available.
     watching(&cluster.b, &format!("{epoch}0")).await;
-    // The feeds have read up to there by then.
+    // By then the pollers have read up to there.
     sleep(Duration::from_millis(600)).await;
     let purge = format!(
         "UPDATE meta SET value = {} WHERE name = 'purged'",
@@ -364,7 +373,8 @@ async fn points_that_cannot_be_gone_on_from_are_refused_on_postgres_too() {
     let opened = Watching::open(&cluster.b.service, &format!("{epoch}0")).await;
     assert_eq!(reason(&opened.err().unwrap()), "REVISION_PURGED");
     watching(&cluster.b, &pong.revision).await;
-    // What the feed has read is not missed by it, and what it has not is.
+    // A purge of rows that the poller has already read does no harm; a purge of rows it has not
+    // read ends the streams.
     let mut open = watching(&cluster.b, "").await;
     sleep(Duration::from_millis(600)).await;
     assert!(open.pong().await.is_ok());
@@ -373,8 +383,8 @@ async fn points_that_cannot_be_gone_on_from_are_refused_on_postgres_too() {
     assert_eq!(reason(&open.end().await), "REVISION_PURGED");
 }
 
-/// Whatever a fault does, no pong vouches for the revoke that B cannot hear of; and B tells of
-/// it once it can.
+/// Revokes a token during a fault, while B cannot see the revoke. Asserts that no pong covers it,
+/// and that B sends the change after the fault.
 async fn through(cluster: &Cluster, name: &str, begin: impl FnOnce(), end: impl FnOnce()) {
     let token = issued(cluster, name).await;
     let mut watching = watching(&cluster.b, "").await;
@@ -394,9 +404,9 @@ async fn through(cluster: &Cluster, name: &str, begin: impl FnOnce(), end: impl 
     while begun.elapsed() < Duration::from_secs(3) {
         let sent = Instant::now();
         let (told, pong) = watching.pong().await.unwrap();
-        assert!(told.is_empty(), "{name}: told through a fault: {told:?}");
+        assert!(told.is_empty(), "{name}: sent during the fault: {told:?}");
         stalest = stalest.max(staleness(&pong));
-        // Nothing after the fault is vouched for.
+        // No pong covers anything after the start of the fault.
         let since = sent.checked_sub(staleness(&pong)).unwrap();
         let slack = Duration::from_millis(100);
         assert!(since < begun + slack, "{name}: {:?}", since - begun);
@@ -416,7 +426,7 @@ async fn through(cluster: &Cluster, name: &str, begin: impl FnOnce(), end: impl 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn behind_a_black_hole_pongs_grow_stale_and_the_revoke_is_told_afterwards() {
+async fn behind_a_black_hole_pongs_grow_stale_and_the_revoke_is_reported_afterwards() {
     let Some(cluster) = Cluster::start().await else {
         return;
     };
@@ -437,19 +447,19 @@ async fn while_the_database_is_frozen_pongs_grow_stale() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_primary_that_can_be_read_and_does_not_commit_is_not_vouched_for() {
+async fn a_readable_primary_that_cannot_commit_renews_no_lease() {
     let Some(cluster) = Cluster::start().await else {
         return;
     };
     let run = |sql| cluster.postgres.run(DATABASE, sql);
-    // Its synchronous standby is gone: every commit waits for ever.
+    // Its synchronous standby is gone, so every commit waits.
     let cut_off = || {
         run("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
         run("SELECT pg_reload_conf()");
     };
-    let mend = || {
+    let restore = || {
         run("ALTER SYSTEM RESET synchronous_standby_names");
         run("SELECT pg_reload_conf()");
     };
-    through(&cluster, "cut off", cut_off, mend).await;
+    through(&cluster, "cut off", cut_off, restore).await;
 }

@@ -3,19 +3,20 @@
 use std::{borrow::Borrow, sync::Arc, time::Duration};
 
 use stacktoken_core::{
+    labels::Labels,
     permissions::Permissions,
     verdict::{Facts, Reason, StackFacts, TokenFacts, Verdict},
 };
 
 /// The cached facts about a secret. Verdicts are never cached.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct CachedFacts {
     pub facts: Facts,
     /// When the question that these facts answer was sent.
     pub asked_at: Duration,
 }
 
-impl Borrow<Facts> for Kept {
+impl Borrow<Facts> for CachedFacts {
     fn borrow(&self) -> &Facts {
         &self.facts
     }
@@ -28,7 +29,7 @@ impl Borrow<Facts> for Kept {
 pub struct Answer {
     verdict: Verdict,
     /// The facts about the token; `Some` only if it is active.
-    known: Option<Arc<Kept>>,
+    known: Option<Arc<CachedFacts>>,
     asked: bool,
     from_memory: bool,
 }
@@ -36,7 +37,7 @@ pub struct Answer {
 impl Answer {
     pub(super) fn new(
         verdict: Verdict,
-        known: Option<Arc<Kept>>,
+        known: Option<Arc<CachedFacts>>,
         asked: bool,
         from_memory: bool,
     ) -> Self {
@@ -81,6 +82,12 @@ impl Answer {
     #[must_use]
     pub fn token(&self) -> Option<&TokenFacts> {
         self.known.as_ref().map(|known| &known.facts.token)
+    }
+
+    /// Returns the labels of the token, or `None` if it is not active.
+    #[must_use]
+    pub fn labels(&self) -> Option<&Labels> {
+        self.token().map(|token| &token.labels)
     }
 
     /// Returns the facts about the stack, or `None` if the token is not active.

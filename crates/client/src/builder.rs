@@ -195,7 +195,7 @@ impl Builder {
         within("timeout", self.timeout, short, minute)?;
         within("connect_timeout", self.connect_timeout, short, minute)?;
         if self.cache_entries == 0 {
-            let problem = "is 0: choose how many secrets to remember, at least 1";
+            let problem = "is 0: choose how many secrets to cache, at least 1";
             return Err(Error::setting("cache_entries", problem));
         }
         self.check_pem()?;
@@ -220,7 +220,7 @@ impl Builder {
         ] {
             let text = pem.map(String::from_utf8_lossy);
             if text.is_some_and(|text| !text.contains(label)) {
-                let problem = format!("holds no PEM block that begins with …{label}");
+                let problem = format!("contains no PEM block that begins with …{label}");
                 return Err(Error::setting(name, problem));
             }
         }
@@ -246,7 +246,7 @@ impl Builder {
             }
             Some("http") => {
                 if self.ca.is_some() || self.identity.is_some() {
-                    return Err(wrong("certificates are for https:// only".to_owned()));
+                    return Err(wrong("certificates require an https:// URL".to_owned()));
                 }
                 if !self.allow_plaintext && !is_loopback(endpoint.uri().host()) {
                     return Err(wrong(

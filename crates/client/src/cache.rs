@@ -4,17 +4,18 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use super::{
-    answer::{Answer, Kept},
+    answer::{Answer, CachedFacts},
     question::Question,
 };
 use stacktoken_core::{
+    catalogue::Catalogue,
     clock::Clock,
     facts_cache::{Cache, Generation},
     id::{StackUid, TokenUid},
@@ -22,7 +23,7 @@ use stacktoken_core::{
     revision::Revision,
     secret::{self, Digest},
     timestamp::Timestamp,
-    verdict::{self, Verdict},
+    verdict::{self, ActionQuestion, Facts, Verdict},
 };
 
 /// The value of `ahead` while nothing is known about the server's clock.
@@ -40,16 +41,17 @@ pub(super) struct Bounds {
 pub(super) struct VerdictCache {
     clock: Arc<dyn Clock>,
     bounds: Bounds,
-    cache: Cache<Kept>,
+    cache: Cache<CachedFacts>,
+    /// The catalogue of the server that is watched; before that, the built-in one.
+    catalogue: RwLock<Catalogue>,
     /// Every change acknowledged before this instant of the local clock was received and applied.
     /// The value is in nanoseconds plus one, or 0 if no such instant is known.
     covered: AtomicU64,
     /// The server's clock minus the local monotonic clock, in microseconds. This estimate may be
     /// too high but is never too low.
     ahead: AtomicI64,
-    /// Whether the server evaluates actions with the same catalogue that is compiled into this
-    /// client.
-    same_catalogue: AtomicBool,
+    /// Whether `catalogue` is the one by which the server evaluates actions.
+    knows_catalogue: AtomicBool,
     stream: Mutex<Stream>,
 }
 
@@ -61,22 +63,22 @@ struct Stream {
     /// Whether a ping on this stream was answered.
     live: bool,
     /// The revisions up to which every change was received, on this stream or an earlier one.
-    told: Option<Told>,
+    received: Option<EventRevisions>,
 }
 
 /// The revisions of the last event.
 #[derive(Clone)]
-pub(super) struct Told {
+pub(super) struct EventRevisions {
     /// The revision from which another stream can resume.
     pub revision: String,
     /// The revision that an answer must reflect to be cached.
     pub min_revision: String,
 }
 
-impl Told {
+impl EventRevisions {
     /// Returns the revisions to keep after this event, which followed `before`. `min_revision`
-    /// never goes back, not even with a new stream. Otherwise a replica that lags behind the
-    /// changes received so far could answer with facts that those changes evicted.
+    /// never goes back, not even with a new stream. Otherwise a replica that has not yet
+    /// applied the changes received so far could fill the cache with the facts that they evicted.
     fn after(mut self, before: Option<&Self>) -> Self {
         let Some(before) = before else { return self };
         let [was, is] =
@@ -103,7 +105,7 @@ pub(super) enum Subject {
 }
 
 /// A question in flight whose answer may be cached, with the state at the time it was sent.
-pub(super) struct Asking {
+pub(super) struct PendingRequest {
     stream: u64,
     generation: Generation,
     /// The revision that the answer must reflect.
@@ -116,9 +118,10 @@ impl VerdictCache {
             clock,
             bounds,
             cache: Cache::new(entries, true),
+            catalogue: RwLock::new(Catalogue::builtin()),
             covered: AtomicU64::new(0),
             ahead: AtomicI64::new(NEVER),
-            same_catalogue: AtomicBool::new(false),
+            knows_catalogue: AtomicBool::new(false),
             stream: Mutex::default(),
         }
     }
@@ -139,26 +142,26 @@ impl VerdictCache {
             return None;
         }
         let asked = !question.actions.is_empty();
-        let Some(digest) = secret::recognise(question.token) else {
+        let Some(digest) = secret::recognize(question.token) else {
             // The server would make the same check and give the same answer.
-            return Some(Answer::new(Verdict::NotRecognised, None, asked, true));
+            return Some(Answer::new(Verdict::NotRecognized, None, asked, true));
         };
         // The lease and the revision are read before the cache. Otherwise, evidence that arrives
-        // together with an eviction would vouch for the evicted facts.
+        // together with an eviction would wrongly confirm the evicted facts.
         let lease = self.lease();
-        let reflects = min.is_none_or(|min| self.was_told(min));
+        let reflects = min.is_none_or(|min| self.has_received(min));
         let kept = self.cache.get(&digest)?;
         let now = self.clock.monotonic();
         let may = lease.covers(now, self.bounds.freshness)
             && now.saturating_sub(kept.asked_at) <= self.bounds.reuse_for
-            && (!asked || self.same_catalogue.load(Ordering::Acquire))
+            && (!asked || self.knows_catalogue.load(Ordering::Acquire))
             && reflects;
         if !may {
             return None;
         }
         let at = self.server_now(now)?;
         let key = question.stack_api_key;
-        let verdict = verdict::evaluate(Some(&kept.facts), key, question.actions, at);
+        let verdict = self.evaluate(&kept.facts, (key, question.actions), at);
         // A cached token was active, so it can only have ended because time passed. The local
         // estimate of the server's time is ahead by up to a round trip, so the server must decide
         // whether the token has ended.
@@ -166,28 +169,40 @@ impl VerdictCache {
             .then(|| Answer::new(verdict, Some(kept), asked, true))
     }
 
-    /// Returns the state that is needed to cache the answer to a question that is about to be sent,
-    /// or `None` if the answer cannot be cached.
-    pub fn asking(&self) -> Option<Asking> {
+    /// Evaluates facts as a server with this catalogue does.
+    pub fn evaluate(
+        &self,
+        facts: &Facts,
+        (key, actions): (&str, &[ActionQuestion]),
+        at: Timestamp,
+    ) -> Verdict {
+        let catalogue = self.catalogue.read();
+        let catalogue = catalogue.unwrap_or_else(PoisonError::into_inner);
+        verdict::evaluate(&catalogue, Some(facts), key, actions, at)
+    }
+
+    /// Captures the stream state before a question is sent, so that its answer can be cached later.
+    /// Returns `None` if the answer cannot be cached.
+    pub fn pending(&self) -> Option<PendingRequest> {
         let stream = self.stream();
-        let told = stream.told.as_ref().filter(|_| stream.live)?;
-        Some(Asking {
+        let received = stream.received.as_ref().filter(|_| stream.live)?;
+        Some(PendingRequest {
             stream: stream.number,
             // The generation is read under the lock under which changes are applied. So if an
             // eviction is not in the generation, it is not in the revision either.
             generation: self.cache.generation(),
-            min_revision: told.min_revision.clone(),
+            min_revision: received.min_revision.clone(),
         })
     }
 
     /// Caches the answer to a question. Does not cache it if, since the question was sent, the
     /// stream has ended or was replaced, or the subject of the answer was evicted. Returns whether
     /// the answer was cached.
-    pub fn keep(&self, asking: &Asking, digest: Digest, kept: &Arc<Kept>) -> bool {
+    pub fn keep(&self, pending: &PendingRequest, digest: Digest, kept: &Arc<CachedFacts>) -> bool {
         let stream = self.stream();
         stream.live
-            && stream.number == asking.stream
-            && self.cache.fill(digest, kept, asking.generation)
+            && stream.number == pending.stream
+            && self.cache.fill(digest, kept, pending.generation)
     }
 
     /// Records that the server's clock read `evaluated_at` while a question sent at `sent` was in
@@ -198,11 +213,13 @@ impl VerdictCache {
     }
 
     /// Returns whether every change up to a revision was received.
-    pub fn was_told(&self, min: Revision) -> bool {
+    pub fn has_received(&self, min: Revision) -> bool {
         let stream = self.stream();
-        let told = stream.told.as_ref();
-        let told = told.and_then(|told| Revision::parse(&told.revision).ok());
-        told.is_some_and(|told| told.epoch == min.epoch && min.position <= told.position)
+        let received = stream.received.as_ref();
+        let received = received.and_then(|received| Revision::parse(&received.revision).ok());
+        received.is_some_and(|received| {
+            received.epoch == min.epoch && min.position <= received.position
+        })
     }
 
     /// Returns the revision from which a new stream can resume. If no revision was received yet,
@@ -210,28 +227,34 @@ impl VerdictCache {
     pub fn resume_from(&self) -> Option<String> {
         let resume = self
             .stream()
-            .told
+            .received
             .as_ref()
-            .map(|told| told.revision.clone());
+            .map(|received| received.revision.clone());
         let resume = resume.filter(|revision| !revision.is_empty());
         if resume.is_none() {
-            self.forget();
+            self.reset();
         }
         resume
     }
 
-    /// Records that a stream was opened, and whether its server has the same catalogue.
-    pub fn begin(&self, same_catalogue: bool) {
+    /// Records that a stream was opened, and by which catalogue its server evaluates actions; `None`
+    /// if this client cannot evaluate actions by it.
+    pub fn begin(&self, catalogue: Option<Catalogue>) {
         let mut stream = self.stream();
         stream.number += 1;
         stream.live = false;
-        self.same_catalogue.store(same_catalogue, Ordering::Release);
+        let is_known = catalogue.is_some();
+        if let Some(catalogue) = catalogue {
+            let current = self.catalogue.write();
+            *current.unwrap_or_else(PoisonError::into_inner) = catalogue;
+        }
+        self.knows_catalogue.store(is_known, Ordering::Release);
     }
 
     /// Applies a change that the stream reported.
-    pub fn change(&self, subject: Subject, told: Told) {
+    pub fn change(&self, subject: Subject, received: EventRevisions) {
         let mut stream = self.stream();
-        stream.told = Some(told.after(stream.told.as_ref()));
+        stream.received = Some(received.after(stream.received.as_ref()));
         match subject {
             Subject::Token(uid) => self.cache.evict_token(uid),
             Subject::Stack(uid) => self.cache.evict_stack(uid),
@@ -240,9 +263,9 @@ impl VerdictCache {
     }
 
     /// Records that a ping sent at `sent` was answered.
-    pub fn pong(&self, sent: Duration, staleness: Duration, told: Told) {
+    pub fn pong(&self, sent: Duration, staleness: Duration, received: EventRevisions) {
         let mut stream = self.stream();
-        stream.told = Some(told.after(stream.told.as_ref()));
+        stream.received = Some(received.after(stream.received.as_ref()));
         stream.live = true;
         if let Some(covered) = sent.checked_sub(staleness) {
             self.covered.fetch_max(stamp(covered), Ordering::AcqRel);
@@ -256,10 +279,10 @@ impl VerdictCache {
     }
 
     /// Discards everything that was received, and clears the cache.
-    pub fn forget(&self) {
+    pub fn reset(&self) {
         let mut stream = self.stream();
         stream.live = false;
-        stream.told = None;
+        stream.received = None;
         self.covered.store(0, Ordering::Release);
         self.cache.clear();
     }

@@ -1,47 +1,57 @@
 //! Converts an answer from the wire back to the values that the server evaluated.
 
+use std::collections::BTreeMap;
+
 use newtype_uuid::TypedUuidKind;
 
 use super::Error;
-use crate::pb::v1;
+use crate::pb::v1::{self, action_requirement::Requirement};
 use stacktoken_core::{
-    id,
+    id::{self, TokenUid},
+    labels::Labels,
     permissions::{Access, Draft, DraftBranches, DraftGrant, Permissions},
     timestamp::Timestamp,
-    verdict::{ActionResult, Denial, Facts, Reason, StackFacts, TokenFacts, Verdict},
+    verdict::{ActionResult, Denial, Facts, Missing, Reason, StackFacts, TokenFacts, Verdict},
 };
 
 /// The content of an answer.
-pub(super) struct Told {
+pub(super) struct ParsedAnswer {
     pub verdict: Verdict,
     /// The facts about the token; `Some` only if it is active.
     pub facts: Option<Facts>,
-    /// The instant at which the server evaluated the token, or `None` if it was not recognised.
+    /// The instant at which the server evaluated the token, or `None` if it was not recognized.
     pub evaluated_at: Option<Timestamp>,
 }
 
-pub(super) fn answer(message: v1::IntrospectResponse) -> Result<Told, Error> {
-    let why = reason(message.reason)?;
+pub(super) fn answer(message: v1::IntrospectResponse) -> Result<ParsedAnswer, Error> {
+    let why = reason(message.reason);
     let evaluated_at = message.evaluated_at.map(instant).transpose()?;
-    let inactive = |verdict| Told {
+    let inactive = |verdict| ParsedAnswer {
         verdict,
         facts: None,
         evaluated_at,
     };
     match (message.active, why) {
-        (false, Some(Reason::NotRecognised)) => Ok(inactive(Verdict::NotRecognised)),
+        (false, Some(Reason::NotRecognized)) => Ok(inactive(Verdict::NotRecognized)),
         (false, Some(reason)) => Ok(inactive(Verdict::Inactive(reason))),
         (false, None) => Err(unreadable("reason")),
         (true, _) => {
             let results = message.results.into_iter().map(result);
             let verdict = Verdict::Active(results.collect::<Result<_, _>>()?);
+            // A denial that no result explains must not be lost.
+            if verdict.reason() != why {
+                return Err(unreadable("reason"));
+            }
+            let uid = uid(&message.token_uid)?;
+            let expires_at = message.expires_at.map(instant).transpose()?;
+            let told = message.token.ok_or(unreadable("token"))?;
             let facts = Facts {
-                token: token(message.token.ok_or(unreadable("token"))?)?,
+                token: token(uid, expires_at, told, message.labels)?,
                 stack: stack(message.stack.ok_or(unreadable("stack"))?)?,
                 permissions: permissions(message.permissions)
                     .ok_or_else(|| unreadable("permissions"))?,
             };
-            Ok(Told {
+            Ok(ParsedAnswer {
                 verdict,
                 facts: Some(facts),
                 evaluated_at,
@@ -64,17 +74,23 @@ fn uid<K: TypedUuidKind>(text: &str) -> Result<newtype_uuid::TypedUuid<K>, Error
 
 /// Converts the facts of an active token. The message says nothing about an end, because an active
 /// token has not ended.
-fn token(message: v1::TokenFacts) -> Result<TokenFacts, Error> {
+fn token(
+    uid: TokenUid,
+    expires_at: Option<Timestamp>,
+    message: v1::TokenFacts,
+    labels: BTreeMap<String, String>,
+) -> Result<TokenFacts, Error> {
     let issued_at = message.issued_at.map(instant).transpose()?;
     Ok(TokenFacts {
-        uid: uid(&message.token_uid)?,
+        uid,
         name: message.name,
+        labels: Labels::unchecked(labels),
         generation: message.generation,
         superseded: false,
         ends_at: message.superseded_at.map(instant).transpose()?,
         used: true,
         issued_at: issued_at.ok_or(unreadable("issued_at"))?,
-        expires_at: message.expires_at.map(instant).transpose()?,
+        expires_at,
         ended: false,
         revoked: false,
     })
@@ -99,7 +115,7 @@ fn permissions(message: Option<v1::Permissions>) -> Option<Permissions> {
         module: grant.module,
     };
     let draft = Draft {
-        access: access(v1::Access::try_from(message.access).ok()?)?,
+        access: known_access(message.access)?,
         modules: grants.map(|grants| grants.into_iter().map(grant).collect()),
         branches: message.branches.map(|named| DraftBranches {
             branches: named.branches,
@@ -118,11 +134,11 @@ const fn access(message: v1::Access) -> Option<Access> {
 }
 
 fn result(message: v1::ActionResult) -> Result<ActionResult, Error> {
-    let denial = match (message.allowed, reason(message.reason)?) {
+    let denial = match (message.allowed, reason(message.reason)) {
         (true, None) => Ok(()),
         (false, Some(reason)) => Err(Denial {
             reason,
-            missing: message.missing,
+            missing: message.missing.and_then(missing),
         }),
         _ => return Err(unreadable("results")),
     };
@@ -130,11 +146,38 @@ fn result(message: v1::ActionResult) -> Result<ActionResult, Error> {
     Ok(ActionResult { name, denial })
 }
 
-fn reason(value: i32) -> Result<Option<Reason>, Error> {
-    let known = v1::Reason::try_from(value).map_err(|_| unreadable("reason"))?;
-    Ok(Some(match known {
-        v1::Reason::Unspecified => return Ok(None),
-        v1::Reason::NotRecognised => Reason::NotRecognised,
+/// Converts what is missing. Returns `None` for a kind of requirement that this version does not
+/// know.
+fn missing(message: v1::ActionRequirement) -> Option<Missing> {
+    Some(match message.requirement? {
+        Requirement::Access(level) => Missing::Access(known_access(level)?),
+        Requirement::Grant(grant) => Missing::Grant {
+            access: known_access(grant.access)?,
+            module: grant.module.into(),
+        },
+        Requirement::Branch(name) => Missing::Branch(name),
+        Requirement::BranchAlias(name) => Missing::BranchAlias(name),
+        Requirement::AnyBranch(_) => Missing::AnyBranch,
+        Requirement::Fact(fact) => Missing::Fact {
+            name: fact.name.into(),
+            value: fact.value,
+        },
+    })
+}
+
+fn known_access(value: i32) -> Option<Access> {
+    v1::Access::try_from(value).ok().and_then(access)
+}
+
+/// Converts a reason. The enum is open: a reason that this version does not know denies like any
+/// other.
+fn reason(value: i32) -> Option<Reason> {
+    let Ok(known) = v1::Reason::try_from(value) else {
+        return Some(Reason::Unknown);
+    };
+    Some(match known {
+        v1::Reason::Unspecified => return None,
+        v1::Reason::NotRecognized => Reason::NotRecognized,
         v1::Reason::StackSuspended => Reason::StackSuspended,
         v1::Reason::Revoked => Reason::Revoked,
         v1::Reason::Expired => Reason::Expired,
@@ -145,5 +188,5 @@ fn reason(value: i32) -> Result<Option<Reason>, Error> {
         v1::Reason::ReadOnly => Reason::ReadOnly,
         v1::Reason::ModuleNotGranted => Reason::ModuleNotGranted,
         v1::Reason::BranchNotGranted => Reason::BranchNotGranted,
-    }))
+    })
 }

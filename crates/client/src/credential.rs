@@ -42,7 +42,7 @@ impl Credential {
         };
         let value = MetadataValue::try_from(format!("Bearer {}", jwt.trim()));
         let mut value = value.map_err(|_| {
-            Error::Credential("the JWT holds characters that cannot be sent".into())
+            Error::Credential("the JWT contains characters that cannot be sent".into())
         })?;
         value.set_sensitive(true);
         Ok(Some(value))

@@ -22,7 +22,7 @@ pub enum Error {
         problem: String,
     },
     /// The caller's own credential could not be obtained. Fix its source.
-    #[error("the caller's own credential could not be had: {0}")]
+    #[error("the credential of this service could not be obtained: {0}")]
     Credential(Box<dyn std::error::Error + Send + Sync>),
     /// The question is not decided, because no server was reached in time or none was able to
     /// answer. Answer the incoming request with 503, and put `retry_after` in `Retry-After`.
@@ -44,9 +44,9 @@ pub enum Error {
         /// The path of each wrong field, and what is wrong with the field.
         fields: Vec<(String, String)>,
     },
-    /// The `min_revision` of the question belongs to another history, or the server has not reached
-    /// it yet. Ask again without a `min_revision`.
-    #[error("the revision asked for is not known: {message}")]
+    /// The `min_revision` of the question belongs to another change log, or the server has not
+    /// reached it yet. Ask again without a `min_revision`.
+    #[error("the requested revision is unknown: {message}")]
     RevisionUnknown {
         /// A description of the cause.
         message: String,
@@ -61,7 +61,7 @@ pub enum Error {
         message: String,
     },
     /// The server's answer contains something that this client does not know. Update this client.
-    #[error("the server's answer is not understood: {what}; update this client")]
+    #[error("the server's response cannot be interpreted: {what}; update this client")]
     Unreadable {
         /// The part of the answer that this client does not know.
         what: &'static str,

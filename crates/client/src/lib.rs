@@ -53,6 +53,7 @@ struct Page;
 mod answer;
 mod builder;
 mod cache;
+mod catalogue;
 mod clock;
 mod convert;
 mod credential;
@@ -68,20 +69,21 @@ use std::{sync::Arc, time::Duration};
 use tokio::{runtime::Handle, sync::watch as channel, task::AbortHandle};
 
 use self::{
-    answer::Kept,
-    cache::{Asking, VerdictCache},
-    transport::{Answered, Transport},
+    answer::CachedFacts,
+    cache::{PendingRequest, VerdictCache},
+    transport::{TimedAnswer, Transport},
     watch::Fault,
 };
-use stacktoken_core::{revision::Revision, secret, verdict};
+use stacktoken_core::{revision::Revision, secret};
 
 pub use self::{answer::Answer, builder::Builder, error::Error, question::Question};
 /// The types that questions and answers use.
 pub use stacktoken_core::{
     clock::Clock,
+    labels::Labels,
     permissions::{Access, Permissions},
     timestamp::Timestamp,
-    verdict::{ActionQuestion, ActionResult, Denial, Reason, Verdict},
+    verdict::{ActionQuestion, ActionResult, Denial, Missing, Reason, Verdict},
 };
 
 /// A client that answers questions about presented tokens. It is cheap to clone. All clones share
@@ -111,9 +113,9 @@ impl Client {
 
     fn start(runtime: &Handle, cache: VerdictCache, transport: Transport) -> Self {
         let (cache, transport) = (Arc::new(cache), Arc::new(transport));
-        let (told, fault) = channel::channel(Some("not opened yet".to_owned()));
+        let (fault_sender, fault) = channel::channel(Some("not opened yet".to_owned()));
         // If this task ends, the lease expires, and then every question goes to the server.
-        let watching = watch::keep_watching(cache.clone(), transport.clone(), told);
+        let watching = watch::run_watch(cache.clone(), transport.clone(), fault_sender);
         let watching = runtime.spawn(watching).abort_handle();
         Self(Arc::new(Shared {
             cache,
@@ -169,69 +171,74 @@ impl Client {
             cache, transport, ..
         } = self.0.as_ref();
         let own = question.revision().unwrap_or_default();
-        let asking = cache.asking();
-        let asking = asking.filter(|asking| own.is_empty() || self.covers(own, asking));
-        let min = asking
+        let pending = cache.pending();
+        let pending = pending.filter(|pending| own.is_empty() || self.covers(own, pending));
+        let min = pending
             .as_ref()
-            .map(|asking| later(own, &asking.min_revision));
+            .map(|pending| later(own, &pending.min_revision));
         let answered = transport.introspect(question, min.unwrap_or(own)).await;
         match answered {
-            // The server now serves another history and does not know the revision that this client
-            // received. The stream will detect this and clear the cache. The question itself can
-            // still be decided.
+            // The server's change log was replaced, so it does not know the revision that this
+            // client received. The stream will detect this and clear the cache. The question itself
+            // can still be decided.
             Err(Error::RevisionUnknown { .. }) if min.is_some_and(|min| min != own) => {
                 let answered = transport.introspect(question, own).await?;
-                self.learn(question, None, answered)
+                self.read_answer(question, None, answered)
             }
-            answered => self.learn(question, asking.as_ref(), answered?),
+            answered => self.read_answer(question, pending.as_ref(), answered?),
         }
     }
 
     /// Returns whether the changes received include the revision that the question names.
-    fn covers(&self, own: &str, asking: &Asking) -> bool {
-        let told = |own| self.0.cache.was_told(own);
-        let comparable = Revision::parse(&asking.min_revision).is_ok();
-        comparable && Revision::parse(own).is_ok_and(told)
+    fn covers(&self, own: &str, pending: &PendingRequest) -> bool {
+        let received = |own| self.0.cache.has_received(own);
+        let comparable = Revision::parse(&pending.min_revision).is_ok();
+        comparable && Revision::parse(own).is_ok_and(received)
     }
 
-    fn learn(
+    fn read_answer(
         &self,
         question: &Question<'_>,
-        asking: Option<&Asking>,
-        Answered { message, sent }: Answered,
+        pending: Option<&PendingRequest>,
+        TimedAnswer { message, sent }: TimedAnswer,
     ) -> Result<Answer, Error> {
         let cache = &self.0.cache;
-        let told = convert::answer(message)?;
-        if let Some(at) = told.evaluated_at {
+        let parsed = convert::answer(message)?;
+        if let Verdict::Active(results) = &parsed.verdict
+            && results.len() != question.actions.len()
+        {
+            return Err(Error::Unreadable { what: "results" });
+        }
+        if let Some(at) = parsed.evaluated_at {
             cache.note_server_time(sent, at);
         }
         let asked = !question.actions.is_empty();
-        let Some((facts, at)) = told.facts.zip(told.evaluated_at) else {
-            return Ok(Answer::new(told.verdict, None, asked, false));
+        let Some((facts, at)) = parsed.facts.zip(parsed.evaluated_at) else {
+            return Ok(Answer::new(parsed.verdict, None, asked, false));
         };
-        let kept = Arc::new(Kept {
+        let kept = Arc::new(CachedFacts {
             facts,
             asked_at: sent,
         });
         // The facts must not be cached if this client would reach another verdict from them than
         // the server.
         let key = question.stack_api_key;
-        let ours = verdict::evaluate(Some(&kept.facts), key, question.actions, at);
-        if let (Some(asking), Some(digest), true) = (
-            asking,
-            secret::recognise(question.token),
-            ours == told.verdict,
+        let ours = cache.evaluate(&kept.facts, (key, question.actions), at);
+        if let (Some(pending), Some(digest), true) = (
+            pending,
+            secret::recognize(question.token),
+            ours == parsed.verdict,
         ) {
-            cache.keep(asking, digest, &kept);
+            cache.keep(pending, digest, &kept);
         }
-        Ok(Answer::new(told.verdict, Some(kept), asked, false))
+        Ok(Answer::new(parsed.verdict, Some(kept), asked, false))
     }
 }
 
-/// Returns the later of two revisions of one history. The first revision may be empty.
-fn later<'a>(own: &'a str, told: &'a str) -> &'a str {
-    match (Revision::parse(own), Revision::parse(told)) {
-        (Ok(own_point), Ok(told_point)) if own_point.position > told_point.position => own,
-        _ => told,
+/// Returns the later of two revisions of the same change log. The first revision may be empty.
+fn later<'a>(own: &'a str, received: &'a str) -> &'a str {
+    match (Revision::parse(own), Revision::parse(received)) {
+        (Ok(own_point), Ok(received_point)) if own_point.position > received_point.position => own,
+        _ => received,
     }
 }

@@ -5,6 +5,7 @@
 #[allow(
     missing_docs,
     clippy::pedantic,
+    clippy::large_enum_variant,
     reason = "generated; the contract documents it"
 )]
 pub mod v1 {

@@ -6,13 +6,20 @@ use std::fmt;
 use crate::pb::v1;
 use stacktoken_core::{catalogue, secret, verdict::ActionQuestion};
 
-/// The server's limits on a question: the lengths of tokens and keys in bytes, the numbers of
-/// actions and facts, and the lengths of names in bytes.
-const MAX_TOKEN: usize = 512;
-const MAX_STACK_KEY: usize = 128;
+/// The server's limits on a question: the numbers of actions and facts, and the lengths of names in
+/// bytes.
 const MAX_ACTIONS: usize = 20;
 const MAX_FACTS: usize = 16;
 const MAX_NAME: usize = 64;
+
+/// What the client asks for with every question: the facts that it caches and evaluates, and those
+/// that an [`Answer`](super::Answer) gives.
+const INCLUDED: [v1::IntrospectInclude; 4] = [
+    v1::IntrospectInclude::Permissions,
+    v1::IntrospectInclude::Stack,
+    v1::IntrospectInclude::Token,
+    v1::IntrospectInclude::Labels,
+];
 
 /// A question about a presented token. It borrows all of its fields, so that creating a question
 /// copies nothing.
@@ -24,8 +31,7 @@ pub struct Question<'a> {
     pub stack_api_key: &'a str,
     /// The actions that the incoming request is about to perform. All of them must be allowed.
     pub actions: &'a [ActionQuestion],
-    /// A `revision` that the answer must reflect, such as that of a Revoke that somebody else just
-    /// made.
+    /// A `revision` that the answer must reflect, such as that of a Revoke by another caller.
     pub min_revision: Option<&'a str>,
 }
 
@@ -58,11 +64,7 @@ impl<'a> Question<'a> {
 
     /// Returns whether the question is well-formed.
     pub(super) fn is_plain(&self) -> bool {
-        let sized = |text: &str, max| (1..=max).contains(&text.len());
-        sized(self.token, MAX_TOKEN)
-            && sized(self.stack_api_key, MAX_STACK_KEY)
-            && self.actions.len() <= MAX_ACTIONS
-            && self.actions.iter().all(is_plain)
+        self.actions.len() <= MAX_ACTIONS && self.actions.iter().all(is_plain)
     }
 
     /// Returns the revision that the answer must reflect, if the question names one.
@@ -77,6 +79,7 @@ impl<'a> Question<'a> {
             stack_api_key: self.stack_api_key.to_owned(),
             actions: self.actions.iter().map(message).collect(),
             min_revision: min_revision.to_owned(),
+            include: INCLUDED.map(Into::into).to_vec(),
         }
     }
 }
@@ -108,8 +111,6 @@ fn message(action: &ActionQuestion) -> v1::ActionQuestion {
         name: action.name.clone(),
         branch: action.branch.clone().unwrap_or_default(),
         branch_alias: action.branch_alias.clone().unwrap_or_default(),
-        facts: facts
-            .map(|(name, value)| (name.clone(), value.to_string()))
-            .collect(),
+        facts: facts.map(|(name, value)| (name.clone(), *value)).collect(),
     }
 }

@@ -41,7 +41,7 @@ pub(super) struct Transport {
 }
 
 /// An answer, together with the instant at which the question was sent.
-pub(super) struct Answered {
+pub(super) struct TimedAnswer {
     pub message: v1::IntrospectResponse,
     pub sent: Duration,
 }
@@ -69,7 +69,7 @@ impl Transport {
         &self,
         question: &Question<'_>,
         min_revision: &str,
-    ) -> Result<Answered, Error> {
+    ) -> Result<TimedAnswer, Error> {
         let until = self.clock.monotonic().saturating_add(self.timeout);
         let mut wait = FIRST_WAIT;
         let mut tries = 0;
@@ -78,10 +78,10 @@ impl Transport {
             let left = until.saturating_sub(self.clock.monotonic());
             let (error, pause) = match self.ask(server, question, (min_revision, left)).await {
                 Ok(answered) => return Ok(answered),
-                Err(Failed::ForGood(error)) => return Err(error),
-                Err(Failed::ForNow(error, pause)) => (error, pause.unwrap_or(wait)),
+                Err(AttemptError::ForGood(error)) => return Err(error),
+                Err(AttemptError::ForNow(error, pause)) => (error, pause.unwrap_or(wait)),
             };
-            self.pass_over(server);
+            self.prefer_next(server);
             tries += 1;
             if tries % self.channels.len() != 0 {
                 continue;
@@ -101,7 +101,7 @@ impl Transport {
         server: usize,
         question: &Question<'_>,
         (min_revision, left): (&str, Duration),
-    ) -> Result<Answered, Failed> {
+    ) -> Result<TimedAnswer, AttemptError> {
         // If a server accepts requests but never answers, there must be time left to ask another
         // server.
         let limit = if self.channels.len() > 1 {
@@ -110,21 +110,21 @@ impl Transport {
             left
         };
         let request = self.request(question.message(min_revision)).await;
-        let mut request = request.map_err(Failed::ForGood)?;
+        let mut request = request.map_err(AttemptError::ForGood)?;
         request.set_timeout(left);
         let mut client = Introspection::new(self.channels[server].clone());
         let sent = self.clock.monotonic();
         match tokio::time::timeout(limit, client.introspect(request)).await {
-            Err(_) => Err(Failed::ForNow(Error::late(self.timeout), None)),
-            Ok(Ok(answer)) => Ok(Answered {
+            Err(_) => Err(AttemptError::ForNow(Error::late(self.timeout), None)),
+            Ok(Ok(answer)) => Ok(TimedAnswer {
                 message: answer.into_inner(),
                 sent,
             }),
             Ok(Err(status)) if may_pass(&status) => {
                 let pause = retry_after(&status);
-                Err(Failed::ForNow(status.into(), pause))
+                Err(AttemptError::ForNow(status.into(), pause))
             }
-            Ok(Err(status)) => Err(Failed::ForGood(status.into())),
+            Ok(Err(status)) => Err(AttemptError::ForGood(status.into())),
         }
     }
 
@@ -138,7 +138,7 @@ impl Transport {
     }
 
     /// Makes the next question go to another server first.
-    fn pass_over(&self, server: usize) {
+    fn prefer_next(&self, server: usize) {
         let next = (server + 1) % self.channels.len();
         // A concurrent question may already have made another server the preferred one.
         let _ = self
@@ -148,7 +148,7 @@ impl Transport {
 }
 
 /// Why an attempt to ask one server gave no answer.
-enum Failed {
+enum AttemptError {
     /// A retry would fail too.
     ForGood(Error),
     /// A retry may succeed. The duration is the retry delay, if the server gave one.

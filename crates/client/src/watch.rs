@@ -13,17 +13,18 @@ use tonic::{
 
 use super::{
     Error,
-    cache::{Subject, Told, VerdictCache},
+    cache::{EventRevisions, Subject, VerdictCache},
+    catalogue,
     error::{code_name, reason, retry_after},
     transport::Transport,
 };
 use crate::pb::v1::{
-    self, WatchPing, WatchRequest,
+    self, WatchPing, WatchRequest, action_service_client::ActionServiceClient,
     introspection_service_client::IntrospectionServiceClient as Introspection,
     watch_changed::Subject as Named, watch_response::Event,
 };
 use stacktoken_core::{
-    catalogue,
+    catalogue::Catalogue,
     entropy::{Entropy as _, OsEntropy},
     id,
 };
@@ -42,7 +43,7 @@ const SHORTEST_PERIOD: Duration = Duration::from_millis(50);
 pub(super) type Fault = Option<String>;
 
 /// How a stream ended.
-struct Ended {
+struct StreamEnd {
     why: String,
     /// Whether a ping was answered on this stream.
     was_good: bool,
@@ -50,29 +51,29 @@ struct Ended {
 }
 
 /// Keeps a stream open for as long as the client exists.
-pub(super) async fn keep_watching(
+pub(super) async fn run_watch(
     cache: Arc<VerdictCache>,
     transport: Arc<Transport>,
-    told: watch::Sender<Fault>,
+    fault: watch::Sender<Fault>,
 ) {
     let mut wait = FIRST_WAIT;
     for endpoint in transport.endpoints.iter().cycle() {
         let begun = cache.now();
-        let ended = Attempt::new(&cache, &transport, &told).run(endpoint).await;
+        let ended = Attempt::new(&cache, &transport, &fault).run(endpoint).await;
         cache.end();
         let lasted = cache.now().saturating_sub(begun);
         if ended.was_good {
             if lasted > LONGEST_WAIT {
                 wait = FIRST_WAIT;
             }
-            tracing::info!(why = ended.why, "the watch ended; opening another");
+            tracing::info!(why = ended.why, "the watch stream ended; opening another");
         } else {
             tracing::warn!(
                 why = ended.why,
-                "no watch: every question goes to the server"
+                "no watch stream; every question is sent to the server"
             );
         }
-        told.send_replace(Some(ended.why));
+        fault.send_replace(Some(ended.why));
         // If a server asks for a delay, the delay applies only to that server. So it counts only if
         // there is no other server.
         let asked_for = ended.wait.filter(|_| transport.endpoints.len() == 1);
@@ -95,7 +96,7 @@ fn jittered(pause: Duration) -> Duration {
 struct Attempt<'a> {
     cache: &'a VerdictCache,
     transport: &'a Transport,
-    told: &'a watch::Sender<Fault>,
+    fault: &'a watch::Sender<Fault>,
     /// The pings in flight, each with its nonce and the instant at which it was sent.
     unanswered: VecDeque<(u64, Duration)>,
     nonce: u64,
@@ -108,24 +109,24 @@ impl<'a> Attempt<'a> {
     fn new(
         cache: &'a VerdictCache,
         transport: &'a Transport,
-        told: &'a watch::Sender<Fault>,
+        fault: &'a watch::Sender<Fault>,
     ) -> Self {
         Self {
             fresh: cache.now(),
             cache,
             transport,
-            told,
+            fault,
             unanswered: VecDeque::new(),
             nonce: 0,
             was_good: false,
         }
     }
 
-    async fn run(mut self, endpoint: &Endpoint) -> Ended {
+    async fn run(mut self, endpoint: &Endpoint) -> StreamEnd {
         let (why, wait) = match self.watch(endpoint).await {
             Ok(why) => (why.to_owned(), None),
-            Err(Failed::Ours(error)) => (error.to_string(), None),
-            Err(Failed::Server(status)) => {
+            Err(StreamError::Ours(error)) => (error.to_string(), None),
+            Err(StreamError::Server(status)) => {
                 let reason = reason(&status);
                 let unknown = matches!(
                     reason.as_deref(),
@@ -134,14 +135,14 @@ impl<'a> Attempt<'a> {
                 // This also applies if the server gives no reason, or cannot parse the revision at
                 // all, because resuming from that revision would be refused forever.
                 if unknown || matches!(status.code(), Code::OutOfRange | Code::InvalidArgument) {
-                    self.cache.forget();
+                    self.cache.reset();
                 }
                 let reason = reason.unwrap_or_else(|| code_name(status.code()));
                 let why = format!("{reason}: {}", status.message());
                 (why, retry_after(&status))
             }
         };
-        Ended {
+        StreamEnd {
             why,
             was_good: self.was_good,
             wait,
@@ -149,10 +150,10 @@ impl<'a> Attempt<'a> {
     }
 
     /// Runs the stream until it ends. Returns the reason if the stream ended without a failure.
-    async fn watch(&mut self, endpoint: &Endpoint) -> Result<&'static str, Failed> {
+    async fn watch(&mut self, endpoint: &Endpoint) -> Result<&'static str, StreamError> {
         let timeout = self.transport.timeout;
         let opened = tokio::time::timeout(timeout, self.open(endpoint)).await;
-        let (mut events, pings) = opened.map_err(|_| Failed::Ours(Error::late(timeout)))??;
+        let (mut events, pings) = opened.map_err(|_| StreamError::Ours(Error::late(timeout)))??;
         let bound = self.cache.bounds().freshness;
         let mut ticks = tokio::time::interval((bound / 4).max(SHORTEST_PERIOD));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -160,7 +161,7 @@ impl<'a> Attempt<'a> {
         loop {
             tokio::select! {
                 event = events.message() => match event? {
-                    Some(event) => self.hear(event)?,
+                    Some(event) => self.apply(event)?,
                     None => return Ok("the server ended it"),
                 },
                 _ = ticks.tick() => {
@@ -184,23 +185,23 @@ impl<'a> Attempt<'a> {
     async fn open(
         &mut self,
         endpoint: &Endpoint,
-    ) -> Result<(Streaming<v1::WatchResponse>, mpsc::Sender<WatchRequest>), Failed> {
+    ) -> Result<(Streaming<v1::WatchResponse>, mpsc::Sender<WatchRequest>), StreamError> {
         let unreachable = |error: tonic::transport::Error| {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             let words = cause.unwrap_or_else(|| error.to_string());
-            Failed::Ours(Error::Undecided {
+            StreamError::Ours(Error::Undecided {
                 reason: "UNREACHABLE".to_owned(),
                 message: format!("{}: {words}", endpoint.uri()),
                 retry_after: FIRST_WAIT,
             })
         };
         let channel = endpoint.connect().await.map_err(unreachable)?;
-        let same = self.has_same_catalogue(channel.clone()).await?;
+        let catalogue = self.catalogue(channel.clone()).await?;
         let from_revision = self.cache.resume_from().unwrap_or_default();
         let (pings, requests) = mpsc::channel(4);
         let requests = self.transport.request(ReceiverStream::new(requests)).await;
-        let requests = requests.map_err(Failed::Ours)?;
-        self.cache.begin(same);
+        let requests = requests.map_err(StreamError::Ours)?;
+        self.cache.begin(catalogue);
         let first = WatchRequest {
             from_revision,
             ping: Some(self.ping()),
@@ -210,12 +211,15 @@ impl<'a> Attempt<'a> {
         Ok((events.into_inner(), pings))
     }
 
-    /// Returns whether the server evaluates actions with the same catalogue as this client.
-    async fn has_same_catalogue(&self, channel: Channel) -> Result<bool, Failed> {
+    /// Returns the catalogue by which the server evaluates actions, or `None` if this client cannot
+    /// evaluate actions by it.
+    async fn catalogue(&self, channel: Channel) -> Result<Option<Catalogue>, StreamError> {
         let request = self.transport.request(v1::ListActionsRequest {}).await;
-        let request = request.map_err(Failed::Ours)?;
-        let listed = Introspection::new(channel).list_actions(request).await?;
-        Ok(listed.into_inner().version == catalogue::VERSION)
+        let request = request.map_err(StreamError::Ours)?;
+        let listed = ActionServiceClient::new(channel)
+            .list_actions(request)
+            .await?;
+        Ok(catalogue::listed(listed.into_inner()))
     }
 
     fn ping(&mut self) -> WatchPing {
@@ -231,10 +235,10 @@ impl<'a> Attempt<'a> {
         oldest.is_some_and(|(_, sent)| self.cache.now().saturating_sub(*sent) > bound)
     }
 
-    /// Returns whether the server itself has been out of date for so long that another server
+    /// Records how stale the server is. Returns whether it has been out of date for so long that another server
     /// should be watched instead. A server that is cut off from the store still answers pings, so
     /// the pongs alone do not reveal this.
-    fn is_left_behind(&mut self, staleness: Duration) -> bool {
+    fn note_staleness(&mut self, staleness: Duration) -> bool {
         let (now, bound) = (self.cache.now(), self.cache.bounds().freshness);
         if staleness <= bound {
             self.fresh = now;
@@ -242,13 +246,13 @@ impl<'a> Attempt<'a> {
         now.saturating_sub(self.fresh) > BEHIND * bound
     }
 
-    fn hear(&mut self, response: v1::WatchResponse) -> Result<(), Failed> {
+    fn apply(&mut self, response: v1::WatchResponse) -> Result<(), StreamError> {
         match response.event {
             Some(Event::Changed(changed)) => {
                 let subject = subject(changed.subject.as_ref());
                 self.cache.change(
                     subject,
-                    Told {
+                    EventRevisions {
                         revision: changed.revision,
                         min_revision: changed.min_revision,
                     },
@@ -256,13 +260,13 @@ impl<'a> Attempt<'a> {
             }
             Some(Event::Pong(pong)) => self.answered(pong)?,
             // An event that this client does not know may concern any token.
-            None => self.cache.forget(),
+            None => self.cache.reset(),
         }
         Ok(())
     }
 
-    fn answered(&mut self, pong: v1::WatchPong) -> Result<(), Failed> {
-        let unreadable = || Failed::Ours(Error::Unreadable { what: "a pong" });
+    fn answered(&mut self, pong: v1::WatchPong) -> Result<(), StreamError> {
+        let unreadable = || StreamError::Ours(Error::Unreadable { what: "a pong" });
         // A pong that does not say how stale the server is proves nothing.
         let staleness = pong.staleness.ok_or_else(unreadable)?;
         let staleness = Duration::try_from(staleness).map_err(|_| unreadable())?;
@@ -276,22 +280,22 @@ impl<'a> Attempt<'a> {
         self.cache.pong(
             sent,
             staleness,
-            Told {
+            EventRevisions {
                 revision: pong.revision,
                 min_revision: pong.min_revision,
             },
         );
-        if self.is_left_behind(staleness) {
-            return Err(Failed::Ours(Error::Undecided {
+        if self.note_staleness(staleness) {
+            return Err(StreamError::Ours(Error::Undecided {
                 reason: "NOT_FRESH".to_owned(),
-                message: "the server has not heard of changes itself for some time".to_owned(),
+                message: "the server is itself out of date".to_owned(),
                 retry_after: FIRST_WAIT,
             }));
         }
         if !self.was_good {
             self.was_good = true;
-            self.told.send_replace(None);
-            tracing::info!("watching: answers are remembered");
+            self.fault.send_replace(None);
+            tracing::info!("watch stream open; caching answers");
         }
         Ok(())
     }
@@ -307,12 +311,12 @@ fn subject(named: Option<&Named>) -> Subject {
 }
 
 /// Why a stream could not be opened, or why it failed later.
-enum Failed {
+enum StreamError {
     Ours(Error),
     Server(Box<tonic::Status>),
 }
 
-impl From<tonic::Status> for Failed {
+impl From<tonic::Status> for StreamError {
     fn from(status: tonic::Status) -> Self {
         Self::Server(Box::new(status))
     }

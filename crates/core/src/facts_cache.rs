@@ -1,5 +1,5 @@
-//! A cache of facts, keyed by the digest of a secret. It never holds verdicts (§9), and the number
-//! of entries is bounded. A hit takes a brief shared lock of one shard. Only fills and evictions
+//! A cache of facts, keyed by the digest of a secret. It never holds verdicts, and the number of
+//! entries is bounded. A hit takes a brief shared lock of one shard. Only fills and evictions
 //! contend for the lock of the index. The cache does not decide whether an entry is fresh enough to
 //! be used for an answer. The lease decides this, both in a replica and in a client.
 
@@ -61,7 +61,7 @@ struct Index {
     /// The number of calls of `note` since the index was last rebuilt.
     noted: usize,
     recent: VecDeque<Evicted>,
-    /// How many changes with an unknown outcome there are for each subject.
+    /// Number of changes with an unknown outcome, by subject.
     barred: HashMap<Subject, usize>,
 }
 
@@ -92,7 +92,7 @@ impl Index {
     }
 
     /// Removes all digests from the index, but keeps the recent evictions and the bars.
-    fn begin_again(&mut self) {
+    fn reset_index(&mut self) {
         *self = Self {
             recent: std::mem::take(&mut self.recent),
             barred: std::mem::take(&mut self.barred),
@@ -133,9 +133,9 @@ impl<F: Borrow<Facts>> Cache<F> {
         self.facts.get(digest)
     }
 
-    /// Returns whether a digest is cached as unknown and the entry has not expired at `now`.
-    pub fn is_unknown(&self, digest: &Digest, now: Duration) -> bool {
-        self.unknown.get(digest).is_some_and(|until| now < until)
+    /// Returns the time before which a digest is cached as unknown, if it is.
+    pub fn unknown_until(&self, digest: &Digest) -> Option<Duration> {
+        self.unknown.get(digest)
     }
 
     /// Caches a digest as unknown until `until`, unless everything was evicted since `read_at`. No
@@ -172,7 +172,7 @@ impl<F: Borrow<Facts>> Cache<F> {
         // digest from only one of the two lists. Both leave stale digests in the index, so it is
         // rebuilt from time to time.
         if index.noted > 2 * self.capacity + RECENT {
-            index.begin_again();
+            index.reset_index();
             for (digest, facts) in self.facts.iter() {
                 index.note(digest, (*facts).borrow());
             }
@@ -205,14 +205,14 @@ impl<F: Borrow<Facts>> Cache<F> {
     /// are refused, so every request reads the store. When the guard is dropped, their facts are
     /// evicted once more, so that a read started before the outcome was known cannot be filled in
     /// afterwards.
-    pub fn bar(self: &Arc<Self>, subjects: &[Subject]) -> Bar<F> {
+    pub fn bar(self: &Arc<Self>, subjects: &[Subject]) -> CacheBarrier<F> {
         let mut index = self.index();
         for subject in subjects {
             *index.barred.entry(*subject).or_default() += 1;
             self.evict(&mut index, *subject);
         }
         drop(index);
-        Bar {
+        CacheBarrier {
             cache: self.clone(),
             subjects: subjects.to_owned(),
         }
@@ -233,7 +233,7 @@ impl<F: Borrow<Facts>> Cache<F> {
 
     /// Evicts the facts of tokens that are dead, because they are revoked, ended, or expired at
     /// `now`.
-    pub fn forget_dead(&self, now: Timestamp) {
+    pub fn evict_dead(&self, now: Timestamp) {
         let expired = |facts: &Facts| facts.token.expires_at.is_some_and(|at| at <= now);
         let dead = |facts: &Facts| facts.token.revoked || facts.token.ended || expired(facts);
         self.facts.retain(|_, facts| !dead(facts.as_ref().borrow()));
@@ -244,7 +244,7 @@ impl<F: Borrow<Facts>> Cache<F> {
         let mut index = self.index();
         self.note(&mut index, Evicted::Everything);
         self.facts.clear();
-        index.begin_again();
+        index.reset_index();
         self.unknown.clear();
     }
 
@@ -290,12 +290,12 @@ impl<F: Borrow<Facts>> Cache<F> {
 
 /// A guard that bars the subjects of a change from the cache until it is dropped.
 #[must_use = "dropping it lifts the bar"]
-pub struct Bar<F: Borrow<Facts> = Facts> {
+pub struct CacheBarrier<F: Borrow<Facts> = Facts> {
     cache: Arc<Cache<F>>,
     subjects: Vec<Subject>,
 }
 
-impl<F: Borrow<Facts>> Drop for Bar<F> {
+impl<F: Borrow<Facts>> Drop for CacheBarrier<F> {
     fn drop(&mut self) {
         self.cache.lift(&self.subjects);
     }

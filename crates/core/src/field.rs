@@ -58,13 +58,19 @@ impl Violations {
         }
     }
 
+    /// Returns whether no fault was added.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Returns the value if there is one and no fault was added.
     ///
     /// # Errors
     /// Returns the faults otherwise.
     pub fn finish<T>(self, value: Option<T>) -> Result<T, Self> {
         match value {
-            Some(value) if self.0.is_empty() => Ok(value),
+            Some(value) if self.is_empty() => Ok(value),
             _ => Err(self),
         }
     }
@@ -80,6 +86,8 @@ fn join(outer: &str, inner: String) -> String {
     match (outer, inner.as_str()) {
         ("", _) => inner,
         (_, "") => outer.to_owned(),
+        // The entry of a map, such as `labels["team"]`.
+        _ if inner.starts_with('[') => outer.to_owned() + &inner,
         _ => format!("{outer}.{inner}"),
     }
 }

@@ -11,7 +11,7 @@ use crate::{
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident, $tag:literal, $uid:ident;)+) => {$(
-        /// A marker type for the ids of one kind of object.
+        /// Distinguishes the ids of this kind of object from all others at compile time.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum $kind {}
 
@@ -50,14 +50,14 @@ pub fn generate<K: TypedUuidKind>(
     Ok(TypedUuid::from_untyped_uuid(uuid))
 }
 
-/// Parses an id in the form with 36 characters that responses contain.
+/// Parses an id in the hyphenated UUID form (36 characters), as in responses.
 ///
 /// # Errors
 /// Returns a problem for any other text.
 pub fn parse<K: TypedUuidKind>(text: &str) -> Result<TypedUuid<K>, Problem> {
     if text.is_empty() {
         return Err(Problem::new(
-            "is required: the id, a UUID, as Issue or List answered it",
+            "is required: a UUID from a response of Issue or List",
         ));
     }
     match uuid::Uuid::try_parse(text) {

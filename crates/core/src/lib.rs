@@ -11,6 +11,7 @@ pub mod entropy;
 pub mod facts_cache;
 pub mod field;
 pub mod id;
+pub mod labels;
 pub mod lease;
 pub mod origin;
 pub mod permissions;

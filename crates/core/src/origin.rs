@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn every_part_tells_origins_apart() {
+    fn every_part_of_an_origin_distinguishes_it() {
         let others: [fn(&mut Origin); 6] = [
             |origin| origin.system = Some(9),
             |origin| origin.timeline = "00000002".into(),

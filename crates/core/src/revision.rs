@@ -1,10 +1,11 @@
-//! A position in the change log. Clients see an opaque text; internally it is `{epoch, position}`.
+//! A position in the change log. Clients see an opaque string; internally it is
+//! `{epoch, position}`.
 
 use std::fmt;
 
 use crate::field::Problem;
 
-/// A position in the change log. It stands for all changes up to `position` in the log with this
+/// A position in the change log. It represents all changes up to `position` in the log with this
 /// `epoch`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Revision {
@@ -67,9 +68,11 @@ impl Revision {
     /// Parses a revision that a client sends.
     ///
     /// # Errors
-    /// Returns a problem for any text that is not a revision of this service.
+    /// Returns a problem for any string that is not a revision of this service.
     pub fn parse(text: &str) -> Result<Self, Problem> {
-        let wrong = || Problem::new("is not a revision: send one as it was answered, or nothing");
+        let wrong = || {
+            Problem::new("is not a revision: send one from an earlier response, or leave it empty")
+        };
         let (epoch, position) = text.split_at_checked(16).ok_or_else(wrong)?;
         let hex = |digits: &str| {
             digits

@@ -1,10 +1,13 @@
-//! The secret of a token, and how secrets are generated, recognised and digested. The type cannot
-//! be printed, copied or serialised, and its memory is wiped (R9).
+//! The secret of a token, and how secrets are generated, recognized and digested. The type cannot
+//! be printed, copied or serialized, and its memory is wiped (R9).
 
 use aws_lc_rs::digest::{SHA256, digest};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::entropy::{Entropy, EntropyFailed};
+use crate::{
+    entropy::{Entropy, EntropyFailed},
+    field::Problem,
+};
 
 /// The prefix of every secret. The digit 1 is the version of the format.
 pub const PREFIX: &str = "stk1_";
@@ -69,11 +72,31 @@ impl Secret {
     }
 }
 
+/// Parses the last four characters of a secret, as [`Secret::hint`] returns them.
+///
+/// # Errors
+/// Returns a problem for any other text.
+pub fn parse_hint(text: &str) -> Result<String, Problem> {
+    if text.len() == 4 && text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return Ok(text.to_owned());
+    }
+    Err(Problem::new(
+        "is not the last four characters of a secret: 4 of A-Z a-z 0-9",
+    ))
+}
+
 impl Digest {
     fn of(secret: &[u8]) -> Self {
         let mut bytes = [0; 32];
         bytes.copy_from_slice(digest(&SHA256, secret).as_ref());
         Self(bytes)
+    }
+
+    /// Returns the digest of this digest together with the stack key that was presented with the
+    /// secret. It identifies the pair in a cache, and is the digest of no secret.
+    #[must_use]
+    pub fn with_stack_key(&self, stack_key: &str) -> Self {
+        Self::of(&[&self.0, stack_key.as_bytes()].concat())
     }
 
     /// Returns the 32 bytes of the digest.
@@ -83,16 +106,16 @@ impl Digest {
     }
 }
 
-/// Returns the digest of a text that a caller presented. Returns `None` if the text does not have
-/// the form and the checksum of a secret. The checksum only avoids lookups of arbitrary text, and
-/// proves nothing.
+/// Returns the digest of a string that a caller presented. Returns `None` if the string does not
+/// have the form and the checksum of a secret. The checksum only avoids lookups of arbitrary text,
+/// and proves nothing.
 #[must_use]
-pub fn recognise(presented: &str) -> Option<Digest> {
+pub fn recognize(presented: &str) -> Option<Digest> {
     let bytes = presented.as_bytes();
     is_well_formed(bytes).then(|| Digest::of(bytes))
 }
 
-/// Returns whether a text contains a secret. Names, descriptions and reasons that contain one are
+/// Returns whether a string contains a secret. Names, descriptions and reasons that contain one are
 /// rejected.
 #[must_use]
 pub fn is_within(text: &str) -> bool {
@@ -180,7 +203,7 @@ mod tests {
     fn golden_vectors_hold() {
         for (secret, digest) in GOLDEN {
             assert_eq!(
-                recognise(secret).map(hex).as_deref(),
+                recognize(secret).map(hex).as_deref(),
                 Some(*digest),
                 "{secret}"
             );
@@ -201,10 +224,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_generated_secret_is_recognised(seed in prop::collection::vec(0_u8..FAIR, 64)) {
+        fn every_generated_secret_is_recognized(seed in prop::collection::vec(0_u8..FAIR, 64)) {
             let secret = Secret::generate(&Fixed(seed)).unwrap();
             prop_assert_eq!(secret.expose().len(), LEN);
-            prop_assert_eq!(recognise(secret.expose()).map(hex), Some(hex(secret.digest())));
+            prop_assert_eq!(recognize(secret.expose()).map(hex), Some(hex(secret.digest())));
         }
 
         #[test]
@@ -213,7 +236,7 @@ mod tests {
             let mut changed: Vec<char> = secret.expose().chars().collect();
             prop_assume!(changed[at] != to);
             changed[at] = to;
-            prop_assert!(recognise(&changed.into_iter().collect::<String>()).is_none());
+            prop_assert!(recognize(&changed.into_iter().collect::<String>()).is_none());
         }
 
         #[test]
@@ -221,9 +244,9 @@ mod tests {
             let secret = Secret::generate(&Fixed(seed)).unwrap();
             let longer = format!("{}{tail}", secret.expose());
             let shifted = format!("{tail}{}", secret.expose());
-            prop_assert!(recognise(&secret.expose()[..len]).is_none());
-            prop_assert!(recognise(&longer).is_none());
-            prop_assert!(recognise(&shifted).is_none());
+            prop_assert!(recognize(&secret.expose()[..len]).is_none());
+            prop_assert!(recognize(&longer).is_none());
+            prop_assert!(recognize(&shifted).is_none());
         }
 
         #[test]
@@ -235,7 +258,7 @@ mod tests {
 
         #[test]
         fn no_text_panics(text in ".{0,200}") {
-            let _ = recognise(&text);
+            let _ = recognize(&text);
             let _ = is_within(&format!("stk1_{text}"));
         }
     }

@@ -13,7 +13,7 @@ macro_rules! texts {
         pub struct $name(String);
 
         impl $name {
-            /// Parses a text. Checks its length and its characters, and that it contains no
+            /// Parses a string. Checks its length and its characters, and that it contains no
             /// credential.
             ///
             /// # Errors
@@ -33,12 +33,12 @@ macro_rules! texts {
     )+};
 }
 
-/// The kind of a text. It determines which characters the text may contain.
+/// The kind of text, which determines the characters that are allowed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// A single line, with no whitespace at either end.
     Name,
-    /// Like `Name`, but issued by another system. The spelling is not normalised, because two
+    /// Like `Name`, but issued by another system. The spelling is not normalized, because two
     /// spellings are two people.
     Identity,
     /// A part of a name, on a single line. It may begin or end with whitespace.
@@ -48,7 +48,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// Normalises a text to NFC, so that names that look the same are equal. Returns an identity
+    /// Normalizes a string to NFC, so that names that look the same are equal. Returns an identity
     /// unchanged.
     fn spelled(self, text: &str) -> Cow<'_, str> {
         if self == Self::Identity || text.is_ascii() {
@@ -70,13 +70,19 @@ texts! {
     StackName, 1..=100, Name;
     /// A part of a token's name to search for, with up to 50 characters.
     NamePart, 0..=50, Part;
-    /// The `iss` of a credential, with 1 to 512 characters.
+    /// The value of a label, with up to 63 characters.
+    LabelValue, 0..=63, Name;
+    /// The `iss` of a credential, with 1 to 512 characters and up to 1,024 bytes.
     Issuer, 1..=512, Identity;
     /// The `sub` of a credential, with 1 to 255 characters.
     Subject, 1..=255, Identity;
     /// An email address for notifications, with up to 254 characters.
     Email, 0..=254, Identity;
 }
+
+/// Longest identity in bytes. An issuer and a subject are the key of a row together, and PostgreSQL
+/// has no index entries of more than 2,704 bytes.
+const MAX_IDENTITY_BYTES: usize = 1024;
 
 fn check(text: &str, min: usize, max: usize, kind: Kind) -> Result<(), Problem> {
     let length = text.chars().count();
@@ -90,45 +96,52 @@ fn check(text: &str, min: usize, max: usize, kind: Kind) -> Result<(), Problem> 
             "has {length} characters: shorten it to {max}"
         )));
     }
+    if kind == Kind::Identity && text.len() > MAX_IDENTITY_BYTES {
+        return Err(Problem::new(format!(
+            "has {} bytes: shorten it to {MAX_IDENTITY_BYTES}",
+            text.len()
+        )));
+    }
     if let Some(bad) = text
         .chars()
         .find(|c| is_unprintable(*c) && !(kind == Kind::Prose && matches!(c, '\n' | '\t')))
     {
         return Err(Problem::new(format!(
-            "holds the character U+{:04X}, which does not print: remove it",
+            "contains the character U+{:04X}, which does not print: remove it",
             u32::from(bad)
         )));
     }
     if kind != Kind::Part && holds_lone_mark(text) {
         return Err(Problem::new(
-            "holds a combining mark with no letter before it: remove it",
+            "contains a combining mark with no letter before it: remove it",
         ));
     }
     if matches!(kind, Kind::Name | Kind::Identity) && text.trim() != text {
-        return Err(Problem::new("begins or ends with a blank: remove it"));
+        return Err(Problem::new("begins or ends with a space: remove it"));
     }
     if holds_jwt(text) {
         return Err(Problem::new(
-            "holds a JWT, which is somebody's credential: remove it",
+            "contains a JWT, which is a credential: remove it",
         ));
     }
     if secret::is_within(text) {
         return Err(Problem::new(
-            "holds the secret of a management token: remove it, and revoke that token if it was exposed",
+            "contains the secret of a management token: remove it, and revoke that token if it was exposed",
         ));
     }
     Ok(())
 }
 
-/// Returns whether a text contains a token's secret or a signed JWT.
+/// Returns whether a string contains a token's secret or a signed JWT.
 #[must_use]
 pub fn holds_credential(text: &str) -> bool {
     holds_jwt(text) || secret::is_within(text)
 }
 
-/// Returns whether a text contains something that looks like a signed JWT. It would be stored and
-/// shown to everyone who reads the record.
-fn holds_jwt(text: &str) -> bool {
+/// Returns whether a string contains something that looks like a signed JWT. In a field of a token, it
+/// would be stored and shown to everyone who reads the record.
+#[must_use]
+pub fn holds_jwt(text: &str) -> bool {
     let starts = text.match_indices("eyJ");
     starts.into_iter().any(|(at, _)| {
         let part = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -143,7 +156,8 @@ fn holds_jwt(text: &str) -> bool {
 /// could make two different names look the same. These are the characters that a renderer may omit
 /// (`Default_Ignorable_Code_Point`), two line separators, and two characters that look blank
 /// although Unicode classes them as letters or symbols.
-fn is_unprintable(c: char) -> bool {
+#[must_use]
+pub fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}'
             | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}'
@@ -240,7 +254,16 @@ mod tests {
     }
 
     #[test]
-    fn people_are_told_apart_by_how_they_are_spelled() {
+    fn an_identity_has_a_limit_in_bytes_too() {
+        assert!(Issuer::parse(&"x".repeat(512)).is_ok());
+        assert!(Issuer::parse(&"\u{20000}".repeat(256)).is_ok());
+        let problem = Issuer::parse(&"\u{20000}".repeat(257)).unwrap_err();
+        assert_eq!(problem.to_string(), "has 1028 bytes: shorten it to 1024");
+        assert!(Subject::parse(&"\u{20000}".repeat(255)).is_ok());
+    }
+
+    #[test]
+    fn people_are_distinguished_by_exact_spelling() {
         assert_ne!(Subject::parse("\u{e9}"), Subject::parse("e\u{301}"));
     }
 

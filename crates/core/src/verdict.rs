@@ -3,21 +3,22 @@
 //! contract defines the order of the checks. The first reason that applies is the answer, and every
 //! denial takes precedence over an allow.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use crate::{
-    catalogue::{self, Action, ActionAccess, Fact, Module, Rule},
+    catalogue::{Action, ActionAccess, Catalogue, Fact, Module, Rule},
     id::{StackUid, TokenUid},
+    labels::Labels,
     permissions::{Access, Permissions},
     timestamp::Timestamp,
 };
 
-/// Why a token is not recognised or is inactive, or why an action is denied. The set of reasons is
-/// closed.
+/// Why a token is not recognized or is inactive, or why an action is denied. The set of reasons may
+/// grow. A reason never allows anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the contract documents each; see reason.proto")]
 pub enum Reason {
-    NotRecognised,
+    NotRecognized,
     StackSuspended,
     Revoked,
     Expired,
@@ -28,6 +29,8 @@ pub enum Reason {
     ReadOnly,
     ModuleNotGranted,
     BranchNotGranted,
+    /// A reason of a server that is newer than this code. [`evaluate`] never gives it.
+    Unknown,
 }
 
 impl Reason {
@@ -35,7 +38,7 @@ impl Reason {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::NotRecognised => "NOT_RECOGNISED",
+            Self::NotRecognized => "NOT_RECOGNIZED",
             Self::StackSuspended => "STACK_SUSPENDED",
             Self::Revoked => "REVOKED",
             Self::Expired => "EXPIRED",
@@ -46,6 +49,7 @@ impl Reason {
             Self::ReadOnly => "READ_ONLY",
             Self::ModuleNotGranted => "MODULE_NOT_GRANTED",
             Self::BranchNotGranted => "BRANCH_NOT_GRANTED",
+            Self::Unknown => "UNKNOWN",
         }
     }
 }
@@ -72,6 +76,8 @@ pub struct TokenFacts {
     pub uid: TokenUid,
     /// The token's name.
     pub name: String,
+    /// The token's labels.
+    pub labels: Labels,
     /// The generation of the secret that was presented.
     pub generation: u32,
     /// Whether a newer secret has replaced the presented one.
@@ -97,7 +103,7 @@ pub struct TokenFacts {
 pub struct StackFacts {
     /// The stack's id.
     pub uid: StackUid,
-    /// The stack's public key.
+    /// The stack's API key.
     pub key: String,
     /// The organization that owns the stack.
     pub organization_uid: String,
@@ -127,7 +133,7 @@ pub struct ActionQuestion {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// No token with this secret exists in the stack with this key. Nothing more may be disclosed.
-    NotRecognised,
+    NotRecognized,
     /// The token is inactive. The exact reason is disclosed, because the caller has proved
     /// possession of the secret.
     Inactive(Reason),
@@ -149,8 +155,49 @@ pub struct ActionResult {
 pub struct Denial {
     /// The reason for the denial.
     pub reason: Reason,
-    /// What would have to be granted or stated to allow the action. Empty if nothing would help.
-    pub missing: String,
+    /// What would have to be granted or stated to allow the action. `None` if nothing would help.
+    pub missing: Option<Missing>,
+}
+
+/// What a denied action lacks. More may be lacking behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// The ceiling of the token must be at least this.
+    Access(Access),
+    /// The token must be granted this access to this module.
+    Grant {
+        /// The name of the module.
+        module: Cow<'static, str>,
+        /// The access to it.
+        access: Access,
+    },
+    /// The token must be granted this branch.
+    Branch(String),
+    /// The token must be granted this branch alias.
+    BranchAlias(String),
+    /// The question must name a branch or a branch alias.
+    AnyBranch,
+    /// The question must state this fact.
+    Fact {
+        /// The name of the fact.
+        name: Cow<'static, str>,
+        /// The value that it must have.
+        value: bool,
+    },
+}
+
+/// Formats the requirement for human-readable messages.
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Access(access) => write!(f, "access:{}", access.name()),
+            Self::Grant { module, access } => write!(f, "{module}:{}", access.name()),
+            Self::Branch(name) => write!(f, "branch:{name}"),
+            Self::BranchAlias(name) => write!(f, "branch_alias:{name}"),
+            Self::AnyBranch => f.write_str("a branch or branch_alias in the question"),
+            Self::Fact { name, value } => write!(f, "fact:{name}={value}"),
+        }
+    }
 }
 
 impl Verdict {
@@ -159,7 +206,7 @@ impl Verdict {
     #[must_use]
     pub fn reason(&self) -> Option<Reason> {
         match self {
-            Self::NotRecognised => Some(Reason::NotRecognised),
+            Self::NotRecognized => Some(Reason::NotRecognized),
             Self::Inactive(reason) => Some(*reason),
             Self::Active(results) => results
                 .iter()
@@ -169,24 +216,25 @@ impl Verdict {
     }
 }
 
-/// Evaluates a presented secret. `facts` are the facts for its digest, or `None` if the digest is
-/// unknown.
+/// Evaluates a presented secret with the catalogue in effect. `facts` are the facts for its digest,
+/// or `None` if the digest is unknown.
 #[must_use]
 pub fn evaluate(
+    catalogue: &Catalogue,
     facts: Option<&Facts>,
     stack_key: &str,
     questions: &[ActionQuestion],
     now: Timestamp,
 ) -> Verdict {
     let Some(facts) = facts.filter(|facts| facts.stack.key == stack_key) else {
-        return Verdict::NotRecognised;
+        return Verdict::NotRecognized;
     };
     if let Some(reason) = why_inactive(facts, now) {
         return Verdict::Inactive(reason);
     }
     let result = |question: &ActionQuestion| ActionResult {
         name: question.name.clone(),
-        denial: judge(&facts.permissions, question),
+        denial: evaluate_action(catalogue, &facts.permissions, question),
     };
     Verdict::Active(questions.iter().map(result).collect())
 }
@@ -208,61 +256,71 @@ fn why_inactive(facts: &Facts, now: Timestamp) -> Option<Reason> {
     }
 }
 
-fn judge(permissions: &Permissions, question: &ActionQuestion) -> Result<(), Denial> {
-    let action = catalogue::find(&question.name).ok_or(Denial {
+fn evaluate_action(
+    catalogue: &Catalogue,
+    permissions: &Permissions,
+    question: &ActionQuestion,
+) -> Result<(), Denial> {
+    let action = catalogue.find(&question.name).ok_or(Denial {
         reason: Reason::ActionUnknown,
-        missing: String::new(),
+        missing: None,
     })?;
-    judge_rule(action.rule, &question.facts)?;
-    judge_access(permissions, action)?;
-    judge_branch(permissions, action, question)
+    evaluate_rule(&action.rule, &question.facts)?;
+    evaluate_access(permissions, action)?;
+    evaluate_branch(permissions, action, question)
 }
 
-fn judge_rule(rule: Rule, stated: &BTreeMap<String, bool>) -> Result<(), Denial> {
+fn evaluate_rule(rule: &Rule, stated: &BTreeMap<String, bool>) -> Result<(), Denial> {
     let never = Denial {
         reason: Reason::NeverAllowed,
-        missing: String::new(),
+        missing: None,
     };
     match rule {
         Rule::Grantable => Ok(()),
         Rule::Never => Err(never),
-        Rule::Conditional(Fact { name, value }) => match stated.get(name) {
-            Some(stated) if *stated == value => Ok(()),
+        Rule::Conditional(Fact { name, value }) => match stated.get(name.as_ref()) {
+            Some(stated) if stated == value => Ok(()),
             Some(_) => Err(never),
             None => Err(Denial {
                 reason: Reason::FactMissing,
-                missing: format!("fact:{name}={value}"),
+                missing: Some(Missing::Fact {
+                    name: name.clone(),
+                    value: *value,
+                }),
             }),
         },
     }
 }
 
-fn judge_access(permissions: &Permissions, action: &Action) -> Result<(), Denial> {
+fn evaluate_access(permissions: &Permissions, action: &Action) -> Result<(), Denial> {
     let needed = match action.access {
         ActionAccess::Read => Access::Read,
         ActionAccess::Write => Access::ReadWrite,
     };
-    let grant = |module: Module| format!("{}:{}", module.name(), needed.name());
+    let grant = |module: &Module| Missing::Grant {
+        module: module.to_name(),
+        access: needed,
+    };
     if permissions.access() < needed {
         return Err(Denial {
             reason: Reason::ReadOnly,
-            missing: format!("access:{}", needed.name()),
+            missing: Some(Missing::Access(needed)),
         });
     }
-    match permissions.access_to(action.module) {
+    match permissions.access_to(&action.module) {
         None => Err(Denial {
             reason: Reason::ModuleNotGranted,
-            missing: grant(action.module),
+            missing: Some(grant(&action.module)),
         }),
         Some(access) if access < needed => Err(Denial {
             reason: Reason::ReadOnly,
-            missing: grant(action.module),
+            missing: Some(grant(&action.module)),
         }),
         Some(_) => Ok(()),
     }
 }
 
-fn judge_branch(
+fn evaluate_branch(
     permissions: &Permissions,
     action: &Action,
     question: &ActionQuestion,
@@ -272,13 +330,13 @@ fn judge_branch(
         return Ok(());
     }
     let missing = match (branch, alias) {
-        (Some(name), _) => format!("branch:{name}"),
-        (None, Some(name)) => format!("branch_alias:{name}"),
-        (None, None) => "a branch or branch_alias in the question".to_owned(),
+        (Some(name), _) => Missing::Branch(name.to_owned()),
+        (None, Some(name)) => Missing::BranchAlias(name.to_owned()),
+        (None, None) => Missing::AnyBranch,
     };
     Err(Denial {
         reason: Reason::BranchNotGranted,
-        missing,
+        missing: Some(missing),
     })
 }
 

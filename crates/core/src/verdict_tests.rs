@@ -1,8 +1,10 @@
 //! Tests of the verdict. This module contains what the tests share: a live token and a helper that
 //! evaluates questions about it.
 
+use std::sync::LazyLock;
+
 use super::{
-    super::{id, permissions::Draft},
+    super::{id, labels::Labels, permissions::Draft},
     *,
 };
 
@@ -12,6 +14,8 @@ mod golden;
 mod liveness;
 #[path = "verdict_tests_properties.rs"]
 mod properties;
+
+static BUILTIN: LazyLock<Catalogue> = LazyLock::new(Catalogue::builtin);
 
 const KEY: &str = "blt00c0ffee00c0ffee";
 const NOW: i64 = 1_000;
@@ -26,6 +30,7 @@ fn live(permissions: &Draft) -> Facts {
         token: TokenFacts {
             uid: id::parse("01890000-0000-7000-8000-000000000001").unwrap(),
             name: "ci".into(),
+            labels: Labels::default(),
             generation: 1,
             superseded: false,
             ends_at: None,
@@ -63,7 +68,7 @@ fn ask(name: &str) -> ActionQuestion {
 }
 
 fn verdict(permissions: &Draft, questions: &[ActionQuestion]) -> Verdict {
-    evaluate(Some(&live(permissions)), KEY, questions, at(NOW))
+    evaluate(&BUILTIN, Some(&live(permissions)), KEY, questions, at(NOW))
 }
 
 /// Returns why a live token with these permissions is denied an action, or `Ok` if it is allowed.
@@ -78,7 +83,7 @@ fn answer(permissions: &Draft, question: &ActionQuestion) -> Result<(), Denial> 
 /// `Reason::name`.
 const fn contract_name(reason: Reason) -> &'static str {
     match reason {
-        Reason::NotRecognised => "NOT_RECOGNISED",
+        Reason::NotRecognized => "NOT_RECOGNIZED",
         Reason::StackSuspended => "STACK_SUSPENDED",
         Reason::Revoked => "REVOKED",
         Reason::Expired => "EXPIRED",
@@ -89,5 +94,6 @@ const fn contract_name(reason: Reason) -> &'static str {
         Reason::ReadOnly => "READ_ONLY",
         Reason::ModuleNotGranted => "MODULE_NOT_GRANTED",
         Reason::BranchNotGranted => "BRANCH_NOT_GRANTED",
+        Reason::Unknown => panic!("no reason of the contract"),
     }
 }

@@ -23,11 +23,11 @@ fn facts() -> Facts {
 }
 
 fn judged(facts: &Facts) -> Verdict {
-    evaluate(Some(facts), KEY, &[ask("entry.read")], at(NOW))
+    evaluate(&BUILTIN, Some(facts), KEY, &[ask("entry.read")], at(NOW))
 }
 
 #[test]
-fn first_cause_of_being_inactive_is_told_whatever_comes_with_it() {
+fn the_first_reason_for_being_inactive_is_reported() {
     for set in 1_u32..1 << BLOWS.len() {
         let mut facts = facts();
         let struck = BLOWS
@@ -66,7 +66,7 @@ fn secret_is_superseded_from_the_end_of_its_overlap_on() {
 }
 
 #[test]
-fn token_that_was_ended_stays_expired_whatever_its_expiry_says() {
+fn an_ended_token_stays_expired_even_with_a_later_expiry() {
     for expires_at in [None, Some(at(NOW + 1))] {
         let mut facts = facts();
         facts.token.ended = true;
@@ -78,11 +78,11 @@ fn token_that_was_ended_stays_expired_whatever_its_expiry_says() {
 #[test]
 fn unknown_secret_and_wrong_stack_key_are_the_same_answer() {
     let asked = [ask("entry.read")];
-    let unknown = evaluate(None, KEY, &asked, at(NOW));
-    assert_eq!(unknown, Verdict::NotRecognised);
-    assert_eq!(unknown.reason(), Some(Reason::NotRecognised));
+    let unknown = evaluate(&BUILTIN, None, KEY, &asked, at(NOW));
+    assert_eq!(unknown, Verdict::NotRecognized);
+    assert_eq!(unknown.reason(), Some(Reason::NotRecognized));
     for key in ["", "blt", "blt00c0ffee00c0ffe", "BLT00C0FFEE00C0FFEE"] {
-        let wrong = evaluate(Some(&facts()), key, &asked, at(NOW));
+        let wrong = evaluate(&BUILTIN, Some(&facts()), key, &asked, at(NOW));
         assert_eq!(wrong, unknown, "{key:?}");
     }
 }
@@ -92,14 +92,14 @@ fn wrong_stack_key_learns_nothing_of_a_dead_token() {
     for (reason, strike) in BLOWS {
         let mut facts = facts();
         strike(&mut facts);
-        let verdict = evaluate(Some(&facts), "blt0000000000000000", &[], at(NOW));
-        assert_eq!(verdict, Verdict::NotRecognised, "{reason:?}");
+        let verdict = evaluate(&BUILTIN, Some(&facts), "blt0000000000000000", &[], at(NOW));
+        assert_eq!(verdict, Verdict::NotRecognized, "{reason:?}");
     }
 }
 
 #[test]
 fn live_token_without_a_question_is_active_without_a_reason() {
-    let verdict = evaluate(Some(&facts()), KEY, &[], at(NOW));
+    let verdict = evaluate(&BUILTIN, Some(&facts()), KEY, &[], at(NOW));
     assert_eq!(verdict, Verdict::Active(vec![]));
     assert_eq!(verdict.reason(), None);
 }

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use proptest::{prelude::*, sample::select};
 
 use super::{
-    super::super::permissions::{DraftBranches, DraftGrant},
+    super::super::{
+        catalogue::{ACTIONS, BuiltinModule},
+        permissions::{DraftBranches, DraftGrant},
+    },
     *,
 };
 
@@ -15,8 +18,8 @@ fn access() -> impl Strategy<Value = Access> {
     select(vec![Access::Read, Access::ReadWrite])
 }
 
-fn grants() -> impl Strategy<Value = BTreeMap<Module, Access>> {
-    prop::collection::btree_map(select(Module::ALL), access(), 1..12)
+fn grants() -> impl Strategy<Value = BTreeMap<BuiltinModule, Access>> {
+    prop::collection::btree_map(select(BuiltinModule::ALL), access(), 1..12)
 }
 
 fn names() -> impl Strategy<Value = BTreeSet<&'static str>> {
@@ -45,7 +48,7 @@ fn permissions() -> impl Strategy<Value = Draft> {
     narrowed.prop_map(|(ceiling, grants, branches)| Draft {
         access: ceiling,
         modules: grants.map(|grants| {
-            let grant = |(module, access): (Module, Access)| DraftGrant {
+            let grant = |(module, access): (BuiltinModule, Access)| DraftGrant {
                 module: module.name().into(),
                 access: Some(access.min(ceiling)),
             };
@@ -57,7 +60,7 @@ fn permissions() -> impl Strategy<Value = Draft> {
 
 /// Generates a question. Most questions have known actions and names, so that many are allowed.
 fn question() -> impl Strategy<Value = ActionQuestion> {
-    let known = select(catalogue::ACTIONS).prop_map(|action| action.name.to_owned());
+    let known = select(ACTIONS).prop_map(|action| action.name.into_owned());
     let action = prop_oneof![9 => known, 1 => "[a-z_]{1,8}\\.[a-z_]{1,8}"];
     let named = || prop::option::of(select(NAMES).prop_map(str::to_owned));
     let approvers = prop::option::of(any::<bool>());
@@ -74,8 +77,8 @@ fn question() -> impl Strategy<Value = ActionQuestion> {
     })
 }
 
-/// Generates a question with arbitrary texts.
-fn babble() -> impl Strategy<Value = ActionQuestion> {
+/// Generates a question with arbitrary strings.
+fn arbitrary_question() -> impl Strategy<Value = ActionQuestion> {
     let text = || any::<String>();
     let facts = prop::collection::btree_map(text(), any::<bool>(), 0..4);
     let named = || prop::option::of(text());
@@ -92,7 +95,7 @@ fn babble() -> impl Strategy<Value = ActionQuestion> {
 #[derive(Clone, Copy, Debug)]
 enum Widening {
     RaiseCeiling,
-    Grant(Module, Access),
+    Grant(BuiltinModule, Access),
     DropModules,
     AddBranch(&'static str),
     AddAlias(&'static str),
@@ -102,7 +105,7 @@ enum Widening {
 fn widening() -> impl Strategy<Value = Widening> {
     prop_oneof![
         Just(Widening::RaiseCeiling),
-        (select(Module::ALL), access()).prop_map(|(of, access)| Widening::Grant(of, access)),
+        (select(BuiltinModule::ALL), access()).prop_map(|(of, access)| Widening::Grant(of, access)),
         Just(Widening::DropModules),
         select(NAMES).prop_map(Widening::AddBranch),
         select(NAMES).prop_map(Widening::AddAlias),
@@ -136,7 +139,7 @@ fn widen(mut draft: Draft, widening: Widening) -> Draft {
     draft
 }
 
-fn grant(mut grants: Vec<DraftGrant>, module: Module, access: Access) -> Vec<DraftGrant> {
+fn grant(mut grants: Vec<DraftGrant>, module: BuiltinModule, access: Access) -> Vec<DraftGrant> {
     match grants
         .iter_mut()
         .find(|grant| grant.module == module.name())
@@ -193,26 +196,26 @@ proptest! {
 
     #[test]
     fn no_token_may_do_what_no_token_may_ever_do(draft in permissions(), question in question()) {
-        let never = catalogue::find(&question.name).is_some_and(|action| action.rule == Rule::Never);
+        let never = BUILTIN.find(&question.name).is_some_and(|action| action.rule == Rule::Never);
         if never {
             prop_assert_eq!(answer(&draft, &question).map_err(|denial| denial.reason), Err(Reason::NeverAllowed));
         }
     }
 
     #[test]
-    fn no_token_may_do_what_the_catalogue_lacks(draft in permissions(), question in babble()) {
-        prop_assume!(catalogue::find(&question.name).is_none());
+    fn no_token_may_do_what_the_catalogue_lacks(draft in permissions(), question in arbitrary_question()) {
+        prop_assume!(BUILTIN.find(&question.name).is_none());
         prop_assert_eq!(answer(&draft, &question).map_err(|denial| denial.reason), Err(Reason::ActionUnknown));
     }
 
     #[test]
     fn no_question_panics_and_each_has_one_answer(
         draft in permissions(), key in any::<String>(), now in -1_000_000_i64..1_000_000,
-        questions in prop::collection::vec(prop_oneof![babble(), question()], 0..4),
+        questions in prop::collection::vec(prop_oneof![arbitrary_question(), question()], 0..4),
     ) {
         let facts = live(&draft);
         for key in [KEY, &key] {
-            let judge = || evaluate(Some(&facts), key, &questions, at(now));
+            let judge = || evaluate(&BUILTIN, Some(&facts), key, &questions, at(now));
             prop_assert_eq!(judge(), judge());
         }
     }
@@ -220,8 +223,8 @@ proptest! {
 
 #[test]
 fn unnarrowed_read_allows_every_grantable_read_and_no_write() {
-    for action in catalogue::ACTIONS {
-        let mut question = ask(action.name);
+    for action in ACTIONS {
+        let mut question = ask(&action.name);
         question.facts.insert("has_approvers".into(), false);
         let expected = action.access == ActionAccess::Read && action.rule == Rule::Grantable;
         let allowed = answer(&unnarrowed(Access::Read), &question).is_ok();
@@ -231,9 +234,9 @@ fn unnarrowed_read_allows_every_grantable_read_and_no_write() {
 
 #[test]
 fn unnarrowed_read_write_allows_all_that_is_grantable_and_nothing_else() {
-    for action in catalogue::ACTIONS {
+    for action in ACTIONS {
         for stated in [None, Some(false), Some(true)] {
-            let mut question = ask(action.name);
+            let mut question = ask(&action.name);
             let facts = stated.map(|has| ("has_approvers".to_owned(), has));
             question.facts.extend(facts);
             let expected = match action.rule {
@@ -249,14 +252,14 @@ fn unnarrowed_read_write_allows_all_that_is_grantable_and_nothing_else() {
 
 #[test]
 fn token_narrowed_to_one_module_may_do_nothing_on_another() {
-    for granted in Module::ALL {
+    for granted in BuiltinModule::ALL {
         let draft = Draft {
             modules: Some(grant(vec![], *granted, Access::ReadWrite)),
             ..unnarrowed(Access::ReadWrite)
         };
-        for action in catalogue::ACTIONS {
-            let others = action.module != *granted;
-            let allowed = answer(&draft, &ask(action.name)).is_ok();
+        for action in ACTIONS {
+            let others = action.module != Module::Builtin(*granted);
+            let allowed = answer(&draft, &ask(&action.name)).is_ok();
             assert!(!(others && allowed), "{} {}", granted.name(), action.name);
         }
     }

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{sleep, timeout};
 
-use super::{LastUsedTracker, Which};
+use super::{DueUses, LastUsedTracker};
 use crate::{
     domain::clock::Clock,
     metrics::Metrics,
@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// writer.
 const WRITE_FOR: Duration = Duration::from_secs(10);
 
-/// Writes token usage to the store. Run [`Self::keep_writing`] as long as the service runs, and
+/// Writes token usage to the store. Run [`Self::run_writer`] as long as the service runs, and
 /// call [`Self::write_all`] after the last call.
 pub struct UsageWriter {
     pub(in crate::app) uses: Arc<LastUsedTracker>,
@@ -33,20 +33,21 @@ pub struct UsageWriter {
 
 impl UsageWriter {
     /// Writes the uses that are due, periodically. Runs for the lifetime of the process.
-    pub async fn keep_writing(&self, every: Duration) {
+    pub async fn run_writer(&self, every: Duration) {
         loop {
             sleep(every).await;
-            self.write(Which::Due(self.clock.monotonic()), PAUSE).await;
-            self.uses.forget_stored(self.clock.monotonic());
+            self.write(DueUses::Due(self.clock.monotonic()), PAUSE)
+                .await;
+            self.uses.drop_stored(self.clock.monotonic());
         }
     }
 
     /// Writes all uses. Call this when no more uses will be recorded.
     pub async fn write_all(&self) {
-        self.write(Which::All, Duration::ZERO).await;
+        self.write(DueUses::All, Duration::ZERO).await;
     }
 
-    async fn write(&self, which: Which, pause: Duration) {
+    async fn write(&self, which: DueUses, pause: Duration) {
         let mut from = 0;
         loop {
             let uses = self.uses.some(&mut from, which, PIECE);
@@ -56,7 +57,7 @@ impl UsageWriter {
             let begun = self.clock.monotonic();
             if let Err(error) = self.write_piece(&uses).await {
                 self.metrics.usage_write_failures.inc();
-                tracing::warn!(error = %error, uses = uses.len(), "when tokens were used waits to be written");
+                tracing::warn!(error = %error, uses = uses.len(), "the last uses of tokens could not be written; retrying");
                 return;
             }
             self.uses.note_stored(&uses, begun);
@@ -66,17 +67,17 @@ impl UsageWriter {
         }
     }
 
-    async fn write_piece(&self, uses: &[Use]) -> Result<(), Failed> {
+    async fn write_piece(&self, uses: &[Use]) -> Result<(), WriteError> {
         if let Ok(done) = timeout(WRITE_FOR, self.store.record_uses(uses)).await {
             return Ok(done?);
         }
         self.store.renew_silent_connections().await;
-        Err(Failed::TooSlow)
+        Err(WriteError::TooSlow)
     }
 }
 
 #[derive(Debug, thiserror::Error)]
-enum Failed {
+enum WriteError {
     #[error("the store did not answer in time")]
     TooSlow,
     #[error(transparent)]

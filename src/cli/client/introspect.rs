@@ -7,62 +7,81 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, builder::NonEmptyStringValueParser};
 use zeroize::Zeroizing;
 
-use super::{Connect, values};
+use super::{Connect, format::Format, session::Session, text, values};
 use crate::{
-    cli::{exit, output},
-    grpc::{
-        in_words,
-        pb::v1::{self, introspection_service_client::IntrospectionServiceClient},
-    },
+    cli::exit::{self, ExitError},
+    domain::{secret, stack::StackKey, text as text_rules},
+    grpc::pb::v1::{self, introspection_service_client::IntrospectionServiceClient},
+    telemetry::output::print_error,
 };
 
 #[derive(Args)]
+#[command(
+    after_help = "Example:\n  stacktoken introspect --stack blt00c0ffee00c0ffee \\\n    --jwt-file service.jwt --action entry.publish --branch main < secret"
+)]
 pub struct Introspect {
-    #[command(flatten)]
-    connect: Connect,
+    /// Stack API key that was presented with the token
+    #[arg(long, env = "STACKTOKEN_STACK", value_parser = NonEmptyStringValueParser::new(), value_name = "KEY")]
+    stack: String,
     /// An action to check, such as `entry.update`; can be repeated
     #[arg(long = "action", value_name = "MODULE.VERB")]
     actions: Vec<String>,
     /// The branch that the action applies to
-    #[arg(long, default_value = "", hide_default_value = true)]
-    branch: String,
+    #[arg(long, value_parser = NonEmptyStringValueParser::new(), requires = "actions", value_name = "NAME")]
+    branch: Option<String>,
     /// The branch alias that the request names
-    #[arg(long, default_value = "", hide_default_value = true)]
-    alias: String,
+    #[arg(long, value_parser = NonEmptyStringValueParser::new(), requires = "actions", value_name = "NAME")]
+    alias: Option<String>,
     /// A fact about the request, such as `has_approvers=false`; can be repeated
-    #[arg(long = "fact", value_parser = values::fact, value_name = "NAME=VALUE")]
-    facts: Vec<(String, String)>,
+    #[arg(long = "fact", value_parser = values::fact, requires = "actions", value_name = "NAME=VALUE")]
+    facts: Vec<(String, bool)>,
+    /// A part to print in addition to the verdict; can be repeated
+    #[arg(long = "include", value_enum, value_name = "PART")]
+    include: Vec<values::Include>,
+    /// How to print the answer
+    #[arg(long, value_enum, default_value_t = Format::Json, value_name = "FORMAT")]
+    output: Format,
+    #[command(flatten)]
+    connect: Connect,
 }
 
 impl Introspect {
-    fn questions(&self) -> Vec<v1::ActionQuestion> {
-        let facts: HashMap<_, _> = self.facts.iter().cloned().collect();
+    fn questions(&self) -> anyhow::Result<Vec<v1::ActionQuestion>> {
+        let facts: HashMap<_, _> = values::distinct_facts(&self.facts)?.into_iter().collect();
         let question = |name: &String| v1::ActionQuestion {
             name: name.clone(),
-            branch: self.branch.clone(),
-            branch_alias: self.alias.clone(),
+            branch: self.branch.clone().unwrap_or_default(),
+            branch_alias: self.alias.clone().unwrap_or_default(),
             facts: facts.clone(),
         };
-        self.actions.iter().map(question).collect()
+        Ok(self.actions.iter().map(question).collect())
     }
 }
 
 pub async fn introspect(command: Introspect) -> anyhow::Result<ExitCode> {
+    let actions = command.questions()?;
+    let mut session = Session::new(&command.connect)?;
+    let presented = secret_from_stdin()?;
+    require_no_credential(presented.trim())?;
     let request = v1::IntrospectRequest {
-        token: secret_from_stdin()?.trim().to_owned(),
-        stack_api_key: command.connect.stack.clone(),
-        actions: command.questions(),
+        token: presented.trim().to_owned(),
+        stack_api_key: command.stack.clone(),
+        actions,
         min_revision: String::new(),
+        include: (command.include.iter())
+            .map(|part| part.to_message())
+            .collect(),
     };
     let rpc = |channel, request| async {
         let mut introspection = IntrospectionServiceClient::new(channel);
         introspection.introspect(request).await
     };
-    let answer = command.connect.call(request, rpc).await?;
-    output::line(&in_words::introspection(&answer))?;
+    let answer = session.call(request, rpc).await?;
+    let name = "stacktoken.v1.IntrospectResponse";
+    command.output.print(name, &answer, text::verdict)?;
     // If the server sends a decision that this version does not know, the action counts as denied.
     let allowed = command.actions.is_empty() || answer.decision() == v1::Decision::Allow;
     Ok(if answer.active && allowed {
@@ -81,9 +100,34 @@ fn secret_from_stdin() -> anyhow::Result<Zeroizing<String>> {
         .take(1024)
         .read_to_string(&mut secret)
         .context("standard input")?;
-    anyhow::ensure!(
-        !secret.trim().is_empty(),
-        "no secret on standard input: pipe it in, as in `stacktoken introspect … < secret`"
-    );
+    if secret.trim().is_empty() {
+        let message =
+            "no secret on standard input: pipe it in, as in `stacktoken introspect … < secret`";
+        return Err(ExitError::usage(message).into());
+    }
     Ok(secret)
+}
+
+/// Refuses what is certainly something else than a secret, before it is sent anywhere. Any other
+/// text that is no secret of today's form is sent, because a later server may have another form.
+///
+/// # Errors
+/// Returns an error that names standard input.
+fn require_no_credential(presented: &str) -> anyhow::Result<()> {
+    let what = if text_rules::holds_jwt(presented) {
+        "a JWT, which belongs in --jwt-file"
+    } else if StackKey::parse(presented).is_ok() {
+        "the API key of a stack, which belongs in --stack"
+    } else {
+        if secret::recognize(presented).is_none() {
+            let note = "note: standard input contains no secret of a management token: a secret \
+                        begins with stk1_ and has 51 characters, the last of them a checksum";
+            print_error(note.to_owned());
+        }
+        return Ok(());
+    };
+    let message = format!(
+        "standard input contains {what}, not the secret of a management token; nothing was sent"
+    );
+    Err(ExitError::usage(message).into())
 }

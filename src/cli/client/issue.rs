@@ -7,31 +7,36 @@ use clap::Args;
 use zeroize::Zeroizing;
 
 use super::{
-    Connect,
+    OnStack,
+    format::Format,
+    json, repeat,
+    session::Session,
+    text,
     values::{self, Access, Expires},
 };
 use crate::{
     cli::output,
-    domain::clock::{Clock as _, SystemClock},
+    domain::text::TokenName,
     grpc::pb::v1::{self, token_service_client::TokenServiceClient},
     telemetry::output::print_error,
 };
 
 #[derive(Args)]
+#[command(
+    after_help = "Example:\n  stacktoken issue --stack blt00c0ffee00c0ffee \\\n    --jwt-file owner.jwt --name deploy --access read-write --expires 90d > secret"
+)]
 pub struct Issue {
-    #[command(flatten)]
-    connect: Connect,
     /// The token's name, unique among the live tokens of the stack
-    #[arg(long)]
-    name: String,
+    #[arg(long, value_parser = TokenName::parse, value_name = "NAME")]
+    name: TokenName,
     /// What the token is for
     #[arg(long, default_value = "", hide_default_value = true)]
     description: String,
-    /// The most that the token may do
+    /// Maximum access of the token
     #[arg(long, value_enum)]
     access: Access,
-    /// When the token expires: never, a time from now such as 90d, a date such as 2027-01-31
-    /// (00:00 UTC), or an RFC 3339 timestamp
+    /// When the token expires: never, a duration from now such as 90d or 12h (units: s, m for minutes,
+    /// h, d, w), a date such as 2027-01-31 (00:00 UTC), or an RFC 3339 timestamp
     #[arg(long, value_parser = values::expires, value_name = "WHEN")]
     expires: Expires,
     /// Restrict the token to a module, as in `entry:read-write`; can be repeated
@@ -43,6 +48,20 @@ pub struct Issue {
     /// Restrict the token to a branch alias; can be repeated
     #[arg(long = "alias", value_name = "NAME")]
     aliases: Vec<String>,
+    /// Label the token, to find it by; can be repeated
+    #[arg(long = "label", value_parser = values::label, value_name = "KEY=VALUE")]
+    labels: Vec<(String, String)>,
+    /// Only check the request and show the token. Nothing is issued
+    #[arg(long)]
+    validate_only: bool,
+    #[command(flatten)]
+    repeat: repeat::RepeatFlags,
+    /// What to print to standard output: the secret alone, or the whole answer, which contains the
+    /// secret
+    #[arg(long, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
+    output: Format,
+    #[command(flatten)]
+    on: OnStack,
 }
 
 impl Issue {
@@ -61,27 +80,45 @@ impl Issue {
 }
 
 pub async fn issue(command: Issue) -> anyhow::Result<ExitCode> {
+    let request_id = command.repeat.request_id()?;
     let request = v1::IssueRequest {
-        stack_api_key: command.connect.stack.clone(),
+        stack_api_key: command.on.key.clone(),
         permissions: Some(command.permissions()),
-        name: command.name,
+        name: command.name.as_str().to_owned(),
         description: command.description,
-        request_id: String::new(),
-        validate_only: false,
-        expiry: Some(command.expires.to_message(SystemClock::new().now())),
+        request_id: request_id.clone(),
+        validate_only: command.validate_only,
+        labels: values::distinct_labels(&command.labels)?,
+        expiry: Some(command.expires.to_message()),
     };
+    let mut session = Session::new(&command.on.connect)?;
+    session.connect().await?;
     let rpc = |channel, request| async {
         let mut tokens = TokenServiceClient::new(channel);
         tokens.issue(request).await
     };
-    let v1::IssueResponse { token, secret, .. } = command.connect.call(request, rpc).await?;
-    let uid = token.map(|token| token.token_uid).unwrap_or_default();
+    let called = session.call(request, rpc).await;
+    let mut answer = called.map_err(|error| repeat::with_repeat_hint(error, &request_id))?;
+    let token = answer.token.clone().unwrap_or_default();
+    if command.validate_only {
+        let name = "stacktoken.v1.IssueResponse";
+        command.output.print(name, &answer, |_| {
+            format!("the token can be issued\n{}", text::token(&token))
+        })?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let expiry = text::expiry(&token);
+    let uid = token.token_uid;
+    let secret = match command.output {
+        Format::Text => std::mem::take(&mut answer.secret),
+        Format::Json => json::format("stacktoken.v1.IssueResponse", &answer)?,
+    };
     let secret = Zeroizing::new(secret + "\n");
     output::deliver(secret.as_bytes()).with_context(|| {
         format!("token {uid} is issued, but its secret could not be written: revoke it")
     })?;
     print_error(format!(
-        "issued token {uid}; this is the only time its secret is shown"
+        "issued token {uid}; this is the only time its secret is shown; it {expiry}"
     ));
     Ok(ExitCode::SUCCESS)
 }

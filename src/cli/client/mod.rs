@@ -1,38 +1,54 @@
-//! The client commands `issue`, `introspect` and `revoke`, so that a newcomer needs no other tool.
-//! Secrets are read from standard input and written to standard output. They are never passed as
-//! arguments.
+//! The client commands, so that a newcomer needs no other tool. Secrets are read from standard
+//! input and written to standard output. They are never passed as arguments.
 
+mod end_overlap;
+mod fields;
+mod filter;
+mod format;
+mod get;
 mod introspect;
 mod issue;
+mod json;
+mod list;
 mod outcome;
+mod repeat;
 mod revoke;
+mod rotate;
+mod session;
+mod set_expiry;
+mod stacks;
+mod target;
+mod text;
+mod update;
 mod values;
 
-use std::{fs, future::Future, path::PathBuf};
+use std::{fs, path::PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
-use tonic::{Request, Response, Status, metadata::MetadataValue, transport::Channel};
 
 pub use self::{
+    end_overlap::{EndOverlap, end_overlap},
+    get::{Get, get},
     introspect::{Introspect, introspect},
     issue::{Issue, issue},
+    list::{List, list},
+    outcome::words_of_error,
     revoke::{Revoke, revoke},
+    rotate::{Rotate, rotate},
+    set_expiry::{SetExpiry, set_expiry},
+    stacks::{Stacks, stacks},
+    update::{Update, update},
 };
-use super::{connect::Server, exit::Failed, settings};
-use crate::domain::{
-    clock::{Clock as _, SystemClock},
-    entropy::OsEntropy,
-};
+use super::{connect::Server, exit::ExitError};
+use crate::domain::{field::Problem, secret, stack::StackKey};
 
-/// The server to call, the stack, and the caller's credential.
+/// The server to call, and the caller's credential.
 #[derive(Args)]
+#[command(next_help_heading = "Connection")]
 struct Connect {
     #[command(flatten)]
     server: Server,
-    /// Public key of the stack
-    #[arg(long, value_name = "KEY")]
-    stack: String,
     /// The caller's JWT
     #[arg(long, env = "STACKTOKEN_JWT", hide_env_values = true, hide = true)]
     jwt: Option<String>,
@@ -41,65 +57,64 @@ struct Connect {
     jwt_file: Option<PathBuf>,
 }
 
+/// The stack whose tokens a command reads or changes.
+#[derive(Args)]
+struct OnStack {
+    /// API key of the stack
+    #[arg(
+        long = "stack",
+        env = "STACKTOKEN_STACK",
+        value_parser = stack_key,
+        value_name = "KEY"
+    )]
+    key: String,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// Checks the key of a stack, so that a mistyped key is not reported as a missing stack.
+fn stack_key(text: &str) -> Result<String, Problem> {
+    StackKey::parse(text).map(|_| text.to_owned())
+}
+
+/// Checks what a person easily mistakes for a JWT, before it is sent. Above all, the secret of a
+/// token must not be sent as a credential.
+fn checked_jwt(source: &str, text: &str) -> anyhow::Result<String> {
+    let jwt = text.trim();
+    let problem = if jwt.is_empty() {
+        "is empty"
+    } else if secret::is_within(jwt) {
+        "contains the secret of a management token, not a JWT; nothing was sent"
+    } else if jwt.starts_with("Bearer ") {
+        "begins with the word Bearer: leave that out"
+    } else if jwt.split_whitespace().nth(1).is_some() || jwt.split('.').count() != 3 {
+        "contains no JWT, which has three parts separated by dots"
+    } else {
+        return Ok(jwt.to_owned());
+    };
+    Err(ExitError::usage(format!("{source} {problem}")).into())
+}
+
 impl Connect {
-    /// Makes one call with the caller's credential. The client generates the request id, so that
-    /// the call can be found in the server's log even if no answer arrives.
-    async fn call<T, R, F>(
-        &self,
-        message: T,
-        rpc: impl FnOnce(Channel, Request<T>) -> F,
-    ) -> anyhow::Result<R>
-    where
-        F: Future<Output = Result<Response<R>, Status>>,
-    {
-        let clock = SystemClock::new();
-        let began = clock.monotonic();
-        let request_id = settings::random_id(&OsEntropy)?;
-        let mut request = self.request(message)?;
-        request
-            .metadata_mut()
-            .insert("x-request-id", request_id.parse()?);
-        let calling = async {
-            let channel = self.server.connect().await?;
-            let taken = clock.monotonic().saturating_sub(began);
-            request.set_timeout(self.server.timeout().saturating_sub(taken));
-            anyhow::Ok(rpc(channel, request).await)
-        };
-        let Some(called) = self.server.in_time(calling).await else {
-            return Err(self.no_answer(&request_id));
-        };
-        match called? {
-            Ok(answer) => Ok(answer.into_inner()),
-            Err(status) if outcome::is_own_timeout(&status) => Err(self.no_answer(&request_id)),
-            Err(status) => Err(outcome::failure(&status, &request_id).into()),
-        }
-    }
-
-    fn no_answer(&self, request_id: &str) -> anyhow::Error {
-        let failed = self.server.no_answer();
-        failed.with_request_id(request_id).into()
-    }
-
-    fn request<T>(&self, message: T) -> anyhow::Result<Request<T>> {
-        let mut request = Request::new(message);
-        if let Some(jwt) = self.credential()? {
-            let credential = MetadataValue::try_from(format!("Bearer {}", jwt.trim()));
-            let credential = credential.context("the JWT holds characters that cannot be sent")?;
-            request.metadata_mut().insert("authorization", credential);
-        }
-        Ok(request)
-    }
-
+    /// Returns the caller's JWT. Returns `None` if a client certificate identifies the caller.
     fn credential(&self) -> anyhow::Result<Option<String>> {
         match (&self.jwt, &self.jwt_file) {
-            (Some(jwt), _) => Ok(Some(jwt.clone())),
-            (None, Some(file)) => fs::read_to_string(file)
-                .map(Some)
-                .with_context(|| format!("--jwt-file: cannot read {}", file.display())),
+            (Some(_), Some(_)) => {
+                let message = "--jwt-file and STACKTOKEN_JWT are both set: keep one";
+                Err(ExitError::usage(message).into())
+            }
+            (Some(jwt), None) => checked_jwt("STACKTOKEN_JWT", jwt).map(Some),
+            (None, Some(file)) => {
+                let read = fs::read_to_string(file);
+                let jwt =
+                    read.with_context(|| format!("--jwt-file: cannot read {}", file.display()))?;
+                checked_jwt(&format!("--jwt-file {}", file.display()), &jwt).map(Some)
+            }
             (None, None) if self.server.has_certificate() => Ok(None),
             (None, None) => {
-                let message = "no credential: set STACKTOKEN_JWT, or give --jwt-file FILE";
-                Err(Failed::usage(message).into())
+                let message = "no credential: give --jwt-file FILE (or set STACKTOKEN_JWT_FILE), \
+                               or set STACKTOKEN_JWT to the JWT itself";
+                Err(ExitError::usage(message).into())
             }
         }
     }

@@ -6,31 +6,97 @@ use std::error::Error;
 use tonic::{Code, Status, TimeoutExpired};
 use tonic_types::StatusExt as _;
 
+use super::{
+    fields::{self, Sent},
+    text::printable,
+};
 use crate::{
-    cli::exit::{FAILURE, Failed, NOT_FOUND, REFUSED, UNAVAILABLE, USAGE},
-    grpc::status::name_of,
+    cli::{
+        exit::{ExitError, FAILURE, NOT_FOUND, REFUSED, UNAVAILABLE, USAGE},
+        output::{error_text, without_repetition},
+    },
+    grpc::code::name_of,
 };
 
 /// The reasons of `RESOURCE_EXHAUSTED` that report a shortage in the service. All other reasons of
-/// this code are limits of the stack, which apply until somebody changes them.
+/// this code are limits of the stack, which apply until they are changed.
 const SHORTAGES: [&str; 3] = ["RATE_LIMITED", "OVERLOADED", "STORAGE_FULL"];
 
-/// Converts the status of a failed call to an error for the user. If the status contains a request
-/// id, it is shown instead of `request_id`, because a proxy may have replaced the client's id.
-pub fn failure(status: &Status, request_id: &str) -> Failed {
-    let mut name = name_of(status.code()).to_owned();
-    if let Some(info) = status.get_details_error_info() {
-        name = format!("{name}/{}", info.reason);
-    }
-    let mut message = format!("{name}: {}", status.message());
-    for cause in causes(status) {
-        message = format!("{message}: {cause}");
+/// Converts the status of a failed call to an error for the user, which names the flags that set the
+/// fields of the request. If the status contains a request id, it is shown instead of `request_id`,
+/// because a proxy may have replaced the client's id.
+pub fn failure<T: Sent>(status: &Status, request_id: &str) -> ExitError {
+    let mut message = described(status, &fields::message_of::<T>(status));
+    if let Some(told) = data_of(status) {
+        message = format!("{message} ({told})");
     }
     let info = status.get_details_request_info();
     let known = info.map(|info| info.request_id);
     let known = known.filter(|id| !id.is_empty());
     let request_id = known.as_deref().unwrap_or(request_id);
-    Failed::new(exit_code(status), printable(&message)).with_request_id(&printable(request_id))
+    let failed = ExitError::new(exit_code(status), printable(&message));
+    let failed = failed.with_request_id(&printable(request_id));
+    if is_undecided(status) {
+        failed.with_unknown_outcome()
+    } else {
+        failed
+    }
+}
+
+/// Formats an error of a call. If it is a status, it is formatted as [`failure`] does.
+pub fn words_of_error(error: &anyhow::Error) -> String {
+    let status = error.downcast_ref::<Status>();
+    status.map_or_else(|| error_text(error), words_of)
+}
+
+/// Formats a status with its code, its reason, its message and the causes that the library adds.
+fn words_of(status: &Status) -> String {
+    described(status, status.message())
+}
+
+fn described(status: &Status, message: &str) -> String {
+    let mut name = name_of(status.code()).to_owned();
+    if let Some(info) = status.get_details_error_info() {
+        name = format!("{name}/{}", info.reason);
+    }
+    let message = format!("{name}: {message}");
+    let causes = causes(status).map(ToString::to_string);
+    printable(&without_repetition(message, causes))
+}
+
+/// Returns the details of the error that a user needs: the id of the token that has the name or
+/// that an earlier request created, the current etag, and the tokens that could be revoked.
+fn data_of(status: &Status) -> Option<String> {
+    let details = status.get_error_details();
+    let mut told = Vec::new();
+    if let Some(info) = details.error_info() {
+        let known = ["token_uid", "etag"].into_iter();
+        told.extend(known.filter_map(|key| Some(format!("{key} {}", info.metadata.get(key)?))));
+    }
+    if let Some(quota) = details.quota_failure() {
+        let candidates = quota.violations.iter();
+        let candidates = candidates.filter(|violation| violation.subject.starts_with("token:"));
+        told.extend(candidates.map(|one| format!("{}: {}", one.subject, one.description)));
+    }
+    (!told.is_empty()).then(|| told.join("; "))
+}
+
+/// Returns whether a change may have been made although the call failed. If the server gives one of
+/// these reasons, it has decided that nothing is done.
+fn is_undecided(status: &Status) -> bool {
+    const NOTHING_DONE: [&str; 8] = [
+        "RATE_LIMITED",
+        "OVERLOADED",
+        "STORAGE_FULL",
+        "DRAINING",
+        "CLOCK_SKEW",
+        "KEYS_UNAVAILABLE",
+        "NOT_FRESH",
+        "AUDIT_UNAVAILABLE",
+    ];
+    let info = status.get_details_error_info();
+    let refused = info.is_some_and(|info| NOTHING_DONE.contains(&info.reason.as_str()));
+    exit_code(status) == UNAVAILABLE && !refused
 }
 
 /// Returns whether this client's own timeout ended the call. In that case tonic reports CANCELLED.
@@ -74,11 +140,4 @@ fn is_limit(status: &Status) -> bool {
 /// Returns the causes of a status that the library created itself.
 fn causes(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
     std::iter::successors(status.source(), |&cause| cause.source())
-}
-
-/// Returns the server's text as one printable line, even if it contains line breaks or control
-/// characters.
-fn printable(text: &str) -> String {
-    let shown = |letter: char| if letter.is_control() { ' ' } else { letter };
-    text.chars().map(shown).collect()
 }

@@ -1,9 +1,11 @@
 //! Parses the flag values of the client commands. If a value is wrong, the command exits with the
 //! usage exit code before it sends anything.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
+    cli::exit::ExitError,
+    config,
     domain::{
         field::Problem,
         id::{self, TokenUid},
@@ -32,20 +34,24 @@ impl Access {
 /// When a token expires.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Expires {
+    Now,
     Never,
-    In(Duration),
+    After(Duration),
     OnDate(String),
     At(Timestamp),
 }
 
 impl Expires {
-    /// Converts to the protobuf message. A relative expiry is added to `now`.
-    pub fn to_message(&self, now: Timestamp) -> v1::Expiry {
+    /// Converts to the protobuf message. A relative expiry is sent as it is, and the server counts
+    /// it from the instant at which it decides the request, so the clock of this machine does not
+    /// matter.
+    pub fn to_message(&self) -> v1::Expiry {
         let expiry = match self {
+            Self::Now => Expiry::Now(true),
             Self::Never => Expiry::Never(true),
-            Self::In(length) => at(now.plus(*length)),
+            Self::After(time) => Expiry::After(length(*time)),
             Self::OnDate(date) => Expiry::OnDate(date.clone()),
-            Self::At(instant) => at(*instant),
+            Self::At(instant) => Expiry::At(timestamp(*instant)),
         };
         v1::Expiry {
             expiry: Some(expiry),
@@ -53,11 +59,91 @@ impl Expires {
     }
 }
 
-fn at(instant: Timestamp) -> Expiry {
-    Expiry::At(prost_types::Timestamp {
+impl Expires {
+    /// Checks that a date or an instant is in the future by the clock of this machine. Otherwise a
+    /// mistyped year would end a live token permanently.
+    ///
+    /// # Errors
+    /// Returns an error that names `--expires`.
+    pub fn require_future(&self, now: Timestamp) -> anyhow::Result<()> {
+        let (text, at) = match self {
+            Self::OnDate(date) => (date.clone(), Timestamp::start_of_date(date)),
+            Self::At(instant) => (instant.to_string(), Some(*instant)),
+            Self::Now | Self::Never | Self::After(_) => return Ok(()),
+        };
+        if at.is_none_or(|at| at > now) {
+            return Ok(());
+        }
+        let message = format!(
+            "--expires {text} is not in the future and would end the token for good: give a later \
+             date, or now if you mean that"
+        );
+        Err(ExitError::usage(message).into())
+    }
+}
+
+fn timestamp(instant: Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp {
         seconds: instant.seconds(),
         nanos: instant.nanos(),
-    })
+    }
+}
+
+/// Converts a duration. If it is too long for the message, returns the longest possible one, which
+/// the server refuses.
+pub fn length(time: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(time.subsec_nanos()).unwrap_or_default(),
+    }
+}
+
+/// An instant, or a duration relative to now, by which a list is filtered.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Moment {
+    Distance(Duration),
+    At(Timestamp),
+}
+
+impl Moment {
+    /// Returns the instant. A duration counts into the future.
+    pub fn ahead_of(self, now: Timestamp) -> prost_types::Timestamp {
+        timestamp(match self {
+            Self::Distance(length) => now.plus(length),
+            Self::At(instant) => instant,
+        })
+    }
+
+    /// Returns the instant. A duration counts into the past.
+    pub fn before(self, now: Timestamp) -> prost_types::Timestamp {
+        timestamp(match self {
+            Self::Distance(length) => now.minus(length),
+            Self::At(instant) => instant,
+        })
+    }
+}
+
+/// Parses a duration such as `30d`, a date, or an RFC 3339 timestamp.
+pub fn moment(text: &str) -> Result<Moment, &'static str> {
+    if let Ok(length) = config::duration(text) {
+        return Ok(Moment::Distance(length));
+    }
+    let instant = Timestamp::start_of_date(text).or_else(|| Timestamp::parse(text));
+    instant
+        .map(Moment::At)
+        .ok_or(
+        "expected a duration such as 30d (units: s, m for minutes, h, d, w), a date YYYY-MM-DD or an RFC \
+         3339 instant",
+    )
+}
+
+/// Parses how long the former secret of a token works.
+pub fn overlap(text: &str) -> Result<Duration, &'static str> {
+    const LONGEST: Duration = Duration::from_hours(30 * 24);
+    let length = config::duration(text).ok();
+    let length = length.filter(|length| *length <= LONGEST);
+    length
+        .ok_or("expected a duration from 0s to 30d, such as 7d (units: s, m for minutes, h, d, w)")
 }
 
 /// Parses `never`, a duration from now such as `90d`, a date, or an RFC 3339 timestamp.
@@ -65,15 +151,27 @@ pub fn expires(text: &str) -> Result<Expires, &'static str> {
     if text == "never" {
         return Ok(Expires::Never);
     }
-    if let Ok(length) = humantime::parse_duration(text) {
-        return Ok(Expires::In(length));
+    if let Ok(length) = config::duration(text) {
+        return Ok(Expires::After(length));
     }
     if Timestamp::start_of_date(text).is_some() {
         return Ok(Expires::OnDate(text.to_owned()));
     }
     Timestamp::parse(text).map(Expires::At).ok_or(
-        "expected never, a time from now such as 90d, a date YYYY-MM-DD or an RFC 3339 instant",
+        "expected never, a duration from now such as 90d (units: s, m for minutes, h, d, w), a date \
+         YYYY-MM-DD or an RFC 3339 instant",
     )
+}
+
+/// Parses the new expiry of an existing token, which can also be `now`.
+pub fn changed_expires(text: &str) -> Result<Expires, &'static str> {
+    if text == "now" {
+        return Ok(Expires::Now);
+    }
+    expires(text).map_err(|_| {
+        "expected now, never, a duration from now such as 90d (units: s, m for minutes, h, d, w), a date \
+         YYYY-MM-DD or an RFC 3339 instant"
+    })
 }
 
 /// Parses the id of a token.
@@ -94,11 +192,72 @@ pub fn grant(text: &str) -> Result<v1::ModuleGrant, &'static str> {
     })
 }
 
-/// Parses a fact of the form `NAME=VALUE`.
-pub fn fact(text: &str) -> Result<(String, String), &'static str> {
+/// Parses a label of the form `KEY=VALUE`.
+pub fn label(text: &str) -> Result<(String, String), &'static str> {
     text.split_once('=')
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .ok_or("expected NAME=true or NAME=false, such as has_approvers=false")
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .ok_or("expected KEY=VALUE, such as team=shop")
+}
+
+/// Collects labels into a map.
+///
+/// # Errors
+/// Returns an error if a key is given twice, because one of its values would be lost.
+pub fn distinct_labels(labels: &[(String, String)]) -> anyhow::Result<BTreeMap<String, String>> {
+    distinct("--label", labels)
+}
+
+/// Collects facts into a map.
+///
+/// # Errors
+/// Returns an error if a name is given twice, because one of its values would be lost.
+pub fn distinct_facts(facts: &[(String, bool)]) -> anyhow::Result<BTreeMap<String, bool>> {
+    distinct("--fact", facts)
+}
+
+fn distinct<V: Clone>(flag: &str, pairs: &[(String, V)]) -> anyhow::Result<BTreeMap<String, V>> {
+    let mut map = BTreeMap::new();
+    for (key, value) in pairs {
+        if map.insert(key.clone(), value.clone()).is_some() {
+            let message = format!("{flag}: {key} is given twice; give it once");
+            return Err(ExitError::usage(message).into());
+        }
+    }
+    Ok(map)
+}
+
+/// Parses a fact of the form `NAME=VALUE`.
+pub fn fact(text: &str) -> Result<(String, bool), &'static str> {
+    let (name, value) = text.split_once('=').unwrap_or_default();
+    match value.parse() {
+        Ok(value) if !name.is_empty() => Ok((name.to_owned(), value)),
+        _ => Err("expected NAME=true or NAME=false, such as has_approvers=false"),
+    }
+}
+
+/// A part of a response that is included only on request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Include {
+    /// What the token may do
+    Permissions,
+    /// The token's stack
+    Stack,
+    /// Name, generation and times of the token
+    Token,
+    /// Labels of the token
+    Labels,
+}
+
+impl Include {
+    /// Returns the number of the part in a message.
+    pub fn to_message(self) -> i32 {
+        match self {
+            Self::Permissions => v1::IntrospectInclude::Permissions.into(),
+            Self::Stack => v1::IntrospectInclude::Stack.into(),
+            Self::Token => v1::IntrospectInclude::Token.into(),
+            Self::Labels => v1::IntrospectInclude::Labels.into(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -107,16 +266,19 @@ mod tests {
 
     #[test]
     fn an_expiry_is_never_a_time_from_now_a_date_or_an_instant() {
-        let days = |days: u64| Expires::In(Duration::from_hours(24 * days));
+        let days = |days: u64| Expires::After(Duration::from_hours(24 * days));
         for (text, expected) in [
             ("never", Some(Expires::Never)),
             ("90d", Some(days(90))),
-            ("1day 12h", Some(Expires::In(Duration::from_hours(36)))),
+            ("1d 12h", Some(Expires::After(Duration::from_hours(36)))),
             ("2027-02-28", Some(Expires::OnDate("2027-02-28".into()))),
             (
                 "1970-01-01T00:01:00Z",
                 Timestamp::from_micros(60_000_000).map(Expires::At),
             ),
+            ("6M", None),
+            ("1y", None),
+            ("1day", None),
             ("2027-02-29", None),
             ("27-02-28", None),
             ("2027-02-28 12:00", None),
@@ -129,13 +291,68 @@ mod tests {
     }
 
     #[test]
-    fn a_time_from_now_counts_from_now_and_ends_with_the_calendar() {
-        let now = Timestamp::from_micros(1_000_000).unwrap();
-        let at = |text: &str| match expires(text).unwrap().to_message(now).expiry {
-            Some(Expiry::At(at)) => at.seconds,
+    fn a_moment_is_a_distance_from_now_a_date_or_an_instant() {
+        let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000).unwrap();
+        let now = at(1_000_000);
+        for (text, ahead, before) in [
+            ("1h", 1_003_600, 996_400),
+            ("1970-01-02", 86_400, 86_400),
+            ("1970-01-01T00:01:00Z", 60, 60),
+        ] {
+            let moment = moment(text).unwrap();
+            assert_eq!(moment.ahead_of(now).seconds, ahead, "{text}");
+            assert_eq!(moment.before(now).seconds, before, "{text}");
+        }
+        for text in ["", "soon", "never", "2027-02-29", "-1h"] {
+            assert!(moment(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_overlap_has_at_most_30_days() {
+        for (text, accepted) in [
+            ("0s", true),
+            ("7d", true),
+            ("30d", true),
+            ("31d", false),
+            ("7", false),
+            ("", false),
+        ] {
+            assert_eq!(overlap(text).is_ok(), accepted, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_the_expiry_of_an_existing_token_can_be_now() {
+        assert_eq!(changed_expires("now"), Ok(Expires::Now));
+        assert_eq!(changed_expires("never"), Ok(Expires::Never));
+        assert!(expires("now").is_err());
+    }
+
+    #[test]
+    fn a_fact_is_true_or_false() {
+        for (text, expected) in [
+            ("has_approvers=false", Some(("has_approvers", false))),
+            ("x=true", Some(("x", true))),
+            ("x=TRUE", None),
+            ("x=", None),
+            ("x", None),
+            ("=true", None),
+            ("", None),
+        ] {
+            let expected = expected.map(|(name, value)| (name.to_owned(), value));
+            assert_eq!(fact(text).ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_time_from_now_is_sent_as_it_is_and_counted_by_the_server() {
+        let after = |text: &str| match expires(text).unwrap().to_message().expiry {
+            Some(Expiry::After(length)) => (length.seconds, length.nanos),
             other => panic!("{other:?}"),
         };
-        assert_eq!(at("1m"), 61);
-        assert_eq!(at("500000000000y"), 253_402_300_799, "the year 9999 ends");
+        assert_eq!(after("1m"), (60, 0));
+        assert_eq!(after("90d"), (90 * 86_400, 0));
+        assert_eq!(after("1s 5ms"), (1, 5_000_000));
     }
 }

@@ -1,6 +1,7 @@
 //! `stacktoken dev`: runs the service on one machine without any configuration. This module creates
 //! an issuer, users and stacks, and then starts the same server as `serve`.
 
+mod given;
 mod keys;
 mod people;
 mod seed;
@@ -16,8 +17,8 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, ensure};
-use clap::Args;
+use anyhow::Context as _;
+use clap::{ArgMatches, Args};
 
 use self::{
     keys::SigningKey,
@@ -26,13 +27,14 @@ use self::{
 use super::settings;
 use crate::{
     app::Safeguards,
-    config::Tuning,
+    config::{self, Tuning},
     domain::{
         clock::{Clock, SystemClock},
         entropy::{Entropy, OsEntropy},
     },
     server::{self, Listeners, ServerParts},
     store::{Location, PoolSize, Store},
+    telemetry::output::print_error,
 };
 
 #[derive(Args)]
@@ -50,6 +52,7 @@ pub struct Dev {
         long,
         env = "STACKTOKEN_LISTEN",
         default_value = "127.0.0.1:50051",
+        value_parser = config::address,
         value_name = "ADDRESS"
     )]
     listen: SocketAddr,
@@ -58,6 +61,7 @@ pub struct Dev {
         long,
         env = "STACKTOKEN_ADMIN_LISTEN",
         default_value = "127.0.0.1:9464",
+        value_parser = config::address,
         value_name = "ADDRESS"
     )]
     admin_listen: SocketAddr,
@@ -66,6 +70,16 @@ pub struct Dev {
     ready_file: Option<PathBuf>,
     #[command(flatten)]
     pub(in crate::cli) tuning: Tuning,
+    /// The settings that flags or variables set.
+    #[arg(skip)]
+    given: given::Given,
+}
+
+impl Dev {
+    /// Notes which settings flags or variables set. `matches` are those of this command.
+    pub(in crate::cli) fn note_given(&mut self, matches: &ArgMatches) {
+        self.given = given::given(matches);
+    }
 }
 
 pub async fn run(mut command: Dev) -> anyhow::Result<ExitCode> {
@@ -73,15 +87,16 @@ pub async fn run(mut command: Dev) -> anyhow::Result<ExitCode> {
         ("--listen", command.listen),
         ("--admin-listen", command.admin_listen),
     ] {
-        let loopback = address.ip().is_loopback();
-        ensure!(
-            loopback,
-            "{flag} {address}: dev listens on loopback only, since its keys are for play; use `stacktoken serve` elsewhere"
-        );
+        if !address.ip().is_loopback() {
+            let problem = format!(
+                "{address} is not on loopback: `dev` listens on loopback only, because its keys are for development; use `stacktoken serve` elsewhere"
+            );
+            return Err(settings::wrong(flag, &problem).into());
+        }
     }
     // No load balancer has to notice the shutdown, so Ctrl-C stops at once unless the flag is set.
     command.tuning.drain_delay.get_or_insert(Duration::ZERO);
-    let routes = settings::routes(&command.tuning)?;
+    let rules = settings::rules(&command.tuning.rules)?;
     let stop = settings::stop_on_signal()?;
     let data_dir = make_private_folder(&command.data_dir)?;
     let listeners = Listeners::bind(command.listen, command.admin_listen).await?;
@@ -92,11 +107,15 @@ pub async fn run(mut command: Dev) -> anyhow::Result<ExitCode> {
         clock.clone() as Arc<dyn Clock>,
         entropy.clone() as Arc<dyn Entropy>,
     );
-    let store = Arc::new(Store::open(&location, PoolSize { connections: 1 }, ambient).await?);
-    store.migrate().await?;
-    store.require_current_schema().await?;
+    let store = Store::open(&location, PoolSize { connections: 1 }, ambient).await;
+    let store = Arc::new(store.context("--data-dir")?);
+    store.migrate().await.context("--data-dir")?;
+    store.require_current_schema().await.context("--data-dir")?;
+    if let Some(changes) = given::changes(&data_dir, &command.given)? {
+        print_error(changes);
+    }
     let issuers = write_issuers(&data_dir)?;
-    let key = SigningKey::load_or_make(&data_dir)?;
+    let key = SigningKey::load_or_make(&data_dir).context("--data-dir")?;
     write_private(&data_dir.join("jwks.json"), &key.jwks()?)?;
     seed::seed(&store, clock.now()).await?;
     let authenticator = settings::authenticator(&issuers, &command.tuning, clock.clone()).await?;
@@ -116,7 +135,7 @@ pub async fn run(mut command: Dev) -> anyhow::Result<ExitCode> {
     };
     let ready_file = command.ready_file;
     let serving = move || {
-        if let Err(error) = welcome.tell(ready_file.as_deref()) {
+        if let Err(error) = welcome.print(ready_file.as_deref()) {
             tracing::error!("{error:#}");
         }
     };
@@ -124,7 +143,8 @@ pub async fn run(mut command: Dev) -> anyhow::Result<ExitCode> {
     let parts = ServerParts {
         store: store.clone(),
         authenticator,
-        routes,
+        catalogue: rules.catalogue,
+        routes: rules.routes,
         clock,
         entropy,
         tls: None,

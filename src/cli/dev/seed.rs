@@ -1,6 +1,8 @@
 //! The two stacks of `dev`. The operator of `dev` registers them at the first start, with the same
 //! use case as any other stack.
 
+use std::sync::Arc;
+
 use crate::{
     domain::{
         caller::{Actor, Call, Caller, CallerKind, Mode, Requirement},
@@ -40,10 +42,11 @@ async fn register(store: &Store, call: &Call, key: &str, name: &str) -> anyhow::
         organization_uid: "demo".to_owned(),
         owner: person("owner")?,
         token_limit: DEFAULT_TOKEN_LIMIT,
+        request: None,
     };
     match store.register_stack(call, &command).await {
         Ok(_) => Ok(true),
-        Err(Error::Refused(Refusal::StackKeyTaken)) => Ok(false),
+        Err(Error::Refused(Refusal::StackKeyTaken { .. })) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
@@ -64,10 +67,10 @@ fn operator(now: Timestamp) -> Call {
         subject: "operator".to_owned(),
     };
     Call {
-        caller: Caller {
+        caller: Arc::new(Caller {
             actor,
             introspects: false,
-        },
+        }),
         requirement: Requirement {
             operator: true,
             ..Requirement::default()

@@ -1,4 +1,5 @@
-//! What `dev` reports once it serves: a text on the screen for people, and a JSON file for scripts.
+//! What `dev` reports once it serves: a message on the terminal for people, and a JSON file for
+//! scripts.
 
 use std::{
     env, fs,
@@ -28,7 +29,7 @@ pub struct Welcome {
 
 impl Welcome {
     /// Prints the text and writes the ready file.
-    pub fn tell(&self, ready_file: Option<&Path>) -> anyhow::Result<()> {
+    pub fn print(&self, ready_file: Option<&Path>) -> anyhow::Result<()> {
         output::print(self.text());
         ready_file.map_or(Ok(()), |path| write_private(path, &self.json()))
     }
@@ -90,7 +91,7 @@ The same with nothing else installed (paste this in another terminal):
             format!("{program} {verb} --server http://{grpc} --stack {STACK} --jwt-file {jwt}")
         };
         format!(
-            "(NAME=\"demo $(date +%s) $$\"; {issue} --name \"$NAME\" --access read-write --expires 10m | {introspect} --action entry.update --branch main; {revoke} --name \"$NAME\")",
+            "(NAME=\"demo $(date +%s) $$\"; {issue} --name \"$NAME\" --access read-write --expires 10m | {introspect} --action entry.update --branch main --include permissions --include stack; {revoke} --name \"$NAME\")",
             issue = verb("issue", "owner"),
             introspect = verb("introspect", "service"),
             revoke = verb("revoke", "owner"),

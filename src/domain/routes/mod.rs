@@ -9,21 +9,35 @@ mod query;
 
 use std::collections::BTreeMap;
 
+use super::{catalogue::Catalogue, operator_file::FileError};
+
 pub use self::{
-    file::RoutesError,
-    names::{fold, is_credential, is_override},
-    query::{QueryFault, check_query},
+    names::{is_credential, is_override, is_same_header},
+    query::{Query, QueryFault, check_query},
 };
 
-/// The default table, for version 3 of the content management API. It is used if the operator
-/// provides no file.
+/// The built-in table, for version 3 of the content management API.
 const BUILTIN: &str = include_str!("builtin.toml");
+/// The branch of a request that does not name one, unless the routes file sets another. It is the
+/// default of the content management API.
+const DEFAULT_BRANCH: &str = "main";
 
 /// Maps the method and path of a request to the actions that the request needs.
 #[derive(Clone, Debug)]
 pub struct RouteTable {
     default_branch: String,
+    /// All entries, those of the built-in table first.
+    routes: Vec<Route>,
     root: Node,
+}
+
+/// An entry of the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Route {
+    method: &'static str,
+    /// The template, such as `/v3/assets/{asset}`.
+    path: String,
+    actions: Vec<String>,
 }
 
 /// A node of the path tree. A literal word takes precedence over `{name}`. A segment that differs
@@ -32,20 +46,50 @@ pub struct RouteTable {
 struct Node {
     words: BTreeMap<String, Self>,
     name: Option<Box<Self>>,
-    methods: BTreeMap<&'static str, Needs>,
-}
-
-/// The actions that a request with one method needs, and the number of the entry that lists them.
-#[derive(Clone, Debug)]
-struct Needs {
-    entry: usize,
-    actions: Vec<String>,
+    /// The index of the entry for each method.
+    methods: BTreeMap<&'static str, usize>,
 }
 
 /// A segment of a path template.
 enum Segment<'a> {
     Word(&'a str),
-    Name,
+    Name(&'a str),
+}
+
+impl<'a> Segment<'a> {
+    fn of(text: &'a str) -> Self {
+        let inside = text
+            .strip_prefix('{')
+            .and_then(|text| text.strip_suffix('}'));
+        inside.map_or(Self::Word(text), Self::Name)
+    }
+}
+
+impl Route {
+    /// Returns the segments of the template, without the names of its placeholders.
+    fn segments(&self) -> impl Iterator<Item = Segment<'_>> {
+        self.path.split('/').skip(1).map(Segment::of)
+    }
+
+    /// Returns what two entries for the same requests have in common.
+    fn key(&self) -> (&'static str, Vec<Option<String>>) {
+        let segments = self.segments().map(|segment| match segment {
+            Segment::Word(word) => Some(word.to_owned()),
+            Segment::Name(_) => None,
+        });
+        (self.method, segments.collect())
+    }
+}
+
+/// An empty table, which denies every request.
+impl Default for RouteTable {
+    fn default() -> Self {
+        Self {
+            default_branch: DEFAULT_BRANCH.to_owned(),
+            routes: Vec::new(),
+            root: Node::default(),
+        }
+    }
 }
 
 impl RouteTable {
@@ -53,16 +97,23 @@ impl RouteTable {
     ///
     /// # Errors
     /// Never returns an error, because a test parses the built-in table.
-    pub fn builtin() -> Result<Self, RoutesError> {
-        file::parse(BUILTIN)
+    pub fn builtin() -> Result<Self, FileError> {
+        file::parse(BUILTIN, Self::default(), &Catalogue::builtin())
     }
 
-    /// Parses an operator's routes file. The table replaces the built-in one.
+    /// Parses an operator's routes file, which extends the built-in table or replaces it. All
+    /// actions that it names must be in the catalogue in effect.
     ///
     /// # Errors
-    /// Returns [`RoutesError`] for the first fault.
-    pub fn parse(text: &str) -> Result<Self, RoutesError> {
-        file::parse(text)
+    /// Returns [`FileError`] for the first fault.
+    pub fn parse(text: &str, catalogue: &Catalogue) -> Result<Self, FileError> {
+        file::parse(text, Self::builtin()?, catalogue)
+    }
+
+    /// Returns the table as a file, which [`Self::parse`] reads as the same table.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        file::write(self)
     }
 
     /// Returns the branch of a request that does not name one.
@@ -81,31 +132,27 @@ impl RouteTable {
         for segment in path::segments(path)? {
             node = node.step(segment)?;
         }
-        node.methods
-            .get(method)
-            .map(|needs| needs.actions.as_slice())
+        let route = self.routes.get(*node.methods.get(method)?)?;
+        Some(&route.actions)
     }
 
-    /// Adds an entry. Returns the number of the existing entry if there is already one for the same
-    /// method and path.
-    fn add(
-        &mut self,
-        method: &'static str,
-        template: &[Segment<'_>],
-        needs: Needs,
-    ) -> Result<(), usize> {
+    /// Adds an entry, or replaces the entry for the same method and path.
+    fn put(&mut self, route: Route) {
         let mut node = &mut self.root;
-        for segment in template {
+        for segment in route.segments() {
             node = match segment {
-                Segment::Word(word) => node.words.entry((*word).to_owned()).or_default(),
-                Segment::Name => node.name.get_or_insert_default(),
+                Segment::Word(word) => node.words.entry(word.to_owned()).or_default(),
+                Segment::Name(_) => node.name.get_or_insert_default(),
             };
         }
-        if let Some(other) = node.methods.get(method) {
-            return Err(other.entry);
+        let index = *node
+            .methods
+            .entry(route.method)
+            .or_insert(self.routes.len());
+        match self.routes.get_mut(index) {
+            Some(replaced) => *replaced = route,
+            None => self.routes.push(route),
         }
-        node.methods.insert(method, needs);
-        Ok(())
     }
 }
 

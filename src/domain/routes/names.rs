@@ -10,42 +10,85 @@ const CREDENTIALS: [&str; 4] = [
     "x-auth-token",
 ];
 /// Names that override the method or the path of the request.
-const OVERRIDES: [&str; 10] = [
+const OVERRIDES: [&str; 15] = [
+    "http-method",
     "http-method-override",
     "x-forwarded-method",
+    "x-forwarded-path",
+    "x-forwarded-prefix",
     "x-forwarded-uri",
     "x-http-method",
     "x-http-method-override",
+    "x-method",
     "x-method-override",
     "x-original-method",
+    "x-original-path",
     "x-original-uri",
     "x-original-url",
     "x-rewrite-url",
 ];
 /// Names that affect whether a request is allowed. They may be stated only in a header or in the
 /// request line.
-const DECIDING: [&str; 4] = ["api-key", "authorization", "branch", "http-method"];
+const DECIDING: [&str; 3] = ["api-key", "authorization", "branch"];
+
+/// Hashes of [`CREDENTIALS`].
+const CREDENTIAL_HASHES: [u64; CREDENTIALS.len()] = hashes(CREDENTIALS);
+/// Hashes of [`OVERRIDES`].
+const OVERRIDE_HASHES: [u64; OVERRIDES.len()] = hashes(OVERRIDES);
+const METHOD: &str = "method";
+const METHOD_HASH: u64 = hash(METHOD);
 
 /// Returns whether a name carries a credential other than `authorization`.
 #[must_use]
 pub fn is_credential(name: &str) -> bool {
-    CREDENTIALS.iter().any(|listed| alike(name, listed))
+    // Nearly no name is listed, and one hash is cheaper than all comparisons.
+    CREDENTIAL_HASHES.contains(&hash(name)) && CREDENTIALS.iter().any(|listed| alike(name, listed))
 }
 
 /// Returns whether a name overrides the method or the path of the request.
 #[must_use]
 pub fn is_override(name: &str) -> bool {
-    OVERRIDES.iter().any(|listed| alike(name, listed))
+    let hash = hash(name);
+    if hash == METHOD_HASH {
+        // `method` is a common parameter name, and `:method` is HTTP/2's pseudo-header for the method
+        // of the request itself. Neither makes a framework replace the method.
+        let is_plain = ["method", ":method"]
+            .iter()
+            .any(|plain| name.eq_ignore_ascii_case(plain));
+        return alike(name, METHOD) && !is_plain;
+    }
+    OVERRIDE_HASHES.contains(&hash) && OVERRIDES.iter().any(|listed| alike(name, listed))
+}
+
+/// Returns a hash of the letters and digits of a name, ignoring letter case. Names that are
+/// [`alike`] have the same hash.
+const fn hash(name: &str) -> u64 {
+    let (bytes, mut at) = (name.as_bytes(), 0);
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    while at < bytes.len() {
+        if bytes[at].is_ascii_alphanumeric() {
+            hash ^= bytes[at].to_ascii_lowercase() as u64;
+            hash = hash.wrapping_mul(0x0100_0000_01b3);
+        }
+        at += 1;
+    }
+    hash
+}
+
+const fn hashes<const N: usize>(names: [&str; N]) -> [u64; N] {
+    let (mut hashes, mut at) = ([0; N], 0);
+    while at < N {
+        hashes[at] = hash(names[at]);
+        at += 1;
+    }
+    hashes
 }
 
 /// Returns whether a query parameter states something that only a header or the request line may
 /// state.
 pub(super) fn is_for_headers(name: &str) -> bool {
-    // A plain `method` is a common parameter. Only other spellings are taken for the request's
-    // method.
-    let is_method = alike(name, "method") && !name.eq_ignore_ascii_case("method");
     let decides = DECIDING.iter().any(|listed| alike(name, listed));
-    is_method || decides || is_credential(name) || is_override(name)
+    decides || is_credential(name) || is_override(name)
 }
 
 /// Returns whether two names have the same letters and digits, ignoring letter case.
@@ -57,14 +100,15 @@ pub(super) fn alike(one: &str, other: &str) -> bool {
     bare(one).eq(bare(other))
 }
 
-/// Converts a header name to lower case and `_` to `-`, so that different spellings of one header
-/// can be detected.
+/// Returns whether two names of headers are the same once upper case is read as lower case and `_` as
+/// `-`, so that different spellings of one header can be detected.
 #[must_use]
-pub fn fold(name: &str) -> String {
-    name.chars()
-        .map(|c| match c {
-            '_' => '-',
+pub fn is_same_header(one: &str, other: &str) -> bool {
+    const fn folded(byte: u8) -> u8 {
+        match byte {
+            b'_' => b'-',
             other => other.to_ascii_lowercase(),
-        })
-        .collect()
+        }
+    }
+    one.len() == other.len() && one.bytes().map(folded).eq(other.bytes().map(folded))
 }

@@ -1,9 +1,13 @@
-//! Paths with only one interpretation. A path that a proxy, router or framework might decode,
-//! merge, case-fold or truncate is rejected. Otherwise a request could be authorized as another one
-//! than the server handles.
+//! Accepts only URL paths that every server reads in the same way. A path that a proxy or a router
+//! might decode, merge, case-fold or truncate is rejected. Otherwise one request could be
+//! authorized and another one be served.
 
 /// The maximum number of segments. No path of the API has as many.
 const MAX_SEGMENTS: usize = 32;
+
+/// What servers and file systems trim from the ends of a segment: dots, and spaces, which some
+/// servers also decode from `+`.
+const TRIMMED: [&[u8]; 3] = [b".", b"%20", b"+"];
 
 /// Returns the segments of a path. Returns `None` if the path is not canonical.
 pub(super) fn segments(path: &str) -> Option<Vec<&str>> {
@@ -15,24 +19,28 @@ pub(super) fn segments(path: &str) -> Option<Vec<&str>> {
     fit.then_some(segments)
 }
 
-/// Returns whether a segment is not empty, does not consist only of dots, and percent-encodes only
-/// bytes that must be encoded.
+/// Returns whether a segment is not empty, neither starts nor ends with something that servers trim,
+/// and percent-encodes only bytes that must be encoded. A segment that decodes to another
+/// percent-encoding is not plain, because `%25` is not encoded for need.
 fn is_plain(segment: &str) -> bool {
-    let only_dots = segment.bytes().all(|byte| byte == b'.');
+    let is_trimmed = TRIMMED.iter().any(|trimmed| {
+        let text = segment.as_bytes();
+        text.starts_with(trimmed) || text.ends_with(trimmed)
+    });
     let mut rest = segment.as_bytes();
     while let Some((byte, after)) = rest.split_first() {
         rest = match (byte, after) {
             (b'%', [high, low, after @ ..]) if is_encoded_for_need(*high, *low) => after,
-            (byte, after) if stands_as_it_is(*byte) => after,
+            (byte, after) if is_unreserved(*byte) => after,
             _ => return false,
         };
     }
-    !only_dots
+    !segment.is_empty() && !is_trimmed
 }
 
 /// Returns whether a byte may be unencoded. These are the `pchar` of RFC 3986 except `;`, at which
 /// some servers cut the path.
-const fn stands_as_it_is(byte: u8) -> bool {
+const fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
             byte,

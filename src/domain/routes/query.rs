@@ -1,9 +1,30 @@
 //! Rejects a query that repeats what a header states, because a server could use either of the two.
+//! Also finds what a query requires in addition to the actions of the route.
+
+use std::collections::BTreeSet;
 
 use super::names;
+use crate::domain::text;
 
 /// The parameter that adds the people of a stack to any response.
-const PEOPLE: &str = "include-collaborators";
+const PEOPLE: &str = "include_collaborators";
+/// The parameter that adds credentials of a stack to the response.
+const CREDENTIALS: &str = "include_discrete_variables";
+/// The action that a request with [`CREDENTIALS`] needs.
+const READ_CREDENTIALS: &str = "stack.read_credentials";
+/// The parameters that name the branches to compare or to merge.
+const BRANCHES: [&str; 2] = ["base_branch", "compare_branch"];
+/// The maximum number of branches that a query can name. No request of the API names more than two.
+const MAX_BRANCHES: usize = 4;
+
+/// What a query adds to the requirements of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Query {
+    /// Actions that the request needs in addition to those of its route.
+    pub actions: Vec<&'static str>,
+    /// Branches that the request affects in addition to the branch of its header.
+    pub branches: BTreeSet<String>,
+}
 
 /// Why a query is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,20 +34,38 @@ pub enum QueryFault {
     Ambiguous,
     /// The query requests data about people, which needs `stack_user.read`.
     People,
+    /// The name of a branch to compare or merge is invalid.
+    Branch,
 }
 
-/// Checks the parameter names of a query. The values are ignored.
+/// Checks a query.
 ///
 /// # Errors
-/// Returns [`QueryFault`] for the first name that is rejected.
-pub fn check_query(query: &str) -> Result<(), QueryFault> {
-    query.split(['&', ';']).try_for_each(|pair| {
-        let name = pair.split('=').next().unwrap_or_default();
-        check_name(&decode(name.as_bytes()))
-    })
+/// Returns [`QueryFault`] for the first parameter that is rejected.
+pub fn check_query(query: &str) -> Result<Query, QueryFault> {
+    let mut found = Query::default();
+    let mut declined = Vec::new();
+    for pair in query.split('&') {
+        // A parameter that is declined once, in its plain form, adds nothing to the response. A
+        // second one could make a server read both as a list, which is not false.
+        let is_declined = [PEOPLE, CREDENTIALS]
+            .into_iter()
+            .find(|name| pair.strip_prefix(name) == Some("=false"));
+        match is_declined {
+            Some(name) if !declined.contains(&name) => declined.push(name),
+            _ => pair
+                .split(';')
+                .try_for_each(|part| check_pair(part, pair, &mut found))?,
+        }
+    }
+    Ok(found)
 }
 
-fn check_name(name: &str) -> Result<(), QueryFault> {
+/// Checks a parameter. `whole` is the parameter as a server reads it for which `;` separates
+/// nothing.
+fn check_pair(pair: &str, whole: &str, found: &mut Query) -> Result<(), QueryFault> {
+    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    let name = decode(name.as_bytes());
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.[]$-".contains(&byte);
     if !name.bytes().all(plain) {
         return Err(QueryFault::Ambiguous);
@@ -34,12 +73,23 @@ fn check_name(name: &str) -> Result<(), QueryFault> {
     // Some servers read `branch[]`, `branch.x` and `[branch]` as `branch`. Others read `api.key`
     // and `api[key` as `api_key`.
     let first = name.split(['[', ']', '.']).find(|part| !part.is_empty());
-    for name in [name, first.unwrap_or_default()] {
-        if names::is_for_headers(name) {
-            return Err(QueryFault::Ambiguous);
-        }
-        if names::alike(name, PEOPLE) {
-            return Err(QueryFault::People);
+    let readings = [name.as_str(), first.unwrap_or_default()];
+    let is = |listed: &str| readings.iter().any(|name| names::alike(name, listed));
+    if readings.into_iter().any(names::is_for_headers) {
+        return Err(QueryFault::Ambiguous);
+    }
+    if is(PEOPLE) {
+        return Err(QueryFault::People);
+    }
+    if is(CREDENTIALS) && found.actions.is_empty() {
+        found.actions.push(READ_CREDENTIALS);
+    }
+    if BRANCHES.iter().any(|listed| is(listed)) {
+        let branch = decode(value.as_bytes());
+        let is_valid = pair == whole && text::parse_slug(&branch).is_ok();
+        found.branches.insert(branch);
+        if !is_valid || found.branches.len() > MAX_BRANCHES {
+            return Err(QueryFault::Branch);
         }
     }
     Ok(())

@@ -1,9 +1,9 @@
 //! Tests which parameter names a query must not contain, in various spellings.
 
-use super::{QueryFault, check_query};
+use super::{Query, QueryFault, check_query};
 
 #[test]
-fn a_query_that_says_what_a_header_has_to_say_is_told() {
+fn a_query_that_replaces_a_header_is_recognized() {
     for query in [
         "branch=main",
         "a=1&branch=main",
@@ -47,6 +47,10 @@ fn a_query_that_says_what_a_header_has_to_say_is_told() {
         "http-method-override=x",
         "x-original-uri=x",
         "x_forwarded_method=x",
+        "x-method=x",
+        "http-method=x",
+        "x-original-path=x",
+        "X-Forwarded-Prefix=x",
     ] {
         assert_eq!(check_query(query), Err(QueryFault::Ambiguous), "{query}");
     }
@@ -79,15 +83,66 @@ fn a_query_name_with_other_characters_than_names_have_is_ambiguous() {
 }
 
 #[test]
-fn a_query_that_asks_for_people_is_told() {
+fn a_query_for_people_is_recognized() {
     for query in [
         "include_collaborators=true",
         "include_collaborators",
+        "include_collaborators=",
+        "include_collaborators=0",
+        "include_collaborators=False",
+        "include_collaborators=false;",
+        "include_collaborators=false;x=1",
+        "x=1;include_collaborators=false",
+        "include_collaborators[]=false",
+        "include_collaborators=%66alse",
+        "include_collaborators=false&include_collaborators=false",
+        "include_collaborators=false&include_collaborators=true",
         "a=1&Include-Collaborators=false",
         "include%5Fcollaborators[]=1",
         "include[collaborators]=1",
     ] {
         assert_eq!(check_query(query), Err(QueryFault::People), "{query}");
+    }
+}
+
+#[test]
+fn a_query_that_asks_for_credentials_needs_the_action_that_no_token_has() {
+    for query in [
+        "include_discrete_variables=true",
+        "include_discrete_variables",
+        "include_discrete_variables=False",
+        "INCLUDE-discrete-variables[]=1&include_discrete_variables=1",
+        "include_discrete_variables=false&include_discrete_variables=false",
+        "a=1;include_discrete_variables=false",
+    ] {
+        let found = check_query(query).unwrap();
+        assert_eq!(found.actions, ["stack.read_credentials"], "{query}");
+    }
+}
+
+#[test]
+fn the_branches_that_a_query_names_are_found_whatever_the_spelling() {
+    for (query, expected) in [
+        ("base_branch=a&compare_branch=b", ["a", "b"].as_slice()),
+        ("base_branch=a&base_branch=b", &["a", "b"]),
+        ("Base-Branch[]=a&limit=1", &["a"]),
+        ("baseBranch=%61", &["a"]),
+        ("x=1;compare_branch", &[]),
+        ("base_branch=a;b", &[]),
+        ("base_branch=", &[]),
+        ("base_branch=a%20b", &[]),
+        (
+            "base_branch=a&base_branch=b&base_branch=c&base_branch=d&base_branch=e",
+            &[],
+        ),
+    ] {
+        match check_query(query) {
+            Ok(found) => assert_eq!(Vec::from_iter(found.branches), expected, "{query}"),
+            Err(fault) => assert!(
+                fault == QueryFault::Branch && expected.is_empty(),
+                "{query}"
+            ),
+        }
     }
 }
 
@@ -108,7 +163,10 @@ fn other_queries_are_left_alone() {
         "method=x",
         "$filter=x",
         "branch_alias=x",
+        "include_collaborators=false",
+        "a=1&include_collaborators=false&include_discrete_variables=false&b",
+        "x-bulk-action=publish",
     ] {
-        assert_eq!(check_query(query), Ok(()), "{query}");
+        assert_eq!(check_query(query), Ok(Query::default()), "{query}");
     }
 }

@@ -1,62 +1,84 @@
 //! Converts `BatchIntrospect` messages to domain values and back.
 
-use super::introspection::{introspect, introspected};
+use std::sync::Arc;
+
+use super::introspection::{introspected, question};
 use crate::{
-    app::{Answers, Batch, Question},
+    app::{Answers, Batch},
     domain::{
-        caller::Call,
         field::{Problem, Violations},
         revision::Revision,
     },
-    grpc::pb::v1,
+    grpc::{
+        pb::v1::{self, batch_introspect_result::Result as Outcome},
+        status::{self, Failure},
+    },
 };
 
 /// Maximum number of questions in a batch.
 const MAX_QUESTIONS: usize = 100;
 
-pub fn batch_introspect(
-    message: v1::BatchIntrospectRequest,
-    call: &Call,
-) -> Result<Batch, Violations> {
-    let mut faults = Violations::default();
+/// A batch, of which some questions may be invalid.
+pub struct Asked {
+    /// The valid questions, in their order.
+    pub batch: Batch,
+    /// One entry per question: its faults, or `None` if it is part of `batch`.
+    faults: Vec<Option<Violations>>,
+}
+
+pub fn batch_introspect(message: v1::BatchIntrospectRequest) -> Result<Asked, Violations> {
+    let mut whole = Violations::default();
     let min = (!message.min_revision.is_empty()).then(|| Revision::parse(&message.min_revision));
-    let min_revision = faults.keep("min_revision", min.transpose()).flatten();
+    let min_revision = whole.keep("min_revision", min.transpose()).flatten();
     let count = message.questions.len();
     if !(1..=MAX_QUESTIONS).contains(&count) {
         let problem = format!("has {count} entries: ask 1 to {MAX_QUESTIONS} questions at once");
-        faults.add("questions", Problem::new(problem));
-        return faults.finish(None);
+        whole.add("questions", Problem::new(problem));
+        return whole.finish(None);
     }
     let mut questions = Vec::with_capacity(count);
-    for (at, asked) in message.questions.into_iter().enumerate() {
-        questions.extend(faults.nest(&format!("questions[{at}]"), question(asked, call)));
-    }
-    faults.finish(Some(Batch {
+    let parsed = message.questions.into_iter().map(question);
+    let faults = parsed.map(|parsed| parsed.map(|valid| questions.push(valid)).err());
+    let faults = faults.collect();
+    let batch = Batch {
         questions,
         min_revision,
-    }))
-}
-
-fn question(message: v1::IntrospectQuestion, call: &Call) -> Result<Question, Violations> {
-    let v1::IntrospectQuestion {
-        token,
-        stack_api_key,
-        actions,
-    } = message;
-    let message = v1::IntrospectRequest {
-        token,
-        stack_api_key,
-        actions,
-        min_revision: String::new(),
     };
-    introspect(message, call)
+    whole.finish(Some(Asked { batch, faults }))
 }
 
-/// Builds the response to a batch. Even with 100 answers of maximum size, it stays below 1 MiB.
-pub fn batch_introspected(answers: Answers) -> v1::BatchIntrospectResponse {
+/// Builds the response to a batch, and counts each error by `count`. Errors are logged with the id
+/// that `request_id` returns. Even with 100 results of
+/// maximum size, the response stays below 1 MiB.
+pub fn batch_introspected(
+    asked: Asked,
+    answers: Answers,
+    request_id: &dyn Fn() -> String,
+    count: impl Fn(&Failure),
+) -> v1::BatchIntrospectResponse {
     let Answers { answers, revision } = answers;
+    let (mut answers, mut logged) = (answers.into_iter(), Vec::new());
+    let failed = |failure: Failure, is_new: bool| {
+        count(&failure);
+        let logged_id = is_new.then(request_id);
+        Outcome::Error(status::of_question(&failure, logged_id.as_deref()))
+    };
+    let results = asked.faults.into_iter().map(|faults| {
+        let result = match faults {
+            Some(faults) => Some(failed(faults.into(), false)),
+            None => answers.next().map(|answer| match answer {
+                Ok(answer) => Outcome::Answer(introspected(answer)),
+                Err(error) => {
+                    let is_new = !logged.iter().any(|known| Arc::ptr_eq(known, &error));
+                    logged.push(error.clone());
+                    failed(Failure::Question(error), is_new)
+                }
+            }),
+        };
+        v1::BatchIntrospectResult { result }
+    });
     v1::BatchIntrospectResponse {
-        answers: answers.into_iter().map(introspected).collect(),
+        results: results.collect(),
         revision: revision.map_or_else(String::new, |revision| revision.to_string()),
     }
 }

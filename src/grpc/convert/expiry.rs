@@ -1,7 +1,9 @@
 //! Converts the requested expiry of a token. This module does not use the current time, because
 //! relative values are resolved at the instant at which the change is decided (R8).
 
-use super::parse_instant;
+use std::time::Duration;
+
+use super::{parse_duration, parse_instant};
 use crate::{
     domain::{
         field::{Problem, Violations},
@@ -21,7 +23,8 @@ pub fn expiry(message: Option<v1::Expiry>) -> Result<Expiry, Violations> {
     let mut faults = Violations::default();
     let expiry = match message.and_then(|message| message.expiry) {
         None => {
-            let choices = "is required, there is no default: choose at, on_date, now or never";
+            let choices =
+                "is required, there is no default: choose at, on_date, after, now or never";
             faults.add("", Problem::new(choices));
             None
         }
@@ -33,6 +36,7 @@ pub fn expiry(message: Option<v1::Expiry>) -> Result<Expiry, Violations> {
                 .keep("on_date", start.ok_or_else(wrong))
                 .map(Expiry::At)
         }
+        Some(Choice::After(length)) => faults.keep("after", after(length)).map(Expiry::After),
         Some(Choice::Now(true)) => Some(Expiry::Now),
         Some(Choice::Never(true)) => Some(Expiry::Never),
         Some(Choice::Now(false)) => {
@@ -65,9 +69,10 @@ pub fn expiry_of_a_new_token(
             return faults.finish(None);
         }
         Some(Choice::OnDate(_)) => "on_date",
+        Some(Choice::After(_)) => "after",
         Some(Choice::At(_) | Choice::Never(_) | Choice::Now(false)) => "at",
         None => {
-            let choices = "is required, there is no default: choose at, on_date or never";
+            let choices = "is required, there is no default: choose at, on_date, after or never";
             faults.add("", Problem::new(choices));
             return faults.finish(None);
         }
@@ -75,4 +80,20 @@ pub fn expiry_of_a_new_token(
     let mut overdue = Violations::default();
     overdue.add(field, later());
     expiry(message).map(|expiry| (expiry, overdue))
+}
+
+/// Parses a relative expiry. It is cut off to whole microseconds, as every instant is.
+fn after(length: prost_types::Duration) -> Result<Duration, Problem> {
+    let length = parse_duration(length)?;
+    let micros = u64::try_from(length.as_micros()).unwrap_or(u64::MAX);
+    let length = Duration::from_micros(micros);
+    if length.is_zero() {
+        return Err(Problem::new("must be above 0: choose a longer duration"));
+    }
+    if length > Expiry::LONGEST {
+        return Err(Problem::new(
+            "must be at most 36500 days (3153600000s): choose a shorter duration, at, or never",
+        ));
+    }
+    Ok(length)
 }

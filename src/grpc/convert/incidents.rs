@@ -1,46 +1,85 @@
-//! Converts the `TokenService` messages for incidents: `RevokeAll` and `ReportLeaked`.
+//! Converts the messages for incidents: `TokenService.RevokeAll` and `LeakService.ReportLeaked`.
 
+use prost::Message as _;
 use zeroize::Zeroizing;
 
-use super::parse_instant;
+use super::{instant, page_token, parse_instant, revision};
 use crate::{
-    app::{LeakReport, RevokeAll, RevokedAll},
+    app::{LeakReport, RevokeAll, RevokedAll, TOKENS_LISTED},
     domain::{
         caller::{Call, CallerKind},
         field::{Problem, Violations},
         incident::{FoundAt, IssuedBy, PreviewHash, RevokeFilter},
+        page,
+        request::Request,
         stack::StackKey,
         text::{Issuer, Reason, Subject},
         timestamp::Timestamp,
+        token::Token,
     },
     grpc::pb::v1,
 };
 
-/// Maximum number of tokens listed in a response.
-const NAMED: usize = 100;
-
 pub fn revoke_all(message: v1::RevokeAllRequest, call: &Call) -> Result<RevokeAll, Violations> {
     let mut faults = Violations::default();
+    let request = request(&message);
     let stack_key = faults.keep("stack_api_key", StackKey::parse(&message.stack_api_key));
     let filter = faults.nest("filter", filter(message.filter, call.received_at));
     let reason = faults.keep("reason", reason(&message.reason));
     let previewed = previewed(&message.preview_hash, call.previews());
     let previewed = faults.keep("preview_hash", previewed);
-    let command = stack_key.zip(filter).zip(reason).zip(previewed);
-    faults.finish(
-        command.map(|(((stack_key, filter), reason), previewed)| RevokeAll {
+    let request = faults.keep("request_id", request);
+    let size = faults.keep("page_size", page::parse_size(message.page_size));
+    let command = stack_key
+        .zip(filter)
+        .zip(reason)
+        .zip(previewed)
+        .zip(request)
+        .zip(size);
+    let mut command = command.map(
+        |(((((stack_key, filter), reason), previewed), request), size)| RevokeAll {
             stack_key,
             filter,
             reason,
             previewed,
-        }),
-    )
+            request,
+            size,
+            after: None,
+        },
+    );
+    if call.previews() {
+        match command.as_mut() {
+            Some(command) => {
+                command.after = page_token(&mut faults, question(command), &message.page_token);
+            }
+            None => drop(faults.keep("page_token", page::check_form(&message.page_token))),
+        }
+    }
+    faults.finish(command)
+}
+
+/// Parses the idempotency key. Only what the call changes is part of the fingerprint.
+fn request(message: &v1::RevokeAllRequest) -> Result<Option<Request>, Problem> {
+    let content = v1::RevokeAllRequest {
+        request_id: String::new(),
+        validate_only: false,
+        page_size: 0,
+        page_token: String::new(),
+        ..message.clone()
+    };
+    Request::parse(&message.request_id, &content.encode_to_vec())
+}
+
+/// Returns the values to which a page token is bound.
+fn question(command: &RevokeAll) -> impl serde::Serialize {
+    let key = command.stack_key.to_string();
+    ("revoke_all", key, command.filter.audit_details())
 }
 
 fn reason(text: &str) -> Result<Reason, Problem> {
     if text.trim().is_empty() {
         return Err(Problem::new(
-            "is required: say in 1 to 500 characters why these tokens die",
+            "is required: give a reason of 1 to 500 characters for the revocation",
         ));
     }
     Reason::parse(text)
@@ -50,7 +89,7 @@ fn previewed(text: &str, previews: bool) -> Result<Option<PreviewHash>, Problem>
     match (text.is_empty(), previews) {
         (true, true) => Ok(None),
         (true, false) => Err(Problem::new(
-            "is required: call with validate_only first, look at what it answers, and send its preview_hash",
+            "is required: call with validate_only first, check the response, and send its preview_hash",
         )),
         (false, _) => PreviewHash::parse(text).map(Some),
     }
@@ -64,7 +103,7 @@ fn filter(message: Option<v1::RevokeFilter>, now: Timestamp) -> Result<RevokeFil
         (false, false) => Some(
             "is required, there is no default: choose all, or one or both of issued_by and unused_since",
         ),
-        (true, true) => Some("has all and something else: choose one"),
+        (true, true) => Some("combines all with another criterion: choose one"),
         _ => None,
     };
     if let Some(wrong) = wrong {
@@ -90,13 +129,13 @@ fn filter(message: Option<v1::RevokeFilter>, now: Timestamp) -> Result<RevokeFil
 fn past(at: prost_types::Timestamp, now: Timestamp) -> Result<Timestamp, Problem> {
     match parse_instant(at)? {
         at if at > now => Err(Problem::new(
-            "is in the future, and would hold of every token: choose all, or an instant that has passed",
+            "is in the future, so it would match every token: choose all, or an instant that has passed",
         )),
         at => Ok(at),
     }
 }
 
-fn issued_by(message: v1::Actor) -> Result<IssuedBy, Violations> {
+pub fn issued_by(message: v1::Actor) -> Result<IssuedBy, Violations> {
     let mut faults = Violations::default();
     let kind = match v1::CallerKind::try_from(message.kind) {
         Ok(v1::CallerKind::Unspecified) => Ok(None),
@@ -118,16 +157,25 @@ fn issued_by(message: v1::Actor) -> Result<IssuedBy, Violations> {
     }))
 }
 
-pub fn revoked_all(revoked: &RevokedAll) -> v1::RevokeAllResponse {
-    let named = revoked.tokens.iter().take(NAMED);
+pub fn revoked_all(command: &RevokeAll, revoked: &RevokedAll) -> v1::RevokeAllResponse {
+    let listed = revoked.tokens.iter().take(TOKENS_LISTED);
+    let next = revoked.page.next.as_ref();
+    let next = next.map(|cursor| page::seal(&question(command), cursor));
     v1::RevokeAllResponse {
-        count: u32::try_from(revoked.tokens.len()).unwrap_or(u32::MAX),
-        token_uids: named.map(ToString::to_string).collect(),
+        count: u32::try_from(revoked.count).unwrap_or(u32::MAX),
+        token_uids: listed.map(ToString::to_string).collect(),
         preview_hash: revoked.preview.to_string(),
-        revision: revoked
-            .revision
-            .map(|revision| revision.to_string())
-            .unwrap_or_default(),
+        revision: revision(revoked.revision),
+        tokens: revoked.page.tokens.iter().map(previewed_token).collect(),
+        next_page_token: next.unwrap_or_default(),
+    }
+}
+
+fn previewed_token(token: &Token) -> v1::PreviewedToken {
+    v1::PreviewedToken {
+        token_uid: token.uid.to_string(),
+        name: token.name.as_str().to_owned(),
+        last_used_at: token.last_used_at.map(instant),
     }
 }
 

@@ -6,63 +6,95 @@ use zeroize::Zeroizing;
 
 use super::{instant, permissions};
 use crate::{
-    app::{Introspection, Question},
+    app::{Included, Introspection, Question},
     domain::{
-        caller::Call,
-        catalogue::{self, ActionAccess, Rule},
+        catalogue,
         field::{Problem, Violations},
         revision::Revision,
         secret,
-        verdict::{self, ActionQuestion, Reason, Verdict},
+        verdict::{self, ActionQuestion, Missing, Reason, Verdict},
     },
     grpc::pb::v1,
 };
 
-/// Maximum length of a token in bytes, far above the length of any secret.
-const MAX_TOKEN: usize = 512;
-/// Maximum length of a stack key in bytes.
-const MAX_STACK_KEY: usize = 128;
 const MAX_ACTIONS: usize = 20;
 const MAX_FACTS: usize = 16;
 const MAX_NAME: usize = 64;
+const MAX_INCLUDE: usize = 16;
 
-pub fn introspect(message: v1::IntrospectRequest, _: &Call) -> Result<Question, Violations> {
+/// Parses a request. Token and stack key come from an end user: whatever text they are, the verdict
+/// is about them. Only what the calling service itself wrote can be invalid.
+pub fn introspect(message: v1::IntrospectRequest) -> Result<Question, Violations> {
     let mut faults = Violations::default();
-    let token = Zeroizing::new(message.token);
-    faults.keep("token", sized(&token, MAX_TOKEN));
-    faults.keep(
-        "stack_api_key",
-        sized(&message.stack_api_key, MAX_STACK_KEY),
-    );
-    if message.actions.len() > MAX_ACTIONS {
-        let count = message.actions.len();
-        let problem = format!("has {count} entries: ask about at most {MAX_ACTIONS} at once");
-        faults.add("actions", Problem::new(problem));
-        return faults.finish(None);
-    }
-    let mut actions = Vec::with_capacity(message.actions.len());
-    for (at, question) in message.actions.into_iter().enumerate() {
-        actions.extend(faults.nest(&format!("actions[{at}]"), action(question)));
-    }
     let min = (!message.min_revision.is_empty()).then(|| Revision::parse(&message.min_revision));
+    let actions = actions(&mut faults, message.actions);
     let min_revision = faults.keep("min_revision", min.transpose()).flatten();
-    let stack_api_key = message.stack_api_key;
+    let include = include(&mut faults, &message.include);
     faults.finish(Some(Question {
-        token,
-        stack_api_key,
+        token: Zeroizing::new(message.token),
+        stack_api_key: message.stack_api_key,
         actions,
         min_revision,
+        include,
     }))
 }
 
-fn sized(text: &str, max: usize) -> Result<(), Problem> {
-    match text.len() {
-        0 => Err(Problem::new("is required: send it as it was presented")),
-        length if length > max => Err(Problem::new(format!(
-            "has {length} bytes: at most {max} are looked at"
-        ))),
-        _ => Ok(()),
+/// Parses one question of a batch.
+pub fn question(message: v1::IntrospectQuestion) -> Result<Question, Violations> {
+    let mut faults = Violations::default();
+    let actions = actions(&mut faults, message.actions);
+    let include = include(&mut faults, &message.include);
+    faults.finish(Some(Question {
+        token: Zeroizing::new(message.token),
+        stack_api_key: message.stack_api_key,
+        actions,
+        min_revision: None,
+        include,
+    }))
+}
+
+fn actions(faults: &mut Violations, messages: Vec<v1::ActionQuestion>) -> Vec<ActionQuestion> {
+    if messages.len() > MAX_ACTIONS {
+        let count = messages.len();
+        let problem = format!("has {count} entries: at most {MAX_ACTIONS} are permitted");
+        faults.add("actions", Problem::new(problem));
+        return Vec::new();
     }
+    let mut actions = Vec::with_capacity(messages.len());
+    for (index, question) in messages.into_iter().enumerate() {
+        match action(question) {
+            Ok(action) => actions.push(action),
+            invalid => {
+                faults.nest(&format!("actions[{index}]"), invalid);
+            }
+        }
+    }
+    actions
+}
+
+fn include(faults: &mut Violations, values: &[i32]) -> Included {
+    let mut included = Included::default();
+    if values.len() > MAX_INCLUDE {
+        let count = values.len();
+        let problem = format!("has {count} entries: name each part once");
+        faults.add("include", Problem::new(problem));
+        return included;
+    }
+    for (index, value) in values.iter().enumerate() {
+        match v1::IntrospectInclude::try_from(*value) {
+            Ok(v1::IntrospectInclude::Permissions) => included.permissions = true,
+            Ok(v1::IntrospectInclude::Stack) => included.stack = true,
+            Ok(v1::IntrospectInclude::Token) => included.token = true,
+            Ok(v1::IntrospectInclude::Labels) => included.labels = true,
+            Ok(v1::IntrospectInclude::Unspecified) | Err(_) => faults.add(
+                format!("include[{index}]"),
+                Problem::new(
+                    "is not a part that this server knows: name PERMISSIONS, STACK, TOKEN or LABELS",
+                ),
+            ),
+        }
+    }
+    included
 }
 
 fn action(message: v1::ActionQuestion) -> Result<ActionQuestion, Violations> {
@@ -78,10 +110,10 @@ fn action(message: v1::ActionQuestion) -> Result<ActionQuestion, Violations> {
         faults.add("facts", Problem::new(problem));
         return faults.finish(None);
     }
-    let mut facts = BTreeMap::new();
     // The facts are sorted by name, so that the same fault always produces the same error message.
-    for (name, value) in message.facts.into_iter().collect::<BTreeMap<_, _>>() {
-        facts.extend(fact(&mut faults, name, &value));
+    let facts: BTreeMap<String, bool> = message.facts.into_iter().collect();
+    for name in facts.keys() {
+        faults.keep("facts", fact_name(name));
     }
     let some = |text: String| (!text.is_empty()).then_some(text);
     faults.finish(Some(ActionQuestion {
@@ -92,28 +124,12 @@ fn action(message: v1::ActionQuestion) -> Result<ActionQuestion, Violations> {
     }))
 }
 
-fn fact(faults: &mut Violations, name: String, value: &str) -> Option<(String, bool)> {
+fn fact_name(name: &str) -> Result<(), Problem> {
     if name.is_empty() || name.len() > MAX_NAME {
         let problem = format!("has a name of {} bytes: use 1 to {MAX_NAME}", name.len());
-        faults.add("facts", Problem::new(problem));
-        return None;
+        return Err(Problem::new(problem));
     }
-    if let Err(problem) = without_secret(&name) {
-        faults.add("facts", problem);
-        return None;
-    }
-    match value {
-        "true" => Some((name, true)),
-        "false" => Some((name, false)),
-        _ => {
-            let name = name.escape_debug();
-            faults.add(
-                format!("facts[\"{name}\"]"),
-                Problem::new("must be `true` or `false`"),
-            );
-            None
-        }
-    }
+    without_secret(name)
 }
 
 fn short(text: &str) -> Result<(), Problem> {
@@ -121,22 +137,22 @@ fn short(text: &str) -> Result<(), Problem> {
         return without_secret(text);
     }
     Err(Problem::new(format!(
-        "has {} bytes: at most {MAX_NAME} are looked at",
+        "has {} bytes: at most {MAX_NAME} are permitted",
         text.len()
     )))
 }
 
-/// Rejects a secret in a text that an answer may repeat (R9).
+/// Rejects a secret in a string that a response may repeat (R9).
 fn without_secret(text: &str) -> Result<(), Problem> {
     if secret::is_within(text) {
         return Err(Problem::new(
-            "holds the secret of a management token: send it as `token`, and nowhere else",
+            "contains the secret of a management token: send it as `token`, and nowhere else",
         ));
     }
     Ok(())
 }
 
-/// Builds the response. If the token is not recognised, the response has only the reason and the
+/// Builds the response. If the token is not recognized, the response has only the reason and the
 /// decision, so that its bytes are identical for an unknown token, a mistyped token and a wrong
 /// stack key.
 pub fn introspected(introspection: Introspection) -> v1::IntrospectResponse {
@@ -163,21 +179,27 @@ pub fn introspected(introspection: Introspection) -> v1::IntrospectResponse {
     answer.max_age = Some(duration(known.max_age));
     answer.revision = known.revision.to_string();
     if let Verdict::Active(results) = introspection.verdict {
+        let (facts, include) = (&known.facts, introspection.include);
         answer.results = results.into_iter().map(result).collect();
-        answer.permissions = Some(permissions::message(&known.facts.permissions));
-        answer.token = Some(token(&known.facts.token));
-        answer.stack = Some(stack(&known.facts.stack));
+        answer.token_uid = facts.token.uid.to_string();
+        answer.expires_at = facts.token.expires_at.map(instant);
+        // Builds only the requested parts, because every cache hit takes this path.
+        answer.permissions =
+            (include.permissions).then(|| permissions::message(&facts.permissions));
+        answer.token = include.token.then(|| token(&facts.token));
+        answer.stack = include.stack.then(|| stack(&facts.stack));
+        if include.labels {
+            answer.labels = facts.token.labels.to_map();
+        }
     }
     answer
 }
 
 fn token(facts: &verdict::TokenFacts) -> v1::TokenFacts {
     v1::TokenFacts {
-        token_uid: facts.uid.to_string(),
         name: facts.name.clone(),
         generation: facts.generation,
         issued_at: Some(instant(facts.issued_at)),
-        expires_at: facts.expires_at.map(instant),
         superseded_at: facts.ends_at.map(instant),
     }
 }
@@ -193,8 +215,8 @@ fn stack(facts: &verdict::StackFacts) -> v1::StackFacts {
 
 fn result(result: verdict::ActionResult) -> v1::ActionResult {
     let (allowed, why, missing) = match result.denial {
-        Ok(()) => (true, v1::Reason::Unspecified, String::new()),
-        Err(denial) => (false, reason(denial.reason), denial.missing),
+        Ok(()) => (true, v1::Reason::Unspecified, None),
+        Err(denial) => (false, reason(denial.reason), denial.missing.map(missing)),
     };
     v1::ActionResult {
         name: result.name,
@@ -204,19 +226,41 @@ fn result(result: verdict::ActionResult) -> v1::ActionResult {
     }
 }
 
+fn missing(missing: Missing) -> v1::ActionRequirement {
+    use v1::action_requirement::Requirement;
+    let requirement = match missing {
+        Missing::Access(access) => Requirement::Access(permissions::access_message(access)),
+        Missing::Grant { module, access } => Requirement::Grant(v1::ModuleGrant {
+            module: module.into_owned(),
+            access: permissions::access_message(access),
+        }),
+        Missing::Branch(name) => Requirement::Branch(name),
+        Missing::BranchAlias(name) => Requirement::BranchAlias(name),
+        Missing::AnyBranch => Requirement::AnyBranch(true),
+        Missing::Fact { name, value } => Requirement::Fact(v1::Fact {
+            name: name.into_owned(),
+            value,
+        }),
+    };
+    v1::ActionRequirement {
+        requirement: Some(requirement),
+    }
+}
+
 const fn reason(reason: Reason) -> v1::Reason {
     match reason {
-        Reason::NotRecognised => v1::Reason::NotRecognised,
+        Reason::NotRecognized => v1::Reason::NotRecognized,
         Reason::StackSuspended => v1::Reason::StackSuspended,
         Reason::Revoked => v1::Reason::Revoked,
         Reason::Expired => v1::Reason::Expired,
         Reason::Superseded => v1::Reason::Superseded,
-        Reason::NeverAllowed => v1::Reason::NeverAllowed,
         Reason::ActionUnknown => v1::Reason::ActionUnknown,
         Reason::FactMissing => v1::Reason::FactMissing,
         Reason::ReadOnly => v1::Reason::ReadOnly,
         Reason::ModuleNotGranted => v1::Reason::ModuleNotGranted,
         Reason::BranchNotGranted => v1::Reason::BranchNotGranted,
+        // `evaluate` never returns `Unknown`; treat it as a denial if it ever does.
+        Reason::NeverAllowed | Reason::Unknown => v1::Reason::NeverAllowed,
     }
 }
 
@@ -224,41 +268,5 @@ pub fn duration(duration: Duration) -> prost_types::Duration {
     prost_types::Duration {
         seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
         nanos: i32::try_from(duration.subsec_nanos()).unwrap_or_default(),
-    }
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "parsers have one shape")]
-pub const fn list_actions(_: v1::ListActionsRequest, _: &Call) -> Result<(), Violations> {
-    Ok(())
-}
-
-/// Builds the response with the whole action catalogue.
-pub fn catalogue() -> v1::ListActionsResponse {
-    v1::ListActionsResponse {
-        version: catalogue::VERSION.to_owned(),
-        actions: catalogue::ACTIONS.iter().map(row).collect(),
-    }
-}
-
-fn row(action: &catalogue::Action) -> v1::Action {
-    let access = match action.access {
-        ActionAccess::Read => v1::ActionAccess::Read,
-        ActionAccess::Write => v1::ActionAccess::Write,
-    };
-    let (rule, fact) = match action.rule {
-        Rule::Grantable => (v1::ActionRule::Grantable, String::new()),
-        Rule::Never => (v1::ActionRule::Never, String::new()),
-        Rule::Conditional(fact) => (
-            v1::ActionRule::Conditional,
-            format!("{}={}", fact.name, fact.value),
-        ),
-    };
-    v1::Action {
-        name: action.name.to_owned(),
-        module: action.module.name().to_owned(),
-        access: access.into(),
-        rule: rule.into(),
-        fact,
-        branch_bound: action.branch_bound,
     }
 }

@@ -6,21 +6,31 @@
     reason = "a parser consumes its message, whether or not it keeps anything of it"
 )]
 
+pub mod actions;
 pub mod audit;
 pub mod batch;
 mod expiry;
 pub mod incidents;
 pub mod introspection;
+pub mod listing;
+pub mod own_stacks;
 pub mod permissions;
+pub mod rotation;
 pub mod stacks;
 pub mod tokens;
+pub mod update;
 pub mod watch;
+
+use std::time::Duration;
+
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     domain::{
         caller::{Actor, CallerKind},
-        field::Problem,
+        field::{Problem, Violations},
         impact::Impact,
+        page,
         revision::Revision,
         timestamp::Timestamp,
     },
@@ -34,9 +44,44 @@ fn instant(at: Timestamp) -> prost_types::Timestamp {
     }
 }
 
+/// Parses a string field that may be left out.
+fn named<T>(
+    text: &str,
+    parse: impl FnOnce(&str) -> Result<T, Problem>,
+) -> Result<Option<T>, Problem> {
+    (!text.is_empty()).then(|| parse(text)).transpose()
+}
+
+/// Decodes a page token. If the request has other faults, the query is not known, and only the form
+/// of the token is checked, so that a wrong token is reported together with them.
+fn page_token<C: DeserializeOwned>(
+    faults: &mut Violations,
+    question: impl Serialize,
+    token: &str,
+) -> Option<C> {
+    let after = if faults.is_empty() {
+        page::open(&question, token)
+    } else {
+        page::check_form(token).map(|()| None)
+    };
+    faults.keep("page_token", after).flatten()
+}
+
 fn parse_instant(at: prost_types::Timestamp) -> Result<Timestamp, Problem> {
     Timestamp::from_parts(at.seconds, at.nanos).ok_or_else(|| {
         Problem::new("is outside the years 0001 to 9999, or its nanos outside 0 to 999,999,999")
+    })
+}
+
+/// Parses a duration that is not negative. Its seconds and nanoseconds must have the same sign, as
+/// `google.protobuf.Duration` requires.
+fn parse_duration(length: prost_types::Duration) -> Result<Duration, Problem> {
+    let nanos = u32::try_from(length.nanos).ok();
+    let nanos = nanos.filter(|nanos| *nanos < 1_000_000_000);
+    let parts = u64::try_from(length.seconds).ok().zip(nanos);
+    let parsed = parts.map(|(seconds, nanos)| Duration::new(seconds, nanos));
+    parsed.ok_or_else(|| {
+        Problem::new("is negative, or is not a duration: seconds and nanos have different signs, or nanos are beyond 999,999,999")
     })
 }
 
@@ -46,16 +91,28 @@ pub fn revision(revision: Option<Revision>) -> String {
     revision.map_or_else(String::new, |revision| revision.to_string())
 }
 
-/// Builds the message that says who would be affected by a change.
+/// Builds the message about who would be affected by a change.
 pub fn impact(impact: Impact) -> v1::Impact {
+    v1::Impact {
+        last_used_at: impact.last_used_at.map(instant),
+        services: services(&impact),
+    }
+}
+
+/// Builds the message that says when a token was last used, and by which services.
+pub fn usage(usage: Impact) -> v1::GetUsageResponse {
+    v1::GetUsageResponse {
+        last_used_at: usage.last_used_at.map(instant),
+        services: services(&usage),
+    }
+}
+
+fn services(impact: &Impact) -> Vec<v1::ServiceUse> {
     let services = impact.services.iter().map(|used| v1::ServiceUse {
         service: Some(actor(&used.service)),
         last_used_at: Some(instant(used.last_used_at)),
     });
-    v1::Impact {
-        last_used_at: impact.last_used_at.map(instant),
-        services: services.collect(),
-    }
+    services.collect()
 }
 
 fn actor(actor: &Actor) -> v1::Actor {

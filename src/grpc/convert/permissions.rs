@@ -2,38 +2,93 @@
 
 use crate::{
     domain::{
+        catalogue::Catalogue,
+        edit::{Part, PermissionsParts},
         field::{Problem, Violations},
         permissions::{Access, Draft, DraftBranches, DraftGrant, Permissions},
     },
     grpc::pb::v1,
 };
 
-/// Parses permissions. A missing message is a violation.
-pub fn parse(message: Option<v1::Permissions>) -> Result<Permissions, Violations> {
+/// Parses permissions. A missing message is a violation, and so is a module that cannot be granted.
+pub fn parse(
+    message: Option<v1::Permissions>,
+    catalogue: &Catalogue,
+) -> Result<Permissions, Violations> {
     let mut faults = Violations::default();
     let Some(message) = message else {
         faults.add("", Problem::new("is required: at least `access`"));
         return faults.finish(None);
     };
-    let ceiling = access(message.access());
-    if ceiling.is_none() {
-        let choices = Problem::new("is required: ACCESS_READ or ACCESS_READ_WRITE");
-        faults.add("access", choices);
-    }
+    let ceiling = faults.keep("access", required_access(&message));
     // If the access level is invalid, the grants are checked against the highest level, so that
     // only faults of the grants themselves are reported.
     let draft = Draft {
         access: ceiling.unwrap_or(Access::ReadWrite),
-        modules: message
-            .modules
-            .map(|modules| modules.grants.into_iter().map(grant).collect()),
-        branches: message.branches.map(|named| DraftBranches {
-            branches: named.branches,
-            aliases: named.aliases,
-        }),
+        modules: message.modules.map(grants),
+        branches: message.branches.map(branches),
     };
-    let permissions = faults.nest("", Permissions::try_from(draft));
+    let permissions = faults.nest("", Permissions::requested(draft, catalogue));
     faults.finish(permissions)
+}
+
+/// Which paths of an update mask are about permissions.
+#[derive(Clone, Copy, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four independent paths, each named or not"
+)]
+pub struct Paths {
+    /// `permissions`.
+    pub whole: bool,
+    /// `permissions.access`.
+    pub access: bool,
+    /// `permissions.modules`.
+    pub modules: bool,
+    /// `permissions.branches`.
+    pub branches: bool,
+}
+
+/// Parses the parts of permissions that the paths name. A part that is named and absent is removed,
+/// except the access, which is a violation.
+pub fn parse_parts(
+    paths: Paths,
+    message: v1::Permissions,
+    catalogue: &Catalogue,
+) -> Result<PermissionsParts, Violations> {
+    let mut faults = Violations::default();
+    let access = paths.access.then(|| required_access(&message));
+    let parts = PermissionsParts {
+        access: access.and_then(|access| faults.keep("access", access)),
+        modules: part(paths.modules, message.modules.map(grants)),
+        branches: part(paths.branches, message.branches.map(branches)),
+    };
+    faults.nest("", parts.check(catalogue));
+    faults.finish(Some(parts))
+}
+
+fn part<T>(named: bool, value: Option<T>) -> Part<T> {
+    match (named, value) {
+        (false, _) => Part::Keep,
+        (true, None) => Part::Remove,
+        (true, Some(value)) => Part::Set(value),
+    }
+}
+
+fn required_access(message: &v1::Permissions) -> Result<Access, Problem> {
+    let choices = || Problem::new("must be ACCESS_READ or ACCESS_READ_WRITE");
+    access(message.access()).ok_or_else(choices)
+}
+
+fn grants(message: v1::ModuleGrants) -> Vec<DraftGrant> {
+    message.grants.into_iter().map(grant).collect()
+}
+
+fn branches(message: v1::BranchGrants) -> DraftBranches {
+    DraftBranches {
+        branches: message.branches,
+        aliases: message.aliases,
+    }
 }
 
 fn grant(message: v1::ModuleGrant) -> DraftGrant {
@@ -43,7 +98,7 @@ fn grant(message: v1::ModuleGrant) -> DraftGrant {
     }
 }
 
-const fn access(message: v1::Access) -> Option<Access> {
+pub const fn access(message: v1::Access) -> Option<Access> {
     match message {
         v1::Access::Unspecified => None,
         v1::Access::Read => Some(Access::Read),
@@ -51,7 +106,8 @@ const fn access(message: v1::Access) -> Option<Access> {
     }
 }
 
-fn access_message(access: Access) -> i32 {
+/// Builds the number of the access level.
+pub fn access_message(access: Access) -> i32 {
     match access {
         Access::Read => v1::Access::Read.into(),
         Access::ReadWrite => v1::Access::ReadWrite.into(),

@@ -1,20 +1,31 @@
 //! Converts `StackService` messages to domain values and back.
 
-use super::{instant, revision, tokens::limit};
+use prost::Message as _;
+
+use super::{instant, page_token, revision, tokens::limit};
 use crate::{
-    app::{Register, StackCursor, StackPage},
+    app::{MemberCursor, MemberPage, Register, Registered, StackCursor, StackPage},
     domain::{
-        caller::Call,
+        caller::{Call, CallerKind},
         field::{Problem, Violations},
         page,
-        revision::Revision,
+        request::Request,
         stack::{
             DEFAULT_TOKEN_LIMIT, MAX_TOKEN_LIMIT, Member, Person, Role, Stack, StackKey, StackState,
         },
         text::{self, Email, Issuer, Reason, StackName, Subject},
     },
-    grpc::pb::admin::v1,
+    grpc::pb::{admin::v1, v1 as shared},
 };
+
+/// Parses the key of the stack that a list is about. Only an operator may leave it out, for all
+/// stacks.
+pub fn key_or_all(key: &str, call: &Call) -> Result<Option<StackKey>, Problem> {
+    if key.is_empty() && call.caller.actor.kind == CallerKind::Operator {
+        return Ok(None);
+    }
+    StackKey::parse(key).map(Some)
+}
 
 /// A parsed registration request, whose stack key may have to be generated.
 pub struct RegisterDraft {
@@ -24,6 +35,7 @@ pub struct RegisterDraft {
     organization_uid: String,
     owner: Person,
     token_limit: u32,
+    request: Option<Request>,
 }
 
 impl RegisterDraft {
@@ -35,12 +47,17 @@ impl RegisterDraft {
             organization_uid: self.organization_uid,
             owner: self.owner,
             token_limit: self.token_limit,
+            request: self.request,
         }
     }
 }
 
-pub fn register(message: v1::RegisterRequest, _: &Call) -> Result<RegisterDraft, Violations> {
+pub fn register(mut message: v1::RegisterRequest, _: &Call) -> Result<RegisterDraft, Violations> {
     let mut faults = Violations::default();
+    // A preview must have the same fingerprint as the request that it previews.
+    message.validate_only = false;
+    let id = std::mem::take(&mut message.request_id);
+    let request = Request::parse(&id, &message.encode_to_vec());
     let brought =
         (!message.stack_api_key.is_empty()).then(|| StackKey::parse(&message.stack_api_key));
     let stack_key = faults.keep("stack_api_key", brought.transpose());
@@ -52,27 +69,31 @@ pub fn register(message: v1::RegisterRequest, _: &Call) -> Result<RegisterDraft,
         .token_limit
         .map_or(Ok(DEFAULT_TOKEN_LIMIT), token_limit);
     let token_limit = faults.keep("token_limit", token_limit);
+    let request = faults.keep("request_id", request);
     let parts = stack_key
         .zip(name)
         .zip(organization)
         .zip(owner)
-        .zip(token_limit);
+        .zip(token_limit)
+        .zip(request);
     faults.finish(parts.map(
-        |((((stack_key, name), organization_uid), owner), token_limit)| RegisterDraft {
+        |(((((stack_key, name), organization_uid), owner), token_limit), request)| RegisterDraft {
             stack_key,
             name,
             organization_uid,
             owner,
             token_limit,
+            request,
         },
     ))
 }
 
 /// Builds the response to a registration. The response to a preview leaves out the generated id and
-/// key, because the registration itself will generate different ones.
-pub fn registered(registered: &Stack, at: Option<Revision>, brought: bool) -> v1::RegisterResponse {
-    let mut stack = stack(registered);
-    if at.is_none() {
+/// key, because the registration itself will generate different ones. A preview of a repetition
+/// has both, because the stack exists.
+pub fn registered(registered: &Registered, call: &Call, brought: bool) -> v1::RegisterResponse {
+    let mut stack = stack(&registered.stack);
+    if call.previews() && !registered.again {
         stack.stack_uid.clear();
         if !brought {
             stack.stack_api_key.clear();
@@ -80,7 +101,7 @@ pub fn registered(registered: &Stack, at: Option<Revision>, brought: bool) -> v1
     }
     v1::RegisterResponse {
         stack: Some(stack),
-        revision: revision(at),
+        revision: revision((!call.previews()).then_some(registered.revision)),
     }
 }
 
@@ -98,8 +119,8 @@ pub fn list(message: v1::ListRequest, _: &Call) -> Result<ListQuestion, Violatio
     let named =
         (!message.organization_uid.is_empty()).then(|| text::parse_slug(&message.organization_uid));
     let organization = faults.keep("organization_uid", named.transpose()).flatten();
-    let after = page::open(&question(organization.as_deref()), &message.page_token);
-    let after = faults.keep("page_token", after).flatten();
+    let question = question(organization.as_deref());
+    let after = page_token(&mut faults, question, &message.page_token);
     faults.finish(size.map(|size| (organization, size, after)))
 }
 
@@ -113,6 +134,33 @@ pub fn listed(organization: Option<&str>, page: StackPage) -> v1::ListResponse {
         .map(|cursor| page::seal(&question(organization), cursor));
     v1::ListResponse {
         stacks: page.stacks.iter().map(stack).collect(),
+        next_page_token: next.unwrap_or_default(),
+    }
+}
+
+type ListMembersQuestion = (StackKey, u64, Option<MemberCursor>);
+
+pub fn list_members(
+    message: v1::ListMembersRequest,
+    _: &Call,
+) -> Result<ListMembersQuestion, Violations> {
+    let mut faults = Violations::default();
+    let key = faults.keep("stack_api_key", StackKey::parse(&message.stack_api_key));
+    let size = faults.keep("page_size", page::parse_size(message.page_size));
+    let question = members_of(&message.stack_api_key);
+    let after = page_token(&mut faults, question, &message.page_token);
+    faults.finish(key.zip(size).map(|(key, size)| (key, size, after)))
+}
+
+fn members_of(key: &str) -> impl serde::Serialize {
+    ("members", key.to_owned())
+}
+
+pub fn listed_members(key: &StackKey, page: &MemberPage) -> v1::ListMembersResponse {
+    let next = page.next.as_ref();
+    let next = next.map(|cursor| page::seal(&members_of(key.as_str()), cursor));
+    v1::ListMembersResponse {
+        members: page.members.iter().map(member).collect(),
         next_page_token: next.unwrap_or_default(),
     }
 }
@@ -133,15 +181,15 @@ pub fn set_member(
 }
 
 fn role(role: i32) -> Result<Role, Problem> {
-    match v1::Role::try_from(role) {
-        Ok(v1::Role::Admin) => Ok(Role::Admin),
-        Ok(v1::Role::Developer) => Ok(Role::Developer),
-        Ok(v1::Role::ContentManager) => Ok(Role::ContentManager),
-        Ok(v1::Role::Owner) => Err(Problem::new(
-            "cannot be ROLE_OWNER, there is exactly one: use TransferOwnership",
+    match shared::Role::try_from(role) {
+        Ok(shared::Role::Admin) => Ok(Role::Admin),
+        Ok(shared::Role::Developer) => Ok(Role::Developer),
+        Ok(shared::Role::ContentManager) => Ok(Role::ContentManager),
+        Ok(shared::Role::Owner) => Err(Problem::new(
+            "cannot be ROLE_OWNER, because a stack has exactly one owner: use TransferOwnership",
         )),
-        Ok(v1::Role::Unspecified) | Err(_) => Err(Problem::new(
-            "is required: ROLE_ADMIN, ROLE_DEVELOPER or ROLE_CONTENT_MANAGER",
+        Ok(shared::Role::Unspecified) | Err(_) => Err(Problem::new(
+            "must be ROLE_ADMIN, ROLE_DEVELOPER or ROLE_CONTENT_MANAGER",
         )),
     }
 }
@@ -228,7 +276,7 @@ fn person(message: Option<v1::Person>) -> Result<Person, Violations> {
     let Some(message) = message else {
         faults.add(
             "",
-            Problem::new("is required: `issuer` and `subject`, as in their credential"),
+            Problem::new("is required: `issuer` and `subject`, as in the user's credential"),
         );
         return faults.finish(None);
     };
@@ -253,31 +301,42 @@ fn person_message(person: &Person) -> v1::Person {
 }
 
 pub fn member(member: &Member) -> v1::Member {
-    let role = match member.role {
-        Role::Owner => v1::Role::Owner,
-        Role::Admin => v1::Role::Admin,
-        Role::Developer => v1::Role::Developer,
-        Role::ContentManager => v1::Role::ContentManager,
-    };
     v1::Member {
         person: Some(person_message(&member.person)),
-        role: role.into(),
+        role: role_message(member.role).into(),
         added_at: Some(instant(member.added_at)),
     }
 }
 
+pub const fn role_message(role: Role) -> shared::Role {
+    match role {
+        Role::Owner => shared::Role::Owner,
+        Role::Admin => shared::Role::Admin,
+        Role::Developer => shared::Role::Developer,
+        Role::ContentManager => shared::Role::ContentManager,
+    }
+}
+
+pub const fn state_message(state: StackState) -> shared::StackState {
+    match state {
+        StackState::Active => shared::StackState::Active,
+        StackState::Suspended { .. } => shared::StackState::Suspended,
+        StackState::Removed { .. } => shared::StackState::Removed,
+    }
+}
+
 pub fn stack(stack: &Stack) -> v1::Stack {
-    let (state, suspended_at, removed_at) = match stack.state {
-        StackState::Active => (v1::StackState::Active, None, None),
-        StackState::Suspended { at } => (v1::StackState::Suspended, Some(instant(at)), None),
-        StackState::Removed { at } => (v1::StackState::Removed, None, Some(instant(at))),
+    let (suspended_at, removed_at) = match stack.state {
+        StackState::Active => (None, None),
+        StackState::Suspended { at } => (Some(instant(at)), None),
+        StackState::Removed { at } => (None, Some(instant(at))),
     };
     v1::Stack {
         stack_uid: stack.uid.to_string(),
         stack_api_key: stack.key.to_string(),
         name: stack.name.as_str().to_owned(),
         organization_uid: stack.organization_uid.clone(),
-        state: state.into(),
+        state: state_message(stack.state).into(),
         owner: Some(person_message(&stack.owner)),
         limit: Some(limit(stack.limit)),
         registered_at: Some(instant(stack.registered_at)),

@@ -2,7 +2,7 @@
 
 use super::introspection::duration;
 use crate::{
-    app::{Points, Subject, Told},
+    app::{EventRevisions, Subject, WatchEvent},
     domain::{
         field::{Problem, Violations},
         revision::Revision,
@@ -30,17 +30,19 @@ pub fn later(message: &WatchRequest) -> Result<u64, Violations> {
         faults.add("from_revision", Problem::new(problem));
     }
     let ping = message.ping.ok_or_else(|| {
-        Problem::new("is required in every request but the first: send one to have a pong")
+        Problem::new(
+            "is required in every request but the first: the server answers it with a pong",
+        )
     });
     let ping = faults.keep("ping", ping);
     faults.finish(ping.map(|ping| ping.nonce))
 }
 
 /// Builds the response that reports an event.
-pub fn told(told: Told) -> WatchResponse {
-    let event = match told {
-        Told::Changed(subject, points) => Event::Changed(changed(subject, points)),
-        Told::Pong(nonce, staleness, points) => Event::Pong(WatchPong {
+pub fn watch_response(watch_response: WatchEvent) -> WatchResponse {
+    let event = match watch_response {
+        WatchEvent::Changed(subject, points) => Event::Changed(changed(subject, points)),
+        WatchEvent::Pong(nonce, staleness, points) => Event::Pong(WatchPong {
             nonce,
             staleness: Some(duration(staleness)),
             revision: points.resume.to_string(),
@@ -50,7 +52,7 @@ pub fn told(told: Told) -> WatchResponse {
     WatchResponse { event: Some(event) }
 }
 
-fn changed(subject: Subject, points: Points) -> WatchChanged {
+fn changed(subject: Subject, points: EventRevisions) -> WatchChanged {
     let subject = match subject {
         Subject::Token(uid) => watch_changed::Subject::TokenUid(uid.to_string()),
         Subject::Stack(uid) => watch_changed::Subject::StackUid(uid.to_string()),

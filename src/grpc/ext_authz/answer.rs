@@ -1,6 +1,8 @@
 //! Builds the answers to Envoy, which either allow the request and add headers, or deny it with a
 //! response for the client.
 
+use std::sync::LazyLock;
+
 use envoy_types::{
     ext_authz::v3::pb::{
         CheckResponse, DeniedHttpResponse, HeaderAppendAction, HeaderValue, HeaderValueOption,
@@ -8,6 +10,7 @@ use envoy_types::{
     },
     pb::google::rpc,
 };
+use prost::{Message as _, encoding::encode_varint};
 use serde_json::json;
 use tonic::Code;
 
@@ -21,19 +24,51 @@ const ACCESS: &str = "x-stacktoken-access";
 /// Headers that could make the upstream service attribute the request to someone else.
 const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
 
+/// The part of a response that allows that is the same for every request, encoded. Fields of a
+/// message may be encoded one after the other.
+static SAME: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let same = OkHttpResponse {
+        headers_to_remove: removed(),
+        ..OkHttpResponse::default()
+    };
+    same.encode_to_vec()
+});
+/// Encoded `CheckResponse.status` with the code OK, and the key of `CheckResponse.ok_response`.
+const STATUS_OK: [u8; 3] = [1 << 3 | 2, 0, 3 << 3 | 2];
+
 /// Allows the request. Envoy adds headers that identify the caller, and removes the credential.
 pub(super) fn allowed(facts: &Facts) -> CheckResponse {
-    let uid = facts.token.uid.to_string();
     let ok = OkHttpResponse {
+        headers_to_remove: removed(),
+        ..identified(facts)
+    };
+    response(Code::Ok, HttpResponse::OkResponse(ok))
+}
+
+/// Returns the encoded response of [`allowed`].
+pub(super) fn allowed_encoded(facts: &Facts) -> Vec<u8> {
+    let (identified, same) = (identified(facts), &*SAME);
+    let length = identified.encoded_len() + same.len();
+    // The length of a message has ten bytes at most.
+    let mut encoded = Vec::with_capacity(STATUS_OK.len() + 10 + length);
+    encoded.extend(STATUS_OK);
+    encode_varint(length as u64, &mut encoded);
+    identified.encode_raw(&mut encoded);
+    encoded.extend(same);
+    encoded
+}
+
+/// Returns the headers that identify the caller.
+fn identified(facts: &Facts) -> OkHttpResponse {
+    let uid = facts.token.uid.to_string();
+    OkHttpResponse {
         headers: vec![
             header(STACK, &facts.stack.key),
             header(TOKEN, &uid),
             header(ACCESS, facts.permissions.access().name()),
         ],
-        headers_to_remove: removed(),
         ..OkHttpResponse::default()
-    };
-    response(Code::Ok, HttpResponse::OkResponse(ok))
+    }
 }
 
 /// Denies the request. Envoy sends this response to the client.

@@ -5,7 +5,7 @@
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
 use zeroize::Zeroizing;
 
-use crate::domain::routes::fold;
+use crate::domain::routes::is_same_header;
 
 /// A header: its name in lower case, and its value.
 type Header = (String, Zeroizing<Vec<u8>>);
@@ -42,15 +42,17 @@ impl Headers {
         });
         let all = joined.chain(single);
         Self(
-            all.map(|(name, value)| (name.to_ascii_lowercase(), Zeroizing::new(value)))
-                .collect(),
+            all.map(|(mut name, value)| {
+                name.make_ascii_lowercase();
+                (name, Zeroizing::new(value))
+            })
+            .collect(),
         )
     }
 
     /// Looks up a header that must occur at most once.
     pub(super) fn only(&self, name: &str) -> Sent<'_> {
-        let folded = fold(name);
-        let mut alike = self.0.iter().filter(|(sent, _)| fold(sent) == folded);
+        let mut alike = self.0.iter().filter(|(sent, _)| is_same_header(sent, name));
         let Some((sent, value)) = alike.next() else {
             return Sent::Not;
         };

@@ -14,9 +14,11 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use envoy_types::ext_authz::v3::pb::{CheckRequest, CheckResponse};
+use prost::{Message as _, bytes::Bytes};
 use tonic::{
     Request, Response, Status, Streaming, body::Body, codegen::Service,
     server::ClientStreamingService,
@@ -28,17 +30,17 @@ use super::status::{self, Failure};
 use crate::{
     app::{App, Error, Introspection},
     domain::{
-        caller::Call,
+        caller::{Actor, Call},
         refusal::Refusal,
         routes::RouteTable,
-        verdict::{Reason, Verdict},
+        verdict::{Facts, Reason, Verdict},
     },
     metrics::CheckLabels,
 };
 
 /// Maximum size of a check in bytes, which is several times Envoy's default limit on request
 /// headers. A larger check is denied.
-const MAX_CHECK: usize = 1024 * 1024;
+pub(super) const MAX_CHECK: usize = 1024 * 1024;
 
 /// Implements Envoy's authorization service.
 #[derive(Clone)]
@@ -56,16 +58,26 @@ impl Authorization {
         &self,
         mut request: Request<Streaming<CheckRequest>>,
     ) -> Result<Response<CheckResponse>, Status> {
-        // The message is read here, because tonic would answer an unreadable message with an error.
+        // tonic would answer an unreadable message with a gRPC error, and an Envoy with
+        // `failure_mode_allow` then lets the request pass. So the message is read here, and a
+        // request that cannot be read is denied.
         let message = request.get_mut().message().await;
+        if matches!(message, Ok(Some(_))) {
+            // Reads to the end of the call, where the server finds a second message. What it finds
+            // ends the call, so the result does not matter here.
+            let _ = request.get_mut().trailers().await;
+        }
         let (call, _) = super::open(request)?;
         let decided = match message {
             Ok(Some(message)) => self.decide(&call, message).await,
             Ok(None) | Err(_) => Ok(Err(refusal::request_unreadable())),
         };
         match decided {
-            Ok(Ok(allowed)) => Ok(self.answer("ALLOWED", "OK", allowed)),
-            Ok(Err(refused)) => Ok(self.answer("DENIED", refused.reason, answer::denied(&refused))),
+            Ok(Ok(allowed)) => {
+                self.app.metrics().count_allowed_check();
+                Ok(Response::new(allowed))
+            }
+            Ok(Err(refused)) => Ok(Response::new(self.denied(&refused))),
             Err(error) => {
                 let failure = Failure::from(error);
                 self.count("UNDECIDED", status::reason_of(&failure));
@@ -74,33 +86,57 @@ impl Authorization {
         }
     }
 
+    /// Answers a check if the cache is enough. Returns the encoded response, and when the check was
+    /// decided, if the clock was read. Returns `None` if the check needs [`Self::check`], also for one that cannot be read.
+    pub(super) fn check_cached(
+        &self,
+        actor: &Actor,
+        message: Bytes,
+        began: Duration,
+    ) -> Option<(Vec<u8>, Option<Duration>)> {
+        let message = CheckRequest::decode(message).ok()?;
+        let question = request::question(message, &self.table, self.app.catalogue());
+        let denied = |refused| Some((self.denied(&refused).encode_to_vec(), None));
+        let question = match question {
+            Ok(question) => question,
+            Err(refused) => return denied(refused),
+        };
+        match self.app.introspect_cached(actor, &question, began)? {
+            Ok((introspection, at)) => match judged(&introspection) {
+                Ok(facts) => {
+                    self.app.metrics().count_allowed_check();
+                    Some((answer::allowed_encoded(facts), Some(at.monotonic)))
+                }
+                Err(refused) => denied(refused),
+            },
+            Err(Error::Refused(Refusal::RateLimited { .. })) => denied(refusal::not_recognized()),
+            Err(_) => None,
+        }
+    }
+
+    /// Counts a denial, and returns the response.
+    fn denied(&self, refused: &Refused) -> CheckResponse {
+        self.count("DENIED", refused.reason);
+        answer::denied(refused)
+    }
+
     /// Decides the request. Returns the response that allows it, or the reason to deny it.
     async fn decide(
         &self,
         call: &Call,
         message: CheckRequest,
     ) -> Result<Result<CheckResponse, Refused>, Error> {
-        let question = match request::question(message, &self.table) {
+        let question = match request::question(message, &self.table, self.app.catalogue()) {
             Ok(question) => question,
             Err(refused) => return Ok(Err(refused)),
         };
         match self.app.introspect(call, &question).await {
-            Ok(introspection) => Ok(judged(&introspection)),
-            // This limit applies only to tokens that are not recognised, so the client gets that
-            // verdict.
-            Err(Error::Refused(Refusal::RateLimited { .. })) => Ok(Err(refusal::not_recognised())),
+            Ok(introspection) => Ok(judged(&introspection).map(answer::allowed)),
+            // Only unrecognized tokens are rate limited here, so the client gets the verdict "not
+            // recognized" and not an error.
+            Err(Error::Refused(Refusal::RateLimited { .. })) => Ok(Err(refusal::not_recognized())),
             Err(error) => Err(error),
         }
-    }
-
-    fn answer(
-        &self,
-        outcome: &'static str,
-        reason: &'static str,
-        response: CheckResponse,
-    ) -> Response<CheckResponse> {
-        self.count(outcome, reason);
-        Response::new(response)
     }
 
     fn count(&self, outcome: &'static str, reason: &'static str) {
@@ -109,10 +145,11 @@ impl Authorization {
     }
 }
 
-/// Allows the request only if the token is live and every action is allowed.
-fn judged(introspection: &Introspection) -> Result<CheckResponse, Refused> {
+/// Allows the request only if the token is live and every action is allowed, and then returns the
+/// facts about the token.
+fn judged(introspection: &Introspection) -> Result<&Facts, Refused> {
     let (reason, denied) = match &introspection.verdict {
-        Verdict::NotRecognised => return Err(refusal::not_recognised()),
+        Verdict::NotRecognized => return Err(refusal::not_recognized()),
         Verdict::Inactive(reason) => (*reason, None),
         Verdict::Active(results) => {
             let denials = results
@@ -121,7 +158,7 @@ fn judged(introspection: &Introspection) -> Result<CheckResponse, Refused> {
             match (denials.into_iter().next(), &introspection.known) {
                 (Some((name, denial)), _) => (denial.reason, Some((name, denial))),
                 (None, Some(known)) if !results.is_empty() => {
-                    return Ok(answer::allowed(&known.facts));
+                    return Ok(&known.facts);
                 }
                 // This case never occurs, because an active verdict has facts and every route names
                 // an action.

@@ -6,7 +6,7 @@ use tonic::Code;
 
 use crate::domain::verdict::{Denial, Reason};
 
-/// A denial. All unrecognised tokens get an identical denial.
+/// A denial. All unrecognized tokens get an identical denial.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Refused {
     pub kind: Kind,
@@ -80,39 +80,41 @@ faults! {
     credential_missing Credential "CREDENTIAL_MISSING" "authorization"
         "is missing: send the management token in it, as it is or after `Bearer `.";
     credential_invalid Credential "CREDENTIAL_INVALID" "authorization"
-        "is not one management token: send it once, as it is or after `Bearer ` and one space, and no authtoken, access_token or their like beside it.";
+        "is not one management token: send it once, as it is or after `Bearer ` and one space, and no authtoken, access_token or similar beside it.";
     stack_key_missing StackKey "STACK_KEY_MISSING" "api_key"
         "is missing: send the API key of the stack that the token belongs to.";
     stack_key_invalid StackKey "STACK_KEY_INVALID" "api_key"
         "is not one stack API key: send it once, `blt` and 16 lower-case hexadecimal digits.";
     branch_invalid Permission "BRANCH_INVALID" "branch"
         "is not one name of a branch or alias: send it once, 1 to 64 of the characters A-Z a-z 0-9 . _ -";
+    query_branch_invalid Permission "BRANCH_INVALID" "query"
+        "names branches with base_branch or compare_branch: write each as 1 to 64 of the characters A-Z a-z 0-9 . _ - and name at most four.";
     overridden Permission "REQUEST_OVERRIDDEN" "method"
-        "or path is replaced by a header: send both themselves, without x-http-method-override, x-original-uri and their like.";
+        "or path is replaced by a header: send both themselves, without x-http-method-override, x-original-uri or similar.";
     path_not_canonical Permission "PATH_NOT_CANONICAL" "path"
-        "can be read in more than one way: send it without empty or dotted segments, a slash at its end, `;` or characters encoded without need.";
+        "is ambiguous: send it without empty segments, dots or spaces at the ends of one, a slash at its end, `;` or characters encoded unnecessarily.";
     query_ambiguous Permission "QUERY_AMBIGUOUS" "query"
-        "names a credential, a stack, a branch, a method or a path, or has a name with other characters than A-Z a-z 0-9 _ . [ ] $ -: send the first as headers only, and no such names.";
+        "names a credential, a stack, a branch, a method or a path, or has a name with characters other than A-Z a-z 0-9 _ . [ ] $ -: send the first as headers only, and no such names.";
     query_refused Permission "QUERY_REFUSED" "query"
-        "asks for the people of the stack with include_collaborators: leave that out, and read /v3/stacks/users with a token that may.";
+        "requests the users of the stack with include_collaborators: leave that out, and read /v3/stacks/users with a token that is permitted to.";
     route_unknown Permission "ROUTE_UNKNOWN" "path"
         "and method are not known to the authorization: check them, or ask an operator to add them to the route table.";
     route_misconfigured Permission "ROUTE_MISCONFIGURED" "path"
-        "belongs to a route whose context_extensions cannot be read: ask an operator to mend them.";
+        "belongs to a route whose context_extensions cannot be read: ask an operator to correct them.";
     request_unreadable Permission "REQUEST_UNREADABLE" "request"
         "cannot be read: send smaller headers, in plain ASCII.";
 }
 
-/// Returns the denial of an unrecognised token, whether it is unknown, mistyped or of another
+/// Returns the denial of an unrecognized token, whether it is unknown, mistyped or of another
 /// stack.
-pub(super) fn not_recognised() -> Refused {
-    by_verdict(Reason::NotRecognised, None)
+pub(super) fn not_recognized() -> Refused {
+    by_verdict(Reason::NotRecognized, None)
 }
 
 /// Returns the denial for a verdict that does not allow the request.
 pub(super) fn by_verdict(reason: Reason, denied: Option<(&str, &Denial)>) -> Refused {
     let (kind, field) = match reason {
-        Reason::NotRecognised | Reason::Revoked | Reason::Expired | Reason::Superseded => {
+        Reason::NotRecognized | Reason::Revoked | Reason::Expired | Reason::Superseded => {
             (Kind::Credential, "authorization")
         }
         Reason::BranchNotGranted => (Kind::Permission, "branch"),
@@ -127,24 +129,29 @@ pub(super) fn by_verdict(reason: Reason, denied: Option<(&str, &Denial)>) -> Ref
 }
 
 fn words(reason: Reason, denied: Option<(&str, &Denial)>) -> String {
-    let (action, missing) = denied.map_or(("", ""), |(action, denial)| (action, &denial.missing));
+    let (action, missing) = denied.map_or(("", None), |(action, denial)| {
+        (action, denial.missing.as_ref().map(ToString::to_string))
+    });
+    let missing = missing.unwrap_or_default();
     match reason {
-        Reason::NotRecognised => {
-            "is not recognised with this api_key: check both, or have a new token issued.".into()
+        Reason::NotRecognized => {
+            "is not recognized with this api_key: check both, or have a new token issued.".into()
         }
-        Reason::Revoked => "is revoked and stays so: have a new token issued.".into(),
-        Reason::Expired => "has expired and stays so: have a new token issued.".into(),
+        Reason::Revoked => "is revoked permanently: have a new token issued.".into(),
+        Reason::Expired => "has expired permanently: have a new token issued.".into(),
         Reason::Superseded => {
             "was replaced by a newer secret of the same token: use that one.".into()
         }
         Reason::StackSuspended => {
             "belongs to a stack that is suspended: ask an operator to resume it.".into()
         }
-        Reason::NeverAllowed => {
+        Reason::NeverAllowed | Reason::Unknown => {
             format!("can never do this ({action}): sign in as a person with that right.")
         }
         Reason::ActionUnknown => {
-            format!("cannot be judged on {action}, which the catalogue lacks: ask an operator.")
+            format!(
+                "cannot be evaluated for {action}, which is not in the catalogue: ask an operator."
+            )
         }
         Reason::FactMissing => {
             format!(

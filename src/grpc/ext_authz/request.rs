@@ -12,10 +12,10 @@ use super::{
     refusal::{self, Refused},
 };
 use crate::{
-    app::Question,
+    app::{Included, Question},
     domain::{
-        catalogue,
-        routes::{self, QueryFault, RouteTable},
+        catalogue::{self, Catalogue, Rule},
+        routes::{self, Query, QueryFault, RouteTable},
         secret,
         stack::StackKey,
         text,
@@ -34,7 +34,11 @@ struct Route {
 }
 
 /// Builds the question for a request, or returns the reason to deny the request.
-pub(super) fn question(message: CheckRequest, table: &RouteTable) -> Result<Question, Refused> {
+pub(super) fn question(
+    message: CheckRequest,
+    table: &RouteTable,
+    catalogue: &Catalogue,
+) -> Result<Question, Refused> {
     let attributes = message.attributes.unwrap_or_default();
     let request = attributes.request.unwrap_or_default();
     let mut http = request.http.unwrap_or_default();
@@ -49,31 +53,73 @@ pub(super) fn question(message: CheckRequest, table: &RouteTable) -> Result<Ques
     if !routes::is_canonical(path) {
         return Err(refusal::path_not_canonical());
     }
-    routes::check_query(query.unwrap_or_default()).map_err(|fault| match fault {
-        QueryFault::Ambiguous => refusal::query_ambiguous(),
-        QueryFault::People => refusal::query_refused(),
-    })?;
     let route = route(attributes.context_extensions)?;
     let names = match route.actions {
-        Some(names) => names,
-        None => table
-            .actions(&http.method, path)
-            .ok_or_else(refusal::route_unknown)?
-            .to_vec(),
+        Some(names) => Some(names),
+        None => table.actions(&http.method, path).map(<[String]>::to_vec),
     };
-    let action = |name| ActionQuestion {
-        name,
-        branch: Some(branch.unwrap_or(table.default_branch()).to_owned()),
+    let asked = match (routes::check_query(query.unwrap_or_default()), &names) {
+        (Ok(asked), _) => asked,
+        // No token may do this, whatever the query is, so this reason takes precedence.
+        (Err(_), Some(names)) if names.iter().any(|name| is_never(catalogue, name)) => {
+            Query::default()
+        }
+        (Err(fault), _) => return Err(refused(fault)),
+    };
+    let names = names.ok_or_else(refusal::route_unknown)?;
+    let first = Place {
+        branch: branch.unwrap_or(table.default_branch()),
         // The header may name a branch or an alias, because both share one namespace.
-        branch_alias: branch.map(str::to_owned),
-        facts: route.facts.clone(),
+        alias: branch,
     };
+    let in_query = asked.branches.iter().map(|name| Place {
+        branch: name,
+        alias: Some(name),
+    });
+    let places: Vec<_> = std::iter::once(first).chain(in_query).collect();
+    let extra = asked.actions.iter().map(|name| (*name).to_owned());
+    let actions = extra.chain(names).flat_map(|name| {
+        let facts = &route.facts;
+        places.iter().map(move |place| place.question(&name, facts))
+    });
     Ok(Question {
         token,
         stack_api_key,
-        actions: names.into_iter().map(action).collect(),
+        actions: actions.collect(),
         min_revision: None,
+        include: Included::default(),
     })
+}
+
+/// A branch on which the request works, by its name or by an alias.
+struct Place<'a> {
+    branch: &'a str,
+    alias: Option<&'a str>,
+}
+
+impl Place<'_> {
+    fn question(&self, name: &str, facts: &BTreeMap<String, bool>) -> ActionQuestion {
+        ActionQuestion {
+            name: name.to_owned(),
+            branch: Some(self.branch.to_owned()),
+            branch_alias: self.alias.map(str::to_owned),
+            facts: facts.clone(),
+        }
+    }
+}
+
+fn is_never(catalogue: &Catalogue, name: &str) -> bool {
+    catalogue
+        .find(name)
+        .is_some_and(|action| action.rule == Rule::Never)
+}
+
+fn refused(fault: QueryFault) -> Refused {
+    match fault {
+        QueryFault::Ambiguous => refusal::query_ambiguous(),
+        QueryFault::People => refusal::query_refused(),
+        QueryFault::Branch => refusal::query_branch_invalid(),
+    }
 }
 
 /// Returns the token from the `authorization` header, with or without a preceding `Bearer` and one

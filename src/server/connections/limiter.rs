@@ -17,12 +17,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::share::Waiting;
+use super::backlog::BacklogCounts;
 use crate::metrics::Metrics;
 
 /// Number of file descriptors reserved for the process itself: for store connections, admin
 /// connections, the log and key files.
 const OWN_FILES: u64 = 192;
+/// Number of file descriptors that the runtime of one thread opens.
+const FILES_BY_THREAD: usize = 4;
 
 /// Limits on open connections.
 pub(in crate::server) struct ConnectionLimiter {
@@ -39,7 +41,7 @@ pub(in crate::server) struct ConnectionLimiter {
 #[derive(Default)]
 struct Peers {
     open: usize,
-    waiting: Arc<Waiting>,
+    waiting: Arc<BacklogCounts>,
 }
 
 /// Maximum numbers of open connections.
@@ -58,7 +60,7 @@ pub(in crate::server) struct FreePermit {
 pub(in crate::server) struct ConnectionPermit {
     address: IpAddr,
     by_address: Arc<Mutex<HashMap<IpAddr, Peers>>>,
-    waiting: Arc<Waiting>,
+    waiting: Arc<BacklogCounts>,
     open: Gauge,
     _free: FreePermit,
 }
@@ -89,7 +91,7 @@ impl ConnectionLimiter {
     /// Takes a permit for a connection from `address`; `None` if the address is at its limit.
     pub fn take(&self, free: FreePermit, address: IpAddr) -> Option<ConnectionPermit> {
         self.failing.store(false, Ordering::Relaxed);
-        let address = whose(address);
+        let address = network_of(address);
         let mut open = self
             .by_address
             .lock()
@@ -124,7 +126,7 @@ impl ConnectionLimiter {
 
 impl ConnectionPermit {
     /// Returns the counts shared by all connections from this address.
-    pub fn waiting(&self) -> Arc<Waiting> {
+    pub fn waiting(&self) -> Arc<BacklogCounts> {
         self.waiting.clone()
     }
 
@@ -154,7 +156,7 @@ impl Drop for ConnectionPermit {
 /// Returns the address under which a peer is counted. An IPv4-mapped address counts as the IPv4
 /// address. An IPv6 address counts as its /64 network, because a client usually controls a whole
 /// /64 network.
-pub(super) fn whose(address: IpAddr) -> IpAddr {
+pub(super) fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let network = address.to_bits() >> 64 << 64;
@@ -165,12 +167,14 @@ pub(super) fn whose(address: IpAddr) -> IpAddr {
 }
 
 /// Reduces the connection limit to what the open-file limit allows, because a process without free
-/// file descriptors cannot reach its store either.
-pub(in crate::server) fn affordable(wanted: usize) -> usize {
+/// file descriptors cannot reach its store either. `threads` is the number of threads that serve
+/// connections.
+pub(in crate::server) fn within_open_files(wanted: usize, threads: usize) -> usize {
     let Some(files) = getrlimit(Resource::Nofile).current else {
         return wanted;
     };
-    let left = usize::try_from(files.saturating_sub(OWN_FILES).max(1)).unwrap_or(usize::MAX);
+    let left = usize::try_from(files.saturating_sub(OWN_FILES)).unwrap_or(usize::MAX);
+    let left = left.saturating_sub(threads * FILES_BY_THREAD).max(1);
     if left < wanted {
         tracing::warn!(
             files,

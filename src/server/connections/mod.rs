@@ -1,51 +1,57 @@
 //! Connections, from accept to close: limits on their number, a timeout for the handshake, a
-//! maximum age and graceful shutdown. This module knows nothing of RPCs.
+//! maximum age and graceful shutdown. One task accepts connections and performs their handshakes;
+//! then threads of their own serve them. This module does not depend on RPCs.
 
-pub(super) mod arriving;
-pub(super) mod guests;
-mod leaving;
+mod accepting;
+pub(super) mod admin_connections;
+pub(super) mod backlog;
+mod hosts;
 pub(super) mod limiter;
-pub(super) mod share;
+pub(super) mod message_read;
+pub(super) mod request_body;
+pub(in crate::server) mod response_body;
 mod socket;
+pub(super) mod unary_body;
 
 use std::{
     convert::Infallible,
     io,
     net::IpAddr,
+    num::NonZero,
     pin::{Pin, pin},
     sync::Arc,
+    thread,
     time::Duration,
 };
 
 use http::{Extensions, Request, Response};
 use hyper::{body::Incoming, server::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::{
     net::{TcpListener, TcpStream},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
+pub(super) use self::accepting::accept_admin;
 use self::{
-    arriving::Arriving,
-    guests::{Guest, Guests},
-    leaving::{Leaving, Outgoing},
+    accepting::accept,
+    backlog::{Backlog, BacklogLimits},
+    hosts::Hosts,
     limiter::{ConnectionLimiter, ConnectionPermit, Limits},
-    share::{Share, WaitingLimits},
-    socket::{Begun, Socket},
+    request_body::RequestBody,
+    response_body::{ResponseBody, ResponseFuture},
+    socket::{Movable, PrefaceFlag, Socket},
 };
 use super::tls::Tls;
 use crate::{
-    auth::{Authenticator, Certified},
+    auth::{Authenticator, ClientCertificate, ConnectionCredentials},
     config::Tuning,
     domain::entropy::Entropy,
     metrics::Metrics,
 };
 
-/// Back-off after a failed accept, for example when file descriptors run out.
-const AFTER_FAILURE: Duration = Duration::from_millis(50);
 /// Size of the send buffer for data that the client has not read, in bytes per call.
 const MAX_UNREAD_BYTES: usize = 64 * 1024;
 
@@ -58,31 +64,50 @@ const MAX_HEADER_BYTES: u32 = 96 * 1024;
 
 /// Identity of a connection's peer and the limits that its connections share; attached to each
 /// request.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Peer {
     /// The evaluated client certificate, if one was presented.
-    pub certified: Option<Certified>,
+    pub certified: Option<ClientCertificate>,
     /// The peer's IPv4 address, or the /64 network of its IPv6 address.
     pub network: IpAddr,
     /// Limits on calls whose message has not arrived, and on unread responses.
-    pub share: Arc<Share>,
+    pub backlog: Arc<Backlog>,
+    /// Credentials that were verified on this connection.
+    pub credentials: ConnectionCredentials,
 }
 
 impl Peer {
-    /// Returns the share of the peer that sent a request.
-    pub fn share_of(extensions: &Extensions) -> Option<Arc<Share>> {
-        extensions.get::<Self>().map(|peer| peer.share.clone())
+    /// Returns the peer that sent a request.
+    pub fn of(extensions: &Extensions) -> Option<&Self> {
+        extensions.get::<Arc<Self>>().map(AsRef::as_ref)
+    }
+
+    /// Returns the backlog of the peer that sent a request.
+    pub fn backlog_of(extensions: &Extensions) -> Option<Arc<Backlog>> {
+        Self::of(extensions).map(|peer| peer.backlog.clone())
+    }
+
+    /// Returns whether the peer that sent a request leaves too many responses unread.
+    pub fn is_behind(extensions: &Extensions) -> bool {
+        Self::of(extensions).is_some_and(|peer| peer.backlog.is_behind())
     }
 }
 
 /// Future of the response to a call.
-pub(super) type Answering =
+pub(super) type AnswerFuture =
     Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
 /// A service that answers calls. It is always ready, and answers with OVERLOADED when one of its
 /// limits is reached.
 pub(super) trait Answer: Send + Sync + 'static {
-    fn answer(self: &Arc<Self>, request: Request<Body>) -> Answering;
+    fn answer(self: &Arc<Self>, request: Request<RequestBody>, peer: &Arc<Peer>) -> AnswerFuture;
+}
+
+/// A connection whose handshake is done, and whose socket belongs to no runtime.
+struct Secured {
+    socket: Socket,
+    peer: Arc<Peer>,
+    permit: ConnectionPermit,
 }
 
 /// State shared by all connections.
@@ -97,63 +122,122 @@ pub(super) struct Connections<S> {
 
 impl<S: Answer> Connections<S> {
     /// Accepts and serves connections until `stop`. Then stops accepting, shuts every connection
-    /// down gracefully, and returns after the last call. Dropping the future closes the connections
-    /// that are still open.
+    /// down gracefully, and returns after the last call. Also returns if a thread that serves
+    /// connections ends or cannot be started. Dropping the future closes the connections that are
+    /// still open, and ends the threads.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
+        let threads = threads(&self.tuning);
+        let mut hosts = match Hosts::start(threads) {
+            Ok(hosts) => hosts,
+            Err(error) => {
+                tracing::error!(%error, "the threads of connections cannot be started");
+                return;
+            }
+        };
         let limits = Limits {
-            all: limiter::affordable(self.tuning.max_connections),
+            all: limiter::within_open_files(self.tuning.max_connections, threads),
             by_address: self.tuning.max_connections_per_address,
         };
         let open = self.metrics.connections.clone();
         let limiter = ConnectionLimiter::new(limits, self.metrics.clone(), open);
         let unheard = self.tuning.keepalive_interval + self.tuning.keepalive_timeout;
         let this = Arc::new(self);
-        let mut open = JoinSet::new();
+        let mut begun = JoinSet::new();
         loop {
             tokio::select! {
                 (socket, permit) = accept(&listener, &limiter, unheard) => {
-                    open.spawn(this.clone().run(socket, permit, stop.clone()));
+                    begun.spawn(this.clone().begin(socket, permit, stop.clone()));
                 }
-                Some(ended) = open.join_next() => note_end(ended),
+                Some(ended) = begun.join_next() => this.hand_over(&hosts, ended, &stop),
+                () = hosts.next_end() => {
+                    tracing::error!("a thread that serves connections has ended");
+                    return;
+                }
                 () = stop.cancelled() => break,
             }
         }
         // Closes the port, so that new clients are refused at once instead of queued.
         drop(listener);
-        while let Some(ended) = open.join_next().await {
-            note_end(ended);
+        while let Some(ended) = begun.join_next().await {
+            this.hand_over(&hosts, ended, &stop);
         }
+        hosts.finish().await;
     }
 
-    /// Serves one connection, from its handshake to its end.
-    async fn run(
+    /// Performs the handshake of a connection, and releases its socket from this runtime. TLS
+    /// handshakes take milliseconds of CPU time, so they do not run where calls are answered.
+    async fn begin(
         self: Arc<Self>,
         socket: TcpStream,
         permit: ConnectionPermit,
         stop: CancellationToken,
-    ) {
+    ) -> Option<Secured> {
         let within = self.tuning.handshake_timeout;
         let secured = tokio::select! {
             secured = tokio::time::timeout(within, self.secure(socket, &permit)) => secured,
             // No call is in progress on this connection yet.
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => return None,
         };
-        let (socket, peer) = match secured {
-            Ok(Ok(secured)) => secured,
+        let secured = secured.map(|secured| {
+            let (mut socket, peer) = secured?;
+            socket.release()?;
+            Ok::<_, io::Error>((socket, peer))
+        });
+        match secured {
+            Ok(Ok((socket, peer))) => Some(Secured {
+                socket,
+                peer: Arc::new(peer),
+                permit,
+            }),
             Ok(Err(error)) => {
                 self.metrics.refuse_connection("handshake");
                 tracing::debug!(%error, "TLS handshake failed");
-                return;
+                None
             }
-            Err(_) => return self.metrics.refuse_connection("slow"),
-        };
-        let (socket, begun) = socket::watched(socket);
+            Err(_) => {
+                self.metrics.refuse_connection("slow");
+                None
+            }
+        }
+    }
+
+    /// Hands a connection over to a host, unless its handshake has failed.
+    fn hand_over(
+        self: &Arc<Self>,
+        hosts: &Hosts,
+        begun: Result<Option<Secured>, JoinError>,
+        stop: &CancellationToken,
+    ) {
+        match begun {
+            Ok(Some(secured)) => {
+                let (this, stop) = (self.clone(), stop.clone());
+                hosts.hand_over(move || this.run(secured, stop));
+            }
+            Ok(None) => {}
+            Err(error) => hosts::note_failure(&error),
+        }
+    }
+
+    /// Serves one connection on the runtime of its host, until the connection ends.
+    async fn run(self: Arc<Self>, secured: Secured, stop: CancellationToken) {
+        let Secured {
+            mut socket,
+            peer,
+            permit,
+        } = secured;
+        if let Err(error) = socket.register() {
+            self.metrics.refuse_connection("accept");
+            tracing::warn!(%error, "a connection could not be registered");
+            return;
+        }
+        let (socket, preface) = socket::preface_socket(socket);
         let service = PerConnection {
             answering: self.answering.clone(),
             peer,
         };
         let connection = self.http2().serve_connection(TokioIo::new(socket), service);
-        self.keep(connection, begun, stop).await;
+        self.keep(connection, preface, stop).await;
+        drop(permit);
     }
 
     /// Performs the TLS handshake, if TLS is on. The client certificate is evaluated only once,
@@ -163,31 +247,26 @@ impl<S: Answer> Connections<S> {
         socket: TcpStream,
         permit: &ConnectionPermit,
     ) -> io::Result<(Socket, Peer)> {
-        let limits = WaitingLimits {
-            by_connection: self.tuning.shares.max_waiting_per_connection,
-            by_address: self.tuning.shares.max_waiting_per_address,
+        let limits = BacklogLimits {
+            by_connection: self.tuning.client_limits.max_waiting_per_connection,
+            by_address: self.tuning.client_limits.max_waiting_per_address,
             message_bytes: self.tuning.max_request_bytes,
             answer_bytes: self.tuning.max_response_bytes,
         };
-        let (share, network) = (Share::new(limits, permit.waiting()), permit.network());
-        let share = Arc::new(share);
-        let Some(tls) = &self.tls else {
-            let peer = Peer {
-                certified: None,
-                network,
-                share,
-            };
-            return Ok((Socket::Plain(socket), peer));
+        let peer = |certified| Peer {
+            certified,
+            network: permit.network(),
+            backlog: Arc::new(Backlog::new(limits, permit.waiting())),
+            credentials: ConnectionCredentials::default(),
         };
+        let Some(tls) = &self.tls else {
+            return Ok((Socket::Plain(Movable::Registered(socket)), peer(None)));
+        };
+        let socket = Movable::Registered(socket);
         let socket = tls.acceptor().accept(socket).await?;
         let chain = socket.get_ref().1.peer_certificates();
         let leaf = chain.and_then(<[_]>::first);
-        let certified = leaf.map(|leaf| self.authenticator.certify(leaf));
-        let peer = Peer {
-            certified,
-            network,
-            share,
-        };
+        let peer = peer(leaf.map(|leaf| self.authenticator.certify(leaf)));
         Ok((Socket::Tls(Box::new(socket)), peer))
     }
 
@@ -198,6 +277,8 @@ impl<S: Answer> Connections<S> {
         let mut http2 = http2::Builder::new(TokioExecutor::new());
         http2
             .timer(TokioTimer::new())
+            // No client of gRPC reads a `date`, and it costs each response about 40 bytes.
+            .auto_date_header(false)
             .max_concurrent_streams(tuning.max_streams)
             .max_local_error_reset_streams(tuning.max_resets)
             .max_header_list_size(tuning.max_header_bytes.max(MAX_HEADER_BYTES))
@@ -214,15 +295,19 @@ impl<S: Answer> Connections<S> {
     /// calls in progress get time to finish.
     async fn keep(
         &self,
-        connection: http2::Connection<TokioIo<socket::Watched>, PerConnection<S>, TokioExecutor>,
-        begun: Begun,
+        connection: http2::Connection<
+            TokioIo<socket::PrefaceSocket>,
+            PerConnection<S>,
+            TokioExecutor,
+        >,
+        preface: PrefaceFlag,
         stop: CancellationToken,
     ) {
         let mut connection = pin!(connection);
         let mut begin_by = pin!(tokio::time::sleep(self.tuning.handshake_timeout));
         let mut grow_old = pin!(tokio::time::sleep(self.age()));
         let mut leave_by = pin!(tokio::time::sleep(Duration::MAX));
-        let (mut waiting, mut leaving, mut draining) = (true, false, false);
+        let (mut waiting, mut closing, mut draining) = (true, false, false);
         loop {
             tokio::select! {
                 ended = &mut connection => {
@@ -233,20 +318,20 @@ impl<S: Answer> Connections<S> {
                 }
                 () = &mut begin_by, if waiting => {
                     waiting = false;
-                    if !begun.is_begun() {
+                    if !preface.is_complete() {
                         return self.metrics.refuse_connection("slow");
                     }
                 }
-                () = &mut grow_old, if !leaving => {
-                    leaving = true;
+                () = &mut grow_old, if !closing => {
+                    closing = true;
                     connection.as_mut().graceful_shutdown();
                     leave_by.set(tokio::time::sleep(self.tuning.max_connection_age_grace));
                 }
-                () = &mut leave_by, if leaving && !draining => return,
+                () = &mut leave_by, if closing && !draining => return,
                 // The caller of `serve` enforces the drain grace.
                 () = stop.cancelled(), if !draining => {
                     draining = true;
-                    leaving = true;
+                    closing = true;
                     connection.as_mut().graceful_shutdown();
                 }
             }
@@ -265,90 +350,26 @@ impl<S: Answer> Connections<S> {
     }
 }
 
-/// Accepts the next connection within the limits, and sets its TCP user timeout to `unheard`. An
-/// accept error is logged, and accepting goes on after a pause. To exit or to retry without a pause
-/// would let a client cause a denial of service.
-async fn accept(
-    listener: &TcpListener,
-    limiter: &ConnectionLimiter,
-    unheard: Duration,
-) -> (TcpStream, ConnectionPermit) {
-    loop {
-        let free = limiter.acquire().await;
-        match listener.accept().await {
-            Ok((socket, address)) => {
-                if let Some(permit) = limiter.take(free, address.ip()) {
-                    prepare(&socket, unheard);
-                    return (socket, permit);
-                }
-            }
-            Err(error) => {
-                limiter.note_failure(&error);
-                tokio::time::sleep(AFTER_FAILURE).await;
-            }
-        }
-    }
+/// Returns the number of threads that serve connections.
+fn threads(tuning: &Tuning) -> usize {
+    let per_cpu = || thread::available_parallelism().map_or(1, NonZero::get);
+    tuning.connection_threads.unwrap_or_else(per_cpu)
 }
 
-/// Accepts the next connection to the admin port. If the limit is reached, an old connection is
-/// closed for it.
-pub(super) async fn accept_guest(
-    listener: &TcpListener,
-    guests: &Guests,
-    (metrics, unheard): (&Metrics, Duration),
-) -> (TcpStream, Guest) {
-    loop {
-        match listener.accept().await {
-            Ok((socket, address)) => {
-                let (guest, another_went) = guests.admit(address.ip());
-                if another_went {
-                    metrics.refuse_connection("displaced");
-                }
-                prepare(&socket, unheard);
-                return (socket, guest);
-            }
-            Err(error) => {
-                metrics.refuse_connection("accept");
-                tracing::warn!(%error, "a connection to the admin port could not be accepted");
-                tokio::time::sleep(AFTER_FAILURE).await;
-            }
-        }
-    }
-}
-
-/// Sets `TCP_NODELAY`, so that small responses are not delayed, and `TCP_USER_TIMEOUT`. With the
-/// latter, the kernel closes the connection of a client that never reads, to which our HTTP/2
-/// frames no longer get through.
-fn prepare(socket: &TcpStream, unheard: Duration) {
-    let unheard = u32::try_from(unheard.as_millis()).unwrap_or(u32::MAX);
-    let cut = set_tcp_user_timeout(socket, unheard).map_err(io::Error::from);
-    if let Err(error) = socket.set_nodelay(true).and(cut) {
-        tracing::debug!(%error, "a connection could not be prepared");
-    }
-}
-
-fn note_end(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended {
-        tracing::error!(panicked = error.is_panic(), "a connection failed");
-    }
-}
-
-/// Hyper service of one connection. It attaches the peer to each request, and counts the bodies of
-/// requests and responses.
+/// Hyper service of one connection. It counts the bodies of requests and responses.
 struct PerConnection<S> {
     answering: Arc<S>,
-    peer: Peer,
+    peer: Arc<Peer>,
 }
 
 impl<S: Answer> hyper::service::Service<Request<Incoming>> for PerConnection<S> {
-    type Response = Response<Outgoing>;
+    type Response = Response<ResponseBody>;
     type Error = Infallible;
-    type Future = Leaving<Answering>;
+    type Future = ResponseFuture<AnswerFuture>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let arriving = |body| Body::new(Arriving::new(body, self.peer.share.clone()));
-        let mut request = request.map(arriving);
-        request.extensions_mut().insert(self.peer.clone());
-        Leaving::new(self.answering.answer(request), self.peer.share.clone())
+        let backlog = &self.peer.backlog;
+        let request = request.map(|body| RequestBody::new(body, backlog.clone()));
+        ResponseFuture::new(self.answering.answer(request, &self.peer), backlog.clone())
     }
 }

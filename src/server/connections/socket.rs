@@ -1,5 +1,5 @@
-//! Byte stream of a connection, plaintext or TLS. It detects when the client has sent the HTTP/2
-//! preface.
+//! Byte stream of a connection, plaintext or TLS. It can move to another runtime, and it detects
+//! when the client has sent the HTTP/2 preface.
 
 use std::{
     io,
@@ -22,36 +22,127 @@ const PREFACE: usize = 24;
 
 /// Plaintext or TLS stream.
 pub(super) enum Socket {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(Movable),
+    Tls(Box<TlsStream<Movable>>),
+}
+
+/// TCP stream that can move to another runtime. tokio reports the events of a stream to the runtime
+/// that registered it.
+pub(super) enum Movable {
+    /// Registered with a runtime.
+    Registered(TcpStream),
+    /// On its way to another runtime.
+    Released(std::net::TcpStream),
+    /// Could not be moved, and is closed.
+    Closed,
+}
+
+impl Movable {
+    fn change(&mut self, change: impl FnOnce(Self) -> io::Result<Self>) -> io::Result<()> {
+        let this = std::mem::replace(self, Self::Closed);
+        *self = change(this)?;
+        Ok(())
+    }
+
+    fn registered(self: Pin<&mut Self>) -> io::Result<Pin<&mut TcpStream>> {
+        match self.get_mut() {
+            Self::Registered(stream) => Ok(Pin::new(stream)),
+            Self::Released(_) | Self::Closed => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+}
+
+impl Socket {
+    /// Takes the socket away from the current runtime. [`Self::register`] must follow.
+    pub fn release(&mut self) -> io::Result<()> {
+        self.movable().change(|this| match this {
+            Movable::Registered(stream) => stream.into_std().map(Movable::Released),
+            other => Ok(other),
+        })
+    }
+
+    /// Gives a released socket to the current runtime.
+    pub fn register(&mut self) -> io::Result<()> {
+        self.movable().change(|this| match this {
+            Movable::Released(stream) => TcpStream::from_std(stream).map(Movable::Registered),
+            other => Ok(other),
+        })
+    }
+
+    fn movable(&mut self) -> &mut Movable {
+        match self {
+            Self::Plain(movable) => movable,
+            Self::Tls(stream) => stream.get_mut().0,
+        }
+    }
+}
+
+impl AsyncRead for Movable {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.registered()?.poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Movable {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.registered()?.poll_write(cx, buffer)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.registered()?.poll_write_vectored(cx, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.registered()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.registered()?.poll_shutdown(cx)
+    }
 }
 
 /// Socket that counts received bytes until the preface is complete.
-pub(super) struct Watched {
+pub(super) struct PrefaceSocket {
     socket: Socket,
     /// Number of bytes of the preface that have not arrived yet.
     awaited: usize,
-    begun: Arc<AtomicBool>,
+    preface: Arc<AtomicBool>,
 }
 
 /// Whether the client has sent the preface. Only from then on does the HTTP/2 keep-alive detect a
 /// client that is gone.
-pub(super) struct Begun(Arc<AtomicBool>);
+pub(super) struct PrefaceFlag(Arc<AtomicBool>);
 
-impl Begun {
-    pub fn is_begun(&self) -> bool {
+impl PrefaceFlag {
+    pub fn is_complete(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-pub(super) fn watched(socket: Socket) -> (Watched, Begun) {
-    let begun = Arc::new(AtomicBool::new(false));
-    let watched = Watched {
+pub(super) fn preface_socket(socket: Socket) -> (PrefaceSocket, PrefaceFlag) {
+    let preface = Arc::new(AtomicBool::new(false));
+    let preface_socket = PrefaceSocket {
         socket,
         awaited: PREFACE,
-        begun: begun.clone(),
+        preface: preface.clone(),
     };
-    (watched, Begun(begun))
+    (preface_socket, PrefaceFlag(preface))
 }
 
 /// Evaluates a call on the inner stream, whichever variant of `Socket` it is.
@@ -64,7 +155,7 @@ macro_rules! either {
     };
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for PrefaceSocket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -76,14 +167,14 @@ impl AsyncRead for Watched {
             let read = buffer.filled().len() - before;
             self.awaited = self.awaited.saturating_sub(read);
             if self.awaited == 0 {
-                self.begun.store(true, Ordering::Relaxed);
+                self.preface.store(true, Ordering::Relaxed);
             }
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for PrefaceSocket {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

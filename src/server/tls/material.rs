@@ -122,12 +122,12 @@ impl Material {
             problem: problem.to_owned(),
         };
         let chain = certificates(&self.cert).ok_or_else(|| {
-            unusable(CERT, &files.cert, "holds no certificate in PEM: write the server's certificate, then those that signed it")
+            unusable(CERT, &files.cert, "contains no certificate in PEM: write the server's certificate, then those that signed it")
         })?;
         let server_expires_at =
             valid_until(&chain[..1], now).map_err(|why| unusable(CERT, &files.cert, &why))?;
         let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|_| {
-            unusable(KEY, &files.key, "holds no private key in PEM: write it as PKCS #8, PKCS #1 or SEC 1, without a passphrase")
+            unusable(KEY, &files.key, "contains no private key in PEM: write it as PKCS #8, PKCS #1 or SEC 1, without a passphrase")
         })?;
         let mut client_ca_expires_at = None;
         let provider = Arc::new(default_provider());
@@ -141,7 +141,8 @@ impl Material {
         let builder = match (&self.client_ca, &files.client_ca) {
             (Some(pem), Some(path)) => {
                 let wrong = |why: &str| unusable(CLIENT_CA, path, why);
-                let cas = certificates(pem).ok_or_else(|| wrong("holds no certificate in PEM"))?;
+                let cas =
+                    certificates(pem).ok_or_else(|| wrong("contains no certificate in PEM"))?;
                 let cas = valid_now(cas, now).map_err(|why| wrong(&why))?;
                 client_ca_expires_at = Some(cas.first_expires_at);
                 builder.with_client_cert_verifier(
@@ -154,7 +155,7 @@ impl Material {
             unusable(
                 KEY,
                 &files.key,
-                &format!("does not go with --tls-cert: {error}"),
+                &format!("does not match --tls-cert: {error}"),
             )
         })?;
         config.alpn_protocols = vec![b"h2".to_vec()];
@@ -213,7 +214,7 @@ fn verifier(
     for ca in cas {
         roots
             .add(ca)
-            .map_err(|error| format!("holds a certificate that cannot be a CA: {error}"))?;
+            .map_err(|error| format!("contains a certificate that cannot be a CA: {error}"))?;
     }
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
         .allow_unauthenticated();
@@ -241,7 +242,7 @@ fn valid_now(cas: Vec<CertificateDer<'static>>, now: Timestamp) -> Result<Client
     match left_out {
         Some(why) if counting.valid.is_empty() => Err(why),
         Some(why) => {
-            tracing::warn!(why, "a CA of --tls-client-ca does not count: take it out");
+            tracing::warn!(why, "a CA of --tls-client-ca is ignored: remove it");
             Ok(counting)
         }
         None => Ok(counting),
@@ -254,7 +255,7 @@ fn valid_until(certificates: &[CertificateDer<'_>], now: Timestamp) -> Result<i6
     let mut first = i64::MAX;
     for der in certificates {
         let (_, certificate) = X509Certificate::from_der(der)
-            .map_err(|_| "holds a certificate that cannot be read: write it anew".to_owned())?;
+            .map_err(|_| "contains a certificate that cannot be parsed: replace it".to_owned())?;
         let validity = certificate.validity();
         if validity.not_after.timestamp() <= now.seconds() {
             let at = validity.not_after;

@@ -74,7 +74,7 @@ impl Tls {
     pub(super) async fn keep_fresh(&self, metrics: &Metrics) {
         let watch = Watch::over(&self.files);
         let mut failed = None;
-        self.tell_expiry(metrics);
+        self.set_expiry_metric(metrics);
         loop {
             watch.changed_within(POLL_EVERY).await;
             failed = self.refresh(metrics, failed).await;
@@ -89,8 +89,8 @@ impl Tls {
             Ok(taken) => {
                 metrics.tls_reload_failing.set(0);
                 if taken {
-                    self.tell_expiry(metrics);
-                    tracing::info!("TLS files have changed, new connections get the new ones");
+                    self.set_expiry_metric(metrics);
+                    tracing::info!("the TLS files have changed; new connections use them");
                 }
                 return None;
             }
@@ -100,7 +100,7 @@ impl Tls {
         if again && metrics.tls_reload_failing.get() == 0 {
             metrics.tls_reload_failing.set(1);
             metrics.tls_reload_failures.inc();
-            tracing::error!(%error, "new TLS files cannot be used, the old ones stay");
+            tracing::error!(%error, "the new TLS files cannot be used; keeping the old ones");
         }
         Some(error)
     }
@@ -138,7 +138,7 @@ impl Tls {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "whole seconds are exact")]
-    fn tell_expiry(&self, metrics: &Metrics) {
+    fn set_expiry_metric(&self, metrics: &Metrics) {
         let usable = &self.current.load().usable;
         let tell = |certificate, expires_at: i64| {
             let gauge = metrics

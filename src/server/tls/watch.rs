@@ -44,7 +44,7 @@ impl Watch {
             Ok(watcher)
         });
         if let Err(error) = &watching {
-            tracing::warn!(%error, "TLS files are polled only: their folders cannot be watched");
+            tracing::warn!(%error, "TLS files are only polled, because their directories cannot be watched");
         }
         Self {
             heard,

@@ -4,7 +4,12 @@ use newtype_uuid::GenericUuid as _;
 use sea_orm::{ConnectionTrait as _, DbErr, Statement, Value};
 
 use crate::domain::{id::TokenUid, revision::Revision};
-use crate::store::{Error, Store, engine::transaction::Transaction, stack::access::LockedStack};
+use crate::store::{
+    Error, Store,
+    engine::dialect::{Dialect, PerEngine},
+    engine::transaction::Transaction,
+    stack::access::LockedStack,
+};
 use stacktoken_core::facts_cache::Subject;
 
 /// The maximum number of rows in one statement. The engines limit the number of bind parameters.
@@ -78,16 +83,30 @@ impl Kind {
     }
 }
 
-/// SQLite. The position of a change is its row id, because there is only one writer.
-const ON_SQLITE: &str = "INSERT INTO changes (stack_uid, token_uid, kind, changed_at) \
-    VALUES ($1, $2, $3, $4) RETURNING id AS position";
-/// PostgreSQL. The position of a change is its transaction id, because a row with a higher id may
-/// be committed first. The statement appends the change and sets `last_changed_at` in one round
-/// trip. No later decision about the stack may be earlier than that instant.
-const ON_POSTGRES: &str = "\
-    WITH moved AS (UPDATE stacks SET last_changed_at = $4 WHERE uid = $1) \
-    INSERT INTO changes (stack_uid, token_uid, kind, changed_at) \
-    VALUES ($1, $2, $3, $4) RETURNING xid::text::bigint AS position";
+/// Appends a change. On SQLite, the position of a change is its row id, because there is only one
+/// writer. On PostgreSQL it is the transaction id, because a row with a higher id may be committed
+/// first; there the statement also sets `last_changed_at` in the same round trip. No later decision
+/// about the stack may be earlier than that instant.
+const APPEND: PerEngine = PerEngine {
+    sqlite: "INSERT INTO changes (stack_uid, token_uid, kind, changed_at) \
+        VALUES ($1, $2, $3, $4) RETURNING id AS position",
+    postgres: "WITH moved AS (UPDATE stacks SET last_changed_at = $4 WHERE uid = $1) \
+        INSERT INTO changes (stack_uid, token_uid, kind, changed_at) \
+        VALUES ($1, $2, $3, $4) RETURNING xid::text::bigint AS position",
+};
+
+/// The column that holds the position of a change.
+const POSITION: PerEngine = PerEngine {
+    sqlite: "id",
+    postgres: "xid::text::bigint",
+};
+
+/// The highest visible position. See `poll::on_postgres` for why `ORDER BY` names its table.
+const NEWEST: PerEngine = PerEngine {
+    sqlite: "SELECT COALESCE(MAX(id), 0) AS position FROM changes",
+    postgres: "SELECT COALESCE((SELECT changes.xid::text::bigint FROM changes \
+        ORDER BY changes.xid DESC LIMIT 1), 0) AS position",
+};
 
 impl Store {
     /// Appends a row to the change log, dated with the instant of the decision. Returns a revision
@@ -98,19 +117,20 @@ impl Store {
         (stack, token): (&LockedStack, Option<TokenUid>),
         kind: Kind,
     ) -> Result<Revision, Error> {
-        let sql = if self.is_shared() {
-            ON_POSTGRES
-        } else {
-            self.note_changed(tx, stack).await?;
-            ON_SQLITE
-        };
+        let dialect = self.dialect();
+        match dialect {
+            Dialect::Sqlite => self.note_changed(tx, stack).await?,
+            // The statement itself does it.
+            Dialect::Postgres => {}
+        }
         let values = [
             stack.uid.into_untyped_uuid().into(),
             token.map(TokenUid::into_untyped_uuid).into(),
             kind.name().into(),
             stack.at.as_micros().into(),
         ];
-        let statement = Statement::from_sql_and_values(self.backend(), sql, values);
+        let sql = dialect.pick(APPEND);
+        let statement = Statement::from_sql_and_values(dialect.backend(), sql, values);
         let row = tx.query_one_raw(statement).await?;
         let row = row.ok_or_else(|| DbErr::RecordNotInserted)?;
         self.hint(tx, kind).await?;
@@ -132,11 +152,7 @@ impl Store {
         if !tokens.is_empty() {
             self.note_changed(tx, stack).await?;
         }
-        let position = if self.is_shared() {
-            "xid::text::bigint"
-        } else {
-            "id"
-        };
+        let position = self.dialect().pick(POSITION);
         let mut last = None;
         for some in tokens.chunks(AT_ONCE) {
             let rows: Vec<_> = (0..some.len())
@@ -181,10 +197,23 @@ impl Store {
     /// Sends a hint, but only if the change can make cached facts wrong. NOTIFY takes a lock that
     /// all commits share, and a replica that misses a hint still polls the change log.
     async fn hint(&self, tx: &Transaction, kind: Kind) -> Result<(), Error> {
-        if self.is_shared() && !kind.is_harmless() {
+        if self.has_other_writers() && !kind.is_harmless() {
             tx.execute_unprepared(&format!("NOTIFY {CHANNEL}")).await?;
         }
         Ok(())
+    }
+
+    /// Returns a revision that includes every change that this transaction sees, for a call that
+    /// found nothing to change.
+    pub(in crate::store) async fn current_revision(
+        &self,
+        tx: &Transaction,
+    ) -> Result<Revision, Error> {
+        let sql = self.dialect().pick(NEWEST);
+        let statement = Statement::from_string(self.backend(), sql);
+        let row = tx.query_one_raw(statement).await?;
+        let row = row.ok_or_else(|| DbErr::RecordNotFound("a position".to_owned()))?;
+        Ok(self.revision(row.try_get("", "position")?))
     }
 
     /// Returns the last position of the change log on SQLite, where there is only one writer.
@@ -192,8 +221,7 @@ impl Store {
     /// # Errors
     /// Returns [`Error`] if the store cannot be read.
     pub async fn last_position(&self) -> Result<i64, Error> {
-        let sql = "SELECT COALESCE(MAX(id), 0) AS position FROM changes";
-        let statement = Statement::from_string(self.backend(), sql);
+        let statement = Statement::from_string(self.backend(), NEWEST.sqlite);
         let row = self.pools.load().reader.query_one_raw(statement).await?;
         let row = row.ok_or_else(|| DbErr::RecordNotFound("a position".to_owned()))?;
         Ok(row.try_get("", "position")?)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
-    DatabaseConnection, DbErr, FromQueryResult as _, QueryResult, Statement,
+    DatabaseConnection, DbErr, FromQueryResult as _, QueryResult,
     sqlx::{Executor as _, postgres::PgListener},
 };
 use uuid::Uuid;
@@ -24,8 +24,8 @@ use crate::store::{
 };
 
 /// The maximum number of changes that one read returns. If there are more, the read returns
-/// [`Lost::Untold`].
-const MOST: usize = 10_000;
+/// [`Lost::TooMany`].
+const MAX_CHANGES: usize = 10_000;
 
 /// The position up to which the change log was read, and the database that was read. A cursor is
 /// meaningless in another database, because after a crash or a promotion, PostgreSQL assigns
@@ -95,7 +95,7 @@ pub enum Lost {
     /// database.
     Elsewhere,
     /// There are too many changes since the cursor, or some of them were purged.
-    Untold,
+    TooMany,
 }
 
 /// The result of reading the change log.
@@ -174,21 +174,22 @@ impl Store {
         self.read_since(&control, since).await
     }
 
-    /// Reads the changes after a position for a watcher, from the primary only. `feed` is a cursor
-    /// of the same change log. Without a position, returns only where the change log ends.
+    /// Reads the changes after a position for a watcher, from the primary only. `feed` is the
+    /// poller's cursor of the same change log. Without a position, returns only where the change
+    /// log ends.
     ///
     /// # Errors
     /// Returns the same errors as [`Self::read_history`].
     pub async fn read_backlog(&self, from: Option<i64>, feed: &Cursor) -> Result<History, Error> {
         let since = feed.after(from.unwrap_or(i64::MAX));
-        let span = self.span("read_backlog");
+        let operation = self.begin_operation("read_backlog");
         let reader = self.pools.load().reader.clone();
         let mut read = self.read_since(&reader, Some(&since)).await;
         if self.renew_after_lost_connection(&read).await {
             let reader = self.pools.load().reader.clone();
             read = self.read_since(&reader, Some(&since)).await;
         }
-        span.end(read.as_ref().err().and_then(Error::kind));
+        operation.end(read.as_ref().err().and_then(Error::kind));
         read
     }
 
@@ -200,11 +201,11 @@ impl Store {
         self.require_file()?;
         // Without a cursor, no row matches, and the statement returns only the next cursor.
         let from = since.map_or(i64::MAX, |cursor| cursor.next);
-        let most = i64::try_from(MOST + 1).unwrap_or(i64::MAX);
-        let values = [from.to_string().into(), most.into()];
-        let statement =
-            Statement::from_sql_and_values(self.backend(), &self.statements.poll, values);
-        let rows = self.read_evidence(connection, statement).await?;
+        let most = i64::try_from(MAX_CHANGES + 1).unwrap_or(i64::MAX);
+        let values = || vec![from.to_string().into(), most.into()];
+        let rows = self
+            .read_evidence(connection, &self.statements.poll, values)
+            .await?;
         let first = first(&rows)?;
         let next = Cursor {
             next: first.try_get("", "next")?,
@@ -218,7 +219,9 @@ impl Store {
         let newest = at("newest")?.unwrap_or(resume);
         let changes = match since.filter(|since| next.origin.is(&since.origin)) {
             None => Err(Lost::Elsewhere),
-            Some(since) if rows.len() > MOST || since.position() < purged => Err(Lost::Untold),
+            Some(since) if rows.len() > MAX_CHANGES || since.position() < purged => {
+                Err(Lost::TooMany)
+            }
             Some(_) => Ok(changes(&rows)?),
         };
         Ok(History {

@@ -33,7 +33,7 @@ impl Store {
 
     /// Sets the freshness bound, which is how long another replica may still answer with the state
     /// before a change.
-    pub fn answer_within(&self, bound: Duration) {
+    pub fn set_freshness_bound(&self, bound: Duration) {
         let micros = u64::try_from(bound.as_micros()).unwrap_or(u64::MAX);
         self.freshness_micros.store(micros, Ordering::Relaxed);
     }

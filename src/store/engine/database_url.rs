@@ -58,13 +58,13 @@ pub enum Location {
 /// rotated password applies to all connections that are made afterwards.
 #[derive(Clone)]
 pub struct PostgresUrls {
-    ways: Arc<ArcSwap<Ways>>,
+    urls: Arc<ArcSwap<Urls>>,
     /// How long to wait for a connection, in milliseconds.
     acquire_for: Arc<AtomicU64>,
 }
 
 #[derive(PartialEq, Eq)]
-struct Ways {
+struct Urls {
     /// The URL for calls. It may lead to a pooler.
     url: String,
     /// The URL that bypasses any pooler, for LISTEN, the change log and migrations. `None` if there
@@ -76,27 +76,27 @@ struct Ways {
 
 impl PostgresUrls {
     fn new(url: &str, direct: Option<&str>) -> Self {
-        let ways = Ways {
+        let urls = Urls {
             url: url.to_owned(),
             direct: direct.map(ToOwned::to_owned),
             private: is_private(url) && direct.is_none_or(is_private),
         };
         let millis = u64::try_from(ACQUIRE_FOR.as_millis()).unwrap_or_default();
         Self {
-            ways: Arc::new(ArcSwap::from_pointee(ways)),
+            urls: Arc::new(ArcSwap::from_pointee(urls)),
             acquire_for: Arc::new(AtomicU64::new(millis)),
         }
     }
 
     /// Returns the URL for calls.
     pub(in crate::store) fn url(&self) -> String {
-        self.ways.load().url.clone()
+        self.urls.load().url.clone()
     }
 
     /// Returns the URL that bypasses any pooler.
     pub(in crate::store) fn direct(&self) -> String {
-        let ways = self.ways.load();
-        ways.direct.as_ref().unwrap_or(&ways.url).clone()
+        let urls = self.urls.load();
+        urls.direct.as_ref().unwrap_or(&urls.url).clone()
     }
 
     /// Returns how long a call waits for a connection.
@@ -115,7 +115,7 @@ impl PostgresUrls {
 
 impl PartialEq for PostgresUrls {
     fn eq(&self, other: &Self) -> bool {
-        **self.ways.load() == **other.ways.load()
+        **self.urls.load() == **other.urls.load()
     }
 }
 
@@ -177,18 +177,20 @@ impl Location {
         };
         let changed = own != theirs && self.to_string() == other.to_string();
         if changed {
-            own.ways.store(theirs.ways.load_full());
+            own.urls.store(theirs.urls.load_full());
         }
         changed
     }
 
     /// Returns whether connections are safe from eavesdropping and impersonation. They are with a
-    /// file, a socket, `localhost` or a loopback address, or TLS with a verified certificate.
+    /// file, a socket, `localhost` or a loopback address, or TLS with a verified certificate and
+    /// host name. `verify-ca` is not enough: the driver trusts the public CAs in addition to
+    /// `sslrootcert`, and anyone can get a certificate from one of those.
     #[must_use]
     pub fn is_private(&self) -> bool {
         match self {
             Self::Sqlite(_) => true,
-            Self::Postgres(urls) => urls.ways.load().private,
+            Self::Postgres(urls) => urls.urls.load().private,
         }
     }
 }
@@ -199,10 +201,7 @@ fn is_private(url: &str) -> bool {
     };
     let host = options.get_host();
     let local = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
-    let verified = matches!(
-        options.get_ssl_mode(),
-        PgSslMode::VerifyCa | PgSslMode::VerifyFull
-    );
+    let verified = matches!(options.get_ssl_mode(), PgSslMode::VerifyFull);
     local || verified || options.get_socket().is_some()
 }
 
@@ -219,8 +218,9 @@ fn check_postgres(url: &str) -> Result<(), LocationError> {
     let rest = schemes.iter().find_map(|scheme| url.strip_prefix(scheme));
     let rest = rest.ok_or(LocationError::Form)?;
     let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
-    // A password that is not percent-encoded ends the host at its first `/`, `?` or `#`. The rest
-    // of the password would then be taken for the database name or a parameter, or be ignored.
+    // If the password contains `/`, `?` or `#` without percent-encoding, a parser ends the host
+    // there. It takes the rest of the password for the database name or a parameter, so errors and
+    // logs would contain it.
     let name = place.split_once('/').map_or("", |(_, name)| name);
     if url.contains('#') || name.contains(['@', '/']) {
         return Err(LocationError::Parameter);

@@ -23,7 +23,7 @@ pub enum Error {
     #[error("the audit row could not be written")]
     AuditUnavailable(#[source] DbErr),
     /// Another transaction conflicted with this one, even after retries.
-    #[error("another transaction was in the way")]
+    #[error("another transaction held the lock")]
     Conflict(#[source] DbErr),
     /// A row cannot be parsed.
     #[error("{table} {id} has a {column} that does not parse")]
@@ -50,7 +50,7 @@ pub enum Error {
     #[error("the outcome of the change is unknown")]
     OutcomeUnknown(#[source] DbErr),
     /// Too many changes of one stack, or too many reads of one caller, are waiting.
-    #[error("too many changes of this stack are waiting")]
+    #[error("too many changes of this stack are queued")]
     Crowded,
     /// The clock is behind the last change of the stack by more than the permitted skew. A decision
     /// now could undo something that is final (R8).
@@ -67,7 +67,7 @@ pub enum Error {
     },
     /// The database is not the one that committed the last heartbeat, so nothing was changed. A
     /// change in it would be lost as soon as the address leads back to the former database.
-    #[error("the database is another than the one that committed the last heartbeat")]
+    #[error("this is not the database that committed the last heartbeat")]
     Untrusted,
     /// The database has no incarnation number, because it was promoted or was started after a
     /// crash. Data read before that cannot be distinguished from data read now.
@@ -76,9 +76,9 @@ pub enum Error {
     /// The rows were written by another database cluster or in other tables, because the database
     /// was restored, moved or upgraded.
     #[error(
-        "the database or its schema is another than the one that the history was made by: check \
-         the URL and the role's search_path, and run `stacktoken migrate new-epoch` if it is meant \
-         to take its place"
+        "the rows were written by another database or schema: check the URL and the role's \
+         search_path; if this database is meant to replace the other, run `stacktoken migrate \
+         new-epoch`"
     )]
     Foreign,
     /// Any other error of the database.
@@ -121,7 +121,7 @@ impl Error {
 
     /// Returns whether the call failed because all connections were in use.
     #[must_use]
-    pub const fn is_for_want_of_room(&self) -> bool {
+    pub const fn is_out_of_connections(&self) -> bool {
         matches!(self, Self::Unavailable(DbErr::ConnectionAcquire(_)))
     }
 

@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbErr, QueryResult, Statement};
+use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbErr, QueryResult, Statement, Value};
 
 use crate::store::{
     Error, Store,
@@ -20,26 +20,28 @@ pub(in crate::store) struct Isolation {
 }
 
 impl Store {
-    /// Returns the rows of a statement that selects the origin columns. There is at least one row.
+    /// Returns the rows of a statement that selects the origin columns and always returns a row.
     pub(in crate::store) async fn read_evidence(
         &self,
         pool: &DatabaseConnection,
-        statement: Statement,
+        sql: &str,
+        values: impl Fn() -> Vec<Value>,
     ) -> Result<Vec<QueryResult>, Error> {
+        let statement = || Statement::from_sql_and_values(self.backend(), sql, values());
         if self.isolation.other.load(Ordering::Relaxed) {
-            return read_committed(pool, statement).await;
+            return read_committed(pool, statement()).await;
         }
-        let rows = pool.query_all_raw(statement.clone()).await?;
+        let rows = pool.query_all_raw(statement()).await?;
         if first(&rows)?.try_get("", "up_to_date")? {
             return Ok(rows);
         }
         if !self.isolation.other.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                "default_transaction_isolation is not read committed: each look-up takes a \
-                 transaction, and two round trips more"
+                "default_transaction_isolation is not read committed: each lookup takes a \
+                 transaction, and two more round trips"
             );
         }
-        read_committed(pool, statement).await
+        read_committed(pool, statement()).await
     }
 }
 
@@ -51,9 +53,7 @@ async fn read_committed(
     let rows = tx.query_all_raw(statement).await;
     // The rows are valid even if the rollback fails. The connection is closed in that case.
     let _ = tx.rollback().await;
-    let rows = rows?;
-    first(&rows)?;
-    Ok(rows)
+    Ok(rows?)
 }
 
 /// Returns the first row of a statement that always returns at least one.

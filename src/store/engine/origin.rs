@@ -9,7 +9,7 @@ use crate::store::{
 
 /// A committed heartbeat.
 #[derive(Clone, Debug)]
-pub struct Beat {
+pub struct Heartbeat {
     /// The database that committed the heartbeat.
     pub origin: Origin,
     /// The time of the heartbeat according to the database's clock.
@@ -114,9 +114,12 @@ impl Sources {
     pub fn all_columns(self) -> String {
         let system = if self.system { SYSTEM } else { "NULL::bigint" };
         let home_tables = if self.tables {
-            "(SELECT value FROM meta WHERE name = 'tables')"
+            format!(
+                "(SELECT value FROM meta WHERE name = '{}')",
+                migration::TABLE_IDS
+            )
         } else {
-            "NULL::bigint"
+            "NULL::bigint".to_owned()
         };
         let columns = self.columns();
         format!(
@@ -127,7 +130,7 @@ impl Sources {
 }
 
 /// The columns that identify the database, for SQLite. Apart from the epoch they are constant,
-/// because no other store can take the place of the file.
+/// because no other store can replace the file.
 pub(in crate::store) const ON_SQLITE: &str = "\
     FALSE AS standby, '' AS timeline, 0 AS started, 0 AS incarnation, 0 AS tables, \
     TRUE AS up_to_date, \
@@ -204,24 +207,24 @@ fn require_primary(row: &QueryResult) -> Result<(), Error> {
 }
 
 impl Store {
-    /// Commits a heartbeat. A full disk, a lock or a primary that was cut off then shows here,
-    /// before a call fails because of it. Returns which database committed the heartbeat, and the
+    /// Commits a heartbeat. Detects a full disk, a lock or an isolated primary before a call fails
+    /// because of it. Returns which database committed the heartbeat, and the
     /// time there.
     ///
     /// # Errors
     /// Returns [`Error`] if the heartbeat was not committed. It is [`Error::Foreign`] if another
     /// database wrote the rows.
-    pub async fn beat(&self, now: Timestamp) -> Result<Beat, Error> {
-        let beat = match self.try_beat(now).await {
+    pub async fn beat(&self, now: Timestamp) -> Result<Heartbeat, Error> {
+        let beat = match self.try_send_heartbeat(now).await {
             Err(Error::Nameless) => {
                 self.name_incarnation().await?;
-                self.try_beat(now).await
+                self.try_send_heartbeat(now).await
             }
             beat => beat,
         };
         self.note(&beat);
         if beat.is_ok() {
-            self.renewals.beaten(self.clock.monotonic());
+            self.renewals.note_heartbeat(self.clock.monotonic());
         }
         self.require_file()?;
         beat
@@ -229,22 +232,22 @@ impl Store {
 
     /// Commits the heartbeat with a single statement, so that a replica that is paused meanwhile
     /// holds no lock.
-    async fn try_beat(&self, now: Timestamp) -> Result<Beat, Error> {
+    async fn try_send_heartbeat(&self, now: Timestamp) -> Result<Heartbeat, Error> {
         let pools = self.pools.load_full();
         let beat = format!(
             "UPDATE meta SET value = {} {}",
             now.as_micros(),
             self.statements.beat
         );
-        if !self.is_shared() {
+        if !self.has_other_writers() {
             pools.writer.execute_unprepared(&beat).await?;
             let origin = Origin::sole(self.epoch());
-            return Ok(Beat { origin, clock: now });
+            return Ok(Heartbeat { origin, clock: now });
         }
         let rows = Transaction::run_alone(&pools.control, &beat).await?;
         let row = rows.last().ok_or_else(|| missing("heartbeat"))?;
         let clock = Timestamp::from_micros(row.try_get("", "clock")?);
-        Ok(Beat {
+        Ok(Heartbeat {
             origin: full_origin_of(row)?,
             clock: clock.unwrap_or(now),
         })
@@ -272,7 +275,7 @@ impl Store {
     /// # Errors
     /// Returns [`Error::Foreign`], whose message names the command to run.
     pub async fn require_home(&self) -> Result<(), Error> {
-        if !self.is_shared() {
+        if !self.has_other_writers() {
             return Ok(());
         }
         let columns = self.statements.sources.all_columns();

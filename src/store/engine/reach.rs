@@ -1,7 +1,7 @@
 //! Connects to a PostgreSQL database once, without a pool, because a pool retries until its
 //! time-out and then reports only that it timed out. Messages of the driver and of the server can
-//! contain part of the URL, so the reason why the database cannot be used is given in words of this
-//! program.
+//! contain part of the URL, so this program uses its own wording for the reason why the database
+//! cannot be used.
 
 use std::{borrow::Cow, io, time::Duration};
 
@@ -34,13 +34,13 @@ enum Why {
     Io(io::Error),
     #[error("does not answer")]
     Silent,
-    #[error("cannot be reached over TLS as its URL asks: {0}")]
+    #[error("cannot be reached over TLS as its URL requires: {0}")]
     Tls(String),
-    #[error("takes no connections now: it starts, stops or has as many as it may")]
+    #[error("accepts no connections now: it is starting, stopping or at its connection limit")]
     Busy,
     #[error("refuses the user name or the password, or has no such role")]
     Credential,
-    #[error("is not there: no database of this name")]
+    #[error("does not exist: the server has no database of this name")]
     Missing,
     #[error("is read-only: a standby, or a primary that was demoted")]
     Standby,
@@ -77,7 +77,7 @@ impl Location {
         let Self::Postgres(urls) = self else {
             return Ok(());
         };
-        let reached = reach_by_each(urls, clock).await;
+        let reached = connect_to_each(urls, clock).await;
         reached.map_err(|why| Unreachable {
             location: self.clone(),
             why,
@@ -85,18 +85,18 @@ impl Location {
     }
 }
 
-async fn reach_by_each(urls: &PostgresUrls, clock: &dyn Clock) -> Result<(), Why> {
+async fn connect_to_each(urls: &PostgresUrls, clock: &dyn Clock) -> Result<(), Why> {
     let (url, direct) = (urls.url(), urls.direct());
     let began = clock.monotonic();
-    reach_by(&url).await?;
+    connect_to(&url).await?;
     urls.note_connected(clock.monotonic().saturating_sub(began));
     if direct != url {
-        reach_by(&direct).await?;
+        connect_to(&direct).await?;
     }
     Ok(())
 }
 
-async fn reach_by(url: &str) -> Result<(), Why> {
+async fn connect_to(url: &str) -> Result<(), Why> {
     let options: PgConnectOptions = url.parse().map_err(|_| Why::Other)?;
     let reaching = async {
         let mut connection = PgConnection::connect_with(&options).await?;

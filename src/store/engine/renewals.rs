@@ -60,8 +60,8 @@ impl Renewals {
             Some(renewal) if is_locked => {
                 // A renewal long after the last one is not part of a series, so its pause does not
                 // grow.
-                let is_row = now.saturating_sub(renewal.at) <= 2 * LONGEST_PAUSE;
-                let next = if is_row {
+                let is_series = now.saturating_sub(renewal.at) <= 2 * LONGEST_PAUSE;
+                let next = if is_series {
                     renewal.pause * 2
                 } else {
                     FIRST_PAUSE
@@ -99,7 +99,7 @@ impl Renewals {
     }
 
     /// Records that a heartbeat was committed at `now`.
-    pub fn beaten(&self, now: Duration) {
+    pub fn note_heartbeat(&self, now: Duration) {
         let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         self.beaten_at.store(millis, Ordering::Release);
     }
@@ -135,7 +135,7 @@ impl Store {
         };
         match pool::renew(urls, self.size).await {
             Ok((writer, reader, control)) => {
-                tracing::warn!("connections to the store are given up for new ones");
+                tracing::warn!("replacing all connections to the store");
                 self.pools.store(Arc::new(Pools {
                     writer,
                     reader,
@@ -152,7 +152,7 @@ impl Store {
         &self,
         done: &Result<T, Error>,
     ) -> bool {
-        let lost = self.is_shared() && done.as_ref().is_err_and(Error::is_lost_connection);
+        let lost = self.has_other_writers() && done.as_ref().is_err_and(Error::is_lost_connection);
         if lost {
             self.renew_connections().await;
         }
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn the_pauses_grow_while_only_heartbeats_are_committed() {
         let asked = Renewals::default();
-        let seen = silent(1..20_000, &asked, Renewals::beaten);
+        let seen = silent(1..20_000, &asked, Renewals::note_heartbeat);
         assert_eq!(seen, [1, 1_001, 3_001, 7_001, 15_001]);
     }
 
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn when_the_heartbeats_end_too_the_long_pause_does() {
         let asked = Renewals::default();
-        silent(1..8_000, &asked, Renewals::beaten);
+        silent(1..8_000, &asked, Renewals::note_heartbeat);
         // With the long pause, the next renewal would be due at 15,001.
         assert_eq!(silent(8_000..10_500, &asked, |_, _| {}), [10_000]);
     }
@@ -203,9 +203,9 @@ mod tests {
     #[test]
     fn an_answer_ends_the_growth() {
         let asked = Renewals::default();
-        silent(1..4_000, &asked, Renewals::beaten);
+        silent(1..4_000, &asked, Renewals::note_heartbeat);
         let seen = silent(4_000..7_000, &asked, |asked, now| {
-            asked.beaten(now);
+            asked.note_heartbeat(now);
             asked.answered();
         });
         assert_eq!(seen, [4_001, 5_001, 6_001]);
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn a_connection_to_another_database_is_not_waited_for() {
         let asked = Renewals::default();
-        silent(1..8_000, &asked, Renewals::beaten);
+        silent(1..8_000, &asked, Renewals::note_heartbeat);
         assert!(asked.may_renew(Duration::from_millis(8_001)));
         assert!(!asked.may_renew(Duration::from_secs(9)));
     }
@@ -222,8 +222,11 @@ mod tests {
     #[test]
     fn a_renewal_for_another_reason_is_followed_by_the_first_pause() {
         let asked = Renewals::default();
-        silent(1..4_000, &asked, Renewals::beaten);
+        silent(1..4_000, &asked, Renewals::note_heartbeat);
         asked.renewed(Duration::from_secs(4));
-        assert_eq!(silent(4_000..6_000, &asked, Renewals::beaten), [5_000]);
+        assert_eq!(
+            silent(4_000..6_000, &asked, Renewals::note_heartbeat),
+            [5_000]
+        );
     }
 }

@@ -45,6 +45,9 @@ pub struct Schema {
     /// Migrations that are applied but unknown to this program, because a newer version applied
     /// them.
     pub unknown: Vec<String>,
+    /// Tables and indexes of the applied migrations that do not exist, such as `index
+    /// tokens_live_name`. They are looked for only if no migration is pending or unknown.
+    pub missing: Vec<String>,
 }
 
 /// Why this program cannot serve with the schema of the store.
@@ -56,13 +59,20 @@ pub enum SchemaError {
     /// The schema is newer than this program knows.
     #[error("the schema has {0}, which this version does not know: run a newer stacktoken")]
     Newer(String),
+    /// The migrations are applied, but tables or indexes are missing.
+    #[error(
+        "the schema lacks {0}, although its migrations are applied: create it again as in another \
+         database that this version migrated, or restore a backup"
+    )]
+    Drifted(String),
     /// The schema could not be read or changed.
     #[error(transparent)]
     Store(#[from] Error),
 }
 
 impl Store {
-    /// Returns which migrations are applied and which are pending. Changes nothing.
+    /// Returns which migrations are applied, which are pending, and what is missing. Changes
+    /// nothing.
     ///
     /// # Errors
     /// Returns [`Error`] if the store cannot be read.
@@ -77,11 +87,17 @@ impl Store {
         let pending = known
             .into_iter()
             .filter(|name| !applied.contains(name))
-            .collect();
+            .collect::<Vec<_>>();
+        let missing = if pending.is_empty() && unknown.is_empty() {
+            self.missing_objects().await?
+        } else {
+            Vec::new()
+        };
         Ok(Schema {
             applied,
             pending,
             unknown,
+            missing,
         })
     }
 
@@ -131,6 +147,9 @@ impl Store {
         if !schema.pending.is_empty() {
             return Err(SchemaError::Older(schema.pending.join(", ")));
         }
+        if !schema.missing.is_empty() {
+            return Err(SchemaError::Drifted(schema.missing.join(", ")));
+        }
         let epoch = self.read_epoch().await?;
         self.epoch
             .store(epoch, std::sync::atomic::Ordering::Release);
@@ -143,7 +162,7 @@ impl Store {
     /// them.
     ///
     /// # Errors
-    /// Returns [`Error`] if the store cannot be written.
+    /// Returns [`Error`] if the change is not committed.
     pub async fn renew_epoch(&self) -> Result<(), Error> {
         let mut random = [0; 8];
         self.entropy.fill(&mut random)?;
@@ -155,13 +174,9 @@ impl Store {
                     .exec(tx)
                     .await?;
             }
-            if self.is_shared() {
-                let tables = format!(
-                    "INSERT INTO meta (name, value) SELECT 'tables', {} \
-                     ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-                    migration::table_ids()
-                );
-                for statement in [FOREIGN, ADOPT, &tables, RENAME] {
+            if self.has_other_writers() {
+                let [former, tables] = migration::record_table_ids();
+                for statement in [FOREIGN, ADOPT, &former, &tables, RENAME] {
                     tx.execute_unprepared(statement).await?;
                 }
             }

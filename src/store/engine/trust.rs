@@ -3,9 +3,11 @@
 //! process's clock (R8). Either can become false between two heartbeats. So each change checks both
 //! in its transaction, with the statement that reads the clock.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use arc_swap::ArcSwapOption;
 use sea_orm::{ConnectionTrait as _, DbErr, QueryResult, Statement};
+use tokio::sync::Notify;
 
 use crate::domain::{comparison::Comparison, origin::Origin, timestamp::Timestamp};
 use crate::store::{
@@ -20,19 +22,35 @@ pub(in crate::store) fn on_postgres(sources: Sources) -> String {
     format!("SELECT {CLOCK} AS now, {}", sources.columns_now())
 }
 
-/// Which of the two checks are made. Only tests that show why a check is needed leave it out. No
-/// setting does this.
+/// Which of the two checks are enabled. Only negative-control tests disable one; no setting does.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::store) struct Checks {
-    pub origin: bool,
-    pub clock: bool,
+struct Checks {
+    origin: bool,
+    clock: bool,
 }
 
-impl Checks {
-    pub const ALL: Self = Self {
-        origin: true,
-        clock: true,
-    };
+/// Which database this process trusts.
+pub(in crate::store) struct Trust {
+    /// The database that committed the last heartbeat of this process.
+    origin: ArcSwapOption<Origin>,
+    /// Whether changes are refused as long as no database is trusted.
+    is_required: AtomicBool,
+    mistrusted: Notify,
+    checks: Checks,
+}
+
+impl Default for Trust {
+    fn default() -> Self {
+        Self {
+            origin: ArcSwapOption::empty(),
+            is_required: AtomicBool::new(false),
+            mistrusted: Notify::new(),
+            checks: Checks {
+                origin: true,
+                clock: true,
+            },
+        }
+    }
 }
 
 impl Store {
@@ -40,7 +58,7 @@ impl Store {
     /// that show why the check is needed. No setting does this.
     #[must_use]
     pub const fn changing_without(mut self, origin: bool, clock: bool) -> Self {
-        self.checks = Checks {
+        self.trust.checks = Checks {
             origin: !origin,
             clock: !clock,
         };
@@ -50,18 +68,18 @@ impl Store {
     /// Refuses changes until a database is trusted. Commands that make a single change and exit do
     /// not call this, because they commit no heartbeat.
     pub fn require_trust(&self) {
-        self.requires_trust.store(true, Ordering::Release);
+        self.trust.is_required.store(true, Ordering::Release);
     }
 
     /// Trusts this database from now on. Changes in any other database are refused.
     pub fn trust(&self, origin: &Origin) {
-        self.trusted.store(Some(origin.clone().into()));
+        self.trust.origin.store(Some(origin.clone().into()));
     }
 
     /// Waits until a change has found a database other than the trusted one. The next heartbeat
     /// then decides which one to trust.
     pub async fn mistrusted(&self) {
-        self.mistrusted.notified().await;
+        self.trust.mistrusted.notified().await;
     }
 
     /// Reads the clock that all writers of this store share. It is the database's clock on
@@ -76,7 +94,7 @@ impl Store {
         &self,
         tx: &Transaction,
     ) -> Result<Timestamp, Error> {
-        if !self.is_shared() {
+        if !self.has_other_writers() {
             return Ok(self.clock.now());
         }
         let comparison = Comparison::begin(self.clock.as_ref());
@@ -97,12 +115,12 @@ impl Store {
     /// Checks that the row comes from the trusted database. A database without an incarnation
     /// number was restarted after a crash or promoted, and counts as another database.
     fn require_trusted(&self, row: &QueryResult) -> Result<(), Error> {
-        if !self.checks.origin {
+        if !self.trust.checks.origin {
             return Ok(());
         }
-        let trusted = self.trusted.load();
+        let trusted = self.trust.origin.load();
         let is_trusted = match (trusted.as_ref(), origin_of(row)) {
-            (None, _) if self.requires_trust.load(Ordering::Acquire) => {
+            (None, _) if self.trust.is_required.load(Ordering::Acquire) => {
                 // The first heartbeat is not yet committed.
                 return Err(Error::Untrusted);
             }
@@ -114,13 +132,13 @@ impl Store {
         if is_trusted {
             return Ok(());
         }
-        self.mistrusted.notify_one();
+        self.trust.mistrusted.notify_one();
         Err(Error::Untrusted)
     }
 
     fn require_agreement(&self, comparison: &Comparison, theirs: Timestamp) -> Result<(), Error> {
         let difference = comparison.end(theirs, self.clock.as_ref());
-        if self.checks.clock && difference.exceeds(self.max_skew()) {
+        if self.trust.checks.clock && difference.exceeds(self.max_skew()) {
             return Err(Error::ClocksDiffer {
                 by: difference.certain(),
             });

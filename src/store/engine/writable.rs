@@ -12,8 +12,8 @@ pub enum Unwritable {
     /// The reason that a new connection to the database found.
     #[error(transparent)]
     Database(#[from] Unreachable),
-    /// The error of a change in the file of an embedded database.
-    #[error("the database file takes no changes: {0}")]
+    /// The error of a failed write to the embedded database file.
+    #[error("the database file accepts no changes: {0}")]
     File(Error),
 }
 

@@ -18,8 +18,17 @@ pub struct Model {
     pub refusal_reason: Option<String>,
     pub refusal_key: Option<String>,
     pub count: i32,
-    pub request_id: String,
+    /// The id of the call. The column is named as in the first version of the schema.
+    #[sea_orm(column_name = "request_id")]
+    pub call_id: String,
+    /// What `state_before` and `state_after` do not show. In rows of earlier versions, everything.
     pub details: String,
+    /// The `request_id` of the request. `None` if the caller sent none, and in rows of earlier
+    /// versions.
+    pub idempotency_key: Option<String>,
+    /// The subject before and after the change, as JSON; see `store/audit/snapshot.rs`.
+    pub state_before: Option<String>,
+    pub state_after: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]

@@ -4,6 +4,7 @@
 pub mod audit_event;
 pub mod member;
 pub mod meta;
+pub mod replay;
 pub mod request;
 pub mod stack;
 pub mod token;

@@ -26,6 +26,8 @@ pub struct Model {
     pub revoke_reason: String,
     /// The smallest number of days for which the upcoming expiry was reported.
     pub expiry_told: Option<i32>,
+    /// A JSON object whose values are strings.
+    pub labels: String,
 }
 
 #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]

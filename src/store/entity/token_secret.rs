@@ -17,6 +17,8 @@ pub struct Model {
     pub superseded_at: Option<i64>,
     pub first_used_at: Option<i64>,
     pub presented_at: Option<i64>,
+    /// The last four characters. `None` for a secret that an older version stored.
+    pub hint: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]

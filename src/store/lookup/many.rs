@@ -2,8 +2,6 @@
 
 use std::collections::HashMap;
 
-use sea_orm::{Statement, Value};
-
 use super::{facts_of, seen_by};
 use crate::{
     domain::{origin::Origin, revision::Snapshot, secret::Digest, verdict::Facts},
@@ -35,7 +33,7 @@ impl Store {
     /// Returns [`Error`] if the primary cannot be read, or if one of the rows cannot be parsed.
     /// There is no answer for any of the digests then (R13).
     pub async fn look_up_many(&self, digests: &[Digest]) -> Result<Lookups, Error> {
-        let span = self.span("look_up_many");
+        let operation = self.begin_operation("look_up_many");
         let mut looked = self.try_look_up_many(digests).await;
         if self.renew_after_lost_connection(&looked).await {
             looked = self.try_look_up_many(digests).await;
@@ -43,7 +41,7 @@ impl Store {
         if looked.is_ok() {
             self.renewals.answered();
         }
-        span.end(looked.as_ref().err().and_then(Error::kind));
+        operation.end(looked.as_ref().err().and_then(Error::kind));
         looked
     }
 
@@ -51,14 +49,16 @@ impl Store {
         let count = padded(digests.len());
         let last = digests.last().into_iter().cycle();
         let asked = digests.iter().chain(last).take(count);
-        let values: Vec<Value> = asked
-            .map(|digest| digest.as_bytes().to_vec().into())
-            .collect();
-        let sql = for_many(&self.statements.look_up, values.len());
-        let statement = Statement::from_sql_and_values(self.backend(), sql, values);
+        let values = || {
+            let values = asked
+                .clone()
+                .map(|digest| digest.as_bytes().to_vec().into());
+            values.collect()
+        };
+        let sql = for_many(&self.statements.look_up, count);
         self.require_file()?;
         let reader = self.pools.load().reader.clone();
-        let rows = self.read_evidence(&reader, statement).await?;
+        let rows = self.read_evidence(&reader, &sql, values).await?;
         let (origin, snapshot) = seen_by(first(&rows)?)?;
         let mut facts = HashMap::with_capacity(rows.len());
         for row in &rows {

@@ -5,7 +5,7 @@ pub(in crate::store) mod many;
 pub(in crate::store) mod recorded;
 
 use newtype_uuid::GenericUuid as _;
-use sea_orm::{DbErr, FromQueryResult, QueryResult, Statement};
+use sea_orm::{DbErr, FromQueryResult, QueryResult};
 use uuid::Uuid;
 
 use crate::domain::{
@@ -17,7 +17,11 @@ use crate::domain::{
     timestamp::Timestamp,
     verdict::{Facts, StackFacts, TokenFacts},
 };
-use crate::store::{Error, Store, engine::evidence::first, engine::origin::origin_of};
+use crate::store::{
+    Error, Store,
+    engine::{evidence::first, origin::origin_of},
+    token::rows::labels_of,
+};
 
 /// What the store knows about a digest at one instant.
 #[derive(Clone, Debug)]
@@ -38,7 +42,7 @@ fn by_digest(origin: &str, snapshot: &str) -> String {
         "SELECT {snapshot} AS snapshot, {origin}, \
          s.generation, s.ends_at, s.superseded_at, s.first_used_at, \
          t.uid AS token_uid, t.name AS token_name, t.issued_at, t.expires_at, \
-         t.ended_at, t.revoked_at, t.permissions, \
+         t.ended_at, t.revoked_at, t.permissions, t.labels, \
          k.uid AS stack_uid, k.key AS stack_key, k.name AS stack_name, k.organization_uid, \
          k.suspended_at, k.removed_at \
          FROM (SELECT 1 AS one) AS asked \
@@ -72,6 +76,7 @@ struct Row {
     ended_at: Option<i64>,
     revoked_at: Option<i64>,
     permissions: String,
+    labels: String,
     stack_uid: Uuid,
     stack_key: String,
     stack_name: String,
@@ -86,7 +91,7 @@ impl Store {
     /// # Errors
     /// Returns [`Error`] if the primary cannot be read. An error is never a verdict (R13).
     pub async fn look_up(&self, digest: &Digest) -> Result<Lookup, Error> {
-        let span = self.span("look_up");
+        let operation = self.begin_operation("look_up");
         let mut looked = self.try_look_up(digest).await;
         if self.renew_after_lost_connection(&looked).await {
             looked = self.try_look_up(digest).await;
@@ -94,17 +99,17 @@ impl Store {
         if looked.is_ok() {
             self.renewals.answered();
         }
-        span.end(looked.as_ref().err().and_then(Error::kind));
+        operation.end(looked.as_ref().err().and_then(Error::kind));
         looked
     }
 
     async fn try_look_up(&self, digest: &Digest) -> Result<Lookup, Error> {
-        let values = [digest.as_bytes().to_vec().into()];
-        let statement =
-            Statement::from_sql_and_values(self.backend(), &self.statements.look_up, values);
         self.require_file()?;
         let reader = self.pools.load().reader.clone();
-        let rows = self.read_evidence(&reader, statement).await?;
+        let values = || vec![digest.as_bytes().to_vec().into()];
+        let rows = self
+            .read_evidence(&reader, &self.statements.look_up, values)
+            .await?;
         let row = first(&rows)?;
         let (origin, snapshot) = seen_by(row)?;
         let facts = facts_of(row)?;
@@ -161,6 +166,7 @@ impl TryFrom<Row> for Facts {
                 ended: row.ended_at.is_some(),
                 revoked: row.revoked_at.is_some(),
                 name: row.token_name,
+                labels: labels_of(&row.labels).ok_or_else(|| corrupt("labels"))?,
             },
             stack: StackFacts {
                 uid: StackUid::from_untyped_uuid(row.stack_uid),

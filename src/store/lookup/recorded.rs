@@ -1,7 +1,5 @@
 //! Looks for the change that a revision names, to find out whether a database has it.
 
-use sea_orm::Statement;
-
 use crate::{
     domain::origin::Origin,
     store::{Error, Store, engine::evidence::first, engine::origin::origin_of},
@@ -33,11 +31,10 @@ impl Store {
     /// # Errors
     /// Returns [`Error`] if the primary cannot be read.
     pub async fn find_change(&self, position: i64) -> Result<Recorded, Error> {
-        let values = [position.to_string().into(), position.into()];
+        let values = || vec![position.to_string().into(), position.into()];
         let sql = &self.statements.find_change;
-        let statement = Statement::from_sql_and_values(self.backend(), sql, values);
         let reader = self.pools.load().reader.clone();
-        let rows = self.read_evidence(&reader, statement).await?;
+        let rows = self.read_evidence(&reader, sql, values).await?;
         let row = first(&rows)?;
         Ok(Recorded {
             found: row.try_get("", "found")?,

@@ -67,6 +67,11 @@ async fn a_filled_store_of_every_version_before_is_brought_up_to_date() {
         let as_new = "SELECT COUNT(*) AS n FROM token_secrets WHERE NOT until_first_use \
                       AND ends_at IS NULL AND superseded_at IS NULL AND first_used_at IS NULL";
         assert_eq!(number(&store, as_new).await, 1);
+        // A version that does not know the column leaves it empty. The newest secret's hint is then
+        // that of its token.
+        let hint = "SELECT COUNT(*) AS n FROM token_secrets JOIN tokens ON tokens.uid = token_uid \
+                    WHERE COALESCE(hint, secret_hint) = 'abcd'";
+        assert_eq!(number(&store, hint).await, 1);
         let broken = "SELECT COUNT(*) AS n FROM pragma_foreign_key_check";
         assert_eq!(number(&store, broken).await, 0);
     }

@@ -17,7 +17,7 @@ impl MigrationName for Tables {
 /// The tables whose ids are recorded. Do not change this list, because replicas of the previous
 /// version still compare the recorded value with it. A migration that adds a table must store the
 /// ids of its own list under another name.
-const TABLES: [&str; 10] = [
+pub const TABLES: [&str; 10] = [
     "stacks",
     "stack_members",
     "tokens",
@@ -32,21 +32,19 @@ const TABLES: [&str; 10] = [
 
 /// Returns a hash of the object ids of the tables. They are those that the session's `search_path`
 /// finds when the statement is parsed, so they are the tables that the rest of the statement uses.
-pub fn ids() -> String {
-    hashed(|table| format!("'{table}'::regclass"))
+pub fn ids_of(tables: &[&str]) -> String {
+    hashed(tables, |table| format!("'{table}'::regclass"))
 }
 
 /// Returns a hash of the object ids of the tables that the `search_path` finds when the statement
 /// is executed.
-pub fn ids_now() -> String {
-    format!(
-        "COALESCE({}, 0)",
-        hashed(|table| format!("to_regclass('{table}')"))
-    )
+pub fn ids_now_of(tables: &[&str]) -> String {
+    let hash = hashed(tables, |table| format!("to_regclass('{table}')"));
+    format!("COALESCE({hash}, 0)")
 }
 
-fn hashed(id: impl Fn(&str) -> String) -> String {
-    let ids: Vec<_> = TABLES
+fn hashed(tables: &[&str], id: impl Fn(&str) -> String) -> String {
+    let ids: Vec<_> = tables
         .iter()
         .map(|table| format!("{}::oid::text", id(table)))
         .collect();
@@ -59,7 +57,10 @@ impl MigrationTrait for Tables {
         if manager.get_database_backend() != DbBackend::Postgres {
             return Ok(());
         }
-        let note = format!("INSERT INTO meta (name, value) SELECT 'tables', {}", ids());
+        let note = format!(
+            "INSERT INTO meta (name, value) SELECT 'tables', {}",
+            ids_of(&TABLES)
+        );
         manager.get_connection().execute_unprepared(&note).await?;
         Ok(())
     }

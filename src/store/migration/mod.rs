@@ -9,8 +9,15 @@ mod m20261129_000004_instants;
 mod m20261129_000005_origin;
 mod m20261129_000006_expiring;
 mod m20261129_000007_tables;
+mod m20261129_000008_hints;
+mod m20261129_000009_replays;
+mod m20261129_000010_audit;
+mod m20261129_000011_labels;
+mod m20261130_000012_everywhere;
 
-pub(super) use self::m20261129_000007_tables::{ids as table_ids, ids_now as table_ids_now};
+pub(super) use self::m20261129_000009_replays::{
+    TABLE_IDS, ids as table_ids, ids_now as table_ids_now, record_ids as record_table_ids,
+};
 
 use sea_orm_migration::{MigrationTrait, MigratorTrait, async_trait};
 
@@ -28,6 +35,11 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000005_origin::Origin),
             Box::new(m20261129_000006_expiring::Expiring),
             Box::new(m20261129_000007_tables::Tables),
+            Box::new(m20261129_000008_hints::Hints),
+            Box::new(m20261129_000009_replays::Replays),
+            Box::new(m20261129_000010_audit::Audit),
+            Box::new(m20261129_000011_labels::Labels),
+            Box::new(m20261130_000012_everywhere::Everywhere),
         ]
     }
 }

@@ -45,8 +45,8 @@ pub(in crate::store) struct StackContext {
 /// cannot be used without the lock.
 pub(in crate::store) struct LockedStack {
     found: StackContext,
-    /// The instant of the decisions. It was read after the lock was acquired, and is never earlier
-    /// than the last change of the stack.
+    /// The time at which the transaction decides, for example whether a token is expired (R8). It
+    /// is read once the stack is locked, and is never earlier than the last change of the stack.
     pub at: Timestamp,
 }
 
@@ -93,12 +93,28 @@ impl Store {
         key: &StackKey,
         which: RemovedStacks,
     ) -> Result<StackContext, Error> {
-        judge(tx, call, by_key(key), which).await
+        check(tx, call, by_key(key), which).await
     }
 
-    /// Loads and locks the stack, and checks the caller's role. Until the transaction ends, no
-    /// other transaction can change what this one has counted or compared, or remove the caller
-    /// from the stack.
+    /// Loads the stack as [`Self::load_stack`] does. Only operators find a removed stack.
+    pub(in crate::store) async fn load_stack_to_show(
+        &self,
+        tx: &Transaction,
+        call: &Call,
+        key: &StackKey,
+    ) -> Result<StackContext, Error> {
+        let found = self
+            .load_stack(tx, call, key, RemovedStacks::Include)
+            .await?;
+        if found.row.removed_at.is_some() && !call.operates(found.role) {
+            return Err(Refusal::StackNotFound.into());
+        }
+        Ok(found)
+    }
+
+    /// Loads and locks the stack, and checks the caller's role. Until the transaction ends, every
+    /// other change of the stack, of its tokens or of its members waits for the lock. So what this
+    /// transaction has read, such as the number of live tokens or the caller's role, stays true.
     pub(in crate::store) async fn lock_stack_for_change(
         &self,
         tx: &Transaction,
@@ -109,7 +125,7 @@ impl Store {
         // On SQLite the transaction locks the whole database. On PostgreSQL this lock still lets
         // other transactions insert rows that refer to the stack.
         let select = by_key(key).lock(LockType::NoKeyUpdate);
-        match judge(tx, call, select, which).await {
+        match check(tx, call, select, which).await {
             Ok(found) => self.decide(tx, found).await,
             Err(error) => Err(self.only_if_trusted(tx, error).await),
         }
@@ -172,7 +188,7 @@ fn by_key(key: &StackKey) -> Select<stack::Entity> {
     stack::Entity::find().filter(stack::Column::Key.eq(key.as_str()))
 }
 
-async fn judge(
+async fn check(
     tx: &Transaction,
     call: &Call,
     select: Select<stack::Entity>,
@@ -180,11 +196,11 @@ async fn judge(
 ) -> Result<StackContext, Error> {
     let row = select.one(tx).await?;
     let row = row.filter(|row| which == RemovedStacks::Include || row.removed_at.is_none());
-    let role = match &row {
-        Some(row) => role_of(tx, row.uid, call).await?,
-        None => None,
-    };
-    call.requirement.judge(&call.caller, role)?;
+    // A stack that does not exist costs the same statements as one in which the caller has no role.
+    // Otherwise the response time would reveal which of the two it is. No stack has the nil id.
+    let uid = row.as_ref().map_or(Uuid::nil(), |row| row.uid);
+    let role = role_of(tx, uid, call).await?;
+    call.requirement.check(&call.caller, role)?;
     let row = row.ok_or(Refusal::StackNotFound)?;
     let uid = StackUid::from_untyped_uuid(row.uid);
     Ok(StackContext { row, uid, role })

@@ -4,7 +4,7 @@ use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, Set, sea_que
 use uuid::Uuid;
 
 use crate::domain::{
-    audit::{AuditAction, Details},
+    audit::AuditAction,
     caller::Call,
     refusal::Refusal,
     revision::Revision,
@@ -12,6 +12,7 @@ use crate::domain::{
 };
 use crate::store::{
     Error, Store,
+    audit::append::Record,
     change_log::append::Kind,
     engine::transaction::Transaction,
     entity::member,
@@ -34,6 +35,25 @@ impl MemberChange {
     const fn person(&self) -> &Person {
         match self {
             Self::Set(person, _) | Self::Remove(person) | Self::TransferTo(person) => person,
+        }
+    }
+
+    /// Returns the audit action of the change.
+    #[must_use]
+    pub const fn action(&self) -> AuditAction {
+        match self {
+            Self::Set(..) => AuditAction::StackSetMember,
+            Self::Remove(_) => AuditAction::StackRemoveMember,
+            Self::TransferTo(_) => AuditAction::StackTransferOwnership,
+        }
+    }
+
+    /// Records the stack if its owner changes, and the member otherwise.
+    fn record(&self, before: &MembersChanged, after: &MembersChanged) -> Record {
+        let member = |changed: &MembersChanged| changed.member.as_ref().map(Into::into);
+        match self {
+            Self::Set(..) | Self::Remove(_) => Record::of(member(before), member(after)),
+            Self::TransferTo(_) => Record::changed(&before.stack, &after.stack),
         }
     }
 }
@@ -59,73 +79,62 @@ impl Store {
         key: &StackKey,
         change: &MemberChange,
     ) -> Result<(MembersChanged, Revision), Error> {
-        write_tx!(self, (call.mode, key), "change_members", |tx| {
+        change_tx!(self, (call.mode, key), "change_members", |tx| {
             let found = self
                 .lock_stack_for_change(tx, call, key, RemovedStacks::Exclude)
                 .await?;
-            let (action, details) = apply(tx, &found, change).await?;
-            let about = (&found, None);
-            self.append_audit(tx, call, action, about, details).await?;
-            let revision = self.append_change(tx, about, Kind::MembersChanged).await?;
-            let member = find_member(tx, found.row.uid, change.person()).await?;
-            let changed = MembersChanged {
-                stack: self.stack_in(tx, found.uid, found.at).await?,
-                member: member.map(Member::try_from).transpose()?,
-            };
-            Ok((changed, revision))
+            let before = self.with_member(tx, &found, change.person()).await?;
+            apply(tx, &found, change).await?;
+            let after = self.with_member(tx, &found, change.person()).await?;
+            let (about, record) = ((&found, None), change.record(&before, &after));
+            let (revision, proof) = self
+                .record_change(
+                    tx,
+                    call,
+                    (change.action(), Kind::MembersChanged),
+                    about,
+                    record,
+                )
+                .await?;
+            Ok(proof.with((after, revision)))
+        })
+    }
+
+    /// Returns the stack, and the person if they are a member, as they are within this transaction.
+    async fn with_member(
+        &self,
+        tx: &Transaction,
+        stack: &LockedStack,
+        person: &Person,
+    ) -> Result<MembersChanged, Error> {
+        let member = find_member(tx, stack.row.uid, person).await?;
+        Ok(MembersChanged {
+            stack: self.stack_in(tx, stack.uid, stack.at).await?,
+            member: member.map(Member::try_from).transpose()?,
         })
     }
 }
 
-async fn apply(
-    tx: &Transaction,
-    stack: &LockedStack,
-    change: &MemberChange,
-) -> Result<(AuditAction, Details), Error> {
+async fn apply(tx: &Transaction, stack: &LockedStack, change: &MemberChange) -> Result<(), Error> {
     match change {
         MemberChange::Set(person, role) => {
             require_not_owner(tx, stack, person).await?;
-            put_member(tx, stack, person, *role).await?;
-            let details = [
-                ("member", person_in_words(person)),
-                ("role", role.name().into()),
-            ];
-            Ok((AuditAction::StackSetMember, in_details(details)))
+            put_member(tx, stack, person, *role).await
         }
         MemberChange::Remove(person) => {
             require_not_owner(tx, stack, person).await?;
-            delete_member(tx, stack, person).await?;
-            let details = [("member", person_in_words(person))];
-            Ok((AuditAction::StackRemoveMember, in_details(details)))
+            delete_member(tx, stack, person).await
         }
         MemberChange::TransferTo(person) => {
-            let before = owner_of(tx, stack).await?;
-            let former = person_of(&before)?;
-            if !same_person(&former, person) {
-                // The former owner is removed first, because a stack never has two owners (R2).
-                delete_member(tx, stack, &former).await?;
-                put_member(tx, stack, person, Role::Owner).await?;
+            let former = person_of(&owner_of(tx, stack).await?)?;
+            if same_person(&former, person) {
+                return Ok(());
             }
-            let owners = [
-                ("owner", person_in_words(person)),
-                ("owner.before", person_in_words(&former)),
-            ];
-            Ok((AuditAction::StackTransferOwnership, in_details(owners)))
+            // The former owner is removed first, because a stack never has two owners (R2).
+            delete_member(tx, stack, &former).await?;
+            put_member(tx, stack, person, Role::Owner).await
         }
     }
-}
-
-fn in_details<const N: usize>(pairs: [(&str, String); N]) -> Details {
-    pairs
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect()
-}
-
-/// Formats only the ids of a person. An email address is personal data, and does not identify the
-/// person.
-pub(in crate::store) fn person_in_words(person: &Person) -> String {
-    format!("{} {}", person.issuer.as_str(), person.subject.as_str())
 }
 
 fn same_person(one: &Person, other: &Person) -> bool {

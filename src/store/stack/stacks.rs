@@ -1,10 +1,9 @@
-//! Registers, reads, suspends and removes stacks, and limits their tokens.
+//! Reads, suspends and removes stacks, and limits their tokens.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
-    ActiveModelTrait as _, ColumnTrait as _, EntityTrait as _, IntoActiveModel as _,
-    PaginatorTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
-    sea_query::{Expr, ExprTrait as _},
+    ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
+    sea_query::{Expr, ExprTrait as _, SimpleExpr},
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -12,55 +11,45 @@ use uuid::Uuid;
 use crate::domain::{
     audit::{AuditAction, Details},
     caller::Call,
-    id::{self, StackUid},
-    refusal::Refusal,
+    id::StackUid,
+    page,
     revision::Revision,
-    stack::{Member, Person, Role, Stack, StackKey},
-    text::{Reason, StackName},
+    stack::{Role, Stack, StackKey},
+    text::Reason,
     timestamp::Timestamp,
 };
 use crate::store::{
     Error, Store,
+    audit::append::Record,
     change_log::append::Kind,
     engine::transaction::Transaction,
     entity::{member, stack},
-    stack::access::{LockedStack, RemovedStacks},
-    stack::members::{person_in_words, put_member},
+    stack::access::RemovedStacks,
     token::rows::{self, corrupt},
 };
-
-/// The maximum number of members in a response.
-const MEMBERS_LISTED: u64 = 1000;
-
-/// A stack to be registered.
-#[derive(Clone, Debug)]
-pub struct Register {
-    /// The stack's key.
-    pub stack_key: StackKey,
-    /// The stack's name.
-    pub name: StackName,
-    /// The organization to which the stack belongs.
-    pub organization_uid: String,
-    /// The only owner of the stack (R2).
-    pub owner: Person,
-    /// The maximum number of live tokens of the stack (R6).
-    pub token_limit: u32,
-}
-
-/// A stack and its members.
-#[derive(Debug)]
-pub struct StackWithMembers {
-    /// The stack.
-    pub stack: Stack,
-    /// The members, in the order in which they were added.
-    pub members: Vec<Member>,
-}
 
 /// The position of the last stack on a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StackCursor {
     at: i64,
     uid: Uuid,
+}
+
+impl StackCursor {
+    pub(in crate::store) const fn of(row: &stack::Model) -> Self {
+        Self {
+            at: row.registered_at,
+            uid: row.uid,
+        }
+    }
+
+    /// Returns the condition for stacks that come after this position, newest first.
+    pub(in crate::store) fn beyond(self) -> SimpleExpr {
+        let same = stack::Column::RegisteredAt
+            .eq(self.at)
+            .and(stack::Column::Uid.lt(self.uid));
+        stack::Column::RegisteredAt.lt(self.at).or(same)
+    }
 }
 
 /// A page of stacks, newest first.
@@ -73,82 +62,14 @@ pub struct StackPage {
 }
 
 impl Store {
-    /// Registers a stack with its owner.
-    ///
-    /// # Errors
-    /// Returns [`Refusal::StackKeyTaken`], or another [`Error`] if the call is refused or the store
-    /// fails.
-    pub async fn register_stack(
-        &self,
-        call: &Call,
-        command: &Register,
-    ) -> Result<(Stack, Revision), Error> {
-        write_tx!(self, call.mode, "register_stack", |tx| {
-            call.requirement.judge(&call.caller, None)?;
-            // There is no stack to lock yet. No other transaction sees the new stack before the
-            // commit.
-            let now = self.transaction_clock(tx).await?;
-            let key = command.stack_key.as_str();
-            let taken = stack::Entity::find().filter(stack::Column::Key.eq(key));
-            if taken.count(tx).await? > 0 {
-                return Err(Refusal::StackKeyTaken.into());
-            }
-            let uid: StackUid = id::generate(now, self.entropy.as_ref())?;
-            let row = stack::Model {
-                uid: uid.into_untyped_uuid(),
-                key: key.to_owned(),
-                name: command.name.as_str().to_owned(),
-                organization_uid: command.organization_uid.clone(),
-                token_limit: i32::try_from(command.token_limit).unwrap_or(i32::MAX),
-                registered_at: now.as_micros(),
-                suspended_at: None,
-                removed_at: None,
-                last_changed_at: now.as_micros(),
-            };
-            stack::Entity::insert(row.clone().into_active_model().reset_all())
-                .exec_without_returning(tx)
-                .await?;
-            let stack = LockedStack::registered(row, now);
-            put_member(tx, &stack, &command.owner, Role::Owner).await?;
-            let details = Details::from([
-                ("name".into(), command.name.as_str().into()),
-                ("organization_uid".into(), command.organization_uid.clone()),
-                ("owner".into(), person_in_words(&command.owner)),
-                ("max_tokens".into(), command.token_limit.to_string()),
-            ]);
-            let about = (&stack, None);
-            self.append_audit(tx, call, AuditAction::StackRegister, about, details)
-                .await?;
-            let revision = self.append_change(tx, about, Kind::Registered).await?;
-            Ok((self.stack_in(tx, uid, now).await?, revision))
-        })
-    }
-
-    /// Returns one stack with its members.
+    /// Returns one stack.
     ///
     /// # Errors
     /// Returns [`Error`] if the call is refused or the store fails.
-    pub async fn get_stack(&self, call: &Call, key: &StackKey) -> Result<StackWithMembers, Error> {
+    pub async fn get_stack(&self, call: &Call, key: &StackKey) -> Result<Stack, Error> {
         read_tx!(self, call, "get_stack", |tx| {
-            let found = self
-                .load_stack(tx, call, key, RemovedStacks::Include)
-                .await?;
-            if found.row.removed_at.is_some() && !call.operates(found.role) {
-                return Err(Refusal::StackNotFound.into());
-            }
-            let members = member::Entity::find()
-                .filter(member::Column::StackUid.eq(found.row.uid))
-                .order_by_asc(member::Column::AddedAt)
-                .order_by_asc(member::Column::Issuer)
-                .order_by_asc(member::Column::Subject)
-                .limit(MEMBERS_LISTED)
-                .all(tx)
-                .await?;
-            let members: Result<_, _> = members.into_iter().map(Member::try_from).collect();
-            Ok(StackWithMembers {
-                stack: self.stack_in(tx, found.uid, self.clock.now()).await?,
-                members: members?,
-            })
+            let found = self.load_stack_to_show(tx, call, key).await?;
+            self.stack_in(tx, found.uid, self.clock.now()).await
         })
     }
 
@@ -163,16 +84,13 @@ impl Store {
         (size, after): (u64, Option<StackCursor>),
     ) -> Result<StackPage, Error> {
         read_tx!(self, call, "list_stacks", |tx| {
-            call.requirement.judge(&call.caller, None)?;
+            call.requirement.check(&call.caller, None)?;
             let mut query = stack::Entity::find();
             if let Some(organization) = organization_uid {
                 query = query.filter(stack::Column::OrganizationUid.eq(organization));
             }
-            if let Some(StackCursor { at, uid }) = after {
-                let same = stack::Column::RegisteredAt
-                    .eq(at)
-                    .and(stack::Column::Uid.lt(uid));
-                query = query.filter(stack::Column::RegisteredAt.lt(at).or(same));
+            if let Some(cursor) = after {
+                query = query.filter(cursor.beyond());
             }
             let mut rows = query
                 .order_by_desc(stack::Column::RegisteredAt)
@@ -180,13 +98,7 @@ impl Store {
                 .limit(size + 1)
                 .all(tx)
                 .await?;
-            let more = rows.len() as u64 > size;
-            rows.truncate(usize::try_from(size).unwrap_or(usize::MAX));
-            let last = rows.last().filter(|_| more);
-            let next = last.map(|row| StackCursor {
-                at: row.registered_at,
-                uid: row.uid,
-            });
+            let next = page::cut(&mut rows, size, StackCursor::of);
             let mut stacks = Vec::with_capacity(rows.len());
             for row in rows {
                 let uid = StackUid::from_untyped_uuid(row.uid);
@@ -206,26 +118,31 @@ impl Store {
         key: &StackKey,
         (max_tokens, reason): (u32, &Reason),
     ) -> Result<(Stack, Revision), Error> {
-        write_tx!(self, (call.mode, key), "set_token_limit", |tx| {
+        change_tx!(self, (call.mode, key), "set_token_limit", |tx| {
             let found = self
                 .lock_stack_for_change(tx, call, key, RemovedStacks::Exclude)
                 .await?;
+            let before = self.stack_in(tx, found.uid, found.at).await?;
             let limit = i32::try_from(max_tokens).unwrap_or(i32::MAX);
             stack::Entity::update_many()
                 .col_expr(stack::Column::TokenLimit, Expr::value(limit))
                 .filter(stack::Column::Uid.eq(found.row.uid))
                 .exec(tx)
                 .await?;
-            let details = Details::from([
-                ("max_tokens".into(), max_tokens.to_string()),
-                ("max_tokens.before".into(), found.max_tokens().to_string()),
-                ("reason".into(), reason.as_str().into()),
-            ]);
+            let after = self.stack_in(tx, found.uid, found.at).await?;
+            let details = Details::from([("reason".into(), reason.as_str().into())]);
+            let record = Record::changed(&before, &after).with(details);
             let about = (&found, None);
-            self.append_audit(tx, call, AuditAction::StackSetTokenLimit, about, details)
+            let (revision, proof) = self
+                .record_change(
+                    tx,
+                    call,
+                    (AuditAction::StackSetTokenLimit, Kind::LimitChanged),
+                    about,
+                    record,
+                )
                 .await?;
-            let revision = self.append_change(tx, about, Kind::LimitChanged).await?;
-            Ok((self.stack_in(tx, found.uid, found.at).await?, revision))
+            Ok(proof.with((after, revision)))
         })
     }
 
@@ -240,13 +157,14 @@ impl Store {
         key: &StackKey,
         (step, reason): (StackStep, &Reason),
     ) -> Result<(Stack, Revision), Error> {
-        write_tx!(self, (call.mode, key), "set_stack_state", |tx| {
+        change_tx!(self, (call.mode, key), "set_stack_state", |tx| {
             // A removed stack is found only for another removal, so that a removal can be repeated.
             let which = match step {
                 StackStep::Remove => RemovedStacks::Include,
                 StackStep::Suspend | StackStep::Resume => RemovedStacks::Exclude,
             };
             let found = self.lock_stack_for_change(tx, call, key, which).await?;
+            let before = self.stack_in(tx, found.uid, found.at).await?;
             let now = found.at.as_micros();
             let (suspended_at, removed_at) = match step {
                 StackStep::Suspend => (found.row.suspended_at.or(Some(now)), found.row.removed_at),
@@ -259,12 +177,14 @@ impl Store {
                 .filter(stack::Column::Uid.eq(found.row.uid))
                 .exec(tx)
                 .await?;
+            let after = self.stack_in(tx, found.uid, found.at).await?;
             let details = Details::from([("reason".into(), reason.as_str().into())]);
+            let record = Record::changed(&before, &after).with(details);
             let about = (&found, None);
-            self.append_audit(tx, call, step.action(), about, details)
+            let (revision, proof) = self
+                .record_change(tx, call, (step.action(), step.kind()), about, record)
                 .await?;
-            let revision = self.append_change(tx, about, step.kind()).await?;
-            Ok((self.stack_in(tx, found.uid, found.at).await?, revision))
+            Ok(proof.with((after, revision)))
         })
     }
 

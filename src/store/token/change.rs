@@ -8,23 +8,29 @@ use sea_orm::{
 
 use crate::domain::{
     audit::{AuditAction, Details},
-    caller::{Actor, Call},
+    caller::{Actor, Call, Requirement},
+    edit::Edit,
+    etag::Target,
     id::{StackUid, TokenUid},
     refusal::Refusal,
     revision::Revision,
     stack::StackKey,
     text::Reason,
     timestamp::Timestamp,
-    token::{Edit, Expiry, Token, TokenState},
+    token::{Expiry, Token, TokenState},
 };
 use crate::store::{
     Error, Store,
+    audit::append::Record,
     change_log::append::Kind,
     engine::transaction::Transaction,
     entity::token,
     last_used::last_used,
+    record::Proof,
     stack::access::{LockedStack, RemovedStacks, StackContext},
-    token::rows::{TokenWithLastUse, corrupt, token_of, written},
+    token::end_overlap::MaybeChanged,
+    token::rows::{TokenWithLastUse, corrupt, token_of, written, written_labels},
+    token::secrets,
     token::state::{neither_revoked_nor_ended, require_free_name},
 };
 
@@ -38,26 +44,30 @@ impl Store {
             let stack = self
                 .load_stack(tx, call, key, RemovedStacks::Exclude)
                 .await?;
-            token_of(find(tx, stack.uid, uid).await?, key)
+            find_token(tx, (&stack, key), uid).await
         })
     }
 
-    /// Changes the name, the description or the permissions of a live token.
+    /// Changes the name, the description, the permissions or the labels of a live token. If all of
+    /// them already have the requested values, nothing is written, and the current revision is
+    /// returned.
     ///
     /// # Errors
-    /// Returns [`Refusal::StackSuspended`], [`Refusal::TokenRevoked`], [`Refusal::TokenExpired`],
-    /// [`Refusal::NameTaken`], or another [`Error`] if the call is refused or the store fails.
+    /// Returns [`Refusal::EtagMismatch`], [`Refusal::Invalid`], [`Refusal::StackSuspended`],
+    /// [`Refusal::TokenRevoked`], [`Refusal::TokenExpired`], [`Refusal::NameTaken`], or another
+    /// [`Error`] if the call is refused or the store fails.
     pub async fn update(
         &self,
         call: &Call,
-        (key, uid): (&StackKey, TokenUid),
+        target: &Target,
         edit: &Edit,
-    ) -> Result<(Token, Revision), Error> {
-        write_tx!(self, (call.mode, key), "update", |tx| {
+    ) -> Result<(MaybeChanged, Revision), Error> {
+        change_tx!(self, (call.mode, &target.stack_key), "update", |tx| {
             let stack = self
-                .lock_stack_for_change(tx, call, key, RemovedStacks::Exclude)
+                .lock_stack_for_change(tx, call, &target.stack_key, RemovedStacks::Exclude)
                 .await?;
-            let before = self.token_to_change(tx, &stack, uid).await?;
+            let uid = target.uid;
+            let before = self.target_to_change(tx, &stack, target).await?;
             before.require_live(stack.at)?;
             stack.require_not_suspended()?;
             if let Some(name) = &edit.name {
@@ -65,13 +75,24 @@ impl Store {
                 require_free_name(tx, stack.uid, name, Some(uid)).await?;
             }
             let after = before.clone().update(edit.clone(), stack.at)?;
-            put(tx, &after, Put::Live).await?;
-            let details = differences(&before, &after);
+            if after == before {
+                let revision = self.current_revision(tx).await?;
+                let unchanged = MaybeChanged::unchanged(after);
+                return Ok(Proof::nothing_changed().with((unchanged, revision)));
+            }
+            update_token(tx, &after, UpdateGuard::Live).await?;
+            let record = Record::changed(&before, &after);
             let about = (&stack, Some(uid));
-            self.append_audit(tx, call, AuditAction::TokenUpdate, about, details)
+            let (revision, proof) = self
+                .record_change(
+                    tx,
+                    call,
+                    (AuditAction::TokenUpdate, Kind::Updated),
+                    about,
+                    record,
+                )
                 .await?;
-            let revision = self.append_change(tx, about, Kind::Updated).await?;
-            Ok((after, revision))
+            Ok(proof.with((MaybeChanged::changed(after), revision)))
         })
     }
 
@@ -79,19 +100,20 @@ impl Store {
     /// the stack is suspended, nobody may make it expire later.
     ///
     /// # Errors
-    /// Returns [`Refusal::TokenRevoked`], [`Refusal::TokenExpired`], [`Refusal::StackSuspended`],
-    /// [`Refusal::RoleRequired`], or another [`Error`] if the call is refused or the store fails.
+    /// Returns [`Refusal::EtagMismatch`], [`Refusal::TokenRevoked`], [`Refusal::TokenExpired`],
+    /// [`Refusal::StackSuspended`], [`Refusal::RoleRequired`], or another [`Error`] if the call is
+    /// refused or the store fails.
     pub async fn set_expiry(
         &self,
         call: &Call,
-        (key, uid): (&StackKey, TokenUid),
+        target: &Target,
         expiry: Expiry,
     ) -> Result<(Token, Revision), Error> {
-        write_tx!(self, (call.mode, key), "set_expiry", |tx| {
+        change_tx!(self, (call.mode, &target.stack_key), "set_expiry", |tx| {
             let stack = self
-                .lock_stack_for_change(tx, call, key, RemovedStacks::Exclude)
+                .lock_stack_for_change(tx, call, &target.stack_key, RemovedStacks::Exclude)
                 .await?;
-            let before = self.token_to_change(tx, &stack, uid).await?;
+            let before = self.target_to_change(tx, &stack, target).await?;
             before.require_live(stack.at)?;
             let expires_at = expiry.resolve(stack.at);
             let longer = before.outlives(expires_at);
@@ -100,49 +122,86 @@ impl Store {
                 // expired, and such an answer is final (R8).
                 before.require_live(self.latest(stack.at))?;
                 stack.require_not_suspended()?;
-                require_governor(call, &stack)?;
+                require_stack_admin(call, &stack)?;
             }
             let after = before.clone().set_expiry(expires_at, stack.at)?;
-            put(tx, &after, if longer { Put::Longer } else { Put::Live }).await?;
-            let details = differences(&before, &after);
-            let about = (&stack, Some(uid));
-            self.append_audit(tx, call, AuditAction::TokenSetExpiry, about, details)
+            update_token(
+                tx,
+                &after,
+                if longer {
+                    UpdateGuard::Longer
+                } else {
+                    UpdateGuard::Live
+                },
+            )
+            .await?;
+            let record = Record::changed(&before, &after);
+            let about = (&stack, Some(target.uid));
+            let (revision, proof) = self
+                .record_change(
+                    tx,
+                    call,
+                    (AuditAction::TokenSetExpiry, Kind::Redated),
+                    about,
+                    record,
+                )
                 .await?;
-            let revision = self.append_change(tx, about, Kind::Redated).await?;
-            Ok((after, revision))
+            Ok(proof.with((after, revision)))
         })
     }
 
     /// Revokes a live or expired token. If it is already revoked, it stays unchanged.
     ///
     /// # Errors
-    /// Returns [`Error`] if the call is refused or the store fails.
+    /// Returns [`Refusal::EtagMismatch`], or another [`Error`] if the call is refused or the store
+    /// fails.
     pub async fn revoke(
         &self,
         call: &Call,
-        (key, uid): (&StackKey, TokenUid),
+        target: &Target,
         reason: &Reason,
     ) -> Result<(Token, Revision), Error> {
-        write_tx!(self, (call.mode, key), "revoke", |tx| {
+        change_tx!(self, (call.mode, &target.stack_key), "revoke", |tx| {
             let stack = self
-                .lock_stack_for_change(tx, call, key, RemovedStacks::Exclude)
+                .lock_stack_for_change(tx, call, &target.stack_key, RemovedStacks::Exclude)
                 .await?;
-            let before = self.token_to_change(tx, &stack, uid).await?;
+            let before = self.target_to_change(tx, &stack, target).await?;
             let again = before.revocation.is_some();
-            let after = before.revoke(call.caller.actor.clone(), reason.clone(), stack.at);
+            let revoked = before.clone();
+            let after = revoked.revoke(call.caller.actor.clone(), reason.clone(), stack.at);
             if !again {
-                put(tx, &after, Put::Unrevoked).await?;
+                update_token(tx, &after, UpdateGuard::Unrevoked).await?;
             }
             let details = Details::from([
                 ("reason".into(), reason.as_str().into()),
                 ("again".into(), again.to_string()),
             ]);
-            let about = (&stack, Some(uid));
-            self.append_audit(tx, call, AuditAction::TokenRevoke, about, details)
+            let record = Record::changed(&before, &after).with(details);
+            let about = (&stack, Some(target.uid));
+            let (revision, proof) = self
+                .record_change(
+                    tx,
+                    call,
+                    (AuditAction::TokenRevoke, Kind::Revoked),
+                    about,
+                    record,
+                )
                 .await?;
-            let revision = self.append_change(tx, about, Kind::Revoked).await?;
-            Ok((after, revision))
+            Ok(proof.with((after, revision)))
         })
+    }
+
+    /// Loads the token that a change is about, as `token_to_change` does. Checks that it is the
+    /// version that the caller has read.
+    pub(in crate::store) async fn target_to_change(
+        &self,
+        tx: &Transaction,
+        stack: &LockedStack,
+        target: &Target,
+    ) -> Result<Token, Error> {
+        let token = self.token_to_change(tx, stack, target.uid).await?;
+        token.require_etag(target.etag.as_ref(), stack.at)?;
+        Ok(token)
     }
 
     /// Loads the token. If it turns out to be expired, records its end (R8).
@@ -152,10 +211,9 @@ impl Store {
         stack: &LockedStack,
         uid: TokenUid,
     ) -> Result<Token, Error> {
-        let row = find(tx, stack.uid, uid).await?;
         let key = StackKey::parse(&stack.row.key);
-        let key = key.map_err(|_| corrupt("tokens", "stack_key", row.row.uid))?;
-        let mut token = token_of(row, &key)?;
+        let key = key.map_err(|_| corrupt("stacks", "key", stack.row.uid))?;
+        let mut token = find_token(tx, (stack, &key), uid).await?;
         if token.state(stack.at) == TokenState::Expired && token.ended_at.is_none() {
             token.ended_at = Some(stack.at);
             self.end(tx, stack, vec![uid]).await?;
@@ -178,66 +236,55 @@ pub(in crate::store) async fn find(
     Ok(row.ok_or(Refusal::TokenNotFound)?)
 }
 
-fn require_governor(call: &Call, stack: &StackContext) -> Result<(), Refusal> {
+/// Returns a token of the stack with this key, with its secrets.
+async fn find_token(
+    tx: &Transaction,
+    (stack, key): (&StackContext, &StackKey),
+    uid: TokenUid,
+) -> Result<Token, Error> {
+    let row = find(tx, stack.uid, uid).await?;
+    let mut secrets = secrets::of_each(tx, &[&row.row]).await?;
+    let secrets = secrets.remove(&row.row.uid).unwrap_or_default();
+    token_of(row, secrets, key)
+}
+
+/// Refuses a caller who acts as an operator: an operator may only bring an expiry forward.
+fn require_stack_admin(call: &Call, stack: &StackContext) -> Result<(), Refusal> {
     if !call.operates(stack.role) {
         return Ok(());
     }
-    let required = "owner or admin of the stack; an operator may only bring an expiry forward";
-    Err(Refusal::RoleRequired {
-        required: required.to_owned(),
-    })
-}
-
-fn in_words(expires_at: Option<Timestamp>) -> String {
-    expires_at.map_or_else(|| "never".to_owned(), |at| at.to_string())
-}
-
-pub(in crate::store) fn described(token: &Token) -> Details {
-    Details::from([
-        ("name".into(), token.name.as_str().into()),
-        ("permissions".into(), written(&token.permissions)),
-        ("expires_at".into(), in_words(token.expires_at)),
-    ])
-}
-
-/// Returns what a change altered. Each altered field has its new value, and its former value under
-/// `name.before`.
-fn differences(before: &Token, after: &Token) -> Details {
-    let told = |token: &Token| {
-        let mut details = described(token);
-        details.insert("description".into(), token.description.as_str().into());
-        details
+    let stack_admin = Requirement {
+        stack_admin: true,
+        ..Requirement::default()
     };
-    let (old, new) = (told(before), told(after));
-    let changed = new
-        .into_iter()
-        .filter(|(name, value)| old.get(name) != Some(value));
-    changed
-        .flat_map(|(name, value)| {
-            let former = old.get(&name).cloned().unwrap_or_default();
-            [(format!("{name}.before"), former), (name, value)]
-        })
-        .collect()
+    Err(stack_admin.refusal(stack.role))
 }
 
 /// Which rows an update may match. The update statement itself checks this precondition.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::store) enum Put {
+pub(in crate::store) enum UpdateGuard {
+    /// Only a token that is neither revoked nor ended.
     Live,
-    /// Only a live token, whose expiry moves to a later time. The new expiry must then be reported
-    /// again.
+    /// Only a token that is neither revoked nor ended. Also clears `expiry_told`, so that the new,
+    /// later expiry is reported again when it approaches.
     Longer,
+    /// Only a token that is not revoked.
     Unrevoked,
 }
 
 /// Writes a token that was changed.
-pub(in crate::store) async fn put(tx: &Transaction, token: &Token, only: Put) -> Result<(), Error> {
+pub(in crate::store) async fn update_token(
+    tx: &Transaction,
+    token: &Token,
+    only: UpdateGuard,
+) -> Result<(), Error> {
     let revocation = token.revocation.as_ref();
     let by = |part: fn(&Actor) -> String| revocation.map(|revoked| part(&revoked.by));
     let columns = token::ActiveModel {
         name: Set(token.name.as_str().to_owned()),
         description: Set(token.description.as_str().to_owned()),
         permissions: Set(written(&token.permissions)),
+        labels: Set(written_labels(&token.labels)),
         expires_at: Set(token.expires_at.map(Timestamp::as_micros)),
         ended_at: Set(token.ended_at.map(Timestamp::as_micros)),
         revoked_at: Set(revocation.map(|revoked| revoked.at.as_micros())),
@@ -250,12 +297,12 @@ pub(in crate::store) async fn put(tx: &Transaction, token: &Token, only: Put) ->
     let mut update = token::Entity::update_many()
         .set(columns)
         .filter(token::Column::Uid.eq(token.uid.into_untyped_uuid()));
-    if only == Put::Longer {
+    if only == UpdateGuard::Longer {
         update = update.col_expr(token::Column::ExpiryTold, Expr::value(None::<i32>));
     }
     update = match only {
-        Put::Unrevoked => update.filter(token::Column::RevokedAt.is_null()),
-        Put::Live | Put::Longer => update.filter(neither_revoked_nor_ended()),
+        UpdateGuard::Unrevoked => update.filter(token::Column::RevokedAt.is_null()),
+        UpdateGuard::Live | UpdateGuard::Longer => update.filter(neither_revoked_nor_ended()),
     };
     match update.exec(tx).await?.rows_affected {
         1 => Ok(()),

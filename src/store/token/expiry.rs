@@ -10,7 +10,8 @@ use uuid::Uuid;
 
 use crate::domain::timestamp::Timestamp;
 use crate::store::{
-    Error, Store, engine::transaction::Transaction, entity::token, token::rows::corrupt,
+    Error, Store, engine::dialect::PerEngine, engine::transaction::Transaction, entity::token,
+    token::rows::corrupt,
 };
 
 /// The numbers of days to look ahead, in ascending order.
@@ -21,7 +22,7 @@ pub const DAYS: [i32; 3] = [1, 7, 30];
 pub struct Expiring {
     /// The token that expires.
     pub token_uid: Uuid,
-    /// The public key of the token's stack.
+    /// The API key of the token's stack.
     pub stack_api_key: String,
     /// When the token expires.
     pub expires_at: Timestamp,
@@ -40,6 +41,9 @@ fn end(now: Timestamp, days: i32) -> i64 {
         .as_micros()
 }
 
+/// Skips tokens that are being changed.
+const SKIP_LOCKED_TOKENS: PerEngine = PerEngine::on_postgres(" FOR UPDATE OF t SKIP LOCKED");
+
 impl Store {
     /// Counts the live tokens that expire within each of [`DAYS`]. A longer period includes the
     /// shorter ones.
@@ -47,7 +51,7 @@ impl Store {
     /// # Errors
     /// Returns [`Error`] if the store cannot be read.
     pub async fn count_expiring(&self, now: Timestamp) -> Result<[i64; DAYS.len()], Error> {
-        let span = self.span("count_expiring");
+        let operation = self.begin_operation("count_expiring");
         let [first, second, third] = DAYS.map(|days| end(now, days));
         let sql = format!(
             "SELECT COALESCE(SUM(CASE WHEN t.expires_at <= $3 THEN 1 ELSE 0 END), 0) AS first, \
@@ -63,7 +67,7 @@ impl Store {
             Ok([count("first")?, count("second")?, count("third")?])
         });
         let counted = counted.map_err(Error::from);
-        span.end(counted.as_ref().err().and_then(Error::kind));
+        operation.end(counted.as_ref().err().and_then(Error::kind));
         counted
     }
 
@@ -73,32 +77,32 @@ impl Store {
     ///
     /// # Errors
     /// Returns [`Error`] if no token was marked.
-    pub async fn tell_expiring(&self, now: Timestamp, most: usize) -> Result<Vec<Expiring>, Error> {
+    pub async fn report_expiring(
+        &self,
+        now: Timestamp,
+        most: usize,
+    ) -> Result<Vec<Expiring>, Error> {
         write_tx!(self, "tell_expiring", |tx| {
-            let mut told = Vec::new();
+            let mut reported = Vec::new();
             for days in DAYS {
-                let room = most.saturating_sub(told.len());
-                let found = self.untold(tx, now, (days, room)).await?;
-                note_told(tx, &found, days).await?;
-                told.extend(found);
+                let room = most.saturating_sub(reported.len());
+                let found = self.find_unreported(tx, now, (days, room)).await?;
+                record_reported(tx, &found, days).await?;
+                reported.extend(found);
             }
-            Ok(told)
+            Ok(reported)
         })
     }
 
     /// Returns tokens that were not yet reported for this number of days. Skips a token that is
     /// being changed, which the next run checks again.
-    async fn untold(
+    async fn find_unreported(
         &self,
         tx: &Transaction,
         now: Timestamp,
         (days, most): (i32, usize),
     ) -> Result<Vec<Expiring>, Error> {
-        let lock = if self.is_shared() {
-            " FOR UPDATE OF t SKIP LOCKED"
-        } else {
-            ""
-        };
+        let lock = self.dialect().pick(SKIP_LOCKED_TOKENS);
         let sql = format!(
             "SELECT t.uid, t.expires_at, k.key {SOON} \
              AND (t.expiry_told IS NULL OR t.expiry_told > $3) \
@@ -127,8 +131,8 @@ impl Store {
     }
 }
 
-async fn note_told(tx: &Transaction, told: &[Expiring], days: i32) -> Result<(), Error> {
-    if told.is_empty() {
+async fn record_reported(tx: &Transaction, reported: &[Expiring], days: i32) -> Result<(), Error> {
+    if reported.is_empty() {
         return Ok(());
     }
     let later = Condition::any()
@@ -136,7 +140,7 @@ async fn note_told(tx: &Transaction, told: &[Expiring], days: i32) -> Result<(),
         .add(token::Column::ExpiryTold.gt(days));
     token::Entity::update_many()
         .col_expr(token::Column::ExpiryTold, Expr::value(days))
-        .filter(token::Column::Uid.is_in(told.iter().map(|token| token.token_uid)))
+        .filter(token::Column::Uid.is_in(reported.iter().map(|token| token.token_uid)))
         .filter(later)
         .exec(tx)
         .await?;

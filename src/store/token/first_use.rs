@@ -1,6 +1,6 @@
-//! What verdicts write. The first use of a secret is recorded before the response is sent. The
-//! first time that a superseded secret is presented is recorded after it. Both are written at most
-//! once for a secret.
+//! The writes that verdicts cause. The first use of a secret is recorded before the response is
+//! sent. The first time that a superseded secret is presented is recorded after it. Both are
+//! written at most once for a secret.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
@@ -21,6 +21,7 @@ use crate::store::{
     engine::transaction::Transaction,
     entity::{token, token_secret},
     last_used,
+    record::Proof,
     stack::access::LockedStack,
     token::secrets::{self, not_ended},
     token::state::still_live,
@@ -29,7 +30,7 @@ use stacktoken_core::facts_cache::Subject;
 
 /// A presented secret, with its token and its stack.
 #[derive(Clone, Copy)]
-pub struct Presented {
+pub struct PresentedSecret {
     /// The digest of the secret.
     pub digest: Digest,
     /// The generation of the secret within its token.
@@ -52,16 +53,16 @@ impl Store {
     pub async fn record_first_use(
         &self,
         call: &Call,
-        presented: Presented,
+        presented: PresentedSecret,
     ) -> Result<Option<Revision>, Error> {
-        write_tx!(self, (presented.stack), "record_first_use", |tx| {
+        change_tx!(self, (presented.stack), "record_first_use", |tx| {
             // The stack is locked before any of its secrets, as in every change, so that
             // transactions cannot deadlock.
             let stack = self.locked(tx, presented.stack).await?;
             let row = &stack.row;
             let live = row.removed_at.is_none() && row.suspended_at.is_none();
             if !live || !is_live(tx, presented, stack.at).await? {
-                return Ok(None);
+                return Ok(Proof::nothing_changed().with(None));
             }
             let first = token_secret::Entity::update_many()
                 .col_expr(
@@ -74,7 +75,7 @@ impl Store {
                 .exec(tx)
                 .await?;
             if first.rows_affected == 0 {
-                return Ok(None);
+                return Ok(Proof::nothing_changed().with(None));
             }
             // The token's facts are barred from the cache even if no change log row follows,
             // because they say that the secret is unused.
@@ -92,12 +93,12 @@ impl Store {
                 .exec(tx)
                 .await?;
             if ended.rows_affected == 0 {
-                return Ok(None);
+                return Ok(Proof::nothing_changed().with(None));
             }
-            let told = self
-                .tell(tx, call, presented, (AuditAction::TokenFirstUse, &stack))
+            let (revision, proof) = self
+                .record_secret_change(tx, call, presented, (AuditAction::TokenFirstUse, &stack))
                 .await?;
-            Ok(Some(told))
+            Ok(proof.with(Some(revision)))
         })
     }
 
@@ -110,14 +111,14 @@ impl Store {
     pub async fn record_superseded(
         &self,
         call: &Call,
-        presented: Presented,
+        presented: PresentedSecret,
     ) -> Result<Option<Revision>, Error> {
-        write_tx!(self, (presented.stack), "record_superseded", |tx| {
+        change_tx!(self, (presented.stack), "record_superseded", |tx| {
             let stack = self.locked(tx, presented.stack).await?;
             let digest = presented.digest.as_bytes().to_vec();
             let now = stack.at.as_micros();
             let this = token_secret::Column::Digest.eq(digest);
-            // For a replica whose clock is ahead, an overlap may be over that is not yet over by
+            // A replica whose clock is ahead may see an overlap as ended that has not ended yet by
             // the clock that decides. The two clocks differ by at most the permitted skew.
             let latest = stack.at.plus(self.max_skew()).as_micros();
             let over = Condition::any()
@@ -131,7 +132,7 @@ impl Store {
                 .exec(tx)
                 .await?;
             if first.rows_affected == 0 {
-                return Ok(None);
+                return Ok(Proof::nothing_changed().with(None));
             }
             token_secret::Entity::update_many()
                 .col_expr(token_secret::Column::SupersededAt, now.into())
@@ -139,28 +140,32 @@ impl Store {
                 .filter(token_secret::Column::SupersededAt.is_null())
                 .exec(tx)
                 .await?;
-            let told = self
-                .tell(tx, call, presented, (AuditAction::TokenSuperseded, &stack))
+            let (revision, proof) = self
+                .record_secret_change(tx, call, presented, (AuditAction::TokenSuperseded, &stack))
                 .await?;
-            Ok(Some(told))
+            Ok(proof.with(Some(revision)))
         })
     }
 
-    async fn tell(
+    async fn record_secret_change(
         &self,
         tx: &Transaction,
         call: &Call,
-        presented: Presented,
+        presented: PresentedSecret,
         (action, stack): (AuditAction, &LockedStack),
-    ) -> Result<Revision, Error> {
+    ) -> Result<(Revision, Proof), Error> {
         let details = Details::from([("generation".into(), presented.generation.to_string())]);
         let about = (stack, Some(presented.token));
-        self.append_audit(tx, call, action, about, details).await?;
-        self.append_change(tx, about, Kind::Superseded).await
+        self.record_change(tx, call, (action, Kind::Superseded), about, details)
+            .await
     }
 }
 
-async fn is_live(tx: &Transaction, presented: Presented, now: Timestamp) -> Result<bool, Error> {
+async fn is_live(
+    tx: &Transaction,
+    presented: PresentedSecret,
+    now: Timestamp,
+) -> Result<bool, Error> {
     let live = token::Entity::find_by_id(presented.token.into_untyped_uuid())
         .filter(still_live(now))
         .count(tx)

@@ -17,25 +17,28 @@ use crate::domain::{
 };
 use crate::store::{
     Error, Store,
+    audit::append::Record,
     change_log::append::Kind,
     engine::transaction::Transaction,
     entity::request,
+    record::Proof,
     stack::access::LockedStack,
-    token::rows::{corrupt, written},
-    token::secrets::{self, Kept},
+    token::rows::{corrupt, written, written_labels},
+    token::secrets::{self, NewSecret},
 };
 
 /// The result of a repeated request.
-pub(in crate::store) struct Again {
+pub(in crate::store) struct Replayed {
     pub token: Token,
     pub overlap_ends_at: Option<Timestamp>,
     pub revision: Revision,
+    pub proof: Proof,
 }
 
 impl Store {
     /// Returns the record of an earlier request by this caller with the same id, if there is one.
     /// Must be called under the lock of the stack, and before other checks of the request.
-    pub(in crate::store) async fn seen(
+    pub(in crate::store) async fn find_request(
         &self,
         tx: &Transaction,
         call: &Call,
@@ -57,7 +60,7 @@ impl Store {
     }
 
     /// Records the request and its result.
-    pub(in crate::store) async fn remember(
+    pub(in crate::store) async fn record_request(
         &self,
         tx: &Transaction,
         call: &Call,
@@ -91,50 +94,58 @@ impl Store {
     /// Handles a repeated request. A new secret replaces the lost one if the request is identical
     /// and recent, its secret was never used, and its token is unchanged. Otherwise the request is
     /// refused.
-    pub(in crate::store) async fn answer_again(
+    pub(in crate::store) async fn replay(
         &self,
         tx: &Transaction,
         call: &Call,
         (stack, action): (&LockedStack, AuditAction),
-        (seen, request): (request::Model, Option<&Request>),
-        secret: &Kept,
-    ) -> Result<Again, Error> {
-        let uid = TokenUid::from_untyped_uuid(seen.token_uid);
+        (find_request, request): (request::Model, Option<&Request>),
+        secret: &NewSecret,
+    ) -> Result<Replayed, Error> {
+        let uid = TokenUid::from_untyped_uuid(find_request.token_uid);
         let reused = || Error::from(Refusal::RequestIdReused { token_uid: uid });
-        let wrong = |column| corrupt("requests", column, seen.token_uid);
-        let first_seen = Timestamp::from_micros(seen.first_seen_at);
+        let wrong = |column| corrupt("requests", column, find_request.token_uid);
+        let first_seen = Timestamp::from_micros(find_request.first_seen_at);
         let first_seen = first_seen.ok_or_else(|| wrong("first_seen_at"))?;
-        let same =
-            request.is_some_and(|request| seen.content == request.content.as_bytes().as_slice());
+        let same = request
+            .is_some_and(|request| find_request.content == request.content.as_bytes().as_slice());
         if !same || stack.at.since(first_seen) > RETRY_FOR {
             return Err(reused());
         }
         let before = self.token_to_change(tx, stack, uid).await?;
-        let untouched =
-            before.state(stack.at) == TokenState::Active && state_of(&before) == seen.token_state;
-        if !untouched || !secrets::end_unused(tx, (uid, seen.generation), stack.at).await? {
+        let untouched = before.state(stack.at) == TokenState::Active
+            && state_of(&before) == find_request.token_state;
+        if !untouched || !secrets::end_unused(tx, (uid, find_request.generation), stack.at).await? {
             return Err(reused());
         }
-        let after = secrets::renew(tx, before, secret, stack.at).await?;
-        let overlap_ends_at = seen
+        let mut kept = before.clone();
+        kept.secrets.end(kept.generation);
+        let after = secrets::renew(tx, kept, secret, stack.at).await?;
+        let overlap_ends_at = find_request
             .overlap_ends_at
             .map(|micros| Timestamp::from_micros(micros).ok_or_else(|| wrong("overlap_ends_at")));
         let overlap_ends_at = overlap_ends_at.transpose()?;
-        let mut row = request::ActiveModel::from(seen);
+        let mut row = request::ActiveModel::from(find_request);
         row.generation = Set(secrets::column(after.generation));
         row.token_state = Set(state_of(&after));
         row.update(tx).await?;
-        let details = Details::from([
-            ("again".into(), true.to_string()),
-            ("generation".into(), after.generation.to_string()),
-        ]);
+        let details = Details::from([("again".into(), true.to_string())]);
+        let record = Record::changed(&before, &after).asked_by(request);
         let about = (stack, Some(uid));
-        self.append_audit(tx, call, action, about, details).await?;
-        let revision = self.append_change(tx, about, Kind::Rotated).await?;
-        Ok(Again {
+        let (revision, proof) = self
+            .record_change(
+                tx,
+                call,
+                (action, Kind::Rotated),
+                about,
+                record.with(details),
+            )
+            .await?;
+        Ok(Replayed {
             token: after,
             overlap_ends_at,
             revision,
+            proof,
         })
     }
 }
@@ -146,6 +157,7 @@ fn state_of(token: &Token) -> Vec<u8> {
         token.name.as_str(),
         token.description.as_str(),
         written(&token.permissions),
+        written_labels(&token.labels),
         token.expires_at.map(Timestamp::as_micros),
         token.revocation.is_some() || token.ended_at.is_some(),
         token.generation,

@@ -8,6 +8,7 @@ use crate::domain::{
     caller::Call,
     field::Violations,
     id::{self, TokenUid},
+    labels::Labels,
     permissions::Permissions,
     refusal::Refusal,
     request::Request,
@@ -16,15 +17,16 @@ use crate::domain::{
     text::{Description, TokenName},
     timestamp::Timestamp,
     token::{Expiry, Token},
+    token_secret::TokenSecret,
 };
 use crate::store::{
     Error, Store,
+    audit::append::Record,
     change_log::append::Kind,
     entity::token,
     stack::access::{LockedStack, RemovedStacks},
-    token::change::described,
-    token::rows::{token_of, written},
-    token::secrets::{self, Kept},
+    token::rows::{token_of, written, written_labels},
+    token::secrets::{self, NewSecret},
     token::state::require_free_name,
 };
 
@@ -38,6 +40,8 @@ pub struct Issue {
     pub description: Description,
     /// What the token may do.
     pub permissions: Permissions,
+    /// Labels for finding and grouping tokens. They never affect a verdict.
+    pub labels: Labels,
     /// When the token expires.
     pub expiry: Expiry,
     /// The request id and fingerprint, if the caller sent an idempotency key.
@@ -58,9 +62,9 @@ impl Store {
         &self,
         call: &Call,
         command: &Issue,
-        secret: &Kept,
+        secret: &NewSecret,
     ) -> Result<(Token, Revision), Error> {
-        write_tx!(self, (call.mode, &command.stack_key), "issue", |tx| {
+        change_tx!(self, (call.mode, &command.stack_key), "issue", |tx| {
             let key = &command.stack_key;
             let stack = self
                 .lock_stack_for_change(tx, call, key, RemovedStacks::Exclude)
@@ -68,31 +72,38 @@ impl Store {
             stack.require_not_suspended()?;
             let request = command.request.as_ref();
             let place = (&stack, AuditAction::TokenIssue);
-            if let Some(seen) = self.seen(tx, call, place, request).await? {
+            if let Some(find_request) = self.find_request(tx, call, place, request).await? {
                 let again = self
-                    .answer_again(tx, call, place, (seen, request), secret)
+                    .replay(tx, call, place, (find_request, request), secret)
                     .await?;
-                return Ok((again.token, again.revision));
+                return Ok(again.proof.with((again.token, again.revision)));
             }
             if command.expiry.is_reached(stack.at) {
                 return Err(Refusal::Invalid(command.overdue.clone()).into());
             }
             self.end_expired(tx, &stack).await?;
-            self.require_room(tx, &stack).await?;
+            self.require_below_limit(tx, &stack).await?;
             require_free_name(tx, stack.uid, &command.name, None).await?;
             let uid: TokenUid = id::generate(stack.at, self.entropy.as_ref())?;
             let row = new_row(call, command, (uid, &stack), &secret.hint);
             let row = row.insert(tx).await?;
-            secrets::keep(tx, (uid, 1), secret, stack.at).await?;
-            let token = token_of(row, key)?;
-            self.remember(tx, call, place, request, (&token, None))
+            secrets::insert(tx, (uid, 1), secret, stack.at).await?;
+            let first = TokenSecret::new(1, secret.hint.clone(), stack.at);
+            let token = token_of(row, vec![first].into(), key)?;
+            self.record_request(tx, call, place, request, (&token, None))
                 .await?;
-            let details = described(&token);
+            let record = Record::made(&token).asked_by(request);
             let about = (&stack, Some(uid));
-            self.append_audit(tx, call, AuditAction::TokenIssue, about, details)
+            let (revision, proof) = self
+                .record_change(
+                    tx,
+                    call,
+                    (AuditAction::TokenIssue, Kind::Issued),
+                    about,
+                    record,
+                )
                 .await?;
-            let revision = self.append_change(tx, about, Kind::Issued).await?;
-            Ok((token, revision))
+            Ok(proof.with((token, revision)))
         })
     }
 }
@@ -124,6 +135,7 @@ fn new_row(
         revoked_by_subject: None,
         revoke_reason: String::new(),
         expiry_told: None,
+        labels: written_labels(&command.labels),
     }
     .into_active_model()
     .reset_all()

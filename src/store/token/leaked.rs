@@ -14,11 +14,13 @@ use crate::domain::{
     token::{Token, TokenState},
 };
 use crate::store::{
-    Error, Presented, Store,
+    Error, PresentedSecret, Store,
+    audit::append::Record,
     change_log::append::Kind,
     engine::transaction::Transaction,
     entity::token_secret,
-    token::change::{Put, put},
+    record::Proof,
+    token::change::{UpdateGuard, update_token},
     token::rows::corrupt,
 };
 
@@ -32,34 +34,42 @@ impl Store {
     pub async fn report_leaked(
         &self,
         call: &Call,
-        presented: Presented,
+        presented: PresentedSecret,
         found_at: Option<&FoundAt>,
     ) -> Result<(LeakOutcome, Option<Revision>), Error> {
-        write_tx!(self, (presented.stack), "report_leaked", |tx| {
+        change_tx!(self, (presented.stack), "report_leaked", |tx| {
             let stack = self.locked(tx, presented.stack).await?;
             let (uid, about) = (presented.token, (&stack, Some(presented.token)));
             let token = match self.token_to_change(tx, &stack, uid).await {
                 // The token was purged after the secret was looked up.
                 Err(Error::Refused(Refusal::TokenNotFound)) => {
-                    return Ok((LeakOutcome::Unknown, None));
+                    return Ok(Proof::nothing_changed().with((LeakOutcome::Unknown, None)));
                 }
                 found => found?,
             };
             let removed = stack.row.removed_at.is_some();
-            let (outcome, revision) = if removed || token.state(stack.at) != TokenState::Active {
+            let mut record = Record::default();
+            let (outcome, kind) = if removed || token.state(stack.at) != TokenState::Active {
                 (LeakOutcome::Dead, None)
             } else if end_if_over(tx, presented, stack.at).await? {
-                let told = self.append_change(tx, about, Kind::Superseded);
-                (LeakOutcome::Superseded, Some(told.await?))
+                (LeakOutcome::Superseded, Some(Kind::Superseded))
             } else {
-                revoke(tx, token, (call, stack.at), found_at).await?;
-                let told = self.append_change(tx, about, Kind::Revoked);
-                (LeakOutcome::Revoked, Some(told.await?))
+                let revoked = revoke(tx, token.clone(), (call, stack.at), found_at).await?;
+                record = Record::changed(&token, &revoked);
+                (LeakOutcome::Revoked, Some(Kind::Revoked))
             };
-            let details = described(presented, found_at, outcome);
-            self.append_audit(tx, call, AuditAction::TokenReportLeaked, about, details)
-                .await?;
-            Ok((outcome, revision))
+            let record = record.with(audit_details(presented, found_at, outcome));
+            let action = AuditAction::TokenReportLeaked;
+            let (revision, proof) = if let Some(kind) = kind {
+                let both = (action, kind);
+                let changed = self.record_change(tx, call, both, about, record);
+                let (revision, proof) = changed.await?;
+                (Some(revision), proof)
+            } else {
+                let told = self.record_call(tx, call, action, about, record);
+                (None, told.await?)
+            };
+            Ok(proof.with((outcome, revision)))
         })
     }
 }
@@ -68,7 +78,7 @@ impl Store {
 /// makes it final.
 async fn end_if_over(
     tx: &Transaction,
-    presented: Presented,
+    presented: PresentedSecret,
     now: Timestamp,
 ) -> Result<bool, Error> {
     let digest = presented.digest.as_bytes().to_vec();
@@ -94,15 +104,20 @@ async fn revoke(
     token: Token,
     (call, now): (&Call, Timestamp),
     found_at: Option<&FoundAt>,
-) -> Result<(), Error> {
+) -> Result<Token, Error> {
     let uid = token.uid.into_untyped_uuid();
     let reason = reason_of_leak(found_at);
     let reason = reason.map_err(|_| corrupt("tokens", "revoke_reason", uid))?;
     let revoked = token.revoke(call.caller.actor.clone(), reason, now);
-    put(tx, &revoked, Put::Live).await
+    update_token(tx, &revoked, UpdateGuard::Live).await?;
+    Ok(revoked)
 }
 
-fn described(presented: Presented, found_at: Option<&FoundAt>, outcome: LeakOutcome) -> Details {
+fn audit_details(
+    presented: PresentedSecret,
+    found_at: Option<&FoundAt>,
+    outcome: LeakOutcome,
+) -> Details {
     let mut details = Details::from([
         ("generation".into(), presented.generation.to_string()),
         ("outcome".into(), outcome.name().into()),

@@ -1,6 +1,9 @@
-//! The limit on live tokens (R6). The count is exact even if calls race, because every caller holds
-//! the lock of the stack (`LockedStack`) in a READ COMMITTED transaction. If the limit is reached,
-//! the refusal names tokens that could be revoked, so that the caller knows where to look first.
+//! The limit on live tokens (R6). The count is exact even if calls race, because the tokens are
+//! counted after `Store::lock_stack_for_change` has locked the stack. On PostgreSQL the transaction
+//! is READ COMMITTED (`engine/transaction/connection.rs`), so the count sees everything that was
+//! committed before the lock was granted. On SQLite the lock is BEGIN IMMEDIATE. A token is live at
+//! `LockedStack::at`, an instant that never goes back within one stack (R8). If the limit is
+//! reached, the refusal names tokens that could be revoked.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
@@ -26,7 +29,7 @@ const CANDIDATES: usize = 3;
 
 impl Store {
     /// Checks that the stack may have another live token.
-    pub(in crate::store) async fn require_room(
+    pub(in crate::store) async fn require_below_limit(
         &self,
         tx: &Transaction,
         stack: &LockedStack,
@@ -69,8 +72,8 @@ impl Live {
 }
 
 /// Returns candidates for revocation. These are the live token that expires soonest, the oldest one
-/// that was never used, and the one that has been unused for the longest time, as far as such
-/// tokens exist. The rest are other tokens, those unused for the longest time first.
+/// that was never used, and the one that has been unused for the longest time, if there are such
+/// tokens. The rest are other tokens, those unused for the longest time first.
 async fn candidates(
     tx: &Transaction,
     stack: StackUid,

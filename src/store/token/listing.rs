@@ -3,27 +3,26 @@
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
-    ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QueryOrder as _,
-    QuerySelect as _,
-    sea_query::{Expr, ExprTrait as _, Func, SimpleExpr},
+    ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
+    QueryTrait as _, Select, SelectModel, Selector,
+    sea_query::{Expr, ExprTrait as _, SimpleExpr},
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::domain::{
     caller::Call,
+    page,
     stack::{StackKey, TokenLimit},
-    text::NamePart,
     timestamp::Timestamp,
-    token::{Token, TokenState},
+    token::Token,
 };
 use crate::store::{
     Error, Store,
-    entity::token,
-    last_used::{last_used, unused_since},
+    entity::{stack, token},
+    last_used::last_used,
     stack::access::RemovedStacks,
-    token::rows::{TokenWithLastUse, token_of},
-    token::state::{in_state, soonest},
+    token::{filter::TokenFilter, rows::TokenWithLastUse, secrets, state::soonest},
 };
 
 /// The order of a list. Tokens with equal values are ordered by id.
@@ -40,19 +39,13 @@ pub enum Order {
     Name,
 }
 
-/// Which tokens to list, and how. A filter that is `None` selects all tokens.
+/// Which tokens to list, and how.
 #[derive(Clone, Debug)]
 pub struct ListQuery {
-    /// Only tokens of this stack.
-    pub stack_key: StackKey,
-    /// Only tokens in one of these states. If empty, tokens in any state.
-    pub states: Vec<TokenState>,
-    /// Only tokens that expire before this instant.
-    pub expires_before: Option<Timestamp>,
-    /// Only tokens whose name contains this text.
-    pub name_contains: Option<NamePart>,
-    /// Only tokens that nobody has used since this instant.
-    pub unused_since: Option<Timestamp>,
+    /// Only tokens of this stack. `None` for those of all stacks that are not removed.
+    pub stack_key: Option<StackKey>,
+    /// Only tokens that match this filter.
+    pub filter: TokenFilter,
     /// The order of the list.
     pub order: Order,
     /// The maximum number of tokens on the page.
@@ -82,10 +75,21 @@ pub struct TokenPage {
     pub tokens: Vec<Token>,
     /// Where the next page begins. `None` on the last page.
     pub next: Option<TokenCursor>,
-    /// The number of live tokens of the stack, and the limit on it (R6).
-    pub limit: TokenLimit,
+    /// The number of live tokens of the stack, and the limit on it (R6). `None` for a list over all
+    /// stacks.
+    pub limit: Option<TokenLimit>,
     /// The instant for which the states of the tokens are computed.
     pub listed_at: Timestamp,
+}
+
+impl TokenCursor {
+    /// Returns whether this is the position of a token in a list with this order. A token of a page
+    /// can be forged, and PostgreSQL refuses to compare a number with a string.
+    #[must_use]
+    pub const fn is_in(&self, order: Order) -> bool {
+        let by_text = matches!(self.by, SortKey::Text(_));
+        by_text == matches!(order, Order::Name)
+    }
 }
 
 impl Order {
@@ -139,7 +143,7 @@ fn column(column: token::Column) -> SimpleExpr {
 }
 
 impl Store {
-    /// Returns a page of the stack's tokens, live and dead.
+    /// Returns a page of the tokens of one stack or of all stacks, live and dead.
     ///
     /// # Errors
     /// Returns [`Error`] if the call is refused or the store fails.
@@ -147,71 +151,69 @@ impl Store {
         read_tx!(self, call, "list", |tx| {
             // The filter, the count and the returned states must all use the same instant.
             let now = self.clock.now();
-            let key = &query.stack_key;
-            let stack = self
-                .load_stack(tx, call, key, RemovedStacks::Exclude)
-                .await?;
-            let mut select = token::Entity::find()
-                .filter(token::Column::StackUid.eq(stack.uid.into_untyped_uuid()))
-                .filter(self.filters(query, now));
-            if let Some(cursor) = &query.after {
-                select = select.filter(query.order.beyond(cursor));
-            }
-            let mut rows = select
-                .order_by(query.order.expression(), query.order.direction())
-                .order_by(token::Column::Uid, query.order.direction())
-                .limit(query.size + 1)
-                .expr_as(last_used(), "last_used_at")
-                .into_model::<TokenWithLastUse>()
-                .all(tx)
-                .await?;
-            let more = rows.len() as u64 > query.size;
-            rows.truncate(usize::try_from(query.size).unwrap_or(usize::MAX));
-            let next = rows
-                .last()
-                .filter(|_| more)
-                .map(|used| query.order.cursor(&used.row));
-            let tokens: Result<_, _> = rows.into_iter().map(|row| token_of(row, key)).collect();
-            let used = self.count_live(tx, stack.uid, now).await?;
-            let limit = TokenLimit {
-                used,
-                max: stack.max_tokens(),
+            let stack = if let Some(key) = &query.stack_key {
+                let which = RemovedStacks::Exclude;
+                Some(self.load_stack(tx, call, key, which).await?)
+            } else {
+                call.requirement.check(&call.caller, None)?;
+                None
+            };
+            let of_stacks = match &stack {
+                Some(stack) => token::Column::StackUid.eq(stack.uid.into_untyped_uuid()),
+                None => in_kept_stack(),
+            };
+            let select = token::Entity::find()
+                .filter(of_stacks)
+                .filter(query.filter.condition(self.dialect(), now));
+            let mut rows = query.page(select).all(tx).await?;
+            let next = page::cut(&mut rows, query.size, |used| query.order.cursor(&used.row));
+            let tokens = match &query.stack_key {
+                Some(key) => secrets::tokens_of(tx, rows, key).await?,
+                None => secrets::tokens_of_any(tx, rows).await?,
+            };
+            let limit = match stack {
+                Some(stack) => Some(TokenLimit {
+                    used: self.count_live(tx, stack.uid, now).await?,
+                    max: stack.max_tokens(),
+                }),
+                None => None,
             };
             Ok(TokenPage {
-                tokens: tokens?,
+                tokens,
                 next,
                 limit,
                 listed_at: now,
             })
         })
     }
+}
 
-    fn filters(&self, query: &ListQuery, now: Timestamp) -> Condition {
-        let mut filters = Condition::all();
-        if !query.states.is_empty() {
-            let any = query.states.iter().map(|state| in_state(*state, now));
-            filters = filters.add(any.fold(Condition::any(), Condition::add));
+impl ListQuery {
+    /// Returns the query for the rows of the page and of one more, in order.
+    fn page(&self, mut select: Select<token::Entity>) -> Selector<SelectModel<TokenWithLastUse>> {
+        if let Some(cursor) = &self.after {
+            select = select.filter(self.order.beyond(cursor));
         }
-        let before = query
-            .expires_before
-            .map(|at| token::Column::ExpiresAt.lt(at.as_micros()));
-        let part = query
-            .name_contains
-            .as_ref()
-            .filter(|part| !part.as_str().is_empty());
-        let find = if self.is_shared() { "STRPOS" } else { "INSTR" };
-        // LIKE is not used. It would ignore letter case, and its wildcards would have to be
-        // escaped.
-        let contains = part.map(|part| {
-            Func::cust(find)
-                .arg(column(token::Column::Name))
-                .arg(part.as_str())
-                .gt(0)
-        });
-        let unused = query.unused_since.map(unused_since);
-        filters
-            .add_option(before)
-            .add_option(contains)
-            .add_option(unused)
+        select
+            .order_by(self.order.expression(), self.order.direction())
+            .order_by(token::Column::Uid, self.order.direction())
+            .limit(self.size + 1)
+            .expr_as(last_used(), "last_used_at")
+            .into_model()
     }
+}
+
+/// Returns the condition for tokens of stacks that are not removed. It counts, because a planner
+/// evaluates a count for each token in the order of the list, and may turn EXISTS or IN into a sort
+/// of all tokens.
+fn in_kept_stack() -> SimpleExpr {
+    let of_token = Expr::col((stack::Entity, stack::Column::Uid))
+        .equals((token::Entity, token::Column::StackUid));
+    let count = stack::Entity::find()
+        .select_only()
+        .expr(stack::Column::Uid.count())
+        .filter(of_token)
+        .filter(stack::Column::RemovedAt.is_null())
+        .into_query();
+    SimpleExpr::from(count).gt(0)
 }

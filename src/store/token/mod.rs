@@ -1,7 +1,9 @@
 //! The methods for tokens, in one file for each method or group of methods.
 
 pub(in crate::store) mod change;
+pub(in crate::store) mod end_overlap;
 pub(in crate::store) mod expiry;
+pub(in crate::store) mod filter;
 pub(in crate::store) mod first_use;
 pub(in crate::store) mod idempotency;
 pub(in crate::store) mod impact;

@@ -3,27 +3,25 @@
 use crate::domain::{
     audit::{AuditAction, Details},
     caller::Call,
-    id::TokenUid,
+    etag::Target,
     request::Request,
     revision::Revision,
     rotation::{self, Overlap},
-    stack::StackKey,
     timestamp::Timestamp,
     token::Token,
 };
 use crate::store::{
     Error, Store,
+    audit::append::Record,
     change_log::append::Kind,
     stack::access::RemovedStacks,
-    token::secrets::{self, Kept},
+    token::secrets::{self, NewSecret},
 };
 
 /// A request to give a token a new secret.
 pub struct Rotate {
-    /// The stack of the token.
-    pub stack_key: StackKey,
     /// The token that gets a new secret.
-    pub token_uid: TokenUid,
+    pub target: Target,
     /// How long the former secret stays valid.
     pub overlap: Overlap,
     /// The request id and fingerprint, if the caller sent an idempotency key.
@@ -43,10 +41,11 @@ impl Store {
     /// Rotates a token. Only its secret and its generation change.
     ///
     /// # Errors
-    /// Returns [`Refusal::TokenRevoked`], [`Refusal::TokenExpired`], [`Refusal::StackSuspended`],
-    /// [`Refusal::RequestIdReused`], or another [`Error`] if the call is refused or the store
-    /// fails.
+    /// Returns [`Refusal::EtagMismatch`], [`Refusal::TokenRevoked`], [`Refusal::TokenExpired`],
+    /// [`Refusal::StackSuspended`], [`Refusal::RequestIdReused`], or another [`Error`] if the call
+    /// is refused or the store fails.
     ///
+    /// [`Refusal::EtagMismatch`]: crate::domain::refusal::Refusal::EtagMismatch
     /// [`Refusal::TokenRevoked`]: crate::domain::refusal::Refusal::TokenRevoked
     /// [`Refusal::TokenExpired`]: crate::domain::refusal::Refusal::TokenExpired
     /// [`Refusal::StackSuspended`]: crate::domain::refusal::Refusal::StackSuspended
@@ -55,54 +54,63 @@ impl Store {
         &self,
         call: &Call,
         command: &Rotate,
-        secret: &Kept,
+        secret: &NewSecret,
     ) -> Result<(Rotated, Revision), Error> {
-        write_tx!(self, (call.mode, &command.stack_key), "rotate", |tx| {
-            let (key, uid) = (&command.stack_key, command.token_uid);
+        let target = &command.target;
+        change_tx!(self, (call.mode, &target.stack_key), "rotate", |tx| {
+            let (key, uid) = (&target.stack_key, target.uid);
             let request = command.request.as_ref();
             let stack = self
                 .lock_stack_for_change(tx, call, key, RemovedStacks::Exclude)
                 .await?;
             let place = (&stack, AuditAction::TokenRotate);
-            if let Some(seen) = self.seen(tx, call, place, request).await? {
+            if let Some(find_request) = self.find_request(tx, call, place, request).await? {
                 stack.require_not_suspended()?;
                 let again = self
-                    .answer_again(tx, call, place, (seen, request), secret)
+                    .replay(tx, call, place, (find_request, request), secret)
                     .await?;
                 let overlap_ends_at = again.overlap_ends_at.unwrap_or(stack.at);
                 let rotated = Rotated {
                     token: again.token,
                     overlap_ends_at,
                 };
-                return Ok((rotated, again.revision));
+                return Ok(again.proof.with((rotated, again.revision)));
             }
-            let before = self.token_to_change(tx, &stack, uid).await?;
+            let before = self.target_to_change(tx, &stack, target).await?;
             before.require_live(stack.at)?;
             stack.require_not_suspended()?;
-            let live = secrets::live(tx, uid, stack.at).await?;
+            let live = before.secrets.for_rotation(stack.at);
             let plan = rotation::plan(&live, command.overlap, before.expires_at, stack.at);
-            secrets::carry_out(tx, uid, &plan, stack.at).await?;
-            let token = secrets::renew(tx, before, secret, stack.at).await?;
+            let kept = secrets::apply_plan(tx, before.clone(), &plan, stack.at).await?;
+            let token = secrets::renew(tx, kept, secret, stack.at).await?;
             let overlap_ends_at = plan.kept.map_or(stack.at, |(_, ending)| ending.at);
-            self.remember(tx, call, place, request, (&token, Some(overlap_ends_at)))
+            self.record_request(tx, call, place, request, (&token, Some(overlap_ends_at)))
                 .await?;
-            let details = described(&token, &plan);
+            let record = Record::changed(&before, &token).asked_by(request);
+            let record = record.with(audit_details(&plan));
             let about = (&stack, Some(uid));
-            self.append_audit(tx, call, AuditAction::TokenRotate, about, details)
+            let (revision, proof) = self
+                .record_change(
+                    tx,
+                    call,
+                    (AuditAction::TokenRotate, Kind::Rotated),
+                    about,
+                    record,
+                )
                 .await?;
-            let revision = self.append_change(tx, about, Kind::Rotated).await?;
             let rotated = Rotated {
                 token,
                 overlap_ends_at,
             };
-            Ok((rotated, revision))
+            Ok(proof.with((rotated, revision)))
         })
     }
 }
 
-/// Describes which secret is new, which secrets ended, and which secret stays valid until when.
-fn described(token: &Token, plan: &rotation::Plan) -> Details {
-    let mut details = Details::from([("generation".into(), token.generation.to_string())]);
+/// Returns the audit details: the generations that ended, and the overlap of the secret that stays
+/// valid.
+fn audit_details(plan: &rotation::Plan) -> Details {
+    let mut details = Details::new();
     if !plan.ended.is_empty() {
         let ended: Vec<_> = plan.ended.iter().map(ToString::to_string).collect();
         details.insert("ended".into(), ended.join(", "));

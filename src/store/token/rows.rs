@@ -8,11 +8,13 @@ use uuid::Uuid;
 use crate::domain::{
     caller::{Actor, CallerKind},
     id::{StackUid, TokenUid},
+    labels::Labels,
     permissions::{Draft, Permissions},
     stack::{Member, Person, Role, Stack, StackKey, StackState, TokenLimit},
     text::{Description, Email, Issuer, Reason, StackName, Subject, TokenName},
     timestamp::Timestamp,
     token::{Revocation, Token},
+    token_secret::TokenSecrets,
 };
 use crate::store::{
     Error,
@@ -63,8 +65,28 @@ pub(in crate::store) fn stack(
     used: u32,
 ) -> Result<Stack, Error> {
     let wrong = |column| corrupt("stacks", column, row.uid);
-    let instant = |micros, column| Timestamp::from_micros(micros).ok_or_else(|| wrong(column));
-    let state = match (row.removed_at, row.suspended_at) {
+    let registered_at = Timestamp::from_micros(row.registered_at);
+    Ok(Stack {
+        uid: StackUid::from_untyped_uuid(row.uid),
+        key: StackKey::parse(&row.key).map_err(|_| wrong("key"))?,
+        name: StackName::parse(&row.name).map_err(|_| wrong("name"))?,
+        state: stack_state(&row)?,
+        owner: person_of(owner)?,
+        limit: TokenLimit {
+            used,
+            max: u32::try_from(row.token_limit).map_err(|_| wrong("token_limit"))?,
+        },
+        registered_at: registered_at.ok_or_else(|| wrong("registered_at"))?,
+        organization_uid: row.organization_uid,
+    })
+}
+
+/// Returns the state of the stack in a row.
+pub(in crate::store) fn stack_state(row: &stack::Model) -> Result<StackState, Error> {
+    let instant = |micros, column| {
+        Timestamp::from_micros(micros).ok_or_else(|| corrupt("stacks", column, row.uid))
+    };
+    Ok(match (row.removed_at, row.suspended_at) {
         (Some(at), _) => StackState::Removed {
             at: instant(at, "removed_at")?,
         },
@@ -72,25 +94,22 @@ pub(in crate::store) fn stack(
             at: instant(at, "suspended_at")?,
         },
         (None, None) => StackState::Active,
-    };
-    Ok(Stack {
-        uid: StackUid::from_untyped_uuid(row.uid),
-        key: StackKey::parse(&row.key).map_err(|_| wrong("key"))?,
-        name: StackName::parse(&row.name).map_err(|_| wrong("name"))?,
-        state,
-        owner: person_of(owner)?,
-        limit: TokenLimit {
-            used,
-            max: u32::try_from(row.token_limit).map_err(|_| wrong("token_limit"))?,
-        },
-        registered_at: instant(row.registered_at, "registered_at")?,
-        organization_uid: row.organization_uid,
     })
 }
 
 /// Serializes permissions for the column in which they are stored.
 pub(in crate::store) fn written(permissions: &Permissions) -> String {
     serde_json::to_string(&permissions.draft()).unwrap_or_default()
+}
+
+/// Serializes labels for the column in which they are stored.
+pub(in crate::store) fn written_labels(labels: &Labels) -> String {
+    serde_json::to_string(labels).unwrap_or_default()
+}
+
+/// Parses labels from the column in which they are stored. Returns `None` if they cannot be parsed.
+pub(in crate::store) fn labels_of(text: &str) -> Option<Labels> {
+    Labels::parse(serde_json::from_str(text).ok()?).ok()
 }
 
 /// The row of a token, and when the token was last used.
@@ -111,9 +130,10 @@ impl From<token::Model> for TokenWithLastUse {
     }
 }
 
-/// Converts a row to a token of the stack with this key.
+/// Converts a row, and the secrets of its token, to a token of the stack with this key.
 pub(in crate::store) fn token_of(
     row: impl Into<TokenWithLastUse>,
+    secrets: TokenSecrets,
     key: &StackKey,
 ) -> Result<Token, Error> {
     let TokenWithLastUse { row, last_used_at } = row.into();
@@ -148,6 +168,7 @@ pub(in crate::store) fn token_of(
             .ok()
             .ok_or_else(wrong("description"))?,
         permissions: permissions.ok_or_else(wrong("permissions"))?,
+        labels: labels_of(&row.labels).ok_or_else(wrong("labels"))?,
         generation: u32::try_from(row.generation)
             .ok()
             .ok_or_else(wrong("generation"))?,
@@ -161,6 +182,6 @@ pub(in crate::store) fn token_of(
         ended_at: optional(row.ended_at, "ended_at")?,
         revocation,
         last_used_at: optional(last_used_at, "last_used_at")?,
-        secret_hint: row.secret_hint,
+        secrets,
     })
 }

@@ -1,30 +1,35 @@
-//! The secrets of a token. Adds the first secret and further ones, and ends earlier ones. One or
-//! two secrets are valid at a time. Secrets that have ended are kept, so that a caller who presents
-//! one is told why it is rejected.
+//! The secrets of a token: adding a secret, and ending earlier ones. One or two secrets are valid
+//! at a time. Secrets that have ended are kept, so that the response to a caller who presents one
+//! says why it is rejected.
+
+use std::collections::{HashMap, HashSet};
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
     ColumnTrait as _, Condition, EntityTrait as _, ExprTrait as _, QueryFilter as _,
-    QueryOrder as _, Set,
+    QuerySelect as _, QueryTrait as _, Set, sea_query::Expr,
 };
+use uuid::Uuid;
 
 use crate::domain::{
     id::TokenUid,
-    rotation::{Ending, Held, Plan},
+    rotation::{Plan, SecretEnd},
     secret::Digest,
+    stack::StackKey,
     timestamp::Timestamp,
     token::Token,
+    token_secret::{TokenSecret, TokenSecrets},
 };
 use crate::store::{
     Error,
     engine::transaction::Transaction,
-    entity::{token, token_secret},
-    token::rows::corrupt,
+    entity::{stack, token, token_secret},
+    token::rows::{TokenWithLastUse, corrupt, token_of},
     token::state::neither_revoked_nor_ended,
 };
 
 /// What is stored of a secret.
-pub struct Kept {
+pub struct NewSecret {
     /// The digest of the secret.
     pub digest: Digest,
     /// The last four characters of the secret.
@@ -32,10 +37,10 @@ pub struct Kept {
 }
 
 /// Stores a secret of a token.
-pub(in crate::store) async fn keep(
+pub(in crate::store) async fn insert(
     tx: &Transaction,
     (uid, generation): (TokenUid, u32),
-    secret: &Kept,
+    secret: &NewSecret,
     now: Timestamp,
 ) -> Result<(), Error> {
     let row = token_secret::ActiveModel {
@@ -44,6 +49,7 @@ pub(in crate::store) async fn keep(
         generation: Set(column(generation)),
         made_at: Set(now.as_micros()),
         until_first_use: Set(false),
+        hint: Set(Some(secret.hint.clone())),
         ..<token_secret::ActiveModel as Default>::default()
     };
     token_secret::Entity::insert(row)
@@ -56,15 +62,15 @@ pub(in crate::store) async fn keep(
 pub(in crate::store) async fn renew(
     tx: &Transaction,
     before: Token,
-    secret: &Kept,
+    secret: &NewSecret,
     now: Timestamp,
 ) -> Result<Token, Error> {
-    let after = before.renew(secret.hint.clone());
-    keep(tx, (after.uid, after.generation), secret, now).await?;
+    let after = before.renew(secret.hint.clone(), now);
+    insert(tx, (after.uid, after.generation), secret, now).await?;
     let uid = after.uid.into_untyped_uuid();
     let columns = token::ActiveModel {
         generation: Set(column(after.generation)),
-        secret_hint: Set(after.secret_hint.clone()),
+        secret_hint: Set(secret.hint.clone()),
         ..<token::ActiveModel as Default>::default()
     };
     let done = token::Entity::update_many()
@@ -82,48 +88,181 @@ pub(in crate::store) async fn renew(
     }
 }
 
-/// Returns the valid secrets of a live token, oldest first.
-pub(in crate::store) async fn live(
+/// Returns the secrets of these tokens that have not ended permanently, and of each token the
+/// former secret whose end was set last.
+pub(in crate::store) async fn of_each(
     tx: &Transaction,
-    uid: TokenUid,
-    now: Timestamp,
-) -> Result<Vec<Held>, Error> {
+    tokens: &[&token::Model],
+) -> Result<HashMap<Uuid, TokenSecrets>, Error> {
+    if tokens.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let uids = || tokens.iter().map(|token| token.uid);
+    let newest: HashMap<_, _> = tokens.iter().map(|token| (token.uid, *token)).collect();
     let rows = token_secret::Entity::find()
-        .filter(token_secret::Column::TokenUid.eq(uid.into_untyped_uuid()))
-        .filter(not_ended(now))
-        .order_by_asc(token_secret::Column::Generation)
+        .filter(token_secret::Column::TokenUid.is_in(uids()))
+        .filter(
+            Condition::any()
+                .add(token_secret::Column::SupersededAt.is_null())
+                .add(is_newest_with_an_end(uids())),
+        )
         .all(tx)
         .await?;
-    rows.iter().map(held).collect()
+    let mut of_each: HashMap<_, Vec<_>> = HashMap::new();
+    for row in rows {
+        let secrets = of_each.entry(row.token_uid).or_default();
+        secrets.push(secret_of(&row, newest.get(&row.token_uid).copied())?);
+    }
+    let sorted = of_each.into_iter();
+    Ok(sorted.map(|(uid, secrets)| (uid, secrets.into())).collect())
+}
+
+/// Converts rows, with the secrets of their tokens, to tokens of the stack with this key.
+pub(in crate::store) async fn tokens_of(
+    tx: &Transaction,
+    rows: Vec<TokenWithLastUse>,
+    key: &StackKey,
+) -> Result<Vec<Token>, Error> {
+    with_secrets(tx, rows, |_| Ok(key)).await
+}
+
+/// Converts rows, with the secrets and the stacks of their tokens, to tokens of any stacks.
+pub(in crate::store) async fn tokens_of_any(
+    tx: &Transaction,
+    rows: Vec<TokenWithLastUse>,
+) -> Result<Vec<Token>, Error> {
+    let keys = keys_of(tx, &rows).await?;
+    let no_stack = |token: &token::Model| corrupt("tokens", "stack_uid", token.uid);
+    let key_of = |token: &token::Model| {
+        let key = keys.get(&token.stack_uid);
+        key.ok_or_else(|| no_stack(token))
+    };
+    with_secrets(tx, rows, key_of).await
+}
+
+async fn with_secrets<'a>(
+    tx: &Transaction,
+    rows: Vec<TokenWithLastUse>,
+    key_of: impl Fn(&token::Model) -> Result<&'a StackKey, Error>,
+) -> Result<Vec<Token>, Error> {
+    let tokens: Vec<_> = rows.iter().map(|row| &row.row).collect();
+    let mut secrets = of_each(tx, &tokens).await?;
+    let token = |row: TokenWithLastUse| {
+        let secrets = secrets.remove(&row.row.uid);
+        let key = key_of(&row.row)?;
+        token_of(row, secrets.unwrap_or_default(), key)
+    };
+    rows.into_iter().map(token).collect()
+}
+
+/// Returns the keys of the stacks of these tokens.
+async fn keys_of(
+    tx: &Transaction,
+    rows: &[TokenWithLastUse],
+) -> Result<HashMap<Uuid, StackKey>, Error> {
+    let uids: HashSet<_> = rows.iter().map(|row| row.row.stack_uid).collect();
+    if uids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let stacks = stack::Entity::find()
+        .filter(stack::Column::Uid.is_in(uids))
+        .all(tx)
+        .await?;
+    let key = |row: stack::Model| {
+        let key = StackKey::parse(&row.key).map_err(|_| corrupt("stacks", "key", row.uid));
+        Ok((row.uid, key?))
+    };
+    stacks.into_iter().map(key).collect()
+}
+
+/// Returns the condition that selects, for each of these tokens, the secret with the highest
+/// generation among those that have an end.
+fn is_newest_with_an_end(tokens: impl Iterator<Item = Uuid>) -> Expr {
+    let last = token_secret::Entity::find()
+        .select_only()
+        .column(token_secret::Column::TokenUid)
+        .column_as(token_secret::Column::Generation.max(), "generation")
+        .filter(token_secret::Column::TokenUid.is_in(tokens))
+        .filter(token_secret::Column::EndsAt.is_not_null())
+        .group_by(token_secret::Column::TokenUid)
+        .into_query();
+    let column = |column| Expr::col((token_secret::Entity, column));
+    let secret = [
+        token_secret::Column::TokenUid,
+        token_secret::Column::Generation,
+    ];
+    Expr::tuple(secret.map(column)).in_subquery(last)
 }
 
 /// Carries out the plan of a rotation. Records the end of all secrets that are not kept, including
 /// those that have already expired by the clock. From now on their end is final for every replica.
-pub(in crate::store) async fn carry_out(
+pub(in crate::store) async fn apply_plan(
     tx: &Transaction,
-    uid: TokenUid,
+    mut token: Token,
     plan: &Plan,
     now: Timestamp,
-) -> Result<(), Error> {
-    let mut ending = token_secret::Entity::update_many()
-        .col_expr(token_secret::Column::SupersededAt, now.as_micros().into())
-        .filter(token_secret::Column::TokenUid.eq(uid.into_untyped_uuid()))
-        .filter(token_secret::Column::SupersededAt.is_null());
-    if let Some((generation, ends)) = plan.kept {
-        let kept = token_secret::Column::Generation.eq(column(generation));
-        ending = ending.filter(kept.clone().not());
-        token_secret::Entity::update_many()
-            .col_expr(token_secret::Column::EndsAt, ends.at.as_micros().into())
-            .col_expr(
-                token_secret::Column::UntilFirstUse,
-                ends.on_first_use.into(),
-            )
-            .filter(token_secret::Column::TokenUid.eq(uid.into_untyped_uuid()))
-            .filter(kept)
-            .exec(tx)
-            .await?;
+) -> Result<Token, Error> {
+    if let Some((generation, ending)) = plan.kept {
+        set_end(tx, (token.uid, generation), ending).await?;
     }
-    ending.exec(tx).await?;
+    let mut ended = token_secret::Entity::update_many()
+        .col_expr(token_secret::Column::SupersededAt, now.as_micros().into())
+        .filter(token_secret::Column::TokenUid.eq(token.uid.into_untyped_uuid()))
+        .filter(token_secret::Column::SupersededAt.is_null());
+    if let Some((generation, _)) = plan.kept {
+        ended = ended.filter(token_secret::Column::Generation.ne(column(generation)));
+    }
+    ended.exec(tx).await?;
+    token.secrets.apply_plan(plan);
+    Ok(token)
+}
+
+/// Ends the former secret of a live token, if it has one in addition to the newest. Returns the
+/// token, and the generation of the secret that ended.
+pub(in crate::store) async fn end_former(
+    tx: &Transaction,
+    mut token: Token,
+    now: Timestamp,
+) -> Result<(Token, Option<u32>), Error> {
+    let Some(generation) = token.secrets.end_overlap(now) else {
+        return Ok((token, None));
+    };
+    let ending = SecretEnd {
+        at: now,
+        on_first_use: false,
+    };
+    set_end(tx, (token.uid, generation), ending).await?;
+    let uid = token.uid.into_untyped_uuid();
+    let done = token_secret::Entity::update_many()
+        .col_expr(token_secret::Column::SupersededAt, now.as_micros().into())
+        .filter(token_secret::Column::TokenUid.eq(uid))
+        .filter(token_secret::Column::Generation.eq(column(generation)))
+        .filter(token_secret::Column::SupersededAt.is_null())
+        .exec(tx)
+        .await?;
+    match done.rows_affected {
+        1 => Ok((token, Some(generation))),
+        // The stack is locked, so no other transaction can have changed the row. If the row does
+        // not match, this is a bug.
+        _ => Err(corrupt("token_secrets", "superseded_at", uid)),
+    }
+}
+
+async fn set_end(
+    tx: &Transaction,
+    (uid, generation): (TokenUid, u32),
+    ending: SecretEnd,
+) -> Result<(), Error> {
+    token_secret::Entity::update_many()
+        .col_expr(token_secret::Column::EndsAt, ending.at.as_micros().into())
+        .col_expr(
+            token_secret::Column::UntilFirstUse,
+            ending.on_first_use.into(),
+        )
+        .filter(token_secret::Column::TokenUid.eq(uid.into_untyped_uuid()))
+        .filter(token_secret::Column::Generation.eq(column(generation)))
+        .exec(tx)
+        .await?;
     Ok(())
 }
 
@@ -161,18 +300,30 @@ pub(in crate::store) fn column(generation: u32) -> i32 {
     i32::try_from(generation).unwrap_or(i32::MAX)
 }
 
-fn held(row: &token_secret::Model) -> Result<Held, Error> {
-    let wrong = |column| corrupt("token_secrets", column, row.token_uid);
-    let ending = |micros| {
-        let at = Timestamp::from_micros(micros).ok_or_else(|| wrong("ends_at"))?;
-        Ok::<_, Error>(Ending {
-            at,
-            on_first_use: row.until_first_use,
-        })
-    };
-    Ok(Held {
-        generation: u32::try_from(row.generation).map_err(|_| wrong("generation"))?,
-        used: row.first_used_at.is_some(),
-        ending: row.ends_at.map(ending).transpose()?,
+/// Converts a row. The hint of a secret that an older version stored is known from the row of its
+/// token, if it is the newest.
+fn secret_of(
+    row: &token_secret::Model,
+    token: Option<&token::Model>,
+) -> Result<TokenSecret, Error> {
+    let wrong = |column| move || corrupt("token_secrets", column, row.token_uid);
+    let instant = |micros, column| Timestamp::from_micros(micros).ok_or_else(wrong(column));
+    let optional = |micros: Option<i64>, column| micros.map(|at| instant(at, column)).transpose();
+    let newest = token.filter(|token| token.generation == row.generation);
+    let hint = row.hint.as_ref();
+    let hint = hint.or(newest.map(|token| &token.secret_hint));
+    let ending = optional(row.ends_at, "ends_at")?.map(|at| SecretEnd {
+        at,
+        on_first_use: row.until_first_use,
+    });
+    Ok(TokenSecret {
+        generation: u32::try_from(row.generation)
+            .ok()
+            .ok_or_else(wrong("generation"))?,
+        hint: hint.cloned().unwrap_or_default(),
+        created_at: instant(row.made_at, "made_at")?,
+        first_used_at: optional(row.first_used_at, "first_used_at")?,
+        ending,
+        superseded: row.superseded_at.is_some(),
     })
 }

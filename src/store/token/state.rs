@@ -4,8 +4,11 @@
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
     ColumnTrait as _, Condition, EntityTrait as _, PaginatorTrait as _, QueryFilter as _,
+    QuerySelect as _,
     sea_query::{Expr, ExprTrait as _, Func},
 };
+
+use uuid::Uuid;
 
 use crate::domain::{
     id::{StackUid, TokenUid},
@@ -15,8 +18,7 @@ use crate::domain::{
     token::TokenState,
 };
 use crate::store::{
-    Error, Store, change_log::append::Kind, engine::transaction::Transaction, entity::token,
-    stack::access::LockedStack,
+    Error, Store, engine::transaction::Transaction, entity::token, stack::access::LockedStack,
 };
 
 impl Store {
@@ -64,8 +66,7 @@ impl Store {
                 .filter(token::Column::Uid.eq(uid.into_untyped_uuid()))
                 .exec(tx)
                 .await?;
-            self.append_change(tx, (stack, Some(uid)), Kind::Expired)
-                .await?;
+            self.record_expiry(tx, (stack, uid)).await?;
         }
         Ok(())
     }
@@ -127,9 +128,18 @@ pub(in crate::store) async fn require_free_name(
     if let Some(uid) = but {
         holders = holders.filter(token::Column::Uid.ne(uid.into_untyped_uuid()));
     }
-    match holders.count(tx).await? {
-        0 => Ok(()),
-        _ => Err(Refusal::NameTaken.into()),
+    let holder: Option<Uuid> = holders
+        .select_only()
+        .column(token::Column::Uid)
+        .into_tuple()
+        .one(tx)
+        .await?;
+    match holder {
+        None => Ok(()),
+        Some(uid) => {
+            let token_uid = TokenUid::from_untyped_uuid(uid);
+            Err(Refusal::NameTaken { token_uid }.into())
+        }
     }
 }
 

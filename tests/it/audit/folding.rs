@@ -1,4 +1,4 @@
-//! Refusals that hide no others: a flood by one caller, and a store that is away for a moment.
+//! Audit rows of refusals: they survive a flood by one caller and a short outage of the store.
 
 use std::{
     collections::BTreeMap,
@@ -11,6 +11,7 @@ use stacktoken::{
     domain::{
         audit::{AuditAction, Outcome},
         caller::{Actor, Call, Caller, CallerKind, Mode, Requirement},
+        catalogue::Catalogue,
         clock::{Clock, SystemClock},
         entropy::{Entropy, OsEntropy},
         refusal::Refusal,
@@ -26,14 +27,14 @@ const REFUSALS: &str = "SELECT count(*) FROM audit_events WHERE refusal_reason I
 
 fn caller(kind: CallerKind, subject: &str) -> Call {
     Call {
-        caller: Caller {
+        caller: Arc::new(Caller {
             actor: Actor {
                 kind,
                 issuer: "https://login.test".into(),
                 subject: subject.into(),
             },
             introspects: false,
-        },
+        }),
         requirement: Requirement {
             operator: true,
             ..Requirement::default()
@@ -51,11 +52,11 @@ fn event_count(outcome: &Outcome) -> u32 {
     }
 }
 
-/// One caller floods: 15,000 refusals a second, for two seconds.
+/// One caller has 15,000 refusals per second, for two seconds.
 const BURSTS: u32 = 6;
 const A_BURST: u32 = 5_000;
 const EVERY: Duration = Duration::from_millis(333);
-/// How many others are refused once meanwhile.
+/// The number of other callers with a single refusal each during the flood.
 const OTHERS: u32 = 12;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -72,7 +73,13 @@ async fn a_flood_by_one_caller_costs_no_other_its_row() {
     let metrics = Arc::new(Metrics::default());
     let tuned = server::use_cases(&tuning(), Safeguards::default());
     let ambient = (clock, entropy);
-    let (app, writer) = App::new(store.clone(), ambient, metrics.clone(), &tuned);
+    let (app, writer) = App::new(
+        store.clone(),
+        ambient,
+        metrics.clone(),
+        &tuned,
+        Arc::new(Catalogue::builtin()),
+    );
     let writing = tokio::spawn(writer.run());
 
     let flooder = caller(CallerKind::User, "flooder");
@@ -112,7 +119,11 @@ async fn a_flood_by_one_caller_costs_no_other_its_row() {
         *counts.entry(event.actor.subject).or_default() += event_count(&event.outcome);
     }
     println!("{noted} refusals of one caller, {singles} of others");
-    assert_eq!(counts.remove("flooder"), Some(noted), "each is counted");
+    assert_eq!(
+        counts.remove("flooder"),
+        Some(noted),
+        "every refusal is counted"
+    );
     assert_eq!(u32::try_from(counts.len()).unwrap(), OTHERS, "{counts:?}");
     assert!(counts.values().all(|count| *count == 1), "{counts:?}");
     assert!(metrics.expose().contains("audit_refusals_dropped_total 0"));
@@ -128,7 +139,7 @@ async fn a_refusal_whose_first_write_failed_is_written_without_another() {
     let mut stranger = server.stranger().await;
     let refused = stranger.tokens.list(list_request(&server.stack)).await;
     refused.unwrap_err();
-    // Its first write has failed by then.
+    // By then the first attempt to write the row has failed.
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(outside.number(REFUSALS).await, 0);
     outside.run("DROP TRIGGER away").await;

@@ -1,7 +1,8 @@
-//! Every change leaves one row, every refusal of a known caller is counted, and nothing else
-//! leaves any (R14).
+//! Each change writes one audit row. Refusals of authenticated callers are combined into rows with
+//! a count. Nothing else writes to the audit log (R14).
 
 mod changes;
+mod filters;
 mod folding;
 mod list;
 mod refusals;
@@ -29,7 +30,7 @@ fn details(pairs: &[(&str, &str)]) -> HashMap<String, String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn reading_leaves_no_rows() {
+async fn reads_leave_no_rows() {
     let server = TestServer::start().await;
     let token = server.token("deploy").await;
     let before = server.audit().await;
@@ -49,7 +50,7 @@ async fn reading_leaves_no_rows() {
     };
     owner.stacks.get(of_stack).await.unwrap();
     owner
-        .introspection
+        .actions
         .list_actions(v1::ListActionsRequest {})
         .await
         .unwrap();

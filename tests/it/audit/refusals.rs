@@ -1,4 +1,4 @@
-//! What was refused.
+//! Audit rows of refused calls.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,8 +16,8 @@ use crate::support::{
     requests::{get_request, list_request, outcome, rename_request},
 };
 
-/// All refusals there are, by action, reason and subject, with their counts; a minute has
-/// one row each.
+/// Returns the counts of all recorded refusals by method, reason and subject. Each minute has a row
+/// of its own.
 async fn refusals(client: &mut Client) -> BTreeMap<(String, String, String), Vec<u32>> {
     let request = audit::ListRequest {
         page_size: 100,
@@ -33,9 +33,10 @@ async fn refusals(client: &mut Client) -> BTreeMap<(String, String, String), Vec
     let mut seen = BTreeMap::<_, Vec<u32>>::new();
     for event in events {
         if event.outcome() == AuditOutcome::Refused {
-            let action = event.action().as_str_name().replace("AUDIT_ACTION_", "");
+            let (_, method) = event.method.rsplit_once('.').unwrap();
+            let method = method.to_owned();
             let subject = event.actor.unwrap().subject;
-            seen.entry((action, event.reason, subject))
+            seen.entry((method, event.error_reason, subject))
                 .or_default()
                 .push(event.count);
         }
@@ -43,8 +44,8 @@ async fn refusals(client: &mut Client) -> BTreeMap<(String, String, String), Vec
     seen
 }
 
-fn key(action: &str, reason: &str, subject: &str) -> (String, String, String) {
-    (action.into(), reason.into(), subject.into())
+fn key(method: &str, reason: &str, subject: &str) -> (String, String, String) {
+    (method.into(), reason.into(), subject.into())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -77,10 +78,19 @@ async fn refusals_are_one_row_per_caller_rpc_reason_and_minute_with_a_count() {
     let missing = get_request(stack, "01890000-0000-7000-8000-000000000000");
     assert!(server.owner().await.tokens.get(missing).await.is_err());
     let expected = BTreeMap::from([
-        (key("TOKEN_ISSUE", "ROLE_REQUIRED", "developer"), vec![5]),
-        (key("TOKEN_ISSUE", "STACK_NOT_FOUND", "stranger"), vec![2]),
-        (key("TOKEN_LIST", "ROLE_REQUIRED", "developer"), vec![2]),
-        (key("TOKEN_GET", "TOKEN_NOT_FOUND", "owner"), vec![1]),
+        (
+            key("TokenService/Issue", "ROLE_REQUIRED", "developer"),
+            vec![5],
+        ),
+        (
+            key("TokenService/Issue", "STACK_NOT_FOUND", "stranger"),
+            vec![2],
+        ),
+        (
+            key("TokenService/List", "ROLE_REQUIRED", "developer"),
+            vec![2],
+        ),
+        (key("TokenService/Get", "TOKEN_NOT_FOUND", "owner"), vec![1]),
     ]);
     eventually("the refusals are recorded", async || {
         (refusals(&mut operator).await == expected).then_some(())
@@ -89,7 +99,7 @@ async fn refusals_are_one_row_per_caller_rpc_reason_and_minute_with_a_count() {
     let events = server.audit().await;
     let by_developer = |event: &&AuditEvent| event.count == 5;
     let event = events.iter().find(by_developer).unwrap();
-    assert_eq!(event.request_id, "the-first");
+    assert_eq!(event.call_id, "the-first");
     assert_eq!(event.occurred_at.unwrap().seconds, START);
     assert_eq!(event.details, details(&[]));
     server.clock.advance(Duration::from_secs(60));
@@ -101,9 +111,9 @@ async fn refusals_are_one_row_per_caller_rpc_reason_and_minute_with_a_count() {
             .is_err()
     );
     let both = vec![1, 5];
-    eventually("another minute has a row of its own", async || {
+    eventually("the next minute has a row of its own", async || {
         let seen = refusals(&mut operator).await;
-        let rows = seen.get(&key("TOKEN_ISSUE", "ROLE_REQUIRED", "developer"));
+        let rows = seen.get(&key("TokenService/Issue", "ROLE_REQUIRED", "developer"));
         (rows == Some(&both)).then_some(())
     })
     .await;
@@ -133,7 +143,7 @@ async fn refusals_by_a_rule_or_a_rate_and_on_stacks_and_the_audit_are_recorded_t
         }
     }
     assert_eq!(told, "ResourceExhausted RATE_LIMITED");
-    let mut mere = server.mere_service().await;
+    let mut mere = server.service_without_role().await;
     assert!(mere.tokens.list(list_request(stack)).await.is_err());
     let of_stacks = admin::ListRequest::default();
     assert!(owner.stacks.list(of_stacks).await.is_err());
@@ -144,11 +154,11 @@ async fn refusals_by_a_rule_or_a_rate_and_on_stacks_and_the_audit_are_recorded_t
     };
     assert!(developer.audit.list(of_audit).await.is_err());
     let expected = [
-        key("TOKEN_UPDATE", "TOKEN_REVOKED", "owner"),
-        key("TOKEN_UPDATE", "RATE_LIMITED", "owner"),
-        key("TOKEN_LIST", "ROLE_REQUIRED", "mailer"),
-        key("STACK_LIST", "ROLE_REQUIRED", "owner"),
-        key("AUDIT_LIST", "ROLE_REQUIRED", "developer"),
+        key("TokenService/Update", "TOKEN_REVOKED", "owner"),
+        key("TokenService/Update", "RATE_LIMITED", "owner"),
+        key("TokenService/List", "ROLE_REQUIRED", "mailer"),
+        key("StackService/List", "ROLE_REQUIRED", "owner"),
+        key("AuditService/List", "ROLE_REQUIRED", "developer"),
     ];
     eventually("all of them are recorded", async || {
         let seen = refusals(&mut operator).await;
@@ -163,7 +173,7 @@ async fn refusals_by_a_rule_or_a_rate_and_on_stacks_and_the_audit_are_recorded_t
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_without_a_credential_and_verdicts_leave_no_rows() {
     let server = TestServer::start_with(|tuning| {
-        tuning.unrecognised_per_second = 2.try_into().unwrap();
+        tuning.unrecognized_per_second = 2.try_into().unwrap();
     })
     .await;
     let token = server.token("deploy").await;
@@ -173,7 +183,7 @@ async fn calls_without_a_credential_and_verdicts_leave_no_rows() {
     let mut posing = server
         .with_authorization(format!("Bearer {}", token.secret))
         .await;
-    let (mut service, mut mere) = (server.service().await, server.mere_service().await);
+    let (mut service, mut mere) = (server.service().await, server.service_without_role().await);
     let mut operator = server.operator().await;
     let before = server.audit().await.len();
     for client in [&mut anonymous, &mut forged, &mut posing] {
@@ -200,11 +210,15 @@ async fn calls_without_a_credential_and_verdicts_leave_no_rows() {
         let _ = service.introspection.introspect(question.clone()).await;
         assert!(mere.introspection.introspect(question).await.is_err());
     }
-    // A refusal that is recorded: what came before it would have been by then.
+    // Refusals are written in order. Once this one is recorded, the ones above would be too, if
+    // they were recorded at all.
     let mut stranger = server.stranger().await;
     assert!(stranger.tokens.list(list_request(stack)).await.is_err());
-    let only = BTreeMap::from([(key("TOKEN_LIST", "STACK_NOT_FOUND", "stranger"), vec![1])]);
-    eventually("the refusal after them is recorded", async || {
+    let only = BTreeMap::from([(
+        key("TokenService/List", "STACK_NOT_FOUND", "stranger"),
+        vec![1],
+    )]);
+    eventually("the last refusal is recorded", async || {
         let seen = refusals(&mut operator).await;
         (!seen.is_empty()).then_some(seen)
     })

@@ -1,39 +1,43 @@
-//! Each RPC as every kind of caller, with a request that the right one is granted.
+//! Calls each RPC as every kind of caller, with a request that succeeds for the permitted callers.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use prost_reflect::DynamicMessage;
 use stacktoken::{
     auth::policy,
-    grpc::pb::audit::v1::{AuditAction, AuditEvent, AuditOutcome, ListRequest},
+    grpc::pb::audit::v1::{AuditEvent, AuditEventKind, AuditOutcome, ListRequest},
 };
 use tonic::Code;
 
-use super::table::{Row, TABLE, Whom, World, as_part};
+use super::table::{Audience, Fixture, Row, TABLE, metadata_of};
 use crate::support::{
     TestServer,
-    raw::{Part, call, methods, outcome, path_of},
+    raw::{TestCaller, call, methods, outcome, path_of},
 };
 
 const GRANTED: (Code, &str) = (Code::Ok, "");
 const WRONG_ROLE: (Code, &str) = (Code::PermissionDenied, "ROLE_REQUIRED");
 const NO_PART: (Code, &str) = (Code::NotFound, "STACK_NOT_FOUND");
 
-fn expected(whom: Whom, part: Part) -> (Code, &'static str) {
-    use Part::{Admin, Introspector, MereService, Operator, Owner, Stranger};
+fn expected(whom: Audience, part: TestCaller) -> (Code, &'static str) {
+    use TestCaller::{Admin, Introspector, Operator, Owner, ServiceWithoutRole, Stranger};
     match (whom, part) {
-        (Whom::Anyone, _)
-        | (Whom::Introspectors, Introspector)
-        | (Whom::OperatorsAndServices, Introspector | MereService)
-        | (Whom::Operators | Whom::OperatorsAndServices | Whom::GovernorsAndOperators, Operator)
-        | (Whom::Governors | Whom::GovernorsAndOperators, Owner | Admin) => GRANTED,
-        (Whom::Governors | Whom::GovernorsAndOperators, Stranger) => NO_PART,
+        (Audience::Users, part) if ![Introspector, ServiceWithoutRole].contains(&part) => GRANTED,
+        (Audience::Anyone, _)
+        | (Audience::Introspectors, Introspector)
+        | (Audience::OperatorsAndServices, Introspector | ServiceWithoutRole)
+        | (
+            Audience::Operators | Audience::OperatorsAndServices | Audience::GovernorsAndOperators,
+            Operator,
+        )
+        | (Audience::Governors | Audience::GovernorsAndOperators, Owner | Admin) => GRANTED,
+        (Audience::Governors | Audience::GovernorsAndOperators, Stranger) => NO_PART,
         _ => WRONG_ROLE,
     }
 }
 
-/// What the audit has of this request.
-async fn audited(server: &TestServer, request_id: &str) -> Vec<AuditEvent> {
+/// Returns the audit events of this call.
+async fn audited(server: &TestServer, call_id: &str) -> Vec<AuditEvent> {
     let request = ListRequest {
         page_size: 100,
         ..Default::default()
@@ -43,31 +47,32 @@ async fn audited(server: &TestServer, request_id: &str) -> Vec<AuditEvent> {
     let ours = listed
         .events
         .into_iter()
-        .filter(|event| event.request_id == request_id);
+        .filter(|event| event.call_id == call_id);
     ours.collect()
 }
 
-fn action_of(row: &Row) -> Option<String> {
+/// Returns the method in the audit, which is the path without the leading slash, if refusals of the
+/// RPC are recorded.
+fn audited_method(row: &Row) -> Option<String> {
     let rule = policy::rule(row.path).unwrap();
-    rule.action
-        .map(|action| format!("AUDIT_ACTION_{}", action.name().to_uppercase()))
+    rule.action.map(|_| row.path[1..].to_owned())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_rpc_is_granted_to_whom_it_is_for_and_to_nobody_else() {
+async fn every_rpc_is_granted_to_its_callers_and_to_no_other() {
     let server = TestServer::start().await;
     let channel = server.channel().await;
     for row in TABLE {
-        // Nothing that is refused changes anything, so the refused may share a world.
-        let shared = World::new(&server).await;
-        for part in Part::ALL {
+        // A refused call changes nothing, so refused calls can share a world.
+        let shared = Fixture::new(&server).await;
+        for part in TestCaller::ALL {
             let wanted = expected(row.whom, part);
-            let world = match wanted == GRANTED && row.changes {
-                true => &World::new(&server).await,
+            let fixture = match wanted == GRANTED && row.changes {
+                true => &Fixture::new(&server).await,
                 false => &shared,
             };
-            let request = (row.request)(world);
-            let answered = call(&channel, row.path, as_part(&server, part), request).await;
+            let request = (row.request)(fixture);
+            let answered = call(&channel, row.path, metadata_of(&server, part), request).await;
             let (code, reason) = outcome(&answered);
             assert_eq!((code, reason.as_str()), wanted, "{} {part:?}", row.path);
         }
@@ -81,9 +86,9 @@ async fn every_answer_is_of_the_type_that_the_contract_names() {
     for method in methods() {
         let path = path_of(&method);
         let row = TABLE.iter().find(|row| row.path == path).unwrap();
-        let world = World::new(&server).await;
-        let caller = as_part(&server, super::table::right_caller(row.whom));
-        let answered = call(&channel, row.path, caller, (row.request)(&world)).await;
+        let fixture = Fixture::new(&server).await;
+        let caller = metadata_of(&server, super::table::right_caller(row.whom));
+        let answered = call(&channel, row.path, caller, (row.request)(&fixture)).await;
         let answer = DynamicMessage::decode(method.output(), answered.unwrap().as_slice());
         let answer = answer.unwrap();
         assert_eq!(answer.unknown_fields().count(), 0, "{path}");
@@ -96,27 +101,32 @@ async fn every_change_leaves_exactly_one_row_in_the_audit_and_a_read_none() {
     let server = TestServer::start().await;
     let channel = server.channel().await;
     for (at, row) in TABLE.iter().enumerate() {
-        // What this call leaves is on the first page, however many came before.
+        // Makes the events of this call newer than all before, so that the first page has them.
         server.clock.advance(Duration::from_secs(1));
-        let world = World::new(&server).await;
-        // So that the newest page of the audit is this call's.
+        let fixture = Fixture::new(&server).await;
+        // Separates the events of this call from those of the world's setup.
         server.clock.advance(std::time::Duration::from_secs(1));
-        let request_id = format!("the-call-{at}");
+        let call_id = format!("the-call-{at}");
         let part = super::table::right_caller(row.whom);
-        let sent = as_part(&server, part).and("x-request-id", request_id.as_bytes());
-        let answered = call(&channel, row.path, sent, (row.request)(&world)).await;
+        let sent = metadata_of(&server, part).and("x-request-id", call_id.as_bytes());
+        let answered = call(&channel, row.path, sent, (row.request)(&fixture)).await;
         answered.unwrap_or_else(|status| panic!("{}: {status:?}", row.path));
-        let events = audited(&server, &request_id).await;
+        let events = audited(&server, &call_id).await;
         assert_eq!(events.len(), usize::from(row.changes), "{}", row.path);
         for event in events {
             assert_eq!(event.outcome(), AuditOutcome::Done, "{}", row.path);
-            assert_eq!(event.action().as_str_name(), action_of(row).unwrap());
-            assert_ne!(event.action(), AuditAction::Unspecified);
+            assert_eq!(event.method, row.path[1..]);
+            assert_eq!(event.kind(), AuditEventKind::Call);
             assert_eq!(event.actor.unwrap().subject, part.subject(), "{}", row.path);
             assert_eq!(event.occurred_at.unwrap().seconds, server.clock.seconds());
-            assert_eq!((event.count, event.reason.as_str()), (1, ""));
+            assert_eq!((event.count, event.error_reason.as_str()), (1, ""));
             let is_new = row.path.ends_with("/Register");
-            assert_eq!(event.stack_api_key == world.stack, !is_new, "{}", row.path);
+            assert_eq!(
+                event.stack_api_key == fixture.stack,
+                !is_new,
+                "{}",
+                row.path
+            );
         }
     }
 }
@@ -125,27 +135,31 @@ async fn every_change_leaves_exactly_one_row_in_the_audit_and_a_read_none() {
 async fn every_refusal_of_a_known_caller_is_in_the_audit_once_with_a_count_and_changes_nothing() {
     let server = TestServer::start().await;
     let channel = server.channel().await;
-    let world = World::new(&server).await;
+    let fixture = Fixture::new(&server).await;
     let before = server.audit().await.len();
     let mut wanted = BTreeSet::new();
     for row in TABLE {
-        for part in Part::ALL {
+        for part in TestCaller::ALL {
             let (code, reason) = expected(row.whom, part);
             if code == Code::Ok {
                 continue;
             }
             for _ in 0..2 {
-                let request = (row.request)(&world);
-                let answered = call(&channel, row.path, as_part(&server, part), request).await;
+                let request = (row.request)(&fixture);
+                let answered = call(&channel, row.path, metadata_of(&server, part), request).await;
                 assert_eq!(answered.unwrap_err().code(), code);
             }
-            // Refused verdicts are metrics, never rows (R14).
-            if let Some(action) = action_of(row) {
-                wanted.insert((action, part.subject().to_owned(), reason.to_owned(), 2));
+            // Refused introspection is counted in metrics, never in audit rows (R14).
+            if let Some(method) = audited_method(row) {
+                wanted.insert((method, part.subject().to_owned(), reason.to_owned(), 2));
             }
         }
     }
-    assert_eq!(server.audit().await.len(), before, "a refusal was done");
+    assert_eq!(
+        server.audit().await.len(),
+        before,
+        "a refused call is recorded as done"
+    );
     let (data_dir, clock) = (server.data_dir.clone(), server.clock.clone());
     server.stop().await.unwrap();
     let server = TestServer::start_in(data_dir, clock, |_| {}).await;
@@ -169,11 +183,19 @@ async fn every_refusal_of_a_known_caller_is_in_the_audit_once_with_a_count_and_c
         .filter(|event| event.outcome() == AuditOutcome::Refused);
     let refused: Vec<_> = refused
         .map(|event| {
-            let action = event.action().as_str_name().to_owned();
             let subject = event.actor.clone().unwrap().subject;
-            (action, subject, event.reason.clone(), event.count)
+            (
+                event.method.clone(),
+                subject,
+                event.error_reason.clone(),
+                event.count,
+            )
         })
         .collect();
     assert_eq!(refused.iter().cloned().collect::<BTreeSet<_>>(), wanted);
-    assert_eq!(refused.len(), wanted.len(), "a refusal has two rows");
+    assert_eq!(
+        refused.len(),
+        wanted.len(),
+        "a refusal has more than one row"
+    );
 }

@@ -1,15 +1,15 @@
-//! Each RPC with every credential that proves nothing.
+//! Calls each RPC with every kind of invalid credential.
 
 use serde_json::{Value, json};
 use tonic::Code;
 
-use super::table::{TABLE, World, right_caller};
+use super::table::{Fixture, TABLE, right_caller};
 use crate::support::{
     ISSUER, TestIssuer, TestServer,
-    raw::{Sent, call, outcome},
+    raw::{Metadata, call, outcome},
 };
 
-/// Claims as they should be, with these in place of others; `null` takes one away.
+/// Returns valid claims, in which `other` replaces some; `null` removes a claim.
 fn claims(server: &TestServer, subject: &str, kind: &str, other: Value) -> Value {
     let now = server.clock.seconds();
     let mut claims = json!({
@@ -27,23 +27,30 @@ fn claims(server: &TestServer, subject: &str, kind: &str, other: Value) -> Value
         .into()
 }
 
-type Case = (&'static str, Sent, &'static str);
+type Case = (&'static str, Metadata, &'static str);
 
-/// All of them would let the right caller in, were they not what they are.
+/// Returns the invalid credentials. Each has the claims of a permitted caller, so only its fault
+/// can make the call fail.
 fn cases(server: &TestServer, (subject, kind): (&str, &str), secret: &str) -> Vec<Case> {
     let now = server.clock.seconds();
     let signed = |other| server.issuer.sign(&claims(server, subject, kind, other));
     let good = signed(json!({}));
     let foreign = TestIssuer::new().sign(&claims(server, subject, kind, json!({})));
     let (head, tail) = good.split_at(good.len() - 40);
-    let wrong = |what, jwt: String| (what, Sent::bearer(&jwt), "CREDENTIAL_INVALID");
-    let token = |what, value: String| (what, Sent::authorization(value), "TOKEN_NOT_ACCEPTED_HERE");
-    let raw = |what, value: Vec<u8>| (what, Sent::authorization(value), "CREDENTIAL_INVALID");
+    let wrong = |what, jwt: String| (what, Metadata::bearer(&jwt), "CREDENTIAL_INVALID");
+    let token = |what, value: String| {
+        (
+            what,
+            Metadata::authorization(value),
+            "TOKEN_NOT_ACCEPTED_HERE",
+        )
+    };
+    let raw = |what, value: Vec<u8>| (what, Metadata::authorization(value), "CREDENTIAL_INVALID");
     vec![
-        ("none", Sent::nothing(), "CREDENTIAL_MISSING"),
+        ("none", Metadata::nothing(), "CREDENTIAL_MISSING"),
         (
             "in another header",
-            Sent::nothing().and("authorization-bin", format!("Bearer {good}")),
+            Metadata::nothing().and("authorization-bin", format!("Bearer {good}")),
             "CREDENTIAL_MISSING",
         ),
         wrong("no JWT", "not.a.jwt".into()),
@@ -79,12 +86,12 @@ fn cases(server: &TestServer, (subject, kind): (&str, &str), secret: &str) -> Ve
         ),
         (
             "given twice",
-            Sent::bearer(&good).and("authorization", format!("Bearer {good}")),
+            Metadata::bearer(&good).and("authorization", format!("Bearer {good}")),
             "CREDENTIAL_INVALID",
         ),
         (
-            "given twice, the first no good",
-            Sent::authorization("Bearer junk").and("authorization", format!("Bearer {good}")),
+            "given twice, the first invalid",
+            Metadata::authorization("Bearer junk").and("authorization", format!("Bearer {good}")),
             "CREDENTIAL_INVALID",
         ),
         token("a management token", format!("Bearer {secret}")),
@@ -104,24 +111,24 @@ fn reversed(text: &str) -> String {
 async fn every_rpc_refuses_every_credential_that_proves_nothing() {
     let server = TestServer::start().await;
     let channel = server.channel().await;
-    let world = World::new(&server).await;
+    let fixture = Fixture::new(&server).await;
     let before = server.audit().await;
     for row in TABLE {
         let part = right_caller(row.whom);
         let kind = match part {
-            crate::support::raw::Part::Operator => "operator",
-            crate::support::raw::Part::Introspector => "service",
+            crate::support::raw::TestCaller::Operator => "operator",
+            crate::support::raw::TestCaller::Introspector => "service",
             _ => "user",
         };
-        for (what, sent, reason) in cases(&server, (part.subject(), kind), &world.secret) {
-            let answered = call(&channel, row.path, sent, (row.request)(&world)).await;
+        for (what, sent, reason) in cases(&server, (part.subject(), kind), &fixture.secret) {
+            let answered = call(&channel, row.path, sent, (row.request)(&fixture)).await;
             let wanted = (Code::Unauthenticated, reason.to_owned());
             assert_eq!(outcome(&answered), wanted, "{}: {what}", row.path);
             let words = format!("{:?}", answered.unwrap_err());
-            assert!(!words.contains(&world.secret), "{}: {what}", row.path);
+            assert!(!words.contains(&fixture.secret), "{}: {what}", row.path);
         }
     }
-    // Refusals of the unknown are metrics, never rows (R14).
+    // Calls of unauthenticated callers are counted in metrics, never in audit rows (R14).
     assert_eq!(server.audit().await, before);
 }
 
@@ -129,13 +136,13 @@ async fn every_rpc_refuses_every_credential_that_proves_nothing() {
 async fn the_claims_that_are_tampered_with_are_good_as_they_are() {
     let server = TestServer::start().await;
     let channel = server.channel().await;
-    let world = World::new(&server).await;
+    let fixture = Fixture::new(&server).await;
     let claims = claims(&server, "owner", "user", json!({}));
-    let sent = Sent::bearer(&server.issuer.sign(&claims));
+    let sent = Metadata::bearer(&server.issuer.sign(&claims));
     let row = TABLE
         .iter()
         .find(|row| row.path.ends_with("/Issue"))
         .unwrap();
-    let answered = call(&channel, row.path, sent, (row.request)(&world)).await;
+    let answered = call(&channel, row.path, sent, (row.request)(&fixture)).await;
     assert_eq!(outcome(&answered), (Code::Ok, String::new()));
 }

@@ -1,10 +1,10 @@
-//! Every RPC of the contract, walked by its descriptors: who is refused, how, and what a
-//! change leaves in the audit. An RPC that the table does not know fails.
+//! Calls every RPC of the contract, found by its descriptors: which callers are refused, how, and
+//! what a change writes to the audit. An RPC without a row in the table fails.
 
 mod callers;
 mod credentials;
 mod paths;
-mod table;
+pub mod table;
 
 use std::collections::BTreeSet;
 
@@ -13,21 +13,22 @@ use stacktoken::auth::policy::RULES;
 use self::table::TABLE;
 use crate::support::raw::{methods, path_of};
 
-const OPEN: [&str; 4] = [
+const OPEN: [&str; 5] = [
     "/grpc.health.v1.Health/Check",
     "/grpc.health.v1.Health/Watch",
+    "/grpc.health.v1.Health/List",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 ];
 
-/// What is served besides, by a contract that is not ours and not in our descriptors: Envoy's.
+/// Services outside our own descriptors: Envoy's `Authorization`.
 const FOREIGN: [&str; 1] = ["/envoy.service.auth.v3.Authorization/Check"];
 
 fn of_the_contract() -> BTreeSet<String> {
     methods().iter().map(path_of).collect()
 }
 
-/// Every RPC that needs a credential.
+/// Returns every RPC that needs a credential.
 fn guarded() -> BTreeSet<String> {
     let foreign = FOREIGN.map(str::to_owned);
     of_the_contract().into_iter().chain(foreign).collect()
@@ -37,7 +38,7 @@ fn guarded() -> BTreeSet<String> {
 fn every_rpc_of_the_contract_has_a_row_here() {
     let rows: BTreeSet<_> = TABLE.iter().map(|row| row.path.to_owned()).collect();
     assert_eq!(rows, guarded());
-    assert_eq!(rows.len(), TABLE.len(), "a row stands twice");
+    assert_eq!(rows.len(), TABLE.len(), "a row is duplicated");
 }
 
 #[test]
@@ -46,7 +47,7 @@ fn the_policy_has_exactly_the_rpcs_that_are_served() {
     served.extend(OPEN.map(str::to_owned));
     let ruled: BTreeSet<_> = RULES.iter().map(|rule| rule.path.to_owned()).collect();
     assert_eq!(ruled, served);
-    assert_eq!(ruled.len(), RULES.len(), "a rule stands twice");
+    assert_eq!(ruled.len(), RULES.len(), "a rule is duplicated");
 }
 
 #[test]

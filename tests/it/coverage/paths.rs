@@ -1,17 +1,18 @@
-//! Spellings of a path that are not the RPC's: what the policy saw must be what is served.
+//! Other spellings of an RPC's path: the server must dispatch on the same path as the policy
+//! checks.
 
 use tonic::Code;
 
 use super::{
     FOREIGN, OPEN,
-    table::{TABLE, World, as_part, right_caller},
+    table::{Fixture, TABLE, metadata_of, right_caller},
 };
 use crate::support::{
     TestServer,
-    raw::{Sent, call, outcome},
+    raw::{Metadata, call, outcome},
 };
 
-/// Spellings that some server, somewhere, takes for this path.
+/// Returns spellings that some servers treat as this path.
 fn spellings(path: &str) -> Vec<String> {
     let (service, method) = path[1..].split_once('/').unwrap();
     vec![
@@ -42,13 +43,16 @@ fn spellings(path: &str) -> Vec<String> {
 async fn no_other_spelling_of_a_path_reaches_a_handler() {
     let server = TestServer::start().await;
     let channel = server.channel().await;
-    let world = World::new(&server).await;
+    let fixture = Fixture::new(&server).await;
     let before = server.audit().await;
     let unknown = (Code::Unimplemented, "RPC_UNKNOWN".to_owned());
     for row in TABLE {
         for path in spellings(row.path) {
-            for sent in [as_part(&server, right_caller(row.whom)), Sent::nothing()] {
-                let answered = call(&channel, &path, sent, (row.request)(&world)).await;
+            for sent in [
+                metadata_of(&server, right_caller(row.whom)),
+                Metadata::nothing(),
+            ] {
+                let answered = call(&channel, &path, sent, (row.request)(&fixture)).await;
                 assert_eq!(outcome(&answered), unknown, "{path}");
             }
         }
@@ -62,7 +66,7 @@ async fn no_other_spelling_opens_health_or_reflection() {
     let channel = server.channel().await;
     for open in OPEN {
         for path in spellings(open) {
-            let answered = call(&channel, &path, Sent::nothing(), Vec::new()).await;
+            let answered = call(&channel, &path, Metadata::nothing(), Vec::new()).await;
             let unknown = (Code::Unimplemented, "RPC_UNKNOWN".to_owned());
             assert_eq!(outcome(&answered), unknown, "{path}");
         }
@@ -77,11 +81,11 @@ async fn a_service_or_method_that_is_not_there_is_unknown() {
         "/stacktoken.v1.TokenService/Forget",
         "/stacktoken.v1.Tokens/Issue",
         "/stacktoken.v2.TokenService/Issue",
-        "/grpc.health.v1.Health/List",
+        "/grpc.health.v1.Health/Forget",
         "/grpc.reflection.v2.ServerReflection/ServerReflectionInfo",
         "/envoy.service.auth.v3.Nothing/Check",
     ] {
-        let sent = as_part(&server, crate::support::raw::Part::Owner);
+        let sent = metadata_of(&server, crate::support::raw::TestCaller::Owner);
         let answered = call(&channel, path, sent, Vec::new()).await;
         let unknown = (Code::Unimplemented, "RPC_UNKNOWN".to_owned());
         assert_eq!(outcome(&answered), unknown, "{path}");
@@ -89,13 +93,14 @@ async fn a_service_or_method_that_is_not_there_is_unknown() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_that_is_none_is_told_in_the_form_of_the_contract() {
+async fn an_unreadable_message_gets_an_error_in_the_form_of_the_contract() {
     let server = TestServer::start().await;
     let channel = server.channel().await;
-    // What Check cannot read was sent by a client of Envoy: it is denied, never an error.
+    // `Check` is not in this test: a message it cannot decode came from a client of Envoy, and is
+    // denied, not an error.
     for row in TABLE.iter().filter(|row| !FOREIGN.contains(&row.path)) {
-        let sent = as_part(&server, right_caller(row.whom));
-        // Field 1, two bytes long, of which one is there.
+        let sent = metadata_of(&server, right_caller(row.whom));
+        // Field 1 claims two bytes, of which only one follows.
         let answered = call(&channel, row.path, sent.clone(), vec![0x0a, 2, 0]).await;
         let unreadable = (Code::InvalidArgument, "INVALID_FIELD".to_owned());
         assert_eq!(outcome(&answered), unreadable, "{}", row.path);

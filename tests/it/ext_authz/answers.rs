@@ -1,4 +1,5 @@
-//! What a verdict becomes: headers for whoever is behind Envoy, or a status for the client.
+//! How a verdict is mapped: to headers for the upstream service, or to an HTTP status for the
+//! client.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -8,7 +9,7 @@ use stacktoken::grpc::pb::v1::Access::{Read, ReadWrite};
 use super::{ENTRIES, UNKNOWN};
 use crate::support::{
     TestServer, at,
-    checks::{Http, Told},
+    checks::{EnvoyAnswer, Http},
     permissions,
     requests::{branches, modules},
 };
@@ -26,7 +27,7 @@ async fn an_allowed_request_goes_on_with_who_it_is_from_and_without_the_credenti
         assert_eq!(told.header("x-stacktoken-stack"), server.stack);
         assert_eq!(told.header("x-stacktoken-token"), token.uid);
         assert_eq!(told.header("x-stacktoken-access"), access);
-        let Told::Allowed(ok) = told else {
+        let EnvoyAnswer::Allowed(ok) = told else {
             panic!("{told:?}")
         };
         assert_eq!(ok.headers.len(), 3);
@@ -64,7 +65,7 @@ async fn each_reason_has_its_status() {
         (ask("GET", ENTRIES, &live), "OK"),
         (ask("HEAD", ENTRIES, &live), "OK"),
         (ask("POST", publish, &live), "OK"),
-        (ask("GET", ENTRIES, UNKNOWN), "401 NOT_RECOGNISED"),
+        (ask("GET", ENTRIES, UNKNOWN), "401 NOT_RECOGNIZED"),
         (ask("GET", ENTRIES, &revoked.secret), "401 REVOKED"),
         (ask("GET", ENTRIES, &expired), "401 EXPIRED"),
         (ask("POST", publish, &reader), "403 READ_ONLY"),
@@ -136,7 +137,7 @@ async fn an_unknown_a_mistyped_and_a_foreign_token_are_answered_with_the_same_by
         let asked = Http::get(ENTRIES)
             .with("authorization", secret)
             .with("api_key", stack);
-        let Told::Denied(denied) = server.check(asked).await else {
+        let EnvoyAnswer::Denied(denied) = server.check(asked).await else {
             panic!("{stack}")
         };
         answers.insert(denied.encode_to_vec());
@@ -145,15 +146,15 @@ async fn an_unknown_a_mistyped_and_a_foreign_token_are_answered_with_the_same_by
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn too_many_unrecognised_tokens_are_still_denied_and_hide_no_good_one() {
+async fn too_many_unrecognized_tokens_are_still_denied_and_hide_no_good_one() {
     let server = TestServer::start_with(|tuning| {
-        tuning.unrecognised_per_second = 1.try_into().unwrap();
+        tuning.unrecognized_per_second = 1.try_into().unwrap();
     })
     .await;
     let token = server.token("deploy").await.secret;
     for _ in 0..10 {
         let asked = server.request("GET", ENTRIES, UNKNOWN);
-        assert_eq!(server.outcome_of(asked).await, "401 NOT_RECOGNISED");
+        assert_eq!(server.outcome_of(asked).await, "401 NOT_RECOGNIZED");
     }
     let asked = server.request("GET", ENTRIES, &token);
     assert_eq!(server.outcome_of(asked).await, "OK");
@@ -185,7 +186,7 @@ async fn a_denial_never_repeats_the_credential() {
     }
 }
 
-/// What the metrics say of checks, line by line.
+/// Returns the metric lines of checks.
 async fn counted(server: &TestServer) -> Vec<String> {
     let exposed = server.metrics().await;
     let lines = exposed

@@ -1,5 +1,5 @@
-//! Not being able to decide is an error, never yes and never no (R13): what comes of it is
-//! for Envoy's failure mode to say.
+//! If the server cannot decide, `Check` returns an error, never a decision (R13). Envoy's failure
+//! mode then decides the request.
 
 use std::sync::Arc;
 
@@ -23,17 +23,17 @@ async fn a_store_that_cannot_be_read_is_an_error() {
     let exposed = server.metrics().await;
     let line = "stacktoken_checks_total{outcome=\"UNDECIDED\",reason=\"STORE_UNAVAILABLE\"} 2";
     assert!(exposed.contains(line), "{exposed}");
-    // What needs no store is still denied, and not an excuse to be let through.
+    // A request that is denied without the store is denied during an outage too.
     for (asked, wanted) in [
         (
             server.request("GET", "/nowhere", &token),
             "403 ROUTE_UNKNOWN",
         ),
-        (server.request("GET", ENTRIES, "junk"), "401 NOT_RECOGNISED"),
+        (server.request("GET", ENTRIES, "junk"), "401 NOT_RECOGNIZED"),
     ] {
         assert_eq!(server.outcome_of(asked).await, wanted);
     }
-    outside.mend().await;
+    outside.restore().await;
     let asked = server.request("GET", ENTRIES, &token);
     assert_eq!(server.outcome_of(asked).await, "OK");
 }

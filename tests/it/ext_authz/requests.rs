@@ -1,12 +1,12 @@
-//! What a client can send wrong: all of it is denied, none of it is an error, since an Envoy
-//! with `failure_mode_allow` would let an error pass.
+//! Malformed requests of clients: all are denied, none is an error, because an Envoy with
+//! `failure_mode_allow` would let the request pass on an error.
 
 use tonic::Code;
 
 use super::ENTRIES;
 use crate::support::{
     TestServer,
-    checks::{Http, Told},
+    checks::{EnvoyAnswer, Http},
     raw::call,
 };
 
@@ -34,11 +34,11 @@ async fn the_credential_is_one_token_bare_or_after_bearer() {
         (format!("{token},{token}"), INVALID),
         (format!("Bearer {token}, Bearer {token}"), INVALID),
         (format!("{token},"), INVALID),
-        (format!("{token}\u{e9}"), "401 NOT_RECOGNISED"),
+        (format!("{token}\u{e9}"), "401 NOT_RECOGNIZED"),
     ] {
         assert_eq!(server.outcome_of(asked(&value)).await, wanted, "{value:?}");
         let raw = server.outcome_of(asked(&value).raw()).await;
-        assert_eq!(raw, wanted, "{value:?} one by one");
+        assert_eq!(raw, wanted, "{value:?} in the raw list");
     }
 }
 
@@ -57,7 +57,7 @@ async fn what_counts_once_is_refused_twice_in_either_form() {
         ),
         (good().raw().with_raw("Authorization", b"x"), INVALID),
         (good().with("Authorization", "x"), INVALID),
-        // In the map and one by one: whichever is read, there are two.
+        // One value in the header map and one in the raw list: still two values.
         (good().with_raw("authorization", token.as_bytes()), INVALID),
         (good().with("authtoken", "x"), INVALID),
         (good().with("auth_token", "x"), INVALID),
@@ -165,7 +165,7 @@ async fn bytes_that_are_no_text_are_denied() {
     assert_eq!(told.await, INVALID);
     let told = header("authorization", token.as_bytes()).with_raw("api_key", b"blt\xc3\x28");
     assert_eq!(server.outcome_of(told).await, "412 STACK_KEY_INVALID");
-    // One that nobody reads does no harm.
+    // An invalid value in a header that the server does not use is ignored.
     let asked = server.request("GET", ENTRIES, &token).raw();
     let asked = asked.with_raw("x-note", b"\xff");
     assert_eq!(server.outcome_of(asked).await, "OK");
@@ -186,7 +186,7 @@ async fn a_message_that_cannot_be_read_is_denied_and_no_error() {
     cut.truncate(good.len() - 1);
     let large = vec![0; 1024 * 1024 + 1];
     for (what, bytes) in [
-        ("a path that is no UTF-8", no_text),
+        ("a path that is not UTF-8", no_text),
         ("cut", cut),
         ("no message", vec![0x0a, 2, 0]),
         ("over 1 MiB", large),
@@ -196,7 +196,7 @@ async fn a_message_that_cannot_be_read_is_denied_and_no_error() {
         let answer = answer.unwrap_or_else(|status| panic!("{what}: {status:?}"));
         let answer = prost::Message::decode(answer.as_slice()).unwrap();
         assert_eq!(
-            Told::of(answer).outcome(),
+            EnvoyAnswer::of(answer).outcome(),
             "403 REQUEST_UNREADABLE",
             "{what}"
         );
@@ -209,7 +209,7 @@ async fn a_message_that_cannot_be_read_is_denied_and_no_error() {
         Vec::new(),
     );
     let empty = prost::Message::decode(empty.await.unwrap().as_slice()).unwrap();
-    assert_eq!(Told::of(empty).outcome(), MISSING);
+    assert_eq!(EnvoyAnswer::of(empty).outcome(), MISSING);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -223,20 +223,20 @@ async fn headers_far_above_the_usual_message_are_read() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_a_service_that_may_introspect_may_ask() {
-    use crate::support::raw::{Part, Sent};
+    use crate::support::raw::{Metadata, TestCaller};
     let server = TestServer::start().await;
     let token = server.token("deploy").await.secret;
-    for part in Part::ALL {
-        let sent = Sent::bearer(&part.jwt(&server));
+    for part in TestCaller::ALL {
+        let sent = Metadata::bearer(&part.jwt(&server));
         let asked = server.request("GET", ENTRIES, &token);
         let told = server.check_as(sent, asked).await;
         match part {
-            Part::Introspector => assert_eq!(told.unwrap().outcome(), "OK"),
+            TestCaller::Introspector => assert_eq!(told.unwrap().outcome(), "OK"),
             _ => assert_eq!(told.unwrap_err().code(), Code::PermissionDenied, "{part:?}"),
         }
     }
-    // The client's token is not Envoy's credential.
-    for sent in [Sent::nothing(), Sent::authorization(token.as_str())] {
+    // The client's token is not a credential for calling `Check`.
+    for sent in [Metadata::nothing(), Metadata::authorization(token.as_str())] {
         let asked = server.request("GET", ENTRIES, &token);
         let status = server.check_as(sent, asked).await.unwrap_err();
         assert_eq!(status.code(), Code::Unauthenticated);

@@ -1,4 +1,5 @@
-//! Which actions a request needs: by its route's context_extensions, or by the table.
+//! The actions that a request requires, by the context_extensions of its route or by the route
+//! table.
 
 use super::ENTRIES;
 use crate::support::{TestServer, permissions};
@@ -29,6 +30,10 @@ async fn what_the_table_does_not_know_is_denied() {
         ("GET", "/v3/roles%2fstacks", "403 PATH_NOT_CANONICAL"),
         ("GET", "/v3/roles/a;b", "403 PATH_NOT_CANONICAL"),
         ("GET", "/v3/st%61cks", "403 PATH_NOT_CANONICAL"),
+        ("GET", "/v3/roles/%20a", "403 PATH_NOT_CANONICAL"),
+        ("GET", "/v3/roles/a.", "403 PATH_NOT_CANONICAL"),
+        ("GET", "/v3/roles/+a", "403 PATH_NOT_CANONICAL"),
+        ("GET", "/v3/roles/a%2520", "403 PATH_NOT_CANONICAL"),
         ("GET", "/v3/stacks#?x", "403 PATH_NOT_CANONICAL"),
         ("GET", "/v3/stacks?branch=main", "403 QUERY_AMBIGUOUS"),
         ("GET", "/v3/stacks?_method=DELETE", "403 QUERY_AMBIGUOUS"),
@@ -39,6 +44,12 @@ async fn what_the_table_does_not_know_is_denied() {
             "GET",
             "/v3/stacks?include_collaborators=true",
             "403 QUERY_REFUSED",
+        ),
+        ("GET", "/v3/stacks?include_collaborators=false", "OK"),
+        (
+            "GET",
+            "/v3/stacks?include_discrete_variables=1",
+            "403 NEVER_ALLOWED",
         ),
     ] {
         let asked = server.request(method, path, &token);
@@ -63,6 +74,15 @@ async fn a_request_that_names_another_method_or_path_is_denied() {
         "x-original-method",
         "x_forwarded_method",
         "http-method-override",
+        "_method",
+        "-Method",
+        "http-method",
+        "http_method",
+        "x-method",
+        "X_Method",
+        "x-original-path",
+        "x-forwarded-prefix",
+        "x-forwarded-path",
     ] {
         let asked = server.request("GET", ENTRIES, &token).with(name, "DELETE");
         let told = server.outcome_of(asked.clone()).await;
@@ -70,6 +90,50 @@ async fn a_request_that_names_another_method_or_path_is_denied() {
         let told = server.outcome_of(asked.raw().route("actions", "entry.read"));
         assert_eq!(told.await, "403 REQUEST_OVERRIDDEN", "{name}");
     }
+    // Envoy also sends the pseudo-headers of HTTP/2. A header called `method` has no meaning to a
+    // server.
+    let asked = server.request("GET", ENTRIES, &token);
+    let asked = asked.with(":method", "GET").with(":path", ENTRIES);
+    assert_eq!(server.outcome_of(asked.with("method", "a")).await, "OK");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn branches_that_a_query_names_must_be_covered_too() {
+    let server = TestServer::start().await;
+    let access = stacktoken::grpc::pb::v1::Access::ReadWrite;
+    let narrow = crate::support::requests::branches(access, &["main", "dev"], &["live"]);
+    let token = server.token_with("narrow", narrow).await.secret;
+    let compare = "/v3/stacks/branches_compare/content_types";
+    for (query, wanted) in [
+        ("base_branch=main&compare_branch=dev", "OK"),
+        ("base_branch=live&compare_branch=dev", "OK"),
+        (
+            "base_branch=main&compare_branch=other",
+            "403 BRANCH_NOT_GRANTED",
+        ),
+        (
+            "base_branch=other&compare_branch=dev",
+            "403 BRANCH_NOT_GRANTED",
+        ),
+        (
+            "base_branch=main&compare_branch=dev&compare-branch[]=other",
+            "403 BRANCH_NOT_GRANTED",
+        ),
+        (
+            "base_branch=main&compare_branch=a%20b",
+            "403 BRANCH_INVALID",
+        ),
+        ("base_branch=main;&compare_branch=dev", "403 BRANCH_INVALID"),
+    ] {
+        let asked = server.request("GET", &format!("{compare}?{query}"), &token);
+        assert_eq!(server.outcome_of(asked).await, wanted, "{query}");
+    }
+    let elsewhere = server.request("GET", &format!("{ENTRIES}?base_branch=other"), &token);
+    assert_eq!(
+        server.outcome_of(elsewhere).await,
+        "403 BRANCH_NOT_GRANTED",
+        "a named branch only adds to the branch of the header"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -118,13 +182,28 @@ async fn what_the_route_says_goes_before_the_table() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_operators_table_takes_the_place_of_the_built_in_one() {
+async fn an_operators_table_adds_to_the_built_in_one_or_takes_its_place() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("routes.toml");
-    let text = "default_branch = \"trunk\"\n[[routes]]\nmethod = \"POST\"\n\
+    let text = "[[routes]]\nmethod = \"GET\"\npath = \"/v3/labels\"\n\
+                actions = [\"label.update\"]\n";
+    std::fs::write(&file, text).unwrap();
+    let (path, set) = (
+        file.clone(),
+        |tuning: &mut stacktoken::config::Tuning, path| {
+            tuning.rules.authz_routes = Some(path);
+        },
+    );
+    let server = TestServer::start_with(|tuning| set(tuning, path)).await;
+    let reader = server.token_with("reader", permissions(Read)).await.secret;
+    for (path, wanted) in [("/v3/labels", "403 READ_ONLY"), ("/v3/labels/a", "OK")] {
+        let asked = server.request("GET", path, &reader);
+        assert_eq!(server.outcome_of(asked).await, wanted, "{path}");
+    }
+    let text = "builtin = false\ndefault_branch = \"trunk\"\n[[routes]]\nmethod = \"POST\"\n\
                 path = \"/rpc/{method}\"\nactions = [\"entry.update\"]\n";
     std::fs::write(&file, text).unwrap();
-    let server = TestServer::start_with(|tuning| tuning.authz_routes = Some(file)).await;
+    let server = TestServer::start_with(|tuning| set(tuning, file)).await;
     let narrow = |name: &str| {
         let access = stacktoken::grpc::pb::v1::Access::ReadWrite;
         crate::support::requests::branches(access, &[name], &[])

@@ -1,9 +1,9 @@
-//! The history: only its beginning is deleted, never its last row, and what was deleted is
-//! written down with it.
+//! Housekeeping of the change log: it deletes only from the beginning, keeps the last row, and
+//! records the last purged id in the same transaction.
 
 use std::time::Duration;
 
-use super::{DAY, tidy};
+use super::{DAY, start_with_housekeeping};
 use crate::support::TestServer;
 
 async fn history(server: &TestServer) -> [i64; 4] {
@@ -22,8 +22,8 @@ async fn history(server: &TestServer) -> [i64; 4] {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_beginning_of_the_history_is_deleted_when_it_is_old() {
-    let server = tidy().await;
+async fn the_beginning_of_the_change_log_is_deleted_when_it_is_old() {
+    let server = start_with_housekeeping().await;
     server.token("a").await;
     let [old, first, last, purged] = history(&server).await;
     assert_eq!((first, purged), (1, 0));
@@ -38,14 +38,14 @@ async fn the_beginning_of_the_history_is_deleted_when_it_is_old() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_last_row_of_the_history_stays_however_old_it_is() {
-    let server = tidy().await;
+async fn the_last_row_of_the_change_log_stays_however_old_it_is() {
+    let server = start_with_housekeeping().await;
     let [_, _, last, _] = history(&server).await;
     server.clock.advance(700 * DAY);
     server.cleaned().await;
     server.cleaned().await;
     assert_eq!(history(&server).await, [1, last, last, last - 1]);
-    // Positions go on from there, and are not given out again.
+    // The next ids follow the deleted ones and reuse none of them.
     server.token("next").await;
     server.cleaned().await;
     let next = last + 1;
@@ -54,13 +54,13 @@ async fn the_last_row_of_the_history_stays_however_old_it_is() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_behind_a_young_row_is_deleted_and_what_was_purged_never_goes_back() {
-    let server = tidy().await;
+    let server = start_with_housekeeping().await;
     let database = server.outside().await;
     let now = server.clock.micros();
     let old = now - 8 * 24 * 3_600_000_000;
     database.run("DELETE FROM changes").await;
     let mut rows = Vec::new();
-    // As where a clock was ahead: number 1,301 is young, those around it are old.
+    // The effect of a clock that was ahead: row 1,301 is young, the rows around it are old.
     for id in 1..=1500 {
         let at = if id == 1301 { now } else { old };
         rows.push(format!("({id}, x'00', 'issued', {at})"));
@@ -73,7 +73,7 @@ async fn nothing_behind_a_young_row_is_deleted_and_what_was_purged_never_goes_ba
     database.run(&sql).await;
     server.cleaned().await;
     assert_eq!(history(&server).await, [200, 1301, 1500, 1300]);
-    // A row that comes late, as none should, moves nothing back.
+    // A row with a lower id, which should never appear, does not move the purged id back.
     database
         .run(&format!("{insert}(7, x'00', 'issued', {old})"))
         .await;
@@ -83,7 +83,7 @@ async fn nothing_behind_a_young_row_is_deleted_and_what_was_purged_never_goes_ba
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_are_not_deleted_where_that_cannot_be_written_down() {
-    let server = tidy().await;
+    let server = start_with_housekeeping().await;
     let database = server.outside().await;
     let fault = "CREATE TRIGGER fault BEFORE UPDATE ON meta WHEN old.name = 'purged' \
                  BEGIN SELECT RAISE(ABORT, 'a fault'); END";

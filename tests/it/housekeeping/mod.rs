@@ -1,4 +1,5 @@
-//! What is old is deleted, and nothing else is (R14, R15); what expires soon is told once.
+//! Housekeeping: old rows are deleted, and nothing else (R14, R15); each coming expiry is logged
+//! once.
 
 mod changes;
 mod expiry;
@@ -12,8 +13,8 @@ use crate::support::{TestServer, database::eventually};
 pub const DAY: Duration = Duration::from_secs(24 * 3600);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A server that keeps house all the time.
-pub async fn tidy() -> TestServer {
+/// Starts a server that runs housekeeping continually.
+pub async fn start_with_housekeeping() -> TestServer {
     TestServer::start_with(|tuning| {
         tuning.keeping.housekeeping_every = Duration::from_millis(10);
     })
@@ -21,13 +22,13 @@ pub async fn tidy() -> TestServer {
 }
 
 impl TestServer {
-    /// Waits until a round of housekeeping that began after this was asked has ended.
+    /// Waits until a run of housekeeping that started after this call has ended.
     pub async fn cleaned(&self) {
-        // The first to end may have begun before; the one after it has not.
+        // The first run to end may have started before this call, the second cannot.
         for _ in 0..2 {
             self.clock.advance(SECOND);
             let now = self.clock.seconds() as f64;
-            eventually("a round of housekeeping", async || {
+            eventually("a run of housekeeping", async || {
                 let name = "stacktoken_housekeeping_last_run_timestamp_seconds";
                 (self.metric(name).await >= now).then_some(())
             })
@@ -35,7 +36,7 @@ impl TestServer {
         }
     }
 
-    /// One sample by its name and labels.
+    /// Returns a sample, given by name and labels.
     pub async fn metric(&self, name: &str) -> f64 {
         let text = self.metrics().await;
         let line = text

@@ -1,4 +1,4 @@
-//! How long each kind of row is kept is for the operator to say.
+//! The operator configures how long each kind of row is kept.
 
 use std::time::Duration;
 
@@ -27,12 +27,12 @@ async fn each_kind_of_row_is_kept_for_as_long_as_the_operator_says() {
         }
         counts
     };
-    // The last row of the history always stays.
+    // The last row of the change log is always kept.
     for (hours, left) in [(2, [1, 1, all]), (3, [1, 0, all]), (4, [1, 0, 0])] {
         if hours == 2 {
             server.clock.advance(HOUR + HOUR / 2);
             server.cleaned().await;
-            assert!(rows().await[0] > 1, "the history is young");
+            assert!(rows().await[0] > 1, "the change log is not old enough yet");
             server.clock.advance(HOUR / 2);
         } else {
             server.clock.advance(HOUR);

@@ -1,4 +1,5 @@
-//! Dead tokens, with all that is theirs; the audit, which outlives them; and stale usage.
+//! Housekeeping of dead tokens and their rows, of the audit, which is kept longer, and of stale
+//! usage.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use rand_chacha::{
 };
 use stacktoken::grpc::pb::v1;
 
-use super::{DAY, tidy};
+use super::{DAY, start_with_housekeeping};
 use crate::support::{
     TestServer, at,
     clock::START,
@@ -28,7 +29,7 @@ async fn listed(server: &TestServer) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dead_tokens_are_deleted_after_their_time_and_not_before() {
-    let server = tidy().await;
+    let server = start_with_housekeeping().await;
     let live = server.token("live").await;
     let revoked = server.token("revoked").await;
     server.token_until("expired", at(START + 3600)).await;
@@ -36,7 +37,8 @@ async fn dead_tokens_are_deleted_after_their_time_and_not_before() {
     server.clock.advance(DAY);
     let found = server.token_until("ended", at(START + 2 * 24 * 3600)).await;
     server.clock.advance(2 * DAY);
-    // Finds two of them expired: each is then kept from the instant at which that was final.
+    // This `Issue` finds two tokens expired. Each is kept for the retention time from the instant
+    // at which that became final.
     server.token("another").await;
     server.clock.advance(87 * DAY - Duration::from_secs(60));
     server.cleaned().await;
@@ -49,12 +51,12 @@ async fn dead_tokens_are_deleted_after_their_time_and_not_before() {
         listed(&server).await,
         ["another", "ended", "expired", "live"]
     );
-    assert_eq!(server.verdict(&revoked.secret).await, "NOT_RECOGNISED");
+    assert_eq!(server.verdict(&revoked.secret).await, "NOT_RECOGNIZED");
     assert_eq!(server.verdict(&found.secret).await, "EXPIRED");
     server.clock.advance(3 * DAY);
     server.cleaned().await;
     assert_eq!(listed(&server).await, ["another", "live"]);
-    assert_eq!(server.verdict(&found.secret).await, "NOT_RECOGNISED");
+    assert_eq!(server.verdict(&found.secret).await, "NOT_RECOGNIZED");
     assert_eq!(server.verdict(&live.secret).await, "OK");
     assert_eq!(server.purged("tokens").await, 3.0);
     assert_eq!(server.purged("token_secrets").await, 3.0);
@@ -62,7 +64,7 @@ async fn dead_tokens_are_deleted_after_their_time_and_not_before() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_expired_unnoticed_is_dead_since_then() {
-    let server = tidy().await;
+    let server = start_with_housekeeping().await;
     server.token_until("unnoticed", at(START + 3600)).await;
     server.clock.advance(90 * DAY + Duration::from_secs(3590));
     server.cleaned().await;
@@ -74,7 +76,7 @@ async fn one_that_expired_unnoticed_is_dead_since_then() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_a_tokens_own_goes_with_it_and_the_audit_stays() {
-    let server = tidy().await;
+    let server = start_with_housekeeping().await;
     let request = v1::IssueRequest {
         request_id: "once".into(),
         ..issue_request(&server.stack, "deploy")
@@ -103,7 +105,7 @@ async fn what_is_a_tokens_own_goes_with_it_and_the_audit_stays() {
     assert_eq!((rows("tokens").await, rows("token_secrets").await), (1, 1));
     assert_eq!((rows("requests").await, rows("token_usage").await), (0, 1));
     assert_eq!(server.audit().await, before);
-    // The id of a request is kept for as long as its token is.
+    // An idempotency key is kept as long as its token.
     let mut owner = server.owner().await;
     let anew = owner.tokens.issue(request).await.unwrap().into_inner();
     assert_ne!(anew.token.unwrap().token_uid, uid);
@@ -111,7 +113,7 @@ async fn what_is_a_tokens_own_goes_with_it_and_the_audit_stays() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_audit_is_kept_for_its_own_time() {
-    let server = tidy().await;
+    let server = start_with_housekeeping().await;
     server.token("old").await;
     let rows = server.audit().await.len();
     server.clock.advance(400 * DAY - Duration::from_secs(60));
@@ -125,7 +127,7 @@ async fn the_audit_is_kept_for_its_own_time() {
     assert_eq!(server.purged("audit_events").await, rows as f64);
 }
 
-/// Statements for a token's row, and a secret's, a request's and two of usage.
+/// Returns SQL that inserts a token with a secret, an idempotency key and two rows of usage.
 fn row(at: u32, keep: bool, times: [Option<i64>; 3]) -> String {
     let time = |at: Option<i64>| at.map_or("NULL".into(), |at| at.to_string());
     let [revoked, ended, expires] = times.map(time);
@@ -148,7 +150,7 @@ fn row(at: u32, keep: bool, times: [Option<i64>; 3]) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_a_random_lot_nothing_live_or_young_is_lost() {
-    let server = tidy().await;
+    let server = start_with_housekeeping().await;
     let database = server.outside().await;
     let seed = 11;
     let mut random = ChaCha20Rng::seed_from_u64(seed);
@@ -157,18 +159,18 @@ async fn of_a_random_lot_nothing_live_or_young_is_lost() {
     let mut sql = String::from("BEGIN IMMEDIATE; ");
     let (mut kept, total) = (0, 3000);
     for at in 1..=total {
-        // An hour around the end of the retention, or none, or far ahead.
+        // Within an hour of the cutoff, or never, or far in the future.
         let mut time = || match random.next_u32() % 4 {
             0 => None,
             1 => Some(now + 1_000_000_000_000),
             _ => Some(cutoff + i64::from(random.next_u32() % 7_200) * 1_000_000 - 3_600_000_000),
         };
         let (expires, ended, revoked) = (time(), time(), time());
-        // Nothing is revoked or ended in the future.
+        // `revoked_at` and `ended_at` are never in the future.
         let past = |at: Option<i64>| at.filter(|at| *at <= now);
         let (ended, revoked) = (past(ended), past(revoked));
         let dead = revoked.or(ended).or(expires);
-        // The clock goes on by seconds while the housekeeping is awaited.
+        // The clock advances by some seconds before housekeeping has run.
         let near = dead.is_some_and(|at| at > cutoff && at <= cutoff + 60_000_000);
         if near {
             continue;
@@ -186,15 +188,15 @@ async fn of_a_random_lot_nothing_live_or_young_is_lost() {
     assert_eq!(count("FROM tokens WHERE description = 'keep'").await, kept);
     assert_eq!(count("FROM token_secrets").await, kept);
     assert_eq!(count("FROM requests").await, kept);
-    // Of each the last that used it stays, however long ago that was.
+    // The last use of each token is kept, however old it is.
     assert_eq!(count("FROM token_usage").await, kept);
     let last = count("FROM token_usage WHERE service_subject = 'b'").await;
     assert_eq!(last, kept);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_service_that_used_a_token_of_late_is_not_forgotten() {
-    let server = tidy().await;
+async fn a_recent_use_by_a_service_is_kept() {
+    let server = start_with_housekeeping().await;
     let token = server.token("used").await;
     server.verdict(&token.secret).await;
     let database = server.outside().await;
@@ -215,13 +217,13 @@ async fn a_service_that_used_a_token_of_late_is_not_forgotten() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failure_in_the_middle_undoes_its_batch_keeps_nothing_else_and_is_made_up_for() {
-    let server = tidy().await;
+    let server = start_with_housekeeping().await;
     let database = server.outside().await;
     let mut sql = String::from("BEGIN IMMEDIATE; ");
     for at in 1..=1200 {
         sql += &row(at, false, [Some(i64::from(at)), None, None]);
     }
-    // The oldest go first, so the second batch meets this one.
+    // Tokens are deleted oldest first, so row 700 is in the second batch and makes it fail.
     sql += "CREATE TRIGGER fault BEFORE DELETE ON tokens WHEN old.revoked_at = 700 \
             BEGIN SELECT RAISE(ABORT, 'a fault'); END; COMMIT;";
     database.run(&sql).await;
@@ -235,12 +237,12 @@ async fn a_failure_in_the_middle_undoes_its_batch_keeps_nothing_else_and_is_made
         database.number(&sql).await
     };
     assert_eq!(database.number("SELECT count(*) FROM tokens").await, 700);
-    // The secrets of the failed batch came back with it.
+    // The rollback of the failed batch also restored its secrets and requests.
     assert_eq!(
         (rows("token_secrets").await, rows("requests").await),
         (700, 700)
     );
-    // What is no part of it was done all the same.
+    // Work outside the failed batch is done nevertheless.
     assert_eq!(rows("token_usage").await, 700);
     database.run("DROP TRIGGER fault").await;
     server.cleaned().await;
@@ -249,7 +251,7 @@ async fn a_failure_in_the_middle_undoes_its_batch_keeps_nothing_else_and_is_made
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_told_to_stop_deletes_no_more() {
+async fn a_stopping_server_deletes_no_more() {
     let server = TestServer::start_with(|tuning| {
         tuning.keeping.housekeeping_every = Duration::from_millis(10);
         tuning.drain_delay = Some(Duration::from_secs(1));

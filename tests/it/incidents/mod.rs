@@ -1,4 +1,6 @@
-//! The verbs for an incident: many tokens revoked at once, and a secret reported as leaked.
+//! The RPCs for incidents: revoking many tokens at once, and reporting a leaked secret.
 
+mod previewed;
+mod repeated;
 mod report_leaked;
 mod revoke_all;

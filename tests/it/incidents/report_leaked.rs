@@ -1,20 +1,21 @@
-//! `ReportLeaked`: the same answer for everything, and the token is dead.
+//! `ReportLeaked`: every report gets the same response, and a live token is revoked.
 
 use std::time::Duration;
 
 use prost::Message as _;
-use stacktoken::grpc::pb::{audit::v1::AuditAction, v1};
+use stacktoken::grpc::pb::v1;
 use tonic::Code;
 
 use crate::support::{
     TestServer, at,
     clients::fields,
     clock::START,
-    raw::{self, Part, Sent, call},
+    methods,
+    raw::{self, Metadata, TestCaller, call},
     requests::{overlap_for, refused},
 };
 
-const PATH: &str = "/stacktoken.v1.TokenService/ReportLeaked";
+const PATH: &str = "/stacktoken.v1.LeakService/ReportLeaked";
 const URL: &str = "https://git.test/ann/site/blob/main/.env#L3";
 
 fn request(secret: &str, url: &str) -> v1::ReportLeakedRequest {
@@ -25,15 +26,15 @@ fn request(secret: &str, url: &str) -> v1::ReportLeakedRequest {
 }
 
 async fn report(server: &TestServer, secret: &str) {
-    let mut service = server.mere_service().await;
-    let answer = service.tokens.report_leaked(request(secret, URL)).await;
+    let mut service = server.service_without_role().await;
+    let answer = service.leaks.report_leaked(request(secret, URL)).await;
     assert!(answer.unwrap().into_inner().accepted);
 }
 
-/// Outcome and generation of each report in the audit, the newest first.
+/// Returns token, outcome and generation of each report in the audit, the newest first.
 async fn reported(server: &TestServer) -> Vec<(String, String, String)> {
     let events = server.audit().await.into_iter();
-    let ours = events.filter(|event| event.action() == AuditAction::TokenReportLeaked);
+    let ours = events.filter(|event| event.method == methods::REPORT_LEAKED);
     ours.map(|event| {
         assert_eq!(event.details["url"], URL);
         assert_eq!(event.actor.unwrap().subject, "mailer");
@@ -53,7 +54,7 @@ async fn a_reported_token_is_dead_in_the_very_next_verdict() {
     let seen = server.see(&token.uid).await;
     assert_eq!(seen.revoke_reason, format!("reported as leaked at {URL}"));
     assert_eq!(seen.revoked_by.unwrap().subject, "mailer");
-    // Rows of one instant have no order.
+    // Rows with the same instant have no defined order.
     server.clock.advance(Duration::from_secs(1));
     report(&server, &token.secret).await;
     let row = |outcome: &str| (token.uid.clone(), outcome.to_owned(), "1".to_owned());
@@ -78,8 +79,8 @@ async fn either_live_secret_kills_the_token_and_an_ended_one_does_not() {
     server.clock.advance(Duration::from_secs(60));
     report(&server, &token.secret).await;
     assert_eq!(server.verdict(&newer).await, "OK");
-    // Over for good, on a host whose clock is behind too.
-    server.clock.turn_back(Duration::from_secs(30));
+    // The end of the overlap is final, even if the clock of another host is behind.
+    server.clock.set_back(Duration::from_secs(30));
     assert_eq!(server.verdict(&token.secret).await, "SUPERSEDED");
     assert_eq!(server.verdict(&newer).await, "OK");
     let told = reported(&server).await;
@@ -88,7 +89,7 @@ async fn either_live_secret_kills_the_token_and_an_ended_one_does_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_is_reported_the_answer_is_the_same_bytes() {
+async fn every_leak_report_gets_the_same_bytes() {
     let server = TestServer::start().await;
     let live = server.token("live").await.secret;
     let dead = server.token("dead").await;
@@ -117,13 +118,17 @@ async fn whatever_is_reported_the_answer_is_the_same_bytes() {
     let mut answers = Vec::new();
     let channel = server.channel().await;
     for text in texts {
-        for part in [Part::Operator, Part::Introspector, Part::MereService] {
-            let sent = Sent::bearer(&part.jwt(&server));
+        for part in [
+            TestCaller::Operator,
+            TestCaller::Introspector,
+            TestCaller::ServiceWithoutRole,
+        ] {
+            let sent = Metadata::bearer(&part.jwt(&server));
             let bytes = request(text, "").encode_to_vec();
             answers.push(call(&channel, PATH, sent, bytes).await.unwrap());
         }
     }
-    let sent = Sent::bearer(&Part::Operator.jwt(&removed));
+    let sent = Metadata::bearer(&TestCaller::Operator.jwt(&removed));
     let bytes = request(&gone, "").encode_to_vec();
     answers.push(
         call(&removed.channel().await, PATH, sent, bytes)
@@ -165,8 +170,13 @@ async fn people_may_not_report_and_nothing_happens() {
     let server = TestServer::start().await;
     let token = server.token("deploy").await;
     let channel = server.channel().await;
-    for part in [Part::Owner, Part::Admin, Part::Developer, Part::Stranger] {
-        let sent = Sent::bearer(&part.jwt(&server));
+    for part in [
+        TestCaller::Owner,
+        TestCaller::Admin,
+        TestCaller::Developer,
+        TestCaller::Stranger,
+    ] {
+        let sent = Metadata::bearer(&part.jwt(&server));
         let bytes = request(&token.secret, "").encode_to_vec();
         let answered = call(&channel, PATH, sent, bytes).await;
         let wanted = (Code::PermissionDenied, "ROLE_REQUIRED".to_owned());
@@ -183,7 +193,7 @@ async fn a_bad_address_is_named_whatever_the_secret_and_kills_nothing() {
     for secret in [token.secret.as_str(), "junk"] {
         let holding = format!("https://a.test/{}", token.secret);
         for url in ["a.test", "https://ann:pw@a.test", holding.as_str()] {
-            let answered = operator.tokens.report_leaked(request(secret, url)).await;
+            let answered = operator.leaks.report_leaked(request(secret, url)).await;
             assert_eq!(fields(&answered.unwrap_err()), ["url"]);
         }
     }
@@ -197,15 +207,15 @@ async fn reports_count_as_changes_of_their_caller() {
         tuning.changes_burst = 10.try_into().unwrap();
     })
     .await;
-    let mut service = server.mere_service().await;
+    let mut service = server.service_without_role().await;
     for _ in 0..10 {
         service
-            .tokens
+            .leaks
             .report_leaked(request("junk", ""))
             .await
             .unwrap();
     }
-    let refusal = service.tokens.report_leaked(request("junk", "")).await;
+    let refusal = service.leaks.report_leaked(request("junk", "")).await;
     let wanted = (Code::ResourceExhausted, "RATE_LIMITED".to_owned());
     assert_eq!(refused(&refusal.unwrap_err()), wanted);
 }
@@ -219,12 +229,12 @@ async fn an_outage_is_never_accepted() {
     let mut operator = server.operator().await;
     let asked = request(&token.secret, "");
     let refusal = operator
-        .tokens
+        .leaks
         .report_leaked(asked.clone())
         .await
         .unwrap_err();
     assert_eq!(refusal.code(), Code::Unavailable, "{refusal:?}");
-    outside.mend().await;
-    operator.tokens.report_leaked(asked).await.unwrap();
+    outside.restore().await;
+    operator.leaks.report_leaked(asked).await.unwrap();
     assert_eq!(server.verdict(&token.secret).await, "REVOKED");
 }

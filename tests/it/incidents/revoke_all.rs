@@ -1,21 +1,18 @@
-//! `RevokeAll`: exactly what was previewed, or nothing.
+//! `RevokeAll` revokes exactly the previewed tokens, or nothing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
-use stacktoken::grpc::pb::{
-    audit::v1::AuditAction,
-    v1::{self, CallerKind, RevokeFilter},
-};
+use stacktoken::grpc::pb::v1::{self, CallerKind, RevokeFilter};
 use tonic::{Code, Status};
 
 use crate::support::{
     Client, TestServer, at,
     clients::{details, fields},
     clock::START,
-    issue_request,
+    issue_request, methods,
     requests::{EVERY_TOKEN, issued_by, refused, revoke_all_request as request},
 };
 
@@ -37,7 +34,7 @@ async fn send(
 async fn preview(server: &TestServer, filter: &RevokeFilter) -> v1::RevokeAllResponse {
     let asked = request(&server.stack, filter, None);
     let shown = send(&mut server.owner().await, asked).await.unwrap();
-    assert_eq!(shown.revision, "", "nothing was changed");
+    assert_eq!(shown.revision, "", "a preview changes nothing");
     shown
 }
 
@@ -113,7 +110,11 @@ async fn each_filter_shows_and_then_revokes_its_tokens_and_no_other() {
     assert_eq!(seen.revoke_reason, "a breach");
     assert_eq!(seen.revoked_by.unwrap().subject, "owner");
     let seen = server.see(&dead.uid).await;
-    assert_eq!(seen.state(), v1::TokenState::Expired, "the dead stay so");
+    assert_eq!(
+        seen.state(),
+        v1::TokenState::Expired,
+        "a dead token keeps its state"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -142,7 +143,7 @@ async fn what_changed_since_the_preview_stops_it_and_nothing_is_revoked() {
     require_changed(revoke(&server, &unused, &shown).await, 0);
     assert_eq!(server.verdict(&first.secret).await, "OK");
 
-    // Rotation makes no other token of it.
+    // A rotated token is still the same token.
     let shown = preview(&server, &EVERY_TOKEN).await.preview_hash;
     let newer = server.rotate(&first.uid, crate::support::requests::overlap_for(60));
     let newer = newer.await.secret;
@@ -162,7 +163,7 @@ async fn a_hash_of_another_stack_or_filter_is_refused_and_a_repetition_too() {
     let other = server.register("Other").await;
     let shown = request(&other, &EVERY_TOKEN, None);
     let shown = send(&mut owner, shown).await.unwrap();
-    // Not even where there is nothing in either.
+    // Even if both sets are empty.
     require_changed(revoke(&server, &EVERY_TOKEN, &shown.preview_hash).await, 0);
     let token = server.token("deploy").await;
     require_changed(revoke(&server, &EVERY_TOKEN, &shown.preview_hash).await, 1);
@@ -182,7 +183,7 @@ async fn a_hash_of_another_stack_or_filter_is_refused_and_a_repetition_too() {
     let done = revoke(&server, &owners, &empty.preview_hash).await.unwrap();
     assert_eq!((done.count, done.revision.as_str()), (0, ""));
     let events = server.audit().await;
-    assert_eq!(events[0].action(), AuditAction::TokenRevokeAll);
+    assert_eq!(events[0].method, methods::REVOKE_ALL);
     assert_eq!(
         (events[0].details["count"].as_str(), &*events[0].token_uid),
         ("0", "")
@@ -201,7 +202,7 @@ async fn those_left_out_for_having_expired_stay_dead_also_if_the_clock_goes_back
     revoke(&server, &EVERY_TOKEN, &shown.preview_hash)
         .await
         .unwrap();
-    server.clock.turn_back(Duration::from_secs(15));
+    server.clock.set_back(Duration::from_secs(15));
     assert_eq!(server.verdict(&short.secret).await, "EXPIRED");
 }
 
@@ -221,7 +222,7 @@ async fn while_suspended_it_works_and_each_token_has_its_row_in_the_audit() {
     let events = server.audit().await;
     let rows: BTreeMap<_, _> = events
         .iter()
-        .filter(|event| event.action() == AuditAction::TokenRevokeAll)
+        .filter(|event| event.method == methods::REVOKE_ALL)
         .map(|event| (event.token_uid.clone(), event.details.clone()))
         .collect();
     assert_eq!(rows.len(), 3);
@@ -324,7 +325,11 @@ async fn of_two_at_once_one_wins_and_an_issue_is_in_the_set_or_stops_it() {
         let issued = issued.unwrap().into_inner().secret;
         let won = [&a, &b].into_iter().filter(|answer| answer.is_ok()).count();
         assert!(won < 2, "round {round}");
-        assert_eq!(server.verdict(&issued).await, "OK", "never shown, so alive");
+        assert_eq!(
+            server.verdict(&issued).await,
+            "OK",
+            "not in the preview, so still live"
+        );
         let live = server.limit().await.0;
         assert_eq!(live, if won == 1 { 1 } else { 2 }, "round {round}");
         let rest = preview(&server, &EVERY_TOKEN).await.preview_hash;

@@ -1,7 +1,8 @@
-//! Verdicts on presented tokens.
+//! The verdicts on tokens.
 
 mod answers;
 mod batch;
+mod own_catalogue;
 mod permissions;
 mod questions;
 mod recognition;

@@ -1,13 +1,13 @@
-//! A token works only with the key of its own stack (R1), and whoever guesses learns nothing
-//! from the answer: three different causes, the same bytes.
+//! A token works only with the API key of its own stack (R1). An answer reveals nothing to a caller
+//! who guesses: three different causes give the same bytes.
 
 use prost::Message as _;
 use stacktoken::grpc::pb::v1;
 
-use crate::support::{TestServer, frames, introspect_request};
+use crate::support::{TestServer, frames, introspect_request, requests::INCLUDES};
 
 const PATH: &str = "/stacktoken.v1.IntrospectionService/Introspect";
-/// A right checksum, and nobody's token.
+/// A well-formed secret that was never issued.
 const UNKNOWN: &str = "stk1_kQ3vX9mT2pL8sR5wY1bN7dF4gH6jZ0cVaEuIoPqW3t37wy";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -31,7 +31,7 @@ async fn a_token_works_only_with_the_key_of_its_own_stack() {
         let answer = answer.into_inner();
         assert_eq!(answer.active, active, "{key:?}");
         if !active {
-            assert_eq!(answer.reason(), v1::Reason::NotRecognised, "{key:?}");
+            assert_eq!(answer.reason(), v1::Reason::NotRecognized, "{key:?}");
         }
     }
 }
@@ -40,14 +40,21 @@ async fn a_token_works_only_with_the_key_of_its_own_stack() {
 async fn a_token_answers_for_its_stack_and_for_no_person() {
     let server = TestServer::start().await;
     let token = server.token("deploy").await;
-    let answer = server.introspect(&token.secret, &["entry.update"]).await;
+    let request = v1::IntrospectRequest {
+        include: INCLUDES.map(Into::into).to_vec(),
+        ..introspect_request(&server.stack, &token.secret, &["entry.update"])
+    };
+    let mut service = server.service().await;
+    let answer = service.introspection.introspect(request).await.unwrap();
+    let answer = answer.into_inner();
     assert!(answer.active);
     assert_eq!(answer.decision(), v1::Decision::Allow);
     let stack = answer.stack.clone().unwrap();
     assert_eq!(stack.stack_api_key, server.stack);
     assert_eq!(stack.name, "Test stack");
     assert_eq!(stack.organization_uid, "org-1");
-    assert_eq!(answer.token.clone().unwrap().token_uid, token.uid);
+    assert_eq!(answer.token_uid, token.uid);
+    assert_eq!(answer.token.as_ref().unwrap().name, "deploy");
     let bytes = answer.encode_to_vec();
     let words = String::from_utf8_lossy(&bytes);
     assert!(!words.contains("owner") && !words.contains("login.test"));
@@ -60,6 +67,8 @@ async fn unknown_mistyped_and_misplaced_tokens_answer_with_the_same_bytes() {
     let revoked = server.token("revoked").await;
     server.revoke(&revoked.uid).await;
     let other = server.register("Other").await;
+    // Close to the maximum size of a request.
+    let long = "x".repeat(60_000);
     let mut mistyped = token.secret.clone();
     let last = if mistyped.ends_with('0') { "1" } else { "0" };
     mistyped.replace_range(50.., last);
@@ -74,6 +83,13 @@ async fn unknown_mistyped_and_misplaced_tokens_answer_with_the_same_bytes() {
             (&other, token.secret.as_str()),
             (&other, revoked.secret.as_str()),
             (&server.stack, "junk"),
+            (&server.stack, ""),
+            (&server.stack, " "),
+            (&server.stack, long.as_str()),
+            (&long, token.secret.as_str()),
+            (&String::new(), token.secret.as_str()),
+            (&"no key: \n\u{202e}".to_owned(), token.secret.as_str()),
+            (&String::new(), ""),
         ] {
             let request = introspect_request(stack, secret, actions);
             answers.push(frames::call(channel.clone(), &authorization, PATH, &request).await);
@@ -88,11 +104,11 @@ async fn unknown_mistyped_and_misplaced_tokens_answer_with_the_same_bytes() {
             _ => v1::Decision::Deny,
         };
         let bare = v1::IntrospectResponse {
-            reason: v1::Reason::NotRecognised.into(),
+            reason: v1::Reason::NotRecognized.into(),
             decision: decision.into(),
             ..Default::default()
         };
-        assert_eq!(decoded, bare, "and not a field more");
+        assert_eq!(decoded, bare, "no other field is set");
     }
 }
 

@@ -1,4 +1,4 @@
-//! One spelling of a secret works, and none that is anything like it.
+//! Only the exact secret is recognized, and nothing similar to it.
 
 use std::collections::BTreeSet;
 
@@ -13,8 +13,8 @@ use crate::support::{
     requests::{outcome, refused},
 };
 
-/// Every truncation, extension, change of one character or of letter case, and what people
-/// and parsers might do to a secret on the way.
+/// Returns every truncation, extension, and change of one character or of letter case, and the
+/// changes that people and parsers may make to a secret in transit.
 fn corpus(secret: &str) -> BTreeSet<String> {
     let mut corpus = BTreeSet::new();
     for at in 1..secret.len() {
@@ -64,7 +64,7 @@ async fn ask(client: &mut Client, stack: &str, secret: &str) -> v1::IntrospectRe
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_that_merely_resembles_a_secret_is_active() {
     let server = TestServer::start_with(|tuning| {
-        tuning.unrecognised_per_second = 1_000_000.try_into().unwrap();
+        tuning.unrecognized_per_second = 1_000_000.try_into().unwrap();
     })
     .await;
     let token = server.token("deploy").await;
@@ -78,7 +78,7 @@ async fn nothing_that_merely_resembles_a_secret_is_active() {
             for secret in part {
                 let answer = ask(&mut service, &stack, &secret).await;
                 assert!(!answer.active, "{secret:?}");
-                assert_eq!(answer.reason(), v1::Reason::NotRecognised, "{secret:?}");
+                assert_eq!(answer.reason(), v1::Reason::NotRecognized, "{secret:?}");
             }
         });
     }
@@ -86,34 +86,37 @@ async fn nothing_that_merely_resembles_a_secret_is_active() {
     assert_eq!(
         server.verdict(&token.secret).await,
         "OK",
-        "and the true one works"
+        "the exact secret works"
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flood_of_unrecognised_tokens_is_refused_and_good_ones_are_not() {
+async fn a_flood_of_unrecognized_tokens_is_refused_and_good_ones_are_not() {
     let server = TestServer::start_with(|tuning| {
-        tuning.unrecognised_per_second = 5.try_into().unwrap();
+        tuning.unrecognized_per_second = 5.try_into().unwrap();
     })
     .await;
     let token = server.token("deploy").await;
     let mut service = server.service().await;
-    let mut unrecognised = 0;
+    let mut unrecognized = 0;
     let status = loop {
         let request = introspect_request(&server.stack, "junk", &[]);
         match service.introspection.introspect(request).await {
-            Ok(_) => unrecognised += 1,
+            Ok(_) => unrecognized += 1,
             Err(status) => break status,
         }
-        assert!(unrecognised < 200, "never refused");
+        assert!(unrecognized < 200, "the rate limit never applies");
     };
-    assert!(unrecognised >= 5, "{unrecognised}");
+    assert!(unrecognized >= 5, "{unrecognized}");
     assert_eq!(
         refused(&status),
         (Code::ResourceExhausted, "RATE_LIMITED".into())
     );
     let wait = details(&status).retry_info().unwrap().retry_delay.unwrap();
     assert!(!wait.is_zero() && wait.as_millis() <= 201, "{wait:?}");
+    // gRPC libraries that retry automatically use this trailer.
+    let pushback = status.metadata().get("grpc-retry-pushback-ms").unwrap();
+    assert_eq!(pushback.to_str().unwrap(), wait.as_millis().to_string());
     for _ in 0..20 {
         assert!(ask(&mut service, &server.stack, &token.secret).await.active);
     }
@@ -124,6 +127,6 @@ async fn a_flood_of_unrecognised_tokens_is_refused_and_good_ones_are_not() {
     assert_eq!(
         outcome(&by_another),
         "OK",
-        "another service has a rate of its own"
+        "another service has its own rate limit"
     );
 }

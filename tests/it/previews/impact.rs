@@ -1,4 +1,4 @@
-//! Who would notice a change: told by previews, from what is known of a token's use.
+//! The impact in previews: the services that recently used the token.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::support::{
 
 const DAYS: Duration = Duration::from_secs(86_400);
 
-/// Has a service that may introspect use a secret.
+/// Uses a secret as a service with the introspect role.
 async fn used(server: &TestServer, subject: &str, secret: &str) {
     let jwt = server.issuer.service(subject, server.clock.seconds());
     let service = server.with_authorization(format!("Bearer {jwt}")).await;
@@ -22,7 +22,7 @@ async fn used(server: &TestServer, subject: &str, secret: &str) {
     assert!(answer.unwrap().into_inner().active);
 }
 
-/// What all three previews tell.
+/// Asserts that the three previews and `GetUsage` agree, and returns the impact.
 async fn impact(server: &TestServer, token: &Issued) -> v1::Impact {
     let (mut owner, stack, uid) = (server.owner().await, &server.stack, &token.uid);
     let update = v1::UpdateRequest {
@@ -37,7 +37,7 @@ async fn impact(server: &TestServer, token: &Issued) -> v1::Impact {
         validate_only: true,
         ..revoke_request(stack, uid, "")
     };
-    let told = [
+    let refusal_text = [
         owner
             .tokens
             .update(update)
@@ -61,18 +61,28 @@ async fn impact(server: &TestServer, token: &Issued) -> v1::Impact {
             .impact,
     ]
     .map(Option::unwrap);
-    assert!(told.iter().all(|impact| *impact == told[0]), "{told:?}");
-    told[0].clone()
+    assert!(
+        refusal_text.iter().all(|impact| *impact == refusal_text[0]),
+        "{refusal_text:?}"
+    );
+    let request = v1::GetUsageRequest {
+        stack_api_key: stack.clone(),
+        token_uid: uid.clone(),
+    };
+    let read = owner.tokens.get_usage(request).await.unwrap().into_inner();
+    assert_eq!(read.last_used_at, refusal_text[0].last_used_at);
+    assert_eq!(read.services, refusal_text[0].services);
+    refusal_text[0].clone()
 }
 
 fn services(impact: &v1::Impact) -> Vec<(String, i64)> {
-    let told = impact.services.iter().map(|used| {
+    let refusal_text = impact.services.iter().map(|used| {
         let service = used.service.clone().unwrap();
         assert_eq!(service.kind(), CallerKind::Service);
         assert_eq!(service.issuer, ISSUER);
         (service.subject, used.last_used_at.unwrap().seconds)
     });
-    told.collect()
+    refusal_text.collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -83,7 +93,7 @@ async fn a_token_that_was_never_used_has_no_impact() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_use_is_told_for_thirty_days_and_then_only_as_the_last() {
+async fn a_use_is_listed_for_thirty_days_and_later_only_as_the_last() {
     let server = TestServer::start().await;
     let token = server.token("used").await;
     used(&server, "content-api", &token.secret).await;
@@ -92,13 +102,13 @@ async fn a_use_is_told_for_thirty_days_and_then_only_as_the_last() {
     server.clock.advance(30 * DAYS);
     assert_eq!(services(&impact(&server, &token).await), expected);
     server.clock.advance(Duration::from_micros(1));
-    let told = impact(&server, &token).await;
-    assert_eq!(services(&told), []);
-    assert_eq!(told.last_used_at.unwrap().seconds, START);
+    let refusal_text = impact(&server, &token).await;
+    assert_eq!(services(&refusal_text), []);
+    assert_eq!(refusal_text.last_used_at.unwrap().seconds, START);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_many_services_the_hundred_latest_are_told() {
+async fn of_many_services_the_hundred_latest_are_listed() {
     let server = TestServer::start().await;
     let (token, other) = (server.token("busy").await, server.token("other").await);
     let outside = server.outside().await;
@@ -114,17 +124,17 @@ async fn of_many_services_the_hundred_latest_are_told() {
             outside.run(&sql).await;
         }
     }
-    let told = impact(&server, &token).await;
+    let refusal_text = impact(&server, &token).await;
     let expected: Vec<_> = (20..120)
         .rev()
         .map(|n| (format!("service-{n}"), START - 1000 + n))
         .collect();
-    assert_eq!(services(&told), expected);
-    assert_eq!(told.last_used_at.unwrap().seconds, START - 881);
+    assert_eq!(services(&refusal_text), expected);
+    assert_eq!(refusal_text.last_used_at.unwrap().seconds, START - 881);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_previews_tell_an_impact() {
+async fn only_previews_show_an_impact() {
     let server = TestServer::start().await;
     let token = server.token("used").await;
     used(&server, "content-api", &token.secret).await;
@@ -138,7 +148,7 @@ async fn only_previews_tell_an_impact() {
     assert_eq!(services(&impact_of_dead(&server, &token).await).len(), 1);
 }
 
-/// A dead token can still be revoked, and so that can be previewed.
+/// Returns the impact in the preview of revoking a dead token, which is permitted.
 async fn impact_of_dead(server: &TestServer, token: &Issued) -> v1::Impact {
     let revoke = v1::RevokeRequest {
         validate_only: true,

@@ -1,5 +1,4 @@
-//! Changes that are only shown (`validate_only`): they tell what the change comes to, and
-//! leave nothing behind.
+//! Previews (`validate_only`): they return the effect of a change and leave no trace.
 
 mod impact;
 mod quiet;
@@ -12,21 +11,21 @@ use tonic::transport::Channel;
 
 use crate::support::{
     TestServer,
-    database::Outside,
-    previews::{Rehearsal, World},
-    raw::{Part, methods, path_of},
+    database::DirectConnection,
+    previews::{InspectTables, Rehearsal},
+    raw::{TestCaller, methods, path_of},
 };
 
-/// Changes that cannot be previewed, each for a reason that its comment tells.
-const WITHOUT: [&str; 1] = ["/stacktoken.v1.TokenService/ReportLeaked"];
+/// RPCs without a preview; the comment of each states the reason.
+const WITHOUT: [&str; 1] = ["/stacktoken.v1.LeakService/ReportLeaked"];
 
-/// A server beside which somebody looks at its tables.
-struct Observed {
+/// A server, and a second connection to its tables.
+struct InspectedServer {
     server: TestServer,
-    outside: Outside,
+    outside: DirectConnection,
 }
 
-impl Observed {
+impl InspectedServer {
     async fn start() -> Self {
         let server = TestServer::start().await;
         let outside = server.outside().await;
@@ -34,14 +33,14 @@ impl Observed {
     }
 }
 
-impl World for Observed {
+impl InspectTables for InspectedServer {
     const EXACT: bool = true;
 
     async fn channel(&self) -> Channel {
         self.server.channel().await
     }
 
-    fn jwt(&self, part: Part) -> String {
+    fn jwt(&self, part: TestCaller) -> String {
         part.jwt(&self.server)
     }
 
@@ -71,33 +70,33 @@ fn every_change_can_be_previewed_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_preview_tells_what_becomes_of_a_token_and_leaves_every_row() {
-    let world = Observed::start().await;
+async fn a_preview_shows_the_future_token_and_changes_no_row() {
+    let world = InspectedServer::start().await;
     Rehearsal::of(&world).await.life_of_a_token().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_preview_is_refused_for_what_the_change_is() {
-    let world = Observed::start().await;
+    let world = InspectedServer::start().await;
     Rehearsal::of(&world).await.refusals_of_tokens().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_preview_does_not_use_up_a_request_id() {
-    let world = Observed::start().await;
+    let world = InspectedServer::start().await;
     Rehearsal::of(&world).await.repetitions().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_preview_tells_what_becomes_of_a_stack_and_leaves_every_row() {
-    let world = Observed::start().await;
+async fn a_preview_shows_the_future_stack_and_changes_no_row() {
+    let world = InspectedServer::start().await;
     let rehearsal = Rehearsal::of(&world).await;
     rehearsal.life_of_a_stack("blt0123456789abcdef").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn changes_at_random_come_to_what_their_previews_told() {
-    let world = Observed::start().await;
+async fn random_changes_match_their_previews() {
+    let world = InspectedServer::start().await;
     let rehearsal = Rehearsal::of(&world).await;
     let mut seen = std::collections::BTreeMap::new();
     for seed in 1..=4 {
@@ -116,7 +115,7 @@ async fn changes_at_random_come_to_what_their_previews_told() {
         "TOKEN_NOT_FOUND",
         "TOKEN_REVOKED",
     ] {
-        assert!(seen.contains_key(expected), "never {expected}: {seen:?}");
+        assert!(seen.contains_key(expected), "{expected} is not in {seen:?}");
     }
     assert!(seen["OK"] > 100, "{seen:?}");
 }

@@ -1,12 +1,12 @@
-//! A preview is noticed by nobody: not by memory, not by the limit, and not by the audit unless
-//! it is refused.
+//! A preview has no side effect: not on the cache, not on the token limit, and not on the audit
+//! unless it is refused.
 
 use std::time::Duration;
 
 use stacktoken::grpc::pb::{
     admin::v1::{RegisterRequest, RemoveRequest, SuspendRequest},
-    audit::v1::{AuditAction, AuditOutcome},
-    v1::{self, rotate_request::Overlap},
+    audit::v1::AuditOutcome,
+    v1,
 };
 use tokio::task::JoinSet;
 
@@ -14,10 +14,10 @@ use crate::support::{
     TestServer, at,
     clock::START,
     database::eventually,
-    issue_request, now, permissions,
+    issue_request, methods, now, permissions,
     requests::{
-        Issued, outcome, permit_request, rename_request, revoke_request, rotate_request,
-        set_expiry_request,
+        Issued, UNTIL_FIRST_USE, outcome, permit_request, rename_request, revoke_request,
+        rotate_request, set_expiry_request,
     },
 };
 
@@ -30,7 +30,7 @@ async fn misses(server: &TestServer) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_thrown_out_of_memory_by_a_preview() {
+async fn a_preview_evicts_nothing_from_the_cache() {
     let server = TestServer::start().await;
     let token = server.token("deploy").await;
     for _ in 0..2 {
@@ -50,7 +50,7 @@ async fn nothing_is_thrown_out_of_memory_by_a_preview() {
     };
     let rotate = v1::RotateRequest {
         validate_only: true,
-        ..rotate_request(stack, uid, Overlap::UntilFirstUse(true))
+        ..rotate_request(stack, uid, UNTIL_FIRST_USE)
     };
     let revoke = v1::RevokeRequest {
         validate_only: true,
@@ -75,11 +75,11 @@ async fn nothing_is_thrown_out_of_memory_by_a_preview() {
     operator.stacks.suspend(suspend).await.unwrap();
     operator.stacks.remove(remove).await.unwrap();
     assert_eq!(server.verdict(&token.secret).await, "OK");
-    assert_eq!(misses(&server).await, before, "all from memory");
+    assert_eq!(misses(&server).await, before, "all from the cache");
     let rename = rename_request(stack, uid, "renamed");
     owner.tokens.update(rename).await.unwrap();
     assert_eq!(server.verdict(&token.secret).await, "OK");
-    assert!(misses(&server).await > before, "a change throws it out");
+    assert!(misses(&server).await > before, "a change evicts the token");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -112,7 +112,7 @@ async fn a_preview_that_is_refused_ends_no_expired_token_and_the_change_does() {
         outcome(&owner.tokens.issue(taken(false)).await),
         "AlreadyExists NAME_TAKEN"
     );
-    assert_ne!(outside.dump().await, before, "its end was written down");
+    assert_ne!(outside.dump().await, before, "the expiry was recorded");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -127,18 +127,18 @@ async fn fifty_previews_beside_fifty_issues_leave_ten_tokens() {
             ..issue_request(&server.stack, &format!("token {at}"))
         };
         calls.spawn(async move {
-            let told = outcome(&owner.tokens.issue(request).await);
-            (validate_only, told)
+            let refusal_text = outcome(&owner.tokens.issue(request).await);
+            (validate_only, refusal_text)
         });
     }
     let ended = calls.join_all().await;
     let issued = ended
         .iter()
-        .filter(|(preview, told)| !preview && told == "OK");
+        .filter(|(preview, refusal_text)| !preview && refusal_text == "OK");
     assert_eq!(issued.count(), 10);
-    for (_, told) in &ended {
+    for (_, refusal_text) in &ended {
         let known = ["OK", "ResourceExhausted TOKEN_LIMIT_REACHED"];
-        assert!(known.contains(&told.as_str()), "{told}");
+        assert!(known.contains(&refusal_text.as_str()), "{refusal_text}");
     }
     assert_eq!(server.limit().await, (10, 10));
 }
@@ -157,10 +157,10 @@ async fn a_preview_counts_against_the_callers_rate() {
     };
     let mut refused = 0;
     for _ in 0..40 {
-        let told = outcome(&owner.tokens.issue(request.clone()).await);
-        refused += usize::from(told == "ResourceExhausted RATE_LIMITED");
+        let refusal_text = outcome(&owner.tokens.issue(request.clone()).await);
+        refused += usize::from(refusal_text == "ResourceExhausted RATE_LIMITED");
     }
-    assert!(refused > 0, "none of 40");
+    assert!(refused > 0, "none of 40 calls was refused");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -185,9 +185,9 @@ async fn a_refused_preview_is_in_the_audit_and_one_that_succeeds_is_not() {
     })
     .await;
     assert_eq!(newer.len(), 1, "{newer:?}");
-    assert_eq!(newer[0].action(), AuditAction::TokenIssue);
+    assert_eq!(newer[0].method, methods::ISSUE);
     assert_eq!(newer[0].outcome(), AuditOutcome::Refused);
-    assert_eq!(newer[0].reason, "NAME_TAKEN");
+    assert_eq!(newer[0].error_reason, "NAME_TAKEN");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -202,7 +202,7 @@ async fn what_a_preview_would_make_up_is_left_out() {
     let token = shown.token.clone().unwrap();
     assert_eq!((shown.secret.as_str(), shown.revision.as_str()), ("", ""));
     assert_eq!(
-        (token.token_uid.as_str(), token.secret_hint.as_str()),
+        (token.token_uid.as_str(), token.secrets[0].hint.as_str()),
         ("", "")
     );
     assert_eq!((token.name.as_str(), token.generation), ("x", 1));
@@ -237,6 +237,9 @@ async fn a_preview_of_a_repetition_leaves_the_lost_secret_alive() {
     let shown = owner.tokens.issue(request(true)).await.unwrap();
     assert_eq!(shown.into_inner().token.unwrap().token_uid, made.uid);
     assert_eq!(server.verdict(&made.secret).await, "OK");
-    let told = outcome(&owner.tokens.issue(request(true)).await);
-    assert_eq!(told, "AlreadyExists REQUEST_ID_REUSED", "it was used");
+    let refusal_text = outcome(&owner.tokens.issue(request(true)).await);
+    assert_eq!(
+        refusal_text, "AlreadyExists REQUEST_ID_REUSED",
+        "the request id was used"
+    );
 }

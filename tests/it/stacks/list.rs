@@ -1,6 +1,9 @@
 use std::time::Duration;
 
-use stacktoken::grpc::pb::admin::v1::{ListRequest, ListResponse, RegisterRequest, StackState};
+use stacktoken::grpc::pb::{
+    admin::v1::{ListRequest, ListResponse, RegisterRequest},
+    v1::StackState,
+};
 
 use super::{register, remove, suspend};
 use crate::support::{Client, TestServer, clients::fields};
@@ -117,7 +120,7 @@ async fn suspended_and_removed_stacks_are_listed_as_such() {
 async fn every_fault_of_a_question_is_reported_at_once() {
     let server = TestServer::start().await;
     let mut operator = server.operator().await;
-    for page_size in [-1, 101] {
+    for page_size in [-1, i32::MIN] {
         let request = ListRequest {
             page_size,
             page_token: "junk".into(),

@@ -1,7 +1,8 @@
-//! StackService, one file per RPC.
+//! `StackService`, one file for each RPC.
 
 mod get;
 mod list;
+mod list_members;
 mod register;
 mod remove;
 mod remove_member;
@@ -13,32 +14,33 @@ mod transfer_ownership;
 
 use stacktoken::grpc::pb::{
     admin::v1::{
-        GetRequest, GetResponse, Person, RegisterRequest, RemoveRequest, Role, SetMemberRequest,
-        Stack, SuspendRequest,
+        GetRequest, GetResponse, ListMembersRequest, Member, Person, RegisterRequest,
+        RemoveRequest, SetMemberRequest, Stack, SuspendRequest,
     },
-    audit::v1::{AuditAction, AuditEvent, AuditOutcome},
-    v1::{SetExpiryRequest, UpdateRequest},
+    audit::v1::{AuditEvent, AuditOutcome, AuditState, audit_state::State},
+    v1::{Role, SetExpiryRequest, UpdateRequest},
 };
 use tonic::{Code, Status};
 
 use crate::support::{TestServer, person, raw::outcome};
 
-/// Ended well.
+/// The outcome of a successful call.
 const DONE: (Code, &str) = (Code::Ok, "");
 const NOT_FOUND: (Code, &str) = (Code::NotFound, "STACK_NOT_FOUND");
+const WRONG_ROLE: (Code, &str) = (Code::PermissionDenied, "ROLE_REQUIRED");
 const SUSPENDED: (Code, &str) = (Code::FailedPrecondition, "STACK_SUSPENDED");
 const OWNER_REQUIRED: (Code, &str) = (Code::FailedPrecondition, "OWNER_REQUIRED");
 
-/// That a call ended with this code and reason.
+/// Asserts that a call ended with this code and reason.
 #[track_caller]
 fn ended<T>(answered: &Result<T, Status>, (code, reason): (Code, &str)) {
     assert_eq!(outcome(answered), (code, reason.to_owned()));
 }
 
-/// A key that nobody registered.
+/// A key that is not registered.
 const UNKNOWN: &str = "blt00c0ffee00c0ffee";
 
-/// As operators see the stack.
+/// Returns the stack as an operator sees it.
 async fn seen(server: &TestServer, key: &str) -> GetResponse {
     let request = GetRequest {
         stack_api_key: key.into(),
@@ -51,26 +53,53 @@ async fn stack(server: &TestServer) -> Stack {
     seen(server, &server.stack).await.stack.unwrap()
 }
 
-/// Who is in the stack, in the order they were added.
+/// Returns the members of the stack, in the order they were added.
+async fn members(server: &TestServer) -> Vec<Member> {
+    let request = ListMembersRequest {
+        stack_api_key: server.stack.clone(),
+        page_size: 100,
+        page_token: String::new(),
+    };
+    let mut operator = server.operator().await;
+    let page = operator.stacks.list_members(request).await.unwrap();
+    page.into_inner().members
+}
+
+/// Returns the subjects and roles of the members, in the order they were added.
 async fn people(server: &TestServer) -> Vec<(String, Role)> {
-    let members = seen(server, &server.stack).await.members;
-    let told = members.into_iter().map(|member| {
+    let told = members(server).await.into_iter().map(|member| {
         let role = member.role();
         (member.person.unwrap().subject, role)
     });
     told.collect()
 }
 
-/// The latest thing that was done to the stack.
-async fn latest(server: &TestServer, action: AuditAction) -> AuditEvent {
+/// Returns the latest successful change of the stack by this method.
+async fn latest(server: &TestServer, method: &str) -> AuditEvent {
     let event = server
         .audit()
         .await
         .into_iter()
-        .find(|event| event.action() == action);
-    let event = event.unwrap_or_else(|| panic!("no {action:?} in the audit"));
+        .find(|event| event.method == method);
+    let event = event.unwrap_or_else(|| panic!("no {method} in the audit"));
     assert_eq!(event.outcome(), AuditOutcome::Done);
     event
+}
+
+/// Returns the stack in a snapshot.
+fn stack_in(state: Option<&AuditState>) -> &Stack {
+    match state.and_then(|state| state.state.as_ref()) {
+        Some(State::Stack(stack)) => stack,
+        other => panic!("not a stack: {other:?}"),
+    }
+}
+
+/// Returns the person and the role of the member in a snapshot.
+fn member_in(state: Option<&AuditState>) -> (&str, Role) {
+    match state.and_then(|state| state.state.as_ref()) {
+        Some(State::Member(member)) => (&member.person.as_ref().unwrap().subject, member.role()),
+        other => panic!("not a member: {other:?}"),
+    }
 }
 
 fn details(event: &AuditEvent) -> Vec<(&str, &str)> {
@@ -129,6 +158,7 @@ fn rename(key: &str, token_uid: &str, name: &str) -> UpdateRequest {
             paths: vec!["name".into()],
         }),
         validate_only: false,
+        etag: String::new(),
     }
 }
 
@@ -142,10 +172,11 @@ fn set_expiry(
         token_uid: token_uid.into(),
         expiry: Some(expiry),
         validate_only: false,
+        etag: String::new(),
     }
 }
 
-/// A person with nothing right about them.
+/// Returns a person whose fields are all invalid.
 fn nobody() -> Person {
     Person {
         issuer: String::new(),

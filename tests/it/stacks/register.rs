@@ -1,11 +1,8 @@
-use stacktoken::grpc::pb::{
-    admin::v1::{RegisterRequest, StackState},
-    audit::v1::AuditAction,
-};
+use stacktoken::grpc::pb::{admin::v1::RegisterRequest, audit::v1::ListRequest, v1::StackState};
 use tonic::Code;
 
-use super::{DONE, details, ended, latest, nobody, register, seen};
-use crate::support::{ISSUER, TestServer, clients::fields, issue_request, person};
+use super::{DONE, details, ended, latest, nobody, register, seen, stack_in};
+use crate::support::{TestServer, clients::fields, issue_request, methods, person};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stack_without_a_key_is_given_one_and_the_defaults() {
@@ -140,6 +137,7 @@ async fn every_fault_of_a_registration_is_reported_at_once() {
         owner: Some(nobody()),
         token_limit: Some(1001),
         validate_only: false,
+        request_id: "a b".into(),
     };
     let status = operator.stacks.register(wrong).await.unwrap_err();
     assert_eq!(
@@ -151,7 +149,8 @@ async fn every_fault_of_a_registration_is_reported_at_once() {
             "owner.issuer",
             "owner.subject",
             "owner.email",
-            "token_limit"
+            "token_limit",
+            "request_id"
         ]
     );
 }
@@ -190,15 +189,116 @@ async fn a_registration_is_in_the_audit_without_anybodys_address() {
         .into_inner();
     assert_eq!(answer.stack.unwrap().owner.unwrap(), owner);
     server.stack = "blt00c0ffee00c0ffee".into();
-    let event = latest(&server, AuditAction::StackRegister).await;
-    let who = format!("{ISSUER} owner");
+    let event = latest(&server, methods::REGISTER).await;
+    assert_eq!(event.before, None);
+    let after = stack_in(event.after.as_ref());
     assert_eq!(
-        details(&event),
-        [
-            ("max_tokens", "10"),
-            ("name", "New"),
-            ("organization_uid", "org-1"),
-            ("owner", who.as_str())
-        ]
+        (after.name.as_str(), after.organization_uid.as_str()),
+        ("New", "org-1")
     );
+    assert_eq!(after.limit.unwrap().max, 10);
+    assert_eq!(after.owner, Some(person("owner")));
+    assert!(event.details.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeated_registration_answers_the_stack_that_the_first_one_made() {
+    let server = TestServer::start().await;
+    let mut operator = server.operator().await;
+    let request = RegisterRequest {
+        request_id: "make-shop".into(),
+        ..register("Shop")
+    };
+    let first = operator.stacks.register(request.clone()).await.unwrap();
+    let first = first.into_inner();
+    let key = first.stack.clone().unwrap().stack_api_key;
+    server.clock.advance(std::time::Duration::from_secs(3600));
+    let again = operator.stacks.register(request.clone()).await.unwrap();
+    assert_eq!(again.into_inner(), first);
+    let of_stack = ListRequest {
+        stack_api_key: key.clone(),
+        ..Default::default()
+    };
+    let events = operator.audit.list(of_stack).await.unwrap().into_inner();
+    let events = events.events.iter();
+    let told: Vec<_> = events.map(details).collect();
+    assert_eq!(told.len(), 2);
+    assert_eq!(told[0], [("again", "true")]);
+    // A repeated registration returns the current state of the stack.
+    operator.stacks.suspend(super::suspend(&key)).await.unwrap();
+    let now = operator.stacks.register(request.clone()).await.unwrap();
+    let now = now.into_inner().stack.unwrap();
+    assert_eq!(now.state(), StackState::Suspended);
+    assert_eq!(now.stack_api_key, key);
+    // A preview returns it too. Request ids of another caller are separate.
+    let preview = RegisterRequest {
+        validate_only: true,
+        ..request.clone()
+    };
+    let shown = operator
+        .stacks
+        .register(preview)
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(shown.stack, Some(now));
+    assert_eq!(shown.revision, "");
+    let jwt = server.issuer.operator("other", server.clock.seconds());
+    let mut other = server.with_authorization(format!("Bearer {jwt}")).await;
+    let theirs = other.stacks.register(request.clone()).await.unwrap();
+    assert_ne!(theirs.into_inner().stack.unwrap().stack_api_key, key);
+    for changed in [
+        RegisterRequest {
+            name: "Shop 2".into(),
+            ..request.clone()
+        },
+        RegisterRequest {
+            stack_api_key: key.clone(),
+            ..request
+        },
+    ] {
+        let reused = operator.stacks.register(changed).await;
+        ended(&reused, (Code::AlreadyExists, "REQUEST_ID_REUSED"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn neither_a_refusal_nor_a_preview_uses_up_a_request_id() {
+    let server = TestServer::start().await;
+    let mut operator = server.operator().await;
+    let request = RegisterRequest {
+        stack_api_key: server.stack.clone(),
+        request_id: "one".into(),
+        ..register("Taken")
+    };
+    for _ in 0..2 {
+        let refused = operator.stacks.register(request.clone()).await;
+        ended(&refused, (Code::AlreadyExists, "STACK_KEY_TAKEN"));
+    }
+    let free = RegisterRequest {
+        stack_api_key: String::new(),
+        ..request
+    };
+    let preview = RegisterRequest {
+        validate_only: true,
+        ..free.clone()
+    };
+    let shown = operator
+        .stacks
+        .register(preview)
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(shown.stack.unwrap().stack_api_key, "");
+    let named = RegisterRequest {
+        name: "Another".into(),
+        ..free
+    };
+    ended(&operator.stacks.register(named).await, DONE);
+    let wrong = RegisterRequest {
+        request_id: "a b".into(),
+        ..register("Wrong")
+    };
+    let status = operator.stacks.register(wrong).await.unwrap_err();
+    assert_eq!(fields(&status), ["request_id"]);
 }

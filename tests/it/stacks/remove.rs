@@ -1,9 +1,8 @@
 use std::time::Duration;
 
 use stacktoken::grpc::pb::{
-    admin::v1::{RegisterRequest, RemoveRequest, StackState},
-    audit::v1::AuditAction,
-    v1::{Decision, GetRequest, ListRequest, Reason, RevokeRequest},
+    admin::v1::{RegisterRequest, RemoveRequest},
+    v1::{Decision, GetRequest, ListRequest, Reason, RevokeRequest, StackState},
 };
 use tonic::Code;
 
@@ -11,7 +10,7 @@ use super::{
     DONE, NOT_FOUND, UNKNOWN, details, ended, latest, register, remove, rename, set_expiry, stack,
     suspend,
 };
-use crate::support::{TestServer, clients::fields, issue_request, now};
+use crate::support::{TestServer, clients::fields, issue_request, methods, now};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_of_a_removed_stack_answer_revoked() {
@@ -101,6 +100,7 @@ async fn for_its_people_a_removed_stack_is_not_there() {
         token_uid: uid.clone(),
         reason: String::new(),
         validate_only: false,
+        etag: String::new(),
     };
     let mut owner = server.owner().await;
     ended(
@@ -140,6 +140,6 @@ async fn a_removal_is_in_the_audit_with_its_reason() {
     let server = TestServer::start().await;
     let mut operator = server.operator().await;
     operator.stacks.remove(remove(&server.stack)).await.unwrap();
-    let event = latest(&server, AuditAction::StackRemove).await;
+    let event = latest(&server, methods::REMOVE).await;
     assert_eq!(details(&event), [("reason", "gone")]);
 }

@@ -1,15 +1,14 @@
 use std::time::Duration;
 
 use stacktoken::grpc::pb::{
-    admin::v1::{ResumeRequest, StackState},
-    audit::v1::AuditAction,
-    v1::Reason,
+    admin::v1::ResumeRequest,
+    v1::{Reason, StackState},
 };
 
 use super::{
     DONE, NOT_FOUND, UNKNOWN, details, ended, latest, remove, rename, set_expiry, stack, suspend,
 };
-use crate::support::{TestServer, at, clients::fields, issue_request, never};
+use crate::support::{TestServer, at, clients::fields, issue_request, methods, never};
 
 fn resume(key: &str) -> ResumeRequest {
     ResumeRequest {
@@ -71,7 +70,7 @@ async fn a_token_that_expired_under_suspension_stays_dead() {
         .await
         .unwrap();
     server.clock.advance(Duration::from_secs(60));
-    // Dead comes before suspended: the precise reason is the one that lasts.
+    // A dead token's reason takes precedence over STACK_SUSPENDED, because it is final.
     let reason = async || server.introspect(&issued.secret, &[]).await.reason();
     assert_eq!(reason().await, Reason::Expired);
     operator.stacks.resume(resume(&server.stack)).await.unwrap();
@@ -129,6 +128,6 @@ async fn a_resumption_is_in_the_audit_with_its_reason() {
     let server = TestServer::start().await;
     let mut operator = server.operator().await;
     operator.stacks.resume(resume(&server.stack)).await.unwrap();
-    let event = latest(&server, AuditAction::StackResume).await;
+    let event = latest(&server, methods::RESUME).await;
     assert_eq!(details(&event), [("reason", "paid")]);
 }

@@ -1,10 +1,8 @@
-use stacktoken::grpc::pb::{
-    admin::v1::SetTokenLimitRequest, audit::v1::AuditAction, v1::RevokeRequest,
-};
+use stacktoken::grpc::pb::{admin::v1::SetTokenLimitRequest, v1::RevokeRequest};
 use tonic::Code;
 
-use super::{DONE, NOT_FOUND, details, ended, latest, remove, stack};
-use crate::support::{TestServer, clients::fields, issue_request};
+use super::{DONE, NOT_FOUND, details, ended, latest, remove, stack, stack_in};
+use crate::support::{TestServer, clients::fields, issue_request, methods};
 
 const FULL: (Code, &str) = (Code::ResourceExhausted, "TOKEN_LIMIT_REACHED");
 
@@ -18,7 +16,7 @@ fn set_limit(key: &str, max_tokens: i32) -> SetTokenLimitRequest {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_raised_limit_makes_room_for_just_so_many() {
+async fn a_raised_limit_allows_exactly_that_many_tokens() {
     let server = TestServer::start().await;
     let mut owner = server.owner().await;
     for n in 0..10 {
@@ -54,6 +52,7 @@ async fn below_the_live_count_nothing_dies_and_issue_waits_until_it_has_fallen()
             token_uid: issued.token.unwrap().token_uid,
             reason: String::new(),
             validate_only: false,
+            etag: String::new(),
         };
         owner.tokens.revoke(revoke).await.unwrap();
         let third = issue_request(&server.stack, "third");
@@ -102,7 +101,7 @@ async fn a_removed_stack_has_no_limit_to_set() {
 async fn every_fault_of_a_limit_is_reported_at_once() {
     let server = TestServer::start().await;
     let mut operator = server.operator().await;
-    // Neither a limit of 0 nor an empty reason goes without saying.
+    // Neither the limit nor the reason has a default.
     let empty = SetTokenLimitRequest::default();
     let status = operator.stacks.set_token_limit(empty).await.unwrap_err();
     assert_eq!(fields(&status), ["stack_api_key", "max_tokens", "reason"]);
@@ -122,13 +121,8 @@ async fn a_limit_is_in_the_audit_with_the_one_before_and_why() {
     let mut operator = server.operator().await;
     let request = set_limit(&server.stack, 20);
     operator.stacks.set_token_limit(request).await.unwrap();
-    let event = latest(&server, AuditAction::StackSetTokenLimit).await;
-    assert_eq!(
-        details(&event),
-        [
-            ("max_tokens", "20"),
-            ("max_tokens.before", "10"),
-            ("reason", "as agreed")
-        ]
-    );
+    let event = latest(&server, methods::SET_TOKEN_LIMIT).await;
+    let limits = [&event.before, &event.after].map(|state| stack_in(state.as_ref()).limit.unwrap());
+    assert_eq!(limits.map(|limit| limit.max), [10, 20]);
+    assert_eq!(details(&event), [("reason", "as agreed")]);
 }

@@ -1,16 +1,15 @@
 use std::time::Duration;
 
 use stacktoken::grpc::pb::{
-    admin::v1::{StackState, SuspendRequest},
-    audit::v1::AuditAction,
-    v1::{Decision, GetRequest, ListRequest, Reason, RevokeRequest},
+    admin::v1::SuspendRequest,
+    v1::{Decision, GetRequest, ListRequest, Reason, RevokeRequest, StackState},
 };
 
 use super::{
     DONE, NOT_FOUND, SUSPENDED, UNKNOWN, details, ended, latest, remove, rename, set_expiry, stack,
     suspend,
 };
-use crate::support::{TestServer, at, clients::fields, issue_request, never, now};
+use crate::support::{TestServer, at, clients::fields, issue_request, methods, never, now};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_token_of_a_suspended_stack_is_active() {
@@ -72,6 +71,7 @@ async fn while_suspended_looking_revoking_and_earlier_expiries_work() {
         token_uid: uid.clone(),
         reason: String::new(),
         validate_only: false,
+        etag: String::new(),
     };
     for hour in [3, 2, 1] {
         let sooner = at(server.clock.seconds() + hour * 3600);
@@ -129,7 +129,7 @@ async fn while_suspended_nothing_is_issued_updated_or_given_more_time() {
         ended(&redated, SUSPENDED);
     }
     let done = server.audit().await;
-    let done = done.iter().filter(|event| event.reason.is_empty());
+    let done = done.iter().filter(|event| event.error_reason.is_empty());
     assert_eq!(done.count(), before.len());
 }
 
@@ -165,6 +165,6 @@ async fn a_suspension_is_in_the_audit_with_its_reason() {
         .suspend(suspend(&server.stack))
         .await
         .unwrap();
-    let event = latest(&server, AuditAction::StackSuspend).await;
+    let event = latest(&server, methods::SUSPEND).await;
     assert_eq!(details(&event), [("reason", "unpaid")]);
 }

@@ -1,15 +1,12 @@
 use std::time::Duration;
 
-use stacktoken::grpc::pb::{
-    admin::v1::{Role, TransferOwnershipRequest},
-    audit::v1::AuditAction,
-};
+use stacktoken::grpc::pb::{admin::v1::TransferOwnershipRequest, v1::Role};
 
 use super::{
-    DONE, NOT_FOUND, OWNER_REQUIRED, details, ended, latest, nobody, people, remove, seen,
-    set_member,
+    DONE, NOT_FOUND, OWNER_REQUIRED, ended, latest, nobody, people, remove, seen, set_member,
+    stack_in,
 };
-use crate::support::{ISSUER, TestServer, clients::fields, issue_request, person};
+use crate::support::{TestServer, clients::fields, issue_request, methods, person};
 
 fn transfer(key: &str, subject: &str) -> TransferOwnershipRequest {
     TransferOwnershipRequest {
@@ -141,8 +138,9 @@ async fn a_transfer_is_in_the_audit_with_both_owners() {
     let mut operator = server.operator().await;
     let request = transfer(&server.stack, "heir");
     operator.stacks.transfer_ownership(request).await.unwrap();
-    let event = latest(&server, AuditAction::StackTransferOwnership).await;
-    let (heir, former) = (format!("{ISSUER} heir"), format!("{ISSUER} owner"));
-    let both = [("owner", heir.as_str()), ("owner.before", former.as_str())];
-    assert_eq!(details(&event), both);
+    let event = latest(&server, methods::TRANSFER_OWNERSHIP).await;
+    let (before, after) = (event.before.as_ref(), event.after.as_ref());
+    assert_eq!(stack_in(before).owner, Some(person("owner")));
+    assert_eq!(stack_in(after).owner, Some(person("heir")));
+    assert_eq!(event.details.len(), 0);
 }

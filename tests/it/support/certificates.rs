@@ -1,5 +1,5 @@
-//! Certificates of a test's own: a CA, what it signs, and files that are swapped the way a
-//! mounted secret is.
+//! Test certificates: a CA, the certificates that it signs, and a folder of files that are replaced
+//! as in a mounted Kubernetes secret.
 
 use std::{
     fs,
@@ -31,18 +31,18 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::{ManualClock, TestServer, clock::FAR};
 
-/// A CA.
+/// A certificate authority.
 pub struct Ca(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key, in PEM.
 #[derive(Clone)]
-pub struct Pair {
+pub struct CertifiedKey {
     pub cert: String,
     pub key: String,
     pub der: Vec<u8>,
 }
 
-impl Pair {
+impl CertifiedKey {
     fn key(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap()
     }
@@ -53,7 +53,7 @@ impl Ca {
         Self::until(name, FAR)
     }
 
-    /// One that is valid until then.
+    /// Creates a CA whose certificate expires at `not_after`, in seconds since the Unix epoch.
     pub fn until(name: &str, not_after: i64) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -66,38 +66,38 @@ impl Ca {
         self.0.pem()
     }
 
-    pub fn sign(&self, set: impl FnOnce(&mut CertificateParams)) -> Pair {
+    pub fn sign(&self, set: impl FnOnce(&mut CertificateParams)) -> CertifiedKey {
         let mut params = CertificateParams::default();
         set(&mut params);
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.0).unwrap();
-        Pair {
+        CertifiedKey {
             cert: cert.pem(),
             key: key.serialize_pem(),
             der: cert.der().to_vec(),
         }
     }
 
-    /// For a server on localhost.
-    pub fn server(&self) -> Pair {
+    /// Issues a server certificate for localhost.
+    pub fn server(&self) -> CertifiedKey {
         self.sign(|params| params.subject_alt_names = vec![dns("localhost")])
     }
 
-    /// For a server, until then.
-    pub fn server_until(&self, not_after: i64) -> Pair {
+    /// Issues a server certificate for localhost that expires at `not_after`.
+    pub fn server_until(&self, not_after: i64) -> CertifiedKey {
         self.sign(|params| {
             params.subject_alt_names = vec![dns("localhost")];
             params.not_after = OffsetDateTime::from_unix_timestamp(not_after).unwrap();
         })
     }
 
-    /// For a client with these names.
-    pub fn client(&self, names: &[SanType]) -> Pair {
+    /// Issues a client certificate for these names.
+    pub fn client(&self, names: &[SanType]) -> CertifiedKey {
         self.client_until(names, FAR)
     }
 
-    /// The same, until then.
-    pub fn client_until(&self, names: &[SanType], not_after: i64) -> Pair {
+    /// Issues a client certificate for these names that expires at `not_after`.
+    pub fn client_until(&self, names: &[SanType], not_after: i64) -> CertifiedKey {
         self.sign(|params| {
             params.subject_alt_names = names.to_vec();
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -114,15 +114,15 @@ pub fn uri(uri: &str) -> SanType {
     SanType::URI(uri.try_into().unwrap())
 }
 
-/// A folder in which files are replaced all at once, by one rename of a symbolic link, as
-/// Kubernetes does with a mounted secret.
+/// A folder whose files are all replaced at once, by renaming a symbolic link, as Kubernetes does
+/// with a mounted secret.
 pub struct Mount {
     folder: TempDir,
     version: AtomicUsize,
 }
 
 impl Mount {
-    pub fn new(pair: &Pair, client_cas: &[&Ca]) -> Self {
+    pub fn new(pair: &CertifiedKey, client_cas: &[&Ca]) -> Self {
         let mount = Self {
             folder: TempDir::new().unwrap(),
             version: AtomicUsize::new(0),
@@ -146,7 +146,7 @@ impl Mount {
         }
     }
 
-    pub fn swap(&self, pair: &Pair, client_cas: &[&Ca]) {
+    pub fn swap(&self, pair: &CertifiedKey, client_cas: &[&Ca]) {
         let version = self.version.fetch_add(1, Ordering::SeqCst);
         let folder = format!("..{version}");
         fs::create_dir(self.path(&folder)).unwrap();
@@ -165,8 +165,7 @@ impl Mount {
     }
 }
 
-/// A client that trusts one CA and verifies certificates by the server's clock, not by the
-/// machine's.
+/// A TLS client that trusts one CA and verifies certificates by the server's clock.
 #[derive(Clone)]
 pub struct TlsClient {
     address: String,
@@ -174,8 +173,8 @@ pub struct TlsClient {
 }
 
 impl TlsClient {
-    /// Connects with this client certificate, or with none.
-    pub fn new(server: &TestServer, trusted: &Ca, client: Option<&Pair>) -> Self {
+    /// Creates a client with this certificate, or without one.
+    pub fn new(server: &TestServer, trusted: &Ca, client: Option<&CertifiedKey>) -> Self {
         let mut roots = RootCertStore::empty();
         let ca = CertificateDer::from_pem_slice(trusted.pem().as_bytes()).unwrap();
         roots.add(ca).unwrap();
@@ -198,7 +197,7 @@ impl TlsClient {
         }
     }
 
-    /// Connects without a call.
+    /// Connects and completes the TLS handshake, without a call.
     pub async fn handshake(&self) -> std::io::Result<TlsStream<TcpStream>> {
         let socket = TcpStream::connect(&self.address).await?;
         let name = ServerName::try_from("localhost").unwrap();
@@ -206,10 +205,10 @@ impl TlsClient {
         connector.connect(name, socket).await
     }
 
-    /// Connects for calls.
+    /// Opens a channel for calls.
     pub async fn connect(&self) -> Result<Channel, tonic::transport::Error> {
         let this = self.clone();
-        // The scheme is that of the calls. TLS is the connector's own business.
+        // `http` is the scheme of the calls. The connector adds TLS.
         let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
         let connector = tower::service_fn(move |_| {
             let this = this.clone();
@@ -219,7 +218,7 @@ impl TlsClient {
     }
 }
 
-/// The clock of a test's server, for rustls.
+/// The test server's clock, for rustls.
 struct ServerTime(Arc<ManualClock>);
 
 impl std::fmt::Debug for ServerTime {

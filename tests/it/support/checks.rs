@@ -1,4 +1,4 @@
-//! What Envoy asks, and what it is told, for tests that stand in its place.
+//! Requests and responses of Envoy's `Check`, for tests that act as Envoy.
 
 use envoy_types::pb::envoy::{
     config::core::v3::{HeaderMap, HeaderValue},
@@ -12,9 +12,9 @@ use envoy_types::pb::envoy::{
 use serde_json::Value;
 use tonic::{Code, Status};
 
-use super::{TestServer, raw::Sent};
+use super::{TestServer, raw::Metadata};
 
-/// A request as a client of Envoy sends it.
+/// An HTTP request as a client of Envoy sends it.
 #[derive(Clone, Default)]
 pub struct Http {
     http: HttpRequest,
@@ -38,7 +38,7 @@ impl Http {
         Self::new("GET", path)
     }
 
-    /// One more header, in the map: a second one is joined to the first, as Envoy does.
+    /// Adds a header to the map. A second value is joined to the first, as Envoy does.
     pub fn with(mut self, name: &str, value: &str) -> Self {
         let headers = &mut self.http.headers;
         let joined = match headers.get(name) {
@@ -49,19 +49,19 @@ impl Http {
         self
     }
 
-    /// The same, for another path.
+    /// Sets the path.
     pub fn at(mut self, path: &str) -> Self {
         self.http.path = path.into();
         self
     }
 
-    /// Leaves a header out again.
+    /// Removes a header.
     pub fn without(mut self, name: &str) -> Self {
         self.http.headers.remove(name);
         self
     }
 
-    /// The headers one by one and as bytes, as with `encode_raw_headers`.
+    /// Moves the headers to the list of names and bytes, as with `encode_raw_headers`.
     pub fn raw(mut self) -> Self {
         let headers = std::mem::take(&mut self.http.headers).into_iter();
         for (name, value) in headers {
@@ -70,7 +70,7 @@ impl Http {
         self
     }
 
-    /// One more header of that kind.
+    /// Adds a header to the raw list.
     pub fn with_raw(mut self, name: &str, value: &[u8]) -> Self {
         let header = HeaderValue {
             key: name.into(),
@@ -82,7 +82,7 @@ impl Http {
         self
     }
 
-    /// One more header of that kind, with a text beside its bytes.
+    /// Adds a header to the raw list, with both `value` and `raw_value`.
     pub fn with_both(mut self, name: &str, text: &str, bytes: &[u8]) -> Self {
         self = self.with_raw(name, bytes);
         let map = self.http.header_map.as_mut().unwrap();
@@ -90,7 +90,7 @@ impl Http {
         self
     }
 
-    /// What the route says.
+    /// Adds a context extension, as the route configures it.
     pub fn route(mut self, key: &str, value: &str) -> Self {
         self.extensions.push((key.into(), value.into()));
         self
@@ -114,14 +114,14 @@ impl From<Http> for CheckRequest {
     }
 }
 
-/// What Envoy is told.
+/// The response to a check.
 #[derive(Debug)]
-pub enum Told {
+pub enum EnvoyAnswer {
     Allowed(OkHttpResponse),
     Denied(DeniedHttpResponse),
 }
 
-impl Told {
+impl EnvoyAnswer {
     pub fn of(answer: CheckResponse) -> Self {
         let code = Code::from_i32(answer.status.unwrap().code);
         match answer.http_response.unwrap() {
@@ -143,7 +143,8 @@ impl Told {
         }
     }
 
-    /// `OK`, or the HTTP status and the reason. A denial has the API's form of an error.
+    /// Returns `OK`, or the HTTP status and the reason. Asserts that a denial has the error format
+    /// of the API.
     pub fn outcome(&self) -> String {
         let Self::Denied(denied) = self else {
             return "OK".into();
@@ -160,21 +161,21 @@ impl Told {
         let errors = body["errors"].as_object().unwrap();
         assert_eq!(errors.len(), 1);
         let words = errors.values().next().unwrap()[0].as_str().unwrap();
-        assert!(words.contains(": "), "what to do next: {words}");
+        assert!(words.contains(": "), "the message has no remedy: {words}");
         assert_eq!(self.header("content-type"), "application/json");
         let challenge = self.header("www-authenticate");
         assert_eq!(challenge == "Bearer", status == 401);
         format!("{status} {}", self.header("x-stacktoken-reason"))
     }
 
-    /// The value of a header that is set, or nothing.
+    /// Returns the value of a header that the response sets, or an empty text.
     pub fn header(&self, name: &str) -> &str {
         let headers = match self {
             Self::Allowed(ok) => &ok.headers,
             Self::Denied(denied) => &denied.headers,
         };
         let of = |option: &envoy_types::pb::envoy::config::core::v3::HeaderValueOption| {
-            // OVERWRITE_IF_EXISTS_OR_ADD: nothing that was sent stays beside it.
+            // OVERWRITE_IF_EXISTS_OR_ADD replaces every value that the client sent.
             assert_eq!(option.append_action, 2);
             option.header.as_ref().unwrap().key == name
         };
@@ -187,32 +188,32 @@ impl Told {
 }
 
 impl TestServer {
-    /// Asks as Envoy does, with this as its own credential.
-    pub async fn check_as(&self, sent: Sent, asked: Http) -> Result<Told, Status> {
+    /// Calls `Check` with this metadata as Envoy's own credential.
+    pub async fn check_as(&self, sent: Metadata, asked: Http) -> Result<EnvoyAnswer, Status> {
         let mut request = tonic::Request::new(CheckRequest::from(asked));
         sent.put_into(request.metadata_mut());
         let mut client = AuthorizationClient::new(self.channel().await);
         let answer = client.check(request).await?;
-        Ok(Told::of(answer.into_inner()))
+        Ok(EnvoyAnswer::of(answer.into_inner()))
     }
 
-    /// Asks as an Envoy that may.
-    pub async fn check(&self, asked: Http) -> Told {
+    /// Calls `Check` with the credential of a permitted Envoy.
+    pub async fn check(&self, asked: Http) -> EnvoyAnswer {
         self.check_as(self.envoy(), asked).await.unwrap()
     }
 
-    /// The credential of an Envoy that may ask.
-    pub fn envoy(&self) -> Sent {
+    /// Returns the credential of a permitted Envoy.
+    pub fn envoy(&self) -> Metadata {
         let jwt = self.issuer.service("content-api", self.clock.seconds());
-        Sent::bearer(&jwt)
+        Metadata::bearer(&jwt)
     }
 
-    /// What the check of this request comes to.
+    /// Calls `Check` for this request, and returns its outcome.
     pub async fn outcome_of(&self, asked: Http) -> String {
         self.check(asked).await.outcome()
     }
 
-    /// A request with this token and the server's stack key.
+    /// Creates a request with this token and the server's stack key.
     pub fn request(&self, method: &str, path: &str, secret: &str) -> Http {
         Http::new(method, path)
             .with("authorization", secret)

@@ -1,4 +1,4 @@
-//! Clients by role, and what can be read off a failed call.
+//! gRPC clients for each role, and helpers that extract the details of an error status.
 
 use std::{
     error::Error as _,
@@ -9,8 +9,9 @@ use stacktoken::grpc::pb::{
     admin::v1::{RegisterRequest, stack_service_client::StackServiceClient},
     audit::v1::audit_service_client::AuditServiceClient,
     v1::{
+        action_service_client::ActionServiceClient,
         introspection_service_client::IntrospectionServiceClient,
-        token_service_client::TokenServiceClient,
+        leak_service_client::LeakServiceClient, token_service_client::TokenServiceClient,
     },
 };
 use tonic::{
@@ -38,11 +39,13 @@ impl Interceptor for Credential {
 
 type Transport = InterceptedService<Channel, Credential>;
 
-/// One caller's clients of every service.
+/// The clients of one caller, one for each service.
 #[derive(Clone)]
 pub struct Client {
     pub tokens: TokenServiceClient<Transport>,
+    pub leaks: LeakServiceClient<Transport>,
     pub introspection: IntrospectionServiceClient<Transport>,
+    pub actions: ActionServiceClient<Transport>,
     pub stacks: StackServiceClient<Transport>,
     pub audit: AuditServiceClient<Transport>,
 }
@@ -53,18 +56,20 @@ impl Client {
         let credential = Credential(value);
         Self {
             tokens: TokenServiceClient::with_interceptor(channel.clone(), credential.clone()),
+            leaks: LeakServiceClient::with_interceptor(channel.clone(), credential.clone()),
             introspection: IntrospectionServiceClient::with_interceptor(
                 channel.clone(),
                 credential.clone(),
             ),
+            actions: ActionServiceClient::with_interceptor(channel.clone(), credential.clone()),
             stacks: StackServiceClient::with_interceptor(channel.clone(), credential.clone()),
             audit: AuditServiceClient::with_interceptor(channel, credential),
         }
     }
 }
 
-/// Registers a stack at a replica that was just started. Until its database is reached it refuses
-/// calls; none is cut off.
+/// Registers a stack at a replica that was just started. Asserts that the replica refuses calls
+/// until it has reached its database, and drops none.
 pub async fn register_once_served(operator: &mut Client, request: RegisterRequest) -> String {
     let until = Instant::now() + Duration::from_secs(30);
     loop {
@@ -73,18 +78,21 @@ pub async fn register_once_served(operator: &mut Client, request: RegisterReques
             Err(status) => status,
         };
         assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
-        assert!(refused.source().is_none(), "cut off: {refused:?}");
+        assert!(
+            refused.source().is_none(),
+            "the call was dropped: {refused:?}"
+        );
         assert!(Instant::now() < until, "{refused:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// The google.rpc details of a failed call.
+/// Returns the google.rpc details of a failed call.
 pub fn details(status: &Status) -> ErrorDetails {
     status.get_error_details()
 }
 
-/// The ErrorInfo reason of a failed call.
+/// Returns the ErrorInfo reason of a failed call.
 pub fn reason(status: &Status) -> String {
     let info = status
         .get_details_error_info()
@@ -93,7 +101,7 @@ pub fn reason(status: &Status) -> String {
     info.reason
 }
 
-/// The fields that a failed call names, in order.
+/// Returns the fields that a failed call names, in order.
 pub fn fields(status: &Status) -> Vec<String> {
     let bad = status
         .get_details_bad_request()

@@ -1,4 +1,4 @@
-//! Time and randomness that a test decides.
+//! A clock and a source of randomness that the test controls.
 
 use std::{
     sync::{
@@ -13,7 +13,7 @@ use rand_chacha::{
     rand_core::{Rng as _, SeedableRng as _},
 };
 use stacktoken::domain::{
-    clock::Clock,
+    clock::{Clock, ClockFault, ClockReading},
     entropy::{Entropy, EntropyFailed},
     timestamp::Timestamp,
 };
@@ -21,14 +21,18 @@ use stacktoken::domain::{
 /// 2026-11-24T12:00:00Z.
 pub const START: i64 = 1_795_521_600;
 
-/// 9999-12-01T00:00:00Z, later than every clock of a machine or of a test. A nearer date would
-/// turn a test red on the day that it passes.
+/// 9999-12-01T00:00:00Z, later than every clock of a machine or of a test. With a nearer date, a
+/// test would fail from that date on.
 pub const FAR: i64 = 253_399_622_400;
 
-/// A clock that stands still until it is told otherwise.
+/// A clock that moves only when the test advances it.
 pub struct ManualClock {
     wall: AtomicI64,
     steady: AtomicI64,
+    /// Number of readings on threads that serve connections until one panics; 0 for never.
+    panics_after: AtomicI64,
+    /// Whether the clock reports a fault.
+    is_wrong: AtomicBool,
     /// The skew that the server permits, and whether another clock is compared.
     permitted: Mutex<Option<(Duration, bool)>>,
 }
@@ -38,6 +42,8 @@ impl ManualClock {
         Arc::new(Self {
             wall: AtomicI64::new(START * 1_000_000),
             steady: AtomicI64::new(0),
+            panics_after: AtomicI64::new(0),
+            is_wrong: AtomicBool::new(false),
             permitted: Mutex::default(),
         })
     }
@@ -48,23 +54,33 @@ impl ManualClock {
         self.steady.fetch_add(by, Ordering::SeqCst);
     }
 
-    /// As if the host's clock were set: what no process of ours would do by itself (R8).
-    pub fn turn_back(&self, by: Duration) {
+    /// Sets the wall clock back, as an administrator could. The service never does so itself (R8).
+    pub fn set_back(&self, by: Duration) {
         let by = i64::try_from(by.as_micros()).unwrap();
         self.wall.fetch_sub(by, Ordering::SeqCst);
     }
 
-    /// What the server has set.
+    /// Makes a reading on a thread that serves connections panic, after `readings` more of them.
+    pub fn panic_after_readings(&self, readings: i64) {
+        self.panics_after.store(readings, Ordering::SeqCst);
+    }
+
+    /// Sets whether the clock reports a fault.
+    pub fn set_wrong(&self, is_wrong: bool) {
+        self.is_wrong.store(is_wrong, Ordering::SeqCst);
+    }
+
+    /// Returns the skew that the server permits, and whether it compares another clock.
     pub fn permitted(&self) -> Option<(Duration, bool)> {
         *self.permitted.lock().unwrap()
     }
 
-    /// Microseconds since the epoch.
+    /// Returns the microseconds since the Unix epoch.
     pub fn micros(&self) -> i64 {
         self.wall.load(Ordering::SeqCst)
     }
 
-    /// Whole seconds since the epoch.
+    /// Returns the whole seconds since the Unix epoch.
     pub fn seconds(&self) -> i64 {
         self.micros() / 1_000_000
     }
@@ -80,18 +96,39 @@ impl Clock for ManualClock {
         Duration::from_micros(u64::try_from(steady).unwrap())
     }
 
+    fn read(&self) -> ClockReading {
+        let thread = std::thread::current();
+        let serves = thread
+            .name()
+            .is_some_and(|name| name.starts_with("connections-"));
+        if serves && self.panics_after.load(Ordering::SeqCst) > 0 {
+            let left = self.panics_after.fetch_sub(1, Ordering::SeqCst);
+            assert!(left > 1, "{PANIC}");
+        }
+        ClockReading {
+            now: self.now(),
+            monotonic: self.monotonic(),
+        }
+    }
+
+    fn fault(&self) -> Option<ClockFault> {
+        let is_wrong = self.is_wrong.load(Ordering::SeqCst);
+        is_wrong.then_some(ClockFault::Differs)
+    }
+
     fn permit(&self, max_skew: Duration, compared: bool) {
         *self.permitted.lock().unwrap() = Some((max_skew, compared));
     }
 }
 
-/// The same bytes in every run.
+/// A source of randomness that gives the same bytes in every run.
 pub struct SeededEntropy {
     bytes: Mutex<ChaCha20Rng>,
     panics: AtomicBool,
 }
 
-/// What a panic of [`SeededEntropy`] says: a secret, since a panic can hold anything.
+/// The panic message of [`SeededEntropy`]. It contains a secret, because a panic message can
+/// contain anything.
 pub const PANIC: &str = "stk1_kQ3vX9mT2pL8sR5wY1bN7dF4gH6jZ0cVaEuIoPqW3t37wy";
 
 impl SeededEntropy {
@@ -102,7 +139,7 @@ impl SeededEntropy {
         }
     }
 
-    /// Has whoever asks for bytes next panic.
+    /// Makes the next request for bytes panic.
     pub fn panic_once(&self) {
         self.panics.store(true, Ordering::SeqCst);
     }

@@ -1,4 +1,4 @@
-//! The SQLite file from outside: what an operator with a shell could do to it.
+//! Direct access to the SQLite file, for what an operator with a shell could do to it.
 
 use std::time::Duration;
 
@@ -6,18 +6,18 @@ use sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection
 
 use super::TestServer;
 
-/// A connection of its own to a server's database.
-pub struct Outside(DatabaseConnection);
+/// A separate connection to a server's database.
+pub struct DirectConnection(DatabaseConnection);
 
 impl TestServer {
-    /// Opens its database beside it.
-    pub async fn outside(&self) -> Outside {
-        Outside::of(&self.database()).await
+    /// Opens a separate connection to the server's database.
+    pub async fn outside(&self) -> DirectConnection {
+        DirectConnection::of(&self.database()).await
     }
 }
 
-impl Outside {
-    /// Opens a database beside whoever serves it.
+impl DirectConnection {
+    /// Opens a database while a server uses it.
     pub async fn of(file: &std::path::Path) -> Self {
         let url = format!("sqlite://{}?mode=rw", file.display());
         let mut options = ConnectOptions::new(url);
@@ -25,12 +25,12 @@ impl Outside {
         Self(Database::connect(options).await.unwrap())
     }
 
-    /// Closes the connection, as a tool does that is done.
+    /// Closes the connection.
     pub async fn close(self) {
         self.0.close().await.unwrap();
     }
 
-    /// Runs statements.
+    /// Executes statements.
     pub async fn run(&self, sql: &str) {
         self.0.execute_unprepared(sql).await.unwrap();
     }
@@ -45,8 +45,8 @@ impl Outside {
         .await;
     }
 
-    /// Makes it readable again.
-    pub async fn mend(&self) {
+    /// Makes the schema readable again.
+    pub async fn restore(&self) {
         self.run(
             "UPDATE sqlite_schema SET sql = 'CREATE TABLE' || substr(sql, 13) WHERE name = 'tokens'; \
              PRAGMA schema_version = 1000001; \
@@ -55,7 +55,7 @@ impl Outside {
         .await;
     }
 
-    /// The first column of every row, as text.
+    /// Returns the first column of every row, as text.
     async fn texts(&self, sql: &str) -> Vec<String> {
         let statement = sea_orm::Statement::from_string(self.0.get_database_backend(), sql);
         let rows = self.0.query_all_raw(statement).await.unwrap();
@@ -64,8 +64,8 @@ impl Outside {
             .collect()
     }
 
-    /// Every row of every table, but for the heartbeat and the refusals: those are written
-    /// after the fact.
+    /// Returns every row of every table except the heartbeat and refusals, which are written
+    /// asynchronously.
     pub async fn dump(&self) -> String {
         let sql = "SELECT name FROM sqlite_master WHERE type = 'table' \
                    AND name NOT LIKE 'sqlite_%' ORDER BY name";
@@ -86,7 +86,7 @@ impl Outside {
         dump.join("\n")
     }
 
-    /// The first column of the first row, as a number.
+    /// Returns the first column of the first row, as a number.
     pub async fn number(&self, sql: &str) -> i64 {
         let backend = self.0.get_database_backend();
         let statement = sea_orm::Statement::from_string(backend, sql);
@@ -95,7 +95,7 @@ impl Outside {
     }
 }
 
-/// What SQLite says of a file's integrity: `ok`.
+/// Returns the result of `PRAGMA integrity_check`, which is `ok` for an intact file.
 pub async fn integrity(path: &std::path::Path) -> String {
     let url = format!("sqlite://{}?mode=rw", path.display());
     let database = Database::connect(url).await.unwrap();
@@ -105,7 +105,7 @@ pub async fn integrity(path: &std::path::Path) -> String {
     row.try_get_by_index(0).unwrap()
 }
 
-/// Asks again until the answer is there: for what the server does after it has answered.
+/// Polls until `look` returns a value, for work that the server does after it has responded.
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     for _ in 0..500 {
         if let Some(seen) = look().await {
@@ -113,5 +113,5 @@ pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>)
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("never happened: {what}");
+    panic!("timed out waiting for: {what}");
 }

@@ -1,14 +1,18 @@
-//! A call as bytes, for promises about bytes.
+//! gRPC calls as raw frames, for tests that compare bytes.
 
-use http::{HeaderMap, Request, Response};
-use http_body_util::{BodyExt as _, Full};
+use std::{convert::Infallible, time::Duration};
+
+use futures_util::{StreamExt as _, stream};
+use http::{HeaderMap, Method, Request, Response};
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::{Message, bytes::Bytes};
 use tokio::net::TcpStream;
 use tonic::{body::Body, transport::Channel};
 use tower::ServiceExt as _;
 
-/// Everything that came back, less the date.
+/// The whole response.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer {
     pub status: u16,
@@ -17,7 +21,7 @@ pub struct Answer {
     pub trailers: Option<HeaderMap>,
 }
 
-/// Sends one message to a path and takes the answer as it is.
+/// Sends one message to a path, and returns the response undecoded.
 pub async fn call(
     channel: Channel,
     authorization: &str,
@@ -30,8 +34,7 @@ pub async fn call(
     answer(response).await
 }
 
-/// The same over a connection of its own, with these headers, and with nothing that would end
-/// the call before the server does.
+/// Sends one message on a new connection with these headers and without a client-side timeout.
 pub async fn call_alone(
     address: &str,
     headers: &[(&str, &str)],
@@ -48,6 +51,96 @@ pub async fn call_alone(
     let answer = answer(response.await.unwrap()).await;
     connection.abort();
     answer
+}
+
+/// Returns a message with gRPC's length prefix.
+pub fn framed(message: &[u8]) -> Bytes {
+    let mut frame = vec![0];
+    frame.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+    frame.extend(message);
+    frame.into()
+}
+
+/// A request in which every part can differ from a valid gRPC call.
+pub struct RawRequest {
+    path: &'static str,
+    method: Method,
+    headers: Vec<(&'static str, String)>,
+    chunks: Vec<Bytes>,
+    /// Pause before each DATA frame.
+    pause: Duration,
+}
+
+impl RawRequest {
+    pub fn to(path: &'static str) -> Self {
+        let grpc = [("content-type", "application/grpc"), ("te", "trailers")];
+        Self {
+            path,
+            method: Method::POST,
+            headers: grpc.map(|(name, value)| (name, value.to_owned())).to_vec(),
+            chunks: Vec::new(),
+            pause: Duration::ZERO,
+        }
+    }
+
+    /// Sets the pause before each DATA frame.
+    pub fn pausing(self, pause: Duration) -> Self {
+        Self { pause, ..self }
+    }
+
+    pub fn method(self, method: Method) -> Self {
+        Self { method, ..self }
+    }
+
+    /// Replaces a header, or removes it for `None`.
+    pub fn header(mut self, name: &'static str, value: Option<&str>) -> Self {
+        self.headers.retain(|(known, _)| *known != name);
+        self.headers
+            .extend(value.map(|value| (name, value.to_owned())));
+        self
+    }
+
+    /// Sets this JWT as credential, or none if it is empty.
+    pub fn bearer(self, jwt: &str) -> Self {
+        let value = (!jwt.is_empty()).then(|| format!("Bearer {jwt}"));
+        self.header("authorization", value.as_deref())
+    }
+
+    /// Sets the body to one message.
+    pub fn message(self, message: &[u8]) -> Self {
+        self.chunks(vec![framed(message)])
+    }
+
+    /// Sets the DATA frames.
+    pub fn chunks(self, chunks: Vec<Bytes>) -> Self {
+        Self { chunks, ..self }
+    }
+
+    /// Sends the request on a new connection.
+    pub async fn send(self, address: &str) -> Answer {
+        let socket = TokioIo::new(TcpStream::connect(address).await.unwrap());
+        let executor = TokioExecutor::new();
+        let opened = hyper::client::conn::http2::handshake(executor, socket).await;
+        let (mut sender, connection) = opened.unwrap();
+        let connection = tokio::spawn(connection);
+        let target = format!("http://{address}{}", self.path);
+        let mut request = Request::builder().method(self.method).uri(target);
+        for (name, value) in &self.headers {
+            request = request.header(*name, value);
+        }
+        let pause = self.pause;
+        let frames = stream::iter(self.chunks).then(move |chunk| async move {
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            Ok::<_, Infallible>(Frame::data(chunk))
+        });
+        let body = Box::pin(StreamBody::new(frames));
+        let answered = sender.send_request(request.body(body).unwrap()).await;
+        let answer = answer(answered.unwrap()).await;
+        connection.abort();
+        answer
+    }
 }
 
 fn request(target: &str, headers: &[(&str, &str)], message: &impl Message) -> Request<Full<Bytes>> {
@@ -68,10 +161,9 @@ async fn answer<B>(response: Response<B>) -> Answer
 where
     B: hyper::body::Body<Data = Bytes, Error: std::fmt::Debug>,
 {
-    let (mut head, body) = response.into_parts();
+    let (head, body) = response.into_parts();
     let body = body.collect().await.unwrap();
     let trailers = body.trailers().cloned();
-    head.headers.remove("date");
     Answer {
         status: head.status.as_u16(),
         headers: head.headers,

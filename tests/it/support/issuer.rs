@@ -1,4 +1,4 @@
-//! An OIDC issuer of the test's own: ES256, one key.
+//! An OIDC issuer for tests, with one ES256 key.
 
 use aws_lc_rs::{
     rand::SystemRandom,
@@ -9,10 +9,11 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
 pub const ISSUER: &str = "https://login.test";
-/// Another way for people to sign in.
+/// A second issuer of users.
 pub const SSO: &str = "https://sso.test";
 
-/// Operators, services and users of one issuer, told apart by a claim; and users of another.
+/// One issuer of operators, services and users, which differ by a claim, and a second issuer of
+/// users.
 pub const ISSUERS_FILE: &str = r#"
 [[issuers]]
 issuer     = "https://login.test"

@@ -1,5 +1,4 @@
-//! Calls whose answer is decided late: the headers are there and the message is not, or the lock
-//! of the stack is somebody else's. Time passes meanwhile.
+//! Calls that are decided late, because their message or the lock of the stack is delayed.
 
 use std::time::Duration;
 
@@ -11,23 +10,23 @@ use tonic::{Request, Status, codegen::http::uri::PathAndQuery, transport::Channe
 
 use super::{
     at_instant, issue_request,
-    raw::{Raw, Sent},
+    raw::{Metadata, Raw},
     reason,
     requests::{Issued, overlap_for, rename_request, rotate_request, set_expiry_request},
 };
 
-/// What is asked about a token whose expiry passes meanwhile.
+/// A call about a token that expires before the call is decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum LateQuestion {
     SetExpiry,
     Update,
     Rotate,
-    /// Another one that expires at the same instant.
+    /// Issues a token with the same expiry.
     Issue,
     Preview,
 }
 
-impl Asked {
+impl LateQuestion {
     pub const ALL: [Self; 5] = [
         Self::SetExpiry,
         Self::Update,
@@ -45,7 +44,7 @@ impl Asked {
         }
     }
 
-    /// The request about a token of a stack that expires at this instant, in microseconds.
+    /// Returns the request about this token, which expires at this instant, in microseconds.
     fn message(self, stack: &str, uid: &str, expires_at: i64) -> Vec<u8> {
         match self {
             Self::SetExpiry => set_expiry_request(stack, uid, super::never()).encode_to_vec(),
@@ -64,7 +63,7 @@ impl Asked {
         }
     }
 
-    /// How it ends if the expiry has passed by the time that it is decided.
+    /// Returns the outcome if the call is decided after the expiry.
     pub const fn too_late(self) -> &'static str {
         match self {
             Self::Issue => "InvalidArgument INVALID_FIELD",
@@ -73,18 +72,18 @@ impl Asked {
     }
 }
 
-/// A call under way.
-pub struct Late {
+/// A call whose headers were sent, but not its message.
+pub struct PendingCall {
     release: oneshot::Sender<()>,
     answer: JoinHandle<Result<Vec<u8>, Status>>,
 }
 
-impl Late {
+impl PendingCall {
     /// Sends the headers of a call about this token.
     pub async fn begin(
         channel: &Channel,
         jwt: &str,
-        (asked, stack): (Asked, &str),
+        (asked, stack): (LateQuestion, &str),
         (token, expires_at): (&Issued, i64),
     ) -> Self {
         let (release, released) = oneshot::channel();
@@ -94,7 +93,7 @@ impl Late {
             message
         });
         let mut request = Request::new(later.boxed());
-        Sent::bearer(jwt).put_into(request.metadata_mut());
+        Metadata::bearer(jwt).put_into(request.metadata_mut());
         let mut client = tonic::client::Grpc::new(channel.clone());
         client.ready().await.unwrap();
         let target = PathAndQuery::from_static(asked.path());
@@ -102,8 +101,8 @@ impl Late {
             let answered = client.client_streaming(request, target, Raw).await;
             answered.map(tonic::Response::into_inner)
         });
-        // Nothing tells when the headers have arrived. Too short a time hides a fault and never
-        // makes one up.
+        // Nothing signals that the headers have arrived. A wait that is too short can hide a bug,
+        // but cannot cause a false failure.
         tokio::time::sleep(Duration::from_millis(100)).await;
         Self { release, answer }
     }
@@ -115,7 +114,7 @@ impl Late {
     }
 }
 
-/// `OK`, or the code and the reason.
+/// Returns `OK`, or the code and the reason.
 pub fn outcome(answered: &Result<Vec<u8>, Status>) -> String {
     match answered {
         Ok(_) => "OK".into(),
@@ -123,7 +122,7 @@ pub fn outcome(answered: &Result<Vec<u8>, Status>) -> String {
     }
 }
 
-/// Microseconds since the epoch.
+/// Returns the microseconds since the Unix epoch.
 pub fn micros(at: &prost_types::Timestamp) -> i64 {
     at.seconds * 1_000_000 + i64::from(at.nanos / 1000)
 }

@@ -1,13 +1,16 @@
-//! A server of a test's own, and clients that play each part.
+//! Starts a server for one test, and creates clients for each role.
 
 pub mod certificates;
 pub mod checks;
 pub mod clients;
 pub mod clock;
 pub mod database;
+pub mod edges;
 pub mod frames;
 pub mod issuer;
+pub mod json;
 pub mod late;
+pub mod methods;
 pub mod previews;
 pub mod raw;
 pub mod rehearsals;
@@ -15,14 +18,16 @@ pub mod requests;
 pub mod skips;
 pub mod watching;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Parser;
 use stacktoken::{
     app::Safeguards,
     auth::{self, Authenticator, HttpFetcher},
     config::Tuning,
-    domain::{clock::Clock, entropy::Entropy, routes::RouteTable},
+    domain::{
+        catalogue::Catalogue, catalogue_file, clock::Clock, entropy::Entropy, routes::RouteTable,
+    },
     grpc::pb::{admin, v1},
     server::{self, Listeners, ServerParts, Tls, TlsFiles},
     store::{Location, PoolSize, Store},
@@ -44,24 +49,24 @@ struct Defaults {
     tuning: Tuning,
 }
 
-/// The defaults of the command line, but with no wait at the end.
+/// Returns the defaults of the command line, but without a grace period at shutdown.
 pub fn tuning() -> Tuning {
     let mut tuning = Defaults::parse_from(["test"]).tuning;
     tuning.drain_delay = Some(Duration::ZERO);
-    // Tests ask for more changes than people do; the limiter has tests of its own.
+    // Tests make more changes per second than people do. The rate limiter has tests of its own.
     tuning.changes_per_second = 1_000_000.try_into().unwrap();
     tuning.changes_burst = 1_000_000.try_into().unwrap();
     tuning
 }
 
-/// A running server. Stops when dropped; `stop` waits for its orderly end.
+/// A running server. It stops when dropped; `stop` shuts it down gracefully.
 pub struct TestServer {
     pub address: String,
     pub admin_address: String,
     pub clock: Arc<ManualClock>,
     pub entropy: Arc<SeededEntropy>,
     pub issuer: TestIssuer,
-    /// A stack with an owner, an admin, a developer and a content manager.
+    /// The key of a stack with an owner, an admin, a developer and a content manager.
     pub stack: String,
     pub data_dir: Arc<TempDir>,
     stop: CancellationToken,
@@ -69,12 +74,12 @@ pub struct TestServer {
 }
 
 impl TestServer {
-    /// With the defaults.
+    /// Starts a server with the default settings.
     pub async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
 
-    /// With other settings.
+    /// Starts a server with other settings.
     pub async fn start_with(set: impl FnOnce(&mut Tuning)) -> Self {
         let data_dir = Arc::new(TempDir::new().unwrap());
         let mut server = Self::start_in(data_dir, ManualClock::new(), set).await;
@@ -82,7 +87,7 @@ impl TestServer {
         server
     }
 
-    /// On a store that may be there already; registers no stack.
+    /// Starts a server on a store that may already exist, and registers no stack.
     pub async fn start_in(
         data_dir: Arc<TempDir>,
         clock: Arc<ManualClock>,
@@ -96,7 +101,7 @@ impl TestServer {
         server
     }
 
-    /// Behind TLS, with more entries in the issuers file.
+    /// Starts a server with TLS and additional entries in the issuers file.
     pub async fn start_tls(files: TlsFiles, entries: &str, set: impl FnOnce(&mut Tuning)) -> Self {
         let (data_dir, clock) = (Arc::new(TempDir::new().unwrap()), ManualClock::new());
         let issuer = TestIssuer::new();
@@ -110,7 +115,7 @@ impl TestServer {
         server
     }
 
-    /// Starts, and hands out what becomes ready once it serves.
+    /// Starts a server. Also returns a receiver that completes once it serves.
     pub async fn launch(
         data_dir: Arc<TempDir>,
         clock: Arc<ManualClock>,
@@ -129,9 +134,16 @@ impl TestServer {
     ) -> (Self, oneshot::Receiver<()>) {
         let mut tuning = tuning();
         set(&mut tuning);
-        let routes = match &tuning.authz_routes {
+        let catalogue = match &tuning.rules.catalogue.file {
+            None => Catalogue::builtin(),
+            Some(path) => catalogue_file::parse(&std::fs::read_to_string(path).unwrap()).unwrap(),
+        };
+        let routes = match &tuning.rules.authz_routes {
             None => RouteTable::builtin().unwrap(),
-            Some(path) => RouteTable::parse(&std::fs::read_to_string(path).unwrap()).unwrap(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path).unwrap();
+                RouteTable::parse(&text, &catalogue).unwrap()
+            }
         };
         let entropy = Arc::new(SeededEntropy::new(7));
         let path = data_dir.path().join("stacktoken.db");
@@ -158,6 +170,7 @@ impl TestServer {
             let parts = ServerParts {
                 store: store.clone(),
                 authenticator: Arc::new(authenticator),
+                catalogue: Arc::new(catalogue),
                 routes: Arc::new(routes),
                 clock: at,
                 entropy: random,
@@ -186,39 +199,39 @@ impl TestServer {
         (server, served)
     }
 
-    /// What the admin port tells Prometheus.
+    /// Returns the metrics of the admin port.
     pub async fn metrics(&self) -> String {
         scrape(&self.admin_address).await
     }
 
-    /// The SQLite file.
+    /// Returns the path of the SQLite file.
     pub fn database(&self) -> PathBuf {
         self.data_dir.path().join("stacktoken.db")
     }
 
-    /// Stops in order, and says how it ended.
+    /// Shuts the server down gracefully, and returns its result.
     pub async fn stop(mut self) -> Result<(), server::ServeError> {
         self.stop.cancel();
         self.running.take().unwrap().await.unwrap()
     }
 
-    /// A fresh connection.
+    /// Opens a new connection.
     pub async fn channel(&self) -> Channel {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
         endpoint.connect().await.unwrap()
     }
 
-    /// A client that sends this as `authorization`.
+    /// Creates a client that sends this value as `authorization`.
     pub async fn with_authorization(&self, value: impl Into<String>) -> Client {
         Client::new(self.channel().await, Some(value.into()))
     }
 
-    /// A client that sends no credential.
+    /// Creates a client without a credential.
     pub async fn anonymous(&self) -> Client {
         Client::new(self.channel().await, None)
     }
 
-    /// A person signed in as this subject.
+    /// Creates a client of the user with this subject.
     pub async fn user(&self, subject: &str) -> Client {
         let jwt = self.issuer.user(subject, self.clock.seconds());
         self.with_authorization(format!("Bearer {jwt}")).await
@@ -244,14 +257,14 @@ impl TestServer {
         self.user("stranger").await
     }
 
-    /// A service that may introspect.
+    /// Creates a client of a service that can introspect.
     pub async fn service(&self) -> Client {
         let jwt = self.issuer.service("content-api", self.clock.seconds());
         self.with_authorization(format!("Bearer {jwt}")).await
     }
 
-    /// A service that may not.
-    pub async fn mere_service(&self) -> Client {
+    /// Creates a client of a service without a role.
+    pub async fn service_without_role(&self) -> Client {
         let jwt = self.issuer.service("mailer", self.clock.seconds());
         self.with_authorization(format!("Bearer {jwt}")).await
     }
@@ -261,9 +274,10 @@ impl TestServer {
         self.with_authorization(format!("Bearer {jwt}")).await
     }
 
-    /// Registers a stack with the usual people, and answers its key.
+    /// Registers a stack with one member of each role, and returns its key.
     pub async fn register(&self, name: &str) -> String {
-        use admin::v1::{Role, SetMemberRequest};
+        use admin::v1::SetMemberRequest;
+        use v1::Role;
         let mut operator = self.operator().await;
         let request = admin::v1::RegisterRequest {
             name: name.into(),
@@ -307,9 +321,13 @@ impl TestServer {
             .into_inner()
     }
 
-    /// Asks about a secret with the server's stack key.
+    /// Introspects a secret with the server's stack key, and includes everything that the response
+    /// can include.
     pub async fn introspect(&self, secret: &str, actions: &[&str]) -> v1::IntrospectResponse {
-        let request = introspect_request(&self.stack, secret, actions);
+        let request = v1::IntrospectRequest {
+            include: requests::INCLUDES.map(Into::into).to_vec(),
+            ..introspect_request(&self.stack, secret, actions)
+        };
         self.service()
             .await
             .introspection
@@ -319,7 +337,7 @@ impl TestServer {
             .into_inner()
     }
 
-    /// The audit of the server's stack, the newest first.
+    /// Returns the audit log of the server's stack, newest first.
     pub async fn audit(&self) -> Vec<stacktoken::grpc::pb::audit::v1::AuditEvent> {
         let request = stacktoken::grpc::pb::audit::v1::ListRequest {
             stack_api_key: self.stack.clone(),
@@ -357,7 +375,7 @@ async fn authenticator(
     authenticator
 }
 
-/// What an admin port tells Prometheus.
+/// Returns the metrics of an admin port.
 pub async fn scrape(admin_address: &str) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let connected = tokio::net::TcpStream::connect(admin_address).await;
@@ -369,7 +387,7 @@ pub async fn scrape(admin_address: &str) -> String {
     text
 }
 
-/// A person of the test's issuer.
+/// Returns a person of the test issuer.
 pub fn person(subject: &str) -> admin::v1::Person {
     admin::v1::Person {
         issuer: ISSUER.into(),
@@ -378,7 +396,7 @@ pub fn person(subject: &str) -> admin::v1::Person {
     }
 }
 
-/// Permissions that are not narrowed.
+/// Returns permissions that are not narrowed.
 pub fn permissions(access: v1::Access) -> v1::Permissions {
     v1::Permissions {
         access: access.into(),
@@ -400,7 +418,7 @@ pub fn at(seconds: i64) -> v1::Expiry {
     }
 }
 
-/// At this instant, in microseconds.
+/// Returns an expiry at this instant, in microseconds.
 pub fn at_instant(micros: i64) -> v1::Expiry {
     let at = prost_types::Timestamp {
         seconds: micros.div_euclid(1_000_000),
@@ -417,13 +435,23 @@ pub fn now() -> v1::Expiry {
     }
 }
 
+/// Returns an expiry this long after the decision.
+pub fn after(seconds: i64, nanos: i32) -> v1::Expiry {
+    v1::Expiry {
+        expiry: Some(v1::expiry::Expiry::After(prost_types::Duration {
+            seconds,
+            nanos,
+        })),
+    }
+}
+
 pub fn on_date(date: &str) -> v1::Expiry {
     v1::Expiry {
         expiry: Some(v1::expiry::Expiry::OnDate(date.into())),
     }
 }
 
-/// A read-write token that never expires.
+/// Returns a request for a read-write token that never expires.
 pub fn issue_request(stack: &str, name: &str) -> v1::IssueRequest {
     v1::IssueRequest {
         stack_api_key: stack.into(),
@@ -433,6 +461,7 @@ pub fn issue_request(stack: &str, name: &str) -> v1::IssueRequest {
         expiry: Some(never()),
         request_id: String::new(),
         validate_only: false,
+        labels: BTreeMap::new(),
     }
 }
 
@@ -445,6 +474,6 @@ pub fn introspect_request(stack: &str, secret: &str, actions: &[&str]) -> v1::In
         token: secret.into(),
         stack_api_key: stack.into(),
         actions: actions.iter().map(question).collect(),
-        min_revision: String::new(),
+        ..Default::default()
     }
 }

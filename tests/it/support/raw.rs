@@ -1,11 +1,11 @@
-//! Calls as bytes: any path, any metadata, any message. Every refusal that passes through
-//! here is held to the contract's form of an error.
+//! Raw calls, with any path, any metadata and any message. Every error is checked against the
+//! contract's error format.
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
 use prost::bytes::{Buf as _, BufMut as _};
 use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
-use stacktoken::grpc::{DESCRIPTORS, pb::v1::ErrorReason, status::name_of};
+use stacktoken::grpc::{DESCRIPTORS, code::name_of, pb::v1::ErrorReason};
 use tonic::{
     Code, Request, Status,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
@@ -17,7 +17,7 @@ use tonic_types::StatusExt as _;
 
 use super::{TestIssuer, TestServer};
 
-/// Bytes out, bytes in.
+/// A codec that passes bytes through.
 #[derive(Clone, Copy, Default)]
 pub struct Raw;
 
@@ -56,27 +56,27 @@ impl Decoder for Raw {
     }
 }
 
-/// Metadata to be sent, names as often as they stand here.
+/// Metadata of a request. A name can occur several times.
 #[derive(Clone, Default)]
-pub struct Sent(pub Vec<(&'static str, Vec<u8>)>);
+pub struct Metadata(pub Vec<(&'static str, Vec<u8>)>);
 
-impl Sent {
-    /// No credential.
+impl Metadata {
+    /// Returns metadata without a credential.
     pub fn nothing() -> Self {
         Self::default()
     }
 
-    /// This value as `authorization`.
+    /// Returns metadata with this value as `authorization`.
     pub fn authorization(value: impl Into<Vec<u8>>) -> Self {
         Self(vec![("authorization", value.into())])
     }
 
-    /// This JWT.
+    /// Returns metadata with this JWT.
     pub fn bearer(jwt: &str) -> Self {
         Self::authorization(format!("Bearer {jwt}"))
     }
 
-    /// One more pair.
+    /// Adds a pair.
     pub fn and(mut self, name: &'static str, value: impl Into<Vec<u8>>) -> Self {
         self.0.push((name, value.into()));
         self
@@ -97,11 +97,11 @@ impl Sent {
 
 const WATCH: &str = "/stacktoken.v1.IntrospectionService/Watch";
 
-/// Calls this path. An error that is not in the contract's form fails the test.
+/// Calls this path. Asserts that an error has the contract's format.
 pub async fn call(
     channel: &Channel,
     path: &str,
-    sent: Sent,
+    sent: Metadata,
     message: Vec<u8>,
 ) -> Result<Vec<u8>, Status> {
     let mut client = tonic::client::Grpc::new(channel.clone());
@@ -110,7 +110,7 @@ pub async fn call(
     sent.put_into(request.metadata_mut());
     let target = PathAndQuery::try_from(path).unwrap();
     let answered = if path == WATCH {
-        // It does not end by itself: the first message is what it answers.
+        // A stream does not end by itself, so only its first message is returned.
         let streamed = client.server_streaming(request, target, Raw).await;
         match streamed.map(tonic::Response::into_inner) {
             Ok(mut told) => told.message().await.map(|first| first.expect("a message")),
@@ -123,7 +123,7 @@ pub async fn call(
     answered.inspect_err(|status| require_form(status, path))
 }
 
-/// The code of each reason, as the comments of the contract have it.
+/// The code of each reason, as given in the comments of the contract.
 static CODES: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
     let pool = DescriptorPool::decode(DESCRIPTORS).unwrap();
     let reasons = pool.get_enum_by_name("stacktoken.v1.ErrorReason").unwrap();
@@ -139,7 +139,7 @@ static CODES: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
     reasons.values().map(code).collect()
 });
 
-/// What every error carries: words, a reason of the contract, the id of the request.
+/// Asserts that an error has a message, a reason of the contract and the request id.
 pub fn require_form(status: &Status, what: &str) {
     assert_ne!(status.code(), Code::Ok, "{what}");
     assert!(!status.message().is_empty(), "{what}: {status:?}");
@@ -151,7 +151,7 @@ pub fn require_form(status: &Status, what: &str) {
     let code = name_of(status.code());
     assert_eq!(
         CODES[&info.reason], code,
-        "{what}: not the code of {}",
+        "{what}: wrong code for {}",
         info.reason
     );
     let request = status.get_details_request_info();
@@ -160,9 +160,24 @@ pub fn require_form(status: &Status, what: &str) {
     let id = id.unwrap_or_else(|| panic!("{what}: no x-request-id: {status:?}"));
     assert_eq!(request.request_id, id.to_str().unwrap(), "{what}");
     assert!(!request.request_id.is_empty(), "{what}");
+    require_pushback(status, what);
 }
 
-/// Code and reason of how a call ended.
+/// Asserts that `grpc-retry-pushback-ms` equals the delay in `RetryInfo`, and is absent if there is
+/// none.
+fn require_pushback(status: &Status, what: &str) {
+    let delay = status.get_details_retry_info();
+    let delay = delay.and_then(|info| info.retry_delay);
+    let told = status.metadata().get("grpc-retry-pushback-ms");
+    let told = told.map(|value| value.to_str().unwrap().parse::<u128>().unwrap());
+    assert_eq!(
+        told,
+        delay.map(|delay| delay.as_millis()),
+        "{what}: {status:?}"
+    );
+}
+
+/// Returns the code and the reason of a call's result.
 pub fn outcome<T>(answered: &Result<T, Status>) -> (Code, String) {
     match answered {
         Ok(_) => (Code::Ok, String::new()),
@@ -170,7 +185,7 @@ pub fn outcome<T>(answered: &Result<T, Status>) -> (Code, String) {
     }
 }
 
-/// The services of the contract, as its descriptors have them.
+/// Returns the services of the contract, from its descriptors.
 pub fn services() -> Vec<ServiceDescriptor> {
     let pool = DescriptorPool::decode(DESCRIPTORS).unwrap();
     let ours = pool
@@ -179,7 +194,7 @@ pub fn services() -> Vec<ServiceDescriptor> {
     ours.collect()
 }
 
-/// Every RPC of the contract.
+/// Returns every RPC of the contract.
 pub fn methods() -> Vec<MethodDescriptor> {
     let methods = services()
         .into_iter()
@@ -187,14 +202,14 @@ pub fn methods() -> Vec<MethodDescriptor> {
     methods.collect()
 }
 
-/// The path of an RPC.
+/// Returns the path of an RPC.
 pub fn path_of(method: &MethodDescriptor) -> String {
     format!("/{}/{}", method.parent_service().full_name(), method.name())
 }
 
-/// A part that somebody plays.
+/// The kind of caller in a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum TestCaller {
     Owner,
     Admin,
     Developer,
@@ -202,10 +217,10 @@ pub enum Part {
     Stranger,
     Operator,
     Introspector,
-    MereService,
+    ServiceWithoutRole,
 }
 
-impl Part {
+impl TestCaller {
     pub const ALL: [Self; 8] = [
         Self::Owner,
         Self::Admin,
@@ -214,10 +229,10 @@ impl Part {
         Self::Stranger,
         Self::Operator,
         Self::Introspector,
-        Self::MereService,
+        Self::ServiceWithoutRole,
     ];
 
-    /// The `sub` of who plays it.
+    /// Returns the `sub` of this kind of caller.
     pub const fn subject(self) -> &'static str {
         match self {
             Self::Owner => "owner",
@@ -227,20 +242,20 @@ impl Part {
             Self::Stranger => "stranger",
             Self::Operator => "operator",
             Self::Introspector => "content-api",
-            Self::MereService => "mailer",
+            Self::ServiceWithoutRole => "mailer",
         }
     }
 
-    /// A JWT of who plays it.
+    /// Returns a JWT for this kind of caller.
     pub fn jwt(self, server: &TestServer) -> String {
         self.jwt_of(&server.issuer, server.clock.seconds())
     }
 
-    /// The same, of this issuer at this time.
+    /// Returns a JWT for this kind of caller, signed by `issuer` at `now`.
     pub fn jwt_of(self, issuer: &TestIssuer, now: i64) -> String {
         match self {
             Self::Operator => issuer.operator(self.subject(), now),
-            Self::Introspector | Self::MereService => issuer.service(self.subject(), now),
+            Self::Introspector | Self::ServiceWithoutRole => issuer.service(self.subject(), now),
             _ => issuer.user(self.subject(), now),
         }
     }

@@ -1,20 +1,20 @@
-//! What is changed, with a preview before each: every RPC that changes something, every
-//! refusal that each of them knows, and changes at random.
+//! Scenarios that preview each change before making it: every changing RPC, each of its refusals,
+//! and random sequences.
 
 use stacktoken::grpc::pb::{
-    admin::v1::{self as admin, Role},
-    v1::{self, rotate_request::Overlap},
+    admin::v1 as admin,
+    v1::{self, Role},
 };
 
 use super::{
     at,
     clock::FAR,
     issue_request, never, now, person,
-    previews::{Rehearsal, World},
-    raw::Part::{self, Admin, Developer, MereService, Operator, Owner, Stranger},
+    previews::{InspectTables, Rehearsal},
+    raw::TestCaller::{self, Admin, Developer, Operator, Owner, ServiceWithoutRole, Stranger},
     requests::{
-        overlap_for, rename_request, revoke_request, rotate_request, set_expiry_request,
-        update_request,
+        UNTIL_FIRST_USE, end_overlap_request, overlap_for, rename_request, revoke_request,
+        rotate_request, set_expiry_request, update_request,
     },
 };
 
@@ -22,6 +22,7 @@ const ISSUE: &str = "TokenService/Issue";
 const UPDATE: &str = "TokenService/Update";
 const SET_EXPIRY: &str = "TokenService/SetExpiry";
 const ROTATE: &str = "TokenService/Rotate";
+const END_OVERLAP: &str = "TokenService/EndOverlap";
 const REVOKE: &str = "TokenService/Revoke";
 const REGISTER: &str = "StackService/Register";
 const SET_MEMBER: &str = "StackService/SetMember";
@@ -32,7 +33,7 @@ const SUSPEND: &str = "StackService/Suspend";
 const RESUME: &str = "StackService/Resume";
 const REMOVE: &str = "StackService/Remove";
 
-/// A key that nobody registered, and a uid that nobody has.
+/// A stack key and a token uid that do not exist.
 const UNKNOWN: &str = "blt00c0ffee00c0ffee";
 const FOREIGN: &str = "0191a5f4-0000-7000-8000-000000000000";
 
@@ -108,8 +109,8 @@ fn repeatable(stack: &str, name: &str, id: &str) -> v1::IssueRequest {
     }
 }
 
-impl<W: World> Rehearsal<'_, W> {
-    /// A stack with an owner, an admin and a developer.
+impl<W: InspectTables> Rehearsal<'_, W> {
+    /// Registers a stack with an owner, an admin and a developer.
     pub async fn stack(&self, key: &str) -> String {
         let request = register_request(key);
         let answer: admin::RegisterResponse =
@@ -127,7 +128,7 @@ impl<W: World> Rehearsal<'_, W> {
         made.token.unwrap().token_uid
     }
 
-    /// That the right caller may.
+    /// Asserts that a permitted caller succeeds with this request.
     async fn done(&self, rpc: &str, request: &impl prost::Message) {
         let part = if rpc.starts_with("StackService") {
             Operator
@@ -137,7 +138,7 @@ impl<W: World> Rehearsal<'_, W> {
         assert_eq!(self.make::<()>((part, rpc), request).await, Ok(()), "{rpc}");
     }
 
-    /// Everything that a token goes through.
+    /// Makes every change to a token, from issue to revocation.
     pub async fn life_of_a_token(&self) {
         let stack = &self.stack("").await;
         let uid = &self.issue(&issue_request(stack, "one")).await;
@@ -155,16 +156,17 @@ impl<W: World> Rehearsal<'_, W> {
         assert_eq!(made, Ok(()));
         self.done(SET_EXPIRY, &set_expiry_request(stack, uid, never()))
             .await;
-        for overlap in [
-            Overlap::UntilFirstUse(true),
-            overlap_for(3600),
-            overlap_for(0),
-        ] {
+        for overlap in [UNTIL_FIRST_USE, overlap_for(3600), overlap_for(0)] {
             self.done(ROTATE, &rotate_request(stack, uid, overlap))
                 .await;
         }
+        self.done(ROTATE, &rotate_request(stack, uid, overlap_for(60)))
+            .await;
+        self.done(END_OVERLAP, &end_overlap_request(stack, uid))
+            .await;
         self.done(SET_EXPIRY, &set_expiry_request(stack, other, now()))
             .await;
+        self.stale_etags(stack, uid).await;
         for why in ["once", "twice"] {
             for uid in [uid, other] {
                 self.done(REVOKE, &revoke_request(stack, uid, why)).await;
@@ -173,7 +175,30 @@ impl<W: World> Rehearsal<'_, W> {
         self.issue(&issue_request(stack, "one")).await;
     }
 
-    /// Everything that a token's change is refused for.
+    /// Asserts that every change with a wrong etag is refused.
+    async fn stale_etags(&self, stack: &str, uid: &str) {
+        let etag = || "another".to_owned();
+        let mut update = rename_request(stack, uid, "stale");
+        update.etag = etag();
+        self.refuse((Owner, UPDATE), &update, "ETAG_MISMATCH").await;
+        let mut redate = set_expiry_request(stack, uid, now());
+        redate.etag = etag();
+        self.refuse((Owner, SET_EXPIRY), &redate, "ETAG_MISMATCH")
+            .await;
+        let mut rotate = rotate_request(stack, uid, overlap_for(60));
+        rotate.etag = etag();
+        self.refuse((Owner, ROTATE), &rotate, "ETAG_MISMATCH").await;
+        let mut end = end_overlap_request(stack, uid);
+        end.etag = etag();
+        self.refuse((Owner, END_OVERLAP), &end, "ETAG_MISMATCH")
+            .await;
+        let mut revoke = revoke_request(stack, uid, "");
+        revoke.etag = etag();
+        self.refuse((Operator, REVOKE), &revoke, "ETAG_MISMATCH")
+            .await;
+    }
+
+    /// Provokes every refusal of a change to a token.
     pub async fn refusals_of_tokens(&self) {
         let stack = &self.stack("").await;
         let live = &self.issue(&issue_request(stack, "live")).await;
@@ -192,7 +217,7 @@ impl<W: World> Rehearsal<'_, W> {
         for (part, refused) in [
             (Developer, "ROLE_REQUIRED"),
             (Stranger, "STACK_NOT_FOUND"),
-            (MereService, "ROLE_REQUIRED"),
+            (ServiceWithoutRole, "ROLE_REQUIRED"),
         ] {
             self.refuse_changes(stack, (live, part), refused).await;
             let revoked = revoke_request(stack, live, "");
@@ -225,12 +250,13 @@ impl<W: World> Rehearsal<'_, W> {
         self.done(REVOKE, &revoke_request(stack, live, "")).await;
     }
 
-    /// That nobody who plays this part may change this token's words, expiry or secret.
-    async fn refuse_changes(&self, stack: &str, (uid, part): (&str, Part), refused: &str) {
+    /// Asserts that changes of name, expiry and secret by this caller are refused with `refused`.
+    async fn refuse_changes(&self, stack: &str, (uid, part): (&str, TestCaller), refused: &str) {
         let rename = rename_request(stack, uid, "renamed");
         self.refuse((part, UPDATE), &rename, refused).await;
         let redate = set_expiry_request(stack, uid, never());
-        // Where it never expires, that is no longer life, and a suspension allows it.
+        // For a token that never expires, `redate` does not extend its life, so a suspended stack
+        // permits it.
         if refused == "STACK_SUSPENDED" {
             let redate = set_expiry_request(stack, uid, at(FAR + 9));
             self.refuse((part, SET_EXPIRY), &redate, refused).await;
@@ -239,6 +265,10 @@ impl<W: World> Rehearsal<'_, W> {
         }
         let rotate = rotate_request(stack, uid, overlap_for(60));
         self.refuse((part, ROTATE), &rotate, refused).await;
+        if refused != "STACK_SUSPENDED" {
+            let end = end_overlap_request(stack, uid);
+            self.refuse((part, END_OVERLAP), &end, refused).await;
+        }
         if refused == "TOKEN_NOT_FOUND" {
             let revoke = revoke_request(stack, uid, "");
             self.refuse((part, REVOKE), &revoke, refused).await;
@@ -261,6 +291,8 @@ impl<W: World> Rehearsal<'_, W> {
         self.refuse((Owner, SET_EXPIRY), &redate, BAD).await;
         let rotate = rotate_request(stack, FOREIGN, overlap_for(31 * 86_400));
         self.refuse((Owner, ROTATE), &rotate, BAD).await;
+        let end = end_overlap_request(stack, "x");
+        self.refuse((Owner, END_OVERLAP), &end, BAD).await;
         let revoke = revoke_request(stack, FOREIGN, &"x".repeat(501));
         self.refuse((Owner, REVOKE), &revoke, BAD).await;
         let register = admin::RegisterRequest::default();
@@ -271,7 +303,7 @@ impl<W: World> Rehearsal<'_, W> {
         self.refuse((Operator, SET_LIMIT), &limit, BAD).await;
     }
 
-    /// Requests that may be repeated: what was previewed only is not remembered.
+    /// Repeats calls with an idempotency key. A preview does not record its key.
     pub async fn repetitions(&self) {
         let stack = &self.stack("").await;
         let once = repeatable(stack, "deploy", "once");
@@ -287,7 +319,7 @@ impl<W: World> Rehearsal<'_, W> {
             .await;
         let rotate = v1::RotateRequest {
             request_id: "once".into(),
-            ..rotate_request(stack, uid, Overlap::UntilFirstUse(true))
+            ..rotate_request(stack, uid, UNTIL_FIRST_USE)
         };
         for generation in [3, 4] {
             let made: v1::RotateResponse = self.make((Owner, ROTATE), &rotate).await.unwrap();
@@ -303,7 +335,7 @@ impl<W: World> Rehearsal<'_, W> {
             .await;
     }
 
-    /// Everything that a stack goes through, and what that is refused for.
+    /// Makes every change to a stack, and provokes each refusal.
     pub async fn life_of_a_stack(&self, key: &str) {
         let stack = &self.stack(key).await;
         let taken = register_request(key);
@@ -362,13 +394,14 @@ impl<W: World> Rehearsal<'_, W> {
             .await;
     }
 
-    /// So many changes at random, of few tokens with few names. Answers how each ended.
+    /// Makes `steps` random changes to a few tokens with a few names. Returns the outcome of each.
     pub async fn walk(&self, seed: u64, steps: usize) -> Vec<String> {
         let stack = &self.stack("").await;
         self.done(SET_LIMIT, &set_limit(stack, 3)).await;
-        let (mut dice, mut uids, mut ended) = (Dice(seed), vec![FOREIGN.to_owned()], Vec::new());
+        let (mut dice, mut uids, mut ended) =
+            (Xorshift(seed), vec![FOREIGN.to_owned()], Vec::new());
         for _ in 0..steps {
-            let (what, n) = (dice.roll(12), dice.roll(4));
+            let (what, n) = (dice.roll(13), dice.roll(4));
             let name = ["ann", "bob", "cid", "dan"][n];
             let uid = &uids[dice.roll(uids.len())].clone();
             let part = [Owner, Owner, Admin, Operator][dice.roll(4)];
@@ -392,7 +425,7 @@ impl<W: World> Rehearsal<'_, W> {
                     self.make((part, SET_EXPIRY), &request).await
                 }
                 6 | 7 => {
-                    let overlap = [overlap_for(60), Overlap::UntilFirstUse(true)];
+                    let overlap = [overlap_for(60), UNTIL_FIRST_USE];
                     let request = v1::RotateRequest {
                         request_id: ["", "a"][dice.roll(2)].into(),
                         ..rotate_request(stack, uid, overlap[n % 2])
@@ -402,6 +435,10 @@ impl<W: World> Rehearsal<'_, W> {
                 8 => {
                     let request = revoke_request(stack, uid, name);
                     self.make((part, REVOKE), &request).await
+                }
+                12 => {
+                    let request = end_overlap_request(stack, uid);
+                    self.make((part, END_OVERLAP), &request).await
                 }
                 9 => self.make((part, SUSPEND), &suspend(stack)).await,
                 10 => self.make((Operator, RESUME), &resume(stack)).await,
@@ -421,10 +458,10 @@ impl<W: World> Rehearsal<'_, W> {
     }
 }
 
-/// Small numbers that look random and are the same for a seed (xorshift).
-struct Dice(u64);
+/// Small pseudo-random numbers that are reproducible from a seed (xorshift).
+struct Xorshift(u64);
 
-impl Dice {
+impl Xorshift {
     fn roll(&mut self, sides: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

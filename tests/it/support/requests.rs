@@ -1,21 +1,23 @@
-//! Short forms of what tests ask, and of what they read off an answer.
+//! Short constructors of requests, and helpers that extract values from responses.
 
+use prost::Message as _;
 use stacktoken::grpc::pb::{
     admin::v1 as admin,
-    v1::{self, rotate_request::Overlap},
+    v1::{self, Overlap, batch_introspect_result::Result as Outcome, overlap::Ends},
 };
 use tonic::{Code, Response, Status};
+use tonic_types::pb as rpc;
 
 use super::{ISSUER, TestServer, issue_request, permissions, reason};
 
-/// All live tokens of a stack.
+/// Selects all live tokens of a stack.
 pub const EVERY_TOKEN: v1::RevokeFilter = v1::RevokeFilter {
     all: true,
     issued_by: None,
     unused_since: None,
 };
 
-/// Those that somebody issued.
+/// Selects the tokens that this caller issued.
 pub fn issued_by(subject: &str, kind: v1::CallerKind) -> v1::RevokeFilter {
     v1::RevokeFilter {
         issued_by: Some(v1::Actor {
@@ -47,6 +49,7 @@ pub fn set_expiry_request(stack: &str, uid: &str, expiry: v1::Expiry) -> v1::Set
         token_uid: uid.into(),
         expiry: Some(expiry),
         validate_only: false,
+        etag: String::new(),
     }
 }
 
@@ -56,10 +59,11 @@ pub fn revoke_request(stack: &str, uid: &str, reason: &str) -> v1::RevokeRequest
         token_uid: uid.into(),
         reason: reason.into(),
         validate_only: false,
+        etag: String::new(),
     }
 }
 
-/// Gives the token a new secret.
+/// Requests a new secret for the token.
 pub fn rotate_request(stack: &str, uid: &str, overlap: Overlap) -> v1::RotateRequest {
     v1::RotateRequest {
         stack_api_key: stack.into(),
@@ -67,15 +71,47 @@ pub fn rotate_request(stack: &str, uid: &str, overlap: Overlap) -> v1::RotateReq
         overlap: Some(overlap),
         request_id: String::new(),
         validate_only: false,
+        etag: String::new(),
     }
 }
 
-/// The former secret lives on so long.
+/// Keeps the former secret valid for this long.
 pub fn overlap_for(seconds: i64) -> Overlap {
-    Overlap::OverlapFor(prost_types::Duration { seconds, nanos: 0 })
+    Overlap {
+        ends: Some(Ends::OverlapFor(lasting(seconds))),
+        at_most: None,
+    }
 }
 
-/// Changes what `paths` name, to what `token` holds.
+/// Keeps the former secret valid until the new one is first used.
+pub const UNTIL_FIRST_USE: Overlap = Overlap {
+    ends: Some(Ends::UntilFirstUse(true)),
+    at_most: None,
+};
+
+/// Keeps the former secret valid until the new one is first used, but at most for this long.
+pub fn until_first_use_at_most(seconds: i64) -> Overlap {
+    Overlap {
+        at_most: Some(lasting(seconds)),
+        ..UNTIL_FIRST_USE
+    }
+}
+
+fn lasting(seconds: i64) -> prost_types::Duration {
+    prost_types::Duration { seconds, nanos: 0 }
+}
+
+/// Requests the end of the overlap of the token's former secret.
+pub fn end_overlap_request(stack: &str, uid: &str) -> v1::EndOverlapRequest {
+    v1::EndOverlapRequest {
+        stack_api_key: stack.into(),
+        token_uid: uid.into(),
+        validate_only: false,
+        etag: String::new(),
+    }
+}
+
+/// Sets the fields in `paths` to their values in `token`.
 pub fn update_request(
     stack: &str,
     uid: &str,
@@ -91,10 +127,11 @@ pub fn update_request(
         }),
         update_mask: Some(prost_types::FieldMask { paths }),
         validate_only: false,
+        etag: String::new(),
     }
 }
 
-/// Gives the token another name.
+/// Renames the token.
 pub fn rename_request(stack: &str, uid: &str, name: &str) -> v1::UpdateRequest {
     let token = v1::Token {
         name: name.into(),
@@ -103,7 +140,7 @@ pub fn rename_request(stack: &str, uid: &str, name: &str) -> v1::UpdateRequest {
     update_request(stack, uid, &["name"], token)
 }
 
-/// Gives the token other permissions.
+/// Replaces the permissions of the token.
 pub fn permit_request(stack: &str, uid: &str, permissions: v1::Permissions) -> v1::UpdateRequest {
     let token = v1::Token {
         permissions: Some(permissions),
@@ -112,7 +149,7 @@ pub fn permit_request(stack: &str, uid: &str, permissions: v1::Permissions) -> v
     update_request(stack, uid, &["permissions"], token)
 }
 
-/// Permissions narrowed to modules.
+/// Returns permissions narrowed to modules.
 pub fn modules(access: v1::Access, grants: &[(&str, v1::Access)]) -> v1::Permissions {
     let grant = |(module, access): &(&str, v1::Access)| v1::ModuleGrant {
         module: (*module).into(),
@@ -126,7 +163,7 @@ pub fn modules(access: v1::Access, grants: &[(&str, v1::Access)]) -> v1::Permiss
     }
 }
 
-/// Permissions narrowed to branches and aliases.
+/// Returns permissions narrowed to branches and aliases.
 pub fn branches(access: v1::Access, branches: &[&str], aliases: &[&str]) -> v1::Permissions {
     let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     v1::Permissions {
@@ -138,7 +175,7 @@ pub fn branches(access: v1::Access, branches: &[&str], aliases: &[&str]) -> v1::
     }
 }
 
-/// `OK`, or the code and the reason.
+/// Returns `OK`, or the code and the reason.
 pub fn outcome<T>(answered: &Result<Response<T>, Status>) -> String {
     match answered {
         Ok(_) => "OK".into(),
@@ -149,12 +186,12 @@ pub fn outcome<T>(answered: &Result<Response<T>, Status>) -> String {
     }
 }
 
-/// The code and the reason of a failure.
+/// Returns the code and the reason of a failure.
 pub fn refused(status: &Status) -> (Code, String) {
     (status.code(), reason(status))
 }
 
-/// A token's id and secret.
+/// The id and the secret of an issued token.
 #[derive(Clone)]
 pub struct Issued {
     pub uid: String,
@@ -176,12 +213,12 @@ impl TestServer {
         issued.into_inner().into()
     }
 
-    /// A read-write token that never expires.
+    /// Issues a read-write token that never expires.
     pub async fn token(&self, name: &str) -> Issued {
         self.issue_by(issue_request(&self.stack, name)).await
     }
 
-    /// A read-write token with this expiry.
+    /// Issues a read-write token with this expiry.
     pub async fn token_until(&self, name: &str, expiry: v1::Expiry) -> Issued {
         self.issue_by(v1::IssueRequest {
             expiry: Some(expiry),
@@ -190,7 +227,7 @@ impl TestServer {
         .await
     }
 
-    /// A token with these permissions that never expires.
+    /// Issues a token with these permissions that never expires.
     pub async fn token_with(&self, name: &str, permissions: v1::Permissions) -> Issued {
         self.issue_by(v1::IssueRequest {
             permissions: Some(permissions),
@@ -199,20 +236,20 @@ impl TestServer {
         .await
     }
 
-    /// The token as its owner sees it.
+    /// Returns the token as its owner gets it.
     pub async fn see(&self, uid: &str) -> v1::Token {
         let request = get_request(&self.stack, uid);
         let seen = self.owner().await.tokens.get(request).await.unwrap();
         seen.into_inner().token.unwrap()
     }
 
-    /// Revokes as the owner.
+    /// Revokes the token as the owner.
     pub async fn revoke(&self, uid: &str) {
         let request = revoke_request(&self.stack, uid, "");
         self.owner().await.tokens.revoke(request).await.unwrap();
     }
 
-    /// Rotates as the owner.
+    /// Rotates the token as the owner.
     pub async fn rotate(&self, uid: &str, overlap: Overlap) -> v1::RotateResponse {
         let request = rotate_request(&self.stack, uid, overlap);
         let mut owner = self.owner().await;
@@ -227,7 +264,7 @@ impl TestServer {
         changed.into_inner().token.unwrap()
     }
 
-    /// Why the token is not active; `OK` if it is.
+    /// Introspects the secret, and returns why it is not active, or `OK`.
     pub async fn verdict(&self, secret: &str) -> String {
         let answer = self.introspect(secret, &[]).await;
         match (answer.active, answer.reason()) {
@@ -237,7 +274,7 @@ impl TestServer {
         }
     }
 
-    /// Live tokens of the stack, now and at most.
+    /// Returns the number of live tokens of the stack, and its limit.
     pub async fn limit(&self) -> (u32, u32) {
         let request = list_request(&self.stack);
         let listed = self.owner().await.tokens.list(request).await.unwrap();
@@ -245,7 +282,7 @@ impl TestServer {
         (limit.used, limit.max)
     }
 
-    /// Lets the stack have so many live tokens.
+    /// Sets the token limit of the stack.
     pub async fn set_limit(&self, max_tokens: i32) {
         let request = admin::SetTokenLimitRequest {
             stack_api_key: self.stack.clone(),
@@ -288,12 +325,20 @@ impl TestServer {
     }
 }
 
-/// Asks about secrets with one stack key, and about no action.
+/// Everything that a response can include.
+pub const INCLUDES: [v1::IntrospectInclude; 4] = [
+    v1::IntrospectInclude::Permissions,
+    v1::IntrospectInclude::Stack,
+    v1::IntrospectInclude::Token,
+    v1::IntrospectInclude::Labels,
+];
+
+/// Requests introspection of secrets with one stack key and no action.
 pub fn batch_request(stack: &str, secrets: &[&str]) -> v1::BatchIntrospectRequest {
     let question = |secret: &&str| v1::IntrospectQuestion {
         token: (*secret).into(),
         stack_api_key: stack.into(),
-        actions: Vec::new(),
+        ..Default::default()
     };
     v1::BatchIntrospectRequest {
         questions: secrets.iter().map(question).collect(),
@@ -301,7 +346,46 @@ pub fn batch_request(stack: &str, secrets: &[&str]) -> v1::BatchIntrospectReques
     }
 }
 
-/// Revokes what the filter names; without a hash only shows it.
+/// Returns the error of one question of a batch as the error of a call.
+fn status_of(error: &rpc::Status) -> Status {
+    let code = Code::from_i32(error.code);
+    Status::with_details(code, error.message.clone(), error.encode_to_vec().into())
+}
+
+/// Returns the answer or the error of each question of a batch.
+pub fn results(
+    response: &v1::BatchIntrospectResponse,
+) -> Vec<Result<&v1::IntrospectResponse, Status>> {
+    let results = response.results.iter().map(|one| match &one.result {
+        Some(Outcome::Answer(answer)) => Ok(answer),
+        Some(Outcome::Error(error)) => Err(status_of(error)),
+        None => panic!("neither answer nor error: {response:?}"),
+    });
+    results.collect()
+}
+
+/// Returns the answers to a batch. Panics if a question failed.
+pub fn answers(response: &v1::BatchIntrospectResponse) -> Vec<&v1::IntrospectResponse> {
+    results(response).into_iter().map(Result::unwrap).collect()
+}
+
+/// Formats the outcome of each question: `OK`, the reason of the answer, or the code and the reason
+/// of the error.
+pub fn outcomes(response: &v1::BatchIntrospectResponse) -> Vec<String> {
+    let outcome = |result: Result<&v1::IntrospectResponse, Status>| match result {
+        Ok(answer) => match answer.reason() {
+            v1::Reason::Unspecified => "OK".to_owned(),
+            reason => reason.as_str_name().replace("REASON_", ""),
+        },
+        Err(status) => {
+            let (code, reason) = refused(&status);
+            format!("{code:?} {reason}")
+        }
+    };
+    results(response).into_iter().map(outcome).collect()
+}
+
+/// Requests the revocation of what the filter selects, or its preview if there is no hash.
 pub fn revoke_all_request(
     stack: &str,
     filter: &v1::RevokeFilter,
@@ -313,5 +397,6 @@ pub fn revoke_all_request(
         reason: "a breach".into(),
         validate_only: previewed.is_none(),
         preview_hash: previewed.unwrap_or_default().into(),
+        ..Default::default()
     }
 }

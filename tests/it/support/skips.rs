@@ -1,4 +1,5 @@
-//! Tests that cannot run on this machine for want of a tool. The only way to skip one.
+//! Skips tests that cannot run on this machine because a tool is missing. There is no other way to
+//! skip a test.
 
 use std::{
     env,
@@ -11,10 +12,10 @@ use std::{
 
 static SKIPPED: AtomicUsize = AtomicUsize::new(0);
 
-/// Passes on what was found. If it is missing, reports that the current test is skipped.
+/// Returns `found`. If it is `None`, reports that the current test is skipped.
 ///
 /// # Panics
-/// If it is missing and `CI` is set to anything but the empty string.
+/// If `found` is `None` and `CI` is set to anything but the empty string.
 #[track_caller]
 pub fn found_or_skip<T>(found: Option<T>, what: &str) -> Option<T> {
     if found.is_none() {
@@ -26,17 +27,17 @@ pub fn found_or_skip<T>(found: Option<T>, what: &str) -> Option<T> {
 #[track_caller]
 fn skip(missing: &str) {
     let thread = thread::current();
-    // libtest names a test's thread after the test.
+    // libtest gives a test's thread the name of the test.
     let test = thread.name().unwrap_or("a test");
     assert!(
         !must_run(env::var_os("CI").as_deref()),
-        "with CI set {test} must not be skipped for want of {missing}"
+        "with CI set {test} must not be skipped; missing: {missing}"
     );
     let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
     let place = Location::caller();
-    let line = format!("\nSKIPPED {count}: {test}, for want of {missing} ({place})\n");
-    // Not eprintln!, which libtest captures and shows only if the test fails. In one write, so that
-    // no other thread's line comes between.
+    let line = format!("\nSKIPPED {count}: {test}; missing: {missing} ({place})\n");
+    // eprintln! is not suitable, because libtest captures it and prints it only if the test fails.
+    // The line is written at once, so that no line of another thread comes between.
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 

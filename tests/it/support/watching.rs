@@ -1,4 +1,4 @@
-//! One who watches, as a client of the service does.
+//! A client of `Watch`.
 
 use std::time::Duration;
 
@@ -12,17 +12,17 @@ use tonic::{Request, Status, Streaming};
 
 use super::Client;
 
-/// How long something may take that does happen.
+/// The timeout for an event that must happen.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Watching {
-    /// Ends the client's half when it is dropped.
+    /// The request side of the stream. Dropping it closes that side.
     pub requests: Option<UnboundedSender<WatchRequest>>,
     pub told: Streaming<WatchResponse>,
     nonce: u64,
 }
 
-/// A ping of this number.
+/// Returns a ping with this nonce.
 pub fn ping(nonce: u64) -> WatchRequest {
     WatchRequest {
         from_revision: String::new(),
@@ -37,7 +37,7 @@ pub fn from(revision: &str) -> WatchRequest {
     }
 }
 
-/// What a change is about.
+/// Returns the kind and the uid of what changed.
 pub fn subject(changed: &WatchChanged) -> String {
     match changed.subject.clone().unwrap() {
         Subject::TokenUid(uid) => format!("token {uid}"),
@@ -50,7 +50,7 @@ pub fn staleness(pong: &WatchPong) -> Duration {
 }
 
 impl Watching {
-    /// From now on, or since a revision.
+    /// Opens a stream from now on, or from `revision` if it is not empty.
     pub async fn open(client: &Client, revision: &str) -> Result<Self, Status> {
         Self::open_with(client, from(revision)).await
     }
@@ -71,15 +71,18 @@ impl Watching {
 
     pub async fn next(&mut self) -> Result<Event, Status> {
         let told = tokio::time::timeout(PATIENCE, self.told.message()).await;
-        let told = told.expect("nothing was told")?;
-        Ok(told.expect("an end without a status").event.unwrap())
+        let told = told.expect("timed out waiting for an event")?;
+        Ok(told
+            .expect("the stream ended without a status")
+            .event
+            .unwrap())
     }
 
     pub fn send(&self, request: WatchRequest) {
         self.requests.as_ref().unwrap().send(request).unwrap();
     }
 
-    /// Everything told before the answer to a ping that is sent now, and that answer.
+    /// Sends a ping. Returns the changes received before its pong, and the pong.
     pub async fn pong(&mut self) -> Result<(Vec<WatchChanged>, WatchPong), Status> {
         self.nonce += 1;
         self.send(ping(self.nonce));
@@ -96,11 +99,11 @@ impl Watching {
     pub async fn changed(&mut self) -> WatchChanged {
         match self.next().await.unwrap() {
             Event::Changed(changed) => changed,
-            Event::Pong(pong) => panic!("a pong where a change belongs: {pong:?}"),
+            Event::Pong(pong) => panic!("expected a change, received {pong:?}"),
         }
     }
 
-    /// How it ends, whatever is told before.
+    /// Reads until the stream ends, and returns its status.
     pub async fn end(&mut self) -> Status {
         loop {
             if let Err(status) = self.next().await {

@@ -1,4 +1,4 @@
-//! Services known by their client certificate.
+//! Services identified by their client certificate.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 
 use crate::support::{
     Client, TestServer,
-    certificates::{Ca, Mount, Pair, TlsClient, dns, uri},
+    certificates::{Ca, CertifiedKey, Mount, TlsClient, dns, uri},
     clients::reason,
     clock::START,
     introspect_request, issue_request, person,
@@ -42,7 +42,7 @@ struct Mesh {
 }
 
 impl Mesh {
-    /// A server behind TLS, with a stack and a token in it.
+    /// Starts a server with TLS, and creates a stack and a token.
     async fn start() -> Self {
         let ca = Ca::new("test CA");
         let mount = Mount::new(&ca.server(), &[&ca]);
@@ -76,12 +76,12 @@ impl Mesh {
         format!("Bearer {}", self.server.issuer.user(subject, now))
     }
 
-    async fn with(&self, pair: Option<&Pair>, authorization: Option<String>) -> Client {
+    async fn with(&self, pair: Option<&CertifiedKey>, authorization: Option<String>) -> Client {
         let client = TlsClient::new(&self.server, &self.ca, pair);
         Client::new(client.connect().await.unwrap(), authorization)
     }
 
-    /// A client that shows a certificate with these names, and nothing else.
+    /// Creates a client with a certificate for these names and no other credential.
     async fn bearing(&self, names: &[SanType]) -> Client {
         self.with(Some(&self.ca.client(names)), None).await
     }
@@ -92,7 +92,8 @@ impl Mesh {
         answered.map(|answer| answer.into_inner().active)
     }
 
-    /// How the question of whoever has these names is answered.
+    /// Introspects with a client certificate that has these names. Returns whether the token is
+    /// active, or code and reason of the error.
     async fn answer(&self, names: &[SanType]) -> Result<bool, (Code, String)> {
         let answered = self.introspect(&mut self.bearing(names).await).await;
         answered.map_err(|status| (status.code(), reason(&status)))
@@ -109,20 +110,20 @@ async fn listed_names_make_the_caller() {
     assert_eq!(mesh.answer(&[uri(CONTENT_API)]).await, Ok(true));
     assert_eq!(mesh.answer(&[dns("assets.cms.svc")]).await, Ok(true));
     assert_eq!(mesh.answer(&[dns("ASSETS.cms.svc")]).await, Ok(true));
-    // One name of several is enough.
+    // One matching name is enough.
     let several = [dns("other.svc"), uri(CONTENT_API)];
     assert_eq!(mesh.answer(&several).await, Ok(true));
 }
 
 #[tokio::test]
-async fn other_names_make_nobody() {
+async fn unlisted_certificate_names_are_refused() {
     let mesh = Mesh::start().await;
     for names in [
         vec![uri("spiffe://example.org/ns/cms/sa/content-api-2")],
         vec![uri("spiffe://other.org/ns/cms/sa/content-api")],
         vec![dns("cms.svc")],
         vec![dns("*.cms.svc")],
-        // A DNS entry is not met by a URI, nor the other way round.
+        // A DNS entry does not match a URI, nor a URI entry a DNS name.
         vec![uri("assets.cms.svc")],
         // An X.509-SVID has exactly one URI.
         vec![uri(CONTENT_API), uri("spiffe://example.org/b")],
@@ -146,11 +147,11 @@ async fn service_without_the_introspect_role_is_refused() {
 async fn bearer_credential_decides_alone() {
     let mesh = Mesh::start().await;
     let pair = mesh.ca.client(&[uri(CONTENT_API)]);
-    // A bad one does not fall back to the certificate.
+    // If a JWT is invalid, the certificate is not used in its place.
     let mut bad = mesh.with(Some(&pair), Some("Bearer x".into())).await;
     let refused = mesh.introspect(&mut bad).await.unwrap_err();
     assert_eq!(reason(&refused), "CREDENTIAL_INVALID");
-    // A good one of a person makes a person of it.
+    // A valid JWT takes precedence, so the caller is the owner.
     let mut owner = mesh.with(Some(&pair), Some(mesh.jwt("owner"))).await;
     let refused = mesh.introspect(&mut owner).await.unwrap_err();
     assert_eq!(reason(&refused), "ROLE_REQUIRED");
@@ -172,7 +173,7 @@ async fn bearer_credential_decides_alone() {
 }
 
 #[tokio::test]
-async fn without_certificate_or_credential_nobody_calls() {
+async fn a_call_without_certificate_or_credential_is_unauthenticated() {
     let mesh = Mesh::start().await;
     let mut nobody = mesh.with(None, None).await;
     let refused = mesh.introspect(&mut nobody).await.unwrap_err();
@@ -212,7 +213,7 @@ async fn certificates_that_do_not_verify_get_no_connection() {
             .connect()
             .await
         {
-            // TLS 1.3 tells the client only after its handshake.
+            // With TLS 1.3 the client learns of the refusal only after its own handshake.
             Ok(channel) => mesh
                 .introspect(&mut Client::new(channel, None))
                 .await
@@ -222,7 +223,7 @@ async fn certificates_that_do_not_verify_get_no_connection() {
         assert!(refused, "{what}");
     }
     let answered = mesh.answer(&names).await;
-    assert_eq!(answered, Ok(true), "others are served all the while");
+    assert_eq!(answered, Ok(true), "other clients are still served");
 }
 
 #[tokio::test]

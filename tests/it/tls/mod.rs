@@ -1,4 +1,4 @@
-//! TLS on the port: who is known by certificate, and what happens when the files change.
+//! TLS on the gRPC port: identification by certificate, and reloads of changed files.
 
 mod identity;
 mod reload;

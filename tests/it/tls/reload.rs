@@ -1,4 +1,4 @@
-//! Files that change: new pairs are taken while calls go on, bad ones are not.
+//! Changed files: valid pairs are loaded while calls continue, invalid ones are not.
 
 use std::{
     sync::{
@@ -13,7 +13,7 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::support::{
     Client, TestServer,
-    certificates::{Ca, Mount, Pair, TlsClient, dns, uri},
+    certificates::{Ca, CertifiedKey, Mount, TlsClient, dns, uri},
     clients::reason,
     clock::START,
     introspect_request,
@@ -24,23 +24,23 @@ const ENTRIES: &str = r#"
 identity = "assets.cms.svc"
 caller   = "service"
 "#;
-/// How late a new pair may be.
+/// The maximum delay until a new pair is used.
 const WITHIN: Duration = Duration::from_secs(5);
 
-/// How often the pair is swapped under load.
+/// Returns how often the pair is swapped under load.
 fn swaps() -> usize {
     let set = std::env::var("STACKTOKEN_TEST_SWAPS").ok();
     set.map_or(100, |text| text.parse().unwrap())
 }
 
-/// The certificate that a fresh connection is shown.
+/// Returns the server certificate of a new connection.
 async fn shown(client: &TlsClient) -> Vec<u8> {
     let stream = client.handshake().await.unwrap();
     stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
 }
 
-/// Waits until this certificate is shown, and says for how long.
-async fn until_shown(client: &TlsClient, pair: &Pair) -> Duration {
+/// Waits until new connections get this certificate, and returns how long that took.
+async fn wait_until_shown(client: &TlsClient, pair: &CertifiedKey) -> Duration {
     let began = Instant::now();
     while shown(client).await != pair.der {
         assert!(began.elapsed() < WITHIN, "the new certificate is not shown");
@@ -49,7 +49,7 @@ async fn until_shown(client: &TlsClient, pair: &Pair) -> Duration {
     began.elapsed()
 }
 
-/// The value of a metric on the admin port.
+/// Returns the value of a metric.
 async fn metric(server: &TestServer, name: &str) -> f64 {
     let text = server.metrics().await;
     let line = text.lines().find(|line| line.starts_with(name));
@@ -87,7 +87,10 @@ async fn swaps_under_load_fail_no_call() {
                 }
                 let mut health = HealthClient::new(channel.clone());
                 let request = HealthCheckRequest::default();
-                health.check(request).await.expect("a call during a swap");
+                health
+                    .check(request)
+                    .await
+                    .expect("a call failed during a swap");
                 calls.fetch_add(1, Ordering::Relaxed);
             }
         });
@@ -96,7 +99,7 @@ async fn swaps_under_load_fail_no_call() {
     for _ in 0..swaps() {
         let pair = ca.server();
         mount.swap(&pair, &[]);
-        latest = latest.max(until_shown(&client, &pair).await);
+        latest = latest.max(wait_until_shown(&client, &pair).await);
     }
     stop.store(true, Ordering::Relaxed);
     while let Some(ended) = load.join_next().await {
@@ -107,7 +110,7 @@ async fn swaps_under_load_fail_no_call() {
         "{} swaps, {calls} calls, the latest new certificate after {latest:?}",
         swaps()
     );
-    assert!(calls > swaps(), "there was load: {calls} calls");
+    assert!(calls > swaps(), "too little load: {calls} calls");
     assert_eq!(
         metric(&server, "stacktoken_tls_reload_failures_total").await,
         0.0
@@ -115,7 +118,7 @@ async fn swaps_under_load_fail_no_call() {
 }
 
 #[tokio::test]
-async fn bad_new_pair_keeps_the_old_one_and_is_told() {
+async fn an_unusable_new_certificate_keeps_the_old_one_and_is_logged() {
     let ca = Ca::new("test CA");
     let first = ca.server();
     let mount = Mount::new(&first, &[]);
@@ -123,15 +126,15 @@ async fn bad_new_pair_keeps_the_old_one_and_is_told() {
     let client = TlsClient::new(&server, &ca, None);
     let other = ca.server();
     let bad = [
-        Pair {
+        CertifiedKey {
             key: other.key.clone(),
             ..first.clone()
         },
-        Pair {
+        CertifiedKey {
             cert: "no certificate".into(),
             ..other.clone()
         },
-        Pair {
+        CertifiedKey {
             key: String::new(),
             ..other.clone()
         },
@@ -147,11 +150,11 @@ async fn bad_new_pair_keeps_the_old_one_and_is_told() {
     let counted = metric(&server, "stacktoken_tls_reload_failures_total").await;
     assert_eq!(counted, 4.0);
     mount.swap(&other, &[]);
-    until_shown(&client, &other).await;
+    wait_until_shown(&client, &other).await;
 }
 
 #[tokio::test]
-async fn expiry_of_the_pair_in_use_is_told() {
+async fn expiry_of_the_certificate_in_use_is_a_metric() {
     let ca = Ca::new("test CA");
     let mount = Mount::new(&ca.server_until(START + 86_400), &[]);
     let server = TestServer::start_tls(mount.files(false), "", |_| {}).await;
@@ -159,12 +162,12 @@ async fn expiry_of_the_pair_in_use_is_told() {
     assert_eq!(metric(&server, gauge).await, (START + 86_400) as f64);
     let later = ca.server_until(START + 30 * 86_400);
     mount.swap(&later, &[]);
-    until_shown(&TlsClient::new(&server, &ca, None), &later).await;
+    wait_until_shown(&TlsClient::new(&server, &ca, None), &later).await;
     until_metric(&server, gauge, (START + 30 * 86_400) as f64).await;
 }
 
-/// Whether a client with this certificate gets an answer.
-async fn is_served(server: &TestServer, trusted: &Ca, client: &Pair) -> bool {
+/// Returns whether the server accepts a client with this certificate.
+async fn is_served(server: &TestServer, trusted: &Ca, client: &CertifiedKey) -> bool {
     let client = TlsClient::new(server, trusted, Some(client));
     match client.connect().await {
         Ok(channel) => HealthClient::new(channel)
@@ -176,7 +179,7 @@ async fn is_served(server: &TestServer, trusted: &Ca, client: &Pair) -> bool {
 }
 
 #[tokio::test]
-async fn expired_ca_vouches_for_nobody_and_stands_in_nobodys_way() {
+async fn an_expired_ca_is_ignored_and_the_others_still_work() {
     let names = [dns("assets.cms.svc")];
     let (old, new) = (Ca::until("old CA", START + 60), Ca::new("new CA"));
     let (of_old, of_new) = (old.client(&names), new.client(&names));
@@ -187,13 +190,13 @@ async fn expired_ca_vouches_for_nobody_and_stands_in_nobodys_way() {
     server.clock.advance(Duration::from_secs(60));
     let began = Instant::now();
     while is_served(&server, &new, &of_old).await {
-        assert!(began.elapsed() < WITHIN, "an expired CA still counts");
+        assert!(began.elapsed() < WITHIN, "an expired CA is still trusted");
     }
     assert!(is_served(&server, &new, &of_new).await);
-    // Forgotten in the file, it keeps nothing from being renewed.
+    // An expired CA that is still in the bundle does not prevent a reload.
     let renewed = new.server();
     mount.swap(&renewed, &[&old, &new]);
-    until_shown(&TlsClient::new(&server, &new, None), &renewed).await;
+    wait_until_shown(&TlsClient::new(&server, &new, None), &renewed).await;
     assert_eq!(metric(&server, "stacktoken_tls_reload_failing").await, 0.0);
 }
 
@@ -230,7 +233,7 @@ async fn clients_of_a_ca_that_was_replaced_get_no_new_connection() {
     mount.swap(&pair, &[&new]);
     let began = Instant::now();
     while !is_served(&server, &old, &of_new).await {
-        assert!(began.elapsed() < WITHIN, "the new CA does not count");
+        assert!(began.elapsed() < WITHIN, "the new CA is not trusted");
     }
     assert!(!is_served(&server, &old, &of_old).await);
 }

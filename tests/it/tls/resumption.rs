@@ -1,5 +1,5 @@
-//! Every connection has a handshake of its own: a resumed session would bring back a client
-//! certificate that was verified against the CAs of its time.
+//! Every connection does a full handshake: a resumed session would restore a client certificate
+//! that was verified against the CAs of that time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ use crate::{
     wire,
 };
 
-/// A client that resumes whatever it can.
+/// Creates a client configuration that resumes sessions where possible.
 fn resuming(trusted: &Ca, version: &'static SupportedProtocolVersion) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     let ca = CertificateDer::from_pem_slice(trusted.pem().as_bytes()).unwrap();
@@ -36,8 +36,8 @@ fn resuming(trusted: &Ca, version: &'static SupportedProtocolVersion) -> Arc<Cli
     Arc::new(config)
 }
 
-/// How a connection began on which something was said and heard, so that what a server sends
-/// for a later session has arrived.
+/// Opens a connection and returns the kind of its handshake. Exchanges some data, so that session
+/// tickets of the server have arrived.
 async fn handshake(address: &str, config: &Arc<ClientConfig>) -> HandshakeKind {
     let socket = TcpStream::connect(address).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();

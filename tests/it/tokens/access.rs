@@ -1,4 +1,5 @@
-//! Who may do what with tokens (R2), and that no stack reaches into another.
+//! Access to tokens (R2): what each role may do, and that a stack cannot access another stack's
+//! tokens.
 
 use stacktoken::grpc::pb::v1;
 
@@ -13,7 +14,7 @@ use crate::support::{
 
 const DAY: i64 = 86_400;
 
-/// What each RPC answers this caller about a token that expires in ten days.
+/// Returns the outcome of each RPC for this caller, on a token that expires in ten days.
 async fn attempts(server: &TestServer, client: &mut Client, name: &str) -> Vec<String> {
     let stack = &server.stack;
     let subject = server
@@ -44,7 +45,7 @@ async fn attempts(server: &TestServer, client: &mut Client, name: &str) -> Vec<S
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn owner_and_admins_rule_over_tokens_operators_shut_off_and_nobody_else_has_a_say() {
+async fn owner_and_admins_manage_tokens_operators_only_restrict_and_others_do_neither() {
     let server = TestServer::start().await;
     const OK: &str = "OK";
     const ROLE: &str = "PermissionDenied ROLE_REQUIRED";
@@ -74,7 +75,11 @@ async fn owner_and_admins_rule_over_tokens_operators_shut_off_and_nobody_else_ha
             shutting_off,
         ),
         ("service", server.service().await, [ROLE; 7]),
-        ("mere service", server.mere_service().await, [ROLE; 7]),
+        (
+            "mere service",
+            server.service_without_role().await,
+            [ROLE; 7],
+        ),
         ("nobody", server.anonymous().await, [NOBODY; 7]),
     ];
     for (name, mut client, expected) in table {
@@ -85,7 +90,10 @@ async fn owner_and_admins_rule_over_tokens_operators_shut_off_and_nobody_else_ha
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_role_counts_only_while_one_has_it() {
-    use stacktoken::grpc::pb::admin::v1::{RemoveMemberRequest, Role, SetMemberRequest};
+    use stacktoken::grpc::pb::{
+        admin::v1::{RemoveMemberRequest, SetMemberRequest},
+        v1::Role,
+    };
 
     let server = TestServer::start().await;
     let (mut admin, mut operator) = (server.admin().await, server.operator().await);
@@ -114,7 +122,7 @@ async fn a_role_counts_only_while_one_has_it() {
     );
 }
 
-/// What every RPC answers about this token under this stack key.
+/// Returns the outcome of every RPC on this token with this stack API key.
 async fn by_uid(client: &mut Client, stack: &str, uid: &str) -> [String; 4] {
     let tokens = &mut client.tokens;
     [
@@ -139,14 +147,14 @@ async fn a_token_of_another_stack_is_not_found_by_any_rpc() {
     let server = TestServer::start().await;
     let token = server.token("deploy").await;
     let other = server.register("Other stack").await;
-    // The same people govern both stacks: only the key in the request tells them apart.
+    // The same people govern both stacks, so only the key in the request distinguishes them.
     let mut owner = server.owner().await;
     assert_eq!(by_uid(&mut owner, &other, &token.uid).await, [TOKEN; 4]);
     let unknown = "01890000-0000-7000-8000-000000000000";
     assert_eq!(
         by_uid(&mut owner, &server.stack, unknown).await,
         [TOKEN; 4],
-        "an unknown id answers alike"
+        "an unknown id has the same outcome"
     );
     let seen = owner.tokens.list(list_request(&other)).await.unwrap();
     assert_eq!(seen.into_inner().tokens, []);

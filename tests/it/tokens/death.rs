@@ -1,4 +1,4 @@
-//! Dead stays dead (R8): no RPC brings a token back, nor does a clock.
+//! A dead token stays dead (R8): neither an RPC nor a clock makes it live again.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::support::{
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Everything that might bring a token back.
+/// Tries everything that might make a token live again, and returns the outcomes.
 async fn attempts(server: &TestServer, uid: &str) -> Vec<String> {
     let mut tokens = server.owner().await.tokens;
     let stack = &server.stack;
@@ -63,11 +63,11 @@ async fn a_token_revoked_after_it_expired_answers_revoked_for_good() {
     server.clock.advance(MINUTE);
     server.revoke(&token.uid).await;
     assert_eq!(server.verdict(&token.secret).await, "REVOKED");
-    server.clock.turn_back(HOUR);
+    server.clock.set_back(HOUR);
     assert_eq!(server.verdict(&token.secret).await, "REVOKED");
 }
 
-/// A token that was found expired by a change, with the clock before its expiry again.
+/// Returns a token that a change found expired, with the clock set back to before its expiry.
 async fn found_expired(server: &TestServer, name: &str, change: &str) -> Issued {
     let ends = server.clock.seconds() + 60;
     let token = server.token_until(name, at(ends)).await;
@@ -94,7 +94,7 @@ async fn found_expired(server: &TestServer, name: &str, change: &str) -> Issued 
         _ => "FailedPrecondition TOKEN_EXPIRED",
     };
     assert_eq!(found, expected, "{change}");
-    server.clock.turn_back(2 * MINUTE);
+    server.clock.set_back(2 * MINUTE);
     token
 }
 
@@ -118,7 +118,8 @@ async fn a_change_that_found_a_token_expired_is_final_even_if_the_clock_goes_bac
         let tried = attempts(&server, &token.uid).await;
         assert_eq!(tried, ["Unavailable CLOCK_SKEW"; 6], "{change}");
         assert_eq!(server.limit().await.0, 0, "{change}");
-        // Once the clock has caught up with the last change, the refusal is the token's.
+        // Once the clock has passed the instant of the last change, the state of the token is the
+        // reason.
         server.clock.advance(2 * MINUTE);
         let tried = attempts(&server, &token.uid).await;
         let refused = format!("FailedPrecondition TOKEN_{reason}");
@@ -132,7 +133,7 @@ async fn issuing_ends_the_expired_tokens_of_the_stack_for_good() {
     let short = server.token_until("short", at(START + 60)).await;
     server.clock.advance(MINUTE);
     server.token("short").await;
-    server.clock.turn_back(HOUR);
+    server.clock.set_back(HOUR);
     assert_eq!(server.verdict(&short.secret).await, "EXPIRED");
     assert_eq!(server.limit().await.0, 1);
 }
@@ -146,7 +147,7 @@ async fn a_refused_issue_ends_the_expired_tokens_all_the_same() {
     let request = issue_request(&server.stack, "held");
     let refused = server.owner().await.tokens.issue(request).await;
     assert_eq!(outcome(&refused), "AlreadyExists NAME_TAKEN");
-    server.clock.turn_back(HOUR);
+    server.clock.set_back(HOUR);
     assert_eq!(server.verdict(&short.secret).await, "EXPIRED");
 }
 
@@ -156,7 +157,7 @@ async fn an_expiry_set_to_today_is_final_even_if_the_clock_goes_back() {
     for (name, expiry) in [("now", now()), ("today", on_date("2026-11-24"))] {
         let token = server.token(name).await;
         server.set_expiry(&token.uid, expiry).await;
-        server.clock.turn_back(24 * HOUR);
+        server.clock.set_back(24 * HOUR);
         assert_eq!(server.verdict(&token.secret).await, "EXPIRED", "{name}");
         let outcomes = attempts(&server, &token.uid).await;
         assert_eq!(outcomes, ["Unavailable CLOCK_SKEW"; 6], "{name}");
@@ -175,7 +176,7 @@ async fn the_dead_stay_dead_over_a_restart_on_a_host_whose_clock_is_behind() {
     let (folder, stack) = (server.data_dir.clone(), server.stack.clone());
     server.stop().await.unwrap();
     let behind = ManualClock::new();
-    behind.turn_back(24 * HOUR);
+    behind.set_back(24 * HOUR);
     let mut server = TestServer::start_in(Arc::clone(&folder), behind, |_| {}).await;
     server.stack = stack;
     assert_eq!(server.verdict(&expired.secret).await, "EXPIRED");

@@ -16,6 +16,7 @@ async fn get_answers_the_whole_record_and_never_the_secret() {
     let request = v1::IssueRequest {
         description: "Deploys the site".into(),
         expiry: Some(at(START + 60)),
+        labels: [("team".to_owned(), "shop".to_owned())].into(),
         ..issue_request(&server.stack, "deploy")
     };
     let issued = server.admin().await.tokens.issue(request).await;
@@ -30,7 +31,13 @@ async fn get_answers_the_whole_record_and_never_the_secret() {
         permissions: Some(permissions(v1::Access::ReadWrite)),
         state: v1::TokenState::Active.into(),
         generation: 1,
-        secret_hint: issued.secret[issued.secret.len() - 4..].into(),
+        secrets: vec![v1::TokenSecret {
+            generation: 1,
+            hint: issued.secret[issued.secret.len() - 4..].into(),
+            created_at: seconds(START),
+            first_used_at: None,
+            ends_at: None,
+        }],
         issued_at: seconds(START),
         expires_at: seconds(START + 60),
         revoked_at: None,
@@ -42,7 +49,10 @@ async fn get_answers_the_whole_record_and_never_the_secret() {
         }),
         revoked_by: None,
         last_used_at: None,
+        etag: token.etag.clone(),
+        labels: [("team".to_owned(), "shop".to_owned())].into(),
     };
+    assert_ne!(token.etag, "");
     assert_eq!(token, expected);
     assert_eq!(server.see(&token.token_uid).await, expected);
     let uid: uuid::Uuid = token.token_uid.parse().unwrap();

@@ -1,23 +1,23 @@
-//! Clients that give up: what their call has done all the same is true of every answer after.
+//! Clients that give up: if their call was completed, every later answer reflects it.
 
 use std::time::Duration;
 
-use stacktoken::grpc::pb::v1::{self, rotate_request::Overlap};
+use stacktoken::grpc::pb::v1;
 
 use crate::support::{
     TestServer,
     database::eventually,
     introspect_request, issue_request,
-    requests::{revoke_request, rotate_request},
+    requests::{UNTIL_FIRST_USE, revoke_request, rotate_request},
 };
 
-/// How often clients give up in each test.
+/// Returns how often clients give up in each test.
 pub fn times() -> u64 {
     let count = std::env::var("STACKTOKEN_TEST_CANCELLATIONS");
     count.map_or(100, |count| count.parse().unwrap())
 }
 
-/// Spread over the time that a change takes, a little beyond both of its ends.
+/// Returns a timeout. The timeouts are spread over the duration of a change, and slightly beyond.
 fn patience(n: u64) -> Duration {
     Duration::from_micros(n * 7919 % 6000)
 }
@@ -43,7 +43,7 @@ async fn as_many_tokens_are_left_as_audit_rows_and_one_live_secret_each() {
             owner.tokens.issue(request).await.unwrap();
         }
     }
-    // One writer, so whatever was still at work is done when the next change is.
+    // SQLite has one writer, so earlier changes are complete when this one is.
     server.token("the last").await;
     let tokens = outside.number("SELECT COUNT(*) FROM tokens").await;
     let rows = "SELECT COUNT(*) FROM audit_events WHERE action = 'token_issue' \
@@ -51,10 +51,10 @@ async fn as_many_tokens_are_left_as_audit_rows_and_one_live_secret_each() {
     assert_eq!(outside.number(rows).await, tokens, "{cut} gave up");
     let live = "SELECT COUNT(*) FROM token_secrets WHERE superseded_at IS NULL";
     assert_eq!(outside.number(live).await, tokens);
-    assert!(cut > 0, "nobody gave up");
+    assert!(cut > 0, "no client gave up");
 }
 
-/// That this is soon what is answered: what was done is applied as soon as it is done.
+/// Waits until the verdict is `expected`: a completed change may not be applied to the cache yet.
 async fn becomes(server: &TestServer, secret: &str, expected: &str) {
     eventually(expected, async || {
         (server.verdict(secret).await == expected).then_some(())
@@ -63,14 +63,14 @@ async fn becomes(server: &TestServer, secret: &str, expected: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_revoke_that_was_made_is_never_forgotten_by_the_cache() {
+async fn a_committed_revoke_always_evicts_the_token() {
     let server = TestServer::start().await;
     let (mut owner, service) = (server.owner().await, server.service().await);
     let (mut cut, mut made) = (0, 0);
     for n in 0..times() {
         let token = server.token(&format!("token {n}")).await;
         assert_eq!(server.verdict(&token.secret).await, "OK");
-        // Somebody who asks all the while, so that memory is filled at the worst moment.
+        // Introspects concurrently, so that cache fills overlap with the revoke.
         let (mut asking, stack, secret) =
             (service.clone(), server.stack.clone(), token.secret.clone());
         let asking = tokio::spawn(async move {
@@ -84,7 +84,7 @@ async fn a_revoke_that_was_made_is_never_forgotten_by_the_cache() {
             .revoke(revoke_request(&server.stack, &token.uid, ""));
         cut += i32::from(tokio::time::timeout(patience(n), call).await.is_err());
         asking.await.unwrap();
-        // Nobody waits for it any more, so it may still be at work; but it is never forgotten.
+        // The revoke may still be running. Once it is recorded, the cache must apply it.
         let told = server.verdict(&token.secret).await;
         let revoked = server.see(&token.uid).await.state() == v1::TokenState::Revoked;
         if revoked {
@@ -95,7 +95,10 @@ async fn a_revoke_that_was_made_is_never_forgotten_by_the_cache() {
         made += i32::from(revoked);
         server.revoke(&token.uid).await;
     }
-    assert!(cut > 0 && made > 0, "{cut} gave up, {made} were made");
+    assert!(
+        cut > 0 && made > 0,
+        "{cut} gave up, {made} revokes were made"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -105,7 +108,7 @@ async fn a_first_use_that_was_recorded_ends_the_former_secret_here_too() {
     let mut recorded = 0;
     for n in 0..times() {
         let token = server.token(&format!("token {n}")).await;
-        let request = rotate_request(&server.stack, &token.uid, Overlap::UntilFirstUse(true));
+        let request = rotate_request(&server.stack, &token.uid, UNTIL_FIRST_USE);
         let rotated = server.owner().await.tokens.rotate(request).await.unwrap();
         assert_eq!(server.verdict(&token.secret).await, "OK");
         let question = introspect_request(&server.stack, &rotated.into_inner().secret, &[]);
@@ -126,5 +129,5 @@ async fn a_first_use_that_was_recorded_ends_the_former_secret_here_too() {
         recorded += ended;
         server.revoke(&token.uid).await;
     }
-    assert!(recorded > 0, "none was recorded");
+    assert!(recorded > 0, "no first use was recorded");
 }

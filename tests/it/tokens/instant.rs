@@ -1,17 +1,17 @@
-//! The instant of a decision (R8): read where the decision is made, never when the request's
-//! headers arrived, and never before an earlier change of the stack.
+//! The instant of a decision (R8): the clock is read when the decision is made, not when the
+//! request's headers arrive, and the instant is never before an earlier change of the stack.
 
 use std::time::Duration;
 
 use stacktoken::grpc::pb::v1;
 
 use crate::support::{
-    TestServer, at,
-    late::{Asked, Late, outcome},
-    requests::{Issued, overlap_for, refused, revoke_request, rotate_request},
+    TestServer, after, at, issue_request,
+    late::{LateQuestion, PendingCall, outcome},
+    requests::{Issued, overlap_for, refused, revoke_request, rotate_request, set_expiry_request},
 };
 
-/// A token that has been used and expires in a second.
+/// Issues and uses a token that expires in a second.
 async fn about_to_expire(server: &TestServer, name: &str) -> (Issued, i64) {
     let ends = server.clock.seconds() + 60;
     let token = server.token_until(name, at(ends)).await;
@@ -20,16 +20,16 @@ async fn about_to_expire(server: &TestServer, name: &str) -> (Issued, i64) {
     (token, ends * 1_000_000)
 }
 
-async fn begin(server: &TestServer, asked: Asked, token: &(Issued, i64)) -> Late {
+async fn begin(server: &TestServer, asked: LateQuestion, token: &(Issued, i64)) -> PendingCall {
     let jwt = server.issuer.user("owner", server.clock.seconds());
     let channel = server.channel().await;
-    Late::begin(&channel, &jwt, (asked, &server.stack), (&token.0, token.1)).await
+    PendingCall::begin(&channel, &jwt, (asked, &server.stack), (&token.0, token.1)).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_comes_after_the_expiry_is_too_late() {
     let server = TestServer::start().await;
-    for asked in Asked::ALL {
+    for asked in LateQuestion::ALL {
         let token = about_to_expire(&server, &format!("{asked:?}")).await;
         let late = begin(&server, asked, &token).await;
         server.clock.advance(Duration::from_secs(4));
@@ -47,7 +47,7 @@ async fn a_message_that_comes_after_the_expiry_is_too_late() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_comes_before_the_expiry_is_in_time() {
-    for asked in Asked::ALL {
+    for asked in LateQuestion::ALL {
         let server = TestServer::start().await;
         let token = about_to_expire(&server, "control").await;
         let late = begin(&server, asked, &token).await;
@@ -57,9 +57,9 @@ async fn a_message_that_comes_before_the_expiry_is_in_time() {
         assert_eq!(outcome(&answered), "OK", "{asked:?}");
         server.clock.advance(Duration::from_millis(500));
         let expected = match asked {
-            Asked::SetExpiry => "OK",
-            // The overlap ends with the token.
-            Asked::Rotate => "SUPERSEDED",
+            LateQuestion::SetExpiry => "OK",
+            // The overlap ends with the expiry of the token.
+            LateQuestion::Rotate => "SUPERSEDED",
             _ => "EXPIRED",
         };
         assert_eq!(server.verdict(&token.0.secret).await, expected, "{asked:?}");
@@ -70,7 +70,7 @@ async fn a_message_that_comes_before_the_expiry_is_in_time() {
 async fn waiting_for_the_store_over_the_expiry_is_too_late() {
     let server = TestServer::start().await;
     let outside = server.outside().await;
-    for asked in Asked::ALL {
+    for asked in LateQuestion::ALL {
         for over in [false, true] {
             let token = about_to_expire(&server, &format!("{asked:?} {over}")).await;
             outside.run("BEGIN IMMEDIATE").await;
@@ -113,14 +113,22 @@ async fn what_a_change_writes_down_is_when_it_was_decided() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn now_and_an_overlap_count_from_the_decision() {
+async fn now_and_an_overlap_and_a_relative_expiry_count_from_the_decision() {
     let server = TestServer::start().await;
     let outside = server.outside().await;
     let (ended, rotated) = (server.token("ended").await, server.token("rotated").await);
+    let redated = server.token("redated").await;
     outside.run("BEGIN IMMEDIATE").await;
     let stack = server.stack.clone();
-    let expire =
-        crate::support::requests::set_expiry_request(&stack, &ended.uid, crate::support::now());
+    let issue = v1::IssueRequest {
+        expiry: Some(after(60, 0)),
+        ..issue_request(&stack, "issued")
+    };
+    let redate = set_expiry_request(&stack, &redated.uid, after(90, 0));
+    let (mut issuer, mut redater) = (server.owner().await, server.owner().await);
+    let issue = tokio::spawn(async move { issuer.tokens.issue(issue).await });
+    let redate = tokio::spawn(async move { redater.tokens.set_expiry(redate).await });
+    let expire = set_expiry_request(&stack, &ended.uid, crate::support::now());
     let rotate = rotate_request(&stack, &rotated.uid, overlap_for(10));
     let (mut owner, mut other) = (server.owner().await, server.owner().await);
     let expire = tokio::spawn(async move { owner.tokens.set_expiry(expire).await });
@@ -134,6 +142,10 @@ async fn now_and_an_overlap_count_from_the_decision() {
     assert_eq!(ended.state(), v1::TokenState::Expired);
     let rotated = rotate.await.unwrap().unwrap().into_inner();
     assert_eq!(rotated.overlap_ends_at.unwrap().seconds, now + 10);
+    let issued = issue.await.unwrap().unwrap().into_inner().token.unwrap();
+    assert_eq!(issued.expires_at.unwrap().seconds, now + 60);
+    let redated = redate.await.unwrap().unwrap().into_inner().token.unwrap();
+    assert_eq!(redated.expires_at.unwrap().seconds, now + 90);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -143,12 +155,13 @@ async fn instants_never_go_back_within_a_stack() {
     server.clock.advance(Duration::from_secs(10));
     server.revoke(&first.uid).await;
     let last = server.see(&first.uid).await.revoked_at.unwrap();
-    // As on another machine, within the permitted skew: the instant stands still.
-    server.clock.turn_back(Duration::from_millis(1_900));
+    // As if another host's clock were behind, within the permitted skew: the instant stays the
+    // same.
+    server.clock.set_back(Duration::from_millis(1_900));
     server.revoke(&second.uid).await;
     assert_eq!(server.see(&second.uid).await.revoked_at.unwrap(), last);
-    // Beyond it one of two clocks is wrong, and nobody can tell which.
-    server.clock.turn_back(Duration::from_millis(200));
+    // Beyond the permitted skew one of the two clocks is wrong, and the server cannot know which.
+    server.clock.set_back(Duration::from_millis(200));
     let before = server.audit().await;
     let issue = crate::support::issue_request(&server.stack, "third");
     let status = server.owner().await.tokens.issue(issue).await.unwrap_err();
@@ -159,9 +172,9 @@ async fn instants_never_go_back_within_a_stack() {
     let details = crate::support::clients::details(&status);
     assert!(details.retry_info().is_some());
     assert_eq!(server.audit().await, before);
-    // Other stacks have another last change.
+    // The skew is relative to the last change of the same stack.
     server.register("Another").await;
-    // Once the clock has caught up, it goes on.
+    // Once the clock has caught up, changes succeed again.
     server.clock.advance(Duration::from_millis(200));
     server.token("third").await;
 }
@@ -170,12 +183,12 @@ async fn instants_never_go_back_within_a_stack() {
 async fn the_permitted_skew_is_that_of_the_setting() {
     let skew = Duration::from_secs(30);
     let server = TestServer::start_with(|tuning| tuning.max_clock_skew = skew).await;
-    // Of the clock, and of the store. On SQLite there is no other clock to compare with.
+    // The skew that the clock and the store permit. SQLite has no second clock to compare with.
     assert_eq!(server.clock.permitted(), Some((skew, false)));
     let token = server.token("deploy").await;
-    server.clock.turn_back(Duration::from_secs(29));
+    server.clock.set_back(Duration::from_secs(29));
     server.revoke(&token.uid).await;
-    server.clock.turn_back(Duration::from_secs(2));
+    server.clock.set_back(Duration::from_secs(2));
     let issue = crate::support::issue_request(&server.stack, "another");
     let status = server.owner().await.tokens.issue(issue).await.unwrap_err();
     assert_eq!(refused(&status).1, "CLOCK_SKEW");

@@ -83,7 +83,7 @@ async fn the_refusal_says_of_each_candidate_why_it_may_not_be_missed() {
     let server = TestServer::start().await;
     let issued = fill(&server, 9).await;
     let ends = server.token_until("ends", at(START + 3600)).await;
-    // All but the last of them are used: token 7 before the others, then token 6.
+    // Every token except token 8 is used: token 7 first, `ends` last.
     for token in issued[..8].iter().rev().chain([&ends]) {
         server.clock.advance(Duration::from_secs(1));
         server.verdict(&token.secret).await;
@@ -138,14 +138,18 @@ async fn an_operator_raises_and_lowers_the_limit_of_one_stack() {
     assert_eq!(
         outcome(&eleventh),
         REACHED,
-        "the other stack keeps its own limit"
+        "the limit of the other stack is unchanged"
     );
     server.set_limit(3).await;
     assert_eq!(server.limit().await, (12, 3));
     let status = refused_issue(&server).await;
     assert_eq!(used_and_max(&status), ("12".into(), "3".into()));
     for token in &issued {
-        assert_eq!(server.verdict(&token.secret).await, "OK", "nothing dies");
+        assert_eq!(
+            server.verdict(&token.secret).await,
+            "OK",
+            "a lower limit revokes no token"
+        );
     }
     let renamed = rename_request(&server.stack, &issued[0].uid, "still mine");
     assert_eq!(outcome(&owner.tokens.update(renamed).await), "OK");

@@ -1,13 +1,18 @@
-//! One file per RPC; beside them what holds of all of them at once.
+//! `TokenService`, one file for each RPC, and files for rules that hold for several of them.
 
 mod access;
 mod death;
+mod etag;
 mod get;
+mod get_usage;
 mod given_up;
 mod instant;
 mod issue;
+mod labels;
 mod limit;
 mod list;
+mod list_stacks;
+mod overlap;
 mod people;
 mod retry;
 mod revoke;

@@ -1,5 +1,5 @@
-//! Tokens and the people around them: how one signed in does not matter (R10), and tokens
-//! outlive whoever issued them (R11).
+//! Tokens and people: the way a person signed in does not matter (R10), and a token outlives the
+//! membership of its issuer (R11).
 
 use serde_json::json;
 use stacktoken::grpc::pb::{admin::v1 as admin, audit::v1 as audit, v1};
@@ -9,7 +9,7 @@ use crate::support::{
     clock::START,
     issue_request,
     issuer::SSO,
-    person,
+    methods, person,
     requests::{Issued, list_request, outcome},
 };
 
@@ -60,7 +60,7 @@ async fn any_configured_issuer_will_do_and_the_same_subject_of_another_is_somebo
     let request_member = admin::SetMemberRequest {
         stack_api_key: server.stack.clone(),
         member: Some(member),
-        role: admin::Role::Admin.into(),
+        role: v1::Role::Admin.into(),
         validate_only: false,
     };
     let mut operator = server.operator().await;
@@ -71,7 +71,7 @@ async fn any_configured_issuer_will_do_and_the_same_subject_of_another_is_somebo
     assert_eq!((by.issuer.as_str(), by.subject.as_str()), (SSO, "owner"));
 }
 
-/// Issued by this person.
+/// Issues a token as this caller.
 async fn issued_by(server: &TestServer, client: &mut Client, name: &str) -> Issued {
     let request = issue_request(&server.stack, name);
     client
@@ -84,9 +84,8 @@ async fn issued_by(server: &TestServer, client: &mut Client, name: &str) -> Issu
 }
 
 async fn issuer_in_the_audit(server: &TestServer, uid: &str) -> String {
-    let issue = |event: &audit::AuditEvent| {
-        event.token_uid == uid && event.action() == audit::AuditAction::TokenIssue
-    };
+    let issue =
+        |event: &audit::AuditEvent| event.token_uid == uid && event.method == methods::ISSUE;
     let event = server.audit().await.into_iter().find(issue).unwrap();
     event.actor.unwrap().subject
 }

@@ -1,21 +1,18 @@
-//! Requests that are repeated because their answer was lost: one token, one live secret.
+//! Requests that are repeated because the response was lost: one token, one live secret.
 
 use std::time::Duration;
 
-use stacktoken::grpc::pb::{
-    audit::v1::AuditAction,
-    v1::{self, rotate_request::Overlap},
-};
+use stacktoken::grpc::pb::v1;
 use tonic::{Code, Status};
 
 use crate::support::{
-    TestServer, at,
+    TestServer, after, at,
     clients::details,
     clock::START,
-    issue_request, now,
+    issue_request, methods, now,
     requests::{
-        Issued, outcome, overlap_for, refused, rename_request, revoke_request, rotate_request,
-        set_expiry_request,
+        Issued, UNTIL_FIRST_USE, end_overlap_request, outcome, overlap_for, refused,
+        rename_request, revoke_request, rotate_request, set_expiry_request,
     },
 };
 
@@ -33,7 +30,7 @@ async fn issue(server: &TestServer, request: v1::IssueRequest) -> Result<Issued,
     issued.map(|answer| answer.into_inner().into())
 }
 
-/// That this is refused as reused, and names the token.
+/// Asserts that the call fails with REQUEST_ID_REUSED and that the error has the token's id.
 fn assert_reused(status: &Status, uid: &str) {
     assert_eq!(
         refused(status),
@@ -62,10 +59,8 @@ async fn issue_repeated_gives_the_same_token_a_fresh_secret_and_the_lost_one_die
     assert_ne!(again.secret, lost.secret);
     assert_eq!(server.verdict(&lost.secret).await, "SUPERSEDED");
     let seen = server.see(&again.uid).await;
-    assert_eq!(
-        (seen.generation, seen.secret_hint.as_str()),
-        (2, &again.secret[47..])
-    );
+    assert_eq!((seen.generation, seen.secrets.len()), (2, 1));
+    assert_eq!(seen.secrets[0].hint, again.secret[47..]);
     assert_eq!(seen.issued_at.unwrap().seconds, START);
     assert_eq!(server.limit().await.0, 1);
     assert_eq!(live_secrets(&server, &again.uid).await, 1);
@@ -73,10 +68,27 @@ async fn issue_repeated_gives_the_same_token_a_fresh_secret_and_the_lost_one_die
     let events = server.audit().await;
     let issues: Vec<_> = events
         .iter()
-        .filter(|event| event.action() == AuditAction::TokenIssue)
+        .filter(|event| event.method == methods::ISSUE)
         .map(|event| event.details.get("again").map(String::as_str))
         .collect();
     assert_eq!(issues, [Some("true"), None]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relative_expiry_is_answered_again_as_it_was_first_decided() {
+    let server = TestServer::start().await;
+    let asked = |seconds| v1::IssueRequest {
+        expiry: Some(after(seconds, 0)),
+        ..request(&server, "once")
+    };
+    let first = issue(&server, asked(3600)).await.unwrap();
+    server.clock.advance(5 * MINUTES);
+    let again = issue(&server, asked(3600)).await.unwrap();
+    assert_eq!(again.uid, first.uid);
+    let seen = server.see(&again.uid).await;
+    assert_eq!(seen.expires_at.unwrap().seconds, START + 3600);
+    let other = issue(&server, asked(3601)).await.map(drop).unwrap_err();
+    assert_reused(&other, &first.uid);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -146,7 +158,7 @@ async fn a_request_id_is_used_up_by_use_change_death_time_and_other_content() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_expiry_reached_meanwhile_is_told_as_reused_and_otherwise_as_wrong() {
+async fn an_expiry_reached_meanwhile_is_reused_on_a_repetition_and_invalid_otherwise() {
     let server = TestServer::start().await;
     let brief = |id: &str| v1::IssueRequest {
         expiry: Some(at(START + 60)),
@@ -177,7 +189,10 @@ async fn request_ids_of_other_callers_stacks_and_rpcs_are_others() {
     let token = issue(&server, request(&server, "once")).await.unwrap();
     let mut admin = server.admin().await;
     let taken = outcome(&admin.tokens.issue(request(&server, "once")).await);
-    assert_eq!(taken, "AlreadyExists NAME_TAKEN", "another caller's own");
+    assert_eq!(
+        taken, "AlreadyExists NAME_TAKEN",
+        "request ids of another caller are separate"
+    );
     let elsewhere = v1::IssueRequest {
         stack_api_key: server.register("Other").await,
         ..request(&server, "once")
@@ -185,7 +200,7 @@ async fn request_ids_of_other_callers_stacks_and_rpcs_are_others() {
     assert_ne!(issue(&server, elsewhere).await.unwrap().uid, token.uid);
     let rotate = v1::RotateRequest {
         request_id: "once".into(),
-        ..rotate_request(&server.stack, &token.uid, Overlap::UntilFirstUse(true))
+        ..rotate_request(&server.stack, &token.uid, UNTIL_FIRST_USE)
     };
     let mut owner = server.owner().await;
     assert_eq!(outcome(&owner.tokens.rotate(rotate).await), "OK");
@@ -219,6 +234,28 @@ async fn rotate_repeated_replaces_the_lost_secret_and_keeps_the_overlap() {
     server.revoke(&issued.uid).await;
     let status = owner.tokens.rotate(rotate()).await.unwrap_err();
     assert_reused(&status, &issued.uid);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rotate_repeated_after_its_overlap_was_ended_says_when_that_was() {
+    let server = TestServer::start().await;
+    let issued = server.token("deploy").await;
+    let rotate = || v1::RotateRequest {
+        request_id: "once".into(),
+        ..rotate_request(&server.stack, &issued.uid, overlap_for(3600))
+    };
+    let mut owner = server.owner().await;
+    let lost = owner.tokens.rotate(rotate()).await.unwrap().into_inner();
+    server.clock.advance(MINUTES);
+    let end = end_overlap_request(&server.stack, &issued.uid);
+    owner.tokens.end_overlap(end).await.unwrap();
+    server.clock.advance(MINUTES);
+    let again = owner.tokens.rotate(rotate()).await.unwrap().into_inner();
+    assert_eq!(again.overlap_ends_at.unwrap().seconds, START + 60);
+    assert_eq!(again.token.unwrap().secrets.len(), 1);
+    assert_eq!(server.verdict(&issued.secret).await, "SUPERSEDED");
+    assert_eq!(server.verdict(&lost.secret).await, "SUPERSEDED");
+    assert_eq!(server.verdict(&again.secret).await, "OK");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,10 +1,10 @@
-//! A new secret for a token, while the former one lives on for as long as was chosen.
+//! Rotation: a new secret, and an overlap during which the previous one stays valid.
 
 use std::time::Duration;
 
 use stacktoken::grpc::pb::{
-    audit::v1::AuditAction,
-    v1::{self, rotate_request::Overlap},
+    audit::v1::AuditEventKind,
+    v1::{self, Overlap, overlap::Ends},
 };
 use tonic::Code;
 
@@ -14,11 +14,17 @@ use crate::support::{
     clock::START,
     database::eventually,
     introspect_request, now,
-    requests::{batch_request, outcome, overlap_for, refused, rename_request, rotate_request},
+    requests::{
+        UNTIL_FIRST_USE, batch_request, outcome, outcomes, overlap_for, refused, rename_request,
+        rotate_request,
+    },
 };
 
 const DAY: i64 = 86_400;
-const UNTIL_USED: Overlap = Overlap::UntilFirstUse(true);
+
+fn instant(seconds: i64) -> Option<prost_types::Timestamp> {
+    Some(prost_types::Timestamp { seconds, nanos: 0 })
+}
 
 fn ends_at(answer: &v1::RotateResponse) -> i64 {
     answer.overlap_ends_at.unwrap().seconds
@@ -28,27 +34,42 @@ fn ends_at(answer: &v1::RotateResponse) -> i64 {
 async fn rotation_changes_nothing_but_the_secret_its_hint_and_the_generation() {
     let server = TestServer::start().await;
     let issued = server.token_until("deploy", at(START + DAY)).await;
-    let mut before = server.see(&issued.uid).await;
     for generation in 2..6 {
+        let before = server.see(&issued.uid).await;
         server.clock.advance(Duration::from_secs(1));
         let rotated = server.rotate(&issued.uid, overlap_for(60)).await;
         assert_ne!(rotated.secret, issued.secret);
+        let made = v1::TokenSecret {
+            generation,
+            hint: rotated.secret[47..].into(),
+            created_at: instant(server.clock.seconds()),
+            ..Default::default()
+        };
+        let former = v1::TokenSecret {
+            ends_at: instant(server.clock.seconds() + 60),
+            ..before.secrets[0].clone()
+        };
         let expected = v1::Token {
             generation,
-            secret_hint: rotated.secret[47..].into(),
+            secrets: vec![made, former],
             ..before.clone()
         };
-        assert_eq!(rotated.token.unwrap(), expected);
+        let token = rotated.token.unwrap();
+        assert_ne!(token.etag, before.etag);
+        let expected = v1::Token {
+            etag: token.etag.clone(),
+            ..expected
+        };
+        assert_eq!(token, expected);
         assert_eq!(server.see(&issued.uid).await, expected);
         let answer = server.introspect(&rotated.secret, &[]).await;
-        before.last_used_at = answer.evaluated_at;
         let facts = answer.token.unwrap();
         assert_eq!(
-            (facts.token_uid, facts.generation),
+            (answer.token_uid, facts.generation),
             (issued.uid.clone(), generation)
         );
         assert_eq!(
-            (facts.issued_at, facts.expires_at),
+            (facts.issued_at, answer.expires_at),
             (before.issued_at, before.expires_at)
         );
     }
@@ -66,7 +87,7 @@ async fn former_secret_lives_for_the_overlap_and_not_a_microsecond_longer() {
         assert_eq!(
             server.verdict(&issued.secret).await,
             "OK",
-            "its use does not end the other"
+            "the use of one secret does not end the other"
         );
     }
     server
@@ -78,7 +99,7 @@ async fn former_secret_lives_for_the_overlap_and_not_a_microsecond_longer() {
     assert_eq!(
         (max_age.seconds, max_age.nanos),
         (0, 1000),
-        "reused no longer than it lives"
+        "an answer may be cached until the overlap ends"
     );
     server.clock.advance(Duration::from_micros(1));
     assert_eq!(server.verdict(&issued.secret).await, "SUPERSEDED");
@@ -90,15 +111,19 @@ async fn first_use_of_the_new_secret_ends_the_former_one_and_is_audited() {
     let server = TestServer::start().await;
     let issued = server.token("deploy").await;
     assert_eq!(server.verdict(&issued.secret).await, "OK");
-    let rotated = server.rotate(&issued.uid, UNTIL_USED).await;
-    assert_eq!(ends_at(&rotated), START + 30 * DAY, "at the latest");
+    let rotated = server.rotate(&issued.uid, UNTIL_FIRST_USE).await;
+    assert_eq!(
+        ends_at(&rotated),
+        START + 30 * DAY,
+        "the overlap ends at this time at the latest"
+    );
     assert_eq!(server.verdict(&issued.secret).await, "OK");
     assert_eq!(server.verdict(&rotated.secret).await, "OK");
     assert_eq!(server.verdict(&issued.secret).await, "SUPERSEDED");
     let events = server.audit().await;
     let used: Vec<_> = events
         .iter()
-        .filter(|event| event.action() == AuditAction::TokenFirstUse)
+        .filter(|event| event.kind() == AuditEventKind::FirstUse)
         .collect();
     let [event] = used[..] else {
         panic!("{used:?}")
@@ -115,7 +140,7 @@ async fn first_use_of_the_new_secret_ends_the_former_one_and_is_audited() {
 async fn only_an_active_answer_is_a_use() {
     let server = TestServer::start().await;
     let issued = server.token("deploy").await;
-    let rotated = server.rotate(&issued.uid, UNTIL_USED).await;
+    let rotated = server.rotate(&issued.uid, UNTIL_FIRST_USE).await;
     let other = server.register("Other").await;
     let mut service = server.service().await;
     for _ in 0..2 {
@@ -130,7 +155,7 @@ async fn only_an_active_answer_is_a_use() {
     assert_eq!(
         server.verdict(&issued.secret).await,
         "OK",
-        "nobody used the new one"
+        "the new secret was not used"
     );
     let used = "SELECT COUNT(*) FROM token_secrets WHERE first_used_at IS NOT NULL";
     assert_eq!(server.outside().await.number(used).await, 1);
@@ -153,7 +178,7 @@ async fn an_overlap_of_nothing_ends_the_former_secret_at_once() {
 async fn an_overlap_ends_with_the_token_and_after_thirty_days() {
     let server = TestServer::start().await;
     let brief = server.token_until("brief", at(START + 60)).await;
-    for overlap in [overlap_for(3600), UNTIL_USED] {
+    for overlap in [overlap_for(3600), UNTIL_FIRST_USE] {
         assert_eq!(
             ends_at(&server.rotate(&brief.uid, overlap).await),
             START + 60
@@ -163,7 +188,7 @@ async fn an_overlap_ends_with_the_token_and_after_thirty_days() {
     let rotated = server.rotate(&endless.uid, overlap_for(30 * DAY)).await;
     assert_eq!(ends_at(&rotated), START + 30 * DAY);
     let unused = server.token("unused").await;
-    server.rotate(&unused.uid, UNTIL_USED).await;
+    server.rotate(&unused.uid, UNTIL_FIRST_USE).await;
     server
         .clock
         .advance(Duration::from_secs(u64::try_from(30 * DAY).unwrap()));
@@ -180,10 +205,10 @@ async fn rotating_before_the_new_secret_was_used_replaces_it_and_the_earlier_end
     assert_eq!(
         ends_at(&second),
         START + 600,
-        "the former end is not put off"
+        "the end of the overlap is not postponed"
     );
     assert_eq!(server.verdict(&lost.secret).await, "SUPERSEDED");
-    let third = server.rotate(&issued.uid, UNTIL_USED).await;
+    let third = server.rotate(&issued.uid, UNTIL_FIRST_USE).await;
     assert_eq!(ends_at(&third), START + 600);
     assert_eq!(server.verdict(&second.secret).await, "SUPERSEDED");
     assert_eq!(server.verdict(&issued.secret).await, "OK");
@@ -266,7 +291,7 @@ async fn dead_tokens_suspended_stacks_and_foreign_tokens_are_not_rotated() {
         outcome(
             &owner
                 .tokens
-                .rotate(rotate_request(stack, uid, UNTIL_USED))
+                .rotate(rotate_request(stack, uid, UNTIL_FIRST_USE))
                 .await,
         )
     };
@@ -305,22 +330,60 @@ async fn rotate_names_every_field_that_is_wrong() {
         status.message()
     );
     let token = server.token("deploy").await;
-    let nanos = |seconds, nanos| Overlap::OverlapFor(prost_types::Duration { seconds, nanos });
-    for (overlap, field) in [
-        (overlap_for(30 * DAY + 1), "overlap_for"),
-        (nanos(30 * DAY, 1), "overlap_for"),
-        (overlap_for(i64::MAX), "overlap_for"),
-        (overlap_for(-1), "overlap_for"),
-        (nanos(0, -1), "overlap_for"),
-        (Overlap::UntilFirstUse(false), "until_first_use"),
-    ] {
+    let length = |seconds, nanos| prost_types::Duration { seconds, nanos };
+    let nanos = |seconds, nanos| Overlap {
+        ends: Some(Ends::OverlapFor(length(seconds, nanos))),
+        at_most: None,
+    };
+    let at_most = |ends, at_most| Overlap {
+        ends,
+        at_most: Some(at_most),
+    };
+    let until_used = |is| Some(Ends::UntilFirstUse(is));
+    let hour = Some(Ends::OverlapFor(length(3600, 0)));
+    let too_long = Some(Ends::OverlapFor(length(31 * DAY, 0)));
+    let table: [(Overlap, &[&str]); 14] = [
+        (Overlap::default(), &["overlap"]),
+        (overlap_for(30 * DAY + 1), &["overlap.overlap_for"]),
+        (nanos(30 * DAY, 1), &["overlap.overlap_for"]),
+        (overlap_for(i64::MAX), &["overlap.overlap_for"]),
+        (overlap_for(-1), &["overlap.overlap_for"]),
+        (nanos(0, -1), &["overlap.overlap_for"]),
+        (at_most(hour, length(60, 0)), &["overlap.at_most"]),
+        (
+            at_most(too_long, length(60, 0)),
+            &["overlap.at_most", "overlap.overlap_for"],
+        ),
+        (
+            at_most(until_used(true), length(30 * DAY, 1)),
+            &["overlap.at_most"],
+        ),
+        (
+            at_most(until_used(true), length(-1, 0)),
+            &["overlap.at_most"],
+        ),
+        (
+            at_most(until_used(true), length(1, -1)),
+            &["overlap.at_most"],
+        ),
+        (at_most(None, length(60, 0)), &["overlap"]),
+        (
+            at_most(until_used(false), length(-1, 0)),
+            &["overlap.at_most", "overlap.until_first_use"],
+        ),
+        (
+            at_most(until_used(false), length(60, 0)),
+            &["overlap.until_first_use"],
+        ),
+    ];
+    for (overlap, expected) in table {
         let request = rotate_request(&server.stack, &token.uid, overlap);
         let status = owner.tokens.rotate(request).await.unwrap_err();
         assert_eq!(
             refused(&status),
             (Code::InvalidArgument, "INVALID_FIELD".into())
         );
-        assert_eq!(fields(&status), [field], "{overlap:?}");
+        assert_eq!(fields(&status), expected, "{overlap:?}");
     }
     assert_eq!(server.see(&token.uid).await.generation, 1);
 }
@@ -343,7 +406,7 @@ async fn a_superseded_secret_that_is_presented_is_audited_once() {
         let events = server.audit().await;
         let told = events
             .into_iter()
-            .filter(|event| event.action() == AuditAction::TokenSuperseded);
+            .filter(|event| event.kind() == AuditEventKind::Superseded);
         told.collect::<Vec<_>>()
     };
     let event = eventually("a row in the audit", async || told().await.pop()).await;
@@ -358,7 +421,7 @@ async fn a_superseded_secret_that_is_presented_is_audited_once() {
     for _ in 0..5 {
         assert_eq!(server.verdict(&issued.secret).await, "SUPERSEDED");
     }
-    // A refusal that is noted after them is written after them.
+    // Refusals are written in order, so this one is recorded after any above.
     let mut developer = server.developer().await;
     developer
         .tokens
@@ -372,7 +435,7 @@ async fn a_superseded_secret_that_is_presented_is_audited_once() {
         let events = server.audit().await;
         events
             .into_iter()
-            .find(|event| event.reason == "ROLE_REQUIRED")
+            .find(|event| event.error_reason == "ROLE_REQUIRED")
     })
     .await;
     assert_eq!(told().await.len(), 1);
@@ -386,7 +449,7 @@ async fn of_fifty_first_uses_at_once_one_is_recorded() {
     let service = server.service().await;
     for round in 0..10 {
         let issued = server.token(&format!("token {round}")).await;
-        let rotated = server.rotate(&issued.uid, UNTIL_USED).await;
+        let rotated = server.rotate(&issued.uid, UNTIL_FIRST_USE).await;
         let mut calls = tokio::task::JoinSet::new();
         for _ in 0..50 {
             let mut service = service.clone();
@@ -405,7 +468,7 @@ async fn of_fifty_first_uses_at_once_one_is_recorded() {
         assert_eq!(server.verdict(&issued.secret).await, "SUPERSEDED");
         let events = server.audit().await;
         let used = events.iter().filter(|event| {
-            event.action() == AuditAction::TokenFirstUse && event.token_uid == issued.uid
+            event.kind() == AuditEventKind::FirstUse && event.token_uid == issued.uid
         });
         assert_eq!(used.count(), 1, "round {round}");
     }
@@ -415,7 +478,7 @@ async fn of_fifty_first_uses_at_once_one_is_recorded() {
 async fn what_cannot_be_recorded_is_not_answered_as_active() {
     let server = TestServer::start().await;
     let issued = server.token("deploy").await;
-    let rotated = server.rotate(&issued.uid, UNTIL_USED).await;
+    let rotated = server.rotate(&issued.uid, UNTIL_FIRST_USE).await;
     let outside = server.outside().await;
     outside
         .run("CREATE TRIGGER full BEFORE INSERT ON audit_events BEGIN SELECT RAISE(ABORT, 'no'); END")
@@ -425,7 +488,11 @@ async fn what_cannot_be_recorded_is_not_answered_as_active() {
         let request = introspect_request(&server.stack, &rotated.secret, &[]);
         let status = service.introspection.introspect(request).await.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-        assert_eq!(server.verdict(&issued.secret).await, "OK", "all or nothing");
+        assert_eq!(
+            server.verdict(&issued.secret).await,
+            "OK",
+            "a first use that cannot be recorded ends no secret"
+        );
     }
     outside.run("DROP TRIGGER full").await;
     assert_eq!(server.verdict(&rotated.secret).await, "OK");
@@ -441,7 +508,7 @@ async fn hits_write_nothing() {
         assert_eq!(server.verdict(secret).await, "OK");
     }
     let outside = server.outside().await;
-    // From here on whatever writes fails.
+    // From here on every write of a secret fails.
     outside
         .run("CREATE TRIGGER still BEFORE UPDATE ON token_secrets BEGIN SELECT RAISE(ABORT, 'no'); END")
         .await;
@@ -455,7 +522,7 @@ async fn hits_write_nothing() {
     assert_eq!(
         server.verdict(&issued.secret).await,
         "OK",
-        "nor does a miss, once it was used"
+        "after the first use a cache miss does not write either"
     );
 }
 
@@ -464,14 +531,13 @@ async fn first_use_in_a_batch_ends_the_former_secret_in_the_same_batch() {
     let server = TestServer::start().await;
     let issued = server.token("deploy").await;
     assert_eq!(server.verdict(&issued.secret).await, "OK");
-    let rotated = server.rotate(&issued.uid, UNTIL_USED).await;
+    let rotated = server.rotate(&issued.uid, UNTIL_FIRST_USE).await;
     let mut service = server.service().await;
     for _ in 0..2 {
         let request = batch_request(&server.stack, &[&issued.secret, &rotated.secret]);
         let answer = service.introspection.batch_introspect(request).await;
-        let answers = answer.unwrap().into_inner().answers;
-        assert_eq!(answers[0].reason(), v1::Reason::Superseded);
-        assert!(!answers[0].active && answers[1].active);
+        let seen = outcomes(answer.unwrap().get_ref());
+        assert_eq!(seen, ["SUPERSEDED", "OK"]);
     }
     let used = "SELECT COUNT(*) FROM audit_events WHERE action = 'token_first_use'";
     assert_eq!(server.outside().await.number(used).await, 1);

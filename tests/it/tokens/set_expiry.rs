@@ -4,14 +4,14 @@ use prost_types::Timestamp;
 use stacktoken::grpc::pb::v1;
 
 use crate::support::{
-    TestServer, at,
+    TestServer, after, at,
     clients::fields,
     clock::START,
     never, now, on_date,
     requests::{outcome, set_expiry_request},
 };
 
-/// From START until the next midnight in UTC.
+/// The time from `START` to the next midnight in UTC.
 const TO_MIDNIGHT: Duration = Duration::from_secs(12 * 3600);
 const MICROSECOND: Duration = Duration::from_micros(1);
 
@@ -94,20 +94,21 @@ async fn a_live_token_can_be_extended_shortened_and_freed_of_its_expiry() {
         (at(START + 30), Some(START + 30)),
         (never(), None),
         (on_date("2027-01-01"), Some(1_798_761_600)),
+        (after(45, 999), Some(START + 45)),
         (at(START + 90), Some(START + 90)),
     ] {
         let changed = server.set_expiry(&token.uid, expiry).await;
         assert_eq!(changed.expires_at.map(|at| at.seconds), expires_at);
         assert_eq!(changed.state(), v1::TokenState::Active);
         let answer = server.introspect(&token.secret, &[]).await;
-        let told = answer.token.unwrap().expires_at.map(|at| at.seconds);
-        assert_eq!(told, expires_at, "the next verdict has it");
+        let told = answer.expires_at.map(|at| at.seconds);
+        assert_eq!(told, expires_at, "the next verdict has the new expiry");
     }
     server.clock.advance(Duration::from_secs(61));
     assert_eq!(
         server.verdict(&token.secret).await,
         "OK",
-        "it outlives its first expiry"
+        "the token is live after its first expiry"
     );
     server.clock.advance(Duration::from_secs(29));
     assert_eq!(server.verdict(&token.secret).await, "EXPIRED");
@@ -124,6 +125,8 @@ async fn an_operator_only_brings_an_expiry_forward() {
         (&token.uid, at(START + 601), ROLE),
         (&token.uid, never(), ROLE),
         (&token.uid, on_date("2027-01-01"), ROLE),
+        (&token.uid, after(601, 0), ROLE),
+        (&token.uid, after(600, 0), "OK"),
         (&token.uid, at(START + 600), "OK"),
         (&token.uid, at(START + 500), "OK"),
         (&token.uid, at(START + 501), ROLE),
@@ -149,6 +152,8 @@ async fn in_a_suspended_stack_an_expiry_is_only_brought_forward() {
     for (expiry, expected) in [
         (at(START + 601), SUSPENDED),
         (never(), SUSPENDED),
+        (after(601, 0), SUSPENDED),
+        (after(400, 0), "OK"),
         (at(START + 300), "OK"),
         (at(START + 301), SUSPENDED),
         (now(), "OK"),
@@ -164,13 +169,19 @@ async fn in_a_suspended_stack_an_expiry_is_only_brought_forward() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn set_expiry_names_every_field_that_is_wrong() {
-    use v1::expiry::Expiry::{At, Never, Now, OnDate};
+    use v1::expiry::Expiry::{After, At, Never, Now, OnDate};
 
     let server = TestServer::start().await;
     let token = server.token("deploy").await;
     let mut owner = server.owner().await;
     let instant = |seconds, nanos| Some(At(Timestamp { seconds, nanos }));
+    let after = |seconds, nanos| Some(After(prost_types::Duration { seconds, nanos }));
     for (expiry, expected) in [
+        (after(0, 0), "expiry.after"),
+        (after(-60, 0), "expiry.after"),
+        (after(60, -1), "expiry.after"),
+        (after(60, 1_000_000_000), "expiry.after"),
+        (after(36_500 * 86_400, 1000), "expiry.after"),
         (None, "expiry"),
         (Some(Now(false)), "expiry.now"),
         (Some(Never(false)), "expiry.never"),
@@ -198,7 +209,9 @@ async fn set_expiry_names_every_field_that_is_wrong() {
     let status = owner.tokens.set_expiry(nothing).await.unwrap_err();
     assert_eq!(fields(&status), ["stack_api_key", "token_uid", "expiry"]);
     assert!(
-        status.message().contains("at, on_date, now or never"),
+        status
+            .message()
+            .contains("at, on_date, after, now or never"),
         "{}",
         status.message()
     );

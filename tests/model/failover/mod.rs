@@ -1,33 +1,33 @@
-//! A failover: two databases, of which the former goes on or restarts, transaction ids that are
-//! given out again, and a replica whose statements may reach either.
+//! A failover: two databases, of which the former keeps running or restarts, transaction ids that
+//! are assigned twice, and a replica whose statements may reach either database.
 
+mod state;
 mod steps;
-mod world;
 
+use state::{FormerDatabase, Reader};
 use steps::Failover;
-use world::{Asks, Fate};
 
 use crate::explorer::{assert_needed, assert_sound, explore};
 
 #[derive(Clone, Copy)]
 pub struct Safeguards {
-    /// A reading and a heartbeat make one lease only if they are of one origin.
+    /// A poll and a heartbeat form a lease only if they are from one origin.
     lease_origin: bool,
-    /// A look-up of another origin is neither answered nor cached.
+    /// A lookup from another origin is neither answered nor cached.
     lookup_origin: bool,
-    /// A cursor is valid for the origin that it was read from.
+    /// A cursor is valid only for the origin that it was read from.
     cursor_origin: bool,
-    /// A reading that does not go on from a cursor empties the cache.
+    /// A poll that does not continue from a cursor clears the cache.
     emptying: bool,
-    /// Emptying refuses look-ups that were under way.
+    /// Clearing the cache invalidates lookups in flight.
     emptying_counts: bool,
-    /// A crash makes another origin, though timeline and system stay the same.
+    /// A crash creates a new origin, although timeline and system identifier stay the same.
     incarnation: bool,
     /// A heartbeat counts only if a standby has it.
     waits_for_standby: bool,
-    /// What is applied is told by the positions of rows, not by ids given out.
+    /// The applied revision is derived from the positions of rows, not from assigned ids.
     revision_of_rows: bool,
-    /// A look-up reflects a revision if it sees that row, not if the id was given out.
+    /// A lookup reflects a revision if it sees that row; that the id was assigned is not enough.
     revision_by_row: bool,
 }
 
@@ -43,11 +43,12 @@ const ALL: Safeguards = Safeguards {
     revision_by_row: true,
 };
 
-/// Both fates and both questions: how many states there are, and what goes wrong in some.
+/// Explores all combinations of fates and questions. Returns the number of states, and the first
+/// fault.
 fn explore_all(safe: Safeguards) -> (usize, Option<&'static str>) {
     let mut states = 0;
-    for asks in [Asks::Fresh, Asks::MinRevision] {
-        for fate in [Fate::Demoted, Fate::Crashed] {
+    for asks in [Reader::Fresh, Reader::MinRevision] {
+        for fate in [FormerDatabase::Demoted, FormerDatabase::Crashed] {
             let (count, fault) = explore(&Failover { safe, fate, asks });
             states += count;
             if fault.is_some() {

@@ -1,15 +1,15 @@
-//! Two replicas, one token, one revoke at A, and every order of events at B, on one database
-//! whose transaction ids only grow.
+//! Two replicas, one token, a revoke at A, and every order of events at B, on one database whose
+//! transaction ids only grow.
 
+mod state;
 mod steps;
-mod world;
 
+use state::{ALL, Safeguards};
 use steps::{Freshness, Scope};
-use world::{ALL, Safeguards};
 
 use crate::explorer::{assert_needed, assert_sound, explore};
 
-/// All scopes: how many states there are, and what goes wrong in some.
+/// Explores all scopes. Returns the number of states, and the first fault.
 fn explore_all(safe: Safeguards) -> (usize, Option<&'static str>) {
     let mut states = 0;
     for scope in [Scope::AtA, Scope::AtBOvertaken, Scope::AtBFailing] {

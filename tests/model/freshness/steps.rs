@@ -1,21 +1,21 @@
-//! What can happen next: the feed, the fill, the lease, a shared reading, a crash, a pause
-//! (nothing but time passes) and a failover of the database.
+//! The possible steps: polls, fills, leases, shared lookups, a crash, a pause (in which only time
+//! passes) and a failover of the database.
 
-use super::world::{
-    ALL, END, Feed, Flight, Other, Question, Replica, Revoke, Safeguards, World, covers, fault,
+use super::state::{
+    ALL, END, Feed, Flight, Other, Question, Replica, Revoke, Safeguards, State, covers, fault,
     side,
 };
 use crate::explorer::{Model, Run};
 
-/// What happens in a world. What is nothing to each other is explored apart, since together
-/// it would only multiply.
+/// The events of a world. Independent scenarios are explored separately, to keep the state space
+/// small.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// Questions at A, where the revoke is made.
+    /// Questions to A, where the revoke is made.
     AtA,
-    /// Questions at B, beside a transaction that overtakes the revoke's.
+    /// Questions to B, with a transaction that overtakes that of the revoke.
     AtBOvertaken,
-    /// Questions at B, across a crash of it and a failover of its database.
+    /// Questions to B, while B crashes and its database fails over.
     AtBFailing,
 }
 
@@ -25,41 +25,41 @@ pub(super) struct Freshness {
 }
 
 impl Model for Freshness {
-    type World = World;
+    type State = State;
 
-    fn starts(&self) -> Vec<World> {
-        let mut forgetful = World::new();
+    fn starts(&self) -> Vec<State> {
+        let mut forgetful = State::new();
         (forgetful.a.remembered, forgetful.b.remembered) = (None, None);
-        vec![World::new(), forgetful]
+        vec![State::new(), forgetful]
     }
 
-    fn step(&self, world: &World, run: &mut Run<World>) {
-        if world.now < END {
-            run.with(world, World::tick);
+    fn step(&self, state: &State, run: &mut Run<State>) {
+        if state.now < END {
+            run.with(state, State::tick);
         }
-        self.step_transactions(world, run);
+        self.step_transactions(state, run);
         let at_b = self.scope != Scope::AtA;
         if at_b {
-            self.step_database(world, run);
-            self.step_feed(world, run);
+            self.step_database(state, run);
+            self.step_feed(state, run);
         }
-        self.step_questions(world, run, at_b);
-        self.step_flights(world, run, at_b);
+        self.step_questions(state, run, at_b);
+        self.step_flights(state, run, at_b);
     }
 }
 
 impl Freshness {
-    fn step_transactions(&self, world: &World, run: &mut Run<World>) {
+    fn step_transactions(&self, state: &State, run: &mut Run<State>) {
         let own = self.safe.own_changes;
-        match world.revoke {
-            Revoke::Idle => run.with(world, |next| {
+        match state.revoke {
+            Revoke::Idle => run.with(state, |next| {
                 next.numbers += 1;
                 next.revoke = Revoke::Begun(next.numbers);
             }),
             Revoke::Begun(number) => {
-                run.with(world, |next| next.revoke = Revoke::Committed(number));
+                run.with(state, |next| next.revoke = Revoke::Committed(number));
             }
-            Revoke::Committed(number) => run.with(world, |next| {
+            Revoke::Committed(number) => run.with(state, |next| {
                 if own {
                     next.a.remembered = None;
                     next.a.generation += 1;
@@ -68,58 +68,58 @@ impl Freshness {
             }),
             Revoke::Acknowledged(..) => {}
         }
-        if world.other == Other::Idle && self.scope == Scope::AtBOvertaken {
-            run.with(world, |next| {
+        if state.other == Other::Idle && self.scope == Scope::AtBOvertaken {
+            run.with(state, |next| {
                 next.numbers += 1;
                 next.other = Other::Committed(next.numbers);
             });
         }
     }
 
-    fn step_database(&self, world: &World, run: &mut Run<World>) {
+    fn step_database(&self, state: &State, run: &mut Run<State>) {
         let failing = self.scope == Scope::AtBFailing;
-        if world.failed_over.is_none() && failing {
-            // B's database keeps what it had; A's goes on elsewhere.
-            run.with(world, |next| next.failed_over = Some(next.is_live(true)));
+        if state.failed_over.is_none() && failing {
+            // B's database keeps its state; A's changes are made in the new one.
+            run.with(state, |next| next.failed_over = Some(next.is_live(true)));
         }
-        if !world.crashed && failing {
-            run.with(world, |next| {
+        if !state.crashed && failing {
+            run.with(state, |next| {
                 next.crashed = true;
                 next.b = Replica {
                     cursor: next.b.cursor,
                     ..Replica::default()
                 };
-                // It begins to read where the history ends.
+                // After a restart, B starts to poll at the end of the change log.
                 next.b.cursor = next.history(next.b.cursor, ALL).0;
             });
         }
         // Only the primary commits.
-        if world.failed_over.is_none() {
-            run.with(world, |next| next.b.beat = Some(next.now));
+        if state.failed_over.is_none() {
+            run.with(state, |next| next.b.beat = Some(next.now));
         }
     }
 
-    fn step_feed(&self, world: &World, run: &mut Run<World>) {
+    fn step_feed(&self, state: &State, run: &mut Run<State>) {
         let safe = self.safe;
-        match world.b.feed {
-            None => run.with(world, |next| {
+        match state.b.feed {
+            None => run.with(state, |next| {
                 next.b.feed = Some(Feed {
                     started: next.now,
                     saw: None,
                 })
             }),
             Some(feed) => {
-                // It may fail at any time.
-                run.with(world, |next| next.b.feed = None);
+                // A poll can fail at any time.
+                run.with(state, |next| next.b.feed = None);
                 match feed.saw {
-                    None => run.with(world, |next| {
+                    None => run.with(state, |next| {
                         let saw = next.history(next.b.cursor, safe);
                         next.b.feed = Some(Feed {
                             saw: Some(saw),
                             ..feed
                         });
                     }),
-                    Some((cursor, revoked)) => run.with(world, |next| {
+                    Some((cursor, revoked)) => run.with(state, |next| {
                         let started = if safe.read_start {
                             feed.started
                         } else {
@@ -140,14 +140,15 @@ impl Freshness {
         }
     }
 
-    fn step_questions(&self, world: &World, run: &mut Run<World>, at_b: bool) {
+    fn step_questions(&self, state: &State, run: &mut Run<State>, at_b: bool) {
         let safe = self.safe;
-        let replica = if at_b { &world.b } else { &world.a };
-        let acknowledged = matches!(world.revoke, Revoke::Acknowledged(..));
-        // A reading is shared the same way at both, so two at once are asked at A only.
+        let replica = if at_b { &state.b } else { &state.a };
+        let acknowledged = matches!(state.revoke, Revoke::Acknowledged(..));
+        // Lookups are shared the same way at both replicas, so concurrent questions are only
+        // explored at A.
         for slot in 0..if at_b { 1 } else { 2 } {
             let Some(question) = replica.questions[slot] else {
-                // The second question only beside a first.
+                // The second question only arrives while there is a first.
                 if slot == 1 && replica.questions[0].is_none() {
                     continue;
                 }
@@ -155,7 +156,7 @@ impl Freshness {
                     if min && !(acknowledged && at_b) {
                         continue;
                     }
-                    run.with(world, |next| {
+                    run.with(state, |next| {
                         let arrived = Question {
                             arrived: next.now,
                             min,
@@ -169,32 +170,32 @@ impl Freshness {
             if question.flight.is_some() {
                 continue;
             }
-            let leased = !at_b || !safe.lease || covers(replica, replica.read, world.now, safe);
+            let leased = !at_b || !safe.lease || covers(replica, replica.read, state.now, safe);
             let reflected = !question.min || replica.applied;
             if let Some(live) = replica.remembered.filter(|_| leased && reflected) {
-                run.check(answer(world, question, live, at_b));
-                run.with(world, |next| side(next, at_b).questions[slot] = None);
+                run.check(answer(state, question, live, at_b));
+                run.with(state, |next| side(next, at_b).questions[slot] = None);
             } else {
-                self.board(world, run, (slot, question), (leased, at_b));
+                self.board(state, run, (slot, question), (leased, at_b));
             }
         }
     }
 
-    /// Joins a reading under way, or begins one.
+    /// Joins a lookup in flight, or starts one.
     fn board(
         &self,
-        world: &World,
-        run: &mut Run<World>,
+        state: &State,
+        run: &mut Run<State>,
         (slot, question): (usize, Question),
         (leased, at_b): (bool, bool),
     ) {
-        let replica = if at_b { &world.b } else { &world.a };
+        let replica = if at_b { &state.b } else { &state.a };
         let newest = (0..2).find(|at| replica.flights[*at].is_some_and(|flight| flight.newest));
         if let Some(at) = newest {
             let flight = replica.flights[at].unwrap();
             let fresh = flight.generation == replica.generation;
             if (leased && !question.min && fresh) || !self.safe.flights {
-                run.with(world, |next| {
+                run.with(state, |next| {
                     let joined = Question {
                         flight: Some(at as u8),
                         ..question
@@ -208,7 +209,7 @@ impl Freshness {
         let Some(free) = (0..slots).find(|at| replica.flights[*at].is_none()) else {
             return;
         };
-        run.with(world, |next| {
+        run.with(state, |next| {
             let (now, side) = (next.now, side(next, at_b));
             for flight in side.flights.iter_mut().flatten() {
                 flight.newest = false;
@@ -227,15 +228,15 @@ impl Freshness {
         });
     }
 
-    fn step_flights(&self, world: &World, run: &mut Run<World>, at_b: bool) {
+    fn step_flights(&self, state: &State, run: &mut Run<State>, at_b: bool) {
         let safe = self.safe;
-        let replica = if at_b { &world.b } else { &world.a };
+        let replica = if at_b { &state.b } else { &state.a };
         for at in 0..2 {
             let Some(flight) = replica.flights[at] else {
                 continue;
             };
             let Some(live) = flight.found else {
-                run.with(world, |next| {
+                run.with(state, |next| {
                     let found = Some(next.is_live(at_b));
                     side(next, at_b).flights[at] = Some(Flight { found, ..flight });
                 });
@@ -243,20 +244,20 @@ impl Freshness {
             };
             let timely = !at_b
                 || !safe.reading_age
-                || covers(replica, Some(flight.started), world.now, safe);
+                || covers(replica, Some(flight.started), state.now, safe);
             for question in replica
                 .questions
                 .iter()
                 .flatten()
                 .filter(|q| q.flight == Some(at as u8))
             {
-                // A reading that does not reflect what was asked for is refused.
+                // A lookup that does not reflect `min_revision` is refused.
                 let reflects = !question.min || !live || !safe.reflection;
                 if timely && reflects {
-                    run.check(answer(world, *question, live, at_b));
+                    run.check(answer(state, *question, live, at_b));
                 }
             }
-            run.with(world, |next| {
+            run.with(state, |next| {
                 let side = side(next, at_b);
                 if side.generation == flight.generation || !safe.generations {
                     side.remembered = Some(live);
@@ -272,6 +273,6 @@ impl Freshness {
     }
 }
 
-fn answer(world: &World, question: Question, live: bool, at_b: bool) -> Option<&'static str> {
-    live.then(|| fault(world, question, at_b)).flatten()
+fn answer(state: &State, question: Question, live: bool, at_b: bool) -> Option<&'static str> {
+    live.then(|| fault(state, question, at_b)).flatten()
 }

@@ -1,25 +1,25 @@
-//! Rotation until first use: the first answer that the new secret is active ends the former one,
-//! on the replica that gave it at once, and on the other within the bound. Two replicas on one
-//! store; the feed is one step here, since other models take it apart. Time is a tick, as long as
+//! Rotation until first use: the first answer that the new secret is active ends the former one, at
+//! once on the replica that answered, and within the bound on the other. Two replicas share one
+//! store. A poll is one step here, because other models examine it in detail. A tick is as long as
 //! the bound.
 
 use crate::explorer::{Model, Run, assert_needed, assert_sound, explore};
 
 #[derive(Clone, Copy)]
 struct Safeguards {
-    /// The first use is on record before it is answered.
+    /// The first use is recorded before it is answered.
     recorded_first: bool,
     /// Facts of an unused secret are never answered as active.
     unused_is_recorded: bool,
-    /// The answer is judged on what is read after the record.
+    /// The verdict is evaluated from facts that are read after the first use was recorded.
     read_after_record: bool,
-    /// The replica that recorded it evicts before it answers.
+    /// The replica that recorded the first use evicts before it answers.
     own_change: bool,
-    /// The record writes a row of the change log.
+    /// Recording writes a row of the change log.
     logged: bool,
-    /// Eviction refuses look-ups of the former secret that were under way.
+    /// Eviction invalidates lookups of the former secret in flight.
     generations: bool,
-    /// The cache is answered from only under a lease.
+    /// The cache is used only under a lease.
     lease: bool,
 }
 
@@ -33,44 +33,44 @@ const ALL: Safeguards = Safeguards {
     lease: true,
 };
 
-/// A question about the new secret, on its way.
+/// A question about the new secret, in progress.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum FirstUse {
     Arrived,
-    /// The facts that it was found with say that it is unused.
+    /// According to the facts found, the secret is unused.
     Unused,
-    /// The first use is on record, and the answer is to be read.
+    /// The first use is recorded, and the facts are to be read again.
     Recorded,
 }
 
 /// A question about the former secret that reads the store.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-struct Asked {
+struct Query {
     /// Whether it arrived in this tick.
     fresh: bool,
     live: bool,
-    /// Whether something was evicted since.
+    /// Whether its subject was evicted since.
     overtaken: bool,
-    /// What is wrong with an answer that the secret is active.
+    /// The fault of answering that the secret is active.
     fault: Option<&'static str>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 struct Replica {
-    /// Whether the former secret is cached, and whether as live.
+    /// The cached state of the former secret: live, ended or absent.
     former: Option<bool>,
-    /// Whether the facts of the new secret are cached, and whether as used.
+    /// The cached state of the new secret: used, unused or absent.
     new: Option<bool>,
-    /// Whether the change log was read in this tick.
+    /// Whether the change log was polled in this tick.
     read: bool,
     first_use: Option<FirstUse>,
-    asked: Option<Asked>,
+    queries: Option<Query>,
     /// Whether it has answered that the new secret is active.
     answered: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum Told {
+enum Verdict {
     Never,
     Within,
     /// Longer ago than the bound.
@@ -78,88 +78,88 @@ enum Told {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct World {
-    /// In the store: whether the first use is on record, and so the former secret ended.
+struct State {
+    /// In the store: whether the first use is recorded, which ends the former secret.
     used: bool,
     /// Whether that is in the change log.
     logged: bool,
-    /// Whether the token as a whole was revoked at A, where nothing is active from then on.
+    /// Whether the whole token was revoked at A, which answers inactive from then on.
     revoked: bool,
-    /// Whether anybody was told that the new secret is active.
-    told: Told,
+    /// Whether and when any caller got the answer that the new secret is active.
+    verdicts: Verdict,
     sides: [Replica; 2],
 }
 
-impl World {
+impl State {
     fn evict(&mut self, at: usize) {
         let side = &mut self.sides[at];
         (side.former, side.new) = (None, None);
-        if let Some(asked) = &mut side.asked {
-            asked.overtaken = true;
+        if let Some(queries) = &mut side.queries {
+            queries.overtaken = true;
         }
     }
 
-    /// What is wrong with an answer that the former secret is active, to a question that
-    /// arrives now.
+    /// Returns the fault of answering "active" about the former secret to a question that arrives
+    /// now.
     fn fault(&self, at: usize) -> Option<&'static str> {
         if self.sides[at].answered {
-            return Some("the former secret lives on where the new one was used");
+            return Some("the former secret is active where the new one was used");
         }
-        (self.told == Told::Past).then_some("the former secret lives on past the bound")
+        (self.verdicts == Verdict::Past).then_some("the former secret is active past the bound")
     }
 }
 
 impl Model for Safeguards {
-    type World = World;
+    type State = State;
 
-    fn starts(&self) -> Vec<World> {
+    fn starts(&self) -> Vec<State> {
         let side = |former, new| Replica {
             former,
             new,
             read: true,
             ..Replica::default()
         };
-        let start = |a, b| World {
+        let start = |a, b| State {
             used: false,
             logged: false,
             revoked: false,
-            told: Told::Never,
+            verdicts: Verdict::Never,
             sides: [a, b],
         };
         let warm = || side(Some(true), Some(false));
         vec![start(warm(), warm()), start(side(None, None), warm())]
     }
 
-    fn step(&self, world: &World, run: &mut Run<World>) {
-        run.with(world, |next| {
-            if next.told == Told::Within {
-                next.told = Told::Past;
+    fn step(&self, state: &State, run: &mut Run<State>) {
+        run.with(state, |next| {
+            if next.verdicts == Verdict::Within {
+                next.verdicts = Verdict::Past;
             }
             for side in &mut next.sides {
                 side.read = false;
-                if let Some(asked) = &mut side.asked {
-                    asked.fresh = false;
+                if let Some(queries) = &mut side.queries {
+                    queries.fresh = false;
                 }
             }
         });
         // Revoked at A, which applies its own change as it commits.
-        if !world.revoked {
-            run.with(world, |next| {
+        if !state.revoked {
+            run.with(state, |next| {
                 next.revoked = true;
                 next.evict(0);
             });
         }
         for side in 0..2 {
-            self.step_feed(world, run, side);
-            self.step_first_use(world, run, side);
-            self.step_former(world, run, side);
+            self.step_feed(state, run, side);
+            self.step_first_use(state, run, side);
+            self.step_former(state, run, side);
         }
     }
 }
 
 impl Safeguards {
-    fn step_feed(&self, world: &World, run: &mut Run<World>, side: usize) {
-        run.with(world, |next| {
+    fn step_feed(&self, state: &State, run: &mut Run<State>, side: usize) {
+        run.with(state, |next| {
             if next.logged || next.revoked {
                 next.evict(side);
             }
@@ -167,48 +167,48 @@ impl Safeguards {
         });
     }
 
-    /// A question about the new secret.
-    fn step_first_use(&self, world: &World, run: &mut Run<World>, at: usize) {
-        let side = &world.sides[at];
+    /// Steps of a question about the new secret.
+    fn step_first_use(&self, state: &State, run: &mut Run<State>, at: usize) {
+        let side = &state.sides[at];
         match side.first_use {
-            // Asked at A alone: at B only the former secret is watched.
-            None if at == 0 && !side.answered => run.with(world, |next| {
+            // Asked at A only: at B, the model watches the former secret.
+            None if at == 0 && !side.answered => run.with(state, |next| {
                 next.sides[at].first_use = Some(FirstUse::Arrived);
             }),
             None => {}
             Some(FirstUse::Arrived) => {
                 let cached = side.new.filter(|_| side.read || !self.lease);
-                let used = cached.unwrap_or(world.used);
-                if cached.is_none() && world.revoked {
-                    // Inactive, and that is the answer.
-                    run.with(world, |next| next.sides[at].first_use = None);
+                let used = cached.unwrap_or(state.used);
+                if cached.is_none() && state.revoked {
+                    // The secret is inactive, which is the answer.
+                    run.with(state, |next| next.sides[at].first_use = None);
                 } else if used || !self.unused_is_recorded {
-                    self.tell(world, run, at);
+                    self.answer_active(state, run, at);
                 } else {
-                    run.with(world, |next| {
+                    run.with(state, |next| {
                         next.sides[at].first_use = Some(FirstUse::Unused);
                     });
                 }
             }
-            Some(FirstUse::Unused) if !self.recorded_first => self.tell(world, run, at),
-            Some(FirstUse::Unused) => self.record(world, run, at),
-            Some(FirstUse::Recorded) if world.revoked && self.read_after_record => {
-                run.with(world, |next| next.sides[at].first_use = None);
+            Some(FirstUse::Unused) if !self.recorded_first => self.answer_active(state, run, at),
+            Some(FirstUse::Unused) => self.record(state, run, at),
+            Some(FirstUse::Recorded) if state.revoked && self.read_after_record => {
+                run.with(state, |next| next.sides[at].first_use = None);
             }
-            Some(FirstUse::Recorded) => self.tell(world, run, at),
+            Some(FirstUse::Recorded) => self.answer_active(state, run, at),
         }
     }
 
-    /// Commits the first use, which ends the former secret.
-    fn record(&self, world: &World, run: &mut Run<World>, at: usize) {
-        if world.revoked {
-            // Nothing to record: what is read next says why.
-            run.with(world, |next| {
+    /// Records the first use, which ends the former secret.
+    fn record(&self, state: &State, run: &mut Run<State>, at: usize) {
+        if state.revoked {
+            // There is nothing to record: the next read of the facts shows why.
+            run.with(state, |next| {
                 next.sides[at].first_use = Some(FirstUse::Recorded);
             });
             return;
         }
-        run.with(world, |next| {
+        run.with(state, |next| {
             next.used = true;
             next.logged = self.logged;
             if self.own_change {
@@ -219,28 +219,28 @@ impl Safeguards {
     }
 
     /// Answers that the new secret is active.
-    fn tell(&self, world: &World, run: &mut Run<World>, at: usize) {
-        run.check((!world.used).then_some("active, and the first use is not on record"));
-        run.check((world.revoked && at == 0).then_some("active though it was revoked here"));
-        run.with(world, |next| {
-            if next.told == Told::Never {
-                next.told = Told::Within;
+    fn answer_active(&self, state: &State, run: &mut Run<State>, at: usize) {
+        run.check((!state.used).then_some("active, but the first use is not recorded"));
+        run.check((state.revoked && at == 0).then_some("active although it was revoked here"));
+        run.with(state, |next| {
+            if next.verdicts == Verdict::Never {
+                next.verdicts = Verdict::Within;
             }
             let side = &mut next.sides[at];
             (side.first_use, side.answered) = (None, true);
         });
     }
 
-    /// A question about the former secret.
-    fn step_former(&self, world: &World, run: &mut Run<World>, at: usize) {
-        let side = &world.sides[at];
+    /// Steps of a question about the former secret.
+    fn step_former(&self, state: &State, run: &mut Run<State>, at: usize) {
+        let side = &state.sides[at];
         let leased = side.read || !self.lease;
         if side.former == Some(true) && leased {
-            run.check(world.fault(at));
+            run.check(state.fault(at));
         }
-        let Some(asked) = side.asked else {
-            run.with(world, |next| {
-                next.sides[at].asked = Some(Asked {
+        let Some(queries) = side.queries else {
+            run.with(state, |next| {
+                next.sides[at].queries = Some(Query {
                     fresh: true,
                     live: !next.used && !next.revoked,
                     overtaken: false,
@@ -249,15 +249,15 @@ impl Safeguards {
             });
             return;
         };
-        if asked.live && asked.fresh {
-            run.check(asked.fault);
+        if queries.live && queries.fresh {
+            run.check(queries.fault);
         }
-        run.with(world, |next| {
+        run.with(state, |next| {
             let side = &mut next.sides[at];
-            if !asked.overtaken || !self.generations {
-                side.former = Some(asked.live);
+            if !queries.overtaken || !self.generations {
+                side.former = Some(queries.live);
             }
-            side.asked = None;
+            side.queries = None;
         });
     }
 }

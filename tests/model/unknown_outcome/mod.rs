@@ -1,26 +1,26 @@
-//! A change of unknown outcome: a revoke whose COMMIT may take effect after its caller was told
-//! that the deadline has passed. Once anybody was told that the token is revoked (by the change
-//! itself, or by repeating it), no later answer here may say that it is live. There is no lease
-//! in this model: on SQLite it always holds.
+//! A change of unknown outcome: a revoke whose COMMIT may take effect after its caller got
+//! DEADLINE. Once any caller was told that the token is revoked (by the change itself or by a
+//! repetition), no later answer of this replica may be "live". The model has no lease: on SQLite it
+//! always holds.
 
 use crate::explorer::{Model, Run, assert_needed, assert_sound, explore};
 
 #[derive(Clone, Copy)]
 struct Safeguards {
-    /// While the outcome is unknown, answers come from the store. That nothing is cached either
-    /// is a second line: what was, would be evicted when the bar is lifted.
+    /// While the outcome is unknown, answers come from the store, and nothing is cached. The second
+    /// part is only a precaution, because lifting the bar would evict such an entry.
     bar: bool,
-    /// The bar is there before COMMIT is sent.
+    /// The bar is set before COMMIT is sent.
     bar_first: bool,
-    /// The bar stays beyond the deadline of the caller.
+    /// The bar outlasts the deadline of the caller.
     bar_outlasts_caller: bool,
-    /// "In progress" keeps the bar.
+    /// The status "in progress" keeps the bar.
     in_progress_keeps: bool,
-    /// Only the database that was sent the COMMIT is asked what became of it.
+    /// Only the database that received the COMMIT is asked for the outcome.
     same_origin: bool,
     /// Lifting the bar evicts.
     lift_evicts: bool,
-    /// Lifting the bar refuses look-ups that were under way.
+    /// Lifting the bar invalidates lookups in flight.
     lift_counts: bool,
 }
 
@@ -38,7 +38,7 @@ const ALL: Safeguards = Safeguards {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Transaction {
     Idle,
-    /// COMMIT was sent; it may wait for a disk or a standby for any time.
+    /// COMMIT was sent. It may wait indefinitely for a disk or a standby.
     Sent,
     Committed,
     RolledBack,
@@ -49,13 +49,13 @@ enum Transaction {
 enum Call {
     Idle,
     Waiting,
-    /// Its caller was told DEADLINE, and what became of COMMIT is not known.
+    /// Its caller got DEADLINE, and the outcome of COMMIT is unknown.
     InDoubt,
-    /// It is known what became of it.
+    /// The outcome is known.
     Settled,
 }
 
-/// What the database says about the transaction.
+/// The status of the transaction according to the database.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Status {
     InProgress,
@@ -64,20 +64,20 @@ enum Status {
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Lookup {
-    /// Whether something was evicted since it began.
+    /// Whether its subject was evicted since it started.
     overtaken: bool,
     found: Option<bool>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Question {
-    /// Whether the revoke was acknowledged before it arrived.
+    /// Whether the revoke was acknowledged before the question arrived.
     late: bool,
     looks: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct World {
+struct State {
     transaction: Transaction,
     call: Call,
     barred: bool,
@@ -88,7 +88,7 @@ struct World {
     question: Option<Question>,
 }
 
-impl World {
+impl State {
     fn is_live(&self) -> bool {
         self.transaction != Transaction::Committed
     }
@@ -105,10 +105,10 @@ impl World {
 }
 
 impl Model for Safeguards {
-    type World = World;
+    type State = State;
 
-    fn starts(&self) -> Vec<World> {
-        let start = |cached| World {
+    fn starts(&self) -> Vec<State> {
+        let start = |cached| State {
             transaction: Transaction::Idle,
             call: Call::Idle,
             barred: false,
@@ -121,51 +121,51 @@ impl Model for Safeguards {
         vec![start(None), start(Some(true))]
     }
 
-    fn step(&self, world: &World, run: &mut Run<World>) {
-        self.step_transaction(world, run);
-        self.step_call(world, run);
-        self.step_doubt(world, run);
-        self.step_question(world, run);
-        self.step_lookup(world, run);
+    fn step(&self, state: &State, run: &mut Run<State>) {
+        self.step_transaction(state, run);
+        self.step_call(state, run);
+        self.step_doubt(state, run);
+        self.step_question(state, run);
+        self.step_lookup(state, run);
     }
 }
 
 impl Safeguards {
-    fn is_barred(&self, world: &World) -> bool {
-        world.barred && self.bar
+    fn is_barred(&self, state: &State) -> bool {
+        state.barred && self.bar
     }
 
-    fn step_transaction(&self, world: &World, run: &mut Run<World>) {
-        if world.transaction == Transaction::Sent {
-            run.with(world, |next| next.transaction = Transaction::Committed);
-            run.with(world, |next| next.transaction = Transaction::RolledBack);
+    fn step_transaction(&self, state: &State, run: &mut Run<State>) {
+        if state.transaction == Transaction::Sent {
+            run.with(state, |next| next.transaction = Transaction::Committed);
+            run.with(state, |next| next.transaction = Transaction::RolledBack);
         }
-        // Whoever repeats a revoke that is visible is told that the token is revoked.
-        if !world.is_live() && !world.acknowledged {
-            run.with(world, |next| next.acknowledged = true);
+        // A caller that repeats a visible revoke is told that the token is revoked.
+        if !state.is_live() && !state.acknowledged {
+            run.with(state, |next| next.acknowledged = true);
         }
     }
 
-    fn step_call(&self, world: &World, run: &mut Run<World>) {
-        match (world.call, world.transaction) {
+    fn step_call(&self, state: &State, run: &mut Run<State>) {
+        match (state.call, state.transaction) {
             (Call::Idle, Transaction::Idle) => {
-                run.with(world, |next| {
+                run.with(state, |next| {
                     next.barred = self.bar_first;
                     (next.call, next.transaction) = (Call::Waiting, Transaction::Sent);
                 });
             }
-            (Call::Waiting, Transaction::Committed) => run.with(world, |next| {
+            (Call::Waiting, Transaction::Committed) => run.with(state, |next| {
                 next.lift(*self);
                 (next.call, next.acknowledged) = (Call::Settled, true);
             }),
-            (Call::Waiting, Transaction::RolledBack) => run.with(world, |next| {
+            (Call::Waiting, Transaction::RolledBack) => run.with(state, |next| {
                 next.lift(*self);
                 next.call = Call::Settled;
             }),
             _ => {}
         }
-        if world.call == Call::Waiting {
-            run.with(world, |next| {
+        if state.call == Call::Waiting {
+            run.with(state, |next| {
                 next.call = Call::InDoubt;
                 next.barred = true;
                 if !self.bar_outlasts_caller {
@@ -175,24 +175,24 @@ impl Safeguards {
         }
     }
 
-    /// In doubt the database is asked what became of the transaction.
-    fn step_doubt(&self, world: &World, run: &mut Run<World>) {
-        if world.call != Call::InDoubt || !world.barred {
+    /// Asks the database for the status of the transaction while the outcome is unknown.
+    fn step_doubt(&self, state: &State, run: &mut Run<State>) {
+        if state.call != Call::InDoubt || !state.barred {
             return;
         }
-        let Some(status) = world.status else {
-            let own = match world.transaction {
+        let Some(status) = state.status else {
+            let own = match state.transaction {
                 Transaction::Sent => Status::InProgress,
                 _ => Status::Over,
             };
-            run.with(world, |next| next.status = Some(own));
-            // Another database does not know this transaction, or knows another by its id.
+            run.with(state, |next| next.status = Some(own));
+            // Another database does not know this transaction, or has another with its id.
             if !self.same_origin {
-                run.with(world, |next| next.status = Some(Status::Over));
+                run.with(state, |next| next.status = Some(Status::Over));
             }
             return;
         };
-        run.with(world, |next| {
+        run.with(state, |next| {
             next.status = None;
             if status == Status::Over || !self.in_progress_keeps {
                 next.lift(*self);
@@ -201,9 +201,9 @@ impl Safeguards {
         });
     }
 
-    fn step_question(&self, world: &World, run: &mut Run<World>) {
-        let Some(question) = world.question else {
-            run.with(world, |next| {
+    fn step_question(&self, state: &State, run: &mut Run<State>) {
+        let Some(question) = state.question else {
+            run.with(state, |next| {
                 next.question = Some(Question {
                     late: next.acknowledged,
                     looks: false,
@@ -214,11 +214,11 @@ impl Safeguards {
         if question.looks {
             return;
         }
-        if let Some(live) = world.cached.filter(|_| !self.is_barred(world)) {
+        if let Some(live) = state.cached.filter(|_| !self.is_barred(state)) {
             run.check(fault(question, live));
-            run.with(world, |next| next.question = None);
-        } else if world.lookup.is_none() {
-            run.with(world, |next| {
+            run.with(state, |next| next.question = None);
+        } else if state.lookup.is_none() {
+            run.with(state, |next| {
                 next.lookup = Some(Lookup {
                     overtaken: false,
                     found: None,
@@ -231,34 +231,34 @@ impl Safeguards {
         }
     }
 
-    fn step_lookup(&self, world: &World, run: &mut Run<World>) {
-        let Some(lookup) = world.lookup else { return };
+    fn step_lookup(&self, state: &State, run: &mut Run<State>) {
+        let Some(lookup) = state.lookup else { return };
         let Some(live) = lookup.found else {
-            run.with(world, |next| {
+            run.with(state, |next| {
                 let found = Some(next.is_live());
                 next.lookup = Some(Lookup { found, ..lookup });
             });
             return;
         };
-        if let Some(question) = world.question.filter(|question| question.looks) {
+        if let Some(question) = state.question.filter(|question| question.looks) {
             run.check(fault(question, live));
         }
-        run.with(world, |next| {
+        run.with(state, |next| {
             if !lookup.overtaken && !self.is_barred(next) {
                 next.cached = Some(live);
             }
             next.lookup = None;
             next.question = next.question.filter(|question| !question.looks);
         });
-        // Whoever asked may be gone, and the look-up goes on.
-        if world.question.is_some_and(|question| question.looks) {
-            run.with(world, |next| next.question = None);
+        // The caller may disconnect; the lookup continues.
+        if state.question.is_some_and(|question| question.looks) {
+            run.with(state, |next| next.question = None);
         }
     }
 }
 
 fn fault(question: Question, live: bool) -> Option<&'static str> {
-    (live && question.late).then_some("live after somebody was told that it is revoked")
+    (live && question.late).then_some("live after a caller was told that it is revoked")
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What the program has acknowledged, and whether it and its file agree on that.
+//! A record of what the program has acknowledged, to compare with the program and its file.
 
 use std::collections::BTreeMap;
 
@@ -11,16 +11,16 @@ use crate::{
     support::{Client, introspect_request, issue_request, requests::revoke_request},
 };
 
-/// One token, as far as the callers can know it.
+/// One token, and what its callers know of it.
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub secret: String,
-    /// `None` where a revoke failed: it may have been made.
+    /// `None` if a revoke failed, because it may have been made.
     pub revoked: Option<bool>,
 }
 
-/// A stack and its owner, and what was acknowledged of its tokens.
-pub struct Book {
+/// A stack with its callers, and the acknowledged state of its tokens.
+pub struct AcknowledgedTokens {
     pub stack: String,
     pub owner: Client,
     pub service: Client,
@@ -29,8 +29,8 @@ pub struct Book {
     issued: u32,
 }
 
-impl Book {
-    /// Registers a stack for many tokens.
+impl AcknowledgedTokens {
+    /// Registers a stack that may have many tokens.
     pub async fn open(dev: &Dev) -> Self {
         let mut operator = dev.client("operator_jwt").await;
         let request = admin::v1::RegisterRequest {
@@ -55,7 +55,7 @@ impl Book {
         }
     }
 
-    /// Issues a token; the answer is its uid.
+    /// Issues a token and returns its id.
     pub async fn issue(&mut self) -> Result<String, Status> {
         self.issued += 1;
         let name = format!("t{}", self.issued);
@@ -81,7 +81,7 @@ impl Book {
         revoked
     }
 
-    /// A revoke that is only shown.
+    /// Previews a revoke.
     pub async fn preview(&mut self, uid: &str) -> Result<(), Status> {
         let mut request = revoke_request(&self.stack, uid, "");
         request.validate_only = true;
@@ -94,7 +94,7 @@ impl Book {
         Ok(answer?.into_inner().active)
     }
 
-    /// Every token of the stack, as the program lists it.
+    /// Returns all tokens of the stack, as the program lists them.
     pub async fn listed(&mut self) -> BTreeMap<String, v1::Token> {
         let mut found = BTreeMap::new();
         let mut page_token = String::new();
@@ -115,7 +115,7 @@ impl Book {
         }
     }
 
-    /// Whatever was acknowledged is there, and what is listed is what a question is told.
+    /// Asserts that every acknowledged change is listed, and that verdicts agree with the list.
     pub async fn check(&mut self) {
         let listed = self.listed().await;
         for (uid, entry) in self.entries.clone() {
@@ -128,7 +128,8 @@ impl Book {
         }
     }
 
-    /// Stops the program cleanly and starts it on the same file: it is as it was answered.
+    /// Stops the program cleanly, starts it on the same file, and asserts that the stored state is
+    /// the one that was answered before.
     pub async fn check_by_the_file(mut self, mut dev: Dev) {
         self.check().await;
         let before = self.listed().await;
@@ -149,7 +150,7 @@ impl Book {
         let (mut before, mut after) = (before, self.listed().await);
         before.values_mut().for_each(uses);
         after.values_mut().for_each(uses);
-        assert_eq!(before, after, "the file is not what was answered");
+        assert_eq!(before, after, "the stored state differs from the answers");
         self.check().await;
     }
 }

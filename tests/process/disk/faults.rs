@@ -1,4 +1,4 @@
-//! Calls of the system fail under SQLite, at every point of a transaction.
+//! System calls fail under SQLite, at every point of a transaction.
 
 use std::time::{Duration, Instant};
 
@@ -8,30 +8,30 @@ use rand_chacha::{
 };
 
 use super::{
-    book::Book,
-    shim::{EIO, ENOMEM, ENOSPC, Rule, Shim},
+    book::AcknowledgedTokens,
+    shim::{EIO, ENOMEM, ENOSPC, PreloadedFaults, Rule},
 };
 use crate::{
     program::{Dev, folder},
-    support::{database::Outside, reason},
+    support::{database::DirectConnection, reason},
 };
 
-/// How many rounds of random faults; more by hand.
+/// Returns how many rounds of random faults to run: 40, or FAULT_ROUNDS.
 fn rounds() -> u64 {
     let rounds = std::env::var("FAULT_ROUNDS").ok();
     rounds.map_or(40, |rounds| rounds.parse().unwrap())
 }
 
-/// A disk that was mended is used again without a restart, and soon.
-async fn recover(book: &mut Book) {
+/// Asserts that changes succeed again soon after the fault ends, without a restart.
+async fn recover(book: &mut AcknowledgedTokens) {
     let until = Instant::now() + Duration::from_secs(5);
     while let Err(status) = book.issue().await {
-        assert!(Instant::now() < until, "not usable again: {status}");
+        assert!(Instant::now() < until, "no recovery: {status}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-async fn change(book: &mut Book) {
+async fn change(book: &mut AcknowledgedTokens) {
     for _ in 0..5 {
         let uid = book.issue().await.unwrap();
         assert!(book.is_active(&uid).await.unwrap());
@@ -40,14 +40,14 @@ async fn change(book: &mut Book) {
     }
 }
 
-/// Two commits of a process's life fail; what is acknowledged after them is on disk.
+/// Lets two commits fail, and asserts that later acknowledged changes are in the file.
 async fn two_failures(call: &'static str, error: i32, expected: &str) {
     let folder = folder();
-    let Some(shim) = Shim::build(folder.path()) else {
+    let Some(shim) = PreloadedFaults::build(folder.path()) else {
         return;
     };
     let dev = shim.start(folder.path());
-    let mut book = Book::open(&dev).await;
+    let mut book = AcknowledgedTokens::open(&dev).await;
     let early = book.issue().await.unwrap();
     for _ in 0..2 {
         shim.set(&[Rule::fails(call, "-wal", error, 0)]);
@@ -77,15 +77,15 @@ async fn changes_after_two_failed_syncs_are_in_the_file() {
     two_failures("sync", EIO, "STORE_UNAVAILABLE").await;
 }
 
-/// Reading callers alone make a commit: the first use of a secret.
+/// Even without changes there are commits: introspection records the first use of a secret.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_after_two_failed_first_uses_are_in_the_file() {
     let folder = folder();
-    let Some(shim) = Shim::build(folder.path()) else {
+    let Some(shim) = PreloadedFaults::build(folder.path()) else {
         return;
     };
     let dev = shim.start(folder.path());
-    let mut book = Book::open(&dev).await;
+    let mut book = AcknowledgedTokens::open(&dev).await;
     let mut unused = Vec::new();
     for _ in 0..4 {
         unused.push(book.issue().await.unwrap());
@@ -104,8 +104,8 @@ async fn changes_after_two_failed_first_uses_are_in_the_file() {
     book.check_by_the_file(dev).await;
 }
 
-/// A fault at a random point: in BEGIN, a statement, COMMIT, ROLLBACK or the opening of a
-/// connection, of any kind and length.
+/// Draws a random fault, of any kind and length: in BEGIN, a statement, COMMIT, ROLLBACK, or while
+/// a connection is opened.
 fn draw(random: &mut ChaCha20Rng) -> Rule {
     let mut below = |bound: u32| random.next_u32() % bound;
     let (call, error) = match below(8) {
@@ -123,13 +123,13 @@ fn draw(random: &mut ChaCha20Rng) -> Rule {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_fails_and_when_what_was_acknowledged_is_in_the_file() {
+async fn every_acknowledged_change_survives_every_disk_fault() {
     let folder = folder();
-    let Some(shim) = Shim::build(folder.path()) else {
+    let Some(shim) = PreloadedFaults::build(folder.path()) else {
         return;
     };
     let dev = shim.start(folder.path());
-    let mut book = Book::open(&dev).await;
+    let mut book = AcknowledgedTokens::open(&dev).await;
     let mut random = ChaCha20Rng::seed_from_u64(12);
     let (mut done, mut failed) = (0, 0);
     for _ in 0..rounds() {
@@ -153,27 +153,30 @@ async fn whatever_fails_and_when_what_was_acknowledged_is_in_the_file() {
         book.check().await;
     }
     println!("{done} calls answered, {failed} failed, nothing lost");
-    assert!(failed > rounds() / 4, "too few to say anything: {failed}");
+    assert!(
+        failed > rounds() / 4,
+        "too few failures to prove anything: {failed}"
+    );
     book.check_by_the_file(dev).await;
 }
 
-/// BEGIN finds another program in the way, for longer than any call waits.
+/// Another process holds the write lock for longer than any call's timeout.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_after_another_program_held_the_file_are_in_it() {
     let folder = folder();
     let dev = Dev::start_with(folder.path(), |command| {
         command.env("STACKTOKEN_DEADLINE", "500ms");
     });
-    let mut book = Book::open(&dev).await;
+    let mut book = AcknowledgedTokens::open(&dev).await;
     let early = book.issue().await.unwrap();
-    let outside = Outside::of(&folder.path().join(".stacktoken/stacktoken.db")).await;
+    let outside = DirectConnection::of(&folder.path().join(".stacktoken/stacktoken.db")).await;
     for _ in 0..2 {
         outside.run("BEGIN IMMEDIATE").await;
         let status = book.issue().await.unwrap_err();
         assert_eq!(reason(&status), "DEADLINE");
         let status = book.revoke(&early).await.unwrap_err();
         assert_eq!(reason(&status), "DEADLINE");
-        // Readers do not wait for it.
+        // Readers do not wait for the write lock.
         book.listed().await;
         outside.run("ROLLBACK").await;
         recover(&mut book).await;

@@ -1,4 +1,4 @@
-//! A disk that fails, fills or stalls under the program, and what it must keep by then.
+//! A disk that fails, fills up or stalls while the program runs: acknowledged changes are kept.
 
 mod book;
 mod faults;

@@ -1,12 +1,12 @@
 /* Makes system calls and allocations of a process fail or wait, by rules in a mapped file.
  *
- * FAULT_RULES names a file of 4096 bytes. Its first line is a number that the test raises with
+ * FAULT_RULES names a file of 4096 bytes. The test increments the number in its first line with
  * every change; each line after it is `call path errno skip count delay_ms`:
  *   call   write, read, sync or malloc
  *   path   a part of the path of the file, `*` for any (not used by malloc)
- *   skip   so many matching calls go through first
- *   count  then so many are hit; 0 for all of them
- *   errno  what they fail with; 0 to let them through after the delay
+ *   skip   how many matching calls succeed first
+ *   count  how many calls are affected after that; 0 for all
+ *   errno  the error of affected calls; 0 lets them succeed after the delay
  * malloc fails only in the threads that run SQLite.
  */
 #define _GNU_SOURCE
@@ -44,7 +44,7 @@ __attribute__((constructor)) static void start(void) {
         shared = at == MAP_FAILED ? NULL : at;
         close(fd);
     }
-    /* A file-size limit is to be an error, not the end of the process. */
+    /* Exceeding a file-size limit must be an error, and not end the process. */
     signal(SIGXFSZ, SIG_IGN);
 }
 
@@ -84,7 +84,7 @@ static int matches(const struct rule *rule, int fd) {
     return strstr(path, rule->path) != NULL;
 }
 
-/* 0 to let the call through, else the error that it fails with. */
+/* Returns the error with which the call fails, or 0 if it succeeds. */
 static int verdict(const char *call, int fd) {
     if (!shared) return 0;
     refresh();
@@ -106,7 +106,7 @@ static int verdict(const char *call, int fd) {
         if (error) { errno = error; return -1; } \
     } while (0)
 
-/* A function of libc, by the name and parameters of the one here that stands before it. */
+/* Defines a function that overrides the one of libc with this name, and calls it. */
 #define BEFORE(result, name, call, parameters, arguments) \
     result name parameters { \
         static result (*real) parameters; \

@@ -1,4 +1,5 @@
-//! The program with a library before libc that fails or delays its calls by rules of the test.
+//! Runs the program with a preloaded library that fails or delays libc calls according to
+//! the test's rules.
 
 use std::{
     fs::File,
@@ -10,30 +11,30 @@ use std::{
 
 use crate::program::{Dev, has_tool};
 
-/// Errors by number, as on Linux.
+/// Error numbers of Linux.
 pub const EIO: i32 = 5;
 pub const ENOMEM: i32 = 12;
 pub const ENOSPC: i32 = 28;
 
-/// What a rule is about. A commit writes to the write-ahead log and syncs it.
+/// Which calls to fail or delay. A commit writes to the write-ahead log and syncs it.
 #[derive(Clone, Debug)]
 pub struct Rule {
     /// `write`, `read`, `sync` or `malloc`.
     pub call: &'static str,
     /// A part of the file's path.
     pub path: &'static str,
-    /// What the call fails with; 0: it does not.
+    /// The errno with which the call fails; 0 lets it succeed.
     pub error: i32,
-    /// How many go through first.
+    /// How many matching calls succeed first.
     pub skip: u32,
-    /// How many are hit then; 0: all.
+    /// How many calls are affected after that; 0 for all.
     pub count: u32,
-    /// How long those wait, in milliseconds.
+    /// The delay of affected calls, in milliseconds.
     pub delay: u32,
 }
 
 impl Rule {
-    /// This many calls fail.
+    /// Returns a rule by which this many calls fail.
     pub fn fails(call: &'static str, path: &'static str, error: i32, count: u32) -> Self {
         let (skip, delay) = (0, 0);
         Self {
@@ -48,15 +49,15 @@ impl Rule {
 }
 
 /// The library, built for one test, and its rules.
-pub struct Shim {
+pub struct PreloadedFaults {
     library: PathBuf,
     rules: PathBuf,
     file: File,
     generation: AtomicU64,
 }
 
-impl Shim {
-    /// `None` where there is no C compiler and need not be one.
+impl PreloadedFaults {
+    /// Builds the library; `None` if there is no C compiler and the test may be skipped.
     pub fn build(folder: &Path) -> Option<Self> {
         let compiler = has_tool(&["cc"])?;
         let library = folder.join("shim.so");
@@ -76,12 +77,12 @@ impl Shim {
         })
     }
 
-    /// The program under this shim.
+    /// Starts the program with this library.
     pub fn start(&self, folder: &Path) -> Dev {
         self.start_with(folder, |_| {})
     }
 
-    /// The same with further settings.
+    /// Starts the program with this library and with further settings.
     pub fn start_with(&self, folder: &Path, set: impl FnOnce(&mut Command)) -> Dev {
         Dev::start_with(folder, |command| {
             command
@@ -91,7 +92,7 @@ impl Shim {
         })
     }
 
-    /// From now on these rules hold, and no others.
+    /// Replaces the rules.
     pub fn set(&self, rules: &[Rule]) {
         let lines = rules.iter().map(|rule| {
             let Rule {
@@ -106,14 +107,14 @@ impl Shim {
         });
         let mut text = lines.collect::<String>().into_bytes();
         text.resize(4000, 0);
-        // The rules first and their number after, so that no old rule is read under a new one.
+        // The number is written after the rules, so that the new number never applies to old rules.
         self.file.write_all_at(&text, 20).unwrap();
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         let head = format!("{generation:19}\n");
         self.file.write_all_at(head.as_bytes(), 0).unwrap();
     }
 
-    /// No rules any more.
+    /// Removes all rules.
     pub fn clear(&self) {
         self.set(&[]);
     }

@@ -1,4 +1,4 @@
-//! A real file system without space, and a real limit on the size of files.
+//! A real file system that is full, and a real limit on the size of files.
 
 use std::{
     fs,
@@ -8,17 +8,17 @@ use std::{
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
-use super::{book::Book, shim::Shim};
+use super::{book::AcknowledgedTokens, shim::PreloadedFaults};
 use crate::{
     program::{Dev, folder},
     support::{reason, skips::found_or_skip},
 };
 
-/// A small file system in memory, gone with the test.
-struct Small(PathBuf);
+/// A small tmpfs, unmounted after the test.
+struct SmallFileSystem(PathBuf);
 
-impl Small {
-    /// `None` where this process may not mount one; the shim's tests stand for it there.
+impl SmallFileSystem {
+    /// Mounts a file system; `None` if this process may not. The tests of the shim cover that case.
     fn mount(at: &Path, size: &str) -> Option<Self> {
         fs::create_dir_all(at).unwrap();
         let options = format!("size={size}");
@@ -32,7 +32,7 @@ impl Small {
     }
 }
 
-impl Drop for Small {
+impl Drop for SmallFileSystem {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
@@ -41,14 +41,14 @@ impl Drop for Small {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_system_that_filled_up_twice_loses_nothing() {
     let folder = folder();
-    let Some(_small) = Small::mount(&folder.path().join(".stacktoken"), "16m") else {
+    let Some(_small) = SmallFileSystem::mount(&folder.path().join(".stacktoken"), "16m") else {
         return;
     };
     let dev = Dev::start(folder.path());
-    let mut book = Book::open(&dev).await;
+    let mut book = AcknowledgedTokens::open(&dev).await;
     let ballast = folder.path().join(".stacktoken/ballast");
     for _ in 0..2 {
-        // To the last byte: what is left after it is not enough for a commit.
+        // Fill the disk to the last byte: the rest is too small for a commit.
         let _ = fs::write(&ballast, vec![1; 32 << 20]);
         let status = loop {
             if let Err(status) = book.issue().await {
@@ -70,12 +70,12 @@ async fn a_file_system_that_filled_up_twice_loses_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_writes_beyond_a_limit_far_apart_lose_nothing() {
     let folder = folder();
-    // For its handling of SIGXFSZ alone: it has no rules.
-    let Some(shim) = Shim::build(folder.path()) else {
+    // Preloaded only because it ignores SIGXFSZ; it has no rules.
+    let Some(shim) = PreloadedFaults::build(folder.path()) else {
         return;
     };
     let dev = shim.start(folder.path());
-    let mut book = Book::open(&dev).await;
+    let mut book = AcknowledgedTokens::open(&dev).await;
     let pid = Pid::from_raw(i32::try_from(dev.child.id()).unwrap());
     let limit = |bytes| {
         let maximum = Rlimit {

@@ -1,5 +1,5 @@
-//! A commit that takes longer than twice the deadline of its call: the caller is told DEADLINE,
-//! the change is made later, and from then on no answer is from before it.
+//! A commit that takes longer than twice the deadline of its call: the caller gets DEADLINE, the
+//! change is made later, and afterwards no answer reflects the state before it.
 
 use std::time::{Duration, Instant};
 
@@ -8,16 +8,16 @@ use stacktoken::grpc::pb::{admin::v1 as admin, v1};
 use tonic::{Code, Status};
 
 use super::{
-    book::Book,
-    shim::{Rule, Shim},
+    book::AcknowledgedTokens,
+    shim::{PreloadedFaults, Rule},
 };
 use crate::{
     program::folder,
     support::{
         introspect_request, now, permissions,
         requests::{
-            EVERY_TOKEN, get_request, overlap_for, permit_request, revoke_all_request,
-            revoke_request, rotate_request, set_expiry_request,
+            EVERY_TOKEN, UNTIL_FIRST_USE, get_request, overlap_for, permit_request,
+            revoke_all_request, revoke_request, rotate_request, set_expiry_request,
         },
     },
 };
@@ -27,7 +27,7 @@ const DEADLINE: Duration = Duration::from_millis(500);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
     Revoke,
-    /// By a client that gives up before.
+    /// A revoke whose client cancels the call before the commit.
     RevokeAndLeave,
     Expire,
     Narrow,
@@ -53,8 +53,8 @@ impl Change {
         Self::Remove,
     ];
 
-    /// How long the commit takes: beyond twice the deadline, and for a first use beyond twice
-    /// what recording it may take.
+    /// Returns how long the commit takes: longer than twice the deadline, or, for a first use, than
+    /// twice the time limit for recording it.
     fn stall(self) -> Duration {
         match self {
             Self::FirstUse => Duration::from_millis(8_800),
@@ -63,14 +63,14 @@ impl Change {
     }
 }
 
-/// A token, and perhaps its next secret.
+/// A token, and its next secret if it is rotated.
 struct Subject {
     uid: String,
     secret: String,
     next: String,
 }
 
-async fn make(change: Change, book: &mut Book, of: &Subject) -> Result<(), Status> {
+async fn make(change: Change, book: &mut AcknowledgedTokens, of: &Subject) -> Result<(), Status> {
     let (stack, uid) = (book.stack.clone(), of.uid.as_str());
     let tokens = &mut book.owner.tokens;
     match change {
@@ -115,7 +115,7 @@ async fn make(change: Change, book: &mut Book, of: &Subject) -> Result<(), Statu
                 secret: of.secret.clone(),
                 url: String::new(),
             };
-            book.operator.tokens.report_leaked(request).await.map(drop)
+            book.operator.leaks.report_leaked(request).await.map(drop)
         }
         Change::Suspend => {
             let request = admin::SuspendRequest {
@@ -134,8 +134,8 @@ async fn make(change: Change, book: &mut Book, of: &Subject) -> Result<(), Statu
     }
 }
 
-/// Whether what reads the store alone shows the change.
-async fn is_made(change: Change, book: &mut Book, of: &Subject) -> bool {
+/// Returns whether calls that read only the store show the change.
+async fn is_made(change: Change, book: &mut AcknowledgedTokens, of: &Subject) -> bool {
     let request = get_request(&book.stack, &of.uid);
     let token = book.operator.tokens.get(request).await;
     let token = token.map(|answer| answer.into_inner().token.unwrap());
@@ -160,15 +160,15 @@ async fn is_made(change: Change, book: &mut Book, of: &Subject) -> bool {
                 .await
                 .unwrap()
                 .into_inner();
-            stack.stack.unwrap().state() == admin::StackState::Suspended
+            stack.stack.unwrap().state() == v1::StackState::Suspended
         }
         (Change::Remove, token) => token.is_err(),
         (_, token) => revoked(&token.unwrap()),
     }
 }
 
-/// Whether the token may still do what the change takes from it.
-async fn is_allowed(book: &mut Book, secret: &str) -> bool {
+/// Returns whether the token is still allowed what the change takes away.
+async fn is_allowed(book: &mut AcknowledgedTokens, secret: &str) -> bool {
     let request = introspect_request(&book.stack, secret, &["entry.update"]);
     let answer = book.service.introspection.introspect(request).await;
     answer.unwrap().into_inner().decision() == v1::Decision::Allow
@@ -176,14 +176,14 @@ async fn is_allowed(book: &mut Book, secret: &str) -> bool {
 
 async fn stall(change: Change) {
     let folder = folder();
-    let Some(shim) = Shim::build(folder.path()) else {
+    let Some(shim) = PreloadedFaults::build(folder.path()) else {
         return;
     };
     let deadline = format!("{}ms", DEADLINE.as_millis());
     let dev = shim.start_with(folder.path(), |command| {
         command.env("STACKTOKEN_DEADLINE", deadline);
     });
-    let mut book = Book::open(&dev).await;
+    let mut book = AcknowledgedTokens::open(&dev).await;
     let uid = book.issue().await.unwrap();
     let mut subject = Subject {
         secret: book.entries[&uid].secret.clone(),
@@ -191,8 +191,7 @@ async fn stall(change: Change) {
         uid,
     };
     if change == Change::FirstUse {
-        let overlap = v1::rotate_request::Overlap::UntilFirstUse(true);
-        let request = rotate_request(&book.stack, &subject.uid, overlap);
+        let request = rotate_request(&book.stack, &subject.uid, UNTIL_FIRST_USE);
         let rotated = book
             .owner
             .tokens
@@ -202,7 +201,7 @@ async fn stall(change: Change) {
             .into_inner();
         subject.next = rotated.secret;
     }
-    // Its first use, and then from memory.
+    // The first call records the first use; the second one is answered from the cache.
     assert!(is_allowed(&mut book, &subject.secret).await);
     assert!(is_allowed(&mut book, &subject.secret).await);
     let stall = change.stall();
@@ -215,7 +214,7 @@ async fn stall(change: Change) {
     assert_eq!(status.code(), Code::DeadlineExceeded, "{change:?}");
     let mut meanwhile = 0;
     while began.elapsed() < stall - DEADLINE / 4 {
-        // Nothing was acknowledged, so either answer is right; a fault would be an error.
+        // The change is not acknowledged yet, so either verdict is right, but an error is not.
         is_allowed(&mut book, &subject.secret).await;
         meanwhile += 1;
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -231,12 +230,12 @@ async fn stall(change: Change) {
     while after.elapsed() < Duration::from_secs(1) {
         assert!(
             !is_allowed(&mut book, &subject.secret).await,
-            "{change:?}: allowed {:?} after the store says otherwise",
+            "{change:?}: allowed {:?} after the store had the change",
             after.elapsed()
         );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    println!("{change:?}: {meanwhile} answers meanwhile, none from before it after");
+    println!("{change:?}: {meanwhile} answers during the stall, none outdated after it");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

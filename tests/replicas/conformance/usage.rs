@@ -1,4 +1,4 @@
-//! When tokens were last used, as the store keeps it.
+//! Recording and listing of the last use of tokens, on both engines.
 
 use std::{sync::Arc, time::Instant};
 
@@ -10,7 +10,7 @@ use stacktoken::{
         stack::StackKey,
         timestamp::Timestamp,
     },
-    store::{ListQuery, Order, Use},
+    store::{ListQuery, Order, TokenFilter, Use},
 };
 
 use super::{Engine, KEY, first_use, later, refusal, rotate};
@@ -38,11 +38,11 @@ async fn last_use(engine: &Engine, key: &StackKey, uid: TokenUid) -> Option<Time
 
 async fn unused(engine: &Engine, key: &StackKey, at: Timestamp) -> Vec<String> {
     let mut query = ListQuery {
-        stack_key: key.clone(),
-        states: vec![],
-        expires_before: None,
-        name_contains: None,
-        unused_since: Some(at),
+        stack_key: Some(key.clone()),
+        filter: TokenFilter {
+            unused_since: Some(at),
+            ..TokenFilter::default()
+        },
         order: Order::OldestFirst,
         size: 1,
         after: None,
@@ -61,7 +61,8 @@ async fn unused(engine: &Engine, key: &StackKey, at: Timestamp) -> Vec<String> {
     names
 }
 
-/// What is on record only ever grows, and is the latest of all services.
+/// Records uses out of order and by several services: the last use only ever moves forward, and is
+/// the latest of all services.
 pub async fn uses(engine: &Engine) -> Vec<String> {
     let (store, key) = (&engine.store, engine.register(KEY).await);
     let (token, _) = engine.issue(&key, "used", None).await.unwrap();
@@ -74,11 +75,11 @@ pub async fn uses(engine: &Engine) -> Vec<String> {
     assert_eq!(last_use(engine, &key, token.uid).await, None);
     for batch in [
         vec![used(token.uid, &one, later(start, 60))],
-        // Out of order, as from two replicas: nothing goes back.
+        // Out of order, as from two replicas: the recorded time does not go back.
         vec![used(token.uid, &one, later(start, 30))],
         vec![
             used(token.uid, &two, later(start, 90)),
-            // Purged meanwhile: passed over, and the others are recorded all the same.
+            // This token was purged in the meantime: it is skipped, and the others are recorded.
             used(gone, &one, later(start, 99)),
             used(token.uid, &odd, later(start, 50)),
             used(other.uid, &odd, later(start, 40)),
@@ -105,7 +106,7 @@ pub async fn uses(engine: &Engine) -> Vec<String> {
     noted
 }
 
-/// A first use that is older than what is on record changes nothing of that, and is no error.
+/// Records a first use that is older than the last use: the last use stays, without an error.
 pub async fn first_uses(engine: &Engine) -> Vec<String> {
     let (store, key) = (&engine.store, engine.register(KEY).await);
     let (token, first) = engine.issue(&key, "rotated", None).await.unwrap();
@@ -118,16 +119,17 @@ pub async fn first_uses(engine: &Engine) -> Vec<String> {
         .record_uses(&[used(token.uid, &by, ahead)])
         .await
         .unwrap();
-    let overlap = stacktoken::domain::rotation::Overlap::UntilFirstUse;
+    let overlap = stacktoken::domain::rotation::Overlap::UNTIL_FIRST_USE;
     let (done, second) = rotate(engine, (&key, token.uid), (overlap, None)).await;
     let answered = done.unwrap().token.last_used_at;
-    assert_eq!(answered, Some(ahead), "also in the answer to a change");
+    assert_eq!(answered, Some(ahead), "the response to a change has it too");
     let ended = first_use(engine, &second).await;
     assert_eq!(last_use(engine, &key, token.uid).await, Some(ahead));
     vec![format!("{ended}")]
 }
 
-/// The one that expires soonest, the oldest never used, the one idle longest; then the next.
+/// Lists the candidates of a refused `Issue`: the token that expires soonest, the oldest unused
+/// one, the one idle longest; then the next best.
 pub async fn candidates(engine: &Engine) -> Vec<String> {
     let (store, key) = (&engine.store, engine.register(KEY).await);
     let mut uids = Vec::new();
@@ -164,7 +166,7 @@ pub async fn candidates(engine: &Engine) -> Vec<String> {
     let expected: [&[&str]; 3] = [
         &["token 5", "token 0", "token 1"],
         &["token 5", "token 0", "token 7"],
-        // All are used: the longest idle of the rest.
+        // No token is unused: the third candidate is the next one idle longest.
         &["token 5", "token 2", "token 7"],
     ];
     let names: Vec<Vec<String>> = names;
@@ -172,7 +174,7 @@ pub async fn candidates(engine: &Engine) -> Vec<String> {
     noted
 }
 
-/// As many at once as one piece has, again and again.
+/// Records as many uses as one statement takes, several times.
 pub async fn many_uses(engine: &Engine) -> Vec<String> {
     let (store, key) = (&engine.store, engine.register(KEY).await);
     let (token, _) = engine.issue(&key, "used by many", None).await.unwrap();

@@ -1,5 +1,5 @@
-//! A COMMIT that waits for a standby that is gone: its outcome is unknown, and stays so when an
-//! administrator cancels the wait, which PostgreSQL reports as success with a warning.
+//! A COMMIT that waits for a standby that is gone: its outcome is unknown, and stays unknown if an
+//! administrator cancels the wait, although PostgreSQL then reports success with a warning.
 
 use std::time::{Duration, Instant};
 
@@ -7,16 +7,16 @@ use tokio::time::sleep;
 use tonic::Code;
 
 use super::{
-    Pair, RECOVERY, issue_when_possible, known_tokens, move_links,
+    RECOVERY, SyncReplicas, issue_when_possible, known_tokens, move_links,
     observer::{BOUND, Observer, Token},
 };
 use crate::{proxy::Link, support::requests::revoke_request};
 
 const REVOKED_WITHIN: Duration = Duration::from_secs(15);
 
-/// Revokes at A while every COMMIT waits; returns how that ended.
+/// Revokes at A while every COMMIT waits, and returns the result.
 async fn revoke_without_standby(
-    pair: &Pair,
+    pair: &SyncReplicas,
     token: &Token,
     meanwhile: impl AsyncFnOnce(),
 ) -> Result<(), tonic::Status> {
@@ -32,7 +32,7 @@ async fn revoke_without_standby(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancelled_wait_for_the_standby_is_never_acknowledged() {
-    let Some(mut pair) = Pair::start().await else {
+    let Some(mut pair) = SyncReplicas::start().await else {
         return;
     };
     for at in 0..3 {
@@ -47,7 +47,7 @@ async fn a_cancelled_wait_for_the_standby_is_never_acknowledged() {
             }
         })
         .await;
-        let status = revoked.expect_err("acknowledged though no standby has it");
+        let status = revoked.expect_err("acknowledged although no standby has it");
         assert!(
             matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded),
             "{status:?}"
@@ -58,12 +58,12 @@ async fn a_cancelled_wait_for_the_standby_is_never_acknowledged() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_heartbeat_whose_wait_was_cancelled_proves_nothing() {
-    let Some(mut pair) = Pair::start().await else {
+    let Some(mut pair) = SyncReplicas::start().await else {
         return;
     };
     let (tokens, asked) = known_tokens(&pair, 0).await;
     let observer = Observer::start(&pair.cluster.b.service, &asked);
-    // B stays with the former primary, where somebody cancels whatever waits.
+    // B stays connected to the former primary, where an administrator cancels every wait.
     pair.promote();
     move_links(&pair.cluster.a, pair.port(), Link::Cut);
     let former = pair.former.as_ref().unwrap();
@@ -92,12 +92,12 @@ async fn a_heartbeat_whose_wait_was_cancelled_proves_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_former_primary_whose_default_is_to_commit_locally_is_not_believed() {
-    let Some(mut pair) = Pair::start().await else {
+    let Some(mut pair) = SyncReplicas::start().await else {
         return;
     };
     let defaults = "ALTER ROLE postgres SET synchronous_commit = local";
     pair.cluster.postgres.run("postgres", defaults);
-    // Connections made before the change keep the default of their time.
+    // Existing connections keep the former default.
     for replica in [&pair.cluster.a, &pair.cluster.b] {
         move_links(replica, pair.port(), Link::Cut);
     }

@@ -1,4 +1,4 @@
-//! That nothing acknowledged is lost by a failover to a synchronous standby.
+//! No acknowledged change is lost in a failover to a synchronous standby.
 
 use std::{
     sync::{Arc, Mutex},
@@ -10,24 +10,24 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Pair, issue_when_possible, move_links, observer::Token, rounds};
+use super::{SyncReplicas, issue_when_possible, move_links, observer::Token, rounds};
 use crate::{
     cluster::DATABASE,
     proxy::Link,
     support::{Client, issue_request, requests::revoke_request},
 };
 
-/// So many revokes are acknowledged before the crash.
+/// How many revokes are acknowledged before the crash.
 const REVOKES: usize = 12;
 
-/// What was acknowledged.
+/// Acknowledged changes.
 #[derive(Default)]
 struct Acknowledged {
     issued: Vec<Token>,
     revoked: Vec<String>,
 }
 
-/// Issues tokens, and revokes every second one, until the task is ended.
+/// Issues tokens and revokes every second one, until the task is aborted.
 async fn write(owner: Client, stack: String, book: Arc<Mutex<Acknowledged>>, writer: usize) {
     for at in 0.. {
         let request = issue_request(&stack, &format!("writer {writer} token {at}"));
@@ -47,8 +47,8 @@ async fn write(owner: Client, stack: String, book: Arc<Mutex<Acknowledged>>, wri
     }
 }
 
-/// One crash of the primary under load, and the promotion of its standby.
-async fn fail_over_under_load(pair: &mut Pair, round: usize) -> Acknowledged {
+/// Crashes the primary under load and promotes its standby. Returns what was acknowledged.
+async fn fail_over_under_load(pair: &mut SyncReplicas, round: usize) -> Acknowledged {
     let book = Arc::new(Mutex::new(Acknowledged::default()));
     let mut writers = JoinSet::new();
     for writer in 0..6 {
@@ -58,7 +58,7 @@ async fn fail_over_under_load(pair: &mut Pair, round: usize) -> Acknowledged {
     }
     let until = Instant::now() + Duration::from_secs(30);
     while book.lock().unwrap().revoked.len() < REVOKES {
-        assert!(Instant::now() < until, "no load");
+        assert!(Instant::now() < until, "too few revokes within 30 s");
         sleep(Duration::from_millis(5)).await;
     }
     pair.cluster.postgres.stop();
@@ -73,7 +73,7 @@ async fn fail_over_under_load(pair: &mut Pair, round: usize) -> Acknowledged {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failover_to_a_synchronous_standby_loses_nothing_acknowledged() {
-    let Some(mut pair) = Pair::start().await else {
+    let Some(mut pair) = SyncReplicas::start().await else {
         return;
     };
     for round in 0..rounds() {
@@ -93,7 +93,7 @@ async fn a_failover_to_a_synchronous_standby_loses_nothing_acknowledged() {
         let issues = lost(&mut done.issued.iter().map(|token| &token.uid), &known);
         let revokes = lost(&mut done.revoked.iter(), &dead);
         println!(
-            "round {round}: {} issues and {} revokes acknowledged, lost {issues} and {revokes}",
+            "round {round}: {} issues and {} revokes acknowledged, {issues} and {revokes} lost",
             done.issued.len(),
             done.revoked.len()
         );
@@ -101,7 +101,8 @@ async fn a_failover_to_a_synchronous_standby_loses_nothing_acknowledged() {
         for token in done.issued.iter().take(20) {
             let uid = &token.uid;
             let began = Instant::now();
-            // A replica may refuse for a moment, and then says what was acknowledged.
+            // A replica may refuse for a moment; its first verdict must reflect what was
+            // acknowledged.
             let answer = loop {
                 let asked = pair
                     .cluster
@@ -113,7 +114,7 @@ async fn a_failover_to_a_synchronous_standby_loses_nothing_acknowledged() {
                 }
                 sleep(Duration::from_millis(20)).await;
             };
-            // A revoke whose caller has left may be committed meanwhile.
+            // A revoke whose caller has disconnected may still be committed later.
             let dead_by_now = rows("SELECT uid FROM tokens WHERE revoked_at IS NOT NULL");
             let dead = if answer.active { &dead } else { &dead_by_now };
             assert_eq!(answer.active, !dead.contains(uid), "{answer:?}");

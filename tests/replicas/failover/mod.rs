@@ -1,6 +1,6 @@
-//! Failover to a synchronous standby: two real PostgreSQL servers with streaming replication,
-//! and two replicas whose address of the database moves from the former primary to the new one.
-//! The former primary is not fenced: it goes on answering reads.
+//! Failover to a synchronous standby: two real PostgreSQL servers with streaming replication, and
+//! two replicas whose database address moves from the former primary to the new one. The former
+//! primary is not fenced and continues to answer reads.
 
 mod commits;
 mod durability;
@@ -21,27 +21,27 @@ use crate::{
     support::issue_request,
 };
 
-/// Questions are answered again within this time of the new primary accepting.
+/// Questions are answered again within this time after the new primary accepts connections.
 const RECOVERY: Duration = Duration::from_secs(3);
 
 const STREAMING: &str = "SELECT count(*) FROM pg_stat_replication";
 
-/// How many failovers each test goes through.
+/// Returns how many failovers each test performs.
 fn rounds() -> usize {
     let set = std::env::var("STACKTOKEN_TEST_FAILOVERS");
     set.map_or(2, |rounds| rounds.parse().unwrap())
 }
 
-/// Two replicas on a primary that commits nothing without its standby.
-struct Pair {
+/// Two replicas, and a primary that commits nothing without its standby.
+struct SyncReplicas {
     cluster: Cluster,
     standby: Option<Postgres>,
-    /// The primary before the last failover, which goes on.
+    /// The primary before the last failover, still running.
     former: Option<Postgres>,
 }
 
-impl Pair {
-    /// `None` where PostgreSQL is not installed.
+impl SyncReplicas {
+    /// Starts the cluster and its standby; `None` if PostgreSQL is not installed.
     async fn start() -> Option<Self> {
         let cluster = Cluster::start_with(|_| {}, Safeguards::default()).await?;
         cluster.allow_tokens(1000).await;
@@ -53,7 +53,7 @@ impl Pair {
         })
     }
 
-    /// Promotes the standby. Every address still leads to the former primary.
+    /// Promotes the standby. The replicas' addresses still lead to the former primary.
     fn promote(&mut self) -> Instant {
         let primary = self.standby.take().unwrap();
         primary.promote();
@@ -62,18 +62,18 @@ impl Pair {
         promoted
     }
 
-    /// Has the standby receive nothing more, as behind a cut link.
+    /// Stops the replication to the standby, as a cut link does.
     fn stop_streaming(&self) {
         let standby = self.standby.as_ref().unwrap();
         standby.set("primary_conninfo", "''");
         let until = Instant::now() + Duration::from_secs(5);
         while self.cluster.postgres.run("postgres", STREAMING) != "0" {
-            assert!(Instant::now() < until, "the standby goes on");
+            assert!(Instant::now() < until, "the standby still streams");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// Ends the former primary, and gives the new one a standby.
+    /// Stops the former primary, and creates a standby of the new one.
     fn rebuild(&mut self) {
         self.former = None;
         self.standby = Some(self.cluster.postgres.synchronous_standby());
@@ -84,17 +84,17 @@ impl Pair {
     }
 }
 
-/// Moves both addresses of a replica to another server.
+/// Moves both database addresses of a replica to another server.
 fn move_links(replica: &Replica, port: u16, standing: Link) {
     replica.link.move_to(port, standing);
     replica.control_link.move_to(port, standing);
 }
 
-/// Issues a token at A as soon as that is possible.
+/// Issues a token at A as soon as A accepts changes.
 async fn issue_when_possible(cluster: &Cluster, name: &str) -> Token {
     let until = Instant::now() + Duration::from_secs(10);
     for attempt in 0.. {
-        // Another name each time: an attempt without an answer may have succeeded.
+        // Each attempt uses another name, because one without an answer may have succeeded.
         let request = issue_request(&cluster.stack, &format!("{name} {attempt}"));
         match cluster.a.owner.tokens.clone().issue(request).await {
             Ok(issued) => return Token::from(issued.into_inner()),
@@ -105,8 +105,8 @@ async fn issue_when_possible(cluster: &Cluster, name: &str) -> Token {
     unreachable!()
 }
 
-/// Tokens that B has answered as active: one that lives on, and others.
-async fn known_tokens(pair: &Pair, round: usize) -> (Vec<Token>, Tokens) {
+/// Issues tokens and lets B cache them: the first stays live, the others are for the test.
+async fn known_tokens(pair: &SyncReplicas, round: usize) -> (Vec<Token>, Tokens) {
     let mut tokens = Vec::new();
     for at in 0..=6 {
         let token = issue_when_possible(&pair.cluster, &format!("token {round}-{at}")).await;

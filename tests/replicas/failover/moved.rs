@@ -1,21 +1,21 @@
-//! What a replica answers whose connections to the former primary stand while the address has
-//! moved to the new one.
+//! Answers of a replica that is still connected to the former primary while the address has moved
+//! to the new one.
 
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
 use super::{
-    Pair, RECOVERY, issue_when_possible, known_tokens, move_links,
-    observer::{BOUND, Observer, Seen, Token, Tokens},
+    RECOVERY, SyncReplicas, issue_when_possible, known_tokens, move_links,
+    observer::{BOUND, ObservedAnswer, Observer, Token, Tokens},
     rounds,
 };
 use crate::{cluster::DATABASE, proxy::Link};
 
 const REVOKED_WITHIN: Duration = Duration::from_secs(15);
 
-/// Revokes at A one after the other, from the first moment that this is possible.
-async fn revoke_at_a(pair: &Pair, asked: &Tokens, tokens: &[Token]) {
+/// Revokes the tokens at A one by one, starting as soon as A accepts changes.
+async fn revoke_at_a(pair: &SyncReplicas, asked: &Tokens, tokens: &[Token]) {
     for token in tokens {
         asked
             .revoke(&pair.cluster.a.owner, &token.uid, REVOKED_WITHIN)
@@ -24,9 +24,9 @@ async fn revoke_at_a(pair: &Pair, asked: &Tokens, tokens: &[Token]) {
     }
 }
 
-/// One failover in which A follows at once, and B has connections to the former primary that
-/// answer 0.6 s late.
-async fn with_slow_connections(pair: &mut Pair, round: usize) -> (Seen, Instant) {
+/// Performs one failover in which A follows at once, and B keeps connections to the former primary
+/// that answer 0.6 s late.
+async fn with_slow_connections(pair: &mut SyncReplicas, round: usize) -> (ObservedAnswer, Instant) {
     let (tokens, asked) = known_tokens(pair, round).await;
     let observer = Observer::start(&pair.cluster.b.service, &asked);
     let promoted = pair.promote();
@@ -44,7 +44,7 @@ async fn with_slow_connections(pair: &mut Pair, round: usize) -> (Seen, Instant)
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_connections_to_a_former_primary_show_no_revoked_token() {
-    let Some(mut pair) = Pair::start().await else {
+    let Some(mut pair) = SyncReplicas::start().await else {
         return;
     };
     for round in 0..rounds() {
@@ -63,7 +63,7 @@ async fn slow_connections_to_a_former_primary_show_no_revoked_token() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lookups_at_a_former_primary_are_neither_answered_nor_cached() {
-    let Some(mut pair) = Pair::start().await else {
+    let Some(mut pair) = SyncReplicas::start().await else {
         return;
     };
     for round in 0..rounds() {
@@ -74,7 +74,7 @@ async fn lookups_at_a_former_primary_are_neither_answered_nor_cached() {
         let observer = Observer::start(&pair.cluster.b.service, &asked);
         pair.promote();
         let (port, b) = (pair.port(), &pair.cluster.b);
-        // Look-ups stay where they are, as behind a pooler that was not told.
+        // Lookups stay at the former primary, as behind a pooler that was not reconfigured.
         b.control_link.move_to(port, Link::Cut);
         move_links(&pair.cluster.a, port, Link::Cut);
         let fresh = issue_when_possible(&pair.cluster, &format!("fresh {round}")).await;
@@ -82,13 +82,13 @@ async fn lookups_at_a_former_primary_are_neither_answered_nor_cached() {
         revoke_at_a(&pair, &asked, &tokens[1..]).await;
         sleep(BOUND + Duration::from_secs(1)).await;
         let pinned = observer.take();
-        println!("look-ups pinned, round {round}: {pinned:?}");
+        println!("lookups at the former primary, round {round}: {pinned:?}");
         let moved = Instant::now();
         b.link.move_to(port, Link::Cut);
         sleep(RECOVERY + Duration::from_millis(300)).await;
         let after = observer.stop().await;
         println!(
-            "look-ups moved, round {round}: {after:?}, recovery {:?}",
+            "lookups at the new primary, round {round}: {after:?}, recovery {:?}",
             after.recovery(moved)
         );
         pinned.assert_right();
@@ -98,10 +98,11 @@ async fn lookups_at_a_former_primary_are_neither_answered_nor_cached() {
     }
 }
 
-/// B's connections stay at the former primary, which gave out ids that the new one gives out
-/// again; a question names a revoke by such an id within the bound, while B's lease holds.
-/// Returns how often the answer was active nevertheless.
-async fn ask_with_a_reused_position(pair: &mut Pair, round: usize) -> usize {
+/// Stops replication and burns transaction ids on the former primary, so that the new one assigns
+/// the same ids again; B stays connected to the former one. Asks B with the revision of a revoke
+/// that has such an id, within the bound, while B's lease holds. Returns how often the answer was
+/// active nevertheless.
+async fn ask_with_a_reused_position(pair: &mut SyncReplicas, round: usize) -> usize {
     let (tokens, asked) = known_tokens(pair, round).await;
     let revoked = &tokens[1];
     pair.stop_streaming();
@@ -130,7 +131,7 @@ async fn ask_with_a_reused_position(pair: &mut Pair, round: usize) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_min_revision_is_not_met_by_an_id_of_the_former_primary() {
-    let Some(mut pair) = Pair::start().await else {
+    let Some(mut pair) = SyncReplicas::start().await else {
         return;
     };
     for round in 0..rounds() {

@@ -1,4 +1,4 @@
-//! Asks a replica about tokens all the time, and judges every answer by what had been
+//! Asks a replica about tokens continuously, and checks every answer against the changes that were
 //! acknowledged when the call began.
 
 use std::{
@@ -15,18 +15,18 @@ use crate::support::{Client, introspect_request, reason, requests::revoke_reques
 
 /// The freshness bound of the replicas.
 pub const BOUND: Duration = Duration::from_secs(1);
-/// How long a caller waits for an answer.
+/// The deadline of a call.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
-/// A token, and what is known of it.
+/// A token, and what the test knows of it.
 #[derive(Clone)]
 pub struct Token {
     pub uid: String,
     pub secret: String,
     issued_at: Instant,
-    /// When a revoke was first sent: from then on it may be dead.
+    /// When a revoke was first sent: from then on the token may be dead.
     revoking_at: Option<Instant>,
-    /// When its revoke was acknowledged: from then on it is dead.
+    /// When a revoke was acknowledged: from then on the token is dead.
     revoked_at: Option<Instant>,
 }
 
@@ -42,7 +42,7 @@ impl From<v1::IssueResponse> for Token {
     }
 }
 
-/// The tokens of a stack that are asked about.
+/// The tokens that the observer queries.
 #[derive(Clone)]
 pub struct Tokens {
     pub stack: String,
@@ -57,18 +57,18 @@ impl Tokens {
         }
     }
 
-    /// Has one more token asked about.
+    /// Adds a token to those that the observer queries.
     pub fn add(&self, token: Token) {
         self.tokens.lock().unwrap().push(token);
     }
 
-    /// Has those that were revoked long ago no longer asked about.
-    pub fn retire(&self, after: Duration) {
+    /// Removes tokens that were revoked longer ago than this.
+    pub fn stop_asking_about(&self, after: Duration) {
         let mut tokens = self.tokens.lock().unwrap();
         tokens.retain(|token| token.revoked_at.is_none_or(|at| at.elapsed() < after));
     }
 
-    /// Revokes a token, and again until that is acknowledged; returns the revision of that.
+    /// Revokes a token, retrying until that is acknowledged. Returns the revision of the revoke.
     pub async fn revoke(&self, owner: &Client, uid: &str, within: Duration) -> String {
         self.change(uid, |token| {
             token.revoking_at.get_or_insert(Instant::now());
@@ -100,34 +100,34 @@ impl Tokens {
         tokens[turn % tokens.len()].clone()
     }
 
-    /// What is known by now of a token that was picked before.
-    fn by_now(&self, picked: Token) -> Token {
+    /// Returns the current knowledge of a token that was picked earlier.
+    fn current(&self, picked: Token) -> Token {
         let tokens = self.tokens.lock().unwrap();
         let known = tokens.iter().find(|token| token.uid == picked.uid);
         known.cloned().unwrap_or(picked)
     }
 }
 
-/// What was answered.
+/// Counts of the answers so far.
 #[derive(Clone, Debug, Default)]
-pub struct Seen {
+pub struct ObservedAnswer {
     pub answers: usize,
-    /// Active answers about a revoked token, to calls begun more than the bound after the
-    /// revoke was acknowledged.
+    /// Active answers about a revoked token, to calls begun more than the bound after the revoke
+    /// was acknowledged.
     pub stale: usize,
-    /// The longest time by which such a call began too late.
+    /// How far beyond the freshness bound the latest call with a stale answer began.
     pub stalest: Duration,
     /// Inactive answers about a live token.
     pub wrong: usize,
-    /// Those about tokens issued within the bound before the call, of which a replica that
-    /// still holds a lease of the former primary cannot know.
+    /// Inactive answers about tokens issued within the bound before the call. They are legitimate:
+    /// a replica that still holds a lease of the former primary cannot know such a token.
     pub not_known_yet: usize,
     pub refused: BTreeMap<String, usize>,
     pub last_refused: Option<Instant>,
 }
 
-impl Seen {
-    /// Fails unless every answer was right.
+impl ObservedAnswer {
+    /// Asserts that every answer was right and every refusal has an expected reason.
     pub fn assert_right(&self) {
         assert_eq!((self.stale, self.wrong), (0, 0), "{self:?}");
         for reason in self.refused.keys() {
@@ -136,13 +136,13 @@ impl Seen {
         }
     }
 
-    /// How long after this instant calls were still refused.
+    /// Returns how long after this instant calls were still refused.
     pub fn recovery(&self, since: Instant) -> Duration {
         let last = self.last_refused;
         last.map_or(Duration::ZERO, |at| at.saturating_duration_since(since))
     }
 
-    fn note(&mut self, token: &Token, begun: Instant, active: bool) {
+    fn record(&mut self, token: &Token, begun: Instant, active: bool) {
         self.answers += 1;
         let dead_for_all = token.revoked_at.map(|at| at + BOUND);
         let stale = dead_for_all.filter(|at| active && begun > *at);
@@ -164,16 +164,16 @@ impl Seen {
     }
 }
 
-/// Callers of one replica that go on until they are told to stop.
+/// Callers that query one replica until they are stopped.
 pub struct Observer {
-    seen: Arc<Mutex<Seen>>,
+    seen: Arc<Mutex<ObservedAnswer>>,
     callers: JoinSet<()>,
 }
 
 impl Observer {
-    /// Asks by four callers.
+    /// Starts four callers.
     pub fn start(service: &Client, tokens: &Tokens) -> Self {
-        let seen = Arc::new(Mutex::new(Seen::default()));
+        let seen = Arc::new(Mutex::new(ObservedAnswer::default()));
         let mut callers = JoinSet::new();
         for first in 0..4 {
             let (seen, service, tokens) = (seen.clone(), service.clone(), tokens.clone());
@@ -187,14 +187,14 @@ impl Observer {
         Self { seen, callers }
     }
 
-    /// What was answered so far; counting begins again.
-    pub fn take(&self) -> Seen {
+    /// Returns the counts so far and resets them.
+    pub fn take(&self) -> ObservedAnswer {
         std::mem::take(&mut self.seen.lock().unwrap())
     }
 
-    /// What was answered, to the end.
-    pub async fn stop(mut self) -> Seen {
-        // A caller that panicked has seen what must not be.
+    /// Stops the callers and returns the counts.
+    pub async fn stop(mut self) -> ObservedAnswer {
+        // A caller that has panicked found a fault: propagate it.
         while let Some(ended) = self.callers.try_join_next() {
             ended.unwrap();
         }
@@ -203,16 +203,16 @@ impl Observer {
     }
 }
 
-async fn ask(seen: &Mutex<Seen>, service: &Client, tokens: &Tokens, turn: usize) {
+async fn ask(seen: &Mutex<ObservedAnswer>, service: &Client, tokens: &Tokens, turn: usize) {
     let token = tokens.pick(turn);
     let mut request = Request::new(introspect_request(&tokens.stack, &token.secret, &[]));
     request.set_timeout(ANSWER_WITHIN);
     let begun = Instant::now();
     let answered = service.clone().introspection.introspect(request).await;
-    let token = tokens.by_now(token);
+    let token = tokens.current(token);
     let mut seen = seen.lock().unwrap();
     match answered {
-        Ok(answer) => seen.note(&token, begun, answer.get_ref().active),
+        Ok(answer) => seen.record(&token, begun, answer.get_ref().active),
         Err(status) => seen.note_refusal(&status),
     }
 }

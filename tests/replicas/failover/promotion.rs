@@ -1,19 +1,20 @@
-//! What is known of the new primary by a replica whose connections to the former one stand.
+//! Answers about tokens issued at the new primary, from a replica that is still connected to the
+//! former one.
 
 use std::time::Duration;
 
 use tokio::time::sleep;
 
 use super::{
-    Pair, RECOVERY, issue_when_possible, known_tokens, move_links,
+    RECOVERY, SyncReplicas, issue_when_possible, known_tokens, move_links,
     observer::{BOUND, Observer},
     rounds,
 };
 use crate::proxy::Link;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_issued_at_the_new_primary_is_recognised_within_the_bound() {
-    let Some(mut pair) = Pair::start().await else {
+async fn a_token_issued_at_the_new_primary_is_recognized_within_the_bound() {
+    let Some(mut pair) = SyncReplicas::start().await else {
         return;
     };
     for round in 0..rounds() {
@@ -24,7 +25,8 @@ async fn a_token_issued_at_the_new_primary_is_recognised_within_the_bound() {
         let observer = Observer::start(&pair.cluster.b.service, &asked);
         let promoted = pair.promote();
         let port = pair.port();
-        // B's connections stand and answer; only new ones lead to the new primary.
+        // B's connections to the former primary stay open and work; only new ones lead to the new
+        // primary.
         move_links(&pair.cluster.b, port, Link::Up);
         move_links(&pair.cluster.a, port, Link::Cut);
         for at in 0..8 {

@@ -1,4 +1,4 @@
-//! Streaming replication: a standby copied from its primary, synchronous if asked for, and its
+//! Streaming replication: a standby copied from its primary, optionally synchronous, and its
 //! promotion.
 
 use std::{
@@ -9,7 +9,7 @@ use std::{
 use super::Postgres;
 
 impl Postgres {
-    /// Starts a standby that streams from this server, and has every commit here wait for it.
+    /// Starts a standby that streams from this server, and makes every commit here wait for it.
     pub fn synchronous_standby(&self) -> Postgres {
         let standby = self.standby();
         self.wait_for_standby(&standby);
@@ -33,12 +33,12 @@ impl Postgres {
             .status();
         assert!(copied.unwrap().success(), "pg_basebackup");
         standby.launch();
-        // The setting was copied with the data; its own commits wait for nobody.
+        // The setting was copied with the data; commits of the standby itself must not wait.
         standby.set("synchronous_standby_names", "''");
         standby
     }
 
-    /// Has every commit wait until this standby has flushed it.
+    /// Makes every commit wait until this standby has flushed it.
     fn wait_for_standby(&self, standby: &Postgres) {
         let name = format!("'{}'", standby.name());
         self.set("synchronous_standby_names", &name);
@@ -49,7 +49,10 @@ impl Postgres {
         );
         let until = Instant::now() + Duration::from_secs(10);
         while self.run("postgres", &sql) != "1" {
-            assert!(Instant::now() < until, "never synchronous");
+            assert!(
+                Instant::now() < until,
+                "the standby never became synchronous"
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -61,13 +64,13 @@ impl Postgres {
         self.run("postgres", "SELECT pg_reload_conf()");
     }
 
-    /// Makes a primary of this standby; returns when it accepts writes.
+    /// Promotes this standby to a primary, and returns when it accepts writes.
     pub fn promote(&self) {
         assert_eq!(self.run("postgres", "SELECT pg_promote(true, 20)"), "t");
     }
 
-    /// Cancels the commits that wait for a standby, as an impatient administrator would.
-    /// PostgreSQL then reports each as done, with a warning. Returns how many there were.
+    /// Cancels the commits that wait for a standby, as an impatient administrator would. PostgreSQL
+    /// then reports each as done, with a warning. Returns how many there were.
     pub fn cancel_waiting_commits(&self, statement: &str) -> usize {
         let sql = format!(
             "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity \
@@ -76,7 +79,7 @@ impl Postgres {
         self.run("postgres", &sql).parse().unwrap()
     }
 
-    /// The name by which its primary knows it.
+    /// Returns the `application_name` by which the primary identifies this standby.
     fn name(&self) -> String {
         format!("standby_{}", self.port)
     }

@@ -29,14 +29,14 @@ const PRIVATE: u32 = 0o600;
 
 /// Which file was deleted or replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::store) enum Lost {
+pub(in crate::store) enum FileLoss {
     /// The database file was deleted or replaced.
     Database,
     /// The write-ahead log was deleted or replaced.
     Wal,
 }
 
-impl Lost {
+impl FileLoss {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Database => "database file",
@@ -162,7 +162,7 @@ impl HeldFile {
 
     /// Checks that the paths still lead to the files that are open. What is committed to a deleted
     /// file is lost when the process ends.
-    pub fn check(&self) -> Result<(), Lost> {
+    pub fn check(&self) -> Result<(), FileLoss> {
         let found = self.find();
         if self.lost.swap(found.is_err(), Ordering::AcqRel) != found.is_err() {
             self.report(found);
@@ -170,7 +170,7 @@ impl HeldFile {
         found
     }
 
-    fn report(&self, found: Result<(), Lost>) {
+    fn report(&self, found: Result<(), FileLoss>) {
         let file = self.path.display();
         let Err(lost) = found else {
             tracing::info!(%file, "the files are back");
@@ -179,17 +179,17 @@ impl HeldFile {
         tracing::error!(
             %file,
             "the {} was deleted or replaced under this process: nothing is answered or changed \
-             until it is back; restore it, or stop the process and start it anew",
+             until it is back; restore it, or restart the process",
             lost.name()
         );
     }
 
-    fn find(&self) -> Result<(), Lost> {
+    fn find(&self) -> Result<(), FileLoss> {
         if identity(&self.path) != Some(self.identity) {
-            return Err(Lost::Database);
+            return Err(FileLoss::Database);
         }
         match self.wal_identity.get() {
-            Some(known) if identity(&self.wal) != Some(*known) => Err(Lost::Wal),
+            Some(known) if identity(&self.wal) != Some(*known) => Err(FileLoss::Wal),
             _ => Ok(()),
         }
     }

@@ -1,5 +1,6 @@
 //! Opens the store on SQLite or PostgreSQL.
 
+mod connections;
 mod held_file;
 mod postgres;
 mod sqlite;
@@ -39,7 +40,7 @@ pub enum OpenError {
     #[error("{0} is in use by another stacktoken process: stop that one first")]
     InUse(Location),
     /// The file or its folder cannot be used.
-    #[error("{location} cannot be opened: {source}")]
+    #[error("{location} cannot be opened")]
     File {
         /// The location of the store.
         location: Location,
@@ -47,7 +48,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// The location cannot be opened as a database.
-    #[error("{location} cannot be opened as a database: {source}")]
+    #[error("{location} cannot be opened as a database")]
     Database {
         /// The location of the store.
         location: Location,

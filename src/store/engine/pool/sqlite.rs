@@ -92,7 +92,7 @@ async fn connect(
                     connection
                         .execute("SELECT 1 FROM sqlite_schema LIMIT 1")
                         .await?;
-                    // SQLite opens the file by its path, which may lead to another file by now.
+                    // SQLite opens the file by path, and the path may refer to another file by now.
                     file.check().map_err(|lost| {
                         let told = format!("the {} was deleted or replaced", lost.name());
                         sqlx::Error::Io(std::io::Error::other(told))

@@ -5,14 +5,14 @@
 use std::{sync::Arc, time::Duration};
 
 use sea_orm::{
-    ConnAcquireErr, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr,
-    Statement, Values,
+    ConnAcquireErr, DatabaseConnection, DbErr, ExecResult, QueryResult, RuntimeErr, Statement,
+    Values,
     sqlx::{self, AssertSqlSafe, Executor as _, Postgres, Sqlite, pool::PoolConnection},
 };
 use sea_query_sqlx::SqlxValues;
 
 use super::notices::watched;
-use crate::store::engine::shares::Share;
+use crate::store::engine::{dialect::Dialect, read_limits::ReadPermit};
 
 /// What a transaction may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +73,7 @@ pub(super) struct PooledConnection {
     ended: bool,
     /// The read permit. It is dropped after the connection, so that the next holder of the permit
     /// finds a free connection.
-    share: Option<Share>,
+    read_permit: Option<ReadPermit>,
 }
 
 /// Runs the same code on a connection to either engine.
@@ -96,7 +96,7 @@ macro_rules! on_either {
 impl PooledConnection {
     pub async fn begin(pool: &DatabaseConnection, access: Access) -> Result<Self, DbErr> {
         let mut pooled = Self::acquire(pool).await?;
-        let statement = pooled.begin_statement(access);
+        let statement = begin_statement(Dialect::of_pool(pool), access);
         // If the connection is still inside a transaction, SQLite rejects BEGIN, and PostgreSQL
         // sends a warning.
         let (begun, warned) = watched(pooled.execute_unprepared(statement)).await;
@@ -133,13 +133,13 @@ impl PooledConnection {
     }
 
     async fn acquire(pool: &DatabaseConnection) -> Result<Self, DbErr> {
-        let connection = match pool.get_database_backend() {
-            DbBackend::Sqlite => pool
+        let connection = match Dialect::of_pool(pool) {
+            Dialect::Sqlite => pool
                 .get_sqlite_connection_pool()
                 .acquire()
                 .await
                 .map(Connection::Sqlite),
-            _ => pool
+            Dialect::Postgres => pool
                 .get_postgres_connection_pool()
                 .acquire()
                 .await
@@ -148,23 +148,12 @@ impl PooledConnection {
         Ok(Self {
             connection: Some(connection.map_err(not_acquired)?),
             ended: false,
-            share: None,
+            read_permit: None,
         })
     }
 
-    pub fn keep(&mut self, share: Option<Share>) {
-        self.share = share;
-    }
-
-    fn begin_statement(&self, access: Access) -> &'static str {
-        match (&self.connection, access) {
-            (Some(Connection::Postgres(_)), Access::Write) => WRITE_ON_POSTGRES,
-            (Some(Connection::Postgres(_)), Access::Read) => READ_ON_POSTGRES,
-            (Some(Connection::Postgres(_)), Access::UpToDate) => READ_UP_TO_DATE_ON_POSTGRES,
-            (_, Access::Write) => "BEGIN IMMEDIATE",
-            // The snapshot is taken at the first read.
-            (_, Access::Read | Access::UpToDate) => "BEGIN DEFERRED",
-        }
+    pub fn keep(&mut self, read_permit: Option<ReadPermit>) {
+        self.read_permit = read_permit;
     }
 
     pub async fn commit(mut self) -> Result<(), DbErr> {
@@ -230,6 +219,17 @@ impl PooledConnection {
     }
 }
 
+const fn begin_statement(dialect: Dialect, access: Access) -> &'static str {
+    match (dialect, access) {
+        (Dialect::Postgres, Access::Write) => WRITE_ON_POSTGRES,
+        (Dialect::Postgres, Access::Read) => READ_ON_POSTGRES,
+        (Dialect::Postgres, Access::UpToDate) => READ_UP_TO_DATE_ON_POSTGRES,
+        (Dialect::Sqlite, Access::Write) => "BEGIN IMMEDIATE",
+        // The snapshot is taken at the first read.
+        (Dialect::Sqlite, Access::Read | Access::UpToDate) => "BEGIN DEFERRED",
+    }
+}
+
 impl Drop for PooledConnection {
     #[expect(
         clippy::disallowed_methods,
@@ -243,7 +243,7 @@ impl Drop for PooledConnection {
             connection: self.connection.take(),
             // The rollback is not tried a second time, whatever its result.
             ended: true,
-            share: self.share.take(),
+            read_permit: self.read_permit.take(),
         };
         if tokio::runtime::Handle::try_current().is_err() {
             return pooled.close();

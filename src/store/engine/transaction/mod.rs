@@ -28,17 +28,20 @@ use sea_orm::{
 use sea_orm_migration::prelude::async_trait;
 
 pub(in crate::store) use self::{connection::Access, outcome::Outcomes};
-use self::{connection::PooledConnection, outcome::Touched};
-use crate::store::{Error, engine::shares::Share};
+use self::{connection::PooledConnection, outcome::ChangeSet};
+use crate::store::{
+    Error,
+    engine::{dialect::Dialect, read_limits::ReadPermit},
+};
 use stacktoken_core::facts_cache::Subject;
 
 /// An open transaction. Dropping it rolls it back.
 pub(in crate::store) struct Transaction {
     connection: Mutex<PooledConnection>,
-    backend: DbBackend,
+    dialect: Dialect,
     /// Set when a statement of this transaction has failed.
     failed: AtomicBool,
-    touched: Guarded<Touched>,
+    changes: Guarded<ChangeSet>,
 }
 
 impl Transaction {
@@ -46,16 +49,16 @@ impl Transaction {
     pub async fn begin(pool: &DatabaseConnection, access: Access) -> Result<Self, Error> {
         let connection = PooledConnection::begin(pool, access).await?;
         Ok(Self {
-            backend: pool.get_database_backend(),
+            dialect: Dialect::of_pool(pool),
             connection: Mutex::new(connection),
             failed: AtomicBool::new(false),
-            touched: Guarded::default(),
+            changes: Guarded::default(),
         })
     }
 
     /// Attaches a read permit, which is released together with the connection.
-    pub fn with(mut self, share: Option<Share>) -> Self {
-        self.connection.get_mut().keep(share);
+    pub fn with(mut self, read_permit: Option<ReadPermit>) -> Self {
+        self.connection.get_mut().keep(read_permit);
         self
     }
 
@@ -78,16 +81,16 @@ impl Transaction {
     /// Records that the transaction can make cached facts about `subject` wrong once it is
     /// committed.
     pub fn touch(&self, subject: Subject) {
-        self.touched().subjects.push(subject);
+        self.changes().subjects.push(subject);
     }
 
     /// Records the position of a change log row that this transaction has written.
     pub fn note_position(&self, position: i64) {
-        self.touched().position = Some(position);
+        self.changes().position = Some(position);
     }
 
-    fn touched(&self) -> std::sync::MutexGuard<'_, Touched> {
-        self.touched.lock().unwrap_or_else(PoisonError::into_inner)
+    fn changes(&self) -> std::sync::MutexGuard<'_, ChangeSet> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Commits the transaction. Its outcome is awaited even if the caller gives up.
@@ -96,9 +99,9 @@ impl Transaction {
     /// Returns [`Error::OutcomeUnknown`] if it is not known whether the transaction was committed.
     pub async fn commit(self, outcomes: &Arc<Outcomes>) -> Result<(), Error> {
         self.require_intact()?;
-        let touched = std::mem::take(&mut *self.touched());
+        let changes = std::mem::take(&mut *self.changes());
         let connection = self.connection.into_inner();
-        outcomes.commit(connection, self.backend, touched).await
+        outcomes.commit(connection, self.dialect, changes).await
     }
 
     /// Rolls the transaction back.
@@ -125,7 +128,7 @@ impl Transaction {
 #[async_trait::async_trait]
 impl ConnectionTrait for Transaction {
     fn get_database_backend(&self) -> DbBackend {
-        self.backend
+        self.dialect.backend()
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {

@@ -10,15 +10,18 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use sea_orm::{ConnectionTrait as _, DbBackend, DbErr, RuntimeErr, Statement};
+use sea_orm::{ConnectionTrait as _, DbErr, RuntimeErr, Statement};
 use tokio::time::sleep;
 
 use super::{Access, Transaction, connection::PooledConnection, notices::watched};
 use crate::{
-    store::{Error, Pools, engine::error::code_of},
+    store::{
+        Error, Pools,
+        engine::{dialect::Dialect, error::code_of},
+    },
     telemetry::context,
 };
-use stacktoken_core::facts_cache::{Bar, Cache, Subject};
+use stacktoken_core::facts_cache::{Cache, CacheBarrier, Subject};
 
 /// How long a COMMIT on PostgreSQL may take before the status of the transaction is queried on
 /// another connection.
@@ -30,7 +33,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// What a transaction changes.
 #[derive(Default)]
-pub(super) struct Touched {
+pub(super) struct ChangeSet {
     /// Cached facts about these subjects may be wrong once the transaction is committed.
     pub subjects: Vec<Subject>,
     /// The position of one of the change log rows that the transaction wrote. On PostgreSQL this is
@@ -38,7 +41,8 @@ pub(super) struct Touched {
     pub position: Option<i64>,
 }
 
-/// What is needed to find out how a transaction ended.
+/// Commits transactions, and finds out whether they have ended if the COMMIT is not answered. Until
+/// then, what a transaction changes is barred from the cache.
 pub(in crate::store) struct Outcomes {
     pools: Arc<ArcSwap<Pools>>,
     cache: OnceLock<Arc<Cache>>,
@@ -58,36 +62,44 @@ impl Outcomes {
         let _ = self.cache.set(cache);
     }
 
-    fn bar(&self, touched: &Touched) -> Option<Bar> {
+    fn bar(&self, changes: &ChangeSet) -> Option<CacheBarrier> {
         let cache = self.cache.get()?;
-        (!touched.subjects.is_empty()).then(|| cache.bar(&touched.subjects))
+        (!changes.subjects.is_empty()).then(|| cache.bar(&changes.subjects))
     }
 
     /// Returns whether a transaction has ended, either with a commit or with a rollback.
-    async fn has_ended(&self, backend: DbBackend, position: Option<i64>) -> Result<bool, Error> {
-        let pools = self.pools.load_full();
-        if backend == DbBackend::Sqlite {
-            // As soon as a new connection gets the write lock, the former transaction has ended.
-            let tx = Transaction::begin(&pools.writer, Access::Write).await?;
-            let sql = "SELECT EXISTS (SELECT 1 FROM changes WHERE id = $1) AS found";
-            let statement = Statement::from_sql_and_values(backend, sql, [position.into()]);
-            let row = tx.query_one_raw(statement).await?;
-            let committed: bool = row.is_some_and(|row| row.try_get("", "found").unwrap_or(false));
-            tx.rollback().await?;
-            tracing::info!(committed, "the outcome of a change is known");
-            return Ok(true);
+    async fn has_ended(&self, dialect: Dialect, position: Option<i64>) -> Result<bool, Error> {
+        match (dialect, position) {
+            (Dialect::Sqlite, _) => self.has_ended_on_sqlite(position).await,
+            (Dialect::Postgres, Some(xid)) => self.has_ended_on_postgres(xid).await,
+            (Dialect::Postgres, None) => Ok(true),
         }
-        let Some(xid) = position else {
-            return Ok(true);
-        };
+    }
+
+    /// As soon as a new connection gets the write lock, the former transaction has ended.
+    async fn has_ended_on_sqlite(&self, position: Option<i64>) -> Result<bool, Error> {
+        let pools = self.pools.load_full();
+        let tx = Transaction::begin(&pools.writer, Access::Write).await?;
+        let sql = "SELECT EXISTS (SELECT 1 FROM changes WHERE id = $1) AS found";
+        let backend = Dialect::Sqlite.backend();
+        let statement = Statement::from_sql_and_values(backend, sql, [position.into()]);
+        let row = tx.query_one_raw(statement).await?;
+        let committed: bool = row.is_some_and(|row| row.try_get("", "found").unwrap_or(false));
+        tx.rollback().await?;
+        tracing::info!(committed, "the outcome of a change is known");
+        Ok(true)
+    }
+
+    async fn has_ended_on_postgres(&self, xid: i64) -> Result<bool, Error> {
+        let pools = self.pools.load_full();
         let sql = format!("SELECT pg_catalog.pg_xact_status('{xid}'::xid8) AS status");
-        let statement = Statement::from_string(backend, sql);
+        let statement = Statement::from_string(Dialect::Postgres.backend(), sql);
         match pools.control.query_one_raw(statement).await {
             Ok(row) => {
                 // `None` means that the transaction is so old that PostgreSQL no longer keeps its
                 // status.
                 let status: Option<String> = row.and_then(|row| row.try_get("", "status").ok());
-                tracing::debug!(xid, status, "the outcome of a change was asked for");
+                tracing::debug!(xid, status, "querying the outcome of a change");
                 Ok(status.as_deref() != Some("in progress"))
             }
             // The error "is in the future" means that this database has lost the transaction, so it
@@ -98,10 +110,10 @@ impl Outcomes {
     }
 
     /// Waits until a transaction has ended.
-    async fn ended(&self, backend: DbBackend, position: Option<i64>) {
+    async fn ended(&self, dialect: Dialect, position: Option<i64>) {
         let mut pause = FIRST_PAUSE;
         loop {
-            match self.has_ended(backend, position).await {
+            match self.has_ended(dialect, position).await {
                 Ok(true) => return,
                 Ok(false) => {}
                 Err(error) => tracing::debug!(%error, "the outcome of a change is not known yet"),
@@ -119,11 +131,11 @@ impl Outcomes {
     pub(super) async fn commit(
         self: &Arc<Self>,
         connection: PooledConnection,
-        backend: DbBackend,
-        touched: Touched,
+        dialect: Dialect,
+        changes: ChangeSet,
     ) -> Result<(), Error> {
         let outcomes = self.clone();
-        let work = async move { outcomes.commit_here(connection, backend, touched).await };
+        let work = async move { outcomes.commit_here(connection, dialect, changes).await };
         match tokio::spawn(context::carried(work)).await {
             Ok(done) => done,
             Err(_) => Err(unknown("the task that waited for the commit has ended")),
@@ -137,18 +149,18 @@ impl Outcomes {
     async fn commit_here(
         self: Arc<Self>,
         connection: PooledConnection,
-        backend: DbBackend,
-        touched: Touched,
+        dialect: Dialect,
+        changes: ChangeSet,
     ) -> Result<(), Error> {
-        let bar = self.bar(&touched);
-        let position = touched.position;
+        let bar = self.bar(&changes);
+        let position = changes.position;
         let commit = watched(connection.commit());
         tokio::pin!(commit);
         let committed = tokio::select! {
             biased;
             committed = &mut commit => Some(committed),
             // The transaction has ended but its COMMIT is not answered, so the connection is dead.
-            () = self.ended_beside(backend, position) => None,
+            () = self.ended_beside(dialect, position) => None,
         };
         match committed {
             Some((Ok(()), false)) => Ok(()),
@@ -159,7 +171,7 @@ impl Outcomes {
             Some((Err(error), _)) => {
                 if let Some(bar) = bar {
                     tokio::spawn(async move {
-                        self.ended(backend, position).await;
+                        self.ended(dialect, position).await;
                         drop(bar);
                     });
                 }
@@ -173,12 +185,15 @@ impl Outcomes {
 
     /// Waits until the database reports that a transaction has ended although its COMMIT was not
     /// answered. Never returns on SQLite, where COMMIT always returns, however long it takes.
-    async fn ended_beside(&self, backend: DbBackend, position: Option<i64>) {
-        if backend == DbBackend::Sqlite || position.is_none() {
-            return std::future::pending().await;
+    async fn ended_beside(&self, dialect: Dialect, position: Option<i64>) {
+        match (dialect, position) {
+            (Dialect::Sqlite, _) | (Dialect::Postgres, None) => {
+                return std::future::pending().await;
+            }
+            (Dialect::Postgres, Some(_)) => {}
         }
         sleep(ASK_AFTER).await;
-        self.ended(backend, position).await;
+        self.ended(dialect, position).await;
         // The response to the COMMIT may still arrive.
         sleep(ASK_AFTER).await;
     }

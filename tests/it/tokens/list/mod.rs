@@ -1,3 +1,4 @@
+mod everywhere;
 mod filters;
 
 use std::{collections::BTreeSet, time::Duration};
@@ -23,7 +24,7 @@ fn names(page: &v1::ListResponse) -> Vec<&str> {
         .collect()
 }
 
-/// Every page of a question, `page_size` at a time.
+/// Returns the names on all pages of a request, `page_size` at a time.
 async fn all_pages(client: &mut Client, mut request: v1::ListRequest) -> Vec<String> {
     let mut seen = Vec::new();
     for _ in 0..100 {
@@ -82,7 +83,7 @@ async fn a_hundred_dead_tokens_leave_room_for_ten_live_ones() {
     assert_eq!(server.limit().await, (10, 10));
 }
 
-/// Tokens whose order by issue, by expiry and by name all differ.
+/// Issues tokens whose orders by issue, by expiry and by name all differ.
 async fn in_disorder(server: &TestServer) {
     server.set_limit(100).await;
     for (name, ends_in) in [
@@ -129,7 +130,7 @@ async fn ties_are_broken_by_the_id_so_that_no_token_is_lost_or_seen_twice() {
     let server = TestServer::start().await;
     server.set_limit(100).await;
     for n in 0..20 {
-        // Issued at one instant, and ending at one.
+        // All tokens share the instants of issue and of expiry.
         server.token_until(&format!("{n}"), at(START + 60)).await;
     }
     let mut owner = server.owner().await;
@@ -167,7 +168,7 @@ async fn pages_stay_stable_while_tokens_come_and_go() {
     };
     let first = list(&mut owner, request.clone()).await;
     assert_eq!(names(&first), ["8", "7", "6"]);
-    // One before the page, its last one, and one to come are gone; two are new.
+    // Revoke the first and the last token of this page and one of the next; then issue two.
     for gone in [8, 6, 4] {
         server.revoke(&issued[gone].uid).await;
     }
@@ -206,7 +207,7 @@ async fn a_page_token_belongs_to_its_question() {
     assert_eq!(
         list(&mut owner, larger).await.tokens.len(),
         2,
-        "the size may change"
+        "the page size may change"
     );
     let instant = Timestamp {
         seconds: START,
@@ -239,6 +240,38 @@ async fn a_page_token_belongs_to_its_question() {
             ..next.clone()
         },
         v1::ListRequest {
+            name: "a".into(),
+            ..next.clone()
+        },
+        v1::ListRequest {
+            issued_by: Some(v1::Actor {
+                kind: 0,
+                issuer: ISSUER.into(),
+                subject: "owner".into(),
+            }),
+            ..next.clone()
+        },
+        v1::ListRequest {
+            access: v1::Access::ReadWrite.into(),
+            ..next.clone()
+        },
+        v1::ListRequest {
+            issued_from: Some(instant),
+            ..next.clone()
+        },
+        v1::ListRequest {
+            issued_before: Some(instant),
+            ..next.clone()
+        },
+        v1::ListRequest {
+            expires_from: Some(instant),
+            ..next.clone()
+        },
+        v1::ListRequest {
+            unused_since: Some(instant),
+            ..next.clone()
+        },
+        v1::ListRequest {
             page_token: "junk".into(),
             ..next.clone()
         },
@@ -261,14 +294,53 @@ async fn a_page_token_belongs_to_its_question() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_page_has_fifty_tokens_unless_said_and_a_hundred_at_most() {
+async fn a_wrong_page_token_is_reported_beside_other_faults_and_a_right_one_is_not() {
+    let server = TestServer::start().await;
+    server.token("one").await;
+    server.token("two").await;
+    let mut owner = server.owner().await;
+    let asked = v1::ListRequest {
+        stack_api_key: server.stack.clone(),
+        page_size: 1,
+        ..Default::default()
+    };
+    let right = owner.tokens.list(asked.clone()).await.unwrap();
+    let right = right.into_inner().next_page_token;
+    for (page_token, is_wrong) in [("junk", true), (&right[1..], true), (&right, false)] {
+        let with_others = v1::ListRequest {
+            page_size: -1,
+            states: vec![99],
+            page_token: page_token.to_owned(),
+            ..asked.clone()
+        };
+        let status = owner.tokens.list(with_others).await.unwrap_err();
+        let mut expected = vec!["page_size", "states[0]"];
+        expected.extend(is_wrong.then_some("page_token"));
+        assert_eq!(fields(&status), expected, "{page_token}");
+        let preview = v1::RevokeAllRequest {
+            stack_api_key: server.stack.clone(),
+            validate_only: true,
+            page_size: -1,
+            page_token: page_token.to_owned(),
+            reason: "moved".into(),
+            ..Default::default()
+        };
+        let status = owner.tokens.revoke_all(preview).await.unwrap_err();
+        let mut expected = vec!["filter", "page_size"];
+        expected.extend(is_wrong.then_some("page_token"));
+        assert_eq!(fields(&status), expected, "{page_token}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_has_fifty_tokens_by_default_and_a_hundred_at_most() {
     let server = TestServer::start().await;
     server.set_limit(110).await;
     for n in 0..101 {
         server.token(&format!("{n}")).await;
     }
     let mut owner = server.owner().await;
-    for (page_size, expected) in [(0, 50), (1, 1), (99, 99), (100, 100)] {
+    for (page_size, expected) in [(0, 50), (1, 1), (99, 99), (100, 100), (101, 100)] {
         let request = v1::ListRequest {
             page_size,
             ..list_request(&server.stack)
@@ -276,10 +348,6 @@ async fn a_page_has_fifty_tokens_unless_said_and_a_hundred_at_most() {
         let page = list(&mut owner, request).await;
         assert_eq!(page.tokens.len(), expected);
         assert!(!page.next_page_token.is_empty());
-        assert_eq!(
-            page.limit.unwrap().used,
-            101,
-            "the count is of all, not of the page"
-        );
+        assert_eq!(page.limit.unwrap().used, 101, "the count is of all pages");
     }
 }

@@ -1,0 +1,320 @@
+//! The rows of the table: what is asked, beside what, and what is wanted of it.
+
+use envoy_types::pb::envoy::service::auth::v3::{
+    AttributeContext, CheckRequest, CheckResponse,
+    attribute_context::{HttpRequest, Request},
+    authorization_client::AuthorizationClient,
+};
+use prost::Message;
+use stacktoken::grpc::pb::v1::{
+    self, introspection_service_client::IntrospectionServiceClient,
+    token_service_client::TokenServiceClient,
+};
+
+use crate::{
+    echo::{self, Echo},
+    load::Target,
+    support::{Server, actions},
+};
+
+const INTROSPECT: &str = "/stacktoken.v1.IntrospectionService/Introspect";
+const BATCH: &str = "/stacktoken.v1.IntrospectionService/BatchIntrospect";
+const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
+/// How many questions a batch has.
+const QUESTIONS: usize = 100;
+/// A secret that no token has.
+const UNKNOWN: &str = "stk1_kQ3vX9mT2pL8sR5wY1bN7dF4gH6jZ0cVaEuIoPqW3t37wy";
+const OK: &str = "stacktoken_verdicts_total{reason=\"OK\"}";
+const NOT_RECOGNIZED: &str = "stacktoken_verdicts_total{reason=\"NOT_RECOGNIZED\"}";
+const REVOKED: &str = "stacktoken_verdicts_total{reason=\"REVOKED\"}";
+const NO_CREDENTIAL: &str = "stacktoken_errors_total{reason=\"CREDENTIAL_MISSING\"}";
+
+/// Ratios to the row that a row is compared with.
+#[derive(Clone, Copy, Default)]
+pub struct Wanted {
+    /// Answers a second, at least. A verdict of a batch is an answer.
+    pub rate: Option<f64>,
+    /// The slowest hundredth, at most.
+    pub p99: Option<f64>,
+    /// Processor time for each answer, at most.
+    pub cpu: Option<f64>,
+}
+
+/// One row.
+pub struct Row {
+    pub name: &'static str,
+    pub target: Target,
+    /// How many answers one request has.
+    pub answers: usize,
+    /// The row that it is compared with.
+    pub beside: Option<&'static str>,
+    pub wanted: Wanted,
+    /// What the server counts for each answer. h2load sees no more than HTTP.
+    pub counted: Option<&'static str>,
+}
+
+/// The rows, and what they need.
+pub struct Table {
+    pub server: Server,
+    pub rows: Vec<Row>,
+    _echoes: [Echo; 2],
+}
+
+/// A message as it stands on the wire: not compressed, its length before it.
+fn framed(message: &impl Message) -> Vec<u8> {
+    let message = message.encode_to_vec();
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    [&[0][..], &length, &message].concat()
+}
+
+impl Table {
+    pub async fn new() -> Self {
+        let server = Server::start(&[("STACKTOKEN_UNRECOGNIZED_PER_SECOND", "1000000000")]);
+        let revoked = revoked(&server).await;
+        // Some tokens are there already, and count against the limit.
+        let mut secrets = server.issue(QUESTIONS + 50).await;
+        secrets.truncate(QUESTIONS);
+        let asked = |secret: &str| question(&server, secret);
+        let hit = asked(&secrets[0]);
+        for secret in secrets.iter().chain([&revoked]) {
+            introspect(&server, asked(secret)).await;
+        }
+        let answer = introspect(&server, hit.clone()).await;
+        assert_eq!(answer.decision(), v1::Decision::Allow);
+        let check = check(&server, &secrets[0]);
+        let checked = ask_to_check(&server, check.clone()).await;
+        let batch = v1::BatchIntrospectRequest {
+            questions: secrets
+                .iter()
+                .map(|secret| in_batch(asked(secret)))
+                .collect(),
+            ..Default::default()
+        };
+        let echoes = [answer.encoded_len(), checked.encoded_len()].map(Echo::start);
+        let jwt = server.get("service_jwt").to_owned();
+        let ours = |path: &str, body: Vec<u8>, (connections, streams)| Target {
+            url: format!("http://{}{path}", server.get("grpc_address")),
+            process: server.process(),
+            jwt: jwt.clone(),
+            body,
+            connections,
+            streams,
+        };
+        let echo = |echo: &Echo, body: Vec<u8>, (connections, streams)| Target {
+            url: format!("http://127.0.0.1:{}{}", echo.port, echo::PATH),
+            process: echo.process(),
+            jwt: jwt.clone(),
+            body,
+            connections,
+            streams,
+        };
+        let base = |name, target| Row {
+            name,
+            target,
+            answers: 1,
+            beside: None,
+            wanted: Wanted::default(),
+            counted: None,
+        };
+        let row = |name, target, beside, counted| Row {
+            beside: Some(beside),
+            counted: Some(counted),
+            ..base(name, target)
+        };
+        let (many, one, alone) = ((8, 32), (1, 32), (1, 1));
+        let of = |secret: &str| framed(&asked(secret));
+        let rows = vec![
+            base("echo, 8 x 32", echo(&echoes[0], framed(&hit), many)),
+            Row {
+                wanted: Wanted {
+                    rate: Some(1.20),
+                    p99: Some(1.0),
+                    cpu: Some(0.85),
+                },
+                ..row(
+                    "hit, 8 x 32",
+                    ours(INTROSPECT, framed(&hit), many),
+                    "echo, 8 x 32",
+                    OK,
+                )
+            },
+            base("echo, 1 x 32", echo(&echoes[0], framed(&hit), one)),
+            Row {
+                wanted: at_least(0.90),
+                ..row(
+                    "hit, 1 x 32",
+                    ours(INTROSPECT, framed(&hit), one),
+                    "echo, 1 x 32",
+                    OK,
+                )
+            },
+            base("echo, 1 x 1", echo(&echoes[0], framed(&hit), alone)),
+            row(
+                "hit, 1 x 1",
+                ours(INTROSPECT, framed(&hit), alone),
+                "echo, 1 x 1",
+                OK,
+            ),
+            Row {
+                wanted: at_least(0.95),
+                ..row(
+                    "junk, 8 x 32",
+                    ours(INTROSPECT, of("junk"), many),
+                    "hit, 8 x 32",
+                    NOT_RECOGNIZED,
+                )
+            },
+            row(
+                "unknown, 8 x 32",
+                ours(INTROSPECT, of(UNKNOWN), many),
+                "hit, 8 x 32",
+                NOT_RECOGNIZED,
+            ),
+            row(
+                "revoked, 8 x 32",
+                ours(INTROSPECT, of(&revoked), many),
+                "hit, 8 x 32",
+                REVOKED,
+            ),
+            row(
+                "no credential, 8 x 32",
+                Target {
+                    jwt: String::new(),
+                    ..ours(INTROSPECT, framed(&hit), many)
+                },
+                "hit, 8 x 32",
+                NO_CREDENTIAL,
+            ),
+            Row {
+                answers: QUESTIONS,
+                wanted: at_least(9.0),
+                ..row(
+                    "batch of 100, 8 x 32",
+                    ours(BATCH, framed(&batch), many),
+                    "echo, 8 x 32",
+                    OK,
+                )
+            },
+            base(
+                "echo of Check, 8 x 32",
+                echo(&echoes[1], framed(&check), many),
+            ),
+            Row {
+                wanted: Wanted {
+                    cpu: Some(1.25),
+                    ..at_least(1.0)
+                },
+                ..row(
+                    "Check, 8 x 32",
+                    ours(CHECK, framed(&check), many),
+                    "echo of Check, 8 x 32",
+                    OK,
+                )
+            },
+            // Rows for misses and for Issue, beside pgbench and raw commits, belong here.
+        ];
+        Self {
+            server,
+            rows,
+            _echoes: echoes,
+        }
+    }
+}
+
+/// Wants only this ratio of answers a second.
+fn at_least(rate: f64) -> Wanted {
+    Wanted {
+        rate: Some(rate),
+        ..Wanted::default()
+    }
+}
+
+fn question(server: &Server, secret: &str) -> v1::IntrospectRequest {
+    v1::IntrospectRequest {
+        token: secret.to_owned(),
+        stack_api_key: server.get("stack_api_key").to_owned(),
+        actions: actions(),
+        ..Default::default()
+    }
+}
+
+fn in_batch(question: v1::IntrospectRequest) -> v1::IntrospectQuestion {
+    v1::IntrospectQuestion {
+        token: question.token,
+        stack_api_key: question.stack_api_key,
+        actions: question.actions,
+        include: question.include,
+    }
+}
+
+async fn introspect(server: &Server, question: v1::IntrospectRequest) -> v1::IntrospectResponse {
+    let mut client = IntrospectionServiceClient::new(server.channel().await);
+    let request = server.request("service_jwt", question);
+    client.introspect(request).await.unwrap().into_inner()
+}
+
+/// The secret of a token that is revoked.
+async fn revoked(server: &Server) -> String {
+    let secret = server.issue_one("revoked").await;
+    let token_uid = introspect(server, question(server, &secret))
+        .await
+        .token_uid;
+    let revoke = v1::RevokeRequest {
+        stack_api_key: server.get("stack_api_key").to_owned(),
+        token_uid,
+        reason: "a measurement".into(),
+        ..Default::default()
+    };
+    let mut tokens = TokenServiceClient::new(server.channel().await);
+    let request = server.request("owner_jwt", revoke);
+    tokens.revoke(request).await.unwrap();
+    secret
+}
+
+/// What Envoy sends about a request of a browser.
+fn check(server: &Server, secret: &str) -> CheckRequest {
+    let headers = [
+        (":authority", "api.example.com"),
+        (":method", "GET"),
+        (":path", "/v3/content_types/page/entries?limit=10"),
+        (":scheme", "https"),
+        ("accept", "application/json"),
+        ("accept-encoding", "gzip, deflate, br"),
+        ("api_key", server.get("stack_api_key")),
+        ("authorization", secret),
+        ("user-agent", "Mozilla/5.0 (X11; Linux x86_64)"),
+        ("x-forwarded-for", "192.0.2.7"),
+        ("x-forwarded-proto", "https"),
+        ("x-request-id", "5f1b0e7c-9c2f-4c6a-8f3e-0f6a9b1c2d3e"),
+    ];
+    let http = HttpRequest {
+        method: "GET".into(),
+        path: "/v3/content_types/page/entries?limit=10".into(),
+        host: "api.example.com".into(),
+        scheme: "https".into(),
+        protocol: "HTTP/1.1".into(),
+        headers: headers
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
+        ..Default::default()
+    };
+    let request = Request {
+        http: Some(http),
+        ..Default::default()
+    };
+    let attributes = AttributeContext {
+        request: Some(request),
+        ..Default::default()
+    };
+    CheckRequest {
+        attributes: Some(attributes),
+    }
+}
+
+async fn ask_to_check(server: &Server, check: CheckRequest) -> CheckResponse {
+    let mut client = AuthorizationClient::new(server.channel().await);
+    let request = server.request("service_jwt", check);
+    let answer = client.check(request).await.unwrap().into_inner();
+    assert_eq!(answer.status.as_ref().unwrap().code, 0, "{answer:?}");
+    answer
+}

@@ -1,0 +1,345 @@
+//! What a token may do. The maximum access can be narrowed to modules and to branches. An empty
+//! list of modules or branches is rejected, so it can never be taken to mean "all".
+
+mod grants;
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use self::grants::Grants;
+use crate::{
+    catalogue::{Catalogue, Module},
+    field::{Problem, Violations},
+    text,
+};
+
+/// The level of access: only reads, or changes as well (R4). `Read` is less than `ReadWrite`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Access {
+    /// All read actions.
+    Read,
+    /// All read actions and all grantable changes.
+    ReadWrite,
+}
+
+impl Access {
+    /// Returns the name of the access in the contract, without the prefix.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Read => "READ",
+            Self::ReadWrite => "READ_WRITE",
+        }
+    }
+}
+
+/// The maximum number of branches and aliases together to which a token can be narrowed.
+const MAX_BRANCHES: usize = 100;
+
+/// Permissions in serialized form, as in the store, in golden test data or in a client library.
+/// They are not validated yet. [`Permissions::requested`] validates those of a
+/// caller, and [`Permissions::try_from`] those that were accepted before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Draft {
+    /// The maximum access. No grant may exceed it.
+    pub access: Access,
+    /// The granted modules. `None` if the token is not narrowed to modules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modules: Option<Vec<DraftGrant>>,
+    /// The granted branches. `None` if the token is not narrowed to branches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branches: Option<DraftBranches>,
+}
+
+/// A grant of access to one module.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DraftGrant {
+    /// The name of the module.
+    pub module: String,
+    /// The granted access. `None` if the caller did not state it, which is an error.
+    pub access: Option<Access>,
+}
+
+/// Names of branches and of branch aliases.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DraftBranches {
+    /// The names of branches.
+    #[serde(default)]
+    pub branches: Vec<String>,
+    /// The names of aliases. They are compared with the alias that the request used.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+}
+
+/// Validated permissions (R4). No grant exceeds the maximum access. A grant is kept if its module
+/// has left the catalogue, but then matches no action.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Permissions {
+    access: Access,
+    modules: Option<Grants>,
+    branches: Option<Branches>,
+}
+
+/// The branches and aliases to which a token is narrowed. There is at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Branches {
+    branches: BTreeSet<String>,
+    aliases: BTreeSet<String>,
+}
+
+impl Permissions {
+    /// Returns the maximum access, which no grant exceeds.
+    #[must_use]
+    pub const fn access(&self) -> Access {
+        self.access
+    }
+
+    /// Returns the access to a module. Returns `None` if the token is narrowed to other modules.
+    #[must_use]
+    pub fn access_to(&self, module: &Module) -> Option<Access> {
+        match &self.modules {
+            None => Some(self.access),
+            Some(grants) => grants.get(module),
+        }
+    }
+
+    /// Returns whether a request on this branch or with this alias is permitted. It is enough that
+    /// one of the two is granted.
+    #[must_use]
+    pub fn covers_branch(&self, branch: Option<&str>, alias: Option<&str>) -> bool {
+        self.branches.as_ref().is_none_or(|narrowed| {
+            branch.is_some_and(|name| narrowed.branches.contains(name))
+                || alias.is_some_and(|name| narrowed.aliases.contains(name))
+        })
+    }
+
+    /// Returns the permissions in serialized form.
+    #[must_use]
+    pub fn draft(&self) -> Draft {
+        let grant = |(module, access): (&str, Access)| DraftGrant {
+            module: module.to_owned(),
+            access: Some(access),
+        };
+        Draft {
+            access: self.access,
+            modules: self
+                .modules
+                .as_ref()
+                .map(|grants| grants.iter().map(grant).collect()),
+            branches: self.branches.as_ref().map(|narrowed| DraftBranches {
+                branches: narrowed.branches.iter().cloned().collect(),
+                aliases: narrowed.aliases.iter().cloned().collect(),
+            }),
+        }
+    }
+}
+
+impl Permissions {
+    /// Validates permissions that a caller requests. In addition to what `try_from` refuses,
+    /// rejects a grant of a module that is not in the catalogue, and a grant of a module in which
+    /// no action can be granted (R5).
+    ///
+    /// # Errors
+    /// Returns all faults.
+    pub fn requested(draft: Draft, catalogue: &Catalogue) -> Result<Self, Violations> {
+        Self::parse(draft, |name| catalogue.parse_grantable(name))
+    }
+
+    fn parse(
+        draft: Draft,
+        module: impl Fn(&str) -> Result<Module, Problem>,
+    ) -> Result<Self, Violations> {
+        let mut faults = Violations::default();
+        let modules = draft
+            .modules
+            .map(|grants| faults.nest("modules", check_grants(&grants, draft.access, module)));
+        let branches = draft
+            .branches
+            .map(|named| faults.nest("branches", check_branches(named)));
+        // A part that failed to parse has added its faults, so `finish` returns an error.
+        faults.finish(Some(Self {
+            access: draft.access,
+            modules: modules.flatten(),
+            branches: branches.flatten(),
+        }))
+    }
+}
+
+/// Validates permissions that were accepted before, such as those in the store. Their modules need
+/// not be in the catalogue in effect.
+impl TryFrom<Draft> for Permissions {
+    type Error = Violations;
+
+    fn try_from(draft: Draft) -> Result<Self, Violations> {
+        Self::parse(draft, Module::named)
+    }
+}
+
+fn check_grants(
+    grants: &[DraftGrant],
+    ceiling: Access,
+    module: impl Fn(&str) -> Result<Module, Problem>,
+) -> Result<Grants, Violations> {
+    let mut faults = Violations::default();
+    let mut checked = Grants::default();
+    if grants.is_empty() {
+        faults.add(
+            "grants",
+            Problem::new(
+                "is empty, which never means all: name at least one module, or leave `modules` out",
+            ),
+        );
+    }
+    for (at, grant) in grants.iter().enumerate() {
+        let module = faults.keep(format!("grants[{at}].module"), module(&grant.module));
+        let access = faults.keep(
+            format!("grants[{at}].access"),
+            check_access(grant.access, ceiling),
+        );
+        let (Some(module), Some(access)) = (module, access) else {
+            continue;
+        };
+        if !checked.insert(module, access) {
+            faults.add(
+                format!("grants[{at}].module"),
+                Problem::new(format!(
+                    "names {} a second time: keep one grant of it",
+                    grant.module
+                )),
+            );
+        }
+    }
+    faults.finish(Some(checked))
+}
+
+fn check_access(access: Option<Access>, ceiling: Access) -> Result<Access, Problem> {
+    let access = access.ok_or_else(|| Problem::new("must be ACCESS_READ or ACCESS_READ_WRITE"))?;
+    if access > ceiling {
+        return Err(Problem::new(format!(
+            "is above the token's own access {}: raise `permissions.access` or lower this",
+            ceiling.name()
+        )));
+    }
+    Ok(access)
+}
+
+fn check_branches(named: DraftBranches) -> Result<Branches, Violations> {
+    let mut faults = Violations::default();
+    let count = named.branches.len() + named.aliases.len();
+    if count == 0 {
+        faults.add("", Problem::new("is empty, which never means all: name at least one branch or alias, or leave `branches` out"));
+    }
+    if count > MAX_BRANCHES {
+        faults.add(
+            "",
+            Problem::new(format!("has {count} names: keep to {MAX_BRANCHES}")),
+        );
+        return faults.finish(None);
+    }
+    let branches = check_names("branches", named.branches, &mut faults);
+    let aliases = check_names("aliases", named.aliases, &mut faults);
+    faults.finish(Some(Branches { branches, aliases }))
+}
+
+fn check_names(field: &str, names: Vec<String>, faults: &mut Violations) -> BTreeSet<String> {
+    let mut checked = BTreeSet::new();
+    for (at, name) in names.into_iter().enumerate() {
+        let path = format!("{field}[{at}]");
+        let Some(name) = faults.keep(path.as_str(), text::parse_slug(&name)) else {
+            continue;
+        };
+        if !checked.insert(name) {
+            faults.add(path, Problem::new("is named a second time: keep it once"));
+        }
+    }
+    checked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draft(json: &str) -> Draft {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn an_empty_scope_never_means_all() {
+        for empty in [
+            r#"{"access":"READ","modules":[]}"#,
+            r#"{"access":"READ","branches":{}}"#,
+        ] {
+            assert!(Permissions::try_from(draft(empty)).is_err(), "{empty}");
+        }
+    }
+
+    #[test]
+    fn a_grant_that_grants_nothing_is_refused_in_requests_only() {
+        let nothing = draft(
+            r#"{"access":"READ","modules":[{"module":"entry","access":"READ"},{"module":"token","access":"READ"}]}"#,
+        );
+        let faults = Permissions::requested(nothing.clone(), &Catalogue::builtin()).unwrap_err();
+        let fields: Vec<_> = faults.as_slice().iter().map(|fault| &fault.field).collect();
+        assert_eq!(fields, ["modules.grants[1].module"]);
+        assert!(Permissions::try_from(nothing).is_ok(), "one that is stored");
+    }
+
+    #[test]
+    fn all_faults_are_reported_at_once() {
+        let asked = draft(
+            r#"{"access":"READ","modules":[{"module":"entry","access":"READ_WRITE"},{"module":"entries"}],"branches":{"branches":["a b"]}}"#,
+        );
+        let faults = Permissions::requested(asked, &Catalogue::builtin()).unwrap_err();
+        let fields: Vec<_> = faults
+            .as_slice()
+            .iter()
+            .map(|fault| fault.field.as_str())
+            .collect();
+        assert_eq!(
+            fields,
+            [
+                "modules.grants[0].access",
+                "modules.grants[1].module",
+                "modules.grants[1].access",
+                "branches.branches[0]"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_written_down_reads_back() {
+        let written = draft(
+            r#"{"access":"READ_WRITE","modules":[{"module":"asset","access":"READ"},{"module":"zebra","access":"READ"}],"branches":{"branches":["main"],"aliases":["live"]}}"#,
+        );
+        let permissions = Permissions::try_from(written.clone()).unwrap();
+        assert_eq!(permissions.draft(), written);
+    }
+
+    #[test]
+    fn a_grant_of_a_module_that_the_catalogue_lacks_is_kept_and_never_requested() {
+        let lacking = draft(
+            r#"{"access":"READ","modules":[{"module":"zebra","access":"READ"},{"module":"ape","access":"READ"}]}"#,
+        );
+        let kept = Permissions::try_from(lacking.clone()).unwrap();
+        let named: Vec<_> = kept.draft().modules.into_iter().flatten().collect();
+        let named: Vec<_> = named.iter().map(|grant| grant.module.as_str()).collect();
+        assert_eq!(named, ["ape", "zebra"]);
+        for (name, access) in [("zebra", Some(Access::Read)), ("entry", None)] {
+            assert_eq!(kept.access_to(&Module::named(name).unwrap()), access);
+        }
+        let faults = Permissions::requested(lacking, &Catalogue::builtin()).unwrap_err();
+        assert_eq!(faults.as_slice().len(), 2);
+        let twice = r#"{"access":"READ","modules":[{"module":"ape","access":"READ"},{"module":"ape","access":"READ"}]}"#;
+        assert!(Permissions::try_from(draft(twice)).is_err());
+        for name in ["", "Ape", "a-b", "1ape", "a.b", &"a".repeat(63)] {
+            let text =
+                format!(r#"{{"access":"READ","modules":[{{"module":"{name}","access":"READ"}}]}}"#);
+            assert!(Permissions::try_from(draft(&text)).is_err(), "{name:?}");
+        }
+    }
+}

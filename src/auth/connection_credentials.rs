@@ -1,0 +1,87 @@
+//! The credentials that the callers of one connection have presented and that were verified. A
+//! connection presents the same few credentials at every call, so comparing them replaces a SHA-256
+//! per call. An entry is no proof: its expiry and its keys are checked at every call.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use zeroize::Zeroizing;
+
+use crate::domain::caller::Caller;
+
+/// Number of credentials that are kept per connection. A service has one, and a proxy carries
+/// several callers on one connection.
+const KEPT: usize = 4;
+
+/// Cached result of the verification of a credential. It is valid until the credential expires, as
+/// long as no key set changes and the keys that verified the signature stay trusted.
+#[derive(Clone)]
+pub(super) struct CachedCaller {
+    pub caller: Arc<Caller>,
+    pub valid_until_micros: i64,
+    pub generation: u64,
+    /// Index of the key cache whose key verified the signature.
+    pub key_cache: usize,
+}
+
+/// Verified credentials of one connection. They are wiped from memory when the connection ends.
+#[derive(Default)]
+pub struct ConnectionCredentials(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    credentials: Vec<Presented>,
+    /// Index of the entry to replace next.
+    next: usize,
+}
+
+struct Presented {
+    value: Zeroizing<Vec<u8>>,
+    verified: CachedCaller,
+}
+
+impl ConnectionCredentials {
+    /// Returns the result of the verification of a credential, if it is kept here. The comparison
+    /// takes the same time wherever two values of one length differ.
+    pub(super) fn find(&self, value: &[u8]) -> Option<CachedCaller> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = kept
+            .credentials
+            .iter()
+            .find(|known| verify_slices_are_equal(&known.value, value).is_ok());
+        known.map(|known| known.verified.clone())
+    }
+
+    /// Keeps a verified credential, in place of the oldest one if there are too many.
+    pub(super) fn keep(&self, value: &[u8], verified: &CachedCaller) {
+        let presented = Presented {
+            value: Zeroizing::new(value.to_vec()),
+            verified: verified.clone(),
+        };
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Kept { credentials, next } = &mut *kept;
+        if credentials.len() < KEPT {
+            credentials.push(presented);
+        } else {
+            credentials[*next] = presented;
+            *next = (*next + 1) % KEPT;
+        }
+    }
+
+    /// Removes a credential, for example because its result is not valid any more.
+    pub(super) fn forget(&self, value: &[u8]) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.credentials
+            .retain(|known| verify_slices_are_equal(&known.value, value).is_err());
+        kept.next = 0;
+    }
+}
+
+impl fmt::Debug for ConnectionCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ConnectionCredentials")
+    }
+}

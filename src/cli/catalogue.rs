@@ -1,0 +1,21 @@
+//! `stacktoken catalogue`: checks a catalogue file, and prints the catalogue in effect, so that an
+//! operator can edit it and use it as a file.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{output, settings};
+use crate::{config::CatalogueFlag, domain::catalogue_file};
+
+#[derive(Args)]
+pub struct Catalogue {
+    #[command(flatten)]
+    catalogue: CatalogueFlag,
+}
+
+pub fn run(command: &Catalogue) -> anyhow::Result<ExitCode> {
+    let catalogue = settings::catalogue(&command.catalogue)?;
+    output::bytes(catalogue_file::to_toml(&catalogue).as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,224 @@
+//! The flag that sets each field of a request. An error of the server names the field; the user
+//! typed the flag.
+
+use tonic::Status;
+use tonic_types::StatusExt as _;
+
+use super::text::printable;
+use crate::grpc::pb::v1;
+
+/// A request that a command sends.
+pub trait Sent {
+    /// The fields that flags set, as paths without indexes, each with its flag. A field below one of
+    /// these is set by the same flag, unless it has a row of its own.
+    const FLAGS: &'static [(&'static str, &'static str)];
+}
+
+macro_rules! sent {
+    ($($message:ident: [$($row:expr),* $(,)?];)*) => {
+        $(impl Sent for v1::$message {
+            const FLAGS: &'static [(&'static str, &'static str)] = &[$($row),*];
+        })*
+    };
+}
+
+sent! {
+    IssueRequest: [
+        ("stack_api_key", "--stack"),
+        ("name", "--name"),
+        ("description", "--description"),
+        ("permissions", "--access"),
+        ("permissions.access", "--access"),
+        ("permissions.modules", "--module"),
+        ("permissions.branches", "--branch or --alias"),
+        ("permissions.branches.branches", "--branch"),
+        ("permissions.branches.aliases", "--alias"),
+        ("expiry", "--expires"),
+        ("request_id", "--request-id"),
+        ("validate_only", "--validate-only"),
+        ("labels", "--label"),
+    ];
+    IntrospectRequest: [
+        ("token", "standard input"),
+        ("stack_api_key", "--stack"),
+        ("actions", "--action"),
+        ("actions.branch", "--branch"),
+        ("actions.branch_alias", "--alias"),
+        ("actions.facts", "--fact"),
+        ("include", "--include"),
+    ];
+    ListRequest: [
+        ("stack_api_key", "--stack"),
+        ("page_size", "--page-size"),
+        ("page_token", "--page-token"),
+        ("states", "--state"),
+        ("expires_before", "--expires-before"),
+        ("name_contains", "--name-contains"),
+        ("order", "--order"),
+        ("unused_since", "--unused-since"),
+        ("issued_by", "--issued-by"),
+        ("name", "--name"),
+        ("secret_hint", "--secret-hint"),
+        ("access", "--access"),
+        ("issued_from", "--issued-from"),
+        ("issued_before", "--issued-before"),
+        ("expires_from", "--expires-from"),
+        ("labels", "--label"),
+    ];
+    GetRequest: [("stack_api_key", "--stack"), ("token_uid", "--token")];
+    UpdateRequest: [
+        ("stack_api_key", "--stack"),
+        ("token", "--token"),
+        ("token.name", "--new-name"),
+        ("token.description", "--description"),
+        ("token.permissions", "--access"),
+        ("token.permissions.access", "--access"),
+        ("token.permissions.modules", "--module or --all-modules"),
+        ("token.permissions.branches", "--branch, --alias or --all-branches"),
+        ("token.permissions.branches.branches", "--branch"),
+        ("token.permissions.branches.aliases", "--alias"),
+        ("token.labels", "--label or --no-labels"),
+        ("validate_only", "--validate-only"),
+        ("etag", "--etag"),
+    ];
+    SetExpiryRequest: [
+        ("stack_api_key", "--stack"),
+        ("token_uid", "--token"),
+        ("expiry", "--expires"),
+        ("validate_only", "--validate-only"),
+        ("etag", "--etag"),
+    ];
+    RotateRequest: [
+        ("stack_api_key", "--stack"),
+        ("token_uid", "--token"),
+        ("overlap", "--overlap or --until-first-use"),
+        ("overlap.overlap_for", "--overlap"),
+        ("overlap.until_first_use", "--until-first-use"),
+        ("overlap.at_most", "--at-most"),
+        ("request_id", "--request-id"),
+        ("validate_only", "--validate-only"),
+        ("etag", "--etag"),
+    ];
+    EndOverlapRequest: [
+        ("stack_api_key", "--stack"),
+        ("token_uid", "--token"),
+        ("validate_only", "--validate-only"),
+        ("etag", "--etag"),
+    ];
+    RevokeRequest: [
+        ("stack_api_key", "--stack"),
+        ("token_uid", "--token"),
+        ("reason", "--reason"),
+        ("validate_only", "--validate-only"),
+        ("etag", "--etag"),
+    ];
+    ListStacksRequest: [("page_size", "--page-size"), ("page_token", "--page-token")];
+}
+
+/// Returns the message of a failed call in the words of the command line: a wrong field is named by
+/// its flag.
+pub fn message_of<T: Sent>(status: &Status) -> String {
+    let Some(bad) = status.get_details_bad_request() else {
+        return words::<T>(status.message());
+    };
+    let mut faults: Vec<String> = Vec::new();
+    for violation in &bad.field_violations {
+        let flag = flag_of::<T>(&violation.field);
+        let fault = format!("{flag} {}", words::<T>(&violation.description));
+        // A flag such as --branch is sent with each of several actions.
+        if !faults.contains(&fault) {
+            faults.push(fault);
+        }
+    }
+    if faults.is_empty() {
+        return words::<T>(status.message());
+    }
+    printable(&faults.join("; "))
+}
+
+/// Returns the flag that sets a field, with the key or the number of the element that is meant. A
+/// field that this version does not know is returned as it is.
+fn flag_of<T: Sent>(path: &str) -> String {
+    let mut plain = String::new();
+    // The last element that the path names, and the length of the plain path at its name.
+    let mut element = None;
+    let mut rest = path;
+    while let Some((before, after)) = rest.split_once('[') {
+        let Some((index, after)) = split_index(after) else {
+            return path.to_owned();
+        };
+        plain.push_str(before);
+        element = Some((plain.len(), index));
+        rest = after;
+    }
+    plain.push_str(rest);
+    let above = |field: &str| {
+        let below = plain.strip_prefix(field);
+        below.is_some_and(|below| below.is_empty() || below.starts_with('.'))
+    };
+    let rows = T::FLAGS.iter().filter(|(field, _)| above(field));
+    let Some((field, flag)) = rows.max_by_key(|(field, _)| field.len()) else {
+        return path.to_owned();
+    };
+    match element {
+        // The flag sets this element, and not a part that all elements have.
+        Some((length, index)) if field.len() <= length && !index.is_empty() => {
+            format!("{flag} {index}")
+        }
+        _ => (*flag).to_owned(),
+    }
+}
+
+/// Splits `"team"].more` or `0].more` into the name of the element and what follows.
+fn split_index(text: &str) -> Option<(String, &str)> {
+    if let Some(key) = text.strip_prefix('"') {
+        let (key, rest) = key.rsplit_once("\"]")?;
+        return Some((key.to_owned(), rest));
+    }
+    let (index, rest) = text.split_once(']')?;
+    let index: usize = index.parse().ok()?;
+    Some((format!("(number {})", index + 1), rest))
+}
+
+/// What the server says of requests and answers that has no counterpart in the table.
+const PHRASES: [(&str, &str); 2] = [
+    (
+        "name permissions.modules in update_mask",
+        "give --module or --all-modules",
+    ),
+    (
+        "send next_page_token from the previous response, or leave it empty",
+        "use the one that the previous page reported, or leave it out",
+    ),
+];
+
+/// Replaces the names of fields in a text by those of their flags. Words that fields share with
+/// English stay, and so does `token_uid`, which the error shows as data.
+fn words<T: Sent>(text: &str) -> String {
+    let mut text = text.to_owned();
+    for (phrase, flags) in PHRASES {
+        text = text.replace(phrase, flags);
+    }
+    let is_part = |letter: char| letter.is_alphanumeric() || "_.".contains(letter);
+    let mut replaced = String::new();
+    for word in text.split_inclusive(|letter| !is_part(letter)) {
+        let name = word.trim_end_matches(|letter| !is_part(letter));
+        // A full stop at the end of a sentence is no part of the name.
+        let name = name.trim_end_matches('.');
+        replaced.push_str(flag_named::<T>(name));
+        replaced.push_str(&word[name.len()..]);
+    }
+    replaced
+}
+
+fn flag_named<T: Sent>(name: &str) -> &str {
+    let is_field = name.contains(['_', '.']) && name != "token_uid";
+    let is_it = |field: &str| field == name || field.strip_prefix("token.") == Some(name);
+    let mut rows = T::FLAGS.iter().filter(|_| is_field);
+    let row = rows.find(|(field, _)| is_it(field));
+    row.map_or(name, |(_, flag)| flag)
+}
+
+#[cfg(test)]
+#[path = "fields_tests.rs"]
+mod tests;

@@ -1,0 +1,140 @@
+//! The calls of one command: one connection, one credential, and one time limit for all of them.
+
+use std::{error::Error as _, future::Future, time::Duration};
+
+use anyhow::Context as _;
+use tonic::{
+    Request, Response, Status,
+    metadata::{Ascii, MetadataValue},
+    transport::Channel,
+};
+
+use super::{Connect, fields::Sent, outcome, repeat};
+use crate::{
+    cli::settings,
+    domain::{
+        clock::{Clock as _, SystemClock},
+        entropy::OsEntropy,
+    },
+};
+
+/// A connection to the server that a command calls.
+pub struct Session<'a> {
+    connect: &'a Connect,
+    credential: Option<MetadataValue<Ascii>>,
+    clock: SystemClock,
+    /// The channel, and when connecting started on the monotonic clock. `None` before the first
+    /// call.
+    open: Option<(Channel, Duration)>,
+}
+
+impl<'a> Session<'a> {
+    /// Reads the caller's credential. Connects only for the first call, because the command may
+    /// first have to read its input.
+    ///
+    /// # Errors
+    /// Returns an error if there is no credential, or if it cannot be read or sent.
+    pub fn new(connect: &'a Connect) -> anyhow::Result<Self> {
+        let credential = connect.credential()?.map(|jwt| {
+            let credential = MetadataValue::try_from(format!("Bearer {}", jwt.trim()));
+            credential.context("the JWT contains characters that cannot be sent")
+        });
+        Ok(Self {
+            connect,
+            credential: credential.transpose()?,
+            clock: SystemClock::new(),
+            open: None,
+        })
+    }
+
+    /// Connects to the server, unless that is done already.
+    ///
+    /// # Errors
+    /// Returns an error that names `--server` if the server cannot be reached in time.
+    pub async fn connect(&mut self) -> anyhow::Result<()> {
+        if self.open.is_none() {
+            let began = self.clock.monotonic();
+            let server = &self.connect.server;
+            let Some(channel) = server.in_time(server.connect()).await else {
+                return Err(server.no_answer().into());
+            };
+            self.open = Some((channel?, began));
+        }
+        Ok(())
+    }
+
+    /// Makes one call with the caller's credential. The client generates the id of the call, so
+    /// that the call can be found in the server's log even if no answer arrives.
+    ///
+    /// # Errors
+    /// Returns an error with the exit code of the call's outcome.
+    pub async fn call<T: Sent, R, F>(
+        &mut self,
+        message: T,
+        rpc: impl FnOnce(Channel, Request<T>) -> F,
+    ) -> anyhow::Result<R>
+    where
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        self.connect().await?;
+        let (channel, began) = self.open.clone().context("not connected")?;
+        let call_id = settings::random_id(&OsEntropy)?;
+        let server = &self.connect.server;
+        let time_left = || {
+            let taken = self.clock.monotonic().saturating_sub(began);
+            server.timeout().saturating_sub(taken)
+        };
+        let left = time_left();
+        let request = self.request(message, &call_id, left)?;
+        let no_answer = || {
+            let failed = server.no_answer().with_request_id(&call_id);
+            failed.with_unknown_outcome().into()
+        };
+        match tokio::time::timeout(left, rpc(channel, request)).await {
+            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Err(status)) if !outcome::is_own_timeout(&status) => {
+                let failed = outcome::failure::<T>(&status, &call_id);
+                // A status that the service sent has no cause here.
+                Err(if status.source().is_some() {
+                    server.explain(failed, time_left()).await.into()
+                } else {
+                    failed.into()
+                })
+            }
+            _ => Err(no_answer()),
+        }
+    }
+
+    /// Makes a call that changes this token and has no idempotency key.
+    ///
+    /// # Errors
+    /// Like [`Session::call`]; if the outcome is unknown, the error also says where to look.
+    pub async fn change<T: Sent, R, F>(
+        &mut self,
+        token_uid: &str,
+        message: T,
+        rpc: impl FnOnce(Channel, Request<T>) -> F,
+    ) -> anyhow::Result<R>
+    where
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        let called = self.call(message, rpc).await;
+        called.map_err(|error| repeat::with_lookup_hint(error, token_uid))
+    }
+
+    fn request<T>(
+        &self,
+        message: T,
+        call_id: &str,
+        timeout: Duration,
+    ) -> anyhow::Result<Request<T>> {
+        let mut request = Request::new(message);
+        request.set_timeout(timeout);
+        let metadata = request.metadata_mut();
+        metadata.insert("x-request-id", call_id.parse()?);
+        if let Some(credential) = &self.credential {
+            metadata.insert("authorization", credential.clone());
+        }
+        Ok(request)
+    }
+}

@@ -1,0 +1,24 @@
+//! What is known about a call before its handler runs.
+
+use std::{pin::Pin, time::Duration};
+
+use tokio::time::Sleep;
+
+use super::stream_limits::StreamPermit;
+use crate::{auth::policy::Rule, telemetry::traces::CallTrace};
+
+/// What is known about a call already when it takes the ordinary path.
+#[derive(Default)]
+pub(super) struct Start {
+    pub arrived_at: Option<Duration>,
+    pub trace: Option<CallTrace>,
+    /// Ends at the deadline of the call.
+    pub timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// What a call has got before its future starts.
+pub(super) struct Opened {
+    pub rule: Option<&'static Rule>,
+    pub permit: Option<StreamPermit>,
+    pub timer: Option<Pin<Box<Sleep>>>,
+}

@@ -1,0 +1,50 @@
+//! The layers that a call passes before its handler, by name and in their order. Each of them can
+//! refuse the call. A call that violates several of them is refused by the first, which
+//! `tests/it/layers.rs` checks for each pair of neighbours. So what a client is told depends
+//! neither on timing nor on which of the two paths its call takes.
+
+/// A layer in front of every RPC that needs a credential. Health and reflection pass only the first
+/// five of them and [`Layer::Message`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Layer {
+    /// The request is a gRPC call (`server/protocol.rs`).
+    Protocol,
+    /// The headers are not too large (`server/headers.rs`).
+    HeaderSize,
+    /// The peer reads its responses (`server/connections/backlog.rs`).
+    UnreadResponses,
+    /// The RPC exists (`auth/policy.rs`).
+    Rpc,
+    /// The messages are not compressed (`server/protocol.rs`).
+    Encoding,
+    /// The clock can be trusted (`domain/clock.rs`).
+    Clock,
+    /// The credential is valid (`auth/authenticator.rs`).
+    Credential,
+    /// The kind of caller may call the RPC (`domain/caller.rs`).
+    CallerKind,
+    /// The caller has not made too many changes (`app/throttle.rs`).
+    ChangeRate,
+    /// The message arrives, and only one (`server/message.rs`).
+    Message,
+    /// There is a permit, unless the cache can answer (`server/permits.rs`).
+    Permit,
+    /// The handler: the fields of the message are valid (`grpc/convert`), and then the use case.
+    Handler,
+}
+
+/// All layers, in the order in which a call passes them.
+pub const LAYERS: [Layer; 12] = [
+    Layer::Protocol,
+    Layer::HeaderSize,
+    Layer::UnreadResponses,
+    Layer::Rpc,
+    Layer::Encoding,
+    Layer::Clock,
+    Layer::Credential,
+    Layer::CallerKind,
+    Layer::ChangeRate,
+    Layer::Message,
+    Layer::Permit,
+    Layer::Handler,
+];

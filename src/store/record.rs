@@ -1,0 +1,103 @@
+//! Records changes. A change of a stack or a token is committed only together with its row in the
+//! audit (R14) and, if it can alter a verdict, its row in the change log (R12). `change_tx!`
+//! commits only a [`Changed`], which needs a [`Proof`]. The methods in this file return one when
+//! they write the rows. [`Proof::nothing_changed`] is a statement by its caller, which nothing
+//! checks.
+
+use crate::domain::{audit::AuditAction, caller::Call, id::TokenUid, revision::Revision};
+use crate::store::{
+    Error, Store, audit::append::Record, change_log::append::Kind,
+    engine::transaction::Transaction, stack::access::LockedStack,
+};
+
+/// The subject of a change: a locked stack and, if the change concerns only one, a token of it.
+pub(in crate::store) type About<'a> = (&'a LockedStack, Option<TokenUid>);
+
+/// Proof that a transaction has recorded what it changed.
+#[must_use = "a change is committed only with the proof that it is recorded"]
+pub(in crate::store) struct Proof(());
+
+/// The result of a transaction that has recorded what it changed.
+#[must_use]
+pub(in crate::store) struct Changed<T>(T);
+
+impl Proof {
+    /// States that the transaction has changed nothing that the audit or the change log must show.
+    pub const fn nothing_changed() -> Self {
+        Self(())
+    }
+
+    /// Combines the proof with the result of the transaction.
+    pub fn with<T>(self, value: T) -> Changed<T> {
+        let Self(()) = self;
+        Changed(value)
+    }
+}
+
+impl<T> Changed<T> {
+    /// Returns the result of the transaction.
+    pub fn into_value(self) -> T {
+        self.0
+    }
+}
+
+impl Store {
+    /// Records a change in the audit and in the change log. Returns a revision that includes the
+    /// change.
+    pub(in crate::store) async fn record_change(
+        &self,
+        tx: &Transaction,
+        call: &Call,
+        (action, kind): (AuditAction, Kind),
+        about: About<'_>,
+        record: impl Into<Record>,
+    ) -> Result<(Revision, Proof), Error> {
+        self.append_audit(tx, call, action, about, record).await?;
+        let revision = self.append_change(tx, about, kind).await?;
+        Ok((revision, Proof(())))
+    }
+
+    /// Records one change of each of these tokens of a stack. If there are none, records the call
+    /// in the audit as `of_none`. Returns a revision that includes the changes, if there are any.
+    pub(in crate::store) async fn record_change_of_each(
+        &self,
+        tx: &Transaction,
+        call: &Call,
+        (action, kind): (AuditAction, Kind),
+        (stack, records): (&LockedStack, &[(TokenUid, Record)]),
+        of_none: &Record,
+    ) -> Result<(Option<Revision>, Proof), Error> {
+        self.append_audit_of_each(tx, call, action, (stack, records), of_none)
+            .await?;
+        let tokens: Vec<_> = records.iter().map(|(uid, _)| *uid).collect();
+        let revision = self
+            .append_change_of_each(tx, (stack, &tokens), kind)
+            .await?;
+        Ok((revision, Proof(())))
+    }
+
+    /// Records in the audit a call that alters no verdict, such as one that repeats an earlier call.
+    pub(in crate::store) async fn record_call(
+        &self,
+        tx: &Transaction,
+        call: &Call,
+        action: AuditAction,
+        about: About<'_>,
+        record: impl Into<Record>,
+    ) -> Result<Proof, Error> {
+        self.append_audit(tx, call, action, about, record).await?;
+        Ok(Proof(()))
+    }
+
+    /// Records in the change log that a token has expired. No caller requested that, so the audit
+    /// has no row for it.
+    pub(in crate::store) async fn record_expiry(
+        &self,
+        tx: &Transaction,
+        (stack, token): (&LockedStack, TokenUid),
+    ) -> Result<(), Error> {
+        let about = (stack, Some(token));
+        self.append_change(tx, about, Kind::Expired).await?;
+        Ok(())
+    }
+}

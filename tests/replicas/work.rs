@@ -1,0 +1,304 @@
+//! Calls whose answers must not be distinguishable by their duration cost the same work: the same
+//! statements and the same number of lookups. The tests count statements and measure no time, since
+//! times differ between machines. To measure times: `STACKTOKEN_TEST_TIMES=2000 cargo test --test
+//! replicas indistinguishable_answers -- --nocapture`.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use stacktoken::{
+    app::Safeguards,
+    config::Tuning,
+    domain::{clock::Clock as _, entropy::OsEntropy, secret::Secret},
+    grpc::pb::v1,
+};
+use tonic::{Code, transport::Endpoint};
+
+use crate::{
+    cluster::{Cluster, DATABASE, Replica},
+    support::{
+        Client, introspect_request, issue_request, reason,
+        requests::{get_request, list_request, revoke_request},
+    },
+};
+
+const NOWHERE: &str = "blt00000000deadbeef";
+
+/// Text that only a lookup by digest contains.
+const LOOK_UP: &str = "s.digest";
+
+/// Statements that a session of replica A ran, without their parameters.
+type Statements = Vec<String>;
+
+impl Cluster {
+    /// Makes the server log every statement with its session.
+    fn log_statements(&self) {
+        let settings = [
+            "ALTER SYSTEM SET log_statement = 'all'",
+            "ALTER SYSTEM SET log_line_prefix = '%p|'",
+            "SELECT pg_reload_conf()",
+        ];
+        self.postgres.run_each("postgres", &settings);
+        // Once this statement is logged, so are all later ones.
+        while !self.postgres.log().contains("'it logs'") {
+            self.postgres.run(DATABASE, "SELECT 'it logs'");
+        }
+    }
+
+    /// Returns the statements that a call runs: those of every transaction that reads a table of
+    /// stacks or secrets, grouped by transaction. Other statements come from probes and polls.
+    async fn statements_of<T>(&self, call: impl Future<Output = T>) -> (T, Statements) {
+        let before = self.postgres.log().len();
+        let answered = call.await;
+        let log = self.postgres.log();
+        let mut open = BTreeMap::<&str, Statements>::new();
+        let mut ran = Vec::new();
+        for (session, text) in log[before..].lines().filter_map(statement) {
+            let transaction = open.entry(session).or_default();
+            transaction.push(text.to_owned());
+            let begins = transaction[0].starts_with("BEGIN");
+            if !begins || text.starts_with("COMMIT") || text.starts_with("ROLLBACK") {
+                let transaction = open.remove(session).unwrap();
+                let tells = |text: &String| text.contains("\"stacks\"") || text.contains(LOOK_UP);
+                if transaction.iter().any(tells) {
+                    ran.extend(transaction);
+                }
+            }
+        }
+        (answered, ran)
+    }
+}
+
+/// Returns the session and the text of a statement in a line of the log.
+fn statement(line: &str) -> Option<(&str, &str)> {
+    let (session, rest) = line.split_once('|')?;
+    let rest = rest.strip_prefix("LOG:  ")?;
+    let text = rest.strip_prefix("statement: ").or_else(|| {
+        let (_, text) = rest.strip_prefix("execute ")?.split_once(": ")?;
+        Some(text)
+    });
+    Some((session, text?))
+}
+
+impl Replica {
+    async fn stranger(&self, cluster: &Cluster) -> Client {
+        let jwt = cluster.issuer.user("stranger", self.clock.now().seconds());
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
+        Client::new(
+            endpoint.connect().await.unwrap(),
+            Some(format!("Bearer {jwt}")),
+        )
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn for_a_stranger_a_stack_that_exists_costs_the_same_statements_as_one_that_does_not() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let uid = cluster
+        .issue("seen by no stranger")
+        .await
+        .token
+        .unwrap()
+        .token_uid;
+    let stranger = cluster.a.stranger(&cluster).await;
+    cluster.log_statements();
+    let mut of_each = Vec::new();
+    // Twice each, because the second call could be answered from a cache.
+    let real = cluster.stack.as_str();
+    for key in [real, NOWHERE, real, NOWHERE] {
+        let (mut tokens, mut stacks) = (stranger.tokens.clone(), stranger.stacks.clone());
+        let calls = async {
+            let get = tokens.get(get_request(key, &uid)).await.map(drop);
+            let list = tokens.list(list_request(key)).await.map(drop);
+            let issue = tokens.issue(issue_request(key, "mine")).await.map(drop);
+            let revoke = tokens.revoke(revoke_request(key, &uid, "")).await.map(drop);
+            let shown = stacktoken::grpc::pb::admin::v1::GetRequest {
+                stack_api_key: key.to_owned(),
+            };
+            let shown = stacks.get(shown).await.map(drop);
+            [get, list, issue, revoke, shown]
+        };
+        let (answered, statements) = cluster.statements_of(calls).await;
+        for answer in answered {
+            let status = answer.unwrap_err();
+            assert_eq!(status.code(), Code::NotFound);
+            assert_eq!(reason(&status), "STACK_NOT_FOUND");
+        }
+        of_each.push(statements);
+    }
+    assert!(of_each[0].len() >= 10, "{:#?}", of_each[0]);
+    for other in &of_each[1..] {
+        assert_eq!(other, &of_each[0]);
+    }
+}
+
+/// Returns a secret that does not exist.
+fn unknown() -> String {
+    let secret = Secret::generate(&OsEntropy).unwrap();
+    secret.expose().to_owned()
+}
+
+/// Returns how many lookups a question makes: first, repeated within [`UNKNOWN_FOR`], and after the
+/// cached verdict expired; and the cache's hits and misses. Measures again when the machine was too
+/// slow for the repetition to come in time.
+async fn look_ups(cluster: &Cluster, stack: &str, secret: &str, in_batch: bool) -> String {
+    for attempt in 0..20 {
+        if attempt > 0 {
+            expire(cluster).await;
+        }
+        let (counted, took) = count_look_ups(cluster, stack, secret, in_batch).await;
+        if took < UNKNOWN_FOR {
+            return counted;
+        }
+    }
+    panic!("20 times, two questions in a row took longer than {UNKNOWN_FOR:?}");
+}
+
+/// How long a replica caches that a secret is unknown.
+const UNKNOWN_FOR: Duration = Duration::from_secs(1);
+
+/// Pauses the replica until what it has cached is too old, and waits for its next lease.
+async fn expire(cluster: &Cluster) {
+    let replica = &cluster.a;
+    replica.clock.pause_for(2 * UNKNOWN_FOR);
+    while replica.metric("stacktoken_lease_age_seconds").await >= 0.5 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // The replica may evict once more after its clock jumped.
+    tokio::time::sleep(UNKNOWN_FOR).await;
+}
+
+/// Returns the counts that [`look_ups`] describes, and how long the first two questions took.
+async fn count_look_ups(
+    cluster: &Cluster,
+    stack: &str,
+    secret: &str,
+    in_batch: bool,
+) -> (String, Duration) {
+    let replica = &cluster.a;
+    let ask = async || {
+        let question = introspect_request(stack, secret, &[]);
+        if in_batch {
+            let batch = crate::support::requests::batch_request(stack, &[secret]);
+            let mut client = replica.service.introspection.clone();
+            let answered = client.batch_introspect(batch).await.unwrap().into_inner();
+            assert_eq!(
+                crate::support::requests::outcomes(&answered),
+                ["NOT_RECOGNIZED"]
+            );
+        } else {
+            let mut client = replica.service.introspection.clone();
+            let answer = client.introspect(question).await.unwrap().into_inner();
+            assert_eq!(answer.reason(), v1::Reason::NotRecognized);
+        }
+    };
+    let counts = async || {
+        let hits = replica.metric("stacktoken_cache_hits_total").await;
+        let misses = replica.metric("stacktoken_cache_misses_total").await;
+        (hits, misses)
+    };
+    let before = counts().await;
+    let mut ran = Vec::new();
+    let began = Instant::now();
+    let mut took = Duration::ZERO;
+    for expired in [false, false, true] {
+        if expired {
+            took = began.elapsed();
+            expire(cluster).await;
+        }
+        let ((), statements) = cluster.statements_of(ask()).await;
+        let read = statements.iter().filter(|text| text.contains(LOOK_UP));
+        ran.push(read.count());
+    }
+    let after = counts().await;
+    let (hits, misses) = (after.0 - before.0, after.1 - before.1);
+    (format!("{ran:?}, {hits} hits, {misses} misses"), took)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn for_a_holder_a_wrong_stack_key_costs_the_same_look_ups_as_an_unknown_secret() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let other = cluster.register().await;
+    cluster.log_statements();
+    for in_batch in [false, true] {
+        let used = cluster.issue(&format!("used {in_batch}")).await.secret;
+        cluster.a.introspect(&cluster.stack, &used).await.unwrap();
+        let unused = cluster.issue(&format!("unused {in_batch}")).await.secret;
+        let wanted = look_ups(&cluster, &cluster.stack, &unknown(), in_batch).await;
+        assert_eq!(wanted, "[1, 0, 1], 1 hits, 2 misses");
+        for (secret, key) in [
+            (&used, &*other),
+            (&unused, &*other),
+            (&used, NOWHERE),
+            (&unused, NOWHERE),
+        ] {
+            let told = look_ups(&cluster, key, secret, in_batch).await;
+            assert_eq!(told, wanted, "{key}");
+        }
+        // With the key of its own stack, the secret is answered as active.
+        for secret in [&used, &unused] {
+            let answer = cluster.a.introspect(&cluster.stack, secret).await.unwrap();
+            assert!(answer.active);
+        }
+    }
+}
+
+/// Returns the median duration of a call, made once with each of these texts.
+async fn median(mut call: impl AsyncFnMut(&str), texts: &[String]) -> Duration {
+    let mut times = Vec::new();
+    for text in texts {
+        let began = Instant::now();
+        call(text).await;
+        times.push(began.elapsed());
+    }
+    times.sort();
+    times[times.len() / 2]
+}
+
+/// Prints medians and asserts nothing, because this machine may be busy. See the head of this file.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn indistinguishable_answers_take_equally_long() {
+    let times = std::env::var("STACKTOKEN_TEST_TIMES");
+    let times: usize = times.map_or(20, |times| times.parse().unwrap());
+    let unlimited = |tuning: &mut Tuning| {
+        tuning.unrecognized_per_second = 1_000_000.try_into().unwrap();
+    };
+    let Some(cluster) = Cluster::start_with(unlimited, Safeguards::default()).await else {
+        return;
+    };
+    let stranger = cluster.a.stranger(&cluster).await;
+    let list = async |key: &str| {
+        stranger
+            .tokens
+            .clone()
+            .list(list_request(key))
+            .await
+            .unwrap_err();
+    };
+    let other = cluster.register().await;
+    let known = cluster.issue("known").await.secret;
+    cluster.a.introspect(&cluster.stack, &known).await.unwrap();
+    let ask = async |secret: &str| {
+        cluster.a.introspect(&other, secret).await.unwrap();
+    };
+    let (real, none) = (
+        vec![cluster.stack.clone(); times],
+        vec![NOWHERE.to_owned(); times],
+    );
+    let (wrong, never) = (vec![known; times], vec![unknown(); times]);
+    for round in 0..3 {
+        println!(
+            "{round}: stranger {:?} and {:?}; holder {:?} and {:?}",
+            median(&list, &real).await,
+            median(&list, &none).await,
+            median(&ask, &wrong).await,
+            median(&ask, &never).await,
+        );
+    }
+}

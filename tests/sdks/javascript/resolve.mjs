@@ -1,0 +1,8 @@
+// Resolves `cms.test` to this machine: the SDK does not retry requests to loopback addresses or to
+// `localhost`.
+
+import dns from "node:dns";
+
+const { lookup } = dns;
+
+dns.lookup = (name, ...rest) => lookup(name === "cms.test" ? "127.0.0.1" : name, ...rest);
