@@ -64,10 +64,6 @@ impl RpcMiddleware {
             timer,
             ..
         } = opened;
-        // Checked again, because many calls can arrive before the first of them is answered.
-        if Peer::is_behind(request.extensions()) {
-            return (fail(Failure::Overloaded), None);
-        }
         // Health and reflection skip the checks, because they must answer even when no other RPC
         // can.
         if let Some(rule) = rule.filter(|rule| rule.admits_everybody()) {

@@ -11,7 +11,7 @@ use tower::Service;
 use super::{
     cached_rpcs::CachedRpcs,
     call_start::Opened,
-    connections::{Peer, response_body::note_unread},
+    connections::{Peer, backlog::Backlog, response_body::count_made},
     headers,
     message::discard,
     open_rpcs::OpenRpcs,
@@ -197,9 +197,16 @@ impl RpcMiddleware {
         S::Future: Send,
     {
         let rule = opened.rule;
-        let (mut response, call) = self
-            .answer(&mut request, opened, in_flight.request_id(), inner)
-            .await;
+        let backlog = Peer::backlog_of(request.extensions());
+        // Checked again, because many calls can arrive before the first of them is answered.
+        let unread = backlog.as_ref().map(Backlog::begin_response);
+        let (mut response, call) = if matches!(unread, Some(None)) {
+            let refused = status::of(Failure::Overloaded, in_flight.request_id());
+            (refused.into_http(), None)
+        } else {
+            self.answer(&mut request, opened, in_flight.request_id(), inner)
+                .await
+        };
         in_flight.is_answered = true;
         let caller = call.as_ref().map(|call| call.caller.as_ref());
         let (code, reason) = self.leave(&mut response, rule, caller, &in_flight.arrived);
@@ -207,8 +214,8 @@ impl RpcMiddleware {
             // Boxed: rare.
             Box::pin(discard(request.body_mut(), self.max_request_bytes)).await;
         }
-        if let Some(peer) = Peer::of(request.extensions()) {
-            note_unread(&mut response, &peer.backlog);
+        if let (Some(backlog), Some(Some(unread))) = (&backlog, unread) {
+            response = count_made(response, unread, backlog);
         }
         let status = name_of(code);
         (response, Outcome { status, reason })

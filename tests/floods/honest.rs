@@ -10,6 +10,8 @@ use std::{
 use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard};
 
+use stacktoken::grpc::pb::v1::{IntrospectInclude, IntrospectQuestion};
+
 use crate::{
     program::{Dev, folder},
     support::{Client, introspect_request, issue_request},
@@ -86,6 +88,16 @@ impl FloodedServer {
 
     pub fn address(&self) -> String {
         self.dev.get("grpc_address").to_owned()
+    }
+
+    /// Returns the question that the well-behaved client asks.
+    pub fn question(&self) -> IntrospectQuestion {
+        IntrospectQuestion {
+            token: self.request.token.clone(),
+            stack_api_key: self.request.stack_api_key.clone(),
+            actions: self.request.actions.clone(),
+            include: vec![IntrospectInclude::Permissions.into()],
+        }
     }
 
     /// Makes this many calls and returns the 99th percentile of their durations. Asserts that every
