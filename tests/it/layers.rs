@@ -23,7 +23,8 @@ const ISSUE: &str = "/stacktoken.v1.TokenService/Issue";
 /// How many changes a caller may make at once.
 const BURST: u32 = 30;
 
-/// A call that violates this layer and all after it.
+/// Returns a call that `first` and every later layer would refuse, as far as this depends on the
+/// request. The test sets up the rest: the clock, the change rate and the permits.
 fn violating(server: &TestServer, first: Layer) -> RawRequest {
     let violates = |layer| first <= layer;
     let path = if violates(Layer::Rpc) {

@@ -465,7 +465,7 @@ fn ask_b_meanwhile(
 /// receives the result. Returns whether B still answers active well past the bound.
 async fn fill_cache_late(cluster: &Cluster) -> bool {
     let issued = cluster.issue("raced").await;
-    // The first use is recorded already, so that B only needs a lookup.
+    // Make A record the first use, so that B only needs a lookup.
     cluster.a.warm(&cluster.stack, &issued.secret).await;
     cluster.b.connect(&cluster.stack).await;
     cluster.b.link.set(Link::Slow(Duration::from_millis(400)));
@@ -550,7 +550,8 @@ async fn without_its_start_check_an_older_lookup_is_shared() {
 /// Revokes tokens at A and asks A at once. Returns how often A still answered active.
 async fn ask_where_it_was_revoked(cluster: &Cluster) -> usize {
     cluster.allow_tokens(1000).await;
-    // A's poller sees A's own changes too, only later: it must not be what evicts them.
+    // A's poller sees A's own changes too, only later. The slow link keeps it from evicting the
+    // token before A is asked.
     cluster
         .a
         .control_link

@@ -182,7 +182,8 @@ async fn restore_under(cluster: &Cluster, other: &Postgres) -> (usize, String, S
     cluster.postgres.copy_to(other, DATABASE);
     let uid = issued.token.unwrap().token_uid;
     let revision = cluster.revoke(&uid).await.unwrap().revision;
-    // The other server has assigned higher ids, so that the revision alone does not reveal it.
+    // Advance the other server's transaction ids, so that comparing revisions alone cannot reveal
+    // that it is another database.
     let ahead =
         "DO $$ BEGIN FOR i IN 1..2000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$";
     other.run(DATABASE, ahead);
@@ -243,7 +244,7 @@ async fn without_the_system_check_a_restored_dump_is_trusted() {
         ..Safeguards::default()
     };
     assert_shows(without, async |cluster| {
-        // The cluster has found PostgreSQL, so this finds it too.
+        // Never `None`: the cluster is running, so PostgreSQL is installed.
         let other = postgres::start_another_system().unwrap();
         restore_under(cluster, &other).await.0 > 0
     })

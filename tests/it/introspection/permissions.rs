@@ -98,7 +98,7 @@ fn in_catalogue(actions: &[Action], which: impl Fn(&Action) -> bool) -> BTreeSet
     these.map(|action| action.name.as_str()).collect()
 }
 
-/// Returns the modules that have such an action.
+/// Returns the modules of the actions for which `which` returns true.
 fn in_modules(actions: &[Action], which: impl Fn(&Action) -> bool) -> BTreeSet<&str> {
     let these = actions.iter().filter(|action| which(action));
     these.map(|action| action.module.as_str()).collect()

@@ -18,7 +18,7 @@ use super::{
 
 /// A server whose tables can be read.
 pub trait InspectTables {
-    /// Whether preview and change see the same time, because only the test moves the clock.
+    /// Whether a preview and its change see the same time, because only the test moves the clock.
     const EXACT: bool;
 
     async fn channel(&self) -> Channel;

@@ -43,7 +43,7 @@ enum FirstUse {
     Recorded,
 }
 
-/// A question about the former secret that reads the store.
+/// A lookup of the former secret in the store, in progress.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Query {
     /// Whether it arrived in this tick.

@@ -34,7 +34,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Returns a rule by which this many calls fail.
+    /// Returns a rule that makes this many calls fail; 0 for all.
     pub fn fails(call: &'static str, path: &'static str, error: i32, count: u32) -> Self {
         let (skip, delay) = (0, 0);
         Self {
