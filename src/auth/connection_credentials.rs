@@ -44,8 +44,8 @@ struct Presented {
 }
 
 impl ConnectionCredentials {
-    /// Returns the result of the verification of a credential, if it is kept here. The comparison
-    /// takes the same time wherever two values of one length differ.
+    /// Returns the cached verification result of a credential, if there is one. The comparison is
+    /// constant-time for values of equal length.
     pub(super) fn find(&self, value: &[u8]) -> Option<CachedCaller> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = kept

@@ -47,8 +47,8 @@ pub(super) fn add_to(details: &mut ErrorDetails, violations: &Violations) {
     }
 }
 
-/// Returns the first violations that fit into `room` bytes (at least one violation), as field and
-/// problem of at most `longest` bytes, and the number of violations that are left out.
+/// Returns the first violations that fit into `room` bytes, at least one, and the number of those
+/// left out. Each field and each problem is cut to `longest` bytes.
 fn fitting(
     violations: &Violations,
     (room, longest): (usize, usize),

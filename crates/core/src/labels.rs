@@ -46,8 +46,8 @@ impl Labels {
         faults.finish(Some(Self(parsed.into_boxed_slice())))
     }
 
-    /// Takes labels that were checked where they were set. The limits there may have been others
-    /// than those of [`Self::parse`], for example on a newer server.
+    /// Takes labels that were already checked when they were set. The limits may have differed from
+    /// those of [`Self::parse`], for example on a newer server.
     #[must_use]
     pub fn unchecked(labels: BTreeMap<String, String>) -> Self {
         let boxed = |(key, value): (String, String)| (key.into_boxed_str(), value.into());
