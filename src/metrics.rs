@@ -306,13 +306,13 @@ impl Metrics {
     pub fn count_verdict(&self, reason: Option<&'static str>) {
         let count = |reason| self.verdicts.get_or_create_owned(&ReasonLabel { reason });
         match reason {
-            // Kept, because nearly every verdict is one.
+            // Cached, because nearly every verdict is OK.
             None => self.verdicts_ok.get_or_init(|| count("OK")).inc(),
             Some(reason) => count(reason).inc(),
         };
     }
 
-    /// Counts a check by Envoy that is allowed.
+    /// Counts an allowed check by Envoy.
     pub fn count_allowed_check(&self) {
         let (outcome, reason) = ("ALLOWED", "OK");
         let count = || {

@@ -103,7 +103,7 @@ impl<'a> Section<'a> {
         Err(self.fault(first.get_ref(), &problem))
     }
 
-    /// Returns a string that must be present.
+    /// Returns the string at a required key.
     pub fn text(&self, key: &str) -> Result<&'a str, FileError> {
         self.optional_text(key)?
             .ok_or_else(|| self.fault(key, "is required: set it to a string"))

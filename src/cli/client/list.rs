@@ -107,7 +107,7 @@ impl PageFlags {
         self.page_size.unwrap_or(default)
     }
 
-    /// Returns the token of the page to ask for.
+    /// Returns the page token to send; empty for the first page.
     pub fn token(&self) -> String {
         self.page_token.clone().unwrap_or_default()
     }
@@ -202,7 +202,7 @@ pub fn report_next_page(token: &str) {
     }
 }
 
-/// Formats tokens as a table, with the stack of each if they are of several.
+/// Formats tokens as a table. If `is_everywhere`, adds a column with the stack of each token.
 fn table(tokens: &[v1::Token], is_everywhere: bool) -> String {
     let mut headings = vec![
         "TOKEN",

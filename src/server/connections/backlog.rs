@@ -90,9 +90,9 @@ impl Backlog {
         UnreadResponse(self.clone())
     }
 
-    /// Counts the response of a call that begins as unread; `None` if a limit is exceeded. The check
-    /// and the count are one step, so calls that begin at the same time cannot all pass the check
-    /// before the first of them is counted.
+    /// Counts the response of a new call as unread. Returns `None` if a limit is then exceeded. The
+    /// response is counted before the limits are checked, so concurrent calls cannot all pass the
+    /// check before any of them is counted.
     pub(in crate::server) fn begin_response(self: &Arc<Self>) -> Option<UnreadResponse> {
         let unread = self.count_unread();
         (!self.is_behind()).then_some(unread)
