@@ -97,7 +97,7 @@ pub(super) struct Arrival {
 }
 
 impl Arrival {
-    /// Describes a call whose request id is `named` if the client sent it.
+    /// Describes a call. `named` is whether the client sent the request id.
     pub const fn new(at: Duration, request_id: String, named: bool) -> Self {
         Self {
             at,
@@ -173,7 +173,7 @@ impl RpcMiddleware {
         self.trace_drawn(headers, rule, self.ids.draw())
     }
 
-    /// Starts the trace of a call, for which this random number was drawn.
+    /// Starts the trace of a call. `drawn` is the random number that decides whether it is sampled.
     pub fn trace_drawn(
         &self,
         headers: &HeaderMap,
@@ -269,8 +269,8 @@ impl RpcMiddleware {
         let subject = actor.map_or("", |actor| actor.subject.as_str());
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         // There can be thousands of verdicts per second, so they are logged at debug level only.
-        // Each change is logged at info level. The line of a refused change has a field `reason`,
-        // according to which such lines are sampled per minute.
+        // Each change is logged at info level. Lines of refused changes have a field `reason`, by
+        // which they are sampled per minute.
         let changes = rule.is_some_and(|rule| rule.changes);
         // A change whose client is gone was not refused, and may still be made.
         if changes && !matches!(code, Code::Ok | Code::Cancelled) {

@@ -43,22 +43,22 @@ where
         Poll::Ready(response.map(|mut response| {
             let counted = response.extensions_mut().remove::<Arc<UnreadCounts>>();
             let response = response.map(|body| ResponseBody::new(body, self.backlog.clone()));
-            // Dropped last, so that the response is counted all the time.
+            // Dropped last, so that the response is counted without a gap.
             drop(counted);
             response
         }))
     }
 }
 
-/// What a response on its way to the connection's thread is counted as.
+/// Counts a response on its way to the connection's thread as unread.
 struct UnreadCounts {
     _response: UnreadResponse,
     _bytes: Option<UnreadBytes>,
 }
 
-/// Encodes the message of a response, and counts it with its bytes already where it is made. Another
-/// thread than that of the connection can make many responses before the connection's thread sends
-/// the first.
+/// Encodes the message of a response, and counts the response and its bytes as unread on the thread
+/// that made it. That thread can make many responses before the connection's thread sends the
+/// first.
 pub(in crate::server) fn count_made(
     response: Response<Body>,
     unread: UnreadResponse,
@@ -119,15 +119,15 @@ impl hyper::body::Body for Encoded {
     }
 }
 
-/// Returns the size hint of a body of which these many bytes are known. It has no upper bound,
-/// because hyper would send a `content-length` otherwise.
+/// Returns a size hint with this number of bytes as the lower bound. There is no upper bound,
+/// because with one, hyper would send a `content-length`.
 pub(super) fn at_least(bytes: usize) -> SizeHint {
     let mut hint = SizeHint::new();
     hint.set_lower(u64::try_from(bytes).unwrap_or(u64::MAX));
     hint
 }
 
-/// Counts the bytes of a body that are known already as unread, unless they are few.
+/// Counts the known bytes of a body as unread, unless there are fewer than [`SMALL`].
 fn count_known(body: &Body, backlog: &Arc<Backlog>) -> Option<UnreadBytes> {
     let known = hyper::body::Body::size_hint(body).lower();
     let known = usize::try_from(known).unwrap_or(usize::MAX);
@@ -157,8 +157,8 @@ impl ResponseBody {
     }
 }
 
-/// Returns the frame. Its bytes are counted as unread until their buffer is dropped, unless they
-/// are few.
+/// Returns the frame. Its bytes are counted as unread until their buffer is dropped, unless there
+/// are fewer than [`SMALL`].
 fn counted(frame: Frame<Bytes>, backlog: &Arc<Backlog>) -> Frame<Bytes> {
     frame.map_data(|bytes| {
         if bytes.len() < SMALL {

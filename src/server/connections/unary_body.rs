@@ -21,7 +21,7 @@ pub(in crate::server) struct UnaryBody {
     is_ended: bool,
 }
 
-/// Returns a successful response with this message, which has its prefix.
+/// Returns a successful response with this message, which includes its prefix.
 pub(in crate::server) fn response(message: Bytes) -> Response<tonic::body::Body> {
     let body = UnaryBody {
         message: Some(message),
