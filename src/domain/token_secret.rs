@@ -65,7 +65,7 @@ impl From<Vec<TokenSecret>> for TokenSecrets {
 }
 
 impl TokenSecrets {
-    /// Returns all of them, ended or not, oldest first.
+    /// Returns the secrets, ended or not, oldest first.
     #[must_use]
     pub fn all(&self) -> &[TokenSecret] {
         &self.0

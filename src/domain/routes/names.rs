@@ -41,7 +41,7 @@ const METHOD_HASH: u64 = hash(METHOD);
 /// Returns whether a name carries a credential other than `authorization`.
 #[must_use]
 pub fn is_credential(name: &str) -> bool {
-    // Nearly no name is listed, and one hash is cheaper than all comparisons.
+    // Almost no name is listed, and one hash is cheaper than all comparisons.
     CREDENTIAL_HASHES.contains(&hash(name)) && CREDENTIALS.iter().any(|listed| alike(name, listed))
 }
 
