@@ -81,10 +81,10 @@ fn hint(text: &str) -> Result<String, Problem> {
     secret::parse_hint(text)
 }
 
-/// Builds the filter by issuer and subject, whatever kind of caller that is.
+/// Builds the filter by issuer and subject. It matches any kind of caller.
 ///
 /// # Errors
-/// Returns an error if only the subject is a URL, as an issuer is: then no token would be found.
+/// Returns an error if only the subject is a URL, because then the two were probably swapped.
 fn actor(words: &[String]) -> anyhow::Result<v1::Actor> {
     let mut words = words.iter().cloned();
     let (issuer, subject) = (words.next(), words.next());

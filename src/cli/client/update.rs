@@ -89,8 +89,8 @@ impl EditFlags {
         named.map(|(path, _)| path.to_owned()).collect()
     }
 
-    /// Returns a token without its id that has the new values. A part of the permissions that is named and absent is
-    /// removed.
+    /// Returns a token with the new values and without an id. A part of the permissions that
+    /// [`Self::paths`] names and the token lacks is removed.
     fn token(&self) -> anyhow::Result<v1::Token> {
         let grants = self.modules.clone();
         let branches = v1::BranchGrants {
