@@ -15,8 +15,7 @@ pub use self::{
     values::{address, call_timeout, duration, ratio},
 };
 
-/// This is more pairs than 10,000 tokens a second produce in a minute. In memory they take about
-/// 100 MiB.
+/// More pairs than 10,000 tokens per second produce in a minute. They take about 100 MiB of memory.
 const USAGE_PAIRS: usize = 1_000_000;
 
 /// The format of log lines.

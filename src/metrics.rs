@@ -359,8 +359,8 @@ impl Metrics {
         out
     }
 
-    /// Returns all metrics in the older text format of Prometheus. There, the `HELP` and `TYPE`
-    /// lines of a counter use the name of its sample, which ends in `_total`.
+    /// Returns all metrics in the older text format of Prometheus. In this format, the `HELP` and
+    /// `TYPE` lines of a counter use the name of its sample, which ends in `_total`.
     #[must_use]
     pub fn expose_plain(&self) -> String {
         let open = self.expose();
