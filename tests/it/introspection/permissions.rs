@@ -50,7 +50,7 @@ async fn catalogue(server: &TestServer) -> Vec<Action> {
     listed.unwrap().into_inner().actions
 }
 
-/// Returns a question that gives the action every chance: with a branch, an alias and its fact.
+/// Returns the question most likely to be allowed: with a branch, an alias and the required fact.
 fn favourable(action: &str) -> v1::ActionQuestion {
     v1::ActionQuestion {
         name: action.into(),

@@ -19,7 +19,7 @@ use crate::support::{
 /// RPCs without a preview; the comment of each states the reason.
 const WITHOUT: [&str; 1] = ["/stacktoken.v1.LeakService/ReportLeaked"];
 
-/// A server, and a second connection to its tables.
+/// A server, and a second connection to its database.
 struct InspectedServer {
     server: TestServer,
     outside: DirectConnection,

@@ -21,7 +21,7 @@ pub struct Callers {
     pub stacks: [String; 2],
 }
 
-/// A list, and a filter of it.
+/// A list RPC, with its stack, order or filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum List {
     Tokens(usize, v1::TokenOrder),
