@@ -272,7 +272,7 @@ async fn a_demoted_primary_is_not_believed() {
     assert!(watched.recovery(&cluster).await <= RECOVERY);
 }
 
-/// Cuts the primary off from its synchronous standby, and asks B starting after the bound. Reads
+/// Cuts the primary off from its synchronous standby, and asks B once the bound has passed. Reads
 /// still work, but commits wait for a standby that is gone, for example because it was promoted
 /// elsewhere.
 async fn fence(cluster: &Cluster) -> (TokenPair, FaultAnswers) {
@@ -315,7 +315,7 @@ async fn without_the_heartbeat_a_primary_that_was_cut_off_is_believed() {
 /// whether B answers active, longer than the bound after the revoke.
 async fn answer_after_a_pause(cluster: &Cluster) -> bool {
     let issued = cluster.issue("paused").await;
-    // The first use is recorded already, so that B only needs a lookup.
+    // Make A record the first use, so that B only needs a lookup.
     cluster.a.warm(&cluster.stack, &issued.secret).await;
     cluster.b.connect(&cluster.stack).await;
     cluster.b.link.set(Link::Slow(Duration::from_millis(400)));
@@ -510,7 +510,7 @@ async fn without_generations_a_late_fill_brings_it_back() {
 /// flight.
 async fn share_a_flight(cluster: &Cluster) -> bool {
     let issued = cluster.issue("shared").await;
-    // The first use is recorded already, so that B only needs a lookup.
+    // Make A record the first use, so that B only needs a lookup.
     cluster.a.warm(&cluster.stack, &issued.secret).await;
     cluster.b.connect(&cluster.stack).await;
     let heard = cluster.b.metric("stacktoken_cache_evictions_total").await;

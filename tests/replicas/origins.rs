@@ -1,4 +1,4 @@
-//! Evidence from different databases is never combined: whatever database replaces the one of
+//! Evidence from different databases is never combined: when another database replaces the one of
 //! running replicas, no replica answers from evidence of the former one. Each safeguard has a
 //! control.
 
@@ -38,7 +38,7 @@ const BURN: [&str; 4] = [
     "SELECT pg_snapshot_xmax(pg_current_snapshot())",
 ];
 
-/// Results of revokes whose transaction ids had been assigned already before a crash.
+/// Results of revokes whose transaction ids had already been assigned before a crash.
 #[derive(Debug, Default)]
 struct ReissuedIds {
     /// Rounds in which that happened.
@@ -52,7 +52,7 @@ struct ReissuedIds {
 }
 
 /// Crashes the database so that it assigns ids again, and revokes at A at once. Repeats that until
-/// it has worked `wanted` times: a heartbeat in between flushes the ids to disk.
+/// it has worked `wanted` times: it fails if a heartbeat in between flushes the ids to disk.
 async fn crash_rounds(cluster: &mut Cluster, wanted: usize) -> ReissuedIds {
     let mut seen = ReissuedIds::default();
     cluster.allow_tokens(100).await;
