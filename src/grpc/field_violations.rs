@@ -17,7 +17,8 @@ const IN_SUMMARY: usize = 850;
 const FRAMING: usize = 10;
 /// Longest path of a field, and longest problem, in the error details, in bytes.
 const LONGEST_IN_DETAILS: usize = 400;
-/// Size of the framing of one violation in the error message, where each byte can take three.
+/// Longest path of a field, and longest problem, in the error message, in bytes before
+/// percent-encoding, which can triple them.
 const LONGEST_SUMMARY: usize = 400;
 
 /// Builds the error message that lists the violations.
