@@ -55,7 +55,7 @@ impl ConnectionCredentials {
         known.map(|known| known.verified.clone())
     }
 
-    /// Keeps a verified credential, in place of the oldest one if there are too many.
+    /// Keeps a verified credential. If there are too many, replaces the oldest one.
     pub(super) fn keep(&self, value: &[u8], verified: &CachedCaller) {
         let presented = Presented {
             value: Zeroizing::new(value.to_vec()),
