@@ -71,7 +71,8 @@ impl TokenSecrets {
         &self.0
     }
 
-    /// Returns the secrets that are valid at `now`, oldest first, provided that their token is live.
+    /// Returns the secrets that are valid at `now`, oldest first, provided that their token is
+    /// live.
     #[must_use]
     pub fn live(&self, now: Timestamp) -> impl DoubleEndedIterator<Item = &TokenSecret> {
         self.0.iter().filter(move |secret| secret.is_live(now))

@@ -141,8 +141,8 @@ impl RpcMiddleware {
         S: Send + 'static,
         S::Future: Send,
     {
-        // The permit is taken before the handler starts, so that no call is aborted halfway for lack
-        // of a permit.
+        // The permit is taken before the handler starts, so that no call is aborted halfway for
+        // lack of a permit.
         let message = std::mem::take(request.body_mut());
         let message = pin!(collected(message, self.max_request_bytes + PREFIX_BYTES));
         *request.body_mut() = run_limited(waiting, || Ok(()), message).await?;

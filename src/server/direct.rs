@@ -86,8 +86,8 @@ impl Drop for DirectCall {
 }
 
 impl RpcService {
-    /// Passes a call through the layers that come before its message. Returns `None` if it needs the
-    /// ordinary path.
+    /// Passes a call through the layers that come before its message. Returns `None` if it needs
+    /// the ordinary path.
     pub fn admit_directly(
         &self,
         request: &Request<RequestBody>,
@@ -148,8 +148,8 @@ impl RpcService {
         trace.is_recorded().then(|| Box::new(trace))
     }
 
-    /// Answers a call from the cache if its message has arrived. The future is moved to the heap for
-    /// each call, so it must stay small.
+    /// Answers a call from the cache if its message has arrived. The future is moved to the heap
+    /// for each call, so it must stay small.
     pub async fn answer_directly(
         self,
         mut call: DirectCall,

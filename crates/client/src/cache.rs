@@ -237,8 +237,8 @@ impl VerdictCache {
         resume
     }
 
-    /// Records that a stream was opened, and by which catalogue its server evaluates actions; `None`
-    /// if this client cannot evaluate actions by it.
+    /// Records that a stream was opened, and by which catalogue its server evaluates actions;
+    /// `None` if this client cannot evaluate actions by it.
     pub fn begin(&self, catalogue: Option<Catalogue>) {
         let mut stream = self.stream();
         stream.number += 1;

@@ -22,12 +22,12 @@ const MAX_KEY: usize = 63;
 pub struct Labels(Box<[(Box<str>, Box<str>)]>);
 
 impl Labels {
-    /// Parses labels: at most [`MAX`], keys of 1 to 63 characters of `[a-z0-9_.-]`, and values of up
-    /// to 63 characters.
+    /// Parses labels: at most [`MAX`], keys of 1 to 63 characters of `[a-z0-9_.-]`, and values of
+    /// up to 63 characters.
     ///
     /// # Errors
-    /// Returns all violations. A path is `["key"]`, or empty for the labels as a whole and for a key
-    /// that cannot be quoted.
+    /// Returns all violations. A path is `["key"]`, or empty for the labels as a whole and for a
+    /// key that cannot be quoted.
     pub fn parse(labels: BTreeMap<String, String>) -> Result<Self, Violations> {
         let mut faults = Violations::default();
         if labels.len() > MAX {

@@ -138,8 +138,8 @@ pub fn holds_credential(text: &str) -> bool {
     holds_jwt(text) || secret::is_within(text)
 }
 
-/// Returns whether a string contains something that looks like a signed JWT. In a field of a token, it
-/// would be stored and shown to everyone who reads the record.
+/// Returns whether a string contains something that looks like a signed JWT. In a field of a token,
+/// it would be stored and shown to everyone who reads the record.
 #[must_use]
 pub fn holds_jwt(text: &str) -> bool {
     let starts = text.match_indices("eyJ");

@@ -9,8 +9,8 @@ use crate::grpc::pb::v1;
 
 /// A request that a command sends.
 pub trait Sent {
-    /// The fields that flags set, as paths without indexes, each with its flag. A field below one of
-    /// these is set by the same flag, unless it has a row of its own.
+    /// The fields that flags set, as paths without indexes, each with its flag. A field below one
+    /// of these is set by the same flag, unless it has a row of its own.
     const FLAGS: &'static [(&'static str, &'static str)];
 }
 

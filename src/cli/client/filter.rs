@@ -35,7 +35,8 @@ pub struct FilterFlags {
     /// Only tokens with a live secret that ends in these four characters
     #[arg(long, value_parser = hint, value_name = "LAST4")]
     secret_hint: Option<String>,
-    /// Only tokens that this caller issued, by issuer (`iss`) and subject (`sub`) as `get` shows them
+    /// Only tokens that this caller issued, by issuer (`iss`) and subject (`sub`) as `get` shows
+    /// them
     #[arg(long, num_args = 2, value_names = ["ISSUER", "SUBJECT"])]
     issued_by: Option<Vec<String>>,
     /// Only tokens that expire before this time: a duration from now such as 30d, a date or an RFC

@@ -49,7 +49,8 @@ struct EditFlags {
     /// Remove the restriction to modules
     #[arg(long, conflicts_with = "modules")]
     all_modules: bool,
-    /// Restrict the token to this branch instead of the branches and aliases before; can be repeated
+    /// Restrict the token to this branch instead of the branches and aliases before; can be
+    /// repeated
     #[arg(long = "branch", value_name = "NAME")]
     branches: Vec<String>,
     /// Restrict the token to this branch alias instead of the branches and aliases before; can be
