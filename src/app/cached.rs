@@ -30,7 +30,7 @@ pub(super) struct Cached {
     facts: Option<Arc<Facts>>,
     /// Whether the stack key is that of the facts.
     fits: bool,
-    /// When the entry expires, if it says that the secret is unknown or belongs to another stack.
+    /// When the entry for an unknown secret, or for a stack key of another stack, expires.
     unknown_until: Option<Duration>,
 }
 
