@@ -107,7 +107,8 @@ impl PreloadedFaults {
         });
         let mut text = lines.collect::<String>().into_bytes();
         text.resize(4000, 0);
-        // The number is written after the rules, so that the new number never applies to old rules.
+        // The generation is written after the rules, so that a new generation never applies to old
+        // rules.
         self.file.write_all_at(&text, 20).unwrap();
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         let head = format!("{generation:19}\n");

@@ -23,7 +23,8 @@ use crate::{
 };
 
 const DEADLINE: Duration = Duration::from_millis(500);
-/// How often a change is tried until its commit is reached within its deadline.
+/// The maximum number of attempts at a change, until a commit begins within the deadline of its
+/// call.
 const ATTEMPTS: u32 = 5;
 /// How many servers run at once.
 const AT_ONCE: usize = 4;
@@ -171,15 +172,15 @@ async fn is_made(change: Change, book: &mut AcknowledgedTokens, of: &Subject) ->
     }
 }
 
-/// Returns whether the token is still allowed what the change takes away.
+/// Returns whether the secret still permits `entry.update`, which the change takes away.
 async fn is_allowed(book: &mut AcknowledgedTokens, secret: &str) -> bool {
     let request = introspect_request(&book.stack, secret, &["entry.update"]);
     let answer = book.service.introspection.introspect(request).await;
     answer.unwrap().into_inner().decision() == v1::Decision::Allow
 }
 
-/// Makes the change while its commit is stalled, and waits until the store has it. Returns whether it
-/// has: on a busy machine, the call can end before its commit begins, and then nothing is made.
+/// Makes the change while its commit is stalled, and waits until the store has it. Returns `false`
+/// if it never does: on a busy machine, the call can end before its commit begins.
 async fn is_made_in_stall(
     change: Change,
     shim: &PreloadedFaults,
@@ -259,7 +260,7 @@ async fn stall(change: Change) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_whose_commit_outlasts_its_call_is_in_every_later_answer() {
-    // The long one first.
+    // `FirstUse` takes the longest, and comes first.
     let stalls = stream::iter(Change::ALL.map(stall));
     stalls.buffer_unordered(AT_ONCE).collect::<Vec<_>>().await;
 }
