@@ -1,4 +1,4 @@
-//! Checks that every promise in the documents names the tests that hold it, and that those tests
+//! Checks that every promise in the documents names the tests that verify it, and that those tests
 //! exist: in the tables of docs/promises.md, docs/security.md and docs/architecture.md, and
 //! wherever else a document names a test or a command that runs tests.
 

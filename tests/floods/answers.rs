@@ -1,5 +1,6 @@
 //! Clients that send requests and never read the responses: large responses with a credential, many
-//! small ones without. They connect from an address of their own, so that only that address is limited.
+//! small ones without. They connect from an address of their own, so that only that address is
+//! limited.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -104,7 +105,7 @@ async fn many_small_answers_without_a_window_are_not_kept_without_end() {
     .await;
 }
 
-/// Answers of the cache, which are made on the thread of their connection.
+/// Answers from the cache, made on the thread of their connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cached_verdicts_without_a_window_are_not_kept_without_end() {
     let mut flooded = FloodedServer::start(&[]).await;

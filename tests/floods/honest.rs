@@ -22,7 +22,7 @@ const MEMORY_KIB: i64 = 64 * 1024;
 /// The factor by which the 99th percentile of call durations may grow. A debug build processes
 /// frames more slowly, so it gets a larger factor.
 const SLOWER: f64 = if cfg!(debug_assertions) { 10.0 } else { 3.0 };
-/// How many calls are timed in each window, and the least number of windows.
+/// How many calls are timed in each window, and the minimum number of windows.
 const CALLS: usize = 600;
 const WINDOWS: usize = 3;
 
@@ -134,7 +134,7 @@ impl FloodedServer {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// Asserts that during a flood the client is answered, not much more slowly, and memory stays
+    /// Asserts that during a flood the client's calls are not much slower, and memory stays
     /// bounded.
     pub async fn assert_withstands(&mut self, flood: &str) {
         let (mut windows, mut most) = (0, 0);

@@ -140,7 +140,7 @@ async fn few_files_keep_the_program_alive() {
     let mut connecting = JoinSet::new();
     for _ in 0..600 {
         let (address, greeting) = (address.clone(), greeting.clone());
-        // Connections beyond the limit wait in the kernel, whose queue is full at last.
+        // Connections beyond the limit wait in the kernel until its queue is full.
         connecting.spawn(async move {
             let connected = connect(&address, &greeting);
             tokio::time::timeout(Duration::from_secs(5), connected).await

@@ -204,7 +204,8 @@ async fn an_update_is_audited_with_the_former_values() {
 async fn rows_of_the_version_before_are_shown() {
     let server = TestServer::start().await;
     let outside = server.outside().await;
-    // A row in the format of the first version: no `idempotency_key`, and the changes are in `details`.
+    // A row in the format of the first version: no `idempotency_key`, and the changes are in
+    // `details`.
     outside
         .run(&format!(
             "INSERT INTO audit_events (uid, occurred_at, actor_kind, actor_issuer, actor_subject, \

@@ -76,8 +76,8 @@ impl<'a, W: InspectTables> Rehearsal<'a, W> {
         shown.map(|bytes| A::decode(bytes.as_slice()).unwrap())
     }
 
-    /// Calls the RPC with `validate_only`, and asserts that no table changes. Returns the result and a
-    /// dump of the tables.
+    /// Calls the RPC with `validate_only`, and asserts that no table changes. Returns the result
+    /// and a dump of the tables.
     async fn show(
         &self,
         (part, rpc): (TestCaller, &str),

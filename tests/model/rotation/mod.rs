@@ -81,7 +81,7 @@ enum Verdict {
 struct State {
     /// In the store: whether the first use is recorded, which ends the former secret.
     used: bool,
-    /// Whether that is in the change log.
+    /// Whether the first use is in the change log.
     logged: bool,
     /// Whether the whole token was revoked at A, which answers inactive from then on.
     revoked: bool,
