@@ -211,8 +211,8 @@ impl<'a> Attempt<'a> {
         Ok((events.into_inner(), pings))
     }
 
-    /// Returns the catalogue by which the server evaluates actions, or `None` if this client cannot
-    /// evaluate actions by it.
+    /// Returns the catalogue with which the server evaluates actions, or `None` if this client
+    /// cannot evaluate actions with that catalogue.
     async fn catalogue(&self, channel: Channel) -> Result<Option<Catalogue>, StreamError> {
         let request = self.transport.request(v1::ListActionsRequest {}).await;
         let request = request.map_err(StreamError::Ours)?;

@@ -1,5 +1,5 @@
-//! The labels of a token: short keys with values, by which its stack finds and groups tokens. They
-//! do not affect verdicts.
+//! The labels of a token: short keys with values, for finding and grouping the tokens of a stack.
+//! They do not affect verdicts.
 
 use std::collections::BTreeMap;
 

@@ -55,7 +55,7 @@ impl Catalogue {
     }
 }
 
-/// Checks a row of an action that the catalogue has.
+/// Checks a row of an action that the catalogue already has.
 fn check_repeated(known: &Action, row: &Action) -> Result<(), Fault> {
     let other = |column, own: &str, built_in: &str| {
         let problem = format!(
