@@ -1,4 +1,4 @@
-//! Collectors that receive nothing: one that is not there, and one that accepts connections but
+//! Collectors that receive nothing: one that is not running, and one that accepts connections but
 //! never reads. Neither calls nor the shutdown wait for them.
 
 use std::{
