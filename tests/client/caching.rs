@@ -234,7 +234,7 @@ async fn a_token_in_use_is_asked_about_once_a_minute() {
     }
     assert_eq!(client.lease_age(), Some(Duration::ZERO));
     let asked = server.asked();
-    // A short reuse time stands for one minute within the lease.
+    // A short reuse time, which ends within the lease, stands in for one minute.
     let brief = server.builder().reuse_for(Duration::from_millis(200));
     let brief = brief.build().unwrap();
     let _stream = server.watch(&brief, 5, 5).await;

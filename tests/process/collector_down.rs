@@ -113,7 +113,7 @@ async fn a_collector_that_is_dead_or_never_reads_costs_spans_and_not_calls() {
         );
     }
     for subject in &mut subjects {
-        // A span that is still unsent at the shutdown.
+        // Leaves a span unsent at the shutdown.
         subject.ask().await;
         let began = Instant::now();
         subject.dev.signal(Signal::TERM);
