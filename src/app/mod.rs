@@ -7,6 +7,7 @@ mod cached;
 mod change_broadcast;
 mod change_poller;
 mod clocks;
+mod coalesce;
 mod error;
 mod first_use;
 mod freshness;
@@ -60,6 +61,7 @@ pub use stacktoken_core::facts_cache::Subject;
 
 use self::{
     change_broadcast::ChangeBroadcast,
+    coalesce::Coalescer,
     first_use::FirstUseRecorder,
     freshness::{Cover, Freshness},
     last_used::LastUsedTracker,
@@ -214,6 +216,7 @@ impl App {
             store.bar_from(cache.clone());
         }
         let ground = LookupDeps {
+            misses: Coalescer::new(store.clone(), bounds.freshness),
             store: store.clone(),
             cache: cache.clone(),
             clock: clock.clone(),
