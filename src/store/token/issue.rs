@@ -1,7 +1,7 @@
 //! Issues a token in a stack, together with its first secret.
 
 use newtype_uuid::GenericUuid as _;
-use sea_orm::{ActiveModelTrait as _, IntoActiveModel as _};
+use sea_orm::{ActiveModelTrait as _, EntityTrait as _, IntoActiveModel as _, QueryTrait as _};
 
 use crate::domain::{
     audit::AuditAction,
@@ -23,11 +23,11 @@ use crate::store::{
     Error, Store,
     audit::append::Record,
     change_log::append::Kind,
+    engine::transaction::Affects,
     entity::token,
     stack::access::{LockedStack, RemovedStacks},
     token::rows::{token_of, written, written_labels},
     token::secrets::{self, NewSecret},
-    token::state::require_free_name,
 };
 
 /// A token to be issued.
@@ -81,12 +81,11 @@ impl Store {
             if command.expiry.is_reached(stack.at) {
                 return Err(Refusal::Invalid(command.overdue.clone()).into());
             }
-            self.end_expired(tx, &stack).await?;
-            self.require_below_limit(tx, &stack).await?;
-            require_free_name(tx, stack.uid, &command.name, None).await?;
+            self.require_room(tx, &stack, &command.name).await?;
             let uid: TokenUid = id::generate(stack.at, self.entropy.as_ref())?;
             let row = new_row(call, command, (uid, &stack), &secret.hint);
-            let row = row.insert(tx).await?;
+            let insert = token::Entity::insert(row.clone().into_active_model().reset_all());
+            tx.write(insert.build(self.backend()), Affects::Any).await?;
             secrets::insert(tx, (uid, 1), secret, stack.at).await?;
             let first = TokenSecret::new(1, secret.hint.clone(), stack.at);
             let token = token_of(row, vec![first].into(), key)?;
@@ -113,7 +112,7 @@ fn new_row(
     command: &Issue,
     (uid, stack): (TokenUid, &LockedStack),
     hint: &str,
-) -> token::ActiveModel {
+) -> token::Model {
     let by = &call.caller.actor;
     token::Model {
         uid: uid.into_untyped_uuid(),
@@ -137,6 +136,4 @@ fn new_row(
         expiry_told: None,
         labels: written_labels(&command.labels),
     }
-    .into_active_model()
-    .reset_all()
 }

@@ -14,6 +14,7 @@
 mod connection;
 mod notices;
 mod outcome;
+mod writes;
 
 use std::sync::{
     Arc, Mutex as Guarded, PoisonError,
@@ -27,11 +28,11 @@ use sea_orm::{
 };
 use sea_orm_migration::prelude::async_trait;
 
-pub(in crate::store) use self::{connection::Access, outcome::Outcomes};
-use self::{connection::PooledConnection, outcome::ChangeSet};
+pub(in crate::store) use self::{connection::Access, outcome::Outcomes, writes::Affects};
+use self::{connection::PooledConnection, outcome::ChangeSet, writes::Write};
 use crate::store::{
     Error,
-    engine::{dialect::Dialect, read_limits::ReadPermit},
+    engine::{dialect::Dialect, permit_queues::StackRef, read_limits::ReadPermit},
 };
 use stacktoken_core::facts_cache::Subject;
 
@@ -42,18 +43,56 @@ pub(in crate::store) struct Transaction {
     /// Set when a statement of this transaction has failed.
     failed: AtomicBool,
     changes: Guarded<ChangeSet>,
+    /// Writes that are not sent yet.
+    kept: Guarded<Vec<Write>>,
+    /// The row of the stack that was locked together with BEGIN, until it is taken.
+    locked: Guarded<Option<Locked>>,
 }
+
+/// The stack that was locked together with BEGIN, and its row if it exists.
+type Locked = (StackRef, Vec<QueryResult>);
 
 impl Transaction {
     /// Begins a transaction on a connection from this pool.
     pub async fn begin(pool: &DatabaseConnection, access: Access) -> Result<Self, Error> {
-        let connection = PooledConnection::begin(pool, access).await?;
-        Ok(Self {
-            dialect: Dialect::of_pool(pool),
+        let (connection, _) = PooledConnection::begin(pool, access, "").await?;
+        Ok(Self::on(connection, Dialect::of_pool(pool), None))
+    }
+
+    /// Begins a change on PostgreSQL and locks the row of its stack with `lock`, a statement without
+    /// parameters, in one round trip.
+    pub async fn begin_locking(
+        pool: &DatabaseConnection,
+        (stack, lock): (StackRef, &str),
+    ) -> Result<Self, Error> {
+        let (connection, rows) = PooledConnection::begin(pool, Access::Write, lock).await?;
+        let is_stack = |row: &QueryResult| row.column_names().iter().any(|name| *name == "uid");
+        // The settings can have a row as well.
+        let rows = rows.into_iter().filter(is_stack).collect();
+        Ok(Self::on(
+            connection,
+            Dialect::of_pool(pool),
+            Some((stack, rows)),
+        ))
+    }
+
+    fn on(connection: PooledConnection, dialect: Dialect, locked: Option<Locked>) -> Self {
+        Self {
+            dialect,
             connection: Mutex::new(connection),
             failed: AtomicBool::new(false),
             changes: Guarded::default(),
-        })
+            kept: Guarded::default(),
+            locked: Guarded::new(locked),
+        }
+    }
+
+    /// Returns the row of the stack if the transaction has locked it when it began. There is no row
+    /// if there was no such stack. It is returned only once.
+    pub fn take_locked(&self, stack: &StackRef) -> Option<Vec<QueryResult>> {
+        let mut locked = self.locked.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, rows) = locked.take_if(|(of, _)| of == stack)?;
+        Some(rows)
     }
 
     /// Attaches a read permit, which is released together with the connection.
@@ -89,6 +128,10 @@ impl Transaction {
         self.changes().position = Some(position);
     }
 
+    fn kept(&self) -> std::sync::MutexGuard<'_, Vec<Write>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn changes(&self) -> std::sync::MutexGuard<'_, ChangeSet> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -99,6 +142,7 @@ impl Transaction {
     /// Returns [`Error::OutcomeUnknown`] if it is not known whether the transaction was committed.
     pub async fn commit(self, outcomes: &Arc<Outcomes>) -> Result<(), Error> {
         self.require_intact()?;
+        self.flush().await?;
         let changes = std::mem::take(&mut *self.changes());
         let connection = self.connection.into_inner();
         outcomes.commit(connection, self.dialect, changes).await
@@ -133,24 +177,28 @@ impl ConnectionTrait for Transaction {
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
         self.require_intact()?;
+        self.flush().await?;
         let done = self.connection.lock().await.execute(statement).await;
         self.note(done)
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
         self.require_intact()?;
+        self.flush().await?;
         let done = self.connection.lock().await.execute_unprepared(sql).await;
         self.note(done)
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
         self.require_intact()?;
+        self.flush().await?;
         let found = self.connection.lock().await.query_one(statement).await;
         self.note(found)
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
         self.require_intact()?;
+        self.flush().await?;
         let found = self.connection.lock().await.query_all(statement).await;
         self.note(found)
     }
