@@ -74,7 +74,7 @@ use self::{
     engine::read_limits::{ReadLimits, ReadPermit},
     engine::renewals::Renewals,
     engine::statements::Statements,
-    engine::transaction::{Access, Outcomes, Transaction},
+    engine::transaction::{Access, Groups, Outcomes, Transaction},
     engine::trust::Trust,
     engine::writable::Refused,
 };
@@ -98,6 +98,8 @@ pub struct Store {
     size: PoolSize,
     pools: Arc<ArcSwap<Pools>>,
     outcomes: Arc<Outcomes>,
+    /// The changes on SQLite that are committed together.
+    groups: Groups,
     permit_queues: PermitQueues,
     read_limits: ReadLimits,
     renewals: Renewals,
@@ -166,6 +168,7 @@ impl Store {
             size,
             outcomes: Arc::new(Outcomes::new(pools.clone())),
             pools,
+            groups: Groups::default(),
             permit_queues: PermitQueues::of_changes(),
             read_limits: ReadLimits::of(readings),
             renewals: Renewals::default(),
@@ -301,7 +304,10 @@ impl Store {
                 let lock = format!("; {}", stack::access::lock_of(stack));
                 Transaction::begin_locking(&pools.writer, (stack.clone(), &lock)).await
             }
-            _ => Transaction::begin(&pools.writer, Access::Write).await,
+            (Dialect::Postgres, None) => Transaction::begin(&pools.writer, Access::Write).await,
+            (Dialect::Sqlite, _) => {
+                Transaction::begin_in_group(&self.groups, &pools.writer, &self.outcomes).await
+            }
         }
     }
 

@@ -156,6 +156,15 @@ impl PooledConnection {
         self.read_permit = read_permit;
     }
 
+    /// Takes the connection out, and leaves a closed one.
+    pub const fn take(&mut self) -> Self {
+        Self {
+            connection: self.connection.take(),
+            ended: self.ended,
+            read_permit: self.read_permit.take(),
+        }
+    }
+
     pub async fn commit(mut self) -> Result<(), DbErr> {
         self.end("COMMIT").await
     }
@@ -166,9 +175,13 @@ impl PooledConnection {
 
     async fn end(&mut self, statement: &str) -> Result<(), DbErr> {
         let done = self.execute_unprepared(statement).await;
-        match done {
-            Ok(_) => self.ended = true,
-            Err(_) => self.close(),
+        self.ended = done.is_ok();
+        if !self.ended {
+            // A connection that is closed inside a transaction could keep its lock.
+            if matches!(self.connection, Some(Connection::Sqlite(_))) {
+                let _ = self.execute_unprepared("ROLLBACK").await;
+            }
+            self.close();
         }
         done.map(|_| ())
     }

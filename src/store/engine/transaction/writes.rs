@@ -87,7 +87,13 @@ impl Transaction {
         let select = format!("SELECT {} AS intact", intact(&writes));
         let select = Statement::from_string(Dialect::Postgres.backend(), select);
         let select = merged(writes, select);
-        let row = self.connection.lock().await.query_one(select).await;
+        let row = self
+            .connection
+            .lock()
+            .await
+            .pooled()
+            .query_one(select)
+            .await;
         let row = self.note(row)?.ok_or(DbErr::RecordNotUpdated);
         self.note(row.and_then(|row| require_intact_writes(&row)))
     }
