@@ -17,11 +17,16 @@
 mod echo;
 #[path = "table/load.rs"]
 mod load;
+#[allow(dead_code, reason = "the tests use the rest")]
+#[path = "../tests/replicas/postgres.rs"]
+mod postgres;
 #[path = "table/rows.rs"]
 mod rows;
 #[allow(dead_code, reason = "each measurement needs its part")]
 #[path = "support/size.rs"]
 mod size;
+#[path = "table/store.rs"]
+mod store;
 #[allow(dead_code, reason = "each measurement needs its part")]
 mod support;
 
@@ -160,6 +165,40 @@ fn report(rows: &[Row], runs: &[Vec<Run>], index: usize) -> (String, Value, bool
     (line, json_row, reached)
 }
 
+/// Measures and prints the rows of the store. Returns them as JSON, and whether all meet their
+/// targets.
+async fn report_store(table: &store::StoreTable) -> (Vec<Value>, bool) {
+    let mut figures = store::Pair::ALL.map(|pair| (pair, Vec::new()));
+    for _ in 0..size::rounds(ROUNDS) {
+        for (pair, figures) in &mut figures {
+            figures.extend(table.measure(*pair).await);
+        }
+    }
+    println!("\n| row | calls/s | beside | its/s | ratio | |\n|---|---|---|---|---|---|");
+    let (mut json_rows, mut all_reached) = (Vec::new(), true);
+    for (pair, figures) in figures {
+        let [name, beside] = pair.names();
+        if figures.is_empty() {
+            println!("| {name} | PostgreSQL is not installed | {beside} | | | |");
+            continue;
+        }
+        let own = Spread::of(figures.iter().map(|[own, _]| *own));
+        let other = Spread::of(figures.iter().map(|[_, other]| *other));
+        let ratio = Spread::of(figures.iter().map(|[own, other]| own / other));
+        let reached = ratio.median >= store::Pair::WANTED;
+        let (rate, others) = (own.median, other.median);
+        let missed = if reached { "" } else { "missed" };
+        let text = ratio.text();
+        println!("| {name} | {rate:.0} | {beside} | {others:.0} | {text} | {missed} |");
+        json_rows.push(json!({
+            "row": name, "calls_per_second": own.json(), "beside": beside,
+            "per_second_of_that": other.json(), "ratio": ratio.json(), "reached": reached,
+        }));
+        all_reached &= reached;
+    }
+    (json_rows, all_reached)
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     if let Some(size) = echo::asked_for() {
@@ -180,6 +219,10 @@ async fn main() -> ExitCode {
         json_rows.push(json_row);
         all_reached &= reached;
     }
+    drop(table);
+    let (store_rows, reached) = report_store(&store::StoreTable::new().await).await;
+    json_rows.extend(store_rows);
+    all_reached &= reached;
     println!("start {start_ms:.0} ms, memory when idle {memory_mib:.1} MiB");
     all_reached &= start_ms <= WANTED_START && memory_mib <= WANTED_MEMORY;
     let json = json!({"rows": json_rows, "start_ms": start_ms, "idle_mib": memory_mib});

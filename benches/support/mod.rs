@@ -1,6 +1,9 @@
 //! Shared by the benchmarks: a `dev` server in its own process, tokens in it, and the CPU time of a
 //! process.
 
+#[path = "../../tests/it/support/skips.rs"]
+pub mod skips;
+
 use std::{
     fs,
     io::{Read as _, Write as _},
@@ -36,9 +39,7 @@ impl Server {
         let folder = TempDir::new().unwrap();
         let ready_file = folder.path().join("ready.json");
         let mut command = Command::new(env!("CARGO_BIN_EXE_stacktoken"));
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STACKTOKEN_")) {
-            command.env_remove(name);
-        }
+        settings_of_bench(&mut command);
         let began = Instant::now();
         let child = command
             .args([
@@ -52,11 +53,6 @@ impl Server {
             .arg(folder.path().join("data"))
             .arg("--ready-file")
             .arg(&ready_file)
-            // The default rate limit would slow down issuing the tokens.
-            .env("STACKTOKEN_CHANGES_PER_SECOND", "1000000")
-            .env("STACKTOKEN_CHANGES_BURST", "1000000")
-            // No connection may be closed during a measurement.
-            .env("STACKTOKEN_MAX_CONNECTION_AGE", "2h")
             .envs(settings.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -187,6 +183,19 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Sets the variables of a command for a measurement.
+pub fn settings_of_bench(command: &mut Command) {
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STACKTOKEN_")) {
+        command.env_remove(name);
+    }
+    command
+        // The default rate limit would slow down issuing the tokens.
+        .env("STACKTOKEN_CHANGES_PER_SECOND", "1000000")
+        .env("STACKTOKEN_CHANGES_BURST", "1000000")
+        // No connection may be closed during a measurement.
+        .env("STACKTOKEN_MAX_CONNECTION_AGE", "2h");
 }
 
 fn wait_for(ready_file: &Path) -> Value {

@@ -211,7 +211,6 @@ impl Table {
                     OK,
                 )
             },
-            // Rows for misses and for `Issue` belong here, compared with pgbench and raw commits.
         ];
         Self {
             server,
