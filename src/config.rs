@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use self::values::{bound, bytes, count, flush_every, hours, number, pause, skew, time};
 pub use self::{
     client_limits::ClientLimits,
-    values::{address, call_timeout, duration, ratio},
+    values::{address, call_timeout, duration, public_url, ratio},
 };
 
 /// More pairs than 10,000 tokens per second produce in a minute. They take about 100 MiB of memory.
@@ -300,14 +300,33 @@ pub struct Listen {
         value_name = "ADDRESS"
     )]
     pub admin_listen: SocketAddr,
+    /// Address of the HTTP port, which serves OAuth endpoints and the routes of the CMS. Without an
+    /// address, there is no such port
+    #[arg(
+        long,
+        env = "STACKTOKEN_HTTP_LISTEN",
+        requires = "http_public_url",
+        value_parser = address,
+        value_name = "ADDRESS"
+    )]
+    pub http_listen: Option<SocketAddr>,
+    /// URL at which clients reach the HTTP port, without a path: the `issuer` of its metadata.
+    /// Required with --http-listen
+    #[arg(
+        long,
+        env = "STACKTOKEN_HTTP_PUBLIC_URL",
+        value_parser = public_url,
+        value_name = "URL"
+    )]
+    pub http_public_url: Option<String>,
 }
 
-/// TLS on the gRPC port. The files are reloaded when they change.
+/// TLS on the gRPC port and the HTTP port. The files are reloaded when they change.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "TLS")]
 pub struct TlsFlags {
     /// Certificate chain of the server, its own certificate first, in PEM. Without a certificate,
-    /// the port uses plaintext
+    /// the ports use plaintext
     #[arg(long, env = "STACKTOKEN_TLS_CERT", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
     /// Private key of the server's certificate, in PEM

@@ -7,7 +7,7 @@
 //! modules to its left, which `tests/architecture.rs` checks:
 //!
 //! ```text
-//! core ← domain ← store ← app ← grpc ← server ← cli ← main
+//! core ← domain ← store ← app ← grpc ← http ← server ← cli ← main
 //!   ↑       ↑
 //!   │       └─ auth (used by server and cli)      leaves: config, metrics, telemetry
 //!   └─ client
@@ -24,6 +24,7 @@
 //! - [`app`]: the use cases, and the rules for answering from the cache.
 //! - [`auth`]: authenticates a credential. The policy table says who may call which RPC.
 //! - [`grpc`]: converts messages to domain values and back. No other module builds statuses.
+//! - [`http`]: the routes of the HTTP port, each of which calls RPCs.
 //! - [`server`]: sockets, the layers in front of every call, health checks, graceful shutdown.
 //! - [`cli`]: command-line flags, `dev`, and the client commands.
 //! - `client` (the crate `stacktoken-client`): the client library for Rust services. The server
@@ -91,6 +92,7 @@ pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod grpc;
+pub mod http;
 pub mod metrics;
 pub mod server;
 pub mod store;

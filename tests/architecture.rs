@@ -64,6 +64,8 @@ const LAYERS: &[(&str, &[&str])] = &[
             "app",
         ],
     ),
+    // Calls RPCs as a client does, so it needs neither the use cases nor the authenticator.
+    ("http", &["core", "domain", "grpc"]),
     (
         "server",
         &[
@@ -76,6 +78,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "store",
             "app",
             "grpc",
+            "http",
         ],
     ),
     (
@@ -104,6 +107,7 @@ const NEVER_IN: &[(&str, &[&str])] = &[("core", &["tokio", "rustix", "tracing"])
 /// clients of the contract.
 const GRPC: &[&str] = &[
     "grpc/",
+    "http/",
     "server/",
     "client/",
     "cli/client/",
@@ -136,7 +140,7 @@ const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
     ("time::OffsetDateTime::now_utc", &["domain/clock.rs"]),
     ("getrandom", &["core/entropy.rs"]),
     ("clap", &["config.rs", "config/", "cli/"]),
-    ("axum", &["server/"]),
+    ("axum", &["server/", "http/"]),
     ("hyper", &["server/connections/", "server/admin.rs"]),
     (
         "rustls",
@@ -153,6 +157,7 @@ const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
 const DATA: &[&str] = &[
     "client/generated/stacktoken.v1.rs",
     "domain/routes/builtin.toml",
+    "http/openapi.json",
 ];
 
 /// The maximum number of lines of a file that is not in [`LONG`].

@@ -57,8 +57,13 @@ pub async fn run(command: Serve) -> anyhow::Result<ExitCode> {
     let Listen {
         listen,
         admin_listen,
+        http_listen,
+        http_public_url,
     } = command.listen;
-    let listeners = Listeners::bind(listen, admin_listen).await?;
+    let mut listeners = Listeners::bind(listen, admin_listen).await?;
+    if let Some(http_listen) = http_listen {
+        listeners = listeners.with_http(http_listen, http_public_url).await?;
+    }
     let mut ports = listeners.open(front, tuning);
     let size = settings::pool_size(&command.database);
     let opening = database::open(&location, size, (clock, entropy));

@@ -99,6 +99,26 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
         .ok_or_else(|| expected.into())
 }
 
+/// Parses the URL at which clients reach a port. Its form is that of an issuer without a path (RFC
+/// 8414 §2), so that the metadata is where clients look for it.
+///
+/// # Errors
+/// Returns a message that says which values are accepted.
+pub fn public_url(text: &str) -> Result<String, String> {
+    let expected = "expected https://HOST, https://HOST:PORT or the same with http, such as https://tokens.example.com";
+    let authority = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    let authority = authority.map(|authority| authority.strip_suffix('/').unwrap_or(authority));
+    let fits = |letter: char| letter.is_ascii_alphanumeric() || "-._:[]".contains(letter);
+    let is_host = |authority: &&str| {
+        let starts = authority.starts_with(|letter: char| letter.is_ascii_alphanumeric() || letter == '[');
+        starts && authority.chars().all(fits)
+    };
+    authority.filter(is_host).ok_or(expected)?;
+    Ok(text.strip_suffix('/').unwrap_or(text).to_owned())
+}
+
 /// Parses how long a command waits for a server. The time must be greater than zero and must be
 /// bounded.
 ///

@@ -5,6 +5,7 @@
 mod details;
 mod failure;
 mod log;
+mod received;
 mod role;
 
 use std::{collections::HashMap, time::Duration};
@@ -23,7 +24,7 @@ use crate::{
     metrics::Metrics,
 };
 
-pub use self::failure::Failure;
+pub use self::{failure::Failure, received::ReceivedError};
 
 /// `ErrorInfo.domain` of every error.
 const DOMAIN: &str = "stacktoken";
@@ -349,4 +350,11 @@ pub fn reason_in(headers: &http::HeaderMap) -> Option<&'static str> {
         .reason;
     let known = ErrorReason::from_str_name(&format!("{PREFIX}{reason}"))?;
     Some(name_of_reason(known))
+}
+
+/// Returns the error in the headers or trailers of a response; `None` if they contain none.
+#[must_use]
+pub fn received(headers: &http::HeaderMap) -> Option<ReceivedError> {
+    let status = Status::from_header_map(headers)?;
+    (status.code() != Code::Ok).then(|| ReceivedError::from_status(&status))
 }

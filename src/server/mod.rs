@@ -13,6 +13,7 @@ mod head;
 mod headers;
 pub mod health;
 mod health_list;
+mod http_port;
 mod keyed_counts;
 mod layers;
 mod lifecycle;
@@ -89,6 +90,16 @@ pub struct Listeners {
     pub grpc: TcpListener,
     /// Socket of the admin port, for metrics and probes.
     pub admin: TcpListener,
+    /// The HTTP port; `None` if it is off.
+    pub http: Option<HttpListener>,
+}
+
+/// The listening socket of the HTTP port.
+pub struct HttpListener {
+    /// The socket.
+    pub listener: TcpListener,
+    /// URL at which clients reach the port, without a path: the `issuer` of the metadata.
+    pub public_url: String,
 }
 
 impl Listeners {
@@ -97,31 +108,59 @@ impl Listeners {
     /// # Errors
     /// [`ServeError::Bind`], which names the setting.
     pub async fn bind(grpc: SocketAddr, admin: SocketAddr) -> Result<Self, ServeError> {
-        let bind = async |setting, address| {
-            let bound = TcpListener::bind(address).await;
-            bound.map_err(|source| ServeError::Bind {
-                setting,
-                address,
-                source,
-            })
-        };
         Ok(Self {
             grpc: bind("--listen", grpc).await?,
             admin: bind("--admin-listen", admin).await?,
+            http: None,
         })
     }
 
-    /// Warns if the gRPC port, which carries credentials and secrets, is plaintext and not on
-    /// loopback.
+    /// Binds the socket of the HTTP port too. Without a `public_url`, clients reach the port at its
+    /// own address.
+    ///
+    /// # Errors
+    /// [`ServeError::Bind`], which names the setting.
+    pub async fn with_http(
+        mut self,
+        address: SocketAddr,
+        public_url: Option<String>,
+    ) -> Result<Self, ServeError> {
+        const SETTING: &str = "--http-listen";
+        let listener = bind(SETTING, address).await?;
+        let bound = listener.local_addr().map_err(|source| ServeError::Bind {
+            setting: SETTING,
+            address,
+            source,
+        })?;
+        self.http = Some(HttpListener {
+            listener,
+            public_url: public_url.unwrap_or_else(|| format!("http://{bound}")),
+        });
+        Ok(self)
+    }
+
+    /// Warns if a port that carries credentials and secrets is plaintext and not on loopback.
     fn warn_of_plaintext(&self, metrics: &Metrics) {
-        let Ok(address) = self.grpc.local_addr() else {
-            return;
-        };
-        if !address.ip().is_loopback() {
-            metrics.plaintext.set(1);
-            tracing::warn!(%address, "no TLS on an address beyond loopback: let a mesh or a proxy encrypt this port");
+        let http = self.http.as_ref().map(|http| &http.listener);
+        for listener in std::iter::once(&self.grpc).chain(http) {
+            let Ok(address) = listener.local_addr() else {
+                continue;
+            };
+            if !address.ip().is_loopback() {
+                metrics.plaintext.set(1);
+                tracing::warn!(%address, "no TLS on an address beyond loopback: let a mesh or a proxy encrypt this port");
+            }
         }
     }
+}
+
+async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|source| ServeError::Bind {
+        setting,
+        address,
+        source,
+    })
 }
 
 /// Serves until `stop`, and then drains. Calls `serving` once IntrospectionService and TokenService

@@ -1,4 +1,4 @@
-//! The two listening ports. They open before the store does and stay open until shutdown. While the
+//! The listening ports. They open before the store does and stay open until shutdown. While the
 //! database is unreachable, an orchestrator thus sees a process that is live but not ready, rather
 //! than a process that exits. Connections that are made meanwhile stay open when the service takes
 //! over.
@@ -16,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     HealthBoard, Listeners, ServeError, Tls, admin,
-    connections::Connections,
+    connections::{self, Connections, Protocol, limiter::ConnectionLimiter},
     dispatcher::{Dispatcher, MAX_OPEN_REQUEST},
     health_list::HealthService,
+    http_port::HttpPort,
     open_rpcs::OpenRpcs,
     rpc_layer::RpcService,
     stream_limits::StreamLimits,
@@ -58,14 +59,40 @@ pub struct Ports {
     pub(super) open_rpcs: Arc<OpenRpcs>,
     pub(super) tasks: Tasks,
     dispatcher: Arc<Dispatcher>,
-    /// The task that serves the gRPC port. After accepting has stopped, it ends with the last
-    /// connection.
-    grpc: JoinSet<()>,
+    /// The tasks that serve the gRPC port and the HTTP port. After accepting has stopped, each ends
+    /// with its last connection.
+    serving: JoinSet<&'static str>,
     accepting: CancellationToken,
 }
 
+/// What the connections of all ports share.
+pub(super) struct SharedByPorts {
+    pub tls: Option<Arc<Tls>>,
+    authenticator: Arc<Authenticator>,
+    pub entropy: Arc<dyn Entropy>,
+    metrics: Arc<Metrics>,
+    pub tuning: Tuning,
+    limiter: Arc<ConnectionLimiter>,
+}
+
+impl SharedByPorts {
+    /// Returns the connections of a port.
+    fn connections<S>(&self, answering: Arc<S>, protocol: Protocol) -> Connections<S> {
+        Connections {
+            answering,
+            protocol,
+            limiter: self.limiter.clone(),
+            tls: self.tls.clone(),
+            authenticator: self.authenticator.clone(),
+            entropy: self.entropy.clone(),
+            metrics: self.metrics.clone(),
+            tuning: self.tuning.clone(),
+        }
+    }
+}
+
 impl Listeners {
-    /// Starts to answer on both ports before the store is open.
+    /// Starts to answer on all ports before the store is open.
     #[must_use]
     pub fn open(self, front: PortDeps, tuning: &Tuning) -> Ports {
         self.open_as(front, tuning, true)
@@ -99,17 +126,32 @@ impl Listeners {
             is_waiting: AtomicBool::new(is_waiting),
         });
         let tls = front.tls.map(Arc::new);
-        let connections = Connections {
-            answering: dispatcher.clone(),
+        let count = 1 + usize::from(self.http.is_some());
+        let shared = SharedByPorts {
             tls: tls.clone(),
             authenticator: front.authenticator.clone(),
             entropy: front.entropy.clone(),
             metrics: metrics.clone(),
             tuning: tuning.clone(),
+            limiter: Arc::new(connections::limiter(tuning, count, &metrics)),
         };
         let accepting = CancellationToken::new();
-        let mut grpc = JoinSet::new();
-        grpc.spawn(connections.serve(self.grpc, accepting.clone()));
+        let mut serving = JoinSet::new();
+        let grpc = shared.connections(dispatcher.clone(), Protocol::Http2);
+        let grpc = grpc.serve(self.grpc, accepting.clone());
+        serving.spawn(async move {
+            grpc.await;
+            "grpc"
+        });
+        if let Some(http) = self.http {
+            let port = HttpPort::new(dispatcher.clone(), &http.public_url, &shared);
+            let port = shared.connections(Arc::new(port), Protocol::Http1);
+            let port = port.serve(http.listener, accepting.clone());
+            serving.spawn(async move {
+                port.await;
+                "http"
+            });
+        }
         let mut tasks = Tasks::default();
         let router = admin::router(metrics.clone(), board.clone());
         tasks.run("admin", admin::serve(self.admin, router, metrics.clone()));
@@ -127,7 +169,7 @@ impl Listeners {
             open_rpcs,
             tasks,
             dispatcher,
-            grpc,
+            serving,
             accepting,
         }
     }
@@ -153,9 +195,9 @@ impl Ports {
     /// Waits until one of the tasks ends, which none of them should, and returns this as an error.
     pub(super) async fn next_end(&mut self) -> ServeError {
         tokio::select! {
-            ended = self.grpc.join_next() => match ended {
+            ended = self.serving.join_next() => match ended {
                 Some(Err(failed)) => failed.into(),
-                _ => ServeError::TaskEnded("grpc"),
+                ended => ServeError::TaskEnded(ended.and_then(Result::ok).unwrap_or("grpc")),
             },
             ended = self.tasks.next_end() => ended,
         }
@@ -181,7 +223,8 @@ impl Ports {
 
     /// Waits for the calls in progress, for at most `within`.
     pub(super) async fn finish(&mut self, within: Duration) {
-        if timeout(within, self.grpc.join_next()).await.is_err() {
+        let ended = async { while self.serving.join_next().await.is_some() {} };
+        if timeout(within, ended).await.is_err() {
             tracing::warn!("calls were still running at the end of the drain grace");
         }
     }

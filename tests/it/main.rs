@@ -25,6 +25,7 @@ mod h2;
 mod handover;
 mod health;
 mod housekeeping;
+mod http;
 mod incidents;
 mod introspection;
 mod layers;

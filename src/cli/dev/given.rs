@@ -15,7 +15,14 @@ use crate::cli::Cli;
 /// Name of the file in the data folder.
 const FILE: &str = "settings.json";
 /// Settings that belong to one start and not to the folder.
-const OF_ONE_START: [&str; 4] = ["data-dir", "listen", "admin-listen", "ready-file"];
+const OF_ONE_START: [&str; 6] = [
+    "data-dir",
+    "listen",
+    "admin-listen",
+    "http-listen",
+    "http-public-url",
+    "ready-file",
+];
 
 /// The values of the settings that are set by flags or variables, by their flags.
 pub type Given = BTreeMap<String, String>;

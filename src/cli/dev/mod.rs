@@ -9,7 +9,7 @@ mod welcome;
 
 use std::{
     fs, io,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -36,6 +36,10 @@ use crate::{
     store::{Location, PoolSize, Store},
     telemetry::output::print_error,
 };
+
+/// Default ports of `dev` for gRPC and HTTP.
+const GRPC_PORT: u16 = 50051;
+const HTTP_PORT: u16 = 8466;
 
 #[derive(Args)]
 pub struct Dev {
@@ -65,6 +69,23 @@ pub struct Dev {
         value_name = "ADDRESS"
     )]
     admin_listen: SocketAddr,
+    /// Address of the HTTP port, which serves OAuth endpoints and the routes of the CMS; loopback
+    /// only [default: 127.0.0.1:8466; any free port if --listen has another port than 50051]
+    #[arg(
+        long,
+        env = "STACKTOKEN_HTTP_LISTEN",
+        value_parser = config::address,
+        value_name = "ADDRESS"
+    )]
+    http_listen: Option<SocketAddr>,
+    /// URL at which clients reach the HTTP port, without a path [default: its address]
+    #[arg(
+        long,
+        env = "STACKTOKEN_HTTP_PUBLIC_URL",
+        value_parser = config::public_url,
+        value_name = "URL"
+    )]
+    http_public_url: Option<String>,
     /// File to write addresses, stack keys and JWTs to, as JSON, once the server is ready
     #[arg(long, env = "STACKTOKEN_READY_FILE", value_name = "FILE")]
     ready_file: Option<PathBuf>,
@@ -76,6 +97,14 @@ pub struct Dev {
 }
 
 impl Dev {
+    /// Returns the address of the HTTP port. A second `dev` on one machine has other ports, so its
+    /// default must not collide with that of the first.
+    fn http_address(&self) -> SocketAddr {
+        let port = if self.listen.port() == GRPC_PORT { HTTP_PORT } else { 0 };
+        let default = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        self.http_listen.unwrap_or(default)
+    }
+
     /// Notes which settings flags or variables set. `matches` are those of this command.
     pub(in crate::cli) fn note_given(&mut self, matches: &ArgMatches) {
         self.given = given::given(matches);
@@ -86,6 +115,7 @@ pub async fn run(mut command: Dev) -> anyhow::Result<ExitCode> {
     for (flag, address) in [
         ("--listen", command.listen),
         ("--admin-listen", command.admin_listen),
+        ("--http-listen", command.http_address()),
     ] {
         if !address.ip().is_loopback() {
             let problem = format!(
@@ -100,7 +130,9 @@ pub async fn run(mut command: Dev) -> anyhow::Result<ExitCode> {
     let stop = settings::stop_on_signal()?;
     let data_dir = make_private_folder(&command.data_dir)?;
     let listeners = Listeners::bind(command.listen, command.admin_listen).await?;
-    let addresses = (listeners.grpc.local_addr()?, listeners.admin.local_addr()?);
+    let http = (command.http_address(), command.http_public_url.clone());
+    let listeners = listeners.with_http(http.0, http.1).await?;
+    let addresses = addresses(&listeners)?;
     let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(OsEntropy));
     let location = Location::Sqlite(data_dir.join("stacktoken.db"));
     let ambient = (
@@ -156,6 +188,19 @@ pub async fn run(mut command: Dev) -> anyhow::Result<ExitCode> {
     }
     store.close().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns the addresses that the ports were bound to.
+fn addresses(listeners: &Listeners) -> io::Result<welcome::Addresses> {
+    let http = listeners.http.as_ref();
+    let http = http.map_or(Err(io::ErrorKind::NotConnected.into()), |http| {
+        http.listener.local_addr()
+    });
+    Ok(welcome::Addresses {
+        grpc: listeners.grpc.local_addr()?,
+        admin: listeners.admin.local_addr()?,
+        http: http?,
+    })
 }
 
 /// Writes the issuers file of `dev`. It has the same format as the issuers file of `serve`, and

@@ -16,10 +16,16 @@ use super::{
 };
 use crate::telemetry::output;
 
+/// The addresses of the ports.
+pub struct Addresses {
+    pub grpc: SocketAddr,
+    pub admin: SocketAddr,
+    pub http: SocketAddr,
+}
+
 /// The data for the text and for the ready file.
 pub struct Welcome {
-    /// The addresses of the gRPC port and of the admin port.
-    pub addresses: (SocketAddr, SocketAddr),
+    pub addresses: Addresses,
     /// The JWTs, which are written to the ready file but never printed.
     pub jwts: Jwts,
     /// Absolute path of the folder with the JWTs, because a second terminal may open in another
@@ -35,10 +41,11 @@ impl Welcome {
     }
 
     fn json(&self) -> String {
-        let (grpc, admin) = self.addresses;
+        let Addresses { grpc, admin, http } = &self.addresses;
         let ready = json!({
             "grpc_address": grpc.to_string(),
             "admin_address": admin.to_string(),
+            "http_address": http.to_string(),
             "stack_api_key": STACK,
             "second_stack_api_key": SECOND_STACK,
             "owner_jwt": self.jwts.owner,
@@ -56,11 +63,12 @@ impl Welcome {
     /// reaching the stack's limit of 10 live tokens. If a command line is interrupted, its token
     /// expires after 10 minutes.
     fn text(&self) -> String {
-        let (grpc, admin) = self.addresses;
+        let Addresses { grpc, admin, http } = &self.addresses;
         let names = self.jwts.named().map(|(name, _)| name).join(", ");
         format!(
             "\
 stacktoken serves gRPC on {grpc}, metrics and probes on http://{admin}
+OAuth endpoints and the routes of the CMS on http://{http}
 demo stack {STACK}, second stack {SECOND_STACK}
 JWTs, renewed while this runs: {dir}/NAME.jwt
   NAME is {names}
@@ -87,7 +95,7 @@ The same with nothing else installed (paste this in another terminal):
     fn with_verbs(&self) -> String {
         let program = program();
         let verb = |verb: &str, jwt: &str| {
-            let (grpc, jwt) = (self.addresses.0, self.jwt(jwt));
+            let (grpc, jwt) = (self.addresses.grpc, self.jwt(jwt));
             format!("{program} {verb} --server http://{grpc} --stack {STACK} --jwt-file {jwt}")
         };
         format!(
@@ -102,7 +110,7 @@ The same with nothing else installed (paste this in another terminal):
     /// every process can see the arguments of other processes. The second form of `date` is for BSD
     /// and macOS.
     fn with_grpcurl(&self) -> String {
-        let grpc = self.addresses.0;
+        let grpc = self.addresses.grpc;
         let call = |jwt: &str, request: &str, rpc: &str| {
             let jwt = self.jwt(jwt);
             format!(

@@ -6,6 +6,7 @@ mod accepting;
 pub(super) mod admin_connections;
 pub(super) mod backlog;
 mod hosts;
+mod http1;
 pub(super) mod limiter;
 pub(super) mod message_read;
 pub(super) mod request_body;
@@ -110,9 +111,21 @@ struct Secured {
     permit: ConnectionPermit,
 }
 
-/// State shared by all connections.
+/// The protocol of a port. The client cannot choose another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// HTTP/2, for gRPC.
+    Http2,
+    /// HTTP/1.1, for the HTTP port.
+    Http1,
+}
+
+/// State shared by all connections of a port.
 pub(super) struct Connections<S> {
     pub answering: Arc<S>,
+    pub protocol: Protocol,
+    /// Limits on open connections, which all ports share.
+    pub limiter: Arc<ConnectionLimiter>,
     pub tls: Option<Arc<Tls>>,
     pub authenticator: Arc<Authenticator>,
     pub entropy: Arc<dyn Entropy>,
@@ -134,12 +147,7 @@ impl<S: Answer> Connections<S> {
                 return;
             }
         };
-        let limits = Limits {
-            all: limiter::within_open_files(self.tuning.max_connections, threads),
-            by_address: self.tuning.max_connections_per_address,
-        };
-        let open = self.metrics.connections.clone();
-        let limiter = ConnectionLimiter::new(limits, self.metrics.clone(), open);
+        let limiter = self.limiter.clone();
         let unheard = self.tuning.keepalive_interval + self.tuning.keepalive_timeout;
         let this = Arc::new(self);
         let mut begun = JoinSet::new();
@@ -235,8 +243,16 @@ impl<S: Answer> Connections<S> {
             answering: self.answering.clone(),
             peer,
         };
-        let connection = self.http2().serve_connection(TokioIo::new(socket), service);
-        self.keep(connection, preface, stop).await;
+        match self.protocol {
+            Protocol::Http2 => {
+                let connection = self.http2().serve_connection(TokioIo::new(socket), service);
+                self.keep(connection, preface, stop).await;
+            }
+            Protocol::Http1 => {
+                let connection = self.http1().serve_connection(TokioIo::new(socket), service);
+                self.keep_http1(connection, stop).await;
+            }
+        }
         drop(permit);
     }
 
@@ -263,7 +279,7 @@ impl<S: Answer> Connections<S> {
             return Ok((Socket::Plain(Movable::Registered(socket)), peer(None)));
         };
         let socket = Movable::Registered(socket);
-        let socket = tls.acceptor().accept(socket).await?;
+        let socket = tls.acceptor(self.protocol).accept(socket).await?;
         let chain = socket.get_ref().1.peer_certificates();
         let leaf = chain.and_then(<[_]>::first);
         let peer = peer(leaf.map(|leaf| self.authenticator.certify(leaf)));
@@ -348,6 +364,15 @@ impl<S: Answer> Connections<S> {
         };
         self.tuning.max_connection_age.mul_f64(0.9 + 0.2 * spread)
     }
+}
+
+/// Creates the limiter of open connections, which all of `ports` share.
+pub(super) fn limiter(tuning: &Tuning, ports: usize, metrics: &Arc<Metrics>) -> ConnectionLimiter {
+    let limits = Limits {
+        all: limiter::within_open_files(tuning.max_connections, ports * threads(tuning)),
+        by_address: tuning.max_connections_per_address,
+    };
+    ConnectionLimiter::new(limits, metrics.clone(), metrics.connections.clone())
 }
 
 /// Returns the number of threads that serve connections.

@@ -10,6 +10,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use http_body_util::Full;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 
 use super::backlog::Backlog;
@@ -76,14 +77,60 @@ pub(in crate::server) fn report_while<T>(
 
 /// Request body that counts the bytes of its message as long as the message is incomplete.
 pub(in crate::server) struct RequestBody {
-    inner: Incoming,
+    inner: Source,
     backlog: Arc<Backlog>,
     held: usize,
     first: FirstMessage,
 }
 
+/// Where the bytes of a body come from.
+enum Source {
+    /// The connection.
+    Client(Incoming),
+    /// Memory: a call that this process makes for a request on the HTTP port.
+    Memory(Full<Bytes>),
+}
+
+impl Source {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self {
+            Self::Client(body) => Pin::new(body).poll_frame(cx),
+            Self::Memory(body) => {
+                let polled = Pin::new(body).poll_frame(cx);
+                polled.map(|frame| frame.map(|Ok(frame)| Ok(frame)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Client(body) => body.is_end_stream(),
+            Self::Memory(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Client(body) => body.size_hint(),
+            Self::Memory(body) => body.size_hint(),
+        }
+    }
+}
+
 impl RequestBody {
     pub fn new(inner: Incoming, backlog: Arc<Backlog>) -> Self {
+        Self::of(Source::Client(inner), backlog)
+    }
+
+    /// Creates the body of a call whose message is in memory.
+    pub fn in_memory(message: Bytes, backlog: Arc<Backlog>) -> Self {
+        Self::of(Source::Memory(Full::new(message)), backlog)
+    }
+
+    fn of(inner: Source, backlog: Arc<Backlog>) -> Self {
         Self {
             inner,
             backlog,
@@ -125,7 +172,7 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        let polled = self.inner.poll_frame(cx);
         let Some(call) = POLLED.get() else {
             return polled;
         };

@@ -10,6 +10,8 @@ use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use tokio_rustls::TlsAcceptor;
 
+use super::connections::Protocol;
+
 use self::{
     material::{Material, Usable},
     watch::Watch,
@@ -45,8 +47,23 @@ pub struct Tls {
 
 /// The configuration for new connections.
 struct Current {
+    /// For the gRPC port, which negotiates HTTP/2.
     config: Arc<ServerConfig>,
+    /// The same for the HTTP port, which negotiates HTTP/1.1.
+    http1: Arc<ServerConfig>,
     usable: Usable,
+}
+
+impl Current {
+    fn new(config: ServerConfig, usable: Usable) -> Self {
+        let mut http1 = config.clone();
+        http1.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Self {
+            config: Arc::new(config),
+            http1: Arc::new(http1),
+            usable,
+        }
+    }
 }
 
 impl Tls {
@@ -57,17 +74,26 @@ impl Tls {
     pub async fn load(files: TlsFiles, clock: Arc<dyn Clock>) -> Result<Self, TlsError> {
         let material = Material::read(&files).await?;
         let (config, usable) = material.build(&files, &clock)?;
-        let config = Arc::new(config);
         Ok(Self {
             files,
             clock,
-            current: ArcSwap::from_pointee(Current { config, usable }),
+            current: ArcSwap::from_pointee(Current::new(config, usable)),
         })
     }
 
-    /// Returns the acceptor for the next connection.
-    pub(super) fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(self.current.load().config.clone())
+    /// Returns the acceptor for the next connection of a port with this protocol.
+    pub(super) fn acceptor(&self, protocol: Protocol) -> TlsAcceptor {
+        let current = self.current.load();
+        let config = match protocol {
+            Protocol::Http2 => &current.config,
+            Protocol::Http1 => &current.http1,
+        };
+        TlsAcceptor::from(config.clone())
+    }
+
+    /// Returns whether clients are asked for certificates.
+    pub(super) const fn asks_for_certificates(&self) -> bool {
+        self.files.client_ca.is_some()
     }
 
     /// Reloads the files whenever they change; never returns.
@@ -133,8 +159,7 @@ impl Tls {
     }
 
     fn store(&self, (config, usable): (ServerConfig, Usable)) {
-        let config = Arc::new(config);
-        self.current.store(Arc::new(Current { config, usable }));
+        self.current.store(Arc::new(Current::new(config, usable)));
     }
 
     #[expect(clippy::cast_precision_loss, reason = "whole seconds are exact")]

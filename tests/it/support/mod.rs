@@ -7,6 +7,7 @@ pub mod clock;
 pub mod database;
 pub mod edges;
 pub mod frames;
+pub mod http;
 pub mod issuer;
 pub mod json;
 pub mod late;
@@ -63,6 +64,7 @@ pub fn tuning() -> Tuning {
 pub struct TestServer {
     pub address: String,
     pub admin_address: String,
+    pub http_address: String,
     pub clock: Arc<ManualClock>,
     pub entropy: Arc<SeededEntropy>,
     pub issuer: TestIssuer,
@@ -159,6 +161,9 @@ impl TestServer {
         store.require_current_schema().await.unwrap();
         let any = "127.0.0.1:0".parse().unwrap();
         let listeners = Listeners::bind(any, any).await.unwrap();
+        let listeners = listeners.with_http(any, None).await.unwrap();
+        let http = listeners.http.as_ref().unwrap().listener.local_addr();
+        let http_address = http.unwrap().to_string();
         let address = listeners.grpc.local_addr().unwrap().to_string();
         let admin_address = listeners.admin.local_addr().unwrap().to_string();
         let (serving, served) = oneshot::channel();
@@ -188,6 +193,7 @@ impl TestServer {
         let server = Self {
             address,
             admin_address,
+            http_address,
             clock,
             entropy,
             issuer,

@@ -1,0 +1,72 @@
+//! Errors as clients of the RPCs receive them. The HTTP port converts them to its own forms.
+
+use std::{collections::HashMap, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use crate::grpc::pb::v1::ErrorReason;
+
+/// The error of a call.
+#[derive(Debug)]
+pub struct ReceivedError {
+    /// The gRPC code.
+    pub code: Code,
+    /// The reason in the API contract, without its prefix.
+    pub reason: String,
+    /// The message for people.
+    pub message: String,
+    /// Further facts about the reason.
+    pub metadata: HashMap<String, String>,
+    /// When to try again.
+    pub retry_after: Option<Duration>,
+    /// The fields that are missing or invalid, each with what is wrong with it.
+    pub fields: Vec<(String, String)>,
+}
+
+impl ReceivedError {
+    /// Returns the error that a status contains.
+    pub(super) fn from_status(status: &Status) -> Self {
+        let details = status.get_error_details();
+        let info = details.error_info();
+        let violations = details.bad_request().map(|bad| &bad.field_violations);
+        let fields = violations.into_iter().flatten();
+        Self {
+            code: status.code(),
+            reason: info.map(|info| info.reason.clone()).unwrap_or_default(),
+            message: status.message().to_owned(),
+            metadata: info.map(|info| info.metadata.clone()).unwrap_or_default(),
+            retry_after: details.retry_info().and_then(|info| info.retry_delay),
+            fields: fields
+                .map(|field| (field.field.clone(), field.description.clone()))
+                .collect(),
+        }
+    }
+
+    /// Returns the error of a fault of the server.
+    #[must_use]
+    pub fn internal(message: &str) -> Self {
+        Self::new(Code::Internal, ErrorReason::Internal, message)
+    }
+
+    /// Returns the error of a request without a credential.
+    #[must_use]
+    pub fn no_credential() -> Self {
+        Self::new(
+            Code::Unauthenticated,
+            ErrorReason::CredentialMissing,
+            "no credential: send `authorization: Bearer <JWT>` from a configured issuer",
+        )
+    }
+
+    fn new(code: Code, reason: ErrorReason, message: &str) -> Self {
+        Self {
+            code,
+            reason: super::name_of_reason(reason).to_owned(),
+            message: message.to_owned(),
+            metadata: HashMap::new(),
+            retry_after: None,
+            fields: Vec::new(),
+        }
+    }
+}

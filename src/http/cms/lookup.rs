@@ -1,0 +1,47 @@
+//! `GET /v3/stacks/management_tokens/{uid}`.
+
+use axum::{body::Body, extract::Path, response::Response};
+use http::StatusCode;
+
+use super::{
+    CmsError,
+    shape::{OneToken, Shown},
+    stack_key,
+};
+use crate::{
+    grpc::pb::v1::{GetRequest, GetResponse, Token, TokenState},
+    http::{error::json, query, request::HttpRequest},
+};
+
+const RPC: &str = "/stacktoken.v1.TokenService/Get";
+
+/// Returns a token.
+pub(in crate::http) async fn fetch(
+    Path(uid): Path<String>,
+    request: HttpRequest,
+) -> Result<Response<Body>, CmsError> {
+    query::require_none(request.query.as_ref())?;
+    let token = get(&request, uid).await?;
+    let body = OneToken {
+        notice: None,
+        token: Shown::new(&token, None),
+    };
+    Ok(json(StatusCode::OK, None, &body))
+}
+
+/// Gets a token. In the CMS, a deleted token does not exist any more.
+///
+/// # Errors
+/// The token does not exist, or the RPC fails.
+pub(super) async fn get(request: &HttpRequest, token_uid: String) -> Result<Token, CmsError> {
+    let message = GetRequest {
+        stack_api_key: stack_key(&request.headers)?,
+        token_uid,
+    };
+    let found: GetResponse = request.call(RPC, &message).await?;
+    let token = found.token.ok_or_else(CmsError::no_token)?;
+    if token.state() == TokenState::Revoked {
+        return Err(CmsError::no_token());
+    }
+    Ok(token)
+}

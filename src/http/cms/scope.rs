@@ -1,0 +1,199 @@
+//! `scope` in the JSON of the CMS, and the permissions that it means. Each entry names a module and
+//! what may be done there. `$all` means all modules. The branches and aliases of a token stand in the
+//! entries `branch` and `branch_alias`, or `$all`.
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{CmsError, input::printable};
+use crate::grpc::pb::v1::{Access, BranchGrants, ModuleGrant, ModuleGrants, Permissions};
+
+const ALL: &str = "$all";
+const BRANCH: &str = "branch";
+const ALIAS: &str = "branch_alias";
+/// Maximum number of entries; there are fewer modules.
+const MAX_ENTRIES: usize = 200;
+
+/// An entry of a scope.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    module: String,
+    acl: Acl,
+    branches: Option<Vec<String>>,
+    branch_aliases: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Acl {
+    read: Option<bool>,
+    write: Option<bool>,
+}
+
+impl Acl {
+    /// Returns the access; `None` if it permits nothing, or to write without reading.
+    const fn access(&self) -> Option<Access> {
+        match (self.read, self.write) {
+            (Some(true) | None, Some(true)) => Some(Access::ReadWrite),
+            (Some(true), Some(false) | None) => Some(Access::Read),
+            _ => None,
+        }
+    }
+}
+
+/// Parses a scope. The RPC checks modules and names.
+///
+/// # Errors
+/// Names the part that is wrong.
+pub(super) fn parse(scope: &Value) -> Result<Permissions, CmsError> {
+    let entries = scope.as_array().filter(|entries| !entries.is_empty());
+    let entries = entries.filter(|entries| entries.len() <= MAX_ENTRIES).ok_or_else(|| {
+        wrong("is required: a list with at least one entry such as {\"module\": \"$all\", \"acl\": {\"read\": true}}")
+    })?;
+    let mut all = None;
+    let mut ceiling = Access::Read;
+    let mut grants = Vec::new();
+    let mut narrowed = BranchGrants::default();
+    for (index, value) in entries.iter().enumerate() {
+        let (entry, access) = entry(index, value)?;
+        collect_branches(index, &entry, &mut narrowed)?;
+        if access == Access::ReadWrite {
+            ceiling = access;
+        }
+        if entry.module == ALL {
+            if all.replace(access).is_some() {
+                return Err(wrong("has two entries for $all: send one"));
+            }
+        } else {
+            grants.push(ModuleGrant {
+                module: entry.module,
+                access: access.into(),
+            });
+        }
+    }
+    let is_narrowed = !narrowed.branches.is_empty() || !narrowed.aliases.is_empty();
+    Ok(Permissions {
+        access: all.unwrap_or(ceiling).into(),
+        modules: modules(all, grants)?,
+        branches: is_narrowed.then_some(narrowed),
+    })
+}
+
+fn entry(index: usize, value: &Value) -> Result<(Entry, Access), CmsError> {
+    let entry = Entry::deserialize(value).map_err(|problem| {
+        let problem = printable(&problem.to_string());
+        wrong(&format!(
+            "[{index}] is not an entry such as {{\"module\": \"entry\", \"acl\": {{\"read\": true}}}}: {problem}"
+        ))
+    })?;
+    let access = entry.acl.access().ok_or_else(|| {
+        wrong(&format!("[{index}].acl permits nothing, or writing without reading: leave the module out, or permit reading too"))
+    })?;
+    Ok((entry, access))
+}
+
+/// Returns the grants. Beside `$all`, only the entries of branches may stand.
+fn modules(
+    all: Option<Access>,
+    grants: Vec<ModuleGrant>,
+) -> Result<Option<ModuleGrants>, CmsError> {
+    if all.is_none() {
+        return Ok(Some(ModuleGrants { grants }));
+    }
+    let of_branches = |grant: &ModuleGrant| [BRANCH, ALIAS].contains(&grant.module.as_str());
+    if grants.iter().all(of_branches) {
+        Ok(None)
+    } else {
+        Err(wrong("names $all and other modules: name either all modules or each of them"))
+    }
+}
+
+fn collect_branches(
+    index: usize,
+    entry: &Entry,
+    narrowed: &mut BranchGrants,
+) -> Result<(), CmsError> {
+    for (field, sent, of, names) in [
+        ("branches", &entry.branches, BRANCH, &mut narrowed.branches),
+        ("branch_aliases", &entry.branch_aliases, ALIAS, &mut narrowed.aliases),
+    ] {
+        let Some(sent) = sent else {
+            continue;
+        };
+        if entry.module != of && entry.module != ALL {
+            return Err(wrong(&format!(
+                "[{index}].{field} is not accepted for this module: the branches of a token apply to all of its modules, so send them in the entry of the module {of}"
+            )));
+        }
+        if sent.is_empty() {
+            return Err(wrong(&format!(
+                "[{index}].{field} is empty: name at least one, or leave the field out"
+            )));
+        }
+        names.extend(sent.iter().cloned());
+    }
+    Ok(())
+}
+
+fn wrong(problem: &str) -> CmsError {
+    CmsError::field("scope", problem)
+}
+
+/// Returns the scope that shows these permissions.
+pub(super) fn shown(permissions: Option<&Permissions>) -> Vec<Value> {
+    let Some(permissions) = permissions else {
+        return Vec::new();
+    };
+    let mut entries = match &permissions.modules {
+        None => vec![json!({ "module": ALL, "acl": acl(permissions.access) })],
+        Some(modules) => modules
+            .grants
+            .iter()
+            .map(|grant| json!({ "module": grant.module, "acl": acl(grant.access) }))
+            .collect(),
+    };
+    if let Some(narrowed) = &permissions.branches {
+        add_names(&mut entries, BRANCH, ("branches", &narrowed.branches));
+        add_names(&mut entries, ALIAS, ("branch_aliases", &narrowed.aliases));
+    }
+    entries
+}
+
+/// Adds branches or aliases to the entry of their module, or as an entry of its own.
+fn add_names(entries: &mut Vec<Value>, module: &str, (field, names): (&str, &[String])) {
+    if names.is_empty() {
+        return;
+    }
+    let own = entries.iter_mut().find(|entry| entry["module"] == module);
+    match own {
+        Some(entry) => entry[field] = json!(names),
+        None => entries.push(json!({ "module": module, "acl": { "read": true }, field: names })),
+    }
+}
+
+fn acl(access: i32) -> Value {
+    let writes = Access::try_from(access) == Ok(Access::ReadWrite);
+    json!({ "read": true, "write": writes })
+}
+
+/// Returns whether two scopes mean the same permissions.
+pub(super) fn means_the_same(one: &Permissions, other: &Permissions) -> bool {
+    let sorted = |scope: &Permissions| -> BTreeSet<String> {
+        let entries = shown(Some(scope)).into_iter();
+        entries.map(|entry| normal(entry).to_string()).collect()
+    };
+    sorted(one) == sorted(other)
+}
+
+/// Returns an entry with its names in order.
+fn normal(mut entry: Value) -> Value {
+    for field in ["branches", "branch_aliases"] {
+        if let Some(names) = entry.get_mut(field).and_then(Value::as_array_mut) {
+            names.sort_by(|one, other| one.as_str().cmp(&other.as_str()));
+        }
+    }
+    entry
+}

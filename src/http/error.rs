@@ -1,0 +1,154 @@
+//! Errors that no RPC has returned, in the form of the family of routes that they belong to.
+
+use axum::{
+    body::Body,
+    response::{IntoResponse as _, Json},
+};
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use serde::Serialize;
+
+use super::{cms::CmsError, oauth::OauthError};
+
+/// A family of routes, which have the same form of errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    /// RFC 6749 §5.2.
+    Oauth,
+    /// The error object of the CMS.
+    Cms,
+}
+
+impl Family {
+    /// Returns the family of a path.
+    pub fn of(path: &str) -> Self {
+        if path.starts_with("/v3/") {
+            Self::Cms
+        } else {
+            Self::Oauth
+        }
+    }
+}
+
+/// Why a request is refused before an RPC is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The headers are larger than the limit.
+    HeadersTooLarge {
+        /// The limit in bytes.
+        max: u32,
+    },
+    /// The body is larger than the limit.
+    BodyTooLarge {
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// The body did not arrive in time.
+    BodyLate,
+    /// The body has another content type.
+    ContentType {
+        /// The content type of the route.
+        wanted: &'static str,
+    },
+    /// The path has a query.
+    Query,
+    /// A form parameter is repeated.
+    Repeated,
+    /// This replica has more calls than it accepts.
+    Overloaded,
+    /// There is no such path.
+    NotFound,
+    /// The path has other methods.
+    Method,
+    /// A fault of the server.
+    Internal,
+}
+
+impl Refusal {
+    /// Returns the status and the text for people.
+    pub(super) fn parts(self) -> (StatusCode, String) {
+        let text = |text: &str| text.to_owned();
+        match self {
+            Self::HeadersTooLarge { max } => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                format!("the headers are larger than {max} bytes: send fewer"),
+            ),
+            Self::BodyTooLarge { max } => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("the body is larger than {max} bytes: send less"),
+            ),
+            Self::BodyLate => (
+                StatusCode::REQUEST_TIMEOUT,
+                text("the body did not arrive in time: send the request again"),
+            ),
+            Self::ContentType { wanted } => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                format!("send the body once, with the content type {wanted}"),
+            ),
+            Self::Query => (
+                StatusCode::BAD_REQUEST,
+                text("this path takes no query: send parameters in the body"),
+            ),
+            Self::Repeated => (
+                StatusCode::BAD_REQUEST,
+                text("a parameter other than action is repeated: send it once"),
+            ),
+            Self::Overloaded => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                text("this replica is at its limit of concurrent calls: try again"),
+            ),
+            Self::NotFound => (
+                StatusCode::NOT_FOUND,
+                text("there is no such path: /openapi.json lists the paths"),
+            ),
+            Self::Method => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                text("the path has other methods, which the header Allow lists"),
+            ),
+            Self::Internal => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                text("internal error: report it with the request id"),
+            ),
+        }
+    }
+}
+
+/// Conversion of an error to a response of a family.
+pub(super) trait IntoFamily {
+    /// Returns the response.
+    fn into_family(self, family: Family) -> Response<Body>;
+}
+
+impl IntoFamily for Refusal {
+    fn into_family(self, family: Family) -> Response<Body> {
+        match family {
+            Family::Oauth => OauthError::from(self).into_response(),
+            Family::Cms => CmsError::from(self).into_response(),
+        }
+    }
+}
+
+/// Answers a request for an unknown path.
+pub(super) async fn not_found(request: Request<Body>) -> Response<Body> {
+    Refusal::NotFound.into_family(Family::of(request.uri().path()))
+}
+
+/// Answers a request with a method that its path does not have.
+pub(super) async fn method_not_allowed(request: Request<Body>) -> Response<Body> {
+    Refusal::Method.into_family(Family::of(request.uri().path()))
+}
+
+/// Builds a response with a JSON body, and with `retry-after` if the request can succeed later.
+pub(super) fn json(
+    status: StatusCode,
+    retry_after: Option<std::time::Duration>,
+    body: &impl Serialize,
+) -> Response<Body> {
+    let mut response = (status, Json(body)).into_response();
+    if let Some(retry_after) = retry_after {
+        let seconds = retry_after.as_millis().div_ceil(1000).max(1);
+        if let Ok(seconds) = HeaderValue::from_str(&seconds.to_string()) {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
+    }
+    response
+}

@@ -1,0 +1,62 @@
+//! Headers of an RPC that is called for an HTTP request: the credential, the request id and the trace
+//! context. Everything else of the request stays behind.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use super::REQUEST_ID;
+use crate::grpc::status::ReceivedError;
+
+/// Headers that are passed on with all their values. The authenticator refuses a credential that is
+/// sent twice.
+static PASSED: [HeaderName; 3] = [
+    header::AUTHORIZATION,
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+];
+/// Header in which clients of the CMS send the JWT of a person.
+pub(super) static AUTHTOKEN: HeaderName = HeaderName::from_static("authtoken");
+
+/// Returns the headers of an RPC for a request with these headers.
+///
+/// # Errors
+/// A request of a browser (with `origin`) must send its credential in a header. A browser attaches
+/// client certificates even to requests that a page of another origin makes.
+pub(super) fn headers(sent: &HeaderMap, request_id: &str) -> Result<HeaderMap, ReceivedError> {
+    let mut headers = HeaderMap::with_capacity(4);
+    for name in &PASSED {
+        for value in sent.get_all(name) {
+            headers.append(name, value.clone());
+        }
+    }
+    for jwt in sent.get_all(&AUTHTOKEN) {
+        let value = [b"Bearer ", jwt.as_bytes()].concat();
+        let value = HeaderValue::from_bytes(&value).map_err(|_| ReceivedError::no_credential())?;
+        headers.append(header::AUTHORIZATION, value);
+    }
+    if sent.contains_key(header::ORIGIN) && !headers.contains_key(header::AUTHORIZATION) {
+        return Err(ReceivedError::no_credential());
+    }
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    Ok(headers)
+}
+
+/// Returns the value of a header that may be sent once.
+///
+/// # Errors
+/// Says what is wrong with the header.
+pub(super) fn single<'a>(
+    headers: &'a HeaderMap,
+    name: &str,
+) -> Result<Option<&'a str>, &'static str> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err("is sent twice: send it once");
+    }
+    let text = value.to_str().map_err(|_| "is not ASCII text")?;
+    Ok(Some(text).filter(|text| !text.is_empty()))
+}

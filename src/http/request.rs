@@ -1,0 +1,62 @@
+//! A request as the handlers of the routes see it.
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::extract::FromRequest;
+use http::{HeaderMap, Request};
+use http_body_util::BodyExt as _;
+use prost::Message;
+use tokio_util::bytes::Bytes;
+
+use super::{forward, rpc, rpc::Rpcs};
+use crate::grpc::status::ReceivedError;
+
+/// How a request came in; attached to it before it is routed.
+#[derive(Clone)]
+pub(super) struct Origin {
+    pub rpcs: Arc<dyn Rpcs>,
+    pub request_id: String,
+}
+
+/// A request, whose body is in memory.
+pub(super) struct HttpRequest {
+    pub headers: HeaderMap,
+    /// The query; `None` if the path has none.
+    pub query: Option<String>,
+    pub body: Bytes,
+    origin: Option<Origin>,
+}
+
+impl<S: Sync> FromRequest<S> for HttpRequest {
+    type Rejection = Infallible;
+
+    async fn from_request(
+        request: Request<axum::body::Body>,
+        _: &S,
+    ) -> Result<Self, Self::Rejection> {
+        let (mut head, body) = request.into_parts();
+        // Always in memory already, so this cannot fail.
+        let body = body.collect().await.map(http_body_util::Collected::to_bytes);
+        Ok(Self {
+            origin: head.extensions.remove(),
+            query: head.uri.query().map(str::to_owned),
+            headers: head.headers,
+            body: body.unwrap_or_default(),
+        })
+    }
+}
+
+impl HttpRequest {
+    /// Calls an RPC with the credential of this request.
+    pub async fn call<A: Message + Default>(
+        &self,
+        path: &'static str,
+        message: &impl Message,
+    ) -> Result<A, ReceivedError> {
+        let Some(origin) = &self.origin else {
+            return Err(ReceivedError::internal("a route was reached without its port"));
+        };
+        let headers = forward::headers(&self.headers, &origin.request_id)?;
+        rpc::unary(origin.rpcs.as_ref(), path, headers, message).await
+    }
+}

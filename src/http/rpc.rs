@@ -1,0 +1,61 @@
+//! Calls of this server's own RPCs, in memory.
+
+use std::convert::Infallible;
+
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, Response};
+use http_body_util::BodyExt as _;
+use prost::Message;
+use tokio_util::bytes::{BufMut as _, Bytes, BytesMut};
+
+use crate::grpc::status::{self, ReceivedError};
+
+/// Size in bytes of the prefix of a gRPC message, which contains the compressed flag and the length.
+const PREFIX: usize = 5;
+
+/// Future of the response to an RPC.
+pub type RpcFuture = BoxFuture<'static, Result<Response<tonic::body::Body>, Infallible>>;
+
+/// Calls RPCs for one HTTP request. The calls pass the same layers as those of gRPC clients.
+pub trait Rpcs: Send + Sync {
+    /// Calls the RPC at `path` with a message that has its prefix.
+    fn call(&self, path: &'static str, headers: HeaderMap, message: Bytes) -> RpcFuture;
+}
+
+/// Calls a unary RPC.
+///
+/// # Errors
+/// The error that the RPC returns.
+pub(super) async fn unary<A: Message + Default>(
+    rpcs: &dyn Rpcs,
+    path: &'static str,
+    headers: HeaderMap,
+    message: &impl Message,
+) -> Result<A, ReceivedError> {
+    let Ok(response) = rpcs.call(path, headers, framed(message)).await;
+    let (head, body) = response.into_parts();
+    if let Some(error) = status::received(&head.headers) {
+        return Err(error);
+    }
+    let body = body.collect().await.map_err(|_| unreadable())?;
+    if let Some(error) = body.trailers().and_then(status::received) {
+        return Err(error);
+    }
+    let bytes = body.to_bytes();
+    let message = bytes.get(PREFIX..).ok_or_else(unreadable)?;
+    A::decode(message).map_err(|_| unreadable())
+}
+
+fn framed(message: &impl Message) -> Bytes {
+    let length = message.encoded_len();
+    let mut bytes = BytesMut::with_capacity(PREFIX + length);
+    bytes.put_u8(0);
+    // A message is at most as long as the request body, which is limited.
+    bytes.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+    bytes.put_slice(&message.encode_to_vec());
+    bytes.freeze()
+}
+
+fn unreadable() -> ReceivedError {
+    ReceivedError::internal("the answer of the server's own RPC cannot be read")
+}
