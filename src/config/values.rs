@@ -112,7 +112,8 @@ pub fn public_url(text: &str) -> Result<String, String> {
     let authority = authority.map(|authority| authority.strip_suffix('/').unwrap_or(authority));
     let fits = |letter: char| letter.is_ascii_alphanumeric() || "-._:[]".contains(letter);
     let is_host = |authority: &&str| {
-        let starts = authority.starts_with(|letter: char| letter.is_ascii_alphanumeric() || letter == '[');
+        let starts =
+            authority.starts_with(|letter: char| letter.is_ascii_alphanumeric() || letter == '[');
         starts && authority.chars().all(fits)
     };
     authority.filter(is_host).ok_or(expected)?;

@@ -59,9 +59,15 @@ fn routes() -> [Route; 7] {
     let tokens = get(cms::list).post(cms::create);
     let token = get(cms::fetch).put(cms::update).delete(cms::delete);
     [
-        ("/.well-known/oauth-authorization-server", get(oauth::metadata)),
+        (
+            "/.well-known/oauth-authorization-server",
+            get(oauth::metadata),
+        ),
         ("/oauth2/introspect", post(oauth::introspect)),
-        ("/oauth2/introspect/{stack_api_key}", post(oauth::introspect_at)),
+        (
+            "/oauth2/introspect/{stack_api_key}",
+            post(oauth::introspect_at),
+        ),
         ("/oauth2/revoke", post(oauth::revoke)),
         ("/v3/stacks/management_tokens", tokens),
         ("/v3/stacks/management_tokens/{uid}", token),
@@ -125,7 +131,10 @@ mod tests {
     #[test]
     fn the_document_describes_exactly_the_routes_that_are_served() {
         let documented = openapi::paths();
-        let served: Vec<_> = routes().iter().map(|(path, _)| (*path).to_owned()).collect();
+        let served: Vec<_> = routes()
+            .iter()
+            .map(|(path, _)| (*path).to_owned())
+            .collect();
         let sorted = |mut paths: Vec<String>| {
             paths.sort();
             paths

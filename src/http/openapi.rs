@@ -31,5 +31,9 @@ pub(super) async fn document(
 #[cfg(test)]
 pub(super) fn paths() -> Vec<String> {
     let paths = DOCUMENT["paths"].as_object();
-    paths.into_iter().flatten().map(|(path, _)| path.clone()).collect()
+    paths
+        .into_iter()
+        .flatten()
+        .map(|(path, _)| path.clone())
+        .collect()
 }

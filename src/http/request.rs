@@ -36,7 +36,10 @@ impl<S: Sync> FromRequest<S> for HttpRequest {
     ) -> Result<Self, Self::Rejection> {
         let (mut head, body) = request.into_parts();
         // Always in memory already, so this cannot fail.
-        let body = body.collect().await.map(http_body_util::Collected::to_bytes);
+        let body = body
+            .collect()
+            .await
+            .map(http_body_util::Collected::to_bytes);
         Ok(Self {
             origin: head.extensions.remove(),
             query: head.uri.query().map(str::to_owned),
@@ -54,7 +57,9 @@ impl HttpRequest {
         message: &impl Message,
     ) -> Result<A, ReceivedError> {
         let Some(origin) = &self.origin else {
-            return Err(ReceivedError::internal("a route was reached without its port"));
+            return Err(ReceivedError::internal(
+                "a route was reached without its port",
+            ));
         };
         let headers = forward::headers(&self.headers, &origin.request_id)?;
         rpc::unary(origin.rpcs.as_ref(), path, headers, message).await

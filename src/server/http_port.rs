@@ -77,7 +77,11 @@ impl HttpPort {
         }
     }
 
-    async fn serve(self: Arc<Self>, request: Request<RequestBody>, peer: Arc<Peer>) -> Response<Body> {
+    async fn serve(
+        self: Arc<Self>,
+        request: Request<RequestBody>,
+        peer: Arc<Peer>,
+    ) -> Response<Body> {
         let clock = self.dispatcher.clock.clone();
         let arrived_at = clock.monotonic();
         let sent = request_id::sent(request.headers());

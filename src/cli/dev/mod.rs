@@ -100,7 +100,11 @@ impl Dev {
     /// Returns the address of the HTTP port. A second `dev` on one machine has other ports, so its
     /// default must not collide with that of the first.
     fn http_address(&self) -> SocketAddr {
-        let port = if self.listen.port() == GRPC_PORT { HTTP_PORT } else { 0 };
+        let port = if self.listen.port() == GRPC_PORT {
+            HTTP_PORT
+        } else {
+            0
+        };
         let default = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         self.http_listen.unwrap_or(default)
     }

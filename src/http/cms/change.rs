@@ -32,7 +32,10 @@ pub(in crate::http) async fn create(request: HttpRequest) -> Result<Response<Bod
     sent.require_new()?;
     let (name, description) = sent.texts()?;
     let expires_on = sent.expires_on.as_ref().ok_or_else(|| {
-        CmsError::field("expires_on", "is required, there is no default: a date, or null for never")
+        CmsError::field(
+            "expires_on",
+            "is required, there is no default: a date, or null for never",
+        )
     })?;
     let message = IssueRequest {
         stack_api_key: stack_key(&request.headers)?,
@@ -83,7 +86,9 @@ pub(in crate::http) async fn update(
             if is_first {
                 return error;
             }
-            error.after_part("The other fields were changed, expires_on was not: send the same update again.")
+            error.after_part(
+                "The other fields were changed, expires_on was not: send the same update again.",
+            )
         })?;
         token = made.token.unwrap_or(token);
     }
@@ -169,7 +174,10 @@ fn update_of(sent: &Sent, token: &Token) -> Result<Option<UpdateRequest>, CmsErr
         etag: token.etag.clone(),
         validate_only: false,
     };
-    let changes = update.update_mask.as_ref().is_some_and(|mask| !mask.paths.is_empty());
+    let changes = update
+        .update_mask
+        .as_ref()
+        .is_some_and(|mask| !mask.paths.is_empty());
     Ok(changes.then_some(update))
 }
 

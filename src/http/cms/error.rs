@@ -66,14 +66,22 @@ impl CmsError {
 
     /// Returns the error of a request without a usable stack key.
     pub fn stack_key(problem: &str) -> Self {
-        Self::new(StatusCode::PRECONDITION_FAILED, NO_STACK, "The stack was not found.")
-            .with("api_key", problem)
+        Self::new(
+            StatusCode::PRECONDITION_FAILED,
+            NO_STACK,
+            "The stack was not found.",
+        )
+        .with("api_key", problem)
     }
 
     /// Returns the error of a token that does not exist.
     pub fn no_token() -> Self {
-        Self::new(StatusCode::NOT_FOUND, NO_TOKEN, "The management token was not found.")
-            .with("uid", "is not the uid of a management token of this stack")
+        Self::new(
+            StatusCode::NOT_FOUND,
+            NO_TOKEN,
+            "The management token was not found.",
+        )
+        .with("uid", "is not the uid of a management token of this stack")
     }
 
     /// Says that a part of the update was made before the error.
@@ -83,7 +91,10 @@ impl CmsError {
     }
 
     fn with(mut self, name: &str, problem: impl Into<String>) -> Self {
-        self.errors.entry(name.to_owned()).or_default().push(problem.into());
+        self.errors
+            .entry(name.to_owned())
+            .or_default()
+            .push(problem.into());
         self
     }
 
@@ -105,7 +116,9 @@ impl CmsError {
             return Self::no_token();
         }
         let fields = error.fields.into_iter();
-        fields.fold(start, |whole, (name, problem)| whole.with(cms_name(&name), problem))
+        fields.fold(start, |whole, (name, problem)| {
+            whole.with(cms_name(&name), problem)
+        })
     }
 
     fn later(status: StatusCode, error: ReceivedError) -> Self {
@@ -142,9 +155,7 @@ impl From<ReceivedError> for CmsError {
             (Code::NotFound, "STACK_NOT_FOUND") => Self::stack_key("is not valid"),
             (Code::NotFound, _) => Self::no_token(),
             (Code::AlreadyExists, "NAME_TAKEN") => Self::field("name", "is not unique"),
-            (Code::Aborted, _) => {
-                Self::new(StatusCode::CONFLICT, INVALID, error.message)
-            }
+            (Code::Aborted, _) => Self::new(StatusCode::CONFLICT, INVALID, error.message),
             (Code::ResourceExhausted, "RATE_LIMITED") => {
                 Self::later(StatusCode::TOO_MANY_REQUESTS, error)
             }
@@ -182,7 +193,9 @@ impl IntoResponse for CmsError {
         let mut response = json(self.status, self.retry_after, &body);
         if self.status == StatusCode::UNAUTHORIZED {
             let bearer = HeaderValue::from_static("Bearer");
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, bearer);
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, bearer);
         }
         response
     }

@@ -2,7 +2,9 @@
 
 use prost_types::Timestamp;
 use serde_json::Value;
-use time::{Date, OffsetDateTime, format_description::well_known::Rfc3339, macros::format_description};
+use time::{
+    Date, OffsetDateTime, format_description::well_known::Rfc3339, macros::format_description,
+};
 
 use super::CmsError;
 use crate::grpc::pb::v1::{Expiry, expiry::Expiry as Choice};

@@ -127,14 +127,18 @@ fn text_of<'a>(name: &str, value: Option<&'a Value>) -> Result<Option<&'a str>, 
 fn field_in(problem: &str) -> &str {
     let named = ["unknown field `", "duplicate field `"];
     let start = named.iter().find_map(|start| problem.strip_prefix(start));
-    start.and_then(|rest| rest.split('`').next()).unwrap_or("token")
+    start
+        .and_then(|rest| rest.split('`').next())
+        .unwrap_or("token")
 }
 
 /// Returns the text of a parser without anything that can be a value of the client: a parser repeats
 /// a value of a wrong type.
 pub(super) fn printable(problem: &str) -> String {
     if problem.starts_with("invalid type") || problem.starts_with("invalid value") {
-        let expected = problem.rsplit_once("expected ").map_or("", |(_, expected)| expected);
+        let expected = problem
+            .rsplit_once("expected ")
+            .map_or("", |(_, expected)| expected);
         return format!("a value has the wrong type; expected {expected}");
     }
     if text::holds_credential(problem) {

@@ -55,14 +55,18 @@ pub(in crate::http) async fn list(request: HttpRequest) -> Result<Response<Body>
     if counts && !is_complete {
         return Err(CmsError::field(
             "include_count",
-            format!("is not possible with more than {MAX_READ} tokens: leave it out, or delete old tokens"),
+            format!(
+                "is not possible with more than {MAX_READ} tokens: leave it out, or delete old tokens"
+            ),
         ));
     }
     if question.counts_only {
         let body = serde_json::json!({ "tokens": tokens.len() });
         return Ok(json(StatusCode::OK, None, &body));
     }
-    let page = tokens.get(page(&question, tokens.len())).unwrap_or_default();
+    let page = tokens
+        .get(page(&question, tokens.len()))
+        .unwrap_or_default();
     let body = Tokens {
         tokens: page.iter().map(|token| Shown::new(token, None)).collect(),
         count: question.includes_count.then_some(tokens.len()),
@@ -171,5 +175,7 @@ fn number(
 }
 
 fn flag(name: &str, value: &str) -> Result<bool, CmsError> {
-    value.parse().map_err(|_| CmsError::field(name, "must be true or false"))
+    value
+        .parse()
+        .map_err(|_| CmsError::field(name, "must be true or false"))
 }

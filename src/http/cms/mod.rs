@@ -31,7 +31,9 @@ const API_KEY: &str = "api_key";
 fn stack_key(headers: &HeaderMap) -> Result<String, CmsError> {
     match forward::single(headers, API_KEY) {
         Ok(Some(key)) => Ok(key.to_owned()),
-        Ok(None) => Err(CmsError::stack_key("is required: send the stack API key in the header api_key")),
+        Ok(None) => Err(CmsError::stack_key(
+            "is required: send the stack API key in the header api_key",
+        )),
         Err(problem) => Err(CmsError::stack_key(problem)),
     }
 }

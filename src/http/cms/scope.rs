@@ -107,7 +107,9 @@ fn modules(
     if grants.iter().all(of_branches) {
         Ok(None)
     } else {
-        Err(wrong("names $all and other modules: name either all modules or each of them"))
+        Err(wrong(
+            "names $all and other modules: name either all modules or each of them",
+        ))
     }
 }
 
@@ -118,7 +120,12 @@ fn collect_branches(
 ) -> Result<(), CmsError> {
     for (field, sent, of, names) in [
         ("branches", &entry.branches, BRANCH, &mut narrowed.branches),
-        ("branch_aliases", &entry.branch_aliases, ALIAS, &mut narrowed.aliases),
+        (
+            "branch_aliases",
+            &entry.branch_aliases,
+            ALIAS,
+            &mut narrowed.aliases,
+        ),
     ] {
         let Some(sent) = sent else {
             continue;

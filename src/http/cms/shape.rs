@@ -59,5 +59,9 @@ impl<'a> Shown<'a> {
 fn instant(at: &Timestamp) -> Option<String> {
     let whole = OffsetDateTime::from_unix_timestamp(at.seconds).ok()?;
     let nanosecond = u32::try_from(at.nanos).ok()?;
-    whole.replace_nanosecond(nanosecond).ok()?.format(INSTANT).ok()
+    whole
+        .replace_nanosecond(nanosecond)
+        .ok()?
+        .format(INSTANT)
+        .ok()
 }

@@ -48,14 +48,22 @@ impl OauthError {
 
     /// Returns the error of a request that must be corrected.
     pub fn invalid_request(description: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid_request", description.into())
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_request",
+            description.into(),
+        )
     }
 
     /// Returns the error of a caller that has not authenticated.
     pub fn invalid_client(description: impl Into<String>) -> Self {
         Self {
             challenge: Some("Bearer"),
-            ..Self::new(StatusCode::UNAUTHORIZED, "invalid_client", description.into())
+            ..Self::new(
+                StatusCode::UNAUTHORIZED,
+                "invalid_client",
+                description.into(),
+            )
         }
     }
 
@@ -99,7 +107,11 @@ impl From<ReceivedError> for OauthError {
                 _,
             ) => Self::temporarily_unavailable(StatusCode::SERVICE_UNAVAILABLE, error),
             (Code::Internal | Code::Unknown | Code::Unimplemented | Code::DataLoss, _) => {
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", error.message)
+                Self::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "server_error",
+                    error.message,
+                )
             }
             _ => Self::invalid_request(error.message),
         }
@@ -131,7 +143,9 @@ impl IntoResponse for OauthError {
         let mut response = json(self.status, self.retry_after, &body);
         if let Some(challenge) = self.challenge {
             let challenge = HeaderValue::from_static(challenge);
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, challenge);
         }
         response
     }

@@ -49,7 +49,10 @@ async fn run(
     let token = form.get("token").ok_or_else(|| {
         OauthError::invalid_request("token is required: send the presented token in the form")
     })?;
-    let actions: Vec<_> = form.all("action").map(action::parse).collect::<Result<_, _>>()?;
+    let actions: Vec<_> = form
+        .all("action")
+        .map(action::parse)
+        .collect::<Result<_, _>>()?;
     let has_actions = !actions.is_empty();
     let include = [IntrospectInclude::Permissions, IntrospectInclude::Token];
     let mut question = IntrospectRequest {
@@ -74,9 +77,12 @@ fn stack_key(
     request: &HttpRequest,
 ) -> Result<String, OauthError> {
     let in_header = forward::single(&request.headers, API_KEY);
-    let in_header = in_header
-        .map_err(|problem| OauthError::invalid_request(format!("the header {API_KEY} {problem}")))?;
-    let mut sent = [in_path, form.get(STACK_KEY), in_header].into_iter().flatten();
+    let in_header = in_header.map_err(|problem| {
+        OauthError::invalid_request(format!("the header {API_KEY} {problem}"))
+    })?;
+    let mut sent = [in_path, form.get(STACK_KEY), in_header]
+        .into_iter()
+        .flatten();
     let key = sent.next().ok_or_else(|| {
         OauthError::invalid_request(
             "the stack key is required: send it in the path, as the form parameter stack_api_key or in the header api_key",

@@ -9,7 +9,9 @@ use crate::support::TestServer;
 async fn the_metadata_names_the_configured_address_whatever_the_host_is() {
     let server = TestServer::start().await;
     let call = server.http(Method::GET, "/.well-known/oauth-authorization-server");
-    let call = call.header("host", "evil.example").header("x-forwarded-host", "evil.example");
+    let call = call
+        .header("host", "evil.example")
+        .header("x-forwarded-host", "evil.example");
     let metadata = call.send().await.json();
     let issuer = format!("http://{}", server.http_address);
     let wanted = json!({
@@ -26,16 +28,35 @@ async fn the_metadata_names_the_configured_address_whatever_the_host_is() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_operation_of_the_document_is_served_and_no_other() {
     let server = TestServer::start().await;
-    let document = server.http(Method::GET, "/openapi.json").send().await.json();
+    let document = server
+        .http(Method::GET, "/openapi.json")
+        .send()
+        .await
+        .json();
     assert_eq!(document["openapi"], "3.1.0");
-    assert_eq!(document["servers"][0]["url"], format!("http://{}", server.http_address));
+    assert_eq!(
+        document["servers"][0]["url"],
+        format!("http://{}", server.http_address)
+    );
     for (path, operations) in document["paths"].as_object().unwrap() {
-        let real = path.replace("{stack_api_key}", &server.stack).replace("{uid}", "x");
-        for method in [Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
+        let real = path
+            .replace("{stack_api_key}", &server.stack)
+            .replace("{uid}", "x");
+        for method in [
+            Method::GET,
+            Method::POST,
+            Method::PUT,
+            Method::DELETE,
+            Method::PATCH,
+        ] {
             let name = method.as_str().to_lowercase();
             let answer = server.http(method, &real).send().await;
             let is_documented = operations.get(&name).is_some();
-            assert_eq!(answer.status != 405, is_documented, "{name} {path}: {answer:?}");
+            assert_eq!(
+                answer.status != 405,
+                is_documented,
+                "{name} {path}: {answer:?}"
+            );
             if is_documented {
                 let status = answer.status.to_string();
                 let responses = &operations[&name]["responses"];

@@ -39,7 +39,11 @@ async fn narrowed(server: &TestServer) -> v1::IssueResponse {
 }
 
 fn require_inactive(answer: &HttpAnswer) {
-    assert_eq!((answer.status, &answer.body[..]), (200, INACTIVE), "{answer:?}");
+    assert_eq!(
+        (answer.status, &answer.body[..]),
+        (200, INACTIVE),
+        "{answer:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -79,7 +83,9 @@ async fn the_stack_key_is_in_the_path_the_form_or_the_header() {
     let alone = [("token", secret)];
     for call in [
         call("/oauth2/introspect").form(&in_form),
-        call("/oauth2/introspect").form(&alone).header("api_key", &stack),
+        call("/oauth2/introspect")
+            .form(&alone)
+            .header("api_key", &stack),
         call(&in_path).form(&alone),
         call(&in_path).form(&in_form).header("api_key", &stack),
         call(&in_path.replace("blt", "%62lt")).form(&alone),
@@ -92,8 +98,13 @@ async fn the_stack_key_is_in_the_path_the_form_or_the_header() {
         call("/oauth2/introspect").form(&[("token", secret), ("stack_api_key", "")]),
         call(&in_path).form(&[("token", secret), ("stack_api_key", &other)]),
         call(&in_path).form(&alone).header("api_key", &other),
-        call("/oauth2/introspect").form(&in_form).header("api_key", &other),
-        call(&in_path).form(&alone).header("api_key", &stack).header("api_key", &stack),
+        call("/oauth2/introspect")
+            .form(&in_form)
+            .header("api_key", &other),
+        call(&in_path)
+            .form(&alone)
+            .header("api_key", &stack)
+            .header("api_key", &stack),
     ] {
         assert_eq!(call.send().await.refusal(), (400, "invalid_request".into()));
     }
@@ -138,7 +149,12 @@ async fn repeated_actions_are_decided_in_their_order() {
         ],
     });
     assert_eq!(allowed, wanted);
-    let denied = decided(&["entry.update;branch=dev", "asset.update;branch=main", "no.such"]).await;
+    let denied = decided(&[
+        "entry.update;branch=dev",
+        "asset.update;branch=main",
+        "no.such",
+    ])
+    .await;
     let wanted = json!({
         "decision": "DENY",
         "reason": "BRANCH_NOT_GRANTED",
@@ -177,6 +193,10 @@ async fn facts_are_stated_with_an_action() {
     ] {
         let parameters = [("token", issued.secret.as_str()), ("action", action)];
         let answer = server.ask(&parameters).send().await;
-        assert_eq!(answer.refusal(), (400, "invalid_request".into()), "{action}");
+        assert_eq!(
+            answer.refusal(),
+            (400, "invalid_request".into()),
+            "{action}"
+        );
     }
 }

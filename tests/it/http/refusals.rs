@@ -5,7 +5,11 @@ use http::Method;
 use crate::support::{TestServer, http::FORM, raw::TestCaller};
 
 /// Paths of POST routes that take a form.
-const FORMS: [&str; 3] = ["/oauth2/introspect", "/oauth2/introspect/blt0123456789abcdef", "/oauth2/revoke"];
+const FORMS: [&str; 3] = [
+    "/oauth2/introspect",
+    "/oauth2/introspect/blt0123456789abcdef",
+    "/oauth2/revoke",
+];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_is_authenticated_as_on_the_grpc_port() {
@@ -40,7 +44,10 @@ async fn a_caller_is_authenticated_as_on_the_grpc_port() {
         let user = server.issuer.user("owner", server.clock.seconds());
         let answer = call().bearer(&user).send().await;
         assert_eq!(answer.refusal(), (403, "insufficient_scope".into()));
-        assert_eq!(answer.header("www-authenticate"), "Bearer error=\"insufficient_scope\"");
+        assert_eq!(
+            answer.header("www-authenticate"),
+            "Bearer error=\"insufficient_scope\""
+        );
     }
 }
 
@@ -50,7 +57,11 @@ async fn a_credential_in_the_body_is_refused() {
     let jwt = TestCaller::Introspector.jwt(&server);
     for path in FORMS {
         for name in ["client_secret", "client_assertion", "access_token"] {
-            let form = [("token", "junk"), ("client_id", "api"), (name, jwt.as_str())];
+            let form = [
+                ("token", "junk"),
+                ("client_id", "api"),
+                (name, jwt.as_str()),
+            ];
             let both = server.http(Method::POST, path).bearer(&jwt).form(&form);
             assert_eq!(both.send().await.refusal(), (400, "invalid_request".into()));
             let alone = server.http(Method::POST, path).form(&form);
@@ -66,25 +77,41 @@ async fn a_form_is_read_as_rfc_6749_says() {
     let jwt = TestCaller::Introspector.jwt(&server);
     let path = format!("/oauth2/introspect/{}", server.stack);
     let call = || server.http(Method::POST, &path).bearer(&jwt);
-    let hinted = [("token", secret.as_str()), ("token_type_hint", "access_token"), ("color", "red")];
+    let hinted = [
+        ("token", secret.as_str()),
+        ("token_type_hint", "access_token"),
+        ("color", "red"),
+    ];
     assert_eq!(call().form(&hinted).send().await.json()["active"], true);
     for repeated in ["token", "token_type_hint", "stack_api_key", "color"] {
         let form = [("token", secret.as_str()), (repeated, "a"), (repeated, "a")];
         let answer = call().form(&form).send().await;
-        assert_eq!(answer.refusal(), (400, "invalid_request".into()), "{repeated}");
+        assert_eq!(
+            answer.refusal(),
+            (400, "invalid_request".into()),
+            "{repeated}"
+        );
     }
     for missing in [&[][..], &[("token", "")], &[("tok", "x")]] {
         let answer = call().form(missing).send().await;
         assert_eq!(answer.refusal(), (400, "invalid_request".into()));
     }
     for content_type in ["application/json", "text/plain", "", "multipart/form-data"] {
-        let answer = call().body(content_type, format!("token={secret}")).send().await;
+        let answer = call()
+            .body(content_type, format!("token={secret}"))
+            .send()
+            .await;
         assert_eq!(answer.status, 415, "{content_type}");
     }
     let charset = format!("{FORM}; charset=utf-8");
-    let answer = call().body(&charset, format!("token={secret}")).send().await;
+    let answer = call()
+        .body(&charset, format!("token={secret}"))
+        .send()
+        .await;
     assert_eq!(answer.json()["active"], true);
-    let two = call().body(FORM, format!("token={secret}")).header("content-type", FORM);
+    let two = call()
+        .body(FORM, format!("token={secret}"))
+        .header("content-type", FORM);
     assert_eq!(two.send().await.status, 415);
 }
 
@@ -94,18 +121,28 @@ async fn no_parameter_and_no_credential_is_read_from_a_query() {
     let secret = server.issue("deploy").await.secret;
     let jwt = TestCaller::Introspector.jwt(&server);
     let path = format!("/oauth2/introspect/{}?token={secret}", server.stack);
-    let answer = server.http(Method::POST, &path).bearer(&jwt).form(&[("token", &secret)]);
-    assert_eq!(answer.send().await.refusal(), (400, "invalid_request".into()));
+    let answer = server
+        .http(Method::POST, &path)
+        .bearer(&jwt)
+        .form(&[("token", &secret)]);
+    assert_eq!(
+        answer.send().await.refusal(),
+        (400, "invalid_request".into())
+    );
     let owner = server.issuer.user("owner", server.clock.seconds());
     for name in ["authtoken", "access_token", "api_key", "authorization"] {
         let path = format!("/v3/stacks/management_tokens?{name}={owner}");
-        let call = server.http(Method::GET, &path).header("api_key", &server.stack);
+        let call = server
+            .http(Method::GET, &path)
+            .header("api_key", &server.stack);
         let answer = call.send().await;
         assert!([401, 422].contains(&answer.status), "{answer:?}");
         assert!(!String::from_utf8_lossy(&answer.body).contains(&owner));
     }
     let cookie = server.http(Method::GET, "/v3/stacks/management_tokens");
-    let cookie = cookie.header("api_key", &server.stack).header("cookie", &format!("authtoken={owner}"));
+    let cookie = cookie
+        .header("api_key", &server.stack)
+        .header("cookie", &format!("authtoken={owner}"));
     let answer = cookie.send().await;
     assert_eq!(answer.status, 401);
     assert_eq!(answer.header("set-cookie"), "");
@@ -120,7 +157,9 @@ async fn a_large_body_or_head_is_refused() {
         let answer = large.body(FORM, vec![b'a'; 64 * 1024 + 1]).send().await;
         assert_eq!(answer.status, 413, "{answer:?}");
         for size in [5_000, 50_000] {
-            let head = server.http(Method::POST, path).header("x-large", &"a".repeat(size));
+            let head = server
+                .http(Method::POST, path)
+                .header("x-large", &"a".repeat(size));
             assert_eq!(head.body(FORM, "").send().await.status, 431);
         }
     }
@@ -148,7 +187,11 @@ async fn other_paths_and_methods_do_not_exist() {
         "/v3/stacks/management_tokens/",
         "/v3/stacks",
     ] {
-        let answer = server.http(Method::POST, path).form(&[("token", "x")]).send().await;
+        let answer = server
+            .http(Method::POST, path)
+            .form(&[("token", "x")])
+            .send()
+            .await;
         assert_eq!(answer.status, 404, "{path}: {answer:?}");
         assert_eq!(answer.header("cache-control"), "no-store");
     }
@@ -157,11 +200,19 @@ async fn other_paths_and_methods_do_not_exist() {
         ("/oauth2/revoke", Method::DELETE, "POST"),
         ("/openapi.json", Method::POST, "GET,HEAD"),
         ("/v3/stacks/management_tokens", Method::PUT, "GET,HEAD,POST"),
-        ("/v3/stacks/management_tokens/x", Method::PATCH, "GET,HEAD,PUT,DELETE"),
+        (
+            "/v3/stacks/management_tokens/x",
+            Method::PATCH,
+            "GET,HEAD,PUT,DELETE",
+        ),
         ("/oauth2/introspect", Method::OPTIONS, "POST"),
     ] {
         let answer = server.http(method, path).send().await;
-        assert_eq!((answer.status, answer.header("allow")), (405, allowed), "{path}");
+        assert_eq!(
+            (answer.status, answer.header("allow")),
+            (405, allowed),
+            "{path}"
+        );
         assert_eq!(answer.header("access-control-allow-origin"), "");
     }
 }

@@ -37,7 +37,9 @@ impl HttpAnswer {
     }
 
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
     }
 }
 
@@ -84,12 +86,15 @@ impl HttpCall {
     }
 
     pub async fn send(self) -> HttpAnswer {
-        let client = Client::builder(TokioExecutor::new()).build::<_, Full<Bytes>>(HttpConnector::new());
+        let client =
+            Client::builder(TokioExecutor::new()).build::<_, Full<Bytes>>(HttpConnector::new());
         let mut request = Request::builder().method(self.method).uri(self.uri);
         for (name, value) in self.headers {
             request = request.header(name, value);
         }
-        let response = client.request(request.body(Full::new(self.body)).unwrap()).await;
+        let response = client
+            .request(request.body(Full::new(self.body)).unwrap())
+            .await;
         let (head, body) = response.unwrap().into_parts();
         HttpAnswer {
             status: head.status.as_u16(),
@@ -117,12 +122,15 @@ impl TestServer {
         let path = format!("/v3/stacks/management_tokens{below}");
         let jwt = self.issuer.user("owner", self.clock.seconds());
         let call = self.http(method, &path);
-        call.header("api_key", &self.stack).header("authtoken", &jwt)
+        call.header("api_key", &self.stack)
+            .header("authtoken", &jwt)
     }
 
     /// Sends bytes to the HTTP port, and returns everything that comes back.
     pub async fn raw_http(&self, bytes: &[u8]) -> String {
-        let mut socket = tokio::net::TcpStream::connect(&self.http_address).await.unwrap();
+        let mut socket = tokio::net::TcpStream::connect(&self.http_address)
+            .await
+            .unwrap();
         socket.write_all(bytes).await.unwrap();
         let mut answer = Vec::new();
         let reading = socket.read_to_end(&mut answer);
