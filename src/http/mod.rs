@@ -54,7 +54,7 @@ pub struct Api {
 /// A path of the port, and what answers it.
 type Route = (&'static str, MethodRouter<Arc<Settings>>);
 
-/// Returns all routes. The OpenAPI document describes the same ones.
+/// Returns all routes. The `OpenAPI` document describes the same ones.
 fn routes() -> [Route; 7] {
     let tokens = get(cms::list).post(cms::create);
     let token = get(cms::fetch).put(cms::update).delete(cms::delete);

@@ -1,4 +1,4 @@
-//! The OpenAPI document of the port.
+//! The `OpenAPI` document of the port.
 
 use std::sync::{Arc, LazyLock};
 

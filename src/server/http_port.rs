@@ -27,7 +27,7 @@ use super::{
     dispatcher::Dispatcher,
     headers,
     message::{discard, run_limited},
-    ports::SharedByPorts,
+    port_parts::PortParts,
     request_id,
 };
 use crate::{
@@ -60,7 +60,7 @@ struct InProcess {
 }
 
 impl HttpPort {
-    pub fn new(dispatcher: Arc<Dispatcher>, public_url: &str, shared: &SharedByPorts) -> Self {
+    pub fn new(dispatcher: Arc<Dispatcher>, public_url: &str, shared: &PortParts) -> Self {
         let tls = shared.tls.as_ref();
         let api = Api::new(Settings {
             public_url: public_url.to_owned(),

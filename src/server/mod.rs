@@ -20,6 +20,7 @@ mod lifecycle;
 mod message;
 mod open_rpcs;
 mod permits;
+mod port_parts;
 mod ports;
 mod protocol;
 mod request_id;

@@ -16,11 +16,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     HealthBoard, Listeners, ServeError, Tls, admin,
-    connections::{self, Connections, Protocol, limiter::ConnectionLimiter},
+    connections::{self, Protocol},
     dispatcher::{Dispatcher, MAX_OPEN_REQUEST},
     health_list::HealthService,
     http_port::HttpPort,
     open_rpcs::OpenRpcs,
+    port_parts::PortParts,
     rpc_layer::RpcService,
     stream_limits::StreamLimits,
     tasks::Tasks,
@@ -65,32 +66,6 @@ pub struct Ports {
     accepting: CancellationToken,
 }
 
-/// What the connections of all ports share.
-pub(super) struct SharedByPorts {
-    pub tls: Option<Arc<Tls>>,
-    authenticator: Arc<Authenticator>,
-    pub entropy: Arc<dyn Entropy>,
-    metrics: Arc<Metrics>,
-    pub tuning: Tuning,
-    limiter: Arc<ConnectionLimiter>,
-}
-
-impl SharedByPorts {
-    /// Returns the connections of a port.
-    fn connections<S>(&self, answering: Arc<S>, protocol: Protocol) -> Connections<S> {
-        Connections {
-            answering,
-            protocol,
-            limiter: self.limiter.clone(),
-            tls: self.tls.clone(),
-            authenticator: self.authenticator.clone(),
-            entropy: self.entropy.clone(),
-            metrics: self.metrics.clone(),
-            tuning: self.tuning.clone(),
-        }
-    }
-}
-
 impl Listeners {
     /// Starts to answer on all ports before the store is open.
     #[must_use]
@@ -127,7 +102,7 @@ impl Listeners {
         });
         let tls = front.tls.map(Arc::new);
         let count = 1 + usize::from(self.http.is_some());
-        let shared = SharedByPorts {
+        let shared = PortParts {
             tls: tls.clone(),
             authenticator: front.authenticator.clone(),
             entropy: front.entropy.clone(),

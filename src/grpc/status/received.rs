@@ -1,6 +1,6 @@
 //! Errors as clients of the RPCs receive them. The HTTP port converts them to its own forms.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -16,8 +16,6 @@ pub struct ReceivedError {
     pub reason: String,
     /// The message for people.
     pub message: String,
-    /// Further facts about the reason.
-    pub metadata: HashMap<String, String>,
     /// When to try again.
     pub retry_after: Option<Duration>,
     /// The fields that are missing or invalid, each with what is wrong with it.
@@ -35,7 +33,6 @@ impl ReceivedError {
             code: status.code(),
             reason: info.map(|info| info.reason.clone()).unwrap_or_default(),
             message: status.message().to_owned(),
-            metadata: info.map(|info| info.metadata.clone()).unwrap_or_default(),
             retry_after: details.retry_info().and_then(|info| info.retry_delay),
             fields: fields
                 .map(|field| (field.field.clone(), field.description.clone()))
@@ -62,9 +59,8 @@ impl ReceivedError {
     fn new(code: Code, reason: ErrorReason, message: &str) -> Self {
         Self {
             code,
-            reason: super::name_of_reason(reason).to_owned(),
+            reason: reason.as_str_name().replace("ERROR_REASON_", ""),
             message: message.to_owned(),
-            metadata: HashMap::new(),
             retry_after: None,
             fields: Vec::new(),
         }

@@ -98,10 +98,9 @@ impl Source {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self {
             Self::Client(body) => Pin::new(body).poll_frame(cx),
-            Self::Memory(body) => {
-                let polled = Pin::new(body).poll_frame(cx);
-                polled.map(|frame| frame.map(|Ok(frame)| Ok(frame)))
-            }
+            Self::Memory(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map_err(|never| match never {}),
         }
     }
 

@@ -1,0 +1,36 @@
+//! What the connections of the gRPC port and of the HTTP port share, the limits on their number among
+//! it.
+
+use std::sync::Arc;
+
+use super::{
+    Tls,
+    connections::{Connections, Protocol, limiter::ConnectionLimiter},
+};
+use crate::{auth::Authenticator, config::Tuning, domain::entropy::Entropy, metrics::Metrics};
+
+/// What the connections of all ports share.
+pub(super) struct PortParts {
+    pub tls: Option<Arc<Tls>>,
+    pub authenticator: Arc<Authenticator>,
+    pub entropy: Arc<dyn Entropy>,
+    pub metrics: Arc<Metrics>,
+    pub tuning: Tuning,
+    pub limiter: Arc<ConnectionLimiter>,
+}
+
+impl PortParts {
+    /// Returns the connections of a port.
+    pub fn connections<S>(&self, answering: Arc<S>, protocol: Protocol) -> Connections<S> {
+        Connections {
+            answering,
+            protocol,
+            limiter: self.limiter.clone(),
+            tls: self.tls.clone(),
+            authenticator: self.authenticator.clone(),
+            entropy: self.entropy.clone(),
+            metrics: self.metrics.clone(),
+            tuning: self.tuning.clone(),
+        }
+    }
+}
