@@ -157,7 +157,7 @@ def check_references(release):
     for one in release.of("HorizontalPodAutoscaler"):
         target = one["spec"]["scaleTargetRef"]
         release.expect(release.named(target["kind"], target["name"]), "the autoscaler scales nothing")
-    for one in release.of("GRPCRoute"):
+    for one in release.of("GRPCRoute") + release.of("HTTPRoute"):
         for backend in (backend for rule in one["spec"]["rules"] for backend in rule["backendRefs"]):
             service = release.named("Service", backend["name"])
             ports = [port["port"] for port in service["spec"]["ports"]] if service else []

@@ -56,6 +56,9 @@
 //! [`domain::verdict`] (`app/introspect.rs`). `grpc/convert/introspection.rs` builds the response,
 //! and [`grpc::status`] builds the status of an error.
 //!
+//! A request on the HTTP port is read in `server/http_port.rs`. [`http`] converts it to calls of
+//! RPCs, which take the path above, as if they had arrived on the gRPC port.
+//!
 //! A change takes the same path, with two differences in [`server`]: the rate of its caller's
 //! changes is checked after step 5 (`app/throttle.rs`), and the call always takes a permit after
 //! its message has arrived. Its store method is one transaction. Envoy's `Check` has its own

@@ -93,6 +93,12 @@
   value: "{{ include "stacktoken.listenAddress" . }}:{{ int64 .Values.ports.grpc }}"
 - name: STACKTOKEN_ADMIN_LISTEN
   value: "{{ include "stacktoken.listenAddress" . }}:{{ int64 .Values.ports.admin }}"
+{{- if .Values.http.enabled }}
+- name: STACKTOKEN_HTTP_LISTEN
+  value: "{{ include "stacktoken.listenAddress" . }}:{{ int64 .Values.ports.http }}"
+- name: STACKTOKEN_HTTP_PUBLIC_URL
+  value: {{ .Values.http.publicUrl | quote }}
+{{- end }}
 {{ include "stacktoken.databaseEnv" . }}
 - name: STACKTOKEN_ISSUERS
   value: "/etc/stacktoken/issuers/{{ include "stacktoken.issuersKey" . }}"

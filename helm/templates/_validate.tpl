@@ -3,7 +3,7 @@
 
 {{- define "stacktoken.validate" -}}
 {{- $problems := list -}}
-{{- range list "plainUrls" "database" "replicas" "running" "issuers" "tls" "drain" "network" "route" "labels" "references" -}}
+{{- range list "plainUrls" "database" "replicas" "running" "issuers" "tls" "drain" "network" "route" "httpRoute" "labels" "references" -}}
 {{- range (include (printf "stacktoken.problems.%s" .) $ | splitList "\n") -}}
 {{- with trim . -}}
 {{- $problems = append $problems . -}}
@@ -176,6 +176,17 @@ tests.clientSecret is presented only to a server that requests it: set tls.clien
 {{- if eq (int .Values.ports.grpc) (int .Values.ports.admin) }}
 ports.grpc and ports.admin are both {{ int .Values.ports.grpc }}: give each its own
 {{- end }}
+{{- if .Values.http.enabled }}
+{{- if has (int .Values.ports.http) (list (int .Values.ports.grpc) (int .Values.ports.admin)) }}
+ports.http is {{ int .Values.ports.http }}, as another port is: give each its own
+{{- end }}
+{{- if eq (int .Values.service.httpPort) (int .Values.service.port) }}
+service.port and service.httpPort are both {{ int .Values.service.port }}: give each its own
+{{- end }}
+{{- if not .Values.http.publicUrl }}
+http.enabled needs the URL at which clients reach the port: set http.publicUrl, such as https://tokens.example.com
+{{- end }}
+{{- end }}
 {{- end -}}
 
 {{- define "stacktoken.problems.drain" -}}
@@ -197,6 +208,9 @@ terminationGracePeriodSeconds is {{ int . }}, but a stop may take {{ $needs }} s
 {{- if .Values.networkPolicy.enabled }}
 {{- if not .Values.networkPolicy.callers }}
 networkPolicy.callers is empty, so nothing could call the service: name the pods that may (such as [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: cms}}}]), or set networkPolicy.enabled=false
+{{- end }}
+{{- if and .Values.http.enabled (not .Values.networkPolicy.httpCallers) }}
+networkPolicy.httpCallers is empty, so nothing could reach the HTTP port: name the pods that may, or set http.enabled=false
 {{- end }}
 {{- if and .Values.serviceMonitor.enabled (not .Values.networkPolicy.scrapers) }}
 serviceMonitor.enabled asks Prometheus to scrape, but networkPolicy.scrapers is empty: name the pods of Prometheus there
@@ -232,9 +246,25 @@ grpcRoute.services is empty, so nothing could be called: name at least one, such
 {{- end }}
 {{- end -}}
 
+{{- define "stacktoken.problems.httpRoute" -}}
+{{- with .Values.httpRoute }}
+{{- if .enabled }}
+{{- if not $.Values.http.enabled }}
+httpRoute.enabled needs the port to which it leads: set http.enabled=true
+{{- end }}
+{{- if not .parentRefs }}
+httpRoute.enabled needs a gateway: set httpRoute.parentRefs, such as [{name: public, namespace: gateways}]
+{{- end }}
+{{- if not .paths }}
+httpRoute.paths is empty, so nothing could be reached: name at least one, such as /v3/stacks/management_tokens
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{- define "stacktoken.problems.labels" -}}
 {{- range $name := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart" }}
-{{- range $value := list "podLabels" "migrations.podLabels" "tests.podLabels" "serviceMonitor.labels" "prometheusRule.labels" "dashboard.labels" "grpcRoute.labels" }}
+{{- range $value := list "podLabels" "migrations.podLabels" "tests.podLabels" "serviceMonitor.labels" "prometheusRule.labels" "dashboard.labels" "grpcRoute.labels" "httpRoute.labels" }}
 {{- $labels := $.Values -}}
 {{- range splitList "." $value -}}
 {{- $labels = get $labels . -}}

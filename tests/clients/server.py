@@ -33,6 +33,7 @@ class Server:
         told = json.loads(ready.read_text())
         self.address: str = told["grpc_address"]
         self.admin: str = told["admin_address"]
+        self.http: str = told["http_address"]
 
     def serve_instead(self, issuers: Path) -> None:
         """Replaces `dev` with `stacktoken serve` with other issuers, on the same store."""

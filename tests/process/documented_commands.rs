@@ -263,6 +263,40 @@ fn blocks(document: &str, title: &str, dev: &Dev) -> String {
     script
         .replace("./target/debug/stacktoken", PROGRAM)
         .replace("127.0.0.1:50051", dev.get("grpc_address"))
+        .replace("127.0.0.1:8466", dev.get("http_address"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lines_with_curl_work() {
+    if has_tool(&["curl"]).is_none() {
+        return;
+    }
+    let folder = folder();
+    let dev = Dev::start(folder.path());
+    let script = format!("set -e\n{}", blocks("docs/http.md", "Try it", &dev));
+    let done = paste(folder.path(), &script);
+    let told = text(&done.stdout);
+    assert!(done.status.success(), "{told}\n{}", text(&done.stderr));
+    let lines: Vec<_> = told.lines().collect();
+    let [active, updated, listed, inactive, metadata] = lines[..] else {
+        panic!("{told}\n{}", text(&done.stderr));
+    };
+    for part in [
+        r#""active":true"#,
+        r#""scope":"entry:READ_WRITE""#,
+        r#""decision":"ALLOW""#,
+    ] {
+        assert!(active.contains(part), "{active}");
+    }
+    assert!(updated.contains("2120-12-31T00:00:00.000Z"), "{updated}");
+    assert!(listed.contains(r#""count":1"#), "{listed}");
+    assert_eq!(inactive, r#"{"active":false}"#);
+    assert!(metadata.contains("/oauth2/introspect"), "{metadata}");
+    assert!(!told.contains("stk1_"), "{told}");
+    let readme = blocks("README.md", "A token's life", &dev);
+    let (_, curl) = readme.split_once("curl -sS").unwrap();
+    let done = paste(folder.path(), &format!("curl -sS{curl}"));
+    assert_eq!(text(&done.stdout), r#"{"active":false}"#);
 }
 
 /// Returns the shell blocks of the README's section on a token's life.

@@ -103,6 +103,8 @@ async fn drive(dev: &Dev, secrets: &mut Secrets) {
     watched(&service, &secret).await;
     misplaced(&mut owner, &mut service, &stack, &secret).await;
     checked(dev, &stack, &secret).await;
+    let over_http = crate::leak_http::drive(dev, &stack, &secret).await;
+    secrets.add(&over_http);
     let mut request = Request::new(v1::ListActionsRequest {});
     request
         .metadata_mut()

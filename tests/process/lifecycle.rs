@@ -247,11 +247,29 @@ async fn a_taken_port_names_the_flag() {
         run_command.contains("--listen") && run_command.contains("cannot listen"),
         "{run_command}"
     );
+    let http = dev.get("http_address");
+    let third = run(&[
+        "dev",
+        "--data-dir",
+        &data,
+        "--listen",
+        "127.0.0.1:0",
+        "--admin-listen",
+        "127.0.0.1:0",
+        "--http-listen",
+        http,
+    ]);
+    let run_command = text(&third.stderr);
+    assert_eq!(third.status.code(), Some(1), "{run_command}");
+    assert!(
+        run_command.contains("--http-listen: cannot listen"),
+        "{run_command}"
+    );
 }
 
 #[test]
 fn dev_listens_on_loopback_only() {
-    for flag in ["--listen", "--admin-listen"] {
+    for flag in ["--listen", "--admin-listen", "--http-listen"] {
         let refused = run(&["dev", flag, "0.0.0.0:0"]);
         let run_command = text(&refused.stderr);
         assert_eq!(

@@ -26,6 +26,7 @@ mod envoy;
 mod full;
 mod housekeeping;
 mod leak;
+mod leak_http;
 mod lifecycle;
 mod metrics;
 mod outage;

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::{
     program::{Dev, PROGRAM, folder, program, text},
-    support::{TestIssuer, issuer::ISSUERS_FILE},
+    support::{TestIssuer, http::HttpCall, issuer::ISSUERS_FILE},
 };
 
 /// Creates a directory with an issuers file and its keys.
@@ -259,6 +259,41 @@ fn keys_that_cannot_be_fetched_yet_do_not_stop_the_start() {
         }
     });
     until((Some(0), "SERVING"), port);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_http_port_is_off_unless_it_is_set() {
+    let folder = issuers_folder();
+    run_serve(folder.path(), &["migrate", "up"]);
+    let port = free_port();
+    let listen = format!("127.0.0.1:{port}");
+    let http = format!("127.0.0.1:{}", free_port());
+    let serve = [
+        "serve",
+        "--listen",
+        &listen,
+        "--admin-listen",
+        "127.0.0.1:0",
+    ];
+    let url = "https://tokens.example.com";
+    let with_http = ["--http-listen", &http, "--http-public-url", url];
+    for (arguments, is_open) in [
+        (&[][..], false),
+        (&["--http-public-url", url], false),
+        (&with_http, true),
+    ] {
+        let arguments = [&serve[..], arguments].concat();
+        let mut command = in_folder(folder.path(), &arguments);
+        let _served = RunningServer(command.stderr(Stdio::null()).spawn().unwrap());
+        until((Some(0), "SERVING"), port);
+        let connected = std::net::TcpStream::connect(&http);
+        assert_eq!(connected.is_ok(), is_open, "{arguments:?}");
+        if is_open {
+            let path = "/.well-known/oauth-authorization-server";
+            let call = HttpCall::new(&http, http::Method::GET, path);
+            assert_eq!(call.send().await.json()["issuer"], url);
+        }
+    }
 }
 
 /// Runs a client command against a `dev`, with this standard input. Returns its exit code, output

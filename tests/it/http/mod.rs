@@ -7,3 +7,4 @@ mod introspect;
 mod outages;
 mod refusals;
 mod revoke;
+mod tls;

@@ -197,6 +197,15 @@ impl TlsClient {
         }
     }
 
+    /// Returns the same client, connecting to the HTTP port.
+    pub fn to_http(mut self, server: &TestServer) -> Self {
+        let mut config = ClientConfig::clone(&self.config);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        self.config = Arc::new(config);
+        self.address.clone_from(&server.http_address);
+        self
+    }
+
     /// Connects and completes the TLS handshake, without a call.
     pub async fn handshake(&self) -> std::io::Result<TlsStream<TcpStream>> {
         let socket = TcpStream::connect(&self.address).await?;

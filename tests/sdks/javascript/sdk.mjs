@@ -8,7 +8,7 @@ import contentstack from "@contentstack/management";
 
 export const key = process.env.STACK;
 const host = process.env.API;
-const authorization = readFileSync(0, "utf8").trim();
+export const authorization = readFileSync(0, "utf8").trim();
 
 // By default, the SDK logs to standard output.
 const logHandler = () => {};
