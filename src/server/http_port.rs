@@ -22,7 +22,6 @@ use super::{
     connections::{
         Answer, AnswerFuture, Peer,
         request_body::{Expected, RequestBody},
-        response_body::note_unread,
     },
     dispatcher::Dispatcher,
     headers,
@@ -105,9 +104,7 @@ impl HttpPort {
             let took = clock.monotonic().saturating_sub(arrived_at);
             self.count_refused(response.status(), took);
         }
-        let mut response = response.map(Body::new);
-        note_unread(&mut response, &peer.backlog);
-        response
+        response.map(Body::new)
     }
 
     /// Reads the body of a request. Until it has arrived, the request counts against its peer's
