@@ -24,7 +24,7 @@ pub struct ReceivedError {
 
 impl ReceivedError {
     /// Returns the error that a status contains.
-    pub(super) fn from_status(status: &Status) -> Self {
+    pub(in crate::grpc) fn from_status(status: &Status) -> Self {
         let details = status.get_error_details();
         let info = details.error_info();
         let violations = details.bad_request().map(|bad| &bad.field_violations);
