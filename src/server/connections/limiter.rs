@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::backlog::BacklogCounts;
-use crate::metrics::Metrics;
+use crate::{config::Tuning, metrics::Metrics};
 
 /// Number of file descriptors reserved for the process itself: for store connections, admin
 /// connections, the log and key files.
@@ -76,6 +76,23 @@ impl ConnectionLimiter {
             open,
             failing: AtomicBool::new(false),
         }
+    }
+
+    /// Creates the limiter that this number of ports share. `threads` is the number of threads of
+    /// each port.
+    pub fn of_ports(
+        tuning: &Tuning,
+        (ports, threads): (usize, usize),
+        metrics: &Arc<Metrics>,
+    ) -> Self {
+        let all = within_open_files(tuning.max_connections, ports * threads);
+        let limits = Limits {
+            // Each port holds a permit for its next connection. An idle port must not take the last
+            // one from another port.
+            all: all + ports - 1,
+            by_address: tuning.max_connections_per_address,
+        };
+        Self::new(limits, metrics.clone(), metrics.connections.clone())
     }
 
     /// Waits for a free permit.
@@ -169,7 +186,7 @@ pub(super) fn network_of(address: IpAddr) -> IpAddr {
 /// Reduces the connection limit to what the open-file limit allows, because a process without free
 /// file descriptors cannot reach its store either. `threads` is the number of threads that serve
 /// connections.
-pub(in crate::server) fn within_open_files(wanted: usize, threads: usize) -> usize {
+fn within_open_files(wanted: usize, threads: usize) -> usize {
     let Some(files) = getrlimit(Resource::Nofile).current else {
         return wanted;
     };

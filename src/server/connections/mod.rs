@@ -40,7 +40,7 @@ use self::{
     accepting::accept,
     backlog::{Backlog, BacklogLimits},
     hosts::Hosts,
-    limiter::{ConnectionLimiter, ConnectionPermit, Limits},
+    limiter::{ConnectionLimiter, ConnectionPermit},
     request_body::RequestBody,
     response_body::{ResponseBody, ResponseFuture},
     socket::{Movable, PrefaceFlag, Socket},
@@ -366,17 +366,8 @@ impl<S: Answer> Connections<S> {
     }
 }
 
-/// Creates the limiter of open connections, which all of `ports` share.
-pub(super) fn limiter(tuning: &Tuning, ports: usize, metrics: &Arc<Metrics>) -> ConnectionLimiter {
-    let limits = Limits {
-        all: limiter::within_open_files(tuning.max_connections, ports * threads(tuning)),
-        by_address: tuning.max_connections_per_address,
-    };
-    ConnectionLimiter::new(limits, metrics.clone(), metrics.connections.clone())
-}
-
 /// Returns the number of threads that serve connections.
-fn threads(tuning: &Tuning) -> usize {
+pub(super) fn threads(tuning: &Tuning) -> usize {
     let per_cpu = || thread::available_parallelism().map_or(1, NonZero::get);
     tuning.connection_threads.unwrap_or_else(per_cpu)
 }
