@@ -37,13 +37,13 @@ async fn a_certificate_alone_is_no_credential_of_a_browser() {
     let mount = Mount::new(&ca.server(), &[&ca]);
     let server = TestServer::start_tls(mount.files(true), ENTRIES, |_| {}).await;
     let listed = ca.client(&[dns("assets.cms.svc")]);
-    let client = TlsClient::new(&server, &ca, Some(&listed)).to_http(&server);
+    let client = TlsClient::new(&server, &ca, Some(&listed)).over_http(&server);
     let answer = ask(&client, "").await;
     assert!(answer.ends_with("{\"active\":false}"), "{answer}");
     let answer = ask(&client, "origin: https://evil.example\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
     let unlisted = ca.client(&[dns("other.cms.svc")]);
-    let client = TlsClient::new(&server, &ca, Some(&unlisted)).to_http(&server);
+    let client = TlsClient::new(&server, &ca, Some(&unlisted)).over_http(&server);
     let answer = ask(&client, "").await;
     assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
 }

@@ -198,7 +198,7 @@ impl TlsClient {
     }
 
     /// Returns the same client, connecting to the HTTP port.
-    pub fn to_http(mut self, server: &TestServer) -> Self {
+    pub fn over_http(mut self, server: &TestServer) -> Self {
         let mut config = ClientConfig::clone(&self.config);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         self.config = Arc::new(config);
