@@ -84,6 +84,7 @@ fn call(kind: CallerKind, subject: &str, clock: &dyn Clock) -> Call {
                 subject: subject.into(),
             },
             introspects: kind == CallerKind::Service,
+            workload: None,
         }),
         requirement: Requirement {
             stack_admin: true,

@@ -351,6 +351,7 @@ fn certify_at(
 fn caller(entry: &IssuerEntry, jwt: &Jwt<'_>) -> Caller {
     Caller {
         introspects: entry.may_introspect(jwt.subject()),
+        workload: None,
         actor: Actor {
             kind: entry.caller,
             issuer: entry.issuer.clone(),

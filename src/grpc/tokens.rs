@@ -36,6 +36,7 @@ impl v1::token_service_server::TokenService for Tokens {
             let token = self.0.get(call, (&stack, uid)).await?;
             Ok(v1::GetResponse {
                 token: Some(convert::token(&token, self.0.clock().now())),
+                live_sessions: 0,
             })
         })
     }
@@ -149,5 +150,26 @@ impl v1::token_service_server::TokenService for Tokens {
             let revoked = self.0.revoke_all(call, &command).await?;
             Ok(incidents::revoked_all(&command, &revoked))
         })
+    }
+
+    async fn explain_exchange(
+        &self,
+        _request: Request<v1::ExplainExchangeRequest>,
+    ) -> Result<Response<v1::ExplainExchangeResponse>, Status> {
+        Err(super::status::of(super::status::Failure::RpcUnknown, ""))
+    }
+
+    async fn list_federation_issuers(
+        &self,
+        _request: Request<v1::ListFederationIssuersRequest>,
+    ) -> Result<Response<v1::ListFederationIssuersResponse>, Status> {
+        Err(super::status::of(super::status::Failure::RpcUnknown, ""))
+    }
+
+    async fn end_sessions(
+        &self,
+        _request: Request<v1::EndSessionsRequest>,
+    ) -> Result<Response<v1::EndSessionsResponse>, Status> {
+        Err(super::status::of(super::status::Failure::RpcUnknown, ""))
     }
 }

@@ -115,6 +115,7 @@ impl Engine {
             caller: Arc::new(Caller {
                 actor,
                 introspects: false,
+                workload: None,
             }),
             requirement,
             received_at: self.clock.now(),

@@ -90,6 +90,7 @@ pub async fn issue(command: Issue) -> anyhow::Result<ExitCode> {
         validate_only: command.validate_only,
         labels: values::distinct_labels(&command.labels)?,
         expiry: Some(command.expires.to_message()),
+        federation: None,
     };
     let mut session = Session::new(&command.on.connect)?;
     session.connect().await?;

@@ -246,6 +246,8 @@ pub enum Include {
     Token,
     /// Labels of the token
     Labels,
+    /// Session of a federated token
+    Session,
 }
 
 impl Include {
@@ -256,6 +258,7 @@ impl Include {
             Self::Stack => v1::IntrospectInclude::Stack.into(),
             Self::Token => v1::IntrospectInclude::Token.into(),
             Self::Labels => v1::IntrospectInclude::Labels.into(),
+            Self::Session => v1::IntrospectInclude::Session.into(),
         }
     }
 }

@@ -2,20 +2,25 @@
 //! its own.
 
 pub mod evaluate;
+mod issuers;
 pub mod provider;
 pub mod rules;
 mod workload;
 
-use std::time::Duration;
+use std::{future::Future, pin::Pin, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::timestamp::Timestamp;
 
-pub use self::provider::{Provider, Replay};
+pub use self::{
+    issuers::{FederationIssuer, FederationIssuers},
+    provider::{Provider, Replay},
+};
 
 /// Which workloads may obtain session secrets of a token.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Federation {
     /// The operator's name of the issuer.
     pub issuer: String,
@@ -26,7 +31,7 @@ pub struct Federation {
 }
 
 /// A claim and the value that it must have.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimRule {
     /// Names of the members that lead to the claim, the outermost first. A name may contain dots.
     pub path: Vec<String>,
@@ -35,7 +40,7 @@ pub struct ClaimRule {
 }
 
 /// How a claim is compared.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClaimMatch {
     /// The claim is exactly this text.
     Equals(String),
@@ -62,4 +67,84 @@ pub struct Workload {
     pub iat: Timestamp,
     /// When the assertion expires.
     pub exp: Timestamp,
+}
+
+/// Why an exchange is refused. The caller of Exchange never learns it. The audit and
+/// ExplainExchange tell it to the owner and the admins of the stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(
+    missing_docs,
+    reason = "the contract documents each; see ExchangeObstacle"
+)]
+pub enum Obstacle {
+    JwtInvalid,
+    JwtExpired,
+    OtherIssuer,
+    StackNotAllowed,
+    IssuerNotConfigured,
+    RuleNotMatched,
+    TokenRevoked,
+    TokenExpired,
+    StackSuspended,
+    JwtReplayed,
+    SessionLimit,
+    /// The stack does not exist, or has no federated token. Not audited.
+    NoSuchToken,
+    /// More than one token of the stack matches, and the request names none.
+    Ambiguous,
+    /// The permissions of the token and `narrow` have nothing in common.
+    NothingPermitted,
+}
+
+impl Obstacle {
+    /// Returns the name in the audit.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::JwtInvalid => "JWT_INVALID",
+            Self::JwtExpired => "JWT_EXPIRED",
+            Self::OtherIssuer => "OTHER_ISSUER",
+            Self::StackNotAllowed => "STACK_NOT_ALLOWED",
+            Self::IssuerNotConfigured => "ISSUER_NOT_CONFIGURED",
+            Self::RuleNotMatched => "RULE_NOT_MATCHED",
+            Self::TokenRevoked => "TOKEN_REVOKED",
+            Self::TokenExpired => "TOKEN_EXPIRED",
+            Self::StackSuspended => "STACK_SUSPENDED",
+            Self::JwtReplayed => "JWT_REPLAYED",
+            Self::SessionLimit => "SESSION_LIMIT",
+            Self::NoSuchToken => "NO_SUCH_TOKEN",
+            Self::Ambiguous => "AMBIGUOUS",
+            Self::NothingPermitted => "NOTHING_PERMITTED",
+        }
+    }
+}
+
+/// Why a JWT that was sent to be explained is not that of a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unverified {
+    /// The form, the signature, the issuer or the audience.
+    Invalid,
+    /// It has expired or is not valid yet. The signature was verified.
+    Expired,
+    /// The keys of the issuer are not available.
+    KeysUnavailable,
+}
+
+/// The result of verifying a workload's JWT.
+pub type Verifying<'a> = Pin<Box<dyn Future<Output = Result<Workload, Unverified>> + Send + 'a>>;
+
+/// Verifies a workload's JWT that is part of a message. The authenticator implements it.
+pub trait VerifyWorkload: Send + Sync {
+    /// Verifies the JWT, with its signature, as the credential of a call is verified.
+    fn verify<'a>(&'a self, jwt: &'a str) -> Verifying<'a>;
+}
+
+/// A process without issuers of workloads.
+#[derive(Clone, Copy, Debug)]
+pub struct NoWorkloads;
+
+impl VerifyWorkload for NoWorkloads {
+    fn verify<'a>(&'a self, _: &'a str) -> Verifying<'a> {
+        Box::pin(std::future::ready(Err(Unverified::Invalid)))
+    }
 }

@@ -120,6 +120,7 @@ fn actor(actor: &Actor) -> v1::Actor {
         CallerKind::User => v1::CallerKind::User,
         CallerKind::Service => v1::CallerKind::Service,
         CallerKind::Operator => v1::CallerKind::Operator,
+        CallerKind::Workload => v1::CallerKind::Workload,
     };
     v1::Actor {
         kind: kind.into(),

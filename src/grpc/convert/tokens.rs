@@ -191,6 +191,8 @@ pub fn token(token: &Token, now: Timestamp) -> v1::Token {
         last_used_at: token.last_used_at.map(instant),
         etag: token.etag(now).to_string(),
         labels: token.labels.to_map(),
+        federation: None,
+        issuer_configured: false,
     }
 }
 

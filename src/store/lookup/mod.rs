@@ -177,6 +177,7 @@ impl TryFrom<Row> for Facts {
                 removed: row.removed_at.is_some(),
             },
             permissions,
+            session: None,
         })
     }
 }

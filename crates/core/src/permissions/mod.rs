@@ -85,8 +85,9 @@ pub struct Permissions {
     branches: Option<Branches>,
 }
 
-/// The branches and aliases to which a token is narrowed. There is at least one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The branches and aliases to which a token is narrowed. There is at least one, except if nothing
+/// is left of the permissions of a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Branches {
     branches: BTreeSet<String>,
     aliases: BTreeSet<String>,
@@ -148,6 +149,58 @@ impl Permissions {
     /// Returns all faults.
     pub fn requested(draft: Draft, catalogue: &Catalogue) -> Result<Self, Violations> {
         Self::parse(draft, |name| catalogue.parse_grantable(name))
+    }
+
+    /// Restores permissions that were computed by [`Self::cut_by`], of which nothing may be left.
+    /// A part that is present and empty permits nothing.
+    ///
+    /// # Errors
+    /// Returns what `try_from` refuses otherwise.
+    pub fn effective(mut draft: Draft) -> Result<Self, Violations> {
+        let empty = |named: &DraftBranches| named.branches.is_empty() && named.aliases.is_empty();
+        let no_module = draft.modules.take_if(|grants| grants.is_empty()).is_some();
+        let no_branch = draft.branches.take_if(|named| empty(named)).is_some();
+        let mut permissions = Self::try_from(draft)?;
+        if no_module {
+            permissions.modules = Some(Grants::default());
+        }
+        if no_branch {
+            permissions.branches = Some(Branches::default());
+        }
+        Ok(permissions)
+    }
+
+    /// Returns what these permissions and `narrow` both permit. Never more than either, and possibly
+    /// nothing: then a part is narrowed to no module or to no branch.
+    #[must_use]
+    pub fn cut_by(&self, narrow: &Self) -> Self {
+        let access = self.access.min(narrow.access);
+        let modules = match (&self.modules, &narrow.modules) {
+            (None, None) => None,
+            (Some(grants), None) | (None, Some(grants)) => Some(grants.capped(access)),
+            (Some(ours), Some(theirs)) => Some(ours.common(theirs).capped(access)),
+        };
+        let branches = match (&self.branches, &narrow.branches) {
+            (None, None) => None,
+            (Some(named), None) | (None, Some(named)) => Some(named.clone()),
+            (Some(ours), Some(theirs)) => Some(Branches {
+                branches: &ours.branches & &theirs.branches,
+                aliases: &ours.aliases & &theirs.aliases,
+            }),
+        };
+        Self {
+            access,
+            modules,
+            branches,
+        }
+    }
+
+    /// Returns whether nothing is left after [`Self::cut_by`]: no module, or no branch.
+    #[must_use]
+    pub fn permits_nothing(&self) -> bool {
+        let no_module = self.modules.as_ref().is_some_and(Grants::is_empty);
+        let no_branch = |named: &Branches| named.branches.is_empty() && named.aliases.is_empty();
+        no_module || self.branches.as_ref().is_some_and(no_branch)
     }
 
     fn parse(
@@ -309,6 +362,47 @@ mod tests {
                 "branches.branches[0]"
             ]
         );
+    }
+
+    fn cut(token: &str, narrow: &str) -> Permissions {
+        let both = [token, narrow].map(|json| Permissions::try_from(draft(json)).unwrap());
+        let cut = both[0].cut_by(&both[1]);
+        assert_eq!(cut, both[1].cut_by(&both[0]), "either narrows the other");
+        assert_eq!(Permissions::effective(cut.draft()).as_ref(), Ok(&cut));
+        cut
+    }
+
+    #[test]
+    fn a_cut_permits_what_both_permit() {
+        let entries = r#"{"access":"READ_WRITE","modules":[{"module":"entry","access":"READ_WRITE"},{"module":"asset","access":"READ_WRITE"}],"branches":{"branches":["main","dev"],"aliases":["live"]}}"#;
+        let reading = r#"{"access":"READ"}"#;
+        let capped = cut(entries, reading);
+        let expected = r#"{"access":"READ","modules":[{"module":"asset","access":"READ"},{"module":"entry","access":"READ"}],"branches":{"branches":["dev","main"],"aliases":["live"]}}"#;
+        assert_eq!(capped, Permissions::try_from(draft(expected)).unwrap());
+        let other = r#"{"access":"READ_WRITE","modules":[{"module":"entry","access":"READ"},{"module":"zebra","access":"READ"}],"branches":{"branches":["main"],"aliases":["next"]}}"#;
+        let expected = r#"{"access":"READ_WRITE","modules":[{"module":"entry","access":"READ"}],"branches":{"branches":["main"]}}"#;
+        let common = cut(entries, other);
+        assert_eq!(common, Permissions::try_from(draft(expected)).unwrap());
+        assert!(!common.permits_nothing());
+    }
+
+    #[test]
+    fn a_cut_without_anything_in_common_permits_nothing() {
+        let module = |name: &str| {
+            format!(r#"{{"access":"READ","modules":[{{"module":"{name}","access":"READ"}}]}}"#)
+        };
+        let nothing = cut(&module("entry"), &module("asset"));
+        assert!(nothing.permits_nothing());
+        for name in ["entry", "asset", "locale"] {
+            let module = Module::named(name).unwrap();
+            assert_eq!(nothing.access_to(&module), None, "{name}");
+        }
+        let branch =
+            |name: &str| format!(r#"{{"access":"READ","branches":{{"branches":["{name}"]}}}}"#);
+        let nothing = cut(&branch("main"), &branch("dev"));
+        assert!(nothing.permits_nothing());
+        assert!(!nothing.covers_branch(Some("main"), None));
+        assert!(!nothing.covers_branch(None, None));
     }
 
     #[test]
