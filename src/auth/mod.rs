@@ -3,6 +3,7 @@
 //! nothing of RPCs, roles in stacks or stores.
 
 mod algorithm;
+mod assertions;
 mod authenticator;
 mod certificates;
 mod connection_credentials;
@@ -19,6 +20,7 @@ mod required;
 mod source;
 mod unique_json;
 mod unverified;
+mod workloads;
 
 use std::time::Duration;
 

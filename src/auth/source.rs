@@ -14,6 +14,9 @@ pub enum KeySource {
         url: Uri,
         /// PEM file with the CA certificates to trust instead of those of the system.
         ca: Option<PathBuf>,
+        /// File with the bearer credential of the fetch. It is read again for each fetch, because
+        /// Kubernetes replaces it.
+        token: Option<PathBuf>,
     },
     /// A file that holds a JWK set.
     File(PathBuf),
