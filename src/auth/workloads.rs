@@ -102,8 +102,9 @@ pub(super) fn check(entries: &[IssuerEntry]) -> Result<(), IssuersError> {
         let mut others = entries.iter().zip(1..);
         if let Some((_, other)) = others.find(|(it, at)| *at != number && shares(it)) {
             let problem = format!(
-                "is that of entry {other} of the same issuer too: give the entry an audience that \
-                 nothing else uses, because only the audience tells them apart"
+                "is that of entry {other} too, which accepts JWTs of the same issuer: give the \
+                 entry an audience that nothing else uses, because only the audience tells them \
+                 apart"
             );
             return Err(fault("audience", &problem));
         }
