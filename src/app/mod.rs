@@ -8,6 +8,8 @@ mod change_broadcast;
 mod change_poller;
 mod clocks;
 mod error;
+mod exchange;
+mod explain;
 mod first_use;
 mod freshness;
 mod housekeeping;
@@ -30,17 +32,26 @@ use tokio::sync::Notify;
 use crate::{
     config::RetentionSettings,
     domain::{
-        audit::AuditAction, caller::Call, catalogue::Catalogue, clock::Clock, entropy::Entropy,
-        refusal::Refusal, revision::Revision, token::Token,
+        audit::AuditAction,
+        caller::Call,
+        catalogue::Catalogue,
+        clock::Clock,
+        entropy::Entropy,
+        federation::{FederationIssuers, NoWorkloads, VerifyWorkload, session::SessionLimits},
+        refusal::Refusal,
+        revision::Revision,
+        token::Token,
     },
     metrics::Metrics,
-    store::{self, MaybeChanged, RefusedCall, Store},
+    store::{self, Hidden, MaybeChanged, RefusedCall, Store},
 };
 use stacktoken_core::facts_cache::Cache;
 
 pub use self::{
     batch::{Answers, Batch},
     error::Error,
+    exchange::{Exchange, Exchanged},
+    explain::{ExplainExchange, Explanation},
     freshness::Bounds,
     incidents::LeakReport,
     introspect::Introspection,
@@ -52,9 +63,10 @@ pub use self::{
     watch::{EventRevisions, Watch, WatchEvent},
 };
 pub use crate::store::{
-    AuditActor, AuditCursor, AuditFilter, AuditPage, Issue, ListQuery, MemberChange, MemberCursor,
-    MemberPage, MembersChanged, Order, OwnStackPage, Register, Registered, RevokeAll, RevokedAll,
-    Rotate, StackCursor, StackPage, StackStep, TOKENS_LISTED, TokenCursor, TokenFilter, TokenPage,
+    AuditActor, AuditCursor, AuditFilter, AuditPage, EndSessions, Issue, ListQuery, MemberChange,
+    MemberCursor, MemberPage, MembersChanged, Order, OwnStackPage, Register, Registered, RevokeAll,
+    RevokedAll, Rotate, StackCursor, StackPage, StackStep, TOKENS_LISTED, TokenCursor, TokenFilter,
+    TokenPage,
 };
 pub use stacktoken_core::facts_cache::Subject;
 
@@ -93,6 +105,8 @@ pub struct UseCaseSettings {
     pub safeguards: Safeguards,
     /// Retention periods, and the interval of housekeeping.
     pub keeping: RetentionSettings,
+    /// How many sessions of federated tokens may live.
+    pub sessions: SessionLimits,
 }
 
 /// Safeguards that keep answers correct; docs/architecture.md explains each of them. No setting
@@ -181,6 +195,18 @@ pub struct App {
     read_only: ReadOnly,
     safeguards: Safeguards,
     keeping: RetentionSettings,
+    workloads: Workloads,
+    sessions: SessionLimits,
+    explained: Throttle,
+}
+
+/// What the use cases know about the workloads that can authenticate themselves.
+#[derive(Clone)]
+pub struct Workloads {
+    /// The issuers that the operator has configured.
+    pub issuers: Arc<FederationIssuers>,
+    /// Verifies the JWTs of these issuers.
+    pub verifier: Arc<dyn VerifyWorkload>,
 }
 
 /// The stack and token that a call is about, for the audit row if the call is refused.
@@ -242,8 +268,20 @@ impl App {
             read_only: ReadOnly::default(),
             safeguards,
             keeping: tuning.keeping,
+            workloads: Workloads {
+                issuers: Arc::default(),
+                verifier: Arc::new(NoWorkloads),
+            },
+            sessions: tuning.sessions,
+            explained: Throttle::new(exchange::EXPLAINED),
         };
         (app, writer)
+    }
+
+    /// Sets the workloads that can exchange their JWTs. Without this, there are none.
+    #[must_use]
+    pub fn trusting(self, workloads: Workloads) -> Self {
+        Self { workloads, ..self }
     }
 
     /// Returns the clock that calls use.
@@ -293,13 +331,14 @@ impl App {
     /// # Errors
     /// [`Refusal::RateLimited`].
     pub fn admit_change(&self, call: &Call) -> Result<(), Refusal> {
-        self.changes.admit(&call.caller.actor)
+        self.changes.admit(&call.caller.charged())
     }
 
     /// Removes idle callers from the rate limiters. Call it periodically.
     pub fn evict_idle_callers(&self) {
         self.changes.evict_idle();
         self.unrecognized.evict_idle();
+        self.explained.evict_idle();
     }
 
     /// Queues an audit row about the refusal of an authenticated caller's request (R14).
@@ -311,8 +350,12 @@ impl App {
             request_id: about.request_id,
             call_id: call.request_id.clone(),
         };
-        self.refusals
-            .note(&call.caller.actor, (action, refusal.reason()), first);
+        let hidden = refusal.obstacle().map(|obstacle| Hidden {
+            obstacle,
+            stack_key: first.stack_key.clone(),
+        });
+        let refused = (action, refusal.reason(), hidden);
+        self.refusals.note(&call.caller.sharer(), refused, first);
     }
 
     /// Notes the revision of a change that this replica made. The store has already evicted the

@@ -172,6 +172,8 @@ pub enum Outcome {
         reason: String,
         /// The number of refusals.
         count: u32,
+        /// What the caller was not told, such as why an exchange was refused.
+        details: Details,
     },
 }
 

@@ -2,7 +2,7 @@
 //! authorized. The store calls it inside the transaction of a change, so that the decision cannot
 //! race with the removal of a member.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use super::{
     federation::Workload,
@@ -65,6 +65,34 @@ pub struct Caller {
     pub introspects: bool,
     /// The workload that the caller is. Set exactly for callers of kind [`CallerKind::Workload`].
     pub workload: Option<Arc<Workload>>,
+}
+
+impl Caller {
+    /// Returns who shares the caller's part of what is limited: permits, connections and audit rows
+    /// about refusals. All workloads of an issuer share one part, because anyone who has an account
+    /// there can have any number of identities.
+    #[must_use]
+    pub fn sharer(&self) -> Cow<'_, Actor> {
+        match self.workload {
+            None => Cow::Borrowed(&self.actor),
+            Some(_) => Cow::Owned(Actor {
+                subject: String::new(),
+                ..self.actor.clone()
+            }),
+        }
+    }
+
+    /// Returns who is charged for the caller's changes: for a workload, its account at the issuer.
+    #[must_use]
+    pub fn charged(&self) -> Cow<'_, Actor> {
+        match &self.workload {
+            None => Cow::Borrowed(&self.actor),
+            Some(workload) => Cow::Owned(Actor {
+                subject: workload.account_key.clone(),
+                ..self.actor.clone()
+            }),
+        }
+    }
 }
 
 /// Which callers an RPC admits. It is enough that one of the fields applies to the caller. The

@@ -165,6 +165,16 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Returns the cause that the caller is not told, and the audit is.
+    #[must_use]
+    pub const fn obstacle(&self) -> Option<Obstacle> {
+        match self {
+            Self::ExchangeRefused(obstacle) => Some(*obstacle),
+            Self::SessionLimit { .. } => Some(Obstacle::SessionLimit),
+            _ => None,
+        }
+    }
+
     /// Returns the name of the reason in the API (`ErrorReason`), without the prefix.
     #[must_use]
     pub const fn reason(&self) -> &'static str {

@@ -25,6 +25,9 @@ impl Token {
             format!("{generation} {ends_at} {on_first_use}")
         });
         let expires_at = self.expires_at.map(|at| at.as_micros().to_string());
+        let federation = self.federation.as_ref();
+        let federation =
+            federation.map(|trusted| serde_json::to_string(trusted).unwrap_or_default());
         Etag::of(&[
             &self.uid.to_string(),
             self.name.as_str(),
@@ -35,6 +38,7 @@ impl Token {
             state,
             &self.generation.to_string(),
             &overlap.unwrap_or_default(),
+            &federation.unwrap_or_default(),
         ])
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{pb::v1, status};
+use super::{convert::exchange as convert, pb::v1};
 use crate::app::App;
 
 pub(super) struct Exchanges(pub Arc<App>);
@@ -13,9 +13,12 @@ pub(super) struct Exchanges(pub Arc<App>);
 impl v1::exchange_service_server::ExchangeService for Exchanges {
     async fn exchange(
         &self,
-        _request: Request<v1::ExchangeRequest>,
+        request: Request<v1::ExchangeRequest>,
     ) -> Result<Response<v1::ExchangeResponse>, Status> {
-        let _ = &self.0;
-        Err(status::of(status::Failure::RpcUnknown, ""))
+        let parse = |message, call: &_| convert::exchange(message, call, self.0.catalogue());
+        handle!(request, parse, |call, command| {
+            let exchanged = self.0.exchange(call, &command).await?;
+            Ok(convert::exchanged(&exchanged))
+        })
     }
 }

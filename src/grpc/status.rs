@@ -255,6 +255,10 @@ fn app_error_parts(error: &app::Error) -> ErrorParts {
             ErrorReason::WatchLagged,
             "changes came faster than this client read them: watch again from the last revision",
         ),
+        app::Error::KeysUnavailable => ErrorParts::unavailable(
+            ErrorReason::KeysUnavailable,
+            "the issuer's keys are unavailable, so the JWT cannot be verified: try again",
+        ),
         app::Error::Overloaded => ErrorParts::unavailable(
             ErrorReason::Overloaded,
             "this replica is at its limit of concurrent calls: try again",

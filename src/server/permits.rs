@@ -77,7 +77,7 @@ impl CallPermits {
             permit.map_err(|_| Failure::Overloaded)
         };
         let permits = [permit(&kind.all)?, permit(&self.all)?];
-        let keyed_permit = self.counts.take(&caller.actor, kind.each);
+        let keyed_permit = self.counts.take(&caller.sharer(), kind.each);
         Ok(CallPermit {
             _permits: permits,
             _keyed_permit: keyed_permit.ok_or(Failure::Overloaded)?,

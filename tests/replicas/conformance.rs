@@ -832,6 +832,7 @@ async fn first_use(engine: &Engine, secret: &Secret) -> bool {
     let look = engine.store.look_up(&secret.digest()).await.unwrap();
     let facts = look.facts.unwrap();
     let presented = PresentedSecret {
+        session: false,
         digest: secret.digest(),
         generation: facts.token.generation,
         token: facts.token.uid,

@@ -234,8 +234,11 @@ impl<F: Borrow<Facts>> Cache<F> {
     /// Evicts the facts of tokens that are dead, because they are revoked, ended, or expired at
     /// `now`.
     pub fn evict_dead(&self, now: Timestamp) {
-        let expired = |facts: &Facts| facts.token.expires_at.is_some_and(|at| at <= now);
-        let dead = |facts: &Facts| facts.token.revoked || facts.token.ended || expired(facts);
+        let expired = |facts: &Facts| facts.expires_at().is_some_and(|at| at <= now);
+        let over = |facts: &Facts| facts.session.as_ref().is_some_and(|session| session.ended);
+        let dead = |facts: &Facts| {
+            facts.token.revoked || facts.token.ended || over(facts) || expired(facts)
+        };
         self.facts.retain(|_, facts| !dead(facts.as_ref().borrow()));
     }
 

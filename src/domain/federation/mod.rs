@@ -5,6 +5,7 @@ pub mod evaluate;
 mod issuers;
 pub mod provider;
 pub mod rules;
+pub mod session;
 mod workload;
 
 use std::{future::Future, pin::Pin, time::Duration};
@@ -83,6 +84,7 @@ pub enum Obstacle {
     StackNotAllowed,
     IssuerNotConfigured,
     RuleNotMatched,
+    EventRefused,
     TokenRevoked,
     TokenExpired,
     StackSuspended,
@@ -107,6 +109,7 @@ impl Obstacle {
             Self::StackNotAllowed => "STACK_NOT_ALLOWED",
             Self::IssuerNotConfigured => "ISSUER_NOT_CONFIGURED",
             Self::RuleNotMatched => "RULE_NOT_MATCHED",
+            Self::EventRefused => "EVENT_REFUSED",
             Self::TokenRevoked => "TOKEN_REVOKED",
             Self::TokenExpired => "TOKEN_EXPIRED",
             Self::StackSuspended => "STACK_SUSPENDED",

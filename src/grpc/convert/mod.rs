@@ -9,7 +9,9 @@
 pub mod actions;
 pub mod audit;
 pub mod batch;
+pub mod exchange;
 mod expiry;
+mod federation;
 pub mod incidents;
 pub mod introspection;
 pub mod listing;

@@ -23,7 +23,7 @@ use crate::store::{
     entity::request,
     record::Proof,
     stack::access::LockedStack,
-    token::rows::{corrupt, written, written_labels},
+    token::rows::{corrupt, written, written_federation, written_labels},
     token::secrets::{self, NewSecret},
 };
 
@@ -115,6 +115,9 @@ impl Store {
         let before = self.token_to_change(tx, stack, uid).await?;
         let untouched = before.state(stack.at) == TokenState::Active
             && state_of(&before) == find_request.token_state;
+        if before.federation.is_some() {
+            return self.replay_secretless(tx, untouched, before).await;
+        }
         if !untouched || !secrets::end_unused(tx, (uid, find_request.generation), stack.at).await? {
             return Err(reused());
         }
@@ -150,6 +153,27 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Handles a repeated Issue of a federated token, which has no secret that could be lost.
+    async fn replay_secretless(
+        &self,
+        tx: &Transaction,
+        untouched: bool,
+        token: Token,
+    ) -> Result<Replayed, Error> {
+        if !untouched {
+            let token_uid = token.uid;
+            return Err(Refusal::RequestIdReused { token_uid }.into());
+        }
+        Ok(Replayed {
+            token,
+            overlap_ends_at: None,
+            revision: self.current_revision(tx).await?,
+            proof: Proof::nothing_changed(),
+        })
+    }
+}
+
 /// Returns a fingerprint of everything in a token that a change could alter. It is only used for
 /// comparison.
 fn state_of(token: &Token) -> Vec<u8> {
@@ -161,6 +185,7 @@ fn state_of(token: &Token) -> Vec<u8> {
         token.expires_at.map(Timestamp::as_micros),
         token.revocation.is_some() || token.ended_at.is_some(),
         token.generation,
+        written_federation(token.federation.as_ref()),
     );
     let parts = serde_json::to_vec(&parts).unwrap_or_default();
     Fingerprint::of(&parts).as_bytes().to_vec()

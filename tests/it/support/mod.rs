@@ -6,6 +6,7 @@ pub mod clients;
 pub mod clock;
 pub mod database;
 pub mod edges;
+pub mod federated;
 pub mod frames;
 pub mod issuer;
 pub mod json;
@@ -95,7 +96,8 @@ impl TestServer {
     ) -> Self {
         let issuer = TestIssuer::new();
         let folder = data_dir.path().to_owned();
-        let known = authenticator(&issuer, issuer::ISSUERS_FILE, folder, clock.clone()).await;
+        let file = format!("{}{}", issuer::ISSUERS_FILE, federated::ENTRIES);
+        let known = authenticator(&issuer, &file, folder, clock.clone()).await;
         let (server, served) = Self::launch(data_dir, clock, set, (issuer, known)).await;
         served.await.expect("the server serves");
         server
@@ -462,6 +464,7 @@ pub fn issue_request(stack: &str, name: &str) -> v1::IssueRequest {
         request_id: String::new(),
         validate_only: false,
         labels: BTreeMap::new(),
+        federation: None,
     }
 }
 
