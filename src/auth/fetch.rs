@@ -91,24 +91,45 @@ impl KeyFetcher for HttpFetcher {
     }
 }
 
+/// Fetches a document with this `authorization` value, within 5 seconds and up to 256 KiB.
+///
+/// # Errors
+/// [`FetchError`].
+pub async fn fetch_with_credential(
+    url: &Uri,
+    credential: HeaderValue,
+) -> Result<Vec<u8>, FetchError> {
+    let fetching = get_url((url, None), Some(credential));
+    let fetched = tokio::time::timeout(MAX_TIME, fetching).await;
+    fetched.unwrap_or(Err(FetchError::TooSlow(MAX_TIME)))
+}
+
 async fn read(source: &KeySource) -> Result<Vec<u8>, FetchError> {
     match source {
         KeySource::File(path) => read_file(path).await,
-        KeySource::Url { url, ca, token } if url.scheme_str() == Some("https") => {
+        KeySource::Url { url, ca, token } => {
             let credential = credential(token.as_deref()).await?;
+            get_url((url, ca.as_deref()), credential).await
+        }
+    }
+}
+
+async fn get_url(
+    (url, ca): (&Uri, Option<&Path>),
+    credential: Option<HeaderValue>,
+) -> Result<Vec<u8>, FetchError> {
+    match url.scheme_str() {
+        Some("https") => {
             let mut plain = HttpConnector::new();
             plain.enforce_http(false);
             let connector = HttpsConnectorBuilder::new()
-                .with_tls_config(tls(ca.as_deref()).await?)
+                .with_tls_config(tls(ca).await?)
                 .https_only()
                 .enable_http1()
                 .wrap_connector(plain);
             get(connector, (url, credential)).await
         }
-        KeySource::Url { url, token, .. } => {
-            let credential = credential(token.as_deref()).await?;
-            get(HttpConnector::new(), (url, credential)).await
-        }
+        _ => get(HttpConnector::new(), (url, credential)).await,
     }
 }
 

@@ -29,10 +29,10 @@ pub use authenticator::Authenticator;
 pub use certificates::{CERTIFICATE_ISSUER, CertificateEntry, ClientCertificate};
 pub use connection_credentials::ConnectionCredentials;
 pub use entry::IssuersError;
-pub use fetch::{Fetch, FetchError, HttpFetcher, KeyFetcher};
+pub use fetch::{Fetch, FetchError, HttpFetcher, KeyFetcher, fetch_with_credential};
 pub use file::{Entries, parse};
 pub use issuers::{IssuerEntry, RequiredClaim, SubjectPattern};
-pub use source::KeySource;
+pub use source::{KeySource, is_safe_url};
 pub use unverified::Unverified;
 
 /// Default time for which keys stay trusted after the last successful fetch.

@@ -61,6 +61,13 @@ pub(super) fn parse_url(text: &str) -> Result<Uri, &'static str> {
     }
 }
 
+/// Returns whether a credential may be sent to this URL: over https, or to a loopback host, and
+/// without a user name in it.
+#[must_use]
+pub fn is_safe_url(url: &Uri) -> bool {
+    parse_url(&url.to_string()).is_ok()
+}
+
 fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost")

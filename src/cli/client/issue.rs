@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use super::{
     OnStack,
+    federation::FederationFlags,
     format::Format,
     json, repeat,
     session::Session,
@@ -51,6 +52,8 @@ pub struct Issue {
     /// Label the token, to find it by; can be repeated
     #[arg(long = "label", value_parser = values::label, value_name = "KEY=VALUE")]
     labels: Vec<(String, String)>,
+    #[command(flatten)]
+    federation: FederationFlags,
     /// Only check the request and show the token. Nothing is issued
     #[arg(long)]
     validate_only: bool,
@@ -66,16 +69,8 @@ pub struct Issue {
 
 impl Issue {
     fn permissions(&self) -> v1::Permissions {
-        let grants = self.modules.clone();
-        let narrowed = !self.branches.is_empty() || !self.aliases.is_empty();
-        v1::Permissions {
-            access: self.access.to_message(),
-            modules: (!grants.is_empty()).then_some(v1::ModuleGrants { grants }),
-            branches: narrowed.then(|| v1::BranchGrants {
-                branches: self.branches.clone(),
-                aliases: self.aliases.clone(),
-            }),
-        }
+        let branches = [&self.branches, &self.aliases].map(Clone::clone);
+        values::permissions(self.access, self.modules.clone(), branches)
     }
 }
 
@@ -90,7 +85,7 @@ pub async fn issue(command: Issue) -> anyhow::Result<ExitCode> {
         validate_only: command.validate_only,
         labels: values::distinct_labels(&command.labels)?,
         expiry: Some(command.expires.to_message()),
-        federation: None,
+        federation: command.federation.to_message(),
     };
     let mut session = Session::new(&command.on.connect)?;
     session.connect().await?;
@@ -109,8 +104,11 @@ pub async fn issue(command: Issue) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let expiry = text::expiry(&token);
-    let uid = token.token_uid;
+    let uid = token.token_uid.clone();
+    let is_federated = token.federation.is_some();
     let secret = match command.output {
+        // A federated token has no secret, and `exchange` needs its id.
+        Format::Text if is_federated => uid.clone(),
         Format::Text => std::mem::take(&mut answer.secret),
         Format::Json => json::format("stacktoken.v1.IssueResponse", &answer)?,
     };
@@ -118,6 +116,12 @@ pub async fn issue(command: Issue) -> anyhow::Result<ExitCode> {
     output::deliver(secret.as_bytes()).with_context(|| {
         format!("token {uid} is issued, but its secret could not be written: revoke it")
     })?;
+    if is_federated {
+        print_error(format!(
+            "issued federated token {uid}, which has no secret: its workloads use exchange; it {expiry}"
+        ));
+        return Ok(ExitCode::SUCCESS);
+    }
     print_error(format!(
         "issued token {uid}; this is the only time its secret is shown; it {expiry}"
     ));
