@@ -189,12 +189,12 @@ fn check_header(header: &Map<String, Value>) -> Result<CheckedHeader, Cause> {
     {
         return Err("a header that is never accepted, such as crit, jku, x5u or jwk");
     }
-    let kind = match header.get("typ") {
+    let media_type = match header.get("typ") {
         None => None,
-        Some(kind) => Some(kind.as_str().ok_or(WRONG_TYPE)?),
+        Some(name) => Some(name.as_str().ok_or(WRONG_TYPE)?),
     };
-    let is_jose = kind == Some("JOSE");
-    if !is_jose && !kind.is_none_or(is_jwt) {
+    let is_jose = media_type == Some("JOSE");
+    if !is_jose && !media_type.is_none_or(is_jwt) {
         return Err(WRONG_TYPE);
     }
     let kid = match header.get("kid") {

@@ -1,6 +1,6 @@
 //! Workloads: the entries of the issuers file for them, and which assertions identify one.
 
-use std::{path::Path, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use insta::assert_snapshot;
 use serde_json::{Value, json};
@@ -444,4 +444,23 @@ fn faults_of_entries_for_workloads_name_the_key_and_the_remedy() {
     issuers entry 2, `audience` is that of entry 1 too, which accepts JWTs of the same issuer: give the entry an audience that nothing else uses, because only the audience tells them apart
     issuers entry 1, `audience` is that of entry 2 too, which accepts JWTs of the same issuer: give the entry an audience that nothing else uses, because only the audience tells them apart
     "#);
+}
+#[test]
+fn every_entry_on_the_page_of_federation_is_parsed() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/federation.md"))
+        .unwrap();
+    let blocks = page.split("```toml\n").skip(1);
+    let blocks: Vec<_> = blocks
+        .map(|rest| rest.split_once("```").unwrap().0)
+        .collect();
+    let entries: Vec<_> = blocks
+        .iter()
+        .filter(|block| block.contains("[[issuers]]"))
+        .collect();
+    assert_eq!(entries.len(), Provider::ALL.len());
+    for block in entries {
+        let parsed = parse(block, Path::new("/etc/stacktoken"));
+        let parsed = parsed.unwrap_or_else(|fault| panic!("{fault}\n{block}"));
+        assert!(parsed.issuers[0].workload.is_some(), "{block}");
+    }
 }

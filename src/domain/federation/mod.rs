@@ -71,7 +71,7 @@ pub struct Workload {
 }
 
 /// Why an exchange is refused. The caller of Exchange never learns it. The audit and
-/// ExplainExchange tell it to the owner and the admins of the stack.
+/// `ExplainExchange` tell it to the owner and the admins of the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(
     missing_docs,

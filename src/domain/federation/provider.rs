@@ -16,7 +16,7 @@ pub enum Provider {
     Buildkite,
     /// A workload with a JWT-SVID of SPIFFE.
     Spiffe,
-    /// Any other issuer of OpenID Connect.
+    /// Any other issuer of JWTs.
     Generic,
 }
 
