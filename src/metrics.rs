@@ -42,6 +42,8 @@ const PURGED: [&str; 7] = [
     "audit_events",
     "changes",
     "replays",
+    "sessions",
+    "assertions",
 ];
 
 /// Periods within which expiring tokens are counted, in ascending order.

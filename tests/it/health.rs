@@ -26,9 +26,10 @@ const TOKEN: &str = "stacktoken.v1.TokenService";
 const NAMES: [&str; 3] = [OVERALL, INTROSPECTION, TOKEN];
 
 /// The services that write, which follow TokenService. All others follow IntrospectionService.
-const WRITING: [&str; 3] = [
+const WRITING: [&str; 4] = [
     TOKEN,
     "stacktoken.v1.LeakService",
+    "stacktoken.v1.ExchangeService",
     "stacktoken.admin.v1.StackService",
 ];
 

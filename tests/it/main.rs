@@ -20,6 +20,7 @@ mod edges;
 mod errors;
 mod examples;
 mod ext_authz;
+mod federation;
 #[path = "../floods/frames.rs"]
 mod h2;
 mod handover;
