@@ -12,8 +12,8 @@ import sys
 
 import yaml
 
-# The name of every object except a service can begin with a digit. All are cut to a label's length, since
-# Kubernetes makes labels of most of them.
+# The name of every object except a service can begin with a digit. All are cut to a label's length,
+# since Kubernetes makes labels of most of them.
 SERVICE = r"[a-z]([-a-z0-9]*[a-z0-9])?"
 NAME = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 SUBDOMAIN = rf"{NAME}(\.{NAME})*"

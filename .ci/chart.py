@@ -63,7 +63,7 @@ def resources(args):
 
 
 def rules(_):
-    """Checks that each alert fires in a test, is silent in the healthy one, and has a runbook."""
+    """Checks that each alert fires in a test, is silent in a healthy system, and has a runbook."""
     tests = [yaml.safe_load(path.read_text()) for path in (CHART / "tests/rules").glob("*.yaml")]
     fires, silent = set(), set()
     for test in (test for file in tests for test in file["tests"]):
@@ -130,7 +130,8 @@ def label_values():
     own = source("src/grpc/ext_authz/refusal.rs", r'(?m)^    \w+ (?:Credential|StackKey|Permission) "([A-Z_]+)"')
     outcomes = source("src/grpc/ext_authz/mod.rs", r'(?:answer|count)\("([A-Z]+)"')
     leaks = source("src/domain/incident.rs", r'Self::\w+ => "([A-Z]+)",')
-    # The outcome of a check: allowed, a denial with its own reason or that of the verdict, or an error.
+    # The outcome of a check: allowed, a denial with its own reason or that of the verdict, or an
+    # error.
     checks = {"OK"} | own | verdicts | errors
     methods = source("src/auth/policy.rs", r'\("/([\w.]+/\w+)"')
     return own, {

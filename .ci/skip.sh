@@ -3,8 +3,8 @@
 
 SKIPPED=0
 
-# skip WHAT MISSING…: reports that something is not tested because tools are missing. If CI is set to
-# anything but the empty string, this is a failure.
+# skip WHAT MISSING…: reports that something is not tested because tools are missing. If CI is set
+# to anything but the empty string, this is a failure.
 skip() {
     local what=$1
     shift

@@ -1,7 +1,8 @@
-//! The table of docs/performance.md: `cargo bench --bench table`. The server and a bare tonic echo
-//! are processes of their own, and h2load (Debian: nghttp2-client) asks both in turn with the same
-//! headers and with messages of the same sizes. What counts is the ratio of two rows of one run.
-//! Prints the table as text, and writes it as JSON to the file that `STACKTOKEN_BENCH_JSON` names.
+//! Measures the table in docs/performance.md: `cargo bench --bench table`. The server and a bare
+//! tonic echo server run in separate processes, and h2load (Debian: nghttp2-client) calls both in
+//! turn with the same headers and with messages of the same sizes. Only the ratio of two rows of
+//! one run is meaningful. Prints the table as text, and writes it as JSON to the file that
+//! `STACKTOKEN_BENCH_JSON` names.
 #![allow(
     missing_docs,
     clippy::pedantic,
@@ -32,12 +33,12 @@ use load::Run;
 use rows::{Row, Table};
 
 const ROUNDS: usize = 5;
-/// What the server may take when nobody asks it, in MiB.
+/// The maximum memory of an idle server, in MiB.
 const WANTED_MEMORY: f64 = 40.0;
-/// What a start may take, in milliseconds.
+/// The maximum start time, in milliseconds.
 const WANTED_START: f64 = 100.0;
 
-/// The middle of some figures, and the least and the greatest.
+/// The median, minimum and maximum of some values.
 #[derive(Clone, Copy)]
 struct Spread {
     median: f64,
@@ -70,7 +71,7 @@ impl Spread {
     }
 }
 
-/// Ratios to another row, round by round.
+/// The ratios to another row, calculated for each round.
 struct Ratios {
     rate: Spread,
     p99: Spread,
@@ -98,7 +99,7 @@ fn ratios((row, own): (&Row, &[Run]), (other, beside): (&Row, &[Run])) -> Ratios
     }
 }
 
-/// Whether a row is as it is wanted.
+/// Returns whether a row meets its targets.
 fn is_reached(row: &Row, ratios: &Ratios) -> bool {
     let wanted = row.wanted;
     wanted.rate.is_none_or(|least| ratios.rate.median >= least)
@@ -106,7 +107,7 @@ fn is_reached(row: &Row, ratios: &Ratios) -> bool {
         && wanted.cpu.is_none_or(|most| ratios.cpu.median <= most)
 }
 
-/// Measures all rows in turn, as often as there are rounds.
+/// Measures all rows in turn, once per round.
 fn measure(table: &Table) -> Vec<Vec<Run>> {
     let mut runs = vec![Vec::new(); table.rows.len()];
     for _ in 0..size::rounds(ROUNDS) {
@@ -129,7 +130,7 @@ fn measure(table: &Table) -> Vec<Vec<Run>> {
     runs
 }
 
-/// Returns a row as text and as JSON, and whether it is as it is wanted.
+/// Returns a row as text and as JSON, and whether it meets its targets.
 fn report(rows: &[Row], runs: &[Vec<Run>], index: usize) -> (String, Value, bool) {
     let (row, own) = (&rows[index], &runs[index][..]);
     let rate = Spread::of(own.iter().map(|run| run.rate));

@@ -15,8 +15,7 @@ pub use self::{
     values::{address, call_timeout, duration, ratio},
 };
 
-/// This is more pairs than 10,000 tokens a second produce in a minute. In memory they take about
-/// 100 MiB.
+/// More pairs than 10,000 tokens per second produce in a minute. They take about 100 MiB of memory.
 const USAGE_PAIRS: usize = 1_000_000;
 
 /// The format of log lines.
@@ -143,9 +142,9 @@ pub struct Tuning {
     /// Maximum number of open connections from one address. Further connections are closed
     #[arg(long, env = "STACKTOKEN_MAX_CONNECTIONS_PER_ADDRESS", default_value_t = 1_000, value_name = "COUNT", value_parser = count::<usize>, help_heading = "Connections")]
     pub max_connections_per_address: usize,
-    /// Number of threads that serve connections, each with a runtime of its own. Cached verdicts are
-    /// answered on them without waking another thread. With 0, connections share the runtime of all
-    /// other work [default: one thread per CPU]
+    /// Number of threads that serve connections, each with a runtime of its own. Cached verdicts
+    /// are answered on them without waking another thread. With 0, connections share the runtime of
+    /// all other work [default: one thread per CPU]
     #[arg(long, env = "STACKTOKEN_CONNECTION_THREADS", value_name = "COUNT", value_parser = number::<usize>, help_heading = "Connections")]
     pub connection_threads: Option<usize>,
     /// How long a client may take for the TLS handshake, and then again to start HTTP/2

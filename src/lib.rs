@@ -50,10 +50,10 @@
 //!
 //! Then [`grpc`] parses the message once and reports every field violation
 //! (`grpc/introspection.rs`, `grpc/convert/introspection.rs`). [`app`] hashes the secret and looks
-//! up its facts, in the cache if the lease covers it (`app/cached.rs`, `app/freshness.rs`) and otherwise
-//! in [`store`] (`app/lookup.rs`). It evaluates the facts at one instant with [`domain::verdict`]
-//! (`app/introspect.rs`). `grpc/convert/introspection.rs` builds the response, and [`grpc::status`]
-//! builds the status of an error.
+//! up its facts, in the cache if the lease covers it (`app/cached.rs`, `app/freshness.rs`) and
+//! otherwise in [`store`] (`app/lookup.rs`). It evaluates the facts at one instant with
+//! [`domain::verdict`] (`app/introspect.rs`). `grpc/convert/introspection.rs` builds the response,
+//! and [`grpc::status`] builds the status of an error.
 //!
 //! A change takes the same path, with two differences in [`server`]: the rate of its caller's
 //! changes is checked after step 5 (`app/throttle.rs`), and the call always takes a permit after
@@ -71,9 +71,9 @@
 //!   `Authenticator::recognize` and the same rule.
 //! - *Where the lease is computed*: in `crates/core/src/lease.rs`. `Lease::since` is the earlier of
 //!   the starts of the last poll and of the last heartbeat, and `Lease::covers` compares its age
-//!   with the freshness bound. `app/change_poller.rs` renews both instants. `app/freshness.rs` holds
-//!   them, and decides what the lease covers: on SQLite always everything, and nothing once the file
-//!   is lost. The client library uses the same type, which pongs renew
+//!   with the freshness bound. `app/change_poller.rs` renews both instants. `app/freshness.rs`
+//!   holds them, and decides what the lease covers: on SQLite always everything, and nothing once
+//!   the file is lost. The client library uses the same type, which pongs renew
 //!   (`crates/client/src/cache.rs`).
 //! - *Where the limit on live tokens is enforced*: in `store/token/limit.rs`, under the lock that
 //!   `store/stack/access.rs` takes. Only `store/token/issue.rs` calls it, because no other change

@@ -308,13 +308,13 @@ impl Metrics {
     pub fn count_verdict(&self, reason: Option<&'static str>) {
         let count = |reason| self.verdicts.get_or_create_owned(&ReasonLabel { reason });
         match reason {
-            // Kept, because nearly every verdict is one.
+            // Cached, because nearly every verdict is OK.
             None => self.verdicts_ok.get_or_init(|| count("OK")).inc(),
             Some(reason) => count(reason).inc(),
         };
     }
 
-    /// Counts a check by Envoy that is allowed.
+    /// Counts an allowed check by Envoy.
     pub fn count_allowed_check(&self) {
         let (outcome, reason) = ("ALLOWED", "OK");
         let count = || {
@@ -361,8 +361,8 @@ impl Metrics {
         out
     }
 
-    /// Returns all metrics in the older text format of Prometheus. There, the `HELP` and `TYPE`
-    /// lines of a counter use the name of its sample, which ends in `_total`.
+    /// Returns all metrics in the older text format of Prometheus. In this format, the `HELP` and
+    /// `TYPE` lines of a counter use the name of its sample, which ends in `_total`.
     #[must_use]
     pub fn expose_plain(&self) -> String {
         let open = self.expose();

@@ -1,6 +1,6 @@
 //! Checks the dependency rules between crates and modules: which module may use which, which crates
-//! only certain modules may name, how a file opens and how long it may be. The tables below list
-//! what is allowed; everything else is a violation.
+//! only certain modules may name, that a file starts with a `//!` comment, and how long it may be.
+//! The tables below list what is allowed; everything else is a violation.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! What `benches/table.rs` compares with: a bare tonic server on its default runtime, in its own
+//! The baseline of `benches/table.rs`: a bare tonic server on its default runtime, in its own
 //! process, which responds with a fixed number of bytes.
 
 use std::{

@@ -9,31 +9,31 @@ use crate::{size, support::cpu};
 const WARM_UP: Duration = Duration::from_secs(1);
 const MEASURED: Duration = Duration::from_secs(2);
 
-/// What one run found.
+/// The results of one run.
 #[derive(Clone, Copy)]
 pub struct Run {
-    /// Requests a second.
+    /// Requests per second.
     pub rate: f64,
-    /// The slowest hundredth, in microseconds.
+    /// The 99th percentile of the latencies, in microseconds.
     pub p99_us: f64,
-    /// Processor time of the process for each request, in microseconds.
+    /// CPU time of the process per request, in microseconds.
     pub cpu_us: f64,
 }
 
-/// What is asked, of whom and how.
+/// The process to call, and the calls to make.
 pub struct Target {
     pub url: String,
     pub process: u32,
     /// Sent as `authorization` unless it is empty.
     pub jwt: String,
-    /// A message with its prefix.
+    /// A message with gRPC's length prefix.
     pub body: Vec<u8>,
     pub connections: usize,
     pub streams: usize,
 }
 
 impl Target {
-    /// How many requests there were, and what was found about them after the warm-up.
+    /// Returns the number of requests with the warm-up, and the results without it.
     pub fn measure(&self) -> (u64, Run) {
         let folder = TempDir::new().unwrap();
         let (body, log) = (folder.path().join("body"), folder.path().join("log"));

@@ -1,4 +1,4 @@
-//! The rows of the table: what is asked, beside what, and what is wanted of it.
+//! The rows of the table: the calls, what they are compared with, and the targets.
 
 use envoy_types::pb::envoy::service::auth::v3::{
     AttributeContext, CheckRequest, CheckResponse,
@@ -20,47 +20,47 @@ use crate::{
 const INTROSPECT: &str = "/stacktoken.v1.IntrospectionService/Introspect";
 const BATCH: &str = "/stacktoken.v1.IntrospectionService/BatchIntrospect";
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
-/// How many questions a batch has.
+/// The number of questions in a batch.
 const QUESTIONS: usize = 100;
-/// A secret that no token has.
+/// A well-formed secret that was never issued.
 const UNKNOWN: &str = "stk1_kQ3vX9mT2pL8sR5wY1bN7dF4gH6jZ0cVaEuIoPqW3t37wy";
 const OK: &str = "stacktoken_verdicts_total{reason=\"OK\"}";
 const NOT_RECOGNIZED: &str = "stacktoken_verdicts_total{reason=\"NOT_RECOGNIZED\"}";
 const REVOKED: &str = "stacktoken_verdicts_total{reason=\"REVOKED\"}";
 const NO_CREDENTIAL: &str = "stacktoken_errors_total{reason=\"CREDENTIAL_MISSING\"}";
 
-/// Ratios to the row that a row is compared with.
+/// The targets of a row, as ratios to the row that it is compared with.
 #[derive(Clone, Copy, Default)]
 pub struct Wanted {
-    /// Answers a second, at least. A verdict of a batch is an answer.
+    /// The minimum for answers per second. Each verdict of a batch is an answer.
     pub rate: Option<f64>,
-    /// The slowest hundredth, at most.
+    /// The maximum for the 99th percentile of the latencies.
     pub p99: Option<f64>,
-    /// Processor time for each answer, at most.
+    /// The maximum for the CPU time per answer.
     pub cpu: Option<f64>,
 }
 
-/// One row.
+/// A row of the table.
 pub struct Row {
     pub name: &'static str,
     pub target: Target,
-    /// How many answers one request has.
+    /// The number of answers to one request.
     pub answers: usize,
-    /// The row that it is compared with.
+    /// The name of the row to compare with.
     pub beside: Option<&'static str>,
     pub wanted: Wanted,
-    /// What the server counts for each answer. h2load sees no more than HTTP.
+    /// The metric that counts the answers in the server, because h2load sees only HTTP.
     pub counted: Option<&'static str>,
 }
 
-/// The rows, and what they need.
+/// The rows, and the servers that they call.
 pub struct Table {
     pub server: Server,
     pub rows: Vec<Row>,
     _echoes: [Echo; 2],
 }
 
-/// A message as it stands on the wire: not compressed, its length before it.
+/// Returns an uncompressed message with gRPC's length prefix.
 fn framed(message: &impl Message) -> Vec<u8> {
     let message = message.encode_to_vec();
     let length = u32::try_from(message.len()).unwrap().to_be_bytes();
@@ -71,7 +71,7 @@ impl Table {
     pub async fn new() -> Self {
         let server = Server::start(&[("STACKTOKEN_UNRECOGNIZED_PER_SECOND", "1000000000")]);
         let revoked = revoked(&server).await;
-        // Some tokens are there already, and count against the limit.
+        // `dev` has already created some tokens, which count toward the limit.
         let mut secrets = server.issue(QUESTIONS + 50).await;
         secrets.truncate(QUESTIONS);
         let asked = |secret: &str| question(&server, secret);
@@ -211,7 +211,7 @@ impl Table {
                     OK,
                 )
             },
-            // Rows for misses and for Issue, beside pgbench and raw commits, belong here.
+            // Rows for misses and for `Issue` belong here, compared with pgbench and raw commits.
         ];
         Self {
             server,
@@ -221,7 +221,7 @@ impl Table {
     }
 }
 
-/// Wants only this ratio of answers a second.
+/// Returns a target for the ratio of answers per second only.
 fn at_least(rate: f64) -> Wanted {
     Wanted {
         rate: Some(rate),
@@ -253,7 +253,7 @@ async fn introspect(server: &Server, question: v1::IntrospectRequest) -> v1::Int
     client.introspect(request).await.unwrap().into_inner()
 }
 
-/// The secret of a token that is revoked.
+/// Issues and revokes a token, and returns its secret.
 async fn revoked(server: &Server) -> String {
     let secret = server.issue_one("revoked").await;
     let token_uid = introspect(server, question(server, &secret))
@@ -271,7 +271,7 @@ async fn revoked(server: &Server) -> String {
     secret
 }
 
-/// What Envoy sends about a request of a browser.
+/// Returns the check that Envoy sends for a browser's request.
 fn check(server: &Server, secret: &str) -> CheckRequest {
     let headers = [
         (":authority", "api.example.com"),

@@ -1,5 +1,6 @@
-//! Reading the cache for an answer: the one way of single questions and of batches. The view is
-//! taken first, then the entries are read, and then the clock. `Freshness::view` says why.
+//! Reads the cache for an answer, for single questions and for batches alike. The view is taken
+//! first, then the entries are read, and then the clock.
+//! [`Freshness::view`](super::freshness::Freshness::view) explains why.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +19,7 @@ use crate::domain::{
 /// A digest, and the stack key that was presented with its secret.
 pub(super) type Pair<'a> = (Digest, &'a str);
 
-/// A read of the cache that has begun. What it returns must not be used before it ends.
+/// A read of the cache in progress. What it returns must not be used before [`Self::end`].
 pub(super) struct CacheRead<'a> {
     app: &'a App,
     view: View,
@@ -29,7 +30,7 @@ pub(super) struct Cached {
     facts: Option<Arc<Facts>>,
     /// Whether the stack key is that of the facts.
     fits: bool,
-    /// When the entry expires that says that the secret is unknown, or that it is of another stack.
+    /// When the entry for an unknown secret, or for a stack key of another stack, expires.
     unknown_until: Option<Duration>,
 }
 
@@ -68,8 +69,8 @@ impl App {
         Some(concluded.map(|()| (judged, at)))
     }
 
-    /// Evaluates a question with cached facts; `None` if they are not enough, or if the clock cannot
-    /// be trusted. A text that is not a secret needs no facts.
+    /// Evaluates a question with cached facts; `None` if they are not enough, or if the clock
+    /// cannot be trusted. A text that is not a secret needs no facts.
     pub(super) fn judge_cached(
         &self,
         digest: Option<Digest>,
@@ -157,7 +158,7 @@ impl CacheEnd {
     /// recognized.
     ///
     /// # Errors
-    /// [`NotCached`] if the store has to be asked.
+    /// [`NotCached`] if a store lookup is needed.
     pub fn accept(&self, cached: Cached) -> Result<Option<Arc<Facts>>, NotCached> {
         let unknown = || {
             let until = cached.unknown_until;

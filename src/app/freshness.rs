@@ -263,8 +263,8 @@ impl Freshness {
         self.tenure.load(Ordering::Acquire) == view.tenure.number()
     }
 
-    /// Returns whether cached entries are fresh, stale but usable, or unusable at `now` under the lease
-    /// in `view`, which was taken before the cache was read.
+    /// Returns whether cached entries are fresh, stale but usable, or unusable at `now` under the
+    /// lease in `view`, which was taken before the cache was read.
     pub fn cover(&self, view: &View, now: Duration) -> Cover {
         let Bounds {
             freshness,

@@ -129,7 +129,7 @@ impl App {
         Ok(judged)
     }
 
-    /// Evaluates a question with facts that the store is asked for.
+    /// Evaluates a question with facts from a store lookup.
     async fn judge_looked_up(
         &self,
         digest: Option<Digest>,
@@ -196,8 +196,8 @@ impl App {
     /// active.
     ///
     /// # Errors
-    /// [`Refusal::RateLimited`](crate::domain::refusal::Refusal::RateLimited) if this caller presents
-    /// too many unrecognized tokens.
+    /// [`Refusal::RateLimited`](crate::domain::refusal::Refusal::RateLimited) if this caller
+    /// presents too many unrecognized tokens.
     pub(super) fn conclude(&self, actor: &Actor, judged: &Introspection) -> Result<(), Error> {
         self.count(&judged.verdict);
         match (&judged.verdict, &judged.known) {

@@ -191,8 +191,8 @@ impl Waiting {
             .collect()
     }
 
-    /// Puts rows that could not be written back into the queue. The limits of the queue do not
-    /// apply, because these rows were already counted when they were queued.
+    /// Returns rows to the queue after a failed write. The limits of the queue do not apply,
+    /// because these rows already passed them when they were first queued.
     fn put_back(&mut self, rows: Vec<Row>) {
         for (note, first, count) in rows {
             let later = self.refusals.insert(note.clone(), (first, count));

@@ -37,7 +37,7 @@ use crate::domain::{
 
 /// Longest `authorization` value that is accepted: 8 KiB.
 pub(super) const MAX_VALUE_BYTES: usize = 8 * 1024;
-/// Number of verified credentials that are cached at most.
+/// Maximum number of cached verified credentials.
 const MAX_CACHED: usize = 10_000;
 
 /// Authenticates callers by JWT or client certificate.
@@ -169,10 +169,11 @@ impl Authenticator {
     }
 
     /// Authenticates a caller by the values of the `authorization` header, or by client certificate
-    /// if there are none. A cached JWT is not verified again. A certificate was already evaluated during
-    /// the TLS handshake ([`Self::certify`]), so only its expiry is checked here. An invalid value is
-    /// rejected even if there is a certificate, so that a caller never acts under another identity
-    /// than it presented. Returns without waiting if the credential is cached or its key is known.
+    /// if there are none. A cached JWT is not verified again. A certificate was already evaluated
+    /// during the TLS handshake ([`Self::certify`]), so only its expiry is checked here. An invalid
+    /// value is rejected even if there is a certificate, so that a caller never acts under another
+    /// identity than it presented. Returns without waiting if the credential is cached or its key
+    /// is known.
     ///
     /// # Errors
     /// [`Rejection`].
@@ -196,8 +197,8 @@ impl Authenticator {
     }
 
     /// Returns the caller of a credential that was verified before, as [`Self::authenticate`] does.
-    /// `None` says nothing about the credential. `known` are the credentials of the connection, which
-    /// cost no SHA-256.
+    /// `None` says nothing about the credential. `known` are the credentials of the connection,
+    /// which cost no SHA-256.
     #[must_use]
     pub fn recognize(
         &self,

@@ -44,8 +44,8 @@ struct Presented {
 }
 
 impl ConnectionCredentials {
-    /// Returns the result of the verification of a credential, if it is kept here. The comparison
-    /// takes the same time wherever two values of one length differ.
+    /// Returns the cached verification result of a credential, if there is one. The comparison is
+    /// constant-time for values of equal length.
     pub(super) fn find(&self, value: &[u8]) -> Option<CachedCaller> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = kept
@@ -55,7 +55,7 @@ impl ConnectionCredentials {
         known.map(|known| known.verified.clone())
     }
 
-    /// Keeps a verified credential, in place of the oldest one if there are too many.
+    /// Keeps a verified credential. If there are too many, replaces the oldest one.
     pub(super) fn keep(&self, value: &[u8], verified: &CachedCaller) {
         let presented = Presented {
             value: Zeroizing::new(value.to_vec()),

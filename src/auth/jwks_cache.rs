@@ -76,8 +76,8 @@ pub(super) enum RefreshOutcome {
     Undecided,
 }
 
-/// A cached key set. `fetched_at` is when its fetch started, on the monotonic clock. `serial` is the
-/// number of that fetch.
+/// A cached key set. `fetched_at` is when its fetch started, on the monotonic clock. `serial` is
+/// the number of that fetch.
 struct CachedKeySet {
     set: KeySet,
     fetched_at: Duration,
@@ -162,7 +162,8 @@ impl IssuerKeys {
     }
 
     /// Fetches because a JWT names an unknown key, at most once a minute. A second caller joins the
-    /// running fetch only until it is `JOIN_WITHIN` old; after that it gets [`RefreshOutcome::Undecided`].
+    /// running fetch only until it is `JOIN_WITHIN` old; after that it gets
+    /// [`RefreshOutcome::Undecided`].
     pub(super) async fn refresh_for_unknown(&self) -> RefreshOutcome {
         let before = self.serial();
         let asked = |is_newer| {

@@ -19,7 +19,7 @@ const WRONG_TYPE: Cause = "typ is neither JWT nor at+jwt";
 const LEEWAY: Duration = Duration::from_secs(5);
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const MAX_KID_CHARS: usize = 256;
-/// Longest subject, in characters, as [`Subject`] has it.
+/// Maximum length of a subject, in characters, the same as that of [`Subject`].
 const MAX_SUBJECT_CHARS: usize = 255;
 /// Headers that would change how the rest of the JWT is read or where its keys come from.
 const FORBIDDEN_HEADERS: [&str; 8] = ["crit", "jku", "x5u", "jwk", "x5c", "b64", "zip", "enc"];

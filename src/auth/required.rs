@@ -1,7 +1,7 @@
-//! The key `required` of an `[[issuers]]` entry. It has two forms: a table of claims, whose keys are
-//! names of claims at the top level of the JWT, and a list of paths, which also reach claims inside
-//! other claims. A key of the table is never split at its dots, because names of claims contain dots
-//! (`https://example.com/roles`).
+//! The key `required` of an `[[issuers]]` entry. It has two forms: a table of claims, whose keys
+//! are names of claims at the top level of the JWT, and a list of paths, which also reach claims
+//! inside other claims. A key of the table is never split at its dots, because names of claims
+//! contain dots (`https://example.com/roles`).
 
 use toml::{Table, Value};
 
@@ -11,7 +11,7 @@ use super::{
 };
 
 const REQUIRED: &str = "required";
-/// Most members that a path may have.
+/// Maximum number of members in a path.
 const DEEPEST: usize = 8;
 
 impl Entry<'_> {

@@ -1,5 +1,5 @@
 //! JSON without duplicate members, which two parsers could interpret differently. Objects inside
-//! other values are checked too, because required claims can lie there.
+//! other values are checked too, because required claims can be inside them.
 
 use std::fmt;
 

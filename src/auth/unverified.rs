@@ -13,14 +13,14 @@ use crate::domain::text;
 const MAX_VALUE_BYTES: usize = 8 * 1024;
 /// Longest value that is shown, in characters.
 const MAX_SHOWN_CHARS: usize = 200;
-/// Most audiences that are shown.
+/// Maximum number of audiences that are shown.
 const MAX_AUDIENCES: usize = 4;
-/// Shown in place of a value that must not be in the log.
+/// Shown instead of a value that must not be in the log.
 const HIDDEN: &str = "(not shown)";
 
-/// The values of the `authorization` header of a refused call. Its text has `alg`, `kid`, `iss` and
-/// `aud` if the value is a JWT, and never another claim or the JWT. The values are parsed only when
-/// they are written, so a line that is not written costs nothing.
+/// The values of the `authorization` header of a refused call. Formatted for the log, it shows
+/// `alg`, `kid`, `iss` and `aud` if the value is a JWT, and never another claim or the JWT itself.
+/// The values are parsed only when a line is written, so a suppressed line costs nothing.
 pub struct Unverified<'a>(pub &'a [&'a [u8]]);
 
 impl fmt::Display for Unverified<'_> {

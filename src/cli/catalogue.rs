@@ -1,5 +1,5 @@
-//! `stacktoken catalogue`: checks a catalogue file, and prints the catalogue in effect, so that an
-//! operator can edit it and use it as a file.
+//! `stacktoken catalogue`: checks a catalogue file, and prints the catalogue in effect in the
+//! format of that file, as a starting point for an operator's own file.
 
 use std::process::ExitCode;
 

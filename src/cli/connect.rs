@@ -85,8 +85,8 @@ impl Server {
         connected.map_err(|error| self.not_connected(error).into())
     }
 
-    /// Explains a call that failed without an answer of the service. If the server answers in another
-    /// protocol than that of gRPC, a retry does not help. Takes at most `left`.
+    /// Explains a call that failed without an answer from the service. If the server speaks a
+    /// protocol other than gRPC, a retry does not help. Takes at most `left`.
     pub async fn explain(&self, failed: ExitError, left: Duration) -> ExitError {
         let probe = tokio::time::timeout(left, self.speaks_another_protocol());
         if !probe.await.unwrap_or_default() {
@@ -99,18 +99,18 @@ impl Server {
         ))
     }
 
-    /// Returns whether the server answers in another protocol than HTTP/2, such as HTTP/1.1 or TLS.
-    /// The library reports that as a broken connection, so this looks at the first byte of an answer.
-    /// A server that closes the connection without one may be away. With https, the protocol is
-    /// negotiated before.
+    /// Returns whether the server speaks a protocol other than HTTP/2, such as HTTP/1.1 or TLS. The
+    /// library reports this as a broken connection, so this function examines the first byte of the
+    /// server's answer. A server that closes the connection without an answer may be down, so it
+    /// does not count. With https, TLS has already negotiated the protocol.
     async fn speaks_another_protocol(&self) -> bool {
         let Some(address) = self.plain_address() else {
             return false;
         };
         for opening in [HTTP2, HTTP1] {
             if let Ok(byte) = first_byte(&address, opening).await {
-                // The length of the settings, with which every server of HTTP/2 begins (RFC 9113,
-                // 3.4).
+                // Every HTTP/2 server begins with a SETTINGS frame (RFC 9113 §3.4). Its first byte
+                // is the highest byte of its length, which is 0.
                 return byte != 0;
             }
         }
@@ -178,12 +178,12 @@ fn is_outage(error: &transport::Error) -> bool {
         .is_some_and(|error| error.kind() != io::ErrorKind::InvalidData)
 }
 
-/// What a client of HTTP/2 sends first, with empty settings.
+/// The HTTP/2 client preface with an empty SETTINGS frame.
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-/// A request of HTTP/1.1, which servers answer that know no HTTP/2.
+/// An HTTP/1.1 request, to which servers without HTTP/2 respond.
 const HTTP1: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
-/// Returns the first byte that a server answers to the opening of a connection.
+/// Sends `opening` on a new connection, and returns the first byte that the server answers.
 async fn first_byte(address: &(String, u16), opening: &[u8]) -> io::Result<u8> {
     let mut socket = TcpStream::connect(address).await?;
     socket.write_all(opening).await?;

@@ -10,7 +10,7 @@ const PREFIX: &str = "stk";
 /// The minimum number of letters and digits after the prefix for a string to count as a secret. A
 /// secret has 46, but a part of one is not repeated either.
 const MIN_SECRET_CHARS: usize = 16;
-/// How often a string is percent-decoded at most.
+/// How many times a string is percent-decoded at most.
 const ROUNDS: usize = 4;
 
 const INSTEAD_OF_SECRET: &str = "(a secret, which belongs on standard input)";
@@ -62,8 +62,8 @@ fn flag_of(argument: &str) -> Option<&str> {
     (flag.starts_with("--") && flag.len() > 2 && find(flag).is_none()).then_some(flag)
 }
 
-/// Returns a line without the credentials in it. The line can quote a variable or a file that has a
-/// credential in the place of something else.
+/// Returns a line without the credentials in it. The line can quote a variable or a file that
+/// contains a credential by mistake.
 pub fn redact(line: &str) -> String {
     replace_words(line, |word| match find(word)? {
         Credential::Secret => Some(INSTEAD_OF_SECRET),
@@ -119,7 +119,7 @@ fn holds_secret(text: &str) -> bool {
     })
 }
 
-/// Decodes `%XX`, also if it was encoded several times.
+/// Decodes `%XX`, even if it was encoded more than once.
 fn decoded(text: &str) -> String {
     let mut text = text.to_owned();
     for _ in 0..ROUNDS {

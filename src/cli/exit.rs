@@ -53,7 +53,7 @@ impl ExitError {
         self
     }
 
-    /// Creates an error from one that says which setting is wrong.
+    /// Converts an error about a wrong setting to a usage error.
     #[expect(clippy::needless_pass_by_value, reason = "passed to map_err")]
     pub fn wrong_setting(error: anyhow::Error) -> Self {
         Self::usage(output::error_text(&error))

@@ -1,5 +1,5 @@
 //! Parses the command line. If it is wrong, one line names the setting, what is wrong with it, and
-//! the variable that sets it too.
+//! the environment variable that also sets it.
 
 use std::{env, ffi::OsString, fmt::Write as _, process::ExitCode};
 

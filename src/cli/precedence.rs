@@ -38,7 +38,7 @@ pub fn without_variables(command: Command, settings: &[&str]) -> Command {
 }
 
 /// Returns where the value of a setting comes from. Returns `None` for a setting that this command
-/// does not have, which clap would panic about.
+/// does not have, because clap would panic.
 fn source_of(matches: &ArgMatches, setting: &str) -> Option<ValueSource> {
     let is_set = matches.try_contains_id(setting).unwrap_or_default();
     is_set.then(|| matches.value_source(setting)).flatten()

@@ -1,5 +1,5 @@
-//! `stacktoken routes`: prints the route table in effect, so that an operator can edit it and use
-//! it as a file.
+//! `stacktoken routes`: prints the route table in effect in the format of a routes file, as a
+//! starting point for an operator's own file.
 
 use std::process::ExitCode;
 

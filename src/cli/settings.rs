@@ -191,7 +191,7 @@ pub struct EffectiveRules {
     pub routes: Arc<RouteTable>,
 }
 
-/// Loads the operator's rules.
+/// Loads the rules in effect: the built-in ones and those of the operator's files.
 pub fn rules(rules: &Rules) -> anyhow::Result<EffectiveRules> {
     let catalogue = catalogue(&rules.catalogue)?;
     let routes = routes(rules, &catalogue)?;

@@ -21,8 +21,9 @@ fn within(
     }
 }
 
-/// Units of a duration, as the help lists them. humantime also knows months and years, which have no
-/// fixed length, with `M` beside the `m` of minutes.
+/// Units of a duration, as the help lists them. humantime also accepts months and years. They are
+/// refused, because they have no fixed length and because `M` for months is easily mistaken for
+/// `m`, minutes.
 const UNITS: [&str; 6] = ["ms", "s", "m", "h", "d", "w"];
 
 /// Parses a duration such as `90d` or `1h 30m`. All durations on the command line are parsed here.
@@ -40,7 +41,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     })
 }
 
-/// Parses a duration above zero, for a setting with which nothing would work if it were zero.
+/// Parses a duration greater than zero, for settings with which nothing would work at zero.
 pub fn time(text: &str) -> Result<Duration, String> {
     let range = Duration::from_millis(1)..;
     within(
@@ -56,7 +57,7 @@ pub fn number<T: FromStr>(text: &str) -> Result<T, String> {
         .map_err(|_| "expected a whole number, such as 256".into())
 }
 
-/// Parses a number above zero, for a setting with which nothing would work if it were zero.
+/// Parses a number greater than zero, for settings with which nothing would work at zero.
 pub fn count<T: FromStr>(text: &str) -> Result<T, String> {
     at_least(text, 1)
         .ok_or_else(|| "expected a whole number of at least 1: with 0, nothing would work".into())

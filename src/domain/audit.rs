@@ -157,7 +157,7 @@ pub struct Change {
     pub before: Option<Snapshot>,
     /// The subject after the change. `None` if there is none.
     pub after: Option<Snapshot>,
-    /// Everything else.
+    /// Details that no snapshot shows.
     pub details: Details,
 }
 

@@ -153,7 +153,8 @@ impl Requirement {
         }
     }
 
-    /// Returns the refusal of a caller with this role, if it is known.
+    /// Returns the refusal of a caller with this role. `role` is `None` if the caller has none or
+    /// if it was not read.
     #[must_use]
     pub fn refusal(self, role: Option<Role>) -> Refusal {
         let manages = |role: &&Role| self.stack_admin && role.manages_tokens();

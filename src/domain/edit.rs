@@ -86,8 +86,8 @@ impl PermissionsEdit {
 
 impl PermissionsParts {
     /// Checks everything about the parts that does not depend on the current permissions. Only the
-    /// modules of the request must be in the catalogue. Those that the token keeps need not be in
-    /// it any more, so that its other parts can be changed.
+    /// modules in the request must be in the catalogue. A module that the token keeps may have left
+    /// the catalogue, so that the token's other parts can still be changed.
     ///
     /// # Errors
     /// Returns the violations. Their paths begin at the permissions.

@@ -1,5 +1,5 @@
-//! The version of a token that a caller has read. A change can be made conditional on it, so that no
-//! caller overwrites a change that it has not seen.
+//! The version of a token that a caller has read. A change can be made conditional on it, so that
+//! no caller overwrites a change that it has not seen.
 
 use std::fmt::{self, Write as _};
 
@@ -52,8 +52,8 @@ impl Etag {
         Ok((!text.is_empty()).then(|| Self(text.to_owned())))
     }
 
-    /// Hashes the parts. Each is preceded by its length, so that no two lists of parts give the same
-    /// bytes.
+    /// Hashes the parts. Each is preceded by its length, so that no two lists of parts give the
+    /// same bytes.
     #[must_use]
     pub fn of(parts: &[&str]) -> Self {
         let mut bytes = Vec::new();

@@ -30,7 +30,7 @@ impl FileError {
     }
 }
 
-/// A file that is TOML.
+/// A file that was parsed as TOML.
 pub struct OperatorFile<'a> {
     text: &'a str,
     root: Spanned<DeTable<'a>>,
@@ -46,7 +46,7 @@ impl<'a> OperatorFile<'a> {
             let words: Vec<_> = error.message().lines().collect();
             let span = error.span().unwrap_or_default();
             let mut problem = format!("is not TOML: {}", words.join(", "));
-            // The error of the library does not name the key, but its place is that of the key.
+            // The library's error does not name the key, but its span is that of the key.
             if error.message() == "duplicate key" {
                 let key = text.get(span.clone()).unwrap_or_default().escape_debug();
                 problem = format!("{problem} `{key}`: keep it once");
@@ -103,7 +103,7 @@ impl<'a> Section<'a> {
         Err(self.fault(first.get_ref(), &problem))
     }
 
-    /// Returns a string that must be present.
+    /// Returns the string at a required key.
     pub fn text(&self, key: &str) -> Result<&'a str, FileError> {
         self.optional_text(key)?
             .ok_or_else(|| self.fault(key, "is required: set it to a string"))

@@ -26,8 +26,8 @@ pub fn parse_size(size: i32) -> Result<u64, Problem> {
     }
 }
 
-/// Cuts rows to a page of `size`. Read at least one row more than the page has, so that this can
-/// tell whether another page follows. If so, returns the cursor of the last row of the page.
+/// Cuts rows to a page of `size`. `rows` must have at least one row more than the page if another
+/// page follows. In that case, returns the cursor of the last row of the page.
 pub fn cut<T, C>(rows: &mut Vec<T>, size: u64, cursor: impl FnOnce(&T) -> C) -> Option<C> {
     let size = usize::try_from(size).unwrap_or(usize::MAX);
     let more = rows.len() > size;
@@ -75,11 +75,8 @@ pub fn open<C: DeserializeOwned>(
     }
 }
 
-/// Checks only that a string has the form of a page token, where the query to which the token must
-/// belong is not known.
-///
-/// # Errors
-/// Returns a [`Problem`] if it does not have this form.
+/// Checks only that a string has the form of a page token, for callers that do not know the query
+/// to which the token must belong.
 pub fn check_form(token: &str) -> Result<(), Problem> {
     let is_one = token.is_empty() || parse::<Value>(token).is_some();
     is_one.then_some(()).ok_or_else(not_a_token)

@@ -10,7 +10,7 @@ use super::{
     timestamp::Timestamp,
 };
 
-/// A token that could be revoked so that the stack can have another.
+/// A token that could be revoked to make room for another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// The token.

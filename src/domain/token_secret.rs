@@ -65,13 +65,14 @@ impl From<Vec<TokenSecret>> for TokenSecrets {
 }
 
 impl TokenSecrets {
-    /// Returns all of them, ended or not, oldest first.
+    /// Returns the secrets, ended or not, oldest first.
     #[must_use]
     pub fn all(&self) -> &[TokenSecret] {
         &self.0
     }
 
-    /// Returns the secrets that are valid at `now`, oldest first, provided that their token is live.
+    /// Returns the secrets that are valid at `now`, oldest first, provided that their token is
+    /// live.
     #[must_use]
     pub fn live(&self, now: Timestamp) -> impl DoubleEndedIterator<Item = &TokenSecret> {
         self.0.iter().filter(move |secret| secret.is_live(now))

@@ -9,8 +9,9 @@ use super::{
 
 impl Token {
     /// Computes the version of the token at `now`. It covers what owners can set, the state, the
-    /// generation, and the end that was last set for a former secret. It covers no use: neither
-    /// when a token or a secret was used, nor that a first use has ended a former secret.
+    /// generation, and the end that was last set for a former secret. It does not cover uses:
+    /// neither when a token or a secret was used, nor whether a first use has ended a former
+    /// secret.
     #[must_use]
     pub fn etag(&self, now: Timestamp) -> Etag {
         let state = match self.state(now) {

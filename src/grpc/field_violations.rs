@@ -17,7 +17,8 @@ const IN_SUMMARY: usize = 850;
 const FRAMING: usize = 10;
 /// Longest path of a field, and longest problem, in the error details, in bytes.
 const LONGEST_IN_DETAILS: usize = 400;
-/// Size of the framing of one violation in the error message, where each byte can take three.
+/// Longest path of a field, and longest problem, in the error message, in bytes before
+/// percent-encoding, which can triple them.
 const LONGEST_SUMMARY: usize = 400;
 
 /// Builds the error message that lists the violations.
@@ -47,8 +48,8 @@ pub(super) fn add_to(details: &mut ErrorDetails, violations: &Violations) {
     }
 }
 
-/// Returns the first violations that fit into `room` bytes (at least one violation), as field and
-/// problem of at most `longest` bytes, and the number of violations that are left out.
+/// Returns the first violations that fit into `room` bytes, at least one, and the number of those
+/// left out. Each field and each problem is cut to `longest` bytes.
 fn fitting(
     violations: &Violations,
     (room, longest): (usize, usize),

@@ -1,5 +1,5 @@
-//! Verdicts that the cache is enough to answer, without a router, a codec or a future. Whatever is
-//! unusual about a call, such as an invalid field or a cache miss, is left to the ordinary handler.
+//! Answers calls from the cache without a router, a codec or a future. Any unusual call, such as
+//! one with an invalid field or a cache miss, is left to the ordinary handler.
 
 use std::{sync::Arc, time::Duration};
 
@@ -77,7 +77,7 @@ pub struct CachedVerdicts {
 pub type Answered = Option<(Result<Bytes, Failure>, Duration)>;
 
 impl CachedVerdicts {
-    /// Creates an answerer from the cache of `app`, which uses the route `table` for Envoy's checks.
+    /// Answers from the cache of `app`. Uses the route `table` for Envoy's checks.
     #[must_use]
     pub fn new(app: Arc<App>, table: Arc<RouteTable>, limits: MessageLimits) -> Self {
         Self {

@@ -1,5 +1,5 @@
 //! Descriptors of the health service for reflection. Those of tonic-health lack the RPC `List`, so
-//! it is added here as the gRPC project's `health.proto` has it.
+//! it is added here as defined in the gRPC project's `health.proto`.
 
 use prost::Message as _;
 use prost_types::{

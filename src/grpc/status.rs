@@ -54,7 +54,7 @@ impl ErrorParts {
         Self::named(code, name_of_reason(reason), message)
     }
 
-    /// Creates a `ErrorParts` from the name of a reason, as refusals contain it.
+    /// Creates an `ErrorParts` from the name of a reason, as refusals contain it.
     fn named(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
         Self {

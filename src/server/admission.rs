@@ -64,10 +64,6 @@ impl RpcMiddleware {
             timer,
             ..
         } = opened;
-        // Checked again, because many calls can arrive before the first of them is answered.
-        if Peer::is_behind(request.extensions()) {
-            return (fail(Failure::Overloaded), None);
-        }
         // Health and reflection skip the checks, because they must answer even when no other RPC
         // can.
         if let Some(rule) = rule.filter(|rule| rule.admits_everybody()) {
@@ -145,8 +141,8 @@ impl RpcMiddleware {
         S: Send + 'static,
         S::Future: Send,
     {
-        // The permit is taken before the handler starts, so that no call is aborted halfway for lack
-        // of a permit.
+        // The permit is taken before the handler starts, so that no call is aborted halfway for
+        // lack of a permit.
         let message = std::mem::take(request.body_mut());
         let message = pin!(collected(message, self.max_request_bytes + PREFIX_BYTES));
         *request.body_mut() = run_limited(waiting, || Ok(()), message).await?;

@@ -1,4 +1,5 @@
-//! The RPCs that the cache can answer, with what is looked up once for each of them.
+//! The RPCs that the cache can answer, each with its access rule and the histogram of its
+//! successful calls. Both are looked up only once.
 
 use std::sync::OnceLock;
 
@@ -9,13 +10,13 @@ use crate::{
     grpc::from_cache::{CachedRpc, CachedVerdicts},
 };
 
-/// What answers verdicts from the cache.
+/// The verdicts in the cache, and the RPCs that they answer.
 pub(super) struct CachedRpcs {
     pub verdicts: CachedVerdicts,
     rpcs: [Option<Served>; CachedRpc::ALL.len()],
 }
 
-/// One of the RPCs, with the series that counts its successful calls.
+/// An RPC, with the histogram of its successful calls.
 pub(super) struct Served {
     pub rule: &'static Rule,
     pub succeeded: OnceLock<Histogram>,

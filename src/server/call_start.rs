@@ -7,7 +7,7 @@ use tokio::time::Sleep;
 use super::stream_limits::StreamPermit;
 use crate::{auth::policy::Rule, telemetry::traces::CallTrace};
 
-/// What is known about a call already when it takes the ordinary path.
+/// What is already known about a call when it takes the ordinary path.
 #[derive(Default)]
 pub(super) struct Start {
     pub arrived_at: Option<Duration>,
@@ -16,7 +16,7 @@ pub(super) struct Start {
     pub timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// What a call has got before its future starts.
+/// What a call was given before its future started.
 pub(super) struct Opened {
     pub rule: Option<&'static Rule>,
     pub permit: Option<StreamPermit>,

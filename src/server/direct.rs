@@ -1,7 +1,7 @@
 //! Answers verdicts from the cache on the thread of their connection. Such a call passes the same
 //! layers as any other call, but in one function that never waits. A call that any layer refuses,
-//! or that the cache cannot answer, takes the ordinary path from its beginning, as if nothing had
-//! been tried.
+//! or that the cache cannot answer, takes the ordinary path from the start, as if nothing had been
+//! tried.
 
 use std::{
     cell::OnceCell,
@@ -63,7 +63,7 @@ pub(super) struct DirectCall {
 }
 
 impl DirectCall {
-    /// Marks the call as counted, or as counted by the ordinary path.
+    /// Marks the call as counted, or leaves it to the ordinary path to count the call.
     const fn close(&mut self) {
         self.is_open = false;
     }
@@ -86,8 +86,8 @@ impl Drop for DirectCall {
 }
 
 impl RpcService {
-    /// Passes a call through the layers that come before its message. Returns `None` if it needs the
-    /// ordinary path.
+    /// Passes a call through the layers that come before its message. Returns `None` if it needs
+    /// the ordinary path.
     pub fn admit_directly(
         &self,
         request: &Request<RequestBody>,
@@ -148,8 +148,8 @@ impl RpcService {
         trace.is_recorded().then(|| Box::new(trace))
     }
 
-    /// Answers a call from the cache if its message has arrived. The future is moved to the heap for
-    /// each call, so it must stay small.
+    /// Answers a call from the cache if its message has arrived. The future is moved to the heap
+    /// for each call, so it must stay small.
     pub async fn answer_directly(
         self,
         mut call: DirectCall,
@@ -172,7 +172,7 @@ impl RpcService {
         Box::pin(self.answer_otherwise(call, head, message, peer, (read, report))).await
     }
 
-    /// Waits for the rest of a message, and answers from the cache then or takes the ordinary path.
+    /// Waits for the rest of a message. Then answers from the cache or takes the ordinary path.
     async fn answer_otherwise(
         self,
         mut call: DirectCall,
@@ -223,8 +223,8 @@ impl RpcService {
         }
     }
 
-    /// Answers a call whose message has arrived, if the cache is enough. `began` must not be later
-    /// than this call.
+    /// Answers a call whose message has arrived, if the cache has the answer. `began` must not be
+    /// later than the start of this function.
     fn answer_now(
         &self,
         call: &mut DirectCall,

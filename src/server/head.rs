@@ -1,4 +1,4 @@
-//! The headers of a call, looked through once.
+//! The headers of a call, read in one pass.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -9,7 +9,7 @@ static REQUEST_ID: HeaderName = HeaderName::from_static(super::request_id::REQUE
 static TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 static TRACE_STATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// What the headers of an ordinary unary call say.
+/// The headers of an ordinary unary call that the direct path needs.
 #[derive(Default)]
 pub(super) struct Head<'a> {
     /// The size of the headers, as HTTP/2 counts it.
@@ -21,13 +21,13 @@ pub(super) struct Head<'a> {
     /// Whether the client sent a trace context.
     pub is_traced: bool,
     trace_state_bytes: usize,
-    /// Whether there is a header that only the ordinary path deals with.
+    /// Whether there is a header that only the ordinary path handles.
     is_unusual: bool,
 }
 
 impl<'a> Head<'a> {
-    /// Looks the headers through; `None` if any of them needs the ordinary path, which is also that
-    /// of every header that must not be there or not be there twice.
+    /// Reads the headers in one pass. Returns `None` if any of them needs the ordinary path, for
+    /// example a header that is forbidden or must not occur twice.
     pub fn of(headers: &'a HeaderMap) -> Option<Self> {
         let mut head = Self::default();
         for (name, value) in headers {
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
     use crate::server::headers;
 
-    /// A bit more than half of what may be passed on.
+    /// Slightly more than half of [`MAX_TRACE_STATE`].
     const LARGE: &str = match str::from_utf8(&[b'a'; MAX_TRACE_STATE / 2 + 1]) {
         Ok(text) => text,
         Err(_) => "",

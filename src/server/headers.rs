@@ -1,4 +1,5 @@
-//! Size limits on the headers of a call. They are checked before anything else.
+//! Size limits on the headers of a call. They come right after the check that the request is a gRPC
+//! call ([`Layer::HeaderSize`](super::layers::Layer)).
 
 use http::{HeaderMap, header::HeaderName};
 

@@ -1,6 +1,6 @@
 //! `grpc.health.v1.Health/List`, which answers the health of every service at once. tonic-health
-//! serves the other two RPCs of the health service but does not know this one, so it stands in front
-//! of tonic-health's server.
+//! does not implement this RPC, so it is handled in front of tonic-health's server, which serves
+//! the other two RPCs of the health service.
 
 use std::{
     convert::Infallible,

@@ -64,7 +64,7 @@ pub(super) async fn run_limited<T, P>(
     .await
 }
 
-/// Returns the failure of a call because of what its body reported, if it has failed.
+/// Returns the failure of a call whose body reported this, if the report means a failure.
 pub(super) fn failure_of(report: BodyReport) -> Option<Failure> {
     match report {
         BodyReport::TooMuch => Some(Failure::Overloaded),

@@ -153,7 +153,7 @@ pub async fn run(
     run_on_ports(answering, back, serving, stop).await
 }
 
-/// Serves as [`run`] does, but behind ports that already answer calls.
+/// Like [`run`], but on ports that already answer calls.
 ///
 /// # Errors
 /// As for [`run`].

@@ -71,8 +71,8 @@ impl Listeners {
         self.open_as(front, tuning, true)
     }
 
-    /// Starts to answer as [`Self::open`] does. If `is_waiting` is false, calls that arrive early
-    /// are not refused but wait for the service.
+    /// Like [`Self::open`]. If `is_waiting` is false, calls that arrive early are not refused but
+    /// wait for the service.
     pub(super) fn open_as(self, front: PortDeps, tuning: &Tuning, is_waiting: bool) -> Ports {
         let metrics = Arc::new(Metrics::of_process(Process {
             spans_dropped: LOST.spans.clone(),

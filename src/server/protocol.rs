@@ -11,7 +11,8 @@ use tonic::body::Body;
 
 use crate::{domain::text, grpc::status::Failure, metrics::CallLabels};
 
-/// The content type of gRPC calls, and the same with the name of the only format that is served.
+/// The content type of gRPC calls, without and with the name of the only message format that is
+/// served.
 const TYPES: [&str; 2] = ["application/grpc", "application/grpc+proto"];
 /// The encoding of messages that are not compressed.
 const IDENTITY: &str = "identity";

@@ -1,6 +1,6 @@
-//! The way of a call through the layers, and on which runtime it goes on. A verdict that the cache
-//! can answer stays on the thread of its connection. Every other call runs on the main runtime,
-//! where the store is.
+//! Takes a call through the layers, and chooses the runtime that it runs on. A verdict that the
+//! cache can answer stays on the thread of its connection. Every other call runs on the main
+//! runtime, where the store is.
 
 use std::{
     convert::Infallible,
@@ -41,7 +41,8 @@ pub(super) struct RpcService {
 impl RpcService {
     /// Answers a call.
     pub fn call(&self, request: Request<RequestBody>, peer: &Arc<Peer>) -> AnswerFuture {
-        // A panic here would end the connection. On the ordinary path it ends one call.
+        // A panic here would end the connection. On the ordinary path, a panic ends only its own
+        // call.
         let admitted = catch_unwind(AssertUnwindSafe(|| self.admit_directly(&request, peer)));
         if let Ok(Some(call)) = admitted {
             return Box::pin(self.clone().answer_directly(call, request, peer.clone()));
@@ -73,7 +74,8 @@ impl RpcService {
         };
         let arrived = self.middleware.arrived(request.headers(), arrived_at);
         let request_id = arrived.request_id.clone();
-        // Created before the task, which a cancelled call may end before it starts.
+        // Created before the task, because a cancelled call may abort its task before the task
+        // starts.
         let in_flight = CallInFlight::new(self.middleware.clone(), rule, arrived);
         let opened = (opened, in_flight);
         let answering: AnswerFuture = if trace.is_recorded() {

@@ -11,7 +11,7 @@ use tower::Service;
 use super::{
     cached_rpcs::CachedRpcs,
     call_start::Opened,
-    connections::{Peer, response_body::note_unread},
+    connections::{Peer, backlog::Backlog, response_body::count_made},
     headers,
     message::discard,
     open_rpcs::OpenRpcs,
@@ -97,7 +97,7 @@ pub(super) struct Arrival {
 }
 
 impl Arrival {
-    /// Describes a call whose request id is `named` if the client sent it.
+    /// Describes a call. `named` is whether the client sent the request id.
     pub const fn new(at: Duration, request_id: String, named: bool) -> Self {
         Self {
             at,
@@ -173,7 +173,7 @@ impl RpcMiddleware {
         self.trace_drawn(headers, rule, self.ids.draw())
     }
 
-    /// Starts the trace of a call, for which this random number was drawn.
+    /// Starts the trace of a call. `drawn` is the random number that decides whether it is sampled.
     pub fn trace_drawn(
         &self,
         headers: &HeaderMap,
@@ -197,9 +197,16 @@ impl RpcMiddleware {
         S::Future: Send,
     {
         let rule = opened.rule;
-        let (mut response, call) = self
-            .answer(&mut request, opened, in_flight.request_id(), inner)
-            .await;
+        let backlog = Peer::backlog_of(request.extensions());
+        // Checked again, because many calls can arrive before the first of them is answered.
+        let unread = backlog.as_ref().map(Backlog::begin_response);
+        let (mut response, call) = if matches!(unread, Some(None)) {
+            let refused = status::of(Failure::Overloaded, in_flight.request_id());
+            (refused.into_http(), None)
+        } else {
+            self.answer(&mut request, opened, in_flight.request_id(), inner)
+                .await
+        };
         in_flight.is_answered = true;
         let caller = call.as_ref().map(|call| call.caller.as_ref());
         let (code, reason) = self.leave(&mut response, rule, caller, &in_flight.arrived);
@@ -207,8 +214,8 @@ impl RpcMiddleware {
             // Boxed: rare.
             Box::pin(discard(request.body_mut(), self.max_request_bytes)).await;
         }
-        if let Some(peer) = Peer::of(request.extensions()) {
-            note_unread(&mut response, &peer.backlog);
+        if let (Some(backlog), Some(Some(unread))) = (&backlog, unread) {
+            response = count_made(response, unread, backlog);
         }
         let status = name_of(code);
         (response, Outcome { status, reason })
@@ -262,8 +269,8 @@ impl RpcMiddleware {
         let subject = actor.map_or("", |actor| actor.subject.as_str());
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         // There can be thousands of verdicts per second, so they are logged at debug level only.
-        // Each change is logged at info level. The line of a refused change has a field `reason`,
-        // according to which such lines are sampled per minute.
+        // Each change is logged at info level. Lines of refused changes have a field `reason`, by
+        // which they are sampled per minute.
         let changes = rule.is_some_and(|rule| rule.changes);
         // A change whose client is gone was not refused, and may still be made.
         if changes && !matches!(code, Code::Ok | Code::Cancelled) {

@@ -56,8 +56,8 @@ macro_rules! write_tx {
     }};
 }
 
-/// Runs a change of a stack or of its tokens in a write transaction, like `write_tx!`. Its block must
-/// return a `Changed`, which is the proof that the change is recorded.
+/// Runs a change of a stack or of its tokens in a write transaction, like `write_tx!`. Its block
+/// must return a `Changed`, which is the proof that the change is recorded.
 macro_rules! change_tx {
     ($store:expr, ($($scope:tt)*), $name:literal, |$tx:ident| $work:block) => {
         write_tx!($store, ($($scope)*), $name, |$tx| $work)

@@ -78,8 +78,8 @@ impl Batch {
     }
 }
 
-/// Returns the expression for the time at which a token died, written exactly as in the index. While
-/// the token is live, the value is null or in the future.
+/// Returns the expression for the time at which a token died, written exactly as in the index.
+/// While the token is live, the value is null or in the future.
 fn dead_since() -> Expr {
     let column = |column| Expr::col((token::Entity, column));
     Func::coalesce([

@@ -76,7 +76,8 @@ impl Store {
         Ok((revision, Proof(())))
     }
 
-    /// Records in the audit a call that alters no verdict, such as one that repeats an earlier call.
+    /// Records in the audit a call that alters no verdict, such as one that repeats an earlier
+    /// call.
     pub(in crate::store) async fn record_call(
         &self,
         tx: &Transaction,

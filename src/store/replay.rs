@@ -93,9 +93,9 @@ impl Store {
         Ok(())
     }
 
-    /// Claims the request id for this call, where no lock keeps calls with the same id apart.
-    /// Returns the result of an earlier call instead, if there is one. A claim must be completed by
-    /// [`Self::complete_claim`], or given up if the call is refused.
+    /// Claims the request id for this call, for RPCs without a lock that serializes calls with the
+    /// same id. Returns the result of an earlier call instead, if there is one. A claim must be
+    /// completed by [`Self::complete_claim`], or given up if the call is refused.
     ///
     /// # Errors
     /// Returns [`Refusal::RequestIdTaken`] if the earlier call had other content.

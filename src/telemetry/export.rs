@@ -23,7 +23,7 @@ use tokio::{runtime::Handle, time};
 const QUEUE: usize = 2048;
 /// How many spans are exported in one batch.
 const BATCH: usize = 512;
-/// How long a span may wait until its batch is full.
+/// How long a span may wait for its batch to fill.
 const GATHER_FOR: Duration = Duration::from_millis(500);
 /// How long the collector may take to accept a batch.
 pub(super) const EXPORT_FOR: Duration = Duration::from_secs(1);

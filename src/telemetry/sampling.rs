@@ -101,8 +101,7 @@ fn is_first(event: &Event<'_>) -> bool {
     false
 }
 
-/// Ends the current minute, and writes a summary line for each reason of which lines were
-/// suppressed.
+/// Ends the current minute, and writes a summary line for each reason whose lines were suppressed.
 pub fn end_minute() {
     let seen = {
         let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);

@@ -231,7 +231,8 @@ impl CallTrace {
         }
     }
 
-    /// Returns whether the call is recorded, or belongs to a trace of its caller that the log names.
+    /// Returns whether the call is recorded, or belongs to a trace of its caller that the log
+    /// names.
     #[must_use]
     pub fn is_recorded(&self) -> bool {
         self.theirs.is_some() || !self.span.is_none()

@@ -1,7 +1,7 @@
 //! Checks that a change of a stack or a token cannot be committed without its rows in the audit and
 //! in the change log. The compiler checks most of it: `change_tx!` commits only with a proof that
-//! `store/record.rs` makes. What it cannot check is that every change runs in `change_tx!`, and that
-//! the rows are written by `store/record.rs` only.
+//! `store/record.rs` makes. The compiler cannot check that every change runs in `change_tx!`, and
+//! that only `store/record.rs` writes the rows.
 
 use std::path::{Path, PathBuf};
 

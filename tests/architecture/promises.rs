@@ -1,4 +1,4 @@
-//! Checks that every promise in the documents names the tests that hold it, and that those tests
+//! Checks that every promise in the documents names the tests that verify it, and that those tests
 //! exist: in the tables of docs/promises.md, docs/security.md and docs/architecture.md, and
 //! wherever else a document names a test or a command that runs tests.
 
@@ -101,8 +101,9 @@ fn map(text: &str, first: &str) -> Vec<(String, Vec<String>)> {
     rows
 }
 
-/// Returns a violation for each name, in a column of tests or long enough anywhere, that is not a
-/// test, and for each row without a test.
+/// Returns a violation for each quoted name that should be a test but is not: every name in one of
+/// the [`COLUMNS`], and every name of at least [`WORDS`] words elsewhere. Also returns one for each
+/// row of these tables that names no test.
 fn dead_names(document: &str, text: &str, tests: &Tests) -> Vec<String> {
     let mut faults = Vec::new();
     for table in tables(text) {

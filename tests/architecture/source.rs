@@ -203,7 +203,7 @@ fn rooted(module: &[String], path: Segments) -> Segments {
     }
 }
 
-/// Replaces the first segment of a path by `beginning`.
+/// Replaces the first segment of a path with `beginning`.
 fn below(beginning: &[&str], path: &[String]) -> Segments {
     let beginning = beginning.iter().map(|part| (*part).to_owned());
     beginning.chain(path.iter().skip(1).cloned()).collect()

@@ -1,5 +1,6 @@
 //! Credentials that must be refused, and a few that must be accepted. The same rows are passed to
-//! the authenticator and sent over the wire. Has an issuer of its own, and knows no server.
+//! the authenticator and sent over the wire. Has an issuer of its own, and does not depend on a
+//! server.
 
 use std::sync::OnceLock;
 
@@ -467,8 +468,8 @@ fn bad_forms(now: i64) -> Vec<(&'static str, String)> {
     let parts: Vec<_> = token.split('.').collect();
     let (head, body, seal) = (parts[0], parts[1], parts[2]);
     let padded = |part: &str| URL_SAFE.encode(URL_SAFE_NO_PAD.decode(part).unwrap());
-    // Base64 needs no padding if the length is a multiple of 3. The two sets of claims differ by one
-    // byte, so at least one of them needs padding.
+    // Base64 needs no padding if the length is a multiple of 3. The two sets of claims differ by
+    // one byte, so at least one of them needs padding.
     let longer = rs256(&with(&plain, "sub", "alice2".into()));
     let padded_claims = [good.as_str(), longer.as_str()]
         .map(|value| value.split('.').nth(1).unwrap().to_owned())

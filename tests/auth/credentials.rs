@@ -172,7 +172,7 @@ async fn a_connections_credential_is_checked_at_each_call() {
     let caller = bench.ask(&good).await.unwrap();
     assert_eq!(recognize(&good).as_ref(), Some(&caller));
     assert_eq!(recognize(&good).as_ref(), Some(&caller));
-    // Neither a longer value nor another of the same length.
+    // Neither a longer value nor another value of the same length is recognized.
     assert_eq!(recognize(&format!("{good}x")), None);
     let last = if good.ends_with('A') { "B" } else { "A" };
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Once a change is acknowledged, the client returns the old answer no longer than the freshness
+//! Once a change is acknowledged, the client returns the old answer for at most the freshness
 //! bound: for every kind of change, on both engines. On PostgreSQL the change is made at one
 //! replica and the client watches the other.
 

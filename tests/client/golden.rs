@@ -198,7 +198,7 @@ async fn own_actions_of_an_operator_are_judged_here_as_the_server_judges_them() 
             ..ActionQuestion::default()
         }];
         let question = Question::new(&token.secret, &server.stack).about(&actions);
-        // A client that has no facts yet asks the server, and then judges by itself.
+        // A client that has no facts yet asks the server, and then decides on its own.
         let client = client_of(&server).await;
         for is_own in [false, true] {
             let answer = client.introspect(&question).await.unwrap();

@@ -131,7 +131,7 @@ pub fn inactive(reason: v1::Reason) -> v1::IntrospectResponse {
 }
 
 impl Server {
-    /// Starts a server that answers at once, and that every token is active.
+    /// Starts a server that answers at once that every token is active.
     pub async fn start() -> Self {
         let clock = ManualClock::new();
         // Tests also use instants before the start.

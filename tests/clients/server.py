@@ -35,7 +35,7 @@ class Server:
         self.admin: str = told["admin_address"]
 
     def serve_instead(self, issuers: Path) -> None:
-        """Replaces `dev` by `stacktoken serve` with other issuers, on the same store."""
+        """Replaces `dev` with `stacktoken serve` with other issuers, on the same store."""
         self.stop()
         self.address, self.admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
         store = self.folder / "data" / "stacktoken.db"

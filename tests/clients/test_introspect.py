@@ -201,7 +201,7 @@ class Outages(WithServer):
             self.assertEqual(client.end(), ("", 0))
 
     def until_decided(self, client: Client, secret: str) -> str:
-        """Asks until the channel has reconnected. Returns the first result that is no outage."""
+        """Asks until the channel has reconnected. Returns the first result other than an outage."""
         until = time.monotonic() + 20
         while (told := client.ask(secret)).startswith("outage: UNAVAILABLE "):
             self.assertLess(time.monotonic(), until)

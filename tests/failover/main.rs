@@ -1,6 +1,6 @@
 //! The real program on a real Patroni cluster: three PostgreSQL nodes in synchronous mode, three
-//! etcd members, HAProxy and PgBouncer, under load while faults are injected. Takes about ten minutes,
-//! so it runs only when named:
+//! etcd members, HAProxy and PgBouncer, under load while faults are injected. Takes about ten
+//! minutes, so it runs only when named:
 //!
 //! ```sh
 //! cargo test --test failover -- --nocapture

@@ -58,7 +58,7 @@ pub fn call_as(stream: u32, path: &str, jwt: &str) -> Vec<u8> {
     frame(0x1, END_HEADERS, stream, &head)
 }
 
-/// Returns SETTINGS by which the server may send nothing on any stream.
+/// Returns SETTINGS that leave the server no flow-control window on any stream.
 pub fn settings_without_window() -> Vec<u8> {
     frame(0x4, 0, 0, &[0, 4, 0, 0, 0, 0])
 }

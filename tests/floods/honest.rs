@@ -10,6 +10,8 @@ use std::{
 use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard};
 
+use stacktoken::grpc::pb::v1::{IntrospectInclude, IntrospectQuestion};
+
 use crate::{
     program::{Dev, folder},
     support::{Client, introspect_request, issue_request},
@@ -20,7 +22,7 @@ const MEMORY_KIB: i64 = 64 * 1024;
 /// The factor by which the 99th percentile of call durations may grow. A debug build processes
 /// frames more slowly, so it gets a larger factor.
 const SLOWER: f64 = if cfg!(debug_assertions) { 10.0 } else { 3.0 };
-/// How many calls are timed in each window, and the least number of windows.
+/// How many calls are timed in each window, and the minimum number of windows.
 const CALLS: usize = 600;
 const WINDOWS: usize = 3;
 
@@ -88,6 +90,16 @@ impl FloodedServer {
         self.dev.get("grpc_address").to_owned()
     }
 
+    /// Returns the question that the well-behaved client asks.
+    pub fn question(&self) -> IntrospectQuestion {
+        IntrospectQuestion {
+            token: self.request.token.clone(),
+            stack_api_key: self.request.stack_api_key.clone(),
+            actions: self.request.actions.clone(),
+            include: vec![IntrospectInclude::Permissions.into()],
+        }
+    }
+
     /// Makes this many calls and returns the 99th percentile of their durations. Asserts that every
     /// call succeeds.
     async fn slowest(&mut self, calls: usize) -> Duration {
@@ -122,7 +134,7 @@ impl FloodedServer {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// Asserts that during a flood the client is answered, not much more slowly, and memory stays
+    /// Asserts that during a flood the client's calls are not much slower, and memory stays
     /// bounded.
     pub async fn assert_withstands(&mut self, flood: &str) {
         let (mut windows, mut most) = (0, 0);

@@ -27,7 +27,7 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// Sends bursts repeatedly: the bytes that `burst` returns for the number of each.
+    /// Sends bursts repeatedly; `burst` returns the bytes of the burst with this number.
     pub fn begin(address: &str, burst: impl Fn(u32) -> Vec<u8> + Send + 'static) -> Self {
         let (stop, sent) = (
             Arc::new(AtomicBool::new(false)),

@@ -200,7 +200,7 @@ fn render() -> (String, Docs) {
     let mut messages: Vec<_> = pool
         .all_messages()
         .filter(|message| ours(message.full_name()) && !message.is_map_entry())
-        // Messages of a single RPC are shown with it.
+        // A message that only one RPC uses is in the section of that RPC.
         .filter(|message| !shown.contains(message.full_name()))
         .collect();
     messages.sort_by(|one, other| one.full_name().cmp(other.full_name()));

@@ -93,7 +93,7 @@ fn times_in(message: &MessageDescriptor, path: &str) -> Vec<(String, &'static st
     found
 }
 
-/// Sets the field at a path, and the messages that contain it.
+/// Sets the field at a path, creating the messages that contain it.
 fn set(message: &mut DynamicMessage, path: &str, (seconds, nanos): (i64, i32)) {
     let (name, rest) = match path.split_once('.') {
         Some((name, rest)) => (name, Some(rest)),

@@ -141,7 +141,7 @@ async fn a_taken_name_names_the_token_that_has_it() {
         (reason(&status).as_str(), metadata(&status)),
         ("NAME_TAKEN", named)
     );
-    // A caller that may not see the token does not learn of it.
+    // A caller that may not see the token does not get its id.
     let mut developer = server.developer().await;
     let issue = developer
         .tokens

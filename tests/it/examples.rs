@@ -10,7 +10,7 @@ use crate::support::json;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Returns every Markdown file of the root and below `docs`, with its name.
+/// Returns the name and the text of each Markdown file in the root folder and below `docs`.
 fn documents() -> Vec<(String, String)> {
     let mut folders = vec![Path::new(ROOT).join("docs")];
     let mut files: Vec<_> = entries(Path::new(ROOT));

@@ -154,7 +154,7 @@ async fn connections_made_while_the_store_is_away_stay_open_when_it_comes() {
 
     let store = waiting.opened().await;
     assert!(waiting.store.send(store.clone()).is_ok());
-    // The stream and the connections are those from before.
+    // The stream and the connections were opened before the store.
     assert_eq!(next(&mut health).await, Serving);
     let missing = (Code::Unauthenticated, "CREDENTIAL_MISSING".to_owned());
     assert_eq!(ask().await, missing);

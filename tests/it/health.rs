@@ -1,4 +1,5 @@
-//! The health protocol, without credentials: the reported status is correct in both directions.
+//! The health protocol, without credentials: a service is reported as serving exactly when it can
+//! serve.
 
 use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
 
@@ -25,7 +26,8 @@ const INTROSPECTION: &str = "stacktoken.v1.IntrospectionService";
 const TOKEN: &str = "stacktoken.v1.TokenService";
 const NAMES: [&str; 3] = [OVERALL, INTROSPECTION, TOKEN];
 
-/// The services that write, which follow TokenService. All others follow IntrospectionService.
+/// The services that write. They have the status of TokenService, all others that of
+/// IntrospectionService.
 const WRITING: [&str; 4] = [
     TOKEN,
     "stacktoken.v1.LeakService",

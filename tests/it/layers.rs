@@ -1,5 +1,5 @@
-//! The order of the layers: of several layers that would refuse a call, the first refuses it. Once
-//! that one is satisfied, the next one does.
+//! The order of the layers: if more than one layer would refuse a call, the first one does. Once
+//! the call satisfies that layer, the next one refuses it.
 
 use std::time::Duration;
 
@@ -23,7 +23,8 @@ const ISSUE: &str = "/stacktoken.v1.TokenService/Issue";
 /// How many changes a caller may make at once.
 const BURST: u32 = 30;
 
-/// A call that violates this layer and all after it.
+/// Returns a call that `first` and every later layer would refuse, as far as this depends on the
+/// request. The test sets up the rest: the clock, the change rate and the permits.
 fn violating(server: &TestServer, first: Layer) -> RawRequest {
     let violates = |layer| first <= layer;
     let path = if violates(Layer::Rpc) {
@@ -41,20 +42,20 @@ fn violating(server: &TestServer, first: Layer) -> RawRequest {
     if violates(Layer::Encoding) {
         sending = sending.header("grpc-encoding", Some("gzip"));
     }
-    // The owner has made too many changes, and the admin has not.
+    // The owner has exceeded the change rate, the admin has not.
     let jwt = match first {
         _ if violates(Layer::Credential) => "not a JWT".to_owned(),
         _ if violates(Layer::CallerKind) => TestCaller::Introspector.jwt(server),
         _ if violates(Layer::ChangeRate) => TestCaller::Owner.jwt(server),
         _ => TestCaller::Admin.jwt(server),
     };
-    // It has no field, so the handler refuses it.
+    // An empty request, which the handler refuses.
     let message = framed(&v1::IssueRequest::default().encode_to_vec());
     let messages = if violates(Layer::Message) { 2 } else { 1 };
     sending.bearer(&jwt).chunks(vec![message; messages])
 }
 
-/// What a layer answers: the HTTP status, the reason, and a part of the text.
+/// Returns how a layer refuses: the HTTP status, the reason, and a part of the text.
 fn refusal(layer: Layer) -> (u16, &'static str, &'static str) {
     match layer {
         Layer::Protocol => (415, "", ""),
@@ -96,7 +97,7 @@ async fn the_first_layer_that_a_call_violates_refuses_it() {
         tuning.changes_per_second = 1.try_into().unwrap();
     })
     .await;
-    // Nobody may make a change any more, so the one permit is held by a change that waits.
+    // A change that waits for the store holds the only permit.
     let outside = server.outside().await;
     outside.run("BEGIN IMMEDIATE").await;
     let mut admin = server.admin().await;
@@ -117,11 +118,12 @@ async fn the_first_layer_that_a_call_violates_refuses_it() {
     let mut holding = Some(holding);
     for layer in LAYERS {
         match layer {
-            // A peer that reads nothing is a flood: see `tests/floods/answers.rs`.
+            // This layer refuses only peers that leave responses unread: see
+            // `tests/floods/answers.rs`.
             Layer::UnreadResponses => continue,
             Layer::Credential => server.clock.set_wrong(false),
             Layer::ChangeRate => {
-                // The owner has made too many changes as soon as the burst is used up.
+                // The owner exceeds the change rate once the burst is used up.
                 eventually("the owner has made too many changes", async || {
                     (told(violating(&server, layer)).await == "RATE_LIMITED").then_some(())
                 })

@@ -107,8 +107,8 @@ async fn the_server_announces_its_limit_of_concurrent_streams() {
     assert_eq!(refused.payload, 7u32.to_be_bytes());
 }
 
-/// Returns whether the server closes a connection, or sends GOAWAY, after it had to reset so many
-/// of its streams.
+/// Returns whether the server closes a connection or sends GOAWAY after it had to reset `resets` of
+/// its streams.
 async fn is_sent_goaway(server: &TestServer, resets: u32) -> bool {
     let mut wire = RawConnection::connected(&server.address).await;
     for stream in (0..resets).map(|at| 1 + 2 * at) {
@@ -139,9 +139,9 @@ async fn a_client_with_too_many_reset_streams_is_sent_goaway() {
     assert!(!is_sent_goaway(&bare(|_| {}).await, 20).await);
 }
 
-/// A stream that is answered before its message has arrived must be reset, and messages on more
-/// than a few reset streams per second count as faults of the client, which would close its
-/// connection. So a refusal must not reset streams.
+/// A server that answers a stream before its message has arrived usually resets the stream.
+/// Messages on more than a few reset streams per second count as faults of the client, and its
+/// connection is closed. So a refusal must not reset the stream.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_is_refused_again_and_again_keeps_its_connection() {
     let server = bare(|_| {}).await;
@@ -245,7 +245,7 @@ async fn the_cache_holds_no_more_tokens_than_configured() {
     })
     .await;
     assert!(remembered <= 20.0, "{remembered} are cached");
-    // If the cache could hold all of them, each would be looked up twice: once, and again after its
+    // With room for all tokens, each would have two misses: the first lookup, and one after its
     // first use.
     let misses = server.metric("stacktoken_cache_misses_total").await;
     assert!(misses > 60.0, "{misses} misses");

@@ -1,5 +1,5 @@
-//! Tests through the wire: the real server with its real layers on a free port, with a manual
-//! clock, seeded randomness and an issuer of the tests.
+//! End-to-end tests: the real server with all its layers on a free port, with a manual clock,
+//! seeded randomness and a test issuer.
 #![allow(
     dead_code,
     missing_docs,

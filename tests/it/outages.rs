@@ -1,5 +1,5 @@
-//! An outage of the store gives no verdict (R13), and if the audit cannot be written, no change is
-//! made (R14). The tests break the store by SQL, then repair it.
+//! During an outage of the store there is no verdict (R13), and if the audit cannot be written, no
+//! change is made (R14). The tests break the store with SQL, then repair it.
 
 use std::time::Duration;
 

@@ -31,7 +31,7 @@ async fn a_panicking_handler_is_an_internal_error_and_the_connection_stays_open(
             .metric("stacktoken_errors_total{reason=\"INTERNAL\"}")
             .await;
         assert_eq!(counted, f64::from(round + 1));
-        // No change is half made, no lock is held, and the connection is still usable.
+        // No partial change remains, no lock is held, and the connection is still usable.
         let listed = owner.tokens.list(list.clone()).await.unwrap().into_inner();
         assert_eq!(listed.tokens.len(), round as usize);
         owner.tokens.issue(issue).await.unwrap();

@@ -217,7 +217,7 @@ fn faulty(server: &TestServer) -> Vec<(&'static str, TestCaller, Vec<u8>)> {
     }
     introspect.min_revision = "漢".repeat(500);
     let mut issue = issue_request(&server.stack, &"漢".repeat(500));
-    // The path quotes such a key, and the header needs twelve bytes for each of its characters.
+    // The violation's path quotes the key, and percent-encoding takes twelve bytes per character.
     let label = |at: usize| (format!("{}{at}", "\u{1f980}".repeat(61)), "\n".to_owned());
     issue.labels = (0..40).map(label).collect();
     vec![
@@ -270,7 +270,7 @@ async fn the_trailers_of_an_error_fit_whatever_is_wrong_and_say_how_much_more_th
 async fn the_message_of_an_error_is_percent_encoded_once() {
     let server = TestServer::start().await;
     let jwt = TestCaller::Owner.jwt(&server);
-    // tonic creates these errors, and the server completes them.
+    // tonic creates these errors, and the server adds their details.
     let unreadable = [&[0x0a, 2, 0][..], &[0xff; 9], &[0; 64 * 1024 + 1]];
     for message in unreadable {
         let sending = RawRequest::to("/stacktoken.v1.TokenService/Issue");

@@ -1,5 +1,5 @@
-//! A verdict from the cache is answered on the thread of its connection, and every other call takes
-//! the ordinary path. Nobody can tell from an answer which of them it took.
+//! A call that the cache can answer is handled on the thread of its connection, and every other
+//! call takes the ordinary path. The responses are identical on both paths.
 
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ const INTROSPECT: &str = "/stacktoken.v1.IntrospectionService/Introspect";
 const BATCH: &str = "/stacktoken.v1.IntrospectionService/BatchIntrospect";
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
-/// A call at once, one whose message comes late and in two pieces, and one with a header that only
-/// the ordinary path reads.
+/// Makes a call three times: with the whole message at once, with a message that comes late and in
+/// two pieces, and with a header that only the ordinary path reads.
 async fn on_every_way(server: &TestServer, path: &'static str, message: &[u8]) -> [Answer; 3] {
     let sending = || {
         let sending = RawRequest::to(path).bearer(&TestCaller::Introspector.jwt(server));
@@ -43,7 +43,7 @@ async fn on_every_way(server: &TestServer, path: &'static str, message: &[u8]) -
     ]
 }
 
-/// All questions about tokens that there are, and about texts that are none.
+/// Returns every kind of question about each of these secrets.
 fn questions(server: &TestServer, secrets: &[&str]) -> Vec<v1::IntrospectRequest> {
     let include = [
         v1::IntrospectInclude::Permissions,
@@ -102,13 +102,13 @@ async fn an_answer_is_the_same_on_every_way() {
             check(&live.secret, "/v3/content_types"),
             check(&live.secret, "/v3/nothing"),
             check("junk", "/v3/content_types"),
-            // Neither can be answered.
+            // Malformed or empty messages.
             (INTROSPECT, b"\xff".to_vec()),
             (BATCH, Vec::new()),
             (CHECK, b"\xff".to_vec()),
         ];
         for (path, message) in messages.chain(others) {
-            // The first answer may need the store, and record the first use.
+            // The first calls may read the store and record the first use.
             on_every_way(&server, path, &message).await;
             let [direct, late, ordinary] = on_every_way(&server, path, &message).await;
             assert_eq!(direct, late, "{path}");
@@ -135,17 +135,18 @@ async fn a_panic_while_the_cache_answers_is_a_fault_of_its_call() {
     let question = introspect_request(&server.stack, &token.secret, &[]);
     let mut client = server.service().await;
     assert_active(&mut client, &question).await;
-    // The first reading of a call is that of its arrival, and the second that of its verdict.
+    // A call reads the clock when it arrives, and again for its verdict.
     for readings in [1, 2] {
         server.clock.panic_after_readings(readings);
         let answered = client.introspection.introspect(question.clone()).await;
         match answered {
-            // The call takes the ordinary path.
+            // After a panic on arrival, the call takes the ordinary path.
             Ok(answer) => assert!(readings == 1 && answer.into_inner().active),
             Err(status) => {
                 assert_eq!((readings, status.code()), (2, Code::Internal));
                 assert!(!format!("{status:?}").contains(PANIC));
-                // The client sent no request id, and the one that was generated is everywhere.
+                // The client sent no request id: the headers and the details have the same
+                // generated one.
                 let info = status.get_details_request_info().unwrap();
                 assert_eq!(
                     status.metadata().get("x-request-id").unwrap(),
@@ -153,7 +154,7 @@ async fn a_panic_while_the_cache_answers_is_a_fault_of_its_call() {
                 );
             }
         }
-        // The connection goes on.
+        // The connection is still usable.
         assert_active(&mut client, &question).await;
     }
     server.stop().await.unwrap();

@@ -30,7 +30,7 @@ impl<W: Clone + Eq + Hash> Run<W> {
         }
     }
 
-    /// Reaches the state that results if `state` is changed.
+    /// Reaches the state that results from applying `change` to `state`.
     pub fn with(&mut self, state: &W, change: impl FnOnce(&mut W)) {
         let mut next = state.clone();
         change(&mut next);

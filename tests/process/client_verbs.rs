@@ -32,7 +32,7 @@ const ISSUE: &[&str] = &[
     "1h",
 ];
 const INTROSPECT: &[&str] = &["introspect", "--stack", STACK];
-/// Of the right form, and of no token.
+/// A well-formed secret that was never issued.
 const SECRET: &str = "stk1_zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz3batYO";
 const UID: &str = "019ecbf1-3c52-7a7d-9be6-6e0a5f2d7c11";
 const REVOKE: &[&str] = &["revoke", "--stack", STACK, "--token", UID];
@@ -375,7 +375,8 @@ async fn a_broken_connection_is_an_outage_and_a_foreign_server_is_not() {
     std::thread::spawn(move || broken.incoming().for_each(drop));
     let stub = Stub::start().await;
     let web = crate::stub::web().await;
-    // What a server of HTTP/1.1 alone and one of TLS (a fatal alert) say to HTTP/2 in plain text.
+    // The answers to plaintext HTTP/2 of a server that speaks only HTTP/1.1, and of one that
+    // expects TLS (a fatal alert).
     let bad_request = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n";
     let http1 = answers_with(bad_request, true);
     let silent = answers_with(bad_request, false);

@@ -190,7 +190,8 @@ fn the_help_of_a_client_command_has_its_own_flags_apart_from_the_connection() {
     }
 }
 
-/// Tries every position of a secret in a command line, and every encoding by a shell or in a URL.
+/// Tries a secret in every position of a command line: plain, percent-encoded once and twice, and
+/// within other text.
 #[test]
 fn a_secret_in_any_place_of_a_command_line_is_refused_and_not_repeated() {
     let encoded = SECRET.replace('_', "%5F").replace('z', "%7A");

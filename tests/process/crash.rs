@@ -28,7 +28,7 @@ struct TokenRecord {
     secret: String,
     expires_at: Option<i64>,
     revoked: bool,
-    /// The response of a change was lost, so it may or may not have been made.
+    /// The response to a change was lost, so the change may or may not have been made.
     unknown: bool,
 }
 
@@ -155,7 +155,7 @@ fn contains(methods: &[String], method: &str) -> bool {
     methods.iter().any(|audited| audited == method)
 }
 
-/// Asserts that every token has the state that was acknowledged, and that every row of a token has
+/// Asserts that every token has the state that was acknowledged, and that every stored token has
 /// its audit rows.
 async fn check(dev: &Dev, stack: &str, book: &AcknowledgedTokens) {
     let (mut operator, mut service) = (

@@ -55,7 +55,8 @@ impl Secrets {
     }
 }
 
-/// Calls every RPC, successfully and not, with secrets wherever a caller could put one by mistake.
+/// Calls every RPC, with and without success, with secrets wherever a caller could put one by
+/// mistake.
 async fn drive(dev: &Dev, secrets: &mut Secrets) {
     let stack = dev.get("stack_api_key").to_owned();
     for name in [
@@ -223,8 +224,8 @@ async fn drive(dev: &Dev, secrets: &mut Secrets) {
     operator.stacks.list_members(members).await.unwrap();
 }
 
-/// Reports a leaked secret: a live one, again, and by a caller without permission. Then revokes
-/// many tokens.
+/// Reports a leaked secret: without permission, while it is live, and again. Then sends it to
+/// `RevokeAll` in fields where it does not belong.
 async fn leaked(owner: &mut Client, service: &mut Client, secrets: &mut Secrets, stack: &str) {
     let issued = owner.tokens.issue(issue_request(stack, "found")).await;
     let secret = secrets.add(&issued.unwrap().into_inner().secret);

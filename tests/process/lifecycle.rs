@@ -286,7 +286,7 @@ async fn a_refused_change_is_logged_with_who_asked_for_it() {
     }
 }
 
-/// The names of the threads that serve connections.
+/// Returns the names of the threads that serve connections.
 fn connection_threads(dev: &Dev) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{}/task", dev.child.id())).unwrap();
     let names = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("comm")).unwrap());

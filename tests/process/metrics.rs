@@ -1,4 +1,4 @@
-//! The metrics as scraped: well-formed according to Prometheus' linter, and all that
+//! The metrics as scraped: valid for Prometheus' linter, and with every metric that
 //! docs/operations.md names.
 
 use std::{

@@ -174,7 +174,7 @@ async fn a_list_is_one_document_or_a_page() {
     );
 }
 
-/// Issues more tokens than a page holds: revoked ones stay listed.
+/// Issues and revokes more tokens than fit on a page: revoked tokens stay listed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_pages_are_one_list() {
     let folder = folder();

@@ -1,5 +1,5 @@
-//! What the command line changes in parts and says in its own words: `update`, faults that the server
-//! finds, and an input that is no secret.
+//! Tests of the command line: `update` changes only the given parts of a token, violations that the
+//! server reports name the flags, and input that is not a secret is rejected or noted.
 
 use serde_json::Value;
 

@@ -40,7 +40,7 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Makes another program run a command: the wrapper gets the command and its arguments as its last
+/// Runs a command through a wrapper, which gets the command and its arguments as its last
 /// arguments. Set the output of the command after this.
 pub fn run_by(command: &mut Command, wrapper: &[&str]) {
     let wrapping = Command::new(wrapper[0]);
@@ -73,7 +73,7 @@ pub struct Dev {
     pub child: Child,
     pub ready: Value,
     pub folder: PathBuf,
-    /// From the start to the ready file.
+    /// The time from the start to the ready file.
     pub took: Duration,
 }
 

@@ -34,7 +34,7 @@ fn blocks() -> Vec<&'static str> {
     rest.to_vec()
 }
 
-/// Replaces one port by another. Asserts that the port occurs.
+/// Replaces one port with another. Asserts that the port occurs.
 fn replace(text: &str, (from, to): (&str, &str)) -> String {
     let before = ["127.0.0.1:", "port_value: ", "http.server "];
     let mut replaced = text.to_owned();

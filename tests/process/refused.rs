@@ -1,5 +1,5 @@
-//! Why a credential was refused: logged for the operator at the default level, and not told to the
-//! caller.
+//! Why a credential was refused: logged for the operator at the default level, and not disclosed to
+//! the caller.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,4 @@
-//! The files with the database URLs are reloaded when they change, and the TLS settings of the
-//! URLs.
+//! Reloads of changed files with database URLs, and the TLS settings of the URLs.
 
 use std::{
     fs,

@@ -44,7 +44,7 @@ fn run_serve(folder: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     )
 }
 
-/// Serves on free ports.
+/// The arguments to serve on free ports.
 pub const SERVE: [&str; 5] = [
     "serve",
     "--listen",

@@ -67,7 +67,7 @@ impl IssuersFolder {
 }
 
 impl RunningServer {
-    /// Starts `serve` on this database, and waits for nothing.
+    /// Starts `serve` on this database, without waiting for it.
     pub fn start(url: &str, set: impl FnOnce(&mut Command)) -> Self {
         Self::start_on(IssuersFolder::new(), url, set)
     }

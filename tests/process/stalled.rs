@@ -16,7 +16,7 @@ use crate::{
     support::{Client, introspect_request, issue_request, reason, requests::revoke_request},
 };
 
-/// Returns how many changes to make, and as many verdicts, in each log format.
+/// Returns how many changes, and how many verdicts, to make in each log format.
 fn changes() -> usize {
     let set = std::env::var("STACKTOKEN_TEST_STALLED_CHANGES").ok();
     set.map_or(200, |text| text.parse().unwrap())
@@ -86,7 +86,7 @@ async fn serves_with_unread_log(format: &str) {
     let folder = folder();
     let mut dev = Dev::start_printing_to(folder.path(), [stdout, stderr], |command| {
         command.args(["--log-format", format, "--log", "stacktoken=debug"]);
-        // A busy machine is slow, and must not cause timeouts.
+        // A slow machine must not cause timeouts.
         command.args(["--deadline", "60s", "--freshness-bound", "30s"]);
     });
     let stack = dev.get("stack_api_key").to_owned();

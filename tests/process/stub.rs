@@ -112,8 +112,8 @@ pub async fn web() -> SocketAddr {
     address
 }
 
-/// Starts a server that answers what it reads with these bytes. If it does not know HTTP/2 at all, it
-/// closes a connection that begins so without an answer.
+/// Starts a server that answers whatever it reads with these bytes. Without `knows_http2`, it
+/// closes a connection that starts with the HTTP/2 preface, and sends nothing.
 pub fn answers_with(bytes: &'static [u8], knows_http2: bool) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

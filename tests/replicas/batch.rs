@@ -50,9 +50,9 @@ async fn cached_at_b(cluster: &Cluster, name: &str) -> (String, String) {
     (issued.secret, issued.token.unwrap().token_uid)
 }
 
-/// Revokes at A a token that B has cached, and asks B about it and others in one batch, for three
-/// times the bound. Returns how often B answered active to a call begun later than the bound, and
-/// the reasons of its refusals.
+/// Revokes at A a token that B has cached while B is behind a black hole, and asks B about it and
+/// others in batches, for three times the bound. Returns how often B answered active to a call
+/// begun later than the bound, and the reasons of its refusals.
 async fn ask_behind_a_black_hole(cluster: &Cluster) -> (usize, Vec<String>) {
     let (live, _) = cached_at_b(cluster, "live").await;
     let (dead, uid) = cached_at_b(cluster, "dead").await;
@@ -65,7 +65,7 @@ async fn ask_behind_a_black_hole(cluster: &Cluster) -> (usize, Vec<String>) {
     let (mut stale, mut refused) = (0, Vec::new());
     while revoked.elapsed() < 3 * BOUND {
         let begun = Instant::now();
-        // The second request needs the store, and waits for it as long as the bound.
+        // The second request needs the store, and waits for it for as long as the bound.
         for request in [&held, &mixed] {
             let response = ask(&cluster.b, request.clone()).await.unwrap();
             let late = begun > revoked + BOUND;

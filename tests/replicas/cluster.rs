@@ -352,7 +352,7 @@ impl Replica {
         futures_util::future::join_all(asked).await;
     }
 
-    /// Waits until the replica answers that the token is active, and so has it in its cache.
+    /// Waits until the replica answers that the token is active, and has therefore cached it.
     pub async fn warm(&self, stack: &str, secret: &str) {
         let until = Instant::now() + Duration::from_secs(10);
         loop {

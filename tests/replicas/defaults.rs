@@ -147,8 +147,8 @@ async fn without_synchronous_commit_nothing_acknowledged_is_lost() {
             cluster.revoke(&uid).await.unwrap();
             revoked.push(uid);
         }
-        // The signal for an immediate shutdown arrives before the WAL writer continues, so it does
-        // not flush.
+        // The signal for an immediate shutdown arrives before the WAL writer continues, so that the
+        // WAL writer does not flush.
         let going_on = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(500));
             let _ = kill_process(pid, Signal::CONT);
@@ -167,7 +167,7 @@ async fn without_synchronous_commit_nothing_acknowledged_is_lost() {
 }
 
 impl Cluster {
-    /// Like `allow_tokens`, and retries until there are connections again.
+    /// Like `allow_tokens`, but retries until the replica has connections again.
     pub async fn allow_tokens_soon(&self, max: i32) {
         let request = stacktoken::grpc::pb::admin::v1::SetTokenLimitRequest {
             stack_api_key: self.stack.clone(),

@@ -272,7 +272,7 @@ async fn a_demoted_primary_is_not_believed() {
     assert!(watched.recovery(&cluster).await <= RECOVERY);
 }
 
-/// Cuts the primary off from its synchronous standby, and asks B starting after the bound. Reads
+/// Cuts the primary off from its synchronous standby, and asks B once the bound has passed. Reads
 /// still work, but commits wait for a standby that is gone, for example because it was promoted
 /// elsewhere.
 async fn fence(cluster: &Cluster) -> (TokenPair, FaultAnswers) {
@@ -315,7 +315,7 @@ async fn without_the_heartbeat_a_primary_that_was_cut_off_is_believed() {
 /// whether B answers active, longer than the bound after the revoke.
 async fn answer_after_a_pause(cluster: &Cluster) -> bool {
     let issued = cluster.issue("paused").await;
-    // The first use is recorded already, so that B only needs a lookup.
+    // Make A record the first use, so that B only needs a lookup.
     cluster.a.warm(&cluster.stack, &issued.secret).await;
     cluster.b.connect(&cluster.stack).await;
     cluster.b.link.set(Link::Slow(Duration::from_millis(400)));
@@ -465,7 +465,7 @@ fn ask_b_meanwhile(
 /// receives the result. Returns whether B still answers active well past the bound.
 async fn fill_cache_late(cluster: &Cluster) -> bool {
     let issued = cluster.issue("raced").await;
-    // The first use is recorded already, so that B only needs a lookup.
+    // Make A record the first use, so that B only needs a lookup.
     cluster.a.warm(&cluster.stack, &issued.secret).await;
     cluster.b.connect(&cluster.stack).await;
     cluster.b.link.set(Link::Slow(Duration::from_millis(400)));
@@ -510,7 +510,7 @@ async fn without_generations_a_late_fill_brings_it_back() {
 /// flight.
 async fn share_a_flight(cluster: &Cluster) -> bool {
     let issued = cluster.issue("shared").await;
-    // The first use is recorded already, so that B only needs a lookup.
+    // Make A record the first use, so that B only needs a lookup.
     cluster.a.warm(&cluster.stack, &issued.secret).await;
     cluster.b.connect(&cluster.stack).await;
     let heard = cluster.b.metric("stacktoken_cache_evictions_total").await;
@@ -550,7 +550,8 @@ async fn without_its_start_check_an_older_lookup_is_shared() {
 /// Revokes tokens at A and asks A at once. Returns how often A still answered active.
 async fn ask_where_it_was_revoked(cluster: &Cluster) -> usize {
     cluster.allow_tokens(1000).await;
-    // A's poller sees A's own changes too, only later: it must not be what evicts them.
+    // A's poller sees A's own changes too, only later. The slow link keeps it from evicting the
+    // token before A is asked.
     cluster
         .a
         .control_link

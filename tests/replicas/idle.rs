@@ -12,8 +12,8 @@ use crate::{
 
 /// The share of one core of the database server that one replica may take.
 const MOST: f64 = 0.02;
-/// The ratio that the cost with a long change log may have to that with a short one. Costs below
-/// [`FLOOR`] count as equal, because they are noise of the machine.
+/// The maximum ratio of the cost with a long change log to the cost with a short one. A cost with a
+/// short log that is below [`FLOOR`] counts as `FLOOR`, because so little is measurement noise.
 const RATIO: f64 = 1.3;
 const FLOOR: f64 = 0.01;
 

@@ -1,4 +1,4 @@
-//! `RevokeAll` and the other calls for incidents, over two replicas on one PostgreSQL.
+//! `RevokeAll` and the other incident-response calls, over two replicas on one PostgreSQL.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! The instant of a decision (R8) if the database's clock decides: a call whose message or whose
-//! lock of the stack comes after the expiry of a token is too late, on either replica.
+//! The instant of a decision (R8) by the database's clock: a call whose message arrives, or that
+//! gets the lock of its stack, after the expiry of a token is too late, on either replica.
 
 use std::time::Duration;
 

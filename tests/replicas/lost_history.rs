@@ -60,7 +60,7 @@ async fn another_epoch_clears_the_cache_of_a_replica() {
     require_evicted(&cluster, &secret, Instant::now()).await;
 }
 
-/// Cuts B's control connection, runs `sql`, mends the connection, and waits until B has polled
+/// Cuts B's control connection, runs `sql`, restores the connection, and waits until B has polled
 /// again: before that, B would answer a question from the store, and so evict the token itself.
 async fn meanwhile(cluster: &Cluster, sql: &str) -> Instant {
     let mut health = health_at_b(cluster, "stacktoken.v1.IntrospectionService").await;

@@ -1,4 +1,4 @@
-//! Evidence from different databases is never combined: whatever database replaces the one of
+//! Evidence from different databases is never combined: when another database replaces the one of
 //! running replicas, no replica answers from evidence of the former one. Each safeguard has a
 //! control.
 
@@ -38,7 +38,7 @@ const BURN: [&str; 4] = [
     "SELECT pg_snapshot_xmax(pg_current_snapshot())",
 ];
 
-/// Results of revokes whose transaction ids had been assigned already before a crash.
+/// Results of revokes whose transaction ids had already been assigned before a crash.
 #[derive(Debug, Default)]
 struct ReissuedIds {
     /// Rounds in which that happened.
@@ -52,7 +52,7 @@ struct ReissuedIds {
 }
 
 /// Crashes the database so that it assigns ids again, and revokes at A at once. Repeats that until
-/// it has worked `wanted` times: a heartbeat in between flushes the ids to disk.
+/// it has worked `wanted` times: it fails if a heartbeat in between flushes the ids to disk.
 async fn crash_rounds(cluster: &mut Cluster, wanted: usize) -> ReissuedIds {
     let mut seen = ReissuedIds::default();
     cluster.allow_tokens(100).await;
@@ -182,7 +182,8 @@ async fn restore_under(cluster: &Cluster, other: &Postgres) -> (usize, String, S
     cluster.postgres.copy_to(other, DATABASE);
     let uid = issued.token.unwrap().token_uid;
     let revision = cluster.revoke(&uid).await.unwrap().revision;
-    // The other server has assigned higher ids, so that the revision alone does not reveal it.
+    // Advance the other server's transaction ids, so that comparing revisions alone cannot reveal
+    // that it is another database.
     let ahead =
         "DO $$ BEGIN FOR i IN 1..2000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$";
     other.run(DATABASE, ahead);
@@ -243,7 +244,7 @@ async fn without_the_system_check_a_restored_dump_is_trusted() {
         ..Safeguards::default()
     };
     assert_shows(without, async |cluster| {
-        // The cluster has found PostgreSQL, so this finds it too.
+        // Never `None`: the cluster is running, so PostgreSQL is installed.
         let other = postgres::start_another_system().unwrap();
         restore_under(cluster, &other).await.0 > 0
     })

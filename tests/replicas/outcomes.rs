@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Cluster {
-    /// Makes commits wait for a standby that does not exist, or no longer.
+    /// Makes commits wait for a standby that does not exist, or ends that.
     fn require_a_standby(&self, required: bool) {
         let sql = if required {
             "ALTER SYSTEM SET synchronous_standby_names = 'elsewhere'"

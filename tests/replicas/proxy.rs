@@ -85,7 +85,8 @@ async fn connect(client: TcpStream, to: u16, mut link: watch::Receiver<Link>) {
     if *link.borrow() == Link::Cut {
         return;
     }
-    // A connection that is made into a black hole never gets through, not even later.
+    // A connection that is opened while the link is a black hole never gets through, not even
+    // later.
     let swallowed = *link.borrow() == Link::BlackHole;
     let server = match swallowed {
         true => None,

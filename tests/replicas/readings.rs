@@ -1,4 +1,4 @@
-//! The limit of concurrent lookups in the store (`--max-readings`).
+//! The limit on concurrent lookups in the store (`--max-readings`).
 
 use std::time::Duration;
 

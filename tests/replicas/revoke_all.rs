@@ -233,7 +233,7 @@ async fn what_changed_since_the_preview_stops_it_on_postgres_too() {
     }
     assert!(rows(&cluster).await.is_empty(), "nothing was done");
 
-    // A rotation does not change which token it is, and the revoke ends its newer secret too.
+    // A rotation does not change the set, and the revoke ends the new secret too.
     let shown = preview(&cluster, &EVERY_TOKEN).await.preview_hash;
     let rotate = rotate_request(&cluster.stack, &first.uid, overlap_for(60));
     let newer = cluster.a.owner.clone().tokens.rotate(rotate).await.unwrap();

@@ -173,8 +173,8 @@ async fn reconnect(cluster: &Cluster) {
     point_to(cluster, cluster.postgres.port()).await;
 }
 
-/// Makes a change while the database's clock is an hour ahead, for less time than between two
-/// heartbeats. Returns whether that ended a live token.
+/// Sets the database's clock an hour ahead for less than the time between two heartbeats, and makes
+/// changes meanwhile. Returns whether that ended a live token.
 async fn change_while_the_clock_is_ahead(cluster: &Cluster) -> bool {
     make_clock(cluster);
     reconnect(cluster).await;

@@ -363,7 +363,7 @@ async fn points_that_cannot_be_gone_on_from_are_refused_on_postgres_too() {
     }
     // From position 0: the whole change log is still available.
     watching(&cluster.b, &format!("{epoch}0")).await;
-    // By then the pollers have read up to there.
+    // Wait until the pollers have read up to the current position.
     sleep(Duration::from_millis(600)).await;
     let purge = format!(
         "UPDATE meta SET value = {} WHERE name = 'purged'",

@@ -14,7 +14,7 @@ from world import WithWorld
 
 EXPORT = ("cm:stacks:export", "--data-dir", "out")
 IMPORT = ("cm:stacks:import", "--data-dir", "out/main", "--branch", "main", "--skip-audit")
-# The least number of requests of each, because an empty export would also be the same.
+# The minimum number of requests of each, because an empty export would also be the same.
 EXPORTED, IMPORTED = 22, 28
 # Ids that differ between exports, and the address of the API.
 VARIES = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|127\.0\.0\.1:\d+")

@@ -50,7 +50,7 @@ pub(super) struct VerdictCache {
     /// The server's clock minus the local monotonic clock, in microseconds. This estimate may be
     /// too high but is never too low.
     ahead: AtomicI64,
-    /// Whether `catalogue` is the one by which the server evaluates actions.
+    /// Whether `catalogue` is the one with which the server evaluates actions.
     knows_catalogue: AtomicBool,
     stream: Mutex<Stream>,
 }
@@ -237,8 +237,8 @@ impl VerdictCache {
         resume
     }
 
-    /// Records that a stream was opened, and by which catalogue its server evaluates actions; `None`
-    /// if this client cannot evaluate actions by it.
+    /// Records that a stream was opened, and the catalogue with which its server evaluates actions,
+    /// or `None` if this client cannot evaluate actions with that catalogue.
     pub fn begin(&self, catalogue: Option<Catalogue>) {
         let mut stream = self.stream();
         stream.number += 1;

@@ -1,11 +1,11 @@
-//! The catalogue by which a server evaluates actions: the built-in one, or with what its operator
-//! added or forbids.
+//! The catalogue with which a server evaluates actions: the built-in one, or one that its operator
+//! extended or restricted.
 
 use crate::pb::v1;
 use stacktoken_core::catalogue::{Action, ActionAccess, Catalogue, Fact, Module, Rule};
 
 /// Returns the catalogue that a server lists. Returns `None` if this client cannot evaluate actions
-/// by it: the server has rows that this version of the client does not know in full.
+/// with it, because it has rows that this version of the client does not fully know.
 pub(super) fn listed(message: v1::ListActionsResponse) -> Option<Catalogue> {
     let builtin = Catalogue::builtin();
     if builtin.version() == message.version {

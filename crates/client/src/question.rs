@@ -37,7 +37,7 @@ pub struct Question<'a> {
 }
 
 impl<'a> Question<'a> {
-    /// Creates the question whether a token is active with this stack.
+    /// Creates a question: whether a token is active and belongs to this stack.
     #[must_use]
     pub const fn new(token: &'a str, stack_api_key: &'a str) -> Self {
         Self {

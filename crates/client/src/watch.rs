@@ -211,8 +211,8 @@ impl<'a> Attempt<'a> {
         Ok((events.into_inner(), pings))
     }
 
-    /// Returns the catalogue by which the server evaluates actions, or `None` if this client cannot
-    /// evaluate actions by it.
+    /// Returns the catalogue with which the server evaluates actions, or `None` if this client
+    /// cannot evaluate actions with that catalogue.
     async fn catalogue(&self, channel: Channel) -> Result<Option<Catalogue>, StreamError> {
         let request = self.transport.request(v1::ListActionsRequest {}).await;
         let request = request.map_err(StreamError::Ours)?;
@@ -235,9 +235,9 @@ impl<'a> Attempt<'a> {
         oldest.is_some_and(|(_, sent)| self.cache.now().saturating_sub(*sent) > bound)
     }
 
-    /// Records how stale the server is. Returns whether it has been out of date for so long that another server
-    /// should be watched instead. A server that is cut off from the store still answers pings, so
-    /// the pongs alone do not reveal this.
+    /// Records how stale the server is. Returns whether it has been out of date for so long that
+    /// another server should be watched instead. A server that is cut off from the store still
+    /// answers pings, so the pongs alone do not reveal this.
     fn note_staleness(&mut self, staleness: Duration) -> bool {
         let (now, bound) = (self.cache.now(), self.cache.bounds().freshness);
         if staleness <= bound {

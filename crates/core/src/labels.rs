@@ -1,5 +1,5 @@
-//! The labels of a token: short keys with values, by which its stack finds and groups tokens. They
-//! do not affect verdicts.
+//! The labels of a token: short keys with values, for finding and grouping the tokens of a stack.
+//! They do not affect verdicts.
 
 use std::collections::BTreeMap;
 
@@ -22,12 +22,12 @@ const MAX_KEY: usize = 63;
 pub struct Labels(Box<[(Box<str>, Box<str>)]>);
 
 impl Labels {
-    /// Parses labels: at most [`MAX`], keys of 1 to 63 characters of `[a-z0-9_.-]`, and values of up
-    /// to 63 characters.
+    /// Parses labels: at most [`MAX`], keys of 1 to 63 characters of `[a-z0-9_.-]`, and values of
+    /// up to 63 characters.
     ///
     /// # Errors
-    /// Returns all violations. A path is `["key"]`, or empty for the labels as a whole and for a key
-    /// that cannot be quoted.
+    /// Returns all violations. A path is `["key"]`, or empty for the labels as a whole and for a
+    /// key that cannot be quoted.
     pub fn parse(labels: BTreeMap<String, String>) -> Result<Self, Violations> {
         let mut faults = Violations::default();
         if labels.len() > MAX {
@@ -46,8 +46,8 @@ impl Labels {
         faults.finish(Some(Self(parsed.into_boxed_slice())))
     }
 
-    /// Takes labels that were checked where they were set. The limits there may have been others
-    /// than those of [`Self::parse`], for example on a newer server.
+    /// Takes labels that were already checked when they were set. The limits may have differed from
+    /// those of [`Self::parse`], for example on a newer server.
     #[must_use]
     pub fn unchecked(labels: BTreeMap<String, String>) -> Self {
         let boxed = |(key, value): (String, String)| (key.into_boxed_str(), value.into());

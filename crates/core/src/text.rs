@@ -80,8 +80,8 @@ texts! {
     Email, 0..=254, Identity;
 }
 
-/// Longest identity in bytes. An issuer and a subject are the key of a row together, and PostgreSQL
-/// has no index entries of more than 2,704 bytes.
+/// The maximum length of an identity in bytes. An issuer and a subject together form the key of a
+/// row, and PostgreSQL limits an index entry to 2,704 bytes.
 const MAX_IDENTITY_BYTES: usize = 1024;
 
 fn check(text: &str, min: usize, max: usize, kind: Kind) -> Result<(), Problem> {
@@ -138,8 +138,8 @@ pub fn holds_credential(text: &str) -> bool {
     holds_jwt(text) || secret::is_within(text)
 }
 
-/// Returns whether a string contains something that looks like a signed JWT. In a field of a token, it
-/// would be stored and shown to everyone who reads the record.
+/// Returns whether a string contains something that looks like a signed JWT. In a field of a token,
+/// it would be stored and shown to everyone who reads the record.
 #[must_use]
 pub fn holds_jwt(text: &str) -> bool {
     let starts = text.match_indices("eyJ");

@@ -184,16 +184,16 @@ pub struct Denial {
     pub missing: Option<Missing>,
 }
 
-/// What a denied action lacks. More may be lacking behind it.
+/// The first requirement that a denied action does not meet. There may be more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Missing {
-    /// The ceiling of the token must be at least this.
+    /// The maximum access of the token must be at least this.
     Access(Access),
     /// The token must be granted this access to this module.
     Grant {
         /// The name of the module.
         module: Cow<'static, str>,
-        /// The access to it.
+        /// The access to the module.
         access: Access,
     },
     /// The token must be granted this branch.

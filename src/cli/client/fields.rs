@@ -1,5 +1,5 @@
-//! The flag that sets each field of a request. An error of the server names the field; the user
-//! typed the flag.
+//! Maps the fields of a request to the flags that set them. The server's errors name fields, but
+//! users know only the flags.
 
 use tonic::Status;
 use tonic_types::StatusExt as _;
@@ -9,8 +9,8 @@ use crate::grpc::pb::v1;
 
 /// A request that a command sends.
 pub trait Sent {
-    /// The fields that flags set, as paths without indexes, each with its flag. A field below one of
-    /// these is set by the same flag, unless it has a row of its own.
+    /// The fields that flags set, as paths without indexes, each with its flag. A field below one
+    /// of these is set by the same flag, unless it has a row of its own.
     const FLAGS: &'static [(&'static str, &'static str)];
 }
 
@@ -144,8 +144,8 @@ sent! {
     ListStacksRequest: [("page_size", "--page-size"), ("page_token", "--page-token")];
 }
 
-/// Returns the message of a failed call in the words of the command line: a wrong field is named by
-/// its flag.
+/// Returns the message of a failed call, with the flags that set the wrong fields instead of the
+/// names of the fields.
 pub fn message_of<T: Sent>(status: &Status) -> String {
     let Some(bad) = status.get_details_bad_request() else {
         return words::<T>(status.message());
@@ -154,7 +154,8 @@ pub fn message_of<T: Sent>(status: &Status) -> String {
     for violation in &bad.field_violations {
         let flag = flag_of::<T>(&violation.field);
         let fault = format!("{flag} {}", words::<T>(&violation.description));
-        // A flag such as --branch is sent with each of several actions.
+        // A flag such as `--branch` is sent with every action, so its fault can be reported several
+        // times.
         if !faults.contains(&fault) {
             faults.push(fault);
         }
@@ -165,11 +166,11 @@ pub fn message_of<T: Sent>(status: &Status) -> String {
     printable(&faults.join("; "))
 }
 
-/// Returns the flag that sets a field, with the key or the number of the element that is meant. A
-/// field that this version does not know is returned as it is.
+/// Returns the flag that sets a field, with the key or the number of the element if the flag sets a
+/// single element. A field that this version does not know is returned as it is.
 fn flag_of<T: Sent>(path: &str) -> String {
     let mut plain = String::new();
-    // The last element that the path names, and the length of the plain path at its name.
+    // The last index in the path, and the length of the plain path before that index.
     let mut element = None;
     let mut rest = path;
     while let Some((before, after)) = rest.split_once('[') {
@@ -190,7 +191,7 @@ fn flag_of<T: Sent>(path: &str) -> String {
         return path.to_owned();
     };
     match element {
-        // The flag sets this element, and not a part that all elements have.
+        // The flag sets this element, and not a field that every element has.
         Some((length, index)) if field.len() <= length && !index.is_empty() => {
             format!("{flag} {index}")
         }
@@ -198,7 +199,7 @@ fn flag_of<T: Sent>(path: &str) -> String {
     }
 }
 
-/// Splits `"team"].more` or `0].more` into the name of the element and what follows.
+/// Splits `"team"].more` or `0].more` into the name of the element and the rest.
 fn split_index(text: &str) -> Option<(String, &str)> {
     if let Some(key) = text.strip_prefix('"') {
         let (key, rest) = key.rsplit_once("\"]")?;
@@ -209,7 +210,8 @@ fn split_index(text: &str) -> Option<(String, &str)> {
     Some((format!("(number {})", index + 1), rest))
 }
 
-/// What the server says of requests and answers that has no counterpart in the table.
+/// Phrases of the server that speak of a request or a response, and what the command line says
+/// instead.
 const PHRASES: [(&str, &str); 2] = [
     (
         "name permissions.modules in update_mask",
@@ -232,7 +234,7 @@ fn words<T: Sent>(text: &str) -> String {
     let mut replaced = String::new();
     for word in text.split_inclusive(|letter| !is_part(letter)) {
         let name = word.trim_end_matches(|letter| !is_part(letter));
-        // A full stop at the end of a sentence is no part of the name.
+        // A full stop at the end of a sentence is not part of the name.
         let name = name.trim_end_matches('.');
         replaced.push_str(flag_named::<T>(name));
         replaced.push_str(&word[name.len()..]);

@@ -35,7 +35,8 @@ pub struct FilterFlags {
     /// Only tokens with a live secret that ends in these four characters
     #[arg(long, value_parser = hint, value_name = "LAST4")]
     secret_hint: Option<String>,
-    /// Only tokens that this caller issued, by issuer (`iss`) and subject (`sub`) as `get` shows them
+    /// Only tokens that this caller issued, by issuer (`iss`) and subject (`sub`) as `get` shows
+    /// them
     #[arg(long, num_args = 2, value_names = ["ISSUER", "SUBJECT"])]
     issued_by: Option<Vec<String>>,
     /// Only tokens that expire before this time: a duration from now such as 30d, a date or an RFC
@@ -81,10 +82,10 @@ fn hint(text: &str) -> Result<String, Problem> {
     secret::parse_hint(text)
 }
 
-/// Builds the filter by issuer and subject, whatever kind of caller that is.
+/// Builds the filter by issuer and subject. It matches any kind of caller.
 ///
 /// # Errors
-/// Returns an error if only the subject is a URL, as an issuer is: then no token would be found.
+/// Returns an error if only the subject is a URL, because then the two were probably swapped.
 fn actor(words: &[String]) -> anyhow::Result<v1::Actor> {
     let mut words = words.iter().cloned();
     let (issuer, subject) = (words.next(), words.next());

@@ -108,8 +108,8 @@ fn secret_from_stdin() -> anyhow::Result<Zeroizing<String>> {
     Ok(secret)
 }
 
-/// Refuses what is certainly something else than a secret, before it is sent anywhere. Any other
-/// text that is no secret of today's form is sent, because a later server may have another form.
+/// Refuses input that is certainly not a secret, before it is sent anywhere. Input that merely does
+/// not have today's form of a secret is sent, because a newer server may use another form.
 ///
 /// # Errors
 /// Returns an error that names standard input.

@@ -36,8 +36,8 @@ pub struct Issue {
     /// Maximum access of the token
     #[arg(long, value_enum)]
     access: Access,
-    /// When the token expires: never, a duration from now such as 90d or 12h (units: s, m for minutes,
-    /// h, d, w), a date such as 2027-01-31 (00:00 UTC), or an RFC 3339 timestamp
+    /// When the token expires: never, a duration from now such as 90d or 12h (units: s, m for
+    /// minutes, h, d, w), a date such as 2027-01-31 (00:00 UTC), or an RFC 3339 timestamp
     #[arg(long, value_parser = values::expires, value_name = "WHEN")]
     expires: Expires,
     /// Restrict the token to a module, as in `entry:read-write`; can be repeated

@@ -64,7 +64,7 @@ fn field_value(kind: &Kind, value: &FieldValue) -> Value {
         FieldValue::Bool(value) => (*value).into(),
         FieldValue::I32(value) => (*value).into(),
         FieldValue::U32(value) => (*value).into(),
-        // A JSON number does not hold every integer of 64 bits.
+        // A JSON number cannot represent every 64-bit integer.
         FieldValue::I64(value) => value.to_string().into(),
         FieldValue::U64(value) => value.to_string().into(),
         FieldValue::F32(value) => (*value).into(),

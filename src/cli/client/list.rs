@@ -57,7 +57,7 @@ struct Scope {
 }
 
 impl Scope {
-    /// Adds to a refused list over all stacks that only operators may make it.
+    /// If listing all stacks was refused, adds to the error that only operators may do so.
     fn explain(&self, error: anyhow::Error) -> anyhow::Error {
         match error.downcast::<ExitError>() {
             Ok(failed) if self.all_stacks && failed.is_usage() => failed
@@ -101,13 +101,13 @@ impl PageFlags {
         self.page_size.is_some() || self.page_token.is_some()
     }
 
-    /// Returns the page size to ask for. All pages are read in large ones.
+    /// Returns the page size to request. If all pages are printed, this is the maximum.
     pub fn size(&self) -> i32 {
         let default = if self.is_single() { 0 } else { LARGEST_PAGE };
         self.page_size.unwrap_or(default)
     }
 
-    /// Returns the token of the page to ask for.
+    /// Returns the page token to send; empty for the first page.
     pub fn token(&self) -> String {
         self.page_token.clone().unwrap_or_default()
     }
@@ -202,7 +202,7 @@ pub fn report_next_page(token: &str) {
     }
 }
 
-/// Formats tokens as a table, with the stack of each if they are of several.
+/// Formats tokens as a table. If `is_everywhere`, adds a column with the stack of each token.
 fn table(tokens: &[v1::Token], is_everywhere: bool) -> String {
     let mut headings = vec![
         "TOKEN",

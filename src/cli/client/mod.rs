@@ -87,7 +87,7 @@ fn stack_key(text: &str) -> Result<String, Problem> {
     StackKey::parse(text).map(|_| text.to_owned())
 }
 
-/// Checks what a person easily mistakes for a JWT, before it is sent. Above all, the secret of a
+/// Refuses a text that is easily mistaken for a JWT, before it is sent. Above all, the secret of a
 /// token must not be sent as a credential.
 fn checked_jwt(source: &str, text: &str) -> anyhow::Result<String> {
     let jwt = text.trim();

@@ -22,9 +22,9 @@ use crate::{
 /// this code are limits of the stack, which apply until they are changed.
 const SHORTAGES: [&str; 3] = ["RATE_LIMITED", "OVERLOADED", "STORAGE_FULL"];
 
-/// Converts the status of a failed call to an error for the user, which names the flags that set the
-/// fields of the request. If the status contains a request id, it is shown instead of `request_id`,
-/// because a proxy may have replaced the client's id.
+/// Converts the status of a failed call to an error for the user, which names the flags that set
+/// the fields of the request. If the status contains a request id, it is shown instead of
+/// `request_id`, because a proxy may have replaced the client's id.
 pub fn failure<T: Sent>(status: &Status, request_id: &str) -> ExitError {
     let mut message = described(status, &fields::message_of::<T>(status));
     if let Some(told) = data_of(status) {

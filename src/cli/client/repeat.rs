@@ -1,5 +1,5 @@
-//! Retry-safe calls: a call that makes a secret has an idempotency key, so that it can be repeated
-//! if its answer is lost.
+//! Retry-safe calls: a call that creates a secret has an idempotency key, so that it can be
+//! repeated if its answer is lost.
 
 use clap::Args;
 
@@ -31,13 +31,13 @@ impl RepeatFlags {
     }
 }
 
-/// Adds to the error of a call whose outcome is unknown how to repeat the call.
+/// If the outcome of a call is unknown, adds to the error how to repeat the call.
 pub fn with_repeat_hint(error: anyhow::Error, request_id: &str) -> anyhow::Error {
     let advice = format!("within 10 minutes, repeat the command with --request-id {request_id}");
     or_if_unknown(error, &advice)
 }
 
-/// Adds to the error of a change without an idempotency key, whose outcome is unknown, where to
+/// If the outcome of a change without an idempotency key is unknown, adds to the error where to
 /// look.
 pub fn with_lookup_hint(error: anyhow::Error, token_uid: &str) -> anyhow::Error {
     or_if_unknown(error, &format!("look with get --token {token_uid}"))

@@ -57,7 +57,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Connects to the server, unless that is done already.
+    /// Connects to the server, unless the session is already connected.
     ///
     /// # Errors
     /// Returns an error that names `--server` if the server cannot be reached in time.
@@ -104,7 +104,7 @@ impl<'a> Session<'a> {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
             Ok(Err(status)) if !outcome::is_own_timeout(&status) => {
                 let failed = outcome::failure::<T>(&status, &call_id);
-                // A status that the service sent has no cause here.
+                // Only a status that the library created has a source.
                 Err(if status.source().is_some() {
                     server.explain(failed, time_left()).await.into()
                 } else {

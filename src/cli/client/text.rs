@@ -87,7 +87,7 @@ pub fn token(token: &v1::Token) -> String {
     lines(&facts)
 }
 
-/// Formats the answer to a question about a secret.
+/// Formats a verdict.
 pub fn verdict(answer: &v1::IntrospectResponse) -> String {
     let active = if answer.active { "active" } else { "inactive" };
     let reason = enum_word(answer.reason().as_str_name(), "REASON_");

@@ -50,7 +50,8 @@ struct EditFlags {
     /// Remove the restriction to modules
     #[arg(long, conflicts_with = "modules")]
     all_modules: bool,
-    /// Restrict the token to this branch instead of the branches and aliases before; can be repeated
+    /// Restrict the token to this branch instead of the branches and aliases before; can be
+    /// repeated
     #[arg(long = "branch", value_name = "NAME")]
     branches: Vec<String>,
     /// Restrict the token to this branch alias instead of the branches and aliases before; can be
@@ -119,8 +120,8 @@ impl EditFlags {
         named.map(|(path, _)| path.to_owned()).collect()
     }
 
-    /// Returns a token without its id that has the new values. A part of the permissions that is named and absent is
-    /// removed.
+    /// Returns a token with the new values and without an id. A part of the permissions that
+    /// [`Self::paths`] names and the token lacks is removed.
     fn token(&self) -> anyhow::Result<v1::Token> {
         let grants = self.modules.clone();
         let branches = v1::BranchGrants {

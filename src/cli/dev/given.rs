@@ -43,7 +43,7 @@ pub fn given(matches: &ArgMatches) -> Given {
 }
 
 /// Returns a line that names the settings that differ from those of the last start on this folder.
-/// Returns `None` if none does, or if the folder is new. Keeps the settings for the next start.
+/// Returns `None` if none differs, or if the folder is new. Keeps the settings for the next start.
 ///
 /// # Errors
 /// Returns an error if the file cannot be written.

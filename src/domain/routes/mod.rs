@@ -71,7 +71,7 @@ impl Route {
         self.path.split('/').skip(1).map(Segment::of)
     }
 
-    /// Returns what two entries for the same requests have in common.
+    /// Returns a key that is the same for all entries that match the same requests.
     fn key(&self) -> (&'static str, Vec<Option<String>>) {
         let segments = self.segments().map(|segment| match segment {
             Segment::Word(word) => Some(word.to_owned()),
@@ -123,7 +123,7 @@ impl RouteTable {
     }
 
     /// Returns the actions that a request needs. Returns `None` if the table has no entry for the
-    /// request, which is denied then. `path` must not contain the query. HEAD needs the same
+    /// request, which must then be denied. `path` must not contain the query. HEAD needs the same
     /// actions as GET.
     #[must_use]
     pub fn actions(&self, method: &str, path: &str) -> Option<&[String]> {

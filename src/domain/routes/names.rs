@@ -41,7 +41,7 @@ const METHOD_HASH: u64 = hash(METHOD);
 /// Returns whether a name carries a credential other than `authorization`.
 #[must_use]
 pub fn is_credential(name: &str) -> bool {
-    // Nearly no name is listed, and one hash is cheaper than all comparisons.
+    // Almost no name is listed, and one hash is cheaper than all comparisons.
     CREDENTIAL_HASHES.contains(&hash(name)) && CREDENTIALS.iter().any(|listed| alike(name, listed))
 }
 
@@ -50,8 +50,8 @@ pub fn is_credential(name: &str) -> bool {
 pub fn is_override(name: &str) -> bool {
     let hash = hash(name);
     if hash == METHOD_HASH {
-        // `method` is a common parameter name, and `:method` is HTTP/2's pseudo-header for the method
-        // of the request itself. Neither makes a framework replace the method.
+        // `method` is a common parameter name, and `:method` is HTTP/2's pseudo-header for the
+        // method of the request itself. Neither makes a framework replace the method.
         let is_plain = ["method", ":method"]
             .iter()
             .any(|plain| name.eq_ignore_ascii_case(plain));
@@ -100,8 +100,8 @@ pub(super) fn alike(one: &str, other: &str) -> bool {
     bare(one).eq(bare(other))
 }
 
-/// Returns whether two names of headers are the same once upper case is read as lower case and `_` as
-/// `-`, so that different spellings of one header can be detected.
+/// Returns whether two names of headers are the same once upper case is read as lower case and `_`
+/// as `-`, so that different spellings of one header can be detected.
 #[must_use]
 pub fn is_same_header(one: &str, other: &str) -> bool {
     const fn folded(byte: u8) -> u8 {

@@ -19,9 +19,9 @@ pub(super) fn segments(path: &str) -> Option<Vec<&str>> {
     fit.then_some(segments)
 }
 
-/// Returns whether a segment is not empty, neither starts nor ends with something that servers trim,
-/// and percent-encodes only bytes that must be encoded. A segment that decodes to another
-/// percent-encoding is not plain, because `%25` is not encoded for need.
+/// Returns whether a segment is not empty, neither starts nor ends with something that servers
+/// trim, and percent-encodes only bytes that must be encoded. A segment that decodes to another
+/// percent-encoding is not plain, because a decoded `%` has a special meaning.
 fn is_plain(segment: &str) -> bool {
     let is_trimmed = TRIMMED.iter().any(|trimmed| {
         let text = segment.as_bytes();

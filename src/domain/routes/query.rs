@@ -46,8 +46,8 @@ pub fn check_query(query: &str) -> Result<Query, QueryFault> {
     let mut found = Query::default();
     let mut declined = Vec::new();
     for pair in query.split('&') {
-        // A parameter that is declined once, in its plain form, adds nothing to the response. A
-        // second one could make a server read both as a list, which is not false.
+        // A parameter that is declined once, in its plain form, adds nothing to the response. If it
+        // occurs twice, a server could read a list, which does not count as false.
         let is_declined = [PEOPLE, CREDENTIALS]
             .into_iter()
             .find(|name| pair.strip_prefix(name) == Some("=false"));
@@ -61,8 +61,7 @@ pub fn check_query(query: &str) -> Result<Query, QueryFault> {
     Ok(found)
 }
 
-/// Checks a parameter. `whole` is the parameter as a server reads it for which `;` separates
-/// nothing.
+/// Checks a parameter. `whole` is the parameter as read by a server that does not split at `;`.
 fn check_pair(pair: &str, whole: &str, found: &mut Query) -> Result<(), QueryFault> {
     let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
     let name = decode(name.as_bytes());

@@ -47,9 +47,9 @@ pub fn batch_introspect(message: v1::BatchIntrospectRequest) -> Result<Asked, Vi
     whole.finish(Some(Asked { batch, faults }))
 }
 
-/// Builds the response to a batch, and counts each error by `count`. Errors are logged with the id
-/// that `request_id` returns. Even with 100 results of
-/// maximum size, the response stays below 1 MiB.
+/// Builds the response to a batch, and counts each error with `count`. Errors are logged with the
+/// id that `request_id` returns. Even with 100 results of maximum size, the response stays below 1
+/// MiB.
 pub fn batch_introspected(
     asked: Asked,
     answers: Answers,

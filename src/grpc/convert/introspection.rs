@@ -22,8 +22,8 @@ const MAX_FACTS: usize = 16;
 const MAX_NAME: usize = 64;
 const MAX_INCLUDE: usize = 16;
 
-/// Parses a request. Token and stack key come from an end user: whatever text they are, the verdict
-/// is about them. Only what the calling service itself wrote can be invalid.
+/// Parses a request. The token and the stack key come from an end user, so any text is accepted and
+/// gets a verdict. Only what the calling service itself wrote can be invalid.
 pub fn introspect(message: v1::IntrospectRequest) -> Result<Question, Violations> {
     let mut faults = Violations::default();
     let min = (!message.min_revision.is_empty()).then(|| Revision::parse(&message.min_revision));

@@ -24,8 +24,8 @@ const ACCESS: &str = "x-stacktoken-access";
 /// Headers that could make the upstream service attribute the request to someone else.
 const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
 
-/// The part of a response that allows that is the same for every request, encoded. Fields of a
-/// message may be encoded one after the other.
+/// The encoded part that is the same in every response that allows a request. Encoded fields of a
+/// message can simply be concatenated.
 static SAME: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let same = OkHttpResponse {
         headers_to_remove: removed(),
@@ -49,7 +49,7 @@ pub(super) fn allowed(facts: &Facts) -> CheckResponse {
 pub(super) fn allowed_encoded(facts: &Facts) -> Vec<u8> {
     let (identified, same) = (identified(facts), &*SAME);
     let length = identified.encoded_len() + same.len();
-    // The length of a message has ten bytes at most.
+    // An encoded length takes at most ten bytes.
     let mut encoded = Vec::with_capacity(STATUS_OK.len() + 10 + length);
     encoded.extend(STATUS_OK);
     encode_varint(length as u64, &mut encoded);

@@ -63,8 +63,8 @@ impl Authorization {
         // request that cannot be read is denied.
         let message = request.get_mut().message().await;
         if matches!(message, Ok(Some(_))) {
-            // Reads to the end of the call, where the server finds a second message. What it finds
-            // ends the call, so the result does not matter here.
+            // Reads the call to its end, so that the server detects a second message, which fails
+            // the call. The result does not matter here.
             let _ = request.get_mut().trailers().await;
         }
         let (call, _) = super::open(request)?;
@@ -86,8 +86,9 @@ impl Authorization {
         }
     }
 
-    /// Answers a check if the cache is enough. Returns the encoded response, and when the check was
-    /// decided, if the clock was read. Returns `None` if the check needs [`Self::check`], also for one that cannot be read.
+    /// Answers a check from the cache. Returns the encoded response, and the time of the decision
+    /// if the clock was read. Returns `None` if the check needs [`Self::check`], for example
+    /// because it cannot be decoded.
     pub(super) fn check_cached(
         &self,
         actor: &Actor,

@@ -1,5 +1,5 @@
-//! Accepting connections. An accept error is logged, and accepting goes on after a pause. To exit or
-//! to retry without a pause would let a client cause a denial of service.
+//! Accepting connections. An accept error is logged, and accepting goes on after a pause. Exiting,
+//! or retrying without a pause, would let a client cause a denial of service.
 
 use std::{io, time::Duration};
 
@@ -39,7 +39,7 @@ pub(super) async fn accept(
 }
 
 /// Accepts the next connection to the admin port. If the limit is reached, an old connection is
-/// closed for it.
+/// closed to make room.
 pub(in crate::server) async fn accept_admin(
     listener: &TcpListener,
     admin_connections: &AdminConnections,
@@ -64,9 +64,9 @@ pub(in crate::server) async fn accept_admin(
     }
 }
 
-/// Sets `TCP_NODELAY`, so that small responses are not delayed, and `TCP_USER_TIMEOUT`. With the
-/// latter, the kernel closes the connection of a client that never reads, to which our HTTP/2
-/// frames no longer get through.
+/// Sets `TCP_NODELAY`, so that small responses are not delayed, and `TCP_USER_TIMEOUT`, so that the
+/// kernel closes the connection of a client that never reads. Such a connection has no space left
+/// for our HTTP/2 pings.
 fn prepare(socket: &TcpStream, unheard: Duration) {
     let unheard = u32::try_from(unheard.as_millis()).unwrap_or(u32::MAX);
     let cut = set_tcp_user_timeout(socket, unheard).map_err(io::Error::from);

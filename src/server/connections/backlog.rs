@@ -47,10 +47,10 @@ pub(in crate::server) struct Backlog {
 }
 
 /// Guard that counts one unread response until it is dropped.
-pub(super) struct UnreadResponse(Arc<Backlog>);
+pub(in crate::server) struct UnreadResponse(Arc<Backlog>);
 
 /// Guard that counts unread bytes of a response until it is dropped.
-pub(super) struct UnreadBytes {
+pub(in crate::server) struct UnreadBytes {
     backlog: Arc<Backlog>,
     bytes: usize,
 }
@@ -88,6 +88,14 @@ impl Backlog {
     pub(super) fn count_unread(self: &Arc<Self>) -> UnreadResponse {
         add(&self.address.unread, 1);
         UnreadResponse(self.clone())
+    }
+
+    /// Counts the response of a new call as unread. Returns `None` if a limit is then exceeded. The
+    /// response is counted before the limits are checked, so concurrent calls cannot all pass the
+    /// check before any of them is counted.
+    pub(in crate::server) fn begin_response(self: &Arc<Self>) -> Option<UnreadResponse> {
+        let unread = self.count_unread();
+        (!self.is_behind()).then_some(unread)
     }
 
     /// Counts bytes of a response as unread until the guard is dropped.
@@ -156,4 +164,28 @@ impl Drop for WaitingPermit {
 
 fn add(count: &AtomicUsize, more: usize) -> usize {
     count.fetch_add(more, Ordering::Relaxed) + more
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_responses_begin_than_may_be_unread() {
+        let limits = BacklogLimits {
+            by_connection: 1,
+            by_address: 1,
+            message_bytes: 1,
+            answer_bytes: 1,
+        };
+        let backlog = Arc::new(Backlog::new(limits, Arc::default()));
+        let mut begun: Vec<_> = (0..UNREAD_ANSWERS + 10)
+            .map(|_| backlog.begin_response())
+            .collect();
+        let granted = begun.iter().filter(|begun| begun.is_some()).count();
+        assert_eq!(granted, UNREAD_ANSWERS);
+        begun.retain(Option::is_some);
+        begun.pop();
+        assert!(backlog.begin_response().is_some());
+    }
 }

@@ -1,6 +1,5 @@
-//! Where connections run: on threads of their own, each with a runtime of one thread. Everything of
-//! a call that the cache can answer then stays on one thread. A call never wakes another thread,
-//! unless it needs the store.
+//! The threads that serve connections, each with a single-threaded runtime. A call that the cache
+//! can answer thus stays on one thread. A call wakes another thread only if it needs the store.
 
 use std::{
     io,
@@ -19,7 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Makes the future of a connection. It is called on the host of the connection, so that the socket
+/// Creates the future of a connection. Called on the host of the connection, so that the socket
 /// belongs to the runtime of that host.
 type Start = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 
@@ -118,15 +117,15 @@ impl Host {
 }
 
 /// Starts a thread that serves connections until the channel is closed and all of them have ended,
-/// or until `stop`. The receiver that is returned completes when the thread ends.
+/// or until `stop`. The returned receiver completes when the thread ends.
 fn spawn_thread(
     number: usize,
     starting: mpsc::UnboundedReceiver<Start>,
     stop: CancellationToken,
 ) -> io::Result<oneshot::Receiver<()>> {
     let (ends, ended) = oneshot::channel();
-    // The thread gets its runtime only once it exists: if it cannot be created, a runtime would be
-    // dropped here, where blocking is not allowed.
+    // The runtime is created after the thread. If the thread could not be created, a runtime
+    // created earlier would be dropped here, where blocking is not allowed.
     let (runtimes, runtime) = std::sync::mpsc::channel::<Runtime>();
     let run = move || {
         let ends: oneshot::Sender<()> = ends;

@@ -19,12 +19,13 @@ pub(in crate::server) struct MessageRead {
     at_most: usize,
 }
 
-/// What has arrived of a message. One piece, as of most messages, is kept without a copy. Further
-/// pieces are appended, so that the cost of many small ones is linear in their bytes.
+/// The part of a message that has arrived. Most messages arrive in one piece, which is kept without
+/// a copy. Further pieces are appended, so that the cost of many small pieces is linear in their
+/// bytes.
 #[derive(Default)]
 struct Pieces {
     first: Bytes,
-    /// All pieces, if there are several.
+    /// All pieces, if there is more than one.
     joined: Vec<u8>,
 }
 
@@ -44,7 +45,7 @@ impl Pieces {
         self.joined.extend_from_slice(&piece);
     }
 
-    /// Makes one piece of all.
+    /// Joins all pieces into one.
     fn join(&mut self) {
         if !self.joined.is_empty() {
             self.first = std::mem::take(&mut self.joined).into();
@@ -62,14 +63,14 @@ impl MessageRead {
         }
     }
 
-    /// Reads on. Completes with the end of the body, or when the message is too large.
+    /// Continues to read. Completes at the end of the body, or when the message is too large.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while !self.body.is_end_stream() && self.arrived.len() <= self.at_most {
             // An error is reported by the body itself, which ends the call.
             let Some(Ok(frame)) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
                 break;
             };
-            // No trailers follow the message of a call.
+            // A request has no trailers.
             if let Ok(data) = frame.into_data() {
                 self.arrived.push(data);
             }
@@ -83,7 +84,7 @@ impl MessageRead {
         &self.arrived.first
     }
 
-    /// Returns the body again, as if nothing of it had been read.
+    /// Restores the body, as if nothing of it had been read.
     pub fn into_body(mut self) -> Body {
         self.arrived.join();
         let bytes = self.arrived.first;

@@ -1,6 +1,6 @@
 //! Connections, from accept to close: limits on their number, a timeout for the handshake, a
 //! maximum age and graceful shutdown. One task accepts connections and performs their handshakes;
-//! then threads of their own serve them. This module does not depend on RPCs.
+//! then dedicated threads serve the connections. This module does not depend on RPCs.
 
 mod accepting;
 pub(super) mod admin_connections;

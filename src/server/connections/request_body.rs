@@ -1,7 +1,7 @@
 //! Request bodies as they arrive. While a call is polled, its body reports whether the call waits
 //! for more of its message. So a call whose message is complete at once costs nothing extra. The
-//! body also reports what tonic hides: that the client is gone, which tonic takes for the end of the
-//! message, and that a unary call has a second message, which tonic skips.
+//! body also reports what tonic hides: a client that is gone, which tonic treats as the end of the
+//! message, and a second message of a unary call, which tonic skips.
 
 use std::{
     cell::Cell,
@@ -46,13 +46,14 @@ pub(in crate::server) enum BodyReport {
     TooMuch,
     /// A second message has begun to arrive, although only one is allowed.
     SecondMessage,
-    /// No more will arrive, because the client has cancelled the call or its connection is lost.
+    /// No more data will arrive, because the client has cancelled the call or its connection is
+    /// lost.
     Gone,
 }
 
 impl BodyReport {
-    /// Returns whether the call must stop reading. What follows is hidden from it, so that it
-    /// neither uses a second message nor takes a lost client for the end of the message.
+    /// Returns whether the call must stop reading. The rest of the body is hidden from the call, so
+    /// that it neither uses a second message nor treats a lost client as the end of the message.
     const fn ends(self) -> bool {
         matches!(self, Self::SecondMessage | Self::Gone)
     }
@@ -161,7 +162,7 @@ const PREFIX: usize = 5;
 struct FirstMessage {
     prefix: [u8; PREFIX],
     prefix_bytes: usize,
-    /// Bytes of the message that are missing once the prefix is complete.
+    /// Number of bytes that are still missing from the message; valid once the prefix is complete.
     missing: usize,
 }
 
@@ -186,7 +187,7 @@ impl FirstMessage {
 mod tests {
     use super::*;
 
-    /// Returns at which of these pieces a second message is found.
+    /// Returns the index of the piece in which a second message is found.
     fn exceeded_at(pieces: &[&[u8]]) -> Option<usize> {
         let mut first = FirstMessage::default();
         pieces.iter().position(|piece| first.count(piece))

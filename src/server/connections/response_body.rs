@@ -8,7 +8,9 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use futures_util::FutureExt as _;
 use http::Response;
+use http_body_util::BodyExt as _;
 use hyper::body::{Bytes, Frame, SizeHint};
 use tonic::body::Body;
 
@@ -39,34 +41,124 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let response = ready!(Pin::new(&mut self.response).poll(cx));
         Poll::Ready(response.map(|mut response| {
-            let unread = response.extensions_mut().remove();
-            response.map(|body| ResponseBody {
-                body,
-                backlog: self.backlog.clone(),
-                unread,
-            })
+            let counted = response.extensions_mut().remove::<Arc<UnreadCounts>>();
+            let response = response.map(|body| ResponseBody::new(body, self.backlog.clone()));
+            // Dropped last, so that the response is counted without a gap.
+            drop(counted);
+            response
         }))
     }
 }
 
-/// Counts a response as unread already where it is made. Another thread than that of the connection
-/// can make many of them before the connection's thread sends the first.
-pub(in crate::server) fn note_unread(response: &mut Response<Body>, backlog: &Arc<Backlog>) {
-    let unread = Arc::new(backlog.count_unread());
-    response.extensions_mut().insert(unread);
+/// Counts a response on its way to the connection's thread as unread.
+struct UnreadCounts {
+    _response: UnreadResponse,
+    _bytes: Option<UnreadBytes>,
+}
+
+/// Encodes the message of a response, and counts the response and its bytes as unread on the thread
+/// that made it. That thread can make many responses before the connection's thread sends the
+/// first.
+pub(in crate::server) fn count_made(
+    response: Response<Body>,
+    unread: UnreadResponse,
+    backlog: &Arc<Backlog>,
+) -> Response<Body> {
+    let mut response = response.map(encoded);
+    let counts = UnreadCounts {
+        _response: unread,
+        _bytes: count_known(response.body(), backlog),
+    };
+    response.extensions_mut().insert(Arc::new(counts));
+    response
+}
+
+/// A response body whose first frame is encoded.
+struct Encoded {
+    first: Option<Result<Frame<Bytes>, tonic::Status>>,
+    rest: Body,
+}
+
+/// Encodes the first frame of a body, if it is ready.
+fn encoded(mut body: Body) -> Body {
+    if hyper::body::Body::is_end_stream(&body) {
+        return body;
+    }
+    match body.frame().now_or_never() {
+        Some(Some(first)) => Body::new(Encoded {
+            first: Some(first),
+            rest: body,
+        }),
+        Some(None) => Body::empty(),
+        None => body,
+    }
+}
+
+impl hyper::body::Body for Encoded {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+        match self.first.take() {
+            Some(first) => Poll::Ready(Some(first)),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let first = self.first.as_ref().and_then(|first| first.as_ref().ok());
+        let bytes = first.and_then(Frame::data_ref).map_or(0, Bytes::len);
+        at_least(bytes)
+    }
+}
+
+/// Returns a size hint with this number of bytes as the lower bound. There is no upper bound,
+/// because with one, hyper would send a `content-length`.
+pub(super) fn at_least(bytes: usize) -> SizeHint {
+    let mut hint = SizeHint::new();
+    hint.set_lower(u64::try_from(bytes).unwrap_or(u64::MAX));
+    hint
+}
+
+/// Counts the known bytes of a body as unread, unless there are fewer than [`SMALL`].
+fn count_known(body: &Body, backlog: &Arc<Backlog>) -> Option<UnreadBytes> {
+    let known = hyper::body::Body::size_hint(body).lower();
+    let known = usize::try_from(known).unwrap_or(usize::MAX);
+    (known >= SMALL).then(|| backlog.count_unread_bytes(known))
 }
 
 /// A response body that is counted while it is unread.
 pub(super) struct ResponseBody {
     body: Body,
     backlog: Arc<Backlog>,
-    /// Set by [`note_unread`] and after each data frame, and cleared when the next frame is polled,
-    /// because hyper polls again only once the send window has space for the previous frame.
-    unread: Option<Arc<UnreadResponse>>,
+    /// Set from the beginning, and after each data frame. Cleared when the body has nothing to send
+    /// or the next frame is polled, because hyper polls again only once the send window has space
+    /// for the previous frame.
+    unread: Option<UnreadResponse>,
+    /// Bytes of the first frame, until that frame counts them itself.
+    unread_bytes: Option<UnreadBytes>,
 }
 
-/// Returns the frame. Its bytes are counted as unread until their buffer is dropped, unless they
-/// are few.
+impl ResponseBody {
+    fn new(body: Body, backlog: Arc<Backlog>) -> Self {
+        Self {
+            unread: Some(backlog.count_unread()),
+            unread_bytes: count_known(&body, &backlog),
+            body,
+            backlog,
+        }
+    }
+}
+
+/// Returns the frame. Its bytes are counted as unread until their buffer is dropped, unless there
+/// are fewer than [`SMALL`].
 fn counted(frame: Frame<Bytes>, backlog: &Arc<Backlog>) -> Frame<Bytes> {
     frame.map_data(|bytes| {
         if bytes.len() < SMALL {
@@ -99,12 +191,20 @@ impl hyper::body::Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
-        self.unread = None;
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if matches!(&frame, Some(Ok(frame)) if frame.is_data()) {
-            self.unread = Some(Arc::new(self.backlog.count_unread()));
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(&polled, Poll::Ready(Some(Ok(frame))) if frame.is_data()) {
+            if self.unread.is_none() {
+                self.unread = Some(self.backlog.count_unread());
+            }
+        } else {
+            self.unread = None;
         }
-        Poll::Ready(frame.map(|frame| frame.map(|frame| counted(frame, &self.backlog))))
+        let polled = polled.map(|frame| {
+            let backlog = &self.backlog;
+            frame.map(|frame| frame.map(|frame| counted(frame, backlog)))
+        });
+        self.unread_bytes = None;
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

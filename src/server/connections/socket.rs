@@ -61,7 +61,7 @@ impl Socket {
         })
     }
 
-    /// Gives a released socket to the current runtime.
+    /// Registers a released socket with the current runtime.
     pub fn register(&mut self) -> io::Result<()> {
         self.movable().change(|this| match this {
             Movable::Released(stream) => TcpStream::from_std(stream).map(Movable::Registered),

@@ -7,7 +7,9 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
-use hyper::body::{Body, Bytes, Frame};
+use hyper::body::{Body, Bytes, Frame, SizeHint};
+
+use super::response_body::at_least;
 
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 static GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -19,7 +21,7 @@ pub(in crate::server) struct UnaryBody {
     is_ended: bool,
 }
 
-/// Returns a successful response with this message, which has its prefix.
+/// Returns a successful response with this message, which includes its prefix.
 pub(in crate::server) fn response(message: Bytes) -> Response<tonic::body::Body> {
     let body = UnaryBody {
         message: Some(message),
@@ -53,5 +55,9 @@ impl Body for UnaryBody {
 
     fn is_end_stream(&self) -> bool {
         self.is_ended
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        at_least(self.message.as_ref().map_or(0, Bytes::len))
     }
 }

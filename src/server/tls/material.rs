@@ -95,7 +95,7 @@ impl Material {
         }
     }
 
-    /// Returns a digest of the contents of all files, from which a change is detected.
+    /// Returns a digest of the contents of all files, to detect changes.
     pub fn digest(&self) -> Vec<u8> {
         let mut context = Context::new(&SHA256);
         let parts: [&[u8]; 3] = [

@@ -133,7 +133,7 @@ async fn keys_of(
         .columns([Column::OccurredAt, Column::Uid])
         .filter(matching);
     if let Some(after) = after {
-        // One comparison of rows, which is a range of every index that ends in these columns.
+        // A single row comparison, which is a range of every index that ends in these columns.
         let key = Expr::tuple([Expr::col(Column::OccurredAt), Expr::col(Column::Uid)]);
         let last = Expr::tuple([Expr::value(after.at), Expr::value(after.uid)]);
         query = query.filter(key.lt(last));
@@ -163,8 +163,8 @@ async fn rows_of(tx: &Transaction, keys: &[AuditCursor]) -> Result<Vec<Model>, E
 }
 
 /// Splits the field with the most selective index into its values, and returns them with the rest
-/// of the filter. Each value has its events in the order of a page in this index. For several values
-/// at once, the database would read all events in the order of their time instead.
+/// of the filter. In this index, the events of each value are in the order of a page. With several
+/// values in one query, the database would instead read all events in the order of their time.
 fn branches(filter: &AuditFilter) -> (Vec<Condition>, AuditFilter) {
     let mut rest = filter.clone();
     let tokens = mem::take(&mut rest.token_uids);

@@ -14,8 +14,8 @@ use crate::store::Error;
 fn written<T>(inserted: Result<T, DbErr>) -> Result<(), Error> {
     match inserted {
         Ok(_) => Ok(()),
-        // An unreachable or full store has its own error. It counts as an audit failure only if the
-        // database rejects the statement on the audit table.
+        // If the store is unreachable or full, that error is returned as it is. A failed write
+        // counts as an audit failure only if the database rejects the statement itself.
         Err(error) => Err(match Error::from(error) {
             Error::Database(source) => Error::AuditUnavailable(source),
             other => other,

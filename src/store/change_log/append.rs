@@ -130,7 +130,7 @@ impl Store {
         let dialect = self.dialect();
         match dialect {
             Dialect::Sqlite => self.note_changed(tx, stack).await?,
-            // The statement itself does it.
+            // [`APPEND`] itself records the instant.
             Dialect::Postgres => {}
         }
         let values = [

@@ -90,8 +90,8 @@ pub struct Change {
 /// then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lost {
-    /// There is no cursor, or the cursor belongs to another database or incarnation. The latter
-    /// happens after a crash, a promotion or a restore, or if the address leads to another
+    /// There is no cursor, or its origin is not that of the database that answered. The origin
+    /// differs after a crash, a promotion or a restore, or if the address now leads to another
     /// database.
     Elsewhere,
     /// There are too many changes since the cursor, or some of them were purged.

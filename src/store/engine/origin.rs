@@ -109,8 +109,9 @@ impl Sources {
         )
     }
 
-    /// Returns the columns that identify the database, including the system identifier and the
-    /// expected values. The server has to read a file for the system identifier.
+    /// Returns [`Self::columns`], the system identifier, and the recorded values to compare it and
+    /// the tables with (`home`, `home_tables`). Lookups leave these out, because PostgreSQL reads a
+    /// file for the system identifier.
     pub fn all_columns(self) -> String {
         let system = if self.system { SYSTEM } else { "NULL::bigint" };
         let home_tables = if self.tables {
@@ -207,13 +208,14 @@ fn require_primary(row: &QueryResult) -> Result<(), Error> {
 }
 
 impl Store {
-    /// Commits a heartbeat. Detects a full disk, a lock or an isolated primary before a call fails
-    /// because of it. Returns which database committed the heartbeat, and the
-    /// time there.
+    /// Commits a heartbeat, so that a full disk, a lock or an isolated primary is detected before a
+    /// call fails because of it. Returns which database committed the heartbeat, and that
+    /// database's time.
     ///
     /// # Errors
-    /// Returns [`Error`] if the heartbeat was not committed. It is [`Error::Foreign`] if another
-    /// database wrote the rows.
+    /// Returns [`Error`] if the heartbeat does not count: it was not committed, its outcome is
+    /// unknown, the stored data belongs to another database ([`Error::Foreign`]), or the SQLite
+    /// file was deleted or replaced ([`Error::FileLost`]).
     pub async fn beat(&self, now: Timestamp) -> Result<Heartbeat, Error> {
         let beat = match self.try_send_heartbeat(now).await {
             Err(Error::Nameless) => {

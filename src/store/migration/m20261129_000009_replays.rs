@@ -1,6 +1,6 @@
 //! Adds what lists and repeated calls need: an index for the stacks of a person, and a table of the
-//! results of calls with an idempotency key. It only adds, so that the previous version can run next
-//! to this one.
+//! results of calls with an idempotency key. It only adds, so that the previous version can run
+//! next to this one.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager, async_trait,

@@ -16,7 +16,7 @@ impl MigrationName for Audit {
 }
 
 /// Each index ends in the order of a page, so that the first page of a filter is read without a
-/// sort. Those of columns that few rows have are partial.
+/// sort. Indexes of columns that are null in most rows are partial.
 const STATEMENTS: [&str; 10] = [
     "ALTER TABLE audit_events ADD COLUMN idempotency_key TEXT",
     "ALTER TABLE audit_events ADD COLUMN state_before TEXT",

@@ -108,8 +108,8 @@ impl Store {
         })
     }
 
-    /// Inserts the stack with its owner; `None` if another stack has the key. If another transaction
-    /// is inserting a stack with this key, waits for its end.
+    /// Inserts the stack with its owner; `None` if another stack has the key. If another
+    /// transaction is inserting a stack with this key, waits for its end.
     async fn insert_stack(
         &self,
         tx: &Transaction,

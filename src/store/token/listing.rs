@@ -203,9 +203,9 @@ impl ListQuery {
     }
 }
 
-/// Returns the condition for tokens of stacks that are not removed. It counts, because a planner
-/// evaluates a count for each token in the order of the list, and may turn EXISTS or IN into a sort
-/// of all tokens.
+/// Returns the condition for tokens of stacks that are not removed. Uses a count, because the
+/// planner evaluates a count token by token in the order of the list, but may turn EXISTS or IN
+/// into a sort of all tokens.
 fn in_kept_stack() -> SimpleExpr {
     let of_token = Expr::col((stack::Entity, stack::Column::Uid))
         .equals((token::Entity, token::Column::StackUid));

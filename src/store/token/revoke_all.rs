@@ -177,8 +177,9 @@ impl Store {
             .await
     }
 
-    /// Returns what an earlier call answered. It is recorded, and what this replica has cached of
-    /// the stack is evicted, because another replica may have revoked the tokens.
+    /// Returns the answer of an earlier call. Records the repetition in the audit. Evicts the
+    /// cached facts about the stack from this replica, because another replica may have revoked the
+    /// tokens.
     async fn revoked_before(
         &self,
         tx: &Transaction,
@@ -229,8 +230,7 @@ impl Answer {
     }
 }
 
-/// Checks that the set is the one that the caller was shown. Only a preview may be the first that
-/// shows it.
+/// Checks that the set is the one that the caller was shown. A preview may leave out the hash.
 fn require_previewed(
     command: &RevokeAll,
     call: &Call,

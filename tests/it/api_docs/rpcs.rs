@@ -1,4 +1,4 @@
-//! Every RPC with its callers, its request beside its response, and an example of both.
+//! Renders each RPC: its callers, its request and response, and an example of both.
 
 use std::fmt::Write as _;
 
@@ -40,7 +40,7 @@ impl Docs {
         ] {
             let many = if streams { ", a stream of these" } else { "" };
             let body = self.body(&message);
-            // The comment of such a message only refers back to its RPC.
+            // The comment of such a message refers to its RPC, which is redundant here.
             let see = format!("See {}.", heading(method));
             let body = body.strip_prefix(&see).unwrap_or(&body).trim();
             let _ = writeln!(

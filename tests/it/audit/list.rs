@@ -37,7 +37,7 @@ fn token(state: Option<&AuditState>) -> &Token {
     }
 }
 
-/// Returns the names of the tokens after these events.
+/// Returns the name of the token after each event.
 pub fn names(page: &ListResponse) -> Vec<&str> {
     let events = page.events.iter();
     events
@@ -161,7 +161,7 @@ async fn an_event_says_who_did_what_to_which_token_when_and_in_which_request() {
     let after = token(event.after.as_ref());
     assert_eq!((after.name.as_str(), after.expires_at), ("deploy", None));
     assert_eq!(after.issued_by.as_ref(), Some(actor));
-    // Neither the secret, nor the part of it that lists show (R9).
+    // The event contains neither the secret nor the part of it that lists show (R9).
     let told = format!("{event:?}");
     assert!(!told.contains("stk1_"), "{told}");
 }
@@ -204,7 +204,8 @@ async fn an_update_is_audited_with_the_former_values() {
 async fn rows_of_the_version_before_are_shown() {
     let server = TestServer::start().await;
     let outside = server.outside().await;
-    // A row in the format of the first version: no `idempotency_key`, and the changes are in `details`.
+    // A row in the format of the first version: no `idempotency_key`, and the changes are in
+    // `details`.
     outside
         .run(&format!(
             "INSERT INTO audit_events (uid, occurred_at, actor_kind, actor_issuer, actor_subject, \

@@ -67,7 +67,7 @@ async fn every_rpc_is_granted_to_its_callers_and_to_no_other() {
     let server = TestServer::start().await;
     let channel = server.channel().await;
     for row in TABLE {
-        // A refused call changes nothing, so refused calls can share a world.
+        // A refused call changes nothing, so refused calls can share a fixture.
         let shared = Fixture::new(&server).await;
         for part in TestCaller::ALL {
             let wanted = expected(row.whom, part);
@@ -108,7 +108,7 @@ async fn every_change_leaves_exactly_one_row_in_the_audit_and_a_read_none() {
         // Makes the events of this call newer than all before, so that the first page has them.
         server.clock.advance(Duration::from_secs(1));
         let fixture = Fixture::new(&server).await;
-        // Separates the events of this call from those of the world's setup.
+        // Separates the events of this call from those of the fixture's setup.
         server.clock.advance(std::time::Duration::from_secs(1));
         let call_id = format!("the-call-{at}");
         let part = super::table::right_caller(row.whom);

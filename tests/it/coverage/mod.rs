@@ -1,5 +1,5 @@
-//! Calls every RPC of the contract, found by its descriptors: which callers are refused, how, and
-//! what a change writes to the audit. An RPC without a row in the table fails.
+//! Calls every RPC in the descriptors of the contract: which callers are refused, how, and what a
+//! change writes to the audit log. An RPC without a row in the table fails the test.
 
 mod callers;
 mod credentials;

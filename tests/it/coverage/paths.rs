@@ -96,8 +96,8 @@ async fn a_service_or_method_that_is_not_there_is_unknown() {
 async fn an_unreadable_message_gets_an_error_in_the_form_of_the_contract() {
     let server = TestServer::start().await;
     let channel = server.channel().await;
-    // `Check` is not in this test: a message it cannot decode came from a client of Envoy, and is
-    // denied, not an error.
+    // `Check` is left out: an undecodable message comes from a client of Envoy, and is denied
+    // without an error.
     for row in TABLE.iter().filter(|row| !FOREIGN.contains(&row.path)) {
         let sent = metadata_of(&server, right_caller(row.whom));
         // Field 1 claims two bytes, of which only one follows.

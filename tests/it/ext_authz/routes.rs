@@ -90,8 +90,8 @@ async fn a_request_that_names_another_method_or_path_is_denied() {
         let told = server.outcome_of(asked.raw().route("actions", "entry.read"));
         assert_eq!(told.await, "403 REQUEST_OVERRIDDEN", "{name}");
     }
-    // Envoy also sends the pseudo-headers of HTTP/2. A header called `method` has no meaning to a
-    // server.
+    // Envoy also sends the pseudo-headers of HTTP/2. A header named `method` is not one of them and
+    // is ignored.
     let asked = server.request("GET", ENTRIES, &token);
     let asked = asked.with(":method", "GET").with(":path", ENTRIES);
     assert_eq!(server.outcome_of(asked.with("method", "a")).await, "OK");

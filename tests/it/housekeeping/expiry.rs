@@ -46,7 +46,7 @@ async fn live_tokens_are_counted_by_the_days_that_are_left() {
     becomes(&server, [3.0, 5.0, 6.0]).await;
     server.revoke(&revoked.uid).await;
     becomes(&server, [2.0, 4.0, 5.0]).await;
-    // The first token expires, and the last comes within the period.
+    // The first token expires, and the last one now expires within 30 days.
     server.clock.advance(Duration::from_secs(60));
     becomes(&server, [2.0, 3.0, 5.0]).await;
     // Tokens of a removed stack are revoked, so they are not counted.

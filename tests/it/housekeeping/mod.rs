@@ -1,4 +1,4 @@
-//! Housekeeping: old rows are deleted, and nothing else (R14, R15); each coming expiry is logged
+//! Housekeeping: old rows are deleted, and nothing else (R14, R15); each upcoming expiry is logged
 //! once.
 
 mod changes;

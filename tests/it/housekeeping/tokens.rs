@@ -170,7 +170,8 @@ async fn of_a_random_lot_nothing_live_or_young_is_lost() {
         let past = |at: Option<i64>| at.filter(|at| *at <= now);
         let (ended, revoked) = (past(ended), past(revoked));
         let dead = revoked.or(ended).or(expires);
-        // The clock advances by some seconds before housekeeping has run.
+        // The clock advances a few seconds before housekeeping runs, so skip tokens close to the
+        // cutoff.
         let near = dead.is_some_and(|at| at > cutoff && at <= cutoff + 60_000_000);
         if near {
             continue;

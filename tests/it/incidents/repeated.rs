@@ -74,7 +74,7 @@ async fn an_id_is_for_one_content_caller_and_stack() {
     };
     let status = send(&mut owner, &other_reason).await.unwrap_err();
     assert_eq!(refused(&status), (REUSED, "REQUEST_ID_REUSED".to_owned()));
-    // The same id from another caller is another call, and its preview is outdated.
+    // Request ids are per caller, so this is a new call, and its preview is outdated.
     let status = send(&mut server.admin().await, &asked).await.unwrap_err();
     assert_eq!(
         refused(&status),

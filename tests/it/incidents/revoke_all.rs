@@ -143,7 +143,7 @@ async fn what_changed_since_the_preview_stops_it_and_nothing_is_revoked() {
     require_changed(revoke(&server, &unused, &shown).await, 0);
     assert_eq!(server.verdict(&first.secret).await, "OK");
 
-    // A rotated token is still the same token.
+    // A rotation does not change the set.
     let shown = preview(&server, &EVERY_TOKEN).await.preview_hash;
     let newer = server.rotate(&first.uid, crate::support::requests::overlap_for(60));
     let newer = newer.await.secret;

@@ -385,7 +385,7 @@ async fn the_largest_answers_to_a_hundred_questions_fit() {
     };
     let answer = ask(&server, request).await.unwrap();
     assert_eq!(outcomes(&answer), ["BRANCH_NOT_GRANTED"; 100]);
-    // Grants on every module and a stack's longest name would add 1,000 bytes.
+    // Grants on every module and the longest stack name would add 1,000 bytes to each answer.
     let size = answer.encoded_len();
     assert!(size > 850_000 && size + 100_000 < 1 << 20, "{size}");
 }

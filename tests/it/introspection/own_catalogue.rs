@@ -1,5 +1,6 @@
 //! Modules and actions that an operator adds: what they grant, where they are checked, and how
-//! their grants behave after they are removed. The file is the example of the documentation.
+//! their grants behave after they are removed. Most tests use the example from the documentation,
+//! `docs/catalogue.toml`.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -50,7 +50,7 @@ async fn catalogue(server: &TestServer) -> Vec<Action> {
     listed.unwrap().into_inner().actions
 }
 
-/// Returns a question that gives the action every chance: with a branch, an alias and its fact.
+/// Returns the question most likely to be allowed: with a branch, an alias and the required fact.
 fn favourable(action: &str) -> v1::ActionQuestion {
     v1::ActionQuestion {
         name: action.into(),
@@ -98,7 +98,7 @@ fn in_catalogue(actions: &[Action], which: impl Fn(&Action) -> bool) -> BTreeSet
     these.map(|action| action.name.as_str()).collect()
 }
 
-/// Returns the modules that have such an action.
+/// Returns the modules of the actions for which `which` returns true.
 fn in_modules(actions: &[Action], which: impl Fn(&Action) -> bool) -> BTreeSet<&str> {
     let these = actions.iter().filter(|action| which(action));
     these.map(|action| action.module.as_str()).collect()

@@ -22,7 +22,7 @@ const WITHOUT: [&str; 2] = [
     "/stacktoken.v1.ExchangeService/Exchange",
 ];
 
-/// A server, and a second connection to its tables.
+/// A server, and a second connection to its database.
 struct InspectedServer {
     server: TestServer,
     outside: DirectConnection,

@@ -74,7 +74,8 @@ async fn people(server: &TestServer) -> Vec<(String, Role)> {
     told.collect()
 }
 
-/// Returns the latest successful change of the stack by this method.
+/// Returns the latest audit event of this method in the test stack. Asserts that the call
+/// succeeded.
 async fn latest(server: &TestServer, method: &str) -> AuditEvent {
     let event = server
         .audit()

@@ -230,7 +230,7 @@ async fn a_repeated_registration_answers_the_stack_that_the_first_one_made() {
     let now = now.into_inner().stack.unwrap();
     assert_eq!(now.state(), StackState::Suspended);
     assert_eq!(now.stack_api_key, key);
-    // A preview returns it too. Request ids of another caller are separate.
+    // A preview returns that state too. Each caller has separate request ids.
     let preview = RegisterRequest {
         validate_only: true,
         ..request.clone()

@@ -38,7 +38,7 @@ impl Http {
         Self::new("GET", path)
     }
 
-    /// Adds a header to the map. A second value is joined to the first, as Envoy does.
+    /// Adds a header to the map. Appends a second value after a comma, as Envoy does.
     pub fn with(mut self, name: &str, value: &str) -> Self {
         let headers = &mut self.http.headers;
         let joined = match headers.get(name) {

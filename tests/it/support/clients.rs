@@ -70,8 +70,8 @@ impl Client {
     }
 }
 
-/// Registers a stack at a replica that was just started. Asserts that the replica refuses calls
-/// until it has reached its database, and drops none.
+/// Registers a stack at a replica that was just started. Asserts that the replica answers every
+/// call, and refuses calls until it has reached its database.
 pub async fn register_once_served(operator: &mut Client, request: RegisterRequest) -> String {
     let until = Instant::now() + Duration::from_secs(30);
     loop {

@@ -29,7 +29,8 @@ pub const FAR: i64 = 253_399_622_400;
 pub struct ManualClock {
     wall: AtomicI64,
     steady: AtomicI64,
-    /// Number of readings on threads that serve connections until one panics; 0 for never.
+    /// The number of readings on threads that serve connections up to the one that panics; 0 for
+    /// never.
     panics_after: AtomicI64,
     /// Whether the clock reports a fault.
     is_wrong: AtomicBool,
@@ -60,7 +61,8 @@ impl ManualClock {
         self.wall.fetch_sub(by, Ordering::SeqCst);
     }
 
-    /// Makes a reading on a thread that serves connections panic, after `readings` more of them.
+    /// Makes a clock reading on a thread that serves connections panic: the `readings`th one from
+    /// now.
     pub fn panic_after_readings(&self, readings: i64) {
         self.panics_after.store(readings, Ordering::SeqCst);
     }

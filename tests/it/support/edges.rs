@@ -21,7 +21,7 @@ pub struct Callers {
     pub stacks: [String; 2],
 }
 
-/// A list, and a filter of it.
+/// A list RPC, with its stack, order or filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum List {
     Tokens(usize, v1::TokenOrder),
@@ -194,8 +194,8 @@ fn leaves(value: &Value, path: &str, found: &mut Vec<String>) {
     }
 }
 
-/// Asserts that a page token of another list is refused, and that a forged one is refused or starts
-/// at a valid position.
+/// Asserts that a list refuses malformed page tokens and those of other lists, and that a forged
+/// page token either works or is refused as a bad page token or with `PREVIEW_CHANGED`.
 pub async fn page_tokens(mut callers: Callers) {
     callers.fill().await;
     let mut tokens = Vec::new();

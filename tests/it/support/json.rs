@@ -21,7 +21,7 @@ fn message(of: &MessageDescriptor, json: &Json) -> Result<DynamicMessage, String
         "google.protobuf.Timestamp" => known(of, text()?.parse::<Timestamp>()),
         "google.protobuf.Duration" => known(of, text()?.parse::<Duration>()),
         "google.protobuf.FieldMask" => {
-            // grpcurl prints the message, and Protobuf's JSON form is a string.
+            // grpcurl prints a mask as a message; the protobuf JSON mapping uses a string.
             let paths = match json.get("paths").and_then(Json::as_array) {
                 Some(paths) => paths
                     .iter()

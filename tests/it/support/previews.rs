@@ -18,7 +18,7 @@ use super::{
 
 /// A server whose tables can be read.
 pub trait InspectTables {
-    /// Whether preview and change see the same time, because only the test moves the clock.
+    /// Whether a preview and its change see the same time, because only the test moves the clock.
     const EXACT: bool;
 
     async fn channel(&self) -> Channel;
@@ -76,8 +76,8 @@ impl<'a, W: InspectTables> Rehearsal<'a, W> {
         shown.map(|bytes| A::decode(bytes.as_slice()).unwrap())
     }
 
-    /// Calls the RPC with `validate_only`, and asserts that no table changes. Returns the result and a
-    /// dump of the tables.
+    /// Calls the RPC with `validate_only`, and asserts that no table changes. Returns the result
+    /// and a dump of the tables.
     async fn show(
         &self,
         (part, rpc): (TestCaller, &str),

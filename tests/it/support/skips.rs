@@ -27,7 +27,7 @@ pub fn found_or_skip<T>(found: Option<T>, what: &str) -> Option<T> {
 #[track_caller]
 fn skip(missing: &str) {
     let thread = thread::current();
-    // libtest gives a test's thread the name of the test.
+    // libtest names the thread of a test after the test.
     let test = thread.name().unwrap_or("a test");
     assert!(
         !must_run(env::var_os("CI").as_deref()),
@@ -37,7 +37,7 @@ fn skip(missing: &str) {
     let place = Location::caller();
     let line = format!("\nSKIPPED {count}: {test}; missing: {missing} ({place})\n");
     // eprintln! is not suitable, because libtest captures it and prints it only if the test fails.
-    // The line is written at once, so that no line of another thread comes between.
+    // A single write keeps the line in one piece among the output of other threads.
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 

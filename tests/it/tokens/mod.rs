@@ -1,4 +1,4 @@
-//! `TokenService`, one file for each RPC, and files for rules that hold for several of them.
+//! `TokenService`, one file for each RPC, and files for rules that apply to more than one RPC.
 
 mod access;
 mod death;

@@ -2,8 +2,8 @@
 //!
 //! Time advances in ticks as long as the freshness bound: what started in this tick is within the
 //! bound, and what started before is past it. A statement executes at one instant, and its response
-//! arrives at any later time. That it executes late does not make its result newer: what counts is
-//! when it was started.
+//! arrives at any later time. Executing late does not make a result newer: what counts is when the
+//! statement was started.
 
 /// A database that answers statements; the replica identifies it by its origin.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -165,7 +165,7 @@ impl State {
         }
     }
 
-    /// Returns the fault of answering "live" to a question that arrives now, if that is one.
+    /// Returns the fault of answering "live" to a question that arrives now, if it is a fault.
     pub fn fault(&self, asks: Reader) -> Option<&'static str> {
         match (asks, self.revoke?.stage) {
             (Reader::Fresh, Stage::Past) => Some("live past the bound"),

@@ -131,7 +131,8 @@ impl Failover {
         run.with(state, |next| {
             next.beating = None;
             if self.safe.lease_origin && !self.is_same(beat.db, next.origin) {
-                // Only a heartbeat adopts an origin; the lease also needs a poll of it.
+                // A replica adopts an origin only with a heartbeat. The lease then also needs a
+                // poll of the new origin, so `read` is reset.
                 (next.origin, next.read, next.beat) = (beat.db, false, beat.fresh);
             } else {
                 next.beat |= beat.fresh;

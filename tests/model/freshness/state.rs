@@ -212,7 +212,7 @@ pub(super) fn covers(replica: &Replica, read: Option<u8>, now: u8, safe: Safegua
     since.is_some_and(|since| now - since <= BOUND)
 }
 
-/// Returns the fault of answering "live" to a question, if that is one.
+/// Returns the fault of answering "live" to a question, if it is a fault.
 pub(super) fn fault(state: &State, question: Question, at_b: bool) -> Option<&'static str> {
     let Revoke::Acknowledged(_, at) = state.revoke else {
         return None;

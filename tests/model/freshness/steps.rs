@@ -7,7 +7,7 @@ use super::state::{
 };
 use crate::explorer::{Model, Run};
 
-/// The events of a world. Independent scenarios are explored separately, to keep the state space
+/// The events to explore. Independent scenarios are explored separately, to keep the state space
 /// small.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scope {

@@ -43,7 +43,7 @@ enum FirstUse {
     Recorded,
 }
 
-/// A question about the former secret that reads the store.
+/// A lookup of the former secret in the store, in progress.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Query {
     /// Whether it arrived in this tick.
@@ -81,7 +81,7 @@ enum Verdict {
 struct State {
     /// In the store: whether the first use is recorded, which ends the former secret.
     used: bool,
-    /// Whether that is in the change log.
+    /// Whether the first use is in the change log.
     logged: bool,
     /// Whether the whole token was revoked at A, which answers inactive from then on.
     revoked: bool,

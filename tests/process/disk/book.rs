@@ -128,8 +128,8 @@ impl AcknowledgedTokens {
         }
     }
 
-    /// Stops the program cleanly, starts it on the same file, and asserts that the stored state is
-    /// the one that was answered before.
+    /// Stops the program cleanly, starts it on the same file, and asserts that the stored state
+    /// matches the earlier answers.
     pub async fn check_by_the_file(mut self, mut dev: Dev) {
         self.check().await;
         let before = self.listed().await;

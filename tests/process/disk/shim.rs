@@ -34,7 +34,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Returns a rule by which this many calls fail.
+    /// Returns a rule that makes this many calls fail; 0 for all.
     pub fn fails(call: &'static str, path: &'static str, error: i32, count: u32) -> Self {
         let (skip, delay) = (0, 0);
         Self {
@@ -107,7 +107,8 @@ impl PreloadedFaults {
         });
         let mut text = lines.collect::<String>().into_bytes();
         text.resize(4000, 0);
-        // The number is written after the rules, so that the new number never applies to old rules.
+        // The generation is written after the rules, so that a new generation never applies to old
+        // rules.
         self.file.write_all_at(&text, 20).unwrap();
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         let head = format!("{generation:19}\n");

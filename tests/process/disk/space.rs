@@ -70,7 +70,7 @@ async fn a_file_system_that_filled_up_twice_loses_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_writes_beyond_a_limit_far_apart_lose_nothing() {
     let folder = folder();
-    // Preloaded only because it ignores SIGXFSZ; it has no rules.
+    // The library is preloaded only because it ignores SIGXFSZ; it gets no rules.
     let Some(shim) = PreloadedFaults::build(folder.path()) else {
         return;
     };

@@ -1,4 +1,4 @@
-//! Calls repeated with their idempotency key, for calls that show no secret.
+//! Calls that return no secret, repeated with the same idempotency key.
 
 use std::time::Duration;
 

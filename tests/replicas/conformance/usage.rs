@@ -129,7 +129,7 @@ pub async fn first_uses(engine: &Engine) -> Vec<String> {
 }
 
 /// Lists the candidates of a refused `Issue`: the token that expires soonest, the oldest unused
-/// one, the one idle longest; then the next best.
+/// one, the one idle for longest; then the next best.
 pub async fn candidates(engine: &Engine) -> Vec<String> {
     let (store, key) = (&engine.store, engine.register(KEY).await);
     let mut uids = Vec::new();
@@ -174,7 +174,7 @@ pub async fn candidates(engine: &Engine) -> Vec<String> {
     noted
 }
 
-/// Records as many uses as one statement takes, several times.
+/// Records as many uses as fit into one statement, three times.
 pub async fn many_uses(engine: &Engine) -> Vec<String> {
     let (store, key) = (&engine.store, engine.register(KEY).await);
     let (token, _) = engine.issue(&key, "used by many", None).await.unwrap();

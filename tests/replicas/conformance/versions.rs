@@ -31,8 +31,8 @@ fn current<T: std::fmt::Debug>(done: Result<T, Error>) -> Etag {
     }
 }
 
-/// Changes a token in several concurrent calls with the same etag. Asserts that exactly one
-/// succeeds and that the token has its description. Returns the count.
+/// Updates a token in concurrent calls with the same etag. Asserts that exactly one succeeds and
+/// that the token has the description from that call. Returns the count.
 async fn race(engine: &Engine, target: &Target) -> String {
     let changes = (0..8).map(|n| async move {
         loop {

@@ -100,7 +100,7 @@ impl Tokens {
         tokens[turn % tokens.len()].clone()
     }
 
-    /// Returns the current knowledge of a token that was picked earlier.
+    /// Returns what is known now about a token that was picked earlier.
     fn current(&self, picked: Token) -> Token {
         let tokens = self.tokens.lock().unwrap();
         let known = tokens.iter().find(|token| token.uid == picked.uid);

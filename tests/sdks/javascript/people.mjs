@@ -1,7 +1,7 @@
 // Calls of the JavaScript SDK about sessions, accounts and the organization. Only a person may make
 // them; they are refused for every management token.
 
-// A new object for each: once asked for one team, an organization object uses no other.
+// A new object for each call: an organization object keeps the first team that it was asked for.
 const teams = (organization) => {
   const team = organization().teams("t");
   return [

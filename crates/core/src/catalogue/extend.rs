@@ -25,8 +25,9 @@ type Fault = (&'static str, Problem);
 
 impl Catalogue {
     /// Returns the built-in catalogue with an operator's rows. A row of a built-in action repeats
-    /// it, or forbids it with [`Rule::Never`]. Any other row is a new action. New actions follow the
-    /// built-in ones, sorted by name, so that the version does not depend on the order of the rows.
+    /// it, or forbids it with [`Rule::Never`]. Any other row is a new action. New actions follow
+    /// the built-in ones, sorted by name, so that the version does not depend on the order of the
+    /// rows.
     ///
     /// # Errors
     /// Returns the first row that would redefine an action, or that could be granted although no
@@ -54,7 +55,7 @@ impl Catalogue {
     }
 }
 
-/// Checks a row of an action that the catalogue has.
+/// Checks a row of an action that the catalogue already has.
 fn check_repeated(known: &Action, row: &Action) -> Result<(), Fault> {
     let other = |column, own: &str, built_in: &str| {
         let problem = format!(
@@ -81,7 +82,8 @@ fn check_repeated(known: &Action, row: &Action) -> Result<(), Fault> {
     }
 }
 
-/// Checks a row of a new action. In a built-in module, it cannot be wider than the built-in actions.
+/// Checks a row of a new action. In a built-in module, it cannot be wider than the built-in
+/// actions.
 fn check_new(row: &Action) -> Result<(), Fault> {
     let Module::Builtin(module) = row.module else {
         return Ok(());

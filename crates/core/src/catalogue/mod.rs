@@ -51,8 +51,8 @@ impl Catalogue {
         }
     }
 
-    /// Returns the catalogue with these rows, as another process listed them. Returns `None` if they
-    /// do not have this version, that is, if a row or a column is missing.
+    /// Returns the catalogue with these rows, as another process listed them. Returns `None` if
+    /// they do not have this version, that is, if a row or a column is missing.
     #[must_use]
     pub fn of_version(actions: Vec<Action>, version: &str) -> Option<Self> {
         Some(Self::of(actions)).filter(|catalogue| catalogue.version == version)
@@ -64,8 +64,8 @@ impl Catalogue {
         &self.actions
     }
 
-    /// Returns the version of the catalogue, a hash of all its rows. It changes whenever a row does,
-    /// so that a client that evaluates actions itself can compare it.
+    /// Returns the version of the catalogue, a hash of all its rows. It changes whenever a row
+    /// does, so that a client that evaluates actions itself can compare it.
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version

@@ -91,7 +91,8 @@ impl Module {
         }
     }
 
-    /// Returns the name as a value of its own. Allocates only if the module is not built in.
+    /// Returns the name without borrowing from the module. Allocates only if the module is not
+    /// built in.
     #[must_use]
     pub fn to_name(&self) -> Cow<'static, str> {
         match self {

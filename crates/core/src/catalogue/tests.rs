@@ -1,4 +1,4 @@
-//! Compares the catalogue with a copy that is written down independently.
+//! Compares the catalogue with an independently written copy.
 
 use super::{
     ActionAccess::{Read, Write},
