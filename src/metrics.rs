@@ -34,7 +34,7 @@ const SECONDS: [f64; 18] = [
 ];
 
 /// Tables whose rows are deleted by age.
-const PURGED: [&str; 7] = [
+const PURGED: [&str; 9] = [
     "tokens",
     "token_secrets",
     "token_usage",

@@ -10,9 +10,11 @@ use super::{end, live, refusal, update};
 use crate::support::{
     TestServer, at,
     clients::fields,
+    database::eventually,
     federated::{exchange_request, federated_request, federation, job},
     permissions,
     requests::{batch_request, end_overlap_request, overlap_for, rotate_request},
+    watching::{Watching, subject},
 };
 
 fn seconds(at: Option<prost_types::Timestamp>) -> i64 {
@@ -370,4 +372,67 @@ async fn a_batch_knows_sessions_beside_other_tokens() {
         answer.active
     });
     assert_eq!(active.collect::<Vec<_>>(), [true, true, false, true]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watchers_are_told_of_the_end_of_a_session_and_not_of_its_start() {
+    let server = TestServer::start().await;
+    let uid = server.federated("ci").await;
+    let mut owner = server.owner().await;
+    let mut watching = Watching::open(&server.service().await, "").await.unwrap();
+    let session = server.session(&uid).await;
+    assert_eq!(server.inactive(&session.secret).await, "");
+    let (before, _) = watching.pong().await.unwrap();
+    assert!(before.is_empty(), "{before:?}");
+    owner
+        .tokens
+        .end_sessions(end(&server, &uid, ""))
+        .await
+        .unwrap();
+    assert_eq!(subject(&watching.changed().await), format!("token {uid}"));
+    let report = v1::ReportLeakedRequest {
+        secret: server.session(&uid).await.secret,
+        url: String::new(),
+    };
+    server
+        .operator()
+        .await
+        .leaks
+        .report_leaked(report)
+        .await
+        .unwrap();
+    assert_eq!(subject(&watching.changed().await), format!("token {uid}"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_and_assertions_are_deleted_after_their_time() {
+    let server = TestServer::start_with(|tuning| {
+        tuning.keeping.housekeeping_every = Duration::from_millis(100);
+    })
+    .await;
+    let uid = server.federated("ci").await;
+    let session = server.session(&uid).await;
+    let outside = server.outside().await;
+    let rows = async |table: &str| {
+        outside
+            .number(&format!("SELECT COUNT(*) AS n FROM {table}"))
+            .await
+    };
+    assert_eq!((rows("sessions").await, rows("assertions").await), (1, 1));
+    server.clock.advance(Duration::from_secs(3600));
+    eventually("the assertion is deleted", async || {
+        (rows("assertions").await == 0).then_some(())
+    })
+    .await;
+    assert_eq!(rows("sessions").await, 1);
+    assert_eq!(server.inactive(&session.secret).await, "EXPIRED");
+    server.clock.advance(Duration::from_hours(25));
+    eventually("the session is deleted", async || {
+        (rows("sessions").await == 0).then_some(())
+    })
+    .await;
+    eventually("its secret is not recognized", async || {
+        (server.inactive(&session.secret).await == "NOT_RECOGNIZED").then_some(())
+    })
+    .await;
 }
