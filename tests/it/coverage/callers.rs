@@ -117,7 +117,11 @@ async fn every_change_leaves_exactly_one_row_in_the_audit_and_a_read_none() {
         answered.unwrap_or_else(|status| panic!("{}: {status:?}", row.path));
         let events = audited(&server, &call_id).await;
         // RevokeAll has one row for each of the two tokens.
-        let of_each = if row.path.ends_with("/RevokeAll") { 2 } else { 1 };
+        let of_each = if row.path.ends_with("/RevokeAll") {
+            2
+        } else {
+            1
+        };
         let expected = of_each * usize::from(row.changes);
         assert_eq!(events.len(), expected, "{}", row.path);
         for event in events {
