@@ -12,6 +12,7 @@
 )]
 
 mod api_docs;
+mod attacks;
 mod audit;
 mod connections;
 mod coverage;
