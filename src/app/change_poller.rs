@@ -1,7 +1,7 @@
 //! Polls the change log at least four times per freshness bound and at every notification. Each
 //! poll evicts from the cache what other replicas changed, and publishes the changes to the
 //! watchers. This module also commits heartbeats, equally often, which prove that the database is
-//! the primary. Only this process writes to SQLite, so there polls only serve the watchers.
+//! the primary. On SQLite, only this process writes, so polls serve only the watchers.
 
 use std::{collections::HashSet, fmt, future::pending, mem, time::Duration};
 

@@ -66,7 +66,7 @@ pub(super) struct Freshness {
     proven: watch::Sender<()>,
     /// Requests an immediate heartbeat, after a database other than the trusted one has answered.
     pub doubted: Notify,
-    /// The safeguards, all of which are on outside tests.
+    /// The safeguards. Outside tests, all of them are on.
     safeguards: Safeguards,
 }
 

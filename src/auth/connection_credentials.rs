@@ -71,7 +71,7 @@ impl ConnectionCredentials {
         }
     }
 
-    /// Removes a credential, for example because its result is not valid any more.
+    /// Removes a credential, for example because its result is no longer valid.
     pub(super) fn forget(&self, value: &[u8]) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.credentials

@@ -24,7 +24,7 @@ pub struct Rule {
 /// Who may call an RPC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AllowedCallers {
-    /// Anyone who can reach the port. This is so for health and reflection.
+    /// Anyone who can reach the port. Used for health and reflection.
     Everybody,
     /// Authenticated callers who meet the requirement.
     Callers(Requirement),

@@ -8,7 +8,7 @@ use crate::domain::text;
 /// The first part of every secret, of any version of the format, is this prefix and a number.
 const PREFIX: &str = "stk";
 /// The minimum number of letters and digits after the prefix for a string to count as a secret. A
-/// secret has 46, but a part of one is not repeated either.
+/// secret has 46, but a part of a secret is not repeated either.
 const MIN_SECRET_CHARS: usize = 16;
 /// How many times a string is percent-decoded at most.
 const ROUNDS: usize = 4;

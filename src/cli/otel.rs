@@ -1,5 +1,5 @@
-//! The variables of OpenTelemetry's SDK specification. They are the fall-backs of the settings for
-//! traces: a flag or a `STACKTOKEN_` variable has precedence.
+//! The variables of OpenTelemetry's SDK specification. They are fallbacks for the trace settings: a
+//! flag or a `STACKTOKEN_` variable takes precedence.
 
 use std::env;
 

@@ -80,7 +80,7 @@ impl SecretEnd {
 ///
 /// If there is one valid secret, it is kept. If there are two and the newer one was used, the newer
 /// one is kept, and the older one ends at once. If the newer one was not used, the newer one ends
-/// at once, and the older one is kept until the earlier of its former ending and the new one.
+/// at once, and the older one is kept until its existing end or the new one, whichever is earlier.
 #[must_use]
 pub fn plan(
     live: &[LiveSecret],

@@ -1,4 +1,4 @@
-//! The version of a token, by which a change can be made conditional.
+//! The version of a token. A change can be made conditional on it.
 
 use super::{
     etag::Etag,

@@ -78,8 +78,8 @@ fn cut(text: &str, longest: usize) -> String {
     format!("{}...", &text[..text.floor_char_boundary(longest)])
 }
 
-/// Returns the size of a string in the header `grpc-message`. tonic writes three bytes there for
-/// each byte that is not printable ASCII, and for some that are.
+/// Returns the size of a string in the header `grpc-message`. tonic writes three bytes for each
+/// byte that is not printable ASCII, and for some that are.
 fn percent_encoded(text: &str) -> usize {
     let plain = |byte: &u8| byte.is_ascii_graphic() && !b"\"#%<>`?{}".contains(byte);
     let is_plain = text.bytes().filter(plain).count();

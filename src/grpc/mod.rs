@@ -98,8 +98,8 @@ pub struct MessageLimits {
     pub encoding: usize,
 }
 
-/// Builds the router of the API's services and of Envoy's authorization service. The latter uses
-/// the route `table`.
+/// Builds the router of the API's services and of Envoy's authorization service. Envoy's service
+/// uses the route `table`.
 #[must_use]
 pub fn routes(app: &Arc<App>, table: Arc<RouteTable>, limits: MessageLimits) -> Routes {
     use pb::{

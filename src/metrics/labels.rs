@@ -17,14 +17,14 @@ pub struct CallLabels {
 /// The catalogue of actions in effect.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct CatalogueLabel {
-    /// Its version, a hash of its rows.
+    /// Version of the catalogue, a hash of its rows.
     pub version: String,
 }
 
-/// The program that runs.
+/// The running program.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct BuildLabel {
-    /// Its version.
+    /// Version of the program.
     pub version: &'static str,
 }
 

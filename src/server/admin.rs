@@ -95,8 +95,7 @@ async fn metrics_text(
     ([("content-type", content_type)], text)
 }
 
-/// Succeeds unless the clock was set back, because then only a restart lets the process answer
-/// soon.
+/// Fails if the clock was set back, because then only a restart lets the process answer again soon.
 async fn alive(State(admin): State<Admin>) -> (StatusCode, &'static str) {
     if admin.board.is_clock_behind() {
         let told = "the clock was set back: restart\n";

@@ -68,7 +68,7 @@ impl RpcMiddleware {
         // can.
         if let Some(rule) = rule.filter(|rule| rule.admits_everybody()) {
             let opened = (expected(rule), permit);
-            // Boxed, like every other path than that of a verdict, so that the future stays small.
+            // Boxed, like every path except that of a verdict, so that the future stays small.
             let answering = self.open_rpcs.answer(request, opened, request_id, inner);
             let answered = Box::pin(answering).await;
             return (answered.unwrap_or_else(fail), None);

@@ -1,7 +1,7 @@
 //! The layers that a call passes before its handler, by name and in their order. Each of them can
-//! refuse the call. A call that violates several of them is refused by the first, which
-//! `tests/it/layers.rs` checks for each pair of neighbours. So what a client is told depends
-//! neither on timing nor on which of the two paths its call takes.
+//! refuse the call. If several would, the first of them does, which `tests/it/layers.rs` checks for
+//! each pair of neighbors. So the error that a client gets depends neither on timing nor on which
+//! of the two paths its call takes.
 
 /// A layer in front of every RPC that needs a credential. Health and reflection pass only the first
 /// five of them and [`Layer::Message`].

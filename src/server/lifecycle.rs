@@ -1,7 +1,7 @@
 //! Startup and shutdown. Every task is supervised: if one ends early, the process stops, so that it
-//! never continues with a part of its tasks missing. After SIGTERM, the process first reports
-//! NOT_SERVING but keeps answering. Then it stops accepting connections, finishes the calls in
-//! progress, and writes the remaining usage and audit rows.
+//! never runs without one of its tasks. After SIGTERM, the process first reports NOT_SERVING but
+//! keeps answering. Then it stops accepting connections, finishes the calls in progress, and writes
+//! the remaining usage and audit rows.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 

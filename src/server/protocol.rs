@@ -103,7 +103,8 @@ pub(super) fn require_readable(headers: &HeaderMap) -> Result<(), Failure> {
     Err(Failure::EncodingUnsupported { name })
 }
 
-/// Returns whether a string can be the name of an encoding. Any other string is not repeated.
+/// Returns whether a string can be the name of an encoding. Any other string is not repeated in the
+/// error.
 fn is_name(text: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(fits) && !text::holds_credential(text)

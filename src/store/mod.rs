@@ -1,6 +1,6 @@
 //! The store. Each method is one complete transaction, and callers have no access to tables. Every
-//! change writes its audit row in the same transaction. If it can alter a verdict, it also writes
-//! its change log row there (R12, R14). Only this module uses sea-orm.
+//! change writes its audit row in the same transaction. A change that can alter a verdict also
+//! writes its change log row in that transaction (R12, R14). Only this module uses sea-orm.
 
 #[macro_use]
 mod macros;

@@ -103,7 +103,7 @@ const SKIP_LOCKED_USAGE: PerEngine = PerEngine::on_postgres(" FOR UPDATE OF u SK
 
 impl Store {
     /// Deletes tokens that have been dead for longer than `keep`, together with their secrets,
-    /// requests and usage. A secret of a deleted token is not recognized any more.
+    /// requests and usage. A secret of a deleted token is no longer recognized.
     ///
     /// # Errors
     /// Returns [`Error`] if nothing was deleted.
@@ -214,8 +214,8 @@ impl Store {
         })
     }
 
-    /// Deletes the results of calls with an idempotency key that are older than `keep`. Such a call
-    /// is not recognized as a repetition any more.
+    /// Deletes the results of calls with an idempotency key that are older than `keep`. A
+    /// repetition of such a call is no longer recognized as one.
     ///
     /// # Errors
     /// Returns [`Error`] if nothing was deleted.

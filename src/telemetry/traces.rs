@@ -64,7 +64,7 @@ impl Exporting {
 /// Identifies this process in its spans.
 #[derive(Debug)]
 pub struct Identity {
-    /// `service.name`. If it is `None`, `OTEL_RESOURCE_ATTRIBUTES` decides, and otherwise it is
+    /// `service.name`. If `None`, the value comes from `OTEL_RESOURCE_ATTRIBUTES`, or else is
     /// `stacktoken`.
     pub service: Option<String>,
     /// `service.instance.id`.
@@ -142,8 +142,8 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Creates a sampler with the configured ratio. The ratio applies to calls for which the caller
-    /// has not decided whether to trace them.
+    /// Creates a sampler with the configured ratio. The ratio applies to calls whose caller has not
+    /// decided whether to trace them.
     #[must_use]
     #[expect(
         clippy::cast_possible_truncation,

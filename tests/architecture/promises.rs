@@ -25,7 +25,7 @@ const DOCUMENTS: &[&str] = &[
 /// The table columns that contain only names of tests, at least one per row.
 const COLUMNS: &[&str] = &["tests", "tested in", "these fail", "control"];
 
-/// A quoted name of at least this many words is taken for the name of a test.
+/// A quoted name of at least this many words counts as the name of a test.
 const WORDS: usize = 5;
 
 fn read(file: &str) -> String {

@@ -44,7 +44,7 @@ impl Clock for FakeClock {
     }
 }
 
-/// Awaits an event that must happen soon. If it never does, the test fails and does not hang.
+/// Awaits an event that must happen soon. If it never does, the test fails instead of hanging.
 pub async fn soon<F: Future>(event: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(20), event)
         .await

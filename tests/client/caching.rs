@@ -234,7 +234,7 @@ async fn a_token_in_use_is_asked_about_once_a_minute() {
     }
     assert_eq!(client.lease_age(), Some(Duration::ZERO));
     let asked = server.asked();
-    // A short reuse time stands for one minute within the lease.
+    // A short reuse time, which ends within the lease, stands in for one minute.
     let brief = server.builder().reuse_for(Duration::from_millis(200));
     let brief = brief.build().unwrap();
     let _stream = server.watch(&brief, 5, 5).await;
@@ -471,8 +471,9 @@ async fn a_revision_of_ones_own_is_honoured() {
     };
     // The stream has already passed these revisions, so the cache may answer.
     assert!(since(5).await && since(4).await);
-    // The stream has not reached this revision, so the server is asked for it alone. Whether its
-    // answer reflects the changes of the stream is unknown, so it is not cached.
+    // The stream has not reached this revision, so the client asks the server, and sends only this
+    // revision. Whether the answer reflects the changes of the stream is unknown, so it is not
+    // cached.
     for _ in 0..2 {
         assert!(!since(7).await);
         assert_eq!(server.last_min(), at(7));
@@ -495,7 +496,7 @@ async fn a_revision_of_ones_own_is_honoured() {
 }
 
 /// After a failover a server may not know a revision that another server has sent. The question is
-/// decided nevertheless, and the answer is not cached.
+/// still decided, and the answer is not cached.
 #[tokio::test]
 async fn an_unknown_resume_revision_is_retried_without_one() {
     let mut server = Server::start().await;

@@ -99,7 +99,7 @@ impl Patroni {
                 return;
             }
             assert!(Instant::now() < until, "{}", self.state());
-            // Patroni 3.0.2 can fail for good to assign a synchronous standby ("key updated by
+            // Patroni 3.0.2 can permanently fail to assign a synchronous standby ("key updated by
             // someone else"). A restart of Patroni helps; PostgreSQL keeps running meanwhile.
             if restart_at.is_some_and(|at| Instant::now() > at) {
                 restart_at = None;

@@ -435,7 +435,7 @@ async fn a_request_id_that_is_a_secret_is_replaced() {
     assert!(events.iter().all(|event| event.call_id != token.secret));
 }
 
-/// The test vectors by which others check their implementation of the format.
+/// The test vectors for other implementations of the format.
 #[test]
 fn golden_vectors_are_published() {
     let manual = include_str!("../../docs/security.md");

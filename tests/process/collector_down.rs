@@ -1,4 +1,4 @@
-//! Collectors that receive nothing: one that is not there, and one that accepts connections but
+//! Collectors that receive nothing: one that is not running, and one that accepts connections but
 //! never reads. Neither calls nor the shutdown wait for them.
 
 use std::{
@@ -113,7 +113,7 @@ async fn a_collector_that_is_dead_or_never_reads_costs_spans_and_not_calls() {
         );
     }
     for subject in &mut subjects {
-        // A span that is still unsent at the shutdown.
+        // Leaves a span unsent at the shutdown.
         subject.ask().await;
         let began = Instant::now();
         subject.dev.signal(Signal::TERM);

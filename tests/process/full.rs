@@ -19,7 +19,8 @@ use crate::{
     },
 };
 
-/// Returns the option of `unshare` that makes a mount namespace; `None` if this host permits none.
+/// Returns the option of `unshare` that creates a mount namespace; `None` if this host permits
+/// none.
 fn unshare() -> Option<&'static str> {
     let own = if rustix::process::geteuid().is_root() {
         "-m"

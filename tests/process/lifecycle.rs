@@ -316,7 +316,7 @@ async fn connections_have_as_many_threads_as_the_operator_says() {
             .issue(issue_request(&stack, "asked about"))
             .await;
         let secret = issued.unwrap().into_inner().secret;
-        // Each of these has a connection of its own.
+        // Each of these clients has a connection of its own.
         for _ in 0..4 {
             let mut service = dev.client("service_jwt").await;
             let question = introspect_request(&stack, &secret, &[]);

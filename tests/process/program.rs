@@ -216,7 +216,7 @@ pub fn micros(at: &prost_types::Timestamp) -> i64 {
         .as_micros()
 }
 
-/// Returns the first of these tools that is found in the path.
+/// Returns the first of these tools that is found in `PATH`.
 pub fn has_tool(names: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path)

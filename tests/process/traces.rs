@@ -1,5 +1,5 @@
 //! Traces as a real collector receives them: exactly the attributes that the operator's page lists,
-//! the caller's trace continued, and no data of the request. Log lines have the trace ids.
+//! the caller's trace as parent, and no data of the request. Log lines have the trace ids.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

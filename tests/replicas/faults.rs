@@ -101,7 +101,7 @@ impl TokenPair {
         observed
     }
 
-    /// Returns how long it takes from now until B answers correctly about both.
+    /// Returns how long it takes from now until B answers correctly about both tokens.
     async fn recovery(&self, cluster: &Cluster) -> Duration {
         let begun = Instant::now();
         loop {
@@ -506,7 +506,7 @@ async fn without_generations_a_late_fill_brings_it_back() {
     assert_shows(without, async |cluster| fill_cache_late(cluster).await).await;
 }
 
-/// Asks B about a token after it applied a revoke, while a lookup that started before is still in
+/// Asks B about a token after B applied its revoke, while a lookup that started before is still in
 /// flight.
 async fn share_a_flight(cluster: &Cluster) -> bool {
     let issued = cluster.issue("shared").await;

@@ -35,7 +35,7 @@ struct TokenHistory {
     uid: String,
     /// When a revoke was first sent: from then on the token may be dead.
     dying: Option<Instant>,
-    /// Whether a client is replacing it: only one may.
+    /// Whether a client is replacing the token; only one may do so at a time.
     busy: bool,
     /// When a revoke was first acknowledged, and its revision.
     dead: Option<(Instant, String)>,

@@ -59,7 +59,7 @@ async fn an_idle_replica_costs_as_little_beside_a_long_change_log_as_beside_a_sh
     sleep(Duration::from_secs(2)).await;
     let short = share(&cluster, lasting).await;
     fill_changes(&cluster.postgres, rows);
-    // Wait until the replicas have polled the log, which is too long to list its changes.
+    // Wait until the replicas have polled the log, which has too many changes to list.
     sleep(Duration::from_secs(2)).await;
     let long = share(&cluster, lasting).await;
     println!(

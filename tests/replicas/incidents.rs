@@ -30,8 +30,8 @@ async fn preview(cluster: &Cluster) -> v1::RevokeAllResponse {
     revoke(&cluster.a, &cluster.stack, None).await.unwrap()
 }
 
-/// Waits until the replica answers that the token is inactive, and asserts that this takes the
-/// bound at most.
+/// Waits until the replica answers that the token is inactive, and asserts that this takes at most
+/// the bound.
 async fn dead_within_the_bound(replica: &Replica, stack: &str, secret: &str) {
     let acknowledged = Instant::now();
     loop {

@@ -173,9 +173,9 @@ pub async fn point_to(cluster: &Cluster, port: u16) {
     }
 }
 
-/// Replaces the database of running replicas by one on another server, restored from a dump that is
-/// older than a revoke, and asks for a while. Returns how many answers were active, with and
-/// without the revision of the revoke; the secret; and that revision.
+/// Replaces the database of running replicas with one on another server, restored from a dump that
+/// is older than a revoke, and asks for a while, with and without the revision of the revoke.
+/// Returns how many answers were active, the secret, and that revision.
 async fn restore_under(cluster: &Cluster, other: &Postgres) -> (usize, String, String) {
     let issued = cluster.issue("revoked after the dump").await;
     cluster.b.warm(&cluster.stack, &issued.secret).await;

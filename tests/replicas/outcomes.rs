@@ -88,7 +88,7 @@ fn require_unknown(status: &Status) {
     );
 }
 
-/// PostgreSQL reports such a commit as successful, with a warning that only this server has it.
+/// PostgreSQL reports such a commit as successful, with a warning that it may not be replicated.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_whose_wait_for_the_standby_was_cancelled_is_not_acknowledged() {
     let Some(cluster) = Cluster::start().await else {

@@ -61,7 +61,7 @@ impl PlanLog {
             "auto_explain.log_analyze = on",
             "auto_explain.log_timing = off",
             "log_line_prefix = '@@%a@@'",
-            // Statistics are updated by the test alone.
+            // Only the test updates the statistics.
             "autovacuum = off",
         ] {
             set(&postgres, setting);

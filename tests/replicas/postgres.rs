@@ -106,7 +106,7 @@ impl Postgres {
         }
         let made = Self::empty(self.bin.clone());
         made.initialise();
-        // Renamed once it is complete; another test may have been faster.
+        // The copy is renamed once it is complete; another test may have been faster.
         let copying = TempDir::new_in(folder).unwrap();
         copy_folder(&made.data(), &copying.path().join("data"));
         if let Err(error) = fs::rename(copying.path().join("data"), &kept) {

@@ -207,8 +207,8 @@ async fn rotations_and_first_uses_at_once_never_wait_for_each_other_for_long() {
                 .rotate(rotate_request(&stack, &uid, overlap))
                 .await;
             let secret = rotated.unwrap().into_inner().secret;
-            // The secret may be superseded by now; the verdict may be either, but the call must not
-            // fail.
+            // The secret may be superseded by now, so either verdict is right, but the call must
+            // not fail.
             replica.introspect(&stack, &secret).await.unwrap();
         }
     });

@@ -1,6 +1,6 @@
 //! A change is only made in the database that committed the last heartbeat, only in its own tables,
-//! and only if its clock agrees with the replica's; and a read there sees every row. Each condition
-//! can cease to hold between two heartbeats.
+//! and only if its clock agrees with the replica's. A read in that database sees every row. Each
+//! condition can cease to hold between two heartbeats.
 
 use std::time::{Duration, Instant};
 

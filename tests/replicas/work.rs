@@ -241,7 +241,7 @@ async fn for_a_holder_a_wrong_stack_key_costs_the_same_look_ups_as_an_unknown_se
             let told = look_ups(&cluster, key, secret, in_batch).await;
             assert_eq!(told, wanted, "{key}");
         }
-        // With the key of its own stack, the secret is answered as active.
+        // With the key of its own stack, the secret is active.
         for secret in [&used, &unused] {
             let answer = cluster.a.introspect(&cluster.stack, secret).await.unwrap();
             assert!(answer.active);

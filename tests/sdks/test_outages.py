@@ -1,4 +1,4 @@
-"""How the vendor's SDKs handle a stacktoken that is down, and that is restarted."""
+"""How the vendor's SDKs handle outages and restarts of stacktoken."""
 
 import json
 import os

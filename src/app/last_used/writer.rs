@@ -1,6 +1,6 @@
 //! Writes recorded uses of tokens to the store in batches. There is at most one transaction per
-//! second, and each is small enough to hardly delay a concurrent change on SQLite, which allows one
-//! writer at a time. Uses that cannot be written stay in memory until the next run.
+//! second, and each is small enough not to delay a concurrent change noticeably on SQLite, which
+//! allows one writer at a time. Uses that cannot be written stay in memory until the next run.
 
 use std::{sync::Arc, time::Duration};
 

@@ -11,7 +11,7 @@ use super::*;
 use crate::{cli::Cli, grpc::DESCRIPTORS};
 
 /// A command, the message that it sends, the message's fields with their flags, and the fields that
-/// no flag sets because the command does.
+/// the command itself sets.
 type Row = (
     &'static str,
     &'static str,

@@ -104,8 +104,8 @@ fn actor(words: &[String]) -> anyhow::Result<v1::Actor> {
 }
 
 impl FilterFlags {
-    /// Converts the filters to a request without a stack. A time that is relative to now counts
-    /// from the clock of this machine.
+    /// Converts the filters to a request without a stack. A relative time is resolved with the
+    /// clock of this machine.
     ///
     /// # Errors
     /// Returns an error if a label is given twice, or if issuer and subject are swapped.

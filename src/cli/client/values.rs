@@ -112,7 +112,7 @@ pub fn length(time: Duration) -> prost_types::Duration {
     }
 }
 
-/// An instant, or a duration relative to now, by which a list is filtered.
+/// An instant, or a duration relative to now, that filters a list.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Moment {
     Distance(Duration),

@@ -1,6 +1,6 @@
 //! Accepts only URL paths that every server reads in the same way. A path that a proxy or a router
-//! might decode, merge, case-fold or truncate is rejected. Otherwise one request could be
-//! authorized and another one be served.
+//! might decode, merge, case-fold or truncate is rejected. Otherwise, the request that is served
+//! could differ from the one that was authorized.
 
 /// The maximum number of segments. No path of the API has as many.
 const MAX_SEGMENTS: usize = 32;

@@ -14,7 +14,7 @@ use crate::{
     grpc::{pb::audit::v1, status},
 };
 
-/// The highest number of values of one filter.
+/// Maximum number of values in one filter.
 const MAX_VALUES: usize = 100;
 
 type ListQuestion = (AuditFilter, u64, Option<AuditCursor>);

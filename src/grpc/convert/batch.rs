@@ -18,7 +18,7 @@ use crate::{
 /// Maximum number of questions in a batch.
 const MAX_QUESTIONS: usize = 100;
 
-/// A batch, of which some questions may be invalid.
+/// A batch in which some questions may be invalid.
 pub struct Asked {
     /// The valid questions, in their order.
     pub batch: Batch,

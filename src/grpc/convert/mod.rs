@@ -55,7 +55,7 @@ fn named<T>(
 }
 
 /// Decodes a page token. If the request has other faults, the query is not known, and only the form
-/// of the token is checked, so that a wrong token is reported together with them.
+/// of the token is checked, so that a malformed token is reported together with the other faults.
 fn page_token<C: DeserializeOwned>(
     faults: &mut Violations,
     question: impl Serialize,

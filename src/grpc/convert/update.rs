@@ -91,7 +91,7 @@ fn edit(
 
 impl permissions::Paths {
     /// Parses the change of the permissions that the paths name. Returns `None` if they name none.
-    /// The whole includes its parts.
+    /// `permissions` includes its parts.
     fn parse(
         self,
         message: Option<v1::Permissions>,

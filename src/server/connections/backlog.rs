@@ -1,6 +1,6 @@
 //! Limits on calls whose request message has not arrived and on responses that the client has not
 //! read, per connection and per peer address. Such calls and responses take memory but no call
-//! permit. So they are limited per sender, and take nothing from the calls of others.
+//! permit. So they are limited per sender, and cannot displace the calls of others.
 
 use std::sync::{
     Arc,

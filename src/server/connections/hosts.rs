@@ -74,7 +74,7 @@ impl Hosts {
         })
     }
 
-    /// Hands a connection over to the host that has the fewest.
+    /// Hands a connection over to the host with the fewest connections.
     pub fn hand_over<F>(&self, connection: impl FnOnce() -> F + Send + 'static)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -96,7 +96,7 @@ impl Hosts {
         let _ = host.connections.send(Box::new(start));
     }
 
-    /// Waits until a host ends, which none does before [`Self::finish`] unless it has panicked.
+    /// Waits until a host ends. Before [`Self::finish`], a host ends only if it has panicked.
     pub async fn next_end(&mut self) {
         self.ended.join_next().await;
     }

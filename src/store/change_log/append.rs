@@ -95,8 +95,8 @@ impl Kind {
 
 /// Appends a change. On SQLite, the position of a change is its row id, because there is only one
 /// writer. On PostgreSQL it is the transaction id, because a row with a higher id may be committed
-/// first; there the statement also sets `last_changed_at` in the same round trip. No later decision
-/// about the stack may be earlier than that instant.
+/// first; the statement also sets `last_changed_at` in the same round trip. No later decision about
+/// the stack may be earlier than that instant.
 const APPEND: PerEngine = PerEngine {
     sqlite: "INSERT INTO changes (stack_uid, token_uid, kind, changed_at) \
         VALUES ($1, $2, $3, $4) RETURNING id AS position",

@@ -218,9 +218,9 @@ fn check_postgres(url: &str) -> Result<(), LocationError> {
     let rest = schemes.iter().find_map(|scheme| url.strip_prefix(scheme));
     let rest = rest.ok_or(LocationError::Form)?;
     let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
-    // If the password contains `/`, `?` or `#` without percent-encoding, a parser ends the host
-    // there. It takes the rest of the password for the database name or a parameter, so errors and
-    // logs would contain it.
+    // If the password contains `/`, `?` or `#` without percent-encoding, a parser ends the host at
+    // that character. It reads the rest of the password as the database name or a parameter, so
+    // errors and logs would contain it.
     let name = place.split_once('/').map_or("", |(_, name)| name);
     if url.contains('#') || name.contains(['@', '/']) {
         return Err(LocationError::Parameter);

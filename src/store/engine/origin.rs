@@ -272,7 +272,7 @@ impl Store {
     }
 
     /// Checks that this database wrote the change log. A copy assigns other transaction ids, so
-    /// positions mean something else there.
+    /// positions have another meaning in a copy.
     ///
     /// # Errors
     /// Returns [`Error::Foreign`], whose message names the command to run.

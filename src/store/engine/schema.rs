@@ -2,6 +2,7 @@
 
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait as _, EntityTrait as _, QueryFilter as _,
+    SqliteTransactionMode, TransactionOptions, TransactionTrait as _,
     sea_query::{Expr, Query},
 };
 use sea_orm_migration::{MigratorTrait as _, SchemaManager};
@@ -101,8 +102,9 @@ impl Store {
         })
     }
 
-    /// Applies the pending migrations, each in its own transaction. Returns the schema as it was
-    /// before.
+    /// Applies the pending migrations. If the program ends or a statement fails meanwhile, then on
+    /// SQLite none of them is applied, and on PostgreSQL each is applied as a whole or not at all.
+    /// Returns the schema as it was before.
     ///
     /// # Errors
     /// Returns [`SchemaError::Newer`] if a newer version has migrated the store, otherwise
@@ -122,7 +124,7 @@ impl Store {
     /// others wait.
     async fn apply(&self) -> Result<(), sea_orm::DbErr> {
         match &self.location {
-            Location::Sqlite(_) => Migrator::up(&self.pools.load().writer, None).await,
+            Location::Sqlite(_) => migrate_at_once(&self.pools.load().writer).await,
             Location::Postgres(urls) => {
                 let alone = pool::migrating(urls).await?;
                 let lock = format!("SELECT pg_advisory_lock({MIGRATION_LOCK})");
@@ -209,4 +211,19 @@ impl Store {
         let version = |row: sea_orm::QueryResult| row.try_get("", "version").map_err(Error::from);
         rows.into_iter().map(version).collect()
     }
+}
+
+/// Applies the pending migrations in one transaction. On SQLite, the migration library would commit
+/// each statement, so an interrupted migration could not be repeated, and each commit waits for the
+/// disk.
+pub(in crate::store) async fn migrate_at_once(
+    database: &sea_orm::DatabaseConnection,
+) -> Result<(), sea_orm::DbErr> {
+    let options = TransactionOptions {
+        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+        ..TransactionOptions::default()
+    };
+    let transaction = database.begin_with_options(options).await?;
+    Migrator::up(&transaction, None).await?;
+    transaction.commit().await
 }

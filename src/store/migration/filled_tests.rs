@@ -7,6 +7,7 @@ use sea_orm_migration::{
 };
 
 use super::Migrator;
+use crate::store::engine::schema::migrate_at_once;
 
 /// A stack with its owner, a token, the secret, change log row and audit row of the token, as the
 /// first version wrote them.
@@ -75,4 +76,38 @@ async fn a_filled_store_of_every_version_before_is_brought_up_to_date() {
         let broken = "SELECT COUNT(*) AS n FROM pragma_foreign_key_check";
         assert_eq!(number(&store, broken).await, 0);
     }
+}
+
+#[tokio::test]
+async fn a_migration_that_fails_halfway_leaves_the_file_as_it_was() {
+    let store = Database::connect("sqlite::memory:").await.unwrap();
+    Migrator::up(&store, Some(1)).await.unwrap();
+    for statement in FILLED {
+        store.execute_unprepared(statement).await.unwrap();
+    }
+    // A table in the way of a later migration.
+    store
+        .execute_unprepared("CREATE TABLE replays (id INTEGER)")
+        .await
+        .unwrap();
+    let objects = "SELECT COUNT(*) AS n FROM sqlite_schema";
+    let columns = "SELECT COUNT(*) AS n FROM pragma_table_info('token_secrets')";
+    let applied = "SELECT COUNT(*) AS n FROM seaql_migrations";
+    let mut before = Vec::new();
+    for count in [objects, columns, applied] {
+        before.push(number(&store, count).await);
+    }
+
+    migrate_at_once(&store).await.unwrap_err();
+
+    for (count, before) in [objects, columns, applied].into_iter().zip(before) {
+        assert_eq!(number(&store, count).await, before, "{count}");
+    }
+    store
+        .execute_unprepared("DROP TABLE replays")
+        .await
+        .unwrap();
+    migrate_at_once(&store).await.unwrap();
+    let all = i64::try_from(Migrator::migrations().len()).unwrap();
+    assert_eq!(number(&store, applied).await, all);
 }

@@ -45,8 +45,8 @@ pub struct PresentedSecret {
 }
 
 impl Store {
-    /// Records the first use of a secret. Does nothing if the secret was used before or is not
-    /// valid any more. If a former secret was valid only until this first use, it ends in the same
+    /// Records the first use of a secret. Does nothing if the secret was used before or is no
+    /// longer valid. If a former secret was valid only until this first use, it ends in the same
     /// transaction. Only in that case is a row appended to the change log, and the revision
     /// returned.
     ///

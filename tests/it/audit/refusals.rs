@@ -210,8 +210,7 @@ async fn calls_without_a_credential_and_verdicts_leave_no_rows() {
         let _ = service.introspection.introspect(question.clone()).await;
         assert!(mere.introspection.introspect(question).await.is_err());
     }
-    // Refusals are written in order. Once this one is recorded, the ones above would be too, if
-    // they were recorded at all.
+    // Refusals are written in order: once this one is recorded, no earlier one can follow.
     let mut stranger = server.stranger().await;
     assert!(stranger.tokens.list(list_request(stack)).await.is_err());
     let only = BTreeMap::from([(

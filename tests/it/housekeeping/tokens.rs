@@ -243,7 +243,7 @@ async fn a_failure_in_the_middle_undoes_its_batch_keeps_nothing_else_and_is_made
         (rows("token_secrets").await, rows("requests").await),
         (700, 700)
     );
-    // Work outside the failed batch is done nevertheless.
+    // The work outside the failed batch is still done.
     assert_eq!(rows("token_usage").await, 700);
     database.run("DROP TRIGGER fault").await;
     server.cleaned().await;

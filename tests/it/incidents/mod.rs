@@ -1,4 +1,4 @@
-//! The RPCs for incidents: revoking many tokens at once, and reporting a leaked secret.
+//! The incident-response RPCs: revoking many tokens at once, and reporting a leaked secret.
 
 mod previewed;
 mod repeated;

@@ -457,7 +457,7 @@ async fn each_unrecognized_token_counts_against_the_rate_of_its_caller() {
     let request = batch_request(&server.stack, &secrets);
     let answer = ask(&server, request.clone()).await.unwrap();
     assert_eq!(outcomes(&answer)[29..], ["NOT_RECOGNIZED", "OK"]);
-    // Some unknown tokens exceed the rate limit; the known token is answered nevertheless.
+    // Some unknown tokens exceed the rate limit; the known token is still answered.
     let answer = ask(&server, request).await.unwrap();
     let seen = outcomes(&answer);
     let limited = "ResourceExhausted RATE_LIMITED";

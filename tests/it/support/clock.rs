@@ -61,8 +61,7 @@ impl ManualClock {
         self.wall.fetch_sub(by, Ordering::SeqCst);
     }
 
-    /// Makes a clock reading on a thread that serves connections panic: the `readings`th one from
-    /// now.
+    /// Makes a clock reading on a thread that serves connections panic: number `readings` from now.
     pub fn panic_after_readings(&self, readings: i64) {
         self.panics_after.store(readings, Ordering::SeqCst);
     }

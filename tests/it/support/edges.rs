@@ -526,8 +526,8 @@ fn register_request(key: &str) -> admin::RegisterRequest {
     }
 }
 
-/// Asserts that of concurrent registrations with one key one succeeds and the others fail with
-/// STACK_KEY_TAKEN.
+/// Asserts that exactly one of these concurrent registrations with the same key succeeds, and that
+/// the others fail with STACK_KEY_TAKEN.
 pub async fn registrations(operators: &[Client]) {
     for round in 0..20 {
         let key = format!("blt{round:016x}");

@@ -1,5 +1,5 @@
-//! Changes with the etag of the version that was read: of two owners who read the same version, one
-//! succeeds and the other is refused.
+//! Changes with an etag: if two owners have read the same version of a token, one owner's change
+//! succeeds and the other's is refused.
 
 use std::time::Duration;
 

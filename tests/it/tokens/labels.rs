@@ -1,4 +1,4 @@
-//! Labels: their limits, how they are changed, and how tokens are found by them.
+//! Labels: their limits, how they are changed, and how they are used to find tokens.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -16,7 +16,7 @@ pub struct RowError {
     pub row: usize,
     /// The column that is wrong: `name`, `access`, `rule`, `fact` or `branch_bound`.
     pub column: &'static str,
-    /// What is wrong with it, and what to do.
+    /// What is wrong with the column, and what to do.
     pub problem: Problem,
 }
 

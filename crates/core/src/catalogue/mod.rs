@@ -65,7 +65,7 @@ impl Catalogue {
     }
 
     /// Returns the version of the catalogue, a hash of all its rows. It changes whenever a row
-    /// does, so that a client that evaluates actions itself can compare it.
+    /// does, so that a client that evaluates actions itself can detect the change.
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version

@@ -38,9 +38,9 @@ impl Access {
 /// The maximum number of branches and aliases together to which a token can be narrowed.
 const MAX_BRANCHES: usize = 100;
 
-/// Permissions in serialized form, as in the store, in golden test data or in a client library.
-/// They are not validated yet. [`Permissions::requested`] validates those of a
-/// caller, and [`Permissions::try_from`] those that were accepted before.
+/// Permissions in serialized form, as in the store, in golden test data or in a client library, not
+/// yet validated. [`Permissions::requested`] validates those of a caller, and
+/// [`Permissions::try_from`] those that were accepted before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Draft {
