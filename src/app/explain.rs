@@ -77,8 +77,8 @@ impl App {
 
     async fn explain(&self, call: &Call, command: &ExplainExchange) -> Result<Explanation, Error> {
         self.explained.admit(&call.caller.actor)?;
-        let (key, now) = ((&command.stack_key, command.token), self.clock.now());
-        let (token, _) = self.store.get(call, key, now).await?;
+        let (key, uid) = (&command.stack_key, command.token);
+        let token = self.store.get(call, key, uid).await?;
         let Some(federation) = token.federation.clone() else {
             return Err(Refusal::Invalid(not_federated()).into());
         };

@@ -101,7 +101,8 @@ impl App {
     /// # Errors
     /// [`Error`].
     pub async fn get(&self, call: &Call, (stack, uid): Key<'_>) -> Result<(Token, u32), Error> {
-        let done = self.store.get(call, (stack, uid), self.clock.now()).await;
+        let now = self.clock.now();
+        let done = self.store.get_with_sessions(call, (stack, uid), now).await;
         let done = done.map(|(token, sessions)| (self.with_use(token), sessions));
         self.settle(call, (AuditAction::TokenGet, about((stack, uid))), done)
     }

@@ -201,6 +201,7 @@ fn issue_command(key: &StackKey, name: &str) -> Issue {
         permissions: read_write(),
         labels: Labels::default(),
         expiry: Expiry::Never,
+        federation: None,
         request: None,
         overdue: Violations::default(),
     }
@@ -993,7 +994,7 @@ async fn look_ups_of_many(engine: &Engine) -> Vec<String> {
 fn describe(outcome: Outcome) -> String {
     let change = match outcome {
         Outcome::Done(change) => change,
-        Outcome::Refused { reason, count } => return format!("{reason} {count}"),
+        Outcome::Refused { reason, count, .. } => return format!("{reason} {count}"),
     };
     let state = |state: Option<Snapshot>| match state {
         Some(Snapshot::Token(token)) => {
@@ -1027,6 +1028,7 @@ async fn audits(engine: &Engine) -> Vec<String> {
             action: AuditAction::TokenIssue,
             reason: "NAME_TAKEN",
             minute,
+            hidden: None,
         };
         let first = RefusedCall {
             at: later(engine.clock.now(), 1),

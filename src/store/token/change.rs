@@ -38,11 +38,24 @@ use crate::store::{
 };
 
 impl Store {
+    /// Returns one token, live or dead.
+    ///
+    /// # Errors
+    /// Returns [`Error`] if the call is refused or the store fails.
+    pub async fn get(&self, call: &Call, key: &StackKey, uid: TokenUid) -> Result<Token, Error> {
+        read_tx!(self, call, "get", |tx| {
+            let stack = self
+                .load_stack(tx, call, key, RemovedStacks::Exclude)
+                .await?;
+            find_token(tx, (&stack, key), uid).await
+        })
+    }
+
     /// Returns one token, live or dead, and how many of its sessions live at `now`.
     ///
     /// # Errors
     /// Returns [`Error`] if the call is refused or the store fails.
-    pub async fn get(
+    pub async fn get_with_sessions(
         &self,
         call: &Call,
         (key, uid): (&StackKey, TokenUid),
