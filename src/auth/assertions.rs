@@ -1,18 +1,13 @@
-//! Assertions of workloads: what such a JWT must have beside a valid form and signature, and the
-//! verification of one that is not the caller's own credential.
+//! Assertions of workloads: what such a JWT must have beside a valid form and signature.
 
 use std::{collections::HashSet, time::Duration};
 
 use super::{
-    Rejection,
-    authenticator::{Authenticator, MAX_VALUE_BYTES},
     issuers::IssuerEntry,
     jwt::{Cause, Jwt, check_subject, leeway_micros, micros},
 };
 use crate::domain::{
-    federation::{
-        FederationIssuer, FederationIssuers, Unverified, VerifyWorkload, Verifying, Workload,
-    },
+    federation::{FederationIssuer, Workload},
     timestamp::Timestamp,
 };
 
@@ -77,43 +72,5 @@ impl Jwt<'_> {
             Some(life) if (1..=longest).contains(&life) => Ok((issued, expires)),
             _ => Err("exp is not within 24 hours after iat"),
         }
-    }
-}
-
-impl Authenticator {
-    /// Returns the issuers of workload identities.
-    #[must_use]
-    pub fn federation_issuers(&self) -> FederationIssuers {
-        let issuers = self.entries.iter();
-        issuers
-            .filter_map(|(entry, _)| entry.workload.clone())
-            .collect()
-    }
-
-    /// Verifies an assertion that is not the caller's own credential. Whether it has expired is
-    /// told only after its signature was verified.
-    async fn verify_other(&self, assertion: &str) -> Result<Workload, Unverified> {
-        if assertion.len() > MAX_VALUE_BYTES {
-            return Err(Unverified::Invalid);
-        }
-        let now = self.deps.clock.now();
-        let invalid = |_| Unverified::Invalid;
-        let jwt = Jwt::parse_expired_too(assertion, now).map_err(invalid)?;
-        let entry = match self.find_with_fresh_keys(&jwt).await {
-            Ok(found) => found.entry,
-            Err(Rejection::KeysUnavailable) => return Err(Unverified::KeysUnavailable),
-            Err(_) => return Err(Unverified::Invalid),
-        };
-        let issuer = entry.workload.as_ref().ok_or(Unverified::Invalid)?;
-        if jwt.is_expired {
-            return Err(Unverified::Expired);
-        }
-        jwt.workload(issuer).map_err(invalid)
-    }
-}
-
-impl VerifyWorkload for Authenticator {
-    fn verify<'a>(&'a self, jwt: &'a str) -> Verifying<'a> {
-        Box::pin(self.verify_other(jwt))
     }
 }

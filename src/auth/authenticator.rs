@@ -17,6 +17,7 @@ use quick_cache::sync::Cache;
 use super::{
     KeyFileUnusable, Readiness, Rejection,
     assertions::Audiences,
+    bearer::{MAX_VALUE_BYTES, bearer},
     certificates::{self, CertificateEntry, ClientCertificate},
     connection_credentials::{CachedCaller, ConnectionCredentials},
     fetch::KeyFetcher,
@@ -31,12 +32,9 @@ use super::{
 use crate::domain::{
     caller::{Actor, Caller, CallerKind},
     clock::{Clock, ClockReading},
-    secret,
     timestamp::Timestamp,
 };
 
-/// Longest `authorization` value that is accepted: 8 KiB.
-pub(super) const MAX_VALUE_BYTES: usize = 8 * 1024;
 /// Maximum number of cached verified credentials.
 const MAX_CACHED: usize = 10_000;
 
@@ -384,29 +382,6 @@ fn caller(entry: &IssuerEntry, jwt: &Jwt<'_>) -> Result<Caller, Cause> {
             subject: jwt.subject().to_owned(),
         },
     })
-}
-
-/// Returns the token that follows the scheme `Bearer`, in upper or lower case (RFC 9110 §11.1), and
-/// exactly one space (RFC 6750 §2.1).
-fn bearer(value: &[u8]) -> Result<&str, Rejection> {
-    if !value.is_ascii() {
-        return Err(Rejection::Invalid("not ASCII"));
-    }
-    let value = str::from_utf8(value).map_err(|_| Rejection::Invalid("not ASCII"))?;
-    // Looks for a management token first, whatever the scheme is, so that the client gets the
-    // specific error.
-    let mut words = value.split_ascii_whitespace();
-    if words
-        .by_ref()
-        .take(2)
-        .any(|word| word.starts_with(secret::PREFIX))
-    {
-        return Err(Rejection::TokenNotAcceptedHere);
-    }
-    match value.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token),
-        _ => Err(Rejection::Invalid("not Bearer, one space and a token")),
-    }
 }
 
 fn sha256(value: &[u8]) -> [u8; 32] {

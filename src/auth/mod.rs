@@ -5,9 +5,11 @@
 mod algorithm;
 mod assertions;
 mod authenticator;
+mod bearer;
 mod certificates;
 mod connection_credentials;
 mod entry;
+mod explained;
 mod fetch;
 mod file;
 mod issuers;

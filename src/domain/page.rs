@@ -77,6 +77,9 @@ pub fn open<C: DeserializeOwned>(
 
 /// Checks only that a string has the form of a page token, for callers that do not know the query
 /// to which the token must belong.
+///
+/// # Errors
+/// Returns a [`Problem`] if the string has another form.
 pub fn check_form(token: &str) -> Result<(), Problem> {
     let is_one = token.is_empty() || parse::<Value>(token).is_some();
     is_one.then_some(()).ok_or_else(not_a_token)

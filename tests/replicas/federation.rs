@@ -105,8 +105,8 @@ async fn one_assertion_exchanged_for_tokens_of_two_stacks_at_once_is_exchanged_o
     let first = federated(&cluster, "ci").await;
     let request = federated_request(&other, "ci");
     cluster.a.owner.clone().tokens.issue(request).await.unwrap();
-    for _ in 0..ROUNDS {
-        let claims = job(now(), json!({}));
+    for round in 0..ROUNDS {
+        let claims = job(now(), json!({ "run_id": round.to_string() }));
         let jwt = format!("Bearer {}", cluster.issuer.sign(&claims));
         let ask = |replica: &Replica, stack: &str| {
             let endpoint = Endpoint::from_shared(format!("http://{}", replica.address)).unwrap();

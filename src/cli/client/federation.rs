@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{text::instant, values};
+use super::values;
 use crate::{
     config,
     domain::federation::rules::{MAX_SESSION_FOR, MIN_SESSION_FOR},
@@ -133,12 +133,6 @@ pub fn rule(rule: &v1::ClaimRule) -> String {
 pub fn shown_length(length: &prost_types::Duration) -> String {
     let seconds = u64::try_from(length.seconds).unwrap_or_default();
     humantime::format_duration(Duration::from_secs(seconds)).to_string()
-}
-
-/// Formats the session whose secret was presented.
-pub fn session(facts: &v1::SessionFacts) -> String {
-    let began = instant(facts.issued_at.as_ref(), "");
-    format!("of {}, since {began}", facts.subject)
 }
 
 #[cfg(test)]

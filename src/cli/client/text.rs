@@ -120,7 +120,7 @@ pub fn verdict(answer: &v1::IntrospectResponse) -> String {
         ));
     }
     let session = answer.session.as_ref();
-    facts.push(("session", session.map(federation::session)));
+    facts.push(("session", session.map(session_of)));
     facts.push(("labels", some(&labels(&answer.labels))));
     let granted = answer.permissions.as_ref();
     facts.push((
@@ -176,6 +176,12 @@ pub fn instant(at: Option<&Timestamp>, absent: &str) -> String {
             whole.to_string()
         },
     )
+}
+
+/// Formats the session whose secret was presented.
+fn session_of(facts: &v1::SessionFacts) -> String {
+    let began = instant(facts.issued_at.as_ref(), "");
+    format!("of {}, since {began}", facts.subject)
 }
 
 /// Returns the last part of the name of an enum value, as a word.

@@ -209,5 +209,5 @@ fn a_session_lives_between_a_minute_and_an_hour() {
         let checked = check_session_for(Duration::from_secs(seconds));
         assert_eq!(checked.is_ok(), accepted, "{seconds}");
     }
-    assert_eq!(DEFAULT_SESSION_FOR, Duration::from_secs(900));
+    assert_eq!(DEFAULT_SESSION_FOR, Duration::from_mins(15));
 }

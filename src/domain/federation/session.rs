@@ -114,7 +114,7 @@ mod tests {
         let federation = Federation {
             issuer: "i".into(),
             rules: Vec::new(),
-            session_for: Duration::from_secs(900),
+            session_for: Duration::from_mins(15),
         };
         let end = |asked: Option<u64>, expires_at: Option<i64>| {
             let asked = asked.map(Duration::from_secs);

@@ -112,7 +112,7 @@ mod tests {
 
     use super::*;
 
-    fn of(provider: Provider, subject: &str, claims: Value) -> (String, String) {
+    fn of(provider: Provider, subject: &str, claims: &Value) -> (String, String) {
         let claims = claims.as_object().unwrap();
         let described = provider.subject_description(subject, claims);
         (described, provider.account_key(subject, claims))
@@ -168,7 +168,7 @@ mod tests {
                 "",
             ),
         ] {
-            let found = of(provider, subject, claims);
+            let found = of(provider, subject, &claims);
             assert_eq!(found, (described.to_owned(), account.to_owned()));
         }
     }
@@ -178,7 +178,7 @@ mod tests {
         let secret = "stk1_zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz3batYO";
         let claims = json!({"repository": "a\nb\u{202e}", "run_id": secret,
             "run_attempt": "9".repeat(400)});
-        let (described, _) = of(Provider::GithubActions, "x", claims);
+        let (described, _) = of(Provider::GithubActions, "x", &claims);
         assert!(
             described.starts_with("repo a?b? run (not shown) attempt 99"),
             "{described}"
