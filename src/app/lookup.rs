@@ -1,5 +1,6 @@
 //! Store lookups for digests that are not in the cache. Lookups are single-flight: concurrent
-//! callers that need the same digest share one query. A caller never joins a lookup that started
+//! callers that need the same digest share one lookup, and lookups that wait together share one
+//! query (see [`super::coalesce`]). A caller never joins a lookup that started
 //! before the last eviction from the cache, because that lookup may have read the store before the
 //! change that caused the eviction.
 
@@ -15,7 +16,11 @@ use futures_util::{
 };
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::{Error, freshness::Freshness};
+use super::{
+    Error,
+    coalesce::{Coalescer, Found},
+    freshness::Freshness,
+};
 use crate::{
     domain::{
         clock::Clock,
@@ -94,6 +99,8 @@ pub(super) struct SingleFlight {
 #[derive(Clone)]
 pub(super) struct LookupDeps {
     pub store: Arc<Store>,
+    /// Reads single digests, those of lookups that wait together with one statement.
+    pub misses: Coalescer<Store>,
     pub cache: Arc<Cache>,
     pub clock: Arc<dyn Clock>,
     pub freshness: Arc<Freshness>,
@@ -122,11 +129,11 @@ impl LookupDeps {
             // Taken before the query, so the result of the query reflects everything that is
             // applied here by now.
             let view = self.freshness.view(started);
-            let Ok(answered) = timeout(bound, asked.look_up(&self.store)).await else {
+            let Ok(Some(answered)) = timeout(bound, asked.look_up(self)).await else {
                 self.store.renew_silent_connections().await;
                 return Err(LookupError::TooSlow);
             };
-            let look = answered.map_err(|error| LookupError::Store(Arc::new(error)))?;
+            let look = answered.map_err(LookupError::Store)?;
             let evidence = self
                 .freshness
                 .evidence_of_look_up(A::origin(&look), started)
@@ -146,10 +153,11 @@ impl LookupDeps {
 trait Asked: Sync {
     type Lookup: Send;
 
+    /// Returns `None` if the query was not answered in time.
     fn look_up(
         &self,
-        store: &Store,
-    ) -> impl Future<Output = Result<Self::Lookup, store::Error>> + Send;
+        ground: &LookupDeps,
+    ) -> impl Future<Output = Option<Result<Self::Lookup, Arc<store::Error>>>> + Send;
 
     /// Returns the origin of the database that answered.
     fn origin(look: &Self::Lookup) -> &Origin;
@@ -158,8 +166,8 @@ trait Asked: Sync {
 impl Asked for Digest {
     type Lookup = store::Lookup;
 
-    async fn look_up(&self, store: &Store) -> Result<store::Lookup, store::Error> {
-        store.look_up(self).await
+    async fn look_up(&self, ground: &LookupDeps) -> Option<Found> {
+        ground.misses.read(*self).await
     }
 
     fn origin(look: &store::Lookup) -> &Origin {
@@ -170,8 +178,11 @@ impl Asked for Digest {
 impl Asked for [Digest] {
     type Lookup = store::Lookups;
 
-    async fn look_up(&self, store: &Store) -> Result<store::Lookups, store::Error> {
-        store.look_up_many(self).await
+    async fn look_up(
+        &self,
+        ground: &LookupDeps,
+    ) -> Option<Result<store::Lookups, Arc<store::Error>>> {
+        Some(ground.store.look_up_many(self).await.map_err(Arc::new))
     }
 
     fn origin(look: &store::Lookups) -> &Origin {

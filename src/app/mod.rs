@@ -7,6 +7,7 @@ mod cached;
 mod change_broadcast;
 mod change_poller;
 mod clocks;
+mod coalesce;
 mod error;
 mod exchange;
 mod explain;
@@ -74,6 +75,7 @@ pub use stacktoken_core::facts_cache::Subject;
 
 use self::{
     change_broadcast::ChangeBroadcast,
+    coalesce::Coalescer,
     first_use::FirstUseRecorder,
     freshness::{Cover, Freshness},
     last_used::LastUsedTracker,
@@ -180,6 +182,7 @@ impl App {
             store.bar_from(cache.clone());
         }
         let ground = LookupDeps {
+            misses: Coalescer::new(store.clone(), bounds.freshness),
             store: store.clone(),
             cache: cache.clone(),
             clock: clock.clone(),

@@ -63,8 +63,23 @@ pub(super) fn scope<T>(context: Option<&Context>, span: &Span, work: impl FnOnce
 
 /// Wraps a future so that it keeps the current trace context and span, whichever task it runs in.
 pub fn carried<F: Future>(work: F) -> impl Future<Output = F::Output> {
-    let (context, span) = (Context::map_current(Clone::clone), Span::current());
-    async move { within(Some(&context), &span, work).await }
+    Place::here().within(work)
+}
+
+/// The trace context and span of a call, for work that is done for it elsewhere.
+pub struct Place(Context, Span);
+
+impl Place {
+    /// Returns the current context and span.
+    #[must_use]
+    pub fn here() -> Self {
+        Self(Context::map_current(Clone::clone), Span::current())
+    }
+
+    /// Runs a future in this context and span.
+    pub async fn within<F: Future>(self, work: F) -> F::Output {
+        within(Some(&self.0), &self.1, work).await
+    }
 }
 
 struct Received<'a, F> {

@@ -1,8 +1,8 @@
 //! The lookup of many digests with one statement, so that all of them are read from one snapshot.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
-use super::{facts_of, seen_by};
+use super::{Lookup, facts_of, seen_by};
 use crate::{
     domain::{origin::Origin, revision::Snapshot, secret::Digest, verdict::Facts},
     store::{Error, Store, engine::evidence::first},
@@ -24,7 +24,15 @@ const ONE: &str = "digest = $1";
 /// The numbers of digests for which there is a statement. There are only a few, so that each text
 /// is prepared once per connection. A smaller batch is filled up with repetitions of its last
 /// digest.
-const SIZES: [usize; 3] = [4, 20, 100];
+const SIZES: [usize; 5] = [4, 10, 20, 40, 100];
+
+/// What the store knows about several digests, each by itself.
+struct Read {
+    /// Facts, or the error of a row that cannot be parsed. Unknown digests are left out.
+    facts: HashMap<Digest, Result<Facts, Error>>,
+    snapshot: Snapshot,
+    origin: Origin,
+}
 
 impl Store {
     /// Looks up the facts about the tokens with these secrets, all from one snapshot.
@@ -33,6 +41,49 @@ impl Store {
     /// Returns [`Error`] if the primary cannot be read, or if one of the rows cannot be parsed.
     /// There is no answer for any of the digests then (R13).
     pub async fn look_up_many(&self, digests: &[Digest]) -> Result<Lookups, Error> {
+        let Read {
+            facts,
+            snapshot,
+            origin,
+        } = self.read_many(digests).await?;
+        let facts = facts.into_iter().map(|(of, facts)| Ok((of, facts?)));
+        Ok(Lookups {
+            facts: facts.collect::<Result<_, Error>>()?,
+            snapshot,
+            origin,
+        })
+    }
+
+    /// Looks up digests for callers that know nothing of each other, all from one snapshot. Returns
+    /// one result for each digest, in the same order. A row that cannot be parsed is the error of
+    /// its digest alone.
+    ///
+    /// # Errors
+    /// Returns [`Error`] if the primary cannot be read.
+    pub async fn look_up_each(
+        &self,
+        digests: &[Digest],
+    ) -> Result<Vec<Result<Lookup, Arc<Error>>>, Error> {
+        let Read {
+            facts,
+            snapshot,
+            origin,
+        } = self.read_many(digests).await?;
+        let shared = facts
+            .into_iter()
+            .map(|(of, facts)| (of, facts.map_err(Arc::new)));
+        let found: HashMap<_, _> = shared.collect();
+        let of_one = |digest| {
+            Ok(Lookup {
+                facts: found.get(digest).cloned().transpose()?,
+                snapshot: snapshot.clone(),
+                origin: origin.clone(),
+            })
+        };
+        Ok(digests.iter().map(of_one).collect())
+    }
+
+    async fn read_many(&self, digests: &[Digest]) -> Result<Read, Error> {
         let operation = self.begin_operation("look_up_many");
         let mut looked = self.try_look_up_many(digests).await;
         if self.renew_after_lost_connection(&looked).await {
@@ -45,7 +96,7 @@ impl Store {
         looked
     }
 
-    async fn try_look_up_many(&self, digests: &[Digest]) -> Result<Lookups, Error> {
+    async fn try_look_up_many(&self, digests: &[Digest]) -> Result<Read, Error> {
         let count = padded(digests.len());
         let last = digests.last().into_iter().cycle();
         let asked = digests.iter().chain(last).take(count);
@@ -62,7 +113,7 @@ impl Store {
         let (origin, snapshot) = seen_by(first(&rows)?)?;
         let mut facts = HashMap::with_capacity(rows.len());
         for row in &rows {
-            let Some(known) = facts_of(row)? else {
+            let Some(known) = facts_of(row).transpose() else {
                 continue;
             };
             let digest: Vec<u8> = row.try_get("", "digest")?;
@@ -72,7 +123,7 @@ impl Store {
                 .find(|asked| asked.as_bytes()[..] == digest[..]);
             facts.extend(asked.map(|asked| (*asked, known)));
         }
-        Ok(Lookups {
+        Ok(Read {
             facts,
             snapshot,
             origin,

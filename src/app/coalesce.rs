@@ -1,0 +1,183 @@
+//! Look-ups of single digests that wait together become one statement. A look-up that finds a free
+//! place starts its statement at once. While all places are taken, further look-ups wait, and the
+//! next free place takes all of them. A look-up never joins a statement that has begun: what it is
+//! answered with was read after it was asked, as if it had run a statement of its own.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::oneshot, time::timeout};
+
+use crate::{
+    domain::secret::Digest,
+    store::{self, Lookup, Store},
+    telemetry::context::Place,
+};
+
+/// The number of statements that run at the same time. More would make each statement smaller, and
+/// fewer would leave the database idle while a result is on its way.
+const AT_ONCE: usize = 4;
+/// The largest number of digests in one statement.
+const MOST: usize = 40;
+
+/// What a digest was found to be. The error is shared, because one statement can fail for several
+/// callers.
+pub(super) type Found = Result<Lookup, Arc<store::Error>>;
+
+/// Reads many digests with one statement.
+pub(super) trait ReadTogether: Send + Sync + 'static {
+    /// What is found about one digest.
+    type Answer: Send + 'static;
+
+    /// Returns one answer for each digest, in the same order.
+    fn read(&self, digests: &[Digest]) -> impl Future<Output = Vec<Self::Answer>> + Send;
+}
+
+impl ReadTogether for Store {
+    type Answer = Found;
+
+    async fn read(&self, digests: &[Digest]) -> Vec<Found> {
+        if let [one] = digests {
+            return vec![self.look_up(one).await.map_err(Arc::new)];
+        }
+        match self.look_up_each(digests).await {
+            Ok(each) => each,
+            // The database may have failed on the row of one digest, for example on a damaged page.
+            Err(store::Error::Database(_)) => {
+                let mut each = Vec::with_capacity(digests.len());
+                for digest in digests {
+                    each.push(self.look_up(digest).await.map_err(Arc::new));
+                }
+                each
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                digests.iter().map(|_| Err(error.clone())).collect()
+            }
+        }
+    }
+}
+
+/// A caller that waits for its digest to be read.
+struct Waiting<A> {
+    digest: Digest,
+    answer: oneshot::Sender<A>,
+    /// The caller's trace, to which the statement belongs if this caller is its first one.
+    place: Place,
+}
+
+struct Queue<A> {
+    waiting: VecDeque<Waiting<A>>,
+    running: usize,
+}
+
+/// Reads digests, many with one statement.
+pub(super) struct Coalescer<R: ReadTogether> {
+    reader: Arc<R>,
+    queue: Arc<Mutex<Queue<R::Answer>>>,
+    bound: Duration,
+}
+
+impl<R: ReadTogether> Clone for Coalescer<R> {
+    fn clone(&self) -> Self {
+        Self {
+            reader: self.reader.clone(),
+            queue: self.queue.clone(),
+            bound: self.bound,
+        }
+    }
+}
+
+impl<R: ReadTogether> Coalescer<R> {
+    /// Creates a reader whose statements are abandoned after `bound`.
+    pub fn new(reader: Arc<R>, bound: Duration) -> Self {
+        let queue = Queue {
+            waiting: VecDeque::new(),
+            running: 0,
+        };
+        Self {
+            reader,
+            queue: Arc::new(Mutex::new(queue)),
+            bound,
+        }
+    }
+
+    /// Reads a digest with a statement that begins after this call. Returns `None` if the statement
+    /// was not answered within the bound.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "ends by itself within the bound, and only reads"
+    )]
+    pub async fn read(&self, digest: Digest) -> Option<R::Answer> {
+        let (answer, answered) = oneshot::channel();
+        let place = Place::here();
+        let started = {
+            let mut queue = lock(&self.queue);
+            queue.waiting.push_back(Waiting {
+                digest,
+                answer,
+                place,
+            });
+            let starts = queue.running < AT_ONCE;
+            queue.running += usize::from(starts);
+            starts.then(|| Running(self.clone()))
+        };
+        if let Some(running) = started {
+            // A task of its own, so that a caller that gives up takes no answer from the others.
+            tokio::spawn(async move { running.serve().await });
+        }
+        answered.await.ok()
+    }
+}
+
+/// One of the places in which statements run. It is free again when this is dropped, even on panic.
+struct Running<R: ReadTogether>(Coalescer<R>);
+
+impl<R: ReadTogether> Running<R> {
+    /// Runs statements until nobody waits.
+    async fn serve(&self) {
+        while let Some((place, digests, answers)) = self.take() {
+            let read = place.within(self.0.reader.read(&digests));
+            let Ok(found) = timeout(self.0.bound, read).await else {
+                continue;
+            };
+            for (answer, found) in answers.into_iter().zip(found) {
+                // A caller that has given up needs no answer.
+                let _ = answer.send(found);
+            }
+        }
+    }
+
+    /// Takes the callers of the next statement. Whoever comes later is not among them.
+    #[expect(clippy::type_complexity, reason = "one row of callers, taken apart")]
+    fn take(&self) -> Option<(Place, Vec<Digest>, Vec<oneshot::Sender<R::Answer>>)> {
+        let mut queue = lock(&self.0.queue);
+        queue.waiting.retain(|waiting| !waiting.answer.is_closed());
+        let count = queue.waiting.len().min(MOST);
+        let mut first = None;
+        let (mut digests, mut answers) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for waiting in queue.waiting.drain(..count) {
+            first.get_or_insert(waiting.place);
+            digests.push(waiting.digest);
+            answers.push(waiting.answer);
+        }
+        first.map(|place| (place, digests, answers))
+    }
+}
+
+impl<R: ReadTogether> Drop for Running<R> {
+    fn drop(&mut self) {
+        lock(&self.0.queue).running -= 1;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[path = "coalesce_tests.rs"]
+mod tests;
