@@ -97,10 +97,15 @@ async fn a_session_of_which_nothing_is_left_may_do_nothing() {
             ..Default::default()
         });
     let question = Question::new(&secret, &server.stack).about(&actions);
-    for from_memory in [false, true] {
+    // The change of the token may arrive late, and evicts what was cached before.
+    for _ in 0..200 {
         let answer = client.introspect(&question).await.unwrap();
-        assert_eq!((answer.active(), answer.from_memory()), (true, from_memory));
-        assert!(!answer.allowed());
+        assert!(answer.active() && !answer.allowed());
         assert_eq!(answer.reason(), Some(Reason::ModuleNotGranted));
+        if answer.from_memory() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
+    panic!("it is never answered from the cache");
 }
