@@ -314,10 +314,10 @@ pub fn fill(postgres: &Postgres, rows: u32) {
          answer, first_seen_at) SELECT 'blt' || lpad(to_hex(n), 16, '0'), 'i', 's', 'r', 'q' || n, \
          '\\x00', '{{}}', 0 FROM generate_series(1, {rows}) n; \
          INSERT INTO sessions (digest, token_uid, subject, issued_at, expires_at) \
-         SELECT decode(lpad(to_hex(n), 64, 'f'), 'hex'), {one}, 's', 0, 4000000000000000 + n \
+         SELECT decode(lpad(to_hex(n + 1099511627776), 64, '0'), 'hex'), {one}, 's', 0, 4000000000000000 + n \
          FROM generate_series(1, {rows}) n; \
          INSERT INTO assertions (key, content, session_digest, first_seen_at, expires_at) \
-         SELECT decode(lpad(to_hex(n), 64, 'f'), 'hex'), '\\x00', '\\x00', 0, \
+         SELECT decode(lpad(to_hex(n + 1099511627776), 64, '0'), 'hex'), '\\x00', '\\x00', 0, \
          4000000000000000 + n FROM generate_series(1, {rows}) n; \
          INSERT INTO token_usage SELECT {one}, 'i', 'a', 1 FROM generate_series(1, {rows}) n; \
          INSERT INTO audit_events (uid, occurred_at, actor_kind, actor_issuer, actor_subject, \
