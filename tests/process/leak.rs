@@ -311,7 +311,7 @@ async fn exchanged(dev: &Dev, secrets: &mut Secrets, stack: &str) {
     for (stack, token_uid) in [
         (stack, jwt.as_str()),
         (&jwt, &uid),
-        ("blt00c0ffee00c0ffee", ""),
+        ("blt00000000000000ff", ""),
     ] {
         let refused = workload.exchange.exchange(exchange(stack, token_uid)).await;
         refused.unwrap_err();
