@@ -161,7 +161,6 @@ impl App {
             }),
         };
         Ok(StartSession {
-            stack_key: command.stack_key.clone(),
             stack,
             token: token.uid,
             federation: token.federation.clone().ok_or(Obstacle::NoSuchToken)?,

@@ -176,7 +176,7 @@ fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
 
 async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Dev(command) => dev::run(*command).await,
+        Command::Dev(command) => Box::pin(dev::run(*command)).await,
         Command::Serve(command) => Box::pin(serve::run(*command)).await,
         Command::Migrate(command) => migrate::run(command).await,
         Command::Healthcheck(command) => healthcheck::run(command).await,

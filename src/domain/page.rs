@@ -79,7 +79,7 @@ pub fn open<C: DeserializeOwned>(
 /// to which the token must belong.
 ///
 /// # Errors
-/// Returns a [`Problem`] if the string has another form.
+/// Returns a [`Problem`] if the string is not a page token.
 pub fn check_form(token: &str) -> Result<(), Problem> {
     let is_one = token.is_empty() || parse::<Value>(token).is_some();
     is_one.then_some(()).ok_or_else(not_a_token)

@@ -13,7 +13,7 @@ use crate::domain::{caller::Actor, id::TokenUid, timestamp::Timestamp};
 use crate::store::{
     Error, Store,
     engine::dialect::PerEngine,
-    engine::transaction::Transaction,
+    engine::transaction::{Affects, Transaction},
     entity::{
         token,
         token_usage::{self, Column},
@@ -122,9 +122,7 @@ pub(super) async fn note(
     .update_column(Column::LastUsedAt)
     .action_and_where(known.lt(at.as_micros()))
     .to_owned();
-    token_usage::Entity::insert(row)
-        .on_conflict(newer)
-        .exec_without_returning(tx)
-        .await?;
-    Ok(())
+    let row = token_usage::Entity::insert(row).on_conflict(newer);
+    let row = row.build(tx.get_database_backend());
+    Ok(tx.write(row, Affects::Any).await?)
 }

@@ -23,15 +23,22 @@ macro_rules! write_tx {
     };
     ($store:expr, ($mode:expr, $stack:expr), $name:literal, |$tx:ident| $work:block) => {{
         match $store.permit_queues.take($stack).await {
-            Ok(_turn) => write_tx!($store, $mode, $name, |$tx| $work),
+            Ok(_turn) => {
+                let locked = $crate::store::engine::permit_queues::StackRef::from($stack);
+                write_tx!(@begun $store, $mode, $name, Some(&locked), |$tx| $work)
+            }
             Err(error) => Err(error),
         }
     }};
-    ($store:expr, $mode:expr, $name:literal, |$tx:ident| $work:block) => {{
+    ($store:expr, $mode:expr, $name:literal, |$tx:ident| $work:block) => {
+        write_tx!(@begun $store, $mode, $name, None, |$tx| $work)
+    };
+    // Begins with the lock of the stack, if one is given.
+    (@begun $store:expr, $mode:expr, $name:literal, $locked:expr, |$tx:ident| $work:block) => {{
         let operation = $store.begin_operation($name);
         let mut pauses = $crate::store::RETRY_AFTER.into_iter();
         loop {
-            let done: Result<_, $crate::store::Error> = match $store.begin_write().await {
+            let done: Result<_, $crate::store::Error> = match $store.begin_write($locked).await {
                 Ok(transaction) => {
                     let $tx = &transaction;
                     let done = async { $work }.await;

@@ -74,12 +74,12 @@ use self::{
     engine::dialect::Dialect,
     engine::evidence::Isolation,
     engine::origin::Sources,
-    engine::permit_queues::PermitQueues,
+    engine::permit_queues::{PermitQueues, StackRef},
     engine::pool::Embedded,
     engine::read_limits::{ReadLimits, ReadPermit},
     engine::renewals::Renewals,
     engine::statements::Statements,
-    engine::transaction::{Access, Outcomes, Transaction},
+    engine::transaction::{Access, Groups, Outcomes, Transaction},
     engine::trust::Trust,
     engine::writable::Refused,
 };
@@ -103,6 +103,8 @@ pub struct Store {
     size: PoolSize,
     pools: Arc<ArcSwap<Pools>>,
     outcomes: Arc<Outcomes>,
+    /// The changes on SQLite that are committed together.
+    groups: Groups,
     permit_queues: PermitQueues,
     read_limits: ReadLimits,
     renewals: Renewals,
@@ -171,6 +173,7 @@ impl Store {
             size,
             outcomes: Arc::new(Outcomes::new(pools.clone())),
             pools,
+            groups: Groups::default(),
             permit_queues: PermitQueues::of_changes(),
             read_limits: ReadLimits::of(readings),
             renewals: Renewals::default(),
@@ -274,14 +277,16 @@ impl Store {
     /// Begins a change. Tries again while the pool is busy, and on a new connection if the
     /// connection was dead. This is safe because nothing was done yet. After a restart of the
     /// database, every connection in the pool is dead.
-    async fn begin_write(&self) -> Result<Transaction, Error> {
-        let mut begun = self.try_begin_write().await;
+    ///
+    /// If the change is of one stack, the stack is locked in the same round trip on PostgreSQL.
+    async fn begin_write(&self, of: Option<&StackRef>) -> Result<Transaction, Error> {
+        let mut begun = self.try_begin_write(of).await;
         for _ in 0..WAIT_AGAIN {
             let busy = begun.as_ref().is_err_and(Error::is_out_of_connections);
             if !busy && !self.renew_after_lost_connection(&begun).await {
                 break;
             }
-            begun = self.try_begin_write().await;
+            begun = self.try_begin_write(of).await;
         }
         begun
     }
@@ -296,9 +301,19 @@ impl Store {
         }
     }
 
-    async fn try_begin_write(&self) -> Result<Transaction, Error> {
+    async fn try_begin_write(&self, of: Option<&StackRef>) -> Result<Transaction, Error> {
         self.require_file()?;
-        Transaction::begin(&self.pools.load().writer, Access::Write).await
+        let pools = self.pools.load();
+        match (self.dialect(), of) {
+            (Dialect::Postgres, Some(stack)) => {
+                let lock = format!("; {}", stack::access::lock_of(stack));
+                Transaction::begin_locking(&pools.writer, (stack.clone(), &lock)).await
+            }
+            (Dialect::Postgres, None) => Transaction::begin(&pools.writer, Access::Write).await,
+            (Dialect::Sqlite, _) => {
+                Transaction::begin_in_group(&self.groups, &pools.writer, &self.outcomes).await
+            }
+        }
     }
 
     async fn try_begin_read(

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::domain::{id::TokenUid, timestamp::Timestamp};
 use crate::store::{
     Error, Store,
-    engine::dialect::{PerEngine, SKIP_LOCKED},
+    engine::dialect::PerEngine,
     engine::transaction::Transaction,
     entity::{audit_event, request, session, stack, token, token_secret, token_usage},
 };
@@ -100,6 +100,15 @@ const OLDEST_CHANGES: PerEngine = PerEngine {
 
 /// Skips rows of `u` that are being written.
 const SKIP_LOCKED_USAGE: PerEngine = PerEngine::on_postgres(" FOR UPDATE OF u SKIP LOCKED");
+
+/// Deletes the oldest results of calls. On PostgreSQL the rows are named by an array of places, for
+/// which there is only one plan. A join could read the whole table, depending on the statistics.
+const DELETE_REPLAYS: PerEngine = PerEngine {
+    sqlite: "DELETE FROM replays WHERE rowid IN (SELECT rowid FROM replays \
+        WHERE first_seen_at <= $1 ORDER BY first_seen_at LIMIT $2)",
+    postgres: "DELETE FROM replays WHERE ctid = ANY (ARRAY(SELECT ctid FROM replays \
+        WHERE first_seen_at <= $1 ORDER BY first_seen_at LIMIT $2 FOR UPDATE SKIP LOCKED))",
+};
 
 impl Store {
     /// Deletes tokens that have been dead for longer than `keep`, together with their secrets,
@@ -224,11 +233,10 @@ impl Store {
             let Some(before) = self.acquire_purge_lock(tx, keep).await? else {
                 return Ok(Batch::BUSY);
             };
-            let sql = format!(
-                "DELETE FROM replays                  WHERE (stack_key, caller_issuer, caller_subject, rpc, request_id) IN                  (SELECT stack_key, caller_issuer, caller_subject, rpc, request_id FROM replays                   WHERE first_seen_at <= $1 ORDER BY first_seen_at LIMIT {BATCH}{})",
-                self.dialect().pick(SKIP_LOCKED)
-            );
-            let deleted = self.delete(tx, &sql, [before.as_micros().into()]).await?;
+            let sql = self.dialect().pick(DELETE_REPLAYS);
+            let most = i64::try_from(BATCH).unwrap_or(i64::MAX);
+            let values = [before.as_micros().into(), most.into()];
+            let deleted = self.delete(tx, sql, values).await?;
             Ok(Batch::of("replays", deleted, deleted == BATCH))
         })
     }

@@ -6,7 +6,7 @@
 
 use crate::domain::{audit::AuditAction, caller::Call, id::TokenUid, revision::Revision};
 use crate::store::{
-    Error, Store, audit::append::Record, change_log::append::Kind,
+    Error, Store, audit::append::Record, audit::of_audit, change_log::append::Kind,
     engine::transaction::Transaction, stack::access::LockedStack,
 };
 
@@ -52,9 +52,10 @@ impl Store {
         about: About<'_>,
         record: impl Into<Record>,
     ) -> Result<(Revision, Proof), Error> {
-        self.append_audit(tx, call, action, about, record).await?;
-        let revision = self.append_change(tx, about, kind).await?;
-        Ok((revision, Proof(())))
+        self.append_audit_later(tx, call, action, about, record)
+            .await?;
+        let revision = self.append_change(tx, about, kind).await;
+        Ok((revision.map_err(of_audit)?, Proof(())))
     }
 
     /// Records one change of each of these tokens of a stack. If there are none, records the call

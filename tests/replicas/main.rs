@@ -46,6 +46,7 @@ mod skew;
 mod stopped;
 #[path = "../it/support/mod.rs"]
 mod support;
+mod trips;
 mod trusted;
 mod usage;
 mod visibility;

@@ -128,7 +128,9 @@ async fn for_a_stranger_a_stack_that_exists_costs_the_same_statements_as_one_tha
             assert_eq!(status.code(), Code::NotFound);
             assert_eq!(reason(&status), "STACK_NOT_FOUND");
         }
-        of_each.push(statements);
+        // The key is part of the text of the statement that locks the stack.
+        let without_key = |text: String| text.replace(key, "KEY");
+        of_each.push(statements.into_iter().map(without_key).collect::<Vec<_>>());
     }
     assert!(of_each[0].len() >= 10, "{:#?}", of_each[0]);
     for other in &of_each[1..] {

@@ -1,7 +1,7 @@
 //! Writes the audit rows of changes, in the transactions of the changes.
 
 use newtype_uuid::GenericUuid as _;
-use sea_orm::{EntityTrait as _, Set};
+use sea_orm::{EntityTrait as _, QueryTrait as _, Set};
 
 use super::{snapshot, written};
 use crate::domain::{
@@ -13,7 +13,7 @@ use crate::domain::{
 use crate::store::{
     Error, Store,
     change_log::append::AT_ONCE,
-    engine::transaction::Transaction,
+    engine::transaction::{Affects, Transaction},
     entity::audit_event::{ActiveModel, Entity},
     stack::access::LockedStack,
 };
@@ -80,6 +80,21 @@ impl Store {
     ) -> Result<(), Error> {
         let row = self.audit_row(call, action, about, &record.into())?;
         written(Entity::insert(row).exec_without_returning(tx).await)
+    }
+
+    /// Writes the audit row of a change as [`Self::append_audit`] does, at the latest with the next
+    /// statement of the transaction.
+    pub(in crate::store) async fn append_audit_later(
+        &self,
+        tx: &Transaction,
+        call: &Call,
+        action: AuditAction,
+        about: (&LockedStack, Option<TokenUid>),
+        record: impl Into<Record>,
+    ) -> Result<(), Error> {
+        let row = self.audit_row(call, action, about, &record.into())?;
+        let row = Entity::insert(row).build(self.backend());
+        written(tx.write(row, Affects::Any).await)
     }
 
     /// Writes an audit row for each of these tokens of a stack. If there are no tokens, writes one

@@ -6,8 +6,8 @@ use sea_orm::{ConnectionTrait as _, DbErr, Statement, Value};
 use crate::domain::{id::TokenUid, revision::Revision};
 use crate::store::{
     Error, Store,
-    engine::dialect::{Dialect, PerEngine},
-    engine::transaction::Transaction,
+    engine::dialect::PerEngine,
+    engine::transaction::{Affects, Transaction},
     stack::access::LockedStack,
 };
 use stacktoken_core::facts_cache::Subject;
@@ -95,13 +95,11 @@ impl Kind {
 
 /// Appends a change. On SQLite, the position of a change is its row id, because there is only one
 /// writer. On PostgreSQL it is the transaction id, because a row with a higher id may be committed
-/// first; the statement also sets `last_changed_at` in the same round trip. No later decision about
-/// the stack may be earlier than that instant.
+/// first; there the statement also sends the hint, see `Store::hint`.
 const APPEND: PerEngine = PerEngine {
     sqlite: "INSERT INTO changes (stack_uid, token_uid, kind, changed_at) \
         VALUES ($1, $2, $3, $4) RETURNING id AS position",
-    postgres: "WITH moved AS (UPDATE stacks SET last_changed_at = $4 WHERE uid = $1) \
-        INSERT INTO changes (stack_uid, token_uid, kind, changed_at) \
+    postgres: "INSERT INTO changes (stack_uid, token_uid, kind, changed_at) \
         VALUES ($1, $2, $3, $4) RETURNING xid::text::bigint AS position",
 };
 
@@ -128,22 +126,22 @@ impl Store {
         kind: Kind,
     ) -> Result<Revision, Error> {
         let dialect = self.dialect();
-        match dialect {
-            Dialect::Sqlite => self.note_changed(tx, stack).await?,
-            // [`APPEND`] itself records the instant.
-            Dialect::Postgres => {}
-        }
+        tx.write(self.note_changed(stack), Affects::One).await?;
         let values = [
             stack.uid.into_untyped_uuid().into(),
             token.map(TokenUid::into_untyped_uuid).into(),
             kind.name().into(),
             stack.at.as_micros().into(),
         ];
-        let sql = dialect.pick(APPEND);
+        let hint = if self.sends_hint(kind) {
+            format!(", pg_catalog.pg_notify('{CHANNEL}', '')::text AS hint")
+        } else {
+            String::new()
+        };
+        let sql = dialect.pick(APPEND).to_owned() + &hint;
         let statement = Statement::from_sql_and_values(dialect.backend(), sql, values);
-        let row = tx.query_one_raw(statement).await?;
+        let row = tx.write_returning(statement).await?;
         let row = row.ok_or_else(|| DbErr::RecordNotInserted)?;
-        self.hint(tx, kind).await?;
         let position = row.try_get("", "position")?;
         tx.note_position(position);
         if !kind.is_harmless() {
@@ -160,7 +158,7 @@ impl Store {
         kind: Kind,
     ) -> Result<Option<Revision>, Error> {
         if !tokens.is_empty() {
-            self.note_changed(tx, stack).await?;
+            tx.execute_raw(self.note_changed(stack)).await?;
         }
         let position = self.dialect().pick(POSITION);
         let mut last = None;
@@ -194,23 +192,25 @@ impl Store {
         Ok(last.map(|position| self.revision(position)))
     }
 
-    /// Records the instant of the decision, so that no later decision about the stack is dated
-    /// earlier (R8). On PostgreSQL, the statement that appends a single change does this as well.
-    async fn note_changed(&self, tx: &Transaction, stack: &LockedStack) -> Result<(), Error> {
+    /// Returns the statement that records the instant of the decision, so that no later decision
+    /// about the stack is dated earlier (R8).
+    fn note_changed(&self, stack: &LockedStack) -> Statement {
         let sql = "UPDATE stacks SET last_changed_at = $1 WHERE uid = $2";
         let values = [stack.at.as_micros().into(), stack.row.uid.into()];
-        let statement = Statement::from_sql_and_values(self.backend(), sql, values);
-        tx.execute_raw(statement).await?;
-        Ok(())
+        Statement::from_sql_and_values(self.backend(), sql, values)
     }
 
     /// Sends a hint, but only if the change can make cached facts wrong. NOTIFY takes a lock that
     /// all commits share, and a replica that misses a hint still polls the change log.
     async fn hint(&self, tx: &Transaction, kind: Kind) -> Result<(), Error> {
-        if self.has_other_writers() && !kind.is_harmless() {
+        if self.sends_hint(kind) {
             tx.execute_unprepared(&format!("NOTIFY {CHANNEL}")).await?;
         }
         Ok(())
+    }
+
+    fn sends_hint(&self, kind: Kind) -> bool {
+        self.has_other_writers() && !kind.is_harmless()
     }
 
     /// Returns a revision that includes every change that this transaction sees, for a call that

@@ -23,13 +23,6 @@ pub(in crate::store) struct PerEngine {
     pub postgres: &'static str,
 }
 
-/// Skips the rows that another transaction has locked, and locks the rest. On SQLite, a transaction
-/// that writes locks the whole database.
-pub(in crate::store) const SKIP_LOCKED: PerEngine = PerEngine {
-    sqlite: "",
-    postgres: " FOR UPDATE SKIP LOCKED",
-};
-
 impl PerEngine {
     /// SQL text that only PostgreSQL needs.
     pub const fn on_postgres(postgres: &'static str) -> Self {

@@ -18,6 +18,8 @@ pub(in crate::store) struct Statements {
     pub beat: String,
     /// Runs under the lock of a stack. Empty on SQLite, where no other process makes changes.
     pub decide: String,
+    /// The same, with the role of a member of the stack.
+    pub decide_with_role: String,
 }
 
 impl Statements {
@@ -31,6 +33,7 @@ impl Statements {
                 sources.all_columns()
             ),
             decide: trust::on_postgres(sources),
+            decide_with_role: trust::with_role_on_postgres(sources),
             sources,
         }
     }
@@ -43,6 +46,7 @@ impl Statements {
             find_change: String::new(),
             beat: "WHERE name = 'heartbeat'".to_owned(),
             decide: String::new(),
+            decide_with_role: String::new(),
             sources: Sources::NONE,
         }
     }

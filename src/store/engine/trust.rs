@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwapOption;
 use sea_orm::{ConnectionTrait as _, DbErr, QueryResult, Statement};
 use tokio::sync::Notify;
+use uuid::Uuid;
 
-use crate::domain::{comparison::Comparison, origin::Origin, timestamp::Timestamp};
+use crate::domain::{caller::Actor, comparison::Comparison, origin::Origin, timestamp::Timestamp};
 use crate::store::{
     Error, Store,
     engine::origin::{CLOCK, Sources, origin_of},
@@ -20,6 +21,15 @@ use crate::store::{
 /// transaction began.
 pub(in crate::store) fn on_postgres(sources: Sources) -> String {
     format!("SELECT {CLOCK} AS now, {}", sources.columns_now())
+}
+
+/// Returns the statement for PostgreSQL that also reads the role of a member of a stack.
+pub(in crate::store) fn with_role_on_postgres(sources: Sources) -> String {
+    format!(
+        "{}, (SELECT role FROM stack_members \
+         WHERE stack_uid = $1 AND issuer = $2 AND subject = $3) AS role",
+        on_postgres(sources)
+    )
 }
 
 /// Which of the two checks are enabled. Only negative-control tests disable one; no setting does.
@@ -97,19 +107,42 @@ impl Store {
         if !self.has_other_writers() {
             return Ok(self.clock.now());
         }
-        let comparison = Comparison::begin(self.clock.as_ref());
         let statement = Statement::from_string(self.backend(), &self.statements.decide);
+        Ok(self.read_clock(tx, statement).await?.0)
+    }
+
+    /// Reads the clock as [`Self::transaction_clock`] does, together with the role of a person
+    /// in a stack. Only for PostgreSQL.
+    pub(in crate::store) async fn transaction_clock_and_role(
+        &self,
+        tx: &Transaction,
+        (stack, person): (Uuid, &Actor),
+    ) -> Result<(Timestamp, Option<String>), Error> {
+        let sql = &self.statements.decide_with_role;
+        let (issuer, subject) = (person.issuer.as_str(), person.subject.as_str());
+        let values = [stack.into(), issuer.into(), subject.into()];
+        let statement = Statement::from_sql_and_values(self.backend(), sql, values);
+        let (clock, row) = self.read_clock(tx, statement).await?;
+        Ok((clock, row.try_get("", "role")?))
+    }
+
+    async fn read_clock(
+        &self,
+        tx: &Transaction,
+        statement: Statement,
+    ) -> Result<(Timestamp, QueryResult), Error> {
+        let comparison = Comparison::begin(self.clock.as_ref());
         let row = tx.query_one_raw(statement).await?;
         let row = row.ok_or_else(|| DbErr::RecordNotFound("a clock".to_owned()))?;
         self.require_trusted(&row)?;
         if self.own_clock_decides {
-            return Ok(self.clock.now());
+            return Ok((self.clock.now(), row));
         }
         let theirs = Timestamp::from_micros(row.try_get("", "now")?);
         let theirs = theirs
             .ok_or_else(|| DbErr::Custom("the database's clock is out of range".to_owned()))?;
         self.require_agreement(&comparison, theirs)?;
-        Ok(theirs)
+        Ok((theirs, row))
     }
 
     /// Checks that the row comes from the trusted database. A database without an incarnation

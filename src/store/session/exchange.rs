@@ -20,7 +20,6 @@ use crate::domain::{
     permissions::{Draft, Permissions},
     refusal::Refusal,
     revision::Revision,
-    stack::StackKey,
     timestamp::Timestamp,
     token::{Token, TokenState},
 };
@@ -40,8 +39,6 @@ use crate::store::{
 
 /// A request for a session.
 pub struct StartSession {
-    /// The key of the stack.
-    pub stack_key: StackKey,
     /// The stack.
     pub stack: StackUid,
     /// The federated token.
@@ -85,7 +82,7 @@ impl Store {
         command: &StartSession,
         secret: &NewSecret,
     ) -> Result<(StartedSession, Revision), Error> {
-        change_tx!(self, (&command.stack_key), "exchange", |tx| {
+        change_tx!(self, (command.stack), "exchange", |tx| {
             let stack = self.locked(tx, command.stack).await?;
             let token = self.token_to_exchange(tx, &stack, command).await?;
             let replayed = match &command.once {

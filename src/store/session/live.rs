@@ -4,6 +4,7 @@
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
     ColumnTrait as _, Condition, EntityTrait as _, PaginatorTrait as _, QueryFilter as _,
+    sea_query::Expr,
 };
 
 use crate::domain::{id::TokenUid, secret::Digest, timestamp::Timestamp};
@@ -69,16 +70,19 @@ async fn end(tx: &Transaction, which: Condition, now: Timestamp) -> Result<u32, 
     Ok(u32::try_from(done.rows_affected).unwrap_or(u32::MAX))
 }
 
-/// Records the first use of the secret of a live session. Returns whether it was the first.
+/// Records the first use of the secret of a live session, if its token is live too, which
+/// `token_lives` says. Returns whether it was the first.
 pub(in crate::store) async fn note_first_use(
     tx: &Transaction,
     digest: &Digest,
+    token_lives: Expr,
     now: Timestamp,
 ) -> Result<bool, Error> {
     let done = session::Entity::update_many()
         .col_expr(session::Column::FirstUsedAt, now.as_micros().into())
         .filter(with_digest(digest, now))
         .filter(session::Column::FirstUsedAt.is_null())
+        .filter(token_lives)
         .exec(tx)
         .await?;
     Ok(done.rows_affected == 1)

@@ -2,9 +2,12 @@
 
 use crate::store::{
     Error, Store,
-    engine::dialect::SKIP_LOCKED,
+    engine::dialect::PerEngine,
     purge::{BATCH, Batch, Retention},
 };
+
+/// Skips rows that another transaction holds.
+const SKIP_LOCKED: PerEngine = PerEngine::on_postgres(" FOR UPDATE SKIP LOCKED");
 
 impl Store {
     /// Deletes sessions that ended longer ago than `keep`. Their secrets are not recognized any

@@ -5,13 +5,13 @@ use std::ops::Deref;
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
-    ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter as _, QuerySelect as _,
-    Select, sea_query::LockType,
+    ColumnTrait as _, ConnectionTrait, EntityTrait as _, FromQueryResult as _, QueryFilter as _,
+    QuerySelect as _, QueryTrait as _, Select, sea_query::LockType,
 };
 use uuid::Uuid;
 
 use crate::domain::{
-    caller::Call,
+    caller::{Actor, Call},
     id::StackUid,
     refusal::Refusal,
     stack::{Role, StackKey},
@@ -19,6 +19,8 @@ use crate::domain::{
 };
 use crate::store::{
     Error, Store,
+    engine::dialect::Dialect,
+    engine::permit_queues::StackRef,
     engine::transaction::Transaction,
     entity::{member, stack},
     token::rows::corrupt,
@@ -122,13 +124,20 @@ impl Store {
         key: &StackKey,
         which: RemovedStacks,
     ) -> Result<LockedStack, Error> {
-        // On SQLite the transaction locks the whole database. On PostgreSQL this lock still lets
-        // other transactions insert rows that refer to the stack.
-        let select = by_key(key).lock(LockType::NoKeyUpdate);
-        match check(tx, call, select, which).await {
-            Ok(found) => self.decide(tx, found).await,
-            Err(error) => Err(self.only_if_trusted(tx, error).await),
-        }
+        let row = lock(tx, &key.into()).await?;
+        let row = row.filter(|row| which == RemovedStacks::Include || row.removed_at.is_none());
+        // A refusal is returned only if the trusted database gives it. Another database may not
+        // have the stack or the member yet. So the clock is read first, which checks that.
+        let person = (uid_or_nil(row.as_ref()), &call.caller.actor);
+        let (clock, role) = match self.dialect() {
+            Dialect::Postgres => {
+                let (clock, role) = self.transaction_clock_and_role(tx, person).await?;
+                (clock, role.map(|role| parse_role(&role, person.0)))
+            }
+            Dialect::Sqlite => (self.clock.now(), role_of(tx, person).await?.map(Ok)),
+        };
+        let found = permitted(row, role.transpose()?, call)?;
+        self.decide(found, clock)
     }
 
     /// Loads and locks the stack with this id, without checking the caller's role.
@@ -138,40 +147,24 @@ impl Store {
         uid: StackUid,
     ) -> Result<LockedStack, Error> {
         let key = uid.into_untyped_uuid();
-        let row = stack::Entity::find_by_id(key)
-            .lock(LockType::NoKeyUpdate)
-            .one(tx)
-            .await?;
-        let Some(row) = row else {
-            let error = corrupt("stacks", "uid", key);
-            return Err(self.only_if_trusted(tx, error).await);
-        };
+        let row = lock(tx, &uid.into()).await?;
+        // Only what the trusted database does not have is missing.
+        let clock = self.transaction_clock(tx).await?;
+        let row = row.ok_or_else(|| corrupt("stacks", "uid", key))?;
         let found = StackContext {
             row,
             uid,
             role: None,
         };
-        self.decide(tx, found).await
+        self.decide(found, clock)
     }
 
-    /// Returns a refusal only if the trusted database gives it. Another database may not have the
-    /// stack or the member yet.
-    async fn only_if_trusted(&self, tx: &Transaction, error: Error) -> Error {
-        match error {
-            Error::Refused(_) | Error::Corrupt { .. } => {
-                self.transaction_clock(tx).await.err().unwrap_or(error)
-            }
-            error => error,
-        }
-    }
-
-    /// Reads the instant of the decision once the stack is locked. The instant never goes back
+    /// Returns the instant of the decision. `clock` was read once the stack was locked. The instant never goes back
     /// within one stack, whichever database or clock it comes from. If the clock is behind the last
     /// change by no more than the permitted skew, the instant of that change is used. If the clock
     /// is further behind, either the clock or that instant is wrong, and it is not known which, so
     /// the change is refused.
-    async fn decide(&self, tx: &Transaction, found: StackContext) -> Result<LockedStack, Error> {
-        let clock = self.transaction_clock(tx).await?;
+    fn decide(&self, found: StackContext, clock: Timestamp) -> Result<LockedStack, Error> {
         let last = found.row.last_changed_at;
         let last = Timestamp::from_micros(last)
             .ok_or_else(|| corrupt("stacks", "last_changed_at", found.row.uid))?;
@@ -188,6 +181,37 @@ fn by_key(key: &StackKey) -> Select<stack::Entity> {
     stack::Entity::find().filter(stack::Column::Key.eq(key.as_str()))
 }
 
+/// Returns the query that locks a stack. On SQLite the transaction locks the whole database. On
+/// PostgreSQL this lock still lets other transactions insert rows that refer to the stack.
+fn locking(stack: &StackRef) -> Select<stack::Entity> {
+    let select = match stack {
+        StackRef::Key(key) => by_key(key),
+        StackRef::Uid(uid) => stack::Entity::find_by_id(uid.into_untyped_uuid()),
+    };
+    select.lock(LockType::NoKeyUpdate)
+}
+
+/// Returns the statement that locks a stack on PostgreSQL, without parameters. A key consists of
+/// letters and digits, so there is nothing in it to escape.
+pub(in crate::store) fn lock_of(stack: &StackRef) -> String {
+    locking(stack)
+        .build(Dialect::Postgres.backend())
+        .to_string()
+}
+
+/// Locks a stack, unless the transaction has locked it when it began. Returns its row, if there is
+/// such a stack.
+async fn lock(tx: &Transaction, stack: &StackRef) -> Result<Option<stack::Model>, Error> {
+    match tx.take_locked(stack) {
+        Some(rows) => {
+            let row = rows.first();
+            let row = row.map(|row| stack::Model::from_query_result(row, ""));
+            Ok(row.transpose()?)
+        }
+        None => Ok(locking(stack).one(tx).await?),
+    }
+}
+
 async fn check(
     tx: &Transaction,
     call: &Call,
@@ -196,10 +220,23 @@ async fn check(
 ) -> Result<StackContext, Error> {
     let row = select.one(tx).await?;
     let row = row.filter(|row| which == RemovedStacks::Include || row.removed_at.is_none());
-    // A stack that does not exist costs the same statements as one in which the caller has no role.
-    // Otherwise the response time would reveal which of the two it is. No stack has the nil id.
-    let uid = row.as_ref().map_or(Uuid::nil(), |row| row.uid);
-    let role = role_of(tx, uid, call).await?;
+    let role = role_of(tx, (uid_or_nil(row.as_ref()), &call.caller.actor)).await?;
+    permitted(row, role, call)
+}
+
+/// Returns the id of a stack. A stack that does not exist costs the same statements as one in which
+/// the caller has no role. Otherwise the response time would reveal which of the two it is. No
+/// stack has the nil id.
+fn uid_or_nil(row: Option<&stack::Model>) -> Uuid {
+    row.map_or(Uuid::nil(), |row| row.uid)
+}
+
+/// Checks that the role permits the call.
+fn permitted(
+    row: Option<stack::Model>,
+    role: Option<Role>,
+    call: &Call,
+) -> Result<StackContext, Error> {
     call.requirement.check(&call.caller, role)?;
     let row = row.ok_or(Refusal::StackNotFound)?;
     let uid = StackUid::from_untyped_uuid(row.uid);
@@ -208,16 +245,13 @@ async fn check(
 
 async fn role_of(
     tx: &impl ConnectionTrait,
-    stack_uid: Uuid,
-    call: &Call,
+    (stack_uid, actor): (Uuid, &Actor),
 ) -> Result<Option<Role>, Error> {
-    let actor = &call.caller.actor;
     let key = (stack_uid, actor.issuer.clone(), actor.subject.clone());
-    let Some(row) = member::Entity::find_by_id(key).one(tx).await? else {
-        return Ok(None);
-    };
-    let role = Role::from_name(&row.role);
-    Ok(Some(role.ok_or_else(|| {
-        corrupt("stack_members", "role", stack_uid)
-    })?))
+    let row = member::Entity::find_by_id(key).one(tx).await?;
+    row.map(|row| parse_role(&row.role, stack_uid)).transpose()
+}
+
+fn parse_role(role: &str, stack_uid: Uuid) -> Result<Role, Error> {
+    Role::from_name(role).ok_or_else(|| corrupt("stack_members", "role", stack_uid))
 }

@@ -3,7 +3,8 @@
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
-    ColumnTrait as _, EntityTrait as _, QueryFilter as _, QuerySelect as _, Set, sea_query::Expr,
+    ColumnTrait as _, ConnectionTrait as _, EntityTrait as _, QueryFilter as _, QuerySelect as _,
+    QueryTrait as _, Set, sea_query::Expr,
 };
 
 use crate::domain::{
@@ -23,7 +24,7 @@ use crate::store::{
     Error, Store,
     audit::append::Record,
     change_log::append::Kind,
-    engine::transaction::Transaction,
+    engine::transaction::{Affects, Transaction},
     entity::token,
     last_used::last_used,
     record::Proof,
@@ -338,14 +339,8 @@ pub(in crate::store) async fn update_token(
         UpdateGuard::Unrevoked => update.filter(token::Column::RevokedAt.is_null()),
         UpdateGuard::Live | UpdateGuard::Longer => update.filter(neither_revoked_nor_ended()),
     };
-    match update.exec(tx).await?.rows_affected {
-        1 => Ok(()),
-        // The stack is locked, so no other transaction can have changed the row. If the row does
-        // not match, this is a bug.
-        _ => Err(corrupt(
-            "tokens",
-            "revoked_at",
-            token.uid.into_untyped_uuid(),
-        )),
-    }
+    // The stack is locked, so no other transaction can have changed the row. If the row does not
+    // match, this is a bug.
+    let update = update.build(tx.get_database_backend());
+    Ok(tx.write(update, Affects::One).await?)
 }

@@ -4,7 +4,8 @@
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
-    ColumnTrait as _, Condition, EntityTrait as _, PaginatorTrait as _, QueryFilter as _,
+    ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QuerySelect as _,
+    QueryTrait as _, sea_query::Expr,
 };
 
 use crate::domain::{
@@ -64,11 +65,13 @@ impl Store {
             let stack = self.locked(tx, presented.stack).await?;
             let row = &stack.row;
             let works = row.removed_at.is_none() && row.suspended_at.is_none();
-            if !works || !is_live(tx, presented, stack.at).await? {
+            if !works {
                 return Ok(Proof::nothing_changed().with(None));
             }
             if presented.session {
-                if live::note_first_use(tx, &presented.digest, stack.at).await? {
+                let token_lives = is_live(presented, stack.at);
+                let used = live::note_first_use(tx, &presented.digest, token_lives, stack.at);
+                if used.await? {
                     tx.touch(Subject::Token(presented.token));
                     last_used::note(tx, presented.token, &call.caller.actor, stack.at).await?;
                 }
@@ -82,6 +85,7 @@ impl Store {
                 .filter(token_secret::Column::Digest.eq(presented.digest.as_bytes().to_vec()))
                 .filter(token_secret::Column::FirstUsedAt.is_null())
                 .filter(not_ended(stack.at))
+                .filter(is_live(presented, stack.at))
                 .exec(tx)
                 .await?;
             if first.rows_affected == 0 {
@@ -100,9 +104,8 @@ impl Store {
                 .filter(token_secret::Column::Generation.lt(secrets::column(presented.generation)))
                 .filter(token_secret::Column::UntilFirstUse.eq(true))
                 .filter(token_secret::Column::SupersededAt.is_null())
-                .exec(tx)
-                .await?;
-            if ended.rows_affected == 0 {
+                .build(self.backend());
+            if tx.write_counting(ended).await? == 0 {
                 return Ok(Proof::nothing_changed().with(None));
             }
             let (revision, proof) = self
@@ -171,14 +174,12 @@ impl Store {
     }
 }
 
-async fn is_live(
-    tx: &Transaction,
-    presented: PresentedSecret,
-    now: Timestamp,
-) -> Result<bool, Error> {
+/// Returns the condition that the token is live at this instant.
+fn is_live(presented: PresentedSecret, now: Timestamp) -> Expr {
     let live = token::Entity::find_by_id(presented.token.into_untyped_uuid())
         .filter(still_live(now))
-        .count(tx)
-        .await?;
-    Ok(live == 1)
+        .select_only()
+        .column(token::Column::Uid)
+        .into_query();
+    Expr::exists(live)
 }

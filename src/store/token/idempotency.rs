@@ -3,7 +3,7 @@
 //! known secret, and no plain text is stored.
 
 use newtype_uuid::GenericUuid as _;
-use sea_orm::{ActiveModelTrait as _, EntityTrait as _, Set};
+use sea_orm::{ActiveModelTrait as _, EntityTrait as _, QueryTrait as _, Set};
 
 use crate::domain::{
     audit::{AuditAction, Details},
@@ -19,7 +19,7 @@ use crate::store::{
     Error, Store,
     audit::append::Record,
     change_log::append::Kind,
-    engine::transaction::Transaction,
+    engine::transaction::{Affects, Transaction},
     entity::request,
     record::Proof,
     stack::access::LockedStack,
@@ -85,10 +85,8 @@ impl Store {
             overlap_ends_at: overlap_ends_at.map(Timestamp::as_micros),
             first_seen_at: stack.at.as_micros(),
         };
-        request::Entity::insert(request::ActiveModel::from(row).reset_all())
-            .exec_without_returning(tx)
-            .await?;
-        Ok(())
+        let row = request::Entity::insert(request::ActiveModel::from(row).reset_all());
+        Ok(tx.write(row.build(self.backend()), Affects::Any).await?)
     }
 
     /// Handles a repeated request. A new secret replaces the lost one if the request is identical

@@ -1,7 +1,7 @@
 //! Issues a token in a stack, together with its first secret.
 
 use newtype_uuid::GenericUuid as _;
-use sea_orm::{ActiveModelTrait as _, IntoActiveModel as _};
+use sea_orm::{ActiveModelTrait as _, EntityTrait as _, IntoActiveModel as _, QueryTrait as _};
 
 use crate::domain::{
     audit::AuditAction,
@@ -24,11 +24,11 @@ use crate::store::{
     Error, Store,
     audit::append::Record,
     change_log::append::Kind,
+    engine::transaction::Affects,
     entity::token,
     stack::access::{LockedStack, RemovedStacks},
     token::rows::{token_of, written, written_federation, written_labels},
     token::secrets::{self, NewSecret},
-    token::state::require_free_name,
 };
 
 /// A token to be issued.
@@ -84,12 +84,11 @@ impl Store {
             if command.expiry.is_reached(stack.at) {
                 return Err(Refusal::Invalid(command.overdue.clone()).into());
             }
-            self.end_expired(tx, &stack).await?;
-            self.require_below_limit(tx, &stack).await?;
-            require_free_name(tx, stack.uid, &command.name, None).await?;
+            self.require_room(tx, &stack, &command.name).await?;
             let uid: TokenUid = id::generate(stack.at, self.entropy.as_ref())?;
             let row = new_row(call, command, (uid, &stack), &secret.hint);
-            let row = row.insert(tx).await?;
+            let insert = token::Entity::insert(row.clone().into_active_model().reset_all());
+            tx.write(insert.build(self.backend()), Affects::Any).await?;
             // A federated token has no secret of its own.
             let first = if command.federation.is_none() {
                 secrets::insert(tx, (uid, 1), secret, stack.at).await?;
@@ -121,7 +120,7 @@ fn new_row(
     command: &Issue,
     (uid, stack): (TokenUid, &LockedStack),
     hint: &str,
-) -> token::ActiveModel {
+) -> token::Model {
     let by = &call.caller.actor;
     let own_secret = command.federation.is_none();
     token::Model {
@@ -147,6 +146,4 @@ fn new_row(
         labels: written_labels(&command.labels),
         federation: written_federation(command.federation.as_ref()),
     }
-    .into_active_model()
-    .reset_all()
 }

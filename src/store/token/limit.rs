@@ -7,8 +7,8 @@
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
-    ColumnTrait as _, EntityTrait as _, FromQueryResult, QueryFilter as _, QueryOrder as _,
-    QuerySelect as _,
+    ColumnTrait as _, ConnectionTrait as _, DbErr, EntityTrait as _, FromQueryResult,
+    QueryFilter as _, QueryOrder as _, QuerySelect as _, Statement,
 };
 use uuid::Uuid;
 
@@ -16,18 +16,58 @@ use crate::domain::{
     id::{StackUid, TokenUid},
     refusal::{Candidate, Refusal, Why},
     stack::TokenLimit,
+    text::TokenName,
     timestamp::Timestamp,
     token::TokenState,
 };
 use crate::store::{
-    Error, Store, engine::transaction::Transaction, entity::token, last_used::last_used,
-    stack::access::LockedStack, token::rows::corrupt, token::state::in_state,
+    Error, Store,
+    engine::transaction::Transaction,
+    entity::token,
+    last_used::last_used,
+    stack::access::LockedStack,
+    token::rows::corrupt,
+    token::state::{in_state, require_free_name},
 };
+
+/// Counts the tokens of a stack that are neither revoked nor ended: those that are live at an
+/// instant, those that have expired by then, and those that have a name. The condition is that of
+/// the index of live names, which holds no other tokens of the stack.
+const ROOM: &str = "\
+    SELECT COUNT(*) FILTER (WHERE expires_at IS NULL OR expires_at > $2) AS live, \
+    COUNT(*) FILTER (WHERE expires_at <= $2) AS expired, \
+    COUNT(*) FILTER (WHERE name = $3) AS holders \
+    FROM tokens WHERE stack_uid = $1 AND revoked_at IS NULL AND ended_at IS NULL";
 
 /// The number of tokens that a refusal names.
 const CANDIDATES: usize = 3;
 
 impl Store {
+    /// Checks that the stack may have another live token, and that no live token has this name.
+    /// Records the end of expired tokens first.
+    pub(in crate::store) async fn require_room(
+        &self,
+        tx: &Transaction,
+        stack: &LockedStack,
+        name: &TokenName,
+    ) -> Result<(), Error> {
+        let at = stack.at.as_micros();
+        let values = [stack.row.uid.into(), at.into(), name.as_str().into()];
+        let statement = Statement::from_sql_and_values(self.backend(), ROOM, values);
+        let row = tx.query_one_raw(statement).await?;
+        let row = row.ok_or_else(|| DbErr::RecordNotFound("a count".to_owned()))?;
+        let count = |column| row.try_get::<i64>("", column);
+        let (live, expired, holders) = (count("live")?, count("expired")?, count("holders")?);
+        let is_free = expired == 0 && holders == 0 && live < i64::from(stack.max_tokens());
+        if is_free {
+            return Ok(());
+        }
+        // Rare: finds out what is in the way, in the order of the refusals.
+        self.end_expired(tx, stack).await?;
+        self.require_below_limit(tx, stack).await?;
+        require_free_name(tx, stack.uid, name, None).await
+    }
+
     /// Checks that the stack may have another live token.
     pub(in crate::store) async fn require_below_limit(
         &self,

@@ -6,8 +6,8 @@ use std::collections::{HashMap, HashSet};
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
-    ColumnTrait as _, Condition, EntityTrait as _, ExprTrait as _, QueryFilter as _,
-    QuerySelect as _, QueryTrait as _, Set, sea_query::Expr,
+    ColumnTrait as _, Condition, ConnectionTrait as _, EntityTrait as _, ExprTrait as _,
+    QueryFilter as _, QuerySelect as _, QueryTrait as _, Set, sea_query::Expr,
 };
 use uuid::Uuid;
 
@@ -22,7 +22,7 @@ use crate::domain::{
 };
 use crate::store::{
     Error,
-    engine::transaction::Transaction,
+    engine::transaction::{Affects, Transaction},
     entity::{stack, token, token_secret},
     token::rows::{TokenWithLastUse, corrupt, token_of},
     token::state::neither_revoked_nor_ended,
@@ -52,10 +52,8 @@ pub(in crate::store) async fn insert(
         hint: Set(Some(secret.hint.clone())),
         ..<token_secret::ActiveModel as Default>::default()
     };
-    token_secret::Entity::insert(row)
-        .exec_without_returning(tx)
-        .await?;
-    Ok(())
+    let row = token_secret::Entity::insert(row).build(tx.get_database_backend());
+    Ok(tx.write(row, Affects::Any).await?)
 }
 
 /// Adds a new secret to a live token.
@@ -73,19 +71,16 @@ pub(in crate::store) async fn renew(
         secret_hint: Set(secret.hint.clone()),
         ..<token::ActiveModel as Default>::default()
     };
-    let done = token::Entity::update_many()
+    // The stack is locked, so no other transaction can have changed the row. If the row does not
+    // match, this is a bug.
+    let update = token::Entity::update_many()
         .set(columns)
         .filter(token::Column::Uid.eq(uid))
         .filter(token::Column::Generation.eq(column(after.generation) - 1))
         .filter(neither_revoked_nor_ended())
-        .exec(tx)
-        .await?;
-    match done.rows_affected {
-        1 => Ok(after),
-        // The stack is locked, so no other transaction can have changed the row. If the row does
-        // not match, this is a bug.
-        _ => Err(corrupt("tokens", "generation", uid)),
-    }
+        .build(tx.get_database_backend());
+    tx.write(update, Affects::One).await?;
+    Ok(after)
 }
 
 /// Returns the secrets of these tokens that have not ended permanently, and of each token the
@@ -212,7 +207,8 @@ pub(in crate::store) async fn apply_plan(
     if let Some((generation, _)) = plan.kept {
         ended = ended.filter(token_secret::Column::Generation.ne(column(generation)));
     }
-    ended.exec(tx).await?;
+    tx.write(ended.build(tx.get_database_backend()), Affects::Any)
+        .await?;
     token.secrets.apply_plan(plan);
     Ok(token)
 }
@@ -253,7 +249,7 @@ async fn set_end(
     (uid, generation): (TokenUid, u32),
     ending: SecretEnd,
 ) -> Result<(), Error> {
-    token_secret::Entity::update_many()
+    let update = token_secret::Entity::update_many()
         .col_expr(token_secret::Column::EndsAt, ending.at.as_micros().into())
         .col_expr(
             token_secret::Column::UntilFirstUse,
@@ -261,9 +257,8 @@ async fn set_end(
         )
         .filter(token_secret::Column::TokenUid.eq(uid.into_untyped_uuid()))
         .filter(token_secret::Column::Generation.eq(column(generation)))
-        .exec(tx)
-        .await?;
-    Ok(())
+        .build(tx.get_database_backend());
+    Ok(tx.write(update, Affects::Any).await?)
 }
 
 /// Ends a secret that was never used. Returns whether it was still valid and unused. A first use

@@ -18,4 +18,5 @@ mod retry;
 mod revoke;
 mod rotate;
 mod set_expiry;
+mod together;
 mod update;

@@ -3,7 +3,7 @@
 mod connections;
 mod held_file;
 mod postgres;
-mod sqlite;
+pub(in crate::store) mod sqlite;
 
 use std::{io, sync::Arc};
 

@@ -16,7 +16,7 @@ use super::{Connections, Embedded, HeldFile, Location, OpenError};
 /// How long a statement waits for another process, such as a backup tool, to release its lock.
 const BUSY_FOR: Duration = Duration::from_secs(5);
 /// How long a call waits for a connection before the store counts as unreachable.
-const ACQUIRE_FOR: Duration = Duration::from_secs(3);
+pub(in crate::store) const ACQUIRE_FOR: Duration = Duration::from_secs(3);
 const READERS: u32 = 8;
 
 pub(super) async fn open(location: &Location, path: &Path) -> Result<Connections, OpenError> {

@@ -94,19 +94,26 @@ macro_rules! on_either {
 }
 
 impl PooledConnection {
-    pub async fn begin(pool: &DatabaseConnection, access: Access) -> Result<Self, DbErr> {
+    /// Begins a transaction. `first` is sent in the same round trip and begins with a semicolon,
+    /// unless it is empty. Returns its rows, and those of the settings.
+    pub async fn begin(
+        pool: &DatabaseConnection,
+        access: Access,
+        first: &str,
+    ) -> Result<(Self, Vec<QueryResult>), DbErr> {
         let mut pooled = Self::acquire(pool).await?;
         let statement = begin_statement(Dialect::of_pool(pool), access);
         // If the connection is still inside a transaction, SQLite rejects BEGIN, and PostgreSQL
         // sends a warning.
-        let (begun, warned) = watched(pooled.execute_unprepared(statement)).await;
-        begun?;
+        let run = pooled.query_unprepared(format!("{statement}{first}"));
+        let (begun, warned) = watched(run).await;
+        let rows = begun?;
         if warned {
             pooled.close();
             let text = "the connection was inside a transaction";
             return Err(DbErr::Conn(RuntimeErr::Internal(text.to_owned())));
         }
-        Ok(pooled)
+        Ok((pooled, rows))
     }
 
     /// Runs one PostgreSQL statement in a transaction with the same settings as a change. BEGIN,
@@ -118,14 +125,7 @@ impl PooledConnection {
         statement: &str,
     ) -> Result<(Vec<QueryResult>, bool), DbErr> {
         let mut pooled = Self::acquire(pool).await?;
-        let sql = AssertSqlSafe(format!("{WRITE_ON_POSTGRES}; {statement}; COMMIT"));
-        let run = async {
-            on_either!(pooled, |connection| connection
-                .fetch_all(sql)
-                .await
-                .map(|rows| rows.into_iter().map(Into::into).collect())
-                .map_err(not_queried))
-        };
+        let run = pooled.query_unprepared(format!("{WRITE_ON_POSTGRES}; {statement}; COMMIT"));
         let (rows, warned) = watched(run).await;
         let rows = rows?;
         pooled.ended = true;
@@ -156,6 +156,15 @@ impl PooledConnection {
         self.read_permit = read_permit;
     }
 
+    /// Takes the connection out, and leaves a closed one.
+    pub const fn take(&mut self) -> Self {
+        Self {
+            connection: self.connection.take(),
+            ended: self.ended,
+            read_permit: self.read_permit.take(),
+        }
+    }
+
     pub async fn commit(mut self) -> Result<(), DbErr> {
         self.end("COMMIT").await
     }
@@ -166,9 +175,13 @@ impl PooledConnection {
 
     async fn end(&mut self, statement: &str) -> Result<(), DbErr> {
         let done = self.execute_unprepared(statement).await;
-        match done {
-            Ok(_) => self.ended = true,
-            Err(_) => self.close(),
+        self.ended = done.is_ok();
+        if !self.ended {
+            // A connection that is closed inside a transaction could keep its lock.
+            if matches!(self.connection, Some(Connection::Sqlite(_))) {
+                let _ = self.execute_unprepared("ROLLBACK").await;
+            }
+            self.close();
         }
         done.map(|_| ())
     }
@@ -180,6 +193,15 @@ impl PooledConnection {
             Some(Connection::Postgres(mut connection)) => connection.close_on_drop(),
             None => {}
         }
+    }
+
+    async fn query_unprepared(&mut self, sql: String) -> Result<Vec<QueryResult>, DbErr> {
+        let sql = AssertSqlSafe(sql);
+        on_either!(self, |connection| connection
+            .fetch_all(sql)
+            .await
+            .map(|rows| rows.into_iter().map(Into::into).collect())
+            .map_err(not_queried))
     }
 
     pub async fn execute_unprepared(&mut self, sql: &str) -> Result<ExecResult, DbErr> {

@@ -12,8 +12,10 @@
 //!   the change are barred from the cache (see [`outcome`]).
 
 mod connection;
+mod group;
 mod notices;
 mod outcome;
+mod writes;
 
 use std::sync::{
     Arc, Mutex as Guarded, PoisonError,
@@ -27,38 +29,108 @@ use sea_orm::{
 };
 use sea_orm_migration::prelude::async_trait;
 
-pub(in crate::store) use self::{connection::Access, outcome::Outcomes};
-use self::{connection::PooledConnection, outcome::ChangeSet};
+pub(in crate::store) use self::{
+    connection::Access, group::Groups, outcome::Outcomes, writes::Affects,
+};
+use self::{connection::PooledConnection, group::Turn, outcome::ChangeSet, writes::Write};
 use crate::store::{
     Error,
-    engine::{dialect::Dialect, read_limits::ReadPermit},
+    engine::{dialect::Dialect, permit_queues::StackRef, read_limits::ReadPermit},
 };
 use stacktoken_core::facts_cache::Subject;
 
 /// An open transaction. Dropping it rolls it back.
 pub(in crate::store) struct Transaction {
-    connection: Mutex<PooledConnection>,
+    connection: Mutex<Held>,
     dialect: Dialect,
     /// Set when a statement of this transaction has failed.
     failed: AtomicBool,
+    /// The error of that statement.
+    failure: Guarded<Option<DbErr>>,
     changes: Guarded<ChangeSet>,
+    /// Writes that are not sent yet.
+    kept: Guarded<Vec<Write>>,
+    /// The row of the stack that was locked together with BEGIN, until it is taken.
+    locked: Guarded<Option<Locked>>,
 }
+
+/// The connection of a transaction.
+enum Held {
+    Alone(PooledConnection),
+    /// The transaction is committed together with others.
+    InGroup(Turn),
+}
+
+impl Held {
+    const fn pooled(&mut self) -> &mut PooledConnection {
+        match self {
+            Self::Alone(connection) => connection,
+            Self::InGroup(turn) => &mut turn.connection,
+        }
+    }
+}
+
+/// The stack that was locked together with BEGIN, and its row if it exists.
+type Locked = (StackRef, Vec<QueryResult>);
 
 impl Transaction {
     /// Begins a transaction on a connection from this pool.
     pub async fn begin(pool: &DatabaseConnection, access: Access) -> Result<Self, Error> {
-        let connection = PooledConnection::begin(pool, access).await?;
-        Ok(Self {
-            dialect: Dialect::of_pool(pool),
+        let (connection, _) = PooledConnection::begin(pool, access, "").await?;
+        Ok(Self::on(
+            Held::Alone(connection),
+            Dialect::of_pool(pool),
+            None,
+        ))
+    }
+
+    /// Begins a change on PostgreSQL and locks the row of its stack with `lock`, a statement without
+    /// parameters, in one round trip.
+    pub async fn begin_locking(
+        pool: &DatabaseConnection,
+        (stack, lock): (StackRef, &str),
+    ) -> Result<Self, Error> {
+        let (connection, rows) = PooledConnection::begin(pool, Access::Write, lock).await?;
+        let is_stack = |row: &QueryResult| row.column_names().iter().any(|name| *name == "uid");
+        // The settings can have a row as well.
+        let rows = rows.into_iter().filter(is_stack).collect();
+        let locked = Some((stack, rows));
+        Ok(Self::on(Held::Alone(connection), Dialect::Postgres, locked))
+    }
+
+    /// Begins a change on SQLite, which is committed together with others that wait for their turn.
+    pub async fn begin_in_group(
+        groups: &Groups,
+        pool: &DatabaseConnection,
+        outcomes: &Arc<Outcomes>,
+    ) -> Result<Self, Error> {
+        let turn = groups.begin(pool, outcomes).await?;
+        Ok(Self::on(Held::InGroup(turn), Dialect::Sqlite, None))
+    }
+
+    fn on(connection: Held, dialect: Dialect, locked: Option<Locked>) -> Self {
+        Self {
+            dialect,
             connection: Mutex::new(connection),
             failed: AtomicBool::new(false),
+            failure: Guarded::default(),
             changes: Guarded::default(),
-        })
+            kept: Guarded::default(),
+            locked: Guarded::new(locked),
+        }
+    }
+
+    /// Returns the row of the stack if the transaction has locked it when it began. There is no row
+    /// if there was no such stack. It is returned only once.
+    pub fn take_locked(&self, stack: &StackRef) -> Option<Vec<QueryResult>> {
+        let mut locked = self.locked.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, rows) = locked.take_if(|(of, _)| of == stack)?;
+        Some(rows)
     }
 
     /// Attaches a read permit, which is released together with the connection.
     pub fn with(mut self, read_permit: Option<ReadPermit>) -> Self {
-        self.connection.get_mut().keep(read_permit);
+        self.connection.get_mut().pooled().keep(read_permit);
         self
     }
 
@@ -89,6 +161,10 @@ impl Transaction {
         self.changes().position = Some(position);
     }
 
+    fn kept(&self) -> std::sync::MutexGuard<'_, Vec<Write>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn changes(&self) -> std::sync::MutexGuard<'_, ChangeSet> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -99,14 +175,24 @@ impl Transaction {
     /// Returns [`Error::OutcomeUnknown`] if it is not known whether the transaction was committed.
     pub async fn commit(self, outcomes: &Arc<Outcomes>) -> Result<(), Error> {
         self.require_intact()?;
+        self.flush().await?;
         let changes = std::mem::take(&mut *self.changes());
-        let connection = self.connection.into_inner();
-        outcomes.commit(connection, self.dialect, changes).await
+        match self.connection.into_inner() {
+            Held::Alone(connection) => outcomes.commit(connection, self.dialect, changes).await,
+            Held::InGroup(turn) => turn.commit(changes).await,
+        }
     }
 
     /// Rolls the transaction back.
     pub async fn rollback(self) -> Result<(), Error> {
-        Ok(self.connection.into_inner().rollback().await?)
+        let failure = self.failure.into_inner();
+        match self.connection.into_inner() {
+            Held::Alone(connection) => Ok(connection.rollback().await?),
+            Held::InGroup(turn) => {
+                let cause = failure.unwrap_or_else(PoisonError::into_inner);
+                turn.rollback(cause).await
+            }
+        }
     }
 
     fn require_intact(&self) -> Result<(), DbErr> {
@@ -118,8 +204,10 @@ impl Transaction {
     }
 
     fn note<T>(&self, done: Result<T, DbErr>) -> Result<T, DbErr> {
-        if done.is_err() {
+        if let Err(error) = &done {
             self.failed.store(true, Ordering::Release);
+            let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+            failure.get_or_insert_with(|| error.clone());
         }
         done
     }
@@ -133,25 +221,53 @@ impl ConnectionTrait for Transaction {
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
         self.require_intact()?;
-        let done = self.connection.lock().await.execute(statement).await;
+        self.flush().await?;
+        let done = self
+            .connection
+            .lock()
+            .await
+            .pooled()
+            .execute(statement)
+            .await;
         self.note(done)
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
         self.require_intact()?;
-        let done = self.connection.lock().await.execute_unprepared(sql).await;
+        self.flush().await?;
+        let done = self
+            .connection
+            .lock()
+            .await
+            .pooled()
+            .execute_unprepared(sql)
+            .await;
         self.note(done)
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
         self.require_intact()?;
-        let found = self.connection.lock().await.query_one(statement).await;
+        self.flush().await?;
+        let found = self
+            .connection
+            .lock()
+            .await
+            .pooled()
+            .query_one(statement)
+            .await;
         self.note(found)
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
         self.require_intact()?;
-        let found = self.connection.lock().await.query_all(statement).await;
+        self.flush().await?;
+        let found = self
+            .connection
+            .lock()
+            .await
+            .pooled()
+            .query_all(statement)
+            .await;
         self.note(found)
     }
 }

@@ -41,6 +41,14 @@ pub(super) struct ChangeSet {
     pub position: Option<i64>,
 }
 
+impl ChangeSet {
+    /// Adds the changes of a transaction that is committed together with this one.
+    pub fn add(&mut self, other: Self) {
+        self.subjects.extend(other.subjects);
+        self.position = other.position.or(self.position);
+    }
+}
+
 /// Commits transactions, and finds out whether they have ended if the COMMIT is not answered. Until
 /// then, what a transaction changes is barred from the cache.
 pub(in crate::store) struct Outcomes {
@@ -146,7 +154,7 @@ impl Outcomes {
         clippy::disallowed_methods,
         reason = "ends by itself, and nothing is lost if the process ends before it"
     )]
-    async fn commit_here(
+    pub(super) async fn commit_here(
         self: Arc<Self>,
         connection: PooledConnection,
         dialect: Dialect,
