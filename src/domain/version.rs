@@ -43,7 +43,7 @@ impl Token {
         ];
         // Another replica may run the previous version, whose etags must be equal to these.
         let federation = self.federation.as_ref();
-        let federation = federation.map(|trusted| serde_json::to_string(trusted));
+        let federation = federation.map(serde_json::to_string);
         let federation = federation.map(Result::unwrap_or_default);
         parts.extend(federation.as_deref());
         Etag::of(&parts)

@@ -116,7 +116,7 @@ mod tests {
             subject_description: String::new(),
             account_key: account.to_owned(),
             iat: instant,
-            exp: instant.plus(Duration::from_secs(60)),
+            exp: instant.plus(Duration::from_mins(1)),
         };
         Caller {
             actor: Actor {

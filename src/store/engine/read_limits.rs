@@ -30,8 +30,8 @@ pub(in crate::store) struct ReadLimits {
 /// A permit for one read connection. It is held until the connection is back in the pool, and not
 /// only until the call ends. Otherwise a caller that cancels its calls could exceed its limit.
 pub(in crate::store) struct ReadPermit {
-    _permit: OwnedSemaphorePermit,
-    _workload_permit: Option<OwnedSemaphorePermit>,
+    _connection: OwnedSemaphorePermit,
+    _of_workloads: Option<OwnedSemaphorePermit>,
     _queue_permit: QueuePermit<Actor>,
 }
 
@@ -66,14 +66,14 @@ impl ReadLimits {
             &self.callers
         };
         let queue_permit = queues.take(caller.clone()).await?;
-        let workload_permit = if is_workload {
+        let of_workloads = if is_workload {
             Some(acquire(&self.workloads).await?)
         } else {
             None
         };
         Ok(ReadPermit {
-            _permit: acquire(&self.permits).await?,
-            _workload_permit: workload_permit,
+            _connection: acquire(&self.permits).await?,
+            _of_workloads: of_workloads,
             _queue_permit: queue_permit,
         })
     }

@@ -46,7 +46,7 @@ async fn an_owner_sees_rule_by_rule_what_a_jwt_lacks_and_nothing_is_consumed() {
     }
     assert_eq!(live(&server, &uid).await, 0);
     let session = server.exchange(&claims, &uid).await.unwrap();
-    server.clock.advance(std::time::Duration::from_secs(60));
+    server.clock.advance(std::time::Duration::from_mins(1));
     let explained = explain(&server, &uid, jwt.clone()).await;
     assert_eq!(obstacles(&explained), [], "a repetition is answered");
     assert_eq!(explained.session_for.unwrap().seconds, 840);
