@@ -212,7 +212,8 @@ impl App {
 /// Compares a workload with the rules of a token.
 ///
 /// # Errors
-/// Returns [`Obstacle::OtherIssuer`] if the token trusts another issuer.
+/// Returns [`Obstacle::OtherIssuer`] if the token trusts another issuer, and
+/// [`Obstacle::IssuerNotConfigured`] if the rules do not fit the provider of the issuer.
 pub(super) fn compare(
     issuer: &FederationIssuer,
     token: &Token,
@@ -221,6 +222,11 @@ pub(super) fn compare(
     let federation = token.federation.as_ref().ok_or(Obstacle::NoSuchToken)?;
     if federation.issuer != workload.issuer {
         return Err(Obstacle::OtherIssuer);
+    }
+    // The operator may have changed the provider of the entry since the token was issued. Rules
+    // that were written for another provider could admit a workload that nobody meant.
+    if federation.check(issuer.provider).is_err() {
+        return Err(Obstacle::IssuerNotConfigured);
     }
     let (rules, claims) = (&federation.rules, &workload.claims);
     Ok(evaluate(issuer.provider, rules, claims))
@@ -234,5 +240,49 @@ pub(super) fn obstacle_of(evaluation: &Evaluation) -> Option<Obstacle> {
         Some(Obstacle::EventRefused)
     } else {
         Some(Obstacle::RuleNotMatched)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{
+        federation::{Federation, Provider},
+        token::tests::token,
+    };
+
+    /// The operator has changed the provider of the entry after the token was issued.
+    #[test]
+    fn rules_that_another_provider_accepted_admit_nobody() {
+        let mut token = token(None);
+        token.federation = Some(Federation {
+            issuer: "ci".to_owned(),
+            rules: Provider::Generic.example(),
+            session_for: Duration::from_mins(15),
+        });
+        let claims = serde_json::json!({ "sub": "publisher", "event_name": "push" });
+        let workload = Workload {
+            issuer: "ci".to_owned(),
+            claims: claims.as_object().cloned().unwrap(),
+            jti: None,
+            subject: "publisher".to_owned(),
+            subject_description: "publisher".to_owned(),
+            account_key: String::new(),
+            iat: Timestamp::from_micros(0).unwrap(),
+            exp: Timestamp::from_micros(1).unwrap(),
+        };
+        let compared = |provider: Provider| {
+            let issuer = FederationIssuer {
+                name: "ci".to_owned(),
+                provider,
+                audience: "stacktoken".to_owned(),
+                replay: Replay::Reusable,
+                stacks: None,
+            };
+            compare(&issuer, &token, &workload).map(|found| found.admits())
+        };
+        assert_eq!(compared(Provider::Generic), Ok(true));
+        let refused = Err(Obstacle::IssuerNotConfigured);
+        assert_eq!(compared(Provider::GithubActions), refused);
     }
 }

@@ -13,14 +13,14 @@ use crate::domain::{
     audit::AuditAction,
     caller::Call,
     federation::{
-        Federation, Obstacle, Replay, Unverified, Workload, evaluate::RuleOutcome,
+        Federation, Obstacle, Replay, Unverified, Verified, Workload, evaluate::RuleOutcome,
         session::end_of_session,
     },
     field::{Problem, Violations},
     id::TokenUid,
     refusal::Refusal,
+    request::Fingerprint,
     stack::StackKey,
-    timestamp::Timestamp,
     token::{Token, TokenState},
 };
 
@@ -85,9 +85,8 @@ impl App {
         match self.workloads.verifier.verify(&command.subject_token).await {
             Err(Unverified::KeysUnavailable) => Err(Error::KeysUnavailable),
             Err(Unverified::Invalid) => Ok(Explanation::only(Obstacle::JwtInvalid)),
-            Err(Unverified::Expired) => Ok(Explanation::only(Obstacle::JwtExpired)),
-            Ok(workload) => {
-                let about = (&token, &federation, &workload);
+            Ok(verified) => {
+                let about = (&token, &federation, &verified);
                 self.explain_verified(call, command, about).await
             }
         }
@@ -97,49 +96,73 @@ impl App {
         &self,
         call: &Call,
         command: &ExplainExchange,
-        (token, federation, workload): (&Token, &Federation, &Workload),
+        (token, federation, verified): (&Token, &Federation, &Verified),
     ) -> Result<Explanation, Error> {
+        let workload = &verified.workload;
         let mut explained = Explanation {
             subject: workload.subject_description.clone(),
             ..Explanation::default()
         };
-        let replay = self.explain_rules(&mut explained, (token, federation, workload));
-        let once = replay == Some(Replay::Once);
-        let assertion = workload.assertion_key().filter(|_| once);
+        if !verified.is_valid_now {
+            explained.obstacles.insert(Obstacle::JwtExpired);
+        }
+        self.explain_rules(&mut explained, (token, federation, workload));
+        let assertion = self.assertion_to_find(&mut explained, workload);
         let key = (&command.stack_key, command.token);
         let asked = (assertion, workload.subject_description.as_str());
         let now = self.clock.now();
         let sessions = self.store.sessions_now(call, key, asked, now).await?;
-        let limits = self.sessions;
+        let (limits, resumes_until) = (self.sessions, sessions.resumes_until);
         let full = sessions.of_token >= limits.of_token || sessions.of_subject >= limits.of_subject;
+        let is_new = resumes_until.is_none();
         let state = token.state(now);
         for (obstacle, holds) in [
             (Obstacle::TokenRevoked, state == TokenState::Revoked),
             (Obstacle::TokenExpired, state == TokenState::Expired),
             (Obstacle::StackSuspended, sessions.suspended),
-            (Obstacle::JwtReplayed, sessions.exchanged),
-            (Obstacle::SessionLimit, full),
+            (Obstacle::JwtReplayed, sessions.exchanged && is_new),
+            (Obstacle::SessionLimit, full && is_new),
         ] {
             if holds {
                 explained.obstacles.insert(obstacle);
             }
         }
         if explained.obstacles.is_empty() {
-            explained.session_for = Some(length(federation, token, now));
+            let end = resumes_until
+                .unwrap_or_else(|| end_of_session(federation, None, token.expires_at, now));
+            explained.session_for = Some(end.since(now));
         }
         Ok(explained)
     }
 
-    /// Explains what the issuer and the rules say. Returns how often a JWT of the token's issuer can
-    /// be exchanged, if that issuer is configured.
+    /// Returns the key of the assertion, if its issuer's assertions are valid for one exchange. One
+    /// without an id cannot be exchanged then.
+    fn assertion_to_find(
+        &self,
+        explained: &mut Explanation,
+        workload: &Workload,
+    ) -> Option<Fingerprint> {
+        // As in an exchange, the issuer is that of the assertion, whatever the token trusts.
+        let issuer = self.workloads.issuers.get(&workload.issuer)?;
+        if issuer.replay == Replay::Reusable {
+            return None;
+        }
+        let key = workload.assertion_key();
+        if key.is_none() {
+            explained.obstacles.insert(Obstacle::JwtInvalid);
+        }
+        key
+    }
+
+    /// Explains what the issuer and the rules say.
     fn explain_rules(
         &self,
         explained: &mut Explanation,
         (token, federation, workload): (&Token, &Federation, &Workload),
-    ) -> Option<Replay> {
+    ) {
         let Some(issuer) = self.workloads.issuers.get(&federation.issuer) else {
             explained.obstacles.insert(Obstacle::IssuerNotConfigured);
-            return None;
+            return;
         };
         if !issuer.serves(&token.stack_key) {
             explained.obstacles.insert(Obstacle::StackNotAllowed);
@@ -153,12 +176,7 @@ impl App {
                 explained.rules = evaluation.outcomes;
             }
         }
-        Some(issuer.replay)
     }
-}
-
-fn length(federation: &Federation, token: &Token, now: Timestamp) -> Duration {
-    end_of_session(federation, None, token.expires_at, now).since(now)
 }
 
 fn not_federated() -> Violations {

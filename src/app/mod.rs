@@ -274,7 +274,7 @@ impl App {
     /// # Errors
     /// [`Refusal::RateLimited`].
     pub fn admit_change(&self, call: &Call) -> Result<(), Refusal> {
-        self.changes.admit(&call.caller.charged())
+        self.changes.admit(&call.caller.sharer())
     }
 
     /// Removes idle callers from the rate limiters. Call it periodically.
@@ -298,7 +298,7 @@ impl App {
             stack_key: first.stack_key.clone(),
         });
         let refused = (action, refusal.reason(), hidden);
-        self.refusals.note(&call.caller.sharer(), refused, first);
+        self.refusals.note(&call.caller, refused, first);
     }
 
     /// Notes the revision of a change that this replica made. The store has already evicted the

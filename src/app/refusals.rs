@@ -20,7 +20,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::{
     domain::{
         audit::AuditAction,
-        caller::{Actor, Call},
+        caller::{Actor, Call, Caller},
         secret::Digest,
         timestamp::Timestamp,
     },
@@ -120,12 +120,13 @@ impl HiddenRows {
 impl RefusalLog {
     pub fn note(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         (action, reason, hidden): (AuditAction, &'static str, Option<Hidden>),
         first: RefusedCall,
     ) {
         let note = RefusalNote {
-            actor: actor.clone(),
+            actor: caller.refused_as().into_owned(),
+            issuer: caller.federation_issuer().map(str::to_owned),
             action,
             reason,
             minute: first.at.minute(),

@@ -3,7 +3,7 @@
 
 use super::{Rejection, authenticator::Authenticator, bearer::MAX_VALUE_BYTES, jwt::Jwt};
 use crate::domain::federation::{
-    FederationIssuers, Unverified, VerifyWorkload, Verifying, Workload,
+    FederationIssuers, Unverified, Verified, VerifyWorkload, Verifying,
 };
 
 impl Authenticator {
@@ -16,25 +16,25 @@ impl Authenticator {
             .collect()
     }
 
-    /// Verifies an assertion that is not the caller's own credential. Whether it has expired is
-    /// told only after its signature was verified.
-    async fn verify_other(&self, assertion: &str) -> Result<Workload, Unverified> {
+    /// Verifies an assertion that is not the caller's own credential. Whether it is valid now
+    /// is told only after its signature was verified.
+    async fn verify_other(&self, assertion: &str) -> Result<Verified, Unverified> {
         if assertion.len() > MAX_VALUE_BYTES {
             return Err(Unverified::Invalid);
         }
         let now = self.deps.clock.now();
         let invalid = |_| Unverified::Invalid;
-        let jwt = Jwt::parse_expired_too(assertion, now).map_err(invalid)?;
+        let jwt = Jwt::parse_untimely_too(assertion, now).map_err(invalid)?;
         let entry = match self.find_with_fresh_keys(&jwt).await {
             Ok(found) => found.entry,
             Err(Rejection::KeysUnavailable) => return Err(Unverified::KeysUnavailable),
             Err(_) => return Err(Unverified::Invalid),
         };
         let issuer = entry.workload.as_ref().ok_or(Unverified::Invalid)?;
-        if jwt.is_expired {
-            return Err(Unverified::Expired);
-        }
-        jwt.workload(issuer).map_err(invalid)
+        Ok(Verified {
+            workload: jwt.workload(issuer).map_err(invalid)?,
+            is_valid_now: jwt.untimely.is_none(),
+        })
     }
 }
 

@@ -39,8 +39,8 @@ pub(super) struct Jwt<'a> {
     is_jose: bool,
     pub(super) claims: Map<String, Value>,
     pub(super) parsed_at: Timestamp,
-    /// Whether the JWT has expired, which only one that is explained may have.
-    pub(super) is_expired: bool,
+    /// Why the JWT is not valid now, which only one that is explained may be.
+    pub(super) untimely: Option<Cause>,
     /// End of validity, including the leeway, in microseconds since the epoch. This is not a
     /// [`Timestamp`], because an issuer may choose a year outside the range of that type.
     pub(super) valid_until_micros: i64,
@@ -49,16 +49,16 @@ pub(super) struct Jwt<'a> {
 impl<'a> Jwt<'a> {
     /// Parses a JWT that is valid now.
     pub(super) fn parse(token: &'a str, now: Timestamp) -> Result<Self, Cause> {
-        let jwt = Self::parse_expired_too(token, now)?;
-        if jwt.is_expired {
-            return Err("expired");
+        let jwt = Self::parse_untimely_too(token, now)?;
+        if let Some(cause) = jwt.untimely {
+            return Err(cause);
         }
         check_subject(&jwt.claims)?;
         Ok(jwt)
     }
 
-    /// Parses a JWT that may have expired.
-    pub(super) fn parse_expired_too(token: &'a str, now: Timestamp) -> Result<Self, Cause> {
+    /// Parses a JWT that may have expired or may not be valid yet.
+    pub(super) fn parse_untimely_too(token: &'a str, now: Timestamp) -> Result<Self, Cause> {
         let (message, signature) = token.rsplit_once('.').ok_or("not three segments")?;
         let (header, payload) = message.split_once('.').ok_or("not three segments")?;
         if payload.contains('.') {
@@ -74,7 +74,7 @@ impl<'a> Jwt<'a> {
             is_jose,
         } = check_header(&header)?;
         let claims = object(payload).ok_or("claims are not a JSON object in unpadded base64url")?;
-        let valid_until_micros = check_times(&claims, now)?;
+        let (valid_until_micros, untimely) = check_times(&claims, now)?;
         Ok(Self {
             message,
             signature,
@@ -83,7 +83,7 @@ impl<'a> Jwt<'a> {
             is_jose,
             claims,
             parsed_at: now,
-            is_expired: valid_until_micros <= now.as_micros(),
+            untimely,
             valid_until_micros,
         })
     }
@@ -223,22 +223,22 @@ pub(super) fn leeway_micros() -> i64 {
     i64::try_from(LEEWAY.as_micros()).unwrap_or_default()
 }
 
-/// Returns the end of validity, including the leeway, which may have passed.
-fn check_times(claims: &Map<String, Value>, now: Timestamp) -> Result<i64, Cause> {
+/// Returns the end of validity, including the leeway, and why the JWT is not valid now.
+fn check_times(claims: &Map<String, Value>, now: Timestamp) -> Result<(i64, Option<Cause>), Cause> {
     let expires = claims.get("exp").ok_or("exp is absent")?;
     let expires = micros(expires).ok_or("exp is not a number")?;
     let leeway = leeway_micros();
     let valid_until = expires.saturating_add(leeway);
     if valid_until <= now.as_micros() {
-        return Ok(valid_until);
+        return Ok((valid_until, Some("expired")));
     }
     if let Some(not_before) = claims.get("nbf") {
         let not_before = micros(not_before).ok_or("nbf is not a number")?;
         if not_before > now.as_micros().saturating_add(leeway) {
-            return Err("not valid yet");
+            return Ok((valid_until, Some("not valid yet")));
         }
     }
-    Ok(valid_until)
+    Ok((valid_until, None))
 }
 
 /// Converts a `NumericDate` (RFC 7519 §2) to microseconds. Saturates if the date is out of range.

@@ -68,12 +68,26 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Returns who shares the caller's part of what is limited: permits, connections and audit rows
-    /// about refusals. All workloads of an issuer share one part, because anyone who has an account
-    /// there can have any number of identities.
+    /// Returns who shares the caller's part of what is limited: permits, connections and the rate
+    /// of changes. For a workload, it is its account at the issuer, because one account has many
+    /// identities. Whoever limits workloads must limit all of them together too, because anyone can
+    /// have any number of accounts at a public issuer.
     #[must_use]
     pub fn sharer(&self) -> Cow<'_, Actor> {
-        match self.workload {
+        match &self.workload {
+            None => Cow::Borrowed(&self.actor),
+            Some(workload) => Cow::Owned(Actor {
+                kind: self.actor.kind,
+                issuer: workload.issuer.clone(),
+                subject: workload.account_key.clone(),
+            }),
+        }
+    }
+
+    /// Returns under whom refusals are recorded. All workloads of an issuer share their rows.
+    #[must_use]
+    pub fn refused_as(&self) -> Cow<'_, Actor> {
+        match &self.workload {
             None => Cow::Borrowed(&self.actor),
             Some(_) => Cow::Owned(Actor {
                 subject: String::new(),
@@ -82,16 +96,11 @@ impl Caller {
         }
     }
 
-    /// Returns who is charged for the caller's changes: for a workload, its account at the issuer.
+    /// Returns the operator's name of the issuer, if the caller is a workload.
     #[must_use]
-    pub fn charged(&self) -> Cow<'_, Actor> {
-        match &self.workload {
-            None => Cow::Borrowed(&self.actor),
-            Some(workload) => Cow::Owned(Actor {
-                subject: workload.account_key.clone(),
-                ..self.actor.clone()
-            }),
-        }
+    pub fn federation_issuer(&self) -> Option<&str> {
+        let workload = self.workload.as_ref();
+        workload.map(|workload| workload.issuer.as_str())
     }
 }
 

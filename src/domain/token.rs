@@ -238,7 +238,7 @@ fn not_federated() -> Violations {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::{
@@ -258,7 +258,7 @@ mod tests {
         }
     }
 
-    fn token(expires_at: Option<Timestamp>) -> Token {
+    pub(crate) fn token(expires_at: Option<Timestamp>) -> Token {
         let draft: Draft = serde_json::from_str(r#"{"access":"READ"}"#).unwrap();
         Token {
             uid: id::parse("01890000-0000-7000-8000-000000000000").unwrap(),

@@ -297,10 +297,18 @@ async fn an_assertion_to_explain_is_verified_before_anything_is_told() {
         let auth = &bench.auth;
         async move { VerifyWorkload::verify(auth, &jwt).await }
     };
-    let workload = explained(signed(&github())).await.unwrap();
-    assert_eq!(workload.subject, "repo:octo/app:environment:production");
     let expired = with(github(), json!({"iat": NOW - 900, "exp": NOW - 600}));
-    assert_eq!(explained(signed(&expired)).await, Err(Unverified::Expired));
+    let future = with(
+        github(),
+        json!({"nbf": NOW + 60, "iat": NOW + 60, "exp": NOW + 600}),
+    );
+    for (claims, is_valid_now) in [(&github(), true), (&expired, false), (&future, false)] {
+        let verified = explained(signed(claims)).await.unwrap();
+        let subject = verified.workload.subject;
+        assert_eq!(subject, "repo:octo/app:environment:production");
+        assert_eq!(verified.is_valid_now, is_valid_now);
+        assert_eq!(of(&bench, &signed(claims)).await.is_ok(), is_valid_now);
+    }
     let forged = Issuer::other().sign(&header("RS256", "rsa"), &expired);
     for jwt in [
         forged,

@@ -141,7 +141,7 @@ async fn an_outage_of_github_is_an_outage_and_a_refusal_is_none() {
         ),
     ] {
         let (url, asked) = github(status, body);
-        let done = run(&stub, &["--github"], |command| {
+        let done = run(&stub, &["--github", "--audience", "x"], |command| {
             command.env("ACTIONS_ID_TOKEN_REQUEST_URL", url);
             command.env("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "of-the-job");
         })
@@ -155,5 +155,54 @@ async fn an_outage_of_github_is_an_outage_and_a_refusal_is_none() {
             "{told}"
         );
         assert_eq!(text(&done.stdout), "");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_of_github_has_no_default_audience() {
+    let stub = exchanging().await;
+    for more in [vec!["--github"], vec!["--github", "--audience", ""]] {
+        let done = run(&stub, &more, |command| {
+            command.env("ACTIONS_ID_TOKEN_REQUEST_URL", "http://127.0.0.1:9/jwt");
+            command.env("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "of-the-job");
+        })
+        .await;
+        assert_eq!(done.status.code(), Some(2), "{done:?}");
+        let told = text(&done.stderr);
+        assert!(told.contains("--audience is required"), "{told}");
+        assert!(told.contains("STACKTOKEN_AUDIENCE"), "{told}");
+    }
+}
+
+/// A server of the previous version drops the field `federation`, which it does not know.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ordinary_token_in_place_of_a_federated_one_is_not_taken_for_one() {
+    let stub = Stub::start().await;
+    let answer = v1::IssueResponse {
+        secret: SECRET.into(),
+        token: Some(v1::Token {
+            token_uid: "the-uid".into(),
+            stack_api_key: STACK.into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    stub.reply(Reply::Message(answer.encode_to_vec()));
+    let server = stub.address.to_string();
+    for output in ["text", "json"] {
+        let mut command = program();
+        command.args(["issue", "--stack", STACK, "--server", &server]);
+        command.args(["--name", "ci", "--access", "read", "--expires", "1h"]);
+        command.args(["--issuer", "ci", "--claim", "sub=publisher"]);
+        command.args(["--output", output]);
+        command.env("STACKTOKEN_JWT", JWT);
+        let done = tokio::task::spawn_blocking(move || command.output().unwrap());
+        let done = done.await.unwrap();
+        assert_eq!(done.status.code(), Some(1), "{done:?}");
+        assert_eq!(text(&done.stdout), "");
+        let told = text(&done.stderr);
+        let revoke = format!("revoke it (stacktoken revoke --stack {STACK} --token the-uid)");
+        assert!(told.contains(&revoke), "{told}");
+        assert!(!told.contains(SECRET), "{told}");
     }
 }

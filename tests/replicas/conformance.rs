@@ -1025,6 +1025,7 @@ async fn audits(engine: &Engine) -> Vec<String> {
         let minute = engine.clock.now().minute();
         let note = RefusalNote {
             actor,
+            issuer: None,
             action: AuditAction::TokenIssue,
             reason: "NAME_TAKEN",
             minute,

@@ -8,7 +8,7 @@ use stacktoken::grpc::pb::v1;
 use tonic::{Code, Status, transport::Endpoint};
 
 use crate::{
-    cluster::{Cluster, Replica},
+    cluster::{Cluster, DATABASE, Replica},
     support::{
         Client,
         federated::{exchange_request, federated_request, federation, job},
@@ -59,14 +59,22 @@ fn replica(cluster: &Cluster, at: usize) -> &Replica {
 }
 
 async fn live(cluster: &Cluster, uid: &str) -> u32 {
-    let request = get_request(&cluster.stack, uid);
+    live_on(cluster, &cluster.stack, uid).await
+}
+
+async fn live_on(cluster: &Cluster, stack: &str, uid: &str) -> u32 {
+    let request = get_request(stack, uid);
     let got = cluster.a.owner.clone().tokens.get(request).await.unwrap();
     got.into_inner().live_sessions
 }
 
 async fn end(cluster: &Cluster, uid: &str) -> Instant {
+    end_on(cluster, &cluster.stack, uid).await
+}
+
+async fn end_on(cluster: &Cluster, stack: &str, uid: &str) -> Instant {
     let request = v1::EndSessionsRequest {
-        stack_api_key: cluster.stack.clone(),
+        stack_api_key: stack.to_owned(),
         token_uid: uid.into(),
         ..Default::default()
     };
@@ -104,7 +112,8 @@ async fn one_assertion_exchanged_for_tokens_of_two_stacks_at_once_is_exchanged_o
     let other = cluster.register().await;
     let first = federated(&cluster, "ci").await;
     let request = federated_request(&other, "ci");
-    cluster.a.owner.clone().tokens.issue(request).await.unwrap();
+    let issued = cluster.a.owner.clone().tokens.issue(request).await.unwrap();
+    let second = issued.into_inner().token.unwrap().token_uid;
     for round in 0..ROUNDS {
         let claims = job(now(), json!({ "run_id": round.to_string() }));
         let jwt = format!("Bearer {}", cluster.issuer.sign(&claims));
@@ -120,7 +129,16 @@ async fn one_assertion_exchanged_for_tokens_of_two_stacks_at_once_is_exchanged_o
         assert_ne!(one.is_ok(), two.is_ok(), "{one:?} {two:?}");
         let refused = one.and(two).unwrap_err();
         assert_eq!(reason(&refused), "EXCHANGE_REFUSED");
-        end(&cluster, &first).await;
+        // The one that was refused has left no session.
+        let both = [(&cluster.stack, &first), (&other, &second)];
+        let mut sessions = 0;
+        for (stack, uid) in both {
+            sessions += live_on(&cluster, stack, uid).await;
+        }
+        assert_eq!(sessions, 1);
+        for (stack, uid) in both {
+            end_on(&cluster, stack, uid).await;
+        }
     }
 }
 
@@ -207,4 +225,22 @@ async fn a_session_that_ends_at_one_replica_ends_at_the_other_within_the_bound()
         }
         let _ = cluster.revoke(&uid).await;
     }
+}
+
+/// What the previous version would do to a federated token, which it takes for an ordinary one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_previous_version_gives_a_federated_token_no_secret_and_can_purge_it() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let uid = federated(&cluster, "ci").await;
+    let claims = job(now(), json!({}));
+    exchange((&cluster, &cluster.b), (&uid, &claims))
+        .await
+        .unwrap();
+    let rotate = "DO $$ BEGIN UPDATE tokens SET generation = 1 WHERE federation IS NOT NULL; \
+                  RAISE EXCEPTION 'rotated'; EXCEPTION WHEN check_violation THEN NULL; END $$";
+    cluster.postgres.run(DATABASE, rotate);
+    let left = "DELETE FROM tokens; SELECT count(*) FROM sessions";
+    assert!(cluster.postgres.run(DATABASE, left).trim().ends_with('0'));
 }

@@ -27,14 +27,11 @@ const GITHUB_CREDENTIAL: &str = "ACTIONS_ID_TOKEN_REQUEST_TOKEN";
 pub struct AssertionFlags {
     #[command(flatten)]
     source: Source,
-    /// With --github: the audience of the JWT, which is that of the issuer on the server
-    #[arg(
-        long,
-        env = "STACKTOKEN_AUDIENCE",
-        default_value = "stacktoken",
-        value_name = "TEXT"
-    )]
-    audience: String,
+    /// Required with --github: the audience of the JWT, which is that of the issuer on the server.
+    /// There is no default, because another installation that accepts the same audience could use
+    /// the JWT here
+    #[arg(long, env = "STACKTOKEN_AUDIENCE", value_name = "TEXT")]
+    audience: Option<String>,
 }
 
 #[derive(Args)]
@@ -96,8 +93,19 @@ impl AssertionFlags {
         };
         match file {
             Some((flag, file)) => from_file(flag, file),
-            None => from_github(&self.audience).await,
+            None => from_github(self.audience()?).await,
         }
+    }
+
+    fn audience(&self) -> anyhow::Result<&str> {
+        let audience = self.audience.as_deref().filter(|text| !text.is_empty());
+        audience.ok_or_else(|| {
+            let message = "--github: --audience is required: give the `audience` of the issuer's \
+                           entry on the server (or set STACKTOKEN_AUDIENCE). There is no default, \
+                           because a JWT for an audience that other installations share could be \
+                           used at each of them";
+            ExitError::usage(message).into()
+        })
     }
 }
 

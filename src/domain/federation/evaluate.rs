@@ -209,6 +209,9 @@ mod tests {
             (json!("pull_request_target"), Some("pull_request_target")),
             (json!("workflow_run"), Some("workflow_run")),
             (json!("issue_comment"), Some("issue_comment")),
+            (json!("issues"), Some("issues")),
+            (json!("discussion_comment"), Some("discussion_comment")),
+            (json!("watch"), Some("watch")),
             (json!(["push"]), Some("")),
             (Value::Null, Some("")),
         ] {

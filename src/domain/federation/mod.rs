@@ -31,6 +31,15 @@ pub struct Federation {
     pub session_for: Duration,
 }
 
+impl Federation {
+    /// Returns whether this admits the same workloads as another one. Their sessions may have
+    /// another length.
+    #[must_use]
+    pub fn admits_as(&self, other: &Self) -> bool {
+        self.issuer == other.issuer && self.rules == other.rules
+    }
+}
+
 /// A claim and the value that it must have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimRule {
@@ -132,23 +141,32 @@ impl Obstacle {
     }
 }
 
+/// A workload's JWT that was sent to be explained, and whose signature was verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// The workload.
+    pub workload: Workload,
+    /// Whether the JWT is valid now: it has not expired, and its `nbf` has passed. If it is not, it
+    /// is not exchanged.
+    pub is_valid_now: bool,
+}
+
 /// Why a JWT that was sent to be explained is not that of a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unverified {
     /// The form, the signature, the issuer or the audience.
     Invalid,
-    /// It has expired or is not valid yet. The signature was verified.
-    Expired,
     /// The keys of the issuer are not available.
     KeysUnavailable,
 }
 
 /// The result of verifying a workload's JWT.
-pub type Verifying<'a> = Pin<Box<dyn Future<Output = Result<Workload, Unverified>> + Send + 'a>>;
+pub type Verifying<'a> = Pin<Box<dyn Future<Output = Result<Verified, Unverified>> + Send + 'a>>;
 
 /// Verifies a workload's JWT that is part of a message. The authenticator implements it.
 pub trait VerifyWorkload: Send + Sync {
-    /// Verifies the JWT, with its signature, as the credential of a call is verified.
+    /// Verifies the JWT, with its signature, as the credential of a call is verified, except that a
+    /// JWT may be valid at another time.
     fn verify<'a>(&'a self, jwt: &'a str) -> Verifying<'a>;
 }
 

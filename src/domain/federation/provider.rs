@@ -140,11 +140,18 @@ const GENERIC: &[RequiredClaims] = &[RequiredClaims {
 
 /// The events of GitHub in which code or text of an outsider can take part. Their assertions are
 /// refused unless a rule names `event_name`.
-const OUTSIDE_EVENTS: [&str; 4] = [
+const OUTSIDE_EVENTS: [&str; 11] = [
     "pull_request",
     "pull_request_target",
+    "pull_request_review",
+    "pull_request_review_comment",
     "workflow_run",
     "issue_comment",
+    "issues",
+    "discussion",
+    "discussion_comment",
+    "fork",
+    "watch",
 ];
 
 impl Provider {

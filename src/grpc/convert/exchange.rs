@@ -16,6 +16,7 @@ use crate::{
         id,
         revision::Revision,
         stack::StackKey,
+        text,
     },
     grpc::pb::v1,
 };
@@ -157,6 +158,11 @@ pub fn end_sessions(message: v1::EndSessionsRequest, _: &Call) -> Result<EndSess
 }
 
 fn check_subject(text: &str) -> Result<String, Problem> {
+    if text.chars().any(text::is_unprintable) {
+        let problem = "contains a character that does not print, which no subject of a session has: \
+                       copy it from the audit or from `session.subject` of a verdict";
+        return Err(Problem::new(problem));
+    }
     let length = text.chars().count();
     if length > MAX_SUBJECT {
         let problem =

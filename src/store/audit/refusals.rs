@@ -26,6 +26,9 @@ use crate::store::{
 pub struct RefusalNote {
     /// Who was refused.
     pub actor: Actor,
+    /// The operator's name of the issuer, if workloads were refused. Two entries of the issuers
+    /// file can have the same `iss`.
+    pub issuer: Option<String>,
     /// The action that was refused.
     pub action: AuditAction,
     /// The name of the reason in the API.
@@ -125,7 +128,10 @@ fn refusal_key(note: &RefusalNote) -> String {
         note.reason,
         note.minute.as_micros(),
     );
-    let key = serde_json::to_string(&parts).unwrap_or_default();
+    let mut key = serde_json::to_string(&parts).unwrap_or_default();
+    if let Some(issuer) = &note.issuer {
+        key = format!("{key} {issuer}");
+    }
     match &note.hidden {
         None => key,
         Some(hidden) => {
@@ -137,6 +143,9 @@ fn refusal_key(note: &RefusalNote) -> String {
 
 fn details(note: &RefusalNote) -> String {
     let obstacle = |hidden: &Hidden| ("obstacle".to_owned(), hidden.obstacle.name().to_owned());
-    let details: Details = note.hidden.as_ref().map(obstacle).into_iter().collect();
+    let issuer = |name: &String| ("issuer".to_owned(), name.clone());
+    let hidden = note.hidden.as_ref().map(obstacle);
+    let issuer = note.issuer.as_ref().map(issuer);
+    let details: Details = hidden.into_iter().chain(issuer).collect();
     serde_json::to_string(&details).unwrap_or_default()
 }

@@ -1,11 +1,12 @@
 //! Adds federated tokens: the rules of a token, its sessions, and the assertions that were
 //! exchanged. It only adds, so that the previous version can run next to this one: that version
-//! recognizes no secret of a session.
+//! recognizes no secret of a session, cannot give a federated token a secret of its own, and can
+//! purge one.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager, async_trait,
     sea_orm::{ConnectionTrait, DbBackend, DbErr},
-    sea_query::{ColumnDef, ForeignKey, Table, TableCreateStatement},
+    sea_query::{ColumnDef, Expr, ForeignKey, ForeignKeyAction, Table, TableCreateStatement},
 };
 
 use super::m20261129_000007_tables::{ids_now_of, ids_of};
@@ -63,6 +64,10 @@ pub fn record_ids() -> [String; 2] {
     })
 }
 
+/// A federated token never has a secret of its own. The previous version does not know such tokens,
+/// and would give one a secret by Rotate.
+const SECRETLESS: &str = "federation IS NULL OR generation = 0";
+
 const INDEXES: [&str; 4] = [
     "CREATE INDEX tokens_federated ON tokens (stack_uid) WHERE federation IS NOT NULL",
     "CREATE INDEX sessions_by_token ON sessions (token_uid, expires_at)",
@@ -73,7 +78,8 @@ const INDEXES: [&str; 4] = [
 #[async_trait::async_trait]
 impl MigrationTrait for Federation {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let column = ColumnDef::new("federation").text().take();
+        let mut column = ColumnDef::new("federation").text().take();
+        column.check(Expr::cust(SECRETLESS));
         let alter = Table::alter().table("tokens").add_column(column).take();
         manager.alter_table(alter).await?;
         manager.create_table(sessions()).await?;
@@ -118,7 +124,9 @@ fn sessions() -> TableCreateStatement {
         .foreign_key(
             ForeignKey::create()
                 .from("sessions", "token_uid")
-                .to("tokens", "uid"),
+                .to("tokens", "uid")
+                // The previous version purges tokens, and does not know that they have sessions.
+                .on_delete(ForeignKeyAction::Cascade),
         )
         .take()
 }

@@ -8,7 +8,6 @@ use sea_orm::{
 };
 
 use crate::domain::{
-    federation::Obstacle,
     id::TokenUid,
     request::{Fingerprint, RETRY_FOR},
     timestamp::Timestamp,
@@ -32,15 +31,18 @@ pub struct SingleUse {
     pub expires_at: Timestamp,
 }
 
-/// Returns whether the assertion was exchanged before.
-pub(in crate::store) async fn was_exchanged(
-    tx: &Transaction,
-    key: Fingerprint,
-) -> Result<bool, Error> {
-    Ok(find(tx, key).await?.is_some())
+impl assertion::Model {
+    /// Returns whether the assertion was exchanged with the same claims by the same request.
+    pub fn is_about(&self, once: &SingleUse) -> bool {
+        self.content == once.content.as_bytes().as_slice()
+    }
 }
 
-async fn find(tx: &Transaction, key: Fingerprint) -> Result<Option<assertion::Model>, Error> {
+/// Returns the record of an assertion that was exchanged before.
+pub(in crate::store) async fn find(
+    tx: &Transaction,
+    key: Fingerprint,
+) -> Result<Option<assertion::Model>, Error> {
     let key = key.as_bytes().to_vec();
     Ok(assertion::Entity::find_by_id(key).one(tx).await?)
 }
@@ -70,44 +72,41 @@ pub(in crate::store) async fn record(
     Ok(inserted == 1)
 }
 
-/// Handles an assertion that was exchanged before. If its answer may have been lost, the session
-/// gets another secret, and the former one is not recognized any more. That is so if the assertion
-/// and the request are the same, the session lives, is not older than [`RETRY_FOR`], and its secret
-/// was never used. Returns the session, or `None` if the assertion was not exchanged before.
-pub(in crate::store) async fn replay(
+/// Returns the session that an identical request with the same assertion continues, because the
+/// answer may have been lost: it lives, its secret was never used, and the assertion was first
+/// exchanged at most [`RETRY_FOR`] ago.
+pub(in crate::store) async fn session_to_resume(
     tx: &Transaction,
-    (once, token): (&SingleUse, TokenUid),
-    secret: &NewSecret,
+    seen: &assertion::Model,
+    token: TokenUid,
     now: Timestamp,
-) -> Result<Option<Result<session::Model, Obstacle>>, Error> {
-    let Some(seen) = find(tx, once.key).await? else {
-        return Ok(None);
-    };
-    let replayed = Ok(Some(Err(Obstacle::JwtReplayed)));
+) -> Result<Option<session::Model>, Error> {
     let age = now.as_micros().saturating_sub(seen.first_seen_at);
-    let recent = u128::try_from(age).is_ok_and(|age| age <= RETRY_FOR.as_micros());
-    if !recent || seen.content != once.content.as_bytes().as_slice() {
-        return replayed;
+    if u128::try_from(age).is_ok_and(|age| age > RETRY_FOR.as_micros()) {
+        return Ok(None);
     }
     let session = session::Entity::find_by_id(seen.session_digest.clone())
         .filter(session::Column::TokenUid.eq(token.into_untyped_uuid()))
         .filter(is_live(now))
-        .filter(session::Column::FirstUsedAt.is_null())
-        .one(tx)
-        .await?;
-    let Some(mut session) = session else {
-        return replayed;
-    };
+        .filter(session::Column::FirstUsedAt.is_null());
+    Ok(session.one(tx).await?)
+}
+
+/// Gives the session of an assertion another secret. The former one is not recognized any more.
+pub(in crate::store) async fn renew(
+    tx: &Transaction,
+    seen: assertion::Model,
+    secret: &NewSecret,
+) -> Result<(), Error> {
     let digest = secret.digest.as_bytes().to_vec();
     // A first use cannot race with this, because it is recorded under the same lock.
     session::Entity::update_many()
         .col_expr(session::Column::Digest, digest.clone().into())
-        .filter(session::Column::Digest.eq(session.digest.clone()))
+        .filter(session::Column::Digest.eq(seen.session_digest.clone()))
         .exec(tx)
         .await?;
-    session.digest.clone_from(&digest);
     let mut seen = assertion::ActiveModel::from(seen);
     seen.session_digest = Set(digest);
     seen.update(tx).await?;
-    Ok(Some(Ok(session)))
+    Ok(())
 }

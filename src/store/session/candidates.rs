@@ -36,6 +36,8 @@ pub struct SessionsNow {
     pub suspended: bool,
     /// Whether the assertion was exchanged before.
     pub exchanged: bool,
+    /// When the session ends that an identical exchange with the same assertion would continue.
+    pub resumes_until: Option<Timestamp>,
     /// How many sessions of the token live.
     pub of_token: u32,
     /// How many of them the workload has.
@@ -95,13 +97,19 @@ impl Store {
             let stack = self
                 .load_stack(tx, call, key, RemovedStacks::Exclude)
                 .await?;
-            let exchanged = match assertion {
-                Some(key) => assertions::was_exchanged(tx, key).await?,
-                None => false,
+            let seen = match assertion {
+                Some(key) => assertions::find(tx, key).await?,
+                None => None,
+            };
+            let resumes = match &seen {
+                Some(seen) => assertions::session_to_resume(tx, seen, uid, now).await?,
+                None => None,
             };
             Ok(SessionsNow {
                 suspended: stack.row.suspended_at.is_some(),
-                exchanged,
+                exchanged: seen.is_some(),
+                resumes_until: resumes
+                    .and_then(|session| Timestamp::from_micros(session.expires_at)),
                 of_token: count_live(tx, uid, None, now).await?,
                 of_subject: count_live(tx, uid, Some(subject), now).await?,
             })

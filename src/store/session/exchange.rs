@@ -43,8 +43,8 @@ pub struct StartSession {
     pub stack: StackUid,
     /// The federated token.
     pub token: TokenUid,
-    /// The federation by which the rules were compared. If it is not that of the token any more, the
-    /// exchange is refused.
+    /// The federation by which the rules were compared. If the issuer or the rules of the token are
+    /// others by now, the exchange is refused.
     pub federation: Federation,
     /// The workload, by its issuer's ids.
     pub subject: String,
@@ -85,13 +85,18 @@ impl Store {
         change_tx!(self, (command.stack), "exchange", |tx| {
             let stack = self.locked(tx, command.stack).await?;
             let token = self.token_to_exchange(tx, &stack, command).await?;
-            let replayed = match &command.once {
-                Some(once) => assertions::replay(tx, (once, token.uid), secret, stack.at).await?,
+            let seen = match &command.once {
+                Some(once) => assertions::find(tx, once.key).await?,
                 None => None,
             };
-            if let Some(replayed) = replayed {
-                let session = replayed.map_err(Refusal::ExchangeRefused)?;
+            if let (Some(seen), Some(once)) = (seen, &command.once) {
+                let session = assertions::session_to_resume(tx, &seen, token.uid, stack.at)
+                    .await?
+                    .filter(|_| seen.is_about(once));
+                let session = session.ok_or(Refusal::ExchangeRefused(Obstacle::JwtReplayed))?;
                 let again = resumed(&session, &token)?;
+                // A refusal commits, so nothing may be written before the last one.
+                assertions::renew(tx, seen, secret).await?;
                 let kind = Kind::Rotated;
                 return self
                     .record_session(tx, call, (&stack, kind), command, again)
@@ -103,19 +108,20 @@ impl Store {
             let started = StartedSession {
                 token: token.uid,
                 expires_at: end_of_session(
-                    &command.federation,
+                    token.federation.as_ref().unwrap_or(&command.federation),
                     command.session_for,
                     token.expires_at,
                     stack.at,
                 ),
                 permissions,
             };
-            insert(tx, command, &started, secret, stack.at).await?;
+            // This is the last refusal. A refusal commits, so the session must not exist yet.
             if let Some(once) = &command.once
                 && !assertions::record(tx, once, secret, stack.at).await?
             {
                 return Err(Refusal::ExchangeRefused(Obstacle::JwtReplayed).into());
             }
+            insert(tx, command, &started, secret, stack.at).await?;
             let kind = Kind::Exchanged;
             self.record_session(tx, call, (&stack, kind), command, started)
                 .await
@@ -147,9 +153,10 @@ impl Store {
         if stack.row.suspended_at.is_some() {
             return Err(refused(Obstacle::StackSuspended));
         }
-        // An owner has changed the rules in this instant.
-        if token.federation.as_ref() != Some(&command.federation) {
-            return Err(refused(Obstacle::RuleNotMatched));
+        match &token.federation {
+            Some(federation) if federation.admits_as(&command.federation) => {}
+            // An owner has changed the rules in this instant.
+            _ => return Err(refused(Obstacle::RuleNotMatched)),
         }
         Ok(token)
     }
@@ -163,6 +170,7 @@ impl Store {
         started: StartedSession,
     ) -> Result<Changed<(StartedSession, Revision)>, Error> {
         let mut details = Details::from([
+            ("issuer".into(), command.federation.issuer.clone()),
             ("subject".into(), command.subject.clone()),
             ("expires_at".into(), started.expires_at.to_string()),
             ("again".into(), (kind == Kind::Rotated).to_string()),

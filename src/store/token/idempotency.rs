@@ -175,7 +175,7 @@ impl Store {
 /// Returns a fingerprint of everything in a token that a change could alter. It is only used for
 /// comparison.
 fn state_of(token: &Token) -> Vec<u8> {
-    let parts = (
+    let ordinary = (
         token.name.as_str(),
         token.description.as_str(),
         written(&token.permissions),
@@ -183,8 +183,33 @@ fn state_of(token: &Token) -> Vec<u8> {
         token.expires_at.map(Timestamp::as_micros),
         token.revocation.is_some() || token.ended_at.is_some(),
         token.generation,
-        written_federation(token.federation.as_ref()),
     );
-    let parts = serde_json::to_vec(&parts).unwrap_or_default();
+    // Another replica may run the previous version, whose fingerprints must be equal to these.
+    let parts = match written_federation(token.federation.as_ref()) {
+        None => serde_json::to_vec(&ordinary),
+        federation => serde_json::to_vec(&(ordinary, federation)),
+    };
+    let parts = parts.unwrap_or_default();
     Fingerprint::of(&parts).as_bytes().to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{federation::Federation, token::tests::token};
+
+    #[test]
+    fn an_ordinary_token_has_the_fingerprint_of_the_version_before_federated_tokens() {
+        let mut token = token(None);
+        let (permissions, labels) = (written(&token.permissions), written_labels(&token.labels));
+        let former = ("ci", "", permissions, labels, None::<i64>, false, 1);
+        let former = Fingerprint::of(&serde_json::to_vec(&former).unwrap());
+        assert_eq!(state_of(&token), former.as_bytes());
+        token.federation = Some(Federation {
+            issuer: "ci".to_owned(),
+            rules: Vec::new(),
+            session_for: std::time::Duration::from_mins(15),
+        });
+        assert_ne!(state_of(&token), former.as_bytes());
+    }
 }

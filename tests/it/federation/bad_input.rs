@@ -117,3 +117,15 @@ async fn an_exchange_of_a_wrong_shape_names_its_fields() {
     let request = exchange_request(&server.stack, "");
     workload.exchange.exchange(request).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subject_that_does_not_print_names_no_sessions() {
+    let server = TestServer::start().await;
+    let uid = server.federated("ci").await;
+    let mut owner = server.owner().await;
+    for subject in ["repo\0", "a\nb", "\u{202e}"] {
+        let request = super::end(&server, &uid, subject);
+        let status = owner.tokens.end_sessions(request).await.unwrap_err();
+        assert_eq!(fields(&status), ["subject"], "{subject:?}");
+    }
+}

@@ -8,7 +8,7 @@ use super::{live, refusal};
 use crate::support::{
     TestServer,
     clients::fields,
-    federated::{federation, job, pod},
+    federated::{federation, job, pod, pods},
 };
 
 async fn explain(server: &TestServer, uid: &str, jwt: String) -> v1::ExplainExchangeResponse {
@@ -45,7 +45,15 @@ async fn an_owner_sees_rule_by_rule_what_a_jwt_lacks_and_nothing_is_consumed() {
         assert!(matched && explained.rules.len() == 3);
     }
     assert_eq!(live(&server, &uid).await, 0);
+    let session = server.exchange(&claims, &uid).await.unwrap();
+    server.clock.advance(std::time::Duration::from_mins(1));
+    let explained = explain(&server, &uid, jwt.clone()).await;
+    assert_eq!(obstacles(&explained), [], "a repetition is answered");
+    assert_eq!(explained.session_for.unwrap().seconds, 840);
     server.exchange(&claims, &uid).await.unwrap();
+    assert_eq!(server.inactive(&session.secret).await, "NOT_RECOGNIZED");
+    let session = server.exchange(&claims, &uid).await.unwrap();
+    assert_eq!(server.inactive(&session.secret).await, "");
     let explained = explain(&server, &uid, jwt).await;
     assert_eq!(obstacles(&explained), [Obstacle::JwtReplayed]);
 
@@ -80,19 +88,55 @@ async fn no_claim_of_a_jwt_that_does_not_verify_is_shown() {
     let uid = server.federated("ci").await;
     let now = server.clock.seconds();
     let foreign = crate::support::TestIssuer::new().sign(&job(now, json!({})));
-    let expired = server
-        .issuer
-        .sign(&job(now, json!({ "exp": now - 60, "iat": now - 120 })));
     for (jwt, obstacle) in [
         (foreign, Obstacle::JwtInvalid),
         ("junk".to_owned(), Obstacle::JwtInvalid),
         (server.issuer.user("owner", now), Obstacle::JwtInvalid),
-        (expired, Obstacle::JwtExpired),
     ] {
         let explained = explain(&server, &uid, jwt).await;
         assert_eq!(obstacles(&explained), [obstacle]);
         assert_eq!((explained.rules.len(), explained.subject.as_str()), (0, ""));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_jwt_that_is_not_valid_now_is_explained_rule_by_rule_and_not_exchanged() {
+    let server = TestServer::start().await;
+    let uid = server.federated("ci").await;
+    let now = server.clock.seconds();
+    for times in [
+        json!({ "exp": now - 60, "iat": now - 120 }),
+        json!({ "nbf": now + 60, "iat": now + 60, "exp": now + 120 }),
+        json!({ "nbf": now + 60 }),
+    ] {
+        let claims = job(now, times);
+        let explained = explain(&server, &uid, server.issuer.sign(&claims)).await;
+        assert_eq!(obstacles(&explained), [Obstacle::JwtExpired]);
+        let matched = explained.rules.iter().filter(|rule| rule.matched);
+        assert_eq!(matched.count(), 3);
+        assert_eq!(explained.subject, "repo octo/app run 7");
+        let status = server.exchange(&claims, &uid).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_jwt_is_explained_by_the_replay_rule_of_its_own_issuer() {
+    let server = TestServer::start().await;
+    let uid = server.federated("ci").await;
+    let other = server.federated_as("pods", pods()).await;
+    let now = server.clock.seconds();
+    let nameless = job(now, json!({ "jti": null }));
+    let jwt = server.issuer.sign(&nameless);
+    let explained = explain(&server, &uid, jwt).await;
+    assert_eq!(obstacles(&explained), [Obstacle::JwtInvalid]);
+    assert!(server.exchange(&nameless, &uid).await.is_err());
+    // A JWT of an issuer whose JWTs are valid for one exchange, at a token that trusts another.
+    let claims = job(now, json!({}));
+    server.exchange(&claims, &uid).await.unwrap();
+    let explained = explain(&server, &other, server.issuer.sign(&claims)).await;
+    let expected = [Obstacle::OtherIssuer, Obstacle::JwtReplayed];
+    assert_eq!(obstacles(&explained), expected);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,7 @@
 //! Federated tokens: issue, exchange, sessions and their end.
 
 mod bad_input;
+mod earlier_version;
 mod explained;
 mod life;
 mod races;

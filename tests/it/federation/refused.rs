@@ -103,6 +103,8 @@ async fn every_refusal_is_the_same_to_the_caller_and_has_its_cause_in_the_audit(
         "pull_request_target",
         "workflow_run",
         "issue_comment",
+        "issues",
+        "fork",
     ] {
         let claims = job(now, json!({ "event_name": event }));
         refuse(claims, (stack, &uid), "EVENT_REFUSED").await;

@@ -95,6 +95,53 @@ async fn an_unused_session_that_was_ended_is_not_resumed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repetition_that_is_refused_leaves_the_session_its_secret() {
+    let server = TestServer::start().await;
+    let uid = server.federated("ci").await;
+    let mut workload = server
+        .workload(&job(server.clock.seconds(), json!({})))
+        .await;
+    let request = v1::ExchangeRequest {
+        narrow: Some(on_module("entry")),
+        ..exchange_request(&server.stack, &uid)
+    };
+    let kept = again(&mut workload, &request).await.unwrap();
+    let permit = async |permissions: v1::Permissions| {
+        let update = v1::UpdateRequest {
+            stack_api_key: server.stack.clone(),
+            token: Some(v1::Token {
+                token_uid: uid.clone(),
+                permissions: Some(permissions),
+                ..Default::default()
+            }),
+            update_mask: Some(prost_types::FieldMask {
+                paths: vec!["permissions".into()],
+            }),
+            ..Default::default()
+        };
+        server.owner().await.tokens.update(update).await.unwrap();
+    };
+    permit(on_module("asset")).await;
+    require_replayed(again(&mut workload, &request).await);
+    permit(on_module("entry")).await;
+    assert_eq!(server.inactive(&kept.secret).await, "");
+}
+
+/// Returns the permission to read one module.
+fn on_module(name: &str) -> v1::Permissions {
+    v1::Permissions {
+        access: v1::Access::Read.into(),
+        modules: Some(v1::ModuleGrants {
+            grants: vec![v1::ModuleGrant {
+                module: name.into(),
+                access: v1::Access::Read.into(),
+            }],
+        }),
+        branches: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_exchange_does_not_use_the_assertion_up() {
     let server = TestServer::start_with(|tuning| tuning.max_sessions_per_token = 1).await;
     let uid = server.federated("ci").await;
