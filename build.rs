@@ -11,8 +11,9 @@ use std::{
 
 use prost::Message as _;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "stacktoken/v1/token_service.proto",
+    "stacktoken/v1/exchange_service.proto",
     "stacktoken/v1/leak_service.proto",
     "stacktoken/v1/introspection_service.proto",
     "stacktoken/v1/action_service.proto",
@@ -32,9 +33,11 @@ const EXTERN: (&str, &str) = (".google.rpc.Status", "::tonic_types::pb::Status")
 /// Messages that contain a secret. They get no derived `Debug`, which would print it.
 /// `src/grpc/redact.rs` and `crates/client/src/redact.rs` implement one that does not (R9); without
 /// it nothing compiles.
-const SECRET: [&str; 5] = [
+const SECRET: [&str; 7] = [
     "stacktoken.v1.IssueResponse",
     "stacktoken.v1.RotateResponse",
+    "stacktoken.v1.ExchangeResponse",
+    "stacktoken.v1.ExplainExchangeRequest",
     "stacktoken.v1.IntrospectRequest",
     "stacktoken.v1.IntrospectQuestion",
     "stacktoken.v1.ReportLeakedRequest",

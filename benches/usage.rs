@@ -36,6 +36,7 @@ use stacktoken::{
         catalogue::Catalogue,
         clock::{Clock, SystemClock},
         entropy::{Entropy, OsEntropy},
+        federation::session::SessionLimits,
         field::Violations,
         labels::Labels,
         permissions::{Draft, Permissions},
@@ -84,6 +85,7 @@ fn call(kind: CallerKind, subject: &str, clock: &dyn Clock) -> Call {
                 subject: subject.into(),
             },
             introspects: kind == CallerKind::Service,
+            workload: None,
         }),
         requirement: Requirement {
             stack_admin: true,
@@ -92,6 +94,7 @@ fn call(kind: CallerKind, subject: &str, clock: &dyn Clock) -> Call {
             introspector: true,
             service: false,
             anyone: false,
+            workload: false,
         },
         received_at: clock.now(),
         request_id: "measured".into(),
@@ -135,6 +138,7 @@ async fn fill(store: &Store, clock: &dyn Clock) -> Vec<StackAndSecret> {
                 permissions: permissions.clone(),
                 labels: Labels::default(),
                 expiry: Expiry::Never,
+                federation: None,
                 request: None,
                 overdue: Violations::default(),
             };
@@ -295,6 +299,10 @@ fn use_cases(store: &Arc<Store>, usage_pairs: usize) -> App {
             audit_retention: HOUR,
             change_retention: HOUR,
             housekeeping_every: HOUR,
+        },
+        sessions: SessionLimits {
+            of_token: 100,
+            of_subject: 10,
         },
         usage_pairs,
         readings: 256,

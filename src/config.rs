@@ -190,6 +190,13 @@ pub struct Tuning {
     /// Number of changes that one caller may request in a burst after an idle period
     #[arg(long, env = "STACKTOKEN_CHANGES_BURST", default_value = "100", value_name = "COUNT", value_parser = count::<NonZeroU32>, help_heading = "Limits")]
     pub changes_burst: NonZeroU32,
+    /// Maximum number of live sessions of one federated token. Further exchanges are refused
+    #[arg(long, env = "STACKTOKEN_MAX_SESSIONS_PER_TOKEN", default_value_t = 100, value_name = "COUNT", value_parser = count::<u32>, help_heading = "Limits")]
+    pub max_sessions_per_token: u32,
+    /// Maximum number of live sessions of one workload within one federated token. Further exchanges
+    /// are refused
+    #[arg(long, env = "STACKTOKEN_MAX_SESSIONS_PER_SUBJECT", default_value_t = 10, value_name = "COUNT", value_parser = count::<u32>, help_heading = "Limits")]
+    pub max_sessions_per_subject: u32,
     /// Maximum number of unrecognized tokens that one caller may present per second
     #[arg(long, env = "STACKTOKEN_UNRECOGNIZED_PER_SECOND", default_value = "1000", value_name = "COUNT", value_parser = count::<NonZeroU32>, help_heading = "Limits")]
     pub unrecognized_per_second: NonZeroU32,

@@ -34,7 +34,7 @@ const SECONDS: [f64; 18] = [
 ];
 
 /// Tables whose rows are deleted by age.
-const PURGED: [&str; 7] = [
+const PURGED: [&str; 9] = [
     "tokens",
     "token_secrets",
     "token_usage",
@@ -42,6 +42,8 @@ const PURGED: [&str; 7] = [
     "audit_events",
     "changes",
     "replays",
+    "sessions",
+    "assertions",
 ];
 
 /// Periods within which expiring tokens are counted, in ascending order.

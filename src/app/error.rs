@@ -38,6 +38,9 @@ pub enum Error {
     /// The client read its Watch stream more slowly than changes were made, so the stream ended.
     #[error("watching fell behind")]
     WatchLagged,
+    /// The keys of a workload's issuer are not available.
+    #[error("the issuer's keys are unavailable")]
+    KeysUnavailable,
     /// The limit on concurrent store lookups is reached.
     #[error("overloaded")]
     Overloaded,

@@ -91,6 +91,7 @@ pub(super) fn presented(digest: Digest, facts: &Facts) -> PresentedSecret {
         generation: facts.token.generation,
         token: facts.token.uid,
         stack: facts.stack.uid,
+        session: facts.session.is_some(),
     }
 }
 

@@ -28,6 +28,9 @@ const BATCH_FOR: Duration = Duration::from_secs(30);
 const USAGE_KEPT_FOR: Duration = Duration::from_hours(90 * 24);
 /// Age at which the result of a call with an idempotency key is deleted.
 const REPLAYS_KEPT_FOR: Duration = Duration::from_hours(90 * 24);
+/// How long after its end a session is deleted. Until then, whoever presents its secret learns that
+/// it has ended.
+const SESSIONS_KEPT_FOR: Duration = Duration::from_hours(24);
 
 /// Longest interval between checks for tokens that expire soon.
 const EXPIRY_CHECK_INTERVAL: Duration = Duration::from_mins(5);
@@ -42,15 +45,19 @@ enum HousekeepingTask {
     Audit,
     Changes,
     Replays,
+    Sessions,
+    Assertions,
 }
 
 impl HousekeepingTask {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 7] = [
         Self::Tokens,
         Self::Usage,
         Self::Audit,
         Self::Changes,
         Self::Replays,
+        Self::Sessions,
+        Self::Assertions,
     ];
 }
 
@@ -129,6 +136,8 @@ impl App {
             audit_events = count("audit_events"),
             changes = count("changes"),
             replays = count("replays"),
+            sessions = count("sessions"),
+            assertions = count("assertions"),
             ?took,
             "housekeeping"
         );
@@ -186,6 +195,8 @@ impl App {
             HousekeepingTask::Audit => store.purge_audit(keep(keeping.audit_retention)).await,
             HousekeepingTask::Changes => store.purge_changes(keep(keeping.change_retention)).await,
             HousekeepingTask::Replays => store.purge_replays(keep(REPLAYS_KEPT_FOR)).await,
+            HousekeepingTask::Sessions => store.purge_sessions(keep(SESSIONS_KEPT_FOR)).await,
+            HousekeepingTask::Assertions => store.purge_assertions(keep(Duration::ZERO)).await,
         }
     }
 

@@ -355,7 +355,7 @@ impl App {
     }
 
     fn known(&self, facts: Arc<Facts>, revision: Revision, now: Timestamp) -> Known {
-        let ends = [facts.token.expires_at, facts.token.ends_at];
+        let ends = [facts.expires_at(), facts.token.ends_at];
         let ends = ends.into_iter().flatten().filter(|at| *at > now).min();
         let left = ends.map_or(Duration::MAX, |at| at.since(now));
         let max_age = self.verdict_max_age.min(left);

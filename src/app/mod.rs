@@ -9,6 +9,8 @@ mod change_poller;
 mod clocks;
 mod coalesce;
 mod error;
+mod exchange;
+mod explain;
 mod first_use;
 mod freshness;
 mod housekeeping;
@@ -19,6 +21,7 @@ mod lookup;
 mod question;
 mod read_only;
 mod refusals;
+mod safeguards;
 mod stacks;
 mod throttle;
 mod tokens;
@@ -31,31 +34,42 @@ use tokio::sync::Notify;
 use crate::{
     config::RetentionSettings,
     domain::{
-        audit::AuditAction, caller::Call, catalogue::Catalogue, clock::Clock, entropy::Entropy,
-        refusal::Refusal, revision::Revision, token::Token,
+        audit::AuditAction,
+        caller::Call,
+        catalogue::Catalogue,
+        clock::Clock,
+        entropy::Entropy,
+        federation::{FederationIssuers, NoWorkloads, VerifyWorkload, session::SessionLimits},
+        refusal::Refusal,
+        revision::Revision,
+        token::Token,
     },
     metrics::Metrics,
-    store::{self, MaybeChanged, RefusedCall, Store},
+    store::{self, Hidden, MaybeChanged, RefusedCall, Store},
 };
 use stacktoken_core::facts_cache::Cache;
 
 pub use self::{
     batch::{Answers, Batch},
     error::Error,
+    exchange::{Exchange, Exchanged},
+    explain::{ExplainExchange, Explanation},
     freshness::Bounds,
     incidents::LeakReport,
     introspect::Introspection,
     last_used::writer::UsageWriter,
     question::{Included, Question},
     refusals::RefusalWriter,
+    safeguards::Safeguards,
     throttle::Rate,
     tokens::{Issued, Rotated},
     watch::{EventRevisions, Watch, WatchEvent},
 };
 pub use crate::store::{
-    AuditActor, AuditCursor, AuditFilter, AuditPage, Issue, ListQuery, MemberChange, MemberCursor,
-    MemberPage, MembersChanged, Order, OwnStackPage, Register, Registered, RevokeAll, RevokedAll,
-    Rotate, StackCursor, StackPage, StackStep, TOKENS_LISTED, TokenCursor, TokenFilter, TokenPage,
+    AuditActor, AuditCursor, AuditFilter, AuditPage, EndSessions, Issue, ListQuery, MemberChange,
+    MemberCursor, MemberPage, MembersChanged, Order, OwnStackPage, Register, Registered, RevokeAll,
+    RevokedAll, Rotate, StackCursor, StackPage, StackStep, TOKENS_LISTED, TokenCursor, TokenFilter,
+    TokenPage,
 };
 pub use stacktoken_core::facts_cache::Subject;
 
@@ -95,68 +109,8 @@ pub struct UseCaseSettings {
     pub safeguards: Safeguards,
     /// Retention periods, and the interval of housekeeping.
     pub keeping: RetentionSettings,
-}
-
-/// Safeguards that keep answers correct; docs/architecture.md explains each of them. No setting
-/// disables a safeguard. Tests disable one at a time to show that a wrong answer follows.
-#[derive(Clone, Copy, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "independent flags")]
-pub struct Safeguards {
-    /// The cache is used for an answer only under a valid lease.
-    pub lease: bool,
-    /// The lease is limited by the age of the last heartbeat, not only by the age of the last poll
-    /// of the change log.
-    pub heartbeat: bool,
-    /// The result of a lookup that took longer than the freshness bound is not used for an answer.
-    pub reading_age: bool,
-    /// The cache is used for an answer only if it reflects the revision that the caller requires.
-    pub reflection: bool,
-    /// A lookup that started before an eviction does not put the evicted entry back into the cache.
-    pub generations: bool,
-    /// A caller joins a single-flight lookup only if that lookup started recently and nothing was
-    /// evicted from the cache since.
-    pub flights: bool,
-    /// The subject of a change made by this replica is barred from the cache until the outcome of
-    /// the change is known, and is evicted before the change is acknowledged.
-    pub own_changes: bool,
-    /// A poll starts at the oldest transaction that was in progress at the last poll, so it does
-    /// not skip a row that becomes visible after a row with a higher number.
-    pub commit_order: bool,
-    /// A lookup is used only if it was answered by the database that committed the last heartbeat.
-    pub look_up_origins: bool,
-    /// A crash, promotion or restart gives a database a new origin.
-    pub incarnation: bool,
-    /// Rows that were copied into another database cluster are not trusted there.
-    pub system: bool,
-    /// If a lookup is fresh but its database is not proven to be the primary, the answer waits for
-    /// the next heartbeat instead of failing.
-    pub patience: bool,
-    /// A change is made only in the database that committed the last heartbeat.
-    pub change_origins: bool,
-    /// A change is accepted or refused only if the database's clock agrees with this process's
-    /// clock. Otherwise the call fails.
-    pub change_clocks: bool,
-}
-
-impl Default for Safeguards {
-    fn default() -> Self {
-        Self {
-            lease: true,
-            heartbeat: true,
-            reading_age: true,
-            reflection: true,
-            generations: true,
-            flights: true,
-            own_changes: true,
-            commit_order: true,
-            look_up_origins: true,
-            incarnation: true,
-            system: true,
-            patience: true,
-            change_origins: true,
-            change_clocks: true,
-        }
-    }
+    /// How many sessions of federated tokens may live.
+    pub sessions: SessionLimits,
 }
 
 /// The use cases and the state that they share, without a transport.
@@ -183,6 +137,18 @@ pub struct App {
     read_only: ReadOnly,
     safeguards: Safeguards,
     keeping: RetentionSettings,
+    workloads: Workloads,
+    sessions: SessionLimits,
+    explained: Throttle,
+}
+
+/// What the use cases know about the workloads that can authenticate themselves.
+#[derive(Clone)]
+pub struct Workloads {
+    /// The issuers that the operator has configured.
+    pub issuers: Arc<FederationIssuers>,
+    /// Verifies the JWTs of these issuers.
+    pub verifier: Arc<dyn VerifyWorkload>,
 }
 
 /// The stack and token that a call is about, for the audit row if the call is refused.
@@ -245,8 +211,20 @@ impl App {
             read_only: ReadOnly::default(),
             safeguards,
             keeping: tuning.keeping,
+            workloads: Workloads {
+                issuers: Arc::default(),
+                verifier: Arc::new(NoWorkloads),
+            },
+            sessions: tuning.sessions,
+            explained: Throttle::new(exchange::EXPLAINED),
         };
         (app, writer)
+    }
+
+    /// Sets the workloads that can exchange their JWTs. Without this, there are none.
+    #[must_use]
+    pub fn trusting(self, workloads: Workloads) -> Self {
+        Self { workloads, ..self }
     }
 
     /// Returns the clock that calls use.
@@ -296,13 +274,14 @@ impl App {
     /// # Errors
     /// [`Refusal::RateLimited`].
     pub fn admit_change(&self, call: &Call) -> Result<(), Refusal> {
-        self.changes.admit(&call.caller.actor)
+        self.changes.admit(&call.caller.sharer())
     }
 
     /// Removes idle callers from the rate limiters. Call it periodically.
     pub fn evict_idle_callers(&self) {
         self.changes.evict_idle();
         self.unrecognized.evict_idle();
+        self.explained.evict_idle();
     }
 
     /// Queues an audit row about the refusal of an authenticated caller's request (R14).
@@ -314,8 +293,12 @@ impl App {
             request_id: about.request_id,
             call_id: call.request_id.clone(),
         };
-        self.refusals
-            .note(&call.caller.actor, (action, refusal.reason()), first);
+        let hidden = refusal.obstacle().map(|obstacle| Hidden {
+            obstacle,
+            stack_key: first.stack_key.clone(),
+        });
+        let refused = (action, refusal.reason(), hidden);
+        self.refusals.note(&call.caller, refused, first);
     }
 
     /// Notes the revision of a change that this replica made. The store has already evicted the

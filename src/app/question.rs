@@ -33,4 +33,6 @@ pub struct Included {
     pub token: bool,
     /// The token's labels.
     pub labels: bool,
+    /// The session whose secret was presented.
+    pub session: bool,
 }

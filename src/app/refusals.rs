@@ -7,7 +7,7 @@
 //! rows, and does not displace the rows of other callers.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -20,17 +20,20 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::{
     domain::{
         audit::AuditAction,
-        caller::{Actor, Call},
+        caller::{Actor, Call, Caller},
         secret::Digest,
+        timestamp::Timestamp,
     },
     metrics::Metrics,
-    store::{PresentedSecret, RefusalNote, RefusedCall, Store},
+    store::{Hidden, PresentedSecret, RefusalNote, RefusedCall, Store},
 };
 
 /// Maximum number of unwritten rows. Rows accumulate, for example, while the store is down.
 const UNWRITTEN: usize = 10_000;
 /// Maximum number of unwritten rows of one caller.
 const UNWRITTEN_OF_ONE: usize = 256;
+/// Maximum number of rows per minute about refusals with a hidden cause.
+const HIDDEN_PER_MINUTE: usize = 200;
 /// Number of rows per transaction.
 const AT_ONCE: usize = 256;
 /// Pause between two writes, so that a flood of refusals costs only a few transactions per second.
@@ -65,6 +68,7 @@ struct Shared {
 pub(super) struct RefusalLog {
     shared: Arc<Shared>,
     told: Shards<Digest, ()>,
+    hidden: HiddenRows,
     metrics: Arc<Metrics>,
     _closing: DropGuard,
 }
@@ -82,6 +86,7 @@ pub(super) fn channel(store: Arc<Store>, metrics: Arc<Metrics>) -> (RefusalLog, 
     let log = RefusalLog {
         shared: shared.clone(),
         told: Shards::new(MAX_REPORTED_SECRETS),
+        hidden: HiddenRows::default(),
         metrics,
         _closing: closed.clone().drop_guard(),
     };
@@ -93,19 +98,44 @@ pub(super) fn channel(store: Arc<Store>, metrics: Arc<Metrics>) -> (RefusalLog, 
     (log, writer)
 }
 
+/// The rows of the current minute about refusals with a hidden cause. Anyone who has an account at
+/// a public issuer can cause such refusals, so the rows of all callers together are limited.
+#[derive(Default)]
+struct HiddenRows(Mutex<(Option<Timestamp>, HashSet<RefusalNote>)>);
+
+impl HiddenRows {
+    /// Returns whether the refusal may have a row: one that exists, or another one.
+    fn admit(&self, note: &RefusalNote) -> bool {
+        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if rows.0 != Some(note.minute) {
+            *rows = (Some(note.minute), HashSet::new());
+        }
+        if rows.1.contains(note) {
+            return true;
+        }
+        rows.1.len() < HIDDEN_PER_MINUTE && rows.1.insert(note.clone())
+    }
+}
+
 impl RefusalLog {
     pub fn note(
         &self,
-        actor: &Actor,
-        (action, reason): (AuditAction, &'static str),
+        caller: &Caller,
+        (action, reason, hidden): (AuditAction, &'static str, Option<Hidden>),
         first: RefusedCall,
     ) {
         let note = RefusalNote {
-            actor: actor.clone(),
+            actor: caller.refused_as().into_owned(),
+            issuer: caller.federation_issuer().map(str::to_owned),
             action,
             reason,
             minute: first.at.minute(),
+            hidden,
         };
+        if note.hidden.is_some() && !self.hidden.admit(&note) {
+            self.metrics.refusals_dropped.inc();
+            return;
+        }
         if self.shared.waiting().fold((note, first, 1)) {
             self.shared.noted.notify_one();
         } else {

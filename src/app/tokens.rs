@@ -24,7 +24,7 @@ use crate::{
 pub struct Issued {
     /// The token.
     pub token: Token,
-    /// The secret of the token; `None` in a preview.
+    /// The secret of the token; `None` in a preview, and if the token is federated.
     pub secret: Option<Secret>,
     /// Revision that includes this change; `None` in a preview.
     pub revision: Option<Revision>,
@@ -41,7 +41,7 @@ pub struct Rotated {
 }
 
 /// Returns the parts of a secret that the store keeps: the digest and the hint.
-fn new_secret(secret: &Secret) -> NewSecret {
+pub(super) fn new_secret(secret: &Secret) -> NewSecret {
     NewSecret {
         digest: secret.digest(),
         hint: secret.hint().to_owned(),
@@ -55,7 +55,7 @@ const fn key_of(target: &Target) -> Key<'_> {
     (&target.stack_key, target.uid)
 }
 
-fn about((stack, uid): Key<'_>) -> About {
+pub(super) fn about((stack, uid): Key<'_>) -> About {
     About {
         stack_key: Some(stack.to_string()),
         token_uid: Some(uid.to_string()),
@@ -63,7 +63,7 @@ fn about((stack, uid): Key<'_>) -> About {
     }
 }
 
-fn about_stack(stack: &StackKey) -> About {
+pub(super) fn about_stack(stack: &StackKey) -> About {
     About {
         stack_key: Some(stack.to_string()),
         ..About::default()
@@ -91,18 +91,19 @@ impl App {
         let (token, revision) = self.settle_change(call, (AuditAction::TokenIssue, about), done)?;
         Ok(Issued {
             token: self.with_use(token),
-            secret: (!call.previews()).then_some(secret),
+            secret: (!call.previews() && command.federation.is_none()).then_some(secret),
             revision,
         })
     }
 
-    /// Returns a token.
+    /// Returns a token, and how many of its sessions live.
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn get(&self, call: &Call, (stack, uid): Key<'_>) -> Result<Token, Error> {
-        let done = self.store.get(call, stack, uid).await;
-        let done = done.map(|token| self.with_use(token));
+    pub async fn get(&self, call: &Call, (stack, uid): Key<'_>) -> Result<(Token, u32), Error> {
+        let now = self.clock.now();
+        let done = self.store.get_with_sessions(call, (stack, uid), now).await;
+        let done = done.map(|(token, sessions)| (self.with_use(token), sessions));
         self.settle(call, (AuditAction::TokenGet, about((stack, uid))), done)
     }
 
@@ -236,10 +237,13 @@ impl App {
         Ok((self.with_use(token), revision))
     }
 
-    /// Returns the token with the later of two last uses: the stored one, and the one that this
-    /// replica has not written yet.
+    /// Returns the token with what only this replica knows: a last use that it has not written yet,
+    /// and whether the issuer of a federated token is configured.
     pub(super) fn with_use(&self, mut token: Token) -> Token {
         token.last_used_at = token.last_used_at.max(self.uses.last_use(token.uid));
+        let trusted = token.federation.as_ref();
+        let issuer = trusted.and_then(|trusted| self.workloads.issuers.get(&trusted.issuer));
+        token.issuer_configured = issuer.is_some_and(|issuer| issuer.serves(&token.stack_key));
         token
     }
 

@@ -16,6 +16,8 @@ use quick_cache::sync::Cache;
 
 use super::{
     KeyFileUnusable, Readiness, Rejection,
+    assertions::Audiences,
+    bearer::{MAX_VALUE_BYTES, bearer},
     certificates::{self, CertificateEntry, ClientCertificate},
     connection_credentials::{CachedCaller, ConnectionCredentials},
     fetch::KeyFetcher,
@@ -30,28 +32,26 @@ use super::{
 use crate::domain::{
     caller::{Actor, Caller, CallerKind},
     clock::{Clock, ClockReading},
-    secret,
     timestamp::Timestamp,
 };
 
-/// Longest `authorization` value that is accepted: 8 KiB.
-const MAX_VALUE_BYTES: usize = 8 * 1024;
 /// Maximum number of cached verified credentials.
 const MAX_CACHED: usize = 10_000;
 
 /// Authenticates callers by JWT or client certificate.
 pub struct Authenticator {
-    deps: Arc<JwksDeps>,
-    entries: Vec<(IssuerEntry, usize)>,
+    pub(super) deps: Arc<JwksDeps>,
+    pub(super) entries: Vec<(IssuerEntry, usize)>,
     key_caches: Vec<IssuerKeys>,
     certificates: Vec<CertificateEntry>,
+    audiences: Audiences,
     verified: Cache<[u8; 32], CachedCaller>,
 }
 
 /// The entry that accepts a JWT, the index of its key cache, and the generation of the key sets
 /// against which the JWT was checked.
-struct MatchingEntry<'a> {
-    entry: &'a IssuerEntry,
+pub(super) struct MatchingEntry<'a> {
+    pub entry: &'a IssuerEntry,
     key_cache: usize,
     generation: u64,
 }
@@ -82,6 +82,7 @@ impl Authenticator {
         let mut key_caches = Vec::new();
         let mut known = HashMap::new();
         let certificates = entries.certificates;
+        let audiences = Audiences::of(&entries.issuers);
         let entries = entries.issuers.into_iter().map(|entry| {
             let index = *known.entry(entry.source.clone()).or_insert_with(|| {
                 key_caches.push(IssuerKeys::new(entry.source.clone(), Arc::clone(&deps)));
@@ -94,6 +95,7 @@ impl Authenticator {
             deps,
             key_caches,
             certificates,
+            audiences,
             verified: Cache::new(MAX_CACHED),
         }
     }
@@ -243,12 +245,34 @@ impl Authenticator {
 
     async fn verify(&self, key: [u8; 32], token: &str) -> Result<Arc<Caller>, Rejection> {
         let jwt = Jwt::parse(token, self.deps.clock.now()).map_err(Rejection::Invalid)?;
+        let found = self.find_with_fresh_keys(&jwt).await?;
+        let caller = caller(found.entry, &jwt).map_err(Rejection::Invalid)?;
+        let verified = CachedCaller {
+            caller: Arc::new(caller),
+            valid_until_micros: jwt.valid_until_micros,
+            generation: found.generation,
+            key_cache: found.key_cache,
+        };
+        // A workload presents its assertion once. If they were kept, strangers with assertions of a
+        // public issuer could displace the credentials of all other callers.
+        if found.entry.workload.is_none() {
+            self.verified.insert(key, verified.clone());
+        }
+        Ok(verified.caller)
+    }
+
+    /// Finds the entry that accepts a JWT, as [`Self::find`] does. If newer keys might change a
+    /// rejection, fetches them first.
+    pub(super) async fn find_with_fresh_keys(
+        &self,
+        jwt: &Jwt<'_>,
+    ) -> Result<MatchingEntry<'_>, Rejection> {
         let before = self.generation();
-        let found = match self.find(&jwt) {
+        let found = match self.find(jwt) {
             Err(refused) => {
                 let asked = self.refresh(&refused.wanting).await;
                 if asked == RefreshOutcome::Newer || self.generation() != before {
-                    self.find(&jwt)
+                    self.find(jwt)
                 } else if asked == RefreshOutcome::Undecided {
                     // A fetch that may bring the missing key is still in progress (R13).
                     return Err(Rejection::KeysUnavailable);
@@ -258,15 +282,7 @@ impl Authenticator {
             }
             found => found,
         };
-        let found = found.map_err(|refused| refused.rejection)?;
-        let verified = CachedCaller {
-            caller: Arc::new(caller(found.entry, &jwt)),
-            valid_until_micros: jwt.valid_until_micros,
-            generation: found.generation,
-            key_cache: found.key_cache,
-        };
-        self.verified.insert(key, verified.clone());
-        Ok(verified.caller)
+        found.map_err(|refused| refused.rejection)
     }
 
     /// Finds the first entry that the JWT matches and whose keys verify the signature. If the keys
@@ -284,8 +300,13 @@ impl Authenticator {
                 cause = why;
                 continue;
             }
+            // A credential that two entries accept could be passed on from one to the other.
+            if self.audiences.are_mixed_in(jwt) {
+                cause = "names several audiences of this service";
+                continue;
+            }
             let key_cache = *index;
-            match self.key_caches[key_cache].check(jwt.signed()) {
+            match self.key_caches[key_cache].check(jwt.signed(entry)) {
                 Some(SignatureCheck::Valid) => {
                     return Ok(MatchingEntry {
                         entry,
@@ -349,38 +370,18 @@ fn certify_at(
     caller.ok_or(Rejection::CertificateUnlisted)
 }
 
-fn caller(entry: &IssuerEntry, jwt: &Jwt<'_>) -> Caller {
-    Caller {
+fn caller(entry: &IssuerEntry, jwt: &Jwt<'_>) -> Result<Caller, Cause> {
+    let workload = entry.workload.as_ref();
+    let workload = workload.map(|issuer| jwt.workload(issuer)).transpose()?;
+    Ok(Caller {
         introspects: entry.may_introspect(jwt.subject()),
+        workload: workload.map(Arc::new),
         actor: Actor {
             kind: entry.caller,
             issuer: entry.issuer.clone(),
             subject: jwt.subject().to_owned(),
         },
-    }
-}
-
-/// Returns the token that follows the scheme `Bearer`, in upper or lower case (RFC 9110 §11.1), and
-/// exactly one space (RFC 6750 §2.1).
-fn bearer(value: &[u8]) -> Result<&str, Rejection> {
-    if !value.is_ascii() {
-        return Err(Rejection::Invalid("not ASCII"));
-    }
-    let value = str::from_utf8(value).map_err(|_| Rejection::Invalid("not ASCII"))?;
-    // Looks for a management token first, whatever the scheme is, so that the client gets the
-    // specific error.
-    let mut words = value.split_ascii_whitespace();
-    if words
-        .by_ref()
-        .take(2)
-        .any(|word| word.starts_with(secret::PREFIX))
-    {
-        return Err(Rejection::TokenNotAcceptedHere);
-    }
-    match value.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token),
-        _ => Err(Rejection::Invalid("not Bearer, one space and a token")),
-    }
+    })
 }
 
 fn sha256(value: &[u8]) -> [u8; 32] {

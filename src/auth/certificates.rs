@@ -96,6 +96,7 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
 fn caller(entry: &CertificateEntry) -> Caller {
     Caller {
         introspects: entry.introspects,
+        workload: None,
         actor: Actor {
             kind: entry.caller,
             issuer: CERTIFICATE_ISSUER.to_owned(),

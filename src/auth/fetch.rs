@@ -3,7 +3,7 @@
 
 use std::{error::Error as _, path::Path, pin::Pin, sync::Arc, time::Duration};
 
-use http::{Request, StatusCode, Uri, header};
+use http::{HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::{
@@ -18,6 +18,7 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject as _},
 };
 use tokio::io::AsyncReadExt as _;
+use zeroize::Zeroizing;
 
 use super::source::KeySource;
 use crate::telemetry;
@@ -90,24 +91,52 @@ impl KeyFetcher for HttpFetcher {
     }
 }
 
+/// Fetches a document with this `authorization` value, within 5 seconds and up to 256 KiB.
+///
+/// # Errors
+/// [`FetchError`].
+pub async fn fetch_with_credential(
+    url: &Uri,
+    credential: HeaderValue,
+) -> Result<Vec<u8>, FetchError> {
+    let fetching = get_url((url, None), Some(credential));
+    let fetched = tokio::time::timeout(MAX_TIME, fetching).await;
+    fetched.unwrap_or(Err(FetchError::TooSlow(MAX_TIME)))
+}
+
 async fn read(source: &KeySource) -> Result<Vec<u8>, FetchError> {
     match source {
         KeySource::File(path) => read_file(path).await,
-        KeySource::Url { url, ca } if url.scheme_str() == Some("https") => {
-            let mut plain = HttpConnector::new();
-            plain.enforce_http(false);
-            let connector = HttpsConnectorBuilder::new()
-                .with_tls_config(tls(ca.as_deref()).await?)
-                .https_only()
-                .enable_http1()
-                .wrap_connector(plain);
-            get(connector, url).await
+        KeySource::Url { url, ca, token } => {
+            let credential = credential(token.as_deref()).await?;
+            get_url((url, ca.as_deref()), credential).await
         }
-        KeySource::Url { url, .. } => get(HttpConnector::new(), url).await,
     }
 }
 
-async fn get<C>(connector: C, url: &Uri) -> Result<Vec<u8>, FetchError>
+async fn get_url(
+    (url, ca): (&Uri, Option<&Path>),
+    credential: Option<HeaderValue>,
+) -> Result<Vec<u8>, FetchError> {
+    match url.scheme_str() {
+        Some("https") => {
+            let mut plain = HttpConnector::new();
+            plain.enforce_http(false);
+            let connector = HttpsConnectorBuilder::new()
+                .with_tls_config(tls(ca).await?)
+                .https_only()
+                .enable_http1()
+                .wrap_connector(plain);
+            get(connector, (url, credential)).await
+        }
+        _ => get(HttpConnector::new(), (url, credential)).await,
+    }
+}
+
+async fn get<C>(
+    connector: C,
+    (url, credential): (&Uri, Option<HeaderValue>),
+) -> Result<Vec<u8>, FetchError>
 where
     C: Connect + Clone + Send + Sync + 'static,
 {
@@ -117,6 +146,11 @@ where
         .body(Empty::<&'static [u8]>::new())
         .map_err(|error| FetchError::Unreachable(error.to_string()))?;
     telemetry::context::inject(request.headers_mut());
+    if let Some(credential) = credential {
+        request
+            .headers_mut()
+            .insert(header::AUTHORIZATION, credential);
+    }
     let client = Client::builder(TokioExecutor::new()).build(connector);
     let answer = client
         .request(request)
@@ -140,6 +174,24 @@ fn root_cause(error: &hyper_util::client::legacy::Error) -> String {
         cause = inner.source();
     }
     words
+}
+
+/// Reads the credential of a fetch. Its file contains one line.
+async fn credential(path: Option<&Path>) -> Result<Option<HeaderValue>, FetchError> {
+    let Some(path) = path else {
+        return Ok(None);
+    };
+    let named = |why: &dyn std::fmt::Display| {
+        FetchError::File(format!("jwks_token_file {}: {why}", path.display()))
+    };
+    let bytes = Zeroizing::new(read_file(path).await.map_err(|why| named(&why))?);
+    let value = [b"Bearer ", bytes.trim_ascii()].concat();
+    let value = HeaderValue::from_bytes(&value).ok();
+    let mut value = value
+        .filter(|value| value.len() > "Bearer ".len())
+        .ok_or_else(|| named(&"contains no credential of one line"))?;
+    value.set_sensitive(true);
+    Ok(Some(value))
 }
 
 async fn read_file(path: &Path) -> Result<Vec<u8>, FetchError> {

@@ -9,6 +9,7 @@ use super::{
     certificates::CertificateEntry,
     entry::{Entry, IssuersError},
     issuers::IssuerEntry,
+    workloads,
 };
 
 const ISSUERS: &str = "issuers";
@@ -47,8 +48,10 @@ pub fn parse(text: &str, base: &Path) -> Result<Entries, IssuersError> {
     }
     let issuers = issuers.iter().map(|entry| entry.issuer_entry(base));
     let certificates = certificates.iter().map(Entry::certificate_entry);
+    let issuers = issuers.collect::<Result<Vec<_>, _>>()?;
+    workloads::check(&issuers)?;
     Ok(Entries {
-        issuers: issuers.collect::<Result<_, _>>()?,
+        issuers,
         certificates: certificates.collect::<Result<_, _>>()?,
     })
 }

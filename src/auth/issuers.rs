@@ -1,7 +1,7 @@
 //! `[[issuers]]` entries: the trusted issuers, and the kind of caller that each of them
 //! authenticates. This module does not know what a JWT is.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use http::Uri;
 
@@ -11,9 +11,13 @@ use super::{
     entry::{Entry, IssuersError},
     source::{KeySource, parse_url},
 };
-use crate::domain::{caller::CallerKind, text::Issuer};
+use crate::domain::{
+    caller::CallerKind,
+    federation::{FederationIssuer, Provider},
+    text::Issuer,
+};
 
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 14] = [
     "issuer",
     "audience",
     "jwks_url",
@@ -23,12 +27,18 @@ const KEYS: [&str; 9] = [
     "caller",
     "required",
     "subjects",
+    "jwks_token_file",
+    "name",
+    "provider",
+    "stacks",
+    "replay",
 ];
 
-const KINDS: [(&str, CallerKind); 3] = [
+const KINDS: [(&str, CallerKind); 4] = [
     ("user", CallerKind::User),
     ("service", CallerKind::Service),
     ("operator", CallerKind::Operator),
+    ("workload", CallerKind::Workload),
 ];
 
 /// One `[[issuers]]` entry.
@@ -49,9 +59,17 @@ pub struct IssuerEntry {
     /// Services that have the introspect role. Empty if this issuer authenticates another kind of
     /// caller.
     pub subjects: Vec<SubjectPattern>,
+    /// How workloads exchange. `None` if this issuer authenticates another kind of caller.
+    pub workload: Option<FederationIssuer>,
 }
 
 impl IssuerEntry {
+    /// Returns whether this is an issuer of SPIFFE, whose assertions may lack `iss`.
+    pub(super) fn is_spiffe(&self) -> bool {
+        let provider = self.workload.as_ref().map(|issuer| issuer.provider);
+        provider == Some(Provider::Spiffe)
+    }
+
     /// Returns whether the entry gives this subject the introspect role.
     #[must_use]
     pub fn may_introspect(&self, subject: &str) -> bool {
@@ -116,6 +134,7 @@ impl Entry<'_> {
             caller,
             required: self.required()?,
             subjects: self.subjects(caller)?,
+            workload: self.workload(caller)?,
         })
     }
 
@@ -131,14 +150,21 @@ impl Entry<'_> {
 
     fn source(&self, base: &Path) -> Result<KeySource, IssuersError> {
         let ca = self.optional_text("jwks_ca")?;
+        let token = self.optional_text("jwks_token_file")?;
         let places = (
             self.optional_text("jwks_url")?,
             self.optional_text("jwks_file")?,
         );
         match places {
-            (Some(url), None) => self.url(url, ca.map(|path| base.join(path))),
+            (Some(url), None) => {
+                let files = [ca, token].map(|path| path.map(|path| base.join(path)));
+                self.url(url, files)
+            }
             (None, Some(_)) if ca.is_some() => {
                 Err(self.fault("jwks_ca", "is for an https jwks_url: remove it"))
+            }
+            (None, Some(_)) if token.is_some() => {
+                Err(self.fault("jwks_token_file", "is for a jwks_url: remove it"))
             }
             (None, Some(file)) => Ok(KeySource::File(base.join(file))),
             (Some(_), Some(_)) => Err(self.fault(
@@ -152,12 +178,16 @@ impl Entry<'_> {
         }
     }
 
-    fn url(&self, text: &str, ca: Option<std::path::PathBuf>) -> Result<KeySource, IssuersError> {
+    fn url(
+        &self,
+        text: &str,
+        [ca, token]: [Option<PathBuf>; 2],
+    ) -> Result<KeySource, IssuersError> {
         let url: Uri = parse_url(text).map_err(|problem| self.fault("jwks_url", problem))?;
         if ca.is_some() && url.scheme_str() != Some("https") {
             return Err(self.fault("jwks_ca", "is for an https jwks_url: remove it"));
         }
-        Ok(KeySource::Url { url, ca })
+        Ok(KeySource::Url { url, ca, token })
     }
 
     fn algorithms(&self) -> Result<Vec<Algorithm>, IssuersError> {

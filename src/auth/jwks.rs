@@ -34,6 +34,8 @@ struct Key {
     kid: Option<String>,
     family: Family,
     pinned: Option<Algorithm>,
+    /// Whether the key signs JWT-SVIDs only (SPIFFE Trust Domain and Bundle §4.2.2).
+    for_svids: bool,
     material: Vec<u8>,
     decoding: DecodingKey,
 }
@@ -57,6 +59,8 @@ pub(super) struct SignedMessage<'a> {
     pub signature: &'a str,
     pub algorithm: Algorithm,
     pub kid: Option<&'a str>,
+    /// Whether keys for JWT-SVIDs are accepted.
+    pub is_svid: bool,
 }
 
 impl KeySet {
@@ -135,7 +139,7 @@ impl KeySet {
     /// not make the signature, the issuer may have replaced the key since, so the result is
     /// [`SignatureCheck::KeyUnknown`].
     fn check_unnamed(&self, signed: SignedMessage<'_>) -> SignatureCheck {
-        let mut fitting = self.keys.iter().filter(|key| key.fits(signed.algorithm));
+        let mut fitting = self.keys.iter().filter(|key| key.fits(signed));
         match (fitting.next(), fitting.next()) {
             (Some(_), Some(_)) => SignatureCheck::Invalid,
             (Some(key), None) if key.made(signed) => SignatureCheck::Valid,
@@ -145,12 +149,15 @@ impl KeySet {
 }
 
 impl Key {
-    fn fits(&self, algorithm: Algorithm) -> bool {
-        self.family == algorithm.family() && self.pinned.is_none_or(|pinned| pinned == algorithm)
+    fn fits(&self, signed: SignedMessage<'_>) -> bool {
+        let algorithm = signed.algorithm;
+        (signed.is_svid || !self.for_svids)
+            && self.family == algorithm.family()
+            && self.pinned.is_none_or(|pinned| pinned == algorithm)
     }
 
     fn made(&self, signed: SignedMessage<'_>) -> bool {
-        self.fits(signed.algorithm)
+        self.fits(signed)
             && jsonwebtoken::crypto::verify(
                 signed.signature,
                 signed.message.as_bytes(),
@@ -164,6 +171,7 @@ impl Key {
         self.kid == other.kid
             && self.family == other.family
             && self.pinned == other.pinned
+            && self.for_svids == other.for_svids
             && self.material == other.material
     }
 }
@@ -185,9 +193,11 @@ struct Jwk {
 
 impl Jwk {
     fn parse(self) -> Result<Key, &'static str> {
-        if self.purpose.as_deref().is_some_and(|what| what != "sig") {
-            return Err("its use is not sig");
-        }
+        let for_svids = match self.purpose.as_deref() {
+            None | Some("sig") => false,
+            Some("jwt-svid") => true,
+            Some(_) => return Err("its use is not sig"),
+        };
         if let Some(ops) = &self.key_ops
             && !ops.iter().any(|op| op == "verify")
         {
@@ -209,6 +219,7 @@ impl Jwk {
             kid: self.kid,
             family,
             pinned,
+            for_svids,
             material,
             decoding,
         })

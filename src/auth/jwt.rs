@@ -2,7 +2,7 @@
 //! the issuers file. This module does not know where keys come from, and never follows a URL in a
 //! header.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
@@ -15,6 +15,7 @@ use super::{
 };
 use crate::domain::{text::Subject, timestamp::Timestamp};
 
+const WRONG_TYPE: Cause = "typ is neither JWT nor at+jwt";
 const LEEWAY: Duration = Duration::from_secs(5);
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const MAX_KID_CHARS: usize = 256;
@@ -34,14 +35,30 @@ pub(super) struct Jwt<'a> {
     signature: &'a str,
     algorithm: Algorithm,
     kid: Option<String>,
-    claims: Map<String, Value>,
+    /// Whether `typ` is JOSE, which only a JWT-SVID may have (SPIFFE JWT-SVID §2.3).
+    is_jose: bool,
+    pub(super) claims: Map<String, Value>,
+    pub(super) parsed_at: Timestamp,
+    /// Why the JWT is not valid now, which only one that is explained may be.
+    pub(super) untimely: Option<Cause>,
     /// End of validity, including the leeway, in microseconds since the epoch. This is not a
     /// [`Timestamp`], because an issuer may choose a year outside the range of that type.
     pub(super) valid_until_micros: i64,
 }
 
 impl<'a> Jwt<'a> {
+    /// Parses a JWT that is valid now.
     pub(super) fn parse(token: &'a str, now: Timestamp) -> Result<Self, Cause> {
+        let jwt = Self::parse_untimely_too(token, now)?;
+        if let Some(cause) = jwt.untimely {
+            return Err(cause);
+        }
+        check_subject(&jwt.claims)?;
+        Ok(jwt)
+    }
+
+    /// Parses a JWT that may have expired or may not be valid yet.
+    pub(super) fn parse_untimely_too(token: &'a str, now: Timestamp) -> Result<Self, Cause> {
         let (message, signature) = token.rsplit_once('.').ok_or("not three segments")?;
         let (header, payload) = message.split_once('.').ok_or("not three segments")?;
         if payload.contains('.') {
@@ -51,27 +68,34 @@ impl<'a> Jwt<'a> {
             return Err("signature is not unpadded base64url");
         }
         let header = object(header).ok_or("header is not a JSON object in unpadded base64url")?;
-        let (algorithm, kid) = check_header(&header)?;
+        let CheckedHeader {
+            algorithm,
+            kid,
+            is_jose,
+        } = check_header(&header)?;
         let claims = object(payload).ok_or("claims are not a JSON object in unpadded base64url")?;
-        let valid_until_micros = check_times(&claims, now)?;
-        check_subject(&claims)?;
+        let (valid_until_micros, untimely) = check_times(&claims, now)?;
         Ok(Self {
             message,
             signature,
             algorithm,
             kid,
+            is_jose,
             claims,
+            parsed_at: now,
+            untimely,
             valid_until_micros,
         })
     }
 
     /// Returns what is needed to check the signature against a key set.
-    pub(super) fn signed(&self) -> SignedMessage<'_> {
+    pub(super) fn signed(&self, entry: &IssuerEntry) -> SignedMessage<'_> {
         SignedMessage {
             message: self.message,
             signature: self.signature,
             algorithm: self.algorithm,
             kid: self.kid.as_deref(),
+            is_svid: entry.is_spiffe(),
         }
     }
 
@@ -80,7 +104,15 @@ impl<'a> Jwt<'a> {
     }
 
     pub(super) fn is_from(&self, entry: &IssuerEntry) -> bool {
-        self.text("iss") == Some(&entry.issuer)
+        match self.claims.get("iss") {
+            Some(issuer) => issuer.as_str() == Some(&entry.issuer),
+            None => entry.is_spiffe(),
+        }
+    }
+
+    /// Returns how many of these audiences the JWT names.
+    pub(super) fn audiences_among(&self, audiences: &HashSet<String>) -> usize {
+        audiences.iter().filter(|one| self.is_for(one)).count()
     }
 
     /// Checks the JWT against an entry of the issuers file: the audience, the algorithm and the
@@ -92,6 +124,12 @@ impl<'a> Jwt<'a> {
         if !entry.algorithms.contains(&self.algorithm) {
             return Err("algorithm not accepted from this issuer");
         }
+        if self.is_jose && !entry.is_spiffe() {
+            return Err(WRONG_TYPE);
+        }
+        if entry.workload.is_some() {
+            self.life()?;
+        }
         let mut required = entry.required.iter();
         if !required.all(|required| self.has(required)) {
             return Err("a required claim is absent or different");
@@ -99,7 +137,7 @@ impl<'a> Jwt<'a> {
         Ok(())
     }
 
-    fn text(&self, claim: &str) -> Option<&str> {
+    pub(super) fn text(&self, claim: &str) -> Option<&str> {
         self.claims.get(claim)?.as_str()
     }
 
@@ -138,17 +176,26 @@ fn reads(value: &Value, wanted: &str) -> bool {
     }
 }
 
-fn check_header(header: &Map<String, Value>) -> Result<(Algorithm, Option<String>), Cause> {
+struct CheckedHeader {
+    algorithm: Algorithm,
+    kid: Option<String>,
+    is_jose: bool,
+}
+
+fn check_header(header: &Map<String, Value>) -> Result<CheckedHeader, Cause> {
     if FORBIDDEN_HEADERS
         .iter()
         .any(|name| header.contains_key(*name))
     {
         return Err("a header that is never accepted, such as crit, jku, x5u or jwk");
     }
-    if let Some(kind) = header.get("typ")
-        && !kind.as_str().is_some_and(is_jwt)
-    {
-        return Err("typ is neither JWT nor at+jwt");
+    let media_type = match header.get("typ") {
+        None => None,
+        Some(name) => Some(name.as_str().ok_or(WRONG_TYPE)?),
+    };
+    let is_jose = media_type == Some("JOSE");
+    if !is_jose && !media_type.is_none_or(is_jwt) {
+        return Err(WRONG_TYPE);
     }
     let kid = match header.get("kid") {
         None => None,
@@ -159,7 +206,11 @@ fn check_header(header: &Map<String, Value>) -> Result<(Algorithm, Option<String
     let algorithm = algorithm
         .and_then(Algorithm::from_name)
         .ok_or("alg is not a supported asymmetric algorithm")?;
-    Ok((algorithm, kid))
+    Ok(CheckedHeader {
+        algorithm,
+        kid,
+        is_jose,
+    })
 }
 
 fn is_jwt(kind: &str) -> bool {
@@ -168,25 +219,30 @@ fn is_jwt(kind: &str) -> bool {
     matches!(bare, "jwt" | "at+jwt")
 }
 
-fn check_times(claims: &Map<String, Value>, now: Timestamp) -> Result<i64, Cause> {
+pub(super) fn leeway_micros() -> i64 {
+    i64::try_from(LEEWAY.as_micros()).unwrap_or_default()
+}
+
+/// Returns the end of validity, including the leeway, and why the JWT is not valid now.
+fn check_times(claims: &Map<String, Value>, now: Timestamp) -> Result<(i64, Option<Cause>), Cause> {
     let expires = claims.get("exp").ok_or("exp is absent")?;
     let expires = micros(expires).ok_or("exp is not a number")?;
-    let leeway = i64::try_from(LEEWAY.as_micros()).unwrap_or_default();
+    let leeway = leeway_micros();
     let valid_until = expires.saturating_add(leeway);
     if valid_until <= now.as_micros() {
-        return Err("expired");
+        return Ok((valid_until, Some("expired")));
     }
     if let Some(not_before) = claims.get("nbf") {
         let not_before = micros(not_before).ok_or("nbf is not a number")?;
         if not_before > now.as_micros().saturating_add(leeway) {
-            return Err("not valid yet");
+            return Ok((valid_until, Some("not valid yet")));
         }
     }
-    Ok(valid_until)
+    Ok((valid_until, None))
 }
 
 /// Converts a `NumericDate` (RFC 7519 §2) to microseconds. Saturates if the date is out of range.
-fn micros(date: &Value) -> Option<i64> {
+pub(super) fn micros(date: &Value) -> Option<i64> {
     if let Some(seconds) = date.as_i64() {
         return Some(seconds.saturating_mul(MICROS_PER_SECOND));
     }
@@ -200,7 +256,7 @@ fn micros(date: &Value) -> Option<i64> {
 
 /// Checks the subject against the rule for members of a stack. A caller with any other subject
 /// could not be a member of a stack anyway, and the audit and the log show it.
-fn check_subject(claims: &Map<String, Value>) -> Result<(), Cause> {
+pub(super) fn check_subject(claims: &Map<String, Value>) -> Result<(), Cause> {
     let subject = claims.get("sub").ok_or("sub is absent")?;
     let subject = subject.as_str().ok_or("sub is not a string")?;
     if subject.is_empty() {

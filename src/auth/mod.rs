@@ -3,10 +3,13 @@
 //! nothing of RPCs, roles in stacks or stores.
 
 mod algorithm;
+mod assertions;
 mod authenticator;
+mod bearer;
 mod certificates;
 mod connection_credentials;
 mod entry;
+mod explained;
 mod fetch;
 mod file;
 mod issuers;
@@ -19,6 +22,7 @@ mod required;
 mod source;
 mod unique_json;
 mod unverified;
+mod workloads;
 
 use std::time::Duration;
 
@@ -27,10 +31,10 @@ pub use authenticator::Authenticator;
 pub use certificates::{CERTIFICATE_ISSUER, CertificateEntry, ClientCertificate};
 pub use connection_credentials::ConnectionCredentials;
 pub use entry::IssuersError;
-pub use fetch::{Fetch, FetchError, HttpFetcher, KeyFetcher};
+pub use fetch::{Fetch, FetchError, HttpFetcher, KeyFetcher, fetch_with_credential};
 pub use file::{Entries, parse};
 pub use issuers::{IssuerEntry, RequiredClaim, SubjectPattern};
-pub use source::KeySource;
+pub use source::{KeySource, is_safe_url};
 pub use unverified::Unverified;
 
 /// Default time for which keys stay trusted after the last successful fetch.

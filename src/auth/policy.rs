@@ -37,6 +37,7 @@ const NOBODY: Requirement = Requirement {
     introspector: false,
     service: false,
     anyone: false,
+    workload: false,
 };
 const GOVERNOR: Requirement = Requirement {
     stack_admin: true,
@@ -62,6 +63,10 @@ const INTROSPECTOR: Requirement = Requirement {
 const OPERATOR_OR_SERVICE: Requirement = Requirement {
     operator: true,
     service: true,
+    ..NOBODY
+};
+const WORKLOAD: Requirement = Requirement {
+    workload: true,
     ..NOBODY
 };
 const ANYONE: Requirement = Requirement {
@@ -143,6 +148,10 @@ pub const RULES: &[Rule] = &[
     change("/stacktoken.v1.TokenService/EndOverlap", GOVERNOR, AuditAction::TokenEndOverlap),
     change("/stacktoken.v1.TokenService/Revoke", GOVERNOR_OR_OPERATOR, AuditAction::TokenRevoke),
     change("/stacktoken.v1.TokenService/RevokeAll", GOVERNOR_OR_OPERATOR, AuditAction::TokenRevokeAll),
+    read("/stacktoken.v1.TokenService/ExplainExchange", GOVERNOR, AuditAction::TokenExplainExchange),
+    read("/stacktoken.v1.TokenService/ListFederationIssuers", GOVERNOR, AuditAction::TokenListFederationIssuers),
+    change("/stacktoken.v1.TokenService/EndSessions", GOVERNOR, AuditAction::TokenEndSessions),
+    change("/stacktoken.v1.ExchangeService/Exchange", WORKLOAD, AuditAction::TokenExchange),
     change("/stacktoken.v1.LeakService/ReportLeaked", OPERATOR_OR_SERVICE, AuditAction::TokenReportLeaked),
     verdict("/stacktoken.v1.IntrospectionService/Introspect", INTROSPECTOR),
     verdict("/stacktoken.v1.IntrospectionService/BatchIntrospect", INTROSPECTOR),

@@ -14,6 +14,9 @@ pub enum KeySource {
         url: Uri,
         /// PEM file with the CA certificates to trust instead of those of the system.
         ca: Option<PathBuf>,
+        /// File with the bearer credential of the fetch. It is read again for each fetch, because
+        /// Kubernetes replaces it.
+        token: Option<PathBuf>,
     },
     /// A file that holds a JWK set.
     File(PathBuf),
@@ -56,6 +59,13 @@ pub(super) fn parse_url(text: &str) -> Result<Uri, &'static str> {
         Some("http") if is_loopback(authority.host()) => Ok(url),
         _ => Err("must be https (http only to a loopback host): change the scheme"),
     }
+}
+
+/// Returns whether a credential may be sent to this URL: over https, or to a loopback host, and
+/// without a user name in it.
+#[must_use]
+pub fn is_safe_url(url: &Uri) -> bool {
+    parse_url(&url.to_string()).is_ok()
 }
 
 fn is_loopback(host: &str) -> bool {

@@ -74,6 +74,14 @@ enum Command {
     Revoke(client::Revoke),
     /// List the caller's own stacks
     Stacks(client::Stacks),
+    /// Exchange the JWT of a workload for a secret, and print only the secret to standard output
+    Exchange(client::Exchange),
+    /// Show whether a workload could exchange its JWT, rule by rule
+    ExplainExchange(client::ExplainExchange),
+    /// End the live sessions of a federated token at once
+    EndSessions(client::EndSessions),
+    /// List the issuers of workloads that federated tokens of a stack can name
+    ListIssuers(client::ListIssuers),
     /// Print the catalogue of actions that results from --catalogue, as a file for --catalogue.
     /// Contacts no server; ListActions returns the catalogue of a server
     Catalogue(catalogue::Catalogue),
@@ -182,6 +190,10 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::EndOverlap(command) => client::end_overlap(command).await,
         Command::Revoke(command) => client::revoke(command).await,
         Command::Stacks(command) => client::stacks(command).await,
+        Command::Exchange(command) => client::exchange(command).await,
+        Command::ExplainExchange(command) => client::explain_exchange(command).await,
+        Command::EndSessions(command) => client::end_sessions(command).await,
+        Command::ListIssuers(command) => client::list_issuers(command).await,
         Command::Catalogue(command) => catalogue::run(&command),
         Command::Routes(command) => routes::run(&command),
         Command::Completions { .. } => Ok(ExitCode::SUCCESS),

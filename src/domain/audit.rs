@@ -52,6 +52,10 @@ actions! {
     TokenEndOverlap "token_end_overlap" "stacktoken.v1.TokenService/EndOverlap",
     TokenRevokeAll "token_revoke_all" "stacktoken.v1.TokenService/RevokeAll",
     TokenReportLeaked "token_report_leaked" "stacktoken.v1.LeakService/ReportLeaked",
+    TokenExchange "token_exchange" "stacktoken.v1.ExchangeService/Exchange",
+    TokenExplainExchange "token_explain_exchange" "stacktoken.v1.TokenService/ExplainExchange",
+    TokenListFederationIssuers "token_list_federation_issuers" "stacktoken.v1.TokenService/ListFederationIssuers",
+    TokenEndSessions "token_end_sessions" "stacktoken.v1.TokenService/EndSessions",
     TokenFirstUse "token_first_use" "stacktoken.v1.IntrospectionService/Introspect",
     TokenSuperseded "token_superseded" "stacktoken.v1.IntrospectionService/Introspect",
     StackRegister "stack_register" "stacktoken.admin.v1.StackService/Register",
@@ -168,6 +172,8 @@ pub enum Outcome {
         reason: String,
         /// The number of refusals.
         count: u32,
+        /// What the caller was not told, such as why an exchange was refused.
+        details: Details,
     },
 }
 

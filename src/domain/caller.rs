@@ -2,9 +2,10 @@
 //! authorized. The store calls it inside the transaction of a change, so that the decision cannot
 //! race with the removal of a member.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use super::{
+    federation::Workload,
     refusal::{CallerRequired, Refusal, RoleRequired},
     stack::Role,
     timestamp::Timestamp,
@@ -19,6 +20,8 @@ pub enum CallerKind {
     Service,
     /// A platform operator. An operator can also have a role in a stack, like any other person.
     Operator,
+    /// A workload, such as a CI job or a pod, which may only exchange its own JWT.
+    Workload,
 }
 
 impl CallerKind {
@@ -29,13 +32,14 @@ impl CallerKind {
             Self::User => "USER",
             Self::Service => "SERVICE",
             Self::Operator => "OPERATOR",
+            Self::Workload => "WORKLOAD",
         }
     }
 
     /// Returns the kind with this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::User, Self::Service, Self::Operator]
+        [Self::User, Self::Service, Self::Operator, Self::Workload]
             .into_iter()
             .find(|kind| kind.name() == name)
     }
@@ -59,6 +63,45 @@ pub struct Caller {
     pub actor: Actor,
     /// Whether the caller may introspect tokens. True only for services.
     pub introspects: bool,
+    /// The workload that the caller is. Set exactly for callers of kind [`CallerKind::Workload`].
+    pub workload: Option<Arc<Workload>>,
+}
+
+impl Caller {
+    /// Returns who shares the caller's part of what is limited: permits, connections and the rate
+    /// of changes. For a workload, it is its account at the issuer, because one account has many
+    /// identities. Whoever limits workloads must limit all of them together too, because anyone can
+    /// have any number of accounts at a public issuer.
+    #[must_use]
+    pub fn sharer(&self) -> Cow<'_, Actor> {
+        match &self.workload {
+            None => Cow::Borrowed(&self.actor),
+            Some(workload) => Cow::Owned(Actor {
+                kind: self.actor.kind,
+                issuer: workload.issuer.clone(),
+                subject: workload.account_key.clone(),
+            }),
+        }
+    }
+
+    /// Returns under whom refusals are recorded. All workloads of an issuer share their rows.
+    #[must_use]
+    pub fn refused_as(&self) -> Cow<'_, Actor> {
+        match &self.workload {
+            None => Cow::Borrowed(&self.actor),
+            Some(_) => Cow::Owned(Actor {
+                subject: String::new(),
+                ..self.actor.clone()
+            }),
+        }
+    }
+
+    /// Returns the operator's name of the issuer, if the caller is a workload.
+    #[must_use]
+    pub fn federation_issuer(&self) -> Option<&str> {
+        let workload = self.workload.as_ref();
+        workload.map(|workload| workload.issuer.as_str())
+    }
 }
 
 /// Which callers an RPC admits. It is enough that one of the fields applies to the caller. The
@@ -76,8 +119,10 @@ pub struct Requirement {
     pub introspector: bool,
     /// Any service is allowed, with or without the introspect role.
     pub service: bool,
-    /// Any authenticated caller is allowed.
+    /// Any authenticated caller is allowed, except for workloads.
     pub anyone: bool,
+    /// A workload is allowed, and nobody else.
+    pub workload: bool,
 }
 
 impl Requirement {
@@ -90,8 +135,10 @@ impl Requirement {
             CallerKind::User => self.stack_admin || self.user,
             CallerKind::Operator => self.stack_admin || self.user || self.operator,
             CallerKind::Service => self.service || (self.introspector && caller.introspects),
+            CallerKind::Workload => self.workload,
         };
-        if admitted || self.anyone {
+        let anyone = self.anyone && caller.actor.kind != CallerKind::Workload;
+        if admitted || anyone {
             Ok(())
         } else {
             Err(self.refusal(None))
@@ -125,6 +172,7 @@ impl Requirement {
             (self.operator, CallerRequired::Operator),
             (self.introspector, CallerRequired::Introspector),
             (self.service, CallerRequired::Service),
+            (self.workload, CallerRequired::Workload),
         ];
         let callers = callers.into_iter();
         Refusal::RoleRequired(RoleRequired {

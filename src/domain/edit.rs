@@ -4,6 +4,7 @@
 
 use super::{
     catalogue::Catalogue,
+    federation::Federation,
     field::{Problem, Violations},
     labels::Labels,
     permissions::{Access, Draft, DraftBranches, DraftGrant, Permissions},
@@ -24,6 +25,8 @@ pub struct Edit {
     pub permissions: Option<PermissionsEdit>,
     /// The new labels, which replace all former ones.
     pub labels: Option<Labels>,
+    /// The new federation, which replaces the former one. Only a federated token can get one.
+    pub federation: Option<Federation>,
 }
 
 /// A change of permissions.

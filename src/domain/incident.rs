@@ -185,6 +185,9 @@ pub enum LeakOutcome {
     Dead,
     /// The secret had already been replaced by a newer one. The token stays live.
     Superseded,
+    /// The secret was that of a live session of a federated token, which is now ended. The token
+    /// stays live.
+    SessionEnded,
     /// No token with this secret exists.
     Unknown,
 }
@@ -197,6 +200,7 @@ impl LeakOutcome {
             Self::Revoked => "REVOKED",
             Self::Dead => "DEAD",
             Self::Superseded => "SUPERSEDED",
+            Self::SessionEnded => "SESSION_ENDED",
             Self::Unknown => "UNKNOWN",
         }
     }

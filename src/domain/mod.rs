@@ -9,6 +9,7 @@ pub mod clock;
 pub mod comparison;
 pub mod edit;
 pub mod etag;
+pub mod federation;
 pub mod impact;
 pub mod incident;
 mod operator_file;

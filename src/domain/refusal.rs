@@ -3,6 +3,7 @@
 
 use super::{
     etag::Etag,
+    federation::Obstacle,
     field::Violations,
     id::{StackUid, TokenUid},
     stack::{Role, TokenLimit},
@@ -54,6 +55,8 @@ pub enum CallerRequired {
     Introspector,
     /// Any service.
     Service,
+    /// A workload.
+    Workload,
 }
 
 impl CallerRequired {
@@ -65,6 +68,7 @@ impl CallerRequired {
             Self::Operator => "OPERATOR",
             Self::Introspector => "INTROSPECTOR",
             Self::Service => "SERVICE",
+            Self::Workload => "WORKLOAD",
         }
     }
 }
@@ -140,6 +144,18 @@ pub enum Refusal {
         /// The current version.
         etag: Etag,
     },
+    /// The token is federated, so it has no secret of its own.
+    #[error("the token is federated")]
+    TokenFederated,
+    /// The workload's JWT is not exchanged. Nothing about the cause may be disclosed to the caller.
+    #[error("the exchange is refused")]
+    ExchangeRefused(Obstacle),
+    /// The token, or the workload, has as many live sessions as it can have.
+    #[error("at most {max} live sessions")]
+    SessionLimit {
+        /// The limit that was reached.
+        max: u32,
+    },
     /// The caller has made too many changes, or has presented too many unrecognized tokens.
     #[error("rate limited")]
     RateLimited {
@@ -149,6 +165,16 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Returns the cause that the caller is not told, and the audit is.
+    #[must_use]
+    pub const fn obstacle(&self) -> Option<Obstacle> {
+        match self {
+            Self::ExchangeRefused(obstacle) => Some(*obstacle),
+            Self::SessionLimit { .. } => Some(Obstacle::SessionLimit),
+            _ => None,
+        }
+    }
+
     /// Returns the name of the reason in the API (`ErrorReason`), without the prefix.
     #[must_use]
     pub const fn reason(&self) -> &'static str {
@@ -167,6 +193,9 @@ impl Refusal {
             Self::OwnerRequired => "OWNER_REQUIRED",
             Self::PreviewChanged { .. } => "PREVIEW_CHANGED",
             Self::EtagMismatch { .. } => "ETAG_MISMATCH",
+            Self::TokenFederated => "TOKEN_FEDERATED",
+            Self::ExchangeRefused(_) => "EXCHANGE_REFUSED",
+            Self::SessionLimit { .. } => "SESSION_LIMIT",
             Self::RateLimited { .. } => "RATE_LIMITED",
         }
     }

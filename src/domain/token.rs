@@ -6,6 +6,8 @@ use std::time::Duration;
 use super::{
     caller::Actor,
     edit::Edit,
+    federation::Federation,
+    field::{Problem, Violations},
     id::TokenUid,
     labels::Labels,
     permissions::Permissions,
@@ -72,6 +74,10 @@ pub struct Token {
     /// When a service last got the answer that the token is active. `None` if this never happened
     /// or is not known.
     pub last_used_at: Option<Timestamp>,
+    /// Which workloads may obtain secrets. `None` if the token has secrets of its own.
+    pub federation: Option<Federation>,
+    /// Whether the operator has configured the issuer of `federation`. The store does not know it.
+    pub issuer_configured: bool,
 }
 
 /// The expiry that a caller requests for a token (R3, R7). A relative value is resolved at the time
@@ -176,7 +182,24 @@ impl Token {
             self.permissions = edit.apply(&self.permissions).map_err(Refusal::Invalid)?;
         }
         self.labels = edit.labels.unwrap_or(self.labels);
+        if let Some(federation) = edit.federation {
+            if self.federation.is_none() {
+                return Err(Refusal::Invalid(not_federated()));
+            }
+            self.federation = Some(federation);
+        }
         Ok(self)
+    }
+
+    /// Checks that the token has secrets of its own.
+    ///
+    /// # Errors
+    /// Returns [`Refusal::TokenFederated`] if it has none.
+    pub fn require_own_secret(&self) -> Result<(), Refusal> {
+        match self.federation {
+            None => Ok(()),
+            Some(_) => Err(Refusal::TokenFederated),
+        }
     }
 
     /// Records a new secret. Increments the generation and adds the secret; nothing else changes.
@@ -207,8 +230,15 @@ impl Token {
     }
 }
 
+fn not_federated() -> Violations {
+    let mut faults = Violations::default();
+    let problem = "cannot be added to a token that has a secret: issue a federated token instead";
+    faults.add("token.federation", Problem::new(problem));
+    faults
+}
+
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::{
@@ -228,7 +258,7 @@ mod tests {
         }
     }
 
-    fn token(expires_at: Option<Timestamp>) -> Token {
+    pub(crate) fn token(expires_at: Option<Timestamp>) -> Token {
         let draft: Draft = serde_json::from_str(r#"{"access":"READ"}"#).unwrap();
         Token {
             uid: id::parse("01890000-0000-7000-8000-000000000000").unwrap(),
@@ -245,6 +275,8 @@ mod tests {
             ended_at: None,
             revocation: None,
             last_used_at: None,
+            federation: None,
+            issuer_configured: false,
         }
     }
 

@@ -26,17 +26,27 @@ impl Token {
             format!("{generation} {ends_at} {on_first_use}")
         });
         let expires_at = self.expires_at.map(|at| at.as_micros().to_string());
-        Etag::of(&[
-            &self.uid.to_string(),
+        let uid = self.uid.to_string();
+        let expires_at = expires_at.unwrap_or_default();
+        let generation = self.generation.to_string();
+        let overlap = overlap.unwrap_or_default();
+        let mut parts = vec![
+            uid.as_str(),
             self.name.as_str(),
             self.description.as_str(),
             &permissions,
             &labels,
-            &expires_at.unwrap_or_default(),
+            &expires_at,
             state,
-            &self.generation.to_string(),
-            &overlap.unwrap_or_default(),
-        ])
+            &generation,
+            &overlap,
+        ];
+        // Another replica may run the previous version, whose etags must be equal to these.
+        let federation = self.federation.as_ref();
+        let federation = federation.map(serde_json::to_string);
+        let federation = federation.map(Result::unwrap_or_default);
+        parts.extend(federation.as_deref());
+        Etag::of(&parts)
     }
 
     /// Checks that the current etag equals `expected`, if the caller sent one.
@@ -49,5 +59,27 @@ impl Token {
             Some(expected) if *expected != current => Err(Refusal::EtagMismatch { etag: current }),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{federation::Federation, token::tests::token};
+
+    #[test]
+    fn the_etag_of_an_ordinary_token_is_that_of_the_version_before_federated_tokens() {
+        let now = Timestamp::from_micros(1).unwrap();
+        let mut token = token(None);
+        let uid = token.uid.to_string();
+        let permissions = serde_json::to_string(&token.permissions.draft()).unwrap();
+        let former = Etag::of(&[&uid, "ci", "", &permissions, "{}", "", "active", "1", ""]);
+        assert_eq!(token.etag(now), former);
+        token.federation = Some(Federation {
+            issuer: "ci".to_owned(),
+            rules: Vec::new(),
+            session_for: std::time::Duration::from_mins(15),
+        });
+        assert_ne!(token.etag(now), former);
     }
 }

@@ -40,6 +40,7 @@ mod actions;
 mod audit;
 pub mod code;
 mod convert;
+mod exchange;
 mod ext_authz;
 mod field_violations;
 pub mod from_cache;
@@ -105,7 +106,8 @@ pub fn routes(app: &Arc<App>, table: Arc<RouteTable>, limits: MessageLimits) -> 
         admin::v1::stack_service_server::StackServiceServer,
         audit::v1::audit_service_server::AuditServiceServer,
         v1::{
-            action_service_server::ActionServiceServer, leak_service_server::LeakServiceServer,
+            action_service_server::ActionServiceServer,
+            exchange_service_server::ExchangeServiceServer, leak_service_server::LeakServiceServer,
             token_service_server::TokenServiceServer,
         },
     };
@@ -124,6 +126,10 @@ pub fn routes(app: &Arc<App>, table: Arc<RouteTable>, limits: MessageLimits) -> 
         ))
         .add_service(limited!(ActionServiceServer, actions::Actions(app.clone())))
         .add_service(limited!(LeakServiceServer, leaks::Leaks(app.clone())))
+        .add_service(limited!(
+            ExchangeServiceServer,
+            exchange::Exchanges(app.clone())
+        ))
         .add_service(limited!(StackServiceServer, stacks::Stacks(app.clone())))
         .add_service(limited!(AuditServiceServer, audit::Audits(app.clone())))
         .add_service(ext_authz::AuthorizationServer(

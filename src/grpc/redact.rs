@@ -4,7 +4,8 @@
 use std::fmt;
 
 use super::pb::v1::{
-    IntrospectQuestion, IntrospectRequest, IssueResponse, ReportLeakedRequest, RotateResponse,
+    ExchangeResponse, ExplainExchangeRequest, IntrospectQuestion, IntrospectRequest, IssueResponse,
+    ReportLeakedRequest, RotateResponse,
 };
 
 impl fmt::Debug for IssueResponse {
@@ -22,6 +23,26 @@ impl fmt::Debug for RotateResponse {
             .field("token", &self.token)
             .field("revision", &self.revision)
             .field("overlap_ends_at", &self.overlap_ends_at)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ExchangeResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExchangeResponse")
+            .field("expires_at", &self.expires_at)
+            .field("token_uid", &self.token_uid)
+            .field("permissions", &self.permissions)
+            .field("revision", &self.revision)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ExplainExchangeRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExplainExchangeRequest")
+            .field("stack_api_key", &self.stack_api_key)
+            .field("token_uid", &self.token_uid)
             .finish_non_exhaustive()
     }
 }

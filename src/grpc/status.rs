@@ -256,6 +256,10 @@ fn app_error_parts(error: &app::Error) -> ErrorParts {
             ErrorReason::WatchLagged,
             "changes came faster than this client read them: watch again from the last revision",
         ),
+        app::Error::KeysUnavailable => ErrorParts::unavailable(
+            ErrorReason::KeysUnavailable,
+            "the issuer's keys are unavailable, so the JWT cannot be verified: try again",
+        ),
         app::Error::Overloaded => ErrorParts::unavailable(
             ErrorReason::Overloaded,
             "this replica is at its limit of concurrent calls: try again",
@@ -321,6 +325,13 @@ fn refusal_parts(refusal: &Refusal) -> ErrorParts {
             .with("count", count),
         Refusal::EtagMismatch { etag } => parts(Code::Aborted,
             "the token has changed since this etag was read: get the token again, check what has changed, and send its current etag").with("etag", etag),
+        Refusal::TokenFederated => parts(Code::FailedPrecondition,
+            "the token is federated and has no secret of its own: its sessions end by themselves, or with EndSessions"),
+        Refusal::ExchangeRefused(_) => parts(Code::PermissionDenied,
+            "the JWT is not exchanged for a secret: ask an owner or admin of the stack to call ExplainExchange with it"),
+        Refusal::SessionLimit { max } => parts(Code::ResourceExhausted, &format!(
+            "the token or the workload has {max} live sessions, which is the limit: use a session for longer, wait until one ends, or have one ended with EndSessions"))
+            .with("max", max),
         Refusal::RateLimited { retry_after_ms } => ErrorParts {
             retry_after: Some(Duration::from_millis(*retry_after_ms)),
             ..parts(Code::ResourceExhausted, "the rate limit of this caller is exceeded: retry after the delay in RetryInfo")

@@ -6,8 +6,8 @@ use tonic::{Request, Response, Status};
 
 use super::{
     convert::{
-        impact as impact_of, incidents, listing, own_stacks, revision as revision_of, rotation,
-        tokens as convert, update, usage as usage_of,
+        exchange, impact as impact_of, incidents, listing, own_stacks, revision as revision_of,
+        rotation, tokens as convert, update, usage as usage_of,
     },
     pb::v1,
 };
@@ -21,7 +21,8 @@ impl v1::token_service_server::TokenService for Tokens {
         &self,
         request: Request<v1::IssueRequest>,
     ) -> Result<Response<v1::IssueResponse>, Status> {
-        let parse = |message, call: &_| convert::issue(message, call, self.0.catalogue());
+        let known = (self.0.catalogue(), self.0.federation_issuers());
+        let parse = |message, call: &_| convert::issue(message, call, known);
         handle_change!(request, parse, |call, command| {
             let issued = self.0.issue(call, &command).await?;
             Ok(convert::issued(&issued, self.0.clock().now()))
@@ -33,9 +34,10 @@ impl v1::token_service_server::TokenService for Tokens {
         request: Request<v1::GetRequest>,
     ) -> Result<Response<v1::GetResponse>, Status> {
         handle!(request, convert::get, |call, (stack, uid)| {
-            let token = self.0.get(call, (&stack, uid)).await?;
+            let (token, live_sessions) = self.0.get(call, (&stack, uid)).await?;
             Ok(v1::GetResponse {
                 token: Some(convert::token(&token, self.0.clock().now())),
+                live_sessions,
             })
         })
     }
@@ -74,7 +76,8 @@ impl v1::token_service_server::TokenService for Tokens {
         &self,
         request: Request<v1::UpdateRequest>,
     ) -> Result<Response<v1::UpdateResponse>, Status> {
-        let parse = |message, call: &_| update::update(message, call, self.0.catalogue());
+        let known = (self.0.catalogue(), self.0.federation_issuers());
+        let parse = |message, call: &_| update::update(message, call, known);
         handle_change!(request, parse, |call, (target, edit)| {
             let (token, revision) = self.0.update(call, &target, &edit).await?;
             let impact = self.0.impact(call, &target).await?;
@@ -148,6 +151,36 @@ impl v1::token_service_server::TokenService for Tokens {
         handle_change!(request, incidents::revoke_all, |call, command| {
             let revoked = self.0.revoke_all(call, &command).await?;
             Ok(incidents::revoked_all(&command, &revoked))
+        })
+    }
+
+    async fn explain_exchange(
+        &self,
+        request: Request<v1::ExplainExchangeRequest>,
+    ) -> Result<Response<v1::ExplainExchangeResponse>, Status> {
+        handle!(request, exchange::explain, |call, command| {
+            let explanation = self.0.explain_exchange(call, &command).await?;
+            Ok(exchange::explained(explanation))
+        })
+    }
+
+    async fn list_federation_issuers(
+        &self,
+        request: Request<v1::ListFederationIssuersRequest>,
+    ) -> Result<Response<v1::ListFederationIssuersResponse>, Status> {
+        handle!(request, exchange::list_issuers, |call, stack| {
+            let issuers = self.0.list_federation_issuers(call, &stack).await?;
+            Ok(exchange::listed_issuers(&issuers))
+        })
+    }
+
+    async fn end_sessions(
+        &self,
+        request: Request<v1::EndSessionsRequest>,
+    ) -> Result<Response<v1::EndSessionsResponse>, Status> {
+        handle_change!(request, exchange::end_sessions, |call, command| {
+            let (count, revision) = self.0.end_sessions(call, &command).await?;
+            Ok(exchange::ended_sessions(count, revision))
         })
     }
 }

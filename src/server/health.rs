@@ -73,6 +73,7 @@ pub(super) const SERVICES: &[(&str, Capability)] = &[
     ("envoy.service.auth.v3.Authorization", Capability::Answer),
     (TOKEN, Capability::Change),
     ("stacktoken.v1.LeakService", Capability::Change),
+    ("stacktoken.v1.ExchangeService", Capability::Change),
     ("stacktoken.admin.v1.StackService", Capability::Change),
 ];
 

@@ -36,9 +36,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    app::{self, App, Bounds, Rate, Safeguards},
+    app::{self, App, Bounds, Rate, Safeguards, Workloads},
     auth::Authenticator,
     config::Tuning,
+    domain::federation::session::SessionLimits,
     domain::{catalogue::Catalogue, clock::Clock, entropy::Entropy, routes::RouteTable},
     metrics::Metrics,
     store::Store,
@@ -219,10 +220,14 @@ pub async fn run_on_ports(
     let compared = back.store.has_other_writers();
     ports.clock.permit(tuning.max_clock_skew, compared);
     let tuned = use_cases(tuning, back.safeguards);
+    let workloads = Workloads {
+        issuers: Arc::new(ports.authenticator.federation_issuers()),
+        verifier: ports.authenticator.clone(),
+    };
     let ambient = (ports.clock.clone(), ports.entropy.clone());
     let (app, refusals) = App::new(back.store, ambient, metrics, &tuned, back.catalogue);
     let service = lifecycle::Service {
-        app: Arc::new(app),
+        app: Arc::new(app.trusting(workloads)),
         routes: back.routes,
     };
     lifecycle::run(ports, service, refusals, serving, stop).await
@@ -251,5 +256,9 @@ pub fn use_cases(tuning: &Tuning, safeguards: Safeguards) -> app::UseCaseSetting
         watch_queue: tuning.watch_queue,
         safeguards,
         keeping: tuning.keeping,
+        sessions: SessionLimits {
+            of_token: tuning.max_sessions_per_token,
+            of_subject: tuning.max_sessions_per_subject,
+        },
     }
 }

@@ -17,6 +17,8 @@ pub(super) struct CallPermits {
     all: Arc<Semaphore>,
     introspectors: Kind,
     others: Kind,
+    /// For workloads, which are also counted among the others.
+    workloads: Kind,
     counts: KeyedCounts<Actor>,
     closed: bool,
 }
@@ -30,7 +32,7 @@ struct Kind {
 
 /// Permit for one call. Dropping the permit releases it.
 pub(super) struct CallPermit {
-    _permits: [OwnedSemaphorePermit; 2],
+    _permits: Vec<OwnedSemaphorePermit>,
     _keyed_permit: KeyedPermit<Actor>,
 }
 
@@ -41,25 +43,34 @@ impl CallPermits {
     }
 
     pub fn new(tuning: &Tuning) -> Self {
-        let all = tuning.max_calls;
+        let limits = &tuning.client_limits;
+        let each = [
+            limits.max_calls_per_caller,
+            limits.max_calls_per_introspector,
+        ];
+        Self::of(tuning.max_calls, each)
+    }
+
+    /// Returns the limits for this total. `per_caller` and `per_introspector` are for one caller, if
+    /// they are set.
+    fn of(all: usize, [per_caller, per_introspector]: [Option<usize>; 2]) -> Self {
         // Each kind may use three quarters of the total, so that a quarter is always left to the
         // other kind.
         let kind = |each| Kind {
             all: Arc::new(Semaphore::new(all - all / 4)),
             each,
         };
-        let eighth = tuning
-            .client_limits
-            .max_calls_per_caller
-            .unwrap_or(all.div_ceil(8));
-        let half = tuning
-            .client_limits
-            .max_calls_per_introspector
-            .unwrap_or(all.div_ceil(2));
+        let eighth = per_caller.unwrap_or(all.div_ceil(8));
+        let half = per_introspector.unwrap_or(all.div_ceil(2));
+        let workloads = all.div_ceil(4);
         Self {
             all: Arc::new(Semaphore::new(all)),
             introspectors: kind(half),
             others: kind(eighth),
+            workloads: Kind {
+                all: Arc::new(Semaphore::new(workloads)),
+                each: workloads.div_ceil(4).min(eighth),
+            },
             counts: KeyedCounts::default(),
             closed: all == 0,
         }
@@ -67,20 +78,73 @@ impl CallPermits {
 
     /// Takes a permit for a call by this caller, or fails with [`Failure::Overloaded`].
     pub fn enter(&self, caller: &Caller) -> Result<CallPermit, Failure> {
-        let kind = if caller.introspects {
-            &self.introspectors
-        } else {
-            &self.others
+        let (kind, each) = match (&caller.workload, caller.introspects) {
+            // Anyone can have accounts at public issuers, so all workloads share one part.
+            (Some(_), _) => (&self.others, self.workloads.each),
+            (None, true) => (&self.introspectors, self.introspectors.each),
+            (None, false) => (&self.others, self.others.each),
         };
+        let workloads = caller.workload.is_some().then_some(&self.workloads.all);
         let permit = |all: &Arc<Semaphore>| {
             let permit = all.clone().try_acquire_owned();
             permit.map_err(|_| Failure::Overloaded)
         };
-        let permits = [permit(&kind.all)?, permit(&self.all)?];
-        let keyed_permit = self.counts.take(&caller.actor, kind.each);
+        let pools = workloads.into_iter().chain([&kind.all, &self.all]);
+        let permits = pools.map(permit).collect::<Result<_, _>>()?;
+        let keyed_permit = self.counts.take(&caller.sharer(), each);
         Ok(CallPermit {
             _permits: permits,
             _keyed_permit: keyed_permit.ok_or(Failure::Overloaded)?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::domain::{caller::CallerKind, federation::Workload, timestamp::Timestamp};
+
+    fn caller(kind: CallerKind, (issuer, account): (&str, &str)) -> Caller {
+        let instant = Timestamp::from_micros(0).unwrap();
+        let workload = Workload {
+            issuer: issuer.to_owned(),
+            claims: serde_json::Map::new(),
+            jti: None,
+            subject: String::new(),
+            subject_description: String::new(),
+            account_key: account.to_owned(),
+            iat: instant,
+            exp: instant.plus(Duration::from_mins(1)),
+        };
+        Caller {
+            actor: Actor {
+                kind,
+                issuer: issuer.to_owned(),
+                subject: account.to_owned(),
+            },
+            introspects: false,
+            workload: (kind == CallerKind::Workload).then(|| Arc::new(workload)),
+        }
+    }
+
+    #[test]
+    fn workloads_of_two_public_issuers_take_a_quarter_of_the_calls() {
+        let permits = CallPermits::of(64, [None, None]);
+        let mut held = Vec::new();
+        let accounts: Vec<_> = (0..20).map(|number| number.to_string()).collect();
+        for issuer in ["github", "gitlab"] {
+            for account in &accounts {
+                let caller = caller(CallerKind::Workload, (issuer, account));
+                let calls = std::iter::from_fn(|| permits.enter(&caller).ok());
+                let calls: Vec<_> = calls.collect();
+                assert!(calls.len() <= 4, "one account has {}", calls.len());
+                held.extend(calls);
+            }
+        }
+        assert_eq!(held.len(), 16);
+        let person = caller(CallerKind::User, ("login", "ann"));
+        assert!(permits.enter(&person).is_ok());
     }
 }

@@ -82,7 +82,7 @@ macro_rules! read_tx {
     ($store:expr, $call:expr, $name:literal, |$tx:ident| $work:block) => {{
         let operation = $store.begin_operation($name);
         let done: Result<_, $crate::store::Error> = async {
-            let transaction = $store.begin_read(&$call.caller.actor).await?;
+            let transaction = $store.begin_read(&$call.caller.sharer()).await?;
             let $tx = &transaction;
             let done: Result<_, $crate::store::Error> = async { $work }.await;
             // The rows are valid even if the rollback fails. The connection is closed in that case.

@@ -15,6 +15,7 @@ mod migration;
 mod purge;
 mod record;
 mod replay;
+mod session;
 mod stack;
 mod token;
 
@@ -38,7 +39,7 @@ use stacktoken_core::facts_cache::Cache;
 
 pub use self::{
     audit::list::{AuditActor, AuditCursor, AuditFilter, AuditPage},
-    audit::refusals::{RefusalNote, RefusedCall},
+    audit::refusals::{Hidden, RefusalNote, RefusedCall},
     change_log::poll::{Change, Cursor, History, Listener, Lost},
     engine::database_url::{Location, LocationError},
     engine::error::Error,
@@ -50,6 +51,10 @@ pub use self::{
     last_used::Use,
     lookup::{Lookup, many::Lookups, recorded::Recorded},
     purge::{Batch, Next, Retention},
+    session::assertions::SingleUse,
+    session::candidates::{Candidates, SessionsNow},
+    session::end::EndSessions,
+    session::exchange::{StartSession, StartedSession},
     stack::list_members::{MemberCursor, MemberPage},
     stack::list_own::OwnStackPage,
     stack::members::{MemberChange, MembersChanged},

@@ -17,11 +17,11 @@ use crate::store::{
     Error, Store,
     engine::dialect::PerEngine,
     engine::transaction::Transaction,
-    entity::{audit_event, request, stack, token, token_secret, token_usage},
+    entity::{audit_event, request, session, stack, token, token_secret, token_usage},
 };
 
 /// The maximum number of rows that a batch selects for deletion.
-const BATCH: u64 = 500;
+pub(in crate::store) const BATCH: u64 = 500;
 /// How many tokens a batch of the usage purge scans. This is more than `BATCH`, because most tokens
 /// have no usage rows to delete.
 const SCAN_BATCH: u64 = 2000;
@@ -59,7 +59,7 @@ pub enum Next {
 }
 
 impl Batch {
-    const BUSY: Self = Self {
+    pub(in crate::store) const BUSY: Self = Self {
         rows: Vec::new(),
         next: Next::Busy,
     };
@@ -69,7 +69,7 @@ impl Batch {
         next: Next::Done,
     };
 
-    fn of(table: &'static str, deleted: u64, more: bool) -> Self {
+    pub(in crate::store) fn of(table: &'static str, deleted: u64, more: bool) -> Self {
         let next = if more { Next::Batch(None) } else { Next::Done };
         Self {
             rows: vec![(table, deleted)],
@@ -299,7 +299,7 @@ impl Store {
     /// another process holds the lock. The lock ends with the transaction, so it never stays with a
     /// connection of a pooler. On PostgreSQL, data counts as old only if it is old according to
     /// both this process's clock and the database's clock.
-    async fn acquire_purge_lock(
+    pub(in crate::store) async fn acquire_purge_lock(
         &self,
         tx: &Transaction,
         keep: Retention,
@@ -322,7 +322,7 @@ impl Store {
         Ok(Some(now.minus(keep.kept_for)))
     }
 
-    async fn delete<const N: usize>(
+    pub(in crate::store) async fn delete<const N: usize>(
         &self,
         tx: &Transaction,
         sql: &str,
@@ -377,6 +377,10 @@ async fn delete_tokens(tx: &Transaction, uids: &[Uuid]) -> Result<Vec<(&'static 
         .filter(request::Column::TokenUid.is_in(uids()))
         .exec(tx)
         .await?;
+    let sessions = session::Entity::delete_many()
+        .filter(session::Column::TokenUid.is_in(uids()))
+        .exec(tx)
+        .await?;
     let secrets = token_secret::Entity::delete_many()
         .filter(token_secret::Column::TokenUid.is_in(uids()))
         .exec(tx)
@@ -389,6 +393,7 @@ async fn delete_tokens(tx: &Transaction, uids: &[Uuid]) -> Result<Vec<(&'static 
         ("token_usage", usage.rows_affected),
         ("requests", requests.rows_affected),
         ("token_secrets", secrets.rows_affected),
+        ("sessions", sessions.rows_affected),
         ("tokens", tokens.rows_affected),
     ])
 }

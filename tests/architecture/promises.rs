@@ -291,7 +291,7 @@ fn a_control_switches_off_exactly_one_safeguard() {
 #[test]
 fn every_safeguard_has_a_control_of_its_own() {
     for (file, folder) in [
-        ("src/app/mod.rs", "tests/replicas"),
+        ("src/app/safeguards.rs", "tests/replicas"),
         ("tests/model/failover/mod.rs", "tests/model/failover"),
         ("tests/model/freshness/state.rs", "tests/model/freshness"),
         ("tests/model/rotation/mod.rs", "tests/model/rotation"),
@@ -307,7 +307,7 @@ fn every_safeguard_has_a_control_of_its_own() {
     }
     let named = firsts(&map(&read("docs/promises.md"), "safeguard"));
     let named: BTreeSet<_> = named.iter().flat_map(|first| quoted(first)).collect();
-    let unnamed = safeguards("src/app/mod.rs").into_iter();
+    let unnamed = safeguards("src/app/safeguards.rs").into_iter();
     let unnamed = unnamed.filter(|name| !named.contains(name.as_str()));
     require_none(unnamed.map(|name| format!("docs/promises.md: no row for `{name}`")));
 }

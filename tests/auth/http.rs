@@ -267,6 +267,11 @@ async fn unreachable_address_does_not_stop_the_start() {
 
 /// Fetches once, and returns the head of the request as the server received it.
 async fn asked(trace: Option<opentelemetry::Context>) -> String {
+    asked_with("", trace).await
+}
+
+/// As [`asked`], with more keys in the entry of the issuers file.
+async fn asked_with(keys: &str, trace: Option<opentelemetry::Context>) -> String {
     use opentelemetry::context::FutureExt as _;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -278,7 +283,7 @@ async fn asked(trace: Option<opentelemetry::Context>) -> String {
         stream.write_all(answer).unwrap();
         String::from_utf8(head[..length].to_vec()).unwrap()
     });
-    let source = source(&format!("jwks_url = \"http://{address}/keys\""));
+    let source = source(&format!("jwks_url = \"http://{address}/keys\"\n{keys}"));
     let fetch = HttpFetcher::default().fetch(&source);
     match trace {
         Some(trace) => fetch.with_context(trace).await.unwrap(),
@@ -304,4 +309,33 @@ async fn a_fetch_within_a_trace_names_it() {
     let named = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n";
     assert!(head.contains(named), "{head}");
     assert!(!asked(None).await.contains("traceparent"));
+}
+
+#[tokio::test]
+async fn the_credential_of_a_fetch_is_read_again_for_each_fetch() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    let keys = format!("jwks_token_file = \"{}\"", file.display());
+    for token in ["first.a.b", "second.a.b\n"] {
+        std::fs::write(&file, token).unwrap();
+        let head = asked_with(&keys, None).await;
+        let line = format!("authorization: Bearer {}\r\n", token.trim());
+        assert!(head.contains(&line), "{head}");
+    }
+    assert!(!asked(None).await.contains("authorization"));
+    let source = source(&format!("jwks_url = \"http://127.0.0.1:1/keys\"\n{keys}"));
+    for wrong in ["", " \n", "a\nb"] {
+        std::fs::write(&file, wrong).unwrap();
+        let error = fetch(&source).await.unwrap_err().to_string();
+        assert!(
+            error.starts_with("jwks_token_file ") && error.contains("one line"),
+            "{error}"
+        );
+    }
+    std::fs::remove_file(&file).unwrap();
+    let error = fetch(&source).await.unwrap_err().to_string();
+    assert!(
+        error.starts_with("jwks_token_file ") && error.contains("cannot be read"),
+        "{error}"
+    );
 }

@@ -181,7 +181,7 @@ fn faults_name_the_entry_the_key_and_the_remedy() {
     issuers entry 1, `audience` is required: set it to a string
     issuers entry 1, `audience` must be a non-empty string
     issuers entry 1, `audience` must be a non-empty string
-    issuers entry 1, `audiences` is unknown: the keys are issuer, audience, jwks_url, jwks_file, jwks_ca, algorithms, caller, required, subjects
+    issuers entry 1, `audiences` is unknown: the keys are issuer, audience, jwks_url, jwks_file, jwks_ca, algorithms, caller, required, subjects, jwks_token_file, name, provider, stacks, replay
     issuers entry 1, `jwks_url` and `jwks_file` are both absent: give exactly one of them
     issuers entry 1, `jwks_url` and `jwks_file` are both given: keep exactly one of them
     issuers entry 1, `jwks_url` must be https (http only to a loopback host): change the scheme
@@ -196,7 +196,7 @@ fn faults_name_the_entry_the_key_and_the_remedy() {
     issuers entry 1, `algorithms` contains "HS256", which is not supported: use only RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA
     issuers entry 1, `algorithms` contains "none", which is not supported: use only RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA
     issuers entry 1, `caller` is required: set it to a string
-    issuers entry 1, `caller` is not a kind of caller: write user, service or operator
+    issuers entry 1, `caller` is not a kind of caller: write user, service, operator or workload
     issuers entry 1, `subjects` is only for caller = "service": remove it
     issuers entry 1, `required` must hold claims, as in { groups = "cms-operators" } or [{ path = ["realm_access", "roles"], value = "cms-operators" }]
     issuers entry 1, `required` gives `groups` no plain value: use one text, or for a claim inside it [{ path = ["groups", "..."], value = "..." }]

@@ -16,3 +16,4 @@ mod freshness;
 mod http;
 mod issuers_file;
 mod support;
+mod workloads;

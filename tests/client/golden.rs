@@ -117,6 +117,7 @@ fn ours(answer: &Answer, question: &Question<'_>, server: &TestServer) -> Verdic
         token: answer.token().unwrap().clone(),
         stack: answer.stack().unwrap().clone(),
         permissions: answer.permissions().unwrap().clone(),
+        session: answer.session().cloned().map(Box::new),
     };
     let now = server.clock.now();
     let (key, actions) = (question.stack_api_key, question.actions);

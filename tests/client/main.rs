@@ -25,6 +25,7 @@ mod program;
 mod proxy;
 mod races;
 mod scripted;
+mod sessions;
 mod settings;
 #[path = "../it/support/mod.rs"]
 mod support;

@@ -6,6 +6,7 @@ use prost_reflect::DescriptorPool;
 use stacktoken::{
     domain::{
         etag::Etag,
+        federation::Obstacle,
         field::Violations,
         id::{StackUid, TokenUid},
         refusal::{CallerRequired, Refusal, RoleRequired},
@@ -57,6 +58,9 @@ fn every_refusal() -> Vec<Refusal> {
         Refusal::EtagMismatch {
             etag: Etag::of(&["a token"]),
         },
+        Refusal::TokenFederated,
+        Refusal::ExchangeRefused(Obstacle::RuleNotMatched),
+        Refusal::SessionLimit { max: 1 },
         Refusal::RateLimited { retry_after_ms: 1 },
     ]
 }

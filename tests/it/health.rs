@@ -28,9 +28,10 @@ const NAMES: [&str; 3] = [OVERALL, INTROSPECTION, TOKEN];
 
 /// The services that write. They have the status of TokenService, all others that of
 /// IntrospectionService.
-const WRITING: [&str; 3] = [
+const WRITING: [&str; 4] = [
     TOKEN,
     "stacktoken.v1.LeakService",
+    "stacktoken.v1.ExchangeService",
     "stacktoken.admin.v1.StackService",
 ];
 

@@ -12,6 +12,7 @@
 )]
 
 mod api_docs;
+mod attacks;
 mod audit;
 mod connections;
 mod coverage;
@@ -20,6 +21,7 @@ mod edges;
 mod errors;
 mod examples;
 mod ext_authz;
+mod federation;
 #[path = "../floods/frames.rs"]
 mod h2;
 mod handover;

@@ -67,7 +67,19 @@ const UPDATE: &[&str] = &[
 ];
 const END_OVERLAP: &[&str] = &["end-overlap", "--stack", STACK, "--token", UID];
 const LIST_STACKS: &[&str] = &["stacks", "list"];
-const CALLS: [&[&str]; 11] = [
+const EXCHANGE: &[&str] = &["exchange", "--stack", STACK, "--gitlab=STACKTOKEN_JWT"];
+const EXPLAIN_EXCHANGE: &[&str] = &[
+    "explain-exchange",
+    "--stack",
+    STACK,
+    "--token",
+    UID,
+    "--subject-token-file",
+    "tests/data/form_of_a_jwt",
+];
+const END_SESSIONS: &[&str] = &["end-sessions", "--stack", STACK, "--token", UID];
+const LIST_ISSUERS: &[&str] = &["list-issuers", "--stack", STACK];
+const CALLS: [&[&str]; 15] = [
     ISSUE,
     INTROSPECT,
     REVOKE,
@@ -79,6 +91,10 @@ const CALLS: [&[&str]; 11] = [
     UPDATE,
     END_OVERLAP,
     LIST_STACKS,
+    EXCHANGE,
+    EXPLAIN_EXCHANGE,
+    END_SESSIONS,
+    LIST_ISSUERS,
 ];
 const HEALTHCHECK: &[&str] = &["healthcheck"];
 /// Reasons of outages which imply that nothing was changed.
@@ -213,7 +229,7 @@ async fn every_code_has_the_exit_code_of_the_manual() {
                 _ if [ISSUE, ROTATE].contains(&verb) => {
                     "within 10 minutes, repeat the command with --request-id "
                 }
-                _ if [REVOKE, SET_EXPIRY, UPDATE, END_OVERLAP].contains(&verb) => {
+                _ if [REVOKE, SET_EXPIRY, UPDATE, END_OVERLAP, END_SESSIONS].contains(&verb) => {
                     "look with get --token "
                 }
                 _ => "",

@@ -35,15 +35,19 @@ fn printed(folder: &Path) -> Vec<String> {
 /// the one without. Also runs the line before them, which lists the services.
 fn lines_that_issue(folder: &Path) -> Vec<String> {
     let lines = printed(folder);
-    let [list, with_grpcurl, with_verbs] = &lines[..] else {
+    let [list, with_exchange, with_grpcurl, with_verbs] = &lines[..] else {
         panic!("{lines:#?}");
     };
     if has_tool(&["grpcurl"]).is_none() {
-        return vec![with_verbs.clone()];
+        return vec![with_exchange.clone(), with_verbs.clone()];
     }
     let listed = text(&paste(folder, list).stdout);
     assert!(listed.contains("stacktoken.v1.TokenService"), "{listed}");
-    vec![with_grpcurl.clone(), with_verbs.clone()]
+    vec![
+        with_exchange.clone(),
+        with_grpcurl.clone(),
+        with_verbs.clone(),
+    ]
 }
 
 async fn live(dev: &Dev) -> Vec<v1::Token> {

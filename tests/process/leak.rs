@@ -65,6 +65,7 @@ async fn drive(dev: &Dev, secrets: &mut Secrets) {
         "operator_jwt",
         "stranger_jwt",
         "developer_jwt",
+        "workload_jwt",
     ] {
         secrets.add(dev.get(name));
     }
@@ -186,6 +187,7 @@ async fn drive(dev: &Dev, secrets: &mut Secrets) {
     }
 
     leaked(&mut owner, &mut service, secrets, &stack).await;
+    exchanged(dev, secrets, &stack).await;
     let key = |reason: &str| v1::RevokeRequest {
         stack_api_key: stack.clone(),
         token_uid: uid.clone(),
@@ -255,6 +257,78 @@ async fn leaked(owner: &mut Client, service: &mut Client, secrets: &mut Secrets,
         ..Default::default()
     };
     owner.tokens.revoke_all(misplaced).await.unwrap_err();
+}
+
+/// Exchanges a workload's JWT, successfully and not, and sends it where it does not belong.
+async fn exchanged(dev: &Dev, secrets: &mut Secrets, stack: &str) {
+    let jwt = dev.get("workload_jwt").to_owned();
+    let mut owner = dev.client("owner_jwt").await;
+    let mut service = dev.client("service_jwt").await;
+    let mut workload = dev.client("workload_jwt").await;
+    let request = v1::ListFederationIssuersRequest {
+        stack_api_key: stack.into(),
+    };
+    let listed = owner.tokens.list_federation_issuers(request).await;
+    let issuer = listed.unwrap().into_inner().issuers.remove(0);
+    let subject = v1::ClaimRule {
+        path: vec!["sub".into()],
+        r#match: Some(v1::claim_rule::Match::Equals("publisher".into())),
+    };
+    let federation = v1::Federation {
+        issuer: issuer.name,
+        rules: vec![subject],
+        session_for: None,
+    };
+    let request = v1::IssueRequest {
+        federation: Some(federation.clone()),
+        ..issue_request(stack, "federated")
+    };
+    let issued = owner.tokens.issue(request).await.unwrap().into_inner();
+    let uid = issued.token.unwrap().token_uid;
+    let mut misplaced = federation;
+    misplaced.issuer.clone_from(&jwt);
+    let request = v1::IssueRequest {
+        federation: Some(misplaced),
+        ..issue_request(stack, "misplaced")
+    };
+    owner.tokens.issue(request).await.unwrap_err();
+    let explain = |token_uid: &str, subject_token: &str| v1::ExplainExchangeRequest {
+        stack_api_key: stack.into(),
+        token_uid: token_uid.into(),
+        subject_token: subject_token.into(),
+    };
+    for request in [
+        explain(&uid, &jwt),
+        explain(&jwt, &jwt),
+        explain(&uid, &jwt[..jwt.len() - 1]),
+        explain(&uid, &"x".repeat(9000)),
+    ] {
+        let _ = owner.tokens.explain_exchange(request).await;
+    }
+    let exchange = |stack: &str, token_uid: &str| v1::ExchangeRequest {
+        stack_api_key: stack.into(),
+        token_uid: token_uid.into(),
+        ..Default::default()
+    };
+    for (stack, token_uid) in [
+        (stack, jwt.as_str()),
+        (&jwt, &uid),
+        ("blt00000000000000ff", ""),
+    ] {
+        let refused = workload.exchange.exchange(exchange(stack, token_uid)).await;
+        refused.unwrap_err();
+    }
+    let session = workload.exchange.exchange(exchange(stack, &uid)).await;
+    let secret = secrets.add(&session.unwrap().into_inner().secret);
+    let ask = introspect_request(stack, &secret, &["entry.read"]);
+    let answer = service.introspection.introspect(ask).await.unwrap();
+    assert!(answer.into_inner().active);
+    let end = v1::EndSessionsRequest {
+        stack_api_key: stack.into(),
+        token_uid: uid,
+        ..Default::default()
+    };
+    owner.tokens.end_sessions(end).await.unwrap();
 }
 
 /// Sends a secret in every text field.

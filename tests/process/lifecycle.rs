@@ -43,6 +43,7 @@ async fn dev_serves_soon_and_says_how() {
         "stranger_jwt",
         "service_jwt",
         "operator_jwt",
+        "workload_jwt",
     ] {
         assert!(!dev.get(name).is_empty());
     }

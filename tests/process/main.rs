@@ -23,6 +23,7 @@ mod documented_commands;
 mod drift;
 #[path = "../mesh/envoy.rs"]
 mod envoy;
+mod exchange;
 mod full;
 mod housekeeping;
 mod leak;

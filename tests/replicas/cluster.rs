@@ -32,7 +32,9 @@ use tonic::{Status, transport::Endpoint};
 use crate::{
     postgres::{self, Postgres},
     proxy::{Link, Proxy},
-    support::{Client, TestIssuer, introspect_request, issue_request, issuer, person, tuning},
+    support::{
+        Client, TestIssuer, federated, introspect_request, issue_request, issuer, person, tuning,
+    },
 };
 
 /// Two replicas that share a database and a stack, and clients of both.
@@ -266,7 +268,8 @@ impl Replica {
             .changing_without(!safeguards.change_origins, !safeguards.change_clocks);
         store.migrate().await.unwrap();
         store.require_current_schema().await.unwrap();
-        let entries = auth::parse(issuer::ISSUERS_FILE, folder.path()).unwrap();
+        let file = format!("{}{}", issuer::ISSUERS_FILE, federated::ENTRIES);
+        let entries = auth::parse(&file, folder.path()).unwrap();
         let fetcher = Arc::new(HttpFetcher::default());
         let authenticator =
             Authenticator::new(entries, fetcher, clock.clone(), auth::DEFAULT_MAX_STALE);

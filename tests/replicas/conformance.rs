@@ -115,6 +115,7 @@ impl Engine {
             caller: Arc::new(Caller {
                 actor,
                 introspects: false,
+                workload: None,
             }),
             requirement,
             received_at: self.clock.now(),
@@ -200,6 +201,7 @@ fn issue_command(key: &StackKey, name: &str) -> Issue {
         permissions: read_write(),
         labels: Labels::default(),
         expiry: Expiry::Never,
+        federation: None,
         request: None,
         overdue: Violations::default(),
     }
@@ -831,6 +833,7 @@ async fn first_use(engine: &Engine, secret: &Secret) -> bool {
     let look = engine.store.look_up(&secret.digest()).await.unwrap();
     let facts = look.facts.unwrap();
     let presented = PresentedSecret {
+        session: false,
         digest: secret.digest(),
         generation: facts.token.generation,
         token: facts.token.uid,
@@ -991,7 +994,7 @@ async fn look_ups_of_many(engine: &Engine) -> Vec<String> {
 fn describe(outcome: Outcome) -> String {
     let change = match outcome {
         Outcome::Done(change) => change,
-        Outcome::Refused { reason, count } => return format!("{reason} {count}"),
+        Outcome::Refused { reason, count, .. } => return format!("{reason} {count}"),
     };
     let state = |state: Option<Snapshot>| match state {
         Some(Snapshot::Token(token)) => {
@@ -1022,9 +1025,11 @@ async fn audits(engine: &Engine) -> Vec<String> {
         let minute = engine.clock.now().minute();
         let note = RefusalNote {
             actor,
+            issuer: None,
             action: AuditAction::TokenIssue,
             reason: "NAME_TAKEN",
             minute,
+            hidden: None,
         };
         let first = RefusedCall {
             at: later(engine.clock.now(), 1),

@@ -20,6 +20,7 @@ mod edges;
 mod etag;
 mod failover;
 mod faults;
+mod federation;
 mod hints;
 mod history;
 mod housekeeping;

@@ -313,6 +313,12 @@ pub fn fill(postgres: &Postgres, rows: u32) {
          INSERT INTO replays (stack_key, caller_issuer, caller_subject, rpc, request_id, content, \
          answer, first_seen_at) SELECT 'blt' || lpad(to_hex(n), 16, '0'), 'i', 's', 'r', 'q' || n, \
          '\\x00', '{{}}', 0 FROM generate_series(1, {rows}) n; \
+         INSERT INTO sessions (digest, token_uid, subject, issued_at, expires_at) \
+         SELECT decode(lpad(to_hex(n + 1099511627776), 64, '0'), 'hex'), {one}, 's', 0, 4000000000000000 + n \
+         FROM generate_series(1, {rows}) n; \
+         INSERT INTO assertions (key, content, session_digest, first_seen_at, expires_at) \
+         SELECT decode(lpad(to_hex(n + 1099511627776), 64, '0'), 'hex'), '\\x00', '\\x00', 0, \
+         4000000000000000 + n FROM generate_series(1, {rows}) n; \
          INSERT INTO token_usage SELECT {one}, 'i', 'a', 1 FROM generate_series(1, {rows}) n; \
          INSERT INTO audit_events (uid, occurred_at, actor_kind, actor_issuer, actor_subject, \
          action, count, request_id, details) SELECT {one}, n, 'USER', 'i', 's', 'token_issue', \
@@ -413,8 +419,8 @@ async fn no_statement_of_a_poll_a_look_up_a_change_or_a_search_of_the_audit_read
     };
     for text in [
         "pg_snapshot_xmin",
-        "s.digest = $1",
-        "s.digest IN",
+        "WHERE digest = $1",
+        "WHERE digest IN",
         "INSERT INTO changes",
         "UPDATE \"tokens\" SET \"name\"",
         "UPDATE \"tokens\" SET \"revoked_at\"",

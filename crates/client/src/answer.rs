@@ -5,7 +5,7 @@ use std::{borrow::Borrow, sync::Arc, time::Duration};
 use stacktoken_core::{
     labels::Labels,
     permissions::Permissions,
-    verdict::{Facts, Reason, StackFacts, TokenFacts, Verdict},
+    verdict::{Facts, Reason, SessionFacts, StackFacts, TokenFacts, Verdict},
 };
 
 /// The cached facts about a secret. Verdicts are never cached.
@@ -96,7 +96,15 @@ impl Answer {
         self.known.as_ref().map(|known| &known.facts.stack)
     }
 
-    /// Returns the permissions of the token, or `None` if it is not active.
+    /// Returns the session of a federated token whose secret was presented. Returns `None` for any
+    /// other token, and if the token is not active.
+    #[must_use]
+    pub fn session(&self) -> Option<&SessionFacts> {
+        self.known.as_ref()?.facts.session.as_deref()
+    }
+
+    /// Returns the permissions of the token, narrowed as its session is, or `None` if it is not
+    /// active.
     #[must_use]
     pub fn permissions(&self) -> Option<&Permissions> {
         self.known.as_ref().map(|known| &known.facts.permissions)

@@ -11,7 +11,9 @@ use stacktoken_core::{
     labels::Labels,
     permissions::{Access, Draft, DraftBranches, DraftGrant, Permissions},
     timestamp::Timestamp,
-    verdict::{ActionResult, Denial, Facts, Missing, Reason, StackFacts, TokenFacts, Verdict},
+    verdict::{
+        ActionResult, Denial, Facts, Missing, Reason, SessionFacts, StackFacts, TokenFacts, Verdict,
+    },
 };
 
 /// The content of an answer.
@@ -50,6 +52,7 @@ pub(super) fn answer(message: v1::IntrospectResponse) -> Result<ParsedAnswer, Er
                 stack: stack(message.stack.ok_or(unreadable("stack"))?)?,
                 permissions: permissions(message.permissions)
                     .ok_or_else(|| unreadable("permissions"))?,
+                session: message.session.map(session).transpose()?,
             };
             Ok(ParsedAnswer {
                 verdict,
@@ -96,6 +99,18 @@ fn token(
     })
 }
 
+/// Converts the facts of the session of an active token, which has not ended.
+fn session(message: v1::SessionFacts) -> Result<Box<SessionFacts>, Error> {
+    let issued_at = message.issued_at.map(instant).transpose()?;
+    let expires_at = message.expires_at.map(instant).transpose()?;
+    Ok(Box::new(SessionFacts {
+        subject: message.subject,
+        issued_at: issued_at.ok_or(unreadable("session.issued_at"))?,
+        expires_at: expires_at.ok_or(unreadable("session.expires_at"))?,
+        ended: false,
+    }))
+}
+
 fn stack(message: v1::StackFacts) -> Result<StackFacts, Error> {
     Ok(StackFacts {
         uid: uid(&message.stack_uid)?,
@@ -122,7 +137,8 @@ fn permissions(message: Option<v1::Permissions>) -> Option<Permissions> {
             aliases: named.aliases,
         }),
     };
-    Permissions::try_from(draft).ok()
+    // If nothing is left of the permissions of a session, a part is present and empty.
+    Permissions::effective(draft).ok()
 }
 
 const fn access(message: v1::Access) -> Option<Access> {

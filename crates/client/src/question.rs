@@ -14,11 +14,12 @@ const MAX_NAME: usize = 64;
 
 /// What the client asks for with every question: the facts that it caches and evaluates, and those
 /// that an [`Answer`](super::Answer) gives.
-const INCLUDED: [v1::IntrospectInclude; 4] = [
+const INCLUDED: [v1::IntrospectInclude; 5] = [
     v1::IntrospectInclude::Permissions,
     v1::IntrospectInclude::Stack,
     v1::IntrospectInclude::Token,
     v1::IntrospectInclude::Labels,
+    v1::IntrospectInclude::Session,
 ];
 
 /// A question about a presented token. It borrows all of its fields, so that creating a question

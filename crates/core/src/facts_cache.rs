@@ -16,6 +16,7 @@ use std::{
 use quick_cache::sync::Cache as Shards;
 
 use crate::{
+    digests::Digests,
     id::{StackUid, TokenUid},
     secret::Digest,
     timestamp::Timestamp,
@@ -56,8 +57,8 @@ pub enum Subject {
 
 #[derive(Default)]
 struct Index {
-    by_token: HashMap<TokenUid, Vec<Digest>>,
-    by_stack: HashMap<StackUid, Vec<Digest>>,
+    by_token: HashMap<TokenUid, Digests>,
+    by_stack: HashMap<StackUid, Digests>,
     /// The number of calls of `note` since the index was last rebuilt.
     noted: usize,
     recent: VecDeque<Evicted>,
@@ -106,9 +107,7 @@ impl Index {
             self.by_stack.entry(facts.stack.uid).or_default(),
         ];
         for list in lists {
-            if !list.contains(&digest) {
-                list.push(digest);
-            }
+            list.insert(digest);
         }
         self.noted += 1;
     }
@@ -196,9 +195,9 @@ impl<F: Borrow<Facts>> Cache<F> {
             Subject::Token(uid) => index.by_token.remove(&uid),
             Subject::Stack(uid) => index.by_stack.remove(&uid),
         };
-        for digest in digests.unwrap_or_default() {
-            self.facts.remove(&digest);
-        }
+        digests.unwrap_or_default().for_each(|digest| {
+            self.facts.remove(digest);
+        });
     }
 
     /// Bars the subjects of a change whose outcome is unknown. Their facts are evicted and fills
@@ -234,8 +233,11 @@ impl<F: Borrow<Facts>> Cache<F> {
     /// Evicts the facts of tokens that are dead, because they are revoked, ended, or expired at
     /// `now`.
     pub fn evict_dead(&self, now: Timestamp) {
-        let expired = |facts: &Facts| facts.token.expires_at.is_some_and(|at| at <= now);
-        let dead = |facts: &Facts| facts.token.revoked || facts.token.ended || expired(facts);
+        let expired = |facts: &Facts| facts.expires_at().is_some_and(|at| at <= now);
+        let over = |facts: &Facts| facts.session.as_ref().is_some_and(|session| session.ended);
+        let dead = |facts: &Facts| {
+            facts.token.revoked || facts.token.ended || over(facts) || expired(facts)
+        };
         self.facts.retain(|_, facts| !dead(facts.as_ref().borrow()));
     }
 

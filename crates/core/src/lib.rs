@@ -7,6 +7,7 @@
 
 pub mod catalogue;
 pub mod clock;
+mod digests;
 pub mod entropy;
 pub mod facts_cache;
 pub mod field;

@@ -61,8 +61,33 @@ pub struct Facts {
     pub token: TokenFacts,
     /// Facts about the stack to which the token belongs.
     pub stack: StackFacts,
-    /// What the token may do.
+    /// What the secret permits: the permissions of the token or, for the secret of a session, what
+    /// is left of them.
     pub permissions: Permissions,
+    /// The session to which the secret belongs. `None` unless the token is federated.
+    pub session: Option<Box<SessionFacts>>,
+}
+
+/// Facts about a session of a federated token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionFacts {
+    /// The workload that started the session.
+    pub subject: String,
+    /// When the session was started.
+    pub issued_at: Timestamp,
+    /// When the session ends.
+    pub expires_at: Timestamp,
+    /// Whether the session was ended before that.
+    pub ended: bool,
+}
+
+impl Facts {
+    /// Returns when the token or, if it is sooner, its session expires. `None` if it never does.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        let session = self.session.as_ref().map(|session| session.expires_at);
+        [self.token.expires_at, session].into_iter().flatten().min()
+    }
 }
 
 /// Facts about the token.
@@ -241,11 +266,12 @@ pub fn evaluate(
 
 fn why_inactive(facts: &Facts, now: Timestamp) -> Option<Reason> {
     let Facts { token, stack, .. } = facts;
-    if token.revoked {
+    let session = facts.session.as_deref();
+    if token.revoked || session.is_some_and(|session| session.ended) {
         Some(Reason::Revoked)
     } else if token.superseded || token.ends_at.is_some_and(|at| at <= now) {
         Some(Reason::Superseded)
-    } else if token.ended || token.expires_at.is_some_and(|at| at <= now) {
+    } else if token.ended || facts.expires_at().is_some_and(|at| at <= now) {
         Some(Reason::Expired)
     } else if stack.removed {
         Some(Reason::Revoked)

@@ -49,6 +49,7 @@ fn live(permissions: &Draft) -> Facts {
             removed: false,
         },
         permissions: permissions.clone().try_into().unwrap(),
+        session: None,
     }
 }
 

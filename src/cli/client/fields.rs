@@ -37,7 +37,33 @@ sent! {
         ("request_id", "--request-id"),
         ("validate_only", "--validate-only"),
         ("labels", "--label"),
+        ("federation", "--issuer"),
+        ("federation.rules", "--claim or --claim-prefix"),
+        ("federation.session_for", "--session-for"),
     ];
+    ExchangeRequest: [
+        ("stack_api_key", "--stack"),
+        ("token_uid", "--token"),
+        ("session_for", "--session-for"),
+        ("narrow", "--access"),
+        ("narrow.access", "--access"),
+        ("narrow.modules", "--module"),
+        ("narrow.branches", "--branch or --alias"),
+        ("narrow.branches.branches", "--branch"),
+        ("narrow.branches.aliases", "--alias"),
+    ];
+    ExplainExchangeRequest: [
+        ("stack_api_key", "--stack"),
+        ("token_uid", "--token"),
+        ("subject_token", "--subject-token-file"),
+    ];
+    EndSessionsRequest: [
+        ("stack_api_key", "--stack"),
+        ("token_uid", "--token"),
+        ("subject", "--subject"),
+        ("validate_only", "--validate-only"),
+    ];
+    ListFederationIssuersRequest: [("stack_api_key", "--stack")];
     IntrospectRequest: [
         ("token", "standard input"),
         ("stack_api_key", "--stack"),
@@ -78,6 +104,9 @@ sent! {
         ("token.permissions.branches.branches", "--branch"),
         ("token.permissions.branches.aliases", "--alias"),
         ("token.labels", "--label or --no-labels"),
+        ("token.federation", "--issuer"),
+        ("token.federation.rules", "--claim or --claim-prefix"),
+        ("token.federation.session_for", "--session-for"),
         ("validate_only", "--validate-only"),
         ("etag", "--etag"),
     ];

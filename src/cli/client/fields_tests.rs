@@ -19,7 +19,7 @@ type Row = (
     &'static [&'static str],
 );
 
-const COMMANDS: [Row; 10] = [
+const COMMANDS: [Row; 14] = [
     ("issue", "IssueRequest", v1::IssueRequest::FLAGS, &[]),
     (
         "introspect",
@@ -29,6 +29,30 @@ const COMMANDS: [Row; 10] = [
     ),
     ("list", "ListRequest", v1::ListRequest::FLAGS, &[]),
     ("get", "GetRequest", v1::GetRequest::FLAGS, &[]),
+    (
+        "exchange",
+        "ExchangeRequest",
+        v1::ExchangeRequest::FLAGS,
+        &[],
+    ),
+    (
+        "explain-exchange",
+        "ExplainExchangeRequest",
+        v1::ExplainExchangeRequest::FLAGS,
+        &[],
+    ),
+    (
+        "end-sessions",
+        "EndSessionsRequest",
+        v1::EndSessionsRequest::FLAGS,
+        &[],
+    ),
+    (
+        "list-issuers",
+        "ListFederationIssuersRequest",
+        v1::ListFederationIssuersRequest::FLAGS,
+        &[],
+    ),
     (
         "update",
         "UpdateRequest",
@@ -57,9 +81,17 @@ const COMMANDS: [Row; 10] = [
     ),
 ];
 
-/// Flags of these commands that set no field: how the answer is printed, and `--all-stacks`, which
-/// leaves the stack out.
-const NO_FIELD: [&str; 2] = ["--output", "--all-stacks"];
+/// Flags of these commands that set no field: how the answer is printed, `--all-stacks`, which
+/// leaves the stack out, and where the credential of a workload comes from.
+const NO_FIELD: [&str; 7] = [
+    "--output",
+    "--all-stacks",
+    "--github",
+    "--gitlab",
+    "--kubernetes",
+    "--jwt-file",
+    "--audience",
+];
 
 /// The commands below `command` that call the server with a credential, by their names.
 fn callers(command: &Command, above: &str) -> Vec<(String, BTreeSet<String>)> {

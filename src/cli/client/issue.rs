@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use super::{
     OnStack,
+    federation::FederationFlags,
     format::Format,
     json, repeat,
     session::Session,
@@ -15,7 +16,10 @@ use super::{
     values::{self, Access, Expires},
 };
 use crate::{
-    cli::output,
+    cli::{
+        exit::{ExitError, FAILURE},
+        output,
+    },
     domain::text::TokenName,
     grpc::pb::v1::{self, token_service_client::TokenServiceClient},
     telemetry::output::print_error,
@@ -51,6 +55,8 @@ pub struct Issue {
     /// Label the token, to find it by; can be repeated
     #[arg(long = "label", value_parser = values::label, value_name = "KEY=VALUE")]
     labels: Vec<(String, String)>,
+    #[command(flatten)]
+    federation: FederationFlags,
     /// Only check the request and show the token. Nothing is issued
     #[arg(long)]
     validate_only: bool,
@@ -66,21 +72,31 @@ pub struct Issue {
 
 impl Issue {
     fn permissions(&self) -> v1::Permissions {
-        let grants = self.modules.clone();
-        let narrowed = !self.branches.is_empty() || !self.aliases.is_empty();
-        v1::Permissions {
-            access: self.access.to_message(),
-            modules: (!grants.is_empty()).then_some(v1::ModuleGrants { grants }),
-            branches: narrowed.then(|| v1::BranchGrants {
-                branches: self.branches.clone(),
-                aliases: self.aliases.clone(),
-            }),
-        }
+        let branches = [&self.branches, &self.aliases].map(Clone::clone);
+        values::permissions(self.access, self.modules.clone(), branches)
     }
+}
+
+/// Returns what to do if a server of an earlier version, which does not know federated tokens, has
+/// issued an ordinary one.
+fn not_federated(token: &v1::Token, validate_only: bool) -> String {
+    if validate_only {
+        let message = "the server knows no federated tokens: upgrade every replica of it first";
+        return message.to_owned();
+    }
+    format!(
+        "the server knows no federated tokens and issued an ordinary token, {uid}, whose secret is \
+         not shown: revoke it (stacktoken revoke --stack {key} --token {uid}), upgrade every replica of \
+         the server, and try again",
+        uid = token.token_uid,
+        key = token.stack_api_key,
+    )
 }
 
 pub async fn issue(command: Issue) -> anyhow::Result<ExitCode> {
     let request_id = command.repeat.request_id()?;
+    let federation = command.federation.to_message();
+    let wants_federation = federation.is_some();
     let request = v1::IssueRequest {
         stack_api_key: command.on.key.clone(),
         permissions: Some(command.permissions()),
@@ -90,6 +106,7 @@ pub async fn issue(command: Issue) -> anyhow::Result<ExitCode> {
         validate_only: command.validate_only,
         labels: values::distinct_labels(&command.labels)?,
         expiry: Some(command.expires.to_message()),
+        federation,
     };
     let mut session = Session::new(&command.on.connect)?;
     session.connect().await?;
@@ -100,6 +117,12 @@ pub async fn issue(command: Issue) -> anyhow::Result<ExitCode> {
     let called = session.call(request, rpc).await;
     let mut answer = called.map_err(|error| repeat::with_repeat_hint(error, &request_id))?;
     let token = answer.token.clone().unwrap_or_default();
+    let is_federated = token.federation.is_some();
+    if wants_federation && !is_federated {
+        // The secret must not be used, so it is not printed, and it is wiped.
+        drop(Zeroizing::new(std::mem::take(&mut answer.secret)));
+        return Err(ExitError::new(FAILURE, not_federated(&token, command.validate_only)).into());
+    }
     if command.validate_only {
         let name = "stacktoken.v1.IssueResponse";
         command.output.print(name, &answer, |_| {
@@ -108,8 +131,10 @@ pub async fn issue(command: Issue) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let expiry = text::expiry(&token);
-    let uid = token.token_uid;
+    let uid = token.token_uid.clone();
     let secret = match command.output {
+        // A federated token has no secret, and `exchange` needs its id.
+        Format::Text if is_federated => uid.clone(),
         Format::Text => std::mem::take(&mut answer.secret),
         Format::Json => json::format("stacktoken.v1.IssueResponse", &answer)?,
     };
@@ -117,6 +142,12 @@ pub async fn issue(command: Issue) -> anyhow::Result<ExitCode> {
     output::deliver(secret.as_bytes()).with_context(|| {
         format!("token {uid} is issued, but its secret could not be written: revoke it")
     })?;
+    if is_federated {
+        print_error(format!(
+            "issued federated token {uid}, which has no secret: its workloads use exchange; it {expiry}"
+        ));
+        return Ok(ExitCode::SUCCESS);
+    }
     print_error(format!(
         "issued token {uid}; this is the only time its secret is shown; it {expiry}"
     ));

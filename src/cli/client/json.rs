@@ -141,6 +141,7 @@ mod tests {
                 "generation": 0,
                 "issuedAt": "1970-01-01T00:00:00.500Z",
                 "labels": { "team": "shop" },
+                "issuerConfigured": false,
             }],
             "limit": { "used": 0, "max": 10 },
         });

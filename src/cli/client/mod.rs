@@ -1,7 +1,12 @@
 //! The client commands, so that a newcomer needs no other tool. Secrets are read from standard
 //! input and written to standard output. They are never passed as arguments.
 
+mod assertion;
 mod end_overlap;
+mod end_sessions;
+mod exchange;
+mod explain_exchange;
+mod federation;
 mod fields;
 mod filter;
 mod format;
@@ -10,6 +15,7 @@ mod introspect;
 mod issue;
 mod json;
 mod list;
+mod list_issuers;
 mod outcome;
 mod repeat;
 mod revoke;
@@ -29,10 +35,14 @@ use clap::Args;
 
 pub use self::{
     end_overlap::{EndOverlap, end_overlap},
+    end_sessions::{EndSessions, end_sessions},
+    exchange::{Exchange, exchange},
+    explain_exchange::{ExplainExchange, explain_exchange},
     get::{Get, get},
     introspect::{Introspect, introspect},
     issue::{Issue, issue},
     list::{List, list},
+    list_issuers::{ListIssuers, list_issuers},
     outcome::words_of_error,
     revoke::{Revoke, revoke},
     rotate::{Rotate, rotate},

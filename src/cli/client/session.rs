@@ -11,7 +11,7 @@ use tonic::{
 
 use super::{Connect, fields::Sent, outcome, repeat};
 use crate::{
-    cli::settings,
+    cli::{connect::Server, settings},
     domain::{
         clock::{Clock as _, SystemClock},
         entropy::OsEntropy,
@@ -20,7 +20,7 @@ use crate::{
 
 /// A connection to the server that a command calls.
 pub struct Session<'a> {
-    connect: &'a Connect,
+    server: &'a Server,
     credential: Option<MetadataValue<Ascii>>,
     clock: SystemClock,
     /// The channel, and when connecting started on the monotonic clock. `None` before the first
@@ -35,16 +35,26 @@ impl<'a> Session<'a> {
     /// # Errors
     /// Returns an error if there is no credential, or if it cannot be read or sent.
     pub fn new(connect: &'a Connect) -> anyhow::Result<Self> {
-        let credential = connect.credential()?.map(|jwt| {
-            let credential = MetadataValue::try_from(format!("Bearer {}", jwt.trim()));
-            credential.context("the JWT contains characters that cannot be sent")
-        });
-        Ok(Self {
-            connect,
-            credential: credential.transpose()?,
+        let credential = connect.credential()?;
+        let credential = credential.map(|jwt| bearer(&jwt)).transpose()?;
+        Ok(Self::with_credential(&connect.server, credential))
+    }
+
+    /// Creates a session with this JWT as its credential.
+    ///
+    /// # Errors
+    /// Returns an error if the JWT cannot be sent.
+    pub fn with_jwt(server: &'a Server, jwt: &str) -> anyhow::Result<Self> {
+        Ok(Self::with_credential(server, Some(bearer(jwt)?)))
+    }
+
+    fn with_credential(server: &'a Server, credential: Option<MetadataValue<Ascii>>) -> Self {
+        Self {
+            server,
+            credential,
             clock: SystemClock::new(),
             open: None,
-        })
+        }
     }
 
     /// Connects to the server, unless the session is already connected.
@@ -54,7 +64,7 @@ impl<'a> Session<'a> {
     pub async fn connect(&mut self) -> anyhow::Result<()> {
         if self.open.is_none() {
             let began = self.clock.monotonic();
-            let server = &self.connect.server;
+            let server = self.server;
             let Some(channel) = server.in_time(server.connect()).await else {
                 return Err(server.no_answer().into());
             };
@@ -79,7 +89,7 @@ impl<'a> Session<'a> {
         self.connect().await?;
         let (channel, began) = self.open.clone().context("not connected")?;
         let call_id = settings::random_id(&OsEntropy)?;
-        let server = &self.connect.server;
+        let server = self.server;
         let time_left = || {
             let taken = self.clock.monotonic().saturating_sub(began);
             server.timeout().saturating_sub(taken)
@@ -137,4 +147,11 @@ impl<'a> Session<'a> {
         }
         Ok(request)
     }
+}
+
+fn bearer(jwt: &str) -> anyhow::Result<MetadataValue<Ascii>> {
+    let credential = MetadataValue::try_from(format!("Bearer {}", jwt.trim()));
+    let mut credential = credential.context("the JWT contains characters that cannot be sent")?;
+    credential.set_sensitive(true);
+    Ok(credential)
 }

@@ -8,6 +8,7 @@ use std::{
 
 use prost_types::Timestamp;
 
+use super::federation;
 use crate::{
     domain::text as characters,
     grpc::pb::v1::{self, TokenSecret},
@@ -68,6 +69,10 @@ pub fn token(token: &v1::Token) -> String {
         ),
         ("labels", some(&labels(&token.labels))),
         ("secrets", some(&secrets(&token.secrets))),
+        (
+            "exchange",
+            token.federation.as_ref().map(federation::described),
+        ),
         ("issued", issued(token)),
         ("expires", Some(instant(token.expires_at.as_ref(), "never"))),
         ("revoked", optional(&token.revoked_at)),
@@ -114,6 +119,8 @@ pub fn verdict(answer: &v1::IntrospectResponse) -> String {
             Some(format!("{} {}", stack.stack_api_key, stack.name)),
         ));
     }
+    let session = answer.session.as_ref();
+    facts.push(("session", session.map(session_of)));
     facts.push(("labels", some(&labels(&answer.labels))));
     let granted = answer.permissions.as_ref();
     facts.push((
@@ -169,6 +176,12 @@ pub fn instant(at: Option<&Timestamp>, absent: &str) -> String {
             whole.to_string()
         },
     )
+}
+
+/// Formats the session whose secret was presented.
+fn session_of(facts: &v1::SessionFacts) -> String {
+    let began = instant(facts.issued_at.as_ref(), "");
+    format!("of {}, since {began}", facts.subject)
 }
 
 /// Returns the last part of the name of an enum value, as a word.

@@ -1,11 +1,12 @@
 //! `stacktoken update`: changes the name, description, permissions or labels of a token.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
 use prost_types::FieldMask;
 
 use super::{
+    federation,
     target::{ChangeOptions, Which},
     text,
     values::{self, Access},
@@ -60,6 +61,34 @@ struct EditFlags {
     /// Remove the restriction to branches and aliases
     #[arg(long, conflicts_with_all = ["branches", "aliases"])]
     all_branches: bool,
+    /// Let workloads of this issuer exchange instead of those before, under the rules that --claim and
+    /// --claim-prefix give. Only for a federated token; ends all its sessions
+    #[arg(long, value_name = "NAME")]
+    issuer: Option<String>,
+    /// What a claim of the workload must be, as in `repository_id=74`; can be repeated
+    #[arg(
+        long = "claim",
+        value_parser = federation::claim,
+        value_name = "PATH=VALUE",
+        requires = "issuer"
+    )]
+    claims: Vec<federation::Claim>,
+    /// What a claim of the workload must begin with, ending in `/`, `:` or `@`; can be repeated
+    #[arg(
+        long = "claim-prefix",
+        value_parser = federation::claim,
+        value_name = "PATH=VALUE",
+        requires = "issuer"
+    )]
+    claim_prefixes: Vec<federation::Claim>,
+    /// How long a secret of a workload lives, from 1m to 1h. Default: 15m
+    #[arg(
+        long,
+        value_parser = federation::session_for,
+        value_name = "TIME",
+        requires = "issuer"
+    )]
+    session_for: Option<Duration>,
     /// Label the token with this instead of the labels before; can be repeated
     #[arg(long = "label", value_parser = values::label, value_name = "KEY=VALUE")]
     labels: Vec<(String, String)>,
@@ -76,6 +105,7 @@ impl EditFlags {
             ("name", self.new_name.is_some()),
             ("description", self.description.is_some()),
             ("labels", self.no_labels || !self.labels.is_empty()),
+            ("federation", self.issuer.is_some()),
             ("permissions.access", self.access.is_some()),
             (
                 "permissions.modules",
@@ -109,6 +139,10 @@ impl EditFlags {
             description: self.description.clone().unwrap_or_default(),
             permissions: Some(permissions),
             labels: values::distinct_labels(&self.labels)?,
+            federation: self.issuer.as_ref().map(|issuer| {
+                let claims = [&self.claims[..], &self.claim_prefixes[..]];
+                federation::message(issuer, claims, self.session_for)
+            }),
             ..v1::Token::default()
         })
     }

@@ -31,6 +31,20 @@ impl Access {
     }
 }
 
+/// Returns permissions with the restrictions that are given.
+pub fn permissions(
+    access: Access,
+    grants: Vec<v1::ModuleGrant>,
+    [branches, aliases]: [Vec<String>; 2],
+) -> v1::Permissions {
+    let narrowed = !branches.is_empty() || !aliases.is_empty();
+    v1::Permissions {
+        access: access.to_message(),
+        modules: (!grants.is_empty()).then_some(v1::ModuleGrants { grants }),
+        branches: narrowed.then_some(v1::BranchGrants { branches, aliases }),
+    }
+}
+
 /// When a token expires.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Expires {
@@ -246,6 +260,8 @@ pub enum Include {
     Token,
     /// Labels of the token
     Labels,
+    /// Session of a federated token
+    Session,
 }
 
 impl Include {
@@ -256,6 +272,7 @@ impl Include {
             Self::Stack => v1::IntrospectInclude::Stack.into(),
             Self::Token => v1::IntrospectInclude::Token.into(),
             Self::Labels => v1::IntrospectInclude::Labels.into(),
+            Self::Session => v1::IntrospectInclude::Session.into(),
         }
     }
 }

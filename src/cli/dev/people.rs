@@ -19,7 +19,11 @@ const VALID_FOR: Duration = Duration::from_hours(24);
 /// host may have been suspended meanwhile.
 const RENEWAL_TICK: Duration = Duration::from_mins(1);
 
-/// The issuers file of `dev`, which distinguishes the three kinds of callers.
+/// The subject of the workload of `dev`, which a federated token names.
+pub const WORKLOAD: &str = "publisher";
+
+/// The issuers file of `dev`, which distinguishes the kinds of callers. Its workload has one JWT for
+/// a day, so it can be exchanged again and again.
 pub const ISSUERS_FILE: &str = r#"# Written by `stacktoken dev` at every start.
 [[issuers]]
 issuer     = "https://dev.stacktoken.invalid"
@@ -44,6 +48,16 @@ audience   = "stacktoken"
 jwks_file  = "jwks.json"
 algorithms = ["ES256"]
 caller     = "user"
+
+[[issuers]]
+issuer     = "https://dev.stacktoken.invalid"
+audience   = "stacktoken-workload"
+jwks_file  = "jwks.json"
+algorithms = ["ES256"]
+caller     = "workload"
+name       = "dev"
+provider   = "generic"
+replay     = "reusable"
 "#;
 
 /// One JWT for each role.
@@ -60,14 +74,21 @@ pub struct Jwts {
     pub service: String,
     /// A platform operator.
     pub operator: String,
+    /// A workload, which may exchange its JWT for the secret of a federated token.
+    pub workload: String,
 }
 
 impl Jwts {
     /// Signs a JWT for every role.
     pub fn sign(key: &SigningKey, now: Timestamp) -> anyhow::Result<Self> {
         let sign = |subject: &str, kind: &str| {
+            let audience = if kind == "workload" {
+                "stacktoken-workload"
+            } else {
+                "stacktoken"
+            };
             key.sign(&json!({
-                "iss": ISSUER, "aud": "stacktoken", "sub": subject, "kind": kind,
+                "iss": ISSUER, "aud": audience, "sub": subject, "kind": kind,
                 "iat": now.seconds(), "exp": now.plus(VALID_FOR).seconds(),
             }))
         };
@@ -78,11 +99,12 @@ impl Jwts {
             stranger: sign("stranger", "user")?,
             service: sign("content-api", "service")?,
             operator: sign("operator", "operator")?,
+            workload: sign(WORKLOAD, "workload")?,
         })
     }
 
     /// Returns each JWT with the name of its role.
-    pub fn named(&self) -> [(&'static str, &str); 6] {
+    pub fn named(&self) -> [(&'static str, &str); 7] {
         [
             ("owner", &self.owner),
             ("admin", &self.admin),
@@ -90,6 +112,7 @@ impl Jwts {
             ("stranger", &self.stranger),
             ("service", &self.service),
             ("operator", &self.operator),
+            ("workload", &self.workload),
         ]
     }
 

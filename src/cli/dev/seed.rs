@@ -70,6 +70,7 @@ fn operator(now: Timestamp) -> Call {
         caller: Arc::new(Caller {
             actor,
             introspects: false,
+            workload: None,
         }),
         requirement: Requirement {
             operator: true,

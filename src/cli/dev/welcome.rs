@@ -10,7 +10,7 @@ use std::{
 use serde_json::json;
 
 use super::{
-    people::Jwts,
+    people::{Jwts, WORKLOAD},
     seed::{SECOND_STACK, STACK},
     write_private,
 };
@@ -54,6 +54,7 @@ impl Welcome {
             "stranger_jwt": self.jwts.stranger,
             "service_jwt": self.jwts.service,
             "operator_jwt": self.jwts.operator,
+            "workload_jwt": self.jwts.workload,
         });
         format!("{ready:#}\n")
     }
@@ -77,6 +78,10 @@ List the services:
 
   grpcurl -plaintext {grpc} list
 
+Issue a federated token, which has no secret, and let a workload exchange its own JWT for one:
+
+  {with_exchange}
+
 With grpcurl, issue a token, introspect it and revoke it:
 
   {with_grpcurl}
@@ -85,6 +90,7 @@ The same with nothing else installed (paste this in another terminal):
 
   {with_verbs}",
             dir = self.data_dir.display(),
+            with_exchange = self.with_exchange(),
             with_grpcurl = self.with_grpcurl(),
             with_verbs = self.with_verbs(),
         )
@@ -93,17 +99,29 @@ The same with nothing else installed (paste this in another terminal):
     /// Returns the command line that uses the client commands. It is in parentheses, so that it
     /// does not change variables of the shell into which it is pasted.
     fn with_verbs(&self) -> String {
-        let program = program();
-        let verb = |verb: &str, jwt: &str| {
-            let (grpc, jwt) = (self.addresses.grpc, self.jwt(jwt));
-            format!("{program} {verb} --server http://{grpc} --stack {STACK} --jwt-file {jwt}")
-        };
         format!(
             "(NAME=\"demo $(date +%s) $$\"; {issue} --name \"$NAME\" --access read-write --expires 10m | {introspect} --action entry.update --branch main --include permissions --include stack; {revoke} --name \"$NAME\")",
-            issue = verb("issue", "owner"),
-            introspect = verb("introspect", "service"),
-            revoke = verb("revoke", "owner"),
+            issue = self.verb("issue", "owner"),
+            introspect = self.verb("introspect", "service"),
+            revoke = self.verb("revoke", "owner"),
         )
+    }
+
+    /// Returns the command line that lets a workload exchange its JWT. The only secret lives for
+    /// minutes, and no one stores it.
+    fn with_exchange(&self) -> String {
+        format!(
+            "(NAME=\"demo $(date +%s) $$\"; TOKEN=$({issue} --name \"$NAME\" --access read-write --expires 10m --issuer dev --claim sub={WORKLOAD}); {exchange} --token \"$TOKEN\" | {introspect} --action entry.update --branch main --include session; {revoke} --name \"$NAME\")",
+            issue = self.verb("issue", "owner"),
+            exchange = self.verb("exchange", "workload"),
+            introspect = self.verb("introspect", "service"),
+            revoke = self.verb("revoke", "owner"),
+        )
+    }
+
+    fn verb(&self, verb: &str, jwt: &str) -> String {
+        let (program, grpc, jwt) = (program(), self.addresses.grpc, self.jwt(jwt));
+        format!("{program} {verb} --server http://{grpc} --stack {STACK} --jwt-file {jwt}")
     }
 
     /// Returns the command line that uses grpcurl. The secret is passed through pipes, because

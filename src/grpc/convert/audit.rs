@@ -196,8 +196,16 @@ fn event(event: Event) -> v1::AuditEvent {
     let at = event.occurred_at;
     let (outcome, error_reason, count, change) = match event.outcome {
         Outcome::Done(change) => (v1::AuditOutcome::Done, String::new(), 1, change),
-        Outcome::Refused { reason, count } => {
-            (v1::AuditOutcome::Refused, reason, count, Change::default())
+        Outcome::Refused {
+            reason,
+            count,
+            details,
+        } => {
+            let hidden = Change {
+                details,
+                ..Change::default()
+            };
+            (v1::AuditOutcome::Refused, reason, count, hidden)
         }
     };
     v1::AuditEvent {

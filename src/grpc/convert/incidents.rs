@@ -142,6 +142,7 @@ pub fn issued_by(message: v1::Actor) -> Result<IssuedBy, Violations> {
         Ok(v1::CallerKind::User) => Ok(Some(CallerKind::User)),
         Ok(v1::CallerKind::Service) => Ok(Some(CallerKind::Service)),
         Ok(v1::CallerKind::Operator) => Ok(Some(CallerKind::Operator)),
+        Ok(v1::CallerKind::Workload) => Ok(Some(CallerKind::Workload)),
         Err(_) => Err(Problem::new(
             "is not a kind of caller: see CallerKind, or leave it out",
         )),

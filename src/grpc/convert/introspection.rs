@@ -86,10 +86,11 @@ fn include(faults: &mut Violations, values: &[i32]) -> Included {
             Ok(v1::IntrospectInclude::Stack) => included.stack = true,
             Ok(v1::IntrospectInclude::Token) => included.token = true,
             Ok(v1::IntrospectInclude::Labels) => included.labels = true,
+            Ok(v1::IntrospectInclude::Session) => included.session = true,
             Ok(v1::IntrospectInclude::Unspecified) | Err(_) => faults.add(
                 format!("include[{index}]"),
                 Problem::new(
-                    "is not a part that this server knows: name PERMISSIONS, STACK, TOKEN or LABELS",
+                    "is not a part that this server knows: name PERMISSIONS, STACK, TOKEN, LABELS or SESSION",
                 ),
             ),
         }
@@ -182,7 +183,7 @@ pub fn introspected(introspection: Introspection) -> v1::IntrospectResponse {
         let (facts, include) = (&known.facts, introspection.include);
         answer.results = results.into_iter().map(result).collect();
         answer.token_uid = facts.token.uid.to_string();
-        answer.expires_at = facts.token.expires_at.map(instant);
+        answer.expires_at = facts.expires_at().map(instant);
         // Builds only the requested parts, because every cache hit takes this path.
         answer.permissions =
             (include.permissions).then(|| permissions::message(&facts.permissions));
@@ -190,6 +191,9 @@ pub fn introspected(introspection: Introspection) -> v1::IntrospectResponse {
         answer.stack = include.stack.then(|| stack(&facts.stack));
         if include.labels {
             answer.labels = facts.token.labels.to_map();
+        }
+        if include.session {
+            answer.session = facts.session.as_deref().map(session);
         }
     }
     answer
@@ -201,6 +205,14 @@ fn token(facts: &verdict::TokenFacts) -> v1::TokenFacts {
         generation: facts.generation,
         issued_at: Some(instant(facts.issued_at)),
         superseded_at: facts.ends_at.map(instant),
+    }
+}
+
+fn session(facts: &verdict::SessionFacts) -> v1::SessionFacts {
+    v1::SessionFacts {
+        subject: facts.subject.clone(),
+        issued_at: Some(instant(facts.issued_at)),
+        expires_at: Some(instant(facts.expires_at)),
     }
 }
 

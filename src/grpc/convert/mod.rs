@@ -9,7 +9,9 @@
 pub mod actions;
 pub mod audit;
 pub mod batch;
+pub mod exchange;
 mod expiry;
+mod federation;
 pub mod incidents;
 pub mod introspection;
 pub mod listing;
@@ -120,6 +122,7 @@ fn actor(actor: &Actor) -> v1::Actor {
         CallerKind::User => v1::CallerKind::User,
         CallerKind::Service => v1::CallerKind::Service,
         CallerKind::Operator => v1::CallerKind::Operator,
+        CallerKind::Workload => v1::CallerKind::Workload,
     };
     v1::Actor {
         kind: kind.into(),

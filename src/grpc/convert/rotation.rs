@@ -80,7 +80,7 @@ fn length_of(length: prost_types::Duration) -> Result<Duration, Problem> {
 pub fn rotated(rotated: &Rotated, now: Timestamp) -> v1::RotateResponse {
     let secret = rotated.secret.as_ref();
     v1::RotateResponse {
-        token: Some(tokens::with_secret(&rotated.rotated.token, secret, now)),
+        token: Some(tokens::made(&rotated.rotated.token, secret.is_none(), now)),
         secret: tokens::shown(secret),
         revision: revision(rotated.revision),
         overlap_ends_at: Some(instant(rotated.rotated.overlap_ends_at)),

@@ -5,7 +5,7 @@ use prost::Message as _;
 use super::{
     actor,
     expiry::{expiry, expiry_of_a_new_token},
-    instant, permissions, revision,
+    federation, instant, permissions, revision,
 };
 use crate::{
     app::{Issue, Issued},
@@ -13,6 +13,7 @@ use crate::{
         caller::Call,
         catalogue::Catalogue,
         etag::{Etag, Target},
+        federation::FederationIssuers,
         field::Violations,
         id::{self, TokenUid},
         labels::Labels,
@@ -33,7 +34,7 @@ pub(super) type Key = (StackKey, TokenUid);
 pub fn issue(
     mut message: v1::IssueRequest,
     call: &Call,
-    catalogue: &Catalogue,
+    (catalogue, issuers): (&Catalogue, &FederationIssuers),
 ) -> Result<Issue, Violations> {
     let mut faults = Violations::default();
     // A preview must have the same fingerprint as the request that it previews.
@@ -46,6 +47,10 @@ pub fn issue(
     let permissions = permissions::parse(message.permissions, catalogue);
     let permissions = faults.nest("permissions", permissions);
     let labels = faults.nest("labels", Labels::parse(message.labels));
+    let federation = message
+        .federation
+        .map(|message| federation::parse(message, stack_key.as_ref(), issuers));
+    let federation = faults.nest("federation", federation.transpose());
     let expiry = faults.nest("expiry", expiry_of_a_new_token(message.expiry));
     let request = faults.keep("request_id", request);
     let expiry = expiry.map(|(expiry, late)| {
@@ -63,11 +68,15 @@ pub fn issue(
         .zip(description)
         .zip(permissions)
         .zip(labels)
+        .zip(federation)
         .zip(expiry)
         .zip(request);
     faults.finish(command.map(
         |(
-            (((((stack_key, name), description), permissions), labels), (expiry, overdue)),
+            (
+                (((((stack_key, name), description), permissions), labels), federation),
+                (expiry, overdue),
+            ),
             request,
         )| Issue {
             stack_key,
@@ -76,6 +85,7 @@ pub fn issue(
             permissions,
             labels,
             expiry,
+            federation,
             request,
             overdue,
         },
@@ -83,9 +93,10 @@ pub fn issue(
 }
 
 pub fn issued(issued: &Issued, now: Timestamp) -> v1::IssueResponse {
-    let mut token = with_secret(&issued.token, issued.secret.as_ref(), now);
+    let previewed = issued.revision.is_none();
+    let mut token = made(&issued.token, previewed, now);
     // A preview has no token id, unless it previews a repeated request, whose token already exists.
-    if issued.secret.is_none() && issued.token.generation == 1 {
+    if previewed && issued.token.generation <= 1 {
         token.token_uid.clear();
     }
     v1::IssueResponse {
@@ -97,9 +108,9 @@ pub fn issued(issued: &Issued, now: Timestamp) -> v1::IssueResponse {
 
 /// Builds the message of a token that was just issued or rotated. A preview has no secret, so its
 /// message has no hint of the newest one, and no etag.
-pub(super) fn with_secret(made: &Token, secret: Option<&Secret>, now: Timestamp) -> v1::Token {
+pub(super) fn made(made: &Token, previewed: bool, now: Timestamp) -> v1::Token {
     let mut message = token(made, now);
-    if secret.is_none() {
+    if previewed {
         message.etag.clear();
         if let Some(newest) = message.secrets.first_mut() {
             newest.hint.clear();
@@ -191,6 +202,8 @@ pub fn token(token: &Token, now: Timestamp) -> v1::Token {
         last_used_at: token.last_used_at.map(instant),
         etag: token.etag(now).to_string(),
         labels: token.labels.to_map(),
+        federation: token.federation.as_ref().map(federation::message),
+        issuer_configured: token.issuer_configured,
     }
 }
 

@@ -1,12 +1,13 @@
 //! Converts the message of `Update` to domain values.
 
-use super::{permissions, tokens};
+use super::{federation, permissions, tokens};
 use crate::{
     domain::{
         caller::Call,
         catalogue::Catalogue,
         edit::{Edit, PermissionsEdit},
         etag::Target,
+        federation::FederationIssuers,
         field::{Problem, Violations},
         id,
         labels::Labels,
@@ -17,13 +18,13 @@ use crate::{
 };
 
 /// The paths that `update_mask` can name.
-const PATHS: &str = "name, description, labels, permissions, permissions.access, \
+const PATHS: &str = "name, description, labels, federation, permissions, permissions.access, \
     permissions.modules, permissions.branches";
 
 pub fn update(
     message: v1::UpdateRequest,
     _: &Call,
-    catalogue: &Catalogue,
+    known: (&Catalogue, &FederationIssuers),
 ) -> Result<(Target, Edit), Violations> {
     let mut faults = Violations::default();
     let stack_key = faults.keep("stack_api_key", StackKey::parse(&message.stack_api_key));
@@ -37,7 +38,7 @@ pub fn update(
         let choices = format!("is required: one or more of {PATHS}");
         faults.add("update_mask", Problem::new(choices));
     }
-    let edit = token.map(|token| edit(&mut faults, &paths, token, catalogue));
+    let edit = token.map(|token| edit(&mut faults, &paths, (token, stack_key.as_ref()), known));
     let target = tokens::target(&mut faults, stack_key.zip(uid), &message.etag);
     faults.finish(target.zip(edit))
 }
@@ -45,8 +46,8 @@ pub fn update(
 fn edit(
     faults: &mut Violations,
     paths: &[String],
-    token: v1::Token,
-    catalogue: &Catalogue,
+    (token, stack): (v1::Token, Option<&StackKey>),
+    (catalogue, issuers): (&Catalogue, &FederationIssuers),
 ) -> Edit {
     let names = |path: &str| paths.iter().any(|named| named == path);
     let mut edit = Edit::default();
@@ -59,6 +60,17 @@ fn edit(
     }
     if names("labels") {
         edit.labels = faults.nest("token.labels", Labels::parse(token.labels));
+    }
+    if names("federation") {
+        let removed = || {
+            let mut faults = Violations::default();
+            let problem = "cannot be removed from a token: set it, or revoke the token";
+            faults.add("", Problem::new(problem));
+            faults
+        };
+        let parsed = token.federation.ok_or_else(removed);
+        let parsed = parsed.and_then(|message| federation::parse(message, stack, issuers));
+        edit.federation = faults.nest("token.federation", parsed);
     }
     let parts = permissions::Paths {
         whole: names("permissions"),

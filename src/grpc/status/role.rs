@@ -28,6 +28,7 @@ pub(super) fn error_parts(required: &RoleRequired) -> ErrorParts {
         CallerRequired::Operator => "operator",
         CallerRequired::Introspector => "service with the introspect role",
         CallerRequired::Service => "service",
+        CallerRequired::Workload => "workload",
     }));
     let ways = ways.join(", or ");
     let message = format!("this caller may not make the call: it requires one of: {ways}");

@@ -262,7 +262,11 @@ impl TryFrom<Model> for Event {
                 after: read(row.state_after.as_ref(), "state_after")?,
                 details,
             }),
-            Some(reason) => Outcome::Refused { reason, count },
+            Some(reason) => Outcome::Refused {
+                reason,
+                count,
+                details,
+            },
         };
         let kind = CallerKind::from_name(&row.actor_kind);
         let at = Timestamp::from_micros(row.occurred_at);

@@ -7,7 +7,13 @@ use sea_orm::{
     sea_query::{Expr, ExprTrait as _, OnConflict},
 };
 
-use crate::domain::{audit::AuditAction, caller::Actor, id, timestamp::Timestamp};
+use crate::domain::{
+    audit::{AuditAction, Details},
+    caller::Actor,
+    federation::Obstacle,
+    id,
+    timestamp::Timestamp,
+};
 use crate::store::{
     Error, Store,
     engine::transaction::Transaction,
@@ -20,12 +26,26 @@ use crate::store::{
 pub struct RefusalNote {
     /// Who was refused.
     pub actor: Actor,
+    /// The operator's name of the issuer, if workloads were refused. Two entries of the issuers
+    /// file can have the same `iss`.
+    pub issuer: Option<String>,
     /// The action that was refused.
     pub action: AuditAction,
     /// The name of the reason in the API.
     pub reason: &'static str,
     /// The minute in which the call was refused.
     pub minute: Timestamp,
+    /// What the caller was not told. Refusals with another cause have another row.
+    pub hidden: Option<Hidden>,
+}
+
+/// Why and where a call was refused, if the caller is not told.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Hidden {
+    /// The cause.
+    pub obstacle: Obstacle,
+    /// The stack that the caller named.
+    pub stack_key: Option<String>,
 }
 
 /// The details of the first call that was refused in a minute.
@@ -82,7 +102,7 @@ impl Store {
             refusal_key: Set(Some(refusal_key(note))),
             count: Set(i32::try_from(count).unwrap_or(i32::MAX)),
             call_id: Set(first.call_id.clone()),
-            details: Set("{}".to_owned()),
+            details: Set(details(note)),
             idempotency_key: Set(first.request_id.clone()),
             state_before: Set(None),
             state_after: Set(None),
@@ -108,5 +128,24 @@ fn refusal_key(note: &RefusalNote) -> String {
         note.reason,
         note.minute.as_micros(),
     );
-    serde_json::to_string(&parts).unwrap_or_default()
+    let mut key = serde_json::to_string(&parts).unwrap_or_default();
+    if let Some(issuer) = &note.issuer {
+        key = format!("{key} {issuer}");
+    }
+    match &note.hidden {
+        None => key,
+        Some(hidden) => {
+            let stack_key = hidden.stack_key.as_deref().unwrap_or_default();
+            format!("{key} {} {stack_key}", hidden.obstacle.name())
+        }
+    }
+}
+
+fn details(note: &RefusalNote) -> String {
+    let obstacle = |hidden: &Hidden| ("obstacle".to_owned(), hidden.obstacle.name().to_owned());
+    let issuer = |name: &String| ("issuer".to_owned(), name.clone());
+    let hidden = note.hidden.as_ref().map(obstacle);
+    let issuer = note.issuer.as_ref().map(issuer);
+    let details: Details = hidden.into_iter().chain(issuer).collect();
+    serde_json::to_string(&details).unwrap_or_default()
 }

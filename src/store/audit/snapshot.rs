@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::domain::{
     audit::Snapshot,
     caller::{Actor, CallerKind},
+    federation::Federation,
     id::{StackUid, TokenUid},
     labels::Labels,
     permissions::{Draft, Permissions},
@@ -52,6 +53,8 @@ struct StoredToken {
     last_used_at: Option<i64>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     labels: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    federation: Option<Federation>,
 }
 
 /// What is known about a secret, never the secret itself (R9).
@@ -161,6 +164,7 @@ fn stored_token(token: &Token) -> StoredToken {
         }),
         last_used_at: token.last_used_at.map(Timestamp::as_micros),
         labels: token.labels.to_map(),
+        federation: token.federation.clone(),
     }
 }
 
@@ -214,6 +218,8 @@ fn token_of(stored: StoredToken) -> Option<Token> {
         revocation,
         last_used_at: instant(stored.last_used_at)?,
         labels: Labels::parse(stored.labels).ok()?,
+        federation: stored.federation,
+        issuer_configured: false,
     })
 }
 

@@ -30,6 +30,8 @@ pub(in crate::store) enum Kind {
     Revoked,
     Rotated,
     Superseded,
+    Exchanged,
+    SessionsEnded,
     Registered,
     MembersChanged,
     LimitChanged,
@@ -43,12 +45,16 @@ impl Kind {
     pub const fn is_harmless(self) -> bool {
         matches!(
             self,
-            Self::Issued | Self::Registered | Self::MembersChanged | Self::LimitChanged
+            Self::Issued
+                | Self::Exchanged
+                | Self::Registered
+                | Self::MembersChanged
+                | Self::LimitChanged
         )
     }
 
     /// All kinds of changes.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Issued,
         Self::Updated,
         Self::Redated,
@@ -56,6 +62,8 @@ impl Kind {
         Self::Revoked,
         Self::Rotated,
         Self::Superseded,
+        Self::Exchanged,
+        Self::SessionsEnded,
         Self::Registered,
         Self::MembersChanged,
         Self::LimitChanged,
@@ -73,6 +81,8 @@ impl Kind {
             Self::Revoked => "revoked",
             Self::Rotated => "rotated",
             Self::Superseded => "superseded",
+            Self::Exchanged => "exchanged",
+            Self::SessionsEnded => "sessions_ended",
             Self::Registered => "registered",
             Self::MembersChanged => "members_changed",
             Self::LimitChanged => "limit_changed",

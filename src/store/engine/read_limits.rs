@@ -1,6 +1,8 @@
 //! Divides the connections of the read pool. Half of them are reserved for lookups of secrets and
 //! for health probes. A single caller may use at most half of the other half. So lists cannot delay
-//! verdicts, and the lists of one caller cannot delay those of other callers.
+//! verdicts, and the lists of one caller cannot delay those of other callers. All workloads together
+//! may use a quarter of the other half, because anyone can have any number of accounts at a public
+//! issuer.
 
 use std::sync::Arc;
 
@@ -9,7 +11,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::domain::caller::Actor;
+use crate::domain::caller::{Actor, CallerKind};
 use crate::store::{
     Error,
     engine::permit_queues::{PermitQueues, QueuePermit, WAIT_FOR},
@@ -18,13 +20,18 @@ use crate::store::{
 /// Limits on the number of read connections, for each caller and for all callers together.
 pub(in crate::store) struct ReadLimits {
     callers: PermitQueues<Actor>,
+    /// For workloads, by account.
+    accounts: PermitQueues<Actor>,
+    /// For all workloads together.
+    workloads: Arc<Semaphore>,
     permits: Arc<Semaphore>,
 }
 
 /// A permit for one read connection. It is held until the connection is back in the pool, and not
 /// only until the call ends. Otherwise a caller that cancels its calls could exceed its limit.
 pub(in crate::store) struct ReadPermit {
-    _permit: OwnedSemaphorePermit,
+    _connection: OwnedSemaphorePermit,
+    _of_workloads: Option<OwnedSemaphorePermit>,
     _queue_permit: QueuePermit<Actor>,
 }
 
@@ -33,10 +40,17 @@ impl ReadLimits {
     pub fn of(connections: u32) -> Self {
         let connections = usize::try_from(connections).unwrap_or(usize::MAX);
         let permits = (connections / 2).max(1);
+        let semaphore = |permits: usize| {
+            let permits = permits.clamp(1, Semaphore::MAX_PERMITS);
+            Arc::new(Semaphore::new(permits))
+        };
+        // `--max-calls` already limits how many calls may wait.
+        let queues = |at_once: usize| PermitQueues::new(at_once.max(1), usize::MAX);
         Self {
-            // `--max-calls` already limits how many calls may wait.
-            callers: PermitQueues::new((permits / 2).max(1), usize::MAX),
-            permits: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
+            callers: queues(permits / 2),
+            accounts: queues(permits / 8),
+            workloads: semaphore(permits / 4),
+            permits: semaphore(permits),
         }
     }
 
@@ -45,14 +59,30 @@ impl ReadLimits {
     /// # Errors
     /// Returns [`Error::Crowded`] if the wait takes longer than [`WAIT_FOR`].
     pub async fn take(&self, caller: &Actor) -> Result<ReadPermit, Error> {
-        let permit = self.callers.take(caller.clone()).await?;
-        match timeout(WAIT_FOR, self.permits.clone().acquire_owned()).await {
-            Ok(Ok(permits)) => Ok(ReadPermit {
-                _permit: permits,
-                _queue_permit: permit,
-            }),
-            _ => Err(Error::Crowded),
-        }
+        let is_workload = caller.kind == CallerKind::Workload;
+        let queues = if is_workload {
+            &self.accounts
+        } else {
+            &self.callers
+        };
+        let queue_permit = queues.take(caller.clone()).await?;
+        let of_workloads = if is_workload {
+            Some(acquire(&self.workloads).await?)
+        } else {
+            None
+        };
+        Ok(ReadPermit {
+            _connection: acquire(&self.permits).await?,
+            _of_workloads: of_workloads,
+            _queue_permit: queue_permit,
+        })
+    }
+}
+
+async fn acquire(permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Error> {
+    match timeout(WAIT_FOR, permits.clone().acquire_owned()).await {
+        Ok(Ok(permit)) => Ok(permit),
+        _ => Err(Error::Crowded),
     }
 }
 
@@ -61,7 +91,6 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
-    use crate::domain::caller::CallerKind;
 
     fn caller(subject: &str) -> Actor {
         Actor {
@@ -84,6 +113,33 @@ mod tests {
         // Ann holds one permit and may get another. Waiters are served in order.
         assert!(next("bob").is_none(), "a third of one caller's");
         assert!(next("cid").is_some());
+    }
+
+    #[tokio::test]
+    async fn workloads_of_two_public_issuers_leave_three_quarters_to_people() {
+        let read_limits = ReadLimits::of(16);
+        let account = |issuer: &str, subject: &str| Actor {
+            kind: CallerKind::Workload,
+            issuer: issuer.to_owned(),
+            subject: subject.to_owned(),
+        };
+        let next = |who: &Actor| read_limits.take(who).now_or_never();
+        let first = next(&account("github", "1"));
+        assert!(first.is_some());
+        assert!(
+            next(&account("github", "1")).is_none(),
+            "one account has two"
+        );
+        let second = next(&account("gitlab", "1"));
+        assert!(second.is_some(), "another issuer's account");
+        for other in [account("github", "2"), account("gitlab", "2")] {
+            assert!(next(&other).is_none(), "the workloads have a third one");
+        }
+        let people = ["ann", "ann", "ann", "bob", "bob", "bob"];
+        let held: Vec<_> = people.iter().map(|who| next(&caller(who))).collect();
+        assert!(held.iter().all(Option::is_some));
+        drop(first);
+        assert!(next(&account("github", "2")).is_some());
     }
 
     #[tokio::test]

@@ -1,11 +1,13 @@
 //! The rows as they are stored, in plain columns. The `TryFrom` implementations in the files next
 //! to this folder convert them to domain values.
 
+pub mod assertion;
 pub mod audit_event;
 pub mod member;
 pub mod meta;
 pub mod replay;
 pub mod request;
+pub mod session;
 pub mod stack;
 pub mod token;
 pub mod token_secret;

@@ -20,7 +20,7 @@ pub struct Lookups {
 }
 
 /// The condition in the statement for a single digest.
-const ONE: &str = "s.digest = $1";
+const ONE: &str = "digest = $1";
 /// The numbers of digests for which there is a statement. There are only a few, so that each text
 /// is prepared once per connection. A smaller batch is filled up with repetitions of its last
 /// digest.
@@ -141,8 +141,8 @@ fn padded(count: usize) -> usize {
 /// Turns the statement for one digest into a statement for `count` digests.
 fn for_many(by_one: &str, count: usize) -> String {
     let places: Vec<String> = (1..=count).map(|at| format!("${at}")).collect();
-    let many = format!("s.digest IN ({})", places.join(", "));
+    let many = format!("digest IN ({})", places.join(", "));
     by_one
         .replacen("SELECT ", "SELECT s.digest, ", 1)
-        .replacen(ONE, &many, 1)
+        .replace(ONE, &many)
 }

@@ -15,7 +15,7 @@ use crate::domain::{
     revision::Snapshot,
     secret::Digest,
     timestamp::Timestamp,
-    verdict::{Facts, StackFacts, TokenFacts},
+    verdict::{Facts, SessionFacts, StackFacts, TokenFacts},
 };
 use crate::store::{
     Error, Store,
@@ -36,17 +36,29 @@ pub struct Lookup {
 
 /// Returns the statement that every cache miss runs. It returns a row even if the digest is
 /// unknown, so that the origin is always checked. A database that is not the primary cannot say
-/// that a secret is unknown.
+/// that a secret is unknown. A digest is that of a token's own secret or that of a session, never of
+/// both.
 fn by_digest(origin: &str, snapshot: &str) -> String {
     format!(
         "SELECT {snapshot} AS snapshot, {origin}, \
          s.generation, s.ends_at, s.superseded_at, s.first_used_at, \
+         s.session_subject, s.session_narrow, s.session_issued_at, s.session_expires_at, \
+         s.session_ended_at, \
          t.uid AS token_uid, t.name AS token_name, t.issued_at, t.expires_at, \
          t.ended_at, t.revoked_at, t.permissions, t.labels, \
          k.uid AS stack_uid, k.key AS stack_key, k.name AS stack_name, k.organization_uid, \
          k.suspended_at, k.removed_at \
          FROM (SELECT 1 AS one) AS asked \
-         LEFT JOIN token_secrets s ON s.digest = $1 \
+         LEFT JOIN (\
+           SELECT digest, token_uid, generation, ends_at, superseded_at, first_used_at, \
+           NULL AS session_subject, NULL AS session_narrow, NULL AS session_issued_at, \
+           NULL AS session_expires_at, NULL AS session_ended_at \
+           FROM token_secrets WHERE digest = $1 \
+           UNION ALL \
+           SELECT digest, token_uid, 0, NULL, NULL, first_used_at, \
+           subject, narrow, issued_at, expires_at, ended_at \
+           FROM sessions WHERE digest = $1\
+         ) s ON TRUE \
          LEFT JOIN tokens t ON t.uid = s.token_uid \
          LEFT JOIN stacks k ON k.uid = t.stack_uid"
     )
@@ -83,6 +95,11 @@ struct Row {
     organization_uid: String,
     suspended_at: Option<i64>,
     removed_at: Option<i64>,
+    session_subject: Option<String>,
+    session_narrow: Option<String>,
+    session_issued_at: Option<i64>,
+    session_expires_at: Option<i64>,
+    session_ended_at: Option<i64>,
 }
 
 impl Store {
@@ -138,6 +155,33 @@ fn facts_of(row: &QueryResult) -> Result<Option<Facts>, Error> {
     }
 }
 
+fn read(permissions: &str) -> Option<Permissions> {
+    let draft: Draft = serde_json::from_str(permissions).ok()?;
+    Permissions::try_from(draft).ok()
+}
+
+/// Returns the session whose secret has this digest. `None` if the secret is a token's own.
+fn session_of(row: &Row) -> Result<Option<Box<SessionFacts>>, Error> {
+    let wrong = |column| Error::Corrupt {
+        table: "sessions",
+        column,
+        id: row.token_uid.to_string(),
+    };
+    let instant = |micros: Option<i64>, column| {
+        let at = micros.and_then(Timestamp::from_micros);
+        at.ok_or_else(|| wrong(column))
+    };
+    let Some(subject) = row.session_subject.clone() else {
+        return Ok(None);
+    };
+    Ok(Some(Box::new(SessionFacts {
+        subject,
+        issued_at: instant(row.session_issued_at, "issued_at")?,
+        expires_at: instant(row.session_expires_at, "expires_at")?,
+        ended: row.session_ended_at.is_some(),
+    })))
+}
+
 impl TryFrom<Row> for Facts {
     type Error = Error;
 
@@ -149,9 +193,12 @@ impl TryFrom<Row> for Facts {
         };
         let instant =
             |micros, column| Timestamp::from_micros(micros).ok_or_else(|| corrupt(column));
-        let draft: Draft =
-            serde_json::from_str(&row.permissions).map_err(|_| corrupt("permissions"))?;
-        let permissions = Permissions::try_from(draft).map_err(|_| corrupt("permissions"))?;
+        let permissions = read(&row.permissions).ok_or_else(|| corrupt("permissions"))?;
+        let permissions = match &row.session_narrow {
+            None => permissions,
+            Some(narrow) => permissions.cut_by(&read(narrow).ok_or_else(|| corrupt("narrow"))?),
+        };
+        let session = session_of(&row)?;
         let ends_at = row.ends_at.map(|at| instant(at, "ends_at"));
         let expires_at = row.expires_at.map(|at| instant(at, "expires_at"));
         Ok(Self {
@@ -177,6 +224,7 @@ impl TryFrom<Row> for Facts {
                 removed: row.removed_at.is_some(),
             },
             permissions,
+            session,
         })
     }
 }

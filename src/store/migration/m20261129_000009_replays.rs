@@ -8,7 +8,7 @@ use sea_orm_migration::{
     sea_query::{ColumnDef, Index, Table, TableCreateStatement},
 };
 
-use super::m20261129_000007_tables::{self as former, ids_now_of, ids_of};
+use super::m20261129_000007_tables::ids_of;
 
 pub struct Replays;
 
@@ -41,23 +41,6 @@ pub const TABLE_IDS: &str = "tables_9";
 /// Returns a hash of the object ids of the tables that the statement uses.
 pub fn ids() -> String {
     ids_of(&TABLES)
-}
-
-/// Returns a hash of the object ids of the tables that the `search_path` finds when the statement
-/// is executed.
-pub fn ids_now() -> String {
-    ids_now_of(&TABLES)
-}
-
-/// Returns the statements that record which tables hold the change log, for this version and for
-/// the previous one.
-pub fn record_ids() -> [String; 2] {
-    [("tables", ids_of(&former::TABLES)), (TABLE_IDS, ids())].map(|(name, ids)| {
-        format!(
-            "INSERT INTO meta (name, value) SELECT '{name}', {ids} \
-             ON CONFLICT (name) DO UPDATE SET value = excluded.value"
-        )
-    })
 }
 
 const INDEXES: [&str; 2] = [

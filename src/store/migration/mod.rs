@@ -14,8 +14,9 @@ mod m20261129_000009_replays;
 mod m20261129_000010_audit;
 mod m20261129_000011_labels;
 mod m20261130_000012_everywhere;
+mod m20261130_000013_federation;
 
-pub(super) use self::m20261129_000009_replays::{
+pub(super) use self::m20261130_000013_federation::{
     TABLE_IDS, ids as table_ids, ids_now as table_ids_now, record_ids as record_table_ids,
 };
 
@@ -40,6 +41,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000010_audit::Audit),
             Box::new(m20261129_000011_labels::Labels),
             Box::new(m20261130_000012_everywhere::Everywhere),
+            Box::new(m20261130_000013_federation::Federation),
         ]
     }
 }

@@ -28,9 +28,12 @@ use crate::store::{
     entity::token,
     last_used::last_used,
     record::Proof,
+    session::live::{count_live, end_sessions},
     stack::access::{LockedStack, RemovedStacks, StackContext},
     token::end_overlap::MaybeChanged,
-    token::rows::{TokenWithLastUse, corrupt, token_of, written, written_labels},
+    token::rows::{
+        TokenWithLastUse, corrupt, token_of, written, written_federation, written_labels,
+    },
     token::secrets,
     token::state::{neither_revoked_nor_ended, require_free_name},
 };
@@ -46,6 +49,31 @@ impl Store {
                 .load_stack(tx, call, key, RemovedStacks::Exclude)
                 .await?;
             find_token(tx, (&stack, key), uid).await
+        })
+    }
+
+    /// Returns one token, live or dead, and how many of its sessions live at `now`.
+    ///
+    /// # Errors
+    /// Returns [`Error`] if the call is refused or the store fails.
+    pub async fn get_with_sessions(
+        &self,
+        call: &Call,
+        (key, uid): (&StackKey, TokenUid),
+        now: Timestamp,
+    ) -> Result<(Token, u32), Error> {
+        read_tx!(self, call, "get", |tx| {
+            let stack = self
+                .load_stack(tx, call, key, RemovedStacks::Exclude)
+                .await?;
+            let token = find_token(tx, (&stack, key), uid).await?;
+            let live = token.federation.is_some() && token.state(now) == TokenState::Active;
+            let sessions = if live {
+                count_live(tx, uid, None, now).await?
+            } else {
+                0
+            };
+            Ok((token, sessions))
         })
     }
 
@@ -82,7 +110,12 @@ impl Store {
                 return Ok(Proof::nothing_changed().with((unchanged, revision)));
             }
             update_token(tx, &after, UpdateGuard::Live).await?;
-            let record = Record::changed(&before, &after);
+            let mut details = Details::new();
+            if after.federation != before.federation {
+                let ended = end_sessions(tx, uid, None, stack.at).await?;
+                details.insert("sessions_ended".into(), ended.to_string());
+            }
+            let record = Record::changed(&before, &after).with(details);
             let about = (&stack, Some(uid));
             let (revision, proof) = self
                 .record_change(
@@ -286,6 +319,7 @@ pub(in crate::store) async fn update_token(
         description: Set(token.description.as_str().to_owned()),
         permissions: Set(written(&token.permissions)),
         labels: Set(written_labels(&token.labels)),
+        federation: Set(written_federation(token.federation.as_ref())),
         expires_at: Set(token.expires_at.map(Timestamp::as_micros)),
         ended_at: Set(token.ended_at.map(Timestamp::as_micros)),
         revoked_at: Set(revocation.map(|revoked| revoked.at.as_micros())),

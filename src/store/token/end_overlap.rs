@@ -78,6 +78,7 @@ impl Store {
             let uid = target.uid;
             let before = self.target_to_change(tx, &stack, target).await?;
             before.require_live(stack.at)?;
+            before.require_own_secret()?;
             let (token, ended) = secrets::end_former(tx, before.clone(), stack.at).await?;
             let Some(generation) = ended else {
                 let revision = self.current_revision(tx).await?;

@@ -23,6 +23,7 @@ use crate::store::{
     entity::{token, token_secret},
     last_used,
     record::Proof,
+    session::live,
     stack::access::LockedStack,
     token::secrets::{self, not_ended},
     token::state::still_live,
@@ -40,6 +41,8 @@ pub struct PresentedSecret {
     pub token: TokenUid,
     /// The stack to which the token belongs.
     pub stack: StackUid,
+    /// Whether it is the secret of a session.
+    pub session: bool,
 }
 
 impl Store {
@@ -61,8 +64,17 @@ impl Store {
             // transactions cannot deadlock.
             let stack = self.locked(tx, presented.stack).await?;
             let row = &stack.row;
-            let live = row.removed_at.is_none() && row.suspended_at.is_none();
-            if !live {
+            let works = row.removed_at.is_none() && row.suspended_at.is_none();
+            if !works {
+                return Ok(Proof::nothing_changed().with(None));
+            }
+            if presented.session {
+                let token_lives = is_live(presented, stack.at);
+                let used = live::note_first_use(tx, &presented.digest, token_lives, stack.at);
+                if used.await? {
+                    tx.touch(Subject::Token(presented.token));
+                    last_used::note(tx, presented.token, &call.caller.actor, stack.at).await?;
+                }
                 return Ok(Proof::nothing_changed().with(None));
             }
             let first = token_secret::Entity::update_many()

@@ -23,7 +23,7 @@ use crate::store::{
     entity::request,
     record::Proof,
     stack::access::LockedStack,
-    token::rows::{corrupt, written, written_labels},
+    token::rows::{corrupt, written, written_federation, written_labels},
     token::secrets::{self, NewSecret},
 };
 
@@ -113,6 +113,9 @@ impl Store {
         let before = self.token_to_change(tx, stack, uid).await?;
         let untouched = before.state(stack.at) == TokenState::Active
             && state_of(&before) == find_request.token_state;
+        if before.federation.is_some() {
+            return self.replay_secretless(tx, untouched, before).await;
+        }
         if !untouched || !secrets::end_unused(tx, (uid, find_request.generation), stack.at).await? {
             return Err(reused());
         }
@@ -148,10 +151,31 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Handles a repeated Issue of a federated token, which has no secret that could be lost.
+    async fn replay_secretless(
+        &self,
+        tx: &Transaction,
+        untouched: bool,
+        token: Token,
+    ) -> Result<Replayed, Error> {
+        if !untouched {
+            let token_uid = token.uid;
+            return Err(Refusal::RequestIdReused { token_uid }.into());
+        }
+        Ok(Replayed {
+            token,
+            overlap_ends_at: None,
+            revision: self.current_revision(tx).await?,
+            proof: Proof::nothing_changed(),
+        })
+    }
+}
+
 /// Returns a fingerprint of everything in a token that a change could alter. It is only used for
 /// comparison.
 fn state_of(token: &Token) -> Vec<u8> {
-    let parts = (
+    let ordinary = (
         token.name.as_str(),
         token.description.as_str(),
         written(&token.permissions),
@@ -160,6 +184,32 @@ fn state_of(token: &Token) -> Vec<u8> {
         token.revocation.is_some() || token.ended_at.is_some(),
         token.generation,
     );
-    let parts = serde_json::to_vec(&parts).unwrap_or_default();
+    // Another replica may run the previous version, whose fingerprints must be equal to these.
+    let parts = match written_federation(token.federation.as_ref()) {
+        None => serde_json::to_vec(&ordinary),
+        federation => serde_json::to_vec(&(ordinary, federation)),
+    };
+    let parts = parts.unwrap_or_default();
     Fingerprint::of(&parts).as_bytes().to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{federation::Federation, token::tests::token};
+
+    #[test]
+    fn an_ordinary_token_has_the_fingerprint_of_the_version_before_federated_tokens() {
+        let mut token = token(None);
+        let (permissions, labels) = (written(&token.permissions), written_labels(&token.labels));
+        let former = ("ci", "", permissions, labels, None::<i64>, false, 1);
+        let former = Fingerprint::of(&serde_json::to_vec(&former).unwrap());
+        assert_eq!(state_of(&token), former.as_bytes());
+        token.federation = Some(Federation {
+            issuer: "ci".to_owned(),
+            rules: Vec::new(),
+            session_for: std::time::Duration::from_mins(15),
+        });
+        assert_ne!(state_of(&token), former.as_bytes());
+    }
 }

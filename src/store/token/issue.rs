@@ -6,6 +6,7 @@ use sea_orm::{ActiveModelTrait as _, EntityTrait as _, IntoActiveModel as _, Que
 use crate::domain::{
     audit::AuditAction,
     caller::Call,
+    federation::Federation,
     field::Violations,
     id::{self, TokenUid},
     labels::Labels,
@@ -26,7 +27,7 @@ use crate::store::{
     engine::transaction::Affects,
     entity::token,
     stack::access::{LockedStack, RemovedStacks},
-    token::rows::{token_of, written, written_labels},
+    token::rows::{token_of, written, written_federation, written_labels},
     token::secrets::{self, NewSecret},
 };
 
@@ -44,6 +45,8 @@ pub struct Issue {
     pub labels: Labels,
     /// When the token expires.
     pub expiry: Expiry,
+    /// Which workloads may obtain secrets. `None` if the token has secrets of its own.
+    pub federation: Option<Federation>,
     /// The request id and fingerprint, if the caller sent an idempotency key.
     pub request: Option<Request>,
     /// The violations to report if the expiry is not in the future. They are not reported if the
@@ -86,9 +89,14 @@ impl Store {
             let row = new_row(call, command, (uid, &stack), &secret.hint);
             let insert = token::Entity::insert(row.clone().into_active_model().reset_all());
             tx.write(insert.build(self.backend()), Affects::Any).await?;
-            secrets::insert(tx, (uid, 1), secret, stack.at).await?;
-            let first = TokenSecret::new(1, secret.hint.clone(), stack.at);
-            let token = token_of(row, vec![first].into(), key)?;
+            // A federated token has no secret of its own.
+            let first = if command.federation.is_none() {
+                secrets::insert(tx, (uid, 1), secret, stack.at).await?;
+                vec![TokenSecret::new(1, secret.hint.clone(), stack.at)]
+            } else {
+                Vec::new()
+            };
+            let token = token_of(row, first.into(), key)?;
             self.record_request(tx, call, place, request, (&token, None))
                 .await?;
             let record = Record::made(&token).asked_by(request);
@@ -114,14 +122,15 @@ fn new_row(
     hint: &str,
 ) -> token::Model {
     let by = &call.caller.actor;
+    let own_secret = command.federation.is_none();
     token::Model {
         uid: uid.into_untyped_uuid(),
         stack_uid: stack.row.uid,
         name: command.name.as_str().to_owned(),
         description: command.description.as_str().to_owned(),
         permissions: written(&command.permissions),
-        generation: 1,
-        secret_hint: hint.to_owned(),
+        generation: own_secret.into(),
+        secret_hint: if own_secret { hint } else { "" }.to_owned(),
         issued_at: stack.at.as_micros(),
         issued_by_kind: by.kind.name().to_owned(),
         issued_by_issuer: by.issuer.clone(),
@@ -135,5 +144,6 @@ fn new_row(
         revoke_reason: String::new(),
         expiry_told: None,
         labels: written_labels(&command.labels),
+        federation: written_federation(command.federation.as_ref()),
     }
 }

@@ -1,5 +1,5 @@
 //! Handles a secret that was reported as leaked. If the secret is still valid, its token is
-//! revoked.
+//! revoked. If it is the secret of a session, only that session is ended.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _};
@@ -20,6 +20,7 @@ use crate::store::{
     engine::transaction::Transaction,
     entity::token_secret,
     record::Proof,
+    session::live,
     token::change::{UpdateGuard, update_token},
     token::rows::corrupt,
 };
@@ -51,6 +52,12 @@ impl Store {
             let mut record = Record::default();
             let (outcome, kind) = if removed || token.state(stack.at) != TokenState::Active {
                 (LeakOutcome::Dead, None)
+            } else if presented.session {
+                if live::end_session(tx, &presented.digest, stack.at).await? {
+                    (LeakOutcome::SessionEnded, Some(Kind::SessionsEnded))
+                } else {
+                    (LeakOutcome::Dead, None)
+                }
             } else if end_if_over(tx, presented, stack.at).await? {
                 (LeakOutcome::Superseded, Some(Kind::Superseded))
             } else {

@@ -78,6 +78,7 @@ impl Store {
             }
             let before = self.target_to_change(tx, &stack, target).await?;
             before.require_live(stack.at)?;
+            before.require_own_secret()?;
             stack.require_not_suspended()?;
             let live = before.secrets.for_rotation(stack.at);
             let plan = rotation::plan(&live, command.overlap, before.expires_at, stack.at);

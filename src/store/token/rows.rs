@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::domain::{
     caller::{Actor, CallerKind},
+    federation::Federation,
     id::{StackUid, TokenUid},
     labels::Labels,
     permissions::{Draft, Permissions},
@@ -112,6 +113,17 @@ pub(in crate::store) fn labels_of(text: &str) -> Option<Labels> {
     Labels::parse(serde_json::from_str(text).ok()?).ok()
 }
 
+/// Serializes the federation of a token for the column in which it is stored.
+pub(in crate::store) fn written_federation(federation: Option<&Federation>) -> Option<String> {
+    federation.map(|federation| serde_json::to_string(federation).unwrap_or_default())
+}
+
+/// Parses the federation of a token. Returns `None` if it cannot be parsed.
+#[expect(clippy::option_option, reason = "absent is not the same as wrong")]
+pub(in crate::store) fn federation_of(text: Option<&str>) -> Option<Option<Federation>> {
+    text.map_or(Some(None), |text| serde_json::from_str(text).ok().map(Some))
+}
+
 /// The row of a token, and when the token was last used.
 #[derive(FromQueryResult)]
 pub(in crate::store) struct TokenWithLastUse {
@@ -183,5 +195,7 @@ pub(in crate::store) fn token_of(
         revocation,
         last_used_at: optional(last_used_at, "last_used_at")?,
         secrets,
+        federation: federation_of(row.federation.as_deref()).ok_or_else(wrong("federation"))?,
+        issuer_configured: false,
     })
 }

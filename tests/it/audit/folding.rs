@@ -34,6 +34,7 @@ fn caller(kind: CallerKind, subject: &str) -> Call {
                 subject: subject.into(),
             },
             introspects: false,
+            workload: None,
         }),
         requirement: Requirement {
             operator: true,

@@ -20,8 +20,12 @@ const WRONG_ROLE: (Code, &str) = (Code::PermissionDenied, "ROLE_REQUIRED");
 const NO_PART: (Code, &str) = (Code::NotFound, "STACK_NOT_FOUND");
 
 fn expected(whom: Audience, part: TestCaller) -> (Code, &'static str) {
-    use TestCaller::{Admin, Introspector, Operator, Owner, ServiceWithoutRole, Stranger};
+    use TestCaller::{
+        Admin, Introspector, Operator, Owner, ServiceWithoutRole, Stranger, Workload,
+    };
     match (whom, part) {
+        (Audience::Workloads, Workload) => GRANTED,
+        (_, Workload) | (Audience::Workloads, _) => WRONG_ROLE,
         (Audience::Users, part) if ![Introspector, ServiceWithoutRole].contains(&part) => GRANTED,
         (Audience::Anyone, _)
         | (Audience::Introspectors, Introspector)
@@ -112,7 +116,14 @@ async fn every_change_leaves_exactly_one_row_in_the_audit_and_a_read_none() {
         let answered = call(&channel, row.path, sent, (row.request)(&fixture)).await;
         answered.unwrap_or_else(|status| panic!("{}: {status:?}", row.path));
         let events = audited(&server, &call_id).await;
-        assert_eq!(events.len(), usize::from(row.changes), "{}", row.path);
+        // RevokeAll has one row for each of the two tokens.
+        let of_each = if row.path.ends_with("/RevokeAll") {
+            2
+        } else {
+            1
+        };
+        let expected = of_each * usize::from(row.changes);
+        assert_eq!(events.len(), expected, "{}", row.path);
         for event in events {
             assert_eq!(event.outcome(), AuditOutcome::Done, "{}", row.path);
             assert_eq!(event.method, row.path[1..]);
@@ -151,7 +162,12 @@ async fn every_refusal_of_a_known_caller_is_in_the_audit_once_with_a_count_and_c
             }
             // Refused introspection is counted in metrics, never in audit rows (R14).
             if let Some(method) = audited_method(row) {
-                wanted.insert((method, part.subject().to_owned(), reason.to_owned(), 2));
+                // The workloads of an issuer share their rows.
+                let subject = match part {
+                    TestCaller::Workload => "",
+                    part => part.subject(),
+                };
+                wanted.insert((method, subject.to_owned(), reason.to_owned(), 2));
             }
         }
     }

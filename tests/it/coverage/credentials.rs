@@ -5,17 +5,20 @@ use tonic::Code;
 
 use super::table::{Fixture, TABLE, right_caller};
 use crate::support::{
-    ISSUER, TestIssuer, TestServer,
+    ISSUER, TestIssuer, TestServer, federated,
     raw::{Metadata, call, outcome},
 };
 
 /// Returns valid claims, in which `other` replaces some; `null` removes a claim.
 fn claims(server: &TestServer, subject: &str, kind: &str, other: Value) -> Value {
     let now = server.clock.seconds();
-    let mut claims = json!({
-        "iss": ISSUER, "aud": "stacktoken", "sub": subject, "kind": kind,
-        "iat": now, "exp": now + 3600,
-    });
+    let mut claims = match kind {
+        "workload" => federated::job(now, json!({})),
+        kind => json!({
+            "iss": ISSUER, "aud": "stacktoken", "sub": subject, "kind": kind,
+            "iat": now, "exp": now + 3600,
+        }),
+    };
     for (name, value) in other.as_object().unwrap() {
         claims[name] = value.clone();
     }
@@ -118,6 +121,7 @@ async fn every_rpc_refuses_every_credential_that_proves_nothing() {
         let kind = match part {
             crate::support::raw::TestCaller::Operator => "operator",
             crate::support::raw::TestCaller::Introspector => "service",
+            crate::support::raw::TestCaller::Workload => "workload",
             _ => "user",
         };
         for (what, sent, reason) in cases(&server, (part.subject(), kind), &fixture.secret) {

@@ -3,6 +3,7 @@
 
 use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
 use prost::Message as _;
+use serde_json::json;
 use stacktoken::grpc::pb::{
     admin::v1 as admin,
     audit::v1 as audit,
@@ -12,6 +13,7 @@ use stacktoken::grpc::pb::{
 use crate::support::{
     TestServer,
     checks::Http,
+    federated::{exchange_request, federated_request, job},
     introspect_request, issue_request, now, person,
     raw::{Metadata, TestCaller},
     requests::{
@@ -29,6 +31,7 @@ pub enum Audience {
     Operators,
     Introspectors,
     OperatorsAndServices,
+    Workloads,
     Anyone,
 }
 
@@ -48,6 +51,10 @@ pub struct Fixture {
     pub secret: String,
     /// The hash of the set of all live tokens, from a preview of `RevokeAll`.
     pub preview_hash: String,
+    /// A federated token with a live session.
+    pub federated_uid: String,
+    /// An assertion that the federated token accepts.
+    pub assertion: String,
 }
 
 impl Fixture {
@@ -61,6 +68,13 @@ impl Fixture {
         let mut service = server.service().await;
         service.introspection.introspect(use_it).await.unwrap();
         let uid = issued.token.unwrap().token_uid;
+        let federated = owner.tokens.issue(federated_request(&stack, "ci")).await;
+        let federated = federated.unwrap().into_inner().token.unwrap().token_uid;
+        let mut workload = server
+            .workload(&job(server.clock.seconds(), json!({})))
+            .await;
+        let session = exchange_request(&stack, &federated);
+        workload.exchange.exchange(session).await.unwrap();
         let rotate = rotate_request(&stack, &uid, overlap_for(3600));
         owner.tokens.rotate(rotate).await.unwrap();
         let shown = revoke_all_request(&stack, &EVERY_TOKEN, None);
@@ -68,6 +82,8 @@ impl Fixture {
         Self {
             preview_hash: shown.into_inner().preview_hash,
             stack,
+            federated_uid: federated,
+            assertion: server.issuer.job(server.clock.seconds()),
             token_uid: uid,
             secret: issued.secret,
         }
@@ -84,6 +100,7 @@ pub fn right_caller(whom: Audience) -> TestCaller {
             TestCaller::Operator
         }
         Audience::Introspectors => TestCaller::Introspector,
+        Audience::Workloads => TestCaller::Workload,
     }
 }
 
@@ -127,6 +144,13 @@ pub const TABLE: &[Row] = &[
         stack_api_key: fixture.stack.clone(), token_uid: fixture.token_uid.clone(), reason: "over".into(), ..Default::default() }),
     row!("/stacktoken.v1.TokenService/RevokeAll", GovernorsAndOperators, true, |fixture|
         revoke_all_request(&fixture.stack, &EVERY_TOKEN, Some(&fixture.preview_hash))),
+    row!("/stacktoken.v1.TokenService/ExplainExchange", Governors, false, |fixture| v1::ExplainExchangeRequest {
+        stack_api_key: fixture.stack.clone(), token_uid: fixture.federated_uid.clone(), subject_token: fixture.assertion.clone() }),
+    row!("/stacktoken.v1.TokenService/ListFederationIssuers", Governors, false, |fixture| v1::ListFederationIssuersRequest {
+        stack_api_key: fixture.stack.clone() }),
+    row!("/stacktoken.v1.TokenService/EndSessions", Governors, true, |fixture| v1::EndSessionsRequest {
+        stack_api_key: fixture.stack.clone(), token_uid: fixture.federated_uid.clone(), ..Default::default() }),
+    row!("/stacktoken.v1.ExchangeService/Exchange", Workloads, true, |fixture| exchange_request(&fixture.stack, "")),
     row!("/stacktoken.v1.LeakService/ReportLeaked", OperatorsAndServices, true, |fixture| v1::ReportLeakedRequest {
         secret: fixture.secret.clone(), url: String::new() }),
     row!("/stacktoken.v1.IntrospectionService/Introspect", Introspectors, false, |fixture|

@@ -118,12 +118,13 @@ async fn an_answer_has_what_was_asked_for_and_no_more() {
     assert_eq!(slim.results.len(), 1);
     assert!(slim.permissions.is_none() && slim.stack.is_none() && slim.token.is_none());
     assert!(slim.labels.is_empty());
-    let [permissions, stack, facts, labels] = INCLUDES;
+    let [permissions, stack, facts, labels, session] = INCLUDES;
     for include in [
         &[permissions][..],
         &[stack],
         &[facts],
         &[labels],
+        &[session],
         &[facts, stack],
         &INCLUDES,
     ] {
@@ -132,6 +133,7 @@ async fn an_answer_has_what_was_asked_for_and_no_more() {
         assert_eq!(answer.stack.is_some(), include.contains(&stack));
         assert_eq!(answer.token.is_some(), include.contains(&facts));
         assert_eq!(!answer.labels.is_empty(), include.contains(&labels));
+        assert_eq!(answer.session, None, "the token has a secret of its own");
         let rest = v1::IntrospectResponse {
             permissions: None,
             stack: None,

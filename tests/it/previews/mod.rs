@@ -17,7 +17,10 @@ use crate::support::{
 };
 
 /// RPCs without a preview; the comment of each states the reason.
-const WITHOUT: [&str; 1] = ["/stacktoken.v1.LeakService/ReportLeaked"];
+const WITHOUT: [&str; 2] = [
+    "/stacktoken.v1.LeakService/ReportLeaked",
+    "/stacktoken.v1.ExchangeService/Exchange",
+];
 
 /// A server, and a second connection to its database.
 struct InspectedServer {

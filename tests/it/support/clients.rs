@@ -9,7 +9,7 @@ use stacktoken::grpc::pb::{
     admin::v1::{RegisterRequest, stack_service_client::StackServiceClient},
     audit::v1::audit_service_client::AuditServiceClient,
     v1::{
-        action_service_client::ActionServiceClient,
+        action_service_client::ActionServiceClient, exchange_service_client::ExchangeServiceClient,
         introspection_service_client::IntrospectionServiceClient,
         leak_service_client::LeakServiceClient, token_service_client::TokenServiceClient,
     },
@@ -44,6 +44,7 @@ type Transport = InterceptedService<Channel, Credential>;
 pub struct Client {
     pub tokens: TokenServiceClient<Transport>,
     pub leaks: LeakServiceClient<Transport>,
+    pub exchange: ExchangeServiceClient<Transport>,
     pub introspection: IntrospectionServiceClient<Transport>,
     pub actions: ActionServiceClient<Transport>,
     pub stacks: StackServiceClient<Transport>,
@@ -57,6 +58,7 @@ impl Client {
         Self {
             tokens: TokenServiceClient::with_interceptor(channel.clone(), credential.clone()),
             leaks: LeakServiceClient::with_interceptor(channel.clone(), credential.clone()),
+            exchange: ExchangeServiceClient::with_interceptor(channel.clone(), credential.clone()),
             introspection: IntrospectionServiceClient::with_interceptor(
                 channel.clone(),
                 credential.clone(),

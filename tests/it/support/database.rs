@@ -35,6 +35,12 @@ impl DirectConnection {
         self.0.execute_unprepared(sql).await.unwrap();
     }
 
+    /// Executes statements. Returns the message of an error.
+    pub async fn try_run(&self, sql: &str) -> Result<(), String> {
+        let done = self.0.execute_unprepared(sql).await;
+        done.map(drop).map_err(|error| error.to_string())
+    }
+
     /// Makes the schema unreadable to every other connection.
     pub async fn corrupt(&self) {
         self.run(

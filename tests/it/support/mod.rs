@@ -6,6 +6,7 @@ pub mod clients;
 pub mod clock;
 pub mod database;
 pub mod edges;
+pub mod federated;
 pub mod frames;
 pub mod http;
 pub mod issuer;
@@ -89,6 +90,19 @@ impl TestServer {
         server
     }
 
+    /// Starts a server with additional entries in the issuers file.
+    pub async fn start_trusting(entries: &str) -> Self {
+        let (data_dir, clock) = (Arc::new(TempDir::new().unwrap()), ManualClock::new());
+        let issuer = TestIssuer::new();
+        let folder = data_dir.path().to_owned();
+        let file = format!("{}{}{entries}", issuer::ISSUERS_FILE, federated::ENTRIES);
+        let known = authenticator(&issuer, &file, folder, clock.clone()).await;
+        let (mut server, served) = Self::launch(data_dir, clock, |_| {}, (issuer, known)).await;
+        served.await.expect("the server serves");
+        server.stack = server.register("Test stack").await;
+        server
+    }
+
     /// Starts a server on a store that may already exist, and registers no stack.
     pub async fn start_in(
         data_dir: Arc<TempDir>,
@@ -97,7 +111,8 @@ impl TestServer {
     ) -> Self {
         let issuer = TestIssuer::new();
         let folder = data_dir.path().to_owned();
-        let known = authenticator(&issuer, issuer::ISSUERS_FILE, folder, clock.clone()).await;
+        let file = format!("{}{}", issuer::ISSUERS_FILE, federated::ENTRIES);
+        let known = authenticator(&issuer, &file, folder, clock.clone()).await;
         let (server, served) = Self::launch(data_dir, clock, set, (issuer, known)).await;
         served.await.expect("the server serves");
         server
@@ -468,6 +483,7 @@ pub fn issue_request(stack: &str, name: &str) -> v1::IssueRequest {
         request_id: String::new(),
         validate_only: false,
         labels: BTreeMap::new(),
+        federation: None,
     }
 }
 

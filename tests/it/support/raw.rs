@@ -218,10 +218,11 @@ pub enum TestCaller {
     Operator,
     Introspector,
     ServiceWithoutRole,
+    Workload,
 }
 
 impl TestCaller {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Owner,
         Self::Admin,
         Self::Developer,
@@ -230,6 +231,7 @@ impl TestCaller {
         Self::Operator,
         Self::Introspector,
         Self::ServiceWithoutRole,
+        Self::Workload,
     ];
 
     /// Returns the `sub` of this kind of caller.
@@ -243,6 +245,7 @@ impl TestCaller {
             Self::Operator => "operator",
             Self::Introspector => "content-api",
             Self::ServiceWithoutRole => "mailer",
+            Self::Workload => super::federated::JOB,
         }
     }
 
@@ -256,6 +259,7 @@ impl TestCaller {
         match self {
             Self::Operator => issuer.operator(self.subject(), now),
             Self::Introspector | Self::ServiceWithoutRole => issuer.service(self.subject(), now),
+            Self::Workload => issuer.job(now),
             _ => issuer.user(self.subject(), now),
         }
     }

@@ -326,11 +326,12 @@ impl TestServer {
 }
 
 /// Everything that a response can include.
-pub const INCLUDES: [v1::IntrospectInclude; 4] = [
+pub const INCLUDES: [v1::IntrospectInclude; 5] = [
     v1::IntrospectInclude::Permissions,
     v1::IntrospectInclude::Stack,
     v1::IntrospectInclude::Token,
     v1::IntrospectInclude::Labels,
+    v1::IntrospectInclude::Session,
 ];
 
 /// Requests introspection of secrets with one stack key and no action.

@@ -51,6 +51,8 @@ async fn get_answers_the_whole_record_and_never_the_secret() {
         last_used_at: None,
         etag: token.etag.clone(),
         labels: [("team".to_owned(), "shop".to_owned())].into(),
+        federation: None,
+        issuer_configured: false,
     };
     assert_ne!(token.etag, "");
     assert_eq!(token, expected);

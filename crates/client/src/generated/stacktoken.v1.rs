@@ -103,9 +103,11 @@ pub enum Reason {
     NotRecognized = 1,
     /// The stack is suspended by an operator; its tokens work again after Resume.
     StackSuspended = 2,
-    /// The token was revoked, or its stack was removed. Final (R8).
+    /// The token was revoked, or its stack was removed, or the session of a federated token was
+    /// ended. Final (R8).
     Revoked = 3,
-    /// The token's expiry has been reached. Final (R8).
+    /// The token's expiry, or the end of the session of a federated token, has been reached. Final
+    /// (R8).
     Expired = 4,
     /// The secret was replaced by a newer one of the same token: its overlap has ended, or it was
     /// replaced before it was ever used. Use the newer secret, or have the token rotated.
@@ -219,7 +221,8 @@ pub enum ErrorReason {
     /// PERMISSION_DENIED. The caller's kind, or the caller's role in the stack, does not permit
     /// the call. Metadata, with commas between values: `required_roles`, the roles in the stack
     /// that permit it (OWNER, ADMIN); `required_callers`, the callers that may make it whatever
-    /// their role (USER, OPERATOR, SERVICE, or INTROSPECTOR: a service with the introspect role);
+    /// their role (USER, OPERATOR, SERVICE, WORKLOAD, or INTROSPECTOR: a service with the introspect
+    /// role);
     /// `role`, the caller's role in the stack, if it is known. Any one of the roles or callers is
     /// enough. Ask one of them to make the call, or ask to be given such a role.
     RoleRequired = 5,
@@ -306,6 +309,16 @@ pub enum ErrorReason {
     /// ABORTED. Watch only: changes arrived faster than the client read them. Open another stream
     /// from the last revision.
     WatchLagged = 29,
+    /// FAILED_PRECONDITION. The token is federated, so it has no secret of its own to rotate. Its
+    /// sessions end by themselves, or with EndSessions.
+    TokenFederated = 34,
+    /// PERMISSION_DENIED. Exchange only: the workload's JWT is not exchanged. The cause is not
+    /// disclosed. Ask an owner or admin of the stack to call ExplainExchange.
+    ExchangeRefused = 35,
+    /// RESOURCE_EXHAUSTED. Exchange only: the federated token, or this workload, has as many live
+    /// sessions as it can have. Metadata: `max`. Use the sessions for longer, wait until one ends, or
+    /// ask an owner or admin of the stack to call EndSessions.
+    SessionLimit = 36,
     /// UNIMPLEMENTED. There is no such RPC. `grpcurl list` shows those that exist.
     RpcUnknown = 24,
     /// UNIMPLEMENTED. The call's `grpc-encoding` is not one that this server reads; the header
@@ -351,6 +364,9 @@ impl ErrorReason {
             Self::EtagMismatch => "ERROR_REASON_ETAG_MISMATCH",
             Self::RevisionPurged => "ERROR_REASON_REVISION_PURGED",
             Self::WatchLagged => "ERROR_REASON_WATCH_LAGGED",
+            Self::TokenFederated => "ERROR_REASON_TOKEN_FEDERATED",
+            Self::ExchangeRefused => "ERROR_REASON_EXCHANGE_REFUSED",
+            Self::SessionLimit => "ERROR_REASON_SESSION_LIMIT",
             Self::RpcUnknown => "ERROR_REASON_RPC_UNKNOWN",
             Self::EncodingUnsupported => "ERROR_REASON_ENCODING_UNSUPPORTED",
         }
@@ -390,6 +406,9 @@ impl ErrorReason {
             "ERROR_REASON_ETAG_MISMATCH" => Some(Self::EtagMismatch),
             "ERROR_REASON_REVISION_PURGED" => Some(Self::RevisionPurged),
             "ERROR_REASON_WATCH_LAGGED" => Some(Self::WatchLagged),
+            "ERROR_REASON_TOKEN_FEDERATED" => Some(Self::TokenFederated),
+            "ERROR_REASON_EXCHANGE_REFUSED" => Some(Self::ExchangeRefused),
+            "ERROR_REASON_SESSION_LIMIT" => Some(Self::SessionLimit),
             "ERROR_REASON_RPC_UNKNOWN" => Some(Self::RpcUnknown),
             "ERROR_REASON_ENCODING_UNSUPPORTED" => Some(Self::EncodingUnsupported),
             _ => None,
@@ -536,7 +555,8 @@ pub struct IntrospectResponse {
     /// The token's id, a UUIDv7 in text form. Set only if the token is active.
     #[prost(string, tag = "5")]
     pub token_uid: ::prost::alloc::string::String,
-    /// When the token expires. Absent if it never expires. Set only if the token is active.
+    /// When the token expires or, if the secret of a session was presented, when that session ends.
+    /// Absent if the token never expires. Set only if the token is active.
     #[prost(message, optional, tag = "6")]
     pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
     /// The instant with which `expires_at` was compared.
@@ -550,7 +570,9 @@ pub struct IntrospectResponse {
     /// The answer reflects all changes up to this revision, and may reflect later ones.
     #[prost(string, tag = "9")]
     pub revision: ::prost::alloc::string::String,
-    /// What the token may do. Set only if the token is active and this was included.
+    /// What the token may do or, if the secret of a session was presented, what that session may do.
+    /// Set only if the token is active and this was included. If nothing is left of the permissions of
+    /// a session, `modules` or `branches` is present and empty.
     #[prost(message, optional, tag = "10")]
     pub permissions: ::core::option::Option<Permissions>,
     /// Facts about the stack. Set only if the token is active and this was included.
@@ -566,6 +588,10 @@ pub struct IntrospectResponse {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// The session whose secret was presented. Set only if the token is active and federated, and
+    /// this was included.
+    #[prost(message, optional, tag = "14")]
+    pub session: ::core::option::Option<SessionFacts>,
 }
 /// The verdict on one action.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -625,7 +651,7 @@ pub struct TokenFacts {
     /// The token's name.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// The generation of the presented secret: 1 is the one from Issue.
+    /// The generation of the presented secret: 1 is the one from Issue. 0 for a federated token.
     #[prost(uint32, tag = "2")]
     pub generation: u32,
     /// When the token was issued.
@@ -636,6 +662,20 @@ pub struct TokenFacts {
     /// newest secret.
     #[prost(message, optional, tag = "4")]
     pub superseded_at: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// What a service can learn about the session of a federated token.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SessionFacts {
+    /// The workload that started it, by its issuer's ids, for example the repository and the run. It
+    /// contains no other claim of the workload's JWT. Up to 255 characters.
+    #[prost(string, tag = "1")]
+    pub subject: ::prost::alloc::string::String,
+    /// When it was started.
+    #[prost(message, optional, tag = "2")]
+    pub issued_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it ends. It can end earlier, with its token or by EndSessions.
+    #[prost(message, optional, tag = "3")]
+    pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// What a service can learn about the token's stack.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -758,6 +798,8 @@ pub enum IntrospectInclude {
     /// `IntrospectResponse.labels`: the labels of the token. They do not affect the verdict. A
     /// service can use them for its own decisions, for example whom to bill.
     Labels = 4,
+    /// `IntrospectResponse.session`: the session of a federated token whose secret was presented.
+    Session = 5,
 }
 impl IntrospectInclude {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -771,6 +813,7 @@ impl IntrospectInclude {
             Self::Stack => "INTROSPECT_INCLUDE_STACK",
             Self::Token => "INTROSPECT_INCLUDE_TOKEN",
             Self::Labels => "INTROSPECT_INCLUDE_LABELS",
+            Self::Session => "INTROSPECT_INCLUDE_SESSION",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -781,6 +824,7 @@ impl IntrospectInclude {
             "INTROSPECT_INCLUDE_STACK" => Some(Self::Stack),
             "INTROSPECT_INCLUDE_TOKEN" => Some(Self::Token),
             "INTROSPECT_INCLUDE_LABELS" => Some(Self::Labels),
+            "INTROSPECT_INCLUDE_SESSION" => Some(Self::Session),
             _ => None,
         }
     }

@@ -32,6 +32,27 @@ impl Grants {
         before.is_none()
     }
 
+    /// Returns whether no module is granted.
+    pub fn is_empty(&self) -> bool {
+        self.builtin.is_empty() && self.own.is_empty()
+    }
+
+    /// Returns the grants with at most this access to each module.
+    pub fn capped(&self, access: Access) -> Self {
+        Self {
+            builtin: capped(&self.builtin, access),
+            own: capped(&self.own, access),
+        }
+    }
+
+    /// Returns the modules that both grant, with the lower access of the two.
+    pub fn common(&self, other: &Self) -> Self {
+        Self {
+            builtin: common(&self.builtin, &other.builtin),
+            own: common(&self.own, &other.own),
+        }
+    }
+
     /// Returns the name of each granted module and the access to it. The order does not depend on
     /// that of the grants.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Access)> {
@@ -40,4 +61,21 @@ impl Grants {
         let own = self.own.iter();
         builtin.chain(own.map(|(module, access)| (module.name(), *access)))
     }
+}
+
+fn capped<M: Clone + Ord>(grants: &BTreeMap<M, Access>, access: Access) -> BTreeMap<M, Access> {
+    let capped = grants.iter();
+    let capped = capped.map(|(module, granted)| (module.clone(), access.min(*granted)));
+    capped.collect()
+}
+
+fn common<M: Clone + Ord>(
+    ours: &BTreeMap<M, Access>,
+    theirs: &BTreeMap<M, Access>,
+) -> BTreeMap<M, Access> {
+    let both = ours.iter().filter_map(|(module, access)| {
+        let other = theirs.get(module)?;
+        Some((module.clone(), *access.min(other)))
+    });
+    both.collect()
 }

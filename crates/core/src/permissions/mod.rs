@@ -85,8 +85,9 @@ pub struct Permissions {
     branches: Option<Branches>,
 }
 
-/// The branches and aliases to which a token is narrowed. There is at least one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The branches and aliases to which a token is narrowed. There is at least one, except if nothing
+/// is left of the permissions of a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Branches {
     branches: BTreeSet<String>,
     aliases: BTreeSet<String>,
@@ -148,6 +149,58 @@ impl Permissions {
     /// Returns all faults.
     pub fn requested(draft: Draft, catalogue: &Catalogue) -> Result<Self, Violations> {
         Self::parse(draft, |name| catalogue.parse_grantable(name))
+    }
+
+    /// Restores permissions that were computed by [`Self::cut_by`], of which nothing may be left.
+    /// A part that is present and empty permits nothing.
+    ///
+    /// # Errors
+    /// Returns what `try_from` refuses otherwise.
+    pub fn effective(mut draft: Draft) -> Result<Self, Violations> {
+        let empty = |named: &DraftBranches| named.branches.is_empty() && named.aliases.is_empty();
+        let no_module = draft.modules.take_if(|grants| grants.is_empty()).is_some();
+        let no_branch = draft.branches.take_if(|named| empty(named)).is_some();
+        let mut permissions = Self::try_from(draft)?;
+        if no_module {
+            permissions.modules = Some(Grants::default());
+        }
+        if no_branch {
+            permissions.branches = Some(Branches::default());
+        }
+        Ok(permissions)
+    }
+
+    /// Returns what these permissions and `narrow` both permit. Never more than either, and possibly
+    /// nothing: then a part is narrowed to no module or to no branch.
+    #[must_use]
+    pub fn cut_by(&self, narrow: &Self) -> Self {
+        let access = self.access.min(narrow.access);
+        let modules = match (&self.modules, &narrow.modules) {
+            (None, None) => None,
+            (Some(grants), None) | (None, Some(grants)) => Some(grants.capped(access)),
+            (Some(ours), Some(theirs)) => Some(ours.common(theirs).capped(access)),
+        };
+        let branches = match (&self.branches, &narrow.branches) {
+            (None, None) => None,
+            (Some(named), None) | (None, Some(named)) => Some(named.clone()),
+            (Some(ours), Some(theirs)) => Some(Branches {
+                branches: &ours.branches & &theirs.branches,
+                aliases: &ours.aliases & &theirs.aliases,
+            }),
+        };
+        Self {
+            access,
+            modules,
+            branches,
+        }
+    }
+
+    /// Returns whether nothing is left after [`Self::cut_by`]: no module, or no branch.
+    #[must_use]
+    pub fn permits_nothing(&self) -> bool {
+        let no_module = self.modules.as_ref().is_some_and(Grants::is_empty);
+        let no_branch = |named: &Branches| named.branches.is_empty() && named.aliases.is_empty();
+        no_module || self.branches.as_ref().is_some_and(no_branch)
     }
 
     fn parse(
@@ -261,85 +314,4 @@ fn check_names(field: &str, names: Vec<String>, faults: &mut Violations) -> BTre
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn draft(json: &str) -> Draft {
-        serde_json::from_str(json).unwrap()
-    }
-
-    #[test]
-    fn an_empty_scope_never_means_all() {
-        for empty in [
-            r#"{"access":"READ","modules":[]}"#,
-            r#"{"access":"READ","branches":{}}"#,
-        ] {
-            assert!(Permissions::try_from(draft(empty)).is_err(), "{empty}");
-        }
-    }
-
-    #[test]
-    fn a_grant_that_grants_nothing_is_refused_in_requests_only() {
-        let nothing = draft(
-            r#"{"access":"READ","modules":[{"module":"entry","access":"READ"},{"module":"token","access":"READ"}]}"#,
-        );
-        let faults = Permissions::requested(nothing.clone(), &Catalogue::builtin()).unwrap_err();
-        let fields: Vec<_> = faults.as_slice().iter().map(|fault| &fault.field).collect();
-        assert_eq!(fields, ["modules.grants[1].module"]);
-        assert!(Permissions::try_from(nothing).is_ok(), "one that is stored");
-    }
-
-    #[test]
-    fn all_faults_are_reported_at_once() {
-        let asked = draft(
-            r#"{"access":"READ","modules":[{"module":"entry","access":"READ_WRITE"},{"module":"entries"}],"branches":{"branches":["a b"]}}"#,
-        );
-        let faults = Permissions::requested(asked, &Catalogue::builtin()).unwrap_err();
-        let fields: Vec<_> = faults
-            .as_slice()
-            .iter()
-            .map(|fault| fault.field.as_str())
-            .collect();
-        assert_eq!(
-            fields,
-            [
-                "modules.grants[0].access",
-                "modules.grants[1].module",
-                "modules.grants[1].access",
-                "branches.branches[0]"
-            ]
-        );
-    }
-
-    #[test]
-    fn what_is_written_down_reads_back() {
-        let written = draft(
-            r#"{"access":"READ_WRITE","modules":[{"module":"asset","access":"READ"},{"module":"zebra","access":"READ"}],"branches":{"branches":["main"],"aliases":["live"]}}"#,
-        );
-        let permissions = Permissions::try_from(written.clone()).unwrap();
-        assert_eq!(permissions.draft(), written);
-    }
-
-    #[test]
-    fn a_grant_of_a_module_that_the_catalogue_lacks_is_kept_and_never_requested() {
-        let lacking = draft(
-            r#"{"access":"READ","modules":[{"module":"zebra","access":"READ"},{"module":"ape","access":"READ"}]}"#,
-        );
-        let kept = Permissions::try_from(lacking.clone()).unwrap();
-        let named: Vec<_> = kept.draft().modules.into_iter().flatten().collect();
-        let named: Vec<_> = named.iter().map(|grant| grant.module.as_str()).collect();
-        assert_eq!(named, ["ape", "zebra"]);
-        for (name, access) in [("zebra", Some(Access::Read)), ("entry", None)] {
-            assert_eq!(kept.access_to(&Module::named(name).unwrap()), access);
-        }
-        let faults = Permissions::requested(lacking, &Catalogue::builtin()).unwrap_err();
-        assert_eq!(faults.as_slice().len(), 2);
-        let twice = r#"{"access":"READ","modules":[{"module":"ape","access":"READ"},{"module":"ape","access":"READ"}]}"#;
-        assert!(Permissions::try_from(draft(twice)).is_err());
-        for name in ["", "Ape", "a-b", "1ape", "a.b", &"a".repeat(63)] {
-            let text =
-                format!(r#"{{"access":"READ","modules":[{{"module":"{name}","access":"READ"}}]}}"#);
-            assert!(Permissions::try_from(draft(&text)).is_err(), "{name:?}");
-        }
-    }
-}
+mod tests;

@@ -133,6 +133,7 @@ async fn every_fault_of_a_request_is_reported_at_once() {
         request_id: "a b".into(),
         validate_only: false,
         labels: [("Team".to_owned(), "shop".to_owned())].into(),
+        federation: None,
     };
     let status = owner.tokens.issue(request).await.unwrap_err();
     assert_eq!(

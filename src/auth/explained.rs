@@ -1,0 +1,45 @@
+//! The verification of an assertion that is not the caller's own credential, to explain whether it
+//! would be exchanged.
+
+use super::{Rejection, authenticator::Authenticator, bearer::MAX_VALUE_BYTES, jwt::Jwt};
+use crate::domain::federation::{
+    FederationIssuers, Unverified, Verified, VerifyWorkload, Verifying,
+};
+
+impl Authenticator {
+    /// Returns the issuers of workload identities.
+    #[must_use]
+    pub fn federation_issuers(&self) -> FederationIssuers {
+        let issuers = self.entries.iter();
+        issuers
+            .filter_map(|(entry, _)| entry.workload.clone())
+            .collect()
+    }
+
+    /// Verifies an assertion that is not the caller's own credential. Whether it is valid now
+    /// is told only after its signature was verified.
+    async fn verify_other(&self, assertion: &str) -> Result<Verified, Unverified> {
+        if assertion.len() > MAX_VALUE_BYTES {
+            return Err(Unverified::Invalid);
+        }
+        let now = self.deps.clock.now();
+        let invalid = |_| Unverified::Invalid;
+        let jwt = Jwt::parse_untimely_too(assertion, now).map_err(invalid)?;
+        let entry = match self.find_with_fresh_keys(&jwt).await {
+            Ok(found) => found.entry,
+            Err(Rejection::KeysUnavailable) => return Err(Unverified::KeysUnavailable),
+            Err(_) => return Err(Unverified::Invalid),
+        };
+        let issuer = entry.workload.as_ref().ok_or(Unverified::Invalid)?;
+        Ok(Verified {
+            workload: jwt.workload(issuer).map_err(invalid)?,
+            is_valid_now: jwt.untimely.is_none(),
+        })
+    }
+}
+
+impl VerifyWorkload for Authenticator {
+    fn verify<'a>(&'a self, jwt: &'a str) -> Verifying<'a> {
+        Box::pin(self.verify_other(jwt))
+    }
+}

@@ -1,0 +1,144 @@
+//! Adds federated tokens: the rules of a token, its sessions, and the assertions that were
+//! exchanged. It only adds, so that the previous version can run next to this one: that version
+//! recognizes no secret of a session, cannot give a federated token a secret of its own, and can
+//! purge one.
+
+use sea_orm_migration::{
+    MigrationName, MigrationTrait, SchemaManager, async_trait,
+    sea_orm::{ConnectionTrait, DbBackend, DbErr},
+    sea_query::{ColumnDef, Expr, ForeignKey, ForeignKeyAction, Table, TableCreateStatement},
+};
+
+use super::m20261129_000007_tables::{ids_now_of, ids_of};
+use super::m20261129_000009_replays as former;
+
+pub struct Federation;
+
+impl MigrationName for Federation {
+    fn name(&self) -> &'static str {
+        "m20261130_000013_federation"
+    }
+}
+
+/// The tables whose ids are recorded under [`TABLE_IDS`]. Do not change this list, because replicas
+/// of this version compare the recorded value with it. A migration that adds a table must store the
+/// ids of its own list under another name.
+const TABLES: [&str; 13] = [
+    "stacks",
+    "stack_members",
+    "tokens",
+    "token_secrets",
+    "token_usage",
+    "requests",
+    "changes",
+    "audit_events",
+    "meta",
+    "incarnation",
+    "replays",
+    "sessions",
+    "assertions",
+];
+
+/// The name in `meta` of the ids of the tables.
+pub const TABLE_IDS: &str = "tables_13";
+
+/// Returns a hash of the object ids of the tables that the statement uses.
+pub fn ids() -> String {
+    ids_of(&TABLES)
+}
+
+/// Returns a hash of the object ids of the tables that the `search_path` finds when the statement
+/// is executed.
+pub fn ids_now() -> String {
+    ids_now_of(&TABLES)
+}
+
+/// Returns the statements that record which tables hold the change log, for this version and for
+/// the previous one.
+pub fn record_ids() -> [String; 2] {
+    [(former::TABLE_IDS, former::ids()), (TABLE_IDS, ids())].map(|(name, ids)| {
+        format!(
+            "INSERT INTO meta (name, value) SELECT '{name}', {ids} \
+             ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+        )
+    })
+}
+
+/// A federated token never has a secret of its own. The previous version does not know such tokens,
+/// and would give one a secret by Rotate.
+const SECRETLESS: &str = "federation IS NULL OR generation = 0";
+
+const INDEXES: [&str; 4] = [
+    "CREATE INDEX tokens_federated ON tokens (stack_uid) WHERE federation IS NOT NULL",
+    "CREATE INDEX sessions_by_token ON sessions (token_uid, expires_at)",
+    "CREATE INDEX sessions_by_end ON sessions (expires_at)",
+    "CREATE INDEX assertions_by_end ON assertions (expires_at)",
+];
+
+#[async_trait::async_trait]
+impl MigrationTrait for Federation {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let mut column = ColumnDef::new("federation").text().take();
+        column.check(Expr::cust(SECRETLESS));
+        let alter = Table::alter().table("tokens").add_column(column).take();
+        manager.alter_table(alter).await?;
+        manager.create_table(sessions()).await?;
+        manager.create_table(assertions()).await?;
+        let connection = manager.get_connection();
+        for index in INDEXES {
+            connection.execute_unprepared(index).await?;
+        }
+        if manager.get_database_backend() == DbBackend::Postgres {
+            let collate = "ALTER TABLE sessions ALTER COLUMN subject TYPE text COLLATE \"C\"";
+            connection.execute_unprepared(collate).await?;
+            let note = format!(
+                "INSERT INTO meta (name, value) SELECT '{TABLE_IDS}', {}",
+                ids()
+            );
+            connection.execute_unprepared(&note).await?;
+        }
+        Ok(())
+    }
+}
+
+fn hash(name: &'static str) -> ColumnDef {
+    ColumnDef::new(name).binary_len(32).not_null().take()
+}
+
+fn instant(name: &'static str) -> ColumnDef {
+    ColumnDef::new(name).big_integer().take()
+}
+
+/// Returns the table of the sessions of federated tokens, by the digest of their secret.
+fn sessions() -> TableCreateStatement {
+    Table::create()
+        .table("sessions")
+        .col(hash("digest").primary_key())
+        .col(ColumnDef::new("token_uid").uuid().not_null())
+        .col(ColumnDef::new("subject").text().not_null())
+        .col(ColumnDef::new("narrow").text())
+        .col(instant("issued_at").not_null())
+        .col(instant("expires_at").not_null())
+        .col(instant("first_used_at"))
+        .col(instant("ended_at"))
+        .foreign_key(
+            ForeignKey::create()
+                .from("sessions", "token_uid")
+                .to("tokens", "uid")
+                // The previous version purges tokens, and does not know that they have sessions.
+                .on_delete(ForeignKeyAction::Cascade),
+        )
+        .take()
+}
+
+/// Returns the table of the assertions that were exchanged.
+fn assertions() -> TableCreateStatement {
+    Table::create()
+        .table("assertions")
+        .col(hash("key").primary_key())
+        .col(hash("content"))
+        .col(hash("session_digest"))
+        .col(instant("first_seen_at").not_null())
+        .col(instant("expires_at").not_null())
+        .take()
+}

@@ -1,0 +1,112 @@
+//! The assertions that were exchanged, if they are valid for one exchange only. An assertion is
+//! recorded only together with its session, so a refused exchange does not use it up.
+
+use newtype_uuid::GenericUuid as _;
+use sea_orm::{
+    ActiveModelTrait as _, ColumnTrait as _, EntityTrait as _, QueryFilter as _, Set,
+    sea_query::OnConflict,
+};
+
+use crate::domain::{
+    id::TokenUid,
+    request::{Fingerprint, RETRY_FOR},
+    timestamp::Timestamp,
+};
+use crate::store::{
+    Error,
+    engine::transaction::Transaction,
+    entity::{assertion, session},
+    session::live::is_live,
+    token::secrets::NewSecret,
+};
+
+/// An assertion that is valid for one exchange only.
+#[derive(Clone, Copy, Debug)]
+pub struct SingleUse {
+    /// The hash of its issuer and its id.
+    pub key: Fingerprint,
+    /// The fingerprint of its claims and of the request.
+    pub content: Fingerprint,
+    /// When it need not be remembered any more.
+    pub expires_at: Timestamp,
+}
+
+impl assertion::Model {
+    /// Returns whether the assertion was exchanged with the same claims by the same request.
+    pub fn is_about(&self, once: &SingleUse) -> bool {
+        self.content == once.content.as_bytes().as_slice()
+    }
+}
+
+/// Returns the record of an assertion that was exchanged before.
+pub(in crate::store) async fn find(
+    tx: &Transaction,
+    key: Fingerprint,
+) -> Result<Option<assertion::Model>, Error> {
+    let key = key.as_bytes().to_vec();
+    Ok(assertion::Entity::find_by_id(key).one(tx).await?)
+}
+
+/// Records an assertion with the session that it was exchanged for. Returns `false` if an exchange
+/// for a token of another stack has recorded it in this instant.
+pub(in crate::store) async fn record(
+    tx: &Transaction,
+    once: &SingleUse,
+    secret: &NewSecret,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let row = assertion::ActiveModel {
+        key: Set(once.key.as_bytes().to_vec()),
+        content: Set(once.content.as_bytes().to_vec()),
+        session_digest: Set(secret.digest.as_bytes().to_vec()),
+        first_seen_at: Set(now.as_micros()),
+        expires_at: Set(once.expires_at.as_micros()),
+    };
+    let other = OnConflict::column(assertion::Column::Key)
+        .do_nothing()
+        .to_owned();
+    let inserted = assertion::Entity::insert(row)
+        .on_conflict(other)
+        .exec_without_returning(tx)
+        .await?;
+    Ok(inserted == 1)
+}
+
+/// Returns the session that an identical request with the same assertion continues, because the
+/// answer may have been lost: it lives, its secret was never used, and the assertion was first
+/// exchanged at most [`RETRY_FOR`] ago.
+pub(in crate::store) async fn session_to_resume(
+    tx: &Transaction,
+    seen: &assertion::Model,
+    token: TokenUid,
+    now: Timestamp,
+) -> Result<Option<session::Model>, Error> {
+    let age = now.as_micros().saturating_sub(seen.first_seen_at);
+    if u128::try_from(age).is_ok_and(|age| age > RETRY_FOR.as_micros()) {
+        return Ok(None);
+    }
+    let session = session::Entity::find_by_id(seen.session_digest.clone())
+        .filter(session::Column::TokenUid.eq(token.into_untyped_uuid()))
+        .filter(is_live(now))
+        .filter(session::Column::FirstUsedAt.is_null());
+    Ok(session.one(tx).await?)
+}
+
+/// Gives the session of an assertion another secret. The former one is not recognized any more.
+pub(in crate::store) async fn renew(
+    tx: &Transaction,
+    seen: assertion::Model,
+    secret: &NewSecret,
+) -> Result<(), Error> {
+    let digest = secret.digest.as_bytes().to_vec();
+    // A first use cannot race with this, because it is recorded under the same lock.
+    session::Entity::update_many()
+        .col_expr(session::Column::Digest, digest.clone().into())
+        .filter(session::Column::Digest.eq(seen.session_digest.clone()))
+        .exec(tx)
+        .await?;
+    let mut seen = assertion::ActiveModel::from(seen);
+    seen.session_digest = Set(digest);
+    seen.update(tx).await?;
+    Ok(())
+}
