@@ -140,6 +140,8 @@ async fn every_block_of_the_readme_works_in_order_and_once_more() {
         let (_, dev_port) = address.rsplit_once(':').unwrap();
         let mut all = replace(&blocks().join("@next\n"), ("50051", dev_port));
         all = replace(&all, ("5432", &postgres.port().to_string()));
+        let (_, http_port) = dev.get("http_address").rsplit_once(':').unwrap();
+        all = replace(&all, ("8466", http_port));
         let mut config = replace(ENVOY_CONFIG, ("50051", dev_port));
         config = replace(&config, ("9901", "0"));
         for (from, to) in &ports {

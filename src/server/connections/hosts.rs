@@ -46,16 +46,17 @@ impl Drop for Counted {
 }
 
 impl Hosts {
-    /// Starts this number of threads, or with 0 a single task on the current runtime.
+    /// Starts this number of threads, whose names begin with `name`, or with 0 a single task on the
+    /// current runtime.
     ///
     /// # Errors
     /// The error of the operating system if a thread or its runtime cannot be created.
-    pub fn start(threads: usize) -> io::Result<Self> {
+    pub fn start(name: &str, threads: usize) -> io::Result<Self> {
         let stop = CancellationToken::new();
         let (mut hosts, mut ended) = (Vec::new(), JoinSet::new());
         for number in 0..threads {
             let (host, starting) = Host::new();
-            let end = spawn_thread(number, starting, stop.clone())?;
+            let end = spawn_thread(&format!("{name}-{number}"), starting, stop.clone())?;
             ended.spawn(async move {
                 // An error means that the thread has panicked.
                 let _ = end.await;
@@ -119,7 +120,7 @@ impl Host {
 /// Starts a thread that serves connections until the channel is closed and all of them have ended,
 /// or until `stop`. The returned receiver completes when the thread ends.
 fn spawn_thread(
-    number: usize,
+    name: &str,
     starting: mpsc::UnboundedReceiver<Start>,
     stop: CancellationToken,
 ) -> io::Result<oneshot::Receiver<()>> {
@@ -142,7 +143,7 @@ fn spawn_thread(
         drop(runtime);
         let _ = ends.send(());
     };
-    let thread = thread::Builder::new().name(format!("connections-{number}"));
+    let thread = thread::Builder::new().name(name.to_owned());
     thread.spawn(run)?;
     // Fails only if the thread is gone, which its receiver reports.
     let _ = runtimes.send(Builder::new_current_thread().enable_all().build()?);
@@ -211,7 +212,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_connection_goes_to_the_thread_that_has_the_fewest() {
-        let hosts = Hosts::start(2).unwrap();
+        let hosts = Hosts::start("test", 2).unwrap();
         let (started, threads) = channel();
         let ends = [(); 3].map(|()| CancellationToken::new());
         let mut seen = Vec::new();
@@ -234,7 +235,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn dropping_the_hosts_ends_their_connections() {
         for threads in [0, 1] {
-            let hosts = Hosts::start(threads).unwrap();
+            let hosts = Hosts::start("test", threads).unwrap();
             let (started, seen) = channel();
             hosts.hand_over(connection(&started, CancellationToken::new()));
             next(&seen);
@@ -248,7 +249,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn the_end_of_a_thread_is_reported_and_a_panic_of_a_connection_ends_none() {
-        let mut hosts = Hosts::start(2).unwrap();
+        let mut hosts = Hosts::start("test", 2).unwrap();
         hosts.hand_over(|| async { panic!("a connection that panics") });
         let ended = tokio::time::timeout(Duration::from_millis(100), hosts.next_end()).await;
         assert!(ended.is_err());

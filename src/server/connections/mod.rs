@@ -120,6 +120,16 @@ pub(super) enum Protocol {
     Http1,
 }
 
+impl Protocol {
+    /// Returns the beginning of the names of the threads that serve the connections of the port.
+    const fn thread_name(self) -> &'static str {
+        match self {
+            Self::Http2 => "connections",
+            Self::Http1 => "http",
+        }
+    }
+}
+
 /// State shared by all connections of a port.
 pub(super) struct Connections<S> {
     pub answering: Arc<S>,
@@ -140,7 +150,7 @@ impl<S: Answer> Connections<S> {
     /// still open, and ends the threads.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
         let threads = threads(&self.tuning);
-        let mut hosts = match Hosts::start(threads) {
+        let mut hosts = match Hosts::start(self.protocol.thread_name(), threads) {
             Ok(hosts) => hosts,
             Err(error) => {
                 tracing::error!(%error, "the threads of connections cannot be started");
