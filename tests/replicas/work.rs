@@ -27,7 +27,7 @@ use crate::{
 const NOWHERE: &str = "blt00000000deadbeef";
 
 /// Text that only a lookup by digest contains.
-const LOOK_UP: &str = "s.digest";
+const LOOK_UP: &str = "s.session_ended_at";
 
 /// Statements that a session of replica A ran, without their parameters.
 type Statements = Vec<String>;
