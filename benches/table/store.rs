@@ -378,7 +378,9 @@ impl OnPostgres {
             let _ = ask(0).await;
             let _ = ask(1).await;
             let text = self.postgres.log();
-            let line = text.lines().find(|line| line.contains("s.digest = $1"));
+            let is_look_up =
+                |line: &&str| line.contains("s.session_ended_at") && line.contains("digest = $1");
+            let line = text.lines().find(is_look_up);
             if let Some(line) = line {
                 break line.split_once(": SELECT ").unwrap().1.to_owned();
             }

@@ -343,10 +343,11 @@ async fn settle<T>(
             // is lost when the process ends.
             store.require_file()?;
         }
+        // On SQLite, what a preview has read may be a change that is not committed yet.
+        (Mode::Preview, Ok(_) | Err(Error::Refused(_))) => tx.rollback().await?,
         // The result of the rollback is ignored. The first error matters more, and SQLite may
         // already have rolled back by itself.
-        (_, Err(_)) => drop(tx.rollback().await),
-        (Mode::Preview, Ok(_)) => tx.rollback().await?,
+        (Mode::Apply, Err(_)) | (Mode::Preview, Err(_)) => drop(tx.rollback().await),
     }
     done
 }

@@ -116,3 +116,26 @@ async fn a_commit_that_fails_fails_all_its_changes_and_keeps_no_lock() {
     server.issue("afterwards").await;
     assert!(exists(&outside, "afterwards").await);
 }
+
+/// As on a full disk, SQLite rolls the whole transaction back because of one change.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_ends_the_transaction_of_a_group_fails_no_other_change() {
+    let server = TestServer::start().await;
+    let outside = server.outside().await;
+    outside.run(SLOW).await;
+    outside
+        .run(
+            "CREATE TRIGGER full AFTER INSERT ON tokens WHEN NEW.name LIKE 'full%' \
+             BEGIN SELECT RAISE(ROLLBACK, 'no'); END",
+        )
+        .await;
+    let told = issue_together(&server, |at| {
+        let kind = if at == 9 { "full" } else { "good" };
+        format!("{kind} {at}")
+    })
+    .await;
+    for (name, issued) in told {
+        assert_eq!(issued, !name.starts_with("full"), "{name}");
+        assert_eq!(exists(&outside, &name).await, issued, "{name}");
+    }
+}

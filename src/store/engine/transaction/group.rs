@@ -2,22 +2,26 @@
 //! that wait for it meanwhile join the open transaction, and one COMMIT with one sync of the disk
 //! ends all of them. Each has a savepoint, so one that fails undoes only what it wrote itself. Each
 //! is answered only after the COMMIT, because what it has read may be a change of the same group.
-//! If the COMMIT fails, it fails for all of them.
+//! If the COMMIT fails, it fails for all of them. If SQLite rolls everything back because of one
+//! change, as on a full disk, the other changes are tried again, and for a while each alone.
 //!
 //! A group is the changes that waited when its first one was done. Later ones are in the next group,
 //! so a group always ends. A change that nobody waits behind is committed at once, with the same
 //! statements as without groups.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 use sea_orm::{ConnAcquireErr, DatabaseConnection, DbErr};
 use tokio::{
     sync::{Mutex, OwnedMutexGuard, oneshot},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use super::{
@@ -36,6 +40,13 @@ use crate::{
 /// The largest number of changes in one group, so that none waits long for the others.
 const MOST: usize = 64;
 
+/// How long changes may join a group after its first one is done, so that none waits long for the
+/// others.
+const OPEN_FOR: Duration = Duration::from_millis(10);
+
+/// Where a change that is done waits for the COMMIT.
+type Done = oneshot::Sender<Result<(), Error>>;
+
 /// The changes that are committed together.
 #[derive(Default)]
 struct Group {
@@ -44,9 +55,11 @@ struct Group {
     connection: Option<PooledConnection>,
     changes: ChangeSet,
     /// Where the changes that are done wait for the COMMIT.
-    done: Vec<oneshot::Sender<Result<(), Error>>>,
+    done: Vec<Done>,
     /// Whether a task waits to commit this group.
     closes: bool,
+    /// When the first change was done.
+    since: Option<Instant>,
 }
 
 /// The queue of changes in front of the connection that writes, and the open group.
@@ -54,6 +67,8 @@ struct Group {
 pub(in crate::store) struct Groups {
     group: Arc<Mutex<Group>>,
     waiting: Arc<AtomicUsize>,
+    /// How many of the next changes are committed alone, because a group has failed.
+    alone: Arc<AtomicUsize>,
 }
 
 /// A change that has its turn on the connection. Dropping it undoes the change.
@@ -95,6 +110,11 @@ impl Groups {
         drop(waiting);
         let mut group = turn.map_err(|_| DbErr::ConnectionAcquire(ConnAcquireErr::Timeout))?;
         let open = group.connection.take();
+        if open.is_none() {
+            // If there are changes, their transaction is gone. They learn that its outcome is
+            // unknown.
+            *group = Group::default();
+        }
         let has_savepoint = open.is_some();
         let connection = match open {
             Some(connection) => connection,
@@ -111,10 +131,50 @@ impl Groups {
 
     /// Commits the open group once every change that waits now has had its turn.
     async fn close(self, outcomes: Arc<Outcomes>) {
-        let mut group = self.group.lock_owned().await;
-        if let Some(connection) = group.connection.take() {
-            commit(group, connection, outcomes).await;
+        let mut group = self.group.clone().lock_owned().await;
+        let mut open = std::mem::take(&mut *group);
+        if let Some(connection) = open.connection.take() {
+            self.commit(open, connection, outcomes).await;
         }
+        drop(group);
+    }
+
+    /// Commits a group. The caller keeps other changes from the connection meanwhile.
+    async fn commit(&self, open: Group, connection: PooledConnection, outcomes: Arc<Outcomes>) {
+        let Group { changes, done, .. } = open;
+        let committed = outcomes
+            .commit_here(connection, Dialect::Sqlite, changes)
+            .await;
+        match &committed {
+            // Each of the changes may fit without the others.
+            Err(error @ Error::Full(_)) if done.len() > 1 => self.fail(done, None, error),
+            committed => {
+                for done in done {
+                    let _ = done.send(committed.as_ref().map_err(again).map(|&()| ()));
+                }
+            }
+        }
+    }
+
+    /// Fails the changes of a group that was rolled back. The change that caused it gets the error.
+    /// The others get a conflict, so that they are tried again.
+    fn fail(&self, others: Vec<Done>, own: Option<Done>, error: &Error) {
+        self.alone.store(MOST, Ordering::Relaxed);
+        for other in others {
+            let _ = other.send(Err(conflict(error)));
+        }
+        if let Some(own) = own {
+            let _ = own.send(Err(again(error)));
+        }
+    }
+
+    /// Returns whether the next change is committed alone, and counts it.
+    fn is_alone(&self) -> bool {
+        let fewer = |alone: usize| alone.checked_sub(1);
+        let counted = self
+            .alone
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer);
+        counted.is_ok()
     }
 }
 
@@ -149,7 +209,7 @@ impl Turn {
         self,
         group: OwnedMutexGuard<Group>,
         kept: Result<ChangeSet, Option<DbErr>>,
-        done: Option<oneshot::Sender<Result<(), Error>>>,
+        done: Option<Done>,
     ) -> BoxFuture<'static, ()> {
         self.finish(group, kept, done).boxed()
     }
@@ -159,35 +219,35 @@ impl Turn {
         mut self,
         mut group: OwnedMutexGuard<Group>,
         kept: Result<ChangeSet, Option<DbErr>>,
-        done: Option<oneshot::Sender<Result<(), Error>>>,
+        done: Option<Done>,
     ) {
+        // Taken out, so that a panic drops its senders, and no later COMMIT is taken for its own.
+        let mut open = std::mem::take(&mut *group);
         let connection = self.connection.take();
         let prepared = match kept {
-            Err(_) if group.done.is_empty() => {
+            Err(_) if open.done.is_empty() => {
                 let undone = connection.rollback().await.map_err(Error::from);
                 let _ = done.map(|done| done.send(undone));
                 return;
             }
             Err(cause) => self.undo(connection, cause).await,
             Ok(changes) => {
-                group.changes.add(changes);
+                open.changes.add(changes);
                 Ok(connection)
             }
         };
-        group.done.extend(done);
-        let prepared = match prepared {
-            Ok(connection) if !self.is_last(&group) => {
-                let savepoint = self.next_savepoint();
-                prepare(connection, savepoint).await
-            }
-            Ok(connection) => {
-                return commit(group, connection, self.outcomes.clone()).await;
-            }
-            failed => failed,
+        let connection = match prepared {
+            Ok(connection) => connection,
+            Err(error) => return self.groups.fail(open.done, done, &error),
         };
-        match prepared {
-            Ok(connection) => self.leave_open(group, connection),
-            Err(error) => group.fail(&error),
+        open.done.extend(done);
+        if self.is_last(&mut open) {
+            let outcomes = self.outcomes.clone();
+            return self.groups.commit(open, connection, outcomes).await;
+        }
+        match prepare(connection, self.next_savepoint()).await {
+            Ok(connection) => self.leave_open(group, open, connection),
+            Err(error) => self.groups.fail(open.done, None, &error),
         }
     }
 
@@ -199,8 +259,12 @@ impl Turn {
         }
     }
 
-    fn is_last(&self, group: &Group) -> bool {
-        group.done.len() >= MOST || self.groups.waiting.load(Ordering::Relaxed) == 0
+    fn is_last(&self, open: &mut Group) -> bool {
+        let since = *open.since.get_or_insert_with(Instant::now);
+        self.groups.is_alone()
+            || open.done.len() >= MOST
+            || since.elapsed() >= OPEN_FOR
+            || self.groups.waiting.load(Ordering::Relaxed) == 0
     }
 
     /// Undoes what the change wrote, but not what the changes before it wrote.
@@ -218,7 +282,13 @@ impl Turn {
         clippy::disallowed_methods,
         reason = "ends by itself, and nothing is lost if the process ends before it"
     )]
-    fn leave_open(&self, mut group: OwnedMutexGuard<Group>, connection: PooledConnection) {
+    fn leave_open(
+        &self,
+        mut group: OwnedMutexGuard<Group>,
+        open: Group,
+        connection: PooledConnection,
+    ) {
+        *group = open;
         group.connection = Some(connection);
         if !std::mem::replace(&mut group.closes, true) {
             tokio::spawn(self.groups.clone().close(self.outcomes.clone()));
@@ -249,15 +319,6 @@ impl Drop for Turn {
     }
 }
 
-impl Group {
-    /// Fails all changes of the group. The transaction has ended.
-    fn fail(&mut self, error: &Error) {
-        for done in std::mem::take(self).done {
-            let _ = done.send(Err(again(error)));
-        }
-    }
-}
-
 /// Runs a statement between two changes. If it fails, the transaction is rolled back, and the
 /// connection is closed unless that succeeds.
 async fn prepare(
@@ -273,20 +334,6 @@ async fn prepare(
     }
 }
 
-async fn commit(
-    mut group: OwnedMutexGuard<Group>,
-    connection: PooledConnection,
-    outcomes: Arc<Outcomes>,
-) {
-    let Group { changes, done, .. } = std::mem::take(&mut *group);
-    let committed = outcomes
-        .commit_here(connection, Dialect::Sqlite, changes)
-        .await;
-    for done in done {
-        let _ = done.send(committed.as_ref().map_err(again).map(|&()| ()));
-    }
-}
-
 /// Returns the same error for another change of the group.
 fn again(error: &Error) -> Error {
     match error {
@@ -297,5 +344,17 @@ fn again(error: &Error) -> Error {
         Error::Full(source) => Error::Full(source.clone()),
         Error::ReadOnly => Error::ReadOnly,
         other => unknown(&other.to_string()),
+    }
+}
+
+/// Returns the error of a change of which nothing was kept, because of an error of another change.
+/// The change is tried again.
+fn conflict(error: &Error) -> Error {
+    match error {
+        Error::Unavailable(source)
+        | Error::Database(source)
+        | Error::Full(source)
+        | Error::AuditUnavailable(source) => Error::Conflict(source.clone()),
+        other => again(other),
     }
 }
