@@ -42,7 +42,7 @@ const MOST: usize = 64;
 
 /// How long changes may join a group after its first one is done, so that none waits long for the
 /// others.
-const OPEN_FOR: Duration = Duration::from_millis(10);
+const OPEN_FOR: Duration = Duration::from_millis(50);
 
 /// Where a change that is done waits for the COMMIT.
 type Done = oneshot::Sender<Result<(), Error>>;
