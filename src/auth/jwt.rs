@@ -11,9 +11,8 @@ use super::{
     algorithm::Algorithm,
     issuers::{IssuerEntry, RequiredClaim},
     jwks::SignedMessage,
-    unique_json,
 };
-use crate::domain::{text::Subject, timestamp::Timestamp};
+use crate::domain::{text::Subject, timestamp::Timestamp, unique_json};
 
 const WRONG_TYPE: Cause = "typ is neither JWT nor at+jwt";
 const LEEWAY: Duration = Duration::from_secs(5);

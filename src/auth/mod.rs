@@ -20,7 +20,6 @@ mod jwt;
 pub mod policy;
 mod required;
 mod source;
-mod unique_json;
 mod unverified;
 mod workloads;
 

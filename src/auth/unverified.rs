@@ -6,8 +6,7 @@ use std::fmt;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
 
-use super::unique_json;
-use crate::domain::text;
+use crate::domain::{text, unique_json};
 
 /// Longest `authorization` value that is read, in bytes.
 const MAX_VALUE_BYTES: usize = 8 * 1024;

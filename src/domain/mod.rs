@@ -21,6 +21,7 @@ pub mod routes;
 pub mod stack;
 pub mod token;
 pub mod token_secret;
+pub mod unique_json;
 pub mod version;
 
 pub use self::operator_file::FileError;

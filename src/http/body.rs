@@ -13,8 +13,13 @@ pub(super) const JSON: &str = "application/json";
 /// The only parameter that may be repeated.
 const REPEATED: &str = "action";
 
-/// Checks that the body has this content type, whatever its parameters are.
+/// Checks that the body has this content type, whatever its parameters are, and that it is not
+/// compressed: nothing here unpacks a body.
 pub(super) fn require_type(headers: &HeaderMap, wanted: &'static str) -> Result<(), Refusal> {
+    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+    if !encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(Refusal::ContentEncoding);
+    }
     let mut sent = headers.get_all(header::CONTENT_TYPE).iter();
     let first = sent.next().and_then(|value| value.to_str().ok());
     let name = first.and_then(|value| value.split(';').next());

@@ -44,6 +44,10 @@ pub enum Refusal {
     },
     /// The body did not arrive in time.
     BodyLate,
+    /// The framing of the body is wrong.
+    BodyMalformed,
+    /// The body is compressed or encoded otherwise.
+    ContentEncoding,
     /// The body has another content type.
     ContentType {
         /// The content type of the route.
@@ -79,6 +83,14 @@ impl Refusal {
             Self::BodyLate => (
                 StatusCode::REQUEST_TIMEOUT,
                 text("the body did not arrive in time: send the request again"),
+            ),
+            Self::BodyMalformed => (
+                StatusCode::BAD_REQUEST,
+                text("the chunks of the body are malformed: correct their framing"),
+            ),
+            Self::ContentEncoding => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                text("the body is encoded: send it without Content-Encoding"),
             ),
             Self::ContentType { wanted } => (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, sync::Arc};
 
 use axum::extract::FromRequest;
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Request, header};
 use http_body_util::BodyExt as _;
 use prost::Message;
 use tokio_util::bytes::Bytes;
@@ -50,6 +50,14 @@ impl<S: Sync> FromRequest<S> for HttpRequest {
 }
 
 impl HttpRequest {
+    /// Returns whether the request has a credential of its caller: in the header `authorization`, or
+    /// the client certificate of its connection.
+    pub fn has_credential(&self) -> bool {
+        let origin = self.origin.as_ref();
+        self.headers.contains_key(header::AUTHORIZATION)
+            || origin.is_some_and(|origin| origin.rpcs.has_certificate())
+    }
+
     /// Calls an RPC with the credential of this request.
     pub async fn call<A: Message + Default>(
         &self,

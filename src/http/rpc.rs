@@ -3,11 +3,12 @@
 use std::convert::Infallible;
 
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, HeaderValue, Response};
 use http_body_util::BodyExt as _;
 use prost::Message;
 use tokio_util::bytes::{BufMut as _, Bytes, BytesMut};
 
+use super::REQUEST_ID;
 use crate::grpc::status::{self, ReceivedError};
 
 /// Size in bytes of the prefix of a gRPC message, which contains the compressed flag and the length.
@@ -20,6 +21,9 @@ pub type RpcFuture = BoxFuture<'static, Result<Response<tonic::body::Body>, Infa
 pub trait Rpcs: Send + Sync {
     /// Calls the RPC at `path` with a message that has its prefix.
     fn call(&self, path: &'static str, headers: HeaderMap, message: Bytes) -> RpcFuture;
+
+    /// Returns whether the client of the request has presented a certificate.
+    fn has_certificate(&self) -> bool;
 }
 
 /// Calls a unary RPC.
@@ -32,6 +36,8 @@ pub(super) async fn unary<A: Message + Default>(
     headers: HeaderMap,
     message: &impl Message,
 ) -> Result<A, ReceivedError> {
+    let request_id = headers.get(REQUEST_ID).cloned();
+    let unreadable = || unreadable(request_id.as_ref());
     let Ok(response) = rpcs.call(path, headers, framed(message)).await;
     let (head, body) = response.into_parts();
     if let Some(error) = status::received(&head.headers) {
@@ -56,6 +62,8 @@ fn framed(message: &impl Message) -> Bytes {
     bytes.freeze()
 }
 
-fn unreadable() -> ReceivedError {
+/// Logs the id with which the client can report the fault, and returns the error.
+fn unreadable(request_id: Option<&HeaderValue>) -> ReceivedError {
+    tracing::error!(?request_id, "the answer of an own RPC cannot be read");
     ReceivedError::internal("the answer of the server's own RPC cannot be read")
 }

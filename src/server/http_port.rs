@@ -96,7 +96,10 @@ impl HttpPort {
             Ok(request) => {
                 let answering = self.api.answer(request, rpcs.clone(), &id);
                 let answered = AssertUnwindSafe(answering).catch_unwind().await;
-                answered.unwrap_or_else(|_| Api::refuse(&path, Refusal::Internal, &id))
+                answered.unwrap_or_else(|_| {
+                    tracing::error!(request_id = id, "the answer to an HTTP request panicked");
+                    Api::refuse(&path, Refusal::Internal, &id)
+                })
             }
             Err(refusal) => Api::refuse(&path, refusal, &id),
         };
@@ -148,6 +151,7 @@ impl HttpPort {
                 max: self.max_body_bytes,
             }),
             Err(Failure::Overloaded) => Err(Refusal::Overloaded),
+            Err(Failure::Unreadable(_)) => Err(Refusal::BodyMalformed),
             // The client is gone.
             _ => Err(Refusal::BodyLate),
         }
@@ -210,5 +214,9 @@ impl Rpcs for InProcess {
         *request.uri_mut() = Uri::from_static(path);
         *request.headers_mut() = headers;
         self.port.dispatcher.answer(request, &self.peer)
+    }
+
+    fn has_certificate(&self) -> bool {
+        self.peer.certified.is_some()
     }
 }

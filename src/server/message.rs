@@ -27,6 +27,8 @@ const LATE_AFTER: Duration = Duration::from_millis(250);
 
 /// What is wrong with a unary call that has a second message.
 const SECOND_MESSAGE: &str = "the call has more than one message, and this RPC takes one";
+/// What is wrong with a body whose framing cannot be read.
+const MALFORMED: &str = "the framing of the body is malformed";
 
 /// Runs the future of a call. While the call waits for its message, it counts against its peer's
 /// backlog. Once the call waits for anything else, it needs a permit, which `enter` grants or
@@ -69,6 +71,7 @@ pub(super) fn failure_of(report: BodyReport) -> Option<Failure> {
     match report {
         BodyReport::TooMuch => Some(Failure::Overloaded),
         BodyReport::SecondMessage => Some(Failure::Unreadable(SECOND_MESSAGE.to_owned())),
+        BodyReport::Malformed => Some(Failure::Unreadable(MALFORMED.to_owned())),
         BodyReport::Gone => Some(Failure::Cancelled),
         BodyReport::Nothing | BodyReport::Awaited => None,
     }

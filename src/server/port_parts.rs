@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     Tls,
-    connections::{Connections, Protocol, limiter::ConnectionLimiter},
+    connections::{Connections, Protocol, limiter::PortLimits},
 };
 use crate::{auth::Authenticator, config::Tuning, domain::entropy::Entropy, metrics::Metrics};
 
@@ -16,7 +16,7 @@ pub(super) struct PortParts {
     pub entropy: Arc<dyn Entropy>,
     pub metrics: Arc<Metrics>,
     pub tuning: Tuning,
-    pub limiter: Arc<ConnectionLimiter>,
+    pub limits: PortLimits,
 }
 
 impl PortParts {
@@ -25,7 +25,7 @@ impl PortParts {
         Connections {
             answering,
             protocol,
-            limiter: self.limiter.clone(),
+            limiter: Arc::new(self.limits.of_port()),
             tls: self.tls.clone(),
             authenticator: self.authenticator.clone(),
             entropy: self.entropy.clone(),

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     HealthBoard, Listeners, ServeError, Tls, admin,
-    connections::{self, Protocol, limiter::ConnectionLimiter},
+    connections::{self, Protocol, limiter::PortLimits},
     dispatcher::{Dispatcher, MAX_OPEN_REQUEST},
     health_list::HealthService,
     http_port::HttpPort,
@@ -108,11 +108,7 @@ impl Listeners {
             entropy: front.entropy.clone(),
             metrics: metrics.clone(),
             tuning: tuning.clone(),
-            limiter: Arc::new(ConnectionLimiter::of_ports(
-                tuning,
-                (count, connections::threads(tuning)),
-                &metrics,
-            )),
+            limits: PortLimits::new(tuning, (count, connections::threads(tuning)), &metrics),
         };
         let accepting = CancellationToken::new();
         let mut serving = JoinSet::new();

@@ -84,6 +84,11 @@ impl CmsError {
         .with("uid", "is not the uid of a management token of this stack")
     }
 
+    /// Returns whether the caller has no permission.
+    pub fn is_not_permitted(&self) -> bool {
+        self.status == StatusCode::FORBIDDEN
+    }
+
     /// Says that a part of the update was made before the error.
     pub fn after_part(mut self, made: &str) -> Self {
         self.message = format!("{} {made}", self.message);
@@ -138,6 +143,7 @@ fn cms_name(field: &str) -> &str {
         "expiry" => "expires_on",
         "token_uid" => "uid",
         "stack_api_key" => "api_key",
+        "request_id" => "Idempotency-Key",
         other => other,
     }
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::CmsError;
 use crate::{
-    domain::text,
+    domain::{text, unique_json::Unique},
     http::{body, request::HttpRequest},
 };
 
@@ -47,9 +47,10 @@ pub(super) struct Sent {
     pub token: Option<Value>,
 }
 
-/// Distinguishes a field that is null from one that is not sent.
+/// Distinguishes a field that is null from one that is not sent. No object in it names a member
+/// twice.
 fn sent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(deserializer).map(Some)
+    Unique::deserialize(deserializer).map(|Unique(value)| Some(value))
 }
 
 impl Sent {

@@ -1,7 +1,7 @@
 //! `GET /v3/stacks/management_tokens`. The CMS skips by number, and the RPC pages by token, so pages
 //! before the requested one are read and left out. Both numbers are limited.
 
-use std::ops::Range;
+use std::{collections::HashSet, ops::Range};
 
 use axum::{body::Body, response::Response};
 use http::StatusCode;
@@ -119,8 +119,21 @@ impl Question {
             includes_count: false,
             counts_only: false,
         };
+        let mut names = HashSet::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             question.set(&name, &value)?;
+            // There is one order, whichever way it goes.
+            let place = if name == "desc" {
+                "asc".into()
+            } else {
+                name.clone()
+            };
+            if !names.insert(place) {
+                return Err(CmsError::field(
+                    &name,
+                    "is repeated, or stands beside another order: send it once",
+                ));
+            }
         }
         Ok(question)
     }

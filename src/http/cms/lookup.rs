@@ -1,12 +1,12 @@
 //! `GET /v3/stacks/management_tokens/{uid}`.
 
-use axum::{body::Body, extract::Path, response::Response};
+use axum::{body::Body, response::Response};
 use http::StatusCode;
 
 use super::{
-    CmsError,
+    CmsError, UidInPath,
     shape::{OneToken, Shown},
-    stack_key,
+    stack_key, uid,
 };
 use crate::{
     grpc::pb::v1::{GetRequest, GetResponse, Token, TokenState},
@@ -17,11 +17,11 @@ const RPC: &str = "/stacktoken.v1.TokenService/Get";
 
 /// Returns a token.
 pub(in crate::http) async fn fetch(
-    Path(uid): Path<String>,
+    in_path: UidInPath,
     request: HttpRequest,
 ) -> Result<Response<Body>, CmsError> {
     query::require_none(request.query.as_ref())?;
-    let token = get(&request, uid).await?;
+    let token = get(&request, uid(in_path)?).await?;
     let body = OneToken {
         notice: None,
         token: Shown::new(&token, None),

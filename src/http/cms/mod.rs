@@ -10,19 +10,37 @@ mod list;
 mod lookup;
 mod scope;
 mod shape;
+mod two_changes;
+mod update;
 
+use axum::extract::{Path, rejection::PathRejection};
 use http::HeaderMap;
 
 pub(super) use self::{
-    change::{create, delete, update},
+    change::{create, delete},
     error::CmsError,
     list::list,
     lookup::fetch,
+    update::update,
 };
 use super::forward;
 
 /// Header with the stack key.
 const API_KEY: &str = "api_key";
+
+/// The uid in a path, or why the path cannot be read.
+type UidInPath = Result<Path<String>, PathRejection>;
+
+/// Returns the uid in a path.
+///
+/// # Errors
+/// The path is not UTF-8, so it is that of no token.
+fn uid(in_path: UidInPath) -> Result<String, CmsError> {
+    match in_path {
+        Ok(Path(uid)) => Ok(uid),
+        Err(_) => Err(CmsError::no_token()),
+    }
+}
 
 /// Returns the stack key of a request.
 ///

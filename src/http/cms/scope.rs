@@ -1,6 +1,7 @@
 //! `scope` in the JSON of the CMS, and the permissions that it means. Each entry names a module and
 //! what may be done there. `$all` means all modules. The branches and aliases of a token stand in the
-//! entries `branch` and `branch_alias`, or `$all`.
+//! entries `branch` and `branch_alias`, or `$all`. If the token is not granted the module itself, its
+//! entry permits nothing and only has the names.
 
 use std::collections::BTreeSet;
 
@@ -42,6 +43,23 @@ impl Acl {
             _ => None,
         }
     }
+
+    /// Returns whether it says that nothing is permitted.
+    const fn denies(&self) -> bool {
+        matches!((self.read, self.write), (Some(false), Some(false) | None))
+    }
+}
+
+impl Entry {
+    /// Returns whether the entry grants nothing, and only has the branches or aliases of the token.
+    fn has_only_names(&self) -> bool {
+        let names = match self.module.as_str() {
+            BRANCH => &self.branches,
+            ALIAS => &self.branch_aliases,
+            _ => return false,
+        };
+        names.is_some() && self.acl.denies()
+    }
 }
 
 /// Parses a scope. The RPC checks modules and names.
@@ -60,6 +78,9 @@ pub(super) fn parse(scope: &Value) -> Result<Permissions, CmsError> {
     for (index, value) in entries.iter().enumerate() {
         let (entry, access) = entry(index, value)?;
         collect_branches(index, &entry, &mut narrowed)?;
+        let Some(access) = access else {
+            continue;
+        };
         if access == Access::ReadWrite {
             ceiling = access;
         }
@@ -82,16 +103,20 @@ pub(super) fn parse(scope: &Value) -> Result<Permissions, CmsError> {
     })
 }
 
-fn entry(index: usize, value: &Value) -> Result<(Entry, Access), CmsError> {
+/// Parses an entry. Its access is `None` if it has only names.
+fn entry(index: usize, value: &Value) -> Result<(Entry, Option<Access>), CmsError> {
     let entry = Entry::deserialize(value).map_err(|problem| {
         let problem = printable(&problem.to_string());
         wrong(&format!(
             "[{index}] is not an entry such as {{\"module\": \"entry\", \"acl\": {{\"read\": true}}}}: {problem}"
         ))
     })?;
-    let access = entry.acl.access().ok_or_else(|| {
-        wrong(&format!("[{index}].acl permits nothing, or writing without reading: leave the module out, or permit reading too"))
-    })?;
+    let access = entry.acl.access();
+    if access.is_none() && !entry.has_only_names() {
+        return Err(wrong(&format!(
+            "[{index}].acl permits nothing, or writing without reading: leave the module out, or permit reading too"
+        )));
+    }
     Ok((entry, access))
 }
 
@@ -100,6 +125,11 @@ fn modules(
     all: Option<Access>,
     grants: Vec<ModuleGrant>,
 ) -> Result<Option<ModuleGrants>, CmsError> {
+    if all.is_none() && grants.is_empty() {
+        return Err(wrong(
+            "permits nothing: add an entry of a module that may be read",
+        ));
+    }
     if all.is_none() {
         return Ok(Some(ModuleGrants { grants }));
     }
@@ -163,21 +193,35 @@ pub(super) fn shown(permissions: Option<&Permissions>) -> Vec<Value> {
             .collect(),
     };
     if let Some(narrowed) = &permissions.branches {
-        add_names(&mut entries, BRANCH, ("branches", &narrowed.branches));
-        add_names(&mut entries, ALIAS, ("branch_aliases", &narrowed.aliases));
+        // `$all` contains these modules. Otherwise an entry that permits to read would be a grant that
+        // the token does not have, and whoever sent it back would widen the token.
+        let of_all = permissions.modules.is_none();
+        for (module, field, names) in [
+            (BRANCH, "branches", &narrowed.branches),
+            (ALIAS, "branch_aliases", &narrowed.aliases),
+        ] {
+            add_names(&mut entries, (module, of_all), (field, names));
+        }
     }
     entries
 }
 
-/// Adds branches or aliases to the entry of their module, or as an entry of its own.
-fn add_names(entries: &mut Vec<Value>, module: &str, (field, names): (&str, &[String])) {
+/// Adds branches or aliases to the entry of their module, or as an entry of its own, which permits to
+/// read the module only if the token may.
+fn add_names(
+    entries: &mut Vec<Value>,
+    (module, may_read): (&str, bool),
+    (field, names): (&str, &[String]),
+) {
     if names.is_empty() {
         return;
     }
     let own = entries.iter_mut().find(|entry| entry["module"] == module);
-    match own {
-        Some(entry) => entry[field] = json!(names),
-        None => entries.push(json!({ "module": module, "acl": { "read": true }, field: names })),
+    if let Some(entry) = own {
+        entry[field] = json!(names);
+    } else {
+        let acl = json!({ "read": may_read, "write": false });
+        entries.push(json!({ "module": module, "acl": acl, field: names }));
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     body::Body,
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     response::Response,
 };
 use http::StatusCode;
@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::{OauthError, action, answer, form};
 use crate::{
+    domain::stack::StackKey,
     grpc::pb::v1::{IntrospectInclude, IntrospectRequest, IntrospectResponse},
     http::{Settings, body::Form, error::json, forward, request::HttpRequest},
 };
@@ -33,9 +34,11 @@ pub(in crate::http) async fn introspect(
 /// Introspects a token whose stack key is in the path.
 pub(in crate::http) async fn introspect_at(
     State(settings): State<Arc<Settings>>,
-    Path(stack_api_key): Path<String>,
+    in_path: Result<Path<String>, PathRejection>,
     request: HttpRequest,
 ) -> Result<Response<Body>, OauthError> {
+    let Path(stack_api_key) = in_path
+        .map_err(|_| OauthError::invalid_request("the stack key in the path is not UTF-8"))?;
     run(&settings, Some(&stack_api_key), &request).await
 }
 
@@ -70,7 +73,8 @@ async fn run(
     Ok(json(StatusCode::OK, None, &answer))
 }
 
-/// Returns the stack key. It must be the same wherever it is sent.
+/// Returns the stack key. It must be the same wherever it is sent. One that cannot be a stack key is a
+/// fault of the caller and not a verdict: as "inactive", it would log out all users of the caller.
 fn stack_key(
     in_path: Option<&str>,
     form: &Form,
@@ -93,5 +97,10 @@ fn stack_key(
             "the stack keys in the path, the form and the header differ: send one",
         ));
     }
-    Ok(key.to_owned())
+    match StackKey::parse(key) {
+        Ok(key) => Ok(key.to_string()),
+        Err(problem) => Err(OauthError::invalid_request(format!(
+            "the stack key {problem}"
+        ))),
+    }
 }

@@ -7,15 +7,13 @@ mod introspect;
 mod metadata;
 mod revoke;
 
-use http::header;
-
 pub(super) use self::{
     error::OauthError,
     introspect::{introspect, introspect_at},
     metadata::metadata,
     revoke::revoke,
 };
-use super::{body::Form, query, request::HttpRequest};
+use super::{body::Form, forward, query, request::HttpRequest};
 
 /// Form parameters that carry a credential of the caller. None of them is accepted.
 const CREDENTIALS: [&str; 3] = ["client_secret", "client_assertion", "access_token"];
@@ -23,20 +21,23 @@ const CREDENTIALS: [&str; 3] = ["client_secret", "client_assertion", "access_tok
 /// Parses the form of a request.
 ///
 /// # Errors
-/// The request has a query, another content type, a repeated parameter, or a credential in its body.
+/// The request has a query, another content type, a repeated parameter, or a credential where none is
+/// accepted: in its body, or in the header `authtoken`, which the routes of the CMS alone read.
 fn form(request: &HttpRequest) -> Result<Form, OauthError> {
     query::require_none(request.query.as_ref())?;
     let form = Form::parse(&request.headers, &request.body)?;
-    if let Some(name) = CREDENTIALS.iter().find(|name| form.get(name).is_some()) {
+    let in_body = CREDENTIALS.iter().find(|name| form.get(name).is_some());
+    let authtoken = forward::AUTHTOKEN.as_str();
+    let in_header = request.headers.get(authtoken).map(|_| &authtoken);
+    if let Some(name) = in_body.or(in_header) {
         // With two credentials, nobody can tell which of them counts (RFC 6749 §2.3).
-        let both = request.headers.contains_key(header::AUTHORIZATION);
-        return Err(if both {
+        return Err(if request.has_credential() {
             OauthError::invalid_request(format!(
-                "there is a credential in the header and one in the body ({name}): send the header alone"
+                "there are two credentials: leave out {name}, which is not accepted"
             ))
         } else {
             OauthError::invalid_client(format!(
-                "a credential in the body ({name}) is not accepted: send it as Authorization: Bearer"
+                "a credential in {name} is not accepted: send it as Authorization: Bearer"
             ))
         });
     }

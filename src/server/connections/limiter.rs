@@ -1,6 +1,7 @@
-//! Connection limits of the gRPC port, in total and per address. If the total limit is reached, the
-//! next connection waits in the kernel's backlog. If the limit of its address is reached, a new
-//! connection is closed, so that one client cannot lock out all others.
+//! Connection limits of the gRPC port and of the HTTP port, in total, per port and per address. If the
+//! total limit or that of the port is reached, the next connection waits in the kernel's backlog. If
+//! the limit of its address is reached, a new connection is closed, so that one client cannot lock out
+//! all others.
 
 use std::{
     collections::HashMap,
@@ -26,9 +27,18 @@ const OWN_FILES: u64 = 192;
 /// Number of file descriptors that the runtime of one thread opens.
 const FILES_BY_THREAD: usize = 4;
 
-/// Limits on open connections.
-pub(in crate::server) struct ConnectionLimiter {
+/// Limits on the open connections of all ports.
+pub(in crate::server) struct PortLimits {
     all: Arc<Semaphore>,
+    each: Limits,
+    metrics: Arc<Metrics>,
+}
+
+/// Limits on the open connections of one port.
+pub(in crate::server) struct ConnectionLimiter {
+    /// Shared by all ports.
+    all: Arc<Semaphore>,
+    of_port: Arc<Semaphore>,
     by_address: Arc<Mutex<HashMap<IpAddr, Peers>>>,
     max_by_address: usize,
     metrics: Arc<Metrics>,
@@ -44,7 +54,7 @@ struct Peers {
     waiting: Arc<BacklogCounts>,
 }
 
-/// Maximum numbers of open connections.
+/// Maximum numbers of open connections of one port.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::server) struct Limits {
     pub all: usize,
@@ -53,6 +63,7 @@ pub(in crate::server) struct Limits {
 
 /// Permit for one connection within the total limit, before its address is known.
 pub(in crate::server) struct FreePermit {
+    _of_port: OwnedSemaphorePermit,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -65,11 +76,43 @@ pub(in crate::server) struct ConnectionPermit {
     _free: FreePermit,
 }
 
-impl ConnectionLimiter {
-    /// Creates a limiter that reports the number of open connections in the gauge `open`.
-    pub fn new(limits: Limits, metrics: Arc<Metrics>, open: Gauge) -> Self {
+impl PortLimits {
+    /// Creates the limits of this number of ports. `threads` is the number of threads of each port.
+    pub fn new(tuning: &Tuning, (ports, threads): (usize, usize), metrics: &Arc<Metrics>) -> Self {
+        let all = within_open_files(tuning.max_connections, ports * threads);
+        // Each port holds a permit for its next connection. An idle port must not take the last one
+        // from another port.
+        let permits = all + ports - 1;
         Self {
-            all: Arc::new(Semaphore::new(limits.all)),
+            all: Arc::new(Semaphore::new(permits)),
+            each: Limits {
+                all: share_of_port(all, ports),
+                by_address: tuning.max_connections_per_address,
+            },
+            metrics: metrics.clone(),
+        }
+    }
+
+    /// Creates the limiter of one port.
+    pub fn of_port(&self) -> ConnectionLimiter {
+        let open = self.metrics.connections.clone();
+        ConnectionLimiter::new(self.all.clone(), self.each, (self.metrics.clone(), open))
+    }
+}
+
+/// Returns how many of all connections one of the ports may have. The clients of a port must not be
+/// able to lock out those of another one, so each has at most three quarters.
+const fn share_of_port(all: usize, ports: usize) -> usize {
+    if ports == 1 { all } else { all - all / 4 }
+}
+
+impl ConnectionLimiter {
+    /// Creates the limiter of a port that has `limits` of its own. It reports the number of open
+    /// connections in the gauge `open`.
+    fn new(all: Arc<Semaphore>, limits: Limits, (metrics, open): (Arc<Metrics>, Gauge)) -> Self {
+        Self {
+            all,
+            of_port: Arc::new(Semaphore::new(limits.all)),
             by_address: Arc::default(),
             max_by_address: limits.by_address,
             metrics,
@@ -78,30 +121,12 @@ impl ConnectionLimiter {
         }
     }
 
-    /// Creates the limiter that this number of ports share. `threads` is the number of threads of
-    /// each port.
-    pub fn of_ports(
-        tuning: &Tuning,
-        (ports, threads): (usize, usize),
-        metrics: &Arc<Metrics>,
-    ) -> Self {
-        let all = within_open_files(tuning.max_connections, ports * threads);
-        let limits = Limits {
-            // Each port holds a permit for its next connection. An idle port must not take the last
-            // one from another port.
-            all: all + ports - 1,
-            by_address: tuning.max_connections_per_address,
-        };
-        Self::new(limits, metrics.clone(), metrics.connections.clone())
-    }
-
-    /// Waits for a free permit.
+    /// Waits for a free permit. That of the port comes first, so that a port whose share is used up
+    /// takes nothing from another one.
     pub async fn acquire(&self) -> FreePermit {
-        loop {
-            // Always `Ok`: the semaphore is never closed.
-            if let Ok(permit) = self.all.clone().acquire_owned().await {
-                return FreePermit { _permit: permit };
-            }
+        FreePermit {
+            _of_port: permit_of(&self.of_port).await,
+            _permit: permit_of(&self.all).await,
         }
     }
 
@@ -137,6 +162,15 @@ impl ConnectionLimiter {
         self.metrics.refuse_connection("accept");
         if !self.failing.swap(true, Ordering::Relaxed) {
             tracing::warn!(%error, "a connection could not be accepted");
+        }
+    }
+}
+
+async fn permit_of(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    loop {
+        // Always `Ok`: the semaphore is never closed.
+        if let Ok(permit) = semaphore.clone().acquire_owned().await {
+            return permit;
         }
     }
 }
@@ -211,7 +245,8 @@ mod tests {
             all: 100,
             by_address,
         };
-        ConnectionLimiter::new(limits, Arc::default(), Gauge::default())
+        let all = Arc::new(Semaphore::new(limits.all));
+        ConnectionLimiter::new(all, limits, (Arc::default(), Gauge::default()))
     }
 
     /// Opens a connection from each of these addresses, and returns the permits of the accepted

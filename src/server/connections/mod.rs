@@ -134,7 +134,6 @@ impl Protocol {
 pub(super) struct Connections<S> {
     pub answering: Arc<S>,
     pub protocol: Protocol,
-    /// Limits on open connections, which all ports share.
     pub limiter: Arc<ConnectionLimiter>,
     pub tls: Option<Arc<Tls>>,
     pub authenticator: Arc<Authenticator>,

@@ -5,6 +5,8 @@
 
 use std::{
     cell::Cell,
+    error::Error as _,
+    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -47,6 +49,8 @@ pub(in crate::server) enum BodyReport {
     TooMuch,
     /// A second message has begun to arrive, although only one is allowed.
     SecondMessage,
+    /// The client has framed the body wrongly: in HTTP/1.1, a chunk is malformed.
+    Malformed,
     /// No more data will arrive, because the client has cancelled the call or its connection is
     /// lost.
     Gone,
@@ -56,7 +60,7 @@ impl BodyReport {
     /// Returns whether the call must stop reading. The rest of the body is hidden from the call, so
     /// that it neither uses a second message nor treats a lost client as the end of the message.
     const fn ends(self) -> bool {
-        matches!(self, Self::SecondMessage | Self::Gone)
+        matches!(self, Self::SecondMessage | Self::Malformed | Self::Gone)
     }
 }
 
@@ -157,10 +161,23 @@ impl RequestBody {
                 self.held += data.len();
                 (!self.backlog.hold(data.len())).then_some(BodyReport::TooMuch)
             }
+            Poll::Ready(Some(Err(error))) if is_malformed(error) => Some(BodyReport::Malformed),
             Poll::Ready(Some(Err(_))) => Some(BodyReport::Gone),
             Poll::Ready(None) => None,
         }
     }
+}
+
+/// Returns whether hyper could not read the framing of a body. It tells this by the kind of an I/O
+/// error. The errors of HTTP/2 have another source.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref());
+    source.is_some_and(|source: &io::Error| {
+        matches!(
+            source.kind(),
+            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData
+        )
+    })
 }
 
 impl Body for RequestBody {

@@ -98,6 +98,22 @@ async fn a_body_that_does_not_arrive_ends_the_request_within_its_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_malformed_chunk_is_a_bad_request_and_not_a_late_body() {
+    let server = TestServer::start().await;
+    for body in [
+        "zz\r\n",
+        "5\r\ntokenXX\r\n",
+        "5;\u{0}\n\r\ntoken\r\n0\r\n\r\n",
+    ] {
+        let request = format!(
+            "POST /oauth2/revoke HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n{body}"
+        );
+        let answer = server.raw_http(request.as_bytes()).await;
+        assert_eq!(statuses(&answer), ["400"], "{body:?}: {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_of_another_origin_is_permitted_nothing() {
     let server = TestServer::start().await;
     let jwt = TestCaller::Introspector.jwt(&server);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::support::{TestServer, http::HttpAnswer};
 
 /// Returns a token as the SDKs document it.
-fn documented() -> Value {
+pub fn documented() -> Value {
     json!({ "token": {
         "name": "Test Token",
         "description": "This is a sample management token.",
@@ -20,7 +20,7 @@ fn documented() -> Value {
     } })
 }
 
-async fn create(server: &TestServer, body: &Value) -> HttpAnswer {
+pub async fn create(server: &TestServer, body: &Value) -> HttpAnswer {
     server.cms(Method::POST, "").json(body).send().await
 }
 
@@ -265,6 +265,10 @@ async fn json_that_is_ambiguous_or_of_another_type_is_refused() {
         "{\"token\": {}, \"token\": {}}",
         "{\"token\": {\"name\": \"a\", \"name\": \"b\"}}",
         "{\"token\": {}, \"other\": 1}",
+        r#"{"token": {"name": "n", "expires_on": null, "scope": [{"module": "entry", "acl": {"read": true, "write": false, "write": true}}]}}"#,
+        r#"{"token": {"name": "n", "expires_on": null, "scope": [{"module": "entry", "module": "asset", "acl": {"read": true}}]}}"#,
+        r#"{"token": {"name": "n", "expires_on": null, "scope": [{"module": "$all", "acl": {"read": true}, "acl": {"read": true}}]}}"#,
+        r#"{"token": {"name": "n", "expires_on": null, "description": {"a": 1, "a": 1}, "scope": [{"module": "$all", "acl": {"read": true}}]}}"#,
         "{\"token\": {\"name\": \"a\"}} x",
         "{\"token\": \"stk1_kQ3vX9mT2pL8sR5wY1bN7dF4gH6jZ0cVaEuIoPqW3t37wy\"}",
         "{\"token\": {\"stk1_kQ3vX9mT2pL8sR5wY1bN7dF4gH6jZ0cVaEuIoPqW3t37wy\": 1}}",
@@ -411,6 +415,10 @@ async fn the_list_skips_and_limits() {
         "?color=red",
         "?desc=name",
         "?query=x",
+        "?limit=1&limit=2",
+        "?skip=0&skip=0",
+        "?asc=created_at&desc=created_at",
+        "?query=%7B%22name%22%3A%22b%22%2C%22name%22%3A%22c%22%7D",
     ] {
         assert_eq!(
             server.cms(Method::GET, query).send().await.status,

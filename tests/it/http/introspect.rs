@@ -123,11 +123,37 @@ async fn what_is_not_active_is_the_same_bytes_whatever_the_reason() {
         let with_action = [("token", UNKNOWN), ("action", "entry.read")];
         require_inactive(&server.ask(&with_action).send().await);
     }
-    for stack in [other.as_str(), "nonsense"] {
+    for stack in [other.as_str(), "blt0000000000000000"] {
         let jwt = TestCaller::Introspector.jwt(&server);
         let call = server.http(Method::POST, &format!("/oauth2/introspect/{stack}"));
         let call = call.bearer(&jwt).form(&[("token", &live.secret)]);
         require_inactive(&call.send().await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_a_stack_key_is_an_error_and_not_inactive() {
+    let server = TestServer::start().await;
+    let secret = server.issue("live").await.secret;
+    let jwt = TestCaller::Introspector.jwt(&server);
+    let call = |path: &str| server.http(Method::POST, path).bearer(&jwt);
+    let upper = server.stack.to_uppercase();
+    let longer = format!("{}0", server.stack);
+    for stack in ["nonsense", &upper, &longer, "blt0123"] {
+        for call in [
+            call(&format!("/oauth2/introspect/{stack}")).form(&[("token", &secret)]),
+            call("/oauth2/introspect").form(&[("token", &secret), ("stack_api_key", stack)]),
+            call("/oauth2/introspect")
+                .form(&[("token", &secret)])
+                .header("api_key", stack),
+        ] {
+            let answer = call.send().await;
+            assert_eq!(
+                answer.refusal(),
+                (400, "invalid_request".into()),
+                "{stack}: {answer:?}"
+            );
+        }
     }
 }
 

@@ -2,9 +2,12 @@
 
 mod attacks;
 mod cms;
+mod connections;
 mod documents;
 mod introspect;
 mod outages;
 mod refusals;
 mod revoke;
+mod sent_back;
 mod tls;
+mod two_changes;

@@ -71,6 +71,73 @@ async fn a_credential_in_the_body_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn authtoken_is_a_credential_of_the_cms_routes_only() {
+    let server = TestServer::start().await;
+    let jwt = TestCaller::Introspector.jwt(&server);
+    let form = [("token", "junk"), ("stack_api_key", "blt0123456789abcdef")];
+    for path in FORMS {
+        let alone = || {
+            let call = server.http(Method::POST, path).form(&form);
+            call.header("authtoken", &jwt)
+        };
+        assert_eq!(
+            alone().send().await.refusal(),
+            (401, "invalid_client".into())
+        );
+        let both = alone().bearer(&jwt).send().await;
+        assert_eq!(both.refusal(), (400, "invalid_request".into()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_compressed_body_is_refused_before_it_is_read_as_another() {
+    let server = TestServer::start().await;
+    let jwt = TestCaller::Introspector.jwt(&server);
+    let path = format!("/oauth2/introspect/{}", server.stack);
+    for (encoding, status) in [
+        ("gzip", 415),
+        ("identity, br", 415),
+        ("", 415),
+        ("Identity", 200),
+    ] {
+        let call = server.http(Method::POST, &path).bearer(&jwt);
+        let call = call.form(&[("token", "junk")]);
+        let answer = call.header("content-encoding", encoding).send().await;
+        assert_eq!(answer.status, status, "{encoding}: {answer:?}");
+    }
+    let json = serde_json::json!({ "token": { "name": "n" } });
+    for (method, below) in [(Method::POST, ""), (Method::PUT, "/x")] {
+        let call = server.cms(method, below).json(&json);
+        let answer = call.header("content-encoding", "gzip").send().await;
+        assert_eq!(
+            (answer.status, &answer.json()["error_code"]),
+            (415, &415.into())
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_path_that_is_no_text_gets_the_error_of_its_family() {
+    let server = TestServer::start().await;
+    let jwt = TestCaller::Introspector.jwt(&server);
+    let call = server.http(Method::POST, "/oauth2/introspect/%ff");
+    let call = call.bearer(&jwt).form(&[("token", "junk")]);
+    assert_eq!(call.send().await.refusal(), (400, "invalid_request".into()));
+    let json = serde_json::json!({ "token": { "name": "n" } });
+    for call in [
+        server.cms(Method::GET, "/%ff"),
+        server.cms(Method::PUT, "/%ff").json(&json),
+        server.cms(Method::DELETE, "/%ff"),
+    ] {
+        let answer = call.send().await;
+        assert_eq!(
+            (answer.status, &answer.json()["error_code"]),
+            (404, &141.into())
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_form_is_read_as_rfc_6749_says() {
     let server = TestServer::start().await;
     let secret = server.issue("deploy").await.secret;

@@ -16,11 +16,13 @@ caller     = "service"
 introspect = true
 "#;
 
-/// Sends a request for an unknown token with these headers, and returns the answer.
-async fn ask(client: &TlsClient, headers: &str) -> String {
+/// Asks about an unknown token of a stack.
+const FORM: &str = "token=junk&stack_api_key=blt0123456789abcdef";
+
+/// Sends a form with these headers, and returns the answer.
+async fn ask(client: &TlsClient, headers: &str, body: &str) -> String {
     let mut socket = client.handshake().await.unwrap();
     assert_eq!(socket.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
-    let body = "token=junk&stack_api_key=blt0123456789abcdef";
     let length = body.len();
     let request = format!(
         "POST /oauth2/introspect HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/x-www-form-urlencoded\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
@@ -38,13 +40,16 @@ async fn a_certificate_alone_is_no_credential_of_a_browser() {
     let server = TestServer::start_tls(mount.files(true), ENTRIES, |_| {}).await;
     let listed = ca.client(&[dns("assets.cms.svc")]);
     let client = TlsClient::new(&server, &ca, Some(&listed)).over_http(&server);
-    let answer = ask(&client, "").await;
+    let answer = ask(&client, "", FORM).await;
     assert!(answer.ends_with("{\"active\":false}"), "{answer}");
-    let answer = ask(&client, "origin: https://evil.example\r\n").await;
+    let answer = ask(&client, "origin: https://evil.example\r\n", FORM).await;
     assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    let two = format!("{FORM}&client_secret=x");
+    let answer = ask(&client, "", &two).await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     let unlisted = ca.client(&[dns("other.cms.svc")]);
     let client = TlsClient::new(&server, &ca, Some(&unlisted)).over_http(&server);
-    let answer = ask(&client, "").await;
+    let answer = ask(&client, "", FORM).await;
     assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
 }
 

@@ -1,5 +1,6 @@
 //! JSON without duplicate members, which two parsers could interpret differently. Objects inside
-//! other values are checked too, because required claims can be inside them.
+//! other values are checked too: required claims of a JWT can be inside them, and the permissions
+//! of a token.
 
 use std::fmt;
 
@@ -10,7 +11,8 @@ use serde::{
 use serde_json::{Map, Number, Value};
 
 /// Parses an object; `None` if the text is not one, or if a member is named twice at any level.
-pub(super) fn object(json: &[u8]) -> Option<Map<String, Value>> {
+#[must_use]
+pub fn object(json: &[u8]) -> Option<Map<String, Value>> {
     let Unique(value) = serde_json::from_slice(json).ok()?;
     match value {
         Value::Object(members) => Some(members),
@@ -18,7 +20,8 @@ pub(super) fn object(json: &[u8]) -> Option<Map<String, Value>> {
     }
 }
 
-struct Unique(Value);
+/// A value in which no object names a member twice.
+pub struct Unique(pub Value);
 
 impl<'de> Deserialize<'de> for Unique {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -70,9 +73,12 @@ impl<'de> Visitor<'de> for UniqueVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
         let mut object = Map::new();
         while let Some((name, Unique(value))) = members.next_entry::<String, Unique>()? {
-            if object.insert(name, value).is_some() {
-                return Err(A::Error::custom("a member is named twice"));
+            if object.contains_key(&name) {
+                return Err(A::Error::custom(format_args!(
+                    "the member `{name}` is named twice"
+                )));
             }
+            object.insert(name, value);
         }
         Ok(Value::Object(object))
     }

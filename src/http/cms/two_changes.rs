@@ -1,0 +1,133 @@
+//! The changes of one update: of the expiry, and of the other fields. If there are both, both are
+//! previewed before the first is made.
+
+use prost_types::Timestamp;
+use tonic::Code;
+
+use super::CmsError;
+use crate::{
+    grpc::{
+        pb::v1::{
+            SetExpiryRequest, SetExpiryResponse, Token, TokenState, UpdateRequest, UpdateResponse,
+        },
+        status::ReceivedError,
+    },
+    http::request::HttpRequest,
+};
+
+const UPDATE: &str = "/stacktoken.v1.TokenService/Update";
+const SET_EXPIRY: &str = "/stacktoken.v1.TokenService/SetExpiry";
+
+/// The changes that an update consists of.
+pub(super) struct Changes {
+    /// Of the name, the description and the permissions.
+    pub update: Option<UpdateRequest>,
+    /// Of the expiry.
+    pub set_expiry: Option<SetExpiryRequest>,
+}
+
+impl Changes {
+    /// Makes the changes, and returns the token as it is then.
+    ///
+    /// # Errors
+    /// Says so if the first of two changes was made and the second was not.
+    pub async fn make(self, request: &HttpRequest, token: Token) -> Result<Token, CmsError> {
+        match (self.update, self.set_expiry) {
+            (None, None) => Ok(token),
+            (Some(update), None) => Ok(call_update(request, &update).await?),
+            (None, Some(set_expiry)) => Ok(call_set_expiry(request, &set_expiry).await?),
+            (Some(update), Some(set_expiry)) => both(request, &token, update, set_expiry).await,
+        }
+    }
+
+    /// Asks the RPCs whether they permit the changes, and makes none.
+    pub async fn attempt(self, request: &HttpRequest) {
+        if let Some(update) = self.update {
+            let _ = call_update(request, &preview_of_update(&update)).await;
+        }
+        if let Some(set_expiry) = self.set_expiry {
+            let _ = call_set_expiry(request, &preview_of_expiry(&set_expiry)).await;
+        }
+    }
+}
+
+/// Makes both changes. The rate limit, an outage or the deadline can come between them, so the first
+/// is the one that takes access away: the expiry, if it gets earlier. If it ends the token, it is the
+/// second, because a token that has ended cannot be updated.
+async fn both(
+    request: &HttpRequest,
+    token: &Token,
+    mut update: UpdateRequest,
+    mut set_expiry: SetExpiryRequest,
+) -> Result<Token, CmsError> {
+    call_update(request, &preview_of_update(&update)).await?;
+    let previewed = call_set_expiry(request, &preview_of_expiry(&set_expiry)).await?;
+    let ends = previewed.state() != TokenState::Active;
+    let is_earlier = is_before(previewed.expires_at.as_ref(), token.expires_at.as_ref());
+    if is_earlier && !ends {
+        update.etag = call_set_expiry(request, &set_expiry).await?.etag;
+        let made = call_update(request, &update).await;
+        made.map_err(|error| half_made(error, "expires_on was changed", "the other fields"))
+    } else {
+        set_expiry.etag = call_update(request, &update).await?.etag;
+        let made = call_set_expiry(request, &set_expiry).await;
+        made.map_err(|error| half_made(error, "The other fields were changed", "expires_on"))
+    }
+}
+
+/// Returns whether an expiry is before another one. `None` is never.
+fn is_before(one: Option<&Timestamp>, other: Option<&Timestamp>) -> bool {
+    match (one, other) {
+        (None, _) => false,
+        (Some(_), None) => true,
+        (Some(one), Some(other)) => (one.seconds, one.nanos) < (other.seconds, other.nanos),
+    }
+}
+
+/// Returns the error of the second change. After an outage, nobody knows whether it was made.
+fn half_made(error: ReceivedError, made: &str, rest: &str) -> CmsError {
+    let is_unknown = matches!(
+        error.code,
+        Code::Unavailable
+            | Code::DeadlineExceeded
+            | Code::Cancelled
+            | Code::Internal
+            | Code::Unknown
+    );
+    let made = if is_unknown {
+        format!("{made}; {rest} may not have been changed: send the same update again.")
+    } else {
+        format!("{made}, but not {rest}: send the same update again.")
+    };
+    CmsError::from(error).after_part(&made)
+}
+
+fn preview_of_update(update: &UpdateRequest) -> UpdateRequest {
+    UpdateRequest {
+        validate_only: true,
+        ..update.clone()
+    }
+}
+
+fn preview_of_expiry(set_expiry: &SetExpiryRequest) -> SetExpiryRequest {
+    SetExpiryRequest {
+        validate_only: true,
+        ..set_expiry.clone()
+    }
+}
+
+async fn call_update(
+    request: &HttpRequest,
+    update: &UpdateRequest,
+) -> Result<Token, ReceivedError> {
+    let made: UpdateResponse = request.call(UPDATE, update).await?;
+    Ok(made.token.unwrap_or_default())
+}
+
+async fn call_set_expiry(
+    request: &HttpRequest,
+    set_expiry: &SetExpiryRequest,
+) -> Result<Token, ReceivedError> {
+    let made: SetExpiryResponse = request.call(SET_EXPIRY, set_expiry).await?;
+    Ok(made.token.unwrap_or_default())
+}

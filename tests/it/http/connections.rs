@@ -1,0 +1,78 @@
+//! The limits on connections that the HTTP port and the gRPC port share.
+
+use std::{sync::Arc, time::Duration};
+
+use stacktoken::config::Tuning;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
+
+use crate::{
+    support::{ManualClock, TestServer},
+    wire::{self, RawConnection},
+};
+
+/// How long an answer may take. A connection that has to wait gets none.
+const SOON: Duration = Duration::from_secs(1);
+
+/// Starts a server without a stack, so that only the connections of the test are open.
+async fn bare(set: impl FnOnce(&mut Tuning)) -> TestServer {
+    let data_dir = Arc::new(TempDir::new().unwrap());
+    TestServer::start_in(data_dir, ManualClock::new(), set).await
+}
+
+/// Connects to the HTTP port and sends a request; `None` if it is not answered. The connection stays
+/// open.
+async fn over_http(server: &TestServer) -> Option<TcpStream> {
+    let mut socket = TcpStream::connect(&server.http_address).await.unwrap();
+    let request = b"GET /nothing HTTP/1.1\r\nhost: x\r\n\r\n";
+    socket.write_all(request).await.ok()?;
+    let mut answer = [0; 64];
+    let read = timeout(SOON, socket.read(&mut answer)).await.ok()?;
+    read.is_ok_and(|read| read > 0).then_some(socket)
+}
+
+/// Connects to the gRPC port; `None` if it is not answered.
+async fn over_grpc(server: &TestServer) -> Option<RawConnection> {
+    let mut connection = RawConnection::connected(&server.address).await;
+    let greeted = timeout(SOON, connection.next_frame_of(wire::SETTINGS)).await;
+    greeted.ok()?.map(|_| connection)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_clients_of_one_port_leave_a_quarter_of_the_connections_to_the_other() {
+    let server = bare(|tuning| tuning.max_connections = 8).await;
+    let mut http = Vec::new();
+    for _ in 0..6 {
+        http.push(over_http(&server).await.expect("a connection"));
+    }
+    let waiting = over_http(&server).await;
+    assert!(waiting.is_none(), "a seventh of eight");
+    let first = over_grpc(&server).await;
+    let second = over_grpc(&server).await;
+    assert!(first.is_some() && second.is_some());
+    drop((http, first, second));
+
+    let server = bare(|tuning| tuning.max_connections = 8).await;
+    let mut grpc = Vec::new();
+    for _ in 0..6 {
+        grpc.push(over_grpc(&server).await.expect("a connection"));
+    }
+    assert!(over_grpc(&server).await.is_none(), "a seventh of eight");
+    let first = over_http(&server).await;
+    let second = over_http(&server).await;
+    assert!(first.is_some() && second.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_has_its_share_on_each_port() {
+    let server = bare(|tuning| tuning.max_connections_per_address = 2).await;
+    let http = [over_http(&server).await, over_http(&server).await];
+    assert!(http.iter().all(Option::is_some));
+    assert!(over_http(&server).await.is_none());
+    let grpc = [over_grpc(&server).await, over_grpc(&server).await];
+    assert!(grpc.iter().all(Option::is_some));
+}
