@@ -123,9 +123,9 @@ impl<R: ReadTogether> Coalescer<R> {
             });
             let starts = queue.running < AT_ONCE;
             queue.running += usize::from(starts);
-            starts.then(|| Running(self.clone()))
+            starts.then(|| Running::new(self.clone()))
         };
-        if let Some(running) = started {
+        if let Some(mut running) = started {
             // A task of its own, so that a caller that gives up takes no answer from the others.
             tokio::spawn(async move { running.serve().await });
         }
@@ -134,14 +134,22 @@ impl<R: ReadTogether> Coalescer<R> {
 }
 
 /// One of the places in which statements run. It is free again when this is dropped, even on panic.
-struct Running<R: ReadTogether>(Coalescer<R>);
+struct Running<R: ReadTogether> {
+    of: Coalescer<R>,
+    /// Whether the place is free again.
+    is_free: bool,
+}
 
 impl<R: ReadTogether> Running<R> {
+    const fn new(of: Coalescer<R>) -> Self {
+        Self { of, is_free: false }
+    }
+
     /// Runs statements until nobody waits.
-    async fn serve(&self) {
+    async fn serve(&mut self) {
         while let Some((place, digests, answers)) = self.take() {
-            let read = place.within(self.0.reader.read(&digests));
-            let Ok(found) = timeout(self.0.bound, read).await else {
+            let read = place.within(self.of.reader.read(&digests));
+            let Ok(found) = timeout(self.of.bound, read).await else {
                 continue;
             };
             for (answer, found) in answers.into_iter().zip(found) {
@@ -151,12 +159,17 @@ impl<R: ReadTogether> Running<R> {
         }
     }
 
-    /// Takes the callers of the next statement. Whoever comes later is not among them.
+    /// Takes the callers of the next statement. Whoever comes later is not among them. If nobody
+    /// waits, the place is free under the same lock, so that the next caller finds it free.
     #[expect(clippy::type_complexity, reason = "one row of callers, taken apart")]
-    fn take(&self) -> Option<(Place, Vec<Digest>, Vec<oneshot::Sender<R::Answer>>)> {
-        let mut queue = lock(&self.0.queue);
+    fn take(&mut self) -> Option<(Place, Vec<Digest>, Vec<oneshot::Sender<R::Answer>>)> {
+        let mut queue = lock(&self.of.queue);
         queue.waiting.retain(|waiting| !waiting.answer.is_closed());
         let count = queue.waiting.len().min(MOST);
+        if count == 0 {
+            queue.running -= 1;
+            self.is_free = true;
+        }
         let mut first = None;
         let (mut digests, mut answers) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for waiting in queue.waiting.drain(..count) {
@@ -170,7 +183,9 @@ impl<R: ReadTogether> Running<R> {
 
 impl<R: ReadTogether> Drop for Running<R> {
     fn drop(&mut self) {
-        lock(&self.0.queue).running -= 1;
+        if !self.is_free {
+            lock(&self.of.queue).running -= 1;
+        }
     }
 }
 

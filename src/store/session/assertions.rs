@@ -3,7 +3,7 @@
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
-    ActiveModelTrait as _, ColumnTrait as _, EntityTrait as _, QueryFilter as _, Set,
+    ActiveModelTrait as _, ColumnTrait as _, DbErr, EntityTrait as _, QueryFilter as _, Set,
     sea_query::OnConflict,
 };
 
@@ -100,11 +100,15 @@ pub(in crate::store) async fn renew(
 ) -> Result<(), Error> {
     let digest = secret.digest.as_bytes().to_vec();
     // A first use cannot race with this, because it is recorded under the same lock.
-    session::Entity::update_many()
+    let renewed = session::Entity::update_many()
         .col_expr(session::Column::Digest, digest.clone().into())
         .filter(session::Column::Digest.eq(seen.session_digest.clone()))
+        .filter(session::Column::FirstUsedAt.is_null())
         .exec(tx)
         .await?;
+    if renewed.rows_affected != 1 {
+        return Err(Error::Conflict(DbErr::RecordNotUpdated));
+    }
     let mut seen = assertion::ActiveModel::from(seen);
     seen.session_digest = Set(digest);
     seen.update(tx).await?;
