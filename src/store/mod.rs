@@ -347,7 +347,7 @@ async fn settle<T>(
         (Mode::Preview, Ok(_) | Err(Error::Refused(_))) => tx.rollback().await?,
         // The result of the rollback is ignored. The first error matters more, and SQLite may
         // already have rolled back by itself.
-        (Mode::Apply, Err(_)) | (Mode::Preview, Err(_)) => drop(tx.rollback().await),
+        (Mode::Apply | Mode::Preview, Err(_)) => drop(tx.rollback().await),
     }
     done
 }
