@@ -91,7 +91,7 @@ impl CmsError {
 
     /// Says that a part of the update was made before the error.
     pub fn after_part(mut self, made: &str) -> Self {
-        self.message = format!("{} {made}", self.message);
+        self.message = format!("{made} {}", self.message);
         self
     }
 

@@ -95,9 +95,9 @@ fn half_made(error: ReceivedError, made: &str, rest: &str) -> CmsError {
             | Code::Unknown
     );
     let made = if is_unknown {
-        format!("{made}; {rest} may not have been changed: send the same update again.")
+        format!("{made}; {rest} may not have been changed; send the same update again:")
     } else {
-        format!("{made}, but not {rest}: send the same update again.")
+        format!("{made}, but not {rest}; send the same update again:")
     };
     CmsError::from(error).after_part(&made)
 }
