@@ -9,19 +9,16 @@
 //! so a group always ends. A change that nobody waits behind is committed at once, with the same
 //! statements as without groups.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 use sea_orm::{ConnAcquireErr, DatabaseConnection, DbErr};
 use tokio::{
     sync::{Mutex, OwnedMutexGuard, oneshot},
-    time::{Instant, timeout},
+    time::timeout,
 };
 
 use super::{
@@ -38,11 +35,7 @@ use crate::{
 };
 
 /// The largest number of changes in one group, so that none waits long for the others.
-const MOST: usize = 64;
-
-/// How long changes may join a group after its first one is done, so that none waits long for the
-/// others.
-const OPEN_FOR: Duration = Duration::from_millis(50);
+const MOST: usize = 32;
 
 /// Where a change that is done waits for the COMMIT.
 type Done = oneshot::Sender<Result<(), Error>>;
@@ -58,8 +51,6 @@ struct Group {
     done: Vec<Done>,
     /// Whether a task waits to commit this group.
     closes: bool,
-    /// When the first change was done.
-    since: Option<Instant>,
 }
 
 /// The queue of changes in front of the connection that writes, and the open group.
@@ -241,7 +232,7 @@ impl Turn {
             Err(error) => return self.groups.fail(open.done, done, &error),
         };
         open.done.extend(done);
-        if self.is_last(&mut open) {
+        if self.is_last(&open) {
             let outcomes = self.outcomes.clone();
             return self.groups.commit(open, connection, outcomes).await;
         }
@@ -259,11 +250,9 @@ impl Turn {
         }
     }
 
-    fn is_last(&self, open: &mut Group) -> bool {
-        let since = *open.since.get_or_insert_with(Instant::now);
+    fn is_last(&self, open: &Group) -> bool {
         self.groups.is_alone()
             || open.done.len() >= MOST
-            || since.elapsed() >= OPEN_FOR
             || self.groups.waiting.load(Ordering::Relaxed) == 0
     }
 
