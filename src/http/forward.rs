@@ -6,27 +6,24 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use super::REQUEST_ID;
 use crate::grpc::status::ReceivedError;
 
-/// Headers that are passed on with all their values. The authenticator refuses a credential that is
-/// sent twice.
-static PASSED: [HeaderName; 3] = [
-    header::AUTHORIZATION,
+/// Headers of the trace context, which are passed on with all their values.
+static TRACED: [HeaderName; 2] = [
     HeaderName::from_static("traceparent"),
     HeaderName::from_static("tracestate"),
 ];
 /// Header in which clients of the CMS send the JWT of a person.
 pub(super) static AUTHTOKEN: HeaderName = HeaderName::from_static("authtoken");
 
-/// Returns the headers of an RPC for a request with these headers.
+/// Returns the headers of an RPC for a request with these headers. The authenticator refuses a
+/// credential that is sent twice.
 ///
 /// # Errors
 /// A request of a browser (with `origin`) must send its credential in a header. A browser attaches
 /// client certificates even to requests that a page of another origin makes.
 pub(super) fn headers(sent: &HeaderMap, request_id: &str) -> Result<HeaderMap, ReceivedError> {
-    let mut headers = HeaderMap::with_capacity(4);
-    for name in &PASSED {
-        for value in sent.get_all(name) {
-            headers.append(name, value.clone());
-        }
+    let mut headers = traced(sent, request_id);
+    for value in sent.get_all(header::AUTHORIZATION) {
+        headers.append(header::AUTHORIZATION, value.clone());
     }
     for jwt in sent.get_all(&AUTHTOKEN) {
         let value = [b"Bearer ", jwt.as_bytes()].concat();
@@ -36,10 +33,28 @@ pub(super) fn headers(sent: &HeaderMap, request_id: &str) -> Result<HeaderMap, R
     if sent.contains_key(header::ORIGIN) && !headers.contains_key(header::AUTHORIZATION) {
         return Err(ReceivedError::no_credential());
     }
+    Ok(headers)
+}
+
+/// Returns the headers of an RPC whose credential is not in the headers of the request. A page of
+/// another origin cannot add it either.
+pub(super) fn headers_as(credential: HeaderValue, sent: &HeaderMap, request_id: &str) -> HeaderMap {
+    let mut headers = traced(sent, request_id);
+    headers.insert(header::AUTHORIZATION, credential);
+    headers
+}
+
+fn traced(sent: &HeaderMap, request_id: &str) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(4);
+    for name in &TRACED {
+        for value in sent.get_all(name) {
+            headers.append(name, value.clone());
+        }
+    }
     if let Ok(id) = HeaderValue::from_str(request_id) {
         headers.insert(REQUEST_ID, id);
     }
-    Ok(headers)
+    headers
 }
 
 /// Returns the value of a header that may be sent once.

@@ -1,4 +1,4 @@
-//! The HTTP port, for clients that speak no gRPC: OAuth 2.0 endpoints (RFC 7662, 7009, 8414) and the
+//! The HTTP port, for clients that speak no gRPC: OAuth 2.0 endpoints (RFC 7662, 8693, 7009, 8414) and the
 //! routes of the CMS for management tokens. Each request is converted to calls of this server's own
 //! RPCs, which pass all layers of the gRPC port. So authentication, limits, audit, metrics and traces
 //! are the same, and this module decides nothing itself. It reads no cookie, takes no credential from
@@ -33,17 +33,20 @@ use self::{
     error::{Family, IntoFamily as _},
     request::Origin,
 };
+use crate::domain::clock::Clock;
 
 /// Header with the id of a request, in requests and in responses.
 const REQUEST_ID: &str = "x-request-id";
 
 /// Settings of the HTTP port.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// URL at which clients reach the port, without a path.
     pub public_url: String,
     /// Whether clients are asked for certificates.
     pub client_certificates: bool,
+    /// The clock, which tells for how long a secret will still be valid.
+    pub clock: Arc<dyn Clock>,
 }
 
 /// The routes of the HTTP port.
@@ -55,7 +58,7 @@ pub struct Api {
 type Route = (&'static str, MethodRouter<Arc<Settings>>);
 
 /// Returns all routes. The `OpenAPI` document describes the same ones.
-fn routes() -> [Route; 7] {
+fn routes() -> [Route; 8] {
     let tokens = get(cms::list).post(cms::create);
     let token = get(cms::fetch).put(cms::update).delete(cms::delete);
     [
@@ -68,6 +71,7 @@ fn routes() -> [Route; 7] {
             "/oauth2/introspect/{stack_api_key}",
             post(oauth::introspect_at),
         ),
+        ("/oauth2/token", post(oauth::token)),
         ("/oauth2/revoke", post(oauth::revoke)),
         ("/v3/stacks/management_tokens", tokens),
         ("/v3/stacks/management_tokens/{uid}", token),

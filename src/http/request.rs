@@ -3,7 +3,7 @@
 use std::{convert::Infallible, sync::Arc};
 
 use axum::extract::FromRequest;
-use http::{HeaderMap, Request, header};
+use http::{HeaderMap, HeaderValue, Request, header};
 use http_body_util::BodyExt as _;
 use prost::Message;
 use tokio_util::bytes::Bytes;
@@ -64,12 +64,25 @@ impl HttpRequest {
         path: &'static str,
         message: &impl Message,
     ) -> Result<A, ReceivedError> {
-        let Some(origin) = &self.origin else {
-            return Err(ReceivedError::internal(
-                "a route was reached without its port",
-            ));
-        };
+        let origin = self.origin()?;
         let headers = forward::headers(&self.headers, &origin.request_id)?;
         rpc::unary(origin.rpcs.as_ref(), path, headers, message).await
+    }
+
+    /// Calls an RPC with a credential that is not in the headers of this request.
+    pub async fn call_as<A: Message + Default>(
+        &self,
+        credential: HeaderValue,
+        path: &'static str,
+        message: &impl Message,
+    ) -> Result<A, ReceivedError> {
+        let origin = self.origin()?;
+        let headers = forward::headers_as(credential, &self.headers, &origin.request_id);
+        rpc::unary(origin.rpcs.as_ref(), path, headers, message).await
+    }
+
+    fn origin(&self) -> Result<&Origin, ReceivedError> {
+        let origin = self.origin.as_ref();
+        origin.ok_or_else(|| ReceivedError::internal("a route was reached without its port"))
     }
 }

@@ -64,6 +64,7 @@ impl HttpPort {
         let api = Api::new(Settings {
             public_url: public_url.to_owned(),
             client_certificates: tls.is_some_and(|tls| tls.asks_for_certificates()),
+            clock: dispatcher.clock.clone(),
         });
         let tuning = &shared.tuning;
         Self {

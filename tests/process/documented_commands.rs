@@ -303,6 +303,27 @@ async fn the_lines_with_curl_work() {
     assert_eq!(text(&done.stdout), r#"{"active":false}"#);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lines_that_exchange_with_curl_work() {
+    if has_tool(&["curl"]).is_none() {
+        return;
+    }
+    let folder = folder();
+    let dev = Dev::start(folder.path());
+    let script = format!("set -e\n{}", blocks("docs/http.md", "Token exchange", &dev));
+    let done = paste(folder.path(), &script);
+    let told = text(&done.stdout);
+    assert!(done.status.success(), "{told}\n{}", text(&done.stderr));
+    let lines: Vec<_> = told.lines().collect();
+    let [active, ended] = lines[..] else {
+        panic!("{told}\n{}", text(&done.stderr));
+    };
+    for part in [r#""scope":"entry:READ_WRITE""#, r#""decision":"ALLOW""#] {
+        assert!(active.contains(part), "{active}");
+    }
+    assert_eq!(ended, r#"{"active":false}"#);
+}
+
 /// Returns the shell blocks of the README's section on a token's life.
 fn walk(dev: &Dev) -> String {
     blocks("README.md", "A token's life", dev)

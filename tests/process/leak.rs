@@ -320,6 +320,8 @@ async fn exchanged(dev: &Dev, secrets: &mut Secrets, stack: &str) {
     }
     let session = workload.exchange.exchange(exchange(stack, &uid)).await;
     let secret = secrets.add(&session.unwrap().into_inner().secret);
+    let over_http = crate::leak_http::exchange(dev, stack, &uid).await;
+    secrets.add(&over_http);
     let ask = introspect_request(stack, &secret, &["entry.read"]);
     let answer = service.introspection.introspect(ask).await.unwrap();
     assert!(answer.into_inner().active);

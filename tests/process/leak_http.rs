@@ -85,3 +85,47 @@ pub async fn drive(dev: &Dev, stack: &str, secret: &str) -> String {
     }
     made
 }
+
+/// Exchanges a workload's JWT, successfully and not, and sends it where it does not belong. Returns
+/// the secret of the session.
+pub async fn exchange(dev: &Dev, stack: &str, uid: &str) -> String {
+    let jwt = dev.get("workload_jwt");
+    let send = async |changes: &[(&str, &str)]| {
+        let mut form = vec![
+            (
+                "grant_type",
+                "urn:ietf:params:oauth:grant-type:token-exchange",
+            ),
+            ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
+            ("subject_token", jwt),
+            ("audience", stack),
+            ("token_uid", uid),
+        ];
+        form.retain(|(name, _)| !changes.iter().any(|(changed, _)| changed == name));
+        form.extend(changes);
+        let call = HttpCall::new(dev.get("http_address"), Method::POST, "/oauth2/token");
+        call.form(&form).send().await
+    };
+    for changes in [
+        [("audience", jwt)],
+        [("token_uid", jwt)],
+        [("scope", jwt)],
+        [("grant_type", jwt)],
+        [("subject_token_type", jwt)],
+        [("requested_token_type", jwt)],
+        [("actor_token", jwt)],
+        [("client_secret", jwt)],
+        [("subject_token", &jwt[..jwt.len() - 1])],
+        [("subject_token", format!("{jwt}\u{0}").as_str())],
+    ] {
+        let refused = send(&changes).await;
+        assert_eq!(refused.status, 400, "{refused:?}");
+        let text = format!("{refused:?}");
+        assert!(!text.contains(&jwt[..20]), "an error repeats the JWT");
+    }
+    let both = HttpCall::new(dev.get("http_address"), Method::POST, "/oauth2/token");
+    let both = both.header("authorization", &format!("Bearer {jwt}"));
+    assert_eq!(both.form(&[]).send().await.status, 400);
+    let answer = send(&[]).await.json();
+    answer["access_token"].as_str().unwrap().to_owned()
+}

@@ -71,7 +71,7 @@ pub(super) fn of<'a>(
 }
 
 /// Returns the scope: `module:ACCESS` for each grant, or `*:ACCESS` if the token is not narrowed.
-fn scope(permissions: &Permissions) -> String {
+pub(super) fn scope(permissions: &Permissions) -> String {
     let Some(modules) = &permissions.modules else {
         return format!("*:{}", access(permissions.access));
     };

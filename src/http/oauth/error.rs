@@ -55,6 +55,15 @@ impl OauthError {
         )
     }
 
+    /// Returns the error of a request for a token by another grant.
+    pub fn unsupported_grant_type(description: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "unsupported_grant_type",
+            description.into(),
+        )
+    }
+
     /// Returns the error of a caller that has not authenticated.
     pub fn invalid_client(description: impl Into<String>) -> Self {
         Self {

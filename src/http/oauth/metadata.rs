@@ -6,13 +6,16 @@ use axum::{body::Body, extract::State, response::Response};
 use http::StatusCode;
 use serde::Serialize;
 
-use super::OauthError;
+use super::{OauthError, token::GRANT_TYPE};
 use crate::http::{Settings, error::json, query, request::HttpRequest};
 
-/// The metadata. There is no authorization endpoint and no token endpoint.
+/// The metadata. There is no authorization endpoint.
 #[derive(Serialize)]
 struct Metadata<'a> {
     issuer: &'a str,
+    token_endpoint: String,
+    token_endpoint_auth_methods_supported: [&'static str; 1],
+    grant_types_supported: [&'static str; 1],
     introspection_endpoint: String,
     introspection_endpoint_auth_methods_supported: &'static [&'static str],
     revocation_endpoint: String,
@@ -35,6 +38,10 @@ pub(in crate::http) async fn metadata(
     let issuer = &settings.public_url;
     let metadata = Metadata {
         issuer,
+        token_endpoint: format!("{issuer}/oauth2/token"),
+        // The JWT to exchange is a parameter, and not the credential of a client.
+        token_endpoint_auth_methods_supported: ["none"],
+        grant_types_supported: [GRANT_TYPE],
         introspection_endpoint: format!("{issuer}/oauth2/introspect"),
         introspection_endpoint_auth_methods_supported: methods,
         revocation_endpoint: format!("{issuer}/oauth2/revoke"),

@@ -1,4 +1,5 @@
-//! OAuth 2.0 endpoints: introspection (RFC 7662), revocation (RFC 7009) and metadata (RFC 8414).
+//! OAuth 2.0 endpoints: introspection (RFC 7662), token exchange (RFC 8693), revocation (RFC 7009) and
+//! metadata (RFC 8414).
 
 mod action;
 mod answer;
@@ -6,12 +7,14 @@ mod error;
 mod introspect;
 mod metadata;
 mod revoke;
+mod token;
 
 pub(super) use self::{
     error::OauthError,
     introspect::{introspect, introspect_at},
     metadata::metadata,
     revoke::revoke,
+    token::token,
 };
 use super::{body::Form, forward, query, request::HttpRequest};
 

@@ -16,6 +16,9 @@ async fn the_metadata_names_the_configured_address_whatever_the_host_is() {
     let issuer = format!("http://{}", server.http_address);
     let wanted = json!({
         "issuer": issuer,
+        "token_endpoint": format!("{issuer}/oauth2/token"),
+        "token_endpoint_auth_methods_supported": ["none"],
+        "grant_types_supported": ["urn:ietf:params:oauth:grant-type:token-exchange"],
         "introspection_endpoint": format!("{issuer}/oauth2/introspect"),
         "introspection_endpoint_auth_methods_supported": ["Bearer"],
         "revocation_endpoint": format!("{issuer}/oauth2/revoke"),

@@ -10,4 +10,6 @@ mod refusals;
 mod revoke;
 mod sent_back;
 mod tls;
+mod token;
+mod token_refused;
 mod two_changes;

@@ -246,7 +246,7 @@ async fn other_paths_and_methods_do_not_exist() {
         "/oauth2/introspect/a/b",
         "//oauth2/introspect",
         "/OAUTH2/introspect",
-        "/oauth2/token",
+        "/oauth2/tokens",
         "/oauth2/../oauth2/revoke",
         "/oauth2/%69ntrospect",
         "/stacktoken.v1.IntrospectionService/Introspect",
@@ -265,6 +265,7 @@ async fn other_paths_and_methods_do_not_exist() {
     for (path, method, allowed) in [
         ("/oauth2/introspect", Method::GET, "POST"),
         ("/oauth2/revoke", Method::DELETE, "POST"),
+        ("/oauth2/token", Method::GET, "POST"),
         ("/openapi.json", Method::POST, "GET,HEAD"),
         ("/v3/stacks/management_tokens", Method::PUT, "GET,HEAD,POST"),
         (
