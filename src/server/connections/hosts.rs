@@ -220,14 +220,14 @@ mod tests {
             hosts.hand_over(connection(&started, end.clone()));
             seen.push(next(&threads).unwrap());
         }
-        assert_eq!(seen, ["connections-0", "connections-1", "connections-0"]);
+        assert_eq!(seen, ["test-0", "test-1", "test-0"]);
         ends[0].cancel();
         ends[2].cancel();
         while hosts.all[0].open.load(Ordering::Relaxed) > 0 {
             tokio::task::yield_now().await;
         }
         hosts.hand_over(connection(&started, ends[1].clone()));
-        assert_eq!(next(&threads).unwrap(), "connections-0");
+        assert_eq!(next(&threads).unwrap(), "test-0");
         ends[1].cancel();
         tokio::time::timeout(SOON, hosts.finish()).await.unwrap();
     }
