@@ -325,6 +325,8 @@ async fn a_call_that_its_client_cancels_is_counted_as_cancelled() {
     wire.send(&wire::message(1, &issue)).await;
     wire.send(&wire::ping()).await;
     wire.next_frame_of(wire::PING).await.unwrap();
+    // The change runs on another thread than the connection, and nothing shows that it has begun.
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     wire.send(&wire::reset(1)).await;
     let issues = [("rpc_method", &path[1..])];
     eventually("it is counted", async || {
