@@ -41,19 +41,18 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let response = ready!(Pin::new(&mut self.response).poll(cx));
         Poll::Ready(response.map(|mut response| {
-            let counted = response.extensions_mut().remove::<Arc<UnreadCounts>>();
-            let response = response.map(|body| ResponseBody::new(body, self.backlog.clone()));
-            // Dropped last, so that the response is counted without a gap.
-            drop(counted);
-            response
+            let counts = response.extensions_mut().remove::<Arc<UnreadCounts>>();
+            // Extensions are cloned only with their response, so this is the only reference.
+            let counts = counts.and_then(Arc::into_inner);
+            response.map(|body| ResponseBody::new(body, counts, self.backlog.clone()))
         }))
     }
 }
 
-/// Counts a response on its way to the connection's thread as unread.
+/// Counts a response as unread, and its bytes as far as they are known.
 struct UnreadCounts {
-    _response: UnreadResponse,
-    _bytes: Option<UnreadBytes>,
+    response: UnreadResponse,
+    bytes: Option<UnreadBytes>,
 }
 
 /// Encodes the message of a response, and counts the response and its bytes as unread on the thread
@@ -66,8 +65,8 @@ pub(in crate::server) fn count_made(
 ) -> Response<Body> {
     let mut response = response.map(encoded);
     let counts = UnreadCounts {
-        _response: unread,
-        _bytes: count_known(response.body(), backlog),
+        response: unread,
+        bytes: count_known(response.body(), backlog),
     };
     response.extensions_mut().insert(Arc::new(counts));
     response
@@ -147,10 +146,15 @@ pub(super) struct ResponseBody {
 }
 
 impl ResponseBody {
-    fn new(body: Body, backlog: Arc<Backlog>) -> Self {
+    /// Counts the response, unless `counts` does so already.
+    fn new(body: Body, counts: Option<UnreadCounts>, backlog: Arc<Backlog>) -> Self {
+        let UnreadCounts { response, bytes } = counts.unwrap_or_else(|| UnreadCounts {
+            response: backlog.count_unread(),
+            bytes: count_known(&body, &backlog),
+        });
         Self {
-            unread: Some(backlog.count_unread()),
-            unread_bytes: count_known(&body, &backlog),
+            unread: Some(response),
+            unread_bytes: bytes,
             body,
             backlog,
         }
