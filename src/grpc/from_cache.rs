@@ -9,6 +9,7 @@ use super::{
     MessageLimits,
     convert::{batch, introspection},
     ext_authz::{Authorization, MAX_CHECK},
+    framing::{PREFIX, framed, framed_bytes},
     pb::v1,
     status::{Failure, count_failure},
     wide,
@@ -17,9 +18,6 @@ use crate::{
     app::App,
     domain::{caller::Actor, routes::RouteTable},
 };
-
-/// Size in bytes of the prefix of a gRPC message: the compressed flag and the message length.
-const PREFIX: usize = 5;
 
 /// The RPCs that the cache can answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,30 +156,4 @@ fn unframed(framed: &Bytes) -> Option<Bytes> {
     let [compressed, length @ ..] = *prefix;
     let length = usize::try_from(u32::from_be_bytes(length)).ok()?;
     (compressed == 0 && length == message.len()).then(|| framed.slice(PREFIX..))
-}
-
-/// Returns the prefix of a message of `length` bytes, with the capacity for the message behind it.
-fn prefix(length: usize) -> Option<Vec<u8>> {
-    let mut framed = Vec::with_capacity(PREFIX + length);
-    framed.push(0);
-    framed.extend(u32::try_from(length).ok()?.to_be_bytes());
-    Some(framed)
-}
-
-/// Returns an encoded message with its prefix.
-fn framed_bytes(message: &[u8]) -> Option<Bytes> {
-    let mut framed = prefix(message.len())?;
-    framed.extend(message);
-    Some(framed.into())
-}
-
-/// Returns a message with its prefix; `None` if it is larger than `max` bytes.
-fn framed<M: Message>(message: &M, max: usize) -> Option<Bytes> {
-    let length = message.encoded_len();
-    if length > max {
-        return None;
-    }
-    let mut framed = prefix(length)?;
-    message.encode_raw(&mut framed);
-    Some(framed.into())
 }

@@ -43,6 +43,7 @@ mod convert;
 mod exchange;
 mod ext_authz;
 mod field_violations;
+pub mod framing;
 pub mod from_cache;
 mod health_descriptors;
 mod introspection;

@@ -6,13 +6,13 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Response};
 use http_body_util::BodyExt as _;
 use prost::Message;
-use tokio_util::bytes::{BufMut as _, Bytes, BytesMut};
+use tokio_util::bytes::Bytes;
 
 use super::REQUEST_ID;
-use crate::grpc::status::{self, ReceivedError};
-
-/// Size in bytes of the prefix of a gRPC message, which contains the compressed flag and the length.
-const PREFIX: usize = 5;
+use crate::grpc::{
+    framing::{PREFIX, framed},
+    status::{self, ReceivedError},
+};
 
 /// Future of the response to an RPC.
 pub type RpcFuture = BoxFuture<'static, Result<Response<tonic::body::Body>, Infallible>>;
@@ -38,7 +38,9 @@ pub(super) async fn unary<A: Message + Default>(
 ) -> Result<A, ReceivedError> {
     let request_id = headers.get(REQUEST_ID).cloned();
     let unreadable = || unreadable(request_id.as_ref());
-    let Ok(response) = rpcs.call(path, headers, framed(message)).await;
+    // A message is at most as long as the request body, which is limited.
+    let message = framed(message, usize::MAX).ok_or_else(unreadable)?;
+    let Ok(response) = rpcs.call(path, headers, message).await;
     let (head, body) = response.into_parts();
     if let Some(error) = status::received(&head.headers) {
         return Err(error);
@@ -50,16 +52,6 @@ pub(super) async fn unary<A: Message + Default>(
     let bytes = body.to_bytes();
     let message = bytes.get(PREFIX..).ok_or_else(unreadable)?;
     A::decode(message).map_err(|_| unreadable())
-}
-
-fn framed(message: &impl Message) -> Bytes {
-    let length = message.encoded_len();
-    let mut bytes = BytesMut::with_capacity(PREFIX + length);
-    bytes.put_u8(0);
-    // A message is at most as long as the request body, which is limited.
-    bytes.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
-    bytes.put_slice(&message.encode_to_vec());
-    bytes.freeze()
 }
 
 /// Logs the id with which the client can report the fault, and returns the error.

@@ -26,12 +26,11 @@ use crate::{
         policy::{AllowedCallers, Rule},
     },
     domain::caller::{Call, Mode, Requirement},
-    grpc::status::{self, Failure},
+    grpc::{
+        framing,
+        status::{self, Failure},
+    },
 };
-
-/// Size in bytes of the prefix of a gRPC message, which contains the compressed flag and the
-/// message length.
-const PREFIX_BYTES: usize = 5;
 
 /// Returns how many messages a client may send in a call to this RPC.
 pub(super) const fn expected(rule: &Rule) -> Expected {
@@ -144,7 +143,7 @@ impl RpcMiddleware {
         // The permit is taken before the handler starts, so that no call is aborted halfway for
         // lack of a permit.
         let message = std::mem::take(request.body_mut());
-        let message = pin!(collected(message, self.max_request_bytes + PREFIX_BYTES));
+        let message = pin!(collected(message, self.max_request_bytes + framing::PREFIX));
         *request.body_mut() = run_limited(waiting, || Ok(()), message).await?;
         let permit = self.permits.enter(&call.caller)?;
         if rule.changes {
