@@ -11,6 +11,8 @@ static TRACED: [HeaderName; 2] = [
     HeaderName::from_static("traceparent"),
     HeaderName::from_static("tracestate"),
 ];
+/// Header in which clients of the CMS send the stack key.
+pub(super) const API_KEY: &str = "api_key";
 /// Header in which clients of the CMS send the JWT of a person.
 pub(super) static AUTHTOKEN: HeaderName = HeaderName::from_static("authtoken");
 

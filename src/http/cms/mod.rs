@@ -25,9 +25,6 @@ pub(super) use self::{
 };
 use super::forward;
 
-/// Header with the stack key.
-const API_KEY: &str = "api_key";
-
 /// The uid in a path, or why the path cannot be read.
 type UidInPath = Result<Path<String>, PathRejection>;
 
@@ -47,7 +44,7 @@ fn uid(in_path: UidInPath) -> Result<String, CmsError> {
 /// # Errors
 /// The header is missing or sent twice.
 fn stack_key(headers: &HeaderMap) -> Result<String, CmsError> {
-    match forward::single(headers, API_KEY) {
+    match forward::single(headers, forward::API_KEY) {
         Ok(Some(key)) => Ok(key.to_owned()),
         Ok(None) => Err(CmsError::stack_key(
             "is required: send the stack API key in the header api_key",

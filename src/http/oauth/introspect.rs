@@ -20,8 +20,6 @@ use crate::{
 const RPC: &str = "/stacktoken.v1.IntrospectionService/Introspect";
 /// The form parameter and the name of the stack key in errors.
 const STACK_KEY: &str = "stack_api_key";
-/// Header in which clients of the CMS send the stack key.
-const API_KEY: &str = "api_key";
 
 /// Introspects a token whose stack key is in the form or in the header `api_key`.
 pub(in crate::http) async fn introspect(
@@ -80,9 +78,9 @@ fn stack_key(
     form: &Form,
     request: &HttpRequest,
 ) -> Result<String, OauthError> {
-    let in_header = forward::single(&request.headers, API_KEY);
+    let in_header = forward::single(&request.headers, forward::API_KEY);
     let in_header = in_header.map_err(|problem| {
-        OauthError::invalid_request(format!("the header {API_KEY} {problem}"))
+        OauthError::invalid_request(format!("the header {} {problem}", forward::API_KEY))
     })?;
     let mut sent = [in_path, form.get(STACK_KEY), in_header]
         .into_iter()

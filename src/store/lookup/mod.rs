@@ -11,7 +11,6 @@ use uuid::Uuid;
 use crate::domain::{
     id::{StackUid, TokenUid},
     origin::Origin,
-    permissions::{Draft, Permissions},
     revision::Snapshot,
     secret::Digest,
     timestamp::Timestamp,
@@ -20,7 +19,7 @@ use crate::domain::{
 use crate::store::{
     Error, Store,
     engine::{evidence::first, origin::origin_of},
-    token::rows::labels_of,
+    token::rows::{labels_of, permissions_of},
 };
 
 /// What the store knows about a digest at one instant.
@@ -155,11 +154,6 @@ fn facts_of(row: &QueryResult) -> Result<Option<Facts>, Error> {
     }
 }
 
-fn read(permissions: &str) -> Option<Permissions> {
-    let draft: Draft = serde_json::from_str(permissions).ok()?;
-    Permissions::try_from(draft).ok()
-}
-
 /// Returns the session whose secret has this digest. `None` if the secret is a token's own.
 fn session_of(row: &Row) -> Result<Option<Box<SessionFacts>>, Error> {
     let wrong = |column| Error::Corrupt {
@@ -193,10 +187,13 @@ impl TryFrom<Row> for Facts {
         };
         let instant =
             |micros, column| Timestamp::from_micros(micros).ok_or_else(|| corrupt(column));
-        let permissions = read(&row.permissions).ok_or_else(|| corrupt("permissions"))?;
+        let permissions = permissions_of(&row.permissions).ok_or_else(|| corrupt("permissions"))?;
         let permissions = match &row.session_narrow {
             None => permissions,
-            Some(narrow) => permissions.cut_by(&read(narrow).ok_or_else(|| corrupt("narrow"))?),
+            Some(narrow) => {
+                let narrow = permissions_of(narrow).ok_or_else(|| corrupt("narrow"))?;
+                permissions.cut_by(&narrow)
+            }
         };
         let session = session_of(&row)?;
         let ends_at = row.ends_at.map(|at| instant(at, "ends_at"));

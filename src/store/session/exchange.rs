@@ -17,7 +17,7 @@ use crate::domain::{
         session::{SessionLimits, end_of_session, permitted},
     },
     id::{StackUid, TokenUid},
-    permissions::{Draft, Permissions},
+    permissions::Permissions,
     refusal::Refusal,
     revision::Revision,
     timestamp::Timestamp,
@@ -32,7 +32,7 @@ use crate::store::{
     record::{Changed, Proof},
     stack::access::LockedStack,
     token::{
-        rows::{corrupt, written},
+        rows::{corrupt, permissions_of, written},
         secrets::NewSecret,
     },
 };
@@ -190,13 +190,9 @@ impl Store {
 fn resumed(session: &session::Model, token: &Token) -> Result<StartedSession, Error> {
     let wrong = |column| corrupt("sessions", column, session.token_uid);
     let expires_at = Timestamp::from_micros(session.expires_at);
-    let narrow = match &session.narrow {
-        None => None,
-        Some(narrow) => {
-            let draft: Draft = serde_json::from_str(narrow).map_err(|_| wrong("narrow"))?;
-            Some(Permissions::try_from(draft).map_err(|_| wrong("narrow"))?)
-        }
-    };
+    let narrow = session.narrow.as_deref();
+    let narrow = narrow.map(|narrow| permissions_of(narrow).ok_or_else(|| wrong("narrow")));
+    let narrow = narrow.transpose()?;
     let permissions = permitted(&token.permissions, narrow.as_ref());
     Ok(StartedSession {
         token: TokenUid::from_untyped_uuid(session.token_uid),

@@ -103,6 +103,13 @@ pub(in crate::store) fn written(permissions: &Permissions) -> String {
     serde_json::to_string(&permissions.draft()).unwrap_or_default()
 }
 
+/// Parses permissions from the column in which they are stored. Returns `None` if they cannot be
+/// parsed.
+pub(in crate::store) fn permissions_of(text: &str) -> Option<Permissions> {
+    let draft: Draft = serde_json::from_str(text).ok()?;
+    Permissions::try_from(draft).ok()
+}
+
 /// Serializes labels for the column in which they are stored.
 pub(in crate::store) fn written_labels(labels: &Labels) -> String {
     serde_json::to_string(labels).unwrap_or_default()
@@ -153,8 +160,6 @@ pub(in crate::store) fn token_of(
     let instant = |micros, column| Timestamp::from_micros(micros).ok_or_else(wrong(column));
     let optional = |micros: Option<i64>, column| micros.map(|at| instant(at, column)).transpose();
     let kind = |name: &str, column| CallerKind::from_name(name).ok_or_else(wrong(column));
-    let draft: Option<Draft> = serde_json::from_str(&row.permissions).ok();
-    let permissions = draft.and_then(|draft| Permissions::try_from(draft).ok());
     let revocation = match row.revoked_at {
         None => None,
         Some(at) => Some(Revocation {
@@ -179,7 +184,7 @@ pub(in crate::store) fn token_of(
         description: Description::parse(&row.description)
             .ok()
             .ok_or_else(wrong("description"))?,
-        permissions: permissions.ok_or_else(wrong("permissions"))?,
+        permissions: permissions_of(&row.permissions).ok_or_else(wrong("permissions"))?,
         labels: labels_of(&row.labels).ok_or_else(wrong("labels"))?,
         generation: u32::try_from(row.generation)
             .ok()
