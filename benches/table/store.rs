@@ -120,8 +120,8 @@ impl Caller {
         }
     }
 
-    /// Returns how many calls a second succeed. All of them must. `call` gets a number that no
-    /// other call has.
+    /// Returns the number of calls per second. Each call must succeed, and is passed a unique
+    /// number.
     async fn rate<F: Future<Output = ()> + Send + 'static>(
         &self,
         numbers: &AtomicU64,

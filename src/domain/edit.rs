@@ -112,7 +112,8 @@ impl PermissionsParts {
         let keeps_modules = self.modules == Part::Keep;
         let after = self.over(current);
         let mut faults = Violations::default();
-        // The request does not contain the grants that are kept, so a violation cannot name them.
+        // The update keeps the existing grants, which are not in the request. So the violation names
+        // `access` and not a grant.
         if keeps_modules && let Some(problem) = too_low(&after) {
             faults.add(format!("{FIELD}.access"), problem);
             return faults.finish(None);

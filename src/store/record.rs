@@ -1,8 +1,8 @@
 //! Records changes. A change of a stack or a token is committed only together with its row in the
 //! audit (R14) and, if it can alter a verdict, its row in the change log (R12). `change_tx!`
 //! commits only a [`Changed`], which needs a [`Proof`]. The methods in this file return one when
-//! they write the rows. [`Proof::nothing_changed`] is a statement by its caller, which nothing
-//! checks.
+//! they write the rows. Nothing
+//! verifies the use of [`Proof::nothing_changed`]: its caller is responsible for it.
 
 use crate::domain::{audit::AuditAction, caller::Call, id::TokenUid, revision::Revision};
 use crate::store::{

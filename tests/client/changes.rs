@@ -40,7 +40,7 @@ struct ChangeFixture {
     stack: String,
 }
 
-/// Creates a client of these replicas of the cluster and waits until it watches.
+/// Creates a client of these replicas, and waits until its Watch stream is open.
 pub async fn client_at(cluster: &Cluster, addresses: &[&str]) -> Client {
     use stacktoken::domain::clock::{Clock as _, SystemClock};
     let now = SystemClock::new().now().seconds();

@@ -253,7 +253,8 @@ impl Drop for Node {
     }
 }
 
-/// As in docs/operations.md, with short times so that a run takes minutes.
+/// The Patroni configuration of docs/operations.md, but with short time-outs, so that a run takes
+/// minutes.
 const CONFIGURATION: &str = "\
 scope: tokens
 name: NAME

@@ -52,7 +52,7 @@ pub struct Replica {
     pub admin_address: String,
     /// Proxy for the connections that serve calls.
     pub link: Proxy,
-    /// Proxy for the poller, the heartbeat and LISTEN.
+    /// Proxy of the connections that the poller, the heartbeat and LISTEN use.
     pub control_link: Proxy,
     pub owner: Client,
     pub service: Client,
