@@ -31,8 +31,8 @@ type Recording = Shared<BoxFuture<'static, Result<Option<Revision>, LookupError>
 pub(super) struct FirstUseRecorder(Arc<Mutex<HashMap<Digest, Recording>>>);
 
 impl App {
-    /// Records the first use of a secret. Facts that this makes wrong are evicted from the cache
-    /// before this returns.
+    /// Records the first use of a secret. Cached facts that this makes outdated are evicted before
+    /// this returns.
     pub(super) async fn record_first_use(
         &self,
         call: &Call,

@@ -71,15 +71,15 @@ impl App {
 
     async fn wait_until_writable(&self) {
         let mut pause = FIRST_PROBE_INTERVAL;
-        let mut told = None;
+        let mut logged = None;
         while let Err(unwritable) = self.store.require_writable().await {
             // If the database is unreachable instead, this logs nothing, because the poller and the
             // heartbeat log that.
             self.set_read_only(unwritable.is_read_only());
             let cause = unwritable.to_string();
-            if self.is_read_only() && told.as_ref() != Some(&cause) {
+            if self.is_read_only() && logged.as_ref() != Some(&cause) {
                 tracing::warn!(cause, "changes are refused");
-                told = Some(cause);
+                logged = Some(cause);
             }
             let _ = timeout(pause, self.read_only.look.notified()).await;
             pause = longer(pause);

@@ -67,7 +67,7 @@ struct Shared {
 /// The input side of the queue. After it is dropped, the writer stops once everything is written.
 pub(super) struct RefusalLog {
     shared: Arc<Shared>,
-    told: Shards<Digest, ()>,
+    reported: Shards<Digest, ()>,
     hidden: HiddenRows,
     metrics: Arc<Metrics>,
     _closing: DropGuard,
@@ -85,7 +85,7 @@ pub(super) fn channel(store: Arc<Store>, metrics: Arc<Metrics>) -> (RefusalLog, 
     let closed = CancellationToken::new();
     let log = RefusalLog {
         shared: shared.clone(),
-        told: Shards::new(MAX_REPORTED_SECRETS),
+        reported: Shards::new(MAX_REPORTED_SECRETS),
         hidden: HiddenRows::default(),
         metrics,
         _closing: closed.clone().drop_guard(),
@@ -147,12 +147,12 @@ impl RefusalLog {
     /// queued a row about the same secret. If the queue is full, the row is dropped and is queued
     /// when the secret is presented again.
     pub fn note_superseded(&self, call: &Call, presented: PresentedSecret) {
-        if self.told.get(&presented.digest).is_some() {
+        if self.reported.get(&presented.digest).is_some() {
             return;
         }
         let mut waiting = self.shared.waiting();
         if waiting.superseded.len() < UNWRITTEN {
-            self.told.insert(presented.digest, ());
+            self.reported.insert(presented.digest, ());
             waiting.superseded.push((Box::new(call.clone()), presented));
             self.shared.noted.notify_one();
         }

@@ -39,7 +39,7 @@ const NOBODY: Requirement = Requirement {
     anyone: false,
     workload: false,
 };
-const GOVERNOR: Requirement = Requirement {
+const STACK_ADMIN: Requirement = Requirement {
     stack_admin: true,
     ..NOBODY
 };
@@ -137,20 +137,20 @@ const fn path_of(path: &'static str, action: AuditAction) -> &'static str {
 /// The rules of all RPCs that are served.
 #[rustfmt::skip]
 pub const RULES: &[Rule] = &[
-    change("/stacktoken.v1.TokenService/Issue", GOVERNOR, AuditAction::TokenIssue),
+    change("/stacktoken.v1.TokenService/Issue", STACK_ADMIN, AuditAction::TokenIssue),
     read("/stacktoken.v1.TokenService/Get", GOVERNOR_OR_OPERATOR, AuditAction::TokenGet),
     read("/stacktoken.v1.TokenService/GetUsage", GOVERNOR_OR_OPERATOR, AuditAction::TokenGetUsage),
     read("/stacktoken.v1.TokenService/ListStacks", USER, AuditAction::TokenListStacks),
     read("/stacktoken.v1.TokenService/List", GOVERNOR_OR_OPERATOR, AuditAction::TokenList),
-    change("/stacktoken.v1.TokenService/Update", GOVERNOR, AuditAction::TokenUpdate),
+    change("/stacktoken.v1.TokenService/Update", STACK_ADMIN, AuditAction::TokenUpdate),
     change("/stacktoken.v1.TokenService/SetExpiry", GOVERNOR_OR_OPERATOR, AuditAction::TokenSetExpiry),
-    change("/stacktoken.v1.TokenService/Rotate", GOVERNOR, AuditAction::TokenRotate),
-    change("/stacktoken.v1.TokenService/EndOverlap", GOVERNOR, AuditAction::TokenEndOverlap),
+    change("/stacktoken.v1.TokenService/Rotate", STACK_ADMIN, AuditAction::TokenRotate),
+    change("/stacktoken.v1.TokenService/EndOverlap", STACK_ADMIN, AuditAction::TokenEndOverlap),
     change("/stacktoken.v1.TokenService/Revoke", GOVERNOR_OR_OPERATOR, AuditAction::TokenRevoke),
     change("/stacktoken.v1.TokenService/RevokeAll", GOVERNOR_OR_OPERATOR, AuditAction::TokenRevokeAll),
-    read("/stacktoken.v1.TokenService/ExplainExchange", GOVERNOR, AuditAction::TokenExplainExchange),
-    read("/stacktoken.v1.TokenService/ListFederationIssuers", GOVERNOR, AuditAction::TokenListFederationIssuers),
-    change("/stacktoken.v1.TokenService/EndSessions", GOVERNOR, AuditAction::TokenEndSessions),
+    read("/stacktoken.v1.TokenService/ExplainExchange", STACK_ADMIN, AuditAction::TokenExplainExchange),
+    read("/stacktoken.v1.TokenService/ListFederationIssuers", STACK_ADMIN, AuditAction::TokenListFederationIssuers),
+    change("/stacktoken.v1.TokenService/EndSessions", STACK_ADMIN, AuditAction::TokenEndSessions),
     change("/stacktoken.v1.ExchangeService/Exchange", WORKLOAD, AuditAction::TokenExchange),
     change("/stacktoken.v1.LeakService/ReportLeaked", OPERATOR_OR_SERVICE, AuditAction::TokenReportLeaked),
     verdict("/stacktoken.v1.IntrospectionService/Introspect", INTROSPECTOR),

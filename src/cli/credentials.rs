@@ -189,9 +189,9 @@ mod tests {
                     vec!["stacktoken", "introspect", "--stack", &form],
                     vec!["stacktoken", "serve", "--", &form],
                 ] {
-                    let told = refused(&arguments).unwrap_or_else(|| panic!("{arguments:?}"));
-                    assert!(told.contains(cure), "{told}");
-                    assert!(!told.contains("zzzz") && !told.contains("eyJ"), "{told}");
+                    let error = refused(&arguments).unwrap_or_else(|| panic!("{arguments:?}"));
+                    assert!(error.contains(cure), "{error}");
+                    assert!(!error.contains("zzzz") && !error.contains("eyJ"), "{error}");
                 }
                 let line = redact(&format!("--x: cannot read {form}: gone"));
                 assert!(!line.contains("zzzz") && !line.contains("eyJ"), "{line}");
@@ -210,8 +210,8 @@ mod tests {
             (vec!["x", "get", "--name", SECRET], "--name: "),
             (vec!["x", "issue", "--jwt", "a.b.c"], "--jwt: "),
         ] {
-            let told = refused(&arguments).unwrap();
-            assert!(told.starts_with(place), "{told}");
+            let error = refused(&arguments).unwrap();
+            assert!(error.starts_with(place), "{error}");
         }
     }
 

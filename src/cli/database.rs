@@ -32,13 +32,13 @@ pub async fn open(
     size: PoolSize,
     ambient: (Arc<dyn Clock>, Arc<dyn Entropy>),
 ) -> anyhow::Result<Store> {
-    let mut told = BTreeSet::new();
+    let mut printed = BTreeSet::new();
     loop {
         match try_open(location, size, ambient.clone()).await {
             Ok(store) => return Ok(store),
             Err(Missing::Wrong(error)) => return Err(error.context("--database-url")),
             Err(Missing::Away(cause)) => {
-                if told.insert(cause.clone()) {
+                if printed.insert(cause.clone()) {
                     tracing::warn!(cause, "not serving: waiting for the database");
                 }
             }

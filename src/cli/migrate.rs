@@ -65,14 +65,14 @@ async fn status(store: &Store) -> anyhow::Result<ExitCode> {
     let schema = store.schema().await?;
     let is_current =
         schema.pending.is_empty() && schema.unknown.is_empty() && schema.missing.is_empty();
-    for (told, names) in [
+    for (state, names) in [
         ("applied", schema.applied),
         ("pending", schema.pending),
         ("unknown", schema.unknown),
         ("missing", schema.missing),
     ] {
         for name in names {
-            output::line(&format!("{told} {name}"))?;
+            output::line(&format!("{state} {name}"))?;
         }
     }
     Ok(if is_current {

@@ -82,11 +82,11 @@ enum Command {
     EndSessions(client::EndSessions),
     /// List the issuers of workloads that federated tokens of a stack can name
     ListIssuers(client::ListIssuers),
-    /// Print the catalogue of actions that results from --catalogue, as a file for --catalogue.
-    /// Contacts no server; ListActions returns the catalogue of a server
+    /// Print the complete action catalogue, with the additions from --catalogue, in the format that
+    /// --catalogue reads. Contacts no server; ListActions returns the catalogue of a server
     Catalogue(catalogue::Catalogue),
-    /// Print the route table that results from --authz-routes, as a file for --authz-routes.
-    /// Contacts no server
+    /// Print the complete route table, with the additions from --authz-routes, in the format that
+    /// --authz-routes reads. Contacts no server
     Routes(routes::Routes),
     /// Print completions for a shell
     Completions {

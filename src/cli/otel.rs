@@ -138,9 +138,9 @@ mod tests {
             Ok(0.0)
         );
         let wrong = ("OTEL_TRACES_SAMPLER_ARG", "2");
-        let told = ratio(&[by_ratio, wrong], &[]).unwrap_err();
-        assert!(told.starts_with("OTEL_TRACES_SAMPLER_ARG: "), "{told}");
-        let told = ratio(&[("OTEL_TRACES_SAMPLER", "jaeger_remote")], &[]).unwrap_err();
-        assert!(told.starts_with("OTEL_TRACES_SAMPLER: "), "{told}");
+        let error = ratio(&[by_ratio, wrong], &[]).unwrap_err();
+        assert!(error.starts_with("OTEL_TRACES_SAMPLER_ARG: "), "{error}");
+        let error = ratio(&[("OTEL_TRACES_SAMPLER", "jaeger_remote")], &[]).unwrap_err();
+        assert!(error.starts_with("OTEL_TRACES_SAMPLER: "), "{error}");
     }
 }

@@ -74,10 +74,10 @@ fn in_one_line(error: &clap::Error) -> String {
         .lines()
         .map(str::trim)
         .take_while(|line| !line.starts_with("Usage:"));
-    let told: Vec<_> = lines
+    let parts: Vec<_> = lines
         .filter(|line| !line.is_empty() && !line.starts_with("For more"))
         .collect();
-    let mut line = told.join(" ").trim_start_matches("error: ").to_owned();
+    let mut line = parts.join(" ").trim_start_matches("error: ").to_owned();
     let is_unknown = matches!(
         error.kind(),
         ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand

@@ -76,7 +76,8 @@ pub struct Token {
     pub last_used_at: Option<Timestamp>,
     /// Which workloads may obtain secrets. `None` if the token has secrets of its own.
     pub federation: Option<Federation>,
-    /// Whether the operator has configured the issuer of `federation`. The store does not know it.
+    /// Whether the operator has configured the issuer of `federation`. It is not stored: the store
+    /// sets `false`, and `App::with_use` sets the actual value.
     pub issuer_configured: bool,
 }
 

@@ -41,7 +41,8 @@ impl Token {
             &generation,
             &overlap,
         ];
-        // Another replica may run the previous version, whose etags must be equal to these.
+        // Only federated tokens have this part, because the previous version, which another replica
+        // may run, must compute the same etag for an ordinary token.
         let federation = self.federation.as_ref();
         let federation = federation.map(serde_json::to_string);
         let federation = federation.map(Result::unwrap_or_default);

@@ -38,7 +38,7 @@ pub(super) async fn unary<A: Message + Default>(
 ) -> Result<A, ReceivedError> {
     let request_id = headers.get(REQUEST_ID).cloned();
     let unreadable = || unreadable(request_id.as_ref());
-    // A message is at most as long as the request body, which is limited.
+    // No limit is needed here: the HTTP request body that the message was made from is limited.
     let message = framed(message, usize::MAX).ok_or_else(unreadable)?;
     let Ok(response) = rpcs.call(path, headers, message).await;
     let (head, body) = response.into_parts();

@@ -98,8 +98,8 @@ async fn metrics_text(
 /// Fails if the clock was set back, because then only a restart lets the process answer again soon.
 async fn alive(State(admin): State<Admin>) -> (StatusCode, &'static str) {
     if admin.board.is_clock_behind() {
-        let told = "the clock was set back: restart\n";
-        return (StatusCode::SERVICE_UNAVAILABLE, told);
+        let cause = "the clock was set back: restart\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, cause);
     }
     (StatusCode::OK, "ok\n")
 }
@@ -108,8 +108,8 @@ async fn ready(State(admin): State<Admin>) -> (StatusCode, String) {
     let line = |(name, capability): &(&str, Capability)| {
         let name = if *name == OVERALL { "overall" } else { name };
         let serving = admin.board.is_serving(*capability);
-        let told = if serving { "SERVING" } else { "NOT_SERVING" };
-        format!("{name} {told}\n")
+        let status = if serving { "SERVING" } else { "NOT_SERVING" };
+        format!("{name} {status}\n")
     };
     let text = SERVICES.iter().map(line).collect();
     let code = if admin.board.is_serving(Capability::Answer) {

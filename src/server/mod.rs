@@ -204,7 +204,7 @@ pub async fn run_on_ports(
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
     let (tuning, metrics) = (&ports.tuning, ports.metrics.clone());
-    back.store.permit_skew(tuning.max_clock_skew);
+    back.store.set_max_clock_skew(tuning.max_clock_skew);
     back.store.set_freshness_bound(tuning.freshness_bound);
     metrics
         .database_unverified

@@ -336,11 +336,11 @@ pub(super) fn complete(
         // The status follows in the trailers. Handlers begin a response body only on success.
         return Code::Ok;
     };
-    let told = code == Code::Ok || headers.contains_key("grpc-status-details-bin");
+    let has_details = code == Code::Ok || headers.contains_key("grpc-status-details-bin");
     // Health and reflection define their own errors. From them, `Unimplemented` means that they are
     // not served, so that error is replaced too.
     let theirs = rule.is_some_and(Rule::admits_everybody);
-    if told || theirs && code != Code::Unimplemented {
+    if has_details || theirs && code != Code::Unimplemented {
         return code;
     }
     let status = status::in_place_of_headers(headers, request_id);

@@ -19,7 +19,7 @@ use crate::{program::ChildGuard, support::skips::found_or_skip};
 const CONFIG: &str = include_str!("../../docs/envoy.yaml");
 const REPLICAS: &str = include_str!("../../docs/envoy-replicas.yaml");
 
-/// Returns the Envoy binary of the gate's Python tools, or the one in `PATH`.
+/// Returns the Envoy binary that `.ci/run` installs with its Python packages, or the one in `PATH`.
 pub fn binary() -> Option<PathBuf> {
     let target = Path::new(env!("CARGO_BIN_EXE_stacktoken"));
     let tools = target.ancestors().nth(2).unwrap().join("ci-tools/lib");

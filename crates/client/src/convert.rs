@@ -46,9 +46,9 @@ pub(super) fn answer(message: v1::IntrospectResponse) -> Result<ParsedAnswer, Er
             }
             let uid = uid(&message.token_uid)?;
             let expires_at = message.expires_at.map(instant).transpose()?;
-            let told = message.token.ok_or(unreadable("token"))?;
+            let token_message = message.token.ok_or(unreadable("token"))?;
             let facts = Facts {
-                token: token(uid, expires_at, told, message.labels)?,
+                token: token(uid, expires_at, token_message, message.labels)?,
                 stack: stack(message.stack.ok_or(unreadable("stack"))?)?,
                 permissions: permissions(message.permissions)
                     .ok_or_else(|| unreadable("permissions"))?,

@@ -132,8 +132,8 @@ impl<'a> Attempt<'a> {
                     reason.as_deref(),
                     Some("REVISION_UNKNOWN" | "REVISION_PURGED")
                 );
-                // This also applies if the server gives no reason, or cannot parse the revision at
-                // all, because resuming from that revision would be refused forever.
+                // The cache is also reset if the server gives no reason or cannot parse the revision.
+                // Otherwise every attempt to resume from that revision would be refused.
                 if unknown || matches!(status.code(), Code::OutOfRange | Code::InvalidArgument) {
                     self.cache.reset();
                 }

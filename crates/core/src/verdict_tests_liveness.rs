@@ -34,14 +34,14 @@ fn the_first_reason_for_being_inactive_is_reported() {
             .iter()
             .enumerate()
             .filter(|(at, _)| set & (1 << at) != 0);
-        let mut told = None;
+        let mut first_reason = None;
         for (_, (reason, strike)) in struck {
             strike(&mut facts);
-            told.get_or_insert(*reason);
+            first_reason.get_or_insert(*reason);
         }
-        let expected = Verdict::Inactive(told.unwrap());
+        let expected = Verdict::Inactive(first_reason.unwrap());
         assert_eq!(judged(&facts), expected, "causes {set:05b}");
-        assert_eq!(expected.reason(), told);
+        assert_eq!(expected.reason(), first_reason);
     }
 }
 

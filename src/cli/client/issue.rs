@@ -52,7 +52,7 @@ pub struct Issue {
     /// Restrict the token to a branch alias; can be repeated
     #[arg(long = "alias", value_name = "NAME")]
     aliases: Vec<String>,
-    /// Label the token, to find it by; can be repeated
+    /// Label for finding the token later; can be repeated
     #[arg(long = "label", value_parser = values::label, value_name = "KEY=VALUE")]
     labels: Vec<(String, String)>,
     #[command(flatten)]

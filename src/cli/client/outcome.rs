@@ -27,8 +27,8 @@ const SHORTAGES: [&str; 3] = ["RATE_LIMITED", "OVERLOADED", "STORAGE_FULL"];
 /// `request_id`, because a proxy may have replaced the client's id.
 pub fn failure<T: Sent>(status: &Status, request_id: &str) -> ExitError {
     let mut message = described(status, &fields::message_of::<T>(status));
-    if let Some(told) = data_of(status) {
-        message = format!("{message} ({told})");
+    if let Some(data) = data_of(status) {
+        message = format!("{message} ({data})");
     }
     let info = status.get_details_request_info();
     let known = info.map(|info| info.request_id);
@@ -68,17 +68,17 @@ fn described(status: &Status, message: &str) -> String {
 /// that an earlier request created, the current etag, and the tokens that could be revoked.
 fn data_of(status: &Status) -> Option<String> {
     let details = status.get_error_details();
-    let mut told = Vec::new();
+    let mut parts = Vec::new();
     if let Some(info) = details.error_info() {
         let known = ["token_uid", "etag"].into_iter();
-        told.extend(known.filter_map(|key| Some(format!("{key} {}", info.metadata.get(key)?))));
+        parts.extend(known.filter_map(|key| Some(format!("{key} {}", info.metadata.get(key)?))));
     }
     if let Some(quota) = details.quota_failure() {
         let candidates = quota.violations.iter();
         let candidates = candidates.filter(|violation| violation.subject.starts_with("token:"));
-        told.extend(candidates.map(|one| format!("{}: {}", one.subject, one.description)));
+        parts.extend(candidates.map(|one| format!("{}: {}", one.subject, one.description)));
     }
-    (!told.is_empty()).then(|| told.join("; "))
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 /// Returns whether a change may have been made although the call failed. If the server gives one of

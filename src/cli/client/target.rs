@@ -91,7 +91,7 @@ async fn find(session: &mut Session<'_>, on: &OnStack, name: &str) -> anyhow::Re
         tokens.list(request).await
     };
     let page = session.call(request, rpc).await?;
-    // Compared again, since a revocation is final.
+    // The server has filtered by name. The check is repeated here, because a revocation is final.
     let found = page.tokens.into_iter().find(|token| token.name == name);
     let message = || {
         format!(

@@ -46,8 +46,8 @@ pub fn check_session_for(session_for: Duration) -> Result<Duration, Problem> {
 }
 
 impl Federation {
-    /// Checks the rules and the life of the sessions against the profile of the provider of the
-    /// issuer. The paths of the faults start below the field `federation`.
+    /// Checks the claim rules and the session duration against the requirements of the issuer's
+    /// provider. The field paths of the result are relative to `federation`.
     ///
     /// # Errors
     /// Returns a fault for each rule that is wrong and for each claim that is missing.

@@ -72,9 +72,9 @@ fn check_pair(pair: &str, whole: &str, found: &mut Query) -> Result<(), QueryFau
     // Some servers read `branch[]`, `branch.x` and `[branch]` as `branch`. Others read `api.key`
     // and `api[key` as `api_key`.
     let first = name.split(['[', ']', '.']).find(|part| !part.is_empty());
-    let readings = [name.as_str(), first.unwrap_or_default()];
-    let is = |listed: &str| readings.iter().any(|name| names::alike(name, listed));
-    if readings.into_iter().any(names::is_for_headers) {
+    let names_read = [name.as_str(), first.unwrap_or_default()];
+    let is = |listed: &str| names_read.iter().any(|name| names::alike(name, listed));
+    if names_read.into_iter().any(names::is_for_headers) {
         return Err(QueryFault::Ambiguous);
     }
     if is(PEOPLE) {

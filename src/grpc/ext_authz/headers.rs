@@ -13,14 +13,14 @@ type Header = (String, Zeroizing<Vec<u8>>);
 /// All headers, in no particular order.
 pub(super) struct Headers(Vec<Header>);
 
-/// How often a header occurs in the request.
-pub(super) enum Sent<'a> {
+/// The value of a header that may occur once.
+pub(super) enum HeaderValue<'a> {
     /// The header is absent or empty.
-    Not,
+    Absent,
     /// The header occurs once, with this value.
     Once(&'a str),
     /// The header is repeated, or its spelling or its value is invalid.
-    Badly,
+    Invalid,
 }
 
 impl Headers {
@@ -51,18 +51,18 @@ impl Headers {
     }
 
     /// Looks up a header that must occur at most once.
-    pub(super) fn only(&self, name: &str) -> Sent<'_> {
+    pub(super) fn only(&self, name: &str) -> HeaderValue<'_> {
         let mut alike = self.0.iter().filter(|(sent, _)| is_same_header(sent, name));
         let Some((sent, value)) = alike.next() else {
-            return Sent::Not;
+            return HeaderValue::Absent;
         };
         if alike.next().is_some() || sent != name {
-            return Sent::Badly;
+            return HeaderValue::Invalid;
         }
         match std::str::from_utf8(value) {
-            Ok("") => Sent::Not,
-            Ok(value) if !value.contains(',') => Sent::Once(value),
-            _ => Sent::Badly,
+            Ok("") => HeaderValue::Absent,
+            Ok(value) if !value.contains(',') => HeaderValue::Once(value),
+            _ => HeaderValue::Invalid,
         }
     }
 

@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
 use zeroize::Zeroizing;
 
 use super::{
-    headers::{Headers, Sent},
+    headers::{HeaderValue, Headers},
     refusal::{self, Refused},
 };
 use crate::{
@@ -126,9 +126,9 @@ fn refused(fault: QueryFault) -> Refused {
 /// space.
 fn token(headers: &Headers) -> Result<Zeroizing<String>, Refused> {
     let value = match headers.only("authorization") {
-        Sent::Not => return Err(refusal::credential_missing()),
-        Sent::Badly => return Err(refusal::credential_invalid()),
-        Sent::Once(value) => value,
+        HeaderValue::Absent => return Err(refusal::credential_missing()),
+        HeaderValue::Invalid => return Err(refusal::credential_invalid()),
+        HeaderValue::Once(value) => value,
     };
     let token = match value.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token,
@@ -144,18 +144,20 @@ fn token(headers: &Headers) -> Result<Zeroizing<String>, Refused> {
 
 fn stack_key(headers: &Headers) -> Result<String, Refused> {
     match headers.only("api_key") {
-        Sent::Not => Err(refusal::stack_key_missing()),
-        Sent::Once(value) if StackKey::parse(value).is_ok() => Ok(value.to_owned()),
-        Sent::Once(_) | Sent::Badly => Err(refusal::stack_key_invalid()),
+        HeaderValue::Absent => Err(refusal::stack_key_missing()),
+        HeaderValue::Once(value) if StackKey::parse(value).is_ok() => Ok(value.to_owned()),
+        HeaderValue::Once(_) | HeaderValue::Invalid => Err(refusal::stack_key_invalid()),
     }
 }
 
 fn branch(headers: &Headers) -> Result<Option<&str>, Refused> {
     match headers.only("branch") {
-        Sent::Not if headers.any(|name| name == "branch") => Err(refusal::branch_invalid()),
-        Sent::Not => Ok(None),
-        Sent::Once(value) if text::parse_slug(value).is_ok() => Ok(Some(value)),
-        Sent::Once(_) | Sent::Badly => Err(refusal::branch_invalid()),
+        HeaderValue::Absent if headers.any(|name| name == "branch") => {
+            Err(refusal::branch_invalid())
+        }
+        HeaderValue::Absent => Ok(None),
+        HeaderValue::Once(value) if text::parse_slug(value).is_ok() => Ok(Some(value)),
+        HeaderValue::Once(_) | HeaderValue::Invalid => Err(refusal::branch_invalid()),
     }
 }
 

@@ -134,7 +134,7 @@ impl CmsError {
     }
 }
 
-/// Returns the name of a field in the JSON of the CMS.
+/// Maps the path of an RPC field to the name of that field in the CMS's JSON.
 fn cms_name(field: &str) -> &str {
     let field = field.strip_prefix("token.").unwrap_or(field);
     let first = field.split(['.', '[']).next().unwrap_or(field);

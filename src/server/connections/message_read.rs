@@ -1,4 +1,5 @@
-//! The request message of a unary call, read without a future of its own.
+//! Reads the request message of a unary call. Its owner polls it directly, so it needs no boxed
+//! future.
 
 use std::{
     pin::Pin,

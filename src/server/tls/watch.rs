@@ -23,11 +23,11 @@ impl Watch {
     /// Starts to watch the folders. If the platform cannot watch them, the files are only polled.
     pub fn over(files: &TlsFiles) -> Self {
         let heard = Arc::new(Notify::new());
-        let told = heard.clone();
+        let changed = heard.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // Access events are ignored, because our own reads cause them.
             if event.map_or(true, |event| !event.kind.is_access()) {
-                told.notify_one();
+                changed.notify_one();
             }
         });
         let watching = watcher.and_then(|mut watcher| {

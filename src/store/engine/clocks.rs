@@ -11,7 +11,7 @@ pub(in crate::store) const DEFAULT_MAX_SKEW_MICROS: u64 = 2_000_000;
 
 impl Store {
     /// Sets the permitted clock skew.
-    pub fn permit_skew(&self, max: Duration) {
+    pub fn set_max_clock_skew(&self, max: Duration) {
         let micros = u64::try_from(max.as_micros()).unwrap_or(u64::MAX);
         self.max_skew_micros.store(micros, Ordering::Relaxed);
     }

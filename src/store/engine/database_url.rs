@@ -19,7 +19,7 @@ use sea_orm::sqlx::postgres::{PgConnectOptions, PgSslMode};
 /// How long a call waits for a connection before the store counts as unreachable. This is shorter
 /// than the time limit of a read, so that a busy pool is not mistaken for a dead connection.
 const ACQUIRE_FOR: Duration = Duration::from_millis(500);
-/// The maximum of this wait. It grows if connecting is slow.
+/// The maximum to which `ACQUIRE_FOR` is raised if connecting is slow.
 const LONGEST_ACQUIRE_FOR: Duration = Duration::from_secs(10);
 
 /// The parameters that the driver knows. It logs any other parameter together with its value, so

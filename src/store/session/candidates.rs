@@ -38,9 +38,9 @@ pub struct SessionsNow {
     pub exchanged: bool,
     /// When the session ends that an identical exchange with the same assertion would continue.
     pub resumes_until: Option<Timestamp>,
-    /// How many sessions of the token live.
+    /// The number of live sessions of the token.
     pub of_token: u32,
-    /// How many of them the workload has.
+    /// The number of these sessions that belong to the workload.
     pub of_subject: u32,
 }
 

@@ -148,7 +148,8 @@ impl Store {
     ) -> Result<LockedStack, Error> {
         let key = uid.into_untyped_uuid();
         let row = lock(tx, &uid.into()).await?;
-        // Only what the trusted database does not have is missing.
+        // Reading the clock also checks that this is the trusted database. It comes first, because
+        // another database may not have the stack yet.
         let clock = self.transaction_clock(tx).await?;
         let row = row.ok_or_else(|| corrupt("stacks", "uid", key))?;
         let found = StackContext {

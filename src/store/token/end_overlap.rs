@@ -43,7 +43,8 @@ impl MaybeChanged {
     }
 }
 
-/// Updates the recorded result, which a repetition of the last rotation returns.
+/// Updates the end of the overlap in the stored result of the last rotation, which a retry with the
+/// same request id returns.
 async fn note_end(tx: &Transaction, uid: TokenUid, now: Timestamp) -> Result<(), Error> {
     request::Entity::update_many()
         .col_expr(request::Column::OverlapEndsAt, now.as_micros().into())

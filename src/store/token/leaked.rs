@@ -73,8 +73,8 @@ impl Store {
                 let (revision, proof) = changed.await?;
                 (Some(revision), proof)
             } else {
-                let told = self.record_call(tx, call, action, about, record);
-                (None, told.await?)
+                let recorded = self.record_call(tx, call, action, about, record);
+                (None, recorded.await?)
             };
             Ok(proof.with((outcome, revision)))
         })

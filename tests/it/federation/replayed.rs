@@ -1,4 +1,4 @@
-//! Assertions that are exchanged again.
+//! Tests that exchange the same JWT of a workload more than once.
 
 use std::time::Duration;
 

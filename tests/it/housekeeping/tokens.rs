@@ -1,5 +1,5 @@
-//! Housekeeping of dead tokens and their rows, of the audit, which is kept longer, and of stale
-//! usage.
+//! Tests of housekeeping: it deletes dead tokens with their rows, audit rows (which are kept longer)
+//! and stale usage rows.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The tokens that a preview of `RevokeAll` lists, in pages with the same hash.
+//! Tests that a preview of `RevokeAll` lists the right tokens, in pages with the same hash.
 
 use std::time::Duration;
 

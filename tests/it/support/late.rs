@@ -44,7 +44,7 @@ impl LateQuestion {
         }
     }
 
-    /// Returns the request about this token, which expires at this instant, in microseconds.
+    /// Returns the encoded request about the token. Only Issue uses `expires_at`, in microseconds.
     fn message(self, stack: &str, uid: &str, expires_at: i64) -> Vec<u8> {
         match self {
             Self::SetExpiry => set_expiry_request(stack, uid, super::never()).encode_to_vec(),

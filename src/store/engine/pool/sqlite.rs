@@ -94,8 +94,8 @@ async fn connect(
                         .await?;
                     // SQLite opens the file by path, and the path may refer to another file by now.
                     file.check().map_err(|lost| {
-                        let told = format!("the {} was deleted or replaced", lost.name());
-                        sqlx::Error::Io(std::io::Error::other(told))
+                        let message = format!("the {} was deleted or replaced", lost.name());
+                        sqlx::Error::Io(std::io::Error::other(message))
                     })
                 })
             })
