@@ -3,7 +3,7 @@
 use super::{About, App, AuditCursor, AuditFilter, AuditPage, Error};
 use crate::domain::{audit::AuditAction, caller::Call, id::TokenUid};
 
-/// Returns the token if the call is about exactly one.
+/// Returns the token if the filter selects exactly one.
 fn only(tokens: &[TokenUid]) -> Option<String> {
     match tokens {
         [uid] => Some(uid.to_string()),

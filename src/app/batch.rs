@@ -1,6 +1,6 @@
-//! Verdicts on several tokens, all at one instant and one revision. Cached facts are used if the
-//! lease covers them. All other facts come from one store lookup. A verdict that cannot be decided
-//! is an error of its own question (R13).
+//! Answers a batch of questions about tokens, all at one instant and one revision. Cached facts are
+//! used if the lease covers them. All other facts come from one store lookup. If one question
+//! cannot be decided, only that question gets an error (R13).
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -26,8 +26,8 @@ pub struct Batch {
     pub min_revision: Option<Revision>,
 }
 
-/// The answer to one question of a batch, or why it cannot be decided. Several questions can share
-/// one error.
+/// The answer to one question of a batch, or the error because of which it cannot be decided.
+/// Several questions can share one error.
 type Judged = Result<Introspection, Arc<Error>>;
 
 /// The answers, in the order of the questions.
@@ -80,8 +80,8 @@ impl App {
         Ok(self.conclude_all(&call.caller.actor, answers, revision))
     }
 
-    /// Returns verdicts as [`Self::batch_introspect`] does, if the cache is enough to answer every
-    /// question. `began` must not be later than this call.
+    /// Returns verdicts as [`Self::batch_introspect`] does, or `None` if the cache cannot answer
+    /// every question. `began` must not be later than this call.
     pub fn batch_introspect_cached(
         &self,
         actor: &Actor,
@@ -146,8 +146,8 @@ impl App {
             .filter_map(|(digest, key)| Some(((*digest)?, key)))
             .collect();
         let (known, revision) = self.known_of_all(&asked, batch.min_revision).await?;
-        // The clock is read once, after the lookup, because expiry counts at the time of the
-        // answer.
+        // The clock is read after the lookup, because a token must not have expired when the answer
+        // is given. It is read only once, so that all answers share one instant.
         let now = self.instant().map_err(Arc::new);
         let judged = batch
             .questions
@@ -184,8 +184,8 @@ impl App {
         (!unused.is_empty()).then_some(failures)
     }
 
-    /// Returns the facts of all digests, which are fresh enough to answer from now, and the
-    /// revision that all of them reflect.
+    /// Returns facts about all digests that are fresh enough to use for answers, and the revision
+    /// that all of them reflect.
     async fn known_of_all(
         &self,
         asked: &[Pair<'_>],
@@ -211,8 +211,8 @@ impl App {
         if timely && self.still_holds(&recalled, &read) {
             let applied = recalled.end.view.applied;
             let (known, seen) = with_read(recalled.known, &recalled.missing, read);
-            // Both positions are positions in the same change log, so all facts reflect the lower
-            // position.
+            // Both positions belong to the same change log, so all facts reflect at least the lower
+            // one.
             let position = applied.position.min(seen.position);
             return Ok((known, Revision { position, ..seen }));
         }
@@ -230,8 +230,8 @@ impl App {
         self.without_lookup(recalled, error)
     }
 
-    /// Returns the cached facts if they may still be used, and the error of the failed lookup for
-    /// all other digests.
+    /// Builds the result after a failed lookup. Digests with cached facts keep them if they may
+    /// still be used. All other digests get the error.
     fn without_lookup(
         &self,
         recalled: Recalled<'_>,
@@ -262,7 +262,7 @@ impl App {
     }
 
     /// Splits the digests into those whose cached facts may be used and those that must be looked
-    /// up. The facts may be used if they answer every question about the digest.
+    /// up. Cached facts may be used only if they answer every question about their digest.
     fn recall<'a>(&self, asked: &'a [Pair<'a>], min: Option<Revision>) -> Recalled<'a> {
         let read = self.begin_cache_read(self.clock.monotonic());
         let cached: Vec<_> = asked.iter().map(|pair| read.get(*pair)).collect();
@@ -274,8 +274,8 @@ impl App {
                 continue;
             }
             match end.accept(cached) {
-                // A secret that is presented with the key of another stack has facts too, which
-                // another question about it may need.
+                // Another question of the batch presented the same secret with the right stack key
+                // and found its facts. Those facts must not be overwritten.
                 Ok(None) if known.contains_key(digest) => {}
                 Ok(facts) => {
                     known.insert(*digest, Ok(facts));
@@ -326,8 +326,8 @@ impl App {
     }
 }
 
-/// Replaces every answer that would be the first use of a secret, although that use is not on
-/// record.
+/// Replaces by an error every answer that would be the first use of a secret if that use could not
+/// be recorded.
 fn refuse_unused(
     digests: &[Option<Digest>],
     answers: &mut [Judged],

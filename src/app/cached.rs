@@ -1,6 +1,6 @@
-//! Reads the cache for an answer, for single questions and for batches alike. The view is taken
-//! first, then the entries are read, and then the clock.
-//! [`Freshness::view`](super::freshness::Freshness::view) explains why.
+//! Answers questions from the cache, for single questions and for batches. Takes the view first,
+//! then reads the entries, and then the clock.
+//! [`Freshness::view`](super::freshness::Freshness::view) explains this order.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,7 +19,8 @@ use crate::domain::{
 /// A digest, and the stack key that was presented with its secret.
 pub(super) type Pair<'a> = (Digest, &'a str);
 
-/// A read of the cache in progress. What it returns must not be used before [`Self::end`].
+/// A read of the cache in progress. The entries that it returns must not be used before
+/// [`Self::end`] has been called.
 pub(super) struct CacheRead<'a> {
     app: &'a App,
     view: View,
@@ -28,13 +29,14 @@ pub(super) struct CacheRead<'a> {
 /// What the cache has about a presented secret and its stack key.
 pub(super) struct Cached {
     facts: Option<Arc<Facts>>,
-    /// Whether the stack key is that of the facts.
+    /// Whether the presented stack key is the key of the token's stack.
     fits: bool,
-    /// When the entry for an unknown secret, or for a stack key of another stack, expires.
+    /// When the cached entry that says that this secret is unknown, or belongs to another stack,
+    /// expires.
     unknown_until: Option<Duration>,
 }
 
-/// The end of a read of the cache, which decides what may be used for an answer.
+/// A completed read of the cache. It decides which of the entries may be used for an answer.
 pub(super) struct CacheEnd {
     pub view: View,
     pub cover: Cover,
@@ -42,7 +44,7 @@ pub(super) struct CacheEnd {
     usable: bool,
 }
 
-/// The cache has nothing that may be used for an answer.
+/// The error that the cache has nothing that may be used for an answer.
 pub(super) struct NotCached;
 
 impl App {
@@ -102,14 +104,14 @@ impl App {
         }
     }
 
-    /// Counts a verdict for which the cache was used, if it was.
+    /// Counts a verdict as a cache hit. `cover` is `None` if the verdict needed no cache.
     pub(super) fn count_hit(&self, cover: Option<Cover>) {
         if let Some(cover) = cover {
             self.count_hits(cover, 1);
         }
     }
 
-    /// Counts verdicts that are answered from the cache.
+    /// Counts `count` verdicts that are answered from the cache.
     pub(super) fn count_hits(&self, cover: Cover, count: u64) {
         self.metrics.cache_hits.inc_by(count);
         if cover == Cover::Stale {
@@ -154,8 +156,8 @@ impl CacheRead<'_> {
 }
 
 impl CacheEnd {
-    /// Returns the facts that may be used for an answer, which are `None` for a secret that is not
-    /// recognized.
+    /// Returns the facts that may be used for an answer. They are `None` if the secret is cached as
+    /// unknown.
     ///
     /// # Errors
     /// [`NotCached`] if a store lookup is needed.

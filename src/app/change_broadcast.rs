@@ -21,7 +21,7 @@ pub(super) struct WatchChange {
     pub subject: Subject,
     /// Position of this change in the change log.
     pub position: i64,
-    /// Position up to which every change is sent as soon as this change is sent.
+    /// Position up to which every change has been sent once this change has been sent.
     pub resume: i64,
 }
 
@@ -62,8 +62,8 @@ impl ChangeBroadcast {
     }
 
     /// Subscribes to new batches, and returns how far the change log has been published; `None`
-    /// before the first poll. The subscription comes first, so a batch that is published in between
-    /// is counted in both, and none is missed.
+    /// before the first poll. Subscribes before it reads the position: a batch that is published in
+    /// between is received although the position includes it, but no batch is missed.
     pub fn subscribe(&self) -> Option<(broadcast::Receiver<ChangeBatch>, Published)> {
         let sender = self.sender.subscribe();
         Some((sender, self.published()?))

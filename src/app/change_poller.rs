@@ -1,7 +1,7 @@
-//! Polls the change log at least four times per freshness bound and at every notification. Each
+//! Polls the change log at least four times per freshness bound, and at every notification. Each
 //! poll evicts from the cache what other replicas changed, and publishes the changes to the
-//! watchers. This module also commits heartbeats, equally often, which prove that the database is
-//! the primary. On SQLite, only this process writes, so polls serve only the watchers.
+//! watchers. This module also commits heartbeats at the same interval. They prove that the database
+//! is the primary. On SQLite, only this process writes, so only the watchers need the polls.
 
 use std::{collections::HashSet, fmt, future::pending, mem, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Shortest pause between two heartbeats, however often callers request one. It is shorter than the
-/// interval at which a change is retried after it has met a database that is not trusted.
+/// interval at which a change is retried if the database that it reached is not trusted.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 /// Delay before the listener reconnects after a failure.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
@@ -70,8 +70,8 @@ impl App {
         let Some(evidence) = self.freshness.evidence(origin, started) else {
             return self.ground.distrust_database().await;
         };
-        // `resume` is the position of a change. The id of a transaction without a change would not
-        // do, because it can be assigned again after a crash or a failover.
+        // `resume` is the position of a change. The id of a transaction without a change cannot be
+        // used instead, because it can be assigned again after a crash or a failover.
         let position = history.resume;
         reader.apply(self, history);
         // Must come last: the lease may be renewed only after everything is evicted and published.
@@ -93,13 +93,13 @@ impl App {
                     if trouble.record_success() {
                         self.read_only.look_now();
                     }
-                    // Must come first, because the heartbeat makes answers possible whose expiry is
-                    // judged with this clock.
+                    // The clocks must be compared before the heartbeat is noted. From then on, the
+                    // heartbeat permits answers, whose expiry is judged with this clock.
                     self.compare(&comparison, beat.clock);
                     let is_same = self.note_beat(beat.origin, started).await;
                     if mem::take(&mut is_doubted) && is_same {
-                        // The database is unchanged, so it was the connection of the change that
-                        // led to another database.
+                        // The trusted database is unchanged, so the connection of the change leads
+                        // to another database.
                         self.store.renew_connections().await;
                     }
                 }
@@ -122,8 +122,8 @@ impl App {
     }
 
     /// Notes a heartbeat. If a database other than the trusted one committed it, trusts that
-    /// database from now on. Only a heartbeat can cause this, because a fenced primary cannot
-    /// commit one. Returns whether the trusted database is still the same.
+    /// database from now on. Only a heartbeat can change the trusted database, because a fenced
+    /// primary cannot commit one. Returns whether the trusted database is still the same.
     async fn note_beat(&self, origin: Origin, started: Duration) -> bool {
         if let Some(evidence) = self.freshness.evidence(&origin, started) {
             self.freshness.note_beat(evidence);
@@ -191,8 +191,7 @@ impl App {
     }
 }
 
-/// A failure that may recur at every attempt. It is logged once when it begins and once when it
-/// ends.
+/// Logs a failure that may recur at every attempt only when it begins and when it ends.
 struct RecurringFailure {
     what: &'static str,
     logged: bool,
@@ -213,7 +212,7 @@ impl RecurringFailure {
         self.logged = true;
     }
 
-    /// Records a success, and logs it if it ends a series of failures. Returns whether it does.
+    /// Records a success. If it ends a series of failures, logs it and returns `true`.
     fn record_success(&mut self) -> bool {
         if self.logged {
             tracing::info!("over: {}", self.what);

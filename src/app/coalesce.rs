@@ -1,7 +1,7 @@
-//! Look-ups of single digests that wait together become one statement. A look-up that finds a free
-//! place starts its statement at once. While all places are taken, further look-ups wait, and the
-//! next free place takes all of them. A look-up never joins a statement that has begun: what it is
-//! answered with was read after it was asked, as if it had run a statement of its own.
+//! Combines lookups of single digests into one statement. At most [`AT_ONCE`] statements run at the
+//! same time. A lookup starts its statement at once if fewer are running. Otherwise it waits, and
+//! the next statement reads the digests of all waiting lookups. A lookup never joins a statement
+//! that has begun, so its answer is always read after the caller asked for it.
 
 use std::{
     collections::VecDeque,
@@ -17,19 +17,19 @@ use crate::{
     telemetry::context::Place,
 };
 
-/// The number of statements that run at the same time. More would make each statement smaller, and
-/// fewer would leave the database idle while a result is on its way.
+/// Maximum number of statements that run at the same time. With more, each statement would combine
+/// fewer lookups. With fewer, the database would be idle while a result is on its way.
 const AT_ONCE: usize = 4;
-/// The largest number of digests in one statement.
+/// Maximum number of digests in one statement.
 const MOST: usize = 40;
 
-/// What a digest was found to be. The error is shared, because one statement can fail for several
-/// callers.
+/// The result of the lookup of one digest. The error is shared, because one failed statement can be
+/// the result of several lookups.
 pub(super) type Found = Result<Lookup, Arc<store::Error>>;
 
 /// Reads many digests with one statement.
 pub(super) trait ReadTogether: Send + Sync + 'static {
-    /// What is found about one digest.
+    /// The result for one digest.
     type Answer: Send + 'static;
 
     /// Returns one answer for each digest, in the same order.
@@ -45,7 +45,8 @@ impl ReadTogether for Store {
         }
         match self.look_up_each(digests).await {
             Ok(each) => each,
-            // The database may have failed on the row of one digest, for example on a damaged page.
+            // One row may have made the whole statement fail, for example because its page is
+            // damaged. Reading the digests one by one confines the error to its digest.
             Err(store::Error::Database(_)) => {
                 let mut each = Vec::with_capacity(digests.len());
                 for digest in digests {
@@ -65,7 +66,7 @@ impl ReadTogether for Store {
 struct Waiting<A> {
     digest: Digest,
     answer: oneshot::Sender<A>,
-    /// The caller's trace, to which the statement belongs if this caller is its first one.
+    /// The caller's trace context. The statement is traced as part of its first caller's trace.
     place: Place,
 }
 
@@ -74,7 +75,7 @@ struct Queue<A> {
     running: usize,
 }
 
-/// Reads digests, many with one statement.
+/// Combines concurrent reads of single digests into statements.
 pub(super) struct Coalescer<R: ReadTogether> {
     reader: Arc<R>,
     queue: Arc<Mutex<Queue<R::Answer>>>,
@@ -92,7 +93,7 @@ impl<R: ReadTogether> Clone for Coalescer<R> {
 }
 
 impl<R: ReadTogether> Coalescer<R> {
-    /// Creates a reader whose statements are abandoned after `bound`.
+    /// Creates a coalescer that abandons a statement after `bound`.
     pub fn new(reader: Arc<R>, bound: Duration) -> Self {
         let queue = Queue {
             waiting: VecDeque::new(),
@@ -126,17 +127,19 @@ impl<R: ReadTogether> Coalescer<R> {
             starts.then(|| Running::new(self.clone()))
         };
         if let Some(mut running) = started {
-            // A task of its own, so that a caller that gives up takes no answer from the others.
+            // Runs in a separate task, so that the other callers get their answers even if this
+            // caller gives up.
             tokio::spawn(async move { running.serve().await });
         }
         answered.await.ok()
     }
 }
 
-/// One of the places in which statements run. It is free again when this is dropped, even on panic.
+/// One of at most [`AT_ONCE`] runners of statements. It is subtracted from `Queue::running` when it
+/// ends, at the latest on drop, so even on panic.
 struct Running<R: ReadTogether> {
     of: Coalescer<R>,
-    /// Whether the place is free again.
+    /// Whether this runner has already been subtracted.
     is_free: bool,
 }
 
@@ -145,7 +148,7 @@ impl<R: ReadTogether> Running<R> {
         Self { of, is_free: false }
     }
 
-    /// Runs statements until nobody waits.
+    /// Runs statements until no caller waits.
     async fn serve(&mut self) {
         while let Some((place, digests, answers)) = self.take() {
             let read = place.within(self.of.reader.read(&digests));
@@ -159,8 +162,8 @@ impl<R: ReadTogether> Running<R> {
         }
     }
 
-    /// Takes the callers of the next statement. Whoever comes later is not among them. If nobody
-    /// waits, the place is free under the same lock, so that the next caller finds it free.
+    /// Takes the callers of the next statement from the queue. If no caller waits, ends this runner
+    /// under the same lock, so that the next caller starts a new one instead of waiting forever.
     #[expect(clippy::type_complexity, reason = "one row of callers, taken apart")]
     fn take(&mut self) -> Option<(Place, Vec<Digest>, Vec<oneshot::Sender<R::Answer>>)> {
         let mut queue = lock(&self.of.queue);

@@ -1,4 +1,4 @@
-//! Tests of [`super`] with a store that is answered when the test says so.
+//! Tests [`super`] with a store that answers only when the test permits it.
 
 use std::sync::{
     LazyLock,
@@ -12,8 +12,8 @@ use crate::domain::{entropy::OsEntropy, secret::Secret};
 
 const BOUND: Duration = Duration::from_secs(5);
 
-/// A store that counts its changes. A statement reads the number of changes when it begins, and is
-/// answered as soon as the test lets it.
+/// A store that counts its changes. A statement reads this count when it begins, and is answered
+/// only after the test calls [`Self::answer`].
 struct Slow {
     changes: AtomicU64,
     begun: Mutex<Vec<usize>>,
@@ -36,7 +36,7 @@ impl Slow {
         (slow.clone(), Coalescer::new(slow, bound))
     }
 
-    /// The sizes of the statements that have begun.
+    /// Returns the number of digests of each statement that has begun.
     fn sizes(&self) -> Vec<usize> {
         lock_list(&self.begun).clone()
     }
@@ -75,10 +75,10 @@ impl ReadTogether for Slow {
     }
 }
 
-/// What was asked, and how many changes the statement saw.
+/// The digest, and how many changes the statement saw.
 type Answer = Result<([u8; 32], u64), &'static str>;
 
-/// The number of the digest whose row cannot be parsed.
+/// Number of the digest whose row cannot be parsed.
 const BAD: u64 = 999;
 
 fn digest(number: u64) -> Digest {
@@ -105,7 +105,7 @@ async fn seen(number: u64, asked: Asked) -> u64 {
     seen
 }
 
-/// Asks for one digest in each place, so that whoever asks then has to wait.
+/// Starts as many statements as may run at the same time, so that later callers must wait.
 async fn fill(slow: &Slow, misses: &Coalescer<Slow>) -> Vec<Asked> {
     let begun = slow.sizes().len();
     let mut first = Vec::new();
@@ -143,8 +143,8 @@ async fn callers_that_wait_together_share_one_statement_and_each_gets_its_own_an
     assert_eq!(lock(&misses.queue).running, 0, "all places are free");
 }
 
-/// The rule of freshness: an answer was read after its caller asked. Whoever asks after a change
-/// must see it, also if a statement that began before the change reads the same digest.
+/// Tests the rule of freshness: a caller that asks after a change must see the change, even if a
+/// statement that began before the change is reading the same digest.
 #[tokio::test]
 async fn nobody_is_answered_from_a_statement_that_began_before_they_asked() {
     let (slow, misses) = Slow::start();
@@ -171,7 +171,8 @@ async fn a_caller_that_fails_or_gives_up_takes_no_answer_from_the_others() {
     waiting(&misses, 3).await;
     gone.abort();
     assert!(gone.await.unwrap_err().is_cancelled());
-    // The one who began a statement gives up as well: others wait for its place.
+    // A caller that started a statement gives up too. The waiting callers must still be served
+    // after that statement.
     first[0].abort();
     slow.answer(1);
     slow.begun(AT_ONCE + 1).await;

@@ -1,5 +1,5 @@
-//! Errors of the use cases, named after their conditions. If a verdict cannot be decided, the
-//! result is an error, never a verdict (R13).
+//! Errors of the use cases. If a verdict cannot be decided, the result is an error, never a verdict
+//! (R13).
 
 use std::sync::Arc;
 
@@ -31,8 +31,7 @@ pub enum Error {
     /// running watch follows a change log that has been replaced.
     #[error("the revision to watch from is unknown")]
     WatchUnknown,
-    /// The changes since the revision to watch from have been purged, or there are too many of
-    /// them.
+    /// The changes since the revision to watch from have been purged, or are too many to send.
     #[error("the changes to send are no longer kept")]
     RevisionPurged,
     /// The client read its Watch stream more slowly than changes were made, so the stream ended.
@@ -95,8 +94,8 @@ impl From<store::Error> for Error {
 }
 
 impl Error {
-    /// Converts the error of a shared lookup. Every caller that shares the lookup gets the same
-    /// error. The log names the cause only once.
+    /// Converts the error of a lookup. Several callers can share one lookup, and then get the same
+    /// error.
     pub(super) fn of_reading(error: &Arc<store::Error>) -> Self {
         match error.as_ref() {
             store::Error::Corrupt { .. } | store::Error::Database(_) => {

@@ -1,5 +1,5 @@
-//! Exchanging a workload's JWT for a session of a federated token, and ending sessions. The caller
-//! of an exchange never learns why it is refused; the audit does.
+//! Exchanges a workload's JWT for a session of a federated token, and ends sessions. The caller of
+//! an exchange never learns why it is refused. The audit records the cause.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -28,7 +28,8 @@ use crate::{
     store::{Candidates, EndSessions, SingleUse, StartSession, StartedSession},
 };
 
-/// How many explanations one caller gets. Each verifies a signature.
+/// Rate limit on the explanations that one caller requests. Each explanation verifies a signature,
+/// which is expensive.
 pub(super) const EXPLAINED: Rate = Rate {
     per_second: NonZeroU32::MIN,
     burst: NonZeroU32::new(20).unwrap(),
@@ -40,11 +41,11 @@ pub struct Exchange {
     pub stack_key: StackKey,
     /// The federated token. `None` if exactly one token of the stack must match.
     pub token: Option<TokenUid>,
-    /// How long the session is to live at most.
+    /// Maximum lifetime of the session that the caller requests.
     pub session_for: Option<Duration>,
-    /// What the session may do at most.
+    /// Permissions to which the caller restricts the session.
     pub narrow: Option<Permissions>,
-    /// The encoded request, by which a repetition is recognized.
+    /// The encoded request, by which a repeated request is recognized.
     pub content: Vec<u8>,
 }
 
@@ -68,11 +69,13 @@ impl App {
     /// Exchanges the JWT of a workload for a session.
     ///
     /// # Errors
-    /// [`Error`]. Whatever does not exist, match or live is [`Refusal::ExchangeRefused`].
+    /// [`Error`]. The refusal is [`Refusal::ExchangeRefused`] whatever the cause, for example a
+    /// token that does not exist, does not match or is dead.
     pub async fn exchange(&self, call: &Call, command: &Exchange) -> Result<Exchanged, Error> {
         let done = self.start_session(call, command).await;
         if let Err(Error::Refused(refusal)) = &done {
-            // Anyone can name any stack. Only one that has a federated token gets a row.
+            // Anyone can send any stack key. Only a refusal about a stack that has a federated
+            // token is audited, so that a caller cannot fill the audit with invented keys.
             if refusal.obstacle() != Some(Obstacle::NoSuchToken) {
                 let mut about = about_stack(&command.stack_key);
                 about.token_uid = command.token.map(|uid| uid.to_string());
@@ -112,7 +115,7 @@ impl App {
         })
     }
 
-    /// Returns the token that the workload may use, and the issuer that it trusts.
+    /// Returns the workload's issuer, and the only live token that admits the workload.
     fn choose<'a>(
         &self,
         found: &'a Candidates,
@@ -172,7 +175,7 @@ impl App {
         })
     }
 
-    /// Ends sessions of a federated token. Returns how many.
+    /// Ends sessions of a federated token. Returns how many it ended.
     ///
     /// # Errors
     /// [`Error`]. The call is refused if the token is dead (R8).
@@ -213,7 +216,7 @@ impl App {
 ///
 /// # Errors
 /// Returns [`Obstacle::OtherIssuer`] if the token trusts another issuer, and
-/// [`Obstacle::IssuerNotConfigured`] if the rules do not fit the provider of the issuer.
+/// [`Obstacle::IssuerNotConfigured`] if the rules are not valid for the issuer's provider.
 pub(super) fn compare(
     issuer: &FederationIssuer,
     token: &Token,
@@ -223,8 +226,8 @@ pub(super) fn compare(
     if federation.issuer != workload.issuer {
         return Err(Obstacle::OtherIssuer);
     }
-    // The operator may have changed the provider of the entry since the token was issued. Rules
-    // that were written for another provider could admit a workload that nobody meant.
+    // The operator may have changed the issuer's provider since the token was issued. Rules that
+    // were written for another provider could admit a workload that the owner did not intend.
     if federation.check(issuer.provider).is_err() {
         return Err(Obstacle::IssuerNotConfigured);
     }
@@ -232,7 +235,7 @@ pub(super) fn compare(
     Ok(evaluate(issuer.provider, rules, claims))
 }
 
-/// Returns why the rules do not admit a workload.
+/// Returns why the rules do not admit a workload; `None` if they do.
 pub(super) fn obstacle_of(evaluation: &Evaluation) -> Option<Obstacle> {
     if evaluation.admits() {
         None
@@ -251,7 +254,7 @@ mod tests {
         token::tests::token,
     };
 
-    /// The operator has changed the provider of the entry after the token was issued.
+    /// Tests an issuer whose provider the operator changed after the token was issued.
     #[test]
     fn rules_that_another_provider_accepted_admit_nobody() {
         let mut token = token(None);

@@ -1,4 +1,5 @@
-//! Explains to an owner or admin whether a workload's JWT would be exchanged. Nothing is consumed.
+//! Explains to an owner or admin whether a workload's JWT would be exchanged. The explanation does
+//! not use up the JWT.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -37,13 +38,13 @@ pub struct ExplainExchange {
 /// Whether a JWT would be exchanged.
 #[derive(Debug, Default)]
 pub struct Explanation {
-    /// Why it would not, most fundamental first.
+    /// Why the JWT would not be exchanged, the most fundamental obstacle first.
     pub obstacles: BTreeSet<Obstacle>,
     /// The result of each rule. Empty if the JWT does not verify or is not from the token's issuer.
     pub rules: Vec<RuleOutcome>,
-    /// How long the session would live. `None` if there is an obstacle.
+    /// How long the session would last. `None` if there is an obstacle.
     pub session_for: Option<Duration>,
-    /// The workload. Empty if the JWT does not verify.
+    /// Description of the workload. Empty if the JWT does not verify.
     pub subject: String,
 }
 
@@ -60,8 +61,8 @@ impl App {
     /// Explains whether a JWT would be exchanged for a session of this token.
     ///
     /// # Errors
-    /// [`Error`]. The call is refused if the token is not federated, or if the caller has had too
-    /// many explanations.
+    /// [`Error`]. The call is refused if the token is not federated, or if the caller exceeds the
+    /// rate limit on explanations.
     pub async fn explain_exchange(
         &self,
         call: &Call,
@@ -135,14 +136,15 @@ impl App {
         Ok(explained)
     }
 
-    /// Returns the key of the assertion, if its issuer's assertions are valid for one exchange. One
-    /// without an id cannot be exchanged then.
+    /// Returns the key under which an exchange would record the assertion; `None` if the issuer's
+    /// assertions are reusable. If they are not, adds an obstacle if the assertion has no id.
     fn assertion_to_find(
         &self,
         explained: &mut Explanation,
         workload: &Workload,
     ) -> Option<Fingerprint> {
-        // As in an exchange, the issuer is that of the assertion, whatever the token trusts.
+        // Uses the issuer of the assertion, as an exchange does, even if the token trusts another
+        // issuer.
         let issuer = self.workloads.issuers.get(&workload.issuer)?;
         if issuer.replay == Replay::Reusable {
             return None;
@@ -154,7 +156,7 @@ impl App {
         key
     }
 
-    /// Explains what the issuer and the rules say.
+    /// Adds the obstacles that arise from the issuer and the rules.
     fn explain_rules(
         &self,
         explained: &mut Explanation,

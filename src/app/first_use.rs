@@ -1,6 +1,6 @@
-//! The first use of a secret. It is recorded before any answer calls the secret active, and only
-//! once for all concurrent callers. The recording finishes even if every caller gives up, so that
-//! the change that it makes in the store is always applied here too.
+//! Records the first use of a secret, before any answer calls the secret active, and only once for
+//! all concurrent callers. The recording finishes even if every caller gives up, so that its change
+//! in the store is always applied to the cache of this replica too.
 
 use std::{
     collections::HashMap,
@@ -20,8 +20,8 @@ use crate::{
     telemetry::context,
 };
 
-/// Time limit for which a caller waits for the recording. It is shorter than the deadline of a
-/// call, so that the caller gets a specific error.
+/// How long a caller waits for the recording. This is shorter than the deadline of a call, so that
+/// the caller gets a specific error.
 const RECORD_FOR: Duration = Duration::from_secs(4);
 
 type Recording = Shared<BoxFuture<'static, Result<Option<Revision>, LookupError>>>;
@@ -31,8 +31,8 @@ type Recording = Shared<BoxFuture<'static, Result<Option<Revision>, LookupError>
 pub(super) struct FirstUseRecorder(Arc<Mutex<HashMap<Digest, Recording>>>);
 
 impl App {
-    /// Records the first use of a secret. Cached facts that this makes outdated are evicted before
-    /// this returns.
+    /// Records the first use of a secret. Evicts the cached facts that the recording makes outdated
+    /// before it returns.
     pub(super) async fn record_first_use(
         &self,
         call: &Call,
@@ -61,8 +61,8 @@ impl App {
         let (store, open) = (self.store.clone(), self.first_uses.0.clone());
         let work = context::carried(async move {
             let _closing = Closing(open, presented.digest);
-            // This is longer than any caller waits, so it takes effect only if the store never
-            // answers.
+            // This time limit is longer than any caller waits. It removes a recording that the
+            // store never answers.
             let done = store.record_first_use(&call, presented);
             let done = tokio::time::timeout(2 * RECORD_FOR, done).await;
             let done = done.map_err(|_| LookupError::TooSlow)?;

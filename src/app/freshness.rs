@@ -1,7 +1,7 @@
-//! Freshness of the cache: the current lease, and the position in the change log up to which all
-//! changes are applied. The rule itself, when a lease covers a cached entry, is in
-//! `stacktoken_core::lease`. This module holds the state, and `change_poller` feeds it: each poll
-//! and each heartbeat renews the lease. docs/architecture.md explains why a lease is sufficient.
+//! Tracks how fresh the cache is: the current lease, and the position in the change log up to which
+//! all changes are applied. `stacktoken_core::lease` has the rule that decides when a lease covers
+//! a cached entry. This module holds the state. `change_poller` updates it: each poll and each
+//! heartbeat renews the lease. docs/architecture.md explains why a lease is sufficient.
 
 use std::{
     sync::{
@@ -48,21 +48,22 @@ pub(super) enum Cover {
 
 pub(super) struct Freshness {
     bounds: Bounds,
-    /// Whether this process is the only one that changes the store. If so, no cached entry goes
-    /// stale unnoticed.
+    /// Whether this process is the only one that changes the store. If so, it evicts every entry
+    /// that becomes outdated itself, and needs no lease.
     sole: bool,
     /// Set once the SQLite file is deleted or replaced. From then on, no cached entry is trusted.
     file_lost: Option<Arc<AtomicBool>>,
-    /// The trusted database, its lease and the applied position, as one consistent snapshot. A
-    /// cache hit reads all three with one atomic load, without a lock.
+    /// The trusted database, its lease and the applied position, in one consistent snapshot, which
+    /// a cache hit reads with one atomic load instead of a lock.
     standing: ArcSwap<Standing>,
-    /// Serialises updates of `standing`.
+    /// Serializes updates of `standing`.
     changing: Mutex<()>,
     /// Number of the current tenure, which is the period since the trusted database was adopted.
     /// The number is incremented before the cache is cleared, so that a cache hit from the former
     /// tenure is detected.
     tenure: AtomicU64,
-    /// Notifies subscribers at each heartbeat, and at the first poll after a database is adopted.
+    /// Notifies subscribers at each heartbeat, when a database is adopted, and at the first poll
+    /// after that.
     proven: watch::Sender<()>,
     /// Requests an immediate heartbeat, after a database other than the trusted one has answered.
     pub doubted: Notify,
@@ -83,10 +84,10 @@ struct Standing {
 pub(super) struct View {
     pub lease: Lease,
     tenure: Tenure,
-    /// Whether the revision that a caller requires is compared with `applied`. Only a test sets
-    /// this to false.
+    /// Whether `reflects` compares the required revision with `applied`. Only a test sets this to
+    /// false.
     checks: bool,
-    /// Revision that every cached entry reflects at least.
+    /// Revision that every cached entry reflects, or a later one.
     pub applied: Revision,
 }
 
@@ -126,8 +127,8 @@ impl Freshness {
         self.bounds.freshness
     }
 
-    /// Returns evidence that a database was queried at `started`; `None` if its origin is not that
-    /// of the trusted database.
+    /// Returns evidence that the trusted database was queried at `started`; `None` if `origin` is
+    /// not the origin of the trusted database.
     pub fn evidence(&self, origin: &Origin, started: Duration) -> Option<Evidence> {
         self.standing.load().adopted.evidence(origin, started)
     }
@@ -143,15 +144,15 @@ impl Freshness {
             .evidence(trusted.unwrap_or(origin), started)
     }
 
-    /// Returns whether a database is trusted already.
+    /// Returns whether any database is trusted yet.
     pub fn has_origin(&self) -> bool {
         self.standing.load().adopted.origin().is_some()
     }
 
-    /// Trusts the database that committed the heartbeat which started at `beat`, and discards the
-    /// lease and the position of the former database. `forget` clears the cache. It runs after the
-    /// number of the new tenure is visible and before the new position is known, so that no lease
-    /// from before covers an entry that is cached from now on.
+    /// Trusts the database whose heartbeat started at `beat`, and discards the lease and the
+    /// position of the former database. `forget` clears the cache. It runs after the new tenure
+    /// number is visible and before the new lease is, so that the former lease covers no entry that
+    /// is cached from now on.
     pub fn adopt(&self, origin: Origin, beat: Duration, forget: impl FnOnce()) {
         self.change(|standing| {
             let adopted = standing.adopted.adopt(origin, beat);
@@ -166,7 +167,7 @@ impl Freshness {
         self.proven.send_replace(());
     }
 
-    /// Notes that all changes that a poll found are applied, up to `position`.
+    /// Notes that a poll found all changes up to `position`, and that they are applied.
     pub fn note_read(&self, evidence: Evidence, position: i64) {
         let first = self.change(|standing| {
             let first = standing.applied == NOTHING;
@@ -223,10 +224,10 @@ impl Freshness {
         }
     }
 
-    /// Returns the current lease and the applied revision. Call this before you read the cache. The
-    /// entry that you then find reflects at least the applied revision. If you read the entry
-    /// first, a poll can evict it and renew the lease before you take the view. The renewed lease
-    /// would wrongly cover the evicted entry.
+    /// Returns the current lease and the applied revision. Must be called before the cache is read.
+    /// An entry that is read afterwards reflects at least the applied revision. If the entry were
+    /// read first, a poll could evict it and renew the lease before the view is taken, and the
+    /// renewed lease would wrongly cover the evicted entry.
     pub fn view(&self, now: Duration) -> View {
         let standing = self.standing.load();
         let epoch = standing.adopted.origin().map_or(0, |origin| origin.epoch);
@@ -242,8 +243,8 @@ impl Freshness {
         }
     }
 
-    /// Returns the lease that applies: none if the file is lost, an unlimited one if no other
-    /// process writes to the store.
+    /// Returns the lease that applies: an empty one if the SQLite file is lost, and one that is
+    /// valid at `now` if no other process writes to the store.
     fn effective_lease(&self, lease: Lease, now: Duration) -> Lease {
         if self.is_file_lost() {
             Lease::default()
@@ -256,9 +257,9 @@ impl Freshness {
         }
     }
 
-    /// Returns whether the same database is still trusted as when the view was taken. If not, an
-    /// entry found in the cache may come from the new database, which the lease in the view does
-    /// not cover.
+    /// Returns whether the database that was trusted when the view was taken is still trusted. If
+    /// not, a cached entry may come from the new database, which the lease in the view does not
+    /// cover.
     pub fn still_holds(&self, view: &View) -> bool {
         self.tenure.load(Ordering::Acquire) == view.tenure.number()
     }
@@ -282,7 +283,7 @@ impl Freshness {
         }
     }
 
-    /// Judges whether the result of a lookup may be used for an answer at `now`.
+    /// Decides whether the result of a lookup may be used for an answer at `now`.
     pub fn judge(&self, reading: Evidence, now: Duration) -> Worth {
         if !self.safeguards.reading_age {
             return Worth::Answer;
@@ -298,9 +299,9 @@ impl View {
         self.tenure
     }
 
-    /// Returns the revision that a lookup reflects if it starts after this view was taken; its
-    /// position is 0 before the first poll. The position is always that of a change, so it keeps
-    /// its meaning after a crash.
+    /// Returns the revision that a lookup reflects if it starts after this view was taken. Its
+    /// position is 0 before the first poll. Otherwise it is the position of a change, which no
+    /// other transaction gets after a crash.
     pub fn claimed(&self) -> Revision {
         Revision {
             position: self.applied.position.max(0),

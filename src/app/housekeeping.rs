@@ -1,4 +1,4 @@
-//! Periodic tasks: deleting old rows, and logging tokens that expire soon. No task runs while this
+//! Runs periodic tasks: deletes old rows, and logs tokens that expire soon. No task runs while this
 //! replica drains. A failed task is logged and retried at the next run.
 
 use std::{collections::BTreeMap, future::pending, time::Duration};
@@ -18,18 +18,18 @@ use crate::{
 const BEGIN_WITHIN: Duration = Duration::from_mins(1);
 /// Shortest pause after a batch, which lets changes and lookups proceed.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Factor by which the pause after a batch is longer than the batch, up to `LONGEST_PAUSE`.
+/// The pause after a batch lasts this many times as long as the batch, up to `LONGEST_PAUSE`.
 const PAUSES_PER_BATCH: u32 = 3;
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Time limit of a batch.
 const BATCH_FOR: Duration = Duration::from_secs(30);
-/// Age at which the record that a service used a token is deleted, except for the last service that
-/// used it.
+/// Age at which the record of a token's use by a service is deleted. The record of the service that
+/// used the token last is kept.
 const USAGE_KEPT_FOR: Duration = Duration::from_hours(90 * 24);
 /// Age at which the result of a call with an idempotency key is deleted.
 const REPLAYS_KEPT_FOR: Duration = Duration::from_hours(90 * 24);
-/// How long after its end a session is deleted. Until then, whoever presents its secret learns that
-/// it has ended.
+/// How long a session is kept after its end. During this time, the verdict on its secret says that
+/// the session has ended. Later, the secret is not recognized.
 const SESSIONS_KEPT_FOR: Duration = Duration::from_hours(24);
 
 /// Longest interval between checks for tokens that expire soon.
@@ -103,7 +103,7 @@ impl App {
     /// Runs every task once. A failed task does not prevent the others.
     async fn clean(&self, stop: &CancellationToken) {
         if self.clock.fault().is_some() {
-            // With a wrong clock, it is unknown which rows are old.
+            // Without a correct clock, it is unknown which rows are old.
             return;
         }
         let began = self.clock.monotonic();
@@ -122,8 +122,8 @@ impl App {
                 }
             }
         }
-        // Without this, this replica would answer forever that a deleted token is dead, where other
-        // replicas answer that it is not recognized.
+        // Other replicas answer that a deleted token is not recognized. As long as this replica has
+        // the token in its cache, it would answer that the token is dead.
         self.cache.evict_dead(self.clock.now());
         let took = self.clock.monotonic().saturating_sub(began);
         let count = |table| counts.get(table).copied().unwrap_or_default();
@@ -246,8 +246,7 @@ enum TaskError {
     TooSlow(#[from] tokio::time::error::Elapsed),
 }
 
-/// Waits for `wait` or until `stop` is cancelled. Returns whether to continue, which is not the
-/// case once `stop` is cancelled.
+/// Waits for `wait` or until `stop` is cancelled. Returns `false` if `stop` is cancelled.
 async fn wait_unless_stopped(stop: &CancellationToken, wait: Duration) -> bool {
     tokio::select! {
         biased;

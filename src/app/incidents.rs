@@ -1,4 +1,4 @@
-//! Use cases that stop a leak: revoking many tokens at once, and reporting a leaked secret.
+//! Use cases for responding to a leak: revoking many tokens at once, and reporting a leaked secret.
 
 use zeroize::Zeroizing;
 
@@ -45,7 +45,8 @@ impl App {
         self.settle(call, (AuditAction::TokenRevokeAll, about), done)
     }
 
-    /// Notes and logs revocations. A preview and a repetition change nothing.
+    /// Notes and logs revocations. Does nothing for a preview or a repetition, because they change
+    /// nothing.
     fn note_revoked(&self, about: &About, revoked: &RevokedAll) {
         let Some(revision) = revoked.revision.filter(|_| !revoked.again) else {
             return;
@@ -84,8 +85,8 @@ impl App {
         digest: Digest,
         found_at: Option<&FoundAt>,
     ) -> Result<LeakOutcome, Error> {
-        // The lookup is subject to the lease, like that for a verdict. A former primary may not
-        // know the secret, and its answer that the secret is unknown must not be believed.
+        // Like the lookup for a verdict, this lookup must be answered by the current primary. A
+        // former primary may not know the secret, and the report would have no effect.
         let (facts, _) = self.look_up_facts_unshared(digest, None).await?;
         let Some(facts) = facts else {
             return Ok(LeakOutcome::Unknown);

@@ -1,6 +1,6 @@
-//! The verdict on a presented token. Hashes the secret, gets the facts about the token from the
-//! cache or the store, and evaluates them at one instant. If it is doubtful whether the facts are
-//! fresh, the call fails (R12, R13).
+//! Decides the verdict on a presented token: hashes the secret, gets the facts about the token from
+//! the cache or the store, and evaluates them at one instant. If the facts may not be fresh, the
+//! call fails (R12, R13).
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,8 +29,8 @@ use stacktoken_core::facts_cache::Generation;
 pub struct Introspection {
     /// The verdict.
     pub verdict: Verdict,
-    /// Facts about the token. `None` if the token was not recognized, so that no facts can leak
-    /// into the answer.
+    /// What is known about the token. `None` if the token was not recognized, so that no facts can
+    /// leak into the answer.
     pub known: Option<Known>,
     /// Whether the request asked about any action.
     pub asked: bool,
@@ -51,8 +51,8 @@ pub struct Known {
     pub max_age: Duration,
 }
 
-/// Facts that are fresh enough to answer from, and the revision that they reflect. The facts are
-/// `None` if the token does not exist.
+/// Facts that are fresh enough to use for an answer, and the revision that they reflect. The facts
+/// are `None` if the token does not exist.
 type Fresh = (Option<Arc<Facts>>, Revision);
 
 impl Introspection {
@@ -60,12 +60,13 @@ impl Introspection {
         self.known.as_ref().map(|known| known.facts.as_ref())
     }
 
-    /// Returns whether the answer is that the secret is superseded.
+    /// Returns whether the verdict is that the secret is superseded.
     fn is_superseded(&self) -> bool {
         self.verdict == Verdict::Inactive(Reason::Superseded)
     }
 
-    /// Returns whether something must be written to the store before this answer or after it.
+    /// Returns whether this answer requires a write to the store: of a first use before the answer,
+    /// or of an audit row after it.
     pub(super) fn needs_store(&self) -> bool {
         self.unused().is_some() || self.is_superseded()
     }
@@ -77,9 +78,9 @@ impl Introspection {
     }
 }
 
-/// Returns the highest revision that a lookup is known to reflect. This is the required revision if
-/// the snapshot of the lookup includes it and it is higher than `applied`, which is what had been
-/// applied here when the lookup started. Otherwise it is `applied`.
+/// Returns the highest revision that a lookup is known to reflect. `applied` is the revision that
+/// this replica had applied when the lookup started. If the required revision is higher, and the
+/// snapshot of the lookup includes it, returns the required revision. Otherwise returns `applied`.
 fn reflected(
     applied: Revision,
     snapshot: &Snapshot,
@@ -118,7 +119,7 @@ impl App {
                 self.count_hit(cover);
                 cached
             }
-            // Boxed, like every rare path, so that the future of a cache hit stays small.
+            // Boxed, like every rare path, to keep the future of a cache hit small.
             None => Box::pin(self.judge_looked_up(digest, question)).await?,
         };
         if let (Some(digest), Some(facts)) = (digest, judged.unused()) {
@@ -162,8 +163,8 @@ impl App {
         }
     }
 
-    /// Evaluates the facts now. This happens after the lookup, because expiry counts at the time of
-    /// the answer.
+    /// Evaluates the facts at the current time. This must come after the lookup, because a token
+    /// must not have expired when the answer is given.
     fn judge_now(
         &self,
         question: &Question,
@@ -192,8 +193,7 @@ impl App {
         }
     }
 
-    /// Records an answer. Counts it in the metrics, and records a use of the token if the answer is
-    /// active.
+    /// Counts an answer in the metrics, and records a use of the token if the token is active.
     ///
     /// # Errors
     /// [`Refusal::RateLimited`](crate::domain::refusal::Refusal::RateLimited) if this caller
@@ -211,7 +211,7 @@ impl App {
         Ok(())
     }
 
-    /// Queues an audit row if the answer is that the secret is superseded.
+    /// Queues an audit row if the verdict is that the secret is superseded.
     pub(super) fn note_superseded(
         &self,
         call: &Call,
@@ -231,7 +231,7 @@ impl App {
         self.freshness.view(self.clock.monotonic())
     }
 
-    /// Returns the facts of a digest from the store, fresh enough to answer from now.
+    /// Looks up the facts of a digest in the store, fresh enough to use for an answer.
     async fn look_up(&self, digest: Digest, question: &Question) -> Result<Fresh, Error> {
         let min = question.min_revision;
         let asked = (digest, question.stack_api_key.as_str());
@@ -246,10 +246,10 @@ impl App {
         Ok(found)
     }
 
-    /// Caches a mismatch of stack key and secret. Such a pair is answered like
-    /// an unknown secret, and is cached for the same time. Otherwise the response time would reveal
-    /// that the secret exists. The entry cannot become wrong, because neither the stack of a token
-    /// nor the key of a stack ever changes.
+    /// Caches the pair if the stack key does not belong to the stack of the secret. The answer is
+    /// the same as for an unknown secret, so it must also be cached for the same time. Otherwise
+    /// the response time would reveal that the secret exists. The entry cannot become wrong,
+    /// because neither the stack of a token nor the key of a stack ever changes.
     pub(super) fn note_mismatch(
         &self,
         (digest, key): (Digest, &str),
@@ -263,19 +263,19 @@ impl App {
         }
     }
 
-    /// Returns the facts that a lookup found, if they reflect the revision that the caller
-    /// requires. If they do not, fails, because that revision belongs to another change log or has
-    /// not been reached yet. This check also catches a database that has stopped being the primary
-    /// since its last heartbeat.
+    /// Returns the facts that a lookup found. Fails if they do not reflect the revision that the
+    /// caller requires, which then belongs to another change log or has not been reached yet. This
+    /// check also detects a database that has stopped being the primary since its last heartbeat.
     async fn fresh(&self, read: Reading, min: Option<Revision>) -> Result<Fresh, Error> {
         let seen = (read.applied, read.snapshot.as_ref(), read.evidence);
         let revision = self.reflected(seen, min).await?;
         Ok((read.facts, revision))
     }
 
-    /// Returns the highest revision that a lookup is known to reflect. If the snapshot of the
-    /// lookup includes the required transaction id, the same database must also contain the row of
-    /// that change, because a former primary may have assigned this id to another transaction.
+    /// Returns the highest revision that a lookup is known to reflect. It is not enough that the
+    /// snapshot of the lookup includes the required transaction id, because a former primary may
+    /// have assigned this id to another transaction. The same database must also contain the row of
+    /// the required change.
     pub(super) async fn reflected(
         &self,
         (applied, snapshot, reading): (Revision, &Snapshot, Evidence),
@@ -321,7 +321,7 @@ impl App {
         self.fresh(read, min).await
     }
 
-    /// Looks a digest up in the store. If the result proves too old or comes from another database,
+    /// Looks a digest up in the store. If the result is too old or comes from another database,
     /// repeats the lookup once, unshared.
     async fn read_through(&self, digest: Digest, shared: bool) -> Result<Reading, LookupError> {
         let read = self.flights.look_up(&self.ground, digest, shared).await?;
@@ -337,9 +337,9 @@ impl App {
         }
     }
 
-    /// Judges whether the result of a lookup may be used for an answer. If the result is fresh but
+    /// Decides whether the result of a lookup may be used for an answer. If the result is fresh but
     /// its database is not proven to be the primary, waits for the next heartbeat. On a machine
-    /// short of CPU the heartbeat comes late, but still proves which database is the primary.
+    /// that is short of CPU, a heartbeat can be late.
     pub(super) async fn worth(&self, reading: Evidence) -> Worth {
         let mut proofs = self.freshness.proofs();
         loop {

@@ -1,4 +1,4 @@
-//! Which service last used which token, and when. Each active answer records a use in memory, and a
+//! Tracks when each service last used each token. Each active answer records a use in memory, and a
 //! background task writes the uses to the store. Recording a use briefly locks one of many shards,
 //! and allocates memory only for a new (token, service) pair. The number of pairs is bounded.
 
@@ -21,13 +21,14 @@ use crate::{
     store::Use,
 };
 
-/// Number of shards. With this number, two cores rarely contend for one shard, and a scan of one
-/// shard is quick.
+/// Number of shards. It is large enough that two cores rarely contend for the same shard, and that
+/// a scan of one shard is quick.
 const SHARDS: usize = 128;
-/// Shortest interval between two writes about the same token.
+/// Shortest interval between two writes for the same token.
 const WRITE_EVERY: Duration = Duration::from_mins(1);
 
-/// Uses that are not in the store yet, and uses that were written within the last minute.
+/// Holds the uses that are not in the store yet, and those that were written within the last
+/// minute.
 pub(super) struct LastUsedTracker {
     shards: [Mutex<Shard>; SHARDS],
     pairs: AtomicUsize,
@@ -46,7 +47,7 @@ struct Shard {
 #[derive(Default)]
 struct TokenUses {
     by: Vec<ServiceUses>,
-    /// Monotonic time of the last write about this token.
+    /// Monotonic time of the last write for this token.
     written: Option<Duration>,
 }
 
@@ -61,7 +62,7 @@ struct ServiceUses {
 /// Which uses to write.
 #[derive(Clone, Copy)]
 enum DueUses {
-    /// Uses of tokens about which nothing was written within the last minute. The argument is the
+    /// Uses of tokens for which nothing was written within the last minute. The field is the
     /// current monotonic time.
     Due(Duration),
     /// All uses.
@@ -112,7 +113,7 @@ impl LastUsedTracker {
         }
     }
 
-    /// Records that `service` got the answer, at `at`, that the token is active.
+    /// Records that `service` was answered at `at` that the token is active.
     pub fn note(&self, token: TokenUid, service: &Actor, at: Timestamp) {
         if self.max_pairs == 0 {
             return;
@@ -155,14 +156,14 @@ impl LastUsedTracker {
         }
     }
 
-    /// Returns when the token was last used, as far as this replica has recorded it.
+    /// Returns the last use of the token that this replica still holds in memory.
     pub fn last_use(&self, token: TokenUid) -> Option<Timestamp> {
         let shard = self.shard(token);
         let used = shard.tokens.get(&token)?;
         used.by.iter().map(|used| used.at).max()
     }
 
-    /// Returns the services that have used the token, as far as this replica has recorded it.
+    /// Returns the last use of the token by each service that this replica still holds in memory.
     pub fn uses(&self, token: TokenUid) -> Vec<ServiceUse> {
         let shard = self.shard(token);
         let used = shard.tokens.get(&token);

@@ -1,8 +1,8 @@
-//! Store lookups for digests that are not in the cache. Lookups are single-flight: concurrent
-//! callers that need the same digest share one lookup, and lookups that wait together share one
-//! query (see [`super::coalesce`]). A caller never joins a lookup that started
-//! before the last eviction from the cache, because that lookup may have read the store before the
-//! change that caused the eviction.
+//! Looks up digests that are not in the cache in the store. Lookups are single-flight: concurrent
+//! callers that need the same digest share one lookup. Lookups of different digests that wait at
+//! the same time share one query (see [`super::coalesce`]). A caller never joins a lookup that
+//! started before the last eviction from the cache, because that lookup may have read the store
+//! before the change that caused the eviction.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -48,8 +48,7 @@ pub(super) struct Reading {
 /// Why a lookup failed.
 #[derive(Clone, Debug)]
 pub(super) enum LookupError {
-    /// The store did not answer within the freshness bound, after which its answer would be too old
-    /// to use.
+    /// The store did not answer within the freshness bound. A later answer would be too old to use.
     TooSlow,
     /// The database that answered is not the trusted one, or no heartbeat proves that it is still
     /// the primary.
@@ -66,8 +65,8 @@ impl LookupError {
     pub fn into_error(self, lapsed: bool) -> Error {
         match self {
             Self::Overloaded => Error::Overloaded,
-            // An error of the store is passed on if the lease was still valid or the SQLite file is
-            // lost. Otherwise the caller learns only that no fresh answer is available.
+            // The caller gets the store's error if the lease was still valid or the SQLite file is
+            // lost. Otherwise it learns only that no fresh answer is available.
             Self::Store(error) if !lapsed || matches!(*error, store::Error::FileLost(_)) => {
                 Error::of_reading(&error)
             }
@@ -99,7 +98,7 @@ pub(super) struct SingleFlight {
 #[derive(Clone)]
 pub(super) struct LookupDeps {
     pub store: Arc<Store>,
-    /// Reads single digests, those of lookups that wait together with one statement.
+    /// Reads single digests, and combines concurrent reads into one statement.
     pub misses: Coalescer<Store>,
     pub cache: Arc<Cache>,
     pub clock: Arc<dyn Clock>,
@@ -126,8 +125,8 @@ impl LookupDeps {
         for _ in 0..2 {
             let mut proofs = self.freshness.proofs();
             let started = self.clock.monotonic();
-            // Taken before the query, so the result of the query reflects everything that is
-            // applied here by now.
+            // Taken before the query, so that the query's result reflects everything that this
+            // replica has applied at this point.
             let view = self.freshness.view(started);
             let Ok(Some(answered)) = timeout(bound, asked.look_up(self)).await else {
                 self.store.renew_silent_connections().await;
@@ -205,8 +204,8 @@ impl SingleFlight {
     /// anything since it started.
     pub async fn look_up(&self, ground: &LookupDeps, digest: Digest, shared: bool) -> Outcome {
         let (number, outcome) = self.board(ground, digest, shared);
-        // The first waiter that finishes or gives up removes the lookup from the map, so that later
-        // callers start their own.
+        // The first waiter that finishes or gives up removes the lookup from the map, so that a
+        // later caller starts a new one.
         let _seat = FlightGuard {
             flights: self,
             digest,
@@ -289,7 +288,7 @@ pub(super) struct BatchRead {
 
 impl SingleFlight {
     /// Looks several digests up in one query. The lookup is not shared with other callers, so it
-    /// never started before this call.
+    /// always starts after this call.
     pub async fn look_up_many(
         &self,
         ground: &LookupDeps,

@@ -109,7 +109,7 @@ pub struct UseCaseSettings {
     pub safeguards: Safeguards,
     /// Retention periods, and the interval of housekeeping.
     pub keeping: RetentionSettings,
-    /// How many sessions of federated tokens may live.
+    /// Limits on the number of live sessions of federated tokens.
     pub sessions: SessionLimits,
 }
 
@@ -142,7 +142,7 @@ pub struct App {
     explained: Throttle,
 }
 
-/// What the use cases know about the workloads that can authenticate themselves.
+/// The issuers of workloads' JWTs, and the verifier of these JWTs.
 #[derive(Clone)]
 pub struct Workloads {
     /// The issuers that the operator has configured.
@@ -221,7 +221,8 @@ impl App {
         (app, writer)
     }
 
-    /// Sets the workloads that can exchange their JWTs. Without this, there are none.
+    /// Sets the issuers whose workloads can exchange their JWTs. Without this call, no workload
+    /// can.
     #[must_use]
     pub fn trusting(self, workloads: Workloads) -> Self {
         Self { workloads, ..self }
@@ -319,8 +320,9 @@ impl App {
         }
     }
 
-    /// Notes, converts and logs the result of a change that may have found nothing to change. Such
-    /// a result has a revision that this replica need not have applied yet.
+    /// Notes, converts and logs the result of a change that may have found nothing to change. If
+    /// it found nothing, the revision is not noted, because this replica may not have applied it
+    /// yet.
     fn settle_maybe_changed(
         &self,
         call: &Call,
@@ -370,7 +372,7 @@ impl App {
     }
 }
 
-/// Logs a change. If the database is later restored from a backup, the log shows which changes are
+/// Logs a change. If the database is later restored from a backup, the log shows which changes were
 /// lost.
 fn log_change(action: AuditAction, about: &About, revision: Revision) {
     let About {

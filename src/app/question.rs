@@ -1,4 +1,4 @@
-//! A question about a presented token.
+//! Defines a question about a presented token.
 
 use zeroize::Zeroizing;
 

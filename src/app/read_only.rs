@@ -1,7 +1,7 @@
-//! Handles a database that is read-only, or becomes read-only, while the process runs. The cause is
-//! logged once, and a metric and the health service show the state. Probes with exponential
-//! back-off wait until the database accepts writes. Only then are the connections replaced, because
-//! new connections would be read-only before that too.
+//! Handles a database that is or becomes read-only while the process runs. Logs the cause once, and
+//! shows the state in a metric and in the health service. Probes the database with exponential
+//! back-off until it accepts writes, and only then replaces the connections, because until then new
+//! connections would be read-only too.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -19,8 +19,8 @@ use super::App;
 const FIRST_PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest interval between two probes.
 const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(8);
-/// A write that is refused within this time after the last incident continues that incident, and
-/// its back-off goes on.
+/// A write that is refused within this time after the last incident belongs to the same incident,
+/// so the back-off continues instead of starting over.
 const SAME_WITHIN: Duration = Duration::from_mins(1);
 
 /// Whether the database is known to refuse writes.
@@ -73,8 +73,8 @@ impl App {
         let mut pause = FIRST_PROBE_INTERVAL;
         let mut logged = None;
         while let Err(unwritable) = self.store.require_writable().await {
-            // If the database is unreachable instead, this logs nothing, because the poller and the
-            // heartbeat log that.
+            // Logs nothing if the database is unreachable, because the poller and the heartbeat
+            // already log that.
             self.set_read_only(unwritable.is_read_only());
             let cause = unwritable.to_string();
             if self.is_read_only() && logged.as_ref() != Some(&cause) {

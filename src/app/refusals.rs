@@ -1,10 +1,10 @@
-//! Audit rows that are written after the caller has been answered (R14). There are two kinds:
-//! refusals, with one row and a count per caller, RPC, reason and minute; and the first
+//! Writes those audit rows that are written after the caller has been answered (R14). There are two
+//! kinds: refusals, with one row and a count per caller, RPC, reason and minute; and the first
 //! presentation of each superseded secret. Queuing a row never delays an answer, and the queue is
 //! bounded.
 //!
-//! Refusals are aggregated when they are queued. So a flood of refusals from one caller takes few
-//! rows, and does not displace the rows of other callers.
+//! Refusals are aggregated when they are queued, so a flood of refusals of one caller takes few
+//! rows and does not displace the rows of other callers.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -28,7 +28,7 @@ use crate::{
     store::{Hidden, PresentedSecret, RefusalNote, RefusedCall, Store},
 };
 
-/// Maximum number of unwritten rows. Rows accumulate, for example, while the store is down.
+/// Maximum number of unwritten rows. They accumulate, for example, while the store is down.
 const UNWRITTEN: usize = 10_000;
 /// Maximum number of unwritten rows of one caller.
 const UNWRITTEN_OF_ONE: usize = 256;
@@ -43,8 +43,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Number of write attempts at shutdown.
 const LAST_ATTEMPTS: u32 = 3;
 
-/// Number of superseded secrets that are recorded in memory as already queued, so that each gets
-/// one row.
+/// Maximum number of superseded secrets that are remembered as already queued, so that each gets
+/// only one row.
 const MAX_REPORTED_SECRETS: usize = 10_000;
 
 type Row = (RefusalNote, RefusedCall, u32);
@@ -98,13 +98,14 @@ pub(super) fn channel(store: Arc<Store>, metrics: Arc<Metrics>) -> (RefusalLog, 
     (log, writer)
 }
 
-/// The rows of the current minute about refusals with a hidden cause. Anyone who has an account at
-/// a public issuer can cause such refusals, so the rows of all callers together are limited.
+/// Limits the rows per minute about refusals with a hidden cause, over all callers together,
+/// because anyone who has an account at a public issuer can cause such refusals.
 #[derive(Default)]
 struct HiddenRows(Mutex<(Option<Timestamp>, HashSet<RefusalNote>)>);
 
 impl HiddenRows {
-    /// Returns whether the refusal may have a row: one that exists, or another one.
+    /// Returns whether the refusal may be queued: if it has a row already, or if the limit still
+    /// permits a new row.
     fn admit(&self, note: &RefusalNote) -> bool {
         let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if rows.0 != Some(note.minute) {
@@ -144,8 +145,8 @@ impl RefusalLog {
     }
 
     /// Queues a row about the presentation of a superseded secret, unless this replica has already
-    /// queued a row about the same secret. If the queue is full, the row is dropped and is queued
-    /// when the secret is presented again.
+    /// queued a row about the same secret. If the queue is full, drops the row; the next
+    /// presentation of the secret queues it again.
     pub fn note_superseded(&self, call: &Call, presented: PresentedSecret) {
         if self.reported.get(&presented.digest).is_some() {
             return;
@@ -206,8 +207,8 @@ impl Waiting {
 }
 
 impl RefusalWriter {
-    /// Writes rows, and retries failed writes, until the service has stopped and either the queue
-    /// is empty or the last attempts have failed.
+    /// Writes queued rows and retries failed writes. Returns after the service has stopped, once
+    /// the queue is empty or the last attempts have failed.
     pub async fn run(self) {
         let (mut pause, mut last_attempts) = (PAUSE, 0);
         loop {

@@ -1,4 +1,4 @@
-//! The safeguards that keep answers correct, as values, so that a test can disable a single one.
+//! Defines a flag for each safeguard that keeps answers correct, so that a test can disable one.
 
 /// Safeguards that keep answers correct; docs/architecture.md explains each of them. No setting
 /// disables a safeguard. Tests disable one at a time to show that a wrong answer follows.
@@ -10,14 +10,14 @@ pub struct Safeguards {
     /// The lease is limited by the age of the last heartbeat, not only by the age of the last poll
     /// of the change log.
     pub heartbeat: bool,
-    /// The result of a lookup that took longer than the freshness bound is not used for an answer.
+    /// If a lookup took longer than the freshness bound, its result is not used for an answer.
     pub reading_age: bool,
     /// The cache is used for an answer only if it reflects the revision that the caller requires.
     pub reflection: bool,
     /// A lookup that started before an eviction does not put the evicted entry back into the cache.
     pub generations: bool,
-    /// A caller joins a single-flight lookup only if that lookup started recently and nothing was
-    /// evicted from the cache since.
+    /// A caller joins a single-flight lookup only if the lookup started recently and nothing has
+    /// been evicted from the cache since then.
     pub flights: bool,
     /// The subject of a change made by this replica is barred from the cache until the outcome of
     /// the change is known, and is evicted before the change is acknowledged.
@@ -29,7 +29,7 @@ pub struct Safeguards {
     pub look_up_origins: bool,
     /// A crash, promotion or restart gives a database a new origin.
     pub incarnation: bool,
-    /// Rows that were copied into another database cluster are not trusted there.
+    /// Rows that were copied into another database cluster are not trusted.
     pub system: bool,
     /// If a lookup is fresh but its database is not proven to be the primary, the answer waits for
     /// the next heartbeat instead of failing.

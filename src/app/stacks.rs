@@ -20,7 +20,7 @@ fn about(stack: &StackKey) -> About {
 }
 
 impl App {
-    /// Generates a stack key, for a request to register a stack that names no key.
+    /// Generates a stack key for a registration request that has none.
     ///
     /// # Errors
     /// [`Error::Internal`] if the system provides no randomness.
@@ -44,7 +44,7 @@ impl App {
         };
         let place = (AuditAction::StackRegister, about_call);
         let registered = self.settle(call, place, done)?;
-        // A repetition changes nothing, and its revision may be of a former epoch.
+        // A repetition changes nothing, and its revision may belong to a former epoch.
         if !registered.again && !call.previews() {
             self.note_own(registered.revision);
             let about = about(&registered.stack.key);

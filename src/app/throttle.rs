@@ -14,7 +14,7 @@ use crate::domain::{caller::Actor, refusal::Refusal};
 pub struct Rate {
     /// Sustained rate per second.
     pub per_second: NonZeroU32,
-    /// Number of requests that are admitted at once after an idle period.
+    /// Number of requests that are admitted without delay after an idle period.
     pub burst: NonZeroU32,
 }
 

@@ -96,7 +96,7 @@ impl App {
         })
     }
 
-    /// Returns a token, and how many of its sessions live.
+    /// Returns a token, and the number of its live sessions.
     ///
     /// # Errors
     /// [`Error`].
@@ -177,7 +177,7 @@ impl App {
         self.settle(call, (AuditAction::TokenGetUsage, about(key)), done)
     }
 
-    /// Adds the uses that this replica has recorded and not yet stored.
+    /// Adds the uses that this replica has recorded but not yet written to the store.
     fn with_recent_uses(&self, on_record: Impact, uid: TokenUid) -> Impact {
         on_record.with(self.uses.uses(uid), self.clock.now())
     }
@@ -237,8 +237,8 @@ impl App {
         Ok((self.with_use(token), revision))
     }
 
-    /// Returns the token with what only this replica knows: a last use that it has not written yet,
-    /// and whether the issuer of a federated token is configured.
+    /// Adds to the token what only this replica knows: a last use that is not in the store yet, and
+    /// whether the issuer of a federated token is configured.
     pub(super) fn with_use(&self, mut token: Token) -> Token {
         token.last_used_at = token.last_used_at.max(self.uses.last_use(token.uid));
         let trusted = token.federation.as_ref();
@@ -247,8 +247,8 @@ impl App {
         token
     }
 
-    /// Applies the uses that this replica has recorded to a page. If `unused_since` is given, drops
-    /// the tokens that were used since then.
+    /// Adds the uses that this replica has recorded to a page of tokens. If `unused_since` is
+    /// given, drops the tokens that were used since then.
     fn with_uses(&self, mut page: TokenPage, unused_since: Option<Timestamp>) -> TokenPage {
         let tokens = page.tokens.into_iter().map(|token| self.with_use(token));
         let unused = |token: &Token| {

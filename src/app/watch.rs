@@ -1,6 +1,6 @@
-//! The watch stream. It carries every change that can alter a verdict, in order, and pongs that
-//! state how fresh the stream is. Queued events are sent before new batches are received. A pong is
-//! queued behind everything that had been published when the client requested it.
+//! The watch stream. It sends every change that can alter a verdict, in order, and pongs that state
+//! how fresh the stream is. A pong is queued behind everything that had been published when the
+//! client requested it. Queued events are sent before new batches are received.
 
 use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
@@ -26,7 +26,7 @@ const PONG_EVERY: Duration = Duration::from_millis(50);
 /// Revisions sent with every event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventRevisions {
-    /// Every change up to this revision is sent. A client resumes from it.
+    /// Every change up to this revision has been sent. A client that reconnects resumes from it.
     pub resume: Revision,
     /// Highest revision of any change that was sent or that precedes the watch.
     pub highest: Revision,
@@ -37,8 +37,8 @@ pub struct EventRevisions {
 pub enum WatchEvent {
     /// A changed subject, whose facts the client must evict from its cache.
     Changed(Subject, EventRevisions),
-    /// A pong with the client's nonce and a duration: every change that was acknowledged longer ago
-    /// than this duration has been sent.
+    /// A pong with the client's nonce and an age: every change that was acknowledged longer ago
+    /// than this has been sent.
     Pong(u64, Duration, EventRevisions),
 }
 
@@ -77,8 +77,8 @@ impl App {
     /// [`Error::NotFresh`] while this replica cannot follow the change log; [`Error::WatchUnknown`]
     /// or [`Error::RevisionPurged`] if `from` cannot be used.
     pub async fn watch(self: &Arc<Self>, from: Option<Revision>) -> Result<Watch, Error> {
-        // Subscribes before the backlog is read, so that a change which the backlog misses arrives
-        // in a batch.
+        // Subscribes before it reads the backlog, so that a change that is too late for the backlog
+        // arrives in a batch.
         let (batches, published) = self.hub.subscribe().ok_or(Error::NotFresh)?;
         self.freshness.published_since().ok_or(Error::NotFresh)?;
         let position = from.map(|from| from.position);
@@ -94,7 +94,7 @@ impl App {
         }
         let changes = history.changes.map_err(|lost| match lost {
             // The database that answered is not the one that the poller follows, for example after
-            // a failover. The poller notices this at its next poll.
+            // a failover. The next poll will detect the failover.
             Lost::Elsewhere => Error::NotFresh,
             Lost::TooMany => Error::RevisionPurged,
         })?;
@@ -128,7 +128,7 @@ impl App {
 }
 
 impl Watch {
-    /// Requests a pong. If several pings are pending, only the latest gets a pong.
+    /// Requests a pong. If several pings are pending, only the latest is answered.
     pub const fn ping(&mut self, nonce: u64) {
         self.ping = Some(nonce);
     }
@@ -161,8 +161,8 @@ impl Watch {
 
     /// Queues a pong behind every change that its values cover.
     fn answer(&mut self, nonce: u64) -> Result<(), Error> {
-        // These values are read before the batches are drained, because every change that they
-        // cover was published before they were set.
+        // `since` and `resume` must be read before the batches are drained. Every change that they
+        // cover was published before they were set, so draining then queues all these changes.
         let since = self
             .app
             .freshness

@@ -13,8 +13,9 @@ use crate::{
     store::{Error, Store, Use},
 };
 
-/// Number of uses per transaction: as many as can arrive in one second. Writing them took 45 ms on
-/// SQLite, where other changes have to wait meanwhile, and 150 ms on PostgreSQL, where they do not.
+/// Number of uses per transaction: as many as can arrive in one second. In a measurement, writing
+/// this many took 45 ms on SQLite, where other changes wait meanwhile, and 150 ms on PostgreSQL,
+/// where they do not.
 const PIECE: usize = 10_000;
 /// Pause between two transactions.
 const PAUSE: Duration = Duration::from_secs(1);
