@@ -1,6 +1,6 @@
-//! Checks the dependency rules between crates and modules: which module may use which, which crates
-//! only certain modules may name, that a file starts with a `//!` comment, and how long it may be.
-//! The tables below list what is allowed; everything else is a violation.
+//! Checks the dependency rules: which modules each module may use, and which external crates and
+//! paths only certain modules may name. Also checks that every file starts with a `//!` comment and
+//! is not too long. The tables below list what is allowed; everything else is a violation.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -34,7 +34,8 @@ use std::{
 
 use source::{CRATES, Segments, Source};
 
-/// Which modules each module may use: only those in rows above its own, so there are no cycles.
+/// The modules that each module may use. A module may use only modules in the rows above its own,
+/// so there are no cycles.
 const LAYERS: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("client", &["core"]),
@@ -64,7 +65,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "app",
         ],
     ),
-    // Calls RPCs as a client does, so it needs neither the use cases nor the authenticator.
+    // `http` calls RPCs as a client does, so it needs neither the use cases nor the authenticator.
     ("http", &["core", "domain", "grpc"]),
     (
         "server",
@@ -99,12 +100,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
 ];
 
-/// Crates that a module must not name, in addition to those restricted by [`NAMED_ONLY_IN`]. `core`
-/// has neither a runtime nor a clock.
+/// External crates that a module must not name, in addition to those restricted by
+/// [`NAMED_ONLY_IN`]. `core` must run without a runtime and without a clock.
 const NEVER_IN: &[(&str, &[&str])] = &[("core", &["tokio", "rustix", "tracing"])];
 
-/// The modules that use gRPC. In the command line only the commands that call a server do, as
-/// clients of the contract.
+/// The modules that use gRPC. In `cli`, only the commands that call a server use it, as any other
+/// client does.
 const GRPC: &[&str] = &[
     "grpc/",
     "http/",
@@ -114,8 +115,9 @@ const GRPC: &[&str] = &[
     "cli/connect.rs",
 ];
 
-/// Paths that only these files may name. A place that ends with `/` is a folder, any other a file.
-/// A path that ends with `::` matches everything below it, but not the path itself.
+/// Paths that only the listed files may name. An entry that ends with `/` is a folder, any other
+/// entry is a file. A path that ends with `::` matches everything below it, but not the path
+/// itself.
 const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
     ("sea_orm", &["store/"]),
     ("sea_orm_migration", &["store/"]),
@@ -153,14 +155,15 @@ const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
     ("tracing_opentelemetry", &["telemetry/"]),
 ];
 
-/// Files below `src` that are not modules. The file beside each one reads it with an include macro.
+/// Files below `src` that are not modules. A module in the same folder reads each of them with an
+/// include macro.
 const DATA: &[&str] = &[
     "client/generated/stacktoken.v1.rs",
     "domain/routes/builtin.toml",
     "http/openapi.json",
 ];
 
-/// The maximum number of lines of a file that is not in [`LONG`].
+/// The maximum number of lines in a file that is not listed in [`LONG`].
 const LINES: usize = 400;
 
 /// Files that may exceed [`LINES`], each with the reason.
@@ -182,7 +185,7 @@ fn layer(module: &[String]) -> &str {
     module.first().map_or("lib", String::as_str)
 }
 
-/// Returns the top-level module that a path leads to, if the path is inside the crate.
+/// Returns the name of the top-level module that a path is in, if the path is inside the crate.
 fn target(path: &Segments) -> Option<&str> {
     let inside = path.first().is_some_and(|first| first == "crate");
     let layer = path.get(1).filter(|_| inside)?;
@@ -267,8 +270,8 @@ fn ill_formed(source: &Source) -> Vec<String> {
 }
 
 /// Returns a violation for each file that is in a dependency cycle with other files of its module.
-/// A folder's `mod.rs` and a crate's `lib.rs` are left out, because they and their files always use
-/// each other.
+/// A folder's `mod.rs` and a crate's `lib.rs` are exempt, because they and their submodules always
+/// use each other.
 fn circles(sources: &[Source]) -> Vec<String> {
     let file_of: BTreeMap<String, &str> = sources
         .iter()

@@ -1,15 +1,16 @@
 //! Checks that a change of a stack or a token cannot be committed without its rows in the audit and
-//! in the change log. The compiler checks most of it: `change_tx!` commits only with a proof that
-//! `store/record.rs` makes. The compiler cannot check that every change runs in `change_tx!`, and
-//! that only `store/record.rs` writes the rows.
+//! in the change log. The compiler enforces most of this: `change_tx!` commits only with a proof
+//! that `store/record.rs` creates. The compiler cannot enforce that every change runs in
+//! `change_tx!` and that only `store/record.rs` writes the rows, so these tests check both.
 
 use std::path::{Path, PathBuf};
 
 /// The only files that append rows to the audit and to the change log: `record.rs`, and the two
-/// that define the functions it calls.
+/// files that define the functions that `record.rs` calls.
 const RECORDERS: [&str; 3] = ["record.rs", "audit/append.rs", "change_log/append.rs"];
 
-/// Transactions that make no change which the audit or the change log records, with the reason.
+/// Write transactions that change nothing that the audit or the change log records, each with the
+/// reason.
 const NOT_CHANGES: [(&str, &str); 7] = [
     ("macros.rs", "`change_tx!` expands to it"),
     ("audit/refusals.rs", "the audit rows of refusals themselves"),

@@ -1,9 +1,10 @@
-//! Finds fixed dates in tests that use the host's clock. Such a test would fail from that date on.
+//! Finds fixed dates in tests that use the host's clock. Such a test would start to fail on that
+//! date.
 
 use std::{fs, path::Path};
 
-/// Test targets that start real programs, or servers with the host's clock. The other targets have
-/// fake clocks, which show the same date in every run.
+/// Test targets that start real programs, or servers that use the host's clock. The other targets
+/// use fake clocks, which start at the same date in every run.
 const ON_THE_HOSTS_CLOCK: &[&str] = &[
     "tests/client",
     "tests/clients",
@@ -13,7 +14,7 @@ const ON_THE_HOSTS_CLOCK: &[&str] = &[
     "tests/replicas",
     "tests/sdks",
     "benches",
-    // A test runs the commands of this page.
+    // A test runs the commands in this document.
     "README.md",
 ];
 

@@ -4,7 +4,8 @@ use std::{env, fs, path::Path};
 
 const KEPT: &str = "crates/client/src/generated/stacktoken.v1.rs";
 
-/// If `STACKTOKEN_TEST_REGENERATE` is set, the file is written first.
+/// If `STACKTOKEN_TEST_REGENERATE` is set, the test first overwrites the file with the generated
+/// code.
 #[test]
 fn the_code_of_the_client_is_what_the_contract_generates() {
     let generated = include_str!(concat!(env!("OUT_DIR"), "/client/stacktoken.v1.rs"));

@@ -1,5 +1,4 @@
-//! Checks that every link of a document to another file of the repository, or to a heading, has a
-//! target.
+//! Checks that every link in a document to a file of the repository or to a heading has a target.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,7 +37,7 @@ fn prose(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Returns the anchors that a link into this document can name: those that Markdown renderers
+/// Returns the anchors that a link to this document can use: the anchors that Markdown renderers
 /// generate from headings, and explicit ones.
 fn anchors(text: &str) -> BTreeSet<String> {
     let headings = prose(text).filter(|line| line.starts_with('#'));
@@ -60,7 +59,7 @@ fn anchor(heading: &str) -> String {
         .replace(' ', "-")
 }
 
-/// Returns the targets of links within the repository. Links in code are ignored.
+/// Returns the link targets that are within the repository. Links in code are ignored.
 fn links(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for line in prose(text) {
@@ -76,7 +75,7 @@ fn links(text: &str) -> Vec<String> {
     found
 }
 
-/// Resolves the path of a link, relative to the root of the repository.
+/// Returns the path that a link leads to, relative to the root of the repository.
 fn target(from: &Path, link: &str) -> PathBuf {
     let joined = from.parent().unwrap().join(link);
     joined.components().fold(PathBuf::new(), |mut path, part| {

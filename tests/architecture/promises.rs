@@ -25,7 +25,7 @@ const DOCUMENTS: &[&str] = &[
 /// The table columns that contain only names of tests, at least one per row.
 const COLUMNS: &[&str] = &["tests", "tested in", "these fail", "control"];
 
-/// A quoted name of at least this many words counts as the name of a test.
+/// A name in backquotes that has at least this many words is taken for the name of a test.
 const WORDS: usize = 5;
 
 fn read(file: &str) -> String {
@@ -83,8 +83,8 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// Returns the rows of the tables whose first column is `first`: the first cell, and the tests that
-/// the row names.
+/// Returns the rows of every table whose first column is called `first`. Each row is given as its
+/// first cell and the tests that it names.
 fn map(text: &str, first: &str) -> Vec<(String, Vec<String>)> {
     let mut rows = Vec::new();
     for table in tables(text) {
@@ -101,9 +101,9 @@ fn map(text: &str, first: &str) -> Vec<(String, Vec<String>)> {
     rows
 }
 
-/// Returns a violation for each quoted name that should be a test but is not: every name in one of
-/// the [`COLUMNS`], and every name of at least [`WORDS`] words elsewhere. Also returns one for each
-/// row of these tables that names no test.
+/// Returns a violation for each name in backquotes that should be a test but is not: every name in
+/// one of the [`COLUMNS`], and every name of at least [`WORDS`] words elsewhere. Also returns a
+/// violation for each row that names no test in one of the [`COLUMNS`].
 fn dead_names(document: &str, text: &str, tests: &Tests) -> Vec<String> {
     let mut faults = Vec::new();
     for table in tables(text) {
@@ -150,7 +150,8 @@ fn idle_commands(document: &str, text: &str, tests: &Tests) -> Vec<String> {
     idle.collect()
 }
 
-/// Returns the rules of docs/rules.md: the number of a section if it has one, else its title.
+/// Returns the rules in docs/rules.md. A rule is identified by the number of its section, or by the
+/// title if the section has no number.
 fn rules(text: &str) -> Vec<String> {
     let titles = text.lines().filter_map(|line| line.strip_prefix("## "));
     let names = titles.map(|title| match title.split_once(' ') {
@@ -232,7 +233,7 @@ fn a_name_that_is_no_test_is_reported_wherever_it_stands() {
     }
 }
 
-/// The safeguards that tests switch off, a list of fields for each struct expression.
+/// The safeguards that tests switch off: for each struct expression, the fields that it sets.
 #[derive(Default)]
 struct Controls(Vec<Vec<String>>);
 
@@ -250,7 +251,7 @@ impl<'ast> Visit<'ast> for Controls {
     }
 }
 
-/// The fields of the struct `Safeguards` in a file.
+/// The fields of the struct `Safeguards` that a file defines.
 #[derive(Default)]
 struct Safeguards(Vec<String>);
 

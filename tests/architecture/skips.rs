@@ -7,14 +7,14 @@ use syn::visit::{self, Visit};
 
 use crate::{require_none, tested::rust_files};
 
-/// The files that may skip: the implementation, and its tests.
+/// The only files that may contain the text of a skip: the implementation, and its tests.
 const AT_HOME: &[&str] = &[
     "it/support/skips.rs",
     "process/skips.rs",
     "architecture/skips.rs",
 ];
-/// The function that reports a skip. A function that returns an `Option` and calls a reporter is a
-/// reporter too.
+/// The name of the function that reports a skip. A function that returns an `Option` and calls a
+/// reporter is a reporter too.
 const REPORTS: &str = "found_or_skip";
 
 struct File {
@@ -85,7 +85,7 @@ fn parse(name: &str, text: &str) -> File {
     }
 }
 
-/// The names of the called functions and methods.
+/// The names of the functions and methods that are called.
 #[derive(Default)]
 struct Calls(BTreeSet<String>);
 
@@ -104,7 +104,7 @@ impl<'ast> Visit<'ast> for Calls {
     }
 }
 
-/// Returns every function whose `None` means that a skip was reported.
+/// Returns every function that returns `None` only after it has reported a skip.
 fn reporters(files: &[File]) -> BTreeSet<String> {
     let mut known = BTreeSet::from([REPORTS.to_owned()]);
     loop {
@@ -126,11 +126,12 @@ fn reporters(files: &[File]) -> BTreeSet<String> {
 }
 
 /// Counts each `return` that does not depend on a reporter. A `return` in a closure or an async
-/// block does not leave the test.
+/// block is not counted, because it does not leave the test.
 struct Returns<'a> {
     reporters: &'a BTreeSet<String>,
     reported: bool,
-    /// Whether the last expression of the test panics. Then a loop may return on success.
+    /// Whether the last expression of the test panics. If so, a `return` in a loop means success,
+    /// not a skip.
     panics_last: bool,
     silent: usize,
 }

@@ -1,5 +1,5 @@
 //! Finds the paths that a source file names, in `use` declarations, inline and within macros, and
-//! expands them from the crate root. Knows Rust, but not the rules.
+//! expands them from the crate root. This module knows Rust, but not the dependency rules.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,16 +9,16 @@ use std::{
 
 use syn::visit::{self, Visit};
 
-/// The segments of an expanded path: `crate`, `store`, `Error`.
+/// The segments of an expanded path, such as `crate`, `store`, `Error`.
 pub type Segments = Vec<String>;
 
-/// The crates below `crates/`. The rules treat each as a module of that name.
+/// The crates below `crates/`. The rules treat each crate as a module of the same name.
 pub const CRATES: [&str; 2] = ["core", "client"];
 
-/// A source file: its module, and the paths that it names.
+/// A source file with its module and the paths that it names.
 pub struct Source {
-    /// The path below `src/`, separated by `/`. In one of the [`CRATES`] it starts with the crate's
-    /// name.
+    /// The path below `src/`, separated by `/`. For a file of one of the [`CRATES`], the path
+    /// starts with the name of the crate.
     pub file: String,
     /// The path of the file's module from the crate root; empty for `lib.rs`.
     pub module: Segments,
@@ -55,14 +55,16 @@ impl Source {
         }
     }
 
-    /// Parses every file of the server's crate in this folder, found from the crate roots.
+    /// Parses every file of the server's crate in this folder. Files are found by following `mod`
+    /// items from the crate roots.
     pub fn tree(src: &Path) -> Vec<Self> {
         let roots = [("lib.rs", vec![]), ("main.rs", vec!["main".to_owned()])];
         let roots = roots.map(|(file, module)| (module, file.into()));
         Self::reachable(roots.into(), |file| src.join(file))
     }
 
-    /// Parses every file of one of the [`CRATES`]. Its files and modules are below its name.
+    /// Parses every file of one of the [`CRATES`]. The name of the crate is put before each file
+    /// and module path.
     pub fn tree_of_crate(name: &str, src: &Path) -> Vec<Self> {
         let root = (vec![name.to_owned()], Path::new(name).join("lib.rs"));
         let strip = |file: &Path| src.join(file.strip_prefix(name).unwrap());
@@ -135,7 +137,7 @@ fn flatten(tree: &syn::UseTree, at: &mut Segments, found: &mut impl FnMut(Segmen
 }
 
 struct Reader {
-    /// The current module, including inline modules of the file.
+    /// The current module, which may be an inline module of the file.
     module: Segments,
     imports: BTreeMap<String, Segments>,
     names: BTreeSet<Segments>,
@@ -203,7 +205,7 @@ fn rooted(module: &[String], path: Segments) -> Segments {
     }
 }
 
-/// Replaces the first segment of a path with `beginning`.
+/// Replaces the first segment of `path` with `beginning`.
 fn below(beginning: &[&str], path: &[String]) -> Segments {
     let beginning = beginning.iter().map(|part| (*part).to_owned());
     beginning.chain(path.iter().skip(1).cloned()).collect()

@@ -1,4 +1,5 @@
-//! Finds the paths of all tests of the workspace in the sources; documents may name only these.
+//! Finds the paths of all tests of the workspace in the sources, because documents may name only
+//! tests that exist.
 
 use std::{
     collections::BTreeSet,
@@ -34,15 +35,16 @@ impl Tests {
         let tree = syn::parse_file(&text).unwrap_or_else(|wrong| panic!("{file:?}: {wrong}"));
         let mut finder = Finder::default();
         finder.visit_file(&tree);
-        // The first pass found the macros that define tests, so the second pass finds those tests
-        // too.
+        // The first pass only found the macros that define tests. The second pass also finds the
+        // tests that these macros define.
         finder.found.clear();
         finder.module = module;
         finder.visit_file(&tree);
         self.0.extend(finder.found);
     }
 
-    /// Returns whether a test has this name, which may include some of its modules.
+    /// Returns whether there is a test with this name. The name may include some of the test's
+    /// modules.
     pub fn has(&self, name: &str) -> bool {
         let name: Vec<_> = name.split("::").collect();
         self.0.iter().any(|path| {
@@ -90,7 +92,7 @@ fn module_of(file: &Path) -> Vec<String> {
 #[derive(Default)]
 struct Finder {
     module: Vec<String>,
-    /// Macros of this file that define a test for each `name => …`.
+    /// Macros in this file that define one test for each `name => …`.
     makers: BTreeSet<String>,
     found: Vec<Vec<String>>,
 }
@@ -107,7 +109,7 @@ fn is(attribute: &syn::Attribute, name: &str) -> bool {
     last.is_some_and(|last| last.ident == name)
 }
 
-/// Returns the word that a text begins with.
+/// Returns the first word of a text.
 fn word(text: &str) -> &str {
     let text = text.trim_start();
     let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_'));

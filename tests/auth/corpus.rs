@@ -1,6 +1,6 @@
-//! Credentials that must be refused, and a few that must be accepted. The same rows are passed to
-//! the authenticator and sent over the wire. Has an issuer of its own, and does not depend on a
-//! server.
+//! Credentials that must be refused, and a few that must be accepted. The tests pass the same rows
+//! to the authenticator and send them over the wire. This file defines its own issuer and does not
+//! depend on a server.
 
 use std::sync::OnceLock;
 
@@ -23,11 +23,11 @@ use serde_json::{Value, json};
 
 /// The issuer that the issuers file lists for users.
 pub const ISSUER: &str = "https://login.example.com";
-/// The URL of its key set.
+/// The URL of the key set of [`ISSUER`].
 pub const JWKS_URL: &str = "https://login.example.com/keys";
 /// The configured audience.
 pub const AUDIENCE: &str = "stacktoken";
-/// The issuers file that the rows assume: users of [`ISSUER`], and another issuer.
+/// The issuers file that the rows assume. It lists [`ISSUER`] for users, and another issuer.
 pub const ISSUERS: &str = r#"
 [[issuers]]
 issuer     = "https://login.example.com"
@@ -45,9 +45,9 @@ caller     = "service"
 subjects   = ["*"]
 "#;
 
-/// The modulus of a 1024-bit key, and a JWT signed by it whose `exp` is in the year 2100. Made with
-/// `openssl genrsa 1024`, `openssl rsa -modulus` and `openssl dgst -sha256 -sign`; the private key
-/// was not kept.
+/// The modulus of a 1024-bit key, and a JWT signed with this key whose `exp` is in the year 2100.
+/// They were created with `openssl genrsa 1024`, `openssl rsa -modulus` and `openssl dgst -sha256
+/// -sign`; the private key was not kept.
 const WEAK_MODULUS: &str = "qvfYLYXrskSKMxy5zTzSCR7nNZ83fHmGkLyu7qVE0PLOFtJn6dnAu6fAY4fyaepI_dhs9jat57sAjg4vrm4jtevm5U1EPaL0KGFaYk4smGKzm2k0zQmtdjbNw1E4xsL5XUi0QqaJ7fKb_HAEkbO9PctA_X5liXWK-_c5GGttvUc";
 const WEAK_JWT: &str = "eyJhbGciOiJSUzI1NiIsImtpZCI6InJzYS0xMDI0IiwidHlwIjoiSldUIn0.eyJpc3MiOiJodHRwczovL2xvZ2luLmV4YW1wbGUuY29tIiwiYXVkIjoic3RhY2t0b2tlbiIsInN1YiI6Im1hbGxvcnkiLCJleHAiOjQxMDI0NDQ4MDB9.a2yV3c_DdzmQnA5oLEhwG_mFKXJPa437pYIbjrqzitdawjuQ8FeFmUuVEhQxLgIwAijgr30j8Z2-Se6ax-0Fa8On7Tv0Vi03cXB_bB8onvlXrJ9yd_fG5PMzXEVq-9NO1wbwax-EJNfNcs8F01mfwoyLq3kECuUU7L1Z6a_eHxw";
 /// A well-formed token that was never issued.
@@ -72,13 +72,13 @@ impl Issuer {
         }
     }
 
-    /// Returns the issuer that is configured as [`ISSUER`].
+    /// Returns the issuer that the issuers file lists as [`ISSUER`].
     pub fn ours() -> &'static Self {
         static OURS: OnceLock<Issuer> = OnceLock::new();
         OURS.get_or_init(Self::generate)
     }
 
-    /// Returns the other configured issuer.
+    /// Returns the other issuer in the issuers file.
     pub fn other() -> &'static Self {
         static OTHER: OnceLock<Issuer> = OnceLock::new();
         OTHER.get_or_init(Self::generate)
@@ -90,8 +90,8 @@ impl Issuer {
         json!({"kty": "RSA", "kid": kid, "n": b64(&public.n), "e": b64(&public.e)})
     }
 
-    /// Returns the key set: the usable keys `rsa`, `p256`, `p384` and `ed25519`, and keys that must
-    /// not be used.
+    /// Returns the key set. It contains the usable keys `rsa`, `p256`, `p384` and `ed25519`, and
+    /// keys that must not be used.
     pub fn jwks(&self) -> String {
         let mut pinned = self.rsa_jwk("rsa-for-rs512");
         pinned["alg"] = "RS512".into();
@@ -113,7 +113,7 @@ impl Issuer {
         keys.to_string()
     }
 
-    /// Signs a JWT with this header and these claims, by the header's `alg`.
+    /// Signs a JWT with this header and these claims. The header's `alg` selects the algorithm.
     pub fn sign(&self, header: &Value, claims: &Value) -> String {
         self.sign_text(&header.to_string(), &claims.to_string())
     }
@@ -152,7 +152,7 @@ impl Issuer {
         signature
     }
 
-    /// Returns the public key in the form that a server with an algorithm confusion bug would use
+    /// Returns the public key as PEM. A server with an algorithm confusion bug would use this text
     /// as the HMAC secret.
     fn rsa_pem(&self) -> String {
         let der: PublicKeyX509Der<'_> = self.rsa.public_key().as_der().unwrap();
@@ -237,8 +237,8 @@ pub fn rows(now: i64) -> Vec<(&'static str, String)> {
     rows
 }
 
-/// Returns `authorization` values that contain a management token, which is not a caller's
-/// credential.
+/// Returns `authorization` values that contain a management token. A management token does not
+/// identify a caller, so they must be refused.
 pub fn management_tokens() -> Vec<(&'static str, String)> {
     vec![
         (
@@ -468,8 +468,8 @@ fn bad_forms(now: i64) -> Vec<(&'static str, String)> {
     let parts: Vec<_> = token.split('.').collect();
     let (head, body, seal) = (parts[0], parts[1], parts[2]);
     let padded = |part: &str| URL_SAFE.encode(URL_SAFE_NO_PAD.decode(part).unwrap());
-    // Base64 needs no padding if the length is a multiple of 3. The two sets of claims differ by
-    // one byte, so at least one of them needs padding.
+    // The base64 of a part has padding unless the length of the part is a multiple of 3. The two
+    // sets of claims differ in length by one byte, so at least one of them needs padding.
     let longer = rs256(&with(&plain, "sub", "alice2".into()));
     let padded_claims = [good.as_str(), longer.as_str()]
         .map(|value| value.split('.').nth(1).unwrap().to_owned())
@@ -577,7 +577,7 @@ fn swap_claims(value: &str, claims: &Value) -> String {
     )
 }
 
-/// Sets these bytes of the signature to 0, or removes the signature if the range is empty.
+/// Sets these bytes of the signature to 0, or removes the whole signature if the range is empty.
 fn zero(value: &str, bytes: std::ops::Range<usize>) -> String {
     let (message, seal) = value.rsplit_once('.').unwrap();
     let mut seal = URL_SAFE_NO_PAD.decode(seal).unwrap();
@@ -589,7 +589,7 @@ fn zero(value: &str, bytes: std::ops::Range<usize>) -> String {
     format!("{message}.{}", b64(&seal))
 }
 
-/// Changes the last character so that it encodes the same bytes, with unused bits that are not 0.
+/// Replaces the last character with one that decodes to the same bytes but sets unused bits.
 fn spare_bits(seal: &str) -> String {
     let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let (start, last) = seal.split_at(seal.len() - 1);

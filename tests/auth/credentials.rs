@@ -1,4 +1,4 @@
-//! Which credentials are accepted: each row of the corpus.
+//! Tests which credentials are accepted and which are refused, with every row of the corpus.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Which issuer entry applies to a credential, which kind of caller results, and the readiness of
-//! the entries.
+//! Tests which entry of the issuers file applies to a credential, which kind of caller it yields,
+//! and when the entries are ready.
 
 use serde_json::{Value, json};
 use stacktoken::{
@@ -87,7 +87,7 @@ async fn first_entry_that_matches_decides_the_kind() {
     assert_eq!(caller.actor.kind, CallerKind::User);
 }
 
-/// Returns the kind of caller for these claims, if the operator entry requires `required`.
+/// Returns the kind of the caller with these claims if the operator entry requires `required`.
 async fn kind_where(required: &str, claims: &Value) -> CallerKind {
     let all = "{ groups = \"cms-operators\", verified = true, level = 3 }";
     let bench = Bench::new(&FILE.replace(all, required));
@@ -122,7 +122,7 @@ async fn a_required_claim_is_found_by_its_path_and_by_nothing_else() {
         let is = kind_where(path, &claims).await == CallerKind::Operator;
         assert_eq!(is, is_operator, "{claims}");
     }
-    // A claim name that contains dots is a single name, in both notations.
+    // A claim name that contains dots is one name, not a path, in both notations.
     let url = "https://cms.example.com/roles";
     for (required, claims, is_operator) in [
         (
@@ -230,7 +230,7 @@ async fn missing_keys_are_not_a_bad_credential() {
     let answer = bench.ask(&bearer("ES256", &service)).await;
     assert_eq!(answer, Err(Rejection::KeysUnavailable));
     assert!(bench.ask(&bearer("RS256", &json!({}))).await.is_ok());
-    // A JWT that matches no entry is invalid, whether or not keys are available.
+    // A JWT that matches no entry is invalid, no matter whether keys are available.
     let elsewhere = json!({"iss": "https://cluster.example.com", "sub": "gateway", "aud": "x"});
     let answer = bench.ask(&bearer("ES256", &elsewhere)).await;
     assert!(matches!(answer, Err(Rejection::Invalid(_))), "{answer:?}");

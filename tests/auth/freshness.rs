@@ -1,4 +1,4 @@
-//! Key sets over time: rotation, removal, outages, and floods of unknown key ids.
+//! Tests how key sets change over time: rotation, removal, outages, and floods of unknown key ids.
 
 use std::{
     io,
@@ -31,7 +31,7 @@ fn signed(by: &Issuer, kid: &str) -> String {
     format!("Bearer {}", by.sign(&header("RS256", kid), &claims))
 }
 
-/// Creates an authenticator for one issuer with the key `a`.
+/// Creates an authenticator for one issuer, whose only key is `a`.
 async fn bench() -> Bench {
     let (one, _) = corpus::ISSUERS.trim_start().split_once("\n\n").unwrap();
     let bench = Bench::new(one);
@@ -208,8 +208,8 @@ async fn supervised_task_finishes_what_a_caller_left() {
         () = tokio::task::yield_now() => {}
     }
     bench.fetcher.open();
-    // From here on only the background task polls the fetch: the old key is still known, so asking
-    // for it triggers none. Once it is rejected, the new set has been loaded.
+    // From here on only the background task polls the fetch, because a request with the known old
+    // key does not trigger one. Once the old key is rejected, the new key set has been loaded.
     let gone = async {
         while bench.ask(&old).await.is_ok() {
             tokio::task::yield_now().await;

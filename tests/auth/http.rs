@@ -1,4 +1,4 @@
-//! The real fetcher, with files and with servers that behave well or badly.
+//! Tests the real fetcher with files, and with servers that behave well or badly.
 
 use std::{
     io::{Read as _, Write as _},
@@ -31,7 +31,8 @@ struct Server {
 }
 
 impl Server {
-    /// Sends this response on every connection, then closes it or leaves it open without more data.
+    /// Starts a server that sends this response on every connection. It then closes the connection,
+    /// or leaves it open without more data.
     fn start(answer: Vec<u8>, ends: bool, tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -42,7 +43,7 @@ impl Server {
             for stream in listener.incoming() {
                 counted.fetch_add(1, Ordering::SeqCst);
                 let mut stream = stream.unwrap();
-                // Errors are ignored: some tests are about clients that close the connection early.
+                // Errors are ignored, because in some tests the client closes the connection early.
                 if let Some(config) = &tls {
                     let session = ServerConnection::new(Arc::clone(config)).unwrap();
                     let mut stream = StreamOwned::new(session, stream);
@@ -209,7 +210,7 @@ async fn own_certificate_authority_is_trusted_where_it_is_named() {
     assert!(answer.contains("no usable PEM certificate"), "{answer}");
 }
 
-/// Creates an authenticator with the real fetcher and the keys of this file.
+/// Creates an authenticator with the real fetcher, which reads the keys from this file.
 fn with_file(path: &Path) -> Authenticator {
     let file = format!(
         "[[issuers]]\nissuer = \"a\"\naudience = \"b\"\njwks_file = \"{}\"\nalgorithms = [\"RS256\"]\ncaller = \"user\"",
@@ -265,12 +266,12 @@ async fn unreachable_address_does_not_stop_the_start() {
     assert!(!auth.readiness().users);
 }
 
-/// Fetches once, and returns the head of the request as the server received it.
+/// Fetches once, and returns the request as the server received it.
 async fn asked(trace: Option<opentelemetry::Context>) -> String {
     asked_with("", trace).await
 }
 
-/// As [`asked`], with more keys in the entry of the issuers file.
+/// Like [`asked`], with additional keys in the entry of the issuers file.
 async fn asked_with(keys: &str, trace: Option<opentelemetry::Context>) -> String {
     use opentelemetry::context::FutureExt as _;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,4 +1,4 @@
-//! The issuers file: what it may contain, and one clear error line for each violation.
+//! Tests what the issuers file may contain, and that each violation is reported as one clear line.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ fn fault(file: &str) -> String {
     fault
 }
 
-/// Returns the error of a valid file in which one line is replaced.
+/// Returns the error for the valid file in which the line of this key is replaced.
 fn with(key: &str, line: &str) -> String {
     let lines = GOOD
         .lines()
@@ -218,7 +218,7 @@ fn faults_name_the_entry_the_key_and_the_remedy() {
     "#);
 }
 
-/// Returns the required claims of a valid file in which `required` is this line.
+/// Returns the required claims of the valid file with this line in place of its `required` line.
 fn required(line: &str) -> Vec<(Vec<String>, String)> {
     let lines = GOOD.lines().map(|old| match old.starts_with("required") {
         true => line,
@@ -255,7 +255,7 @@ fn a_key_of_the_table_is_one_claim_and_a_path_has_one_name_for_each_level() {
             claim(&["kubernetes.io", "namespace"], "true"),
         ]
     );
-    // TOML parses a bare key with a dot as a nested table. The error names both remedies.
+    // TOML parses a bare key with a dot as a nested table. The error names both ways to correct it.
     let dotted = with("required", "required = { realm_access.roles = \"a\" }");
     assert!(
         dotted.contains(r#"[{ path = ["realm_access", "..."]"#),
@@ -273,7 +273,8 @@ fn every_entry_on_the_page_of_identity_providers_is_parsed() {
         let entries = parse(block, Path::new("/etc/stacktoken"));
         let entries = entries.unwrap_or_else(|fault| panic!("{fault}\n{block}"));
         parsed.push(entries.issuers.len());
-        // The entry without required claims must come last, or it would hide the entries after it.
+        // The entry without required claims must come last, because it would match before any later
+        // entry.
         let is_open = |entry: &stacktoken::auth::IssuerEntry| entry.required.is_empty();
         let open = entries.issuers.iter().position(is_open).unwrap();
         assert_eq!(open, entries.issuers.len() - 1, "{block}");
@@ -302,7 +303,7 @@ caller = "operator"
         "spiffe://example.org/ns/cms/sa/content-api"
     );
     assert!(service.introspects);
-    // Host names are case-insensitive.
+    // Host names are case-insensitive, so the name is stored in lower case.
     assert_eq!(operator.identity, "assets.cms.svc");
     assert!(!operator.introspects);
 }

@@ -1,5 +1,5 @@
-//! The authentication of callers on its own: without a server, with a fake clock and a fake
-//! fetcher. The tests over the wire use the same corpus.
+//! Tests how callers are authenticated, without a server, with a fake clock and a fake fetcher. The
+//! tests over the wire use the same corpus.
 #![allow(
     clippy::pedantic,
     clippy::unwrap_used,

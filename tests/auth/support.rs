@@ -1,5 +1,5 @@
-//! Fixtures of the `auth` tests: a manual clock, and a fetcher that serves configured documents and
-//! counts fetches.
+//! Fixtures for the `auth` tests: a manual clock, and a fetcher that serves configured documents
+//! and counts how often it is called.
 
 use std::{
     collections::HashMap,
@@ -44,14 +44,15 @@ impl Clock for FakeClock {
     }
 }
 
-/// Awaits an event that must happen soon. If it never does, the test fails instead of hanging.
+/// Awaits an event that is expected soon. If the event does not happen, the test fails instead of
+/// hanging.
 pub async fn soon<F: Future>(event: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(20), event)
         .await
         .expect("the event did not happen in time")
 }
 
-/// Serves documents by the name of their source; any other source is unreachable.
+/// A fetcher that serves documents by the name of their source. Any other source is unreachable.
 pub struct FakeFetcher {
     documents: Mutex<HashMap<String, String>>,
     fetches: AtomicUsize,
@@ -77,7 +78,7 @@ impl FakeFetcher {
         self.fetches.load(Ordering::SeqCst)
     }
 
-    /// Makes every fetch wait until [`Self::open`].
+    /// Makes every fetch wait until [`Self::open`] is called.
     pub async fn close(&self) {
         let all = u32::try_from(GATE).unwrap();
         self.gate.acquire_many(all).await.unwrap().forget();

@@ -1,4 +1,4 @@
-//! Workloads: the entries of the issuers file for them, and which assertions identify one.
+//! Tests the entries of the issuers file for workloads, and which assertions identify a workload.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -152,10 +152,10 @@ async fn entries_of_one_issuer_are_told_apart_by_their_audience_and_keys() {
             json!(["x", "stacktoken-west", "stacktoken-west"]),
             Some("west"),
         ),
-        // The cluster of the other entry.
+        // Each assertion names the cluster of the other entry.
         (west, json!(["stacktoken-east"]), None),
         (east, json!(["stacktoken-west"]), None),
-        // Two configured audiences, of this or of another issuer.
+        // Each assertion names two configured audiences, of the same issuer or of another one.
         (east, json!(["stacktoken-east", "stacktoken-west"]), None),
         (
             west,
@@ -256,7 +256,7 @@ async fn an_svid_may_lack_iss_and_its_keys_serve_svids_only() {
     assert!(of(&bench, &sign("JWT", &named)).await.is_ok());
     let other = with(svid.clone(), json!({"iss": "https://other.example.org"}));
     assert!(of(&bench, &sign("JWT", &other)).await.is_err());
-    // The same key in the set of an issuer of another kind is skipped.
+    // An issuer of another kind skips the same key in its key set.
     let file = FILE.replace(r#"provider   = "spiffe""#, r#"provider   = "generic""#);
     let bench = Bench::new(&file);
     let keys = Issuer::ours()
