@@ -1,4 +1,4 @@
-//! Which answers the client caches, and for how long, against a scripted server.
+//! Tests which answers the client caches, and for how long, against a scripted server.
 
 use std::time::Duration;
 
@@ -50,8 +50,8 @@ async fn an_answer_requested_before_the_first_pong_is_not_cached() {
     assert_eq!(client.entries(), 0);
 }
 
-/// This also holds if an earlier stream left a revision to resume from: the changes between that
-/// revision and the first pong may not have arrived yet.
+/// An earlier stream left a revision from which this stream resumes. The answer still must not be
+/// cached, because the changes between that revision and the first pong may not have arrived yet.
 #[tokio::test]
 async fn an_answer_requested_before_the_first_pong_of_another_stream_is_not_cached() {
     let mut server = Server::start().await;
@@ -69,8 +69,8 @@ async fn an_answer_requested_before_the_first_pong_of_another_stream_is_not_cach
     assert_eq!(client.entries(), 0);
 }
 
-/// The answer is in flight when the change arrives: it reflects the state before the change but is
-/// received after it.
+/// The server evaluates the question before the change, and the client receives the answer after
+/// it.
 #[tokio::test]
 async fn an_answer_overtaken_by_a_change_is_not_cached() {
     for subject in [
@@ -154,7 +154,7 @@ async fn a_change_evicts_its_token_or_stack_and_an_unknown_one_evicts_all() {
         stream.wait_until_received((position, position)).await;
         assert_eq!(client.entries(), 0);
     }
-    // The stream stays open. An event of an unknown kind may concern any token.
+    // The stream stays open. An event of an unknown kind may concern any token, so it evicts all.
     ask(&client, &secret).await;
     assert_eq!(client.entries(), 1);
     stream.send_unknown_event().await;
@@ -167,7 +167,7 @@ async fn the_lease_counts_from_the_sending_of_the_ping_less_the_staleness() {
     let mut server = Server::start().await;
     let client = server.client();
     let mut stream = server.next_stream().await;
-    // The first ping is sent now. Its pong comes much later, and with a staleness.
+    // The first ping is sent now. Its pong arrives much later and reports a staleness.
     let nonce = stream.unanswered().await;
     server.clock.advance(Duration::from_millis(300));
     stream
@@ -197,7 +197,7 @@ async fn a_server_that_is_stale_itself_gives_no_lease() {
     let secret = secret();
     assert_eq!(ask(&client, &secret).await, (true, false));
     assert_eq!(ask(&client, &secret).await, (true, false));
-    // A staleness greater than the uptime of this machine.
+    // This staleness is greater than the uptime of this machine.
     stream.pong(Duration::from_secs(1_000_000), (5, 5)).await;
     stream.pong(Duration::from_secs(1_000_000), (5, 5)).await;
     assert_eq!(ask(&client, &secret).await, (true, false));
@@ -211,8 +211,8 @@ async fn a_server_that_skips_pings_gives_the_lease_of_the_one_it_answers() {
     server.clock.advance(Duration::from_millis(500));
     let nonce = stream.unanswered().await;
     stream.answer(nonce, Duration::ZERO, (5, 5)).await;
-    // The clock stands still, so the lease starts at the answered ping. The skipped ping must not
-    // count as silence.
+    // The clock does not advance, so the lease starts at the answered ping. The skipped ping must
+    // not count as silence.
     until("it renews", || client.lease_age() == Some(Duration::ZERO)).await;
     server.clock.advance(Duration::from_millis(900));
     stream.wait_until_received((5, 5)).await;
@@ -290,7 +290,7 @@ async fn an_expiry_is_compared_with_the_servers_clock() {
     }
 }
 
-/// An answer with an earlier instant may only have been delayed, so it must not set the client's
+/// An answer with an earlier instant may only have been delayed, so the client must not set its
 /// estimate of the server's clock back.
 #[tokio::test]
 async fn the_servers_clock_is_never_taken_to_be_earlier_than_an_answer_showed() {
@@ -308,7 +308,7 @@ async fn the_servers_clock_is_never_taken_to_be_earlier_than_an_answer_showed() 
     answer_at(&server, expires - 600_000);
     ask(&client, &secret).await;
     assert_eq!(ask(&client, &secret).await, (true, true));
-    // Answers of another replica, whose clock is ahead.
+    // These answers come from another replica, whose clock is ahead.
     answer_at(&server, expires - 1);
     ask(&client, &other).await;
     answer_at(&server, expires - 700_000);
@@ -385,8 +385,8 @@ async fn an_ill_formed_question_goes_to_the_server_even_for_a_cached_token() {
         let question = Question::new(&secret, KEY).about(actions);
         assert!(client.cached(&question).is_none(), "{actions:?}");
     }
-    // A malformed token or key does not make the question ill-formed: the client answers
-    // NOT_RECOGNIZED itself.
+    // A malformed token or key does not make the question ill-formed. The client answers
+    // NOT_RECOGNIZED without a call.
     let too_long = "x".repeat(513);
     for (token, key) in [
         ("", KEY),
@@ -471,22 +471,21 @@ async fn a_revision_of_ones_own_is_honoured() {
     };
     // The stream has already passed these revisions, so the cache may answer.
     assert!(since(5).await && since(4).await);
-    // The stream has not reached this revision, so the client asks the server, and sends only this
-    // revision. Whether the answer reflects the changes of the stream is unknown, so it is not
-    // cached.
+    // The stream has not reached this revision, so the client asks the server and sends only this
+    // revision. The answer is not cached, because it may not reflect the changes on the stream.
     for _ in 0..2 {
         assert!(!since(7).await);
         assert_eq!(server.last_min(), at(7));
     }
     stream.wait_until_received((9, 8)).await;
     assert!(since(9).await);
-    // A revision of another epoch.
+    // This revision belongs to another epoch.
     let other = "00000000000000ff1";
     let question = Question::new(&secret, KEY).since(other);
     assert!(!client.introspect(&question).await.unwrap().from_memory());
     assert_eq!(server.last_min(), other);
-    // For a token that is not cached the client sends the later of the two revisions, and caches
-    // the answer.
+    // If the token is not cached, the client sends the later of the two revisions and caches the
+    // answer.
     let fresh = crate::scripted::secret();
     let revision = at(9);
     let question = Question::new(&fresh, KEY).since(&revision);
@@ -495,8 +494,8 @@ async fn a_revision_of_ones_own_is_honoured() {
     assert!(client.introspect(&question).await.unwrap().from_memory());
 }
 
-/// After a failover a server may not know a revision that another server has sent. The question is
-/// still decided, and the answer is not cached.
+/// After a failover, a server may not know a revision that another server has sent. The client then
+/// asks without a revision, so the question is still decided, but does not cache the answer.
 #[tokio::test]
 async fn an_unknown_resume_revision_is_retried_without_one() {
     let mut server = Server::start().await;

@@ -1,6 +1,6 @@
-//! Once a change is acknowledged, the client returns the old answer for at most the freshness
-//! bound: for every kind of change, on both engines. On PostgreSQL the change is made at one
-//! replica and the client watches the other.
+//! Tests that the client returns the old answer for at most the freshness bound after a change is
+//! acknowledged. Every kind of change is tested on both engines. On PostgreSQL the change is made
+//! at one replica and the client watches the other.
 
 use std::time::{Duration, Instant};
 
@@ -26,13 +26,13 @@ use crate::{
 
 pub const BOUND: Duration = Duration::from_secs(1);
 
-/// Returns the number of revokes. STACKTOKEN_TEST_REVOKES sets it, for the figures in
-/// docs/reliability.md.
+/// Returns the number of revokes. Set STACKTOKEN_TEST_REVOKES to raise it when measuring the
+/// figures in docs/reliability.md.
 fn revokes() -> usize {
     std::env::var("STACKTOKEN_TEST_REVOKES").map_or(200, |count| count.parse().unwrap())
 }
 
-/// The clients that make changes, and a client that watches them.
+/// The clients that make changes, and the client under test, which watches for them.
 struct ChangeFixture {
     owner: support::Client,
     operator: support::Client,
@@ -86,7 +86,7 @@ impl ChangeFixture {
             .into()
     }
 
-    /// Issues a token and waits until the client answers about it from its cache.
+    /// Issues a token and waits until the client answers for it from its cache.
     async fn cached_token(&mut self, name: &str) -> Issued {
         let token = self.issue(name).await;
         self.fill_cache(&token.secret).await;
@@ -183,7 +183,7 @@ impl ChangeFixture {
         self.fill_cache(&token.secret).await;
         self.fill_cache(&rotated.secret).await;
         self.lasts(&token.secret, Answer::active).await;
-        // The whole stack is suspended and resumed.
+        // The whole stack is suspended, then resumed.
         let token = self.cached_token("stands").await;
         let suspend = admin::SuspendRequest {
             validate_only: false,
@@ -244,9 +244,9 @@ async fn every_kind_of_change_at_one_replica_is_seen_by_a_client_of_another() {
         .await;
 }
 
-/// The stream is open at one replica. Questions go to the other, whose poller has just lost the
-/// database, so that it still considers its cache fresh. Its answers lag behind the changes sent on
-/// the stream, so the client must not cache them.
+/// The stream is open at one replica. Questions go to the other replica, whose poller has just lost
+/// the database but still considers its cache fresh. Its answers lag behind the changes sent on the
+/// stream, so the client must not cache them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_of_a_lagging_replica_is_not_cached() {
     let Some(cluster) = Cluster::start().await else {
@@ -255,7 +255,8 @@ async fn an_answer_of_a_lagging_replica_is_not_cached() {
     let port = |address: &str| address.rsplit(':').next().unwrap().parse().unwrap();
     let proxy = Proxy::start(port(&cluster.a.address)).await;
     let client = client_at(&cluster, &[&format!("127.0.0.1:{}", proxy.port)]).await;
-    // The client opens its connection for questions with the first question, so it leads to B.
+    // The client opens its connection for questions with its first question, so this connection
+    // leads to B.
     proxy.point_to(port(&cluster.b.address));
     let before = cluster.b.metric("stacktoken_cache_misses_total").await;
     for at in 0..5 {

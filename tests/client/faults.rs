@@ -1,6 +1,6 @@
-//! Faults between a client and its servers. Under any of them, no question that starts later than
-//! the freshness bound after a change is answered with the old verdict, and a question that no
-//! server decided gets no verdict.
+//! Tests faults between a client and its servers. Under any of them, a question that starts later
+//! than the freshness bound after a change is never answered with the old verdict, and a question
+//! that no server decided gets no verdict.
 
 use std::{
     fs,
@@ -93,7 +93,7 @@ async fn ask_during(client: &Client, question: &Question<'_>, length: Duration) 
     seen
 }
 
-/// Every connection of the client stays open but drops all data.
+/// Every connection of the client stays open, but all data on it is dropped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_in_a_black_hole_answers_within_the_bound_and_then_says_that_it_cannot() {
     let server = TestServer::start().await;
@@ -121,7 +121,7 @@ async fn a_client_in_a_black_hole_answers_within_the_bound_and_then_says_that_it
     assert!(!client.introspect(&question).await.unwrap().active());
 }
 
-/// Only the connection of the stream drops its data; questions use another connection.
+/// Data is dropped only on the connection of the stream; questions use another connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_whose_stream_is_swallowed_asks_over_the_wire_and_watches_elsewhere() {
     let server = TestServer::start().await;
@@ -205,7 +205,7 @@ async fn a_server_that_is_killed_and_comes_back_is_watched_again_from_where_it_w
     assert!(!client.introspect(&questions[0]).await.unwrap().active());
 }
 
-/// A replica that drains ends the stream with a status; questions go to the other replica.
+/// A replica that drains ends the stream with a status. The client then asks the other replica.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_drains_hands_its_clients_over() {
     let Some(cluster) = Cluster::start().await else {
@@ -313,7 +313,8 @@ async fn a_replica_that_is_frozen_is_passed_over_and_believed_no_longer_than_the
         println!("frozen: {seen:?}");
         assert!(seen.active > 0 && seen.inactive > 0, "{seen:?}");
         signal_to(&b.child.0, Signal::CONT);
-        // Data sent to the frozen process arrives now and must not count as fresh.
+        // Data that was sent to the frozen process arrives only now. The client must not take it as
+        // fresh.
         ask_during(&client, &question, BOUND / 2).await;
         assert!(!client.introspect(&question).await.unwrap().active());
     }

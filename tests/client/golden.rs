@@ -1,4 +1,4 @@
-//! The golden verdicts, requested from the real server through the client: first over the wire,
+//! Requests the golden verdicts from the real server through the client, first over the wire and
 //! then from the client's cache. Both must be the same.
 
 use std::collections::BTreeMap;
@@ -89,7 +89,8 @@ fn message(draft: &Draft) -> v1::Permissions {
     }
 }
 
-/// Creates a client of this server and waits until it watches, so that it caches.
+/// Creates a client of this server and waits until its Watch stream is open, since it caches only
+/// from then on.
 pub async fn client_of(server: &TestServer) -> Client {
     let jwt = server.issuer.service("content-api", server.clock.seconds());
     let client = Client::builder(format!("http://{}", server.address))
@@ -111,7 +112,7 @@ async fn answered(server: &TestServer) -> u64 {
         .sum()
 }
 
-/// Evaluates the question with the facts of an answer.
+/// Evaluates the question locally with the facts in an answer.
 fn ours(answer: &Answer, question: &Question<'_>, server: &TestServer) -> Verdict {
     let facts = Facts {
         token: answer.token().unwrap().clone(),
@@ -198,7 +199,8 @@ async fn own_actions_of_an_operator_are_judged_here_as_the_server_judges_them() 
             ..ActionQuestion::default()
         }];
         let question = Question::new(&token.secret, &server.stack).about(&actions);
-        // A client that has no facts yet asks the server, and then decides on its own.
+        // A new client has no facts yet, so it asks the server first and decides on its own after
+        // that.
         let client = client_of(&server).await;
         for is_own in [false, true] {
             let answer = client.introspect(&question).await.unwrap();
@@ -243,7 +245,7 @@ async fn an_inactive_token_is_asked_about_each_time() {
     assert_eq!(client.entries(), 0);
 }
 
-/// A question with the wrong stack API key reveals nothing, whether or not the token is cached.
+/// A question with the wrong stack API key reveals nothing, even if the token is cached.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_wrong_stack_key_learns_nothing_from_the_cache_either() {
     let server = TestServer::start().await;
@@ -261,8 +263,9 @@ async fn the_wrong_stack_key_learns_nothing_from_the_cache_either() {
     }
 }
 
-/// The client passes on the server's refusal of an ill-formed question, whether or not the token is
-/// cached, and answers no question from its cache that the server would refuse.
+/// The server refuses an ill-formed question, and the client passes the refusal on even if the
+/// token is cached. The client never answers a question from its cache that the server would
+/// refuse.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_question_is_ill_formed_for_the_client_exactly_where_it_is_for_the_server() {
     let server = TestServer::start().await;
@@ -340,8 +343,8 @@ async fn a_question_is_ill_formed_for_the_client_exactly_where_it_is_for_the_ser
     }
 }
 
-/// The client measures the time to the expiry itself: the server's clock stands still during the
-/// loop, and is advanced after it.
+/// The client itself measures the time until the expiry: the server's clock does not advance during
+/// the loop, only after it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cached_token_is_inactive_after_it_expires() {
     let server = TestServer::start().await;
@@ -364,8 +367,8 @@ async fn a_cached_token_is_inactive_after_it_expires() {
     assert_eq!(answer.reason(), Some(Reason::Expired));
 }
 
-/// The client sends a question to the server at this interval, however often it answers from its
-/// cache, so that the server records the use of the token.
+/// A client that answers from its cache still sends a question to the server once per interval, so
+/// that the server records the use of the token.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_server_records_the_use_of_a_token_that_the_client_caches() {
     let server = TestServer::start().await;

@@ -1,5 +1,5 @@
-//! The client for Rust services: against a scripted server where the order of events matters, and
-//! against the real server with faults between them.
+//! Tests the client for Rust services. A scripted server is used where the order of events matters,
+//! and the real server where faults between client and server matter.
 #![allow(
     dead_code,
     missing_docs,

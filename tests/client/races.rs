@@ -1,4 +1,4 @@
-//! A change that arrives during a cache lookup.
+//! Tests a change that arrives during a cache lookup.
 
 use std::{
     sync::{Arc, Mutex},
@@ -17,7 +17,7 @@ use crate::{
 
 type Interruption = Box<dyn FnOnce() + Send>;
 
-/// A clock that runs a function once, when a certain thread reads it.
+/// A clock that runs a function once, the first time that a given thread reads the clock.
 struct InterruptingClock {
     clock: Arc<ManualClock>,
     next: Mutex<Option<(ThreadId, Interruption)>>,
@@ -39,8 +39,8 @@ impl Clock for InterruptingClock {
     }
 }
 
-/// The lookup reads the cache before the change is applied, and the revision after. The caller
-/// knows of the revoke, so it must not get the answer from before it.
+/// The lookup reads the cache before the change is applied, and the revision after it. The caller
+/// requires the revision of the revoke, so it must not get the earlier answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lookup_from_before_a_change_does_not_answer_a_caller_that_requires_it() {
     let mut server = Server::start().await;

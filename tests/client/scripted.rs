@@ -1,5 +1,5 @@
-//! A scripted server: the test sets its answers, decides when they are sent, and plays the server's
-//! part of every stream.
+//! A scripted server. The test sets its answers, decides when they are sent, and acts as the server
+//! on every stream.
 
 use std::{
     collections::VecDeque,
@@ -43,7 +43,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 type Answers =
     dyn Fn(&v1::IntrospectRequest) -> Result<v1::IntrospectResponse, Status> + Send + Sync;
 
-/// The state that the test and the server share.
+/// The state that the test shares with the server.
 pub struct Script {
     pub answers: Mutex<Box<Answers>>,
     /// The `min_revision` of each question, in order.
@@ -59,7 +59,7 @@ pub struct Script {
     pub opened: AtomicUsize,
 }
 
-/// A stream on which the test plays the server's part.
+/// A stream on which the test acts as the server.
 pub struct ScriptedStream {
     pub from_revision: String,
     first: Option<v1::WatchPing>,
@@ -131,10 +131,10 @@ pub fn inactive(reason: v1::Reason) -> v1::IntrospectResponse {
 }
 
 impl Server {
-    /// Starts a server that answers at once that every token is active.
+    /// Starts a server that answers immediately that every token is active.
     pub async fn start() -> Self {
         let clock = ManualClock::new();
-        // Tests also use instants before the start.
+        // Tests also use instants before the start, so the clock does not start at 0.
         clock.advance(Duration::from_secs(100));
         let (streams, scripted) = mpsc::unbounded_channel();
         let now = clock.clone();
@@ -174,7 +174,7 @@ impl Server {
         self.builder().build().unwrap()
     }
 
-    /// Creates a client and answers the first ping of its stream with these positions.
+    /// Creates a client, and answers the first ping of its stream with these positions.
     pub async fn watched(&mut self, revision: i64, min_revision: i64) -> (Client, ScriptedStream) {
         let client = self.client();
         let stream = self.watch(&client, revision, min_revision).await;
@@ -219,7 +219,7 @@ impl Server {
         *self.script.answers.lock().unwrap() = Box::new(answers);
     }
 
-    /// Makes questions wait for `may_answer` from now on.
+    /// Makes questions wait for `may_answer`, starting now.
     pub fn hold(&self) {
         self.script
             .may_answer
@@ -258,8 +258,8 @@ impl ScriptedStream {
         self.answer(ping.nonce, staleness, points).await;
     }
 
-    /// Answers the next ping. Returns `false` if the client closes the stream instead of sending
-    /// one.
+    /// Answers the next ping. Returns `false` if the client closes the stream instead of sending a
+    /// ping.
     pub async fn pong_if_there(&mut self, staleness: Option<Duration>, at: (i64, i64)) -> bool {
         let next = tokio::time::timeout(PATIENCE, self.requests.message()).await;
         let Ok(Some(request)) = next.expect("neither a ping nor the end of the stream arrives")
@@ -294,7 +294,7 @@ impl ScriptedStream {
             .await;
     }
 
-    /// Sends an event of a kind that no client knows.
+    /// Sends an event of a kind that the client does not know.
     pub async fn send_unknown_event(&self) {
         let nothing = WatchResponse { event: None };
         self.events.send(Ok(nothing)).await.unwrap();
@@ -309,7 +309,7 @@ impl ScriptedStream {
         self.events.send(event).await.unwrap();
     }
 
-    /// Reads until the client closes the stream. Returns `false` if it does not within
+    /// Reads until the client closes the stream. Returns `false` if the stream is still open after
     /// [`PATIENCE`].
     pub async fn ends(&mut self) -> bool {
         let gone = async { while let Ok(Some(_)) = self.requests.message().await {} };
@@ -318,8 +318,8 @@ impl ScriptedStream {
 
     /// Waits until the client has processed all events sent so far.
     pub async fn wait_until_received(&mut self, points: (i64, i64)) {
-        // The client processes events in order, and sends pings from the same loop. The first ping
-        // may have been sent before the events were processed, the second cannot.
+        // The client processes events in order, and sends pings from the same loop. It may have
+        // sent the first ping before it processed the events, but not the second.
         self.pong(Duration::ZERO, points).await;
         self.pong(Duration::ZERO, points).await;
     }
@@ -349,7 +349,8 @@ pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Introspects a secret. Returns whether it is active, and whether the answer came from the cache.
+/// Introspects a secret. Returns whether the token is active, and whether the answer came from the
+/// cache.
 pub async fn ask(client: &Client, secret: &str) -> (bool, bool) {
     let answer = client
         .introspect(&Question::new(secret, KEY))
@@ -358,7 +359,7 @@ pub async fn ask(client: &Client, secret: &str) -> (bool, bool) {
     (answer.active(), answer.from_memory())
 }
 
-/// Calls [`ask`] in a task of its own.
+/// Calls [`ask`] in a separate task.
 pub fn start_asking(client: &Client, secret: &str) -> JoinHandle<(bool, bool)> {
     let (client, secret) = (client.clone(), secret.to_owned());
     tokio::spawn(async move { ask(&client, &secret).await })

@@ -1,4 +1,4 @@
-//! The secret of a session of a federated token, from the client's cache.
+//! Tests that the client answers from its cache for the secret of a session of a federated token.
 
 use serde_json::json;
 use stacktoken::{domain::verdict::Reason, grpc::pb::v1};
@@ -54,7 +54,8 @@ async fn a_session_is_answered_from_the_cache_until_it_ends() {
     assert!(ended.session().is_none());
 }
 
-/// Nothing is left of the permissions of a session whose token is narrowed to something else.
+/// The token is narrowed to permissions that the session does not have, so nothing is left of the
+/// session's permissions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_of_which_nothing_is_left_may_do_nothing() {
     let server = TestServer::start().await;
@@ -97,7 +98,7 @@ async fn a_session_of_which_nothing_is_left_may_do_nothing() {
             ..Default::default()
         });
     let question = Question::new(&secret, &server.stack).about(&actions);
-    // The change of the token may arrive late, and evicts what was cached before.
+    // The change of the token may arrive late. It then evicts the answer that was cached before.
     for _ in 0..200 {
         let answer = client.introspect(&question).await.unwrap();
         assert!(answer.active() && !answer.allowed());

@@ -1,4 +1,4 @@
-//! How a client is built, and what it reports in case of a fault.
+//! Tests how a client is built, and which errors it reports.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},
@@ -199,7 +199,7 @@ async fn the_credential_is_read_again_for_every_call() {
     }
     let count = AtomicU32::new(0);
     let source = move || match count.fetch_add(1, Ordering::SeqCst) {
-        // The stream may request a credential in between.
+        // The stream may also have requested a credential between two questions.
         9.. => Err("no more".into()),
         at => Ok(format!("number-{at}")),
     };
@@ -248,8 +248,8 @@ async fn an_answer_that_is_not_understood_is_no_verdict() {
     }
 }
 
-/// A later version may add reasons. A reason that this client does not know is neither "allowed"
-/// nor an error.
+/// A later server version may add reasons. The client treats a reason that it does not know neither
+/// as "allowed" nor as an error.
 #[tokio::test]
 async fn a_reason_of_a_later_version_is_not_allowed() {
     let server = Server::start().await;
@@ -288,7 +288,8 @@ async fn a_reason_of_a_later_version_is_not_allowed() {
     assert_eq!(denied.reason(), Some(Reason::Unknown));
 }
 
-/// A later version may add error reasons. The client judges an unknown one by its code.
+/// A later server version may add error reasons. The client classifies an unknown one by the gRPC
+/// code.
 #[tokio::test]
 async fn an_error_reason_of_a_later_version_counts_by_its_code() {
     let server = Server::start().await;
@@ -301,7 +302,7 @@ async fn an_error_reason_of_a_later_version_counts_by_its_code() {
     ] {
         server.answer(move |_| {
             let mut details = ErrorDetails::with_error_info("OF_LATER", "stacktoken", []);
-            // Longer than the client's timeout.
+            // This retry delay is longer than the client's timeout.
             details.set_retry_info(Some(Duration::from_secs(60)));
             Err(Status::with_error_details(
                 code,
@@ -374,7 +375,8 @@ async fn what_is_wrong_says_what_to_do() {
     assert_eq!(answer.reason(), Some(Reason::Revoked));
 }
 
-/// The certificate identifies the caller, and the client trusts a server by its CA.
+/// The client needs no other credential than its certificate, and trusts only servers whose
+/// certificate is signed by the configured CA.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_tls_a_certificate_is_enough_and_a_strange_server_is_not_trusted() {
     const ENTRIES: &str = r#"

@@ -1,4 +1,4 @@
-//! The life cycle of the stream: resumed, started over, replaced when silent.
+//! Tests how the stream is resumed, started over, and replaced when it is silent.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -53,7 +53,7 @@ async fn a_stream_that_cannot_be_resumed_clears_the_cache_at_once() {
     for status in [
         Status::out_of_range("REVISION_UNKNOWN"),
         Status::out_of_range("REVISION_PURGED"),
-        // Sent by a server of another version, whose revisions have another form.
+        // A server of another version sends this error, because its revisions have another form.
         Status::invalid_argument("from_revision is not a revision"),
     ] {
         let mut server = Server::start().await;
@@ -88,8 +88,8 @@ async fn any_other_end_of_a_stream_keeps_the_cache() {
     }
 }
 
-/// `min_revision` never goes back, because a lagging replica could otherwise return facts from
-/// before a change that an earlier stream has sent, and the client would cache them again.
+/// If `min_revision` went back with a new stream, a lagging replica could return facts from before
+/// a change that an earlier stream has sent, and the client would cache them.
 #[tokio::test]
 async fn the_minimum_revision_never_goes_back_with_another_stream() {
     let mut server = Server::start().await;
@@ -112,14 +112,14 @@ async fn a_silent_stream_is_dropped_and_another_opened() {
     ask(&client, &secret).await;
     stream.unanswered().await;
     server.clock.advance(Duration::from_millis(1001));
-    // The lease has expired, whether or not the silence was noticed.
+    // The lease has expired, no matter whether the client has noticed the silence.
     assert_eq!(ask(&client, &secret).await, (true, false));
     let _next = server.watch(&client, 5, 5).await;
     assert_eq!(server.script.opened.load(Ordering::SeqCst), 2);
     assert_eq!(ask(&client, &secret).await, (true, true));
 }
 
-/// If every stream ends at once, a client without back-off would open twenty per second.
+/// Every stream ends at once. A client without back-off would open twenty streams per second.
 #[tokio::test]
 async fn streams_that_end_at_once_are_opened_ever_more_slowly() {
     let mut server = Server::start().await;
@@ -131,11 +131,11 @@ async fn streams_that_end_at_once_are_opened_ever_more_slowly() {
         until("the stream ends", || client.watch_fault().is_some()).await;
     }
     server.next_stream().await;
-    // At least three quarters of 50, 100, 200 and 400 ms.
+    // The four back-offs are 50, 100, 200 and 400 ms, each shortened by at most a quarter.
     assert!(begun.elapsed() >= Duration::from_millis(560));
 }
 
-/// The server answers every ping, but is cut off from the store and receives no changes.
+/// The server answers every ping, but it is cut off from the store and so receives no changes.
 #[tokio::test]
 async fn a_server_that_stays_behind_is_left_for_another() {
     let mut server = Server::start().await;
@@ -160,7 +160,7 @@ async fn a_server_that_stays_behind_is_left_for_another() {
     );
 }
 
-/// A missing `staleness` must not be treated as zero.
+/// The client must not treat a missing `staleness` as zero.
 #[tokio::test]
 async fn a_pong_that_does_not_say_how_stale_it_is_gives_no_lease() {
     let mut server = Server::start().await;

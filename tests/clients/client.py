@@ -12,7 +12,8 @@ COMMAND: list[str] = json.loads(os.environ["CLIENT"])
 
 
 class Client:
-    """A running client. Each input line is a question, and each output line its result."""
+    """A running client that reads one question per input line and prints one result per output
+    line."""
 
     def __init__(
         self,
@@ -27,7 +28,7 @@ class Client:
         pipe = subprocess.PIPE
         self.secrets: list[str] = []
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-        # A client that never answers must fail its test, and not block it.
+        # If the client never answers, its test must fail, not hang.
         self.watchdog = threading.Timer(30, self.process.kill)
         self.watchdog.start()
 

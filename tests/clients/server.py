@@ -1,4 +1,4 @@
-"""A real server for a test, and changes to it that the client does not make itself."""
+"""A real server for the tests, and changes that the tests make without the client under test."""
 
 import contextlib
 import json
@@ -36,7 +36,7 @@ class Server:
         self.http: str = told["http_address"]
 
     def serve_instead(self, issuers: Path) -> None:
-        """Replaces `dev` with `stacktoken serve` with other issuers, on the same store."""
+        """Replaces `dev` with `stacktoken serve` on the same store, with these issuers."""
         self.stop()
         self.address, self.admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
         store = self.folder / "data" / "stacktoken.db"
@@ -46,11 +46,11 @@ class Server:
             {},
         )
         self.wait(lambda: listens(self.address) and listens(self.admin))
-        # The ports answer before the store is open.
+        # The ports answer before the store is open, so wait for the store too.
         self.wait(lambda: "STORE_UNAVAILABLE" not in self.introspect_junk())
 
     def introspect_junk(self) -> str:
-        """Returns what `stacktoken introspect` prints to standard error about an invalid secret."""
+        """Returns what `stacktoken introspect` prints to standard error for an invalid secret."""
         done = subprocess.run(
             [BINARY, "introspect", "--server", f"http://{self.address}", "--stack", STACK]
             + ["--jwt-file", str(self.jwt("service"))],
@@ -81,7 +81,7 @@ class Server:
         return self.folder / "data" / f"{name}.jwt"
 
     def issue(self, access: str) -> "Issued":
-        """Issues a token with the command in the README."""
+        """Issues a token with the command that the README shows."""
         answer = subprocess.run(
             [BINARY, "issue", "--server", f"http://{self.address}", "--stack", STACK]
             + ["--jwt-file", str(self.jwt("owner")), "--name", f"for a test {time.monotonic_ns()}"]
@@ -104,7 +104,7 @@ class Server:
         )
 
     def introspections(self, code: str) -> int:
-        """Returns how many calls of Introspect had this status code."""
+        """Returns how many calls of Introspect ended with this status code."""
         with urllib.request.urlopen(f"http://{self.admin}/metrics") as answer:
             metrics = answer.read().decode()
         labels = f'rpc_method="{INTROSPECT}",rpc_response_status_code="{code}"'

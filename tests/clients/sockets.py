@@ -1,4 +1,5 @@
-"""Servers between a client and stacktoken: closing, silent, slow, or with TLS."""
+"""Servers between a client and stacktoken that close connections, stay silent, delay data, or use
+TLS."""
 
 import contextlib
 import socket
@@ -32,7 +33,8 @@ class Listener:
             self.handle(connection)
 
     def close(self) -> None:
-        # A thread in accept() keeps a closed socket listening; shutdown() wakes it.
+        # A closed socket keeps listening while a thread is in accept(); shutdown() wakes the
+        # thread.
         self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
 
@@ -81,7 +83,7 @@ def copy(
 
 
 def behind_tls(server: str, certificate: Path, key: Path) -> Callable[[socket.socket], None]:
-    """Forwards data in both directions, with TLS on the side of the client."""
+    """Forwards data in both directions. The client's side of the connection uses TLS."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     context.set_alpn_protocols(["h2"])

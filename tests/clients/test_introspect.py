@@ -1,4 +1,4 @@
-"""Results that a client of docs/clients reports for a real server, and in an outage."""
+"""Tests the results that a client of docs/clients reports for a real server, and in an outage."""
 
 import subprocess
 import tempfile
@@ -88,7 +88,7 @@ class Verdicts(WithServer):
 
 
 class Unknown(WithServer):
-    """A server of a later version with new enum values: 99 replaces a current value."""
+    """A server of a later version with new enum values. The value 99 replaces a current value."""
 
     ACTIVE = b"\x08\x01"
     REASON, DECISION = b"\x10", b"\x18"
@@ -201,7 +201,8 @@ class Outages(WithServer):
             self.assertEqual(client.end(), ("", 0))
 
     def until_decided(self, client: Client, secret: str) -> str:
-        """Asks until the channel has reconnected. Returns the first result other than an outage."""
+        """Asks until the channel has reconnected. Returns the first result that is not an
+        outage."""
         until = time.monotonic() + 20
         while (told := client.ask(secret)).startswith("outage: UNAVAILABLE "):
             self.assertLess(time.monotonic(), until)
@@ -209,7 +210,7 @@ class Outages(WithServer):
 
 
 class KeysAway(unittest.TestCase):
-    """A server that cannot authenticate any caller, and says when to retry."""
+    """A server that cannot authenticate any caller and says when to retry."""
 
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory()
@@ -275,7 +276,7 @@ class ShortMemory(WithServer):
         self.assertEqual(client.ask(token.secret), "inactive: REVOKED")
 
     def test_max_age_counts_from_when_the_question_was_sent(self) -> None:
-        # The answer is older than max_age when it arrives, so it is used only once.
+        # The answer is older than max_age when it arrives, so the client uses it only once.
         slow = sockets.Listener(sockets.pass_on(self.server.address, hold=0.5))
         self.addCleanup(slow.close)
         token = self.server.issue("read")
