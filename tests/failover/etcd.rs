@@ -70,7 +70,7 @@ impl Etcd {
         member.program = Some(Program::start(folder, &member.name, "etcd", &arguments));
     }
 
-    /// Returns the member that leads.
+    /// Returns the index of the member that leads.
     fn leader(&self) -> Option<usize> {
         (0..3).find(|at| {
             let metrics = http(self.members[*at].port, "GET", "/metrics", "");

@@ -33,14 +33,15 @@ impl Fault {
         Self::EtcdLeaderKilled,
     ];
 
-    /// Injects the fault and ends it.
+    /// Injects the fault, and ends it after a while.
     pub async fn inject(self, patroni: &mut Patroni, folder: &Folder, leader: usize) {
         match self {
             Self::Switchover => switch_over(patroni, leader),
             Self::PostgresKilled => patroni.nodes[leader].signal_postgres(Signal::KILL),
             Self::PatroniKilled => {
                 patroni.nodes[leader].kill_patroni();
-                // Its PostgreSQL still runs, unfenced, while another is promoted.
+                // The node's PostgreSQL still runs, without a fence, while another node is
+                // promoted.
                 until_moved(patroni, leader).await;
                 sleep(Duration::from_secs(6)).await;
                 patroni.nodes[leader].restart_patroni(folder);
@@ -52,7 +53,8 @@ impl Fault {
                 until_moved(patroni, leader).await;
                 sleep(Duration::from_secs(3)).await;
                 let node = &patroni.nodes[leader];
-                // PostgreSQL first, so that it can briefly answer as the former primary.
+                // PostgreSQL continues before Patroni does, so it can briefly answer as the former
+                // primary.
                 node.signal_postgres(Signal::CONT);
                 sleep(Duration::from_secs(2)).await;
                 node.signal_patroni(Signal::CONT);
@@ -102,13 +104,14 @@ fn switch_over(patroni: &Patroni, leader: usize) {
         "/switchover",
         &body,
     );
-    // Patroni only responds after the switchover, which may take longer than this waits.
+    // Patroni responds only after the switchover, which may take longer than the timeout of the
+    // request.
     if let Some((status, text)) = asked {
         assert!([200, 202].contains(&status), "{status} {text}");
     }
 }
 
-/// Waits until another node leads.
+/// Waits until a node other than `from` leads.
 async fn until_moved(patroni: &Patroni, from: usize) {
     for _ in 0..600 {
         if patroni.leads_besides(from) {

@@ -1,5 +1,5 @@
-//! Callers that introspect, owners that issue and revoke, and a probe that writes to the database
-//! directly, to know when it accepts writes.
+//! The load: callers that introspect, owners that issue and revoke, and a probe that writes
+//! directly to the database to find out when it accepts writes.
 
 use std::{
     collections::HashSet,
@@ -24,17 +24,17 @@ use crate::{
     support::{Client, issue_request},
 };
 
-/// Tokens that stay live for the whole run.
+/// The number of tokens that stay live for the whole run.
 const LIVE: usize = 8;
 const WRITERS: usize = 4;
-/// The time between the issue and the revoke of a token.
+/// The time from when a token is issued until it is revoked.
 const LIFE: Duration = Duration::from_millis(400);
-/// How long a revoked token is introspected.
+/// How long a token is still introspected after it was revoked.
 const ASKED_FOR: Duration = Duration::from_secs(15);
-/// A revoke is repeated until it is acknowledged, for this long at most.
+/// The maximum time for which a revoke is repeated until it is acknowledged.
 const REVOKED_WITHIN: Duration = Duration::from_secs(120);
 
-/// Acknowledged changes.
+/// The changes that the server has acknowledged.
 #[derive(Clone, Default)]
 pub struct Written {
     issued: Vec<String>,
@@ -50,14 +50,14 @@ pub struct Load {
     probes: Arc<Mutex<Vec<Probe>>>,
 }
 
-/// One direct write to the database, through the route that follows the primary.
+/// One direct write to the database. It uses the route that follows the primary.
 #[derive(Clone, Copy)]
 struct Probe {
     ended: Instant,
     accepted: bool,
 }
 
-/// The period in which the database accepted no writes.
+/// The period during which the database accepted no writes.
 #[derive(Clone, Copy, Debug)]
 pub struct Outage {
     pub lasted: Duration,
@@ -114,8 +114,8 @@ impl Load {
             .collect()
     }
 
-    /// Returns the outage after `since`: from the last accepted write before the first failed one
-    /// to the first accepted one after the last failed one.
+    /// Returns the outage after `since`. It lasts from the last accepted write before the first
+    /// failed one to the first accepted write after the last failed one.
     pub fn outage(&self, since: Instant) -> Outage {
         let probes = self.probes.lock().unwrap();
         let Some(last) = probes.iter().rposition(|probe| !probe.accepted) else {
@@ -135,7 +135,8 @@ impl Load {
         }
     }
 
-    /// Stops all callers; a panic of one of them is a fault that it found, and fails the test.
+    /// Stops all callers. A caller panics if it sees a wrong answer, and the panic then fails the
+    /// test.
     pub async fn stop(mut self) -> Written {
         self.stopping.store(true, Ordering::SeqCst);
         while let Some(ended) = self.writers.join_next().await {
@@ -202,7 +203,7 @@ impl Written {
         (self.issued.len(), self.revoked.len())
     }
 
-    /// Returns how many acknowledged issues and revokes the database lacks.
+    /// Returns how many acknowledged issues and revokes are missing from the database.
     pub async fn lost(&self, routing: &Routing) -> (usize, usize) {
         let mut connection = connect(routing.primary, "tokens").await.unwrap();
         let mut uids = HashSet::new();

@@ -1,13 +1,12 @@
-//! The real program on a real Patroni cluster: three PostgreSQL nodes in synchronous mode, three
-//! etcd members, HAProxy and PgBouncer, under load while faults are injected. Takes about ten
-//! minutes, so it runs only when named:
+//! Runs the real program on a real Patroni cluster: three PostgreSQL nodes in synchronous mode,
+//! three etcd members, HAProxy and PgBouncer. Faults are injected under load. The test takes about
+//! ten minutes, so it runs only when it is named:
 //!
-//! ```sh
-//! cargo test --test failover -- --nocapture
+//! ```sh cargo test --test failover -- --nocapture
 //! ```
 //!
-//! `STACKTOKEN_TEST_FAULTS` sets the number of faults (14 by default), and
-//! `STACKTOKEN_TEST_PROGRAM` the program to test instead of that of this tree.
+//! `STACKTOKEN_TEST_FAULTS` sets the number of faults (14 by default). `STACKTOKEN_TEST_PROGRAM`
+//! sets the program to test instead of the one built from this tree.
 #![allow(
     dead_code,
     missing_docs,
@@ -43,7 +42,7 @@ use process::Folder;
 use report::{Report, Row};
 use tokio::time::sleep;
 
-/// Questions are answered again within this time after the new primary accepts writes.
+/// Questions must be answered again within this time after the new primary accepts writes.
 const RECOVERY: Duration = Duration::from_secs(3);
 
 fn fault_count() -> usize {
@@ -68,7 +67,7 @@ async fn no_answer_is_wrong_and_no_change_is_lost_on_a_real_patroni() {
         fault.inject(&mut patroni, &folder, before).await;
         sleep(Duration::from_secs(1)).await;
         patroni.wait_until_whole(&folder).await;
-        // Calls that a replica still refuses during this time count for its recovery.
+        // A replica that still refuses calls during this time has a longer recovery in the report.
         sleep(RECOVERY + Duration::from_secs(1)).await;
         let row = Row {
             fault,

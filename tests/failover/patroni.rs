@@ -1,4 +1,4 @@
-//! Three Patroni nodes in synchronous mode.
+//! A cluster of three Patroni nodes in synchronous mode.
 
 use std::{
     fs,
@@ -48,7 +48,7 @@ impl Patroni {
         };
         for at in 0..3 {
             patroni.nodes[at].launch(folder);
-            // The first node initializes the cluster, and the others copy it.
+            // The first node initializes the cluster, then the other nodes copy it.
             let until = Instant::now() + Duration::from_secs(60);
             while at == 0 && !patroni.nodes[0].leads() {
                 assert!(Instant::now() < until, "Patroni has no leader");
@@ -59,7 +59,7 @@ impl Patroni {
         patroni
     }
 
-    /// Returns the leader according to Patroni's own health check.
+    /// Returns the node that is the leader according to Patroni's own health check.
     pub fn leader(&self) -> usize {
         let until = Instant::now() + Duration::from_secs(60);
         loop {
@@ -77,14 +77,14 @@ impl Patroni {
         others.any(|at| self.nodes[at].leads())
     }
 
-    /// Returns the synchronous standby: it may be promoted, because it has every acknowledged
-    /// change.
+    /// Returns the synchronous standby. Patroni may promote this node, because it has every
+    /// acknowledged change.
     pub fn synchronous(&self) -> Option<usize> {
         let is = |node: &Node| http(node.rest_port, "GET", "/sync", "");
         (0..3).find(|at| is(&self.nodes[*at]).is_some_and(|(status, _)| status == 200))
     }
 
-    /// Waits until one node leads, two follow it, and one of these is synchronous.
+    /// Waits until one node leads and two nodes follow it, one of them synchronously.
     pub async fn wait_until_whole(&mut self, folder: &Folder) {
         let until = Instant::now() + Duration::from_secs(120);
         let mut restart_at = Some(Instant::now() + Duration::from_secs(40));
@@ -94,13 +94,14 @@ impl Patroni {
                 true => Some(since.unwrap_or_else(Instant::now)),
                 false => None,
             };
-            // Must hold for a while, because Patroni may not have noticed a fault yet.
+            // The cluster must stay whole for a while, because Patroni may not have noticed a fault
+            // yet.
             if since.is_some_and(|at: Instant| at.elapsed() > Duration::from_secs(2)) {
                 return;
             }
             assert!(Instant::now() < until, "{}", self.state());
             // Patroni 3.0.2 can permanently fail to assign a synchronous standby ("key updated by
-            // someone else"). A restart of Patroni helps; PostgreSQL keeps running meanwhile.
+            // someone else"). A restart of Patroni helps, and PostgreSQL keeps running during it.
             if restart_at.is_some_and(|at| Instant::now() > at) {
                 restart_at = None;
                 let leader = self.leader();
@@ -197,8 +198,8 @@ impl Node {
         text.lines().next()?.trim().parse().ok()
     }
 
-    /// Sends a signal to PostgreSQL: to the postmaster first, so that it cannot start a process
-    /// that is missed.
+    /// Sends a signal to all processes of PostgreSQL. The postmaster gets it first, so that it
+    /// cannot start another process that would miss the signal.
     pub fn signal_postgres(&self, signal: Signal) {
         let Some(postmaster) = self.postmaster() else {
             return;
@@ -253,8 +254,8 @@ impl Drop for Node {
     }
 }
 
-/// The Patroni configuration of docs/operations.md, but with short time-outs, so that a run takes
-/// minutes.
+/// The Patroni configuration from docs/operations.md, but with short timeouts, so that a run takes
+/// only minutes.
 const CONFIGURATION: &str = "\
 scope: tokens
 name: NAME

@@ -1,4 +1,4 @@
-//! External programs as child processes of the test.
+//! Starts external programs as child processes of the test.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-/// A temporary directory owned by PostgreSQL's user.
+/// A temporary directory that belongs to PostgreSQL's user.
 pub struct Folder(TempDir);
 
 impl Folder {
@@ -42,7 +42,7 @@ impl Folder {
     }
 }
 
-/// Returns the uid and gid to run PostgreSQL as, because it refuses to run as root.
+/// Returns the uid and gid to run PostgreSQL as, because PostgreSQL refuses to run as root.
 fn postgres_user() -> Option<(u32, u32)> {
     if !rustix::process::geteuid().is_root() {
         return None;
@@ -63,7 +63,7 @@ fn own(path: &Path) {
 pub struct Program(Child);
 
 impl Program {
-    /// Starts an installed program, with its output in a file.
+    /// Starts an installed program and writes its output to a file.
     pub fn start(folder: &Folder, name: &str, program: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(find(program));
         command.args(arguments).env("HOME", folder.path());
@@ -101,7 +101,7 @@ impl Drop for Program {
     }
 }
 
-/// Sends a signal to a process; one that has just ended needs none.
+/// Sends a signal to a process. Errors are ignored, because the process may have just ended.
 pub fn send(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {
         let _ = kill_process(pid, signal);
@@ -112,7 +112,7 @@ pub fn send(pid: i32, signal: Signal) {
 pub fn children(of: i32) -> Vec<i32> {
     let parent = |pid: i32| -> Option<i32> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // After the name in parentheses: state, parent.
+        // After the program's name in parentheses come its state and the parent's id.
         let after = stat.rsplit(')').next()?;
         after.split_whitespace().nth(1)?.parse().ok()
     };
@@ -145,7 +145,7 @@ pub fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-/// Sends one HTTP request. Returns status and body; `None` if there is no response.
+/// Sends one HTTP request. Returns the status and the body, or `None` if there is no response.
 pub fn http(port: u16, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
     let wait = Some(Duration::from_secs(2));
     let mut socket = TcpStream::connect(("127.0.0.1", port)).ok()?;

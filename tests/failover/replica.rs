@@ -26,7 +26,7 @@ pub struct Service {
 
 pub struct Replica {
     pub name: &'static str,
-    /// Whether its route to the database follows the primary.
+    /// Whether the replica's route to the database follows the primary.
     pub follows: bool,
     pub owner: Client,
     pub service: Client,
@@ -42,7 +42,7 @@ pub fn url(port: u16, database: &str) -> String {
     format!("postgres://postgres@127.0.0.1:{port}/{database}")
 }
 
-/// Opens a new connection; gives up after a second.
+/// Opens a new connection, or gives up after a second.
 pub async fn connect(port: u16, database: &str) -> Option<PgConnection> {
     let url = format!("{}?sslmode=disable", url(port, database));
     let connecting = timeout(Duration::from_secs(1), async {
@@ -90,8 +90,8 @@ fn now() -> i64 {
     SystemClock::new().now().seconds()
 }
 
-/// Waits until HAProxy has checked every node once: until then it considers all of them primaries,
-/// and distributes connections over them.
+/// Waits until HAProxy has checked every node once. Before that, HAProxy takes every node for a
+/// primary and distributes connections over all of them.
 async fn wait(port: u16, database: &str) -> PgConnection {
     let until = Instant::now() + Duration::from_secs(20);
     let mut primaries = 0;
@@ -119,11 +119,12 @@ fn settings(command: &mut Command, port: u16, direct: u16) {
         .env("STACKTOKEN_ISSUERS", "issuers.toml")
         .env("STACKTOKEN_CHANGES_PER_SECOND", "1000000")
         .env("STACKTOKEN_CHANGES_BURST", "1000000")
-        // Closing a connection at its maximum age would cancel calls that are just being sent.
+        // A connection that is closed at its maximum age would cancel calls that are just being
+        // sent.
         .env("STACKTOKEN_MAX_CONNECTION_AGE", "1d");
 }
 
-/// Starts a replica. Returns it and its address.
+/// Starts a replica. Returns the program and its address.
 fn serve(folder: &Folder, name: &str, (port, direct): (u16, u16)) -> (Program, String) {
     let address = format!("127.0.0.1:{}", free_port());
     let mut command = program();

@@ -1,4 +1,4 @@
-//! The results, as a table.
+//! The results of a run, printed as a table.
 
 use std::{fmt, time::Duration};
 
@@ -6,7 +6,7 @@ use crate::{faults::Fault, load::Outage, observer::ObservedAnswer};
 
 pub struct Row {
     pub fault: Fault,
-    /// The leader before and after.
+    /// The leader before and after the fault.
     pub moved: (usize, usize),
     pub outage: Outage,
     pub seen: Vec<(&'static str, bool, ObservedAnswer)>,
@@ -15,15 +15,15 @@ pub struct Row {
 #[derive(Default)]
 pub struct Report {
     pub rows: Vec<Row>,
-    /// The numbers of acknowledged issues and revokes.
+    /// The numbers of issues and of revokes that were acknowledged.
     pub acknowledged: (usize, usize),
-    /// How many of these the database lacks.
+    /// How many acknowledged issues and revokes are missing from the database.
     pub lost: (usize, usize),
 }
 
 impl Row {
-    /// Returns how long calls were still refused after the database accepted writes, for replicas
-    /// whose route follows the primary.
+    /// Returns how long replicas whose route follows the primary still refused calls after the
+    /// database accepted writes.
     fn recovery(&self) -> Duration {
         let following = self.seen.iter().filter(|(_, follows, _)| *follows);
         let recoveries = following.map(|(.., seen)| seen.recovery(self.outage.accepts_at));

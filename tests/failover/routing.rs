@@ -1,4 +1,5 @@
-//! The routes to the primary: HAProxy, which polls Patroni's REST API, optionally behind PgBouncer.
+//! The routes to the primary. HAProxy polls Patroni's REST API; some routes have PgBouncer in
+//! front.
 
 use std::{
     net::TcpStream,
@@ -11,11 +12,12 @@ use crate::{
 };
 
 pub struct Routing {
-    /// HAProxy as recommended: sessions end when their server is no longer the primary.
+    /// The port of HAProxy, configured as recommended: a session ends when its server is no longer
+    /// the primary.
     pub primary: u16,
-    /// PgBouncer in session mode, in front of that.
+    /// The port of a PgBouncer in session mode in front of `primary`.
     pub pooled: u16,
-    /// PgBouncer in front of an HAProxy that lets sessions continue.
+    /// The port of a PgBouncer in front of an HAProxy that lets such sessions continue.
     pub pooled_and_stuck: u16,
     programs: Vec<Program>,
 }

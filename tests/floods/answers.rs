@@ -1,6 +1,6 @@
 //! Clients that send requests and never read the responses: large responses with a credential, many
-//! small ones without. They connect from an address of their own, so that only that address is
-//! limited.
+//! small ones without. They connect from a different address than the well-behaved client, so that
+//! only their address is limited.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -20,14 +20,15 @@ use crate::{
 /// A call with an empty request and a response of about 10 KiB.
 const ACTIONS: &str = "/stacktoken.v1.ActionService/ListActions";
 const BATCH: &str = "/stacktoken.v1.IntrospectionService/BatchIntrospect";
-/// Number of questions in a batch, so that all batches of a connection fit into its window.
+/// The number of questions in a batch, small enough that all batches of a connection fit into its
+/// receive window.
 const QUESTIONS: usize = 2;
-/// Receive window of a new connection, in bytes (RFC 9113 §6.9.2).
+/// The receive window of a new connection, in bytes (RFC 9113 §6.9.2).
 const RECEIVE_WINDOW: usize = 65_535;
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 const ATTACKER: &str = "127.0.0.2:0";
 const CONNECTIONS: u32 = 14;
-/// Calls on each connection.
+/// The number of calls on each connection.
 const CALLS: u32 = 250;
 
 /// Returns how many calls were refused as OVERLOADED.
@@ -38,8 +39,9 @@ async fn overloaded(dev: &Dev) -> u64 {
     value.map_or(0, |value| value.parse().unwrap())
 }
 
-/// Opens a connection and sends these calls, without waiting for responses. The first call is sent
-/// a little earlier, so that the server knows the credential of the connection when the rest come.
+/// Opens a connection and sends these calls without waiting for responses. The first call is sent a
+/// little earlier, so that the server knows the credential of the connection when the other calls
+/// arrive.
 async fn open_connection(address: &str, settings: &[u8], calls: &[Vec<u8>]) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(ATTACKER.parse().unwrap()).unwrap();
@@ -58,9 +60,9 @@ async fn open_connection(address: &str, settings: &[u8], calls: &[Vec<u8>]) -> T
     socket
 }
 
-/// Opens connections whose window is empty, makes these calls on each and reads no response.
-/// Asserts that others are served meanwhile, that memory stays bounded, and that calls beyond the
-/// limit are refused.
+/// Opens connections with an empty window, makes these calls on each and reads no response. Asserts
+/// that meanwhile other clients are served, memory stays bounded, and calls beyond the limit are
+/// refused.
 async fn flood_unread(
     flooded: &mut FloodedServer,
     flood: &str,
@@ -82,7 +84,7 @@ async fn flood_unread(
     assert!(refused >= 500, "only {refused} of 3,500 calls were refused");
 }
 
-/// With a credential.
+/// The calls have a credential.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_answers_without_a_window_are_not_kept_without_end() {
     let mut flooded = FloodedServer::start(&[]).await;
@@ -94,7 +96,7 @@ async fn large_answers_without_a_window_are_not_kept_without_end() {
     .await;
 }
 
-/// Without a credential.
+/// The calls have no credential.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_small_answers_without_a_window_are_not_kept_without_end() {
     let mut flooded = FloodedServer::start(&[]).await;
@@ -105,7 +107,7 @@ async fn many_small_answers_without_a_window_are_not_kept_without_end() {
     .await;
 }
 
-/// Answers from the cache, made on the thread of their connection.
+/// The answers come from the cache and are computed on the thread of their connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cached_verdicts_without_a_window_are_not_kept_without_end() {
     let mut flooded = FloodedServer::start(&[]).await;

@@ -1,4 +1,4 @@
-//! HTTP/2 frames built by hand (RFC 9113), because no library sends what these tests send.
+//! Builds HTTP/2 frames by hand (RFC 9113), because no library sends what these tests send.
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -46,12 +46,12 @@ pub fn headers(stream: u32, flags: u8) -> Vec<u8> {
     frame(0x1, flags, stream, &head())
 }
 
-/// Returns the head of a call to this path; its message follows.
+/// Returns the headers of a call to this path. The message is sent separately.
 pub fn call(stream: u32, path: &str) -> Vec<u8> {
     frame(0x1, END_HEADERS, stream, &head_to(path))
 }
 
-/// Returns the head of a call with a credential.
+/// Returns the headers of a call with a credential.
 pub fn call_as(stream: u32, path: &str, jwt: &str) -> Vec<u8> {
     let authorization = literal(0x00, "authorization", &format!("Bearer {jwt}"));
     let head = [head_to(path), authorization].concat();
@@ -63,7 +63,7 @@ pub fn settings_without_window() -> Vec<u8> {
     frame(0x4, 0, 0, &[0, 4, 0, 0, 0, 0])
 }
 
-/// Returns a complete gRPC message, the last of its call.
+/// Returns a complete gRPC message that ends its call.
 pub fn message(stream: u32, bytes: &[u8]) -> Vec<u8> {
     let mut payload = vec![0];
     payload.extend(u32::try_from(bytes.len()).unwrap().to_be_bytes());
@@ -71,7 +71,8 @@ pub fn message(stream: u32, bytes: &[u8]) -> Vec<u8> {
     frame(0x0, END_STREAM, stream, &payload)
 }
 
-/// Returns a header block of plain literals, without index or Huffman code (RFC 7541 §6.2.2).
+/// Returns a header block that uses only plain literals, without index or Huffman code (RFC 7541
+/// §6.2.2).
 pub fn head() -> Vec<u8> {
     head_to("/stacktoken.v1.IntrospectionService/Introspect")
 }
@@ -91,7 +92,7 @@ fn head_to(path: &str) -> Vec<u8> {
         .collect()
 }
 
-/// Returns a literal field; `how` is 0x40 to add it to the dynamic table, or 0x00.
+/// Returns a literal field. `how` is 0x40 to add the field to the dynamic table, otherwise 0x00.
 pub fn literal(how: u8, name: &str, value: &str) -> Vec<u8> {
     let mut out = vec![how];
     for text in [name, value] {

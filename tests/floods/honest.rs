@@ -1,5 +1,5 @@
-//! A well-behaved client, whose calls are timed before and during a flood, and the memory of the
-//! program.
+//! A well-behaved client. The tests time its calls before and during a flood, and check the memory
+//! of the program.
 
 use std::{
     fs,
@@ -17,12 +17,12 @@ use crate::{
     support::{Client, introspect_request, issue_request},
 };
 
-/// How much memory a flood may cost, in KiB.
+/// How much the memory of the program may grow during a flood, in KiB.
 const MEMORY_KIB: i64 = 64 * 1024;
 /// The factor by which the 99th percentile of call durations may grow. A debug build processes
 /// frames more slowly, so it gets a larger factor.
 const SLOWER: f64 = if cfg!(debug_assertions) { 10.0 } else { 3.0 };
-/// How many calls are timed in each window, and the minimum number of windows.
+/// How many calls are timed in one window, and the minimum number of windows.
 const CALLS: usize = 600;
 const WINDOWS: usize = 3;
 
@@ -32,10 +32,11 @@ pub fn flood_for() -> Duration {
     Duration::from_secs(set.map_or(2, |text| text.parse().unwrap()))
 }
 
-/// Only one flood at a time, because they are measured.
+/// Held during a flood, because two floods at the same time would distort each other's
+/// measurements.
 static FLOOD: Mutex<()> = Mutex::const_new(());
 
-/// The program under a flood, and a client that keeps calling it.
+/// The program under a flood, and a well-behaved client that keeps calling it.
 pub struct FloodedServer {
     pub dev: Dev,
     _alone: MutexGuard<'static, ()>,
@@ -54,9 +55,10 @@ impl FloodedServer {
         .await
     }
 
-    /// Starts the program with changed settings.
+    /// Starts the program with settings that `set` changes.
     pub async fn start_as(set: impl FnOnce(&mut Command)) -> Self {
-        // Take the lock before anything runs that could disturb another measurement.
+        // The lock is taken first, because starting the program could disturb the measurement of
+        // another test.
         let alone = FLOOD.lock().await;
         let folder = folder();
         let dev = Dev::start_with(folder.path(), set);
@@ -74,7 +76,7 @@ impl FloodedServer {
             memory: 0,
             calm: Duration::ZERO,
         };
-        // The first calls fill caches, so they are not measured.
+        // The first calls fill the caches, so they are not measured.
         flooded.slowest(CALLS).await;
         let mut calm = Vec::new();
         for _ in 0..WINDOWS {
@@ -134,14 +136,13 @@ impl FloodedServer {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// Asserts that during a flood the client's calls are not much slower, and memory stays
-    /// bounded.
+    /// Asserts that during a flood the client's calls are not much slower and memory stays bounded.
     pub async fn assert_withstands(&mut self, flood: &str) {
         let (mut windows, mut most) = (0, 0);
         let (mut slow, mut ratio) = (Duration::MAX, f64::MAX);
         let began = Instant::now();
-        // A flood slows every window, and other load on this machine only some: so the fastest
-        // window counts, and more windows are measured if all are slow.
+        // A flood slows every window, but other load on this machine slows only some. So the
+        // fastest window counts, and more windows are measured while all are slow.
         while windows < WINDOWS
             || began.elapsed() < flood_for()
             || ratio > SLOWER && began.elapsed() < 5 * flood_for()

@@ -1,5 +1,5 @@
-//! Attacks below the level of calls: the real program under floods of frames and sockets. It must
-//! keep running, use bounded memory and still answer other clients.
+//! Tests attacks below the level of calls. Under floods of frames and sockets, the real program
+//! must keep running, use bounded memory and still answer other clients.
 #![allow(
     dead_code,
     missing_docs,

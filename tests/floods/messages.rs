@@ -1,4 +1,4 @@
-//! A message with a false length, and connections that do not speak HTTP/2.
+//! Tests a message that declares a false length, and connections that do not speak HTTP/2.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::{frames, honest::FloodedServer, streams::Flood};
 
-/// A message with a declared length of four gigabytes is refused, and no memory is reserved for it.
+/// A message that declares a length of four gigabytes is refused, and no memory is reserved for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lie_about_the_length_reserves_nothing() {
     let mut flooded = FloodedServer::start(&[]).await;

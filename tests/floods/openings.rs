@@ -1,4 +1,4 @@
-//! Attacks without a credential, on unauthenticated RPCs and on the admin port.
+//! Tests attacks without a credential, on unauthenticated RPCs and on the admin port.
 
 use std::time::Duration;
 
@@ -12,16 +12,17 @@ use crate::{frames, honest::FloodedServer};
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
 const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
-/// `{ file_containing_symbol: "stacktoken.v1.TokenService" }`, whose response is large.
+/// A request for `{ file_containing_symbol: "stacktoken.v1.TokenService" }`, which has a large
+/// response.
 const SYMBOL: &[u8] = b"\x22\x1astacktoken.v1.TokenService";
 
-/// Opens a connection, and sends `settings` and then the frames `said`. Reads the responses only if
+/// Opens a connection, then sends `settings` and the frames in `said`. Reads the responses only if
 /// `read` is set.
 async fn open_connection(address: &str, settings: Vec<u8>, said: Vec<u8>, read: bool) -> TcpStream {
     let mut socket = TcpStream::connect(address).await.unwrap();
     let greeting = [frames::PREFACE, &settings, &frames::settings_ack()].concat();
     socket.write_all(&greeting).await.unwrap();
-    // The server may close the connection.
+    // The write may fail or hang, because the server may have closed the connection.
     let writing = tokio::time::timeout(Duration::from_secs(2), socket.write_all(&said));
     let _ = writing.await;
     if read {
@@ -32,7 +33,7 @@ async fn open_connection(address: &str, settings: Vec<u8>, said: Vec<u8>, read: 
     socket
 }
 
-/// Each stream of a connection declares a message of 4 MB and sends all but its end.
+/// Each stream declares a message of 4 MB and sends everything but its end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn announced_messages_are_not_kept() {
     for path in [CHECK, REFLECTION] {
@@ -54,7 +55,7 @@ async fn announced_messages_are_not_kept() {
     }
 }
 
-/// Every stream watches health, and the client reads nothing.
+/// Every stream calls Watch of the health service, and the client reads no responses.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn watches_are_limited() {
     let mut flooded = FloodedServer::start(&[]).await;
@@ -69,7 +70,7 @@ async fn watches_are_limited() {
         );
     }
     flooded.assert_withstands("10,000 watches").await;
-    // A probe must still be answered.
+    // A health probe must still be answered.
     let mut health =
         tonic_health::pb::health_client::HealthClient::new(flooded.dev.channel().await);
     let asked = tonic_health::pb::HealthCheckRequest::default();
@@ -94,9 +95,9 @@ async fn unread_answers_of_reflection_are_limited() {
     flooded.assert_withstands("unread reflection").await;
 }
 
-/// Clients send incomplete requests to the admin port, from more addresses than needed to fill it,
-/// and reconnect as soon as they are disconnected. Probes are answered at once, and calls are
-/// unaffected.
+/// Clients send incomplete requests to the admin port from more addresses than are needed to fill
+/// it, and reconnect whenever they are disconnected. Probes must still be answered at once, and
+/// calls must be unaffected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_probe_is_answered_while_the_admin_port_is_besieged() {
     let mut flooded = FloodedServer::start(&[]).await;

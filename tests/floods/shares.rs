@@ -1,6 +1,6 @@
-//! One caller, with or without a credential, that tries to take all capacity: by calls whose
-//! message never arrives, and by JWTs with unknown keys while the issuer's key URL hangs. Other
-//! callers are still served.
+//! Tests that one caller, with or without a credential, cannot take all capacity: neither by calls
+//! whose message never arrives, nor by JWTs with unknown keys while the issuer's key URL hangs.
+//! Other callers are still served.
 
 use std::{
     io::{Read as _, Write as _},
@@ -33,12 +33,12 @@ use crate::{
     },
 };
 
-/// The factor by which the 99th percentile of verdicts may grow; as in `honest`.
+/// The factor by which the 99th percentile of verdict durations may grow, as in `honest`.
 const SLOWER: f64 = if cfg!(debug_assertions) { 10.0 } else { 3.0 };
 const CONNECTIONS: usize = 16;
 const STREAMS: usize = 256;
 
-/// Serializes the attacks, so that none distorts the measurement of another.
+/// Held during an attack, because attacks at the same time would distort each other's measurements.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// The program under attack, and what other callers need to call it.
@@ -50,7 +50,7 @@ struct Target {
     _alone: MutexGuard<'static, ()>,
 }
 
-/// Successful calls and all calls, and the 99th percentile of the durations of verdicts.
+/// The numbers of successful calls and of all calls, and the 99th percentile of verdict durations.
 struct Measurement {
     verdicts: (usize, usize),
     lists: (usize, usize),
@@ -126,7 +126,8 @@ impl Target {
         introspect_request(&self.stack, &self.secret, &[])
     }
 
-    /// Measures for a while what other callers get: verdicts from the cache, and lists.
+    /// Measures for a while how other callers are served, with verdicts from the cache and with
+    /// lists.
     async fn measure(&self, lasts: Duration) -> Measurement {
         let (mut service, mut owner) = (self.service("content-api").await, self.owner().await);
         let until = Instant::now() + lasts;
@@ -163,12 +164,12 @@ impl Target {
         self.measure(Duration::from_millis(500)).await;
         let calm = self.measure(flood_for()).await;
         let attack = attack(Arc::default());
-        // Wait until the attack has started.
+        // Wait until the attack has reached its full load.
         tokio::time::sleep(Duration::from_millis(700)).await;
         let mut best = f64::MAX;
         let (mut verdicts, mut lists) = ((0, 0), (0, 0));
-        // An attack slows every measurement, and other load on this machine only some: the fastest
-        // counts.
+        // An attack slows every measurement, but other load on this machine slows only some. So the
+        // fastest measurement counts.
         for _ in 0..4 {
             let stormy = self.measure(flood_for()).await;
             best = best.min(stormy.p99.as_secs_f64() / calm.p99.as_secs_f64());
@@ -205,7 +206,8 @@ struct Attack {
 }
 
 impl Attack {
-    /// Makes calls in sequence on each of these channels, with this many sequences per channel.
+    /// Makes calls one after the other on these channels, with `at_once` such sequences per
+    /// channel.
     fn begin(
         stop: Arc<AtomicBool>,
         endpoints: Vec<Endpoint>,
@@ -215,8 +217,8 @@ impl Attack {
         let calls = Arc::new(AtomicUsize::new(0));
         let (stopping, counted) = (stop.clone(), calls.clone());
         let thread = thread::spawn(move || {
-            // Attackers would have their own machines; here they share ours, so they get the lowest
-            // priority.
+            // Real attackers would have their own machines. Here they share this one, so they get
+            // the lowest priority.
             let _ = setpriority_process(Some(gettid()), 19);
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -256,7 +258,7 @@ impl Attack {
     }
 }
 
-/// Starts a call and never sends its message.
+/// Starts a call and never sends its request message.
 async fn silent(channel: Channel, path: &'static str, jwt: &str) -> Result<(), Status> {
     let mut grpc = tonic::client::Grpc::new(channel);
     grpc.ready()
@@ -270,8 +272,8 @@ async fn silent(channel: Channel, path: &'static str, jwt: &str) -> Result<(), S
     grpc.client_streaming(request, path, codec).await.map(drop)
 }
 
-/// Starts an attack that opens streams and never sends a message, as a user without a role in any
-/// stack.
+/// Starts an attack by a user without a role in any stack, who opens streams and never sends a
+/// message.
 async fn silence(target: &Target, path: &'static str, addresses: u8) -> Attack {
     let jwt = target.served.issuer.user("stranger", now());
     let at = |number: usize| 2 + u8::try_from(number).unwrap() % addresses;
@@ -370,14 +372,15 @@ async fn unknown_keys_keep_no_other_caller_out_while_the_key_address_hangs() {
         })
     };
     target.assert_withstands("unknown keys", attack).await;
-    // Only the call that started the fetch waits for its full duration; others join it for at most
-    // 250 ms.
+    // Only the call that started the fetch waits for its full duration. The other calls join the
+    // fetch and wait for at most 250 ms.
     let times = slowest.lock().unwrap();
     let waited = times.iter().filter(|time| **time > Duration::from_secs(3));
     assert!(waited.count() <= 1, "{:?}", times.iter().max());
 }
 
-/// A gateway that forwards all traffic is one caller, but its verdicts are not throttled.
+/// A gateway that forwards all traffic counts as one caller, but its verdicts must not be
+/// throttled.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_carries_all_traffic_is_not_throttled() {
     let target = Target::start(IssuersFolder::new(), false, &[]).await;
@@ -446,7 +449,7 @@ async fn cache_hits_are_answered_beyond_the_callers_limit() {
     }
 }
 
-/// A caller with many concurrent calls is limited, and others are unaffected.
+/// A caller that makes many calls at once is limited, and other callers are unaffected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_has_its_share_and_no_more() {
     let target = Target::start(

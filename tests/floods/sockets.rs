@@ -1,4 +1,4 @@
-//! Floods of sockets: silent or slow ones, idle ones, and more of them than file descriptors.
+//! Floods of sockets that are silent, slow or idle, or that outnumber the file descriptors.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::{frames, honest::FloodedServer, program::run_by};
 
 const SLOW: usize = 2_000;
 const IDLE: usize = 5_000;
-/// Within this time, a silent socket is closed.
+/// The maximum time until the server closes a silent socket.
 const REAPED: Duration = Duration::from_secs(30);
 
 /// Raises the limit of open files of this process to the maximum.
@@ -38,8 +38,8 @@ async fn closed(mut socket: TcpStream) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_connections_are_closed() {
     raise_files();
-    // More connections than one address may have by default, so that all of them are kept for a
-    // while.
+    // The limit per address is raised above the number of connections here, so that the server
+    // keeps all of them for a while.
     let mut flooded = FloodedServer::start(&["--max-connections-per-address", "10000"]).await;
     let address = flooded.address();
     let began = Instant::now();
@@ -48,7 +48,7 @@ async fn slow_connections_are_closed() {
         let said = match number % 3 {
             0 => &[][..],
             1 => &frames::PREFACE[..10],
-            // An HTTP/1 client that never sends its second line.
+            // This HTTP/1 client never sends its second line.
             _ => b"GET / HTTP/1.1\r\n",
         };
         let Some(socket) = connect(&address, said).await else {
@@ -83,8 +83,8 @@ async fn one_byte_a_second_is_slow_too() {
     assert!(took < Duration::from_secs(15), "closed after {took:?}");
 }
 
-/// With the default limits: one address may have some connections, and further ones are closed at
-/// once.
+/// With the default limits, one address may have some connections, and any further connection is
+/// closed at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idle_connections_cost_little() {
     raise_files();
@@ -113,7 +113,7 @@ async fn one_address_gets_its_share_only() {
         let socket = connect(&address, frames::PREFACE).await.unwrap();
         closing.spawn(closed(socket));
     }
-    // Three of the twenty are the test's own clients.
+    // Three of the twenty connections that one address may have belong to the test's own clients.
     let until = Instant::now() + Duration::from_secs(3);
     let mut refused = 0;
     while let Ok(Some(_)) = tokio::time::timeout_at(until.into(), closing.join_next()).await {
@@ -140,7 +140,8 @@ async fn few_files_keep_the_program_alive() {
     let mut connecting = JoinSet::new();
     for _ in 0..600 {
         let (address, greeting) = (address.clone(), greeting.clone());
-        // Connections beyond the limit wait in the kernel until its queue is full.
+        // Connections beyond the limit wait in the kernel, which accepts no more when its queue is
+        // full.
         connecting.spawn(async move {
             let connected = connect(&address, &greeting);
             tokio::time::timeout(Duration::from_secs(5), connected).await

@@ -1,4 +1,5 @@
-//! Floods of frames: each kind from its own thread, which reconnects whenever it is disconnected.
+//! Floods of frames. Each flood is sent by its own thread, which reconnects whenever it is
+//! disconnected.
 
 use std::{
     io::{Read as _, Write as _},
@@ -15,7 +16,8 @@ use rustix::{process::setpriority_process, thread::gettid};
 
 use crate::{frames, honest::FloodedServer};
 
-/// Attackers would have their own machines; here they share ours, so they get the lowest priority.
+/// The priority of attackers. Real ones would have their own machines; here they share this one, so
+/// they get the lowest priority.
 const NICE: i32 = 19;
 
 /// A thread that sends frames until it is stopped.
@@ -27,7 +29,7 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// Sends bursts repeatedly; `burst` returns the bytes of the burst with this number.
+    /// Sends bursts repeatedly. `burst` returns the bytes of the burst with this number.
     pub fn begin(address: &str, burst: impl Fn(u32) -> Vec<u8> + Send + 'static) -> Self {
         let (stop, sent) = (
             Arc::new(AtomicBool::new(false)),
@@ -52,7 +54,7 @@ impl Flood {
         }
     }
 
-    /// Stops the flood. Returns how many bursts were sent, and over how many connections.
+    /// Stops the flood. Returns how many bursts were sent, and how often the connection was closed.
     pub fn end(mut self) -> (usize, usize) {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.take().unwrap().join().unwrap();
@@ -89,14 +91,14 @@ fn one_connection(
             return;
         }
         sent.fetch_add(1, Ordering::Relaxed);
-        // Responses are read, so that they do not block the flood.
+        // The responses are read only so that they do not block the flood.
         if matches!(socket.read(&mut heard), Ok(0)) {
             return;
         }
     }
 }
 
-/// Returns the streams 1, 3, 5, … of a burst; each burst has `each` of them.
+/// Returns the stream ids 1, 3, 5, … that a burst uses. Each burst uses `each` of them.
 fn streams(number: u32, each: u32) -> impl Iterator<Item = u32> {
     (0..each).map(move |at| 1 + 2 * (number * each + at))
 }
@@ -110,7 +112,7 @@ async fn assert_withstands(kind: &str, burst: impl Fn(u32) -> Vec<u8> + Send + '
     assert!(sent > 0, "{kind}: nothing was sent");
 }
 
-/// CVE-2023-44487.
+/// CVE-2023-44487: the client opens streams and resets them at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rapid_reset() {
     assert_withstands("rapid reset", |number| {
@@ -124,8 +126,8 @@ async fn rapid_reset() {
     .await;
 }
 
-/// CVE-2025-8671: streams that the server itself must reset. Ten at a time: a hundred would be a
-/// hundred concurrent calls, which delay every caller, even if they were harmless.
+/// CVE-2025-8671: the client makes the server itself reset streams. A burst has only ten of them,
+/// because a hundred concurrent calls would delay every caller even if they were harmless.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_that_the_server_must_reset() {
     assert_withstands("made-you-reset", |number| {
@@ -139,7 +141,7 @@ async fn streams_that_the_server_must_reset() {
     .await;
 }
 
-/// RUSTSEC-2024-0332: a header block without an end.
+/// RUSTSEC-2024-0332: the client sends a header block that never ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn continuation_without_end() {
     assert_withstands("CONTINUATION", |number| {
@@ -156,7 +158,7 @@ async fn continuation_without_end() {
     .await;
 }
 
-/// RUSTSEC-2026-0258.
+/// RUSTSEC-2026-0258: the client sends empty DATA frames.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn empty_data_frames() {
     assert_withstands("empty DATA", |number| {
@@ -180,7 +182,7 @@ async fn settings_and_pings() {
     .await;
 }
 
-/// A large field that is added to the dynamic table once and then referenced repeatedly.
+/// The client adds a large field to the dynamic table once and then references it repeatedly.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn small_headers_that_unpack_to_large_ones() {
     assert_withstands("HPACK bomb", |number| {
