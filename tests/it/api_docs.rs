@@ -1,5 +1,6 @@
-//! Checks that `docs/api.md` matches the comments of the contract, and that every part of the
-//! contract has a comment. `STACKTOKEN_WRITE_DOCS=1 cargo test --test it api_docs` regenerates it.
+//! Checks that `docs/api.md` matches the comments in the contract, and that every part of the
+//! contract has a comment. `STACKTOKEN_WRITE_DOCS=1 cargo test --test it api_docs` regenerates the
+//! document.
 
 mod access;
 mod catalogue;
@@ -35,9 +36,9 @@ limit is reached, and `RetryInfo` if a retry can help, with the same delay in th
 ";
 
 struct Docs {
-    /// The parts of the contract without a comment.
+    /// The parts of the contract that have no comment.
     bare: Vec<String>,
-    /// The requests and responses without an example.
+    /// The requests and responses that have no example.
     unshown: Vec<String>,
 }
 
@@ -137,7 +138,7 @@ fn anchor(name: &str) -> String {
     name.to_lowercase().replace('.', "")
 }
 
-/// Returns the anchor of the row that explains a reason, for links from other pages.
+/// Returns the anchor of the table row that explains a reason, so that other pages can link to it.
 fn reason_anchor(reason: &str) -> String {
     format!("error-reason-{}", reason.to_lowercase().replace('_', "-"))
 }
@@ -176,7 +177,7 @@ fn kind_of(field: &FieldDescriptor) -> String {
     }
 }
 
-/// Renders the whole document, and collects what is missing.
+/// Renders the whole document. The returned [`Docs`] lists what is missing.
 fn render() -> (String, Docs) {
     let pool = DescriptorPool::decode(DESCRIPTORS).unwrap();
     let mut docs = Docs {
@@ -200,7 +201,7 @@ fn render() -> (String, Docs) {
     let mut messages: Vec<_> = pool
         .all_messages()
         .filter(|message| ours(message.full_name()) && !message.is_map_entry())
-        // A message that only one RPC uses is in the section of that RPC.
+        // A message that only one RPC uses is documented in the section of this RPC.
         .filter(|message| !shown.contains(message.full_name()))
         .collect();
     messages.sort_by(|one, other| one.full_name().cmp(other.full_name()));

@@ -1,6 +1,7 @@
-//! What a hostile workload tries to obtain a secret that the rules do not grant. Each row must be
-//! refused, with the same bytes as every other row apart from RequestInfo, and audited with its own
-//! cause. Assertions that do not verify are not those of a caller, so they have no audit row.
+//! Tests the ways in which a hostile workload may try to obtain a secret that the rules do not
+//! grant. Each attempt must be refused with the same bytes as every other one, apart from
+//! RequestInfo, and must be audited with its own cause. An assertion that does not verify
+//! identifies no caller, so it gets no audit row.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,7 +17,8 @@ use crate::support::{
     issue_request, reason,
 };
 
-/// More issuers: another entry of the same `iss`, GitLab, and an issuer for other stacks only.
+/// Additional issuers: another entry with the same `iss`, GitLab, and an issuer for other stacks
+/// only.
 const ENTRIES: &str = r#"
 [[issuers]]
 issuer     = "https://pods.test"
@@ -47,18 +49,18 @@ provider   = "generic"
 stacks     = ["blt00000000000000ff"]
 "#;
 
-/// The workflow that the token `ref` admits, at any tag.
+/// The workflow that the token `ref` admits at any tag.
 const WORKFLOW: &str = "octo/shared/.github/workflows/publish.yml@refs/tags/";
 
 /// The workload whose claims a row changes.
 #[derive(Clone, Copy, Debug)]
 enum Base {
-    /// A job of GitHub in an environment.
+    /// A GitHub job in an environment.
     Job,
-    /// A job of GitHub by its branch, with a reusable workflow.
+    /// A GitHub job on a branch, with a reusable workflow.
     Branch,
     Pod,
-    /// A pod of the other cluster with the same `iss`.
+    /// A pod in another cluster whose issuer has the same `iss`.
     West,
     GitLab,
     Elsewhere,
@@ -98,7 +100,7 @@ impl Base {
     }
 }
 
-/// Applies changes to claims: `null` removes a claim, and `"(null)"` sets it to null.
+/// Applies changes to claims. `null` removes a claim, and `"(null)"` sets the claim to null.
 fn with(mut claims: Value, changes: &Value) -> Value {
     for (name, value) in changes.as_object().unwrap() {
         let all = claims.as_object_mut().unwrap();
@@ -111,7 +113,7 @@ fn with(mut claims: Value, changes: &Value) -> Value {
     claims
 }
 
-/// A token that trusts nobody but the workload of its name, by the name.
+/// The uids of tokens by name. Each token trusts only the workload that it is named after.
 type Tokens = BTreeMap<&'static str, String>;
 
 struct Fixture {
@@ -199,7 +201,7 @@ impl Fixture {
         self.server.clock.seconds()
     }
 
-    /// Exchanges a JWT for a token of this name, in a call with this id.
+    /// Exchanges a JWT for the secret of the token with this name, in a call with this id.
     async fn present(
         &self,
         jwt: &str,
@@ -245,7 +247,7 @@ impl Fixture {
     }
 }
 
-/// Returns an error as it was received, without what names the call.
+/// Returns an error as it was received, but without the parts that identify the call.
 fn bytes_of(status: &Status) -> (Vec<u8>, BTreeMap<String, Vec<u8>>) {
     let mut details = tonic_types::Status::decode(status.details()).unwrap();
     let before = details.details.len();
@@ -261,8 +263,8 @@ fn bytes_of(status: &Status) -> (Vec<u8>, BTreeMap<String, Vec<u8>>) {
     (details.encode_to_vec(), headers.collect())
 }
 
-/// Rows whose assertion verifies: the workload, what it changes, the token that it names, and the
-/// cause that the audit has.
+/// Rows whose assertion verifies. Each lists the workload, the changed claims, the requested token,
+/// and the cause in the audit.
 #[rustfmt::skip]
 fn verified() -> Vec<(&'static str, Base, Value, &'static str, &'static str)> {
     use Base::{Branch, Elsewhere, GitLab, Job, Pod, West};
@@ -344,7 +346,8 @@ fn verified() -> Vec<(&'static str, Base, Value, &'static str, &'static str)> {
         ("a revoked token", Job, json!({}), "revoked", "TOKEN_REVOKED"),
         ("an expired token", Job, json!({}), "expired", "TOKEN_EXPIRED"),
         ("no token, and none matches", Job, json!({"repository_id": "3"}), "any", RULE),
-        // Not audited: anyone can name any token.
+        // These rows have no cause, because the audit does not record them: anyone can name any
+        // token.
         ("another stack's token", Job, json!({}), "theirs", ""),
         ("a token with a secret of its own", Job, json!({}), "ordinary", ""),
         ("a token that does not exist", Job, json!({}), "unknown", ""),
@@ -370,7 +373,7 @@ async fn a_hostile_workload_learns_nothing_and_every_cause_is_audited() {
     let mut refusals = Vec::new();
     let mut expected = BTreeMap::new();
     for (index, (what, base, changes, token, cause)) in rows.into_iter().enumerate() {
-        // Refusals of one minute share a row.
+        // Refusals in the same minute share a row, so each attempt is made in its own minute.
         fixture.server.clock.advance(Duration::from_secs(61));
         let claims = with(base.claims(fixture.now()), &changes);
         let jwt = fixture.server.issuer.sign(&claims);
@@ -399,7 +402,7 @@ async fn a_hostile_workload_learns_nothing_and_every_cause_is_audited() {
 
 type Refusals = Vec<(&'static str, Result<v1::ExchangeResponse, Status>)>;
 
-/// Presents an assertion that was exchanged before.
+/// Presents assertions that were already exchanged.
 async fn replays(fixture: &Fixture, expected: &mut BTreeMap<String, String>) -> Refusals {
     let server = &fixture.server;
     let stack = server.stack.clone();
@@ -421,7 +424,7 @@ async fn replays(fixture: &Fixture, expected: &mut BTreeMap<String, String>) -> 
     server.clock.advance(Duration::from_secs(61));
     let jwt = server.issuer.job(fixture.now());
     fixture.present(&jwt, at, "second").await.unwrap();
-    // The same jti in another assertion of the issuer.
+    // Another assertion of the issuer has the same jti.
     let claims = json!({ "jti": null });
     let mut copied = with(Base::Job.claims(fixture.now()), &claims);
     copied["jti"] = json!("the-same");
@@ -444,7 +447,7 @@ async fn replays(fixture: &Fixture, expected: &mut BTreeMap<String, String>) -> 
     refusals
 }
 
-/// Names stacks that do not exist, that are removed or suspended, and several tokens at once.
+/// Names stacks that do not exist or that are removed or suspended, and several tokens at once.
 async fn places(fixture: &Fixture, expected: &mut BTreeMap<String, String>) -> Refusals {
     let server = &fixture.server;
     let stack = server.stack.clone();
@@ -480,7 +483,8 @@ async fn places(fixture: &Fixture, expected: &mut BTreeMap<String, String>) -> R
     refusals
 }
 
-/// Values of `authorization` that prove nothing, made from claims that would be exchanged.
+/// Values of `authorization` that prove nothing. Their claims would be accepted if they were signed
+/// properly.
 fn unverified(server: &TestServer) -> Vec<(&'static str, String)> {
     let now = server.clock.seconds();
     let issuer = &server.issuer;

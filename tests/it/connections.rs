@@ -1,5 +1,5 @@
-//! Connections that reach their maximum age are closed gracefully, so that clients reconnect and
-//! the load spreads.
+//! Tests that connections are closed gracefully when they reach their maximum age, so that clients
+//! reconnect and the load spreads.
 
 use std::{
     sync::{
@@ -23,7 +23,7 @@ use crate::support::{
 
 const AGE: Duration = Duration::from_millis(200);
 
-/// Returns a channel through a proxy that counts the connections.
+/// Returns a channel through a proxy, and the number of connections that the proxy has counted.
 async fn counted(server: &TestServer) -> (Channel, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, to) = (listener.local_addr().unwrap(), server.address.clone());
@@ -58,14 +58,14 @@ async fn headers_beyond_the_limit_get_their_own_error() {
     assert_eq!(with("x-note", 14_000).await, ok);
     assert_eq!(with("x-note", 17_000).await, refused);
     assert_eq!(with("x-note", 60_000).await, refused);
-    // `tracestate` may come from a client behind a proxy, so an oversized one is dropped and the
-    // call is not refused.
+    // `tracestate` may come from a client behind a proxy, so the server drops an oversized one and
+    // does not refuse the call.
     assert_eq!(with("tracestate", 20_000).await, ok);
     assert_eq!(with("tracestate", 60_000).await, ok);
 }
 
 /// Returns whether the call was cancelled before it was sent, or was refused by a GOAWAY that
-/// excludes its stream (RFC 9113 §6.8). Either is safe to retry.
+/// excludes its stream (RFC 9113 §6.8). In both cases a retry is safe.
 fn is_unsent(status: &Status) -> bool {
     let told = format!("{status:?}");
     let unsent = status.code() == Code::Cancelled && told.contains("operation was canceled");
@@ -81,14 +81,14 @@ async fn old_connections_are_replaced_and_no_call_fails() {
     while began.elapsed() < 10 * AGE {
         match health.check(HealthCheckRequest::default()).await {
             Ok(_) => calls += 1,
-            // tonic's client cancels a call that it accepted when the GOAWAY arrived and has not
-            // sent yet. Other clients send it on the next connection.
+            // If a GOAWAY arrives when tonic's client has accepted a call but not sent it yet, the
+            // client cancels the call. Other clients send such a call on the next connection.
             Err(status) if is_unsent(&status) => {}
             Err(status) => panic!("a call at the age limit failed: {status:?}"),
         }
     }
     let connections = connections.load(Ordering::SeqCst);
-    // The age of each connection varies by a tenth.
+    // The maximum age of each connection is varied by up to a tenth.
     assert!((5..=13).contains(&connections), "{connections} connections");
     assert!(calls > 10 * connections, "{calls} calls");
 }

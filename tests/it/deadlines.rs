@@ -1,4 +1,4 @@
-//! Deadlines of calls. The calls here use raw frames, because a client library would report the
+//! Tests the deadlines of calls. They send raw frames, because a client library would report the
 //! deadline itself before the server does.
 
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::support::{
     introspect_request, issue_request,
 };
 
-/// Returns the status from the response headers: an error has no message.
+/// Returns the status from the response headers, because an error has no response message.
 fn outcome(answer: &Answer) -> (Code, String) {
     let status = Status::from_header_map(&answer.headers).expect("an error");
     (status.code(), reason(&status))
@@ -25,7 +25,7 @@ async fn the_callers_timeout_is_kept_where_it_is_shorter_than_the_deadline() {
     let server = TestServer::start_with(|tuning| tuning.deadline = Duration::from_secs(30)).await;
     let token = server.token("unused").await;
     let outside = server.outside().await;
-    // Blocks every call that writes, including a first use.
+    // The lock blocks every call that writes, including the first use of a token.
     outside.run("BEGIN IMMEDIATE").await;
     let now = server.clock.seconds();
     let owner = format!("Bearer {}", server.issuer.user("owner", now));
@@ -53,13 +53,13 @@ async fn the_callers_timeout_is_kept_where_it_is_shorter_than_the_deadline() {
         let took = began.elapsed();
         let over = (Code::DeadlineExceeded, "DEADLINE".to_owned());
         assert_eq!(answers.each_ref().map(outcome), [over.clone(), over]);
-        // SQLite alone would wait five seconds for each lock.
+        // Without the caller's timeout, SQLite would wait five seconds for each lock.
         assert!(took >= Duration::from_millis(500), "{took:?}");
         assert!(took < Duration::from_secs(3), "{took:?}");
     }
     outside.run("COMMIT").await;
-    // The call continues after its caller has given up, and writes everything: the token, its
-    // secret, its audit row and its row in the change log.
+    // The server continues a call that its caller has given up, and writes everything: the token,
+    // its secret, its audit row and its row in the change log.
     eventually("the first issue is done", async || {
         let issued = "SELECT COUNT(*) FROM tokens WHERE name = 'late'";
         (outside.number(issued).await == 1).then_some(())

@@ -1,4 +1,4 @@
-//! Fields at the limits of their values. The same scripts run on PostgreSQL in
+//! Tests fields at the limits of their values. The same scripts run on PostgreSQL in
 //! `tests/replicas/edges.rs`.
 
 use prost_reflect::{DynamicMessage, Kind, MessageDescriptor, ReflectMessage as _, Value};
@@ -74,8 +74,8 @@ async fn an_invalid_subject_is_refused_and_the_longest_one_is_accepted() {
 const DURATION: &str = "google.protobuf.Duration";
 const TIMESTAMP: &str = "google.protobuf.Timestamp";
 
-/// Returns the paths of all durations and timestamps in a message. Those of a token are left out,
-/// because the server ignores them in requests.
+/// Returns the paths of all durations and timestamps in a message. The timestamps of a token are
+/// left out, because the server ignores them in requests.
 fn times_in(message: &MessageDescriptor, path: &str) -> Vec<(String, &'static str)> {
     let mut found = Vec::new();
     for field in message.fields() {
@@ -93,7 +93,7 @@ fn times_in(message: &MessageDescriptor, path: &str) -> Vec<(String, &'static st
     found
 }
 
-/// Sets the field at a path, creating the messages that contain it.
+/// Sets the field at a path, and creates the messages along the path.
 fn set(message: &mut DynamicMessage, path: &str, (seconds, nanos): (i64, i32)) {
     let (name, rest) = match path.split_once('.') {
         Some((name, rest)) => (name, Some(rest)),

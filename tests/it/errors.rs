@@ -1,4 +1,4 @@
-//! The structured data of errors: the metadata of `ErrorInfo`, and retry delays.
+//! Tests the structured data of errors: the metadata of `ErrorInfo`, and retry delays.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,7 +28,7 @@ fn uid<K: newtype_uuid::TypedUuidKind>() -> newtype_uuid::TypedUuid<K> {
     newtype_uuid::GenericUuid::from_untyped_uuid(uuid::Uuid::nil())
 }
 
-/// Returns every refusal, with all its optional data.
+/// Returns every refusal with all its optional data set.
 fn every_refusal() -> Vec<Refusal> {
     let (token_uid, stack_uid): (TokenUid, StackUid) = (uid(), uid());
     vec![
@@ -141,7 +141,7 @@ async fn a_taken_name_names_the_token_that_has_it() {
         (reason(&status).as_str(), metadata(&status)),
         ("NAME_TAKEN", named)
     );
-    // A caller that may not see the token does not get its id.
+    // A caller that may not see the token does not learn its id.
     let mut developer = server.developer().await;
     let issue = developer
         .tokens
@@ -169,7 +169,7 @@ async fn a_missing_role_is_in_the_error_details() {
         metadata(&status),
         pairs(&[governors, operator, ("role", "DEVELOPER")])
     );
-    // A service has no role in a stack, so none is loaded.
+    // A service has no role in a stack, so the server does not load any.
     let mut service = server.service().await;
     let issue = service.tokens.issue(issue_request(&server.stack, "x"));
     let status = issue.await.unwrap_err();

@@ -1,5 +1,5 @@
-//! Checks the examples in the documents against the contract: a renamed field, enum value or RPC
-//! fails here.
+//! Checks the examples in the documents against the contract, so that a renamed field, enum value
+//! or RPC fails here.
 
 use std::{fs, path::Path};
 
@@ -45,8 +45,8 @@ fn method(pool: &DescriptorPool, name: &str) -> Result<MethodDescriptor, String>
     found.ok_or(format!("there is no RPC {name}"))
 }
 
-/// Returns the blocks that begin with "```json RPC request" or "```json RPC response": the RPC,
-/// which of the two, and the text.
+/// Returns the blocks that begin with "```json RPC request" or "```json RPC response". Each is
+/// given as its RPC, the word `request` or `response`, and the text.
 pub fn blocks(document: &str) -> impl Iterator<Item = (&str, &str, &str)> {
     document.split("\n```json ").skip(1).filter_map(|rest| {
         let (opening, rest) = rest.split_once('\n')?;
@@ -56,8 +56,8 @@ pub fn blocks(document: &str) -> impl Iterator<Item = (&str, &str, &str)> {
     })
 }
 
-/// Returns the grpcurl requests in shell commands, each with its RPC. Shell variables are replaced
-/// by `x`.
+/// Returns each grpcurl request in the shell commands with its RPC. Shell variables are replaced by
+/// `x`.
 fn commands(document: &str) -> Vec<(String, String)> {
     let joined = document.replace("\\\n", " ");
     let lines = joined.lines().filter(|line| line.contains("grpcurl "));

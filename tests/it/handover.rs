@@ -1,4 +1,5 @@
-//! The ports before and after the store is opened: connections and streams survive the transition.
+//! Tests the ports before and after the store is opened. Connections and streams survive the
+//! transition.
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,7 +36,7 @@ use crate::{
 
 const INTROSPECT: &str = "/stacktoken.v1.IntrospectionService/Introspect";
 
-/// A server that waits for its store.
+/// A server that is still waiting for its store.
 struct WaitingServer {
     address: String,
     admin_address: String,
@@ -129,8 +130,8 @@ async fn next(stream: &mut Streaming<HealthCheckResponse>) -> ServingStatus {
     told.unwrap().expect("the stream ended").status()
 }
 
-/// Sends calls whose messages follow their headers with a delay, so a refusal is sent before the
-/// message.
+/// Sends calls whose messages follow their headers after a delay, so that the server can refuse a
+/// call before its message arrives.
 async fn ask_slowly(wire: &mut RawConnection, streams: std::ops::Range<u32>) {
     for stream in streams.map(|at| 1 + 2 * at) {
         wire.send(&wire::headers(stream, wire::END_HEADERS)).await;
@@ -154,7 +155,7 @@ async fn connections_made_while_the_store_is_away_stay_open_when_it_comes() {
 
     let store = waiting.opened().await;
     assert!(waiting.store.send(store.clone()).is_ok());
-    // The stream and the connections were opened before the store.
+    // The stream and the connections were opened before the store was.
     assert_eq!(next(&mut health).await, Serving);
     let missing = (Code::Unauthenticated, "CREDENTIAL_MISSING".to_owned());
     assert_eq!(ask().await, missing);

@@ -1,5 +1,5 @@
-//! The health protocol, without credentials: a service is reported as serving exactly when it can
-//! serve.
+//! Tests the health protocol, which needs no credentials. A service is reported as serving exactly
+//! when it can serve.
 
 use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
 
@@ -26,8 +26,8 @@ const INTROSPECTION: &str = "stacktoken.v1.IntrospectionService";
 const TOKEN: &str = "stacktoken.v1.TokenService";
 const NAMES: [&str; 3] = [OVERALL, INTROSPECTION, TOKEN];
 
-/// The services that write. They have the status of TokenService, all others that of
-/// IntrospectionService.
+/// The services that write. They have the status of TokenService; all other services have the
+/// status of IntrospectionService.
 const WRITING: [&str; 4] = [
     TOKEN,
     "stacktoken.v1.LeakService",
@@ -74,8 +74,8 @@ async fn next(stream: &mut Streaming<HealthCheckResponse>) -> ServingStatus {
         .status()
 }
 
-/// Starts a server whose users and services have separate key files that do not exist yet. Returns
-/// the server and the keys.
+/// Starts a server with separate key files for users and for services, which do not exist yet.
+/// Returns the server and the keys to put into the files.
 async fn without_keys() -> (TestServer, String) {
     let data_dir = Arc::new(TempDir::new().unwrap());
     let clock = ManualClock::new();
@@ -104,8 +104,7 @@ async fn every_name_is_serving_once_the_server_is() {
     }
 }
 
-/// Calls `List` by the descriptors that reflection serves, as grpcurl does, and returns the
-/// statuses.
+/// Calls `List` with the descriptors that reflection serves, as grpcurl does. Returns the statuses.
 async fn listed(server: &TestServer) -> BTreeMap<String, String> {
     let files = reflection::v1::files_of(server, "grpc.health.v1.Health").await;
     let mut pool = DescriptorPool::new();
@@ -181,7 +180,7 @@ async fn each_service_serves_from_when_its_callers_can_be_known_until_they_canno
     later();
     assert_eq!(next(token).await, Serving);
 
-    // Keys that were not refreshed for a day are no longer trusted.
+    // Keys that were not refreshed for a day are no longer used.
     fs::remove_file(folder.join("services.json")).unwrap();
     server.clock.advance(Duration::from_hours(25));
     assert_eq!(next(introspection).await, NotServing);

@@ -1,5 +1,5 @@
-//! The order of the layers: if more than one layer would refuse a call, the first one does. Once
-//! the call satisfies that layer, the next one refuses it.
+//! Tests the order of the layers. If more than one layer would refuse a call, the first one does.
+//! Once the call satisfies that layer, the next one refuses it.
 
 use std::time::Duration;
 
@@ -20,11 +20,11 @@ use crate::support::{
 };
 
 const ISSUE: &str = "/stacktoken.v1.TokenService/Issue";
-/// How many changes a caller may make at once.
+/// How many changes a caller may make in a burst.
 const BURST: u32 = 30;
 
-/// Returns a call that `first` and every later layer would refuse, as far as this depends on the
-/// request. The test sets up the rest: the clock, the change rate and the permits.
+/// Returns a call that `first` and every later layer would refuse, as far as the request itself
+/// decides this. The test sets up the rest: the clock, the change rate and the permits.
 fn violating(server: &TestServer, first: Layer) -> RawRequest {
     let violates = |layer| first <= layer;
     let path = if violates(Layer::Rpc) {
@@ -42,20 +42,20 @@ fn violating(server: &TestServer, first: Layer) -> RawRequest {
     if violates(Layer::Encoding) {
         sending = sending.header("grpc-encoding", Some("gzip"));
     }
-    // The owner has exceeded the change rate, the admin has not.
+    // The owner has exceeded the change rate, but the admin has not.
     let jwt = match first {
         _ if violates(Layer::Credential) => "not a JWT".to_owned(),
         _ if violates(Layer::CallerKind) => TestCaller::Introspector.jwt(server),
         _ if violates(Layer::ChangeRate) => TestCaller::Owner.jwt(server),
         _ => TestCaller::Admin.jwt(server),
     };
-    // An empty request, which the handler refuses.
+    // The request is empty, so the handler refuses it.
     let message = framed(&v1::IssueRequest::default().encode_to_vec());
     let messages = if violates(Layer::Message) { 2 } else { 1 };
     sending.bearer(&jwt).chunks(vec![message; messages])
 }
 
-/// Returns how a layer refuses: the HTTP status, the reason, and a part of the text.
+/// Returns how a layer refuses a call: the HTTP status, the reason, and a part of the text.
 fn refusal(layer: Layer) -> (u16, &'static str, &'static str) {
     match layer {
         Layer::Protocol => (415, "", ""),
@@ -97,7 +97,7 @@ async fn the_first_layer_that_a_call_violates_refuses_it() {
         tuning.changes_per_second = 1.try_into().unwrap();
     })
     .await;
-    // A change that waits for the store holds the only permit.
+    // This change waits for the store and so holds the only permit.
     let outside = server.outside().await;
     outside.run("BEGIN IMMEDIATE").await;
     let mut admin = server.admin().await;
@@ -118,12 +118,12 @@ async fn the_first_layer_that_a_call_violates_refuses_it() {
     let mut holding = Some(holding);
     for layer in LAYERS {
         match layer {
-            // This layer refuses only peers that leave responses unread: see
-            // `tests/floods/answers.rs`.
+            // This layer refuses only peers that leave responses unread. `tests/floods/answers.rs`
+            // tests it.
             Layer::UnreadResponses => continue,
             Layer::Credential => server.clock.set_wrong(false),
             Layer::ChangeRate => {
-                // The owner exceeds the change rate once the burst is used up.
+                // The owner exceeds the change rate only after the burst is used up.
                 eventually("the owner has made too many changes", async || {
                     (told(violating(&server, layer)).await == "RATE_LIMITED").then_some(())
                 })

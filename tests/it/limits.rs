@@ -1,4 +1,5 @@
-//! The limits of a server: the effect of a value other than the default, compared with the default.
+//! Tests the limits of a server: how a value other than the default differs in effect from the
+//! default.
 
 use std::{
     sync::Arc,
@@ -23,7 +24,8 @@ use crate::{
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
 const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
-/// `{ file_containing_symbol: "stacktoken.v1.TokenService" }`, which has a long response.
+/// A request for `{ file_containing_symbol: "stacktoken.v1.TokenService" }`, which has a long
+/// response.
 const SYMBOL: &[u8] = b"\x22\x1astacktoken.v1.TokenService";
 
 /// Starts a server without a stack, so that only the connections of the test are open.
@@ -35,7 +37,7 @@ async fn bare(set: impl FnOnce(&mut Tuning)) -> TestServer {
 /// Returns the outcome of a `ListActions` call whose message has `bytes` bytes of padding.
 async fn with_message_of(server: &TestServer, bytes: u8) -> (Code, String) {
     let sent = Metadata::bearer(&server.issuer.service("content-api", server.clock.seconds()));
-    // An unknown field, which is ignored.
+    // The padding is an unknown field, which the server ignores.
     let mut message = vec![0xfa, 0x01, bytes];
     message.resize(3 + usize::from(bytes), 0);
     let path = "/stacktoken.v1.ActionService/ListActions";
@@ -102,13 +104,13 @@ async fn the_server_announces_its_limit_of_concurrent_streams() {
     for stream in [1, 3, 5, 7] {
         wire.send(&wire::call(stream, HEALTH)).await;
     }
-    // REFUSED_STREAM: the request was not processed.
+    // REFUSED_STREAM tells the client that the request was not processed.
     let refused = wire.next_frame_of(wire::RESET).await.unwrap();
     assert_eq!(refused.payload, 7u32.to_be_bytes());
 }
 
-/// Returns whether the server closes a connection or sends GOAWAY after it had to reset `resets` of
-/// its streams.
+/// Returns whether the server closes the connection or sends GOAWAY after it had to reset `resets`
+/// streams.
 async fn is_sent_goaway(server: &TestServer, resets: u32) -> bool {
     let mut wire = RawConnection::connected(&server.address).await;
     for stream in (0..resets).map(|at| 1 + 2 * at) {
@@ -139,16 +141,16 @@ async fn a_client_with_too_many_reset_streams_is_sent_goaway() {
     assert!(!is_sent_goaway(&bare(|_| {}).await, 20).await);
 }
 
-/// A server that answers a stream before its message has arrived usually resets the stream.
-/// Messages on more than a few reset streams per second count as faults of the client, and its
-/// connection is closed. So a refusal must not reset the stream.
+/// A server that answers a stream before its message has arrived usually resets the stream. A
+/// client that sends messages on more than a few reset streams per second is considered faulty, and
+/// its connection is closed. So a refusal must not reset the stream.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_is_refused_again_and_again_keeps_its_connection() {
     let server = bare(|_| {}).await;
     let mut wire = RawConnection::connected(&server.address).await;
     for stream in (0..20).map(|at| 1 + 2 * at) {
         wire.send(&wire::headers(stream, wire::END_HEADERS)).await;
-        // The credential is missing, so the call is refused before its message arrives.
+        // The call has no credential, so the server refuses it before its message arrives.
         tokio::time::sleep(Duration::from_millis(5)).await;
         wire.send(&wire::message(stream, b"")).await;
         wire.expect_frame(wire::HEADERS).await;
@@ -169,7 +171,7 @@ async fn a_client_that_does_not_begin_in_time_is_hung_up_on() {
     assert!(took < Duration::from_secs(3), "{took:?}");
 }
 
-/// Pings idle clients soon, and gives them little time to answer.
+/// Makes the server ping idle clients soon, and gives them little time to answer.
 fn ping_often(tuning: &mut Tuning) {
     tuning.keepalive_interval = Duration::from_millis(200);
     tuning.keepalive_timeout = Duration::from_millis(300);
@@ -202,7 +204,7 @@ async fn a_client_that_answers_no_ping_is_hung_up_on_and_one_that_does_stays() {
 }
 
 /// The unread data fills every buffer, so that no ping gets through. Only the kernel can detect
-/// that the client acknowledges nothing.
+/// that the client acknowledges no data.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_reads_nothing_is_cut_off() {
     let server = bare(ping_often).await;
@@ -238,15 +240,15 @@ async fn the_cache_holds_no_more_tokens_than_configured() {
             assert_eq!(server.verdict(&token.secret).await, "OK");
         }
     }
-    // The gauge is updated at every health probe.
+    // The gauge is updated only by a health probe.
     let remembered = eventually("some are cached", async || {
         let remembered = server.metric("stacktoken_cache_entries").await;
         (remembered > 0.0).then_some(remembered)
     })
     .await;
     assert!(remembered <= 20.0, "{remembered} are cached");
-    // With room for all tokens, each would have two misses: the first lookup, and one after its
-    // first use.
+    // If the cache could hold all tokens, each token would have two misses: the first lookup, and
+    // the one after its first use.
     let misses = server.metric("stacktoken_cache_misses_total").await;
     assert!(misses > 60.0, "{misses} misses");
 }
@@ -277,8 +279,8 @@ async fn calls_at_work_have_the_drain_grace_and_no_more() {
     while wire.next_frame().await.is_some() {}
 }
 
-/// Opens streams from an address of the loopback network. Returns how many of them are accepted,
-/// and the connection that holds them.
+/// Opens streams from an address of the loopback network. Returns how many of them the server
+/// accepts, and the connection that holds them.
 async fn begun_from(
     server: &TestServer,
     ip: &str,
@@ -292,7 +294,7 @@ async fn begun_from(
         if path == WATCH {
             wire.send(&wire::message(stream, &[])).await;
         }
-        // A refusal ends its stream.
+        // A refusal ends the stream with its headers.
         let head = wire.next_frame_of(wire::HEADERS).await.unwrap();
         begun += usize::from(head.flags & wire::END_STREAM == 0);
     }
@@ -311,7 +313,7 @@ async fn one_address_never_has_more_than_its_share_of_streams_that_anybody_may_o
         for ip in ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"] {
             let (begun, wire) = begun_from(&server, ip, path, 12).await;
             assert_eq!(begun, share, "{path} from {ip}");
-            // A second connection of the same address does not raise the limit.
+            // A second connection from the same address does not raise the limit.
             let (begun, _) = begun_from(&server, ip, path, 1).await;
             assert_eq!(begun, 0, "{path} again from {ip}");
             held.push(wire);
@@ -325,7 +327,7 @@ async fn one_address_never_has_more_than_its_share_of_streams_that_anybody_may_o
     }
 }
 
-/// Starts calls and never sends their messages. Returns how many of them are refused.
+/// Starts calls and never sends their messages. Returns how many of them the server refuses.
 async fn refused_of(server: &TestServer, wire: &mut RawConnection, calls: u32) -> usize {
     let jwt = server.issuer.service("content-api", server.clock.seconds());
     let credential = wire::literal(0x00, "authorization", &format!("Bearer {jwt}"));

@@ -1,5 +1,5 @@
-//! End-to-end tests: the real server with all its layers on a free port, with a manual clock,
-//! seeded randomness and a test issuer.
+//! End-to-end tests. They run the real server with all its layers on a free port, with a manual
+//! clock, seeded randomness and a test issuer.
 #![allow(
     dead_code,
     missing_docs,

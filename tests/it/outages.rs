@@ -1,5 +1,5 @@
-//! During an outage of the store there is no verdict (R13), and if the audit cannot be written, no
-//! change is made (R14). The tests break the store with SQL, then repair it.
+//! Tests that no verdict is given during an outage of the store (R13), and that no change is made
+//! if the audit cannot be written (R14). The tests break the store with SQL, then repair it.
 
 use std::time::Duration;
 
@@ -84,7 +84,7 @@ async fn a_store_that_lacks_a_table_is_a_fault_and_never_a_verdict() {
     let server = TestServer::start().await;
     let outside = server.outside().await;
     for table in ["tokens", "token_secrets", "stacks"] {
-        // The token was not introspected before, so it is not cached.
+        // The token was not introspected before, so the verdict needs the store.
         let token = server.token(table).await;
         outside
             .run(&format!("ALTER TABLE {table} RENAME TO elsewhere"))

@@ -1,5 +1,5 @@
-//! A panic in a handler fails only its own call: it is reported and counted as INTERNAL, the panic
-//! message is not disclosed, and the server continues to work.
+//! Tests that a panic in a handler fails only its own call. The call is reported and counted as
+//! INTERNAL, the panic message is not disclosed, and the server continues to work.
 
 use tonic::Code;
 
@@ -19,7 +19,7 @@ async fn a_panicking_handler_is_an_internal_error_and_the_connection_stays_open(
     let list = list_request(&server.stack);
     owner.tokens.list(list.clone()).await.unwrap();
     for round in 0..3 {
-        // The handler requests random bytes next, for the secret.
+        // The handler panics when it requests random bytes for the secret.
         server.entropy.panic_once();
         let issue = issue_request(&server.stack, &format!("token {round}"));
         let status = owner.tokens.issue(issue.clone()).await.unwrap_err();
@@ -31,7 +31,7 @@ async fn a_panicking_handler_is_an_internal_error_and_the_connection_stays_open(
             .metric("stacktoken_errors_total{reason=\"INTERNAL\"}")
             .await;
         assert_eq!(counted, f64::from(round + 1));
-        // No partial change remains, no lock is held, and the connection is still usable.
+        // The panic left no partial change and no lock, and the connection is still usable.
         let listed = owner.tokens.list(list.clone()).await.unwrap().into_inner();
         assert_eq!(listed.tokens.len(), round as usize);
         owner.tokens.issue(issue).await.unwrap();

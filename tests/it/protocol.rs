@@ -1,5 +1,5 @@
-//! Edge cases of the protocol: requests that are not gRPC calls, superfluous messages, and errors
-//! that must fit the header limits of clients and proxies.
+//! Tests edge cases of the protocol: requests that are not gRPC calls, superfluous messages, and
+//! errors that must fit the header limits of clients and proxies.
 
 use http::{HeaderMap, Method};
 use prost::{Message as _, bytes::Bytes};
@@ -92,7 +92,7 @@ async fn a_request_that_is_no_grpc_call_gets_an_http_status() {
     assert_eq!(counted(&server, &other("HTTP_415")).await, 20);
 }
 
-/// Returns the RPCs whose client sends exactly one message.
+/// Returns the RPCs to which a client sends exactly one message.
 fn unary() -> Vec<&'static str> {
     let rules = RULES.iter().filter(|rule| !rule.takes_stream);
     rules.map(|rule| rule.path).collect()
@@ -110,7 +110,7 @@ fn the_policy_knows_to_which_rpcs_a_client_sends_a_stream() {
         );
     }
     let streams = RULES.len() - unary().len();
-    // `Watch`, and both versions of reflection.
+    // The streaming RPCs are `Watch` and both versions of reflection.
     assert_eq!(streams, 3);
 }
 
@@ -171,14 +171,14 @@ async fn an_encoding_that_is_not_read_is_named_with_those_that_are() {
         let identity = with(path, "identity").await;
         assert_eq!(status(&identity).code(), Code::Ok, "{path}");
     }
-    // A value that is not a valid name is not repeated in the error.
+    // If the value is not a valid name, the error does not repeat it.
     let token = server.token("sent in the wrong place").await;
     for odd in [token.secret.as_str(), "g zip", &"z".repeat(33)] {
         let status = status(&with(INTROSPECT, odd).await);
         assert_eq!(reason(&status), "ENCODING_UNSUPPORTED");
         assert!(!status.message().contains(odd), "{status:?}");
     }
-    // An unknown RPC is reported as such, whatever the encoding.
+    // An unknown RPC is reported as such, no matter which encoding the call uses.
     let unknown = with("/stacktoken.v1.TokenService/Nothing", "gzip").await;
     assert_eq!(reason(&status(&unknown)), "RPC_UNKNOWN");
 }
@@ -191,7 +191,8 @@ fn size(headers: &HeaderMap) -> usize {
     sizes.sum::<usize>() + size(":status", 3)
 }
 
-/// Returns requests with as many violations as possible, each with the longest path or text.
+/// Returns requests with as many violations as possible. Each violation has the longest path or
+/// text.
 fn faulty(server: &TestServer) -> Vec<(&'static str, TestCaller, Vec<u8>)> {
     let many = |text: &str| vec![text.to_owned(); 100];
     let odd = "é".repeat(40);
@@ -217,7 +218,8 @@ fn faulty(server: &TestServer) -> Vec<(&'static str, TestCaller, Vec<u8>)> {
     }
     introspect.min_revision = "漢".repeat(500);
     let mut issue = issue_request(&server.stack, &"漢".repeat(500));
-    // The violation's path quotes the key, and percent-encoding takes twelve bytes per character.
+    // The path of the violation quotes the key, and percent-encoding takes twelve bytes per
+    // character.
     let label = |at: usize| (format!("{}{at}", "\u{1f980}".repeat(61)), "\n".to_owned());
     issue.labels = (0..40).map(label).collect();
     vec![
@@ -270,7 +272,7 @@ async fn the_trailers_of_an_error_fit_whatever_is_wrong_and_say_how_much_more_th
 async fn the_message_of_an_error_is_percent_encoded_once() {
     let server = TestServer::start().await;
     let jwt = TestCaller::Owner.jwt(&server);
-    // tonic creates these errors, and the server adds their details.
+    // tonic itself creates these errors, and the server adds details to them.
     let unreadable = [&[0x0a, 2, 0][..], &[0xff; 9], &[0; 64 * 1024 + 1]];
     for message in unreadable {
         let sending = RawRequest::to("/stacktoken.v1.TokenService/Issue");
@@ -284,7 +286,7 @@ async fn the_message_of_an_error_is_percent_encoded_once() {
     }
 }
 
-/// Returns the number of `Introspect` calls that were counted with this status code.
+/// Returns how many `Introspect` calls were counted with this status code.
 async fn introspections(server: &TestServer, code: &str) -> u64 {
     let method = ("rpc_method", &INTROSPECT[1..]);
     counted(server, &[method, ("rpc_response_status_code", code)]).await
@@ -300,7 +302,8 @@ async fn a_call_that_its_client_cancels_is_counted_as_cancelled() {
         })
         .await;
     };
-    // Cancelled before the message, in the middle of it, and by closing the connection.
+    // The client cancels before the message, in the middle of the message, and by closing the
+    // connection.
     let mut wire = RawConnection::connected(&server.address).await;
     wire.send(&wire::call_as(1, INTROSPECT, &jwt)).await;
     wire.send(&wire::reset(1)).await;
@@ -314,7 +317,7 @@ async fn a_call_that_its_client_cancels_is_counted_as_cancelled() {
     wire.next_frame_of(wire::PING).await.unwrap();
     drop(wire);
     cancelled(3).await;
-    // A change whose message is complete continues, and is counted once.
+    // A change whose message is complete continues after the cancellation, and is counted once.
     let outside = server.outside().await;
     outside.run("BEGIN IMMEDIATE").await;
     let issue = issue_request(&server.stack, "left alone").encode_to_vec();
@@ -325,7 +328,8 @@ async fn a_call_that_its_client_cancels_is_counted_as_cancelled() {
     wire.send(&wire::message(1, &issue)).await;
     wire.send(&wire::ping()).await;
     wire.next_frame_of(wire::PING).await.unwrap();
-    // The change runs on another thread than the connection, and nothing shows that it has begun.
+    // The change runs on a different thread than the connection, and nothing shows that it has
+    // begun.
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     wire.send(&wire::reset(1)).await;
     let issues = [("rpc_method", &path[1..])];

@@ -1,4 +1,4 @@
-//! Reflection serves the whole contract, so that `grpcurl` needs no proto files.
+//! Tests that reflection serves the whole contract, so that `grpcurl` needs no proto files.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use tonic::Code;
 
 use crate::support::{TestServer, raw};
 
-/// Defines a client of one version of the reflection service; the versions differ only in name.
+/// Defines a client for one version of the reflection service. The versions differ only in name.
 macro_rules! version {
     ($version:ident) => {
         pub mod $version {

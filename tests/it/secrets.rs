@@ -1,4 +1,4 @@
-//! A secret is returned once and appears nowhere else (R9).
+//! Tests that a secret is returned once and appears nowhere else (R9).
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -105,8 +105,8 @@ async fn every_issue_makes_another_secret() {
     }
 }
 
-/// Asserts that the call is refused for this field, and that the error contains no part of the
-/// secret.
+/// Asserts that the call is refused because of this field, and that the error contains no part of
+/// the secret.
 fn assert_no_echo<T: std::fmt::Debug>(
     answered: Result<Response<T>, Status>,
     field: &str,
@@ -435,7 +435,7 @@ async fn a_request_id_that_is_a_secret_is_replaced() {
     assert!(events.iter().all(|event| event.call_id != token.secret));
 }
 
-/// The test vectors for other implementations of the format.
+/// The document contains the test vectors for other implementations of the format.
 #[test]
 fn golden_vectors_are_published() {
     let manual = include_str!("../../docs/security.md");

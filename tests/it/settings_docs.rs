@@ -1,5 +1,5 @@
-//! Checks that the table of settings in docs/operations.md matches the flags. To regenerate it:
-//! `STACKTOKEN_WRITE_DOCS=1 cargo test --test it settings_docs`.
+//! Checks that the table of settings in docs/operations.md matches the flags.
+//! `STACKTOKEN_WRITE_DOCS=1 cargo test --test it settings_docs` regenerates the table.
 
 use std::{fs, path::Path};
 
@@ -75,7 +75,7 @@ fn every_setting_has_a_variable_named_after_it() {
     }
 }
 
-/// `tests/architecture` checks that the tests named beside each setting exist.
+/// `tests/architecture` checks that the tests that the table names exist.
 #[test]
 fn every_setting_names_the_tests_that_would_miss_it() {
     let mut cli = Cli::command();

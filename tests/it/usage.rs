@@ -1,4 +1,4 @@
-//! When tokens were last used: the first use is recorded at once, later uses in the background.
+//! Tests when a use of a token is recorded: the first use at once, later uses in the background.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ async fn eager() -> TestServer {
     TestServer::start_with(|tuning| tuning.usage_flush_every = Duration::from_millis(20)).await
 }
 
-/// Returns the last use, in seconds since the start of the test.
+/// Returns the last use of a token in seconds since the start of the test.
 fn seconds(token: &v1::Token) -> Option<i64> {
     token.last_used_at.as_ref().map(|at| at.seconds - START)
 }
@@ -41,7 +41,7 @@ fn pass(server: &TestServer, seconds: u64) {
     server.clock.advance(Duration::from_secs(seconds));
 }
 
-/// Returns the recorded last use in seconds since the start of the test, or -1.
+/// Returns the recorded last use in seconds since the start of the test, or -1 if none is recorded.
 async fn on_record(outside: &DirectConnection, token: &Issued) -> i64 {
     let uid = token.uid.replace('-', "");
     let sql = format!(
@@ -133,7 +133,7 @@ async fn every_answer_that_a_token_is_active_is_a_use_and_no_other_is() {
     assert_eq!(used(&server, &token).await, Some(3), "not active");
 }
 
-/// Creates triggers that log every write except heartbeats.
+/// Creates triggers that record every write except heartbeats.
 async fn watch_writes(outside: &DirectConnection) {
     outside.run("CREATE TABLE written (what TEXT)").await;
     for table in [
@@ -276,7 +276,7 @@ async fn uses_beyond_the_queue_are_dropped_and_counted() {
         Some(0),
         "only the first use is known"
     );
-    // Entries that were flushed over a minute ago are evicted, so the tracker has space again.
+    // Entries that were flushed more than a minute ago are evicted, so the tracker has space again.
     pass(&server, 60);
     nothing_waits(&server).await;
     pass(&server, 60);
@@ -311,7 +311,7 @@ async fn tokens_unused_since_an_instant_are_found_and_newer_ones_are_not() {
     pass(&server, 10);
     server.token("d: never used, newer").await;
     pass(&server, 10);
-    // This use is known only to this server and not yet recorded.
+    // This use is not recorded yet, so only this server knows of it.
     server.verdict(&again.secret).await;
     let table: [(i64, &[&str]); 7] = [
         (0, &[]),

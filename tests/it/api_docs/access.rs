@@ -1,4 +1,4 @@
-//! The table of RPCs and their callers, from the server's policy table.
+//! Renders the table of RPCs and their callers from the server's policy table.
 
 use std::fmt::Write as _;
 
@@ -7,10 +7,10 @@ use stacktoken::{
     domain::caller::Requirement,
 };
 
-/// The heading of a column, and whether a requirement admits its callers.
+/// The heading of a column, and whether a requirement admits the callers of that column.
 type Column = (&'static str, fn(&Requirement) -> bool);
 
-/// The columns of the matrix.
+/// The columns of the table of RPCs and their callers.
 const COLUMNS: [Column; 5] = [
     ("owner, admin", |required| {
         required.stack_admin || required.user || required.anyone
@@ -51,7 +51,7 @@ pub fn in_words(path: &str) -> String {
     }
 }
 
-/// Renders the matrix of all RPCs that the server offers.
+/// Renders the table of all RPCs that the server offers and their callers.
 pub fn matrix() -> String {
     let mut out = "\n## Who may call what\n\nFrom the policy table of the server (`src/auth/policy.rs`). An RPC that is not in it is \
         denied. *Owner, admin* are the owner and the admins of the stack that the call names. An operator has a role in a stack \

@@ -1,4 +1,4 @@
-//! The catalogue of actions, module by module.
+//! Renders the catalogue of actions, one row per module.
 
 use std::fmt::Write as _;
 
@@ -39,7 +39,7 @@ pub fn table() -> String {
     out
 }
 
-/// Renders the verb of an action, and the fact that it requires.
+/// Renders the verb of an action, and the fact that the action requires if there is one.
 fn verb(action: &Action) -> String {
     let (_, verb) = action.name.split_once('.').unwrap();
     match &action.rule {

@@ -1,4 +1,4 @@
-//! Renders each RPC: its callers, its request and response, and an example of both.
+//! Renders each RPC with its callers, its request, its response and an example of both.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use prost_reflect::{MethodDescriptor, ServiceDescriptor};
 use super::{Docs, access, anchor};
 use crate::examples::blocks;
 
-/// An example of each RPC: "```json RPC request" and "```json RPC response".
+/// The examples. Each one is in a code block "```json RPC request" or "```json RPC response".
 const EXAMPLES: &str = include_str!("../../data/api_examples.md");
 
 impl Docs {
@@ -40,7 +40,7 @@ impl Docs {
         ] {
             let many = if streams { ", a stream of these" } else { "" };
             let body = self.body(&message);
-            // The comment of such a message refers to its RPC, which is redundant here.
+            // The comment of such a message only refers to its RPC, which is redundant here.
             let see = format!("See {}.", heading(method));
             let body = body.strip_prefix(&see).unwrap_or(&body).trim();
             let _ = writeln!(

@@ -1,4 +1,4 @@
-//! Audit rows of changes.
+//! Tests the audit rows of changes.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -19,7 +19,7 @@ use crate::support::{
     },
 };
 
-/// Returns the events that were not returned before.
+/// Returns the events that are not in `seen` yet, and adds them to it.
 async fn fresh(server: &TestServer, seen: &mut HashSet<String>) -> Vec<AuditEvent> {
     let mut events = server.audit().await;
     events.retain(|event| seen.insert(event.event_uid.clone()));
@@ -61,7 +61,7 @@ async fn every_change_of_a_token_leaves_exactly_one_row_that_says_who_did_what()
         );
         assert_eq!(event.outcome(), AuditOutcome::Done);
         assert_eq!((event.call_id.as_str(), event.count), (expected.call_id, 1));
-        // Only the `Issue` call had an idempotency key.
+        // Only the `Issue` call has an idempotency key.
         let key = if method == methods::ISSUE {
             "the-key"
         } else {
@@ -203,7 +203,7 @@ async fn every_change_of_a_token_leaves_exactly_one_row_that_says_who_did_what()
     assert_eq!(before.revoke_reason, "leaked");
 }
 
-/// The audit row of a change of a stack: method, state before and after, and reason.
+/// The audit row of a change to a stack: its method, the states before and after, and the reason.
 type Row = (String, Option<State>, Option<State>, String);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -252,7 +252,7 @@ async fn every_change_of_a_stack_leaves_exactly_one_row() {
         validate_only: false,
     };
     stacks.set_member(set).await.unwrap();
-    // The audit has only the ids of a person, because an email address is personal data.
+    // The audit stores only the ids of a person, because an email address is personal data.
     let member = Some(State::Member(admin::Member {
         person: Some(person("newcomer")),
         role: v1::Role::Developer.into(),

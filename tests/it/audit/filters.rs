@@ -1,4 +1,4 @@
-//! Filters of `AuditService.List`.
+//! Tests the filters of `AuditService.List`.
 
 use std::time::Duration;
 
@@ -78,7 +78,7 @@ async fn each_filter_narrows_the_list_and_all_of_them_together() {
         found(&mut owner, of_issuer("https://else.test")).await,
         [""; 0]
     );
-    // `occurred_from` is inclusive, `occurred_before` exclusive.
+    // `occurred_from` is inclusive, and `occurred_before` is exclusive.
     let when = |seconds| prost_types::Timestamp { seconds, nanos: 0 };
     let now = server.clock.seconds();
     let window = ListRequest {

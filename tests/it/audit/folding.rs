@@ -1,4 +1,4 @@
-//! Audit rows of refusals: they survive a flood by one caller and a short outage of the store.
+//! Tests that audit rows of refusals survive a flood by one caller and a short outage of the store.
 
 use std::{
     collections::BTreeMap,
@@ -53,11 +53,11 @@ fn event_count(outcome: &Outcome) -> u32 {
     }
 }
 
-/// One caller has 15,000 refusals per second, for two seconds.
+/// The flood of one caller: 15,000 refusals per second, for two seconds.
 const BURSTS: u32 = 6;
 const A_BURST: u32 = 5_000;
 const EVERY: Duration = Duration::from_millis(333);
-/// The number of other callers with a single refusal each during the flood.
+/// The number of other callers, each of which is refused once during the flood.
 const OTHERS: u32 = 12;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,4 +1,4 @@
-//! `AuditService.List`: who may read which events, the content of an event, and pages.
+//! Tests `AuditService.List`: who may read which events, what an event contains, and pages.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ fn token(state: Option<&AuditState>) -> &Token {
     }
 }
 
-/// Returns the name of the token after each event.
+/// Returns the name that the token had after each event.
 pub fn names(page: &ListResponse) -> Vec<&str> {
     let events = page.events.iter();
     events
@@ -45,7 +45,8 @@ pub fn names(page: &ListResponse) -> Vec<&str> {
         .collect()
 }
 
-/// Waits until `count` refusals are recorded, which happens after their responses are sent.
+/// Waits until `count` refusals are recorded. The server records a refusal only after it has sent
+/// the response.
 pub async fn refusals(client: &mut Client, request: ListRequest, count: u32) -> Vec<AuditEvent> {
     let written = async {
         loop {
@@ -125,7 +126,7 @@ async fn the_owner_of_one_stack_does_not_see_another() {
     let answered = owner.audit.list(theirs.clone()).await;
     assert_eq!(outcome(&answered), (NOT_FOUND.0, NOT_FOUND.1.to_owned()));
     let mut somebody_else = server.user("somebody-else").await;
-    // The events are the registration and the refused `List` of the user without a role.
+    // The only events are the registration and the refused `List` of the user without a role.
     for event in list(&mut somebody_else, theirs).await.events {
         let expected = match event.outcome() {
             AuditOutcome::Refused => methods::LIST_AUDIT,
@@ -161,7 +162,7 @@ async fn an_event_says_who_did_what_to_which_token_when_and_in_which_request() {
     let after = token(event.after.as_ref());
     assert_eq!((after.name.as_str(), after.expires_at), ("deploy", None));
     assert_eq!(after.issued_by.as_ref(), Some(actor));
-    // The event contains neither the secret nor the part of it that lists show (R9).
+    // The event contains neither the secret nor the part of the secret that lists show (R9).
     let told = format!("{event:?}");
     assert!(!told.contains("stk1_"), "{told}");
 }
@@ -204,8 +205,8 @@ async fn an_update_is_audited_with_the_former_values() {
 async fn rows_of_the_version_before_are_shown() {
     let server = TestServer::start().await;
     let outside = server.outside().await;
-    // A row in the format of the first version: no `idempotency_key`, and the changes are in
-    // `details`.
+    // This row has the format of the first version: it has no `idempotency_key`, and the changes
+    // are in `details`.
     outside
         .run(&format!(
             "INSERT INTO audit_events (uid, occurred_at, actor_kind, actor_issuer, actor_subject, \
@@ -230,7 +231,7 @@ async fn rows_of_the_version_before_are_shown() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_stay_stable_while_events_are_added() {
     let server = TestServer::start().await;
-    // All events have the same instant, so the position of a page needs more than the instant.
+    // All events occur at the same instant, so a page cannot start at an instant alone.
     for name in ["a", "b", "c", "d", "e"] {
         server.issue(name).await;
     }

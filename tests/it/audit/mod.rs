@@ -1,5 +1,5 @@
-//! Each change writes one audit row. Refusals of authenticated callers are combined into rows with
-//! a count. Nothing else writes to the audit log (R14).
+//! Tests that each change writes one audit row, that refusals of authenticated callers are combined
+//! into rows with a count, and that nothing else writes to the audit log (R14).
 
 mod changes;
 mod filters;

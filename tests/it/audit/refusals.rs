@@ -1,4 +1,4 @@
-//! Audit rows of refused calls.
+//! Tests the audit rows of refused calls.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,8 +16,8 @@ use crate::support::{
     requests::{get_request, list_request, outcome, rename_request},
 };
 
-/// Returns the counts of all recorded refusals by method, reason and subject. Each minute has a row
-/// of its own.
+/// Returns the counts of all recorded refusals by method, reason and subject. There is one count
+/// per minute, because each minute has its own row.
 async fn refusals(client: &mut Client) -> BTreeMap<(String, String, String), Vec<u32>> {
     let request = audit::ListRequest {
         page_size: 100,
@@ -210,7 +210,7 @@ async fn calls_without_a_credential_and_verdicts_leave_no_rows() {
         let _ = service.introspection.introspect(question.clone()).await;
         assert!(mere.introspection.introspect(question).await.is_err());
     }
-    // Refusals are written in order: once this one is recorded, no earlier one can follow.
+    // Refusals are written in order. Once this one is recorded, no earlier refusal can follow.
     let mut stranger = server.stranger().await;
     assert!(stranger.tokens.list(list_request(stack)).await.is_err());
     let only = BTreeMap::from([(

@@ -1,4 +1,5 @@
-//! Calls each RPC as every kind of caller, with a request that succeeds for the permitted callers.
+//! Calls each RPC as every kind of caller. The request is valid, so it succeeds for a permitted
+//! caller.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -40,7 +41,7 @@ fn expected(whom: Audience, part: TestCaller) -> (Code, &'static str) {
     }
 }
 
-/// Returns the audit events of this call.
+/// Returns the audit events of the call with this id.
 async fn audited(server: &TestServer, call_id: &str) -> Vec<AuditEvent> {
     let request = ListRequest {
         page_size: 100,
@@ -55,8 +56,8 @@ async fn audited(server: &TestServer, call_id: &str) -> Vec<AuditEvent> {
     ours.collect()
 }
 
-/// Returns the method in the audit, which is the path without the leading slash, if refusals of the
-/// RPC are recorded.
+/// Returns the method as the audit records it, which is the path without the leading slash. Returns
+/// `None` if refusals of the RPC are not recorded.
 fn audited_method(row: &Row) -> Option<String> {
     let rule = policy::rule(row.path).unwrap();
     rule.action.map(|_| row.path[1..].to_owned())
@@ -105,7 +106,7 @@ async fn every_change_leaves_exactly_one_row_in_the_audit_and_a_read_none() {
     let server = TestServer::start().await;
     let channel = server.channel().await;
     for (at, row) in TABLE.iter().enumerate() {
-        // Makes the events of this call newer than all before, so that the first page has them.
+        // Makes the events of this call newer than all others, so that they are on the first page.
         server.clock.advance(Duration::from_secs(1));
         let fixture = Fixture::new(&server).await;
         // Separates the events of this call from those of the fixture's setup.
@@ -116,7 +117,7 @@ async fn every_change_leaves_exactly_one_row_in_the_audit_and_a_read_none() {
         let answered = call(&channel, row.path, sent, (row.request)(&fixture)).await;
         answered.unwrap_or_else(|status| panic!("{}: {status:?}", row.path));
         let events = audited(&server, &call_id).await;
-        // RevokeAll has one row for each of the two tokens.
+        // RevokeAll writes one row for each of the two tokens.
         let of_each = if row.path.ends_with("/RevokeAll") {
             2
         } else {
@@ -162,7 +163,7 @@ async fn every_refusal_of_a_known_caller_is_in_the_audit_once_with_a_count_and_c
             }
             // Refused introspection is counted in metrics, never in audit rows (R14).
             if let Some(method) = audited_method(row) {
-                // The workloads of an issuer share their rows.
+                // All workloads of an issuer share their rows.
                 let subject = match part {
                     TestCaller::Workload => "",
                     part => part.subject(),

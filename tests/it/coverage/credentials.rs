@@ -9,7 +9,7 @@ use crate::support::{
     raw::{Metadata, call, outcome},
 };
 
-/// Returns valid claims, in which `other` replaces some; `null` removes a claim.
+/// Returns valid claims with some of them replaced by those in `other`. A `null` removes the claim.
 fn claims(server: &TestServer, subject: &str, kind: &str, other: Value) -> Value {
     let now = server.clock.seconds();
     let mut claims = match kind {
@@ -32,8 +32,8 @@ fn claims(server: &TestServer, subject: &str, kind: &str, other: Value) -> Value
 
 type Case = (&'static str, Metadata, &'static str);
 
-/// Returns the invalid credentials. Each has the claims of a permitted caller, so only its fault
-/// can make the call fail.
+/// Returns the invalid credentials. Each has the claims of a permitted caller, so the call can only
+/// fail because of the one fault of the credential.
 fn cases(server: &TestServer, (subject, kind): (&str, &str), secret: &str) -> Vec<Case> {
     let now = server.clock.seconds();
     let signed = |other| server.issuer.sign(&claims(server, subject, kind, other));

@@ -1,5 +1,6 @@
-//! Calls every RPC in the descriptors of the contract: which callers are refused, how, and what a
-//! change writes to the audit log. An RPC without a row in the table fails the test.
+//! Calls every RPC in the descriptors of the contract. Tests which callers are refused, with which
+//! error, and what a change writes to the audit log. An RPC that has no row in the table fails a
+//! test.
 
 mod callers;
 mod credentials;
@@ -21,7 +22,7 @@ const OPEN: [&str; 5] = [
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 ];
 
-/// Services outside our own descriptors: Envoy's `Authorization`.
+/// RPCs that are not in our own descriptors. The only one is `Check` of Envoy's `Authorization`.
 const FOREIGN: [&str; 1] = ["/envoy.service.auth.v3.Authorization/Check"];
 
 fn of_the_contract() -> BTreeSet<String> {

@@ -1,5 +1,5 @@
-//! Other spellings of an RPC's path: the server must dispatch on the same path as the policy
-//! checks.
+//! Tests other spellings of an RPC's path. The server must dispatch on exactly the path that the
+//! policy has checked.
 
 use tonic::Code;
 
@@ -12,7 +12,7 @@ use crate::support::{
     raw::{Metadata, call, outcome},
 };
 
-/// Returns spellings that some servers treat as this path.
+/// Returns other spellings that some servers would treat as this path.
 fn spellings(path: &str) -> Vec<String> {
     let (service, method) = path[1..].split_once('/').unwrap();
     vec![
@@ -96,11 +96,11 @@ async fn a_service_or_method_that_is_not_there_is_unknown() {
 async fn an_unreadable_message_gets_an_error_in_the_form_of_the_contract() {
     let server = TestServer::start().await;
     let channel = server.channel().await;
-    // `Check` is left out: an undecodable message comes from a client of Envoy, and is denied
-    // without an error.
+    // `Check` is left out, because it is different: a message that cannot be decoded comes from one
+    // of Envoy's clients, so it is denied and is not an error.
     for row in TABLE.iter().filter(|row| !FOREIGN.contains(&row.path)) {
         let sent = metadata_of(&server, right_caller(row.whom));
-        // Field 1 claims two bytes, of which only one follows.
+        // Field 1 declares two bytes, but only one follows.
         let answered = call(&channel, row.path, sent.clone(), vec![0x0a, 2, 0]).await;
         let unreadable = (Code::InvalidArgument, "INVALID_FIELD".to_owned());
         assert_eq!(outcome(&answered), unreadable, "{}", row.path);

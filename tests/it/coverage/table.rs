@@ -1,5 +1,5 @@
-//! One row for each RPC: who may call it, whether it changes state, and a valid request. Written
-//! from the contract and not from the policy, so that the policy can be checked against it.
+//! One row for each RPC: who may call it, whether it changes state, and a valid request. The table
+//! is written from the contract, not from the policy, so that the policy can be checked against it.
 
 use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
 use prost::Message as _;
@@ -43,7 +43,7 @@ pub struct Row {
     pub request: fn(&Fixture) -> Vec<u8>,
 }
 
-/// A stack with its members and one live token, which was used and is being rotated.
+/// A stack with its members and one live token that was used and is being rotated.
 pub struct Fixture {
     pub stack: String,
     pub token_uid: String,
@@ -63,7 +63,7 @@ impl Fixture {
         let mut owner = server.owner().await;
         let issued = owner.tokens.issue(issue_request(&stack, "first")).await;
         let issued = issued.unwrap().into_inner();
-        // Some RPCs return the last use, so there must be one.
+        // Some RPCs return the last use, so the token is used once.
         let use_it = introspect_request(&stack, &issued.secret, &[]);
         let mut service = server.service().await;
         service.introspection.introspect(use_it).await.unwrap();

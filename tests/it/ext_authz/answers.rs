@@ -1,4 +1,4 @@
-//! How a verdict is mapped: to headers for the upstream service, or to an HTTP status for the
+//! Tests how a verdict is mapped to headers for the upstream service, or to an HTTP status for the
 //! client.
 
 use std::{collections::BTreeSet, time::Duration};
@@ -186,7 +186,7 @@ async fn a_denial_never_repeats_the_credential() {
     }
 }
 
-/// Returns the metric lines of checks.
+/// Returns the lines of the metric that counts checks.
 async fn counted(server: &TestServer) -> Vec<String> {
     let exposed = server.metrics().await;
     let lines = exposed

@@ -1,4 +1,4 @@
-//! The decision on every request that known clients of the content management API send.
+//! Tests the decision on every request that known clients of the content management API send.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::support::{TestServer, permissions};
 const JAVASCRIPT: &str = include_str!("data/javascript.txt");
 const OTHER_CLIENTS: &str = include_str!("data/other_clients.txt");
 
-/// A request, and its decision for a READ_WRITE token and for a READ token.
+/// A request, with the decisions for a READ_WRITE token and for a READ token.
 struct Row<'a> {
     method: &'a str,
     path: &'a str,
@@ -64,7 +64,7 @@ async fn every_request_of_a_real_client_has_its_decision() {
 
 #[test]
 fn no_read_token_passes_where_a_request_writes() {
-    // These GET requests change content, according to the documentation of the API.
+    // According to the documentation of the API, GET requests with these endings change content.
     let writes = ["/enable", "/disable", "/unschedule"];
     for row in rows() {
         let [_, read] = row.decisions;

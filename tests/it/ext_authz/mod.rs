@@ -1,5 +1,5 @@
-//! `envoy.service.auth.v3.Authorization/Check`, called as Envoy calls it. `tests/mesh` uses the
-//! real Envoy.
+//! Tests `envoy.service.auth.v3.Authorization/Check`, called the way Envoy calls it. `tests/mesh`
+//! uses the real Envoy.
 
 mod answers;
 mod clients;

@@ -1,5 +1,5 @@
-//! If the server cannot decide, `Check` returns an error, never a decision (R13). Envoy's failure
-//! mode then decides the request.
+//! Tests that `Check` returns an error and never a decision if the server cannot decide (R13).
+//! Envoy's failure mode then decides about the request.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ async fn a_store_that_cannot_be_read_is_an_error() {
     let exposed = server.metrics().await;
     let line = "stacktoken_checks_total{outcome=\"UNDECIDED\",reason=\"STORE_UNAVAILABLE\"} 2";
     assert!(exposed.contains(line), "{exposed}");
-    // A request that is denied without the store is denied during an outage too.
+    // A request that is denied without a look into the store is also denied during an outage.
     for (asked, wanted) in [
         (
             server.request("GET", "/nowhere", &token),

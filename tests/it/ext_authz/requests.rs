@@ -1,5 +1,5 @@
-//! Malformed requests of clients: all are denied, none is an error, because an Envoy with
-//! `failure_mode_allow` would let the request pass on an error.
+//! Tests malformed requests of clients. All are denied and none is an error, because an Envoy with
+//! `failure_mode_allow` would let a request pass on an error.
 
 use tonic::Code;
 
@@ -57,7 +57,7 @@ async fn what_counts_once_is_refused_twice_in_either_form() {
         ),
         (good().raw().with_raw("Authorization", b"x"), INVALID),
         (good().with("Authorization", "x"), INVALID),
-        // One value in the header map and one in the raw list: still two values.
+        // One value is in the header map and one in the raw list, which still makes two values.
         (good().with_raw("authorization", token.as_bytes()), INVALID),
         (good().with("authtoken", "x"), INVALID),
         (good().with("auth_token", "x"), INVALID),

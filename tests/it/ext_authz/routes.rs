@@ -1,5 +1,5 @@
-//! The actions that a request requires, by the context_extensions of its route or by the route
-//! table.
+//! Tests which actions a request requires. They come from the context_extensions of its route, or
+//! from the route table.
 
 use super::ENTRIES;
 use crate::support::{TestServer, permissions};

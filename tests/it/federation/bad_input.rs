@@ -1,4 +1,5 @@
-//! Requests of a wrong shape. The error names the field, and for rules what the provider requires.
+//! Tests malformed requests. The error names the field, and for rules also what the provider
+//! requires.
 
 use serde_json::json;
 use stacktoken::grpc::pb::v1::{self, claim_rule::Match};
@@ -113,7 +114,7 @@ async fn an_exchange_of_a_wrong_shape_names_its_fields() {
     assert_eq!(status.code(), Code::InvalidArgument);
     let expected = ["stack_api_key", "token_uid", "session_for", "narrow.access"];
     assert_eq!(fields(&status), expected);
-    // The assertion is not used up.
+    // The refused requests have not used the assertion up.
     let request = exchange_request(&server.stack, "");
     workload.exchange.exchange(request).await.unwrap();
 }

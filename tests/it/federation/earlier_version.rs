@@ -1,5 +1,5 @@
-//! What a replica of the version before federated tokens would do to one, which it takes for an
-//! ordinary token. The same is done on PostgreSQL in `tests/replicas/federation.rs`.
+//! Tests what a replica of the version before federated tokens would do to such a token, which it
+//! takes for an ordinary one. `tests/replicas/federation.rs` tests the same on PostgreSQL.
 
 use crate::support::TestServer;
 

@@ -1,4 +1,4 @@
-//! ExplainExchange and ListFederationIssuers.
+//! Tests ExplainExchange and ListFederationIssuers.
 
 use serde_json::{Value, json};
 use stacktoken::grpc::pb::v1::{self, ExchangeObstacle as Obstacle};
@@ -131,7 +131,7 @@ async fn a_jwt_is_explained_by_the_replay_rule_of_its_own_issuer() {
     let explained = explain(&server, &uid, jwt).await;
     assert_eq!(obstacles(&explained), [Obstacle::JwtInvalid]);
     assert!(server.exchange(&nameless, &uid).await.is_err());
-    // A JWT of an issuer whose JWTs are valid for one exchange, at a token that trusts another.
+    // The JWT's issuer allows only one exchange per JWT, and the token trusts another issuer.
     let claims = job(now, json!({}));
     server.exchange(&claims, &uid).await.unwrap();
     let explained = explain(&server, &other, server.issuer.sign(&claims)).await;

@@ -1,4 +1,4 @@
-//! The life of a federated token and of its sessions.
+//! Tests the life cycle of a federated token and of its sessions.
 
 use std::time::Duration;
 
@@ -163,7 +163,7 @@ async fn a_session_is_as_long_as_asked_and_narrowed_as_asked() {
         assert!(answer.active);
         assert_eq!(answer.reason(), why, "{action}");
     }
-    // The token is narrowed afterwards, to what the session lacks.
+    // The token is narrowed afterwards, to a permission that the session lacks.
     let mut after = update(&server, &uid, None);
     after.token.as_mut().unwrap().permissions = Some(narrow(v1::Access::Read, "asset"));
     after.update_mask.as_mut().unwrap().paths = vec!["permissions".into()];
@@ -174,7 +174,7 @@ async fn a_session_is_as_long_as_asked_and_narrowed_as_asked() {
         let left = answer.permissions.unwrap();
         assert_eq!(left.modules, Some(v1::ModuleGrants::default()));
     }
-    // What is asked for in addition to the token's permissions is not granted.
+    // The exchange asks for more than the token's permissions. The excess is not granted.
     let wider = v1::ExchangeRequest {
         narrow: Some(permissions(v1::Access::ReadWrite)),
         session_for: Some(prost_types::Duration {
@@ -192,7 +192,7 @@ async fn a_session_is_as_long_as_asked_and_narrowed_as_asked() {
         .into_inner();
     assert_eq!(session.permissions, Some(narrow(v1::Access::Read, "asset")));
     assert_eq!(seconds(session.expires_at), now + 900);
-    // Nothing is left.
+    // The narrowed exchange and the token have no permission in common.
     let mut workload = server.workload(&job(now, json!({}))).await;
     let status = workload.exchange.exchange(request).await.unwrap_err();
     let expected = (Code::PermissionDenied, "EXCHANGE_REFUSED".to_owned());
@@ -243,7 +243,7 @@ async fn sessions_are_ended_by_a_change_of_the_rules_and_by_hand() {
     assert_eq!(again.count, 0);
     assert_eq!(live(&server, &uid).await, 1);
 
-    // The same rules change nothing, others end all sessions.
+    // An update with the same rules changes nothing; an update with other rules ends all sessions.
     let same = update(&server, &uid, Some(federation()));
     owner.tokens.update(same).await.unwrap();
     assert_eq!(server.inactive(&first).await, "");
@@ -315,7 +315,7 @@ async fn a_federated_token_has_no_secret_to_rotate() {
         let expected = (Code::FailedPrecondition, "TOKEN_FEDERATED".to_owned());
         assert_eq!(refusal(&status), expected);
     }
-    // A token with a secret never becomes federated, and a federated one stays so.
+    // A token with a secret can never become federated, and a federated token stays federated.
     let ordinary = server.issue("deploy").await.token.unwrap().token_uid;
     for (uid, federation) in [(&ordinary, Some(federation())), (&uid, None)] {
         let request = update(&server, uid, federation);

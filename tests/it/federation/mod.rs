@@ -1,4 +1,4 @@
-//! Federated tokens: issue, exchange, sessions and their end.
+//! Tests federated tokens: how they are issued, exchanges, and sessions and their end.
 
 mod bad_input;
 mod earlier_version;
@@ -18,7 +18,7 @@ fn refusal(status: &Status) -> (Code, String) {
     (status.code(), reason(status))
 }
 
-/// Returns how many sessions of a token live.
+/// Returns how many sessions of a token are live.
 async fn live(server: &TestServer, token_uid: &str) -> u32 {
     let request = v1::GetRequest {
         stack_api_key: server.stack.clone(),

@@ -1,5 +1,5 @@
-//! Exchanges at the same time. The same is done on PostgreSQL, over two replicas, in
-//! `tests/replicas/federation.rs`.
+//! Tests exchanges at the same time. `tests/replicas/federation.rs` tests the same on PostgreSQL,
+//! with two replicas.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::support::{
     reason,
 };
 
-/// Exchanges, again if the queue of the stack is full.
+/// Exchanges an assertion, and tries again as long as the queue of the stack is full.
 async fn exchange(
     mut workload: Client,
     request: v1::ExchangeRequest,

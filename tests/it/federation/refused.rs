@@ -1,5 +1,5 @@
-//! Exchanges that are refused: with the same bytes, whatever the cause is, and each with its own
-//! cause in the audit.
+//! Tests that all refused exchanges return the same bytes, whatever the cause, and that the audit
+//! records the cause of each.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ use crate::support::{
     federated::{CI, exchange_request, job, pod},
 };
 
-/// Returns everything of a status but the id of its call.
+/// Returns everything in a status except the id of its call.
 fn bytes(status: &Status) -> String {
     let mut details = status.get_error_details();
     details.set_request_info("", "");
@@ -44,7 +44,7 @@ fn cause(event: &AuditEvent) -> String {
     event.details["obstacle"].clone()
 }
 
-/// Returns claims that the rules of the token do not admit.
+/// Returns claims that the rules of the token do not accept.
 fn mismatches() -> Vec<Value> {
     vec![
         json!({ "repository_id": "11" }),
@@ -114,7 +114,8 @@ async fn every_refusal_is_the_same_to_the_caller_and_has_its_cause_in_the_audit(
         refuse(claims, (stack, &uid), "JWT_INVALID").await;
     }
     refuse(pod(now), (stack, &uid), "OTHER_ISSUER").await;
-    // No row: the stack or the token does not exist, or has no federation.
+    // These exchanges leave no row, because the stack or the token does not exist or has no
+    // federation.
     let other = server.register("Another stack").await;
     let nobody = "01890000-0000-7000-8000-000000000001";
     let ordinary = server.issue("deploy").await.token.unwrap().token_uid;
@@ -127,12 +128,12 @@ async fn every_refusal_is_the_same_to_the_caller_and_has_its_cause_in_the_audit(
     ] {
         refuse(job(now, json!({})), (stack, token), "").await;
     }
-    // A used assertion.
+    // The assertion was used before.
     let used = job(now, json!({}));
     let session = server.exchange(&used, &uid).await.unwrap();
     assert_eq!(server.inactive(&session.secret).await, "");
     refuse(used, (stack, &uid), "JWT_REPLAYED").await;
-    // Two tokens match, and the request names neither.
+    // Two tokens match, and the request does not say which one it means.
     let second = server.federated("second").await;
     refuse(job(now, json!({})), (stack, ""), "AMBIGUOUS").await;
     let revoke = v1::RevokeRequest {
@@ -215,7 +216,7 @@ async fn a_workload_can_do_nothing_else_and_nobody_else_can_exchange() {
     workload.exchange.exchange(request).await.unwrap();
 }
 
-/// 300 identities of one public issuer, none of which matches.
+/// A public issuer has 300 identities, none of which matches a rule.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_write_one_row_a_minute_and_stack() {
     let server = TestServer::start().await;

@@ -41,7 +41,7 @@ async fn a_lost_answer_is_repeated_with_another_secret_and_the_lost_one_dies() {
     assert_eq!(live(&server, &uid).await, 1);
     assert_eq!(server.inactive(&lost.secret).await, "NOT_RECOGNIZED");
     assert_eq!(server.inactive(&kept.secret).await, "");
-    // Its secret was used, so no answer was lost.
+    // The secret was used, so the client must have received the answer.
     require_replayed(again(&mut workload, &request).await);
     assert_eq!(server.inactive(&kept.secret).await, "");
 }
@@ -67,7 +67,7 @@ async fn an_assertion_is_not_exchanged_again_for_anything_else() {
     for request in other {
         require_replayed(again(&mut workload, &request).await);
     }
-    // Another assertion with the same id.
+    // Another assertion has the same id.
     let mut claims = claims;
     claims["run_id"] = "9".into();
     let mut another = server.workload(&claims).await;
@@ -127,7 +127,7 @@ async fn a_repetition_that_is_refused_leaves_the_session_its_secret() {
     assert_eq!(server.inactive(&kept.secret).await, "");
 }
 
-/// Returns the permission to read one module.
+/// Returns the permission to read one module and nothing else.
 fn on_module(name: &str) -> v1::Permissions {
     v1::Permissions {
         access: v1::Access::Read.into(),

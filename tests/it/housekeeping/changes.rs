@@ -1,5 +1,5 @@
-//! Housekeeping of the change log: it deletes only from the beginning, keeps the last row, and
-//! records the last purged id in the same transaction.
+//! Tests that housekeeping deletes rows of the change log only from the beginning, keeps the last
+//! row, and records the last purged id in the same transaction.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ async fn the_last_row_of_the_change_log_stays_however_old_it_is() {
     server.cleaned().await;
     server.cleaned().await;
     assert_eq!(history(&server).await, [1, last, last, last - 1]);
-    // The next ids follow the deleted ones and reuse none of them.
+    // The next ids follow the deleted ones, and none of the deleted ones is used again.
     server.token("next").await;
     server.cleaned().await;
     let next = last + 1;
@@ -60,7 +60,7 @@ async fn nothing_behind_a_young_row_is_deleted_and_what_was_purged_never_goes_ba
     let old = now - 8 * 24 * 3_600_000_000;
     database.run("DELETE FROM changes").await;
     let mut rows = Vec::new();
-    // The effect of a clock that was ahead: row 1,301 is young, the rows around it are old.
+    // A clock was ahead for a while: row 1,301 appears young, and the rows around it appear old.
     for id in 1..=1500 {
         let at = if id == 1301 { now } else { old };
         rows.push(format!("({id}, x'00', 'issued', {at})"));
@@ -73,7 +73,7 @@ async fn nothing_behind_a_young_row_is_deleted_and_what_was_purged_never_goes_ba
     database.run(&sql).await;
     server.cleaned().await;
     assert_eq!(history(&server).await, [200, 1301, 1500, 1300]);
-    // A row with a lower id, which should never appear, does not move the purged id back.
+    // A row with a lower id should never appear. If it does, it must not move the purged id back.
     database
         .run(&format!("{insert}(7, x'00', 'issued', {old})"))
         .await;

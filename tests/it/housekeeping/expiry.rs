@@ -1,4 +1,4 @@
-//! Tokens that expire soon: how many there are, and which expiries were logged.
+//! Tests how many tokens are reported to expire soon, and which expiries are logged.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ async fn live_tokens_are_counted_by_the_days_that_are_left() {
     becomes(&server, [3.0, 5.0, 6.0]).await;
     server.revoke(&revoked.uid).await;
     becomes(&server, [2.0, 4.0, 5.0]).await;
-    // The first token expires, and the last one now expires within 30 days.
+    // The first token has expired, and the last one now expires within 30 days.
     server.clock.advance(Duration::from_secs(60));
     becomes(&server, [2.0, 3.0, 5.0]).await;
     // Tokens of a removed stack are revoked, so they are not counted.
@@ -64,7 +64,8 @@ async fn live_tokens_are_counted_by_the_days_that_are_left() {
     becomes(&server, [2.0, 3.0, 5.0]).await;
 }
 
-/// Returns the number of days of the last logged warning about a token, or 0 if there was none.
+/// Returns for how many days before the expiry of a token the last warning was logged, or 0 if no
+/// warning was.
 async fn reported_days(server: &TestServer, name: &str) -> i64 {
     let sql = format!("SELECT COALESCE(expiry_told, 0) FROM tokens WHERE name = '{name}'");
     server.outside().await.number(&sql).await

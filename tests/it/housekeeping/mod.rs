@@ -1,5 +1,5 @@
-//! Housekeeping: old rows are deleted, and nothing else (R14, R15); each upcoming expiry is logged
-//! once.
+//! Tests that housekeeping deletes old rows and nothing else (R14, R15), and logs each upcoming
+//! expiry once.
 
 mod changes;
 mod expiry;
@@ -24,7 +24,7 @@ pub async fn start_with_housekeeping() -> TestServer {
 impl TestServer {
     /// Waits until a run of housekeeping that started after this call has ended.
     pub async fn cleaned(&self) {
-        // The first run to end may have started before this call, the second cannot.
+        // The first run that ends may have started before this call, but the second one cannot.
         for _ in 0..2 {
             self.clock.advance(SECOND);
             let now = self.clock.seconds() as f64;
@@ -36,7 +36,7 @@ impl TestServer {
         }
     }
 
-    /// Returns a sample, given by name and labels.
+    /// Returns the value of a metric, given its name and labels.
     pub async fn metric(&self, name: &str) -> f64 {
         let text = self.metrics().await;
         let line = text

@@ -1,4 +1,4 @@
-//! The operator configures how long each kind of row is kept.
+//! Tests that each kind of row is kept for as long as the operator has configured.
 
 use std::time::Duration;
 

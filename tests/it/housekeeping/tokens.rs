@@ -1,4 +1,4 @@
-//! Tests of housekeeping: it deletes dead tokens with their rows, audit rows (which are kept longer)
+//! Tests that housekeeping deletes dead tokens with their rows, audit rows (which are kept longer)
 //! and stale usage rows.
 
 use std::time::Duration;
@@ -37,8 +37,8 @@ async fn dead_tokens_are_deleted_after_their_time_and_not_before() {
     server.clock.advance(DAY);
     let found = server.token_until("ended", at(START + 2 * 24 * 3600)).await;
     server.clock.advance(2 * DAY);
-    // This `Issue` finds two tokens expired. Each is kept for the retention time from the instant
-    // at which that became final.
+    // This `Issue` finds that two tokens have expired and records their end. Each is kept for the
+    // retention time from this instant.
     server.token("another").await;
     server.clock.advance(87 * DAY - Duration::from_secs(60));
     server.cleaned().await;
@@ -159,7 +159,7 @@ async fn of_a_random_lot_nothing_live_or_young_is_lost() {
     let mut sql = String::from("BEGIN IMMEDIATE; ");
     let (mut kept, total) = (0, 3000);
     for at in 1..=total {
-        // Within an hour of the cutoff, or never, or far in the future.
+        // The time is within an hour of the cutoff, unset, or far in the future.
         let mut time = || match random.next_u32() % 4 {
             0 => None,
             1 => Some(now + 1_000_000_000_000),
@@ -170,8 +170,8 @@ async fn of_a_random_lot_nothing_live_or_young_is_lost() {
         let past = |at: Option<i64>| at.filter(|at| *at <= now);
         let (ended, revoked) = (past(ended), past(revoked));
         let dead = revoked.or(ended).or(expires);
-        // The clock advances a few seconds before housekeeping runs, so skip tokens close to the
-        // cutoff.
+        // The clock advances a few seconds before housekeeping runs, so tokens close to the cutoff
+        // are skipped.
         let near = dead.is_some_and(|at| at > cutoff && at <= cutoff + 60_000_000);
         if near {
             continue;
@@ -189,7 +189,7 @@ async fn of_a_random_lot_nothing_live_or_young_is_lost() {
     assert_eq!(count("FROM tokens WHERE description = 'keep'").await, kept);
     assert_eq!(count("FROM token_secrets").await, kept);
     assert_eq!(count("FROM requests").await, kept);
-    // The last use of each token is kept, however old it is.
+    // The last use of each token is kept, no matter how old it is.
     assert_eq!(count("FROM token_usage").await, kept);
     let last = count("FROM token_usage WHERE service_subject = 'b'").await;
     assert_eq!(last, kept);
@@ -224,7 +224,8 @@ async fn a_failure_in_the_middle_undoes_its_batch_keeps_nothing_else_and_is_made
     for at in 1..=1200 {
         sql += &row(at, false, [Some(i64::from(at)), None, None]);
     }
-    // Tokens are deleted oldest first, so row 700 is in the second batch and makes it fail.
+    // Tokens are deleted oldest first, so the row of token 700 is in the second batch and makes
+    // this batch fail.
     sql += "CREATE TRIGGER fault BEFORE DELETE ON tokens WHEN old.revoked_at = 700 \
             BEGIN SELECT RAISE(ABORT, 'a fault'); END; COMMIT;";
     database.run(&sql).await;
@@ -243,7 +244,7 @@ async fn a_failure_in_the_middle_undoes_its_batch_keeps_nothing_else_and_is_made
         (rows("token_secrets").await, rows("requests").await),
         (700, 700)
     );
-    // The work outside the failed batch is still done.
+    // Everything outside the failed batch is still deleted.
     assert_eq!(rows("token_usage").await, 700);
     database.run("DROP TRIGGER fault").await;
     server.cleaned().await;

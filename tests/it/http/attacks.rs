@@ -1,4 +1,4 @@
-//! Requests whose length or head is ambiguous, pages of other origins, and slow bodies.
+//! Tests requests with an ambiguous length or head, pages of other origins, and slow bodies.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use http::Method;
 
 use crate::support::{TestServer, raw::TestCaller};
 
-/// A request that would be taken for a second one if the length of the first were misread.
+/// A text that would be read as a second request if the length of the first were misread.
 const SMUGGLED: &str = "GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n";
 
-/// Returns the status of each answer in the bytes that came back.
+/// Returns the status of each answer in the bytes that the server has sent.
 fn statuses(answer: &str) -> Vec<&str> {
     let starts = answer.match_indices("HTTP/1.1 ");
     starts
@@ -65,8 +65,8 @@ async fn a_malformed_head_is_refused() {
     }
 }
 
-/// A line that ends with LF alone is the same line to hyper, as RFC 9112 §2.2 permits. What matters
-/// is that it ends the head only where an empty line does, so that no second request is made of it.
+/// hyper accepts a line that ends with LF alone, as RFC 9112 §2.2 permits. What matters is that the
+/// head ends only at an empty line, so that the rest is not read as a second request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bare_line_feed_makes_no_second_request() {
     let server = TestServer::start().await;

@@ -1,11 +1,11 @@
-//! The routes of the CMS.
+//! Tests the routes of the CMS.
 
 use http::Method;
 use serde_json::{Value, json};
 
 use crate::support::{TestServer, http::HttpAnswer};
 
-/// Returns a token as the SDKs document it.
+/// Returns the body of a request for a token, as the SDKs document it.
 pub fn documented() -> Value {
     json!({ "token": {
         "name": "Test Token",
@@ -24,7 +24,7 @@ pub async fn create(server: &TestServer, body: &Value) -> HttpAnswer {
     server.cms(Method::POST, "").json(body).send().await
 }
 
-/// Returns the names of the fields that an error complains about.
+/// Returns the status of an error, and the names of the fields that it reports.
 fn faulty(answer: &HttpAnswer) -> (u16, Vec<String>) {
     let error = answer.json();
     assert!(
@@ -50,7 +50,7 @@ async fn a_token_is_created_shown_updated_and_deleted() {
     let answer = server.ask(&asked).send().await.json();
     assert_eq!(answer["stacktoken"]["decision"], "ALLOW");
 
-    // The CMS shows the secret at any time; this service shows it once.
+    // The CMS shows the secret at any time, but this service shows it only once.
     let fetched = server.cms(Method::GET, &below).send().await.json()["token"].take();
     token.as_object_mut().unwrap().remove("token");
     assert_eq!(fetched, token);
@@ -63,7 +63,7 @@ async fn a_token_is_created_shown_updated_and_deleted() {
         .json();
     assert_eq!(listed, json!({ "tokens": [token], "count": 1 }));
 
-    // A whole object that was changed in places, the secret among it.
+    // The client sends the whole object back, including the secret, with some fields changed.
     let mut whole = token.clone();
     whole["token"] = secret.clone().into();
     whole["name"] = "Renamed".into();
@@ -214,7 +214,7 @@ async fn a_fault_names_its_field_and_nothing_is_made() {
             (422, vec![missing.to_owned()])
         );
     }
-    // The refusal of a name that is taken is audited, as over gRPC (R14).
+    // A refusal because the name is taken is audited, as it is over gRPC (R14).
     assert_eq!(server.audit().await.len(), before + 1);
     let listed = server.cms(Method::GET, "?count=true").send().await.json();
     assert_eq!(listed, json!({ "tokens": 1 }));

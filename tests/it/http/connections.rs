@@ -1,4 +1,4 @@
-//! The limits on connections that the HTTP port and the gRPC port share.
+//! Tests the limits on connections, which the HTTP port and the gRPC port share.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +15,8 @@ use crate::{
     wire::{self, RawConnection},
 };
 
-/// How long an answer may take. A connection that has to wait gets none.
+/// The time within which an admitted connection is answered. A connection that has to wait gets no
+/// answer in this time.
 const SOON: Duration = Duration::from_secs(1);
 
 /// Starts a server without a stack, so that only the connections of the test are open.
@@ -24,8 +25,8 @@ async fn bare(set: impl FnOnce(&mut Tuning)) -> TestServer {
     TestServer::start_in(data_dir, ManualClock::new(), set).await
 }
 
-/// Connects to the HTTP port and sends a request; `None` if it is not answered. The connection stays
-/// open.
+/// Connects to the HTTP port and sends a request. Returns the connection, still open, or `None` if
+/// the request is not answered.
 async fn over_http(server: &TestServer) -> Option<TcpStream> {
     let mut socket = TcpStream::connect(&server.http_address).await.unwrap();
     let request = b"GET /nothing HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -35,7 +36,7 @@ async fn over_http(server: &TestServer) -> Option<TcpStream> {
     read.is_ok_and(|read| read > 0).then_some(socket)
 }
 
-/// Connects to the gRPC port; `None` if it is not answered.
+/// Connects to the gRPC port. Returns `None` if the server does not answer.
 async fn over_grpc(server: &TestServer) -> Option<RawConnection> {
     let mut connection = RawConnection::connected(&server.address).await;
     let greeted = timeout(SOON, connection.next_frame_of(wire::SETTINGS)).await;

@@ -1,4 +1,4 @@
-//! The documents: OAuth metadata (RFC 8414) and OpenAPI.
+//! Tests the documents that the HTTP port serves: OAuth metadata (RFC 8414) and OpenAPI.
 
 use http::Method;
 use serde_json::json;

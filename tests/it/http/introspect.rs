@@ -1,4 +1,4 @@
-//! `POST /oauth2/introspect` (RFC 7662).
+//! Tests `POST /oauth2/introspect` (RFC 7662).
 
 use http::Method;
 use serde_json::{Value, json};
@@ -11,7 +11,8 @@ use crate::support::{
 const UNKNOWN: &str = "stk1_kQ3vX9mT2pL8sR5wY1bN7dF4gH6jZ0cVaEuIoPqW3t37wy";
 const INACTIVE: &[u8] = b"{\"active\":false}";
 
-/// Issues a token that may write entries on the branch `main` and read assets, for one hour.
+/// Issues a token that is valid for one hour and may write entries on the branch `main` and read
+/// assets.
 async fn narrowed(server: &TestServer) -> v1::IssueResponse {
     let grant = |module: &str, access: v1::Access| v1::ModuleGrant {
         module: module.into(),

@@ -1,4 +1,4 @@
-//! The HTTP port: OAuth endpoints and the routes of the CMS.
+//! Tests the HTTP port: the OAuth endpoints and the routes of the CMS.
 
 mod attacks;
 mod cms;

@@ -1,4 +1,5 @@
-//! An outage is 503 with `retry-after`, and never a verdict (R13). Limits are those of gRPC.
+//! Tests that an outage is a 503 with `retry-after` and never a verdict (R13), and that the same
+//! limits apply as over gRPC.
 
 use http::Method;
 use serde_json::json;

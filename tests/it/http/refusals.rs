@@ -1,10 +1,10 @@
-//! Requests that the HTTP port refuses before or instead of calling an RPC.
+//! Tests requests that the HTTP port refuses before it calls an RPC, or without calling one.
 
 use http::Method;
 
 use crate::support::{TestServer, http::FORM, raw::TestCaller};
 
-/// Paths of POST routes that take a form.
+/// Paths of POST routes that accept a form.
 const FORMS: [&str; 3] = [
     "/oauth2/introspect",
     "/oauth2/introspect/blt0123456789abcdef",

@@ -1,4 +1,4 @@
-//! `POST /oauth2/revoke` (RFC 7009).
+//! Tests `POST /oauth2/revoke` (RFC 7009).
 
 use http::Method;
 

@@ -1,4 +1,4 @@
-//! Tokens that were issued over gRPC, and are sent back over the routes of the CMS.
+//! Tests tokens that were issued over gRPC and are sent back over the routes of the CMS.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -63,7 +63,7 @@ async fn a_token_of_grpc_that_is_sent_back_unchanged_is_not_widened() {
         assert_eq!(answer["stacktoken"]["decision"], "DENY", "{action}");
     }
 
-    // Another module changes nothing of the branches.
+    // Adding a module does not change the branches.
     let mut changed = shown.clone();
     let scope = changed["token"]["scope"].as_array_mut().unwrap();
     scope.push(json!({ "module": "asset", "acl": { "read": true } }));

@@ -1,4 +1,4 @@
-//! TLS on the HTTP port, client certificates, and the end of connections at a stop.
+//! Tests TLS on the HTTP port, client certificates, and how connections end when the server stops.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ caller     = "service"
 introspect = true
 "#;
 
-/// Asks about an unknown token of a stack.
+/// A form that asks about an unknown token of a stack.
 const FORM: &str = "token=junk&stack_api_key=blt0123456789abcdef";
 
 /// Sends a form with these headers, and returns the answer.

@@ -1,4 +1,4 @@
-//! `POST /oauth2/token` (RFC 8693): exchanges that succeed.
+//! Tests exchanges over `POST /oauth2/token` (RFC 8693) that succeed.
 
 use http::Method;
 use serde_json::json;
@@ -14,8 +14,8 @@ pub const GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 pub const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 pub const ACCESS: &str = "urn:ietf:params:oauth:token-type:access_token";
 
-/// Returns a request to exchange a JWT for a token of the server's stack, in which `changes` replace
-/// parameters; one without a value is removed.
+/// Returns a request to exchange a JWT for a token of the server's stack. `changes` replaces
+/// parameters; a parameter with an empty value is removed.
 pub fn call(server: &TestServer, jwt: &str, changes: &[(&str, &str)]) -> HttpCall {
     let mut form = vec![
         ("grant_type", GRANT),
@@ -28,13 +28,13 @@ pub fn call(server: &TestServer, jwt: &str, changes: &[(&str, &str)]) -> HttpCal
     server.http(Method::POST, "/oauth2/token").form(&form)
 }
 
-/// Exchanges another assertion of the CI job.
+/// Exchanges a new assertion of the CI job.
 async fn exchange(server: &TestServer, changes: &[(&str, &str)]) -> HttpAnswer {
     let jwt = server.issuer.job(server.clock.seconds());
     call(server, &jwt, changes).send().await
 }
 
-/// Returns the secret of an answer.
+/// Returns the secret in an answer.
 pub fn secret(answer: &HttpAnswer) -> String {
     assert_eq!(answer.status, 200, "{answer:?}");
     answer.json()["access_token"].as_str().unwrap().to_owned()
@@ -77,7 +77,7 @@ async fn what_clients_send_besides_changes_nothing() {
         let answer = exchange(&server, &named).await;
         assert_eq!(server.inactive(&secret(&answer)).await, "", "{more:?}");
     }
-    // A line of a file.
+    // The JWT is surrounded by white space, as if it had been read from a line of a file.
     let jwt = format!(" {}\r\n", server.issuer.job(server.clock.seconds()));
     let answer = call(&server, &jwt, &[("token_uid", &uid)]).send().await;
     secret(&answer);
@@ -132,7 +132,7 @@ async fn an_exchange_over_http_is_the_one_over_grpc() {
     let jwt = server.issuer.sign(&claims);
     let answer = call(&server, &jwt, &[("token_uid", &uid)]).send().await;
     let lost = secret(&answer);
-    // The answer was lost, and the client repeats the request over gRPC.
+    // The answer over HTTP was lost, and the client repeats the request over gRPC.
     let again = server.exchange(&claims, &uid).await.unwrap();
     assert_eq!(server.inactive(&lost).await, "NOT_RECOGNIZED");
     assert_eq!(server.inactive(&again.secret).await, "");

@@ -1,5 +1,5 @@
-//! `POST /oauth2/token` (RFC 8693): what is refused. A request of a wrong form is told what to
-//! correct; everything else is refused with the same bytes.
+//! Tests what `POST /oauth2/token` (RFC 8693) refuses. If the request is malformed, the error says
+//! what to correct; every other refusal has the same bytes.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use crate::support::{
     raw::TestCaller,
 };
 
-/// Returns everything of an answer but the id of its request and its date.
+/// Returns everything in an answer except the id of its request and its date.
 fn bytes(answer: &HttpAnswer) -> String {
     let varies = |name: &HeaderName| ["x-request-id", "date"].contains(&name.as_str());
     let headers = answer.headers.iter().filter(|(name, _)| !varies(name));
@@ -26,7 +26,7 @@ fn bytes(answer: &HttpAnswer) -> String {
     format!("{} {headers:?} {body}", answer.status)
 }
 
-/// Returns JWTs that prove nothing, and strings that are none.
+/// Returns JWTs that prove nothing, and strings that are not JWTs.
 fn no_assertions(server: &TestServer) -> Vec<String> {
     let now = server.clock.seconds();
     let sign = |other| server.issuer.sign(&job(now, other));
@@ -56,7 +56,7 @@ fn no_assertions(server: &TestServer) -> Vec<String> {
     ]
 }
 
-/// Issues a federated token for the CI job that permits to read entries alone.
+/// Issues a federated token for the CI job, which may only read entries.
 async fn reads_entries(server: &TestServer) -> String {
     let grants = vec![v1::ModuleGrant {
         module: "entry".into(),
@@ -113,8 +113,8 @@ async fn every_refusal_over_http_is_the_same_bytes() {
     ] {
         refuse(&jwt, changes).await;
     }
-    // No refusal has used up the JWT. Its use, and the only session that the token may have, are
-    // causes as well.
+    // No refusal has used the JWT up. From here on the JWT is used, and the token has the only
+    // session that it may have; both are further causes of a refusal.
     let secret = secret(&call(&server, &jwt, &named).send().await);
     assert_eq!(server.inactive(&secret).await, "");
     refuse(&jwt, &named).await;
@@ -153,7 +153,7 @@ async fn a_credential_beside_the_jwt_is_refused_and_nothing_is_exchanged() {
         assert_eq!(answer.refusal(), (400, "invalid_request".into()), "{name}");
         assert!(String::from_utf8_lossy(&answer.body).contains(name));
     }
-    // In no other place is the JWT a credential.
+    // The JWT is not accepted as a credential anywhere else in the request.
     let bare = [("subject_token", "")];
     let header = call(&server, &jwt, &bare).bearer(&jwt).send().await;
     assert_eq!(header.refusal(), (400, "invalid_request".into()));

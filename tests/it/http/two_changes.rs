@@ -1,4 +1,4 @@
-//! Updates that are two changes, and updates by callers who may make none.
+//! Tests updates that consist of two changes, and updates by callers who may not make them.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use super::cms::{create, documented};
 use crate::support::{TestServer, database::eventually};
 
-/// Updates a token, and lets the rate limit of the caller refuse the second of the two changes.
-/// Returns the message of the error, and the token as it is then.
+/// Updates a token while the caller's rate limit refuses the second of the two changes. Returns the
+/// message of the error, and the token after the failed update.
 async fn update_half(changes: Value) -> (String, Value) {
-    // One creation, two previews and one change.
+    // The limit admits one creation, two previews and one change.
     let server = TestServer::start_with(|tuning| {
         tuning.changes_per_second = 1.try_into().unwrap();
         tuning.changes_burst = 4.try_into().unwrap();

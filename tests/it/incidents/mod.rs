@@ -1,4 +1,5 @@
-//! The incident-response RPCs: revoking many tokens at once, and reporting a leaked secret.
+//! Tests the RPCs for incident response, which revoke many tokens at once and report a leaked
+//! secret.
 
 mod previewed;
 mod repeated;

@@ -25,7 +25,7 @@ async fn page(
     answered.map(tonic::Response::into_inner)
 }
 
-/// Returns the tokens of all pages of this size.
+/// Returns the tokens of all pages, requested with this page size.
 async fn pages(server: &TestServer, size: i32) -> Vec<v1::PreviewedToken> {
     let first = page(server, (size, "")).await.unwrap();
     let (mut tokens, mut next) = (first.tokens.clone(), first.next_page_token.clone());
@@ -114,7 +114,7 @@ async fn a_page_asked_for_after_the_set_has_changed_is_preview_changed() {
         .await
         .unwrap_err();
     assert_eq!(refused(&status), changed);
-    // The same set of tokens has the same hash again.
+    // The set contains the same tokens again, so it has the same hash.
     server.revoke(&fourth.uid).await;
     let rest = page(&server, (2, &first.next_page_token)).await.unwrap();
     assert_eq!(rest.preview_hash, first.preview_hash);

@@ -1,4 +1,4 @@
-//! Repeated `RevokeAll` calls with the same `request_id`.
+//! Tests repeated `RevokeAll` calls with the same `request_id`.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ async fn send(
     answered.map(tonic::Response::into_inner)
 }
 
-/// Requests a preview, and returns the request that revokes the previewed tokens.
+/// Makes a preview, and returns the request that revokes the previewed tokens.
 async fn request(server: &TestServer, id: &str) -> v1::RevokeAllRequest {
     let shown = revoke_all_request(&server.stack, &EVERY_TOKEN, None);
     let shown = send(&mut server.owner().await, &shown).await.unwrap();
@@ -74,7 +74,7 @@ async fn an_id_is_for_one_content_caller_and_stack() {
     };
     let status = send(&mut owner, &other_reason).await.unwrap_err();
     assert_eq!(refused(&status), (REUSED, "REQUEST_ID_REUSED".to_owned()));
-    // Request ids are per caller, so this is a new call, and its preview is outdated.
+    // Request ids belong to a caller, so this is a new call, and its preview is outdated.
     let status = send(&mut server.admin().await, &asked).await.unwrap_err();
     assert_eq!(
         refused(&status),

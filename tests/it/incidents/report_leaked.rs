@@ -1,4 +1,4 @@
-//! `ReportLeaked`: every report gets the same response, and a live token is revoked.
+//! Tests that `ReportLeaked` gives every report the same response and revokes a live token.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ async fn report(server: &TestServer, secret: &str) {
     assert!(answer.unwrap().into_inner().accepted);
 }
 
-/// Returns token, outcome and generation of each report in the audit, the newest first.
+/// Returns the token, outcome and generation of each report in the audit, newest first.
 async fn reported(server: &TestServer) -> Vec<(String, String, String)> {
     let events = server.audit().await.into_iter();
     let ours = events.filter(|event| event.method == methods::REPORT_LEAKED);
@@ -54,7 +54,7 @@ async fn a_reported_token_is_dead_in_the_very_next_verdict() {
     let seen = server.see(&token.uid).await;
     assert_eq!(seen.revoke_reason, format!("reported as leaked at {URL}"));
     assert_eq!(seen.revoked_by.unwrap().subject, "mailer");
-    // Rows with the same instant have no defined order.
+    // Rows with the same instant have no defined order, so the clock advances between the reports.
     server.clock.advance(Duration::from_secs(1));
     report(&server, &token.secret).await;
     let row = |outcome: &str| (token.uid.clone(), outcome.to_owned(), "1".to_owned());
@@ -79,7 +79,7 @@ async fn either_live_secret_kills_the_token_and_an_ended_one_does_not() {
     server.clock.advance(Duration::from_secs(60));
     report(&server, &token.secret).await;
     assert_eq!(server.verdict(&newer).await, "OK");
-    // The end of the overlap is final, even if the clock of another host is behind.
+    // The end of the overlap stays final even if the clock of another host is behind.
     server.clock.set_back(Duration::from_secs(30));
     assert_eq!(server.verdict(&token.secret).await, "SUPERSEDED");
     assert_eq!(server.verdict(&newer).await, "OK");

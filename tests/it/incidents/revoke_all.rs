@@ -1,4 +1,4 @@
-//! `RevokeAll` revokes exactly the previewed tokens, or nothing.
+//! Tests that `RevokeAll` revokes exactly the previewed tokens, or none.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -163,7 +163,7 @@ async fn a_hash_of_another_stack_or_filter_is_refused_and_a_repetition_too() {
     let other = server.register("Other").await;
     let shown = request(&other, &EVERY_TOKEN, None);
     let shown = send(&mut owner, shown).await.unwrap();
-    // A preview of another stack does not count, even if both sets are empty.
+    // A preview of another stack is not accepted, even if both sets are empty.
     require_changed(revoke(&server, &EVERY_TOKEN, &shown.preview_hash).await, 0);
     let token = server.token("deploy").await;
     require_changed(revoke(&server, &EVERY_TOKEN, &shown.preview_hash).await, 1);

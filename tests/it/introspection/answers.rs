@@ -1,4 +1,4 @@
-//! The contents of a verdict: the reason, how long it may be cached, and the revision that it
+//! Tests the contents of a verdict: the reason, how long it may be cached, and the revision that it
 //! reflects.
 
 use std::time::Duration;
@@ -159,11 +159,11 @@ async fn an_answer_has_what_was_asked_for_and_no_more() {
     assert!(dead.labels.is_empty());
 }
 
-/// With one action, as a gateway sends for each request.
+/// The question has one action, like the questions that a gateway sends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_is_small() {
     let server = TestServer::start().await;
-    // Instants with all nine digits take the most bytes.
+    // Instants that use all nine digits of the fraction take the most bytes.
     server.clock.advance(Duration::from_nanos(123_456_000));
     let expiry = |nanos| {
         let mut expiry = at(START + 60);

@@ -1,5 +1,6 @@
-//! Batches: the same verdicts as single calls, in the order of the questions, evaluated at one
-//! instant and on one revision. Each question has its own answer or error.
+//! Tests that a batch returns the same verdicts as single calls, in the order of the questions, and
+//! evaluates all of them at one instant and on one revision. Each question has its own answer or
+//! error.
 
 use std::time::Duration;
 
@@ -85,7 +86,7 @@ async fn of_every_kind(server: &TestServer) -> Vec<v1::IntrospectQuestion> {
 async fn a_hundred_answers_are_those_of_a_hundred_single_questions() {
     let server = TestServer::start().await;
     let questions = of_every_kind(&server).await;
-    // With an empty cache, a full cache and a partly filled cache.
+    // The rounds run with an empty cache, with a full cache and with a partly filled cache.
     for round in ["from the store", "from the cache", "from both"] {
         if round == "from both" {
             server.revoke(&server.token("another").await.uid).await;
@@ -138,7 +139,7 @@ async fn the_answers_stand_in_the_order_of_the_questions() {
     for n in 0..50 {
         tokens.push(server.token(&format!("token {n:02}")).await);
     }
-    // Every other token of the second half is cached before the batch.
+    // Every other token in the second half is cached before the batch.
     for token in tokens.iter().skip(25).step_by(2) {
         assert_eq!(server.verdict(&token.secret).await, "OK");
     }
@@ -184,8 +185,8 @@ async fn a_batch_is_of_one_to_a_hundred_questions() {
     }
 }
 
-/// Returns the status of a single call without the request id, which a question of a batch does not
-/// have.
+/// Returns the status of a single call without the request id, because a question in a batch has no
+/// request id.
 fn without_request_id(status: &Status) -> Vec<u8> {
     let mut error = rpc::Status::decode(status.details()).unwrap();
     let count = error.details.len();
@@ -345,7 +346,7 @@ async fn a_batch_may_be_larger_than_other_requests_and_no_larger_than_its_limit(
         (Code::InvalidArgument, "INVALID_FIELD".into())
     );
     assert!(status.message().contains("1 MiB"), "{}", status.message());
-    // The other RPCs of the service keep their own size limit.
+    // The other RPCs of the service have their own, smaller limit.
     let mut single = introspect_request(&server.stack, &token.secret, &[]);
     single.token = "x".repeat(70_000);
     let told = server
@@ -395,7 +396,7 @@ async fn tokens_of_one_batch_are_looked_up_once_each_and_all_at_once() {
     let server = TestServer::start().await;
     let (one, two) = (server.token("one").await, server.token("two").await);
     for token in [&one, &two] {
-        // Record the first use, then evict the token by a change.
+        // The first use is recorded, then a change evicts the token from the cache.
         assert_eq!(server.verdict(&token.secret).await, "OK");
         let renamed = rename_request(&server.stack, &token.uid, &token.uid);
         server.owner().await.tokens.update(renamed).await.unwrap();

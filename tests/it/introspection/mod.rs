@@ -1,4 +1,4 @@
-//! The verdicts on tokens.
+//! Tests the verdicts on tokens.
 
 mod answers;
 mod batch;

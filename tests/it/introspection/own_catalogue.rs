@@ -1,6 +1,6 @@
-//! Modules and actions that an operator adds: what they grant, where they are checked, and how
-//! their grants behave after they are removed. Most tests use the example from the documentation,
-//! `docs/catalogue.toml`.
+//! Tests the modules and actions that an operator adds: what they grant, where they are checked,
+//! and what happens to their grants after they are removed. Most tests use the example from the
+//! documentation, `docs/catalogue.toml`.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -48,7 +48,8 @@ async fn listed(server: &TestServer) -> v1::ListActionsResponse {
     listed.unwrap().into_inner()
 }
 
-/// Asks about an action on a branch, which may be an alias, with this value of `is_reviewed`.
+/// Returns a question about an action with this value of `is_reviewed`. The action is on a branch
+/// that is named as both a branch and an alias.
 fn question(name: &str, branch: &str, reviewed: Option<bool>) -> v1::ActionQuestion {
     let facts = reviewed.map(|value| ("is_reviewed".to_owned(), value));
     v1::ActionQuestion {
@@ -67,7 +68,7 @@ fn reason(answer: &v1::IntrospectResponse) -> String {
 }
 
 /// Asks for a verdict in every way: from the store, from the cache, in a batch and as Envoy.
-/// Asserts that all answers are the same.
+/// Asserts that all ways give the same answer.
 async fn verdict(server: &TestServer, secret: &str, asked: v1::ActionQuestion) -> String {
     let mut service = server.service().await;
     let mut seen = Vec::new();
@@ -302,7 +303,8 @@ async fn routes_may_name_own_actions() {
         let asked = server.request(method, "/v3/experiments/a", secret);
         assert_eq!(server.outcome_of(asked).await, wanted, "{method}");
     }
-    // NEVER_ALLOWED precedes QUERY_REFUSED, also for an action that the catalogue file forbids.
+    // NEVER_ALLOWED takes precedence over QUERY_REFUSED, even for an action that only the catalogue
+    // file forbids.
     for (path, wanted) in [
         (
             "/v3/webhooks/a?include_collaborators=true",
@@ -387,7 +389,7 @@ async fn new_grants_are_checked_with_the_catalogue_in_effect() {
     }
 }
 
-/// Starts another server on the store of a server that has stopped.
+/// Stops a server and starts another one on the same store.
 async fn restart(server: TestServer, set: impl FnOnce(&mut Tuning)) -> TestServer {
     let (folder, stack) = (server.data_dir.clone(), server.stack.clone());
     server.stop().await.unwrap();
@@ -474,7 +476,7 @@ async fn a_token_with_a_grant_of_a_module_that_is_gone_is_changed_like_any_other
         "{}",
         low.message()
     );
-    // A change may only write modules of the current catalogue.
+    // A change of permissions may only name modules of the current catalogue.
     for paths in [&["permissions"][..], &["permissions.modules"]] {
         let status = change(paths, Some(granted.clone())).await.unwrap_err();
         assert_eq!(

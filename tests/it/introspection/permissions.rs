@@ -1,4 +1,4 @@
-//! What a live token may do: reads and writes (R4), and what no token may do (R5).
+//! Tests what a live token may do: reads and writes (R4), and what no token may do (R5).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,8 @@ use crate::support::{
     requests::{Issued, branches, modules},
 };
 
-/// The actions of R5, repeated here so that the catalogue is checked against an independent list.
+/// The actions that R5 forbids. They are repeated here so that the catalogue is checked against an
+/// independent list.
 const NEVER: &[&str] = &[
     "branch.create",
     "branch.delete",
@@ -50,7 +51,8 @@ async fn catalogue(server: &TestServer) -> Vec<Action> {
     listed.unwrap().into_inner().actions
 }
 
-/// Returns the question most likely to be allowed: with a branch, an alias and the required fact.
+/// Returns the question about an action that is most likely to be allowed: it has a branch, an
+/// alias and the required fact.
 fn favourable(action: &str) -> v1::ActionQuestion {
     v1::ActionQuestion {
         name: action.into(),

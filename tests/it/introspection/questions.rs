@@ -1,4 +1,4 @@
-//! Input validation and authorization of `Introspect`.
+//! Tests which callers may call `Introspect`, and how it validates its input.
 
 use stacktoken::grpc::pb::v1;
 use tonic::Code;

@@ -1,5 +1,5 @@
-//! A token works only with the API key of its own stack (R1). An answer reveals nothing to a caller
-//! who guesses: three different causes give the same bytes.
+//! Tests that a token works only with the API key of its own stack (R1), and that an answer reveals
+//! nothing to a caller who guesses: three different causes give the same bytes.
 
 use prost::Message as _;
 use stacktoken::grpc::pb::v1;
@@ -67,7 +67,7 @@ async fn unknown_mistyped_and_misplaced_tokens_answer_with_the_same_bytes() {
     let revoked = server.token("revoked").await;
     server.revoke(&revoked.uid).await;
     let other = server.register("Other").await;
-    // Close to the maximum size of a request.
+    // This text is close to the maximum size of a request.
     let long = "x".repeat(60_000);
     let mut mistyped = token.secret.clone();
     let last = if mistyped.ends_with('0') { "1" } else { "0" };

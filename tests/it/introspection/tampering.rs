@@ -1,4 +1,4 @@
-//! Only the exact secret is recognized, and nothing similar to it.
+//! Tests that only the exact secret is recognized, and nothing similar to it.
 
 use std::collections::BTreeSet;
 
@@ -13,8 +13,8 @@ use crate::support::{
     requests::{outcome, refused},
 };
 
-/// Returns every truncation, extension, and change of one character or of letter case, and the
-/// changes that people and parsers may make to a secret in transit.
+/// Returns texts that resemble a secret: every truncation and extension, every change of one
+/// character or of letter case, and the changes that people and parsers may make in transit.
 fn corpus(secret: &str) -> BTreeSet<String> {
     let mut corpus = BTreeSet::new();
     for at in 1..secret.len() {
@@ -114,7 +114,7 @@ async fn a_flood_of_unrecognized_tokens_is_refused_and_good_ones_are_not() {
     );
     let wait = details(&status).retry_info().unwrap().retry_delay.unwrap();
     assert!(!wait.is_zero() && wait.as_millis() <= 201, "{wait:?}");
-    // gRPC libraries that retry automatically use this trailer.
+    // gRPC libraries that retry automatically read the delay from this trailer.
     let pushback = status.metadata().get("grpc-retry-pushback-ms").unwrap();
     assert_eq!(pushback.to_str().unwrap(), wait.as_millis().to_string());
     for _ in 0..20 {

@@ -1,4 +1,4 @@
-//! The impact in previews: the services that recently used the token.
+//! Tests the impact that previews show: the services that recently used the token.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ async fn used(server: &TestServer, subject: &str, secret: &str) {
     assert!(answer.unwrap().into_inner().active);
 }
 
-/// Asserts that the three previews and `GetUsage` agree, and returns the impact.
+/// Asserts that the three previews and `GetUsage` show the same impact, and returns it.
 async fn impact(server: &TestServer, token: &Issued) -> v1::Impact {
     let (mut owner, stack, uid) = (server.owner().await, &server.stack, &token.uid);
     let update = v1::UpdateRequest {
@@ -148,7 +148,8 @@ async fn only_previews_show_an_impact() {
     assert_eq!(services(&impact_of_dead(&server, &token).await).len(), 1);
 }
 
-/// Returns the impact in the preview of revoking a dead token, which is permitted.
+/// Returns the impact that a preview of revoking a dead token shows. Revoking a dead token is
+/// permitted.
 async fn impact_of_dead(server: &TestServer, token: &Issued) -> v1::Impact {
     let revoke = v1::RevokeRequest {
         validate_only: true,

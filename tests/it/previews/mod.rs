@@ -1,4 +1,4 @@
-//! Previews (`validate_only`): they return the effect of a change and leave no trace.
+//! Tests previews (`validate_only`): they return the effect of a change and leave no trace.
 
 mod impact;
 mod quiet;
@@ -16,13 +16,13 @@ use crate::support::{
     raw::{TestCaller, methods, path_of},
 };
 
-/// RPCs without a preview; the comment of each states the reason.
+/// RPCs without a preview. The comment of each in the contract states the reason.
 const WITHOUT: [&str; 2] = [
     "/stacktoken.v1.LeakService/ReportLeaked",
     "/stacktoken.v1.ExchangeService/Exchange",
 ];
 
-/// A server, and a second connection to its database.
+/// A server with a second connection to its database.
 struct InspectedServer {
     server: TestServer,
     outside: DirectConnection,

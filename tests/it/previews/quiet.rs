@@ -1,5 +1,5 @@
-//! A preview has no side effect: not on the cache, not on the token limit, and not on the audit
-//! unless it is refused.
+//! Tests that a preview has no side effect: not on the cache, not on the token limit, and on the
+//! audit only if the preview is refused.
 
 use std::time::Duration;
 

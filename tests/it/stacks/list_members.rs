@@ -25,7 +25,7 @@ async fn page(client: &mut Client, key: &str, size: i32, token: &str) -> ListMem
     answer.unwrap().into_inner()
 }
 
-/// Returns the members of all pages of this size.
+/// Returns the members on all pages, requested with this page size.
 async fn pages(client: &mut Client, key: &str, size: i32) -> Vec<Member> {
     let (mut members, mut token) = (Vec::new(), String::new());
     loop {
@@ -68,7 +68,8 @@ async fn members_come_in_the_order_they_were_added() {
 async fn pages_of_any_size_have_every_member_once_and_stay_stable() {
     let server = TestServer::start().await;
     let mut operator = server.operator().await;
-    // Some members share an instant, so only issuer and subject determine their order.
+    // Some members were added at the same instant, so only the issuer and the subject determine
+    // their order.
     for n in 0..7 {
         if n % 3 == 0 {
             server.clock.advance(Duration::from_secs(1));
@@ -82,7 +83,7 @@ async fn pages_of_any_size_have_every_member_once_and_stay_stable() {
         let seen = pages(&mut operator, &server.stack, size).await;
         assert_eq!(seen, all, "{size}");
     }
-    // Members that leave or join between two pages do not shift the others.
+    // Members that are added or removed between two pages do not shift the others.
     let begun = page(&mut operator, &server.stack, 5, "").await;
     let leaves = begun.members[4].person.clone();
     let gone = RemoveMemberRequest {

@@ -1,4 +1,4 @@
-//! `StackService`, one file for each RPC.
+//! Tests `StackService`. Each RPC has its own file.
 
 mod get;
 mod list;
@@ -37,7 +37,7 @@ fn ended<T>(answered: &Result<T, Status>, (code, reason): (Code, &str)) {
     assert_eq!(outcome(answered), (code, reason.to_owned()));
 }
 
-/// A key that is not registered.
+/// A stack API key that is not registered.
 const UNKNOWN: &str = "blt00c0ffee00c0ffee";
 
 /// Returns the stack as an operator sees it.
@@ -74,7 +74,7 @@ async fn people(server: &TestServer) -> Vec<(String, Role)> {
     told.collect()
 }
 
-/// Returns the latest audit event of this method in the test stack. Asserts that the call
+/// Returns the latest audit event of this method in the test stack. Asserts that this call
 /// succeeded.
 async fn latest(server: &TestServer, method: &str) -> AuditEvent {
     let event = server

@@ -230,7 +230,8 @@ async fn a_repeated_registration_answers_the_stack_that_the_first_one_made() {
     let now = now.into_inner().stack.unwrap();
     assert_eq!(now.state(), StackState::Suspended);
     assert_eq!(now.stack_api_key, key);
-    // A preview returns that state too. Each caller has separate request ids.
+    // A preview of the repetition returns the current state too. Request ids belong to a caller, so
+    // the same id of another caller registers another stack.
     let preview = RegisterRequest {
         validate_only: true,
         ..request.clone()

@@ -24,7 +24,7 @@ async fn tokens_outlive_the_member_who_issued_them() {
     let request = remove_member(&server.stack, "admin");
     let answer = operator.stacks.remove_member(request).await.unwrap();
     assert!(!answer.into_inner().revision.is_empty());
-    // A removed member loses access from the next call on.
+    // A removed member has no access from the next call on.
     let again = issue_request(&server.stack, "again");
     ended(&admin.tokens.issue(again).await, NOT_FOUND);
     let answer = server.introspect(&issued.secret, &["entry.update"]).await;

@@ -70,7 +70,7 @@ async fn a_token_that_expired_under_suspension_stays_dead() {
         .await
         .unwrap();
     server.clock.advance(Duration::from_secs(60));
-    // A dead token's reason takes precedence over STACK_SUSPENDED, because it is final.
+    // The reason why a token is dead takes precedence over STACK_SUSPENDED, because it is final.
     let reason = async || server.introspect(&issued.secret, &[]).await.reason();
     assert_eq!(reason().await, Reason::Expired);
     operator.stacks.resume(resume(&server.stack)).await.unwrap();

@@ -128,6 +128,7 @@ async fn a_new_role_is_in_the_audit_without_an_address() {
     let mut request = set_member(&server.stack, "newcomer", Role::ContentManager);
     request.member.as_mut().unwrap().email = "newcomer@example.com".into();
     // Audit rows with the same instant have no defined order, and the setup has just set members.
+    // So the clock advances first.
     server.clock.advance(Duration::from_secs(1));
     operator.stacks.set_member(request).await.unwrap();
     let event = latest(&server, methods::SET_MEMBER).await;

@@ -1,5 +1,5 @@
-//! Test certificates: a CA, the certificates that it signs, and a folder of files that are replaced
-//! as in a mounted Kubernetes secret.
+//! Test certificates: a CA, certificates that it has signed, and a folder whose files are replaced
+//! like those of a mounted Kubernetes secret.
 
 use std::{
     fs,
@@ -114,7 +114,7 @@ pub fn uri(uri: &str) -> SanType {
     SanType::URI(uri.try_into().unwrap())
 }
 
-/// A folder whose files are all replaced at once, by renaming a symbolic link, as Kubernetes does
+/// A folder whose files are all replaced at once by renaming a symbolic link, as Kubernetes does
 /// with a mounted secret.
 pub struct Mount {
     folder: TempDir,
@@ -165,7 +165,7 @@ impl Mount {
     }
 }
 
-/// A TLS client that trusts one CA and verifies certificates by the server's clock.
+/// A TLS client that trusts one CA and uses the server's clock to verify certificates.
 #[derive(Clone)]
 pub struct TlsClient {
     address: String,
@@ -197,7 +197,7 @@ impl TlsClient {
         }
     }
 
-    /// Returns the same client, connecting to the HTTP port.
+    /// Changes the client so that it connects to the HTTP port.
     pub fn over_http(mut self, server: &TestServer) -> Self {
         let mut config = ClientConfig::clone(&self.config);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -206,7 +206,7 @@ impl TlsClient {
         self
     }
 
-    /// Connects and completes the TLS handshake, without a call.
+    /// Connects and completes the TLS handshake, but makes no call.
     pub async fn handshake(&self) -> std::io::Result<TlsStream<TcpStream>> {
         let socket = TcpStream::connect(&self.address).await?;
         let name = ServerName::try_from("localhost").unwrap();
@@ -217,7 +217,7 @@ impl TlsClient {
     /// Opens a channel for calls.
     pub async fn connect(&self) -> Result<Channel, tonic::transport::Error> {
         let this = self.clone();
-        // `http` is the scheme of the calls. The connector adds TLS.
+        // The URI has the scheme `http`, because the connector adds TLS.
         let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
         let connector = tower::service_fn(move |_| {
             let this = this.clone();
@@ -227,7 +227,7 @@ impl TlsClient {
     }
 }
 
-/// The test server's clock, for rustls.
+/// Gives rustls the time of the test server's clock.
 struct ServerTime(Arc<ManualClock>);
 
 impl std::fmt::Debug for ServerTime {

@@ -1,4 +1,4 @@
-//! Requests and responses of Envoy's `Check`, for tests that act as Envoy.
+//! Requests to and responses of `Check`, for tests that act as Envoy.
 
 use envoy_types::pb::envoy::{
     config::core::v3::{HeaderMap, HeaderValue},
@@ -14,7 +14,7 @@ use tonic::{Code, Status};
 
 use super::{TestServer, raw::Metadata};
 
-/// An HTTP request as a client of Envoy sends it.
+/// An HTTP request as one of Envoy's clients sends it.
 #[derive(Clone, Default)]
 pub struct Http {
     http: HttpRequest,
@@ -38,7 +38,8 @@ impl Http {
         Self::new("GET", path)
     }
 
-    /// Adds a header to the map. Appends a second value after a comma, as Envoy does.
+    /// Adds a header to the map. If the header exists, appends the value after a comma, as Envoy
+    /// does.
     pub fn with(mut self, name: &str, value: &str) -> Self {
         let headers = &mut self.http.headers;
         let joined = match headers.get(name) {
@@ -61,7 +62,8 @@ impl Http {
         self
     }
 
-    /// Moves the headers to the list of names and bytes, as with `encode_raw_headers`.
+    /// Moves the headers from the map to the list of names and bytes, as Envoy does with
+    /// `encode_raw_headers`.
     pub fn raw(mut self) -> Self {
         let headers = std::mem::take(&mut self.http.headers).into_iter();
         for (name, value) in headers {
@@ -82,7 +84,7 @@ impl Http {
         self
     }
 
-    /// Adds a header to the raw list, with both `value` and `raw_value`.
+    /// Adds a header to the raw list, with both `value` and `raw_value` set.
     pub fn with_both(mut self, name: &str, text: &str, bytes: &[u8]) -> Self {
         self = self.with_raw(name, bytes);
         let map = self.http.header_map.as_mut().unwrap();
@@ -90,7 +92,7 @@ impl Http {
         self
     }
 
-    /// Adds a context extension, as the route configures it.
+    /// Adds a context extension, as if the route configured it.
     pub fn route(mut self, key: &str, value: &str) -> Self {
         self.extensions.push((key.into(), value.into()));
         self
@@ -143,8 +145,8 @@ impl EnvoyAnswer {
         }
     }
 
-    /// Returns `OK`, or the HTTP status and the reason. Asserts that a denial has the error format
-    /// of the API.
+    /// Returns `OK`, or the HTTP status and the reason. Asserts that a denial has the API's error
+    /// format.
     pub fn outcome(&self) -> String {
         let Self::Denied(denied) = self else {
             return "OK".into();
@@ -168,7 +170,8 @@ impl EnvoyAnswer {
         format!("{status} {}", self.header("x-stacktoken-reason"))
     }
 
-    /// Returns the value of a header that the response sets, or an empty text.
+    /// Returns the value of a header that the response sets, or an empty text if it does not set
+    /// the header.
     pub fn header(&self, name: &str) -> &str {
         let headers = match self {
             Self::Allowed(ok) => &ok.headers,
@@ -188,7 +191,7 @@ impl EnvoyAnswer {
 }
 
 impl TestServer {
-    /// Calls `Check` with this metadata as Envoy's own credential.
+    /// Calls `Check`. `sent` is the credential of Envoy itself.
     pub async fn check_as(&self, sent: Metadata, asked: Http) -> Result<EnvoyAnswer, Status> {
         let mut request = tonic::Request::new(CheckRequest::from(asked));
         sent.put_into(request.metadata_mut());
@@ -208,7 +211,7 @@ impl TestServer {
         Metadata::bearer(&jwt)
     }
 
-    /// Calls `Check` for this request, and returns its outcome.
+    /// Calls `Check` for this request, and returns the outcome.
     pub async fn outcome_of(&self, asked: Http) -> String {
         self.check(asked).await.outcome()
     }

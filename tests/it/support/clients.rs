@@ -1,4 +1,4 @@
-//! gRPC clients for each role, and helpers that extract the details of an error status.
+//! gRPC clients for each role, and helpers that extract the details from an error status.
 
 use std::{
     error::Error as _,
@@ -22,7 +22,7 @@ use tonic::{
 };
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-/// Sends one credential, or none.
+/// An interceptor that sends one credential, or none.
 #[derive(Clone)]
 pub struct Credential(Option<MetadataValue<Ascii>>);
 
@@ -39,7 +39,7 @@ impl Interceptor for Credential {
 
 type Transport = InterceptedService<Channel, Credential>;
 
-/// The clients of one caller, one for each service.
+/// The clients of one caller. There is one client for each service.
 #[derive(Clone)]
 pub struct Client {
     pub tokens: TokenServiceClient<Transport>,
@@ -70,8 +70,8 @@ impl Client {
     }
 }
 
-/// Registers a stack at a replica that was just started. Asserts that the replica answers every
-/// call, and refuses calls until it has reached its database.
+/// Registers a stack at a replica that was just started. The replica may refuse calls until it has
+/// reached its database, but must answer every one.
 pub async fn register_once_served(operator: &mut Client, request: RegisterRequest) -> String {
     let until = Instant::now() + Duration::from_secs(30);
     loop {
@@ -103,7 +103,7 @@ pub fn reason(status: &Status) -> String {
     info.reason
 }
 
-/// Returns the fields that a failed call names, in order.
+/// Returns the fields that the error of a failed call names, in order.
 pub fn fields(status: &Status) -> Vec<String> {
     let bad = status
         .get_details_bad_request()

@@ -1,4 +1,4 @@
-//! Direct access to the SQLite file, for what an operator with a shell could do to it.
+//! Direct access to the SQLite file, to do what an operator with a shell could do to it.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection
 
 use super::TestServer;
 
-/// A separate connection to a server's database.
+/// A separate connection to the database of a server.
 pub struct DirectConnection(DatabaseConnection);
 
 impl TestServer {
@@ -17,7 +17,7 @@ impl TestServer {
 }
 
 impl DirectConnection {
-    /// Opens a database while a server uses it.
+    /// Opens a database that a server may have open too.
     pub async fn of(file: &std::path::Path) -> Self {
         let url = format!("sqlite://{}?mode=rw", file.display());
         let mut options = ConnectOptions::new(url);
@@ -35,7 +35,7 @@ impl DirectConnection {
         self.0.execute_unprepared(sql).await.unwrap();
     }
 
-    /// Executes statements. Returns the message of an error.
+    /// Executes statements. Returns the error message if one of them fails.
     pub async fn try_run(&self, sql: &str) -> Result<(), String> {
         let done = self.0.execute_unprepared(sql).await;
         done.map(drop).map_err(|error| error.to_string())
@@ -70,7 +70,7 @@ impl DirectConnection {
             .collect()
     }
 
-    /// Returns every row of every table except the heartbeat and refusals, which are written
+    /// Returns every row of every table, except the heartbeat and the refusals, which are written
     /// asynchronously.
     pub async fn dump(&self) -> String {
         let sql = "SELECT name FROM sqlite_master WHERE type = 'table' \
@@ -101,7 +101,7 @@ impl DirectConnection {
     }
 }
 
-/// Returns the result of `PRAGMA integrity_check`, which is `ok` for an intact file.
+/// Returns the result of `PRAGMA integrity_check`. It is `ok` if the file is intact.
 pub async fn integrity(path: &std::path::Path) -> String {
     let url = format!("sqlite://{}?mode=rw", path.display());
     let database = Database::connect(url).await.unwrap();
@@ -111,7 +111,7 @@ pub async fn integrity(path: &std::path::Path) -> String {
     row.try_get_by_index(0).unwrap()
 }
 
-/// Polls until `look` returns a value, for work that the server does after it has responded.
+/// Polls until `look` returns a value. Used for work that the server does after it has responded.
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     for _ in 0..500 {
         if let Some(seen) = look().await {

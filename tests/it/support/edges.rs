@@ -1,4 +1,4 @@
-//! Requests at the limits of what a field can hold, for servers on either engine.
+//! Requests at the limits of what a field can hold. They are sent to servers on either engine.
 
 use std::collections::BTreeMap;
 
@@ -14,14 +14,14 @@ use super::{
     requests::{EVERY_TOKEN, list_request, revoke_all_request},
 };
 
-/// An owner and an operator at a server, and two stacks of that owner.
+/// An owner and an operator of a server, and two stacks of this owner.
 pub struct Callers {
     pub owner: Client,
     pub operator: Client,
     pub stacks: [String; 2],
 }
 
-/// A list RPC, with its stack, order or filter.
+/// A list RPC with its stack, order or filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum List {
     Tokens(usize, v1::TokenOrder),
@@ -51,8 +51,8 @@ const LISTS: [List; 14] = [
 ];
 
 impl Callers {
-    /// Requests one entry of `list`, after `page_token` if it is not empty. Returns the next page
-    /// token.
+    /// Requests one entry of `list`, the one after `page_token` if the page token is not empty.
+    /// Returns the next page token.
     async fn next(&mut self, list: List, page_token: &str) -> Result<String, Status> {
         let (page_size, page_token) = (1, page_token.to_owned());
         let stack = |at: usize| self.stacks[at].clone();
@@ -194,8 +194,8 @@ fn leaves(value: &Value, path: &str, found: &mut Vec<String>) {
     }
 }
 
-/// Asserts that a list refuses malformed page tokens and those of other lists, and that a forged
-/// page token either works or is refused as a bad page token or with `PREVIEW_CHANGED`.
+/// Asserts that a list refuses malformed page tokens and page tokens of other lists. A forged page
+/// token may work, or be refused as a bad page token or with `PREVIEW_CHANGED`.
 pub async fn page_tokens(mut callers: Callers) {
     callers.fill().await;
     let mut tokens = Vec::new();
@@ -246,8 +246,8 @@ pub async fn page_tokens(mut callers: Callers) {
             for token in forged(own, leaf) {
                 let answered = callers.next(*list, &token).await;
                 let shown: String = leaf.to_string().chars().take(40).collect();
-                // The cursor of a preview names the previewed set, so a forged one can fail with
-                // this reason.
+                // The cursor of a preview contains the previewed set, so a forged cursor can fail
+                // with this reason.
                 let is_changed = |status: &Status| reason(status) == "PREVIEW_CHANGED";
                 if answered.as_ref().is_err_and(|status| !is_changed(status)) {
                     require_bad_page_token(answered, &format!("{list:?}, {shown}"));
@@ -303,7 +303,7 @@ fn require_field<T: std::fmt::Debug>(answered: Result<Response<T>, Status>, fiel
     );
 }
 
-/// Asserts that every field for a person rejects an invalid issuer or subject, and accepts the
+/// Asserts that every field for a person refuses an invalid issuer or subject and accepts the
 /// longest valid one.
 pub async fn identities(mut callers: Callers) {
     let stack = callers.stacks[0].clone();
@@ -312,7 +312,7 @@ pub async fn identities(mut callers: Callers) {
             ("issuer", text.as_str(), "x"),
             ("subject", "x", text.as_str()),
         ] {
-            // A filter without a subject matches every subject.
+            // A filter with an empty subject is valid, because it matches every subject.
             let is_filter = !(which == "subject" && text.is_empty());
             refuse(&mut callers, &stack, (which, issuer, subject), is_filter).await;
         }
@@ -429,10 +429,10 @@ pub fn claims_of(subject: &str, now: i64) -> Value {
     })
 }
 
-/// Returns invalid subjects, and the longest valid one.
+/// Returns invalid subjects and the longest valid subject.
 pub fn subjects() -> (Vec<String>, String) {
     let mut bad = no_identities();
-    // A larger JWT exceeds the limit on the headers of a call.
+    // A longer subject would make the JWT exceed the limit on the headers of a call.
     bad.retain(|text| text.len() < 12_000);
     (bad, dense(255))
 }

@@ -1,4 +1,4 @@
-//! Workloads of two issuers, and federated tokens that trust them.
+//! Workloads that belong to two issuers, and federated tokens that trust them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,12 +8,12 @@ use tonic::Status;
 
 use super::{Client, TestIssuer, TestServer, introspect_request, issue_request};
 
-/// The `iss` of CI jobs. Their assertions are valid for one exchange.
+/// The `iss` in assertions of CI jobs. Each assertion is valid for one exchange.
 pub const CI: &str = "https://ci.test";
-/// The `sub` of a CI job.
+/// The `sub` in assertions of CI jobs.
 pub const JOB: &str = "repo:octo/app:environment:production";
 
-/// The entries of the issuers file.
+/// The entries for these issuers in the issuers file.
 pub const ENTRIES: &str = r#"
 [[issuers]]
 issuer     = "https://ci.test"
@@ -36,8 +36,8 @@ provider   = "kubernetes"
 
 static ASSERTIONS: AtomicU64 = AtomicU64::new(0);
 
-/// Returns the claims of a CI job, in which `other` replaces some; `null` removes a claim. Each call
-/// returns another assertion.
+/// Returns the claims of a CI job with some of them replaced by those in `other`. A `null` removes
+/// the claim. Each call returns the claims of a new assertion.
 pub fn job(now: i64, other: Value) -> Value {
     let number = ASSERTIONS.fetch_add(1, Ordering::Relaxed);
     let mut claims = json!({
@@ -57,7 +57,7 @@ pub fn job(now: i64, other: Value) -> Value {
     claims
 }
 
-/// Returns the claims of a pod, whose assertion can be exchanged again.
+/// Returns the claims of a pod. Its assertion can be exchanged more than once.
 pub fn pod(now: i64) -> Value {
     json!({
         "iss": "https://pods.test", "aud": "stacktoken-pods", "sub": "system:serviceaccount:cms:web",
@@ -67,13 +67,13 @@ pub fn pod(now: i64) -> Value {
 }
 
 impl TestIssuer {
-    /// Returns an assertion of a CI job, another one each time.
+    /// Returns an assertion of a CI job, a new one each time.
     pub fn job(&self, now: i64) -> String {
         self.sign(&job(now, json!({})))
     }
 }
 
-/// Returns a rule.
+/// Returns a rule that requires this value in the claim at this path.
 pub fn rule(path: &[&str], equals: &str) -> v1::ClaimRule {
     v1::ClaimRule {
         path: path.iter().map(|name| (*name).to_owned()).collect(),
@@ -81,7 +81,7 @@ pub fn rule(path: &[&str], equals: &str) -> v1::ClaimRule {
     }
 }
 
-/// Returns a federation that trusts the CI job.
+/// Returns a federation with rules that trust the CI job.
 pub fn federation() -> v1::Federation {
     v1::Federation {
         issuer: "ci".into(),
@@ -94,7 +94,7 @@ pub fn federation() -> v1::Federation {
     }
 }
 
-/// Returns a federation that trusts the pod.
+/// Returns a federation with rules that trust the pod.
 pub fn pods() -> v1::Federation {
     v1::Federation {
         issuer: "pods".into(),
@@ -106,7 +106,7 @@ pub fn pods() -> v1::Federation {
     }
 }
 
-/// Returns a request for a federated token.
+/// Returns a request to issue a federated token.
 pub fn federated_request(stack: &str, name: &str) -> v1::IssueRequest {
     v1::IssueRequest {
         federation: Some(federation()),
@@ -114,7 +114,7 @@ pub fn federated_request(stack: &str, name: &str) -> v1::IssueRequest {
     }
 }
 
-/// Returns a request to exchange for a token of this stack.
+/// Returns a request to exchange an assertion for a secret of this token.
 pub fn exchange_request(stack: &str, token_uid: &str) -> v1::ExchangeRequest {
     v1::ExchangeRequest {
         stack_api_key: stack.into(),
@@ -124,12 +124,12 @@ pub fn exchange_request(stack: &str, token_uid: &str) -> v1::ExchangeRequest {
 }
 
 impl TestServer {
-    /// Issues a federated token that trusts the CI job, and returns its id.
+    /// Issues a federated token that trusts the CI job, and returns the token's id.
     pub async fn federated(&self, name: &str) -> String {
         self.federated_as(name, federation()).await
     }
 
-    /// Issues a federated token, and returns its id.
+    /// Issues a federated token with this federation, and returns the token's id.
     pub async fn federated_as(&self, name: &str, federation: v1::Federation) -> String {
         let request = v1::IssueRequest {
             federation: Some(federation),
@@ -139,13 +139,13 @@ impl TestServer {
         issued.into_inner().token.unwrap().token_uid
     }
 
-    /// Creates a client of the workload with these claims.
+    /// Creates a client for the workload with these claims.
     pub async fn workload(&self, claims: &Value) -> Client {
         let jwt = self.issuer.sign(claims);
         self.with_authorization(format!("Bearer {jwt}")).await
     }
 
-    /// Exchanges an assertion with these claims for a token of the server's stack.
+    /// Exchanges an assertion with these claims for a secret of this token.
     pub async fn exchange(
         &self,
         claims: &Value,
@@ -157,13 +157,13 @@ impl TestServer {
         exchanged.map(tonic::Response::into_inner)
     }
 
-    /// Starts a session for the CI job.
+    /// Starts a session of the CI job.
     pub async fn session(&self, token_uid: &str) -> v1::ExchangeResponse {
         let claims = job(self.clock.seconds(), json!({}));
         self.exchange(&claims, token_uid).await.unwrap()
     }
 
-    /// Returns the reason for which a secret is not active, or an empty text.
+    /// Returns the reason why a secret is not active, or an empty text if it is.
     pub async fn inactive(&self, secret: &str) -> String {
         let request = introspect_request(&self.stack, secret, &[]);
         let mut service = self.service().await;

@@ -1,4 +1,4 @@
-//! gRPC calls as raw frames, for tests that compare bytes.
+//! Makes gRPC calls with raw frames, for tests that compare bytes.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tonic::{body::Body, transport::Channel};
 use tower::ServiceExt as _;
 
-/// The whole response.
+/// The whole response, undecoded.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer {
     pub status: u16,
@@ -34,7 +34,7 @@ pub async fn call(
     answer(response).await
 }
 
-/// Sends one message on a new connection with these headers and without a client-side timeout.
+/// Sends one message with these headers on a new connection, without a client-side timeout.
 pub async fn call_alone(
     address: &str,
     headers: &[(&str, &str)],
@@ -61,13 +61,13 @@ pub fn framed(message: &[u8]) -> Bytes {
     frame.into()
 }
 
-/// A request in which every part can differ from a valid gRPC call.
+/// A request that can differ from a valid gRPC call in every part.
 pub struct RawRequest {
     path: &'static str,
     method: Method,
     headers: Vec<(&'static str, String)>,
     chunks: Vec<Bytes>,
-    /// Pause before each DATA frame.
+    /// The pause before each DATA frame.
     pause: Duration,
 }
 
@@ -92,7 +92,7 @@ impl RawRequest {
         Self { method, ..self }
     }
 
-    /// Replaces a header, or removes it for `None`.
+    /// Replaces a header, or removes it if `value` is `None`.
     pub fn header(mut self, name: &'static str, value: Option<&str>) -> Self {
         self.headers.retain(|(known, _)| *known != name);
         self.headers
@@ -100,18 +100,18 @@ impl RawRequest {
         self
     }
 
-    /// Sets this JWT as credential, or none if it is empty.
+    /// Sets this JWT as the credential. An empty JWT means no credential.
     pub fn bearer(self, jwt: &str) -> Self {
         let value = (!jwt.is_empty()).then(|| format!("Bearer {jwt}"));
         self.header("authorization", value.as_deref())
     }
 
-    /// Sets the body to one message.
+    /// Sets the body to one message with this content.
     pub fn message(self, message: &[u8]) -> Self {
         self.chunks(vec![framed(message)])
     }
 
-    /// Sets the DATA frames.
+    /// Sets the content of the DATA frames.
     pub fn chunks(self, chunks: Vec<Bytes>) -> Self {
         Self { chunks, ..self }
     }

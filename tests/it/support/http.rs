@@ -1,4 +1,5 @@
-//! Requests to the HTTP port, made with hyper, and raw bytes for what no client sends.
+//! Requests to the HTTP port. They are made with hyper, or from raw bytes if no client would send
+//! them.
 
 use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt as _, Full};
@@ -12,10 +13,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{TestServer, raw::TestCaller};
 
-/// Forms, as clients of OAuth send them.
+/// The content type of a form as OAuth clients send it.
 pub const FORM: &str = "application/x-www-form-urlencoded";
 
-/// An answer of the HTTP port.
+/// An answer from the HTTP port.
 #[derive(Debug)]
 pub struct HttpAnswer {
     pub status: u16,
@@ -30,7 +31,7 @@ impl HttpAnswer {
         parsed.unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// Returns the status and the `error` of an OAuth endpoint.
+    /// Returns the status and the `error` of an answer from an OAuth endpoint.
     pub fn refusal(&self) -> (u16, String) {
         let error = self.json()["error"].as_str().unwrap_or_default().to_owned();
         (self.status, error)
@@ -110,14 +111,14 @@ impl TestServer {
         HttpCall::new(&self.http_address, method, path)
     }
 
-    /// Starts an introspection by a service, with the stack key in the path.
+    /// Starts an introspection request of a service, with the stack key in the path.
     pub fn ask(&self, parameters: &[(&str, &str)]) -> HttpCall {
         let path = format!("/oauth2/introspect/{}", self.stack);
         let jwt = TestCaller::Introspector.jwt(self);
         self.http(Method::POST, &path).bearer(&jwt).form(parameters)
     }
 
-    /// Starts a request to a route of the CMS by the owner of the stack.
+    /// Starts a request of the stack's owner to a route of the CMS.
     pub fn cms(&self, method: Method, below: &str) -> HttpCall {
         let path = format!("/v3/stacks/management_tokens{below}");
         let jwt = self.issuer.user("owner", self.clock.seconds());
@@ -126,7 +127,7 @@ impl TestServer {
             .header("authtoken", &jwt)
     }
 
-    /// Sends bytes to the HTTP port, and returns everything that comes back.
+    /// Sends bytes to the HTTP port, and returns everything that the server sends back.
     pub async fn raw_http(&self, bytes: &[u8]) -> String {
         let mut socket = tokio::net::TcpStream::connect(&self.http_address)
             .await

@@ -1,4 +1,4 @@
-//! An OIDC issuer for tests, with one ES256 key.
+//! An OIDC issuer for tests, which has one ES256 key.
 
 use aws_lc_rs::{
     rand::SystemRandom,
@@ -9,11 +9,11 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
 pub const ISSUER: &str = "https://login.test";
-/// A second issuer of users.
+/// Another issuer of users.
 pub const SSO: &str = "https://sso.test";
 
-/// One issuer of operators, services and users, which differ by a claim, and a second issuer of
-/// users.
+/// The issuers file. The first issuer has operators, services and users, which differ by a claim;
+/// the second has only users.
 pub const ISSUERS_FILE: &str = r#"
 [[issuers]]
 issuer     = "https://login.test"
@@ -78,7 +78,7 @@ impl TestIssuer {
         jsonwebtoken::encode(&header, claims, &EncodingKey::from_ec_der(&self.pkcs8)).unwrap()
     }
 
-    /// Signs a JWT whose header and claims are any text.
+    /// Signs a JWT whose header and claims may be any text.
     pub fn sign_text(&self, header: &str, claims: &str) -> String {
         let message = format!("{}.{}", BASE64.encode(header), BASE64.encode(claims));
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &self.pkcs8).unwrap();

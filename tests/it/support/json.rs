@@ -1,5 +1,5 @@
-//! A strict parser of Protobuf's JSON form: an unknown name or a value of the wrong type is an
-//! error.
+//! A strict parser for the JSON form of Protobuf messages. An unknown name or a value of the wrong
+//! type is an error.
 
 use prost::Message;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, Value};
@@ -21,7 +21,7 @@ fn message(of: &MessageDescriptor, json: &Json) -> Result<DynamicMessage, String
         "google.protobuf.Timestamp" => known(of, text()?.parse::<Timestamp>()),
         "google.protobuf.Duration" => known(of, text()?.parse::<Duration>()),
         "google.protobuf.FieldMask" => {
-            // grpcurl prints a mask as a message; the protobuf JSON mapping uses a string.
+            // grpcurl prints a mask as a message, but the protobuf JSON mapping uses a string.
             let paths = match json.get("paths").and_then(Json::as_array) {
                 Some(paths) => paths
                     .iter()
@@ -97,7 +97,7 @@ fn value_of(field: &FieldDescriptor, json: &Json) -> Result<Value, String> {
     single(&field.kind(), json).ok_or_else(wrong)?
 }
 
-/// Returns the value of one element, or `None` if its type does not fit.
+/// Returns one value that is not a list or a map, or `None` if the JSON has the wrong type.
 fn single(kind: &Kind, json: &Json) -> Option<Result<Value, String>> {
     let integer = || match json {
         Json::String(digits) => digits.parse().ok(),

@@ -1,4 +1,4 @@
-//! Calls that are decided late, because their message or the lock of the stack is delayed.
+//! Calls that are decided late, because their message or the lock on the stack is delayed.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use super::{
     requests::{Issued, overlap_for, rename_request, rotate_request, set_expiry_request},
 };
 
-/// A call about a token that expires before the call is decided.
+/// A call for a token that expires before the call is decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LateQuestion {
     SetExpiry,
     Update,
     Rotate,
-    /// Issues a token with the same expiry.
+    /// Issues another token that has the same expiry.
     Issue,
     Preview,
 }
@@ -44,7 +44,7 @@ impl LateQuestion {
         }
     }
 
-    /// Returns the encoded request about the token. Only Issue uses `expires_at`, in microseconds.
+    /// Returns the encoded request for the token. Only Issue uses `expires_at`, in microseconds.
     fn message(self, stack: &str, uid: &str, expires_at: i64) -> Vec<u8> {
         match self {
             Self::SetExpiry => set_expiry_request(stack, uid, super::never()).encode_to_vec(),
@@ -63,7 +63,7 @@ impl LateQuestion {
         }
     }
 
-    /// Returns the outcome if the call is decided after the expiry.
+    /// Returns the outcome if the call is decided only after the expiry.
     pub const fn too_late(self) -> &'static str {
         match self {
             Self::Issue => "InvalidArgument INVALID_FIELD",
@@ -72,14 +72,14 @@ impl LateQuestion {
     }
 }
 
-/// A call whose headers were sent, but not its message.
+/// A call that has sent its headers but not its message.
 pub struct PendingCall {
     release: oneshot::Sender<()>,
     answer: JoinHandle<Result<Vec<u8>, Status>>,
 }
 
 impl PendingCall {
-    /// Sends the headers of a call about this token.
+    /// Sends the headers of a call for this token.
     pub async fn begin(
         channel: &Channel,
         jwt: &str,
@@ -101,8 +101,8 @@ impl PendingCall {
             let answered = client.client_streaming(request, target, Raw).await;
             answered.map(tonic::Response::into_inner)
         });
-        // Nothing signals that the headers have arrived. A wait that is too short can hide a bug,
-        // but cannot cause a false failure.
+        // Nothing signals that the headers have arrived. If this wait is too short, it can hide a
+        // bug but cannot cause a false failure.
         tokio::time::sleep(Duration::from_millis(100)).await;
         Self { release, answer }
     }

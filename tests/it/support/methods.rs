@@ -1,4 +1,4 @@
-//! Full names of RPCs, as they appear in the audit log.
+//! The full names of RPCs as they appear in the audit log.
 
 pub const ISSUE: &str = "stacktoken.v1.TokenService/Issue";
 pub const UPDATE: &str = "stacktoken.v1.TokenService/Update";

@@ -51,17 +51,18 @@ struct Defaults {
     tuning: Tuning,
 }
 
-/// Returns the defaults of the command line, but without a grace period at shutdown.
+/// Returns the defaults of the command line, except that a shutdown has no grace period.
 pub fn tuning() -> Tuning {
     let mut tuning = Defaults::parse_from(["test"]).tuning;
     tuning.drain_delay = Some(Duration::ZERO);
-    // Tests make more changes per second than people do. The rate limiter has tests of its own.
+    // Tests make more changes per second than people do, so the rate limit is raised. Other tests
+    // cover the rate limiter.
     tuning.changes_per_second = 1_000_000.try_into().unwrap();
     tuning.changes_burst = 1_000_000.try_into().unwrap();
     tuning
 }
 
-/// A running server. It stops when dropped; `stop` shuts it down gracefully.
+/// A running server. It stops when it is dropped; `stop` shuts it down gracefully.
 pub struct TestServer {
     pub address: String,
     pub admin_address: String,
@@ -69,7 +70,7 @@ pub struct TestServer {
     pub clock: Arc<ManualClock>,
     pub entropy: Arc<SeededEntropy>,
     pub issuer: TestIssuer,
-    /// The key of a stack with an owner, an admin, a developer and a content manager.
+    /// The API key of a stack that has an owner, an admin, a developer and a content manager.
     pub stack: String,
     pub data_dir: Arc<TempDir>,
     stop: CancellationToken,
@@ -82,7 +83,7 @@ impl TestServer {
         Self::start_with(|_| {}).await
     }
 
-    /// Starts a server with other settings.
+    /// Starts a server with settings that `set` changes.
     pub async fn start_with(set: impl FnOnce(&mut Tuning)) -> Self {
         let data_dir = Arc::new(TempDir::new().unwrap());
         let mut server = Self::start_in(data_dir, ManualClock::new(), set).await;
@@ -132,7 +133,7 @@ impl TestServer {
         server
     }
 
-    /// Starts a server. Also returns a receiver that completes once it serves.
+    /// Starts a server. Also returns a receiver that completes when the server is ready.
     pub async fn launch(
         data_dir: Arc<TempDir>,
         clock: Arc<ManualClock>,
@@ -220,7 +221,7 @@ impl TestServer {
         (server, served)
     }
 
-    /// Returns the metrics of the admin port.
+    /// Returns the metrics that the admin port serves.
     pub async fn metrics(&self) -> String {
         scrape(&self.admin_address).await
     }
@@ -242,7 +243,7 @@ impl TestServer {
         endpoint.connect().await.unwrap()
     }
 
-    /// Creates a client that sends this value as `authorization`.
+    /// Creates a client that sends this value in the header `authorization`.
     pub async fn with_authorization(&self, value: impl Into<String>) -> Client {
         Client::new(self.channel().await, Some(value.into()))
     }
@@ -252,7 +253,7 @@ impl TestServer {
         Client::new(self.channel().await, None)
     }
 
-    /// Creates a client of the user with this subject.
+    /// Creates a client for the user with this subject.
     pub async fn user(&self, subject: &str) -> Client {
         let jwt = self.issuer.user(subject, self.clock.seconds());
         self.with_authorization(format!("Bearer {jwt}")).await
@@ -278,13 +279,13 @@ impl TestServer {
         self.user("stranger").await
     }
 
-    /// Creates a client of a service that can introspect.
+    /// Creates a client for a service that may introspect.
     pub async fn service(&self) -> Client {
         let jwt = self.issuer.service("content-api", self.clock.seconds());
         self.with_authorization(format!("Bearer {jwt}")).await
     }
 
-    /// Creates a client of a service without a role.
+    /// Creates a client for a service without a role.
     pub async fn service_without_role(&self) -> Client {
         let jwt = self.issuer.service("mailer", self.clock.seconds());
         self.with_authorization(format!("Bearer {jwt}")).await
@@ -295,7 +296,7 @@ impl TestServer {
         self.with_authorization(format!("Bearer {jwt}")).await
     }
 
-    /// Registers a stack with one member of each role, and returns its key.
+    /// Registers a stack with one member in each role, and returns the stack's key.
     pub async fn register(&self, name: &str) -> String {
         use admin::v1::SetMemberRequest;
         use v1::Role;
@@ -342,8 +343,8 @@ impl TestServer {
             .into_inner()
     }
 
-    /// Introspects a secret with the server's stack key, and includes everything that the response
-    /// can include.
+    /// Introspects a secret with the server's stack key. The response includes everything that it
+    /// can.
     pub async fn introspect(&self, secret: &str, actions: &[&str]) -> v1::IntrospectResponse {
         let request = v1::IntrospectRequest {
             include: requests::INCLUDES.map(Into::into).to_vec(),
@@ -396,7 +397,7 @@ async fn authenticator(
     authenticator
 }
 
-/// Returns the metrics of an admin port.
+/// Returns the metrics that an admin port serves.
 pub async fn scrape(admin_address: &str) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let connected = tokio::net::TcpStream::connect(admin_address).await;
@@ -408,7 +409,7 @@ pub async fn scrape(admin_address: &str) -> String {
     text
 }
 
-/// Returns a person of the test issuer.
+/// Returns a person whose issuer is the test issuer.
 pub fn person(subject: &str) -> admin::v1::Person {
     admin::v1::Person {
         issuer: ISSUER.into(),
@@ -417,7 +418,7 @@ pub fn person(subject: &str) -> admin::v1::Person {
     }
 }
 
-/// Returns permissions that are not narrowed.
+/// Returns permissions that are not narrowed to modules or branches.
 pub fn permissions(access: v1::Access) -> v1::Permissions {
     v1::Permissions {
         access: access.into(),
@@ -439,7 +440,7 @@ pub fn at(seconds: i64) -> v1::Expiry {
     }
 }
 
-/// Returns an expiry at this instant, in microseconds.
+/// Returns an expiry at this instant, given in microseconds.
 pub fn at_instant(micros: i64) -> v1::Expiry {
     let at = prost_types::Timestamp {
         seconds: micros.div_euclid(1_000_000),
@@ -472,7 +473,7 @@ pub fn on_date(date: &str) -> v1::Expiry {
     }
 }
 
-/// Returns a request for a read-write token that never expires.
+/// Returns a request to issue a read-write token that never expires.
 pub fn issue_request(stack: &str, name: &str) -> v1::IssueRequest {
     v1::IssueRequest {
         stack_api_key: stack.into(),

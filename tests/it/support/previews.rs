@@ -1,5 +1,5 @@
-//! Previews each change and then makes it, on any server. Asserts that the preview changes no row
-//! and returns the same result as the change.
+//! Previews each change and then makes it, on any server. Asserts that the preview changes no row,
+//! and that it returns the same result as the change.
 
 use std::collections::BTreeMap;
 
@@ -16,22 +16,23 @@ use super::{
     reason,
 };
 
-/// A server whose tables can be read.
+/// A server whose tables the test can read.
 pub trait InspectTables {
-    /// Whether a preview and its change see the same time, because only the test moves the clock.
+    /// Whether a preview and its change see the same time. They do if only the test moves the
+    /// clock.
     const EXACT: bool;
 
     async fn channel(&self) -> Channel;
 
     fn jwt(&self, part: TestCaller) -> String;
 
-    /// Returns every row except the heartbeat and refusals, which are written asynchronously.
+    /// Returns every row, except the heartbeat and the refusals, which are written asynchronously.
     async fn dump(&self) -> String;
 
     /// Returns the time of the server's clock, in seconds.
     fn seconds(&self) -> i64;
 
-    /// Advances the clock, if the test controls it.
+    /// Advances the clock if the test controls it, and otherwise does nothing.
     fn pass(&self, seconds: u64);
 
     /// Returns an expiry in one minute.
@@ -40,7 +41,7 @@ pub trait InspectTables {
     }
 }
 
-/// Makes changes, and previews each one first.
+/// Makes changes, and makes a preview before each one.
 pub struct Rehearsal<'a, W> {
     pub world: &'a W,
     channel: Channel,
@@ -66,7 +67,7 @@ impl<'a, W: InspectTables> Rehearsal<'a, W> {
         raw::call(&self.channel, path, sent, message).await
     }
 
-    /// Makes only the preview, and asserts that no table changes.
+    /// Makes a preview without the change, and asserts that no table changes.
     pub async fn preview<A: Message + Default>(
         &self,
         (part, rpc): (TestCaller, &str),
@@ -94,7 +95,8 @@ impl<'a, W: InspectTables> Rehearsal<'a, W> {
         (shown, before)
     }
 
-    /// Previews a change and makes it. Asserts that both have the same result, and returns it.
+    /// Previews a change and then makes it. Asserts that both give the same result, and returns
+    /// this result.
     pub async fn make<A: Message + Default>(
         &self,
         (part, rpc): (TestCaller, &str),
@@ -123,7 +125,7 @@ impl<'a, W: InspectTables> Rehearsal<'a, W> {
         }
     }
 
-    /// Asserts that the preview and the change itself are both refused with the reason `expected`.
+    /// Asserts that the preview and the change are both refused with the reason `expected`.
     pub async fn refuse(&self, at: (TestCaller, &str), request: &impl Message, expected: &str) {
         let done = self.make::<()>(at, request).await;
         assert_eq!(done, Err(expected.to_owned()), "{at:?}");
@@ -154,7 +156,7 @@ fn text(message: &DynamicMessage, field: &str) -> String {
     }
 }
 
-/// Applies `change` to a field of a message, if it is set.
+/// Applies `change` to a field of a message if the field is set.
 fn within(message: &mut DynamicMessage, field: &str, change: impl FnOnce(&mut DynamicMessage)) {
     if message.has_field_by_name(field) {
         let part = message.get_field_by_name_mut(field).unwrap();
@@ -245,7 +247,7 @@ fn require_alike<W: InspectTables>(rpc: &str, mut shown: DynamicMessage, mut don
     assert_eq!(plain(&shown), plain(&done), "{rpc}");
 }
 
-/// Returns the live secrets of a token, or nothing for another message.
+/// Returns the live secrets of a token. Returns nothing if the message is not a token.
 fn secrets(part: &mut DynamicMessage) -> &mut [Value] {
     match part.get_field_by_name_mut("secrets") {
         Some(Value::List(secrets)) => secrets,
@@ -253,7 +255,7 @@ fn secrets(part: &mut DynamicMessage) -> &mut [Value] {
     }
 }
 
-/// Clears a field of the newest secret, and returns its value.
+/// Clears a field of the newest secret, and returns the former value.
 fn clear_newest(token: &mut DynamicMessage, field: &str) -> String {
     let newest = secrets(token)[0].as_message_mut().unwrap();
     let was = text(newest, field);
@@ -263,8 +265,8 @@ fn clear_newest(token: &mut DynamicMessage, field: &str) -> String {
 
 const A_DAY: i64 = 86_400;
 
-/// Clears an instant that was read from a clock. Instants that a test sets are within a day of
-/// [`FAR`], and stay.
+/// Clears an instant that was read from a clock. Instants that a test has set are kept; they are
+/// within a day of [`FAR`].
 fn forget_recent(part: &mut DynamicMessage, field: &str) {
     let mut recent = false;
     within(part, field, |at| {
@@ -276,7 +278,7 @@ fn forget_recent(part: &mut DynamicMessage, field: &str) {
     }
 }
 
-/// Formats the fields that are set, without their descriptors.
+/// Formats the fields that are set, without the descriptors of their messages.
 fn plain(message: &DynamicMessage) -> String {
     let fields = message.fields().map(|(field, value)| match value {
         Value::Message(part) => format!("{}: {}", field.name(), plain(part)),

@@ -1,4 +1,4 @@
-//! Raw calls, with any path, any metadata and any message. Every error is checked against the
+//! Makes raw calls with any path, any metadata and any message. Every error is checked against the
 //! contract's error format.
 
 use std::{collections::BTreeMap, sync::LazyLock};
@@ -17,7 +17,7 @@ use tonic_types::StatusExt as _;
 
 use super::{TestIssuer, TestServer};
 
-/// A codec that passes bytes through.
+/// A codec that does not encode or decode anything.
 #[derive(Clone, Copy, Default)]
 pub struct Raw;
 
@@ -56,7 +56,7 @@ impl Decoder for Raw {
     }
 }
 
-/// Metadata of a request. A name can occur several times.
+/// The metadata of a request. A name can occur several times.
 #[derive(Clone, Default)]
 pub struct Metadata(pub Vec<(&'static str, Vec<u8>)>);
 
@@ -66,12 +66,12 @@ impl Metadata {
         Self::default()
     }
 
-    /// Returns metadata with this value as `authorization`.
+    /// Returns metadata with this value for `authorization`.
     pub fn authorization(value: impl Into<Vec<u8>>) -> Self {
         Self(vec![("authorization", value.into())])
     }
 
-    /// Returns metadata with this JWT.
+    /// Returns metadata with this JWT as the credential.
     pub fn bearer(jwt: &str) -> Self {
         Self::authorization(format!("Bearer {jwt}"))
     }
@@ -97,7 +97,7 @@ impl Metadata {
 
 const WATCH: &str = "/stacktoken.v1.IntrospectionService/Watch";
 
-/// Calls this path. Asserts that an error has the contract's format.
+/// Calls the RPC with this path. Asserts that an error has the contract's format.
 pub async fn call(
     channel: &Channel,
     path: &str,
@@ -110,7 +110,7 @@ pub async fn call(
     sent.put_into(request.metadata_mut());
     let target = PathAndQuery::try_from(path).unwrap();
     let answered = if path == WATCH {
-        // A stream does not end by itself, so only its first message is returned.
+        // A stream does not end on its own, so only its first message is returned.
         let streamed = client.server_streaming(request, target, Raw).await;
         match streamed.map(tonic::Response::into_inner) {
             Ok(mut told) => told.message().await.map(|first| first.expect("a message")),
@@ -123,7 +123,7 @@ pub async fn call(
     answered.inspect_err(|status| require_form(status, path))
 }
 
-/// The code of each reason, as given in the comments of the contract.
+/// The code of each reason, as the comments in the contract state it.
 static CODES: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
     let pool = DescriptorPool::decode(DESCRIPTORS).unwrap();
     let reasons = pool.get_enum_by_name("stacktoken.v1.ErrorReason").unwrap();
@@ -139,7 +139,7 @@ static CODES: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
     reasons.values().map(code).collect()
 });
 
-/// Asserts that an error has a message, a reason of the contract and the request id.
+/// Asserts that an error has a message, a reason from the contract and the request id.
 pub fn require_form(status: &Status, what: &str) {
     assert_ne!(status.code(), Code::Ok, "{what}");
     assert!(!status.message().is_empty(), "{what}: {status:?}");
@@ -164,7 +164,7 @@ pub fn require_form(status: &Status, what: &str) {
 }
 
 /// Asserts that `grpc-retry-pushback-ms` equals the delay in `RetryInfo`, and is absent if there is
-/// none.
+/// no delay.
 fn require_pushback(status: &Status, what: &str) {
     let delay = status.get_details_retry_info();
     let delay = delay.and_then(|info| info.retry_delay);
@@ -177,7 +177,7 @@ fn require_pushback(status: &Status, what: &str) {
     );
 }
 
-/// Returns the code and the reason of a call's result.
+/// Returns the code and the reason in the result of a call.
 pub fn outcome<T>(answered: &Result<T, Status>) -> (Code, String) {
     match answered {
         Ok(_) => (Code::Ok, String::new()),
@@ -185,7 +185,7 @@ pub fn outcome<T>(answered: &Result<T, Status>) -> (Code, String) {
     }
 }
 
-/// Returns the services of the contract, from its descriptors.
+/// Returns the services in the descriptors of the contract.
 pub fn services() -> Vec<ServiceDescriptor> {
     let pool = DescriptorPool::decode(DESCRIPTORS).unwrap();
     let ours = pool
@@ -194,7 +194,7 @@ pub fn services() -> Vec<ServiceDescriptor> {
     ours.collect()
 }
 
-/// Returns every RPC of the contract.
+/// Returns every RPC in the descriptors of the contract.
 pub fn methods() -> Vec<MethodDescriptor> {
     let methods = services()
         .into_iter()
@@ -207,7 +207,7 @@ pub fn path_of(method: &MethodDescriptor) -> String {
     format!("/{}/{}", method.parent_service().full_name(), method.name())
 }
 
-/// The kind of caller in a test.
+/// The kind of caller that a test uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TestCaller {
     Owner,
@@ -234,7 +234,7 @@ impl TestCaller {
         Self::Workload,
     ];
 
-    /// Returns the `sub` of this kind of caller.
+    /// Returns the `sub` that callers of this kind have.
     pub const fn subject(self) -> &'static str {
         match self {
             Self::Owner => "owner",
@@ -249,7 +249,7 @@ impl TestCaller {
         }
     }
 
-    /// Returns a JWT for this kind of caller.
+    /// Returns a JWT for this kind of caller, valid now.
     pub fn jwt(self, server: &TestServer) -> String {
         self.jwt_of(&server.issuer, server.clock.seconds())
     }

@@ -1,5 +1,5 @@
-//! Scenarios that preview each change before making it: every changing RPC, each of its refusals,
-//! and random sequences.
+//! Scenarios that preview each change before they make it. They cover every RPC that changes
+//! something, each of its refusals, and random sequences.
 
 use stacktoken::grpc::pb::{
     admin::v1 as admin,
@@ -128,7 +128,7 @@ impl<W: InspectTables> Rehearsal<'_, W> {
         made.token.unwrap().token_uid
     }
 
-    /// Asserts that a permitted caller succeeds with this request.
+    /// Asserts that this request succeeds for a permitted caller.
     async fn done(&self, rpc: &str, request: &impl prost::Message) {
         let part = if rpc.starts_with("StackService") {
             Operator
@@ -138,7 +138,7 @@ impl<W: InspectTables> Rehearsal<'_, W> {
         assert_eq!(self.make::<()>((part, rpc), request).await, Ok(()), "{rpc}");
     }
 
-    /// Makes every change to a token, from issue to revocation.
+    /// Makes every change to a token, from its issue to its revocation.
     pub async fn life_of_a_token(&self) {
         let stack = &self.stack("").await;
         let uid = &self.issue(&issue_request(stack, "one")).await;
@@ -175,7 +175,7 @@ impl<W: InspectTables> Rehearsal<'_, W> {
         self.issue(&issue_request(stack, "one")).await;
     }
 
-    /// Asserts that every change with a wrong etag is refused.
+    /// Asserts that every change is refused if its etag is wrong.
     async fn stale_etags(&self, stack: &str, uid: &str) {
         let etag = || "another".to_owned();
         let mut update = rename_request(stack, uid, "stale");
@@ -198,7 +198,7 @@ impl<W: InspectTables> Rehearsal<'_, W> {
             .await;
     }
 
-    /// Provokes every refusal of a change to a token.
+    /// Provokes every refusal of changes to a token.
     pub async fn refusals_of_tokens(&self) {
         let stack = &self.stack("").await;
         let live = &self.issue(&issue_request(stack, "live")).await;
@@ -250,13 +250,14 @@ impl<W: InspectTables> Rehearsal<'_, W> {
         self.done(REVOKE, &revoke_request(stack, live, "")).await;
     }
 
-    /// Asserts that changes of name, expiry and secret by this caller are refused with `refused`.
+    /// Asserts that this caller may change neither the name, the expiry nor the secret, and gets
+    /// the reason `refused` each time.
     async fn refuse_changes(&self, stack: &str, (uid, part): (&str, TestCaller), refused: &str) {
         let rename = rename_request(stack, uid, "renamed");
         self.refuse((part, UPDATE), &rename, refused).await;
         let redate = set_expiry_request(stack, uid, never());
-        // For a token that never expires, `redate` does not extend its life, so a suspended stack
-        // permits it.
+        // For a token that never expires, `redate` does not put the expiry off, so it is permitted
+        // in a suspended stack.
         if refused == "STACK_SUSPENDED" {
             let redate = set_expiry_request(stack, uid, at(FAR + 9));
             self.refuse((part, SET_EXPIRY), &redate, refused).await;
@@ -303,7 +304,7 @@ impl<W: InspectTables> Rehearsal<'_, W> {
         self.refuse((Operator, SET_LIMIT), &limit, BAD).await;
     }
 
-    /// Repeats calls with an idempotency key. A preview does not record its key.
+    /// Repeats calls with an idempotency key. Asserts that a preview does not record the key.
     pub async fn repetitions(&self) {
         let stack = &self.stack("").await;
         let once = repeatable(stack, "deploy", "once");
@@ -335,7 +336,7 @@ impl<W: InspectTables> Rehearsal<'_, W> {
             .await;
     }
 
-    /// Makes every change to a stack, and provokes each refusal.
+    /// Makes every change to a stack, and provokes each refusal of such changes.
     pub async fn life_of_a_stack(&self, key: &str) {
         let stack = &self.stack(key).await;
         let taken = register_request(key);
@@ -394,7 +395,8 @@ impl<W: InspectTables> Rehearsal<'_, W> {
             .await;
     }
 
-    /// Makes `steps` random changes to a few tokens with a few names. Returns the outcome of each.
+    /// Makes `steps` random changes to a few tokens with a few names. Returns the outcome of each
+    /// change.
     pub async fn walk(&self, seed: u64, steps: usize) -> Vec<String> {
         let stack = &self.stack("").await;
         self.done(SET_LIMIT, &set_limit(stack, 3)).await;
@@ -458,7 +460,7 @@ impl<W: InspectTables> Rehearsal<'_, W> {
     }
 }
 
-/// Small pseudo-random numbers that are reproducible from a seed (xorshift).
+/// A generator of small pseudo-random numbers (xorshift). The same seed gives the same numbers.
 struct Xorshift(u64);
 
 impl Xorshift {

@@ -1,4 +1,4 @@
-//! Short constructors of requests, and helpers that extract values from responses.
+//! Short constructors for requests, and helpers that extract values from responses.
 
 use prost::Message as _;
 use stacktoken::grpc::pb::{
@@ -63,7 +63,7 @@ pub fn revoke_request(stack: &str, uid: &str, reason: &str) -> v1::RevokeRequest
     }
 }
 
-/// Requests a new secret for the token.
+/// Returns a request for a new secret of the token.
 pub fn rotate_request(stack: &str, uid: &str, overlap: Overlap) -> v1::RotateRequest {
     v1::RotateRequest {
         stack_api_key: stack.into(),
@@ -75,7 +75,7 @@ pub fn rotate_request(stack: &str, uid: &str, overlap: Overlap) -> v1::RotateReq
     }
 }
 
-/// Keeps the former secret valid for this long.
+/// Returns an overlap that keeps the former secret valid for this long.
 pub fn overlap_for(seconds: i64) -> Overlap {
     Overlap {
         ends: Some(Ends::OverlapFor(lasting(seconds))),
@@ -83,13 +83,14 @@ pub fn overlap_for(seconds: i64) -> Overlap {
     }
 }
 
-/// Keeps the former secret valid until the new one is first used.
+/// An overlap that keeps the former secret valid until the new one is first used.
 pub const UNTIL_FIRST_USE: Overlap = Overlap {
     ends: Some(Ends::UntilFirstUse(true)),
     at_most: None,
 };
 
-/// Keeps the former secret valid until the new one is first used, but at most for this long.
+/// Returns an overlap that keeps the former secret valid until the new one is first used, but at
+/// most for this long.
 pub fn until_first_use_at_most(seconds: i64) -> Overlap {
     Overlap {
         at_most: Some(lasting(seconds)),
@@ -101,7 +102,7 @@ fn lasting(seconds: i64) -> prost_types::Duration {
     prost_types::Duration { seconds, nanos: 0 }
 }
 
-/// Requests the end of the overlap of the token's former secret.
+/// Returns a request to end the overlap in which the token's former secret is still valid.
 pub fn end_overlap_request(stack: &str, uid: &str) -> v1::EndOverlapRequest {
     v1::EndOverlapRequest {
         stack_api_key: stack.into(),
@@ -111,7 +112,7 @@ pub fn end_overlap_request(stack: &str, uid: &str) -> v1::EndOverlapRequest {
     }
 }
 
-/// Sets the fields in `paths` to their values in `token`.
+/// Returns a request to set the fields in `paths` to their values in `token`.
 pub fn update_request(
     stack: &str,
     uid: &str,
@@ -131,7 +132,7 @@ pub fn update_request(
     }
 }
 
-/// Renames the token.
+/// Returns a request to rename the token.
 pub fn rename_request(stack: &str, uid: &str, name: &str) -> v1::UpdateRequest {
     let token = v1::Token {
         name: name.into(),
@@ -140,7 +141,7 @@ pub fn rename_request(stack: &str, uid: &str, name: &str) -> v1::UpdateRequest {
     update_request(stack, uid, &["name"], token)
 }
 
-/// Replaces the permissions of the token.
+/// Returns a request to replace the permissions of the token.
 pub fn permit_request(stack: &str, uid: &str, permissions: v1::Permissions) -> v1::UpdateRequest {
     let token = v1::Token {
         permissions: Some(permissions),
@@ -149,7 +150,7 @@ pub fn permit_request(stack: &str, uid: &str, permissions: v1::Permissions) -> v
     update_request(stack, uid, &["permissions"], token)
 }
 
-/// Returns permissions narrowed to modules.
+/// Returns permissions that are narrowed to modules.
 pub fn modules(access: v1::Access, grants: &[(&str, v1::Access)]) -> v1::Permissions {
     let grant = |(module, access): &(&str, v1::Access)| v1::ModuleGrant {
         module: (*module).into(),
@@ -163,7 +164,7 @@ pub fn modules(access: v1::Access, grants: &[(&str, v1::Access)]) -> v1::Permiss
     }
 }
 
-/// Returns permissions narrowed to branches and aliases.
+/// Returns permissions that are narrowed to branches and aliases.
 pub fn branches(access: v1::Access, branches: &[&str], aliases: &[&str]) -> v1::Permissions {
     let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     v1::Permissions {
@@ -175,7 +176,7 @@ pub fn branches(access: v1::Access, branches: &[&str], aliases: &[&str]) -> v1::
     }
 }
 
-/// Returns `OK`, or the code and the reason.
+/// Returns `OK`, or the code and the reason of the error.
 pub fn outcome<T>(answered: &Result<Response<T>, Status>) -> String {
     match answered {
         Ok(_) => "OK".into(),
@@ -186,7 +187,7 @@ pub fn outcome<T>(answered: &Result<Response<T>, Status>) -> String {
     }
 }
 
-/// Returns the code and the reason of a failure.
+/// Returns the code and the reason of an error.
 pub fn refused(status: &Status) -> (Code, String) {
     (status.code(), reason(status))
 }
@@ -236,7 +237,7 @@ impl TestServer {
         .await
     }
 
-    /// Returns the token as its owner gets it.
+    /// Returns the token as `Get` returns it to the owner.
     pub async fn see(&self, uid: &str) -> v1::Token {
         let request = get_request(&self.stack, uid);
         let seen = self.owner().await.tokens.get(request).await.unwrap();
@@ -264,7 +265,7 @@ impl TestServer {
         changed.into_inner().token.unwrap()
     }
 
-    /// Introspects the secret, and returns why it is not active, or `OK`.
+    /// Introspects the secret. Returns `OK`, or the reason why the token is not active.
     pub async fn verdict(&self, secret: &str) -> String {
         let answer = self.introspect(secret, &[]).await;
         match (answer.active, answer.reason()) {
@@ -274,7 +275,7 @@ impl TestServer {
         }
     }
 
-    /// Returns the number of live tokens of the stack, and its limit.
+    /// Returns how many live tokens the stack has, and its token limit.
     pub async fn limit(&self) -> (u32, u32) {
         let request = list_request(&self.stack);
         let listed = self.owner().await.tokens.list(request).await.unwrap();
@@ -325,7 +326,7 @@ impl TestServer {
     }
 }
 
-/// Everything that a response can include.
+/// Everything that an introspection can include.
 pub const INCLUDES: [v1::IntrospectInclude; 5] = [
     v1::IntrospectInclude::Permissions,
     v1::IntrospectInclude::Stack,
@@ -334,7 +335,7 @@ pub const INCLUDES: [v1::IntrospectInclude; 5] = [
     v1::IntrospectInclude::Session,
 ];
 
-/// Requests introspection of secrets with one stack key and no action.
+/// Returns a request to introspect these secrets with one stack key and no action.
 pub fn batch_request(stack: &str, secrets: &[&str]) -> v1::BatchIntrospectRequest {
     let question = |secret: &&str| v1::IntrospectQuestion {
         token: (*secret).into(),
@@ -347,13 +348,13 @@ pub fn batch_request(stack: &str, secrets: &[&str]) -> v1::BatchIntrospectReques
     }
 }
 
-/// Returns the error of one question of a batch as the error of a call.
+/// Converts the error of one question in a batch to the error of a call.
 fn status_of(error: &rpc::Status) -> Status {
     let code = Code::from_i32(error.code);
     Status::with_details(code, error.message.clone(), error.encode_to_vec().into())
 }
 
-/// Returns the answer or the error of each question of a batch.
+/// Returns the answer or the error of each question in a batch.
 pub fn results(
     response: &v1::BatchIntrospectResponse,
 ) -> Vec<Result<&v1::IntrospectResponse, Status>> {
@@ -365,12 +366,12 @@ pub fn results(
     results.collect()
 }
 
-/// Returns the answers to a batch. Panics if a question failed.
+/// Returns the answers to a batch. Panics if one of the questions failed.
 pub fn answers(response: &v1::BatchIntrospectResponse) -> Vec<&v1::IntrospectResponse> {
     results(response).into_iter().map(Result::unwrap).collect()
 }
 
-/// Formats the outcome of each question: `OK`, the reason of the answer, or the code and the reason
+/// Formats the outcome of each question: `OK`, the reason in the answer, or the code and the reason
 /// of the error.
 pub fn outcomes(response: &v1::BatchIntrospectResponse) -> Vec<String> {
     let outcome = |result: Result<&v1::IntrospectResponse, Status>| match result {
@@ -386,7 +387,8 @@ pub fn outcomes(response: &v1::BatchIntrospectResponse) -> Vec<String> {
     results(response).into_iter().map(outcome).collect()
 }
 
-/// Requests the revocation of what the filter selects, or its preview if there is no hash.
+/// Returns a request to revoke the tokens that the filter selects, or to preview this if there is
+/// no hash.
 pub fn revoke_all_request(
     stack: &str,
     filter: &v1::RevokeFilter,

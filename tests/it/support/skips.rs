@@ -1,5 +1,5 @@
-//! Skips tests that cannot run on this machine because a tool is missing. There is no other way to
-//! skip a test.
+//! Skips tests that cannot run on this machine because a tool is missing. Tests must not be skipped
+//! in any other way.
 
 use std::{
     env,
@@ -14,8 +14,7 @@ static SKIPPED: AtomicUsize = AtomicUsize::new(0);
 
 /// Returns `found`. If it is `None`, reports that the current test is skipped.
 ///
-/// # Panics
-/// If `found` is `None` and `CI` is set to anything but the empty string.
+/// # Panics If `found` is `None` and the variable `CI` is set and not empty.
 #[track_caller]
 pub fn found_or_skip<T>(found: Option<T>, what: &str) -> Option<T> {
     if found.is_none() {
@@ -27,7 +26,7 @@ pub fn found_or_skip<T>(found: Option<T>, what: &str) -> Option<T> {
 #[track_caller]
 fn skip(missing: &str) {
     let thread = thread::current();
-    // libtest names the thread of a test after the test.
+    // libtest gives the thread of a test the name of the test.
     let test = thread.name().unwrap_or("a test");
     assert!(
         !must_run(env::var_os("CI").as_deref()),
@@ -36,8 +35,9 @@ fn skip(missing: &str) {
     let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
     let place = Location::caller();
     let line = format!("\nSKIPPED {count}: {test}; missing: {missing} ({place})\n");
-    // eprintln! is not suitable, because libtest captures it and prints it only if the test fails.
-    // A single write keeps the line in one piece among the output of other threads.
+    // `eprintln!` is not suitable, because libtest captures its output and prints it only if the
+    // test fails. The line is written at once, so that the output of other threads does not split
+    // it.
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 

@@ -1,4 +1,4 @@
-//! A client of `Watch`.
+//! A client of the `Watch` stream.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use tonic::{Request, Status, Streaming};
 
 use super::Client;
 
-/// The timeout for an event that must happen.
+/// The timeout for an event that is expected.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Watching {
-    /// The request side of the stream. Dropping it closes that side.
+    /// The request side of the stream. Dropping the sender closes this side.
     pub requests: Option<UnboundedSender<WatchRequest>>,
     pub told: Streaming<WatchResponse>,
     nonce: u64,
@@ -37,7 +37,7 @@ pub fn from(revision: &str) -> WatchRequest {
     }
 }
 
-/// Returns the kind and the uid of what changed.
+/// Returns the kind and the uid of the changed stack or token.
 pub fn subject(changed: &WatchChanged) -> String {
     match changed.subject.clone().unwrap() {
         Subject::TokenUid(uid) => format!("token {uid}"),
@@ -50,7 +50,7 @@ pub fn staleness(pong: &WatchPong) -> Duration {
 }
 
 impl Watching {
-    /// Opens a stream from now on, or from `revision` if it is not empty.
+    /// Opens a stream that starts now, or at `revision` if it is not empty.
     pub async fn open(client: &Client, revision: &str) -> Result<Self, Status> {
         Self::open_with(client, from(revision)).await
     }
@@ -82,7 +82,7 @@ impl Watching {
         self.requests.as_ref().unwrap().send(request).unwrap();
     }
 
-    /// Sends a ping. Returns the changes received before its pong, and the pong.
+    /// Sends a ping. Returns the changes received before the pong, and the pong itself.
     pub async fn pong(&mut self) -> Result<(Vec<WatchChanged>, WatchPong), Status> {
         self.nonce += 1;
         self.send(ping(self.nonce));
@@ -103,7 +103,7 @@ impl Watching {
         }
     }
 
-    /// Reads until the stream ends, and returns its status.
+    /// Reads until the stream ends, and returns the status that it ends with.
     pub async fn end(&mut self) -> Status {
         loop {
             if let Err(status) = self.next().await {

@@ -1,4 +1,4 @@
-//! Services identified by their client certificate.
+//! Tests services that are identified by their client certificate.
 
 use std::time::Duration;
 
@@ -81,7 +81,7 @@ impl Mesh {
         Client::new(client.connect().await.unwrap(), authorization)
     }
 
-    /// Creates a client with a certificate for these names and no other credential.
+    /// Creates a client whose only credential is a certificate for these names.
     async fn bearing(&self, names: &[SanType]) -> Client {
         self.with(Some(&self.ca.client(names)), None).await
     }
@@ -92,8 +92,8 @@ impl Mesh {
         answered.map(|answer| answer.into_inner().active)
     }
 
-    /// Introspects with a client certificate that has these names. Returns whether the token is
-    /// active, or code and reason of the error.
+    /// Introspects with a client certificate for these names. Returns whether the token is active,
+    /// or the code and the reason of the error.
     async fn answer(&self, names: &[SanType]) -> Result<bool, (Code, String)> {
         let answered = self.introspect(&mut self.bearing(names).await).await;
         answered.map_err(|status| (status.code(), reason(&status)))
@@ -110,7 +110,7 @@ async fn listed_names_make_the_caller() {
     assert_eq!(mesh.answer(&[uri(CONTENT_API)]).await, Ok(true));
     assert_eq!(mesh.answer(&[dns("assets.cms.svc")]).await, Ok(true));
     assert_eq!(mesh.answer(&[dns("ASSETS.cms.svc")]).await, Ok(true));
-    // One matching name is enough.
+    // It is enough if one of the names matches.
     let several = [dns("other.svc"), uri(CONTENT_API)];
     assert_eq!(mesh.answer(&several).await, Ok(true));
 }
@@ -123,7 +123,7 @@ async fn unlisted_certificate_names_are_refused() {
         vec![uri("spiffe://other.org/ns/cms/sa/content-api")],
         vec![dns("cms.svc")],
         vec![dns("*.cms.svc")],
-        // A DNS entry does not match a URI, nor a URI entry a DNS name.
+        // A DNS entry does not match a URI, and a URI entry does not match a DNS name.
         vec![uri("assets.cms.svc")],
         // An X.509-SVID has exactly one URI.
         vec![uri(CONTENT_API), uri("spiffe://example.org/b")],
@@ -147,11 +147,11 @@ async fn service_without_the_introspect_role_is_refused() {
 async fn bearer_credential_decides_alone() {
     let mesh = Mesh::start().await;
     let pair = mesh.ca.client(&[uri(CONTENT_API)]);
-    // If a JWT is invalid, the certificate is not used in its place.
+    // The JWT is invalid. The server does not fall back to the certificate.
     let mut bad = mesh.with(Some(&pair), Some("Bearer x".into())).await;
     let refused = mesh.introspect(&mut bad).await.unwrap_err();
     assert_eq!(reason(&refused), "CREDENTIAL_INVALID");
-    // A valid JWT takes precedence, so the caller is the owner.
+    // The JWT is valid. It takes precedence over the certificate, so the caller is the owner.
     let mut owner = mesh.with(Some(&pair), Some(mesh.jwt("owner"))).await;
     let refused = mesh.introspect(&mut owner).await.unwrap_err();
     assert_eq!(reason(&refused), "ROLE_REQUIRED");
@@ -213,7 +213,8 @@ async fn certificates_that_do_not_verify_get_no_connection() {
             .connect()
             .await
         {
-            // With TLS 1.3 the client learns of the refusal only after its own handshake.
+            // With TLS 1.3, the client learns of the refusal only after its own handshake is
+            // complete.
             Ok(channel) => mesh
                 .introspect(&mut Client::new(channel, None))
                 .await

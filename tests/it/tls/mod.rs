@@ -1,4 +1,4 @@
-//! TLS on the gRPC port: identification by certificate, and reloads of changed files.
+//! Tests TLS on the gRPC port: identification by certificate, and reloads of changed files.
 
 mod identity;
 mod reload;

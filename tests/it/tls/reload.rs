@@ -1,4 +1,5 @@
-//! Changed files: valid pairs are loaded while calls continue, invalid ones are not.
+//! Tests that a changed pair of certificate and key is loaded while calls continue, unless it is
+//! invalid.
 
 use std::{
     sync::{
@@ -24,7 +25,7 @@ const ENTRIES: &str = r#"
 identity = "assets.cms.svc"
 caller   = "service"
 "#;
-/// The maximum delay until a new pair is used.
+/// The maximum time until a new pair is used.
 const WITHIN: Duration = Duration::from_secs(5);
 
 /// Returns how often the pair is swapped under load.
@@ -33,13 +34,13 @@ fn swaps() -> usize {
     set.map_or(100, |text| text.parse().unwrap())
 }
 
-/// Returns the server certificate of a new connection.
+/// Returns the server certificate that a new connection gets.
 async fn shown(client: &TlsClient) -> Vec<u8> {
     let stream = client.handshake().await.unwrap();
     stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
 }
 
-/// Waits until new connections get this certificate, and returns how long that took.
+/// Waits until new connections get this certificate. Returns how long that took.
 async fn wait_until_shown(client: &TlsClient, pair: &CertifiedKey) -> Duration {
     let began = Instant::now();
     while shown(client).await != pair.der {
@@ -193,7 +194,7 @@ async fn an_expired_ca_is_ignored_and_the_others_still_work() {
         assert!(began.elapsed() < WITHIN, "an expired CA is still trusted");
     }
     assert!(is_served(&server, &new, &of_new).await);
-    // An expired CA that is still in the bundle does not prevent a reload.
+    // The expired CA is still in the bundle, but does not prevent a reload.
     let renewed = new.server();
     mount.swap(&renewed, &[&old, &new]);
     wait_until_shown(&TlsClient::new(&server, &new, None), &renewed).await;

@@ -1,5 +1,5 @@
-//! Every connection does a full handshake: a resumed session would restore a client certificate
-//! that was verified against the CAs of that time.
+//! Tests that every connection does a full handshake. A resumed session would restore a client
+//! certificate that was verified against the CAs at an earlier time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ use crate::{
     wire,
 };
 
-/// Creates a client configuration that resumes sessions where possible.
+/// Creates a client configuration that resumes a session if the server permits it.
 fn resuming(trusted: &Ca, version: &'static SupportedProtocolVersion) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     let ca = CertificateDer::from_pem_slice(trusted.pem().as_bytes()).unwrap();
@@ -36,8 +36,8 @@ fn resuming(trusted: &Ca, version: &'static SupportedProtocolVersion) -> Arc<Cli
     Arc::new(config)
 }
 
-/// Opens a connection and returns the kind of its handshake. Exchanges some data, so that session
-/// tickets of the server have arrived.
+/// Opens a connection and returns the kind of its handshake. It also exchanges some data, so that
+/// the server's session tickets have arrived.
 async fn handshake(address: &str, config: &Arc<ClientConfig>) -> HandshakeKind {
     let socket = TcpStream::connect(address).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();

@@ -1,5 +1,5 @@
-//! Access to tokens (R2): what each role may do, and that a stack cannot access another stack's
-//! tokens.
+//! Tests access to tokens (R2): what each role may do, and that tokens cannot be accessed through
+//! another stack.
 
 use stacktoken::grpc::pb::v1;
 
@@ -14,7 +14,7 @@ use crate::support::{
 
 const DAY: i64 = 86_400;
 
-/// Returns the outcome of each RPC for this caller, on a token that expires in ten days.
+/// Calls each RPC as this caller, on a token that expires in ten days. Returns the outcomes.
 async fn attempts(server: &TestServer, client: &mut Client, name: &str) -> Vec<String> {
     let stack = &server.stack;
     let subject = server
@@ -55,7 +55,7 @@ async fn owner_and_admins_manage_tokens_operators_only_restrict_and_others_do_ne
     let owner_as_operator = format!("Bearer {owner_as_operator}");
     let developer_as_operator = server.issuer.operator("developer", START);
     let developer_as_operator = format!("Bearer {developer_as_operator}");
-    // Issue, Get, List, Update, SetExpiry earlier, SetExpiry later, Revoke.
+    // The columns: Issue, Get, List, Update, SetExpiry earlier, SetExpiry later, Revoke.
     let shutting_off = [ROLE, OK, OK, ROLE, OK, ROLE, OK];
     let table = [
         ("owner", server.owner().await, [OK; 7]),
@@ -122,7 +122,7 @@ async fn a_role_counts_only_while_one_has_it() {
     );
 }
 
-/// Returns the outcome of every RPC on this token with this stack API key.
+/// Calls every RPC for this token with this stack API key. Returns the outcomes.
 async fn by_uid(client: &mut Client, stack: &str, uid: &str) -> [String; 4] {
     let tokens = &mut client.tokens;
     [
@@ -147,7 +147,8 @@ async fn a_token_of_another_stack_is_not_found_by_any_rpc() {
     let server = TestServer::start().await;
     let token = server.token("deploy").await;
     let other = server.register("Other stack").await;
-    // The same people govern both stacks, so only the key in the request distinguishes them.
+    // Both stacks have the same owner and admins, so only the key in the request distinguishes the
+    // stacks.
     let mut owner = server.owner().await;
     assert_eq!(by_uid(&mut owner, &other, &token.uid).await, [TOKEN; 4]);
     let unknown = "01890000-0000-7000-8000-000000000000";

@@ -1,4 +1,4 @@
-//! A dead token stays dead (R8): neither an RPC nor a clock makes it live again.
+//! Tests that a dead token stays dead (R8): neither an RPC nor a clock makes it live again.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::support::{
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Tries everything that might make a token live again, and returns the outcomes.
+/// Tries everything that might make a token live again. Returns the outcomes.
 async fn attempts(server: &TestServer, uid: &str) -> Vec<String> {
     let mut tokens = server.owner().await.tokens;
     let stack = &server.stack;
@@ -67,7 +67,8 @@ async fn a_token_revoked_after_it_expired_answers_revoked_for_good() {
     assert_eq!(server.verdict(&token.secret).await, "REVOKED");
 }
 
-/// Returns a token that a change found expired, with the clock set back to before its expiry.
+/// Returns a token whose expiry a change has recorded. After that, the clock is set back to before
+/// the expiry.
 async fn found_expired(server: &TestServer, name: &str, change: &str) -> Issued {
     let ends = server.clock.seconds() + 60;
     let token = server.token_until(name, at(ends)).await;
@@ -118,8 +119,8 @@ async fn a_change_that_found_a_token_expired_is_final_even_if_the_clock_goes_bac
         let tried = attempts(&server, &token.uid).await;
         assert_eq!(tried, ["Unavailable CLOCK_SKEW"; 6], "{change}");
         assert_eq!(server.limit().await.0, 0, "{change}");
-        // Once the clock has passed the instant of the last change, the state of the token is the
-        // reason.
+        // Once the clock has passed the instant of the last change, the reason for the refusal is
+        // the token's state.
         server.clock.advance(2 * MINUTE);
         let tried = attempts(&server, &token.uid).await;
         let refused = format!("FailedPrecondition TOKEN_{reason}");

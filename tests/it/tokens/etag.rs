@@ -1,5 +1,5 @@
-//! Changes with an etag: if two owners have read the same version of a token, one owner's change
-//! succeeds and the other's is refused.
+//! Tests changes with an etag. If two owners have read the same version of a token and both change
+//! it, one change succeeds and the other is refused.
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ fn describe(server: &TestServer, uid: &str, (text, etag): (&str, &str)) -> v1::U
     }
 }
 
-/// Makes every kind of change with an etag, and returns the outcomes.
+/// Makes every kind of change with this etag. Returns the outcomes.
 async fn every_change(
     client: &mut Client,
     (stack, uid): (&str, &str),

@@ -1,4 +1,4 @@
-//! `GetUsage`: when a token was last used, and by which services.
+//! Tests `GetUsage`: when a token was last used, and by which services.
 
 use std::time::Duration;
 

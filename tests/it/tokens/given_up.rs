@@ -1,4 +1,4 @@
-//! Clients that give up: if their call was completed, every later answer reflects it.
+//! Tests clients that give up. If their call was completed anyway, every later answer reflects it.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::support::{
     requests::{UNTIL_FIRST_USE, revoke_request, rotate_request},
 };
 
-/// Returns how often clients give up in each test.
+/// Returns how many calls are given up in each test.
 pub fn times() -> u64 {
     let count = std::env::var("STACKTOKEN_TEST_CANCELLATIONS");
     count.map_or(100, |count| count.parse().unwrap())
 }
 
-/// Returns a timeout. The timeouts are spread over the duration of a change, and slightly beyond.
+/// Returns a timeout for call `n`. The timeouts range from 0 to slightly more than a change takes.
 fn patience(n: u64) -> Duration {
     Duration::from_micros(n * 7919 % 6000)
 }
@@ -43,7 +43,7 @@ async fn as_many_tokens_are_left_as_audit_rows_and_one_live_secret_each() {
             owner.tokens.issue(request).await.unwrap();
         }
     }
-    // SQLite has one writer, so earlier changes are complete when this one is.
+    // SQLite has one writer, so once this change is complete, all earlier ones are too.
     server.token("the last").await;
     let tokens = outside.number("SELECT COUNT(*) FROM tokens").await;
     let rows = "SELECT COUNT(*) FROM audit_events WHERE action = 'token_issue' \
@@ -54,7 +54,7 @@ async fn as_many_tokens_are_left_as_audit_rows_and_one_live_secret_each() {
     assert!(cut > 0, "no client gave up");
 }
 
-/// Waits until the verdict is `expected`: a completed change may not be applied to the cache yet.
+/// Waits until the verdict is `expected`, because the cache may not reflect a completed change yet.
 async fn becomes(server: &TestServer, secret: &str, expected: &str) {
     eventually(expected, async || {
         (server.verdict(secret).await == expected).then_some(())
@@ -70,7 +70,7 @@ async fn a_committed_revoke_always_evicts_the_token() {
     for n in 0..times() {
         let token = server.token(&format!("token {n}")).await;
         assert_eq!(server.verdict(&token.secret).await, "OK");
-        // Introspects concurrently, so that cache fills overlap with the revoke.
+        // Introspections run at the same time, so that they fill the cache during the revoke.
         let (mut asking, stack, secret) =
             (service.clone(), server.stack.clone(), token.secret.clone());
         let asking = tokio::spawn(async move {
@@ -84,7 +84,7 @@ async fn a_committed_revoke_always_evicts_the_token() {
             .revoke(revoke_request(&server.stack, &token.uid, ""));
         cut += i32::from(tokio::time::timeout(patience(n), call).await.is_err());
         asking.await.unwrap();
-        // The revoke may still be running. Once it is recorded, the cache must apply it.
+        // The revoke may still be running. Once it is recorded, the verdict must reflect it.
         let told = server.verdict(&token.secret).await;
         let revoked = server.see(&token.uid).await.state() == v1::TokenState::Revoked;
         if revoked {

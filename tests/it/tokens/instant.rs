@@ -1,4 +1,4 @@
-//! The instant of a decision (R8): the clock is read when the decision is made, not when the
+//! Tests the instant of a decision (R8). The clock is read when the decision is made, not when the
 //! request's headers arrive, and the instant is never before an earlier change of the stack.
 
 use std::time::Duration;
@@ -11,7 +11,8 @@ use crate::support::{
     requests::{Issued, overlap_for, refused, revoke_request, rotate_request, set_expiry_request},
 };
 
-/// Issues and uses a token that expires in a second.
+/// Issues and uses a token that expires in a second. Returns the token and its expiry in
+/// microseconds.
 async fn about_to_expire(server: &TestServer, name: &str) -> (Issued, i64) {
     let ends = server.clock.seconds() + 60;
     let token = server.token_until(name, at(ends)).await;
@@ -58,7 +59,7 @@ async fn a_message_that_comes_before_the_expiry_is_in_time() {
         server.clock.advance(Duration::from_millis(500));
         let expected = match asked {
             LateQuestion::SetExpiry => "OK",
-            // The overlap ends with the expiry of the token.
+            // The overlap ends at the latest when the token expires.
             LateQuestion::Rotate => "SUPERSEDED",
             _ => "EXPIRED",
         };
@@ -155,12 +156,13 @@ async fn instants_never_go_back_within_a_stack() {
     server.clock.advance(Duration::from_secs(10));
     server.revoke(&first.uid).await;
     let last = server.see(&first.uid).await.revoked_at.unwrap();
-    // As if another host's clock were behind, within the permitted skew: the instant stays the
-    // same.
+    // The clock is set back by less than the permitted skew, as if another host had made the
+    // earlier change. The instant of the earlier change is used again.
     server.clock.set_back(Duration::from_millis(1_900));
     server.revoke(&second.uid).await;
     assert_eq!(server.see(&second.uid).await.revoked_at.unwrap(), last);
-    // Beyond the permitted skew one of the two clocks is wrong, and the server cannot know which.
+    // The clock is set back by more than the permitted skew. One of the two clocks is wrong, and
+    // the server cannot know which one.
     server.clock.set_back(Duration::from_millis(200));
     let before = server.audit().await;
     let issue = crate::support::issue_request(&server.stack, "third");
@@ -172,7 +174,7 @@ async fn instants_never_go_back_within_a_stack() {
     let details = crate::support::clients::details(&status);
     assert!(details.retry_info().is_some());
     assert_eq!(server.audit().await, before);
-    // The skew is relative to the last change of the same stack.
+    // Only the last change of the same stack counts, so another stack can be changed.
     server.register("Another").await;
     // Once the clock has caught up, changes succeed again.
     server.clock.advance(Duration::from_millis(200));
@@ -183,7 +185,8 @@ async fn instants_never_go_back_within_a_stack() {
 async fn the_permitted_skew_is_that_of_the_setting() {
     let skew = Duration::from_secs(30);
     let server = TestServer::start_with(|tuning| tuning.max_clock_skew = skew).await;
-    // The skew that the clock and the store permit. SQLite has no second clock to compare with.
+    // The clock is asked to permit this skew. The `false` means that SQLite has no second clock to
+    // compare with.
     assert_eq!(server.clock.permitted(), Some((skew, false)));
     let token = server.token("deploy").await;
     server.clock.set_back(Duration::from_secs(29));

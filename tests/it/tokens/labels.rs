@@ -1,4 +1,4 @@
-//! Labels: their limits, how they are changed, and how they are used to find tokens.
+//! Tests labels: their limits, how they are changed, and how tokens are found by them.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -1,4 +1,4 @@
-//! At most ten live tokens (R6).
+//! Tests that a stack has at most ten live tokens (R6).
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `ListStacks`: the stacks in which the caller has a role.
+//! Tests `ListStacks`, which returns the stacks in which the caller has a role.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ async fn page(client: &mut Client, size: i32, token: &str) -> ListStacksResponse
     answer.unwrap().into_inner()
 }
 
-/// Returns the stacks of all pages of this size.
+/// Returns the stacks on all pages, requested with this page size.
 async fn pages(client: &mut Client, size: i32) -> Vec<OwnStack> {
     let (mut stacks, mut token) = (Vec::new(), String::new());
     loop {
@@ -60,7 +60,8 @@ async fn a_user_sees_own_stacks_with_the_role_in_each_and_a_stranger_none() {
         [],
         "an operator is not a member"
     );
-    // A user with a role in one of two stacks, and an operator who is a member of one.
+    // One caller is a user with a role in one of two stacks; the other is an operator who is a
+    // member of one.
     for subject in ["stranger", "operator"] {
         let join = SetMemberRequest {
             stack_api_key: second.clone(),
@@ -122,7 +123,7 @@ async fn a_suspended_stack_is_shown_as_such_and_a_removed_one_not_at_all() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_of_any_size_have_every_own_stack_once_newest_first() {
     let server = TestServer::start().await;
-    // Two stacks share each instant, so only the id determines their order.
+    // Two stacks are registered at each instant, so only the id determines their order.
     for n in 0..6 {
         if n % 2 == 0 {
             server.clock.advance(Duration::from_secs(1));

@@ -1,4 +1,4 @@
-//! `TokenService`, one file for each RPC, and files for rules that apply to more than one RPC.
+//! Tests `TokenService`. Each RPC has its own file, and so have rules that apply to several RPCs.
 
 mod access;
 mod death;

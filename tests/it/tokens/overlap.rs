@@ -1,5 +1,5 @@
-//! During a rotation a token has two live secrets: both are visible, and the previous one can be
-//! ended early.
+//! Tests that a token has two live secrets during a rotation, that both are visible, and that the
+//! former one can be ended early.
 
 use std::time::Duration;
 

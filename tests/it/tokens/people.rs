@@ -1,5 +1,5 @@
-//! Tokens and people: the way a person signed in does not matter (R10), and a token outlives the
-//! membership of its issuer (R11).
+//! Tests that it does not matter how a person signed in (R10), and that a token stays valid when
+//! the person who issued it is no longer a member (R11).
 
 use serde_json::json;
 use stacktoken::grpc::pb::{admin::v1 as admin, audit::v1 as audit, v1};

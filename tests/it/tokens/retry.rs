@@ -1,4 +1,5 @@
-//! Requests that are repeated because the response was lost: one token, one live secret.
+//! Tests requests that are repeated because the response was lost. The result is always one token
+//! with one live secret.
 
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ async fn issue(server: &TestServer, request: v1::IssueRequest) -> Result<Issued,
     issued.map(|answer| answer.into_inner().into())
 }
 
-/// Asserts that the call fails with REQUEST_ID_REUSED and that the error has the token's id.
+/// Asserts that the call fails with REQUEST_ID_REUSED and that the error contains the token's id.
 fn assert_reused(status: &Status, uid: &str) {
     assert_eq!(
         refused(status),

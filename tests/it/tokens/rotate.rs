@@ -1,4 +1,4 @@
-//! Rotation: a new secret, and an overlap during which the previous one stays valid.
+//! Tests rotation: the token gets a new secret, and the former one stays valid during an overlap.
 
 use std::time::Duration;
 
@@ -421,7 +421,7 @@ async fn a_superseded_secret_that_is_presented_is_audited_once() {
     for _ in 0..5 {
         assert_eq!(server.verdict(&issued.secret).await, "SUPERSEDED");
     }
-    // Refusals are written in order, so this one is recorded after any above.
+    // Refusals are written in order, so this one is recorded after all of the above.
     let mut developer = server.developer().await;
     developer
         .tokens
@@ -508,7 +508,7 @@ async fn hits_write_nothing() {
         assert_eq!(server.verdict(secret).await, "OK");
     }
     let outside = server.outside().await;
-    // From here on every write of a secret fails.
+    // From here on, every write of a secret fails, so a verdict that writes would fail too.
     outside
         .run("CREATE TRIGGER still BEFORE UPDATE ON token_secrets BEGIN SELECT RAISE(ABORT, 'no'); END")
         .await;

@@ -11,7 +11,7 @@ use crate::support::{
     requests::{outcome, set_expiry_request},
 };
 
-/// The time from `START` to the next midnight in UTC.
+/// The time from `START` until the next midnight in UTC.
 const TO_MIDNIGHT: Duration = Duration::from_secs(12 * 3600);
 const MICROSECOND: Duration = Duration::from_micros(1);
 

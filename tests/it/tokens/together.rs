@@ -1,4 +1,4 @@
-//! Changes that wait for each other on SQLite and are committed together.
+//! Tests changes that wait for each other on SQLite and are committed together.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -6,7 +6,7 @@ use tokio::{task::JoinSet, time::sleep};
 
 use crate::support::{TestServer, database::DirectConnection, issue_request};
 
-/// How many stacks have a change that waits.
+/// The number of stacks in which a change waits.
 const STACKS: usize = 16;
 
 /// A token with this name takes long to insert, so that other changes have to wait.
@@ -14,8 +14,8 @@ const SLOW: &str = "CREATE TRIGGER slow BEFORE INSERT ON tokens WHEN NEW.name = 
     SELECT (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1500000) \
     SELECT max(i) FROM n); END";
 
-/// Returns how many transactions the write-ahead log of a database contains: the frames that end
-/// one (<https://sqlite.org/fileformat2.html#the_write_ahead_log>).
+/// Returns how many transactions the write-ahead log of a database contains, by counting the frames
+/// that end a transaction (<https://sqlite.org/fileformat2.html#the_write_ahead_log>).
 fn commits(database: &Path) -> usize {
     let log = fs::read(format!("{}-wal", database.display())).unwrap();
     let number = |at: usize| u32::from_be_bytes(log[at..at + 4].try_into().unwrap());
@@ -25,8 +25,8 @@ fn commits(database: &Path) -> usize {
     current.filter(|frame| frame[4..8] != [0; 4]).count()
 }
 
-/// Issues a slow token, and while it is being issued one token in each other stack. Returns the
-/// names of the tokens, and whether the caller was told that the token was issued.
+/// Issues a token slowly and, at the same time, one token in each other stack. Returns the name of
+/// each token, and whether the call to issue it succeeded.
 async fn issue_together(server: &TestServer, name_of: fn(usize) -> String) -> Vec<(String, bool)> {
     let mut stacks = Vec::new();
     for at in 0..STACKS {
@@ -59,7 +59,7 @@ async fn changes_that_wait_together_are_committed_together_and_one_that_fails_un
     let server = TestServer::start().await;
     let outside = server.outside().await;
     outside.run(SLOW).await;
-    // Fails after the row of the token was inserted.
+    // The transaction fails after it has inserted the row of the token.
     outside
         .run(
             "CREATE TRIGGER bad BEFORE INSERT ON audit_events \
@@ -73,9 +73,9 @@ async fn changes_that_wait_together_are_committed_together_and_one_that_fails_un
         format!("{kind} {at}")
     })
     .await;
-    // The stacks were registered one by one.
+    // The registrations of the stacks are not counted, because they were made one after the other.
     let made = commits(&server.database()).saturating_sub(before + STACKS);
-    // Fewer than without groups; how many depends on how fast the machine is.
+    // There are fewer transactions than changes. How many depends on the speed of the machine.
     assert!(made < STACKS - STACKS / 4, "{made} transactions");
     for (name, issued) in told {
         assert_eq!(issued, !name.starts_with("bad"), "{name}");
@@ -91,7 +91,7 @@ async fn a_commit_that_fails_fails_all_its_changes_and_keeps_no_lock() {
     let server = TestServer::start().await;
     let outside = server.outside().await;
     outside.run(SLOW).await;
-    // A violated constraint that is checked only by COMMIT.
+    // The trigger violates a constraint that is checked only by COMMIT.
     outside
         .run(
             "CREATE TABLE poison (id INTEGER PRIMARY KEY, \
@@ -118,7 +118,7 @@ async fn a_commit_that_fails_fails_all_its_changes_and_keeps_no_lock() {
     assert!(exists(&outside, "afterwards").await);
 }
 
-/// As on a full disk, SQLite rolls the whole transaction back because of one change.
+/// One change makes SQLite roll the whole transaction back, as it does when the disk is full.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_that_ends_the_transaction_of_a_group_fails_no_other_change() {
     let server = TestServer::start().await;

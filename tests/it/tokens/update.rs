@@ -242,7 +242,7 @@ async fn a_mask_reaches_into_permissions_and_leaves_their_other_parts() {
         assert_eq!(changed.permissions.as_ref(), Some(&expected), "{paths:?}");
         assert_eq!(server.see(&token.uid).await, changed);
     }
-    // A path without a value removes that restriction, and no other.
+    // If the mask names a restriction that has no value, this restriction is removed, and no other.
     for path in ["permissions.modules", "permissions.branches"] {
         let nothing = update_request(&server.stack, &token.uid, &[path], words("", ""));
         let changed = owner.tokens.update(nothing).await.unwrap().into_inner();

@@ -1,4 +1,4 @@
-//! Input validation of `Issue`: the exact limits of each field, and the violation reported beyond
+//! Tests how `Issue` validates its input: the exact limits of each field, and the error beyond
 //! them.
 
 use prost_types::Timestamp;
@@ -13,7 +13,7 @@ use crate::support::{
     requests::{branches, get_request, modules, outcome, refused},
 };
 
-/// The longest relative expiry, in seconds.
+/// The longest relative expiry that is accepted, in seconds.
 const LONGEST: i64 = 36_500 * 86_400;
 
 fn expiry(choice: v1::expiry::Expiry) -> Option<v1::Expiry> {

@@ -1,4 +1,4 @@
-//! `List` over the tokens of all stacks, for operators.
+//! Tests how operators list the tokens of all stacks with `List`.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::support::{
     requests::{issued_by, list_request},
 };
 
-/// Starts a server with tokens in two stacks, and returns it with the key of the other stack.
+/// Starts a server with tokens in two stacks. Returns the server and the key of the second stack.
 async fn two_stacks() -> (TestServer, String) {
     let server = TestServer::start().await;
     let other = server.register("Other").await;

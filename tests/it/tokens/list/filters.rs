@@ -1,4 +1,4 @@
-//! Filters of `List`, valid and invalid.
+//! Tests valid and invalid filters of `List`.
 
 use std::time::Duration;
 
@@ -111,7 +111,8 @@ async fn a_period_has_its_first_instant_and_not_its_last() {
             ..list_request(&server.stack)
         };
         assert_eq!(names(&list(&mut owner, request).await), expected, "{from}");
-        // The expiry is filtered in the same way. A token without an expiry is in no period.
+        // The filter on the expiry works in the same way. A token without an expiry is in no
+        // period.
         let later = |seconds: i64| instant(if seconds == 0 { 0 } else { seconds + 60 });
         let request = v1::ListRequest {
             expires_from: later(from),

@@ -24,7 +24,7 @@ fn names(page: &v1::ListResponse) -> Vec<&str> {
         .collect()
 }
 
-/// Returns the names on all pages of a request, `page_size` at a time.
+/// Returns the names on all pages of a request, in the page size of the request.
 async fn all_pages(client: &mut Client, mut request: v1::ListRequest) -> Vec<String> {
     let mut seen = Vec::new();
     for _ in 0..100 {
@@ -83,7 +83,7 @@ async fn a_hundred_dead_tokens_leave_room_for_ten_live_ones() {
     assert_eq!(server.limit().await, (10, 10));
 }
 
-/// Issues tokens whose orders by issue, by expiry and by name all differ.
+/// Issues tokens whose orders by instant of issue, by expiry and by name all differ.
 async fn in_disorder(server: &TestServer) {
     server.set_limit(100).await;
     for (name, ends_in) in [
@@ -130,7 +130,7 @@ async fn ties_are_broken_by_the_id_so_that_no_token_is_lost_or_seen_twice() {
     let server = TestServer::start().await;
     server.set_limit(100).await;
     for n in 0..20 {
-        // All tokens share the instants of issue and of expiry.
+        // All tokens have the same instant of issue and the same expiry.
         server.token_until(&format!("{n}"), at(START + 60)).await;
     }
     let mut owner = server.owner().await;
