@@ -1,4 +1,4 @@
-//! When tokens were last used, and by which services.
+//! Records when tokens were last used, and by which services.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::store::{
     },
 };
 
-/// A use of a token. A use is an answer to a service that the token is active.
+/// A use of a token. A token is used when a service gets the answer that it is active.
 #[derive(Clone, Debug)]
 pub struct Use {
     /// The token that was used.
@@ -32,8 +32,8 @@ pub struct Use {
 }
 
 /// Records uses. The statement is the same for any number of uses, so only one text is prepared. A
-/// recorded time never goes back, and tokens that were purged are skipped. Rows are written in the
-/// order of the key, so that two replicas that write the same rows cannot deadlock.
+/// recorded time is never replaced by an earlier one, and uses of purged tokens are skipped. Rows
+/// are written in key order, so that two replicas that write the same rows cannot deadlock.
 const RECORD: PerEngine = PerEngine {
     postgres: "\
     INSERT INTO token_usage (token_uid, service_issuer, service_subject, last_used_at) \
@@ -80,8 +80,8 @@ fn row_of(used: &Use) -> (String, &str, &str, i64) {
     (token, issuer, subject, used.at.as_micros())
 }
 
-/// Returns the expression for the time at which the token of the current row was last used by any
-/// service. It is null if the token was never used.
+/// Returns an SQL expression for the time at which any service last used the token of the current
+/// row. It is null if the token was never used.
 pub(super) fn last_used() -> SimpleExpr {
     let column = |column| Expr::col((token_usage::Entity, column));
     let of_this = column(Column::TokenUid).equals((token::Entity, token::Column::Uid));
@@ -93,14 +93,14 @@ pub(super) fn last_used() -> SimpleExpr {
     latest.into()
 }
 
-/// Returns the condition for tokens that have been unused since this instant. They were last used
-/// before it, or were issued before it and never used. A token that was issued later never matches.
+/// Returns the condition for tokens that have been unused since this instant: last used before it,
+/// or issued before it and never used. A token that was issued later never matches.
 pub(super) fn unused_since(at: Timestamp) -> SimpleExpr {
     let issued = Expr::col((token::Entity, token::Column::IssuedAt));
     Expr::from(Func::coalesce([last_used(), issued])).lt(at.as_micros())
 }
 
-/// Records that a service used a token. A recorded time never goes back.
+/// Records that a service used a token. A recorded time is never replaced by an earlier one.
 pub(super) async fn note(
     tx: &Transaction,
     token: TokenUid,

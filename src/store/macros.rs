@@ -1,17 +1,17 @@
-//! Macros that run a store method in a transaction, with a trace span, its duration, a queue permit
-//! and retries.
+//! Macros that run a store method in a transaction. They add a trace span, measure the duration,
+//! take a queue permit and retry conflicts.
 
 /// Runs the block in a write transaction, and retries it if the transaction conflicts with another
 /// one. This is a macro, because the compiler cannot yet prove that the future of an async closure
 /// is `Send`. `$name` is the name of the operation in metrics and traces. With `Mode::Preview`, the
-/// same transaction runs and is rolled back at its end.
+/// same transaction runs but is rolled back at its end.
 macro_rules! write_tx {
     ($store:expr, $name:literal, |$tx:ident| $work:block) => {
         write_tx!($store, $crate::domain::caller::Mode::Apply, $name, |$tx| {
             $work
         })
     };
-    // For a change of one stack. First waits in the queue of the stack, without holding a
+    // For a change of one stack. It first waits in the queue of the stack, without holding a
     // connection.
     ($store:expr, ($stack:expr), $name:literal, |$tx:ident| $work:block) => {
         write_tx!(
@@ -33,7 +33,7 @@ macro_rules! write_tx {
     ($store:expr, $mode:expr, $name:literal, |$tx:ident| $work:block) => {
         write_tx!(@begun $store, $mode, $name, None, |$tx| $work)
     };
-    // Begins with the lock of the stack, if one is given.
+    // Begins by locking the stack, if one is given.
     (@begun $store:expr, $mode:expr, $name:literal, $locked:expr, |$tx:ident| $work:block) => {{
         let operation = $store.begin_operation($name);
         let mut pauses = $crate::store::RETRY_AFTER.into_iter();
@@ -64,7 +64,7 @@ macro_rules! write_tx {
 }
 
 /// Runs a change of a stack or of its tokens in a write transaction, like `write_tx!`. Its block
-/// must return a `Changed`, which is the proof that the change is recorded.
+/// must return a `Changed`, which proves that the change is recorded.
 macro_rules! change_tx {
     ($store:expr, ($($scope:tt)*), $name:literal, |$tx:ident| $work:block) => {
         write_tx!($store, ($($scope)*), $name, |$tx| $work)
@@ -76,7 +76,7 @@ macro_rules! change_tx {
     };
 }
 
-/// Runs several reads on one snapshot. Holds a permit from the caller's share of the read
+/// Runs several reads on one snapshot. Takes a permit from the caller's share of the read
 /// connections.
 macro_rules! read_tx {
     ($store:expr, $call:expr, $name:literal, |$tx:ident| $work:block) => {{

@@ -84,8 +84,8 @@ use self::{
     engine::writable::Refused,
 };
 
-/// How many times a change tries again to get a connection from a busy pool. Many queued changes of
-/// one stack do not mean that the store is unavailable.
+/// How many times a change retries to get a connection from a busy pool. A long queue of changes of
+/// one stack does not mean that the store is unavailable.
 const WAIT_AGAIN: usize = 4;
 
 /// The pauses before the retries of a transaction that conflicted with another one.
@@ -103,7 +103,7 @@ pub struct Store {
     size: PoolSize,
     pools: Arc<ArcSwap<Pools>>,
     outcomes: Arc<Outcomes>,
-    /// The changes on SQLite that are committed together.
+    /// The groups in which changes on SQLite are committed together.
     groups: Groups,
     permit_queues: PermitQueues,
     read_limits: ReadLimits,
@@ -192,14 +192,14 @@ impl Store {
     }
 
     /// Registers a cache. The subjects of a change are barred from the cache from before COMMIT is
-    /// sent until the outcome is known. Then their facts have been evicted.
+    /// sent until the outcome is known. By then, their facts have been evicted.
     pub fn bar_from(&self, cache: Arc<Cache>) {
         self.outcomes.bar_from(cache);
     }
 
-    /// Disables checks of the origin, for tests that show why the checks are needed. `incarnation`
-    /// ignores crashes and promotions. `system` ignores that a copy belongs to another cluster. No
-    /// setting does this.
+    /// Disables checks of the origin, for tests that show why the checks are needed. With
+    /// `incarnation`, crashes and promotions are not noticed. With `system`, a copy of the database
+    /// in another cluster is not noticed.
     #[must_use]
     pub fn mistaking_origins(mut self, incarnation: bool, system: bool) -> Self {
         if self.dialect() == Dialect::Postgres {
@@ -215,7 +215,7 @@ impl Store {
         self.location.is_private()
     }
 
-    /// Logs a warning unless connections are private, see [`Self::is_private`].
+    /// Logs a warning unless connections are private (see [`Self::is_private`]).
     pub fn warn_unless_private(&self) {
         if !self.is_private() {
             tracing::warn!(
@@ -230,8 +230,8 @@ impl Store {
         matches!(self.location, Location::Postgres(_))
     }
 
-    /// Returns the epoch of the change log, as [`Self::require_current_schema`] has read it or
-    /// [`Self::adopt_epoch`] has set it.
+    /// Returns the epoch of the change log that [`Self::require_current_schema`] read or
+    /// [`Self::adopt_epoch`] set.
     #[must_use]
     pub fn epoch(&self) -> i64 {
         self.epoch.load(Ordering::Acquire)
@@ -274,11 +274,11 @@ impl Store {
         self.dialect().backend()
     }
 
-    /// Begins a change. Tries again while the pool is busy, and on a new connection if the
-    /// connection was dead. This is safe because nothing was done yet. After a restart of the
-    /// database, every connection in the pool is dead.
+    /// Begins a change. Retries while the pool is busy, and with new connections if the connection
+    /// was dead, because after a restart of the database every connection in the pool is dead.
+    /// Retrying is safe, because nothing was done yet.
     ///
-    /// If the change is of one stack, the stack is locked in the same round trip on PostgreSQL.
+    /// If the change concerns one stack, the stack is locked in the same round trip on PostgreSQL.
     async fn begin_write(&self, of: Option<&StackRef>) -> Result<Transaction, Error> {
         let mut begun = self.try_begin_write(of).await;
         for _ in 0..WAIT_AGAIN {
@@ -326,9 +326,9 @@ impl Store {
     }
 }
 
-/// Ends a write transaction. An error rolls it back, and so does a preview. A refusal commits it:
-/// the only thing that can have been written before a refusal is that expired tokens have ended,
-/// and that is final (R8).
+/// Ends a write transaction. An error or a preview rolls it back. A refusal commits it, because
+/// nothing can have been written before a refusal except that expired tokens have ended, and that
+/// is final (R8).
 async fn settle<T>(
     store: &Store,
     tx: Transaction,
@@ -339,11 +339,12 @@ async fn settle<T>(
         (Mode::Apply, Ok(_) | Err(Error::Refused(_))) => {
             tx.commit(&store.outcomes).await?;
             store.renewals.answered();
-            // Checked before the change is acknowledged, because what was written to a deleted file
+            // The file is checked before the change is acknowledged, because data in a deleted file
             // is lost when the process ends.
             store.require_file()?;
         }
-        // On SQLite, what a preview has read may be a change that is not committed yet.
+        // On SQLite, a preview may have read a change that is not committed yet. Its rollback waits
+        // for that commit.
         (Mode::Preview, Ok(_) | Err(Error::Refused(_))) => tx.rollback().await?,
         // The result of the rollback is ignored. The first error matters more, and SQLite may
         // already have rolled back by itself.

@@ -1,6 +1,6 @@
 //! Deletes data whose retention has ended (R14, R15). Each transaction deletes only a few rows,
-//! only one process purges at a time, and no transaction waits for locks. Rows that are locked are
-//! left for the next run.
+//! only one process purges at a time, and no transaction waits for locks. Locked rows are left for
+//! the next run.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ use crate::store::{
     entity::{audit_event, request, session, stack, token, token_secret, token_usage},
 };
 
-/// The maximum number of rows that a batch selects for deletion.
+/// The maximum number of rows that one batch selects for deletion.
 pub(in crate::store) const BATCH: u64 = 500;
 /// How many tokens a batch of the usage purge scans. This is more than `BATCH`, because most tokens
 /// have no usage rows to delete.
@@ -34,11 +34,11 @@ const PURGE_LOCK: i64 = 0x7374_6163_6b68_6f75;
 pub struct Retention {
     /// The current time.
     pub now: Timestamp,
-    /// How long data is kept after its retention begins, for example after a token died.
+    /// How long data is kept after its retention has begun, for example after a token died.
     pub kept_for: std::time::Duration,
 }
 
-/// The result of a batch of a purge.
+/// The result of one batch of a purge.
 #[derive(Debug)]
 pub struct Batch {
     /// The number of rows deleted, by table.
@@ -50,7 +50,8 @@ pub struct Batch {
 /// What the caller of a purge must do after a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Run another batch. A purge that goes through the tokens in order continues after this token.
+    /// Run another batch. A purge that goes through the tokens in order must continue after this
+    /// token.
     Batch(Option<TokenUid>),
     /// Nothing. Everything that can be deleted now is deleted.
     Done,
@@ -78,7 +79,7 @@ impl Batch {
     }
 }
 
-/// Returns the expression for the time at which a token died, written exactly as in the index.
+/// Returns an SQL expression for the time at which a token died, written exactly as in the index.
 /// While the token is live, the value is null or in the future.
 fn dead_since() -> Expr {
     let column = |column| Expr::col((token::Entity, column));
@@ -90,7 +91,7 @@ fn dead_since() -> Expr {
     .into()
 }
 
-/// The id, position and time of the oldest changes.
+/// Selects the id, position and time of the oldest changes.
 const OLDEST_CHANGES: PerEngine = PerEngine {
     sqlite: "SELECT id, id AS position, changed_at FROM changes ORDER BY id LIMIT $1",
     postgres: "SELECT id, xid::text::bigint AS position, changed_at FROM changes \
@@ -101,8 +102,9 @@ const OLDEST_CHANGES: PerEngine = PerEngine {
 /// Skips rows of `u` that are being written.
 const SKIP_LOCKED_USAGE: PerEngine = PerEngine::on_postgres(" FOR UPDATE OF u SKIP LOCKED");
 
-/// Deletes the oldest results of calls. On PostgreSQL the rows are named by an array of places, for
-/// which there is only one plan. A join could read the whole table, depending on the statistics.
+/// Deletes the oldest results of calls. On PostgreSQL the rows are selected by an array of `ctid`s,
+/// for which there is only one plan. With a join, the statistics could make the planner read the
+/// whole table.
 const DELETE_REPLAYS: PerEngine = PerEngine {
     sqlite: "DELETE FROM replays WHERE rowid IN (SELECT rowid FROM replays \
         WHERE first_seen_at <= $1 ORDER BY first_seen_at LIMIT $2)",
@@ -112,7 +114,7 @@ const DELETE_REPLAYS: PerEngine = PerEngine {
 
 impl Store {
     /// Deletes tokens that have been dead for longer than `keep`, together with their secrets,
-    /// requests and usage. A secret of a deleted token is no longer recognized.
+    /// requests, sessions and usage. Secrets of a deleted token are no longer recognized.
     ///
     /// # Errors
     /// Returns [`Error`] if nothing was deleted.
@@ -223,8 +225,8 @@ impl Store {
         })
     }
 
-    /// Deletes the results of calls with an idempotency key that are older than `keep`. A
-    /// repetition of such a call is no longer recognized as one.
+    /// Deletes the results of calls with an idempotency key that are older than `keep`. If such a
+    /// call is repeated, the repetition is no longer recognized.
     ///
     /// # Errors
     /// Returns [`Error`] if nothing was deleted.
@@ -241,10 +243,10 @@ impl Store {
         })
     }
 
-    /// Deletes the oldest part of the change log, and records its last position in the same
+    /// Deletes the oldest part of the change log, and records the last deleted position in the same
     /// transaction. The deleted part has no gaps. It ends before the first recent row, before every
-    /// transaction that is still running, and before the last row, which must remain because its
-    /// position is the current position of the change log.
+    /// transaction that is still running, and before the last row. The last row must remain,
+    /// because its position is the current position of the change log.
     ///
     /// # Errors
     /// Returns [`Error`] if nothing was deleted.
@@ -264,24 +266,24 @@ impl Store {
             let Some((_, position, _)) = old.last().copied() else {
                 return Ok(Batch::NOTHING);
             };
-            // The rows are deleted by id, because the planner misjudges how few rows come before a
-            // position.
+            // The rows are deleted by id, because the planner overestimates how many rows come
+            // before a position.
             let numbers = old.iter().map(|(id, ..)| *id);
             let delete = Query::delete()
                 .from_table("changes")
                 .and_where(Expr::col("id").is_in(numbers))
                 .take();
             let deleted = tx.execute(&delete).await?.rows_affected();
-            // The recorded position is never lowered. A reader whose position was purged must
-            // always notice it.
+            // The recorded position is never lowered, because a reader whose position was purged
+            // must always notice the purge.
             let raise = "UPDATE meta SET value = $1 WHERE name = 'purged' AND value < $1";
             self.delete(tx, raise, [position.into()]).await?;
             Ok(Batch::of("changes", deleted, full && deleted == BATCH))
         })
     }
 
-    /// Returns the id, position and time of the oldest changes, up to one more than a batch. On
-    /// PostgreSQL these are only rows before which no running transaction can still insert one.
+    /// Returns the id, position and time of the oldest changes, at most one more than a batch. On
+    /// PostgreSQL, rows are left out if a running transaction could still insert a row before them.
     async fn oldest_changes(&self, tx: &Transaction) -> Result<Vec<(i64, i64, i64)>, Error> {
         let sql = self.dialect().pick(OLDEST_CHANGES);
         let most = i64::try_from(BATCH + 1).unwrap_or(i64::MAX);
@@ -296,9 +298,9 @@ impl Store {
     }
 
     /// Takes the purge lock, and returns the instant up to which data is old. Returns `None` if
-    /// another process holds the lock. The lock ends with the transaction, so it never stays with a
-    /// connection of a pooler. On PostgreSQL, data counts as old only if it is old according to
-    /// both this process's clock and the database's clock.
+    /// another process holds the lock. The lock ends with the transaction, so it is never left
+    /// behind on a connection of a pooler. On PostgreSQL, data counts as old only if it is old
+    /// according to both this process's clock and the database's clock.
     pub(in crate::store) async fn acquire_purge_lock(
         &self,
         tx: &Transaction,
@@ -334,8 +336,8 @@ impl Store {
 }
 
 /// Locks the stacks first, as every change does, and returns the tokens of these stacks that are
-/// still old. Locked rows are skipped. If this transaction waited for a locked row, perhaps of a
-/// paused process, it would hold the locks of other stacks meanwhile.
+/// still old. Skips locked rows. If this transaction waited for a locked row, perhaps of a paused
+/// process, it would meanwhile keep the locks of other stacks.
 async fn lock_tokens(
     tx: &Transaction,
     found: Vec<(Uuid, Uuid)>,
@@ -359,14 +361,14 @@ async fn lock_tokens(
         .column(token::Column::Uid)
         .filter(token::Column::Uid.is_in(uids))
         .filter(token::Column::StackUid.is_in(stacks))
-        // An expired token may have been revoked in the meantime. Its retention then started again.
+        // An expired token may have been revoked in the meantime. Its retention then began again.
         .filter(dead_since().lte(before.as_micros()))
         .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
         .into_tuple();
     Ok(lock_tokens.all(tx).await?)
 }
 
-/// Deletes tokens. Rows that refer to a token are deleted first.
+/// Deletes tokens, after the rows that refer to them.
 async fn delete_tokens(tx: &Transaction, uids: &[Uuid]) -> Result<Vec<(&'static str, u64)>, Error> {
     let uids = || uids.iter().copied();
     let usage = token_usage::Entity::delete_many()

@@ -1,8 +1,8 @@
-//! Records changes. A change of a stack or a token is committed only together with its row in the
-//! audit (R14) and, if it can alter a verdict, its row in the change log (R12). `change_tx!`
-//! commits only a [`Changed`], which needs a [`Proof`]. The methods in this file return one when
-//! they write the rows. Nothing
-//! verifies the use of [`Proof::nothing_changed`]: its caller is responsible for it.
+//! Records changes. A change of a stack or a token is committed only together with its audit row
+//! (R14) and, if it can alter a verdict, its change log row (R12). `change_tx!` commits only a
+//! [`Changed`], which needs a [`Proof`]. The methods in this file return a proof when they write
+//! the rows. Nothing verifies that [`Proof::nothing_changed`] is used correctly. Its caller is
+//! responsible for that.
 
 use crate::domain::{audit::AuditAction, caller::Call, id::TokenUid, revision::Revision};
 use crate::store::{
@@ -10,7 +10,7 @@ use crate::store::{
     engine::transaction::Transaction, stack::access::LockedStack,
 };
 
-/// The subject of a change: a locked stack and, if the change concerns only one, a token of it.
+/// The subject of a change: a locked stack and, if the change concerns only one token, that token.
 pub(in crate::store) type About<'a> = (&'a LockedStack, Option<TokenUid>);
 
 /// Proof that a transaction has recorded what it changed.
@@ -22,7 +22,7 @@ pub(in crate::store) struct Proof(());
 pub(in crate::store) struct Changed<T>(T);
 
 impl Proof {
-    /// States that the transaction has changed nothing that the audit or the change log must show.
+    /// Claims that the transaction has changed nothing that the audit or the change log must show.
     pub const fn nothing_changed() -> Self {
         Self(())
     }
@@ -58,8 +58,9 @@ impl Store {
         Ok((revision.map_err(of_audit)?, Proof(())))
     }
 
-    /// Records one change of each of these tokens of a stack. If there are none, records the call
-    /// in the audit as `of_none`. Returns a revision that includes the changes, if there are any.
+    /// Records one change for each of these tokens of a stack. If there are no tokens, writes the
+    /// audit row `of_none` for the call. Returns a revision that includes the changes, if there are
+    /// any.
     pub(in crate::store) async fn record_change_of_each(
         &self,
         tx: &Transaction,
@@ -77,7 +78,7 @@ impl Store {
         Ok((revision, Proof(())))
     }
 
-    /// Records in the audit a call that alters no verdict, such as one that repeats an earlier
+    /// Records a call that alters no verdict in the audit log, such as one that repeats an earlier
     /// call.
     pub(in crate::store) async fn record_call(
         &self,
@@ -91,8 +92,8 @@ impl Store {
         Ok(Proof(()))
     }
 
-    /// Records in the change log that a token has expired. No caller requested that, so the audit
-    /// has no row for it.
+    /// Records in the change log that a token has expired. No caller requested the expiry, so it
+    /// has no audit row.
     pub(in crate::store) async fn record_expiry(
         &self,
         tx: &Transaction,

@@ -1,5 +1,5 @@
-//! Results of calls with an idempotency key that show no secret. A repeated call gets the result of
-//! the first one. Results of calls that show a secret are in `token/idempotency.rs`.
+//! Stores the results of calls with an idempotency key that show no secret. A repeated call gets
+//! the result of the first call. Results of calls that show a secret are in `token/idempotency.rs`.
 
 use sea_orm::{ActiveModelTrait as _, ConnectionTrait as _, EntityTrait as _, Set, Statement};
 use serde::{Serialize, de::DeserializeOwned};
@@ -13,8 +13,8 @@ use crate::store::{
     entity::replay::{ActiveModel, Entity, Model},
 };
 
-/// The RPC of a call, and the key of the stack that it is about. The key is empty if the RPC is not
-/// about one stack.
+/// The RPC of a call, and the key of the stack that the call concerns. The key is empty if the RPC
+/// does not concern a single stack.
 #[derive(Clone, Copy)]
 pub(in crate::store) struct Scope<'a> {
     pub stack_key: &'a str,
@@ -61,7 +61,7 @@ impl Store {
     /// one. The caller must hold the lock that every call with the same key takes.
     ///
     /// # Errors
-    /// Returns [`Refusal::RequestIdTaken`] if the earlier call had other content.
+    /// Returns [`Refusal::RequestIdTaken`] if the content of the earlier call was different.
     pub(in crate::store) async fn replayed<T: DeserializeOwned>(
         &self,
         tx: &Transaction,
@@ -75,7 +75,7 @@ impl Store {
         row.map(|row| answer_of(&row, request)).transpose()
     }
 
-    /// Stores the result of a call, for its repetitions.
+    /// Stores the result of a call for its repetitions.
     pub(in crate::store) async fn record_replay(
         &self,
         tx: &Transaction,
@@ -93,12 +93,12 @@ impl Store {
         Ok(())
     }
 
-    /// Claims the request id for this call, for RPCs without a lock that serializes calls with the
-    /// same id. Returns the result of an earlier call instead, if there is one. A claim must be
-    /// completed by [`Self::complete_claim`], or given up if the call is refused.
+    /// Claims the request id for this call, or returns the result of an earlier call with this id.
+    /// For RPCs without a lock that serializes calls with the same id. A claim must be completed by
+    /// [`Self::complete_claim`], or given up if the call is refused.
     ///
     /// # Errors
-    /// Returns [`Refusal::RequestIdTaken`] if the earlier call had other content.
+    /// Returns [`Refusal::RequestIdTaken`] if the content of the earlier call was different.
     pub(in crate::store) async fn claim<T: DeserializeOwned>(
         &self,
         tx: &Transaction,
@@ -144,7 +144,7 @@ impl Store {
         Ok(())
     }
 
-    /// Gives up the claim of a call that is refused. The same call may succeed later.
+    /// Gives up the claim of a call that is refused, because the same call may succeed later.
     pub(in crate::store) async fn give_up_claim(
         &self,
         tx: &Transaction,

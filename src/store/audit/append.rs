@@ -1,4 +1,4 @@
-//! Writes the audit rows of changes, in the transactions of the changes.
+//! Writes the audit row of a change in the transaction of that change.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{EntityTrait as _, QueryTrait as _, Set};
@@ -18,7 +18,7 @@ use crate::store::{
     stack::access::LockedStack,
 };
 
-/// What the audit row of a change contains in addition to who made it and where.
+/// The part of an audit row that describes the change itself, and the idempotency key.
 #[derive(Clone, Default)]
 pub(in crate::store) struct Record {
     change: Change,
@@ -32,17 +32,17 @@ impl From<Details> for Record {
 }
 
 impl Record {
-    /// Records what a change made.
+    /// Returns the record of a change that created something.
     pub fn made(after: impl Into<Snapshot>) -> Self {
         Self::of(None, Some(after.into()))
     }
 
-    /// Records what a change altered.
+    /// Returns the record of a change to something that existed before.
     pub fn changed(before: impl Into<Snapshot>, after: impl Into<Snapshot>) -> Self {
         Self::of(Some(before.into()), Some(after.into()))
     }
 
-    /// Records the subject of a change as it was before and as it is after.
+    /// Returns a record with the state before the change, the state after it, or both.
     pub fn of(before: Option<Snapshot>, after: Option<Snapshot>) -> Self {
         let change = Change {
             before,
@@ -61,7 +61,7 @@ impl Record {
         self
     }
 
-    /// Sets what no snapshot shows.
+    /// Sets the details, which are facts that the snapshots do not contain.
     pub fn with(mut self, details: Details) -> Self {
         self.change.details = details;
         self

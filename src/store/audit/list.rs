@@ -39,7 +39,7 @@ pub struct AuditFilter {
     pub actions: Option<Vec<AuditAction>>,
     /// Only refusals, or only completed calls.
     pub refused: Option<bool>,
-    /// Only refusals for these reasons, by their names in the API without the prefix.
+    /// Only refusals with one of these reasons, given as their names in the API without the prefix.
     pub error_reasons: Vec<String>,
     /// Only events of these tokens.
     pub token_uids: Vec<TokenUid>,
@@ -55,7 +55,7 @@ pub struct AuditFilter {
     pub occurred_before: Option<Timestamp>,
 }
 
-/// Callers in a filter.
+/// One caller, or every caller of an issuer, in an [`AuditFilter`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AuditActor {
     /// The `iss` of the caller.
@@ -133,7 +133,8 @@ async fn keys_of(
         .columns([Column::OccurredAt, Column::Uid])
         .filter(matching);
     if let Some(after) = after {
-        // A single row comparison, which is a range of every index that ends in these columns.
+        // This is a single comparison of row values, so that every index that ends with these
+        // columns can be scanned as a range.
         let key = Expr::tuple([Expr::col(Column::OccurredAt), Expr::col(Column::Uid)]);
         let last = Expr::tuple([Expr::value(after.at), Expr::value(after.uid)]);
         query = query.filter(key.lt(last));
@@ -162,9 +163,10 @@ async fn rows_of(tx: &Transaction, keys: &[AuditCursor]) -> Result<Vec<Model>, E
     Ok(rows)
 }
 
-/// Splits the field with the most selective index into its values, and returns them with the rest
-/// of the filter. In this index, the events of each value are in the order of a page. With several
-/// values in one query, the database would instead read all events in the order of their time.
+/// Splits the filter by the values of the field with the most selective index. Returns one
+/// condition per value, and the rest of the filter. A query for a single value reads the events
+/// from the index in page order. With several values in one query, the database would instead read
+/// all events in the order of their time.
 fn branches(filter: &AuditFilter) -> (Vec<Condition>, AuditFilter) {
     let mut rest = filter.clone();
     let tokens = mem::take(&mut rest.token_uids);

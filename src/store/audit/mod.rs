@@ -10,8 +10,8 @@ use sea_orm::DbErr;
 
 use crate::store::Error;
 
-/// Returns the error of a statement that wrote to the audit log and to other tables. It counts as an
-/// audit failure if the database says that it rejected the audit table.
+/// Converts the error of a statement that writes to the audit log and to other tables. It becomes
+/// an audit failure if the database's message names the audit table.
 pub(in crate::store) fn of_audit(error: Error) -> Error {
     match error {
         Error::Database(source) if source.to_string().contains("audit_events") => {

@@ -1,5 +1,5 @@
-//! Writes the refusals of calls. Refusals with the same caller, action and reason within one minute
-//! share an audit row.
+//! Records refused calls in the audit log. Refusals with the same caller, action and reason within
+//! one minute share an audit row.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
@@ -26,8 +26,8 @@ use crate::store::{
 pub struct RefusalNote {
     /// Who was refused.
     pub actor: Actor,
-    /// The operator's name of the issuer, if workloads were refused. Two entries of the issuers
-    /// file can have the same `iss`.
+    /// The name that the operator gave the issuer, if a workload was refused. The `iss` is not
+    /// enough, because two entries of the issuers file can have the same one.
     pub issuer: Option<String>,
     /// The action that was refused.
     pub action: AuditAction,
@@ -35,11 +35,11 @@ pub struct RefusalNote {
     pub reason: &'static str,
     /// The minute in which the call was refused.
     pub minute: Timestamp,
-    /// What the caller was not told. Refusals with another cause have another row.
+    /// What was kept from the caller. Refusals with different causes have separate rows.
     pub hidden: Option<Hidden>,
 }
 
-/// Why and where a call was refused, if the caller is not told.
+/// The cause of a refusal and the stack, if the caller does not learn the cause.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Hidden {
     /// The cause.
@@ -64,8 +64,8 @@ pub struct RefusedCall {
 }
 
 impl Store {
-    /// Records refusals, each with the number of refusals since they were last recorded. The row
-    /// has the stack, the token and the ids of the first refused call in its minute.
+    /// Records refusals, each with the number of refusals since the last recording. A row keeps the
+    /// stack, the token and the ids of the first call that was refused in its minute.
     ///
     /// # Errors
     /// Returns [`Error`] if the rows are not committed. The caller must record all of them again.

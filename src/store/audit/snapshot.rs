@@ -1,6 +1,6 @@
-//! The stored form of a snapshot: JSON, apart from the domain types, so that those can change while
-//! old rows stay readable. A field that is added here needs a default. A reader ignores fields that
-//! it does not know, which a later version wrote.
+//! The JSON form in which snapshots are stored. Its types are separate from the domain types, so
+//! that the domain types can change while old rows stay readable. A new field needs a default.
+//! Unknown fields, which a later version may have written, are ignored.
 
 use std::collections::BTreeMap;
 
@@ -116,7 +116,7 @@ struct StoredMember {
     added_at: i64,
 }
 
-/// Returns the stored form.
+/// Serializes a snapshot.
 pub(super) fn write(snapshot: &Snapshot) -> String {
     let stored = match snapshot {
         Snapshot::Token(token) => Stored::Token(Box::new(stored_token(token))),
@@ -130,7 +130,7 @@ pub(super) fn write(snapshot: &Snapshot) -> String {
     serde_json::to_string(&stored).unwrap_or_default()
 }
 
-/// Returns the snapshot; `None` if the text is not a stored form.
+/// Parses a snapshot. Returns `None` if the text is not a stored snapshot.
 pub(super) fn read(text: &str) -> Option<Snapshot> {
     Some(match serde_json::from_str(text).ok()? {
         Stored::Token(token) => Snapshot::Token(Box::new(token_of(*token)?)),
@@ -223,7 +223,7 @@ fn token_of(stored: StoredToken) -> Option<Token> {
     })
 }
 
-/// Returns `None` for a number that is not an instant.
+/// Converts an optional instant. The outer `None` means that the number is not an instant.
 #[expect(clippy::option_option, reason = "absent is not the same as wrong")]
 fn instant(micros: Option<i64>) -> Option<Option<Timestamp>> {
     micros.map_or(Some(None), |at| Timestamp::from_micros(at).map(Some))

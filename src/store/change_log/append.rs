@@ -1,4 +1,4 @@
-//! Appends to the change log. It has one row for each change that can alter a verdict (R12).
+//! Appends to the change log, which has one row for each change that can alter a verdict (R12).
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{ConnectionTrait as _, DbErr, Statement, Value};
@@ -19,8 +19,8 @@ pub(in crate::store) const AT_ONCE: usize = 500;
 /// now.
 pub(in crate::store) const CHANNEL: &str = "stacktoken_changes";
 
-/// The kind of a change. Readers use it only to decide whether the change is harmless. Otherwise it
-/// is information for people.
+/// The kind of a change. Readers use it only to decide whether the change is harmless. Apart from
+/// that, it only informs people who read the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) enum Kind {
     Issued,

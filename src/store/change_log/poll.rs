@@ -28,8 +28,8 @@ use crate::store::{
 const MAX_CHANGES: usize = 10_000;
 
 /// The position up to which the change log was read, and the database that was read. A cursor is
-/// meaningless in another database, because after a crash or a promotion, PostgreSQL assigns
-/// transaction ids again that had not reached the disk.
+/// meaningless in another database, because after a crash or a promotion, PostgreSQL can reuse
+/// transaction ids that had not reached the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
     /// The position at which the next read starts. On PostgreSQL it is a transaction id. A row may
@@ -86,12 +86,12 @@ pub struct Change {
     pub changed_at: Timestamp,
 }
 
-/// Why changes cannot be returned one by one. Everything that the reader knows may be outdated
-/// then.
+/// Why the changes since the cursor cannot be listed. The reader must then treat everything that it
+/// knows as outdated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lost {
-    /// There is no cursor, or its origin is not that of the database that answered. The origin
-    /// differs after a crash, a promotion or a restore, or if the address now leads to another
+    /// There is no cursor, or its origin differs from that of the database that answered. The
+    /// origin changes with a crash, a promotion or a restore, or when the address leads to another
     /// database.
     Elsewhere,
     /// There are too many changes since the cursor, or some of them were purged.
@@ -113,11 +113,12 @@ pub struct History {
     pub newest: i64,
 }
 
-/// Returns the statement that selects the rows that may not have been visible before, and the next
-/// cursor. A single statement sees a single snapshot, so no row is missed. Every `ORDER BY` names
-/// its table. A bare `xid` would mean the output column, which is not indexed, and PostgreSQL would
-/// sort the whole table. The limit is inside the subquery, so that the index is the cheapest plan
-/// for every row count that the planner may estimate.
+/// Returns the statement for PostgreSQL, which selects the next cursor and the rows that may not
+/// have been visible to the previous read. A single statement sees a single snapshot, so no row is
+/// missed. Every `ORDER BY` names its table, because a bare `xid` would mean the output column.
+/// That column is not indexed, so PostgreSQL would sort the whole table. The limit is inside the
+/// subquery, so that the index is the cheapest plan for every row count that the planner may
+/// estimate.
 pub(in crate::store) fn on_postgres(origin: &str) -> String {
     format!(
         "\
@@ -164,7 +165,8 @@ struct Row {
 }
 
 impl Store {
-    /// Reads the changes since a cursor, from the primary only. For polling the change log.
+    /// Reads the changes since a cursor, from the primary only. The poller of the change log uses
+    /// it.
     ///
     /// # Errors
     /// Returns [`Error::NotPrimary`] if the database is not the primary, or another [`Error`] if it
@@ -278,8 +280,8 @@ fn change(row: &Row) -> Result<Change, Error> {
     })
 }
 
-/// A receiver of NOTIFY hints. If hints are lost, replicas only learn of changes later, because
-/// they also poll the change log.
+/// Receives NOTIFY hints. If a hint is lost, replicas learn of the change only a little later,
+/// because they also poll the change log.
 pub struct Listener {
     urls: PostgresUrls,
     connection: Option<PgListener>,

@@ -1,5 +1,5 @@
-//! The clock that sets the time of a change, and the permitted clock skew (R8). The clock is that
-//! of the database on PostgreSQL, and that of this process on SQLite.
+//! Defines which clock dates a change, and how far clocks may differ (R8). On PostgreSQL, the
+//! database's clock dates a change. On SQLite, it is the clock of this process.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -22,9 +22,8 @@ impl Store {
         Duration::from_micros(self.max_skew_micros.load(Ordering::Relaxed))
     }
 
-    /// Makes changes use this process's clock on PostgreSQL too. For tests that use one clock on
-    /// both engines, and for tests that show why the database's clock is used. No setting does
-    /// this.
+    /// Makes changes use this process's clock on PostgreSQL too. Only for tests that use one clock
+    /// on both engines, or that show why the database's clock is used.
     #[must_use]
     pub const fn deciding_by_own_clock(mut self) -> Self {
         self.own_clock_decides = true;
@@ -38,8 +37,8 @@ impl Store {
         self.freshness_micros.store(micros, Ordering::Relaxed);
     }
 
-    /// Returns the latest time by the clock of any other replica at which that replica may still
-    /// answer without a change that is decided at `at`. Its clock may be ahead, and it may apply
+    /// Returns the latest time, by the clock of any other replica, at which that replica may still
+    /// answer as before a change that is decided at `at`. Its clock may be ahead, and it may apply
     /// the change as late as the freshness bound allows. Returns `at` if this process's clock
     /// decides, as on SQLite, where there is only one process.
     pub(in crate::store) fn latest(&self, at: Timestamp) -> Timestamp {

@@ -1,5 +1,5 @@
-//! The location of the store. When displayed it shows only the kind, host and name, because a URL
-//! can contain a password.
+//! The location of the store. Its `Display` shows only the kind, host and name, because a URL can
+//! contain a password.
 
 use std::{
     fmt,
@@ -182,9 +182,9 @@ impl Location {
         changed
     }
 
-    /// Returns whether connections are safe from eavesdropping and impersonation. They are with a
-    /// file, a socket, `localhost` or a loopback address, or TLS with a verified certificate and
-    /// host name. `verify-ca` is not enough: the driver trusts the public CAs in addition to
+    /// Returns whether connections are safe from eavesdropping and impersonation. This requires a
+    /// file, a socket, `localhost`, a loopback address, or TLS with a verified certificate and host
+    /// name. `verify-ca` is not enough: the driver trusts the public CAs in addition to
     /// `sslrootcert`, and anyone can get a certificate from one of those.
     #[must_use]
     pub fn is_private(&self) -> bool {

@@ -1,6 +1,6 @@
-//! How the SQL text of the two engines differs. Code that differs in more than SQL text matches on
-//! `Location`, `Dialect` or `DbBackend` itself. Whether other processes write to the same store is
-//! another question, see `Store::has_other_writers`.
+//! Selects SQL text by engine. Code that differs in more than SQL text matches on `Location`,
+//! `Dialect` or `DbBackend` itself. To find out whether other processes write to the same store,
+//! use `Store::has_other_writers` instead.
 
 use sea_orm::{
     DatabaseConnection, DbBackend,
@@ -24,7 +24,7 @@ pub(in crate::store) struct PerEngine {
 }
 
 impl PerEngine {
-    /// SQL text that only PostgreSQL needs.
+    /// Returns SQL text that only PostgreSQL needs.
     pub const fn on_postgres(postgres: &'static str) -> Self {
         let sqlite = "";
         Self { sqlite, postgres }
@@ -69,8 +69,8 @@ impl Dialect {
         }
     }
 
-    /// Returns the expression for whether a string contains a part, compared case-sensitively. LIKE
-    /// is not used: it would ignore case, and its wildcards would have to be escaped.
+    /// Returns an expression that is true if a string contains `part`, case-sensitively. LIKE would
+    /// ignore case, and its wildcards would have to be escaped.
     pub fn contains(self, text: SimpleExpr, part: &str) -> SimpleExpr {
         let find = self.pick(PerEngine {
             sqlite: "INSTR",

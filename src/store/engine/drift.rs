@@ -1,5 +1,5 @@
-//! Checks that the tables and indexes of the migrations exist. The record of the migrations says
-//! that they were applied, but a restore may have left something out, or something may have been
+//! Checks that the tables and indexes of the migrations exist. The database records which
+//! migrations were applied, but a restore may have left something out, or something may have been
 //! dropped since. Without a unique index, a rule such as the uniqueness of names no longer holds.
 
 use std::collections::BTreeSet;
@@ -9,7 +9,7 @@ use sea_orm_migration::MigratorTrait as _;
 
 use crate::store::{Store, engine::dialect::PerEngine, migration::Migrator};
 
-/// What the migrations create on PostgreSQL only.
+/// The objects that the migrations create only on PostgreSQL.
 const POSTGRES_ONLY: [&str; 2] = ["index changes_by_xid", "table incarnation"];
 
 /// Selects the tables and the valid indexes. Leaves out the indexes of constraints, whose names

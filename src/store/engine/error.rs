@@ -9,8 +9,8 @@ use crate::domain::{entropy::EntropyFailed, refusal::Refusal};
 /// Why a store method failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A rule refused the call. The transaction was committed all the same, but all that it wrote
-    /// is that expired tokens have ended (R8).
+    /// A rule refused the call. The transaction was still committed, but it only recorded that
+    /// expired tokens have ended (R8).
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The store cannot be reached, or does not answer.
@@ -70,7 +70,8 @@ pub enum Error {
     #[error("this is not the database that committed the last heartbeat")]
     Untrusted,
     /// The database has no incarnation number, because it was promoted or was started after a
-    /// crash. Data read before that cannot be distinguished from data read now.
+    /// crash. Without the number, data read before that event cannot be distinguished from data
+    /// read after it.
     #[error("the database has no incarnation yet")]
     Nameless,
     /// The rows were written by another database cluster or in other tables, because the database

@@ -1,8 +1,8 @@
-//! Reads on which a verdict or the change log relies. Each must see everything that was committed
-//! before it. Under REPEATABLE READ, a statement that had to wait while `ALTER TABLE` rewrote a
-//! table would find the table empty. So if the default isolation level of the database, the role or
-//! the session is not READ COMMITTED, the read runs in a transaction that sets this level. Setting
-//! it when connecting does not work, because poolers refuse start-up options.
+//! Runs the reads that a verdict or the change log relies on. Each must see everything that was
+//! committed before it. Under REPEATABLE READ, a statement that had to wait while `ALTER TABLE`
+//! rewrote a table would find the table empty. So if the default isolation level of the database,
+//! the role or the session is not READ COMMITTED, the read runs in a transaction that sets this
+//! level. The level cannot be set when connecting, because poolers refuse start-up options.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,14 +13,14 @@ use crate::store::{
     engine::transaction::{Access, Transaction},
 };
 
-/// Whether a session was found whose default isolation level is not READ COMMITTED.
+/// Remembers whether any session had a default isolation level other than READ COMMITTED.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Isolation {
     other: AtomicBool,
 }
 
 impl Store {
-    /// Returns the rows of a statement that selects the origin columns and always returns a row.
+    /// Runs a statement that selects the origin columns and always returns a row. Returns its rows.
     pub(in crate::store) async fn read_evidence(
         &self,
         pool: &DatabaseConnection,
@@ -56,7 +56,7 @@ async fn read_committed(
     Ok(rows?)
 }
 
-/// Returns the first row of a statement that always returns at least one.
+/// Returns the first row of a statement that always returns at least one row.
 pub(in crate::store) fn first(rows: &[QueryResult]) -> Result<&QueryResult, Error> {
     let missing = || DbErr::RecordNotFound("the row asked for".to_owned());
     Ok(rows.first().ok_or_else(missing)?)

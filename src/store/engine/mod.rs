@@ -1,6 +1,6 @@
 //! The database engine: location, connections, transactions, errors, the identity of the database,
-//! and most of what differs between SQLite and PostgreSQL. The rest is in `store/mod.rs`,
-//! `change_log`, `lookup` and the migrations.
+//! and most of the code that differs between SQLite and PostgreSQL. The rest of that code is in
+//! `store/mod.rs`, `change_log`, `lookup` and the migrations.
 
 pub(in crate::store) mod clocks;
 pub(in crate::store) mod database_url;

@@ -1,4 +1,4 @@
-//! The identity of the database that answers. It is read in the same statement as the data.
+//! Identifies the database that answers. The identity is read in the same statement as the data.
 
 use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbErr, QueryResult, Statement};
 
@@ -45,7 +45,7 @@ pub(in crate::store) const CLOCK: &str =
     "(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint";
 
 impl Sources {
-    /// SQLite has no cluster identifier, timeline or start time to select.
+    /// The sources on SQLite, which has no cluster identifier, timeline or start time to select.
     pub const NONE: Self = Self {
         system: false,
         timeline: false,
@@ -54,8 +54,8 @@ impl Sources {
         tables: false,
     };
 
-    /// Finds out which parts of the origin this role may read. Logs a warning for each of the
-    /// others.
+    /// Finds out which parts of the origin this role may read. Logs a warning for each part that it
+    /// may not read.
     pub async fn of(connection: &DatabaseConnection) -> Result<Self, DbErr> {
         Ok(Self {
             system: may_ask(connection, SYSTEM).await?,
@@ -66,7 +66,7 @@ impl Sources {
         })
     }
 
-    /// Disables the parts that identify the incarnation, or those that identify the database
+    /// Stops using the parts that identify the incarnation, or the parts that identify the database
     /// cluster and its tables.
     pub const fn without(self, incarnation: bool, system: bool) -> Self {
         Self {
@@ -78,15 +78,15 @@ impl Sources {
         }
     }
 
-    /// Returns the columns that identify the database. Every statement whose rows are evidence
-    /// selects them.
+    /// Returns the columns that identify the database. Every statement whose rows are evidence of
+    /// freshness selects them.
     pub fn columns(self) -> String {
         self.columns_with(&migration::table_ids())
     }
 
-    /// Returns the columns that identify the database. The tables are those that the `search_path`
-    /// finds when the statement is executed. Statements that are parsed at that time use the same
-    /// tables.
+    /// Returns the columns that identify the database, like [`Self::columns`], but with the tables
+    /// that the `search_path` finds when the statement is executed. A statement that is parsed at
+    /// that time uses the same tables.
     pub fn columns_now(self) -> String {
         self.columns_with(&migration::table_ids_now())
     }
@@ -109,9 +109,9 @@ impl Sources {
         )
     }
 
-    /// Returns [`Self::columns`], the system identifier, and the recorded values to compare it and
-    /// the tables with (`home`, `home_tables`). Lookups leave these out, because PostgreSQL reads a
-    /// file for the system identifier.
+    /// Returns [`Self::columns`] and the system identifier, and also `home` and `home_tables`, the
+    /// recorded values with which the identifier and the tables are compared. Lookups leave these
+    /// out, because PostgreSQL reads a file for the system identifier.
     pub fn all_columns(self) -> String {
         let system = if self.system { SYSTEM } else { "NULL::bigint" };
         let home_tables = if self.tables {
@@ -158,14 +158,14 @@ async fn may_ask(connection: &DatabaseConnection, what: &str) -> Result<bool, Db
     }
 }
 
-/// Returns whether the role may not read the value, because the privilege is missing, or the
-/// function does not exist or is not supported.
+/// Returns whether the error means that the role may not read the value: the privilege is missing,
+/// or the function does not exist or is not supported.
 fn refuses(error: &DbErr) -> bool {
     let codes = ["42501", "42883", "0A000"];
     code_of(error).is_some_and(|code| codes.contains(&code.as_str()))
 }
 
-/// Returns the origin from a row with [`Sources::columns`]. Fails if the row does not come from the
+/// Returns the origin from a row with [`Sources::columns`]. Fails if the row does not come from a
 /// primary.
 pub(in crate::store) fn origin_of(row: &QueryResult) -> Result<Origin, Error> {
     require_primary(row)?;
@@ -174,8 +174,8 @@ pub(in crate::store) fn origin_of(row: &QueryResult) -> Result<Origin, Error> {
         system: None,
         timeline: row.try_get("", "timeline")?,
         epoch: row.try_get("", "epoch")?,
-        // Without an incarnation number, data from before a crash cannot be distinguished. The next
-        // heartbeat writes a new number.
+        // Without an incarnation number, data from before a crash cannot be distinguished from
+        // newer data. The next heartbeat writes a new number.
         incarnation: incarnation.ok_or(Error::Nameless)?,
         tables: row.try_get("", "tables")?,
         started: row.try_get("", "started")?,
@@ -183,7 +183,7 @@ pub(in crate::store) fn origin_of(row: &QueryResult) -> Result<Origin, Error> {
 }
 
 /// Returns the origin from a row with [`Sources::all_columns`]. Fails if the row does not come from
-/// the primary, or if the rows are foreign.
+/// a primary, or if another database wrote the data.
 pub(in crate::store) fn full_origin_of(row: &QueryResult) -> Result<Origin, Error> {
     require_primary(row)?;
     let at = |name| row.try_get::<Option<i64>>("", name);
@@ -191,8 +191,8 @@ pub(in crate::store) fn full_origin_of(row: &QueryResult) -> Result<Origin, Erro
     let (tables, home_tables) = (at("tables")?, at("home_tables")?);
     let elsewhere =
         |is: Option<i64>, home: Option<i64>| is.zip(home).is_some_and(|(is, home)| is != home);
-    // Checked before the incarnation, because a restored database may have none, and is foreign all
-    // the same.
+    // This check precedes the one of the incarnation, because a restored database is foreign even
+    // if it has no incarnation number.
     if elsewhere(system, home) || elsewhere(tables, home_tables) {
         return Err(Error::Foreign);
     }
@@ -208,9 +208,9 @@ fn require_primary(row: &QueryResult) -> Result<(), Error> {
 }
 
 impl Store {
-    /// Commits a heartbeat, so that a full disk, a lock or an isolated primary is detected before a
-    /// call fails because of it. Returns which database committed the heartbeat, and that
-    /// database's time.
+    /// Commits a heartbeat, so that a full disk, a lock or an isolated primary is detected before
+    /// it makes a call fail. Returns which database committed the heartbeat, and the time of that
+    /// database.
     ///
     /// # Errors
     /// Returns [`Error`] if the heartbeat does not count: it was not committed, its outcome is
@@ -233,7 +233,7 @@ impl Store {
     }
 
     /// Commits the heartbeat with a single statement, so that a replica that is paused meanwhile
-    /// holds no lock.
+    /// does not hold a lock.
     async fn try_send_heartbeat(&self, now: Timestamp) -> Result<Heartbeat, Error> {
         let pools = self.pools.load_full();
         let beat = format!(
@@ -255,7 +255,7 @@ impl Store {
         })
     }
 
-    /// Writes a random number as the incarnation number of the database. Crash recovery and
+    /// Writes a random number as the incarnation number of the database, because crash recovery and
     /// promotion empty the table. If several replicas insert a number, the first one stays.
     async fn name_incarnation(&self) -> Result<(), Error> {
         let mut random = [0; 8];
@@ -271,8 +271,8 @@ impl Store {
         Ok(())
     }
 
-    /// Checks that this database wrote the change log. A copy assigns other transaction ids, so
-    /// positions have another meaning in a copy.
+    /// Checks that this database wrote the change log. A copied database assigns different
+    /// transaction ids, so the positions in the log would be meaningless in it.
     ///
     /// # Errors
     /// Returns [`Error::Foreign`], whose message names the command to run.

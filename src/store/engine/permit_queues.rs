@@ -1,7 +1,8 @@
-//! Queues in front of the connection pools. There is one for the changes of each stack, and one for
-//! the reads of each caller. The changes of a stack are serialized by its row lock, so more than a
-//! few at a time would only hold connections while they wait for the lock. And the reads of one
-//! caller must leave connections for others, however many or slow they are.
+//! Queues calls in front of the connection pools. There is one queue for the changes of each stack,
+//! and one for the reads of each caller. The changes of a stack are serialized by the stack's row
+//! lock, so if more than a few ran at a time, they would only hold connections while they wait for
+//! the lock. The reads of one caller must leave connections for others, however many or slow they
+//! are.
 
 use std::{
     collections::HashMap,
@@ -30,12 +31,12 @@ const CHANGES_WAITING: usize = 100;
 /// caller gets OVERLOADED and not DEADLINE.
 pub(in crate::store) const WAIT_FOR: Duration = Duration::from_secs(4);
 
-/// The stack that a change is about.
+/// The stack that a change modifies.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(in crate::store) enum StackRef {
     /// The key of the stack.
     Key(StackKey),
-    /// The id of the stack, if only the id is known, as when the first use of a secret is recorded.
+    /// The id of the stack, if its key is not known, as when the first use of a secret is recorded.
     Uid(StackUid),
 }
 
@@ -59,7 +60,7 @@ struct Queue {
 
 type Queues<K> = Arc<Mutex<HashMap<K, Arc<Queue>>>>;
 
-/// The queues of all stacks, or of all callers. A queue exists only while it is not empty.
+/// The queues of all stacks, or of all callers. A queue exists only while a call waits or runs.
 pub(in crate::store) struct PermitQueues<K: Eq + Hash = StackRef> {
     queues: Queues<K>,
     at_once: usize,
@@ -80,8 +81,8 @@ impl PermitQueues {
 }
 
 impl<K: Clone + Eq + Hash> PermitQueues<K> {
-    /// Creates queues that each have `at_once` permits and hold at most `waiting` calls, including
-    /// those that wait.
+    /// Creates queues that each have `at_once` permits and hold at most `waiting` calls. The calls
+    /// that have a permit are included in `waiting`.
     pub fn new(at_once: usize, waiting: usize) -> Self {
         Self {
             queues: Arc::default(),
@@ -90,7 +91,7 @@ impl<K: Clone + Eq + Hash> PermitQueues<K> {
         }
     }
 
-    /// Waits for a permit in the queue of `of`.
+    /// Waits for a permit in the queue of the stack or caller `of`.
     ///
     /// # Errors
     /// Returns [`Error::Crowded`] if the queue is full, or if the wait takes longer than
@@ -127,7 +128,7 @@ impl<K: Clone + Eq + Hash> PermitQueues<K> {
     }
 }
 
-/// An entry in a queue. When the last entry is dropped, the queue is removed.
+/// A call's entry in a queue. When the last entry is dropped, the queue is removed.
 struct QueueEntry<K: Eq + Hash> {
     queue: Arc<Queue>,
     queues: Queues<K>,

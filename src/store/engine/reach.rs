@@ -1,7 +1,7 @@
 //! Connects to a PostgreSQL database once, without a pool, because a pool retries until its
 //! time-out and then reports only that it timed out. Messages of the driver and of the server can
-//! contain part of the URL, so this program uses its own wording for the reason why the database
-//! cannot be used.
+//! contain part of the URL, so errors say in this program's own words why the database cannot be
+//! used.
 
 use std::{borrow::Cow, io, time::Duration};
 
@@ -53,7 +53,7 @@ enum Why {
 }
 
 impl Unreachable {
-    /// Returns whether the cause may go away without a change of a setting.
+    /// Returns whether the cause may go away without a change to the settings.
     #[must_use]
     pub const fn may_pass(&self) -> bool {
         matches!(

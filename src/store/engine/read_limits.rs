@@ -1,8 +1,8 @@
 //! Divides the connections of the read pool. Half of them are reserved for lookups of secrets and
-//! for health probes. A single caller may use at most half of the other half. So lists cannot delay
-//! verdicts, and the lists of one caller cannot delay those of other callers. All workloads together
-//! may use a quarter of the other half, because anyone can have any number of accounts at a public
-//! issuer.
+//! for health probes. Of the other half, a single caller may use at most half, and all workloads
+//! together at most a quarter. So lists cannot delay verdicts, and the lists of one caller cannot
+//! delay those of other callers. Workloads share a limit, because anyone can have any number of
+//! accounts at a public issuer.
 
 use std::sync::Arc;
 
@@ -20,15 +20,15 @@ use crate::store::{
 /// Limits on the number of read connections, for each caller and for all callers together.
 pub(in crate::store) struct ReadLimits {
     callers: PermitQueues<Actor>,
-    /// For workloads, by account.
+    /// The queues of workloads, one for each account.
     accounts: PermitQueues<Actor>,
-    /// For all workloads together.
+    /// The permits that all workloads share.
     workloads: Arc<Semaphore>,
     permits: Arc<Semaphore>,
 }
 
-/// A permit for one read connection. It is held until the connection is back in the pool, and not
-/// only until the call ends. Otherwise a caller that cancels its calls could exceed its limit.
+/// A permit for one read connection. It is held until the connection is back in the pool, not only
+/// until the call ends. Otherwise a caller that cancels its calls could exceed its limit.
 pub(in crate::store) struct ReadPermit {
     _connection: OwnedSemaphorePermit,
     _of_workloads: Option<OwnedSemaphorePermit>,

@@ -1,7 +1,8 @@
 //! Decides when suspect connections are replaced. A session that waits for a lock, for example
 //! during `VACUUM FULL`, looks like a dead connection, and the server keeps the session until the
-//! lock is released. If connections were renewed without growing pauses, they would use up all
-//! sessions of the server. As long as heartbeats are committed, a lock is the more likely cause.
+//! lock is released. So if connections were replaced without growing pauses, they would use up all
+//! sessions of the server. As long as heartbeats are committed, a lock is the more likely reason
+//! for the silence.
 
 use std::{
     sync::{
@@ -13,8 +14,8 @@ use std::{
 
 use crate::store::{Error, Location, Pools, Store, engine::pool};
 
-/// The pause after a renewal. It doubles with each further renewal while heartbeats are committed
-/// but nothing else is answered.
+/// The pause after a renewal. While heartbeats are committed but nothing else is answered, the
+/// pause doubles with each renewal.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 /// How recent a heartbeat must be to show that the database can be reached.
@@ -34,19 +35,19 @@ pub(in crate::store) struct Renewals {
 struct Renewal {
     /// When the connections were renewed, on the monotonic clock.
     at: Duration,
-    /// How long no other renewal may follow while the database can be reached but answers neither
-    /// lookups nor changes.
+    /// The minimum time until the next renewal while the database can be reached but answers
+    /// neither lookups nor changes.
     pause: Duration,
 }
 
 impl Renewals {
     /// Returns whether connections that are dead, or that lead to another database, may be renewed
-    /// now. If so, records a renewal.
+    /// now. If so, records the renewal.
     pub fn may_renew(&self, now: Duration) -> bool {
         self.may_renew_if(now, false)
     }
 
-    /// Returns whether connections that merely do not answer may be renewed now. If so, records a
+    /// Returns whether connections that merely do not answer may be renewed now. If so, records the
     /// renewal.
     pub fn may_renew_silent(&self, now: Duration) -> bool {
         let beaten_at = Duration::from_millis(self.beaten_at.load(Ordering::Acquire));
@@ -146,8 +147,8 @@ impl Store {
         }
     }
 
-    /// Returns whether a dead connection caused this failure. If so, renews the connections if a
-    /// renewal is permitted now.
+    /// Returns whether a dead connection caused this failure. In that case, also renews the
+    /// connections if a renewal is permitted now.
     pub(in crate::store) async fn renew_after_lost_connection<T>(
         &self,
         done: &Result<T, Error>,
@@ -164,8 +165,8 @@ impl Store {
 mod tests {
     use super::*;
 
-    /// Returns the milliseconds within `of` at which silent connections may be renewed, for a
-    /// caller that tries to renew them every millisecond. `meanwhile` is called before each try.
+    /// Calls `may_renew_silent` for each millisecond in `of`, and returns the milliseconds at which
+    /// it permitted a renewal. Calls `meanwhile` before each call.
     fn silent(
         of: std::ops::Range<u64>,
         renewals: &Renewals,

@@ -1,4 +1,4 @@
-//! Checks whether the schema is the one that this program needs, and migrates the schema.
+//! Checks whether the store has the schema that this program needs, and migrates it.
 
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait as _, EntityTrait as _, QueryFilter as _,
@@ -32,8 +32,8 @@ const ADOPT: &str = "DO $$ BEGIN \
     EXCEPTION WHEN insufficient_privilege OR undefined_function OR feature_not_supported THEN \
     DELETE FROM meta WHERE name = 'system'; END $$";
 
-/// Deletes the incarnation number, which may have been copied from another database together with
-/// the rows.
+/// Deletes the incarnation number, because it may have been copied together with the rows from
+/// another database.
 const RENAME: &str = "DELETE FROM incarnation";
 
 /// The migrations that are applied to the store, compared with those that this program knows.
@@ -47,7 +47,7 @@ pub struct Schema {
     /// them.
     pub unknown: Vec<String>,
     /// Tables and indexes of the applied migrations that do not exist, such as `index
-    /// tokens_live_name`. They are looked for only if no migration is pending or unknown.
+    /// tokens_live_name`. Filled only if no migration is pending or unknown.
     pub missing: Vec<String>,
 }
 
@@ -104,7 +104,7 @@ impl Store {
 
     /// Applies the pending migrations. If the program ends or a statement fails meanwhile, then on
     /// SQLite none of them is applied, and on PostgreSQL each is applied as a whole or not at all.
-    /// Returns the schema as it was before.
+    /// Returns the schema as it was before the migration.
     ///
     /// # Errors
     /// Returns [`SchemaError::Newer`] if a newer version has migrated the store, otherwise
@@ -130,7 +130,7 @@ impl Store {
                 let lock = format!("SELECT pg_advisory_lock({MIGRATION_LOCK})");
                 alone.execute_unprepared(&lock).await?;
                 let done = Migrator::up(&alone, None).await;
-                // The lock belongs to the session, and ends with it.
+                // Closing the session releases the lock.
                 alone.close().await?;
                 done
             }
@@ -159,7 +159,7 @@ impl Store {
     }
 
     /// Starts a new epoch of the change log, for use after a restore. Positions of the former
-    /// epoch, and the position up to which it was purged, mean nothing then. Deletes rows with
+    /// epoch, and the position up to which it was purged, then mean nothing. Also deletes rows with
     /// transaction ids that this database has not assigned yet, because another database wrote
     /// them.
     ///
@@ -213,9 +213,9 @@ impl Store {
     }
 }
 
-/// Applies the pending migrations in one transaction. On SQLite, the migration library would commit
-/// each statement, so an interrupted migration could not be repeated, and each commit waits for the
-/// disk.
+/// Applies the pending migrations in one transaction. On SQLite, the migration library would
+/// otherwise commit each statement. An interrupted migration could then not be repeated, and every
+/// commit would wait for the disk.
 pub(in crate::store) async fn migrate_at_once(
     database: &sea_orm::DatabaseConnection,
 ) -> Result<(), sea_orm::DbErr> {

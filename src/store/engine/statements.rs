@@ -1,5 +1,5 @@
-//! The SQL statements whose rows are evidence of freshness. They are composed for the engine, and
-//! for the columns that the role may read.
+//! The SQL statements whose rows are evidence of freshness, built for the engine and for the
+//! columns that the role may read.
 
 use crate::store::{
     change_log::poll,
@@ -8,8 +8,8 @@ use crate::store::{
     lookup,
 };
 
-/// The text of each statement whose rows are evidence. Each is composed once, and selects the
-/// origin together with the data.
+/// The text of each statement whose rows are evidence. Each is built once, and selects the origin
+/// together with the data.
 pub(in crate::store) struct Statements {
     pub sources: Sources,
     pub poll: String,
@@ -18,7 +18,7 @@ pub(in crate::store) struct Statements {
     pub beat: String,
     /// Runs under the lock of a stack. Empty on SQLite, where no other process makes changes.
     pub decide: String,
-    /// The same, with the role of a member of the stack.
+    /// The same statement as `decide`, but it also selects the role of a member of the stack.
     pub decide_with_role: String,
 }
 

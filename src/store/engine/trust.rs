@@ -1,7 +1,7 @@
-//! Checks two preconditions of a change, in addition to the lock of its stack. The database must be
-//! the one that committed this process's last heartbeat, and its clock must agree with this
-//! process's clock (R8). Either can become false between two heartbeats. So each change checks both
-//! in its transaction, with the statement that reads the clock.
+//! Checks two preconditions of a change, in addition to locking its stack. The database must be the
+//! one that committed this process's last heartbeat, and its clock must agree with this process's
+//! clock (R8). Either can become false between two heartbeats. So each change checks both in its
+//! transaction, with the statement that reads the clock.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,7 +17,7 @@ use crate::store::{
     engine::transaction::Transaction,
 };
 
-/// Returns the statement for PostgreSQL. It reads the current time, and not the time at which the
+/// Returns the statement for PostgreSQL. It reads the current time, not the time at which the
 /// transaction began.
 pub(in crate::store) fn on_postgres(sources: Sources) -> String {
     format!("SELECT {CLOCK} AS now, {}", sources.columns_now())
@@ -32,14 +32,14 @@ pub(in crate::store) fn with_role_on_postgres(sources: Sources) -> String {
     )
 }
 
-/// Which of the two checks are enabled. Only negative-control tests disable one; no setting does.
+/// Which of the two checks are enabled. Only tests disable one, to show that the check is needed.
 #[derive(Clone, Copy, Debug)]
 struct Checks {
     origin: bool,
     clock: bool,
 }
 
-/// Which database this process trusts.
+/// The database that this process trusts.
 pub(in crate::store) struct Trust {
     /// The database that committed the last heartbeat of this process.
     origin: ArcSwapOption<Origin>,
@@ -64,8 +64,8 @@ impl Default for Trust {
 }
 
 impl Store {
-    /// Leaves out the check of the database (`origin`) or of its clock (`clock`). Only for tests
-    /// that show why the check is needed. No setting does this.
+    /// Disables the check of the database (`origin`) or of its clock (`clock`). Only for tests that
+    /// show why the check is needed.
     #[must_use]
     pub const fn changing_without(mut self, origin: bool, clock: bool) -> Self {
         self.trust.checks = Checks {
@@ -76,7 +76,7 @@ impl Store {
     }
 
     /// Refuses changes until a database is trusted. Commands that make a single change and exit do
-    /// not call this, because they commit no heartbeat.
+    /// not call this method, because they commit no heartbeat.
     pub fn require_trust(&self) {
         self.trust.is_required.store(true, Ordering::Release);
     }
@@ -87,14 +87,14 @@ impl Store {
     }
 
     /// Waits until a change has found a database other than the trusted one. The next heartbeat
-    /// then decides which one to trust.
+    /// then decides which database to trust.
     pub async fn mistrusted(&self) {
         self.trust.mistrusted.notified().await;
     }
 
-    /// Reads the clock that all writers of this store share. It is the database's clock on
-    /// PostgreSQL, and this process's clock on SQLite. This takes a separate statement, because
-    /// `now()` is the time at which the transaction began, and the locking statement may evaluate
+    /// Reads the clock that all writers of this store share: the database's clock on PostgreSQL,
+    /// and this process's clock on SQLite. On PostgreSQL this takes a separate statement. `now()`
+    /// would be the time at which the transaction began, and the locking statement may evaluate
     /// `clock_timestamp()` before it waits for the lock.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
-//! A database that can be reached but is read-only, because it is a standby or
+//! Detects a database that can be reached but is read-only, because it is a standby or
 //! `default_transaction_read_only` is on. A session keeps the setting with which it started. So
-//! connections must be replaced once the database accepts changes again, and not earlier.
+//! connections must be replaced once the database accepts changes again, but not earlier.
 
 use tokio::sync::Notify;
 
@@ -9,7 +9,7 @@ use crate::store::{Error, Location, Store, Unreachable};
 /// Why the store accepts no changes.
 #[derive(Debug, thiserror::Error)]
 pub enum Unwritable {
-    /// The reason that a new connection to the database found.
+    /// A new connection to the database found this reason.
     #[error(transparent)]
     Database(#[from] Unreachable),
     /// The error of a failed write to the embedded database file.

@@ -1,6 +1,6 @@
-//! A workload's assertion that was exchanged and is valid for one exchange only. `key` is a hash of
-//! its issuer and its id, and `content` a fingerprint of its claims and of the request. Both are
-//! stored only to be compared.
+//! An assertion of a workload that was exchanged, and is valid for only one exchange. `key` is a
+//! hash of the assertion's issuer and id, and `content` is a fingerprint of its claims and of the
+//! request. Both are stored only to be compared.
 
 use sea_orm::entity::prelude::*;
 
@@ -10,10 +10,10 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub key: Vec<u8>,
     pub content: Vec<u8>,
-    /// The session that it was exchanged for, by the digest of its newest secret.
+    /// The digest of the newest secret of the session that the assertion was exchanged for.
     pub session_digest: Vec<u8>,
     pub first_seen_at: i64,
-    /// When it need not be remembered any more.
+    /// Until when the assertion must be remembered, so that it cannot be exchanged twice.
     pub expires_at: i64,
 }
 

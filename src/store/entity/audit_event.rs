@@ -21,7 +21,8 @@ pub struct Model {
     /// The id of the call. The column is named as in the first version of the schema.
     #[sea_orm(column_name = "request_id")]
     pub call_id: String,
-    /// What `state_before` and `state_after` do not show. In rows of earlier versions, everything.
+    /// Details that `state_before` and `state_after` do not show. In rows of earlier versions, all
+    /// details.
     pub details: String,
     /// The `request_id` of the request. `None` if the caller sent none, and in rows of earlier
     /// versions.

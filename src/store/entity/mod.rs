@@ -1,5 +1,5 @@
-//! The rows as they are stored, in plain columns. The `TryFrom` implementations in the files next
-//! to this folder convert them to domain values.
+//! The rows as they are stored, in plain columns. `TryFrom` implementations elsewhere in `store`
+//! convert them to domain values.
 
 pub mod assertion;
 pub mod audit_event;

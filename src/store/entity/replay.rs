@@ -1,6 +1,6 @@
 //! The result of a call with an idempotency key. `content` is a fingerprint of the request, and is
-//! stored only to be compared. `answer` is the result as JSON. `stack_key` is empty for a call that
-//! is not about one stack.
+//! stored only to be compared. `answer` is the result as JSON. `stack_key` is empty if the call
+//! does not concern a single stack.
 
 use sea_orm::entity::prelude::*;
 

@@ -1,5 +1,5 @@
-//! A session of a federated token. It is found with the SHA-256 of its secret, and nothing else of
-//! the secret is stored (R9).
+//! A session of a federated token. It is found by the SHA-256 of its secret. Nothing else of the
+//! secret is stored (R9).
 
 use sea_orm::entity::prelude::*;
 
@@ -9,14 +9,15 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub digest: Vec<u8>,
     pub token_uid: Uuid,
-    /// The workload, by its issuer's ids.
+    /// The workload, identified by ids that its issuer assigned.
     pub subject: String,
-    /// What the session may do at most, as JSON. `None` if it may do what its token may.
+    /// The permissions to which the session is limited, as JSON. `None` if it has all permissions
+    /// of its token.
     pub narrow: Option<String>,
     pub issued_at: i64,
     pub expires_at: i64,
     pub first_used_at: Option<i64>,
-    /// When it was ended before `expires_at`.
+    /// When the session was ended before `expires_at`.
     pub ended_at: Option<i64>,
 }
 

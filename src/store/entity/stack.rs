@@ -16,7 +16,7 @@ pub struct Model {
     pub suspended_at: Option<i64>,
     pub removed_at: Option<i64>,
     /// The instant of the last change of the stack or of anything in it. 0 if nothing was changed
-    /// since this column exists.
+    /// since this column was added.
     pub last_changed_at: i64,
 }
 

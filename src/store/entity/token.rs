@@ -28,7 +28,8 @@ pub struct Model {
     pub expiry_told: Option<i32>,
     /// A JSON object whose values are strings.
     pub labels: String,
-    /// Which workloads may obtain secrets, as JSON. `None` if the token has secrets of its own.
+    /// The rules for which workloads may obtain secrets, as JSON. `None` if the token has its own
+    /// secrets.
     pub federation: Option<String>,
 }
 

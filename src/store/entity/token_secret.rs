@@ -1,6 +1,5 @@
-//! A secret of a token, and the state of the secret. A token is found with the SHA-256 of the
-//! secret, and nothing else of the secret is stored (R9). At most two secrets of a token are valid
-//! at a time.
+//! A secret of a token, and its state. A token is found by the SHA-256 of its secret. Nothing else
+//! of the secret is stored (R9). At most two secrets of a token are valid at a time.
 
 use sea_orm::entity::prelude::*;
 

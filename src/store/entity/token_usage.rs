@@ -1,4 +1,5 @@
-//! When a service last used a token. A use is an answer to the service that the token is active.
+//! When a service last used a token. A token is used when a service gets the answer that it is
+//! active.
 
 use sea_orm::entity::prelude::*;
 

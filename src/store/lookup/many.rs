@@ -1,4 +1,4 @@
-//! The lookup of many digests with one statement, so that all of them are read from one snapshot.
+//! Looks up many digests with one statement, so that all of them are read from one snapshot.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -19,14 +19,13 @@ pub struct Lookups {
     pub origin: Origin,
 }
 
-/// The condition in the statement for a single digest.
+/// The condition in the statement for a single digest, which [`for_many`] replaces.
 const ONE: &str = "digest = $1";
-/// The numbers of digests for which there is a statement. There are only a few, so that each text
-/// is prepared once per connection. A smaller batch is filled up with repetitions of its last
-/// digest.
+/// The batch sizes for which there is a statement. There are only a few, so that each text is
+/// prepared once per connection. A smaller batch is padded with copies of its last digest.
 const SIZES: [usize; 5] = [4, 10, 20, 40, 100];
 
-/// What the store knows about several digests, each by itself.
+/// What the store knows about several digests, with a separate error for each.
 struct Read {
     /// Facts, or the error of a row that cannot be parsed. Unknown digests are left out.
     facts: HashMap<Digest, Result<Facts, Error>>,
@@ -37,7 +36,8 @@ struct Read {
 impl Store {
     /// Looks up the facts about the tokens with these secrets, all from one snapshot.
     ///
-    /// # Errors
+    /// Returns [`Error`] if the primary cannot be read, or if one of the rows cannot be parsed. In
+    /// both cases, none of the digests gets an answer (R13).
     /// Returns [`Error`] if the primary cannot be read, or if one of the rows cannot be parsed.
     /// There is no answer for any of the digests then (R13).
     pub async fn look_up_many(&self, digests: &[Digest]) -> Result<Lookups, Error> {
@@ -54,9 +54,8 @@ impl Store {
         })
     }
 
-    /// Looks up digests for callers that know nothing of each other, all from one snapshot. Returns
-    /// one result for each digest, in the same order. A row that cannot be parsed is the error of
-    /// its digest alone.
+    /// Looks up digests for independent callers, all from one snapshot. Returns one result for each
+    /// digest, in the same order. If a row cannot be parsed, only its own digest gets an error.
     ///
     /// # Errors
     /// Returns [`Error`] if the primary cannot be read.
@@ -117,7 +116,7 @@ impl Store {
                 continue;
             };
             let digest: Vec<u8> = row.try_get("", "digest")?;
-            // Finds the caller's digest that equals the bytes in the row.
+            // Find the caller's digest that equals the bytes in the row.
             let asked = digests
                 .iter()
                 .find(|asked| asked.as_bytes()[..] == digest[..]);

@@ -1,5 +1,5 @@
-//! The read behind a verdict, which is one indexed lookup by digest and returns only facts. It does
-//! not load the stack first, because the caller knows only the digest.
+//! Reads the facts for a verdict, with one indexed lookup by digest. It does not load the stack
+//! first, because the caller knows only the digest.
 
 pub(in crate::store) mod many;
 pub(in crate::store) mod recorded;
@@ -34,9 +34,9 @@ pub struct Lookup {
 }
 
 /// Returns the statement that every cache miss runs. It returns a row even if the digest is
-/// unknown, so that the origin is always checked. A database that is not the primary cannot say
-/// that a secret is unknown. A digest is that of a token's own secret or that of a session, never of
-/// both.
+/// unknown, so that the origin is always checked: a database that is not the primary cannot know
+/// that a secret is unknown. A digest belongs either to a token's own secret or to a session, never
+/// to both.
 fn by_digest(origin: &str, snapshot: &str) -> String {
     format!(
         "SELECT {snapshot} AS snapshot, {origin}, \
@@ -154,7 +154,7 @@ fn facts_of(row: &QueryResult) -> Result<Option<Facts>, Error> {
     }
 }
 
-/// Returns the session whose secret has this digest. `None` if the secret is a token's own.
+/// Returns the session whose secret was looked up. Returns `None` if it is a token's own secret.
 fn session_of(row: &Row) -> Result<Option<Box<SessionFacts>>, Error> {
     let wrong = |column| Error::Corrupt {
         table: "sessions",

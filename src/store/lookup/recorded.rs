@@ -1,4 +1,4 @@
-//! Looks for the change that a revision names, to find out whether a database has it.
+//! Looks for the change to which a revision refers, to find out whether a database has it.
 
 use crate::{
     domain::origin::Origin,
@@ -14,9 +14,9 @@ pub struct Recorded {
     pub origin: Origin,
 }
 
-/// Returns the statement. It looks for the row of the change, because the transaction id alone
-/// proves nothing. A former primary may have assigned the same id to a transaction that its
-/// successor never received.
+/// Returns the statement for PostgreSQL. It looks for the row of the change, because the
+/// transaction id alone proves nothing: a former primary may have assigned the same id to a
+/// transaction that its successor never received.
 pub(in crate::store) fn on_postgres(origin: &str) -> String {
     format!(
         "SELECT {origin}, \

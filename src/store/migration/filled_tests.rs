@@ -1,4 +1,4 @@
-//! Migrates stores that each earlier version filled. Checks that no row is lost, and that tokens
+//! Tests that a store that any earlier version filled can be migrated: no row is lost, and tokens
 //! issued earlier still work.
 
 use sea_orm_migration::{
@@ -9,7 +9,7 @@ use sea_orm_migration::{
 use super::Migrator;
 use crate::store::engine::schema::migrate_at_once;
 
-/// A stack with its owner, a token, the secret, change log row and audit row of the token, as the
+/// A stack with its owner and a token, and the token's secret, change log row and audit row, as the
 /// first version wrote them.
 const FILLED: [&str; 6] = [
     "INSERT INTO stacks (uid, key, name, organization_uid, token_limit, registered_at) \
@@ -68,8 +68,8 @@ async fn a_filled_store_of_every_version_before_is_brought_up_to_date() {
         let as_new = "SELECT COUNT(*) AS n FROM token_secrets WHERE NOT until_first_use \
                       AND ends_at IS NULL AND superseded_at IS NULL AND first_used_at IS NULL";
         assert_eq!(number(&store, as_new).await, 1);
-        // A version that does not know the column leaves it empty. The newest secret's hint is then
-        // that of its token.
+        // A version that does not know the column leaves it empty. The newest secret then has the
+        // hint of its token.
         let hint = "SELECT COUNT(*) AS n FROM token_secrets JOIN tokens ON tokens.uid = token_uid \
                     WHERE COALESCE(hint, secret_hint) = 'abcd'";
         assert_eq!(number(&store, hint).await, 1);
@@ -85,7 +85,7 @@ async fn a_migration_that_fails_halfway_leaves_the_file_as_it_was() {
     for statement in FILLED {
         store.execute_unprepared(statement).await.unwrap();
     }
-    // A table in the way of a later migration.
+    // This table has the name of one that a later migration creates, so that migration fails.
     store
         .execute_unprepared("CREATE TABLE replays (id INTEGER)")
         .await

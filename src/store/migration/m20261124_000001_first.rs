@@ -49,8 +49,8 @@ impl MigrationTrait for First {
     }
 }
 
-/// The indexes are written as SQL, because the query builder does not express partial indexes in
-/// the same way for both engines.
+/// The indexes are written as SQL, because the query builder cannot express partial indexes in the
+/// same way for both engines.
 const INDEXES: [&str; 7] = [
     "CREATE UNIQUE INDEX stack_members_one_owner ON stack_members (stack_uid) WHERE role = 'OWNER'",
     "CREATE UNIQUE INDEX tokens_live_name ON tokens (stack_uid, name) \
@@ -63,7 +63,7 @@ const INDEXES: [&str; 7] = [
 ];
 
 /// Statements only for PostgreSQL. They add the transaction id of a change, because several
-/// transactions may run at once. They also make the order of names independent of the locale.
+/// transactions may run at once, and make the order of names independent of the locale.
 const ON_POSTGRES: [&str; 5] = [
     "ALTER TABLE changes ADD COLUMN xid xid8 NOT NULL DEFAULT pg_current_xact_id()",
     "CREATE INDEX changes_by_xid ON changes (xid, id)",
@@ -241,8 +241,8 @@ fn metadata() -> TableCreateStatement {
     )
 }
 
-/// Writes the epoch. It distinguishes this change log from all others, and from itself after a
-/// restore.
+/// Writes the epoch. It distinguishes this change log from all others, and from its own state
+/// before a restore.
 async fn write_epoch(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     let mut random = [0; 8];
     OsEntropy

@@ -1,6 +1,6 @@
 //! Adds what rotation and idempotency keys need: when a secret ends and when it was first used, and
-//! which requests were answered. It only adds tables and columns, so that the previous version can
-//! run next to this one.
+//! the results of requests. It only adds tables and columns, so that the previous version can run
+//! next to this one.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager, async_trait,
@@ -48,8 +48,9 @@ fn instant(name: &'static str) -> ColumnDef {
 }
 
 /// Returns the new columns of `token_secrets`. They record when the overlap of a secret ends at the
-/// latest, and whether the first use of the newest secret ends it as well. They also record when
-/// the secret was superseded, when it was first used, and when it was presented after its end.
+/// latest, and whether the first use of the newest secret ends the overlap earlier. They also
+/// record when the secret was superseded, when it was first used, and when it was presented after
+/// its end.
 fn columns() -> [ColumnDef; 5] {
     [
         instant("ends_at"),
@@ -64,7 +65,7 @@ fn columns() -> [ColumnDef; 5] {
     ]
 }
 
-/// Returns the table of idempotency keys. A key is kept as long as the row of its token.
+/// Creates the table of idempotency keys. A key is kept as long as the row of its token.
 fn requests() -> TableCreateStatement {
     let uuid = |name: &'static str| ColumnDef::new(name).uuid().not_null().take();
     let text = |name: &'static str| ColumnDef::new(name).text().not_null().take();

@@ -1,6 +1,6 @@
 //! Adds what usage, purging and expiry reports need: when each service last used a token, which
 //! upcoming expiry was reported, and indexes for tokens that died long ago or expire soon. It only
-//! adds, so that the previous version can run next to this one.
+//! adds tables, columns and indexes, so that the previous version can run next to this one.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager, async_trait,
@@ -48,8 +48,8 @@ impl MigrationTrait for Usage {
     }
 }
 
-/// Indexes for purging and for expiry reports. `changes` needs no further index, because it is
-/// purged in the order in which it is read.
+/// Indexes for purging and for expiry reports. `changes` needs no new index, because it is purged
+/// in the order in which it is read.
 const INDEXES: [&str; 2] = [
     "CREATE INDEX tokens_dead ON tokens ((COALESCE(revoked_at, ended_at, expires_at)))",
     "CREATE INDEX tokens_expiring ON tokens (expires_at) \
@@ -65,7 +65,7 @@ fn expiry_told() -> TableAlterStatement {
         .take()
 }
 
-/// Returns the table of usage. It has one row for each token and each service that uses the token.
+/// Creates the usage table. It has one row for each token and each service that uses the token.
 fn usage() -> TableCreateStatement {
     let uuid = |name: &'static str| ColumnDef::new(name).uuid().not_null().take();
     let text = |name: &'static str| ColumnDef::new(name).text().not_null().take();

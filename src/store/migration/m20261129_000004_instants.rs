@@ -1,5 +1,5 @@
-//! Adds the instant of the last change of a stack, so that instants never go back within one stack.
-//! It only adds a column, so that the previous version can run next to this one.
+//! Adds the instant of the last change of a stack, so that instants within one stack never
+//! decrease. It only adds a column, so that the previous version can run next to this one.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager, async_trait,

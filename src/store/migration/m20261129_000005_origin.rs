@@ -1,5 +1,5 @@
-//! Adds the identity of the database, only on PostgreSQL. It consists of a row that a crash or a
-//! promotion deletes, and of the identifier of the database cluster that wrote the change log.
+//! Adds the identity of the database, on PostgreSQL only. It consists of a row that a crash or a
+//! promotion deletes, and the identifier of the database cluster that wrote the change log.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager, async_trait,

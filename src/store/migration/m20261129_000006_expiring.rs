@@ -15,8 +15,8 @@ impl MigrationName for Expiring {
     }
 }
 
-/// The new predicate follows from every comparison with `expires_at`, so such queries can use the
-/// index. A query that also selects tokens without an expiry cannot use it.
+/// The new predicate follows from every comparison with `expires_at`, so queries with such a
+/// comparison can use the index. A query that also selects tokens without an expiry cannot use it.
 const STATEMENTS: [&str; 2] = [
     "DROP INDEX tokens_expiring",
     "CREATE INDEX tokens_expiring ON tokens (expires_at) \

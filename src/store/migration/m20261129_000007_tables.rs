@@ -1,5 +1,5 @@
-//! Records which tables hold the change log, only on PostgreSQL. A schema with tables of the same
-//! names is then not mistaken for this one.
+//! Records which tables hold the change log, on PostgreSQL only. Tables of the same names in
+//! another schema are then not mistaken for these.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager, async_trait,
@@ -15,8 +15,8 @@ impl MigrationName for Tables {
 }
 
 /// The tables whose ids are recorded. Do not change this list, because replicas of the previous
-/// version still compare the recorded value with it. A migration that adds a table must store the
-/// ids of its own list under another name.
+/// version still compare its ids with the recorded value. A migration that adds a table must store
+/// the ids of its own list under another name.
 pub const TABLES: [&str; 10] = [
     "stacks",
     "stack_members",
@@ -30,14 +30,15 @@ pub const TABLES: [&str; 10] = [
     "incarnation",
 ];
 
-/// Returns a hash of the object ids of the tables. They are those that the session's `search_path`
-/// finds when the statement is parsed, so they are the tables that the rest of the statement uses.
+/// Returns an SQL expression for a hash of the object ids of the tables. The ids are resolved with
+/// the session's `search_path` when the statement is parsed, so they belong to the tables that the
+/// rest of the statement uses.
 pub fn ids_of(tables: &[&str]) -> String {
     hashed(tables, |table| format!("'{table}'::regclass"))
 }
 
-/// Returns a hash of the object ids of the tables that the `search_path` finds when the statement
-/// is executed.
+/// Returns an SQL expression for a hash of the object ids of the tables that the `search_path`
+/// finds when the statement is executed.
 pub fn ids_now_of(tables: &[&str]) -> String {
     let hash = hashed(tables, |table| format!("to_regclass('{table}')"));
     format!("COALESCE({hash}, 0)")

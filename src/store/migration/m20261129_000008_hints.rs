@@ -1,6 +1,7 @@
 //! Adds the last four characters of each secret, so that an owner can distinguish the two secrets
-//! of a rotating token. Until now only those of the newest secret were stored, with its token. It
-//! only adds a column, so that the previous version can run next to this one.
+//! of a token during a rotation. Until now only the newest secret's last characters were stored, in
+//! the row of the token. It only adds a column, so that the previous version can run next to this
+//! one.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager, async_trait,

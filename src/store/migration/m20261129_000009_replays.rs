@@ -1,6 +1,6 @@
 //! Adds what lists and repeated calls need: an index for the stacks of a person, and a table of the
-//! results of calls with an idempotency key. It only adds, so that the previous version can run
-//! next to this one.
+//! results of calls with an idempotency key. It only adds a table and indexes, so that the previous
+//! version can run next to this one.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager, async_trait,
@@ -19,8 +19,8 @@ impl MigrationName for Replays {
 }
 
 /// The tables whose ids are recorded under [`TABLE_IDS`]. Do not change this list, because replicas
-/// of this version compare the recorded value with it. A migration that adds a table must store the
-/// ids of its own list under another name.
+/// of this version compare its ids with the recorded value. A migration that adds a table must
+/// store the ids of its own list under another name.
 const TABLES: [&str; 11] = [
     "stacks",
     "stack_members",
@@ -35,10 +35,10 @@ const TABLES: [&str; 11] = [
     "replays",
 ];
 
-/// The name in `meta` of the ids of the tables.
+/// The name under which `meta` stores the hash of the table ids.
 pub const TABLE_IDS: &str = "tables_9";
 
-/// Returns a hash of the object ids of the tables that the statement uses.
+/// Returns an SQL expression for a hash of the object ids of the tables that the statement uses.
 pub fn ids() -> String {
     ids_of(&TABLES)
 }
@@ -72,7 +72,7 @@ impl MigrationTrait for Replays {
     }
 }
 
-/// Returns the table of the results of calls with an idempotency key that issue no secret.
+/// Creates the table of the results of calls with an idempotency key that issue no secret.
 fn replays() -> TableCreateStatement {
     let text = |name: &'static str| ColumnDef::new(name).text().not_null().take();
     let hash = |name: &'static str| ColumnDef::new(name).binary_len(32).not_null().take();

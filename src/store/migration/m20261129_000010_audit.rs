@@ -1,6 +1,6 @@
-//! Adds to the audit what a change altered and the idempotency key of its request, and indexes for
-//! its filters. It only adds columns without a value and indexes, so that the previous version can
-//! run next to this one.
+//! Adds to the audit log the state before and after a change, the idempotency key of its request,
+//! and indexes for the filters. It only adds nullable columns and indexes, so that the previous
+//! version can run next to this one.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager, async_trait,
@@ -15,8 +15,8 @@ impl MigrationName for Audit {
     }
 }
 
-/// Each index ends in the order of a page, so that the first page of a filter is read without a
-/// sort. Indexes of columns that are null in most rows are partial.
+/// Each index ends with the columns by which a page is sorted, so that the first page of a filter
+/// is read without a sort. Indexes on columns that are null in most rows are partial.
 const STATEMENTS: [&str; 10] = [
     "ALTER TABLE audit_events ADD COLUMN idempotency_key TEXT",
     "ALTER TABLE audit_events ADD COLUMN state_before TEXT",

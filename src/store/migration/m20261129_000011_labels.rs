@@ -1,6 +1,6 @@
 //! Adds the labels of a token, as a JSON object whose values are strings. It only adds a column, so
-//! that the previous version can run next to this one: its tokens have no labels, and its changes
-//! keep existing labels.
+//! that the previous version can run next to this one. Tokens that the previous version issues have
+//! no labels, and its changes keep existing labels.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager, async_trait,

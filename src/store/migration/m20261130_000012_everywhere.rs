@@ -1,5 +1,5 @@
-//! Adds the indexes for finding tokens in all stacks: by time of issue, and by the last characters
-//! of a secret.
+//! Adds indexes for finding tokens in all stacks: by time of issue, and by the last characters of a
+//! secret.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager, async_trait,

@@ -1,7 +1,7 @@
 //! Adds federated tokens: the rules of a token, its sessions, and the assertions that were
-//! exchanged. It only adds, so that the previous version can run next to this one: that version
-//! recognizes no secret of a session, cannot give a federated token a secret of its own, and can
-//! purge one.
+//! exchanged. It only adds tables, a column and indexes, so that the previous version can run next
+//! to this one. That version does not recognize the secrets of sessions and cannot give a federated
+//! token its own secret, but it can purge a federated token.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager, async_trait,
@@ -21,8 +21,8 @@ impl MigrationName for Federation {
 }
 
 /// The tables whose ids are recorded under [`TABLE_IDS`]. Do not change this list, because replicas
-/// of this version compare the recorded value with it. A migration that adds a table must store the
-/// ids of its own list under another name.
+/// of this version compare its ids with the recorded value. A migration that adds a table must
+/// store the ids of its own list under another name.
 const TABLES: [&str; 13] = [
     "stacks",
     "stack_members",
@@ -39,16 +39,16 @@ const TABLES: [&str; 13] = [
     "assertions",
 ];
 
-/// The name in `meta` of the ids of the tables.
+/// The name under which `meta` stores the hash of the table ids.
 pub const TABLE_IDS: &str = "tables_13";
 
-/// Returns a hash of the object ids of the tables that the statement uses.
+/// Returns an SQL expression for a hash of the object ids of the tables that the statement uses.
 pub fn ids() -> String {
     ids_of(&TABLES)
 }
 
-/// Returns a hash of the object ids of the tables that the `search_path` finds when the statement
-/// is executed.
+/// Returns an SQL expression for a hash of the object ids of the tables that the `search_path`
+/// finds when the statement is executed.
 pub fn ids_now() -> String {
     ids_now_of(&TABLES)
 }
@@ -64,8 +64,8 @@ pub fn record_ids() -> [String; 2] {
     })
 }
 
-/// A federated token never has a secret of its own. The previous version does not know such tokens,
-/// and would give one a secret by Rotate.
+/// A federated token never has its own secret. Without this check, Rotate in the previous version,
+/// which does not know federated tokens, would give it one.
 const SECRETLESS: &str = "federation IS NULL OR generation = 0";
 
 const INDEXES: [&str; 4] = [
@@ -109,7 +109,8 @@ fn instant(name: &'static str) -> ColumnDef {
     ColumnDef::new(name).big_integer().take()
 }
 
-/// Returns the table of the sessions of federated tokens, by the digest of their secret.
+/// Creates the table of the sessions of federated tokens. The key is the digest of the session's
+/// secret.
 fn sessions() -> TableCreateStatement {
     Table::create()
         .table("sessions")
@@ -125,13 +126,13 @@ fn sessions() -> TableCreateStatement {
             ForeignKey::create()
                 .from("sessions", "token_uid")
                 .to("tokens", "uid")
-                // The previous version purges tokens, and does not know that they have sessions.
+                // The previous version purges tokens without knowing that they can have sessions.
                 .on_delete(ForeignKeyAction::Cascade),
         )
         .take()
 }
 
-/// Returns the table of the assertions that were exchanged.
+/// Creates the table of the assertions that were exchanged.
 fn assertions() -> TableCreateStatement {
     Table::create()
         .table("assertions")

@@ -1,6 +1,6 @@
-//! The migrations of the schema, which only go forward. A migration first adds what is new, and
-//! what is old is removed one version later. So two successive versions of the program can run side
-//! by side.
+//! The migrations of the schema, which only go forward. New tables and columns are added first, and
+//! old ones are removed one version later, so that two successive versions of the program can run
+//! side by side.
 
 mod m20261124_000001_first;
 mod m20261124_000002_rotation;

@@ -1,5 +1,5 @@
-//! The assertions that were exchanged, if they are valid for one exchange only. An assertion is
-//! recorded only together with its session, so a refused exchange does not use it up.
+//! Stores which single-use assertions were exchanged. An assertion is recorded only together with
+//! its session, so a refused exchange does not use it up.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
@@ -20,25 +20,25 @@ use crate::store::{
     token::secrets::NewSecret,
 };
 
-/// An assertion that is valid for one exchange only.
+/// An assertion that is valid for only one exchange.
 #[derive(Clone, Copy, Debug)]
 pub struct SingleUse {
-    /// The hash of its issuer and its id.
+    /// A hash of the assertion's issuer and id.
     pub key: Fingerprint,
-    /// The fingerprint of its claims and of the request.
+    /// A fingerprint of the assertion's claims and of the request.
     pub content: Fingerprint,
-    /// When it need not be remembered any more.
+    /// Until when the assertion must be remembered, so that it cannot be exchanged twice.
     pub expires_at: Timestamp,
 }
 
 impl assertion::Model {
-    /// Returns whether the assertion was exchanged with the same claims by the same request.
+    /// Returns whether the assertion was exchanged with the same claims and by the same request.
     pub fn is_about(&self, once: &SingleUse) -> bool {
         self.content == once.content.as_bytes().as_slice()
     }
 }
 
-/// Returns the record of an assertion that was exchanged before.
+/// Returns the stored row of an assertion that was exchanged before.
 pub(in crate::store) async fn find(
     tx: &Transaction,
     key: Fingerprint,
@@ -47,8 +47,8 @@ pub(in crate::store) async fn find(
     Ok(assertion::Entity::find_by_id(key).one(tx).await?)
 }
 
-/// Records an assertion with the session that it was exchanged for. Returns `false` if an exchange
-/// for a token of another stack has recorded it in this instant.
+/// Records an assertion with the session that it was exchanged for. Returns `false` if a concurrent
+/// exchange for a token of another stack has recorded it.
 pub(in crate::store) async fn record(
     tx: &Transaction,
     once: &SingleUse,
@@ -73,8 +73,8 @@ pub(in crate::store) async fn record(
 }
 
 /// Returns the session that an identical request with the same assertion continues, because the
-/// answer may have been lost: it lives, its secret was never used, and the assertion was first
-/// exchanged at most [`RETRY_FOR`] ago.
+/// response to the first request may have been lost. Such a session is live, its secret was never
+/// used, and the assertion was first exchanged at most [`RETRY_FOR`] ago.
 pub(in crate::store) async fn session_to_resume(
     tx: &Transaction,
     seen: &assertion::Model,
@@ -92,14 +92,14 @@ pub(in crate::store) async fn session_to_resume(
     Ok(session.one(tx).await?)
 }
 
-/// Gives the session of an assertion another secret. The former one is not recognized any more.
+/// Replaces the secret of the session of an assertion. The former secret is no longer recognized.
 pub(in crate::store) async fn renew(
     tx: &Transaction,
     seen: assertion::Model,
     secret: &NewSecret,
 ) -> Result<(), Error> {
     let digest = secret.digest.as_bytes().to_vec();
-    // A first use cannot race with this, because it is recorded under the same lock.
+    // A first use cannot race with this update, because it is recorded under the same lock.
     let renewed = session::Entity::update_many()
         .col_expr(session::Column::Digest, digest.clone().into())
         .filter(session::Column::Digest.eq(seen.session_digest.clone()))

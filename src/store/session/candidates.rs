@@ -1,5 +1,5 @@
-//! The federated tokens of a stack, read without a lock. So an exchange that no token would accept
-//! costs no write.
+//! Reads the federated tokens of a stack without a lock, so that an exchange that no token would
+//! accept causes no write.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _};
@@ -25,11 +25,12 @@ use crate::store::{
 pub struct Candidates {
     /// The stack.
     pub stack: StackUid,
-    /// The tokens: the one that the workload named, live or not, or all live ones.
+    /// All live federated tokens of the stack, or only the token that the workload named, live or
+    /// dead.
     pub tokens: Vec<Token>,
 }
 
-/// What an exchange depends on besides the rules.
+/// The state, apart from the rules, on which the result of an exchange depends.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionsNow {
     /// Whether the stack is suspended.
@@ -37,15 +38,17 @@ pub struct SessionsNow {
     /// Whether the assertion was exchanged before.
     pub exchanged: bool,
     /// When the session ends that an identical exchange with the same assertion would continue.
+    /// `None` if there is no such session.
     pub resumes_until: Option<Timestamp>,
     /// The number of live sessions of the token.
     pub of_token: u32,
-    /// The number of these sessions that belong to the workload.
+    /// The number of live sessions of the token that belong to the workload.
     pub of_subject: u32,
 }
 
 impl Store {
-    /// Returns the federated tokens of a stack. `None` if the stack does not exist or has none.
+    /// Returns the federated tokens of a stack. Returns `None` if the stack does not exist or has
+    /// none.
     ///
     /// # Errors
     /// Returns [`Error`] if the store cannot be read.
@@ -81,8 +84,8 @@ impl Store {
         })
     }
 
-    /// Returns what an exchange by this workload would depend on, for an owner or admin who has it
-    /// explained.
+    /// Returns the state on which an exchange by this workload would depend. For an owner or admin
+    /// who wants an explanation of it.
     ///
     /// # Errors
     /// Returns [`Error`] if the call is refused or the store fails.
@@ -116,7 +119,7 @@ impl Store {
         })
     }
 
-    /// Checks that the caller may read about this stack.
+    /// Checks that the caller may read data of this stack.
     ///
     /// # Errors
     /// Returns [`Error`] if the call is refused or the store fails.

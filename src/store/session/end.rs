@@ -1,4 +1,4 @@
-//! Ends the sessions of a federated token. The token itself stays live.
+//! Ends sessions of a federated token. The token itself stays live.
 
 use crate::domain::{
     audit::{AuditAction, Details},
@@ -18,12 +18,12 @@ pub struct EndSessions {
     pub stack_key: StackKey,
     /// The token.
     pub token: TokenUid,
-    /// Only sessions of this workload.
+    /// The workload whose sessions are ended. `None` ends the sessions of all workloads.
     pub subject: Option<String>,
 }
 
 impl Store {
-    /// Ends the live sessions of a token. If there is none, nothing is recorded, and the current
+    /// Ends live sessions of a token. If there are none, nothing is recorded, and the current
     /// revision is returned. Works while the stack is suspended, because it only takes access away.
     ///
     /// # Errors

@@ -43,18 +43,18 @@ pub struct StartSession {
     pub stack: StackUid,
     /// The federated token.
     pub token: TokenUid,
-    /// The federation by which the rules were compared. If the issuer or the rules of the token are
-    /// others by now, the exchange is refused.
+    /// The federation against which the assertion was checked. If the issuer or the rules of the
+    /// token have changed since then, the exchange is refused.
     pub federation: Federation,
-    /// The workload, by its issuer's ids.
+    /// The workload, identified by ids that its issuer assigned.
     pub subject: String,
-    /// How long the session is to live at most.
+    /// The requested maximum duration of the session.
     pub session_for: Option<Duration>,
-    /// What the session may do at most.
+    /// The permissions to which the session is limited. `None` for all permissions of the token.
     pub narrow: Option<Permissions>,
-    /// The assertion, if it is valid for one exchange only.
+    /// The assertion, if it is valid for only one exchange.
     pub once: Option<SingleUse>,
-    /// How many sessions may live.
+    /// The limits on the number of live sessions.
     pub limits: SessionLimits,
 }
 
@@ -65,13 +65,14 @@ pub struct StartedSession {
     pub token: TokenUid,
     /// When the session ends.
     pub expires_at: Timestamp,
-    /// What it may do now.
+    /// The permissions of the session when it was started.
     pub permissions: Permissions,
 }
 
 impl Store {
     /// Starts a session. Everything that may have changed since the tokens of the stack were read
-    /// is checked again under the lock of the stack, and the limits on live sessions are exact.
+    /// is checked again under the lock of the stack. The lock also makes the limits on live
+    /// sessions exact.
     ///
     /// # Errors
     /// Returns [`Refusal::ExchangeRefused`], [`Refusal::SessionLimit`], or another [`Error`] if the
@@ -95,7 +96,8 @@ impl Store {
                     .filter(|_| seen.is_about(once));
                 let session = session.ok_or(Refusal::ExchangeRefused(Obstacle::JwtReplayed))?;
                 let again = resumed(&session, &token)?;
-                // A refusal commits, so nothing may be written before the last one.
+                // A refusal commits the transaction, so nothing may be written before the last
+                // refusal.
                 assertions::renew(tx, seen, secret).await?;
                 let kind = Kind::Rotated;
                 return self
@@ -115,7 +117,8 @@ impl Store {
                 ),
                 permissions,
             };
-            // This is the last refusal. A refusal commits, so the session must not exist yet.
+            // This is the last refusal. A refusal commits the transaction, so the session must not
+            // be written before it.
             if let Some(once) = &command.once
                 && !assertions::record(tx, once, secret, stack.at).await?
             {
@@ -155,7 +158,7 @@ impl Store {
         }
         match &token.federation {
             Some(federation) if federation.admits_as(&command.federation) => {}
-            // An owner has changed the rules in this instant.
+            // An owner has just changed the rules.
             _ => return Err(refused(Obstacle::RuleNotMatched)),
         }
         Ok(token)
@@ -201,7 +204,8 @@ fn resumed(session: &session::Model, token: &Token) -> Result<StartedSession, Er
     })
 }
 
-/// Checks that another session may live. Under the lock of the stack, the counts are exact.
+/// Checks that the token and the workload may have another session. Under the lock of the stack,
+/// the counts are exact.
 async fn require_below_limits(
     tx: &Transaction,
     command: &StartSession,

@@ -1,5 +1,4 @@
-//! The sessions that live: counting them, recording the first use of their secrets, and ending
-//! them.
+//! Counts live sessions, records the first use of their secrets, and ends them.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
@@ -10,7 +9,8 @@ use sea_orm::{
 use crate::domain::{id::TokenUid, secret::Digest, timestamp::Timestamp};
 use crate::store::{Error, engine::transaction::Transaction, entity::session};
 
-/// Returns the condition for sessions that live at this instant, provided that their token is live.
+/// Returns the condition for sessions that are live at this instant, provided that their token is
+/// live.
 pub(in crate::store) fn is_live(now: Timestamp) -> Condition {
     Condition::all()
         .add(session::Column::EndedAt.is_null())
@@ -30,7 +30,7 @@ fn with_digest(digest: &Digest, now: Timestamp) -> Condition {
         .add(is_live(now))
 }
 
-/// Counts the live sessions of a token, or those of one workload.
+/// Counts the live sessions of a token, or only those of one workload.
 pub(in crate::store) async fn count_live(
     tx: &Transaction,
     token: TokenUid,
@@ -41,7 +41,8 @@ pub(in crate::store) async fn count_live(
     Ok(u32::try_from(live.count(tx).await?).unwrap_or(u32::MAX))
 }
 
-/// Ends the live sessions of a token, or those of one workload. Returns how many.
+/// Ends the live sessions of a token, or only those of one workload. Returns the number of sessions
+/// that were ended.
 pub(in crate::store) async fn end_sessions(
     tx: &Transaction,
     token: TokenUid,
@@ -70,8 +71,8 @@ async fn end(tx: &Transaction, which: Condition, now: Timestamp) -> Result<u32, 
     Ok(u32::try_from(done.rows_affected).unwrap_or(u32::MAX))
 }
 
-/// Records the first use of the secret of a live session, if its token is live too, which
-/// `token_lives` says. Returns whether it was the first.
+/// Records the first use of the secret of a session, if the session is live and `token_lives` is
+/// true. Returns whether this was the first use.
 pub(in crate::store) async fn note_first_use(
     tx: &Transaction,
     digest: &Digest,

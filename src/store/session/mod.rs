@@ -1,4 +1,4 @@
-//! Sessions of federated tokens. An exchange is one transaction, which starts a session under the
+//! Sessions of federated tokens. An exchange is one transaction that starts a session under the
 //! lock of its stack, so that its checks and limits are exact even if exchanges race.
 
 pub(in crate::store) mod assertions;

@@ -6,12 +6,12 @@ use crate::store::{
     purge::{BATCH, Batch, Retention},
 };
 
-/// Skips rows that another transaction holds.
+/// Skips rows that another transaction has locked.
 const SKIP_LOCKED: PerEngine = PerEngine::on_postgres(" FOR UPDATE SKIP LOCKED");
 
 impl Store {
-    /// Deletes sessions that ended longer ago than `keep`. Their secrets are not recognized any
-    /// more.
+    /// Deletes sessions whose expiry is longer ago than `keep`. Their secrets are no longer
+    /// recognized.
     ///
     /// # Errors
     /// Returns [`Error`] if nothing was deleted.
@@ -19,8 +19,8 @@ impl Store {
         self.purge_by_end("sessions", "digest", keep).await
     }
 
-    /// Deletes assertions that expired longer ago than `keep`. They cannot be exchanged again,
-    /// because they have expired.
+    /// Deletes assertions whose expiry is longer ago than `keep`. They cannot be exchanged again,
+    /// because an expired assertion is refused.
     ///
     /// # Errors
     /// Returns [`Error`] if nothing was deleted.

@@ -1,5 +1,5 @@
-//! Loads and locks a stack, and checks the caller's role. This happens in the transaction of the
-//! change or read, so the removal of a member cannot race with it.
+//! Loads and locks a stack, and checks the caller's role. All of this happens in the transaction of
+//! the change or read, so the removal of a member cannot race with it.
 
 use std::ops::Deref;
 
@@ -26,12 +26,12 @@ use crate::store::{
     token::rows::corrupt,
 };
 
-/// Whether a removed stack can be found.
+/// Whether a removed stack is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) enum RemovedStacks {
     /// Removed stacks are not found.
     Exclude,
-    /// Removed stacks are found too, by callers who may see them.
+    /// Removed stacks are found too, if the caller's role permits the call.
     Include,
 }
 
@@ -43,8 +43,8 @@ pub(in crate::store) struct StackContext {
 }
 
 /// A stack that is locked until the transaction ends, and the instant of the decisions in this
-/// transaction (R8). Every time that a change writes or compares comes from here, so the instant
-/// cannot be used without the lock.
+/// transaction (R8). A change writes and compares only this instant, so it cannot use a time that
+/// was read without the lock.
 pub(in crate::store) struct LockedStack {
     found: StackContext,
     /// The time at which the transaction decides, for example whether a token is expired (R8). It
@@ -98,7 +98,8 @@ impl Store {
         check(tx, call, by_key(key), which).await
     }
 
-    /// Loads the stack as [`Self::load_stack`] does. Only operators find a removed stack.
+    /// Loads the stack like [`Self::load_stack`], including a removed stack if the caller is an
+    /// operator.
     pub(in crate::store) async fn load_stack_to_show(
         &self,
         tx: &Transaction,
@@ -115,7 +116,7 @@ impl Store {
     }
 
     /// Loads and locks the stack, and checks the caller's role. Until the transaction ends, every
-    /// other change of the stack, of its tokens or of its members waits for the lock. So what this
+    /// other change of the stack, its tokens or its members waits for the lock. So what this
     /// transaction has read, such as the number of live tokens or the caller's role, stays true.
     pub(in crate::store) async fn lock_stack_for_change(
         &self,
@@ -126,8 +127,9 @@ impl Store {
     ) -> Result<LockedStack, Error> {
         let row = lock(tx, &key.into()).await?;
         let row = row.filter(|row| which == RemovedStacks::Include || row.removed_at.is_none());
-        // A refusal is returned only if the trusted database gives it. Another database may not
-        // have the stack or the member yet. So the clock is read first, which checks that.
+        // A refusal is valid only if it comes from the trusted database, because another database
+        // may not have the stack or the member yet. Reading the clock checks that, so it comes
+        // first.
         let person = (uid_or_nil(row.as_ref()), &call.caller.actor);
         let (clock, role) = match self.dialect() {
             Dialect::Postgres => {
@@ -160,11 +162,11 @@ impl Store {
         self.decide(found, clock)
     }
 
-    /// Returns the instant of the decision. `clock` was read once the stack was locked. The instant never goes back
-    /// within one stack, whichever database or clock it comes from. If the clock is behind the last
-    /// change by no more than the permitted skew, the instant of that change is used. If the clock
-    /// is further behind, either the clock or that instant is wrong, and it is not known which, so
-    /// the change is refused.
+    /// Returns the stack with the instant of the decision. `clock` must be read after the stack was
+    /// locked. Instants within one stack never decrease, whichever database or clock they come
+    /// from. If the clock is behind the last change by no more than the permitted skew, the instant
+    /// of that change is used. If the clock is further behind, the change is refused, because it is
+    /// not known whether the clock or that instant is wrong.
     fn decide(&self, found: StackContext, clock: Timestamp) -> Result<LockedStack, Error> {
         let last = found.row.last_changed_at;
         let last = Timestamp::from_micros(last)
@@ -182,8 +184,9 @@ fn by_key(key: &StackKey) -> Select<stack::Entity> {
     stack::Entity::find().filter(stack::Column::Key.eq(key.as_str()))
 }
 
-/// Returns the query that locks a stack. On SQLite the transaction locks the whole database. On
-/// PostgreSQL this lock still lets other transactions insert rows that refer to the stack.
+/// Returns the query that locks a stack. On SQLite it is an ordinary query, because the transaction
+/// already locks the whole database. On PostgreSQL the lock still lets other transactions insert
+/// rows that refer to the stack.
 fn locking(stack: &StackRef) -> Select<stack::Entity> {
     let select = match stack {
         StackRef::Key(key) => by_key(key),
@@ -193,15 +196,15 @@ fn locking(stack: &StackRef) -> Select<stack::Entity> {
 }
 
 /// Returns the statement that locks a stack on PostgreSQL, without parameters. A key consists of
-/// letters and digits, so there is nothing in it to escape.
+/// letters and digits, so nothing in it must be escaped.
 pub(in crate::store) fn lock_of(stack: &StackRef) -> String {
     locking(stack)
         .build(Dialect::Postgres.backend())
         .to_string()
 }
 
-/// Locks a stack, unless the transaction has locked it when it began. Returns its row, if there is
-/// such a stack.
+/// Locks a stack, unless the transaction already locked it when it began. Returns the stack's row,
+/// if there is such a stack.
 async fn lock(tx: &Transaction, stack: &StackRef) -> Result<Option<stack::Model>, Error> {
     match tx.take_locked(stack) {
         Some(rows) => {
@@ -225,9 +228,9 @@ async fn check(
     permitted(row, role, call)
 }
 
-/// Returns the id of a stack. A stack that does not exist costs the same statements as one in which
-/// the caller has no role. Otherwise the response time would reveal which of the two it is. No
-/// stack has the nil id.
+/// Returns the id of a stack, or the nil id, which no stack has. So the same statements run whether
+/// the stack does not exist or the caller has no role in it. Otherwise the response time would
+/// reveal which of the two is the case.
 fn uid_or_nil(row: Option<&stack::Model>) -> Uuid {
     row.map_or(Uuid::nil(), |row| row.uid)
 }

@@ -55,7 +55,7 @@ impl MemberCursor {
 }
 
 impl Store {
-    /// Returns a page of the members of the stack, the owner included.
+    /// Returns a page of the members of the stack, including the owner.
     ///
     /// # Errors
     /// Returns [`Error`] if the call is refused or the store fails.

@@ -85,7 +85,7 @@ impl Store {
     }
 }
 
-/// Returns the query for the stacks of which this caller is a member, with the role.
+/// Returns the query for the stacks of which this caller is a member, with the caller's role.
 fn stacks_of(actor: &Actor) -> Select<stack::Entity> {
     let of_stack: RelationDef = stack::Entity::belongs_to(member::Entity)
         .from(stack::Column::Uid)

@@ -1,4 +1,4 @@
-//! The members of a stack, and its owner.
+//! Changes the members of a stack, and its owner.
 
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, Set, sea_query::OnConflict};
 use uuid::Uuid;
@@ -48,7 +48,8 @@ impl MemberChange {
         }
     }
 
-    /// Records the stack if its owner changes, and the member otherwise.
+    /// Returns the audit record: the stack before and after if its owner changes, otherwise the
+    /// member.
     fn record(&self, before: &MembersChanged, after: &MembersChanged) -> Record {
         let member = |changed: &MembersChanged| changed.member.as_ref().map(Into::into);
         match self {
@@ -58,12 +59,12 @@ impl MemberChange {
     }
 }
 
-/// A stack after a change of its members.
+/// A stack after a change of its members, and the member that was changed.
 #[derive(Debug)]
 pub struct MembersChanged {
     /// The stack after the change.
     pub stack: Stack,
-    /// The person that the change was about. `None` if they are not a member now.
+    /// The person that was added, changed or removed. `None` if the person is not a member now.
     pub member: Option<Member>,
 }
 
@@ -100,7 +101,7 @@ impl Store {
         })
     }
 
-    /// Returns the stack, and the person if they are a member, as they are within this transaction.
+    /// Returns the stack as it is within this transaction, and the person if they are a member.
     async fn with_member(
         &self,
         tx: &Transaction,

@@ -1,4 +1,5 @@
-//! Stacks, their members, and the lock and check with which every change of a stack begins.
+//! Stacks and their members, and the lock and the role check with which every change of a stack
+//! begins.
 
 pub(in crate::store) mod access;
 pub(in crate::store) mod list_members;

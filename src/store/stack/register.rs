@@ -1,4 +1,4 @@
-//! Registers a stack. With an idempotency key, a repeated call gets the stack that the first one
+//! Registers a stack. With an idempotency key, a repeated call gets the stack that the first call
 //! registered.
 
 use newtype_uuid::GenericUuid as _;
@@ -61,7 +61,7 @@ pub struct Registered {
     pub again: bool,
 }
 
-/// What is stored for repetitions of the call.
+/// The result that is stored for repetitions of the call.
 #[derive(Serialize, Deserialize)]
 struct Answer {
     stack_uid: Uuid,
@@ -91,7 +91,8 @@ impl Store {
             // commit.
             let now = self.transaction_clock(tx).await?;
             let place = (SCOPE, command.request.as_ref());
-            // Claimed first, so that of two concurrent calls with one id the second waits here.
+            // The request id is claimed first, so that of two concurrent calls with one id, the
+            // second waits here.
             if let Some(answer) = self.claim(tx, call, place, now).await? {
                 return self.registered_before(tx, call, (place.1, answer)).await;
             }
@@ -108,8 +109,8 @@ impl Store {
         })
     }
 
-    /// Inserts the stack with its owner; `None` if another stack has the key. If another
-    /// transaction is inserting a stack with this key, waits for its end.
+    /// Inserts the stack with its owner. Returns `None` if another stack has the key. If another
+    /// transaction is inserting a stack with this key, waits until that transaction ends.
     async fn insert_stack(
         &self,
         tx: &Transaction,
@@ -161,7 +162,7 @@ impl Store {
         Ok(Some((registered, proof)))
     }
 
-    /// Returns the stack that an earlier call registered, as it is now.
+    /// Returns the current state of the stack that an earlier call registered.
     async fn registered_before(
         &self,
         tx: &Transaction,
@@ -185,11 +186,11 @@ impl Store {
     }
 }
 
-/// Returns the refusal that names the stack with this key.
+/// Returns the refusal, which names the stack that has this key.
 async fn taken(tx: &Transaction, key: &StackKey) -> Result<Refusal, Error> {
     let holder = stack::Entity::find().filter(stack::Column::Key.eq(key.as_str()));
     let holder = holder.one(tx).await?;
-    // Stacks are never deleted, so the one that the insertion found is still there.
+    // Stacks are never deleted, so the stack with which the insertion conflicted still exists.
     let holder = holder.ok_or_else(|| corrupt("stacks", "key", Uuid::nil()))?;
     Ok(Refusal::StackKeyTaken {
         stack_uid: StackUid::from_untyped_uuid(holder.uid),

@@ -1,4 +1,4 @@
-//! Reads, suspends and removes stacks, and limits their tokens.
+//! Reads stacks, suspends and removes them, and limits their tokens.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
@@ -73,7 +73,7 @@ impl Store {
         })
     }
 
-    /// Returns a page of stacks, either of one organization or of all.
+    /// Returns a page of the stacks of one organization, or of all stacks.
     ///
     /// # Errors
     /// Returns [`Error`] if the call is refused or the store fails.
@@ -158,7 +158,7 @@ impl Store {
         (step, reason): (StackStep, &Reason),
     ) -> Result<(Stack, Revision), Error> {
         change_tx!(self, (call.mode, key), "set_stack_state", |tx| {
-            // A removed stack is found only for another removal, so that a removal can be repeated.
+            // Only Remove finds a removed stack, so that a removal can be repeated.
             let which = match step {
                 StackStep::Remove => RemovedStacks::Include,
                 StackStep::Suspend | StackStep::Resume => RemovedStacks::Exclude,

@@ -1,5 +1,5 @@
-//! Reads, updates and revokes tokens, and changes their expiry. Each method is one transaction. It
-//! first loads the stack and checks the caller's role.
+//! Reads, updates and revokes tokens, and changes their expiry. Each method is one transaction,
+//! which first loads the stack and checks the caller's role.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
@@ -52,7 +52,7 @@ impl Store {
         })
     }
 
-    /// Returns one token, live or dead, and how many of its sessions live at `now`.
+    /// Returns one token, live or dead, and the number of its sessions that are live at `now`.
     ///
     /// # Errors
     /// Returns [`Error`] if the call is refused or the store fails.
@@ -130,8 +130,8 @@ impl Store {
         })
     }
 
-    /// Changes when a live token expires (R7). An operator may only make it expire earlier. While
-    /// the stack is suspended, nobody may make it expire later.
+    /// Changes when a live token expires (R7). An operator may only bring the expiry forward. While
+    /// the stack is suspended, nobody may postpone it.
     ///
     /// # Errors
     /// Returns [`Refusal::EtagMismatch`], [`Refusal::TokenRevoked`], [`Refusal::TokenExpired`],
@@ -225,8 +225,8 @@ impl Store {
         })
     }
 
-    /// Loads the token that a change is about, as `token_to_change` does. Checks that it is the
-    /// version that the caller has read.
+    /// Loads the token that a change modifies, as `token_to_change` does. Checks that it is still
+    /// in the version that the caller has read.
     pub(in crate::store) async fn target_to_change(
         &self,
         tx: &Transaction,
@@ -238,7 +238,7 @@ impl Store {
         Ok(token)
     }
 
-    /// Loads the token. If it turns out to be expired, records its end (R8).
+    /// Loads a token that a change concerns. If the token has expired, first records its end (R8).
     pub(in crate::store) async fn token_to_change(
         &self,
         tx: &Transaction,
@@ -270,7 +270,7 @@ pub(in crate::store) async fn find(
     Ok(row.ok_or(Refusal::TokenNotFound)?)
 }
 
-/// Returns a token of the stack with this key, with its secrets.
+/// Returns a token of the stack with this key, with the token's secrets.
 async fn find_token(
     tx: &Transaction,
     (stack, key): (&StackContext, &StackKey),
@@ -282,7 +282,7 @@ async fn find_token(
     token_of(row, secrets, key)
 }
 
-/// Refuses a caller who acts as an operator: an operator may only bring an expiry forward.
+/// Refuses a caller who acts as an operator, because an operator may only bring an expiry forward.
 fn require_stack_admin(call: &Call, stack: &StackContext) -> Result<(), Refusal> {
     if !call.operates(stack.role) {
         return Ok(());
@@ -294,7 +294,7 @@ fn require_stack_admin(call: &Call, stack: &StackContext) -> Result<(), Refusal>
     Err(stack_admin.refusal(stack.role))
 }
 
-/// Which rows an update may match. The update statement itself checks this precondition.
+/// Which rows an update may match. The update statement itself contains this condition.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum UpdateGuard {
     /// Only a token that is neither revoked nor ended.
@@ -306,7 +306,7 @@ pub(in crate::store) enum UpdateGuard {
     Unrevoked,
 }
 
-/// Writes a token that was changed.
+/// Writes a changed token.
 pub(in crate::store) async fn update_token(
     tx: &Transaction,
     token: &Token,
@@ -339,8 +339,8 @@ pub(in crate::store) async fn update_token(
         UpdateGuard::Unrevoked => update.filter(token::Column::RevokedAt.is_null()),
         UpdateGuard::Live | UpdateGuard::Longer => update.filter(neither_revoked_nor_ended()),
     };
-    // The stack is locked, so no other transaction can have changed the row. If the row does not
-    // match, this is a bug.
+    // The stack is locked, so no other transaction can have changed the row. A row that does not
+    // match is a bug.
     let update = update.build(tx.get_database_backend());
     Ok(tx.write(update, Affects::One).await?)
 }

@@ -1,4 +1,4 @@
-//! Ends the overlap of a rotation. The former secret ends at once, and no new secret is made.
+//! Ends the overlap of a rotation. The former secret ends at once, and no new secret is created.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _};

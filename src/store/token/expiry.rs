@@ -1,6 +1,6 @@
-//! Upcoming expiry. Counts the tokens that expire within a number of days, and finds those that
-//! were not yet reported. What was reported is recorded with the token, so that all replicas
-//! together report it only once.
+//! Finds tokens that expire soon. Counts the tokens that expire within a number of days, and
+//! returns those that were not yet reported. Each report is recorded in the row of the token, so
+//! that all replicas together report it only once.
 
 use sea_orm::{
     ColumnTrait as _, Condition, ConnectionTrait as _, DbErr, EntityTrait as _, QueryFilter as _,
@@ -17,7 +17,7 @@ use crate::store::{
 /// The numbers of days to look ahead, in ascending order.
 pub const DAYS: [i32; 3] = [1, 7, 30];
 
-/// A token that expires soon, and was not yet reported for this number of days.
+/// A token that expires soon and was not yet reported for this number of days.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expiring {
     /// The token that expires.
@@ -72,8 +72,8 @@ impl Store {
     }
 
     /// Returns at most `most` tokens that expire within one of [`DAYS`] and were not yet reported
-    /// for it. Marks these tokens as reported. If the process ends right after that, they are never
-    /// reported, but no token is reported twice.
+    /// for this number of days. Marks these tokens as reported. If the process ends right after
+    /// that, they are never reported, but no token is reported twice.
     ///
     /// # Errors
     /// Returns [`Error`] if no token was marked.
@@ -94,8 +94,8 @@ impl Store {
         })
     }
 
-    /// Returns tokens that were not yet reported for this number of days. Skips a token that is
-    /// being changed, which the next run checks again.
+    /// Returns tokens that were not yet reported for this number of days. Skips tokens that are
+    /// being changed. The next run checks them again.
     async fn find_unreported(
         &self,
         tx: &Transaction,

@@ -1,4 +1,4 @@
-//! Filters of a list of tokens. Both engines select the same tokens.
+//! Filters for lists of tokens. They select the same tokens on both engines.
 
 use sea_orm::{
     ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QuerySelect as _,
@@ -21,13 +21,12 @@ use crate::store::{
     token::{secrets::not_ended, state::in_state},
 };
 
-/// Selects tokens of a stack that match every condition that is given. A condition that is `None`
-/// matches every token.
+/// A filter for tokens. A token must match every field, but `None` matches every token.
 #[derive(Clone, Debug, Default)]
 pub struct TokenFilter {
     /// Only tokens in one of these states. If empty, tokens in any state.
     pub states: Vec<TokenState>,
-    /// Only tokens of this name.
+    /// Only tokens with this name.
     pub name: Option<TokenName>,
     /// Only tokens whose name contains this text.
     pub name_contains: Option<NamePart>,
@@ -52,7 +51,7 @@ pub struct TokenFilter {
 }
 
 impl TokenFilter {
-    /// Returns the condition for the tokens that match. States are those at `now`.
+    /// Returns the condition for the tokens that match. The states are those at `now`.
     pub(in crate::store) fn condition(&self, dialect: Dialect, now: Timestamp) -> Condition {
         use token::Column::{ExpiresAt, IssuedAt, Name};
         let labels = self.labels.iter();
@@ -95,7 +94,7 @@ pub(in crate::store) fn issued_by(by: &IssuedBy) -> Condition {
         .add_option(kind)
 }
 
-/// Returns the condition for tokens with a secret of this hint that was neither replaced nor has
+/// Returns the condition for tokens with a secret that has this hint, was not replaced and has not
 /// ended at `now`.
 fn has_secret(hint: &str, now: Timestamp) -> SimpleExpr {
     let of_hint = token_secret::Entity::find()

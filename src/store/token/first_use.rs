@@ -1,6 +1,6 @@
-//! The writes that verdicts cause. The first use of a secret is recorded before the response is
-//! sent. The first time that a superseded secret is presented is recorded after it. Both are
-//! written at most once for a secret.
+//! The writes that a verdict causes, each at most once for a secret. The first use of a secret is
+//! recorded before the response is sent. The first time that a superseded secret is presented is
+//! recorded after the response.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
@@ -41,19 +41,18 @@ pub struct PresentedSecret {
     pub token: TokenUid,
     /// The stack to which the token belongs.
     pub stack: StackUid,
-    /// Whether it is the secret of a session.
+    /// Whether the secret belongs to a session.
     pub session: bool,
 }
 
 impl Store {
     /// Records the first use of a secret. Does nothing if the secret was used before or is no
     /// longer valid. If a former secret was valid only until this first use, it ends in the same
-    /// transaction. Only in that case is a row appended to the change log, and the revision
-    /// returned.
+    /// transaction. Only in that case, appends a row to the change log and returns the revision.
     ///
     /// # Errors
-    /// Returns [`Error`] if the use could not be recorded. No answer may then say that the token is
-    /// active.
+    /// Returns [`Error`] if the use could not be recorded. The caller must then not answer that the
+    /// token is active.
     pub async fn record_first_use(
         &self,
         call: &Call,
@@ -91,8 +90,8 @@ impl Store {
             if first.rows_affected == 0 {
                 return Ok(Proof::nothing_changed().with(None));
             }
-            // The token's facts are barred from the cache even if no change log row follows,
-            // because they say that the secret is unused.
+            // The cached facts about the token say that the secret is unused. So they are barred
+            // from the cache even if no change log row follows.
             tx.touch(Subject::Token(presented.token));
             last_used::note(tx, presented.token, &call.caller.actor, stack.at).await?;
             let ended = token_secret::Entity::update_many()
@@ -115,9 +114,9 @@ impl Store {
         })
     }
 
-    /// Records the first time that a superseded secret is presented. If only the clock says that
-    /// the secret has ended, its end is recorded as well. It is then final, whatever another clock
-    /// says.
+    /// Records the first time that a superseded secret is presented. If the secret has ended only
+    /// according to the clock, its end is recorded as well. The end is then final, even if another
+    /// clock is behind.
     ///
     /// # Errors
     /// Returns [`Error`] if the presentation could not be recorded.
@@ -131,7 +130,7 @@ impl Store {
             let digest = presented.digest.as_bytes().to_vec();
             let now = stack.at.as_micros();
             let this = token_secret::Column::Digest.eq(digest);
-            // A replica whose clock is ahead may see an overlap as ended that has not ended yet by
+            // A replica whose clock is ahead may treat an overlap as ended before it has ended by
             // the clock that decides. The two clocks differ by at most the permitted skew.
             let latest = stack.at.plus(self.max_skew()).as_micros();
             let over = Condition::any()
@@ -174,7 +173,7 @@ impl Store {
     }
 }
 
-/// Returns the condition that the token is live at this instant.
+/// Returns the condition that the token of this secret is live at this instant.
 fn is_live(presented: PresentedSecret, now: Timestamp) -> Expr {
     let live = token::Entity::find_by_id(presented.token.into_untyped_uuid())
         .filter(still_live(now))

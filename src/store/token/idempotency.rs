@@ -1,6 +1,6 @@
-//! Idempotency keys. They are needed because a response can get lost. A repeated request returns
-//! the same token with a new secret, which replaces the lost one. So no token is left without a
-//! known secret, and no plain text is stored.
+//! Handles repeated requests with an idempotency key, which are needed because a response can get
+//! lost. A repeated request returns the same token with a new secret, which replaces the lost one.
+//! So no token is left without a known secret, and no secret is stored in plain text.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{ActiveModelTrait as _, EntityTrait as _, QueryTrait as _, Set};
@@ -36,8 +36,8 @@ pub(in crate::store) struct Replayed {
 }
 
 impl Store {
-    /// Returns the record of an earlier request by this caller with the same id, if there is one.
-    /// Must be called under the lock of the stack, and before other checks of the request.
+    /// Returns the stored row of an earlier request by this caller with the same id, if there is
+    /// one. Must be called under the lock of the stack, and before other checks of the request.
     pub(in crate::store) async fn find_request(
         &self,
         tx: &Transaction,
@@ -89,9 +89,9 @@ impl Store {
         Ok(tx.write(row.build(self.backend()), Affects::Any).await?)
     }
 
-    /// Handles a repeated request. A new secret replaces the lost one if the request is identical
-    /// and recent, its secret was never used, and its token is unchanged. Otherwise the request is
-    /// refused.
+    /// Handles a repeated request. A new secret replaces the lost one if the repetition is
+    /// identical to the first request and recent, its secret was never used, and its token is
+    /// unchanged. Otherwise the request is refused.
     pub(in crate::store) async fn replay(
         &self,
         tx: &Transaction,
@@ -172,7 +172,7 @@ impl Store {
     }
 }
 
-/// Returns a fingerprint of everything in a token that a change could alter. It is only used for
+/// Returns a fingerprint of everything in a token that a change could alter. It is used only for
 /// comparison.
 fn state_of(token: &Token) -> Vec<u8> {
     let ordinary = (
@@ -184,7 +184,8 @@ fn state_of(token: &Token) -> Vec<u8> {
         token.revocation.is_some() || token.ended_at.is_some(),
         token.generation,
     );
-    // Another replica may run the previous version, whose fingerprints must be equal to these.
+    // Another replica may run the previous version, so a token without a federation must have the
+    // same fingerprint as in that version.
     let parts = match written_federation(token.federation.as_ref()) {
         None => serde_json::to_vec(&ordinary),
         federation => serde_json::to_vec(&(ordinary, federation)),

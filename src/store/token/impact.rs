@@ -1,4 +1,4 @@
-//! What a change of a token would affect, that is, the services that use the token.
+//! Finds what a change of a token would affect, which is the services that use the token.
 
 use sea_orm::{
     ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,

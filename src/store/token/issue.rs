@@ -39,13 +39,13 @@ pub struct Issue {
     pub name: TokenName,
     /// What the token is for.
     pub description: Description,
-    /// What the token may do.
+    /// The token's permissions.
     pub permissions: Permissions,
     /// Labels for finding and grouping tokens. They never affect a verdict.
     pub labels: Labels,
     /// When the token expires.
     pub expiry: Expiry,
-    /// Which workloads may obtain secrets. `None` if the token has secrets of its own.
+    /// Which workloads may obtain secrets. `None` if the token has its own secrets.
     pub federation: Option<Federation>,
     /// The request id and fingerprint, if the caller sent an idempotency key.
     pub request: Option<Request>,

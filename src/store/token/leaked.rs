@@ -26,12 +26,12 @@ use crate::store::{
 };
 
 impl Store {
-    /// Revokes the token of a secret, unless the token is dead or the secret has ended. The report
-    /// is recorded in the audit log in any case. If only the clock says that the secret has ended,
-    /// its end is recorded and is final, whatever another clock says.
+    /// Revokes the token of a secret, unless the token is dead or the secret has ended. Records the
+    /// report in the audit log in any case. If the secret has ended only according to the clock,
+    /// its end is recorded. The end is then final, even if another clock is behind.
     ///
     /// # Errors
-    /// Returns [`Error`] if the report could not be processed. It must be repeated then.
+    /// Returns [`Error`] if the report could not be processed. The caller must then repeat it.
     pub async fn report_leaked(
         &self,
         call: &Call,
@@ -81,8 +81,8 @@ impl Store {
     }
 }
 
-/// Returns whether the secret has ended although its token is live. If so, records the end, which
-/// makes it final.
+/// Returns whether the secret has ended although its token is live. In that case, also records the
+/// end, which makes it final.
 async fn end_if_over(
     tx: &Transaction,
     presented: PresentedSecret,

@@ -1,9 +1,9 @@
-//! The limit on live tokens (R6). The count is exact even if calls race, because the tokens are
-//! counted after `Store::lock_stack_for_change` has locked the stack. On PostgreSQL the transaction
-//! is READ COMMITTED (`engine/transaction/connection.rs`), so the count sees everything that was
-//! committed before the lock was granted. On SQLite the lock is BEGIN IMMEDIATE. A token is live at
-//! `LockedStack::at`, an instant that never goes back within one stack (R8). If the limit is
-//! reached, the refusal names tokens that could be revoked.
+//! Enforces the limit on live tokens (R6). The count is exact even if calls race, because the
+//! tokens are counted after `Store::lock_stack_for_change` has locked the stack. On PostgreSQL the
+//! transaction is READ COMMITTED (`engine/transaction/connection.rs`), so the count sees everything
+//! that was committed before the lock was granted. On SQLite the lock is BEGIN IMMEDIATE. Whether a
+//! token is live is decided at `LockedStack::at`, an instant that never decreases within one stack
+//! (R8). If the limit is reached, the refusal names tokens that could be revoked.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
@@ -31,8 +31,8 @@ use crate::store::{
 };
 
 /// Counts the tokens of a stack that are neither revoked nor ended: those that are live at an
-/// instant, those that have expired by then, and those that have a name. The condition is that of
-/// the index of live names, which holds no other tokens of the stack.
+/// instant, those that have expired by then, and those that have a name. The condition is the same
+/// as in the index of live names, so the index contains exactly these tokens.
 const ROOM: &str = "\
     SELECT COUNT(*) FILTER (WHERE expires_at IS NULL OR expires_at > $2) AS live, \
     COUNT(*) FILTER (WHERE expires_at <= $2) AS expired, \
@@ -62,7 +62,7 @@ impl Store {
         if is_free {
             return Ok(());
         }
-        // Rare: finds out what is in the way, in the order of the refusals.
+        // This is rare. Find the reason, in the order in which refusals take precedence.
         self.end_expired(tx, stack).await?;
         self.require_below_limit(tx, stack).await?;
         require_free_name(tx, stack.uid, name, None).await
@@ -111,15 +111,15 @@ impl Live {
     }
 }
 
-/// Returns candidates for revocation. These are the live token that expires soonest, the oldest one
-/// that was never used, and the one that has been unused for the longest time, if there are such
-/// tokens. The rest are other tokens, those unused for the longest time first.
+/// Returns candidates for revocation. These are the live token that expires soonest, the oldest
+/// token that was never used, and the token that has been unused for the longest time, as far as
+/// they exist. Further candidates are the other tokens, longest unused first.
 async fn candidates(
     tx: &Transaction,
     stack: StackUid,
     now: Timestamp,
 ) -> Result<Vec<Candidate>, Error> {
-    // Loads all live tokens. There are about as many as the limit, and this happens only if the
+    // This loads all live tokens. There are about as many as the limit, and it happens only if the
     // limit is reached.
     let mut live = token::Entity::find()
         .filter(token::Column::StackUid.eq(stack.into_untyped_uuid()))
@@ -157,7 +157,7 @@ async fn candidates(
     named.collect()
 }
 
-/// Returns the index of the token with the smallest value. Tokens without a value are left out.
+/// Returns the index of the token with the smallest value. Skips tokens without a value.
 fn first(live: &[Live], of: impl Fn(&Live) -> Option<i64>) -> Option<usize> {
     let having = live
         .iter()

@@ -39,10 +39,10 @@ pub enum Order {
     Name,
 }
 
-/// Which tokens to list, and how.
+/// The tokens to list, their order, and the page.
 #[derive(Clone, Debug)]
 pub struct ListQuery {
-    /// Only tokens of this stack. `None` for those of all stacks that are not removed.
+    /// Only tokens of this stack. `None` selects the tokens of all stacks that are not removed.
     pub stack_key: Option<StackKey>,
     /// Only tokens that match this filter.
     pub filter: TokenFilter,
@@ -75,7 +75,7 @@ pub struct TokenPage {
     pub tokens: Vec<Token>,
     /// Where the next page begins. `None` on the last page.
     pub next: Option<TokenCursor>,
-    /// The number of live tokens of the stack, and the limit on it (R6). `None` for a list over all
+    /// The number of live tokens of the stack, and its limit (R6). `None` for a list over all
     /// stacks.
     pub limit: Option<TokenLimit>,
     /// The instant for which the states of the tokens are computed.
@@ -83,8 +83,8 @@ pub struct TokenPage {
 }
 
 impl TokenCursor {
-    /// Returns whether this is the position of a token in a list with this order. A token of a page
-    /// can be forged, and PostgreSQL refuses to compare a number with a string.
+    /// Returns whether this is a position in a list with this order. A page token can be forged,
+    /// and PostgreSQL refuses to compare a number with a string.
     #[must_use]
     pub const fn is_in(&self, order: Order) -> bool {
         let by_text = matches!(self.by, SortKey::Text(_));
@@ -189,7 +189,7 @@ impl Store {
 }
 
 impl ListQuery {
-    /// Returns the query for the rows of the page and of one more, in order.
+    /// Returns the query for the rows of the page and one more row, in order.
     fn page(&self, mut select: Select<token::Entity>) -> Selector<SelectModel<TokenWithLastUse>> {
         if let Some(cursor) = &self.after {
             select = select.filter(self.order.beyond(cursor));
@@ -203,9 +203,9 @@ impl ListQuery {
     }
 }
 
-/// Returns the condition for tokens of stacks that are not removed. Uses a count, because the
-/// planner evaluates a count token by token in the order of the list, but may turn EXISTS or IN
-/// into a sort of all tokens.
+/// Returns the condition for tokens of stacks that are not removed. The condition uses a count,
+/// which the planner evaluates token by token in the order of the list. EXISTS or IN could be
+/// planned as a sort of all tokens.
 fn in_kept_stack() -> SimpleExpr {
     let of_token = Expr::col((stack::Entity, stack::Column::Uid))
         .equals((token::Entity, token::Column::StackUid));

@@ -1,4 +1,4 @@
-//! The methods for tokens, in one file for each method or group of methods.
+//! The methods for tokens, with a file for each method or group of methods.
 
 pub(in crate::store) mod change;
 pub(in crate::store) mod end_overlap;

@@ -1,5 +1,4 @@
-//! Revokes many tokens of a stack at once. Either exactly the previewed tokens are revoked, or
-//! none.
+//! Revokes many tokens of a stack at once: either exactly the previewed tokens, or none.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
@@ -52,7 +51,8 @@ pub struct RevokeAll {
     pub filter: RevokeFilter,
     /// Why the tokens are revoked.
     pub reason: Reason,
-    /// The hash of the set of tokens that the caller was shown. It may be omitted in a preview.
+    /// The hash of the set of tokens that the preview showed to the caller. May be omitted in a
+    /// preview.
     pub previewed: Option<PreviewHash>,
     /// The request id and fingerprint, if the caller sent an idempotency key.
     pub request: Option<Request>,
@@ -62,7 +62,7 @@ pub struct RevokeAll {
     pub after: Option<PreviewCursor>,
 }
 
-/// The position of the last token on a page of a preview, and the hash of the previewed set.
+/// The position of the last token on a page of a preview, and the hash of the previewed tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreviewCursor {
     hash: String,
@@ -78,7 +78,7 @@ pub struct PreviewPage {
     pub next: Option<PreviewCursor>,
 }
 
-/// The tokens that were revoked at once. In a preview, those that would be revoked.
+/// The tokens that were revoked, or in a preview, the tokens that would be revoked.
 #[derive(Debug)]
 pub struct RevokedAll {
     /// The number of tokens.
@@ -86,7 +86,7 @@ pub struct RevokedAll {
     /// The ids of the tokens, in ascending order. If `again` is set, only the first
     /// [`TOKENS_LISTED`] of them.
     pub tokens: Vec<TokenUid>,
-    /// The hash of this set of tokens.
+    /// The hash of the set of these tokens.
     pub preview: PreviewHash,
     /// A revision that includes the revocations. `None` if nothing was changed.
     pub revision: Option<Revision>,
@@ -96,7 +96,7 @@ pub struct RevokedAll {
     pub again: bool,
 }
 
-/// What is stored for repetitions of the call.
+/// The result that is stored for repetitions of the call.
 #[derive(Serialize, Deserialize)]
 struct Answer {
     count: usize,
@@ -157,8 +157,8 @@ impl Store {
         (stack, revoked): (&LockedStack, &RevokedAll),
     ) -> Result<(Option<Revision>, Proof), Error> {
         let tokens = revoked.tokens.as_slice();
-        // Expired tokens are not in the set. Their end is recorded, so that they stay dead on every
-        // replica, whatever its clock says (R8).
+        // Expired tokens are not among the revoked ones. Their end is recorded, so that they stay
+        // dead on every replica, whatever its clock says (R8).
         self.end_expired(tx, stack).await?;
         let details = audit_details(command, revoked.preview, tokens.len());
         let before = load(tx, (stack, &command.stack_key), tokens).await?;
@@ -177,9 +177,9 @@ impl Store {
             .await
     }
 
-    /// Returns the answer of an earlier call. Records the repetition in the audit. Evicts the
-    /// cached facts about the stack from this replica, because another replica may have revoked the
-    /// tokens.
+    /// Returns the result of an earlier call, and records the repetition in the audit. Also evicts
+    /// the cached facts about the stack from this replica, because another replica may have revoked
+    /// the tokens.
     async fn revoked_before(
         &self,
         tx: &Transaction,
@@ -230,7 +230,7 @@ impl Answer {
     }
 }
 
-/// Checks that the set is the one that the caller was shown. A preview may leave out the hash.
+/// Checks that the tokens are still those that the preview showed. A preview may omit the hash.
 fn require_previewed(
     command: &RevokeAll,
     call: &Call,
@@ -289,7 +289,7 @@ async fn live(
     Ok(tokens)
 }
 
-/// Loads tokens of a stack, as they are before the revocation.
+/// Loads these tokens of a stack.
 async fn load(
     tx: &Transaction,
     (stack, key): (&LockedStack, &StackKey),
@@ -349,8 +349,8 @@ async fn put(
             .exec(tx)
             .await?;
         if done.rows_affected != some.len() as u64 {
-            // The stack is locked, so no other transaction can have changed a row. If a row does
-            // not match, this is a bug.
+            // The stack is locked, so no other transaction can have changed a row. A row that does
+            // not match is a bug.
             return Err(corrupt("tokens", "revoked_at", stack.row.uid));
         }
     }

@@ -1,4 +1,5 @@
-//! Rotation. A token gets a new secret, and the former secret stays valid for a chosen overlap.
+//! Rotates tokens. A token gets a new secret, and the former secret stays valid for a chosen
+//! overlap.
 
 use crate::domain::{
     audit::{AuditAction, Details},
@@ -28,10 +29,10 @@ pub struct Rotate {
     pub request: Option<Request>,
 }
 
-/// A token that has a new secret.
+/// A token after its rotation.
 #[derive(Debug)]
 pub struct Rotated {
-    /// The token after the rotation.
+    /// The token with its new secret.
     pub token: Token,
     /// When the former secret ends at the latest.
     pub overlap_ends_at: Timestamp,

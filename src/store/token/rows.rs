@@ -1,5 +1,5 @@
-//! Converts rows to domain values and back. If a row cannot be parsed, the error has its table,
-//! column and id. It never causes a panic.
+//! Converts rows to domain values and back. If a row cannot be parsed, an error names its table,
+//! column and id. Invalid rows never cause a panic.
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::FromQueryResult;
@@ -31,7 +31,7 @@ pub(in crate::store) fn corrupt(table: &'static str, column: &'static str, id: U
     }
 }
 
-/// Returns the person in the row of a member.
+/// Returns the person in a member's row.
 pub(in crate::store) fn person_of(row: &member::Model) -> Result<Person, Error> {
     let wrong = |column| move |_| corrupt("stack_members", column, row.stack_uid);
     Ok(Person {
@@ -59,7 +59,8 @@ impl TryFrom<member::Model> for Member {
     }
 }
 
-/// Converts a row to a stack. The owner and the number of live tokens are passed in.
+/// Converts a row to a stack. The caller supplies the owner and the number of live tokens, which
+/// come from other tables.
 pub(in crate::store) fn stack(
     row: stack::Model,
     owner: &member::Model,
@@ -131,7 +132,7 @@ pub(in crate::store) fn federation_of(text: Option<&str>) -> Option<Option<Feder
     text.map_or(Some(None), |text| serde_json::from_str(text).ok().map(Some))
 }
 
-/// The row of a token, and when the token was last used.
+/// The row of a token, and the time when the token was last used.
 #[derive(FromQueryResult)]
 pub(in crate::store) struct TokenWithLastUse {
     #[sea_orm(nested)]
@@ -149,7 +150,7 @@ impl From<token::Model> for TokenWithLastUse {
     }
 }
 
-/// Converts a row, and the secrets of its token, to a token of the stack with this key.
+/// Converts a row and the secrets of its token to a token of the stack with this key.
 pub(in crate::store) fn token_of(
     row: impl Into<TokenWithLastUse>,
     secrets: TokenSecrets,

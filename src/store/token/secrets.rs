@@ -1,6 +1,5 @@
-//! The secrets of a token: adding a secret, and ending earlier ones. One or two secrets are valid
-//! at a time. Secrets that have ended are kept, so that the response to a caller who presents one
-//! says why it is rejected.
+//! Adds a secret to a token, and ends earlier secrets. One or two secrets are valid at a time.
+//! Secrets that have ended are kept, so that a caller who presents one learns why it is rejected.
 
 use std::collections::{HashMap, HashSet};
 
@@ -28,7 +27,7 @@ use crate::store::{
     token::state::neither_revoked_nor_ended,
 };
 
-/// What is stored of a secret.
+/// The data of a secret that is stored.
 pub struct NewSecret {
     /// The digest of the secret.
     pub digest: Digest,
@@ -71,8 +70,8 @@ pub(in crate::store) async fn renew(
         secret_hint: Set(secret.hint.clone()),
         ..<token::ActiveModel as Default>::default()
     };
-    // The stack is locked, so no other transaction can have changed the row. If the row does not
-    // match, this is a bug.
+    // The stack is locked, so no other transaction can have changed the row. A row that does not
+    // match is a bug.
     let update = token::Entity::update_many()
         .set(columns)
         .filter(token::Column::Uid.eq(uid))
@@ -83,8 +82,8 @@ pub(in crate::store) async fn renew(
     Ok(after)
 }
 
-/// Returns the secrets of these tokens that have not ended permanently, and of each token the
-/// former secret whose end was set last.
+/// Returns the secrets of these tokens that have not ended permanently. For each token, also
+/// returns the former secret whose end was set last.
 pub(in crate::store) async fn of_each(
     tx: &Transaction,
     tokens: &[&token::Model],
@@ -112,7 +111,7 @@ pub(in crate::store) async fn of_each(
     Ok(sorted.map(|(uid, secrets)| (uid, secrets.into())).collect())
 }
 
-/// Converts rows, with the secrets of their tokens, to tokens of the stack with this key.
+/// Converts rows to tokens of the stack with this key, and loads their secrets.
 pub(in crate::store) async fn tokens_of(
     tx: &Transaction,
     rows: Vec<TokenWithLastUse>,
@@ -121,7 +120,7 @@ pub(in crate::store) async fn tokens_of(
     with_secrets(tx, rows, |_| Ok(key)).await
 }
 
-/// Converts rows, with the secrets and the stacks of their tokens, to tokens of any stacks.
+/// Converts rows to tokens of any stacks, and loads their secrets and stack keys.
 pub(in crate::store) async fn tokens_of_any(
     tx: &Transaction,
     rows: Vec<TokenWithLastUse>,
@@ -150,7 +149,7 @@ async fn with_secrets<'a>(
     rows.into_iter().map(token).collect()
 }
 
-/// Returns the keys of the stacks of these tokens.
+/// Returns the keys of the stacks to which these tokens belong.
 async fn keys_of(
     tx: &Transaction,
     rows: &[TokenWithLastUse],
@@ -170,8 +169,8 @@ async fn keys_of(
     stacks.into_iter().map(key).collect()
 }
 
-/// Returns the condition that selects, for each of these tokens, the secret with the highest
-/// generation among those that have an end.
+/// Returns the condition that selects one secret for each of these tokens: among the secrets that
+/// have an end, the one with the highest generation.
 fn is_newest_with_an_end(tokens: impl Iterator<Item = Uuid>) -> Expr {
     let last = token_secret::Entity::find()
         .select_only()
@@ -190,7 +189,8 @@ fn is_newest_with_an_end(tokens: impl Iterator<Item = Uuid>) -> Expr {
 }
 
 /// Carries out the plan of a rotation. Records the end of all secrets that are not kept, including
-/// those that have already expired by the clock. From now on their end is final for every replica.
+/// secrets that have ended only according to the clock. From now on their end is final for every
+/// replica.
 pub(in crate::store) async fn apply_plan(
     tx: &Transaction,
     mut token: Token,
@@ -213,8 +213,8 @@ pub(in crate::store) async fn apply_plan(
     Ok(token)
 }
 
-/// Ends the former secret of a live token, if it has one in addition to the newest. Returns the
-/// token, and the generation of the secret that ended.
+/// Ends the former secret of a live token, if the token has one in addition to the newest. Returns
+/// the token, and the generation of the secret that ended.
 pub(in crate::store) async fn end_former(
     tx: &Transaction,
     mut token: Token,
@@ -238,8 +238,8 @@ pub(in crate::store) async fn end_former(
         .await?;
     match done.rows_affected {
         1 => Ok((token, Some(generation))),
-        // The stack is locked, so no other transaction can have changed the row. If the row does
-        // not match, this is a bug.
+        // The stack is locked, so no other transaction can have changed the row. A row that does
+        // not match is a bug.
         _ => Err(corrupt("token_secrets", "superseded_at", uid)),
     }
 }
@@ -261,8 +261,8 @@ async fn set_end(
     Ok(tx.write(update, Affects::Any).await?)
 }
 
-/// Ends a secret that was never used. Returns whether it was still valid and unused. A first use
-/// cannot race with this, because a first use is also written only while the secret is valid.
+/// Ends a secret that was never used. Returns whether the secret was still valid and unused. A
+/// first use cannot race with this, because it too is written only while the secret is valid.
 pub(in crate::store) async fn end_unused(
     tx: &Transaction,
     (uid, generation): (TokenUid, i32),
@@ -295,8 +295,8 @@ pub(in crate::store) fn column(generation: u32) -> i32 {
     i32::try_from(generation).unwrap_or(i32::MAX)
 }
 
-/// Converts a row. The hint of a secret that an older version stored is known from the row of its
-/// token, if it is the newest.
+/// Converts a row. An older version stored the hint of the newest secret only in the row of the
+/// token.
 fn secret_of(
     row: &token_secret::Model,
     token: Option<&token::Model>,

@@ -1,5 +1,5 @@
-//! Which tokens of a stack are live. Counts them, checks their names, and records the end of
-//! expired tokens (R8).
+//! Determines which tokens of a stack are live. Counts live tokens, checks that a name is free, and
+//! records the end of expired tokens (R8).
 
 use newtype_uuid::GenericUuid as _;
 use sea_orm::{
@@ -36,7 +36,8 @@ impl Store {
     }
 
     /// Records the end of every expired token of the stack. From now on the expiry is final for
-    /// every replica, whatever a clock says (R8), and the names of these tokens can be used again.
+    /// every replica, whatever its clock says (R8), and the names of these tokens can be used
+    /// again.
     pub(in crate::store) async fn end_expired(
         &self,
         tx: &Transaction,
@@ -91,8 +92,8 @@ pub(in crate::store) fn in_state(state: TokenState, now: Timestamp) -> Condition
     }
 }
 
-/// Returns the condition for tokens that are neither revoked nor ended, for queries by uid. It is
-/// written in a form that does not match the predicate of a partial index. Without statistics,
+/// Returns the condition for tokens that are neither revoked nor ended, for queries by uid. Its
+/// form deliberately does not match the predicate of a partial index. Without statistics,
 /// PostgreSQL assumes that a partial index is tiny, and scans it instead of using the primary key.
 pub(in crate::store) fn neither_revoked_nor_ended() -> Expr {
     let column = |column| Expr::col((token::Entity, column));
@@ -112,8 +113,8 @@ fn unexpired(now: Timestamp) -> Condition {
         .add(token::Column::ExpiresAt.gt(now.as_micros()))
 }
 
-/// Checks that no live token of the stack has this name, other than the token `but`. Call
-/// `end_expired` first, so that expired tokens do not keep their names.
+/// Checks that no live token of the stack has this name, except the token `but`. Call `end_expired`
+/// first, so that expired tokens do not keep their names.
 pub(in crate::store) async fn require_free_name(
     tx: &Transaction,
     stack: StackUid,
@@ -143,7 +144,7 @@ pub(in crate::store) async fn require_free_name(
     }
 }
 
-/// Returns the expression to sort tokens by expiry. Tokens that never expire come last.
+/// Returns an SQL expression for sorting tokens by expiry. Tokens that never expire come last.
 pub(in crate::store) fn soonest() -> Expr {
     Func::coalesce([
         Expr::col((token::Entity, token::Column::ExpiresAt)),

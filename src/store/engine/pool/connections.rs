@@ -1,4 +1,4 @@
-//! How many connections each pool has.
+//! Counts the connections of each pool.
 
 use sea_orm::DatabaseConnection;
 
@@ -8,7 +8,7 @@ use crate::{
 };
 
 impl Store {
-    /// Returns the connections of each pool at this moment.
+    /// Returns the current connection counts of each pool.
     #[must_use]
     pub fn pool_connections(&self) -> [Pool; 3] {
         let pools = self.pools.load();

@@ -1,5 +1,5 @@
-//! The SQLite file that this process holds. It is locked, only its owner may read it, and it is
-//! compared repeatedly with the file that is found at its path.
+//! The SQLite file that this process holds. The process locks the file, removes access for other
+//! users, and checks repeatedly that the path still leads to this file.
 //!
 //! The lock is a `flock` on the database file itself, so symbolic links, hard links and removed
 //! lock files do not affect it. `flock` and SQLite's own POSIX locks do not interact. But closing
@@ -63,11 +63,11 @@ impl From<Metadata> for Identity {
 
 /// A database file that this process has locked.
 pub(in crate::store) struct HeldFile {
-    /// The path as the operator wrote it. If it is a symbolic link, a change of its target is
-    /// noticed.
+    /// The path as the operator wrote it. If the path is a symbolic link, it is also noticed when
+    /// the link gets another target.
     path: PathBuf,
-    /// The write-ahead log. It is next to the file to which the path resolved, where SQLite creates
-    /// it.
+    /// The path of the write-ahead log. SQLite creates it next to the file to which `path`
+    /// resolved.
     wal: PathBuf,
     shm: PathBuf,
     identity: Identity,
@@ -136,7 +136,8 @@ impl HeldFile {
         })
     }
 
-    /// Removes access for others, which an earlier version, a restore or a mount may have granted.
+    /// Removes access for other users, which an earlier version, a restore or a mount may have
+    /// granted.
     fn make_private(&self) {
         for path in [&self.path, &self.wal, &self.shm] {
             let Ok(metadata) = fs::metadata(path) else {
@@ -154,14 +155,14 @@ impl HeldFile {
     /// Records which write-ahead log the open connections use, so that it can be compared later.
     pub fn note_wal(&self) -> io::Result<()> {
         let identity = fs::metadata(&self.wal)?.into();
-        // Set only once, because SQLite does not delete the write-ahead log while a connection is
-        // open.
+        // The identity is set only once, because SQLite does not delete the write-ahead log while a
+        // connection is open.
         let _ = self.wal_identity.set(identity);
         Ok(())
     }
 
-    /// Checks that the paths still lead to the files that are open. What is committed to a deleted
-    /// file is lost when the process ends.
+    /// Checks that the paths still lead to the open files. Data committed to a deleted file is lost
+    /// when the process ends.
     pub fn check(&self) -> Result<(), FileLoss> {
         let found = self.find();
         if self.lost.swap(found.is_err(), Ordering::AcqRel) != found.is_err() {
@@ -200,8 +201,8 @@ impl HeldFile {
     }
 }
 
-/// Returns the identity of the file at a path. Returns `None` if it cannot be read, which counts as
-/// lost.
+/// Returns the identity of the file at a path, or `None` if it cannot be read. The caller then
+/// treats the file as lost.
 fn identity(path: &Path) -> Option<Identity> {
     fs::metadata(path).ok().map(Identity::from)
 }

@@ -19,14 +19,14 @@ pub(in crate::store) use self::{
 /// The size of the connection pools, as set by the operator.
 #[derive(Clone, Copy, Debug)]
 pub struct PoolSize {
-    /// The number of PostgreSQL connections with which this replica serves calls. Changes and reads
-    /// share them. At least two are used.
+    /// The number of PostgreSQL connections with which this replica serves calls. They are divided
+    /// between changes and reads, and each gets at least one.
     pub connections: u32,
 }
 
 impl PoolSize {
     /// Returns how many connections are for changes and how many are for reads. Changes get half of
-    /// them, rounded down, and reads get the rest. Each gets at least one.
+    /// them, rounded down, and reads get the rest, but each gets at least one.
     fn split(self) -> (u32, u32) {
         let changes = (self.connections / 2).max(1);
         (changes, self.connections.saturating_sub(changes).max(1))

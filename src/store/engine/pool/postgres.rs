@@ -1,5 +1,5 @@
-//! PostgreSQL. There is one pool for changes, one for reads, and a small one for the change log and
-//! the heartbeat, so that none of these waits for connections that another uses.
+//! Opens PostgreSQL. There is one pool for changes, one for reads, and a small one for the change
+//! log and the heartbeat, so that none of them waits for connections that another one uses.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::store::engine::database_url::PostgresUrls;
 const PING_AFTER: Duration = Duration::from_secs(10);
 /// An idle connection is closed after this time.
 const IDLE_FOR: Duration = Duration::from_mins(5);
-/// One connection for the change log, one for the heartbeat, and a spare one.
+/// One connection is for the change log, one is for the heartbeat, and one is spare.
 const CONTROL: u32 = 3;
 /// The oldest supported version, PostgreSQL 13. It is the first with `pg_current_xact_id`.
 const OLDEST: i32 = 130_000;
@@ -45,8 +45,8 @@ pub(super) async fn open(
     })
 }
 
-/// Opens new pools to replace those whose connections may be dead. A connection whose packets are
-/// dropped looks like a slow one, and the pool would hand it out again and again.
+/// Opens new pools to replace pools whose connections may be dead. A connection whose packets are
+/// dropped looks like a slow connection, so a pool would hand it out again and again.
 pub(in crate::store) async fn renew(
     urls: &PostgresUrls,
     size: PoolSize,
@@ -59,8 +59,8 @@ pub(in crate::store) async fn renew(
     ))
 }
 
-/// Opens a single connection that bypasses any pooler, for migrations. The lock that they take
-/// belongs to the session.
+/// Opens a single connection for migrations. It bypasses any pooler, because the lock that
+/// migrations take belongs to the session.
 pub(in crate::store) async fn migrating(urls: &PostgresUrls) -> Result<DatabaseConnection, DbErr> {
     pool(urls, &urls.direct(), 1).await
 }

@@ -1,4 +1,4 @@
-//! SQLite. A file is used by only one process, with one connection for writing and several for
+//! Opens SQLite. Only one process uses a file, with one connection for writing and several for
 //! reading.
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -88,7 +88,8 @@ async fn connect(
             pool.after_connect(move |connection, _| {
                 let file = file.clone();
                 Box::pin(async move {
-                    // Opens the write-ahead log. A connection does that only with its first read.
+                    // Open the write-ahead log. Otherwise a connection opens it only at its first
+                    // read.
                     connection
                         .execute("SELECT 1 FROM sqlite_schema LIMIT 1")
                         .await?;

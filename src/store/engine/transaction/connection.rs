@@ -1,5 +1,5 @@
-//! A connection that is taken from its pool for one transaction. It returns to the pool only after
-//! a COMMIT or ROLLBACK that succeeded. If a transaction is dropped, it is rolled back in the
+//! Takes a connection from its pool for one transaction. The connection returns to the pool only
+//! after a successful COMMIT or ROLLBACK. If a transaction is dropped, it is rolled back in the
 //! background.
 
 use std::{sync::Arc, time::Duration};
@@ -21,19 +21,19 @@ pub(in crate::store) enum Access {
     Write,
     /// Read from one snapshot.
     Read,
-    /// Read with a new snapshot for each statement. The snapshot is taken once the statement has
-    /// its locks.
+    /// Read with a new snapshot for each statement, taken after the statement has acquired its
+    /// locks.
     UpToDate,
 }
 
-/// Begins a change on PostgreSQL, with all settings that it needs, in one round trip. So the
+/// Begins a change on PostgreSQL and sets everything that it needs, in one round trip, so that the
 /// defaults of the database, the role and the session do not matter. Start-up options are not used,
 /// because poolers refuse them. Session settings are not used, because behind a pooler they leak
 /// into other sessions or get lost.
 ///
-/// READ COMMITTED is needed because the limit (R6) is counted under the lock of the stack, so each
-/// statement must see everything committed before it. A replica that stops in the middle of a
-/// change holds its locks for at most the statement time-out plus the idle time-out.
+/// READ COMMITTED is needed because tokens are counted for the limit (R6) under the lock of the
+/// stack, so each statement must see everything committed before it. A replica that stops in the
+/// middle of a change holds its locks for at most the statement time-out plus the idle time-out.
 /// `synchronous_commit` is raised to `on`, but a stricter `remote_apply` is kept. Warnings must not
 /// be suppressed, because one of them says that a COMMIT is only on this server and not on a
 /// standby.
@@ -56,8 +56,8 @@ const READ_UP_TO_DATE_ON_POSTGRES: &str = "BEGIN ISOLATION LEVEL READ COMMITTED;
     SET LOCAL statement_timeout = '6s'; \
     SET LOCAL idle_in_transaction_session_timeout = '3s'";
 
-/// How long the rollback of a dropped transaction may take before its connection is closed. There
-/// is no limit on SQLite, whose worker thread is busy until the statement ends anyway.
+/// How long the rollback of a dropped transaction may take before its connection is closed. SQLite
+/// needs no limit, because its worker thread is busy until the statement ends anyway.
 const ROLLBACK_FOR: Duration = Duration::from_secs(5);
 
 enum Connection {
@@ -94,8 +94,8 @@ macro_rules! on_either {
 }
 
 impl PooledConnection {
-    /// Begins a transaction. `first` is sent in the same round trip and begins with a semicolon,
-    /// unless it is empty. Returns its rows, and those of the settings.
+    /// Begins a transaction. `first` is empty, or begins with a semicolon and is sent in the same
+    /// round trip. Returns the rows of the settings and of `first`.
     pub async fn begin(
         pool: &DatabaseConnection,
         access: Access,
@@ -118,8 +118,8 @@ impl PooledConnection {
 
     /// Runs one PostgreSQL statement in a transaction with the same settings as a change. BEGIN,
     /// the settings, the statement and COMMIT are sent in one round trip, so a replica that stops
-    /// meanwhile holds no lock. Returns the rows of all statements, with those of `statement` last.
-    /// Also returns whether there was a warning. If so, a standby may not have the change.
+    /// meanwhile holds no lock. Returns the rows of all statements, with those of `statement` last,
+    /// and whether there was a warning. A warning means that a standby may not have the change.
     pub async fn run_alone(
         pool: &DatabaseConnection,
         statement: &str,
@@ -156,7 +156,7 @@ impl PooledConnection {
         self.read_permit = read_permit;
     }
 
-    /// Takes the connection out, and leaves a closed one.
+    /// Moves the connection out, and leaves `self` without one.
     pub const fn take(&mut self) -> Self {
         Self {
             connection: self.connection.take(),
@@ -177,7 +177,8 @@ impl PooledConnection {
         let done = self.execute_unprepared(statement).await;
         self.ended = done.is_ok();
         if !self.ended {
-            // A connection that is closed inside a transaction could keep its lock.
+            // Roll back first, because a connection that is closed inside a transaction could keep
+            // its lock.
             if matches!(self.connection, Some(Connection::Sqlite(_))) {
                 let _ = self.execute_unprepared("ROLLBACK").await;
             }
@@ -263,7 +264,7 @@ impl Drop for PooledConnection {
         }
         let mut pooled = Self {
             connection: self.connection.take(),
-            // The rollback is not tried a second time, whatever its result.
+            // The rollback is not repeated, whatever its result.
             ended: true,
             read_permit: self.read_permit.take(),
         };

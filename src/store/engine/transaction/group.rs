@@ -1,13 +1,14 @@
-//! Group commit on SQLite. Changes run one after the other on the one connection that writes. Those
-//! that wait for it meanwhile join the open transaction, and one COMMIT with one sync of the disk
-//! ends all of them. Each has a savepoint, so one that fails undoes only what it wrote itself. Each
-//! is answered only after the COMMIT, because what it has read may be a change of the same group.
-//! If the COMMIT fails, it fails for all of them. If SQLite rolls everything back because of one
-//! change, as on a full disk, the other changes are tried again, and for a while each alone.
+//! Group commit on SQLite. Changes run one after the other on the single writing connection.
+//! Changes that arrive while one runs join its transaction, so that a single COMMIT, with a single
+//! sync of the disk, commits all of them. Each change has a savepoint, so a change that fails
+//! undoes only its own writes. Each change is answered only after the COMMIT, because it may have
+//! read what another change of the group wrote. If the COMMIT fails, all changes of the group fail.
+//! If SQLite rolls everything back because of one change, as on a full disk, the other changes are
+//! retried, for a while each in its own transaction.
 //!
-//! A group is the changes that waited when its first one was done. Later ones are in the next group,
-//! so a group always ends. A change that nobody waits behind is committed at once, with the same
-//! statements as without groups.
+//! A group consists of the changes that were waiting when its first change was done. Later changes
+//! form the next group, so a group always ends. A change behind which no other waits is committed
+//! at once, with the same statements as without groups.
 
 use std::sync::{
     Arc,
@@ -34,22 +35,22 @@ use crate::{
     telemetry::context,
 };
 
-/// The largest number of changes in one group, so that none waits long for the others.
+/// The maximum number of changes in one group, so that no change waits long for the others.
 const MOST: usize = 32;
 
-/// Where a change that is done waits for the COMMIT.
+/// Reports the result of the COMMIT to a finished change.
 type Done = oneshot::Sender<Result<(), Error>>;
 
 /// The changes that are committed together.
 #[derive(Default)]
 struct Group {
-    /// The open transaction between two changes, with a savepoint. `None` if there is none, and
-    /// while a change runs.
+    /// The connection with the open transaction and its savepoint, while no change runs. `None`
+    /// while a change runs, or if there is no transaction.
     connection: Option<PooledConnection>,
     changes: ChangeSet,
-    /// Where the changes that are done wait for the COMMIT.
+    /// The finished changes that wait for the COMMIT.
     done: Vec<Done>,
-    /// Whether a task waits to commit this group.
+    /// Whether a task is waiting to commit this group.
     closes: bool,
 }
 
@@ -62,18 +63,19 @@ pub(in crate::store) struct Groups {
     alone: Arc<AtomicUsize>,
 }
 
-/// A change that has its turn on the connection. Dropping it undoes the change.
+/// The turn of a change on the writing connection. Dropping it undoes the change.
 pub(super) struct Turn {
     pub connection: PooledConnection,
     /// `None` once the turn has ended.
     group: Option<OwnedMutexGuard<Group>>,
     groups: Groups,
     outcomes: Arc<Outcomes>,
-    /// Whether the transaction has a savepoint from before this change.
+    /// Whether the transaction has a savepoint that was set before this change.
     has_savepoint: bool,
 }
 
-/// Counts a change that waits for its turn, also if its caller gives up.
+/// Counts a change that waits for its turn, until this value is dropped. So a change whose caller
+/// gives up is no longer counted.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
@@ -102,8 +104,8 @@ impl Groups {
         let mut group = turn.map_err(|_| DbErr::ConnectionAcquire(ConnAcquireErr::Timeout))?;
         let open = group.connection.take();
         if open.is_none() {
-            // If there are changes, their transaction is gone. They learn that its outcome is
-            // unknown.
+            // If the group still has changes, the connection with their transaction is gone.
+            // Dropping them reports that their outcome is unknown.
             *group = Group::default();
         }
         let has_savepoint = open.is_some();
@@ -120,7 +122,7 @@ impl Groups {
         })
     }
 
-    /// Commits the open group once every change that waits now has had its turn.
+    /// Commits the open group once every change that is waiting now has had its turn.
     async fn close(self, outcomes: Arc<Outcomes>) {
         let mut group = self.group.clone().lock_owned().await;
         let mut open = std::mem::take(&mut *group);
@@ -130,14 +132,14 @@ impl Groups {
         drop(group);
     }
 
-    /// Commits a group. The caller keeps other changes from the connection meanwhile.
+    /// Commits a group. The caller must hold the lock of the group meanwhile.
     async fn commit(&self, open: Group, connection: PooledConnection, outcomes: Arc<Outcomes>) {
         let Group { changes, done, .. } = open;
         let committed = outcomes
             .commit_here(connection, Dialect::Sqlite, changes)
             .await;
         match &committed {
-            // Each of the changes may fit without the others.
+            // Each of these changes may fit on the disk without the others.
             Err(error @ Error::Full(_)) if done.len() > 1 => self.fail(done, None, error),
             committed => {
                 for done in done {
@@ -147,8 +149,8 @@ impl Groups {
         }
     }
 
-    /// Fails the changes of a group that was rolled back. The change that caused it gets the error.
-    /// The others get a conflict, so that they are tried again.
+    /// Fails the changes of a group that was rolled back. The change that caused the rollback gets
+    /// the error. The others get a conflict, so that they are retried.
     fn fail(&self, others: Vec<Done>, own: Option<Done>, error: &Error) {
         self.alone.store(MOST, Ordering::Relaxed);
         for other in others {
@@ -159,7 +161,7 @@ impl Groups {
         }
     }
 
-    /// Returns whether the next change is committed alone, and counts it.
+    /// Returns whether the next change must be committed alone, and counts it if so.
     fn is_alone(&self) -> bool {
         let fewer = |alone: usize| alone.checked_sub(1);
         let counted = self
@@ -175,8 +177,8 @@ impl Turn {
         self.end(Ok(changes)).await
     }
 
-    /// Undoes what the change wrote, and waits until what it has read is committed. `cause` is why
-    /// the change failed, if it did.
+    /// Undoes what the change wrote, and waits until everything that it has read is committed.
+    /// `cause` is the error with which the change failed, if it did.
     pub async fn rollback(self, cause: Option<DbErr>) -> Result<(), Error> {
         self.end(Err(cause)).await
     }
@@ -195,7 +197,7 @@ impl Turn {
     }
 
     /// Ends the turn, see [`Self::finish`]. The type is erased, because a commit of unknown outcome
-    /// begins a transaction, whose type contains this one.
+    /// begins a transaction, whose type would contain this future again.
     fn finished(
         self,
         group: OwnedMutexGuard<Group>,
@@ -212,7 +214,8 @@ impl Turn {
         kept: Result<ChangeSet, Option<DbErr>>,
         done: Option<Done>,
     ) {
-        // Taken out, so that a panic drops its senders, and no later COMMIT is taken for its own.
+        // The group is taken out of the lock. So a panic drops its senders, and no later COMMIT is
+        // mistaken for that of this group.
         let mut open = std::mem::take(&mut *group);
         let connection = self.connection.take();
         let prepared = match kept {
@@ -256,14 +259,15 @@ impl Turn {
             || self.groups.waiting.load(Ordering::Relaxed) == 0
     }
 
-    /// Undoes what the change wrote, but not what the changes before it wrote.
+    /// Undoes what this change wrote, but not what earlier changes wrote.
     async fn undo(
         &self,
         connection: PooledConnection,
         cause: Option<DbErr>,
     ) -> Result<PooledConnection, Error> {
         let undone = prepare(connection, "ROLLBACK TO change").await;
-        // SQLite has rolled back the whole transaction by itself, as on a full disk.
+        // ROLLBACK TO fails if SQLite has already rolled back the whole transaction, as on a full
+        // disk.
         undone.map_err(|error| cause.map_or(error, Error::from))
     }
 
@@ -308,8 +312,8 @@ impl Drop for Turn {
     }
 }
 
-/// Runs a statement between two changes. If it fails, the transaction is rolled back, and the
-/// connection is closed unless that succeeds.
+/// Runs a statement between two changes. If it fails, rolls the transaction back, and closes the
+/// connection unless the rollback succeeds.
 async fn prepare(
     mut connection: PooledConnection,
     statement: &str,
@@ -323,7 +327,7 @@ async fn prepare(
     }
 }
 
-/// Returns the same error for another change of the group.
+/// Returns a copy of the error for another change of the group.
 fn again(error: &Error) -> Error {
     match error {
         Error::OutcomeUnknown(source) => Error::OutcomeUnknown(source.clone()),
@@ -336,8 +340,8 @@ fn again(error: &Error) -> Error {
     }
 }
 
-/// Returns the error of a change of which nothing was kept, because of an error of another change.
-/// The change is tried again.
+/// Returns the error of a change that was rolled back because another change failed. A conflict is
+/// retried.
 fn conflict(error: &Error) -> Error {
     match error {
         Error::Unavailable(source)

@@ -1,9 +1,9 @@
-//! One transaction on one connection, from BEGIN until it is known how the transaction ended.
+//! One transaction on one connection, from BEGIN until its outcome is known.
 //!
 //! The driver's own transactions cannot be relied on after a failure. sqlx lowers its transaction
 //! depth only after a *successful* COMMIT or ROLLBACK. But SQLite rolls back by itself when a
-//! statement fails because of a full disk, an I/O error or lack of memory. With the driver, the
-//! next "BEGIN" opened a savepoint inside a transaction that nothing ever committed. Therefore:
+//! statement fails because of a full disk, an I/O error or lack of memory. The next "BEGIN" of the
+//! driver would then open a savepoint inside a transaction that is never committed. Therefore:
 //!
 //! - A connection is reused only after a COMMIT or ROLLBACK that succeeded. Otherwise it is closed.
 //! - After a failed statement, a transaction accepts no further statement and is never committed.
@@ -45,12 +45,12 @@ pub(in crate::store) struct Transaction {
     dialect: Dialect,
     /// Set when a statement of this transaction has failed.
     failed: AtomicBool,
-    /// The error of that statement.
+    /// The error of the statement that failed first.
     failure: Guarded<Option<DbErr>>,
     changes: Guarded<ChangeSet>,
-    /// Writes that are not sent yet.
+    /// Writes that have not been sent yet.
     kept: Guarded<Vec<Write>>,
-    /// The row of the stack that was locked together with BEGIN, until it is taken.
+    /// The stack that was locked together with BEGIN, until [`Self::take_locked`] takes it.
     locked: Guarded<Option<Locked>>,
 }
 
@@ -84,21 +84,22 @@ impl Transaction {
         ))
     }
 
-    /// Begins a change on PostgreSQL and locks the row of its stack with `lock`, a statement without
-    /// parameters, in one round trip.
+    /// Begins a change on PostgreSQL and locks the row of its stack, in one round trip. `lock` is
+    /// the locking statement, without parameters.
     pub async fn begin_locking(
         pool: &DatabaseConnection,
         (stack, lock): (StackRef, &str),
     ) -> Result<Self, Error> {
         let (connection, rows) = PooledConnection::begin(pool, Access::Write, lock).await?;
         let is_stack = |row: &QueryResult| row.column_names().iter().any(|name| *name == "uid");
-        // The settings can have a row as well.
+        // The result can also contain a row of the settings, which has no such column.
         let rows = rows.into_iter().filter(is_stack).collect();
         let locked = Some((stack, rows));
         Ok(Self::on(Held::Alone(connection), Dialect::Postgres, locked))
     }
 
-    /// Begins a change on SQLite, which is committed together with others that wait for their turn.
+    /// Begins a change on SQLite. It is committed together with other changes that wait for their
+    /// turn.
     pub async fn begin_in_group(
         groups: &Groups,
         pool: &DatabaseConnection,
@@ -120,8 +121,9 @@ impl Transaction {
         }
     }
 
-    /// Returns the row of the stack if the transaction has locked it when it began. There is no row
-    /// if there was no such stack. It is returned only once.
+    /// Returns the row of the stack if the transaction locked this stack when it began, or no row
+    /// if there was no such stack. Returns `None` if it locked another stack or none, or if the row
+    /// was taken before.
     pub fn take_locked(&self, stack: &StackRef) -> Option<Vec<QueryResult>> {
         let mut locked = self.locked.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, rows) = locked.take_if(|(of, _)| of == stack)?;
@@ -135,9 +137,10 @@ impl Transaction {
     }
 
     /// Runs one PostgreSQL statement in its own transaction, in one round trip. Returns the rows of
-    /// everything that was run, with those of the statement last.
+    /// all statements that were run, with those of `statement` last.
     ///
-    /// # Errors
+    /// Returns [`Error::OutcomeUnknown`] if this server committed the transaction but a standby may
+    /// not have it.
     /// Returns [`Error::OutcomeUnknown`] if this server committed the transaction but a standby may
     /// not have it.
     pub async fn run_alone(

@@ -1,7 +1,7 @@
-//! Warnings that the database sends with a response. The driver does not return them, and only logs
-//! them. Therefore a `tracing` subscriber catches them while the statement is polled.
+//! Detects warnings that the database sends with a response. The driver does not return warnings,
+//! it only logs them. Therefore a `tracing` subscriber catches them while the statement is polled.
 //!
-//! If waiting for the standby is cancelled during a COMMIT, PostgreSQL reports success, with a
+//! If the wait for the standby is cancelled during a COMMIT, PostgreSQL reports success, with a
 //! warning (SQLSTATE 01000) that the transaction is committed only on this server. It also warns if
 //! BEGIN finds an open transaction, or COMMIT finds none.
 

@@ -31,7 +31,7 @@ const ASK_AFTER: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// What a transaction changes.
+/// The subjects that a transaction changes, and its position in the change log.
 #[derive(Default)]
 pub(super) struct ChangeSet {
     /// Cached facts about these subjects may be wrong once the transaction is committed.
@@ -42,15 +42,15 @@ pub(super) struct ChangeSet {
 }
 
 impl ChangeSet {
-    /// Adds the changes of a transaction that is committed together with this one.
+    /// Adds the changes of another transaction that is committed together with this one.
     pub fn add(&mut self, other: Self) {
         self.subjects.extend(other.subjects);
         self.position = other.position.or(self.position);
     }
 }
 
-/// Commits transactions, and finds out whether they have ended if the COMMIT is not answered. Until
-/// then, what a transaction changes is barred from the cache.
+/// Commits transactions. If a COMMIT is not answered, finds out whether its transaction has ended.
+/// Until then, the subjects that the transaction changes are barred from the cache.
 pub(in crate::store) struct Outcomes {
     pools: Arc<ArcSwap<Pools>>,
     cache: OnceLock<Arc<Cache>>,
@@ -84,7 +84,8 @@ impl Outcomes {
         }
     }
 
-    /// As soon as a new connection gets the write lock, the former transaction has ended.
+    /// Waits for the write lock on a new connection. Once it is acquired, the former transaction
+    /// has ended.
     async fn has_ended_on_sqlite(&self, position: Option<i64>) -> Result<bool, Error> {
         let pools = self.pools.load_full();
         let tx = Transaction::begin(&pools.writer, Access::Write).await?;
@@ -110,8 +111,8 @@ impl Outcomes {
                 tracing::debug!(xid, status, "querying the outcome of a change");
                 Ok(status.as_deref() != Some("in progress"))
             }
-            // The error "is in the future" means that this database has lost the transaction, so it
-            // will never be committed.
+            // The error "is in the future" means that this database has lost the transaction, so
+            // the transaction will never be committed.
             Err(error) if is_invalid_parameter(&error) => Ok(true),
             Err(error) => Err(error.into()),
         }
@@ -192,7 +193,7 @@ impl Outcomes {
     }
 
     /// Waits until the database reports that a transaction has ended although its COMMIT was not
-    /// answered. Never returns on SQLite, where COMMIT always returns, however long it takes.
+    /// answered. Waits forever on SQLite, where COMMIT always returns, however long it takes.
     async fn ended_beside(&self, dialect: Dialect, position: Option<i64>) {
         match (dialect, position) {
             (Dialect::Sqlite, _) | (Dialect::Postgres, None) => {

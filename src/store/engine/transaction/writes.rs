@@ -1,14 +1,15 @@
-//! Writes that no later step of their transaction looks at. On PostgreSQL they are kept back and
-//! sent as one statement, with the next write that has a result, so that they cost no round trip of
-//! their own. They are sent before any other statement and before COMMIT, so no statement can miss
-//! what was written before it. On SQLite there are no round trips, and they run at once.
+//! Delays writes whose result no later step of the transaction needs. On PostgreSQL such writes are
+//! kept back and sent as one statement together with the next write that has a result, so that they
+//! need no round trip of their own. They are always sent before any other statement and before
+//! COMMIT, so no statement can miss an earlier write. On SQLite there are no round trips, and the
+//! writes run at once.
 
 use sea_orm::{ConnectionTrait as _, DbErr, QueryResult, Statement, Value, Values};
 
 use super::Transaction;
 use crate::store::engine::dialect::Dialect;
 
-/// Which number of rows a write must affect.
+/// How many rows a write must affect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) enum Affects {
     /// Any number. An INSERT fails by itself if it does not insert its row.
@@ -25,8 +26,8 @@ pub(super) struct Write {
 }
 
 impl Transaction {
-    /// Runs an INSERT, UPDATE or DELETE without RETURNING, at the latest before the next statement
-    /// or before COMMIT. Its error may be that of a later statement.
+    /// Runs an INSERT, UPDATE or DELETE without RETURNING. On PostgreSQL, it may be delayed until
+    /// the next statement or COMMIT, which then reports its error.
     pub async fn write(&self, statement: Statement, affects: Affects) -> Result<(), DbErr> {
         self.require_intact()?;
         if self.dialect == Dialect::Postgres {
@@ -41,7 +42,8 @@ impl Transaction {
     }
 
     /// Runs a write that ends with a RETURNING clause, together with the writes that were kept
-    /// back. It must not depend on them: none of them sees what the others write.
+    /// back. The write must not depend on them, because within one statement no write sees the
+    /// others.
     pub async fn write_returning(
         &self,
         statement: Statement,
@@ -61,8 +63,8 @@ impl Transaction {
         Ok(row)
     }
 
-    /// Runs a write together with the writes that were kept back. It must not depend on them.
-    /// Returns how many rows it affected itself.
+    /// Runs a write together with the writes that were kept back. The write must not depend on
+    /// them. Returns how many rows this write affected.
     pub async fn write_counting(&self, statement: Statement) -> Result<u64, DbErr> {
         self.require_intact()?;
         let writes = std::mem::take(&mut *self.kept());
@@ -107,7 +109,7 @@ fn require_intact_writes(row: &QueryResult) -> Result<(), DbErr> {
     }
 }
 
-/// Returns the expression for whether each write has affected as many rows as it must.
+/// Returns an SQL expression that is true if each write has affected the required number of rows.
 fn intact(writes: &[Write]) -> String {
     let ones = (0..).zip(writes);
     let ones = ones.filter(|(_, write)| write.affects == Affects::One);
@@ -121,7 +123,7 @@ fn intact(writes: &[Write]) -> String {
     }
 }
 
-/// Returns one statement that runs the writes and the last statement.
+/// Returns a single statement that runs the writes and the last statement.
 fn merged(writes: Vec<Write>, last: Statement) -> Statement {
     if writes.is_empty() {
         return last;
@@ -143,8 +145,8 @@ fn merged(writes: Vec<Write>, last: Statement) -> Statement {
     Statement::from_sql_and_values(last.db_backend, sql, values)
 }
 
-/// Adds a number to the number of each parameter. Every value is a parameter, so a dollar sign
-/// stands nowhere else in a statement.
+/// Adds `by` to the number of each parameter. Values are always parameters, so a statement contains
+/// no other dollar signs.
 fn shifted(sql: &str, by: usize) -> String {
     let mut parts = sql.split('$');
     let mut shifted = parts.next().unwrap_or_default().to_owned();
