@@ -1,4 +1,4 @@
-//! Replicas behind Envoy that are stopped and restarted while callers keep calling.
+//! Tests that no call fails while replicas behind Envoy are stopped and restarted.
 
 use std::{
     fs,
@@ -29,13 +29,14 @@ use crate::{
 
 const CALLERS: usize = 4;
 
-/// Returns how often a replica is stopped; 50 times for the figure in docs/reliability.md.
+/// Returns how often a replica is stopped. The figure in docs/reliability.md comes from a run with
+/// 50.
 fn drains() -> usize {
     let set = std::env::var("STACKTOKEN_TEST_DRAINS").ok();
     set.map_or(8, |text| text.parse().unwrap())
 }
 
-/// Two replicas on one database.
+/// Two replicas that use the same database.
 struct Replicas {
     postgres: Postgres,
     folder: PathBuf,

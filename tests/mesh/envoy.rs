@@ -1,4 +1,4 @@
-//! Envoy as a child process, and a client that can send malformed requests.
+//! Runs Envoy as a child process, with a client that can send malformed requests.
 
 use std::{
     fs,
@@ -19,7 +19,8 @@ use crate::{program::ChildGuard, support::skips::found_or_skip};
 const CONFIG: &str = include_str!("../../docs/envoy.yaml");
 const REPLICAS: &str = include_str!("../../docs/envoy-replicas.yaml");
 
-/// Returns the Envoy binary that `.ci/run` installs with its Python packages, or the one in `PATH`.
+/// Returns the Envoy binary that `.ci/run` installs with its Python packages, otherwise the one in
+/// `PATH`.
 pub fn binary() -> Option<PathBuf> {
     let target = Path::new(env!("CARGO_BIN_EXE_stacktoken"));
     let tools = target.ancestors().nth(2).unwrap().join("ci-tools/lib");
@@ -50,8 +51,8 @@ pub struct Envoy {
 }
 
 impl Envoy {
-    /// Starts Envoy with the documented configuration, except for ports, the JWT and what `change`
-    /// changes.
+    /// Starts Envoy with the documented configuration, except for the ports, the JWT and what
+    /// `change` replaces.
     pub async fn start(
         binary: &Path,
         folder: &Path,
@@ -88,8 +89,8 @@ impl Envoy {
         let told = folder.join("envoy.admin");
         let log = fs::File::create(folder.join("envoy.log")).unwrap();
         let child = Command::new(binary)
-            // Envoy does not start with the library that sets the clock, and does not depend on the
-            // date here.
+            // Envoy does not start with the preloaded library that sets the clock. It does not need
+            // the library, because nothing here depends on Envoy's date.
             .env_remove("LD_PRELOAD")
             .arg("-c")
             .arg(&file)
@@ -122,8 +123,8 @@ impl Envoy {
         clusters.map_or(0, |clusters| healthy(&clusters.text()))
     }
 
-    /// Waits until Envoy accepts requests and finds stacktoken healthy. Returns the addresses of
-    /// its admin port and of its listener.
+    /// Waits until Envoy accepts requests and considers stacktoken healthy. Returns the addresses
+    /// of Envoy's admin port and of its listener.
     async fn listening(&mut self, told: &Path, folder: &Path) -> (SocketAddr, SocketAddr) {
         let until = Instant::now() + Duration::from_secs(30);
         loop {
@@ -190,7 +191,8 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// Returns the values of a header as the upstream got it, in any spelling with `-` or `_`.
+    /// Returns the values of a header as the upstream got them. The name may be spelled with `-` or
+    /// `_`.
     pub fn upstream_got(&self, name: &str) -> Vec<String> {
         let pairs: Vec<(String, String)> = serde_json::from_slice(&self.body).unwrap();
         let alike = pairs
@@ -200,7 +202,7 @@ impl Answer {
     }
 }
 
-/// Sends one handwritten request on a new connection: a client library would correct it.
+/// Sends one handwritten request on a new connection, because a client library would correct it.
 async fn send(
     address: SocketAddr,
     method: &str,
@@ -214,7 +216,7 @@ async fn send(
         request.push_str(&format!("{name}: {value}\r\n"));
     }
     request.push_str("content-length: 0\r\n\r\n");
-    // Latin-1, so that a test can send any byte.
+    // The request is encoded in Latin-1, so that a test can send any byte.
     let bytes: Vec<u8> = request.chars().map(|c| c as u8).collect();
     socket.write_all(&bytes).await.ok()?;
     let mut answer = Vec::new();

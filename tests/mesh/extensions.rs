@@ -1,4 +1,4 @@
-//! The `context_extensions` of Envoy's routes.
+//! Tests the `context_extensions` of Envoy's routes.
 
 use crate::{
     fixture::MeshFixture,
@@ -8,8 +8,8 @@ use crate::{
 
 const GUIDE: &str = include_str!("../../docs/envoy.md");
 
-/// Returns the documented configuration plus the route for publish rules from the guide, with other
-/// `context_extensions`.
+/// Returns the documented configuration with the guide's route for publish rules added. The route
+/// has these `context_extensions` instead of those in the guide.
 fn with_rules(config: String, extensions: &str) -> String {
     let (_, block) = GUIDE.split_once("```yaml\n").unwrap();
     let (block, _) = block.split_once("```").unwrap();

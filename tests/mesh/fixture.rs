@@ -1,5 +1,5 @@
-//! All that a request passes through: Envoy, the program and the upstream; and tokens in various
-//! states.
+//! Everything that a request passes through: Envoy, the program and the upstream. Also creates
+//! tokens in various states.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ pub struct MeshFixture {
 }
 
 impl MeshFixture {
-    /// Starts the server, Envoy and the upstreams, with `change` applied to the documented
+    /// Starts the server, Envoy and the upstream. `change` is applied to the documented
     /// configuration. Returns `None` if Envoy is not installed.
     pub async fn start(change: impl FnOnce(String) -> String) -> Option<Self> {
         let binary = binary()?;
@@ -65,7 +65,7 @@ impl MeshFixture {
         issued.into_inner().into()
     }
 
-    /// Issues tokens with various permissions and in various states, by name.
+    /// Issues tokens with various permissions and in various states. Returns them by name.
     pub async fn tokens(&self) -> BTreeMap<&'static str, Issued> {
         use Access::{Read, ReadWrite};
         let stack = self.dev.get("stack_api_key");

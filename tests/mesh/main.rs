@@ -1,5 +1,5 @@
-//! A real Envoy in front of a small upstream, with the real program for authorization and the
-//! configuration of `docs/envoy.md`.
+//! Tests a real Envoy in front of a small upstream. Envoy has the configuration of `docs/envoy.md`
+//! and asks the real program for authorization.
 #![allow(
     dead_code,
     missing_docs,

@@ -1,4 +1,4 @@
-//! If stacktoken is down or cannot decide, Envoy's failure mode decides the request.
+//! Tests that Envoy's failure mode decides about a request if stacktoken is down or cannot decide.
 
 use crate::{fixture::MeshFixture, support::database::DirectConnection};
 
@@ -15,7 +15,7 @@ fn lenient(config: String) -> String {
     config.replacen(from, to, 1)
 }
 
-/// Returns the statuses for a valid token that was never used, an unknown one, and junk.
+/// Returns the statuses for a valid token that was never used, an unknown token, and junk.
 async fn statuses(fixture: &MeshFixture, good: &str) -> [u16; 3] {
     let stack = fixture.dev.get("stack_api_key");
     let mut found = [0; 3];
@@ -105,7 +105,7 @@ async fn no_trace_that_a_client_brings_makes_a_check_fail() {
             let answer = fixture.envoy.send("DELETE", PATH, &sent).await;
             assert_eq!(answer.status, 401, "{name}: {}", answer.text());
         }
-        // Envoy refuses a larger header by itself, whatever its failure mode.
+        // Envoy itself refuses a larger header, whatever its failure mode is.
         let larger = "x".repeat(61 * 1024);
         let sent = [("traceparent", sampled), ("tracestate", &larger)];
         let answer = fixture.envoy.send("DELETE", PATH, &sent).await;

@@ -1,5 +1,5 @@
-//! Requests through a real Envoy, one per row: the response to the client, and what the upstream
-//! receives.
+//! Tests requests through a real Envoy. Each row has one request, and checks the response to the
+//! client and what the upstream receives.
 
 use crate::{envoy::Answer, fixture::MeshFixture};
 
@@ -11,8 +11,8 @@ const UNKNOWN: &str = "stk1_kQ3vX9mT2pL8sR5wY1bN7dF4gH6jZ0cVaEuIoPqW3t37wy";
 const STACK: &str = "$stack";
 const SECOND: &str = "$second";
 
-/// Method, path, headers (`$name` is replaced by a token's secret or a stack's key), and the
-/// expected outcome.
+/// The method, the path, the headers and the expected outcome. In a header, `$name` is replaced by
+/// the secret of a token or the key of a stack.
 type Row = (
     &'static str,
     &'static str,
@@ -20,7 +20,7 @@ type Row = (
     &'static str,
 );
 
-/// The headers for a token without `Bearer` and the key of the first stack.
+/// The headers of a request with a token (without `Bearer`) and the key of the first stack.
 macro_rules! as_ {
     ($token:literal $(, $name:literal = $value:expr)*) => {
         &[("authorization", $token), ("api_key", STACK) $(, ($name, $value))*]
@@ -29,7 +29,7 @@ macro_rules! as_ {
 
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
-    // Allowed.
+    // Requests that are allowed.
     ("GET", ENTRIES, as_!("$live"), "200"),
     ("GET", "/v3/content_types/blog/entries?locale=en-us&limit=1", as_!("$live"), "200"),
     ("HEAD", ENTRIES, as_!("$reader"), "200"),
@@ -38,11 +38,12 @@ const ROWS: &[Row] = &[
     ("POST", PUBLISH, as_!("$live"), "200"),
     ("GET", "/v3/assets", as_!("$assets"), "200"),
     ("GET", ENTRIES, as_!("$develop", "branch" = "develop"), "200"),
-    // Actions that the route sets, and a fact that no route of the documented configuration sets.
+    // Routes that set the actions themselves. One of them needs a fact that no route of the
+    // documented configuration sets.
     ("GET", "/graphql", as_!("$reader"), "200"),
     ("GET", "/graphql", as_!("$assets"), "403 MODULE_NOT_GRANTED"),
     ("POST", RULES, as_!("$live"), "403 FACT_MISSING"),
-    // The credential.
+    // Faults of the credential.
     ("GET", ENTRIES, &[("api_key", STACK)], "401 CREDENTIAL_MISSING"),
     ("GET", ENTRIES, as_!(""), "401 CREDENTIAL_MISSING"),
     ("GET", ENTRIES, as_!("Basic $live"), "401 CREDENTIAL_INVALID"),
@@ -51,10 +52,10 @@ const ROWS: &[Row] = &[
     ("GET", ENTRIES, as_!("$expired"), "401 EXPIRED"),
     ("GET", ENTRIES, &[("authorization", "$live"), ("api_key", SECOND)], "401 NOT_RECOGNIZED"),
     ("GET", ENTRIES, &[("authorization", "$suspended"), ("api_key", SECOND)], "403 STACK_SUSPENDED"),
-    // The stack key.
+    // Faults of the stack key.
     ("GET", ENTRIES, &[("authorization", "$live")], "412 STACK_KEY_MISSING"),
     ("GET", ENTRIES, &[("authorization", "$live"), ("api_key", "blt")], "412 STACK_KEY_INVALID"),
-    // Permissions.
+    // Missing permissions.
     ("POST", ENTRIES, as_!("$reader"), "403 READ_ONLY"),
     ("POST", PUBLISH, as_!("$reader"), "403 READ_ONLY"),
     ("GET", ENTRIES, as_!("$assets"), "403 MODULE_NOT_GRANTED"),
@@ -62,7 +63,7 @@ const ROWS: &[Row] = &[
     ("GET", ENTRIES, as_!("$develop", "branch" = "main"), "403 BRANCH_NOT_GRANTED"),
     ("POST", "/v3/stacks/management_tokens", as_!("$live"), "403 NEVER_ALLOWED"),
     ("POST", "/v3/stacks/branches", as_!("$live"), "403 NEVER_ALLOWED"),
-    // Routes.
+    // Faults of the method or the path.
     ("GET", "/v3/nowhere", as_!("$live"), "403 ROUTE_UNKNOWN"),
     ("OPTIONS", ENTRIES, as_!("$live"), "403 ROUTE_UNKNOWN"),
     ("PATCH", ENTRY, as_!("$live"), "403 ROUTE_UNKNOWN"),
@@ -70,7 +71,7 @@ const ROWS: &[Row] = &[
     ("GET", "/v3//assets", as_!("$live"), "403 PATH_NOT_CANONICAL"),
     ("GET", "/v3/assets;x=1", as_!("$live"), "403 PATH_NOT_CANONICAL"),
     ("GET", "/v3/roles%252fx", as_!("$live"), "403 PATH_NOT_CANONICAL"),
-    // Envoy itself normalizes or refuses these, before it asks stacktoken.
+    // Envoy itself normalizes or refuses these requests before it asks stacktoken.
     ("GET", "/public/../v3/stacks/management_tokens", as_!("$live"), "403 NEVER_ALLOWED"),
     ("GET", "/public/%2e%2e/v3/stacks/management_tokens", as_!("$live"), "403 NEVER_ALLOWED"),
     ("GET", "/public/..%2fv3/assets", as_!("$live"), "400"),
@@ -80,7 +81,7 @@ const ROWS: &[Row] = &[
     ("GET", ENTRIES, as_!("$live", "x-http-method-override" = "DELETE"), "403 REQUEST_OVERRIDDEN"),
     ("GET", ENTRIES, as_!("$live", "x-original-uri" = "/v3/stacks"), "403 REQUEST_OVERRIDDEN"),
     ("POST", "/v3/releases/r/deploy", as_!("$assets"), "403 MODULE_NOT_GRANTED"),
-    // Repeated headers.
+    // Repeated headers and second credentials.
     ("GET", ENTRIES, as_!("$live", "authorization" = "$live"), "401 CREDENTIAL_INVALID"),
     ("GET", ENTRIES, as_!("$live", "Authorization" = "$reader"), "401 CREDENTIAL_INVALID"),
     ("GET", ENTRIES, as_!("$live,$live"), "401 CREDENTIAL_INVALID"),
@@ -95,7 +96,7 @@ const ROWS: &[Row] = &[
     ("GET", ENTRIES, as_!("$live", "x-note" = "\u{ff}"), "200"),
 ];
 
-/// Returns the outcome of a request, in the form of the rows.
+/// Returns the outcome of a request, in the format that the rows use.
 pub fn outcome(answer: &Answer) -> String {
     match answer.header("x-stacktoken-reason") {
         "" => answer.status.to_string(),
@@ -140,7 +141,7 @@ async fn each_request_through_envoy_comes_to_what_its_row_says() {
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
 
-/// Asserts what must hold for every response.
+/// Asserts what must be true of every response.
 fn require_form(answer: &Answer, method: &str) {
     match answer.status {
         200 if method != "HEAD" => {
@@ -163,7 +164,7 @@ fn require_form(answer: &Answer, method: &str) {
     }
 }
 
-/// Every spelling that some server accepts as an identity header.
+/// Every spelling of an identity header that some server accepts.
 const SPOOFED: [(&str, &str); 14] = [
     ("x-stacktoken-stack", "blt0000000000000000"),
     ("X-Stacktoken-Stack", "blt1111111111111111"),
@@ -203,7 +204,7 @@ async fn who_a_request_is_from_cannot_be_spoofed() {
     assert_eq!(answer.upstream_got("x-stacktoken-access"), ["READ"]);
     assert_eq!(answer.upstream_got("authorization"), Vec::<String>::new());
     assert_eq!(answer.upstream_got("api-key"), [stack]);
-    // On a route without the check, the route configuration removes the identity headers.
+    // This route has no check, so the route configuration removes the identity headers.
     let answer = fixture.envoy.send("GET", "/public/x", &SPOOFED).await;
     assert_eq!(answer.status, 200);
     for name in ["stack", "token", "access"] {
@@ -218,7 +219,8 @@ async fn a_large_header_is_no_way_past_the_check_of_a_lenient_envoy() {
         let stated = "max_request_headers_kb: 60";
         assert!(config.contains(stated));
         let config = config.replacen(stated, "max_request_headers_kb: 4096", 1);
-        // A lenient Envoy passes a request whose check exceeds the timeout, as on a busy machine.
+        // A lenient Envoy lets a request pass if its check exceeds the timeout, which could happen
+        // on a busy machine. So the timeout is raised.
         let timeout = "timeout: 1s\n                initial_metadata:";
         assert!(config.contains(timeout));
         let patient = timeout.replacen("1s", "10s", 1);

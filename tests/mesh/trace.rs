@@ -1,4 +1,4 @@
-//! One request through Envoy, the program and its store is one trace at a real collector.
+//! Tests that a request through Envoy, the program and its store is one trace at a real collector.
 
 use crate::{
     collector::{Collector, Span},
@@ -33,7 +33,7 @@ async fn a_request_is_one_trace_from_envoy_to_the_store() {
     };
     let folder = folder();
     let dev = Dev::start_with(folder.path(), |command| {
-        // stacktoken's own ratio is 0, so only Envoy's sampling decision applies.
+        // stacktoken itself samples nothing, so only Envoy's sampling decision applies.
         command.args([
             "--otlp-endpoint",
             &collector.endpoint,

@@ -1,4 +1,4 @@
-//! The upstream behind Envoy: responds to every request with its headers.
+//! The upstream behind Envoy, which responds to every request with the headers that it received.
 
 use std::net::SocketAddr;
 
@@ -6,7 +6,7 @@ use axum::{Json, Router, http::HeaderMap};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::AbortHandle};
 
-/// Serves on a free port until it is dropped.
+/// A server on a free port. It runs until it is dropped.
 pub struct Upstream {
     pub address: SocketAddr,
     serving: AbortHandle,
@@ -31,7 +31,7 @@ impl Drop for Upstream {
     }
 }
 
-/// Returns name and value of each header, as often as it was sent.
+/// Returns the name and the value of each header, as often as the header was sent.
 async fn echo(headers: HeaderMap) -> Json<Value> {
     let pairs = headers.iter().map(|(name, value)| {
         let value = String::from_utf8_lossy(value.as_bytes()).into_owned();

@@ -1,22 +1,22 @@
-//! Exhaustive, breadth-first exploration of a model.
+//! Explores a model exhaustively and breadth-first.
 
 use std::{
     collections::{HashSet, VecDeque},
     hash::Hash,
 };
 
-/// A model: its states, and the steps between them.
+/// A model defines its states and the steps between them.
 pub trait Model {
     type State: Clone + Eq + Hash;
 
     /// Returns the initial states.
     fn starts(&self) -> Vec<Self::State>;
 
-    /// Takes every possible step from a state.
+    /// Takes every step that is possible in a state.
     fn step(&self, state: &Self::State, run: &mut Run<Self::State>);
 }
 
-/// The states reached so far, and the first fault.
+/// The states reached so far, and the first fault found.
 pub struct Run<W> {
     seen: HashSet<W>,
     open: VecDeque<W>,
@@ -30,20 +30,20 @@ impl<W: Clone + Eq + Hash> Run<W> {
         }
     }
 
-    /// Reaches the state that results from applying `change` to `state`.
+    /// Reaches the state that `change` makes of `state`.
     pub fn with(&mut self, state: &W, change: impl FnOnce(&mut W)) {
         let mut next = state.clone();
         change(&mut next);
         self.reach(next);
     }
 
-    /// Records a fault of this step, if it has one.
+    /// Records the fault of this step if it has one.
     pub fn check(&mut self, fault: Option<&'static str>) {
         self.fault = self.fault.or(fault);
     }
 }
 
-/// Explores a model. Returns the number of states, and the first fault found.
+/// Explores a model. Returns the number of its states, and the first fault found.
 pub fn explore<M: Model>(model: &M) -> (usize, Option<&'static str>) {
     let mut run = Run {
         seen: HashSet::new(),
@@ -63,7 +63,8 @@ pub fn explore<M: Model>(model: &M) -> (usize, Option<&'static str>) {
     (run.seen.len(), run.fault)
 }
 
-/// Asserts that the model has no fault with all its safeguards, and enough states to be meaningful.
+/// Asserts that the model with all its safeguards has no fault, and has enough states to be
+/// meaningful.
 pub fn assert_sound(name: &str, (states, fault): (usize, Option<&'static str>), least: usize) {
     println!("{name}: {states} states");
     assert_eq!(fault, None, "{name}");

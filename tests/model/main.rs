@@ -1,5 +1,5 @@
-//! The arguments of docs/architecture.md as small models, each explored exhaustively. With all
-//! safeguards, no order of events leads to a wrong answer; without any one of them, some order
+//! Small models of the arguments in docs/architecture.md. Each model is explored exhaustively. With
+//! all safeguards, no order of events leads to a wrong answer; without any one of them, some order
 //! does.
 #![allow(
     clippy::pedantic,

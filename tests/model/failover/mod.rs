@@ -1,5 +1,5 @@
-//! A failover: two databases, of which the former keeps running or restarts, transaction ids that
-//! are assigned twice, and a replica whose statements may reach either database.
+//! Models a failover: two databases, of which the former one keeps running or restarts, transaction
+//! ids that are assigned twice, and a replica whose statements may reach either database.
 
 mod state;
 mod steps;
@@ -11,9 +11,9 @@ use crate::explorer::{assert_needed, assert_sound, explore};
 
 #[derive(Clone, Copy)]
 pub struct Safeguards {
-    /// A poll and a heartbeat form a lease only if they are from one origin.
+    /// A poll and a heartbeat form a lease only if both come from the same origin.
     lease_origin: bool,
-    /// A lookup from another origin is neither answered nor cached.
+    /// A lookup from another origin is not answered and not cached.
     lookup_origin: bool,
     /// A cursor is valid only for the origin that it was read from.
     cursor_origin: bool,
@@ -21,13 +21,14 @@ pub struct Safeguards {
     emptying: bool,
     /// Clearing the cache invalidates lookups in flight.
     emptying_counts: bool,
-    /// A crash creates a new origin, although timeline and system identifier stay the same.
+    /// A crash creates a new origin, although the timeline and the system identifier stay the same.
     incarnation: bool,
-    /// A heartbeat counts only if a standby has it.
+    /// A heartbeat counts only if a standby has received it.
     waits_for_standby: bool,
     /// The applied revision is derived from the positions of rows, not from assigned ids.
     revision_of_rows: bool,
-    /// A lookup reflects a revision if it sees that row; that the id was assigned is not enough.
+    /// A lookup reflects a revision only if it sees the row. It is not enough that the id was
+    /// assigned.
     revision_by_row: bool,
 }
 
@@ -43,8 +44,8 @@ const ALL: Safeguards = Safeguards {
     revision_by_row: true,
 };
 
-/// Explores all combinations of fates and questions. Returns the number of states, and the first
-/// fault.
+/// Explores all combinations of what happens to the former database and what a question requires.
+/// Returns the number of states, and the first fault found.
 fn explore_all(safe: Safeguards) -> (usize, Option<&'static str>) {
     let mut states = 0;
     for asks in [Reader::Fresh, Reader::MinRevision] {

@@ -1,11 +1,11 @@
-//! Two databases, a replica that reads either, and one revoke.
+//! The state: two databases, a replica that reads either of them, and one revoke.
 //!
-//! Time advances in ticks as long as the freshness bound: what started in this tick is within the
-//! bound, and what started before is past it. A statement executes at one instant, and its response
-//! arrives at any later time. Executing late does not make a result newer: what counts is when the
-//! statement was started.
+//! Time advances in ticks. A tick is as long as the freshness bound: a statement that was started
+//! in this tick is within the bound, and one that was started earlier is past it. A statement is
+//! executed at one instant, and its response may arrive at any later time. A late execution does
+//! not make the result newer; only the start of the statement counts.
 
-/// A database that answers statements; the replica identifies it by its origin.
+/// A database that executes statements. The replica identifies it by its origin.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Db {
     /// The initial primary.
@@ -17,9 +17,9 @@ pub enum Db {
 /// What happens to the former database.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum FormerDatabase {
-    /// Its standby is promoted; the former one still answers reads, unfenced.
+    /// Its standby is promoted, but the former database is not fenced and still answers reads.
     Demoted,
-    /// It restarts with the same timeline, and assigns ids again that were never flushed.
+    /// It restarts with the same timeline, and assigns those ids again that were never flushed.
     Crashed,
 }
 
@@ -27,11 +27,11 @@ pub enum FormerDatabase {
 pub enum Stage {
     Committed,
     Acknowledged,
-    /// Acknowledged longer ago than the bound.
+    /// The revoke was acknowledged longer ago than the bound.
     Past,
 }
 
-/// A revoke: where it was committed, and with which transaction id.
+/// A revoke, with the database that committed it and its transaction id.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Revoke {
     pub db: Db,
@@ -42,33 +42,33 @@ pub struct Revoke {
 /// The result of a poll of the change log.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Reading {
-    /// Whether it started in this tick.
+    /// Whether the poll started in this tick.
     pub fresh: bool,
     pub db: Db,
-    /// Where the next poll continues.
+    /// The id at which the next poll continues.
     pub next: u8,
-    /// Whether it continued from a cursor.
+    /// Whether the poll continued from a cursor.
     pub continued: bool,
     /// The id of the revoke, if it is among the rows.
     pub revoke: Option<u8>,
 }
 
-/// A heartbeat, and where it was committed.
+/// A heartbeat, with the database that committed it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Heartbeat {
     pub fresh: bool,
     pub db: Db,
 }
 
-/// A lookup, started by a question.
+/// A lookup that a question has started.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Lookup {
     pub fresh: bool,
     pub db: Db,
     pub live: bool,
-    /// Whether its subject was evicted since it started.
+    /// Whether the token was evicted after the lookup started.
     pub overtaken: bool,
-    /// The fault of answering that the token is live.
+    /// The fault that answering "live" would be.
     pub fault: Option<&'static str>,
 }
 
@@ -77,26 +77,26 @@ pub struct Lookup {
 pub enum Reader {
     /// An answer that is fresh within the bound.
     Fresh,
-    /// An answer that reflects the revoke, for callers that saw it acknowledged.
+    /// An answer that reflects the revoke, because the caller saw the revoke acknowledged.
     MinRevision,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct State {
     pub moved: bool,
-    /// Whether a transaction at the former database took an id and left no trace at the new one.
+    /// Whether a transaction at the former database took an id but is missing in the new one.
     pub lost_id: bool,
     pub revoke: Option<Revoke>,
-    // The state of the replica.
+    // These fields are the state of the replica.
     pub origin: Db,
-    /// Whether a poll and a heartbeat that started in this tick have arrived.
+    /// Whether a poll and a heartbeat have arrived that started in this tick.
     pub read: bool,
     pub beat: bool,
     pub cursor: (Db, u8),
-    /// The highest position that the replica considers applied.
+    /// The highest id that the replica considers applied.
     pub applied: u8,
     pub cached: Option<bool>,
-    // Responses in flight.
+    // These fields are the responses that are on their way.
     pub reading: Option<Reading>,
     pub beating: Option<Heartbeat>,
     pub lookup: Option<Lookup>,
@@ -120,7 +120,7 @@ impl State {
         }
     }
 
-    /// Returns the database that commits.
+    /// Returns the database that commits transactions.
     pub fn primary(&self) -> Db {
         if self.moved { Db::New } else { Db::Former }
     }
@@ -133,15 +133,15 @@ impl State {
         }
     }
 
-    /// Returns the next transaction id of a database: the new one assigns the ids again that the
-    /// former one assigned after its last flush.
+    /// Returns the next transaction id of a database. The new database assigns those ids again that
+    /// the former one assigned after its last flush.
     pub fn next_id(&self, db: Db) -> u8 {
         let lost = u8::from(self.lost_id && db == Db::Former);
         1 + lost + u8::from(self.visible(db).is_some())
     }
 
-    /// Returns the id of the revoke, if this database has it: the new one has all that was
-    /// committed at the former one.
+    /// Returns the id of the revoke if this database has it. The new database has everything that
+    /// was committed at the former one.
     pub fn visible(&self, db: Db) -> Option<u8> {
         let revoke = self.revoke?;
         (revoke.db == Db::Former || revoke.db == db).then_some(revoke.id)
@@ -165,7 +165,8 @@ impl State {
         }
     }
 
-    /// Returns the fault of answering "live" to a question that arrives now, if it is a fault.
+    /// Returns the fault of answering "live" to a question that arrives now, if that would be a
+    /// fault.
     pub fn fault(&self, asks: Reader) -> Option<&'static str> {
         match (asks, self.revoke?.stage) {
             (Reader::Fresh, Stage::Past) => Some("live past the bound"),

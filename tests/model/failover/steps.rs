@@ -1,5 +1,5 @@
-//! The possible steps. Every statement of the replica may reach either database, because of old
-//! connections, poolers and moving addresses; its response may be late or lost.
+//! The possible steps. Old connections, poolers and moving addresses may direct any statement of
+//! the replica to either database, and its response may be late or lost.
 
 use super::{
     Safeguards,
@@ -41,7 +41,7 @@ impl Failover {
     fn step_databases(&self, state: &State, run: &mut Run<State>) {
         if !state.moved {
             run.with(state, |next| next.moved = true);
-            // After a revoke, a lost id makes no difference here.
+            // After the revoke, a lost id makes no difference in this model.
             if state.revoke.is_none() {
                 run.with(state, |next| next.lost_id = true);
             }
@@ -63,10 +63,11 @@ impl Failover {
         }
     }
 
-    /// Runs statements at this database. They replace earlier ones, whose responses are lost.
+    /// Runs the replica's statements at this database. The responses to earlier statements are
+    /// lost.
     fn run_statements(&self, state: &State, run: &mut Run<State>, db: Db) {
         run.with(state, |next| next.reading = Some(self.read(next, db)));
-        // A former primary waits for the standby that it lost.
+        // A former primary waits for the standby that it has lost.
         if db == state.primary() || !self.safe.waits_for_standby {
             run.with(state, |next| {
                 next.beating = Some(Heartbeat { fresh: true, db })
@@ -77,11 +78,11 @@ impl Failover {
 
     /// Returns whether two databases look the same to the replica.
     fn is_same(&self, one: Db, other: Db) -> bool {
-        // After a crash, only the incarnation differs.
+        // After a crash, the two databases differ only in the incarnation.
         one == other || (self.fate == FormerDatabase::Crashed && !self.safe.incarnation)
     }
 
-    /// Returns what a poll sees.
+    /// Returns what a poll at this database sees.
     fn read(&self, state: &State, db: Db) -> Reading {
         let (of, from) = state.cursor;
         let continued = self.is_same(of, db) || !self.safe.cursor_origin;
@@ -113,7 +114,7 @@ impl Failover {
                 lookup.overtaken |= reading.revoke.is_some() || self.safe.emptying_counts;
             }
         }
-        // Irrelevant to questions that only require freshness.
+        // The applied revision does not matter to questions that only require freshness.
         if self.asks == Reader::MinRevision {
             state.applied = if self.safe.revision_of_rows {
                 let known = if reading.continued { state.applied } else { 0 };
@@ -131,8 +132,8 @@ impl Failover {
         run.with(state, |next| {
             next.beating = None;
             if self.safe.lease_origin && !self.is_same(beat.db, next.origin) {
-                // A replica adopts an origin only with a heartbeat. The lease then also needs a
-                // poll of the new origin, so `read` is reset.
+                // A replica adopts an origin only with a heartbeat. The lease also needs a poll
+                // from the new origin, so `read` is reset.
                 (next.origin, next.read, next.beat) = (beat.db, false, beat.fresh);
             } else {
                 next.beat |= beat.fresh;
@@ -148,7 +149,7 @@ impl Failover {
         reflects && state.read && state.beat
     }
 
-    /// Returns what a lookup sees, and the fault of answering that.
+    /// Returns what a lookup sees, and the fault that answering it would be.
     fn look_up(&self, state: &State, db: Db) -> Lookup {
         let row = state.visible(db);
         let reflects = match (self.asks, state.revoke) {

@@ -1,5 +1,5 @@
-//! Two replicas, one token, a revoke at A, and every order of events at B, on one database whose
-//! transaction ids only grow.
+//! Models two replicas and one token that is revoked at A, in every order of events at B. Both use
+//! one database, whose transaction ids only grow.
 
 mod state;
 mod steps;
@@ -9,7 +9,7 @@ use steps::{Freshness, Scope};
 
 use crate::explorer::{assert_needed, assert_sound, explore};
 
-/// Explores all scopes. Returns the number of states, and the first fault.
+/// Explores all scopes. Returns the number of states, and the first fault found.
 fn explore_all(safe: Safeguards) -> (usize, Option<&'static str>) {
     let mut states = 0;
     for scope in [Scope::AtA, Scope::AtBOvertaken, Scope::AtBFailing] {

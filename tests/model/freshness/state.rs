@@ -1,29 +1,30 @@
-//! The state of the database, of two replicas and of the operations in flight.
+//! The state of the database, of two replicas and of operations that have not finished.
 
 /// The freshness bound, in ticks.
 pub(super) const BOUND: u8 = 1;
-/// The last tick: late enough for a revoke, the bound after it, and a question.
+/// The last tick. It is late enough for a revoke, the bound after it, and a question.
 pub(super) const END: u8 = 3;
 
 #[derive(Clone, Copy)]
 pub(super) struct Safeguards {
-    /// Cached facts are answered only under a lease.
+    /// Cached facts are used only under a lease.
     pub(super) lease: bool,
-    /// The lease counts from the last heartbeat too, not only from the last poll.
+    /// The lease depends on the last heartbeat too, not only on the last poll.
     pub(super) heartbeat: bool,
-    /// A poll is dated by its start.
+    /// The age of a poll counts from its start.
     pub(super) read_start: bool,
     /// A fill is rejected if its subject was evicted after the read started.
     pub(super) generations: bool,
-    /// A question joins a lookup in flight only if the lookup started late enough for it.
+    /// A question joins a lookup in progress only if the lookup started late enough for the
+    /// question.
     pub(super) flights: bool,
-    /// A lookup that took too long is not answered.
+    /// The result of a lookup that took too long is not used.
     pub(super) reading_age: bool,
     /// A replica applies its own change before it acknowledges it.
     pub(super) own_changes: bool,
     /// The change log is read in the order of transactions, not of row numbers.
     pub(super) commit_order: bool,
-    /// A lookup is answered only if it reflects `min_revision`.
+    /// The result of a lookup is used only if it reflects `min_revision`.
     pub(super) reflection: bool,
 }
 
@@ -42,7 +43,7 @@ pub(super) const ALL: Safeguards = Safeguards {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Revoke {
     Idle,
-    /// Its transaction has begun, with this number.
+    /// The transaction of the revoke has begun, with this number.
     Begun(u8),
     Committed(u8),
     Acknowledged(u8, u8),
@@ -63,7 +64,7 @@ impl Revoke {
     }
 }
 
-/// An unrelated change, whose transaction may overtake that of the revoke.
+/// An unrelated change, whose transaction may overtake the transaction of the revoke.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Other {
     Idle,
@@ -73,7 +74,8 @@ pub(super) enum Other {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Feed {
     pub(super) started: u8,
-    /// What the statement saw: where to continue, and whether the revoke is among the rows.
+    /// What the statement saw: where the next poll continues, and whether the revoke is among the
+    /// rows.
     pub(super) saw: Option<(u8, bool)>,
 }
 
@@ -81,16 +83,16 @@ pub(super) struct Feed {
 pub(super) struct Flight {
     pub(super) started: u8,
     pub(super) generation: u8,
-    /// Whether the token was live.
+    /// Whether the lookup found the token live.
     pub(super) found: Option<bool>,
-    /// Whether questions may still join it, and its result may be cached.
+    /// Whether questions may still join the lookup, and its result may be cached.
     pub(super) newest: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Question {
     pub(super) arrived: u8,
-    /// Whether it must reflect the revoke, which its caller saw acknowledged.
+    /// Whether the answer must reflect the revoke, because the caller saw the revoke acknowledged.
     pub(super) min: bool,
     pub(super) flight: Option<u8>,
 }
@@ -103,7 +105,7 @@ pub(super) struct Replica {
     pub(super) read: Option<u8>,
     pub(super) beat: Option<u8>,
     pub(super) cursor: u8,
-    /// Whether the revoke is applied.
+    /// Whether the replica has applied the revoke.
     pub(super) applied: bool,
     pub(super) feed: Option<Feed>,
     pub(super) flights: [Option<Flight>; 2],
@@ -116,7 +118,8 @@ pub(super) struct State {
     pub(super) revoke: Revoke,
     pub(super) other: Other,
     pub(super) numbers: u8,
-    /// Set if B's database is no longer the primary: whether the token is live in it, for good.
+    /// Set once B's database is no longer the primary. The value says whether the token is live
+    /// there, which no longer changes.
     pub(super) failed_over: Option<bool>,
     pub(super) crashed: bool,
     pub(super) a: Replica,
@@ -149,7 +152,8 @@ impl State {
         }
     }
 
-    /// Advances time. Instants that are past the bound are made equal, so that fewer states differ.
+    /// Advances time. All instants past the bound are set to the same value, so that there are
+    /// fewer states.
     pub(super) fn tick(&mut self) {
         self.now += 1;
         let (now, b) = (self.now, &mut self.b);
@@ -176,12 +180,13 @@ impl State {
         }
     }
 
-    /// Returns what a poll sees: where to continue, and whether the revoke is among the changes.
+    /// Returns what a poll sees: where the next poll continues, and whether the revoke is among the
+    /// rows.
     pub(super) fn history(&self, cursor: u8, safe: Safeguards) -> (u8, bool) {
         let visible =
             !self.is_live(true) && self.revoke.number().is_some_and(|number| number >= cursor);
         let next = if safe.commit_order {
-            // The oldest transaction in progress, or the next one.
+            // Continue at the oldest transaction in progress, or at the next one if none is.
             match self.revoke {
                 Revoke::Begun(number) => number,
                 _ => self.numbers + 1,
@@ -212,7 +217,7 @@ pub(super) fn covers(replica: &Replica, read: Option<u8>, now: u8, safe: Safegua
     since.is_some_and(|since| now - since <= BOUND)
 }
 
-/// Returns the fault of answering "live" to a question, if it is a fault.
+/// Returns the fault of answering "live" to a question, if that would be a fault.
 pub(super) fn fault(state: &State, question: Question, at_b: bool) -> Option<&'static str> {
     let Revoke::Acknowledged(_, at) = state.revoke else {
         return None;
@@ -221,7 +226,7 @@ pub(super) fn fault(state: &State, question: Question, at_b: bool) -> Option<&'s
         return Some("live despite min_revision");
     }
     let bound = if at_b { BOUND } else { 0 };
-    // A question that arrives in the tick of the acknowledgement may have arrived before it.
+    // A question that arrives in the same tick as the acknowledgement may have arrived before it.
     (question.arrived > at + bound).then_some("live past the bound")
 }
 

@@ -7,13 +7,13 @@ use super::state::{
 };
 use crate::explorer::{Model, Run};
 
-/// The events to explore. Independent scenarios are explored separately, to keep the state space
-/// small.
+/// The events to explore. Independent scenarios are explored separately, so that there are fewer
+/// states.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scope {
     /// Questions to A, where the revoke is made.
     AtA,
-    /// Questions to B, with a transaction that overtakes that of the revoke.
+    /// Questions to B, with a transaction that overtakes the transaction of the revoke.
     AtBOvertaken,
     /// Questions to B, while B crashes and its database fails over.
     AtBFailing,
@@ -79,7 +79,7 @@ impl Freshness {
     fn step_database(&self, state: &State, run: &mut Run<State>) {
         let failing = self.scope == Scope::AtBFailing;
         if state.failed_over.is_none() && failing {
-            // B's database keeps its state; A's changes are made in the new one.
+            // B's database keeps its state, and later changes at A are made in the new database.
             run.with(state, |next| next.failed_over = Some(next.is_live(true)));
         }
         if !state.crashed && failing {
@@ -93,7 +93,7 @@ impl Freshness {
                 next.b.cursor = next.history(next.b.cursor, ALL).0;
             });
         }
-        // Only the primary commits.
+        // Only the primary can commit a heartbeat.
         if state.failed_over.is_none() {
             run.with(state, |next| next.b.beat = Some(next.now));
         }
@@ -109,7 +109,7 @@ impl Freshness {
                 })
             }),
             Some(feed) => {
-                // A poll can fail at any time.
+                // A poll may fail at any time.
                 run.with(state, |next| next.b.feed = None);
                 match feed.saw {
                     None => run.with(state, |next| {
@@ -144,11 +144,11 @@ impl Freshness {
         let safe = self.safe;
         let replica = if at_b { &state.b } else { &state.a };
         let acknowledged = matches!(state.revoke, Revoke::Acknowledged(..));
-        // Lookups are shared the same way at both replicas, so concurrent questions are only
-        // explored at A.
+        // Both replicas share lookups in the same way, so questions at the same time are explored
+        // only at A.
         for slot in 0..if at_b { 1 } else { 2 } {
             let Some(question) = replica.questions[slot] else {
-                // The second question only arrives while there is a first.
+                // The second question arrives only while the first one is being answered.
                 if slot == 1 && replica.questions[0].is_none() {
                     continue;
                 }
@@ -181,7 +181,7 @@ impl Freshness {
         }
     }
 
-    /// Joins a lookup in flight, or starts one.
+    /// The question joins a lookup in progress, or starts one.
     fn board(
         &self,
         state: &State,
@@ -251,7 +251,7 @@ impl Freshness {
                 .flatten()
                 .filter(|q| q.flight == Some(at as u8))
             {
-                // A lookup that does not reflect `min_revision` is refused.
+                // If the lookup does not reflect `min_revision`, the question is refused.
                 let reflects = !question.min || !live || !safe.reflection;
                 if timely && reflects {
                     run.check(answer(state, *question, live, at_b));

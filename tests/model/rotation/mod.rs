@@ -1,25 +1,25 @@
-//! Rotation until first use: the first answer that the new secret is active ends the former one, at
-//! once on the replica that answered, and within the bound on the other. Two replicas share one
-//! store. A poll is one step here, because other models examine it in detail. A tick is as long as
-//! the bound.
+//! Models a rotation until first use. The first answer that the new secret is active ends the
+//! former one: at once on the replica that answered, and within the bound on the other. Two
+//! replicas share one store. A poll is a single step here, because other models examine polls in
+//! detail. A tick is as long as the bound.
 
 use crate::explorer::{Model, Run, assert_needed, assert_sound, explore};
 
 #[derive(Clone, Copy)]
 struct Safeguards {
-    /// The first use is recorded before it is answered.
+    /// The first use is recorded before the question is answered.
     recorded_first: bool,
     /// Facts of an unused secret are never answered as active.
     unused_is_recorded: bool,
-    /// The verdict is evaluated from facts that are read after the first use was recorded.
+    /// The verdict is evaluated from facts that were read after the first use was recorded.
     read_after_record: bool,
-    /// The replica that recorded the first use evicts before it answers.
+    /// The replica that recorded the first use evicts the token before it answers.
     own_change: bool,
     /// Recording writes a row of the change log.
     logged: bool,
-    /// Eviction invalidates lookups of the former secret in flight.
+    /// Eviction invalidates lookups of the former secret that are in progress.
     generations: bool,
-    /// The cache is used only under a lease.
+    /// Cached facts are used only under a lease.
     lease: bool,
 }
 
@@ -33,25 +33,25 @@ const ALL: Safeguards = Safeguards {
     lease: true,
 };
 
-/// A question about the new secret, in progress.
+/// A question about the new secret that is being answered.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum FirstUse {
     Arrived,
-    /// According to the facts found, the secret is unused.
+    /// The secret is unused, according to the facts that were found.
     Unused,
-    /// The first use is recorded, and the facts are to be read again.
+    /// The first use is recorded, and the facts must be read again.
     Recorded,
 }
 
-/// A lookup of the former secret in the store, in progress.
+/// A lookup of the former secret that has not finished.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Query {
-    /// Whether it arrived in this tick.
+    /// Whether the question arrived in this tick.
     fresh: bool,
     live: bool,
-    /// Whether its subject was evicted since.
+    /// Whether the secret was evicted after the lookup started.
     overtaken: bool,
-    /// The fault of answering that the secret is active.
+    /// The fault that answering "active" would be.
     fault: Option<&'static str>,
 }
 
@@ -65,7 +65,7 @@ struct Replica {
     read: bool,
     first_use: Option<FirstUse>,
     queries: Option<Query>,
-    /// Whether it has answered that the new secret is active.
+    /// Whether this replica has answered that the new secret is active.
     answered: bool,
 }
 
@@ -73,19 +73,19 @@ struct Replica {
 enum Verdict {
     Never,
     Within,
-    /// Longer ago than the bound.
+    /// The answer was given longer ago than the bound.
     Past,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct State {
-    /// In the store: whether the first use is recorded, which ends the former secret.
+    /// Whether the store has recorded the first use, which ends the former secret.
     used: bool,
     /// Whether the first use is in the change log.
     logged: bool,
-    /// Whether the whole token was revoked at A, which answers inactive from then on.
+    /// Whether the whole token was revoked at A, which answers "inactive" from then on.
     revoked: bool,
-    /// Whether and when any caller got the answer that the new secret is active.
+    /// Whether and when any caller was told that the new secret is active.
     verdicts: Verdict,
     sides: [Replica; 2],
 }
@@ -99,7 +99,7 @@ impl State {
         }
     }
 
-    /// Returns the fault of answering "active" about the former secret to a question that arrives
+    /// Returns the fault of answering "active" to a question about the former secret that arrives
     /// now.
     fn fault(&self, at: usize) -> Option<&'static str> {
         if self.sides[at].answered {
@@ -142,7 +142,7 @@ impl Model for Safeguards {
                 }
             }
         });
-        // Revoked at A, which applies its own change as it commits.
+        // The token is revoked at A, which applies its own change when it commits.
         if !state.revoked {
             run.with(state, |next| {
                 next.revoked = true;
@@ -167,11 +167,12 @@ impl Safeguards {
         });
     }
 
-    /// Steps of a question about the new secret.
+    /// Takes the steps of a question about the new secret.
     fn step_first_use(&self, state: &State, run: &mut Run<State>, at: usize) {
         let side = &state.sides[at];
         match side.first_use {
-            // Asked at A only: at B, the model watches the former secret.
+            // Questions about the new secret go only to A; at B, the model watches the former
+            // secret.
             None if at == 0 && !side.answered => run.with(state, |next| {
                 next.sides[at].first_use = Some(FirstUse::Arrived);
             }),
@@ -180,7 +181,7 @@ impl Safeguards {
                 let cached = side.new.filter(|_| side.read || !self.lease);
                 let used = cached.unwrap_or(state.used);
                 if cached.is_none() && state.revoked {
-                    // The secret is inactive, which is the answer.
+                    // The facts say that the secret is inactive, so this is the answer.
                     run.with(state, |next| next.sides[at].first_use = None);
                 } else if used || !self.unused_is_recorded {
                     self.answer_active(state, run, at);
@@ -202,7 +203,7 @@ impl Safeguards {
     /// Records the first use, which ends the former secret.
     fn record(&self, state: &State, run: &mut Run<State>, at: usize) {
         if state.revoked {
-            // There is nothing to record: the next read of the facts shows why.
+            // The first use cannot be recorded. The next read of the facts shows why.
             run.with(state, |next| {
                 next.sides[at].first_use = Some(FirstUse::Recorded);
             });
@@ -231,7 +232,7 @@ impl Safeguards {
         });
     }
 
-    /// Steps of a question about the former secret.
+    /// Takes the steps of a question about the former secret.
     fn step_former(&self, state: &State, run: &mut Run<State>, at: usize) {
         let side = &state.sides[at];
         let leased = side.read || !self.lease;

@@ -1,26 +1,26 @@
-//! A change of unknown outcome: a revoke whose COMMIT may take effect after its caller got
-//! DEADLINE. Once any caller was told that the token is revoked (by the change itself or by a
-//! repetition), no later answer of this replica may be "live". The model has no lease: on SQLite it
-//! always holds.
+//! Models a change with an unknown outcome: a revoke whose COMMIT may take effect after its caller
+//! got DEADLINE. Once any caller was told that the token is revoked (by the change itself or by a
+//! repetition), no later answer of this replica may be "live". The model has no lease, because on
+//! SQLite the lease always holds.
 
 use crate::explorer::{Model, Run, assert_needed, assert_sound, explore};
 
 #[derive(Clone, Copy)]
 struct Safeguards {
-    /// While the outcome is unknown, answers come from the store, and nothing is cached. The second
-    /// part is only a precaution, because lifting the bar would evict such an entry.
+    /// While the outcome is unknown, answers come from the store and nothing is cached. Not caching
+    /// is only a precaution, because lifting the bar would evict such an entry.
     bar: bool,
     /// The bar is set before COMMIT is sent.
     bar_first: bool,
-    /// The bar outlasts the deadline of the caller.
+    /// The bar stays after the deadline of the caller.
     bar_outlasts_caller: bool,
-    /// The status "in progress" keeps the bar.
+    /// The status "in progress" does not lift the bar.
     in_progress_keeps: bool,
     /// Only the database that received the COMMIT is asked for the outcome.
     same_origin: bool,
-    /// Lifting the bar evicts.
+    /// Lifting the bar evicts the token.
     lift_evicts: bool,
-    /// Lifting the bar invalidates lookups in flight.
+    /// Lifting the bar invalidates lookups that are in progress.
     lift_counts: bool,
 }
 
@@ -34,11 +34,11 @@ const ALL: Safeguards = Safeguards {
     lift_counts: true,
 };
 
-/// The transaction, as the database has it.
+/// The state of the transaction in the database.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Transaction {
     Idle,
-    /// COMMIT was sent. It may wait indefinitely for a disk or a standby.
+    /// COMMIT was sent. It may have to wait for a disk or a standby, with no time limit.
     Sent,
     Committed,
     RolledBack,
@@ -49,13 +49,13 @@ enum Transaction {
 enum Call {
     Idle,
     Waiting,
-    /// Its caller got DEADLINE, and the outcome of COMMIT is unknown.
+    /// The caller got DEADLINE, and the outcome of COMMIT is unknown.
     InDoubt,
-    /// The outcome is known.
+    /// The outcome of the transaction is known.
     Settled,
 }
 
-/// The status of the transaction according to the database.
+/// The status of the transaction that the database reports.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Status {
     InProgress,
@@ -64,7 +64,7 @@ enum Status {
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Lookup {
-    /// Whether its subject was evicted since it started.
+    /// Whether the token was evicted after the lookup started.
     overtaken: bool,
     found: Option<bool>,
 }
@@ -140,7 +140,7 @@ impl Safeguards {
             run.with(state, |next| next.transaction = Transaction::Committed);
             run.with(state, |next| next.transaction = Transaction::RolledBack);
         }
-        // A caller that repeats a visible revoke is told that the token is revoked.
+        // The revoke is visible, so a caller that repeats it is told that the token is revoked.
         if !state.is_live() && !state.acknowledged {
             run.with(state, |next| next.acknowledged = true);
         }
@@ -175,7 +175,7 @@ impl Safeguards {
         }
     }
 
-    /// Asks the database for the status of the transaction while the outcome is unknown.
+    /// Asks the database for the status of the transaction, as long as the outcome is unknown.
     fn step_doubt(&self, state: &State, run: &mut Run<State>) {
         if state.call != Call::InDoubt || !state.barred {
             return;
@@ -186,7 +186,7 @@ impl Safeguards {
                 _ => Status::Over,
             };
             run.with(state, |next| next.status = Some(own));
-            // Another database does not know this transaction, or has another with its id.
+            // Another database does not know this transaction, or knows another one by this id.
             if !self.same_origin {
                 run.with(state, |next| next.status = Some(Status::Over));
             }
@@ -250,7 +250,7 @@ impl Safeguards {
             next.lookup = None;
             next.question = next.question.filter(|question| !question.looks);
         });
-        // The caller may disconnect; the lookup continues.
+        // The caller may disconnect at this point; the lookup continues.
         if state.question.is_some_and(|question| question.looks) {
             run.with(state, |next| next.question = None);
         }
