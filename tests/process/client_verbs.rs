@@ -1,4 +1,4 @@
-//! How client commands end: in time, whatever the server does, and with an exit code that
+//! Tests how client commands end: in time, whatever the server does, and with an exit code that
 //! distinguishes an outage from a refusal.
 
 use std::{
@@ -97,10 +97,10 @@ const CALLS: [&[&str]; 15] = [
     LIST_ISSUERS,
 ];
 const HEALTHCHECK: &[&str] = &["healthcheck"];
-/// Reasons of outages which imply that nothing was changed.
+/// The reasons of outages after which it is certain that nothing was changed.
 const NOTHING_DONE: [&str; 4] = ["DRAINING", "RATE_LIMITED", "OVERLOADED", "STORAGE_FULL"];
 
-/// How a command ended.
+/// The output and the exit code of a command, and how long it ran.
 #[derive(Debug)]
 struct CommandOutput {
     code: Option<i32>,
@@ -118,7 +118,7 @@ fn end(command: &mut Command) -> CommandOutput {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // A command that does not read its input may have ended already.
+    // The write may fail, because a command that does not read its input may have ended already.
     let _ = child
         .stdin
         .take()
@@ -133,7 +133,7 @@ fn end(command: &mut Command) -> CommandOutput {
     }
 }
 
-/// Runs a command in another thread, so that servers in the test's process can answer it.
+/// Runs a command in another thread, so that servers in the test's own process can answer it.
 async fn call(server: impl ToString, verb: &[&str], more: &[&str]) -> CommandOutput {
     let mut command = program();
     command.args(verb).args(more);
@@ -200,7 +200,7 @@ async fn every_code_has_the_exit_code_of_the_manual() {
         } else {
             Status::new(code, "in\nwords")
         }));
-        // Run all commands for the first row of each exit code, and a few for the other rows.
+        // All commands run for the first row of each exit code, and only a few for the other rows.
         let verbs = if seen.insert(expected) {
             CALLS.to_vec()
         } else {
@@ -222,8 +222,8 @@ async fn every_code_has_the_exit_code_of_the_manual() {
             let line = format!("stacktoken: {name}: in words [request id {id}]");
             let rest = ended.error.strip_prefix(&line);
             let rest = rest.unwrap_or_else(|| panic!("no {line}: {told:?}"));
-            // If the outcome is unknown, a call that creates a secret can be repeated, and another
-            // change can be verified with `get`.
+            // The outcome is unknown. A call that creates a secret can be repeated, and any other
+            // change can be checked with `get`.
             let advice = match verb {
                 _ if expected != 5 || NOTHING_DONE.contains(&reason) => "",
                 _ if [ISSUE, ROTATE].contains(&verb) => {
@@ -279,7 +279,7 @@ async fn an_answer_that_is_not_a_yes_is_exit_code_4() {
         (true, v1::Decision::Allow as i32, true, 0),
         (true, v1::Decision::Deny as i32, true, 4),
         (true, v1::Decision::Unspecified as i32, true, 4),
-        // A value of a later version.
+        // 77 is a value that a later version may add.
         (true, 77, true, 4),
         (false, 0, false, 4),
         (false, v1::Decision::Allow as i32, true, 4),
@@ -300,7 +300,7 @@ async fn an_answer_that_is_not_a_yes_is_exit_code_4() {
     }
 }
 
-/// Returns a listener that accepts no connections and whose queue is full.
+/// Returns a listener that accepts no connections and whose queue is already full.
 fn full() -> (rustix::fd::OwnedFd, Vec<TcpStream>, SocketAddr) {
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
@@ -314,7 +314,7 @@ fn full() -> (rustix::fd::OwnedFd, Vec<TcpStream>, SocketAddr) {
     (socket, waiting, address)
 }
 
-/// Asserts that a command stops at its `--timeout` and reports the timeout.
+/// Asserts that each command ends at its `--timeout` and reports the timeout.
 async fn times_out(what: &str, address: SocketAddr) {
     let calls = CALLS.map(|verb| (verb, 5));
     for (verb, expected) in calls.into_iter().chain([(HEALTHCHECK, 1)]) {
@@ -369,14 +369,14 @@ async fn a_broken_connection_is_an_outage_and_a_foreign_server_is_not() {
         .unwrap()
         .local_addr()
         .unwrap();
-    // Closes each connection at once, during the call.
+    // This server closes each connection at once, during the call.
     let broken = TcpListener::bind("127.0.0.1:0").unwrap();
     let broken_address = broken.local_addr().unwrap();
     std::thread::spawn(move || broken.incoming().for_each(drop));
     let stub = Stub::start().await;
     let web = crate::stub::web().await;
-    // The answers to plaintext HTTP/2 of a server that speaks only HTTP/1.1, and of one that
-    // expects TLS (a fatal alert).
+    // These servers answer plaintext HTTP/2 like a server that speaks only HTTP/1.1, and like one
+    // that expects TLS (with a fatal alert).
     let bad_request = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n";
     let http1 = answers_with(bad_request, true);
     let silent = answers_with(bad_request, false);
@@ -390,7 +390,7 @@ async fn a_broken_connection_is_an_outage_and_a_foreign_server_is_not() {
             "no-such-host",
         ),
         (format!("http://{broken_address}"), 5, ""),
-        // The server's certificate is not trusted; in fact, the server has no TLS.
+        // This server has no TLS, so the client cannot verify a certificate.
         (format!("https://{}", stub.address), 1, "--server https://"),
         (format!("http://{web}"), 1, ""),
         (format!("http://{http1}"), 1, other),

@@ -1,4 +1,4 @@
-//! A real OpenTelemetry collector as a child process, whose output shows what it received.
+//! Runs a real OpenTelemetry collector as a child process. Its output shows what it has received.
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +27,7 @@ pub struct Span {
     pub status: String,
     pub state: String,
     pub attributes: BTreeMap<String, String>,
-    /// Attributes of the process that sent the span.
+    /// The attributes of the process that sent the span.
     pub resource: BTreeMap<String, String>,
 }
 
@@ -38,7 +38,7 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Starts the collector; `None` if it is not installed.
+    /// Starts the collector. Returns `None` if it is not installed.
     pub fn start() -> Option<Self> {
         let program = found_or_skip(installed(), "rotel (.ci/requirements.txt)")?;
         let folder = folder();
@@ -70,7 +70,7 @@ impl Collector {
         Some(collector)
     }
 
-    /// Returns the output so far.
+    /// Returns what the collector has printed so far.
     pub fn text(&self) -> String {
         fs::read_to_string(self.folder.path().join("output")).unwrap()
     }
@@ -79,7 +79,8 @@ impl Collector {
         parse(&self.text())
     }
 
-    /// Waits until this many spans were received, and returns all spans received by then.
+    /// Waits until the collector has received this many spans. Returns all spans that it has
+    /// received.
     pub fn await_spans(&self, count: usize) -> Vec<Span> {
         let until = Instant::now() + Duration::from_secs(20);
         loop {
@@ -94,7 +95,7 @@ impl Collector {
     }
 }
 
-/// Returns the program in the Python package that the gate installs.
+/// Returns the program from the Python package that the gate installs.
 fn installed() -> Option<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     let target = target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"));

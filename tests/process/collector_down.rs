@@ -1,5 +1,5 @@
-//! Collectors that receive nothing: one that is not running, and one that accepts connections but
-//! never reads. Neither calls nor the shutdown wait for them.
+//! Tests collectors that receive nothing: one that is not running, and one that accepts connections
+//! but never reads. Neither a call nor the shutdown waits for them.
 
 use std::{
     net::TcpListener,
@@ -88,7 +88,7 @@ async fn a_collector_that_is_dead_or_never_reads_costs_spans_and_not_calls() {
         Subject::start(Some(&dead)).await,
         Subject::start(Some(&black)).await,
     ];
-    // Interleaved, so that other load on the machine affects all subjects equally.
+    // The calls are interleaved, so that other load on the machine affects all subjects equally.
     for _ in 0..CALLS {
         for subject in &mut subjects {
             subject.ask().await;
@@ -113,7 +113,7 @@ async fn a_collector_that_is_dead_or_never_reads_costs_spans_and_not_calls() {
         );
     }
     for subject in &mut subjects {
-        // Leaves a span unsent at the shutdown.
+        // This call leaves a span that is still unsent at the shutdown.
         subject.ask().await;
         let began = Instant::now();
         subject.dev.signal(Signal::TERM);

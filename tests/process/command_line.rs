@@ -1,5 +1,5 @@
-//! Help, completions, precedence of settings, and credentials on the command line, which are never
-//! printed. Invalid command lines are tested in `wrong_lines`.
+//! Tests help texts, completions, the precedence of settings, and that credentials on the command
+//! line are never printed. `wrong_lines` tests invalid command lines.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use crate::{
 
 const SECRET: &str = "stk1_zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz3batYO";
 
-/// Runs a command, and returns its exit code and the one line that it prints to standard error.
+/// Runs a command. Returns its exit code and the one line that it prints to standard error.
 fn run_command(arguments: &[&str]) -> (Option<i32>, String) {
     let done = run(arguments);
     let run_serve = text(&done.stderr);
@@ -167,7 +167,7 @@ fn the_help_of_serve_has_its_flags_under_headings_and_an_example() {
     assert_eq!(flags.len(), 2, "only --issuers and --help: {flags:#?}");
 }
 
-/// clap applies a heading to all flags after it, so the command's own flags must come first.
+/// clap applies a heading to all flags after it, so the command's own flags must be defined first.
 #[test]
 fn the_help_of_a_client_command_has_its_own_flags_apart_from_the_connection() {
     let help = text(&run(&["rotate", "--help"]).stdout);
@@ -190,8 +190,8 @@ fn the_help_of_a_client_command_has_its_own_flags_apart_from_the_connection() {
     }
 }
 
-/// Tries a secret in every position of a command line: plain, percent-encoded once and twice, and
-/// within other text.
+/// Tries a secret in every position of the command line: as it is, percent-encoded once and twice,
+/// and within other text.
 #[test]
 fn a_secret_in_any_place_of_a_command_line_is_refused_and_not_repeated() {
     let encoded = SECRET.replace('_', "%5F").replace('z', "%7A");

@@ -1,4 +1,4 @@
-//! An acknowledged change survives `kill -9`, and so does its audit row.
+//! Tests that an acknowledged change survives `kill -9` together with its audit row.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -22,7 +22,7 @@ use crate::{
 const ROUNDS: u64 = 30;
 const CLIENTS: u64 = 4;
 
-/// The changes of one token that the program has acknowledged.
+/// The changes to one token that the program has acknowledged.
 #[derive(Clone, Default)]
 struct TokenRecord {
     secret: String,
@@ -34,7 +34,7 @@ struct TokenRecord {
 
 type AcknowledgedTokens = Arc<Mutex<BTreeMap<String, TokenRecord>>>;
 
-/// Issues tokens, changes expiries and revokes until the program is killed.
+/// Issues tokens, changes their expiries and revokes them until the program is killed.
 async fn write(mut owner: Client, stack: String, book: AcknowledgedTokens, seed: u64) {
     let mut random = ChaCha20Rng::seed_from_u64(seed);
     for at in 0.. {
@@ -85,7 +85,7 @@ async fn write(mut owner: Client, stack: String, book: AcknowledgedTokens, seed:
     }
 }
 
-/// Returns the methods in the audit, by token.
+/// Returns the methods in the audit for each token.
 async fn audited(operator: &mut Client, stack: &str) -> HashMap<String, Vec<String>> {
     let mut found: HashMap<_, Vec<_>> = HashMap::new();
     let mut page_token = String::new();
@@ -155,8 +155,8 @@ fn contains(methods: &[String], method: &str) -> bool {
     methods.iter().any(|audited| audited == method)
 }
 
-/// Asserts that every token has the state that was acknowledged, and that every stored token has
-/// its audit rows.
+/// Asserts that every token has the state that was acknowledged, and that every token in the store
+/// has its audit rows.
 async fn check(dev: &Dev, stack: &str, book: &AcknowledgedTokens) {
     let (mut operator, mut service) = (
         dev.client("operator_jwt").await,
@@ -227,7 +227,7 @@ async fn what_was_acknowledged_survives_kill_9_thirty_times() {
     let mut dev = Dev::start(folder.path());
     let mut acknowledged = 0;
     for round in 0..ROUNDS {
-        // One stack per round, so that each check stays small.
+        // Each round has its own stack, so that each check stays small.
         let stack = new_stack(&mut dev.client("operator_jwt").await).await;
         let book = AcknowledgedTokens::default();
         let mut writers = JoinSet::new();

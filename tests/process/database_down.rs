@@ -1,4 +1,4 @@
-//! `serve` with a database that is unreachable or unsuitable at the start.
+//! Tests `serve` with a database that is unreachable or unsuitable at the start.
 
 use std::{
     sync::{
@@ -27,7 +27,8 @@ use crate::{
 
 pub const DATABASE: &str = "tokens";
 
-/// Starts PostgreSQL, and creates a database with the schema. Returns the server and the URL.
+/// Starts PostgreSQL and creates a database with the schema. Returns the PostgreSQL server and the
+/// URL of the database.
 pub fn database() -> Option<(Postgres, String)> {
     let postgres = postgres::start()?;
     postgres.create(DATABASE);
@@ -36,7 +37,7 @@ pub fn database() -> Option<(Postgres, String)> {
     Some((postgres, url))
 }
 
-/// Runs a command on this database in a temporary directory. Returns its exit code and its output.
+/// Runs a command on this database in a temporary directory. Returns the exit code and the output.
 fn run_command(url: &str, command: &[&str]) -> (Option<i32>, String) {
     IssuersFolder::new().run_command(url, command)
 }
@@ -74,7 +75,7 @@ async fn a_database_that_is_away_is_waited_for_and_named_once() {
         (refused.code(), reason(&refused).as_str()),
         (Code::Unavailable, "STORE_UNAVAILABLE")
     );
-    // Long enough for several more attempts to connect.
+    // This is long enough for several more attempts to connect.
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     let log = served.log();
     assert_eq!(log.matches("Connection refused").count(), 1, "{log}");
@@ -92,11 +93,12 @@ async fn a_database_that_is_away_is_waited_for_and_named_once() {
     assert!(served.child.wait().unwrap().success());
 }
 
-/// How many callers call in a loop while the database comes back, each on its own connection.
+/// The number of callers that call in a loop while the database comes back. Each has its own
+/// connection.
 const CALLERS: usize = 8;
 
-/// Calls until a call succeeds. Asserts that the server refuses the calls before that and keeps the
-/// connection open. Returns how many were refused.
+/// Calls until a call succeeds. Asserts that the server refuses each earlier call without closing
+/// the connection. Returns how many calls were refused.
 async fn calls_until_answered(mut client: Client) -> usize {
     let until = Instant::now() + Duration::from_secs(60);
     for refused in 0.. {
@@ -112,7 +114,7 @@ async fn calls_until_answered(mut client: Client) -> usize {
     unreachable!("the range is endless")
 }
 
-/// Returns a channel to the server, and a count of its connections.
+/// Returns a channel to the server, and the number of connections that it has opened.
 fn counting(served: &RunningServer) -> (Channel, Arc<AtomicUsize>) {
     let connected = Arc::new(AtomicUsize::new(0));
     let (port, counted) = (served.port, connected.clone());
@@ -226,8 +228,8 @@ fn what_waiting_does_not_mend_stops_the_start_and_is_named_once() {
     drop(postgres);
 }
 
-/// If a password is not percent-encoded, its parts are parsed as parameters, as a fragment or as
-/// the database name: none of them is printed.
+/// If a password is not percent-encoded, its parts may be parsed as parameters, as a fragment or as
+/// the database name. None of these parts may be printed.
 #[test]
 fn nothing_of_a_url_that_is_refused_is_printed() {
     for url in [
@@ -258,7 +260,7 @@ fn nothing_of_a_url_that_is_refused_is_printed() {
     }
 }
 
-/// The start takes longer than the pool's own limit for a connection.
+/// The start takes longer than the pool's own time limit for a connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_takes_its_time_stops_nothing() {
     let Some((postgres, _)) = database() else {

@@ -1,5 +1,5 @@
-//! The SQLite file: only one process can open it, under any name; no other user can read it; and if
-//! it is removed while the process runs, no further change is acknowledged.
+//! Tests the SQLite file. Only one process can open it, under any name; no other user can read it;
+//! and no change is acknowledged after the file is removed from under the process.
 
 use std::{
     fs,
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// Creates links to a database file. Returns all its names.
+/// Creates links to a database file. Returns all names of the file.
 fn other_names(database: &Path, folder: &Path) -> Vec<PathBuf> {
     let [soft, hard, twice] = ["soft.db", "hard.db", "twice.db"].map(|name| folder.join(name));
     symlink(database, &soft).unwrap();
@@ -30,7 +30,7 @@ fn other_names(database: &Path, folder: &Path) -> Vec<PathBuf> {
     vec![database.to_owned(), soft, twice, hard]
 }
 
-/// Returns every command that opens a store, for this file.
+/// Returns every command that opens a store, applied to this file.
 fn commands(database: &Path, folder: &Path) -> Vec<Command> {
     let url = format!("sqlite:{}", database.display());
     let any_port = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
@@ -48,7 +48,7 @@ fn commands(database: &Path, folder: &Path) -> Vec<Command> {
         }
         commands.push(command);
     }
-    // `dev` chooses the name of its file.
+    // `dev` takes a directory and chooses the file name itself.
     let data = folder.join(format!("dev-{}", database.file_name().unwrap().display()));
     fs::create_dir_all(&data).unwrap();
     let _ = symlink(database, data.join("stacktoken.db"));
@@ -74,7 +74,7 @@ async fn no_second_process_opens_the_file_under_another_name() {
     let folder = issuers_folder();
     let mut dev = Dev::start(folder.path());
     let database = folder.path().join(".stacktoken/stacktoken.db");
-    // A lock file of an earlier version has no effect, whether it exists or not.
+    // A lock file that an earlier version has left has no effect.
     fs::write(database.with_extension("db.lock"), "").unwrap();
     let names = other_names(&database, folder.path());
     for round in ["with a lock file", "without"] {
@@ -95,7 +95,7 @@ async fn no_second_process_opens_the_file_under_another_name() {
         }
         let _ = fs::remove_file(database.with_extension("db.lock"));
     }
-    // Control: the same commands succeed once the process has ended.
+    // As a control, the same commands succeed once the process has ended.
     dev.child.kill().unwrap();
     dev.child.wait().unwrap();
     for name in &names {
@@ -117,8 +117,8 @@ async fn a_process_that_was_refused_or_only_reads_leaves_the_log_in_its_place() 
             .tokens
             .issue(issue_request(&stack, &format!("t{round}")));
         issued.await.unwrap();
-        // If the server had lost its locks on the file, closing the last connection that SQLite can
-        // see would delete the log that the server still uses.
+        // Closing the last connection that SQLite can see deletes the log. If the server had lost
+        // its locks on the file, this would delete the log that the server still uses.
         let outside = DirectConnection::of(&database).await;
         assert!(outside.dump().await.contains(&format!("t{round}")));
         outside.close().await;
@@ -132,7 +132,7 @@ fn files_are_for_their_owner_alone_whatever_the_umask() {
     for umask in ["000", "022", "0277", "0777"] {
         let folder = folder();
         let data = folder.path().join("data");
-        // A file that an earlier version or a restore left readable for everyone.
+        // An earlier version or a restore may have left the file readable for everyone.
         if umask == "000" {
             fs::create_dir(&data).unwrap();
             fs::write(data.join("stacktoken.db"), "").unwrap();
@@ -173,7 +173,7 @@ fn files_are_for_their_owner_alone_whatever_the_umask() {
     }
 }
 
-/// How the file is removed while the process runs.
+/// The ways to remove the file while the process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     None,
@@ -221,14 +221,15 @@ impl Fault {
         }
     }
 
-    /// Undoes the fault. Returns whether that is possible, which needs the original file.
+    /// Undoes the fault. Returns whether that was possible, which it is only if the original file
+    /// still exists.
     fn undo(self, database: &Path) -> bool {
         let wal = PathBuf::from(format!("{}-wal", database.display()));
         let aside = |path: &Path| path.with_extension("aside");
         match self {
             Self::DatabaseRenamed => fs::rename(aside(database), database).unwrap(),
             Self::WalRenamed => {
-                // Overwrites the file that a connection may have created there.
+                // The rename overwrites a file that a connection may have created in its place.
                 fs::rename(aside(&wal), &wal).unwrap();
             }
             _ => return false,
@@ -288,7 +289,7 @@ async fn a_file_taken_away_under_the_process_ends_its_answers() {
         );
 
         fault.apply(&database);
-        // These changes start before any periodic check can have noticed.
+        // These changes start before any periodic check can notice the fault.
         let issued = owner.tokens.issue(issue_request(&stack, "lost")).await;
         let uid = token.unwrap().token_uid;
         let revoked = owner.tokens.revoke(revoke_request(&stack, &uid, ""));
@@ -307,7 +308,7 @@ async fn a_file_taken_away_under_the_process_ends_its_answers() {
         assert_eq!(error_text(revoked.await), "STORE_UNAVAILABLE", "{fault:?}");
         let took = until_serving(&dev, false).await;
         assert!(took < Duration::from_secs(2), "{fault:?}: {took:?}");
-        // Cached facts must not be used for an answer either.
+        // The answer must not use cached facts either.
         let answer = service.introspection.introspect(ask()).await;
         assert_eq!(error_text(answer), "STORE_UNAVAILABLE", "{fault:?}");
         let metrics = scrape(&dev, "").await.1;
@@ -341,7 +342,7 @@ async fn a_change_under_way_when_the_file_goes_is_not_acknowledged() {
         outside.run("BEGIN IMMEDIATE").await;
         let issue = issue_request(&stack, "waits");
         let waits = tokio::spawn(async move { owner.tokens.issue(issue).await });
-        // By now the call waits for the lock; it checked the files before it began to wait.
+        // By now the call waits for the lock. It checked the files before it began to wait.
         tokio::time::sleep(Duration::from_millis(500)).await;
         fault.apply(&database);
         outside.run("ROLLBACK").await;

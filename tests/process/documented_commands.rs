@@ -1,5 +1,5 @@
-//! Every command line that `dev` prints, and every one in the README and the manuals for `dev`,
-//! works when pasted.
+//! Tests that every command line that `dev` prints works when it is pasted, and so does every one
+//! in the README and in the manuals for `dev`.
 
 use std::{
     fs,
@@ -31,8 +31,8 @@ fn printed(folder: &Path) -> Vec<String> {
     commands.map(str::to_owned).collect()
 }
 
-/// Returns the printed lines that issue a token: the one with grpcurl, if that is installed, and
-/// the one without. Also runs the line before them, which lists the services.
+/// Returns the printed lines that issue a token: the one with grpcurl if grpcurl is installed, and
+/// the one without it. Also runs the line before them, which lists the services.
 fn lines_that_issue(folder: &Path) -> Vec<String> {
     let lines = printed(folder);
     let [list, with_exchange, with_grpcurl, with_verbs] = &lines[..] else {
@@ -66,7 +66,7 @@ async fn live(dev: &Dev) -> Vec<v1::Token> {
         .tokens
 }
 
-/// Returns how often a line is pasted: more often than a stack may have live tokens.
+/// Returns how often a line is pasted. This is more often than a stack may have live tokens.
 fn pastes() -> u32 {
     let set = std::env::var("STACKTOKEN_TEST_PASTES");
     set.map_or(12, |count| count.parse().unwrap())
@@ -75,7 +75,7 @@ fn pastes() -> u32 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_lines_that_dev_prints_work_from_any_folder_and_any_number_of_times() {
     let folder = folder();
-    // A path that a shell would split and unquote.
+    // A shell would split this path at the space and take the apostrophe for a quote.
     let inner = folder.path().join("it's a folder");
     fs::create_dir(&inner).unwrap();
     let dev = Dev::start(&inner);
@@ -119,7 +119,7 @@ async fn an_interrupted_command_of_dev_leaves_a_token_for_ten_minutes() {
     }
 }
 
-/// Removes the id and the expiry from a line, so that it is the same in every run.
+/// Removes the id and the expiry from a line, so that the line is the same in every run.
 fn without_ids(line: &str) -> String {
     let line = line.split("; it expires at ").next().unwrap_or_default();
     let is_id = |word: &&str| word.len() == 36 && word.matches('-').count() == 4;
@@ -148,7 +148,7 @@ async fn the_command_to_paste_prints_what_the_readme_shows() {
     assert_eq!(lines.next(), None, "the sample ends before the output");
 }
 
-/// Returns how many rows the output takes on a terminal of 80 columns.
+/// Returns how many rows the output takes on a terminal with 80 columns.
 fn rows(output: &str) -> usize {
     let rows = |line: &str| line.chars().count().max(1).div_ceil(80);
     output.lines().map(rows).sum()
@@ -166,7 +166,7 @@ async fn the_command_to_paste_is_the_last_on_a_screen_of_24_rows() {
     let (before, end) = screen.split_at(at);
     assert_eq!(end.lines().count(), 3, "{screen}");
     assert!(end.contains(" issue --server "), "{screen}");
-    // The cursor takes one more row.
+    // The cursor takes one more row, so the output must be shorter.
     assert!(rows(end) < 24, "{} rows:\n{screen}", rows(end));
     assert!(before.contains(".stacktoken/NAME.jwt"), "{screen}");
     assert!(!screen.contains("eyJ"), "a JWT is printed:\n{screen}");
@@ -253,7 +253,7 @@ async fn the_preview_in_the_operations_manual_works() {
     assert!(!told.contains("revision"), "{told}");
 }
 
-/// Returns the shell blocks of one section of a document, with the address of this `dev`.
+/// Returns the shell blocks in one section of a document, with the address of this `dev` filled in.
 fn blocks(document: &str, title: &str, dev: &Dev) -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
     let text = fs::read_to_string(file).unwrap();
@@ -324,7 +324,7 @@ async fn the_lines_that_exchange_with_curl_work() {
     assert_eq!(ended, r#"{"active":false}"#);
 }
 
-/// Returns the shell blocks of the README's section on a token's life.
+/// Returns the shell blocks in the README's section on a token's life.
 fn walk(dev: &Dev) -> String {
     blocks("README.md", "A token's life", dev)
 }
@@ -353,7 +353,7 @@ async fn the_lines_for_a_leak_kill_what_was_found_and_then_all() {
         panic!("{script}\n{told:?}\n{}", text(&done.stderr));
     };
     assert!(report.contains("\"accepted\": true"), "{report}");
-    // The reported token is revoked already.
+    // The reported token was revoked before, so only one token is left to revoke.
     assert!(preview.contains("\"count\": 1"), "{preview}");
     assert!(!preview.contains("\"revision\""), "{preview}");
     assert!(revoked.contains("\"count\": 1"), "{revoked}");

@@ -1,5 +1,5 @@
-//! A schema that lacks tables or indexes of its migrations, and a database file that cannot be
-//! written: `serve` and `migrate` name the problem.
+//! Tests a schema in which tables or indexes of its migrations are missing, and a database file
+//! that cannot be written. `serve` and `migrate` must name the problem.
 
 use std::{fs, os::unix::process::CommandExt as _, process::Command};
 
@@ -23,7 +23,7 @@ const COMMANDS: [&[&str]; 3] = [
     ],
 ];
 
-/// Asserts that each command names the dropped table or index.
+/// Asserts that each command names the table or index that was dropped.
 fn is_named(issuers_folder: &IssuersFolder, url: &str, dropped: &str) {
     for command in COMMANDS {
         let (code, run_command) = issuers_folder.run_command(url, command);
@@ -99,7 +99,7 @@ fn a_missing_table_or_an_invalid_index_of_postgresql_is_named() {
     assert_eq!(code, Some(0), "{run_serve}");
 }
 
-/// The uid of a user without the privileges of root.
+/// The uid of a user who is not root and so has no special privileges.
 const NOBODY: u32 = 65_534;
 
 #[test]
@@ -117,7 +117,7 @@ fn a_database_file_that_takes_no_changes_is_named() {
     for name in ["stacktoken.db", "issuers.toml", "jwks.json"] {
         open(&folder.join(name), 0o444);
     }
-    // Copied to a place where another user can execute it.
+    // The program is copied to a folder where another user can execute it.
     let program = folder.join("stacktoken");
     fs::copy(PROGRAM, &program).unwrap();
     open(&program, 0o755);

@@ -1,4 +1,5 @@
-//! `exchange` and its neighbours: where the JWT of a workload comes from, and what is printed.
+//! Tests `exchange` and related commands: where they take a workload's JWT from, and what they
+//! print.
 
 use std::{
     fs,
@@ -51,7 +52,8 @@ async fn run(stub: &Stub, more: &[&str], prepare: impl FnOnce(&mut Command)) -> 
         .unwrap()
 }
 
-/// Serves one answer of GitHub's endpoint for JWTs. Returns its URL, and the head of the request.
+/// Serves one answer of GitHub's endpoint for JWTs. Returns the URL, and the request that was
+/// received.
 fn github(status: &str, body: &str) -> (String, JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!(
@@ -174,7 +176,7 @@ async fn a_job_of_github_has_no_default_audience() {
     }
 }
 
-/// A server of the previous version drops the field `federation`, which it does not know.
+/// A server of the previous version does not know the field `federation`, so it drops the field.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_ordinary_token_in_place_of_a_federated_one_is_not_taken_for_one() {
     let stub = Stub::start().await;

@@ -1,4 +1,5 @@
-//! A full disk: the store is on a file system of a few megabytes that only the program can see.
+//! Tests a full disk. The store is on a file system of a few megabytes that only the program can
+//! see.
 
 use std::{
     fs::{self, File},
@@ -19,8 +20,8 @@ use crate::{
     },
 };
 
-/// Returns the option of `unshare` that creates a mount namespace; `None` if this host permits
-/// none.
+/// Returns the option of `unshare` that creates a mount namespace, or `None` if this host does not
+/// permit one.
 fn unshare() -> Option<&'static str> {
     let own = if rustix::process::geteuid().is_root() {
         "-m"
@@ -41,7 +42,7 @@ fn on_a_small_disk(folder: &Path, own: &str) -> Dev {
     })
 }
 
-/// Fills the rest of the disk; removing the returned file frees the space.
+/// Fills the rest of the disk. Returns the file that must be removed to free the space.
 fn fill(dev: &Dev) -> PathBuf {
     let inside = dev.folder.strip_prefix("/").unwrap();
     let root = PathBuf::from(format!("/proc/{}/root", dev.child.id()));
@@ -73,7 +74,7 @@ async fn a_full_disk_stops_changes_but_not_reads_until_space_is_freed() {
     assert!(is_active(&before.secret).await);
 
     let filler = fill(&dev);
-    // Changes still succeed while the write-ahead log has space.
+    // Changes succeed as long as the write-ahead log has space left.
     let mut run_command = None;
     for at in 0..9 {
         if let Err(status) = issue(&mut owner, &stack, &format!("full {at}")).await {

@@ -1,4 +1,5 @@
-//! Housekeeping of the real program: killed while it runs, and what it logs.
+//! Tests the housekeeping of the real program: that it may be killed while it runs, and what it
+//! logs.
 
 use std::{
     fs,
@@ -29,7 +30,8 @@ use crate::{
 const DEAD: i64 = 20_000;
 const KILLS: u64 = 8;
 
-/// Returns the SQL that inserts tokens revoked long ago, each with a secret and one usage row.
+/// Returns the SQL that inserts tokens that were revoked long ago, each with a secret and one usage
+/// row.
 fn dead() -> String {
     let numbers =
         format!("WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < {DEAD})");
@@ -50,7 +52,7 @@ fn dead() -> String {
 async fn a_store_whose_program_is_killed_while_it_deletes_is_whole() {
     let folder = folder();
     let file = folder.path().join(".stacktoken/stacktoken.db");
-    // The first run starts within a minute, which the test does not wait for.
+    // The first run of housekeeping starts within a minute. The test does not wait for it.
     let mut dev = Dev::start(folder.path());
     let mut owner = dev.client("owner_jwt").await;
     let request = issue_request(dev.get("stack_api_key"), "live");
@@ -67,7 +69,7 @@ async fn a_store_whose_program_is_killed_while_it_deletes_is_whole() {
     let (mut left, mut stopped_short) = (DEAD, 0);
     for round in 0..KILLS {
         let mut dev = Dev::start_with(folder.path(), often);
-        // Each round kills at another moment of a batch or of the pause after it.
+        // Each round kills the program at another point of a batch or of the pause after it.
         tokio::time::sleep(Duration::from_millis(60 + 37 * round)).await;
         dev.signal(Signal::KILL);
         dev.child.wait().unwrap();
@@ -87,7 +89,7 @@ async fn a_store_whose_program_is_killed_while_it_deletes_is_whole() {
     assert!(stopped_short > 0, "no kill interrupted the deletion");
     let dev = Dev::start_with(folder.path(), often);
     let database = DirectConnection::of(&file).await;
-    // A busy machine needs time.
+    // A busy machine may need this much time.
     let until = Instant::now() + Duration::from_secs(60);
     while database.number("SELECT count(*) FROM tokens").await != living {
         assert!(Instant::now() < until, "the rest is not deleted");
@@ -99,7 +101,7 @@ async fn a_store_whose_program_is_killed_while_it_deletes_is_whole() {
     assert!(answer.into_inner().active);
 }
 
-/// Returns the lines of a log which report that this token expires.
+/// Returns the lines in a log that report that this token expires.
 fn log_lines_of(log: &Path, uid: &str) -> Vec<String> {
     let log = fs::read_to_string(log).unwrap_or_default();
     let lines = log.lines().filter(|line| line.contains(uid));
@@ -174,8 +176,8 @@ async fn two_restarted_replicas_report_an_expiring_token_once() {
         .await;
         uids.push(uid);
     }
-    // Every replica checks many times, and again after a restart, so a duplicate report would
-    // appear.
+    // Every replica checks many times, and again after its restart, so a second report would be
+    // noticed.
     for replica in &mut replicas {
         *replica = serve();
         crate::program::channel(&replica.1).await;

@@ -1,5 +1,5 @@
-//! A secret or a JWT appears only in the one response that shows it (R9): not in logs at the finest
-//! level, metrics, traces, the audit or the files of the store.
+//! Tests that a secret or a JWT appears only in the one response that shows it (R9). It must not
+//! appear in logs at the finest level, metrics, traces, the audit or the files of the store.
 
 use std::{fs, path::Path};
 
@@ -33,10 +33,11 @@ impl Secrets {
         secret.to_owned()
     }
 
-    /// Returns every 12-byte window of the random part of each secret.
+    /// Returns every sequence of 12 bytes in the random part of each secret.
     fn slices(&self) -> Vec<&[u8]> {
         let bodies = self.0.iter().map(|secret| match secret.rsplit_once('.') {
-            // For a JWT, only its signature: many JWTs share header and claims.
+            // Only the signature of a JWT counts, because many JWTs have the same header and
+            // claims.
             Some((_, signature)) => signature.as_bytes(),
             None => &secret.as_bytes()["stk1_".len()..],
         });
@@ -55,8 +56,8 @@ impl Secrets {
     }
 }
 
-/// Calls every RPC, with and without success, with secrets wherever a caller could put one by
-/// mistake.
+/// Calls every RPC, successfully and not, with secrets in every place where a caller could put one
+/// by mistake.
 async fn drive(dev: &Dev, secrets: &mut Secrets) {
     let stack = dev.get("stack_api_key").to_owned();
     for name in [
@@ -129,7 +130,7 @@ async fn drive(dev: &Dev, secrets: &mut Secrets) {
     let huge = issue_request(&stack, &format!("{secret}{}", "x".repeat(70_000)));
     owner.tokens.issue(huge).await.unwrap_err();
 
-    // The secret as a credential, and invalid JWTs.
+    // The credential is the secret itself, or an invalid JWT.
     let jwt = dev.get("owner_jwt");
     for value in [
         format!("Bearer {secret}"),
@@ -163,8 +164,8 @@ async fn drive(dev: &Dev, secrets: &mut Secrets) {
         validate_only: false,
         etag: String::new(),
     };
-    // The newer secret is used, which ends the former one; then the former one is presented again,
-    // which is recorded.
+    // The use of the newer secret ends the former one. When the former one is presented again, this
+    // is recorded.
     let rotated = owner.tokens.rotate(rotate.clone()).await.unwrap();
     let newer = secrets.add(&rotated.into_inner().secret);
     for presented in [&newer, &secret] {
@@ -228,8 +229,8 @@ async fn drive(dev: &Dev, secrets: &mut Secrets) {
     operator.stacks.list_members(members).await.unwrap();
 }
 
-/// Reports a leaked secret: without permission, while it is live, and again. Then sends it to
-/// `RevokeAll` in fields where it does not belong.
+/// Reports a leaked secret three times: without permission, while its token is live, and again.
+/// Then sends the secret to `RevokeAll` in fields where it does not belong.
 async fn leaked(owner: &mut Client, service: &mut Client, secrets: &mut Secrets, stack: &str) {
     let issued = owner.tokens.issue(issue_request(stack, "found")).await;
     let secret = secrets.add(&issued.unwrap().into_inner().secret);
@@ -259,7 +260,7 @@ async fn leaked(owner: &mut Client, service: &mut Client, secrets: &mut Secrets,
     owner.tokens.revoke_all(misplaced).await.unwrap_err();
 }
 
-/// Exchanges a workload's JWT, successfully and not, and sends it where it does not belong.
+/// Exchanges a workload's JWT, successfully and not, and sends the JWT where it does not belong.
 async fn exchanged(dev: &Dev, secrets: &mut Secrets, stack: &str) {
     let jwt = dev.get("workload_jwt").to_owned();
     let mut owner = dev.client("owner_jwt").await;
@@ -333,7 +334,7 @@ async fn exchanged(dev: &Dev, secrets: &mut Secrets, stack: &str) {
     owner.tokens.end_sessions(end).await.unwrap();
 }
 
-/// Sends a secret in every text field.
+/// Sends a secret in every text field of the requests.
 async fn misplaced(owner: &mut Client, service: &mut Client, stack: &str, secret: &str) {
     let tokens = &mut owner.tokens;
     tokens
@@ -427,7 +428,7 @@ async fn misplaced(owner: &mut Client, service: &mut Client, stack: &str, secret
     let _ = service.introspection.introspect(ask).await;
 }
 
-/// Sends the secret as a revision: once when the stream is opened, and once on an open stream.
+/// Sends the secret as a revision, first to open a stream and then on an open stream.
 async fn watched(service: &Client, secret: &str) {
     let refused = Watching::open(service, secret).await.err().unwrap();
     assert_eq!(refused.code(), tonic::Code::InvalidArgument);
@@ -438,7 +439,7 @@ async fn watched(service: &Client, secret: &str) {
     assert_eq!(ended.code(), tonic::Code::InvalidArgument);
 }
 
-/// Sends checks as Envoy does, with the secret in its proper place and everywhere else.
+/// Sends checks as Envoy does, with the secret where it belongs and everywhere else.
 async fn checked(dev: &Dev, stack: &str, secret: &str) {
     let (path, jwt) = ("/v3/stacks", dev.get("service_jwt"));
     let asked = || {
@@ -526,7 +527,7 @@ async fn no_secret_and_no_jwt_is_in_any_log_metric_trace_audit_row_or_file() {
         let welcome = fs::read(folder.path().join("stdout")).unwrap();
         let mut secrets = Secrets::default();
         drive(&dev, &mut secrets).await;
-        // The refusals are written to the audit asynchronously.
+        // The refusals are written to the audit after the responses are sent.
         let told =
             crate::support::database::eventually("the refusal is in the audit", async || {
                 let rows = audit_rows(&dev).await;

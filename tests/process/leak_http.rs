@@ -1,4 +1,4 @@
-//! Requests on the HTTP port with secrets where they belong and everywhere else.
+//! Makes requests to the HTTP port with secrets where they belong and everywhere else.
 
 use http::Method;
 use serde_json::json;
@@ -8,7 +8,7 @@ use crate::{
     support::http::{HttpAnswer, HttpCall},
 };
 
-/// Makes the requests. Returns the secret of a token that one of them created.
+/// Makes the requests. Returns the secret of the token that one of them has created.
 pub async fn drive(dev: &Dev, stack: &str, secret: &str) -> String {
     let call = |method, path: &str, jwt: &str| {
         let call = HttpCall::new(dev.get("http_address"), method, path);
@@ -86,8 +86,8 @@ pub async fn drive(dev: &Dev, stack: &str, secret: &str) -> String {
     made
 }
 
-/// Exchanges a workload's JWT, successfully and not, and sends it where it does not belong. Returns
-/// the secret of the session.
+/// Exchanges a workload's JWT, successfully and not, and sends the JWT where it does not belong.
+/// Returns the secret of the session.
 pub async fn exchange(dev: &Dev, stack: &str, uid: &str) -> String {
     let jwt = dev.get("workload_jwt");
     let send = async |changes: &[(&str, &str)]| {

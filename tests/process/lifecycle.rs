@@ -1,4 +1,4 @@
-//! Start and stop of the program: how fast it starts, how it shuts down, and what it leaves behind.
+//! Tests how fast the program starts, how it shuts down, and what it leaves behind.
 
 use std::{
     fs,
@@ -293,7 +293,7 @@ async fn a_refused_change_is_logged_with_who_asked_for_it() {
     let report = v1::ReportLeakedRequest::default();
     let refused = owner.leaks.report_leaked(report).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
-    // Log lines are written asynchronously; the rest is flushed at the end.
+    // Log lines are written asynchronously, so the program is stopped first, which writes the rest.
     dev.signal(Signal::TERM);
     assert!(dev.child.wait().unwrap().success());
     let log = fs::read_to_string(folder.path().join("stderr")).unwrap();
@@ -304,7 +304,7 @@ async fn a_refused_change_is_logged_with_who_asked_for_it() {
     }
 }
 
-/// Returns the names of the threads that serve connections.
+/// Returns the names of the threads on which the program serves connections.
 fn connection_threads(dev: &Dev) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{}/task", dev.child.id())).unwrap();
     let names = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("comm")).unwrap());
@@ -334,7 +334,7 @@ async fn connections_have_as_many_threads_as_the_operator_says() {
             .issue(issue_request(&stack, "asked about"))
             .await;
         let secret = issued.unwrap().into_inner().secret;
-        // Each of these clients has a connection of its own.
+        // Each of these clients has its own connection.
         for _ in 0..4 {
             let mut service = dev.client("service_jwt").await;
             let question = introspect_request(&stack, &secret, &[]);

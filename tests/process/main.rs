@@ -1,4 +1,5 @@
-//! The program as users run it: started, called, killed, and observed from outside.
+//! Tests the program the way users run it: it is started, called, killed, and observed from
+//! outside.
 #![allow(
     dead_code,
     missing_docs,

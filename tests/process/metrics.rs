@@ -1,5 +1,5 @@
-//! The metrics as scraped: valid for Prometheus' linter, and with every metric that
-//! docs/operations.md names.
+//! Tests the metrics as Prometheus scrapes them: its linter must accept them, and every metric that
+//! docs/operations.md names must exist.
 
 use std::{
     collections::BTreeSet,
@@ -14,7 +14,7 @@ use crate::{
 
 const PAGE: &str = include_str!("../../docs/operations.md");
 
-/// Makes calls so that metrics have values.
+/// Makes calls so that every metric has a value.
 async fn used(dev: &Dev) {
     let stack = dev.get("stack_api_key");
     let (mut owner, mut service) = (
@@ -31,7 +31,7 @@ async fn used(dev: &Dev) {
     again.unwrap_err();
 }
 
-/// The linter's one complaint, about a name that OpenTelemetry prescribes.
+/// The only complaint of the linter. It is about a name that OpenTelemetry prescribes.
 const KNOWN: &str = "db_client_connection_count non-histogram and non-summary metrics should not have \"_count\" suffix";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -60,7 +60,7 @@ async fn promtool_finds_no_fault_with_the_metrics() {
     drop(input);
     let done = child.wait_with_output().unwrap();
     let told = text(&done.stdout) + &text(&done.stderr);
-    // The linter exits with 3 if it finds anything.
+    // The linter exits with 3 if it has any complaint.
     assert_eq!(done.status.code(), Some(3), "{told}\n{body}");
     assert_eq!(told.trim(), KNOWN, "{body}");
 }
@@ -79,14 +79,14 @@ async fn a_scraper_that_reads_openmetrics_gets_it() {
     );
     assert!(body.ends_with("# EOF\n"), "{body}");
     let (_, after) = scrape(&dev, "").await;
-    // A series appears on its first event, which may happen between two scrapes.
+    // A series appears with its first event, which may happen between two scrapes.
     let [before, body, after] = [&before, &body, &after].map(|text| series(text));
     assert!(before.len() > 100, "{before:?}");
     assert!(before.is_subset(&body), "{:?}", before.difference(&body));
     assert!(body.is_subset(&after), "{:?}", body.difference(&after));
 }
 
-/// Returns every series in the text, with its labels and without its value.
+/// Returns every series in the text with its labels, but without its value.
 fn series(text: &str) -> BTreeSet<String> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     let series = lines.filter_map(|line| line.rsplit_once(' '));
@@ -95,7 +95,7 @@ fn series(text: &str) -> BTreeSet<String> {
 
 const PREFIXES: [&str; 4] = ["stacktoken_", "rpc_server_", "db_client_", "process_"];
 
-/// Only exists with TLS, which `dev` does not have; tests/it/tls checks it.
+/// This metric exists only with TLS, which `dev` does not have. tests/it/tls checks it.
 const WITH_TLS: &str = "stacktoken_tls_certificate_expiry_timestamp_seconds";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -116,7 +116,7 @@ async fn every_metric_of_the_operators_page_exists() {
     }
 }
 
-/// Returns the value of the first sample that starts with this text.
+/// Returns the value of the first sample whose line starts with this text.
 fn value(body: &str, start: &str) -> f64 {
     let mut lines = body.lines();
     let line = lines.find(|line| line.starts_with(start));

@@ -1,5 +1,5 @@
-//! An outage of the database: each cause is logged once, however many calls it refuses, and every
-//! refusal is counted in the metrics.
+//! Tests an outage of the database. Each cause is logged once, no matter how many calls it refuses,
+//! and every refusal is counted in the metrics.
 
 use std::{
     collections::BTreeSet,
@@ -18,7 +18,7 @@ fn outage_for() -> Duration {
     Duration::from_secs(set.map_or(6, |text| text.parse().unwrap()))
 }
 
-/// How many calls are refused per second, and how many log lines an outage may produce.
+/// How many calls are refused per second, and how many lines an outage may log.
 const CALLS: u32 = 20;
 const LINES: usize = 30;
 
@@ -38,7 +38,7 @@ async fn an_outage_costs_a_line_per_cause_and_counts_every_refusal() {
     let issued = owner.tokens.clone().issue(request).await.unwrap();
     let secret = issued.into_inner().secret;
     postgres.stop();
-    // Until the lease lapses, verdicts are correctly answered from the cache.
+    // The cache answers, correctly, until the lease lapses. Only then are calls refused.
     served.is_ready(false).await;
     tokio::time::sleep(Duration::from_millis(1_200)).await;
 

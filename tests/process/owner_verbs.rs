@@ -1,5 +1,5 @@
-//! The commands for the owner of a stack: list, get, set-expiry, rotate, end-overlap and revoke,
-//! with output for people and for scripts.
+//! Tests the commands for the owner of a stack (list, get, set-expiry, rotate, end-overlap and
+//! revoke), with output for people and for scripts.
 
 use std::{
     io::Write as _,
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::program::{Dev, folder, program, text};
 
-/// How a command ended.
+/// The output and the exit code of a command.
 #[derive(Debug)]
 pub struct CommandOutput {
     pub code: Option<i32>,
@@ -19,7 +19,7 @@ pub struct CommandOutput {
 }
 
 impl CommandOutput {
-    /// Returns the output of a command that must succeed.
+    /// Returns the output, after asserting that the command has succeeded.
     pub fn done(self) -> String {
         assert_eq!(self.code, Some(0), "{self:?}");
         self.output
@@ -33,7 +33,7 @@ impl CommandOutput {
 pub fn end(command: &mut Command, input: &str) -> CommandOutput {
     let streams = command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = streams.stderr(Stdio::piped()).spawn().unwrap();
-    // A command that does not read its input may have ended already.
+    // The write may fail, because a command that does not read its input may have ended already.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let done = child.wait_with_output().unwrap();
     CommandOutput {
@@ -43,7 +43,7 @@ pub fn end(command: &mut Command, input: &str) -> CommandOutput {
     }
 }
 
-/// Runs a command line as this user of `dev`. A `_` becomes a space within an argument.
+/// Runs a command line as this user of `dev`. Within an argument, a `_` stands for a space.
 fn run(dev: &Dev, jwt: &str, line: &str) -> CommandOutput {
     end(&mut command(dev, jwt, line), "")
 }
@@ -62,7 +62,7 @@ pub fn owner(dev: &Dev, line: &str) -> CommandOutput {
     run(dev, "owner_jwt", line)
 }
 
-/// Introspects a secret and returns the response.
+/// Introspects a secret. Returns the response.
 fn introspect(dev: &Dev, secret: &str) -> Value {
     let ended = end(&mut command(dev, "service_jwt", "introspect"), secret);
     serde_json::from_str(&ended.output).unwrap()
@@ -174,7 +174,7 @@ async fn a_list_is_one_document_or_a_page() {
     );
 }
 
-/// Issues and revokes more tokens than fit on a page: revoked tokens stay listed.
+/// More tokens are issued and revoked than fit on a page. Revoked tokens stay in the list.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_pages_are_one_list() {
     let folder = folder();
@@ -413,7 +413,7 @@ async fn an_operator_lists_the_tokens_of_all_stacks() {
     let folder = folder();
     let dev = Dev::start(folder.path());
     issue(&dev, "deploy", "");
-    // The flag overrides the variable that names a stack.
+    // The flag takes precedence over the variable that names a stack.
     let table = run(&dev, "operator_jwt", "list --all-stacks").done();
     let rows: Vec<_> = table.lines().collect();
     assert!(rows[0].ends_with("  STACK"), "{table}");

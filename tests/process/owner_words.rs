@@ -1,5 +1,5 @@
-//! Tests of the command line: `update` changes only the given parts of a token, violations that the
-//! server reports name the flags, and input that is not a secret is rejected or noted.
+//! Tests that `update` changes only the given parts of a token, that errors from the server name
+//! the flags, and that input that is not a secret is rejected or noted.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! A replica that was stopped, as on a suspended host, and gets calls at the moment it continues.
+//! Tests a replica that was stopped, as on a suspended host, and gets calls when it continues.
 
 use std::{
     fs,
@@ -28,7 +28,7 @@ use crate::{
 
 const BOUND: Duration = Duration::from_secs(1);
 
-/// Returns the length of each pause; STACKTOKEN_TEST_PAUSES sets how many there are.
+/// Returns the length of each pause. STACKTOKEN_TEST_PAUSES sets the number of pauses.
 fn pauses() -> Vec<Duration> {
     let rounds: u64 =
         std::env::var("STACKTOKEN_TEST_PAUSES").map_or(6, |count| count.parse().unwrap());
@@ -39,7 +39,7 @@ fn pauses() -> Vec<Duration> {
 
 struct RunningServer(ChildGuard, String);
 
-/// Two replicas as processes, and a stack.
+/// Two replicas that run as processes, and a stack.
 struct TwoReplicas {
     postgres: Postgres,
     a: RunningServer,
@@ -191,7 +191,7 @@ async fn a_replica_that_was_paused_says_nothing_stale_when_it_goes_on() {
     );
 }
 
-/// How long a stopped replica may keep a lock.
+/// The maximum time for which a stopped replica may keep a lock.
 const FREE_WITHIN: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -225,8 +225,8 @@ async fn a_replica_stopped_inside_a_change_frees_its_stack_and_does_not_take_it_
     }
     let freed = stopped.elapsed();
     signal_to(&pair.a.0.0, Signal::CONT);
-    // If the deadline permits, the update is retried after the pause and then finds the token
-    // revoked.
+    // If its deadline permits, the update is retried after the pause and then finds that the token
+    // is revoked.
     let status = update.await.unwrap().unwrap_err();
     let undone = [Code::Unavailable, Code::DeadlineExceeded].contains(&status.code());
     assert!(undone || reason(&status) == "TOKEN_REVOKED", "{status:?}");

@@ -1,4 +1,4 @@
-//! Runs the program as a child process, which ends with the test.
+//! Runs the program as a child process that ends with the test.
 
 use std::{
     fs,
@@ -17,7 +17,8 @@ use crate::support::{Client, skips::found_or_skip};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_stacktoken");
 
-/// Returns a command for the program, without settings from the test's own environment.
+/// Returns a command for the program that does not inherit settings from the environment of the
+/// test.
 pub fn program() -> Command {
     let mut command = Command::new(PROGRAM);
     for (name, _) in std::env::vars().filter(|(name, _)| {
@@ -31,7 +32,7 @@ pub fn program() -> Command {
     command
 }
 
-/// Runs the program to its end.
+/// Runs the program until it ends.
 pub fn run(arguments: &[&str]) -> Output {
     program().args(arguments).output().unwrap()
 }
@@ -40,8 +41,8 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Runs a command through a wrapper, which gets the command and its arguments as its last
-/// arguments. Set the output of the command after this.
+/// Runs a command through a wrapper. The wrapper gets the command and its arguments as its last
+/// arguments. The output of the command must be set after this.
 pub fn run_by(command: &mut Command, wrapper: &[&str]) {
     let wrapping = Command::new(wrapper[0]);
     let wrapped = std::mem::replace(command, wrapping);
@@ -73,7 +74,7 @@ pub struct Dev {
     pub child: Child,
     pub ready: Value,
     pub folder: PathBuf,
-    /// The time from the start to the ready file.
+    /// The time from the start of the process until it wrote the ready file.
     pub took: Duration,
 }
 
@@ -91,7 +92,7 @@ impl Dev {
         Self::start_printing_to(folder, [log("stdout"), log("stderr")], set)
     }
 
-    /// Starts `dev` with these outputs, which `set` cannot change.
+    /// Starts `dev` with these outputs. `set` cannot change them.
     pub fn start_printing_to(
         folder: &Path,
         [stdout, stderr]: [Stdio; 2],
@@ -118,7 +119,7 @@ impl Dev {
             .env("STACKTOKEN_CHANGES_PER_SECOND", "1000000")
             .env("STACKTOKEN_CHANGES_BURST", "1000000");
         set(&mut command);
-        // Set last, because wrapping a command loses its outputs.
+        // The outputs are set last, because wrapping a command loses them.
         command.stdout(stdout).stderr(stderr);
         let began = Instant::now();
         let mut child = command.spawn().unwrap();
@@ -155,7 +156,7 @@ impl Dev {
         channel(self.get("grpc_address")).await
     }
 
-    /// Returns a client that sends this JWT of the ready file.
+    /// Returns a client whose credential is this JWT from the ready file.
     pub async fn client(&self, jwt: &str) -> Client {
         Client::new(
             self.channel().await,
@@ -192,7 +193,7 @@ pub async fn channel(address: &str) -> Channel {
     }
 }
 
-/// Returns head and body of `/metrics`. Each line of `headers` ends with CRLF.
+/// Returns the head and the body of `/metrics`. Each line in `headers` must end with CRLF.
 pub async fn scrape(dev: &Dev, headers: &str) -> (String, String) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let address = dev.get("admin_address");
@@ -216,7 +217,7 @@ pub fn micros(at: &prost_types::Timestamp) -> i64 {
         .as_micros()
 }
 
-/// Returns the first of these tools that is found in `PATH`.
+/// Returns the first of these tools that is in `PATH`.
 pub fn has_tool(names: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path)

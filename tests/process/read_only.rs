@@ -1,4 +1,4 @@
-//! `serve` on a database that becomes read-only at run time.
+//! Tests `serve` on a database that becomes read-only while the program runs.
 
 use std::{collections::BTreeSet, process::Command, time::Duration};
 
@@ -14,20 +14,20 @@ use crate::{
 const CAUSE: &str = "is read-only: default_transaction_read_only is on";
 const READ_ONLY: &str = "stacktoken_database_read_only";
 
-/// Makes new sessions read-only or writable, as `ALTER DATABASE` does.
+/// Makes new sessions read-only or writable by `ALTER DATABASE`.
 fn set_read_only(postgres: &Postgres, to: &str) {
     let set = format!("ALTER DATABASE {DATABASE} SET default_transaction_read_only = {to}");
     postgres.run("postgres", &set);
 }
 
-/// Sets a freshness bound that holds on a busy machine.
+/// Sets a freshness bound that is long enough for a busy machine.
 fn patiently(command: &mut Command) {
     command.args(["--freshness-bound", "10s"]);
 }
 
 const OURS: &str = "FROM pg_stat_activity WHERE application_name = 'stacktoken'";
 
-/// Returns the pids of the program's sessions.
+/// Returns the pids of the sessions that the program has open.
 fn sessions(postgres: &Postgres) -> BTreeSet<String> {
     let pids = postgres.run("postgres", &format!("SELECT pid {OURS}"));
     pids.lines().map(str::to_owned).collect()
@@ -38,7 +38,7 @@ fn end_sessions(postgres: &Postgres) {
     postgres.run("postgres", &end);
 }
 
-/// Returns how many sessions the database has had.
+/// Returns how many sessions the database has had so far.
 fn sessions_ever(postgres: &Postgres) -> i64 {
     let sql = format!("SELECT sessions FROM pg_stat_database WHERE datname = '{DATABASE}'");
     postgres.run("postgres", &sql).parse().unwrap()
@@ -67,7 +67,7 @@ async fn a_database_that_becomes_read_only_is_named_once_and_its_connections_are
     let counted = "stacktoken_errors_total{reason=\"STORE_UNAVAILABLE\"}";
     assert!(served.counted(counted).await > 0);
     let (kept, before) = (sessions(&postgres), sessions_ever(&postgres));
-    // Long enough for several renewals of connections, if failed changes caused any.
+    // This is long enough for several connections to be replaced, if failed changes did that.
     for _ in 0..10 {
         tokio::time::sleep(Duration::from_millis(500)).await;
         owner.tokens.issue(request.clone()).await.unwrap_err();
@@ -88,7 +88,7 @@ async fn a_database_that_becomes_read_only_is_named_once_and_its_connections_are
     assert!(renewed.is_disjoint(&kept), "{kept:?} {renewed:?}");
 }
 
-/// Existing sessions can still write, so heartbeats succeed; new sessions cannot.
+/// Existing sessions can still write, so heartbeats succeed, but new sessions cannot.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_writable_only_by_older_sessions_counts_as_read_only() {
     let Some((postgres, url)) = database() else {
@@ -101,7 +101,7 @@ async fn a_database_writable_only_by_older_sessions_counts_as_read_only() {
         stacks.push(served.register().await);
     }
     let owner = served.user("owner").await;
-    // Changes that wait for a lock keep their sessions, so that other changes need new ones.
+    // Changes that wait for a lock keep their sessions, so other changes need new sessions.
     let lock = "DO $$ BEGIN PERFORM FROM stacks FOR UPDATE; END $$";
     let held = postgres.hold(DATABASE, lock);
     set_read_only(&postgres, "on");

@@ -1,4 +1,4 @@
-//! Pastes every shell block of the README in order into one shell, and then all of them again in
+//! Pastes every shell block of the README into one shell, in order, and then all of them again in
 //! the same directory.
 
 use std::{
@@ -19,11 +19,11 @@ use crate::{
 const README: &str = include_str!("../../README.md");
 const ENVOY_CONFIG: &str = include_str!("../../docs/envoy.yaml");
 
-/// The ports that the blocks use, besides those of `dev` and PostgreSQL.
+/// The ports that the blocks use, in addition to those of `dev` and PostgreSQL.
 const PORTS: [&str; 6] = ["50061", "50062", "9471", "9472", "8080", "8081"];
 
-/// Returns the blocks to paste. The first one is left out: the test starts `dev` itself, and `cargo
-/// test` runs this test.
+/// Returns the blocks to paste. The first block is left out, because the test starts `dev` itself,
+/// and the block would run this test again with `cargo test`.
 fn blocks() -> Vec<&'static str> {
     let blocks = README.split("```sh\n").skip(1);
     let blocks: Vec<_> = blocks
@@ -34,7 +34,7 @@ fn blocks() -> Vec<&'static str> {
     rest.to_vec()
 }
 
-/// Replaces one port with another. Asserts that the port occurs.
+/// Replaces one port with another. Asserts that the text contains the port.
 fn replace(text: &str, (from, to): (&str, &str)) -> String {
     let before = ["127.0.0.1:", "port_value: ", "http.server "];
     let mut replaced = text.to_owned();
@@ -50,14 +50,14 @@ fn free_port() -> String {
     listener.local_addr().unwrap().port().to_string()
 }
 
-/// Prepares a directory like a checkout after `cargo build`, with Envoy in `bin`.
+/// Makes the directory look like a checkout after `cargo build`, with Envoy in `bin`.
 fn check_out(folder: &Path, envoy: &Path) {
     for inner in ["target/debug", "docs", "bin"] {
         fs::create_dir_all(folder.join(inner)).unwrap();
     }
     symlink(PROGRAM, folder.join("target/debug/stacktoken")).unwrap();
-    // Other tests run Envoy at the same time, and Envoy does not start with the library that sets
-    // the clock.
+    // Other tests run Envoy at the same time, so each needs its own id. Envoy does not start with
+    // the preloaded library that sets the clock.
     let script = format!(
         "#!/bin/sh\nunset LD_PRELOAD\nexec {} --use-dynamic-base-id --concurrency 1 \"$@\"\n",
         envoy.display()
@@ -67,13 +67,13 @@ fn check_out(folder: &Path, envoy: &Path) {
     fs::set_permissions(file, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// The output of the shell, and the commands that failed.
+/// The output of the shell, and the commands that have failed.
 struct ShellOutput {
     told: String,
     failed: Vec<String>,
 }
 
-/// Runs the blocks until everything that they start has ended, for two minutes at most.
+/// Runs the blocks until everything that they have started has ended, for at most two minutes.
 fn paste(folder: &Path, blocks: &[String], dev: &str) -> ShellOutput {
     let script = format!(
         "trap 'echo \"@failed $? $BASH_COMMAND\"' ERR\n{}wait\necho @end\n",
@@ -94,7 +94,7 @@ fn paste(folder: &Path, blocks: &[String], dev: &str) -> ShellOutput {
         .unwrap();
     let group = Pid::from_raw(i32::try_from(shell.id()).unwrap()).unwrap();
     let done = shell.wait_with_output().unwrap();
-    // If all blocks worked, no process is left.
+    // If all blocks have worked, no process is left to kill.
     let _ = kill_process_group(group, Signal::KILL);
     let told = text(&done.stdout);
     let ended = told.ends_with("@end\n");
@@ -154,7 +154,7 @@ async fn every_block_of_the_readme_works_in_order_and_once_more() {
         let before = files(folder.path());
         let blocks: Vec<_> = all.split("@next\n").map(str::to_owned).collect();
         let ShellOutput { told, failed } = paste(folder.path(), &blocks, &address);
-        // Introspection of a superseded and of a revoked secret fails; nothing else does.
+        // Only the introspection of a superseded and of a revoked secret fails.
         let codes = failed.iter().map(|line| line.split(' ').nth(1).unwrap());
         assert_eq!(codes.collect::<Vec<_>>(), ["4", "4"], "{failed:?}\n{told}");
         in_order(

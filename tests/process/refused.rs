@@ -1,5 +1,5 @@
-//! Why a credential was refused: logged for the operator at the default level, and not disclosed to
-//! the caller.
+//! Tests that the reason why a credential was refused is logged at the default level for the
+//! operator, but not disclosed to the caller.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use crate::{
     support::{ISSUER, clients::details, requests::list_request},
 };
 
-/// Returns the claims of a user, with these claims replaced.
+/// Returns the claims of a user with these claims added or replaced.
 fn claims(other: &Value) -> Value {
     let mut claims = json!({
         "iss": ISSUER, "aud": "stacktoken", "sub": "alice@example.com", "kind": "user",
@@ -50,7 +50,7 @@ async fn the_log_says_at_the_default_level_why_a_credential_was_refused() {
         let jwt = served.issuer.sign(&claims);
         let mut client = served.client(jwt.clone()).await;
         jwts.push(jwt);
-        // Sent twice: a second line within a minute is not logged.
+        // The credential is sent twice. The second refusal within a minute is not logged.
         let mut ids = Vec::new();
         for again in [0, 1] {
             let id = format!("refused-{at}-{again}");
@@ -62,7 +62,7 @@ async fn the_log_says_at_the_default_level_why_a_credential_was_refused() {
             assert_eq!(status.code(), Code::Unauthenticated);
             let run_command = details(&status).request_info().unwrap().request_id.clone();
             assert_eq!(run_command, id);
-            // The message to the caller does not depend on the reason.
+            // The message to the caller is the same for every reason.
             texts.insert(status.message().to_owned());
             ids.push(id);
         }

@@ -1,4 +1,4 @@
-//! Reloads of changed files with database URLs, and the TLS settings of the URLs.
+//! Tests that changed files with database URLs are reloaded, and the TLS settings in the URLs.
 
 use std::{
     fs,
@@ -58,8 +58,8 @@ async fn a_password_that_is_rotated_in_its_file_needs_no_restart() {
 }
 
 /// `--database-url` and `--database-direct-url` log in as different roles, and only the password of
-/// the direct one is rotated. Polls and heartbeats use the direct URL, and without them there is no
-/// verdict, so an answer proves that the new password is in use.
+/// the direct URL is rotated. Polls and heartbeats use the direct URL, and there is no verdict
+/// without them. So an answer proves that the new password is in use.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_password_that_is_rotated_in_the_direct_urls_file_needs_no_restart() {
     let Some((postgres, _)) = database() else {
@@ -93,7 +93,7 @@ async fn a_password_that_is_rotated_in_the_direct_urls_file_needs_no_restart() {
     postgres.run(DATABASE, "ALTER ROLE feed PASSWORD 'after'");
     let end = format!("SELECT count(pg_terminate_backend(pid)) {of_feed}");
     postgres.run(DATABASE, &end);
-    // The file still has the former password.
+    // The file still contains the former password.
     served.is_ready(false).await;
     fs::write(file, url("feed", "after")).unwrap();
     wait_for_log(&served, "the database URL was reloaded").await;
@@ -110,8 +110,8 @@ async fn a_password_that_is_rotated_in_the_direct_urls_file_needs_no_restart() {
     assert!(!log.contains("before@") && !log.contains("after@"), "{log}");
 }
 
-/// Enables TLS on the PostgreSQL server, with a certificate for 0.0.0.0, which resolves to loopback
-/// but is not a loopback address. Returns the CA in PEM.
+/// Enables TLS on the PostgreSQL server, with a certificate for 0.0.0.0. This address leads to
+/// loopback but is not a loopback address. Returns the CA in PEM.
 fn speak_tls(postgres: &Postgres) -> String {
     let ca = Ca::new("database");
     let pair = ca.sign(|params| {
@@ -170,7 +170,7 @@ async fn an_unverified_link_to_the_database_is_reported_until_it_is_verified() {
         tls == all && all != "0"
     };
     assert!(encrypted());
-    // Verified from now on, without a restart.
+    // From now on the connection is verified, without a restart.
     fs::write(file, url("sslmode=verify-full&sslrootcert=ca.pem")).unwrap();
     wait_for_log(&served, "the database URL was reloaded").await;
     eventually("the connection is verified", async || {
@@ -182,7 +182,7 @@ async fn an_unverified_link_to_the_database_is_reported_until_it_is_verified() {
     assert!(encrypted());
 }
 
-/// TLS without verification counts as not private, and is reported.
+/// A connection with TLS but without verification is not private, so it is reported.
 #[test]
 fn an_unverified_link_is_not_private() {
     use stacktoken::store::Location;

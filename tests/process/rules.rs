@@ -1,5 +1,5 @@
-//! The operator's own rules: the output of `stacktoken routes` and of `stacktoken catalogue` can be
-//! edited and used as a file.
+//! Tests the operator's own rules: what `stacktoken routes` and `stacktoken catalogue` print can be
+//! edited and then used as a file.
 
 use std::fs;
 
@@ -44,7 +44,7 @@ fn the_printed_route_table_can_be_edited_and_given_back() {
     assert!(told.contains(&wanted), "{told}");
 }
 
-/// The example in docs.
+/// The example file in docs.
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/catalogue.toml");
 
 #[test]
@@ -61,7 +61,7 @@ fn the_printed_catalogue_can_be_edited_and_given_back() {
         "{example}"
     );
     assert_eq!(example.lines().count(), builtin.lines().count() + 6);
-    // Forbid one built-in action, and remove one custom action.
+    // The edit forbids one built-in action and removes one custom action.
     let edited: Vec<_> = example
         .lines()
         .filter(|line| !line.contains("\"segment.export\""))

@@ -1,4 +1,4 @@
-//! `serve` and related commands on SQLite: what prevents a start, what does not, and client
+//! Tests `serve` and related commands on SQLite: what prevents a start, what does not, and client
 //! commands.
 
 use std::{
@@ -18,7 +18,7 @@ use crate::{
     support::{TestIssuer, http::HttpCall, issuer::ISSUERS_FILE},
 };
 
-/// Creates a directory with an issuers file and its keys.
+/// Creates a directory with an issuers file and the keys of the issuer.
 fn issuers_folder() -> TempDir {
     let folder = folder();
     fs::write(folder.path().join("issuers.toml"), ISSUERS_FILE).unwrap();
@@ -70,7 +70,7 @@ const MIGRATIONS: [&str; 13] = [
     "m20261130_000013_federation",
 ];
 
-/// Returns what `migrate` prints if it says the same of each migration.
+/// Returns what `migrate` prints if it prints the same word for each migration.
 fn each_migration(word: &str) -> String {
     MIGRATIONS.map(|name| format!("{word} {name}")).join("\n")
 }
@@ -279,8 +279,8 @@ async fn the_http_port_is_off_unless_it_is_set() {
     }
 }
 
-/// Runs a client command against a `dev`, with this standard input. Returns its exit code, output
-/// and error.
+/// Runs a client command against a `dev` with this standard input. Returns the exit code, the
+/// output and the error.
 fn verb(dev: &Dev, jwt: &str, arguments: &[&str], input: &str) -> (Option<i32>, String, String) {
     let mut child = Command::new(PROGRAM)
         .args(arguments)
@@ -291,7 +291,7 @@ fn verb(dev: &Dev, jwt: &str, arguments: &[&str], input: &str) -> (Option<i32>, 
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // A command that does not read its input may have ended already.
+    // The write may fail, because a command that does not read its input may have ended already.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let done = child.wait_with_output().unwrap();
     (done.status.code(), text(&done.stdout), text(&done.stderr))
@@ -396,7 +396,7 @@ async fn the_client_verb_revokes_by_id_and_by_name() {
     );
     let by_id = ["revoke", "--token", &longer, "--reason", "moved"];
     assert_eq!(call(&by_id), revoked(&longer));
-    // A repeated revoke changes nothing: the first reason stays.
+    // A repeated revoke changes nothing, so the first reason stays.
     let again = ["revoke", "--token", &longer, "--reason", "another"];
     assert_eq!(call(&again), revoked(&longer));
     let request = v1::GetRequest {

@@ -1,4 +1,4 @@
-//! A running `serve` that logs to a file.
+//! Runs `serve`, which logs to a file.
 
 use std::{
     fs,
@@ -26,7 +26,7 @@ pub struct RunningServer {
     pub issuer: TestIssuer,
 }
 
-/// A directory with an issuers file and its keys.
+/// A directory with an issuers file and the keys of the issuer.
 pub struct IssuersFolder {
     pub folder: TempDir,
     pub issuer: TestIssuer,
@@ -47,13 +47,13 @@ impl IssuersFolder {
         fs::write(self.folder.path().join(name), text).unwrap();
     }
 
-    /// Returns the URL of an SQLite file in the directory.
+    /// Returns the URL of an SQLite file in this directory.
     pub fn sqlite(&self) -> String {
         let file = self.folder.path().join("stacktoken.db");
         format!("sqlite:{}", file.display())
     }
 
-    /// Runs a command on this database in the directory. Returns its exit code and its output.
+    /// Runs a command on this database in this directory. Returns the exit code and the output.
     pub fn run_command(&self, url: &str, command: &[&str]) -> (Option<i32>, String) {
         let done = program()
             .current_dir(self.folder.path())
@@ -67,7 +67,7 @@ impl IssuersFolder {
 }
 
 impl RunningServer {
-    /// Starts `serve` on this database, without waiting for it.
+    /// Starts `serve` on this database, but does not wait until it is ready.
     pub fn start(url: &str, set: impl FnOnce(&mut Command)) -> Self {
         Self::start_on(IssuersFolder::new(), url, set)
     }
@@ -127,14 +127,14 @@ impl RunningServer {
         self.client(self.issuer.service("content-api", now())).await
     }
 
-    /// Registers a stack whose owner is `owner`.
+    /// Registers a stack with the user `owner` as its owner.
     pub async fn register(&self) -> String {
         let operator = self.issuer.operator("operator", now());
         let operator = self.client(operator).await;
         register_as(operator).await
     }
 
-    /// Returns the response of `/readyz`, or an empty string if the port is closed.
+    /// Returns the response to `/readyz`, or an empty string if the port is closed.
     pub async fn ready(&self) -> String {
         self.get("/readyz").await
     }
@@ -147,13 +147,14 @@ impl RunningServer {
         };
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         let mut text = String::new();
-        // The admin port answers every connection, even while the program waits for the database.
+        // The admin port answers every connection, even while the program is waiting for the
+        // database.
         socket.write_all(request.as_bytes()).await.unwrap();
         socket.read_to_string(&mut text).await.unwrap();
         text
     }
 
-    /// Waits until all services are SERVING.
+    /// Waits until every service is SERVING.
     pub async fn serves(&self) {
         self.is_ready(true).await;
     }
@@ -171,7 +172,7 @@ impl RunningServer {
         }
     }
 
-    /// Returns the sum of the samples of one metric.
+    /// Returns the sum of all samples of this metric.
     pub async fn counted(&self, name: &str) -> u64 {
         let text = self.get("/metrics").await;
         let samples = text.lines().filter(|line| line.starts_with(name));
@@ -187,7 +188,7 @@ impl Drop for RunningServer {
     }
 }
 
-/// Registers a stack whose owner is `owner`.
+/// Registers a stack with the user `owner` as its owner.
 pub async fn register_as(mut operator: Client) -> String {
     let request = admin::v1::RegisterRequest {
         name: "Served".into(),
@@ -207,7 +208,7 @@ pub fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-/// Applies the schema.
+/// Applies the migrations to this database.
 pub fn migrate(url: &str) {
     let done = program()
         .args(["migrate", "up"])

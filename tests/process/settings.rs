@@ -1,4 +1,4 @@
-//! Settings that only take effect in the real program: asserts the effect of each.
+//! Tests settings that take effect only in the real program. Asserts the effect of each of them.
 
 use std::{
     fs,
@@ -31,7 +31,7 @@ use crate::{
     },
 };
 
-/// Creates a directory with an issuers file and its keys.
+/// Creates a directory with an issuers file and the keys of the issuer.
 fn issuers_folder(issuer: &TestIssuer, entries: &str) -> TempDir {
     let folder = folder();
     let file = format!("{ISSUERS_FILE}{entries}");
@@ -46,7 +46,7 @@ fn in_folder(folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// Starts `serve` on a free port. Returns its address.
+/// Starts `serve` on a free port. Returns the process and the address.
 fn serve(folder: &Path, arguments: &[&str]) -> (ChildGuard, String) {
     let port = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = port.local_addr().unwrap().to_string();
@@ -61,7 +61,7 @@ fn serve(folder: &Path, arguments: &[&str]) -> (ChildGuard, String) {
     (ChildGuard(command.spawn().unwrap()), address)
 }
 
-/// Connects over TLS with a client certificate. Both sides use the host's clock.
+/// Connects over TLS with a client certificate. Both sides use the clock of the host.
 async fn connect(address: &str, trusted: &Ca, client: &CertifiedKey) -> Result<Channel, Error> {
     let tls = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(trusted.pem()))
@@ -143,7 +143,7 @@ async fn a_replica_has_no_more_connections_than_it_is_given() {
         channel.clone(),
         Some(format!("Bearer {}", issuer.operator("operator", now))),
     );
-    // Every change and every lookup now waits, either with a connection or for one.
+    // From now on every change and every lookup waits, either with a connection or for one.
     let held = postgres.hold(
         "tokens",
         "LOCK TABLE stacks, token_secrets IN ACCESS EXCLUSIVE MODE",
@@ -160,7 +160,7 @@ async fn a_replica_has_no_more_connections_than_it_is_given() {
         let mut operator = operator.clone();
         tokio::spawn(async move { drop(operator.stacks.register(request).await) })
     }));
-    // One statement, so that the counts are of one instant.
+    // This is a single statement, so that all counts are taken at the same instant.
     let counted = "SELECT count(*) FILTER (WHERE wait_event_type = 'Lock' \
                    AND query NOT LIKE '%token_secrets%'), \
                    count(*) FILTER (WHERE wait_event_type = 'Lock' \
@@ -173,15 +173,16 @@ async fn a_replica_has_no_more_connections_than_it_is_given() {
             .map(|count| count.parse().unwrap())
             .collect()
     };
-    // A pool that is being replaced briefly has connections of its own, so wait for the count to
-    // settle.
+    // A pool that is being replaced briefly has additional connections, so wait until the count has
+    // settled.
     let counts = eventually("2 changes and 3 readings have a connection", async || {
         let counts = count();
         (counts[..2] == [2, 3]).then_some(counts)
     })
     .await;
     held.commit();
-    // Connections for polls, heartbeats and probes come and go; one is for LISTEN.
+    // Besides the one for LISTEN, there are connections for polls, heartbeats and probes, which
+    // come and go.
     assert!((5..=5 + 4).contains(&counts[2]), "{counts:?}");
     for asked in waiting {
         asked.await.unwrap();
@@ -206,7 +207,7 @@ async fn keys_are_trusted_for_as_long_as_the_operator_says() {
     let mut owner = dev.client("owner_jwt").await;
     let issue = issue_request(dev.get("stack_api_key"), "early");
     owner.tokens.issue(issue).await.unwrap();
-    // The key file is read again only when the keys are too old, and by then it is gone.
+    // The key file is read again only when the keys are too old, and by then the file is gone.
     fs::remove_file(dev.folder.join(".stacktoken/jwks.json")).unwrap();
     tokio::time::sleep(Duration::from_secs(5)).await;
     let issue = issue_request(dev.get("stack_api_key"), "late");

@@ -1,11 +1,11 @@
-//! A test that cannot run reports that on the real standard error, or fails if `CI` is set. Runs
-//! tests of this binary that need grpcurl, with an empty `PATH`.
+//! Tests that a test that cannot run reports this on the real standard error, or fails if `CI` is
+//! set. To do so, it runs tests of this binary that need grpcurl with an empty `PATH`.
 
 use std::process::Command;
 
 use crate::program::{folder, text};
 
-/// Runs two tests that need grpcurl without it. Returns whether the binary succeeds, and its
+/// Runs two tests that need grpcurl, without grpcurl. Returns whether the binary succeeds, and its
 /// standard error.
 fn without_grpcurl(ci: Option<&str>) -> (bool, String) {
     let empty = folder();

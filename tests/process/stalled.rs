@@ -1,4 +1,5 @@
-//! If the reader of standard error stalls, log lines are lost and counted; calls are unaffected.
+//! Tests that log lines are lost and counted, and calls are unaffected, if the reader of standard
+//! error stalls.
 
 use std::{
     io::{Read as _, Write as _},
@@ -16,28 +17,28 @@ use crate::{
     support::{Client, introspect_request, issue_request, reason, requests::revoke_request},
 };
 
-/// Returns how many changes, and how many verdicts, to make in each log format.
+/// Returns how many changes, and how many verdicts, the test makes in each log format.
 fn changes() -> usize {
     let set = std::env::var("STACKTOKEN_TEST_STALLED_CHANGES").ok();
     set.map_or(200, |text| text.parse().unwrap())
 }
 
-/// More verdicts than the queue holds lines.
+/// The number of verdicts, which is more than the number of lines that the queue holds.
 const VERDICTS: usize = 5_000;
-/// The number of concurrent callers.
+/// The number of callers that call at the same time.
 const CALLERS: usize = 8;
 
 /// The capacity of a pipe on Linux, in bytes.
 const PIPE: usize = 64 * 1024;
 
-/// Returns a full pipe, which stalls its writer as long as the reader is kept.
+/// Returns a full pipe. Writing to it stalls as long as the reader is neither read nor dropped.
 fn full_pipe() -> (std::io::PipeReader, Stdio) {
     let (reader, mut writer) = std::io::pipe().unwrap();
     writer.write_all(&[b'x'; PIPE]).unwrap();
     (reader, writer.into())
 }
 
-/// Returns how many log lines the program reports as lost.
+/// Returns how many log lines the program has counted as lost.
 async fn dropped(dev: &Dev) -> usize {
     let (_, metrics) = scrape(dev, "").await;
     metrics
@@ -48,9 +49,9 @@ async fn dropped(dev: &Dev) -> usize {
         .unwrap()
 }
 
-/// Returns the response of a call, retrying while the stack's queue is full, which can happen on a
-/// busy machine. A macro, because the compiler cannot yet prove that the future of an async closure
-/// is `Send`.
+/// Makes a call and returns the response. Retries while the stack's queue is full, which can happen
+/// on a busy machine. This is a macro, because the compiler cannot yet prove that the future of an
+/// async closure is `Send`.
 macro_rules! answered {
     ($call:expr) => {
         loop {
@@ -86,7 +87,7 @@ async fn serves_with_unread_log(format: &str) {
     let folder = folder();
     let mut dev = Dev::start_printing_to(folder.path(), [stdout, stderr], |command| {
         command.args(["--log-format", format, "--log", "stacktoken=debug"]);
-        // A slow machine must not cause timeouts.
+        // These limits prevent timeouts on a slow machine.
         command.args(["--deadline", "60s", "--freshness-bound", "30s"]);
     });
     let stack = dev.get("stack_api_key").to_owned();
@@ -161,7 +162,7 @@ async fn unread_json_logs_do_not_block_calls() {
     serves_with_unread_log("json").await;
 }
 
-/// Each call logs one line. The log is not read at first, so the queue fills up; then the log is
+/// Each call logs one line. At first the log is not read, so the queue fills up; then the log is
 /// read to the end. The lines written and the lines counted as lost must add up to the number of
 /// calls.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -171,7 +172,7 @@ async fn every_line_is_written_or_counted_as_lost() {
     let folder = folder();
     let mut dev = Dev::start_printing_to(folder.path(), [stdout, stderr], |command| {
         command.args(["--log", "off,stacktoken::server::rpc_middleware=debug"]);
-        // More than a fast machine sends.
+        // This limit is higher than the rate that a fast machine reaches.
         command.args(["--unrecognized-per-second", "1000000"]);
         command.args(["--deadline", "60s"]);
     });
@@ -206,7 +207,7 @@ async fn every_line_is_written_or_counted_as_lost() {
     assert_eq!(written + lost, VERDICTS);
 }
 
-/// The error of a failed start goes to the same stalled reader.
+/// The program writes the error of a failed start to the same stalled reader.
 #[test]
 fn a_failed_start_exits_with_an_unread_log() {
     let (_out, stdout) = full_pipe();

@@ -1,4 +1,4 @@
-//! A server that answers each call as the test configures, and keeps the headers of the last call.
+//! A server that answers each call as the test says, and keeps the headers of the last call.
 
 use std::{
     io::{Read as _, Write as _},
@@ -16,20 +16,20 @@ use hyper_util::{
 use tokio::{net::TcpListener, task::AbortHandle};
 use tonic::Status;
 
-/// How to answer a call.
+/// The answer to a call.
 #[derive(Clone)]
 pub enum Reply {
     /// Fails with this status.
     Status(Status),
     /// Succeeds with this message.
     Message(Vec<u8>),
-    /// Never answers, not even with headers.
+    /// Never answers, and does not even send headers.
     Nothing,
-    /// Answers with headers only.
+    /// Sends headers and nothing else.
     HeadersOnly,
 }
 
-/// A gRPC server in the process of the test, stopped on drop.
+/// A gRPC server in the process of the test. It stops when it is dropped.
 pub struct Stub {
     pub address: SocketAddr,
     reply: Arc<Mutex<Reply>>,
@@ -48,7 +48,8 @@ impl Stub {
             *last.lock().unwrap() = request.headers().clone();
             answer(next.lock().unwrap().clone())
         });
-        // Not tonic's server, which ends calls by itself when the caller's deadline has passed.
+        // tonic's server is not used, because it ends a call on its own when the caller's deadline
+        // has passed.
         let serving = tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 let service = TowerToHyperService::new(router.clone());
@@ -92,7 +93,7 @@ async fn answer(reply: Reply) -> Response {
             let mut frame = vec![0];
             frame.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
             frame.extend(message);
-            // A status in the headers ends a call just as one in the trailers does.
+            // A status in the headers ends the call, as a status in the trailers would.
             let response = response.header("grpc-status", "0");
             response.body(Body::from(frame)).unwrap()
         }
@@ -104,7 +105,7 @@ async fn answer(reply: Reply) -> Response {
     }
 }
 
-/// Starts a web server that speaks HTTP/1.1, and no gRPC.
+/// Starts a web server that speaks HTTP/1.1 but not gRPC.
 pub async fn web() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -113,7 +114,7 @@ pub async fn web() -> SocketAddr {
 }
 
 /// Starts a server that answers whatever it reads with these bytes. Without `knows_http2`, it
-/// closes a connection that starts with the HTTP/2 preface, and sends nothing.
+/// closes a connection that starts with the HTTP/2 preface and sends nothing on it.
 pub fn answers_with(bytes: &'static [u8], knows_http2: bool) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,5 +1,6 @@
-//! Traces as a real collector receives them: exactly the attributes that the operator's page lists,
-//! the caller's trace as parent, and no data of the request. Log lines have the trace ids.
+//! Tests traces as a real collector receives them. They have exactly the attributes that the
+//! operator's page lists, the caller's trace as parent, and no data of the request. Log lines
+//! contain the trace ids.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,7 +36,7 @@ fn traced<T>(message: T, traceparent: &str, tracestate: &str) -> Request<T> {
     request
 }
 
-/// Returns what identifies a span: name, kind, status and every attribute.
+/// Returns what identifies a span: its name, kind, status and every attribute.
 fn seen(span: &Span) -> (String, String) {
     let attributes: Vec<_> = span
         .attributes
@@ -72,7 +73,7 @@ fn store(operation: &str) -> (String, String) {
     )
 }
 
-/// Makes calls. Returns the secret used, and the spans that the collector must receive.
+/// Makes calls. Returns the secret that they used, and the spans that the collector must receive.
 async fn drive(dev: &Dev) -> (String, Vec<(String, String)>) {
     let stack = dev.get("stack_api_key").to_owned();
     let mut owner = dev.client("owner_jwt").await;
@@ -81,7 +82,7 @@ async fn drive(dev: &Dev) -> (String, Vec<(String, String)>) {
     let secret = issued.unwrap().into_inner().secret;
     let ask = || introspect_request(&stack, &secret, &["entry.update"]);
     let client = &mut service.introspection;
-    // A miss, then a hit.
+    // The first call misses the cache, the second one hits it.
     client.introspect(ask()).await.unwrap();
     client.introspect(ask()).await.unwrap();
     let refused = dev
@@ -95,7 +96,7 @@ async fn drive(dev: &Dev) -> (String, Vec<(String, String)>) {
     let unknown = format!("/stacktoken.v1.TokenService/{secret}");
     let unknown = raw::call(&dev.channel().await, &unknown, jwt, vec![]).await;
     assert_eq!(unknown.unwrap_err().code(), Code::Unimplemented);
-    // Trace contexts: one to continue, one not sampled, and invalid ones.
+    // These calls have trace contexts: one to continue, one that is not sampled, and invalid ones.
     let sampled = format!("00-{TRACE}-{PARENT}-01");
     client
         .introspect(traced(ask(), &sampled, "vendor=opaque"))
@@ -131,7 +132,7 @@ async fn drive(dev: &Dev) -> (String, Vec<(String, String)>) {
         server(ISSUE, "UNSET", "OK", ""),
         store("issue"),
         hit(),
-        // The first use of a secret: looked up, recorded, and looked up again.
+        // The first use of a secret is looked up, recorded, and looked up again.
         store("look_up"),
         store("record_first_use"),
         store("look_up"),
@@ -148,7 +149,7 @@ async fn drive(dev: &Dev) -> (String, Vec<(String, String)>) {
     (secret, expected)
 }
 
-/// Returns the trace ids of the log lines about calls.
+/// Returns the trace ids in the log lines about calls.
 fn joined(folder: &Path) -> BTreeSet<String> {
     let log = fs::read_to_string(folder.join("stderr")).unwrap();
     let lines = log.lines().map(|line| {
@@ -173,7 +174,7 @@ async fn a_collector_receives_exactly_the_documented_spans() {
             .args(["--log", "stacktoken=debug", "--log-format", "json"]);
     });
     let (secret, mut expected) = drive(&dev).await;
-    // Remaining spans are sent before the process ends.
+    // The program sends the remaining spans before it ends.
     dev.signal(Signal::TERM);
     assert!(dev.child.wait().unwrap().success());
     let spans = collector.await_spans(expected.len());
@@ -215,7 +216,7 @@ async fn a_collector_receives_exactly_the_documented_spans() {
     let traces: BTreeSet<_> = spans.iter().map(|span| span.trace_id.clone()).collect();
     let lines = joined(folder.path());
     assert!(traces.is_subset(&lines), "{traces:?} {lines:?}");
-    // This trace was not sampled, but its id is logged.
+    // This trace was not sampled, but its id is logged nevertheless.
     assert!(lines.contains("11111111111111111111111111111111"));
     assert!(!lines.contains("none"));
 }
@@ -258,7 +259,7 @@ async fn the_ratio_decides_where_the_caller_does_not() {
         command
             .args(["--otlp-endpoint", &collector.endpoint])
             .args(["--trace-sample-ratio", "0.2"])
-            // Spans do not depend on the log level.
+            // Spans are sent whatever the log level is.
             .args(["--log", "off"]);
     });
     let mut service = dev.client("service_jwt").await;
@@ -280,7 +281,7 @@ async fn the_ratio_decides_where_the_caller_does_not() {
     let spans = collector.await_spans(110);
     let (theirs, drawn): (Vec<_>, Vec<_>) = spans.iter().partition(|span| span.trace_id == TRACE);
     assert_eq!(theirs.len(), 10);
-    // Eight standard deviations either way.
+    // The limits are eight standard deviations away from the expected number.
     assert!((100..=300).contains(&drawn.len()), "{}", drawn.len());
 }
 
@@ -301,7 +302,8 @@ async fn a_log_line_names_the_callers_trace_also_where_none_are_made() {
             .unwrap();
         let list = v1::ListActionsRequest {};
         client.list_actions(list).await.unwrap();
-        // Log lines are written asynchronously; the rest is flushed at the end.
+        // Log lines are written asynchronously, so the program is stopped first, which writes the
+        // rest.
         dev.signal(Signal::TERM);
         assert!(dev.child.wait().unwrap().success());
         let log = fs::read_to_string(folder.path().join("stderr")).unwrap();

@@ -1,5 +1,5 @@
-//! Invalid command lines as users write them: each prints one line on standard error, which names
-//! the setting and the fix, and nothing on standard output.
+//! Tests invalid command lines as users write them. Each prints one line on standard error, which
+//! names the setting and the fix, and nothing on standard output.
 
 use std::process::Stdio;
 
@@ -8,13 +8,13 @@ use crate::program::{folder, program, text};
 const KEY: &str = "blt00c0ffee00c0ffee";
 const UID: &str = "019ecbf1-3c52-7a7d-9be6-6e0a5f2d7c11";
 
-/// The file explains its format.
+/// The invalid lines. The file explains its format.
 const TABLE: &str = include_str!("../data/wrong_lines.txt");
 
-/// A command line, and texts that the error contains.
+/// A command line, and the texts that its error must contain.
 type Row = (&'static str, Vec<&'static str>);
 
-/// Returns the rows of a section of the table.
+/// Returns the rows in one section of the table.
 fn rows(section: &str) -> Vec<Row> {
     let (_, rest) = TABLE.split_once(&format!("## {section}\n")).unwrap();
     let rest = rest.split("\n## ").next().unwrap();
@@ -26,7 +26,7 @@ fn rows(section: &str) -> Vec<Row> {
     .collect()
 }
 
-/// The result of a command.
+/// The output and the exit code of a command.
 #[derive(Debug)]
 struct Answer {
     code: Option<i32>,

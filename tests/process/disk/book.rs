@@ -1,4 +1,4 @@
-//! A record of what the program has acknowledged, to compare with the program and its file.
+//! Records what the program has acknowledged, to compare this with the program and its file.
 
 use std::collections::BTreeMap;
 
@@ -11,11 +11,11 @@ use crate::{
     support::{Client, introspect_request, issue_request, requests::revoke_request},
 };
 
-/// One token, and what its callers know of it.
+/// A token, and what its callers know about it.
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub secret: String,
-    /// `None` if a revoke failed, because it may have been made.
+    /// `None` if a revoke failed, because the revoke may have been made anyway.
     pub revoked: Option<bool>,
 }
 
@@ -81,7 +81,7 @@ impl AcknowledgedTokens {
         revoked
     }
 
-    /// Previews a revoke.
+    /// Previews a revoke of the token.
     pub async fn preview(&mut self, uid: &str) -> Result<(), Status> {
         let mut request = revoke_request(&self.stack, uid, "");
         request.validate_only = true;
@@ -128,8 +128,8 @@ impl AcknowledgedTokens {
         }
     }
 
-    /// Stops the program cleanly, starts it on the same file, and asserts that the stored state
-    /// matches the earlier answers.
+    /// Stops the program cleanly and starts it again on the same file. Asserts that the stored
+    /// state matches the earlier answers.
     pub async fn check_by_the_file(mut self, mut dev: Dev) {
         self.check().await;
         let before = self.listed().await;

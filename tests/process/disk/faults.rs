@@ -1,4 +1,4 @@
-//! System calls fail under SQLite, at every point of a transaction.
+//! Tests that system calls may fail under SQLite at every point of a transaction.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::{
     support::{database::DirectConnection, reason},
 };
 
-/// Returns how many rounds of random faults to run: 40, or FAULT_ROUNDS.
+/// Returns how many rounds of random faults to run: FAULT_ROUNDS, or 40 by default.
 fn rounds() -> u64 {
     let rounds = std::env::var("FAULT_ROUNDS").ok();
     rounds.map_or(40, |rounds| rounds.parse().unwrap())
@@ -40,7 +40,7 @@ async fn change(book: &mut AcknowledgedTokens) {
     }
 }
 
-/// Lets two commits fail, and asserts that later acknowledged changes are in the file.
+/// Makes two commits fail, and asserts that changes that are acknowledged later are in the file.
 async fn two_failures(call: &'static str, error: i32, expected: &str) {
     let folder = folder();
     let Some(shim) = PreloadedFaults::build(folder.path()) else {
@@ -77,7 +77,7 @@ async fn changes_after_two_failed_syncs_are_in_the_file() {
     two_failures("sync", EIO, "STORE_UNAVAILABLE").await;
 }
 
-/// Even without changes there are commits: introspection records the first use of a secret.
+/// There are commits even without changes, because introspection records the first use of a secret.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_after_two_failed_first_uses_are_in_the_file() {
     let folder = folder();
@@ -104,8 +104,8 @@ async fn changes_after_two_failed_first_uses_are_in_the_file() {
     book.check_by_the_file(dev).await;
 }
 
-/// Draws a random fault, of any kind and length: in BEGIN, a statement, COMMIT, ROLLBACK, or while
-/// a connection is opened.
+/// Draws a random fault of any kind and length. It may strike in BEGIN, a statement, COMMIT or
+/// ROLLBACK, or while a connection is opened.
 fn draw(random: &mut ChaCha20Rng) -> Rule {
     let mut below = |bound: u32| random.next_u32() % bound;
     let (call, error) = match below(8) {

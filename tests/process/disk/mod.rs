@@ -1,4 +1,5 @@
-//! A disk that fails, fills up or stalls while the program runs: acknowledged changes are kept.
+//! Tests that acknowledged changes are kept if the disk fails, fills up or stalls while the program
+//! runs.
 
 mod book;
 mod faults;

@@ -1,5 +1,5 @@
-//! Runs the program with a preloaded library that fails or delays libc calls according to
-//! the test's rules.
+//! Runs the program with a preloaded library that makes libc calls fail or wait, as the test's
+//! rules say.
 
 use std::{
     fs::File,
@@ -11,30 +11,30 @@ use std::{
 
 use crate::program::{Dev, has_tool};
 
-/// Error numbers of Linux.
+/// Error numbers on Linux.
 pub const EIO: i32 = 5;
 pub const ENOMEM: i32 = 12;
 pub const ENOSPC: i32 = 28;
 
-/// Which calls to fail or delay. A commit writes to the write-ahead log and syncs it.
+/// Which calls to fail or to delay. A commit writes to the write-ahead log and syncs it.
 #[derive(Clone, Debug)]
 pub struct Rule {
     /// `write`, `read`, `sync` or `malloc`.
     pub call: &'static str,
-    /// A part of the file's path.
+    /// A part of the path of the file.
     pub path: &'static str,
-    /// The errno with which the call fails; 0 lets it succeed.
+    /// The errno with which the call fails; 0 lets the call succeed.
     pub error: i32,
     /// How many matching calls succeed first.
     pub skip: u32,
-    /// How many calls are affected after that; 0 for all.
+    /// How many calls are affected after that; 0 means all.
     pub count: u32,
-    /// The delay of affected calls, in milliseconds.
+    /// The delay of each affected call, in milliseconds.
     pub delay: u32,
 }
 
 impl Rule {
-    /// Returns a rule that makes this many calls fail; 0 for all.
+    /// Returns a rule that makes this many calls fail; 0 means all.
     pub fn fails(call: &'static str, path: &'static str, error: i32, count: u32) -> Self {
         let (skip, delay) = (0, 0);
         Self {
@@ -48,7 +48,7 @@ impl Rule {
     }
 }
 
-/// The library, built for one test, and its rules.
+/// The library, which is built for each test, and its rules.
 pub struct PreloadedFaults {
     library: PathBuf,
     rules: PathBuf,
@@ -57,7 +57,7 @@ pub struct PreloadedFaults {
 }
 
 impl PreloadedFaults {
-    /// Builds the library; `None` if there is no C compiler and the test may be skipped.
+    /// Builds the library. Returns `None` if there is no C compiler and the test may be skipped.
     pub fn build(folder: &Path) -> Option<Self> {
         let compiler = has_tool(&["cc"])?;
         let library = folder.join("shim.so");
@@ -82,7 +82,7 @@ impl PreloadedFaults {
         self.start_with(folder, |_| {})
     }
 
-    /// Starts the program with this library and with further settings.
+    /// Starts the program with this library and with the settings that `set` changes.
     pub fn start_with(&self, folder: &Path, set: impl FnOnce(&mut Command)) -> Dev {
         Dev::start_with(folder, |command| {
             command
@@ -107,8 +107,8 @@ impl PreloadedFaults {
         });
         let mut text = lines.collect::<String>().into_bytes();
         text.resize(4000, 0);
-        // The generation is written after the rules, so that a new generation never applies to old
-        // rules.
+        // The generation is written after the rules, so that the program never takes old rules for
+        // the new generation.
         self.file.write_all_at(&text, 20).unwrap();
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         let head = format!("{generation:19}\n");

@@ -1,4 +1,4 @@
-//! A real file system that is full, and a real limit on the size of files.
+//! Tests a real file system that is full, and a real limit on the size of files.
 
 use std::{
     fs,
@@ -14,11 +14,12 @@ use crate::{
     support::{reason, skips::found_or_skip},
 };
 
-/// A small tmpfs, unmounted after the test.
+/// A small tmpfs, which is unmounted after the test.
 struct SmallFileSystem(PathBuf);
 
 impl SmallFileSystem {
-    /// Mounts a file system; `None` if this process may not. The tests of the shim cover that case.
+    /// Mounts a file system. Returns `None` if this process may not mount; the tests with the
+    /// preloaded library cover the same faults.
     fn mount(at: &Path, size: &str) -> Option<Self> {
         fs::create_dir_all(at).unwrap();
         let options = format!("size={size}");
@@ -48,7 +49,7 @@ async fn a_file_system_that_filled_up_twice_loses_nothing() {
     let mut book = AcknowledgedTokens::open(&dev).await;
     let ballast = folder.path().join(".stacktoken/ballast");
     for _ in 0..2 {
-        // Fill the disk to the last byte: the rest is too small for a commit.
+        // This fills the disk almost completely. The rest is too small for a commit.
         let _ = fs::write(&ballast, vec![1; 32 << 20]);
         let status = loop {
             if let Err(status) = book.issue().await {
@@ -70,7 +71,7 @@ async fn a_file_system_that_filled_up_twice_loses_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_writes_beyond_a_limit_far_apart_lose_nothing() {
     let folder = folder();
-    // The library is preloaded only because it ignores SIGXFSZ; it gets no rules.
+    // The library is preloaded only because it makes the process ignore SIGXFSZ; it gets no rules.
     let Some(shim) = PreloadedFaults::build(folder.path()) else {
         return;
     };

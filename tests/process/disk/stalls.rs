@@ -1,5 +1,5 @@
-//! A commit that takes longer than twice the deadline of its call: the caller gets DEADLINE, the
-//! change is made later, and afterwards no answer reflects the state before it.
+//! Tests a commit that takes longer than twice the deadline of its call. The caller gets DEADLINE,
+//! the change is made later, and from then on no answer reflects the state before it.
 
 use std::time::{Duration, Instant};
 
@@ -23,10 +23,10 @@ use crate::{
 };
 
 const DEADLINE: Duration = Duration::from_millis(500);
-/// The maximum number of attempts at a change, until a commit begins within the deadline of its
+/// The maximum number of attempts to make a change whose commit begins within the deadline of its
 /// call.
 const ATTEMPTS: u32 = 5;
-/// How many servers run at once.
+/// How many servers run at the same time.
 const AT_ONCE: usize = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +58,8 @@ impl Change {
         Self::Remove,
     ];
 
-    /// Returns how long the commit takes: longer than twice the deadline, or, for a first use, than
-    /// twice the time limit for recording it.
+    /// Returns how long the commit takes. This is longer than twice the deadline or, for a first
+    /// use, longer than twice the time limit for recording it.
     fn stall(self) -> Duration {
         match self {
             Self::FirstUse => Duration::from_millis(8_800),
@@ -68,7 +68,7 @@ impl Change {
     }
 }
 
-/// A token, and its next secret if it is rotated.
+/// A token, and the secret that it gets if it is rotated.
 struct Subject {
     uid: String,
     secret: String,
@@ -139,7 +139,7 @@ async fn make(change: Change, book: &mut AcknowledgedTokens, of: &Subject) -> Re
     }
 }
 
-/// Returns whether calls that read only the store show the change.
+/// Returns whether calls that only read the store reflect the change.
 async fn is_made(change: Change, book: &mut AcknowledgedTokens, of: &Subject) -> bool {
     let request = get_request(&book.stack, &of.uid);
     let token = book.operator.tokens.get(request).await;
@@ -172,15 +172,16 @@ async fn is_made(change: Change, book: &mut AcknowledgedTokens, of: &Subject) ->
     }
 }
 
-/// Returns whether the secret still permits `entry.update`, which the change takes away.
+/// Returns whether the secret still permits `entry.update`. Every change here takes this permission
+/// away.
 async fn is_allowed(book: &mut AcknowledgedTokens, secret: &str) -> bool {
     let request = introspect_request(&book.stack, secret, &["entry.update"]);
     let answer = book.service.introspection.introspect(request).await;
     answer.unwrap().into_inner().decision() == v1::Decision::Allow
 }
 
-/// Makes the change while its commit is stalled, and waits until the store has it. Returns `false`
-/// if it never does: on a busy machine, the call can end before its commit begins.
+/// Makes the change while its commit is stalled, and waits until it is in the store. Returns
+/// `false` if it never is, because on a busy machine the call can end before its commit begins.
 async fn is_made_in_stall(
     change: Change,
     shim: &PreloadedFaults,
@@ -196,7 +197,8 @@ async fn is_made_in_stall(
     let status = make(change, book, subject).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded, "{change:?}");
     while began.elapsed() < stall - DEADLINE / 4 {
-        // The change is not acknowledged yet, so either verdict is right, but an error is not.
+        // The change is not acknowledged yet, so the verdict may be either, but it must not be an
+        // error.
         is_allowed(book, &subject.secret).await;
         *meanwhile += 1;
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -260,7 +262,7 @@ async fn stall(change: Change) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_whose_commit_outlasts_its_call_is_in_every_later_answer() {
-    // `FirstUse` takes the longest, and comes first.
+    // `FirstUse` takes longest, so it is started first.
     let stalls = stream::iter(Change::ALL.map(stall));
     stalls.buffer_unordered(AT_ONCE).collect::<Vec<_>>().await;
 }
