@@ -1,4 +1,4 @@
-//! `Watch` on one server: which changes are sent, and how a stream starts and ends.
+//! Tests `Watch` on one server: which changes are sent, and how a stream starts and ends.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ async fn refused(server: &TestServer, revision: &str) -> Status {
     opened.err().expect("a refusal")
 }
 
-/// Makes `2 * times` changes that streams send.
+/// Makes `2 * times` changes that are sent on streams.
 async fn suspend_and_resume(server: &TestServer, times: usize) {
     let mut operator = server.operator().await;
     for _ in 0..times {
@@ -172,7 +172,7 @@ async fn a_stream_resumed_from_a_revision_reports_the_changes_since() {
         wanted.push(revoked(&server, name).await);
     }
     // Once the poller has published these changes, a new stream gets them from the backlog only,
-    // and each once.
+    // and each of them once.
     for this in &wanted {
         assert_eq!(subject(&first.changed().await), *this);
     }
@@ -180,7 +180,7 @@ async fn a_stream_resumed_from_a_revision_reports_the_changes_since() {
     let mut second = Watching::open(&service, &changed.revision).await.unwrap();
     let (told, pong) = second.pong().await.unwrap();
     assert_eq!(told.iter().map(subject).collect::<Vec<_>>(), wanted);
-    // A stream can resume from the revision of each change and gets the rest.
+    // A stream can resume from the revision of each change and then gets only the changes after it.
     for (at, changed) in told.iter().enumerate() {
         let again = Watching::open(&service, &changed.revision).await;
         let (rest, _) = again.unwrap().pong().await.unwrap();
@@ -245,12 +245,12 @@ async fn more_than_10_000_changes_are_not_reported_one_by_one() {
     let service = server.service().await;
     outside.run(&more(10_000)).await;
     let mut told = Watching::open(&service, &pong.revision).await.unwrap();
-    // Some changes can arrive twice, from the backlog and from a published batch.
+    // Some changes can arrive twice, once from the backlog and once from a published batch.
     assert!(told.pong().await.unwrap().0.len() >= 10_000);
     outside.run(&more(1)).await;
     let status = refused(&server, &pong.revision).await;
     assert_eq!(reason(&status), "REVISION_PURGED");
-    // An open stream ends with the same error if one poll finds too many changes to list.
+    // An open stream also ends with this error if one poll finds too many changes to list.
     let mut open = watching(&server).await;
     outside.run(&more(10_001)).await;
     let status = open.end().await;
@@ -366,7 +366,7 @@ async fn a_call_without_a_message_ends_at_the_deadline() {
     let silent = tokio_stream::pending::<WatchRequest>();
     let status = service.introspection.watch(silent).await.err().unwrap();
     assert_eq!(reason(&status), "DEADLINE");
-    // A client that half-closes at once sends no message, so the server does not wait for one.
+    // A client that closes its side at once sends no message, so the server does not wait for one.
     let empty = tokio_stream::empty::<WatchRequest>();
     service.introspection.watch(empty).await.unwrap();
 }
@@ -385,7 +385,7 @@ async fn a_watch_beyond_the_limit_of_streams_is_overloaded_until_one_ends() {
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(reason(&status), "OVERLOADED");
     assert!(server.metrics().await.contains("stacktoken_watches 2"));
-    // Neither a refused stream nor a `Health.Watch` stream takes a permit.
+    // A refused stream takes no permit, and a `Health.Watch` stream takes none either.
     for _ in 0..3 {
         assert_eq!(reason(&refused(&server, "zz").await), "OVERLOADED");
     }
@@ -419,7 +419,7 @@ async fn one_caller_never_has_more_than_its_share_of_watches() {
     };
     let mut open = Vec::new();
     for subject in ["gateway-1", "gateway-2", "gateway-3", "content-api"] {
-        // Each stream has its own connection, because the limit is per caller.
+        // Each stream has its own connection, because the limit applies to the caller.
         for _ in 0..2 {
             let watching = Watching::open(&as_service(subject).await, "").await;
             open.push(watching.unwrap_or_else(|status| panic!("{subject}: {status:?}")));
@@ -444,7 +444,8 @@ async fn a_refused_beginning_gives_its_place_back() {
     watching(&server).await;
 }
 
-/// Creates a client with a tiny flow control window, so the server can send only what is read.
+/// Creates a client with a tiny flow-control window, so that the server can send no more than the
+/// client reads.
 async fn narrow(server: &TestServer) -> Client {
     let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
     let endpoint = endpoint.initial_stream_window_size(1024);
@@ -484,7 +485,7 @@ async fn a_slow_client_must_start_over_and_delays_no_other() {
     assert!(metrics.contains("stacktoken_watch_lagged_total 1"));
     let counted = "stacktoken_errors_total{reason=\"WATCH_LAGGED\"} 1";
     assert!(metrics.contains(counted), "{metrics}");
-    // After a resumption from the last revision, all the remaining changes arrive.
+    // A stream that resumes from the last revision gets all the remaining changes.
     let service = server.service().await;
     let mut again = Watching::open(&service, &last).await.unwrap();
     assert_eq!(read + again.pong().await.unwrap().0.len(), 200);
@@ -518,7 +519,7 @@ async fn while_the_store_is_unreadable_pongs_report_their_staleness() {
     outside
         .run("ALTER TABLE changes RENAME TO changes_elsewhere")
         .await;
-    // A poll that started before the rename can still renew the lease.
+    // A poll that started before the table was renamed can still renew the lease.
     let stale = eventually("a stale pong", async || {
         server.clock.advance(Duration::from_secs(10));
         let (_, pong) = watching.pong().await.unwrap();

@@ -1,5 +1,5 @@
-//! A call that the cache can answer is handled on the thread of its connection, and every other
-//! call takes the ordinary path. The responses are identical on both paths.
+//! Tests that responses are identical on both paths. A call that the cache can answer is handled on
+//! the thread of its connection, and every other call takes the ordinary path.
 
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ const INTROSPECT: &str = "/stacktoken.v1.IntrospectionService/Introspect";
 const BATCH: &str = "/stacktoken.v1.IntrospectionService/BatchIntrospect";
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
-/// Makes a call three times: with the whole message at once, with a message that comes late and in
-/// two pieces, and with a header that only the ordinary path reads.
+/// Makes a call three times: with the whole message at once, with a late message in two pieces, and
+/// with a header that only the ordinary path reads.
 async fn on_every_way(server: &TestServer, path: &'static str, message: &[u8]) -> [Answer; 3] {
     let sending = || {
         let sending = RawRequest::to(path).bearer(&TestCaller::Introspector.jwt(server));
@@ -43,7 +43,7 @@ async fn on_every_way(server: &TestServer, path: &'static str, message: &[u8]) -
     ]
 }
 
-/// Returns every kind of question about each of these secrets.
+/// Returns every kind of question for each of these secrets.
 fn questions(server: &TestServer, secrets: &[&str]) -> Vec<v1::IntrospectRequest> {
     let include = [
         v1::IntrospectInclude::Permissions,
@@ -102,13 +102,14 @@ async fn an_answer_is_the_same_on_every_way() {
             check(&live.secret, "/v3/content_types"),
             check(&live.secret, "/v3/nothing"),
             check("junk", "/v3/content_types"),
-            // Malformed or empty messages.
+            // These messages are malformed or empty.
             (INTROSPECT, b"\xff".to_vec()),
             (BATCH, Vec::new()),
             (CHECK, b"\xff".to_vec()),
         ];
         for (path, message) in messages.chain(others) {
-            // The first calls may read the store and record the first use.
+            // The first calls may read the store and record the first use, so they are not
+            // compared.
             on_every_way(&server, path, &message).await;
             let [direct, late, ordinary] = on_every_way(&server, path, &message).await;
             assert_eq!(direct, late, "{path}");
@@ -140,13 +141,13 @@ async fn a_panic_while_the_cache_answers_is_a_fault_of_its_call() {
         server.clock.panic_after_readings(readings);
         let answered = client.introspection.introspect(question.clone()).await;
         match answered {
-            // After a panic on arrival, the call takes the ordinary path.
+            // If reading the clock on arrival panics, the call takes the ordinary path.
             Ok(answer) => assert!(readings == 1 && answer.into_inner().active),
             Err(status) => {
                 assert_eq!((readings, status.code()), (2, Code::Internal));
                 assert!(!format!("{status:?}").contains(PANIC));
-                // The client sent no request id: the headers and the details have the same
-                // generated one.
+                // The client sent no request id, so the server has generated one. The headers and
+                // the details contain the same id.
                 let info = status.get_details_request_info().unwrap();
                 assert_eq!(
                     status.metadata().get("x-request-id").unwrap(),

@@ -1,5 +1,5 @@
-//! A connection with hand-made HTTP/2 frames, for what no client library does: omit a message,
-//! leave a ping unanswered or a response unread.
+//! A connection that sends hand-made HTTP/2 frames. Tests use it to do what no client library does:
+//! omit a message, leave a ping unanswered, or leave a response unread.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use tokio::{
 
 pub use crate::h2::*;
 
-/// Types of frames (RFC 9113 §6).
+/// The types of frames (RFC 9113 §6).
 pub const HEADERS: u8 = 0x1;
 pub const RESET: u8 = 0x3;
 pub const SETTINGS: u8 = 0x4;
 pub const PING: u8 = 0x6;
 pub const GO_AWAY: u8 = 0x7;
 
-/// A received frame.
+/// A frame that was received.
 #[derive(Debug)]
 pub struct Frame {
     pub kind: u8,
@@ -67,7 +67,7 @@ impl RawConnection {
     }
 
     pub async fn send(&mut self, bytes: &[u8]) {
-        // The server may have closed the connection already.
+        // The write may fail, because the server may have closed the connection already.
         let _ = self.0.write_all(bytes).await;
     }
 
@@ -101,8 +101,7 @@ impl RawConnection {
         heard.expect("neither a frame nor the end of the connection")
     }
 
-    /// Waits for a frame of this kind, and asserts that neither RST_STREAM nor GOAWAY comes before
-    /// it.
+    /// Waits for a frame of this kind. Asserts that neither RST_STREAM nor GOAWAY arrives first.
     pub async fn expect_frame(&mut self, kind: u8) {
         loop {
             let heard = timeout(Duration::from_secs(10), self.next_frame()).await;
@@ -114,7 +113,7 @@ impl RawConnection {
         }
     }
 
-    /// Returns whether no frame arrives for this time.
+    /// Returns whether no frame arrives during this time.
     pub async fn is_quiet_for(&mut self, time: Duration) -> bool {
         timeout(time, self.next_frame()).await.is_err()
     }
