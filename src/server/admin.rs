@@ -22,8 +22,8 @@ use super::{
 };
 use crate::metrics::Metrics;
 
-/// Connection limits of the admin port. Kubelets and scrapers need few connections. If a limit is
-/// reached, old connections are closed.
+/// Connection limits of the admin port. Kubelets and scrapers need few connections. At a limit, an
+/// old connection is closed to admit a new one.
 const LIMITS: Limits = Limits {
     all: 64,
     by_address: 16,
@@ -48,7 +48,7 @@ pub(super) fn router(metrics: Arc<Metrics>, board: HealthBoard) -> Router {
         .with_state(Admin { metrics, board })
 }
 
-/// Serves the admin port; never returns.
+/// Serves the admin port. Never returns.
 pub(super) async fn serve(listener: TcpListener, router: Router, metrics: Arc<Metrics>) {
     let connections = AdminConnections::new(LIMITS);
     let mut open = JoinSet::new();
@@ -95,7 +95,8 @@ async fn metrics_text(
     ([("content-type", content_type)], text)
 }
 
-/// Fails if the clock was set back, because then only a restart lets the process answer again soon.
+/// Returns an error if the clock was set back, because then only a restart lets the process answer
+/// again soon.
 async fn alive(State(admin): State<Admin>) -> (StatusCode, &'static str) {
     if admin.board.is_clock_behind() {
         let cause = "the clock was set back: restart\n";

@@ -1,7 +1,7 @@
-//! Checks that a request must pass before its handler runs: the rule for the path, the credential,
-//! the kind of caller, the rate limit on changes, the message and a call permit. They run in this
-//! order and within the deadline. No call holds a permit before its message has arrived and its
-//! caller is known.
+//! Checks a request before its handler runs: the rule for the path, the credential, the kind of
+//! caller, the rate limit on changes, the message and a call permit. The checks run in this order
+//! and within the deadline. No call holds a permit before its message has arrived and its caller is
+//! known.
 
 use std::{convert::Infallible, pin::pin, sync::Arc};
 
@@ -67,7 +67,7 @@ impl RpcMiddleware {
         // can.
         if let Some(rule) = rule.filter(|rule| rule.admits_everybody()) {
             let opened = (expected(rule), permit);
-            // Boxed, like every path except that of a verdict, so that the future stays small.
+            // Boxed, like every path except the one for verdicts, so that the future stays small.
             let answering = self.open_rpcs.answer(request, opened, request_id, inner);
             let answered = Box::pin(answering).await;
             return (answered.unwrap_or_else(fail), None);
@@ -100,7 +100,7 @@ impl RpcMiddleware {
     }
 
     /// Waits for the message, takes a permit and runs the handler. A verdict from the cache is
-    /// ready at once and takes no permit, so it is answered even when no permit is left.
+    /// ready at once, so it needs no permit and is answered even when none is left.
     async fn work<S>(
         &self,
         request: &mut Request<Body>,
@@ -153,8 +153,8 @@ impl RpcMiddleware {
         Ok(run(request, inner, request_id).await)
     }
 
-    /// Authorizes the request, and attaches its [`Call`] to it. Sets `known` as soon as the caller
-    /// is authenticated, even if the call is then refused.
+    /// Authorizes the request, and attaches its [`Call`] to the request. Sets `known` as soon as
+    /// the caller is authenticated, even if the call is then refused.
     async fn admit(
         &self,
         request: &mut Request<Body>,
@@ -167,7 +167,7 @@ impl RpcMiddleware {
         else {
             return Err(Failure::RpcUnknown);
         };
-        // Must come before authentication, which depends on the same clock.
+        // This check precedes authentication, which depends on the same clock.
         if self.app.clock().fault().is_some() {
             return Err(app::Error::ClockSkew.into());
         }
@@ -235,9 +235,9 @@ impl RpcMiddleware {
     }
 }
 
-/// Logs why a credential was refused, which the response does not reveal. The lines are sampled by
-/// their reason. A call without a credential is logged at debug level only, because its response
-/// names the reason.
+/// Logs why a credential was refused, because the response does not reveal the reason. Lines with
+/// the same reason are sampled. A call without a credential is logged only at debug level, because
+/// its response names the reason.
 fn log_rejection(rejection: Rejection, values: &[&[u8]], request_id: &str) {
     let reason = match rejection {
         Rejection::Missing => {

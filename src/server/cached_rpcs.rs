@@ -1,5 +1,5 @@
-//! The RPCs that the cache can answer, each with its access rule and the histogram of its
-//! successful calls. Both are looked up only once.
+//! The RPCs that the cache can answer. For each of them, the access rule and the histogram of
+//! successful calls are looked up only once.
 
 use std::sync::OnceLock;
 
@@ -16,7 +16,7 @@ pub(super) struct CachedRpcs {
     rpcs: [Option<Served>; CachedRpc::ALL.len()],
 }
 
-/// An RPC, with the histogram of its successful calls.
+/// An RPC with its access rule and the histogram of its successful calls.
 pub(super) struct Served {
     pub rule: &'static Rule,
     pub succeeded: OnceLock<Histogram>,

@@ -1,4 +1,4 @@
-//! What is known about a call before its handler runs.
+//! Data about a call that is known before its handler runs.
 
 use std::{pin::Pin, time::Duration};
 
@@ -7,7 +7,8 @@ use tokio::time::Sleep;
 use super::stream_limits::StreamPermit;
 use crate::{auth::policy::Rule, telemetry::traces::CallTrace};
 
-/// What is already known about a call when it takes the ordinary path.
+/// What the direct path has already found out about a call when it hands the call to the ordinary
+/// path.
 #[derive(Default)]
 pub(super) struct Start {
     pub arrived_at: Option<Duration>,
@@ -16,7 +17,7 @@ pub(super) struct Start {
     pub timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// What a call was given before its future started.
+/// What was determined about a call before its future started.
 pub(super) struct Opened {
     pub rule: Option<&'static Rule>,
     pub permit: Option<StreamPermit>,

@@ -1,4 +1,5 @@
-//! Deadline of a call: the client's `grpc-timeout` if it is shorter than the server's own timeout.
+//! The deadline of a call: the client's `grpc-timeout` if it is shorter than the server's own
+//! timeout.
 
 use std::time::Duration;
 
@@ -9,8 +10,8 @@ pub(super) fn of(headers: &HeaderMap, ours: Duration) -> Duration {
     let asked = headers
         .get("grpc-timeout")
         .and_then(|value| parse(value.to_str().ok()?));
-    // Slightly shorter than the client's own timeout, so that our error arrives before the client
-    // gives up.
+    // This is slightly shorter than the client's own timeout, so that our error arrives before the
+    // client gives up.
     let asked = asked.map(|timeout| timeout.saturating_sub((timeout / 10).min(MARGIN)));
     asked.map_or(ours, |asked| asked.min(ours))
 }
@@ -53,7 +54,8 @@ mod tests {
         for longer in ["1H", "1M", "1S", "400m", "99999999H"] {
             assert_eq!(with(longer), OURS, "{longer}");
         }
-        // Slightly less than the caller's timeout, so that the caller receives our answer.
+        // The result is slightly shorter than the caller's timeout, so that our answer reaches the
+        // caller in time.
         assert_eq!(with("100m"), Duration::from_millis(95));
         assert_eq!(with("10m"), Duration::from_millis(9));
         assert_eq!(with("0n"), Duration::ZERO);

@@ -1,7 +1,6 @@
-//! Answers verdicts from the cache on the thread of their connection. Such a call passes the same
-//! layers as any other call, but in one function that never waits. A call that any layer refuses,
-//! or that the cache cannot answer, takes the ordinary path from the start, as if nothing had been
-//! tried.
+//! Answers verdicts from the cache on the thread of the connection. Such a call passes the same
+//! layers as any other call, but in one function that never waits. If a layer refuses the call, or
+//! the cache cannot answer it, the call starts over on the ordinary path.
 
 use std::{
     cell::OnceCell,
@@ -47,7 +46,7 @@ use crate::{
     telemetry::traces::{CallTrace, Outcome},
 };
 
-/// A call that has passed the layers before its message.
+/// A call that has passed the layers that come before its message.
 pub(super) struct DirectCall {
     rpc: CachedRpc,
     rule: &'static Rule,
@@ -55,23 +54,23 @@ pub(super) struct DirectCall {
     arrived: ClockReading,
     /// Whether the client sent a request id.
     is_named: bool,
-    /// Boxed: few calls are traced.
+    /// Boxed, because few calls are traced.
     trace: Option<Box<CallTrace>>,
     middleware: Arc<RpcMiddleware>,
-    /// Whether nothing has been counted for the call yet.
+    /// Whether the call has not been counted yet.
     is_open: bool,
 }
 
 impl DirectCall {
-    /// Marks the call as counted, or leaves it to the ordinary path to count the call.
+    /// Marks the call as counted here, or to be counted on the ordinary path.
     const fn close(&mut self) {
         self.is_open = false;
     }
 }
 
 impl Drop for DirectCall {
-    /// Counts the call as cancelled if it is dropped before it is answered. A call whose client
-    /// cancels it at once is dropped before its future runs.
+    /// Counts the call as cancelled if it is dropped before it is answered. If a client cancels a
+    /// call at once, the call is dropped before its future runs.
     fn drop(&mut self) {
         if self.is_open {
             let middleware = &self.middleware;
@@ -86,8 +85,8 @@ impl Drop for DirectCall {
 }
 
 impl RpcService {
-    /// Passes a call through the layers that come before its message. Returns `None` if it needs
-    /// the ordinary path.
+    /// Passes a call through the layers that come before its message. Returns `None` if the call
+    /// needs the ordinary path.
     pub fn admit_directly(
         &self,
         request: &Request<RequestBody>,
@@ -148,8 +147,8 @@ impl RpcService {
         trace.is_recorded().then(|| Box::new(trace))
     }
 
-    /// Answers a call from the cache if its message has arrived. The future is moved to the heap
-    /// for each call, so it must stay small.
+    /// Answers a call from the cache if its message has arrived. This future is boxed for each
+    /// call, so it must stay small.
     pub async fn answer_directly(
         self,
         mut call: DirectCall,
@@ -168,7 +167,7 @@ impl RpcService {
         {
             return Ok(response);
         }
-        // Boxed: rare, and large.
+        // Boxed, because this case is rare and its future is large.
         Box::pin(self.answer_otherwise(call, head, message, peer, (read, report))).await
     }
 
@@ -197,7 +196,8 @@ impl RpcService {
         }
         call.close();
         start.arrived_at = Some(call.arrived.monotonic);
-        // Set even if the call is not traced, so that it is not sampled a second time.
+        // A trace is set even if the call is not traced, so that the call is not sampled a second
+        // time.
         let trace = call.trace.take();
         start.trace = Some(trace.map_or_else(CallTrace::none, |trace| *trace));
         let mut request = Request::from_parts(head, message.into_body());
@@ -208,7 +208,7 @@ impl RpcService {
         }
     }
 
-    /// Waits for the rest of a message. Meanwhile, the call counts against the share of its peer.
+    /// Waits for the rest of a message. Meanwhile, the call counts against its peer's backlog.
     async fn wait(
         &self,
         message: &mut MessageRead,
@@ -232,7 +232,8 @@ impl RpcService {
         (message, peer): (&MessageRead, &Peer),
         began: Duration,
     ) -> Option<Response<Body>> {
-        // Checked again, because many calls can arrive before the first of them is answered.
+        // This is checked again, because many calls can arrive before the first of them is
+        // answered.
         if peer.backlog.is_behind() {
             return None;
         }
@@ -308,7 +309,7 @@ impl RpcService {
         let arrived = Arrival::new(call.arrived.monotonic, request_id, call.is_named);
         let rule = Some(call.rule);
         let mut leave = || middleware.leave(&mut response, rule, Some(&call.caller), &arrived);
-        // The log line has the id of the trace.
+        // Inside the scope of the trace, so that the log line contains the trace id.
         let (code, reason) = match &call.trace {
             Some(trace) => trace.scope(leave),
             None => leave(),

@@ -1,6 +1,6 @@
-//! Entry point for calls on the gRPC port. Until the store is open, calls to health are answered
-//! and all other calls are refused as `STORE_UNAVAILABLE`. Then the service takes over on the same
-//! connections, so that no client sees a closed connection or a reset stream.
+//! The entry point for calls on the gRPC port. Until the store is open, calls to health are
+//! answered and all other calls are refused as `STORE_UNAVAILABLE`. Then the service takes over on
+//! the same connections, so that no client sees a closed connection or a reset stream.
 
 use std::{
     convert::Infallible,
@@ -31,11 +31,11 @@ use crate::{
     metrics::Metrics,
 };
 
-/// Largest request to health or reflection, in bytes. Such a request contains only names of
-/// services and symbols.
+/// Maximum size of a request to health or reflection, in bytes. Such a request contains only names
+/// of services and symbols.
 pub(super) const MAX_OPEN_REQUEST: usize = 4096;
 
-/// Dispatches calls to the service, as soon as the store is open.
+/// Passes calls to the service as soon as the store is open.
 pub(super) struct Dispatcher {
     pub open_rpcs: Arc<OpenRpcs>,
     pub health: HealthService,
@@ -44,10 +44,10 @@ pub(super) struct Dispatcher {
     /// Generates request ids.
     pub ids: SplitMix64,
     pub max_request_bytes: usize,
-    /// The service, which is set once the store is open.
+    /// The service. It is set once the store is open.
     pub service: SetOnce<RpcService>,
-    /// Whether the store may be unavailable indefinitely. If so, calls are refused meanwhile.
-    /// Otherwise the service starts soon, and calls wait for it.
+    /// Whether calls are refused until the service is set, because the store may be unavailable for
+    /// long. Otherwise the service starts soon, and calls wait for it.
     pub is_waiting: AtomicBool,
 }
 

@@ -1,4 +1,4 @@
-//! Runs the handler of an RPC, either until the client cancels or always to completion.
+//! Runs the handler of an RPC, either until the client cancels the call or always to completion.
 
 use std::{convert::Infallible, panic::AssertUnwindSafe, time::Duration};
 
@@ -35,10 +35,10 @@ pub(super) fn panicked(request_id: &str) -> Response<Body> {
     status::of(error, request_id).into_http()
 }
 
-/// Runs the handler of a change in a task of its own. The task continues if the client cancels or
-/// the deadline passes, because what the handler commits must also be applied in this process
-/// (R12). `at_most` is longer than any deadline, and takes effect only if the store never answers.
-/// The task holds the permit until it ends.
+/// Runs the handler of a change in its own task. The task continues if the client cancels or the
+/// deadline passes, because what the handler commits must also be applied in this process (R12).
+/// `at_most` is longer than any deadline, and takes effect only if the store never answers. The
+/// task holds the permit until it ends.
 #[expect(
     clippy::disallowed_methods,
     reason = "ends by itself, and nothing is lost if the process ends before it"

@@ -12,7 +12,7 @@ static TRACE_STATE: HeaderName = HeaderName::from_static("tracestate");
 /// The headers of an ordinary unary call that the direct path needs.
 #[derive(Default)]
 pub(super) struct Head<'a> {
-    /// The size of the headers, as HTTP/2 counts it.
+    /// The size of the headers as HTTP/2 counts it, in bytes.
     pub bytes: usize,
     pub authorization: Option<&'a HeaderValue>,
     content_type: Option<&'a HeaderValue>,
@@ -26,7 +26,7 @@ pub(super) struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    /// Reads the headers in one pass. Returns `None` if any of them needs the ordinary path, for
+    /// Reads the headers in one pass. Returns `None` if any header needs the ordinary path, for
     /// example a header that is forbidden or must not occur twice.
     pub fn of(headers: &'a HeaderMap) -> Option<Self> {
         let mut head = Self::default();

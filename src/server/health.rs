@@ -1,6 +1,6 @@
-//! Health service, which reports the result of the last probe. It follows the gRPC health checking
-//! protocol even where tonic-health does not: a Watch of an unknown name answers SERVICE_UNKNOWN
-//! and keeps the stream open.
+//! The health service, which reports the result of the last probe. It follows the gRPC health
+//! checking protocol even where tonic-health does not: a Watch of an unknown name answers
+//! SERVICE_UNKNOWN and keeps the stream open.
 
 use std::{
     pin::Pin,
@@ -30,8 +30,8 @@ use crate::{
     metrics::{Metrics, ServiceLabel},
 };
 
-/// Interval at which the store and the keys are probed. It is short enough for a change of health
-/// to show within two seconds.
+/// Interval at which the store and the keys are probed. It is short enough that a change of health
+/// is visible within two seconds.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 /// How long the store may take to answer a probe.
 const PROBE_FOR: Duration = Duration::from_secs(1);
@@ -48,7 +48,7 @@ pub enum Capability {
 impl Capability {
     const ALL: [Self; 2] = [Self::Answer, Self::Change];
 
-    /// Returns the service whose name represents the capability in logs.
+    /// Returns the service whose name stands for the capability in logs.
     const fn service(self) -> &'static str {
         match self {
             Self::Answer => INTROSPECTION,
@@ -57,13 +57,13 @@ impl Capability {
     }
 }
 
-/// Health name of the process as a whole.
+/// The name for the health of the process as a whole.
 pub(super) const OVERALL: &str = "";
 const INTROSPECTION: &str = "stacktoken.v1.IntrospectionService";
 const TOKEN: &str = "stacktoken.v1.TokenService";
 
 /// The names that the health service knows, each with the capability that the service needs. A
-/// service that only reads needs [`Capability::Answer`]; one that writes needs
+/// service that only reads needs [`Capability::Answer`], and one that writes needs
 /// [`Capability::Change`]. A test compares the names with the services that are served.
 pub(super) const SERVICES: &[(&str, Capability)] = &[
     (OVERALL, Capability::Answer),
@@ -77,8 +77,8 @@ pub(super) const SERVICES: &[(&str, Capability)] = &[
     ("stacktoken.admin.v1.StackService", Capability::Change),
 ];
 
-/// The names that have their own gauge. The other services follow one of these, so their gauges
-/// would only repeat its alert.
+/// The names that have their own gauge. The health of the other services always equals one of
+/// these, so further gauges would only repeat its alert.
 const MEASURED: [(&str, Capability); 3] = [
     (OVERALL, Capability::Answer),
     (INTROSPECTION, Capability::Answer),
@@ -90,7 +90,7 @@ fn capability(service: &str) -> Option<Capability> {
     known.map(|(_, capability)| *capability)
 }
 
-/// Health of all services. No service is SERVING before the first successful probe, or once
+/// The health of all services. No service is SERVING before the first successful probe or after
 /// draining has begun.
 #[derive(Clone, Debug)]
 pub struct HealthBoard {
@@ -133,7 +133,7 @@ impl HealthBoard {
         })
     }
 
-    /// Returns whether the clock was set back so far that only a restart helps soon.
+    /// Returns whether the clock was set back so far that only a restart can help soon.
     pub(super) fn is_clock_behind(&self) -> bool {
         self.clock_behind.load(Ordering::Acquire)
     }
@@ -161,8 +161,8 @@ impl HealthBoard {
             let changed = *state != serving;
             *state = serving;
             if changed {
-                // Logged before watchers see the new state, so that anything they print comes after
-                // this line.
+                // The change is logged before watchers see the new state, so that their output
+                // comes after this line.
                 tracing::info!(service = capability.service(), serving, "health changed");
             }
             changed
@@ -176,7 +176,7 @@ impl HealthBoard {
     }
 }
 
-/// Probes the store and the keys periodically; never returns.
+/// Probes the store and the keys periodically. Never returns.
 pub(super) async fn run_probes(
     board: HealthBoard,
     app: Arc<App>,
@@ -202,22 +202,23 @@ async fn probe(board: &HealthBoard, app: &App, authenticator: &Authenticator) {
     // Once the database is read-only, existing sessions may still be able to write, but new
     // sessions cannot.
     let writes = writes && !app.is_read_only();
-    // The database URL may have been reloaded, so this is set again at each probe.
+    // The gauge is set at each probe, because the database URL may have been reloaded.
     let unverified = !app.store().is_private();
     app.metrics().database_unverified.set(unverified.into());
     let keys = authenticator.readiness();
     let without = i64::try_from(keys.unavailable.len()).unwrap_or(i64::MAX);
     app.metrics().issuers_without_keys.set(without);
-    // The order matters. A heartbeat compares the clock before it makes the cache fresh. So if both
-    // values are true here, the fault that is read afterwards reflects that comparison.
+    // The order of these reads matters. A heartbeat compares the clock before it makes the cache
+    // fresh. So if the first two values are true, the fault that is read after them reflects that
+    // comparison.
     let is_fresh = app.is_fresh();
     let is_compared = app.clock().is_compared();
     let fault = app.watch_clock();
     let behind = fault == Some(ClockFault::Behind);
     board.clock_behind.store(behind, Ordering::Release);
     let is_right = is_compared && fault.is_none();
-    // With a shared store, a replica can answer as long as its cache is fresh. With a store that
-    // only this process uses, the cache is always fresh, so the store itself must be readable.
+    // With a shared store, a replica can answer as long as its cache is fresh. If only this process
+    // uses the store, the cache is always fresh, so the store itself must be readable.
     let answers =
         is_right && is_fresh && (reads || app.store().has_other_writers()) && keys.services;
     board.set(Capability::Answer, answers);
@@ -227,7 +228,7 @@ async fn probe(board: &HealthBoard, app: &App, authenticator: &Authenticator) {
     );
 }
 
-/// Returns once every service is SERVING.
+/// Waits until every service is SERVING.
 pub(super) async fn all_serving(board: HealthBoard) {
     for capability in Capability::ALL {
         // The wait cannot fail, because the board holds the sender.
@@ -298,7 +299,7 @@ fn answer(status: ServingStatus) -> HealthCheckResponse {
     }
 }
 
-/// Asks the health service of a server whether `service` is SERVING.
+/// Queries the health service of a server. Returns whether `service` is SERVING.
 ///
 /// # Errors
 /// The transport error or the gRPC status that came instead of an answer.

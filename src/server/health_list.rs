@@ -1,6 +1,6 @@
-//! `grpc.health.v1.Health/List`, which answers the health of every service at once. tonic-health
-//! does not implement this RPC, so it is handled in front of tonic-health's server, which serves
-//! the other two RPCs of the health service.
+//! Serves `grpc.health.v1.Health/List`, which returns the health of every service at once.
+//! tonic-health does not implement this RPC, so it is handled in front of tonic-health's server,
+//! which serves the other two RPCs of the health service.
 
 use std::{
     convert::Infallible,
@@ -34,7 +34,7 @@ struct ListResponse {
     statuses: std::collections::BTreeMap<String, HealthCheckResponse>,
 }
 
-/// The health service: tonic-health's server, and `List`.
+/// The health service: `List`, and the RPCs of tonic-health's server.
 #[derive(Clone)]
 pub(super) struct HealthService {
     inner: HealthServer<HealthBoard>,

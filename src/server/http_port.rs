@@ -1,5 +1,5 @@
-//! The HTTP port: reads a request within the limits, and answers it by calls of this server's RPCs.
-//! The calls take the same way as those of the gRPC port, through [`Dispatcher`].
+//! The HTTP port. It reads a request within the limits, and answers the request by calling RPCs of
+//! this server. These calls go through [`Dispatcher`], like calls on the gRPC port.
 
 use std::{
     convert::Infallible,
@@ -37,7 +37,7 @@ use crate::{
 };
 
 static GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
-/// How much time of its deadline a request may have used before its calls get the rest as theirs.
+/// How much time a request may have used before its calls get a deadline of the remaining time.
 const SHORT: Duration = Duration::from_millis(100);
 
 /// Answers requests of the HTTP port.
@@ -50,7 +50,7 @@ pub(super) struct HttpPort {
     max_body_bytes: usize,
 }
 
-/// Calls RPCs for one request.
+/// Calls RPCs in this process for one HTTP request.
 struct InProcess {
     port: Arc<HttpPort>,
     peer: Arc<Peer>,
@@ -111,8 +111,8 @@ impl HttpPort {
         response.map(Body::new)
     }
 
-    /// Reads the body of a request. Until it has arrived, the request counts against its peer's
-    /// backlog, as a call does whose message has not arrived.
+    /// Reads the body of a request. Until the body has arrived, the request counts against its
+    /// peer's backlog, like a call whose message has not arrived.
     async fn read(
         &self,
         request: Request<RequestBody>,
@@ -204,7 +204,8 @@ impl Rpcs for InProcess {
         let used = clock.monotonic().saturating_sub(self.arrived_at);
         if used > SHORT {
             let left = self.port.deadline.saturating_sub(used).as_millis();
-            // Longer deadlines than 8 digits of milliseconds cannot be set.
+            // A remaining time of more than 8 digits of milliseconds cannot be sent, and is
+            // ignored.
             if let Ok(left) = HeaderValue::from_str(&format!("{left}m")) {
                 headers.insert("grpc-timeout", left);
             }

@@ -1,5 +1,5 @@
-//! Counts how much of a shared limit each caller or peer address holds: call permits and Watch
-//! streams per caller, and streams that need no credential per address.
+//! Counts how much of a shared limit each caller or peer address uses. Used for call permits and
+//! Watch streams per caller, and for streams without a credential per address.
 
 use std::{
     collections::HashMap,
@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// Number of units that each key holds.
+/// The number of units that each key holds.
 pub(super) struct KeyedCounts<K>(Arc<Mutex<HashMap<K, usize>>>);
 
 /// One unit that a key holds. Dropping it releases the unit.
@@ -29,7 +29,7 @@ impl<K> Default for KeyedCounts<K> {
 }
 
 impl<K: Hash + Eq + Clone> KeyedCounts<K> {
-    /// Takes one more unit for the key `key`; `None` if the key already holds `at_most` units.
+    /// Takes one more unit for `key`. Returns `None` if `key` already holds `at_most` units.
     pub fn take(&self, key: &K, at_most: usize) -> Option<KeyedPermit<K>> {
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let so_far = taken.get(key).copied().unwrap_or_default();

@@ -1,10 +1,10 @@
-//! The layers that a call passes before its handler, by name and in their order. Each of them can
-//! refuse the call. If several would, the first of them does, which `tests/it/layers.rs` checks for
+//! The layers that a call passes before its handler, by name and in order. Each layer can refuse
+//! the call. If several layers would, the first one does, which `tests/it/layers.rs` checks for
 //! each pair of neighbors. So the error that a client gets depends neither on timing nor on which
 //! of the two paths its call takes.
 
 /// A layer in front of every RPC that needs a credential. Health and reflection pass only the first
-/// five of them and [`Layer::Message`].
+/// five layers and [`Layer::Message`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Layer {
     /// The request is a gRPC call (`server/protocol.rs`).
@@ -25,11 +25,11 @@ pub enum Layer {
     CallerKind,
     /// The caller has not made too many changes (`app/throttle.rs`).
     ChangeRate,
-    /// The message arrives, and only one (`server/message.rs`).
+    /// The message arrives, and there is only one (`server/message.rs`).
     Message,
-    /// There is a permit, unless the cache can answer (`server/permits.rs`).
+    /// A permit is free, unless the cache can answer (`server/permits.rs`).
     Permit,
-    /// The handler: the fields of the message are valid (`grpc/convert`), and then the use case.
+    /// The handler, which checks the fields of the message (`grpc/convert`) and runs the use case.
     Handler,
 }
 

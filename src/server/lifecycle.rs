@@ -1,5 +1,5 @@
-//! Startup and shutdown. Every task is supervised: if one ends early, the process stops, so that it
-//! never runs without one of its tasks. After SIGTERM, the process first reports NOT_SERVING but
+//! Startup and shutdown. Every task is supervised: if a task ends early, the process stops, so that
+//! it never runs without one of its tasks. After SIGTERM, the process first reports NOT_SERVING but
 //! keeps answering. Then it stops accepting connections, finishes the calls in progress, and writes
 //! the remaining usage and audit rows.
 
@@ -72,7 +72,7 @@ pub(super) async fn run(
     let announced = board.clone();
     announcing.spawn(async move {
         health::all_serving(announced).await;
-        // The callback may print, and so block if the reader of the output stalls.
+        // The callback may print, and therefore block if the reader of the output stalls.
         let _ = tokio::task::spawn_blocking(serving).await;
     });
     let mut writing = JoinSet::new();
@@ -99,8 +99,8 @@ pub(super) async fn run(
     }
     let mut out_of_time = Box::pin(sleep(grace + FLUSH_FOR));
     ports.finish(grace).await;
-    // This drops the last handle to the `App`, so that the refusal writer writes its remaining rows
-    // and ends.
+    // Drop the last handle to the `App`, so that the refusal writer writes its remaining rows and
+    // ends.
     drop(ports);
     // The final writes may also use what is left of the drain grace.
     let flushed = future::join(last_usage.write_all(), writing.join_next());
@@ -117,7 +117,7 @@ pub(super) async fn run(
 /// Starts the background tasks. They run until shutdown.
 fn begin(ports: &mut Ports, app: &Arc<App>, stop: &CancellationToken) {
     let (board, authenticator) = (ports.board.clone(), ports.authenticator.clone());
-    // Must come before the first call. From here on, changes are refused until a heartbeat has
+    // This must come before the first call. From here on, changes are refused until a heartbeat has
     // determined which database to trust.
     app.store().require_trust();
     let tasks = &mut ports.tasks;

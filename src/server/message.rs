@@ -1,5 +1,5 @@
-//! Waiting for the request message of a call. Until the message has arrived, the call counts
-//! against its peer's backlog and holds no call permit.
+//! Waits for the request message of a call. Until the message has arrived, the call counts against
+//! its peer's backlog and holds no call permit.
 
 use std::{
     future::poll_fn,
@@ -21,20 +21,20 @@ use super::connections::{
 };
 use crate::grpc::status::Failure;
 
-/// Delay after which a call counts as waiting for its message. In a burst of calls, clients send
-/// all headers first and the messages right after, and such calls need not be counted.
+/// The delay after which a call counts as waiting for its message. In a burst of calls, clients
+/// send all headers first and the messages right after them. These calls need not be counted.
 const LATE_AFTER: Duration = Duration::from_millis(250);
 
-/// What is wrong with a unary call that has a second message.
+/// The error of a unary call that has a second message.
 const SECOND_MESSAGE: &str = "the call has more than one message, and this RPC takes one";
-/// What is wrong with a body whose framing cannot be read.
+/// The error of a body whose framing cannot be parsed.
 const MALFORMED: &str = "the framing of the body is malformed";
 
 /// Runs the future of a call. While the call waits for its message, it counts against its peer's
 /// backlog. Once the call waits for anything else, it needs a permit, which `enter` grants or
 /// refuses. A future that is ready at its first poll needs neither. The call fails if it has a
-/// second message where one is expected, and ends if its client is gone before the message is
-/// complete. The future is passed by reference, so that it is stored only once.
+/// second message but only one is expected, and ends if its client is gone before the message is
+/// complete. The future is passed by reference, so that it is not stored a second time.
 pub(super) async fn run_limited<T, P>(
     (backlog, expected): (Option<&Arc<Backlog>>, Expected),
     mut enter: impl FnMut() -> Result<P, Failure>,
@@ -66,7 +66,7 @@ pub(super) async fn run_limited<T, P>(
     .await
 }
 
-/// Returns the failure of a call whose body reported this, if the report means a failure.
+/// Returns the failure that this report of a call's body means, if any.
 pub(super) fn failure_of(report: BodyReport) -> Option<Failure> {
     match report {
         BodyReport::TooMuch => Some(Failure::Overloaded),
@@ -108,9 +108,9 @@ const DISCARD_FOR: Duration = Duration::from_millis(100);
 
 /// Discards the rest of the message of a refused call, up to `up_to` bytes. Otherwise the stream
 /// would have to be reset (RFC 9113 §8.1). The h2 crate keeps state for only a few reset streams.
-/// If messages arrive late on other reset streams, h2 counts them as errors of the client and
-/// closes the connection after `--max-resets` of them. In an outage, a client that merely retries
-/// would then see `RESOURCE_EXHAUSTED`.
+/// If messages arrive late on other reset streams, h2 counts them as errors of the client, and
+/// closes the connection after `--max-resets` of them. While the store is unavailable, a client
+/// that merely retries would then see `RESOURCE_EXHAUSTED`.
 pub(super) async fn discard(body: &mut Body, up_to: usize) {
     let reading = async {
         let mut bytes = 0;
@@ -125,7 +125,7 @@ pub(super) async fn discard(body: &mut Body, up_to: usize) {
 }
 
 /// Buffers a body until it ends or exceeds `up_to` bytes. The rest of a longer body stays a stream,
-/// which the decoder then refuses.
+/// so that the decoder refuses the body.
 pub(super) async fn collected(mut body: Body, up_to: usize) -> Body {
     let (mut frames, mut bytes) = (Vec::new(), 0);
     while bytes <= up_to {

@@ -53,7 +53,7 @@ pub use self::{
     tls::{Tls, TlsError, TlsFiles},
 };
 
-/// What the service depends on. Tests supply their own.
+/// The components on which the service depends. Tests supply their own.
 pub struct ServerParts {
     /// The store, whose schema is up to date.
     pub store: Arc<Store>,
@@ -61,38 +61,41 @@ pub struct ServerParts {
     pub authenticator: Arc<Authenticator>,
     /// The catalogue in effect.
     pub catalogue: Arc<Catalogue>,
-    /// Routes of the requests that Envoy checks, with the actions that each route requires.
+    /// The routes of requests that Envoy checks, with the actions that each route requires.
     pub routes: Arc<RouteTable>,
-    /// Source of time.
+    /// The source of time.
     pub clock: Arc<dyn Clock>,
-    /// Source of randomness.
+    /// The source of randomness.
     pub entropy: Arc<dyn Entropy>,
-    /// TLS for the gRPC port. If `None`, the port is plaintext.
+    /// TLS for the gRPC port and the HTTP port. If `None`, the ports are plaintext.
     pub tls: Option<Tls>,
-    /// Safeguards that keep answers correct. All of them are on, except in a negative-control test.
+    /// The safeguards that keep answers correct. All of them are on, except in negative-control
+    /// tests.
     pub safeguards: Safeguards,
 }
 
-/// What the service depends on besides [`PortDeps`]. It is available only once the store is open.
+/// The components on which the service depends in addition to [`PortDeps`]. They are available only
+/// once the store is open.
 pub struct ServiceDeps {
     /// The store, whose schema is up to date.
     pub store: Arc<Store>,
     /// The catalogue in effect.
     pub catalogue: Arc<Catalogue>,
-    /// Routes of the requests that Envoy checks, with the actions that each route requires.
+    /// The routes of requests that Envoy checks, with the actions that each route requires.
     pub routes: Arc<RouteTable>,
-    /// Safeguards that keep answers correct. All of them are on, except in a negative-control test.
+    /// The safeguards that keep answers correct. All of them are on, except in negative-control
+    /// tests.
     pub safeguards: Safeguards,
 }
 
-/// The listening sockets. They are bound in advance, so that a port conflict fails before anything
-/// else starts.
+/// The listening sockets. They are bound in advance, so that a port conflict is reported before
+/// anything else starts.
 pub struct Listeners {
-    /// Socket of the gRPC port.
+    /// The socket of the gRPC port.
     pub grpc: TcpListener,
-    /// Socket of the admin port, for metrics and probes.
+    /// The socket of the admin port, for metrics and probes.
     pub admin: TcpListener,
-    /// The HTTP port; `None` if it is off.
+    /// The HTTP port. `None` if it is off.
     pub http: Option<HttpListener>,
 }
 
@@ -100,12 +103,12 @@ pub struct Listeners {
 pub struct HttpListener {
     /// The socket.
     pub listener: TcpListener,
-    /// URL at which clients reach the port, without a path: the `issuer` of the metadata.
+    /// The URL at which clients reach the port, without a path. It is the `issuer` in the metadata.
     pub public_url: String,
 }
 
 impl Listeners {
-    /// Binds both sockets.
+    /// Binds the sockets of the gRPC port and the admin port.
     ///
     /// # Errors
     /// [`ServeError::Bind`], which names the setting.
@@ -117,8 +120,8 @@ impl Listeners {
         })
     }
 
-    /// Binds the socket of the HTTP port too. Without a `public_url`, clients reach the port at its
-    /// own address.
+    /// Binds the socket of the HTTP port as well. Without a `public_url`, clients must reach the
+    /// port at its own address.
     ///
     /// # Errors
     /// [`ServeError::Bind`], which names the setting.
@@ -141,7 +144,8 @@ impl Listeners {
         Ok(self)
     }
 
-    /// Warns if a port that carries credentials and secrets is plaintext and not on loopback.
+    /// Logs a warning for each plaintext port on a non-loopback address, because such a port would
+    /// expose credentials and secrets.
     fn warn_of_plaintext(&self, metrics: &Metrics) {
         let http = self.http.as_ref().map(|http| &http.listener);
         for listener in std::iter::once(&self.grpc).chain(http) {
@@ -193,10 +197,10 @@ pub async fn run(
     run_on_ports(answering, back, serving, stop).await
 }
 
-/// Like [`run`], but on ports that already answer calls.
+/// Serves like [`run`], but on ports that already answer calls.
 ///
 /// # Errors
-/// As for [`run`].
+/// Returns the same errors as [`run`].
 pub async fn run_on_ports(
     ports: Ports,
     back: ServiceDeps,
@@ -211,7 +215,7 @@ pub async fn run_on_ports(
         .set((!back.store.is_private()).into());
     back.store.warn_unless_private();
     metrics.show_catalogue(back.catalogue.version());
-    // Weak, because the store must close when its service ends.
+    // This reference is weak, because the store must close when its service ends.
     let store = Arc::downgrade(&back.store);
     metrics.pools.read_with(move || {
         let store = store.upgrade();

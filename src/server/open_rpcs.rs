@@ -1,5 +1,5 @@
-//! The RPCs that need no credential: health and reflection. They must answer even when no other RPC
-//! can.
+//! Answers the RPCs that need no credential: health and reflection. They must answer even when no
+//! other RPC can.
 
 use std::{convert::Infallible, pin::pin, time::Duration};
 
@@ -23,7 +23,7 @@ pub(super) struct OpenRpcs {
 }
 
 impl OpenRpcs {
-    /// Takes the stream permit that a call needs; `None` if the call needs no permit.
+    /// Takes the stream permit that a call needs. Returns `None` if the call needs no permit.
     pub fn open(
         &self,
         request: &Request<Body>,
@@ -33,7 +33,7 @@ impl OpenRpcs {
         self.stream_limits.acquire_for_peer(peer, rule)
     }
 
-    /// Returns the handler's response, or the reason why the handler did not respond. The deadline
+    /// Returns the handler's response, or the failure because of which there is none. The deadline
     /// covers the wait for the message and the time until the response begins.
     pub async fn answer<S>(
         &self,
@@ -45,7 +45,7 @@ impl OpenRpcs {
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     {
-        // The handler puts this request id into the status that ends a stream.
+        // The handler copies this request id into the status that ends a stream.
         request_id::set(request.headers_mut(), request_id);
         let backlog = Peer::backlog_of(request.extensions());
         let waiting = (backlog.as_ref(), expected);

@@ -1,5 +1,5 @@
-//! Permits for calls in progress. They are limited in total, per kind of caller and per caller, so
-//! that neither one caller nor many callers of one kind can starve the others.
+//! Permits for calls in progress. Their number is limited in total, per kind of caller and per
+//! caller, so that neither one caller nor many callers of one kind can starve the others.
 
 use std::sync::Arc;
 
@@ -17,20 +17,21 @@ pub(super) struct CallPermits {
     all: Arc<Semaphore>,
     introspectors: Kind,
     others: Kind,
-    /// For workloads, which are also counted among the others.
+    /// Limits for workloads, which also count among `others`.
     workloads: Kind,
     counts: KeyedCounts<Actor>,
     closed: bool,
 }
 
-/// Limits for one kind of caller: those with the introspect role, or those without it.
+/// Limits for one kind of caller: callers with the introspect role, or callers without it.
 struct Kind {
-    /// Permits for all callers of this kind. The rest of the total is left to the other kind.
+    /// The permits for all callers of this kind. They are fewer than the total, so that some are
+    /// left to the other kind.
     all: Arc<Semaphore>,
     each: usize,
 }
 
-/// Permit for one call. Dropping the permit releases it.
+/// A permit for one call. Dropping it releases the permit.
 pub(super) struct CallPermit {
     _permits: Vec<OwnedSemaphorePermit>,
     _keyed_permit: KeyedPermit<Actor>,
@@ -51,8 +52,8 @@ impl CallPermits {
         Self::of(tuning.max_calls, each)
     }
 
-    /// Returns the limits for this total. `per_caller` and `per_introspector` are for one caller, if
-    /// they are set.
+    /// Creates the limits for a total of `all` calls. `per_caller` and `per_introspector` replace
+    /// the default limits for one caller.
     fn of(all: usize, [per_caller, per_introspector]: [Option<usize>; 2]) -> Self {
         // Each kind may use three quarters of the total, so that a quarter is always left to the
         // other kind.

@@ -1,5 +1,4 @@
-//! What the connections of the gRPC port and of the HTTP port share, the limits on their number among
-//! it.
+//! What the connections of all ports share, including the limits on their number.
 
 use std::sync::Arc;
 
@@ -20,7 +19,7 @@ pub(super) struct PortParts {
 }
 
 impl PortParts {
-    /// Returns the connections of a port.
+    /// Returns the state for the connections of one port.
     pub fn connections<S>(&self, answering: Arc<S>, protocol: Protocol) -> Connections<S> {
         Connections {
             answering,

@@ -1,7 +1,7 @@
-//! The listening ports. They open before the store does and stay open until shutdown. While the
-//! database is unreachable, an orchestrator thus sees a process that is live but not ready, rather
-//! than a process that exits. Connections that are made meanwhile stay open when the service takes
-//! over.
+//! The listening ports. They open before the store does and stay open until shutdown. So if the
+//! database is unreachable, an orchestrator sees a process that is live but not ready, instead of a
+//! process that exits. Connections that are opened before the service is ready stay open when it
+//! takes over.
 
 use std::{
     sync::{
@@ -39,13 +39,13 @@ use crate::{
 
 /// What the ports need to answer calls.
 pub struct PortDeps {
-    /// Authenticates callers as soon as the store is open.
+    /// Authenticates callers once the store is open.
     pub authenticator: Arc<Authenticator>,
-    /// Source of time.
+    /// The source of time.
     pub clock: Arc<dyn Clock>,
-    /// Source of randomness.
+    /// The source of randomness.
     pub entropy: Arc<dyn Entropy>,
-    /// TLS for the gRPC port. If `None`, the port is plaintext.
+    /// TLS for the gRPC port and the HTTP port. If `None`, the ports are plaintext.
     pub tls: Option<Tls>,
 }
 
@@ -60,21 +60,21 @@ pub struct Ports {
     pub(super) open_rpcs: Arc<OpenRpcs>,
     pub(super) tasks: Tasks,
     dispatcher: Arc<Dispatcher>,
-    /// The tasks that serve the gRPC port and the HTTP port. After accepting has stopped, each ends
-    /// with its last connection.
+    /// The tasks that serve the gRPC port and the HTTP port. Once accepting has stopped, each task
+    /// ends with its last connection.
     serving: JoinSet<&'static str>,
     accepting: CancellationToken,
 }
 
 impl Listeners {
-    /// Starts to answer on all ports before the store is open.
+    /// Starts to answer calls on all ports before the store is open.
     #[must_use]
     pub fn open(self, front: PortDeps, tuning: &Tuning) -> Ports {
         self.open_as(front, tuning, true)
     }
 
-    /// Like [`Self::open`]. If `is_waiting` is false, calls that arrive early are not refused but
-    /// wait for the service.
+    /// Like [`Self::open`], but if `is_waiting` is false, early calls wait for the service instead
+    /// of being refused.
     pub(super) fn open_as(self, front: PortDeps, tuning: &Tuning, is_waiting: bool) -> Ports {
         let metrics = Arc::new(Metrics::of_process(Process {
             spans_dropped: LOST.spans.clone(),
@@ -167,7 +167,7 @@ impl Ports {
         done
     }
 
-    /// Waits until one of the tasks ends, which none of them should, and returns this as an error.
+    /// Waits until any task ends, which none of them should, and returns the end as an error.
     pub(super) async fn next_end(&mut self) -> ServeError {
         tokio::select! {
             ended = self.serving.join_next() => match ended {
@@ -180,12 +180,12 @@ impl Ports {
 
     /// Lets `service` answer all calls from now on.
     pub(super) fn install(&self, service: RpcService) {
-        // Cannot fail, because the service is set only once.
+        // This cannot fail, because the service is set only once.
         let _ = self.dispatcher.service.set(service);
     }
 
-    /// Stops accepting connections, shuts the open ones down gracefully, and ends health streams.
-    /// Then waits for the calls in progress, for at most the drain grace.
+    /// Stops accepting connections, shuts open connections down gracefully, and ends health
+    /// streams. Then waits for the calls in progress, for at most the drain grace.
     pub async fn close(&mut self) {
         self.stop_accepting();
         self.finish(self.tuning.drain_grace).await;

@@ -1,22 +1,22 @@
-//! What makes a request on the gRPC port a gRPC call: its method, its content type and the encoding
-//! of its messages. A request that is not a gRPC call gets an HTTP status and no gRPC status,
-//! because its sender does not read one.
+//! Checks that a request on the gRPC port is a gRPC call, by its method, its content type and the
+//! encoding of its messages. A request that is not a gRPC call gets an HTTP status and no gRPC
+//! status, because its sender would not read one.
 //!
-//! The path needs no check here: a rule matches it exactly. The `http` crate cuts off a fragment
-//! (`#...`) before that, so `/service/method#x` is the RPC `/service/method`. No client sends one,
-//! and a proxy that compares paths must cut it off too.
+//! The path needs no check here, because the rule for an RPC matches the path exactly. Before that,
+//! the `http` crate cuts off a fragment (`#...`), so `/service/method#x` is the RPC
+//! `/service/method`. No client sends a fragment, and a proxy that compares paths must cut it off
+//! too.
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use tonic::body::Body;
 
 use crate::{domain::text, grpc::status::Failure, metrics::CallLabels};
 
-/// The content type of gRPC calls, without and with the name of the only message format that is
-/// served.
+/// The content types of gRPC calls, without and with the only message format that is served.
 const TYPES: [&str; 2] = ["application/grpc", "application/grpc+proto"];
 /// The encoding of messages that are not compressed.
 const IDENTITY: &str = "identity";
-/// Longest name of an encoding that is repeated in an error, in bytes.
+/// Maximum length in bytes of an encoding's name that an error repeats.
 const MAX_NAME: usize = 32;
 
 /// Why a request is not a gRPC call.
@@ -24,7 +24,7 @@ const MAX_NAME: usize = 32;
 pub(super) enum NotGrpc {
     /// The method is not POST.
     Method,
-    /// The content type is not that of gRPC.
+    /// The content type is not one of gRPC.
     ContentType,
 }
 
@@ -42,7 +42,7 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<(), NotGrpc> {
     }
 }
 
-/// Returns whether a content type is that of gRPC, whatever its parameters are.
+/// Returns whether a content type is one of gRPC, regardless of its parameters.
 fn is_grpc(content_type: &str) -> bool {
     let name = content_type
         .split(';')
@@ -78,8 +78,8 @@ impl NotGrpc {
         response
     }
 
-    /// Returns the labels under which the request is counted. The status is the one that a gRPC
-    /// client derives from such an HTTP status.
+    /// Returns the labels under which the request is counted. Their status is the one that a gRPC
+    /// client would derive from this HTTP status.
     pub(super) const fn labels(self) -> CallLabels {
         CallLabels {
             rpc_method: "_OTHER",
@@ -103,8 +103,8 @@ pub(super) fn require_readable(headers: &HeaderMap) -> Result<(), Failure> {
     Err(Failure::EncodingUnsupported { name })
 }
 
-/// Returns whether a string can be the name of an encoding. Any other string is not repeated in the
-/// error.
+/// Returns whether a string can be the name of an encoding. The error does not repeat any other
+/// string.
 fn is_name(text: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(fits) && !text::holds_credential(text)

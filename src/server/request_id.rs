@@ -1,11 +1,11 @@
-//! Request id of a call. This is the id that the client sent if it is safe to log, and a generated
-//! id otherwise. It appears in log lines, errors and the audit.
+//! The request id of a call: the id that the client sent if it is safe to log, otherwise a
+//! generated id. It appears in log lines, errors and the audit.
 
 use http::{HeaderMap, HeaderValue};
 
 use crate::domain::{clock::Clock, entropy::SplitMix64, id, secret};
 
-/// Header that carries the request id, in requests and in responses.
+/// The header that carries the request id, in requests and in responses.
 pub(super) const REQUEST_ID: &str = "x-request-id";
 
 /// Returns the id that the client sent if it consists of 1 to 64 characters of `[A-Za-z0-9._-]` and
@@ -20,7 +20,7 @@ pub(super) fn sent(headers: &HeaderMap) -> Option<String> {
     fit.then(|| id.to_owned())
 }
 
-/// Generates a request id. It need not be unpredictable.
+/// Generates a request id. It does not have to be unpredictable.
 pub(super) fn generate(clock: &dyn Clock, ids: &SplitMix64) -> String {
     let uid = id::generate::<id::EventKind>(clock.now(), ids);
     uid.map(|uid| uid.to_string()).unwrap_or_default()

@@ -1,6 +1,6 @@
-//! Takes a call through the layers, and chooses the runtime that it runs on. A verdict that the
-//! cache can answer stays on the thread of its connection. Every other call runs on the main
-//! runtime, where the store is.
+//! Takes a call through the layers, and chooses its runtime. A verdict that the cache can answer
+//! stays on the thread of its connection. Every other call runs on the main runtime, like the
+//! store.
 
 use std::{
     convert::Infallible,
@@ -41,8 +41,7 @@ pub(super) struct RpcService {
 impl RpcService {
     /// Answers a call.
     pub fn call(&self, request: Request<RequestBody>, peer: &Arc<Peer>) -> AnswerFuture {
-        // A panic here would end the connection. On the ordinary path, a panic ends only its own
-        // call.
+        // A panic here would end the connection. On the ordinary path, it ends only its own call.
         let admitted = catch_unwind(AssertUnwindSafe(|| self.admit_directly(&request, peer)));
         if let Ok(Some(call)) = admitted {
             return Box::pin(self.clone().answer_directly(call, request, peer.clone()));
@@ -54,7 +53,7 @@ impl RpcService {
 
     /// Answers a call on the main runtime.
     pub fn answer_ordinarily(&self, mut request: Request<Body>, start: Start) -> AnswerFuture {
-        // Must come before the trace context is extracted from the headers.
+        // This must come before the trace context is extracted from the headers.
         headers::prune(request.headers_mut());
         let rule = rule_of(&request);
         let permit = match self.middleware.open(&request, rule) {
@@ -74,8 +73,8 @@ impl RpcService {
         };
         let arrived = self.middleware.arrived(request.headers(), arrived_at);
         let request_id = arrived.request_id.clone();
-        // Created before the task, because a cancelled call may abort its task before the task
-        // starts.
+        // This is created before the task, because if the call is cancelled, the task may be
+        // aborted before it starts.
         let in_flight = CallInFlight::new(self.middleware.clone(), rule, arrived);
         let opened = (opened, in_flight);
         let answering: AnswerFuture = if trace.is_recorded() {

@@ -1,6 +1,6 @@
-//! Tower middleware around every RPC. For a request, it starts the trace, determines the request id
-//! and the RPC's rule, and runs the checks of `admission`. For a response, it adds error details
-//! and the request id, updates the metrics and writes one log line.
+//! Tower middleware around every RPC. For each request, it starts the trace, determines the request
+//! id and the rule of the RPC, and runs the checks in `admission`. For each response, it adds error
+//! details and the request id, updates the metrics and writes one log line.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -34,11 +34,11 @@ use crate::{
     telemetry::traces::{CallTrace, Outcome, Sampler},
 };
 
-/// Shared state of the middleware in front of every RPC.
+/// State that the middleware of all RPCs shares.
 pub(super) struct RpcMiddleware {
     pub app: Arc<App>,
     pub authenticator: Arc<Authenticator>,
-    /// Generates request ids and random numbers for trace sampling. Neither needs to be
+    /// Generates request ids and random numbers for trace sampling. Neither have to be
     /// unpredictable.
     pub ids: SplitMix64,
     pub permits: CallPermits,
@@ -50,8 +50,8 @@ pub(super) struct RpcMiddleware {
     pub cached: CachedRpcs,
 }
 
-/// A call that has no response yet. If it is dropped, its client has cancelled it or its connection
-/// has ended, and it is counted as cancelled.
+/// A call that has no response yet. If it is dropped, the client has cancelled the call or the
+/// connection has ended, and the call is counted as cancelled.
 pub(super) struct CallInFlight {
     middleware: Arc<RpcMiddleware>,
     rule: Option<&'static Rule>,
@@ -88,7 +88,7 @@ impl Drop for CallInFlight {
     }
 }
 
-/// Arrival time and request id of a call.
+/// The arrival time and the request id of a call.
 pub(super) struct Arrival {
     at: Duration,
     pub request_id: String,
@@ -97,7 +97,7 @@ pub(super) struct Arrival {
 }
 
 impl Arrival {
-    /// Describes a call. `named` is whether the client sent the request id.
+    /// Creates the description of a call. `named` is whether the client sent the request id.
     pub const fn new(at: Duration, request_id: String, named: bool) -> Self {
         Self {
             at,
@@ -108,7 +108,7 @@ impl Arrival {
 }
 
 impl RpcMiddleware {
-    /// Describes a call that arrived at `at`, or now.
+    /// Returns the description of a call that arrived at `at`, or now.
     pub fn arrived(&self, headers: &HeaderMap, at: Option<Duration>) -> Arrival {
         let sent = request_id::sent(headers);
         let named = sent.is_some();
@@ -140,9 +140,9 @@ impl RpcMiddleware {
         request_id::generate(self.app.clock(), &self.ids)
     }
 
-    /// Runs the checks that need no future: the size of the headers, unread responses and stream
-    /// limits. They come first because a connection can open hundreds of calls at once, and the
-    /// full future of a call is large.
+    /// Runs the checks that need no future: the size of the headers, unread responses, compression
+    /// and stream limits. They come first, because a connection can open hundreds of calls at once,
+    /// and the full future of a call is large.
     pub(super) fn open(
         &self,
         request: &Request<Body>,
@@ -165,7 +165,7 @@ impl RpcMiddleware {
     }
 
     /// Starts the trace of a call. Calls to health and reflection are not traced, because they
-    /// would drown all others.
+    /// would outnumber all others.
     pub(super) fn trace(&self, headers: &HeaderMap, rule: Option<&'static Rule>) -> CallTrace {
         if rule.is_some_and(Rule::admits_everybody) {
             return CallTrace::none();
@@ -173,7 +173,7 @@ impl RpcMiddleware {
         self.trace_drawn(headers, rule, self.ids.draw())
     }
 
-    /// Starts the trace of a call. `drawn` is the random number that decides whether it is sampled.
+    /// Starts the trace of a call. The random number `drawn` decides whether the call is sampled.
     pub fn trace_drawn(
         &self,
         headers: &HeaderMap,
@@ -198,7 +198,8 @@ impl RpcMiddleware {
     {
         let rule = opened.rule;
         let backlog = Peer::backlog_of(request.extensions());
-        // Checked again, because many calls can arrive before the first of them is answered.
+        // This is checked again, because many calls can arrive before the first of them is
+        // answered.
         let unread = backlog.as_ref().map(Backlog::begin_response);
         let (mut response, call) = if matches!(unread, Some(None)) {
             let refused = status::of(Failure::Overloaded, in_flight.request_id());
@@ -211,7 +212,7 @@ impl RpcMiddleware {
         let caller = call.as_ref().map(|call| call.caller.as_ref());
         let (code, reason) = self.leave(&mut response, rule, caller, &in_flight.arrived);
         if code != Code::Ok {
-            // Boxed: rare.
+            // Boxed, because this case is rare.
             Box::pin(discard(request.body_mut(), self.max_request_bytes)).await;
         }
         if let (Some(backlog), Some(Some(unread))) = (&backlog, unread) {
@@ -268,11 +269,11 @@ impl RpcMiddleware {
         let kind = actor.map_or("", |actor| actor.kind.name());
         let subject = actor.map_or("", |actor| actor.subject.as_str());
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        // There can be thousands of verdicts per second, so they are logged at debug level only.
-        // Each change is logged at info level. Lines of refused changes have a field `reason`, by
-        // which they are sampled per minute.
+        // There can be thousands of verdicts per second, so they are logged only at debug level.
+        // Each successful change is logged at info level. The line of a refused change has a field
+        // `reason`, by which such lines are sampled per minute.
         let changes = rule.is_some_and(|rule| rule.changes);
-        // A change whose client is gone was not refused, and may still be made.
+        // A change whose client is gone was not refused, and may still be committed.
         if changes && !matches!(code, Code::Ok | Code::Cancelled) {
             let reason = reason.unwrap_or_default();
             tracing::info!(
@@ -309,20 +310,20 @@ impl RpcMiddleware {
     }
 }
 
-/// Returns whether the log has a line for each verdict.
+/// Returns whether each verdict is logged.
 pub(super) fn logs_verdicts() -> bool {
     tracing::enabled!(tracing::Level::DEBUG)
 }
 
 pub(super) fn rule_of(request: &Request<Body>) -> Option<&'static Rule> {
-    // A rule matches only the path, but the handler would accept a query too, so a path with a
+    // A rule matches only the path, but the handler would also accept a query. So a request with a
     // query gets no rule and is refused.
     let plain = request.uri().query().is_none();
     policy::rule(request.uri().path()).filter(|_| plain)
 }
 
-/// Returns the status code of a response. Replaces an error that tonic has generated with an error
-/// of our own.
+/// Returns the status code of a response. Replaces an error that tonic generated with one of our
+/// own errors.
 pub(super) fn complete(
     response: &mut Response<Body>,
     rule: Option<&Rule>,
@@ -337,7 +338,7 @@ pub(super) fn complete(
         return Code::Ok;
     };
     let has_details = code == Code::Ok || headers.contains_key("grpc-status-details-bin");
-    // Health and reflection define their own errors. From them, `Unimplemented` means that they are
+    // Health and reflection define their own errors. If their error is `Unimplemented`, the RPC is
     // not served, so that error is replaced too.
     let theirs = rule.is_some_and(Rule::admits_everybody);
     if has_details || theirs && code != Code::Unimplemented {

@@ -1,7 +1,7 @@
 //! Limits on long-lived streams: Health.Watch and reflection, which need no credential, and
 //! IntrospectionService.Watch. A client can keep a stream open indefinitely. So in addition to the
-//! total limit there is a limit per caller for IntrospectionService.Watch, and per peer address for
-//! the other streams.
+//! total limits, there is a limit per caller for IntrospectionService.Watch, and a limit per peer
+//! address for the other streams.
 
 use std::{
     hash::Hash,
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{auth::policy::Rule, config::Tuning, domain::caller::Actor, grpc::status::Failure};
 
-/// Maximum number of reflection streams; each can hold a response of about 200 KiB.
+/// Maximum number of reflection streams. Each can hold a response of about 200 KiB.
 const MAX_REFLECTIONS: usize = 32;
 
 /// Limits for all kinds of streams.
@@ -37,7 +37,7 @@ struct StreamLimit<K> {
     counts: KeyedCounts<K>,
 }
 
-/// Permit for one stream. Dropping the permit releases it.
+/// A permit for one stream. Dropping it releases the permit.
 pub(super) enum StreamPermit {
     OfCaller { _held: HeldPermits<Actor> },
     OfAddress { _held: HeldPermits<IpAddr> },
@@ -49,8 +49,8 @@ pub(super) struct HeldPermits<K: Hash + Eq> {
 }
 
 impl<K: Hash + Eq + Clone> StreamLimit<K> {
-    /// Creates limits of `all` streams in total and `each` streams per key. Without `each`, the
-    /// limit per key is a quarter of `all`.
+    /// Creates limits of `all` streams in total and `each` streams per key. If `each` is `None`,
+    /// the limit per key is a quarter of `all`.
     fn new(all: usize, each: Option<usize>) -> Self {
         Self {
             all: Arc::new(Semaphore::new(all)),
@@ -82,27 +82,27 @@ impl StreamLimits {
         }
     }
 
-    /// Takes a permit for a call to health or reflection; `None` if the RPC is not subject to a
-    /// stream limit.
+    /// Takes a permit for a call to health or reflection. Returns `None` if the RPC has no stream
+    /// limit.
     pub fn acquire_for_peer(
         &self,
         peer: Option<&Peer>,
         rule: &Rule,
     ) -> Result<Option<StreamPermit>, Failure> {
         let limit = match rule.path {
-            // A probe must be answered however many Watch streams are open.
+            // A probe must be answered, however many Watch streams are open.
             "/grpc.health.v1.Health/Check" | "/grpc.health.v1.Health/List" => return Ok(None),
             "/grpc.health.v1.Health/Watch" => &self.watches,
             _ if rule.admits_everybody() => &self.reflections,
             _ => return Ok(None),
         };
-        // This is only a fallback, because every connection has a peer.
+        // The fallback is never used, because every connection has a peer.
         let nowhere = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
         let held = limit.enter(&peer.map_or(nowhere, |peer| peer.network))?;
         Ok(Some(StreamPermit::OfAddress { _held: held }))
     }
 
-    /// Takes a permit for a call to IntrospectionService.Watch; `None` for any other RPC.
+    /// Takes a permit for a call to IntrospectionService.Watch. Returns `None` for any other RPC.
     pub fn acquire_for_caller(
         &self,
         caller: &Actor,

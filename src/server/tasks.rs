@@ -1,10 +1,10 @@
-//! Background tasks that run until shutdown. If any of them ends earlier, this is an error.
+//! Background tasks that must run until shutdown. If one of them ends earlier, this is an error.
 
 use tokio::task::JoinSet;
 
 use super::ServeError;
 
-/// Set of background tasks. Dropping the set aborts the tasks.
+/// A set of background tasks. Dropping it aborts the tasks.
 #[derive(Default)]
 pub(super) struct Tasks(JoinSet<&'static str>);
 
@@ -16,7 +16,7 @@ impl Tasks {
         });
     }
 
-    /// Waits until a task ends, and returns this as an error.
+    /// Waits until any task ends, and returns the end as an error.
     pub async fn next_end(&mut self) -> ServeError {
         match self.0.join_next().await {
             Some(Ok(name)) => ServeError::TaskEnded(name),

@@ -1,5 +1,5 @@
-//! W3C Trace Context of a call. It is extracted from the request, injected into outgoing requests,
-//! and available to log lines. Headers that do not parse are ignored.
+//! The W3C Trace Context of a call. It is extracted from the request, injected into outgoing
+//! requests, and added to log lines. Headers that cannot be parsed are ignored.
 
 use std::{future::poll_fn, pin::pin, sync::LazyLock};
 
@@ -61,12 +61,12 @@ pub(super) fn scope<T>(context: Option<&Context>, span: &Span, work: impl FnOnce
     work()
 }
 
-/// Wraps a future so that it keeps the current trace context and span, whichever task it runs in.
+/// Wraps a future so that it keeps the current trace context and span in any task.
 pub fn carried<F: Future>(work: F) -> impl Future<Output = F::Output> {
     Place::here().within(work)
 }
 
-/// The trace context and span of a call, for work that is done for it elsewhere.
+/// The trace context and span of a call, for work that another task does for the call.
 pub struct Place(Context, Span);
 
 impl Place {

@@ -1,6 +1,6 @@
-//! Export of finished spans to the collector. It uses the SDK's own queue and thread. Spans are
-//! counted before the queue and after it, because the SDK does not report which spans it drops. A
-//! collector that is down or stalls costs spans, but never delays a call.
+//! Exports finished spans to the collector, using the SDK's own queue and thread. Spans are counted
+//! before the queue and after it, because the SDK does not report which spans it drops. If the
+//! collector is down or stalls, spans are lost, but calls are never delayed.
 
 use std::{
     sync::{
@@ -28,7 +28,7 @@ const GATHER_FOR: Duration = Duration::from_millis(500);
 /// How long the collector may take to accept a batch.
 pub(super) const EXPORT_FOR: Duration = Duration::from_secs(1);
 
-/// Counters of lost spans.
+/// Counters of lost spans and batches.
 #[derive(Debug, Default)]
 pub struct Lost {
     /// Spans that did not reach the collector.
@@ -37,11 +37,11 @@ pub struct Lost {
     pub batches: Counter,
 }
 
-/// Spans that this process has lost so far.
+/// The spans that this process has lost so far.
 pub static LOST: LazyLock<Lost> = LazyLock::new(Lost::default);
 
-/// Queue of finished spans. Counts the waiting spans and drops any excess, so that the SDK's queue
-/// behind it is never full.
+/// A queue of finished spans. It counts the waiting spans and drops any excess, so that the SDK's
+/// queue behind it is never full.
 #[derive(Debug)]
 pub(super) struct Queue {
     inner: BatchSpanProcessor,
@@ -96,7 +96,7 @@ impl SpanProcessor for Queue {
     }
 }
 
-/// Exporter with a timeout. Its failures are counted and logged.
+/// An exporter with a timeout, whose failures are counted and logged.
 #[derive(Debug)]
 struct Watched<E> {
     inner: E,
@@ -121,8 +121,8 @@ impl<E: SpanExporter> SpanExporter for Watched<E> {
             LOST.batches.inc();
             LOST.spans.inc_by(count as u64);
         }
-        // Logs only when exports begin to fail or succeed again, because a collector can be down
-        // for hours.
+        // This is logged only when exports begin to fail or succeed again, because a collector can
+        // be down for hours.
         let failed = self.failing.swap(sent.is_err(), Ordering::Relaxed);
         match &sent {
             Err(problem) if !failed => tracing::warn!(%problem, "the collector accepts no spans"),

@@ -1,6 +1,6 @@
-//! Logs: structured, filtered, and without secrets (R9). Libraries are limited to the level `warn`
-//! whatever the filter says, because some of them print headers and frames below that level. A line
-//! that is written within a traced call carries the trace id.
+//! Writes logs that are structured, filtered, and without secrets (R9). Libraries are limited to
+//! the level `warn`, whatever the filter says, because some of them print headers and frames below
+//! that level. A line that is written during a traced call contains the trace id.
 
 use std::{io::IsTerminal as _, panic};
 
@@ -25,14 +25,15 @@ use super::{
 };
 use crate::config::{Log, LogFormat};
 
-/// Filter that applies if no filter is configured.
+/// The filter that applies if none is configured.
 const DEFAULT_FILTER: &str = "info";
 
 /// Starts logging to standard error, and passes spans to `spans`. The log filter does not apply to
 /// spans. Lines are lost at shutdown unless [`Output::finish`] is called.
 ///
 /// # Errors
-/// The filter does not parse, logging was already started, or the writer thread cannot be started.
+/// Returns an error if the filter cannot be parsed, logging was already started, or the writer
+/// thread cannot be started.
 pub fn begin(
     settings: &Log,
     fallback: Option<String>,
@@ -45,8 +46,8 @@ pub fn begin(
         .unwrap_or_else(|| DEFAULT_FILTER.to_owned());
     let filter = filter_of(&filter)?;
     let (lines, output) = Output::begin()?;
-    // The layer would print its own errors directly to standard error, past the queue. Besides, a
-    // line that `WithTraceId` deliberately does not format is not an error.
+    // The layer would print its own errors directly to standard error, without the queue. It would
+    // also report lines that `WithTraceId` deliberately does not format, which are no errors.
     let layer = fmt::layer()
         .with_writer(move || lines.clone())
         .log_internal_errors(false);
@@ -77,9 +78,9 @@ pub fn begin(
     Ok(output)
 }
 
-/// Builds the filter of log lines, and gives it a hint of the most verbose level that passes.
-/// Without this hint, libraries create a span for every frame of a connection, only for the span to
-/// be discarded.
+/// Builds the filter of log lines, with a hint of the most verbose level that passes. Without this
+/// hint, libraries would create a span for every frame of a connection, only for it to be
+/// discarded.
 fn filter_of<S: Subscriber>(words: &str) -> anyhow::Result<impl Filter<S> + use<S>> {
     let theirs = EnvFilter::try_new(words).map_err(|wrong| {
         anyhow::anyhow!(
@@ -94,8 +95,8 @@ fn filter_of<S: Subscriber>(words: &str) -> anyhow::Result<impl Filter<S> + use<
     Ok(theirs.and(ours))
 }
 
-/// Line format that appends the trace id, if there is one. This format also drops the lines that
-/// sampling suppresses. A filter that rejects single events cannot do so, because it conflicts with
+/// A line format that appends the trace id, if there is one. It also drops the lines that sampling
+/// suppresses. A filter that rejects single events cannot drop them, because it would conflict with
 /// the filter state of `tracing_subscriber`.
 struct WithTraceId<F> {
     inner: F,

@@ -1,4 +1,5 @@
-//! Log lines, and spans of calls for a collector. This module knows nothing of tokens.
+//! Writes log lines, and exports spans of calls to a collector. This module knows nothing about
+//! tokens.
 
 pub mod context;
 pub mod export;

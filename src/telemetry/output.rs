@@ -1,5 +1,5 @@
-//! Output of log lines to standard error through a bounded queue and a separate thread. If the
-//! reader of standard error stalls, lines are lost and counted, but calls are never delayed.
+//! Writes log lines to standard error, through a bounded queue and a separate thread. If the reader
+//! of standard error stalls, lines are lost and counted, but calls are never delayed.
 
 use std::{
     io::{self, Write},
@@ -12,26 +12,26 @@ use std::{
     time::Duration,
 };
 
-/// Capacity of the queue, in lines. Further lines are dropped.
+/// The capacity of the queue, in lines. Further lines are dropped.
 const QUEUED_LINES: usize = 4096;
 /// How long to wait for a write to standard output or standard error before giving up.
 const FLUSH_FOR: Duration = Duration::from_secs(1);
-/// How long a line for standard output waits until the log lines queued before it are written.
+/// How long a line for standard output waits for log lines that were queued before it.
 const DRAIN_FOR: Duration = Duration::from_millis(250);
 
 /// The log queue of this process.
 static QUEUE: OnceLock<Lines> = OnceLock::new();
-/// Number of lines that were lost because the queue was full or a write failed.
+/// The number of lines that were lost because the queue was full or a write failed.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Entry of the queue.
+/// An entry of the queue.
 enum Queued {
     Line(Vec<u8>),
-    /// A request to acknowledge that everything queued before this mark is written.
+    /// A request to report when everything that was queued before this mark is written.
     Mark(Sender<()>),
 }
 
-/// Sending end of the queue. Each `write` is one line.
+/// The sending end of the queue. Each `write` must be one line.
 #[derive(Clone)]
 pub(super) struct Lines(SyncSender<Queued>);
 
@@ -56,7 +56,7 @@ impl Write for Lines {
     }
 }
 
-/// Handle that flushes the queue at shutdown.
+/// A handle that flushes the queue at shutdown.
 #[must_use = "lines that wait are lost unless `finish` is called"]
 pub struct Output(Lines);
 
@@ -65,7 +65,7 @@ impl Output {
     /// handle.
     ///
     /// # Errors
-    /// The thread cannot be started.
+    /// Returns an error if the thread cannot be started.
     pub(super) fn begin() -> io::Result<(Lines, Self)> {
         let (lines, queue) = Lines::new(QUEUED_LINES);
         let log = thread::Builder::new().name("log".to_owned());
@@ -74,7 +74,7 @@ impl Output {
         Ok((lines.clone(), Self(lines)))
     }
 
-    /// Waits until all queued lines are written, for one second at most.
+    /// Waits until all queued lines are written, for at most one second.
     pub fn finish(self) {
         within(move || {
             let (mark, written) = mpsc::channel();
@@ -91,8 +91,8 @@ pub fn lines_dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
-/// Writes a line to standard output after the log lines queued so far, so that it comes last on a
-/// terminal that shows both. Gives up if the reader stalls or is gone.
+/// Writes a line to standard output after the log lines that are queued now, so that it comes last
+/// on a terminal that shows both. Gives up if the reader stalls or is gone.
 pub fn print(line: String) {
     within(move || {
         drain();
@@ -108,7 +108,7 @@ pub fn print_error(line: String) {
 }
 
 /// Waits until the log lines that are queued now are written. Does not wait if the queue is full,
-/// because then the reader has stalled.
+/// because in that case the reader has stalled.
 fn drain() {
     let (mark, written) = mpsc::channel();
     let queue = QUEUE.get();
@@ -117,13 +117,13 @@ fn drain() {
     }
 }
 
-/// Runs blocking work on a separate thread, and waits for at most [`FLUSH_FOR`] until the work is
-/// done. A thread that takes longer is left behind and ends with the process.
+/// Runs blocking work on a separate thread, and waits until it is done, for at most [`FLUSH_FOR`].
+/// A thread that takes longer is abandoned, and ends with the process.
 fn within(work: impl FnOnce() + Send + 'static) {
     let (done, waiting) = mpsc::channel();
     let work = move || {
         work();
-        // The send fails if the flush took too long and the receiver has stopped waiting.
+        // The send fails if the work took too long and the receiver has stopped waiting.
         let _ = done.send(());
     };
     if thread::Builder::new().spawn(work).is_ok() {

@@ -1,6 +1,6 @@
-//! Sampling of log lines. Of the lines with the same reason, the first one in each minute is
-//! written and the others are only counted. So an outage costs one line per cause, not one per
-//! refused call.
+//! Samples log lines. Of the lines with the same reason, the first one in each minute is written
+//! and the others are only counted. So while the store is unavailable, there is one line per cause,
+//! not one per refused call.
 //!
 //! Sampling applies to warnings and errors, both our own and those of libraries, and to `INFO`
 //! lines that have a field `reason`.
@@ -17,10 +17,10 @@ use std::{
 use prometheus_client::metrics::counter::Counter;
 use tracing::{Event, Level, Metadata, callsite::Identifier, field::Field};
 
-/// Sampling interval.
+/// The sampling interval.
 const MINUTE: Duration = Duration::from_mins(1);
-/// Maximum number of reasons that are distinguished per call site, so that a message that is
-/// different each time does not evade the sampling.
+/// Maximum number of reasons that are distinguished per call site. Without it, a message that is
+/// different each time would evade the sampling.
 const REASONS_PER_SITE: usize = 16;
 /// The fields that identify a reason. Other fields, such as `request_id`, differ from line to line.
 const REASON_FIELDS: &[&str] = &[
@@ -35,29 +35,29 @@ const REASON_FIELDS: &[&str] = &[
     "rpc_method",
     "chore",
 ];
-/// Target of the summary lines. They are not sampled themselves.
+/// The target of the summary lines, which are not sampled.
 const TARGET: &str = "stacktoken::sampling";
 
-/// Number of lines that sampling has suppressed.
+/// The number of lines that sampling has suppressed.
 pub static SUPPRESSED: LazyLock<Counter> = LazyLock::new(Counter::default);
 
 static SEEN: LazyLock<Mutex<HashMap<Identifier, CallSite>>> = LazyLock::new(Mutex::default);
 
-/// The lines of one call site in this minute.
+/// The lines of one call site in the current minute.
 struct CallSite {
     level: Level,
     reasons: HashMap<u64, Reason>,
-    /// Number of lines whose reason came after the first [`REASONS_PER_SITE`] reasons.
+    /// The number of lines with other reasons than the first [`REASONS_PER_SITE`] ones.
     others: u64,
 }
 
-/// The line that was written for a reason, and the number of lines suppressed since.
+/// The line that was written for a reason, and the number of lines that were suppressed since then.
 struct Reason {
     line: String,
     suppressed: u64,
 }
 
-/// Records a line if it is subject to sampling. Returns whether to write the line.
+/// Counts a line if it is subject to sampling. Returns whether to write the line.
 pub(super) fn admits(event: &Event<'_>) -> bool {
     !is_sampled(event.metadata()) || is_first(event)
 }
@@ -73,7 +73,7 @@ fn is_sampled(metadata: &Metadata<'_>) -> bool {
     has_reason && metadata.target() != TARGET
 }
 
-/// Records a line. Returns whether it is the first line with its reason in this minute.
+/// Counts a line. Returns whether it is the first line with its reason in this minute.
 fn is_first(event: &Event<'_>) -> bool {
     let mut hasher = HashWriter(DefaultHasher::new());
     write_reason(event, &mut hasher);
@@ -123,7 +123,7 @@ pub fn end_minute() {
     }
 }
 
-/// Calls [`end_minute`] every minute; never returns.
+/// Calls [`end_minute`] every minute. Never returns.
 pub async fn end_minutes() {
     loop {
         tokio::time::sleep(MINUTE).await;
@@ -136,7 +136,7 @@ fn write_reason(event: &Event<'_>, out: &mut impl fmt::Write) {
     struct ReasonVisitor<'a, W>(&'a mut W);
     impl<W: fmt::Write> tracing::field::Visit for ReasonVisitor<'_, W> {
         fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-            // Writing to a hasher or a `String` does not fail.
+            // Writing to a hasher or a `String` cannot fail.
             let _ = match field.name() {
                 "message" => write!(self.0, "{value:?} "),
                 name if REASON_FIELDS.contains(&name) => write!(self.0, "{name}={value:?} "),

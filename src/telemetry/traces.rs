@@ -1,6 +1,6 @@
-//! Spans of calls, according to OpenTelemetry's RPC and database conventions: one span per call and
+//! Creates spans according to OpenTelemetry's RPC and database conventions: one span per call, and
 //! one per operation of the store. Whether a call is traced is decided before any span is created,
-//! so that calls that are not traced cost nothing. Spans contain no data that callers send.
+//! so that other calls have no overhead. Spans contain no data that callers send.
 
 use std::time::Duration;
 
@@ -26,17 +26,17 @@ use tracing_subscriber::{Layer, Registry, filter::FilterFn};
 use super::{context, export};
 use crate::config;
 
-/// Target of the spans that go to the collector.
+/// The target of the spans that go to the collector.
 const TARGET: &str = "stacktoken::trace";
 /// How long the export of the remaining spans may take at shutdown.
 const FLUSH_FOR: Duration = Duration::from_millis(1500);
 
-/// Returns whether this metadata describes a span for the collector. It never does for log lines.
+/// Returns whether this metadata describes a span for the collector. Returns false for log lines.
 pub(super) fn is_ours(metadata: &Metadata<'_>) -> bool {
     metadata.target() == TARGET && metadata.is_span()
 }
 
-/// Export of spans, which runs until [`Exporting::finish`] is called.
+/// The export of spans, which runs until [`Exporting::finish`] is called.
 #[derive(Debug)]
 pub struct Exporting(SdkTracerProvider);
 
@@ -53,7 +53,7 @@ impl Exporting {
             .with_filter(FilterFn::new(is_ours).with_max_level_hint(LevelFilter::INFO))
     }
 
-    /// Exports the remaining spans. Blocks for two seconds at most.
+    /// Exports the remaining spans. Blocks for at most two seconds.
     pub fn finish(self) {
         if self.0.shutdown_with_timeout(FLUSH_FOR).is_err() {
             tracing::warn!("spans were left unsent");
@@ -61,7 +61,7 @@ impl Exporting {
     }
 }
 
-/// Identifies this process in its spans.
+/// The attributes that identify this process in its spans.
 #[derive(Debug)]
 pub struct Identity {
     /// `service.name`. If `None`, the value comes from `OTEL_RESOURCE_ATTRIBUTES`, or else is
@@ -91,7 +91,8 @@ impl Identity {
 /// Starts to export spans if a collector is configured. Must be called within a tokio runtime.
 ///
 /// # Errors
-/// The endpoint is invalid. The error does not quote the endpoint, which can contain a password.
+/// Returns an error if the endpoint is invalid. The error does not quote the endpoint, because it
+/// can contain a password.
 pub fn begin(settings: &config::Traces, identity: Identity) -> anyhow::Result<Option<Exporting>> {
     let Some(endpoint) = &settings.otlp_endpoint else {
         return Ok(None);
@@ -110,7 +111,7 @@ pub fn begin(settings: &config::Traces, identity: Identity) -> anyhow::Result<Op
     let provider = SdkTracerProvider::builder()
         .with_span_processor(export::Queue::new(exporter, Handle::current()))
         .with_resource(identity.resource())
-        // The sampling decision is made before a span is created, so every span is exported.
+        // Calls are sampled before a span is created, so every span is exported.
         .with_sampler(SdkSampler::AlwaysOn)
         .build();
     Ok(Some(Exporting(provider)))
@@ -142,8 +143,8 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Creates a sampler with the configured ratio. The ratio applies to calls whose caller has not
-    /// decided whether to trace them.
+    /// Creates a sampler with the configured ratio. The ratio applies to calls without a trace
+    /// context, whose callers have not decided whether to trace them.
     #[must_use]
     #[expect(
         clippy::cast_possible_truncation,
@@ -192,7 +193,7 @@ impl Sampler {
             "error.type" = Empty,
         );
         if let Some(theirs) = &theirs {
-            // Fails only if there is no collector and therefore no span.
+            // This fails only if there is no collector and therefore no span.
             let _ = span.set_parent(theirs.clone());
         }
         CallTrace { span, theirs }
@@ -208,13 +209,13 @@ impl Sampler {
 /// How a call ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Outcome {
-    /// Name of the gRPC status.
+    /// The name of the gRPC status.
     pub status: &'static str,
-    /// Reason of the error, if the call failed with a reason of the API contract.
+    /// The reason of the error, if the call failed with a reason of the API contract.
     pub reason: Option<&'static str>,
 }
 
-/// Trace of one call. It has our own span, or only the caller's context, or neither.
+/// The trace of one call. It has our own span, only the caller's context, or neither.
 #[derive(Debug)]
 pub struct CallTrace {
     span: Span,
@@ -231,8 +232,8 @@ impl CallTrace {
         }
     }
 
-    /// Returns whether the call is recorded, or belongs to a trace of its caller that the log
-    /// names.
+    /// Returns whether the call has a span, or a trace context of its caller that log lines must
+    /// name.
     #[must_use]
     pub fn is_recorded(&self) -> bool {
         self.theirs.is_some() || !self.span.is_none()
@@ -262,8 +263,8 @@ impl CallTrace {
 }
 
 impl Drop for CallTrace {
-    /// Records the status `CANCELLED` if the call is dropped before it ends, because then its
-    /// client has cancelled it.
+    /// Records the status `CANCELLED` if the call is dropped before it ends. This happens only if
+    /// the client cancels the call.
     fn drop(&mut self) {
         self.end(Outcome {
             status: "CANCELLED",
@@ -285,7 +286,7 @@ fn is_fault(status: &str) -> bool {
     )
 }
 
-/// Span of one operation of the store; empty unless the call is traced.
+/// The span of one operation of the store. Empty unless the call is traced.
 #[derive(Debug)]
 pub struct StoreSpan(Span);
 

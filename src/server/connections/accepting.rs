@@ -1,5 +1,5 @@
-//! Accepting connections. An accept error is logged, and accepting goes on after a pause. Exiting,
-//! or retrying without a pause, would let a client cause a denial of service.
+//! Accepts connections. If accepting fails, the error is logged and accepting goes on after a
+//! pause. Exiting, or retrying without a pause, would let a client cause a denial of service.
 
 use std::{io, time::Duration};
 
@@ -39,7 +39,7 @@ pub(super) async fn accept(
 }
 
 /// Accepts the next connection to the admin port. If the limit is reached, an old connection is
-/// closed to make room.
+/// closed for it.
 pub(in crate::server) async fn accept_admin(
     listener: &TcpListener,
     admin_connections: &AdminConnections,
@@ -65,8 +65,8 @@ pub(in crate::server) async fn accept_admin(
 }
 
 /// Sets `TCP_NODELAY`, so that small responses are not delayed, and `TCP_USER_TIMEOUT`, so that the
-/// kernel closes the connection of a client that never reads. Such a connection has no space left
-/// for our HTTP/2 pings.
+/// kernel closes the connection of a client that never reads. HTTP/2 pings cannot detect such a
+/// client, because its full send buffer has no space for them.
 fn prepare(socket: &TcpStream, unheard: Duration) {
     let unheard = u32::try_from(unheard.as_millis()).unwrap_or(u32::MAX);
     let cut = set_tcp_user_timeout(socket, unheard).map_err(io::Error::from);

@@ -1,4 +1,4 @@
-//! Connection limit of the admin port. A new connection is always accepted. If the limit is
+//! Limits the connections of the admin port. A new connection is always accepted. If the limit is
 //! reached, the address with the most connections loses its oldest connection instead. So a client
 //! that holds many connections open cannot make liveness probes fail.
 
@@ -12,14 +12,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::limiter::{Limits, network_of};
 
-/// The open connections and their limits. The oldest connection comes first.
+/// The open connections, oldest first, and their limits.
 #[derive(Clone)]
 pub(in crate::server) struct AdminConnections {
     limits: Limits,
     open: Arc<Mutex<VecDeque<(IpAddr, CancellationToken)>>>,
 }
 
-/// Guard of one open connection. Dropping the guard removes the connection from the list.
+/// A guard for one open connection. Dropping the guard removes the connection from the list.
 pub(in crate::server) struct AdminConnection {
     connections: AdminConnections,
     closing: CancellationToken,
@@ -63,8 +63,7 @@ impl AdminConnections {
         let crowded = if from(address) >= limits.by_address {
             Some(address)
         } else if open.len() >= limits.all {
-            // If several addresses have equally many connections, `max_by_key` returns the last of
-            // them.
+            // If several addresses tie for the most connections, `max_by_key` returns the last one.
             open.iter().map(|(of, _)| *of).max_by_key(|of| from(*of))
         } else {
             None
@@ -86,7 +85,7 @@ impl AdminConnection {
 
 impl Drop for AdminConnection {
     fn drop(&mut self) {
-        // Marks the entry of this connection for the removal below.
+        // The cancellation marks this connection's entry for the removal below.
         self.closing.cancel();
         self.connections
             .open()

@@ -1,5 +1,5 @@
-//! Limits on calls whose request message has not arrived and on responses that the client has not
-//! read, per connection and per peer address. Such calls and responses take memory but no call
+//! Limits, per connection and per peer address, on calls whose request message has not arrived and
+//! on responses that the client has not read. Such calls and responses take memory but no call
 //! permit. So they are limited per sender, and cannot displace the calls of others.
 
 use std::sync::{
@@ -27,8 +27,8 @@ pub(in crate::server) struct BacklogLimits {
     pub answer_bytes: usize,
 }
 
-/// Counts of waiting calls, of the bytes of their messages, and of unread responses, for a
-/// connection or an address.
+/// Numbers of waiting calls, bytes of their messages, and unread responses, for a connection or an
+/// address.
 #[derive(Debug, Default)]
 pub(in crate::server) struct BacklogCounts {
     calls: AtomicUsize,
@@ -69,7 +69,8 @@ impl Backlog {
         }
     }
 
-    /// Counts one more waiting call until the guard is dropped; `None` if a limit is exceeded.
+    /// Counts one more waiting call until the guard is dropped. Returns `None` if a limit is
+    /// exceeded.
     pub fn wait(self: &Arc<Self>) -> Option<WaitingPermit> {
         let BacklogLimits {
             by_connection,

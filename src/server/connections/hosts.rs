@@ -1,5 +1,6 @@
-//! The threads that serve connections, each with a single-threaded runtime. A call that the cache
-//! can answer thus stays on one thread. A call wakes another thread only if it needs the store.
+//! The threads that serve connections, called hosts. Each has a single-threaded runtime, so a call
+//! that the cache can answer stays on one thread. A call wakes another thread only if it needs the
+//! store.
 
 use std::{
     io,
@@ -18,14 +19,14 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Creates the future of a connection. Called on the host of the connection, so that the socket
-/// belongs to the runtime of that host.
+/// Creates the future of a connection. It is called on the host of the connection, so that the
+/// socket belongs to that host's runtime.
 type Start = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 
 /// The hosts of connections. Dropping them ends their threads, and with them all connections.
 pub(super) struct Hosts {
     all: Vec<Host>,
-    /// One task per host, which ends when the host does.
+    /// One task per host, which ends when its host ends.
     ended: JoinSet<()>,
     _stop: DropGuard,
 }
@@ -36,7 +37,7 @@ struct Host {
     open: Arc<AtomicUsize>,
 }
 
-/// Counts one connection of a host until it is dropped.
+/// Counts one connection of a host until this value is dropped.
 struct Counted(Arc<AtomicUsize>);
 
 impl Drop for Counted {
@@ -46,8 +47,8 @@ impl Drop for Counted {
 }
 
 impl Hosts {
-    /// Starts this number of threads, whose names begin with `name`, or with 0 a single task on the
-    /// current runtime.
+    /// Starts `threads` threads, whose names begin with `name`. If `threads` is 0, starts a single
+    /// task on the current runtime instead.
     ///
     /// # Errors
     /// The error of the operating system if a thread or its runtime cannot be created.
@@ -93,7 +94,7 @@ impl Hosts {
                 connection.await;
             })
         };
-        // Fails only if the host has ended, and then the process stops.
+        // This fails only if the host has ended, and then the process stops.
         let _ = host.connections.send(Box::new(start));
     }
 
@@ -117,8 +118,8 @@ impl Host {
     }
 }
 
-/// Starts a thread that serves connections until the channel is closed and all of them have ended,
-/// or until `stop`. The returned receiver completes when the thread ends.
+/// Starts a thread that serves connections until the channel is closed and all connections have
+/// ended, or until `stop`. The returned receiver completes when the thread ends.
 fn spawn_thread(
     name: &str,
     starting: mpsc::UnboundedReceiver<Start>,
@@ -145,12 +146,12 @@ fn spawn_thread(
     };
     let thread = thread::Builder::new().name(name.to_owned());
     thread.spawn(run)?;
-    // Fails only if the thread is gone, which its receiver reports.
+    // This fails only if the thread has ended, which `ended` reports.
     let _ = runtimes.send(Builder::new_current_thread().enable_all().build()?);
     Ok(ended)
 }
 
-/// Serves connections until the channel is closed and all of them have ended.
+/// Serves connections until the channel is closed and all connections have ended.
 async fn serve(mut starting: mpsc::UnboundedReceiver<Start>) {
     let mut open = JoinSet::new();
     loop {
@@ -191,7 +192,7 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(10);
 
-    /// A connection that reports its thread when it starts, and is open until `end`.
+    /// A connection that sends the name of its thread when it starts, and stays open until `end`.
     fn connection(
         started: &Sender<Option<String>>,
         end: CancellationToken,

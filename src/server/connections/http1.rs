@@ -1,5 +1,5 @@
-//! HTTP/1.1 connections of the HTTP port. hyper refuses requests whose length is ambiguous, such as
-//! those with both `content-length` and `transfer-encoding`.
+//! Serves HTTP/1.1 connections of the HTTP port. hyper refuses requests whose length is ambiguous,
+//! such as those with both `content-length` and `transfer-encoding`.
 
 use std::{pin::pin, time::Duration};
 
@@ -9,15 +9,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Answer, Connections, PerConnection, socket::PrefaceSocket};
 
-/// Maximum number of headers of a request. hyper refuses more with 431.
+/// Maximum number of headers of a request. hyper responds with 431 if there are more.
 const MAX_HEADERS: usize = 64;
 /// hyper's smallest buffer for the head of a request, in bytes.
 const MIN_BUFFER: usize = 8 * 1024;
 
 impl<S: Answer> Connections<S> {
-    /// Builds the HTTP/1.1 settings. A larger request head than the buffer is refused with 431.
-    /// The timeout for the head also closes an idle connection, so it is as long as HTTP/2 keeps a
-    /// connection whose client does not reply.
+    /// Builds the HTTP/1.1 settings. A request head that is larger than the buffer is refused with
+    /// 431. The timeout for the head also closes idle connections, so it is as long as the time
+    /// after which HTTP/2 closes a connection whose client does not reply.
     pub(super) fn http1(&self) -> http1::Builder {
         let tuning = &self.tuning;
         let head = usize::try_from(tuning.max_header_bytes).unwrap_or(usize::MAX);

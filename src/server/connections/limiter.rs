@@ -1,7 +1,7 @@
-//! Connection limits of the gRPC port and of the HTTP port, in total, per port and per address. If the
-//! total limit or that of the port is reached, the next connection waits in the kernel's backlog. If
-//! the limit of its address is reached, a new connection is closed, so that one client cannot lock out
-//! all others.
+//! Limits the connections of the gRPC port and the HTTP port, in total, per port and per address.
+//! If the total limit or the limit of the port is reached, the next connection waits in the
+//! kernel's backlog. If the limit of its address is reached, a new connection is closed, so that
+//! one client cannot lock out all others.
 
 use std::{
     collections::HashMap,
@@ -46,7 +46,7 @@ pub(in crate::server) struct ConnectionLimiter {
     failing: AtomicBool,
 }
 
-/// Number of open connections from one address, and the counts of waiting calls that these
+/// The number of open connections from one address, and the counts of waiting calls that these
 /// connections share.
 #[derive(Default)]
 struct Peers {
@@ -80,8 +80,8 @@ impl PortLimits {
     /// Creates the limits of this number of ports. `threads` is the number of threads of each port.
     pub fn new(tuning: &Tuning, (ports, threads): (usize, usize), metrics: &Arc<Metrics>) -> Self {
         let all = within_open_files(tuning.max_connections, ports * threads);
-        // Each port holds a permit for its next connection. An idle port must not take the last one
-        // from another port.
+        // Each port holds a permit for its next connection. Extra permits ensure that an idle port
+        // does not take the last one from another port.
         let permits = all + ports - 1;
         Self {
             all: Arc::new(Semaphore::new(permits)),
@@ -100,15 +100,15 @@ impl PortLimits {
     }
 }
 
-/// Returns how many of all connections one of the ports may have. The clients of a port must not be
-/// able to lock out those of another one, so each has at most three quarters.
+/// Returns how many of all connections one port may have. With several ports, each has at most
+/// three quarters, so that its clients cannot lock out those of another port.
 const fn share_of_port(all: usize, ports: usize) -> usize {
     if ports == 1 { all } else { all - all / 4 }
 }
 
 impl ConnectionLimiter {
-    /// Creates the limiter of a port that has `limits` of its own. It reports the number of open
-    /// connections in the gauge `open`.
+    /// Creates the limiter of a port. `all` is shared with the other ports, and `limits` applies to
+    /// this port only. The gauge `open` reports the number of open connections.
     fn new(all: Arc<Semaphore>, limits: Limits, (metrics, open): (Arc<Metrics>, Gauge)) -> Self {
         Self {
             all,
@@ -121,8 +121,8 @@ impl ConnectionLimiter {
         }
     }
 
-    /// Waits for a free permit. That of the port comes first, so that a port whose share is used up
-    /// takes nothing from another one.
+    /// Waits for a free permit. The permit of the port is taken first, so that a port whose share
+    /// is used up takes no permit from other ports.
     pub async fn acquire(&self) -> FreePermit {
         FreePermit {
             _of_port: permit_of(&self.of_port).await,
@@ -130,7 +130,8 @@ impl ConnectionLimiter {
         }
     }
 
-    /// Takes a permit for a connection from `address`; `None` if the address is at its limit.
+    /// Takes a permit for a connection from `address`. Returns `None` if the address is at its
+    /// limit.
     pub fn take(&self, free: FreePermit, address: IpAddr) -> Option<ConnectionPermit> {
         self.failing.store(false, Ordering::Relaxed);
         let address = network_of(address);
@@ -156,8 +157,8 @@ impl ConnectionLimiter {
         })
     }
 
-    /// Counts a failed accept, which the client or a lack of resources has caused. Only the first
-    /// failure is logged until an accept succeeds again.
+    /// Counts a failed accept, caused by the client or by a lack of resources. After a failure is
+    /// logged, further ones are not, until an accept succeeds.
     pub fn note_failure(&self, error: &io::Error) {
         self.metrics.refuse_connection("accept");
         if !self.failing.swap(true, Ordering::Relaxed) {
@@ -168,7 +169,7 @@ impl ConnectionLimiter {
 
 async fn permit_of(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {
     loop {
-        // Always `Ok`: the semaphore is never closed.
+        // This is always `Ok`, because the semaphore is never closed.
         if let Ok(permit) = semaphore.clone().acquire_owned().await {
             return permit;
         }
@@ -181,7 +182,7 @@ impl ConnectionPermit {
         self.waiting.clone()
     }
 
-    /// Returns the address under which this connection is counted.
+    /// Returns the address under which this connection is counted, see [`network_of`].
     pub const fn network(&self) -> IpAddr {
         self.address
     }
@@ -250,7 +251,7 @@ mod tests {
     }
 
     /// Opens a connection from each of these addresses, and returns the permits of the accepted
-    /// ones.
+    /// connections.
     async fn kept(limiter: &ConnectionLimiter, addresses: &[&str]) -> Vec<ConnectionPermit> {
         let mut permits = Vec::new();
         for address in addresses {

@@ -1,5 +1,5 @@
-//! Reads the request message of a unary call. Its owner polls it directly, so it needs no boxed
-//! future.
+//! Reads the request message of a unary call. The call polls it directly, so no boxed future is
+//! needed.
 
 use std::{
     pin::Pin,
@@ -21,8 +21,8 @@ pub(in crate::server) struct MessageRead {
 }
 
 /// The part of a message that has arrived. Most messages arrive in one piece, which is kept without
-/// a copy. Further pieces are appended, so that the cost of many small pieces is linear in their
-/// bytes.
+/// a copy. Further pieces are appended to a buffer, so that the cost of many small pieces is linear
+/// in their total size.
 #[derive(Default)]
 struct Pieces {
     first: Bytes,
@@ -55,7 +55,7 @@ impl Pieces {
 }
 
 impl MessageRead {
-    /// Starts to read. Reading ends early with a message of more than `at_most` bytes.
+    /// Starts to read. Stops early if the message has more than `at_most` bytes.
     pub fn new(body: RequestBody, at_most: usize) -> Self {
         Self {
             body,
@@ -67,7 +67,7 @@ impl MessageRead {
     /// Continues to read. Completes at the end of the body, or when the message is too large.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while !self.body.is_end_stream() && self.arrived.len() <= self.at_most {
-            // An error is reported by the body itself, which ends the call.
+            // The body itself reports an error, and this report ends the call.
             let Some(Ok(frame)) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
                 break;
             };
@@ -80,12 +80,12 @@ impl MessageRead {
         Poll::Ready(())
     }
 
-    /// Returns the message, once [`Self::poll`] has completed.
+    /// Returns the message. Call this only once [`Self::poll`] has completed.
     pub const fn bytes(&self) -> &Bytes {
         &self.arrived.first
     }
 
-    /// Restores the body, as if nothing of it had been read.
+    /// Restores the body, as if none of it had been read.
     pub fn into_body(mut self) -> Body {
         self.arrived.join();
         let bytes = self.arrived.first;

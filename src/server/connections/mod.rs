@@ -1,6 +1,6 @@
-//! Connections, from accept to close: limits on their number, a timeout for the handshake, a
-//! maximum age and graceful shutdown. One task accepts connections and performs their handshakes;
-//! then dedicated threads serve the connections. This module does not depend on RPCs.
+//! Handles connections from accept to close: limits on their number, a timeout for the handshake, a
+//! maximum age and graceful shutdown. One task accepts connections and performs their handshakes.
+//! Dedicated threads then serve the connections. This module does not depend on RPCs.
 
 mod accepting;
 pub(super) mod admin_connections;
@@ -53,18 +53,17 @@ use crate::{
     metrics::Metrics,
 };
 
-/// Size of the send buffer for data that the client has not read, in bytes per call.
+/// Size of the send buffer of each call, in bytes. It holds data that the client has not read yet.
 const MAX_UNREAD_BYTES: usize = 64 * 1024;
 
 /// Receive window of one stream, in bytes. The window of a connection is four times as large.
 const UNREAD_BY_US: u32 = 64 * 1024;
-/// Lower bound of hyper's limit on the size of headers, in bytes. Hyper refuses larger headers with
-/// an error of its own. Below hyper's limit, the middleware enforces `--max-header-bytes` with our
-/// error.
+/// The lowest value for hyper's limit on the size of headers, in bytes. hyper refuses larger
+/// headers with its own error. Below hyper's limit, the middleware enforces `--max-header-bytes`
+/// with our error.
 const MAX_HEADER_BYTES: u32 = 96 * 1024;
 
-/// Identity of a connection's peer and the limits that its connections share; attached to each
-/// request.
+/// The identity of a connection's peer, and the limits that apply to it. Attached to each request.
 #[derive(Debug)]
 pub(super) struct Peer {
     /// The evaluated client certificate, if one was presented.
@@ -104,14 +103,14 @@ pub(super) trait Answer: Send + Sync + 'static {
     fn answer(self: &Arc<Self>, request: Request<RequestBody>, peer: &Arc<Peer>) -> AnswerFuture;
 }
 
-/// A connection whose handshake is done, and whose socket belongs to no runtime.
+/// A connection whose handshake is done, and whose socket is not registered with a runtime.
 struct Secured {
     socket: Socket,
     peer: Arc<Peer>,
     permit: ConnectionPermit,
 }
 
-/// The protocol of a port. The client cannot choose another.
+/// The protocol of a port. The client cannot choose another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
     /// HTTP/2, for gRPC.
@@ -121,7 +120,7 @@ pub(super) enum Protocol {
 }
 
 impl Protocol {
-    /// Returns the beginning of the names of the threads that serve the connections of the port.
+    /// Returns the prefix of the names of the threads that serve the connections of this port.
     const fn thread_name(self) -> &'static str {
         match self {
             Self::Http2 => "connections",
@@ -143,8 +142,8 @@ pub(super) struct Connections<S> {
 }
 
 impl<S: Answer> Connections<S> {
-    /// Accepts and serves connections until `stop`. Then stops accepting, shuts every connection
-    /// down gracefully, and returns after the last call. Also returns if a thread that serves
+    /// Accepts and serves connections until `stop`. Then stops accepting, shuts down every
+    /// connection gracefully, and returns after the last call. Also returns if a thread that serves
     /// connections ends or cannot be started. Dropping the future closes the connections that are
     /// still open, and ends the threads.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
@@ -173,7 +172,7 @@ impl<S: Answer> Connections<S> {
                 () = stop.cancelled() => break,
             }
         }
-        // Closes the port, so that new clients are refused at once instead of queued.
+        // Close the port, so that new clients are refused at once instead of queued.
         drop(listener);
         while let Some(ended) = begun.join_next().await {
             this.hand_over(&hosts, ended, &stop);
@@ -182,7 +181,8 @@ impl<S: Answer> Connections<S> {
     }
 
     /// Performs the handshake of a connection, and releases its socket from this runtime. TLS
-    /// handshakes take milliseconds of CPU time, so they do not run where calls are answered.
+    /// handshakes take milliseconds of CPU time, so they do not run on the threads that answer
+    /// calls.
     async fn begin(
         self: Arc<Self>,
         socket: TcpStream,
@@ -295,14 +295,14 @@ impl<S: Answer> Connections<S> {
         Ok((Socket::Tls(Box::new(socket)), peer))
     }
 
-    /// Builds the HTTP/2 settings. The number of streams that a client may reset before they are
-    /// accepted is left at the library's own low limit.
+    /// Builds the HTTP/2 settings. The limit on streams that a client resets before they are
+    /// accepted stays at the library's low default.
     fn http2(&self) -> http2::Builder<TokioExecutor> {
         let tuning = &self.tuning;
         let mut http2 = http2::Builder::new(TokioExecutor::new());
         http2
             .timer(TokioTimer::new())
-            // No client of gRPC reads a `date`, and it costs each response about 40 bytes.
+            // No gRPC client reads `date`, which adds about 40 bytes to each response.
             .auto_date_header(false)
             .max_concurrent_streams(tuning.max_streams)
             .max_local_error_reset_streams(tuning.max_resets)
@@ -315,9 +315,9 @@ impl<S: Answer> Connections<S> {
         http2
     }
 
-    /// Serves a connection. Closes the connection if the client sends no preface in time. At its
-    /// maximum age or on `stop`, shuts the connection down gracefully: the client gets GOAWAY, and
-    /// calls in progress get time to finish.
+    /// Serves a connection. Closes it if the client sends no preface in time. At its maximum age or
+    /// on `stop`, shuts it down gracefully: the client gets GOAWAY, and calls in progress get time
+    /// to finish.
     async fn keep(
         &self,
         connection: http2::Connection<
@@ -381,7 +381,8 @@ pub(super) fn threads(tuning: &Tuning) -> usize {
     tuning.connection_threads.unwrap_or_else(per_cpu)
 }
 
-/// Hyper service of one connection. It counts the bodies of requests and responses.
+/// The hyper service of one connection. It counts the bodies of requests and responses against the
+/// limits of the peer.
 struct PerConnection<S> {
     answering: Arc<S>,
     peer: Arc<Peer>,

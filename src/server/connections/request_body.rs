@@ -1,7 +1,7 @@
-//! Request bodies as they arrive. While a call is polled, its body reports whether the call waits
-//! for more of its message. So a call whose message is complete at once costs nothing extra. The
-//! body also reports what tonic hides: a client that is gone, which tonic treats as the end of the
-//! message, and a second message of a unary call, which tonic skips.
+//! Request bodies that report what arrives. While a call is polled, its body reports whether the
+//! call waits for more of its message. So a call whose message is complete at once has no extra
+//! cost. The body also reports what tonic hides: a lost client, which tonic treats as the end of
+//! the message, and a second message in a unary call, which tonic skips.
 
 use std::{
     cell::Cell,
@@ -18,11 +18,12 @@ use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use super::backlog::Backlog;
 
 thread_local! {
-    /// Report by the body of the call that this thread is polling; `None` while no call is polled.
+    /// The call that this thread is polling, with the report of its body. `None` while no call is
+    /// polled.
     static POLLED: Cell<Option<PolledCall>> = const { Cell::new(None) };
 }
 
-/// The call that a thread is polling.
+/// A call that is being polled, and what its body has reported so far.
 #[derive(Clone, Copy)]
 struct PolledCall {
     expected: Expected,
@@ -49,7 +50,7 @@ pub(in crate::server) enum BodyReport {
     TooMuch,
     /// A second message has begun to arrive, although only one is allowed.
     SecondMessage,
-    /// The client has framed the body wrongly: in HTTP/1.1, a chunk is malformed.
+    /// The client framed the body incorrectly, for example with a malformed HTTP/1.1 chunk.
     Malformed,
     /// No more data will arrive, because the client has cancelled the call or its connection is
     /// lost.
@@ -57,8 +58,9 @@ pub(in crate::server) enum BodyReport {
 }
 
 impl BodyReport {
-    /// Returns whether the call must stop reading. The rest of the body is hidden from the call, so
-    /// that it neither uses a second message nor treats a lost client as the end of the message.
+    /// Returns whether the call must stop reading. The rest of the body is then hidden from the
+    /// call, so that it neither uses a second message nor treats a lost client as the end of the
+    /// message.
     const fn ends(self) -> bool {
         matches!(self, Self::SecondMessage | Self::Malformed | Self::Gone)
     }
@@ -79,7 +81,8 @@ pub(in crate::server) fn report_while<T>(
     )
 }
 
-/// Request body that counts the bytes of its message as long as the message is incomplete.
+/// A request body that counts the bytes of its message against the backlog while the message is
+/// incomplete.
 pub(in crate::server) struct RequestBody {
     inner: Source,
     backlog: Arc<Backlog>,
@@ -91,7 +94,7 @@ pub(in crate::server) struct RequestBody {
 enum Source {
     /// The connection.
     Client(Incoming),
-    /// Memory: a call that this process makes for a request on the HTTP port.
+    /// Memory, for a call that this process makes for a request on the HTTP port.
     Memory(Full<Bytes>),
 }
 
@@ -142,7 +145,8 @@ impl RequestBody {
         }
     }
 
-    /// Counts a frame, and returns what there is to report; `None` if nothing has changed.
+    /// Counts a frame, and returns the new report. Returns `None` if there is nothing new to
+    /// report.
     fn note(
         &mut self,
         polled: &Poll<Option<Result<Frame<Bytes>, hyper::Error>>>,
@@ -168,8 +172,8 @@ impl RequestBody {
     }
 }
 
-/// Returns whether hyper could not read the framing of a body. It tells this by the kind of an I/O
-/// error. The errors of HTTP/2 have another source.
+/// Returns whether hyper could not parse the framing of a body. In this case, the source of hyper's
+/// error is an I/O error of one of these kinds. The errors of HTTP/2 have other sources.
 fn is_malformed(error: &hyper::Error) -> bool {
     let source = error.source().and_then(|source| source.downcast_ref());
     source.is_some_and(|source: &io::Error| {
@@ -195,7 +199,7 @@ impl Body for RequestBody {
         if let Some(report) = self.note(&polled, call) {
             POLLED.set(Some(PolledCall { report, ..call }));
             if report.ends() {
-                // Nothing needs to wake the call, because it is refused after this poll.
+                // The call is refused after this poll, so nothing needs to wake it.
                 return Poll::Pending;
             }
         }
@@ -220,12 +224,12 @@ impl Drop for RequestBody {
 /// Size in bytes of the prefix of a gRPC message: the compressed flag and the length.
 const PREFIX: usize = 5;
 
-/// Progress of the first message of a body.
+/// How much of the first message of a body has arrived.
 #[derive(Default)]
 struct FirstMessage {
     prefix: [u8; PREFIX],
     prefix_bytes: usize,
-    /// Number of bytes that are still missing from the message; valid once the prefix is complete.
+    /// Number of message bytes that have not arrived. Valid once the prefix is complete.
     missing: usize,
 }
 
@@ -250,7 +254,7 @@ impl FirstMessage {
 mod tests {
     use super::*;
 
-    /// Returns the index of the piece in which a second message is found.
+    /// Returns the index of the piece in which a second message is detected.
     fn exceeded_at(pieces: &[&[u8]]) -> Option<usize> {
         let mut first = FirstMessage::default();
         pieces.iter().position(|piece| first.count(piece))

@@ -1,6 +1,6 @@
-//! Response bodies that are being sent to the client. HTTP/2 buffers a response that the client
-//! does not read. So unread responses are counted per connection and per address until their last
-//! byte is written or the stream is closed.
+//! Response bodies that count as unread. HTTP/2 buffers a response that the client does not read.
+//! So unread responses are counted per connection and per address until their last byte is written
+//! or the stream is closed.
 
 use std::{
     pin::Pin,
@@ -16,11 +16,11 @@ use tonic::body::Body;
 
 use super::backlog::{Backlog, UnreadBytes, UnreadResponse};
 
-/// Size in bytes below which only the response is counted and not its bytes, because the stream
-/// itself costs more memory than such a small body.
+/// Size in bytes below which a body's bytes are not counted, only its response. The stream itself
+/// takes more memory than such a small body.
 const SMALL: usize = 4 * 1024;
 
-/// Future of a response whose body is counted while it is unread.
+/// The future of a response whose body counts as unread until the client reads it.
 pub(super) struct ResponseFuture<F> {
     response: F,
     backlog: Arc<Backlog>,
@@ -55,9 +55,9 @@ struct UnreadCounts {
     bytes: Option<UnreadBytes>,
 }
 
-/// Encodes the message of a response, and counts the response and its bytes as unread on the thread
-/// that made it. That thread can make many responses before the connection's thread sends the
-/// first.
+/// Encodes the message of a response, and counts the response and its bytes as unread. This must
+/// happen on the thread that created the response, because that thread can create many responses
+/// before the connection's thread sends the first one.
 pub(in crate::server) fn count_made(
     response: Response<Body>,
     unread: UnreadResponse,
@@ -78,7 +78,7 @@ struct Encoded {
     rest: Body,
 }
 
-/// Encodes the first frame of a body, if it is ready.
+/// Encodes the first frame of a body if the frame is ready.
 fn encoded(mut body: Body) -> Body {
     if hyper::body::Body::is_end_stream(&body) {
         return body;
@@ -118,8 +118,8 @@ impl hyper::body::Body for Encoded {
     }
 }
 
-/// Returns a size hint with this number of bytes as the lower bound. There is no upper bound,
-/// because with one, hyper would send a `content-length`.
+/// Returns a size hint with this number of bytes as the lower bound. It has no upper bound, because
+/// an exact size would make hyper send `content-length`.
 pub(super) fn at_least(bytes: usize) -> SizeHint {
     let mut hint = SizeHint::new();
     hint.set_lower(u64::try_from(bytes).unwrap_or(u64::MAX));
@@ -133,20 +133,20 @@ fn count_known(body: &Body, backlog: &Arc<Backlog>) -> Option<UnreadBytes> {
     (known >= SMALL).then(|| backlog.count_unread_bytes(known))
 }
 
-/// A response body that is counted while it is unread.
+/// A response body that counts as unread until the client reads it.
 pub(super) struct ResponseBody {
     body: Body,
     backlog: Arc<Backlog>,
-    /// Set from the beginning, and after each data frame. Cleared when the body has nothing to send
-    /// or the next frame is polled, because hyper polls again only once the send window has space
-    /// for the previous frame.
+    /// Set at the beginning and after each data frame. Cleared when the body has nothing to send or
+    /// the next frame is polled, because hyper polls again only once the send window has space for
+    /// the previous frame.
     unread: Option<UnreadResponse>,
-    /// Bytes of the first frame, until that frame counts them itself.
+    /// The counted bytes of the first frame, until that frame is sent with its own count.
     unread_bytes: Option<UnreadBytes>,
 }
 
 impl ResponseBody {
-    /// Counts the response, unless `counts` does so already.
+    /// Counts the response, unless `counts` already counts it.
     fn new(body: Body, counts: Option<UnreadCounts>, backlog: Arc<Backlog>) -> Self {
         let UnreadCounts { response, bytes } = counts.unwrap_or_else(|| UnreadCounts {
             response: backlog.count_unread(),
@@ -161,8 +161,8 @@ impl ResponseBody {
     }
 }
 
-/// Returns the frame. Its bytes are counted as unread until their buffer is dropped, unless there
-/// are fewer than [`SMALL`].
+/// Counts the bytes of a frame as unread until their buffer is dropped. Leaves a frame with fewer
+/// than [`SMALL`] bytes uncounted.
 fn counted(frame: Frame<Bytes>, backlog: &Arc<Backlog>) -> Frame<Bytes> {
     frame.map_data(|bytes| {
         if bytes.len() < SMALL {

@@ -1,5 +1,5 @@
-//! Byte stream of a connection, plaintext or TLS. It can move to another runtime, and it detects
-//! when the client has sent the HTTP/2 preface.
+//! The byte stream of a connection, plaintext or TLS. It can move to another runtime, and it
+//! detects when the client has sent the HTTP/2 preface.
 
 use std::{
     io,
@@ -26,8 +26,8 @@ pub(super) enum Socket {
     Tls(Box<TlsStream<Movable>>),
 }
 
-/// TCP stream that can move to another runtime. tokio reports the events of a stream to the runtime
-/// that registered it.
+/// A TCP stream that can move to another runtime. It must be registered again there, because tokio
+/// reports the events of a stream only to the runtime that registered it.
 pub(super) enum Movable {
     /// Registered with a runtime.
     Registered(TcpStream),
@@ -53,7 +53,8 @@ impl Movable {
 }
 
 impl Socket {
-    /// Takes the socket away from the current runtime. [`Self::register`] must follow.
+    /// Deregisters the socket from the current runtime. [`Self::register`] must follow on another
+    /// one.
     pub fn release(&mut self) -> io::Result<()> {
         self.movable().change(|this| match this {
             Movable::Registered(stream) => stream.into_std().map(Movable::Released),
@@ -117,7 +118,7 @@ impl AsyncWrite for Movable {
     }
 }
 
-/// Socket that counts received bytes until the preface is complete.
+/// A socket that counts received bytes until the preface is complete.
 pub(super) struct PrefaceSocket {
     socket: Socket,
     /// Number of bytes of the preface that have not arrived yet.
@@ -125,7 +126,7 @@ pub(super) struct PrefaceSocket {
     preface: Arc<AtomicBool>,
 }
 
-/// Whether the client has sent the preface. Only from then on does the HTTP/2 keep-alive detect a
+/// Whether the client has sent the preface. Before that, the HTTP/2 keep-alive does not detect a
 /// client that is gone.
 pub(super) struct PrefaceFlag(Arc<AtomicBool>);
 
@@ -145,7 +146,7 @@ pub(super) fn preface_socket(socket: Socket) -> (PrefaceSocket, PrefaceFlag) {
     (preface_socket, PrefaceFlag(preface))
 }
 
-/// Evaluates a call on the inner stream, whichever variant of `Socket` it is.
+/// Evaluates an expression with the inner stream, for both variants of `Socket`.
 macro_rules! either {
     ($socket:expr, $io:ident => $call:expr) => {
         match $socket {

@@ -15,13 +15,13 @@ static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 static GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 static OK: HeaderValue = HeaderValue::from_static("0");
 
-/// Sends a message, and then the status OK in the trailers.
+/// A body that sends a message, and then the status OK in the trailers.
 pub(in crate::server) struct UnaryBody {
     message: Option<Bytes>,
     is_ended: bool,
 }
 
-/// Returns a successful response with this message, which includes its prefix.
+/// Returns a successful response. `message` must include its prefix.
 pub(in crate::server) fn response(message: Bytes) -> Response<tonic::body::Body> {
     let body = UnaryBody {
         message: Some(message),

@@ -26,7 +26,7 @@ const CERT: &str = "--tls-cert";
 const KEY: &str = "--tls-key";
 const CLIENT_CA: &str = "--tls-client-ca";
 
-/// Error in the TLS files. Its text names the setting, the file, what is wrong and how to fix it.
+/// An error in the TLS files. Its text names the setting, the file, the problem and how to fix it.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
@@ -34,7 +34,7 @@ pub enum TlsError {
     Unreadable {
         /// The setting that names the file.
         setting: &'static str,
-        /// Path of the file.
+        /// The path of the file.
         path: PathBuf,
         /// The error of the operating system.
         source: io::Error,
@@ -44,27 +44,27 @@ pub enum TlsError {
     Unusable {
         /// The setting that names the file.
         setting: &'static str,
-        /// Path of the file.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong, and how to fix it.
+        /// The problem, and how to fix it.
         problem: String,
     },
 }
 
-/// Contents of the TLS files.
+/// The contents of the TLS files.
 pub(super) struct Material {
     cert: Vec<u8>,
     key: Zeroizing<Vec<u8>>,
     client_ca: Option<Vec<u8>>,
 }
 
-/// Properties of TLS files that can be used.
+/// Properties of a usable set of TLS files.
 pub(super) struct Usable {
-    /// Digest of the contents of all files.
+    /// The digest of the contents of all files.
     pub digest: Vec<u8>,
-    /// Expiry of the server certificate, in seconds since the Unix epoch.
+    /// The expiry of the server certificate, in seconds since the Unix epoch.
     pub server_expires_at: i64,
-    /// Expiry of the valid client CA that expires first, in seconds since the Unix epoch.
+    /// The expiry of the valid client CA that expires first, in seconds since the Unix epoch.
     pub client_ca_expires_at: Option<i64>,
 }
 
@@ -87,7 +87,7 @@ impl Material {
         })
     }
 
-    /// Removes the client CAs. Used when a CA has expired and no usable set of client CAs is left.
+    /// Removes the client CAs. Used when a CA has expired and the new files cannot be used.
     pub fn without_client_ca(self) -> Self {
         Self {
             client_ca: None,
@@ -172,7 +172,7 @@ impl Material {
     }
 }
 
-/// Time source for rustls, which is the clock that the rest of the service uses.
+/// The time source for rustls. It is the same clock that the rest of the service uses.
 struct ServiceTime(Arc<dyn Clock>);
 
 impl fmt::Debug for ServiceTime {
@@ -197,15 +197,15 @@ async fn read(setting: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
     })
 }
 
-/// Parses PEM certificates; `None` if there are none or if one is malformed.
+/// Parses PEM certificates. Returns `None` if there are none or if one is malformed.
 fn certificates(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     read.ok().filter(|chain| !chain.is_empty())
 }
 
-/// Builds a verifier for client certificates. A client need not present a certificate, because
-/// services may authenticate by certificate but front ends of users authenticate by JWT. A
-/// certificate that is presented must be valid.
+/// Builds a verifier for client certificates. Certificates are optional, because services may
+/// authenticate with a certificate but front ends of users authenticate with a JWT. If a client
+/// presents a certificate, it must be valid.
 fn verifier(
     cas: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
@@ -221,9 +221,9 @@ fn verifier(
     verifier.build().map_err(|error| error.to_string())
 }
 
-/// Returns the CAs that are valid now. Expired CAs and CAs that are not valid yet are left out,
-/// because verification ignores the dates of a trust anchor. An old CA that was left in the file
-/// must not make the other CAs unusable.
+/// Returns the CAs that are valid now. Other CAs are left out, because verification ignores the
+/// dates of a trust anchor. An old CA that was left in the file does not make the other CAs
+/// unusable.
 fn valid_now(cas: Vec<CertificateDer<'static>>, now: Timestamp) -> Result<ClientCas, String> {
     let mut counting = ClientCas {
         valid: Vec::new(),
@@ -249,8 +249,8 @@ fn valid_now(cas: Vec<CertificateDer<'static>>, now: Timestamp) -> Result<Client
     }
 }
 
-/// Returns the earliest expiry of these certificates, in seconds since the Unix epoch. Fails if one
-/// of them is not valid now.
+/// Returns the earliest expiry of these certificates, in seconds since the Unix epoch. Returns an
+/// error if one of them is not valid now.
 fn valid_until(certificates: &[CertificateDer<'_>], now: Timestamp) -> Result<i64, String> {
     let mut first = i64::MAX;
     for der in certificates {

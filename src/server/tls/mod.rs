@@ -1,5 +1,6 @@
-//! The server certificate and the client CAs, which are reloaded when their files change. If the
-//! new files cannot be used, the old certificates stay in use, and the log and a metric report it.
+//! Loads the server certificate and the client CAs, and reloads them when their files change. If
+//! the new files cannot be used, the old certificates stay in use, and the log and a metric report
+//! this.
 
 mod material;
 mod watch;
@@ -23,11 +24,11 @@ use crate::{
 
 pub use self::material::TlsError;
 
-/// Interval at which the files are read even if no change was notified. A mounted secret is
-/// replaced by switching a symbolic link, and not every file system reports that.
+/// Interval at which the files are read even without a change notification. A mounted secret is
+/// replaced by switching a symbolic link, which not every file system reports.
 const POLL_EVERY: Duration = Duration::from_secs(1);
 
-/// Paths of the server certificate, its key and the client CAs.
+/// The paths of the server certificate, its key and the client CAs.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
     /// The server's certificate chain in PEM. The server's own certificate comes first.
@@ -38,7 +39,7 @@ pub struct TlsFiles {
     pub client_ca: Option<PathBuf>,
 }
 
-/// The paths of the TLS files, and the configuration that was loaded from the files.
+/// The paths of the TLS files, and the configuration that was loaded from these files.
 pub struct Tls {
     files: TlsFiles,
     clock: Arc<dyn Clock>,
@@ -49,7 +50,7 @@ pub struct Tls {
 struct Current {
     /// For the gRPC port, which negotiates HTTP/2.
     config: Arc<ServerConfig>,
-    /// The same for the HTTP port, which negotiates HTTP/1.1.
+    /// The same configuration for the HTTP port, which negotiates HTTP/1.1.
     http1: Arc<ServerConfig>,
     usable: Usable,
 }
@@ -96,7 +97,7 @@ impl Tls {
         self.files.client_ca.is_some()
     }
 
-    /// Reloads the files whenever they change; never returns.
+    /// Reloads the files whenever they change. Never returns.
     pub(super) async fn keep_fresh(&self, metrics: &Metrics) {
         let watch = Watch::over(&self.files);
         let mut failed = None;
@@ -131,8 +132,7 @@ impl Tls {
         Some(error)
     }
 
-    /// Loads new files, or removes a CA that has expired. Returns whether the configuration has
-    /// changed.
+    /// Loads new files, or removes an expired CA. Returns whether the configuration has changed.
     async fn take(&self) -> Result<bool, TlsError> {
         let now = self.clock.now().seconds();
         let current = self.current.load();

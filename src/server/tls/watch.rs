@@ -7,15 +7,15 @@ use tokio::sync::Notify;
 
 use super::TlsFiles;
 
-/// How long to wait after a notification, because a certificate and its key are written in several
-/// steps.
+/// How long to wait after a change notification, because a certificate and its key are written in
+/// several steps.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// Watches the folders that contain the files, so that changes of symbolic links and renames are
+/// Watches the folders that contain the files, so that renames and changes of symbolic links are
 /// noticed too.
 pub(super) struct Watch {
     heard: Arc<Notify>,
-    /// The watcher, which watches until it is dropped.
+    /// The file watcher. Dropping it stops the notifications.
     _watcher: Option<RecommendedWatcher>,
 }
 
