@@ -1,5 +1,5 @@
-//! The audit log. It records what was done and what was refused (R14). It holds ids, and never a
-//! secret (R9).
+//! Defines the rows of the audit log, which records what was done and what was refused (R14). A row
+//! contains ids, but never a secret (R9).
 
 use std::collections::BTreeMap;
 
@@ -13,8 +13,8 @@ use super::{
 
 macro_rules! actions {
     ($($action:ident $name:literal $method:literal,)+) => {
-        /// An audited action: a call of an audited RPC, or one of the two writes that verdicts
-        /// cause.
+        /// An audited action: a call of an audited RPC, or one of the two writes that a verdict
+        /// can cause.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[expect(missing_docs, reason = "each is named after its method; see `method`")]
         pub enum AuditAction { $($action,)+ }
@@ -30,7 +30,7 @@ macro_rules! actions {
             }
 
             /// Returns the full name of the RPC, as the API shows it: `package.Service/Method`. For
-            /// a write that verdicts cause, this is the RPC that asks for verdicts.
+            /// a write that a verdict causes, this is the introspection RPC.
             #[must_use]
             pub const fn method(self) -> &'static str {
                 match self { $(Self::$action => $method,)+ }
@@ -77,7 +77,7 @@ actions! {
 pub enum EventKind {
     /// The call itself.
     Call,
-    /// A secret made by Rotate was used for the first time, which ended the former secret.
+    /// A secret that Rotate created was used for the first time, which ended the former secret.
     FirstUse,
     /// A superseded secret was presented for the first time.
     Superseded,
@@ -104,11 +104,11 @@ impl AuditAction {
     }
 }
 
-/// Details of a change that no snapshot shows, by name.
+/// Details of a change that are not part of a snapshot, by name.
 pub type Details = BTreeMap<String, String>;
 
-/// The subject of a change, as it was before the change or as it is after it. It contains no secret
-/// (R9), and no email address.
+/// The state of a change's subject before or after the change. It contains no secret (R9) and no
+/// email address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Snapshot {
     /// A token.
@@ -157,7 +157,7 @@ pub struct Change {
     pub before: Option<Snapshot>,
     /// The subject after the change. `None` if there is none.
     pub after: Option<Snapshot>,
-    /// Details that no snapshot shows.
+    /// Details that are not part of a snapshot.
     pub details: Details,
 }
 
@@ -172,7 +172,7 @@ pub enum Outcome {
         reason: String,
         /// The number of refusals.
         count: u32,
-        /// What the caller was not told, such as why an exchange was refused.
+        /// Causes that were withheld from the caller, such as why an exchange was refused.
         details: Details,
     },
 }
@@ -195,8 +195,8 @@ pub struct Event {
     /// The token id, if the event is about a token.
     pub token_uid: Option<String>,
     /// The idempotency key of the request, if the caller sent one. If the row counts several
-    /// requests, that of the first one.
+    /// requests, this is the key of the first one.
     pub request_id: Option<String>,
-    /// The id of the call. If the row counts several calls, the id of the first one.
+    /// The id of the call. If the row counts several calls, this is the id of the first one.
     pub call_id: String,
 }

@@ -1,6 +1,6 @@
-//! Callers, and what they are allowed to do. This code decides without I/O whether a call is
-//! authorized. The store calls it inside the transaction of a change, so that the decision cannot
-//! race with the removal of a member.
+//! Decides whether a caller is authorized to make a call, without I/O. The store calls this code
+//! inside the transaction of a change, so that the decision cannot race with the removal of a
+//! member.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -63,15 +63,15 @@ pub struct Caller {
     pub actor: Actor,
     /// Whether the caller may introspect tokens. True only for services.
     pub introspects: bool,
-    /// The workload that the caller is. Set exactly for callers of kind [`CallerKind::Workload`].
+    /// The verified workload. Set if and only if the kind is [`CallerKind::Workload`].
     pub workload: Option<Arc<Workload>>,
 }
 
 impl Caller {
-    /// Returns who shares the caller's part of what is limited: permits, connections and the rate
-    /// of changes. For a workload, it is its account at the issuer, because one account has many
-    /// identities. Whoever limits workloads must limit all of them together too, because anyone can
-    /// have any number of accounts at a public issuer.
+    /// Returns the identity to which limits apply: permits, connections and the rate of changes.
+    /// For a workload, this is its account at the issuer, because one account has many identities.
+    /// A limit on workloads must also apply to all workloads together, because anyone can have any
+    /// number of accounts at a public issuer.
     #[must_use]
     pub fn sharer(&self) -> Cow<'_, Actor> {
         match &self.workload {
@@ -84,7 +84,8 @@ impl Caller {
         }
     }
 
-    /// Returns under whom refusals are recorded. All workloads of an issuer share their rows.
+    /// Returns the identity under which refusals are recorded. All workloads of an issuer share one
+    /// identity, and therefore their audit rows.
     #[must_use]
     pub fn refused_as(&self) -> Cow<'_, Actor> {
         match &self.workload {
@@ -104,8 +105,8 @@ impl Caller {
     }
 }
 
-/// Which callers an RPC admits. It is enough that one of the fields applies to the caller. The
-/// policy table has the requirement of each RPC.
+/// Which callers an RPC admits. A caller is admitted if at least one of the fields applies to it.
+/// The policy table has the requirement of each RPC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "independent flags")]
 pub struct Requirement {
@@ -126,7 +127,8 @@ pub struct Requirement {
 }
 
 impl Requirement {
-    /// Checks whether this kind of caller can be allowed to make the call in any stack.
+    /// Checks whether a caller of this kind could be allowed to make the call in at least one
+    /// stack.
     ///
     /// # Errors
     /// Returns [`Refusal::RoleRequired`] if no caller of this kind is admitted.
@@ -162,8 +164,8 @@ impl Requirement {
         }
     }
 
-    /// Returns the refusal of a caller with this role. `role` is `None` if the caller has none or
-    /// if it was not read.
+    /// Returns the refusal for a caller with this role. `role` is `None` if the caller has no role
+    /// or its role was not read.
     #[must_use]
     pub fn refusal(self, role: Option<Role>) -> Refusal {
         let manages = |role: &&Role| self.stack_admin && role.manages_tokens();
@@ -207,7 +209,7 @@ impl Mode {
     }
 }
 
-/// The context of one call. The request layers pass it to the store.
+/// The context of one call, which the request layers pass to the store.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// The authenticated caller.
@@ -216,7 +218,7 @@ pub struct Call {
     pub requirement: Requirement,
     /// When the headers arrived, according to this replica's clock. No decision may depend on this
     /// time (R8), because the message may arrive seconds later, and the lock on the stack may be
-    /// acquired even later.
+    /// acquired later still.
     pub received_at: Timestamp,
     /// The request id, which is the same in the response, the log and the audit.
     pub request_id: String,
@@ -231,8 +233,8 @@ impl Call {
         self.mode == Mode::Preview
     }
 
-    /// Returns whether the caller acts as an operator, that is, without a role that manages the
-    /// stack's tokens.
+    /// Returns whether the caller acts as an operator: its kind is operator, and it has no role
+    /// that manages the stack's tokens.
     #[must_use]
     pub fn operates(&self, role: Option<Role>) -> bool {
         self.caller.actor.kind == CallerKind::Operator && !role.is_some_and(Role::manages_tokens)

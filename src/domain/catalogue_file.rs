@@ -1,5 +1,5 @@
-//! The catalogue file, in which an operator adds modules and actions to the built-in catalogue and
-//! forbids built-in actions. This module does not open the file.
+//! Parses the catalogue file, in which an operator adds modules and actions to the built-in
+//! catalogue and forbids built-in actions. This module does not open the file.
 
 mod write;
 
@@ -22,10 +22,11 @@ const MAX_MODULES: usize = 100;
 /// The maximum number of actions that a file can add. `ListActions` returns all of them at once.
 const MAX_ACTIONS: usize = 1_000;
 
-/// The modules that a file adds, each with its line.
+/// The modules that a file adds, each with its line number.
 type Modules = HashMap<OwnModule, usize>;
 
-/// Parses a catalogue file. Its rows are added to the built-in catalogue, which they cannot loosen.
+/// Parses a catalogue file. Its rows are added to the built-in catalogue. They cannot permit
+/// anything that the built-in catalogue forbids.
 ///
 /// # Errors
 /// Returns [`FileError`] for the first fault.
@@ -86,7 +87,8 @@ fn rows(entries: &[Section<'_>], modules: &Modules) -> Result<Vec<Action>, FileE
     Ok(rows)
 }
 
-/// Parses one action. A built-in action need not repeat its columns, except the rule.
+/// Parses one action. For a built-in action, only the rule is required; the file may omit the other
+/// columns.
 fn row(entry: &Section<'_>, builtin: &Catalogue, modules: &Modules) -> Result<Action, FileError> {
     entry.only(&ACTION_KEYS)?;
     let name = entry.text("name")?;
@@ -101,8 +103,8 @@ fn row(entry: &Section<'_>, builtin: &Catalogue, modules: &Modules) -> Result<Ac
     })
 }
 
-/// Returns the module of an action. It must be built in or added by the file, so that a typo does
-/// not create a module.
+/// Returns the module of an action. The module must be built in or listed in the file, so that a
+/// typo does not create a module.
 fn module(entry: &Section<'_>, name: &str, modules: &Modules) -> Result<Module, FileError> {
     let fault = |problem: &str| entry.fault("name", &format!("is {name:?}, {problem}"));
     if catalogue::check_shape(name).is_err() {
@@ -128,7 +130,8 @@ fn access(entry: &Section<'_>, known: Option<&Action>) -> Result<ActionAccess, F
             Err(entry.fault("access", &format!("is {other:?}: write READ or WRITE")))
         }
         (None, Some(known)) => Ok(known.access),
-        // The rule may be NEVER because the name of a built-in action is mistyped.
+        // A new action must have this column. Otherwise, a mistyped name in a row that is meant to
+        // forbid a built-in action would silently add a new action.
         (None, None) => Err(entry.fault(
             "access",
             "is required, because no built-in action has this name: correct the name, or write READ or WRITE for a new action",

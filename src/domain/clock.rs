@@ -1,4 +1,4 @@
-//! The host's clock. No other module reads a clock. Tests pass their own.
+//! The host's clock. No other module reads a clock, so that tests can pass their own.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering},
@@ -11,10 +11,10 @@ use super::timestamp::Timestamp;
 
 pub use stacktoken_core::clock::{Clock, ClockFault, ClockReading};
 
-/// There is no other clock with which this one could be compared.
+/// State of a clock for which there is no other clock to compare it with.
 const ALONE: u8 = 0;
-/// The clock has not been compared since startup. The service does not answer requests before the
-/// first comparison.
+/// State of a clock that has not been compared since startup. The service does not answer requests
+/// before the first comparison.
 const AWAITED: u8 = 1;
 const AGREES: u8 = 2;
 const DIFFERS: u8 = 3;
@@ -22,8 +22,8 @@ const UNCONFIRMED: u8 = 4;
 
 /// The value of `offset` before the first reading.
 const NEVER: i64 = i64::MIN;
-/// The longest time that may pass between reading one clock and the other so that their difference
-/// is still meaningful, in microseconds.
+/// The longest time, in microseconds, that may pass between the readings of the two clocks. After a
+/// longer time, their difference is not meaningful.
 const READ_WITHIN: i64 = 20_000;
 
 /// The host's clock. All fields with times are in microseconds.
@@ -31,7 +31,8 @@ const READ_WITHIN: i64 = 20_000;
 pub struct SystemClock {
     /// The latest time that may have been used in an answer.
     latest: AtomicI64,
-    /// The wall clock minus `CLOCK_BOOTTIME` at the last reading. Nobody can set `CLOCK_BOOTTIME`.
+    /// The wall clock minus `CLOCK_BOOTTIME` at the last reading. Because `CLOCK_BOOTTIME` cannot
+    /// be set, a change of this difference shows that the wall clock was set.
     offset: AtomicI64,
     max_skew: AtomicI64,
     other: AtomicU8,
@@ -53,7 +54,7 @@ impl SystemClock {
         }
     }
 
-    /// Returns the time to use, computed from one reading of the wall clock and of
+    /// Returns the time to use, computed from a reading of the wall clock and a reading of
     /// `CLOCK_BOOTTIME`.
     fn take(&self, wall: i64, boot: i64) -> i64 {
         let before = self.offset.swap(wall - boot, Ordering::Relaxed);
@@ -61,8 +62,8 @@ impl SystemClock {
         if before != NEVER && (wall - boot - before).abs() > max_skew {
             self.reread(before, max_skew);
         }
-        // No request is answered with a clock that is not trusted. Therefore such a clock does not
-        // raise `latest`, and can be used again as soon as it is corrected.
+        // While the clock is not trusted, no request is answered with it. So its readings do not
+        // raise `latest`, and the clock can be used again as soon as it is corrected.
         let trusted = matches!(self.other.load(Ordering::Acquire), ALONE | AGREES);
         let latest = if trusted {
             self.latest.fetch_max(wall, Ordering::Relaxed).max(wall)
@@ -76,8 +77,9 @@ impl SystemClock {
         if trusted { latest } else { wall }
     }
 
-    /// Reads both clocks again, as close together as possible. A step of the wall clock is still
-    /// visible then; a suspension of the process between the two earlier readings is not.
+    /// Reads both clocks again, as close together as possible. If the wall clock was set, their
+    /// difference is still changed. If the process was only suspended between the two earlier
+    /// readings, it is not.
     fn reread(&self, before: i64, max_skew: i64) {
         let close = (0..10).find_map(|_| {
             let (first, wall, last) = (boot_micros(), wall_micros(), boot_micros());
@@ -89,7 +91,7 @@ impl SystemClock {
         self.offset.store(offset, Ordering::Relaxed);
         if (offset - before).abs() > max_skew {
             self.steps.fetch_add(1, Ordering::Relaxed);
-            // If the other clock differed, or has not been compared yet, its state stays as it is.
+            // If the comparison found a difference or has not happened yet, `other` stays as it is.
             let _ = self.other.compare_exchange(
                 AGREES,
                 UNCONFIRMED,
@@ -174,8 +176,8 @@ fn wall_micros() -> i64 {
     i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX / 2)
 }
 
-/// Returns the time since the start of the host. Uses `CLOCK_BOOTTIME`, because `CLOCK_MONOTONIC`
-/// stops while the host is suspended. A lease measured with that clock would outlive its bound.
+/// Returns the time since the host started. Uses `CLOCK_BOOTTIME`, because `CLOCK_MONOTONIC` stops
+/// while the host is suspended, and a lease measured with it would outlive its bound.
 fn boot() -> Duration {
     let read = clock_gettime(ClockId::Boottime);
     let seconds = u64::try_from(read.tv_sec).unwrap_or_default();
@@ -198,8 +200,8 @@ mod tests {
 
     const SECOND: i64 = 1_000_000;
 
-    /// Returns a clock whose values the test sets with `take`. If a value looks like a step, `take`
-    /// checks it against the real clocks of the host.
+    /// Returns a clock. The test passes its readings to `take`. If a reading looks like a step,
+    /// `take` reads the real clocks of the host.
     fn clock(compared: bool) -> SystemClock {
         let clock = SystemClock::new();
         clock.permit(Duration::from_secs(2), compared);

@@ -1,5 +1,5 @@
 //! Compares this process's clock with another clock. The other clock is read at an unknown moment
-//! of a round trip.
+//! within a round trip, so the difference has an uncertainty.
 
 use std::time::Duration;
 
@@ -25,14 +25,14 @@ impl Comparison {
     /// Reads this process's clocks. Query the other clock after this call.
     #[must_use]
     pub fn begin(clock: &dyn Clock) -> Self {
-        // The order matters. A pause between the two readings then adds to the uncertainty.
+        // The order matters: a pause between the two readings must add to the uncertainty.
         let started = clock.monotonic();
         let wall = clock.wall();
         Self { wall, started }
     }
 
-    /// Returns the difference from the other clock, whose answer was `theirs`. Call this as soon as
-    /// the answer arrives.
+    /// Returns the difference from the other clock, which showed `theirs`. Call this as soon as the
+    /// answer arrives.
     #[must_use]
     pub fn end(&self, theirs: Timestamp, clock: &dyn Clock) -> Difference {
         self.ended_at(theirs, clock.monotonic())
@@ -55,7 +55,7 @@ impl Difference {
         self.certain() > permitted
     }
 
-    /// Returns the difference less its uncertainty, but at least zero.
+    /// Returns the difference minus its uncertainty, but at least zero.
     #[must_use]
     pub fn certain(&self) -> Duration {
         let certain = self.ahead.abs().saturating_sub(self.uncertain);
@@ -91,8 +91,8 @@ mod tests {
 
     #[test]
     fn what_a_slow_answer_leaves_uncertain_is_no_difference() {
-        // The clocks agree if the other clock was read at the start or at the end of a round trip
-        // of 6 s.
+        // In a round trip of 6 s, these clocks agree if the other clock was read at the start or at
+        // the end.
         assert!(!difference(100, 100, 6).exceeds(SKEW));
         assert!(!difference(100, 106, 6).exceeds(SKEW));
         assert!(difference(100, 109, 6).exceeds(SKEW));

@@ -1,5 +1,5 @@
-//! The fields to change in an update. Permissions can be replaced as a whole or in parts. The new
-//! parts are validated together with the parts that stay unchanged, because they depend on each
+//! Applies the fields of an update to a token. Permissions can be replaced as a whole or in parts.
+//! New parts are validated together with the unchanged parts, because the parts depend on each
 //! other.
 
 use super::{
@@ -41,7 +41,7 @@ pub enum PermissionsEdit {
 /// The parts of permissions to change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PermissionsParts {
-    /// The new access. `None` leaves it as it is.
+    /// The new access. `None` leaves the access as it is.
     pub access: Option<Access>,
     /// The new modules.
     pub modules: Part<Vec<DraftGrant>>,
@@ -86,8 +86,8 @@ impl PermissionsEdit {
 
 impl PermissionsParts {
     /// Checks everything about the parts that does not depend on the current permissions. Only the
-    /// modules in the request must be in the catalogue. A module that the token keeps may have left
-    /// the catalogue, so that the token's other parts can still be changed.
+    /// modules in the request must be in the catalogue. The token can keep a module that has been
+    /// removed from the catalogue, so that its other parts can still be changed.
     ///
     /// # Errors
     /// Returns the violations. Their paths begin at the permissions.
@@ -112,8 +112,8 @@ impl PermissionsParts {
         let keeps_modules = self.modules == Part::Keep;
         let after = self.over(current);
         let mut faults = Violations::default();
-        // The update keeps the existing grants, which are not in the request. So the violation names
-        // `access` and not a grant.
+        // The update keeps the existing grants, which are not in the request. So the violation is
+        // reported for `access` and not for a grant.
         if keeps_modules && let Some(problem) = too_low(&after) {
             faults.add(format!("{FIELD}.access"), problem);
             return faults.finish(None);
@@ -123,7 +123,7 @@ impl PermissionsParts {
     }
 }
 
-/// Returns the problem if the access is below that of a grant.
+/// Returns a problem if the access is lower than the access of a grant.
 fn too_low(draft: &Draft) -> Option<Problem> {
     let grants = draft.modules.iter().flatten();
     let above = grants.filter(|grant| grant.access > Some(draft.access));

@@ -1,5 +1,5 @@
-//! The version of a token that a caller has read. A change can be made conditional on it, so that
-//! no caller overwrites a change that it has not seen.
+//! Etags identify the version of a token that a caller has read. A change can be made conditional
+//! on an etag, so that no caller overwrites a change that it has not seen.
 
 use std::fmt::{self, Write as _};
 
@@ -14,7 +14,7 @@ const LENGTH: usize = 16;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Etag(String);
 
-/// The token that a change is about, and the version of it that the caller expects.
+/// The token to change, and the version of the token that the caller expects.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// The stack of the token.
@@ -52,8 +52,8 @@ impl Etag {
         Ok((!text.is_empty()).then(|| Self(text.to_owned())))
     }
 
-    /// Hashes the parts. Each is preceded by its length, so that no two lists of parts give the
-    /// same bytes.
+    /// Hashes a list of parts. Each part is preceded by its length, so that different lists never
+    /// yield the same bytes.
     #[must_use]
     pub fn of(parts: &[&str]) -> Self {
         let mut bytes = Vec::new();

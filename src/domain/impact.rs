@@ -1,4 +1,4 @@
-//! The services that a change of a token would affect, derived from the recorded uses of the token.
+//! Determines which services a change of a token would affect, from the recorded uses of the token.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Incident response, without I/O. Contains the selection of tokens to revoke together, the hash
-//! that ties a revocation to its preview, and the address at which a leaked secret was found.
+//! Incident response, without I/O: which tokens to revoke together, the hash that ties a revocation
+//! to its preview, and the address at which a leaked secret was found.
 
 use std::fmt;
 
@@ -23,7 +23,8 @@ pub enum RevokeFilter {
     Those {
         /// Only tokens that were issued by this caller.
         issued_by: Option<IssuedBy>,
-        /// Only tokens last used before this instant, or issued before it and never used.
+        /// Only tokens that were last used before this instant, or were issued before it and never
+        /// used.
         unused_since: Option<Timestamp>,
     },
 }
@@ -113,8 +114,8 @@ impl fmt::Display for PreviewHash {
     }
 }
 
-/// The maximum length of an address in characters. A revocation reason must have space for the
-/// address and the text before it.
+/// The maximum length of an address in characters. The address and the text before it must fit into
+/// a revocation reason.
 const MAX_CHARS: usize = 450;
 
 /// The http or https address at which a secret was found.
@@ -168,7 +169,7 @@ impl FoundAt {
 /// Returns the revocation reason for a token whose secret was reported as leaked.
 ///
 /// # Errors
-/// Never returns an error for a parsed address, which is short enough and contains no secret.
+/// Never returns an error, because a parsed address is short enough and contains no secret.
 pub fn reason_of_leak(found_at: Option<&FoundAt>) -> Result<Reason, Problem> {
     match found_at {
         None => Reason::parse("reported as leaked"),
@@ -185,8 +186,8 @@ pub enum LeakOutcome {
     Dead,
     /// The secret had already been replaced by a newer one. The token stays live.
     Superseded,
-    /// The secret was that of a live session of a federated token, which is now ended. The token
-    /// stays live.
+    /// The secret belonged to a live session of a federated token. The session is now ended; the
+    /// token stays live.
     SessionEnded,
     /// No token with this secret exists.
     Unknown,

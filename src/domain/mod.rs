@@ -1,6 +1,6 @@
-//! The domain model, without I/O. It contains parsed values, state transitions that take the
-//! current time as `now`, and the pure verdict. It does not depend on gRPC or the store. Of the
-//! host, it reads only the clock (`clock`).
+//! The domain model, without I/O: parsed values, state transitions that take the current time as
+//! `now`, and the evaluation of verdicts. It does not depend on gRPC or the store. The only thing
+//! that it reads from the host is the clock (`clock`).
 
 pub mod audit;
 pub mod caller;

@@ -1,6 +1,5 @@
-//! Reads the TOML files that an operator writes: the route table and the catalogue. Every error
-//! names the line and the key, and says what is wrong and what to do. This module does not open the
-//! files.
+//! Parses the TOML files that an operator writes: the route table and the catalogue. Every error
+//! states the line, the key, what is wrong and how to fix it. This module does not open the files.
 
 use std::ops::Range;
 
@@ -21,7 +20,7 @@ impl FileError {
     /// Describes what is wrong with a key on a line.
     #[must_use]
     pub fn on(line: usize, key: &str, problem: &str) -> Self {
-        // A quoted key may hold a line break, and an error has one line.
+        // A quoted key may contain a line break, which would split the message.
         let key = key.escape_debug();
         Self {
             line,
@@ -46,7 +45,7 @@ impl<'a> OperatorFile<'a> {
             let words: Vec<_> = error.message().lines().collect();
             let span = error.span().unwrap_or_default();
             let mut problem = format!("is not TOML: {}", words.join(", "));
-            // The library's error does not name the key, but its span is that of the key.
+            // The library's error does not name the key, but its span covers the key.
             if error.message() == "duplicate key" {
                 let key = text.get(span.clone()).unwrap_or_default().escape_debug();
                 problem = format!("{problem} `{key}`: keep it once");
@@ -127,14 +126,15 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Returns a list of strings. Returns `None` if the key is absent or if the value is something
-    /// else.
+    /// Returns a list of strings. Returns `None` if the key is absent or its value is not a list of
+    /// strings.
     pub fn texts(&self, key: &str) -> Option<Vec<&'a str>> {
         let list = self.get(key)?.as_array()?;
         list.iter().map(|value| value.get_ref().as_str()).collect()
     }
 
-    /// Returns a list of strings with their lines. It is empty if the key is absent.
+    /// Returns the strings of a list with their line numbers. The result is empty if the key is
+    /// absent.
     pub fn items(&self, key: &str) -> Result<Vec<Item<'a>>, FileError> {
         let problem = "must be a list of strings, such as [\"a\", \"b\"]";
         let list = match self.get(key) {
@@ -191,7 +191,7 @@ impl<'a> Section<'a> {
         list.iter().map(section).collect()
     }
 
-    /// Describes what is wrong with a key. If the key is absent, the line is that of the table.
+    /// Describes what is wrong with a key. If the key is absent, reports the line of the table.
     pub fn fault(&self, key: &str, problem: &str) -> FileError {
         let found = self.table.keys().find(|found| found.get_ref() == key);
         let span = found.map_or_else(|| self.span.clone(), Spanned::span);

@@ -1,4 +1,4 @@
-//! Stable pagination. Each page starts after the last row of the page before.
+//! Stable pagination: each page starts after the last row of the previous page.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -26,8 +26,9 @@ pub fn parse_size(size: i32) -> Result<u64, Problem> {
     }
 }
 
-/// Cuts rows to a page of `size`. `rows` must have at least one row more than the page if another
-/// page follows. In that case, returns the cursor of the last row of the page.
+/// Truncates `rows` to a page of `size` rows. If `rows` had more rows than that, another page
+/// follows, and the cursor of the last row of this page is returned. The caller must therefore read
+/// at least one row more than fits on the page.
 pub fn cut<T, C>(rows: &mut Vec<T>, size: u64, cursor: impl FnOnce(&T) -> C) -> Option<C> {
     let size = usize::try_from(size).unwrap_or(usize::MAX);
     let more = rows.len() > size;
@@ -44,8 +45,8 @@ struct Envelope<C> {
 }
 
 /// Encodes a page token, which consists of the query's fingerprint and the start of the next page.
-/// The token grants no access. With a forged token a caller can only start at another row that the
-/// caller may read anyway.
+/// The token grants no access: with a forged token, a caller can only start at another row, which
+/// the caller may read anyway.
 pub fn seal<C: Serialize>(question: &impl Serialize, cursor: C) -> String {
     let envelope = Envelope {
         q: fingerprint(question),
@@ -96,7 +97,7 @@ pub fn not_a_token() -> Problem {
 fn parse<C: DeserializeOwned>(token: &str) -> Option<Envelope<C>> {
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).ok()?;
     let value: Value = serde_json::from_slice(&bytes).ok()?;
-    // PostgreSQL would refuse the statement, because its strings cannot contain this character.
+    // PostgreSQL would reject a statement with this token, because its strings cannot contain NUL.
     if holds_nul(&value) {
         return None;
     }

@@ -1,5 +1,5 @@
-//! Why a well-formed request from a known caller is refused. These are conditions; they are mapped
-//! to status codes elsewhere.
+//! Defines why a well-formed request from an authenticated caller is refused. `grpc::status` maps
+//! these conditions to status codes.
 
 use super::{
     etag::Etag,
@@ -10,7 +10,7 @@ use super::{
     timestamp::Timestamp,
 };
 
-/// A token that could be revoked to make room for another one.
+/// A token that could be revoked so that a new one can be issued.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// The token.
@@ -40,7 +40,7 @@ pub struct RoleRequired {
     pub roles: Vec<Role>,
     /// The callers that may make the call whatever their role.
     pub callers: Vec<CallerRequired>,
-    /// The role in the stack that the caller has. `None` if the caller has none or it was not read.
+    /// The caller's role in the stack. `None` if the caller has no role or its role was not read.
     pub role: Option<Role>,
 }
 
@@ -100,8 +100,8 @@ pub enum Refusal {
     /// The request id was used for a call with other content.
     #[error("the request id is used for another call")]
     RequestIdTaken,
-    /// Fields are invalid. Whether they are can be decided only once it is known that the request
-    /// is not a retry.
+    /// Fields are invalid. This refusal is for fields that can be checked only after it is known
+    /// that the request is not a retry.
     #[error("fields are invalid")]
     Invalid(Violations),
     /// The stack key is in use, or was used by a removed stack.
@@ -150,7 +150,7 @@ pub enum Refusal {
     /// The workload's JWT is not exchanged. Nothing about the cause may be disclosed to the caller.
     #[error("the exchange is refused")]
     ExchangeRefused(Obstacle),
-    /// The token, or the workload, has as many live sessions as it can have.
+    /// The token or the workload already has its maximum number of live sessions.
     #[error("at most {max} live sessions")]
     SessionLimit {
         /// The limit that was reached.
@@ -165,7 +165,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Returns the cause that the caller is not told, and the audit is.
+    /// Returns the cause that is withheld from the caller and recorded in the audit.
     #[must_use]
     pub const fn obstacle(&self) -> Option<Obstacle> {
         match self {

@@ -1,5 +1,5 @@
-//! The idempotency key of a call. It consists of the caller's request id and a fingerprint of the
-//! request.
+//! The idempotency key of a call, which consists of the caller's request id and a fingerprint of
+//! the request.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use super::{field::Problem, text};
 
-/// How long after the first call a retry of the same request is answered.
+/// For how long after the first call a retry of the same request gets the original result.
 pub const RETRY_FOR: Duration = Duration::from_mins(10);
 
 /// The SHA-256 digest of a request. It shows whether a retry has the same content, without storing

@@ -1,6 +1,6 @@
-//! Rotation. This code decides without I/O which secret of a token stays valid in addition to a new
-//! one, and until when. A rotation never extends a token's life, and a token never has more than
-//! two valid secrets.
+//! Decides, without I/O, which secret of a token stays valid beside a new one after a rotation, and
+//! until when. A rotation never extends a token's lifetime, and a token never has more than two
+//! valid secrets.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use super::timestamp::Timestamp;
 /// The longest time for which a former secret can stay valid after a rotation.
 pub const LONGEST: Duration = Duration::from_hours(30 * 24);
 
-/// How long the former secret stays valid. The caller chooses this.
+/// How long the former secret stays valid, as chosen by the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overlap {
-    /// For this long. With zero the former secret ends at once.
+    /// For this long. If zero, the former secret ends at once.
     For(Duration),
     /// Until the new secret is first used, but for at most this long.
     UntilFirstUse {
@@ -35,7 +35,7 @@ pub struct SecretEnd {
 pub struct LiveSecret {
     /// The generation of the secret.
     pub generation: u32,
-    /// Whether the secret was ever used, that is, a response said that the token is active.
+    /// Whether the secret was ever used, that is, presented and answered as active.
     pub used: bool,
     /// When the secret ends. `None` if it ends only together with its token.
     pub ending: Option<SecretEnd>,

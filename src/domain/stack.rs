@@ -76,9 +76,9 @@ impl fmt::Display for StackKey {
 /// A member's role in a stack. Only `Owner` and `Admin` may manage tokens (R2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Owns the stack. There is exactly one owner per stack.
+    /// Owns the stack. Each stack has exactly one owner.
     Owner,
-    /// May manage tokens like the owner. There can be any number per stack.
+    /// May manage tokens like the owner. A stack can have any number of admins.
     Admin,
     /// Has no permission to manage tokens.
     Developer,
@@ -158,7 +158,7 @@ pub struct Member {
     pub added_at: Timestamp,
 }
 
-/// A stack of which a caller is a member, as the caller sees it.
+/// A stack as a caller who is a member of it sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnStack {
     /// The stack's public key.

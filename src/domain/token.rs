@@ -23,9 +23,9 @@ use super::{
 pub enum TokenState {
     /// Neither revoked nor expired.
     Active,
-    /// Expired permanently, because `expires_at <= now` was true once.
+    /// Expired. This is permanent as soon as `expires_at <= now` has been true once.
     Expired,
-    /// Revoked. This state takes precedence over `Expired`, because it was decided explicitly.
+    /// Revoked. This state takes precedence over `Expired`, because somebody decided it explicitly.
     Revoked,
 }
 
@@ -57,8 +57,7 @@ pub struct Token {
     pub labels: Labels,
     /// The generation of the newest secret, counted from 1.
     pub generation: u32,
-    /// The live secrets of the token, and the data from which the end of the last overlap is
-    /// computed.
+    /// The live secrets of the token, and the former secret that tells when the last overlap ended.
     pub secrets: TokenSecrets,
     /// When the token was issued.
     pub issued_at: Timestamp,
@@ -66,18 +65,18 @@ pub struct Token {
     pub issued_by: Actor,
     /// The time from which the token is expired. `None` if it never expires.
     pub expires_at: Option<Timestamp>,
-    /// When the store recorded that the token has expired. `None` if this is not recorded. From
-    /// then on the token stays expired, even if a clock is set back (R8).
+    /// When the store recorded that the token has expired. `None` if this is not recorded. Once it
+    /// is recorded, the token stays expired even if a clock is set back (R8).
     pub ended_at: Option<Timestamp>,
     /// The revocation, if the token was revoked.
     pub revocation: Option<Revocation>,
-    /// When a service last got the answer that the token is active. `None` if this never happened
-    /// or is not known.
+    /// When a service was last answered that the token is active. `None` if this never happened or
+    /// is not known.
     pub last_used_at: Option<Timestamp>,
     /// Which workloads may obtain secrets. `None` if the token has secrets of its own.
     pub federation: Option<Federation>,
-    /// Whether the operator has configured the issuer of `federation`. It is not stored: the store
-    /// sets `false`, and `App::with_use` sets the actual value.
+    /// Whether the operator has configured the issuer of `federation`. This is not stored: the
+    /// store sets `false`, and `App::with_use` sets the actual value.
     pub issuer_configured: bool,
 }
 
@@ -89,15 +88,15 @@ pub enum Expiry {
     Never,
     /// The token expires at this time. For a date, this is the first instant of the day in UTC.
     At(Timestamp),
-    /// The token expires this long after the decision. At most [`Expiry::LONGEST`].
+    /// The token expires this long after the decision, at most [`Expiry::LONGEST`].
     After(Duration),
     /// The token expires immediately.
     Now,
 }
 
 impl Expiry {
-    /// The longest relative expiry: 36,500 days, about a hundred years. Anything longer is a
-    /// mistake, or is meant to be [`Expiry::Never`].
+    /// The longest relative expiry: 36,500 days, about a hundred years. A longer one is probably a
+    /// mistake or meant to be [`Expiry::Never`].
     pub const LONGEST: Duration = Duration::from_hours(36_500 * 24);
 
     /// Returns when the token expires if the request is decided at `now`. Returns `None` if it
@@ -170,7 +169,7 @@ impl Token {
         }
     }
 
-    /// Changes the name, the description, the permissions or the labels.
+    /// Changes the name, the description, the permissions, the labels or the federation.
     ///
     /// # Errors
     /// Returns the same errors as [`Self::require_live`], and [`Refusal::Invalid`] if the resulting
@@ -296,8 +295,8 @@ pub(crate) mod tests {
         ]
     }
 
-    /// Applies an operation as the store does. The store first records the end of a token that it
-    /// finds expired.
+    /// Applies an operation as the store does. If the operation is refused because the token has
+    /// expired, the store records this.
     fn apply(token: Token, operation: &Operation, now: Timestamp) -> Token {
         let stamped = Token {
             ended_at: token
@@ -315,8 +314,8 @@ pub(crate) mod tests {
     }
 
     proptest! {
-        /// The clock may go back between two operations, as it can when they run on different
-        /// hosts.
+        /// Tests that a dead token stays dead, even if the clock goes back between two operations,
+        /// which can happen if they run on different hosts.
         #[test]
         fn dead_stays_dead_under_any_sequence(expiry in prop::option::of(0_i64..200), steps in prop::collection::vec((operation(), 0_i64..300), 1..20)) {
             let mut token = token(expiry.map(at));

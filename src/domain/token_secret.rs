@@ -1,12 +1,12 @@
-//! What is known about the secrets of a token: when each was created and first used, and when it
-//! ends. It never contains the secret itself (R9).
+//! Metadata of the secrets of a token: when each secret was created and first used, and when it
+//! ends. The secrets themselves are not included (R9).
 
 use super::{
     rotation::{LiveSecret, Plan, SecretEnd},
     timestamp::Timestamp,
 };
 
-/// A secret of a token, without the secret itself.
+/// Metadata of a secret of a token. The secret itself is not included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenSecret {
     /// The generation of the secret.
@@ -15,17 +15,17 @@ pub struct TokenSecret {
     pub hint: String,
     /// When the secret was created.
     pub created_at: Timestamp,
-    /// When a service first got the answer, for this secret, that the token is active.
+    /// When a service that presented this secret was first answered that the token is active.
     pub first_used_at: Option<Timestamp>,
-    /// The end of the overlap, as last set by `Rotate` or `EndOverlap`. `None` if the secret was
-    /// never kept valid beside a newer one.
+    /// The end of the secret's overlap with a newer one, as last set by `Rotate` or `EndOverlap`.
+    /// `None` if there was no overlap.
     pub ending: Option<SecretEnd>,
     /// Whether the secret has ended permanently.
     pub superseded: bool,
 }
 
-/// The secrets of a token, in the order of their generations. It contains the live secrets, and the
-/// former secret whose end was set last, even if that secret has ended.
+/// The secrets of a token, ordered by generation: the live secrets, and the former secret whose end
+/// was set last, even if that secret has ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenSecrets(Vec<TokenSecret>);
 
@@ -78,7 +78,7 @@ impl TokenSecrets {
         self.0.iter().filter(move |secret| secret.is_live(now))
     }
 
-    /// Returns the generation of the former secret whose end was set last, and that end, which may
+    /// Returns the generation and the end of the former secret whose end was set last. The end may
     /// have passed.
     #[must_use]
     pub fn last_overlap(&self) -> Option<(u32, SecretEnd)> {
@@ -92,13 +92,13 @@ impl TokenSecrets {
         self.0.last().map_or("", |secret| secret.hint.as_str())
     }
 
-    /// Returns the live secrets in the form in which a rotation is planned.
+    /// Returns the live secrets as input for [`plan`](super::rotation::plan).
     #[must_use]
     pub fn for_rotation(&self, now: Timestamp) -> Vec<LiveSecret> {
         self.live(now).map(TokenSecret::for_rotation).collect()
     }
 
-    /// Adds a secret, which is the newest from now on.
+    /// Adds a secret as the newest one.
     pub fn push(&mut self, secret: TokenSecret) {
         self.0.push(secret);
     }
@@ -126,8 +126,8 @@ impl TokenSecrets {
         }
     }
 
-    /// Ends the overlap: the former secret ends at `now`, and the newest one stays. Returns the
-    /// generation of the former secret, or `None` if there was no overlap.
+    /// Ends the overlap: the former secret ends at `now`, and the newest secret stays valid.
+    /// Returns the generation of the former secret, or `None` if there was no overlap.
     pub fn end_overlap(&mut self, now: Timestamp) -> Option<u32> {
         let (_, former) = self.0.split_last_mut()?;
         let former = former.iter_mut().find(|secret| secret.is_live(now))?;

@@ -1,6 +1,6 @@
-//! JSON without duplicate members, which two parsers could interpret differently. Objects inside
-//! other values are checked too: required claims of a JWT can be inside them, and the permissions
-//! of a token.
+//! Parses JSON and rejects duplicate members, which two parsers could interpret differently. Nested
+//! objects are checked too, because required claims of a JWT or permissions of a token can be
+//! nested.
 
 use std::fmt;
 
@@ -10,7 +10,8 @@ use serde::{
 };
 use serde_json::{Map, Number, Value};
 
-/// Parses an object; `None` if the text is not one, or if a member is named twice at any level.
+/// Parses a JSON object. Returns `None` if the text is not an object, or if an object at any level
+/// has a duplicate member.
 #[must_use]
 pub fn object(json: &[u8]) -> Option<Map<String, Value>> {
     let Unique(value) = serde_json::from_slice(json).ok()?;
@@ -20,7 +21,7 @@ pub fn object(json: &[u8]) -> Option<Map<String, Value>> {
     }
 }
 
-/// A value in which no object names a member twice.
+/// A value in which no object has a duplicate member.
 pub struct Unique(pub Value);
 
 impl<'de> Deserialize<'de> for Unique {

@@ -1,4 +1,4 @@
-//! The version of a token. A change can be made conditional on it.
+//! Computes the version of a token, on which a change can be made conditional.
 
 use super::{
     etag::Etag,
@@ -8,9 +8,9 @@ use super::{
 };
 
 impl Token {
-    /// Computes the version of the token at `now`. It covers what owners can set, the state, the
-    /// generation, and the end that was last set for a former secret. It does not cover uses:
-    /// neither when a token or a secret was used, nor whether a first use has ended a former
+    /// Computes the version of the token at `now`. The version covers what owners can set, the
+    /// state, the generation, and the end that was last set for a former secret. It does not cover
+    /// uses: neither when a token or a secret was used, nor whether a first use has ended a former
     /// secret.
     #[must_use]
     pub fn etag(&self, now: Timestamp) -> Etag {
@@ -41,8 +41,8 @@ impl Token {
             &generation,
             &overlap,
         ];
-        // Only federated tokens have this part, because the previous version, which another replica
-        // may run, must compute the same etag for an ordinary token.
+        // Only federated tokens have this part. Another replica may run the previous release, which
+        // does not know federated tokens and must compute the same etag for an ordinary token.
         let federation = self.federation.as_ref();
         let federation = federation.map(serde_json::to_string);
         let federation = federation.map(Result::unwrap_or_default);
@@ -53,7 +53,7 @@ impl Token {
     /// Checks that the current etag equals `expected`, if the caller sent one.
     ///
     /// # Errors
-    /// Returns [`Refusal::EtagMismatch`] with the current version if it is not.
+    /// Returns [`Refusal::EtagMismatch`] with the current etag if they differ.
     pub fn require_etag(&self, expected: Option<&Etag>, now: Timestamp) -> Result<(), Refusal> {
         let current = self.etag(now);
         match expected {

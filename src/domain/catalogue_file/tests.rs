@@ -4,7 +4,8 @@ use super::*;
 
 const ACTION: &str = "[[actions]]\nname = \"ape.read\"\naccess = \"READ\"\nrule = \"GRANTABLE\"\nbranch_bound = false\n";
 
-/// Returns a file with the module `ape` and an action in it, in which one line is replaced.
+/// Returns a file with the module `ape` and one action of it, with the text `line` replaced by
+/// `by`.
 fn with(line: &str, by: &str) -> String {
     let file = format!("modules = [\"ape\"]\n{ACTION}");
     assert!(file.contains(line), "{line}");

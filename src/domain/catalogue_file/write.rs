@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use crate::domain::catalogue::{Action, Catalogue, Module, Rule};
 
-/// Returns a catalogue as a file, which [`super::parse`] reads as the same catalogue. No name needs
-/// escaping.
+/// Writes a catalogue as the text of a file. [`super::parse`] returns the same catalogue for this
+/// text. Names are not escaped, because no name contains a special character.
 #[must_use]
 pub fn to_toml(catalogue: &Catalogue) -> String {
     let mut text = format!(

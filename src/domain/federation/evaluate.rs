@@ -1,11 +1,11 @@
-//! Compares the claims of a workload with the rules of a token. Everything that is not plainly
-//! equal does not match.
+//! Compares the claims of a workload with the rules of a token. In case of doubt, a claim does not
+//! match.
 
 use serde_json::{Map, Value};
 
 use super::{ClaimMatch, ClaimRule, provider::Provider};
 
-/// The claim of GitHub that names the event which started a workflow.
+/// The claim in which GitHub states the event that started a workflow.
 const EVENT: &str = "event_name";
 
 /// The result of one rule.
@@ -24,12 +24,14 @@ pub struct RuleOutcome {
 pub struct Evaluation {
     /// The result of each rule, in the order of the token.
     pub outcomes: Vec<RuleOutcome>,
-    /// The event of GitHub for which the workload is refused, although no rule compares it.
+    /// The GitHub event because of which the workload is refused, although no rule compares it.
+    /// Empty if the claim is missing.
     pub refused_event: Option<String>,
 }
 
 impl Evaluation {
-    /// Returns whether the workload may exchange. There must be a rule, and all must match.
+    /// Returns whether the rules admit the workload. There must be at least one rule, and all rules
+    /// must match.
     #[must_use]
     pub fn admits(&self) -> bool {
         self.refused_event.is_none()
@@ -62,8 +64,8 @@ pub fn evaluate(
     }
 }
 
-/// Returns the event for which a workload of GitHub is refused unless a rule names the claim. An
-/// assertion without the claim is refused too, because GitHub always sets it.
+/// Returns the event if it is one for which a GitHub workload is refused and no rule compares the
+/// claim. Returns an empty string if the claim is missing, because GitHub always sets it.
 fn refused_event(
     provider: Provider,
     rules: &[ClaimRule],
@@ -79,8 +81,8 @@ fn refused_event(
     }
 }
 
-/// Returns the claim at a path as text. The path leads through objects only. Objects, arrays,
-/// fractions and `null` have no text.
+/// Returns the claim at a path as text. The path can lead only through objects. Returns `None` for
+/// a claim that is absent, or is an object, an array, a fraction or `null`.
 #[must_use]
 pub fn text_at(claims: &Map<String, Value>, path: &[String]) -> Option<String> {
     let (first, within) = path.split_first()?;
@@ -97,12 +99,13 @@ pub fn text_at(claims: &Map<String, Value>, path: &[String]) -> Option<String> {
 }
 
 impl ClaimMatch {
-    /// Returns whether a text matches. The comparison is of code points: case and spelling count.
+    /// Returns whether a text matches. Compares code points, so letter case matters and
+    /// look-alike characters differ.
     #[must_use]
     pub fn covers(&self, text: &str) -> bool {
         match self {
             Self::Equals(value) => text == value,
-            // What follows the prefix must be something, and not a way back out of it.
+            // The text must continue after the prefix.
             Self::Prefix(start) => text
                 .strip_prefix(start.as_str())
                 .is_some_and(|rest| !start.is_empty() && !rest.is_empty()),

@@ -1,4 +1,4 @@
-//! The issuers of workloads' JWTs that the operator has configured.
+//! Holds the issuers of workloads' JWTs that the operator has configured.
 
 use std::collections::BTreeMap;
 
@@ -8,15 +8,15 @@ use crate::domain::stack::StackKey;
 /// An issuer of workloads' JWTs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FederationIssuer {
-    /// The operator's name of it, which never changes.
+    /// The operator's name for the issuer, which must never change.
     pub name: String,
-    /// The provider, which says what rules a token needs.
+    /// The provider, which determines the rules that a token needs.
     pub provider: Provider,
-    /// The audience of its JWTs.
+    /// The audience of the issuer's JWTs.
     pub audience: String,
     /// How often a JWT can be exchanged.
     pub replay: Replay,
-    /// The stacks whose tokens may trust it. `None` if those of all stacks may.
+    /// The stacks whose tokens may trust the issuer. `None` permits all stacks.
     pub stacks: Option<Vec<StackKey>>,
 }
 

@@ -1,5 +1,5 @@
-//! Federated tokens: which workloads may obtain session secrets of a token that has no secret of
-//! its own.
+//! Federated tokens. A federated token has no secret of its own. Instead, it has rules that decide
+//! which workloads may obtain session secrets.
 
 pub mod evaluate;
 mod issuers;
@@ -27,13 +27,13 @@ pub struct Federation {
     pub issuer: String,
     /// The rules, all of which must match.
     pub rules: Vec<ClaimRule>,
-    /// Longest life of a session.
+    /// Maximum lifetime of a session.
     pub session_for: Duration,
 }
 
 impl Federation {
-    /// Returns whether this admits the same workloads as another one. Their sessions may have
-    /// another length.
+    /// Returns whether this federation admits the same workloads as `other`. Their maximum session
+    /// lifetimes may differ.
     #[must_use]
     pub fn admits_as(&self, other: &Self) -> bool {
         self.issuer == other.issuer && self.rules == other.rules
@@ -69,9 +69,9 @@ pub struct Workload {
     pub jti: Option<String>,
     /// The `sub` of the assertion.
     pub subject: String,
-    /// The workload as people name it.
+    /// A human-readable description of the workload.
     pub subject_description: String,
-    /// The account at the provider to which its exchanges are charged.
+    /// The workload's account at the provider, to which limits apply.
     pub account_key: String,
     /// When the assertion was issued.
     pub iat: Timestamp,
@@ -80,7 +80,7 @@ pub struct Workload {
 }
 
 impl fmt::Debug for Workload {
-    /// Leaves out what an assertion contains and no log may show.
+    /// Omits the claims and ids of the assertion, which must not appear in a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Workload")
             .field("issuer", &self.issuer)
@@ -89,8 +89,8 @@ impl fmt::Debug for Workload {
     }
 }
 
-/// Why an exchange is refused. The caller of Exchange never learns it. The audit and
-/// `ExplainExchange` tell it to the owner and the admins of the stack.
+/// Why an exchange is refused. The caller of Exchange never learns the cause. The owner and the
+/// admins of the stack can find it in the audit and with `ExplainExchange`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(
     missing_docs,
@@ -109,9 +109,9 @@ pub enum Obstacle {
     StackSuspended,
     JwtReplayed,
     SessionLimit,
-    /// The stack does not exist, or has no federated token. Not audited.
+    /// The stack does not exist or has no federated token. This refusal is not audited.
     NoSuchToken,
-    /// More than one token of the stack matches, and the request names none.
+    /// More than one token of the stack matches, and the request does not name one of them.
     Ambiguous,
     /// The permissions of the token and `narrow` have nothing in common.
     NothingPermitted,
@@ -141,20 +141,20 @@ impl Obstacle {
     }
 }
 
-/// A workload's JWT that was sent to be explained, and whose signature was verified.
+/// The result of verifying the signature of a JWT that was sent to `ExplainExchange`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
     /// The workload.
     pub workload: Workload,
-    /// Whether the JWT is valid now: it has not expired, and its `nbf` has passed. If it is not, it
-    /// is not exchanged.
+    /// Whether the JWT has not expired and its `nbf` has passed. Otherwise, it would not be
+    /// exchanged.
     pub is_valid_now: bool,
 }
 
-/// Why a JWT that was sent to be explained is not that of a workload.
+/// Why a JWT that was sent to `ExplainExchange` could not be verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unverified {
-    /// The form, the signature, the issuer or the audience.
+    /// The form, the signature, the issuer or the audience of the JWT is wrong.
     Invalid,
     /// The keys of the issuer are not available.
     KeysUnavailable,
@@ -163,14 +163,14 @@ pub enum Unverified {
 /// The result of verifying a workload's JWT.
 pub type Verifying<'a> = Pin<Box<dyn Future<Output = Result<Verified, Unverified>> + Send + 'a>>;
 
-/// Verifies a workload's JWT that is part of a message. The authenticator implements it.
+/// Verifies a workload's JWT that is part of a message. The authenticator implements this trait.
 pub trait VerifyWorkload: Send + Sync {
-    /// Verifies the JWT, with its signature, as the credential of a call is verified, except that a
-    /// JWT may be valid at another time.
+    /// Verifies the JWT like the credential of a call, including the signature, but also accepts a
+    /// JWT that is expired or not valid yet.
     fn verify<'a>(&'a self, jwt: &'a str) -> Verifying<'a>;
 }
 
-/// A process without issuers of workloads.
+/// A verifier for a process without configured issuers. It rejects every JWT.
 #[derive(Clone, Copy, Debug)]
 pub struct NoWorkloads;
 

@@ -1,20 +1,20 @@
-//! Providers of workload identities. Each has a profile: the claims that a rule set must pin down,
-//! whether an assertion may be exchanged again, and how a workload is named to people.
+//! Providers of workload identities. A provider determines which claims a rule set must pin,
+//! whether an assertion may be exchanged more than once, and how a workload is described.
 
 use super::{ClaimMatch, ClaimRule};
 
-/// A kind of issuer of workload identities, as the issuers file names it.
+/// A kind of issuer of workload identities. The issuers file states it for each issuer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Provider {
     /// A job of GitHub Actions.
     GithubActions,
     /// A job of GitLab CI/CD.
     GitlabCi,
-    /// A pod of Kubernetes, by its service account.
+    /// A Kubernetes pod, identified by its service account.
     Kubernetes,
     /// A job of Buildkite.
     Buildkite,
-    /// A workload with a JWT-SVID of SPIFFE.
+    /// A workload with a SPIFFE JWT-SVID.
     Spiffe,
     /// Any other issuer of JWTs.
     Generic,
@@ -25,7 +25,7 @@ pub enum Provider {
 pub enum Replay {
     /// Once. The assertion must have a `jti`.
     Once,
-    /// As often as wanted until the assertion expires.
+    /// Any number of times until the assertion expires.
     Reusable,
 }
 
@@ -38,9 +38,10 @@ pub enum Pinned {
     EqualsTo(&'static str),
     /// By `equals`, with a value that starts with this text.
     EqualsBelow(&'static str),
-    /// By `equals` or `prefix`, but a prefix must name more than all branches.
+    /// By `equals` or `prefix`, but the prefix must not match all branches.
     Ref,
-    /// As [`Self::Ref`], for the part of the value after its `@`, which must not be empty.
+    /// Like [`Self::Ref`], but for the part of the value after the last `@`, which must not be
+    /// empty.
     AtRef,
 }
 
@@ -56,9 +57,9 @@ pub struct Claim {
 /// What a rule set must contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequiredClaims {
-    /// Sets of claims, of which the rule set must have all of one.
+    /// Alternative sets of claims. The rule set must contain all claims of at least one set.
     pub any_of: &'static [&'static [Claim]],
-    /// What could happen without them, as a clause that follows "because".
+    /// Why the claims are required, as a clause that follows "because".
     pub reason: &'static str,
 }
 
@@ -138,8 +139,8 @@ const GENERIC: &[RequiredClaims] = &[RequiredClaims {
     reason: "the subject is the only claim that identifies a caller at every issuer",
 }];
 
-/// The events of GitHub in which code or text of an outsider can take part. Their assertions are
-/// refused unless a rule names `event_name`.
+/// The GitHub events that can involve code or text of an outsider. Assertions of workflows that
+/// such an event started are refused unless a rule compares `event_name`.
 const OUTSIDE_EVENTS: [&str; 11] = [
     "pull_request",
     "pull_request_target",
@@ -184,8 +185,8 @@ impl Provider {
         Self::ALL.into_iter().find(|known| known.name() == name)
     }
 
-    /// Returns how often an assertion may be exchanged if the issuers file does not say it.
-    /// Kubernetes and SPIFFE hand the same assertion to a workload again and again.
+    /// Returns how often an assertion may be exchanged by default. With Kubernetes and SPIFFE, a
+    /// workload gets the same assertion repeatedly, so it must be reusable.
     #[must_use]
     pub const fn default_replay(self) -> Replay {
         match self {
@@ -207,7 +208,7 @@ impl Provider {
         }
     }
 
-    /// Returns whether a rule may compare this claim only by `equals`, because it is an id.
+    /// Returns whether this claim is an id, which a rule may compare only by `equals`.
     #[must_use]
     pub fn is_id(self, path: &[String]) -> bool {
         let claims = self.required().iter().flat_map(|required| required.any_of);
@@ -215,13 +216,14 @@ impl Provider {
         claims.any(|claim| !claim.pinned.admits_prefix() && claim.is_at(path))
     }
 
-    /// Returns whether assertions of this event are refused unless a rule names `event_name`.
+    /// Returns whether an assertion with this event is refused unless a rule compares
+    /// `event_name`.
     #[must_use]
     pub fn is_outside_event(self, event: &str) -> bool {
         self == Self::GithubActions && OUTSIDE_EVENTS.contains(&event)
     }
 
-    /// Returns a rule set that the provider accepts, as an example for people.
+    /// Returns an example of a rule set that is valid for the provider.
     #[must_use]
     pub fn example(self) -> Vec<ClaimRule> {
         let rules: &[(&[&str], &str)] = match self {
@@ -267,7 +269,7 @@ impl Replay {
         }
     }
 
-    /// Returns the rule with this name.
+    /// Returns the value with this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         let all = [Self::Once, Self::Reusable];

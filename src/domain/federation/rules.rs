@@ -1,5 +1,5 @@
-//! Checks a rule set against the profile of its provider. A rule set that could admit a workload
-//! that nobody meant is refused, with the claim that is missing and why it is required.
+//! Checks a rule set against the requirements of its provider. Refuses a rule set that could admit
+//! unintended workloads, and states which claim is missing and why it is required.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -12,29 +12,30 @@ use crate::domain::{
     text,
 };
 
-/// Shortest life of a session.
+/// Lower bound of a token's maximum session lifetime.
 pub const MIN_SESSION_FOR: Duration = Duration::from_mins(1);
-/// Longest life of a session.
+/// Upper bound of a token's maximum session lifetime.
 pub const MAX_SESSION_FOR: Duration = Duration::from_hours(1);
-/// Life of a session if the token does not set it.
+/// Maximum session lifetime of a token that does not set it.
 pub const DEFAULT_SESSION_FOR: Duration = Duration::from_mins(15);
-/// Most rules of a token.
+/// Maximum number of rules of a token.
 pub const MAX_RULES: usize = 20;
-/// Most members in the path of a rule.
+/// Maximum number of names in the path of a rule.
 const MAX_DEPTH: usize = 8;
-/// Longest name of a member, in characters.
+/// Maximum length of a name in a path, in characters.
 const MAX_NAME_CHARS: usize = 128;
-/// Longest value of a rule, in characters.
+/// Maximum length of the value of a rule, in characters.
 const MAX_VALUE_CHARS: usize = 512;
-/// The characters with which a prefix may end. At any other place, a longer name would match.
+/// The characters with which a prefix must end. A prefix that ends inside a name would also match
+/// longer names.
 const ENDS: [char; 3] = ['/', ':', '@'];
 /// Prefixes that match every branch.
 const EVERY_BRANCH: [&str; 2] = ["refs/", "refs/heads/"];
 
-/// Checks the life of a session.
+/// Checks a maximum session lifetime.
 ///
 /// # Errors
-/// Returns the permitted range if the life is outside of it.
+/// Returns a [`Problem`] that states the permitted range if the lifetime is outside of it.
 pub fn check_session_for(session_for: Duration) -> Result<Duration, Problem> {
     if (MIN_SESSION_FOR..=MAX_SESSION_FOR).contains(&session_for) {
         return Ok(session_for);
@@ -46,8 +47,8 @@ pub fn check_session_for(session_for: Duration) -> Result<Duration, Problem> {
 }
 
 impl Federation {
-    /// Checks the claim rules and the session duration against the requirements of the issuer's
-    /// provider. The field paths of the result are relative to `federation`.
+    /// Checks the claim rules against the requirements of the issuer's provider, and the maximum
+    /// session lifetime. The field paths in the result are relative to `federation`.
     ///
     /// # Errors
     /// Returns a fault for each rule that is wrong and for each claim that is missing.
@@ -68,7 +69,8 @@ impl Federation {
                 faults.add(format!("{field}.path"), Problem::new(problem));
             }
         }
-        // A rule that is wrong can also be the one that is missing.
+        // Required rules are looked for only if no rule is wrong, because a wrong rule may be meant
+        // as the required one. Two errors about the same rule would be confusing.
         if faults.is_empty() {
             for required in provider.required() {
                 if let Some(problem) = missing(provider, required, &self.rules) {
@@ -151,7 +153,7 @@ fn check_value(value: &str) -> Result<(), Problem> {
     Err(Problem::new(problem))
 }
 
-/// Returns what is missing, if the rules do not contain all claims of one of the sets.
+/// Returns a problem if the rules do not contain all claims of any of the alternative sets.
 fn missing(provider: Provider, required: &RequiredClaims, rules: &[ClaimRule]) -> Option<Problem> {
     let has = |claim: &Claim| rules.iter().any(|rule| claim.is_pinned_by(rule));
     if required.any_of.iter().any(|set| set.iter().all(has)) {
@@ -201,12 +203,12 @@ impl Claim {
     }
 }
 
-/// Returns what follows the last `@`.
+/// Returns the part of the value after the last `@`.
 fn after_at(value: &str) -> Option<&str> {
     value.rsplit_once('@').map(|(_, name)| name)
 }
 
-/// Returns a path as people write it.
+/// Returns a path in dotted form, for messages.
 pub(super) fn shown(path: &[String]) -> String {
     path.join(".")
 }

@@ -1,4 +1,4 @@
-//! Tests of the checks of a rule set.
+//! Tests which rule sets are accepted.
 
 use super::*;
 

@@ -1,4 +1,5 @@
-//! Sessions of federated tokens, and the assertions for which they were started.
+//! Rules for the sessions of federated tokens: their end, their permissions, and how a repeated
+//! assertion is recognized.
 
 use std::time::Duration;
 
@@ -6,28 +7,29 @@ use super::{Federation, Obstacle, Workload};
 use crate::domain::{permissions::Permissions, request::Fingerprint, timestamp::Timestamp};
 
 /// How long an assertion is remembered after its expiry, in addition to the permitted clock skew.
-/// It covers the leeway of its verification.
+/// This covers the leeway with which an expired assertion is still accepted.
 pub const REMEMBERED_FOR: Duration = Duration::from_mins(2);
 
-/// How many sessions may live at the same time.
+/// Limits on the number of live sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionLimits {
-    /// Of one token.
+    /// Maximum per token.
     pub of_token: u32,
-    /// Of one workload, within one token.
+    /// Maximum per workload and token.
     pub of_subject: u32,
 }
 
 impl Workload {
-    /// Returns the key by which an assertion is recognized. Each part is preceded by its length, so
-    /// that no two pairs give the same bytes. `None` if the assertion has no `jti`.
+    /// Returns the key by which a repeated assertion is recognized: a hash of the issuer and the
+    /// `jti`. Returns `None` if the assertion has no `jti`.
     #[must_use]
     pub fn assertion_key(&self) -> Option<Fingerprint> {
         let jti = self.jti.as_deref()?;
         Some(of_parts(&[self.issuer.as_bytes(), jti.as_bytes()]))
     }
 
-    /// Returns the fingerprint of an exchange: of the assertion's claims and of the request.
+    /// Returns a fingerprint of the assertion's claims and the request. A retry of an exchange has
+    /// the same fingerprint.
     #[must_use]
     pub fn content(&self, request: &[u8]) -> Fingerprint {
         let claims = serde_json::to_vec(&self.claims).unwrap_or_default();
@@ -44,7 +46,7 @@ fn of_parts(parts: &[&[u8]]) -> Fingerprint {
     Fingerprint::of(&bytes)
 }
 
-/// Returns when a session ends that is started at `now`: never later than its token.
+/// Returns when a session that starts at `now` ends. It never ends later than its token.
 #[must_use]
 pub fn end_of_session(
     federation: &Federation,
@@ -59,7 +61,7 @@ pub fn end_of_session(
     token_expires_at.map_or(end, |at| at.min(end))
 }
 
-/// Returns what a session may do: what both the token and `narrow` permit.
+/// Returns the permissions of a session: what both the token and `narrow` permit.
 ///
 /// # Errors
 /// Returns [`Obstacle::NothingPermitted`] if they have nothing in common.

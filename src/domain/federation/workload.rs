@@ -1,19 +1,19 @@
-//! How a workload is named to people and counted: by claims of its provider. Names are shown, ids
-//! are counted.
+//! Derives from a workload's claims how people see the workload, which is by names, and to which
+//! account limits apply, which is identified by an id.
 
 use serde_json::{Map, Value};
 
 use super::{evaluate::text_at, provider::Provider};
 use crate::domain::text;
 
-/// Longest description, in characters.
+/// Maximum length of a description or account key, in characters.
 const MAX_CHARS: usize = 255;
-/// Shown in place of a claim that must not be shown.
+/// Replaces a claim that must not be shown.
 const HIDDEN: &str = "(not shown)";
 
 impl Provider {
-    /// Describes a workload for the audit and for usage, such as `repo octo/app run 7`. Never
-    /// contains the assertion. Claims that are absent are left out.
+    /// Describes a workload for the audit and for usage, such as `repo octo/app run 7`. Omits
+    /// claims that are absent. The description never contains the assertion.
     #[must_use]
     pub fn subject_description(self, subject: &str, claims: &Map<String, Value>) -> String {
         let parts: &[(&str, &[&str])] = match self {
@@ -55,9 +55,9 @@ impl Provider {
         described.chars().take(MAX_CHARS).collect()
     }
 
-    /// Returns the account to which the exchanges of a workload are charged: the id of the owner at
-    /// the provider, because one account has many subjects. Empty if the claim is absent, so that
-    /// such workloads share one account.
+    /// Returns the account to which limits on a workload apply. This is the owner's id at the
+    /// provider and not the subject, because one account has many subjects. Returns an empty string
+    /// if the claim is absent, so that all workloads without it share one account.
     #[must_use]
     pub fn account_key(self, subject: &str, claims: &Map<String, Value>) -> String {
         let account = match self {
@@ -88,8 +88,8 @@ fn trust_domain(subject: &str) -> Option<&str> {
     rest.split('/').next()
 }
 
-/// Returns a claim without characters that could forge a line, and nothing that may be a
-/// credential (R9).
+/// Returns a claim for display. Replaces unprintable characters, which could forge a line of a log,
+/// and hides a claim that may contain a credential (R9).
 fn printable(value: &str) -> String {
     if text::holds_credential(value) {
         return HIDDEN.to_owned();

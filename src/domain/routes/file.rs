@@ -1,5 +1,5 @@
-//! The parser of the routes file. It returns the route table or the first fault, and does not open
-//! the file itself.
+//! Parses the routes file, and returns the route table or the first fault. Also writes a route
+//! table as such a file. Does not open files itself.
 
 use std::{collections::HashMap, fmt::Write as _};
 
@@ -139,8 +139,8 @@ fn is_segment(text: &str) -> bool {
     }
 }
 
-/// Writes a table as a file that replaces the built-in one. Methods, paths and names need no
-/// escaping.
+/// Writes a table as the text of a file that replaces the built-in table. Methods, paths and names
+/// are not escaped, because they contain no special characters.
 pub(super) fn write(table: &RouteTable) -> String {
     let mut text = "\
 # The actions that each request checked by Envoy requires. Edit it, and give it back with

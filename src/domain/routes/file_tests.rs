@@ -1,4 +1,4 @@
-//! Tests of invalid routes files.
+//! Tests valid and invalid routes files.
 
 use crate::domain::{catalogue::Catalogue, operator_file::FileError, routes::RouteTable};
 

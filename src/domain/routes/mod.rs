@@ -1,6 +1,5 @@
-//! The route table, which maps the method and path of a request to actions of the catalogue. A
-//! request without an entry is unknown, and there is no default entry. This code does not depend on
-//! gRPC.
+//! The route table, which maps the method and path of a request to actions of the catalogue. There
+//! is no default entry, so a request without an entry is denied. This code does not depend on gRPC.
 
 mod file;
 mod names;
@@ -18,8 +17,8 @@ pub use self::{
 
 /// The built-in table, for version 3 of the content management API.
 const BUILTIN: &str = include_str!("builtin.toml");
-/// The branch of a request that does not name one, unless the routes file sets another. It is the
-/// default of the content management API.
+/// The branch of a request that does not name one, unless the routes file sets another. The content
+/// management API has the same default.
 const DEFAULT_BRANCH: &str = "main";
 
 /// Maps the method and path of a request to the actions that the request needs.
@@ -102,7 +101,7 @@ impl RouteTable {
     }
 
     /// Parses an operator's routes file, which extends the built-in table or replaces it. All
-    /// actions that it names must be in the catalogue in effect.
+    /// actions in the file must be in the catalogue in effect.
     ///
     /// # Errors
     /// Returns [`FileError`] for the first fault.
@@ -110,7 +109,8 @@ impl RouteTable {
         file::parse(text, Self::builtin()?, catalogue)
     }
 
-    /// Returns the table as a file, which [`Self::parse`] reads as the same table.
+    /// Writes the table as the text of a file. [`Self::parse`] returns the same table for this
+    /// text.
     #[must_use]
     pub fn to_toml(&self) -> String {
         file::write(self)
@@ -161,8 +161,8 @@ impl Node {
         if let Some(word) = self.words.get(segment) {
             return Some(word);
         }
-        // A case-insensitive router behind this service would match the segment with that word, so
-        // it must not match `{name}` here.
+        // If the segment differs from a word only in letter case, it must not match `{name}`,
+        // because a case-insensitive router behind this service would match the word.
         let is_a_word = |word: &String| word.eq_ignore_ascii_case(segment);
         if self.words.keys().any(is_a_word) {
             return None;

@@ -1,6 +1,6 @@
-//! Names of headers and query parameters that could add a second credential, or make a server treat
-//! a request as another one. Only letters and digits of a name are compared, as in the most lenient
-//! server, so that no spelling escapes the check.
+//! Recognizes names of headers and query parameters that could add a second credential, or make a
+//! server treat a request as a different one. Compares only the letters and digits of a name, as
+//! the most lenient server does, so that no spelling escapes the check.
 
 /// Names that carry a second credential.
 const CREDENTIALS: [&str; 4] = [
@@ -27,8 +27,8 @@ const OVERRIDES: [&str; 15] = [
     "x-original-url",
     "x-rewrite-url",
 ];
-/// Names that affect whether a request is allowed. They may be stated only in a header or in the
-/// request line.
+/// Names of headers that affect whether a request is allowed. A query parameter must not have such
+/// a name.
 const DECIDING: [&str; 3] = ["api-key", "authorization", "branch"];
 
 /// Hashes of [`CREDENTIALS`].
@@ -41,7 +41,8 @@ const METHOD_HASH: u64 = hash(METHOD);
 /// Returns whether a name carries a credential other than `authorization`.
 #[must_use]
 pub fn is_credential(name: &str) -> bool {
-    // Almost no name is listed, and one hash is cheaper than all comparisons.
+    // Most names are not listed, and computing one hash is cheaper than comparing with each listed
+    // name.
     CREDENTIAL_HASHES.contains(&hash(name)) && CREDENTIALS.iter().any(|listed| alike(name, listed))
 }
 
@@ -50,8 +51,8 @@ pub fn is_credential(name: &str) -> bool {
 pub fn is_override(name: &str) -> bool {
     let hash = hash(name);
     if hash == METHOD_HASH {
-        // `method` is a common parameter name, and `:method` is HTTP/2's pseudo-header for the
-        // method of the request itself. Neither makes a framework replace the method.
+        // `method` is a common parameter name, and `:method` is the HTTP/2 pseudo-header for the
+        // actual method. Neither makes a framework override the method.
         let is_plain = ["method", ":method"]
             .iter()
             .any(|plain| name.eq_ignore_ascii_case(plain));
@@ -84,8 +85,7 @@ const fn hashes<const N: usize>(names: [&str; N]) -> [u64; N] {
     hashes
 }
 
-/// Returns whether a query parameter states something that only a header or the request line may
-/// state.
+/// Returns whether a query parameter has a name that is permitted only for a header.
 pub(super) fn is_for_headers(name: &str) -> bool {
     let decides = DECIDING.iter().any(|listed| alike(name, listed));
     decides || is_credential(name) || is_override(name)
@@ -100,8 +100,8 @@ pub(super) fn alike(one: &str, other: &str) -> bool {
     bare(one).eq(bare(other))
 }
 
-/// Returns whether two names of headers are the same once upper case is read as lower case and `_`
-/// as `-`, so that different spellings of one header can be detected.
+/// Returns whether two header names are equal if letter case is ignored and `_` is read as `-`.
+/// This detects different spellings of the same header.
 #[must_use]
 pub fn is_same_header(one: &str, other: &str) -> bool {
     const fn folded(byte: u8) -> u8 {

@@ -1,12 +1,12 @@
-//! Accepts only URL paths that every server reads in the same way. A path that a proxy or a router
-//! might decode, merge, case-fold or truncate is rejected. Otherwise, the request that is served
-//! could differ from the one that was authorized.
+//! Accepts only URL paths that every server interprets in the same way. A path that a proxy or a
+//! router might decode, merge, case-fold or truncate is rejected. Otherwise, the request that is
+//! served could differ from the one that was authorized.
 
-/// The maximum number of segments. No path of the API has as many.
+/// The maximum number of segments. No path of the API comes close to this number.
 const MAX_SEGMENTS: usize = 32;
 
-/// What servers and file systems trim from the ends of a segment: dots, and spaces, which some
-/// servers also decode from `+`.
+/// Text that some servers and file systems trim from the ends of a segment: dots and spaces. Some
+/// servers decode `+` as a space.
 const TRIMMED: [&[u8]; 3] = [b".", b"%20", b"+"];
 
 /// Returns the segments of a path. Returns `None` if the path is not canonical.
@@ -19,9 +19,9 @@ pub(super) fn segments(path: &str) -> Option<Vec<&str>> {
     fit.then_some(segments)
 }
 
-/// Returns whether a segment is not empty, neither starts nor ends with something that servers
-/// trim, and percent-encodes only bytes that must be encoded. A segment that decodes to another
-/// percent-encoding is not plain, because a decoded `%` has a special meaning.
+/// Returns whether a segment is not empty, neither starts nor ends with text that servers trim, and
+/// percent-encodes only bytes that must be encoded. `%25` is not accepted, because a server that
+/// decodes twice would decode the resulting `%` again.
 fn is_plain(segment: &str) -> bool {
     let is_trimmed = TRIMMED.iter().any(|trimmed| {
         let text = segment.as_bytes();
@@ -38,8 +38,8 @@ fn is_plain(segment: &str) -> bool {
     !segment.is_empty() && !is_trimmed
 }
 
-/// Returns whether a byte may be unencoded. These are the `pchar` of RFC 3986 except `;`, at which
-/// some servers cut the path.
+/// Returns whether a byte may occur unencoded. These bytes are the `pchar` of RFC 3986 except `;`,
+/// at which some servers truncate the path.
 const fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
@@ -62,9 +62,8 @@ const fn is_unreserved(byte: u8) -> bool {
         )
 }
 
-/// Returns whether `%` and these two digits encode a character that must be encoded, and that has
-/// no special meaning once decoded. These are the space, quotation marks, brackets, `^`, the
-/// backtick and `|`.
+/// Returns whether `%` and these two digits encode a character that must be encoded and has no
+/// special meaning when it is decoded.
 fn is_encoded_for_need(high: u8, low: u8) -> bool {
     let digit = |digit: u8| char::from(digit).to_digit(16);
     let (Some(high), Some(low)) = (digit(high), digit(low)) else {

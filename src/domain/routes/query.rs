@@ -1,5 +1,5 @@
-//! Rejects a query that repeats what a header states, because a server could use either of the two.
-//! Also finds what a query requires in addition to the actions of the route.
+//! Rejects a query with a parameter that repeats a header, because a server could use either value.
+//! Also determines what a query requires in addition to the actions of the route.
 
 use std::collections::BTreeSet;
 
@@ -14,13 +14,13 @@ const CREDENTIALS: &str = "include_discrete_variables";
 const READ_CREDENTIALS: &str = "stack.read_credentials";
 /// The parameters that name the branches to compare or to merge.
 const BRANCHES: [&str; 2] = ["base_branch", "compare_branch"];
-/// The maximum number of branches that a query can name. No request of the API names more than two.
+/// The maximum number of branches in a query. No request of the API needs more than two.
 const MAX_BRANCHES: usize = 4;
 
 /// What a query adds to the requirements of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query {
-    /// Actions that the request needs in addition to those of its route.
+    /// Actions that the request needs in addition to the actions of its route.
     pub actions: Vec<&'static str>,
     /// Branches that the request affects in addition to the branch of its header.
     pub branches: BTreeSet<String>,
@@ -46,8 +46,8 @@ pub fn check_query(query: &str) -> Result<Query, QueryFault> {
     let mut found = Query::default();
     let mut declined = Vec::new();
     for pair in query.split('&') {
-        // A parameter that is declined once, in its plain form, adds nothing to the response. If it
-        // occurs twice, a server could read a list, which does not count as false.
+        // `name=false` adds nothing to the response if it occurs once and in this exact form. If it
+        // occurs twice, a server could read a list, which it does not treat as false.
         let is_declined = [PEOPLE, CREDENTIALS]
             .into_iter()
             .find(|name| pair.strip_prefix(name) == Some("=false"));
@@ -61,7 +61,7 @@ pub fn check_query(query: &str) -> Result<Query, QueryFault> {
     Ok(found)
 }
 
-/// Checks a parameter. `whole` is the parameter as read by a server that does not split at `;`.
+/// Checks a parameter. `whole` is the parameter as a server reads it that does not split at `;`.
 fn check_pair(pair: &str, whole: &str, found: &mut Query) -> Result<(), QueryFault> {
     let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
     let name = decode(name.as_bytes());

@@ -1,4 +1,5 @@
-//! Tests which parameter names a query must not contain, in various spellings.
+//! Tests which query parameters are rejected or need more actions or branches, in various
+//! spellings.
 
 use super::{Query, QueryFault, check_query};
 

@@ -1,4 +1,4 @@
-//! Tests which requests the route table knows.
+//! Tests which requests have an entry in the built-in route table.
 
 use super::*;
 use crate::domain::catalogue::{self, Catalogue};
@@ -13,7 +13,7 @@ fn needs(method: &str, path: &str) -> String {
     actions.map_or("unknown".into(), |actions| actions.join(","))
 }
 
-/// Method, path, and the actions that the built-in table asks for.
+/// Method, path, and the actions that the built-in table requires.
 const BUILT_IN: &[(&str, &str, &str)] = &[
     ("GET", "/v3/content_types", "content_type.read"),
     ("GET", "/v3/content_types/blog", "content_type.read"),
@@ -313,7 +313,7 @@ fn every_grantable_action_of_the_catalogue_has_a_route() {
         .collect();
     let catalogue = Catalogue::builtin();
     assert!(found.iter().all(|name| catalogue.find(name).is_some()));
-    // This version of the API has no path of its own for this action.
+    // This version of the API has no path that needs only this action.
     let without = "publish_request.read";
     for action in catalogue.actions() {
         let grantable = action.rule != catalogue::Rule::Never;
