@@ -1,5 +1,6 @@
-//! The signature algorithms that a credential may use. All of them are asymmetric, so that a public
-//! key can never serve as a shared secret. This module knows nothing of keys or tokens.
+//! The signature algorithms that a credential may use. All of them are asymmetric, so that an
+//! attacker cannot use a public key as a shared secret. This module does not depend on keys or
+//! tokens.
 
 /// A signature algorithm of JOSE (RFC 7518, RFC 8037).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub(super) enum Family {
 }
 
 impl Algorithm {
-    /// Every algorithm that may be named in an issuers file.
+    /// All algorithms that an issuers file may list.
     pub const ALL: [Self; 9] = [
         Self::Rs256,
         Self::Rs384,

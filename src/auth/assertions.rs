@@ -1,4 +1,4 @@
-//! Assertions of workloads: what such a JWT must have beside a valid form and signature.
+//! Checks what the JWT of a workload must have in addition to a valid form and signature.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -11,10 +11,11 @@ use crate::domain::{
     timestamp::Timestamp,
 };
 
-/// Longest life of an assertion of a workload.
+/// Maximum time between `iat` and `exp` of a workload's JWT.
 const MAX_LIFE: Duration = Duration::from_hours(24);
 
-/// The audiences of all entries, and those of entries for workloads.
+/// The audiences of all entries of the issuers file, and the audiences of its entries for
+/// workloads.
 pub(super) struct Audiences {
     all: HashSet<String>,
     workloads: HashSet<String>,
@@ -32,14 +33,16 @@ impl Audiences {
         Self { all, workloads }
     }
 
-    /// Returns whether a JWT names an audience for workloads and another one.
+    /// Returns whether a JWT is for a workload audience and also for another audience of this
+    /// service.
     pub(super) fn are_mixed_in(&self, jwt: &Jwt<'_>) -> bool {
         jwt.audiences_among(&self.workloads) > 0 && jwt.audiences_among(&self.all) > 1
     }
 }
 
 impl Jwt<'_> {
-    /// Returns the workload that the JWT identifies, after its signature was checked.
+    /// Returns the workload that the JWT identifies. Call this only after the signature was
+    /// verified.
     pub(super) fn workload(&self, issuer: &FederationIssuer) -> Result<Workload, Cause> {
         check_subject(&self.claims)?;
         let (iat, exp) = self.life()?;
@@ -58,13 +61,16 @@ impl Jwt<'_> {
         })
     }
 
-    /// Returns `iat` and `exp` in microseconds, if they are those of an assertion of a workload.
+    /// Returns `iat` and `exp` in microseconds.
+    ///
+    /// # Errors
+    /// Returns the cause if they are not valid for the JWT of a workload.
     pub(super) fn life(&self) -> Result<(i64, i64), Cause> {
         let issued = self.claims.get("iat").ok_or("iat is absent")?;
         let issued = micros(issued).ok_or("iat is not a number")?;
         let expires = self.valid_until_micros.saturating_sub(leeway_micros());
         let latest = self.parsed_at.as_micros().saturating_add(leeway_micros());
-        // One that is explained may be valid later only.
+        // A JWT that is only explained may not be valid yet.
         if issued > latest && self.untimely.is_none() {
             return Err("iat is in the future");
         }

@@ -1,6 +1,6 @@
-//! Maps credentials to callers. Searches the entries of the issuers file, and caches verified
-//! credentials: for all connections by their SHA-256, and per connection by their text. This module
-//! does not know how a JWT is built or when keys are fetched.
+//! Maps credentials to callers with the entries of the issuers file. Caches verified credentials:
+//! for all connections by their SHA-256, and per connection by their text. This module does not
+//! know the format of a JWT, or when keys are fetched.
 
 use std::{
     collections::HashMap,
@@ -49,14 +49,15 @@ pub struct Authenticator {
 }
 
 /// The entry that accepts a JWT, the index of its key cache, and the generation of the key sets
-/// against which the JWT was checked.
+/// when the JWT was checked.
 pub(super) struct MatchingEntry<'a> {
     pub entry: &'a IssuerEntry,
     key_cache: usize,
     generation: u64,
 }
 
-/// A rejection with the current keys. Newer keys from the sources in `wanting` might change it.
+/// A rejection that is based on the current keys. Newer keys from the sources in `wanting` might
+/// change the result.
 struct PendingRejection {
     rejection: Rejection,
     wanting: Vec<usize>,
@@ -116,14 +117,14 @@ impl Authenticator {
         Ok(())
     }
 
-    /// Fetches all key sets that are due, concurrently. [`Self::keep_fresh`] does the same
-    /// periodically. A test calls this after it has moved its clock.
+    /// Fetches all key sets that are due, concurrently. [`Self::keep_fresh`] does this
+    /// periodically. Tests call this method after they have advanced their clock.
     pub async fn refresh_due(&self) {
         join(self.key_caches.iter().map(IssuerKeys::refresh_if_due)).await;
     }
 
     /// Keeps all keys fresh; never returns. Run this as a supervised task, and drop the future to
-    /// stop it.
+    /// stop the task.
     pub async fn keep_fresh(&self) {
         join(self.key_caches.iter().map(IssuerKeys::keep_fresh)).await;
     }
@@ -167,11 +168,11 @@ impl Authenticator {
     }
 
     /// Authenticates a caller by the values of the `authorization` header, or by client certificate
-    /// if there are none. A cached JWT is not verified again. A certificate was already evaluated
-    /// during the TLS handshake ([`Self::certify`]), so only its expiry is checked here. An invalid
-    /// value is rejected even if there is a certificate, so that a caller never acts under another
-    /// identity than it presented. Returns without waiting if the credential is cached or its key
-    /// is known.
+    /// if there are no such values. An invalid value is rejected even if there is a certificate, so
+    /// that a caller never acts under an identity other than the one it presented. A cached JWT is
+    /// not verified again. A certificate was already evaluated during the TLS handshake
+    /// ([`Self::certify`]), so only its expiry is checked here. Returns without waiting if the
+    /// credential is cached or its key is known.
     ///
     /// # Errors
     /// [`Rejection`].
@@ -189,14 +190,14 @@ impl Authenticator {
         let key = sha256(value);
         match self.cached(&key, self.deps.clock.read()) {
             Some(verified) => Ok(verified.caller),
-            // Boxed: once per credential.
+            // Boxed to keep the future small, because this runs only once per credential.
             None => Box::pin(self.verify(key, bearer(value)?)).await,
         }
     }
 
-    /// Returns the caller of a credential that was verified before, as [`Self::authenticate`] does.
-    /// `None` says nothing about the credential. `known` are the credentials of the connection,
-    /// which cost no SHA-256.
+    /// Returns the caller if the credential is cached as verified. `None` does not mean that the
+    /// credential is invalid; call [`Self::authenticate`] then. `known` has the credentials of the
+    /// connection, which are found without computing a SHA-256.
     #[must_use]
     pub fn recognize(
         &self,
@@ -215,7 +216,7 @@ impl Authenticator {
             if self.holds(&verified, at) {
                 return Some(verified.caller);
             }
-            // The keys may have changed, and then the credential is verified again.
+            // The credential has expired or must be verified again, for example with changed keys.
             known.forget(value);
         }
         let verified = self.cached(&sha256(value), at)?;
@@ -253,16 +254,17 @@ impl Authenticator {
             generation: found.generation,
             key_cache: found.key_cache,
         };
-        // A workload presents its assertion once. If they were kept, strangers with assertions of a
-        // public issuer could displace the credentials of all other callers.
+        // The assertions of workloads are not cached, because a workload presents one only once.
+        // Strangers with assertions of a public issuer could otherwise displace the credentials of
+        // all other callers from the cache.
         if found.entry.workload.is_none() {
             self.verified.insert(key, verified.clone());
         }
         Ok(verified.caller)
     }
 
-    /// Finds the entry that accepts a JWT, as [`Self::find`] does. If newer keys might change a
-    /// rejection, fetches them first.
+    /// Finds the entry that accepts a JWT, as [`Self::find`] does. If the JWT is rejected but newer
+    /// keys might change the result, fetches them and tries again.
     pub(super) async fn find_with_fresh_keys(
         &self,
         jwt: &Jwt<'_>,
@@ -274,7 +276,8 @@ impl Authenticator {
                 if asked == RefreshOutcome::Newer || self.generation() != before {
                     self.find(jwt)
                 } else if asked == RefreshOutcome::Undecided {
-                    // A fetch that may bring the missing key is still in progress (R13).
+                    // The missing key may be in a key set that is still being fetched, so the JWT
+                    // can be neither accepted nor rejected (R13).
                     return Err(Rejection::KeysUnavailable);
                 } else {
                     Err(refused)
@@ -286,11 +289,11 @@ impl Authenticator {
     }
 
     /// Finds the first entry that the JWT matches and whose keys verify the signature. If the keys
-    /// of a matching entry are unavailable, the search ends, because that entry might have been the
+    /// of a matching entry are unavailable, stops with an error, because that entry might be the
     /// right one.
     fn find(&self, jwt: &Jwt<'_>) -> Result<MatchingEntry<'_>, PendingRejection> {
-        // The generation is read before the keys. If the keys change in between, the cached result
-        // is invalid.
+        // The generation must be read before the keys. If the keys change in between, the cached
+        // result then counts as outdated.
         let generation = self.generation();
         let mut cause: Cause = "no entry for its issuer";
         let mut wanting = Vec::new();
@@ -300,7 +303,8 @@ impl Authenticator {
                 cause = why;
                 continue;
             }
-            // A credential that two entries accept could be passed on from one to the other.
+            // A JWT for several audiences could be used as a workload's assertion and as the
+            // credential of another caller.
             if self.audiences.are_mixed_in(jwt) {
                 cause = "names several audiences of this service";
                 continue;
@@ -336,8 +340,8 @@ impl Authenticator {
         })
     }
 
-    /// Fetches newer keys from these sources, if their limits allow a fetch. The fetches are
-    /// concurrent, so that a source that hangs does not delay the others.
+    /// Fetches newer keys from these sources if the rate limit of each source permits. The fetches
+    /// are concurrent, so that a source that hangs does not delay the others.
     async fn refresh(&self, key_caches: &[usize]) -> RefreshOutcome {
         let mut key_caches = key_caches.to_vec();
         key_caches.sort_unstable();

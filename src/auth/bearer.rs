@@ -1,4 +1,4 @@
-//! The form of an `authorization` value: the scheme `Bearer` and a token.
+//! Parses an `authorization` value, which must be the scheme `Bearer` and a token.
 
 use super::Rejection;
 use crate::domain::secret;
@@ -6,15 +6,15 @@ use crate::domain::secret;
 /// Longest `authorization` value that is accepted: 8 KiB.
 pub(super) const MAX_VALUE_BYTES: usize = 8 * 1024;
 
-/// Returns the token that follows the scheme `Bearer`, in upper or lower case (RFC 9110 §11.1), and
+/// Returns the token after the scheme `Bearer`, whose letter case is ignored (RFC 9110 §11.1), and
 /// exactly one space (RFC 6750 §2.1).
 pub(super) fn bearer(value: &[u8]) -> Result<&str, Rejection> {
     if !value.is_ascii() {
         return Err(Rejection::Invalid("not ASCII"));
     }
     let value = str::from_utf8(value).map_err(|_| Rejection::Invalid("not ASCII"))?;
-    // Looks for a management token first, whatever the scheme is, so that the client gets the
-    // specific error.
+    // Checks for a management token first, with any scheme, so that the client gets a specific
+    // error.
     let mut words = value.split_ascii_whitespace();
     if words
         .by_ref()

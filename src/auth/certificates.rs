@@ -1,6 +1,6 @@
-//! `[[mtls]]` entries: callers that are identified by the SPIFFE id or DNS name in their client
-//! certificate. TLS has already verified the certificate, and this module only parses it. It does
-//! not depend on connections.
+//! Parses `[[mtls]]` entries, and identifies callers by the SPIFFE id or DNS name in their client
+//! certificate. TLS has already verified the certificate; this module only parses it, and does not
+//! depend on connections.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ const KINDS: [(&str, CallerKind); 2] = [
 ];
 const SPIFFE: &str = "spiffe://";
 
-/// Issuer that is recorded for a caller who is identified by certificate.
+/// The issuer that is recorded for callers who are identified by certificate.
 pub const CERTIFICATE_ISSUER: &str = "mtls";
 
 /// One `[[mtls]]` entry.
@@ -46,9 +46,9 @@ pub struct ClientCertificate {
     pub expires_at: Timestamp,
 }
 
-/// Returns the caller that a certificate identifies. The first entry of the issuers file whose
-/// identity is one of the names in the certificate decides. A certificate that cannot be parsed
-/// identifies no caller and counts as expired.
+/// Returns the caller that a certificate identifies. This is the caller of the first entry whose
+/// identity is one of the names in the certificate. A certificate that cannot be parsed identifies
+/// no caller and counts as expired.
 #[must_use]
 pub(super) fn certify(entries: &[CertificateEntry], der: &[u8]) -> ClientCertificate {
     let nobody = ClientCertificate {
@@ -146,8 +146,8 @@ impl Entry<'_> {
     }
 }
 
-/// Returns whether a SPIFFE id after its scheme is valid: a trust domain, and a path of non-empty
-/// segments (SPIFFE-ID §2).
+/// Returns whether the part of a SPIFFE id after the scheme is valid: a trust domain, and a path of
+/// non-empty segments (SPIFFE-ID §2).
 fn is_spiffe(rest: &str) -> bool {
     let Some((domain, path)) = rest.split_once('/') else {
         return false;

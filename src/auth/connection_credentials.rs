@@ -1,6 +1,6 @@
-//! The credentials that the callers of one connection have presented and that were verified. A
-//! connection presents the same few credentials at every call, so comparing them replaces a SHA-256
-//! per call. An entry is no proof: its expiry and its keys are checked at every call.
+//! Caches the verified credentials of one connection. A connection presents the same few
+//! credentials at every call, and comparing them is cheaper than a SHA-256 per call. An entry alone
+//! does not authenticate a caller: its expiry and its keys are checked at every call.
 
 use std::{
     fmt,
@@ -12,12 +12,12 @@ use zeroize::Zeroizing;
 
 use crate::domain::caller::Caller;
 
-/// Number of credentials that are kept per connection. A service has one, and a proxy carries
-/// several callers on one connection.
+/// Maximum number of credentials that are kept per connection. A service presents one, but a proxy
+/// can forward several callers on one connection.
 const KEPT: usize = 4;
 
-/// Cached result of the verification of a credential. It is valid until the credential expires, as
-/// long as no key set changes and the keys that verified the signature stay trusted.
+/// The cached result of verifying a credential. It is valid until the credential expires, as long
+/// as no key set changes and the keys that verified the signature stay trusted.
 #[derive(Clone)]
 pub(super) struct CachedCaller {
     pub caller: Arc<Caller>,
@@ -55,7 +55,7 @@ impl ConnectionCredentials {
         known.map(|known| known.verified.clone())
     }
 
-    /// Keeps a verified credential. If there are too many, replaces the oldest one.
+    /// Adds a verified credential. If the cache is full, replaces the oldest one.
     pub(super) fn keep(&self, value: &[u8], verified: &CachedCaller) {
         let presented = Presented {
             value: Zeroizing::new(value.to_vec()),

@@ -1,11 +1,12 @@
-//! One entry of the issuers file while the file is parsed. An entry knows its section and its
-//! number, so that every error names them. This module does not know which keys an entry may have.
+//! Reads the keys of one entry while the issuers file is parsed. Every error states the section and
+//! the number of the entry. This module does not know which keys an entry may have.
 
 use toml::{Table, Value};
 
 use crate::domain::caller::CallerKind;
 
-/// Error in the issuers file. Its text names the entry, the key, what is wrong and how to fix it.
+/// An error in the issuers file. Its text states the entry, the key, what is wrong and how to fix
+/// it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct IssuersError(pub(super) String);

@@ -1,5 +1,4 @@
-//! The verification of an assertion that is not the caller's own credential, to explain whether it
-//! would be exchanged.
+//! Verifies an assertion for `ExplainExchange`, which is not the caller's own credential.
 
 use super::{Rejection, authenticator::Authenticator, bearer::MAX_VALUE_BYTES, jwt::Jwt};
 use crate::domain::federation::{
@@ -7,7 +6,7 @@ use crate::domain::federation::{
 };
 
 impl Authenticator {
-    /// Returns the issuers of workload identities.
+    /// Returns the configured issuers of workload identities.
     #[must_use]
     pub fn federation_issuers(&self) -> FederationIssuers {
         let issuers = self.entries.iter();
@@ -16,8 +15,8 @@ impl Authenticator {
             .collect()
     }
 
-    /// Verifies an assertion that is not the caller's own credential. Whether it is valid now
-    /// is told only after its signature was verified.
+    /// Verifies an assertion that is not the caller's own credential. The result states whether the
+    /// assertion is valid now only if its signature is valid.
     async fn verify_other(&self, assertion: &str) -> Result<Verified, Unverified> {
         if assertion.len() > MAX_VALUE_BYTES {
             return Err(Unverified::Invalid);

@@ -25,10 +25,10 @@ use crate::telemetry;
 
 /// Size limit of a key set and of a file of CA certificates: 256 KiB.
 const MAX_BYTES: usize = 256 * 1024;
-/// How long a whole fetch may take.
+/// Time limit of a whole fetch.
 const MAX_TIME: Duration = Duration::from_secs(5);
 
-/// Future of the bytes that a fetch returns.
+/// Future that resolves to the fetched bytes.
 pub type Fetch = Pin<Box<dyn Future<Output = Result<Vec<u8>, FetchError>> + Send>>;
 
 /// Fetches the bytes of a key set. Tests supply their own implementation.
@@ -59,7 +59,7 @@ pub enum FetchError {
 }
 
 /// Fetches over HTTP/1.1 or from the file system. Keeps neither connections nor CA certificates
-/// between fetches, which are minutes apart, so that renewed CA certificates take effect.
+/// between fetches, which are minutes apart, so that a renewed CA certificate takes effect.
 #[derive(Clone, Copy, Debug)]
 pub struct HttpFetcher {
     max_time: Duration,
@@ -91,7 +91,8 @@ impl KeyFetcher for HttpFetcher {
     }
 }
 
-/// Fetches a document with this `authorization` value, within 5 seconds and up to 256 KiB.
+/// Fetches a document with the `authorization` value `credential`. Takes at most 5 seconds, and
+/// accepts at most 256 KiB.
 ///
 /// # Errors
 /// [`FetchError`].
@@ -176,7 +177,7 @@ fn root_cause(error: &hyper_util::client::legacy::Error) -> String {
     words
 }
 
-/// Reads the credential of a fetch. Its file contains one line.
+/// Reads the credential for a fetch from a file with one line.
 async fn credential(path: Option<&Path>) -> Result<Option<HeaderValue>, FetchError> {
     let Some(path) = path else {
         return Ok(None);

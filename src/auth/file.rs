@@ -1,4 +1,4 @@
-//! Parser of the issuers file, which lists how callers are authenticated: by JWT or by client
+//! Parses the issuers file, which configures how callers are authenticated: by JWT or by client
 //! certificate. This module does not open the file.
 
 use std::path::Path;
@@ -15,7 +15,7 @@ use super::{
 const ISSUERS: &str = "issuers";
 const MTLS: &str = "mtls";
 
-/// Entries of the issuers file, in the order of the file.
+/// The entries of the issuers file, in the order of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entries {
     /// Issuers whose JWTs authenticate callers.
@@ -24,8 +24,8 @@ pub struct Entries {
     pub certificates: Vec<CertificateEntry>,
 }
 
-/// Parses the text of an issuers file. Relative paths in the file start at `base`, the folder of
-/// the file.
+/// Parses the text of an issuers file. Relative paths in the file are relative to `base`, the
+/// folder of the file.
 ///
 /// # Errors
 /// [`IssuersError`] for the first error in the file.

@@ -1,5 +1,5 @@
-//! `[[issuers]]` entries: the trusted issuers, and the kind of caller that each of them
-//! authenticates. This module does not know what a JWT is.
+//! Parses `[[issuers]]` entries: the trusted issuers, and the kind of caller that each issuer
+//! authenticates. This module does not depend on JWTs.
 
 use std::path::{Path, PathBuf};
 
@@ -59,12 +59,13 @@ pub struct IssuerEntry {
     /// Services that have the introspect role. Empty if this issuer authenticates another kind of
     /// caller.
     pub subjects: Vec<SubjectPattern>,
-    /// How workloads exchange. `None` if this issuer authenticates another kind of caller.
+    /// The issuer's settings for token exchange. `None` if this issuer authenticates another kind
+    /// of caller.
     pub workload: Option<FederationIssuer>,
 }
 
 impl IssuerEntry {
-    /// Returns whether this is an issuer of SPIFFE, whose assertions may lack `iss`.
+    /// Returns whether this is a SPIFFE issuer, whose assertions may lack `iss`.
     pub(super) fn is_spiffe(&self) -> bool {
         let provider = self.workload.as_ref().map(|issuer| issuer.provider);
         provider == Some(Provider::Spiffe)
@@ -81,14 +82,14 @@ impl IssuerEntry {
 /// A claim that a JWT must have, and its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequiredClaim {
-    /// Names of the members that lead to the claim, the outermost first; there is at least one. A
-    /// name may contain dots.
+    /// Names of the members that lead to the claim, the outermost first. There is at least one
+    /// name. A name may contain dots.
     pub path: Vec<String>,
-    /// Text that the claim must equal, or that its list must contain.
+    /// Text that the claim must equal or, if the claim is a list, contain.
     pub value: String,
 }
 
-/// Pattern for subjects, parsed from an element of the list `subjects`.
+/// A pattern for subjects, parsed from an element of the list `subjects`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SubjectPattern {
     /// Matches exactly this subject.

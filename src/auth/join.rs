@@ -1,5 +1,5 @@
-//! Runs several futures as one future, without a task for each of them. Dropping the one future
-//! stops them all.
+//! Runs several futures concurrently within one future, without spawning tasks. Dropping this
+//! future stops all of them.
 
 use std::{
     future::poll_fn,
@@ -7,8 +7,8 @@ use std::{
     task::{Context, Poll},
 };
 
-/// Completes when all parts have completed. Meant for a few parts, because each wake-up polls all
-/// of them.
+/// Completes when all parts have completed. Suitable only for a few parts, because each wake-up
+/// polls all of them.
 pub(super) async fn join<F: Future<Output = ()> + Send>(parts: impl Iterator<Item = F>) {
     let mut parts: Vec<Pin<Box<F>>> = parts.map(Box::pin).collect();
     poll_fn(|context: &mut Context<'_>| {

@@ -1,4 +1,4 @@
-//! Key set: which keys of a JWK set (RFC 7517) are usable, and which key a credential refers to.
+//! Parses JWK sets (RFC 7517), and checks a signature with the key that a credential refers to.
 //! This module does not know where a set came from or how old it is.
 
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ use super::algorithm::{Algorithm, Family};
 const MIN_RSA_BITS: usize = 2048;
 const MAX_RSA_BITS: usize = 8192;
 
-/// An error that occurred while parsing a key set.
+/// The error that a text is not a JWK set.
 #[derive(Debug, thiserror::Error)]
 #[error("is not a JWK set: JSON with a list `keys` is required")]
 pub(super) struct NotAKeySet;
@@ -40,15 +40,15 @@ struct Key {
     decoding: DecodingKey,
 }
 
-/// Result of checking a signature against a key set.
+/// The result of checking a signature against a key set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SignatureCheck {
     /// The signature was made with one of the keys.
     Valid,
-    /// The signature was not made with the key that it names, or it names no key and several keys
-    /// fit.
+    /// The credential names a key that did not make the signature, or names no key although several
+    /// keys fit.
     Invalid,
-    /// The key is not in the set, but a newer set may contain it.
+    /// The key is not in this set, but may be in a newer one.
     KeyUnknown,
 }
 
@@ -107,7 +107,7 @@ impl KeySet {
         &self.skipped
     }
 
-    /// Returns whether both sets contain the same keys, and the same keys were skipped.
+    /// Returns whether both sets contain the same keys and skipped the same keys.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let pairs = self.keys.iter().zip(&other.keys);
         self.keys.len() == other.keys.len()
@@ -135,9 +135,9 @@ impl KeySet {
         }
     }
 
-    /// Checks a signature without a `kid`. Exactly one key must fit its algorithm. If that key did
-    /// not make the signature, the issuer may have replaced the key since, so the result is
-    /// [`SignatureCheck::KeyUnknown`].
+    /// Checks a signature of a credential without a `kid`. Exactly one key must fit the algorithm.
+    /// If that key did not make the signature, the result is [`SignatureCheck::KeyUnknown`],
+    /// because the issuer may have replaced the key after this set was fetched.
     fn check_unnamed(&self, signed: SignedMessage<'_>) -> SignatureCheck {
         let mut fitting = self.keys.iter().filter(|key| key.fits(signed));
         match (fitting.next(), fitting.next()) {

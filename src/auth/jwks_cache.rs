@@ -1,6 +1,6 @@
-//! Cache of the keys from one source. Decides when the keys are fetched, when they are replaced and
-//! when they are no longer trusted. Time is measured with the monotonic clock. This module does not
-//! know issuers or credentials.
+//! Caches the keys from one source. Decides when the keys are fetched, when they are replaced and
+//! when they are no longer trusted. Measures time with the monotonic clock. This module does not
+//! depend on issuers or credentials.
 
 use std::{
     sync::{
@@ -27,11 +27,11 @@ const REFRESH_AFTER: Duration = Duration::from_mins(5);
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Minimum interval between two fetches that are caused by credentials with unknown keys.
 const ASK_AGAIN_AFTER: Duration = Duration::from_mins(1);
-/// How old a running single-flight fetch may be for another caller to wait for it. A normal fetch
-/// takes about this long. A source that hangs must not block every caller.
+/// A caller waits for another caller's fetch only until that fetch has run for this long, which is
+/// about as long as a normal fetch takes. A source that hangs must not block every caller.
 const JOIN_WITHIN: Duration = Duration::from_millis(250);
-/// Interval at which it is checked whether a fetch is due. A timer for the due time itself would
-/// not follow the clock of a test.
+/// Interval of the check whether a fetch is due. A timer that fires at the due time would not
+/// follow the clock of a test.
 const TICK: Duration = Duration::from_secs(1);
 
 /// State shared by all sources.
@@ -39,7 +39,7 @@ pub(super) struct JwksDeps {
     pub clock: Arc<dyn Clock>,
     pub fetcher: Arc<dyn KeyFetcher>,
     pub max_stale: Duration,
-    /// Number of changes of all key sets so far. A change invalidates every cached verification.
+    /// Number of changes to any key set so far. Each change invalidates all cached verifications.
     pub generation: AtomicU64,
 }
 
@@ -76,8 +76,8 @@ pub(super) enum RefreshOutcome {
     Undecided,
 }
 
-/// A cached key set. `fetched_at` is when its fetch started, on the monotonic clock. `serial` is
-/// the number of that fetch.
+/// A cached key set. `fetched_at` is the monotonic time at which its fetch started. `serial` is the
+/// number of that fetch.
 struct CachedKeySet {
     set: KeySet,
     fetched_at: Duration,
@@ -88,8 +88,8 @@ struct CachedKeySet {
 #[derive(Default)]
 struct Flight {
     /// Start time and future of the running fetch. If the caller that polls the future is
-    /// cancelled, the next one that locks this state resumes the fetch; this is the background task
-    /// at the latest.
+    /// cancelled, the next caller that locks this state resumes the fetch. If there is no other
+    /// caller, the background task does.
     under_way: Option<(Duration, Fetch)>,
     due_at: Duration,
     asked_at: Option<Duration>,
@@ -161,8 +161,8 @@ impl IssuerKeys {
         }
     }
 
-    /// Fetches because a JWT names an unknown key, at most once a minute. A second caller joins the
-    /// running fetch only until it is `JOIN_WITHIN` old; after that it gets
+    /// Fetches because a JWT names an unknown key, at most once a minute. Another caller waits for
+    /// a running fetch only until the fetch is `JOIN_WITHIN` old, and then gets
     /// [`RefreshOutcome::Undecided`].
     pub(super) async fn refresh_for_unknown(&self) -> RefreshOutcome {
         let before = self.serial();

@@ -1,5 +1,5 @@
-//! Compact JWT (RFC 7519, RFC 8725). It is parsed strictly, and then matched against one entry of
-//! the issuers file. This module does not know where keys come from, and never follows a URL in a
+//! Parses compact JWTs (RFC 7519, RFC 8725) strictly, and matches them against an entry of the
+//! issuers file. This module does not know where keys come from, and never follows a URL in a
 //! header.
 
 use std::{collections::HashSet, time::Duration};
@@ -18,17 +18,17 @@ const WRONG_TYPE: Cause = "typ is neither JWT nor at+jwt";
 const LEEWAY: Duration = Duration::from_secs(5);
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const MAX_KID_CHARS: usize = 256;
-/// Maximum length of a subject, in characters, the same as that of [`Subject`].
+/// Maximum length of a subject, in characters. [`Subject`] has the same limit.
 const MAX_SUBJECT_CHARS: usize = 255;
-/// Headers that would change how the rest of the JWT is read or where its keys come from.
+/// Headers that would change how the JWT is interpreted or where its keys come from.
 const FORBIDDEN_HEADERS: [&str; 8] = ["crit", "jku", "x5u", "jwk", "x5c", "b64", "zip", "enc"];
 
-/// Reason why a credential is rejected, for the log. It is a fixed text and never contains a part
-/// of the credential.
+/// Why a credential is rejected, for the log. This is a fixed text and never contains a part of the
+/// credential.
 pub(super) type Cause = &'static str;
 
-/// A JWT whose form and times are valid. Its signature has not been checked yet, and until then
-/// nothing in the JWT may be trusted.
+/// A JWT whose form is valid. Nothing in the JWT may be trusted until its signature has been
+/// checked.
 pub(super) struct Jwt<'a> {
     message: &'a str,
     signature: &'a str,
@@ -38,7 +38,8 @@ pub(super) struct Jwt<'a> {
     is_jose: bool,
     pub(super) claims: Map<String, Value>,
     pub(super) parsed_at: Timestamp,
-    /// Why the JWT is not valid now, which only one that is explained may be.
+    /// Why the JWT is expired or not valid yet. `None` if it is valid now. Only a JWT that is
+    /// parsed for an explanation may have a cause here.
     pub(super) untimely: Option<Cause>,
     /// End of validity, including the leeway, in microseconds since the epoch. This is not a
     /// [`Timestamp`], because an issuer may choose a year outside the range of that type.
@@ -46,7 +47,7 @@ pub(super) struct Jwt<'a> {
 }
 
 impl<'a> Jwt<'a> {
-    /// Parses a JWT that is valid now.
+    /// Parses a JWT, which must be valid now.
     pub(super) fn parse(token: &'a str, now: Timestamp) -> Result<Self, Cause> {
         let jwt = Self::parse_untimely_too(token, now)?;
         if let Some(cause) = jwt.untimely {
@@ -109,13 +110,13 @@ impl<'a> Jwt<'a> {
         }
     }
 
-    /// Returns how many of these audiences the JWT names.
+    /// Returns how many of these audiences the JWT is for.
     pub(super) fn audiences_among(&self, audiences: &HashSet<String>) -> usize {
         audiences.iter().filter(|one| self.is_for(one)).count()
     }
 
-    /// Checks the JWT against an entry of the issuers file: the audience, the algorithm and the
-    /// required claims, but not the issuer and the signature.
+    /// Checks the audience, the algorithm and the required claims of the JWT against an entry of
+    /// the issuers file. Does not check the issuer and the signature.
     pub(super) fn fits(&self, entry: &IssuerEntry) -> Result<(), Cause> {
         if !self.is_for(&entry.audience) {
             return Err("not for this audience");
@@ -148,7 +149,7 @@ impl<'a> Jwt<'a> {
         }
     }
 
-    /// Returns whether the JWT has a claim with its value. The path leads through objects only.
+    /// Returns whether the JWT has the required claim. Its path can lead only through objects.
     fn has(&self, RequiredClaim { path, value }: &RequiredClaim) -> bool {
         let Some((claim, within)) = path.split_first() else {
             return false;
@@ -222,7 +223,7 @@ pub(super) fn leeway_micros() -> i64 {
     i64::try_from(LEEWAY.as_micros()).unwrap_or_default()
 }
 
-/// Returns the end of validity, including the leeway, and why the JWT is not valid now.
+/// Returns the end of validity, including the leeway, and the cause if the JWT is not valid now.
 fn check_times(claims: &Map<String, Value>, now: Timestamp) -> Result<(i64, Option<Cause>), Cause> {
     let expires = claims.get("exp").ok_or("exp is absent")?;
     let expires = micros(expires).ok_or("exp is not a number")?;
@@ -253,8 +254,8 @@ pub(super) fn micros(date: &Value) -> Option<i64> {
     Some((seconds * 1e6) as i64)
 }
 
-/// Checks the subject against the rule for members of a stack. A caller with any other subject
-/// could not be a member of a stack anyway, and the audit and the log show it.
+/// Checks the subject against the rule for subjects of stack members. Any other subject could not
+/// be a member anyway, and must not appear in the audit and the log.
 pub(super) fn check_subject(claims: &Map<String, Value>) -> Result<(), Cause> {
     let subject = claims.get("sub").ok_or("sub is absent")?;
     let subject = subject.as_str().ok_or("sub is not a string")?;

@@ -1,6 +1,6 @@
 //! Authentication: maps an `authorization` value or a client certificate to a caller or a
-//! [`Rejection`]. This module knows the issuers file, key sets and JWTs (RFC 8725). It knows
-//! nothing of RPCs, roles in stacks or stores.
+//! [`Rejection`]. This module handles the issuers file, key sets and JWTs (RFC 8725). Except for
+//! the policy table, it does not depend on RPCs, roles in stacks or the store.
 
 mod algorithm;
 mod assertions;
@@ -39,14 +39,14 @@ pub use unverified::Unverified;
 /// Default time for which keys stay trusted after the last successful fetch.
 pub const DEFAULT_MAX_STALE: Duration = Duration::from_hours(24);
 
-/// Reason why a caller could not be authenticated.
+/// Why a caller could not be authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
     /// The request contains no credential.
     #[error("no credential")]
     Missing,
-    /// The credential is not accepted. The text is for the log and not for the caller. It is a
-    /// fixed text and never contains a part of the credential.
+    /// The credential is not accepted. The text is for the log and not for the caller. The text is
+    /// fixed and never contains a part of the credential.
     #[error("credential not accepted: {0}")]
     Invalid(&'static str),
     /// A management token was sent where a caller's own credential belongs.
@@ -64,7 +64,7 @@ pub enum Rejection {
     KeysUnavailable,
 }
 
-/// Error at startup: a key file cannot be used.
+/// The error at startup that a key file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("jwks_file {path}: {why}; correct the file, or correct `jwks_file` in the issuers file")]
 pub struct KeyFileUnusable {

@@ -1,11 +1,12 @@
-//! Table of all RPCs and who may call them. An RPC that is not listed is denied. The caller's role
-//! in the stack is checked later, in the transaction that carries out the call.
+//! The policy table, which lists all RPCs and who may call them. A call of an RPC that is not
+//! listed is denied. The caller's role in the stack is checked later, in the transaction that
+//! carries out the call.
 
 use std::{collections::HashMap, sync::LazyLock};
 
 use crate::domain::{audit::AuditAction, caller::Requirement};
 
-/// Access rule of one RPC. It applies before the request message is read.
+/// The access rule of one RPC. It is applied before the request message is read.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
     /// Path of the RPC in the HTTP request.
@@ -94,7 +95,7 @@ const fn verdict(path: &'static str, requirement: Requirement) -> Rule {
     }
 }
 
-/// Returns the rule of an RPC in which the client may send any number of messages.
+/// Marks the RPC of a rule as one in which the client may send any number of messages.
 const fn stream(rule: Rule) -> Rule {
     Rule {
         takes_stream: true,
@@ -122,7 +123,7 @@ const fn change(path: &'static str, requirement: Requirement, action: AuditActio
     }
 }
 
-/// Returns the path. Compilation fails if the audit calls the RPC by another name.
+/// Returns the path. Compilation fails if the audit action has a different method name.
 const fn path_of(path: &'static str, action: AuditAction) -> &'static str {
     let (path_bytes, method) = (path.as_bytes(), action.method().as_bytes());
     assert!(path_bytes.len() == method.len() + 1 && path_bytes[0] == b'/');
@@ -188,7 +189,8 @@ pub fn rule(path: &str) -> Option<&'static Rule> {
 
 impl Rule {
     /// Returns whether the RPC changes nothing and its refusals are not audited. Services may call
-    /// such an RPC for every request that they serve, so it may be answered from the cache.
+    /// such an RPC for every request that they serve, so its calls must be cheap and may be
+    /// answered from the cache.
     #[must_use]
     pub const fn is_verdict(&self) -> bool {
         self.action.is_none() && !self.changes

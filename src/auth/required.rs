@@ -1,7 +1,7 @@
-//! The key `required` of an `[[issuers]]` entry. It has two forms: a table of claims, whose keys
-//! are names of claims at the top level of the JWT, and a list of paths, which also reach claims
-//! inside other claims. A key of the table is never split at its dots, because names of claims
-//! contain dots (`https://example.com/roles`).
+//! Parses the key `required` of an `[[issuers]]` entry. Its value has one of two forms: a table,
+//! whose keys are names of top-level claims, or a list of paths, which can also reach nested
+//! claims. The keys of the table are not split at dots, because names of claims can contain dots
+//! (`https://example.com/roles`).
 
 use toml::{Table, Value};
 
@@ -11,11 +11,11 @@ use super::{
 };
 
 const REQUIRED: &str = "required";
-/// Maximum number of members in a path.
+/// Maximum number of names in a path.
 const DEEPEST: usize = 8;
 
 impl Entry<'_> {
-    /// Parses `required`; without it, there are no required claims.
+    /// Parses `required`. If the key is absent, there are no required claims.
     pub fn required(&self) -> Result<Vec<RequiredClaim>, IssuersError> {
         match self.get(REQUIRED) {
             None => Ok(Vec::new()),

@@ -1,21 +1,21 @@
-//! Source of an issuer's keys: a URL or a file. Only the issuers file sets the source, never a
-//! credential. This module does no I/O.
+//! The source of an issuer's keys: a URL or a file. The source is set only by the issuers file,
+//! never by a credential. This module does no I/O.
 
 use std::{fmt, net::IpAddr, path::PathBuf};
 
 use http::Uri;
 
-/// Source of a key set. Entries with the same source share the loaded keys.
+/// The source of a key set. Entries with the same source share the loaded keys.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum KeySource {
     /// A URL that serves a JWK set.
     Url {
         /// The URL; its scheme is https, or http for a loopback host.
         url: Uri,
-        /// PEM file with the CA certificates to trust instead of those of the system.
+        /// PEM file with the CA certificates to trust instead of the system's.
         ca: Option<PathBuf>,
-        /// File with the bearer credential of the fetch. It is read again for each fetch, because
-        /// Kubernetes replaces it.
+        /// File with the bearer credential for the fetch. It is read again for each fetch, because
+        /// Kubernetes replaces it periodically.
         token: Option<PathBuf>,
     },
     /// A file that holds a JWK set.
@@ -61,8 +61,8 @@ pub(super) fn parse_url(text: &str) -> Result<Uri, &'static str> {
     }
 }
 
-/// Returns whether a credential may be sent to this URL: over https, or to a loopback host, and
-/// without a user name in it.
+/// Returns whether a credential may be sent to this URL. The URL must use https or have a loopback
+/// host, and must not contain a user name.
 #[must_use]
 pub fn is_safe_url(url: &Uri) -> bool {
     parse_url(&url.to_string()).is_ok()

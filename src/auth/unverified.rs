@@ -1,5 +1,5 @@
-//! Unverified claims of a refused credential, for the log. With them, an operator finds the entry
-//! of the issuers file that does not match. Nothing else may use them.
+//! Formats unverified claims of a refused credential for the log, so that an operator can find out
+//! which entry of the issuers file does not match and why. They must not be used for anything else.
 
 use std::fmt;
 
@@ -10,16 +10,16 @@ use crate::domain::{text, unique_json};
 
 /// Longest `authorization` value that is read, in bytes.
 const MAX_VALUE_BYTES: usize = 8 * 1024;
-/// Longest value that is shown, in characters.
+/// Maximum length to which a value is shown, in characters.
 const MAX_SHOWN_CHARS: usize = 200;
 /// Maximum number of audiences that are shown.
 const MAX_AUDIENCES: usize = 4;
-/// Shown instead of a value that must not be in the log.
+/// Replaces a value that must not be in the log.
 const HIDDEN: &str = "(not shown)";
 
-/// The values of the `authorization` header of a refused call. Formatted for the log, it shows
-/// `alg`, `kid`, `iss` and `aud` if the value is a JWT, and never another claim or the JWT itself.
-/// The values are parsed only when a line is written, so a suppressed line costs nothing.
+/// The values of the `authorization` header of a refused call. If the value is a JWT, `Display`
+/// shows its `alg`, `kid`, `iss` and `aud`, but never another claim or the JWT itself. The value is
+/// parsed only when it is formatted, so a suppressed log line costs nothing.
 pub struct Unverified<'a>(pub &'a [&'a [u8]]);
 
 impl fmt::Display for Unverified<'_> {
@@ -61,8 +61,8 @@ fn parse(value: &[u8]) -> Option<(Map<String, Value>, Map<String, Value>)> {
     Some((object()?, object()?))
 }
 
-/// Returns a value in quotes. Characters that could forge a line are escaped, and what looks like a
-/// credential is hidden (R9).
+/// Returns a value in quotes. Escapes characters that could forge a log line, and hides a value
+/// that looks like a credential (R9).
 fn shown(value: Option<&Value>) -> String {
     match value {
         None => "(absent)".to_owned(),

@@ -1,5 +1,5 @@
-//! `[[issuers]]` entries whose caller is a workload: their own keys, and what must hold between the
-//! entries of a file.
+//! Parses the keys that only `[[issuers]]` entries for workloads have, and checks that such entries
+//! do not conflict with other entries.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use crate::domain::{
     text,
 };
 
-/// The keys that only an entry for workloads has.
+/// The keys that only an entry for workloads can have.
 const KEYS: [&str; 4] = ["name", "provider", "stacks", "replay"];
 
 impl Entry<'_> {
@@ -75,10 +75,10 @@ impl Entry<'_> {
     }
 }
 
-/// Checks the entries for workloads against each other and against all other entries. A name must
-/// be unique, because tokens refer to it. An audience must be unique for each `iss`, because only
-/// the audience tells the entries of one `iss` apart; a JWT of SPIFFE may lack `iss`, so there the
-/// audience must be unique among all entries of SPIFFE.
+/// Checks that the entries for workloads do not conflict with each other or with other entries. A
+/// name must be unique, because tokens refer to it. Entries with the same `iss` must have different
+/// audiences, because only the audience distinguishes them. All SPIFFE entries must have different
+/// audiences, because a SPIFFE JWT may lack `iss`.
 pub(super) fn check(entries: &[IssuerEntry]) -> Result<(), IssuersError> {
     let mut names = HashMap::new();
     for (entry, number) in entries.iter().zip(1..) {

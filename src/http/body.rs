@@ -1,4 +1,4 @@
-//! Content types of request bodies, and the parameters of a form.
+//! Checks the content type of request bodies, and parses forms.
 
 use std::collections::HashSet;
 
@@ -10,11 +10,11 @@ use super::error::Refusal;
 const FORM: &str = "application/x-www-form-urlencoded";
 /// The content type of JSON.
 pub(super) const JSON: &str = "application/json";
-/// The only parameter that may be repeated.
+/// The only form parameter that may be repeated.
 const REPEATED: &str = "action";
 
-/// Checks that the body has this content type, whatever its parameters are, and that it is not
-/// compressed: nothing here unpacks a body.
+/// Checks that the body has this content type, ignoring the content type's parameters, and that it
+/// is not compressed, because this server does not decompress bodies.
 pub(super) fn require_type(headers: &HeaderMap, wanted: &'static str) -> Result<(), Refusal> {
     let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
     if !encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
@@ -31,14 +31,14 @@ pub(super) fn require_type(headers: &HeaderMap, wanted: &'static str) -> Result<
     }
 }
 
-/// The parameters of a form. As RFC 6749 §3.2 says, one without a value counts as omitted.
+/// The parameters of a form. A parameter without a value counts as omitted (RFC 6749 §3.2).
 pub(super) struct Form(Vec<(String, String)>);
 
 impl Form {
     /// Parses the body of a request.
     ///
     /// # Errors
-    /// The content type is another one, or a parameter other than `action` is repeated.
+    /// The content type is not that of a form, or a parameter other than `action` is repeated.
     pub fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Self, Refusal> {
         require_type(headers, FORM)?;
         let mut names = HashSet::new();

@@ -1,4 +1,4 @@
-//! Errors that no RPC has returned, in the form of the family of routes that they belong to.
+//! Errors that occur before an RPC is called. Each family of routes has its own error format.
 
 use axum::{
     body::Body,
@@ -9,12 +9,12 @@ use serde::Serialize;
 
 use super::{cms::CmsError, oauth::OauthError};
 
-/// A family of routes, which have the same form of errors.
+/// A family of routes with the same error format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Family {
-    /// RFC 6749 §5.2.
+    /// The OAuth endpoints, whose errors follow RFC 6749 §5.2.
     Oauth,
-    /// The error object of the CMS.
+    /// The routes of the CMS, whose errors are the CMS's error object.
     Cms,
 }
 
@@ -44,31 +44,31 @@ pub enum Refusal {
     },
     /// The body did not arrive in time.
     BodyLate,
-    /// The framing of the body is wrong.
+    /// The chunked encoding of the body is malformed.
     BodyMalformed,
-    /// The body is compressed or encoded otherwise.
+    /// The body is compressed or has another content encoding.
     ContentEncoding,
     /// The body has another content type.
     ContentType {
         /// The content type of the route.
         wanted: &'static str,
     },
-    /// The path has a query.
+    /// The request has a query, but the path accepts none.
     Query,
     /// A form parameter is repeated.
     Repeated,
-    /// This replica has more calls than it accepts.
+    /// This replica is at its limit of concurrent calls.
     Overloaded,
-    /// There is no such path.
+    /// The path does not exist.
     NotFound,
-    /// The path has other methods.
+    /// The path exists, but not with this method.
     Method,
-    /// A fault of the server.
+    /// An internal error of the server.
     Internal,
 }
 
 impl Refusal {
-    /// Returns the status and the text for people.
+    /// Returns the status and a message for people.
     pub(super) fn parts(self) -> (StatusCode, String) {
         let text = |text: &str| text.to_owned();
         match self {
@@ -124,7 +124,7 @@ impl Refusal {
     }
 }
 
-/// Conversion of an error to a response of a family.
+/// Converts an error to a response in the format of a family.
 pub(super) trait IntoFamily {
     /// Returns the response.
     fn into_family(self, family: Family) -> Response<Body>;
@@ -144,7 +144,7 @@ pub(super) async fn not_found(request: Request<Body>) -> Response<Body> {
     Refusal::NotFound.into_family(Family::of(request.uri().path()))
 }
 
-/// Answers a request with a method that its path does not have.
+/// Answers a request whose method is not supported for its path.
 pub(super) async fn method_not_allowed(request: Request<Body>) -> Response<Body> {
     Refusal::Method.into_family(Family::of(request.uri().path()))
 }

@@ -1,27 +1,27 @@
-//! Headers of an RPC that is called for an HTTP request: the credential, the request id and the trace
-//! context. Everything else of the request stays behind.
+//! Builds the headers of an RPC that is called for an HTTP request. Only the credential, the
+//! request id and the trace context are forwarded.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::REQUEST_ID;
 use crate::grpc::status::ReceivedError;
 
-/// Headers of the trace context, which are passed on with all their values.
+/// Headers of the trace context, which are forwarded with all their values.
 static TRACED: [HeaderName; 2] = [
     HeaderName::from_static("traceparent"),
     HeaderName::from_static("tracestate"),
 ];
 /// Header in which clients of the CMS send the stack key.
 pub(super) const API_KEY: &str = "api_key";
-/// Header in which clients of the CMS send the JWT of a person.
+/// Header in which clients of the CMS send a person's JWT.
 pub(super) static AUTHTOKEN: HeaderName = HeaderName::from_static("authtoken");
 
-/// Returns the headers of an RPC for a request with these headers. The authenticator refuses a
-/// credential that is sent twice.
+/// Returns the headers of an RPC for a request with these headers. Forwards all credentials; the
+/// authenticator refuses a request with more than one.
 ///
 /// # Errors
-/// A request of a browser (with `origin`) must send its credential in a header. A browser attaches
-/// client certificates even to requests that a page of another origin makes.
+/// The request has the header `origin` but no credential in a header. A client certificate is not
+/// enough, because a browser attaches it even to requests from a page of another origin.
 pub(super) fn headers(sent: &HeaderMap, request_id: &str) -> Result<HeaderMap, ReceivedError> {
     let mut headers = traced(sent, request_id);
     for value in sent.get_all(header::AUTHORIZATION) {
@@ -38,8 +38,8 @@ pub(super) fn headers(sent: &HeaderMap, request_id: &str) -> Result<HeaderMap, R
     Ok(headers)
 }
 
-/// Returns the headers of an RPC whose credential is not in the headers of the request. A page of
-/// another origin cannot add it either.
+/// Returns the headers of an RPC whose credential is not in the headers of the request, but in its
+/// body. `origin` is not checked, because a page of another origin does not know the credential.
 pub(super) fn headers_as(credential: HeaderValue, sent: &HeaderMap, request_id: &str) -> HeaderMap {
     let mut headers = traced(sent, request_id);
     headers.insert(header::AUTHORIZATION, credential);
@@ -59,10 +59,10 @@ fn traced(sent: &HeaderMap, request_id: &str) -> HeaderMap {
     headers
 }
 
-/// Returns the value of a header that may be sent once.
+/// Returns the value of a header that may be sent at most once.
 ///
 /// # Errors
-/// Says what is wrong with the header.
+/// Returns what is wrong with the header.
 pub(super) fn single<'a>(
     headers: &'a HeaderMap,
     name: &str,

@@ -1,8 +1,8 @@
-//! The HTTP port, for clients that speak no gRPC: OAuth 2.0 endpoints (RFC 7662, 8693, 7009, 8414) and the
-//! routes of the CMS for management tokens. Each request is converted to calls of this server's own
-//! RPCs, which pass all layers of the gRPC port. So authentication, limits, audit, metrics and traces
-//! are the same, and this module decides nothing itself. It reads no cookie, takes no credential from
-//! a query, and permits no other origin (CORS).
+//! The HTTP port, for clients that do not use gRPC: OAuth 2.0 endpoints (RFC 7662, 8693, 7009,
+//! 8414) and the routes of the CMS for management tokens. Each request is converted to calls of
+//! this server's own RPCs, which pass all layers of the gRPC port. So authentication, limits,
+//! audit, metrics and traces are the same, and this module makes no decisions of its own. It
+//! ignores cookies, accepts no credential in a query, and permits no cross-origin requests (CORS).
 
 mod body;
 mod cms;
@@ -41,11 +41,11 @@ const REQUEST_ID: &str = "x-request-id";
 /// Settings of the HTTP port.
 #[derive(Clone)]
 pub struct Settings {
-    /// URL at which clients reach the port, without a path.
+    /// Base URL at which clients reach the port, without a path.
     pub public_url: String,
-    /// Whether clients are asked for certificates.
+    /// Whether TLS requests client certificates.
     pub client_certificates: bool,
-    /// The clock, which tells for how long a secret will still be valid.
+    /// The clock, used to compute the remaining lifetime of a secret.
     pub clock: Arc<dyn Clock>,
 }
 
@@ -54,10 +54,10 @@ pub struct Api {
     router: Router,
 }
 
-/// A path of the port, and what answers it.
+/// A path of the port and its handlers.
 type Route = (&'static str, MethodRouter<Arc<Settings>>);
 
-/// Returns all routes. The `OpenAPI` document describes the same ones.
+/// Returns all routes. A test checks that the `OpenAPI` document describes the same routes.
 fn routes() -> [Route; 8] {
     let tokens = get(cms::list).post(cms::create);
     let token = get(cms::fetch).put(cms::update).delete(cms::delete);
@@ -115,8 +115,8 @@ impl Api {
     }
 }
 
-/// Sets the headers that every response has. Responses contain secrets and verdicts, which no cache
-/// may keep.
+/// Sets the headers that every response has. Responses can contain secrets and verdicts, so they
+/// must not be cached.
 fn finish(mut response: Response<Body>, request_id: &str) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -1,4 +1,4 @@
-//! The `OpenAPI` document of the port.
+//! Serves the `OpenAPI` document of the HTTP port.
 
 use std::sync::{Arc, LazyLock};
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Settings, error, oauth::OauthError, query, request::HttpRequest};
 
-/// The document without the address and the version, which are added.
+/// The document with the version of this program, but without the server URL.
 static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
     let mut document: Value =
         serde_json::from_str(include_str!("openapi.json")).unwrap_or_default();
@@ -16,7 +16,7 @@ static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
     document
 });
 
-/// Returns the document, whose address is that of the setting.
+/// Returns the document with the configured base URL as server.
 pub(super) async fn document(
     State(settings): State<Arc<Settings>>,
     request: HttpRequest,
@@ -27,7 +27,7 @@ pub(super) async fn document(
     Ok(error::json(StatusCode::OK, None, &document))
 }
 
-/// Returns the paths of the document.
+/// Returns the paths that the document describes.
 #[cfg(test)]
 pub(super) fn paths() -> Vec<String> {
     let paths = DOCUMENT["paths"].as_object();

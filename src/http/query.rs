@@ -1,8 +1,8 @@
-//! Queries of paths. Only the list of tokens takes one; no query can hold a credential.
+//! Refuses queries. Only the list of tokens accepts one, and no query can contain a credential.
 
 use super::error::Refusal;
 
-/// Refuses a query. Parameters in a query would be logged by proxies.
+/// Refuses a query, because proxies may log its parameters.
 pub(super) const fn require_none(query: Option<&String>) -> Result<(), Refusal> {
     match query {
         None => Ok(()),

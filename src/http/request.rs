@@ -1,4 +1,4 @@
-//! A request as the handlers of the routes see it.
+//! Defines the request that the route handlers receive.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -11,17 +11,17 @@ use tokio_util::bytes::Bytes;
 use super::{forward, rpc, rpc::Rpcs};
 use crate::grpc::status::ReceivedError;
 
-/// How a request came in; attached to it before it is routed.
+/// The origin of a request, which is attached to the request before it is routed.
 #[derive(Clone)]
 pub(super) struct Origin {
     pub rpcs: Arc<dyn Rpcs>,
     pub request_id: String,
 }
 
-/// A request, whose body is in memory.
+/// A request with its body in memory.
 pub(super) struct HttpRequest {
     pub headers: HeaderMap,
-    /// The query; `None` if the path has none.
+    /// The query; `None` if the URL has none.
     pub query: Option<String>,
     pub body: Bytes,
     origin: Option<Origin>,
@@ -35,7 +35,7 @@ impl<S: Sync> FromRequest<S> for HttpRequest {
         _: &S,
     ) -> Result<Self, Self::Rejection> {
         let (mut head, body) = request.into_parts();
-        // Always in memory already, so this cannot fail.
+        // Cannot fail, because the body is already in memory.
         let body = body
             .collect()
             .await
@@ -50,8 +50,8 @@ impl<S: Sync> FromRequest<S> for HttpRequest {
 }
 
 impl HttpRequest {
-    /// Returns whether the request has a credential of its caller: in the header `authorization`, or
-    /// the client certificate of its connection.
+    /// Returns whether the caller sent a credential in the header `authorization`, or presented a
+    /// client certificate on the connection.
     pub fn has_credential(&self) -> bool {
         let origin = self.origin.as_ref();
         self.headers.contains_key(header::AUTHORIZATION)

@@ -1,4 +1,4 @@
-//! Calls of this server's own RPCs, in memory.
+//! Calls this server's own RPCs in memory.
 
 use std::convert::Infallible;
 
@@ -14,12 +14,12 @@ use crate::grpc::{
     status::{self, ReceivedError},
 };
 
-/// Future of the response to an RPC.
+/// Future that resolves to the response of an RPC.
 pub type RpcFuture = BoxFuture<'static, Result<Response<tonic::body::Body>, Infallible>>;
 
-/// Calls RPCs for one HTTP request. The calls pass the same layers as those of gRPC clients.
+/// Calls RPCs for one HTTP request. The calls pass the same layers as calls of gRPC clients.
 pub trait Rpcs: Send + Sync {
-    /// Calls the RPC at `path` with a message that has its prefix.
+    /// Calls the RPC at `path`. `message` includes the gRPC length prefix.
     fn call(&self, path: &'static str, headers: HeaderMap, message: Bytes) -> RpcFuture;
 
     /// Returns whether the client of the request has presented a certificate.
@@ -29,7 +29,7 @@ pub trait Rpcs: Send + Sync {
 /// Calls a unary RPC.
 ///
 /// # Errors
-/// The error that the RPC returns.
+/// Returns the error of the RPC.
 pub(super) async fn unary<A: Message + Default>(
     rpcs: &dyn Rpcs,
     path: &'static str,
@@ -38,7 +38,8 @@ pub(super) async fn unary<A: Message + Default>(
 ) -> Result<A, ReceivedError> {
     let request_id = headers.get(REQUEST_ID).cloned();
     let unreadable = || unreadable(request_id.as_ref());
-    // No limit is needed here: the HTTP request body that the message was made from is limited.
+    // No size limit is needed, because the HTTP request body, from which the message was built, is
+    // limited.
     let message = framed(message, usize::MAX).ok_or_else(unreadable)?;
     let Ok(response) = rpcs.call(path, headers, message).await;
     let (head, body) = response.into_parts();
@@ -54,7 +55,8 @@ pub(super) async fn unary<A: Message + Default>(
     A::decode(message).map_err(|_| unreadable())
 }
 
-/// Logs the id with which the client can report the fault, and returns the error.
+/// Returns an internal error, and logs the request id, which the client can use to report the
+/// error.
 fn unreadable(request_id: Option<&HeaderValue>) -> ReceivedError {
     tracing::error!(?request_id, "the answer of an own RPC cannot be read");
     ReceivedError::internal("the answer of the server's own RPC cannot be read")

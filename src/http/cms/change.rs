@@ -1,4 +1,4 @@
-//! Creating and deleting tokens.
+//! Creates and deletes tokens.
 
 use axum::{body::Body, response::Response};
 use http::StatusCode;
@@ -19,7 +19,8 @@ use crate::{
 
 const ISSUE: &str = "/stacktoken.v1.TokenService/Issue";
 const REVOKE: &str = "/stacktoken.v1.TokenService/Revoke";
-/// Header with the `request_id` of a creation, so that it can be repeated if its answer is lost.
+/// Header with the idempotency key of a creation, with which the client can repeat the request if
+/// the response is lost.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// Creates a token. Neither its scope nor its expiry has a default (R3).
@@ -53,7 +54,8 @@ pub(in crate::http) async fn create(request: HttpRequest) -> Result<Response<Bod
     Ok(json(StatusCode::CREATED, None, &body))
 }
 
-/// Returns the id of a creation; empty if the client sends none. Some clients quote it.
+/// Returns the idempotency key of a creation; empty if the client sent none. Removes the quotes
+/// that some clients put around it.
 fn idempotency_key(request: &HttpRequest) -> Result<String, CmsError> {
     let sent = forward::single(&request.headers, IDEMPOTENCY_KEY);
     let sent = sent.map_err(|problem| CmsError::field("Idempotency-Key", problem))?;
@@ -62,7 +64,7 @@ fn idempotency_key(request: &HttpRequest) -> Result<String, CmsError> {
     Ok(unquoted.unwrap_or(id).to_owned())
 }
 
-/// Deletes a token: revokes it. It is no error if the token was deleted before.
+/// Deletes a token by revoking it. Succeeds even if the token was already deleted.
 pub(in crate::http) async fn delete(
     in_path: UidInPath,
     request: HttpRequest,

@@ -1,4 +1,4 @@
-//! Errors in the form of the CMS: a message, a code, and the fields with what is wrong with each.
+//! Errors in the format of the CMS: a message, a code, and what is wrong with each field.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,10 +15,9 @@ use crate::{
     http::error::{Refusal, json},
 };
 
-/// When to try again if the RPC does not say so.
+/// Delay before a retry if the RPC does not state one.
 const SOON: Duration = Duration::from_secs(1);
-/// Codes of the CMS: the caller is not signed in, the stack is unknown, a field is invalid, the token
-/// is unknown, the caller has no permission.
+/// Error codes of the CMS.
 const NOT_SIGNED_IN: u16 = 105;
 const NO_STACK: u16 = 109;
 const INVALID: u16 = 119;
@@ -54,7 +53,7 @@ impl CmsError {
         }
     }
 
-    /// Returns the error of a field that must be corrected.
+    /// Returns the error for a field that must be corrected.
     pub fn field(name: &str, problem: impl Into<String>) -> Self {
         let error = Self::new(
             StatusCode::UNPROCESSABLE_ENTITY,
@@ -64,7 +63,7 @@ impl CmsError {
         error.with(name, problem)
     }
 
-    /// Returns the error of a request without a usable stack key.
+    /// Returns the error for a request without a usable stack key.
     pub fn stack_key(problem: &str) -> Self {
         Self::new(
             StatusCode::PRECONDITION_FAILED,
@@ -74,7 +73,7 @@ impl CmsError {
         .with("api_key", problem)
     }
 
-    /// Returns the error of a token that does not exist.
+    /// Returns the error for a token that does not exist.
     pub fn no_token() -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
@@ -84,12 +83,12 @@ impl CmsError {
         .with("uid", "is not the uid of a management token of this stack")
     }
 
-    /// Returns whether the caller has no permission.
+    /// Returns whether the error is that the caller has no permission.
     pub fn is_not_permitted(&self) -> bool {
         self.status == StatusCode::FORBIDDEN
     }
 
-    /// Says that a part of the update was made before the error.
+    /// Adds to the message that `made`, a part of the update, was applied before the error.
     pub fn after_part(mut self, made: &str) -> Self {
         self.message = format!("{made} {}", self.message);
         self
@@ -116,7 +115,7 @@ impl CmsError {
         if is_only("stack_api_key") {
             return Self::stack_key("does not have the form of a stack API key");
         }
-        // A text of another form is the uid of no token.
+        // A malformed uid cannot belong to a token.
         if is_only("token_uid") {
             return Self::no_token();
         }

@@ -1,4 +1,4 @@
-//! `expires_on` in the JSON of the CMS: a date, an instant, or null for never.
+//! Parses `expires_on` of the CMS's JSON: a date, an instant, or null for never.
 
 use prost_types::Timestamp;
 use serde_json::Value;
@@ -12,7 +12,7 @@ use crate::grpc::pb::v1::{Expiry, expiry::Expiry as Choice};
 /// Parses an expiry.
 ///
 /// # Errors
-/// Says which values are accepted.
+/// Returns an error that states which values are accepted.
 pub(super) fn parse(value: &Value) -> Result<Expiry, CmsError> {
     let choice = match value {
         Value::Null => Choice::Never(true),
@@ -35,7 +35,7 @@ fn of_text(text: &str) -> Option<Choice> {
     }))
 }
 
-/// Returns whether a value that was sent is the expiry that a token is shown with, `shown`.
+/// Returns whether `sent` is the same expiry as `shown`, the token's expiry in a response.
 pub(super) fn is_unchanged(sent: &Value, shown: Option<&str>) -> bool {
     match (sent, shown) {
         (Value::Null, None) => true,

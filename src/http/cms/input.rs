@@ -1,5 +1,5 @@
-//! The JSON that clients send: `{"token": {…}}`. Names of unknown and repeated fields are reported,
-//! but never values, which can be secrets.
+//! Parses the JSON that clients send: `{"token": {…}}`. Errors state the names of unknown and
+//! repeated fields, but never values, because a value can be a secret.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -10,7 +10,7 @@ use crate::{
     http::{body, request::HttpRequest},
 };
 
-/// Longest text of a parser that is repeated in an error, in characters.
+/// Maximum length of a parser's message in an error, in characters.
 const MAX_TEXT: usize = 200;
 
 /// The body of a request.
@@ -34,7 +34,7 @@ pub(super) struct Sent {
     pub expires_on: Option<Value>,
     #[serde(deserialize_with = "sent")]
     pub is_email_notification_enabled: Option<Value>,
-    // What the server makes. Clients send it back in whole objects.
+    // Fields that the server sets. Clients that send back a whole object include them.
     #[serde(deserialize_with = "sent")]
     pub uid: Option<Value>,
     #[serde(deserialize_with = "sent")]
@@ -47,8 +47,8 @@ pub(super) struct Sent {
     pub token: Option<Value>,
 }
 
-/// Distinguishes a field that is null from one that is not sent. No object in it names a member
-/// twice.
+/// Distinguishes a field that is null from one that is not sent. Rejects objects with duplicate
+/// members.
 fn sent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Unique::deserialize(deserializer).map(|Unique(value)| Some(value))
 }
@@ -57,7 +57,7 @@ impl Sent {
     /// Parses the body of a request.
     ///
     /// # Errors
-    /// Another content type, no JSON, or an unknown or repeated field.
+    /// The content type is not JSON, the body is not valid JSON, or a field is unknown or repeated.
     pub fn parse(request: &HttpRequest) -> Result<Self, CmsError> {
         body::require_type(&request.headers, body::JSON)?;
         let parsed: Result<Body, _> = serde_json::from_slice(&request.body);
@@ -70,7 +70,7 @@ impl Sent {
         Ok(body.token)
     }
 
-    /// Returns the name and the description, as far as they are sent.
+    /// Returns the name and the description; `None` for one that is not sent.
     ///
     /// # Errors
     /// One of them is not text.
@@ -84,7 +84,7 @@ impl Sent {
         Ok((name, description))
     }
 
-    /// Refuses fields that the server makes, which a new token does not have yet.
+    /// Refuses fields that the server sets, because a new token does not have them yet.
     pub fn require_new(&self) -> Result<(), CmsError> {
         for (name, value) in self.made() {
             if value.is_some() {
@@ -94,7 +94,7 @@ impl Sent {
         Ok(())
     }
 
-    /// Returns the fields that the server makes.
+    /// Returns the fields that the server sets.
     pub const fn made(&self) -> [(&'static str, Option<&Value>); 5] {
         [
             ("uid", self.uid.as_ref()),
@@ -124,7 +124,7 @@ fn text_of<'a>(name: &str, value: Option<&'a Value>) -> Result<Option<&'a str>, 
     }
 }
 
-/// Returns the name of the field that the parser complains about.
+/// Returns the name of the field in the parser's message.
 fn field_in(problem: &str) -> &str {
     let named = ["unknown field `", "duplicate field `"];
     let start = named.iter().find_map(|start| problem.strip_prefix(start));
@@ -133,8 +133,8 @@ fn field_in(problem: &str) -> &str {
         .unwrap_or("token")
 }
 
-/// Returns the text of a parser without anything that can be a value of the client: a parser repeats
-/// a value of a wrong type.
+/// Returns the parser's message without anything that could be a value sent by the client. A parser
+/// quotes a value of the wrong type in its message.
 pub(super) fn printable(problem: &str) -> String {
     if problem.starts_with("invalid type") || problem.starts_with("invalid value") {
         let expected = problem

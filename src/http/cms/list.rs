@@ -1,5 +1,5 @@
-//! `GET /v3/stacks/management_tokens`. The CMS skips by number, and the RPC pages by token, so pages
-//! before the requested one are read and left out. Both numbers are limited.
+//! `GET /v3/stacks/management_tokens`. The CMS skips a number of tokens, but the RPC pages with
+//! page tokens. So the skipped tokens are read and discarded, and `skip` and `limit` have maximums.
 
 use std::{collections::HashSet, ops::Range};
 
@@ -14,7 +14,7 @@ use crate::{
 };
 
 const RPC: &str = "/stacktoken.v1.TokenService/List";
-/// Largest page of the RPC, and of a response.
+/// Maximum page size of the RPC, and of a response.
 const MAX_PAGE: usize = 100;
 /// Maximum number of tokens that one request reads.
 const MAX_READ: usize = 1100;
@@ -27,7 +27,7 @@ struct Tokens<'a> {
     count: Option<usize>,
 }
 
-/// What the query asks for.
+/// The parsed query parameters.
 struct Question {
     skip: usize,
     limit: usize,
@@ -37,7 +37,7 @@ struct Question {
     counts_only: bool,
 }
 
-/// The filter `query`, in JSON.
+/// The JSON value of the query parameter `query`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Filter {
@@ -45,7 +45,7 @@ struct Filter {
     name: String,
 }
 
-/// Lists the tokens of a stack that were not deleted.
+/// Lists the tokens of a stack, without deleted ones.
 pub(in crate::http) async fn list(request: HttpRequest) -> Result<Response<Body>, CmsError> {
     let question = Question::parse(request.query.as_deref().unwrap_or_default())?;
     let stack_api_key = stack_key(&request.headers)?;
@@ -79,7 +79,7 @@ fn page(question: &Question, available: usize) -> Range<usize> {
     start..(start + question.limit).min(available)
 }
 
-/// Reads tokens up to the end of the page, or all of them. Also returns whether these are all.
+/// Reads tokens up to `end`, or all tokens. Also returns whether the result contains all tokens.
 async fn read(
     request: &HttpRequest,
     stack_api_key: String,
@@ -122,7 +122,7 @@ impl Question {
         let mut names = HashSet::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             question.set(&name, &value)?;
-            // There is one order, whichever way it goes.
+            // `asc` and `desc` both set the order, so only one of them may be sent.
             let place = if name == "desc" {
                 "asc".into()
             } else {

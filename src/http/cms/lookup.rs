@@ -29,7 +29,7 @@ pub(in crate::http) async fn fetch(
     Ok(json(StatusCode::OK, None, &body))
 }
 
-/// Gets a token. In the CMS, a deleted token does not exist any more.
+/// Gets a token. Treats a revoked token as not found, as the CMS does with a deleted token.
 ///
 /// # Errors
 /// The token does not exist, or the RPC fails.

@@ -1,6 +1,6 @@
-//! The CMS's own routes for management tokens, so that its SDKs and front ends work with another
-//! address alone. The stack key is in the header `api_key`. The JWT of a person is a Bearer token or
-//! in the header `authtoken`.
+//! The CMS's own routes for management tokens. The SDKs and front ends of the CMS can use this
+//! service if only their base URL is changed. The stack key is in the header `api_key`. A person's
+//! JWT is sent as a Bearer token or in the header `authtoken`.
 
 mod change;
 mod error;
@@ -25,13 +25,13 @@ pub(super) use self::{
 };
 use super::forward;
 
-/// The uid in a path, or why the path cannot be read.
+/// The uid in a path, or the reason why the path cannot be decoded.
 type UidInPath = Result<Path<String>, PathRejection>;
 
 /// Returns the uid in a path.
 ///
 /// # Errors
-/// The path is not UTF-8, so it is that of no token.
+/// The path is not UTF-8, so no token has this uid.
 fn uid(in_path: UidInPath) -> Result<String, CmsError> {
     match in_path {
         Ok(Path(uid)) => Ok(uid),
@@ -42,7 +42,7 @@ fn uid(in_path: UidInPath) -> Result<String, CmsError> {
 /// Returns the stack key of a request.
 ///
 /// # Errors
-/// The header is missing or sent twice.
+/// The header is missing or sent more than once.
 fn stack_key(headers: &HeaderMap) -> Result<String, CmsError> {
     match forward::single(headers, forward::API_KEY) {
         Ok(Some(key)) => Ok(key.to_owned()),

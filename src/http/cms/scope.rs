@@ -1,7 +1,7 @@
-//! `scope` in the JSON of the CMS, and the permissions that it means. Each entry names a module and
-//! what may be done there. `$all` means all modules. The branches and aliases of a token stand in the
-//! entries `branch` and `branch_alias`, or `$all`. If the token is not granted the module itself, its
-//! entry permits nothing and only has the names.
+//! Converts between permissions and `scope` of the CMS's JSON. Each entry of a scope has a module
+//! and the access to it. `$all` means all modules. The branches and aliases of a token are listed
+//! in the entries `branch` and `branch_alias`, or in `$all`. If the token has no access to the
+//! module `branch` or `branch_alias` itself, the entry denies access and only lists the names.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::grpc::pb::v1::{Access, BranchGrants, ModuleGrant, ModuleGrants, Permi
 const ALL: &str = "$all";
 const BRANCH: &str = "branch";
 const ALIAS: &str = "branch_alias";
-/// Maximum number of entries; there are fewer modules.
+/// Maximum number of entries, which is more than the number of modules.
 const MAX_ENTRIES: usize = 200;
 
 /// An entry of a scope.
@@ -35,7 +35,7 @@ struct Acl {
 }
 
 impl Acl {
-    /// Returns the access; `None` if it permits nothing, or to write without reading.
+    /// Returns the access; `None` if the entry permits nothing, or writing without reading.
     const fn access(&self) -> Option<Access> {
         match (self.read, self.write) {
             (Some(true) | None, Some(true)) => Some(Access::ReadWrite),
@@ -44,14 +44,14 @@ impl Acl {
         }
     }
 
-    /// Returns whether it says that nothing is permitted.
+    /// Returns whether the entry explicitly denies all access.
     const fn denies(&self) -> bool {
         matches!((self.read, self.write), (Some(false), Some(false) | None))
     }
 }
 
 impl Entry {
-    /// Returns whether the entry grants nothing, and only has the branches or aliases of the token.
+    /// Returns whether the entry grants nothing and only lists branches or aliases.
     fn has_only_names(&self) -> bool {
         let names = match self.module.as_str() {
             BRANCH => &self.branches,
@@ -62,10 +62,10 @@ impl Entry {
     }
 }
 
-/// Parses a scope. The RPC checks modules and names.
+/// Parses a scope. The RPC checks the names of modules, branches and aliases.
 ///
 /// # Errors
-/// Names the part that is wrong.
+/// Returns an error that states which part is wrong.
 pub(super) fn parse(scope: &Value) -> Result<Permissions, CmsError> {
     let entries = scope.as_array().filter(|entries| !entries.is_empty());
     let entries = entries.filter(|entries| entries.len() <= MAX_ENTRIES).ok_or_else(|| {
@@ -103,7 +103,7 @@ pub(super) fn parse(scope: &Value) -> Result<Permissions, CmsError> {
     })
 }
 
-/// Parses an entry. Its access is `None` if it has only names.
+/// Parses an entry. The access is `None` if the entry only lists branches or aliases.
 fn entry(index: usize, value: &Value) -> Result<(Entry, Option<Access>), CmsError> {
     let entry = Entry::deserialize(value).map_err(|problem| {
         let problem = printable(&problem.to_string());
@@ -120,7 +120,8 @@ fn entry(index: usize, value: &Value) -> Result<(Entry, Option<Access>), CmsErro
     Ok((entry, access))
 }
 
-/// Returns the grants. Beside `$all`, only the entries of branches may stand.
+/// Returns the grants. If there is an entry `$all`, the only other entries may be `branch` and
+/// `branch_alias`.
 fn modules(
     all: Option<Access>,
     grants: Vec<ModuleGrant>,
@@ -179,7 +180,7 @@ fn wrong(problem: &str) -> CmsError {
     CmsError::field("scope", problem)
 }
 
-/// Returns the scope that shows these permissions.
+/// Converts permissions to a scope.
 pub(super) fn shown(permissions: Option<&Permissions>) -> Vec<Value> {
     let Some(permissions) = permissions else {
         return Vec::new();
@@ -193,8 +194,9 @@ pub(super) fn shown(permissions: Option<&Permissions>) -> Vec<Value> {
             .collect(),
     };
     if let Some(narrowed) = &permissions.branches {
-        // `$all` contains these modules. Otherwise an entry that permits to read would be a grant that
-        // the token does not have, and whoever sent it back would widen the token.
+        // With `$all`, the token may read these modules too. Otherwise, their entries must not
+        // permit reading: the token has no such grant, and a client that sends the scope back would
+        // add it.
         let of_all = permissions.modules.is_none();
         for (module, field, names) in [
             (BRANCH, "branches", &narrowed.branches),
@@ -206,8 +208,8 @@ pub(super) fn shown(permissions: Option<&Permissions>) -> Vec<Value> {
     entries
 }
 
-/// Adds branches or aliases to the entry of their module, or as an entry of its own, which permits to
-/// read the module only if the token may.
+/// Adds branches or aliases to the entry of their module. If there is no such entry, adds one,
+/// which permits reading only if `may_read`.
 fn add_names(
     entries: &mut Vec<Value>,
     (module, may_read): (&str, bool),
@@ -239,7 +241,7 @@ pub(super) fn means_the_same(one: &Permissions, other: &Permissions) -> bool {
     sorted(one) == sorted(other)
 }
 
-/// Returns an entry with its names in order.
+/// Returns an entry with its branches and aliases sorted.
 fn normal(mut entry: Value) -> Value {
     for field in ["branches", "branch_aliases"] {
         if let Some(names) = entry.get_mut(field).and_then(Value::as_array_mut) {

@@ -1,4 +1,4 @@
-//! A management token in the JSON of the CMS.
+//! Builds the CMS's JSON for a management token.
 
 use prost_types::Timestamp;
 use serde::Serialize;
@@ -8,11 +8,11 @@ use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::forma
 use super::scope;
 use crate::grpc::pb::v1::Token;
 
-/// An instant as the CMS writes it, in UTC.
+/// The CMS's format for an instant, in UTC.
 const INSTANT: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
-/// A token as a response shows it. It contains the secret only when the token was just made.
+/// A token as a response shows it. It contains the secret only if the token was just created.
 #[derive(Serialize)]
 pub(super) struct Shown<'a> {
     pub uid: &'a str,
@@ -37,7 +37,7 @@ pub(super) struct OneToken<'a> {
 }
 
 impl<'a> Shown<'a> {
-    /// Returns the shape of a token, with its secret if that is new.
+    /// Converts a token. `secret` must be set only for a new token.
     pub fn new(token: &'a Token, secret: Option<&'a str>) -> Self {
         let issued_by = token.issued_by.as_ref();
         Self {
@@ -55,7 +55,7 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// Returns an instant as text, to the millisecond.
+/// Formats an instant with millisecond precision.
 fn instant(at: &Timestamp) -> Option<String> {
     let whole = OffsetDateTime::from_unix_timestamp(at.seconds).ok()?;
     let nanosecond = u32::try_from(at.nanos).ok()?;

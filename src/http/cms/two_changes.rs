@@ -1,5 +1,5 @@
-//! The changes of one update: of the expiry, and of the other fields. If there are both, both are
-//! previewed before the first is made.
+//! Applies the changes of one update: the change of the expiry and the change of the other fields.
+//! If the update has both, previews both before it applies the first one.
 
 use prost_types::Timestamp;
 use tonic::Code;
@@ -18,19 +18,19 @@ use crate::{
 const UPDATE: &str = "/stacktoken.v1.TokenService/Update";
 const SET_EXPIRY: &str = "/stacktoken.v1.TokenService/SetExpiry";
 
-/// The changes that an update consists of.
+/// The changes of one update.
 pub(super) struct Changes {
-    /// Of the name, the description and the permissions.
+    /// The change of the name, the description and the permissions.
     pub update: Option<UpdateRequest>,
-    /// Of the expiry.
+    /// The change of the expiry.
     pub set_expiry: Option<SetExpiryRequest>,
 }
 
 impl Changes {
-    /// Makes the changes, and returns the token as it is then.
+    /// Applies the changes, and returns the resulting token.
     ///
     /// # Errors
-    /// Says so if the first of two changes was made and the second was not.
+    /// The message states if only the first of two changes was applied.
     pub async fn make(self, request: &HttpRequest, token: Token) -> Result<Token, CmsError> {
         match (self.update, self.set_expiry) {
             (None, None) => Ok(token),
@@ -40,7 +40,7 @@ impl Changes {
         }
     }
 
-    /// Asks the RPCs whether they permit the changes, and makes none.
+    /// Previews the changes without applying them. The result is ignored.
     pub async fn attempt(self, request: &HttpRequest) {
         if let Some(update) = self.update {
             let _ = call_update(request, &preview_of_update(&update)).await;
@@ -51,9 +51,10 @@ impl Changes {
     }
 }
 
-/// Makes both changes. The rate limit, an outage or the deadline can come between them, so the first
-/// is the one that takes access away: the expiry, if it gets earlier. If it ends the token, it is the
-/// second, because a token that has ended cannot be updated.
+/// Applies both changes. The second can fail because of the rate limit, an outage or the deadline.
+/// If the expiry becomes earlier, it is changed first, so that access is reduced even if the second
+/// change fails. An expiry that ends the token is changed last, because a dead token cannot be
+/// updated.
 async fn both(
     request: &HttpRequest,
     token: &Token,
@@ -75,7 +76,8 @@ async fn both(
     }
 }
 
-/// Returns whether an expiry is before another one. `None` is never.
+/// Returns whether `one` is an earlier expiry than `other`. `None` means that the token never
+/// expires.
 fn is_before(one: Option<&Timestamp>, other: Option<&Timestamp>) -> bool {
     match (one, other) {
         (None, _) => false,
@@ -84,7 +86,8 @@ fn is_before(one: Option<&Timestamp>, other: Option<&Timestamp>) -> bool {
     }
 }
 
-/// Returns the error of the second change. After an outage, nobody knows whether it was made.
+/// Returns the error for an update whose second change failed. After an outage, it is unknown
+/// whether the second change was applied.
 fn half_made(error: ReceivedError, made: &str, rest: &str) -> CmsError {
     let is_unknown = matches!(
         error.code,

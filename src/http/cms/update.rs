@@ -1,5 +1,5 @@
-//! `PUT /v3/stacks/management_tokens/{uid}`. The RPCs change the expiry and the other fields
-//! separately, so one request can be two changes.
+//! `PUT /v3/stacks/management_tokens/{uid}`. The expiry and the other fields are changed by
+//! different RPCs, so one request can result in two changes.
 
 use std::panic;
 
@@ -52,8 +52,8 @@ pub(in crate::http) async fn update(
     Ok(json(StatusCode::OK, None, &body))
 }
 
-/// Makes the changes in a task of their own: a client that hangs up must not stop them after the first
-/// of two.
+/// Applies the changes in a separate task, because a client that disconnects must not interrupt
+/// them between the first and the second.
 #[expect(
     clippy::disallowed_methods,
     reason = "ends with the deadline of its RPCs, which are supervised"
@@ -68,13 +68,13 @@ async fn make(changes: Changes, request: HttpRequest, token: Token) -> Result<To
     }
 }
 
-/// Lets the RPCs of the change refuse a caller who may not even read the token, so that the audit has
-/// the attempted change (R14), and not only a refused read.
+/// Previews the changes for a caller who may not even read the token. The RPCs refuse the previews,
+/// so that the audit has the attempted change (R14) and not only a refused read.
 async fn attempt(request: &HttpRequest, sent: &Sent, token_uid: String) {
     let Ok(stack_api_key) = super::stack_key(&request.headers) else {
         return;
     };
-    // A token that differs from what is sent.
+    // The actual token is unknown. With this one, the fields that were sent count as changed.
     let unknown = Token {
         token_uid,
         stack_api_key,
@@ -86,8 +86,9 @@ async fn attempt(request: &HttpRequest, sent: &Sent, token_uid: String) {
     }
 }
 
-/// Refuses changes of what the server makes. Clients send whole objects back, so what is unchanged is
-/// accepted. Of a secret only the hint is known here, which is enough to notice another secret.
+/// Refuses changes to fields that the server sets. An unchanged value is accepted, because clients
+/// send back whole objects. A secret is compared with the hints of the token's secrets, because the
+/// server knows nothing else of a secret.
 fn require_unchanged(sent: &Sent, token: &Token) -> Result<(), CmsError> {
     let shown = Shown::new(token, None);
     for (name, value) in sent.made() {
@@ -117,7 +118,7 @@ fn is_hinted(text: &str, token: &Token) -> bool {
 }
 
 impl Changes {
-    /// Returns the changes that make `token` what was sent.
+    /// Returns the changes that set the fields of `token` to the values that were sent.
     fn of(sent: &Sent, token: &Token) -> Result<Self, CmsError> {
         Ok(Self {
             update: update_of(sent, token)?,
@@ -126,7 +127,8 @@ impl Changes {
     }
 }
 
-/// Returns the update of name, description and permissions; `None` if nothing of them changes.
+/// Returns the change of the name, the description and the permissions; `None` if none of them
+/// changes.
 fn update_of(sent: &Sent, token: &Token) -> Result<Option<UpdateRequest>, CmsError> {
     let (name, description) = sent.texts()?;
     let scope = sent.scope.as_ref().map(scope::parse).transpose()?;

@@ -1,10 +1,10 @@
-//! The form parameter `action`: the name of an action, and what the request says about it, as in
+//! Parses the form parameter `action`: the name of an action and its context, as in
 //! `entry.update;branch=main;fact.has_approvers=false`.
 
 use super::OauthError;
 use crate::grpc::pb::v1::ActionQuestion;
 
-/// Parses one `action`. The RPC checks names and lengths.
+/// Parses one value of `action`. The RPC checks names and lengths.
 ///
 /// # Errors
 /// A part is unknown, repeated, or has no value.

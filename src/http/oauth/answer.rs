@@ -1,4 +1,4 @@
-//! The answer to an introspection, in the shape of RFC 7662 §2.2.
+//! Builds the response to an introspection (RFC 7662 §2.2).
 
 use serde::Serialize;
 
@@ -7,7 +7,8 @@ use crate::grpc::pb::v1::{
     action_requirement::Requirement,
 };
 
-/// The answer. An inactive token has `active` alone, so that nothing tells why.
+/// The response. For an inactive token, it contains only `active`, so that it does not disclose why
+/// the token is inactive.
 #[derive(Serialize, Default)]
 pub(super) struct Answer<'a> {
     active: bool,
@@ -27,7 +28,7 @@ pub(super) struct Answer<'a> {
     stacktoken: Option<Decided<'a>>,
 }
 
-/// The decision on the actions that were asked about.
+/// The decision on the requested actions.
 #[derive(Serialize)]
 struct Decided<'a> {
     decision: &'static str,
@@ -46,7 +47,7 @@ struct ActionAnswer<'a> {
     missing: Option<serde_json::Value>,
 }
 
-/// Returns the answer for a verdict. `stack` is the stack key with which the verdict was reached.
+/// Returns the response for a verdict. `stack` is the stack key that was presented with the token.
 pub(super) fn of<'a>(
     verdict: &'a IntrospectResponse,
     stack: &'a str,
@@ -70,7 +71,8 @@ pub(super) fn of<'a>(
     }
 }
 
-/// Returns the scope: `module:ACCESS` for each grant, or `*:ACCESS` if the token is not narrowed.
+/// Returns the scope: `module:ACCESS` for each grant, or `*:ACCESS` if the token is not restricted
+/// to modules.
 pub(super) fn scope(permissions: &Permissions) -> String {
     let Some(modules) = &permissions.modules else {
         return format!("*:{}", access(permissions.access));

@@ -1,4 +1,4 @@
-//! Errors of RFC 6749 §5.2, with the challenges of RFC 6750 §3.
+//! Errors in the format of RFC 6749 §5.2, with the challenges of RFC 6750 §3.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
     http::error::{Refusal, json},
 };
 
-/// When to try again if the RPC does not say so.
+/// Delay before a retry if the RPC does not state one.
 const SOON: Duration = Duration::from_secs(1);
 
 /// An error of an OAuth endpoint.
@@ -46,7 +46,7 @@ impl OauthError {
         }
     }
 
-    /// Returns the error of a request that must be corrected.
+    /// Returns the error for a request that must be corrected.
     pub fn invalid_request(description: impl Into<String>) -> Self {
         Self::new(
             StatusCode::BAD_REQUEST,
@@ -55,7 +55,7 @@ impl OauthError {
         )
     }
 
-    /// Returns the error of a request for a token by another grant.
+    /// Returns the error for a token request with an unsupported grant type.
     pub fn unsupported_grant_type(description: impl Into<String>) -> Self {
         Self::new(
             StatusCode::BAD_REQUEST,
@@ -64,7 +64,7 @@ impl OauthError {
         )
     }
 
-    /// Returns the error of a caller that has not authenticated.
+    /// Returns the error for a caller without an accepted credential.
     pub fn invalid_client(description: impl Into<String>) -> Self {
         Self {
             challenge: Some("Bearer"),
@@ -107,7 +107,7 @@ impl From<ReceivedError> for OauthError {
             (Code::ResourceExhausted, "RATE_LIMITED") => {
                 Self::temporarily_unavailable(StatusCode::TOO_MANY_REQUESTS, error)
             }
-            // An outage is never a verdict (R13).
+            // An outage must never look like a verdict (R13).
             (
                 Code::Unavailable
                 | Code::DeadlineExceeded

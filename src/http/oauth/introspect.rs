@@ -1,4 +1,5 @@
-//! `POST /oauth2/introspect` (RFC 7662). Clients that send only `token` name the stack in the path.
+//! `POST /oauth2/introspect` (RFC 7662). A client that can send only `token` in the form uses the
+//! path that contains the stack key.
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use crate::{
 };
 
 const RPC: &str = "/stacktoken.v1.IntrospectionService/Introspect";
-/// The form parameter and the name of the stack key in errors.
+/// The form parameter with the stack key.
 const STACK_KEY: &str = "stack_api_key";
 
 /// Introspects a token whose stack key is in the form or in the header `api_key`.
@@ -71,8 +72,9 @@ async fn run(
     Ok(json(StatusCode::OK, None, &answer))
 }
 
-/// Returns the stack key. It must be the same wherever it is sent. One that cannot be a stack key is a
-/// fault of the caller and not a verdict: as "inactive", it would log out all users of the caller.
+/// Returns the stack key. If it is sent in several places, the values must be equal. A malformed
+/// stack key is an error of the caller. It must not be answered as "inactive", because the caller
+/// would then reject all its users.
 fn stack_key(
     in_path: Option<&str>,
     form: &Form,

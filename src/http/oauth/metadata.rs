@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{OauthError, token::GRANT_TYPE};
 use crate::http::{Settings, error::json, query, request::HttpRequest};
 
-/// The metadata. There is no authorization endpoint.
+/// The metadata document. There is no authorization endpoint.
 #[derive(Serialize)]
 struct Metadata<'a> {
     issuer: &'a str,
@@ -23,13 +23,13 @@ struct Metadata<'a> {
     response_types_supported: [&'static str; 0],
 }
 
-/// Returns the metadata. The URLs are those of the setting, never those of the request.
+/// Returns the metadata. The URLs are built from the configured base URL, never from the request.
 pub(in crate::http) async fn metadata(
     State(settings): State<Arc<Settings>>,
     request: HttpRequest,
 ) -> Result<Response<Body>, OauthError> {
     query::require_none(request.query.as_ref())?;
-    // `Bearer` is registered among the access token types, which RFC 8414 §2 permits here.
+    // RFC 8414 §2 permits access token types here, and `Bearer` is a registered one.
     let methods: &[&str] = if settings.client_certificates {
         &["Bearer", "tls_client_auth"]
     } else {
@@ -39,7 +39,7 @@ pub(in crate::http) async fn metadata(
     let metadata = Metadata {
         issuer,
         token_endpoint: format!("{issuer}/oauth2/token"),
-        // The JWT to exchange is a parameter, and not the credential of a client.
+        // The JWT to exchange is a form parameter and not the credential of a client.
         token_endpoint_auth_methods_supported: ["none"],
         grant_types_supported: [GRANT_TYPE],
         introspection_endpoint: format!("{issuer}/oauth2/introspect"),

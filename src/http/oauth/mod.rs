@@ -1,5 +1,5 @@
-//! OAuth 2.0 endpoints: introspection (RFC 7662), token exchange (RFC 8693), revocation (RFC 7009) and
-//! metadata (RFC 8414).
+//! OAuth 2.0 endpoints: introspection (RFC 7662), token exchange (RFC 8693), revocation (RFC 7009)
+//! and metadata (RFC 8414).
 
 mod action;
 mod answer;
@@ -18,14 +18,14 @@ pub(super) use self::{
 };
 use super::{body::Form, forward, query, request::HttpRequest};
 
-/// Form parameters that carry a credential of the caller. None of them is accepted.
+/// Form parameters with a credential of the caller. None of them is accepted.
 const CREDENTIALS: [&str; 3] = ["client_secret", "client_assertion", "access_token"];
 
 /// Parses the form of a request.
 ///
 /// # Errors
-/// The request has a query, another content type, a repeated parameter, or a credential where none is
-/// accepted: in its body, or in the header `authtoken`, which the routes of the CMS alone read.
+/// The request has a query, another content type or a repeated parameter, or it has a credential in
+/// its body or in the header `authtoken`, which is accepted only by the routes of the CMS.
 fn form(request: &HttpRequest) -> Result<Form, OauthError> {
     query::require_none(request.query.as_ref())?;
     let form = Form::parse(&request.headers, &request.body)?;
@@ -33,7 +33,8 @@ fn form(request: &HttpRequest) -> Result<Form, OauthError> {
     let authtoken = forward::AUTHTOKEN.as_str();
     let in_header = request.headers.get(authtoken).map(|_| &authtoken);
     if let Some(name) = in_body.or(in_header) {
-        // With two credentials, nobody can tell which of them counts (RFC 6749 §2.3).
+        // Two credentials are refused, because it would be ambiguous which one counts (RFC 6749
+        // §2.3).
         return Err(if request.has_credential() {
             OauthError::invalid_request(format!(
                 "there are two credentials: leave out {name}, which is not accepted"

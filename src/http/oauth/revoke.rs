@@ -1,5 +1,5 @@
-//! `POST /oauth2/revoke` (RFC 7009). The caller reports a token that must not work any longer, as
-//! with `LeakService.ReportLeaked`. The answer is the same for any text.
+//! `POST /oauth2/revoke` (RFC 7009). Revokes a token through `LeakService.ReportLeaked`. The
+//! response is the same for any text, so that it does not disclose whether a token exists.
 
 use axum::{body::Body, response::Response};
 use http::StatusCode;

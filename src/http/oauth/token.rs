@@ -1,6 +1,6 @@
-//! `POST /oauth2/token` (RFC 8693): a workload exchanges its JWT for the secret of a session, as with
-//! `ExchangeService.Exchange`. The JWT is in the form, and is the only credential. Whatever the RPC
-//! refuses is answered with the same bytes, so that nothing tells why.
+//! `POST /oauth2/token` (RFC 8693): a workload exchanges its JWT for a session secret, through
+//! `ExchangeService.Exchange`. The JWT is sent in the form and is the only credential. All refusals
+//! have the same response, so that it does not disclose the cause.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -23,21 +23,22 @@ use crate::{
 };
 
 const RPC: &str = "/stacktoken.v1.ExchangeService/Exchange";
-/// The grant type of a token exchange (RFC 8693 §2.1). There is no other one.
+/// The grant type of a token exchange (RFC 8693 §2.1), the only one that is supported.
 pub(super) const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
-/// The types of `subject_token`. An ID token is a JWT as well (RFC 8693 §3).
+/// The accepted types of `subject_token`. An ID token is a JWT too (RFC 8693 §3).
 const SUBJECT_TYPES: [&str; 2] = [
     "urn:ietf:params:oauth:token-type:jwt",
     "urn:ietf:params:oauth:token-type:id_token",
 ];
-/// The type of what is issued.
+/// The type of the issued token.
 const ISSUED_TYPE: &str = "urn:ietf:params:oauth:token-type:access_token";
-/// Parameters of RFC 8693 that would change who acts, or for what, and are not offered.
+/// Parameters of RFC 8693 that are not supported. They would change who acts or on which resource,
+/// so they are refused instead of ignored.
 const NOT_OFFERED: [&str; 3] = ["actor_token", "actor_token_type", "resource"];
-/// The module that means all modules, in a scope.
+/// The name in a scope that means all modules.
 const ALL: &str = "*";
 
-/// The answer (RFC 8693 §2.2.1).
+/// The response (RFC 8693 §2.2.1).
 #[derive(Serialize)]
 struct Answer<'a> {
     access_token: &'a str,
@@ -49,7 +50,7 @@ struct Answer<'a> {
     scope: Option<String>,
 }
 
-/// Exchanges the JWT of a workload.
+/// Exchanges a workload's JWT.
 pub(in crate::http) async fn token(
     State(settings): State<Arc<Settings>>,
     request: HttpRequest,
@@ -77,7 +78,7 @@ fn require_grant(form: &Form) -> Result<(), OauthError> {
     }
 }
 
-/// Refuses a credential beside the JWT. With two, nobody can tell which of them counts.
+/// Refuses any credential other than the JWT, because it would be ambiguous which one counts.
 fn require_one_credential(form: &Form, headers: &HeaderMap) -> Result<(), OauthError> {
     for name in [header::AUTHORIZATION, forward::AUTHTOKEN.clone()] {
         if headers.contains_key(&name) {
@@ -94,7 +95,7 @@ fn require_one_credential(form: &Form, headers: &HeaderMap) -> Result<(), OauthE
     }
 }
 
-/// Parses what is to be exchanged. The RPC checks the audience, the id and the modules.
+/// Parses the form into a request. The RPC checks the stack key, the token id and the modules.
 fn parse(form: &Form) -> Result<ExchangeRequest, OauthError> {
     if let Some(name) = NOT_OFFERED.iter().find(|name| form.get(name).is_some()) {
         return Err(OauthError::invalid_request(format!(
@@ -125,8 +126,8 @@ fn parse(form: &Form) -> Result<ExchangeRequest, OauthError> {
     })
 }
 
-/// Returns the JWT as the credential of the RPC. White space around it, such as the end of the line
-/// in a file, is ignored.
+/// Returns the JWT as the credential of the RPC. Ignores white space around the JWT, such as the
+/// newline at the end of a file.
 fn credential(form: &Form) -> Result<HeaderValue, OauthError> {
     let jwt = form.get("subject_token").ok_or_else(|| {
         OauthError::invalid_request("subject_token is required: send the JWT of the workload")
@@ -137,7 +138,8 @@ fn credential(form: &Form) -> Result<HeaderValue, OauthError> {
     Ok(value)
 }
 
-/// Parses `scope`, as introspection shows it. It narrows modules and not branches.
+/// Parses `scope`, which has the same format as in introspection responses. It can restrict the
+/// session to modules, but not to branches.
 fn narrowed(scope: &str) -> Result<Permissions, OauthError> {
     let parts: Option<Vec<_>> = scope.split(' ').map(grant).collect();
     let grants = parts.filter(|grants| is_unambiguous(grants));
@@ -173,13 +175,13 @@ fn grant(part: &str) -> Option<ModuleGrant> {
     })
 }
 
-/// Returns whether each module is named once, and `*` stands alone.
+/// Returns whether each module occurs only once, and `*` is the only entry if it occurs.
 fn is_unambiguous(grants: &[ModuleGrant]) -> bool {
     let modules: HashSet<_> = grants.iter().map(|grant| grant.module.as_str()).collect();
     modules.len() == grants.len() && (grants.len() == 1 || !modules.contains(ALL))
 }
 
-/// Returns the answer to what the RPC did not do. An outage is no refusal (R13).
+/// Converts an error of the RPC. An outage must not look like a refusal (R13).
 fn refused(error: ReceivedError) -> OauthError {
     let limit = error.reason == "SESSION_LIMIT";
     match error.code {
@@ -195,28 +197,29 @@ fn refused(error: ReceivedError) -> OauthError {
     }
 }
 
-/// Returns the only refusal (RFC 8693 §2.2.2).
+/// Returns the error that is used for every refusal (RFC 8693 §2.2.2).
 fn refusal() -> OauthError {
     OauthError::invalid_request(
         "the exchange is refused: subject_token is not valid here, is used up or not admitted, or audience, token_uid or scope does not fit it; an owner or admin of the stack finds the cause with ExplainExchange",
     )
 }
 
-/// Builds the response, which is the only one that contains the secret (R9).
+/// Builds the response, the only one that ever contains the secret (R9).
 fn respond(mut exchanged: ExchangeResponse, now: Timestamp) -> Response<Body> {
     let ends = exchanged.expires_at.as_ref();
     let ends = ends.and_then(|at| Timestamp::from_parts(at.seconds, at.nanos));
     let answer = Answer {
         access_token: &exchanged.secret,
         issued_token_type: ISSUED_TYPE,
-        // It is presented with the stack key, and not as RFC 6750 says.
+        // The secret is not a Bearer token of RFC 6750, because it is presented together with the
+        // stack key.
         token_type: "N_A",
         expires_in: ends.map(|ends| ends.since(now).as_secs()),
         scope: exchanged.permissions.as_ref().map(answer::scope),
     };
     let mut response = json(StatusCode::OK, None, &answer);
     drop(Zeroizing::new(std::mem::take(&mut exchanged.secret)));
-    // RFC 6749 §5.1 requires it besides `Cache-Control`.
+    // RFC 6749 §5.1 requires this header in addition to `Cache-Control`.
     let no_cache = HeaderValue::from_static("no-cache");
     response.headers_mut().insert(header::PRAGMA, no_cache);
     response
