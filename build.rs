@@ -1,6 +1,6 @@
-//! Compiles `proto/` without protoc: the server's code, the descriptor set with its comments (for
-//! reflection, the coverage test and `docs/api.md`), and, to be compared with what
-//! `crates/client` keeps, the client's code.
+//! Compiles `proto/` without protoc. Generates the server's code and the descriptor set with its
+//! comments, which reflection, the coverage test and `docs/api.md` use. Also generates the client's
+//! code, with which a test compares the code that is committed in `crates/client`.
 
 use std::{
     env,
@@ -30,9 +30,9 @@ const CLIENT_FILES: [&str; 2] = [
 /// A message whose Rust type comes from a library.
 const EXTERN: (&str, &str) = (".google.rpc.Status", "::tonic_types::pb::Status");
 
-/// Messages that contain a secret. They get no derived `Debug`, which would print it.
-/// `src/grpc/redact.rs` and `crates/client/src/redact.rs` implement one that does not (R9); without
-/// it nothing compiles.
+/// Messages that contain a secret. They get no derived `Debug`, because it would print the secret.
+/// `src/grpc/redact.rs` and `crates/client/src/redact.rs` must implement a `Debug` that omits it
+/// (R9), otherwise the code does not compile.
 const SECRET: [&str; 7] = [
     "stacktoken.v1.IssueResponse",
     "stacktoken.v1.RotateResponse",
@@ -43,8 +43,8 @@ const SECRET: [&str; 7] = [
     "stacktoken.v1.ReportLeakedRequest",
 ];
 
-/// Maps that are kept in the order of their keys. A repeated Issue is recognized by the hash of its
-/// encoded request, so its encoding must not depend on chance.
+/// Map fields that are generated as maps sorted by key. A repeated Issue is recognized by the hash
+/// of its encoded request, so the encoding must be deterministic.
 const SORTED: &str = "labels";
 
 #[expect(

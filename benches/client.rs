@@ -1,5 +1,6 @@
 //! Measures how many verdicts per second the client for Rust services answers from its cache on one
-//! core, while it watches a real server: `cargo bench --features client --bench client`.
+//! core, while it watches a real server. Run it with `cargo bench --features client --bench
+//! client`.
 #![allow(
     missing_docs,
     clippy::pedantic,
@@ -30,7 +31,7 @@ use support::Server;
 const TOKENS: usize = 200;
 const ROUNDS: usize = 3;
 const MEASURED: Duration = Duration::from_secs(2);
-/// The required rate without an action, in verdicts per second.
+/// The required rate of verdicts without an action, in verdicts per second.
 const WANTED: f64 = 1_000_000.0;
 
 /// Measures cached verdicts on this thread and returns their number per second.
@@ -49,7 +50,7 @@ fn measure(client: &Client, secrets: &[String], key: &str, actions: &[ActionQues
         }
     }
     let rate = f64::from(answered) / began.elapsed().as_secs_f64();
-    // On a busy machine the lease may lapse briefly; such a verdict does not count as a hit.
+    // On a busy machine the lease may lapse briefly. Verdicts in that time are counted as misses.
     println!("  {rate:>10.0} verdicts/s, {missed} cache misses");
     rate
 }

@@ -1,5 +1,5 @@
 //! Compares the latency of cached verdicts while 100,000 dead tokens are deleted with the latency
-//! without deletions, in one run: `cargo bench --bench housekeeping`. The load generator shares the
+//! without deletions. Run it with `cargo bench --bench housekeeping`. The load generator shares the
 //! cores of the machine with the server, so only the ratio is meaningful.
 #![allow(
     missing_docs,
@@ -39,10 +39,10 @@ const DEAD: usize = 100_000;
 const ROUNDS: usize = 3;
 const WARM_UP: Duration = Duration::from_secs(2);
 const MEASURED: Duration = Duration::from_secs(10);
-/// The maximum ratio of the 99th percentile latencies.
+/// The maximum ratio of the 99th percentile of the latency, with deletions to without.
 const ALLOWED: f64 = 1.5;
 
-/// Inserts the dead tokens by SQL in one transaction, each with a secret and a last use.
+/// Inserts the dead tokens in one SQL transaction, each with a secret and a last use.
 async fn insert_dead_tokens(server: &Server) {
     let dead = size::count(DEAD);
     let numbers =
@@ -77,7 +77,7 @@ struct Load {
 }
 
 impl Load {
-    /// Sends queries until `stopped` resolves. Returns the latencies in microseconds, in ascending
+    /// Sends calls until `stopped` completes. Returns their latencies in microseconds, in ascending
     /// order.
     async fn ask_until(self: &Arc<Self>, stopped: impl Future<Output = ()>) -> Vec<u32> {
         let stop = Arc::new(AtomicBool::new(false));
@@ -118,7 +118,7 @@ impl Load {
         took
     }
 
-    /// Waits until `wanted` tokens are deleted.
+    /// Waits until `wanted` tokens have been deleted.
     async fn deleted(&self, wanted: u64) {
         while purged(&self.server) < wanted {
             tokio::time::sleep(Duration::from_millis(100)).await;

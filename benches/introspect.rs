@@ -1,6 +1,7 @@
-//! Compares verdicts per second of single calls with those of batches, alternately against one
-//! server process that answers both from its cache: `cargo bench --bench introspect`. The load
-//! generator shares the cores of the machine with the server, so only the ratio is meaningful.
+//! Compares the verdicts per second of single calls with those of batches, all answered from the
+//! cache. Single calls and batches alternate on one server process. Run it with `cargo bench
+//! --bench introspect`. The load generator shares the cores of the machine with the server, so only
+//! the ratio is meaningful.
 #![allow(
     missing_docs,
     clippy::pedantic,
@@ -34,13 +35,13 @@ use support::{Server, actions};
 
 const CONNECTIONS: usize = 8;
 const STREAMS: usize = 32;
-/// The largest number of tokens that a stack may have.
+/// The maximum number of tokens of a stack.
 const TOKENS: usize = 1000;
 const BATCH: usize = 100;
 const ROUNDS: usize = 3;
 const WARM_UP: Duration = Duration::from_secs(1);
 const MEASURED: Duration = Duration::from_secs(5);
-/// The required ratio of verdicts per second, batches to single calls.
+/// The required ratio of verdicts per second, with batches to single calls.
 const WANTED: f64 = 8.0;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -57,7 +58,7 @@ struct Load {
 }
 
 impl Load {
-    /// Returns the verdicts per second, and the server's CPU time for each in microseconds.
+    /// Returns the verdicts per second, and the server's CPU time per verdict in microseconds.
     async fn measure(self: &Arc<Self>, way: Way) -> (f64, f64) {
         self.run(way, size::time(WARM_UP)).await;
         let (cpu, begun) = (self.server.cpu(), Instant::now());

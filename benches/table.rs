@@ -1,8 +1,8 @@
-//! Measures the table in docs/performance.md: `cargo bench --bench table`. The server and a bare
-//! tonic echo server run in separate processes, and h2load (Debian: nghttp2-client) calls both in
-//! turn with the same headers and with messages of the same sizes. Only the ratio of two rows of
-//! one run is meaningful. Prints the table as text, and writes it as JSON to the file that
-//! `STACKTOKEN_BENCH_JSON` names.
+//! Measures the table in docs/performance.md. Run it with `cargo bench --bench table`. The server
+//! and a bare tonic echo server run in separate processes, and h2load (Debian: nghttp2-client)
+//! calls both in turn with the same headers and with messages of the same sizes. Only the ratio of
+//! two rows of one run is meaningful. Prints the table as text, and writes it as JSON to the file
+//! that `STACKTOKEN_BENCH_JSON` names.
 #![allow(
     missing_docs,
     clippy::pedantic,
@@ -38,7 +38,7 @@ use load::Run;
 use rows::{Row, Table};
 
 const ROUNDS: usize = 5;
-/// The maximum memory of an idle server, in MiB.
+/// The maximum memory usage of an idle server, in MiB.
 const WANTED_MEMORY: f64 = 40.0;
 /// The maximum start time, in milliseconds.
 const WANTED_START: f64 = 100.0;
@@ -76,7 +76,7 @@ impl Spread {
     }
 }
 
-/// The ratios to another row, calculated for each round.
+/// The ratios of a row to another row. Each is calculated per round.
 struct Ratios {
     rate: Spread,
     p99: Spread,
@@ -104,7 +104,7 @@ fn ratios((row, own): (&Row, &[Run]), (other, beside): (&Row, &[Run])) -> Ratios
     }
 }
 
-/// Returns whether a row meets its targets.
+/// Returns whether a row meets all of its targets.
 fn is_reached(row: &Row, ratios: &Ratios) -> bool {
     let wanted = row.wanted;
     wanted.rate.is_none_or(|least| ratios.rate.median >= least)
@@ -112,7 +112,7 @@ fn is_reached(row: &Row, ratios: &Ratios) -> bool {
         && wanted.cpu.is_none_or(|most| ratios.cpu.median <= most)
 }
 
-/// Measures all rows in turn, once per round.
+/// Measures all rows, one after the other in each round.
 fn measure(table: &Table) -> Vec<Vec<Run>> {
     let mut runs = vec![Vec::new(); table.rows.len()];
     for _ in 0..size::rounds(ROUNDS) {
@@ -165,8 +165,8 @@ fn report(rows: &[Row], runs: &[Vec<Run>], index: usize) -> (String, Value, bool
     (line, json_row, reached)
 }
 
-/// Measures and prints the rows of the store. Returns them as JSON, and whether all meet their
-/// targets.
+/// Measures and prints the rows that need the store. Returns them as JSON, and whether all of them
+/// meet their targets.
 async fn report_store(table: &store::StoreTable) -> (Vec<Value>, bool) {
     let mut figures = store::Pair::ALL.map(|pair| (pair, Vec::new()));
     for _ in 0..size::rounds(ROUNDS) {

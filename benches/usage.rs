@@ -1,6 +1,7 @@
-//! Measures the cost of tracking token usage: cached Introspect over 10,000 distinct tokens with
-//! and without tracking, alternately on one store in one process: `cargo bench --bench usage`. The
-//! load generator and the servers share the CPU cores, so only the ratio is meaningful.
+//! Measures the overhead of tracking token usage. Compares cached Introspect calls over 10,000
+//! distinct tokens with and without tracking, alternately on one store in one process. Run it with
+//! `cargo bench --bench usage`. The load generator and the servers share the CPU cores, so only the
+//! ratio is meaningful.
 #![allow(
     dead_code,
     missing_docs,
@@ -62,11 +63,12 @@ const STACKS: usize = 10;
 const TOKENS: usize = 10_000;
 const ROUNDS: usize = 3;
 const WARM_UP: Duration = Duration::from_secs(2);
-/// Slices with and without tracking alternate, so that other work on the machine affects both
-/// alike. A round of so many slices is longer than the interval between two usage writes.
+/// The number of slices in a round. Slices with and without tracking alternate, so that other work
+/// on the machine affects both equally. A round of 31 slices is longer than the interval between
+/// two usage writes.
 const SLICES: u32 = 31;
 const MEASURED: Duration = Duration::from_secs(1);
-/// The required ratio of throughput, with tracking to without.
+/// The required ratio of throughput, with tracking to without tracking.
 const WANTED: f64 = 0.95;
 
 type Environment = (Arc<dyn Clock>, Arc<dyn Entropy>);
@@ -150,7 +152,7 @@ async fn fill(store: &Store, clock: &dyn Clock) -> Vec<StackAndSecret> {
     known
 }
 
-/// A server on the store, and its clients.
+/// A server on the shared store, with clients.
 struct BenchServer {
     admin: String,
     clients: Vec<Client>,
@@ -213,8 +215,7 @@ impl BenchServer {
         }
     }
 
-    /// Uses every token once. A call that fails, because too many first uses run at once, is
-    /// retried.
+    /// Uses every token once. Retries calls that fail because too many first uses run at once.
     async fn warm(&self, tokens: &[StackAndSecret]) {
         let shares = tokens.chunks(tokens.len().div_ceil(CONNECTIONS));
         let asked = self
@@ -231,7 +232,7 @@ impl BenchServer {
         futures_util::future::join_all(asked).await;
     }
 
-    /// Returns the verdicts per second, over all tokens in turn.
+    /// Returns the verdicts per second. The streams go through all tokens repeatedly.
     async fn run(&self, tokens: &Arc<Vec<StackAndSecret>>, during: Duration) -> f64 {
         let begun = Instant::now();
         let until = begun + during;
@@ -275,10 +276,10 @@ impl BenchServer {
     }
 }
 
-/// For retentions and intervals of tasks that this benchmark does not start.
+/// The value of retentions and intervals for tasks that this benchmark does not start.
 const HOUR: Duration = Duration::from_hours(1);
 
-/// Creates the use cases without a transport.
+/// Creates the application layer, without a transport.
 fn use_cases(store: &Arc<Store>, usage_pairs: usize) -> App {
     let rate = Rate {
         per_second: 1_000_000.try_into().unwrap(),
@@ -313,7 +314,7 @@ fn use_cases(store: &Arc<Store>, usage_pairs: usize) -> App {
     App::new(store.clone(), environment(), metrics, &tuning, catalogue).0
 }
 
-/// Returns the shortest time per cached verdict of the use cases alone, in nanoseconds.
+/// Returns the shortest time per cached verdict of the application layer alone, in nanoseconds.
 async fn alone(app: &App, tokens: &[StackAndSecret]) -> f64 {
     let asked: Vec<_> = tokens
         .iter()
@@ -361,7 +362,8 @@ async fn main() -> ExitCode {
     let with = BenchServer::start(&store, &issuer, &folder, |_| {}).await;
     let without =
         BenchServer::start(&store, &issuer, &folder, |tuning| tuning.usage_pairs = 0).await;
-    // The first use of each token is written to the store. That is not part of the measurement.
+    // The first use of each token is written to the store, which must not be part of the
+    // measurement.
     for served in [&with, &without] {
         served.warm(&tokens).await;
         served.run(&tokens, WARM_UP).await;
@@ -400,7 +402,7 @@ async fn main() -> ExitCode {
     let writes = with.metric("stacktoken_usage_writes_total").await - before;
     let rows = with.metric("stacktoken_usage_rows_written_total").await;
     println!("{writes} write transactions in {elapsed:.0} s ({rows} rows since the start)");
-    // Usage is written once per minute, which is longer than a small round.
+    // Usage is written once per minute, and a small round is shorter than that.
     assert!(
         size::is_small() || writes > 0 && rows >= tokens.len() as u64,
         "no usage was written"

@@ -1,5 +1,5 @@
-//! Shared by the benchmarks: a `dev` server in its own process, tokens in it, and the CPU time of a
-//! process.
+//! Code that the benchmarks share. It starts a `dev` server in its own process, issues tokens, and
+//! measures the CPU time of a process.
 
 #[path = "../../tests/it/support/skips.rs"]
 pub mod skips;
@@ -24,9 +24,9 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-/// The process of the server, killed on drop.
+/// The process of the server. Dropping it kills the process.
 pub struct Server {
-    /// Time from the start to the ready file.
+    /// The time from the start of the process until its ready file was complete.
     pub took: Duration,
     child: Child,
     ready: Value,
@@ -108,12 +108,12 @@ impl Server {
         self.folder.path().join("data/stacktoken.db")
     }
 
-    /// Returns the value of a metric, given by name and labels.
+    /// Returns the value of a metric. `name` includes the labels.
     pub fn metric(&self, name: &str) -> f64 {
         self.find_metric(name).unwrap()
     }
 
-    /// Returns the value of a metric, or 0 if there is none yet.
+    /// Returns the value of a metric, or 0 if the metric does not exist yet.
     pub fn metric_or_zero(&self, name: &str) -> f64 {
         self.find_metric(name).unwrap_or_default()
     }
@@ -155,7 +155,7 @@ impl Server {
         secrets
     }
 
-    /// Issues one more token and returns its secret.
+    /// Issues one token and returns its secret.
     pub async fn issue_one(&self, name: &str) -> String {
         let mut tokens = TokenServiceClient::new(self.channel().await);
         let request = self.request("owner_jwt", self.token(name));
@@ -185,7 +185,7 @@ impl Drop for Server {
     }
 }
 
-/// Sets the variables of a command for a measurement.
+/// Sets the environment variables of a command for a measurement.
 pub fn settings_of_bench(command: &mut Command) {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STACKTOKEN_")) {
         command.env_remove(name);
@@ -210,7 +210,7 @@ fn wait_for(ready_file: &Path) -> Value {
     panic!("the server did not become ready");
 }
 
-/// Returns the actions of each question: one write.
+/// Returns the actions of each question, which are a single write.
 pub fn actions() -> Vec<v1::ActionQuestion> {
     vec![v1::ActionQuestion {
         name: "entry.update".into(),

@@ -1,5 +1,5 @@
-//! The baseline of `benches/table.rs`: a bare tonic server on its default runtime, in its own
-//! process, which responds with a fixed number of bytes.
+//! The baseline of `benches/table.rs`: a bare tonic server with the default runtime, in its own
+//! process, that responds with a fixed number of bytes.
 
 use std::{
     convert::Infallible,
@@ -21,12 +21,12 @@ use tonic::{
 pub const PATH: &str = "/stacktoken.bench.Echo/Unary";
 const ASKED: &str = "STACKTOKEN_BENCH_ECHO";
 
-/// Returns the response size if this process is to run the echo server.
+/// Returns the response size if this process must run the echo server.
 pub fn asked_for() -> Option<usize> {
     std::env::var(ASKED).ok()?.parse().ok()
 }
 
-/// The process of the echo server, killed on drop.
+/// The process of the echo server. Dropping it kills the process.
 pub struct Echo {
     child: Child,
     pub port: u16,

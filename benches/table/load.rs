@@ -1,4 +1,4 @@
-//! One run of h2load (Debian: nghttp2-client) against one process.
+//! Runs h2load (Debian: nghttp2-client) against one process.
 
 use std::{fs, path::Path, process::Command, time::Duration};
 
@@ -16,7 +16,7 @@ pub struct Run {
     pub rate: f64,
     /// The 99th percentile of the latencies, in microseconds.
     pub p99_us: f64,
-    /// CPU time of the process per request, in microseconds.
+    /// The CPU time of the process per request, in microseconds.
     pub cpu_us: f64,
 }
 
@@ -24,16 +24,16 @@ pub struct Run {
 pub struct Target {
     pub url: String,
     pub process: u32,
-    /// Sent as `authorization` unless it is empty.
+    /// The JWT that is sent in `authorization`. If empty, none is sent.
     pub jwt: String,
-    /// A message with gRPC's length prefix.
+    /// The message, with gRPC's length prefix.
     pub body: Vec<u8>,
     pub connections: usize,
     pub streams: usize,
 }
 
 impl Target {
-    /// Returns the number of requests with the warm-up, and the results without it.
+    /// Returns the number of requests including the warm-up, and the results without the warm-up.
     pub fn measure(&self) -> (u64, Run) {
         let folder = TempDir::new().unwrap();
         let (body, log) = (folder.path().join("body"), folder.path().join("log"));

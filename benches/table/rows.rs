@@ -1,4 +1,4 @@
-//! The rows of the table: the calls, what they are compared with, and the targets.
+//! The rows of the table: the calls, the rows that they are compared with, and the targets.
 
 use envoy_types::pb::envoy::service::auth::v3::{
     AttributeContext, CheckRequest, CheckResponse,
@@ -29,14 +29,14 @@ const NOT_RECOGNIZED: &str = "stacktoken_verdicts_total{reason=\"NOT_RECOGNIZED\
 const REVOKED: &str = "stacktoken_verdicts_total{reason=\"REVOKED\"}";
 const NO_CREDENTIAL: &str = "stacktoken_errors_total{reason=\"CREDENTIAL_MISSING\"}";
 
-/// The targets of a row, as ratios to the row that it is compared with.
+/// The targets of a row, as ratios to the row with which it is compared.
 #[derive(Clone, Copy, Default)]
 pub struct Wanted {
-    /// The minimum for answers per second. Each verdict of a batch is an answer.
+    /// The minimum ratio of answers per second. Each verdict in a batch is an answer.
     pub rate: Option<f64>,
-    /// The maximum for the 99th percentile of the latencies.
+    /// The maximum ratio of the 99th percentile of the latency.
     pub p99: Option<f64>,
-    /// The maximum for the CPU time per answer.
+    /// The maximum ratio of the CPU time per answer.
     pub cpu: Option<f64>,
 }
 
@@ -44,16 +44,16 @@ pub struct Wanted {
 pub struct Row {
     pub name: &'static str,
     pub target: Target,
-    /// The number of answers to one request.
+    /// The number of answers in the response to one request.
     pub answers: usize,
-    /// The name of the row to compare with.
+    /// The name of the row with which this row is compared.
     pub beside: Option<&'static str>,
     pub wanted: Wanted,
-    /// The metric that counts the answers in the server, because h2load sees only HTTP.
+    /// The server's metric that counts the answers. It is needed because h2load sees only HTTP.
     pub counted: Option<&'static str>,
 }
 
-/// The rows, and the servers that they call.
+/// The rows, and the server processes that they call.
 pub struct Table {
     pub server: Server,
     pub rows: Vec<Row>,
@@ -71,7 +71,7 @@ impl Table {
     pub async fn new() -> Self {
         let server = Server::start(&[("STACKTOKEN_UNRECOGNIZED_PER_SECOND", "1000000000")]);
         let revoked = revoked(&server).await;
-        // `dev` has already created some tokens, which count toward the limit.
+        // The limit leaves space for the tokens that `dev` has already created.
         let mut secrets = server.issue(QUESTIONS + 50).await;
         secrets.truncate(QUESTIONS);
         let asked = |secret: &str| question(&server, secret);
@@ -220,7 +220,7 @@ impl Table {
     }
 }
 
-/// Returns a target for the ratio of answers per second only.
+/// Returns a target for only the ratio of answers per second.
 fn at_least(rate: f64) -> Wanted {
     Wanted {
         rate: Some(rate),
@@ -270,7 +270,7 @@ async fn revoked(server: &Server) -> String {
     secret
 }
 
-/// Returns the check that Envoy sends for a browser's request.
+/// Returns the check that Envoy sends for a request from a browser.
 fn check(server: &Server, secret: &str) -> CheckRequest {
     let headers = [
         (":authority", "api.example.com"),

@@ -1,5 +1,6 @@
-//! The rows that need the store: misses and `Issue`, each with 32 callers, beside the same work done
-//! with the database alone: pgbench (`-M prepared`) on PostgreSQL, single-row commits on SQLite.
+//! The rows that need the store: misses and `Issue`, each with 32 callers. They are compared with
+//! the same work on the database alone, by pgbench (`-M prepared`) on PostgreSQL and by single-row
+//! commits on SQLite.
 
 use std::{
     fs,
@@ -38,13 +39,13 @@ const CALLERS: usize = 32;
 const CONNECTIONS: usize = 8;
 const MEASURED: Duration = Duration::from_secs(5);
 const DATABASE: &str = "bench";
-/// How many stacks there are on PostgreSQL, and how many tokens. A call of `Issue` takes the next
-/// stack, so that a stack has few tokens, as its limit wants it.
+/// The number of stacks on PostgreSQL, and the number of tokens with a known secret. Each call of
+/// `Issue` uses the next stack, so that no stack reaches its token limit.
 const ROWS: usize = 20_000;
-/// How many stacks there are on SQLite, where they are registered one by one.
+/// The number of stacks on SQLite, where they are registered one by one.
 const STACKS: usize = 500;
 
-/// What one row measures, and what it is compared with.
+/// A row, and the measurement with which it is compared.
 #[derive(Clone, Copy)]
 pub enum Pair {
     MissOnPostgres,
@@ -58,7 +59,7 @@ impl Pair {
         Self::IssueOnPostgres,
         Self::IssueOnSqlite,
     ];
-    /// The minimum of the ratio.
+    /// The minimum ratio.
     pub const WANTED: f64 = 0.60;
 
     pub const fn names(self) -> [&'static str; 2] {
@@ -70,9 +71,9 @@ impl Pair {
     }
 }
 
-/// The servers and databases of the rows.
+/// The servers and databases that the rows call.
 pub struct StoreTable {
-    /// Signs the credentials, and is the server on SQLite.
+    /// Signs the credentials, and is also the server on SQLite.
     dev: Server,
     on_sqlite: Caller,
     stacks: Vec<String>,
@@ -88,7 +89,7 @@ struct OnPostgres {
     _serve: Serve,
 }
 
-/// A process of `serve`, killed on drop.
+/// A process of `serve`. Dropping it kills the process.
 struct Serve(Child);
 
 impl Drop for Serve {
@@ -98,7 +99,7 @@ impl Drop for Serve {
     }
 }
 
-/// The connections to one server.
+/// Connections to one server, and the credentials for it.
 #[derive(Clone)]
 struct Caller {
     channels: Vec<Channel>,
@@ -120,8 +121,7 @@ impl Caller {
         }
     }
 
-    /// Returns the number of calls per second. Each call must succeed, and is passed a unique
-    /// number.
+    /// Returns the number of calls per second. Each call gets a unique number, and must succeed.
     async fn rate<F: Future<Output = ()> + Send + 'static>(
         &self,
         numbers: &AtomicU64,
@@ -187,7 +187,7 @@ fn issue_request(stack: &str, name: &str) -> v1::IssueRequest {
     }
 }
 
-/// The key of a stack on PostgreSQL.
+/// Returns the key of a stack on PostgreSQL.
 fn key(number: u64) -> String {
     format!("blt{:016x}", number % size::count(ROWS) as u64 + 1)
 }
@@ -211,8 +211,8 @@ impl StoreTable {
         }
     }
 
-    /// Returns the calls per second of a row, and what it is compared with. `None` if PostgreSQL is
-    /// not installed.
+    /// Returns the calls per second of a row, and the rate with which it is compared. Returns
+    /// `None` if PostgreSQL is not installed.
     pub async fn measure(&self, pair: Pair) -> Option<[f64; 2]> {
         let of_sqlite = || {
             let stacks = self.stacks.clone();
@@ -235,7 +235,7 @@ impl StoreTable {
     }
 }
 
-/// Registers stacks of the owner.
+/// Registers stacks whose owner is the `dev` server's owner. Returns their keys.
 async fn register(dev: &Server) -> Vec<String> {
     let claims = claims(dev.get("owner_jwt"));
     let text = |name: &str| claims[name].as_str().unwrap().to_owned();
@@ -265,8 +265,8 @@ fn claims(jwt: &str) -> Value {
     serde_json::from_slice(&payload.unwrap()).unwrap()
 }
 
-/// Commits single rows one after the other, each with a sync of the disk, in a file beside the
-/// server's. Returns how many a second.
+/// Commits single rows one after the other, each with a sync of the disk, to a file next to the
+/// server's database. Returns the commits per second.
 async fn raw_commits(dev: &Server) -> f64 {
     let path = dev.database().with_file_name("raw.db");
     let mut options = ConnectOptions::new(format!("sqlite://{}?mode=rwc", path.display()));
@@ -284,8 +284,8 @@ async fn raw_commits(dev: &Server) -> f64 {
     f64::from(commits) / began.elapsed().as_secs_f64()
 }
 
-/// Issues a token with the fewest statements that keep the guarantees: the lock, what must be read
-/// under it, and one statement for all rows.
+/// Issues a token with the fewest statements that still keep the guarantees: one that locks the
+/// stack, one that reads everything needed under the lock, and one that writes all rows.
 const ISSUE: &str = "\
 \\set n random(1, :rows)
 \\set u random(1, 9000000000000000)
@@ -333,7 +333,7 @@ impl OnPostgres {
             .args(["serve", "--listen", &grpc, "--admin-listen", &admin])
             .arg("--issuers")
             .arg(issuers)
-            // Nothing is answered from the cache.
+            // With a cache of one entry, practically no call is answered from the cache.
             .env("STACKTOKEN_CACHE_ENTRIES", "1")
             .spawn()
             .unwrap();
@@ -355,8 +355,8 @@ impl OnPostgres {
         on
     }
 
-    /// Returns the server's own statement for a miss, as pgbench runs it for the other half of the
-    /// rows.
+    /// Returns the statement that the server runs for a miss, as a script for pgbench. Its digests
+    /// are those of the numbered tokens, see [`fill`].
     async fn find_look_up(&self) -> String {
         let log = |on| {
             let set = format!("ALTER SYSTEM SET log_statement = '{on}'");
@@ -397,7 +397,8 @@ impl OnPostgres {
         let secrets = Arc::new(self.secrets.clone());
         let jwt = self.caller.service_jwt.clone();
         let call = move |channel, number: u64| {
-            // Far apart, so that no two callers ask about one token.
+            // Consecutive numbers map to distant tokens, so that no two callers ask about the same
+            // token.
             let secret = secrets[number.wrapping_mul(7919) as usize % secrets.len()].clone();
             let at = number.wrapping_mul(7919) % secrets.len() as u64;
             let answer = introspect(channel, &jwt, at, secret);
@@ -406,7 +407,7 @@ impl OnPostgres {
         self.caller.rate(&AtomicU64::new(0), call).await
     }
 
-    /// Returns the transactions per second of a script of pgbench.
+    /// Returns the transactions per second with which pgbench runs a script.
     fn pgbench(&self, script: &str) -> f64 {
         let file = self.postgres.folder().join("script");
         fs::write(&file, script).unwrap();
@@ -463,8 +464,8 @@ fn free_address() -> String {
     free.local_addr().unwrap().to_string()
 }
 
-/// Inserts stacks of the owner, and in each of them a used token with a known secret and one with
-/// the number of the stack as its digest. Returns the secrets.
+/// Inserts stacks of the owner. Each has two tokens that were already used: one with a known
+/// secret, and one whose digest is the number of the stack. Returns the known secrets.
 fn fill(postgres: &Postgres, owner: &Value) -> Vec<String> {
     let rows = size::count(ROWS);
     let text = |name: &str| owner[name].as_str().unwrap().replace('\'', "''");
@@ -520,7 +521,7 @@ fn fill(postgres: &Postgres, owner: &Value) -> Vec<String> {
         );
         postgres.run(DATABASE, &statement);
     }
-    // The figures of a database in use; plans do not depend on it.
+    // Updates the statistics, as in a database in use. The plans do not depend on them.
     postgres.run(DATABASE, "VACUUM ANALYZE");
     secrets
         .iter()

@@ -1,5 +1,5 @@
 //! The clock interface. Code that needs the time gets a clock as an argument, so that tests can
-//! pass their own.
+//! pass their own clock.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use crate::timestamp::Timestamp;
 
 /// A source of wall-clock time and of elapsed time.
 pub trait Clock: Send + Sync + 'static {
-    /// Returns the wall-clock time. While there is no [`fault`](Self::fault), the time never goes
-    /// back within a process (R8).
+    /// Returns the wall-clock time. While there is no [`fault`](Self::fault), this time never
+    /// decreases within a process (R8).
     fn now(&self) -> Timestamp;
 
     /// Returns the time since a fixed point, including time during which the host was suspended.
@@ -29,8 +29,8 @@ pub trait Clock: Send + Sync + 'static {
         self.now()
     }
 
-    /// Returns what is wrong with the wall clock, or `None`. During a fault, nothing may be decided
-    /// with the wall-clock time.
+    /// Returns what is wrong with the wall clock, or `None` if nothing is. During a fault, nothing
+    /// may be decided with the wall-clock time.
     fn fault(&self) -> Option<ClockFault> {
         None
     }
@@ -41,11 +41,11 @@ pub trait Clock: Send + Sync + 'static {
     }
 
     /// Sets the permitted skew, and whether this clock is compared with the database's clock. If
-    /// they are compared, this clock is not trusted before the first comparison.
+    /// so, this clock is not trusted before the first comparison.
     fn permit(&self, _max_skew: Duration, _compared: bool) {}
 
-    /// Records whether the two clocks differed by no more than the permitted skew when they were
-    /// last compared.
+    /// Records the result of a comparison with the database's clock. `agrees` is whether the clocks
+    /// differed by no more than the permitted skew.
     fn compared(&self, _agrees: bool) {}
 
     /// Returns whether the clock has been compared at least once, or does not need to be compared.

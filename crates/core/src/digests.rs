@@ -1,18 +1,19 @@
-//! A set of digests, which is small in the usual case: a token has one or two secrets. A federated
-//! token can have hundreds of sessions, and a stack has those of all its tokens.
+//! A set of digests that is optimized for few elements, because a token usually has one or two
+//! secrets. A federated token can have hundreds of sessions, and the set of a stack contains the
+//! digests of all its tokens.
 
 use std::collections::HashSet;
 
 use crate::secret::Digest;
 
-/// Up to this many digests, a search costs less than a hash, and a list takes less memory.
+/// Up to this many digests, a linear search is faster than hashing, and a list takes less memory.
 const FEW: usize = 16;
 
 /// A set of digests.
 pub(crate) enum Digests {
-    /// At most [`FEW`].
+    /// At most [`FEW`] digests.
     Few(Vec<Digest>),
-    /// More.
+    /// More than [`FEW`] digests.
     Many(HashSet<Digest>),
 }
 
@@ -23,7 +24,7 @@ impl Default for Digests {
 }
 
 impl Digests {
-    /// Adds a digest, unless the set contains it.
+    /// Adds a digest, unless the set already contains it.
     pub fn insert(&mut self, digest: Digest) {
         match self {
             Self::Few(few) if few.contains(&digest) => {}

@@ -11,7 +11,8 @@ pub struct EntropyFailed(#[from] getrandom::Error);
 pub trait Entropy: Send + Sync + 'static {
     /// Fills the buffer with random bytes.
     ///
-    /// # Errors
+    /// Returns [`EntropyFailed`] if the source fails. In that case, the content of the buffer must
+    /// not be used.
     /// Returns [`EntropyFailed`] if the source fails. The content of the buffer must not be used
     /// then.
     fn fill(&self, buffer: &mut [u8]) -> Result<(), EntropyFailed>;
@@ -31,8 +32,8 @@ impl Entropy for OsEntropy {
     }
 }
 
-/// A generator of distinct numbers for ids that are needed in large numbers and may be guessable.
-/// It is seeded once from another source. Never use it for a secret.
+/// A generator of distinct numbers, for ids that are needed in large numbers and may be guessable.
+/// It is seeded once from another source. It must never be used for a secret.
 #[derive(Debug)]
 pub struct SplitMix64(AtomicU64);
 

@@ -1,7 +1,7 @@
 //! A cache of facts, keyed by the digest of a secret. It never holds verdicts, and the number of
-//! entries is bounded. A hit takes a brief shared lock of one shard. Only fills and evictions
-//! contend for the lock of the index. The cache does not decide whether an entry is fresh enough to
-//! be used for an answer. The lease decides this, both in a replica and in a client.
+//! entries is bounded. A hit briefly takes a shared lock of one shard. Only fills and evictions
+//! contend for the lock of the index. The lease, not the cache, decides whether an entry is fresh
+//! enough for an answer, both in a replica and in a client.
 
 use std::{
     borrow::Borrow,
@@ -25,33 +25,34 @@ use crate::{
 
 /// The maximum number of unknown digests that are cached.
 const UNKNOWN: usize = 10_000;
-/// The number of recent evictions that are kept. A fill whose read started earlier is compared with
-/// each of them.
+/// The number of recent evictions that are kept. A fill is compared with those that happened since
+/// its read started.
 const RECENT: usize = 1024;
 
-/// The number of evictions so far. A fill carries the number from before it read the store.
+/// The number of evictions so far. A fill carries the number that was current before its read of
+/// the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Generation(u64);
 
-/// A cache with two kinds of entries: facts by digest, and digests known to be unknown, each with
-/// the time at which the entry expires. The type `F` contains the facts and can contain more.
+/// A cache with two kinds of entries: facts by digest, and digests that are known to be unknown,
+/// each with the time at which it expires. The type `F` contains the facts, and may contain more.
 pub struct Cache<F = Facts> {
     facts: Shards<Digest, Arc<F>>,
     unknown: Shards<Digest, Duration>,
     evictions: AtomicU64,
     index: Mutex<Index>,
     capacity: usize,
-    /// Whether a fill is compared with recent evictions. Only a test that shows why this is needed
-    /// turns it off.
+    /// Whether a fill is compared with recent evictions. Disabled only in a test that shows why the
+    /// comparison is needed.
     checks_generation: bool,
 }
 
-/// What a change is about.
+/// The subject of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
-    /// A change of one token.
+    /// One token.
     Token(TokenUid),
-    /// A change of a stack, which affects all of its tokens.
+    /// A stack, with all of its tokens.
     Stack(StackUid),
 }
 
@@ -62,7 +63,7 @@ struct Index {
     /// The number of calls of `note` since the index was last rebuilt.
     noted: usize,
     recent: VecDeque<Evicted>,
-    /// Number of changes with an unknown outcome, by subject.
+    /// The number of changes with an unknown outcome, by subject.
     barred: HashMap<Subject, usize>,
 }
 
@@ -127,20 +128,21 @@ impl<F: Borrow<Facts>> Cache<F> {
         }
     }
 
-    /// Returns the facts of a digest. Returns `None` if they are not cached.
+    /// Returns the cached facts of a digest, if there are any.
     pub fn get(&self, digest: &Digest) -> Option<Arc<F>> {
         self.facts.get(digest)
     }
 
-    /// Returns the time before which a digest is cached as unknown, if it is.
+    /// Returns until when a digest is cached as unknown. Returns `None` if it is not cached as
+    /// unknown.
     pub fn unknown_until(&self, digest: &Digest) -> Option<Duration> {
         self.unknown.get(digest)
     }
 
-    /// Caches a digest as unknown until `until`, unless everything was evicted since `read_at`. No
-    /// later change can make the entry wrong, because a new token gets a random secret that nobody
-    /// can have presented before. But after a switch to another database the digest may be known
-    /// there. This is why evictions of everything are checked.
+    /// Caches a digest as unknown until `until`, unless everything was evicted since `read_at`.
+    /// Other evictions are not checked, because no change can make the entry wrong: a new token
+    /// gets a random secret that nobody can have presented before. But another database may know
+    /// the digest, and a switch to another database evicts everything.
     pub fn note_unknown(&self, digest: Digest, until: Duration, read_at: Generation) {
         let index = self.index();
         let emptied = |index: &Index| self.was(index, read_at, |of| of == Evicted::Everything);
@@ -149,14 +151,14 @@ impl<F: Borrow<Facts>> Cache<F> {
         }
     }
 
-    /// Returns the current generation. Call this before starting to read the store.
+    /// Returns the current generation. Must be called before the read of the store starts.
     pub fn generation(&self) -> Generation {
         Generation(self.evictions.load(Ordering::Acquire))
     }
 
-    /// Caches facts, unless their subject is barred or was evicted since `read_at`. Otherwise a
-    /// late fill would bring back facts that a change has just evicted. Returns whether the facts
-    /// were cached.
+    /// Caches facts, unless their subject is barred or was evicted since `read_at`. Without this
+    /// check, a late fill would bring back facts that a change has just evicted. Returns whether
+    /// the facts were cached.
     pub fn fill(&self, digest: Digest, facts: &Arc<F>, read_at: Generation) -> bool {
         let mut index = self.index();
         if self.checks_generation && self.was_evicted(&index, (**facts).borrow(), read_at) {
@@ -168,8 +170,8 @@ impl<F: Borrow<Facts>> Cache<F> {
         self.facts.insert(digest, facts.clone());
         index.note(digest, (**facts).borrow());
         // The shards evict entries on their own when they are full, and an eviction removes a
-        // digest from only one of the two lists. Both leave stale digests in the index, so it is
-        // rebuilt from time to time.
+        // digest from only one of the two maps. Both leave stale digests in the index, so the index
+        // is rebuilt from time to time.
         if index.noted > 2 * self.capacity + RECENT {
             index.reset_index();
             for (digest, facts) in self.facts.iter() {
@@ -200,10 +202,10 @@ impl<F: Borrow<Facts>> Cache<F> {
         });
     }
 
-    /// Bars the subjects of a change whose outcome is unknown. Their facts are evicted and fills
-    /// are refused, so every request reads the store. When the guard is dropped, their facts are
-    /// evicted once more, so that a read started before the outcome was known cannot be filled in
-    /// afterwards.
+    /// Bars the subjects of a change whose outcome is unknown. Evicts their facts and refuses
+    /// fills, so that every request reads the store. When the guard is dropped, their facts are
+    /// evicted once more, so that a read that started before the outcome was known cannot be filled
+    /// in afterwards.
     pub fn bar(self: &Arc<Self>, subjects: &[Subject]) -> CacheBarrier<F> {
         let mut index = self.index();
         for subject in subjects {
@@ -230,8 +232,8 @@ impl<F: Borrow<Facts>> Cache<F> {
         }
     }
 
-    /// Evicts the facts of tokens that are dead, because they are revoked, ended, or expired at
-    /// `now`.
+    /// Evicts the facts of tokens that are revoked, ended or expired at `now`, and of sessions that
+    /// were ended.
     pub fn evict_dead(&self, now: Timestamp) {
         let expired = |facts: &Facts| facts.expires_at().is_some_and(|at| at <= now);
         let over = |facts: &Facts| facts.session.as_ref().is_some_and(|session| session.ended);
@@ -256,8 +258,8 @@ impl<F: Borrow<Facts>> Cache<F> {
         self.facts.len()
     }
 
-    /// Records an eviction. Callers remove the entries only after the count is incremented. A fill
-    /// that missed the new count is then caught by that removal.
+    /// Records an eviction. Callers must remove the entries after this call, so that the removal
+    /// also removes a fill that did not see the new count.
     fn note(&self, index: &mut Index, evicted: Evicted) {
         self.evictions.fetch_add(1, Ordering::AcqRel);
         index.recent.push_back(evicted);

@@ -1,5 +1,5 @@
-//! Validation of a caller's input. All faults are reported together, each with its field, what is
-//! wrong and what to do.
+//! Validation of a caller's input. All faults are reported together. Each one names its field, what
+//! is wrong and what to do.
 
 use std::borrow::Cow;
 
@@ -15,8 +15,8 @@ impl Problem {
     }
 }
 
-/// A fault in a request. It has the path of the field, such as
-/// `permissions.modules.grants[2].module`, and the problem.
+/// A fault in a request: the path of the field, such as `permissions.modules.grants[2].module`, and
+/// the problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// The path of the field, starting at the request message.
@@ -86,7 +86,7 @@ fn join(outer: &str, inner: String) -> String {
     match (outer, inner.as_str()) {
         ("", _) => inner,
         (_, "") => outer.to_owned(),
-        // The entry of a map, such as `labels["team"]`.
+        // An entry of a map, such as `labels["team"]`, needs no dot.
         _ if inner.starts_with('[') => outer.to_owned() + &inner,
         _ => format!("{outer}.{inner}"),
     }

@@ -11,7 +11,7 @@ use crate::{
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident, $tag:literal, $uid:ident;)+) => {$(
-        /// Distinguishes the ids of this kind of object from all others at compile time.
+        /// Distinguishes the ids of this kind of object from other ids at compile time.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum $kind {}
 

@@ -1,5 +1,5 @@
-//! The labels of a token: short keys with values, for finding and grouping the tokens of a stack.
-//! They do not affect verdicts.
+//! The labels of a token. They are short keys with values, for finding and grouping the tokens of a
+//! stack. They do not affect verdicts.
 
 use std::collections::BTreeMap;
 
@@ -16,18 +16,18 @@ pub const MAX: usize = 16;
 /// The maximum length of a key in characters.
 const MAX_KEY: usize = 63;
 
-/// The labels of a token, sorted by key. If there are none, nothing is allocated, so that a cached
-/// token without labels stays small.
+/// The labels of a token, sorted by key. An empty set allocates nothing, so that a cached token
+/// without labels stays small.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Labels(Box<[(Box<str>, Box<str>)]>);
 
 impl Labels {
-    /// Parses labels: at most [`MAX`], keys of 1 to 63 characters of `[a-z0-9_.-]`, and values of
-    /// up to 63 characters.
+    /// Parses labels. There are at most [`MAX`] of them, with keys of 1 to 63 characters of
+    /// `[a-z0-9_.-]` and values of up to 63 characters.
     ///
     /// # Errors
-    /// Returns all violations. A path is `["key"]`, or empty for the labels as a whole and for a
-    /// key that cannot be quoted.
+    /// Returns all violations. The path of a violation is `["key"]`, or empty if it concerns the
+    /// labels as a whole or a key that must not be quoted.
     pub fn parse(labels: BTreeMap<String, String>) -> Result<Self, Violations> {
         let mut faults = Violations::default();
         if labels.len() > MAX {
@@ -46,8 +46,8 @@ impl Labels {
         faults.finish(Some(Self(parsed.into_boxed_slice())))
     }
 
-    /// Takes labels that were already checked when they were set. The limits may have differed from
-    /// those of [`Self::parse`], for example on a newer server.
+    /// Takes labels without checking them, because they were checked when they were set, perhaps by
+    /// a newer server with other limits than [`Self::parse`].
     #[must_use]
     pub fn unchecked(labels: BTreeMap<String, String>) -> Self {
         let boxed = |(key, value): (String, String)| (key.into_boxed_str(), value.into());
@@ -60,7 +60,7 @@ impl Labels {
         self.0.is_empty()
     }
 
-    /// Returns the keys with their values, in the order of the keys.
+    /// Returns the keys with their values, sorted by key.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(key, value)| (&**key, &**value))
     }
@@ -80,8 +80,9 @@ impl Serialize for Labels {
     }
 }
 
-/// Returns the field path of a label, with its key in quotes. The key is left out if an error must
-/// not repeat it: it is too long, is not printable, or contains a credential (R9).
+/// Returns the field path of a label, with the key in quotes. Returns an empty path if an error
+/// must not repeat the key, because the key is too long, is not printable, or contains a credential
+/// (R9).
 fn path(key: &str) -> String {
     match LabelValue::parse(key) {
         Ok(_) => format!("[\"{}\"]", key.escape_debug()),

@@ -1,22 +1,23 @@
-//! The lease. It states how fresh a replica's cache is, and whether it may still be used for
+//! The lease. It states how fresh a replica's cache is, and whether the cache may still be used for
 //! answers. The code is pure: it takes origins and instants of one monotonic clock, and returns a
 //! decision.
 //!
-//! Two facts are recorded. Each is dated with the instant at which the operation *started*. First,
-//! all changes acknowledged before `read` are applied in this process. Second, the database that
-//! was read was still the primary at `beat`, because it committed a heartbeat then. So every change
-//! acknowledged anywhere before the earlier of the two instants is applied, and the age of the
-//! cache is measured from that instant.
+//! The lease records two facts, each dated with the instant at which the operation *started*.
+//! First, all changes acknowledged before `read` are applied in this process. Second, the database
+//! that was read was still the primary at `beat`, because it committed a heartbeat then. So every
+//! change acknowledged anywhere before the earlier of the two instants is applied, and the age of
+//! the cache is measured from that instant.
 //!
-//! Both facts must come from the same database. Therefore neither can be set from an instant alone.
-//! Setting one takes [`Evidence`], which only [`Adopted::evidence`] creates, and only for the
-//! adopted origin.
+//! Both facts must come from the same database. Therefore neither can be set from an instant alone,
+//! only from [`Evidence`]. Only [`Adopted::evidence`] creates evidence, and only for the adopted
+//! origin.
 
 use std::time::Duration;
 
 use crate::origin::Origin;
 
-/// A number that identifies the period between the adoption of one origin and the next.
+/// A number that identifies a tenure, which is the period from the adoption of one origin to the
+/// next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tenure(u64);
 
@@ -50,20 +51,19 @@ impl Evidence {
     }
 }
 
-/// What is known about how recently one database was read, and how recently it was the primary.
+/// How recently one database was read, and how recently it was known to be the primary.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lease {
     tenure: Tenure,
     /// When the last successful read of the change log started. `None` before the first read.
     read: Option<Duration>,
-    /// When the last heartbeat that the primary committed was started. `None` before the first
-    /// heartbeat.
+    /// When the last heartbeat that the primary committed was started. `None` before the first one.
     beat: Option<Duration>,
 }
 
 impl Lease {
     /// Creates a lease for a process that knows from another source that every change acknowledged
-    /// before `since` is applied. `None` means that nothing is known.
+    /// before `since` is applied. `None` means that the process knows nothing yet.
     #[must_use]
     pub const fn since_then(since: Option<Duration>) -> Self {
         Self {
@@ -73,8 +73,8 @@ impl Lease {
         }
     }
 
-    /// Returns the lease renewed at `now`, for a store that no other process changes. In such a
-    /// store every change is applied at the moment it is made.
+    /// Returns the lease, renewed at `now`. Only for a store that no other process changes, because
+    /// in such a store every change is applied when it is made.
     #[must_use]
     pub const fn held(self, now: Duration) -> Self {
         Self {
@@ -85,7 +85,7 @@ impl Lease {
     }
 
     /// Returns the lease as if the database had proved at `now` that it is the primary. Only for
-    /// tests that show why this proof is needed.
+    /// tests that show why the proof is needed.
     #[must_use]
     pub const fn without_beat(self, now: Duration) -> Self {
         Self {
@@ -112,8 +112,8 @@ impl Lease {
         Some(self.read?.min(self.beat?))
     }
 
-    /// Returns whether cached facts may be used for an answer at `now`, that is, whether they are
-    /// no older than `bound`.
+    /// Returns whether cached facts may be used for an answer at `now`, which is the case if they
+    /// are no older than `bound`.
     #[must_use]
     pub fn covers(self, now: Duration, bound: Duration) -> bool {
         self.since()
@@ -137,7 +137,7 @@ impl Lease {
         }
     }
 
-    /// Returns the age of the cached facts, measured from [`Self::since`].
+    /// Returns the age of the cached facts at `now`, measured from [`Self::since`].
     #[must_use]
     pub fn age(self, now: Duration) -> Option<Duration> {
         self.since().map(|since| now.saturating_sub(since))
@@ -154,14 +154,14 @@ pub enum Worth {
     /// The read belongs to another tenure, so it may come from another database.
     Elsewhere,
     /// The read is fresh, but it is not known whether the database is still the primary. The next
-    /// heartbeat will show this. Waiting for it makes sense until `left` has passed.
+    /// heartbeat will show this. The caller may wait for it until `left` has passed.
     Unproven {
         /// The time after which the read becomes too old.
         left: Duration,
     },
 }
 
-/// The adopted database, which is the one that is trusted, and what is known about its past.
+/// The adopted database, which is the database that this process trusts, and its lease.
 #[derive(Clone, Debug, Default)]
 pub struct Adopted {
     origin: Option<Origin>,
@@ -169,8 +169,8 @@ pub struct Adopted {
 }
 
 impl Adopted {
-    /// Returns the state after adopting the database that has just committed a heartbeat started at
-    /// `beat`. Discards everything learned before, because it was about another database.
+    /// Returns the state after the adoption of a database that has just committed a heartbeat,
+    /// which started at `beat`. Discards the previous state, because it was about another database.
     #[must_use]
     pub const fn adopt(&self, origin: Origin, beat: Duration) -> Self {
         Self {
@@ -183,7 +183,7 @@ impl Adopted {
         }
     }
 
-    /// Returns the adopted database. `None` before the first adoption.
+    /// Returns the adopted database, or `None` before the first adoption.
     #[must_use]
     pub const fn origin(&self) -> Option<&Origin> {
         self.origin.as_ref()
@@ -195,7 +195,7 @@ impl Adopted {
         self.lease
     }
 
-    /// Returns evidence from a request that was sent to the database `origin` at `started`. Returns
+    /// Returns evidence from a request to the database `origin` that started at `started`. Returns
     /// `None` if that database is not the adopted one.
     #[must_use]
     pub fn evidence(&self, origin: &Origin, started: Duration) -> Option<Evidence> {
@@ -206,7 +206,7 @@ impl Adopted {
         })
     }
 
-    /// Records that all changes found by this read of the change log are applied.
+    /// Records that all changes that this read of the change log found are applied.
     #[must_use]
     pub fn read(mut self, evidence: Evidence) -> Self {
         if evidence.tenure == self.lease.tenure {

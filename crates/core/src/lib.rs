@@ -1,4 +1,4 @@
-//! The evaluation of management tokens, shared by the server and its Rust client. It contains the
+//! Evaluates management tokens. The server and its Rust client share this crate. It contains the
 //! format of secrets, the permissions, the built-in catalogue of actions, the verdict, the cache of
 //! facts, and the lease that limits how long the cache may be used for answers.
 //!

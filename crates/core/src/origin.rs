@@ -1,30 +1,31 @@
-//! The identity of the database that answered. An address can be moved to another database, and the
-//! database behind an address can crash, be promoted or be restored. Data that was read from the
-//! former database then says nothing about the new one.
+//! The identity of the database that answers. An address can be moved to another database, and the
+//! database behind an address can crash, be promoted or be restored. After that, data that was read
+//! from the former database says nothing about the new one.
 
 /// The identity of a database between two restarts, promotions or restores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// The system identifier of the database cluster. A copy of its files has the same identifier.
-    /// `None` for lookups, which do not read it because the server would have to read a file.
+    /// The system identifier of the database cluster. A copy of the cluster's files has the same
+    /// identifier. `None` for lookups, which do not select it because the server would have to read
+    /// a file.
     pub system: Option<i64>,
     /// The timeline, which changes with every promotion.
     pub timeline: String,
     /// The epoch of the change log. A copy of the rows has the same epoch.
     pub epoch: i64,
-    /// A random number that is lost in every crash and promotion.
+    /// A random number that every crash and promotion deletes.
     pub incarnation: i64,
     /// Identifies the tables that the statements use, because another schema can have tables with
     /// the same names.
     pub tables: i64,
-    /// When the server was started, in microseconds. Distinguishes a server that was stopped
-    /// cleanly from a copy of it.
+    /// When the server was started, in microseconds since the Unix epoch. Distinguishes a server
+    /// that was stopped cleanly from a copy of it.
     pub started: i64,
 }
 
 impl Origin {
-    /// Returns the origin of a store that belongs to a single process. No other store can take its
-    /// place.
+    /// Returns the origin of a store that belongs to a single process. No other store can replace
+    /// it.
     #[must_use]
     pub const fn sole(epoch: i64) -> Self {
         Self {
@@ -37,8 +38,8 @@ impl Origin {
         }
     }
 
-    /// Returns whether the two origins are the same database in the same period. System identifiers
-    /// are compared only if both are known.
+    /// Returns whether both origins identify the same database in the same period. System
+    /// identifiers are compared only if both are known.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
         let system = match (self.system, other.system) {

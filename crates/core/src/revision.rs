@@ -1,5 +1,5 @@
-//! A position in the change log. Clients see an opaque string; internally it is
-//! `{epoch, position}`.
+//! A position in the change log. Clients see it as an opaque string. Internally it is `{epoch,
+//! position}`.
 
 use std::fmt;
 
@@ -9,8 +9,8 @@ use crate::field::Problem;
 /// `epoch`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Revision {
-    /// The epoch of the change log, a random number written by the first migration and renewed
-    /// after a restore.
+    /// The epoch of the change log, which is a random number. The first migration writes it, and a
+    /// new one is written after a restore.
     pub epoch: i64,
     /// The position within the change log.
     pub position: i64,

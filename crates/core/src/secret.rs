@@ -1,5 +1,5 @@
-//! The secret of a token, and how secrets are generated, recognized and digested. The type cannot
-//! be printed, copied or serialized, and its memory is wiped (R9).
+//! The secret of a token, with its generation, recognition and digest. The type cannot be printed,
+//! copied or serialized, and its memory is wiped (R9).
 
 use aws_lc_rs::digest::{SHA256, digest};
 use zeroize::{Zeroize as _, Zeroizing};
@@ -22,11 +22,12 @@ const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 /// because they would make the first digits more frequent.
 const FAIR: u8 = 248;
 
-/// A secret in plain text. It exists from its generation until the response that shows it is sent.
+/// A secret in plain text. It exists from its generation until the response that contains it is
+/// sent.
 pub struct Secret(Zeroizing<String>);
 
-/// The SHA-256 of a secret. The store keeps only this hash, and finds a token with it. The hash
-/// needs no key, because a secret has 238 random bits.
+/// The SHA-256 of a secret. The store keeps only this hash, and finds a token by it. The hash needs
+/// no key, because a secret has 238 random bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
 
@@ -36,7 +37,7 @@ impl Secret {
     /// # Errors
     /// Returns [`EntropyFailed`] if the source of randomness fails.
     pub fn generate(entropy: &dyn Entropy) -> Result<Self, EntropyFailed> {
-        // Allocates the full size at once, because a string that grows leaves copies in freed
+        // The full size is allocated at once, because a growing string would leave copies in freed
         // memory.
         let mut text = Zeroizing::new(String::with_capacity(LEN));
         text.push_str(PREFIX);
@@ -53,13 +54,13 @@ impl Secret {
         Ok(Self(text))
     }
 
-    /// Returns the plain text, for the only response that shows it.
+    /// Returns the plain text, for the only response that contains it.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Returns the digest, which is stored in place of the secret.
+    /// Returns the digest, which is stored instead of the secret.
     #[must_use]
     pub fn digest(&self) -> Digest {
         Digest::of(self.0.as_bytes())
@@ -93,7 +94,7 @@ impl Digest {
     }
 
     /// Returns the digest of this digest together with the stack key that was presented with the
-    /// secret. It identifies the pair in a cache, and is the digest of no secret.
+    /// secret. It identifies the pair in a cache, and is not the digest of any secret.
     #[must_use]
     pub fn with_stack_key(&self, stack_key: &str) -> Self {
         Self::of(&[&self.0, stack_key.as_bytes()].concat())
@@ -134,7 +135,8 @@ fn is_well_formed(bytes: &[u8]) -> bool {
         && bytes[CHECKED_LEN..] == checksum(&bytes[..CHECKED_LEN])
 }
 
-/// Returns the CRC-32/ISO-HDLC in base62, with the most significant digit first and padded with 0.
+/// Returns the CRC-32/ISO-HDLC in base62. The most significant digit comes first, and the number is
+/// padded with zeros.
 fn checksum(checked: &[u8]) -> [u8; CHECKSUM_LEN] {
     let mut rest = crc32fast::hash(checked);
     let mut digits = [0; CHECKSUM_LEN];

@@ -33,13 +33,13 @@ macro_rules! texts {
     )+};
 }
 
-/// The kind of text, which determines the characters that are allowed.
+/// The kind of a text, which determines the allowed characters.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// A single line, with no whitespace at either end.
+    /// A single line, without whitespace at either end.
     Name,
-    /// Like `Name`, but issued by another system. The spelling is not normalized, because two
-    /// spellings are two people.
+    /// Like `Name`, but another system issues the text. The spelling is not normalized, because two
+    /// spellings identify two people.
     Identity,
     /// A part of a name, on a single line. It may begin or end with whitespace.
     Part,
@@ -138,8 +138,8 @@ pub fn holds_credential(text: &str) -> bool {
     holds_jwt(text) || secret::is_within(text)
 }
 
-/// Returns whether a string contains something that looks like a signed JWT. In a field of a token,
-/// it would be stored and shown to everyone who reads the record.
+/// Returns whether a string contains something that looks like a signed JWT. A JWT in a field of a
+/// token would be stored, and shown to everyone who can read the token.
 #[must_use]
 pub fn holds_jwt(text: &str) -> bool {
     let starts = text.match_indices("eyJ");
@@ -166,8 +166,8 @@ pub fn is_unprintable(c: char) -> bool {
             | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Returns whether a combining mark has no character to combine with. It would be displayed on the
-/// character before the text.
+/// Returns whether a string contains a combining mark without a character to combine with. Such a
+/// mark would be displayed on the character before the text.
 fn holds_lone_mark(text: &str) -> bool {
     let mut before = ' ';
     text.chars().any(|c| {
@@ -177,7 +177,7 @@ fn holds_lone_mark(text: &str) -> bool {
     })
 }
 
-/// Parses the name of a branch, an alias or an organization. It has 1 to 64 characters of
+/// Parses the name of a branch, an alias or an organization. Such a name has 1 to 64 characters of
 /// `[A-Za-z0-9._-]`.
 ///
 /// # Errors

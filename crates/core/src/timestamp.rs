@@ -1,5 +1,5 @@
-//! An instant on the wall clock. Both stores, the wire format and the verdict use the same unit, so
-//! they compare the same number.
+//! An instant on the wall clock. Both store engines, the wire format and the verdict use the same
+//! unit, so they compare the same number.
 
 use std::{fmt, time::Duration};
 
@@ -76,7 +76,7 @@ impl Timestamp {
         self.0.div_euclid(MICROS_PER_SECOND)
     }
 
-    /// Returns the part of the instant beyond [`Self::seconds`] in nanoseconds, from 0 to
+    /// Returns the part of the instant beyond [`Self::seconds`], in nanoseconds from 0 to
     /// 999,999,000.
     #[must_use]
     pub fn nanos(self) -> i32 {

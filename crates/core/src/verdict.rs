@@ -1,7 +1,7 @@
 //! The verdict, computed from facts about a token, a question and the current time. The computation
-//! is pure, so tests, fuzzers and client libraries run exactly the code that the service runs. The
-//! contract defines the order of the checks. The first reason that applies is the answer, and every
-//! denial takes precedence over an allow.
+//! is pure, so that tests, fuzzers and client libraries run exactly the same code as the service.
+//! The contract defines the order of the checks. The first reason that applies is reported, and
+//! every denial takes precedence over an allow.
 
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
@@ -13,8 +13,8 @@ use crate::{
     timestamp::Timestamp,
 };
 
-/// Why a token is not recognized or is inactive, or why an action is denied. The set of reasons may
-/// grow. A reason never allows anything.
+/// Why a token is not recognized or is inactive, or why an action is denied. New reasons may be
+/// added. A reason never allows anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the contract documents each; see reason.proto")]
 pub enum Reason {
@@ -29,7 +29,7 @@ pub enum Reason {
     ReadOnly,
     ModuleNotGranted,
     BranchNotGranted,
-    /// A reason of a server that is newer than this code. [`evaluate`] never gives it.
+    /// A reason that only newer servers know. [`evaluate`] never returns it.
     Unknown,
 }
 
@@ -61,8 +61,8 @@ pub struct Facts {
     pub token: TokenFacts,
     /// Facts about the stack to which the token belongs.
     pub stack: StackFacts,
-    /// What the secret permits: the permissions of the token or, for the secret of a session, what
-    /// is left of them.
+    /// The permissions of the secret. For the secret of a session, these are the permissions of the
+    /// token, narrowed by those of the session.
     pub permissions: Permissions,
     /// The session to which the secret belongs. `None` unless the token is federated.
     pub session: Option<Box<SessionFacts>>,
@@ -77,12 +77,13 @@ pub struct SessionFacts {
     pub issued_at: Timestamp,
     /// When the session ends.
     pub expires_at: Timestamp,
-    /// Whether the session was ended before that.
+    /// Whether the session was ended before `expires_at`.
     pub ended: bool,
 }
 
 impl Facts {
-    /// Returns when the token or, if it is sooner, its session expires. `None` if it never does.
+    /// Returns when the token expires, or its session if that is sooner. Returns `None` if neither
+    /// expires.
     #[must_use]
     pub fn expires_at(&self) -> Option<Timestamp> {
         let session = self.session.as_ref().map(|session| session.expires_at);
@@ -110,7 +111,7 @@ pub struct TokenFacts {
     /// When the presented secret stops being valid because it was rotated. It can end earlier, at
     /// the first use of the new secret.
     pub ends_at: Option<Timestamp>,
-    /// Whether the first use of the secret is recorded. Before that, no answer may say that the
+    /// Whether the first use of the secret is recorded. Until it is, no answer may say that the
     /// token is active.
     pub used: bool,
     /// When the token was issued.
@@ -141,14 +142,14 @@ pub struct StackFacts {
 }
 
 /// A question whether one action is allowed. A request that needs several actions is allowed only
-/// if all of them are allowed.
+/// if all of them are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ActionQuestion {
-    /// The name of the action, `module.verb`. The action need not exist.
+    /// The name of the action, `module.verb`. The action does not have to exist.
     pub name: String,
-    /// The branch on which the request works.
+    /// The branch on which the request operates.
     pub branch: Option<String>,
-    /// The branch alias that the request used.
+    /// The branch alias that the request uses.
     pub branch_alias: Option<String>,
     /// Facts about the request, as the caller states them.
     pub facts: BTreeMap<String, bool>,
@@ -171,7 +172,7 @@ pub enum Verdict {
 pub struct ActionResult {
     /// The name of the action, as in the question.
     pub name: String,
-    /// `Ok` if the action is allowed. Otherwise, why it is denied and what is missing.
+    /// `Ok` if the action is allowed. Otherwise the reason for the denial, and what is missing.
     pub denial: Result<(), Denial>,
 }
 
@@ -187,7 +188,7 @@ pub struct Denial {
 /// The first requirement that a denied action does not meet. There may be more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Missing {
-    /// The maximum access of the token must be at least this.
+    /// The maximum access of the token must be at least this access.
     Access(Access),
     /// The token must be granted this access to this module.
     Grant {
@@ -206,7 +207,7 @@ pub enum Missing {
     Fact {
         /// The name of the fact.
         name: Cow<'static, str>,
-        /// The value that it must have.
+        /// The value that the fact must have.
         value: bool,
     },
 }
@@ -241,8 +242,8 @@ impl Verdict {
     }
 }
 
-/// Evaluates a presented secret with the catalogue in effect. `facts` are the facts for its digest,
-/// or `None` if the digest is unknown.
+/// Evaluates a presented secret, using the catalogue in effect. `facts` are the facts for the
+/// secret's digest, or `None` if the digest is unknown.
 #[must_use]
 pub fn evaluate(
     catalogue: &Catalogue,

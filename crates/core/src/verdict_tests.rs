@@ -1,5 +1,5 @@
-//! Tests of the verdict. This module contains what the tests share: a live token and a helper that
-//! evaluates questions about it.
+//! Tests the verdict. This file contains what the tests share: a live token, and helpers that
+//! evaluate questions about it.
 
 use std::sync::LazyLock;
 
@@ -80,8 +80,8 @@ fn answer(permissions: &Draft, question: &ActionQuestion) -> Result<(), Denial> 
     }
 }
 
-/// Returns the name of the reason in the contract, without the prefix. Written independently of
-/// `Reason::name`.
+/// Returns the name of the reason in the contract, without the prefix. It is written independently
+/// of `Reason::name`.
 const fn contract_name(reason: Reason) -> &'static str {
     match reason {
         Reason::NotRecognized => "NOT_RECOGNIZED",

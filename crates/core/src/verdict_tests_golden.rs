@@ -1,5 +1,5 @@
-//! Checks every row of the golden table. Also checks that the table covers every reason to deny an
-//! action, and every action that is not plainly grantable.
+//! Tests every row of the golden table. Also tests that the table covers every reason to deny an
+//! action, and every action that is not simply grantable.
 
 use std::collections::BTreeSet;
 
@@ -52,7 +52,7 @@ impl Row {
     }
 }
 
-/// Returns the requirement with the fields of `stacktoken.v1.ActionRequirement`.
+/// Returns the requirement as JSON with the fields of `stacktoken.v1.ActionRequirement`.
 fn json_of(missing: &Missing) -> Value {
     match missing {
         Missing::Access(access) => json!({ "access": access.name() }),

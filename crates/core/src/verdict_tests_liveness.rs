@@ -4,7 +4,7 @@ use super::*;
 
 type Blow = (Reason, fn(&mut Facts));
 
-/// The causes that make a token inactive, ordered by precedence.
+/// The causes that make a token inactive, highest precedence first.
 const BLOWS: &[Blow] = &[
     (Reason::Revoked, |facts| facts.token.revoked = true),
     (Reason::Superseded, |facts| facts.token.superseded = true),

@@ -1,4 +1,4 @@
-//! Property tests over generated permissions and questions.
+//! Tests properties of the verdict with generated permissions and questions.
 
 use std::collections::BTreeSet;
 
@@ -58,7 +58,8 @@ fn permissions() -> impl Strategy<Value = Draft> {
     })
 }
 
-/// Generates a question. Most questions have known actions and names, so that many are allowed.
+/// Generates a question. Most of its actions and names are known, so that many questions are
+/// allowed.
 fn question() -> impl Strategy<Value = ActionQuestion> {
     let known = select(ACTIONS).prop_map(|action| action.name.into_owned());
     let action = prop_oneof![9 => known, 1 => "[a-z_]{1,8}\\.[a-z_]{1,8}"];
@@ -113,9 +114,8 @@ fn widening() -> impl Strategy<Value = Widening> {
     ]
 }
 
-/// Returns the permissions after this widening, which may leave them unchanged. Where permissions
-/// are not narrowed there is nothing to widen, because naming a module or a branch would narrow
-/// them.
+/// Returns the permissions after this widening, which may leave them unchanged. A widening does not
+/// add modules or branches to permissions that are not narrowed, because that would narrow them.
 fn widen(mut draft: Draft, widening: Widening) -> Draft {
     match widening {
         Widening::RaiseCeiling => draft.access = Access::ReadWrite,

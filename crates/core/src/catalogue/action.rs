@@ -1,4 +1,4 @@
-//! A row of the catalogue: an action, and what permission it requires.
+//! A row of the catalogue: an action, and the permission that it requires.
 
 use std::{borrow::Cow, fmt};
 
@@ -24,7 +24,7 @@ impl ActionAccess {
     }
 }
 
-/// Whether and under which condition an action can be granted.
+/// Whether and on what condition an action can be granted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// Can be granted, limited by access, module and branch.
@@ -47,12 +47,12 @@ impl Rule {
     }
 }
 
-/// A fact about the request that the caller states, because this service cannot check it.
+/// A fact about a request. The caller states it, because this service cannot check it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fact {
     /// The name of the fact.
     pub name: Cow<'static, str>,
-    /// The value under which the action can be granted.
+    /// The value that the fact must have for the action to be granted.
     pub value: bool,
 }
 
@@ -61,17 +61,17 @@ pub struct Fact {
 pub struct Action {
     /// The name, in the form `module.verb`.
     pub name: Cow<'static, str>,
-    /// The module that a grant must name.
+    /// The module that a grant of the action names.
     pub module: Module,
     /// Whether the action reads or writes.
     pub access: ActionAccess,
     /// Whether the action can be granted.
     pub rule: Rule,
-    /// Whether a token that is restricted to branches may use the action only on those branches.
+    /// Whether a token that is restricted to branches can use the action only on those branches.
     pub branch_bound: bool,
 }
 
-/// Formats the row with all its columns. The version of the catalogue is computed from this text.
+/// Formats the row with all its columns. The version of the catalogue is a hash of this text.
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {

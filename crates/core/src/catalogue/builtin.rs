@@ -70,7 +70,7 @@ pub const ACTIONS: &[Action] = actions! {
     App "app.read" Read Grantable, "app.install" Write Never;
 };
 
-/// Returns whether branches bind the built-in actions of a module.
+/// Returns whether the built-in actions of a module are bound to branches.
 pub(super) const fn is_branch_bound(module: BuiltinModule) -> bool {
     let mut index = 0;
     while index < BRANCH_BOUND.len() {

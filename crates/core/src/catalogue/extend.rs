@@ -1,5 +1,5 @@
-//! Adds an operator's own rows to the built-in catalogue. Whatever the rows are, no action that is
-//! built in can be granted to more tokens than before (R5).
+//! Adds an operator's own rows to the built-in catalogue. No row can make a built-in action
+//! grantable to more tokens than before (R5).
 
 use super::{
     Catalogue,
@@ -20,16 +20,17 @@ pub struct RowError {
     pub problem: Problem,
 }
 
-/// The column that is wrong, and what is wrong with it.
+/// The column that is wrong, and its problem.
 type Fault = (&'static str, Problem);
 
 impl Catalogue {
-    /// Returns the built-in catalogue with an operator's rows. A row of a built-in action repeats
-    /// it, or forbids it with [`Rule::Never`]. Any other row is a new action. New actions follow
-    /// the built-in ones, sorted by name, so that the version does not depend on the order of the
-    /// rows.
+    /// Returns the built-in catalogue with an operator's rows. A row for a built-in action repeats
+    /// that action, or forbids it with [`Rule::Never`]. Any other row is a new action. New actions
+    /// follow the built-in ones, sorted by name, so that the version does not depend on the order
+    /// of the rows.
     ///
-    /// # Errors
+    /// Returns an error for the first row that would redefine an action, or that would make
+    /// something grantable that no token may do (R5).
     /// Returns the first row that would redefine an action, or that could be granted although no
     /// token may do such a thing (R5).
     pub fn extended(rows: Vec<Action>) -> Result<Self, RowError> {
@@ -55,7 +56,7 @@ impl Catalogue {
     }
 }
 
-/// Checks a row of an action that the catalogue already has.
+/// Checks a row for an action that the catalogue already contains.
 fn check_repeated(known: &Action, row: &Action) -> Result<(), Fault> {
     let other = |column, own: &str, built_in: &str| {
         let problem = format!(
@@ -82,7 +83,7 @@ fn check_repeated(known: &Action, row: &Action) -> Result<(), Fault> {
     }
 }
 
-/// Checks a row of a new action. In a built-in module, it cannot be wider than the built-in
+/// Checks a row for a new action. In a built-in module, it must not permit more than the built-in
 /// actions.
 fn check_new(row: &Action) -> Result<(), Fault> {
     let Module::Builtin(module) = row.module else {

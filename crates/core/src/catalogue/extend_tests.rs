@@ -1,4 +1,4 @@
-//! Tests of an operator's rows in the catalogue.
+//! Tests that an operator's rows extend the catalogue but cannot loosen it.
 
 use std::{borrow::Cow, collections::HashSet};
 
@@ -13,7 +13,7 @@ use super::{
     *,
 };
 
-/// Returns the row of a new action that can be granted.
+/// Returns a row for a new action that can be granted.
 fn own(name: &str) -> Action {
     let (module, verb) = name.split_once('.').unwrap();
     let module = Module::named(module).unwrap();

@@ -1,4 +1,4 @@
-//! The catalogue of the content management API's actions. It states what permission each action
+//! The catalogue of the content management API's actions. It states which permission each action
 //! requires, and which actions no token may ever perform (R5). `ListActions` returns the catalogue.
 //! An action that is not in the catalogue is denied.
 
@@ -22,11 +22,11 @@ pub use self::{
 
 /// The maximum length of an action's name.
 const MAX_NAME: usize = 64;
-/// The maximum length of the list of modules in an error message, in bytes. The built-in modules
+/// The maximum length of the list of modules in an error message, in bytes. All built-in modules
 /// fit.
 const LISTED: usize = 600;
 
-/// The catalogue in effect: the built-in actions, and those that an operator adds.
+/// The catalogue in effect: the built-in actions, and the actions that an operator adds.
 #[derive(Clone, Debug)]
 pub struct Catalogue {
     actions: Vec<Action>,
@@ -51,28 +51,28 @@ impl Catalogue {
         }
     }
 
-    /// Returns the catalogue with these rows, as another process listed them. Returns `None` if
-    /// they do not have this version, that is, if a row or a column is missing.
+    /// Returns the catalogue with the rows that another process listed. Returns `None` if the hash
+    /// of these rows is not `version`, for example because this process does not know a column.
     #[must_use]
     pub fn of_version(actions: Vec<Action>, version: &str) -> Option<Self> {
         Some(Self::of(actions)).filter(|catalogue| catalogue.version == version)
     }
 
-    /// Returns all actions, those that are built in first.
+    /// Returns all actions, with the built-in actions first.
     #[must_use]
     pub fn actions(&self) -> &[Action] {
         &self.actions
     }
 
-    /// Returns the version of the catalogue, a hash of all its rows. It changes whenever a row
-    /// does, so that a client that evaluates actions itself can detect the change.
+    /// Returns the version of the catalogue, which is a hash of all its rows. It changes whenever a
+    /// row changes, so that a client that evaluates actions itself can detect the change.
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// Returns the action with this name. Returns `None` if there is no such action; it is then
-    /// denied with `ACTION_UNKNOWN`.
+    /// Returns the action with this name, or `None` if there is no such action. An unknown action
+    /// is denied with `ACTION_UNKNOWN`.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<&Action> {
         self.actions.get(*self.by_name.get(name)?)
@@ -81,8 +81,8 @@ impl Catalogue {
     /// Parses the name of a module in a new grant.
     ///
     /// # Errors
-    /// Returns a problem that lists the modules that can be granted, for a module that is not in
-    /// the catalogue and for one in which no action can be granted (R5).
+    /// Returns a problem for a module that is not in the catalogue, or in which no action can be
+    /// granted (R5). The problem lists the modules that can be granted.
     pub fn parse_grantable(&self, name: &str) -> Result<Module, Problem> {
         let mut actions = self.actions_of(name).peekable();
         let Some(first) = actions.peek() else {
@@ -104,7 +104,8 @@ impl Catalogue {
         actions.filter(move |action| action.module.name() == module)
     }
 
-    /// Lists the modules that can be granted, as many as fit in an error message.
+    /// Returns the part of an error message that lists the modules that can be granted, as far as
+    /// they fit.
     fn use_one_of(&self) -> String {
         let mut names = self.grantable_modules();
         let ends = names.iter().scan(0, |end, name| {
@@ -136,11 +137,11 @@ impl Catalogue {
     }
 }
 
-/// Returns the first 16 hexadecimal digits of the SHA-256 of all rows, one in a line.
+/// Returns the first 16 hexadecimal digits of the SHA-256 of all rows, one per line.
 fn version_of(actions: &[Action]) -> String {
     let mut rows = String::new();
     for action in actions {
-        // Writing to a String does not fail.
+        // Writing to a `String` cannot fail.
         let _ = writeln!(rows, "{action}");
     }
     let hash = digest(&SHA256, rows.as_bytes());

@@ -1,11 +1,11 @@
-//! The modules of the CMS: those that are built in, and those that an operator's catalogue adds.
+//! The modules of the CMS: built-in modules, and modules that an operator's catalogue adds.
 
 use std::{borrow::Cow, sync::Arc};
 
 use super::is_word;
 use crate::field::Problem;
 
-/// The maximum length of a module's name. With it, `module.v` is still the name of an action.
+/// The maximum length of a module's name. It leaves space for the shortest action name, `module.v`.
 const MAX_NAME: usize = super::MAX_NAME - 2;
 
 macro_rules! modules {
@@ -43,7 +43,7 @@ modules! {
     UserSession "user_session", App "app",
 }
 
-/// A module of the CMS. Built-in modules come first in the order of modules.
+/// A module of the CMS. Built-in modules sort before others.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Module {
     /// A built-in module.
@@ -68,8 +68,8 @@ impl Module {
     /// Parses the name of a module. The module need not be in any catalogue.
     ///
     /// # Errors
-    /// Returns a problem for a string that cannot be the name of a module. Such a name is a word of
-    /// lower-case letters, digits and `_`, and has at most 62 characters.
+    /// Returns a problem for a string that cannot be the name of a module. A name is a word of
+    /// lower-case letters, digits and `_`, with at most 62 characters.
     pub fn named(name: &str) -> Result<Self, Problem> {
         if let Some(module) = BuiltinModule::from_name(name) {
             return Ok(Self::Builtin(module));

@@ -1,4 +1,4 @@
-//! Compares the catalogue with an independently written copy.
+//! Tests that the catalogue equals an independently written copy.
 
 use super::{
     ActionAccess::{Read, Write},
@@ -7,8 +7,8 @@ use super::{
     *,
 };
 
-/// The catalogue that the API contract promises. Each row has the name, the access, the rule, and
-/// whether the action is bound to branches.
+/// The catalogue that the API contract promises. Each row consists of the name, the access, the
+/// rule, and whether the action is bound to branches.
 const PROMISED: &str = "
 entry.read             READ  GRANTABLE           branch-bound
 entry.create           WRITE GRANTABLE           branch-bound

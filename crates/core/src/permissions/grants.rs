@@ -1,6 +1,6 @@
-//! The modules that a token is granted. Grants of built-in modules are kept apart, so that the
-//! verdict on a built-in action compares no text, and a token without other grants needs no memory
-//! for them.
+//! The modules that are granted to a token. Grants of built-in modules are stored separately, so
+//! that the verdict on a built-in action compares no text, and a token without other grants needs
+//! no memory for them.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub(super) struct Grants {
 }
 
 impl Grants {
-    /// Returns the access to a module. Returns `None` if the module is not granted.
+    /// Returns the access to a module, or `None` if the module is not granted.
     pub fn get(&self, module: &Module) -> Option<Access> {
         match module {
             Module::Builtin(module) => self.builtin.get(module).copied(),
@@ -37,7 +37,7 @@ impl Grants {
         self.builtin.is_empty() && self.own.is_empty()
     }
 
-    /// Returns the grants with at most this access to each module.
+    /// Returns the grants, with the access to each module limited to `access`.
     pub fn capped(&self, access: Access) -> Self {
         Self {
             builtin: capped(&self.builtin, access),
@@ -45,7 +45,7 @@ impl Grants {
         }
     }
 
-    /// Returns the modules that both grant, with the lower access of the two.
+    /// Returns the modules that both sets grant, each with the lower access of the two.
     pub fn common(&self, other: &Self) -> Self {
         Self {
             builtin: common(&self.builtin, &other.builtin),
@@ -54,7 +54,7 @@ impl Grants {
     }
 
     /// Returns the name of each granted module and the access to it. The order does not depend on
-    /// that of the grants.
+    /// the order in which the grants were added.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Access)> {
         let builtin = self.builtin.iter();
         let builtin = builtin.map(|(module, access)| (module.name(), *access));

@@ -1,5 +1,5 @@
-//! What a token may do. The maximum access can be narrowed to modules and to branches. An empty
-//! list of modules or branches is rejected, so it can never be taken to mean "all".
+//! The permissions of a token. The maximum access can be narrowed to modules and to branches. An
+//! empty list of modules or branches is rejected, so that it can never be taken to mean "all".
 
 mod grants;
 
@@ -35,12 +35,12 @@ impl Access {
     }
 }
 
-/// The maximum number of branches and aliases together to which a token can be narrowed.
+/// The maximum number of names, branches and aliases together, to which a token can be narrowed.
 const MAX_BRANCHES: usize = 100;
 
-/// Permissions in serialized form, as in the store, in golden test data or in a client library, not
-/// yet validated. [`Permissions::requested`] validates those of a caller, and
-/// [`Permissions::try_from`] those that were accepted before.
+/// Permissions in serialized form, as in the store, in golden test data or in a client library.
+/// They are not yet validated: [`Permissions::requested`] validates permissions that a caller
+/// requests, and [`Permissions::try_from`] those that were accepted before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Draft {
@@ -71,13 +71,13 @@ pub struct DraftBranches {
     /// The names of branches.
     #[serde(default)]
     pub branches: Vec<String>,
-    /// The names of aliases. They are compared with the alias that the request used.
+    /// The names of aliases. They are compared with the alias that the request uses.
     #[serde(default)]
     pub aliases: Vec<String>,
 }
 
-/// Validated permissions (R4). No grant exceeds the maximum access. A grant is kept if its module
-/// has left the catalogue, but then matches no action.
+/// Validated permissions (R4). No grant exceeds the maximum access. If a module is removed from the
+/// catalogue, its grants are kept, but match no action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Permissions {
     access: Access,
@@ -85,8 +85,8 @@ pub struct Permissions {
     branches: Option<Branches>,
 }
 
-/// The branches and aliases to which a token is narrowed. There is at least one, except if nothing
-/// is left of the permissions of a session.
+/// The branches and aliases to which a token is narrowed. There is at least one, unless
+/// [`Permissions::cut_by`] has left none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Branches {
     branches: BTreeSet<String>,
@@ -100,7 +100,7 @@ impl Permissions {
         self.access
     }
 
-    /// Returns the access to a module. Returns `None` if the token is narrowed to other modules.
+    /// Returns the access to a module, or `None` if the token is narrowed to other modules.
     #[must_use]
     pub fn access_to(&self, module: &Module) -> Option<Access> {
         match &self.modules {
@@ -109,8 +109,8 @@ impl Permissions {
         }
     }
 
-    /// Returns whether a request on this branch or with this alias is permitted. It is enough that
-    /// one of the two is granted.
+    /// Returns whether the permissions cover a request on this branch or with this alias. It is
+    /// enough if one of the two is granted.
     #[must_use]
     pub fn covers_branch(&self, branch: Option<&str>, alias: Option<&str>) -> bool {
         self.branches.as_ref().is_none_or(|narrowed| {
@@ -141,9 +141,8 @@ impl Permissions {
 }
 
 impl Permissions {
-    /// Validates permissions that a caller requests. In addition to what `try_from` refuses,
-    /// rejects a grant of a module that is not in the catalogue, and a grant of a module in which
-    /// no action can be granted (R5).
+    /// Validates permissions that a caller requests. Besides what `try_from` rejects, rejects a
+    /// grant of a module that is not in the catalogue, or in which no action can be granted (R5).
     ///
     /// # Errors
     /// Returns all faults.
@@ -151,11 +150,11 @@ impl Permissions {
         Self::parse(draft, |name| catalogue.parse_grantable(name))
     }
 
-    /// Restores permissions that were computed by [`Self::cut_by`], of which nothing may be left.
-    /// A part that is present and empty permits nothing.
+    /// Restores permissions that [`Self::cut_by`] computed, which may permit nothing. A list of
+    /// modules or branches that is present but empty permits nothing.
     ///
     /// # Errors
-    /// Returns what `try_from` refuses otherwise.
+    /// Returns the faults for which `try_from` rejects the rest of the permissions.
     pub fn effective(mut draft: Draft) -> Result<Self, Violations> {
         let empty = |named: &DraftBranches| named.branches.is_empty() && named.aliases.is_empty();
         let no_module = draft.modules.take_if(|grants| grants.is_empty()).is_some();
@@ -170,8 +169,8 @@ impl Permissions {
         Ok(permissions)
     }
 
-    /// Returns what these permissions and `narrow` both permit. Never more than either, and possibly
-    /// nothing: then a part is narrowed to no module or to no branch.
+    /// Returns the permissions that both `self` and `narrow` contain. If they have nothing in
+    /// common, the result is narrowed to no module or to no branch, and permits nothing.
     #[must_use]
     pub fn cut_by(&self, narrow: &Self) -> Self {
         let access = self.access.min(narrow.access);
@@ -195,7 +194,8 @@ impl Permissions {
         }
     }
 
-    /// Returns whether nothing is left after [`Self::cut_by`]: no module, or no branch.
+    /// Returns whether these permissions permit nothing, because [`Self::cut_by`] has left no
+    /// module or no branch.
     #[must_use]
     pub fn permits_nothing(&self) -> bool {
         let no_module = self.modules.as_ref().is_some_and(Grants::is_empty);
@@ -214,7 +214,7 @@ impl Permissions {
         let branches = draft
             .branches
             .map(|named| faults.nest("branches", check_branches(named)));
-        // A part that failed to parse has added its faults, so `finish` returns an error.
+        // If a part could not be parsed, its faults were added, so `finish` returns an error.
         faults.finish(Some(Self {
             access: draft.access,
             modules: modules.flatten(),
@@ -223,8 +223,8 @@ impl Permissions {
     }
 }
 
-/// Validates permissions that were accepted before, such as those in the store. Their modules need
-/// not be in the catalogue in effect.
+/// Validates permissions that were accepted before, such as those in the store. Their modules do
+/// not have to be in the catalogue in effect.
 impl TryFrom<Draft> for Permissions {
     type Error = Violations;
 

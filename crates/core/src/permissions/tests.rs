@@ -1,4 +1,4 @@
-//! Tests of permissions.
+//! Tests the validation and the intersection of permissions.
 
 use super::*;
 
