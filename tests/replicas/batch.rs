@@ -1,5 +1,5 @@
-//! Batches over two replicas: cached and looked-up answers come in one response, and none is older
-//! than the freshness bound or than `min_revision`.
+//! Tests batches over two replicas. A response may combine cached and looked-up answers, and none
+//! of them is older than the freshness bound or than `min_revision`.
 
 use std::time::{Duration, Instant};
 
@@ -32,27 +32,27 @@ async fn ask(
     answered.map(Response::into_inner)
 }
 
-/// Returns the verdicts of a batch in which no question failed.
+/// Returns for each answer in a batch whether it is active. Panics if a question failed.
 fn active(response: &v1::BatchIntrospectResponse) -> Vec<bool> {
     let answers = answers(response).into_iter();
     answers.map(|answer| answer.active).collect()
 }
 
-/// Returns the position in the change log that a revision names.
+/// Returns the position in the change log that a revision contains.
 fn position(revision: &str) -> i64 {
     i64::from_str_radix(&revision[16..], 16).unwrap()
 }
 
-/// Issues a token and lets B cache it. Returns its secret and its id.
+/// Issues a token and makes B cache it. Returns the token's secret and id.
 async fn cached_at_b(cluster: &Cluster, name: &str) -> (String, String) {
     let issued = cluster.issue(name).await;
     cluster.b.warm(&cluster.stack, &issued.secret).await;
     (issued.secret, issued.token.unwrap().token_uid)
 }
 
-/// Revokes at A a token that B has cached while B is behind a black hole, and asks B about it and
-/// others in batches, for three times the bound. Returns how often B answered active to a call
-/// begun later than the bound, and the reasons of its refusals.
+/// Makes B cache a token, puts B behind a black hole, and revokes the token at A. Then asks B about
+/// this token and others in batches, for three times the bound. Returns how often B answered
+/// "active" to a call that began later than the bound, and the reasons of its refusals.
 async fn ask_behind_a_black_hole(cluster: &Cluster) -> (usize, Vec<String>) {
     let (live, _) = cached_at_b(cluster, "live").await;
     let (dead, uid) = cached_at_b(cluster, "dead").await;
@@ -65,7 +65,7 @@ async fn ask_behind_a_black_hole(cluster: &Cluster) -> (usize, Vec<String>) {
     let (mut stale, mut refused) = (0, Vec::new());
     while revoked.elapsed() < 3 * BOUND {
         let begun = Instant::now();
-        // The second request needs the store, and waits for it for as long as the bound.
+        // The second request needs the store, so it waits for as long as the bound.
         for request in [&held, &mixed] {
             let response = ask(&cluster.b, request.clone()).await.unwrap();
             let late = begun > revoked + BOUND;
@@ -178,7 +178,7 @@ async fn one_bad_question_of_a_batch_refuses_no_other() {
     let invalid = "InvalidArgument INVALID_FIELD";
     let unknown = "NOT_RECOGNIZED";
     assert_eq!(outcomes(&response), ["OK", unknown, invalid, unknown, "OK"]);
-    // Without the store, cached facts are answered while the lease holds.
+    // Without the store, cached facts are used as long as the lease holds.
     let another = cluster.issue("another").await.secret;
     request.questions[4].token = another;
     let (held, _) = cached_at_b(&cluster, "held on").await;
@@ -196,7 +196,7 @@ async fn the_revision_of_a_batch_is_the_oldest_that_its_answers_reflect() {
         return;
     };
     let (doomed, uid) = cached_at_b(&cluster, "doomed").await;
-    // B applies A's changes late, but within the freshness bound.
+    // B applies A's changes late, but still within the freshness bound.
     let late = Link::Slow(Duration::from_millis(400));
     cluster.b.control_link.set(late);
     let mut checked = 0;
@@ -226,8 +226,8 @@ async fn the_revision_of_a_batch_is_the_oldest_that_its_answers_reflect() {
     panic!("B always applied the revoke at once: nothing was checked");
 }
 
-/// Prepares the statement of a batch on B's connections, so that a slow link later delays one round
-/// trip and not two.
+/// Prepares the statement for a batch on B's connections, so that later a slow link delays a batch
+/// by only one round trip, not by two.
 async fn prepare(cluster: &Cluster) {
     let asked = (0..64).map(|_| async {
         let unknown = Secret::generate(&OsEntropy).unwrap();
@@ -237,14 +237,14 @@ async fn prepare(cluster: &Cluster) {
     futures_util::future::join_all(asked).await;
 }
 
-/// Revokes a token that B has cached, and asks B about it in a batch with a token whose lookup is
-/// slow, before B applies the revoke. Returns whether the answer was active, and how long after the
-/// revoke it came; `None` if the run proves nothing.
+/// Makes B cache a token and revokes it. Before B applies the revoke, asks B about this token in a
+/// batch with another token whose lookup is slow. Returns whether the answer was "active" and how
+/// long after the revoke it came, or `None` if the run proves nothing.
 async fn ask_beside_a_slow_lookup(cluster: &Cluster, round: usize) -> Option<(bool, Duration)> {
     let (doomed, uid) = cached_at_b(cluster, &format!("doomed {round}")).await;
     let cold = cluster.issue(&format!("cold {round}")).await.secret;
     prepare(cluster).await;
-    // B applies changes after 300 ms at the earliest; the lookup takes 850 ms.
+    // B applies changes after at least 300 ms, and the lookup takes 850 ms.
     let hears = Link::Slow(Duration::from_millis(300));
     cluster.b.control_link.set(hears);
     sleep(Duration::from_millis(700)).await;
@@ -255,7 +255,7 @@ async fn ask_beside_a_slow_lookup(cluster: &Cluster, round: usize) -> Option<(bo
     let request = batch_request(&cluster.stack, &[&doomed, &cold]);
     let mut service = cluster.b.service.introspection.clone();
     let asked = tokio::spawn(async move { service.batch_introspect(request).await });
-    // The lookup in flight stays slow; a retry would be fast.
+    // The lookup in progress stays slow, but a retry would be fast.
     sleep(Duration::from_millis(500)).await;
     cluster.b.link.set(Link::Up);
     let answered = asked.await.unwrap();

@@ -1,4 +1,4 @@
-//! Two replicas of one service, each with its own proxies to the database.
+//! Two replicas of one service, each of which has its own proxies to the database.
 
 use std::{
     sync::{
@@ -37,7 +37,7 @@ use crate::{
     },
 };
 
-/// Two replicas that share a database and a stack, and clients of both.
+/// Two replicas that share a database and a stack, and clients for both.
 pub struct Cluster {
     pub postgres: Postgres,
     pub a: Replica,
@@ -50,9 +50,9 @@ pub struct Cluster {
 pub struct Replica {
     pub address: String,
     pub admin_address: String,
-    /// Proxy for the connections that serve calls.
+    /// The proxy for the connections that serve calls.
     pub link: Proxy,
-    /// Proxy of the connections that the poller, the heartbeat and LISTEN use.
+    /// The proxy for the connections that the poller, the heartbeat and LISTEN use.
     pub control_link: Proxy,
     pub owner: Client,
     pub service: Client,
@@ -64,8 +64,8 @@ pub struct Replica {
 
 pub const DATABASE: &str = "tokens";
 
-/// The host's clocks, with two faults: the wall clock can be set ahead, and the monotonic clock can
-/// jump, as after a pause in which neither the replica nor its timers ran.
+/// The host's clocks with two faults: the wall clock can be set ahead, and the monotonic clock can
+/// jump, as it does after a pause in which neither the replica nor its timers ran.
 pub struct PausableClock {
     host: SystemClock,
     paused_millis: AtomicU64,
@@ -81,7 +81,7 @@ impl PausableClock {
         })
     }
 
-    /// Sets the wall clock ahead of the host's.
+    /// Sets the wall clock this much ahead of the host's.
     pub fn set_ahead(&self, by: Duration) {
         let micros = i64::try_from(by.as_micros()).unwrap();
         self.ahead_micros.store(micros, Ordering::SeqCst);
@@ -106,20 +106,20 @@ impl Clock for PausableClock {
 }
 
 impl Cluster {
-    /// Starts a cluster with the default settings; `None` if PostgreSQL is not installed.
+    /// Starts a cluster with the default settings. Returns `None` if PostgreSQL is not installed.
     pub async fn start() -> Option<Self> {
         Self::start_with(|_| {}, Safeguards::default()).await
     }
 
-    /// Starts a cluster with other settings or with a safeguard disabled.
+    /// Starts a cluster with other settings, or with a safeguard switched off.
     pub async fn start_with(set: impl Fn(&mut Tuning), safeguards: Safeguards) -> Option<Self> {
         let postgres = postgres::start()?;
         let ports = (postgres.port(), postgres.port());
         Some(Self::make(postgres, ports, set, safeguards).await)
     }
 
-    /// Starts a cluster that reaches the server through these ports: the first for calls (which may
-    /// be that of a pooler), the second directly.
+    /// Starts a cluster that reaches PostgreSQL through these ports. The first one is for calls and
+    /// may belong to a pooler, the second one leads directly to PostgreSQL.
     pub async fn start_through(
         postgres: Postgres,
         ports: (u16, u16),
@@ -134,7 +134,7 @@ impl Cluster {
         set: impl Fn(&mut Tuning),
         safeguards: Safeguards,
     ) -> Self {
-        // A test that fails also shows the errors that the service logged.
+        // If a test fails, its output also shows the errors that the service has logged.
         let errors = tracing_subscriber::fmt().with_max_level(tracing::Level::ERROR);
         let _ = errors.with_test_writer().try_init();
         postgres.create(DATABASE);
@@ -156,7 +156,7 @@ impl Cluster {
         }
     }
 
-    /// Registers another stack with the same owner.
+    /// Registers another stack that has the same owner.
     pub async fn register(&self) -> String {
         register(&self.a.operator).await
     }
@@ -190,7 +190,7 @@ impl Cluster {
             .map(tonic::Response::into_inner)
     }
 
-    /// Starts another replica on another server, and does not wait until it serves.
+    /// Starts another replica on another server, but does not wait until it is ready.
     pub async fn begin_on(&self, postgres: &Postgres) -> Replica {
         let ports = (postgres.port(), postgres.port());
         let settings = (&tuning(), Safeguards::default());
@@ -198,7 +198,7 @@ impl Cluster {
         Replica::begin(postgres, ports, signed_by, settings).await.0
     }
 
-    /// Raises the token limit of the stack.
+    /// Sets the token limit of the stack.
     pub async fn allow_tokens(&self, max: i32) {
         let request = admin::v1::SetTokenLimitRequest {
             stack_api_key: self.stack.clone(),
@@ -245,7 +245,7 @@ impl Replica {
         replica
     }
 
-    /// Starts a replica and does not wait until it serves; the receiver reports when it does.
+    /// Starts a replica, but does not wait until it is ready. The receiver completes when it is.
     async fn begin(
         postgres: &Postgres,
         (port, direct_port): (u16, u16),
@@ -318,7 +318,7 @@ impl Replica {
         (replica, served)
     }
 
-    /// Introspects a secret. An error means that there is no verdict.
+    /// Introspects a secret. If the result is an error, there is no verdict.
     pub async fn introspect(
         &self,
         stack: &str,
@@ -342,8 +342,8 @@ impl Replica {
         answered.map(tonic::Response::into_inner)
     }
 
-    /// Opens the replica's database connections and prepares the lookup statement on each, so that
-    /// a slow link later delays one round trip instead of three.
+    /// Opens the replica's database connections and prepares the lookup statement on each of them,
+    /// so that later a slow link delays a lookup by one round trip, not by three.
     pub async fn connect(&self, stack: &str) {
         let asked = (0..64).map(|_| {
             let unknown = Secret::generate(&OsEntropy).unwrap().expose().to_owned();
@@ -352,7 +352,7 @@ impl Replica {
         futures_util::future::join_all(asked).await;
     }
 
-    /// Waits until the replica answers that the token is active, and has therefore cached it.
+    /// Waits until the replica answers that the token is active. It has cached the token then.
     pub async fn warm(&self, stack: &str, secret: &str) {
         let until = Instant::now() + Duration::from_secs(10);
         loop {
@@ -375,7 +375,7 @@ impl Replica {
         self.control_link.set(state);
     }
 
-    /// Returns the value of a metric, from a scrape.
+    /// Returns the value of a metric that the replica exposes.
     pub async fn metric(&self, name: &str) -> f64 {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let mut socket = tokio::net::TcpStream::connect(&self.admin_address)

@@ -1,5 +1,5 @@
-//! Conformance of the engines: every method of the store gives equal results on SQLite and
-//! PostgreSQL.
+//! Tests that the engines conform to each other: every method of the store gives the same results
+//! on SQLite and PostgreSQL.
 
 mod overlaps;
 mod own_modules;
@@ -51,7 +51,7 @@ use crate::{
     support::{ManualClock, SeededEntropy},
 };
 
-/// A store on one engine, with a manual clock and seeded entropy to make results repeatable.
+/// A store on one engine. A manual clock and seeded entropy make its results repeatable.
 struct Engine {
     name: &'static str,
     store: Store,
@@ -73,7 +73,7 @@ impl Engine {
             .deciding_by_own_clock();
         store.migrate().await.unwrap();
         store.require_current_schema().await.unwrap();
-        // On PostgreSQL, a lookup is evidence only once a heartbeat has recorded the incarnation of
+        // On PostgreSQL, lookups are trusted only after a heartbeat has recorded the incarnation of
         // the primary.
         store.beat(clock.now()).await.unwrap();
         Self {
@@ -92,7 +92,7 @@ impl Engine {
     }
 
     async fn postgres(server: &Postgres, database: &str) -> Self {
-        // A locale whose collation orders names differently from their code points.
+        // This locale orders names differently from their code points.
         server.create(&format!(
             "{database} TEMPLATE template0 ENCODING UTF8 LOCALE_PROVIDER icu ICU_LOCALE 'en-US'"
         ));
@@ -141,7 +141,7 @@ impl Engine {
         command.stack_key
     }
 
-    /// Returns a new secret, and what the store keeps of it.
+    /// Returns a new secret, and the part of it that the store keeps.
     fn secret(&self) -> (Secret, NewSecret) {
         let secret = Secret::generate(self.entropy.as_ref()).unwrap();
         let kept = NewSecret {
@@ -151,7 +151,7 @@ impl Engine {
         (secret, kept)
     }
 
-    /// Issues a token, a millisecond after the previous change.
+    /// Issues a token one millisecond after the previous change.
     async fn issue(
         &self,
         key: &StackKey,
@@ -223,7 +223,7 @@ const OTHER: &str = "blt0000000000000002";
 
 fn refusal<T: std::fmt::Debug>(done: Result<T, Error>) -> Refusal {
     match done {
-        // The ids of stacks are random.
+        // The id of a stack is random, so it is replaced by zeros.
         Err(Error::Refused(Refusal::StackKeyTaken { removed, .. })) => Refusal::StackKeyTaken {
             stack_uid: newtype_uuid::GenericUuid::from_untyped_uuid(uuid::Uuid::nil()),
             removed,
@@ -237,7 +237,7 @@ fn reason() -> Reason {
     Reason::parse("a test").unwrap()
 }
 
-/// Defines a test that runs a script on both engines and compares the results.
+/// Defines tests that run a script on both engines and compare the results.
 macro_rules! on_both_engines {
     ($($name:ident => $script:ident;)+) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -426,7 +426,7 @@ async fn limits(engine: &Engine) -> Vec<String> {
         other => panic!("{other:?}"),
     }
     engine.clock.advance(Duration::from_secs(60));
-    // The expired token no longer counts toward the limit, and its name is free.
+    // The token has expired, so it no longer counts toward the limit, and its name is free.
     let (again, _) = engine.issue(&key, "short", None).await.unwrap();
     noted.push(again.name.as_str().to_owned());
     let stranger = engine.call(CallerKind::User, "stranger");
@@ -592,14 +592,14 @@ async fn lists(engine: &Engine) -> Vec<String> {
     noted
 }
 
-/// Returns labels with this team, and with a key that needs quoting in a JSON path.
+/// Returns labels with this team. The key of another label needs quotes in a JSON path.
 fn labelled(team: &str) -> Labels {
     let pairs = [("team", team), ("a.b-c", "1")];
     let owned = pairs.map(|(key, value)| (key.to_owned(), value.to_owned()));
     Labels::parse(owned.into()).unwrap()
 }
 
-/// Lists with each filter, with both ends of each period, and with all filters together.
+/// Lists tokens with each filter, with both ends of each period, and with all filters together.
 async fn filters(engine: &Engine) -> Vec<String> {
     let (store, key) = (&engine.store, engine.register(KEY).await);
     let admin = MemberChange::Set(person("ann"), Role::Admin);
@@ -814,7 +814,8 @@ async fn rotate(
     (done.map(|(rotated, _)| rotated), secret)
 }
 
-/// Returns the state of secrets: generation, whether superseded, end, whether used.
+/// Returns the state of each secret: its generation, its end, and whether it is superseded and
+/// used.
 async fn states(engine: &Engine, secrets: &[&Secret]) -> String {
     let mut states = Vec::new();
     for secret in secrets {
@@ -945,7 +946,7 @@ async fn look_ups_of_many(engine: &Engine) -> Vec<String> {
     }
     let unknown = |_| Secret::generate(engine.entropy.as_ref()).unwrap().digest();
     let mut noted = Vec::new();
-    // Batch sizes around each size that has its own statement.
+    // The sizes of the batches are around each size for which there is a separate statement.
     for (known, strange) in [
         (0, 1),
         (1, 0),
@@ -1129,7 +1130,7 @@ async fn audits(engine: &Engine) -> Vec<String> {
     noted
 }
 
-/// Previews every change: the result shown, and that the store is unchanged.
+/// Previews every change. Checks the result that is shown, and that the store does not change.
 async fn previews(engine: &Engine) -> Vec<String> {
     let (store, key) = (&engine.store, engine.register(KEY).await);
     let (token, secret) = engine.issue(&key, "live", Some(600)).await.unwrap();
@@ -1181,7 +1182,8 @@ async fn previews(engine: &Engine) -> Vec<String> {
     let untouched = store.get(&engine.owner(), &key, token.uid).await.unwrap();
     assert_eq!(untouched, token);
     noted.push(states(engine, &[&secret]).await);
-    // A preview that finds a token expired leaves it to the real change to record the end.
+    // If a preview finds that a token has expired, it does not record this; only the real change
+    // does.
     engine.clock.advance(Duration::from_secs(60));
     let call = preview(engine.owner());
     let shown = store
@@ -1255,8 +1257,9 @@ async fn both_schemas_have_the_same_tables_and_columns() {
         .lines()
         .map(str::to_owned)
         .collect();
-    // Columns that only PostgreSQL needs: the transaction of a change, because several can run at
-    // once, and the identity of the database, because there can be several.
+    // These columns exist only on PostgreSQL: the transaction of a change, because several
+    // transactions can run at once, and the identity of the database, because there can be several
+    // databases.
     shared.retain(|column| column != "changes.xid" && !column.starts_with("incarnation."));
     let embedded = Engine::sqlite().await;
     let file = embedded._folder.path().join("store.db");

@@ -1,20 +1,21 @@
-//! Controls: run a scenario with one safeguard disabled and expect its fault. Without a control, a
-//! test that finds no fault may be unable to find any.
+//! Controls for the tests. A control runs a scenario with one safeguard switched off and expects
+//! its fault. Without it, a test that finds no fault might be unable to find any.
 
 use stacktoken::{app::Safeguards, config::Tuning};
 
 use crate::cluster::Cluster;
 
-/// Most of these faults depend on timing, so a single attempt on a busy machine can miss one.
+/// The number of attempts. Most of these faults depend on timing, so on a busy machine a single
+/// attempt can miss one.
 const TRIES: usize = 5;
 
-/// Asserts that a scenario shows its fault when a safeguard is disabled, in one of [`TRIES`]
-/// attempts, each on a new cluster.
+/// Asserts that a scenario shows its fault if this safeguard is switched off, in at least one of
+/// [`TRIES`] attempts. Each attempt has a new cluster.
 pub async fn assert_shows(without: Safeguards, scenario: impl AsyncFn(&mut Cluster) -> bool) {
     assert_shows_with(|_| {}, without, scenario).await;
 }
 
-/// Like [`assert_shows`], with other settings.
+/// Like [`assert_shows`], but with other settings.
 pub async fn assert_shows_with(
     set: impl Fn(&mut Tuning),
     without: Safeguards,

@@ -1,4 +1,5 @@
-//! Settings of the database, the role and the system do not change how the service behaves.
+//! Tests that settings of the database, the role and the system do not change how the service
+//! behaves.
 
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ const ODD: &[&str] = &[
     "client_min_messages = 'error'",
     "row_security = off",
     "enable_seqscan = off",
-    // The plan costs that this list causes would start JIT compilation for each statement.
+    // The settings in this list cause plan costs at which each statement would be compiled by JIT.
     "jit = off",
     "transform_null_equals = on",
     "default_tablespace = ''",
@@ -37,7 +38,7 @@ const ODD: &[&str] = &[
     "lock_timeout = 0",
 ];
 
-/// Where a setting is made.
+/// The level at which a setting is changed.
 #[derive(Clone, Copy, Debug)]
 enum SettingScope {
     Role,
@@ -55,7 +56,7 @@ fn set(postgres: &Postgres, place: SettingScope, setting: &str) {
     postgres.run("postgres", "SELECT pg_reload_conf()");
 }
 
-/// Sends 64 concurrent `Issue` calls to two replicas, for a new stack, and asserts that exactly 10
+/// Sends 64 concurrent `Issue` calls for a new stack to two replicas. Asserts that exactly 10
 /// succeed (R6).
 async fn fill_a_stack(cluster: &Cluster, case: &str) {
     let stack = cluster.register().await;
@@ -88,7 +89,7 @@ async fn fill_a_stack(cluster: &Cluster, case: &str) {
     assert!(!answer.active, "{case}");
 }
 
-/// Terminates the service's sessions, which still have the defaults from before the change.
+/// Terminates the service's sessions, which still use the former defaults.
 pub fn end_sessions(postgres: &Postgres) {
     let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                WHERE application_name = 'stacktoken'";
@@ -121,8 +122,8 @@ async fn odd_defaults_change_neither_the_limit_nor_an_answer() {
     }
 }
 
-/// An acknowledged change is on disk, even if `synchronous_commit` is off by default. The WAL
-/// writer is stopped, so that only commits flush the log, and then the server is stopped at once.
+/// An acknowledged change is on disk even if `synchronous_commit` is off by default. The WAL writer
+/// is stopped, so that only commits flush the log, and then the server is stopped immediately.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_synchronous_commit_nothing_acknowledged_is_lost() {
     let Some(mut cluster) = Cluster::start().await else {
@@ -147,8 +148,8 @@ async fn without_synchronous_commit_nothing_acknowledged_is_lost() {
             cluster.revoke(&uid).await.unwrap();
             revoked.push(uid);
         }
-        // The signal for an immediate shutdown arrives before the WAL writer continues, so that the
-        // WAL writer does not flush.
+        // The server must get the signal for an immediate shutdown before the WAL writer continues,
+        // or the WAL writer would flush the log.
         let going_on = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(500));
             let _ = kill_process(pid, Signal::CONT);

@@ -1,4 +1,4 @@
-//! Extreme values of fields on PostgreSQL, with the scripts of `tests/it/edges.rs`.
+//! Tests extreme values of fields on PostgreSQL, with the scripts that `tests/it/edges.rs` uses.
 
 use tonic::{Code, transport::Endpoint};
 
@@ -34,8 +34,7 @@ async fn an_invalid_person_is_refused_on_postgresql_too() {
         return;
     };
     edges::identities(callers(&cluster).await).await;
-    // A credential with the longest valid subject, so that every column that stores a caller gets
-    // it.
+    // The caller has the longest valid subject, so that every column that stores a caller gets it.
     let (_, longest) = edges::subjects();
     let now = stacktoken::domain::clock::Clock::now(cluster.a.clock.as_ref()).seconds();
     let jwt = cluster.issuer.sign(&edges::claims_of(&longest, now));

@@ -1,4 +1,4 @@
-//! Changes with the etag of the version that was read, over two replicas on one PostgreSQL.
+//! Tests changes with the etag of the version that was read, over two replicas on one PostgreSQL.
 
 use futures_util::future::join_all;
 use stacktoken::grpc::pb::v1;
@@ -39,7 +39,7 @@ async fn of_twenty_owners_at_two_replicas_who_read_the_same_token_exactly_one_ch
             let mut owner = replica.owner.clone();
             let text = format!("by {n}");
             let request = describe(&cluster.stack, &token.uid, (&text, &etag));
-            // The queue of a stack is limited; callers beyond it retry.
+            // The queue of a stack is limited, so callers that find it full try again.
             async move {
                 loop {
                     match owner.tokens.update(request.clone()).await {

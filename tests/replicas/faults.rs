@@ -1,7 +1,7 @@
-//! Faults between a replica and the database cause no wrong answer: none is active for a call begun
-//! later than the bound after an acknowledged revoke, and none is inactive for a live token. Calls
-//! get UNAVAILABLE instead, and recover soon after the fault. Each safeguard has a control: without
-//! it, the same check fails.
+//! Tests that faults between a replica and the database cause no wrong answer. A call that begins
+//! later than the bound after an acknowledged revoke never gets an active answer, and a live token
+//! never gets an inactive one. Calls get UNAVAILABLE instead, and recover soon after the fault.
+//! Each safeguard has a control: without the safeguard, the same check fails.
 
 use std::time::{Duration, Instant};
 
@@ -21,19 +21,19 @@ use crate::{
 };
 
 const BOUND: Duration = Duration::from_secs(1);
-/// Questions are answered again within this time after the database has recovered.
+/// Questions must be answered again within this time after the database has recovered.
 const RECOVERY: Duration = Duration::from_secs(3);
 
-/// What a replica answered during a fault.
+/// The answers of a replica during a fault.
 #[derive(Debug, Default)]
 struct FaultAnswers {
-    /// Active answers about the revoked token, for calls begun later than the bound.
+    /// Active answers about the revoked token, to calls that began later than the bound.
     stale: usize,
     /// Inactive answers about the live token.
     wrong: usize,
-    /// Calls that were refused, by reason.
+    /// The reasons of calls that were refused.
     refused: Vec<String>,
-    /// All answers.
+    /// How many answers there were in all.
     answers: usize,
 }
 
@@ -49,7 +49,7 @@ impl FaultAnswers {
     }
 }
 
-/// A live token, and one that is revoked at A while B has cached both.
+/// A live token and a token that was revoked at A. B has cached both of them before the revoke.
 struct TokenPair {
     live: String,
     dead: String,
@@ -57,8 +57,8 @@ struct TokenPair {
 }
 
 impl TokenPair {
-    /// Lets B cache two tokens, and revokes one of them at A. `just_before` runs right before the
-    /// revoke.
+    /// Makes B cache two tokens, and revokes one of them at A. `just_before` is called right before
+    /// the revoke.
     async fn start(cluster: &Cluster, name: &str, just_before: impl FnOnce()) -> Self {
         let live = cluster.issue(&format!("{name} live")).await.secret;
         let dead = cluster.issue(&format!("{name} dead")).await;
@@ -101,7 +101,7 @@ impl TokenPair {
         observed
     }
 
-    /// Returns how long it takes from now until B answers correctly about both tokens.
+    /// Returns how long, from now, it takes until B answers correctly about both tokens.
     async fn recovery(&self, cluster: &Cluster) -> Duration {
         let begun = Instant::now();
         loop {
@@ -152,7 +152,7 @@ async fn a_terminated_listener_costs_no_answer_and_no_freshness() {
         let observed = watched.observe(&cluster, Duration::from_millis(1500)).await;
         observed.assert_clean();
         assert!(observed.refused.is_empty(), "{observed:?}");
-        // Wait until B listens again, so that the next round has a session to terminate.
+        // Wait until B listens again, so that in the next round there is a session to terminate.
         sleep(Duration::from_millis(1200)).await;
     }
 }
@@ -206,8 +206,8 @@ async fn with_only_the_feed_gone_the_store_is_read_under_the_same_bound() {
     let Some(cluster) = Cluster::start().await else {
         return;
     };
-    // Without its control connection, B commits no heartbeat either, so it cannot know whether the
-    // database that still answers is the primary.
+    // Without its control connection, B cannot commit a heartbeat either. So B cannot know whether
+    // the database that still answers is the primary.
     let hole = || cluster.b.control_link.set(Link::BlackHole);
     let watched = TokenPair::start(&cluster, "feed", hole).await;
     let observed = watched.observe(&cluster, Duration::from_secs(3)).await;
@@ -272,7 +272,7 @@ async fn a_demoted_primary_is_not_believed() {
     assert!(watched.recovery(&cluster).await <= RECOVERY);
 }
 
-/// Cuts the primary off from its synchronous standby, and asks B once the bound has passed. Reads
+/// Cuts the primary off from its synchronous standby, and asks B after the bound has passed. Reads
 /// still work, but commits wait for a standby that is gone, for example because it was promoted
 /// elsewhere.
 async fn fence(cluster: &Cluster) -> (TokenPair, FaultAnswers) {
@@ -311,11 +311,11 @@ async fn without_the_heartbeat_a_primary_that_was_cut_off_is_believed() {
     assert_shows(without, async |cluster| fence(cluster).await.1.answers > 0).await;
 }
 
-/// Pauses B between its lookup of a token and its answer, while the token is revoked at A. Returns
-/// whether B answers active, longer than the bound after the revoke.
+/// Pauses B between its lookup of a token and its answer, and revokes the token at A during the
+/// pause. Returns whether B answers "active" later than the bound after the revoke.
 async fn answer_after_a_pause(cluster: &Cluster) -> bool {
     let issued = cluster.issue("paused").await;
-    // Make A record the first use, so that B only needs a lookup.
+    // A records the first use, so that B needs nothing but a lookup.
     cluster.a.warm(&cluster.stack, &issued.secret).await;
     cluster.b.connect(&cluster.stack).await;
     cluster.b.link.set(Link::Slow(Duration::from_millis(400)));
@@ -327,7 +327,7 @@ async fn answer_after_a_pause(cluster: &Cluster) -> bool {
         .unwrap();
     cluster.b.clock.pause_for(2 * BOUND);
     cluster.b.link.set(Link::Up);
-    // B may refuse, but must not answer what was true before the pause.
+    // B may refuse the call, but must not answer with what was true before the pause.
     asked
         .await
         .unwrap()
@@ -352,7 +352,7 @@ async fn without_the_age_check_a_lookup_from_before_a_pause_is_answered() {
 }
 
 /// Asks B with the `min_revision` of a revoke that B has not applied yet. Returns whether B answers
-/// active.
+/// "active".
 async fn ask_for_the_revision_of_a_revoke(cluster: &Cluster) -> bool {
     let issued = cluster.issue("named").await;
     cluster.b.warm(&cluster.stack, &issued.secret).await;
@@ -391,7 +391,8 @@ async fn without_the_reflection_check_a_revoked_token_is_active() {
 }
 
 /// Commits a change with a lower number after one with a higher number, because its transaction
-/// began first. Returns the secret of the token that the later commit revoked, and when that was.
+/// began first. Returns the secret of the token that the later commit has revoked, and when it was
+/// committed.
 async fn commit_in_reverse_order(cluster: &Cluster) -> (String, Instant) {
     let late = cluster.issue("late").await;
     let early = cluster.issue("early").await;
@@ -451,7 +452,7 @@ async fn polling_the_change_log_by_number_alone_loses_a_change() {
     .await;
 }
 
-/// Introspects a secret at B, concurrently with the test.
+/// Introspects a secret at B while the test continues.
 fn ask_b_meanwhile(
     cluster: &Cluster,
     secret: &str,
@@ -461,11 +462,11 @@ fn ask_b_meanwhile(
     tokio::spawn(async move { service.introspection.introspect(request).await })
 }
 
-/// Revokes a token at A while B's lookup of it is slow, so that B applies the revoke before it
-/// receives the result. Returns whether B still answers active well past the bound.
+/// Revokes a token at A while B's lookup of it is slow, so that B applies the revoke before it gets
+/// the result of the lookup. Returns whether B still answers "active" well after the bound.
 async fn fill_cache_late(cluster: &Cluster) -> bool {
     let issued = cluster.issue("raced").await;
-    // Make A record the first use, so that B only needs a lookup.
+    // A records the first use, so that B needs nothing but a lookup.
     cluster.a.warm(&cluster.stack, &issued.secret).await;
     cluster.b.connect(&cluster.stack).await;
     cluster.b.link.set(Link::Slow(Duration::from_millis(400)));
@@ -476,7 +477,7 @@ async fn fill_cache_late(cluster: &Cluster) -> bool {
         .await
         .unwrap();
     let revoked = Instant::now();
-    // This call began before the revoke, so any verdict is right.
+    // This call began before the revoke, so either verdict is right.
     asked.await.unwrap().unwrap();
     cluster.b.link.set(Link::Up);
     sleep((revoked + BOUND).saturating_duration_since(Instant::now()) + Duration::from_millis(100))
@@ -506,11 +507,11 @@ async fn without_generations_a_late_fill_brings_it_back() {
     assert_shows(without, async |cluster| fill_cache_late(cluster).await).await;
 }
 
-/// Asks B about a token after B applied its revoke, while a lookup that started before is still in
-/// flight.
+/// Asks B about a token after B has applied its revoke, while a lookup that started earlier is
+/// still in progress.
 async fn share_a_flight(cluster: &Cluster) -> bool {
     let issued = cluster.issue("shared").await;
-    // Make A record the first use, so that B only needs a lookup.
+    // A records the first use, so that B needs nothing but a lookup.
     cluster.a.warm(&cluster.stack, &issued.secret).await;
     cluster.b.connect(&cluster.stack).await;
     let heard = cluster.b.metric("stacktoken_cache_evictions_total").await;
@@ -547,11 +548,11 @@ async fn without_its_start_check_an_older_lookup_is_shared() {
     assert_shows(without, async |cluster| share_a_flight(cluster).await).await;
 }
 
-/// Revokes tokens at A and asks A at once. Returns how often A still answered active.
+/// Revokes tokens at A and asks A at once. Returns how often A still answered "active".
 async fn ask_where_it_was_revoked(cluster: &Cluster) -> usize {
     cluster.allow_tokens(1000).await;
-    // A's poller sees A's own changes too, only later. The slow link keeps it from evicting the
-    // token before A is asked.
+    // A's poller reads A's own changes too, but later. The slow link prevents the poller from
+    // evicting the token before A is asked.
     cluster
         .a
         .control_link
@@ -629,7 +630,7 @@ async fn health_follows_lost_and_regained_freshness_within_two_seconds() {
         cluster.b.links(Link::Up);
         let regained = next_event(&mut health, ServingStatus::Serving).await;
         println!("health of {service:?}: lost {lost:?}, regained {regained:?}");
-        // The lease lapses one freshness bound after the link is cut.
+        // The lease lapses when the freshness bound has passed after the link was cut.
         assert!(
             lost <= BOUND + Duration::from_secs(2),
             "{service}: {lost:?}"
@@ -718,7 +719,7 @@ async fn writers_that_pile_up_do_not_slow_cache_hits() {
     };
     let live = cluster.issue("hit").await.secret;
     cluster.b.warm(&cluster.stack, &live).await;
-    // An open transaction locks the row of the stack, so that every change of it waits.
+    // An open transaction locks the row of the stack, so every change to the stack waits.
     let sql = format!(
         "UPDATE stacks SET name = name WHERE key = '{}'",
         cluster.stack
@@ -752,7 +753,7 @@ async fn writers_that_pile_up_do_not_slow_cache_hits() {
     );
     held.commit();
     for writer in writers {
-        // A change that waited too long is refused with a reason; every call is answered.
+        // A change that has waited too long is refused with a reason. Every call is answered.
         if let Err(status) = writer.await.unwrap() {
             let told = reason(&status);
             let known =
@@ -773,7 +774,7 @@ async fn cache_hits_end_at_the_configured_freshness_bound() {
     cluster.b.warm(&cluster.stack, &live).await;
     cluster.b.links(Link::Cut);
     let cut = Instant::now();
-    // Twice the default, and well within the configured bound.
+    // This is twice the default bound, but well within the configured one.
     while cut.elapsed() < 2 * BOUND {
         let answer = cluster.b.introspect(&cluster.stack, &live).await;
         assert!(answer.unwrap().active);

@@ -1,4 +1,4 @@
-//! Federated tokens over two replicas on one PostgreSQL.
+//! Tests federated tokens over two replicas on one PostgreSQL.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ async fn federated(cluster: &Cluster, name: &str) -> String {
     issued.into_inner().token.unwrap().token_uid
 }
 
-/// Exchanges at a replica, again if the queue of the stack is full.
+/// Exchanges an assertion at a replica, and tries again as long as the queue of the stack is full.
 async fn exchange(
     (cluster, replica): (&Cluster, &Replica),
     (uid, claims): (&str, &Value),
@@ -129,7 +129,7 @@ async fn one_assertion_exchanged_for_tokens_of_two_stacks_at_once_is_exchanged_o
         assert_ne!(one.is_ok(), two.is_ok(), "{one:?} {two:?}");
         let refused = one.and(two).unwrap_err();
         assert_eq!(reason(&refused), "EXCHANGE_REFUSED");
-        // The one that was refused has left no session.
+        // The exchange that was refused has left no session.
         let both = [(&cluster.stack, &first), (&other, &second)];
         let mut sessions = 0;
         for (stack, uid) in both {
@@ -168,7 +168,8 @@ async fn at_the_limit_of_100_exactly_100_of_200_exchanges_at_two_replicas_succee
     }
 }
 
-/// What ends sessions at one replica ends them at the other within the bound, also from its cache.
+/// A change that ends sessions at one replica ends them at the other within the bound, even if they
+/// are cached there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_ends_at_one_replica_ends_at_the_other_within_the_bound() {
     let Some(cluster) = Cluster::start().await else {
@@ -227,7 +228,8 @@ async fn a_session_that_ends_at_one_replica_ends_at_the_other_within_the_bound()
     }
 }
 
-/// What the previous version would do to a federated token, which it takes for an ordinary one.
+/// Does what the previous version would do to a federated token, which it takes for an ordinary
+/// one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_previous_version_gives_a_federated_token_no_secret_and_can_purge_it() {
     let Some(cluster) = Cluster::start().await else {

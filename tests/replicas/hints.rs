@@ -1,5 +1,5 @@
-//! A NOTIFY triggers an immediate poll; without NOTIFY, the change log is polled at intervals. Each
-//! is tested where the other cannot help.
+//! Tests that a NOTIFY triggers an immediate poll, and that the change log is also polled at
+//! intervals without it. Each is tested where the other one cannot help.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use crate::cluster::{Cluster, DATABASE};
 
 /// With the longest bound, the change log is polled every 15 s. So if three revokes in a row are
-/// each seen within a second, those polls cannot be the reason.
+/// each applied within a second, these polls cannot be the reason.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hint_applies_a_revoke_long_before_the_next_poll() {
     let set = |tuning: &mut Tuning| tuning.freshness_bound = Duration::from_secs(60);
@@ -47,7 +47,7 @@ async fn a_change_without_a_hint_is_polled_within_the_bound() {
     let uid = issued.token.unwrap().token_uid;
     cluster.b.warm(&cluster.stack, &issued.secret).await;
     let evicted = cluster.b.metric("stacktoken_cache_evictions_total").await;
-    // What the service executes, without the NOTIFY.
+    // This is what the service executes, but without the NOTIFY.
     let unhinted = format!(
         "BEGIN; UPDATE tokens SET revoked_at = 1, revoked_by_kind = 'USER', \
          revoked_by_issuer = 'x', revoked_by_subject = 'x' WHERE uid = '{uid}'; \
@@ -69,8 +69,7 @@ async fn a_change_without_a_hint_is_polled_within_the_bound() {
         );
         sleep(Duration::from_millis(2)).await;
     }
-    // The eviction came from a poll; a lapsed lease, which would have caused a store lookup, was
-    // not the reason.
+    // A poll has evicted the token. A lapsed lease would have caused a lookup in the store instead.
     let since = cluster.b.metric("stacktoken_cache_evictions_total").await;
     assert!(since > evicted, "{evicted} evictions before, {since} after");
 }

@@ -1,6 +1,7 @@
-//! A randomized run: many clients use two replicas, with a fault every two seconds, and every
-//! recorded answer is checked against the life cycle of its token. A read may be stale by the bound
-//! at most. STACKTOKEN_TEST_HISTORY_SECONDS sets the duration, STACKTOKEN_TEST_SEED the seed.
+//! A randomized run. Many clients use two replicas while there is a fault every two seconds, and
+//! every recorded answer is checked against the life cycle of its token. An answer may be stale by
+//! at most the bound. STACKTOKEN_TEST_HISTORY_SECONDS sets the duration, and STACKTOKEN_TEST_SEED
+//! the seed.
 
 use std::{
     collections::BTreeMap,
@@ -28,16 +29,16 @@ const TOKENS: usize = 32;
 const BOUND: Duration = Duration::from_secs(1);
 const FAULT_EVERY: Duration = Duration::from_secs(2);
 
-/// The life cycle of one token, as recorded by the clients that changed it.
+/// The life cycle of one token, as the clients that changed the token have recorded it.
 #[derive(Clone, Default)]
 struct TokenHistory {
     secret: String,
     uid: String,
-    /// When a revoke was first sent: from then on the token may be dead.
+    /// When a revoke was first sent. From then on the token may be dead.
     dying: Option<Instant>,
-    /// Whether a client is replacing the token; only one may do so at a time.
+    /// Whether a client is replacing the token. Only one client may do so at a time.
     busy: bool,
-    /// When a revoke was first acknowledged, and its revision.
+    /// When a revoke was first acknowledged, and the revision of this revoke.
     dead: Option<(Instant, String)>,
 }
 
@@ -47,20 +48,20 @@ struct Answer {
     begun: Instant,
     ended: Instant,
     active: bool,
-    /// Whether the call named the revision of the revoke as `min_revision`.
+    /// Whether the call had the revision of the revoke as its `min_revision`.
     min_revision: bool,
 }
 
 #[derive(Default)]
 struct Record {
     lives: Vec<TokenHistory>,
-    /// For each slot, the index in `lives` of its current token.
+    /// The index in `lives` of the current token of each slot.
     slots: Vec<usize>,
     answers: Vec<Answer>,
     operations: usize,
     refused: BTreeMap<String, usize>,
     names: usize,
-    /// Refusals with a code that no fault justifies.
+    /// The number of refusals with a code that no fault justifies.
     wrong: usize,
 }
 
@@ -73,7 +74,7 @@ impl Record {
         *self.refused.entry(reason(status)).or_default() += 1;
     }
 
-    /// Returns a description of each answer that no order of events can explain.
+    /// Describes each answer that no order of events can explain.
     fn violations(&self) -> Vec<String> {
         let wrong = |answer: &Answer| {
             let life = &self.lives[answer.token];
@@ -98,7 +99,7 @@ struct Timeline {
     until: Instant,
 }
 
-/// Runs one client: mostly introspects, and now and then replaces a token.
+/// Runs one client. It mostly introspects tokens, and sometimes replaces one.
 async fn play(course: Arc<Timeline>, sides: [(Client, Client); 2], seed: u64) {
     let mut random = ChaCha20Rng::seed_from_u64(seed);
     let mut sides = sides;
@@ -118,7 +119,7 @@ async fn ask(course: &Timeline, service: &mut Client, slot: usize, kind: u32) {
     let (asks_former, asks_since) = (kind.is_multiple_of(2), kind.is_multiple_of(4));
     let (token, life) = {
         let record = course.book.lock().unwrap();
-        // Half of the calls ask about a recently issued token, which may be dead already.
+        // Half of the calls are about a recently issued token, which may be dead already.
         let latest = record.lives.len() - TOKENS;
         let token = if asks_former {
             latest + slot
@@ -215,8 +216,8 @@ async fn renew(course: &Timeline, owner: &mut Client, slot: usize) {
             record.slots[slot] = record.lives.len() - 1;
         }
         Err(status) => {
-            // The slot keeps its token; the next attempt revokes it again, which changes nothing,
-            // and issues another.
+            // The slot keeps its token. The next attempt revokes the token again, which changes
+            // nothing, and then issues another one.
             record.lives[token].busy = false;
             record.refuse(&status);
         }
@@ -270,16 +271,16 @@ fn setting(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |value| value.parse().unwrap())
 }
 
-/// The faults during a run.
+/// Which faults occur during a run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Faults {
-    /// One after the other, chosen by the seed.
+    /// Different faults one after the other, chosen by the seed.
     Seeded,
-    /// B is behind a black hole for the whole run.
+    /// One fault: B is behind a black hole during the whole run.
     HoleAtB,
 }
 
-/// Runs the clients, and returns the record and the names of the faults injected.
+/// Runs the clients. Returns the record, and the names of the faults that were injected.
 async fn run(
     cluster: &mut Cluster,
     lasting: Duration,

@@ -1,5 +1,5 @@
-//! Concurrent housekeeping on PostgreSQL: each row is deleted once, no run blocks on another
-//! session, and the change log is only purged from its start.
+//! Tests concurrent housekeeping on PostgreSQL. Each row is deleted once, no run waits for another
+//! session, and the change log is purged only from its start.
 
 use std::{sync::Arc, time::Duration};
 
@@ -33,7 +33,7 @@ async fn store(postgres: &Postgres) -> Store {
     store
 }
 
-/// Returns a database with its schema, or `None` if PostgreSQL is not installed.
+/// Returns a database with the schema, or `None` if PostgreSQL is not installed.
 async fn migrated_database() -> Option<(Postgres, Store)> {
     let postgres = postgres::start()?;
     postgres.create(DATABASE);
@@ -48,8 +48,9 @@ fn retention(days: u32) -> Retention {
     }
 }
 
-/// Inserts stacks, and tokens with a secret and two usage rows each. Tokens with numbers up to
-/// `dead` were revoked 100 days ago, those up to `young` 80 days ago; all others are live.
+/// Inserts stacks, and tokens that each have a secret and two usage rows. The tokens up to the
+/// number `dead` were revoked 100 days ago, those up to `young` 80 days ago, and the others are
+/// live.
 fn fill(postgres: &Postgres, stacks: u32, [dead, young, all]: [u32; 3]) {
     let uid = |of: &str| format!("lpad(to_hex({of}), 32, '0')::uuid");
     let ago = |days: u32| format!("(extract(epoch FROM now()) - 86400 * {days})::bigint * 1000000");
@@ -89,7 +90,7 @@ fn deleted(batch: &Batch, of: &str) -> u64 {
     rows.map(|(_, rows)| *rows).sum()
 }
 
-/// Returns how many rows of a table both replicas have counted as purged.
+/// Returns how many rows of a table both replicas together have counted as purged.
 async fn purged(cluster: &Cluster, table: &str) -> f64 {
     let name = format!("stacktoken_purged_rows_total{{table=\"{table}\"}}");
     cluster.a.metric(&name).await + cluster.b.metric(&name).await
@@ -105,7 +106,7 @@ async fn two_replicas_delete_each_row_once_beside_issues_and_revokes() {
     };
     cluster.allow_tokens(1000).await;
     fill(&cluster.postgres, 20, [6000, 6500, 7000]);
-    // The stack that is being changed has dead tokens too.
+    // The stack that the test changes has dead tokens too.
     let theirs = format!(
         "UPDATE tokens SET stack_uid = (SELECT uid FROM stacks WHERE key = '{}') \
          WHERE name LIKE '%7'",
@@ -151,7 +152,7 @@ async fn a_replica_without_the_purge_lock_deletes_nothing() {
         return;
     };
     fill(&postgres, 2, [10, 10, 10]);
-    // "stackhou" in ASCII.
+    // The number is "stackhou" in ASCII, which identifies the lock for purges.
     let lock = format!(
         "SELECT pg_advisory_xact_lock({})",
         0x7374_6163_6b68_6f75_i64
@@ -261,7 +262,8 @@ async fn the_change_log_is_deleted_up_to_the_oldest_open_transaction_and_never_w
     assert_eq!(count(&postgres, "changes"), 1 + 2 + 12);
     let batch = store.purge_changes(retention(7)).await.unwrap();
     assert_eq!(deleted(&batch, "changes"), 14);
-    // One row of the last transaction remains, because it holds the position of the change log.
+    // One row of the last transaction remains, because this row holds the position of the change
+    // log.
     assert_eq!((position("min"), purged_up_to(&postgres)), (last, last));
     let batch = store.purge_changes(retention(7)).await.unwrap();
     assert_eq!(deleted(&batch, "changes"), 0);
@@ -298,7 +300,7 @@ async fn a_change_log_from_another_database_restarts_with_the_epoch() {
         return;
     };
     postgres.run(DATABASE, &format!("{OLD}2)"));
-    // As in a restored dump of a database that had run for a long time.
+    // This state is that of a restored dump of a database that had run for a long time.
     let restored = "UPDATE meta SET value = 900000000000 WHERE name = 'purged'; \
                     INSERT INTO changes (stack_uid, kind, changed_at, xid) VALUES \
                     ('00000000-0000-0000-0000-000000000001', 'issued', 1, '900000000001')";
@@ -341,7 +343,8 @@ async fn two_concurrent_runs_report_each_expiring_token_once() {
     assert_eq!(first.count_expiring(now).await.unwrap(), [0, 2999, 2999]);
 }
 
-/// Checks the plans of the statements that are really executed, as logged by auto_explain.
+/// The plans are those of the statements that were really executed, as auto_explain has logged
+/// them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_statement_of_housekeeping_reads_a_whole_table_of_100_000_tokens() {
     let Some((postgres, filling)) = migrated_database().await else {

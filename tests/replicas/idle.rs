@@ -1,4 +1,4 @@
-//! The cost of idle replicas for the database: equal for a short and for a long change log.
+//! Tests that idle replicas cost the database the same with a short and with a long change log.
 
 use std::{fs, time::Duration};
 
@@ -10,10 +10,11 @@ use crate::{
     postgres::Postgres,
 };
 
-/// The share of one core of the database server that one replica may take.
+/// The maximum share of one core that one replica may use on the database server.
 const MOST: f64 = 0.02;
-/// The maximum ratio of the cost with a long change log to the cost with a short one. A cost with a
-/// short log that is below [`FLOOR`] counts as `FLOOR`, because so little is measurement noise.
+/// The maximum ratio of the cost with a long change log to the cost with a short one. If the cost
+/// with the short one is below [`FLOOR`], `FLOOR` is used, because a lower value is measurement
+/// noise.
 const RATIO: f64 = 1.3;
 const FLOOR: f64 = 0.01;
 
@@ -21,7 +22,7 @@ fn setting(name: &str, default: u32) -> u32 {
     std::env::var(name).map_or(default, |value| value.parse().unwrap())
 }
 
-/// Returns the CPU time that the replicas' backends have used, in seconds.
+/// Returns the CPU time that PostgreSQL has used for the replicas' sessions, in seconds.
 fn spent(postgres: &Postgres) -> f64 {
     let pids = "SELECT pid FROM pg_stat_activity WHERE application_name = 'stacktoken'";
     let pids = postgres.run(DATABASE, pids);
@@ -32,8 +33,8 @@ fn spent(postgres: &Postgres) -> f64 {
     pids.lines().map(of).sum()
 }
 
-/// Returns the share of a core that one of the two replicas takes: the least of three measurements,
-/// because other work on the machine only adds to it.
+/// Returns the share of a core that one of the two replicas uses. It is the least of three
+/// measurements, because other work on the machine can only add to it.
 async fn share(cluster: &Cluster, lasting: Duration) -> f64 {
     let mut best = f64::INFINITY;
     for _ in 0..3 {
@@ -45,8 +46,8 @@ async fn share(cluster: &Cluster, lasting: Duration) -> f64 {
     best
 }
 
-/// For the figures in docs/reliability.md, STACKTOKEN_TEST_CHANGES sets the number of rows and
-/// STACKTOKEN_TEST_IDLE_SECONDS the duration.
+/// To measure the figures in docs/reliability.md, STACKTOKEN_TEST_CHANGES sets the number of rows,
+/// and STACKTOKEN_TEST_IDLE_SECONDS sets the duration.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_replica_costs_as_little_beside_a_long_change_log_as_beside_a_short_one() {
     let Some(cluster) = Cluster::start().await else {
@@ -55,11 +56,11 @@ async fn an_idle_replica_costs_as_little_beside_a_long_change_log_as_beside_a_sh
     let lasting = Duration::from_secs(setting("STACKTOKEN_TEST_IDLE_SECONDS", 2).into());
     let rows = setting("STACKTOKEN_TEST_CHANGES", 200_000);
     fill_changes(&cluster.postgres, 1_000);
-    // Wait until statements are prepared and planned.
+    // Wait until the statements are prepared and planned.
     sleep(Duration::from_secs(2)).await;
     let short = share(&cluster, lasting).await;
     fill_changes(&cluster.postgres, rows);
-    // Wait until the replicas have polled the log, which has too many changes to list.
+    // Wait until the replicas have polled the log, which now has too many changes to list.
     sleep(Duration::from_secs(2)).await;
     let long = share(&cluster, lasting).await;
     println!(

@@ -1,4 +1,4 @@
-//! `RevokeAll` and the other incident-response calls, over two replicas on one PostgreSQL.
+//! Tests the incident-response calls, such as `RevokeAll`, over two replicas on one PostgreSQL.
 
 use std::time::{Duration, Instant};
 
@@ -30,8 +30,8 @@ async fn preview(cluster: &Cluster) -> v1::RevokeAllResponse {
     revoke(&cluster.a, &cluster.stack, None).await.unwrap()
 }
 
-/// Waits until the replica answers that the token is inactive, and asserts that this takes at most
-/// the bound.
+/// Waits until the replica answers that the token is inactive. Asserts that this takes no longer
+/// than the bound.
 async fn dead_within_the_bound(replica: &Replica, stack: &str, secret: &str) {
     let acknowledged = Instant::now();
     loop {

@@ -1,5 +1,6 @@
-//! The instant of a decision (R8) by the database's clock: a call whose message arrives, or that
-//! gets the lock of its stack, after the expiry of a token is too late, on either replica.
+//! Tests the instant of a decision (R8), which the database's clock determines. If the message of a
+//! call arrives, or the call gets the lock of its stack, after a token has expired, it is too late
+//! on either replica.
 
 use std::time::Duration;
 
@@ -20,8 +21,8 @@ use crate::{
     },
 };
 
-/// The lifetime of tokens in these tests: longer than the permitted clock skew, within which an
-/// expiry cannot be postponed.
+/// The lifetime of tokens in these tests. It is longer than the permitted clock skew, because an
+/// expiry that is closer than the skew cannot be postponed.
 const LIVES_FOR: Duration = Duration::from_secs(4);
 
 fn rounds() -> usize {
@@ -38,10 +39,10 @@ async fn until(micros: i64) {
     tokio::time::sleep(Duration::from_micros(left)).await;
 }
 
-/// What delays the decision of the call until after the expiry.
+/// What delays the decision of a call until after the expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DelayedBy {
-    /// Nothing delays the call (control).
+    /// Nothing delays the call. This case is the control.
     Not,
     ByItsMessage,
     ByTheLock,
@@ -55,7 +56,7 @@ async fn verdict_text(replica: &Replica, stack: &str, secret: &str) -> String {
     }
 }
 
-/// Issues a token that expires while a call about it waits.
+/// Issues a token that expires while a call about the token waits.
 async fn wait_over_the_expiry(
     cluster: &Cluster,
     replica: &Replica,
@@ -145,7 +146,7 @@ async fn what_waits_over_the_expiry_is_too_late_on_every_replica() {
     );
 }
 
-/// Sets when a stack was last changed, in microseconds from now, and returns that instant.
+/// Sets the instant of the last change of a stack, in microseconds from now. Returns this instant.
 fn move_last_change(cluster: &Cluster, by: i64) -> i64 {
     let sql = format!(
         "UPDATE stacks SET last_changed_at = (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint \
@@ -162,7 +163,7 @@ async fn instants_never_go_back_after_a_failover_to_a_slower_clock() {
         return;
     };
     let issued = Issued::from(cluster.issue("deploy").await);
-    // As left by a former primary whose clock was ahead.
+    // A former primary whose clock was ahead has left this instant.
     let last = move_last_change(&cluster, 1_500_000);
     let revoked = cluster.revoke(&issued.uid).await.unwrap().token.unwrap();
     let at = revoked.revoked_at.unwrap();
@@ -187,7 +188,7 @@ async fn instants_never_go_back_after_a_failover_to_a_slower_clock() {
     for answer in answers {
         assert_eq!(reason(&answer.unwrap_err()), "CLOCK_SKEW");
     }
-    // The wrong row of one stack affects neither other stacks nor verdicts.
+    // The wrong instant of one stack affects neither other stacks nor verdicts.
     let other = cluster.register().await;
     let issued = tokens.clone().issue(issue_request(&other, "other")).await;
     let issued = Issued::from(issued.unwrap().into_inner());

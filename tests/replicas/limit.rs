@@ -1,4 +1,4 @@
-//! The limit on live tokens under a race over two replicas (R6).
+//! Tests the limit on live tokens when calls race at two replicas (R6).
 
 use tonic::Code;
 

@@ -1,5 +1,6 @@
-//! If the changes since the last poll cannot be listed one by one, the whole cache is cleared. Each
-//! test revokes a token without a row in the change log, so that nothing else evicts it.
+//! Tests that the whole cache is cleared if the changes since the last poll cannot be listed one by
+//! one. Each test revokes a token without a row in the change log, so that nothing else evicts the
+//! token.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use crate::{
 const BOUND: Duration = Duration::from_secs(1);
 const RECOVERY: Duration = Duration::from_secs(3);
 
-/// Returns the statement that revokes a token without a row in the change log.
+/// Returns a statement that revokes a token without a row in the change log.
 fn revoke_without_change_row(uid: &str) -> String {
     format!(
         "UPDATE tokens SET revoked_at = 1, revoked_by_kind = 'USER', revoked_by_issuer = 'x', \
@@ -23,15 +24,15 @@ fn revoke_without_change_row(uid: &str) -> String {
     )
 }
 
-/// Issues a token and lets B cache it. Returns its secret and its id.
+/// Issues a token and makes B cache it. Returns the token's secret and id.
 async fn cached_at_b(cluster: &Cluster, name: &str) -> (String, String) {
     let issued = cluster.issue(name).await;
     cluster.b.warm(&cluster.stack, &issued.secret).await;
     (issued.secret, issued.token.unwrap().token_uid)
 }
 
-/// Waits until B answers that the token is inactive. Asserts that B never answers active to a call
-/// begun later than the bound after `revoked`.
+/// Waits until B answers that the token is inactive. Asserts that until then B never answers
+/// "active" to a call that began later than the bound after `revoked`.
 async fn require_evicted(cluster: &Cluster, secret: &str, revoked: Instant) {
     let mended = Instant::now();
     loop {
@@ -51,7 +52,7 @@ async fn another_epoch_clears_the_cache_of_a_replica() {
         return;
     };
     let (secret, uid) = cached_at_b(&cluster, "restored").await;
-    // As after a restore and `migrate new-epoch`.
+    // This is the state after a restore and `migrate new-epoch`.
     let restored = format!(
         "{}; UPDATE meta SET value = value # 1 WHERE name = 'epoch'",
         revoke_without_change_row(&uid)
@@ -61,7 +62,7 @@ async fn another_epoch_clears_the_cache_of_a_replica() {
 }
 
 /// Cuts B's control connection, runs `sql`, restores the connection, and waits until B has polled
-/// again: before that, B would answer a question from the store, and so evict the token itself.
+/// again. If B were asked before that, it would look into the store and so evict the token itself.
 async fn meanwhile(cluster: &Cluster, sql: &str) -> Instant {
     let mut health = health_at_b(cluster, "stacktoken.v1.IntrospectionService").await;
     next_event(&mut health, ServingStatus::Serving).await;

@@ -1,5 +1,5 @@
-//! Several replicas on one PostgreSQL, with faults between them. The database is a real PostgreSQL
-//! that the tests start; the replicas are the real server with the host's clock.
+//! Tests several replicas on one PostgreSQL, with faults between them. The database is a real
+//! PostgreSQL that the tests start; the replicas are the real server with the host's clock.
 #![allow(
     dead_code,
     missing_docs,

@@ -1,6 +1,6 @@
-//! Evidence from different databases is never combined: when another database replaces the one of
-//! running replicas, no replica answers from evidence of the former one. Each safeguard has a
-//! control.
+//! Tests that evidence from different databases is never combined. If another database replaces the
+//! one of running replicas, no replica answers from evidence of the former database. Each safeguard
+//! has a control.
 
 use std::time::{Duration, Instant};
 
@@ -21,16 +21,16 @@ use crate::{
 };
 
 const BOUND: Duration = Duration::from_secs(1);
-/// The bound for tests that crash the database: no lease lapses during the crash, even on a slow
-/// machine.
+/// The freshness bound for tests that crash the database. It is so long that no lease lapses during
+/// the crash, even on a slow machine.
 const LONGER: Duration = Duration::from_secs(2);
 
 fn position(revision: &str) -> i64 {
     i64::from_str_radix(&revision[16..], 16).unwrap()
 }
 
-/// Consumes transaction ids without flushing anything to disk, sends a NOTIFY, so that every
-/// replica polls now, and prints the next id.
+/// Consumes transaction ids without flushing anything to disk, and prints the next id. A NOTIFY
+/// makes every replica poll immediately.
 const BURN: [&str; 4] = [
     "SET synchronous_commit = off",
     "DO $$ BEGIN FOR i IN 1..300 LOOP PERFORM pg_current_xact_id(); ROLLBACK; END LOOP; END $$",
@@ -38,21 +38,22 @@ const BURN: [&str; 4] = [
     "SELECT pg_snapshot_xmax(pg_current_snapshot())",
 ];
 
-/// Results of revokes whose transaction ids had already been assigned before a crash.
+/// The results of revokes that got a transaction id that had been assigned before a crash.
 #[derive(Debug, Default)]
 struct ReissuedIds {
-    /// Rounds in which that happened.
+    /// The number of rounds in which a revoke got such an id.
     rounds: usize,
-    /// Active answers at B to calls begun later than the bound after the revoke.
+    /// Active answers of B, to calls that began later than the bound after the revoke.
     stale: usize,
-    /// Active answers at B despite the `min_revision` of the revoke.
+    /// Active answers of B, although the call had the `min_revision` of the revoke.
     despite_revision: usize,
-    /// Revokes that a stream of B did not send.
+    /// Revokes that were not sent on a stream of B.
     untold: usize,
 }
 
-/// Crashes the database so that it assigns ids again, and revokes at A at once. Repeats that until
-/// it has worked `wanted` times: it fails if a heartbeat in between flushes the ids to disk.
+/// Crashes the database so that it assigns ids again, and then revokes a token at A at once.
+/// Repeats this until it has worked `wanted` times, because it does not work if a heartbeat flushes
+/// the ids to disk first.
 async fn crash_rounds(cluster: &mut Cluster, wanted: usize) -> ReissuedIds {
     let mut seen = ReissuedIds::default();
     cluster.allow_tokens(100).await;
@@ -64,7 +65,8 @@ async fn crash_rounds(cluster: &mut Cluster, wanted: usize) -> ReissuedIds {
         let watching = Watching::open(&cluster.b.service, "").await;
         let burned = cluster.postgres.run_each(DATABASE, &BURN);
         sleep(Duration::from_millis(15)).await;
-        // B is cut off until the revoke is acknowledged, so that its next poll comes after that.
+        // B is cut off until the revoke is acknowledged, so that its next poll comes after the
+        // revoke.
         cluster.b.links(Link::Cut);
         cluster.postgres.restart();
         let revoked = revoke_soon(cluster, &uid).await;
@@ -108,8 +110,8 @@ pub async fn revoke_soon(cluster: &Cluster, uid: &str) -> String {
     }
 }
 
-/// Returns whether a stream sends a change of this token, or ends, so that its client clears its
-/// cache.
+/// Returns whether a stream sends a change of this token, or ends. If it ends, the client clears
+/// its cache.
 async fn is_reported(mut watching: Watching, replica: &Replica, uid: &str) -> bool {
     let heard = async {
         loop {
@@ -160,7 +162,8 @@ fn longer(tuning: &mut Tuning) {
     tuning.freshness_bound = LONGER;
 }
 
-/// Points both replicas to another database, as when the address moves, and cuts their connections.
+/// Points both replicas to another database, as if the address had moved, and cuts their
+/// connections.
 pub async fn point_to(cluster: &Cluster, port: u16) {
     for replica in [&cluster.a, &cluster.b] {
         replica.link.point_to(port);
@@ -173,17 +176,17 @@ pub async fn point_to(cluster: &Cluster, port: u16) {
     }
 }
 
-/// Replaces the database of running replicas with one on another server, restored from a dump that
-/// is older than a revoke, and asks for a while, with and without the revision of the revoke.
-/// Returns how many answers were active, the secret, and that revision.
+/// Replaces the database of running replicas with one on another server, which was restored from a
+/// dump that is older than a revoke. Then asks for a while, with and without the revision of the
+/// revoke. Returns how many answers were active, the secret, and the revision.
 async fn restore_under(cluster: &Cluster, other: &Postgres) -> (usize, String, String) {
     let issued = cluster.issue("revoked after the dump").await;
     cluster.b.warm(&cluster.stack, &issued.secret).await;
     cluster.postgres.copy_to(other, DATABASE);
     let uid = issued.token.unwrap().token_uid;
     let revision = cluster.revoke(&uid).await.unwrap().revision;
-    // Advance the other server's transaction ids, so that comparing revisions alone cannot reveal
-    // that it is another database.
+    // The other server's transaction ids are moved forward, so that comparing revisions is not
+    // enough to notice that this is another database.
     let ahead =
         "DO $$ BEGIN FOR i IN 1..2000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$";
     other.run(DATABASE, ahead);
@@ -228,7 +231,7 @@ async fn a_dump_restored_under_running_replicas_is_refused_until_a_new_epoch() {
     store.require_current_schema().await.unwrap();
     store.renew_epoch().await.unwrap();
     store.require_home().await.unwrap();
-    // From now on the restored rows are authoritative, and earlier revisions are unknown.
+    // From now on the restored rows are the truth, and earlier revisions are unknown.
     cluster.b.warm(&cluster.stack, &secret).await;
     let asked = cluster
         .b
@@ -244,14 +247,14 @@ async fn without_the_system_check_a_restored_dump_is_trusted() {
         ..Safeguards::default()
     };
     assert_shows(without, async |cluster| {
-        // Never `None`: the cluster is running, so PostgreSQL is installed.
+        // This is never `None`, because the cluster is running, so PostgreSQL must be installed.
         let other = postgres::start_another_system().unwrap();
         restore_under(cluster, &other).await.0 > 0
     })
     .await;
 }
 
-/// Answers of a replica whose lookups still go to a former primary, on a connection of their own.
+/// The answers of a replica whose lookups still go to a former primary, over a separate connection.
 #[derive(Debug, Default)]
 struct FormerPrimaryAnswers {
     /// Active answers about a token that was revoked at the new primary.
@@ -272,7 +275,8 @@ async fn look_up_at_a_former_primary(cluster: &mut Cluster) -> FormerPrimaryAnsw
     sleep(Duration::from_millis(50)).await;
     cluster.b.link.set(Link::Up);
     cluster.a.warm(&cluster.stack, &dead.secret).await;
-    // Until its heartbeat reaches the new primary, B may trust the former one, within the bound.
+    // Until its heartbeat reaches the new primary, B may still trust the former one, but no longer
+    // than the bound.
     sleep(BOUND).await;
     revoke_soon(cluster, &dead.token.unwrap().token_uid).await;
     let revoked = Instant::now();
@@ -290,7 +294,7 @@ async fn look_up_at_a_former_primary(cluster: &mut Cluster) -> FormerPrimaryAnsw
         }
         sleep(Duration::from_millis(20)).await;
     }
-    // With its lookups at the new primary, B answers again.
+    // Once its lookups go to the new primary, B answers again.
     cluster.b.link.point_to(new.port());
     cluster.b.link.set(Link::Cut);
     sleep(Duration::from_millis(50)).await;
@@ -328,8 +332,8 @@ async fn without_the_origin_check_a_former_primary_is_trusted() {
     .await;
 }
 
-/// Delays B's heartbeats, so that their proof is too old part of the time. Returns how many of B's
-/// calls were answered and how many were refused.
+/// Delays B's heartbeats, so that for part of the time the last one is too old to prove a lookup.
+/// Returns how many of B's calls were answered, and how many were refused.
 async fn ask_beside_late_heartbeats(cluster: &Cluster) -> (usize, usize) {
     let live = cluster.issue("live").await.secret;
     cluster.b.warm(&cluster.stack, &live).await;

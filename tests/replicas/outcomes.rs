@@ -1,4 +1,5 @@
-//! Changes whose COMMIT was sent and whose outcome is unknown, or was reported with a warning.
+//! Tests changes whose COMMIT was sent, but whose outcome is unknown or was reported with a
+//! warning.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use crate::{
 };
 
 impl Cluster {
-    /// Makes commits wait for a standby that does not exist, or ends that.
+    /// Makes commits wait for a standby that does not exist, or no longer wait.
     fn require_a_standby(&self, required: bool) {
         let sql = if required {
             "ALTER SYSTEM SET synchronous_standby_names = 'elsewhere'"
@@ -23,8 +24,8 @@ impl Cluster {
         self.postgres.run(DATABASE, "SELECT pg_reload_conf()");
     }
 
-    /// Starts a revoke whose COMMIT waits for the standby. Returns the token's id, its secret and
-    /// the call.
+    /// Starts a revoke whose COMMIT waits for the standby. Returns the token's id, the token's
+    /// secret and the call.
     async fn revoke_without_commit(
         &self,
     ) -> (
@@ -54,8 +55,8 @@ impl Cluster {
             assert!(Instant::now() < until, "never committed");
             sleep(Duration::from_millis(20)).await;
         }
-        // Once the subject is no longer barred, answers come from the cache again, with the current
-        // state.
+        // When the token is no longer barred from the cache, answers come from the cache again and
+        // reflect the current state.
         let mut hits = self.a.metric("stacktoken_cache_hits_total").await;
         let begun = hits;
         while hits < begun + 3.0 {
@@ -88,13 +89,13 @@ fn require_unknown(status: &Status) {
     );
 }
 
-/// PostgreSQL reports such a commit as successful, with a warning that it may not be replicated.
+/// PostgreSQL reports the commit as successful, but warns that it may not be replicated.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_whose_wait_for_the_standby_was_cancelled_is_not_acknowledged() {
     let Some(cluster) = Cluster::start().await else {
         return;
     };
-    // A default that would suppress the warning.
+    // This default would suppress the warning.
     let silence = format!("ALTER DATABASE {DATABASE} SET client_min_messages = 'error'");
     cluster.postgres.run(DATABASE, &silence);
     crate::defaults::end_sessions(&cluster.postgres);
@@ -134,7 +135,8 @@ async fn a_commit_whose_connection_is_lost_is_found_out_about() {
     cluster.is_revoked_for_good(&uid, &secret).await;
 }
 
-/// The wait for a COMMIT only ends with its result, or when the database reports the outcome.
+/// The call stops waiting for COMMIT only when it gets the result, or when the database reports the
+/// outcome.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_whose_answer_is_swallowed_is_found_out_about() {
     let Some(cluster) = Cluster::start().await else {

@@ -1,6 +1,6 @@
-//! The plans of the statements that replicas really send, with enough rows to reveal a bad plan.
-//! PostgreSQL logs them (`auto_explain`), so the test needs no list of statements that could be
-//! incomplete.
+//! Tests the plans of the statements that replicas really send, with enough rows to reveal a bad
+//! plan. PostgreSQL logs the plans (`auto_explain`), so the test does not depend on a list of
+//! statements, which could be incomplete.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,23 +30,23 @@ use crate::{
     },
 };
 
-/// How many rows each large table has.
+/// The number of rows in each large table.
 const ROWS: u32 = 100_000;
-/// The most rows that one node of a plan may read or sort: no statement here needs more. A purge
-/// reads tables in batches of 2,000 rows, plus a few more rows for each batch.
+/// The maximum number of rows that one node of a plan may read or sort; no statement here needs
+/// more. A purge reads tables in batches of 2,000 rows, plus a few more rows for each batch.
 const MOST: u64 = 4_000;
-/// Tables with a fixed number of rows.
+/// The tables whose number of rows is fixed.
 const FIXED: [&str; 2] = ["meta", "incarnation"];
 
-/// Planner statistics and `plan_cache_mode` of each pass. Without statistics, as after a restore,
-/// custom and generic plans use the same estimates, so one pass suffices.
+/// The planner statistics and the `plan_cache_mode` of each pass. Without statistics (as after a
+/// restore), custom and generic plans use the same estimates, so one pass is enough.
 const PASSES: [(&str, &str); 3] = [
     ("none", "force_generic_plan"),
     ("ANALYZE", "auto"),
     ("ANALYZE", "force_generic_plan"),
 ];
 
-/// Two replicas on a database that logs each of their plans with actual row counts.
+/// Two replicas on a database that logs the plan of each statement with the actual row counts.
 struct PlanLog {
     cluster: Cluster,
 }
@@ -61,13 +61,13 @@ impl PlanLog {
             "auto_explain.log_analyze = on",
             "auto_explain.log_timing = off",
             "log_line_prefix = '@@%a@@'",
-            // Only the test updates the statistics.
+            // Only the test itself updates the statistics.
             "autovacuum = off",
         ] {
             set(&postgres, setting);
         }
         let ports = (postgres.port(), postgres.port());
-        // A database that logs every plan and writes many rows answers heartbeats slowly.
+        // A database that logs every plan and writes many rows is slow to answer heartbeats.
         let patient = |tuning: &mut Tuning| tuning.freshness_bound = Duration::from_secs(8);
         let cluster = Cluster::start_through(postgres, ports, patient).await;
         Some(Self { cluster })
@@ -96,8 +96,8 @@ impl PlanLog {
         }
     }
 
-    /// Searches the audit with each filter, each with several values: common ones, rare ones, and
-    /// ones that match no row.
+    /// Searches the audit with each filter. Each filter gets several values: common ones, rare
+    /// ones, and ones that match no row.
     async fn search_audit(&self) {
         let actor = |subject: &str| ActorFilter {
             issuer: ISSUER.into(),
@@ -169,7 +169,7 @@ impl PlanLog {
         }
     }
 
-    /// Records first uses, lists with every filter, and revokes all tokens.
+    /// Records first uses, lists tokens with every filter, and revokes all tokens.
     async fn use_and_revoke_all(&self, name: &str) {
         let stack = &self.cluster.stack;
         for at in 0..4 {
@@ -208,8 +208,9 @@ impl InspectTables for PlanLog {
         part.jwt_of(&self.cluster.issuer, self.seconds())
     }
 
-    /// Returns enough to detect that a change was made; another test checks all that a preview must
-    /// not touch. Leaves out the rows that were filled in: they are old, and get purged.
+    /// Returns enough to detect that a change was made. Another test checks everything that a
+    /// preview must not touch. The rows that [`fill`] has inserted are left out, because they are
+    /// old and get purged.
     async fn dump(&self) -> String {
         let rows = format!(
             "SELECT count(*) FROM audit_events \
@@ -269,7 +270,7 @@ fn lists(stack: &str) -> Vec<v1::ListRequest> {
     lists
 }
 
-/// Returns list requests over all stacks that must use an index.
+/// Returns requests to list the tokens of all stacks, which must use an index.
 fn lists_of_all_stacks() -> [v1::ListRequest; 3] {
     [
         list_request(""),
@@ -328,8 +329,8 @@ pub fn fill(postgres: &Postgres, rows: u32) {
     fill_changes(postgres, rows);
 }
 
-/// Inserts rows into the change log, each with a transaction id that is long finished. Their dates
-/// are recent, so they are not purged.
+/// Inserts rows into the change log. Their transactions ended long ago, but their dates are recent,
+/// so they are not purged.
 pub fn fill_changes(postgres: &Postgres, rows: u32) {
     let sql = format!(
         "INSERT INTO changes (stack_uid, kind, changed_at, xid) \
@@ -340,15 +341,15 @@ pub fn fill_changes(postgres: &Postgres, rows: u32) {
     postgres.run(DATABASE, &sql);
 }
 
-/// Returns the plans of the replicas' statements in a log.
+/// Returns the plans in a log that belong to the replicas' statements.
 fn plans(log: &str) -> Vec<&str> {
     let entries = log.split("@@stacktoken@@").skip(1);
     let own = entries.map(|entry| entry.split("@@").next().unwrap());
     own.filter(|entry| entry.contains("plan:\n")).collect()
 }
 
-/// Returns the nodes of a plan that read too much: the whole of a table that grows, or more than
-/// [`MOST`] rows.
+/// Returns the nodes of a plan that read too much: a whole table that grows, or more than [`MOST`]
+/// rows.
 fn excesses(plan: &str) -> Vec<&str> {
     let lines = plan.lines().map(str::trim);
     let whole = |line: &&str| {
@@ -361,7 +362,7 @@ fn excesses(plan: &str) -> Vec<&str> {
     lines.filter(|line| whole(line) || many(line)).collect()
 }
 
-/// Returns the numbers of rows that a line of a plan reports as read or removed.
+/// Returns the numbers of rows that a line of a plan reports as read or as removed.
 fn counts(line: &str) -> impl Iterator<Item = u64> {
     let actual = line.split_once("(actual rows=").map(|(_, rest)| {
         let mut numbers = rest.split(|c: char| !c.is_ascii_digit() && c != '.');

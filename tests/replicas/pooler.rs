@@ -1,4 +1,4 @@
-//! PgBouncer in session mode between the replicas and PostgreSQL, with and without a direct
+//! Tests PgBouncer in session mode between the replicas and PostgreSQL, with and without a direct
 //! connection for the poller and LISTEN.
 
 use std::{
@@ -54,7 +54,7 @@ fn start(program: &PathBuf, postgres: &Postgres) -> Pooler {
          default_pool_size = 60\n",
         postgres.port()
     );
-    // `any` connects every client as the same user.
+    // With `any`, every client is connected as the same user.
     let settings = settings.replace("* = host", "tokens = user=postgres dbname=tokens host");
     let file = folder.path().join("pgbouncer.ini");
     fs::write(&file, settings).unwrap();

@@ -1,4 +1,4 @@
-//! A PostgreSQL server for a test, on a free port, removed after the test.
+//! A PostgreSQL server for a test. It listens on a free port and is removed after the test.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::support::skips::found_or_skip;
 
-// By path, because other test programs include this file by path as well.
+// The path is explicit, because other test programs include this file by its path too.
 #[path = "postgres/standby.rs"]
 mod standby;
 
@@ -24,17 +24,17 @@ pub struct Postgres {
     folder: TempDir,
     port: u16,
     server: Option<Child>,
-    /// The uid and gid to run as, because PostgreSQL refuses to run as root.
+    /// The uid and gid of the server, because PostgreSQL refuses to run as root.
     user: Option<(u32, u32)>,
 }
 
-/// Starts a server; `None` if PostgreSQL is not installed.
+/// Starts a server. Returns `None` if PostgreSQL is not installed.
 pub fn start() -> Option<Postgres> {
     found_or_skip(find(), "PostgreSQL").map(Postgres::make)
 }
 
-/// Starts a server with another system identifier. The servers of [`start`] are copies of one data
-/// directory and have the same identifier.
+/// Starts a server with a different system identifier. All servers that [`start`] returns are
+/// copies of one data directory and have the same identifier.
 pub fn start_another_system() -> Option<Postgres> {
     let bin = found_or_skip(find(), "PostgreSQL")?;
     let mut postgres = Postgres::empty(bin);
@@ -84,8 +84,8 @@ impl Postgres {
         }
     }
 
-    /// Starts a server on a copy of an initialized data directory, which takes a tenth of the time
-    /// of `initdb`.
+    /// Starts a server on a copy of an initialized data directory. Copying takes a tenth of the
+    /// time that `initdb` takes.
     fn make(bin: PathBuf) -> Self {
         let mut postgres = Self::empty(bin);
         let kept = postgres.initialised();
@@ -94,8 +94,8 @@ impl Postgres {
         postgres
     }
 
-    /// Returns the data directory to copy, initializing it if needed. It is kept below `target`,
-    /// for later runs too.
+    /// Returns the data directory to copy, and initializes it if necessary. It is kept below
+    /// `target` for later runs.
     fn initialised(&self) -> PathBuf {
         let version = self.command("postgres").arg("--version").output().unwrap();
         let version = String::from_utf8(version.stdout).unwrap();
@@ -106,7 +106,7 @@ impl Postgres {
         }
         let made = Self::empty(self.bin.clone());
         made.initialise();
-        // The copy is renamed once it is complete; another test may have been faster.
+        // The copy gets its name only when it is complete. Another test may have been faster.
         let copying = TempDir::new_in(folder).unwrap();
         copy_folder(&made.data(), &copying.path().join("data"));
         if let Err(error) = fs::rename(copying.path().join("data"), &kept) {
@@ -188,7 +188,7 @@ impl Postgres {
         ready.is_ok_and(|status| status.success())
     }
 
-    /// Returns the log since the last start.
+    /// Returns what the server has logged since it was last started.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
@@ -197,7 +197,7 @@ impl Postgres {
         self.port
     }
 
-    /// Returns the directory of the server, whose files it may read.
+    /// Returns the directory of the server. The server may read the files in it.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -207,7 +207,7 @@ impl Postgres {
         self.user
     }
 
-    /// Requires the password of this role from now on.
+    /// Makes the server require this role's password from now on.
     pub fn ask_for_passwords_of(&self, role: &str) {
         let file = self.data().join("pg_hba.conf");
         let trusting = fs::read_to_string(&file).unwrap();
@@ -255,7 +255,7 @@ impl Postgres {
         String::from_utf8_lossy(&ran.stdout).trim().to_owned()
     }
 
-    /// Runs statements in a transaction and leaves it open.
+    /// Runs statements in a transaction that stays open.
     pub fn hold(&self, database: &str, sql: &str) -> OpenTransaction {
         let mut session = self
             .command("psql")
@@ -285,7 +285,7 @@ impl Postgres {
         held
     }
 
-    /// Copies the current state of a database to another server.
+    /// Copies a database in its current state to another server.
     pub fn copy_to(&self, other: &Self, database: &str) {
         let address = |of: &Self| {
             let port = of.port.to_string();
@@ -313,8 +313,8 @@ impl Postgres {
         assert!(restoring.wait().unwrap().success(), "the restore failed");
     }
 
-    /// Starts another server on a copy of this one's files, made after a clean shutdown: it has the
-    /// same system identifier, the same timeline and even the same incarnation.
+    /// Shuts this server down cleanly and starts another server on a copy of its files. The copy
+    /// has the same system identifier, the same timeline and even the same incarnation.
     pub fn cold_copy(&mut self) -> Self {
         self.signal(Signal::INT);
         self.server.take().unwrap().wait().unwrap();
@@ -341,7 +341,7 @@ impl Postgres {
     pub fn freeze(&self, frozen: bool) {
         let signal = if frozen { Signal::STOP } else { Signal::CONT };
         for pid in self.processes() {
-            // A process that has just ended needs no signal.
+            // Errors are ignored, because a process may have just ended.
             let _ = kill_process(pid, signal);
         }
     }
@@ -354,7 +354,7 @@ impl Postgres {
             .filter_map(|entry| {
                 let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
                 let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
-                // After the name in parentheses: state, parent.
+                // After the program's name in parentheses come its state and the parent's id.
                 let parent: u32 = stat
                     .rsplit(')')
                     .next()?
@@ -364,18 +364,19 @@ impl Postgres {
                     .ok()?;
                 (parent == server).then_some(pid)
             });
-        // The postmaster comes first, so that it cannot start a process that the list lacks.
+        // The postmaster comes first, so that it cannot start another process that is not in the
+        // list.
         let all = std::iter::once(i32::try_from(server).unwrap()).chain(children);
         all.filter_map(Pid::from_raw).collect()
     }
 
-    /// Stops the server at once, as in a crash.
+    /// Stops the server immediately, as a crash would.
     pub fn stop(&mut self) {
         self.signal(Signal::QUIT);
         self.server.take().unwrap().wait().unwrap();
     }
 
-    /// Stops the server at once, and starts it again.
+    /// Stops the server immediately, and starts it again.
     pub fn restart(&mut self) {
         self.stop();
         self.launch();
@@ -417,7 +418,7 @@ impl Drop for Postgres {
     }
 }
 
-/// Returns the uid and gid that PostgreSQL runs as if the tests run as root.
+/// Returns the uid and gid to run PostgreSQL as, or `None` if the tests do not run as root.
 pub fn postgres_user() -> Option<(u32, u32)> {
     if !rustix::process::geteuid().is_root() {
         return None;

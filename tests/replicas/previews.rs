@@ -1,5 +1,5 @@
-//! Previews on PostgreSQL: the same rehearsals as on SQLite, no notification of other replicas, and
-//! no effect on the token limit.
+//! Tests previews on PostgreSQL with the same scenarios as on SQLite. They notify no other replica
+//! and have no effect on the token limit.
 
 use futures_util::future::join_all;
 use sea_orm::{ConnectionTrait as _, Database, DatabaseConnection, DbBackend, Statement};
@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// Two replicas, and a connection that reads their tables.
+/// Two replicas, with a connection that reads their tables.
 struct InspectedServer {
     cluster: Cluster,
     outside: DatabaseConnection,
@@ -101,8 +101,8 @@ async fn random_changes_match_their_previews() {
     assert!(good > 20 && good < 100, "{ended:?}");
 }
 
-/// Returns how many notifications arrive before this mark. They are delivered in order of commit,
-/// so the mark comes after all of them.
+/// Returns how many notifications arrive before this mark. Notifications are delivered in the order
+/// of their commits, so the mark arrives after all of them.
 async fn notices_before(listener: &mut PgListener, mark: &str) -> usize {
     let mut heard = 0;
     while listener.recv().await.unwrap().payload() != mark {
@@ -159,7 +159,7 @@ async fn fifty_previews_beside_fourteen_issues_leave_ten_tokens() {
         return;
     };
     let calls = (0..64).map(|at| {
-        // One `Issue` after every three or four previews.
+        // There is one `Issue` after every three or four previews.
         let preview = at * 14 / 64 == (at + 1) * 14 / 64;
         let replica = [&cluster.a, &cluster.b][at % 2];
         let request = v1::IssueRequest {

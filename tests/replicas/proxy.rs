@@ -20,7 +20,7 @@ pub enum Link {
     BlackHole,
     /// Connections are closed, and new ones are refused.
     Cut,
-    /// Data from the server arrives this much later.
+    /// Data from the server is delayed by this much.
     Slow(Duration),
 }
 
@@ -30,12 +30,12 @@ pub struct Proxy {
     era: Arc<Mutex<LinkState>>,
 }
 
-/// The port that new connections are forwarded to, and the state of the link that they share.
+/// The port to which new connections are forwarded, and the state of the link that they share.
 struct LinkState {
     to: u16,
     link: watch::Sender<Link>,
-    /// The links of connections from before the address moved; they close when their sender is
-    /// dropped.
+    /// The links of connections that were opened before the address moved. These connections close
+    /// when their sender is dropped.
     former: Vec<watch::Sender<Link>>,
 }
 
@@ -61,13 +61,13 @@ impl Proxy {
         Self { port, era }
     }
 
-    /// Points new connections to another port.
+    /// Makes new connections lead to another port.
     pub fn point_to(&self, port: u16) {
         self.era.lock().unwrap().to = port;
     }
 
-    /// Moves the address: new connections lead to `port` and have a new link. Existing connections
-    /// keep their peer, and their link has the state `standing` from now on.
+    /// Moves the address. New connections lead to `port` and have a new link. Existing connections
+    /// keep their peer, and the state of their link becomes `standing`.
     pub fn move_to(&self, port: u16, standing: Link) {
         let mut era = self.era.lock().unwrap();
         era.to = port;
@@ -85,7 +85,7 @@ async fn connect(client: TcpStream, to: u16, mut link: watch::Receiver<Link>) {
     if *link.borrow() == Link::Cut {
         return;
     }
-    // A connection that is opened while the link is a black hole never gets through, not even
+    // If a connection is opened while the link is a black hole, it never gets through, not even
     // later.
     let swallowed = *link.borrow() == Link::BlackHole;
     let server = match swallowed {

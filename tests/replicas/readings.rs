@@ -1,4 +1,4 @@
-//! The limit on concurrent lookups in the store (`--max-readings`).
+//! Tests the limit on concurrent lookups in the store (`--max-readings`).
 
 use std::time::Duration;
 
@@ -27,8 +27,8 @@ async fn lookups_beyond_the_limit_are_overloaded_and_cache_hits_are_answered() {
     let live = cluster.issue("live").await.secret;
     cluster.b.warm(&cluster.stack, &live).await;
     cluster.b.connect(&cluster.stack).await;
-    // A lookup waits for this lock, so that which calls are refused does not depend on the speed of
-    // the machine.
+    // Lookups wait for this lock. So it does not depend on the speed of the machine which calls are
+    // refused.
     let lock = "LOCK TABLE token_secrets IN ACCESS EXCLUSIVE MODE";
     let held = cluster.postgres.hold(DATABASE, lock);
     let mut lookups: FuturesUnordered<_> = (0..8)
@@ -44,7 +44,7 @@ async fn lookups_beyond_the_limit_are_overloaded_and_cache_hits_are_answered() {
         let refused = (refused.code(), reason(&refused));
         assert_eq!(refused, (Code::Unavailable, "OVERLOADED".to_owned()));
     }
-    // A cached verdict needs no lookup.
+    // A verdict from the cache needs no lookup.
     for _ in 0..20 {
         let answer = cluster.b.introspect(&cluster.stack, &live).await;
         assert!(answer.unwrap().active);

@@ -1,5 +1,5 @@
-//! Concurrent calls with one idempotency key at two replicas: one is executed, and all get the same
-//! response.
+//! Tests concurrent calls with one idempotency key at two replicas. One call is executed, and all
+//! get the same response.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! Which tokens `RevokeAll` revokes on PostgreSQL, and what prevents it: the preview is taken at
-//! one replica, and the change is made at the other.
+//! Tests which tokens `RevokeAll` revokes on PostgreSQL, and what prevents it. The preview is made
+//! at one replica, and the change at the other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -51,7 +51,7 @@ async fn preview(cluster: &Cluster, filter: &RevokeFilter) -> v1::RevokeAllRespo
     shown
 }
 
-/// Calls `RevokeAll` at replica B with the hash of the preview.
+/// Calls `RevokeAll` at replica B with the hash from the preview.
 async fn revoke(
     cluster: &Cluster,
     filter: &RevokeFilter,
@@ -78,7 +78,7 @@ async fn seen(cluster: &Cluster, uid: &str) -> v1::Token {
     seen.into_inner().token.unwrap()
 }
 
-/// Issues a token as another admin of the stack.
+/// Issues a token as an admin of the stack other than the owner.
 async fn of_an_admin(cluster: &Cluster) -> Issued {
     let member = SetMemberRequest {
         stack_api_key: cluster.stack.clone(),
@@ -221,7 +221,7 @@ async fn what_changed_since_the_preview_stops_it_on_postgres_too() {
     cluster.a.warm(&cluster.stack, &first.secret).await;
     require_changed(revoke(&cluster, &unused, &shown.preview_hash).await, 0);
 
-    // Hashes of a preview of another stack, and of one with another filter.
+    // The hash belongs to a preview of another stack, or to one with another filter.
     let other = cluster.register().await;
     let shown = ask(&cluster.a, &other, &EVERY_TOKEN, None).await.unwrap();
     require_changed(revoke(&cluster, &EVERY_TOKEN, &shown.preview_hash).await, 2);
@@ -233,7 +233,7 @@ async fn what_changed_since_the_preview_stops_it_on_postgres_too() {
     }
     assert!(rows(&cluster).await.is_empty(), "nothing was done");
 
-    // A rotation does not change the set, and the revoke ends the new secret too.
+    // A rotation does not change the set. The revoke ends the new secret too.
     let shown = preview(&cluster, &EVERY_TOKEN).await.preview_hash;
     let rotate = rotate_request(&cluster.stack, &first.uid, overlap_for(60));
     let newer = cluster.a.owner.clone().tokens.rotate(rotate).await.unwrap();

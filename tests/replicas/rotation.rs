@@ -1,4 +1,4 @@
-//! Rotation and repeated calls over two replicas on one PostgreSQL.
+//! Tests rotation and repeated calls over two replicas on one PostgreSQL.
 
 use std::time::{Duration, Instant};
 
@@ -152,7 +152,8 @@ async fn of_50_repetitions_over_two_replicas_one_token_with_one_live_secret_is_l
         };
         let issues = (0..50).map(|at| {
             let (mut owner, request) = (replica(&cluster, at).owner.clone(), request.clone());
-            // There are more calls than a pool has connections, so some are refused and retry.
+            // There are more calls than connections in a pool, so some calls are refused and try
+            // again.
             async move {
                 loop {
                     match owner.tokens.issue(request.clone()).await {
@@ -191,7 +192,7 @@ async fn rotations_and_first_uses_at_once_never_wait_for_each_other_for_long() {
         return;
     };
     let issued = Issued::from(cluster.issue("busy").await);
-    // Fewer calls than a pool has connections; beyond that, calls are refused.
+    // There are fewer calls than connections in a pool, so none is refused.
     let calls = (0..24).map(|at| {
         let replica = replica(&cluster, at);
         let (stack, uid) = (cluster.stack.clone(), issued.uid.clone());
@@ -207,7 +208,7 @@ async fn rotations_and_first_uses_at_once_never_wait_for_each_other_for_long() {
                 .rotate(rotate_request(&stack, &uid, overlap))
                 .await;
             let secret = rotated.unwrap().into_inner().secret;
-            // The secret may be superseded by now, so either verdict is right, but the call must
+            // The secret may be superseded by now, so the verdict may be either, but the call must
             // not fail.
             replica.introspect(&stack, &secret).await.unwrap();
         }

@@ -1,5 +1,5 @@
-//! One caller whose reads take long does not keep other reads or verdicts from getting a
-//! connection.
+//! Tests that one caller whose reads take long does not prevent other reads or verdicts from
+//! getting a connection.
 
 use std::{
     sync::Arc,
@@ -18,11 +18,11 @@ use crate::{
     support::{Client, requests::list_request},
 };
 
-/// Many times the number of connections of a replica.
+/// The number of concurrent reads, which is many times the number of connections of a replica.
 const AT_ONCE: usize = 64;
 
-/// Starts callers that read the audit continuously. Every second call has a short timeout: its
-/// query continues in the database, and keeps its connection.
+/// Starts callers that read the audit continuously. Every second call has a short timeout, but its
+/// query continues in the database and keeps its connection.
 fn greedy(operator: &Client) -> JoinSet<()> {
     let mut attack = JoinSet::new();
     for number in 0..AT_ONCE {
@@ -41,7 +41,7 @@ fn greedy(operator: &Client) -> JoinSet<()> {
     attack
 }
 
-/// A transaction holds a lock of the audit table, so that every read of it waits.
+/// A transaction holds a lock on the audit table, so that every read of the table waits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hanging_reads_of_one_caller_delay_neither_lists_nor_verdicts() {
     let Some(cluster) = Cluster::start().await else {
@@ -58,7 +58,7 @@ async fn hanging_reads_of_one_caller_delay_neither_lists_nor_verdicts() {
         let mut owner = replica.owner.clone();
         let listed = owner.tokens.list(list_request(&cluster.stack)).await;
         lists = (lists.0 + usize::from(listed.is_ok()), lists.1 + 1);
-        // Of an unknown secret, which is not cached.
+        // This secret is unknown and not cached, so it needs a lookup.
         let unknown = Secret::generate(&OsEntropy).unwrap();
         let judged = replica.introspect(&cluster.stack, unknown.expose()).await;
         verdicts = (verdicts.0 + usize::from(judged.is_ok()), verdicts.1 + 1);

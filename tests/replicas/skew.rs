@@ -1,4 +1,4 @@
-//! Replicas whose clocks differ by less than the difference that raises an alarm.
+//! Tests replicas whose clocks differ by less than the difference that raises an alarm.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,8 @@ use crate::{
 
 const SKEW: Duration = Duration::from_secs(1);
 
-/// Waits until the replica answers that the token is inactive. Returns when, and the reason.
+/// Waits until the replica answers that the token is inactive. Returns when this was, and the
+/// reason.
 async fn end(replica: &Replica, stack: &str, secret: &str) -> (Instant, v1::Reason) {
     loop {
         let answer = replica.introspect(stack, secret).await.unwrap();
@@ -59,7 +60,7 @@ async fn an_expiry_differs_between_replicas_by_their_skew_and_a_revoke_does_not(
         end(&cluster.b, &cluster.stack, &expiring),
     );
     assert_eq!((why_a, why_b), (v1::Reason::Expired, v1::Reason::Expired));
-    // Each replica evaluates the expiry by its own clock; on a loaded machine either answer may
+    // Each replica uses its own clock to evaluate the expiry. On a busy machine, either answer may
     // come late.
     let skew = at_a - at_b;
     let slack = Duration::from_millis(400);

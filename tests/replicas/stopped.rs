@@ -1,4 +1,4 @@
-//! A replica that stops, or whose packets are lost, during a change: it holds the lock of its
+//! Tests a replica that stops, or whose packets are lost, during a change. It holds the lock of its
 //! stack, and the database gets no more packets from it.
 
 use std::time::{Duration, Instant};
@@ -17,9 +17,9 @@ use crate::{
     },
 };
 
-/// How long a replica that is gone may keep a lock.
+/// The maximum time for which a replica that is gone may keep a lock.
 const FREE_WITHIN: Duration = Duration::from_secs(10);
-/// How many retries the owner sends at once.
+/// How many retries the owner sends at the same time.
 const RETRIES: usize = 40;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -31,7 +31,7 @@ async fn a_replica_that_vanishes_inside_a_change_frees_its_stack_and_hinders_no_
     let kept = cluster.issue("kept").await;
     cluster.b.warm(&cluster.stack, &kept.secret).await;
     let uid = cluster.issue("before").await.token.unwrap().token_uid;
-    // A waits for the stack's lock, and is cut off before it gets it.
+    // A waits for the lock of the stack, and is cut off before it gets the lock.
     let lock = format!(
         "UPDATE stacks SET name = name WHERE key = '{}'",
         cluster.stack
@@ -83,7 +83,7 @@ async fn a_replica_that_vanishes_inside_a_change_frees_its_stack_and_hinders_no_
     println!("revoked after {first:?} to {last:?}, other stacks within {slowest:?}");
     assert!(*first <= FREE_WITHIN, "{first:?}");
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
-    // A is connected again, and must not report an undone change as done.
+    // A is connected again. It must not report the change as done, because it was rolled back.
     cluster.a.link.set(Link::Up);
     let status = update.await.unwrap().unwrap_err();
     assert!(
@@ -94,7 +94,7 @@ async fn a_replica_that_vanishes_inside_a_change_frees_its_stack_and_hinders_no_
     assert_eq!(cluster.postgres.run(DATABASE, &sql), "before");
 }
 
-/// Number of concurrent changes of one stack; larger than its queue.
+/// The number of concurrent changes to one stack, which is more than the stack's queue holds.
 const CROWD: usize = 160;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,4 +1,4 @@
-//! The number of round trips to PostgreSQL that each change makes, from BEGIN to COMMIT.
+//! Tests how many round trips to PostgreSQL each change makes, from BEGIN to COMMIT.
 
 use std::collections::HashMap;
 
@@ -13,8 +13,8 @@ use crate::{
     },
 };
 
-/// Returns the number of messages of each change in a log: those of one session from the lock of a
-/// stack to COMMIT.
+/// Returns for each change in a log how many messages it has sent. A change comprises the messages
+/// of one session from the lock of a stack to COMMIT.
 fn trips(log: &str) -> Vec<usize> {
     let (mut open, mut done) = (HashMap::<&str, Option<usize>>::new(), Vec::new());
     for entry in log.split("@@stacktoken ").skip(1) {
@@ -51,7 +51,7 @@ async fn a_change_makes_few_round_trips() {
     let stack = &cluster.stack;
     let mut tokens = cluster.a.owner.tokens.clone();
     let mut counted = Vec::new();
-    // In the first round, statements are prepared.
+    // The first round also prepares statements.
     for round in 0..2 {
         let mut from = postgres.log().len();
         let mut note = |change: &'static str| {

@@ -1,6 +1,7 @@
-//! A change is only made in the database that committed the last heartbeat, only in its own tables,
-//! and only if its clock agrees with the replica's. A read in that database sees every row. Each
-//! condition can cease to hold between two heartbeats.
+//! Tests that a change is made only in the database that committed the last heartbeat, only in its
+//! own tables, and only if the database's clock agrees with the replica's. Also tests that a read
+//! in this database sees every row. Each of these conditions can cease to hold between two
+//! heartbeats.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ use crate::{
     },
 };
 
-/// Issues a token as soon as the replica accepts changes again.
+/// Issues a token, as soon as the replica accepts changes again.
 pub async fn issue_soon(cluster: &Cluster, request: v1::IssueRequest) -> v1::IssueResponse {
     let begun = Instant::now();
     loop {
@@ -37,7 +38,7 @@ pub async fn issue_soon(cluster: &Cluster, request: v1::IssueRequest) -> v1::Iss
 }
 
 /// Revokes tokens while a restored dump has the address of the database. Returns how many revokes
-/// were acknowledged, and how many of them the real database does not have.
+/// were acknowledged, and how many of these are missing in the real database.
 async fn revoke_beside_a_copy(cluster: &Cluster) -> (usize, usize) {
     let other = postgres::start_another_system().unwrap();
     let mut uids = Vec::new();
@@ -75,7 +76,7 @@ async fn no_revoke_is_acknowledged_by_a_copy_that_stands_in_for_a_moment() {
         return;
     };
     assert_eq!(revoke_beside_a_copy(&cluster).await, (0, 0));
-    // Through the real database, a revoke succeeds.
+    // A revoke that reaches the real database succeeds.
     let issued = issue_soon(&cluster, issue_request(&cluster.stack, "afterwards")).await;
     cluster
         .revoke(&issued.token.unwrap().token_uid)
@@ -95,7 +96,7 @@ async fn without_the_origin_check_of_changes_revokes_are_lost() {
     .await;
 }
 
-/// Calls `Revoke` at a replica for two seconds. Returns how often it was acknowledged.
+/// Calls `Revoke` at a replica for two seconds. Returns how many calls were acknowledged.
 async fn revoke_at(replica: &Replica, stack: &str, uid: &str) -> usize {
     let (mut acknowledged, begun) = (0, Instant::now());
     while begun.elapsed() < Duration::from_secs(2) {
@@ -115,7 +116,7 @@ async fn a_replica_that_has_never_trusted_a_database_makes_no_change() {
     };
     let uid = cluster.issue("live").await.token.unwrap().token_uid;
     cluster.postgres.copy_to(&other, DATABASE);
-    // As in a dump of a standby.
+    // A dump of a standby may lack this row.
     other.run(DATABASE, "DELETE FROM incarnation");
     let replica = cluster.begin_on(&other).await;
     assert_eq!(revoke_at(&replica, &cluster.stack, &uid).await, 0);
@@ -153,8 +154,8 @@ async fn connections_that_stay_on_a_copy_are_replaced() {
     println!("changes are made again after {:?}", back.elapsed());
 }
 
-/// Replaces the database's clock by a function that adds an offset stored in a table. Sessions find
-/// it through the search path of the role.
+/// Replaces the database's clock with a function that adds an offset from a table. Sessions find
+/// the function through the search path of the role.
 fn make_clock(cluster: &Cluster) {
     let made = "CREATE SCHEMA wrong; CREATE TABLE wrong.ahead (by interval); \
         INSERT INTO wrong.ahead VALUES ('0'); \
@@ -168,13 +169,13 @@ fn set_clock_ahead(postgres: &Postgres, by: &str) {
     postgres.run(DATABASE, &format!("UPDATE wrong.ahead SET by = '{by}'"));
 }
 
-/// Gives both replicas new sessions.
+/// Closes the connections of both replicas, so that they start new sessions.
 async fn reconnect(cluster: &Cluster) {
     point_to(cluster, cluster.postgres.port()).await;
 }
 
-/// Sets the database's clock an hour ahead for less than the time between two heartbeats, and makes
-/// changes meanwhile. Returns whether that ended a live token.
+/// Sets the database's clock one hour ahead for less than the time between two heartbeats, and
+/// makes changes during this time. Returns whether this has ended a live token.
 async fn change_while_the_clock_is_ahead(cluster: &Cluster) -> bool {
     make_clock(cluster);
     reconnect(cluster).await;
@@ -218,7 +219,7 @@ async fn without_the_clock_check_of_changes_a_stepped_clock_ends_a_token() {
     .await;
 }
 
-/// Copies of all tables in a schema that precedes theirs in the search path.
+/// Creates copies of all tables in a schema that comes first in the search path.
 const SHADOWS: &str = "DO $$ DECLARE name text; BEGIN \
     CREATE SCHEMA shadows; \
     FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP \
@@ -249,7 +250,7 @@ async fn tables_of_the_same_names_in_another_schema_are_not_taken_for_the_own() 
     }
     println!("active after the revoke: {answered}, changes acknowledged: {acknowledged}");
     assert_eq!((answered, acknowledged), (0, 0));
-    // With the search path restored, the replicas serve again.
+    // When the search path is restored, the replicas serve again.
     let mended = "ALTER ROLE postgres RESET search_path";
     cluster.postgres.run(DATABASE, mended);
     reconnect(&cluster).await;
@@ -274,7 +275,7 @@ async fn a_table_that_is_rewritten_hides_no_token_whatever_the_default_isolation
     let first = cluster.issue("first").await;
     cluster.b.warm(&cluster.stack, &first.secret).await;
     for at in 0..3 {
-        // B has not looked up this token, so it is not cached there.
+        // B has not looked up this token, so B has not cached it.
         let live = issue_soon(
             &cluster,
             issue_request(&cluster.stack, &format!("live {at}")),
@@ -284,7 +285,7 @@ async fn a_table_that_is_rewritten_hides_no_token_whatever_the_default_isolation
             format!("ALTER TABLE token_secrets ADD COLUMN rewritten_{at} float DEFAULT random()");
         let held = cluster.postgres.hold(DATABASE, &rewrite);
         let asking = async {
-            // B refuses within the bound, or answers once the table is unlocked.
+            // B refuses calls after the bound, or answers once the table is unlocked.
             loop {
                 match cluster.b.introspect(&cluster.stack, &live.secret).await {
                     Ok(answer) => break answer,
@@ -320,7 +321,7 @@ async fn what_a_clock_ahead_has_called_expired_stays_expired() {
                 assert_eq!(answer.reason(), v1::Reason::Expired);
                 break;
             }
-            // On a busy machine a call can be refused.
+            // A call may be refused on a busy machine.
             _ => sleep(Duration::from_millis(5)).await,
         }
     }

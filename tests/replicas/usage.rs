@@ -1,4 +1,4 @@
-//! The last use of tokens, with two replicas on one PostgreSQL.
+//! Tests the last use of tokens with two replicas on one PostgreSQL.
 
 use std::{
     sync::Arc,
@@ -36,7 +36,7 @@ fn micros(at: &prost_types::Timestamp) -> i64 {
     at.as_micros()
 }
 
-/// Uses a token, and returns the instant of the verdict in microseconds.
+/// Uses a token. Returns the instant of the verdict in microseconds.
 async fn used(cluster: &Cluster, replica: &Replica, token: &Issued) -> i64 {
     let answer = replica.introspect(&cluster.stack, &token.secret).await;
     let answer = answer.unwrap();
@@ -64,8 +64,8 @@ async fn a_use_at_one_replica_is_seen_at_the_other_and_never_goes_back() {
         (first - 1_000_000..=first).contains(&at_b),
         "a first use is recorded at once"
     );
-    // B has written nothing about this token in the last minute, so it writes at once; A then reads
-    // the value from the store.
+    // B has not written a use of this token in the last minute, so it writes this use at once. A
+    // then reads the value from the store.
     let second = used(&cluster, &cluster.b, &token).await;
     let until = Instant::now() + Duration::from_secs(10);
     let mut latest = at_b;
@@ -103,13 +103,12 @@ async fn a_database_that_is_away_loses_no_use() {
         used(&cluster, &cluster.a, &token).await;
         let writes = cluster.b.metric(WRITES).await;
         cluster.b.warm(&cluster.stack, &token.secret).await;
-        // The lease stays valid through the control connection; the one for calls and writes is
-        // cut.
+        // The control connection keeps the lease valid. The connection for calls and writes is cut.
         cluster.b.link.set(Link::Cut);
         let failures = cluster.b.metric(FAILURES).await;
         let last = used(&cluster, &cluster.b, &token).await;
         if cluster.b.metric(WRITES).await > writes {
-            // A write happened in between, and the next one is due in a minute.
+            // B has written a use in the meantime, and the next write is due only in a minute.
             cluster.b.link.set(Link::Up);
             continue;
         }
@@ -127,7 +126,7 @@ async fn a_database_that_is_away_loses_no_use() {
 }
 
 /// Writers that update the same rows in opposite orders would deadlock, and PostgreSQL would roll
-/// one of them back, if the statement did not sort the rows.
+/// one of them back. The statement sorts the rows to prevent this.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn replicas_that_write_the_same_uses_at_once_never_undo_each_other() {
     let Some(cluster) = Cluster::start().await else {

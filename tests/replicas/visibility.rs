@@ -1,11 +1,11 @@
-//! How soon a revoke at one replica takes effect at the other.
+//! Tests how soon a revoke at one replica takes effect at the other.
 
 use std::time::{Duration, Instant};
 
 use crate::cluster::Cluster;
 
-/// Returns how many revokes to make: 200, or STACKTOKEN_TEST_REVOKES for the figures in
-/// docs/reliability.md.
+/// Returns how many revokes to make. The default is 200; set STACKTOKEN_TEST_REVOKES to measure the
+/// figures in docs/reliability.md.
 fn revokes() -> usize {
     std::env::var("STACKTOKEN_TEST_REVOKES").map_or(200, |count| count.parse().unwrap())
 }
@@ -24,7 +24,7 @@ async fn a_revoke_is_seen_on_the_other_replica_within_the_bound() {
         let revoked = cluster.revoke(&uid).await.unwrap();
         let acknowledged = Instant::now();
         if at % 2 == 0 {
-            // With the revision of the revoke, not even the first answer is stale.
+            // If the call names the revision of the revoke, not even the first answer may be stale.
             let answer = cluster
                 .b
                 .introspect_since(&cluster.stack, &issued.secret, &revoked.revision)

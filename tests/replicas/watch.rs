@@ -1,5 +1,5 @@
-//! `Watch` over two replicas on one PostgreSQL: no acknowledged change is missed, no pong covers a
-//! change that was not sent, and a stream can resume from every revision.
+//! Tests `Watch` over two replicas on one PostgreSQL. No acknowledged change is missed, no pong
+//! covers a change that was not sent, and a stream can resume from every revision.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -51,12 +51,12 @@ async fn issue_many(cluster: &Cluster, name: &str, count: usize) -> Vec<String> 
     uids
 }
 
-/// Returns the position in a revision.
+/// Returns the position in the change log that a revision contains.
 fn position(revision: &str) -> i64 {
     i64::from_str_radix(&revision[16..], 16).unwrap()
 }
 
-/// Revokes a token by SQL, in a transaction that stays open.
+/// Revokes a token with SQL in a transaction that stays open.
 fn hold_revoke(cluster: &Cluster, uid: &str) -> OpenTransaction {
     cluster.postgres.hold(
         DATABASE,
@@ -118,7 +118,8 @@ async fn both_replicas_report_the_changes_of_each() {
         };
         stacks.remove(remove).await.unwrap();
         let of_stack = format!("stack {}", known.stack_uid);
-        // Updated, new expiry, rotated, first used, revoked; suspended, removed.
+        // The token was updated, got a new expiry, and was rotated, first used and revoked. The
+        // stack was suspended and removed.
         let wanted = [&[this.as_str(); 5][..], &[of_stack.as_str(); 2]].concat();
         for watching in &mut both {
             for what in &wanted {
@@ -129,15 +130,15 @@ async fn both_replicas_report_the_changes_of_each() {
     }
 }
 
-/// Returns how many revokes to make: 200, or STACKTOKEN_TEST_REVOKES for the figures in
-/// docs/reliability.md.
+/// Returns how many revokes to make. The default is 200; set STACKTOKEN_TEST_REVOKES to measure the
+/// figures in docs/reliability.md.
 fn revokes() -> usize {
     std::env::var("STACKTOKEN_TEST_REVOKES").map_or(200, |count| count.parse().unwrap())
 }
 
-/// Pings as often as the server answers without delay. Asserts that each pong follows every change
-/// that was acknowledged before `sent_at - staleness`. Returns how many pongs moved that point
-/// forward.
+/// Pings as often as the server answers without delay. Asserts that each pong comes after every
+/// change that was acknowledged before `sent_at - staleness`. Returns how many pongs moved this
+/// instant forward.
 async fn check_pongs(
     mut watching: Watching,
     acknowledged: Arc<Mutex<Vec<(String, Instant)>>>,
@@ -146,8 +147,9 @@ async fn check_pongs(
     let (mut told, mut covered) = (BTreeSet::new(), 0);
     let mut highest = 0;
     for nonce in 0.. {
-        // Stay below the server's 20 pongs per second. A ping that waits at the server would date
-        // the pong too early, and a change sent slightly late would go unnoticed.
+        // The interval stays below the server's limit of 20 pongs per second. If a ping had to wait
+        // at the server, the test would assume too early an instant for the pong, and would not
+        // notice a change that was sent slightly late.
         sleep(Duration::from_millis(52)).await;
         let sent = Instant::now();
         watching.send(ping(nonce));
@@ -180,7 +182,7 @@ async fn check_pongs(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_pong_covers_a_revoke_that_was_not_sent_before_it() {
     let count = revokes();
-    // The lease is renewed often, so that pongs cover recent changes.
+    // The lease is renewed often, so that a pong covers recent changes.
     let often = |tuning: &mut Tuning| tuning.freshness_bound = Duration::from_millis(200);
     let Some(cluster) = Cluster::start_with(often, Safeguards::default()).await else {
         return;
@@ -211,8 +213,8 @@ async fn no_pong_covers_a_revoke_that_was_not_sent_before_it() {
     assert!(covered >= 32, "too few pongs to check: {covered}");
 }
 
-/// Reads a stream until it has sent this many changes. Returns, for each revision, the changes sent
-/// up to it.
+/// Reads a stream until it has sent this many changes. Returns for each revision the changes that
+/// were sent up to it.
 async fn record(mut watching: Watching, until: usize) -> BTreeMap<String, BTreeSet<String>> {
     let mut told = BTreeSet::new();
     let mut points: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -229,7 +231,8 @@ async fn record(mut watching: Watching, until: usize) -> BTreeMap<String, BTreeS
                 pong.revision
             }
         };
-        // Keep the first occurrence of each revision, when the fewest changes had been sent.
+        // Only the first occurrence of each revision counts, because the fewest changes had been
+        // sent then.
         points.entry(revision).or_insert_with(|| told.clone());
         if told.len() == until {
             return points;
@@ -253,7 +256,8 @@ async fn from_every_sent_revision_the_remaining_changes_follow_in_any_commit_ord
     }
     let mut uids = uids.iter();
     for _ in 0..ROUNDS {
-        // Two transactions that begin before all the others and end after them, the first one last.
+        // These two transactions begin before all others and end after them. The first one ends
+        // last.
         let first = hold_revoke(&cluster, uids.next().unwrap());
         let second = hold_revoke(&cluster, uids.next().unwrap());
         let some: Vec<_> = uids.by_ref().take(BETWEEN).collect();
@@ -332,7 +336,8 @@ async fn while_an_older_transaction_is_at_work_the_two_points_part() {
     let late = position(&revoked.revision);
     assert_eq!(changed.min_revision, revoked.revision);
     assert!(position(&changed.revision) < late, "{changed:?}");
-    // A stream opened now does not get this change, but its `min_revision` must already cover it.
+    // A stream that is opened now does not get this change, but its `min_revision` must already
+    // cover the change.
     let (told, pong) = watching(&cluster.b, "").await.pong().await.unwrap();
     assert!(told.is_empty(), "{told:?}");
     assert_eq!(pong.min_revision, revoked.revision);
@@ -361,9 +366,9 @@ async fn points_that_cannot_be_gone_on_from_are_refused_on_postgres_too() {
         let opened = Watching::open(&cluster.b.service, &revision).await;
         assert_eq!(reason(&opened.err().unwrap()), "REVISION_UNKNOWN");
     }
-    // From position 0: the whole change log is still available.
+    // A stream can start at position 0, because the whole change log is still available.
     watching(&cluster.b, &format!("{epoch}0")).await;
-    // Wait until the pollers have read up to the current position.
+    // Wait until the pollers have read the log up to the current position.
     sleep(Duration::from_millis(600)).await;
     let purge = format!(
         "UPDATE meta SET value = {} WHERE name = 'purged'",
@@ -373,8 +378,8 @@ async fn points_that_cannot_be_gone_on_from_are_refused_on_postgres_too() {
     let opened = Watching::open(&cluster.b.service, &format!("{epoch}0")).await;
     assert_eq!(reason(&opened.err().unwrap()), "REVISION_PURGED");
     watching(&cluster.b, &pong.revision).await;
-    // A purge of rows that the poller has already read does no harm; a purge of rows it has not
-    // read ends the streams.
+    // A purge of rows that the poller has already read does no harm. A purge of rows that it has
+    // not read ends the streams.
     let mut open = watching(&cluster.b, "").await;
     sleep(Duration::from_millis(600)).await;
     assert!(open.pong().await.is_ok());
@@ -383,8 +388,8 @@ async fn points_that_cannot_be_gone_on_from_are_refused_on_postgres_too() {
     assert_eq!(reason(&open.end().await), "REVISION_PURGED");
 }
 
-/// Revokes a token during a fault, while B cannot see the revoke. Asserts that no pong covers it,
-/// and that B sends the change after the fault.
+/// Revokes a token during a fault, so that B cannot see the revoke. Asserts that no pong covers the
+/// revoke, and that B sends the change after the fault.
 async fn through(cluster: &Cluster, name: &str, begin: impl FnOnce(), end: impl FnOnce()) {
     let token = issued(cluster, name).await;
     let mut watching = watching(&cluster.b, "").await;
@@ -452,7 +457,7 @@ async fn a_readable_primary_that_cannot_commit_renews_no_lease() {
         return;
     };
     let run = |sql| cluster.postgres.run(DATABASE, sql);
-    // Its synchronous standby is gone, so every commit waits.
+    // The synchronous standby is gone, so every commit waits.
     let cut_off = || {
         run("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
         run("SELECT pg_reload_conf()");

@@ -1,7 +1,8 @@
-//! Calls whose answers must not be distinguishable by their duration cost the same work: the same
-//! statements and the same number of lookups. The tests count statements and measure no time, since
-//! times differ between machines. To measure times: `STACKTOKEN_TEST_TIMES=2000 cargo test --test
-//! replicas indistinguishable_answers -- --nocapture`.
+//! Tests that calls whose answers must not be distinguishable by their duration do the same work:
+//! they run the same statements and the same number of lookups. The tests count statements and
+//! measure no times, because times differ between machines. To measure times, run
+//! `STACKTOKEN_TEST_TIMES=2000 cargo test --test replicas indistinguishable_answers --
+//! --nocapture`.
 
 use std::{
     collections::BTreeMap,
@@ -26,14 +27,14 @@ use crate::{
 
 const NOWHERE: &str = "blt00000000deadbeef";
 
-/// Text that only a lookup by digest contains.
+/// A text that occurs only in the statement that looks up a digest.
 const LOOK_UP: &str = "s.session_ended_at";
 
-/// Statements that a session of replica A ran, without their parameters.
+/// The statements that sessions of replica A have run, without their parameters.
 type Statements = Vec<String>;
 
 impl Cluster {
-    /// Makes the server log every statement with its session.
+    /// Makes the server log every statement together with its session.
     fn log_statements(&self) {
         let settings = [
             "ALTER SYSTEM SET log_statement = 'all'",
@@ -41,14 +42,14 @@ impl Cluster {
             "SELECT pg_reload_conf()",
         ];
         self.postgres.run_each("postgres", &settings);
-        // Once this statement is logged, so are all later ones.
+        // When this statement is logged, all later ones are logged too.
         while !self.postgres.log().contains("'it logs'") {
             self.postgres.run(DATABASE, "SELECT 'it logs'");
         }
     }
 
-    /// Returns the statements that a call runs: those of every transaction that reads a table of
-    /// stacks or secrets, grouped by transaction. Other statements come from probes and polls.
+    /// Returns the statements that a call runs, grouped by transaction. Only transactions that read
+    /// a table of stacks or of secrets count, because all others belong to probes and polls.
     async fn statements_of<T>(&self, call: impl Future<Output = T>) -> (T, Statements) {
         let before = self.postgres.log().len();
         let answered = call.await;
@@ -71,7 +72,7 @@ impl Cluster {
     }
 }
 
-/// Returns the session and the text of a statement in a line of the log.
+/// Returns the session and the statement that a line of the log contains.
 fn statement(line: &str) -> Option<(&str, &str)> {
     let (session, rest) = line.split_once('|')?;
     let rest = rest.strip_prefix("LOG:  ")?;
@@ -107,7 +108,7 @@ async fn for_a_stranger_a_stack_that_exists_costs_the_same_statements_as_one_tha
     let stranger = cluster.a.stranger(&cluster).await;
     cluster.log_statements();
     let mut of_each = Vec::new();
-    // Twice each, because the second call could be answered from a cache.
+    // Each call is made twice, because the second one could be answered from a cache.
     let real = cluster.stack.as_str();
     for key in [real, NOWHERE, real, NOWHERE] {
         let (mut tokens, mut stacks) = (stranger.tokens.clone(), stranger.stacks.clone());
@@ -128,7 +129,7 @@ async fn for_a_stranger_a_stack_that_exists_costs_the_same_statements_as_one_tha
             assert_eq!(status.code(), Code::NotFound);
             assert_eq!(reason(&status), "STACK_NOT_FOUND");
         }
-        // The key is part of the text of the statement that locks the stack.
+        // The key is part of the text of the statement that locks the stack, so it is replaced.
         let without_key = |text: String| text.replace(key, "KEY");
         of_each.push(statements.into_iter().map(without_key).collect::<Vec<_>>());
     }
@@ -144,9 +145,9 @@ fn unknown() -> String {
     secret.expose().to_owned()
 }
 
-/// Returns how many lookups a question makes: first, repeated within [`UNKNOWN_FOR`], and after the
-/// cached verdict expired; and the cache's hits and misses. Measures again when the machine was too
-/// slow for the repetition to come in time.
+/// Returns how many lookups a question makes when it is asked first, when it is repeated within
+/// [`UNKNOWN_FOR`], and after the cached verdict has expired. Also returns the hits and misses of
+/// the cache. Measures again if the machine was too slow to repeat the question in time.
 async fn look_ups(cluster: &Cluster, stack: &str, secret: &str, in_batch: bool) -> String {
     for attempt in 0..20 {
         if attempt > 0 {
@@ -160,17 +161,17 @@ async fn look_ups(cluster: &Cluster, stack: &str, secret: &str, in_batch: bool) 
     panic!("20 times, two questions in a row took longer than {UNKNOWN_FOR:?}");
 }
 
-/// How long a replica caches that a secret is unknown.
+/// For how long a replica caches that a secret is unknown.
 const UNKNOWN_FOR: Duration = Duration::from_secs(1);
 
-/// Pauses the replica until what it has cached is too old, and waits for its next lease.
+/// Pauses the replica until its cached verdicts are too old, and waits for its next lease.
 async fn expire(cluster: &Cluster) {
     let replica = &cluster.a;
     replica.clock.pause_for(2 * UNKNOWN_FOR);
     while replica.metric("stacktoken_lease_age_seconds").await >= 0.5 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    // The replica may evict once more after its clock jumped.
+    // The replica may evict once more after its clock has jumped.
     tokio::time::sleep(UNKNOWN_FOR).await;
 }
 
@@ -243,7 +244,7 @@ async fn for_a_holder_a_wrong_stack_key_costs_the_same_look_ups_as_an_unknown_se
             let told = look_ups(&cluster, key, secret, in_batch).await;
             assert_eq!(told, wanted, "{key}");
         }
-        // With the key of its own stack, the secret is active.
+        // With the key of its own stack, each secret is active.
         for secret in [&used, &unused] {
             let answer = cluster.a.introspect(&cluster.stack, secret).await.unwrap();
             assert!(answer.active);
@@ -251,7 +252,7 @@ async fn for_a_holder_a_wrong_stack_key_costs_the_same_look_ups_as_an_unknown_se
     }
 }
 
-/// Returns the median duration of a call, made once with each of these texts.
+/// Calls `call` once with each of these texts. Returns the median duration.
 async fn median(mut call: impl AsyncFnMut(&str), texts: &[String]) -> Duration {
     let mut times = Vec::new();
     for text in texts {
@@ -263,7 +264,8 @@ async fn median(mut call: impl AsyncFnMut(&str), texts: &[String]) -> Duration {
     times[times.len() / 2]
 }
 
-/// Prints medians and asserts nothing, because this machine may be busy. See the head of this file.
+/// This test prints medians but asserts nothing, because the machine may be busy. The comment at
+/// the top of this file says how to use it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn indistinguishable_answers_take_equally_long() {
     let times = std::env::var("STACKTOKEN_TEST_TIMES");

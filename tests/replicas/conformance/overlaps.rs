@@ -1,4 +1,4 @@
-//! The two live secrets of a token during a rotation, on both engines.
+//! Compares the two live secrets of a token during a rotation on both engines.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use stacktoken::{
 
 use super::{Engine, KEY, first_use, reason, refusal, rotate, states};
 
-/// Returns the live secrets of a token, and asserts that `get` and `list` agree on them.
+/// Returns the live secrets of a token. Asserts that `get` and `list` agree on them.
 async fn seen(engine: &Engine, key: &StackKey, uid: TokenUid) -> String {
     let token = engine.store.get(&engine.owner(), key, uid).await.unwrap();
     let query = ListQuery {

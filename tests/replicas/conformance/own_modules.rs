@@ -1,5 +1,5 @@
-//! Permissions of modules that are not built in, on both engines. The store keeps them unchanged,
-//! whatever catalogue is in effect.
+//! Compares permissions for modules that are not built in on both engines. The store keeps these
+//! permissions unchanged, whatever catalogue is in effect.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +27,8 @@ fn permissions() -> Permissions {
     draft.try_into().unwrap()
 }
 
-/// Evaluates actions of custom and built-in modules, with the catalogue file and without it.
+/// Evaluates actions of custom and of built-in modules, both with the catalogue file and without
+/// it.
 fn verdicts(engine: &Engine, facts: &Facts) -> String {
     let asked = [
         "experiment.update",
@@ -118,7 +119,7 @@ pub async fn own_modules(engine: &Engine) -> Vec<String> {
         let named = format!("{event:?}").contains("experiment");
         format!("{:?} {named}", event.action)
     });
-    // All events have the same instant, so their order is undefined.
+    // All events occur at the same instant, so their order is undefined.
     let mut describe: Vec<_> = describe.collect();
     describe.sort();
     noted.extend(describe);

@@ -1,4 +1,4 @@
-//! Calls that return no secret, repeated with the same idempotency key.
+//! Compares repeated calls with the same idempotency key that return no secret.
 
 use std::time::Duration;
 
@@ -51,7 +51,8 @@ pub async fn registrations(engine: &Engine) -> Vec<String> {
         .await
         .unwrap();
     engine.clock.advance(DAY);
-    // Each attempt makes a new stack key; the repetition returns the one that was registered.
+    // Each attempt generates a new stack key, but the repetition returns the key that was
+    // registered.
     let again = store
         .register_stack(&call, &command(OTHER, b"a"))
         .await
@@ -99,7 +100,7 @@ fn preview(call: Call) -> Call {
     }
 }
 
-/// Returns every page of a preview.
+/// Returns the names on every page of a preview, and its hash.
 async fn shown(engine: &Engine, key: &str) -> (Vec<String>, PreviewHash) {
     let mut command = revoke_all(key, None);
     let mut names = Vec::new();

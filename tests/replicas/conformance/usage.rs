@@ -1,4 +1,4 @@
-//! Recording and listing of the last use of tokens, on both engines.
+//! Compares how the last use of tokens is recorded and listed on both engines.
 
 use std::{sync::Arc, time::Instant};
 
@@ -61,8 +61,8 @@ async fn unused(engine: &Engine, key: &StackKey, at: Timestamp) -> Vec<String> {
     names
 }
 
-/// Records uses out of order and by several services: the last use only ever moves forward, and is
-/// the latest of all services.
+/// Records uses out of order and by several services. The last use only ever moves forward, and is
+/// the latest use by any service.
 pub async fn uses(engine: &Engine) -> Vec<String> {
     let (store, key) = (&engine.store, engine.register(KEY).await);
     let (token, _) = engine.issue(&key, "used", None).await.unwrap();
@@ -75,11 +75,13 @@ pub async fn uses(engine: &Engine) -> Vec<String> {
     assert_eq!(last_use(engine, &key, token.uid).await, None);
     for batch in [
         vec![used(token.uid, &one, later(start, 60))],
-        // Out of order, as from two replicas: the recorded time does not go back.
+        // These uses are out of order, as if they came from two replicas. The recorded time must
+        // not go back.
         vec![used(token.uid, &one, later(start, 30))],
         vec![
             used(token.uid, &two, later(start, 90)),
-            // This token was purged in the meantime: it is skipped, and the others are recorded.
+            // This token was purged in the meantime. Its use is skipped, and the other uses are
+            // recorded.
             used(gone, &one, later(start, 99)),
             used(token.uid, &odd, later(start, 50)),
             used(other.uid, &odd, later(start, 40)),
@@ -106,7 +108,7 @@ pub async fn uses(engine: &Engine) -> Vec<String> {
     noted
 }
 
-/// Records a first use that is older than the last use: the last use stays, without an error.
+/// Records a first use that is older than the last use. The last use stays, and there is no error.
 pub async fn first_uses(engine: &Engine) -> Vec<String> {
     let (store, key) = (&engine.store, engine.register(KEY).await);
     let (token, first) = engine.issue(&key, "rotated", None).await.unwrap();
@@ -128,8 +130,9 @@ pub async fn first_uses(engine: &Engine) -> Vec<String> {
     vec![format!("{ended}")]
 }
 
-/// Lists the candidates of a refused `Issue`: the token that expires soonest, the oldest unused
-/// one, the one idle for longest; then the next best.
+/// Lists the candidates that a refused `Issue` names: the token that expires soonest, the oldest
+/// unused token, and the one that has been idle for longest. If there is no such token, the next
+/// best is named.
 pub async fn candidates(engine: &Engine) -> Vec<String> {
     let (store, key) = (&engine.store, engine.register(KEY).await);
     let mut uids = Vec::new();
@@ -142,7 +145,7 @@ pub async fn candidates(engine: &Engine) -> Vec<String> {
     let by = service("one");
     let mut noted = Vec::new();
     let mut names = Vec::new();
-    // Token 7 is idle longest, then 3, then 9.
+    // Token 7 has been idle for longest, then token 3, then token 9.
     for round in [
         vec![],
         vec![(3, 50), (7, 20), (9, 80)],
@@ -166,7 +169,7 @@ pub async fn candidates(engine: &Engine) -> Vec<String> {
     let expected: [&[&str]; 3] = [
         &["token 5", "token 0", "token 1"],
         &["token 5", "token 0", "token 7"],
-        // No token is unused: the third candidate is the next one idle longest.
+        // No token is unused, so the third candidate is the second one in order of idle time.
         &["token 5", "token 2", "token 7"],
     ];
     let names: Vec<Vec<String>> = names;
@@ -174,7 +177,7 @@ pub async fn candidates(engine: &Engine) -> Vec<String> {
     noted
 }
 
-/// Records as many uses as fit into one statement, three times.
+/// Three times, records as many uses as fit into one statement.
 pub async fn many_uses(engine: &Engine) -> Vec<String> {
     let (store, key) = (&engine.store, engine.register(KEY).await);
     let (token, _) = engine.issue(&key, "used by many", None).await.unwrap();

@@ -1,4 +1,4 @@
-//! Changes with the etag of the version that the caller has read, on both engines.
+//! Compares changes with the etag of the version that the caller has read on both engines.
 
 use futures_util::future::join_all;
 use stacktoken::{
@@ -23,7 +23,7 @@ fn describe(text: &str) -> Edit {
     }
 }
 
-/// Returns the current etag, as the refusal of a change with another etag reports it.
+/// Returns the current etag from the refusal of a change with another etag.
 fn current<T: std::fmt::Debug>(done: Result<T, Error>) -> Etag {
     match refusal(done) {
         Refusal::EtagMismatch { etag } => etag,
@@ -31,14 +31,14 @@ fn current<T: std::fmt::Debug>(done: Result<T, Error>) -> Etag {
     }
 }
 
-/// Updates a token in concurrent calls with the same etag. Asserts that exactly one succeeds and
-/// that the token has the description from that call. Returns the count.
+/// Updates a token with the same etag in concurrent calls. Asserts that exactly one call succeeds
+/// and that the token has the description from this call. Returns how many calls succeeded.
 async fn race(engine: &Engine, target: &Target) -> String {
     let changes = (0..8).map(|n| async move {
         loop {
             let edit = describe(&format!("by {n}"));
             match engine.store.update(&engine.owner(), target, &edit).await {
-                // The queue of a stack is limited; callers beyond it retry.
+                // The queue of a stack is limited, so callers that find it full try again.
                 Err(Error::Crowded | Error::Conflict(_)) => {}
                 done => break (n, done.map(|(done, _)| done)),
             }

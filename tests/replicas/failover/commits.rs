@@ -1,5 +1,5 @@
-//! A COMMIT that waits for a standby that is gone: its outcome is unknown, and stays unknown if an
-//! administrator cancels the wait, although PostgreSQL then reports success with a warning.
+//! Tests a COMMIT that waits for a standby that is gone. Its outcome is unknown, and stays unknown
+//! if an administrator cancels the wait, although PostgreSQL then reports success with a warning.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::{proxy::Link, support::requests::revoke_request};
 
 const REVOKED_WITHIN: Duration = Duration::from_secs(15);
 
-/// Revokes at A while every COMMIT waits, and returns the result.
+/// Revokes a token at A while every COMMIT waits. Returns the result of the call.
 async fn revoke_without_standby(
     pair: &SyncReplicas,
     token: &Token,
@@ -63,7 +63,7 @@ async fn a_heartbeat_whose_wait_was_cancelled_proves_nothing() {
     };
     let (tokens, asked) = known_tokens(&pair, 0).await;
     let observer = Observer::start(&pair.cluster.b.service, &asked);
-    // B stays connected to the former primary, where an administrator cancels every wait.
+    // B is still connected to the former primary, where an administrator cancels every wait.
     pair.promote();
     move_links(&pair.cluster.a, pair.port(), Link::Cut);
     let former = pair.former.as_ref().unwrap();
@@ -97,7 +97,7 @@ async fn a_former_primary_whose_default_is_to_commit_locally_is_not_believed() {
     };
     let defaults = "ALTER ROLE postgres SET synchronous_commit = local";
     pair.cluster.postgres.run("postgres", defaults);
-    // Existing connections keep the former default.
+    // Existing connections keep the former default, so they are closed.
     for replica in [&pair.cluster.a, &pair.cluster.b] {
         move_links(replica, pair.port(), Link::Cut);
     }

@@ -1,4 +1,4 @@
-//! No acknowledged change is lost in a failover to a synchronous standby.
+//! Tests that no acknowledged change is lost in a failover to a synchronous standby.
 
 use std::{
     sync::{Arc, Mutex},
@@ -17,10 +17,10 @@ use crate::{
     support::{Client, issue_request, requests::revoke_request},
 };
 
-/// How many revokes are acknowledged before the crash.
+/// How many revokes must be acknowledged before the crash.
 const REVOKES: usize = 12;
 
-/// Acknowledged changes.
+/// The changes that were acknowledged.
 #[derive(Default)]
 struct Acknowledged {
     issued: Vec<Token>,
@@ -47,7 +47,8 @@ async fn write(owner: Client, stack: String, book: Arc<Mutex<Acknowledged>>, wri
     }
 }
 
-/// Crashes the primary under load and promotes its standby. Returns what was acknowledged.
+/// Crashes the primary under load and promotes its standby. Returns the changes that were
+/// acknowledged.
 async fn fail_over_under_load(pair: &mut SyncReplicas, round: usize) -> Acknowledged {
     let book = Arc::new(Mutex::new(Acknowledged::default()));
     let mut writers = JoinSet::new();
@@ -101,8 +102,8 @@ async fn a_failover_to_a_synchronous_standby_loses_nothing_acknowledged() {
         for token in done.issued.iter().take(20) {
             let uid = &token.uid;
             let began = Instant::now();
-            // A replica may refuse for a moment; its first verdict must reflect what was
-            // acknowledged.
+            // The replica may refuse calls for a moment, but its first verdict must reflect the
+            // acknowledged changes.
             let answer = loop {
                 let asked = pair
                     .cluster
@@ -114,7 +115,7 @@ async fn a_failover_to_a_synchronous_standby_loses_nothing_acknowledged() {
                 }
                 sleep(Duration::from_millis(20)).await;
             };
-            // A revoke whose caller has disconnected may still be committed later.
+            // A revoke may still be committed later, even if its caller has disconnected.
             let dead_by_now = rows("SELECT uid FROM tokens WHERE revoked_at IS NOT NULL");
             let dead = if answer.active { &dead } else { &dead_by_now };
             assert_eq!(answer.active, !dead.contains(uid), "{answer:?}");

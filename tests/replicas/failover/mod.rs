@@ -1,6 +1,6 @@
-//! Failover to a synchronous standby: two real PostgreSQL servers with streaming replication, and
-//! two replicas whose database address moves from the former primary to the new one. The former
-//! primary is not fenced and continues to answer reads.
+//! Tests failover to a synchronous standby. There are two real PostgreSQL servers with streaming
+//! replication, and two replicas whose database address moves from the former primary to the new
+//! one. The former primary is not fenced and still answers reads.
 
 mod commits;
 mod durability;
@@ -21,7 +21,7 @@ use crate::{
     support::issue_request,
 };
 
-/// Questions are answered again within this time after the new primary accepts connections.
+/// Questions must be answered again within this time after the new primary accepts connections.
 const RECOVERY: Duration = Duration::from_secs(3);
 
 const STREAMING: &str = "SELECT count(*) FROM pg_stat_replication";
@@ -32,16 +32,16 @@ fn rounds() -> usize {
     set.map_or(2, |rounds| rounds.parse().unwrap())
 }
 
-/// Two replicas, and a primary that commits nothing without its standby.
+/// Two replicas on a primary that commits nothing without its standby.
 struct SyncReplicas {
     cluster: Cluster,
     standby: Option<Postgres>,
-    /// The primary before the last failover, still running.
+    /// The former primary after a failover. It is still running.
     former: Option<Postgres>,
 }
 
 impl SyncReplicas {
-    /// Starts the cluster and its standby; `None` if PostgreSQL is not installed.
+    /// Starts the cluster and its standby. Returns `None` if PostgreSQL is not installed.
     async fn start() -> Option<Self> {
         let cluster = Cluster::start_with(|_| {}, Safeguards::default()).await?;
         cluster.allow_tokens(1000).await;
@@ -53,7 +53,7 @@ impl SyncReplicas {
         })
     }
 
-    /// Promotes the standby. The replicas' addresses still lead to the former primary.
+    /// Promotes the standby. The addresses that the replicas use still lead to the former primary.
     fn promote(&mut self) -> Instant {
         let primary = self.standby.take().unwrap();
         primary.promote();
@@ -62,7 +62,7 @@ impl SyncReplicas {
         promoted
     }
 
-    /// Stops the replication to the standby, as a cut link does.
+    /// Stops the replication to the standby, as if the link to it were cut.
     fn stop_streaming(&self) {
         let standby = self.standby.as_ref().unwrap();
         standby.set("primary_conninfo", "''");
@@ -73,7 +73,7 @@ impl SyncReplicas {
         }
     }
 
-    /// Stops the former primary, and creates a standby of the new one.
+    /// Stops the former primary and creates a standby for the new one.
     fn rebuild(&mut self) {
         self.former = None;
         self.standby = Some(self.cluster.postgres.synchronous_standby());
@@ -90,11 +90,12 @@ fn move_links(replica: &Replica, port: u16, standing: Link) {
     replica.control_link.move_to(port, standing);
 }
 
-/// Issues a token at A as soon as A accepts changes.
+/// Issues a token at A, as soon as A accepts changes.
 async fn issue_when_possible(cluster: &Cluster, name: &str) -> Token {
     let until = Instant::now() + Duration::from_secs(10);
     for attempt in 0.. {
-        // Each attempt uses another name, because one without an answer may have succeeded.
+        // Each attempt uses another name, because an earlier one may have succeeded although it got
+        // no answer.
         let request = issue_request(&cluster.stack, &format!("{name} {attempt}"));
         match cluster.a.owner.tokens.clone().issue(request).await {
             Ok(issued) => return Token::from(issued.into_inner()),
@@ -105,7 +106,8 @@ async fn issue_when_possible(cluster: &Cluster, name: &str) -> Token {
     unreachable!()
 }
 
-/// Issues tokens and lets B cache them: the first stays live, the others are for the test.
+/// Issues tokens and makes B cache them. The first token stays live; the test may revoke the
+/// others.
 async fn known_tokens(pair: &SyncReplicas, round: usize) -> (Vec<Token>, Tokens) {
     let mut tokens = Vec::new();
     for at in 0..=6 {

@@ -1,5 +1,5 @@
-//! Answers of a replica that is still connected to the former primary while the address has moved
-//! to the new one.
+//! Tests the answers of a replica that is still connected to the former primary when the address
+//! has moved to the new one.
 
 use std::time::{Duration, Instant};
 
@@ -24,8 +24,8 @@ async fn revoke_at_a(pair: &SyncReplicas, asked: &Tokens, tokens: &[Token]) {
     }
 }
 
-/// Performs one failover in which A follows at once, and B keeps connections to the former primary
-/// that answer 0.6 s late.
+/// Performs one failover. A moves to the new primary at once, but B keeps its connections to the
+/// former one, which answers 0.6 s late.
 async fn with_slow_connections(pair: &mut SyncReplicas, round: usize) -> (ObservedAnswer, Instant) {
     let (tokens, asked) = known_tokens(pair, round).await;
     let observer = Observer::start(&pair.cluster.b.service, &asked);
@@ -74,7 +74,8 @@ async fn lookups_at_a_former_primary_are_neither_answered_nor_cached() {
         let observer = Observer::start(&pair.cluster.b.service, &asked);
         pair.promote();
         let (port, b) = (pair.port(), &pair.cluster.b);
-        // Lookups stay at the former primary, as behind a pooler that was not reconfigured.
+        // Lookups still go to the former primary, as they do behind a pooler that was not
+        // reconfigured.
         b.control_link.move_to(port, Link::Cut);
         move_links(&pair.cluster.a, port, Link::Cut);
         let fresh = issue_when_possible(&pair.cluster, &format!("fresh {round}")).await;
@@ -98,10 +99,10 @@ async fn lookups_at_a_former_primary_are_neither_answered_nor_cached() {
     }
 }
 
-/// Stops replication and burns transaction ids on the former primary, so that the new one assigns
-/// the same ids again; B stays connected to the former one. Asks B with the revision of a revoke
-/// that has such an id, within the bound, while B's lease holds. Returns how often the answer was
-/// active nevertheless.
+/// Stops replication and consumes transaction ids on the former primary, so that the new one
+/// assigns the same ids again. B stays connected to the former primary. A revoke gets such an id,
+/// and B is asked with its revision within the bound, while B's lease holds. Returns how often B
+/// answered "active" nevertheless.
 async fn ask_with_a_reused_position(pair: &mut SyncReplicas, round: usize) -> usize {
     let (tokens, asked) = known_tokens(pair, round).await;
     let revoked = &tokens[1];

@@ -1,4 +1,4 @@
-//! Asks a replica about tokens continuously, and checks every answer against the changes that were
+//! Asks a replica about tokens continuously. Checks every answer against the changes that were
 //! acknowledged when the call began.
 
 use std::{
@@ -15,18 +15,18 @@ use crate::support::{Client, introspect_request, reason, requests::revoke_reques
 
 /// The freshness bound of the replicas.
 pub const BOUND: Duration = Duration::from_secs(1);
-/// The deadline of a call.
+/// The time within which a call must be answered.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
-/// A token, and what the test knows of it.
+/// A token, with what the test knows about it.
 #[derive(Clone)]
 pub struct Token {
     pub uid: String,
     pub secret: String,
     issued_at: Instant,
-    /// When a revoke was first sent: from then on the token may be dead.
+    /// When a revoke was first sent. From then on the token may be dead.
     revoking_at: Option<Instant>,
-    /// When a revoke was acknowledged: from then on the token is dead.
+    /// When a revoke was acknowledged. From then on the token is dead.
     revoked_at: Option<Instant>,
 }
 
@@ -42,7 +42,7 @@ impl From<v1::IssueResponse> for Token {
     }
 }
 
-/// The tokens that the observer queries.
+/// The tokens that the observer asks about.
 #[derive(Clone)]
 pub struct Tokens {
     pub stack: String,
@@ -57,7 +57,7 @@ impl Tokens {
         }
     }
 
-    /// Adds a token to those that the observer queries.
+    /// Adds a token to those that the observer asks about.
     pub fn add(&self, token: Token) {
         self.tokens.lock().unwrap().push(token);
     }
@@ -68,7 +68,8 @@ impl Tokens {
         tokens.retain(|token| token.revoked_at.is_none_or(|at| at.elapsed() < after));
     }
 
-    /// Revokes a token, retrying until that is acknowledged. Returns the revision of the revoke.
+    /// Revokes a token, and retries until the revoke is acknowledged. Returns the revision of the
+    /// revoke.
     pub async fn revoke(&self, owner: &Client, uid: &str, within: Duration) -> String {
         self.change(uid, |token| {
             token.revoking_at.get_or_insert(Instant::now());
@@ -100,7 +101,7 @@ impl Tokens {
         tokens[turn % tokens.len()].clone()
     }
 
-    /// Returns what is known now about a token that was picked earlier.
+    /// Returns what is known by now about a token that was picked earlier.
     fn current(&self, picked: Token) -> Token {
         let tokens = self.tokens.lock().unwrap();
         let known = tokens.iter().find(|token| token.uid == picked.uid);
@@ -108,26 +109,27 @@ impl Tokens {
     }
 }
 
-/// Counts of the answers so far.
+/// How many answers of each kind there were so far.
 #[derive(Clone, Debug, Default)]
 pub struct ObservedAnswer {
     pub answers: usize,
-    /// Active answers about a revoked token, to calls begun more than the bound after the revoke
-    /// was acknowledged.
+    /// Active answers about a revoked token, to calls that began later than the bound after the
+    /// revoke was acknowledged.
     pub stale: usize,
-    /// How far beyond the freshness bound the latest call with a stale answer began.
+    /// By how much the latest call with a stale answer began too late.
     pub stalest: Duration,
-    /// Inactive answers about a live token.
+    /// Inactive answers about a token that is live.
     pub wrong: usize,
-    /// Inactive answers about tokens issued within the bound before the call. They are legitimate:
-    /// a replica that still holds a lease of the former primary cannot know such a token.
+    /// Inactive answers about tokens that were issued within the bound before the call. They are
+    /// correct, because a replica that still has a lease from the former primary cannot know such a
+    /// token.
     pub not_known_yet: usize,
     pub refused: BTreeMap<String, usize>,
     pub last_refused: Option<Instant>,
 }
 
 impl ObservedAnswer {
-    /// Asserts that every answer was right and every refusal has an expected reason.
+    /// Asserts that every answer was right and that every refusal has one of the expected reasons.
     pub fn assert_right(&self) {
         assert_eq!((self.stale, self.wrong), (0, 0), "{self:?}");
         for reason in self.refused.keys() {
@@ -136,7 +138,7 @@ impl ObservedAnswer {
         }
     }
 
-    /// Returns how long after this instant calls were still refused.
+    /// Returns for how long after this instant calls were still refused.
     pub fn recovery(&self, since: Instant) -> Duration {
         let last = self.last_refused;
         last.map_or(Duration::ZERO, |at| at.saturating_duration_since(since))
@@ -164,14 +166,14 @@ impl ObservedAnswer {
     }
 }
 
-/// Callers that query one replica until they are stopped.
+/// Callers that ask one replica until they are stopped.
 pub struct Observer {
     seen: Arc<Mutex<ObservedAnswer>>,
     callers: JoinSet<()>,
 }
 
 impl Observer {
-    /// Starts four callers.
+    /// Starts four callers that ask about these tokens.
     pub fn start(service: &Client, tokens: &Tokens) -> Self {
         let seen = Arc::new(Mutex::new(ObservedAnswer::default()));
         let mut callers = JoinSet::new();
@@ -187,14 +189,14 @@ impl Observer {
         Self { seen, callers }
     }
 
-    /// Returns the counts so far and resets them.
+    /// Returns the counts so far, and resets them.
     pub fn take(&self) -> ObservedAnswer {
         std::mem::take(&mut self.seen.lock().unwrap())
     }
 
     /// Stops the callers and returns the counts.
     pub async fn stop(mut self) -> ObservedAnswer {
-        // A caller that has panicked found a fault: propagate it.
+        // A caller panics if it finds a fault, so the panic must fail the test.
         while let Some(ended) = self.callers.try_join_next() {
             ended.unwrap();
         }

@@ -1,5 +1,5 @@
-//! Answers about tokens issued at the new primary, from a replica that is still connected to the
-//! former one.
+//! Tests the answers about tokens that were issued at the new primary, from a replica that is still
+//! connected to the former one.
 
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ async fn a_token_issued_at_the_new_primary_is_recognized_within_the_bound() {
         let observer = Observer::start(&pair.cluster.b.service, &asked);
         let promoted = pair.promote();
         let port = pair.port();
-        // B's connections to the former primary stay open and work; only new ones lead to the new
-        // primary.
+        // B's connections to the former primary stay open and still work. Only new connections lead
+        // to the new primary.
         move_links(&pair.cluster.b, port, Link::Up);
         move_links(&pair.cluster.a, port, Link::Cut);
         for at in 0..8 {

@@ -1,5 +1,5 @@
-//! Streaming replication: a standby copied from its primary, optionally synchronous, and its
-//! promotion.
+//! Streaming replication: a standby that is a copy of its primary, optionally synchronous, and can
+//! be promoted.
 
 use std::{
     process::Stdio,
@@ -9,14 +9,15 @@ use std::{
 use super::Postgres;
 
 impl Postgres {
-    /// Starts a standby that streams from this server, and makes every commit here wait for it.
+    /// Starts a standby that streams from this server. Every commit on this server then waits for
+    /// the standby.
     pub fn synchronous_standby(&self) -> Postgres {
         let standby = self.standby();
         self.wait_for_standby(&standby);
         standby
     }
 
-    /// Starts a standby that streams from this server; no commit waits for it.
+    /// Starts a standby that streams from this server. No commit waits for it.
     pub fn standby(&self) -> Postgres {
         let mut standby = Self::empty(self.bin.clone());
         let primary = format!(
@@ -33,7 +34,7 @@ impl Postgres {
             .status();
         assert!(copied.unwrap().success(), "pg_basebackup");
         standby.launch();
-        // The setting was copied with the data; commits of the standby itself must not wait.
+        // This setting was copied with the data, but commits on the standby itself must not wait.
         standby.set("synchronous_standby_names", "''");
         standby
     }
@@ -64,13 +65,13 @@ impl Postgres {
         self.run("postgres", "SELECT pg_reload_conf()");
     }
 
-    /// Promotes this standby to a primary, and returns when it accepts writes.
+    /// Promotes this standby to a primary. Returns when it accepts writes.
     pub fn promote(&self) {
         assert_eq!(self.run("postgres", "SELECT pg_promote(true, 20)"), "t");
     }
 
-    /// Cancels the commits that wait for a standby, as an impatient administrator would. PostgreSQL
-    /// then reports each as done, with a warning. Returns how many there were.
+    /// Cancels all commits that wait for a standby, as an impatient administrator would. PostgreSQL
+    /// then reports each of them as done, with a warning. Returns how many there were.
     pub fn cancel_waiting_commits(&self, statement: &str) -> usize {
         let sql = format!(
             "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity \
@@ -79,7 +80,7 @@ impl Postgres {
         self.run("postgres", &sql).parse().unwrap()
     }
 
-    /// Returns the `application_name` by which the primary identifies this standby.
+    /// Returns the `application_name` that identifies this standby to the primary.
     fn name(&self) -> String {
         format!("standby_{}", self.port)
     }
