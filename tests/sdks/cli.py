@@ -1,4 +1,4 @@
-"""The vendor's command line, as a backup job runs it: with a management token, over TLS."""
+"""The vendor's command line, run as a backup job runs it: with a management token, over TLS."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ FOLDER = Path(os.environ["SDK_JAVASCRIPT"])
 
 
 class CommandLine:
-    """An installation with its own home directory, for the API at an address."""
+    """An installation with its own home directory. It uses the API at this address."""
 
     def __init__(self, home: Path, address: str) -> None:
         self.home = home

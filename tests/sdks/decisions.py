@@ -1,5 +1,5 @@
-"""The expected decision for each request of a client, from the tables of the Rust tests and from
-those of requests that only the clients here send."""
+"""The expected decision for each request of a client. It comes from the tables of the Rust tests,
+and from a table of the requests that only the clients here send."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ Request = tuple[str, str]
 
 
 class Decisions:
-    """The decisions for a token with `read` or `read-write` access."""
+    """The decisions for a token with `read` or with `read-write` access."""
 
     def __init__(self, access: str, *tables: Path) -> None:
         column = {"read-write": 2, "read": 3}[access]
@@ -24,7 +24,8 @@ class Decisions:
             self.by_path.setdefault(without_query(request), set()).add(decision)
 
     def of(self, request: Request) -> str:
-        """Returns the decision; for an unknown query, that of all requests of the path."""
+        """Returns the decision. If the query is unknown, returns the decision that all requests of
+        this path have."""
         if request in self.exact:
             return self.exact[request]
         decisions = self.by_path.get(without_query(request), set())

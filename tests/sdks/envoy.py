@@ -1,4 +1,4 @@
-"""Envoy with the configuration of docs/envoy.yaml, in front of an API and of stacktoken."""
+"""Runs Envoy with the configuration of docs/envoy.yaml, in front of an API and of stacktoken."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ DOCUMENTED = Path(os.environ["ENVOY_CONFIG"])
 
 
 class Envoy:
-    """A running Envoy, on free ports."""
+    """A running Envoy that listens on free ports."""
 
     def __init__(self, folder: Path, stacktoken: str, jwt: str, api: str) -> None:
         self.folder = folder
@@ -55,7 +55,7 @@ class Envoy:
         return [listener["local_address"]["socket_address"] for listener in statuses]
 
     def wait_until_healthy(self) -> None:
-        """Waits until Envoy finds stacktoken healthy."""
+        """Waits until Envoy considers stacktoken healthy."""
         self.wait(lambda: "::health_flags::healthy" in self.health())
 
     def health(self) -> str:

@@ -1,4 +1,4 @@
-"""Checks common to the SDKs of the vendor, with real tokens and a real Envoy."""
+"""The checks that are the same for all SDKs of the vendor, with real tokens and a real Envoy."""
 
 import json
 import os
@@ -12,9 +12,9 @@ from server import STACK
 from world import WithWorld
 
 UNKNOWN = "stk1_kQ3vX9mT2pL8sR5wY1bN7dF4gH6jZ0cVaEuIoPqW3t37wy"
-# The error code of the API for each status.
+# The API's error code for each status.
 CODES = {401: 105, 403: 162, 412: 109}
-# Paths of GET requests that write.
+# The paths of GET requests that change something.
 WRITES = ("/enable", "/disable", "/unschedule")
 
 Call = dict[str, Any]
@@ -25,11 +25,11 @@ class Sdk(WithWorld):
     folder_of_calls: ClassVar[Path]
     tables: ClassVar[tuple[Path, ...]]
     host: ClassVar[str] = "127.0.0.1"
-    # Paths for which the SDK prints an error and returns nothing, although it should throw.
+    # Paths for which the SDK should throw an error, but only prints it and returns nothing.
     swallowed: ClassVar[tuple[str, ...]] = ()
 
     def calls(self, secret: str) -> list[Call]:
-        """Returns the outcome of each call. The last call has no stack key."""
+        """Makes all calls and returns their outcomes. The last call has no stack key."""
         self.upstream.arrived.clear()
         answer = subprocess.run(
             self.command,
@@ -37,7 +37,7 @@ class Sdk(WithWorld):
             env=os.environ | {"API": f"{self.host}:{port(self.envoy.address)}", "STACK": STACK},
             input=secret,
             stdout=subprocess.PIPE,
-            # Some calls print the whole request to standard error, including its token.
+            # Some calls print the whole request with its token to standard error.
             stderr=subprocess.DEVNULL,
             text=True,
             timeout=300,
@@ -46,13 +46,14 @@ class Sdk(WithWorld):
         self.assertNotIn(secret, answer.stdout, "the SDK printed the token")
         calls = [json.loads(line) for line in answer.stdout.splitlines()]
         for call in calls:
-            # On a busy machine, a check can exceed the timeout of Envoy; the call is then repeated.
+            # On a busy machine, a check can exceed Envoy's timeout. The call is then repeated.
             call["requests"] = [seen for seen in call["requests"] if seen["status"] != 503]
             self.assertEqual(len(call["requests"]), 1, call)
         return calls
 
     def require_decisions(self, access: str) -> list[Call]:
-        """Makes all calls with a new token, checks them, and returns those with a stack key."""
+        """Makes all calls with a new token and checks them. Returns the calls that have a stack
+        key."""
         token = self.server.issue(access)
         wanted = Decisions(access, *self.tables)
         *calls, without_key = self.calls(token.secret)
@@ -94,7 +95,7 @@ class Sdk(WithWorld):
         self.assertEqual((call["returned"], call["error"]), (True, None), call)
 
     def require_refusal(self, call: Call, status: int, reason: str) -> None:
-        """Asserts that the SDK reports the API's error, with status, code and text."""
+        """Asserts that the SDK reports the API's error with its status, code and text."""
         (request,) = call["requests"]
         self.assertEqual((request["status"], request["reason"]), (status, reason), call)
         self.assertFalse(call["returned"], call)

@@ -1,4 +1,4 @@
-"""A stub of the content management API with a small stack: one of each kind of resource."""
+"""A stub of the content management API. Its small stack has one resource of each kind."""
 
 import json
 import re
@@ -16,7 +16,7 @@ PICTURE |= {"parent_uid": "blt3", "_version": 1} | PUBLISHED
 FOLDER = {"uid": "blt3", "name": "Folder", "is_dir": True, "parent_uid": None}
 HOME = {"uid": "blt1", "title": "Home", "locale": "en-us", "_version": 1} | PUBLISHED
 
-# The resources that a GET of each path lists, by path.
+# The resources that a GET request lists, by the path of the request.
 LISTS: dict[str, list[Resource]] = {
     "stacks/branches": [{"uid": "main", "source": ""}],
     "locales": [
@@ -37,7 +37,7 @@ LISTS: dict[str, list[Resource]] = {
 
 
 class Stack(Upstream):
-    """`public` is the URL below which its picture can be downloaded."""
+    """A small stack. `public` is the URL below which its picture can be downloaded."""
 
     public = ""
 

@@ -1,4 +1,4 @@
-"""The vendor's command line: export and import are the same with and without stacktoken."""
+"""Tests that the vendor's command line exports and imports the same with and without stacktoken."""
 
 import re
 import unittest
@@ -14,14 +14,14 @@ from world import WithWorld
 
 EXPORT = ("cm:stacks:export", "--data-dir", "out")
 IMPORT = ("cm:stacks:import", "--data-dir", "out/main", "--branch", "main", "--skip-audit")
-# The minimum number of requests of each, because an empty export would also be the same.
+# The minimum numbers of requests, because two empty exports would be the same too.
 EXPORTED, IMPORTED = 22, 28
-# Ids that differ between exports, and the address of the API.
+# The ids that differ between exports, and the address of the API.
 VARIES = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|127\.0\.0\.1:\d+")
 
 
 class Backup(WithWorld):
-    """Runs each command through Envoy and, concurrently, directly on another API."""
+    """Runs each command through Envoy and, at the same time, directly on another API."""
 
     upstream: ClassVar[Stack]
     direct: ClassVar[Stack]
@@ -55,7 +55,7 @@ class Backup(WithWorld):
         self.run_both(IMPORT, "read-write", at_least=IMPORTED)
 
     def run_both(self, command: tuple[str, ...], access: str, at_least: int) -> None:
-        """Runs a command both ways. Asserts that the APIs get the same requests."""
+        """Runs a command in both ways. Asserts that both APIs get the same requests."""
         token = self.server.issue(access)
         for stub in (self.upstream, self.direct):
             stub.arrived.clear()
@@ -74,12 +74,12 @@ class Backup(WithWorld):
 
 
 def requests(stub: Upstream) -> list[str]:
-    """Returns the requests, sorted, because some are concurrent."""
+    """Returns the requests in sorted order, because some are sent concurrently."""
     return sorted(f"{arrived.method} {arrived.path}" for arrived in stub.arrived)
 
 
 def files(folder: Path) -> dict[str, str]:
-    """Returns the contents of all files by name, without the parts that vary."""
+    """Returns the contents of all files by name, without the parts that differ between exports."""
     paths = (path for path in folder.rglob("*") if path.is_file())
     texts = {str(path.relative_to(folder)): path.read_text() for path in paths}
     texts = {name: text.replace(str(folder.parent), "") for name, text in texts.items()}

@@ -1,4 +1,4 @@
-"""The vendor's JavaScript SDK: each of its calls."""
+"""Tests each call of the vendor's JavaScript SDK."""
 
 import os
 import unittest

@@ -1,4 +1,4 @@
-"""How the vendor's SDKs handle outages and restarts of stacktoken."""
+"""Tests how the vendor's SDKs handle outages and restarts of stacktoken."""
 
 import json
 import os
@@ -13,7 +13,8 @@ from world import WithWorld
 
 JAVASCRIPT = Path(os.environ["SDK_JAVASCRIPT"])
 PYTHON = Path(__file__).parent / "python"
-# Retries for a minute. Each retry takes one of the concurrent requests that the SDK permits.
+# These settings retry for a minute. A retry takes one of the concurrent requests that the SDK
+# permits.
 PATIENT = {
     "maxNetworkRetries": 240,
     "maxRequests": 300,
@@ -62,7 +63,7 @@ class Outages(WithWorld):
         return outcome
 
     def require_outage(self, outcome: dict[str, Any], requests: int) -> None:
-        """Asserts that the error says when to retry, and that no request reached the API."""
+        """Asserts that the error says when to retry, and that no request has reached the API."""
         answers = [(seen["status"], seen["retryAfter"]) for seen in outcome["requests"]]
         self.assertEqual(answers, [(503, "1")] * requests)
         error = outcome["error"]

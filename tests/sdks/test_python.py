@@ -1,4 +1,4 @@
-"""The vendor's Python SDK: most of its calls."""
+"""Tests most calls of the vendor's Python SDK."""
 
 import os
 import unittest

@@ -1,5 +1,5 @@
-"""The vendor's SDKs manage tokens at the HTTP port: create, query, fetch, update, delete. What they
-send back, the secret among it, is neither stored nor logged."""
+"""Tests that the vendor's SDKs can create, query, fetch, update and delete tokens at the HTTP port,
+and that what they send back, including the secret, is neither stored nor logged."""
 
 import json
 import os
@@ -24,7 +24,7 @@ class Tokens(unittest.TestCase):
         self.addCleanup(self.server.stop)
 
     def manage(self, command: list[str], where: Path) -> dict[str, Any]:
-        """Runs a script that manages tokens as the owner. Returns what it printed."""
+        """Runs a script that manages tokens as the owner. Returns what the script has printed."""
         done = subprocess.run(
             command,
             cwd=where,

@@ -1,4 +1,4 @@
-"""A stub of the content management API: records each request and returns plausible JSON."""
+"""A stub of the content management API that records each request and returns plausible JSON."""
 
 import json
 import threading
@@ -15,12 +15,12 @@ class Arrived:
     headers: tuple[tuple[str, str], ...]
 
     def values(self, name: str) -> list[str]:
-        """Returns the values of a header, in any spelling with `-` or `_`."""
+        """Returns the values of a header. The name may be spelled with `-` or `_`."""
         return [value for sent, value in self.headers if sent.lower().replace("_", "-") == name]
 
 
 class Upstream:
-    """Serves on a free port."""
+    """A server on a free port."""
 
     def __init__(self) -> None:
         self.arrived: list[Arrived] = []

@@ -1,4 +1,4 @@
-"""All that a client's request passes through: Envoy, stacktoken, and the API behind them."""
+"""Everything that a client's request passes through: Envoy, stacktoken, and the API behind them."""
 
 import tempfile
 import unittest
@@ -13,7 +13,7 @@ CREDENTIALS = ("authorization", "authtoken", "cookie", "proxy-authorization")
 
 
 class WithWorld(unittest.TestCase):
-    """One world for all tests of a class."""
+    """Starts one world for all tests of a class."""
 
     maxDiff = None
     folder: ClassVar[Path]

@@ -1,5 +1,5 @@
-// Makes each call of the JavaScript SDK once, in sequence, and prints its outcome: a line of JSON
-// with the requests that were sent, and what the SDK returned or threw.
+// Makes each call of the JavaScript SDK once, one after the other. Prints the outcome of each as a
+// line of JSON, with the requests that were sent and what the SDK returned or threw.
 //
 //   API=cms.test:8080 STACK=blt… node calls.mjs < TOKEN
 
@@ -12,7 +12,7 @@ import { stack as rest } from "./stack.mjs";
 const file = fileURLToPath(new URL("package.json", import.meta.url));
 const client = connect();
 const stack = client.stack({ api_key: key });
-// Outside of a stack, the SDK only sends a key that is set for all requests.
+// Outside of a stack, the SDK sends a stack key only if the key is set for all requests.
 const withKey = connect({ headers: { api_key: key } });
 
 for (const call of [

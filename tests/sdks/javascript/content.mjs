@@ -1,5 +1,5 @@
-// Calls of the JavaScript SDK on content: one for each request that the SDK can send about types,
-// entries, assets, fields and taxonomies of a stack.
+// Calls of the JavaScript SDK on content. There is one for each request that the SDK can send about
+// the types, entries, assets, fields and taxonomies of a stack.
 
 const publishDetails = { locales: ["en-us"], environments: ["development"] };
 

@@ -1,7 +1,8 @@
 // Calls of the JavaScript SDK about sessions, accounts and the organization. Only a person may make
-// them; they are refused for every management token.
+// these calls; a management token is always refused.
 
-// A new object for each call: an organization object keeps the first team that it was asked for.
+// Each call needs a new object, because an organization object keeps the first team that it was
+// asked for.
 const teams = (organization) => {
   const team = organization().teams("t");
   return [

@@ -1,5 +1,5 @@
-// Resolves `cms.test` to this machine: the SDK does not retry requests to loopback addresses or to
-// `localhost`.
+// Resolves `cms.test` to this machine, because the SDK does not retry requests to loopback
+// addresses or to `localhost`.
 
 import dns from "node:dns";
 

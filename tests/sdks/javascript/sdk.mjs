@@ -1,5 +1,5 @@
-// Uses the JavaScript SDK like a script, with a management token from standard input, and records
-// the requests and outcomes of its calls.
+// Uses the JavaScript SDK as a script does, with a management token from standard input. Records
+// the requests and the outcomes of its calls.
 
 import { subscribe } from "node:diagnostics_channel";
 import { readFileSync } from "node:fs";
@@ -10,7 +10,7 @@ export const key = process.env.STACK;
 const host = process.env.API;
 export const authorization = readFileSync(0, "utf8").trim();
 
-// By default, the SDK logs to standard output.
+// By default, the SDK logs to standard output, which is for the outcomes.
 const logHandler = () => {};
 
 /** Returns a client of the API at `API`, with more settings. */
@@ -19,7 +19,7 @@ export const connect = (more = {}) =>
 
 const requests = [];
 
-// Records each request that this process sends, however the SDK handles the response.
+// Records each request that this process sends, no matter how the SDK handles the response.
 subscribe("http.client.response.finish", ({ request, response }) => {
   const { method, path } = request;
   const { statusCode: status, headers } = response;
@@ -39,8 +39,8 @@ export const observed = async (call) => {
   return { call: String(call), requests: [...requests], returned, error };
 };
 
-// Most calls throw an error of the SDK, some an error of its HTTP client. After the last retry, the
-// SDK throws an error that contains the first one.
+// Most calls throw an error of the SDK, and some an error of its HTTP client. After the last retry,
+// the SDK throws an error that contains the first one.
 const describe = (thrown) => {
   const { status, errorCode, errorMessage, message, originalError } = thrown;
   const response = thrown.response ?? originalError?.response;

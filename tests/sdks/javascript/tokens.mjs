@@ -1,5 +1,5 @@
-// Manages tokens with the JavaScript SDK, signed in by the JWT on standard input. Prints one JSON
-// object with what the SDK returned.
+// Manages tokens with the JavaScript SDK. The JWT on standard input is the credential. Prints one
+// JSON object with what the SDK returned.
 //
 //   API=127.0.0.1:8466 STACK=blt… node tokens.mjs < JWT
 
@@ -24,7 +24,7 @@ const created = await stack.managementToken().create({ token });
 const { uid } = created;
 const secret = created.token;
 const listed = await all();
-// The object that create returned holds the secret, and update sends all of it.
+// The object that create returned contains the secret, and update sends the whole object.
 created.name = "JavaScript SDK, renamed";
 const renamed = await created.update();
 const fetched = await stack.managementToken(uid).fetch();

@@ -15,7 +15,8 @@ from observe import STACK, connect, outcome
 def calls() -> list[Any]:
     made: list[Any] = []
     for kind in (*content.ALL, *rest.ALL):
-        # A new client for each, because a client keeps the parameters of a call for the next.
+        # Each call needs a new client, because a client keeps the parameters of a call for the next
+        # one.
         made += kind(connect().stack(STACK), __file__)
     client = connect()
     client.client.headers["api_key"] = STACK

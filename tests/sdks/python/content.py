@@ -83,7 +83,7 @@ def taxonomies(stack: Any, _: str) -> Iterator[Call]:
 
 
 def plain(kind: Callable[..., Any], uid: str) -> Iterator[Call]:
-    """Yields the five calls that nearly every kind of resource has."""
+    """Yields the five calls that almost every kind of resource has."""
     yield lambda: kind().find()
     yield lambda: kind().create(BODY)
     yield lambda: kind(uid).fetch()

@@ -1,5 +1,5 @@
-"""Uses the Python SDK like a script, with a management token from standard input, and records the
-requests and outcomes of its calls."""
+"""Uses the Python SDK as a script does, with a management token from standard input. Records the
+requests and the outcomes of its calls."""
 
 import os
 import sys
@@ -34,8 +34,8 @@ def connect() -> Any:
 
 
 def outcome(call: Callable[[], Any], attempts: int = 1) -> dict[str, Any]:
-    """Makes a call, and repeats it in an outage, because the SDK does not retry by itself. Returns
-    the requests, whether the call succeeded, and the error of the API."""
+    """Makes a call, and repeats it during an outage, because the SDK does not retry. Returns the
+    requests, whether the call succeeded, and the error of the API."""
     observed.clear()
     error = None
     answer = call()

@@ -1,4 +1,4 @@
-"""Calls of the Python SDK on other resources of a stack, and those that only a person may make."""
+"""Calls of the Python SDK on other resources of a stack, and calls that only a person may make."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -30,7 +30,8 @@ def webhooks(stack: Any, file: str) -> Iterator[Call]:
 
 
 def workflows(stack: Any, _: str) -> Iterator[Call]:
-    """Yields calls on workflows. `publish_request_approval` sends GET; the API only has POST."""
+    """Yields calls on workflows. `publish_request_approval` sends GET, but the API only has
+    POST."""
     yield from plain(stack.workflows, "w")
     yield stack.workflows("w").enable
     yield stack.workflows("w").disable

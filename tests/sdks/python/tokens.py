@@ -26,7 +26,7 @@ TOKEN = {
 
 
 def tokens(uid: str | None = None) -> Any:
-    """Returns a new client, because a client keeps the headers and parameters of a call."""
+    """Returns a new client, because a client keeps the headers and the parameters of a call."""
     settings = {"host": os.environ["API"], "scheme": "http://", "timeout": 60}
     client = contentstack_management.Client(authtoken=JWT, **settings)
     return client.stack(STACK).management_token(uid)
@@ -41,7 +41,7 @@ def failed(answer: Any) -> dict[str, Any]:
 created = tokens().create({"token": TOKEN}).json()["token"]
 uid, secret = created["uid"], created["token"]
 listed = tokens().find().json()["tokens"]
-# The whole object that was returned, with the secret.
+# The client sends the whole object that was returned, including the secret.
 renamed = tokens(uid).update({"token": created | {"name": "Python SDK, renamed"}}).json()["token"]
 fetched = tokens(uid).fetch().json()["token"]
 wide = {"scope": [{"module": "$all", "acl": {"read": True}}], "expires_on": None}
