@@ -56,8 +56,8 @@ fn check_out(folder: &Path, envoy: &Path) {
         fs::create_dir_all(folder.join(inner)).unwrap();
     }
     symlink(PROGRAM, folder.join("target/debug/stacktoken")).unwrap();
-    // Other tests run Envoy at the same time, so each needs its own id. Envoy does not start with
-    // the preloaded library that sets the clock.
+    // Other tests run Envoy at the same time, so each needs its own base id. Envoy does not start
+    // with the preloaded library that sets the clock.
     let script = format!(
         "#!/bin/sh\nunset LD_PRELOAD\nexec {} --use-dynamic-base-id --concurrency 1 \"$@\"\n",
         envoy.display()

@@ -106,7 +106,7 @@ static int verdict(const char *call, int fd) {
         if (error) { errno = error; return -1; } \
     } while (0)
 
-/* Defines a function that overrides the one of libc with this name, and calls it. */
+/* Defines a function that overrides the libc function of this name and then calls it. */
 #define BEFORE(result, name, call, parameters, arguments) \
     result name parameters { \
         static result (*real) parameters; \
