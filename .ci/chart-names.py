@@ -1,8 +1,9 @@
-"""Checks that names which look like other values are strings wherever the chart writes them.
+"""Checks that names that look like other values are strings wherever the chart writes them.
 
-Takes rendered files. `no` is a boolean in YAML 1.1, `1e5` a number in YAML 1.2 and `123` one in
-both, and clusters, GitOps tools and linters disagree about which version they read. So each file is
-read by both: the results must be equal, and every name, label and annotation must be valid text.
+Takes rendered files. `no` is a boolean in YAML 1.1, `1e5` is a number in YAML 1.2, and `123` is a
+number in both. Clusters, GitOps tools and linters do not all use the same version. So each file is
+parsed with both versions: the results must be equal, and every name, label and annotation must be
+valid text.
 """
 
 import itertools
@@ -12,8 +13,8 @@ import sys
 
 import yaml
 
-# The name of every object except a service can begin with a digit. All are cut to a label's length,
-# since Kubernetes makes labels of most of them.
+# The name of every object except a service can begin with a digit. All names are cut to the length
+# of a label, because Kubernetes uses most of them as labels.
 SERVICE = r"[a-z]([-a-z0-9]*[a-z0-9])?"
 NAME = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 SUBDOMAIN = rf"{NAME}(\.{NAME})*"
@@ -37,7 +38,7 @@ for tag, pattern, first in (
 
 
 def whole(loader, node):
-    """Returns an integer. Leading zeros do not make it octal, as they do in YAML 1.1."""
+    """Returns an integer. In contrast to YAML 1.1, leading zeros do not make it octal."""
     text = loader.construct_scalar(node)
     return int(text, 0) if text[1:2] in ("o", "x") else int(text)
 
@@ -59,7 +60,7 @@ def paths(value, path=""):
 
 
 def difference(one, other):
-    """Yields values that the two versions of YAML read differently."""
+    """Yields a message for each value that the two versions of YAML parse differently."""
     for (path, mine), (_, its) in itertools.zip_longest(paths(one), paths(other), fillvalue=("", None)):
         if type(mine) is not type(its) or mine != its:
             yield f"{path} is {mine!r} in YAML 1.1 and {its!r} in YAML 1.2"
@@ -78,7 +79,7 @@ def invalid_metadata(kind, metadata):
 
 
 def invalid_maps(value):
-    """Yields labels, selectors and annotations at any depth that are not strings or not valid labels."""
+    """Yields a message for each label, selector, annotation or variable, at any depth, that is invalid."""
     if isinstance(value, list):
         for below in value:
             yield from invalid_maps(below)

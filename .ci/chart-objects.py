@@ -1,7 +1,7 @@
 """Checks that every object to which a rendered object refers exists.
 
-Takes one rendered file for each set of values. A schema cannot see a volume without a mount,
-a selector that matches no pod, or a name that was changed in one of two places.
+Takes one rendered file for each set of values. A schema cannot detect a volume without a mount,
+a selector that matches no pod, or a name that was changed in only one of two places.
 """
 
 import pathlib
@@ -11,7 +11,8 @@ import yaml
 
 NAMESPACE = "tokens"
 OWN_LABELS = {"helm.sh/chart", "app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/version"}
-# Policies that the pod of a hook needs must exist before it.
+# The hooks of the components. The network policy of such a pod must be of the same hook, and come
+# first.
 HOOKED = {"migrate": "pre-install,pre-upgrade", "test": "test"}
 
 
@@ -73,7 +74,7 @@ def check_volumes(release):
 
 
 def check_path(release, name, value, mounts, volumes):
-    """Checks that a variable with a path points to a file of a volume."""
+    """Checks that a variable whose value is a path refers to a file in a volume."""
     path = value.removeprefix("sqlite:")
     if not path.startswith("/"):
         return
@@ -91,7 +92,7 @@ def check_path(release, name, value, mounts, volumes):
 
 
 def check_source(release, name, volume):
-    """Checks that the chart creates every object that has its prefix."""
+    """Checks that the chart creates the object behind a volume, if its name has the chart's prefix."""
     for kind, source in (("ConfigMap", volume.get("configMap", {}).get("name")),
                          ("PersistentVolumeClaim", volume.get("persistentVolumeClaim", {}).get("claimName"))):
         ours = source is not None and source.startswith("cms-stacktoken")
@@ -99,7 +100,7 @@ def check_source(release, name, volume):
 
 
 def check_profile(release):
-    """Checks the restricted profile of the pod security standards, and resources of every container."""
+    """Checks that pods meet the restricted profile of the pod security standards and set resources."""
     for owner, _, spec in release.pods():
         name = owner["metadata"]["name"]
         pod = spec["securityContext"]

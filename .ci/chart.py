@@ -17,7 +17,7 @@ CHART = pathlib.Path("helm")
 RULES = CHART / "files/rules.yaml"
 DASHBOARD = CHART / "files/dashboard.json"
 SCHEMA = CHART / "values.schema.json"
-# Labels that Prometheus adds when it scrapes, and those of a histogram.
+# Labels that Prometheus adds when it scrapes, and the label of histogram buckets.
 SCRAPED_LABELS = {"namespace", "job", "instance", "le"}
 
 
@@ -29,7 +29,7 @@ def documents(paths):
 
 
 def strict(schema):
-    """Returns an object schema that refuses unknown fields, as strict validation by the API server does."""
+    """Returns a schema that refuses unknown fields, like strict validation by the API server."""
     if isinstance(schema, list):
         return [strict(one) for one in schema]
     if not isinstance(schema, dict):
@@ -105,7 +105,7 @@ def expressions():
 
 
 def exposed(path):
-    """Returns the metrics of a scrape with their labels."""
+    """Returns the metrics in the output of a scrape, with the names of their labels."""
     metrics = {}
     for line in pathlib.Path(path).read_text().splitlines():
         sample = re.match(r"([a-z_]+)(?:\{(.*)\})? ", line)
@@ -124,13 +124,16 @@ def source(path, pattern):
 
 
 def label_values():
-    """Returns the values that a label can have, by metric; `None` stands for all other metrics."""
+    """Returns the reasons of Envoy's checks, and the values that each label can have.
+
+    The values are given by label and metric. `None` stands for all metrics that are not listed.
+    """
     errors = source("proto/stacktoken/v1/reason.proto", r"\bERROR_REASON_(\w+) =")
     verdicts = source("crates/core/src/verdict.rs", r'Self::\w+ => "([A-Z_]+)",')
     own = source("src/grpc/ext_authz/refusal.rs", r'(?m)^    \w+ (?:Credential|StackKey|Permission) "([A-Z_]+)"')
     outcomes = source("src/grpc/ext_authz/mod.rs", r'(?:answer|count)\("([A-Z]+)"')
     leaks = source("src/domain/incident.rs", r'Self::\w+ => "([A-Z]+)",')
-    # The outcome of a check: allowed, a denial with its own reason or that of the verdict, or an
+    # A check has the reason OK, its own reason, the reason of the verdict, or the reason of an
     # error.
     checks = {"OK"} | own | verdicts | errors
     methods = source("src/auth/policy.rs", r'\("/([\w.]+/\w+)"')
@@ -144,7 +147,7 @@ def label_values():
 
 
 def unknown_values(name, matchers, known):
-    """Yields alternatives in a metric's matchers that match no value which the program can report."""
+    """Yields a message for each alternative in a metric's matchers that matches no possible value."""
     for label, _, text in re.findall(r'(\w+) ?(=~|=)"([^"$]*)"', matchers):
         values = known.get((label, name), known.get((label, None)))
         for one in text.split("|") if values else []:
@@ -153,7 +156,7 @@ def unknown_values(name, matchers, known):
 
 
 def metrics(args):
-    """Checks that the program has each metric, label and label value of the expressions."""
+    """Checks that the program has each metric, label and label value that the expressions use."""
     there, faults, used = exposed(args.exposed), [], set()
     labels_there = set().union(*there.values())
     own, known = label_values()
@@ -174,7 +177,7 @@ def metrics(args):
 
 
 def variables(args):
-    """Checks that each variable of the chart is a flag, and that the chart can set each flag of `serve`."""
+    """Checks that each variable in the chart sets a flag, and that the chart can set each flag of `serve`."""
     known = {path: set(re.findall(r"\[env: (STACKTOKEN_\w+)", pathlib.Path(path).read_text())) for path in args.helps}
     every = set().union(*known.values())
     serve = next(names for path, names in known.items() if path.endswith("serve.help"))
@@ -183,7 +186,7 @@ def variables(args):
         used |= set(re.findall(r"name: (STACKTOKEN_\w+)", pathlib.Path(path).read_text()))
     settings = json.loads(SCHEMA.read_text())["properties"]["settings"]["properties"]
     used |= {"STACKTOKEN_" + re.sub(r"([A-Z])", r"_\1", name).upper() for name in settings}
-    # The URL of PostgreSQL is set by its file.
+    # The URL of PostgreSQL is set by a variable that names a file.
     by_file = {name.removesuffix("_FILE") for name in used if name.endswith("_FILE")}
     faults = [f"{name} is no setting of the program" for name in used - every]
     faults += [f"{name} cannot be set by the chart" for name in serve - used - by_file]
@@ -210,14 +213,14 @@ def container(args):
 
 
 def data(args):
-    """A file in a ConfigMap."""
+    """Prints a file in a ConfigMap."""
     maps = [one["data"] for _, one in documents([args.rendered]) if one["kind"] == "ConfigMap"]
     files = [texts[args.name] for texts in maps if args.name in texts]
     return [] if len(files) == 1 else [f"{len(files)} files {args.name}"], "".join(files).removesuffix("\n")
 
 
 def ports(_):
-    """Returns two free ports."""
+    """Prints two free ports."""
     listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     return [], " ".join(str(listener.getsockname()[1]) for listener in listeners)
 

@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# Sourced by the other scripts. There is no other way for them to skip something.
+# Sourced by the other scripts, which may skip something only by calling `skip`.
 
 SKIPPED=0
 
-# skip WHAT MISSING…: reports that something is not tested because tools are missing. If CI is set
-# to anything but the empty string, this is a failure.
+# skip WHAT MISSING…: reports that WHAT is not tested because tools are missing. If CI is set and
+# not empty, this is a failure.
 skip() {
     local what=$1
     shift

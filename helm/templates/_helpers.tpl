@@ -1,7 +1,8 @@
 {{/* Names, labels and parts that several objects share. */}}
 
-{{/* Every object has this name, most with an ending of at most 10 characters. A service must have
-     a DNS label: at most 63 characters, a letter first, no dots. A release may be named `1.5`. */}}
+{{/* The name of every object, in most cases with a suffix of at most 10 characters. The name of a
+     service must be a DNS label: at most 63 characters, no dots, and a letter first. The name of a
+     release may be something else, such as `1.5`. */}}
 {{- define "stacktoken.fullname" -}}
 {{- $name := .Values.nameOverride | default .Chart.Name -}}
 {{- $full := .Values.fullnameOverride -}}
@@ -54,7 +55,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
 {{- end -}}
 {{- end -}}
 
-{{/* A duration such as 500ms, 20s, 5m or 24h in milliseconds. */}}
+{{/* Converts a duration such as 500ms, 20s, 5m or 24h to milliseconds. */}}
 {{- define "stacktoken.milliseconds" -}}
 {{- $count := regexFind "^[0-9]+" . | int64 -}}
 {{- $unit := regexFind "[a-z]+$" . -}}
@@ -77,7 +78,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
 {{- end -}}
 {{- end -}}
 
-{{/* The restricted profile of Kubernetes' pod security standards. */}}
+{{/* The settings that the restricted profile of Kubernetes' pod security standards requires. */}}
 {{- define "stacktoken.podSecurity" -}}
 runAsNonRoot: true
 {{- with .Values.runAs }}
@@ -109,7 +110,7 @@ capabilities:
 {{- end }}
 {{- end -}}
 
-{{/* One rule of a NetworkPolicy: to some peers, or to any address, on some ports. */}}
+{{/* An egress rule of a NetworkPolicy, to some peers or to any address, on some ports. */}}
 {{- define "stacktoken.egressTo" -}}
 - ports:
     {{- range $port := .ports }}

@@ -1,9 +1,9 @@
 {{/* The number of pods, their probes and their placement. */}}
 
-{{/* `replicas` of the Deployment. With autoscaling, the autoscaler sets the number, and a number in
-     the manifest would overwrite it at each upgrade, so there is none. But if the previous release
-     had a number, Kubernetes treats its absence as 1 and stops all other pods. In that case the
-     manifest keeps a number: that of the pods that run now. */}}
+{{/* The `replicas` of the Deployment. With autoscaling, the manifest contains no number, because it
+     would overwrite the autoscaler's number at each upgrade. But if the previous manifest had a
+     number, Kubernetes would treat its absence as 1 and stop all other pods. In that case, the
+     manifest contains the number of pods that are running now. */}}
 {{- define "stacktoken.replicas" -}}
 {{- if not .Values.autoscaling.enabled -}}
 {{- int64 .Values.replicaCount -}}
@@ -27,7 +27,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Each pod opens four connections in addition to those for calls. */}}
+{{/* The maximum number of database connections. Each pod opens four in addition to those for calls. */}}
 {{- define "stacktoken.connections" -}}
 {{- mul (include "stacktoken.podsAtMost" . | int64) (add 4 (int64 .Values.database.connections)) -}}
 {{- end -}}

@@ -1,7 +1,9 @@
-{{/* Checks that the objects that the values refer to exist in the cluster, before anything is
-     changed. Otherwise a pod without its secret does not start, and only its events say why. */}}
+{{/* Checks that the objects to which the values refer exist in the cluster, before anything is
+     changed. Otherwise a pod whose secret is missing would not start, and only its events would say
+     why. */}}
 
-{{/* Whether there is a cluster to query. `helm template` has none; every namespace has this account. */}}
+{{/* Whether there is a cluster to query. Every namespace of a cluster has this account, and
+     `helm template` finds none. */}}
 {{- define "stacktoken.askable" -}}
 {{- if and .Values.preflight.enabled (lookup "v1" "ServiceAccount" .Release.Namespace "default") -}}
 yes
@@ -41,8 +43,9 @@ yes
 {{- end }}
 {{- end -}}
 
-{{/* Takes the namespace, a kind, the value that names the object, its name, a key and whether the key
-     contains a URL. Never prints the content of a secret. */}}
+{{/* Checks that one object exists. Takes the namespace, the kind, the value that names the object,
+     and the name of the object. Optionally also takes a key that the object must have, and whether
+     the key contains a URL. Never prints the content of a secret. */}}
 {{- define "stacktoken.problems.reference" -}}
 {{- $kind := index . 1 -}}
 {{- $value := index . 2 -}}

@@ -21,8 +21,8 @@
   value: {{ .Values.log.format | quote }}
 {{- end -}}
 
-{{/* 0440: only the user and the group of the pod can read the files. In decimal, because YAML 1.2
-     reads 0440 as 440. */}}
+{{/* The mode 0440, with which only the user and the group of the pod can read the files. It is
+     written in decimal, because YAML 1.2 reads 0440 as 440. */}}
 {{- define "stacktoken.fileMode" -}}
 288
 {{- end -}}
@@ -83,7 +83,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* The address in the form that precedes a port: IPv6 in brackets. */}}
+{{/* The listen address as it is written before a port, with IPv6 in brackets. */}}
 {{- define "stacktoken.listenAddress" -}}
 {{- contains ":" .Values.listenAddress | ternary "[::]" .Values.listenAddress -}}
 {{- end -}}

@@ -95,7 +95,7 @@ autoscaling by {{ $name }} uses a percentage of the requested amount: set resour
 {{- include "stacktoken.problems.disruption" (list .Values.podDisruptionBudget $replicas) }}
 {{- end -}}
 
-{{/* Turning autoscaling on must not reduce the number of pods. */}}
+{{/* Checks that turning autoscaling on does not reduce the number of pods. */}}
 {{- define "stacktoken.problems.running" -}}
 {{- $max := int64 .Values.autoscaling.maxReplicas -}}
 {{- $running := include "stacktoken.replicas" . | int64 -}}
