@@ -7,7 +7,8 @@ use tonic::{Request, Response, Status};
 use super::{convert::actions as convert, pb::v1};
 use crate::app::App;
 
-/// Needs no use case: the catalogue does not change while the program runs.
+/// Reads the catalogue directly instead of through a use case, because the catalogue does not
+/// change while the program runs.
 pub(super) struct Actions(pub Arc<App>);
 
 #[tonic::async_trait]

@@ -1,4 +1,4 @@
-//! `stacktoken.audit.v1.AuditService`.
+//! Handlers of `stacktoken.audit.v1.AuditService`.
 
 use std::sync::Arc;
 

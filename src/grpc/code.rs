@@ -1,4 +1,4 @@
-//! Names of the status codes, for metrics, spans and people.
+//! Names of the gRPC status codes, for metrics, spans and messages.
 
 use tonic::Code;
 

@@ -1,24 +1,25 @@
-//! Reports as many field violations of a request as fit into 8,000 bytes of headers. A request can
-//! have thousands of violations. HTTP/2 clients accept 8 to 16 KiB of headers by default, proxies
-//! often less, and an error whose trailers are too large arrives as an error without a reason.
+//! Limits the field violations that are reported for a request to 8,000 bytes of headers. A request
+//! can have thousands of violations. HTTP/2 clients accept 8 to 16 KiB of headers by default,
+//! proxies often less. If the trailers are too large, the client gets an error without a reason.
 
 use tonic_types::ErrorDetails;
 
 use crate::domain::field::Violations;
 
-/// Maximum size of the violations in the error details, in bytes. The details are sent in base64,
-/// which makes them one third longer, in addition to about 800 bytes of other details and headers.
+/// Maximum size of the violations in the error details, in bytes. The details are encoded in
+/// base64, which makes them one third longer. About 800 bytes of other details and headers are
+/// added.
 const IN_DETAILS: usize = 3_300;
 /// Maximum size of the violations in the error message, in bytes. The message is sent twice:
 /// percent-encoded, and in the details.
 const IN_SUMMARY: usize = 850;
-/// Size of the framing of one violation in the details, in bytes: tag and length of the violation
-/// and of its two strings. In the message, the separators are shorter.
+/// Maximum overhead of one violation in the details, in bytes: tag and length of the violation and
+/// of its two strings. In the message, the separators are shorter.
 const FRAMING: usize = 10;
-/// Longest path of a field, and longest problem, in the error details, in bytes.
+/// Maximum length of a field path and of a problem in the error details, in bytes.
 const LONGEST_IN_DETAILS: usize = 400;
-/// Longest path of a field, and longest problem, in the error message, in bytes before
-/// percent-encoding, which can triple them.
+/// Maximum length of a field path and of a problem in the error message, in bytes. Percent-encoding
+/// can triple this length.
 const LONGEST_SUMMARY: usize = 400;
 
 /// Builds the error message that lists the violations.
@@ -48,8 +49,8 @@ pub(super) fn add_to(details: &mut ErrorDetails, violations: &Violations) {
     }
 }
 
-/// Returns the first violations that fit into `room` bytes, at least one, and the number of those
-/// left out. Each field and each problem is cut to `longest` bytes.
+/// Returns the first violations that fit into `room` bytes, but at least one, and the number of
+/// omitted violations. Truncates each field path and each problem to `longest` bytes.
 fn fitting(
     violations: &Violations,
     (room, longest): (usize, usize),
@@ -70,7 +71,8 @@ fn fitting(
     (shown, omitted)
 }
 
-/// Shortens a string to `longest` bytes. A path can contain a part of the request.
+/// Truncates a string to `longest` bytes. This is necessary because a field path can contain text
+/// from the request.
 fn cut(text: &str, longest: usize) -> String {
     if text.len() <= longest {
         return text.to_owned();
@@ -78,8 +80,8 @@ fn cut(text: &str, longest: usize) -> String {
     format!("{}...", &text[..text.floor_char_boundary(longest)])
 }
 
-/// Returns the size of a string in the header `grpc-message`. tonic writes three bytes for each
-/// byte that is not printable ASCII, and for some that are.
+/// Returns the size of a string in the header `grpc-message`. tonic percent-encodes bytes that are
+/// not printable ASCII, and some that are, as three bytes each.
 fn percent_encoded(text: &str) -> usize {
     let plain = |byte: &u8| byte.is_ascii_graphic() && !b"\"#%<>`?{}".contains(byte);
     let is_plain = text.bytes().filter(plain).count();

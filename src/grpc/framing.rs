@@ -1,11 +1,12 @@
-//! Messages with the prefix that gRPC puts in front of each.
+//! Frames messages: adds the prefix that every gRPC message has on the wire.
 
 use prost::{Message, bytes::Bytes};
 
 /// Size in bytes of the prefix of a gRPC message: the compressed flag and the message length.
 pub const PREFIX: usize = 5;
 
-/// Returns the prefix of a message of `length` bytes, with the capacity for the message behind it.
+/// Returns a buffer that contains the prefix for a message of `length` bytes and has capacity for
+/// the message.
 fn prefix(length: usize) -> Option<Vec<u8>> {
     let mut framed = Vec::with_capacity(PREFIX + length);
     framed.push(0);

@@ -1,5 +1,5 @@
-//! Answers calls from the cache without a router, a codec or a future. Any unusual call, such as
-//! one with an invalid field or a cache miss, is left to the ordinary handler.
+//! Answers calls from the cache without a router, a codec or a future, which is faster. Any other
+//! call, such as one with an invalid field or a cache miss, is passed to the ordinary handler.
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,10 +31,10 @@ pub enum CachedRpc {
 }
 
 impl CachedRpc {
-    /// All of them. The value of each is its index here.
+    /// All RPCs that the cache can answer. The value of each variant is its index in this array.
     pub const ALL: [Self; 3] = [Self::Introspect, Self::BatchIntrospect, Self::Check];
 
-    /// Returns the RPC that has this path, if the cache can answer it.
+    /// Returns the RPC with this path; `None` if the cache cannot answer it.
     #[must_use]
     pub fn of(path: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|rpc| rpc.path() == path)
@@ -51,13 +51,13 @@ impl CachedRpc {
     }
 }
 
-/// A call whose message has arrived.
+/// A call to answer from the cache.
 pub struct CachedCall<'a> {
     /// The RPC.
     pub rpc: CachedRpc,
-    /// Who calls.
+    /// The caller.
     pub actor: &'a Actor,
-    /// An instant before the cache is read.
+    /// A monotonic time that is not later than the read of the cache.
     pub began: Duration,
     /// Returns the request id.
     pub request_id: &'a dyn Fn() -> String,
@@ -70,12 +70,13 @@ pub struct CachedVerdicts {
     limits: MessageLimits,
 }
 
-/// The response message with its prefix, or the error of the call, and when it was decided. `None`
-/// if the call needs the ordinary handler.
+/// The response message with its prefix, or the error of the call, and the time of the decision.
+/// `None` if the ordinary handler must answer the call.
 pub type Answered = Option<(Result<Bytes, Failure>, Duration)>;
 
 impl CachedVerdicts {
-    /// Answers from the cache of `app`. Uses the route `table` for Envoy's checks.
+    /// Creates a handler that answers from the cache of `app`, and uses the route `table` for
+    /// Envoy's checks.
     #[must_use]
     pub fn new(app: Arc<App>, table: Arc<RouteTable>, limits: MessageLimits) -> Self {
         Self {
@@ -85,7 +86,7 @@ impl CachedVerdicts {
         }
     }
 
-    /// Returns the size of the largest request message of an RPC, with its prefix.
+    /// Returns the maximum size of a request message of an RPC, including the prefix.
     #[must_use]
     pub const fn max_request_bytes(&self, rpc: CachedRpc) -> usize {
         PREFIX
@@ -96,7 +97,7 @@ impl CachedVerdicts {
             }
     }
 
-    /// Answers a call whose message, with its prefix, has arrived completely.
+    /// Answers a call. `framed` is the complete request message with its prefix.
     #[must_use]
     pub fn answer(&self, call: &CachedCall<'_>, framed: &Bytes) -> Answered {
         let message = unframed(framed)?;
@@ -149,8 +150,8 @@ impl CachedVerdicts {
     }
 }
 
-/// Returns the message behind its prefix; `None` unless the bytes are exactly one message that is
-/// not compressed.
+/// Returns the message without its prefix. Returns `None` unless the bytes are exactly one
+/// uncompressed message.
 fn unframed(framed: &Bytes) -> Option<Bytes> {
     let (prefix, message) = framed.split_first_chunk::<PREFIX>()?;
     let [compressed, length @ ..] = *prefix;

@@ -1,5 +1,5 @@
-//! Descriptors of the health service for reflection. Those of tonic-health lack the RPC `List`, so
-//! it is added here as defined in the gRPC project's `health.proto`.
+//! Descriptors of the health service for reflection. The descriptors of tonic-health lack the RPC
+//! `List`, which is therefore added here as the gRPC project's `health.proto` defines it.
 
 use prost::Message as _;
 use prost_types::{
@@ -10,7 +10,7 @@ use prost_types::{
 
 const RESPONSE: &str = ".grpc.health.v1.HealthListResponse";
 
-/// Returns the descriptors of the health service, with `List`.
+/// Returns the descriptors of the health service, including `List`.
 ///
 /// # Errors
 /// Returns an error if tonic-health's descriptors cannot be decoded. A test ensures that they can.
@@ -34,7 +34,7 @@ pub(super) fn health() -> Result<FileDescriptorSet, prost::DecodeError> {
     Ok(set)
 }
 
-/// Returns the message with `map<string, HealthCheckResponse> statuses = 1`.
+/// Returns the descriptor of a message with `map<string, HealthCheckResponse> statuses = 1`.
 fn response() -> DescriptorProto {
     let entry = DescriptorProto {
         name: Some("StatusesEntry".to_owned()),

@@ -17,7 +17,8 @@ impl v1::leak_service_server::LeakService for Leaks {
     ) -> Result<Response<v1::ReportLeakedResponse>, Status> {
         handle!(request, convert::report_leaked, |call, report| {
             self.0.report_leaked(call, &report).await?;
-            // The response is identical for every outcome of the report.
+            // The response is identical for every outcome, so that it does not disclose whether the
+            // secret is valid.
             Ok(v1::ReportLeakedResponse { accepted: true })
         })
     }

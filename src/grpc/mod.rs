@@ -1,5 +1,5 @@
-//! The gRPC interface of the use cases. Parses a request, calls the use case, and converts the
-//! result to a response. Apart from `server`, no other module uses generated types.
+//! The gRPC interface of the use cases. A handler parses a request, calls a use case, and converts
+//! the result to a response.
 
 /// Handles one call: parses the message, runs the use case and converts the result. This is a macro
 /// because the compiler cannot yet prove that the future of an async closure is `Send`.
@@ -64,7 +64,7 @@ use crate::{
     domain::{caller::Call, routes::RouteTable},
 };
 
-/// Code generated from `proto/`.
+/// The code that is generated from `proto/`.
 #[expect(
     missing_docs,
     clippy::pedantic,
@@ -87,7 +87,7 @@ pub mod pb {
     }
 }
 
-/// Encoded descriptors of the API with comments, for reflection and for tools.
+/// The encoded descriptors of the API, with comments, for reflection and for tools.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.bin"));
 
 /// Limits on the size of messages, in bytes.
@@ -99,8 +99,8 @@ pub struct MessageLimits {
     pub encoding: usize,
 }
 
-/// Builds the router of the API's services and of Envoy's authorization service. Envoy's service
-/// uses the route `table`.
+/// Builds the router for the API's services and Envoy's authorization service, which uses the route
+/// `table`.
 #[must_use]
 pub fn routes(app: &Arc<App>, table: Arc<RouteTable>, limits: MessageLimits) -> Routes {
     use pb::{
@@ -151,7 +151,7 @@ pub fn add_reflection(
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_file_descriptor_set(health.clone())
-            // With the descriptors of the error details, grpcurl can print them.
+            // grpcurl needs the descriptors of the error details to print them.
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     Ok(routes
@@ -170,8 +170,8 @@ pub fn add_reflection(
 /// Splits a request into its message and the `Call` that the middleware attached.
 fn open<M>(request: Request<M>) -> Result<(Call, M), Status> {
     let (_, mut extensions, message) = request.into_parts();
-    // A request without a `Call` has bypassed the middleware. Its caller is unknown, so it must not
-    // run.
+    // A request without a `Call` has bypassed the middleware. Its caller is unknown, so the request
+    // must fail.
     let call = extensions.remove::<Call>().ok_or_else(status::unlayered)?;
     Ok((call, message))
 }

@@ -30,18 +30,18 @@ pub use self::{failure::Failure, received::ReceivedError};
 const DOMAIN: &str = "stacktoken";
 /// Prefix of the generated names of `ErrorReason`.
 const PREFIX: &str = "ERROR_REASON_";
-/// The retry delay in milliseconds, for the retries that gRPC clients make by themselves.
+/// Header with the retry delay in milliseconds, for automatic retries by gRPC client libraries.
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
-/// The encodings of messages that this server reads, in gRPC's own header.
+/// The gRPC header that lists the message encodings that this server accepts.
 const ACCEPTED: (&str, &str) = ("grpc-accept-encoding", "identity");
 /// The reason of a cancelled call. It is not part of the contract, because no client receives it.
 const CANCELLED: &str = "CANCELLED";
-/// The longest description of an unreadable message that is repeated, in bytes.
+/// Maximum length of tonic's error text about an unreadable message, in bytes.
 const MAX_UNREADABLE: usize = 300;
-/// The retry delay after an outage that may be brief.
+/// The retry delay for an outage that may be brief.
 const SOON: Duration = Duration::from_secs(1);
 
-/// Code, reason and message of a failure, with metadata and retry delay.
+/// The code, reason, message, metadata and retry delay of a failure.
 struct ErrorParts {
     code: Code,
     reason: &'static str,
@@ -55,7 +55,7 @@ impl ErrorParts {
         Self::named(code, name_of_reason(reason), message)
     }
 
-    /// Creates an `ErrorParts` from the name of a reason, as refusals contain it.
+    /// Creates an `ErrorParts` from the name of a reason, as [`Refusal::reason`] returns it.
     fn named(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
         Self {
@@ -80,7 +80,7 @@ impl ErrorParts {
     }
 }
 
-/// Returns the name of a reason without the prefix that protobuf's naming rules require.
+/// Returns the name of a reason without the prefix that the naming rules of protobuf require.
 fn name_of_reason(reason: ErrorReason) -> &'static str {
     let name = reason.as_str_name();
     name.strip_prefix(PREFIX).unwrap_or(name)
@@ -112,9 +112,9 @@ pub fn of(failure: impl Into<Failure>, request_id: &str) -> Status {
     Status::with_error_details_and_metadata(parts.code, parts.message, details, metadata)
 }
 
-/// Builds the status of one question of a batch. It has no request id, because that is the id of
-/// the whole call. The failure is logged only with a `logged_id`, so that an outage is not logged
-/// once per question.
+/// Builds the status of one question of a batch. The status has no request id, because that id
+/// belongs to the whole call. Logs the failure only if `logged_id` is set, so that the caller can
+/// avoid logging an outage once per question.
 #[must_use]
 pub fn of_question(failure: &Failure, logged_id: Option<&str>) -> pb::Status {
     let parts = error_parts(failure);
@@ -123,7 +123,8 @@ pub fn of_question(failure: &Failure, logged_id: Option<&str>) -> pb::Status {
     }
     let details = details::details(failure, &parts);
     let status = Status::with_error_details(parts.code, parts.message.as_str(), details);
-    // The status that gRPC sends as a trailer. It always decodes, because it was just encoded.
+    // The details are an encoded `google.rpc.Status`, as gRPC sends it in a trailer. Decoding
+    // cannot fail, because it was just encoded.
     pb::Status::decode(status.details()).unwrap_or_else(|_| pb::Status {
         code: parts.code.into(),
         message: parts.message,
@@ -137,7 +138,7 @@ pub fn reason_of(failure: &Failure) -> &'static str {
     error_parts(failure).reason
 }
 
-/// Counts a failure that is not the status of its call.
+/// Counts a failure that does not become the status of its call, such as that of a batch question.
 pub(super) fn count_failure(metrics: &Metrics, failure: &Failure) {
     metrics.note_error(Some(reason_of(failure)));
 }
@@ -152,7 +153,7 @@ pub fn unlayered() -> Status {
 }
 
 /// Returns the status that replaces a status from tonic, for example for an unknown method or a
-/// message that tonic cannot decode. So every error has our details.
+/// message that tonic cannot decode, so that every error has our details.
 #[must_use]
 pub fn in_place_of(code: Code, message: &str, request_id: &str) -> Status {
     let failure = match code {
@@ -170,7 +171,8 @@ pub fn in_place_of(code: Code, message: &str, request_id: &str) -> Status {
 /// Returns the status that replaces the status from tonic in the headers of an error response.
 #[must_use]
 pub fn in_place_of_headers(headers: &http::HeaderMap, request_id: &str) -> Status {
-    // The message in the headers is percent-encoded, and a new status would encode it once more.
+    // Decodes the message, which is percent-encoded in the headers. Otherwise, the new status would
+    // encode it again.
     let theirs = Status::from_header_map(headers);
     let (code, message) = theirs.as_ref().map_or((Code::Unknown, ""), |theirs| {
         (theirs.code(), theirs.message())
@@ -339,7 +341,7 @@ fn refusal_parts(refusal: &Refusal) -> ErrorParts {
     }
 }
 
-/// Returns the health protocol's status for an unknown service name.
+/// Returns the status that the health protocol requires for an unknown service name.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the maker of statuses")]
 pub fn health_unknown(names: impl Iterator<Item = &'static str>) -> Status {
@@ -350,7 +352,7 @@ pub fn health_unknown(names: impl Iterator<Item = &'static str>) -> Status {
     ))
 }
 
-/// Returns the reason in the headers of an error response, if the API defines that reason.
+/// Returns the reason in the headers of an error response; `None` if the API does not define it.
 #[must_use]
 pub fn reason_in(headers: &http::HeaderMap) -> Option<&'static str> {
     if !headers.contains_key("grpc-status-details-bin") {

@@ -1,5 +1,5 @@
-//! `IntrospectionService.Watch`: streams changes and answers pings. A fault in the first request
-//! fails the call, and a fault in a later request ends the stream.
+//! `IntrospectionService.Watch`: streams changes and answers pings. If the first request is
+//! invalid, the call fails. If a later request is invalid, the stream ends with an error.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -54,7 +54,8 @@ impl Session {
         match self.next().await {
             Ok(event) => (Ok(convert::watch_response(event)), Some(self)),
             Err(Ended::Unread(status)) => {
-                // If the connection is broken, the client does not receive this status anyway.
+                // These codes mean that the connection is broken, so the client does not receive
+                // this status, and the call counts as cancelled.
                 let code = match status.code() {
                     Code::Unknown | Code::Unavailable => Code::Cancelled,
                     code => code,

@@ -1,5 +1,6 @@
-//! Allows larger messages for `BatchIntrospect` than for the other RPCs of its service. tonic has
-//! only one limit per service, so there are two instances of the service, selected by the path.
+//! Permits larger messages for `BatchIntrospect` than for the other RPCs of its service. tonic
+//! supports only one limit per service, so there are two instances of the service, of which the
+//! path selects one.
 
 use std::{
     convert::Infallible,

@@ -79,7 +79,8 @@ fn question(filter: &AuditFilter) -> impl serde::Serialize {
     )
 }
 
-/// Returns the actions of these methods and kinds; `None` if neither is narrowed.
+/// Returns the actions that match the filters on method and kind; `None` if there is no such
+/// filter.
 fn actions(faults: &mut Violations, message: &v1::ListRequest) -> Option<Vec<AuditAction>> {
     let methods = each(faults, "methods", &message.methods, |method| known(method));
     let kinds = each(faults, "kinds", &message.kinds, |kind| event_kind(*kind));
@@ -91,7 +92,7 @@ fn actions(faults: &mut Violations, message: &v1::ListRequest) -> Option<Vec<Aud
     narrowed.then(|| all.collect())
 }
 
-/// Parses the elements of a repeated field. Each fault names its element.
+/// Parses the elements of a repeated field. Each fault states the index of its element.
 fn each<T, U>(
     faults: &mut Violations,
     field: &str,
@@ -109,7 +110,8 @@ fn each<T, U>(
         .collect()
 }
 
-/// Returns whether the request is for refusals only, or for completed calls only.
+/// Returns `true` if only refusals are requested, `false` if only completed calls are, and `None`
+/// if both are.
 fn refused(faults: &mut Violations, outcomes: &[i32]) -> Option<bool> {
     let outcomes = each(
         faults,
@@ -227,7 +229,7 @@ fn event(event: Event) -> v1::AuditEvent {
     }
 }
 
-/// Builds the message of a snapshot. Whether a token is expired depends on `at`.
+/// Builds the message for a snapshot. The state of a token is evaluated at `at`.
 fn state(snapshot: &Snapshot, at: Timestamp) -> v1::AuditState {
     use v1::audit_state::State;
     let state = match snapshot {

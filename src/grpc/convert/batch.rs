@@ -20,9 +20,10 @@ const MAX_QUESTIONS: usize = 100;
 
 /// A batch in which some questions may be invalid.
 pub struct Asked {
-    /// The valid questions, in their order.
+    /// The valid questions, in the order of the request.
     pub batch: Batch,
-    /// One entry per question: its faults, or `None` if it is part of `batch`.
+    /// One entry per question of the request: its faults, or `None` if the question is valid and
+    /// part of `batch`.
     faults: Vec<Option<Violations>>,
 }
 
@@ -47,9 +48,9 @@ pub fn batch_introspect(message: v1::BatchIntrospectRequest) -> Result<Asked, Vi
     whole.finish(Some(Asked { batch, faults }))
 }
 
-/// Builds the response to a batch, and counts each error with `count`. Errors are logged with the
-/// id that `request_id` returns. Even with 100 results of maximum size, the response stays below 1
-/// MiB.
+/// Builds the response to a batch, and calls `count` for each error. An error that several
+/// questions share is logged only once, with the id that `request_id` returns. Even with 100
+/// results of maximum size, the response stays below 1 MiB.
 pub fn batch_introspected(
     asked: Asked,
     answers: Answers,

@@ -1,4 +1,4 @@
-//! Converts the messages about exchanges and sessions to domain values and back.
+//! Converts the messages for exchanges and sessions to domain values and back.
 
 use prost::Message as _;
 use zeroize::Zeroizing;
@@ -21,9 +21,9 @@ use crate::{
     grpc::pb::v1,
 };
 
-/// Longest name of a workload, in characters.
+/// Maximum length of the description of a workload, in characters.
 const MAX_SUBJECT: usize = 255;
-/// Longest JWT, in bytes. It is the limit on a credential.
+/// Maximum length of a JWT, in bytes. Credentials have the same limit.
 const MAX_JWT: usize = 8 * 1024;
 
 pub fn exchange(
@@ -121,7 +121,8 @@ const fn obstacle(obstacle: Obstacle) -> v1::ExchangeObstacle {
         Obstacle::StackSuspended => v1::ExchangeObstacle::StackSuspended,
         Obstacle::JwtReplayed => v1::ExchangeObstacle::JwtReplayed,
         Obstacle::SessionLimit => v1::ExchangeObstacle::SessionLimit,
-        // They depend on what only the request of an exchange contains.
+        // An explanation never has these obstacles, because they depend on fields that only an
+        // exchange request contains.
         Obstacle::NoSuchToken | Obstacle::Ambiguous | Obstacle::NothingPermitted => {
             v1::ExchangeObstacle::Unspecified
         }

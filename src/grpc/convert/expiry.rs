@@ -51,9 +51,8 @@ pub fn expiry(message: Option<v1::Expiry>) -> Result<Expiry, Violations> {
     faults.finish(expiry)
 }
 
-/// Parses the expiry of a new token. The expiry must be in the future, so `now` is invalid. Also
-/// returns the violations to report if the expiry has passed by the time the store decides the
-/// request.
+/// Parses the expiry of a new token, which must be in the future, so `now` is invalid. Also returns
+/// the violations that the store reports if the expiry has passed when it decides the request.
 pub fn expiry_of_a_new_token(
     message: Option<v1::Expiry>,
 ) -> Result<(Expiry, Violations), Violations> {
@@ -82,7 +81,7 @@ pub fn expiry_of_a_new_token(
     expiry(message).map(|expiry| (expiry, overdue))
 }
 
-/// Parses a relative expiry. It is cut off to whole microseconds, as every instant is.
+/// Parses a relative expiry. Truncates it to microseconds, which is the precision of all instants.
 fn after(length: prost_types::Duration) -> Result<Duration, Problem> {
     let length = parse_duration(length)?;
     let micros = u64::try_from(length.as_micros()).unwrap_or(u64::MAX);

@@ -14,8 +14,8 @@ use crate::{
     grpc::pb::v1::{self, claim_rule::Match},
 };
 
-/// Parses the federation of a token of this stack. Checks it against the provider of its issuer,
-/// which must be configured.
+/// Parses the federation of a token of this stack. Its issuer must be configured, and its rules
+/// must meet the requirements of the issuer's provider.
 pub fn parse(
     message: v1::Federation,
     stack: Option<&StackKey>,
@@ -120,7 +120,7 @@ pub fn issuer(issuer: &FederationIssuer) -> v1::FederationIssuer {
     }
 }
 
-/// Says in words which claims are required, and why.
+/// Describes which claims are required, and why.
 fn required(required: &RequiredClaims) -> String {
     let of_one = |claims: &&[Claim]| {
         let claims: Vec<_> = claims.iter().map(claim).collect();

@@ -1,4 +1,5 @@
-//! Converts the messages for incidents: `TokenService.RevokeAll` and `LeakService.ReportLeaked`.
+//! Converts the messages for incident response: `TokenService.RevokeAll` and
+//! `LeakService.ReportLeaked`.
 
 use prost::Message as _;
 use zeroize::Zeroizing;
@@ -58,7 +59,8 @@ pub fn revoke_all(message: v1::RevokeAllRequest, call: &Call) -> Result<RevokeAl
     faults.finish(command)
 }
 
-/// Parses the idempotency key. Only what the call changes is part of the fingerprint.
+/// Parses the idempotency key. The fingerprint does not include fields that do not affect the
+/// change, such as the page.
 fn request(message: &v1::RevokeAllRequest) -> Result<Option<Request>, Problem> {
     let content = v1::RevokeAllRequest {
         request_id: String::new(),
@@ -180,7 +182,7 @@ fn previewed_token(token: &Token) -> v1::PreviewedToken {
     }
 }
 
-/// Parses a leak report. Any text is accepted as the secret; only the URL at which it was found can
+/// Parses a leak report. Any text is accepted as the secret. Only the URL at which it was found can
 /// be invalid.
 pub fn report_leaked(message: v1::ReportLeakedRequest, _: &Call) -> Result<LeakReport, Violations> {
     let mut faults = Violations::default();

@@ -22,8 +22,9 @@ const MAX_FACTS: usize = 16;
 const MAX_NAME: usize = 64;
 const MAX_INCLUDE: usize = 16;
 
-/// Parses a request. The token and the stack key come from an end user, so any text is accepted and
-/// gets a verdict. Only what the calling service itself wrote can be invalid.
+/// Parses a request. Any text is accepted as token and as stack key and gets a verdict, because
+/// both come from an end user. Only the other fields, which the calling service sets, can be
+/// invalid.
 pub fn introspect(message: v1::IntrospectRequest) -> Result<Question, Violations> {
     let mut faults = Violations::default();
     let min = (!message.min_revision.is_empty()).then(|| Revision::parse(&message.min_revision));
@@ -111,7 +112,7 @@ fn action(message: v1::ActionQuestion) -> Result<ActionQuestion, Violations> {
         faults.add("facts", Problem::new(problem));
         return faults.finish(None);
     }
-    // The facts are sorted by name, so that the same fault always produces the same error message.
+    // Sorts the facts by name, so that the same request always gets the same error message.
     let facts: BTreeMap<String, bool> = message.facts.into_iter().collect();
     for name in facts.keys() {
         faults.keep("facts", fact_name(name));
@@ -154,8 +155,7 @@ fn without_secret(text: &str) -> Result<(), Problem> {
 }
 
 /// Builds the response. If the token is not recognized, the response has only the reason and the
-/// decision, so that its bytes are identical for an unknown token, a mistyped token and a wrong
-/// stack key.
+/// decision, so that it is identical for an unknown token, a mistyped token and a wrong stack key.
 pub fn introspected(introspection: Introspection) -> v1::IntrospectResponse {
     let reason = introspection
         .verdict

@@ -52,7 +52,8 @@ pub fn list(message: v1::ListRequest, call: &Call) -> Result<ListQuery, Violatio
     faults.finish(Some(query))
 }
 
-/// Rejects an order in which the tokens of all stacks would have to be sorted for each page.
+/// Rejects an order that is not supported for a list over all stacks, because the tokens of all
+/// stacks would have to be sorted for each page.
 fn by_issue(order: Order) -> Result<Order, Problem> {
     match order {
         Order::NewestFirst | Order::OldestFirst => Ok(order),
@@ -99,8 +100,8 @@ fn filter(message: v1::ListRequest) -> Result<TokenFilter, Violations> {
     faults.finish(Some(filter))
 }
 
-/// Parses the two ends of a period, either of which can be missing. A period that contains no
-/// instant is a violation.
+/// Parses the start and the end of a period. Both are optional. A period that contains no instant
+/// is a violation.
 fn period(
     faults: &mut Violations,
     (from_field, from): (&str, Option<prost_types::Timestamp>),

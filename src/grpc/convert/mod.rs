@@ -46,7 +46,7 @@ fn instant(at: Timestamp) -> prost_types::Timestamp {
     }
 }
 
-/// Parses a string field that may be left out.
+/// Parses an optional string field; an empty string counts as absent.
 fn named<T>(
     text: &str,
     parse: impl FnOnce(&str) -> Result<T, Problem>,
@@ -54,8 +54,9 @@ fn named<T>(
     (!text.is_empty()).then(|| parse(text)).transpose()
 }
 
-/// Decodes a page token. If the request has other faults, the query is not known, and only the form
-/// of the token is checked, so that a malformed token is reported together with the other faults.
+/// Decodes a page token. If the request has other faults, the query to which the token must belong
+/// is not known. Then only the form of the token is checked, so that a malformed token is reported
+/// together with the other faults.
 fn page_token<C: DeserializeOwned>(
     faults: &mut Violations,
     question: impl Serialize,
@@ -93,7 +94,7 @@ pub fn revision(revision: Option<Revision>) -> String {
     revision.map_or_else(String::new, |revision| revision.to_string())
 }
 
-/// Builds the message about who would be affected by a change.
+/// Builds the message that states which services a change would affect.
 pub fn impact(impact: Impact) -> v1::Impact {
     v1::Impact {
         last_used_at: impact.last_used_at.map(instant),
@@ -101,7 +102,7 @@ pub fn impact(impact: Impact) -> v1::Impact {
     }
 }
 
-/// Builds the message that says when a token was last used, and by which services.
+/// Builds the message that states when a token was last used, and by which services.
 pub fn usage(usage: Impact) -> v1::GetUsageResponse {
     v1::GetUsageResponse {
         last_used_at: usage.last_used_at.map(instant),

@@ -10,8 +10,8 @@ use crate::{
     grpc::pb::v1,
 };
 
-/// The value to which a page token is bound. The caller is not part of it, because a token only
-/// says where to start among the caller's own stacks.
+/// The value to which a page token is bound. It does not include the caller, because a page token
+/// only determines where to start in the list of the caller's own stacks.
 const QUESTION: &str = "own stacks";
 
 pub fn list(

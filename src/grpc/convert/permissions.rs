@@ -1,4 +1,4 @@
-//! Converts permissions from and to their messages.
+//! Converts permissions to domain values and back.
 
 use crate::{
     domain::{
@@ -10,7 +10,7 @@ use crate::{
     grpc::pb::v1,
 };
 
-/// Parses permissions. A missing message is a violation, and so is a module that cannot be granted.
+/// Parses permissions. A missing message or a module that cannot be granted is a violation.
 pub fn parse(
     message: Option<v1::Permissions>,
     catalogue: &Catalogue,
@@ -32,25 +32,25 @@ pub fn parse(
     faults.finish(permissions)
 }
 
-/// Which paths of an update mask are about permissions.
+/// The paths of an update mask that select permissions or parts of them.
 #[derive(Clone, Copy, Default)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "four independent paths, each named or not"
 )]
 pub struct Paths {
-    /// `permissions`.
+    /// Whether `permissions` is in the mask.
     pub whole: bool,
-    /// `permissions.access`.
+    /// Whether `permissions.access` is in the mask.
     pub access: bool,
-    /// `permissions.modules`.
+    /// Whether `permissions.modules` is in the mask.
     pub modules: bool,
-    /// `permissions.branches`.
+    /// Whether `permissions.branches` is in the mask.
     pub branches: bool,
 }
 
-/// Parses the parts of permissions that the paths name. A part that is named and absent is removed,
-/// except the access, which is a violation.
+/// Parses the parts of permissions that the mask selects. A selected part that is absent is
+/// removed, except that an absent access is a violation.
 pub fn parse_parts(
     paths: Paths,
     message: v1::Permissions,
@@ -106,7 +106,7 @@ pub const fn access(message: v1::Access) -> Option<Access> {
     }
 }
 
-/// Builds the number of the access level.
+/// Returns the protobuf enum value of an access level.
 pub fn access_message(access: Access) -> i32 {
     match access {
         Access::Read => v1::Access::Read.into(),
@@ -114,7 +114,7 @@ pub fn access_message(access: Access) -> i32 {
     }
 }
 
-/// Builds the message from permissions.
+/// Builds the message for permissions.
 pub fn message(permissions: &Permissions) -> v1::Permissions {
     let draft = permissions.draft();
     let grant = |grant: DraftGrant| v1::ModuleGrant {

@@ -18,7 +18,7 @@ use crate::{
     grpc::pb::{admin::v1, v1 as shared},
 };
 
-/// Parses the key of the stack that a list is about. Only an operator may leave it out, for all
+/// Parses the stack key of a list request. Only an operator may omit it, to list the entries of all
 /// stacks.
 pub fn key_or_all(key: &str, call: &Call) -> Result<Option<StackKey>, Problem> {
     if key.is_empty() && call.caller.actor.kind == CallerKind::Operator {
@@ -27,7 +27,7 @@ pub fn key_or_all(key: &str, call: &Call) -> Result<Option<StackKey>, Problem> {
     StackKey::parse(key).map(Some)
 }
 
-/// A parsed registration request, whose stack key may have to be generated.
+/// A parsed registration request. If it has no stack key, one must be generated.
 pub struct RegisterDraft {
     /// The stack key, if the caller supplied one.
     pub stack_key: Option<StackKey>,
@@ -88,9 +88,9 @@ pub fn register(mut message: v1::RegisterRequest, _: &Call) -> Result<RegisterDr
     ))
 }
 
-/// Builds the response to a registration. The response to a preview leaves out the generated id and
-/// key, because the registration itself will generate different ones. A preview of a repetition
-/// has both, because the stack exists.
+/// Builds the response to a registration. The response to a preview omits the generated id and key,
+/// because the registration itself will generate different ones. A preview of a repeated request
+/// has both, because the stack already exists.
 pub fn registered(registered: &Registered, call: &Call, brought: bool) -> v1::RegisterResponse {
     let mut stack = stack(&registered.stack);
     if call.previews() && !registered.again {

@@ -28,7 +28,7 @@ use crate::{
     grpc::pb::v1,
 };
 
-/// What identifies a token in a request: its stack key and its id.
+/// The stack key and the token id, which identify a token in a request.
 pub(super) type Key = (StackKey, TokenUid);
 
 pub fn issue(
@@ -56,8 +56,8 @@ pub fn issue(
     let expiry = expiry.map(|(expiry, late)| {
         let mut overdue = Violations::default();
         overdue.nest::<()>("expiry", Err(late));
-        // The store decides whether the expiry has passed. If the request has other faults anyway,
-        // an expiry that has probably passed is reported together with them.
+        // The store decides whether the expiry has passed. But if the request is rejected because
+        // of other faults, an expiry that has probably passed is reported together with them.
         if !faults.as_slice().is_empty() && expiry.is_reached(call.received_at) {
             faults.nest::<()>("", Err(overdue.clone()));
         }
@@ -95,7 +95,8 @@ pub fn issue(
 pub fn issued(issued: &Issued, now: Timestamp) -> v1::IssueResponse {
     let previewed = issued.revision.is_none();
     let mut token = made(&issued.token, previewed, now);
-    // A preview has no token id, unless it previews a repeated request, whose token already exists.
+    // A preview has no token id, because the request itself will generate a different one. The
+    // exception is a preview of a repeated request, whose token already exists.
     if previewed && issued.token.generation <= 1 {
         token.token_uid.clear();
     }
@@ -106,8 +107,8 @@ pub fn issued(issued: &Issued, now: Timestamp) -> v1::IssueResponse {
     }
 }
 
-/// Builds the message of a token that was just issued or rotated. A preview has no secret, so its
-/// message has no hint of the newest one, and no etag.
+/// Builds the message for a token that was just issued or rotated. A preview creates no secret and
+/// no version of the token, so its message has no hint of the newest secret and no etag.
 pub(super) fn made(made: &Token, previewed: bool, now: Timestamp) -> v1::Token {
     let mut message = token(made, now);
     if previewed {
@@ -119,7 +120,7 @@ pub(super) fn made(made: &Token, previewed: bool, now: Timestamp) -> v1::Token {
     message
 }
 
-/// Returns the secret, which is shown only once (R9), or an empty text for a preview.
+/// Returns the secret, which is shown only once (R9), or an empty string if there is none.
 pub(super) fn shown(secret: Option<&Secret>) -> String {
     secret.map_or_else(String::new, |secret| secret.expose().to_owned())
 }
@@ -152,7 +153,7 @@ pub fn revoke(message: v1::RevokeRequest, _: &Call) -> Result<(Target, Reason), 
     faults.finish(target.zip(reason))
 }
 
-/// Builds the target of a change from the key of its token and from the etag that the caller sent.
+/// Builds the target of a change from the key of the token and the etag that the caller sent.
 pub(super) fn target(faults: &mut Violations, key: Option<Key>, etag: &str) -> Option<Target> {
     let etag = faults.keep("etag", Etag::parse(etag));
     let ((stack_key, uid), etag) = key.zip(etag)?;
@@ -176,7 +177,7 @@ pub fn limit(limit: TokenLimit) -> v1::TokenLimit {
     }
 }
 
-/// Builds the message of a token with its state at `now`.
+/// Builds the message for a token, with its state at `now`.
 pub fn token(token: &Token, now: Timestamp) -> v1::Token {
     let state = match token.state(now) {
         TokenState::Active => v1::TokenState::Active,
@@ -207,7 +208,7 @@ pub fn token(token: &Token, now: Timestamp) -> v1::Token {
     }
 }
 
-/// Builds the message of a token after a change. A preview has no etag, because the previewed
+/// Builds the message for a token after a change. A preview has no etag, because the previewed
 /// version of the token is never stored.
 pub fn changed(changed: &Token, call: &Call, now: Timestamp) -> v1::Token {
     let mut message = token(changed, now);

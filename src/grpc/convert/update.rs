@@ -1,4 +1,4 @@
-//! Converts the message of `Update` to domain values.
+//! Converts the request of `Update` to domain values.
 
 use super::{federation, permissions, tokens};
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     grpc::pb::v1,
 };
 
-/// The paths that `update_mask` can name.
+/// The paths that `update_mask` may contain.
 const PATHS: &str = "name, description, labels, federation, permissions, permissions.access, \
     permissions.modules, permissions.branches";
 
@@ -90,8 +90,8 @@ fn edit(
 }
 
 impl permissions::Paths {
-    /// Parses the change of the permissions that the paths name. Returns `None` if they name none.
-    /// `permissions` includes its parts.
+    /// Parses the change of the permissions that the mask selects. Returns `None` if it selects no
+    /// part of them. If the mask contains `permissions`, paths of its parts have no effect.
     fn parse(
         self,
         message: Option<v1::Permissions>,

@@ -1,5 +1,5 @@
-//! Builds the answers to Envoy, which either allow the request and add headers, or deny it with a
-//! response for the client.
+//! Builds the responses to Envoy. A response either allows the request and adds headers, or denies
+//! the request and contains the response for the client.
 
 use std::sync::LazyLock;
 
@@ -24,8 +24,9 @@ const ACCESS: &str = "x-stacktoken-access";
 /// Headers that could make the upstream service attribute the request to someone else.
 const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
 
-/// The encoded part that is the same in every response that allows a request. Encoded fields of a
-/// message can simply be concatenated.
+/// The encoded fields that are the same in every response that allows a request. They are encoded
+/// only once and appended to the other fields, because encoded fields of a message can be
+/// concatenated.
 static SAME: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let same = OkHttpResponse {
         headers_to_remove: removed(),
@@ -33,10 +34,12 @@ static SAME: LazyLock<Vec<u8>> = LazyLock::new(|| {
     };
     same.encode_to_vec()
 });
-/// Encoded `CheckResponse.status` with the code OK, and the key of `CheckResponse.ok_response`.
+/// The encoded field `CheckResponse.status` with the code OK, and the field key of
+/// `CheckResponse.ok_response`.
 const STATUS_OK: [u8; 3] = [1 << 3 | 2, 0, 3 << 3 | 2];
 
-/// Allows the request. Envoy adds headers that identify the caller, and removes the credential.
+/// Builds the response that allows the request. Envoy then adds headers that identify the caller,
+/// and removes the credential.
 pub(super) fn allowed(facts: &Facts) -> CheckResponse {
     let ok = OkHttpResponse {
         headers_to_remove: removed(),
@@ -45,11 +48,11 @@ pub(super) fn allowed(facts: &Facts) -> CheckResponse {
     response(Code::Ok, HttpResponse::OkResponse(ok))
 }
 
-/// Returns the encoded response of [`allowed`].
+/// Returns the same response as [`allowed`], but encoded.
 pub(super) fn allowed_encoded(facts: &Facts) -> Vec<u8> {
     let (identified, same) = (identified(facts), &*SAME);
     let length = identified.encoded_len() + same.len();
-    // An encoded length takes at most ten bytes.
+    // A varint takes at most ten bytes.
     let mut encoded = Vec::with_capacity(STATUS_OK.len() + 10 + length);
     encoded.extend(STATUS_OK);
     encode_varint(length as u64, &mut encoded);
@@ -71,7 +74,8 @@ fn identified(facts: &Facts) -> OkHttpResponse {
     }
 }
 
-/// Denies the request. Envoy sends this response to the client.
+/// Builds the response that denies the request. It contains the response that Envoy sends to the
+/// client.
 pub(super) fn denied(refused: &Refused) -> CheckResponse {
     let kind = refused.kind;
     let body = json!({
@@ -121,9 +125,9 @@ fn header(key: &str, value: &str) -> HeaderValueOption {
     }
 }
 
-/// Returns the headers to remove: credentials, and other spellings of our own headers that some
-/// servers treat as equal. The canonical spelling must not be in this list, because Envoy removes
-/// headers after it adds them.
+/// Returns the headers that Envoy must remove: credentials, and other spellings of our own headers
+/// that some servers treat as equal. The canonical spelling must not be in this list, because Envoy
+/// removes headers after it adds them.
 fn removed() -> Vec<String> {
     let spelled = [STACK, TOKEN, ACCESS].into_iter().flat_map(|name| {
         let parts: Vec<_> = name.split('-').collect();

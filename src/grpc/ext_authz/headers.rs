@@ -1,6 +1,6 @@
-//! The headers of the request that Envoy asks about. Envoy sends either a map, in which duplicates
-//! are joined with `,`, or a list. Names are compared as leniently as the most lenient server
-//! compares them.
+//! The headers of the request that Envoy wants to have checked. Envoy sends either a map, in which
+//! the values of repeated headers are joined with `,`, or a list. Names are compared as leniently
+//! as the most lenient server compares them.
 
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
 use zeroize::Zeroizing;
@@ -13,13 +13,13 @@ type Header = (String, Zeroizing<Vec<u8>>);
 /// All headers, in no particular order.
 pub(super) struct Headers(Vec<Header>);
 
-/// The value of a header that may occur once.
+/// The result of looking up a header that may occur at most once.
 pub(super) enum HeaderValue<'a> {
     /// The header is absent or empty.
     Absent,
     /// The header occurs once, with this value.
     Once(&'a str),
-    /// The header is repeated, or its spelling or its value is invalid.
+    /// The header is repeated, has a different spelling, or has an invalid value.
     Invalid,
 }
 
@@ -31,8 +31,8 @@ impl Headers {
         let single = http.header_map.take().unwrap_or_default().headers;
         let single = single.into_iter().flat_map(|header| {
             let (text, raw) = (header.value.into_bytes(), header.raw_value);
-            // Envoy sets only one of the two fields. If both are set and differ, they count as two
-            // headers.
+            // Envoy sets either the text or the raw value. If both are set and differ, they count
+            // as two headers, so that the header is rejected as repeated.
             let second = (!text.is_empty() && !raw.is_empty() && text != raw).then(|| text.clone());
             let first = if raw.is_empty() { text } else { raw };
             let name = header.key;

@@ -1,7 +1,7 @@
-//! `envoy.service.auth.v3.Authorization/Check`: Envoy asks whether a request may pass. The answer
-//! uses the same verdict as `Introspect`, and either allows or denies the request. An error means
-//! that the request cannot be decided (R13), and Envoy then applies its own failure mode. The
-//! content of a request never causes an error, but too many requests can.
+//! `envoy.service.auth.v3.Authorization/Check`: Envoy asks whether a request may pass. The response
+//! is based on the same verdict as `Introspect`, and either allows or denies the request. An error
+//! means that no decision is possible (R13), and Envoy then applies its own failure mode. The
+//! content of a request never causes an error, but overload can.
 
 mod answer;
 mod headers;
@@ -38,8 +38,8 @@ use crate::{
     metrics::CheckLabels,
 };
 
-/// Maximum size of a check in bytes, which is several times Envoy's default limit on request
-/// headers. A larger check is denied.
+/// Maximum size of a `CheckRequest` in bytes, which is several times Envoy's default limit on
+/// request headers. A request with a larger message is denied.
 pub(super) const MAX_CHECK: usize = 1024 * 1024;
 
 /// Implements Envoy's authorization service.
@@ -58,13 +58,13 @@ impl Authorization {
         &self,
         mut request: Request<Streaming<CheckRequest>>,
     ) -> Result<Response<CheckResponse>, Status> {
-        // tonic would answer an unreadable message with a gRPC error, and an Envoy with
-        // `failure_mode_allow` then lets the request pass. So the message is read here, and a
-        // request that cannot be read is denied.
+        // tonic would answer an unreadable message with a gRPC error, and Envoy would then let the
+        // request pass if `failure_mode_allow` is set. So the message is read here, and the request
+        // is denied if the message is unreadable.
         let message = request.get_mut().message().await;
         if matches!(message, Ok(Some(_))) {
-            // Reads the call to its end, so that the server detects a second message, which fails
-            // the call. The result does not matter here.
+            // Reads the stream to its end, so that the server detects a second message and fails
+            // the call. The result is not needed here.
             let _ = request.get_mut().trailers().await;
         }
         let (call, _) = super::open(request)?;
@@ -87,8 +87,8 @@ impl Authorization {
     }
 
     /// Answers a check from the cache. Returns the encoded response, and the time of the decision
-    /// if the clock was read. Returns `None` if the check needs [`Self::check`], for example
-    /// because it cannot be decoded.
+    /// if the clock was read. Returns `None` if [`Self::check`] must answer, for example because
+    /// the message cannot be decoded.
     pub(super) fn check_cached(
         &self,
         actor: &Actor,
@@ -133,8 +133,8 @@ impl Authorization {
         };
         match self.app.introspect(call, &question).await {
             Ok(introspection) => Ok(judged(&introspection).map(answer::allowed)),
-            // Only unrecognized tokens are rate limited here, so the client gets the verdict "not
-            // recognized" and not an error.
+            // Here, only the presentation of unrecognized tokens is rate limited, so the verdict is
+            // known to be "not recognized", and the request is denied without an error.
             Err(Error::Refused(Refusal::RateLimited { .. })) => Ok(Err(refusal::not_recognized())),
             Err(error) => Err(error),
         }
@@ -146,8 +146,8 @@ impl Authorization {
     }
 }
 
-/// Allows the request only if the token is live and every action is allowed, and then returns the
-/// facts about the token.
+/// Returns the facts about the token if the token is live and every action is allowed. Otherwise
+/// returns the denial.
 fn judged(introspection: &Introspection) -> Result<&Facts, Refused> {
     let (reason, denied) = match &introspection.verdict {
         Verdict::NotRecognized => return Err(refusal::not_recognized()),
@@ -161,8 +161,8 @@ fn judged(introspection: &Introspection) -> Result<&Facts, Refused> {
                 (None, Some(known)) if !results.is_empty() => {
                     return Ok(&known.facts);
                 }
-                // This case never occurs, because an active verdict has facts and every route names
-                // an action.
+                // This case never occurs, because an active verdict has facts and every route has
+                // at least one action.
                 (None, _) => (Reason::ActionUnknown, None),
             }
         }
@@ -182,8 +182,8 @@ impl ClientStreamingService<CheckRequest> for Authorization {
     }
 }
 
-/// The gRPC server of this service. It treats `Check` as a stream of one message, which looks the
-/// same on the wire as a unary call.
+/// The gRPC server of this service. It handles `Check` as a client stream with one message, which
+/// is identical to a unary call on the wire, so that the service itself can read the message.
 #[derive(Clone)]
 pub(super) struct AuthorizationServer(pub Authorization);
 
@@ -202,7 +202,8 @@ impl Service<http::Request<Body>> for AuthorizationServer {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let service = self.0.clone();
-        // The policy admits only known paths, and this service has only one path.
+        // The path need not be checked: the policy admits only known paths, and this service has
+        // only one.
         Box::pin(async move {
             let codec = ProstCodec::<CheckResponse, CheckRequest>::default();
             let mut grpc = tonic::server::Grpc::new(codec).max_decoding_message_size(MAX_CHECK);

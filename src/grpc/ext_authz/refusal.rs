@@ -1,12 +1,12 @@
-//! The reasons to deny a request. Each has an HTTP status, a gRPC code, a reason, and a message in
-//! the error format of the content management API.
+//! The denials of a request. Each has an HTTP status, a gRPC code, a reason, and a message in the
+//! error format of the content management API.
 
 use envoy_types::ext_authz::v3::pb::HttpStatusCode;
 use tonic::Code;
 
 use crate::domain::verdict::{Denial, Reason};
 
-/// A denial. All unrecognized tokens get an identical denial.
+/// A denial. It is identical for all unrecognized tokens.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Refused {
     pub kind: Kind,
@@ -67,7 +67,7 @@ impl Kind {
     }
 }
 
-/// Defines the denials that depend only on the form of the request, and not on its token.
+/// Defines the denials that depend only on the request and the configuration, not on the token.
 macro_rules! faults {
     ($($name:ident $kind:ident $reason:literal $field:literal $problem:literal;)+) => {
         $(pub(super) fn $name() -> Refused {
@@ -105,7 +105,7 @@ faults! {
         "cannot be read: send smaller headers, in plain ASCII.";
 }
 
-/// Returns the denial of an unrecognized token, whether it is unknown, mistyped or of another
+/// Returns the denial for an unrecognized token, which may be unknown, mistyped or of another
 /// stack.
 pub(super) fn not_recognized() -> Refused {
     by_verdict(Reason::NotRecognized, None)

@@ -1,6 +1,6 @@
-//! Converts Envoy's description of a request to a question. If the description has a fault, the
-//! client or the configuration of a route caused it, so the request is denied. The check does not
-//! return an error then, because Envoy may be configured to let requests pass after an error.
+//! Converts Envoy's description of a request to a question. A fault in the description is caused by
+//! the client or by the configuration of a route. The request is then denied. An error is not
+//! returned, because Envoy may be configured to let requests pass after an error.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -60,7 +60,8 @@ pub(super) fn question(
     };
     let asked = match (routes::check_query(query.unwrap_or_default()), &names) {
         (Ok(asked), _) => asked,
-        // No token may do this, whatever the query is, so this reason takes precedence.
+        // No token may perform this action, whatever the query is, so the verdict's reason takes
+        // precedence over the fault of the query.
         (Err(_), Some(names)) if names.iter().any(|name| is_never(catalogue, name)) => {
             Query::default()
         }
@@ -69,7 +70,7 @@ pub(super) fn question(
     let names = names.ok_or_else(refusal::route_unknown)?;
     let first = Place {
         branch: branch.unwrap_or(table.default_branch()),
-        // The header may name a branch or an alias, because both share one namespace.
+        // The value of the header is either a branch or an alias. Both share one namespace.
         alias: branch,
     };
     let in_query = asked.branches.iter().map(|name| Place {
@@ -91,7 +92,7 @@ pub(super) fn question(
     })
 }
 
-/// A branch on which the request works, by its name or by an alias.
+/// A branch that the request affects, and the alias if the name may be that of an alias.
 struct Place<'a> {
     branch: &'a str,
     alias: Option<&'a str>,
@@ -122,8 +123,8 @@ fn refused(fault: QueryFault) -> Refused {
     }
 }
 
-/// Returns the token from the `authorization` header, with or without a preceding `Bearer` and one
-/// space.
+/// Returns the token from the `authorization` header. `Bearer` and one space before the token are
+/// optional.
 fn token(headers: &Headers) -> Result<Zeroizing<String>, Refused> {
     let value = match headers.only("authorization") {
         HeaderValue::Absent => return Err(refusal::credential_missing()),
@@ -179,9 +180,9 @@ fn route(extensions: HashMap<String, String>) -> Result<Route, Refused> {
             None => None,
         };
         if understood.is_none() || route.facts.len() > MAX_FACTS {
-            // A route's configuration may contain anything, even a secret (R9). The line is logged
-            // only at debug, because clients control how often it is written. A metric counts every
-            // occurrence.
+            // A route's configuration may contain anything, even a secret, which must not be logged
+            // (R9). Logs only at debug level, because clients determine how often this happens. A
+            // metric counts every occurrence.
             let key = if secret::is_within(&key) { "" } else { &key };
             tracing::debug!(?key, "context_extensions of a route cannot be read");
             return Err(refusal::route_misconfigured());

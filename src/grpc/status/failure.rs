@@ -1,4 +1,4 @@
-//! The failures of calls, from which statuses are built.
+//! Defines the failures of calls, from which statuses are built.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::{
 /// Why a call fails.
 #[derive(Debug)]
 pub enum Failure {
-    /// The message has these missing or invalid fields.
+    /// These fields of the message are missing or invalid.
     Invalid(Violations),
     /// The message cannot be decoded, for this reason.
     Unreadable(String),
@@ -35,13 +35,13 @@ pub enum Failure {
     App(app::Error),
     /// The use case returned this error for one or more questions of a batch.
     Question(Arc<app::Error>),
-    /// The message is compressed in a way that this server does not read.
+    /// The message is compressed with an encoding that this server does not support.
     EncodingUnsupported {
-        /// The name of the encoding, if it is fit to be repeated.
+        /// The name of the encoding; `None` if it is not printable.
         name: Option<String>,
     },
-    /// The client has cancelled the call, or its connection is lost. No client receives this error,
-    /// but it is counted.
+    /// The client has cancelled the call or lost its connection. It cannot receive this error, but
+    /// the error is counted.
     Cancelled,
     /// The deadline has passed.
     Deadline,

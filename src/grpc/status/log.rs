@@ -7,7 +7,7 @@ use tonic::Code;
 use super::{ErrorParts, Failure};
 use crate::app;
 
-/// Logs the request id of a failed call and the chain of causes, which is never sent to the client.
+/// Logs the request id and the chain of causes of a failed call, if the operator may have to act.
 pub(super) fn log(failure: &Failure, parts: &ErrorParts, request_id: &str) {
     let Some(error) = failure.app_error() else {
         return;
@@ -25,12 +25,13 @@ pub(super) fn log(failure: &Failure, parts: &ErrorParts, request_id: &str) {
         Code::Unavailable => {
             tracing::warn!(request_id, reason = parts.reason, cause, "call failed");
         }
-        // The operator must make space, so this is logged although its code is that of a limit.
+        // Other failures with this code are not logged, but a full store requires action by the
+        // operator.
         _ if matches!(error, app::Error::StorageFull(_)) => {
             tracing::warn!(request_id, reason = parts.reason, cause, "call failed");
         }
         _ => return,
     }
-    // The lines above are sampled. At debug level, each of these failures is logged.
+    // The lines above are sampled. At debug level, every such failure is logged.
     tracing::debug!(request_id, reason = parts.reason, cause, "call failed");
 }

@@ -1,4 +1,5 @@
-//! Errors as clients of the RPCs receive them. The HTTP port converts them to its own forms.
+//! The error of a call in the form in which a client receives it. The HTTP port, which calls RPCs
+//! in memory, converts these errors to its own formats.
 
 use std::time::Duration;
 
@@ -16,9 +17,9 @@ pub struct ReceivedError {
     pub reason: String,
     /// The message for people.
     pub message: String,
-    /// When to try again.
+    /// The delay before a retry.
     pub retry_after: Option<Duration>,
-    /// The fields that are missing or invalid, each with what is wrong with it.
+    /// The missing or invalid fields, each with a description of the problem.
     pub fields: Vec<(String, String)>,
 }
 
@@ -40,13 +41,13 @@ impl ReceivedError {
         }
     }
 
-    /// Returns the error of a fault of the server.
+    /// Creates an internal error.
     #[must_use]
     pub fn internal(message: &str) -> Self {
         Self::new(Code::Internal, ErrorReason::Internal, message)
     }
 
-    /// Returns the error of a request without a credential.
+    /// Creates the error for a request without a credential.
     #[must_use]
     pub fn no_credential() -> Self {
         Self::new(

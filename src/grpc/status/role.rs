@@ -1,4 +1,4 @@
-//! The error of a caller whose kind or role is not sufficient.
+//! Builds the error for a caller whose kind or role is not sufficient.
 
 use tonic::Code;
 
@@ -11,7 +11,8 @@ use crate::{
     grpc::pb::v1::ErrorReason,
 };
 
-/// Lists the roles and caller kinds that may make the call, in the message and in the metadata.
+/// Builds an error that lists the roles and caller kinds that may make the call, both in the
+/// message and in the metadata.
 pub(super) fn error_parts(required: &RoleRequired) -> ErrorParts {
     let roles: Vec<_> = required.roles.iter().map(|role| role.name()).collect();
     let callers: Vec<_> = required
