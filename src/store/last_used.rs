@@ -20,7 +20,8 @@ use crate::store::{
     },
 };
 
-/// A use of a token. A token is used when a service gets the answer that it is active.
+/// A use of a token. A token counts as used when a service gets the answer that the token is
+/// active.
 #[derive(Clone, Debug)]
 pub struct Use {
     /// The token that was used.

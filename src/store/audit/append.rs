@@ -82,8 +82,8 @@ impl Store {
         written(Entity::insert(row).exec_without_returning(tx).await)
     }
 
-    /// Writes the audit row of a change as [`Self::append_audit`] does, at the latest with the next
-    /// statement of the transaction.
+    /// Writes the audit row of a change like [`Self::append_audit`], but may delay the row until
+    /// the next statement of the transaction, to save a round trip.
     pub(in crate::store) async fn append_audit_later(
         &self,
         tx: &Transaction,

@@ -35,11 +35,12 @@ pub struct RefusalNote {
     pub reason: &'static str,
     /// The minute in which the call was refused.
     pub minute: Timestamp,
-    /// What was kept from the caller. Refusals with different causes have separate rows.
+    /// The cause and the stack, if the response does not reveal them. Refusals with different
+    /// causes have separate rows.
     pub hidden: Option<Hidden>,
 }
 
-/// The cause of a refusal and the stack, if the caller does not learn the cause.
+/// The cause and the stack of a refusal whose response reveals neither.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Hidden {
     /// The cause.

@@ -95,7 +95,7 @@ impl Kind {
 
 /// Appends a change. On SQLite, the position of a change is its row id, because there is only one
 /// writer. On PostgreSQL it is the transaction id, because a row with a higher id may be committed
-/// first; there the statement also sends the hint, see `Store::hint`.
+/// first. On PostgreSQL, the same statement can also send the hint, see `Store::hint`.
 const APPEND: PerEngine = PerEngine {
     sqlite: "INSERT INTO changes (stack_uid, token_uid, kind, changed_at) \
         VALUES ($1, $2, $3, $4) RETURNING id AS position",

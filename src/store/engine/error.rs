@@ -74,7 +74,7 @@ pub enum Error {
     /// read after it.
     #[error("the database has no incarnation yet")]
     Nameless,
-    /// The rows were written by another database cluster or in other tables, because the database
+    /// The rows were written by another database cluster or into other tables, because the database
     /// was restored, moved or upgraded.
     #[error(
         "the rows were written by another database or schema: check the URL and the role's \

@@ -1,6 +1,6 @@
-//! An assertion of a workload that was exchanged, and is valid for only one exchange. `key` is a
-//! hash of the assertion's issuer and id, and `content` is a fingerprint of its claims and of the
-//! request. Both are stored only to be compared.
+//! A workload's assertion that was exchanged and is valid for only one exchange. `key` is a hash of
+//! the assertion's issuer and id, and `content` is a fingerprint of its claims and of the request.
+//! Both are stored only to be compared.
 
 use sea_orm::entity::prelude::*;
 

@@ -1,5 +1,5 @@
-//! When a service last used a token. A token is used when a service gets the answer that it is
-//! active.
+//! When a service last used a token. A token counts as used when a service gets the answer that the
+//! token is active.
 
 use sea_orm::entity::prelude::*;
 

@@ -36,10 +36,9 @@ struct Read {
 impl Store {
     /// Looks up the facts about the tokens with these secrets, all from one snapshot.
     ///
+    /// # Errors
     /// Returns [`Error`] if the primary cannot be read, or if one of the rows cannot be parsed. In
     /// both cases, none of the digests gets an answer (R13).
-    /// Returns [`Error`] if the primary cannot be read, or if one of the rows cannot be parsed.
-    /// There is no answer for any of the digests then (R13).
     pub async fn look_up_many(&self, digests: &[Digest]) -> Result<Lookups, Error> {
         let Read {
             facts,

@@ -88,7 +88,7 @@ async fn connect(
             pool.after_connect(move |connection, _| {
                 let file = file.clone();
                 Box::pin(async move {
-                    // Open the write-ahead log. Otherwise a connection opens it only at its first
+                    // Open the write-ahead log now, because a connection opens it only at its first
                     // read.
                     connection
                         .execute("SELECT 1 FROM sqlite_schema LIMIT 1")

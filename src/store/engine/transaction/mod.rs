@@ -139,8 +139,7 @@ impl Transaction {
     /// Runs one PostgreSQL statement in its own transaction, in one round trip. Returns the rows of
     /// all statements that were run, with those of `statement` last.
     ///
-    /// Returns [`Error::OutcomeUnknown`] if this server committed the transaction but a standby may
-    /// not have it.
+    /// # Errors
     /// Returns [`Error::OutcomeUnknown`] if this server committed the transaction but a standby may
     /// not have it.
     pub async fn run_alone(
