@@ -302,7 +302,7 @@ fn answer(status: ServingStatus) -> HealthCheckResponse {
 /// Queries the health service of a server. Returns whether `service` is SERVING.
 ///
 /// # Errors
-/// The transport error or the gRPC status that came instead of an answer.
+/// Returns the transport error or the gRPC status that was received instead of an answer.
 pub async fn ask(server: tonic::transport::Channel, service: String) -> anyhow::Result<bool> {
     let mut request = Request::new(HealthCheckRequest { service });
     request.set_timeout(PROBE_FOR);

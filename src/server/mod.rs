@@ -111,7 +111,7 @@ impl Listeners {
     /// Binds the sockets of the gRPC port and the admin port.
     ///
     /// # Errors
-    /// [`ServeError::Bind`], which names the setting.
+    /// Returns [`ServeError::Bind`], which names the setting.
     pub async fn bind(grpc: SocketAddr, admin: SocketAddr) -> Result<Self, ServeError> {
         Ok(Self {
             grpc: bind("--listen", grpc).await?,
@@ -124,7 +124,7 @@ impl Listeners {
     /// port at its own address.
     ///
     /// # Errors
-    /// [`ServeError::Bind`], which names the setting.
+    /// Returns [`ServeError::Bind`], which names the setting.
     pub async fn with_http(
         mut self,
         address: SocketAddr,
@@ -173,7 +173,7 @@ async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener,
 /// are both SERVING.
 ///
 /// # Errors
-/// [`ServeError`] if a socket fails, or if a task ends that should run until shutdown.
+/// Returns [`ServeError`] if a socket fails, or if a task ends that should run until shutdown.
 pub async fn run(
     parts: ServerParts,
     tuning: &Tuning,

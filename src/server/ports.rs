@@ -154,7 +154,7 @@ impl Ports {
     /// Runs `work`. Until it ends, every call except a health check gets `STORE_UNAVAILABLE`.
     ///
     /// # Errors
-    /// [`ServeError`] if the task of a port ends meanwhile.
+    /// Returns [`ServeError`] if the task of a port ends meanwhile.
     pub async fn answer_while<T>(
         &mut self,
         work: impl Future<Output = T>,

@@ -38,7 +38,7 @@ use crate::{
 pub(super) struct RpcMiddleware {
     pub app: Arc<App>,
     pub authenticator: Arc<Authenticator>,
-    /// Generates request ids and random numbers for trace sampling. Neither have to be
+    /// Generates request ids and random numbers for trace sampling. Neither has to be
     /// unpredictable.
     pub ids: SplitMix64,
     pub permits: CallPermits,

@@ -51,7 +51,7 @@ impl Hosts {
     /// task on the current runtime instead.
     ///
     /// # Errors
-    /// The error of the operating system if a thread or its runtime cannot be created.
+    /// Returns the error of the operating system if a thread or its runtime cannot be created.
     pub fn start(name: &str, threads: usize) -> io::Result<Self> {
         let stop = CancellationToken::new();
         let (mut hosts, mut ended) = (Vec::new(), JoinSet::new());

@@ -71,7 +71,7 @@ impl Tls {
     /// Loads the configuration from the current files.
     ///
     /// # Errors
-    /// [`TlsError`], which names the setting.
+    /// Returns [`TlsError`], which names the setting.
     pub async fn load(files: TlsFiles, clock: Arc<dyn Clock>) -> Result<Self, TlsError> {
         let material = Material::read(&files).await?;
         let (config, usable) = material.build(&files, &clock)?;
