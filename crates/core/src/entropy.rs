@@ -11,10 +11,9 @@ pub struct EntropyFailed(#[from] getrandom::Error);
 pub trait Entropy: Send + Sync + 'static {
     /// Fills the buffer with random bytes.
     ///
+    /// # Errors
     /// Returns [`EntropyFailed`] if the source fails. In that case, the content of the buffer must
     /// not be used.
-    /// Returns [`EntropyFailed`] if the source fails. The content of the buffer must not be used
-    /// then.
     fn fill(&self, buffer: &mut [u8]) -> Result<(), EntropyFailed>;
 }
 

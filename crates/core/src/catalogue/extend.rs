@@ -29,10 +29,9 @@ impl Catalogue {
     /// follow the built-in ones, sorted by name, so that the version does not depend on the order
     /// of the rows.
     ///
+    /// # Errors
     /// Returns an error for the first row that would redefine an action, or that would make
     /// something grantable that no token may do (R5).
-    /// Returns the first row that would redefine an action, or that could be granted although no
-    /// token may do such a thing (R5).
     pub fn extended(rows: Vec<Action>) -> Result<Self, RowError> {
         let mut actions = Self::builtin().actions;
         let builtin = actions.len();

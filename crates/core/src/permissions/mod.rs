@@ -35,7 +35,7 @@ impl Access {
     }
 }
 
-/// The maximum number of names, branches and aliases together, to which a token can be narrowed.
+/// The maximum number of branches and aliases, counted together, to which a token can be narrowed.
 const MAX_BRANCHES: usize = 100;
 
 /// Permissions in serialized form, as in the store, in golden test data or in a client library.
