@@ -1,5 +1,5 @@
-//! Connects to a running server, over TLS if the URL is https, and limits how long a client command
-//! may take.
+//! Connects to a running server, over TLS if the URL is https, and enforces the time limit of a
+//! client command.
 
 use std::{error::Error, fs, future::Future, io, path::PathBuf, time::Duration};
 
@@ -61,7 +61,7 @@ impl Server {
         self.client_cert.is_some()
     }
 
-    /// Returns how long a command may take from the start of connecting until the answer.
+    /// Returns the time limit of a command, from the start of connecting until the response.
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
@@ -71,7 +71,7 @@ impl Server {
         tokio::time::timeout(self.timeout, work).await.ok()
     }
 
-    /// Returns the failure of a call that was not answered in time.
+    /// Returns the error for a call that was not answered in time.
     pub fn no_answer(&self) -> ExitError {
         let time = humantime::format_duration(self.timeout);
         let message = format!("--server {}: no answer within --timeout {time}", self.url);
@@ -85,8 +85,9 @@ impl Server {
         connected.map_err(|error| self.not_connected(error).into())
     }
 
-    /// Explains a call that failed without an answer from the service. If the server speaks a
-    /// protocol other than gRPC, a retry does not help. Takes at most `left`.
+    /// Improves the error of a call that failed without an answer from the service. If the server
+    /// uses a protocol other than gRPC, the error states this and reports that a retry does not
+    /// help. Takes at most `left`.
     pub async fn explain(&self, failed: ExitError, left: Duration) -> ExitError {
         let probe = tokio::time::timeout(left, self.speaks_another_protocol());
         if !probe.await.unwrap_or_default() {
@@ -99,10 +100,11 @@ impl Server {
         ))
     }
 
-    /// Returns whether the server speaks a protocol other than HTTP/2, such as HTTP/1.1 or TLS. The
-    /// library reports this as a broken connection, so this function examines the first byte of the
-    /// server's answer. A server that closes the connection without an answer may be down, so it
-    /// does not count. With https, TLS has already negotiated the protocol.
+    /// Returns whether the server uses a protocol other than HTTP/2, such as HTTP/1.1 or TLS. The
+    /// library reports this case only as a broken connection, so this function examines the first
+    /// byte of the server's answer. Returns `false` if the server closes the connection without an
+    /// answer, because it may be down, and for https, because TLS has already negotiated the
+    /// protocol.
     async fn speaks_another_protocol(&self) -> bool {
         let Some(address) = self.plain_address() else {
             return false;
@@ -117,7 +119,7 @@ impl Server {
         false
     }
 
-    /// Returns host and port of an http URL.
+    /// Returns the host and port of the URL; `None` if its scheme is not http.
     fn plain_address(&self) -> Option<(String, u16)> {
         let uri: http::Uri = self.url.parse().ok()?;
         let host = uri.host()?.trim_matches(['[', ']']);
@@ -167,9 +169,9 @@ impl Server {
     }
 }
 
-/// Returns whether the server could not be reached. If the server was reached but its certificate
-/// is not trusted, or if it speaks another protocol, the result is `false` because a retry does not
-/// help.
+/// Returns whether the error is that the server could not be reached. Returns `false` if the
+/// server's certificate is not trusted or the server uses another protocol, because a retry does
+/// not help then.
 fn is_outage(error: &transport::Error) -> bool {
     let causes = std::iter::successors(error.source(), |&cause| cause.source());
     let mut causes = causes.filter_map(|cause| cause.downcast_ref::<io::Error>());
@@ -180,10 +182,10 @@ fn is_outage(error: &transport::Error) -> bool {
 
 /// The HTTP/2 client preface with an empty SETTINGS frame.
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-/// An HTTP/1.1 request, to which servers without HTTP/2 respond.
+/// An HTTP/1.1 request, which servers without HTTP/2 answer.
 const HTTP1: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
-/// Sends `opening` on a new connection, and returns the first byte that the server answers.
+/// Sends `opening` on a new connection, and returns the first byte of the server's answer.
 async fn first_byte(address: &(String, u16), opening: &[u8]) -> io::Result<u8> {
     let mut socket = TcpStream::connect(address).await?;
     socket.write_all(opening).await?;

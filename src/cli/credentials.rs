@@ -1,16 +1,16 @@
-//! Credentials in the wrong place. A command line can be read by every process of the machine and
-//! stays in the history of the shell, so a credential in it is refused and never repeated (R9).
+//! Refuses credentials on the command line, and removes them from output. Every process of the
+//! machine can read a command line, and the shell keeps it in its history (R9).
 
 use std::ffi::OsString;
 
 use crate::domain::text;
 
-/// The first part of every secret, of any version of the format, is this prefix and a number.
+/// The prefix of every secret. In each version of the format, a version number follows it.
 const PREFIX: &str = "stk";
 /// The minimum number of letters and digits after the prefix for a string to count as a secret. A
-/// secret has 46, but a part of a secret is not repeated either.
+/// complete secret has 46, but a truncated secret must not be printed either.
 const MIN_SECRET_CHARS: usize = 16;
-/// How many times a string is percent-decoded at most.
+/// Maximum number of times that a string is percent-decoded.
 const ROUNDS: usize = 4;
 
 const INSTEAD_OF_SECRET: &str = "(a secret, which belongs on standard input)";
@@ -23,8 +23,8 @@ enum Credential {
     Jwt,
 }
 
-/// Returns why the arguments cannot be used, if one of them is or contains a credential. The text
-/// names the place, but not the argument.
+/// Returns an error message if one of the arguments contains a credential. The message states the
+/// flag or the position of the argument, but does not contain the argument.
 pub fn refusal(arguments: &[OsString]) -> Option<String> {
     let texts: Vec<_> = arguments
         .iter()
@@ -62,7 +62,7 @@ fn flag_of(argument: &str) -> Option<&str> {
     (flag.starts_with("--") && flag.len() > 2 && find(flag).is_none()).then_some(flag)
 }
 
-/// Returns a line without the credentials in it. The line can quote a variable or a file that
+/// Replaces the credentials in a line of output. The line may quote a variable or a file that
 /// contains a credential by mistake.
 pub fn redact(line: &str) -> String {
     replace_words(line, |word| match find(word)? {
@@ -71,7 +71,7 @@ pub fn redact(line: &str) -> String {
     })
 }
 
-/// Returns a line without the URLs that may contain a password.
+/// Replaces the URLs in a line that may contain a password.
 pub fn redact_urls(line: &str) -> String {
     replace_words(line, |word| {
         may_hold_password(word).then_some(INSTEAD_OF_URL)
@@ -159,7 +159,7 @@ mod tests {
         refusal(&arguments)
     }
 
-    /// The forms in which an argument can contain a credential.
+    /// Returns arguments that contain a credential in various forms.
     fn forms(credential: &str) -> Vec<String> {
         let encode = |text: &str| -> String {
             text.bytes()

@@ -1,4 +1,4 @@
-//! Opens the store of `serve`. Waits while the database is unavailable, and adopts a rotated
+//! Opens the store for `serve`. Waits while the database is unavailable, and adopts a rotated
 //! password without a restart.
 
 use std::{collections::BTreeSet, fs, sync::Arc, time::Duration};
@@ -12,9 +12,9 @@ use crate::{
     store::{Error, Location, OpenError, PoolSize, SchemaError, Store},
 };
 
-/// How often to retry connecting to an unavailable database.
+/// Interval between two attempts to connect to an unavailable database.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// How often to poll the files that contain database URLs.
+/// Interval at which the files that contain database URLs are polled.
 const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
 /// Why the store could not be opened.
@@ -25,8 +25,8 @@ enum Missing {
     Wrong(anyhow::Error),
 }
 
-/// Opens the store, and fails if its schema is not current. While the database is unavailable,
-/// waits and logs each cause once.
+/// Opens the store. Fails if its schema is not current. While the database is unavailable, waits,
+/// and logs each cause once.
 pub async fn open(
     location: &Location,
     size: PoolSize,

@@ -1,4 +1,5 @@
-//! The exit codes, which let a script distinguish an outage from a refusal. The README lists them.
+//! The exit codes, by which a script can distinguish an outage from a refusal. The README lists the
+//! codes.
 
 use std::process::ExitCode;
 
@@ -12,17 +13,17 @@ pub const USAGE: u8 = 2;
 pub const NOT_FOUND: u8 = 3;
 /// The call was refused, the token is inactive, or the action is denied.
 pub const REFUSED: u8 = 4;
-/// The call was not decided, because the server is unreachable, does not answer, is overloaded or
+/// The call was not decided, because the server is unreachable, does not answer, is overloaded, or
 /// cannot reach its store.
 pub const UNAVAILABLE: u8 = 5;
 
-/// An error that decides the exit code.
+/// An error that determines the exit code.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct ExitError {
     code: u8,
     message: String,
-    /// Whether a change may have been made although its call failed.
+    /// Whether a change may have been made although the call failed.
     outcome_unknown: bool,
 }
 
@@ -36,13 +37,13 @@ impl ExitError {
         }
     }
 
-    /// Marks the error of a call whose outcome is unknown.
+    /// Marks this as the error of a call whose outcome is unknown.
     pub const fn with_unknown_outcome(mut self) -> Self {
         self.outcome_unknown = true;
         self
     }
 
-    /// Makes this the error of a call that could not be made, which a retry does not fix.
+    /// Converts this to an error with the exit code [`FAILURE`], because a retry does not help.
     pub fn into_failure(self) -> Self {
         Self::new(FAILURE, self.message)
     }

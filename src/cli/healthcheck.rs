@@ -1,4 +1,4 @@
-//! `stacktoken healthcheck`: a health check for probes that run a command.
+//! `stacktoken healthcheck`: checks the health of a server, for probes that run a command.
 
 use std::process::ExitCode;
 
@@ -20,7 +20,7 @@ pub struct Healthcheck {
 pub async fn run(command: Healthcheck) -> anyhow::Result<ExitCode> {
     let Healthcheck { server, service } = command;
     let asking = async { health::ask(server.connect().await?, service).await };
-    // A probe expects exit code 0 or 1, so every kind of failure gives exit code 1.
+    // A probe expects exit code 0 or 1, so every kind of failure results in exit code 1.
     let serving = server.in_time(asking).await;
     let serving = serving.unwrap_or_else(|| Err(server.no_answer().into()));
     let serving = serving.map_err(|error| anyhow!("{}", client::words_of_error(&error)))?;

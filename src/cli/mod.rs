@@ -1,5 +1,5 @@
-//! The command line. If a setting is wrong, one line of output names it. The line leaves out the
-//! value if the value could be a secret.
+//! The command line. If a setting is wrong, one line of output names the setting. The line omits
+//! the value if it could be a secret.
 
 #![warn(
     clippy::print_stdout,
@@ -97,7 +97,7 @@ enum Command {
 }
 
 impl Command {
-    /// Returns the trace settings of a command that serves.
+    /// Returns the trace settings of `dev` or `serve`; `None` for other commands.
     fn traces(&self) -> Option<&config::Traces> {
         match self {
             Self::Dev(dev) => Some(&dev.tuning.traces),
@@ -118,7 +118,7 @@ impl Command {
 /// Runs the command that was given on the command line.
 ///
 /// # Errors
-/// Returns the error that makes the command fail; its text is one line.
+/// Returns the error because of which the command fails.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Command::Completions { shell } = cli.command {
         return completions(shell);
@@ -154,12 +154,12 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
     sampling::end_minute();
     logging.finish();
-    // Does not wait for tasks that hang, such as a read from a client that has gone.
+    // Does not wait for tasks that hang, such as a read from a client that is gone.
     runtime.shutdown_background();
     code
 }
 
-/// Prints why a command failed, in one line.
+/// Prints in one line why a command failed.
 pub fn report(error: &anyhow::Error) {
     let line = credentials::redact(&output::error_text(error));
     telemetry::output::print_error(format!("stacktoken: {line}"));

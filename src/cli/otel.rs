@@ -1,5 +1,5 @@
-//! The variables of OpenTelemetry's SDK specification. They are fallbacks for the trace settings: a
-//! flag or a `STACKTOKEN_` variable takes precedence.
+//! Reads the environment variables of OpenTelemetry's SDK specification. They are fallbacks for the
+//! trace settings: a flag or a `STACKTOKEN_` variable takes precedence.
 
 use std::env;
 
@@ -7,7 +7,8 @@ use clap::{ArgMatches, parser::ValueSource};
 
 use crate::config::{self, Traces};
 
-/// Reads an environment variable; `None` if it is unset or empty, as the specification says.
+/// Reads an environment variable. Returns `None` if it is unset or empty, which the specification
+/// treats as unset.
 #[expect(clippy::disallowed_methods, reason = "these variables are not ours")]
 pub fn read(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
@@ -38,7 +39,8 @@ pub fn fill(
     Ok(())
 }
 
-/// Returns the collector's URL. Spans are sent only by OTLP over gRPC.
+/// Returns the collector's URL; `None` if traces are disabled or another exporter or protocol than
+/// OTLP over gRPC is requested.
 fn endpoint(read: impl Fn(&str) -> Option<String>) -> Option<String> {
     let of_traces = |name: &str| {
         read(&format!("OTEL_EXPORTER_OTLP_TRACES_{name}"))
@@ -53,7 +55,7 @@ fn endpoint(read: impl Fn(&str) -> Option<String>) -> Option<String> {
     of_traces("ENDPOINT").map(|url| url.trim_end_matches('/').to_owned())
 }
 
-/// Returns the fraction of calls to trace if no caller decides.
+/// Returns the fraction of calls to trace if the caller has not decided.
 fn ratio(read: impl Fn(&str) -> Option<String>) -> Result<Option<f64>, String> {
     let Some(sampler) = read("OTEL_TRACES_SAMPLER") else {
         return Ok(None);

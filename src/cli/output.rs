@@ -1,5 +1,5 @@
-//! Writes to standard output. A reader such as `head` may close the pipe before everything is
-//! written.
+//! Writes to standard output. Handles a reader such as `head`, which may close the pipe before
+//! everything is written.
 
 use std::io::{self, ErrorKind, Write as _};
 
@@ -8,7 +8,7 @@ use anyhow::Context as _;
 /// Writes a line to standard output.
 ///
 /// # Errors
-/// Returns any failure except a closed pipe, because a reader that closed it needs no more output.
+/// Returns any failure except a closed pipe, because then the reader needs no more output.
 pub fn line(text: &str) -> anyhow::Result<()> {
     bytes(format!("{text}\n").as_bytes())
 }
@@ -34,8 +34,8 @@ pub fn deliver(bytes: &[u8]) -> io::Result<()> {
     output.flush()
 }
 
-/// Appends the causes of an error to its text, except those that the text already contains: many
-/// libraries repeat a cause in the error that it caused.
+/// Appends the causes of an error to its text. Skips causes that the text already contains, because
+/// many libraries include the cause in the text of an error.
 pub fn without_repetition(text: String, causes: impl Iterator<Item = String>) -> String {
     causes.fold(text, |text, cause| {
         if text.contains(&cause) {

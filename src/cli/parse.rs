@@ -1,5 +1,5 @@
-//! Parses the command line. If it is wrong, one line names the setting, what is wrong with it, and
-//! the environment variable that also sets it.
+//! Parses the command line. If it is wrong, prints one line with the setting, what is wrong with
+//! it, and the environment variable that also sets it.
 
 use std::{env, ffi::OsString, fmt::Write as _, process::ExitCode};
 
@@ -11,11 +11,12 @@ use clap::{
 use super::{Cli, Command, credentials, exit, otel, precedence};
 use crate::telemetry::output::print_error;
 
-/// Parses the command line. The variables of OpenTelemetry set what is not set otherwise.
+/// Parses the command line. Trace settings that are not set otherwise come from the variables of
+/// OpenTelemetry.
 ///
 /// # Errors
-/// Returns the exit code if the command line asks for help or is wrong. The help text or the error
-/// is already printed by then.
+/// Returns the exit code if the command line asks for help or is wrong, after printing the help
+/// text or the error.
 pub fn parse() -> Result<Cli, ExitCode> {
     let arguments: Vec<OsString> = env::args_os().collect();
     if let Some(refusal) = credentials::refusal(&arguments) {
@@ -32,7 +33,7 @@ pub fn parse() -> Result<Cli, ExitCode> {
     Ok(cli)
 }
 
-/// Parses the arguments and the environment variables that are not overridden.
+/// Parses the arguments, and the environment variables that a flag does not override.
 fn matches(arguments: &[OsString]) -> Result<ArgMatches, clap::Error> {
     let command = Cli::command();
     let matches = command.clone().try_get_matches_from(arguments)?;
@@ -43,7 +44,7 @@ fn matches(arguments: &[OsString]) -> Result<ArgMatches, clap::Error> {
     precedence::without_variables(command, &overridden).try_get_matches_from(arguments)
 }
 
-/// Prints what is wrong and returns the exit code for it.
+/// Prints what is wrong, and returns the exit code for a usage error.
 fn wrong(problem: &str) -> ExitCode {
     print_error(format!("stacktoken: {problem}"));
     ExitCode::from(exit::USAGE)
@@ -52,15 +53,15 @@ fn wrong(problem: &str) -> ExitCode {
 /// Prints the requested help, or why the command line is wrong. Returns the exit code.
 fn stop(error: &clap::Error) -> ExitCode {
     match error.kind() {
-        // A command without its subcommand: the help lists them.
+        // The subcommand is missing. The help lists the subcommands.
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             print_error(error.to_string().trim_end().to_owned());
             ExitCode::from(exit::USAGE)
         }
         _ if error.use_stderr() => wrong(&in_one_line(error)),
         _ => {
-            // The user asked for help or the version. It is not an error if the reader has closed
-            // the pipe.
+            // The user asked for the help or the version. A reader that has closed the pipe is not
+            // an error.
             let _ = error.print();
             ExitCode::SUCCESS
         }
@@ -98,7 +99,7 @@ fn in_one_line(error: &clap::Error) -> String {
     credentials::redact_urls(&credentials::redact(&line))
 }
 
-/// Returns the text of an error. An argument that may contain a password is left out, even if the
+/// Returns the text of an error. Omits an argument that may contain a password, even if the
 /// password contains spaces.
 fn without_passwords(error: &clap::Error) -> String {
     let text = error.to_string();
@@ -116,7 +117,7 @@ fn without_passwords(error: &clap::Error) -> String {
     })
 }
 
-/// Returns the flags that an error is about.
+/// Returns the flags that the error concerns.
 fn flags_of(error: &clap::Error) -> Vec<String> {
     match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(flag)) => vec![flag.clone()],
@@ -125,7 +126,7 @@ fn flags_of(error: &clap::Error) -> Vec<String> {
     }
 }
 
-/// Returns the environment variable that corresponds to a flag, if the flag has one.
+/// Returns the environment variable that sets the same value as a flag, if there is one.
 fn variable_of(flag: &str) -> Option<String> {
     let flag = flag.split_whitespace().next()?.strip_prefix("--")?;
     let command = Cli::command();

@@ -1,9 +1,9 @@
-//! Resolves pairs of alternative settings, such as `--stack` and `--all-stacks`: a flag overrides
-//! the environment variable of either.
+//! Resolves pairs of settings that exclude each other, such as `--stack` and `--all-stacks`. A flag
+//! of such a pair overrides the environment variable of the other setting.
 
 use clap::{ArgMatches, Command, parser::ValueSource};
 
-/// Settings that exclude each other, by their names in the command line's definition.
+/// Pairs of settings that exclude each other, by their ids in the command line's definition.
 const ALTERNATIVES: [(&str, &str); 4] = [
     ("jwt", "jwt_file"),
     ("stack", "all_stacks"),
@@ -11,8 +11,8 @@ const ALTERNATIVES: [(&str, &str); 4] = [
     ("database_direct_url", "database_direct_url_file"),
 ];
 
-/// Returns the settings whose variable is ignored, because a flag sets the alternative. If both are
-/// set by variables or both by flags, neither is ignored, and the command refuses them.
+/// Returns the settings whose variable is ignored because a flag sets the alternative. If variables
+/// set both settings or flags set both, neither is ignored, and the command refuses them.
 pub fn overridden(matches: &ArgMatches) -> Vec<&'static str> {
     let pairs = ALTERNATIVES.into_iter();
     let pairs = pairs.flat_map(|(one, other)| [(one, other), (other, one)]);
@@ -38,7 +38,7 @@ pub fn without_variables(command: Command, settings: &[&str]) -> Command {
 }
 
 /// Returns where the value of a setting comes from. Returns `None` for a setting that this command
-/// does not have, because clap would panic.
+/// does not have, for which clap would panic.
 fn source_of(matches: &ArgMatches, setting: &str) -> Option<ValueSource> {
     let is_set = matches.try_contains_id(setting).unwrap_or_default();
     is_set.then(|| matches.value_source(setting)).flatten()

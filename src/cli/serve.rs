@@ -12,7 +12,7 @@ use crate::{
     server::{self, Listeners, PortDeps, ServiceDeps},
 };
 
-/// Shown after the help.
+/// Example that is shown after the help.
 const EXAMPLE: &str = "\
 Example, with an issuers file that `stacktoken dev` left:
   export STACKTOKEN_DATABASE_URL=sqlite:stacktoken.db

@@ -48,7 +48,7 @@ pub fn location(flags: &DatabaseFlags) -> anyhow::Result<Location> {
     }
 }
 
-/// Creates the error for a wrong value of a setting, which names the flag and its variable.
+/// Creates the error for a wrong value of a setting. The error names the flag and its variable.
 pub fn wrong(flag: &str, problem: &dyn fmt::Display) -> ExitError {
     let name = flag
         .trim_start_matches('-')
@@ -57,8 +57,8 @@ pub fn wrong(flag: &str, problem: &dyn fmt::Display) -> ExitError {
     ExitError::usage(format!("{flag}: {problem} (also set by STACKTOKEN_{name})"))
 }
 
-/// Returns the value of a setting that can contain a secret, which is set either directly or as the
-/// path of a file.
+/// Returns the value of a setting that can contain a secret. It is set either directly or with the
+/// path of a file that contains it.
 fn secret(
     flag: &str,
     value: Option<&String>,
@@ -88,8 +88,8 @@ pub async fn open(
     open_or_create(flags, &location, (clock, entropy)).await
 }
 
-/// Fails if the file of an SQLite store does not exist. Only `migrate up` and `dev` create it, so
-/// that a mistyped path does not become an empty store.
+/// Fails if the file of an SQLite store does not exist. Only `migrate up` and `dev` create the
+/// file. Otherwise, a mistyped path would create an empty store.
 pub fn require_file(location: &Location) -> anyhow::Result<()> {
     if let Location::Sqlite(path) = location
         && !path.exists()
@@ -183,7 +183,7 @@ pub fn random_id(entropy: &dyn Entropy) -> anyhow::Result<String> {
         .to_string())
 }
 
-/// The rules in effect: those that are built in, and those of the operator's files.
+/// The catalogue and the route table in effect.
 pub struct EffectiveRules {
     /// The catalogue of actions.
     pub catalogue: Arc<Catalogue>,
@@ -191,7 +191,7 @@ pub struct EffectiveRules {
     pub routes: Arc<RouteTable>,
 }
 
-/// Loads the rules in effect: the built-in ones and those of the operator's files.
+/// Loads the built-in catalogue and route table, with the additions in the operator's files.
 pub fn rules(rules: &Rules) -> anyhow::Result<EffectiveRules> {
     let catalogue = catalogue(&rules.catalogue)?;
     let routes = routes(rules, &catalogue)?;
@@ -221,8 +221,8 @@ fn routes(rules: &Rules, catalogue: &Catalogue) -> anyhow::Result<RouteTable> {
     RouteTable::parse(&text, catalogue).with_context(named)
 }
 
-/// Returns a cancellation token, which SIGTERM or SIGINT cancels. A second signal ends the process
-/// at once.
+/// Returns a cancellation token that is cancelled by SIGTERM or SIGINT. A second signal ends the
+/// process at once.
 pub fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let (mut terminate, mut interrupt) = (

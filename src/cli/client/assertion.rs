@@ -1,4 +1,4 @@
-//! The JWT of a workload, obtained the way of its provider.
+//! Obtains the JWT of a workload from its provider or from a file.
 
 use std::{fs, path::PathBuf};
 
@@ -18,7 +18,7 @@ use crate::{
 
 /// The variable of GitHub Actions with the URL that issues a JWT.
 const GITHUB_URL: &str = "ACTIONS_ID_TOKEN_REQUEST_URL";
-/// The variable of GitHub Actions with the credential for it.
+/// The variable of GitHub Actions with the credential for this URL.
 const GITHUB_CREDENTIAL: &str = "ACTIONS_ID_TOKEN_REQUEST_TOKEN";
 
 /// Where the JWT of the workload comes from.
@@ -66,7 +66,7 @@ struct Source {
 }
 
 impl AssertionFlags {
-    /// Returns whether GitHub's commands in the log are understood.
+    /// Returns whether the command runs in GitHub Actions, which interprets commands in the log.
     pub const fn is_github(&self) -> bool {
         self.source.github
     }
@@ -74,7 +74,8 @@ impl AssertionFlags {
     /// Returns the JWT of the workload.
     ///
     /// # Errors
-    /// Returns an error that names the flag, the variable or the file, and never a part of the JWT.
+    /// Returns an error that names the flag, the variable or the file, but never contains a part of
+    /// the JWT.
     pub async fn obtain(&self) -> anyhow::Result<String> {
         if let Some(variable) = &self.source.gitlab {
             let jwt = otel::read(variable).ok_or_else(|| {
@@ -151,7 +152,7 @@ async fn from_github(audience: &str) -> anyhow::Result<String> {
     checked_jwt("--github: the answer of GitHub", &issued.value)
 }
 
-/// What GitHub answers.
+/// GitHub's response to the request for a JWT.
 #[derive(Deserialize)]
 struct Issued {
     value: String,

@@ -23,7 +23,8 @@ pub struct EndOverlap {
 pub async fn end_overlap(command: EndOverlap) -> anyhow::Result<ExitCode> {
     let options = &command.options;
     let (mut session, token_uid) = options.start(&command.which).await?;
-    // The answer shows only the secret that stays.
+    // The response contains only the secret that stays valid. To show which secret would end, the
+    // token is read first.
     let before = if options.change.validate_only && options.output == Format::Text {
         get::token(&mut session, &options.on, &token_uid).await?
     } else {

@@ -103,7 +103,7 @@ pub async fn exchange(command: Exchange) -> anyhow::Result<ExitCode> {
     deliver(&command, answer)
 }
 
-/// Writes the secret. In a job of GitHub Actions, the log is told first to hide it.
+/// Writes the secret. In a job of GitHub Actions, first instructs the log to mask it.
 fn deliver(command: &Exchange, mut answer: v1::ExchangeResponse) -> anyhow::Result<ExitCode> {
     if command.assertion.is_github() {
         print_error(format!("::add-mask::{}", answer.secret));

@@ -1,4 +1,4 @@
-//! The rules of a federated token on the command line, and how they are shown.
+//! Parses and formats the rules of a federated token.
 
 use std::time::Duration;
 
@@ -49,7 +49,8 @@ impl FederationFlags {
     }
 }
 
-/// Returns the message with the claims to equal and the claims to begin with.
+/// Builds the message. `equals` are claims that must have exactly this value, and `prefixes` are
+/// claims that must begin with it.
 pub fn message(
     issuer: &str,
     [equals, prefixes]: [&[Claim]; 2],
@@ -64,7 +65,7 @@ pub fn message(
     }
 }
 
-/// A claim and a text.
+/// The path of a claim and the text to compare it with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
     path: Vec<String>,
@@ -80,7 +81,7 @@ impl Claim {
     }
 }
 
-/// Parses `PATH=VALUE`. The path is a JSON Pointer (RFC 6901) without the slash at its start.
+/// Parses `PATH=VALUE`. The path is a JSON Pointer (RFC 6901) without the leading slash.
 pub fn claim(text: &str) -> Result<Claim, &'static str> {
     const EXPECTED: &str =
         "expected PATH=VALUE, such as repository_id=74 or kubernetes.io/namespace=cms";
@@ -98,14 +99,14 @@ pub fn claim(text: &str) -> Result<Claim, &'static str> {
     })
 }
 
-/// Parses how long a session lives.
+/// Parses the lifetime of a session.
 pub fn session_for(text: &str) -> Result<Duration, &'static str> {
     let length = config::duration(text).ok();
     let length = length.filter(|length| (MIN_SESSION_FOR..=MAX_SESSION_FOR).contains(length));
     length.ok_or("expected a duration from 1m to 1h, such as 15m")
 }
 
-/// Formats the rules with the flags of `issue`.
+/// Formats a federation as the flags that `issue` accepts.
 pub fn described(federation: &v1::Federation) -> String {
     let mut words = vec![format!("--issuer {}", federation.issuer)];
     words.extend(federation.rules.iter().map(rule));
@@ -115,7 +116,7 @@ pub fn described(federation: &v1::Federation) -> String {
     words.join(" ")
 }
 
-/// Formats a rule with the flag of `issue`.
+/// Formats a rule as a flag that `issue` accepts.
 pub fn rule(rule: &v1::ClaimRule) -> String {
     let (flag, value) = match &rule.r#match {
         Some(Match::Equals(value)) => ("--claim", value.as_str()),
@@ -129,7 +130,7 @@ pub fn rule(rule: &v1::ClaimRule) -> String {
     format!("{flag} {}={value}", path.join("/"))
 }
 
-/// Formats a length of time as flags take it.
+/// Formats a duration in the form that flags accept.
 pub fn shown_length(length: &prost_types::Duration) -> String {
     let seconds = u64::try_from(length.seconds).unwrap_or_default();
     humantime::format_duration(Duration::from_secs(seconds)).to_string()

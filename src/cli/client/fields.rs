@@ -1,5 +1,5 @@
-//! Maps the fields of a request to the flags that set them. The server's errors name fields, but
-//! users know only the flags.
+//! Maps the fields of a request to the flags that set them, because the server's errors name
+//! fields, but users know only the flags.
 
 use tonic::Status;
 use tonic_types::StatusExt as _;
@@ -9,8 +9,8 @@ use crate::grpc::pb::v1;
 
 /// A request that a command sends.
 pub trait Sent {
-    /// The fields that flags set, as paths without indexes, each with its flag. A field below one
-    /// of these is set by the same flag, unless it has a row of its own.
+    /// The fields that flags set, as paths without indexes, each with its flag. A nested field
+    /// without its own row is set by the flag of the nearest field above it.
     const FLAGS: &'static [(&'static str, &'static str)];
 }
 
@@ -144,8 +144,8 @@ sent! {
     ListStacksRequest: [("page_size", "--page-size"), ("page_token", "--page-token")];
 }
 
-/// Returns the message of a failed call, with the flags that set the wrong fields instead of the
-/// names of the fields.
+/// Returns the message of a failed call. Replaces the names of the wrong fields by the flags that
+/// set them.
 pub fn message_of<T: Sent>(status: &Status) -> String {
     let Some(bad) = status.get_details_bad_request() else {
         return words::<T>(status.message());
@@ -154,8 +154,8 @@ pub fn message_of<T: Sent>(status: &Status) -> String {
     for violation in &bad.field_violations {
         let flag = flag_of::<T>(&violation.field);
         let fault = format!("{flag} {}", words::<T>(&violation.description));
-        // A flag such as `--branch` is sent with every action, so its fault can be reported several
-        // times.
+        // The value of a flag such as `--branch` is sent with every action, so the server may
+        // report the same fault several times.
         if !faults.contains(&fault) {
             faults.push(fault);
         }
@@ -166,8 +166,8 @@ pub fn message_of<T: Sent>(status: &Status) -> String {
     printable(&faults.join("; "))
 }
 
-/// Returns the flag that sets a field, with the key or the number of the element if the flag sets a
-/// single element. A field that this version does not know is returned as it is.
+/// Returns the flag that sets a field. If the flag can be repeated, adds the key or the number of
+/// the element. Returns a field that this version does not know unchanged.
 fn flag_of<T: Sent>(path: &str) -> String {
     let mut plain = String::new();
     // The last index in the path, and the length of the plain path before that index.
@@ -191,7 +191,7 @@ fn flag_of<T: Sent>(path: &str) -> String {
         return path.to_owned();
     };
     match element {
-        // The flag sets this element, and not a field that every element has.
+        // The flag sets this whole element, not a field that is the same in all elements.
         Some((length, index)) if field.len() <= length && !index.is_empty() => {
             format!("{flag} {index}")
         }
@@ -210,8 +210,8 @@ fn split_index(text: &str) -> Option<(String, &str)> {
     Some((format!("(number {})", index + 1), rest))
 }
 
-/// Phrases of the server that speak of a request or a response, and what the command line says
-/// instead.
+/// Phrases in the server's messages that refer to a request or a response, and their replacements
+/// for the command line.
 const PHRASES: [(&str, &str); 2] = [
     (
         "name permissions.modules in update_mask",
@@ -223,8 +223,8 @@ const PHRASES: [(&str, &str); 2] = [
     ),
 ];
 
-/// Replaces the names of fields in a text by those of their flags. Words that fields share with
-/// English stay, and so does `token_uid`, which the error shows as data.
+/// Replaces the names of fields in a text by their flags. Does not replace field names that are
+/// plain English words, or `token_uid`, which is the name of a detail of the error.
 fn words<T: Sent>(text: &str) -> String {
     let mut text = text.to_owned();
     for (phrase, flags) in PHRASES {

@@ -1,4 +1,4 @@
-//! Tests of the table of fields and flags, against the contract and the command line.
+//! Tests the table of fields and flags against the contract and the command line.
 
 use std::collections::BTreeSet;
 
@@ -81,8 +81,8 @@ const COMMANDS: [Row; 14] = [
     ),
 ];
 
-/// Flags of these commands that set no field: how the answer is printed, `--all-stacks`, which
-/// leaves the stack out, and where the credential of a workload comes from.
+/// Flags of these commands that set no field: the output format, `--all-stacks`, which omits the
+/// stack, and the source of a workload's credential.
 const NO_FIELD: [&str; 7] = [
     "--output",
     "--all-stacks",
@@ -93,7 +93,8 @@ const NO_FIELD: [&str; 7] = [
     "--audience",
 ];
 
-/// The commands below `command` that call the server with a credential, by their names.
+/// Returns the subcommands of `command` that call the server with a credential, each with its name
+/// and flags.
 fn callers(command: &Command, above: &str) -> Vec<(String, BTreeSet<String>)> {
     let mut found = Vec::new();
     for inner in command.get_subcommands() {
@@ -134,7 +135,7 @@ fn every_flag_of_every_command_has_its_field() {
         assert!(unknown.is_empty(), "{name} has no {unknown:?}");
         known.extend(NO_FIELD.map(str::to_owned));
         if known.contains("--token") {
-            // The name by which the command looks up the token.
+            // The command looks up the token by this name instead of sending the name.
             known.insert("--name".to_owned());
         }
         let missing: Vec<_> = flags.difference(&known).collect();
@@ -142,7 +143,7 @@ fn every_flag_of_every_command_has_its_field() {
     }
 }
 
-/// The paths of the fields of a message and of the messages in it.
+/// Collects the paths of all fields of a message and of its nested messages.
 fn paths(message: &MessageDescriptor, above: &str, found: &mut Vec<String>) {
     for field in message.fields() {
         let path = format!("{above}{}", field.name());

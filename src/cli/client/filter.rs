@@ -1,4 +1,4 @@
-//! The filters of `stacktoken list`. A token is listed if it matches all of them.
+//! The filters of `stacktoken list`. A token is listed if it matches all filters.
 
 use clap::Args;
 
@@ -82,10 +82,11 @@ fn hint(text: &str) -> Result<String, Problem> {
     secret::parse_hint(text)
 }
 
-/// Builds the filter by issuer and subject. It matches any kind of caller.
+/// Builds the filter on the caller who issued a token. The filter matches any kind of caller.
 ///
 /// # Errors
-/// Returns an error if only the subject is a URL, because then the two were probably swapped.
+/// Returns an error if the subject is a URL and the issuer is not, because they were probably
+/// swapped.
 fn actor(words: &[String]) -> anyhow::Result<v1::Actor> {
     let mut words = words.iter().cloned();
     let (issuer, subject) = (words.next(), words.next());
@@ -104,7 +105,7 @@ fn actor(words: &[String]) -> anyhow::Result<v1::Actor> {
 }
 
 impl FilterFlags {
-    /// Converts the filters to a request without a stack. A relative time is resolved with the
+    /// Converts the filters to a request without a stack. Relative times are resolved with the
     /// clock of this machine.
     ///
     /// # Errors

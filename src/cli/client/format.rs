@@ -1,4 +1,4 @@
-//! How a command prints an answer: as text for people, or as JSON for scripts.
+//! Prints an answer as text for people or as JSON for scripts.
 
 use prost::Message;
 
@@ -15,7 +15,8 @@ pub enum Format {
 }
 
 impl Format {
-    /// Prints an answer. `name` is the full name of its message, and `text` its form for people.
+    /// Prints an answer. `name` is the full name of its message type. `text` formats the answer for
+    /// people.
     ///
     /// # Errors
     /// Returns an error if standard output cannot be written.

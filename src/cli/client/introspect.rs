@@ -82,7 +82,7 @@ pub async fn introspect(command: Introspect) -> anyhow::Result<ExitCode> {
     let answer = session.call(request, rpc).await?;
     let name = "stacktoken.v1.IntrospectResponse";
     command.output.print(name, &answer, text::verdict)?;
-    // If the server sends a decision that this version does not know, the action counts as denied.
+    // Treats a decision that this version does not know as a denial.
     let allowed = command.actions.is_empty() || answer.decision() == v1::Decision::Allow;
     Ok(if answer.active && allowed {
         ExitCode::SUCCESS
@@ -108,8 +108,8 @@ fn secret_from_stdin() -> anyhow::Result<Zeroizing<String>> {
     Ok(secret)
 }
 
-/// Refuses input that is certainly not a secret, before it is sent anywhere. Input that merely does
-/// not have today's form of a secret is sent, because a newer server may use another form.
+/// Refuses input that is certainly not a token secret, before it is sent. Input that only lacks the
+/// current form of a secret is sent with a warning, because a newer server may use another form.
 ///
 /// # Errors
 /// Returns an error that names standard input.

@@ -77,8 +77,8 @@ impl Issue {
     }
 }
 
-/// Returns what to do if a server of an earlier version, which does not know federated tokens, has
-/// issued an ordinary one.
+/// Returns the error for a server of an earlier version, which does not know federated tokens and
+/// has therefore issued an ordinary token.
 fn not_federated(token: &v1::Token, validate_only: bool) -> String {
     if validate_only {
         let message = "the server knows no federated tokens: upgrade every replica of it first";
@@ -119,7 +119,7 @@ pub async fn issue(command: Issue) -> anyhow::Result<ExitCode> {
     let token = answer.token.clone().unwrap_or_default();
     let is_federated = token.federation.is_some();
     if wants_federation && !is_federated {
-        // The secret must not be used, so it is not printed, and it is wiped.
+        // The secret must not be used, so it is wiped instead of printed.
         drop(Zeroizing::new(std::mem::take(&mut answer.secret)));
         return Err(ExitError::new(FAILURE, not_federated(&token, command.validate_only)).into());
     }

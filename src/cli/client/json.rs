@@ -1,4 +1,5 @@
-//! Formats a message as JSON by its descriptor, with the field names that grpcurl uses.
+//! Formats a message as JSON with the help of its descriptor. The field names are those that
+//! grpcurl prints.
 
 use anyhow::Context as _;
 use prost::Message;
@@ -11,8 +12,8 @@ use serde_json::{Map, Value};
 
 use crate::grpc::DESCRIPTORS;
 
-/// Formats a message of this name in protobuf's JSON mapping. Unset fields are left out, except
-/// numbers and booleans, so that a script can read `active` without a default.
+/// Formats a message of the type `name` in protobuf's JSON mapping. Omits unset fields except
+/// numbers and booleans, so that a script can read `active` without handling its absence.
 ///
 /// # Errors
 /// Returns an error if the contract has no message of this name.
@@ -87,7 +88,7 @@ fn field_value(kind: &Kind, value: &FieldValue) -> Value {
     }
 }
 
-/// Returns the name of an enum value, or its number if a newer server sent it.
+/// Returns the name of an enum value, or its number if this version does not know it.
 fn enum_value(listed: Option<&EnumDescriptor>, number: i32) -> Value {
     let known = listed.and_then(|listed| listed.get_value(number));
     known.map_or_else(|| number.into(), |known| known.name().into())
@@ -136,7 +137,7 @@ mod tests {
             "tokens": [{
                 "tokenUid": "uid",
                 "permissions": { "access": "ACCESS_READ" },
-                // A value of a later version.
+                // An enum value that this version does not know.
                 "state": 77,
                 "generation": 0,
                 "issuedAt": "1970-01-01T00:00:00.500Z",

@@ -68,7 +68,7 @@ impl Scope {
         }
     }
 
-    /// Returns the stack to list, which is empty for all stacks.
+    /// Returns the stack whose tokens to list; empty for all stacks.
     fn stack(&self) -> Result<String, ExitError> {
         match (&self.key, self.all_stacks) {
             (Some(key), false) => Ok(key.clone()),

@@ -1,5 +1,4 @@
-//! `stacktoken list-issuers`: lists the issuers whose workloads federated tokens of a stack can
-//! admit.
+//! `stacktoken list-issuers`: lists the issuers that federated tokens of a stack can trust.
 
 use std::{fmt::Write as _, process::ExitCode};
 

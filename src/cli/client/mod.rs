@@ -1,4 +1,4 @@
-//! The client commands, so that a newcomer needs no other tool. Secrets are read from standard
+//! The client commands, with which a new user needs no other tool. Secrets are read from standard
 //! input and written to standard output. They are never passed as arguments.
 
 mod assertion;
@@ -87,8 +87,8 @@ fn stack_key(text: &str) -> Result<String, Problem> {
     StackKey::parse(text).map(|_| text.to_owned())
 }
 
-/// Refuses a text that is easily mistaken for a JWT, before it is sent. Above all, the secret of a
-/// token must not be sent as a credential.
+/// Refuses a text that is not a JWT before it is sent. Most importantly, the secret of a token must
+/// not be sent as a credential.
 fn checked_jwt(source: &str, text: &str) -> anyhow::Result<String> {
     let jwt = text.trim();
     let problem = if jwt.is_empty() {

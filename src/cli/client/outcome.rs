@@ -1,5 +1,5 @@
-//! Reports a failed call in one line with code, reason, message and request id. The exit code never
-//! presents an outage as a refusal.
+//! Reports a failed call in one line with code, reason, message and request id. Chooses the exit
+//! code so that an outage is never reported as a refusal.
 
 use std::error::Error;
 
@@ -18,13 +18,13 @@ use crate::{
     grpc::code::name_of,
 };
 
-/// The reasons of `RESOURCE_EXHAUSTED` that report a shortage in the service. All other reasons of
-/// this code are limits of the stack, which apply until they are changed.
+/// The reasons with the code `RESOURCE_EXHAUSTED` that report a temporary shortage in the service.
+/// All other reasons with this code are limits, which a retry does not overcome.
 const SHORTAGES: [&str; 3] = ["RATE_LIMITED", "OVERLOADED", "STORAGE_FULL"];
 
-/// Converts the status of a failed call to an error for the user, which names the flags that set
-/// the fields of the request. If the status contains a request id, it is shown instead of
-/// `request_id`, because a proxy may have replaced the client's id.
+/// Converts the status of a failed call to an error for the user, which names flags instead of
+/// fields. If the status contains a request id, that id is shown instead of `request_id`, because a
+/// proxy may have replaced the client's id.
 pub fn failure<T: Sent>(status: &Status, request_id: &str) -> ExitError {
     let mut message = described(status, &fields::message_of::<T>(status));
     if let Some(data) = data_of(status) {
@@ -43,13 +43,13 @@ pub fn failure<T: Sent>(status: &Status, request_id: &str) -> ExitError {
     }
 }
 
-/// Formats an error of a call. If it is a status, it is formatted as [`failure`] does.
+/// Formats an error of a call. Formats a status like [`failure`], with code and reason.
 pub fn words_of_error(error: &anyhow::Error) -> String {
     let status = error.downcast_ref::<Status>();
     status.map_or_else(|| error_text(error), words_of)
 }
 
-/// Formats a status with its code, its reason, its message and the causes that the library adds.
+/// Formats a status with its code, reason, message and the causes that the library added.
 fn words_of(status: &Status) -> String {
     described(status, status.message())
 }
@@ -64,8 +64,8 @@ fn described(status: &Status, message: &str) -> String {
     printable(&without_repetition(message, causes))
 }
 
-/// Returns the details of the error that a user needs: the id of the token that has the name or
-/// that an earlier request created, the current etag, and the tokens that could be revoked.
+/// Returns those details of the error that a user needs: the id of the token that already has the
+/// name or that an earlier request created, the current etag, and the tokens that could be revoked.
 fn data_of(status: &Status) -> Option<String> {
     let details = status.get_error_details();
     let mut parts = Vec::new();
@@ -81,8 +81,8 @@ fn data_of(status: &Status) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 
-/// Returns whether a change may have been made although the call failed. If the server gives one of
-/// these reasons, it has decided that nothing is done.
+/// Returns whether a change may have been made although the call failed. This is not the case if
+/// the server states one of the reasons below, with which it never makes a change.
 fn is_undecided(status: &Status) -> bool {
     const NOTHING_DONE: [&str; 8] = [
         "RATE_LIMITED",
@@ -99,7 +99,7 @@ fn is_undecided(status: &Status) -> bool {
     exit_code(status) == UNAVAILABLE && !refused
 }
 
-/// Returns whether this client's own timeout ended the call. In that case tonic reports CANCELLED.
+/// Returns whether this client's own timeout ended the call, which tonic reports as CANCELLED.
 pub fn is_own_timeout(status: &Status) -> bool {
     causes(status).any(<dyn Error>::is::<TimeoutExpired>)
 }
@@ -127,9 +127,9 @@ fn exit_code(status: &Status) -> u8 {
     }
 }
 
-/// Returns whether the status reports a limit that does not go away with a retry. If the status has
-/// a retry delay, or has no reason of this service because a proxy sent it, it reports an overload
-/// instead.
+/// Returns whether the status reports a limit that a retry does not overcome. A status with a retry
+/// delay, or one without a reason of this service, which a proxy may have sent, counts as an
+/// overload instead.
 fn is_limit(status: &Status) -> bool {
     let details = status.get_error_details();
     let waits = details.retry_info().is_some();
@@ -137,7 +137,7 @@ fn is_limit(status: &Status) -> bool {
     !waits && reason.is_some_and(|reason| !SHORTAGES.contains(&reason))
 }
 
-/// Returns the causes of a status that the library created itself.
+/// Returns the causes of a status. Only a status that the library itself created has causes.
 fn causes(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
     std::iter::successors(status.source(), |&cause| cause.source())
 }

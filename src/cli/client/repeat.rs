@@ -1,5 +1,5 @@
-//! Retry-safe calls: a call that creates a secret has an idempotency key, so that it can be
-//! repeated if its answer is lost.
+//! Makes calls that create a secret safe to repeat if the response is lost. Such a call has an
+//! idempotency key.
 
 use clap::Args;
 
@@ -31,14 +31,14 @@ impl RepeatFlags {
     }
 }
 
-/// If the outcome of a call is unknown, adds to the error how to repeat the call.
+/// If the outcome of the call is unknown, adds a hint on how to repeat the call to the error.
 pub fn with_repeat_hint(error: anyhow::Error, request_id: &str) -> anyhow::Error {
     let advice = format!("within 10 minutes, repeat the command with --request-id {request_id}");
     or_if_unknown(error, &advice)
 }
 
-/// If the outcome of a change without an idempotency key is unknown, adds to the error where to
-/// look.
+/// If the outcome of a change without an idempotency key is unknown, adds a hint on how to check it
+/// to the error.
 pub fn with_lookup_hint(error: anyhow::Error, token_uid: &str) -> anyhow::Error {
     or_if_unknown(error, &format!("look with get --token {token_uid}"))
 }

@@ -1,4 +1,4 @@
-//! `stacktoken revoke`: permanently revokes a token, which is given by its id or by its name.
+//! `stacktoken revoke`: permanently revokes a token, given by its id or by its name.
 
 use std::process::ExitCode;
 

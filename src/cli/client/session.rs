@@ -1,4 +1,5 @@
-//! The calls of one command: one connection, one credential, and one time limit for all of them.
+//! Makes the calls of one command, with one connection, one credential and one time limit for all
+//! of them.
 
 use std::{error::Error as _, future::Future, time::Duration};
 
@@ -23,14 +24,14 @@ pub struct Session<'a> {
     server: &'a Server,
     credential: Option<MetadataValue<Ascii>>,
     clock: SystemClock,
-    /// The channel, and when connecting started on the monotonic clock. `None` before the first
-    /// call.
+    /// The channel, and the monotonic time at which connecting started. `None` before the session
+    /// is connected.
     open: Option<(Channel, Duration)>,
 }
 
 impl<'a> Session<'a> {
-    /// Reads the caller's credential. Connects only for the first call, because the command may
-    /// first have to read its input.
+    /// Creates a session with the caller's credential. Does not connect yet, because the command
+    /// may first have to read its input.
     ///
     /// # Errors
     /// Returns an error if there is no credential, or if it cannot be read or sent.
@@ -73,8 +74,8 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Makes one call with the caller's credential. The client generates the id of the call, so
-    /// that the call can be found in the server's log even if no answer arrives.
+    /// Makes one call with the caller's credential. The client generates the request id, so that
+    /// the call can be found in the server's log even if no response arrives.
     ///
     /// # Errors
     /// Returns an error with the exit code of the call's outcome.
@@ -104,7 +105,7 @@ impl<'a> Session<'a> {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
             Ok(Err(status)) if !outcome::is_own_timeout(&status) => {
                 let failed = outcome::failure::<T>(&status, &call_id);
-                // Only a status that the library created has a source.
+                // A status with a source was created by the library and not sent by the server.
                 Err(if status.source().is_some() {
                     server.explain(failed, time_left()).await.into()
                 } else {
@@ -118,7 +119,7 @@ impl<'a> Session<'a> {
     /// Makes a call that changes this token and has no idempotency key.
     ///
     /// # Errors
-    /// Like [`Session::call`]; if the outcome is unknown, the error also says where to look.
+    /// Like [`Session::call`]. If the outcome is unknown, the error also states how to check it.
     pub async fn change<T: Sent, R, F>(
         &mut self,
         token_uid: &str,

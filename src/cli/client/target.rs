@@ -1,4 +1,4 @@
-//! Which token a command is about, and under which condition it changes the token.
+//! Flags that select a token, and flags of commands that change a token.
 
 use clap::{Args, builder::NonEmptyStringValueParser};
 
@@ -34,7 +34,7 @@ pub struct ChangeFlags {
 }
 
 impl ChangeFlags {
-    /// Returns the etag to send; empty if the change does not depend on the version of the token.
+    /// Returns the etag to send; empty if the change is unconditional.
     pub fn etag(&self) -> String {
         self.etag.clone().unwrap_or_default()
     }
@@ -53,7 +53,7 @@ pub struct ChangeOptions {
 }
 
 impl ChangeOptions {
-    /// Begins a session, and returns it with the id of the token to change.
+    /// Creates a session, and returns it with the id of the token to change.
     ///
     /// # Errors
     /// Returns an error if the credential cannot be read or sent, or if the token is not found.
@@ -91,7 +91,8 @@ async fn find(session: &mut Session<'_>, on: &OnStack, name: &str) -> anyhow::Re
         tokens.list(request).await
     };
     let page = session.call(request, rpc).await?;
-    // The server has filtered by name. The check is repeated here, because a revocation is final.
+    // The server has already filtered by name. The check is repeated here, because revoking the
+    // wrong token could not be undone.
     let found = page.tokens.into_iter().find(|token| token.name == name);
     let message = || {
         format!(

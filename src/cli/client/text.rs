@@ -1,5 +1,5 @@
-//! Formats answers as lines and tables for people. A string from the server is printed without
-//! characters that could control a terminal.
+//! Formats answers as lines and tables for people. Removes characters that could control a terminal
+//! from strings that the server sent.
 
 use std::{
     collections::BTreeMap,
@@ -28,7 +28,7 @@ impl Table {
         }
     }
 
-    /// Adds a row, which has a cell for each heading.
+    /// Adds a row, which must have a cell for each heading.
     pub fn add(&mut self, cells: &[String]) {
         let cells = cells.iter().map(|cell| printable(cell));
         self.rows.push(cells.collect());
@@ -55,7 +55,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// Formats a token as one line for each fact, without the facts that are not set.
+/// Formats a token with one line for each fact that is set.
 pub fn token(token: &v1::Token) -> String {
     let optional = |at: &Option<Timestamp>| at.as_ref().map(|at| instant(Some(at), ""));
     let facts = [
@@ -167,7 +167,7 @@ pub fn expiry(token: &v1::Token) -> String {
     }
 }
 
-/// Formats an instant in UTC, to the second. Returns `absent` if there is none.
+/// Formats an instant in UTC, with a precision of one second. Returns `absent` if there is none.
 pub fn instant(at: Option<&Timestamp>, absent: &str) -> String {
     at.map_or_else(
         || absent.to_owned(),
@@ -184,7 +184,7 @@ fn session_of(facts: &v1::SessionFacts) -> String {
     format!("of {}, since {began}", facts.subject)
 }
 
-/// Returns the last part of the name of an enum value, as a word.
+/// Returns the name of an enum value without its prefix, in lower case and with hyphens.
 pub fn enum_word(name: &str, prefix: &str) -> String {
     let word = name.strip_prefix(prefix).unwrap_or(name);
     word.to_lowercase().replace('_', "-")
@@ -203,13 +203,13 @@ pub fn access(permissions: Option<&v1::Permissions>) -> String {
     }
 }
 
-/// Formats the last characters of the live secrets, by which users recognize them.
+/// Formats the last characters of the live secrets, by which users can recognize the secrets.
 pub fn hints(secrets: &[TokenSecret]) -> String {
     let hints: Vec<_> = secrets.iter().map(hint).collect();
     hints.join(" ")
 }
 
-/// Returns a string without non-printing characters and line breaks.
+/// Replaces non-printing characters and line breaks in a string by spaces.
 pub fn printable(text: &str) -> String {
     let shown = |letter: char| {
         if characters::is_unprintable(letter) {
@@ -229,7 +229,7 @@ fn some(text: &str) -> Option<String> {
     Some(text.to_owned()).filter(|text| !text.is_empty())
 }
 
-/// Formats the facts that are set, with aligned values.
+/// Formats the facts that are set, one per line, with aligned values.
 fn lines(facts: &[(&str, Option<String>)]) -> String {
     let mut lines = String::new();
     for (name, value) in facts {
@@ -262,7 +262,7 @@ fn person(actor: &v1::Actor) -> String {
     format!("{} ({})", actor.subject, actor.issuer)
 }
 
-/// Formats live secrets with their ends, generations and times.
+/// Formats live secrets with their generations, first uses and ends.
 pub fn secrets(secrets: &[TokenSecret]) -> String {
     let secrets: Vec<_> = secrets
         .iter()
@@ -280,7 +280,7 @@ pub fn secrets(secrets: &[TokenSecret]) -> String {
     secrets.join("; ")
 }
 
-/// Formats permissions with the flags of `issue`.
+/// Formats permissions as the flags that `issue` accepts.
 fn permissions(permissions: Option<&v1::Permissions>) -> String {
     let Some(permissions) = permissions else {
         return String::new();

@@ -120,8 +120,8 @@ impl EditFlags {
         named.map(|(path, _)| path.to_owned()).collect()
     }
 
-    /// Returns a token with the new values and without an id. A part of the permissions that
-    /// [`Self::paths`] names and the token lacks is removed.
+    /// Returns a token with the new values, without an id. If [`Self::paths`] contains a part of
+    /// the permissions that this token lacks, the server removes that part.
     fn token(&self) -> anyhow::Result<v1::Token> {
         let grants = self.modules.clone();
         let branches = v1::BranchGrants {
@@ -149,7 +149,7 @@ impl EditFlags {
 }
 
 pub async fn update(command: Update) -> anyhow::Result<ExitCode> {
-    // Before the name is looked up, so that a wrong flag costs no call.
+    // The flags are checked before the name is looked up, so that a wrong flag causes no call.
     let mut token = command.edit.token()?;
     let options = &command.options;
     let (mut session, token_uid) = options.start(&command.which).await?;

@@ -1,5 +1,5 @@
 //! Parses the flag values of the client commands. If a value is wrong, the command exits with the
-//! usage exit code before it sends anything.
+//! exit code for usage errors before it sends anything.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -31,7 +31,7 @@ impl Access {
     }
 }
 
-/// Returns permissions with the restrictions that are given.
+/// Builds permissions. Restricts them only to the modules, branches and aliases that are given.
 pub fn permissions(
     access: Access,
     grants: Vec<v1::ModuleGrant>,
@@ -56,9 +56,8 @@ pub enum Expires {
 }
 
 impl Expires {
-    /// Converts to the protobuf message. A relative expiry is sent as it is, and the server counts
-    /// it from the instant at which it decides the request, so the clock of this machine does not
-    /// matter.
+    /// Converts to the protobuf message. A relative expiry is sent unchanged. The server resolves
+    /// it when it decides the request, so the clock of this machine does not matter.
     pub fn to_message(&self) -> v1::Expiry {
         let expiry = match self {
             Self::Now => Expiry::Now(true),
@@ -74,8 +73,8 @@ impl Expires {
 }
 
 impl Expires {
-    /// Checks that a date or an instant is in the future by the clock of this machine. Otherwise a
-    /// mistyped year would end a live token permanently.
+    /// Checks that a date or an instant is in the future according to the clock of this machine.
+    /// Otherwise, a mistyped year could end a live token permanently.
     ///
     /// # Errors
     /// Returns an error that names `--expires`.
@@ -103,8 +102,8 @@ fn timestamp(instant: Timestamp) -> prost_types::Timestamp {
     }
 }
 
-/// Converts a duration. If it is too long for the message, returns the longest possible one, which
-/// the server refuses.
+/// Converts a duration. If it is too long for the message, returns the longest possible duration,
+/// which the server refuses.
 pub fn length(time: Duration) -> prost_types::Duration {
     prost_types::Duration {
         seconds: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
@@ -112,7 +111,7 @@ pub fn length(time: Duration) -> prost_types::Duration {
     }
 }
 
-/// An instant, or a duration relative to now, that filters a list.
+/// A point in time in a list filter: an instant, or a duration relative to now.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Moment {
     Distance(Duration),
@@ -120,7 +119,7 @@ pub enum Moment {
 }
 
 impl Moment {
-    /// Returns the instant. A duration counts into the future.
+    /// Returns the instant. A duration is added to `now`.
     pub fn ahead_of(self, now: Timestamp) -> prost_types::Timestamp {
         timestamp(match self {
             Self::Distance(length) => now.plus(length),
@@ -128,7 +127,7 @@ impl Moment {
         })
     }
 
-    /// Returns the instant. A duration counts into the past.
+    /// Returns the instant. A duration is subtracted from `now`.
     pub fn before(self, now: Timestamp) -> prost_types::Timestamp {
         timestamp(match self {
             Self::Distance(length) => now.minus(length),
@@ -151,7 +150,7 @@ pub fn moment(text: &str) -> Result<Moment, &'static str> {
     )
 }
 
-/// Parses how long the former secret of a token works.
+/// Parses how long the former secret of a token stays valid.
 pub fn overlap(text: &str) -> Result<Duration, &'static str> {
     const LONGEST: Duration = Duration::from_hours(30 * 24);
     let length = config::duration(text).ok();
@@ -177,7 +176,7 @@ pub fn expires(text: &str) -> Result<Expires, &'static str> {
     )
 }
 
-/// Parses the new expiry of an existing token, which can also be `now`.
+/// Parses the new expiry of an existing token, for which `now` is accepted too.
 pub fn changed_expires(text: &str) -> Result<Expires, &'static str> {
     if text == "now" {
         return Ok(Expires::Now);
@@ -265,7 +264,7 @@ pub enum Include {
 }
 
 impl Include {
-    /// Returns the number of the part in a message.
+    /// Converts the part to its protobuf enum value.
     pub fn to_message(self) -> i32 {
         match self {
             Self::Permissions => v1::IntrospectInclude::Permissions.into(),

@@ -1,5 +1,6 @@
-//! The settings with which `dev` was started on its folder. A folder that was used with other
-//! settings may hold tokens that behave differently now, so each setting that differs is named.
+//! Records the settings with which `dev` was started on its data folder. If the settings differ
+//! from those of the last start, tokens in the folder may behave differently, so each difference is
+//! reported.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +15,7 @@ use crate::cli::Cli;
 
 /// Name of the file in the data folder.
 const FILE: &str = "settings.json";
-/// Settings that belong to one start and not to the folder.
+/// Settings that do not affect the data in the folder, so they may differ between starts.
 const OF_ONE_START: [&str; 6] = [
     "data-dir",
     "listen",
@@ -24,11 +25,11 @@ const OF_ONE_START: [&str; 6] = [
     "ready-file",
 ];
 
-/// The values of the settings that are set by flags or variables, by their flags.
+/// The values of the settings that flags or variables set, by the name of the flag.
 pub type Given = BTreeMap<String, String>;
 
-/// Returns the settings that are set by flags or variables. A value that may hold a credential is
-/// left out.
+/// Returns the settings that flags or variables set, without settings that may contain a
+/// credential.
 pub fn given(matches: &ArgMatches) -> Given {
     let cli = Cli::command();
     let dev = cli.find_subcommand("dev").map(Command::get_arguments);
@@ -49,8 +50,9 @@ pub fn given(matches: &ArgMatches) -> Given {
         .collect()
 }
 
-/// Returns a line that names the settings that differ from those of the last start on this folder.
-/// Returns `None` if none differs, or if the folder is new. Keeps the settings for the next start.
+/// Returns a line that lists the settings that differ from those of the last start with this
+/// folder. Returns `None` if none differs or the folder is new. Saves the settings for the next
+/// start.
 ///
 /// # Errors
 /// Returns an error if the file cannot be written.

@@ -1,5 +1,5 @@
-//! The signing key of the issuer that `dev` runs itself. The ES256 key is generated once and kept
-//! in the data folder.
+//! The signing key of the issuer that `dev` runs itself. This is an ES256 key that is generated
+//! once and stored in the data folder.
 
 use std::{fs, path::Path};
 

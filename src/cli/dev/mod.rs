@@ -97,8 +97,9 @@ pub struct Dev {
 }
 
 impl Dev {
-    /// Returns the address of the HTTP port. A second `dev` on one machine has other ports, so its
-    /// default must not collide with that of the first.
+    /// Returns the address of the HTTP port. If the gRPC port is not the default, this is probably
+    /// a second `dev` on the machine, and the default HTTP port is probably in use. Any free port
+    /// is used then.
     fn http_address(&self) -> SocketAddr {
         let port = if self.listen.port() == GRPC_PORT {
             HTTP_PORT
@@ -109,7 +110,7 @@ impl Dev {
         self.http_listen.unwrap_or(default)
     }
 
-    /// Notes which settings flags or variables set. `matches` are those of this command.
+    /// Records which settings flags or variables set. `matches` must be those of this subcommand.
     pub(in crate::cli) fn note_given(&mut self, matches: &ArgMatches) {
         self.given = given::given(matches);
     }
@@ -128,7 +129,8 @@ pub async fn run(mut command: Dev) -> anyhow::Result<ExitCode> {
             return Err(settings::wrong(flag, &problem).into());
         }
     }
-    // No load balancer has to notice the shutdown, so Ctrl-C stops at once unless the flag is set.
+    // There is no load balancer that must notice the shutdown first, so Ctrl-C stops the server at
+    // once, unless the flag is set.
     command.tuning.drain_delay.get_or_insert(Duration::ZERO);
     let rules = settings::rules(&command.tuning.rules)?;
     let stop = settings::stop_on_signal()?;
@@ -194,7 +196,7 @@ pub async fn run(mut command: Dev) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns the addresses that the ports were bound to.
+/// Returns the addresses to which the ports are bound.
 fn addresses(listeners: &Listeners) -> io::Result<welcome::Addresses> {
     let http = listeners.http.as_ref();
     let http = http.map_or(Err(io::ErrorKind::NotConnected.into()), |http| {

@@ -1,4 +1,4 @@
-//! The users and services of dev, and the JWTs that identify them.
+//! The users and services of `dev`, and the JWTs that identify them.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,15 +15,15 @@ use crate::domain::{clock::Clock, timestamp::Timestamp};
 pub const ISSUER: &str = "https://dev.stacktoken.invalid";
 /// How long the JWTs of `dev` are valid. New JWTs are signed at every start and by [`Renewal`].
 const VALID_FOR: Duration = Duration::from_hours(24);
-/// How often [`Renewal`] checks whether the JWTs must be renewed. The interval is short because the
-/// host may have been suspended meanwhile.
+/// Interval at which [`Renewal`] checks whether the JWTs must be renewed. It is short, so that
+/// expired JWTs are renewed soon after the host was suspended.
 const RENEWAL_TICK: Duration = Duration::from_mins(1);
 
-/// The subject of the workload of `dev`, which a federated token names.
+/// The subject of the workload of `dev`, which the rules of a federated token can require.
 pub const WORKLOAD: &str = "publisher";
 
-/// The issuers file of `dev`, which distinguishes the kinds of callers. Its workload has one JWT for
-/// a day, so it can be exchanged again and again.
+/// The issuers file of `dev`, which distinguishes the kinds of callers. The workload has the same
+/// JWT for up to a day, so the JWT must be reusable.
 pub const ISSUERS_FILE: &str = r#"# Written by `stacktoken dev` at every start.
 [[issuers]]
 issuer     = "https://dev.stacktoken.invalid"
@@ -116,7 +116,7 @@ impl Jwts {
         ]
     }
 
-    /// Writes each JWT to its own file, so that commands can name the file instead of the JWT.
+    /// Writes each JWT to its own file, so that commands need not contain a JWT.
     pub fn write(&self, data_dir: &Path) -> anyhow::Result<()> {
         for (name, jwt) in self.named() {
             write_private(&data_dir.join(format!("{name}.jwt")), jwt)?;
@@ -125,11 +125,11 @@ impl Jwts {
     }
 }
 
-/// Renews the files that contain the JWTs while `dev` runs.
+/// Renews the JWT files while `dev` runs.
 pub struct Renewal {
     pub key: SigningKey,
     pub data_dir: PathBuf,
-    /// When the files were signed.
+    /// When the JWTs in the files were signed.
     pub signed_at: Timestamp,
 }
 

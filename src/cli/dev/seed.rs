@@ -1,5 +1,4 @@
-//! The two stacks of `dev`. The operator of `dev` registers them at the first start, with the same
-//! use case as any other stack.
+//! Registers the two stacks of `dev` at the first start, in the same way as any other stack.
 
 use std::sync::Arc;
 
@@ -34,7 +33,7 @@ pub async fn seed(store: &Store, now: Timestamp) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Registers a stack unless it exists already. Returns whether the stack is new.
+/// Registers a stack unless it already exists. Returns whether the stack is new.
 async fn register(store: &Store, call: &Call, key: &str, name: &str) -> anyhow::Result<bool> {
     let command = Register {
         stack_key: StackKey::parse(key)?,

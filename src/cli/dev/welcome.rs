@@ -1,5 +1,5 @@
-//! What `dev` reports once it serves: a message on the terminal for people, and a JSON file for
-//! scripts.
+//! Reports that `dev` is serving: with a message on the terminal for people, and with a JSON file
+//! for scripts.
 
 use std::{
     env, fs,
@@ -23,18 +23,18 @@ pub struct Addresses {
     pub http: SocketAddr,
 }
 
-/// The data for the text and for the ready file.
+/// The data for the message and for the ready file.
 pub struct Welcome {
     pub addresses: Addresses,
-    /// The JWTs, which are written to the ready file but never printed.
+    /// The JWTs. They are written to the ready file but never printed.
     pub jwts: Jwts,
-    /// Absolute path of the folder with the JWTs, because a second terminal may open in another
-    /// folder.
+    /// Absolute path of the folder with the JWTs. It must be absolute, because a second terminal
+    /// may be in another folder.
     pub data_dir: PathBuf,
 }
 
 impl Welcome {
-    /// Prints the text and writes the ready file.
+    /// Prints the message and writes the ready file.
     pub fn print(&self, ready_file: Option<&Path>) -> anyhow::Result<()> {
         output::print(self.text());
         ready_file.map_or(Ok(()), |path| write_private(path, &self.json()))
@@ -59,10 +59,10 @@ impl Welcome {
         format!("{ready:#}\n")
     }
 
-    /// Returns the text to print. The command lines to paste come last, where a reader looks first.
-    /// Each command line revokes the token that it issues, so that it can be repeated without
-    /// reaching the stack's limit of 10 live tokens. If a command line is interrupted, its token
-    /// expires after 10 minutes.
+    /// Returns the message. The command lines to paste come last, because a reader looks there
+    /// first. Each command line revokes the token that it issues, so that it can be repeated
+    /// without reaching the stack's limit of 10 live tokens. If a command line is interrupted, its
+    /// token expires after 10 minutes.
     fn text(&self) -> String {
         let Addresses { grpc, admin, http } = &self.addresses;
         let names = self.jwts.named().map(|(name, _)| name).join(", ");
@@ -96,8 +96,8 @@ The same with nothing else installed (paste this in another terminal):
         )
     }
 
-    /// Returns the command line that uses the client commands. It is in parentheses, so that it
-    /// does not change variables of the shell into which it is pasted.
+    /// Returns the command line that uses the client commands. Parentheses make it run in a
+    /// subshell, so that it does not change variables of the shell into which it is pasted.
     fn with_verbs(&self) -> String {
         format!(
             "(NAME=\"demo $(date +%s) $$\"; {issue} --name \"$NAME\" --access read-write --expires 10m | {introspect} --action entry.update --branch main --include permissions --include stack; {revoke} --name \"$NAME\")",
@@ -107,8 +107,8 @@ The same with nothing else installed (paste this in another terminal):
         )
     }
 
-    /// Returns the command line that lets a workload exchange its JWT. The only secret lives for
-    /// minutes, and no one stores it.
+    /// Returns the command line that lets a workload exchange its JWT. The session secret expires
+    /// after minutes and is not stored.
     fn with_exchange(&self) -> String {
         format!(
             "(NAME=\"demo $(date +%s) $$\"; TOKEN=$({issue} --name \"$NAME\" --access read-write --expires 10m --issuer dev --claim sub={WORKLOAD}); {exchange} --token \"$TOKEN\" | {introspect} --action entry.update --branch main --include session; {revoke} --name \"$NAME\")",
@@ -124,9 +124,9 @@ The same with nothing else installed (paste this in another terminal):
         format!("{program} {verb} --server http://{grpc} --stack {STACK} --jwt-file {jwt}")
     }
 
-    /// Returns the command line that uses grpcurl. The secret is passed through pipes, because
-    /// every process can see the arguments of other processes. The second form of `date` is for BSD
-    /// and macOS.
+    /// Returns the command line that uses grpcurl. It passes the secret through pipes and not as an
+    /// argument, because every process can see the arguments of other processes. The second form of
+    /// `date` is for BSD and macOS.
     fn with_grpcurl(&self) -> String {
         let grpc = self.addresses.grpc;
         let call = |jwt: &str, request: &str, rpc: &str| {
@@ -161,7 +161,7 @@ The same with nothing else installed (paste this in another terminal):
     }
 }
 
-/// Returns the command that starts this program from any folder.
+/// Returns the absolute path of this program, quoted for a shell.
 fn program() -> String {
     let running = env::current_exe().and_then(fs::canonicalize);
     quoted(&running.unwrap_or_else(|_| "stacktoken".into()))
