@@ -1,5 +1,5 @@
-//! The wall clock of the tests and of the processes that they start. `.ci/ahead` sets it forward;
-//! this must affect every process, and must not move the monotonic clock.
+//! Tests the wall clock of the tests and of the processes that they start. `.ci/ahead` sets it
+//! forward. This must affect every process, and must not move the monotonic clock.
 
 use std::{
     fs,
@@ -14,14 +14,15 @@ use crate::{
     support::issue_request,
 };
 
-/// Returns how far ahead the wall clock is set, according to the environment.
+/// Returns how far the wall clock is set ahead, according to the environment.
 fn ahead() -> Duration {
     let days = std::env::var("STACKTOKEN_TEST_DAYS_AHEAD").ok();
     Duration::from_hours(24 * days.map_or(0, |days| days.parse().unwrap()))
 }
 
-/// Returns what the wall clock should show: the kernel's time plus the offset. The kernel's time is
-/// the modification time of a new file, which `.ci/ahead` does not shift.
+/// Returns the time that the wall clock should show, which is the kernel's time plus the offset.
+/// The kernel's time is read from the modification time of a new file, which `.ci/ahead` does not
+/// shift.
 fn expected() -> f64 {
     let folder = folder();
     let file = folder.path().join("now");

@@ -1,5 +1,5 @@
-//! A wall clock that is wrong or is set at run time: libfaketime changes only the wall clock of the
-//! real program, by an offset in a file.
+//! Tests a wall clock that is wrong, or that is set while the program runs. libfaketime shifts only
+//! the wall clock of the real program, by an offset that it reads from a file.
 
 use std::{
     fs,
@@ -32,7 +32,7 @@ fn now() -> i64 {
     SystemClock::new().now().seconds()
 }
 
-/// The wall clock of a process, with an offset in seconds.
+/// The wall clock of a process. The file contains its offset in seconds.
 struct WallClock(PathBuf);
 
 impl WallClock {
@@ -52,7 +52,7 @@ impl WallClock {
     }
 }
 
-/// Starts a replica whose wall clock is this many seconds off.
+/// Starts a replica whose wall clock is off by this many seconds.
 fn serve(url: &str, seconds: i64) -> (RunningServer, WallClock) {
     serve_on(IssuersFolder::new(), url, seconds)
 }
@@ -69,7 +69,8 @@ async fn client(served: &RunningServer, jwt: impl Fn(&TestIssuer) -> String) -> 
     Client::new(channel, Some(format!("Bearer {}", jwt(&served.issuer))))
 }
 
-/// Returns the response to a GET of the admin port, or another text while the port is closed.
+/// Returns the response to a GET request to the admin port, or another text while the port is
+/// closed.
 async fn get(served: &RunningServer, path: &str) -> String {
     let address = ("127.0.0.1", served.admin_port);
     let Ok(mut socket) = tokio::net::TcpStream::connect(address).await else {
@@ -160,7 +161,7 @@ async fn a_replica_two_hours_ahead_ends_no_token_and_serves_once_it_is_corrected
 
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(3) {
-        // Use credentials that are valid by either clock.
+        // The credentials are valid according to both clocks.
         for seconds in [now(), now() + HOURS] {
             let mut owner_at_b = client(&b, |issuer| issuer.user("owner", seconds)).await;
             let mut service_at_b =
@@ -200,7 +201,7 @@ async fn a_replica_two_hours_ahead_ends_no_token_and_serves_once_it_is_corrected
     let update = rename_request(&stack, &token.uid, "renamed again");
     assert_eq!(error_text(&owner_at_b.tokens.update(update).await), "OK");
 
-    // Once the replica has answered by this clock, setting it back is an error.
+    // The replica has answered with this clock, so setting the clock back is an error.
     wall.set(-HOURS);
     is(&b, "/livez", false, "set back").await;
     is(&b, "/readyz", false, "set back").await;

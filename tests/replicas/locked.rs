@@ -1,5 +1,5 @@
-//! A table that is locked for a long time, as by `VACUUM FULL`: cached tokens are still answered,
-//! and the replicas do not use up the server's sessions.
+//! Tests a table that is locked for a long time, as `VACUUM FULL` locks it. Cached tokens are still
+//! answered, and the replicas do not use up the server's sessions.
 
 use std::time::{Duration, Instant};
 
@@ -17,9 +17,9 @@ use crate::{
     trusted::issue_soon,
 };
 
-/// How long the table is locked.
+/// How long the table stays locked.
 const LOCKED_FOR: Duration = Duration::from_secs(16);
-/// How many callers continuously ask each replica about tokens that are not cached.
+/// How many callers continuously ask each replica about tokens that it has not cached.
 const ASKING: usize = 8;
 
 fn sessions(postgres: &Postgres) -> usize {
@@ -30,14 +30,14 @@ fn sessions(postgres: &Postgres) -> usize {
 async fn ask_for_unknown_ones(replica: &Replica, stack: &str, until: Instant) {
     while Instant::now() < until {
         let unknown = Secret::generate(&OsEntropy).unwrap().expose().to_owned();
-        // Refused within the bound while the table is locked.
+        // While the table is locked, the call is refused within the bound.
         let _ = replica.introspect(stack, &unknown).await;
         sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// Asks about a cached token until the deadline. Returns how many calls there were, and how many
-/// were refused.
+/// Asks about a cached token until the deadline. Returns how many calls were made, and how many of
+/// them were refused.
 async fn ask_for_a_known_one(
     replica: &Replica,
     (stack, secret): (&str, &str),
@@ -54,7 +54,7 @@ async fn ask_for_a_known_one(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_that_is_locked_for_long_costs_few_sessions() {
-    // With this bound, no lease lapses even on a slow machine.
+    // This bound is so long that no lease lapses, even on a slow machine.
     let patient = |tuning: &mut Tuning| tuning.freshness_bound = Duration::from_secs(2);
     let Some(cluster) = Cluster::start_with(patient, Safeguards::default()).await else {
         return;
@@ -93,11 +93,12 @@ async fn a_table_that_is_locked_for_long_costs_few_sessions() {
     println!("sessions {before} -> {most}; calls and refusals: {at_a:?} {at_b:?}");
     let refused = at_a.1 + at_b.1;
     assert_eq!(refused, 0, "a cached token was refused");
-    // Each replica renews its connections after 2, 4, 6 and 10 s; without a growing pause it would
-    // do so every 2 s. Each time, a session whose caller waits is left behind.
+    // Each replica renews its connections after 2, 4, 6 and 10 s. If the pause did not grow, it
+    // would renew them every 2 s. Each renewal leaves behind a session in which the lookup of a
+    // caller still waits.
     let at_most = before + 2 * 5 * ASKING;
     assert!(most <= at_most, "{most} sessions of at most {at_most}");
-    // After the lock is released, tokens that are not cached are answered again.
+    // When the lock is released, tokens that are not cached are answered again.
     let live = issue_soon(&cluster, issue_request(stack, "afterwards"))
         .await
         .secret;

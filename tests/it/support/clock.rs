@@ -21,20 +21,19 @@ use stacktoken::domain::{
 /// 2026-11-24T12:00:00Z.
 pub const START: i64 = 1_795_521_600;
 
-/// 9999-12-01T00:00:00Z, later than every clock of a machine or of a test. With a nearer date, a
-/// test would fail from that date on.
+/// 9999-12-01T00:00:00Z, which is later than the clock of any machine or test. With a nearer date,
+/// a test would start to fail on that date.
 pub const FAR: i64 = 253_399_622_400;
 
-/// A clock that moves only when the test advances it.
+/// A clock that advances only when the test advances it.
 pub struct ManualClock {
     wall: AtomicI64,
     steady: AtomicI64,
-    /// The number of readings on threads that serve connections up to the one that panics; 0 for
-    /// never.
+    /// The clock panics at this reading, counted on threads that serve connections; 0 means never.
     panics_after: AtomicI64,
     /// Whether the clock reports a fault.
     is_wrong: AtomicBool,
-    /// The skew that the server permits, and whether another clock is compared.
+    /// The skew that the server permits, and whether it compares another clock.
     permitted: Mutex<Option<(Duration, bool)>>,
 }
 
@@ -55,18 +54,18 @@ impl ManualClock {
         self.steady.fetch_add(by, Ordering::SeqCst);
     }
 
-    /// Sets the wall clock back, as an administrator could. The service never does so itself (R8).
+    /// Sets the wall clock back, as an administrator could. The service itself never does so (R8).
     pub fn set_back(&self, by: Duration) {
         let by = i64::try_from(by.as_micros()).unwrap();
         self.wall.fetch_sub(by, Ordering::SeqCst);
     }
 
-    /// Makes a clock reading on a thread that serves connections panic: number `readings` from now.
+    /// Makes reading number `readings` panic, counted from now on threads that serve connections.
     pub fn panic_after_readings(&self, readings: i64) {
         self.panics_after.store(readings, Ordering::SeqCst);
     }
 
-    /// Sets whether the clock reports a fault.
+    /// Sets whether the clock reports a fault from now on.
     pub fn set_wrong(&self, is_wrong: bool) {
         self.is_wrong.store(is_wrong, Ordering::SeqCst);
     }

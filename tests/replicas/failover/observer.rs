@@ -116,7 +116,7 @@ pub struct ObservedAnswer {
     /// Active answers about a revoked token, to calls that began later than the bound after the
     /// revoke was acknowledged.
     pub stale: usize,
-    /// By how much the latest call with a stale answer began too late.
+    /// How long after the freshness bound the latest call with a stale answer began.
     pub stalest: Duration,
     /// Inactive answers about a token that is live.
     pub wrong: usize,
