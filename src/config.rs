@@ -1,4 +1,4 @@
-//! The operator's settings. Each setting is a flag and also an environment variable, and has a safe
+//! The operator's settings. Each setting is both a flag and an environment variable, and has a safe
 //! default wherever possible. This module only parses the settings and does not interpret them. It
 //! depends on no other module.
 
@@ -15,7 +15,8 @@ pub use self::{
     values::{address, call_timeout, duration, public_url, ratio},
 };
 
-/// More pairs than 10,000 tokens per second produce in a minute. They take about 100 MiB of memory.
+/// The default of `usage_pairs`. It is more than 10,000 tokens per second produce in a minute, and
+/// takes about 100 MiB of memory.
 const USAGE_PAIRS: usize = 1_000_000;
 
 /// The format of log lines.

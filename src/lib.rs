@@ -4,7 +4,7 @@
 //!
 //! This crate is the server. It shares the crate `stacktoken-core` with the client library,
 //! `stacktoken-client`, so that both evaluate a token with the same code. A module may use only the
-//! modules to its left, which `tests/architecture.rs` checks:
+//! modules to its left. `tests/architecture.rs` checks this.
 //!
 //! ```text
 //! core ← domain ← store ← app ← grpc ← http ← server ← cli ← main
@@ -32,7 +32,7 @@
 //!
 //! # Path of a request
 //!
-//! This is the path of `Introspect`. In [`server`], a call passes these steps in this order:
+//! A call of `Introspect` first passes these steps in [`server`], in this order:
 //!
 //! 1. The rule of its path is looked up (`server/rpc_middleware.rs`, `auth/policy.rs`).
 //! 2. The size of its headers and the unread responses of its peer are checked
@@ -57,7 +57,7 @@
 //! and [`grpc::status`] builds the status of an error.
 //!
 //! A request on the HTTP port is read in `server/http_port.rs`. [`http`] converts it to calls of
-//! RPCs, which take the path above, as if they had arrived on the gRPC port.
+//! RPCs, which take the path above as if they had arrived on the gRPC port.
 //!
 //! A change takes the same path, with two differences in [`server`]: the rate of its caller's
 //! changes is checked after step 5 (`app/throttle.rs`), and the call always takes a permit after
@@ -86,7 +86,8 @@
 //! - *Where the engines differ*: in `store/engine/dialect.rs` and in the places that
 //!   `CONTRIBUTING.md` lists for a third engine.
 
-// Call futures nest deeply, and an optimized build computes the layout of the whole nest at once.
+// The futures of calls are deeply nested, and an optimized build computes the layout of the whole
+// nested type at once.
 #![recursion_limit = "256"]
 
 pub mod app;

@@ -1,4 +1,5 @@
-//! Entry point of the `stacktoken` binary: parses arguments, runs the command, sets the exit code.
+//! Entry point of the `stacktoken` binary: parses the arguments, runs the command and sets the exit
+//! code.
 
 use std::process::ExitCode;
 

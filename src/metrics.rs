@@ -26,8 +26,8 @@ pub use self::{
 };
 use self::{process_stats::ProcessStats, scrape::CounterAtScrape};
 
-/// Histogram buckets in seconds. These are the buckets of the OpenTelemetry RPC conventions, and
-/// finer ones at the low end, because most calls take less than a millisecond.
+/// Histogram buckets in seconds. These are the buckets of the OpenTelemetry RPC conventions, with
+/// finer ones added at the low end, because most calls take less than a millisecond.
 const SECONDS: [f64; 18] = [
     0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75,
     1.0, 2.5, 5.0, 10.0,
@@ -57,10 +57,10 @@ pub struct Metrics {
     /// Verdicts by reason. The reason is `OK` if the token is active and every action is allowed.
     pub verdicts: Family<ReasonLabel, Counter>,
     verdicts_ok: OnceLock<Counter>,
-    /// Checks by Envoy, by their result.
+    /// Checks by Envoy, by outcome and reason.
     pub checks: Family<CheckLabels, Counter>,
     checks_allowed: OnceLock<Counter>,
-    /// Calls, and questions of a batch, that ended with an error, by the reason of the error.
+    /// Calls and batch questions that ended with an error, by the reason of the error.
     pub errors: Family<ReasonLabel, Counter>,
     /// Verdicts answered from the cache.
     pub cache_hits: Counter,
@@ -74,16 +74,16 @@ pub struct Metrics {
     pub stale_answers: Counter,
     /// Age of the lease in seconds; infinity if there is no lease.
     pub lease_age: Gauge<f64, AtomicU64>,
-    /// How often a newly trusted database replaced the former one. A database counts as new after a
-    /// restart, too.
+    /// How often a newly trusted database replaced the former one. A database also counts as new
+    /// after it was restarted.
     pub origin_changes: Counter,
     /// Time from a change by another replica until the change was applied here.
     pub revoke_visibility: Histogram,
-    /// Open streams of IntrospectionService's Watch.
+    /// Open `IntrospectionService.Watch` streams.
     pub watches: Gauge,
-    /// Changes sent on Watch streams of IntrospectionService.
+    /// Changes sent on `IntrospectionService.Watch` streams.
     pub watch_changes: Counter,
-    /// Watch streams that fell behind and were ended.
+    /// `IntrospectionService.Watch` streams that were ended because they fell behind.
     pub watch_lagged: Counter,
     /// 1, with the version of the catalogue in effect.
     pub catalogue: Family<CatalogueLabel, Gauge>,
@@ -92,14 +92,14 @@ pub struct Metrics {
     pub unknown_actions: Counter,
     /// Refusals dropped because the audit queue was full.
     pub refusals_dropped: Counter,
-    /// Pairs of token and service whose last use is not written yet.
+    /// (Token, service) pairs whose last use is not written yet.
     pub usage_waiting: Gauge,
-    /// Transactions that wrote when tokens were last used.
+    /// Transactions that wrote the last uses of tokens.
     pub usage_writes: Counter,
-    /// Pairs of token and service whose last use was written.
+    /// (Token, service) pairs whose last use was written.
     pub usage_rows_written: Counter,
-    /// Transactions that failed to write when tokens were last used. The unwritten uses are kept
-    /// for a retry.
+    /// Failed transactions that should have written the last uses of tokens. The uses are kept for
+    /// a retry.
     pub usage_write_failures: Counter,
     /// Token uses dropped because the tracker was full.
     pub usage_dropped: Counter,
@@ -119,7 +119,7 @@ pub struct Metrics {
     pub database_read_only: Gauge,
     /// 1 if a listener beyond loopback has no TLS.
     pub plaintext: Gauge,
-    /// 1 if the database is not on this machine and the connection to it is not verified by TLS.
+    /// 1 if the database is not on this machine and TLS does not verify it.
     pub database_unverified: Gauge,
     /// Connections to the database, by pool.
     pub pools: Pools,
@@ -129,9 +129,9 @@ pub struct Metrics {
     pub connections_refused: Family<WhyLabel, Counter>,
     /// When certificates expire, in seconds since the Unix epoch.
     pub tls_expiry: Family<CertificateLabel, Gauge<f64, AtomicU64>>,
-    /// 1 while the TLS files on disk are unusable and the ones loaded before stay in use.
+    /// 1 while the TLS files on disk are unusable and the previously loaded ones stay in use.
     pub tls_reload_failing: Gauge,
-    /// How often new TLS files could not be used.
+    /// Failed attempts to load new TLS files.
     pub tls_reload_failures: Counter,
     /// Issuers whose keys are unavailable.
     pub issuers_without_keys: Gauge<i64>,
@@ -139,10 +139,10 @@ pub struct Metrics {
     process: Process,
     /// Rows deleted because of their age, by table.
     pub purged_rows: Family<TableLabel, Counter>,
-    /// How often a housekeeping task failed.
+    /// Failed housekeeping tasks.
     pub housekeeping_failures: Counter,
-    /// When housekeeping last completed all its tasks, in seconds since the Unix epoch; 0 before
-    /// the first time.
+    /// When housekeeping last completed all tasks, in seconds since the Unix epoch; 0 before the
+    /// first time.
     pub housekeeping_last_run: Gauge<f64, AtomicU64>,
     /// Live tokens that expire soon, by period. A longer period includes the shorter ones.
     pub tokens_expiring: Family<WithinLabel, Gauge>,
@@ -161,7 +161,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Creates the metrics of one service, including the counters of its process.
+    /// Creates the metrics of one service. `process` has the counters of the whole process.
     #[must_use]
     pub fn of_process(process: Process) -> Self {
         let mut metrics = Self {
@@ -329,7 +329,7 @@ impl Metrics {
         self.calls.get_or_create(labels).observe(took.as_secs_f64());
     }
 
-    /// Shows which catalogue of actions is in effect.
+    /// Sets the metric that shows which catalogue of actions is in effect.
     pub fn show_catalogue(&self, version: &str) {
         let version = version.to_owned();
         self.catalogue
@@ -337,8 +337,8 @@ impl Metrics {
             .set(1);
     }
 
-    /// Counts a failed call by the reason of its error, if the error has a reason of the API
-    /// contract.
+    /// Counts a failed call or batch question by the reason of its error. Does nothing if the error
+    /// has no reason.
     pub fn note_error(&self, reason: Option<&'static str>) {
         if let Some(reason) = reason {
             self.errors.get_or_create(&ReasonLabel { reason }).inc();

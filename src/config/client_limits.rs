@@ -1,4 +1,4 @@
-//! Limits on the calls and streams of one caller, one connection and one address.
+//! Limits on the calls and streams of one caller, of one connection and of one address.
 
 use clap::Args;
 

@@ -1,4 +1,4 @@
-//! Parsers of flag values. Each error says which values are accepted.
+//! Parsers for flag values. Each error states which values are accepted.
 
 use std::{
     net::{SocketAddr, ToSocketAddrs as _},
@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-/// Parses a duration in a range. `expected` is the error for any other duration.
+/// Parses a duration that must be in a range. `expected` is the error message for other durations.
 fn within(
     text: &str,
     range: impl RangeBounds<Duration>,
@@ -21,15 +21,15 @@ fn within(
     }
 }
 
-/// Units of a duration, as the help lists them. humantime also accepts months and years. They are
-/// refused, because they have no fixed length and because `M` for months is easily mistaken for
-/// `m`, minutes.
+/// The accepted units of a duration, as the help lists them. humantime also accepts months and
+/// years. They are refused, because they have no fixed length, and because `M` for months is easily
+/// mistaken for `m` for minutes.
 const UNITS: [&str; 6] = ["ms", "s", "m", "h", "d", "w"];
 
 /// Parses a duration such as `90d` or `1h 30m`. All durations on the command line are parsed here.
 ///
 /// # Errors
-/// Returns a text that says which units are accepted.
+/// Returns a message that states which units are accepted.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let words = text.split(|letter: char| !letter.is_alphabetic());
     let mut units = words.filter(|word| !word.is_empty());
@@ -41,7 +41,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     })
 }
 
-/// Parses a duration greater than zero, for settings with which nothing would work at zero.
+/// Parses a duration that must not be zero, because with zero nothing would work.
 pub fn time(text: &str) -> Result<Duration, String> {
     let range = Duration::from_millis(1)..;
     within(
@@ -57,13 +57,13 @@ pub fn number<T: FromStr>(text: &str) -> Result<T, String> {
         .map_err(|_| "expected a whole number, such as 256".into())
 }
 
-/// Parses a number greater than zero, for settings with which nothing would work at zero.
+/// Parses a number that must not be zero, because with zero nothing would work.
 pub fn count<T: FromStr>(text: &str) -> Result<T, String> {
     at_least(text, 1)
         .ok_or_else(|| "expected a whole number of at least 1: with 0, nothing would work".into())
 }
 
-/// Parses a size. A message or header with less than 1 KiB has no space for a credential.
+/// Parses a size limit of at least 1 KiB. A smaller limit would leave no space for a credential.
 pub fn bytes<T: FromStr>(text: &str) -> Result<T, String> {
     at_least(text, 1024).ok_or_else(|| {
         "expected a number of bytes of at least 1024: with less, nothing would work".into()
@@ -75,8 +75,9 @@ fn at_least<T: FromStr>(text: &str, least: u64) -> Option<T> {
     (number >= least).then(|| text.parse().ok()).flatten()
 }
 
-/// Parses an address to listen on. A host name is resolved to its first IPv4 address, or to its
-/// first address if it has none, so that clients find `localhost` where they expect it.
+/// Parses an address to listen on. A host name is resolved to its first IPv4 address, so that
+/// `localhost` is 127.0.0.1 as clients expect. If it has no IPv4 address, its first address is
+/// used.
 ///
 /// # Errors
 /// Returns a message that says which values are accepted.
@@ -99,8 +100,8 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
         .ok_or_else(|| expected.into())
 }
 
-/// Parses the URL at which clients reach a port. Its form is that of an issuer without a path (RFC
-/// 8414 §2), so that the metadata is where clients look for it.
+/// Parses the URL at which clients reach a port. The URL must have the form of an issuer without a
+/// path (RFC 8414 §2), so that clients look for the metadata at the path where it is served.
 ///
 /// # Errors
 /// Returns a message that says which values are accepted.
@@ -120,8 +121,7 @@ pub fn public_url(text: &str) -> Result<String, String> {
     Ok(text.strip_suffix('/').unwrap_or(text).to_owned())
 }
 
-/// Parses how long a command waits for a server. The time must be greater than zero and must be
-/// bounded.
+/// Parses the time limit of a client command, which must be from 1 ms to 1 h.
 ///
 /// # Errors
 /// Returns a message that says which values are accepted.
@@ -130,8 +130,8 @@ pub fn call_timeout(text: &str) -> Result<Duration, String> {
     within(text, range, "expected a duration from 1ms to 1h")
 }
 
-/// Parses a flush interval. The limits ensure that there is at most one transaction per second, and
-/// that a crash loses little.
+/// Parses a flush interval. Its range ensures that there is at most one transaction per second, and
+/// that little is lost in a crash.
 pub fn flush_every(text: &str) -> Result<Duration, String> {
     let range = Duration::from_secs(1)..=Duration::from_mins(10);
     within(text, range, "expected a duration from 1s to 10m")
@@ -162,14 +162,14 @@ pub fn pause(text: &str) -> Result<Duration, String> {
     within(text, range, "expected a duration from 100ms to 24h")
 }
 
-/// Parses the permitted clock skew. Clocks that NTP synchronizes differ only by milliseconds, and a
-/// clock that is wrong by more than a minute is useless.
+/// Parses the permitted clock skew. Clocks that are synchronized with NTP differ only by
+/// milliseconds. A clock that is wrong by more than a minute is useless.
 pub fn skew(text: &str) -> Result<Duration, String> {
     let range = Duration::from_millis(100)..=Duration::from_mins(1);
     within(text, range, "expected a duration from 100ms to 1m")
 }
 
-/// Parses the freshness bound. The bound must leave time for four polls over a network, which take
+/// Parses the freshness bound. It must be long enough for four polls over a network, which take
 /// about 200 ms.
 pub fn bound(text: &str) -> Result<Duration, String> {
     let range = Duration::from_millis(200)..=Duration::from_mins(1);

@@ -1,4 +1,4 @@
-//! The answer to a question: the verdict, and what is known about an active token.
+//! The answer to a question: the verdict, and the facts about an active token.
 
 use std::{borrow::Borrow, sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use stacktoken_core::{
 #[derive(Debug)]
 pub(super) struct CachedFacts {
     pub facts: Facts,
-    /// When the question that these facts answer was sent.
+    /// When the question was sent to which the server returned these facts.
     pub asked_at: Duration,
 }
 
@@ -22,9 +22,9 @@ impl Borrow<Facts> for CachedFacts {
     }
 }
 
-/// The answer to a question about a token. Either the server just gave it, or it was evaluated from
-/// cached facts that are no older than the freshness bound, with the same rule that the server
-/// uses.
+/// The answer to a question about a token. It comes either from the server, or from cached facts
+/// that are no older than the freshness bound and were evaluated with the same rules as on the
+/// server.
 #[derive(Clone, Debug)]
 pub struct Answer {
     verdict: Verdict,
@@ -103,14 +103,14 @@ impl Answer {
         self.known.as_ref()?.facts.session.as_deref()
     }
 
-    /// Returns the permissions of the token, narrowed as its session is, or `None` if it is not
-    /// active.
+    /// Returns the permissions of the token, or of its session if the secret of a session was
+    /// presented. Returns `None` if the token is not active.
     #[must_use]
     pub fn permissions(&self) -> Option<&Permissions> {
         self.known.as_ref().map(|known| &known.facts.permissions)
     }
 
-    /// Returns whether the client answered without asking the server, because it used the cache or
+    /// Returns whether the client answered without calling the server, either from the cache or
     /// because the text does not have the form of a token.
     #[must_use]
     pub const fn from_memory(&self) -> bool {

@@ -15,7 +15,7 @@ use stacktoken_core::clock::Clock;
 
 use crate::clock::SystemClock;
 
-/// Builds a [`Client`]. Created by [`Client::builder`].
+/// Builds a [`Client`]. [`Client::builder`] creates a builder.
 #[must_use]
 pub struct Builder {
     addresses: Vec<String>,
@@ -51,8 +51,8 @@ impl Builder {
         }
     }
 
-    /// Adds the URL of another replica of the same service. It is asked if the replicas added
-    /// before it fail.
+    /// Adds the URL of another replica of the same service. The client calls it if the replicas
+    /// that were added before it fail.
     pub fn address(mut self, url: impl Into<String>) -> Self {
         self.addresses.push(url.into());
         self
@@ -71,15 +71,15 @@ impl Builder {
         self
     }
 
-    /// Sets the name that the server's certificate must contain, for https. By default, it is the
-    /// host name in the URL.
+    /// Sets the name that the server's certificate must contain, for https. The default is the host
+    /// name in the URL.
     pub fn domain_name(mut self, name: impl Into<String>) -> Self {
         self.domain_name = Some(name.into());
         self
     }
 
-    /// Allows http for addresses other than loopback, for example where a service mesh encrypts the
-    /// traffic. Secrets and the caller's JWT are then sent unencrypted by this client.
+    /// Allows http for addresses other than loopback, for example if a service mesh encrypts the
+    /// traffic. This client then sends secrets and the caller's JWT unencrypted.
     pub const fn allow_plaintext(mut self) -> Self {
         self.allow_plaintext = true;
         self
@@ -108,23 +108,24 @@ impl Builder {
         self
     }
 
-    /// Sets how old an answer from the cache may be. When this time has passed after a revoke was
-    /// acknowledged, no answer says that the token is active. The default is 1 s, like that of the
-    /// server's `--freshness-bound`. If the two values differ, the larger one applies.
+    /// Sets how old an answer from the cache may be. Once this time has passed since a revocation
+    /// was acknowledged, no answer says that the token is active. The default is 1 s, as for the
+    /// server's `--freshness-bound`. If the two values differ, the larger one determines this
+    /// guarantee.
     pub const fn freshness_bound(mut self, bound: Duration) -> Self {
         self.bounds.freshness = bound;
         self
     }
 
-    /// Sets after how long the server is asked again about a token that is still cached. These
-    /// questions tell the server that the token is in use, so `last_used_at` is accurate to this
-    /// time. The default and maximum is one minute.
+    /// Sets after what time the client asks the server again about a token that is still cached.
+    /// From these calls, the server knows that the token is in use, so `last_used_at` lags by at
+    /// most this time. The default and maximum is one minute.
     pub const fn reuse_for(mut self, length: Duration) -> Self {
         self.bounds.reuse_for = length;
         self
     }
 
-    /// Sets how many secrets are cached. Each takes some 700 bytes. The default is 10,000.
+    /// Sets how many secrets are cached. Each takes about 700 bytes. The default is 10,000.
     pub const fn cache_entries(mut self, entries: usize) -> Self {
         self.cache_entries = entries;
         self
@@ -148,8 +149,8 @@ impl Builder {
         self
     }
 
-    /// Builds the client. No server has to be reachable at this time. Until a server is reachable,
-    /// every question returns [`Error::Undecided`].
+    /// Builds the client. A server need not be reachable yet. Until one is reachable, every
+    /// question returns [`Error::Undecided`].
     ///
     /// # Errors
     /// Returns [`Error::Setting`] if a setting is wrong, or if this is called outside of a tokio
@@ -207,8 +208,8 @@ impl Builder {
         Ok(())
     }
 
-    /// Checks that each PEM text contains a certificate. Otherwise the TLS library would accept the
-    /// text as an empty list of certificates.
+    /// Checks that each PEM text contains a certificate or a key. Otherwise, the TLS library would
+    /// accept the text as an empty list.
     fn check_pem(&self) -> Result<(), Error> {
         let (cert, key) = self.identity.as_ref().map_or((None, None), |(cert, key)| {
             (Some(cert.as_slice()), Some(key.as_slice()))
@@ -235,7 +236,7 @@ impl Builder {
         let endpoint = endpoint
             .connect_timeout(self.connect_timeout)
             .tcp_nodelay(true)
-            // Detects a server that no longer answers, even while no question is in flight.
+            // Detects a server that no longer responds, even while no call is in progress.
             .http2_keep_alive_interval(bound)
             .keep_alive_timeout(bound)
             .keep_alive_while_idle(true);

@@ -1,6 +1,6 @@
 //! The cache of this process, and the rule for how long it may be used for answers. A replica uses
-//! the same rule for its own cache; here, an answered ping takes the place of a poll of the change
-//! log. Apart from the clock, the module is pure. It knows nothing about connections.
+//! the same rule for its own cache. Where a replica polls the change log, the client relies on an
+//! answered ping. Apart from the clock, this module does no I/O and does not depend on connections.
 
 use std::{
     sync::{
@@ -26,7 +26,7 @@ use stacktoken_core::{
     verdict::{self, ActionQuestion, Facts, Verdict},
 };
 
-/// The value of `ahead` while nothing is known about the server's clock.
+/// The value of `ahead` until something is known about the server's clock.
 const NEVER: i64 = i64::MIN;
 
 /// How long cached facts may be used for answers.
@@ -34,7 +34,8 @@ const NEVER: i64 = i64::MIN;
 pub(super) struct Bounds {
     /// The freshness bound (R12), which limits the age of an answer.
     pub freshness: Duration,
-    /// The time after which the server is asked again, so that it learns that the token is in use.
+    /// The time after which the server is called again, so that it records that the token is in
+    /// use.
     pub reuse_for: Duration,
 }
 
@@ -42,15 +43,15 @@ pub(super) struct VerdictCache {
     clock: Arc<dyn Clock>,
     bounds: Bounds,
     cache: Cache<CachedFacts>,
-    /// The catalogue of the server that is watched; before that, the built-in one.
+    /// The catalogue of the server that is watched; the built-in one before the first stream.
     catalogue: RwLock<Catalogue>,
-    /// Every change acknowledged before this instant of the local clock was received and applied.
-    /// The value is in nanoseconds plus one, or 0 if no such instant is known.
+    /// Every change that was acknowledged before this instant of the local clock has been received
+    /// and applied. The value is in nanoseconds plus one, or 0 if no such instant is known.
     covered: AtomicU64,
-    /// The server's clock minus the local monotonic clock, in microseconds. This estimate may be
-    /// too high but is never too low.
+    /// An estimate of the server's clock minus the local monotonic clock, in microseconds. It may
+    /// be too high but never too low.
     ahead: AtomicI64,
-    /// Whether `catalogue` is the one with which the server evaluates actions.
+    /// Whether the server evaluates actions with the same catalogue as `catalogue`.
     knows_catalogue: AtomicBool,
     stream: Mutex<Stream>,
 }
@@ -69,16 +70,17 @@ struct Stream {
 /// The revisions of the last event.
 #[derive(Clone)]
 pub(super) struct EventRevisions {
-    /// The revision from which another stream can resume.
+    /// The revision from which the next stream can resume.
     pub revision: String,
     /// The revision that an answer must reflect to be cached.
     pub min_revision: String,
 }
 
 impl EventRevisions {
-    /// Returns the revisions to keep after this event, which followed `before`. `min_revision`
-    /// never goes back, not even with a new stream. Otherwise a replica that has not yet
-    /// applied the changes received so far could fill the cache with the facts that they evicted.
+    /// Returns the revisions to keep after this event. `before` are the revisions of the previous
+    /// event. `min_revision` never decreases, not even with a new stream. Otherwise, a replica that
+    /// has not yet applied all changes that were received so far could fill the cache with facts
+    /// that these changes had evicted.
     fn after(mut self, before: Option<&Self>) -> Self {
         let Some(before) = before else { return self };
         let [was, is] =
@@ -95,7 +97,7 @@ impl EventRevisions {
     }
 }
 
-/// The subject of a change, whose facts are evicted.
+/// The subject of a change. Its facts are evicted from the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Subject {
     Token(TokenUid),
@@ -104,7 +106,7 @@ pub(super) enum Subject {
     Unknown,
 }
 
-/// A question in flight whose answer may be cached, with the state at the time it was sent.
+/// The state at the time when a question was sent. With it, the answer can be cached later.
 pub(super) struct PendingRequest {
     stream: u64,
     generation: Generation,
@@ -134,7 +136,7 @@ impl VerdictCache {
         self.clock.monotonic()
     }
 
-    /// Returns the answer from the cache, if it is as good as an answer from the server.
+    /// Returns an answer from the cache, if the cache may be used for this question.
     pub fn recall(&self, question: &Question<'_>) -> Option<Answer> {
         let min = question.revision().map(Revision::parse);
         let min = min.transpose().ok()?;
@@ -143,11 +145,11 @@ impl VerdictCache {
         }
         let asked = !question.actions.is_empty();
         let Some(digest) = secret::recognize(question.token) else {
-            // The server would make the same check and give the same answer.
+            // The server would do the same check and return the same verdict.
             return Some(Answer::new(Verdict::NotRecognized, None, asked, true));
         };
-        // The lease and the revision are read before the cache. Otherwise, evidence that arrives
-        // together with an eviction would wrongly confirm the evicted facts.
+        // The lease and the revision must be read before the cache. Otherwise, a pong that arrives
+        // after an eviction could wrongly confirm facts that were read before the eviction.
         let lease = self.lease();
         let reflects = min.is_none_or(|min| self.has_received(min));
         let kept = self.cache.get(&digest)?;
@@ -162,14 +164,14 @@ impl VerdictCache {
         let at = self.server_now(now)?;
         let key = question.stack_api_key;
         let verdict = self.evaluate(&kept.facts, (key, question.actions), at);
-        // A cached token was active, so it can only have ended because time passed. The local
-        // estimate of the server's time is ahead by up to a round trip, so the server must decide
-        // whether the token has ended.
+        // The token was active when it was cached, so it can only have ended because time passed.
+        // But the local estimate of the server's time may be too high by a round trip. So the
+        // server must decide whether the token has ended.
         (!matches!(verdict, Verdict::Inactive(_)))
             .then(|| Answer::new(verdict, Some(kept), asked, true))
     }
 
-    /// Evaluates facts as a server with this catalogue does.
+    /// Evaluates facts in the same way as a server with this catalogue.
     pub fn evaluate(
         &self,
         facts: &Facts,
@@ -188,16 +190,16 @@ impl VerdictCache {
         let received = stream.received.as_ref().filter(|_| stream.live)?;
         Some(PendingRequest {
             stream: stream.number,
-            // The generation is read under the lock under which changes are applied. So if an
-            // eviction is not in the generation, it is not in the revision either.
+            // The generation is read under the same lock under which changes are applied. So an
+            // eviction that the generation does not include is not included in the revision either.
             generation: self.cache.generation(),
             min_revision: received.min_revision.clone(),
         })
     }
 
-    /// Caches the answer to a question. Does not cache it if, since the question was sent, the
-    /// stream has ended or was replaced, or the subject of the answer was evicted. Returns whether
-    /// the answer was cached.
+    /// Caches the facts of an answer, unless the stream has ended or was replaced, or the subject
+    /// of the answer was evicted, since the question was sent. Returns whether the facts were
+    /// cached.
     pub fn keep(&self, pending: &PendingRequest, digest: Digest, kept: &Arc<CachedFacts>) -> bool {
         let stream = self.stream();
         stream.live
@@ -205,14 +207,14 @@ impl VerdictCache {
             && self.cache.fill(digest, kept, pending.generation)
     }
 
-    /// Records that the server's clock read `evaluated_at` while a question sent at `sent` was in
-    /// flight.
+    /// Updates the estimate of the server's clock. `evaluated_at` is the time on the server's clock
+    /// while a question was processed, and `sent` is when the question was sent.
     pub fn note_server_time(&self, sent: Duration, evaluated_at: Timestamp) {
         let ahead = evaluated_at.as_micros().saturating_sub(micros(sent));
         self.ahead.fetch_max(ahead, Ordering::AcqRel);
     }
 
-    /// Returns whether every change up to a revision was received.
+    /// Returns whether every change up to this revision has been received.
     pub fn has_received(&self, min: Revision) -> bool {
         let stream = self.stream();
         let received = stream.received.as_ref();
@@ -237,8 +239,8 @@ impl VerdictCache {
         resume
     }
 
-    /// Records that a stream was opened, and the catalogue with which its server evaluates actions,
-    /// or `None` if this client cannot evaluate actions with that catalogue.
+    /// Records that a stream was opened. `catalogue` is the catalogue of its server, or `None` if
+    /// this client cannot evaluate actions with that catalogue.
     pub fn begin(&self, catalogue: Option<Catalogue>) {
         let mut stream = self.stream();
         stream.number += 1;
@@ -272,8 +274,8 @@ impl VerdictCache {
         }
     }
 
-    /// Records that the stream ended. The cache may be used until the lease expires, since the
-    /// changes received so far remain true.
+    /// Records that the stream ended. The cache may still be used until the lease expires, because
+    /// the lease confirms the changes up to that time.
     pub fn end(&self) {
         self.stream().live = false;
     }
@@ -287,7 +289,7 @@ impl VerdictCache {
         self.cache.clear();
     }
 
-    /// Returns the age of the instant from which the lease is measured.
+    /// Returns the age of the lease; `None` if there is no lease.
     pub fn lease_age(&self) -> Option<Duration> {
         self.lease().age(self.clock.monotonic())
     }

@@ -1,11 +1,11 @@
-//! The catalogue with which a server evaluates actions: the built-in one, or one that its operator
-//! extended or restricted.
+//! Converts the catalogue with which a server evaluates actions. This is the built-in catalogue, or
+//! one that the operator extended or restricted.
 
 use crate::pb::v1;
 use stacktoken_core::catalogue::{Action, ActionAccess, Catalogue, Fact, Module, Rule};
 
 /// Returns the catalogue that a server lists. Returns `None` if this client cannot evaluate actions
-/// with it, because it has rows that this version of the client does not fully know.
+/// with the catalogue, because it contains something that this version of the client does not know.
 pub(super) fn listed(message: v1::ListActionsResponse) -> Option<Catalogue> {
     let builtin = Catalogue::builtin();
     if builtin.version() == message.version {

@@ -1,4 +1,4 @@
-//! The only module of this crate that reads a clock.
+//! The host's clock. No other module of this crate reads a clock.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -23,8 +23,8 @@ impl Clock for SystemClock {
     }
 
     fn monotonic(&self) -> Duration {
-        // CLOCK_MONOTONIC stops while the host is suspended, so a lease measured with that clock
-        // would last longer than the bound.
+        // CLOCK_MONOTONIC cannot be used: it stops while the host is suspended, so a lease would
+        // outlive its bound.
         let read = clock_gettime(ClockId::Boottime);
         let seconds = u64::try_from(read.tv_sec).unwrap_or_default();
         Duration::new(seconds, u32::try_from(read.tv_nsec).unwrap_or_default())

@@ -1,4 +1,4 @@
-//! Converts an answer from the wire back to the values that the server evaluated.
+//! Converts a response message to the verdict and the facts from which the server built it.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use stacktoken_core::{
     },
 };
 
-/// The content of an answer.
+/// The content of a response.
 pub(super) struct ParsedAnswer {
     pub verdict: Verdict,
     /// The facts about the token; `Some` only if it is active.
@@ -40,7 +40,7 @@ pub(super) fn answer(message: v1::IntrospectResponse) -> Result<ParsedAnswer, Er
         (true, _) => {
             let results = message.results.into_iter().map(result);
             let verdict = Verdict::Active(results.collect::<Result<_, _>>()?);
-            // A denial that no result explains must not be lost.
+            // If the reason is a denial that no result explains, it must not be lost.
             if verdict.reason() != why {
                 return Err(unreadable("reason"));
             }
@@ -75,8 +75,8 @@ fn uid<K: TypedUuidKind>(text: &str) -> Result<newtype_uuid::TypedUuid<K>, Error
     id::parse(text).map_err(|_| unreadable("an id"))
 }
 
-/// Converts the facts of an active token. The message says nothing about an end, because an active
-/// token has not ended.
+/// Converts the facts of an active token. The message has no fields for a revocation or an end,
+/// because an active token is neither revoked nor ended.
 fn token(
     uid: TokenUid,
     expires_at: Option<Timestamp>,
@@ -99,7 +99,7 @@ fn token(
     })
 }
 
-/// Converts the facts of the session of an active token, which has not ended.
+/// Converts the facts of a session. It has not ended, because its token is active.
 fn session(message: v1::SessionFacts) -> Result<Box<SessionFacts>, Error> {
     let issued_at = message.issued_at.map(instant).transpose()?;
     let expires_at = message.expires_at.map(instant).transpose()?;
@@ -137,7 +137,8 @@ fn permissions(message: Option<v1::Permissions>) -> Option<Permissions> {
             aliases: named.aliases,
         }),
     };
-    // If nothing is left of the permissions of a session, a part is present and empty.
+    // The permissions of a session can contain an empty list of modules or branches if narrowing
+    // left nothing, which is not valid for the permissions of a token.
     Permissions::effective(draft).ok()
 }
 
@@ -162,8 +163,8 @@ fn result(message: v1::ActionResult) -> Result<ActionResult, Error> {
     Ok(ActionResult { name, denial })
 }
 
-/// Converts what is missing. Returns `None` for a kind of requirement that this version does not
-/// know.
+/// Converts the missing requirement. Returns `None` for a kind of requirement that this version
+/// does not know.
 fn missing(message: v1::ActionRequirement) -> Option<Missing> {
     Some(match message.requirement? {
         Requirement::Access(level) => Missing::Access(known_access(level)?),
@@ -185,8 +186,8 @@ fn known_access(value: i32) -> Option<Access> {
     v1::Access::try_from(value).ok().and_then(access)
 }
 
-/// Converts a reason. The enum is open: a reason that this version does not know denies like any
-/// other.
+/// Converts a reason. A reason that this version does not know becomes [`Reason::Unknown`], which
+/// is a denial like any other.
 fn reason(value: i32) -> Option<Reason> {
     let Ok(known) = v1::Reason::try_from(value) else {
         return Some(Reason::Unknown);

@@ -1,5 +1,5 @@
-//! The caller's own credential. It is read for every call, because a JWT expires and is then
-//! renewed by replacing its file.
+//! The caller's own credential. It is read for every call, because a JWT expires and its file is
+//! then replaced.
 
 use std::{error::Error as Cause, path::PathBuf};
 
@@ -13,7 +13,7 @@ type Source = dyn Fn() -> Result<String, Box<dyn Cause + Send + Sync>> + Send + 
 /// The source of the bearer token.
 #[derive(Default)]
 pub(super) enum Credential {
-    /// There is no bearer token, because a client certificate identifies the caller.
+    /// No bearer token, because a client certificate identifies the caller.
     #[default]
     None,
     /// A JWT that never changes.

@@ -5,11 +5,12 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-/// The delay before a retry if the server gives none.
+/// The delay before a retry if the server does not state one.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a question was not answered, or why a client could not be built. An error says nothing about
-/// a token, so neither let the incoming request proceed nor report that its token is bad.
+/// the token. So do not let the incoming request proceed, but do not report that its token is bad
+/// either.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -24,8 +25,8 @@ pub enum Error {
     /// The caller's own credential could not be obtained. Fix its source.
     #[error("the credential of this service could not be obtained: {0}")]
     Credential(Box<dyn std::error::Error + Send + Sync>),
-    /// The question is not decided, because no server was reached in time or none was able to
-    /// answer. Answer the incoming request with 503, and put `retry_after` in `Retry-After`.
+    /// The question was not decided, because no server was reached in time or no server was able to
+    /// decide it. Answer the incoming request with 503, and put `retry_after` in `Retry-After`.
     #[error("not decided ({reason}): {message}")]
     Undecided {
         /// The error reason in the contract, such as `NOT_FRESH`, or the gRPC code if there is no
@@ -36,7 +37,7 @@ pub enum Error {
         /// How long to wait before a retry.
         retry_after: Duration,
     },
-    /// The question is ill-formed. Correct the fields that the error names.
+    /// The question is malformed. Correct the fields that the error lists.
     #[error("the question is ill-formed: {message}")]
     Question {
         /// A description of the cause.
@@ -45,13 +46,13 @@ pub enum Error {
         fields: Vec<(String, String)>,
     },
     /// The `min_revision` of the question belongs to another change log, or the server has not
-    /// reached it yet. Ask again without a `min_revision`.
+    /// reached it yet. Repeat the question without a `min_revision`.
     #[error("the requested revision is unknown: {message}")]
     RevisionUnknown {
         /// A description of the cause.
         message: String,
     },
-    /// This service may not ask questions, because its own credential is bad or lacks the
+    /// This service may not introspect tokens, because its own credential is invalid or lacks the
     /// introspect role. Correct the credential. The error says nothing about the token.
     #[error("this service may not ask ({reason}): {message}")]
     NotEntitled {
@@ -60,10 +61,10 @@ pub enum Error {
         /// A description of the cause.
         message: String,
     },
-    /// The server's answer contains something that this client does not know. Update this client.
+    /// The server's response contains something that this client does not know. Update this client.
     #[error("the server's response cannot be interpreted: {what}; update this client")]
     Unreadable {
-        /// The part of the answer that this client does not know.
+        /// The part of the response that this client does not know.
         what: &'static str,
     },
     /// The server failed in a way that a retry does not fix. Report the failure to its operators.
@@ -105,7 +106,7 @@ pub(super) fn reason(status: &Status) -> Option<String> {
     (info.domain == "stacktoken").then_some(info.reason)
 }
 
-/// Returns the name of a code as the contract spells it, such as `UNAVAILABLE`.
+/// Returns the name of a code in the spelling of the gRPC specification, such as `UNAVAILABLE`.
 pub(super) fn code_name(code: Code) -> String {
     let words = format!("{code:?}");
     let mut name = String::new();
@@ -118,13 +119,13 @@ pub(super) fn code_name(code: Code) -> String {
     name
 }
 
-/// Returns how long the server asks the caller to wait.
+/// Returns the retry delay that the server requests.
 pub(super) fn retry_after(status: &Status) -> Option<Duration> {
     status.get_details_retry_info()?.retry_delay
 }
 
-/// Returns whether a retry may succeed. That is so if the status reports an outage, or if it does
-/// not come from the service itself, for example because the connection broke.
+/// Returns whether a retry may succeed. This is the case if the status reports an outage, or if it
+/// does not come from the service itself, for example because the connection broke.
 pub(super) fn may_pass(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable => true,

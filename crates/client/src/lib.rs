@@ -1,6 +1,6 @@
-//! A client for Rust services. It asks a server about presented tokens, and answers from its own
-//! cache where that is permitted. It uses the cache under the same rule as the server, and
-//! evaluates tokens with the same code.
+//! A client for Rust services, which introspects presented tokens. It calls a server, or answers
+//! from its own cache if this is permitted. It uses the cache under the same rule as the server,
+//! and evaluates tokens with the same code.
 //!
 //! ```no_run
 //! use stacktoken_client::{ActionQuestion, Client, Error, Question};
@@ -34,18 +34,18 @@
 //! The client caches facts about active tokens, never verdicts. A `Watch` stream reports changes.
 //! The client sends four pings within the freshness bound (1 s), and each answered ping confirms
 //! that every change was reported. The cache is used only while the last confirmation is within the
-//! bound. So when a revoke was acknowledged anywhere and the bound has passed, no answer says that
-//! the token is active. While the stream is silent or closed, every question goes to the server,
-//! which is slower but never wrong. If the server is unreachable too, the client returns an error,
-//! which is never a verdict.
+//! bound. So once the bound has passed since a revocation was acknowledged by any replica, no
+//! answer says that the token is active. While the stream is silent or closed, every question goes
+//! to the server, which is slower but never wrong. If the server is unreachable too, the client
+//! returns an error, which is never a verdict.
 //!
 //! # What the server does not see
 //!
 //! The server does not see answers from the cache. If a token is in constant use, the client still
-//! asks the server about it once a minute ([`Builder::reuse_for`]), so `last_used_at` is accurate
-//! to a minute. The server's metrics count only the questions that reached the server.
+//! asks the server about it once a minute ([`Builder::reuse_for`]), so `last_used_at` lags by at
+//! most a minute. The server's metrics count only the questions that reach the server.
 
-/// Includes a page of the manual, so that the program on it is compiled with the tests.
+/// Includes a page of the manual, so that the example program on it is compiled with the tests.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/clients/rust.md")]
 struct Page;
@@ -114,7 +114,7 @@ impl Client {
     fn start(runtime: &Handle, cache: VerdictCache, transport: Transport) -> Self {
         let (cache, transport) = (Arc::new(cache), Arc::new(transport));
         let (fault_sender, fault) = channel::channel(Some("not opened yet".to_owned()));
-        // If this task ends, the lease expires, and then every question goes to the server.
+        // If this task ends, the lease expires, and from then on every question goes to the server.
         let watching = watch::run_watch(cache.clone(), transport.clone(), fault_sender);
         let watching = runtime.spawn(watching).abort_handle();
         Self(Arc::new(Shared {
@@ -125,8 +125,7 @@ impl Client {
         }))
     }
 
-    /// Answers a question from the cache if that answer is as good as the server's, and otherwise
-    /// asks the server.
+    /// Answers a question from the cache if the cache may be used, and otherwise calls the server.
     ///
     /// # Errors
     /// Returns an [`Error`] if the question cannot be decided, which is never a verdict (R13).
@@ -140,15 +139,15 @@ impl Client {
     }
 
     /// Returns the answer from the cache, if the cache may be used. This method neither waits nor
-    /// calls the server. For a question without actions it allocates no memory.
+    /// calls the server. For a question without actions, it allocates no memory.
     #[must_use]
     pub fn cached(&self, question: &Question<'_>) -> Option<Answer> {
         self.0.cache.recall(question)
     }
 
-    /// Returns the age of the instant before which every acknowledged change is known to this
-    /// client, or `None` if no such instant is known. The cache is used while this age is within
-    /// the bound.
+    /// Returns the age of the lease: the time since the latest instant before which this client
+    /// knows every acknowledged change. Returns `None` if no such instant is known. The cache is
+    /// used while this age is within the freshness bound.
     #[must_use]
     pub fn lease_age(&self) -> Option<Duration> {
         self.0.cache.lease_age()
@@ -160,7 +159,7 @@ impl Client {
         self.0.cache.entries()
     }
 
-    /// Returns why no stream reports changes at the moment, or `None` while a stream does.
+    /// Returns why no stream reports changes at the moment; `None` if a stream does.
     #[must_use]
     pub fn watch_fault(&self) -> Option<String> {
         self.0.fault.borrow().clone()
@@ -178,9 +177,9 @@ impl Client {
             .map(|pending| later(own, &pending.min_revision));
         let answered = transport.introspect(question, min.unwrap_or(own)).await;
         match answered {
-            // The server's change log was replaced, so it does not know the revision that this
-            // client received. The stream will detect this and clear the cache. The question itself
-            // can still be decided.
+            // The server's change log was replaced, so the server does not know the revision that
+            // this client received. The stream will detect this and clear the cache. The question
+            // itself can still be decided.
             Err(Error::RevisionUnknown { .. }) if min.is_some_and(|min| min != own) => {
                 let answered = transport.introspect(question, own).await?;
                 self.read_answer(question, None, answered)
@@ -189,7 +188,7 @@ impl Client {
         }
     }
 
-    /// Returns whether the changes received include the revision that the question names.
+    /// Returns whether all changes up to the revision that the question requires were received.
     fn covers(&self, own: &str, pending: &PendingRequest) -> bool {
         let received = |own| self.0.cache.has_received(own);
         let comparable = Revision::parse(&pending.min_revision).is_ok();
@@ -220,7 +219,7 @@ impl Client {
             facts,
             asked_at: sent,
         });
-        // The facts must not be cached if this client would reach another verdict from them than
+        // The facts must not be cached if this client evaluates them to a different verdict than
         // the server.
         let key = question.stack_api_key;
         let ours = cache.evaluate(&kept.facts, (key, question.actions), at);
@@ -235,7 +234,7 @@ impl Client {
     }
 }
 
-/// Returns the later of two revisions of the same change log. The first revision may be empty.
+/// Returns the later of two revisions of the same change log. `own` may be empty.
 fn later<'a>(own: &'a str, received: &'a str) -> &'a str {
     match (Revision::parse(own), Revision::parse(received)) {
         (Ok(own_point), Ok(received_point)) if own_point.position > received_point.position => own,

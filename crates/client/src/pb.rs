@@ -1,6 +1,6 @@
 //! The messages and the client stub of `IntrospectionService`. The code is generated from `proto/`
-//! and kept in this repository, so that this crate can be built without the contract and without a
-//! protobuf compiler. A test of the server generates the code again and compares the result.
+//! and committed, so that this crate can be built without the contract and without a protobuf
+//! compiler. A test of the server regenerates the code and compares the result.
 
 #[allow(
     missing_docs,

@@ -1,19 +1,20 @@
-//! A question about a token, and the check whether it is well-formed enough to be answered without
-//! the server. An ill-formed question is sent to the server, which reports what is wrong with it.
+//! A question about a token, and the check whether it is well-formed. Only a well-formed question
+//! is answered from the cache. A malformed question is sent to the server, which reports the
+//! errors.
 
 use std::fmt;
 
 use crate::pb::v1;
 use stacktoken_core::{catalogue, secret, verdict::ActionQuestion};
 
-/// The server's limits on a question: the numbers of actions and facts, and the lengths of names in
-/// bytes.
+/// The server's limits on a question: the number of actions, the number of facts of an action, and
+/// the length of a name in bytes.
 const MAX_ACTIONS: usize = 20;
 const MAX_FACTS: usize = 16;
 const MAX_NAME: usize = 64;
 
-/// What the client asks for with every question: the facts that it caches and evaluates, and those
-/// that an [`Answer`](super::Answer) gives.
+/// The parts of the response that the client always requests: the facts that it caches and
+/// evaluates, and the facts that an [`Answer`](super::Answer) returns.
 const INCLUDED: [v1::IntrospectInclude; 5] = [
     v1::IntrospectInclude::Permissions,
     v1::IntrospectInclude::Stack,
@@ -22,22 +23,23 @@ const INCLUDED: [v1::IntrospectInclude; 5] = [
     v1::IntrospectInclude::Session,
 ];
 
-/// A question about a presented token. It borrows all of its fields, so that creating a question
+/// A question about a presented token. It borrows all its fields, so that creating a question
 /// copies nothing.
 #[derive(Clone, Copy)]
 pub struct Question<'a> {
-    /// The secret as it was presented.
+    /// The secret, as it was presented.
     pub token: &'a str,
-    /// The stack API key presented with it.
+    /// The stack API key that was presented with the secret.
     pub stack_api_key: &'a str,
     /// The actions that the incoming request is about to perform. All of them must be allowed.
     pub actions: &'a [ActionQuestion],
-    /// A `revision` that the answer must reflect, such as that of a Revoke by another caller.
+    /// A `revision` that the answer must reflect, such as one that Revoke returned to another
+    /// caller.
     pub min_revision: Option<&'a str>,
 }
 
 impl<'a> Question<'a> {
-    /// Creates a question: whether a token is active and belongs to this stack.
+    /// Creates a question that asks whether a token is active and belongs to this stack.
     #[must_use]
     pub const fn new(token: &'a str, stack_api_key: &'a str) -> Self {
         Self {
@@ -54,7 +56,7 @@ impl<'a> Question<'a> {
         Self { actions, ..self }
     }
 
-    /// Requires an answer that reflects this revision or a later revision.
+    /// Requires an answer that reflects this revision or a later one.
     #[must_use]
     pub const fn since(self, revision: &'a str) -> Self {
         Self {
@@ -68,7 +70,7 @@ impl<'a> Question<'a> {
         self.actions.len() <= MAX_ACTIONS && self.actions.iter().all(is_plain)
     }
 
-    /// Returns the revision that the answer must reflect, if the question names one.
+    /// Returns the revision that the answer must reflect, if there is one.
     pub(super) fn revision(&self) -> Option<&'a str> {
         self.min_revision.filter(|text| !text.is_empty())
     }
@@ -100,7 +102,7 @@ fn is_plain(action: &ActionQuestion) -> bool {
     let plain = |text: &str| text.len() <= MAX_NAME && !secret::is_within(text);
     let named = [&action.branch, &action.branch_alias];
     catalogue::check_shape(&action.name).is_ok()
-        // On the wire, an empty name means that no name is given.
+        // An empty name is not plain, because on the wire it means that there is no name.
         && named.into_iter().flatten().all(|name| !name.is_empty() && plain(name))
         && action.facts.len() <= MAX_FACTS
         && action.facts.keys().all(|name| !name.is_empty() && plain(name))

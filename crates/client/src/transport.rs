@@ -1,5 +1,5 @@
-//! Sends questions over the wire. A question goes first to the server that answered last, and then
-//! to the other servers if that one fails, within the time that a question may take.
+//! Sends questions to the servers. A question goes to the server that answered last. If that server
+//! fails, the other servers are tried until the timeout of the question has passed.
 
 use std::{
     sync::{
@@ -25,7 +25,7 @@ use crate::pb::v1::{
 };
 use stacktoken_core::clock::Clock;
 
-/// The first delay before all servers are tried again. The delay doubles each time.
+/// The delay before all servers are tried a second time. It doubles with each further round.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 
 /// The connections to the servers, and the credential with which they are called.
@@ -40,7 +40,7 @@ pub(super) struct Transport {
     preferred: AtomicUsize,
 }
 
-/// An answer, together with the instant at which the question was sent.
+/// A response, together with the instant at which the question was sent.
 pub(super) struct TimedAnswer {
     pub message: v1::IntrospectResponse,
     pub sent: Duration,
@@ -87,7 +87,7 @@ impl Transport {
                 continue;
             }
             wait *= 2;
-            // If no time is left for a retry, the error is returned now and not at the end of the
+            // If no time is left for a retry, returns the error at once instead of waiting for the
             // timeout.
             if self.clock.monotonic().saturating_add(pause) >= until {
                 return Err(error);
@@ -102,8 +102,8 @@ impl Transport {
         question: &Question<'_>,
         (min_revision, left): (&str, Duration),
     ) -> Result<TimedAnswer, AttemptError> {
-        // If a server accepts requests but never answers, there must be time left to ask another
-        // server.
+        // A server may accept requests but never answer. So this attempt must leave time to call
+        // another server.
         let limit = if self.channels.len() > 1 {
             left / 2
         } else {
@@ -137,7 +137,7 @@ impl Transport {
         Ok(request)
     }
 
-    /// Makes the next question go to another server first.
+    /// Makes the next attempt go to the next server.
     fn prefer_next(&self, server: usize) {
         let next = (server + 1) % self.channels.len();
         // A concurrent question may already have made another server the preferred one.
@@ -147,10 +147,10 @@ impl Transport {
     }
 }
 
-/// Why an attempt to ask one server gave no answer.
+/// Why a call to one server failed.
 enum AttemptError {
     /// A retry would fail too.
     ForGood(Error),
-    /// A retry may succeed. The duration is the retry delay, if the server gave one.
+    /// A retry may succeed. The duration is the retry delay that the server requested, if any.
     ForNow(Error, Option<Duration>),
 }

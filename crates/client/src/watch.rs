@@ -1,6 +1,6 @@
-//! Keeps one `Watch` stream open and sends pings on it. The stream is replaced when it ends or
-//! becomes silent. Without a stream the lease expires and every question goes to the server, which
-//! is slower but never wrong.
+//! Keeps one `Watch` stream open and sends pings on it. Replaces the stream when it ends or becomes
+//! silent. Without a stream, the lease expires and every question goes to the server, which is
+//! slower but never wrong.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -29,17 +29,17 @@ use stacktoken_core::{
     id,
 };
 
-/// The shortest and the longest backoff before the next stream is opened. The backoff starts again
-/// from the shortest one after a good stream that lasted longer than `LONGEST_WAIT`.
+/// The shortest and the longest backoff before the next stream is opened. The backoff is reset to
+/// the shortest one after a good stream that lasted longer than `LONGEST_WAIT`.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// How long a server may be out of date before the client watches another server, as a multiple of
-/// the freshness bound.
+/// How long a server may be out of date before the client switches to another server, as a multiple
+/// of the freshness bound.
 const BEHIND: u32 = 4;
-/// The shortest interval between pings. A server does not answer pings that arrive more often.
+/// The shortest interval between pings. A server does not answer more frequent pings.
 const SHORTEST_PERIOD: Duration = Duration::from_millis(50);
 
-/// The failure of the last attempt to keep a stream open, or `None` while a stream is good.
+/// Why the last stream failed; `None` while a stream is good.
 pub(super) type Fault = Option<String>;
 
 /// How a stream ended.
@@ -74,8 +74,8 @@ pub(super) async fn run_watch(
             );
         }
         fault.send_replace(Some(ended.why));
-        // If a server asks for a delay, the delay applies only to that server. So it counts only if
-        // there is no other server.
+        // The delay that a server requests applies only to that server. So it is ignored if there
+        // is another server.
         let asked_for = ended.wait.filter(|_| transport.endpoints.len() == 1);
         let pause = asked_for.unwrap_or(wait).clamp(wait, LONGEST_WAIT);
         tokio::time::sleep(jittered(pause)).await;
@@ -87,12 +87,12 @@ pub(super) async fn run_watch(
 /// were disconnected together do not reconnect together.
 fn jittered(pause: Duration) -> Duration {
     let mut byte = [0];
-    // If the source of randomness fails, there is no jitter, and the clients reconnect together.
+    // If the source of randomness fails, there is no jitter, which is acceptable.
     let _ = OsEntropy.fill(&mut byte);
     pause.mul_f64(1.0 - f64::from(byte[0]) / 1024.0)
 }
 
-/// One stream from its opening to its end.
+/// One stream, from its opening to its end.
 struct Attempt<'a> {
     cache: &'a VerdictCache,
     transport: &'a Transport,
@@ -100,7 +100,8 @@ struct Attempt<'a> {
     /// The pings in flight, each with its nonce and the instant at which it was sent.
     unanswered: VecDeque<(u64, Duration)>,
     nonce: u64,
-    /// When the server last reported a staleness within the bound, or else when the stream began.
+    /// When the server last reported a staleness within the bound, or when the stream began if it
+    /// has not reported one.
     fresh: Duration,
     was_good: bool,
 }
@@ -132,8 +133,9 @@ impl<'a> Attempt<'a> {
                     reason.as_deref(),
                     Some("REVISION_UNKNOWN" | "REVISION_PURGED")
                 );
-                // The cache is also reset if the server gives no reason or cannot parse the revision.
-                // Otherwise every attempt to resume from that revision would be refused.
+                // The cache is also reset if the server states no reason or cannot parse the
+                // revision. Otherwise, every further attempt to resume from that revision would be
+                // refused.
                 if unknown || matches!(status.code(), Code::OutOfRange | Code::InvalidArgument) {
                     self.cache.reset();
                 }
@@ -149,7 +151,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Runs the stream until it ends. Returns the reason if the stream ended without a failure.
+    /// Runs the stream until it ends. Returns why it ended, or an error if it failed.
     async fn watch(&mut self, endpoint: &Endpoint) -> Result<&'static str, StreamError> {
         let timeout = self.transport.timeout;
         let opened = tokio::time::timeout(timeout, self.open(endpoint)).await;
@@ -169,8 +171,8 @@ impl<'a> Attempt<'a> {
                         return Ok("no ping was answered within the bound");
                     }
                     let ping = self.ping();
-                    // The channel is full if the connection no longer sends anything. `is_silent`
-                    // detects this.
+                    // Sending fails if the channel is full, because the connection no longer sends
+                    // anything. `is_silent` detects this.
                     let _ = pings.try_send(WatchRequest {
                         from_revision: String::new(),
                         ping: Some(ping),
@@ -180,8 +182,8 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Opens a stream on a connection of its own. If that connection silently drops everything, it
-    /// is closed together with the stream.
+    /// Opens a stream on a separate connection. If the connection silently drops all packets,
+    /// closing the silent stream also closes the connection.
     async fn open(
         &mut self,
         endpoint: &Endpoint,
@@ -235,9 +237,9 @@ impl<'a> Attempt<'a> {
         oldest.is_some_and(|(_, sent)| self.cache.now().saturating_sub(*sent) > bound)
     }
 
-    /// Records how stale the server is. Returns whether it has been out of date for so long that
-    /// another server should be watched instead. A server that is cut off from the store still
-    /// answers pings, so the pongs alone do not reveal this.
+    /// Records how stale the server is. Returns whether the server has been out of date for so long
+    /// that the client should switch to another server. This check is necessary because a server
+    /// that is cut off from the store still answers pings.
     fn note_staleness(&mut self, staleness: Duration) -> bool {
         let (now, bound) = (self.cache.now(), self.cache.bounds().freshness);
         if staleness <= bound {
@@ -259,7 +261,7 @@ impl<'a> Attempt<'a> {
                 );
             }
             Some(Event::Pong(pong)) => self.answered(pong)?,
-            // An event that this client does not know may concern any token.
+            // An event of a kind that this client does not know may concern any token.
             None => self.cache.reset(),
         }
         Ok(())
@@ -267,7 +269,7 @@ impl<'a> Attempt<'a> {
 
     fn answered(&mut self, pong: v1::WatchPong) -> Result<(), StreamError> {
         let unreadable = || StreamError::Ours(Error::Unreadable { what: "a pong" });
-        // A pong that does not say how stale the server is proves nothing.
+        // A pong without a staleness proves nothing.
         let staleness = pong.staleness.ok_or_else(unreadable)?;
         let staleness = Duration::try_from(staleness).map_err(|_| unreadable())?;
         let at = self
@@ -275,7 +277,7 @@ impl<'a> Attempt<'a> {
             .iter()
             .position(|(nonce, _)| *nonce == pong.nonce);
         let (_, sent) = at.map(|at| self.unanswered[at]).ok_or_else(unreadable)?;
-        // If too many pings wait at the server, it answers only the latest one.
+        // The server may answer only the latest of several pings, so earlier ones are removed too.
         self.unanswered.retain(|(nonce, _)| *nonce > pong.nonce);
         self.cache.pong(
             sent,
