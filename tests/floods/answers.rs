@@ -1,6 +1,6 @@
-//! Clients that send requests and never read the responses: large responses with a credential, many
-//! small ones without. They connect from a different address than the well-behaved client, so that
-//! only their address is limited.
+//! Tests clients that send requests and never read the responses: large responses with a
+//! credential, many small ones without. The clients connect from a different address than the
+//! well-behaved client, so that only their address is limited.
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Floods of sockets that are silent, slow or idle, or that outnumber the file descriptors.
+//! Tests floods of sockets that are silent, slow or idle, or that outnumber the file descriptors.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Floods of frames. Each flood is sent by its own thread, which reconnects whenever it is
+//! Tests floods of frames. Each flood is sent by its own thread, which reconnects whenever it is
 //! disconnected.
 
 use std::{

@@ -1,7 +1,7 @@
-//! A randomized run. Many clients use two replicas while there is a fault every two seconds, and
-//! every recorded answer is checked against the life cycle of its token. An answer may be stale by
-//! at most the bound. STACKTOKEN_TEST_HISTORY_SECONDS sets the duration, and STACKTOKEN_TEST_SEED
-//! the seed.
+//! Tests the history of a randomized run. Many clients use two replicas while a fault occurs every
+//! two seconds, and every recorded answer is checked against the life cycle of its token. An answer
+//! may be stale by at most the bound. STACKTOKEN_TEST_HISTORY_SECONDS sets the duration, and
+//! STACKTOKEN_TEST_SEED the seed.
 
 use std::{
     collections::BTreeMap,

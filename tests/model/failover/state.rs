@@ -68,7 +68,7 @@ pub struct Lookup {
     pub live: bool,
     /// Whether the token was evicted after the lookup started.
     pub overtaken: bool,
-    /// The fault that answering "live" would be.
+    /// The fault that the answer "live" would cause, if any.
     pub fault: Option<&'static str>,
 }
 
@@ -165,8 +165,7 @@ impl State {
         }
     }
 
-    /// Returns the fault of answering "live" to a question that arrives now, if that would be a
-    /// fault.
+    /// Returns the fault that the answer "live" to a question that arrives now would cause, if any.
     pub fn fault(&self, asks: Reader) -> Option<&'static str> {
         match (asks, self.revoke?.stage) {
             (Reader::Fresh, Stage::Past) => Some("live past the bound"),

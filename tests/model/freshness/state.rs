@@ -217,7 +217,7 @@ pub(super) fn covers(replica: &Replica, read: Option<u8>, now: u8, safe: Safegua
     since.is_some_and(|since| now - since <= BOUND)
 }
 
-/// Returns the fault of answering "live" to a question, if that would be a fault.
+/// Returns the fault that the answer "live" to this question would cause, if any.
 pub(super) fn fault(state: &State, question: Question, at_b: bool) -> Option<&'static str> {
     let Revoke::Acknowledged(_, at) = state.revoke else {
         return None;

@@ -51,7 +51,7 @@ struct Query {
     live: bool,
     /// Whether the secret was evicted after the lookup started.
     overtaken: bool,
-    /// The fault that answering "active" would be.
+    /// The fault that the answer "active" would cause, if any.
     fault: Option<&'static str>,
 }
 
@@ -99,8 +99,8 @@ impl State {
         }
     }
 
-    /// Returns the fault of answering "active" to a question about the former secret that arrives
-    /// now.
+    /// Returns the fault that the answer "active" to a question about the former secret that
+    /// arrives now would cause, if any.
     fn fault(&self, at: usize) -> Option<&'static str> {
         if self.sides[at].answered {
             return Some("the former secret is active where the new one was used");
