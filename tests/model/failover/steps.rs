@@ -149,7 +149,7 @@ impl Failover {
         reflects && state.read && state.beat
     }
 
-    /// Returns what a lookup sees, and the fault that answering it would be.
+    /// Returns what a lookup sees, and the fault that this answer would cause, if any.
     fn look_up(&self, state: &State, db: Db) -> Lookup {
         let row = state.visible(db);
         let reflects = match (self.asks, state.revoke) {
