@@ -15,8 +15,8 @@ pub use self::{
     values::{address, call_timeout, duration, public_url, ratio},
 };
 
-/// The default of `usage_pairs`. It is more than 10,000 tokens per second produce in a minute, and
-/// takes about 100 MiB of memory.
+/// The default of `usage_pairs`. Calls with 10,000 tokens per second produce fewer pairs than this
+/// in a minute. This many pairs take about 100 MiB of memory.
 const USAGE_PAIRS: usize = 1_000_000;
 
 /// The format of log lines.

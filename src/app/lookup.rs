@@ -1,4 +1,4 @@
-//! Looks up digests that are not in the cache in the store. Lookups are single-flight: concurrent
+//! Looks up digests in the store that are not in the cache. Lookups are single-flight: concurrent
 //! callers that need the same digest share one lookup. Lookups of different digests that wait at
 //! the same time share one query (see [`super::coalesce`]). A caller never joins a lookup that
 //! started before the last eviction from the cache, because that lookup may have read the store

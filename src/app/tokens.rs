@@ -119,7 +119,7 @@ impl App {
         self.settle(call, place, done)
     }
 
-    /// Changes the name, description or permissions of a token.
+    /// Changes the name, description, permissions, labels or federation of a token.
     ///
     /// # Errors
     /// [`Error`]. The call is refused if the token is dead (R8), or has changed since the caller
@@ -154,8 +154,8 @@ impl App {
         Ok((self.with_use(token), revision))
     }
 
-    /// Returns who would be affected by the change that this call previews; `None` if the call is
-    /// not a preview.
+    /// Returns which services would be affected by the change that this call previews; `None` if
+    /// the call is not a preview.
     ///
     /// # Errors
     /// [`Error`].

@@ -71,7 +71,7 @@ pub fn redact(line: &str) -> String {
     })
 }
 
-/// Replaces the URLs in a line that may contain a password.
+/// Replaces URLs that may contain a password in a line.
 pub fn redact_urls(line: &str) -> String {
     replace_words(line, |word| {
         may_hold_password(word).then_some(INSTEAD_OF_URL)

@@ -122,7 +122,7 @@ pub struct Requirement {
     pub service: bool,
     /// Any authenticated caller is allowed, except for workloads.
     pub anyone: bool,
-    /// A workload is allowed, and nobody else.
+    /// A workload is allowed.
     pub workload: bool,
 }
 

@@ -1,4 +1,4 @@
-//! A stack as this service knows it, with its API key, members and token limit.
+//! Defines stacks, with their API keys, members and token limits.
 
 use std::fmt;
 

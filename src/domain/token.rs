@@ -57,7 +57,7 @@ pub struct Token {
     pub labels: Labels,
     /// The generation of the newest secret, counted from 1.
     pub generation: u32,
-    /// The live secrets of the token, and the former secret that tells when the last overlap ended.
+    /// The live secrets of the token, and the former secret whose end was set last.
     pub secrets: TokenSecrets,
     /// When the token was issued.
     pub issued_at: Timestamp,
@@ -159,7 +159,7 @@ impl Token {
         Ok(self)
     }
 
-    /// Returns whether the token would live longer with this expiry than with its current one.
+    /// Returns whether this expiry is later than the current one.
     #[must_use]
     pub fn outlives(&self, expires_at: Option<Timestamp>) -> bool {
         match (self.expires_at, expires_at) {

@@ -138,7 +138,8 @@ pub fn reason_of(failure: &Failure) -> &'static str {
     error_parts(failure).reason
 }
 
-/// Counts a failure that does not become the status of its call, such as that of a batch question.
+/// Counts a failure that does not become the status of a call, such as the failure of one question
+/// of a batch.
 pub(super) fn count_failure(metrics: &Metrics, failure: &Failure) {
     metrics.note_error(Some(reason_of(failure)));
 }

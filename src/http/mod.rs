@@ -1,5 +1,5 @@
-//! The HTTP port, for clients that do not use gRPC: OAuth 2.0 endpoints (RFC 7662, 8693, 7009,
-//! 8414) and the routes of the CMS for management tokens. Each request is converted to calls of
+//! The HTTP port, for clients that do not use gRPC: OAuth 2.0 endpoints (RFCs 7009, 7662, 8414 and
+//! 8693) and the routes of the CMS for management tokens. Each request is converted to calls of
 //! this server's own RPCs, which pass all layers of the gRPC port. So authentication, limits,
 //! audit, metrics and traces are the same, and this module makes no decisions of its own. It
 //! ignores cookies, accepts no credential in a query, and permits no cross-origin requests (CORS).

@@ -12,7 +12,7 @@
 //!     .bearer_file("/run/secrets/stacktoken.jwt")
 //!     .build()?;
 //!
-//! // For each request at hand.
+//! // For each incoming request.
 //! let actions = [ActionQuestion {
 //!     name: "entry.update".into(),
 //!     branch: Some("main".into()),

@@ -1,5 +1,5 @@
-//! Derives from a workload's claims how people see the workload, which is by names, and to which
-//! account limits apply, which is identified by an id.
+//! Derives from a workload's claims a description for people, which contains names, and the id of
+//! the account to which limits apply.
 
 use serde_json::{Map, Value};
 

@@ -92,7 +92,7 @@ pub(super) fn question(
     })
 }
 
-/// A branch that the request affects, and the alias if the name may be that of an alias.
+/// A branch that the request affects. `alias` is set if the name may also be that of an alias.
 struct Place<'a> {
     branch: &'a str,
     alias: Option<&'a str>,
