@@ -68,7 +68,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Returns the status and a message for people.
+    /// Returns the HTTP status and a human-readable message.
     pub(super) fn parts(self) -> (StatusCode, String) {
         let text = |text: &str| text.to_owned();
         match self {

@@ -173,7 +173,7 @@ fn files_are_for_their_owner_alone_whatever_the_umask() {
     }
 }
 
-/// The ways to remove the file while the process runs.
+/// What happens to the database files while the process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     None,

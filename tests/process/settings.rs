@@ -248,11 +248,16 @@ async fn the_port_is_encrypted_and_clients_are_known_by_certificate_where_files_
         connect(&address, &ca, &client).await.ok()
     })
     .await;
-    let listed = Client::new(channel, None)
-        .actions
-        .list_actions(ListActionsRequest::default())
-        .await;
-    assert!(!listed.unwrap().into_inner().actions.is_empty());
+    // The port accepts connections before the database is open.
+    let listed = eventually("the server answers", async || {
+        Client::new(channel.clone(), None)
+            .actions
+            .list_actions(ListActionsRequest::default())
+            .await
+            .ok()
+    })
+    .await;
+    assert!(!listed.into_inner().actions.is_empty());
     let stranger = Ca::new("another CA").client(&[dns("content.cms.svc")]);
     let refused = async {
         let channel = connect(&address, &ca, &stranger).await.map_err(drop)?;

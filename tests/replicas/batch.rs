@@ -50,9 +50,10 @@ async fn cached_at_b(cluster: &Cluster, name: &str) -> (String, String) {
     (issued.secret, issued.token.unwrap().token_uid)
 }
 
-/// Makes B cache a token, puts B behind a black hole, and revokes the token at A. Then asks B about
-/// this token and others in batches, for three times the bound. Returns how often B answered
-/// "active" to a call that began later than the bound, and the reasons of its refusals.
+/// Makes B cache two tokens, lets all of B's packets to the database be dropped, and revokes one of
+/// the tokens at A. Then asks B about it in batches, for three times the freshness bound. Returns how
+/// often B answered "active" to a call that began more than the bound after the revoke, and the
+/// reasons for B's refusals.
 async fn ask_behind_a_black_hole(cluster: &Cluster) -> (usize, Vec<String>) {
     let (live, _) = cached_at_b(cluster, "live").await;
     let (dead, uid) = cached_at_b(cluster, "dead").await;

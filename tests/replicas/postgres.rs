@@ -100,7 +100,8 @@ impl Postgres {
         let version = self.command("postgres").arg("--version").output().unwrap();
         let version = String::from_utf8(version.stdout).unwrap();
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let kept = folder.join(version.trim().replace(|c: char| !c.is_alphanumeric(), "-"));
+        let name = format!("{} segments of 1 MB", version.trim());
+        let kept = folder.join(name.replace(|c: char| !c.is_alphanumeric(), "-"));
         if kept.exists() {
             return kept;
         }
@@ -124,6 +125,8 @@ impl Postgres {
                 "--encoding=UTF8",
                 "--locale=C",
                 "--no-sync",
+                // Each server copies the folder, and most of it would be one segment of 16 MB.
+                "--wal-segsize=1",
                 "-D",
             ])
             .arg(self.data())
@@ -170,14 +173,24 @@ impl Postgres {
             .unwrap();
         self.server = Some(server);
         let until = Instant::now() + Duration::from_secs(20);
-        while !self.accepts() {
+        while !self.is_ready() {
             assert!(
                 Instant::now() < until,
                 "PostgreSQL did not start: {}",
                 self.log()
             );
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Whether the server's own file says that it accepts connections. Unlike [`Self::accepts`],
+    /// this starts no program.
+    fn is_ready(&self) -> bool {
+        let state = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
+        let pid = self.server.as_ref().map(|server| server.id().to_string());
+        let mut lines = state.lines();
+        lines.next() == pid.as_deref()
+            && matches!(lines.next_back().map(str::trim), Some("ready" | "standby"))
     }
 
     pub fn accepts(&self) -> bool {

@@ -147,9 +147,9 @@ async fn check_pongs(
     let (mut told, mut covered) = (BTreeSet::new(), 0);
     let mut highest = 0;
     for nonce in 0.. {
-        // The interval stays below the server's limit of 20 pongs per second. If a ping had to wait
-        // at the server, the test would assume too early an instant for the pong, and would not
-        // notice a change that was sent slightly late.
+        // Pings are sent less often than the server's limit of 20 pongs per second. Otherwise the
+        // server would delay a ping, `sent` would be earlier than the time at which the server read
+        // it, and the check below could miss a change that was sent slightly late.
         sleep(Duration::from_millis(52)).await;
         let sent = Instant::now();
         watching.send(ping(nonce));

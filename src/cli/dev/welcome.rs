@@ -108,7 +108,7 @@ The same with nothing else installed (paste this in another terminal):
     }
 
     /// Returns the command line that lets a workload exchange its JWT. The session secret expires
-    /// after minutes and is not stored.
+    /// after a few minutes and is not stored.
     fn with_exchange(&self) -> String {
         format!(
             "(NAME=\"demo $(date +%s) $$\"; TOKEN=$({issue} --name \"$NAME\" --access read-write --expires 10m --issuer dev --claim sub={WORKLOAD}); {exchange} --token \"$TOKEN\" | {introspect} --action entry.update --branch main --include session; {revoke} --name \"$NAME\")",

@@ -49,7 +49,7 @@ where
     }
 }
 
-/// Counts a response as unread, and its bytes as far as they are known.
+/// Counts a response as unread. Its bytes are counted too, if their number is known in advance.
 struct UnreadCounts {
     response: UnreadResponse,
     bytes: Option<UnreadBytes>,

@@ -197,7 +197,7 @@ mod tests {
     fn when_the_heartbeats_end_too_the_long_pause_does() {
         let asked = Renewals::default();
         silent(1..8_000, &asked, Renewals::note_heartbeat);
-        // With the long pause, the next renewal would be due at 15,001.
+        // If the pause had stayed at 8 s, the next renewal would not be due until 15,001 ms.
         assert_eq!(silent(8_000..10_500, &asked, |_, _| {}), [10_000]);
     }
 

@@ -53,8 +53,8 @@ pub fn ids_now() -> String {
     ids_now_of(&TABLES)
 }
 
-/// Returns the statements that record which tables hold the change log, for this version and for
-/// the previous one.
+/// Returns the statements that store a hash of the ids of all tables in `meta`, once for the list of
+/// tables of this version and once for that of the previous version.
 pub fn record_ids() -> [String; 2] {
     [(former::TABLE_IDS, former::ids()), (TABLE_IDS, ids())].map(|(name, ids)| {
         format!(

@@ -37,8 +37,8 @@ pub struct SessionsNow {
     pub suspended: bool,
     /// Whether the assertion was exchanged before.
     pub exchanged: bool,
-    /// When the session ends that an identical exchange with the same assertion would continue.
-    /// `None` if there is no such session.
+    /// The end of the session that would be resumed if the same assertion were exchanged again with
+    /// the same request. `None` if there is no such session.
     pub resumes_until: Option<Timestamp>,
     /// The number of live sessions of the token.
     pub of_token: u32,

@@ -114,8 +114,8 @@ async fn every_refusal_is_the_same_to_the_caller_and_has_its_cause_in_the_audit(
         refuse(claims, (stack, &uid), "JWT_INVALID").await;
     }
     refuse(pod(now), (stack, &uid), "OTHER_ISSUER").await;
-    // These exchanges leave no row, because the stack or the token does not exist or has no
-    // federation.
+    // These exchanges write no audit row: the stack or the token does not exist, or the token is not
+    // federated.
     let other = server.register("Another stack").await;
     let nobody = "01890000-0000-7000-8000-000000000001";
     let ordinary = server.issue("deploy").await.token.unwrap().token_uid;

@@ -33,7 +33,8 @@ pub struct ManualClock {
     panics_after: AtomicI64,
     /// Whether the clock reports a fault.
     is_wrong: AtomicBool,
-    /// The skew that the server permits, and whether it compares another clock.
+    /// The arguments of the last call of `Clock::permit`: the maximum skew, and whether the server
+    /// compares its clock with that of the database.
     permitted: Mutex<Option<(Duration, bool)>>,
 }
 

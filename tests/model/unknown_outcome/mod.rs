@@ -10,9 +10,9 @@ struct Safeguards {
     /// While the outcome is unknown, answers come from the store and nothing is cached. Not caching
     /// is only a precaution, because lifting the bar would evict such an entry.
     bar: bool,
-    /// The bar is set before COMMIT is sent.
+    /// The token is barred from the cache before COMMIT is sent, not after it.
     bar_first: bool,
-    /// The bar stays after the deadline of the caller.
+    /// The token stays barred after the deadline of the caller.
     bar_outlasts_caller: bool,
     /// The status "in progress" does not lift the bar.
     in_progress_keeps: bool,

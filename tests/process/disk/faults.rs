@@ -77,7 +77,8 @@ async fn changes_after_two_failed_syncs_are_in_the_file() {
     two_failures("sync", EIO, "STORE_UNAVAILABLE").await;
 }
 
-/// There are commits even without changes, because introspection records the first use of a secret.
+/// Introspection writes too, because it records the first use of a secret. Two of these writes fail,
+/// and later changes still reach the file.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_after_two_failed_first_uses_are_in_the_file() {
     let folder = folder();

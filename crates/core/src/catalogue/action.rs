@@ -36,7 +36,7 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// Returns the name of the rule in the contract, without the prefix.
+    /// Returns the name of the protobuf enum value (`ActionRule`), without its prefix.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {

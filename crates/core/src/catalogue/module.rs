@@ -48,7 +48,7 @@ modules! {
 pub enum Module {
     /// A built-in module.
     Builtin(BuiltinModule),
-    /// A module that is not built in. It need not be in the catalogue in effect.
+    /// A module that is not built in. The current catalogue may or may not contain it.
     Own(OwnModule),
 }
 

@@ -18,7 +18,7 @@ pub(in crate::store) enum Affects {
     One,
 }
 
-/// A write that is kept back.
+/// A delayed write.
 #[derive(Debug)]
 pub(super) struct Write {
     statement: Statement,
@@ -76,7 +76,7 @@ impl Transaction {
         Ok(self.execute_raw(statement).await?.rows_affected())
     }
 
-    /// Runs the writes that are kept back.
+    /// Sends the delayed writes.
     pub(super) async fn flush(&self) -> Result<(), DbErr> {
         let writes = std::mem::take(&mut *self.kept());
         self.send(writes).await
