@@ -92,6 +92,47 @@ pub struct DatabaseFlags {
     pub database_connections: u32,
 }
 
+/// When a change waits for the restore guard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum GuardWaits {
+    /// Never: the journal of the guard is written in the background, within a second
+    Background,
+    /// Before its COMMIT and before its answer, so that the journal misses no change
+    Strict,
+}
+
+/// Where the restore guard is.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Restore guard")]
+pub struct GuardPlace {
+    /// Directory of the restore guard, outside the database and shared by all replicas: a path, or
+    /// file:///path. With it, nothing that was revoked works again after a restore from a backup.
+    /// Without it, there is no guard
+    #[arg(long, env = "STACKTOKEN_GUARD", value_name = "URL")]
+    pub guard: Option<String>,
+    /// File with the key that seals the guard, at least 16 bytes. Without a key, the guard detects
+    /// damage but not forgery
+    #[arg(long, env = "STACKTOKEN_GUARD_KEY_FILE", value_name = "FILE")]
+    pub guard_key_file: Option<PathBuf>,
+}
+
+/// The restore guard of a server.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Restore guard")]
+pub struct GuardFlags {
+    /// Where it is
+    #[command(flatten)]
+    pub place: GuardPlace,
+    /// When a change that takes something away waits for the guard
+    #[arg(
+        long,
+        env = "STACKTOKEN_GUARD_MODE",
+        default_value = "background",
+        value_name = "MODE"
+    )]
+    pub guard_mode: GuardWaits,
+}
+
 /// Limits and timeouts of the server. Every default is safe.
 #[derive(Args, Clone, Debug)]
 pub struct Tuning {

@@ -19,7 +19,7 @@
 //!   transitions that take `now` as an argument. It does no I/O; only `domain::clock` reads the
 //!   host's clock. `R1` to `R15` in comments are the rules in `docs/rules.md`.
 //! - [`store`]: transactions on SQLite or PostgreSQL. `token`, `session`, `stack`, `lookup`,
-//!   `change_log`, `last_used` and `audit` contain the methods, about one file for each. `engine`
+//!   `change_log`, `last_used`, `guard` and `audit` contain the methods, about one file for each. `engine`
 //!   contains most of the differences between the two databases.
 //! - [`app`]: the use cases, and the rules for answering from the cache.
 //! - [`auth`]: authenticates a credential. The policy table says who may call which RPC.

@@ -28,6 +28,8 @@ yes
   (list "Secret" "tls.existingSecret" $tls.existingSecret $tls.keyKey)
   (list "Secret" "tls.clientCa.existingSecret" $tls.clientCa.existingSecret $tls.clientCa.key)
   (list "PersistentVolumeClaim" "database.sqlite.existingClaim" $database.sqlite.existingClaim)
+  (list "PersistentVolumeClaim" "guard.existingClaim" .Values.guard.existingClaim)
+  (list "Secret" "guard.keySecret" .Values.guard.keySecret.name .Values.guard.keySecret.key)
 -}}
 {{- if and .Values.migrations.enabled (not $database.sqlite.enabled) -}}
 {{- $references = append $references (list "ServiceAccount" "migrations.serviceAccountName" .Values.migrations.serviceAccountName) -}}

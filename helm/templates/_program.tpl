@@ -100,6 +100,18 @@
   value: {{ .Values.http.publicUrl | quote }}
 {{- end }}
 {{ include "stacktoken.databaseEnv" . }}
+{{- with .Values.guard }}
+{{- if .enabled }}
+- name: STACKTOKEN_GUARD
+  value: /guard
+- name: STACKTOKEN_GUARD_MODE
+  value: {{ .mode | quote }}
+{{- if .keySecret.name }}
+- name: STACKTOKEN_GUARD_KEY_FILE
+  value: /etc/stacktoken/guard/guard.key
+{{- end }}
+{{- end }}
+{{- end }}
 - name: STACKTOKEN_ISSUERS
   value: "/etc/stacktoken/issuers/{{ include "stacktoken.issuersKey" . }}"
 {{- if or .Values.authzRoutes.text .Values.authzRoutes.existingConfigMap.name }}
@@ -152,6 +164,15 @@ issuers.toml
 
 {{- define "stacktoken.serverMounts" -}}
 {{ include "stacktoken.databaseMount" . }}
+{{- if .Values.guard.enabled }}
+- name: guard
+  mountPath: /guard
+{{- if .Values.guard.keySecret.name }}
+- name: guard-key
+  mountPath: /etc/stacktoken/guard
+  readOnly: true
+{{- end }}
+{{- end }}
 - name: issuers
   mountPath: /etc/stacktoken/issuers
   readOnly: true
@@ -179,6 +200,22 @@ issuers.toml
 
 {{- define "stacktoken.serverVolumes" -}}
 {{ include "stacktoken.databaseVolume" . }}
+{{- with .Values.guard }}
+{{- if .enabled }}
+- name: guard
+  persistentVolumeClaim:
+    claimName: {{ .existingClaim | quote }}
+{{- if .keySecret.name }}
+- name: guard-key
+  secret:
+    secretName: {{ .keySecret.name | quote }}
+    defaultMode: {{ include "stacktoken.fileMode" $ }}
+    items:
+      - key: {{ .keySecret.key | quote }}
+        path: guard.key
+{{- end }}
+{{- end }}
+{{- end }}
 - name: issuers
   {{- if .Values.issuers.existingSecret.name }}
   secret:

@@ -65,6 +65,17 @@ database.ca is for PostgreSQL: leave it empty with database.sqlite.enabled
 database.sqlite.existingClaim is set but SQLite is off: set database.sqlite.enabled=true, or empty it
 {{- end }}
 {{- end }}
+{{- with .Values.guard }}
+{{- if and .enabled (not .existingClaim) }}
+guard.enabled needs a volume: set guard.existingClaim to a claim that all replicas can mount
+{{- end }}
+{{- if and .existingClaim (not .enabled) }}
+guard.existingClaim is set but the guard is off: set guard.enabled=true, or empty it
+{{- end }}
+{{- if and .enabled .existingClaim (eq .existingClaim $.Values.database.sqlite.existingClaim) }}
+guard.existingClaim is the volume of the database: a restore of the volume would set back the guard too
+{{- end }}
+{{- end }}
 {{- end -}}
 
 {{- define "stacktoken.problems.replicas" -}}

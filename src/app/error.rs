@@ -53,6 +53,13 @@ pub enum Error {
     /// neither a verdict nor a change can be decided (R8).
     #[error("the clock is wrong")]
     ClockSkew,
+    /// The database was restored from a backup, or has lost its last changes, and what had ended was
+    /// not ended again yet.
+    #[error("the database is older than the restore guard has recorded")]
+    RestoredFromPast,
+    /// The restore guard does not accept the change, so it was not made.
+    #[error("the restore guard is unavailable")]
+    GuardUnavailable,
     /// There is a bug, or a row in the store does not parse.
     #[error("internal")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -86,6 +93,8 @@ impl From<store::Error> for Error {
             store::Error::Full(_) => Self::StorageFull(error),
             store::Error::Shared(shared) => Self::of_reading(&shared),
             store::Error::AuditUnavailable(_) => Self::AuditUnavailable(error),
+            store::Error::RestoredFromPast => Self::RestoredFromPast,
+            store::Error::GuardUnavailable => Self::GuardUnavailable,
             store::Error::Corrupt { .. } | store::Error::Database(_) | store::Error::Entropy(_) => {
                 Self::Internal(Box::new(error))
             }
@@ -103,6 +112,7 @@ impl Error {
             }
             store::Error::Crowded => Self::Overloaded,
             store::Error::ClockSkew { .. } | store::Error::ClocksDiffer { .. } => Self::ClockSkew,
+            store::Error::RestoredFromPast => Self::RestoredFromPast,
             store::Error::NotPrimary | store::Error::Nameless | store::Error::Foreign => {
                 Self::NotFresh
             }

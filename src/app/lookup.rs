@@ -65,14 +65,20 @@ impl LookupError {
     pub fn into_error(self, lapsed: bool) -> Error {
         match self {
             Self::Overloaded => Error::Overloaded,
-            // The caller gets the store's error if the lease was still valid or the SQLite file is
-            // lost. Otherwise it learns only that no fresh answer is available.
-            Self::Store(error) if !lapsed || matches!(*error, store::Error::FileLost(_)) => {
-                Error::of_reading(&error)
-            }
+            // The caller gets the store's error if the lease was still valid, or if the error stays
+            // until somebody acts. Otherwise it learns only that no fresh answer is available.
+            Self::Store(error) if !lapsed || is_lasting(&error) => Error::of_reading(&error),
             Self::TooSlow | Self::Unproven | Self::Store(_) => Error::NotFresh,
         }
     }
+}
+
+/// Returns whether the error stays until somebody acts.
+const fn is_lasting(error: &store::Error) -> bool {
+    matches!(
+        error,
+        store::Error::FileLost(_) | store::Error::RestoredFromPast
+    )
 }
 
 type Outcome = Result<Reading, LookupError>;

@@ -13,6 +13,7 @@ mod exchange;
 mod explain;
 mod first_use;
 mod freshness;
+mod guard;
 mod housekeeping;
 mod incidents;
 mod introspect;
@@ -253,7 +254,7 @@ impl App {
         self.metrics
             .cache_entries
             .set(i64::try_from(self.cache.entries()).unwrap_or(i64::MAX));
-        let lost = self.freshness.is_file_lost();
+        let lost = self.freshness.is_file_lost() && !self.store.is_restored_from_past();
         self.metrics.store_file_lost.set(lost.into());
         let now = self.clock.monotonic();
         self.freshness.cover(&self.freshness.view(now), now) != Cover::None

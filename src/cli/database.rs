@@ -9,7 +9,7 @@ use super::settings;
 use crate::{
     config::DatabaseFlags,
     domain::{clock::Clock, entropy::Entropy},
-    store::{Error, Location, OpenError, PoolSize, SchemaError, Store},
+    store::{Error, GuardError, Location, OpenError, PoolSize, SchemaError, Store},
 };
 
 /// Interval between two attempts to connect to an unavailable database.
@@ -17,26 +17,38 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval at which the files that contain database URLs are polled.
 const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
+/// How the store is opened.
+#[derive(Clone, Copy)]
+pub struct How<'a> {
+    /// The size of its pools.
+    pub size: PoolSize,
+    /// Its restore guard.
+    pub guard: Option<&'a settings::GuardSettings>,
+}
+
 /// Why the store could not be opened.
 enum Missing {
     /// The database is unavailable, so opening the store is retried.
     Away(String),
     /// A retry does not help: a setting or the schema must be changed first.
     Wrong(anyhow::Error),
+    /// The same, for the restore guard.
+    Guard(anyhow::Error),
 }
 
 /// Opens the store. Fails if its schema is not current. While the database is unavailable, waits,
 /// and logs each cause once.
 pub async fn open(
     location: &Location,
-    size: PoolSize,
+    how: How<'_>,
     ambient: (Arc<dyn Clock>, Arc<dyn Entropy>),
 ) -> anyhow::Result<Store> {
     let mut printed = BTreeSet::new();
     loop {
-        match try_open(location, size, ambient.clone()).await {
+        match try_open(location, how, ambient.clone()).await {
             Ok(store) => return Ok(store),
             Err(Missing::Wrong(error)) => return Err(error.context("--database-url")),
+            Err(Missing::Guard(error)) => return Err(error.context("--guard")),
             Err(Missing::Away(cause)) => {
                 if printed.insert(cause.clone()) {
                     tracing::warn!(cause, "not serving: waiting for the database");
@@ -49,7 +61,7 @@ pub async fn open(
 
 async fn try_open(
     location: &Location,
-    size: PoolSize,
+    how: How<'_>,
     ambient: (Arc<dyn Clock>, Arc<dyn Entropy>),
 ) -> Result<Store, Missing> {
     if let Err(unreachable) = location.reach(ambient.0.as_ref()).await {
@@ -61,7 +73,7 @@ async fn try_open(
     }
     settings::require_file(location).map_err(Missing::Wrong)?;
     let shared = matches!(location, Location::Postgres(_));
-    let store = match Store::open(location, size, ambient).await {
+    let store = match Store::open(location, how.size, ambient.clone()).await {
         Ok(store) => store,
         Err(error @ OpenError::Database { .. }) if shared => {
             return Err(Missing::Away(format!("{:#}", anyhow::Error::from(error))));
@@ -74,9 +86,35 @@ async fn try_open(
         Err(error) => return Err(Missing::Wrong(error.into())),
     }
     match store.require_home().await {
-        Ok(()) => Ok(store),
+        Ok(()) => guarded(store, how, &ambient).await,
+        Err(error @ Error::Foreign) if how.guard.is_some() => {
+            let store = guarded(store, how, &ambient).await?;
+            // `restore apply` also makes the rows those of this database.
+            if store.is_restored_from_past() {
+                return Ok(store);
+            }
+            Err(Missing::Wrong(error.into()))
+        }
         Err(error @ Error::Foreign) => Err(Missing::Wrong(error.into())),
         Err(error) => Err(Missing::Away(error.to_string())),
+    }
+}
+
+/// Compares the store with its guard, if it has one.
+async fn guarded(
+    store: Store,
+    how: How<'_>,
+    (clock, entropy): &(Arc<dyn Clock>, Arc<dyn Entropy>),
+) -> Result<Store, Missing> {
+    let Some(settings) = how.guard else {
+        return Ok(store);
+    };
+    let guard = settings.open((clock.clone(), entropy.as_ref()));
+    let store = store.guarded(guard.map_err(Missing::Guard)?);
+    match store.check_guard().await {
+        Ok(()) => Ok(store),
+        Err(GuardError::Store(error)) => Err(Missing::Away(error.to_string())),
+        Err(error) => Err(Missing::Guard(error.into())),
     }
 }
 

@@ -19,6 +19,7 @@ mod otel;
 mod output;
 mod parse;
 mod precedence;
+mod restore;
 mod routes;
 mod serve;
 mod settings;
@@ -52,6 +53,8 @@ enum Command {
     Serve(Box<serve::Serve>),
     /// Migrate the store's schema, or show its status
     Migrate(migrate::Migrate),
+    /// After the database was restored: show or end again what its backup brings back
+    Restore(restore::Restore),
     /// Check whether a running server is SERVING; exit with code 0 if it is, with 1 otherwise
     Healthcheck(healthcheck::Healthcheck),
     /// Issue a token, and print only its secret to standard output
@@ -179,6 +182,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Dev(command) => Box::pin(dev::run(*command)).await,
         Command::Serve(command) => Box::pin(serve::run(*command)).await,
         Command::Migrate(command) => migrate::run(command).await,
+        Command::Restore(command) => restore::run(command).await,
         Command::Healthcheck(command) => healthcheck::run(command).await,
         Command::Issue(command) => client::issue(command).await,
         Command::Introspect(command) => client::introspect(command).await,

@@ -7,7 +7,7 @@ use clap::Args;
 use super::{database, exit::ExitError, settings};
 use crate::{
     app::Safeguards,
-    config::{DatabaseFlags, Listen, TlsFlags, Tuning},
+    config::{DatabaseFlags, GuardFlags, Listen, TlsFlags, Tuning},
     domain::{clock::SystemClock, entropy::OsEntropy},
     server::{self, Listeners, PortDeps, ServiceDeps},
 };
@@ -31,6 +31,8 @@ pub struct Serve {
     tls: TlsFlags,
     #[command(flatten)]
     database: DatabaseFlags,
+    #[command(flatten)]
+    guard: GuardFlags,
     #[command(flatten)]
     pub(super) tuning: Tuning,
 }
@@ -65,8 +67,12 @@ pub async fn run(command: Serve) -> anyhow::Result<ExitCode> {
         listeners = listeners.with_http(http_listen, http_public_url).await?;
     }
     let mut ports = listeners.open(front, tuning);
-    let size = settings::pool_size(&command.database);
-    let opening = database::open(&location, size, (clock, entropy));
+    let guard = settings::guard(&command.guard)?;
+    let how = database::How {
+        size: settings::pool_size(&command.database),
+        guard: guard.as_ref(),
+    };
+    let opening = database::open(&location, how, (clock, entropy));
     let store = tokio::select! {
         store = ports.answer_while(opening) => Arc::new(store??),
         () = stop.cancelled() => {

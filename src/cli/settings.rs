@@ -13,12 +13,14 @@ use tokio_util::sync::CancellationToken;
 use super::exit::ExitError;
 use crate::{
     auth::{self, Authenticator, HttpFetcher},
-    config::{CatalogueFlag, DatabaseFlags, Rules, TlsFlags, Tuning},
+    config::{
+        CatalogueFlag, DatabaseFlags, GuardFlags, GuardPlace, GuardWaits, Rules, TlsFlags, Tuning,
+    },
     domain::{
         catalogue::Catalogue, catalogue_file, clock::Clock, entropy::Entropy, routes::RouteTable,
     },
     server::{Tls, TlsFiles},
-    store::{Location, PoolSize, Store},
+    store::{Guard, GuardLocation, GuardMode, Location, PoolSize, Store},
 };
 
 /// Returns the location of the store. Errors never contain the URL, which may contain a password.
@@ -121,6 +123,62 @@ pub const fn pool_size(flags: &DatabaseFlags) -> PoolSize {
     PoolSize {
         connections: flags.database_connections,
     }
+}
+
+/// The shortest key of a guard, in bytes.
+const GUARD_KEY: usize = 16;
+
+/// The settings of the restore guard.
+pub struct GuardSettings {
+    location: GuardLocation,
+    key: Option<Vec<u8>>,
+    mode: GuardMode,
+}
+
+impl GuardSettings {
+    /// Opens the guard.
+    pub fn open(&self, ambient: (Arc<dyn Clock>, &dyn Entropy)) -> anyhow::Result<Guard> {
+        let guard = Guard::open(&self.location, self.key.as_deref(), self.mode, ambient);
+        guard.with_context(|| format!("{}", self.location))
+    }
+}
+
+/// Returns the settings of the restore guard of a server, if it has one.
+pub fn guard(flags: &GuardFlags) -> anyhow::Result<Option<GuardSettings>> {
+    let mode = match flags.guard_mode {
+        GuardWaits::Background => GuardMode::Background,
+        GuardWaits::Strict => GuardMode::Strict,
+    };
+    if flags.place.guard.is_none() && mode == GuardMode::Strict {
+        let message = "--guard is required (or STACKTOKEN_GUARD): --guard-mode strict has no effect without it";
+        return Err(ExitError::usage(message).into());
+    }
+    guard_place(&flags.place, mode)
+}
+
+/// Returns the settings of the restore guard at this place, if one is named.
+pub fn guard_place(place: &GuardPlace, mode: GuardMode) -> anyhow::Result<Option<GuardSettings>> {
+    let Some(url) = &place.guard else {
+        return Ok(None);
+    };
+    let location = url.parse().map_err(|problem| wrong("--guard", &problem))?;
+    let key = match &place.guard_key_file {
+        None => None,
+        Some(file) => {
+            let named = || format!("--guard-key-file: cannot read {}", file.display());
+            let key = fs::read(file).with_context(named)?;
+            if key.len() < GUARD_KEY {
+                let short = format!("{} has fewer than {GUARD_KEY} bytes", file.display());
+                return Err(wrong("--guard-key-file", &short).into());
+            }
+            Some(key)
+        }
+    };
+    Ok(Some(GuardSettings {
+        location,
+        key,
+        mode,
+    }))
 }
 
 /// Creates the authenticator and loads the issuer keys that are stored in files.

@@ -69,6 +69,7 @@ actions! {
     StackSuspend "stack_suspend" "stacktoken.admin.v1.StackService/Suspend",
     StackResume "stack_resume" "stacktoken.admin.v1.StackService/Resume",
     StackRemove "stack_remove" "stacktoken.admin.v1.StackService/Remove",
+    NewGuard "new_guard" "stacktoken.restore/NewGuard",
     AuditList "audit_list" "stacktoken.audit.v1.AuditService/List",
 }
 

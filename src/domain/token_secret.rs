@@ -114,6 +114,14 @@ impl TokenSecrets {
         }
     }
 
+    /// Sets when the secret with this generation ends.
+    pub fn set_end(&mut self, generation: u32, ending: SecretEnd) {
+        let mut secrets = self.0.iter_mut();
+        if let Some(secret) = secrets.find(|secret| secret.generation == generation) {
+            secret.ending = Some(ending);
+        }
+    }
+
     /// Ends all secrets except the one that the plan of a rotation keeps.
     pub fn apply_plan(&mut self, plan: &Plan) {
         for secret in &mut self.0 {

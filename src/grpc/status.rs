@@ -283,6 +283,14 @@ fn app_error_parts(error: &app::Error) -> ErrorParts {
             ErrorReason::ClockSkew,
             "a clock is wrong by more than the permitted skew, so nothing was decided or changed: try again, or ask another replica",
         ),
+        app::Error::RestoredFromPast => ErrorParts::unavailable(
+            ErrorReason::RestoredFromPast,
+            "the database was restored from a backup, so what was revoked since could work again: nothing is decided or changed until an operator has run `stacktoken restore apply`",
+        ),
+        app::Error::GuardUnavailable => ErrorParts::unavailable(
+            ErrorReason::StoreUnavailable,
+            "the restore guard does not accept the change, so nothing was changed: try again",
+        ),
         app::Error::Internal(_) => ErrorParts::new(
             Code::Internal,
             ErrorReason::Internal,

@@ -142,6 +142,8 @@ fn begin(ports: &mut Ports, app: &Arc<App>, stop: &CancellationToken) {
     tasks.run("read-only", async move {
         follower.poll_read_only().await;
     });
+    let guarding = app.clone();
+    tasks.run("guard", async move { guarding.tend_guard().await });
     let probed = app.clone();
     tasks.run("health", health::run_probes(board, probed, authenticator));
     let usage = app.usage_writer();

@@ -9,6 +9,7 @@ mod audit;
 mod change_log;
 mod engine;
 mod entity;
+mod guard;
 mod last_used;
 mod lookup;
 mod migration;
@@ -48,6 +49,10 @@ pub use self::{
     engine::reach::Unreachable,
     engine::schema::{Schema, SchemaError},
     engine::writable::Unwritable,
+    guard::{
+        Ended, Guard, GuardError, GuardHealth, GuardLocation, GuardLocationError, GuardMode,
+        JournalReport, JournalStats, RestorePlan, Restored, Unknown,
+    },
     last_used::Use,
     lookup::{Lookup, many::Lookups, recorded::Recorded},
     purge::{Batch, Next, Retention},
@@ -123,6 +128,8 @@ pub struct Store {
     statements: Statements,
     trust: Trust,
     isolation: Isolation,
+    /// `None` if the store is not guarded against a restore from the past.
+    guard: Option<Arc<Guard>>,
     /// Declared after the pools, so that it is dropped after them and the file lock outlives every
     /// connection.
     embedded: Option<Embedded>,
@@ -187,6 +194,7 @@ impl Store {
             statements,
             trust: Trust::default(),
             isolation: Isolation::default(),
+            guard: None,
             embedded,
         })
     }
@@ -263,6 +271,9 @@ impl Store {
         }
         if let Some(embedded) = &self.embedded {
             let _ = embedded.anchor.clone().close().await;
+        }
+        if let Some(guard) = &self.guard {
+            guard.close().await;
         }
     }
 

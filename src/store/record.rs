@@ -6,8 +6,13 @@
 
 use crate::domain::{audit::AuditAction, caller::Call, id::TokenUid, revision::Revision};
 use crate::store::{
-    Error, Store, audit::append::Record, audit::of_audit, change_log::append::Kind,
-    engine::transaction::Transaction, stack::access::LockedStack,
+    Error, Store,
+    audit::append::Record,
+    audit::of_audit,
+    change_log::append::Kind,
+    engine::transaction::Transaction,
+    guard::{Effect, effect_of},
+    stack::access::LockedStack,
 };
 
 /// The subject of a change: a locked stack and, if the change concerns only one token, that token.
@@ -52,9 +57,11 @@ impl Store {
         about: About<'_>,
         record: impl Into<Record>,
     ) -> Result<(Revision, Proof), Error> {
+        let record = record.into();
+        let effect = self.effect((action, kind), &record);
         self.append_audit_later(tx, call, action, about, record)
             .await?;
-        let revision = self.append_change(tx, about, kind).await;
+        let revision = self.append_change(tx, about, (kind, effect)).await;
         Ok((revision.map_err(of_audit)?, Proof(())))
     }
 
@@ -71,7 +78,10 @@ impl Store {
     ) -> Result<(Option<Revision>, Proof), Error> {
         self.append_audit_of_each(tx, call, action, (stack, records), of_none)
             .await?;
-        let tokens: Vec<_> = records.iter().map(|(uid, _)| *uid).collect();
+        let tokens = records.iter();
+        let tokens: Vec<_> = tokens
+            .map(|(uid, record)| (*uid, self.effect((action, kind), record)))
+            .collect();
         let revision = self
             .append_change_of_each(tx, (stack, &tokens), kind)
             .await?;
@@ -100,7 +110,26 @@ impl Store {
         (stack, token): (&LockedStack, TokenUid),
     ) -> Result<(), Error> {
         let about = (stack, Some(token));
-        self.append_change(tx, about, Kind::Expired).await?;
+        let effect = self.guard.as_ref().map(|_| Effect::Expired);
+        self.append_change(tx, about, (Kind::Expired, effect))
+            .await?;
         Ok(())
+    }
+
+    /// Records in the audit that the database gets a new restore guard.
+    pub(in crate::store) async fn record_new_guard(
+        &self,
+        tx: &Transaction,
+        call: &Call,
+    ) -> Result<Proof, Error> {
+        self.append_audit_of_guard(tx, call).await?;
+        Ok(Proof(()))
+    }
+
+    /// Returns what the journal of the guard says of a change. `None` if it takes nothing away, or
+    /// if there is no guard.
+    fn effect(&self, (action, kind): (AuditAction, Kind), record: &Record) -> Option<Effect> {
+        self.guard.as_ref()?;
+        effect_of(kind, action, record.change())
     }
 }

@@ -43,6 +43,7 @@ mod proxy;
 mod read_only;
 mod readme;
 mod refused;
+mod restored;
 mod rotated;
 mod rules;
 mod serve;

@@ -47,6 +47,12 @@ impl IssuersFolder {
         fs::write(self.folder.path().join(name), text).unwrap();
     }
 
+    pub fn append(&self, name: &str, text: &str) {
+        let file = self.folder.path().join(name);
+        let former = fs::read_to_string(&file).unwrap();
+        fs::write(file, former + text).unwrap();
+    }
+
     /// Returns the URL of an SQLite file in this directory.
     pub fn sqlite(&self) -> String {
         let file = self.folder.path().join("stacktoken.db");

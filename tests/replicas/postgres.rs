@@ -300,37 +300,65 @@ impl Postgres {
 
     /// Copies a database in its current state to another server.
     pub fn copy_to(&self, other: &Self, database: &str) {
-        let address = |of: &Self| {
-            let port = of.port.to_string();
-            ["-h", "127.0.0.1", "-p", &port, "-U", "postgres"].map(str::to_owned)
-        };
-        let dumped = self
-            .command("pg_dump")
-            .args(address(self))
-            .arg(database)
-            .output()
-            .unwrap();
-        assert!(dumped.status.success(), "pg_dump");
         other.create(database);
-        let mut restoring = other
+        other.load(database, &self.dump(database));
+    }
+
+    fn address(&self) -> [String; 6] {
+        let port = self.port.to_string();
+        ["-h", "127.0.0.1", "-p", &port, "-U", "postgres"].map(str::to_owned)
+    }
+
+    /// Returns a dump of a database.
+    pub fn dump(&self, database: &str) -> Vec<u8> {
+        let mut dumping = self.command("pg_dump");
+        let dumped = dumping.args(self.address()).arg(database).output().unwrap();
+        assert!(dumped.status.success(), "pg_dump");
+        dumped.stdout
+    }
+
+    /// Loads a dump into an empty database.
+    pub fn load(&self, database: &str, dump: &[u8]) {
+        let mut restoring = self
             .command("psql")
-            .args(address(other))
+            .args(self.address())
             .args(["-Xq", "-v", "ON_ERROR_STOP=1", "-d", database])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
         let mut input = restoring.stdin.take().unwrap();
-        input.write_all(&dumped.stdout).unwrap();
+        input.write_all(dump).unwrap();
         drop(input);
         assert!(restoring.wait().unwrap().success(), "the restore failed");
+    }
+
+    /// Copies the files of the server, which is stopped meanwhile.
+    pub fn copy_files(&mut self) -> TempDir {
+        self.stop_cleanly();
+        let copy = TempDir::new().unwrap();
+        copy_folder(&self.data(), &copy.path().join("data"));
+        self.launch();
+        copy
+    }
+
+    /// Sets the server back to this copy of its files.
+    pub fn replace_files(&mut self, copy: &TempDir) {
+        self.stop_cleanly();
+        fs::remove_dir_all(self.data()).unwrap();
+        copy_folder(&copy.path().join("data"), &self.data());
+        self.launch();
+    }
+
+    fn stop_cleanly(&mut self) {
+        self.signal(Signal::INT);
+        self.server.take().unwrap().wait().unwrap();
     }
 
     /// Shuts this server down cleanly and starts another server on a copy of its files. The copy
     /// has the same system identifier, the same timeline and even the same incarnation.
     pub fn cold_copy(&mut self) -> Self {
-        self.signal(Signal::INT);
-        self.server.take().unwrap().wait().unwrap();
+        self.stop_cleanly();
         let folder = TempDir::new().unwrap();
         if let Some((uid, gid)) = self.user {
             std::os::unix::fs::chown(folder.path(), Some(uid), Some(gid)).unwrap();

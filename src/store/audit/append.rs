@@ -32,6 +32,11 @@ impl From<Details> for Record {
 }
 
 impl Record {
+    /// Returns what the change did.
+    pub const fn change(&self) -> &Change {
+        &self.change
+    }
+
     /// Returns the record of a change that created something.
     pub fn made(after: impl Into<Snapshot>) -> Self {
         Self::of(None, Some(after.into()))
@@ -120,6 +125,29 @@ impl Store {
             written(some.exec_without_returning(tx).await)?;
         }
         Ok(())
+    }
+
+    /// Writes the audit row of a new restore guard, which concerns no stack.
+    pub(in crate::store) async fn append_audit_of_guard(
+        &self,
+        tx: &Transaction,
+        call: &Call,
+    ) -> Result<(), Error> {
+        let at = self.clock.now();
+        let actor = call.caller.actor.clone();
+        let row = ActiveModel {
+            uid: Set(id::generate::<id::EventKind>(at, self.entropy.as_ref())?.into_untyped_uuid()),
+            occurred_at: Set(at.as_micros()),
+            actor_kind: Set(actor.kind.name().to_owned()),
+            actor_issuer: Set(actor.issuer),
+            actor_subject: Set(actor.subject),
+            action: Set(AuditAction::NewGuard.name().to_owned()),
+            count: Set(1),
+            call_id: Set(call.request_id.clone()),
+            details: Set("{}".to_owned()),
+            ..<ActiveModel as Default>::default()
+        };
+        written(Entity::insert(row).exec_without_returning(tx).await)
     }
 
     fn audit_row(

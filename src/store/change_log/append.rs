@@ -8,6 +8,7 @@ use crate::store::{
     Error, Store,
     engine::dialect::PerEngine,
     engine::transaction::{Affects, Transaction},
+    guard::{Effect, Intent},
     stack::access::LockedStack,
 };
 use stacktoken_core::facts_cache::Subject;
@@ -117,13 +118,13 @@ const NEWEST: PerEngine = PerEngine {
 };
 
 impl Store {
-    /// Appends a row to the change log, dated with the instant of the decision. Returns a revision
-    /// that includes this change.
+    /// Appends a row to the change log, dated with the instant of the decision. `effect` is what the
+    /// guard keeps of the change. Returns a revision that includes this change.
     pub(in crate::store) async fn append_change(
         &self,
         tx: &Transaction,
         (stack, token): (&LockedStack, Option<TokenUid>),
-        kind: Kind,
+        (kind, effect): (Kind, Option<Effect>),
     ) -> Result<Revision, Error> {
         let dialect = self.dialect();
         tx.write(self.note_changed(stack), Affects::One).await?;
@@ -144,6 +145,9 @@ impl Store {
         let row = row.ok_or_else(|| DbErr::RecordNotInserted)?;
         let position = row.try_get("", "position")?;
         tx.note_position(position);
+        if let Some(effect) = effect {
+            tx.intend(intent((stack, token), (kind, position), effect));
+        }
         if !kind.is_harmless() {
             tx.touch(token.map_or(Subject::Stack(stack.uid), Subject::Token));
         }
@@ -154,7 +158,7 @@ impl Store {
     pub(in crate::store) async fn append_change_of_each(
         &self,
         tx: &Transaction,
-        (stack, tokens): (&LockedStack, &[TokenUid]),
+        (stack, tokens): (&LockedStack, &[(TokenUid, Option<Effect>)]),
         kind: Kind,
     ) -> Result<Option<Revision>, Error> {
         if !tokens.is_empty() {
@@ -176,7 +180,10 @@ impl Store {
                 kind.name().into(),
                 stack.at.as_micros().into(),
             ];
-            values.extend(some.iter().map(|uid| Value::from(uid.into_untyped_uuid())));
+            values.extend(
+                some.iter()
+                    .map(|(uid, _)| Value::from(uid.into_untyped_uuid())),
+            );
             let statement = Statement::from_sql_and_values(self.backend(), sql, values);
             for row in tx.query_all_raw(statement).await? {
                 last = last.max(Some(row.try_get("", "position")?));
@@ -185,8 +192,11 @@ impl Store {
         if let Some(position) = last {
             self.hint(tx, kind).await?;
             tx.note_position(position);
-            for uid in tokens {
+            for (uid, effect) in tokens {
                 tx.touch(Subject::Token(*uid));
+                if let Some(effect) = effect.clone() {
+                    tx.intend(intent((stack, Some(*uid)), (kind, position), effect));
+                }
             }
         }
         Ok(last.map(|position| self.revision(position)))
@@ -243,5 +253,22 @@ impl Store {
             epoch: self.epoch(),
             position,
         }
+    }
+}
+
+/// Returns what the journal of the guard says of a change.
+fn intent(
+    (stack, token): (&LockedStack, Option<TokenUid>),
+    (kind, position): (Kind, i64),
+    effect: Effect,
+) -> Intent {
+    Intent {
+        change: String::new(),
+        at: stack.at.as_micros(),
+        position,
+        stack: stack.uid.into_untyped_uuid(),
+        token: token.map(TokenUid::into_untyped_uuid),
+        kind: kind.name().to_owned(),
+        effect,
     }
 }

@@ -1,4 +1,5 @@
-//! Checks that the file of an embedded store was not deleted or replaced.
+//! Checks that the store can be used: that the file of an embedded store was not deleted or replaced,
+//! and that no database was restored from the past.
 
 use std::sync::{Arc, atomic::AtomicBool};
 
@@ -12,8 +13,12 @@ impl Store {
         self.embedded.as_ref().map(|embedded| embedded.file.lost())
     }
 
-    /// Checks that this process still writes to the file that it would open after a restart.
+    /// Checks that this process still writes to the file that it would open after a restart, and
+    /// that the database is not behind the mark of its guard.
     pub(in crate::store) fn require_file(&self) -> Result<(), Error> {
+        if let Some(guard) = &self.guard {
+            guard.require_current()?;
+        }
         match &self.embedded {
             Some(embedded) => embedded
                 .file

@@ -82,6 +82,16 @@ pub enum Error {
          new-epoch`"
     )]
     Foreign,
+    /// The database is behind the mark of its guard: it was restored from a backup, or has lost its
+    /// last changes in a failover. What was revoked meanwhile would work again.
+    #[error(
+        "the database is older than the restore guard has recorded: run `stacktoken restore plan` \
+         to see what would come back, and `stacktoken restore apply` to end it again"
+    )]
+    RestoredFromPast,
+    /// The guard does not accept lines, or cannot be read. Nothing was changed.
+    #[error("the restore guard cannot be used")]
+    GuardUnavailable,
     /// Any other error of the database.
     #[error("the database refused a statement")]
     Database(#[source] DbErr),
@@ -114,6 +124,8 @@ impl Error {
             Self::FileLost(_) => Some("FILE_LOST"),
             Self::ClockSkew { .. } | Self::ClocksDiffer { .. } => Some("CLOCK_SKEW"),
             Self::Untrusted => Some("UNTRUSTED"),
+            Self::RestoredFromPast => Some("RESTORED_FROM_PAST"),
+            Self::GuardUnavailable => Some("GUARD_UNAVAILABLE"),
             Self::Database(_) => Some("DATABASE"),
             Self::Shared(error) => error.kind(),
             Self::Entropy(_) => Some("ENTROPY"),

@@ -214,8 +214,9 @@ impl Store {
     ///
     /// # Errors
     /// Returns [`Error`] if the heartbeat does not count: it was not committed, its outcome is
-    /// unknown, the stored data belongs to another database ([`Error::Foreign`]), or the SQLite
-    /// file was deleted or replaced ([`Error::FileLost`]).
+    /// unknown, the stored data belongs to another database ([`Error::Foreign`]), the database is
+    /// behind the mark of its guard ([`Error::RestoredFromPast`]), or the SQLite file was deleted or
+    /// replaced ([`Error::FileLost`]).
     pub async fn beat(&self, now: Timestamp) -> Result<Heartbeat, Error> {
         let beat = match self.try_send_heartbeat(now).await {
             Err(Error::Nameless) => {
@@ -229,6 +230,9 @@ impl Store {
             self.renewals.note_heartbeat(self.clock.monotonic());
         }
         self.require_file()?;
+        if let Ok(beat) = &beat {
+            self.require_not_restored(&beat.origin).await?;
+        }
         beat
     }
 

@@ -10,6 +10,7 @@ use sea_orm_migration::{MigratorTrait as _, SchemaManager};
 use crate::store::{
     Error, Location, Store,
     engine::pool,
+    engine::transaction::Transaction,
     entity::meta,
     migration::{self, Migrator},
 };
@@ -166,27 +167,42 @@ impl Store {
     /// # Errors
     /// Returns [`Error`] if the change is not committed.
     pub async fn renew_epoch(&self) -> Result<(), Error> {
-        let mut random = [0; 8];
-        self.entropy.fill(&mut random)?;
+        let epoch = self.new_epoch()?;
         write_tx!(self, "renew_epoch", |tx| {
-            for (name, value) in [("epoch", i64::from_be_bytes(random)), ("purged", 0)] {
-                meta::Entity::update_many()
-                    .col_expr(meta::Column::Value, Expr::val(value))
-                    .filter(meta::Column::Name.eq(name))
-                    .exec(tx)
-                    .await?;
-            }
-            if self.has_other_writers() {
-                let [former, tables] = migration::record_table_ids();
-                for statement in [FOREIGN, ADOPT, &former, &tables, RENAME] {
-                    tx.execute_unprepared(statement).await?;
-                }
-            }
-            Ok(())
+            self.renew_epoch_in(tx, epoch).await
         })
     }
 
-    async fn read_epoch(&self) -> Result<i64, Error> {
+    /// Returns a random number for a new epoch.
+    pub(in crate::store) fn new_epoch(&self) -> Result<i64, Error> {
+        let mut random = [0; 8];
+        self.entropy.fill(&mut random)?;
+        Ok(i64::from_be_bytes(random))
+    }
+
+    /// Starts an epoch as [`Self::renew_epoch`] does, in this transaction.
+    pub(in crate::store) async fn renew_epoch_in(
+        &self,
+        tx: &Transaction,
+        epoch: i64,
+    ) -> Result<(), Error> {
+        for (name, value) in [("epoch", epoch), ("purged", 0)] {
+            meta::Entity::update_many()
+                .col_expr(meta::Column::Value, Expr::val(value))
+                .filter(meta::Column::Name.eq(name))
+                .exec(tx)
+                .await?;
+        }
+        if self.has_other_writers() {
+            let [former, tables] = migration::record_table_ids();
+            for statement in [FOREIGN, ADOPT, &former, &tables, RENAME] {
+                tx.execute_unprepared(statement).await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(in crate::store) async fn read_epoch(&self) -> Result<i64, Error> {
         let row = meta::Entity::find_by_id("epoch")
             .one(&self.pools.load().writer)
             .await?;

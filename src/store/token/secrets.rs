@@ -244,7 +244,8 @@ pub(in crate::store) async fn end_former(
     }
 }
 
-async fn set_end(
+/// Sets when a secret ends.
+pub(in crate::store) async fn set_end(
     tx: &Transaction,
     (uid, generation): (TokenUid, u32),
     ending: SecretEnd,

@@ -336,6 +336,7 @@ fn again(error: &Error) -> Error {
         Error::Database(source) => Error::Database(source.clone()),
         Error::Full(source) => Error::Full(source.clone()),
         Error::ReadOnly => Error::ReadOnly,
+        Error::GuardUnavailable => Error::GuardUnavailable,
         other => unknown(&other.to_string()),
     }
 }

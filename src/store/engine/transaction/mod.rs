@@ -36,6 +36,7 @@ use self::{connection::PooledConnection, group::Turn, outcome::ChangeSet, writes
 use crate::store::{
     Error,
     engine::{dialect::Dialect, permit_queues::StackRef, read_limits::ReadPermit},
+    guard::Intent,
 };
 use stacktoken_core::facts_cache::Subject;
 
@@ -161,6 +162,11 @@ impl Transaction {
     /// Records the position of a change log row that this transaction has written.
     pub fn note_position(&self, position: i64) {
         self.changes().position = Some(position);
+    }
+
+    /// Records what the guard keeps of a change log row that this transaction has written.
+    pub fn intend(&self, intent: Intent) {
+        self.changes().intents.push(intent);
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, Vec<Write>> {

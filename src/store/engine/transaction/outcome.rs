@@ -18,6 +18,7 @@ use crate::{
     store::{
         Error, Pools,
         engine::{dialect::Dialect, error::code_of},
+        guard::{Announced, Guard, Intent},
     },
     telemetry::context,
 };
@@ -39,6 +40,17 @@ pub(super) struct ChangeSet {
     /// The position of one of the change log rows that the transaction wrote. On PostgreSQL this is
     /// the transaction's own id.
     pub position: Option<i64>,
+    /// What the guard keeps of the transaction.
+    pub intents: Vec<Intent>,
+}
+
+/// How a transaction ended whose COMMIT was not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Committed,
+    RolledBack,
+    /// It has ended, and this database does not say how.
+    Unknown,
 }
 
 impl ChangeSet {
@@ -46,6 +58,7 @@ impl ChangeSet {
     pub fn add(&mut self, other: Self) {
         self.subjects.extend(other.subjects);
         self.position = other.position.or(self.position);
+        self.intents.extend(other.intents);
     }
 }
 
@@ -54,6 +67,7 @@ impl ChangeSet {
 pub(in crate::store) struct Outcomes {
     pools: Arc<ArcSwap<Pools>>,
     cache: OnceLock<Arc<Cache>>,
+    guard: OnceLock<Arc<Guard>>,
 }
 
 impl Outcomes {
@@ -61,6 +75,7 @@ impl Outcomes {
         Self {
             pools,
             cache: OnceLock::new(),
+            guard: OnceLock::new(),
         }
     }
 
@@ -70,23 +85,36 @@ impl Outcomes {
         let _ = self.cache.set(cache);
     }
 
+    /// Registers the guard, which is told what a transaction takes away before it is committed, and
+    /// how it ended.
+    pub fn report_to(&self, guard: Arc<Guard>) {
+        let _ = self.guard.set(guard);
+    }
+
+    async fn announce(&self, intents: Vec<Intent>) -> Result<Option<Announced>, Error> {
+        match self.guard.get() {
+            Some(guard) if !intents.is_empty() => Ok(Some(guard.announce(intents).await?)),
+            _ => Ok(None),
+        }
+    }
+
     fn bar(&self, changes: &ChangeSet) -> Option<CacheBarrier> {
         let cache = self.cache.get()?;
         (!changes.subjects.is_empty()).then(|| cache.bar(&changes.subjects))
     }
 
-    /// Returns whether a transaction has ended, either with a commit or with a rollback.
-    async fn has_ended(&self, dialect: Dialect, position: Option<i64>) -> Result<bool, Error> {
+    /// Returns how a transaction has ended. `None` if it has not.
+    async fn fate(&self, dialect: Dialect, position: Option<i64>) -> Result<Option<Fate>, Error> {
         match (dialect, position) {
-            (Dialect::Sqlite, _) => self.has_ended_on_sqlite(position).await,
-            (Dialect::Postgres, Some(xid)) => self.has_ended_on_postgres(xid).await,
-            (Dialect::Postgres, None) => Ok(true),
+            (Dialect::Sqlite, _) => self.fate_on_sqlite(position).await.map(Some),
+            (Dialect::Postgres, Some(xid)) => self.fate_on_postgres(xid).await,
+            (Dialect::Postgres, None) => Ok(Some(Fate::Unknown)),
         }
     }
 
     /// Waits for the write lock on a new connection. Once it is acquired, the former transaction
     /// has ended.
-    async fn has_ended_on_sqlite(&self, position: Option<i64>) -> Result<bool, Error> {
+    async fn fate_on_sqlite(&self, position: Option<i64>) -> Result<Fate, Error> {
         let pools = self.pools.load_full();
         let tx = Transaction::begin(&pools.writer, Access::Write).await?;
         let sql = "SELECT EXISTS (SELECT 1 FROM changes WHERE id = $1) AS found";
@@ -96,10 +124,14 @@ impl Outcomes {
         let committed: bool = row.is_some_and(|row| row.try_get("", "found").unwrap_or(false));
         tx.rollback().await?;
         tracing::info!(committed, "the outcome of a change is known");
-        Ok(true)
+        Ok(if committed {
+            Fate::Committed
+        } else {
+            Fate::RolledBack
+        })
     }
 
-    async fn has_ended_on_postgres(&self, xid: i64) -> Result<bool, Error> {
+    async fn fate_on_postgres(&self, xid: i64) -> Result<Option<Fate>, Error> {
         let pools = self.pools.load_full();
         let sql = format!("SELECT pg_catalog.pg_xact_status('{xid}'::xid8) AS status");
         let statement = Statement::from_string(Dialect::Postgres.backend(), sql);
@@ -109,22 +141,27 @@ impl Outcomes {
                 // status.
                 let status: Option<String> = row.and_then(|row| row.try_get("", "status").ok());
                 tracing::debug!(xid, status, "querying the outcome of a change");
-                Ok(status.as_deref() != Some("in progress"))
+                Ok(match status.as_deref() {
+                    Some("in progress") => None,
+                    Some("committed") => Some(Fate::Committed),
+                    Some("aborted") => Some(Fate::RolledBack),
+                    _ => Some(Fate::Unknown),
+                })
             }
             // The error "is in the future" means that this database has lost the transaction, so
-            // the transaction will never be committed.
-            Err(error) if is_invalid_parameter(&error) => Ok(true),
+            // the transaction will never be committed here. Another database may have committed it.
+            Err(error) if is_invalid_parameter(&error) => Ok(Some(Fate::Unknown)),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Waits until a transaction has ended.
-    async fn ended(&self, dialect: Dialect, position: Option<i64>) {
+    /// Waits until a transaction has ended. Returns how.
+    async fn ended(&self, dialect: Dialect, position: Option<i64>) -> Fate {
         let mut pause = FIRST_PAUSE;
         loop {
-            match self.has_ended(dialect, position).await {
-                Ok(true) => return,
-                Ok(false) => {}
+            match self.fate(dialect, position).await {
+                Ok(Some(fate)) => return fate,
+                Ok(None) => {}
                 Err(error) => tracing::debug!(%error, "the outcome of a change is not known yet"),
             }
             sleep(pause).await;
@@ -159,29 +196,46 @@ impl Outcomes {
         self: Arc<Self>,
         connection: PooledConnection,
         dialect: Dialect,
-        changes: ChangeSet,
+        mut changes: ChangeSet,
     ) -> Result<(), Error> {
         let bar = self.bar(&changes);
         let position = changes.position;
+        let announced = match self.announce(std::mem::take(&mut changes.intents)).await {
+            Ok(announced) => announced,
+            Err(error) => {
+                let _ = connection.rollback().await;
+                return Err(error);
+            }
+        };
         let commit = watched(connection.commit());
         tokio::pin!(commit);
         let committed = tokio::select! {
             biased;
-            committed = &mut commit => Some(committed),
+            committed = &mut commit => Ok(committed),
             // The transaction has ended but its COMMIT is not answered, so the connection is dead.
-            () = self.ended_beside(dialect, position) => None,
+            fate = self.ended_beside(dialect, position) => Err(fate),
         };
         match committed {
-            Some((Ok(()), false)) => Ok(()),
+            Ok((Ok(()), false)) => {
+                tell(announced, Fate::Committed).await;
+                Ok(())
+            }
             // The transaction is committed on this server, so the bar can be lifted. But a standby
             // may not have the transaction.
-            Some((Ok(()), true)) => Err(unknown("committed with a warning: not replicated")),
-            None => Err(unknown("the connection is dead")),
-            Some((Err(error), _)) => {
-                if let Some(bar) = bar {
+            Ok((Ok(()), true)) => {
+                tell(announced, Fate::Committed).await;
+                Err(unknown("committed with a warning: not replicated"))
+            }
+            Err(fate) => {
+                tell(announced, fate).await;
+                Err(unknown("the connection is dead"))
+            }
+            Ok((Err(error), _)) => {
+                if bar.is_some() || announced.is_some() {
                     tokio::spawn(async move {
-                        self.ended(dialect, position).await;
+                        let fate = self.ended(dialect, position).await;
                         drop(bar);
+                        tell(announced, fate).await;
                     });
                 }
                 Err(match error.into() {
@@ -194,7 +248,7 @@ impl Outcomes {
 
     /// Waits until the database reports that a transaction has ended although its COMMIT was not
     /// answered. Waits forever on SQLite, where COMMIT always returns, however long it takes.
-    async fn ended_beside(&self, dialect: Dialect, position: Option<i64>) {
+    async fn ended_beside(&self, dialect: Dialect, position: Option<i64>) -> Fate {
         match (dialect, position) {
             (Dialect::Sqlite, _) | (Dialect::Postgres, None) => {
                 return std::future::pending().await;
@@ -202,9 +256,19 @@ impl Outcomes {
             (Dialect::Postgres, Some(_)) => {}
         }
         sleep(ASK_AFTER).await;
-        self.ended(dialect, position).await;
+        let fate = self.ended(dialect, position).await;
         // The response to the COMMIT may still arrive.
         sleep(ASK_AFTER).await;
+        fate
+    }
+}
+
+/// Tells the guard how a transaction has ended.
+async fn tell(announced: Option<Announced>, fate: Fate) {
+    match (announced, fate) {
+        (Some(announced), Fate::Committed) => announced.committed().await,
+        (Some(announced), Fate::RolledBack) => announced.aborted(),
+        (None, _) | (_, Fate::Unknown) => {}
     }
 }
 

@@ -1,0 +1,315 @@
+//! Ends again what had ended before the database was restored. The journals say what that is.
+//! Everything is done in one transaction, with audit rows and with a new epoch of the change log, and
+//! can be previewed. Nothing that is still permitted is ended, and doing it twice changes nothing.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use newtype_uuid::GenericUuid as _;
+use sea_orm::{
+    ColumnTrait as _, ConnectionTrait as _, EntityTrait as _, QueryFilter as _, sea_query::Expr,
+};
+use uuid::Uuid;
+
+use super::{
+    Guard, GuardError,
+    check::blocking,
+    fold::{Fold, StackFold, TokenFold},
+    mark::GuardFile,
+    read,
+};
+use crate::{
+    domain::{
+        audit::{AuditAction, Details},
+        caller::{Actor, Call, Caller, CallerKind, Mode, Requirement},
+        id::{StackUid, TokenUid},
+        refusal::Refusal,
+        text::Reason,
+    },
+    store::{
+        Error, Store, audit::append::Record, change_log::append::Kind,
+        engine::transaction::Transaction, entity::stack, record::Proof, stack::access::LockedStack,
+    },
+};
+
+mod token;
+
+/// What to do about transactions of which it is not known whether they were committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unknown {
+    /// Ends what they were about to end.
+    End,
+    /// Suspends their stacks, until a person has looked.
+    Suspend,
+    /// Does nothing about them.
+    Keep,
+}
+
+/// What the journals contain.
+#[derive(Clone, Debug, Default)]
+pub struct JournalReport {
+    /// The number of lines.
+    pub lines: u64,
+    /// What transactions of unknown outcome were about to change: the kind, the stack and the
+    /// token.
+    pub unknown: Vec<(String, Uuid, Option<Uuid>)>,
+    /// Where a journal is damaged, as `FILE:LINE`. The rest of that file does not count.
+    pub damaged: Vec<String>,
+}
+
+/// What the journals say must have ended.
+pub struct RestorePlan {
+    fold: Fold,
+    /// The journals that were read.
+    pub report: JournalReport,
+}
+
+/// Something that had come back, and has ended again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The key of the stack.
+    pub stack_key: String,
+    /// The token. `None` for the stack as a whole.
+    pub token: Option<TokenUid>,
+    /// What has ended.
+    pub what: &'static str,
+}
+
+/// The result of a restore.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// What has ended again.
+    pub ended: Vec<Ended>,
+    /// The keys of stacks whose members were changed. A person must check them.
+    pub members: Vec<String>,
+}
+
+impl Store {
+    /// Reads the journals, and decides what must have ended.
+    ///
+    /// # Errors
+    /// Returns [`GuardError`] if the place cannot be read, or if there is no guard.
+    pub async fn restore_plan(&self, unknown: Unknown) -> Result<RestorePlan, GuardError> {
+        let guard = self.require_guard()?.clone();
+        blocking(move || {
+            guard.file()?.ok_or(GuardError::Missing)?;
+            let mut fold = Fold::default();
+            let contents = read::read(&*guard.place, &guard.seal, |intent| fold.add(intent))?;
+            match unknown {
+                Unknown::End => contents.unknown.iter().for_each(|intent| fold.add(intent)),
+                Unknown::Suspend => {
+                    for stack in Fold::stacks_of(&contents.unknown) {
+                        fold.stacks.entry(stack).or_default().suspended = true;
+                    }
+                }
+                Unknown::Keep => {}
+            }
+            let named = |intent: super::Intent| (intent.kind, intent.stack, intent.token);
+            let report = JournalReport {
+                lines: contents.lines,
+                unknown: contents.unknown.into_iter().map(named).collect(),
+                damaged: contents.damaged,
+            };
+            Ok(RestorePlan { fold, report })
+        })
+        .await
+    }
+
+    /// Ends again what had ended. With [`Mode::Preview`], nothing is changed. Otherwise a new epoch
+    /// of the change log begins, and the guard guards it from now on.
+    ///
+    /// # Errors
+    /// Returns [`GuardError`] if nothing was changed, or if the guard could not be renewed. Doing it
+    /// again completes it.
+    pub async fn restore(&self, plan: &RestorePlan, mode: Mode) -> Result<Restored, GuardError> {
+        let guard = self.require_guard()?.clone();
+        let epoch = self.new_epoch()?;
+        let call = self.restoring(mode)?;
+        let restored = change_tx!(self, mode, "restore", |tx| {
+            let mut restored = Restored::default();
+            for (uid, fold) in &plan.fold.stacks {
+                self.restore_stack(tx, &call, (*uid, fold), &mut restored)
+                    .await?;
+            }
+            if mode == Mode::Apply {
+                self.renew_epoch_in(tx, epoch).await?;
+            }
+            // Each of the changes above has its proof.
+            Ok(Proof::nothing_changed().with(restored))
+        })?;
+        if mode == Mode::Apply {
+            self.guard_epoch(&guard, epoch).await?;
+        }
+        Ok(restored)
+    }
+
+    /// Begins a new guard for the database as it is. What the former guard knew is not used any
+    /// more.
+    ///
+    /// # Errors
+    /// Returns [`GuardError`] if the guard or the audit row could not be written.
+    pub async fn begin_new_guard(&self) -> Result<(), GuardError> {
+        let guard = self.require_guard()?.clone();
+        let epoch = self.read_epoch().await?;
+        let file = self.new_guard_file(epoch)?;
+        self.replace_guard(&self.restoring(Mode::Apply)?, file.guard)
+            .await?;
+        blocking(move || Ok(file.replace(&*guard.place, &guard.seal)?)).await
+    }
+
+    /// Records in the database that it has another guard, with an audit row.
+    async fn replace_guard(&self, call: &Call, number: i64) -> Result<(), Error> {
+        change_tx!(self, Mode::Apply, "new_guard", |tx| {
+            let proof = self.record_new_guard(tx, call).await?;
+            tx.execute_unprepared("DELETE FROM meta WHERE name = 'guard'")
+                .await?;
+            let insert = format!("INSERT INTO meta (name, value) VALUES ('guard', {number})");
+            tx.execute_unprepared(&insert).await?;
+            Ok(proof.with(()))
+        })
+    }
+
+    fn require_guard(&self) -> Result<&Arc<Guard>, GuardError> {
+        self.guard.as_ref().ok_or(GuardError::Missing)
+    }
+
+    /// Makes the guard the one of this epoch.
+    async fn guard_epoch(&self, guard: &Arc<Guard>, epoch: i64) -> Result<(), GuardError> {
+        let guard = guard.clone();
+        let number = blocking(move || {
+            let former = guard.file()?.ok_or(GuardError::Missing)?;
+            let file = GuardFile { epoch, ..former };
+            file.replace(&*guard.place, &guard.seal)?;
+            Ok(file.guard)
+        })
+        .await?;
+        // A database from before it was guarded does not have the number yet.
+        self.claim(number).await
+    }
+
+    /// Returns the call under which a restore is recorded in the audit.
+    fn restoring(&self, mode: Mode) -> Result<Call, Error> {
+        let mut random = [0; 8];
+        self.entropy.fill(&mut random)?;
+        let actor = Actor {
+            kind: CallerKind::Operator,
+            issuer: "stacktoken".to_owned(),
+            subject: "restore".to_owned(),
+        };
+        Ok(Call {
+            caller: Arc::new(Caller {
+                actor,
+                introspects: false,
+                workload: None,
+            }),
+            requirement: Requirement {
+                operator: true,
+                ..Requirement::default()
+            },
+            received_at: self.clock.now(),
+            request_id: format!("restore-{:016x}", u64::from_be_bytes(random)),
+            mode,
+        })
+    }
+
+    async fn restore_stack(
+        &self,
+        tx: &Transaction,
+        call: &Call,
+        (uid, fold): (Uuid, &StackFold),
+        restored: &mut Restored,
+    ) -> Result<(), Error> {
+        if stack::Entity::find_by_id(uid).one(tx).await?.is_none() {
+            // Registered after the backup: none of its tokens exists.
+            return Ok(());
+        }
+        let stack = self.locked(tx, StackUid::from_untyped_uuid(uid)).await?;
+        let key = &stack.row.key;
+        if fold.members {
+            restored.members.push(key.clone());
+        }
+        for (uid, fold) in &fold.tokens {
+            let ended = self.restore_token(tx, call, &stack, (*uid, fold)).await?;
+            restored.ended.extend(ended.into_iter().map(|what| Ended {
+                stack_key: key.clone(),
+                token: Some(TokenUid::from_untyped_uuid(*uid)),
+                what,
+            }));
+        }
+        let ended = self.restore_stack_state(tx, call, &stack, fold).await?;
+        restored.ended.extend(ended.map(|what| Ended {
+            stack_key: key.clone(),
+            token: None,
+            what,
+        }));
+        Ok(())
+    }
+
+    /// Suspends or removes a stack that was suspended or removed. Returns what it did.
+    async fn restore_stack_state(
+        &self,
+        tx: &Transaction,
+        call: &Call,
+        stack: &LockedStack,
+        fold: &StackFold,
+    ) -> Result<Option<&'static str>, Error> {
+        let row = &stack.row;
+        if row.removed_at.is_some() {
+            return Ok(None);
+        }
+        let (column, both, what) = if fold.removed {
+            let both = (AuditAction::StackRemove, Kind::Removed);
+            (stack::Column::RemovedAt, both, "removed")
+        } else if fold.suspended && row.suspended_at.is_none() {
+            let both = (AuditAction::StackSuspend, Kind::Suspended);
+            (stack::Column::SuspendedAt, both, "suspended")
+        } else {
+            return Ok(None);
+        };
+        let before = self.stack_in(tx, stack.uid, stack.at).await?;
+        stack::Entity::update_many()
+            .col_expr(column, Expr::value(stack.at.as_micros()))
+            .filter(stack::Column::Uid.eq(row.uid))
+            .exec(tx)
+            .await?;
+        let after = self.stack_in(tx, stack.uid, stack.at).await?;
+        let record = Record::changed(&before, &after).with(details());
+        self.record_change(tx, call, both, (stack, None), record)
+            .await?;
+        Ok(Some(what))
+    }
+
+    /// Ends again what had ended of a token. Returns what it ended.
+    async fn restore_token(
+        &self,
+        tx: &Transaction,
+        call: &Call,
+        stack: &LockedStack,
+        (uid, fold): (Uuid, &TokenFold),
+    ) -> Result<BTreeSet<&'static str>, Error> {
+        let uid = TokenUid::from_untyped_uuid(uid);
+        let token = match self.token_to_change(tx, stack, uid).await {
+            // Issued after the backup, or purged.
+            Err(Error::Refused(Refusal::TokenNotFound)) => return Ok(BTreeSet::new()),
+            found => found?,
+        };
+        token::Restoring {
+            store: self,
+            tx,
+            call,
+            stack,
+        }
+        .end(token, fold)
+        .await
+    }
+}
+
+/// Returns the audit details of everything that a restore does.
+fn details() -> Details {
+    Details::from([("restore".into(), "apply".into())])
+}
+
+/// The reason of what a restore revokes.
+fn reason() -> Result<Reason, Error> {
+    let text = "revoked before the database was restored";
+    Reason::parse(text).map_err(|_| Error::GuardUnavailable)
+}
