@@ -9,8 +9,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::{exit::ExitError, output, settings};
 use crate::{
     config::{DatabaseFlags, GuardPlace},
-    domain::{caller::Mode, clock::SystemClock, entropy::OsEntropy},
-    store::{GuardMode, JournalReport, RestorePlan, Restored, Store, Unknown},
+    domain::{clock::SystemClock, entropy::OsEntropy},
+    store::{Ended, GuardMode, Restored, Store, Unknown},
 };
 
 /// Shown after the help.
@@ -32,20 +32,20 @@ pub struct Restore {
 enum Step {
     /// Show what the restored database brings back, and change nothing; exit with code 1 if
     /// anything came back
-    Plan(Decision),
+    Plan(GuardPlace),
     /// End again, in one transaction, everything that had ended, and accept the database
-    Apply(Decision),
+    Apply(Apply),
     /// Begin a new guard for the database as it is, because the former one is lost. What was revoked
     /// after the backup stays valid if the database was restored
     NewGuard(GuardPlace),
 }
 
 #[derive(Args)]
-struct Decision {
+struct Apply {
     #[command(flatten)]
     place: GuardPlace,
-    /// What to do about changes of which it is not known whether they were made. Required for
-    /// `apply` if there are any
+    /// What to do about changes of which it is not known whether they were made. Required if `plan`
+    /// lists any
     #[arg(long, value_name = "DECISION")]
     unknown: Option<UnknownChanges>,
     /// Go on although a journal of the guard is damaged. The rest of the damaged file does not count
@@ -65,12 +65,12 @@ enum UnknownChanges {
 
 pub async fn run(command: Restore) -> anyhow::Result<ExitCode> {
     let place = match &command.step {
-        Step::Plan(decision) | Step::Apply(decision) => &decision.place,
-        Step::NewGuard(place) => place,
+        Step::Apply(apply) => &apply.place,
+        Step::Plan(place) | Step::NewGuard(place) => place,
     };
     let store = open(&command.database, place).await?;
     let code = match &command.step {
-        Step::Plan(decision) => plan(&store, decision).await,
+        Step::Plan(_) => plan(&store).await,
         Step::Apply(decision) => apply(&store, decision).await,
         Step::NewGuard(_) => new_guard(&store).await,
     };
@@ -90,40 +90,24 @@ async fn open(database: &DatabaseFlags, place: &GuardPlace) -> anyhow::Result<St
     Ok(store.guarded(guard))
 }
 
-async fn read(store: &Store, decision: &Decision, or: Unknown) -> anyhow::Result<RestorePlan> {
-    let unknown = match decision.unknown {
-        None => or,
-        Some(UnknownChanges::End) => Unknown::End,
-        Some(UnknownChanges::Suspend) => Unknown::Suspend,
-        Some(UnknownChanges::Keep) => Unknown::Keep,
-    };
-    let plan = store.restore_plan(unknown).await.context("--guard")?;
-    for place in &plan.report.damaged {
+async fn plan(store: &Store) -> anyhow::Result<ExitCode> {
+    let plan = store.restore_plan().await.context("--guard")?;
+    let preview = store.preview_restore(&plan).await?;
+    let (known, damaged) = (&preview.known, &plan.report.damaged);
+    print(&known.ended, "would be")?;
+    print(&preview.unknown, "perhaps would be")?;
+    print_members(known)?;
+    for place in damaged {
         output::line(&format!(
             "damaged {place}: the rest of this file does not count"
         ))?;
     }
-    for (kind, stack, token) in &plan.report.unknown {
-        let token = token.map(|token| format!(" token {token}"));
-        let token = token.unwrap_or_default();
-        output::line(&format!(
-            "unknown {kind} stack {stack}{token}: perhaps never made"
-        ))?;
-    }
-    Ok(plan)
-}
-
-async fn plan(store: &Store, decision: &Decision) -> anyhow::Result<ExitCode> {
-    let plan = read(store, decision, Unknown::Keep).await?;
-    let found = store.restore(&plan, Mode::Preview).await?;
-    print(&found, "would be")?;
-    let report = &plan.report;
-    let is_clean = found.ended.is_empty() && report.unknown.is_empty() && report.damaged.is_empty();
+    let (ended, unknown, lines) = (known.ended.len(), preview.unknown.len(), plan.report.lines);
     output::line(&format!(
-        "{} would come back; the guard has {} lines; nothing was changed",
-        found.ended.len(),
-        report.lines
+        "{ended} would come back, and perhaps {unknown} more; the guard has {lines} lines; nothing \
+         was changed"
     ))?;
+    let is_clean = ended == 0 && unknown == 0 && damaged.is_empty();
     Ok(if is_clean {
         ExitCode::SUCCESS
     } else {
@@ -131,11 +115,30 @@ async fn plan(store: &Store, decision: &Decision) -> anyhow::Result<ExitCode> {
     })
 }
 
-async fn apply(store: &Store, decision: &Decision) -> anyhow::Result<ExitCode> {
-    let plan = read(store, decision, Unknown::Keep).await?;
-    require_decisions(&plan.report, decision)?;
-    let done = store.restore(&plan, Mode::Apply).await?;
-    print(&done, "is")?;
+async fn apply(store: &Store, decision: &Apply) -> anyhow::Result<ExitCode> {
+    let plan = store.restore_plan().await.context("--guard")?;
+    if !plan.report.damaged.is_empty() && !decision.accept_damage {
+        let places = plan.report.damaged.join(", ");
+        bail!("a journal is damaged at {places}: restore the file, or add --accept-damage");
+    }
+    let unknown = match decision.unknown {
+        Some(UnknownChanges::End) => Unknown::End,
+        Some(UnknownChanges::Suspend) => Unknown::Suspend,
+        Some(UnknownChanges::Keep) => Unknown::Keep,
+        None => {
+            let undecided = store.preview_restore(&plan).await?.unknown.len();
+            if undecided > 0 {
+                bail!(
+                    "it is not known whether {undecided} changes were made, which `plan` lists: add \
+                     --unknown=end, --unknown=suspend or --unknown=keep"
+                );
+            }
+            Unknown::Keep
+        }
+    };
+    let done = store.restore(&plan, unknown).await?;
+    print(&done.ended, "is")?;
+    print_members(&done)?;
     output::line(&format!(
         "{} ended again; a new epoch of the change log has started: earlier revisions are no longer \
          valid",
@@ -144,29 +147,16 @@ async fn apply(store: &Store, decision: &Decision) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn require_decisions(report: &JournalReport, decision: &Decision) -> anyhow::Result<()> {
-    if !report.unknown.is_empty() && decision.unknown.is_none() {
-        bail!(
-            "it is not known whether {} changes were made: add --unknown=end, --unknown=suspend or \
-             --unknown=keep",
-            report.unknown.len()
-        );
-    }
-    if !report.damaged.is_empty() && !decision.accept_damage {
-        bail!("a journal is damaged: restore it, or add --accept-damage");
+fn print(all: &[Ended], verb: &str) -> anyhow::Result<()> {
+    for ended in all {
+        let token = ended.token.map(|token| format!(" token {token}"));
+        let (token, key) = (token.unwrap_or_default(), &ended.stack_key);
+        output::line(&format!("stack {key}{token} {verb} {}", ended.what))?;
     }
     Ok(())
 }
 
-fn print(found: &Restored, verb: &str) -> anyhow::Result<()> {
-    for ended in &found.ended {
-        let token = ended.token.map(|token| format!(" token {token}"));
-        let token = token.unwrap_or_default();
-        output::line(&format!(
-            "stack {}{token} {verb} {}",
-            ended.stack_key, ended.what
-        ))?;
-    }
+fn print_members(found: &Restored) -> anyhow::Result<()> {
     for stack in &found.members {
         output::line(&format!(
             "stack {stack}: its members were changed, perhaps after the backup: check them"

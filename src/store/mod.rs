@@ -51,7 +51,7 @@ pub use self::{
     engine::writable::Unwritable,
     guard::{
         Ended, Guard, GuardError, GuardHealth, GuardLocation, GuardLocationError, GuardMode,
-        JournalReport, JournalStats, RestorePlan, Restored, Unknown,
+        JournalReport, JournalStats, RestorePlan, RestorePreview, Restored, Unknown,
     },
     last_used::Use,
     lookup::{Lookup, many::Lookups, recorded::Recorded},

@@ -179,7 +179,7 @@ impl Store {
         }
         // A database from before it was guarded is behind, unless it was not changed since.
         if standing.guard.is_none() {
-            self.claim(file.guard).await?;
+            self.claim_for_guard(file.guard).await?;
         }
         Ok(file)
     }
@@ -227,7 +227,7 @@ impl Store {
         let Some(file) = read_place(guard, Marks::Own).await?.0 else {
             return Err(GuardError::Missing);
         };
-        self.claim(file.guard).await?;
+        self.claim_for_guard(file.guard).await?;
         tracing::info!("the restore guard begins");
         Ok(file)
     }
@@ -242,7 +242,7 @@ impl Store {
     }
 
     /// Records in the database which guard it has.
-    pub(super) async fn claim(&self, number: i64) -> Result<(), GuardError> {
+    pub(super) async fn claim_for_guard(&self, number: i64) -> Result<(), GuardError> {
         let insert = format!(
             "INSERT INTO meta (name, value) VALUES ('{NAME}', {number}) ON CONFLICT DO NOTHING"
         );

@@ -1,6 +1,6 @@
 //! What the journals say of each token and of each stack, after all changes that were committed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use uuid::Uuid;
 
@@ -57,11 +57,6 @@ impl Fold {
             (effect, Some(token)) => stack.tokens.entry(token).or_default().add(effect, moment),
             (_, None) => {}
         }
-    }
-
-    /// Returns the stacks to which these changes belong.
-    pub fn stacks_of(intents: &[Intent]) -> BTreeSet<Uuid> {
-        intents.iter().map(|intent| intent.stack).collect()
     }
 }
 

@@ -32,7 +32,7 @@ pub use self::{
     check::GuardHealth,
     journal::JournalStats,
     place::{GuardLocation, GuardLocationError},
-    restore::{Ended, JournalReport, RestorePlan, Restored, Unknown},
+    restore::{Ended, JournalReport, RestorePlan, RestorePreview, Restored, Unknown},
 };
 pub(in crate::store) use self::{effect::of as effect_of, line::Effect, line::Intent};
 use self::{

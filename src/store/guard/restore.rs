@@ -11,7 +11,7 @@ use sea_orm::{
 use uuid::Uuid;
 
 use super::{
-    Guard, GuardError,
+    Guard, GuardError, Intent,
     check::blocking,
     fold::{Fold, StackFold, TokenFold},
     mark::GuardFile,
@@ -49,23 +49,34 @@ pub enum Unknown {
 pub struct JournalReport {
     /// The number of lines.
     pub lines: u64,
-    /// What transactions of unknown outcome were about to change: the kind, the stack and the
-    /// token.
-    pub unknown: Vec<(String, Uuid, Option<Uuid>)>,
     /// Where a journal is damaged, as `FILE:LINE`. The rest of that file does not count.
     pub damaged: Vec<String>,
 }
 
 /// What the journals say must have ended.
 pub struct RestorePlan {
+    /// What was committed.
     fold: Fold,
+    /// What was about to be committed.
+    unknown: Vec<Intent>,
     /// The journals that were read.
     pub report: JournalReport,
+}
+
+/// What a restore would end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RestorePreview {
+    /// What had ended, as far as it is known.
+    pub known: Restored,
+    /// What has ended if the changes of unknown outcome were committed.
+    pub unknown: Vec<Ended>,
 }
 
 /// Something that had come back, and has ended again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
+    /// The stack.
+    pub stack: StackUid,
     /// The key of the stack.
     pub stack_key: String,
     /// The token. `None` for the stack as a whole.
@@ -83,63 +94,98 @@ pub struct Restored {
     pub members: Vec<String>,
 }
 
+impl RestorePlan {
+    fn with_unknown(&self) -> Fold {
+        let mut fold = self.fold.clone();
+        self.unknown.iter().for_each(|intent| fold.add(intent));
+        fold
+    }
+}
+
 impl Store {
-    /// Reads the journals, and decides what must have ended.
+    /// Reads the journals.
     ///
     /// # Errors
     /// Returns [`GuardError`] if the place cannot be read, or if there is no guard.
-    pub async fn restore_plan(&self, unknown: Unknown) -> Result<RestorePlan, GuardError> {
+    pub async fn restore_plan(&self) -> Result<RestorePlan, GuardError> {
         let guard = self.require_guard()?.clone();
         blocking(move || {
             guard.file()?.ok_or(GuardError::Missing)?;
             let mut fold = Fold::default();
             let contents = read::read(&*guard.place, &guard.seal, |intent| fold.add(intent))?;
-            match unknown {
-                Unknown::End => contents.unknown.iter().for_each(|intent| fold.add(intent)),
-                Unknown::Suspend => {
-                    for stack in Fold::stacks_of(&contents.unknown) {
-                        fold.stacks.entry(stack).or_default().suspended = true;
-                    }
-                }
-                Unknown::Keep => {}
-            }
-            let named = |intent: super::Intent| (intent.kind, intent.stack, intent.token);
-            let report = JournalReport {
-                lines: contents.lines,
-                unknown: contents.unknown.into_iter().map(named).collect(),
-                damaged: contents.damaged,
-            };
-            Ok(RestorePlan { fold, report })
+            Ok(RestorePlan {
+                fold,
+                unknown: contents.unknown,
+                report: JournalReport {
+                    lines: contents.lines,
+                    damaged: contents.damaged,
+                },
+            })
         })
         .await
     }
 
-    /// Ends again what had ended. With [`Mode::Preview`], nothing is changed. Otherwise a new epoch
-    /// of the change log begins, and the guard guards it from now on.
+    /// Returns what [`Self::restore`] would end. Changes nothing.
+    ///
+    /// # Errors
+    /// Returns [`Error`] if the database cannot be used.
+    pub async fn preview_restore(&self, plan: &RestorePlan) -> Result<RestorePreview, Error> {
+        let known = self.end_again(&plan.fold, None).await?;
+        let mut unknown = Vec::new();
+        if !plan.unknown.is_empty() {
+            // Of most of them, the database itself shows the outcome.
+            unknown = self.end_again(&plan.with_unknown(), None).await?.ended;
+            unknown.retain(|ended| !known.ended.contains(ended));
+        }
+        Ok(RestorePreview { known, unknown })
+    }
+
+    /// Ends again what had ended. A new epoch of the change log begins, and the guard guards it from
+    /// now on.
     ///
     /// # Errors
     /// Returns [`GuardError`] if nothing was changed, or if the guard could not be renewed. Doing it
     /// again completes it.
-    pub async fn restore(&self, plan: &RestorePlan, mode: Mode) -> Result<Restored, GuardError> {
+    pub async fn restore(
+        &self,
+        plan: &RestorePlan,
+        unknown: Unknown,
+    ) -> Result<Restored, GuardError> {
         let guard = self.require_guard()?.clone();
+        let fold = match unknown {
+            Unknown::Keep => plan.fold.clone(),
+            Unknown::End => plan.with_unknown(),
+            Unknown::Suspend => {
+                let mut fold = plan.fold.clone();
+                for ended in self.preview_restore(plan).await?.unknown {
+                    let stack = fold.stacks.entry(ended.stack.into_untyped_uuid());
+                    stack.or_default().suspended = true;
+                }
+                fold
+            }
+        };
         let epoch = self.new_epoch()?;
+        let restored = self.end_again(&fold, Some(epoch)).await?;
+        self.guard_epoch(&guard, epoch).await?;
+        Ok(restored)
+    }
+
+    /// Ends what must have ended, in one transaction. Without a new epoch, rolls it back.
+    async fn end_again(&self, fold: &Fold, epoch: Option<i64>) -> Result<Restored, Error> {
+        let mode = epoch.map_or(Mode::Preview, |_| Mode::Apply);
         let call = self.restoring(mode)?;
-        let restored = change_tx!(self, mode, "restore", |tx| {
+        change_tx!(self, mode, "restore", |tx| {
             let mut restored = Restored::default();
-            for (uid, fold) in &plan.fold.stacks {
-                self.restore_stack(tx, &call, (*uid, fold), &mut restored)
+            for (uid, stack) in &fold.stacks {
+                self.restore_stack(tx, &call, (*uid, stack), &mut restored)
                     .await?;
             }
-            if mode == Mode::Apply {
+            if let Some(epoch) = epoch {
                 self.renew_epoch_in(tx, epoch).await?;
             }
             // Each of the changes above has its proof.
             Ok(Proof::nothing_changed().with(restored))
-        })?;
-        if mode == Mode::Apply {
-            self.guard_epoch(&guard, epoch).await?;
-        }
-        Ok(restored)
+        })
     }
 
     /// Begins a new guard for the database as it is. What the former guard knew is not used any
@@ -183,7 +229,7 @@ impl Store {
         })
         .await?;
         // A database from before it was guarded does not have the number yet.
-        self.claim(number).await
+        self.claim_for_guard(number).await
     }
 
     /// Returns the call under which a restore is recorded in the audit.
@@ -230,6 +276,7 @@ impl Store {
         for (uid, fold) in &fold.tokens {
             let ended = self.restore_token(tx, call, &stack, (*uid, fold)).await?;
             restored.ended.extend(ended.into_iter().map(|what| Ended {
+                stack: stack.uid,
                 stack_key: key.clone(),
                 token: Some(TokenUid::from_untyped_uuid(*uid)),
                 what,
@@ -237,6 +284,7 @@ impl Store {
         }
         let ended = self.restore_stack_state(tx, call, &stack, fold).await?;
         restored.ended.extend(ended.map(|what| Ended {
+            stack: stack.uid,
             stack_key: key.clone(),
             token: None,
             what,
@@ -273,8 +321,8 @@ impl Store {
             .await?;
         let after = self.stack_in(tx, stack.uid, stack.at).await?;
         let record = Record::changed(&before, &after).with(details());
-        self.record_change(tx, call, both, (stack, None), record)
-            .await?;
+        let recorded = self.record_change(tx, call, both, (stack, None), record);
+        recorded.await.map(drop)?;
         Ok(Some(what))
     }
 

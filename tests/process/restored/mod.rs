@@ -81,7 +81,7 @@ impl Site {
     /// Runs a step of `stacktoken restore`. Returns the exit code and the output.
     fn restore(&self, step: &[&str]) -> (Option<i32>, String) {
         let guard = self.guard();
-        let command = [&["restore"], step, &["--guard", &guard]].concat();
+        let command = [&["restore"][..], step, &["--guard", &guard]].concat();
         IssuersFolder::new().run_command(&self.database.url(), &command)
     }
 

@@ -181,7 +181,7 @@ impl Restoring<'_> {
         let recorded = self
             .store
             .record_change(self.tx, self.call, both, about, record);
-        recorded.await?;
+        recorded.await.map(drop)?;
         Ok(true)
     }
 
