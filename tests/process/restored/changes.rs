@@ -135,7 +135,7 @@ impl Callers {
         let request = admin::SetTokenLimitRequest {
             stack_api_key: stack.clone(),
             max_tokens: Some(1000),
-            reason: String::new(),
+            reason: "a drill".into(),
             validate_only: false,
         };
         self.operator.stacks.set_token_limit(request).await.unwrap();
@@ -222,11 +222,11 @@ impl Callers {
             End::Previewed => {
                 let request = v1::RevokeRequest {
                     validate_only: true,
-                    ..revoke_request(stack, uid, "")
+                    ..revoke_request(stack, uid, "a drill")
                 };
                 tokens.revoke(request).await.unwrap();
             }
-            End::Revoked => drop(tokens.revoke(revoke_request(stack, uid, "")).await.unwrap()),
+            End::Revoked => drop(tokens.revoke(revoke_request(stack, uid, "a drill")).await.unwrap()),
             End::Expired => {
                 let request = expire(v1::expiry::Expiry::Now(true));
                 tokens.set_expiry(request).await.unwrap();
@@ -285,7 +285,7 @@ impl Callers {
     }
 
     async fn end_stack(&mut self, end: End, stack: &str) {
-        let (stack_api_key, reason) = (stack.to_owned(), String::new());
+        let (stack_api_key, reason) = (stack.to_owned(), "a drill".to_owned());
         match end {
             End::RevokedAll => {
                 let preview = revoke_all_request(stack, &EVERY_TOKEN, None);
