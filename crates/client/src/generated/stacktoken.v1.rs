@@ -283,6 +283,11 @@ pub enum ErrorReason {
     /// decided or changed (R8, R13). Retry after the delay in google.rpc.RetryInfo. Another
     /// replica may answer.
     ClockSkew = 31,
+    /// UNAVAILABLE. The database was restored from a backup, or has lost its last changes in a
+    /// failover, as the restore guard shows. What was revoked since could work again, so nothing is
+    /// decided or changed until an operator has run `stacktoken restore apply`. Ask the operator, and
+    /// retry after the delay in google.rpc.RetryInfo.
+    RestoredFromPast = 37,
     /// OUT_OF_RANGE. The revision belongs to another change log (the store was restored), or the store
     /// has not reached it. Send a revision exactly as it was returned, or none. A client of Watch must
     /// clear its cache first.
@@ -358,6 +363,7 @@ impl ErrorReason {
             Self::Internal => "ERROR_REASON_INTERNAL",
             Self::NotFresh => "ERROR_REASON_NOT_FRESH",
             Self::ClockSkew => "ERROR_REASON_CLOCK_SKEW",
+            Self::RestoredFromPast => "ERROR_REASON_RESTORED_FROM_PAST",
             Self::RevisionUnknown => "ERROR_REASON_REVISION_UNKNOWN",
             Self::RequestIdReused => "ERROR_REASON_REQUEST_ID_REUSED",
             Self::PreviewChanged => "ERROR_REASON_PREVIEW_CHANGED",
@@ -400,6 +406,7 @@ impl ErrorReason {
             "ERROR_REASON_INTERNAL" => Some(Self::Internal),
             "ERROR_REASON_NOT_FRESH" => Some(Self::NotFresh),
             "ERROR_REASON_CLOCK_SKEW" => Some(Self::ClockSkew),
+            "ERROR_REASON_RESTORED_FROM_PAST" => Some(Self::RestoredFromPast),
             "ERROR_REASON_REVISION_UNKNOWN" => Some(Self::RevisionUnknown),
             "ERROR_REASON_REQUEST_ID_REUSED" => Some(Self::RequestIdReused),
             "ERROR_REASON_PREVIEW_CHANGED" => Some(Self::PreviewChanged),
