@@ -106,7 +106,7 @@ pub enum GuardWaits {
 #[command(next_help_heading = "Restore guard")]
 pub struct GuardPlace {
     /// Directory of the restore guard, outside the database and shared by all replicas: a path, or
-    /// file:///path. With it, nothing that was revoked works again after a restore from a backup.
+    /// `file:///path`. With it, nothing that was revoked works again after a restore from a backup.
     /// Without it, there is no guard
     #[arg(long, env = "STACKTOKEN_GUARD", value_name = "URL")]
     pub guard: Option<String>,

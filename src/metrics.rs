@@ -1,5 +1,6 @@
 //! Prometheus metrics of the service. No label identifies a tenant, a caller or a token.
 
+mod guard;
 mod labels;
 pub mod operations;
 mod process;
@@ -20,6 +21,7 @@ use prometheus_client::{
 };
 
 pub use self::{
+    guard::GuardMetrics,
     labels::*,
     process::Process,
     scrape::{Pool, Pools},
@@ -115,16 +117,8 @@ pub struct Metrics {
     pub clock_wrong: Gauge,
     /// 1 while the SQLite file or its write-ahead log is deleted or replaced.
     pub store_file_lost: Gauge,
-    /// 1 while the database is behind the mark of its guard.
-    pub restored_from_past: Gauge,
-    /// 1 while the guard cannot be read or written.
-    pub guard_failing: Gauge,
-    /// Age of the oldest line that is not in the journal of the guard yet, in seconds.
-    pub guard_lag: Gauge<f64, AtomicU64>,
-    /// Lines written to the journal of the guard.
-    pub guard_lines: Counter,
-    /// Lines that the guard could not keep.
-    pub guard_lines_lost: Counter,
+    /// The restore guard.
+    pub guard: GuardMetrics,
     /// 1 while the database is read-only.
     pub database_read_only: Gauge,
     /// 1 if a listener beyond loopback has no TLS.
@@ -207,11 +201,7 @@ impl Metrics {
             clock_steps: Counter::default(),
             clock_wrong: Gauge::default(),
             store_file_lost: Gauge::default(),
-            restored_from_past: Gauge::default(),
-            guard_failing: Gauge::default(),
-            guard_lag: Gauge::default(),
-            guard_lines: Counter::default(),
-            guard_lines_lost: Counter::default(),
+            guard: GuardMetrics::default(),
             database_read_only: Gauge::default(),
             plaintext: Gauge::default(),
             database_unverified: Gauge::default(),
@@ -292,11 +282,7 @@ impl Metrics {
         own.register("clock_steps", "Steps of the wall clock by more than the permitted skew", self.clock_steps.clone());
         own.register("clock_wrong", "1 while the clock is wrong by more than the permitted skew, and nothing is answered", self.clock_wrong.clone());
         own.register("store_file_lost", "1 while the SQLite file or its write-ahead log is deleted or replaced", self.store_file_lost.clone());
-        own.register("restored_from_past", "1 while the database is older than the restore guard has recorded", self.restored_from_past.clone());
-        own.register("guard_failing", "1 while the database cannot be compared with the restore guard", self.guard_failing.clone());
-        own.register_with_unit("guard_lag", "Age of the oldest line that is not in the journal of the restore guard yet", Unit::Seconds, self.guard_lag.clone());
-        own.register("guard_lines", "Lines written to the journal of the restore guard", self.guard_lines.clone());
-        own.register("guard_lines_lost", "Lines that the journal of the restore guard could not keep", self.guard_lines_lost.clone());
+        self.guard.register(own);
         own.register("database_read_only", "1 while the database can be reached but is read-only", self.database_read_only.clone());
         own.register("listener_without_tls", "1 if a listener that is not on loopback has no TLS", self.plaintext.clone());
         own.register("database_without_verified_tls", "1 if a database that is not on loopback is not verified by TLS", self.database_unverified.clone());

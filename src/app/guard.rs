@@ -30,7 +30,7 @@ impl App {
                 tracing::warn!(error, "the database is not compared with the restore guard");
             }
             is_failing = failure.is_some();
-            self.metrics.guard_failing.set(is_failing.into());
+            self.metrics.guard.failing.set(is_failing.into());
             if let Some(health) = self.store.guard_health() {
                 self.show(health);
             }
@@ -39,12 +39,12 @@ impl App {
     }
 
     fn show(&self, health: GuardHealth) {
-        let (metrics, journal) = (&self.metrics, health.journal);
+        let (metrics, journal) = (&self.metrics.guard, health.journal);
         metrics.restored_from_past.set(health.restored.into());
-        metrics.guard_lag.set(journal.lag.as_secs_f64());
-        let lines = journal.written.saturating_sub(metrics.guard_lines.get());
-        metrics.guard_lines.inc_by(lines);
-        let lost = journal.lost.saturating_sub(metrics.guard_lines_lost.get());
-        metrics.guard_lines_lost.inc_by(lost);
+        metrics.lag.set(journal.lag.as_secs_f64());
+        let lines = journal.written.saturating_sub(metrics.lines.get());
+        metrics.lines.inc_by(lines);
+        let lost = journal.lost.saturating_sub(metrics.lines_lost.get());
+        metrics.lines_lost.inc_by(lost);
     }
 }

@@ -226,7 +226,12 @@ impl Callers {
                 };
                 tokens.revoke(request).await.unwrap();
             }
-            End::Revoked => drop(tokens.revoke(revoke_request(stack, uid, "a drill")).await.unwrap()),
+            End::Revoked => drop(
+                tokens
+                    .revoke(revoke_request(stack, uid, "a drill"))
+                    .await
+                    .unwrap(),
+            ),
             End::Expired => {
                 let request = expire(v1::expiry::Expiry::Now(true));
                 tokens.set_expiry(request).await.unwrap();
