@@ -1,7 +1,7 @@
 //! Tends the restore guard: compares the database with it every second, renews its mark, and shows
 //! its state in the metrics.
 
-use std::{future::pending, time::Duration};
+use std::{future::pending, pin::pin, time::Duration};
 
 use tokio::time::{sleep, timeout};
 
@@ -10,7 +10,7 @@ use crate::store::GuardHealth;
 
 /// How often the database is compared with the mark.
 const TEND_EVERY: Duration = Duration::from_secs(1);
-/// How long one comparison may take.
+/// How long one comparison may take before it counts as failing.
 const TEND_FOR: Duration = Duration::from_secs(5);
 
 impl App {
@@ -21,20 +21,28 @@ impl App {
         }
         let mut is_failing = false;
         loop {
-            let failure = match timeout(TEND_FOR, self.store.tend_guard()).await {
-                Ok(Ok(_)) => None,
-                Ok(Err(error)) => Some(error.to_string()),
-                Err(_) => Some("it takes too long".to_owned()),
+            let mut tending = pin!(self.store.tend_guard());
+            let failure = loop {
+                match timeout(TEND_FOR, &mut tending).await {
+                    Ok(Ok(_)) => break None,
+                    Ok(Err(error)) => break Some(error.to_string()),
+                    // It is not given up, because what hangs is probably the place of the guard.
+                    Err(_) => self.note_guard(Some("it takes too long"), &mut is_failing),
+                }
             };
-            if let (Some(error), false) = (&failure, is_failing) {
-                tracing::warn!(error, "the database is not compared with the restore guard");
-            }
-            is_failing = failure.is_some();
-            self.metrics.guard.failing.set(is_failing.into());
-            if let Some(health) = self.store.guard_health() {
-                self.show(health);
-            }
+            self.note_guard(failure.as_deref(), &mut is_failing);
             sleep(TEND_EVERY).await;
+        }
+    }
+
+    fn note_guard(&self, failure: Option<&str>, was_failing: &mut bool) {
+        if let (Some(error), false) = (failure, *was_failing) {
+            tracing::warn!(error, "the database is not compared with the restore guard");
+        }
+        *was_failing = failure.is_some();
+        self.metrics.guard.failing.set((*was_failing).into());
+        if let Some(health) = self.store.guard_health() {
+            self.show(health);
         }
     }
 

@@ -1,9 +1,13 @@
 //! Compares the database with the mark, and renews the mark. Only rows of the change log decide: a
 //! revision that a client sends is never compared with the mark.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use sea_orm::{ConnectionTrait as _, DbErr, QueryResult, Statement};
+use tokio::time::timeout;
 
 use super::{
     Guard, GuardError, JournalStats,
@@ -14,6 +18,8 @@ use crate::{
     store::{Error, Store, engine::dialect::PerEngine},
 };
 
+/// How long the database may take to answer.
+const ANSWER_FOR: Duration = Duration::from_secs(5);
 /// The name of the guard's number in `meta`.
 const NAME: &str = "guard";
 
@@ -115,7 +121,8 @@ impl Store {
 
     async fn newest_rows(&self) -> Result<Vec<Row>, Error> {
         let statement = Statement::from_string(self.backend(), self.dialect().pick(NEWEST));
-        let rows = self.pools.load().control.query_all_raw(statement).await?;
+        let control = self.pools.load().control.clone();
+        let rows = answered(control.query_all_raw(statement)).await?;
         let row = |row: &QueryResult| -> Result<Row, Error> {
             let position = row.try_get("", "position")?;
             Ok((position, row.try_get("", "changed_at")?))
@@ -215,15 +222,17 @@ impl Store {
 
     async fn ask_one(&self, sql: String) -> Result<QueryResult, Error> {
         let statement = Statement::from_string(self.backend(), sql);
-        let row = self.pools.load().control.query_one_raw(statement).await?;
+        let control = self.pools.load().control.clone();
+        let row = answered(control.query_one_raw(statement)).await?;
         Ok(row.ok_or_else(|| DbErr::RecordNotFound("the meta table".to_owned()))?)
     }
 
     /// Begins a guard, unless another replica has meanwhile.
     async fn begin_guard(&self, guard: &Arc<Guard>, epoch: i64) -> Result<GuardFile, GuardError> {
         let file = self.new_guard_file(epoch)?;
-        let theirs = guard.clone();
-        blocking(move || Ok(file.create(&*theirs.place, &theirs.seal)?)).await?;
+        let creating =
+            move |guard: &Guard| Ok::<_, GuardError>(file.create(&*guard.place, &guard.seal)?);
+        guard.blocking(creating).await?;
         let Some(file) = read_place(guard, Marks::Own).await?.0 else {
             return Err(GuardError::Missing);
         };
@@ -256,6 +265,14 @@ impl Store {
     }
 }
 
+/// Waits for the database, but not for ever.
+async fn answered<T>(query: impl Future<Output = Result<T, DbErr>>) -> Result<T, Error> {
+    match timeout(ANSWER_FOR, query).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(DbErr::Custom("the database does not answer".to_owned()).into()),
+    }
+}
+
 /// Writes the mark of this process if it has changed, or is about to become stale.
 async fn renew_mark(guard: &Arc<Guard>, mark: Mark) -> Result<(), GuardError> {
     let former = guard.mark();
@@ -264,8 +281,7 @@ async fn renew_mark(guard: &Arc<Guard>, mark: Mark) -> Result<(), GuardError> {
     if former.is_some_and(|former| is_same(&former) && is_recent(&former)) {
         return Ok(());
     }
-    let writing = guard.clone();
-    blocking(move || writing.write_mark(mark)).await
+    guard.blocking(move |guard| guard.write_mark(mark)).await
 }
 
 impl Guard {
@@ -289,24 +305,32 @@ async fn read_place(
     guard: &Arc<Guard>,
     which: Marks,
 ) -> Result<(Option<GuardFile>, Vec<Mark>), GuardError> {
-    let guard = guard.clone();
-    blocking(move || {
-        let file = guard.file()?;
-        let own = guard.mark();
-        let mut marks: Vec<_> = own.into_iter().collect();
+    let read = move |guard: &Guard| {
+        let mut marks: Vec<_> = guard.mark().into_iter().collect();
         if which == Marks::All {
             let all = Mark::all(&*guard.place, &guard.seal)?;
             marks.extend(all.into_iter().map(|(_, mark)| mark));
         }
-        Ok((file, marks))
-    })
-    .await
+        Ok::<_, GuardError>((guard.file()?, marks))
+    };
+    guard.blocking(read).await
 }
 
-/// Runs what reads or writes the place on a thread for such work.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, GuardError> + Send + 'static,
-) -> Result<T, GuardError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|failed| Err(std::io::Error::other(failed).into()))
+impl Guard {
+    /// Runs what reads or writes the place on a thread for such work. One at a time, so that a place
+    /// that hangs takes no more than one thread, however often the caller gives up.
+    pub(super) async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, GuardError> + Send + 'static,
+    ) -> Result<T, GuardError> {
+        let turn = self.turn.clone().lock_owned().await;
+        let guard = self.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let done = work(&guard);
+            drop(turn);
+            done
+        });
+        let done = done.await;
+        done.unwrap_or_else(|failed| Err(std::io::Error::other(failed).into()))
+    }
 }

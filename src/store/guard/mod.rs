@@ -65,7 +65,7 @@ pub enum GuardMode {
 #[derive(Debug, thiserror::Error)]
 pub enum GuardError {
     /// The place cannot be read or written.
-    #[error("the place of the guard cannot be used")]
+    #[error("the place of the guard cannot be used: {0}")]
     Place(#[from] io::Error),
     /// A file is damaged, or was sealed with another key.
     #[error(
@@ -90,6 +90,8 @@ pub enum GuardError {
     Store(#[from] Error),
 }
 
+type Turn = tokio::sync::Mutex<()>;
+
 /// The guard of a store.
 pub struct Guard {
     place: Arc<dyn Place>,
@@ -99,6 +101,8 @@ pub struct Guard {
     mode: GuardMode,
     journal: Journal,
     changes: AtomicU64,
+    /// Held by what reads or writes the place, other than the journal.
+    turn: Arc<Turn>,
     /// Whether the database is behind the mark.
     restored: Arc<AtomicBool>,
     /// The last mark of this process.
@@ -138,6 +142,7 @@ impl Guard {
             mode,
             journal,
             changes: AtomicU64::new(0),
+            turn: Arc::default(),
             restored: Arc::default(),
             mark: Mutex::default(),
             checked: ArcSwapOption::empty(),

@@ -12,7 +12,6 @@ use uuid::Uuid;
 
 use super::{
     Guard, GuardError, Intent,
-    check::blocking,
     fold::{Fold, StackFold, TokenFold},
     mark::GuardFile,
     read,
@@ -108,12 +107,11 @@ impl Store {
     /// # Errors
     /// Returns [`GuardError`] if the place cannot be read, or if there is no guard.
     pub async fn restore_plan(&self) -> Result<RestorePlan, GuardError> {
-        let guard = self.require_guard()?.clone();
-        blocking(move || {
+        let read = |guard: &Guard| {
             guard.file()?.ok_or(GuardError::Missing)?;
             let mut fold = Fold::default();
             let contents = read::read(&*guard.place, &guard.seal, |intent| fold.add(intent))?;
-            Ok(RestorePlan {
+            Ok::<_, GuardError>(RestorePlan {
                 fold,
                 unknown: contents.unknown,
                 report: JournalReport {
@@ -121,8 +119,8 @@ impl Store {
                     damaged: contents.damaged,
                 },
             })
-        })
-        .await
+        };
+        self.require_guard()?.blocking(read).await
     }
 
     /// Returns what [`Self::restore`] would end. Changes nothing.
@@ -199,7 +197,9 @@ impl Store {
         let file = self.new_guard_file(epoch)?;
         self.replace_guard(&self.restoring(Mode::Apply)?, file.guard)
             .await?;
-        blocking(move || Ok(file.replace(&*guard.place, &guard.seal)?)).await
+        let replacing =
+            move |guard: &Guard| Ok::<_, GuardError>(file.replace(&*guard.place, &guard.seal)?);
+        guard.blocking(replacing).await
     }
 
     /// Records in the database that it has another guard, with an audit row.
@@ -220,14 +220,13 @@ impl Store {
 
     /// Makes the guard the one of this epoch.
     async fn guard_epoch(&self, guard: &Arc<Guard>, epoch: i64) -> Result<(), GuardError> {
-        let guard = guard.clone();
-        let number = blocking(move || {
+        let replacing = move |guard: &Guard| {
             let former = guard.file()?.ok_or(GuardError::Missing)?;
             let file = GuardFile { epoch, ..former };
             file.replace(&*guard.place, &guard.seal)?;
-            Ok(file.guard)
-        })
-        .await?;
+            Ok::<_, GuardError>(file.guard)
+        };
+        let number = guard.blocking(replacing).await?;
         // A database from before it was guarded does not have the number yet.
         self.claim_for_guard(number).await
     }
