@@ -23,8 +23,9 @@ pub struct GuardMetrics {
 }
 
 impl GuardMetrics {
+    /// Registers the metrics.
     #[rustfmt::skip]
-    pub(super) fn register(&self, own: &mut Registry) {
+    pub fn register(&self, own: &mut Registry) {
         own.register("restored_from_past", "1 while the database is older than the restore guard has recorded", self.restored_from_past.clone());
         own.register("guard_failing", "1 while the database cannot be compared with the restore guard", self.failing.clone());
         own.register_with_unit("guard_lag", "Age of the oldest line that is not in the journal of the restore guard yet", Unit::Seconds, self.lag.clone());
