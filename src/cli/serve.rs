@@ -43,6 +43,7 @@ pub async fn run(command: Serve) -> anyhow::Result<ExitCode> {
         || ExitError::usage("--issuers is required (or STACKTOKEN_ISSUERS): a TOML file");
     let issuers = issuers.ok_or_else(required)?;
     let location = settings::location(&command.database)?;
+    let guard = settings::guard(&command.guard)?;
     let stop = settings::stop_on_signal()?;
     let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(OsEntropy));
     let tuning = &command.tuning;
@@ -67,7 +68,6 @@ pub async fn run(command: Serve) -> anyhow::Result<ExitCode> {
         listeners = listeners.with_http(http_listen, http_public_url).await?;
     }
     let mut ports = listeners.open(front, tuning);
-    let guard = settings::guard(&command.guard)?;
     let how = database::How {
         size: settings::pool_size(&command.database),
         guard: guard.as_ref(),
