@@ -130,6 +130,22 @@ impl Callers {
         })
     }
 
+    /// Asks until there is an answer. While a replica begins to trust a database, a call can be
+    /// refused.
+    pub async fn ask_again(&mut self, held: &Held) -> Told {
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        loop {
+            match self.ask(held).await {
+                Ok(told) => return told,
+                Err(refused) => {
+                    assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused:?}");
+                    assert!(std::time::Instant::now() < until, "{refused:?}");
+                }
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+
     async fn stack(&mut self) -> String {
         let stack = register_as(self.operator.clone()).await;
         let request = admin::SetTokenLimitRequest {

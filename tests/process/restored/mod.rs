@@ -153,7 +153,7 @@ impl Site {
         served.serves().await;
         let mut callers = Callers::of(&served).await;
         for (held, before) in drill.held.iter().zip(&drill.told) {
-            let after = callers.ask(held).await.unwrap();
+            let after = callers.ask_again(held).await;
             assert!(
                 !after.exceeds(before),
                 "{:?} came back: {after:?}",
