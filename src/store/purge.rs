@@ -1,6 +1,5 @@
-//! Deletes data whose retention has ended (R14, R15). Each transaction deletes only a few rows,
-//! only one process purges at a time, and no transaction waits for locks. Locked rows are left for
-//! the next run.
+//! Deletes data whose retention has ended (R14, R15). Each transaction deletes only a few rows, and
+//! leaves locked rows for the next run. Only one process purges at a time.
 
 use std::collections::BTreeSet;
 

@@ -1,6 +1,5 @@
-//! Handles connections from accept to close: limits on their number, a timeout for the handshake, a
-//! maximum age and graceful shutdown. One task accepts connections and performs their handshakes.
-//! Dedicated threads then serve the connections. This module does not depend on RPCs.
+//! Handles connections from accept to close: limits, handshakes, a maximum age, graceful shutdown.
+//! One task accepts them, dedicated threads serve them. This module does not depend on RPCs.
 
 mod accepting;
 pub(super) mod admin_connections;

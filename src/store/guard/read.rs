@@ -160,6 +160,6 @@ mod tests {
         assert!(contents.damaged.is_empty());
         assert_eq!(contents.unknown.len() as u64, changes / 3);
         let tokens = fold.stacks.values().map(|stack| stack.tokens.len() as u64);
-        assert_eq!(tokens.sum::<u64>(), changes / 3);
+        assert_eq!(tokens.sum::<u64>(), changes.div_ceil(3));
     }
 }
