@@ -578,25 +578,25 @@ pub struct IntrospectResponse {
     #[prost(string, tag = "9")]
     pub revision: ::prost::alloc::string::String,
     /// What the token may do or, if the secret of a session was presented, what that session may do.
-    /// Set only if the token is active and this was included. If nothing is left of the permissions of
-    /// a session, `modules` or `branches` is present and empty.
+    /// Set only if the token is active and `include` asked for it. If no permissions of a session are
+    /// left, `modules` or `branches` is present and empty.
     #[prost(message, optional, tag = "10")]
     pub permissions: ::core::option::Option<Permissions>,
-    /// Facts about the stack. Set only if the token is active and this was included.
+    /// Facts about the stack. Set only if the token is active and `include` asked for them.
     #[prost(message, optional, tag = "11")]
     pub stack: ::core::option::Option<StackFacts>,
-    /// Further facts about the token. Set only if the token is active and this was included.
+    /// Further facts about the token. Set only if the token is active and `include` asked for them.
     #[prost(message, optional, tag = "12")]
     pub token: ::core::option::Option<TokenFacts>,
-    /// The token's labels, as in `Token.labels`. Set only if the token is active and this was
-    /// included.
+    /// The token's labels, as in `Token.labels`. Set only if the token is active and `include` asked
+    /// for them.
     #[prost(btree_map = "string, string", tag = "13")]
     pub labels: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
     /// The session whose secret was presented. Set only if the token is active and federated, and
-    /// this was included.
+    /// `include` asked for it.
     #[prost(message, optional, tag = "14")]
     pub session: ::core::option::Option<SessionFacts>,
 }
@@ -637,10 +637,10 @@ pub mod action_requirement {
         /// The token must be granted this access to this module.
         #[prost(message, tag = "2")]
         Grant(super::ModuleGrant),
-        /// The token must be granted this branch, the one that the question named.
+        /// The token must be granted this branch, which the question named.
         #[prost(string, tag = "3")]
         Branch(::prost::alloc::string::String),
-        /// The token must be granted this branch alias, the one that the question named.
+        /// The token must be granted this branch alias, which the question named.
         #[prost(string, tag = "4")]
         BranchAlias(::prost::alloc::string::String),
         /// The question must name a branch or a branch alias. Always true.
@@ -958,7 +958,7 @@ pub mod introspection_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// Introspects up to 100 tokens at once. The verdicts are the same as those of Introspect,
-        /// but all are of one instant and one revision, and they cost far less than 100 calls. Each
+        /// but all of them reflect the same instant and revision, and one batch costs far less than 100 calls. Each
         /// question gets its own answer or its own error, and an error of one question does not
         /// affect the others. Messages can have up to 1 MiB in each direction. Callers: services with
         /// the introspect role.
