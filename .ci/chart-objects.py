@@ -11,6 +11,8 @@ import yaml
 
 NAMESPACE = "tokens"
 OWN_LABELS = {"helm.sh/chart", "app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/version"}
+# The volumes that a container may write: the SQLite file and the restore guard.
+WRITABLE = {"data", "guard"}
 # The hooks of the components. The network policy of such a pod must be of the same hook, and come
 # first.
 HOOKED = {"migrate": "pre-install,pre-upgrade", "test": "test"}
@@ -65,7 +67,7 @@ def check_volumes(release):
             mounts = {mount["mountPath"]: mount["name"] for mount in container.get("volumeMounts", [])}
             mounted |= set(mounts.values())
             for mount in container.get("volumeMounts", []):
-                release.expect(mount.get("readOnly") or mount["name"] == "data", f"{name}: {mount['name']} can be written")
+                release.expect(mount.get("readOnly") or mount["name"] in WRITABLE, f"{name}: {mount['name']} can be written")
             for variable in container["env"]:
                 check_path(release, f"{name}: {variable['name']}", variable["value"], mounts, volumes)
         release.expect(mounted == set(volumes), f"{name}: volumes {set(volumes)} but mounted {mounted}")
@@ -77,6 +79,9 @@ def check_path(release, name, value, mounts, volumes):
     """Checks that a variable whose value is a path refers to a file in a volume."""
     path = value.removeprefix("sqlite:")
     if not path.startswith("/"):
+        return
+    if path in mounts:
+        # A folder that is a volume of its own, such as that of the restore guard.
         return
     folder, _, file = path.rpartition("/")
     volume = volumes.get(mounts.get(folder))
