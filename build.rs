@@ -33,10 +33,11 @@ const EXTERN: (&str, &str) = (".google.rpc.Status", "::tonic_types::pb::Status")
 /// Messages that contain a secret. They get no derived `Debug`, because it would print the secret.
 /// `src/grpc/redact.rs` and `crates/client/src/redact.rs` must implement a `Debug` that omits it
 /// (R9), otherwise the code does not compile.
-const SECRET: [&str; 7] = [
+const SECRET: [&str; 8] = [
     "stacktoken.v1.IssueResponse",
     "stacktoken.v1.RotateResponse",
     "stacktoken.v1.ExchangeResponse",
+    "stacktoken.v1.EndSessionRequest",
     "stacktoken.v1.ExplainExchangeRequest",
     "stacktoken.v1.IntrospectRequest",
     "stacktoken.v1.IntrospectQuestion",

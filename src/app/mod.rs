@@ -8,6 +8,7 @@ mod change_broadcast;
 mod change_poller;
 mod clocks;
 mod coalesce;
+mod end_session;
 mod error;
 mod exchange;
 mod explain;
@@ -141,6 +142,7 @@ pub struct App {
     workloads: Workloads,
     sessions: SessionLimits,
     explained: Throttle,
+    strangers: Throttle,
 }
 
 /// The issuers of workloads' JWTs, and the verifier of these JWTs.
@@ -218,6 +220,7 @@ impl App {
             },
             sessions: tuning.sessions,
             explained: Throttle::new(exchange::EXPLAINED),
+            strangers: Throttle::new(end_session::BY_STRANGERS),
         };
         (app, writer)
     }
@@ -276,7 +279,11 @@ impl App {
     /// # Errors
     /// [`Refusal::RateLimited`].
     pub fn admit_change(&self, call: &Call) -> Result<(), Refusal> {
-        self.changes.admit(&call.caller.sharer())
+        self.changes.admit(&call.caller.sharer())?;
+        if call.caller.stranger_in.is_some() {
+            self.admit_stranger()?;
+        }
+        Ok(())
     }
 
     /// Removes idle callers from the rate limiters. Call it periodically.

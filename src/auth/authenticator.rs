@@ -380,6 +380,7 @@ fn caller(entry: &IssuerEntry, jwt: &Jwt<'_>) -> Result<Caller, Cause> {
     Ok(Caller {
         introspects: entry.may_introspect(jwt.subject()),
         workload: workload.map(Arc::new),
+        stranger_in: None,
         actor: Actor {
             kind: entry.caller,
             issuer: entry.issuer.clone(),

@@ -97,6 +97,7 @@ fn caller(entry: &CertificateEntry) -> Caller {
     Caller {
         introspects: entry.introspects,
         workload: None,
+        stranger_in: None,
         actor: Actor {
             kind: entry.caller,
             issuer: CERTIFICATE_ISSUER.to_owned(),

@@ -12,7 +12,7 @@ use super::{
     source::{KeySource, parse_url},
 };
 use crate::domain::{
-    caller::CallerKind,
+    caller::{CallerKind, SESSION_ISSUER},
     federation::{FederationIssuer, Provider},
     text::Issuer,
 };
@@ -142,8 +142,8 @@ impl Entry<'_> {
     fn issuer(&self) -> Result<String, IssuersError> {
         let text = self.text("issuer")?;
         Issuer::parse(text).map_err(|problem| self.fault("issuer", &problem.to_string()))?;
-        if text == CERTIFICATE_ISSUER {
-            let problem = "is reserved for callers with a client certificate: use the issuer's URL";
+        if [CERTIFICATE_ISSUER, SESSION_ISSUER].contains(&text) {
+            let problem = "is reserved for callers without a JWT: use the issuer's URL";
             return Err(self.fault("issuer", problem));
         }
         Ok(text.to_owned())

@@ -27,7 +27,8 @@ pub struct Rule {
 pub enum AllowedCallers {
     /// Anyone who can reach the port. Used for health and reflection.
     Everybody,
-    /// Authenticated callers who meet the requirement.
+    /// Authenticated callers who meet the requirement. If it is [`Requirement::holder`], callers who
+    /// are not authenticated.
     Callers(Requirement),
 }
 
@@ -39,6 +40,7 @@ const NOBODY: Requirement = Requirement {
     service: false,
     anyone: false,
     workload: false,
+    holder: false,
 };
 const STACK_ADMIN: Requirement = Requirement {
     stack_admin: true,
@@ -72,6 +74,10 @@ const WORKLOAD: Requirement = Requirement {
 };
 const ANYONE: Requirement = Requirement {
     anyone: true,
+    ..NOBODY
+};
+const HOLDER: Requirement = Requirement {
+    holder: true,
     ..NOBODY
 };
 
@@ -153,6 +159,7 @@ pub const RULES: &[Rule] = &[
     read("/stacktoken.v1.TokenService/ListFederationIssuers", STACK_ADMIN, AuditAction::TokenListFederationIssuers),
     change("/stacktoken.v1.TokenService/EndSessions", STACK_ADMIN, AuditAction::TokenEndSessions),
     change("/stacktoken.v1.ExchangeService/Exchange", WORKLOAD, AuditAction::TokenExchange),
+    change("/stacktoken.v1.ExchangeService/EndSession", HOLDER, AuditAction::TokenEndSession),
     change("/stacktoken.v1.LeakService/ReportLeaked", OPERATOR_OR_SERVICE, AuditAction::TokenReportLeaked),
     verdict("/stacktoken.v1.IntrospectionService/Introspect", INTROSPECTOR),
     verdict("/stacktoken.v1.IntrospectionService/BatchIntrospect", INTROSPECTOR),

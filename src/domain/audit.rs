@@ -53,6 +53,7 @@ actions! {
     TokenRevokeAll "token_revoke_all" "stacktoken.v1.TokenService/RevokeAll",
     TokenReportLeaked "token_report_leaked" "stacktoken.v1.LeakService/ReportLeaked",
     TokenExchange "token_exchange" "stacktoken.v1.ExchangeService/Exchange",
+    TokenEndSession "token_end_session" "stacktoken.v1.ExchangeService/EndSession",
     TokenExplainExchange "token_explain_exchange" "stacktoken.v1.TokenService/ExplainExchange",
     TokenListFederationIssuers "token_list_federation_issuers" "stacktoken.v1.TokenService/ListFederationIssuers",
     TokenEndSessions "token_end_sessions" "stacktoken.v1.TokenService/EndSessions",

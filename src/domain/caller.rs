@@ -2,7 +2,7 @@
 //! inside the transaction of a change, so that the decision cannot race with the removal of a
 //! member.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 use super::{
     federation::Workload,
@@ -20,7 +20,8 @@ pub enum CallerKind {
     Service,
     /// A platform operator. An operator can also have a role in a stack, like any other person.
     Operator,
-    /// A workload, such as a CI job or a pod, which may only exchange its own JWT.
+    /// A workload, such as a CI job or a pod, which may only exchange its own JWT and end the
+    /// session that it got for it.
     Workload,
 }
 
@@ -45,6 +46,9 @@ impl CallerKind {
     }
 }
 
+/// The `issuer` of whoever is known only by the secret of a session.
+pub const SESSION_ISSUER: &str = "session";
+
 /// Who did something. Contains only ids.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Actor {
@@ -56,27 +60,65 @@ pub struct Actor {
     pub subject: String,
 }
 
-/// An authenticated caller.
+impl Actor {
+    /// Returns who presented the secret of a session: the workload that started it, or nobody in
+    /// particular if no session is known.
+    #[must_use]
+    pub fn of_session(subject: &str) -> Self {
+        Self {
+            kind: CallerKind::Workload,
+            issuer: SESSION_ISSUER.to_owned(),
+            subject: subject.to_owned(),
+        }
+    }
+}
+
+/// A caller: an authenticated one, or a stranger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// The identity of the caller.
     pub actor: Actor,
     /// Whether the caller may introspect tokens. True only for services.
     pub introspects: bool,
-    /// The verified workload. Set if and only if the kind is [`CallerKind::Workload`].
+    /// The verified workload. Set if and only if the caller is authenticated and the kind is
+    /// [`CallerKind::Workload`].
     pub workload: Option<Arc<Workload>>,
+    /// The network of a caller without a credential: the IPv4 address, or the /64 network of the
+    /// IPv6 address. `None` for authenticated callers.
+    pub stranger_in: Option<IpAddr>,
 }
 
 impl Caller {
+    /// Returns a caller without a credential, in this network.
+    #[must_use]
+    pub fn stranger(network: IpAddr) -> Self {
+        Self {
+            actor: Actor::of_session(""),
+            introspects: false,
+            workload: None,
+            stranger_in: Some(network),
+        }
+    }
+
+    /// Returns whether there can be any number of such callers, because anyone can become one.
+    /// Whoever limits them must limit all of them together too.
+    #[must_use]
+    pub const fn is_public(&self) -> bool {
+        self.workload.is_some() || self.stranger_in.is_some()
+    }
+
     /// Returns the identity to which limits apply: permits, connections and the rate of changes.
     /// For a workload, this is its account at the issuer, because one account has many identities.
-    /// A limit on workloads must also apply to all workloads together, because anyone can have any
-    /// number of accounts at a public issuer.
+    /// For a stranger, it is the network.
     #[must_use]
     pub fn sharer(&self) -> Cow<'_, Actor> {
-        match &self.workload {
-            None => Cow::Borrowed(&self.actor),
-            Some(workload) => Cow::Owned(Actor {
+        match (&self.workload, self.stranger_in) {
+            (None, None) => Cow::Borrowed(&self.actor),
+            (None, Some(network)) => Cow::Owned(Actor {
+                subject: network.to_string(),
+                ..self.actor.clone()
+            }),
+            (Some(workload), _) => Cow::Owned(Actor {
                 kind: self.actor.kind,
                 issuer: workload.issuer.clone(),
                 subject: workload.account_key.clone(),
@@ -124,6 +166,9 @@ pub struct Requirement {
     pub anyone: bool,
     /// A workload is allowed.
     pub workload: bool,
+    /// Anyone is allowed, without a credential: the message contains the secret to which the call
+    /// is limited. A credential is not read.
+    pub holder: bool,
 }
 
 impl Requirement {
@@ -140,7 +185,7 @@ impl Requirement {
             CallerKind::Workload => self.workload,
         };
         let anyone = self.anyone && caller.actor.kind != CallerKind::Workload;
-        if admitted || anyone {
+        if admitted || anyone || self.holder {
             Ok(())
         } else {
             Err(self.refusal(None))

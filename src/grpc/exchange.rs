@@ -21,4 +21,15 @@ impl v1::exchange_service_server::ExchangeService for Exchanges {
             Ok(convert::exchanged(&exchanged))
         })
     }
+
+    async fn end_session(
+        &self,
+        request: Request<v1::EndSessionRequest>,
+    ) -> Result<Response<v1::EndSessionResponse>, Status> {
+        handle!(request, convert::end_session, |call, secret| {
+            self.0.end_session(call, &secret).await?;
+            // The response is identical for every outcome.
+            Ok(v1::EndSessionResponse { ended: true })
+        })
+    }
 }

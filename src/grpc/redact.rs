@@ -4,8 +4,8 @@
 use std::fmt;
 
 use super::pb::v1::{
-    ExchangeResponse, ExplainExchangeRequest, IntrospectQuestion, IntrospectRequest, IssueResponse,
-    ReportLeakedRequest, RotateResponse,
+    EndSessionRequest, ExchangeResponse, ExplainExchangeRequest, IntrospectQuestion,
+    IntrospectRequest, IssueResponse, ReportLeakedRequest, RotateResponse,
 };
 
 impl fmt::Debug for IssueResponse {
@@ -35,6 +35,12 @@ impl fmt::Debug for ExchangeResponse {
             .field("permissions", &self.permissions)
             .field("revision", &self.revision)
             .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for EndSessionRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndSessionRequest").finish_non_exhaustive()
     }
 }
 

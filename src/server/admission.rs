@@ -3,7 +3,7 @@
 //! and within the deadline. No call holds a permit before its message has arrived and its caller is
 //! known.
 
-use std::{convert::Infallible, pin::pin, sync::Arc};
+use std::{convert::Infallible, net::Ipv6Addr, pin::pin, sync::Arc};
 
 use http::{Extensions, HeaderMap, HeaderValue, Request, Response};
 use tokio::time::sleep;
@@ -25,7 +25,7 @@ use crate::{
         Rejection, Unverified,
         policy::{AllowedCallers, Rule},
     },
-    domain::caller::{Call, Mode, Requirement},
+    domain::caller::{Call, Caller, Mode},
     grpc::{
         framing,
         status::{self, Failure},
@@ -172,9 +172,18 @@ impl RpcMiddleware {
             return Err(app::Error::ClockSkew.into());
         }
         let credentials = (request.headers(), request.extensions());
-        let call = self
-            .authenticate(credentials, requirement, request_id)
-            .await?;
+        let caller = if requirement.holder {
+            stranger(request.extensions())
+        } else {
+            self.authenticate(credentials, request_id).await?
+        };
+        let call = Call {
+            caller,
+            requirement,
+            received_at: self.app.clock().now(),
+            request_id: request_id.to_owned(),
+            mode: Mode::Apply,
+        };
         let call = known.insert(call);
         let admitted = requirement.admit(&call.caller);
         let admitted = admitted.and_then(|()| {
@@ -185,7 +194,8 @@ impl RpcMiddleware {
             }
         });
         if let Err(refusal) = admitted {
-            if let Some(action) = rule.action {
+            // Only refusals of authenticated callers are recorded (R14).
+            if let Some(action) = rule.action.filter(|_| !requirement.holder) {
                 self.app
                     .note_refusal(call, action, About::default(), &refusal);
             }
@@ -198,9 +208,8 @@ impl RpcMiddleware {
     async fn authenticate(
         &self,
         (headers, extensions): (&HeaderMap, &Extensions),
-        requirement: Requirement,
         request_id: &str,
-    ) -> Result<Call, Failure> {
+    ) -> Result<Arc<Caller>, Failure> {
         let values: Vec<&[u8]> = headers
             .get_all(http::header::AUTHORIZATION)
             .iter()
@@ -208,8 +217,7 @@ impl RpcMiddleware {
             .collect();
         let peer = Peer::of(extensions);
         let certified = peer.and_then(|peer| peer.certified.as_ref());
-        let caller = self
-            .authenticator
+        self.authenticator
             .authenticate(&values, certified)
             .await
             .map_err(|rejection| {
@@ -222,17 +230,15 @@ impl RpcMiddleware {
                     Rejection::CertificateExpired => Failure::CertificateExpired,
                     Rejection::KeysUnavailable => Failure::KeysUnavailable,
                 }
-            })?;
-        let received_at = self.app.clock().now();
-        let request_id = request_id.to_owned();
-        Ok(Call {
-            caller,
-            requirement,
-            received_at,
-            request_id,
-            mode: Mode::Apply,
-        })
+            })
     }
+}
+
+/// Returns the caller of an RPC that reads no credential.
+fn stranger(extensions: &Extensions) -> Arc<Caller> {
+    // The address is only a fallback, because every connection has a peer.
+    let network = Peer::of(extensions).map_or(Ipv6Addr::UNSPECIFIED.into(), |peer| peer.network);
+    Arc::new(Caller::stranger(network))
 }
 
 /// Logs why a credential was refused, because the response does not reveal the reason. Lines with

@@ -17,7 +17,7 @@ pub(super) struct CallPermits {
     all: Arc<Semaphore>,
     introspectors: Kind,
     others: Kind,
-    /// Limits for workloads, which also count among `others`.
+    /// Limits for workloads and strangers, which also count among `others`.
     workloads: Kind,
     counts: KeyedCounts<Actor>,
     closed: bool,
@@ -79,13 +79,14 @@ impl CallPermits {
 
     /// Takes a permit for a call by this caller, or fails with [`Failure::Overloaded`].
     pub fn enter(&self, caller: &Caller) -> Result<CallPermit, Failure> {
-        let (kind, each) = match (&caller.workload, caller.introspects) {
-            // Anyone can have accounts at public issuers, so all workloads share one part.
-            (Some(_), _) => (&self.others, self.workloads.each),
-            (None, true) => (&self.introspectors, self.introspectors.each),
-            (None, false) => (&self.others, self.others.each),
+        let (kind, each) = match (caller.is_public(), caller.introspects) {
+            // Anyone can have accounts at public issuers, so all workloads share one part, and
+            // strangers share it with them.
+            (true, _) => (&self.others, self.workloads.each),
+            (false, true) => (&self.introspectors, self.introspectors.each),
+            (false, false) => (&self.others, self.others.each),
         };
-        let workloads = caller.workload.is_some().then_some(&self.workloads.all);
+        let workloads = caller.is_public().then_some(&self.workloads.all);
         let permit = |all: &Arc<Semaphore>| {
             let permit = all.clone().try_acquire_owned();
             permit.map_err(|_| Failure::Overloaded)
@@ -127,6 +128,7 @@ mod tests {
             },
             introspects: false,
             workload: (kind == CallerKind::Workload).then(|| Arc::new(workload)),
+            stranger_in: None,
         }
     }
 
@@ -145,6 +147,11 @@ mod tests {
             }
         }
         assert_eq!(held.len(), 16);
+        let stranger = Caller::stranger([192, 0, 2, 1].into());
+        assert!(permits.enter(&stranger).is_err(), "a share of his own");
+        held.truncate(12);
+        let calls: Vec<_> = std::iter::from_fn(|| permits.enter(&stranger).ok()).collect();
+        assert_eq!(calls.len(), 4);
         let person = caller(CallerKind::User, ("login", "ann"));
         assert!(permits.enter(&person).is_ok());
     }

@@ -326,6 +326,10 @@ async fn exchanged(dev: &Dev, secrets: &mut Secrets, stack: &str) {
     let ask = introspect_request(stack, &secret, &["entry.read"]);
     let answer = service.introspection.introspect(ask).await.unwrap();
     assert!(answer.into_inner().active);
+    for secret in [format!("{secret}x"), over_http] {
+        let end = v1::EndSessionRequest { secret };
+        workload.exchange.end_session(end).await.unwrap();
+    }
     let end = v1::EndSessionsRequest {
         stack_api_key: stack.into(),
         token_uid: uid,

@@ -116,6 +116,7 @@ impl Engine {
                 actor,
                 introspects: false,
                 workload: None,
+                stranger_in: None,
             }),
             requirement,
             received_at: self.clock.now(),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use stacktoken::grpc::pb::v1;
+use stacktoken::grpc::pb::{audit::v1::ListRequest, v1};
 use tonic::{Code, Status, transport::Endpoint};
 
 use crate::{
@@ -168,6 +168,47 @@ async fn at_the_limit_of_100_exactly_100_of_200_exchanges_at_two_replicas_succee
     }
 }
 
+/// Ends the session of a secret, without a credential.
+async fn end_own(replica: &Replica, secret: &str) -> Instant {
+    let endpoint = Endpoint::from_shared(format!("http://{}", replica.address)).unwrap();
+    let mut job = Client::new(endpoint.connect().await.unwrap(), None);
+    let request = v1::EndSessionRequest {
+        secret: secret.to_owned(),
+    };
+    let ended = job.exchange.end_session(request).await.unwrap();
+    assert!(ended.into_inner().ended);
+    Instant::now()
+}
+
+/// A job, its owner and a service that reports the secret end the session at the same time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_those_who_end_one_session_at_once_one_leaves_a_row() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let uid = federated(&cluster, "ci").await;
+    for round in 0..ROUNDS {
+        let claims = job(now(), json!({ "run_id": round.to_string() }));
+        let session = exchange((&cluster, &cluster.a), (&uid, &claims));
+        let secret = session.await.unwrap().secret;
+        let all = (0..4).map(|at| end_own(replica(&cluster, at), &secret));
+        tokio::join!(join_all(all), end(&cluster, &uid));
+        let verdict = cluster.a.introspect(&cluster.stack, &secret).await;
+        assert_eq!(verdict.unwrap().reason(), v1::Reason::Revoked);
+        assert_eq!(live(&cluster, &uid).await, 0);
+    }
+    let request = ListRequest {
+        stack_api_key: cluster.stack.clone(),
+        page_size: 100,
+        ..Default::default()
+    };
+    let mut operator = cluster.a.operator.clone();
+    let listed = operator.audit.list(request).await.unwrap().into_inner();
+    let ends = listed.events.iter();
+    let ends = ends.filter(|event| event.method.contains("/EndSession"));
+    assert_eq!(ends.count(), ROUNDS);
+}
+
 /// A change that ends sessions at one replica ends them at the other within the bound, even if they
 /// are cached there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -185,8 +226,9 @@ async fn a_session_that_ends_at_one_replica_ends_at_the_other_within_the_bound()
             replica.warm(&cluster.stack, &session.secret).await;
         }
         let mut owner = cluster.a.owner.clone();
-        let ended = match round % 3 {
+        let ended = match round % 4 {
             0 => end(&cluster, &uid).await,
+            3 => end_own(&cluster.a, &session.secret).await,
             1 => {
                 cluster.revoke(&uid).await.unwrap();
                 Instant::now()

@@ -70,6 +70,7 @@ fn operator(now: Timestamp) -> Call {
             actor,
             introspects: false,
             workload: None,
+            stranger_in: None,
         }),
         requirement: Requirement {
             operator: true,

@@ -66,6 +66,20 @@ pub fn exchanged(exchanged: &Exchanged) -> v1::ExchangeResponse {
     }
 }
 
+/// Returns the secret of the session to end. It can have any form.
+pub fn end_session(
+    message: v1::EndSessionRequest,
+    _: &Call,
+) -> Result<Zeroizing<String>, Violations> {
+    let mut faults = Violations::default();
+    let secret = Zeroizing::new(message.secret);
+    if secret.is_empty() {
+        let problem = "is required: the secret of the session, as Exchange returned it";
+        faults.add("secret", Problem::new(problem));
+    }
+    faults.finish(Some(secret))
+}
+
 pub fn explain(
     mut message: v1::ExplainExchangeRequest,
     _: &Call,

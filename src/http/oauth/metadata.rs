@@ -19,7 +19,7 @@ struct Metadata<'a> {
     introspection_endpoint: String,
     introspection_endpoint_auth_methods_supported: &'static [&'static str],
     revocation_endpoint: String,
-    revocation_endpoint_auth_methods_supported: &'static [&'static str],
+    revocation_endpoint_auth_methods_supported: Vec<&'static str>,
     response_types_supported: [&'static str; 0],
 }
 
@@ -45,7 +45,8 @@ pub(in crate::http) async fn metadata(
         introspection_endpoint: format!("{issuer}/oauth2/introspect"),
         introspection_endpoint_auth_methods_supported: methods,
         revocation_endpoint: format!("{issuer}/oauth2/revoke"),
-        revocation_endpoint_auth_methods_supported: methods,
+        // The secret of a session is enough to end it.
+        revocation_endpoint_auth_methods_supported: [methods, &["none"]].concat(),
         response_types_supported: [],
     };
     Ok(json(StatusCode::OK, None, &metadata))

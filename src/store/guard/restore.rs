@@ -245,6 +245,7 @@ impl Store {
                 actor,
                 introspects: false,
                 workload: None,
+                stranger_in: None,
             }),
             requirement: Requirement {
                 operator: true,

@@ -62,6 +62,17 @@ pub(in crate::store) async fn end_session(
     Ok(ended == 1)
 }
 
+/// Returns the workload that started the session with this secret. `None` if there is no such
+/// session.
+pub(in crate::store) async fn subject_of(
+    tx: &Transaction,
+    digest: &Digest,
+) -> Result<Option<String>, Error> {
+    let digest = digest.as_bytes().to_vec();
+    let row = session::Entity::find_by_id(digest).one(tx).await?;
+    Ok(row.map(|row| row.subject))
+}
+
 async fn end(tx: &Transaction, which: Condition, now: Timestamp) -> Result<u32, Error> {
     let done = session::Entity::update_many()
         .col_expr(session::Column::EndedAt, now.as_micros().into())

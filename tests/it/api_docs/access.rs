@@ -34,6 +34,9 @@ pub fn in_words(path: &str) -> String {
     match policy::rule(&format!("/{path}")).map(|rule| rule.admits) {
         None => "nobody".to_owned(),
         Some(AllowedCallers::Everybody) => "everybody, without a credential".to_owned(),
+        Some(AllowedCallers::Callers(required)) if required.holder => {
+            "everybody who has the secret, without a credential".to_owned()
+        }
         Some(AllowedCallers::Callers(required)) if required.anyone => {
             "every authenticated caller".to_owned()
         }
@@ -51,6 +54,15 @@ pub fn in_words(path: &str) -> String {
     }
 }
 
+/// Returns whether an RPC reads a credential.
+pub fn reads_credential(path: &str) -> bool {
+    let rule = policy::rule(&format!("/{path}"));
+    rule.is_some_and(|rule| match rule.admits {
+        AllowedCallers::Everybody => false,
+        AllowedCallers::Callers(required) => !required.holder,
+    })
+}
+
 /// Renders the table of all RPCs that the server offers and their callers.
 pub fn matrix() -> String {
     let mut out = "\n## Who may call what\n\nFrom the policy table of the server (`src/auth/policy.rs`). An RPC that is not in it is \
@@ -66,15 +78,16 @@ pub fn matrix() -> String {
         for (_, meets) in COLUMNS {
             let admitted = match &rule.admits {
                 AllowedCallers::Everybody => true,
-                AllowedCallers::Callers(required) => meets(required),
+                AllowedCallers::Callers(required) => meets(required) || required.holder,
             };
             let _ = write!(out, " {} |", mark(admitted));
         }
         out.push('\n');
     }
-    let open = RULES
-        .iter()
-        .filter(|rule| rule.admits == AllowedCallers::Everybody);
+    let open = RULES.iter().filter(|rule| match rule.admits {
+        AllowedCallers::Everybody => true,
+        AllowedCallers::Callers(required) => required.holder,
+    });
     let open: Vec<_> = open
         .map(|rule| format!("`{}`", rule.path.trim_start_matches('/')))
         .collect();

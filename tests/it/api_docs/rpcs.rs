@@ -54,9 +54,14 @@ impl Docs {
             self.example(&path, "request"),
             self.example(&path, "response"),
         );
+        let credential = if access::reads_credential(&path) {
+            " -H \"authorization: Bearer $JWT\""
+        } else {
+            ""
+        };
         let _ = writeln!(
             out,
-            "\nAn example:\n\n```sh\ngrpcurl -plaintext -H \"authorization: Bearer $JWT\" -d '{}' 127.0.0.1:50051 {path}\n```\n\n\
+            "\nAn example:\n\n```sh\ngrpcurl -plaintext{credential} -d '{}' 127.0.0.1:50051 {path}\n```\n\n\
              ```json {path} response\n{response}\n```",
             on_one_line(&request),
         );

@@ -35,6 +35,7 @@ fn caller(kind: CallerKind, subject: &str) -> Call {
             },
             introspects: false,
             workload: None,
+            stranger_in: None,
         }),
         requirement: Requirement {
             operator: true,

@@ -1,9 +1,10 @@
 //! Calls each RPC with every kind of invalid credential.
 
+use http::Method;
 use serde_json::{Value, json};
 use tonic::Code;
 
-use super::table::{Fixture, TABLE, right_caller};
+use super::table::{Audience, Fixture, TABLE, right_caller};
 use crate::support::{
     ISSUER, TestIssuer, TestServer, federated,
     raw::{Metadata, call, outcome},
@@ -116,7 +117,8 @@ async fn every_rpc_refuses_every_credential_that_proves_nothing() {
     let channel = server.channel().await;
     let fixture = Fixture::new(&server).await;
     let before = server.audit().await;
-    for row in TABLE {
+    // No credential is read where the secret in the message is the only one.
+    for row in TABLE.iter().filter(|row| row.whom != Audience::Holders) {
         let part = right_caller(row.whom);
         let kind = match part {
             crate::support::raw::TestCaller::Operator => "operator",
@@ -149,4 +151,37 @@ async fn the_claims_that_are_tampered_with_are_good_as_they_are() {
         .unwrap();
     let answered = call(&channel, row.path, sent, (row.request)(&fixture)).await;
     assert_eq!(outcome(&answered), (Code::Ok, String::new()));
+}
+
+/// The HTTP port passes the values of `authorization` on to the same authenticator.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_http_port_refuses_every_credential_that_proves_nothing() {
+    let server = TestServer::start().await;
+    let fixture = Fixture::new(&server).await;
+    let before = server.audit().await;
+    let introspect = format!("/oauth2/introspect/{}", fixture.stack);
+    let form = [("token", fixture.secret.as_str())];
+    for who in [("content-api", "service"), ("owner", "user")] {
+        for (what, sent, _) in cases(&server, who, &fixture.secret) {
+            let mut call = if who.1 == "service" {
+                server.http(Method::POST, &introspect).form(&form)
+            } else {
+                let call = server.http(Method::GET, "/v3/stacks/management_tokens");
+                call.header("api_key", &fixture.stack)
+            };
+            for (name, value) in sent.0 {
+                // The client of this test cannot send other text.
+                let Some(value) = String::from_utf8(value).ok().filter(|text| text.is_ascii())
+                else {
+                    continue;
+                };
+                call = call.header(name, &value);
+            }
+            let answer = call.send().await;
+            assert_eq!(answer.status, 401, "{what}: {answer:?}");
+            let words = format!("{answer:?}");
+            assert!(!words.contains(&fixture.secret), "{what}");
+        }
+    }
+    assert_eq!(server.audit().await, before);
 }

@@ -33,6 +33,8 @@ pub enum Audience {
     OperatorsAndServices,
     Workloads,
     Anyone,
+    /// Everybody; a credential is not read.
+    Holders,
 }
 
 pub struct Row {
@@ -53,6 +55,8 @@ pub struct Fixture {
     pub preview_hash: String,
     /// A federated token with a live session.
     pub federated_uid: String,
+    /// The secret of the session.
+    pub session: String,
     /// An assertion that the federated token accepts.
     pub assertion: String,
 }
@@ -74,7 +78,7 @@ impl Fixture {
             .workload(&job(server.clock.seconds(), json!({})))
             .await;
         let session = exchange_request(&stack, &federated);
-        workload.exchange.exchange(session).await.unwrap();
+        let session = workload.exchange.exchange(session).await.unwrap();
         let rotate = rotate_request(&stack, &uid, overlap_for(3600));
         owner.tokens.rotate(rotate).await.unwrap();
         let shown = revoke_all_request(&stack, &EVERY_TOKEN, None);
@@ -83,6 +87,7 @@ impl Fixture {
             preview_hash: shown.into_inner().preview_hash,
             stack,
             federated_uid: federated,
+            session: session.into_inner().secret,
             assertion: server.issuer.job(server.clock.seconds()),
             token_uid: uid,
             secret: issued.secret,
@@ -101,6 +106,7 @@ pub fn right_caller(whom: Audience) -> TestCaller {
         }
         Audience::Introspectors => TestCaller::Introspector,
         Audience::Workloads => TestCaller::Workload,
+        Audience::Holders => TestCaller::Stranger,
     }
 }
 
@@ -151,6 +157,8 @@ pub const TABLE: &[Row] = &[
     row!("/stacktoken.v1.TokenService/EndSessions", Governors, true, |fixture| v1::EndSessionsRequest {
         stack_api_key: fixture.stack.clone(), token_uid: fixture.federated_uid.clone(), ..Default::default() }),
     row!("/stacktoken.v1.ExchangeService/Exchange", Workloads, true, |fixture| exchange_request(&fixture.stack, "")),
+    row!("/stacktoken.v1.ExchangeService/EndSession", Holders, true, |fixture| v1::EndSessionRequest {
+        secret: fixture.session.clone() }),
     row!("/stacktoken.v1.LeakService/ReportLeaked", OperatorsAndServices, true, |fixture| v1::ReportLeakedRequest {
         secret: fixture.secret.clone(), url: String::new() }),
     row!("/stacktoken.v1.IntrospectionService/Introspect", Introspectors, false, |fixture|

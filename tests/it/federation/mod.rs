@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod earlier_version;
+mod end_session;
 mod explained;
 mod life;
 mod races;

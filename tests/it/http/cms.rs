@@ -357,6 +357,17 @@ async fn callers_have_the_rights_that_they_have_over_grpc() {
         .send()
         .await;
     assert_eq!(twice.status, 412);
+    for valid_first in [true, false] {
+        let (one, other) = if valid_first {
+            (owner.as_str(), "junk")
+        } else {
+            ("junk", owner.as_str())
+        };
+        let call = server.http(Method::GET, path);
+        let call = call.header("api_key", &server.stack);
+        let twice = call.header("authtoken", one).header("authtoken", other);
+        assert_eq!(twice.send().await.status, 401);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -22,7 +22,7 @@ async fn the_metadata_names_the_configured_address_whatever_the_host_is() {
         "introspection_endpoint": format!("{issuer}/oauth2/introspect"),
         "introspection_endpoint_auth_methods_supported": ["Bearer"],
         "revocation_endpoint": format!("{issuer}/oauth2/revoke"),
-        "revocation_endpoint_auth_methods_supported": ["Bearer"],
+        "revocation_endpoint_auth_methods_supported": ["Bearer", "none"],
         "response_types_supported": [],
     });
     assert_eq!(metadata, wanted);

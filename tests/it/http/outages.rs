@@ -26,6 +26,9 @@ async fn a_store_that_cannot_be_read_is_503_and_never_inactive() {
     let revoked = server.http(Method::POST, "/oauth2/revoke").bearer(&jwt);
     let revoked = revoked.form(&[("token", &token.secret)]).send().await;
     assert_eq!(revoked.refusal(), (503, "temporarily_unavailable".into()));
+    let ended = server.http(Method::POST, "/oauth2/revoke");
+    let ended = ended.form(&[("token", &token.secret)]).send().await;
+    assert_eq!(ended.refusal(), (503, "temporarily_unavailable".into()));
     let below = format!("/{uid}");
     let body = json!({ "token": { "name": "new", "expires_on": null, "scope": [{ "module": "$all", "acl": { "read": true } }] } });
     for call in [

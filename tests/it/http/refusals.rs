@@ -21,9 +21,12 @@ async fn a_caller_is_authenticated_as_on_the_grpc_port() {
             let call = server.http(Method::POST, path);
             call.form(&[("token", "junk"), ("stack_api_key", "blt0123456789abcdef")])
         };
-        let none = call().send().await;
-        assert_eq!(none.refusal(), (401, "invalid_client".into()));
-        assert_eq!(none.header("www-authenticate"), "Bearer");
+        // Without a credential, `/oauth2/revoke` ends sessions, see `revoke.rs`.
+        if path != FORMS[2] {
+            let none = call().send().await;
+            assert_eq!(none.refusal(), (401, "invalid_client".into()));
+            assert_eq!(none.header("www-authenticate"), "Bearer");
+        }
         for value in [
             format!("Bearer {token}"),
             format!("Bearer {jwt}x"),
@@ -248,7 +251,15 @@ async fn other_paths_and_methods_do_not_exist() {
         "/OAUTH2/introspect",
         "/oauth2/tokens",
         "/oauth2/../oauth2/revoke",
+        "/oauth2/./introspect",
         "/oauth2/%69ntrospect",
+        "/oauth2%2fintrospect",
+        "/oauth2/introspect%00",
+        "/oauth2/introspect;x=1",
+        "/v3//stacks/management_tokens",
+        "/V3/stacks/management_tokens",
+        "/v3/stacks/management_tokens;x=1",
+        "/v3/stacks/management_tokens/../management_tokens",
         "/stacktoken.v1.IntrospectionService/Introspect",
         "/metrics",
         "/v3/stacks/management_tokens/",

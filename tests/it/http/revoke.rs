@@ -60,3 +60,36 @@ async fn a_token_is_required() {
         assert_eq!(answer.refusal(), (400, "invalid_request".into()));
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_credential_a_secret_ends_its_own_session_and_nothing_else() {
+    let server = TestServer::start().await;
+    let uid = server.federated("ci").await;
+    let (own, other) = (server.session(&uid).await, server.session(&uid).await);
+    let token = server.issue("ordinary").await;
+    let mut answers = Vec::new();
+    for text in [&own.secret, &own.secret, &token.secret, "junk"] {
+        let call = server.http(Method::POST, "/oauth2/revoke");
+        let answer = call.form(&[("token", text)]).send().await;
+        answers.push((answer.status, answer.body));
+    }
+    let same = answers.iter().all(|answer| *answer == (200, "".into()));
+    assert!(same, "{answers:?}");
+    assert_eq!(server.inactive(&own.secret).await, "REVOKED");
+    assert_eq!(server.inactive(&other.secret).await, "");
+    assert_eq!(server.verdict(&token.secret).await, "OK");
+    let form = [("token", other.secret.as_str())];
+    for (name, value, status) in [
+        ("authorization", "Bearer junk", 401),
+        ("authtoken", "junk", 401),
+        ("origin", "https://evil.example", 401),
+    ] {
+        let call = server.http(Method::POST, "/oauth2/revoke").form(&form);
+        let answer = call.header(name, value).send().await;
+        assert_eq!(answer.status, status, "{name}: {answer:?}");
+    }
+    let call = server.http(Method::POST, "/oauth2/revoke");
+    let missing = call.form(&[]).send().await;
+    assert_eq!(missing.refusal(), (400, "invalid_request".into()));
+    assert_eq!(server.inactive(&other.secret).await, "");
+}

@@ -1,0 +1,67 @@
+//! Ends the session whose secret was presented. Whoever has the secret may do that.
+
+use std::sync::Arc;
+
+use crate::domain::{
+    audit::AuditAction,
+    caller::{Actor, Call, Caller},
+    refusal::Refusal,
+    revision::Revision,
+    token::TokenState,
+};
+use crate::store::{
+    Error, PresentedSecret, Store,
+    audit::append::Record,
+    change_log::append::Kind,
+    record::Proof,
+    session::live::{end_session, subject_of},
+};
+
+impl Store {
+    /// Ends the session with this secret. Returns the revision of the change; `None` if the session
+    /// had ended before, with its token or by itself. The audit names the workload that started the
+    /// session, because nothing else is known of the caller. Works while the stack is suspended,
+    /// because it only takes access away.
+    ///
+    /// # Errors
+    /// Returns [`Error`] if it is unknown whether the session has ended. The call must be repeated
+    /// then.
+    pub async fn end_presented_session(
+        &self,
+        call: &Call,
+        presented: PresentedSecret,
+    ) -> Result<Option<Revision>, Error> {
+        change_tx!(self, (presented.stack), "end_presented_session", |tx| {
+            let nothing = || Ok(Proof::nothing_changed().with(None));
+            let stack = self.locked(tx, presented.stack).await?;
+            let token = match self.token_to_change(tx, &stack, presented.token).await {
+                // The token was purged after the secret was looked up.
+                Err(Error::Refused(Refusal::TokenNotFound)) => return nothing(),
+                found => found?,
+            };
+            let removed = stack.row.removed_at.is_some();
+            if removed || token.state(stack.at) != TokenState::Active {
+                return nothing();
+            }
+            let subject = subject_of(tx, &presented.digest).await?;
+            let Some(subject) = subject else {
+                return nothing();
+            };
+            if !end_session(tx, &presented.digest, stack.at).await? {
+                return nothing();
+            }
+            let call = Call {
+                caller: Arc::new(Caller {
+                    actor: Actor::of_session(&subject),
+                    ..call.caller.as_ref().clone()
+                }),
+                ..call.clone()
+            };
+            let both = (AuditAction::TokenEndSession, Kind::SessionsEnded);
+            let about = (&stack, Some(presented.token));
+            let record = Record::default();
+            let (revision, proof) = self.record_change(tx, &call, both, about, record).await?;
+            Ok(proof.with(Some(revision)))
+        })
+    }
+}
