@@ -1,13 +1,24 @@
 //! Serves HTTP/1.1 connections of the HTTP port. hyper refuses requests whose length is ambiguous,
 //! such as those with both `content-length` and `transfer-encoding`.
 
-use std::{pin::pin, time::Duration};
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
 
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio_util::sync::CancellationToken;
+use http::{HeaderValue, Request, Response, header};
+use hyper::{body::Incoming, server::conn::http1, service::Service};
+use hyper_util::rt::TokioTimer;
 
-use super::{Answer, Connections, PerConnection, socket::PrefaceSocket};
+use super::{
+    Answer, AnswerFuture, Connections, PerConnection,
+    response_body::{ResponseBody, ResponseFuture},
+};
 
 /// Maximum number of headers of a request. hyper responds with 431 if there are more.
 const MAX_HEADERS: usize = 64;
@@ -30,39 +41,49 @@ impl<S: Answer> Connections<S> {
             .half_close(false);
         http1
     }
+}
 
-    /// Serves a connection. At its maximum age or on `stop`, it is closed after the response to the
-    /// request in progress.
-    pub(super) async fn keep_http1(
-        &self,
-        connection: http1::Connection<TokioIo<PrefaceSocket>, PerConnection<S>>,
-        stop: CancellationToken,
-    ) {
-        let mut connection = pin!(connection);
-        let mut grow_old = pin!(tokio::time::sleep(self.age()));
-        let mut leave_by = pin!(tokio::time::sleep(Duration::MAX));
-        let (mut closing, mut draining) = (false, false);
-        loop {
-            tokio::select! {
-                ended = &mut connection => {
-                    if let Err(error) = ended {
-                        tracing::debug!(%error, "connection ended");
-                    }
-                    return;
-                }
-                () = &mut grow_old, if !closing => {
-                    closing = true;
-                    connection.as_mut().graceful_shutdown();
-                    leave_by.set(tokio::time::sleep(self.tuning.max_connection_age_grace));
-                }
-                () = &mut leave_by, if closing && !draining => return,
-                // The caller of `serve` enforces the drain grace.
-                () = stop.cancelled(), if !draining => {
-                    draining = true;
-                    closing = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-            }
+/// Hyper service of one connection. It adds `connection: close` to the last response, after which
+/// hyper closes the connection.
+pub(super) struct Announcing<S> {
+    inner: PerConnection<S>,
+    is_last: Arc<AtomicBool>,
+}
+
+impl<S> Announcing<S> {
+    pub const fn new(inner: PerConnection<S>, is_last: Arc<AtomicBool>) -> Self {
+        Self { inner, is_last }
+    }
+}
+
+impl<S: Answer> Service<Request<Incoming>> for Announcing<S> {
+    type Response = Response<ResponseBody>;
+    type Error = Infallible;
+    type Future = AnnouncingFuture;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        AnnouncingFuture {
+            response: self.inner.call(request),
+            is_last: self.is_last.clone(),
         }
+    }
+}
+
+/// Future of a response that may be the last of its connection.
+pub(super) struct AnnouncingFuture {
+    response: ResponseFuture<AnswerFuture>,
+    is_last: Arc<AtomicBool>,
+}
+
+impl Future for AnnouncingFuture {
+    type Output = Result<Response<ResponseBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Ok(mut response) = ready!(Pin::new(&mut self.response).poll(cx));
+        if self.is_last.load(Ordering::Relaxed) {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
+        Poll::Ready(Ok(response))
     }
 }

@@ -6,6 +6,7 @@ pub(super) mod admin_connections;
 pub(super) mod backlog;
 mod hosts;
 mod http1;
+mod lifetime;
 pub(super) mod limiter;
 pub(super) mod message_read;
 pub(super) mod request_body;
@@ -18,10 +19,9 @@ use std::{
     io,
     net::IpAddr,
     num::NonZero,
-    pin::{Pin, pin},
-    sync::Arc,
+    pin::Pin,
+    sync::{Arc, atomic::AtomicBool},
     thread,
-    time::Duration,
 };
 
 use http::{Extensions, Request, Response};
@@ -39,10 +39,12 @@ use self::{
     accepting::accept,
     backlog::{Backlog, BacklogLimits},
     hosts::Hosts,
+    http1::Announcing,
+    lifetime::Ending,
     limiter::{ConnectionLimiter, ConnectionPermit},
     request_body::RequestBody,
     response_body::{ResponseBody, ResponseFuture},
-    socket::{Movable, PrefaceFlag, Socket},
+    socket::{Movable, Socket},
 };
 use super::tls::Tls;
 use crate::{
@@ -251,14 +253,18 @@ impl<S: Answer> Connections<S> {
             answering: self.answering.clone(),
             peer,
         };
+        let socket = TokioIo::new(socket);
         match self.protocol {
             Protocol::Http2 => {
-                let connection = self.http2().serve_connection(TokioIo::new(socket), service);
-                self.keep(connection, preface, stop).await;
+                let connection = self.http2().serve_connection(socket, service);
+                self.keep(connection, Ending::Goaway(preface), stop).await;
             }
             Protocol::Http1 => {
-                let connection = self.http1().serve_connection(TokioIo::new(socket), service);
-                self.keep_http1(connection, stop).await;
+                let is_last = Arc::<AtomicBool>::default();
+                let service = Announcing::new(service, is_last.clone());
+                let connection = self.http1().serve_connection(socket, service);
+                self.keep(connection, Ending::Announced(is_last), stop)
+                    .await;
             }
         }
         drop(permit);
@@ -312,65 +318,6 @@ impl<S: Answer> Connections<S> {
             .keep_alive_interval(tuning.keepalive_interval)
             .keep_alive_timeout(tuning.keepalive_timeout);
         http2
-    }
-
-    /// Serves a connection. Closes it if the client sends no preface in time. At its maximum age or
-    /// on `stop`, shuts it down gracefully: the client gets GOAWAY, and calls in progress get time
-    /// to finish.
-    async fn keep(
-        &self,
-        connection: http2::Connection<
-            TokioIo<socket::PrefaceSocket>,
-            PerConnection<S>,
-            TokioExecutor,
-        >,
-        preface: PrefaceFlag,
-        stop: CancellationToken,
-    ) {
-        let mut connection = pin!(connection);
-        let mut begin_by = pin!(tokio::time::sleep(self.tuning.handshake_timeout));
-        let mut grow_old = pin!(tokio::time::sleep(self.age()));
-        let mut leave_by = pin!(tokio::time::sleep(Duration::MAX));
-        let (mut waiting, mut closing, mut draining) = (true, false, false);
-        loop {
-            tokio::select! {
-                ended = &mut connection => {
-                    if let Err(error) = ended {
-                        tracing::debug!(%error, "connection ended");
-                    }
-                    return;
-                }
-                () = &mut begin_by, if waiting => {
-                    waiting = false;
-                    if !preface.is_complete() {
-                        return self.metrics.refuse_connection("slow");
-                    }
-                }
-                () = &mut grow_old, if !closing => {
-                    closing = true;
-                    connection.as_mut().graceful_shutdown();
-                    leave_by.set(tokio::time::sleep(self.tuning.max_connection_age_grace));
-                }
-                () = &mut leave_by, if closing && !draining => return,
-                // The caller of `serve` enforces the drain grace.
-                () = stop.cancelled(), if !draining => {
-                    draining = true;
-                    closing = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-            }
-        }
-    }
-
-    /// Returns the maximum age of a connection, with ±10 % jitter, so that connections do not all
-    /// end at once.
-    fn age(&self) -> Duration {
-        let mut byte = [0];
-        let spread = match self.entropy.fill(&mut byte) {
-            Ok(()) => f64::from(byte[0]) / f64::from(u8::MAX),
-            Err(_) => 0.5,
-        };
-        self.tuning.max_connection_age.mul_f64(0.9 + 0.2 * spread)
     }
 }
 

@@ -1,6 +1,9 @@
 //! Tests the limits on connections, which the HTTP port and the gRPC port share.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use stacktoken::config::Tuning;
 use tempfile::TempDir;
@@ -76,4 +79,61 @@ async fn an_address_has_its_share_on_each_port() {
     assert!(over_http(&server).await.is_none());
     let grpc = [over_grpc(&server).await, over_grpc(&server).await];
     assert!(grpc.iter().all(Option::is_some));
+}
+
+const AGE: Duration = Duration::from_millis(300);
+
+/// Sends a request on a connection that is kept alive. Returns the head of the answer.
+async fn ask(socket: &mut TcpStream) -> String {
+    let request = b"GET /.well-known/oauth-authorization-server HTTP/1.1\r\nhost: x\r\n\r\n";
+    socket.write_all(request).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"}") {
+        let read = socket.read_buf(&mut answer).await.unwrap();
+        assert!(read > 0, "closed without an answer");
+    }
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    answer.split("\r\n\r\n").next().unwrap().to_lowercase()
+}
+
+fn is_last(head: &str) -> bool {
+    head.contains("\r\nconnection: close")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_connection_answers_once_more_and_says_that_it_ends() {
+    let server = bare(|tuning| tuning.max_connection_age = AGE).await;
+    let mut socket = TcpStream::connect(&server.http_address).await.unwrap();
+    assert!(!is_last(&ask(&mut socket).await));
+    // Idle when its age ends.
+    tokio::time::sleep(2 * AGE).await;
+    assert!(is_last(&ask(&mut socket).await));
+    assert_eq!(socket.read(&mut [0; 64]).await.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_connections_are_replaced_and_no_request_fails() {
+    let server = bare(|tuning| tuning.max_connection_age = AGE).await;
+    let (began, mut connections) = (Instant::now(), 0);
+    while began.elapsed() < 5 * AGE {
+        connections += 1;
+        let mut socket = TcpStream::connect(&server.http_address).await.unwrap();
+        while !is_last(&ask(&mut socket).await) {}
+        assert_eq!(socket.read(&mut [0; 64]).await.unwrap(), 0);
+    }
+    assert!((3..=8).contains(&connections), "{connections} connections");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_connection_without_requests_is_closed() {
+    let server = bare(|tuning| {
+        tuning.max_connection_age = AGE;
+        tuning.max_connection_age_grace = AGE;
+    })
+    .await;
+    let mut socket = TcpStream::connect(&server.http_address).await.unwrap();
+    ask(&mut socket).await;
+    let closed = timeout(20 * AGE, socket.read(&mut [0; 64])).await;
+    assert_eq!(closed.expect("closed").unwrap(), 0);
 }
