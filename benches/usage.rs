@@ -87,6 +87,7 @@ fn call(kind: CallerKind, subject: &str, clock: &dyn Clock) -> Call {
                 subject: subject.into(),
             },
             introspects: kind == CallerKind::Service,
+            stranger_in: None,
             workload: None,
         }),
         requirement: Requirement {
@@ -97,6 +98,7 @@ fn call(kind: CallerKind, subject: &str, clock: &dyn Clock) -> Call {
             service: false,
             anyone: false,
             workload: false,
+            holder: false,
         },
         received_at: clock.now(),
         request_id: "measured".into(),

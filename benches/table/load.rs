@@ -20,13 +20,23 @@ pub struct Run {
     pub cpu_us: f64,
 }
 
+/// How a process is called.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// gRPC, over HTTP/2.
+    Grpc,
+    /// Forms over HTTP/1.1, on connections that are kept alive and not pipelined.
+    Http1,
+}
+
 /// The process to call, and the calls to make.
 pub struct Target {
     pub url: String,
     pub process: u32,
     /// The JWT that is sent in `authorization`. If empty, none is sent.
     pub jwt: String,
-    /// The message, with gRPC's length prefix.
+    pub protocol: Protocol,
+    /// The message with gRPC's length prefix, or a form.
     pub body: Vec<u8>,
     pub connections: usize,
     pub streams: usize,
@@ -63,9 +73,18 @@ impl Target {
             .args(["-c", &self.connections.to_string()])
             .args(["-m", &self.streams.to_string()])
             .args(["-t", "1", "-D", &during.as_secs().to_string()])
-            .args(["-H", "content-type: application/grpc", "-H", "te: trailers"])
             .arg("-d")
             .arg(body);
+        match self.protocol {
+            Protocol::Grpc => {
+                command.args(["-H", "content-type: application/grpc", "-H", "te: trailers"])
+            }
+            Protocol::Http1 => command.args([
+                "--h1",
+                "-H",
+                "content-type: application/x-www-form-urlencoded",
+            ]),
+        };
         if !self.jwt.is_empty() {
             command.args(["-H", &format!("authorization: Bearer {}", self.jwt)]);
         }

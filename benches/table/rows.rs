@@ -13,7 +13,7 @@ use stacktoken::grpc::pb::v1::{
 
 use crate::{
     echo::{self, Echo},
-    load::Target,
+    load::{Protocol, Target},
     support::{Server, actions},
 };
 
@@ -96,6 +96,7 @@ impl Table {
             url: format!("http://{}{path}", server.get("grpc_address")),
             process: server.process(),
             jwt: jwt.clone(),
+            protocol: Protocol::Grpc,
             body,
             connections,
             streams,
@@ -104,9 +105,16 @@ impl Table {
             url: format!("http://127.0.0.1:{}{}", echo.port, echo::PATH),
             process: echo.process(),
             jwt: jwt.clone(),
+            protocol: Protocol::Grpc,
             body,
             connections,
             streams,
+        };
+        let over_http = |target: Target| Target {
+            url: format!("http://{}/oauth2/introspect", server.get("http_address")),
+            protocol: Protocol::Http1,
+            body: form(&server, &secrets[0]),
+            ..target
         };
         let base = |name, target| Row {
             name,
@@ -121,7 +129,7 @@ impl Table {
             counted: Some(counted),
             ..base(name, target)
         };
-        let (many, one, alone) = ((8, 32), (1, 32), (1, 1));
+        let (many, one, alone, apart) = ((8, 32), (1, 32), (1, 1), (64, 1));
         let of = |secret: &str| framed(&asked(secret));
         let rows = vec![
             base("echo, 8 x 32", echo(&echoes[0], framed(&hit), many)),
@@ -155,6 +163,19 @@ impl Table {
                 "echo, 1 x 1",
                 OK,
             ),
+            Row {
+                counted: Some(OK),
+                ..base("hit, 64 x 1", ours(INTROSPECT, framed(&hit), apart))
+            },
+            Row {
+                wanted: at_least(0.60),
+                ..row(
+                    "hit over HTTP/1.1, 64 x 1",
+                    over_http(ours(INTROSPECT, Vec::new(), apart)),
+                    "hit, 64 x 1",
+                    OK,
+                )
+            },
             Row {
                 wanted: at_least(0.95),
                 ..row(
@@ -235,6 +256,18 @@ fn question(server: &Server, secret: &str) -> v1::IntrospectRequest {
         actions: actions(),
         ..Default::default()
     }
+}
+
+/// Returns the form that asks the same over HTTP.
+fn form(server: &Server, secret: &str) -> Vec<u8> {
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    form.append_pair("token", secret)
+        .append_pair("stack_api_key", server.get("stack_api_key"));
+    for action in actions() {
+        let action = format!("{};branch={}", action.name, action.branch);
+        form.append_pair("action", &action);
+    }
+    form.finish().into_bytes()
 }
 
 fn in_batch(question: v1::IntrospectRequest) -> v1::IntrospectQuestion {
