@@ -14,6 +14,7 @@ use crate::store::{
     guard::{Effect, effect_of},
     stack::access::LockedStack,
 };
+use stacktoken_core::facts_cache::Subject;
 
 /// The subject of a change: a locked stack and, if the change concerns only one token, that token.
 pub(in crate::store) type About<'a> = (&'a LockedStack, Option<TokenUid>);
@@ -29,6 +30,14 @@ pub(in crate::store) struct Changed<T>(T);
 impl Proof {
     /// Claims that the transaction has changed nothing that the audit or the change log must show.
     pub const fn nothing_changed() -> Self {
+        Self(())
+    }
+
+    /// States that the subject was already as the caller wants it. Another replica may have made
+    /// that change within the freshness bound, and the caller is now told that it is in effect
+    /// (R12). So the facts that this replica has cached about the subject are evicted first.
+    pub fn already_so(tx: &Transaction, subject: Subject) -> Self {
+        tx.touch(subject);
         Self(())
     }
 
@@ -78,6 +87,10 @@ impl Store {
     ) -> Result<(Option<Revision>, Proof), Error> {
         self.append_audit_of_each(tx, call, action, (stack, records), of_none)
             .await?;
+        if records.is_empty() {
+            // As in `Proof::already_so`: another replica may have changed them all.
+            tx.touch(Subject::Stack(stack.uid));
+        }
         let tokens = records.iter();
         let tokens: Vec<_> = tokens
             .map(|(uid, record)| (*uid, self.effect((action, kind), record)))

@@ -11,6 +11,7 @@ use crate::store::{
     Error, Store, audit::append::Record, change_log::append::Kind, record::Proof,
     session::live::end_sessions, stack::access::RemovedStacks,
 };
+use stacktoken_core::facts_cache::Subject;
 
 /// Which sessions to end.
 pub struct EndSessions {
@@ -52,7 +53,8 @@ impl Store {
                 let ended = end_sessions(tx, uid, subject, stack.at).await?;
                 if ended == 0 {
                     let revision = self.current_revision(tx).await?;
-                    return Ok(Proof::nothing_changed().with((ended, revision)));
+                    let proof = Proof::already_so(tx, Subject::Token(uid));
+                    return Ok(proof.with((ended, revision)));
                 }
                 let mut details = Details::from([("ended".into(), ended.to_string())]);
                 if let Some(subject) = subject {

@@ -16,6 +16,7 @@ use crate::store::{
     record::Proof,
     session::live::{end_session, subject_of},
 };
+use stacktoken_core::facts_cache::Subject;
 
 impl Store {
     /// Ends the session with this secret. Returns the revision of the change; `None` if the session
@@ -32,7 +33,8 @@ impl Store {
         presented: PresentedSecret,
     ) -> Result<Option<Revision>, Error> {
         change_tx!(self, (presented.stack), "end_presented_session", |tx| {
-            let nothing = || Ok(Proof::nothing_changed().with(None));
+            let subject = Subject::Token(presented.token);
+            let nothing = || Ok(Proof::already_so(tx, subject).with(None));
             let stack = self.locked(tx, presented.stack).await?;
             let token = match self.token_to_change(tx, &stack, presented.token).await {
                 // The token was purged after the secret was looked up.
@@ -43,8 +45,8 @@ impl Store {
             if removed || token.state(stack.at) != TokenState::Active {
                 return nothing();
             }
-            let subject = subject_of(tx, &presented.digest).await?;
-            let Some(subject) = subject else {
+            let workload = subject_of(tx, &presented.digest).await?;
+            let Some(workload) = workload else {
                 return nothing();
             };
             if !end_session(tx, &presented.digest, stack.at).await? {
@@ -52,7 +54,7 @@ impl Store {
             }
             let call = Call {
                 caller: Arc::new(Caller {
-                    actor: Actor::of_session(&subject),
+                    actor: Actor::of_session(&workload),
                     ..call.caller.as_ref().clone()
                 }),
                 ..call.clone()

@@ -37,6 +37,7 @@ use crate::store::{
     token::secrets,
     token::state::{neither_revoked_nor_ended, require_free_name},
 };
+use stacktoken_core::facts_cache::Subject;
 
 impl Store {
     /// Returns one token, live or dead.
@@ -107,7 +108,8 @@ impl Store {
             if after == before {
                 let revision = self.current_revision(tx).await?;
                 let unchanged = MaybeChanged::unchanged(after);
-                return Ok(Proof::nothing_changed().with((unchanged, revision)));
+                let proof = Proof::already_so(tx, Subject::Token(uid));
+                return Ok(proof.with((unchanged, revision)));
             }
             update_token(tx, &after, UpdateGuard::Live).await?;
             let mut details = Details::new();

@@ -17,6 +17,7 @@ use crate::store::{
     engine::transaction::Transaction, entity::request, record::Proof, stack::access::RemovedStacks,
     token::secrets,
 };
+use stacktoken_core::facts_cache::Subject;
 
 /// A token after a call that may have found nothing to change.
 #[derive(Debug)]
@@ -84,7 +85,8 @@ impl Store {
             let Some(generation) = ended else {
                 let revision = self.current_revision(tx).await?;
                 let unchanged = MaybeChanged::unchanged(token);
-                return Ok(Proof::nothing_changed().with((unchanged, revision)));
+                let proof = Proof::already_so(tx, Subject::Token(uid));
+                return Ok(proof.with((unchanged, revision)));
             };
             note_end(tx, uid, stack.at).await?;
             let details = Details::from([("ended".into(), generation.to_string())]);

@@ -24,6 +24,7 @@ use crate::store::{
     token::change::{UpdateGuard, update_token},
     token::rows::corrupt,
 };
+use stacktoken_core::facts_cache::Subject;
 
 impl Store {
     /// Revokes the token of a secret, unless the token is dead or the secret has ended. Records the
@@ -73,6 +74,8 @@ impl Store {
                 let (revision, proof) = changed.await?;
                 (Some(revision), proof)
             } else {
+                // As in `Proof::already_so`: another replica may have ended it.
+                tx.touch(Subject::Token(uid));
                 let recorded = self.record_call(tx, call, action, about, record);
                 (None, recorded.await?)
             };
