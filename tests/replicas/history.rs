@@ -3,6 +3,8 @@
 //! may be stale by at most the bound. STACKTOKEN_TEST_HISTORY_SECONDS sets the duration, and
 //! STACKTOKEN_TEST_SEED the seed.
 
+mod export;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
@@ -50,6 +52,8 @@ struct Answer {
     active: bool,
     /// Whether the call had the revision of the revoke as its `min_revision`.
     min_revision: bool,
+    /// The revision that the answer reflects.
+    revision: String,
 }
 
 #[derive(Default)]
@@ -144,13 +148,14 @@ async fn ask(course: &Timeline, service: &mut Client, slot: usize, kind: u32) {
     record.operations += 1;
     match answered {
         Ok(answer) => {
-            let active = answer.into_inner().active;
+            let answer = answer.into_inner();
             record.answers.push(Answer {
                 token,
                 begun,
                 ended,
-                active,
+                active: answer.active,
                 min_revision,
+                revision: answer.revision,
             });
         }
         Err(status) => record.refuse(&status),
@@ -339,6 +344,7 @@ async fn no_answer_in_a_sequence_of_faults_is_wrong() {
     let lasting = Duration::from_secs(setting("STACKTOKEN_TEST_HISTORY_SECONDS", 12));
     let (record, faults) = run(&mut cluster, lasting, seed, Faults::Seeded).await;
     let violations = record.violations();
+    record.export("faults");
     println!(
         "history: seed {seed}, {} operations, {} answers, {} tokens, faults {faults:?}, refused {:?}, {} violations",
         record.operations,
@@ -364,6 +370,7 @@ async fn without_the_lease_the_same_check_finds_wrong_answers() {
     };
     assert_shows(without, async |cluster| {
         let (record, _) = run(cluster, Duration::from_secs(5), 3, Faults::HoleAtB).await;
+        record.export("without-lease");
         !record.violations().is_empty()
     })
     .await;
