@@ -242,6 +242,10 @@ pub struct Tuning {
     /// Maximum number of unrecognized tokens that one caller may present per second
     #[arg(long, env = "STACKTOKEN_UNRECOGNIZED_PER_SECOND", default_value = "1000", value_name = "COUNT", value_parser = count::<NonZeroU32>, help_heading = "Limits")]
     pub unrecognized_per_second: NonZeroU32,
+    /// Name of a background task that panics soon after its start. Only a test sets this, to show
+    /// that no task can end unnoticed.
+    #[arg(skip)]
+    pub failing_task: Option<&'static str>,
     /// Whether clients can read the API contract through gRPC reflection, without credentials
     #[arg(long, env = "STACKTOKEN_REFLECTION", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "Connections")]
     pub reflection: bool,

@@ -20,13 +20,14 @@
 //!   host's clock. `R1` to `R15` in comments are the rules in `docs/rules.md`.
 //! - [`store`]: transactions on SQLite or PostgreSQL. `token`, `session`, `stack`, `lookup`,
 //!   `change_log`, `last_used`, `guard` and `audit` contain the methods, about one file for each. `engine`
-//!   contains most of the differences between the two databases.
+//!   contains most of the differences between the two databases. `inspect` reads what a database
+//!   says of itself.
 //! - [`app`]: the use cases, and the rules for answering from the cache.
 //! - [`auth`]: authenticates a credential. The policy table says who may call which RPC.
 //! - [`grpc`]: converts messages to domain values and back. No other module builds statuses.
 //! - [`http`]: the routes of the HTTP port, each of which calls RPCs.
 //! - [`server`]: sockets, the layers in front of every call, health checks, graceful shutdown.
-//! - [`cli`]: command-line flags, `dev`, and the client commands.
+//! - [`cli`]: command-line flags, `dev`, `doctor`, and the client commands.
 //! - `client` (the crate `stacktoken-client`): the client library for Rust services. The server
 //!   does not use it.
 //!

@@ -42,7 +42,7 @@ const MAX_CACHED: usize = 10_000;
 pub struct Authenticator {
     pub(super) deps: Arc<JwksDeps>,
     pub(super) entries: Vec<(IssuerEntry, usize)>,
-    key_caches: Vec<IssuerKeys>,
+    pub(super) key_caches: Vec<IssuerKeys>,
     certificates: Vec<CertificateEntry>,
     audiences: Audiences,
     verified: Cache<[u8; 32], CachedCaller>,

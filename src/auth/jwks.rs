@@ -102,6 +102,11 @@ impl KeySet {
         self.keys.is_empty()
     }
 
+    /// Returns whether a key can have made a signature with this algorithm.
+    pub(super) fn fits(&self, algorithm: Algorithm, is_svid: bool) -> bool {
+        self.keys.iter().any(|key| key.fits(algorithm, is_svid))
+    }
+
     /// Returns the keys that were skipped, each with the reason, for the log.
     pub(super) fn skipped(&self) -> &[String] {
         &self.skipped
@@ -139,7 +144,10 @@ impl KeySet {
     /// If that key did not make the signature, the result is [`SignatureCheck::KeyUnknown`],
     /// because the issuer may have replaced the key after this set was fetched.
     fn check_unnamed(&self, signed: SignedMessage<'_>) -> SignatureCheck {
-        let mut fitting = self.keys.iter().filter(|key| key.fits(signed));
+        let mut fitting = self
+            .keys
+            .iter()
+            .filter(|key| key.fits(signed.algorithm, signed.is_svid));
         match (fitting.next(), fitting.next()) {
             (Some(_), Some(_)) => SignatureCheck::Invalid,
             (Some(key), None) if key.made(signed) => SignatureCheck::Valid,
@@ -149,15 +157,14 @@ impl KeySet {
 }
 
 impl Key {
-    fn fits(&self, signed: SignedMessage<'_>) -> bool {
-        let algorithm = signed.algorithm;
-        (signed.is_svid || !self.for_svids)
+    fn fits(&self, algorithm: Algorithm, is_svid: bool) -> bool {
+        (is_svid || !self.for_svids)
             && self.family == algorithm.family()
             && self.pinned.is_none_or(|pinned| pinned == algorithm)
     }
 
     fn made(&self, signed: SignedMessage<'_>) -> bool {
-        self.fits(signed)
+        self.fits(signed.algorithm, signed.is_svid)
             && jsonwebtoken::crypto::verify(
                 signed.signature,
                 signed.message.as_bytes(),

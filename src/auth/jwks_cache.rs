@@ -144,6 +144,20 @@ impl IssuerKeys {
         self.is_trusted().then_some(()).ok_or(LoadFailed::Empty)
     }
 
+    /// Fetches the keys now, and passes them to `look`.
+    pub(super) async fn inspect<T>(
+        &self,
+        look: impl FnOnce(&KeySet) -> T,
+    ) -> Result<T, LoadFailed> {
+        let mut flight = self.flight.lock().await;
+        self.finish_fetch(&mut flight).await?;
+        let cached = self.cached.load();
+        cached
+            .as_ref()
+            .map(|cached| look(&cached.set))
+            .ok_or(LoadFailed::Empty)
+    }
+
     /// Fetches the keys if a fetch is due, or finishes a fetch whose caller was cancelled.
     pub(super) async fn refresh_if_due(&self) {
         let mut flight = self.flight.lock().await;

@@ -12,6 +12,7 @@ mod connect;
 mod credentials;
 mod database;
 mod dev;
+mod doctor;
 mod exit;
 mod healthcheck;
 mod migrate;
@@ -50,7 +51,11 @@ enum Command {
     /// Run a local server without configuration, with its own store, issuer and two stacks
     Dev(Box<dev::Dev>),
     /// Run the server
+    #[command(after_help = serve::EXAMPLE)]
     Serve(Box<serve::Serve>),
+    /// Check the settings of `serve`, the database, the certificates and the issuers without serving.
+    /// Changes nothing; exits with code 1 if something must be corrected
+    Doctor(Box<doctor::Doctor>),
     /// Migrate the store's schema, or show its status
     Migrate(migrate::Migrate),
     /// After the database was restored: show or end again what its backup brings back
@@ -113,6 +118,7 @@ impl Command {
         match self {
             Self::Dev(dev) => Some(&mut dev.tuning.traces),
             Self::Serve(serve) => Some(&mut serve.tuning.traces),
+            Self::Doctor(doctor) => Some(&mut doctor.serve.tuning.traces),
             _ => None,
         }
     }
@@ -181,6 +187,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Dev(command) => Box::pin(dev::run(*command)).await,
         Command::Serve(command) => Box::pin(serve::run(*command)).await,
+        Command::Doctor(command) => Box::pin(doctor::run(*command)).await,
         Command::Migrate(command) => migrate::run(command).await,
         Command::Restore(command) => restore::run(command).await,
         Command::Healthcheck(command) => healthcheck::run(command).await,

@@ -1,6 +1,10 @@
 //! `stacktoken serve`: runs the server on a migrated store, with the configured issuers.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use clap::Args;
 
@@ -13,35 +17,41 @@ use crate::{
 };
 
 /// Example that is shown after the help.
-const EXAMPLE: &str = "\
+pub const EXAMPLE: &str = "\
 Example, with an issuers file that `stacktoken dev` left:
   export STACKTOKEN_DATABASE_URL=sqlite:stacktoken.db
   stacktoken migrate up
   stacktoken serve --issuers .stacktoken/issuers.toml --listen localhost:50051";
 
+/// The settings of `serve`, which `doctor` checks.
 #[derive(Args)]
-#[command(after_help = EXAMPLE)]
 pub struct Serve {
     /// TOML file with the issuers whose credentials are accepted
     #[arg(long, env = "STACKTOKEN_ISSUERS", value_name = "FILE")]
-    issuers: Option<PathBuf>,
+    pub(super) issuers: Option<PathBuf>,
     #[command(flatten)]
-    listen: Listen,
+    pub(super) listen: Listen,
     #[command(flatten)]
-    tls: TlsFlags,
+    pub(super) tls: TlsFlags,
     #[command(flatten)]
-    database: DatabaseFlags,
+    pub(super) database: DatabaseFlags,
     #[command(flatten)]
-    guard: GuardFlags,
+    pub(super) guard: GuardFlags,
     #[command(flatten)]
     pub(super) tuning: Tuning,
 }
 
+impl Serve {
+    /// Returns the path of the issuers file, which is required.
+    pub fn issuers(&self) -> Result<&Path, ExitError> {
+        let required =
+            || ExitError::usage("--issuers is required (or STACKTOKEN_ISSUERS): a TOML file");
+        self.issuers.as_deref().ok_or_else(required)
+    }
+}
+
 pub async fn run(command: Serve) -> anyhow::Result<ExitCode> {
-    let issuers = command.issuers.as_deref();
-    let required =
-        || ExitError::usage("--issuers is required (or STACKTOKEN_ISSUERS): a TOML file");
-    let issuers = issuers.ok_or_else(required)?;
+    let issuers = command.issuers()?;
     let location = settings::location(&command.database)?;
     let guard = settings::guard(&command.guard)?;
     let stop = settings::stop_on_signal()?;

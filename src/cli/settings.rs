@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::exit::ExitError;
 use crate::{
-    auth::{self, Authenticator, HttpFetcher},
+    auth::{self, Authenticator, Entries, HttpFetcher},
     config::{
         CatalogueFlag, DatabaseFlags, GuardFlags, GuardPlace, GuardWaits, Rules, TlsFlags, Tuning,
     },
@@ -187,14 +187,24 @@ pub async fn authenticator(
     tuning: &Tuning,
     clock: Arc<dyn Clock>,
 ) -> anyhow::Result<Authenticator> {
+    let authenticator = authenticator_of(entries(issuers)?, tuning, clock);
+    let loaded = authenticator.load_files().await;
+    loaded.with_context(|| format!("--issuers {}", issuers.display()))?;
+    Ok(authenticator)
+}
+
+/// Reads the issuers file.
+pub fn entries(issuers: &Path) -> anyhow::Result<Entries> {
     let named = || format!("--issuers {}", issuers.display());
     let text = fs::read_to_string(issuers).with_context(named)?;
     let base = issuers.parent().unwrap_or(Path::new("."));
-    let entries = auth::parse(&text, base).with_context(named)?;
+    auth::parse(&text, base).with_context(named)
+}
+
+/// Creates the authenticator of these entries, without keys.
+pub fn authenticator_of(entries: Entries, tuning: &Tuning, clock: Arc<dyn Clock>) -> Authenticator {
     let fetcher = Arc::new(HttpFetcher::default());
-    let authenticator = Authenticator::new(entries, fetcher, clock, tuning.jwks_max_stale);
-    authenticator.load_files().await.with_context(named)?;
-    Ok(authenticator)
+    Authenticator::new(entries, fetcher, clock, tuning.jwks_max_stale)
 }
 
 /// Loads the TLS settings of the gRPC port, if TLS is requested.

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Ports, cached_rpcs::CachedRpcs, dispatcher::MAX_OPEN_REQUEST, health,
     health_list::HealthService, permits::CallPermits, rpc_layer::RpcService,
-    rpc_middleware::RpcMiddleware,
+    rpc_middleware::RpcMiddleware, tasks::unless_failing,
 };
 use crate::{
     app::{App, RefusalWriter},
@@ -23,6 +23,8 @@ use crate::{
 
 /// Default time for which the process keeps answering after SIGTERM.
 const DRAIN_DELAY: Duration = Duration::from_secs(5);
+/// The task that writes the audit rows of refusals.
+const REFUSALS: &str = "audit of refusals";
 /// How long it may take at shutdown to write the remaining token usage and the audit rows of
 /// refusals.
 const FLUSH_FOR: Duration = Duration::from_secs(5);
@@ -76,12 +78,13 @@ pub(super) async fn run(
         let _ = tokio::task::spawn_blocking(serving).await;
     });
     let mut writing = JoinSet::new();
-    writing.spawn(refusals.run());
+    let failing = ports.tuning.failing_task;
+    writing.spawn(unless_failing(REFUSALS, failing, refusals.run()));
 
     ports.install(gated(&ports, service)?);
     tokio::select! {
         ended = ports.next_end() => return Err(ended),
-        ended = writing.join_next() => return Err(ended_early("audit of refusals", ended)),
+        ended = writing.join_next() => return Err(ended_early(REFUSALS, ended)),
         () = stop.cancelled() => {}
     }
 

@@ -46,11 +46,12 @@ use crate::{
 };
 
 pub use self::{
+    connections::limiter::shortage_of_open_files,
     health::HealthBoard,
     layers::{LAYERS, Layer},
     lifecycle::ServeError,
     ports::{PortDeps, Ports},
-    tls::{Tls, TlsError, TlsFiles},
+    tls::{Tls, TlsError, TlsFiles, TlsInspection},
 };
 
 /// The components on which the service depends. Tests supply their own.

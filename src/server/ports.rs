@@ -24,7 +24,7 @@ use super::{
     port_parts::PortParts,
     rpc_layer::RpcService,
     stream_limits::StreamLimits,
-    tasks::Tasks,
+    tasks::{Tasks, unless_failing},
 };
 use crate::{
     auth::Authenticator,
@@ -111,11 +111,12 @@ impl Listeners {
             limits: PortLimits::new(tuning, (count, connections::threads(tuning)), &metrics),
         };
         let accepting = CancellationToken::new();
+        let failing = tuning.failing_task;
         let mut serving = JoinSet::new();
         let grpc = shared.connections(dispatcher.clone(), Protocol::Http2);
         let grpc = grpc.serve(self.grpc, accepting.clone());
         serving.spawn(async move {
-            grpc.await;
+            unless_failing("grpc", failing, grpc).await;
             "grpc"
         });
         if let Some(http) = self.http {
@@ -123,11 +124,11 @@ impl Listeners {
             let port = shared.connections(Arc::new(port), Protocol::Http1);
             let port = port.serve(http.listener, accepting.clone());
             serving.spawn(async move {
-                port.await;
+                unless_failing("http", failing, port).await;
                 "http"
             });
         }
-        let mut tasks = Tasks::default();
+        let mut tasks = Tasks::failing(tuning.failing_task);
         let router = admin::router(metrics.clone(), board.clone());
         tasks.run("admin", admin::serve(self.admin, router, metrics.clone()));
         if let Some(tls) = tls {

@@ -10,6 +10,7 @@ mod change_log;
 mod engine;
 mod entity;
 mod guard;
+mod inspect;
 mod last_used;
 mod lookup;
 mod migration;
@@ -53,6 +54,7 @@ pub use self::{
         Ended, Guard, GuardError, GuardHealth, GuardLocation, GuardLocationError, GuardMode,
         JournalReport, JournalStats, RestorePlan, RestorePreview, Restored, Unknown,
     },
+    inspect::{pooling::Pooling, postgres::PostgresFacts},
     last_used::Use,
     lookup::{Lookup, many::Lookups, recorded::Recorded},
     purge::{Batch, Next, Retention},
@@ -150,6 +152,16 @@ impl Store {
     pub async fn open(
         location: &Location,
         size: PoolSize,
+        ambient: (Arc<dyn Clock>, Arc<dyn Entropy>),
+    ) -> Result<Self, OpenError> {
+        let connections = engine::pool::open(location, size).await?;
+        Self::of(location, size, connections, ambient).await
+    }
+
+    async fn of(
+        location: &Location,
+        size: PoolSize,
+        connections: engine::pool::Connections,
         (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>),
     ) -> Result<Self, OpenError> {
         let engine::pool::Connections {
@@ -158,7 +170,7 @@ impl Store {
             control,
             readings,
             embedded,
-        } = engine::pool::open(location, size).await?;
+        } = connections;
         let statements = match location {
             Location::Sqlite(_) => Statements::on_sqlite(),
             Location::Postgres(_) => {

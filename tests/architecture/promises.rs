@@ -16,6 +16,7 @@ const DOCUMENTS: &[&str] = &[
     "CONTRIBUTING.md",
     "README.md",
     "docs/architecture.md",
+    "docs/doctor.md",
     "docs/promises.md",
     "docs/reliability.md",
     "docs/rules.md",
@@ -198,6 +199,58 @@ fn every_promise_of_the_readme_names_the_tests_that_would_miss_it() {
     assert!(!promised.is_empty(), "README.md has no table of promises");
     let missing = promised.iter().filter(|promise| !rows.contains(promise));
     require_none(missing.map(|promise| format!("docs/promises.md: no row for: {promise}")));
+}
+
+/// Returns a violation for each row of the table of faults that names a test that does not exist,
+/// or names none and does not say why, or does not say what its tests assert.
+fn uncovered(table: &Table, tests: &Tests) -> Vec<String> {
+    let cell = |row: &[String], name| row[table.column(name).unwrap()].clone();
+    let mut faults = Vec::new();
+    for row in &table.rows {
+        let (id, covered) = (&row[0], cell(row, "covered by"));
+        let dead = quoted(&covered).filter(|name| !tests.has(name));
+        faults.extend(dead.map(|name| format!("{id}: `{name}` is not a test")));
+        let needed = if covered.is_empty() {
+            "not done"
+        } else {
+            "asserted"
+        };
+        if cell(row, needed).is_empty() {
+            faults.push(format!("{id}: nothing under `{needed}`"));
+        }
+    }
+    faults
+}
+
+#[test]
+fn every_fault_names_its_tests_or_says_why_there_are_none() {
+    let tests = Tests::of_the_workspace();
+    let tables = tables(&read("docs/reliability.md"));
+    let table = tables.iter().find(|table| table.column("id") == Some(0));
+    let table = table.expect("the table of faults");
+    let ids: Vec<_> = table.rows.iter().map(|row| row[0].clone()).collect();
+    let known = |letter, count| (1..=count).map(move |number| format!("{letter}{number}"));
+    assert_eq!(
+        ids,
+        known('F', 30).chain(known('S', 17)).collect::<Vec<_>>()
+    );
+    require_none(uncovered(table, &tests));
+}
+
+#[test]
+fn a_fault_without_a_test_or_a_reason_is_reported() {
+    let tests = Tests::of_the_workspace();
+    let head = "| id | covered by | asserted | not done |\n|---|---|---|---|\n";
+    for (row, faults) in [
+        ("| F1 | `a_circle_of_files_is_reported` | 0 lost | |", 0),
+        ("| F1 | | | takes a day |", 0),
+        ("| F1 | | | |", 1),
+        ("| F1 | `a_circle_of_files_is_reported` | | |", 1),
+        ("| F1 | `gone` | 0 lost | |", 1),
+    ] {
+        let tables = tables(&format!("{head}{row}\n"));
+        assert_eq!(uncovered(&tables[0], &tests).len(), faults, "{row}");
+    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod crash;
 mod database_down;
 mod database_file;
 mod disk;
+mod doctor;
 mod documented_commands;
 mod drift;
 #[path = "../mesh/envoy.rs"]
@@ -31,10 +32,13 @@ mod leak;
 mod leak_http;
 mod lifecycle;
 mod metrics;
+mod migrations;
 mod outage;
 mod owner_verbs;
 mod owner_words;
 mod pause;
+#[path = "../replicas/pgbouncer.rs"]
+mod pgbouncer;
 #[path = "../replicas/postgres.rs"]
 mod postgres;
 mod program;

@@ -32,6 +32,7 @@ mod locked;
 mod lost_history;
 mod origins;
 mod outcomes;
+mod pgbouncer;
 mod plans;
 mod pooler;
 mod postgres;

@@ -1,8 +1,6 @@
-//! Tests that calls whose answers must not be distinguishable by their duration do the same work:
-//! they run the same statements and the same number of lookups. The tests count statements and
-//! measure no times, because times differ between machines. To measure times, run
-//! `STACKTOKEN_TEST_TIMES=2000 cargo test --test replicas indistinguishable_answers --
-//! --nocapture`.
+//! Tests that calls whose answers must not be distinguishable by their duration do the same work (the
+//! same statements and the same number of lookups), and take equally long. To time more calls, run
+//! `STACKTOKEN_TEST_TIMES=20000 cargo test --test replicas indistinguishable_answers -- --nocapture`.
 
 use std::{
     collections::BTreeMap,
@@ -252,24 +250,68 @@ async fn for_a_holder_a_wrong_stack_key_costs_the_same_look_ups_as_an_unknown_se
     }
 }
 
-/// Calls `call` once with each of these texts. Returns the median duration.
-async fn median(mut call: impl AsyncFnMut(&str), texts: &[String]) -> Duration {
-    let mut times = Vec::new();
-    for text in texts {
-        let began = Instant::now();
-        call(text).await;
-        times.push(began.elapsed());
+/// How many calls of each kind are timed: few in the gate, where the machine may be busy.
+fn times() -> usize {
+    let times = std::env::var("STACKTOKEN_TEST_TIMES");
+    times.map_or(400, |times| times.parse().unwrap())
+}
+
+/// Times calls with two texts, in turn, so that a change of the machine's load meets both alike.
+async fn timed(mut call: impl AsyncFnMut(&str), texts: [&str; 2]) -> [Vec<f64>; 2] {
+    let mut took = [Vec::new(), Vec::new()];
+    for round in 0..times() {
+        for turn in 0..2 {
+            // The order within a pair alternates too.
+            let which = (round + turn) % 2;
+            let began = Instant::now();
+            call(texts[which]).await;
+            took[which].push(began.elapsed().as_secs_f64() * 1e6);
+        }
     }
-    times.sort();
+    took
+}
+
+/// Returns Welch's t of two samples, without the slowest tenth of both together, which the
+/// scheduler and the disk decide.
+fn welch([one, other]: &[Vec<f64>; 2]) -> f64 {
+    let mut all = [&one[..], &other[..]].concat();
+    all.sort_by(f64::total_cmp);
+    let most = all[all.len() * 9 / 10];
+    let of = |times: &[f64]| {
+        let kept: Vec<_> = times.iter().copied().filter(|time| *time <= most).collect();
+        let count = kept.len() as f64;
+        let mean = kept.iter().sum::<f64>() / count;
+        let squares = kept.iter().map(|time| (time - mean).powi(2)).sum::<f64>();
+        (mean, squares / (count - 1.0) / count)
+    };
+    let ((mean, error), (other_mean, other_error)) = (of(one), of(other));
+    (mean - other_mean) / (error + other_error).sqrt()
+}
+
+fn median(times: &[f64]) -> f64 {
+    let mut times = times.to_vec();
+    times.sort_by(f64::total_cmp);
     times[times.len() / 2]
 }
 
-/// This test prints medians but asserts nothing, because the machine may be busy. The comment at
-/// the top of this file says how to use it.
+/// Prints the medians of a pair, and returns its |t|.
+fn told(pair: &str, took: &[Vec<f64>; 2]) -> f64 {
+    let t = welch(took).abs();
+    let [one, other] = [median(&took[0]), median(&took[1])];
+    println!(
+        "{pair}: {one:.0} and {other:.0} µs, |t| {t:.1}, {} calls each",
+        times()
+    );
+    t
+}
+
+/// Two kinds of calls count as equally long below this |t|: the usual bound of leakage assessments.
+const LEAK: f64 = 4.5;
+
+/// An answer that reveals nothing by its content reveals nothing by its time either. The last pair
+/// is the control: the same call twice, but one of them half as long again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn indistinguishable_answers_take_equally_long() {
-    let times = std::env::var("STACKTOKEN_TEST_TIMES");
-    let times: usize = times.map_or(20, |times| times.parse().unwrap());
     let unlimited = |tuning: &mut Tuning| {
         tuning.unrecognized_per_second = 1_000_000.try_into().unwrap();
     };
@@ -278,31 +320,32 @@ async fn indistinguishable_answers_take_equally_long() {
     };
     let stranger = cluster.a.stranger(&cluster).await;
     let list = async |key: &str| {
-        stranger
-            .tokens
-            .clone()
-            .list(list_request(key))
-            .await
-            .unwrap_err();
+        let mut tokens = stranger.tokens.clone();
+        tokens.list(list_request(key)).await.unwrap_err();
     };
     let other = cluster.register().await;
     let known = cluster.issue("known").await.secret;
-    cluster.a.introspect(&cluster.stack, &known).await.unwrap();
+    cluster.a.warm(&cluster.stack, &known).await;
     let ask = async |secret: &str| {
         cluster.a.introspect(&other, secret).await.unwrap();
     };
-    let (real, none) = (
-        vec![cluster.stack.clone(); times],
-        vec![NOWHERE.to_owned(); times],
-    );
-    let (wrong, never) = (vec![known; times], vec![unknown(); times]);
-    for round in 0..3 {
-        println!(
-            "{round}: stranger {:?} and {:?}; holder {:?} and {:?}",
-            median(&list, &real).await,
-            median(&list, &none).await,
-            median(&ask, &wrong).await,
-            median(&ask, &never).await,
-        );
+    let never = unknown();
+    // Opens the connections and fills the plan caches.
+    for secret in [&known, &never].into_iter().cycle().take(50) {
+        ask(secret).await;
     }
+    let stacks = timed(&list, [&cluster.stack, NOWHERE]).await;
+    let secrets = timed(&ask, [&known, &never]).await;
+    let longer = Duration::from_secs_f64(median(&secrets[0]) / 2e6);
+    let slowed = async |which: &str| {
+        ask(&never).await;
+        let began = Instant::now();
+        while which == "slow" && began.elapsed() < longer {}
+    };
+    let control = timed(&slowed, ["slow", "as it is"]).await;
+    let stacks = told("a stack that exists, and none", &stacks);
+    let secrets = told("a wrong stack key, and an unknown secret", &secrets);
+    let control = told("the control: half as long again", &control);
+    assert!(control > LEAK, "the measurement sees nothing");
+    assert!(stacks < LEAK && secrets < LEAK, "{stacks} {secrets}");
 }

@@ -222,19 +222,34 @@ pub(super) fn network_of(address: IpAddr) -> IpAddr {
 /// file descriptors cannot reach its store either. `threads` is the number of threads that serve
 /// connections.
 fn within_open_files(wanted: usize, threads: usize) -> usize {
-    let Some(files) = getrlimit(Resource::Nofile).current else {
+    let Some((files, left)) = lowered_by_open_files(wanted, threads) else {
         return wanted;
     };
+    tracing::warn!(
+        files,
+        connections = left,
+        "--max-connections is more than the limit of open files allows: raise it with `ulimit -n`"
+    );
+    left
+}
+
+/// Returns the limit of open files and the number of connections that it allows. Returns `None` if
+/// it allows as many as wanted.
+fn lowered_by_open_files(wanted: usize, threads: usize) -> Option<(u64, usize)> {
+    let files = getrlimit(Resource::Nofile).current?;
     let left = usize::try_from(files.saturating_sub(OWN_FILES)).unwrap_or(usize::MAX);
     let left = left.saturating_sub(threads * FILES_BY_THREAD).max(1);
-    if left < wanted {
-        tracing::warn!(
-            files,
-            connections = left,
-            "--max-connections is more than the limit of open files allows: raise it with `ulimit -n`"
-        );
-    }
-    wanted.min(left)
+    (left < wanted).then_some((files, left))
+}
+
+/// Returns the limit of open files, the number of connections that this number of ports can have
+/// under it, and the limit that `--max-connections` needs. Returns `None` if the limit is enough.
+#[must_use]
+pub fn shortage_of_open_files(tuning: &Tuning, ports: usize) -> Option<(u64, usize, usize)> {
+    let threads = ports * super::threads(tuning);
+    let (files, left) = lowered_by_open_files(tuning.max_connections, threads)?;
+    let own = usize::try_from(OWN_FILES).unwrap_or(usize::MAX) + threads * FILES_BY_THREAD;
+    Some((files, left, tuning.max_connections.saturating_add(own)))
 }
 
 #[cfg(test)]

@@ -22,9 +22,9 @@ use zeroize::Zeroizing;
 use super::TlsFiles;
 use crate::domain::{clock::Clock, timestamp::Timestamp};
 
-const CERT: &str = "--tls-cert";
+pub(super) const CERT: &str = "--tls-cert";
 const KEY: &str = "--tls-key";
-const CLIENT_CA: &str = "--tls-client-ca";
+pub(super) const CLIENT_CA: &str = "--tls-client-ca";
 
 /// An error in the TLS files. Its text names the setting, the file, the problem and how to fix it.
 #[derive(Debug, thiserror::Error)]
@@ -51,11 +51,21 @@ pub enum TlsError {
     },
 }
 
+impl TlsError {
+    /// Returns the setting that names the file.
+    #[must_use]
+    pub const fn setting(&self) -> &'static str {
+        match self {
+            Self::Unreadable { setting, .. } | Self::Unusable { setting, .. } => setting,
+        }
+    }
+}
+
 /// The contents of the TLS files.
 pub(super) struct Material {
-    cert: Vec<u8>,
+    pub cert: Vec<u8>,
     key: Zeroizing<Vec<u8>>,
-    client_ca: Option<Vec<u8>>,
+    pub client_ca: Option<Vec<u8>>,
 }
 
 /// Properties of a usable set of TLS files.
@@ -197,8 +207,8 @@ async fn read(setting: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
     })
 }
 
-/// Parses PEM certificates. Returns `None` if there are none or if one is malformed.
-fn certificates(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
+/// Parses PEM certificates; `None` if there are none or if one is malformed.
+pub(super) fn certificates(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     read.ok().filter(|chain| !chain.is_empty())
 }
@@ -249,9 +259,12 @@ fn valid_now(cas: Vec<CertificateDer<'static>>, now: Timestamp) -> Result<Client
     }
 }
 
-/// Returns the earliest expiry of these certificates, in seconds since the Unix epoch. Returns an
-/// error if one of them is not valid now.
-fn valid_until(certificates: &[CertificateDer<'_>], now: Timestamp) -> Result<i64, String> {
+/// Returns the earliest expiry of these certificates, in seconds since the Unix epoch. Fails if one
+/// of them is not valid now.
+pub(super) fn valid_until(
+    certificates: &[CertificateDer<'_>],
+    now: Timestamp,
+) -> Result<i64, String> {
     let mut first = i64::MAX;
     for der in certificates {
         let (_, certificate) = X509Certificate::from_der(der)

@@ -2,6 +2,7 @@
 //! the new files cannot be used, the old certificates stay in use, and the log and a metric report
 //! this.
 
+mod inspect;
 mod material;
 mod watch;
 
@@ -22,7 +23,7 @@ use crate::{
     metrics::{CertificateLabel, Metrics},
 };
 
-pub use self::material::TlsError;
+pub use self::{inspect::TlsInspection, material::TlsError};
 
 /// Interval at which the files are read even without a change notification. A mounted secret is
 /// replaced by switching a symbolic link, which not every file system reports.

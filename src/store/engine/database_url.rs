@@ -45,6 +45,17 @@ const PARAMETERS: &[&str] = &[
     "options",
 ];
 
+/// The parameters that name a file with a private key.
+const KEY_FILES: [&str; 2] = ["sslkey", "ssl-key"];
+/// The parameters that name a file with certificates.
+const FILES: [&str; 5] = [
+    "sslcert",
+    "ssl-cert",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+];
+
 /// The location of a store.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Location {
@@ -180,6 +191,22 @@ impl Location {
             own.urls.store(theirs.urls.load_full());
         }
         changed
+    }
+
+    /// Returns the files that the URLs name for TLS, and whether each is a private key.
+    #[must_use]
+    pub fn tls_files(&self) -> Vec<(PathBuf, bool)> {
+        let Self::Postgres(urls) = self else {
+            return Vec::new();
+        };
+        let urls = urls.urls.load();
+        let each = std::iter::once(&urls.url).chain(&urls.direct);
+        let pairs = each.filter_map(|url| Some(url.split_once('?')?.1));
+        let pairs = pairs.flat_map(|query| form_urlencoded::parse(query.as_bytes()));
+        let files = pairs.filter(|(key, _)| KEY_FILES.contains(&&**key) || FILES.contains(&&**key));
+        files
+            .map(|(key, path)| (path.as_ref().into(), KEY_FILES.contains(&&*key)))
+            .collect()
     }
 
     /// Returns whether connections are safe from eavesdropping and impersonation. This requires a

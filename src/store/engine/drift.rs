@@ -43,7 +43,7 @@ impl Store {
 
 /// Returns the tables and indexes that the migrations create on both engines, by applying the
 /// migrations to an empty in-memory database.
-async fn expected_objects() -> Result<BTreeSet<String>, DbErr> {
+pub(in crate::store) async fn expected_objects() -> Result<BTreeSet<String>, DbErr> {
     let empty = Database::connect("sqlite::memory:").await?;
     Migrator::up(&empty, None).await?;
     let expected = objects(&empty, OBJECTS.sqlite).await;

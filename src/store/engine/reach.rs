@@ -14,7 +14,7 @@ use crate::domain::clock::Clock;
 use crate::store::{Location, engine::database_url::PostgresUrls};
 
 /// The time limit of a connection attempt.
-const CONNECT_FOR: Duration = Duration::from_secs(10);
+pub(in crate::store) const CONNECT_FOR: Duration = Duration::from_secs(10);
 
 /// Selects whether the database is a standby, and whether it is read-only.
 const STANDING: &str =
@@ -60,6 +60,21 @@ impl Unreachable {
             self.why,
             Why::Io(_) | Why::Silent | Why::Busy | Why::Standby | Why::ReadOnly
         )
+    }
+
+    /// Returns a short name of the cause, which does not change.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match &self.why {
+            Why::Io(_) | Why::Silent | Why::Busy | Why::Other => "unreachable",
+            Why::Refused(code) if code == "08P01" => "protocol",
+            Why::Refused(_) => "refused",
+            Why::Tls(_) => "tls",
+            Why::Credential => "credential",
+            Why::Missing => "missing",
+            Why::Standby => "standby",
+            Why::ReadOnly => "read-only",
+        }
     }
 
     /// Returns whether the database answers but accepts no changes.

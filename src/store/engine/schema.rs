@@ -16,7 +16,7 @@ use crate::store::{
 };
 
 /// The table in which the migration library records the migrations that it has applied.
-const APPLIED: &str = "seaql_migrations";
+pub(in crate::store) const APPLIED: &str = "seaql_migrations";
 
 /// The key of the advisory lock for migrations, "stacktok" in ASCII.
 const MIGRATION_LOCK: i64 = 0x7374_6163_6b74_6f6b;

@@ -133,6 +133,21 @@ impl TestServer {
         server
     }
 
+    /// Starts a server with TLS, one of whose background tasks panics, and does not wait until it
+    /// serves.
+    pub async fn launch_failing(files: TlsFiles, task: &'static str) -> Self {
+        let (data_dir, clock) = (Arc::new(TempDir::new().unwrap()), ManualClock::new());
+        let issuer = TestIssuer::new();
+        let folder = data_dir.path().to_owned();
+        let known = authenticator(&issuer, issuer::ISSUERS_FILE, folder, clock.clone()).await;
+        let tls = Tls::load(files, clock.clone()).await.unwrap();
+        let set = |tuning: &mut Tuning| tuning.failing_task = Some(task);
+        let known = (issuer, known);
+        Self::launch_over(Some(tls), data_dir, clock, set, known)
+            .await
+            .0
+    }
+
     /// Starts a server. Also returns a receiver that completes when the server is ready.
     pub async fn launch(
         data_dir: Arc<TempDir>,
@@ -234,6 +249,11 @@ impl TestServer {
     /// Shuts the server down gracefully, and returns its result.
     pub async fn stop(mut self) -> Result<(), server::ServeError> {
         self.stop.cancel();
+        self.running.take().unwrap().await.unwrap()
+    }
+
+    /// Waits until the server ends by itself.
+    pub async fn ended(mut self) -> Result<(), server::ServeError> {
         self.running.take().unwrap().await.unwrap()
     }
 

@@ -101,6 +101,18 @@ pub(in crate::store) async fn open(
     }
 }
 
+/// Opens the store at this location only to inspect it. An SQLite file is neither locked, nor
+/// changed, nor created, so another process may serve from it meanwhile.
+pub(in crate::store) async fn open_to_inspect(
+    location: &Location,
+    size: PoolSize,
+) -> Result<Connections, OpenError> {
+    match location {
+        Location::Sqlite(path) => sqlite::open_to_inspect(location, path).await,
+        Location::Postgres(urls) => postgres::open(location, urls, size).await,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::PoolSize;

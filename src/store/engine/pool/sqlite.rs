@@ -47,6 +47,36 @@ pub(super) async fn open(location: &Location, path: &Path) -> Result<Connections
     })
 }
 
+/// Opens one connection that can only read.
+pub(super) async fn open_to_inspect(
+    location: &Location,
+    path: &Path,
+) -> Result<Connections, OpenError> {
+    let mut options = ConnectOptions::new("sqlite:stacktoken");
+    let path = path.to_owned();
+    options
+        .max_connections(1)
+        .acquire_timeout(ACQUIRE_FOR)
+        .sqlx_logging(false)
+        .record_stmt_in_spans(false)
+        .map_sqlx_sqlite_opts(move |sqlite| {
+            let sqlite = sqlite.filename(&path).create_if_missing(false);
+            sqlite.busy_timeout(BUSY_FOR).pragma("query_only", "on")
+        });
+    let opened = Database::connect(options).await;
+    let opened = opened.map_err(|source| OpenError::Database {
+        location: location.clone(),
+        source,
+    })?;
+    Ok(Connections {
+        writer: opened.clone(),
+        reader: opened.clone(),
+        control: opened,
+        readings: 1,
+        embedded: None,
+    })
+}
+
 /// What a connection is used for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Use {
