@@ -70,12 +70,13 @@ fn names_in_the_code() -> BTreeSet<String> {
 }
 
 /// Every background task of a server with a file and TLS.
-const TASKS: [&str; 15] = [
+const TASKS: [&str; 16] = [
     "admin",
     "audit of refusals",
     "expiry",
     "feed",
     "grpc",
+    "guard",
     "health",
     "heartbeat",
     "housekeeping",
