@@ -15,6 +15,8 @@
 
 #[path = "table/echo.rs"]
 mod echo;
+#[path = "table/exchange.rs"]
+mod exchange;
 #[path = "table/load.rs"]
 mod load;
 #[allow(dead_code, reason = "the tests use the rest")]
@@ -185,7 +187,7 @@ async fn report_store(table: &store::StoreTable) -> (Vec<Value>, bool) {
         let own = Spread::of(figures.iter().map(|[own, _]| *own));
         let other = Spread::of(figures.iter().map(|[_, other]| *other));
         let ratio = Spread::of(figures.iter().map(|[own, other]| own / other));
-        let reached = ratio.median >= store::Pair::WANTED;
+        let reached = ratio.median >= pair.wanted();
         let (rate, others) = (own.median, other.median);
         let missed = if reached { "" } else { "missed" };
         let text = ratio.text();

@@ -162,6 +162,17 @@ impl Server {
         tokens.issue(request).await.unwrap().into_inner().secret
     }
 
+    /// Issues a federated token and returns its id.
+    pub async fn issue_federated(&self, name: &str, federation: v1::Federation) -> String {
+        let mut tokens = TokenServiceClient::new(self.channel().await);
+        let request = v1::IssueRequest {
+            federation: Some(federation),
+            ..self.token(name)
+        };
+        let issued = tokens.issue(self.request("owner_jwt", request)).await;
+        issued.unwrap().into_inner().token.unwrap().token_uid
+    }
+
     fn token(&self, name: &str) -> v1::IssueRequest {
         v1::IssueRequest {
             stack_api_key: self.get("stack_api_key").to_owned(),

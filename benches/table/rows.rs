@@ -7,12 +7,14 @@ use envoy_types::pb::envoy::service::auth::v3::{
 };
 use prost::Message;
 use stacktoken::grpc::pb::v1::{
-    self, introspection_service_client::IntrospectionServiceClient,
+    self, exchange_service_client::ExchangeServiceClient,
+    introspection_service_client::IntrospectionServiceClient,
     token_service_client::TokenServiceClient,
 };
 
 use crate::{
     echo::{self, Echo},
+    exchange::{self, REUSABLE},
     load::{Protocol, Target},
     support::{Server, actions},
 };
@@ -71,12 +73,13 @@ impl Table {
     pub async fn new() -> Self {
         let server = Server::start(&[("STACKTOKEN_UNRECOGNIZED_PER_SECOND", "1000000000")]);
         let revoked = revoked(&server).await;
+        let session = session(&server).await;
         // The limit leaves space for the tokens that `dev` has already created.
         let mut secrets = server.issue(QUESTIONS + 50).await;
         secrets.truncate(QUESTIONS);
         let asked = |secret: &str| question(&server, secret);
         let hit = asked(&secrets[0]);
-        for secret in secrets.iter().chain([&revoked]) {
+        for secret in secrets.iter().chain([&revoked, &session]) {
             introspect(&server, asked(secret)).await;
         }
         let answer = introspect(&server, hit.clone()).await;
@@ -143,6 +146,15 @@ impl Table {
                     "hit, 8 x 32",
                     ours(INTROSPECT, framed(&hit), many),
                     "echo, 8 x 32",
+                    OK,
+                )
+            },
+            Row {
+                wanted: at_least(0.97),
+                ..row(
+                    "hit of a session, 8 x 32",
+                    ours(INTROSPECT, of(&session), many),
+                    "hit, 8 x 32",
                     OK,
                 )
             },
@@ -301,6 +313,27 @@ async fn revoked(server: &Server) -> String {
     let request = server.request("owner_jwt", revoke);
     tokens.revoke(request).await.unwrap();
     secret
+}
+
+/// Issues a federated token, and exchanges the JWT of the workload of `dev` for the secret of a
+/// session of an hour.
+async fn session(server: &Server) -> String {
+    let hour = prost_types::Duration {
+        seconds: 3600,
+        nanos: 0,
+    };
+    let federation = v1::Federation {
+        session_for: Some(hour),
+        ..REUSABLE.federation()
+    };
+    let token_uid = server.issue_federated("session", federation).await;
+    let request = v1::ExchangeRequest {
+        session_for: Some(hour),
+        ..exchange::request(server.get("stack_api_key").to_owned(), token_uid)
+    };
+    let mut client = ExchangeServiceClient::new(server.channel().await);
+    let request = server.request("workload_jwt", request);
+    client.exchange(request).await.unwrap().into_inner().secret
 }
 
 /// Returns the check that Envoy sends for a request from a browser.

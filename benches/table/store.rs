@@ -1,6 +1,6 @@
 //! The rows that need the store: misses and `Issue`, each with 32 callers. They are compared with
 //! the same work on the database alone, by pgbench (`-M prepared`) on PostgreSQL and by single-row
-//! commits on SQLite.
+//! commits on SQLite. `Exchange` is compared with `Issue` on the same server.
 
 use std::{
     fs,
@@ -22,7 +22,8 @@ use stacktoken::{
     grpc::pb::{
         admin::v1::{self as admin, stack_service_client::StackServiceClient},
         v1::{
-            self, introspection_service_client::IntrospectionServiceClient,
+            self, exchange_service_client::ExchangeServiceClient,
+            introspection_service_client::IntrospectionServiceClient,
             token_service_client::TokenServiceClient,
         },
     },
@@ -30,6 +31,7 @@ use stacktoken::{
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
+    exchange::{self, ONCE, REUSABLE, Workloads},
     postgres::{self, Postgres},
     size,
     support::{Server, actions, settings_of_bench},
@@ -44,6 +46,8 @@ const DATABASE: &str = "bench";
 const ROWS: usize = 20_000;
 /// The number of stacks on SQLite, where they are registered one by one.
 const STACKS: usize = 500;
+/// How many JWTs that are valid for one exchange are signed before each measurement.
+const JWTS: usize = 60_000;
 
 /// A row, and the measurement with which it is compared.
 #[derive(Clone, Copy)]
@@ -51,22 +55,42 @@ pub enum Pair {
     MissOnPostgres,
     IssueOnPostgres,
     IssueOnSqlite,
+    ExchangeOnPostgres,
+    ExchangeOnceOnPostgres,
+    ExchangeOnSqlite,
 }
 
 impl Pair {
-    pub const ALL: [Self; 3] = [
+    pub const ALL: [Self; 6] = [
         Self::MissOnPostgres,
         Self::IssueOnPostgres,
         Self::IssueOnSqlite,
+        Self::ExchangeOnPostgres,
+        Self::ExchangeOnceOnPostgres,
+        Self::ExchangeOnSqlite,
     ];
-    /// The minimum ratio.
-    pub const WANTED: f64 = 0.60;
+
+    /// Returns the minimum of the ratio.
+    pub const fn wanted(self) -> f64 {
+        match self {
+            Self::MissOnPostgres | Self::IssueOnPostgres | Self::IssueOnSqlite => 0.60,
+            Self::ExchangeOnPostgres | Self::ExchangeOnceOnPostgres | Self::ExchangeOnSqlite => {
+                0.50
+            }
+        }
+    }
 
     pub const fn names(self) -> [&'static str; 2] {
         match self {
             Self::MissOnPostgres => ["miss on PostgreSQL, 32 callers", "pgbench -S -M prepared"],
             Self::IssueOnPostgres => ["Issue on PostgreSQL, 32 callers", "pgbench, 5 statements"],
             Self::IssueOnSqlite => ["Issue on SQLite, 32 callers", "raw single-row commits"],
+            Self::ExchangeOnPostgres => ["Exchange on PostgreSQL, 32 callers", "Issue"],
+            Self::ExchangeOnceOnPostgres => [
+                "Exchange of single-use JWTs on PostgreSQL, 32 callers",
+                "Issue",
+            ],
+            Self::ExchangeOnSqlite => ["Exchange on SQLite, 32 callers", "Issue"],
         }
     }
 }
@@ -77,6 +101,8 @@ pub struct StoreTable {
     dev: Server,
     on_sqlite: Caller,
     stacks: Vec<String>,
+    /// A federated token of each stack.
+    federated: Vec<String>,
     postgres: Option<OnPostgres>,
     issued: AtomicU64,
 }
@@ -105,6 +131,7 @@ struct Caller {
     channels: Vec<Channel>,
     owner_jwt: String,
     service_jwt: String,
+    workload_jwt: String,
 }
 
 impl Caller {
@@ -118,6 +145,7 @@ impl Caller {
             channels,
             owner_jwt: dev.get("owner_jwt").to_owned(),
             service_jwt: dev.get("service_jwt").to_owned(),
+            workload_jwt: dev.get("workload_jwt").to_owned(),
         }
     }
 
@@ -161,9 +189,45 @@ impl Caller {
         };
         self.rate(numbers, call).await
     }
+
+    /// Exchanges the JWT of a workload that can be exchanged again.
+    async fn exchange_rate(&self, token_of: TokenOf) -> f64 {
+        let jwt = self.workload_jwt.clone();
+        self.exchange_rate_of(token_of, Arc::new(move |_| jwt.clone()))
+            .await
+    }
+
+    /// Exchanges each of these JWTs once.
+    async fn exchange_once_rate(&self, token_of: TokenOf, jwts: Vec<String>) -> f64 {
+        let jwt = move |number: u64| {
+            let jwt = jwts.get(number as usize);
+            jwt.expect("more JWTs must be signed").clone()
+        };
+        self.exchange_rate_of(token_of, Arc::new(jwt)).await
+    }
+
+    async fn exchange_rate_of(
+        &self,
+        token_of: TokenOf,
+        jwt_of: Arc<dyn Fn(u64) -> String + Send + Sync>,
+    ) -> f64 {
+        let call = move |channel, number: u64| {
+            let (stack, token) = token_of(number);
+            let request = authorized(exchange::request(stack, token), &jwt_of(number));
+            async move {
+                ExchangeServiceClient::new(channel)
+                    .exchange(request)
+                    .await
+                    .unwrap();
+            }
+        };
+        self.rate(&AtomicU64::new(0), call).await
+    }
 }
 
 type StackOf = Arc<dyn Fn(u64) -> String + Send + Sync>;
+/// The key of a stack, and the id of its federated token.
+type TokenOf = Arc<dyn Fn(u64) -> (String, String) + Send + Sync>;
 
 fn authorized<M>(message: M, jwt: &str) -> tonic::Request<M> {
     let mut request = tonic::Request::new(message);
@@ -194,10 +258,15 @@ fn key(number: u64) -> String {
 
 impl StoreTable {
     pub async fn new() -> Self {
-        let settings = [("STACKTOKEN_UNRECOGNIZED_PER_SECOND", "1000000000")];
+        let settings = [
+            ("STACKTOKEN_UNRECOGNIZED_PER_SECOND", "1000000000"),
+            MANY_SESSIONS[0],
+            MANY_SESSIONS[1],
+        ];
         let dev = Server::start(&settings);
         let on_sqlite = Caller::new(&dev, dev.get("grpc_address")).await;
         let stacks = register(&dev).await;
+        let federated = federate(&dev, &stacks).await;
         let postgres = match postgres::start() {
             Some(postgres) => Some(OnPostgres::new(&dev, postgres).await),
             None => None,
@@ -206,6 +275,7 @@ impl StoreTable {
             dev,
             on_sqlite,
             stacks,
+            federated,
             postgres,
             issued: AtomicU64::new(0),
         }
@@ -218,12 +288,15 @@ impl StoreTable {
             let stacks = self.stacks.clone();
             move |number: u64| stacks[number as usize % stacks.len()].clone()
         };
+        let issue_on_sqlite = || {
+            let stack_of = Arc::new(of_sqlite());
+            self.on_sqlite.issue_rate(&self.issued, stack_of)
+        };
         Some(match (pair, &self.postgres) {
-            (Pair::IssueOnSqlite, _) => [
-                self.on_sqlite
-                    .issue_rate(&self.issued, Arc::new(of_sqlite()))
-                    .await,
-                raw_commits(&self.dev).await,
+            (Pair::IssueOnSqlite, _) => [issue_on_sqlite().await, raw_commits(&self.dev).await],
+            (Pair::ExchangeOnSqlite, _) => [
+                self.on_sqlite.exchange_rate(self.tokens()).await,
+                issue_on_sqlite().await,
             ],
             (_, None) => return None,
             (Pair::MissOnPostgres, Some(on)) => [on.miss_rate().await, on.pgbench(&on.look_up)],
@@ -231,8 +304,65 @@ impl StoreTable {
                 on.caller.issue_rate(&self.issued, Arc::new(key)).await,
                 on.pgbench(ISSUE),
             ],
+            (Pair::ExchangeOnPostgres, Some(on)) => [
+                on.caller.exchange_rate(tokens_on_postgres(FEDERATED)).await,
+                on.caller.issue_rate(&self.issued, Arc::new(key)).await,
+            ],
+            (Pair::ExchangeOnceOnPostgres, Some(on)) => {
+                let jwts = exchange::sign(&self.dev, size::count(JWTS));
+                let tokens = tokens_on_postgres(FEDERATED_ONCE);
+                [
+                    on.caller.exchange_once_rate(tokens, jwts).await,
+                    on.caller.issue_rate(&self.issued, Arc::new(key)).await,
+                ]
+            }
         })
     }
+
+    /// The federated tokens on SQLite.
+    fn tokens(&self) -> TokenOf {
+        let (stacks, tokens) = (self.stacks.clone(), self.federated.clone());
+        Arc::new(move |number| {
+            let at = number as usize % stacks.len();
+            (stacks[at].clone(), tokens[at].clone())
+        })
+    }
+}
+
+/// One workload makes all exchanges, so it has more sessions than the defaults permit.
+const MANY_SESSIONS: [(&str, &str); 2] = [
+    ("STACKTOKEN_MAX_SESSIONS_PER_TOKEN", "1000000"),
+    ("STACKTOKEN_MAX_SESSIONS_PER_SUBJECT", "1000000"),
+];
+
+/// What the number of a stack on PostgreSQL is increased by for the number of each of its tokens:
+/// the one with a known secret has the number of the stack.
+const NUMBERED: u64 = 1_000_000;
+const FEDERATED: u64 = 2_000_000;
+const FEDERATED_ONCE: u64 = 3_000_000;
+
+/// The federated tokens on PostgreSQL.
+fn tokens_on_postgres(kind: u64) -> TokenOf {
+    Arc::new(move |number| {
+        let stack = number % size::count(ROWS) as u64 + 1;
+        let token = uuid::Uuid::from_u128(u128::from(stack + kind));
+        (key(number), token.to_string())
+    })
+}
+
+/// Issues a federated token in each stack.
+async fn federate(dev: &Server, stacks: &[String]) -> Vec<String> {
+    let mut tokens = TokenServiceClient::new(dev.channel().await);
+    let mut uids = Vec::new();
+    for stack in stacks {
+        let request = v1::IssueRequest {
+            federation: Some(REUSABLE.federation()),
+            ..issue_request(stack, "federated")
+        };
+        let issued = tokens.issue(dev.request("owner_jwt", request)).await;
+        uids.push(issued.unwrap().into_inner().token.unwrap().token_uid);
+    }
+    uids
 }
 
 /// Registers stacks whose owner is the `dev` server's owner. Returns their keys.
@@ -317,7 +447,7 @@ impl OnPostgres {
         postgres.run("postgres", &format!("CREATE DATABASE {DATABASE}"));
         let port = postgres.port();
         let url = format!("postgres://postgres@127.0.0.1:{port}/{DATABASE}?sslmode=disable");
-        let issuers = dev.database().with_file_name("issuers.toml");
+        let issuers = exchange::write_issuers(dev);
         let stacktoken = || {
             let mut command = Command::new(env!("CARGO_BIN_EXE_stacktoken"));
             settings_of_bench(&mut command);
@@ -335,6 +465,7 @@ impl OnPostgres {
             .arg(issuers)
             // With a cache of one entry, practically no call is answered from the cache.
             .env("STACKTOKEN_CACHE_ENTRIES", "1")
+            .envs(MANY_SESSIONS)
             .spawn()
             .unwrap();
         let serve = Serve(serve);
@@ -471,13 +602,23 @@ fn fill(postgres: &Postgres, owner: &Value) -> Vec<String> {
     let text = |name: &str| owner[name].as_str().unwrap().replace('\'', "''");
     let (issuer, subject) = (text("iss"), text("sub"));
     let uid = |of: &str| format!("lpad(to_hex({of}), 32, '0')::uuid");
-    let (its, known, numbered) = (uid("n"), uid("n"), uid("n + 1000000"));
-    let token = |uid: &str, name: &str| {
+    let (its, known, numbered) = (uid("n"), uid("n"), uid(&format!("n + {NUMBERED}")));
+    let row = |uid: &str, name: &str, (generation, federation): (u32, &str)| {
         format!(
             "INSERT INTO tokens (uid, stack_uid, name, description, permissions, generation, \
              secret_hint, issued_at, issued_by_kind, issued_by_issuer, issued_by_subject, \
-             revoke_reason) SELECT {uid}, {its}, '{name}', '', '{{\"access\":\"READ_WRITE\"}}', 1, \
-             'abcd', 0, 'USER', 'i', 's', '' FROM generate_series(1, {rows}) n"
+             revoke_reason, federation) SELECT {uid}, {its}, '{name}', '', \
+             '{{\"access\":\"READ_WRITE\"}}', {generation}, 'abcd', 0, 'USER', 'i', 's', '', \
+             {federation} FROM generate_series(1, {rows}) n"
+        )
+    };
+    let token = |uid: &str, name: &str| row(uid, name, (1, "NULL"));
+    let federated = |kind: u64, trusts: Workloads| {
+        let federation = format!("'{}'", trusts.stored());
+        row(
+            &uid(&format!("n + {kind}")),
+            trusts.issuer,
+            (0, &federation),
         )
     };
     let statements = [
@@ -492,6 +633,8 @@ fn fill(postgres: &Postgres, owner: &Value) -> Vec<String> {
         ),
         token(&known, "known"),
         token(&numbered, "numbered"),
+        federated(FEDERATED, REUSABLE),
+        federated(FEDERATED_ONCE, ONCE),
         format!(
             "INSERT INTO token_secrets (digest, token_uid, generation, made_at, first_used_at) \
              SELECT decode(lpad(to_hex(n), 64, '0'), 'hex'), {numbered}, 1, 0, 0 \
