@@ -25,6 +25,9 @@ use crate::telemetry;
 
 /// Size limit of a key set and of a file of CA certificates: 256 KiB.
 const MAX_BYTES: usize = 256 * 1024;
+/// The media types of a key set (RFC 7517 §8.5) and of other JSON. A Kubernetes API server offers its
+/// keys only as the former, and refuses a request that does not accept it.
+const ACCEPTED: &str = "application/jwk-set+json, application/json";
 /// Time limit of a whole fetch.
 const MAX_TIME: Duration = Duration::from_secs(5);
 
@@ -142,7 +145,7 @@ where
     C: Connect + Clone + Send + Sync + 'static,
 {
     let mut request = Request::get(url)
-        .header(header::ACCEPT, "application/json")
+        .header(header::ACCEPT, ACCEPTED)
         .header(header::USER_AGENT, "stacktoken")
         .body(Empty::<&'static [u8]>::new())
         .map_err(|error| FetchError::Unreachable(error.to_string()))?;

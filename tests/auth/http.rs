@@ -293,6 +293,14 @@ async fn asked_with(keys: &str, trace: Option<opentelemetry::Context>) -> String
     server.join().unwrap()
 }
 
+/// An API server of Kubernetes answers 406 if the media type of key sets is not accepted.
+#[tokio::test]
+async fn a_fetch_accepts_a_key_set_by_each_of_its_media_types() {
+    let head = asked(None).await;
+    let line = "accept: application/jwk-set+json, application/json\r\n";
+    assert!(head.contains(line), "{head}");
+}
+
 #[tokio::test]
 async fn a_fetch_within_a_trace_names_it() {
     use opentelemetry::{
