@@ -24,6 +24,8 @@ use crate::{
 pub struct Issued {
     /// The token.
     pub token: Token,
+    /// Whether an earlier request with the same id issued the token.
+    pub is_repetition: bool,
     /// The secret of the token; `None` in a preview, and if the token is federated.
     pub secret: Option<Secret>,
     /// Revision that includes this change; `None` in a preview.
@@ -88,9 +90,11 @@ impl App {
             request_id: id_of(command.request.as_ref()),
             ..about_stack(&command.stack_key)
         };
-        let (token, revision) = self.settle_change(call, (AuditAction::TokenIssue, about), done)?;
+        let (issued, revision) =
+            self.settle_change(call, (AuditAction::TokenIssue, about), done)?;
         Ok(Issued {
-            token: self.with_use(token),
+            token: self.with_use(issued.token),
+            is_repetition: issued.is_repetition,
             secret: (!call.previews() && command.federation.is_none()).then_some(secret),
             revision,
         })

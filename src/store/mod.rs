@@ -71,7 +71,7 @@ pub use self::{
     token::expiry::{DAYS, Expiring},
     token::filter::TokenFilter,
     token::first_use::PresentedSecret,
-    token::issue::Issue,
+    token::issue::{Issue, IssuedToken},
     token::listing::{ListQuery, Order, TokenCursor, TokenPage},
     token::revoke_all::{PreviewCursor, PreviewPage, RevokeAll, RevokedAll, TOKENS_LISTED},
     token::rotate::{Rotate, Rotated},

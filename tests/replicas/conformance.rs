@@ -172,7 +172,7 @@ impl Engine {
         self.store
             .issue(&call, &command, &kept)
             .await
-            .map(|(token, _)| (token, secret))
+            .map(|(issued, _)| (issued.token, secret))
     }
 }
 
@@ -635,7 +635,8 @@ async fn filters(engine: &Engine) -> Vec<String> {
         };
         let (_, kept) = engine.secret();
         let call = engine.call(CallerKind::User, issuer);
-        let (token, _) = store.issue(&call, &command, &kept).await.unwrap();
+        let (made, _) = store.issue(&call, &command, &kept).await.unwrap();
+        let token = made.token;
         issued.push(token);
     }
     let by = |kind, subject: &str| {
@@ -902,7 +903,7 @@ async fn repetitions(engine: &Engine) -> Vec<String> {
             ..issue_command(&key, id)
         };
         let done = engine.store.issue(&engine.owner(), &command, &kept).await;
-        (done.map(|(token, _)| token), secret)
+        (done.map(|(issued, _)| issued.token), secret)
     };
     let (done, lost) = issue("once", b"a").await;
     let token = done.unwrap();

@@ -97,7 +97,7 @@ pub fn issued(issued: &Issued, now: Timestamp) -> v1::IssueResponse {
     let mut token = made(&issued.token, previewed, now);
     // A preview has no token id, because the request itself will generate a different one. The
     // exception is a preview of a repeated request, whose token already exists.
-    if previewed && issued.token.generation <= 1 {
+    if previewed && !issued.is_repetition {
         token.token_uid.clear();
     }
     v1::IssueResponse {

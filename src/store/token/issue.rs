@@ -54,6 +54,15 @@ pub struct Issue {
     pub overdue: Violations,
 }
 
+/// A token that was issued, now or by an earlier request with the same id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuedToken {
+    /// The token.
+    pub token: Token,
+    /// Whether the request is a repetition, so that the token existed before it.
+    pub is_repetition: bool,
+}
+
 impl Store {
     /// Issues a token. The limit (R6) and the name are checked under the lock of the stack.
     ///
@@ -66,7 +75,7 @@ impl Store {
         call: &Call,
         command: &Issue,
         secret: &NewSecret,
-    ) -> Result<(Token, Revision), Error> {
+    ) -> Result<(IssuedToken, Revision), Error> {
         change_tx!(self, (call.mode, &command.stack_key), "issue", |tx| {
             let key = &command.stack_key;
             let stack = self
@@ -79,7 +88,11 @@ impl Store {
                 let again = self
                     .replay(tx, call, place, (find_request, request), secret)
                     .await?;
-                return Ok(again.proof.with((again.token, again.revision)));
+                let issued = IssuedToken {
+                    token: again.token,
+                    is_repetition: true,
+                };
+                return Ok(again.proof.with((issued, again.revision)));
             }
             if command.expiry.is_reached(stack.at) {
                 return Err(Refusal::Invalid(command.overdue.clone()).into());
@@ -110,7 +123,11 @@ impl Store {
                     record,
                 )
                 .await?;
-            Ok(proof.with((token, revision)))
+            let issued = IssuedToken {
+                token,
+                is_repetition: false,
+            };
+            Ok(proof.with((issued, revision)))
         })
     }
 }

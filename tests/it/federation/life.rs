@@ -346,9 +346,22 @@ async fn a_repeated_issue_returns_the_token_and_a_preview_issues_none() {
         .await
         .unwrap()
         .into_inner();
-    let again = owner.tokens.issue(request).await.unwrap().into_inner();
+    let again = owner
+        .tokens
+        .issue(request.clone())
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(first.token, again.token);
     assert_eq!(again.secret, "");
+    let preview = v1::IssueRequest {
+        validate_only: true,
+        ..request
+    };
+    let shown = owner.tokens.issue(preview).await.unwrap().into_inner();
+    let (shown, token) = (shown.token.unwrap(), first.token.unwrap());
+    assert_eq!(shown.token_uid, token.token_uid, "it is a repetition");
+    assert_eq!(shown.etag, "");
     assert_eq!(server.limit().await.0, 1);
 }
 

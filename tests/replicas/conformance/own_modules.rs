@@ -61,7 +61,8 @@ pub async fn own_modules(engine: &Engine) -> Vec<String> {
         permissions: permissions(),
         ..issue_command(&key, "own")
     };
-    let (token, _) = store.issue(&owner, &command, &kept).await.unwrap();
+    let (issued, _) = store.issue(&owner, &command, &kept).await.unwrap();
+    let token = issued.token;
     let target = Target::new(key.clone(), token.uid);
     let mut noted = Vec::new();
     let facts = store
