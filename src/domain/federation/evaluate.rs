@@ -215,6 +215,9 @@ mod tests {
             (json!("issues"), Some("issues")),
             (json!("discussion_comment"), Some("discussion_comment")),
             (json!("watch"), Some("watch")),
+            (json!("gollum"), Some("gollum")),
+            (json!("check_suite"), Some("check_suite")),
+            (json!("status"), Some("status")),
             (json!(["push"]), Some("")),
             (Value::Null, Some("")),
         ] {

@@ -139,9 +139,10 @@ const GENERIC: &[RequiredClaims] = &[RequiredClaims {
     reason: "the subject is the only claim that identifies a caller at every issuer",
 }];
 
-/// The GitHub events that can involve code or text of an outsider. Assertions of workflows that
+/// The GitHub events that can involve code or text of an outsider. Checks and statuses are among them,
+/// because commits of a fork have them, and so are changes of the wiki. Assertions of workflows that
 /// such an event started are refused unless a rule compares `event_name`.
-const OUTSIDE_EVENTS: [&str; 11] = [
+const OUTSIDE_EVENTS: [&str; 15] = [
     "pull_request",
     "pull_request_target",
     "pull_request_review",
@@ -153,6 +154,10 @@ const OUTSIDE_EVENTS: [&str; 11] = [
     "discussion_comment",
     "fork",
     "watch",
+    "gollum",
+    "check_run",
+    "check_suite",
+    "status",
 ];
 
 impl Provider {

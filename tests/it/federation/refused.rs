@@ -105,6 +105,9 @@ async fn every_refusal_is_the_same_to_the_caller_and_has_its_cause_in_the_audit(
         "issue_comment",
         "issues",
         "fork",
+        "gollum",
+        "check_run",
+        "status",
     ] {
         let claims = job(now, json!({ "event_name": event }));
         refuse(claims, (stack, &uid), "EVENT_REFUSED").await;
