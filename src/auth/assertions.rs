@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use super::{
     issuers::IssuerEntry,
-    jwt::{Cause, Jwt, check_subject, leeway_micros, micros},
+    jwt::{Cause, Jwt, leeway_micros, micros},
 };
 use crate::domain::{
     federation::{FederationIssuer, Workload},
@@ -41,10 +41,9 @@ impl Audiences {
 }
 
 impl Jwt<'_> {
-    /// Returns the workload that the JWT identifies. Call this only after the signature was
-    /// verified.
+    /// Returns the workload that the JWT identifies. Call this only after the JWT was checked against
+    /// the entry of the issuer and its signature was verified.
     pub(super) fn workload(&self, issuer: &FederationIssuer) -> Result<Workload, Cause> {
-        check_subject(&self.claims)?;
         let (iat, exp) = self.life()?;
         let instant = |micros| Timestamp::from_micros(micros).ok_or("a time is out of range");
         let (subject, provider) = (self.subject(), issuer.provider);
@@ -69,15 +68,17 @@ impl Jwt<'_> {
         let issued = self.claims.get("iat").ok_or("iat is absent")?;
         let issued = micros(issued).ok_or("iat is not a number")?;
         let expires = self.valid_until_micros.saturating_sub(leeway_micros());
-        let latest = self.parsed_at.as_micros().saturating_add(leeway_micros());
-        // A JWT that is only explained may not be valid yet.
-        if issued > latest && self.untimely.is_none() {
-            return Err("iat is in the future");
-        }
         let longest = i64::try_from(MAX_LIFE.as_micros()).unwrap_or(i64::MAX);
         match expires.checked_sub(issued) {
             Some(life) if (1..=longest).contains(&life) => Ok((issued, expires)),
             _ => Err("exp is not within 24 hours after iat"),
         }
+    }
+
+    /// Returns whether `iat` is in the future.
+    pub(super) fn is_issued_later(&self) -> bool {
+        let latest = self.parsed_at.as_micros().saturating_add(leeway_micros());
+        let issued = self.claims.get("iat").and_then(micros);
+        issued.is_some_and(|issued| issued > latest)
     }
 }

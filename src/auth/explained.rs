@@ -32,7 +32,7 @@ impl Authenticator {
         let issuer = entry.workload.as_ref().ok_or(Unverified::Invalid)?;
         Ok(Verified {
             workload: jwt.workload(issuer).map_err(invalid)?,
-            is_valid_now: jwt.untimely.is_none(),
+            is_valid_now: jwt.is_valid_now(),
         })
     }
 }

@@ -12,7 +12,11 @@ use super::{
     issuers::{IssuerEntry, RequiredClaim},
     jwks::SignedMessage,
 };
-use crate::domain::{text::Subject, timestamp::Timestamp, unique_json};
+use crate::domain::{
+    text::{Subject, WorkloadSubject},
+    timestamp::Timestamp,
+    unique_json,
+};
 
 const WRONG_TYPE: Cause = "typ is neither JWT nor at+jwt";
 const LEEWAY: Duration = Duration::from_secs(5);
@@ -20,6 +24,8 @@ const MICROS_PER_SECOND: i64 = 1_000_000;
 const MAX_KID_CHARS: usize = 256;
 /// Maximum length of a subject, in characters. [`Subject`] has the same limit.
 const MAX_SUBJECT_CHARS: usize = 255;
+/// Maximum length of the subject of a workload, in bytes. [`WorkloadSubject`] has the same limit.
+const MAX_WORKLOAD_SUBJECT_BYTES: usize = 1024;
 /// Headers that would change how the JWT is interpreted or where its keys come from.
 const FORBIDDEN_HEADERS: [&str; 8] = ["crit", "jku", "x5u", "jwk", "x5c", "b64", "zip", "enc"];
 
@@ -40,7 +46,9 @@ pub(super) struct Jwt<'a> {
     pub(super) parsed_at: Timestamp,
     /// Why the JWT is expired or not valid yet. `None` if it is valid now. Only a JWT that is
     /// parsed for an explanation may have a cause here.
-    pub(super) untimely: Option<Cause>,
+    untimely: Option<Cause>,
+    /// Whether the JWT is parsed for an explanation only.
+    is_explained: bool,
     /// End of validity, including the leeway, in microseconds since the epoch. This is not a
     /// [`Timestamp`], because an issuer may choose a year outside the range of that type.
     pub(super) valid_until_micros: i64,
@@ -49,11 +57,11 @@ pub(super) struct Jwt<'a> {
 impl<'a> Jwt<'a> {
     /// Parses a JWT, which must be valid now.
     pub(super) fn parse(token: &'a str, now: Timestamp) -> Result<Self, Cause> {
-        let jwt = Self::parse_untimely_too(token, now)?;
+        let mut jwt = Self::parse_untimely_too(token, now)?;
         if let Some(cause) = jwt.untimely {
             return Err(cause);
         }
-        check_subject(&jwt.claims)?;
+        jwt.is_explained = false;
         Ok(jwt)
     }
 
@@ -84,6 +92,7 @@ impl<'a> Jwt<'a> {
             claims,
             parsed_at: now,
             untimely,
+            is_explained: true,
             valid_until_micros,
         })
     }
@@ -97,6 +106,11 @@ impl<'a> Jwt<'a> {
             kid: self.kid.as_deref(),
             is_svid: entry.is_spiffe(),
         }
+    }
+
+    /// Returns whether a workload's JWT is valid now.
+    pub(super) fn is_valid_now(&self) -> bool {
+        self.untimely.is_none() && !self.is_issued_later()
     }
 
     pub(super) fn subject(&self) -> &str {
@@ -115,8 +129,8 @@ impl<'a> Jwt<'a> {
         audiences.iter().filter(|one| self.is_for(one)).count()
     }
 
-    /// Checks the audience, the algorithm and the required claims of the JWT against an entry of
-    /// the issuers file. Does not check the issuer and the signature.
+    /// Checks the audience, the algorithm, the required claims and the subject of the JWT against an
+    /// entry of the issuers file. Does not check the issuer and the signature.
     pub(super) fn fits(&self, entry: &IssuerEntry) -> Result<(), Cause> {
         if !self.is_for(&entry.audience) {
             return Err("not for this audience");
@@ -127,14 +141,42 @@ impl<'a> Jwt<'a> {
         if self.is_jose && !entry.is_spiffe() {
             return Err(WRONG_TYPE);
         }
+        self.check_subject(entry.workload.is_some())?;
         if entry.workload.is_some() {
             self.life()?;
+            if !self.is_explained && self.is_issued_later() {
+                return Err("iat is in the future");
+            }
         }
         let mut required = entry.required.iter();
         if !required.all(|required| self.has(required)) {
             return Err("a required claim is absent or different");
         }
         Ok(())
+    }
+
+    /// Checks the subject, because the audit and the log show it. That of a person or a service must
+    /// also fit the rule for members of a stack.
+    fn check_subject(&self, is_workload: bool) -> Result<(), Cause> {
+        let subject = self.claims.get("sub").ok_or("sub is absent")?;
+        let subject = subject.as_str().ok_or("sub is not a string")?;
+        if subject.is_empty() {
+            return Err("sub is empty");
+        }
+        if is_workload && subject.len() > MAX_WORKLOAD_SUBJECT_BYTES {
+            return Err("sub is longer than 1024 bytes");
+        }
+        if !is_workload && subject.chars().count() > MAX_SUBJECT_CHARS {
+            return Err("sub is longer than 255 characters");
+        }
+        let parsed = if is_workload {
+            WorkloadSubject::parse(subject).map(drop)
+        } else {
+            Subject::parse(subject).map(drop)
+        };
+        parsed.map_err(
+            |_| "sub contains a character that does not print, a space at an end, or a credential",
+        )
     }
 
     pub(super) fn text(&self, claim: &str) -> Option<&str> {
@@ -252,25 +294,6 @@ pub(super) fn micros(date: &Value) -> Option<i64> {
         reason = "the cast cuts at the ends of the range, which is what is wanted"
     )]
     Some((seconds * 1e6) as i64)
-}
-
-/// Checks the subject against the rule for subjects of stack members. Any other subject could not
-/// be a member anyway, and must not appear in the audit and the log.
-pub(super) fn check_subject(claims: &Map<String, Value>) -> Result<(), Cause> {
-    let subject = claims.get("sub").ok_or("sub is absent")?;
-    let subject = subject.as_str().ok_or("sub is not a string")?;
-    if subject.is_empty() {
-        return Err("sub is empty");
-    }
-    if subject.chars().count() > MAX_SUBJECT_CHARS {
-        return Err("sub is longer than 255 characters");
-    }
-    match Subject::parse(subject) {
-        Ok(_) => Ok(()),
-        Err(_) => {
-            Err("sub contains a character that does not print, a space at an end, or a credential")
-        }
-    }
 }
 
 fn object(segment: &str) -> Option<Map<String, Value>> {

@@ -205,6 +205,12 @@ async fn an_assertion_must_live_at_most_a_day_and_be_issued_already() {
         (json!({"jti": "(absent)"}), true),
         (json!({"sub": "(absent)"}), false),
         (json!({"sub": ["a"]}), false),
+        // Longer than that of a person, because platforms put several claims into it.
+        (json!({"sub": "x".repeat(1024)}), true),
+        (json!({"sub": "x".repeat(1025)}), false),
+        (json!({"sub": "\u{20000}".repeat(257)}), false),
+        (json!({"sub": "a\nb"}), false),
+        (json!({"sub": " a"}), false),
         (json!({"iss": "(absent)"}), false),
         (json!({"iss": [GITHUB]}), false),
         (
@@ -302,7 +308,13 @@ async fn an_assertion_to_explain_is_verified_before_anything_is_told() {
         github(),
         json!({"nbf": NOW + 60, "iat": NOW + 60, "exp": NOW + 600}),
     );
-    for (claims, is_valid_now) in [(&github(), true), (&expired, false), (&future, false)] {
+    let early = with(github(), json!({"iat": NOW + 60, "exp": NOW + 600}));
+    for (claims, is_valid_now) in [
+        (&github(), true),
+        (&expired, false),
+        (&future, false),
+        (&early, false),
+    ] {
         let verified = explained(signed(claims)).await.unwrap();
         let subject = verified.workload.subject;
         assert_eq!(subject, "repo:octo/app:environment:production");

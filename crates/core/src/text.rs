@@ -76,6 +76,9 @@ texts! {
     Issuer, 1..=512, Identity;
     /// The `sub` of a credential, with 1 to 255 characters.
     Subject, 1..=255, Identity;
+    /// The `sub` of a workload's JWT, with 1 to 1,024 characters and up to 1,024 bytes. Platforms put
+    /// several claims into it, so it can be longer than that of a person.
+    WorkloadSubject, 1..=1024, Identity;
     /// An email address for notifications, with up to 254 characters.
     Email, 0..=254, Identity;
 }
@@ -260,6 +263,9 @@ mod tests {
         let problem = Issuer::parse(&"\u{20000}".repeat(257)).unwrap_err();
         assert_eq!(problem.to_string(), "has 1028 bytes: shorten it to 1024");
         assert!(Subject::parse(&"\u{20000}".repeat(255)).is_ok());
+        assert!(WorkloadSubject::parse(&"x".repeat(1024)).is_ok());
+        assert!(WorkloadSubject::parse(&"x".repeat(1025)).is_err());
+        assert!(WorkloadSubject::parse(&"\u{20000}".repeat(257)).is_err());
     }
 
     #[test]

@@ -146,8 +146,8 @@ impl Obstacle {
 pub struct Verified {
     /// The workload.
     pub workload: Workload,
-    /// Whether the JWT has not expired and its `nbf` has passed. Otherwise, it would not be
-    /// exchanged.
+    /// Whether the JWT has not expired, and neither its `nbf` nor its `iat` is in the future. Otherwise,
+    /// it would not be exchanged.
     pub is_valid_now: bool,
 }
 

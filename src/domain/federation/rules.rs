@@ -24,8 +24,8 @@ pub const MAX_RULES: usize = 20;
 const MAX_DEPTH: usize = 8;
 /// Maximum length of a name in a path, in characters.
 const MAX_NAME_CHARS: usize = 128;
-/// Maximum length of the value of a rule, in characters.
-const MAX_VALUE_CHARS: usize = 512;
+/// Maximum length of the value of a rule, in characters. The `sub` of a workload is never longer.
+const MAX_VALUE_CHARS: usize = 1024;
 /// The characters with which a prefix must end. A prefix that ends inside a name would also match
 /// longer names.
 const ENDS: [char; 3] = ['/', ':', '@'];
@@ -139,7 +139,7 @@ fn check_value(value: &str) -> Result<(), Problem> {
     let problem = if value.is_empty() {
         "is empty: give the value that the claim must have"
     } else if value.chars().count() > MAX_VALUE_CHARS {
-        "is longer than 512 characters: no claim of a provider is that long"
+        "is longer than 1024 characters: no claim of a provider is that long"
     } else if text::holds_credential(value) {
         "contains a credential: give the value of a claim"
     } else if value.chars().any(text::is_unprintable) {

@@ -8,7 +8,7 @@ use crate::{
         caller::Call,
         field::{Problem, Violations},
         id, page,
-        text::{self, Issuer, Subject},
+        text::{self, Issuer, WorkloadSubject},
         timestamp::Timestamp,
     },
     grpc::{pb::audit::v1, status},
@@ -149,7 +149,7 @@ fn actors(faults: &mut Violations, actors: &[v1::ActorFilter]) -> Vec<AuditActor
 fn actor_filter(message: &v1::ActorFilter) -> Result<AuditActor, Violations> {
     let mut faults = Violations::default();
     let issuer = faults.keep("issuer", Issuer::parse(&message.issuer));
-    let subject = faults.keep("subject", named(&message.subject, Subject::parse));
+    let subject = faults.keep("subject", named(&message.subject, WorkloadSubject::parse));
     faults.finish(issuer.zip(subject).map(|(issuer, subject)| AuditActor {
         issuer: issuer.as_str().to_owned(),
         subject: subject.map(|subject| subject.as_str().to_owned()),

@@ -239,7 +239,7 @@ async fn every_fault_of_a_question_is_reported_at_once() {
         actors: vec![
             actor_filter(ISSUER, "owner"),
             actor_filter("", "owner"),
-            actor_filter(&"x".repeat(513), &"x".repeat(256)),
+            actor_filter(&"x".repeat(513), &"x".repeat(1025)),
         ],
         outcomes: vec![1, 99],
         error_reasons: vec!["ROLE_REQUIRED".into(), "ERROR_REASON_ROLE_REQUIRED".into()],

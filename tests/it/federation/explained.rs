@@ -108,6 +108,7 @@ async fn a_jwt_that_is_not_valid_now_is_explained_rule_by_rule_and_not_exchanged
         json!({ "exp": now - 60, "iat": now - 120 }),
         json!({ "nbf": now + 60, "iat": now + 60, "exp": now + 120 }),
         json!({ "nbf": now + 60 }),
+        json!({ "iat": now + 60 }),
     ] {
         let claims = job(now, times);
         let explained = explain(&server, &uid, server.issuer.sign(&claims)).await;
