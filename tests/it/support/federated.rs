@@ -34,6 +34,11 @@ name       = "pods"
 provider   = "kubernetes"
 "#;
 
+/// Returns how often a race is repeated: `STACKTOKEN_TEST_ROUNDS`, or this number.
+pub fn rounds(default: usize) -> usize {
+    std::env::var("STACKTOKEN_TEST_ROUNDS").map_or(default, |count| count.parse().unwrap())
+}
+
 static ASSERTIONS: AtomicU64 = AtomicU64::new(0);
 
 /// Returns the claims of a CI job with some of them replaced by those in `other`. A `null` removes
