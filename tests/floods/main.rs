@@ -22,6 +22,7 @@ mod program;
 mod served;
 mod shares;
 mod sockets;
+mod strangers;
 mod streams;
 #[path = "../it/support/mod.rs"]
 mod support;
