@@ -9,6 +9,7 @@ const ON_THE_HOSTS_CLOCK: &[&str] = &[
     "tests/client",
     "tests/clients",
     "tests/floods",
+    "tests/issuers",
     "tests/mesh",
     "tests/process",
     "tests/replicas",

@@ -4,10 +4,13 @@ mod bad_input;
 mod earlier_version;
 mod end_session;
 mod explained;
+mod kubernetes;
 mod life;
 mod races;
 mod refused;
+mod removed_issuer;
 mod replayed;
+mod subjects;
 
 use stacktoken::grpc::pb::v1;
 use tonic::{Code, Status};

@@ -93,14 +93,25 @@ impl TestServer {
 
     /// Starts a server with additional entries in the issuers file.
     pub async fn start_trusting(entries: &str) -> Self {
-        let (data_dir, clock) = (Arc::new(TempDir::new().unwrap()), ManualClock::new());
+        let data_dir = Arc::new(TempDir::new().unwrap());
+        let mut server = Self::start_trusting_in(data_dir, ManualClock::new(), entries).await;
+        server.stack = server.register("Test stack").await;
+        server
+    }
+
+    /// Starts a server with additional entries in the issuers file, on a store that may already
+    /// exist. Registers no stack.
+    pub async fn start_trusting_in(
+        data_dir: Arc<TempDir>,
+        clock: Arc<ManualClock>,
+        entries: &str,
+    ) -> Self {
         let issuer = TestIssuer::new();
         let folder = data_dir.path().to_owned();
         let file = format!("{}{}{entries}", issuer::ISSUERS_FILE, federated::ENTRIES);
         let known = authenticator(&issuer, &file, folder, clock.clone()).await;
-        let (mut server, served) = Self::launch(data_dir, clock, |_| {}, (issuer, known)).await;
+        let (server, served) = Self::launch(data_dir, clock, |_| {}, (issuer, known)).await;
         served.await.expect("the server serves");
-        server.stack = server.register("Test stack").await;
         server
     }
 
