@@ -16,6 +16,8 @@ mod clock;
 mod collector;
 mod collector_down;
 mod command_line;
+#[path = "../auth/corpus.rs"]
+mod corpus;
 mod crash;
 mod database_down;
 mod database_file;
@@ -26,6 +28,7 @@ mod drift;
 #[path = "../mesh/envoy.rs"]
 mod envoy;
 mod exchange;
+mod federation;
 mod full;
 mod housekeeping;
 mod leak;
