@@ -177,7 +177,7 @@ fn faults_name_the_entry_the_key_and_the_remedy() {
     unknown key `mlts`: the file has [[issuers]] and [[mtls]] entries only, remove it
     issuers entry 1, `issuer` is required: set it to a string
     issuers entry 1, `issuer` begins or ends with a space: remove it
-    issuers entry 1, `issuer` is reserved for callers with a client certificate: use the issuer's URL
+    issuers entry 1, `issuer` is reserved for callers without a JWT: use the issuer's URL
     issuers entry 1, `audience` is required: set it to a string
     issuers entry 1, `audience` must be a non-empty string
     issuers entry 1, `audience` must be a non-empty string
