@@ -78,6 +78,7 @@ pub use stacktoken_core::facts_cache::Subject;
 use self::{
     change_broadcast::ChangeBroadcast,
     coalesce::Coalescer,
+    end_session::Strangers,
     first_use::FirstUseRecorder,
     freshness::{Cover, Freshness},
     last_used::LastUsedTracker,
@@ -142,7 +143,7 @@ pub struct App {
     workloads: Workloads,
     sessions: SessionLimits,
     explained: Throttle,
-    strangers: Throttle,
+    strangers: Strangers,
 }
 
 /// The issuers of workloads' JWTs, and the verifier of these JWTs.
@@ -220,7 +221,7 @@ impl App {
             },
             sessions: tuning.sessions,
             explained: Throttle::new(exchange::EXPLAINED),
-            strangers: Throttle::new(end_session::BY_STRANGERS),
+            strangers: Strangers::new(tuning.changes, tuning.readings),
         };
         (app, writer)
     }
@@ -279,11 +280,11 @@ impl App {
     /// # Errors
     /// [`Refusal::RateLimited`].
     pub fn admit_change(&self, call: &Call) -> Result<(), Refusal> {
-        self.changes.admit(&call.caller.sharer())?;
+        let sharer = call.caller.sharer();
         if call.caller.stranger_in.is_some() {
-            self.admit_stranger()?;
+            return self.strangers.admit(&sharer);
         }
-        Ok(())
+        self.changes.admit(&sharer)
     }
 
     /// Removes idle callers from the rate limiters. Call it periodically.
@@ -291,6 +292,7 @@ impl App {
         self.changes.evict_idle();
         self.unrecognized.evict_idle();
         self.explained.evict_idle();
+        self.strangers.evict_idle();
     }
 
     /// Queues an audit row about the refusal of an authenticated caller's request (R14).

@@ -91,7 +91,7 @@ pub(super) async fn run(
     let grace = ports.tuning.drain_grace;
     let delay = ports.tuning.drain_delay.unwrap_or(DRAIN_DELAY);
     tracing::info!(?delay, ?grace, "draining");
-    board.drain();
+    ports.begin_drain();
     tokio::select! {
         ended = ports.next_end() => return Err(ended),
         () = sleep(delay) => {}

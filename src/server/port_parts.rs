@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use super::{
     Tls,
     connections::{Connections, Protocol, limiter::PortLimits},
@@ -16,6 +18,8 @@ pub(super) struct PortParts {
     pub metrics: Arc<Metrics>,
     pub tuning: Tuning,
     pub limits: PortLimits,
+    /// Cancelled when the process begins to drain.
+    pub draining: CancellationToken,
 }
 
 impl PortParts {
@@ -30,6 +34,7 @@ impl PortParts {
             entropy: self.entropy.clone(),
             metrics: self.metrics.clone(),
             tuning: self.tuning.clone(),
+            draining: self.draining.clone(),
         }
     }
 }

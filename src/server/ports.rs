@@ -64,6 +64,7 @@ pub struct Ports {
     /// ends with its last connection.
     serving: JoinSet<&'static str>,
     accepting: CancellationToken,
+    draining: CancellationToken,
 }
 
 impl Listeners {
@@ -102,6 +103,7 @@ impl Listeners {
         });
         let tls = front.tls.map(Arc::new);
         let count = 1 + usize::from(self.http.is_some());
+        let draining = CancellationToken::new();
         let shared = PortParts {
             tls: tls.clone(),
             authenticator: front.authenticator.clone(),
@@ -109,6 +111,7 @@ impl Listeners {
             metrics: metrics.clone(),
             tuning: tuning.clone(),
             limits: PortLimits::new(tuning, (count, connections::threads(tuning)), &metrics),
+            draining: draining.clone(),
         };
         let accepting = CancellationToken::new();
         let failing = tuning.failing_task;
@@ -147,6 +150,7 @@ impl Listeners {
             dispatcher,
             serving,
             accepting,
+            draining,
         }
     }
 }
@@ -190,6 +194,13 @@ impl Ports {
     pub async fn close(&mut self) {
         self.stop_accepting();
         self.finish(self.tuning.drain_grace).await;
+    }
+
+    /// Reports NOT_SERVING, and announces the end of each HTTP/1.1 connection in its next response.
+    /// All calls are still answered.
+    pub(super) fn begin_drain(&self) {
+        self.board.drain();
+        self.draining.cancel();
     }
 
     pub(super) fn stop_accepting(&self) {

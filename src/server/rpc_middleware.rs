@@ -270,7 +270,8 @@ impl RpcMiddleware {
         let subject = actor.map_or("", |actor| actor.subject.as_str());
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         // There can be thousands of verdicts per second, so they are logged only at debug level.
-        // Each successful change is logged at info level. The line of a refused change has a field
+        // Each successful change is logged at info level, except the calls of strangers, who can
+        // send any text: the line `changed` says what such a call changed. The line of a refused change has a field
         // `reason`, by which such lines are sampled per minute.
         let changes = rule.is_some_and(|rule| rule.changes);
         // A change whose client is gone was not refused, and may still be committed.
@@ -286,7 +287,8 @@ impl RpcMiddleware {
                 "change refused"
             );
         }
-        if changes && code == Code::Ok {
+        let is_stranger = caller.is_some_and(|caller| caller.stranger_in.is_some());
+        if changes && code == Code::Ok && !is_stranger {
             tracing::info!(
                 rpc_method,
                 rpc_response_status_code,

@@ -113,6 +113,8 @@ pub struct Store {
     /// The groups in which changes on SQLite are committed together.
     groups: Groups,
     permit_queues: PermitQueues,
+    /// The queues of strangers, in front of `permit_queues`.
+    stranger_queues: PermitQueues,
     read_limits: ReadLimits,
     renewals: Renewals,
     refused: Refused,
@@ -194,6 +196,7 @@ impl Store {
             pools,
             groups: Groups::default(),
             permit_queues: PermitQueues::of_changes(),
+            stranger_queues: PermitQueues::of_strangers(),
             read_limits: ReadLimits::of(readings),
             renewals: Renewals::default(),
             refused: Refused::default(),

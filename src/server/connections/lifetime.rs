@@ -30,8 +30,9 @@ pub(super) enum Ending {
 impl<S> Connections<S> {
     /// Serves a connection. Closes an HTTP/2 connection whose client sends no preface in time. At its
     /// maximum age, the connection is shut down gracefully: calls in progress get time to finish. An
-    /// HTTP/1.1 connection is first given the same time for one more request. On `stop`, the
-    /// connection is shut down gracefully at once.
+    /// HTTP/1.1 connection is first given the same time for one more request, and when the process
+    /// begins to drain, the time until `stop`. On `stop`, the connection is shut down gracefully at
+    /// once.
     pub(super) async fn keep<C>(&self, connection: C, ending: Ending, stop: CancellationToken)
     where
         C: GracefulConnection<Error = hyper::Error>,
@@ -64,13 +65,15 @@ impl<S> Connections<S> {
                     if closing {
                         return;
                     }
-                    if let Some(is_last) = is_last.take() {
-                        is_last.store(true, Ordering::Relaxed);
-                    } else {
+                    if !announce(&mut is_last) {
                         closing = true;
                         connection.as_mut().graceful_shutdown();
                     }
                     next_stage.set(sleep(grace));
+                }
+                () = self.draining.cancelled(), if is_last.is_some() => {
+                    announce(&mut is_last);
+                    next_stage.set(sleep(Duration::MAX));
                 }
                 () = stop.cancelled(), if !draining => {
                     draining = true;
@@ -90,4 +93,14 @@ impl<S> Connections<S> {
         };
         self.tuning.max_connection_age.mul_f64(0.9 + 0.2 * spread)
     }
+}
+
+/// Announces that the next response is the last. Returns false if there is nothing to announce, or
+/// if it was announced before.
+fn announce(is_last: &mut Option<Arc<AtomicBool>>) -> bool {
+    let flag = is_last.take();
+    if let Some(flag) = &flag {
+        flag.store(true, Ordering::Relaxed);
+    }
+    flag.is_some()
 }

@@ -140,6 +140,8 @@ pub(super) struct Connections<S> {
     pub entropy: Arc<dyn Entropy>,
     pub metrics: Arc<Metrics>,
     pub tuning: Tuning,
+    /// Cancelled when the process begins to drain, some time before `stop`.
+    pub draining: CancellationToken,
 }
 
 impl<S: Answer> Connections<S> {

@@ -27,6 +27,9 @@ use crate::store::Error;
 const CHANGES_AT_ONCE: usize = 2;
 /// How many changes of one stack may wait in its queue without a connection.
 const CHANGES_WAITING: usize = 100;
+/// How many changes of one stack that strangers requested may wait in a queue of their own. Only
+/// the first of them enters the queue of the stack, so that strangers cannot fill that queue.
+const STRANGERS_WAITING: usize = 8;
 /// The longest wait in a queue. It is shorter than the default deadline of a call, so that the
 /// caller gets OVERLOADED and not DEADLINE.
 pub(in crate::store) const WAIT_FOR: Duration = Duration::from_secs(4);
@@ -77,6 +80,12 @@ impl PermitQueues {
     /// Creates the queues for changes.
     pub fn of_changes() -> Self {
         Self::new(CHANGES_AT_ONCE, CHANGES_AT_ONCE + CHANGES_WAITING)
+    }
+
+    /// Creates the queues in which the changes of strangers wait before they enter the queues for
+    /// changes.
+    pub fn of_strangers() -> Self {
+        Self::new(1, 1 + STRANGERS_WAITING)
     }
 }
 

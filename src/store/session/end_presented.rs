@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::domain::{
-    audit::AuditAction,
+    audit::{AuditAction, Details},
     caller::{Actor, Call, Caller},
     refusal::Refusal,
     revision::Revision,
@@ -14,7 +14,7 @@ use crate::store::{
     audit::append::Record,
     change_log::append::Kind,
     record::Proof,
-    session::live::{end_session, subject_of},
+    session::live::{end_session, find_session},
 };
 use stacktoken_core::facts_cache::Subject;
 
@@ -22,16 +22,17 @@ impl Store {
     /// Ends the session with this secret. Returns the revision of the change; `None` if the session
     /// had ended before, with its token or by itself. The audit names the workload that started the
     /// session, because nothing else is known of the caller. Works while the stack is suspended,
-    /// because it only takes access away.
+    /// because it only takes access away. Waits first in a queue of strangers, because a dead secret
+    /// can be presented any number of times.
     ///
     /// # Errors
-    /// Returns [`Error`] if it is unknown whether the session has ended. The call must be repeated
-    /// then.
+    /// Returns [`Error`] if the session may not have ended. The call must be repeated then.
     pub async fn end_presented_session(
         &self,
         call: &Call,
         presented: PresentedSecret,
     ) -> Result<Option<Revision>, Error> {
+        let _turn = self.stranger_queues.take(presented.stack).await?;
         change_tx!(self, (presented.stack), "end_presented_session", |tx| {
             let subject = Subject::Token(presented.token);
             let nothing = || Ok(Proof::already_so(tx, subject).with(None));
@@ -45,8 +46,7 @@ impl Store {
             if removed || token.state(stack.at) != TokenState::Active {
                 return nothing();
             }
-            let workload = subject_of(tx, &presented.digest).await?;
-            let Some(workload) = workload else {
+            let Some(session) = find_session(tx, &presented.digest).await? else {
                 return nothing();
             };
             if !end_session(tx, &presented.digest, stack.at).await? {
@@ -54,15 +54,19 @@ impl Store {
             }
             let call = Call {
                 caller: Arc::new(Caller {
-                    actor: Actor::of_session(&workload),
+                    actor: Actor::of_session(&session.subject),
                     ..call.caller.as_ref().clone()
                 }),
                 ..call.clone()
             };
             let both = (AuditAction::TokenEndSession, Kind::SessionsEnded);
             let about = (&stack, Some(presented.token));
-            let record = Record::default();
-            let (revision, proof) = self.record_change(tx, &call, both, about, record).await?;
+            let details = Details::from([
+                ("issued_at".into(), session.issued_at.to_string()),
+                ("expires_at".into(), session.expires_at.to_string()),
+            ]);
+            let recorded = self.record_change(tx, &call, both, about, Record::from(details));
+            let (revision, proof) = recorded.await?;
             Ok(proof.with(Some(revision)))
         })
     }

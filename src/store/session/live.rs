@@ -7,7 +7,9 @@ use sea_orm::{
 };
 
 use crate::domain::{id::TokenUid, secret::Digest, timestamp::Timestamp};
-use crate::store::{Error, engine::transaction::Transaction, entity::session};
+use crate::store::{
+    Error, engine::transaction::Transaction, entity::session, token::rows::corrupt,
+};
 
 /// Returns the condition for sessions that are live at this instant, provided that their token is
 /// live.
@@ -62,15 +64,34 @@ pub(in crate::store) async fn end_session(
     Ok(ended == 1)
 }
 
-/// Returns the workload that started the session with this secret. `None` if there is no such
-/// session.
-pub(in crate::store) async fn subject_of(
+/// What the audit says about a session that was ended by its secret.
+pub(in crate::store) struct SessionRow {
+    /// The workload that started the session.
+    pub subject: String,
+    /// When the session was started.
+    pub issued_at: Timestamp,
+    /// When the session would have ended by itself.
+    pub expires_at: Timestamp,
+}
+
+/// Returns the session with this secret, live or not. `None` if there is no such session.
+pub(in crate::store) async fn find_session(
     tx: &Transaction,
     digest: &Digest,
-) -> Result<Option<String>, Error> {
-    let digest = digest.as_bytes().to_vec();
-    let row = session::Entity::find_by_id(digest).one(tx).await?;
-    Ok(row.map(|row| row.subject))
+) -> Result<Option<SessionRow>, Error> {
+    let found = session::Entity::find_by_id(digest.as_bytes().to_vec());
+    let Some(row) = found.one(tx).await? else {
+        return Ok(None);
+    };
+    let instant = |column, micros| {
+        let instant = Timestamp::from_micros(micros);
+        instant.ok_or_else(|| corrupt("sessions", column, row.token_uid))
+    };
+    Ok(Some(SessionRow {
+        issued_at: instant("issued_at", row.issued_at)?,
+        expires_at: instant("expires_at", row.expires_at)?,
+        subject: row.subject.clone(),
+    }))
 }
 
 async fn end(tx: &Transaction, which: Condition, now: Timestamp) -> Result<u32, Error> {

@@ -137,3 +137,24 @@ async fn an_old_connection_without_requests_is_closed() {
     let closed = timeout(20 * AGE, socket.read(&mut [0; 64])).await;
     assert_eq!(closed.expect("closed").unwrap(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_draining_server_announces_the_end_of_idle_connections() {
+    let server = bare(|tuning| tuning.drain_delay = Some(Duration::from_secs(2))).await;
+    let mut used = TcpStream::connect(&server.http_address).await.unwrap();
+    let mut unused = TcpStream::connect(&server.http_address).await.unwrap();
+    for socket in [&mut used, &mut unused] {
+        assert!(!is_last(&ask(socket).await));
+    }
+    let address = server.http_address.clone();
+    let stopping = tokio::spawn(server.stop());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(is_last(&ask(&mut used).await));
+    assert_eq!(used.read(&mut [0; 64]).await.unwrap(), 0);
+    let mut new = TcpStream::connect(&address).await.unwrap();
+    assert!(is_last(&ask(&mut new).await));
+    let early = timeout(AGE, unused.read(&mut [0; 64])).await;
+    assert!(early.is_err(), "closed before the server stops accepting");
+    assert_eq!(unused.read(&mut [0; 64]).await.unwrap(), 0);
+    stopping.await.unwrap().unwrap();
+}
