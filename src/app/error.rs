@@ -95,9 +95,10 @@ impl From<store::Error> for Error {
             store::Error::AuditUnavailable(_) => Self::AuditUnavailable(error),
             store::Error::RestoredFromPast => Self::RestoredFromPast,
             store::Error::GuardUnavailable => Self::GuardUnavailable,
-            store::Error::Corrupt { .. } | store::Error::Database(_) | store::Error::Entropy(_) => {
-                Self::Internal(Box::new(error))
-            }
+            store::Error::OtherGuard
+            | store::Error::Corrupt { .. }
+            | store::Error::Database(_)
+            | store::Error::Entropy(_) => Self::Internal(Box::new(error)),
         }
     }
 }

@@ -53,6 +53,9 @@ pub(super) struct Freshness {
     sole: bool,
     /// Set once the SQLite file is deleted or replaced. From then on, no cached entry is trusted.
     file_lost: Option<Arc<AtomicBool>>,
+    /// Set while the database is behind the mark of its restore guard. Until it is not, no cached
+    /// entry is trusted, however long `serve_stale_for` is.
+    restored_from_past: Option<Arc<AtomicBool>>,
     /// The trusted database, its lease and the applied position, in one consistent snapshot, which
     /// a cache hit reads with one atomic load instead of a lock.
     standing: ArcSwap<Standing>,
@@ -105,6 +108,7 @@ impl Freshness {
             bounds,
             sole,
             file_lost: store.file_lost(),
+            restored_from_past: store.restored_from_past(),
             tenure: AtomicU64::new(adopted.lease().tenure().number()),
             standing: ArcSwap::from_pointee(Standing {
                 adopted,
@@ -119,8 +123,11 @@ impl Freshness {
 
     /// Returns whether the SQLite file was deleted or replaced.
     pub fn is_file_lost(&self) -> bool {
-        let lost = self.file_lost.as_ref();
-        lost.is_some_and(|lost| lost.load(Ordering::Acquire))
+        is_set(self.file_lost.as_ref())
+    }
+
+    fn is_distrusted(&self) -> bool {
+        self.is_file_lost() || is_set(self.restored_from_past.as_ref())
     }
 
     pub const fn bound(&self) -> Duration {
@@ -243,10 +250,10 @@ impl Freshness {
         }
     }
 
-    /// Returns the lease that applies: an empty one if the SQLite file is lost, and one that is
-    /// valid at `now` if no other process writes to the store.
+    /// Returns the lease that applies: an empty one if the SQLite file is lost or the database
+    /// was restored from the past, and one that is valid at `now` if no other process writes to the store.
     fn effective_lease(&self, lease: Lease, now: Duration) -> Lease {
-        if self.is_file_lost() {
+        if self.is_distrusted() {
             Lease::default()
         } else if self.sole {
             lease.held(now)
@@ -291,6 +298,10 @@ impl Freshness {
         let lease = self.view(now).lease;
         lease.judge(reading, now, self.bounds.freshness)
     }
+}
+
+fn is_set(flag: Option<&Arc<AtomicBool>>) -> bool {
+    flag.is_some_and(|flag| flag.load(Ordering::Acquire))
 }
 
 impl View {

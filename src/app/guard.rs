@@ -42,6 +42,9 @@ impl App {
         *was_failing = failure.is_some();
         self.metrics.guard.failing.set((*was_failing).into());
         if let Some(health) = self.store.guard_health() {
+            if health.restored {
+                self.cache.clear();
+            }
             self.show(health);
         }
     }

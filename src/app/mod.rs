@@ -258,7 +258,7 @@ impl App {
         self.metrics
             .cache_entries
             .set(i64::try_from(self.cache.entries()).unwrap_or(i64::MAX));
-        let lost = self.freshness.is_file_lost() && !self.store.is_restored_from_past();
+        let lost = self.freshness.is_file_lost();
         self.metrics.store_file_lost.set(lost.into());
         let now = self.clock.monotonic();
         self.freshness.cover(&self.freshness.view(now), now) != Cover::None

@@ -82,7 +82,8 @@ async fn open(database: &DatabaseFlags, place: &GuardPlace) -> anyhow::Result<St
     let required = || {
         ExitError::usage("--guard is required (or STACKTOKEN_GUARD): the directory of the guard")
     };
-    let guard = settings::guard_place(place, GuardMode::Strict)?.ok_or_else(required)?;
+    // The lines of all that is ended again are written at the end, however long that takes.
+    let guard = settings::guard_place(place, GuardMode::Background)?.ok_or_else(required)?;
     let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(OsEntropy));
     let guard = guard.open((clock.clone(), &OsEntropy)).context("--guard")?;
     let store = settings::open(database, clock, entropy).await?;

@@ -144,7 +144,7 @@ impl Store {
         let row = tx.write_returning(statement).await?;
         let row = row.ok_or_else(|| DbErr::RecordNotInserted)?;
         let position = row.try_get("", "position")?;
-        tx.note_position(position);
+        tx.note_row((position, stack.at.as_micros()));
         if let Some(effect) = effect {
             tx.intend(intent((stack, token), (kind, position), effect));
         }
@@ -191,7 +191,7 @@ impl Store {
         }
         if let Some(position) = last {
             self.hint(tx, kind).await?;
-            tx.note_position(position);
+            tx.note_row((position, stack.at.as_micros()));
             for (uid, effect) in tokens {
                 tx.touch(Subject::Token(*uid));
                 if let Some(effect) = effect.clone() {

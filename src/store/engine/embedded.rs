@@ -13,6 +13,13 @@ impl Store {
         self.embedded.as_ref().map(|embedded| embedded.file.lost())
     }
 
+    /// Returns a flag that is set while the database is behind the mark of its guard. Returns `None`
+    /// if the store has no guard.
+    #[must_use]
+    pub fn restored_from_past(&self) -> Option<Arc<AtomicBool>> {
+        self.guard.as_ref().map(|guard| guard.restored())
+    }
+
     /// Checks that this process still writes to the file that it would open after a restart, and
     /// that the database is not behind the mark of its guard.
     pub(in crate::store) fn require_file(&self) -> Result<(), Error> {

@@ -92,6 +92,12 @@ pub enum Error {
     /// The guard does not accept lines, or cannot be read. Nothing was changed.
     #[error("the restore guard cannot be used")]
     GuardUnavailable,
+    /// The place has the guard of another database. Nothing was changed.
+    #[error(
+        "this is the guard of another database: set the right place, or begin a new guard in an \
+         empty directory with `stacktoken restore new-guard`"
+    )]
+    OtherGuard,
     /// Any other error of the database.
     #[error("the database refused a statement")]
     Database(#[source] DbErr),
@@ -126,6 +132,7 @@ impl Error {
             Self::Untrusted => Some("UNTRUSTED"),
             Self::RestoredFromPast => Some("RESTORED_FROM_PAST"),
             Self::GuardUnavailable => Some("GUARD_UNAVAILABLE"),
+            Self::OtherGuard => Some("OTHER_GUARD"),
             Self::Database(_) => Some("DATABASE"),
             Self::Shared(error) => error.kind(),
             Self::Entropy(_) => Some("ENTROPY"),

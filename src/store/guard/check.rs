@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::{
     Guard, GuardError, JournalStats,
     mark::{GuardFile, Mark, Row, STALE},
+    tail,
 };
 use crate::{
     domain::origin::Origin,
@@ -49,8 +50,11 @@ const FOUND: PerEngine = PerEngine {
 
 /// The newest rows.
 const NEWEST: PerEngine = PerEngine {
-    sqlite: "SELECT id AS position, changed_at FROM changes ORDER BY changes.id DESC LIMIT 32",
-    postgres: "SELECT changes.xid::text::bigint AS position, changes.changed_at FROM changes \
+    sqlite: "SELECT id AS position, changed_at, \
+        (SELECT value FROM meta WHERE name = 'epoch') AS epoch FROM changes \
+        ORDER BY changes.id DESC LIMIT 32",
+    postgres: "SELECT changes.xid::text::bigint AS position, changes.changed_at, \
+        (SELECT value FROM meta WHERE name = 'epoch') AS epoch FROM changes \
         ORDER BY changes.xid DESC, changes.id DESC LIMIT 32",
 };
 
@@ -64,7 +68,7 @@ const STANDBY: PerEngine = PerEngine {
 enum Marks {
     /// That of this process.
     Own,
-    /// Those of all replicas.
+    /// Those of all replicas, and the ends of their journals.
     All,
 }
 
@@ -103,8 +107,10 @@ impl Store {
     /// The rows of the next mark are read before the comparison. If the database is restored in
     /// between, the comparison finds it behind the former mark, which then stays.
     async fn compare_and_mark(&self, guard: &Arc<Guard>, marks: Marks) -> Result<(), GuardError> {
-        let rows = self.newest_rows().await?;
+        let (epoch, rows) = self.newest_rows().await?;
         match self.examine(guard, marks).await {
+            // The rows were read before another epoch began, and may not exist in it.
+            Ok(of) if epoch.is_some_and(|epoch| epoch != of.epoch) => Ok(()),
             Ok(of) => {
                 let written_at = self.clock.now().as_micros();
                 let mark = Mark {
@@ -119,7 +125,8 @@ impl Store {
         }
     }
 
-    async fn newest_rows(&self) -> Result<Vec<Row>, Error> {
+    /// Returns the newest rows and the epoch in which they were read, which is `None` without rows.
+    async fn newest_rows(&self) -> Result<(Option<i64>, Vec<Row>), Error> {
         let statement = Statement::from_string(self.backend(), self.dialect().pick(NEWEST));
         let control = self.pools.load().control.clone();
         let rows = answered(control.query_all_raw(statement)).await?;
@@ -127,7 +134,9 @@ impl Store {
             let position = row.try_get("", "position")?;
             Ok((position, row.try_get("", "changed_at")?))
         };
-        rows.iter().map(row).collect()
+        let epoch = rows.first().map(|row| row.try_get("", "epoch"));
+        let read: Result<Vec<Row>, Error> = rows.iter().map(row).collect();
+        Ok((epoch.transpose()?, read?))
     }
 
     /// Returns the state of the guard. `None` if the store has no guard.
@@ -140,8 +149,9 @@ impl Store {
         })
     }
 
-    /// Checks a database that has committed a heartbeat, before it is trusted. If the place of the
-    /// guard cannot be read, the mark of this process decides.
+    /// Checks a database that has committed a heartbeat, before it is trusted. Without the place of
+    /// the guard, no other database is trusted than the last one, because other replicas may know of
+    /// rows that it lacks.
     pub(in crate::store) async fn require_not_restored(
         &self,
         origin: &Origin,
@@ -168,15 +178,14 @@ impl Store {
 
     /// Compares the database with marks. Returns [`Error::RestoredFromPast`] if it is behind one.
     async fn examine(&self, guard: &Arc<Guard>, which: Marks) -> Result<GuardFile, GuardError> {
-        let (file, marks) = read_place(guard, which).await?;
-        let of_this = |mark: &&Mark| file.is_some_and(|file| mark.of == file);
-        let marks = marks.iter().filter(of_this);
-        let rows: Vec<Row> = marks.flat_map(|mark| mark.rows.clone()).collect();
+        let (file, rows) = read_place(guard, which).await?;
         let standing = self.standing(&rows).await?;
         let file = match (file, standing.guard) {
             (None, None) => return self.begin_guard(guard, standing.epoch).await,
             (None, Some(_)) => return Err(GuardError::Missing),
-            (Some(file), Some(theirs)) if file.guard != theirs => return Err(GuardError::Other),
+            (Some(file), Some(theirs)) if file.guard != theirs => {
+                return Err(Error::OtherGuard.into());
+            }
             (Some(file), _) => file,
         };
         let behind = file.epoch != standing.epoch || standing.lacks_row;
@@ -188,6 +197,7 @@ impl Store {
         if standing.guard.is_none() {
             self.claim_for_guard(file.guard).await?;
         }
+        guard.journal.belongs_to(file);
         Ok(file)
     }
 
@@ -237,6 +247,7 @@ impl Store {
             return Err(GuardError::Missing);
         };
         self.claim_for_guard(file.guard).await?;
+        guard.journal.belongs_to(file);
         tracing::info!("the restore guard begins");
         Ok(file)
     }
@@ -250,6 +261,11 @@ impl Store {
         })
     }
 
+    /// Returns the number of the guard that the database has.
+    pub(super) async fn guard_of_database(&self) -> Result<Option<i64>, Error> {
+        Ok(self.standing(&[]).await?.guard)
+    }
+
     /// Records in the database which guard it has.
     pub(super) async fn claim_for_guard(&self, number: i64) -> Result<(), GuardError> {
         let insert = format!(
@@ -260,7 +276,7 @@ impl Store {
         claimed.map_err(Error::from)?;
         match self.standing(&[]).await?.guard {
             Some(found) if found == number => Ok(()),
-            _ => Err(GuardError::Other),
+            _ => Err(Error::OtherGuard.into()),
         }
     }
 }
@@ -301,17 +317,27 @@ impl Guard {
     }
 }
 
+/// Returns the guard of the place, and the rows that its database must have.
 async fn read_place(
     guard: &Arc<Guard>,
     which: Marks,
-) -> Result<(Option<GuardFile>, Vec<Mark>), GuardError> {
+) -> Result<(Option<GuardFile>, Vec<Row>), GuardError> {
     let read = move |guard: &Guard| {
         let mut marks: Vec<_> = guard.mark().into_iter().collect();
         if which == Marks::All {
             let all = Mark::all(&*guard.place, &guard.seal)?;
             marks.extend(all.into_iter().map(|(_, mark)| mark));
         }
-        Ok::<_, GuardError>((guard.file()?, marks))
+        let Some(file) = guard.file()? else {
+            return Ok((None, Vec::new()));
+        };
+        let marks = marks.into_iter().filter(|mark| mark.of == file);
+        let mut rows: Vec<Row> = marks.flat_map(|mark| mark.rows).collect();
+        rows.extend(guard.recent(file));
+        if which == Marks::All {
+            rows.extend(tail::rows(&*guard.place, &guard.seal, file)?);
+        }
+        Ok::<_, GuardError>((Some(file), rows))
     };
     guard.blocking(read).await
 }

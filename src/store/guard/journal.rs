@@ -13,10 +13,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::timeout};
 
 use super::{
     line::Line,
+    mark::GuardFile,
     place::{Growing, Place},
     seal::Seal,
 };
@@ -33,6 +34,9 @@ const FULL: usize = 64 << 20;
 const MOST: u64 = 200_000;
 /// How many times lines are written again once the process ends.
 const LAST_RETRIES: u32 = 3;
+
+/// How long the end of the process waits for the last lines.
+const CLOSE_FOR: Duration = Duration::from_secs(10);
 
 /// Lines that are written together.
 struct Batch {
@@ -51,6 +55,8 @@ struct Shared {
     written: AtomicU64,
     lost: AtomicU64,
     closing: AtomicBool,
+    /// The guard and the epoch to which the next lines belong.
+    of: Mutex<Option<GuardFile>>,
 }
 
 /// The figures of a journal.
@@ -86,6 +92,7 @@ impl Journal {
             written: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             closing: AtomicBool::new(false),
+            of: Mutex::default(),
         });
         let writer = Writer {
             place,
@@ -122,6 +129,15 @@ impl Journal {
         waits.then_some(told)
     }
 
+    /// Sets to which guard and to which epoch the lines belong that are handed over from now on.
+    pub fn belongs_to(&self, of: GuardFile) {
+        *self
+            .shared
+            .of
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(of);
+    }
+
     pub fn stats(&self) -> JournalStats {
         self.shared.stats()
     }
@@ -135,7 +151,7 @@ impl Journal {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         if let Some(last) = last {
-            let _ = last.await;
+            let _ = timeout(CLOSE_FOR, last).await;
         }
     }
 }
@@ -180,6 +196,7 @@ struct Writer {
 }
 
 struct OpenFile {
+    of: Option<GuardFile>,
     file: Box<dyn Growing>,
     code: [u8; 16],
     size: usize,
@@ -254,12 +271,20 @@ impl Writer {
         if lines.peek().is_none() {
             return Ok(());
         }
+        let of = *self
+            .shared
+            .of
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut open = match self.file.take() {
-            Some(open) if open.size < FULL => open,
-            _ => self.begin()?,
+            Some(open) if open.size < FULL && open.of == of => open,
+            _ => self.begin(of)?,
         };
         let mut text = String::new();
         let mut chain = self.seal.resume(open.code);
+        if let (0, Some(of)) = (open.size, open.of) {
+            chain.write(&mut text, &Line::Of(of));
+        }
         for line in lines {
             chain.write(&mut text, line);
         }
@@ -270,10 +295,11 @@ impl Writer {
         Ok(())
     }
 
-    fn begin(&mut self) -> io::Result<OpenFile> {
+    fn begin(&mut self, of: Option<GuardFile>) -> io::Result<OpenFile> {
         self.number += 1;
         let name = name_of(&self.replica, self.number);
         Ok(OpenFile {
+            of,
             file: self.place.begin(&name)?,
             code: self.seal.chain(&name).last(),
             size: 0,

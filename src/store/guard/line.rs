@@ -4,12 +4,15 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::mark::GuardFile;
 use crate::domain::permissions::Draft;
 
 /// A line of the journal.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::store) enum Line {
+    /// To which guard and to which epoch the lines that follow belong. The first line of a file.
+    Of(GuardFile),
     /// A transaction is about to be committed that takes something away.
     Intent(Intent),
     /// How that transaction ended.

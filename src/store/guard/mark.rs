@@ -10,14 +10,14 @@ use super::{GuardError, place::Place, seal::Seal};
 /// The file that names the guard and the epoch of the change log that it guards.
 pub(super) const GUARD: &str = "guard.json";
 /// How the names of marks begin.
-const MARK: &str = "mark-";
+pub(super) const MARK: &str = "mark-";
 /// How old a mark must be before another replica removes it, in microseconds. A replica that runs
 /// renews its mark more often.
 pub(super) const STALE: i64 = 3_600_000_000;
 
 /// The guard, and the change log that it guards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct GuardFile {
+pub(in crate::store) struct GuardFile {
     /// A random number, which is also in the database.
     pub guard: i64,
     /// The epoch of the change log.

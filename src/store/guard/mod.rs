@@ -15,8 +15,10 @@ mod place;
 mod read;
 mod restore;
 mod seal;
+mod tail;
 
 use std::{
+    collections::VecDeque,
     io,
     sync::{
         Arc, Mutex, PoisonError,
@@ -38,7 +40,7 @@ pub(in crate::store) use self::{effect::of as effect_of, line::Effect, line::Int
 use self::{
     journal::Journal,
     line::Line,
-    mark::{GuardFile, Mark},
+    mark::{GuardFile, Mark, Row},
     place::Place,
     seal::Seal,
 };
@@ -47,9 +49,14 @@ use crate::{
     store::{Error, Store},
 };
 
-/// How long a change waits for the guard before and after its COMMIT. Shorter than the idle
+/// How long a change waits for the guard before its COMMIT. Shorter than the idle
 /// time-out of a transaction, so that the lock of a stack is not held longer than without a guard.
 const FLUSH_FOR: Duration = Duration::from_secs(2);
+/// How long a change that is committed waits for its outcome to be durable. On SQLite, the next
+/// changes wait meanwhile, so both together are shorter than they may wait.
+const OUTCOME_FOR: Duration = Duration::from_millis(500);
+/// How many rows of this process are compared with the database besides those of its mark.
+const RECENT: usize = 64;
 
 /// Whether a change waits for the guard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,8 +76,8 @@ pub enum GuardError {
     Place(#[from] io::Error),
     /// A file is damaged, or was sealed with another key.
     #[error(
-        "{0} is damaged, or was written with another --guard-key-file: restore the file, or begin \
-         a new guard with `stacktoken restore new-guard`"
+        "{0} is damaged, or was written with another --guard-key-file: restore the file or the key, \
+         or set the files aside and begin a new guard with `stacktoken restore new-guard`"
     )]
     Damaged(String),
     /// The database is guarded, but the place has no guard.
@@ -79,12 +86,6 @@ pub enum GuardError {
          guard with `stacktoken restore new-guard`"
     )]
     Missing,
-    /// The place has the guard of another database.
-    #[error(
-        "this is the guard of another database: set the right place, or begin a new guard with \
-         `stacktoken restore new-guard`"
-    )]
-    Other,
     /// The database cannot be read.
     #[error(transparent)]
     Store(#[from] Error),
@@ -107,6 +108,8 @@ pub struct Guard {
     restored: Arc<AtomicBool>,
     /// The last mark of this process.
     mark: Mutex<Option<Mark>>,
+    /// The last rows that this process has committed, which can be younger than its mark.
+    recent: Mutex<VecDeque<(GuardFile, Row)>>,
     /// The last database that was found not to be behind the mark.
     checked: ArcSwapOption<Origin>,
 }
@@ -115,6 +118,8 @@ pub struct Guard {
 pub(in crate::store) struct Announced {
     guard: Arc<Guard>,
     change: String,
+    /// The newest row of the change log that the transaction wrote.
+    row: Option<Row>,
 }
 
 impl Guard {
@@ -128,11 +133,11 @@ impl Guard {
         mode: GuardMode,
         (clock, entropy): (Arc<dyn Clock>, &dyn Entropy),
     ) -> Result<Self, GuardError> {
-        let place: Arc<dyn Place> = location.place().into();
-        place.names()?;
         let mut random = [0; 8];
         entropy.fill(&mut random).map_err(Error::from)?;
         let replica = format!("{:016x}", u64::from_be_bytes(random));
+        let place: Arc<dyn Place> = location.place(&replica).into();
+        place.names()?;
         let seal = Arc::new(Seal::new(key));
         let journal = Journal::start(place.clone(), seal.clone(), replica.clone(), clock)?;
         Ok(Self {
@@ -145,6 +150,7 @@ impl Guard {
             turn: Arc::default(),
             restored: Arc::default(),
             mark: Mutex::default(),
+            recent: Mutex::default(),
             checked: ArcSwapOption::empty(),
         })
     }
@@ -164,12 +170,14 @@ impl Guard {
         for intent in &mut intents {
             intent.change.clone_from(&change);
         }
-        let lines = intents.into_iter().map(Line::Intent).collect();
+        let rows = intents.iter().map(|intent| (intent.position, intent.at));
         let announced = Announced {
             guard: self.clone(),
             change,
+            row: rows.max(),
         };
-        if self.append(lines).await {
+        let lines = intents.into_iter().map(Line::Intent).collect();
+        if self.append(lines, FLUSH_FOR).await {
             return Ok(announced);
         }
         announced.aborted();
@@ -177,11 +185,11 @@ impl Guard {
     }
 
     /// Returns whether the lines are in the journal, as far as the mode requires that.
-    async fn append(&self, lines: Vec<Line>) -> bool {
+    async fn append(&self, lines: Vec<Line>, limit: Duration) -> bool {
         let told = self.journal.append(lines, self.mode == GuardMode::Strict);
         match told {
             None => true,
-            Some(told) => flushed(told).await,
+            Some(told) => flushed(told, limit).await,
         }
     }
 
@@ -217,6 +225,25 @@ impl Guard {
         mark.clone()
     }
 
+    fn note_committed(&self, row: Row) {
+        // The store is compared with the guard, and gets a mark, before its first change.
+        let Some(of) = self.mark().map(|mark| mark.of) else {
+            return;
+        };
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.push_back((of, row));
+        if recent.len() > RECENT {
+            recent.pop_front();
+        }
+    }
+
+    /// Returns the last rows that this process has committed in this epoch.
+    fn recent(&self, of: GuardFile) -> Vec<Row> {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_this = recent.iter().filter(|(known, _)| *known == of);
+        of_this.map(|(_, row)| *row).collect()
+    }
+
     fn file(&self) -> Result<Option<GuardFile>, GuardError> {
         GuardFile::load(&*self.place, &self.seal)
     }
@@ -232,7 +259,14 @@ impl Announced {
     /// this returns, unless the guard fails: the change has been made, so it is acknowledged all the
     /// same, and a later restore lists it as one of unknown outcome.
     pub async fn committed(self) {
-        if !self.guard.append(vec![self.outcome(true)]).await {
+        if let Some(row) = self.row {
+            self.guard.note_committed(row);
+        }
+        if !self
+            .guard
+            .append(vec![self.outcome(true)], OUTCOME_FOR)
+            .await
+        {
             tracing::warn!(
                 change = self.change,
                 "the guard has the change, but not its outcome"
@@ -254,8 +288,8 @@ impl Announced {
     }
 }
 
-async fn flushed(told: oneshot::Receiver<()>) -> bool {
-    matches!(timeout(FLUSH_FOR, told).await, Ok(Ok(())))
+async fn flushed(told: oneshot::Receiver<()>, limit: Duration) -> bool {
+    matches!(timeout(limit, told).await, Ok(Ok(())))
 }
 
 impl Store {
@@ -264,9 +298,6 @@ impl Store {
     pub fn guarded(mut self, guard: Guard) -> Self {
         let guard = Arc::new(guard);
         self.outcomes.report_to(guard.clone());
-        if let Some(embedded) = &self.embedded {
-            embedded.file.distrust_while(guard.restored());
-        }
         self.guard = Some(guard);
         self
     }

@@ -5,11 +5,11 @@
 use std::{
     fmt,
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, BufRead, BufReader, Write as _},
+    io::{self, BufRead, BufReader, Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    process,
     str::FromStr,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 /// A place of named files. Everything is durable when a method returns.
@@ -20,6 +20,8 @@ pub(super) trait Place: Send + Sync {
     fn open(&self, name: &str) -> io::Result<Box<dyn BufRead>>;
     /// Returns the content of a file, or `None` if there is no such file.
     fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>>;
+    /// Returns the last bytes of a file, at most this many.
+    fn tail(&self, name: &str, most: u64) -> io::Result<Vec<u8>>;
     /// Replaces the content of a file. A reader finds either the former or the new content.
     fn replace(&self, name: &str, content: &[u8]) -> io::Result<()>;
     /// Creates a file with this content. Returns `false` if there is one already.
@@ -28,6 +30,8 @@ pub(super) trait Place: Send + Sync {
     fn begin(&self, name: &str) -> io::Result<Box<dyn Growing>>;
     /// Removes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
+    /// Moves files into a new folder, where [`Self::names`] does not list them.
+    fn set_aside(&self, folder: &str, names: &[String]) -> io::Result<()>;
 }
 
 /// A file that only grows.
@@ -79,46 +83,63 @@ impl fmt::Display for GuardLocation {
 }
 
 impl GuardLocation {
-    pub(super) fn place(&self) -> Box<dyn Place> {
+    /// `process` is a name that no other process has.
+    pub(super) fn place(&self, process: &str) -> Box<dyn Place> {
         let Self::Directory(path) = self;
-        Box::new(Directory(path.clone()))
+        Box::new(Directory {
+            path: path.clone(),
+            process: process.to_owned(),
+            drafts: AtomicU64::new(0),
+        })
     }
 }
 
 /// A directory. Its files are readable by their owner only.
-struct Directory(PathBuf);
+struct Directory {
+    path: PathBuf,
+    /// Part of the names of drafts. The id of the process is not enough, because it is the same in
+    /// every container.
+    process: String,
+    drafts: AtomicU64,
+}
 
 impl Directory {
     fn sync(&self) -> io::Result<()> {
-        File::open(&self.0)?.sync_all()
+        File::open(&self.path)?.sync_all()
     }
 
     fn open_new(path: &Path) -> io::Result<File> {
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
+        options.write(true).create_new(true).mode(0o600);
         options.open(path)
     }
 
     /// Writes a complete file that does not have its name yet. Returns its path.
     fn draft(&self, name: &str, content: &[u8]) -> io::Result<PathBuf> {
-        let drafts = self.0.join("drafts");
-        match DirBuilder::new().mode(0o700).create(&drafts) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
-        // Another process may write a file of the same name.
-        let path = drafts.join(format!("{name}.{}", process::id()));
+        let drafts = self.path.join("drafts");
+        create_folder(&drafts)?;
+        let number = self.drafts.fetch_add(1, Ordering::Relaxed);
+        let path = drafts.join(format!("{name}.{}-{number}", self.process));
         let mut file = Self::open_new(&path)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        Ok(path)
+        let written = file.write_all(content).and_then(|()| file.sync_all());
+        if written.is_err() {
+            let _ = fs::remove_file(&path);
+        }
+        written.map(|()| path)
+    }
+}
+
+fn create_folder(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
     }
 }
 
 impl Place for Directory {
     fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in fs::read_dir(&self.0)? {
+        for entry in fs::read_dir(&self.path)? {
             names.extend(entry?.file_name().into_string());
         }
         names.sort_unstable();
@@ -126,16 +147,16 @@ impl Place for Directory {
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn BufRead>> {
-        let file = File::open(self.0.join(name))?;
+        let file = File::open(self.path.join(name))?;
         Ok(Box::new(BufReader::with_capacity(1 << 20, file)))
     }
 
     fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        match fs::read(self.0.join(name)) {
+        match fs::read(self.path.join(name)) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // If the directory itself is missing, nothing is known.
-                fs::metadata(&self.0)?;
+                fs::metadata(&self.path)?;
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -144,14 +165,14 @@ impl Place for Directory {
 
     fn replace(&self, name: &str, content: &[u8]) -> io::Result<()> {
         let draft = self.draft(name, content)?;
-        fs::rename(draft, self.0.join(name))?;
+        fs::rename(draft, self.path.join(name))?;
         self.sync()
     }
 
     fn create(&self, name: &str, content: &[u8]) -> io::Result<bool> {
         let draft = self.draft(name, content)?;
         // Unlike a renamed file, a link never replaces another file.
-        let linked = fs::hard_link(&draft, self.0.join(name));
+        let linked = fs::hard_link(&draft, self.path.join(name));
         fs::remove_file(draft)?;
         match linked {
             Ok(()) => self.sync().map(|()| true),
@@ -161,13 +182,32 @@ impl Place for Directory {
     }
 
     fn begin(&self, name: &str) -> io::Result<Box<dyn Growing>> {
-        let file = Self::open_new(&self.0.join(name))?;
+        let file = Self::open_new(&self.path.join(name))?;
         self.sync()?;
         Ok(Box::new(GrowingFile(file)))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.0.join(name))
+        fs::remove_file(self.path.join(name))
+    }
+
+    fn tail(&self, name: &str, most: u64) -> io::Result<Vec<u8>> {
+        let mut file = File::open(self.path.join(name))?;
+        let from = file.metadata()?.len().saturating_sub(most);
+        file.seek(SeekFrom::Start(from))?;
+        let mut bytes = Vec::new();
+        file.take(most).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn set_aside(&self, folder: &str, names: &[String]) -> io::Result<()> {
+        let folder = self.path.join(folder);
+        create_folder(&folder)?;
+        for name in names {
+            fs::rename(self.path.join(name), folder.join(name))?;
+        }
+        File::open(&folder)?.sync_all()?;
+        self.sync()
     }
 }
 
@@ -205,14 +245,34 @@ mod tests {
     #[test]
     fn a_file_that_is_missing_is_told_from_a_directory_that_is_missing() {
         let folder = tempfile::tempdir().unwrap();
-        let place = GuardLocation::Directory(folder.path().into()).place();
+        let place = GuardLocation::Directory(folder.path().into()).place("a");
         assert!(place.read("guard.json").unwrap().is_none());
         assert!(place.create("guard.json", b"one").unwrap());
         assert!(!place.create("guard.json", b"other").unwrap());
         assert_eq!(place.read("guard.json").unwrap().unwrap(), b"one");
         place.replace("guard.json", b"two").unwrap();
         assert_eq!(place.read("guard.json").unwrap().unwrap(), b"two");
-        let gone = GuardLocation::Directory(folder.path().join("gone")).place();
+        let gone = GuardLocation::Directory(folder.path().join("gone")).place("a");
         assert!(gone.read("guard.json").is_err());
+    }
+
+    /// In containers, every process has the same id.
+    #[test]
+    fn processes_that_write_the_same_file_at_once_do_not_share_a_draft() {
+        let folder = tempfile::tempdir().unwrap();
+        let drafts = ["a", "b"].map(|process| {
+            let directory = Directory {
+                path: folder.path().into(),
+                process: process.to_owned(),
+                drafts: AtomicU64::new(0),
+            };
+            directory.draft("guard.json", process.as_bytes()).unwrap()
+        });
+        assert_eq!(fs::read(&drafts[0]).unwrap(), b"a");
+        assert_eq!(fs::read(&drafts[1]).unwrap(), b"b");
+        assert!(
+            Directory::open_new(&drafts[0]).is_err(),
+            "it was opened again"
+        );
     }
 }

@@ -24,17 +24,20 @@ pub(super) struct Contents {
     pub damaged: Vec<String>,
 }
 
-/// Reads all journals. Calls `committed` for each effect of a transaction that was committed.
+/// Reads all journals of this guard. Calls `committed` for each effect of a transaction that was committed.
 pub(super) fn read(
     place: &dyn Place,
-    seal: &Seal,
+    (seal, guard): (&Seal, i64),
     mut committed: impl FnMut(&Intent),
 ) -> io::Result<Contents> {
     let mut contents = Contents::default();
     let mut open: HashMap<String, Vec<Intent>> = HashMap::new();
     let names = place.names()?.into_iter();
     for name in names.filter(|name| name.starts_with(JOURNAL)) {
+        let mut is_other = false;
         read_file(place, seal, &name, &mut contents, |line| match line {
+            Line::Of(of) => is_other = of.guard != guard,
+            _ if is_other => {}
             Line::Intent(intent) => {
                 let others = open.entry(intent.change.clone()).or_default();
                 others.push(intent);
@@ -146,12 +149,12 @@ mod tests {
         let set = option_env!("STACKTOKEN_TEST_LINES");
         let changes = set.map_or(3_000, |set| set.parse().unwrap());
         let folder = tempfile::tempdir().unwrap();
-        let place = GuardLocation::Directory(folder.path().into()).place();
+        let place = GuardLocation::Directory(folder.path().into()).place("a");
         let (place, seal): (Arc<dyn Place>, _) = (place.into(), Arc::new(Seal::new(None)));
         write(&place, &seal, changes).await;
         let clock = SystemClock::new();
         let (began, mut fold) = (clock.monotonic(), Fold::default());
-        let contents = read(&*place, &seal, |intent| fold.add(intent)).unwrap();
+        let contents = read(&*place, (&*seal, 0), |intent| fold.add(intent)).unwrap();
         eprintln!(
             "{} lines in {:?}",
             contents.lines,

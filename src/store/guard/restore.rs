@@ -5,9 +5,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use newtype_uuid::GenericUuid as _;
-use sea_orm::{
-    ColumnTrait as _, ConnectionTrait as _, EntityTrait as _, QueryFilter as _, sea_query::Expr,
-};
+use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, sea_query::Expr};
 use uuid::Uuid;
 
 use super::{
@@ -25,11 +23,17 @@ use crate::{
         text::Reason,
     },
     store::{
-        Error, Store, audit::append::Record, change_log::append::Kind,
-        engine::transaction::Transaction, entity::stack, record::Proof, stack::access::LockedStack,
+        Error, Store,
+        audit::append::Record,
+        change_log::append::Kind,
+        engine::transaction::Transaction,
+        entity::{meta, stack},
+        record::Proof,
+        stack::access::LockedStack,
     },
 };
 
+mod new_guard;
 mod token;
 
 /// What to do about transactions of which it is not known whether they were committed.
@@ -54,6 +58,8 @@ pub struct JournalReport {
 
 /// What the journals say must have ended.
 pub struct RestorePlan {
+    /// The guard whose journals were read.
+    guard: i64,
     /// What was committed.
     fold: Fold,
     /// What was about to be committed.
@@ -108,10 +114,13 @@ impl Store {
     /// Returns [`GuardError`] if the place cannot be read, or if there is no guard.
     pub async fn restore_plan(&self) -> Result<RestorePlan, GuardError> {
         let read = |guard: &Guard| {
-            guard.file()?.ok_or(GuardError::Missing)?;
+            let file = guard.file()?.ok_or(GuardError::Missing)?;
+            guard.journal.belongs_to(file);
             let mut fold = Fold::default();
-            let contents = read::read(&*guard.place, &guard.seal, |intent| fold.add(intent))?;
+            let of = (&*guard.seal, file.guard);
+            let contents = read::read(&*guard.place, of, |intent| fold.add(intent))?;
             Ok::<_, GuardError>(RestorePlan {
+                guard: file.guard,
                 fold,
                 unknown: contents.unknown,
                 report: JournalReport {
@@ -128,11 +137,12 @@ impl Store {
     /// # Errors
     /// Returns [`Error`] if the database cannot be used.
     pub async fn preview_restore(&self, plan: &RestorePlan) -> Result<RestorePreview, Error> {
-        let known = self.end_again(&plan.fold, None).await?;
+        let known = self.end_again((&plan.fold, plan.guard), None).await?;
         let mut unknown = Vec::new();
         if !plan.unknown.is_empty() {
             // Of most of them, the database itself shows the outcome.
-            unknown = self.end_again(&plan.with_unknown(), None).await?.ended;
+            let all = plan.with_unknown();
+            unknown = self.end_again((&all, plan.guard), None).await?.ended;
             unknown.retain(|ended| !known.ended.contains(ended));
         }
         Ok(RestorePreview { known, unknown })
@@ -163,16 +173,22 @@ impl Store {
             }
         };
         let epoch = self.new_epoch()?;
-        let restored = self.end_again(&fold, Some(epoch)).await?;
+        let restored = self.end_again((&fold, plan.guard), Some(epoch)).await?;
         self.guard_epoch(&guard, epoch).await?;
         Ok(restored)
     }
 
     /// Ends what must have ended, in one transaction. Without a new epoch, rolls it back.
-    async fn end_again(&self, fold: &Fold, epoch: Option<i64>) -> Result<Restored, Error> {
+    async fn end_again(
+        &self,
+        (fold, guard): (&Fold, i64),
+        epoch: Option<i64>,
+    ) -> Result<Restored, Error> {
         let mode = epoch.map_or(Mode::Preview, |_| Mode::Apply);
         let call = self.restoring(mode)?;
         change_tx!(self, mode, "restore", |tx| {
+            // The journals of another service would end nothing here, but its epoch would change.
+            require_same_guard(tx, guard).await?;
             let mut restored = Restored::default();
             for (uid, stack) in &fold.stacks {
                 self.restore_stack(tx, &call, (*uid, stack), &mut restored)
@@ -183,34 +199,6 @@ impl Store {
             }
             // Each of the changes above has its proof.
             Ok(Proof::nothing_changed().with(restored))
-        })
-    }
-
-    /// Begins a new guard for the database as it is. What the former guard knew is not used any
-    /// more.
-    ///
-    /// # Errors
-    /// Returns [`GuardError`] if the guard or the audit row could not be written.
-    pub async fn begin_new_guard(&self) -> Result<(), GuardError> {
-        let guard = self.require_guard()?.clone();
-        let epoch = self.read_epoch().await?;
-        let file = self.new_guard_file(epoch)?;
-        self.replace_guard(&self.restoring(Mode::Apply)?, file.guard)
-            .await?;
-        let replacing =
-            move |guard: &Guard| Ok::<_, GuardError>(file.replace(&*guard.place, &guard.seal)?);
-        guard.blocking(replacing).await
-    }
-
-    /// Records in the database that it has another guard, with an audit row.
-    async fn replace_guard(&self, call: &Call, number: i64) -> Result<(), Error> {
-        change_tx!(self, Mode::Apply, "new_guard", |tx| {
-            let proof = self.record_new_guard(tx, call).await?;
-            tx.execute_unprepared("DELETE FROM meta WHERE name = 'guard'")
-                .await?;
-            let insert = format!("INSERT INTO meta (name, value) VALUES ('guard', {number})");
-            tx.execute_unprepared(&insert).await?;
-            Ok(proof.with(()))
         })
     }
 
@@ -348,6 +336,15 @@ impl Store {
         }
         .end(token, fold)
         .await
+    }
+}
+
+/// Checks that the database has this guard. One from before it was guarded has none.
+async fn require_same_guard(tx: &Transaction, number: i64) -> Result<(), Error> {
+    let found = meta::Entity::find_by_id("guard").one(tx).await?;
+    match found {
+        Some(row) if row.value != number => Err(Error::OtherGuard),
+        _ => Ok(()),
     }
 }
 

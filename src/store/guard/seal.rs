@@ -50,6 +50,13 @@ impl Seal {
         Chain { seal: self, last }
     }
 
+    /// Continues the lines of a file after this line. Returns `None` if it has no code.
+    pub fn resume_after(&self, line: &str) -> Option<Chain<'_>> {
+        let (code, _) = line.split_once(' ')?;
+        let code = URL_SAFE_NO_PAD.decode(code).ok()?;
+        Some(self.resume(code.try_into().ok()?))
+    }
+
     /// Returns the content of a file with one line.
     pub fn write(&self, file: &str, value: &impl Serialize) -> Vec<u8> {
         let mut text = String::new();

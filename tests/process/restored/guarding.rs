@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::{
-    database_down::wait_for_log,
+    database_down::{DATABASE, wait_for_log},
     served::{IssuersFolder, RunningServer},
     support::{issue_request, reason, requests::revoke_request},
 };
@@ -107,6 +107,21 @@ async fn another_key_does_not_open_the_guard() {
     assert!(log.contains("fewer than 16 bytes"), "{log}");
     let served = start(&ours);
     served.serves().await;
+    stop(served);
+    // The key is lost: the files that it sealed are set aside.
+    let other = key("else", 32);
+    let command = [
+        "restore",
+        "new-guard",
+        "--guard",
+        &guard,
+        "--guard-key-file",
+        &other,
+    ];
+    let (code, told) = IssuersFolder::new().run_command(&site.database.url(), &command);
+    assert_eq!(code, Some(0), "{told}");
+    let served = start(&other);
+    served.serves().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -142,6 +157,97 @@ fn journal(site: &Site) -> std::path::PathBuf {
     files.next().unwrap().path()
 }
 
+/// A revoke that is acknowledged is lost before the mark is renewed, and the process is gone too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loss_younger_than_the_mark_is_noticed() {
+    let mut site = Site::new(Database::file());
+    site.mode = "strict";
+    let served = site.start(IssuersFolder::new());
+    served.serves().await;
+    let (_, stack, uid) = issued(&served).await;
+    tokio::time::sleep(WRITTEN).await;
+    stop(served);
+    let backup = site.database.back_up();
+    let mut served = site.start(IssuersFolder::new());
+    served.serves().await;
+    let mut callers = Callers::of(&served).await;
+    let marks = marks(&site);
+    let request = revoke_request(&stack, &uid, "");
+    callers.owner.tokens.revoke(request).await.unwrap();
+    served.child.kill().unwrap();
+    served.child.wait().unwrap();
+    drop(served);
+    // Whatever the mark says: it could have been written a moment earlier.
+    for (path, content) in marks {
+        fs::write(path, content).unwrap();
+    }
+    site.database.restore(&backup);
+    let served = site.start(IssuersFolder::new());
+    wait_for_log(&served, "stacktoken restore apply").await;
+}
+
+fn marks(site: &Site) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let files = fs::read_dir(site.guard.path()).unwrap().flatten();
+    let files = files.filter(|file| file.file_name().to_string_lossy().starts_with("mark-"));
+    let read = |file: fs::DirEntry| (file.path(), fs::read(file.path()).unwrap());
+    files.map(read).collect()
+}
+
+/// `restore apply` with the directory of another service changes neither of the two.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_guard_of_another_service_is_not_applied_or_replaced() {
+    let [one, mut other] = [(); 2].map(|()| Site::new(Database::file()));
+    for site in [&one, &other] {
+        let served = site.start(IssuersFolder::new());
+        served.serves().await;
+        stop(served);
+    }
+    let guards = || fs::read(one.guard.path().join("guard.json")).unwrap();
+    let before = guards();
+    let own = std::mem::replace(&mut other.guard, crate::program::folder());
+    for step in ["plan", "apply", "new-guard"] {
+        let guard = one.guard();
+        let command = ["restore", step, "--guard", &guard];
+        let (code, told) = IssuersFolder::new().run_command(&other.database.url(), &command);
+        assert_eq!(code, Some(1), "{step}: {told}");
+        assert!(
+            told.contains("the guard of another database"),
+            "{step}: {told}"
+        );
+    }
+    assert_eq!(guards(), before);
+    other.guard = own;
+    for site in [&one, &other] {
+        let served = site.start(IssuersFolder::new());
+        served.serves().await;
+    }
+}
+
+/// Without anything else that goes wrong, the cache would answer for a minute.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_warm_cache_does_not_answer_for_a_database_from_the_past() {
+    let Some(database) = Database::dumped() else {
+        return;
+    };
+    let site = Site::new(database);
+    let guard = site.guard();
+    let served = site.start_with(IssuersFolder::new(), |command| {
+        command.args(["--guard", &guard, "--serve-stale-for", "60s"]);
+    });
+    served.serves().await;
+    let mut callers = Callers::of(&served).await;
+    let held = callers.prepare(&served, 1).await;
+    tokio::time::sleep(WRITTEN).await;
+    callers.ask(&held[0]).await.unwrap();
+    let Database::Dumped(postgres, _) = &site.database else {
+        panic!("PostgreSQL");
+    };
+    postgres.run(DATABASE, "DELETE FROM changes");
+    wait_for_log(&served, "stacktoken restore apply").await;
+    let refused = callers.ask(&held[0]).await.unwrap_err();
+    assert_eq!(reason(&refused), "RESTORED_FROM_PAST");
+}
+
 /// A process that is killed between a COMMIT and the outcome leaves an intent alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_of_unknown_outcome_waits_for_a_decision() {
@@ -161,9 +267,11 @@ async fn a_change_of_unknown_outcome_waits_for_a_decision() {
     tokio::time::sleep(WRITTEN).await;
     stop(served);
     let text = fs::read_to_string(journal(&site)).unwrap();
-    let intent = text.lines().next().unwrap();
-    assert_eq!(text.lines().count(), 2, "an intent and an outcome: {text}");
-    fs::write(journal(&site), format!("{intent}\n")).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    let [of, intent, _outcome] = lines[..] else {
+        panic!("the guard, an intent and an outcome: {text}");
+    };
+    fs::write(journal(&site), format!("{of}\n{intent}\n")).unwrap();
     site.database.restore(&backup);
     let (code, plan) = site.restore(&["plan"]);
     assert_eq!(code, Some(1), "{plan}");

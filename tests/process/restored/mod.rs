@@ -252,8 +252,10 @@ async fn an_sqlite_file_overwritten_under_the_process_is_noticed() {
     let drill = site.drill().await;
     let served = site.start(IssuersFolder::new());
     served.serves().await;
-    site.database.overwrite(&drill.backup);
     let mut callers = Callers::of(&served).await;
+    // From now on, the cache could answer.
+    callers.ask_all(&drill.held).await;
+    site.database.overwrite(&drill.backup);
     tokio::time::sleep(WRITTEN).await;
     for held in &drill.held {
         // Nothing is answered, whatever SQLite makes of the file.

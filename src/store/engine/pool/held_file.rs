@@ -73,8 +73,6 @@ pub(in crate::store) struct HeldFile {
     identity: Identity,
     wal_identity: OnceLock<Identity>,
     lost: Arc<AtomicBool>,
-    /// Set while the content of the file must not be used although the file itself is in its place.
-    distrusted: OnceLock<Arc<AtomicBool>>,
     /// Never read. Keeping it open holds the lock.
     _locked: File,
 }
@@ -134,7 +132,6 @@ impl HeldFile {
             identity: metadata.into(),
             wal_identity: OnceLock::new(),
             lost: Arc::default(),
-            distrusted: OnceLock::new(),
             _locked: file,
         })
     }
@@ -168,22 +165,11 @@ impl HeldFile {
     /// when the process ends.
     pub fn check(&self) -> Result<(), FileLoss> {
         let found = self.find();
-        let distrusted = self.is_distrusted();
-        let lost = found.is_err() || distrusted;
-        if self.lost.swap(lost, Ordering::AcqRel) != lost && !distrusted {
+        let lost = found.is_err();
+        if self.lost.swap(lost, Ordering::AcqRel) != lost {
             self.report(found);
         }
         found
-    }
-
-    /// Counts the file as lost while this flag is set. Whoever sets the flag logs it.
-    pub fn distrust_while(&self, flag: Arc<AtomicBool>) {
-        let _ = self.distrusted.set(flag);
-    }
-
-    fn is_distrusted(&self) -> bool {
-        let flag = self.distrusted.get();
-        flag.is_some_and(|flag| flag.load(Ordering::Acquire))
     }
 
     fn report(&self, found: Result<(), FileLoss>) {

@@ -140,7 +140,10 @@ impl Groups {
             .await;
         match &committed {
             // Each of these changes may fit on the disk without the others.
-            Err(error @ Error::Full(_)) if done.len() > 1 => self.fail(done, None, error),
+            // The guard refuses only those that take something away.
+            Err(error @ (Error::Full(_) | Error::GuardUnavailable)) if done.len() > 1 => {
+                self.fail(done, None, error);
+            }
             committed => {
                 for done in done {
                     let _ = done.send(committed.as_ref().map_err(again).map(|&()| ()));
@@ -349,6 +352,22 @@ fn conflict(error: &Error) -> Error {
         | Error::Database(source)
         | Error::Full(source)
         | Error::AuditUnavailable(source) => Error::Conflict(source.clone()),
+        Error::GuardUnavailable => Error::Conflict(DbErr::Custom(error.to_string())),
         other => again(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An issue that happens to be in the group of a revoke needs no guard.
+    #[tokio::test]
+    async fn a_change_beside_one_that_the_guard_refuses_is_made_again_alone() {
+        let groups = Groups::default();
+        let (done, told) = oneshot::channel();
+        groups.fail(vec![done], None, &Error::GuardUnavailable);
+        assert!(matches!(told.await.unwrap(), Err(Error::Conflict(_))));
+        assert!(groups.is_alone());
     }
 }

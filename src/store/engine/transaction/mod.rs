@@ -30,7 +30,7 @@ use sea_orm::{
 use sea_orm_migration::prelude::async_trait;
 
 pub(in crate::store) use self::{
-    connection::Access, group::Groups, outcome::Outcomes, writes::Affects,
+    connection::Access, group::Groups, outcome::Outcomes, outcome::WrittenRow, writes::Affects,
 };
 use self::{connection::PooledConnection, group::Turn, outcome::ChangeSet, writes::Write};
 use crate::store::{
@@ -159,9 +159,9 @@ impl Transaction {
         self.changes().subjects.push(subject);
     }
 
-    /// Records the position of a change log row that this transaction has written.
-    pub fn note_position(&self, position: i64) {
-        self.changes().position = Some(position);
+    /// Records a change log row that this transaction has written.
+    pub fn note_row(&self, row: WrittenRow) {
+        self.changes().position = Some(row);
     }
 
     /// Records what the guard keeps of a change log row that this transaction has written.

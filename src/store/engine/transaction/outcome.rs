@@ -32,14 +32,17 @@ const ASK_AFTER: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
+/// The position of a row of the change log, and its instant in microseconds. On PostgreSQL the
+/// position is the id of the transaction. SQLite assigns the position again after a rollback.
+pub(in crate::store) type WrittenRow = (i64, i64);
+
 /// The subjects that a transaction changes, and its position in the change log.
 #[derive(Default)]
 pub(super) struct ChangeSet {
     /// Cached facts about these subjects may be wrong once the transaction is committed.
     pub subjects: Vec<Subject>,
-    /// The position of one of the change log rows that the transaction wrote. On PostgreSQL this is
-    /// the transaction's own id.
-    pub position: Option<i64>,
+    /// One of the change log rows that the transaction wrote.
+    pub position: Option<WrittenRow>,
     /// What the guard keeps of the transaction.
     pub intents: Vec<Intent>,
 }
@@ -104,22 +107,29 @@ impl Outcomes {
     }
 
     /// Returns how a transaction has ended. `None` if it has not.
-    async fn fate(&self, dialect: Dialect, position: Option<i64>) -> Result<Option<Fate>, Error> {
+    async fn fate(
+        &self,
+        dialect: Dialect,
+        position: Option<WrittenRow>,
+    ) -> Result<Option<Fate>, Error> {
         match (dialect, position) {
             (Dialect::Sqlite, _) => self.fate_on_sqlite(position).await.map(Some),
-            (Dialect::Postgres, Some(xid)) => self.fate_on_postgres(xid).await,
+            (Dialect::Postgres, Some((xid, _))) => self.fate_on_postgres(xid).await,
             (Dialect::Postgres, None) => Ok(Some(Fate::Unknown)),
         }
     }
 
     /// Waits for the write lock on a new connection. Once it is acquired, the former transaction
     /// has ended.
-    async fn fate_on_sqlite(&self, position: Option<i64>) -> Result<Fate, Error> {
+    async fn fate_on_sqlite(&self, position: Option<WrittenRow>) -> Result<Fate, Error> {
         let pools = self.pools.load_full();
         let tx = Transaction::begin(&pools.writer, Access::Write).await?;
-        let sql = "SELECT EXISTS (SELECT 1 FROM changes WHERE id = $1) AS found";
+        let sql =
+            "SELECT EXISTS (SELECT 1 FROM changes WHERE id = $1 AND changed_at = $2) AS found";
         let backend = Dialect::Sqlite.backend();
-        let statement = Statement::from_sql_and_values(backend, sql, [position.into()]);
+        let (position, at) = position.unzip();
+        let values = [position.into(), at.into()];
+        let statement = Statement::from_sql_and_values(backend, sql, values);
         let row = tx.query_one_raw(statement).await?;
         let committed: bool = row.is_some_and(|row| row.try_get("", "found").unwrap_or(false));
         tx.rollback().await?;
@@ -156,7 +166,7 @@ impl Outcomes {
     }
 
     /// Waits until a transaction has ended. Returns how.
-    async fn ended(&self, dialect: Dialect, position: Option<i64>) -> Fate {
+    async fn ended(&self, dialect: Dialect, position: Option<WrittenRow>) -> Fate {
         let mut pause = FIRST_PAUSE;
         loop {
             match self.fate(dialect, position).await {
@@ -248,7 +258,7 @@ impl Outcomes {
 
     /// Waits until the database reports that a transaction has ended although its COMMIT was not
     /// answered. Waits forever on SQLite, where COMMIT always returns, however long it takes.
-    async fn ended_beside(&self, dialect: Dialect, position: Option<i64>) -> Fate {
+    async fn ended_beside(&self, dialect: Dialect, position: Option<WrittenRow>) -> Fate {
         match (dialect, position) {
             (Dialect::Sqlite, _) | (Dialect::Postgres, None) => {
                 return std::future::pending().await;
