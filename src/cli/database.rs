@@ -113,6 +113,7 @@ async fn guarded(
     let store = store.guarded(guard.map_err(Missing::Guard)?);
     match store.check_guard().await {
         Ok(()) => Ok(store),
+        Err(error @ GuardError::Store(Error::OtherGuard)) => Err(Missing::Guard(error.into())),
         Err(GuardError::Store(error)) => Err(Missing::Away(error.to_string())),
         Err(error) => Err(Missing::Guard(error.into())),
     }
