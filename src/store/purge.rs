@@ -1,6 +1,8 @@
 //! Deletes data whose retention has ended (R14, R15). Each transaction deletes only a few rows, and
 //! leaves locked rows for the next run. Only one process purges at a time.
 
+mod expired;
+
 use std::collections::BTreeSet;
 
 use newtype_uuid::GenericUuid as _;
@@ -100,16 +102,6 @@ const OLDEST_CHANGES: PerEngine = PerEngine {
 
 /// Skips rows of `u` that are being written.
 const SKIP_LOCKED_USAGE: PerEngine = PerEngine::on_postgres(" FOR UPDATE OF u SKIP LOCKED");
-
-/// Deletes the oldest results of calls. On PostgreSQL the rows are selected by an array of `ctid`s,
-/// for which there is only one plan. With a join, the statistics could make the planner read the
-/// whole table.
-const DELETE_REPLAYS: PerEngine = PerEngine {
-    sqlite: "DELETE FROM replays WHERE rowid IN (SELECT rowid FROM replays \
-        WHERE first_seen_at <= $1 ORDER BY first_seen_at LIMIT $2)",
-    postgres: "DELETE FROM replays WHERE ctid = ANY (ARRAY(SELECT ctid FROM replays \
-        WHERE first_seen_at <= $1 ORDER BY first_seen_at LIMIT $2 FOR UPDATE SKIP LOCKED))",
-};
 
 impl Store {
     /// Deletes tokens that have been dead for longer than `keep`, together with their secrets,
@@ -221,24 +213,6 @@ impl Store {
                 .await?;
             let deleted = deleted.rows_affected;
             Ok(Batch::of("audit_events", deleted, deleted == BATCH))
-        })
-    }
-
-    /// Deletes the results of calls with an idempotency key that are older than `keep`. If such a
-    /// call is repeated, the repetition is no longer recognized.
-    ///
-    /// # Errors
-    /// Returns [`Error`] if nothing was deleted.
-    pub async fn purge_replays(&self, keep: Retention) -> Result<Batch, Error> {
-        write_tx!(self, "purge_replays", |tx| {
-            let Some(before) = self.acquire_purge_lock(tx, keep).await? else {
-                return Ok(Batch::BUSY);
-            };
-            let sql = self.dialect().pick(DELETE_REPLAYS);
-            let most = i64::try_from(BATCH).unwrap_or(i64::MAX);
-            let values = [before.as_micros().into(), most.into()];
-            let deleted = self.delete(tx, sql, values).await?;
-            Ok(Batch::of("replays", deleted, deleted == BATCH))
         })
     }
 

@@ -294,7 +294,8 @@ async fn a_replica_that_is_frozen_is_passed_over_and_believed_no_longer_than_the
         ..Default::default()
     };
     let stack = support::clients::register_once_served(&mut operator, request).await;
-    for round in 0..3 {
+    let mut conclusive = 0;
+    for round in 0..8 {
         // The client first connects to the replica that is about to be frozen.
         let client = Client::builder(format!("http://{}", b.address))
             .address(format!("http://{}", a.address))
@@ -311,11 +312,17 @@ async fn a_replica_that_is_frozen_is_passed_over_and_believed_no_longer_than_the
         owner.tokens.revoke(revoke).await.unwrap();
         let seen = ask_during(&client, &question, 2 * BOUND).await;
         println!("frozen: {seen:?}");
-        assert!(seen.active > 0 && seen.inactive > 0, "{seen:?}");
+        assert!(seen.inactive > 0, "{seen:?}");
         signal_to(&b.child.0, Signal::CONT);
         // Data that was sent to the frozen process arrives only now. The client must not take it as
         // fresh.
         ask_during(&client, &question, BOUND / 2).await;
         assert!(!client.introspect(&question).await.unwrap().active());
+        // On a busy machine, the revoke can take longer than the client's lease.
+        conclusive += usize::from(seen.active > 0);
+        if conclusive == 3 {
+            return;
+        }
     }
+    panic!("{conclusive} of 8 rounds began before the client's lease had expired");
 }

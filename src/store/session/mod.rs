@@ -7,4 +7,3 @@ pub(in crate::store) mod end;
 pub(in crate::store) mod end_presented;
 pub(in crate::store) mod exchange;
 pub(in crate::store) mod live;
-pub(in crate::store) mod purge;
