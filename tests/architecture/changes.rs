@@ -17,7 +17,7 @@ const NOT_CHANGES: [(&str, &str); 7] = [
     ("engine/schema.rs", "starts a new epoch of the change log"),
     ("last_used.rs", "usage is not a change (R14)"),
     ("purge.rs", "deletes by age, without a caller"),
-    ("session/purge.rs", "deletes by age, without a caller"),
+    ("purge/expired.rs", "deletes by age, without a caller"),
     ("token/expiry.rs", "records which expiries were logged"),
 ];
 
