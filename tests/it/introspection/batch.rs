@@ -425,9 +425,15 @@ async fn tokens_of_one_batch_are_looked_up_once_each_and_all_at_once() {
     assert_eq!(outcomes(&answer)[..4], ["OK", "OK", "OK", "NOT_RECOGNIZED"]);
     let after = missed().await;
     assert_eq!((after.0 - before.0, after.1 - before.1), (0.0, 3.0));
-    ask(&server, request).await.unwrap();
-    let again = missed().await;
-    assert_eq!((again.0 - after.0, again.1 - after.1), (3.0, 0.0));
+    // An unknown secret is cached for a second only, which a busy machine may need between two calls.
+    let mut seen = Vec::new();
+    while !seen.contains(&(3.0, 0.0)) {
+        assert!(seen.len() < 5, "{seen:?}");
+        let before = missed().await;
+        ask(&server, request.clone()).await.unwrap();
+        let after = missed().await;
+        seen.push((after.0 - before.0, after.1 - before.1));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
