@@ -272,6 +272,35 @@ pub struct Call {
 }
 
 impl Call {
+    /// Returns a call that the program itself makes as an operator. No request and no credential
+    /// precede it; the audit shows this issuer and subject.
+    #[must_use]
+    pub fn of_program(
+        (issuer, subject): (&str, &str),
+        request_id: String,
+        (received_at, mode): (Timestamp, Mode),
+    ) -> Self {
+        Self {
+            caller: Arc::new(Caller {
+                actor: Actor {
+                    kind: CallerKind::Operator,
+                    issuer: issuer.to_owned(),
+                    subject: subject.to_owned(),
+                },
+                introspects: false,
+                workload: None,
+                stranger_in: None,
+            }),
+            requirement: Requirement {
+                operator: true,
+                ..Requirement::default()
+            },
+            received_at,
+            request_id,
+            mode,
+        }
+    }
+
     /// Returns whether the call is a preview. A preview must not change anything.
     #[must_use]
     pub fn previews(&self) -> bool {

@@ -270,6 +270,15 @@ fn blocks(document: &str, title: &str, dev: &Dev) -> String {
         .replace("127.0.0.1:8466", dev.get("http_address"))
 }
 
+/// Runs the shell blocks of a section of docs/http.md, and returns what they print.
+fn printed_by_blocks(folder: &Path, section: &str, dev: &Dev) -> String {
+    let script = format!("set -e\n{}", blocks("docs/http.md", section, dev));
+    let done = paste(folder, &script);
+    let printed = text(&done.stdout);
+    assert!(done.status.success(), "{printed}\n{}", text(&done.stderr));
+    printed
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_lines_with_curl_work() {
     if has_tool(&["curl"]).is_none() {
@@ -277,13 +286,10 @@ async fn the_lines_with_curl_work() {
     }
     let folder = folder();
     let dev = Dev::start(folder.path());
-    let script = format!("set -e\n{}", blocks("docs/http.md", "Try it", &dev));
-    let done = paste(folder.path(), &script);
-    let told = text(&done.stdout);
-    assert!(done.status.success(), "{told}\n{}", text(&done.stderr));
+    let told = printed_by_blocks(folder.path(), "Try it", &dev);
     let lines: Vec<_> = told.lines().collect();
     let [active, updated, listed, inactive, metadata] = lines[..] else {
-        panic!("{told}\n{}", text(&done.stderr));
+        panic!("{told}");
     };
     for part in [
         r#""active":true"#,
@@ -310,13 +316,10 @@ async fn the_lines_that_exchange_with_curl_work() {
     }
     let folder = folder();
     let dev = Dev::start(folder.path());
-    let script = format!("set -e\n{}", blocks("docs/http.md", "Token exchange", &dev));
-    let done = paste(folder.path(), &script);
-    let told = text(&done.stdout);
-    assert!(done.status.success(), "{told}\n{}", text(&done.stderr));
+    let told = printed_by_blocks(folder.path(), "Token exchange", &dev);
     let lines: Vec<_> = told.lines().collect();
     let [active, ended] = lines[..] else {
-        panic!("{told}\n{}", text(&done.stderr));
+        panic!("{told}");
     };
     for part in [r#""scope":"entry:READ_WRITE""#, r#""decision":"ALLOW""#] {
         assert!(active.contains(part), "{active}");

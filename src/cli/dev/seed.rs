@@ -1,10 +1,8 @@
 //! Registers the two stacks of `dev` at the first start, in the same way as any other stack.
 
-use std::sync::Arc;
-
 use crate::{
     domain::{
-        caller::{Actor, Call, Caller, CallerKind, Mode, Requirement},
+        caller::{Call, Mode},
         refusal::Refusal,
         stack::{DEFAULT_TOKEN_LIMIT, Person, Role, StackKey},
         text::{Issuer, StackName, Subject},
@@ -60,24 +58,5 @@ fn person(subject: &str) -> anyhow::Result<Person> {
 }
 
 fn operator(now: Timestamp) -> Call {
-    let actor = Actor {
-        kind: CallerKind::Operator,
-        issuer: ISSUER.to_owned(),
-        subject: "operator".to_owned(),
-    };
-    Call {
-        caller: Arc::new(Caller {
-            actor,
-            introspects: false,
-            workload: None,
-            stranger_in: None,
-        }),
-        requirement: Requirement {
-            operator: true,
-            ..Requirement::default()
-        },
-        received_at: now,
-        request_id: "dev".to_owned(),
-        mode: Mode::Apply,
-    }
+    Call::of_program((ISSUER, "operator"), "dev".to_owned(), (now, Mode::Apply))
 }

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     domain::{
         audit::{AuditAction, Details},
-        caller::{Actor, Call, Caller, CallerKind, Mode, Requirement},
+        caller::{Call, Mode},
         id::{StackUid, TokenUid},
         refusal::Refusal,
         text::Reason,
@@ -223,26 +223,9 @@ impl Store {
     fn restoring(&self, mode: Mode) -> Result<Call, Error> {
         let mut random = [0; 8];
         self.entropy.fill(&mut random)?;
-        let actor = Actor {
-            kind: CallerKind::Operator,
-            issuer: "stacktoken".to_owned(),
-            subject: "restore".to_owned(),
-        };
-        Ok(Call {
-            caller: Arc::new(Caller {
-                actor,
-                introspects: false,
-                workload: None,
-                stranger_in: None,
-            }),
-            requirement: Requirement {
-                operator: true,
-                ..Requirement::default()
-            },
-            received_at: self.clock.now(),
-            request_id: format!("restore-{:016x}", u64::from_be_bytes(random)),
-            mode,
-        })
+        let request_id = format!("restore-{:016x}", u64::from_be_bytes(random));
+        let now = (self.clock.now(), mode);
+        Ok(Call::of_program(("stacktoken", "restore"), request_id, now))
     }
 
     async fn restore_stack(

@@ -10,7 +10,7 @@ use crate::{
 
 use super::{
     Site, WRITTEN,
-    backup::Database,
+    backup::{Backup, Database},
     changes::{Callers, End},
     stop,
 };
@@ -22,6 +22,20 @@ async fn issued(served: &RunningServer) -> (Callers, String, String) {
     let issued = callers.owner.tokens.issue(request).await.unwrap();
     let uid = issued.into_inner().token.unwrap().token_uid;
     (callers, stack, uid)
+}
+
+/// Issues a token under a strict guard, stops the process and makes a backup. Returns the place, the
+/// backup, and the ids of the stack and the token.
+async fn backed_up_with_a_token() -> (Site, Backup, (String, String)) {
+    let mut site = Site::new(Database::file());
+    site.mode = "strict";
+    let served = site.start(IssuersFolder::new());
+    served.serves().await;
+    let (_, stack, uid) = issued(&served).await;
+    tokio::time::sleep(WRITTEN).await;
+    stop(served);
+    let backup = site.database.back_up();
+    (site, backup, (stack, uid))
 }
 
 /// Waits until the process has ended because a flag is wrong. Returns its log.
@@ -160,14 +174,7 @@ fn journal(site: &Site) -> std::path::PathBuf {
 /// A revoke that is acknowledged is lost before the mark is renewed, and the process is gone too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_loss_younger_than_the_mark_is_noticed() {
-    let mut site = Site::new(Database::file());
-    site.mode = "strict";
-    let served = site.start(IssuersFolder::new());
-    served.serves().await;
-    let (_, stack, uid) = issued(&served).await;
-    tokio::time::sleep(WRITTEN).await;
-    stop(served);
-    let backup = site.database.back_up();
+    let (mut site, backup, (stack, uid)) = backed_up_with_a_token().await;
     let mut served = site.start(IssuersFolder::new());
     served.serves().await;
     let mut callers = Callers::of(&served).await;
@@ -251,14 +258,7 @@ async fn a_warm_cache_does_not_answer_for_a_database_from_the_past() {
 /// A process that is killed between a COMMIT and the outcome leaves an intent alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_of_unknown_outcome_waits_for_a_decision() {
-    let mut site = Site::new(Database::file());
-    site.mode = "strict";
-    let served = site.start(IssuersFolder::new());
-    served.serves().await;
-    let (_, stack, uid) = issued(&served).await;
-    tokio::time::sleep(WRITTEN).await;
-    stop(served);
-    let backup = site.database.back_up();
+    let (mut site, backup, (stack, uid)) = backed_up_with_a_token().await;
     let served = site.start(IssuersFolder::new());
     served.serves().await;
     let mut callers = Callers::of(&served).await;
