@@ -447,7 +447,8 @@ async fn replays(fixture: &Fixture, expected: &mut BTreeMap<String, String>) -> 
     refusals
 }
 
-/// Names stacks that do not exist or that are removed or suspended, and several tokens at once.
+/// Exchanges at a stack that is unknown, suspended or not that of the token, and where more than one
+/// token matches. All of them are refused with the same bytes, so that none reveals the cause.
 async fn places(fixture: &Fixture, expected: &mut BTreeMap<String, String>) -> Refusals {
     let server = &fixture.server;
     let stack = server.stack.clone();

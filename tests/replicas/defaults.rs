@@ -122,8 +122,9 @@ async fn odd_defaults_change_neither_the_limit_nor_an_answer() {
     }
 }
 
-/// An acknowledged change is on disk even if `synchronous_commit` is off by default. The WAL writer
-/// is stopped, so that only commits flush the log, and then the server is stopped immediately.
+/// An acknowledged change is on disk even if the database's default is `synchronous_commit = off`. The
+/// test stops the WAL writer, so that only commits flush the WAL, and then PostgreSQL in immediate
+/// mode, so that nothing else is flushed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_synchronous_commit_nothing_acknowledged_is_lost() {
     let Some(mut cluster) = Cluster::start().await else {

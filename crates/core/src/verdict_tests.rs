@@ -1,5 +1,5 @@
-//! Tests the verdict. This file contains what the tests share: a live token, and helpers that
-//! evaluate questions about it.
+//! Fixtures of the verdict tests: the facts of a live token, and helpers that evaluate questions
+//! about it.
 
 use std::sync::LazyLock;
 

@@ -52,8 +52,8 @@ pub fn list(message: v1::ListRequest, call: &Call) -> Result<ListQuery, Violatio
     faults.finish(Some(query))
 }
 
-/// Rejects an order that is not supported for a list over all stacks, because the tokens of all
-/// stacks would have to be sorted for each page.
+/// Rejects a sort order that no index supports across stacks: the database would have to sort the
+/// tokens of all stacks for each page.
 fn by_issue(order: Order) -> Result<Order, Problem> {
     match order {
         Order::NewestFirst | Order::OldestFirst => Ok(order),

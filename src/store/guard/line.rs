@@ -29,7 +29,8 @@ pub(in crate::store) enum Line {
 pub(in crate::store) struct Intent {
     /// The transaction. Empty until it is announced.
     pub change: String,
-    /// The instant of the decision, in microseconds. It never goes back within a stack.
+    /// When the change was decided, in microseconds since the Unix epoch. Never decreases within a
+    /// stack.
     pub at: i64,
     /// The position in the change log.
     pub position: i64,

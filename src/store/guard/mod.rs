@@ -49,8 +49,9 @@ use crate::{
     store::{Error, Store},
 };
 
-/// How long a change waits for the guard before its COMMIT. Shorter than the idle
-/// time-out of a transaction, so that the lock of a stack is not held longer than without a guard.
+/// How long a change waits before its COMMIT until its intent is flushed. Shorter than PostgreSQL's
+/// `idle_in_transaction_session_timeout`, which would otherwise terminate the connection while the
+/// transaction holds the lock of its stack.
 const FLUSH_FOR: Duration = Duration::from_secs(2);
 /// How long a change that is committed waits for its outcome to be durable. On SQLite, the next
 /// changes wait meanwhile, so both together are shorter than they may wait.

@@ -19,7 +19,8 @@ pub struct Lookups {
     pub origin: Origin,
 }
 
-/// The condition in the statement for a single digest, which [`for_many`] replaces.
+/// The `WHERE` condition of the look-up of one digest. [`for_many`] replaces it with a list, so that
+/// both look-ups share the rest of the statement.
 const ONE: &str = "digest = $1";
 /// The batch sizes for which there is a statement. There are only a few, so that each text is
 /// prepared once per connection. A smaller batch is padded with copies of its last digest.

@@ -20,10 +20,11 @@ use stacktoken_core::facts_cache::Subject;
 
 impl Store {
     /// Ends the session with this secret. Returns the revision of the change; `None` if the session
-    /// had ended before, with its token or by itself. The audit names the workload that started the
-    /// session, because nothing else is known of the caller. Works while the stack is suspended,
-    /// because it only takes access away. Waits first in a queue of strangers, because a dead secret
-    /// can be presented any number of times.
+    /// had ended before, with its token or by itself. The actor of the audit row is the
+    /// workload that started the session, because the caller is not authenticated. A suspended stack
+    /// is no obstacle, because ending a session only removes access. Waits first in a separate queue
+    /// for unauthenticated callers: they can present a dead secret any number of times, which must
+    /// not hold up the other changes of the stack.
     ///
     /// # Errors
     /// Returns [`Error`] if the session may not have ended. The call must be repeated then.

@@ -29,9 +29,9 @@ use crate::store::{
 /// Whether a removed stack is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) enum RemovedStacks {
-    /// Removed stacks are not found.
+    /// A removed stack counts as not found.
     Exclude,
-    /// Removed stacks are found too, if the caller's role permits the call.
+    /// A removed stack is found like any other. The caller still needs a role that permits the call.
     Include,
 }
 

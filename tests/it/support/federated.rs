@@ -41,8 +41,8 @@ pub fn rounds(default: usize) -> usize {
 
 static ASSERTIONS: AtomicU64 = AtomicU64::new(0);
 
-/// Returns the claims of a CI job with some of them replaced by those in `other`. A `null` removes
-/// the claim. Each call returns the claims of a new assertion.
+/// Returns the claims of a CI job. The members of `other` override the defaults, and a `null` removes
+/// a claim. Each call has a new `jti`, so that its JWT does not count as a replay.
 pub fn job(now: i64, other: Value) -> Value {
     let number = ASSERTIONS.fetch_add(1, Ordering::Relaxed);
     let mut claims = json!({

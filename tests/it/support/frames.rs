@@ -106,7 +106,7 @@ impl RawRequest {
         self.header("authorization", value.as_deref())
     }
 
-    /// Sets the body to one message with this content.
+    /// Sends one message as the body, with the length prefix of gRPC.
     pub fn message(self, message: &[u8]) -> Self {
         self.chunks(vec![framed(message)])
     }

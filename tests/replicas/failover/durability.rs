@@ -115,7 +115,8 @@ async fn a_failover_to_a_synchronous_standby_loses_nothing_acknowledged() {
                 }
                 sleep(Duration::from_millis(20)).await;
             };
-            // A revoke may still be committed later, even if its caller has disconnected.
+            // A revoke whose caller has disconnected may have been committed since `dead` was read, so
+            // an inactive answer is compared with the rows as they are now.
             let dead_by_now = rows("SELECT uid FROM tokens WHERE revoked_at IS NOT NULL");
             let dead = if answer.active { &dead } else { &dead_by_now };
             assert_eq!(answer.active, !dead.contains(uid), "{answer:?}");

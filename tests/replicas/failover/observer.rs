@@ -166,7 +166,8 @@ impl ObservedAnswer {
     }
 }
 
-/// Callers that ask one replica until they are stopped.
+/// Callers that introspect the same tokens at one replica until they are stopped, to record what it
+/// answers during a failover.
 pub struct Observer {
     seen: Arc<Mutex<ObservedAnswer>>,
     callers: JoinSet<()>,

@@ -1,6 +1,6 @@
-//! Group commit on SQLite. Changes run one after the other on the single writing connection.
-//! Changes that arrive while one runs join its transaction, so that a single COMMIT, with a single
-//! sync of the disk, commits all of them. Each change has a savepoint, so a change that fails
+//! Group commit on SQLite. There is one writing connection, so changes run one after the other.
+//! A change that arrives while another runs joins its transaction. One COMMIT, and so one fsync,
+//! then makes all of them durable, because the fsync costs more than the statements. Each change has a savepoint, so a change that fails
 //! undoes only its own writes. Each change is answered only after the COMMIT, because it may have
 //! read what another change of the group wrote. If the COMMIT fails, all changes of the group fail.
 //! If SQLite rolls everything back because of one change, as on a full disk, the other changes are
